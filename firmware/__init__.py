@@ -1,0 +1,1 @@
+"""What moves: the board's firmware, its protocol, and the boards that are simulated."""

@@ -1,0 +1,1 @@
+"""What is known: networks, training, evaluation, registry, runtimes. Arrays in, probabilities out; knows no Kafka."""
