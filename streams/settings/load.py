@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from streams.errors import SettingsError
 from streams.settings.kafka import BrokerSettings, KafkaSettings, TopicSettings
@@ -34,7 +34,11 @@ class Settings(BaseSettings):
     """All settings of Castline. Sections are the tables of `castline.toml`; `CASTLINE_BATCH__SIZE=16` sets `batch.size`."""
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", env_prefix=PREFIX, env_nested_delimiter="__", nested_model_default_partial_update=True
+        frozen=True,
+        extra="forbid",
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        nested_model_default_partial_update=True,
     )
 
     kafka: KafkaSettings = Field(KafkaSettings(), description="The cluster, and how to be let in.")
@@ -140,7 +144,9 @@ def _sentences(error: ValidationError, source: str) -> list[str]:
         name = ".".join(str(step) for step in problem["loc"]) or source
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            found.append(f"{name}: expected a known setting (castline settings schema lists them), found an unknown name")
+            found.append(
+                f"{name}: expected a known setting (castline settings schema lists them), found an unknown name"
+            )
         elif problem["type"] == "missing":
             found.append(f"{name}: expected a value, found none")
         elif problem["type"] == "value_error":
