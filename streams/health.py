@@ -158,9 +158,7 @@ class HealthServer:
         partial.replace(self._target_file)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._target_file.unlink(missing_ok=True)
         self._server.shutdown()
         self._server.server_close()

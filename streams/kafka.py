@@ -56,15 +56,11 @@ def faust_credentials(kafka: KafkaSettings) -> faust.auth.Credentials | None:
     """What Faust calls the same settings; None for an unprotected connection."""
     context = tls_context(kafka)
     if kafka.security.startswith("sasl"):
-        return faust.auth.SASLCredentials(
-            username=kafka.username, password=kafka.secret(), mechanism=kafka.mechanism, ssl_context=context
-        )
+        return faust.auth.SASLCredentials(username=kafka.username, password=kafka.secret(), mechanism=kafka.mechanism, ssl_context=context)
     return faust.auth.SSLCredentials(context) if context else None
 
 
-def wait_for_kafka(
-    settings: Settings, role: str, say: Callable[[str], None], give_up: Callable[[], bool]
-) -> KafkaAdminClient | None:
+def wait_for_kafka(settings: Settings, role: str, say: Callable[[str], None], give_up: Callable[[], bool]) -> KafkaAdminClient | None:
     """An admin client once a broker answers; asks again with back-off, 0.5 s to 10 s, and says so each time.
 
     `give_up` is asked between tries; None when it said yes.
@@ -74,9 +70,7 @@ def wait_for_kafka(
         try:
             return KafkaAdminClient(**client_arguments(settings, role), bootstrap_timeout_ms=5000)
         except (KafkaError, OSError) as error:
-            say(
-                f"expected Kafka at {settings.bootstrap}, found none ({type(error).__name__}: {error}); next try in {wait_s:.1f} s"
-            )
+            say(f"expected Kafka at {settings.bootstrap}, found none ({type(error).__name__}: {error}); next try in {wait_s:.1f} s")
         until = time.monotonic() + wait_s
         while time.monotonic() < until and not give_up():
             time.sleep(0.1)

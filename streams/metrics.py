@@ -9,51 +9,35 @@ from prometheus_client import Counter, Gauge, Histogram
 
 _AGE_S = (0.01, 0.02, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60, 300, 3600)
 _SHORT_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
-_SHARE = tuple(step / 20 for step in range(1, 20)) + (0.98, 0.99, 0.999, 1.0)
+_SHARE = (*(step / 20 for step in range(1, 20)), 0.98, 0.99, 0.999, 1.0)
 _BATCH = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 128, 256)
 
 # Gateway
 pictures_received = Counter("castline_pictures_received_total", "Pictures that a camera gave.", ["line"])
-pictures_refused = Counter(
-    "castline_pictures_refused_total", "Pictures that the gateway refused, by reason.", ["line", "reason"]
-)
+pictures_refused = Counter("castline_pictures_refused_total", "Pictures that the gateway refused, by reason.", ["line", "reason"])
 pictures_sent = Counter("castline_pictures_sent_total", "Pictures that the brokers confirmed.", ["line"])
 picture_bytes = Counter("castline_picture_bytes_total", "Encoded bytes of pictures confirmed.", ["line"])
-send_seconds = Histogram(
-    "castline_send_seconds", "From a picture's capture to the brokers' confirmation.", ["line"], buckets=_AGE_S
-)
+send_seconds = Histogram("castline_send_seconds", "From a picture's capture to the brokers' confirmation.", ["line"], buckets=_AGE_S)
 spool_pictures = Gauge("castline_spool_pictures", "Pictures that wait on the gateway's disk.", ["line"])
 spool_bytes = Gauge("castline_spool_bytes", "Bytes that wait on the gateway's disk, all lines.")
 spool_limit_bytes = Gauge("castline_spool_limit_bytes", "Size that the spool may reach.")
-unmatched_pictures = Counter(
-    "castline_unmatched_pictures_total", "Pictures that no part of the board was matched to.", ["line"]
-)
+unmatched_pictures = Counter("castline_unmatched_pictures_total", "Pictures that no part of the board was matched to.", ["line"])
 unmatched_parts = Counter("castline_unmatched_parts_total", "Parts of the board that no picture came for.", ["line"])
 
 # Inspector
 batch_pictures = Histogram("castline_batch_pictures", "Pictures in a batch.", buckets=_BATCH)
-batch_wait_seconds = Histogram(
-    "castline_batch_wait_seconds", "From a picture's arrival to the start of its batch.", buckets=_SHORT_S
-)
+batch_wait_seconds = Histogram("castline_batch_wait_seconds", "From a picture's arrival to the start of its batch.", buckets=_SHORT_S)
 decode_seconds = Histogram("castline_decode_seconds", "Decoding of one picture.", buckets=_SHORT_S)
-inference_seconds = Histogram(
-    "castline_inference_seconds", "The networks' time for one batch.", ["runtime"], buckets=_SHORT_S
-)
-deliver_seconds = Histogram(
-    "castline_deliver_seconds", "From a batch's decision to the brokers' confirmation.", buckets=_SHORT_S
-)
+inference_seconds = Histogram("castline_inference_seconds", "The networks' time for one batch.", ["runtime"], buckets=_SHORT_S)
+deliver_seconds = Histogram("castline_deliver_seconds", "From a batch's decision to the brokers' confirmation.", buckets=_SHORT_S)
 verdict_age_seconds = Histogram(
     "castline_verdict_age_seconds", "From a picture's capture to its verdict's confirmation.", ["line"], buckets=_AGE_S
 )
 verdicts = Counter("castline_verdicts_total", "Verdicts confirmed.", ["line", "label", "model"])
 verdicts_overdue = Counter("castline_verdicts_overdue_total", "Verdicts decided after the part's deadline.", ["line"])
 reviews_by_reason = Counter("castline_reviews_total", "Verdicts `review`, by reason.", ["line", "reason"])
-defect_probability = Histogram(
-    "castline_defect_probability", "Calibrated defect probability of judged pictures.", ["line"], buckets=_SHARE
-)
-disagreements = Counter(
-    "castline_vote_disagreements_total", "Pictures on which the networks' own labels differ.", ["line"]
-)
+defect_probability = Histogram("castline_defect_probability", "Calibrated defect probability of judged pictures.", ["line"], buckets=_SHARE)
+disagreements = Counter("castline_vote_disagreements_total", "Pictures on which the networks' own labels differ.", ["line"])
 dead_letters = Counter("castline_dead_letters_total", "Records parked as dead letters, by reason.", ["line", "reason"])
 batches_split = Counter("castline_batches_split_total", "Batches that failed and were split to find the culprit.")
 model_info = Gauge("castline_model_info", "1 for the version in force.", ["model", "runtime"])
@@ -63,9 +47,7 @@ buffered_pictures = Gauge("castline_buffered_pictures", "Pictures fetched and no
 
 # Sorter
 gate_state = Gauge("castline_gate_state", "1 for the state the line's gate link is in.", ["line", "state"])
-gate_round_trip_seconds = Histogram(
-    "castline_gate_round_trip_seconds", "From a command to the board's answer.", ["line"], buckets=_SHORT_S
-)
+gate_round_trip_seconds = Histogram("castline_gate_round_trip_seconds", "From a command to the board's answer.", ["line"], buckets=_SHORT_S)
 gate_resends = Counter("castline_gate_resends_total", "Commands sent to the board again.", ["line"])
 gate_faults = Counter("castline_gate_faults_total", "Faults that the board reported, by code.", ["line", "code"])
 gate_moves = Counter("castline_gate_moves_total", "Movements of the gate that the board reported.", ["line"])
@@ -75,17 +57,11 @@ verdict_tell_seconds = Histogram(
     ["line"],
     buckets=_AGE_S,
 )
-parts_sorted = Counter(
-    "castline_parts_sorted_total", "Parts that the board reported at the gate.", ["line", "action", "reason"]
-)
+parts_sorted = Counter("castline_parts_sorted_total", "Parts that the board reported at the gate.", ["line", "action", "reason"])
 verdicts_late = Counter("castline_verdicts_late_total", "Verdicts that came after their part had gone.", ["line"])
 parts_counted = Counter("castline_parts_counted_total", "Parts that photo-eye 1 counted.", ["line"])
-part_reports_failed = Counter(
-    "castline_part_reports_failed_total", "Part reports that the gateway did not take.", ["line"]
-)
+part_reports_failed = Counter("castline_part_reports_failed_total", "Part reports that the gateway did not take.", ["line"])
 
 # Every process
-event_loop_delay_seconds = Histogram(
-    "castline_event_loop_delay_seconds", "How late the event loop woke.", ["role"], buckets=_SHORT_S
-)
+event_loop_delay_seconds = Histogram("castline_event_loop_delay_seconds", "How late the event loop woke.", ["role"], buckets=_SHORT_S)
 process_ready = Gauge("castline_process_ready", "1 when the process takes work.", ["role"])

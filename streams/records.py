@@ -68,28 +68,16 @@ class Verdict(PartRecord):
     """What the ensemble decided about one part; topic `castings.verdicts.<line>`, keyed by part id."""
 
     name: ClassVar[str] = "castline.verdict.v1"
-    schema_: Literal["castline.verdict.v1"] = Field(
-        "castline.verdict.v1", alias="schema", description="Name of this schema."
-    )
-    verdict_id: uuid.UUID = Field(
-        description="Deterministic in part id, image sha256 and model version: a repeat has the same."
-    )
-    label: Label = Field(
-        description="`review` is a part that a person should look at; the gate treats it as the line's settings say."
-    )
-    defect_probability: Share | None = Field(
-        description="Calibrated, 0..1; null where the picture could not be judged."
-    )
-    votes: dict[str, Share] = Field(
-        description="Defect probability by network (`alexnet`, `lenet`); empty where not judged."
-    )
+    schema_: Literal["castline.verdict.v1"] = Field("castline.verdict.v1", alias="schema", description="Name of this schema.")
+    verdict_id: uuid.UUID = Field(description="Deterministic in part id, image sha256 and model version: a repeat has the same.")
+    label: Label = Field(description="`review` is a part that a person should look at; the gate treats it as the line's settings say.")
+    defect_probability: Share | None = Field(description="Calibrated, 0..1; null where the picture could not be judged.")
+    votes: dict[str, Share] = Field(description="Defect probability by network (`alexnet`, `lenet`); empty where not judged.")
     threshold: Share = Field(description="Least defect_probability that is called a defect.")
     model: str = Field(description="Version of the model that judged.")
     reason: str = Field("", description="Why `review`, in a word; empty for the other labels.")
     overdue: bool = Field(False, description="The part's deadline had passed when the verdict was decided.")
-    captured_at: Time = Field(
-        description="When the picture was taken; the record's Kafka time where the camera gave none."
-    )
+    captured_at: Time = Field(description="When the picture was taken; the record's Kafka time where the camera gave none.")
     received_at: Time = Field(description="When the inspector received the picture.")
     decided_at: Time = Field(description="When the verdict was decided.")
     image: ImageReference = Field(description="The picture judged.")
@@ -111,13 +99,9 @@ class Sorting(PartRecord):
     """
 
     name: ClassVar[str] = "castline.sorting.v1"
-    schema_: Literal["castline.sorting.v1"] = Field(
-        "castline.sorting.v1", alias="schema", description="Name of this schema."
-    )
+    schema_: Literal["castline.sorting.v1"] = Field("castline.sorting.v1", alias="schema", description="Name of this schema.")
     board: str = Field(description="Name of the board that reported.")
-    event: int = Field(
-        ge=0, description="The board's number of the event within the run; 0 where the host wrote the record alone."
-    )
+    event: int = Field(ge=0, description="The board's number of the event within the run; 0 where the host wrote the record alone.")
     action: Action = Field(description="`untracked`: the board no longer knew the part.")
     reason: SortingReason = Field(description="What decided the action.")
     code: int = Field(0, ge=0, description="The board's error code, see firmware/error_codes.csv; 0 for none.")
@@ -149,9 +133,7 @@ class Finding(PartRecord):
     """Where a suspicious picture is suspicious; topic `castings.findings.<line>`, keyed by part id."""
 
     name: ClassVar[str] = "castline.finding.v1"
-    schema_: Literal["castline.finding.v1"] = Field(
-        "castline.finding.v1", alias="schema", description="Name of this schema."
-    )
+    schema_: Literal["castline.finding.v1"] = Field("castline.finding.v1", alias="schema", description="Name of this schema.")
     verdict_id: uuid.UUID = Field(description="The verdict explained.")
     method: str = Field(description="`grad-cam` or `residual`.")
     model: str = Field(description="Version of the model that found it.")
@@ -164,9 +146,7 @@ class Review(PartRecord):
     """A person's label for one part; topic `castings.reviews`, keyed by part id, compacted."""
 
     name: ClassVar[str] = "castline.review.v1"
-    schema_: Literal["castline.review.v1"] = Field(
-        "castline.review.v1", alias="schema", description="Name of this schema."
-    )
+    schema_: Literal["castline.review.v1"] = Field("castline.review.v1", alias="schema", description="Name of this schema.")
     label: Literal["ok", "defect"] = Field(description="What the person decided.")
     kinds: tuple[str, ...] = Field((), description="Types of defect seen.")
     boxes: tuple[Box, ...] = Field((), description="Where they were seen.")
@@ -179,12 +159,8 @@ class ModelChoice(Record):
     """Which version judges a line; topic `castings.models`, keyed by the line or `*`, compacted."""
 
     name: ClassVar[str] = "castline.model-choice.v1"
-    schema_: Literal["castline.model-choice.v1"] = Field(
-        "castline.model-choice.v1", alias="schema", description="Name of this schema."
-    )
-    line: str = Field(
-        pattern=r"^(\*|[a-z0-9][a-z0-9-]{0,39})$", description="Line, or `*` for all without a choice of their own."
-    )
+    schema_: Literal["castline.model-choice.v1"] = Field("castline.model-choice.v1", alias="schema", description="Name of this schema.")
+    line: str = Field(pattern=r"^(\*|[a-z0-9][a-z0-9-]{0,39})$", description="Line, or `*` for all without a choice of their own.")
     version: str = Field(description="Version in force.")
     shadow: str | None = Field(None, description="Version that judges silently beside it.")
     chosen_by: str = Field(description="Account or host that chose.")

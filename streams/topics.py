@@ -70,14 +70,8 @@ def declared(settings: Settings) -> list[TopicSpec]:
 
 
 def _spec(name: str, topics: TopicSettings, partitions: int, keep_ms: float | None) -> TopicSpec:
-    keeping = (
-        {"cleanup.policy": "compact"}
-        if keep_ms is None
-        else {"cleanup.policy": "delete", "retention.ms": str(int(keep_ms))}
-    )
-    return TopicSpec(
-        name, partitions, topics.replication, {**keeping, "max.message.bytes": str(topics.max_message_bytes)}
-    )
+    keeping = {"cleanup.policy": "compact"} if keep_ms is None else {"cleanup.policy": "delete", "retention.ms": str(int(keep_ms))}
+    return TopicSpec(name, partitions, topics.replication, {**keeping, "max.message.bytes": str(topics.max_message_bytes)})
 
 
 @dataclass(frozen=True)
@@ -129,9 +123,7 @@ def _align_configs(admin: KafkaAdminClient, specs: list[TopicSpec]) -> dict[str,
     for spec in specs:
         differing = {name: value for name, value in spec.configs.items() if found[spec.name].get(name) != value}
         if differing:
-            changes[spec.name] = [
-                f"{name} {found[spec.name].get(name)} -> {value}" for name, value in differing.items()
-            ]
+            changes[spec.name] = [f"{name} {found[spec.name].get(name)} -> {value}" for name, value in differing.items()]
             resources.append(ConfigResource(ConfigResourceType.TOPIC, spec.name, differing))
     if resources:
         admin.alter_configs(resources)

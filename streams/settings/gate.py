@@ -14,9 +14,7 @@ class GateSettings(Section):
 
     port: str = Field(description="Serial port of the board; best a path below /dev/serial/by-id/.")
     baud: int = Field(115200, ge=9600, le=1_000_000, description="Bits a second on the serial port.")
-    travel_mm: float = Field(
-        1000, gt=0, le=100_000, description="Belt length from photo-eye 1 (camera) to photo-eye 2 (gate)."
-    )
+    travel_mm: float = Field(1000, gt=0, le=100_000, description="Belt length from photo-eye 1 (camera) to photo-eye 2 (gate).")
     belt_mm_per_s: float = Field(500, gt=0, le=10_000, description="Belt speed.")
     safe: Literal["divert", "pass", "stop"] = Field(
         "divert", description="What is done with a part whose verdict has not come, and when something is broken."

@@ -31,12 +31,8 @@ class CameraSettings(Section):
     loop: bool = Field(True, description="`folder` begins again at its end.")
     shuffle: bool = Field(True, description="`folder` plays in an order drawn from `seed`, else sorted by path.")
     seed: int = Field(1, ge=0, description="Seed of shuffle and jitter.")
-    settle_s: float = Field(
-        0.5, ge=0.05, le=60, description="A file in `drop` is whole when it has not changed for so long."
-    )
-    match_window_s: float = Field(
-        1.0, gt=0, le=60, description="With trigger `board`: longest time between part and picture."
-    )
+    settle_s: float = Field(0.5, ge=0.05, le=60, description="A file in `drop` is whole when it has not changed for so long.")
+    match_window_s: float = Field(1.0, gt=0, le=60, description="With trigger `board`: longest time between part and picture.")
 
     @model_validator(mode="after")
     def _has_what_its_kind_needs(self) -> Self:

@@ -144,9 +144,7 @@ def _sentences(error: ValidationError, source: str) -> list[str]:
         name = ".".join(str(step) for step in problem["loc"]) or source
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            found.append(
-                f"{name}: expected a known setting (castline settings schema lists them), found an unknown name"
-            )
+            found.append(f"{name}: expected a known setting (castline settings schema lists them), found an unknown name")
         elif problem["type"] == "missing":
             found.append(f"{name}: expected a value, found none")
         elif problem["type"] == "value_error":

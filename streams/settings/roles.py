@@ -14,12 +14,8 @@ class ServiceSettings(Section):
     """[service]: what every process shares."""
 
     host: str = Field("127.0.0.1", description="Address that /metrics, /healthz and /readyz are served on.")
-    run_dir: Path = Field(
-        Path("var/run"), description="Folder of slot locks and of the files that Prometheus discovers targets by."
-    )
-    grace_s: float = Field(
-        10, gt=0, le=300, description="Time that a process takes at most to finish its work after SIGTERM."
-    )
+    run_dir: Path = Field(Path("var/run"), description="Folder of slot locks and of the files that Prometheus discovers targets by.")
+    grace_s: float = Field(10, gt=0, le=300, description="Time that a process takes at most to finish its work after SIGTERM.")
     stall_s: float = Field(30, gt=1, le=3600, description="With work waiting, no progress for so long means unhealthy.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["json", "text"] = Field("json", description="`json` for machines, `text` for a terminal.")
@@ -29,20 +25,14 @@ class PictureSettings(Section):
     """[pictures]: what is taken for a picture."""
 
     max_bytes: int = Field(8 * 2**20 - 2**16, ge=1024, le=256 * 2**20, description="Largest encoded picture, bytes.")
-    max_pixels: int = Field(
-        50_000_000, ge=1, le=1_000_000_000, description="Largest picture, pixels, before it is decoded."
-    )
-    inline_bytes: int = Field(
-        2**20, ge=1024, description="Larger pictures travel as a claim check: the record holds an address."
-    )
+    max_pixels: int = Field(50_000_000, ge=1, le=1_000_000_000, description="Largest picture, pixels, before it is decoded.")
+    inline_bytes: int = Field(2**20, ge=1024, description="Larger pictures travel as a claim check: the record holds an address.")
 
 
 class StoreSettings(Section):
     """[store]: the object store of large and of kept pictures."""
 
-    url: str = Field(
-        "var/store", description="A folder, or an fsspec address such as s3://bucket/castline (extra `s3`)."
-    )
+    url: str = Field("var/store", description="A folder, or an fsspec address such as s3://bucket/castline (extra `s3`).")
 
 
 class GatewaySettings(Section):
@@ -52,9 +42,7 @@ class GatewaySettings(Section):
     port: int = Field(18080, ge=0, le=65535, description="Port of uploads and part reports; 0 takes a free one.")
     token: SecretStr = Field(SecretStr(""), description="Token of the sorter's part reports (CASTLINE_GATEWAY__TOKEN).")
     spool_dir: Path = Field(Path("var/spool"), description="Folder that pictures wait in while Kafka is away.")
-    spool_max_bytes: int = Field(
-        2 * 2**30, ge=2**20, description="Largest spool; a full one refuses pictures and says so."
-    )
+    spool_max_bytes: int = Field(2 * 2**30, ge=2**20, description="Largest spool; a full one refuses pictures and says so.")
     in_flight: int = Field(64, ge=1, le=10_000, description="Most pictures sent and not yet confirmed.")
 
 
@@ -62,9 +50,7 @@ class BatchSettings(Section):
     """[batch]: how pictures are gathered for one call of the networks."""
 
     size: int = Field(32, ge=1, le=256, description="Most pictures in a batch.")
-    max_wait_s: float = Field(
-        0.02, gt=0, le=5, description="Longest a picture waits for company, counted from the first of its batch."
-    )
+    max_wait_s: float = Field(0.02, gt=0, le=5, description="Longest a picture waits for company, counted from the first of its batch.")
     shapes: tuple[int, ...] = Field(
         (1, 2, 4, 8, 16, 32), description="Batch sizes that are padded to, rising; the last is at least `size`."
     )
@@ -90,9 +76,7 @@ class ModelSettings(Section):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
         description="Version in force where no choice was published.",
     )
-    runtime: str = Field(
-        "auto", description="Runtime of the networks; `auto` takes the one that the version records as fastest here."
-    )
+    runtime: str = Field("auto", description="Runtime of the networks; `auto` takes the one that the version records as fastest here.")
     threads: int = Field(0, ge=0, le=256, description="Processor threads of the runtime; 0 leaves it to the runtime.")
 
 

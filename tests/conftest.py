@@ -1,0 +1,79 @@
+"""What all tests share: one real broker for the session, settings of their own, and ports that are free."""
+
+from __future__ import annotations
+
+import socket
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from kafka import KafkaAdminClient
+
+from deploy.broker import EmbeddedBroker
+from streams.settings import BrokerSettings, LineSettings, Settings
+from streams.topics import create_topics
+
+# Real pictures are not part of the project: what needs them is skipped, with this sentence, where they are absent.
+REAL_PICTURES = Path(__file__).parents[2] / "shared" / "data"
+needs_real_pictures = pytest.mark.skipif(not REAL_PICTURES.is_dir(), reason="the real pictures are not on this machine")
+
+
+def free_port(count: int = 1) -> int:
+    """A loopback port that is free now, with `count` - 1 free ones after it."""
+    while True:
+        with socket.socket() as first:
+            first.bind(("127.0.0.1", 0))
+            port: int = first.getsockname()[1]
+        if port + count > 65535:
+            continue
+        try:
+            for following in range(port, port + count):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", following))
+        except OSError:
+            continue
+        return port
+
+
+@pytest.fixture(scope="session")
+def kafka_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of a real Apache Kafka that lives as long as the session."""
+    settings = Settings(broker=BrokerSettings(port=free_port(2), data_dir=tmp_path_factory.mktemp("kafka")))
+    broker = EmbeddedBroker(settings)
+    broker.start()
+    yield settings.broker.port
+    broker.stop(20)
+
+
+MakeSettings = Callable[..., Settings]
+
+
+@pytest.fixture
+def make_settings(kafka_port: int, tmp_path: Path) -> MakeSettings:
+    """Makes settings on the session's broker with a topic prefix and folders that no other test uses, and their topics.
+
+    `make_settings(lines=("line-1", "line-2"), batch={"size": 8})`: sections are given as mappings, lines as names or mappings.
+    """
+    prefix = f"t{uuid.uuid4().hex[:12]}"
+
+    def make(lines: tuple[str | dict[str, object], ...] = ("line-1",), **sections: dict[str, object]) -> Settings:
+        given: dict[str, dict[str, object]] = {
+            "kafka": {"bootstrap": f"127.0.0.1:{kafka_port}"},
+            "topics": {"prefix": prefix},
+            "service": {"run_dir": tmp_path / "run", "log_format": "text"},
+            "gateway": {"spool_dir": tmp_path / "spool", "port": 0},
+            "store": {"url": str(tmp_path / "store")},
+        }
+        for name, values in sections.items():
+            given[name] = {**given.get(name, {}), **values}
+        named = [LineSettings.model_validate({"name": line} if isinstance(line, str) else line) for line in lines]
+        settings = Settings.model_validate({**given, "lines": named})
+        admin = KafkaAdminClient(bootstrap_servers=settings.bootstrap)
+        try:
+            create_topics(admin, settings)
+        finally:
+            admin.close()
+        return settings
+
+    return make
