@@ -1,0 +1,100 @@
+"""From the voters' probabilities to an opinion on each picture: weighted soft vote, calibration, threshold, band of doubt.
+
+Pure numpy: no network and no clock. What is decided here is the same for every runtime.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from models.manifest import Manifest
+
+Probabilities = npt.NDArray[np.float32]
+Label = Literal["ok", "defect", "review"]
+
+IN_DOUBT = "doubt"  # reason of a `review`: the probability lies within the band
+SMALLEST = 1e-7  # a probability of 0 has no logarithm
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """What the ensemble thinks of one picture; `reason` says why it is for review and is empty otherwise."""
+
+    label: Label
+    defect_probability: float  # calibrated, 0..1
+    votes: dict[str, float]  # each voter's own defect probability, by its name
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """How the voters' answers become one: a manifest's numbers as arrays of shape (voters,)."""
+
+    names: tuple[str, ...]
+    weights: npt.NDArray[np.float64]  # sum 1
+    temperatures: npt.NDArray[np.float64]
+    temperature: float
+    ok_class: int
+    threshold: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Vote:
+        """The vote that `manifest` describes."""
+        weights = np.array([voter.weight for voter in manifest.voters])
+        return cls(
+            names=tuple(voter.name for voter in manifest.voters),
+            weights=weights / weights.sum(),
+            temperatures=np.array([voter.temperature for voter in manifest.voters]),
+            temperature=manifest.temperature,
+            ok_class=manifest.ok_class,
+            threshold=manifest.threshold,
+            low=manifest.band.low,
+            high=manifest.band.high,
+        )
+
+    def voters_defect_probability(self, answers: Probabilities) -> npt.NDArray[np.float64]:
+        """Shape (n, voters) from answers of shape (n, voters, classes)."""
+        return 1 - self._tempered(answers)[..., self.ok_class]
+
+    def defect_probability(self, answers: Probabilities) -> npt.NDArray[np.float64]:
+        """Shape (n,), calibrated: 1 - P(ok), so that any number of kinds of defect count as defects."""
+        mixed = np.einsum("v,nvc->nc", self.weights, self._tempered(answers))
+        return 1 - temper(mixed, self.temperature)[..., self.ok_class]
+
+    def label(self, defect_probability: float) -> Label:
+        """The band of doubt goes before the threshold."""
+        if self.low <= defect_probability < self.high:
+            return "review"
+        return "defect" if defect_probability >= self.threshold else "ok"
+
+    def opinions(self, answers: Probabilities) -> list[Opinion]:
+        """One opinion for each picture of `answers`, shape (n, voters, classes), in order."""
+        if answers.ndim != 3 or answers.shape[1] != len(self.names):
+            raise ValueError(f"expected answers of shape (n, {len(self.names)}, classes), received {answers.shape}")
+        found = []
+        votes = self.voters_defect_probability(answers)
+        for row, probability in zip(votes, self.defect_probability(answers), strict=True):
+            label = self.label(float(probability))
+            named = {name: float(vote) for name, vote in zip(self.names, row, strict=True)}
+            found.append(Opinion(label, float(probability), named, IN_DOUBT if label == "review" else ""))
+        return found
+
+    def _tempered(self, answers: Probabilities) -> npt.NDArray[np.float64]:
+        return temper(answers.astype(np.float64), self.temperatures[None, :, None])
+
+
+def temper(probabilities: npt.NDArray[np.float64], temperature: float | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Probabilities whose logits are divided by `temperature`, along the last axis (Guo et al., ICML 2017, section 4.2).
+
+    Above 1 they become less certain, below 1 more; their order and, at 1, they themselves stay.
+    """
+    scaled = np.log(np.clip(probabilities, SMALLEST, 1)) / temperature
+    raised = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
+    result: npt.NDArray[np.float64] = raised / raised.sum(axis=-1, keepdims=True)
+    return result

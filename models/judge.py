@@ -1,0 +1,62 @@
+"""A version together with the runtime that computes it: what the inspector asks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from models.ensemble import Opinion, Vote
+from models.golden import check_golden
+from models.registry import Version
+from models.runtimes import BATCH_SIZES, Runtime, open_runtime
+
+
+@dataclass(frozen=True, slots=True)
+class Ensemble:
+    """Judges pictures. One call at a time, off the event loop."""
+
+    version: Version
+    runtime: Runtime
+    vote: Vote
+
+    @property
+    def version_name(self) -> str:
+        """What verdicts call it."""
+        return self.version.name
+
+    @property
+    def threshold(self) -> float:
+        """Defect from this probability on."""
+        return self.version.manifest.threshold
+
+    @property
+    def side_px(self) -> int:
+        """Side of the square pictures it takes."""
+        return self.version.manifest.preprocessing.side_px
+
+    @property
+    def max_batch(self) -> int:
+        """Most pictures of one call."""
+        return self.runtime.max_batch
+
+    def opinions(self, pixels: npt.NDArray[np.uint8]) -> list[Opinion]:
+        """One opinion for each of `pixels`, shape (n, side_px, side_px), in order; 1 <= n <= max_batch."""
+        return self.vote.opinions(self.runtime.predict(pixels))
+
+    def warm_up(self) -> None:
+        """Makes ready to serve: every batch shape computed once, the golden set judged as when the version was made.
+
+        Raises ModelError when the golden set is judged differently.
+        """
+        self.runtime.warm_up()
+        check_golden(self.version, self.runtime)
+
+
+def open_ensemble(version: Version, runtime: str = "tensorflow", batch_sizes: Sequence[int] = BATCH_SIZES, threads: int = 0) -> Ensemble:
+    """`version` on the runtime of that name, warm and checked. Takes seconds. Raises ModelError."""
+    ensemble = Ensemble(version, open_runtime(version, runtime, batch_sizes, threads), Vote.of(version.manifest))
+    ensemble.warm_up()
+    return ensemble

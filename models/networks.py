@@ -1,0 +1,38 @@
+"""Builds the network that a manifest's voter names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from models.manifest import Voter
+from models.registry import Version
+from streams.errors import ModelError
+
+if TYPE_CHECKING:
+    import keras
+
+
+def build(voter: Voter, classes: int, dtype: str = "float32") -> keras.Model:
+    """The network of `voter`, untrained. Raises ModelError when its options are not those of our code."""
+    from models.alexnet import alexnet  # TensorFlow takes seconds to import: only who computes waits for it
+    from models.lenet import lenet
+
+    known = {"alexnet": alexnet, "lenet": lenet}
+    try:
+        return known[voter.network](classes, voter.side_px, dtype=dtype, **voter.options)  # type: ignore[operator]
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"voter {voter.name}: cannot build {voter.network} with {voter.options}: {error}") from error
+
+
+def load_networks(version: Version, dtype: str = "float32") -> list[keras.Model]:
+    """The trained networks of `version`, in the order of its voters; weights are cast to `dtype` from what was saved."""
+    found = []
+    for voter in version.manifest.voters:
+        network = build(voter, len(version.manifest.classes), dtype)
+        path = version.file(voter.weights_file)
+        try:
+            network.load_weights(path)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ModelError(f"{path}: expected the weights of {voter.network} with {voter.options}: {error}") from error
+        found.append(network)
+    return found

@@ -1,0 +1,175 @@
+"""Versions on disk: `<root>/<version>/` with `manifest.json`, the voters' weights and the golden set, all or nothing.
+
+Weights are Keras' `.weights.h5`: arrays only, for networks that our own code builds from the manifest. A `.keras` file would carry a
+description of layers to be built from the file, which is one thing more to distrust. Nothing is unpickled, and a version holds no code.
+
+A version is complete or absent: it is written into a hidden folder beside its place, flushed to disk, and renamed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from models.manifest import FileEntry, Manifest
+from streams.errors import ModelError
+
+MANIFEST = "manifest.json"
+MANIFEST_BYTES = 2**20  # a larger one is not a manifest
+BUNDLED = Path(__file__).parent / "versions"  # what the project ships
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A version whose files were all found and whose checksums were right when it was loaded."""
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def name(self) -> str:
+        """What verdicts call it."""
+        return self.manifest.version
+
+    def file(self, name: str) -> Path:
+        """Path of one of its files."""
+        return self.folder / name
+
+
+def load(root: Path, version: str) -> Version:
+    """The version `version` below `root`, every checksum verified.
+
+    Raises ModelError, naming the file, when one is missing, unknown, changed, or no ordinary file.
+    """
+    folder = root / version
+    if version in ("", ".", "..") or Path(version).name != version:
+        raise ModelError(f"expected the name of a version below {root}, found {version!r}")
+    if not folder.is_dir():
+        known = ", ".join(names(root)) or "none"
+        raise ModelError(f"expected the model folder {folder}, found none; versions there: {known}")
+    manifest = _manifest(folder / MANIFEST)
+    if manifest.version != version:
+        raise ModelError(f"{folder / MANIFEST}: expected version {version!r}, found {manifest.version!r}")
+    _verify(folder, manifest.files)
+    return Version(folder, manifest)
+
+
+def names(root: Path) -> list[str]:
+    """Names of the folders below `root` that hold a manifest, sorted; none of them is verified."""
+    if not root.is_dir():
+        return []
+    return sorted(found.parent.name for found in root.glob(f"*/{MANIFEST}") if not found.parent.name.startswith("."))
+
+
+def locate(model: str | Path) -> Version:
+    """The version that a person means: a folder, or the name of one that the project ships."""
+    folder = Path(model)
+    if not folder.is_dir() and len(folder.parts) == 1 and (BUNDLED / model).is_dir():
+        folder = BUNDLED / model
+    folder = folder.absolute()
+    return load(folder.parent, folder.name)
+
+
+@contextmanager
+def writing(root: Path, version: str, replace: bool = False) -> Iterator[Path]:
+    """A folder to write the files of a new version into; it takes its place when the block ends without an error.
+
+    A failure at any point, a full disk included, leaves what was there before. Raises ModelError when the version exists
+    already and `replace` is false.
+    """
+    final = root / version
+    if final.exists() and not replace:
+        raise ModelError(f"expected a new version, found {final}; versions are never changed once written")
+    root.mkdir(parents=True, exist_ok=True)
+    staged = Path(tempfile.mkdtemp(prefix=f".{version}.", dir=root))
+    try:
+        staged.chmod(0o755)  # mkdtemp's 0o700 would hide it from a worker of another user
+        yield staged
+        for path in staged.iterdir():
+            _flush(path)
+        _flush(staged)
+        _put_in_place(staged, final)
+        _flush(root)
+    except BaseException:
+        shutil.rmtree(staged, ignore_errors=True)
+        raise
+
+
+def entries(folder: Path) -> dict[str, FileEntry]:
+    """Checksums of all files in `folder` but the manifest."""
+    return {
+        path.name: FileEntry(sha256=_sha256(path), bytes=path.stat().st_size) for path in sorted(folder.iterdir()) if path.name != MANIFEST
+    }
+
+
+def write_manifest(folder: Path, fields: Mapping[str, Any]) -> Manifest:
+    """Writes `manifest.json` for the files in `folder`, whose checksums are added to `fields`."""
+    manifest = Manifest.model_validate({**fields, "files": entries(folder)})
+    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2, by_alias=True) + "\n", encoding="utf-8")
+    return manifest
+
+
+def _manifest(path: Path) -> Manifest:
+    if path.is_symlink() or not path.is_file():
+        raise ModelError(f"expected the manifest {path}, found none")
+    if path.stat().st_size > MANIFEST_BYTES:
+        raise ModelError(f"{path}: expected at most {MANIFEST_BYTES} bytes, found {path.stat().st_size}")
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the whole file"
+        raise ModelError(f"{path}: {where}: {first['msg']}") from error
+
+
+def _verify(folder: Path, expected: Mapping[str, FileEntry]) -> None:
+    found = {path.name: path for path in folder.iterdir()}
+    for name in sorted(found.keys() - expected.keys() - {MANIFEST}):
+        raise ModelError(f"{found[name]}: not named in {MANIFEST}; a version holds nothing else")
+    for name, entry in sorted(expected.items()):
+        path = folder / name
+        if path.is_symlink() or not path.is_file():
+            raise ModelError(f"{path}: named in {MANIFEST}, but there is no such file")
+        if path.stat().st_size != entry.bytes:
+            raise ModelError(f"{path}: expected {entry.bytes} bytes, found {path.stat().st_size}")
+        checksum = _sha256(path)
+        if checksum != entry.sha256:
+            raise ModelError(f"{path}: expected SHA-256 {entry.sha256}, found {checksum}; damaged or tampered with")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _put_in_place(staged: Path, final: Path) -> None:
+    """Renames; a folder in the way is moved aside first and back when that fails."""
+    if not final.exists():
+        staged.rename(final)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{final.name}.old.", dir=final.parent)) / final.name
+    final.rename(aside)
+    try:
+        staged.rename(final)
+    except OSError:
+        aside.rename(final)
+        raise
+    finally:
+        shutil.rmtree(aside.parent, ignore_errors=True)
