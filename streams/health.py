@@ -62,27 +62,37 @@ class Health:
     def __init__(self, role: str, progress: Progress) -> None:
         self.role = role
         self.progress = progress
-        self._why_not_ready = "starting"
+        self._missing = {"start": "starting"}
         self._checks: list[Callable[[], str]] = [progress.complaint]
 
     def add_check(self, complaint: Callable[[], str]) -> None:
         """`complaint` returns what is wrong, empty when nothing is; it is called from the serving thread."""
         self._checks.append(complaint)
 
-    def ready(self) -> None:
-        self._why_not_ready = ""
-        metrics.process_ready.labels(self.role).set(1)
+    def ready(self, about: str = "start") -> None:
+        """Nothing is missing any more in the matter `about`; the process is ready when that holds for all matters."""
+        self._missing.pop(about, None)
+        metrics.process_ready.labels(self.role).set(0 if self._missing else 1)
 
-    def not_ready(self, why: str) -> None:
-        self._why_not_ready = why
+    def not_ready(self, why: str, about: str = "start") -> None:
+        """`why` the process cannot take work, in the matter `about`."""
+        self._missing[about] = why
         metrics.process_ready.labels(self.role).set(0)
 
+    def trouble(self, why: str, about: str = "kafka") -> None:
+        """`not_ready` with a reason, `ready` with an empty one."""
+        if why:
+            self.not_ready(why, about)
+        else:
+            self.ready(about)
+
     def is_ready(self) -> bool:
-        return not self._why_not_ready
+        return not self._missing
 
     def readiness(self) -> tuple[int, str]:
         """HTTP status and text of /readyz."""
-        return (503, self._why_not_ready) if self._why_not_ready else (200, "ready")
+        missing = "; ".join(list(self._missing.values()))
+        return (503, missing) if missing else (200, "ready")
 
     def healthiness(self) -> tuple[int, str]:
         """HTTP status and text of /healthz."""

@@ -76,10 +76,10 @@ class PictureIdentity:
     traceparent: str | None
 
 
-def read_identity(key: bytes | None, headers: Headers) -> PictureIdentity:
-    """The identity of an image record: from its three identity headers, or else from its key.
+def read_identity(key: bytes | None, headers: Headers, line: str) -> PictureIdentity:
+    """The identity of a record on the image topic of `line`: from its three identity headers, or else from its key.
 
-    Raises IdentityError: when neither names a part, when they contradict each other, or when a header is malformed.
+    Raises IdentityError: when neither names a part, when they contradict each other or the topic, or when one is malformed.
     """
     text = {name: _text(name, value) for name, value in headers.items() if name in _READ}
     named = [name for name in ("line", "run", "part") if name in text]
@@ -93,6 +93,8 @@ def read_identity(key: bytes | None, headers: Headers) -> PictureIdentity:
         part = PartId.parse(_text("key", key))
     else:
         raise IdentityError("expected a key <line>:<run>:<part> or the headers line, run and part, found neither")
+    if part.line != line:
+        raise IdentityError(f"expected a part of {line}, whose topic this is, found {part}")
     sha256 = text.get("sha256")
     if sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", sha256):
         raise IdentityError(f"expected sha256 as 64 hexadecimal digits for part {part}, found {sha256[:80]!r}")

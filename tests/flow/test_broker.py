@@ -25,13 +25,20 @@ def settings_for(folder: Path, port: int | None = None) -> Settings:
     return Settings.model_validate({"broker": {"port": port or free_port(2), "data_dir": folder}})
 
 
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 @pytest.fixture(scope="module")
 def used_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The data folder of a broker that once held a topic with one record, and was stopped by SIGTERM."""
     folder = tmp_path_factory.mktemp("used")
     broker = EmbeddedBroker(settings_for(folder))
     broker.start()
-    KafkaAdminClient(bootstrap_servers=broker.address).create_topics({"kept": {"num_partitions": 1}}, wait_for_metadata=True)
+    admin = KafkaAdminClient(bootstrap_servers=broker.address)
+    admin.create_topics({"kept": {"num_partitions": 1}}, wait_for_metadata=True)
+    admin.close()
     producer = KafkaProducer(bootstrap_servers=broker.address)
     producer.send("kept", b"here").get(10)
     producer.close()
@@ -99,6 +106,6 @@ def test_the_command_says_ready_and_stops_on_sigterm_and_no_java_outlives_its_ki
         assert process.wait(30) == status
         process.stdout.close()
         until = time.monotonic() + 30
-        while socket.socket().connect_ex(("127.0.0.1", port)) == 0:
+        while answers(port):
             assert time.monotonic() < until, "the broker outlived the command"
             time.sleep(0.2)

@@ -1,0 +1,194 @@
+"""The inspector: image records in, one verdict for each out.
+
+    arrive -> decoder threads -> batcher -> networks (a thread of their own) -> delivery -> acknowledgement
+
+Each step takes in order and hands on in order, so that a record is acknowledged only after all before it: Faust commits up to
+the last acknowledged record it can reach from the lowest one, and would otherwise commit over one still in hand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from faust.types import AppT, EventT, StreamT
+
+from agents.arrivals import Arrival, Decoded, decode_arrival, now, receive
+from agents.judging import Judged, judge, networks_disagree, verdict
+from models.ensemble import Opinion
+from models.judge import Ensemble
+from streams import metrics
+from streams.batches import Batcher
+from streams.dead_letters import Came, dead_letter
+from streams.delivery import Courier, Outgoing, outgoing
+from streams.errors import IdentityError, PictureError
+from streams.identity import header_map
+from streams.records import Verdict
+from streams.settings import Settings
+from streams.store import Store
+from streams.topics import TopicNames
+
+log = logging.getLogger(__name__)
+
+ROLE = "inspector"
+# Delivered while the next batch is computed; more would only move the queue to where it cannot be seen.
+_BATCHES_IN_DELIVERY = 2
+
+
+@dataclass(frozen=True)
+class InHand:
+    """A record that came and is not yet acknowledged: being decoded, or refused because it names no part."""
+
+    event: EventT[bytes]
+    came: Came
+    decoding: asyncio.Future[Decoded] | IdentityError
+    taken_s: float
+
+
+@dataclass(frozen=True)
+class Decided:
+    """A batch on its way to the brokers: the records to be sent, and what to acknowledge after that."""
+
+    records: list[Outgoing]
+    verdicts: list[tuple[Judged, Verdict]]
+    events: list[EventT[bytes]]
+
+
+class Inspector:
+    """One worker's way from image records to verdicts."""
+
+    def __init__(self, settings: Settings, ensemble: Ensemble, store: Store, courier: Courier) -> None:
+        self._settings = settings
+        self._ensemble = ensemble
+        self._store = store
+        self._courier = courier
+        self._names = TopicNames(settings.topics.prefix)
+        self._lines = {self._names.images(line.name): line for line in settings.lines}
+        self._stream: StreamT[bytes] | None = None
+        self._batcher: Batcher[InHand] = Batcher(settings.batch, settings.inspector.buffer, time.monotonic)
+        self._delivery: asyncio.Queue[Decided | None] = asyncio.Queue(_BATCHES_IN_DELIVERY)
+        self._decoders = ThreadPoolExecutor(settings.inspector.decoders, "decoder")
+        self._networks = ThreadPoolExecutor(1, "networks")
+        self._done = asyncio.Event()
+
+    @property
+    def topics(self) -> list[str]:
+        """The image topics of all lines."""
+        return list(self._lines)
+
+    async def arrive(self, event: EventT[bytes], stream: StreamT[bytes]) -> None:
+        """Takes a record; waits while the worker holds as many as it may."""
+        self._stream = stream
+        message = event.message
+        came = Came(message.topic, message.partition, message.offset, message.key, message.value, header_map(message.headers))
+        line = self._lines[came.topic]
+        deadline_s = None
+        decoding: asyncio.Future[Decoded] | IdentityError
+        try:
+            arrival = receive(came, line, datetime.fromtimestamp(message.timestamp, UTC), now())
+            deadline_s = _on_monotonic_clock(arrival.deadline)
+            decoding = asyncio.get_running_loop().run_in_executor(self._decoders, self._decode, arrival)
+        except IdentityError as error:
+            decoding = error
+        await self._batcher.put(InHand(event, came, decoding, time.monotonic()), deadline_s)
+        metrics.buffered_pictures.set(len(self._batcher))
+
+    def _decode(self, arrival: Arrival) -> Decoded:
+        with metrics.decode_seconds.time():
+            return decode_arrival(arrival, self._ensemble.side_px, self._settings.pictures, self._store)
+
+    async def judge_batches(self) -> None:
+        """Takes, judges and hands on batch after batch, until drained."""
+        while batch := await self._batcher.take():
+            started_s = time.monotonic()
+            in_hand = [waiting.item for waiting in batch]
+            for item in in_hand:
+                metrics.batch_wait_seconds.observe(started_s - item.taken_s)
+            decoded = await asyncio.gather(*(item.decoding for item in in_hand if not isinstance(item.decoding, IdentityError)))
+            metrics.batch_pictures.observe(len(batch))
+            judged = await asyncio.get_running_loop().run_in_executor(self._networks, self._judge, decoded)
+            await self._delivery.put(self._decide(in_hand, judged))
+            metrics.buffered_pictures.set(len(self._batcher))
+        await self._delivery.put(None)
+
+    def _judge(self, decoded: list[Decoded]) -> list[Judged]:
+        with metrics.inference_seconds.labels(self._ensemble.runtime.name).time():
+            return judge(decoded, self._ensemble)
+
+    def _decide(self, in_hand: list[InHand], judged: list[Judged]) -> Decided:
+        decided_at = now()
+        records: list[Outgoing] = []
+        verdicts: list[tuple[Judged, Verdict]] = []
+        for one in judged:
+            found = verdict(one, self._ensemble.version_name, self._ensemble.threshold, decided_at)
+            verdicts.append((one, found))
+            part = one.decoded.arrival.part
+            records.append(outgoing(self._names.verdicts(part.line), part.key, found, ROLE, found.verdict_id))
+            if isinstance(one.opinion, PictureError):
+                log.warning("part %s cannot be judged: %s", part, one.opinion, extra={"part": str(part)})
+                records.append(self._letter(one.decoded.arrival.came, one.opinion.reason, str(one.opinion)))
+        for item in in_hand:
+            if isinstance(item.decoding, IdentityError):
+                log.warning("a record names no part: %s", item.decoding, extra={"offset": item.came.offset, "topic": item.came.topic})
+                records.append(self._letter(item.came, "identity", str(item.decoding)))
+        return Decided(records, verdicts, [item.event for item in in_hand])
+
+    def _letter(self, came: Came, reason: str, detail: str) -> Outgoing:
+        metrics.dead_letters.labels(self._lines[came.topic].name, reason).inc()
+        return dead_letter(self._names.dead_letters, came, ROLE, reason, detail)
+
+    async def deliver_batches(self) -> None:
+        """Delivers batch after batch, then acknowledges its records; until drained."""
+        while (decided := await self._delivery.get()) is not None:
+            with metrics.deliver_seconds.time():
+                await self._courier.deliver(decided.records)
+            assert self._stream is not None
+            for event in decided.events:
+                await self._stream.ack(event)
+            _count(decided.verdicts)
+        self._done.set()
+
+    async def drain(self) -> None:
+        """Takes nothing more; returns when all that was taken is delivered and acknowledged."""
+        self._batcher.close()
+        await self._done.wait()
+
+
+def register(app: AppT[object], inspector: Inspector) -> None:
+    """Attaches the inspector to `app`: wiring only."""
+    images = app.topic(*inspector.topics, key_serializer="raw", value_serializer="raw", key_type=bytes, value_type=bytes)
+
+    @app.agent(images, name="inspector")  # type: ignore[untyped-decorator]
+    async def inspect(stream: StreamT[bytes]) -> None:
+        unacknowledged = stream.noack()
+        async for event in unacknowledged.events():
+            await inspector.arrive(event, unacknowledged)
+
+    app.task(inspector.judge_batches)
+    app.task(inspector.deliver_batches)
+
+
+def _on_monotonic_clock(deadline: datetime | None) -> float | None:
+    if deadline is None:
+        return None
+    return time.monotonic() + (deadline - now()) / timedelta(seconds=1)
+
+
+def _count(verdicts: list[tuple[Judged, Verdict]]) -> None:
+    confirmed_at = now()
+    for judged, found in verdicts:
+        line = found.line
+        metrics.verdicts.labels(line, found.label, found.model).inc()
+        metrics.verdict_age_seconds.labels(line).observe(max(0.0, (confirmed_at - found.captured_at).total_seconds()))
+        if found.overdue:
+            metrics.verdicts_overdue.labels(line).inc()
+        if found.label == "review":
+            metrics.reviews_by_reason.labels(line, found.reason).inc()
+        if isinstance(judged.opinion, Opinion):
+            metrics.defect_probability.labels(line).observe(judged.opinion.defect_probability)
+            if networks_disagree(judged.opinion):
+                metrics.disagreements.labels(line).inc()

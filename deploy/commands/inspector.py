@@ -1,0 +1,120 @@
+"""`castline inspector`: one worker that turns pictures into verdicts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import click
+
+from streams.errors import SettingsError
+from streams.health import Health, HealthServer, Progress, Slot
+from streams.kafka import wait_for_kafka
+from streams.logs import configure_logs
+from streams.settings import Settings, load_settings
+from streams.topics import TopicNames
+
+log = logging.getLogger(__name__)
+ROLE = "inspector"
+
+
+@click.command("inspector")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port of /metrics, /healthz and /readyz; 0 takes a free one.")
+@click.pass_obj
+def command(file: Path | None, port: int) -> int:
+    """Judge the pictures of all lines with the ensemble, until SIGTERM.
+
+    May run any number of times, up to the image topics' partitions: Kafka's consumer group shares them out. Refuses to
+    start with a model version that is damaged or tampered with. While Kafka is away it waits and says so; /readyz is 503.
+    """
+    settings = load_settings(file)
+    configure_logs(settings.service, ROLE)
+    if not settings.lines:
+        raise SettingsError("lines: expected at least one line, found none")
+    stopping = threading.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda *_: stopping.set())
+    slot = Slot(settings.service.run_dir, ROLE)
+    health = Health(ROLE, Progress(settings.service.stall_s))
+    with HealthServer(health, settings.service, str(slot), port) as pages:
+        log.info("%s serves its health at %s", slot, pages.address)
+        status = _serve(settings, str(slot), health, stopping)
+    # TensorFlow's threads outlive the interpreter's end and may crash it; all that matters is committed by now.
+    logging.shutdown()
+    sys.stdout.flush()
+    return status
+
+
+def _serve(settings: Settings, instance: str, health: Health, stopping: threading.Event) -> int:
+    # Imported here: TensorFlow takes seconds, and `castline inspector --help` should not.
+    from models.judge import open_ensemble
+    from models.registry import load
+    from streams import metrics
+
+    health.not_ready("loading the model")
+    version = load(settings.model.root, settings.model.version)
+    runtime = "tensorflow-bf16" if settings.model.runtime == "auto" else settings.model.runtime
+    ensemble = open_ensemble(version, runtime, settings.batch.shapes, settings.model.threads)
+    metrics.model_info.labels(ensemble.version_name, ensemble.runtime.name).set(1)
+    log.info("version %s is warm on %s", ensemble.version_name, ensemble.runtime.name)
+
+    def say(why: str) -> None:
+        health.not_ready(why)
+        log.warning(why)
+
+    health.not_ready("waiting for Kafka")
+    admin = wait_for_kafka(settings, ROLE, say, stopping.is_set)
+    if admin is None:
+        return 0
+    try:
+        _expect_topics(settings, {topic["name"] for topic in admin.describe_topics(None)})
+    finally:
+        admin.close()
+    return asyncio.run(_run(settings, ensemble, instance, health, stopping))
+
+
+def _expect_topics(settings: Settings, present: set[str]) -> None:
+    names = TopicNames(settings.topics.prefix)
+    wanted = [names.dead_letters]
+    for line in settings.lines:
+        wanted += [names.images(line.name), names.verdicts(line.name)]
+    missing = [topic for topic in wanted if topic not in present]
+    if missing:
+        raise SettingsError(f"expected the topics {', '.join(missing)}, found none of that name; make them with: castline topics create")
+
+
+async def _run(settings: Settings, ensemble: object, instance: str, health: Health, stopping: threading.Event) -> int:
+    from agents.inspector import Inspector, register
+    from models.judge import Ensemble
+    from streams.app import make_app, run_app
+    from streams.delivery import Courier
+    from streams.lag import LagWatch
+    from streams.store import Store
+
+    assert isinstance(ensemble, Ensemble)
+    if stopping.is_set():
+        return 0
+    app = make_app(settings, ROLE, instance, settings.inspector.buffer)
+    inspector = Inspector(settings, ensemble, Store(settings.store.url), Courier(app, health.trouble))
+    register(app, inspector)
+    names = TopicNames(settings.topics.prefix)
+    lines = {names.images(line.name): line.name for line in settings.lines}
+
+    def assigned() -> set[tuple[str, int]]:
+        return {(place.topic, place.partition) for place in app.consumer.assignment()} if health.is_ready() else set()
+
+    @app.on_partitions_assigned.connect(weak=False)  # type: ignore[untyped-decorator]
+    async def join(_sender: object, assigned: set[object], **_: object) -> None:
+        log.info("%s has %d partitions", instance, len(assigned))
+        health.ready()
+
+    watch = LagWatch(settings, app.conf.id, lines, assigned, health)
+    watch.start()
+    try:
+        return await run_app(app, ROLE, inspector.drain, settings.service.grace_s)
+    finally:
+        watch.stop()

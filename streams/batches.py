@@ -1,0 +1,96 @@
+"""The micro-batcher: gathers what arrives while the batch before is computed.
+
+Faust's own `take` is not used: it acknowledges a batch that failed, starts its clock before the first arrival, and gathers
+nothing while its body runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from streams.settings import BatchSettings
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Waiting(Generic[Item]):
+    """One item that waits: when it arrived and by when it must be decided, both on the batcher's clock, seconds."""
+
+    item: Item
+    arrived_s: float
+    deadline_s: float | None
+
+
+def time_left_s(now_s: float, count: int, first_arrived_s: float, earliest_deadline_s: float | None, limits: BatchSettings) -> float:
+    """How long a batch of `count` may still wait for company; 0 when it is to go now.
+
+    It goes when it is full, when its first item has waited `max_wait_s`, or when a deadline is nearer than `deadline_margin_s`.
+    """
+    if count >= limits.size:
+        return 0.0
+    until = first_arrived_s + limits.max_wait_s
+    if earliest_deadline_s is not None:
+        until = min(until, earliest_deadline_s - limits.deadline_margin_s)
+    return max(0.0, until - now_s)
+
+
+class Batcher(Generic[Item]):
+    """A bounded queue whose reader gets batches, oldest first. For one event loop; `clock` gives monotonic seconds."""
+
+    def __init__(self, limits: BatchSettings, most: int, clock: Callable[[], float]) -> None:
+        self._limits = limits
+        self._most = most
+        self._clock = clock
+        self._waiting: deque[Waiting[Item]] = deque()
+        self._changed = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._open = True
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    async def put(self, item: Item, deadline_s: float | None) -> None:
+        """Adds `item`; waits while `most` items are held, and for ever once closed (the caller is to be cancelled)."""
+        while not self._open or len(self._waiting) >= self._most:
+            self._room.clear()
+            await self._room.wait()
+        self._waiting.append(Waiting(item, self._clock(), deadline_s))
+        self._changed.set()
+
+    async def take(self) -> list[Waiting[Item]]:
+        """The next batch, 1 to `size` items in the order of their arrival; an empty list once closed and empty."""
+        while True:
+            self._changed.clear()
+            if self._waiting:
+                left_s = self._time_left_s()
+                if left_s <= 0 or not self._open:
+                    break
+            elif not self._open:
+                return []
+            else:
+                left_s = None
+            try:
+                await asyncio.wait_for(self._changed.wait(), left_s)
+            except TimeoutError:
+                break
+        batch = [self._waiting.popleft() for _ in range(min(self._limits.size, len(self._waiting)))]
+        if self._open:
+            self._room.set()
+        return batch
+
+    def _time_left_s(self) -> float:
+        # Only the first `size` go into the next batch, so only their deadlines count.
+        members = [self._waiting[place] for place in range(min(self._limits.size, len(self._waiting)))]
+        deadlines = [member.deadline_s for member in members if member.deadline_s is not None]
+        return time_left_s(self._clock(), len(self._waiting), members[0].arrived_s, min(deadlines, default=None), self._limits)
+
+    def close(self) -> None:
+        """Takes nothing more; `take` hands out what is held, then an empty list."""
+        self._open = False
+        self._changed.set()
