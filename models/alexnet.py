@@ -69,7 +69,7 @@ def alexnet(
     for number in range(6, 6 + dense_layers):
         stack.append(layers.Dense(dense_width, "relu", kernel_initializer="he_normal", name=f"fc{number}", dtype=dtype))
         stack.append(layers.Dropout(dropout, name=f"drop{number}", dtype=dtype))
-    pixels = keras.Input((side_px, side_px, 1), name="pixels", dtype=dtype)
+    pixels = keras.Input((side_px, side_px, 1), name="pixels")
     features = pixels
     for layer in stack:
         features = layer(features)

@@ -64,8 +64,12 @@ class Vote:
 
     def defect_probability(self, answers: Probabilities) -> npt.NDArray[np.float64]:
         """Shape (n,), calibrated: 1 - P(ok), so that any number of kinds of defect count as defects."""
-        mixed = np.einsum("v,nvc->nc", self.weights, self._tempered(answers))
-        return 1 - temper(mixed, self.temperature)[..., self.ok_class]
+        return 1 - temper(self.mixed(answers), self.temperature)[..., self.ok_class]
+
+    def mixed(self, answers: Probabilities) -> npt.NDArray[np.float64]:
+        """The weighted mean of the voters, before its own calibration, shape (n, classes)."""
+        result: npt.NDArray[np.float64] = np.einsum("v,nvc->nc", self.weights, self._tempered(answers))
+        return result
 
     def label(self, defect_probability: float) -> Label:
         """The band of doubt goes before the threshold."""

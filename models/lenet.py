@@ -46,7 +46,7 @@ def lenet(
         units = (120, 84)[min(number, 1)]
         stack.append(layers.Dense(units, "relu", kernel_initializer="he_normal", name=f"f{5 + number}", dtype=dtype))
     stack.append(layers.Dropout(dropout, name="drop", dtype=dtype))
-    pixels = keras.Input((side_px, side_px, 1), name="pixels", dtype=dtype)
+    pixels = keras.Input((side_px, side_px, 1), name="pixels")
     features = pixels
     for layer in stack:
         features = layer(features)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 VERSION_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"  # a folder's name on every system, and a bounded metric label
 FILE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"  # no folder within a version, no way out of it
 
+Option = bool | int | float | str  # of a network
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -37,7 +38,7 @@ class Voter(_Frozen):
     network: Literal["alexnet", "lenet"]
     weights_file: str = Field(pattern=FILE_PATTERN)
     side_px: int = Field(ge=16, le=1024, description="What the network takes; the graph resamples from the version's side.")
-    options: dict[str, bool | int | float | str] = Field(default_factory=dict, description="Keyword arguments of the network.")
+    options: dict[str, Option] = Field(default_factory=dict, description="Keyword arguments of the network.")
     weight: float = Field(default=1, ge=0, description="Share of its vote; the weights are scaled to sum 1.")
     temperature: float = Field(default=1, gt=0, le=100, description="Its logits are divided by this before the vote.")
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-from models.manifest import Voter
+from models.manifest import Option, Voter
 from models.registry import Version
 from streams.errors import ModelError
 
@@ -36,3 +37,18 @@ def load_networks(version: Version, dtype: str = "float32") -> list[keras.Model]
             raise ModelError(f"{path}: expected the weights of {voter.network} with {voter.options}: {error}") from error
         found.append(network)
     return found
+
+
+def voter(network: Literal["alexnet", "lenet"], side_px: int, options: dict[str, Option]) -> Voter:
+    """A voter as it stands before its training: one of each network, named after it."""
+    return Voter(name=network, network=network, weights_file=f"{network}.weights.h5", side_px=side_px, options=options)
+
+
+def save_weights(path: Path, voter: Voter, network: keras.Model, half: bool = False) -> None:
+    """Writes the weights of `network`; with `half` in half precision, and the network then has what was written."""
+    if half:
+        small = build(voter, network.output_shape[-1], "float16")
+        small.set_weights([weights.astype("float16") for weights in network.get_weights()])
+        network.set_weights([weights.astype("float32") for weights in small.get_weights()])
+        network = small
+    network.save_weights(path)

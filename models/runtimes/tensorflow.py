@@ -33,7 +33,7 @@ class TensorFlow:
         self.side_px = version.manifest.preprocessing.side_px
         dtype = "bfloat16" if name.endswith("-bf16") else "float32"
         networks = load_networks(version, dtype)
-        self._graphs = {size: _graph(networks, size, self.side_px, dtype) for size in self.batch_sizes}
+        self._graphs = {size: _graph(networks, size, self.side_px) for size in self.batch_sizes}
 
     def warm_up(self) -> None:
         """Traces and computes every batch shape once."""
@@ -50,11 +50,11 @@ class TensorFlow:
         return answers[:count]
 
 
-def _graph(networks: list[Any], size: int, side_px: int, dtype: str) -> Callable[[tf.Tensor], tf.Tensor]:
+def _graph(networks: list[Any], size: int, side_px: int) -> Callable[[tf.Tensor], tf.Tensor]:
     @tf.function(input_signature=[tf.TensorSpec((size, side_px, side_px), tf.uint8)], autograph=False)  # type: ignore[untyped-decorator]
     def answers(pixels: tf.Tensor) -> tf.Tensor:
         grey = scaled(pixels)
-        return tf.stack([network(tf.cast(resampled(grey, network), dtype), training=False) for network in networks], axis=1)
+        return tf.stack([network(resampled(grey, network), training=False) for network in networks], axis=1)
 
     return answers  # type: ignore[no-any-return]
 

@@ -1,0 +1,65 @@
+"""Which pictures show the same casting: near-duplicates by perceptual hash, also turned by right angles and mirrored.
+
+A validation figure is only honest when pictures of one casting never stand on both sides of a split.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+HASH_SIDE = 16  # 2 x 16 x 16 bits: horizontal and vertical differences
+NEAR_BITS = 60  # of 512; beyond, two castings in the same pose are as near as two pictures of one
+BLOCK = 256  # pictures compared with all others at a time, so that memory stays small
+
+Bits = npt.NDArray[np.uint64]
+
+
+def groups(pixels: npt.NDArray[np.uint8], checksums: tuple[str, ...], near_bits: int = NEAR_BITS) -> npt.NDArray[np.int32]:
+    """A group number for each picture of `pixels`, shape (n, side, side); equal files and near-duplicates share one."""
+    leader = list(range(len(pixels)))
+
+    def of(index: int) -> int:
+        while leader[index] != index:
+            leader[index] = leader[leader[index]]
+            index = leader[index]
+        return index
+
+    first: dict[str, int] = {}
+    equal = [(first.setdefault(checksum, index), index) for index, checksum in enumerate(checksums)]
+    for left, right in (*equal, *zip(*near_pairs(pixels, near_bits), strict=True)):
+        leader[of(int(left))] = of(int(right))
+    _, found = np.unique([of(index) for index in range(len(pixels))], return_inverse=True)
+    return found.astype(np.int32)
+
+
+def near_pairs(pixels: npt.NDArray[np.uint8], near_bits: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Pairs of pictures of which one, turned or mirrored somehow, differs in at most `near_bits` bits from the other."""
+    hashes = np.stack([_hashes(picture) for picture in pixels])  # (n, 8, words)
+    upright = hashes[:, 0]
+    lefts, rights = [], []
+    for start in range(0, len(hashes), BLOCK):
+        block = hashes[start : start + BLOCK]
+        nearest = np.full((len(block), len(hashes)), 10**6, np.int32)
+        for turn in range(8):
+            apart = np.bitwise_count(block[:, turn, None, :] ^ upright[None, :, :]).sum(axis=-1, dtype=np.int32)
+            np.minimum(nearest, apart, out=nearest)
+        left, right = np.nonzero(nearest <= near_bits)
+        forward = left + start < right
+        lefts.append(left[forward] + start)
+        rights.append(right[forward])
+    return np.concatenate(lefts).astype(np.int64), np.concatenate(rights).astype(np.int64)
+
+
+def _hashes(picture: npt.NDArray[np.uint8]) -> Bits:
+    """Difference hashes of the picture's eight turns and mirror images, shape (8, words)."""
+    small = np.asarray(Image.fromarray(picture).resize((HASH_SIDE + 1, HASH_SIDE + 1), Image.Resampling.BOX), np.int16)
+    turns = [np.rot90(side, quarter) for side in (small, small[:, ::-1]) for quarter in range(4)]
+    return np.stack([_hash(turn) for turn in turns])
+
+
+def _hash(small: npt.NDArray[np.int16]) -> Bits:
+    across = small[:-1, 1:] > small[:-1, :-1]
+    down = small[1:, :-1] > small[:-1, :-1]
+    return np.packbits(np.concatenate([across.ravel(), down.ravel()])).view(np.uint64)

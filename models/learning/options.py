@@ -1,0 +1,54 @@
+"""What a training was asked to do; a resumed one must be asked the same."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.manifest import Option, Voter
+from models.networks import voter
+
+
+class Options(BaseModel):
+    """All that decides the outcome of a training besides the pictures."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    side_px: int = Field(224, ge=64, le=512, description="Side that pictures are resampled to; AlexNet's own.")
+    lenet_side_px: int = Field(112, ge=16, le=512, description="Side that LeNet takes.")
+    lenet_width: int = Field(2, ge=1, le=16, description="Multiple of LeNet's 6 and 16 maps.")
+    dense_width: int = Field(512, ge=8, le=8192, description="Width of AlexNet's fully connected layers.")
+    dense_layers: int = Field(2, ge=0, le=4, description="Number of AlexNet's fully connected layers before the head.")
+    normalisation: Literal["batch", "local-response"] = Field("batch", description="AlexNet's two normalisations.")
+    head: Literal["softmax", "logistic"] = "softmax"
+    epochs: int = Field(20, ge=1, le=1000, description="Most epochs of AlexNet.")
+    lenet_epochs: int = Field(20, ge=1, le=1000, description="Most epochs of LeNet.")
+    patience: int = Field(8, ge=1, le=1000, description="Epochs without a better validation loss before a voter stops early.")
+    batch: int = Field(32, ge=1, le=1024)
+    rate: float = Field(5e-4, gt=0, le=1, description="Learning rate after warming up, from where it falls along a cosine.")
+    weight_decay: float = Field(1e-3, ge=0, le=1)
+    seed: int = Field(1, ge=0, le=2**31 - 1)
+    validation_share: float = Field(0.2, gt=0, le=0.5)
+    near_bits: int = Field(60, ge=0, le=512, description="Difference of perceptual hashes up to which pictures are one group.")
+    cost_miss: float = Field(10, gt=0, description="Cost of a defect taken for good.")
+    cost_false_alarm: float = Field(1, gt=0, description="Cost of a good part taken for a defect.")
+    review_share: float = Field(0.01, ge=0, le=0.5, description="Share of the validation pictures that the band of doubt holds.")
+    precision: Literal["auto", "float32", "mixed_bfloat16"] = "auto"
+    half: bool = Field(False, description="Save the weights in half precision, for half the disk space.")
+    start: str | None = Field(None, description="Version to go on from (fine-tuning): its weights, classes and sides.")
+
+    def voters(self) -> tuple[Voter, ...]:
+        """The voters to be trained, LeNet first: it is done in minutes, and something is wrong where it learns nothing."""
+        small: dict[str, Option] = {"width": self.lenet_width, "head": self.head}
+        large: dict[str, Option] = {
+            "dense_width": self.dense_width,
+            "dense_layers": self.dense_layers,
+            "normalisation": self.normalisation,
+            "head": self.head,
+        }
+        return (voter("lenet", self.lenet_side_px, small), voter("alexnet", self.side_px, large))
+
+    def epochs_of(self, network: str) -> int:
+        """Most epochs of that network."""
+        return self.epochs if network == "alexnet" else self.lenet_epochs

@@ -1,0 +1,58 @@
+"""The progress of a training on a terminal: bars with the time left, one line for each epoch."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from models.learning.checkpoint import Epoch
+from models.learning.collection import Collection
+
+
+class Bars:
+    """A listener that draws on standard error."""
+
+    def __init__(self) -> None:
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        self._console = Console(stderr=True)
+        self._progress = Progress(*columns, console=self._console)
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._progress.stop()
+
+    def drawing(self, done: int, total: int) -> None:
+        """Advances the bar of the renderer."""
+        self._advance("drawing", done, total)
+
+    def reading(self, done: int, total: int) -> None:
+        """Advances the first bar."""
+        self._advance("reading", done, total)
+
+    def collected(self, pictures: Collection, groups: int, validates: int) -> None:
+        """Says what was found and names every file that could not be read."""
+        counts = ", ".join(f"{number} {name}" for name, number in pictures.counts.items())
+        self._console.print(f"{counts}; {groups} groups without near-duplicates; {validates} validate")
+        for bad in pictures.unreadable:
+            self._console.print(f"left out: {bad.path}: {bad.message}", style="yellow", markup=False)
+
+    def learning(self, voter: str, done: int, total: int, epoch: Epoch | None) -> None:
+        """Advances the voter's bar, and writes a line when an epoch is over."""
+        self._advance(voter, done, total)
+        if epoch:
+            self._console.print(
+                f"{voter} epoch {epoch.number}: loss {epoch.loss:.4f}, accuracy {epoch.accuracy:.4f}; "
+                f"validation loss {epoch.validation_loss:.4f}, accuracy {epoch.validation_accuracy:.4f}"
+            )
+
+    def _advance(self, name: str, done: int, total: int) -> None:
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(name, total=total)
+        self._progress.update(self._tasks[name], completed=done)
