@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import IO
 
-_KEPT = 200
+_KEPT = 20
 
 
 class Journal:
-    """Writes lines to `files` and keeps the supervisor's own last sentences for the view. Thread-safe."""
+    """Writes lines to `files` and keeps the supervisor's own latest warnings for the view. Thread-safe."""
 
     def __init__(self, *files: IO[str], width: int = 12) -> None:
         self._files = files
         self._width = width
         self._lock = threading.Lock()
-        self.sentences: deque[tuple[datetime, str]] = deque(maxlen=_KEPT)
+        self._warnings: deque[tuple[float, str]] = deque(maxlen=_KEPT)
 
     def of(self, role: str) -> Callable[[str], None]:
         """What takes the lines of one role."""
         return lambda line: self._write(role, line)
 
+    def news(self, count: int, for_s: float) -> list[str]:
+        """The latest warnings that are no older than `for_s`, at most `count`."""
+        since = time.monotonic() - for_s
+        return [sentence for at, sentence in list(self._warnings) if at >= since][-count:]
+
+    def warn(self, sentence: str) -> None:
+        """A sentence of the supervisor itself that an operator should see."""
+        self._warnings.append((time.monotonic(), sentence))
+        self.say(sentence)
+
     def say(self, sentence: str) -> None:
         """A sentence of the supervisor itself."""
         now = datetime.now(UTC)
-        self.sentences.append((now, sentence))
         self._write("supervisor", f"{now.isoformat(timespec='seconds').replace('+00:00', 'Z')} {sentence}")
 
     def _write(self, role: str, line: str) -> None:

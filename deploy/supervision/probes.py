@@ -28,6 +28,15 @@ class Sight:
         wanted = labels.items()
         return sum(value for (sample, having), value in self.samples.items() if sample == name and wanted <= dict(having).items())
 
+    def labels(self, name: str, label: str, **labels: str) -> list[str]:
+        """The values of `label` on the samples called `name` that are above 0 and whose labels include `labels`."""
+        wanted = labels.items()
+        return [
+            dict(having)[label]
+            for (sample, having), value in self.samples.items()
+            if sample == name and value > 0 and wanted <= dict(having).items()
+        ]
+
 
 class Prober:
     """Looks at every watched process each `every_s`; at metrics only each `metrics_every_s`. Thread-safe."""

@@ -82,22 +82,24 @@ class Supervisor:
             self.tick()
             time.sleep(TICK_S)
 
-    def stop(self, at_once: Callable[[], bool] = lambda: False, before: int | None = None) -> None:
+    def stop(
+        self, at_once: Callable[[], bool] = lambda: False, before: int | None = None, meanwhile: Callable[[], None] = lambda: None
+    ) -> None:
         """Stops the roles in the order of their `stops`, those with a number from `before` on excepted; SIGKILL after their grace.
 
-        `at_once` is asked all the time: when it says yes, everything is killed.
+        `at_once` is asked all the time: when it says yes, those that are to be stopped are killed. `meanwhile` is called while waiting.
         """
         self._stopping = True
         for number in sorted({post.role.stops for post in self.posts.values()}):
             if before is not None and number >= before:
                 return
-            self._stop_together([post for post in self.posts.values() if post.role.stops == number], at_once)
+            self._stop_together([post for post in self.posts.values() if post.role.stops == number], at_once, meanwhile)
         self.prober.close()
 
     def kill_all(self) -> None:
         """SIGKILL to everything, and waits for its end."""
         self._stopping = True
-        self._wait_for(list(self.posts.values()), lambda: True)
+        self._wait_for(list(self.posts.values()), lambda: True, lambda: None)
         self.prober.close()
 
     def _is_up(self, post: Post) -> bool:
@@ -146,11 +148,11 @@ class Supervisor:
             self._journal.say(sentence)
         elif wait_s is None or hopeless:
             post.state = State.GIVEN_UP
-            self._journal.say(f"{sentence}; given up after {post.starts} starts")
+            self._journal.warn(f"{sentence}; given up after {post.starts} starts")
             self.failure = self.failure or f"{role.name} cannot run: {last_words}"
         else:
             post.state, post.start_again_at = State.BACKING_OFF, now + wait_s
-            self._journal.say(f"{sentence}; it is started again in {wait_s:.1f} s")
+            self._journal.warn(f"{sentence}; it is started again in {wait_s:.1f} s")
 
     def _watch(self, post: Post, now: float) -> None:
         process, role = post.process, post.role
@@ -173,17 +175,17 @@ class Supervisor:
         if post.stop_by < math.inf:
             return
         assert post.process is not None
-        self._journal.say(f"{post.role.name} is {why}; it is stopped and started again")
+        self._journal.warn(f"{post.role.name} is {why}; it is stopped and started again")
         post.process.terminate()
         post.stop_by = now + post.role.grace_s
 
     def _kill_when_over(self, post: Post, now: float) -> None:
         if post.process and now > post.stop_by:
-            self._journal.say(f"{post.role.name} did not stop within {post.role.grace_s:.0f} s of SIGTERM, killed")
+            self._journal.warn(f"{post.role.name} did not stop within {post.role.grace_s:.0f} s of SIGTERM, killed")
             post.stop_by = math.inf
             post.process.kill()
 
-    def _stop_together(self, posts: list[Post], at_once: Callable[[], bool]) -> None:
+    def _stop_together(self, posts: list[Post], at_once: Callable[[], bool], meanwhile: Callable[[], None]) -> None:
         now = time.monotonic()
         for post in posts:
             if post.process:
@@ -191,15 +193,16 @@ class Supervisor:
                 post.process.terminate()
             elif post.state is not State.GIVEN_UP:
                 post.state = State.ENDED
-        self._wait_for(posts, at_once)
+        self._wait_for(posts, at_once, meanwhile)
 
-    def _wait_for(self, posts: list[Post], at_once: Callable[[], bool]) -> None:
+    def _wait_for(self, posts: list[Post], at_once: Callable[[], bool], meanwhile: Callable[[], None]) -> None:
         while any(post.alive for post in posts):
             now = time.monotonic()
             for post in posts:
                 if post.process and at_once():
                     post.process.kill()
                 self._kill_when_over(post, now)
+            meanwhile()
             time.sleep(0.02)
             for post in posts:
                 self._bury(post, time.monotonic())

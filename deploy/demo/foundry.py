@@ -1,0 +1,153 @@
+"""The demonstration's foundry: a run folder, free ports, settings as a plant would have them, and its processes."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+import models
+from deploy.roles import BOARDS_START, BOARDS_STOP, plant_roles
+from deploy.supervision import Backoff, PathThere, Role, castline_command
+from streams.errors import SettingsError
+from streams.settings import LineSettings, Settings, load_settings
+
+# Leading edge to leading edge at the mean rate: the board cannot tell parts closer than about 65 mm.
+_MM_BETWEEN_PARTS = 200
+_BELT_MM_PER_S = 500
+# What an operator may tune in the demo by CASTLINE_*; the rest is the demo's own, so that it never meets a real plant.
+_TUNABLE = ("CASTLINE_BATCH__", "CASTLINE_MODEL__RUNTIME", "CASTLINE_MODEL__THREADS", "CASTLINE_INSPECTOR__", "CASTLINE_SERVICE__LOG_LEVEL")
+# Beyond the way from photo-eye 1 to the gate: to the blade, and the wait for the last acknowledgements.
+_BOARD_DRAINS_S = 12.0
+_GIVE_UP = Backoff(first_s=0.5, most_s=5, quiet_s=30, most_in_row=5)
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the caller of the demo asked for."""
+
+    lines: int = 3
+    rate_per_s: float = 2.0  # parts a second and line
+    travel_s: float = 3.0  # photo-eye 1 to photo-eye 2
+    images: Path | None = None
+    model: str = "demo"
+    inspectors: int = 1
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class Foundry:
+    """A run folder with everything in it."""
+
+    folder: Path
+    settings: Settings
+    roles: tuple[Role, ...]
+
+    @property
+    def log(self) -> Path:
+        """The one log of all processes."""
+        return self.folder / "demo.log"
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        return tuple(line.name for line in self.settings.lines)
+
+    def board_log(self, line: str) -> Path:
+        """What the simulated plant writes about each casting that left the belt."""
+        return self.folder / f"board-{line}.jsonl"
+
+
+def found(wishes: Wishes, images: Path, folder: Path, environment: Mapping[str, str] = os.environ) -> Foundry:
+    """Writes the settings of a foundry into `folder` and names its processes; starts nothing.
+
+    Raises SettingsError: for a model version that is not there, or a rate that no belt carries.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "castline.toml"
+    file.write_text(tomli_w.dumps(_sections(wishes, images, folder)))
+    inherited = {name: value for name, value in environment.items() if not name.startswith("CASTLINE_") or name.startswith(_TUNABLE)}
+    settings = load_settings(file, inherited)
+    boards = [_board(file, line, wishes, number, inherited) for number, line in enumerate(settings.lines, 1)]
+    roles = plant_roles(file, settings, wishes.inspectors, _GIVE_UP, inherited, boards)
+    return Foundry(folder, settings, tuple(roles))
+
+
+def _sections(wishes: Wishes, images: Path, folder: Path) -> dict[str, Any]:
+    root, version = model_folder(wishes.model)
+    belt_mm_per_s = max(_BELT_MM_PER_S, wishes.rate_per_s * _MM_BETWEEN_PARTS)
+    lines = [
+        {
+            "name": f"line-{number}",
+            "camera": {
+                "kind": "folder",
+                "path": str(images.resolve()),
+                "trigger": "board",
+                "seed": wishes.seed + number,
+            },
+            "gate": {
+                "port": str(folder / f"board-line-{number}"),
+                "travel_mm": belt_mm_per_s * wishes.travel_s,
+                "belt_mm_per_s": belt_mm_per_s,
+            },
+        }
+        for number in range(1, wishes.lines + 1)
+    ]
+    return {
+        "broker": {"port": free_ports(2), "data_dir": str(folder / "kafka")},
+        "topics": {"image_hours": 2},
+        "service": {"run_dir": str(folder / "run")},
+        "store": {"url": str(folder / "store")},
+        "gateway": {"port": free_ports(1), "token": secrets.token_hex(16), "spool_dir": str(folder / "spool")},
+        "model": {"root": str(root), "version": version},
+        "lines": lines,
+    }
+
+
+def model_folder(wanted: str) -> tuple[Path, str]:
+    """Root and name of a version: one of those the project brings, or the path of a folder that `castline train` made.
+
+    Raises SettingsError: when there is none.
+    """
+    root, name = (
+        (Path(wanted).resolve().parent, Path(wanted).name) if "/" in wanted else (Path(models.__file__).parent / "versions", wanted)
+    )
+    if not (root / name).is_dir():
+        known = ", ".join(sorted(entry.name for entry in root.iterdir() if entry.is_dir())) if root.is_dir() else ""
+        raise SettingsError(f"--model: expected the name of a version ({known or 'none is there'}) or a path to one, found {wanted!r}")
+    return root, name
+
+
+def _board(file: Path, line: LineSettings, wishes: Wishes, number: int, environment: Mapping[str, str]) -> Role:
+    assert line.gate is not None
+    command = castline_command(
+        *("--settings", str(file), "board", "simulate", "--line", line.name, "--rate", f"{wishes.rate_per_s:g}"),
+        *("--seed", str(wishes.seed + number), "--log", str(file.with_name(f"board-{line.name}.jsonl"))),
+    )
+    ready = PathThere(Path(line.gate.port))
+    grace_s = wishes.travel_s + _BOARD_DRAINS_S
+    return Role(f"board {line.name}", command, ready, BOARDS_START, BOARDS_STOP, grace_s, _GIVE_UP, environment=environment)
+
+
+def free_ports(count: int) -> int:
+    """The first of `count` loopback ports in a row that are free now."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            first: int = probe.getsockname()[1]
+        if first + count <= 65535 and all(_is_free(first + step) for step in range(count)):
+            return first
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True

@@ -1,0 +1,70 @@
+"""The roles of one machine as processes: what is started before what, and what is stopped before what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from deploy.supervision import Backoff, LinePrinted, PageReady, Role, castline_command
+from streams.settings import Settings
+
+# Start: everything that takes parts is ready before the sorter tells the boards to count them.
+_BROKER, _TOPICS, _INSPECTORS, _GATEWAY, _SORTER = range(5)
+BOARDS_START = _INSPECTORS
+# Stop: a simulated board stops feeding and lets its belt run empty; then along the way of a picture, so that each worker
+# finds what the one before it left; the broker outlives its clients.
+BOARDS_STOP, _GATEWAY_STOPS, INSPECTORS_STOP, _SORTER_STOPS, BROKER_STOPS = range(5)
+# A worker ends within service.grace_s by itself; what is beyond goes into leaving the group and closing clients.
+_BEYOND_GRACE_S = 5.0
+# Loading TensorFlow and warming up takes a minute where the disk is cold and the processors are busy.
+_SLOW_START_S = 240.0
+
+
+def plant_roles(
+    file: Path,
+    settings: Settings,
+    inspectors: int,
+    backoff: Backoff,
+    environment: Mapping[str, str] | None = None,
+    boards: Iterable[Role] = (),
+) -> list[Role]:
+    """The processes for what `settings` name on this machine: broker, topics, inspectors, a gateway, a sorter.
+
+    Every process reads `file`. `boards` are simulated ones, none in a real plant.
+    """
+    page = PageReady(settings.service.run_dir)
+
+    def worker(name: str, command: str, stage: int, stops: int) -> Role:
+        grace_s = settings.service.grace_s + _BEYOND_GRACE_S
+        line = castline_command("--settings", str(file), command)
+        return Role(name, line, page, stage, stops, grace_s, backoff, slow_start_s=_SLOW_START_S, environment=environment)
+
+    roles = []
+    if settings.kafka.bootstrap == "embedded":
+        line = castline_command("--settings", str(file), "broker")
+        grace_s = max(settings.service.grace_s, 20) + _BEYOND_GRACE_S
+        ready = LinePrinted("Kafka ready at")
+        slow_start_s = settings.broker.start_timeout_s + 30
+        roles.append(
+            Role(
+                "broker",
+                line,
+                ready,
+                _BROKER,
+                BROKER_STOPS,
+                grace_s,
+                backoff,
+                essential=True,
+                slow_start_s=slow_start_s,
+                environment=environment,
+            )
+        )
+    topics = castline_command("--settings", str(file), "topics", "create")
+    roles.append(Role("topics", topics, page, _TOPICS, _GATEWAY_STOPS, 5, backoff, once=True, environment=environment))
+    roles += [worker(f"inspector-{number}", "inspector", _INSPECTORS, INSPECTORS_STOP) for number in range(1, inspectors + 1)]
+    roles += boards
+    if any(line.camera for line in settings.lines):
+        roles.append(worker("gateway", "gateway", _GATEWAY, _GATEWAY_STOPS))
+    if any(line.gate for line in settings.lines):
+        roles.append(worker("sorter", "sorter", _SORTER, _SORTER_STOPS))
+    return roles
