@@ -17,7 +17,7 @@ $(READY): pyproject.toml uv.lock
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	@echo "installing the locked packages into .venv (about 2 GB, some minutes on the first call)"
-	@UV_PROJECT_ENVIRONMENT=.venv $(BIN)/uv sync --frozen --inexact --no-progress --python $(BIN)/python
+	@UV_PROJECT_ENVIRONMENT=.venv $(BIN)/uv sync --frozen --inexact --compile-bytecode --no-progress --python $(BIN)/python
 	@$(BIN)/castline broker --fetch-only
 	@touch $(READY)
 

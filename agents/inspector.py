@@ -152,6 +152,11 @@ class Inspector:
             _count(decided.verdicts)
         self._done.set()
 
+    @property
+    def draining(self) -> bool:
+        """Whether the worker stops."""
+        return self._batcher.closed
+
     async def drain(self) -> None:
         """Takes nothing more; returns when all that was taken is delivered and acknowledged."""
         self._batcher.close()
@@ -165,8 +170,13 @@ def register(app: AppT[object], inspector: Inspector) -> None:
     @app.agent(images, name="inspector")  # type: ignore[untyped-decorator]
     async def inspect(stream: StreamT[bytes]) -> None:
         unacknowledged = stream.noack()
-        async for event in unacknowledged.events():
-            await inspector.arrive(event, unacknowledged)
+        try:
+            async for event in unacknowledged.events():
+                await inspector.arrive(event, unacknowledged)
+        except asyncio.CancelledError:
+            # Faust calls a cancelled agent a crash; when we drain, being cancelled is the end that was asked for.
+            if not inspector.draining:
+                raise
 
     app.task(inspector.judge_batches)
     app.task(inspector.deliver_batches)

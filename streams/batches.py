@@ -90,6 +90,10 @@ class Batcher(Generic[Item]):
         deadlines = [member.deadline_s for member in members if member.deadline_s is not None]
         return time_left_s(self._clock(), len(self._waiting), members[0].arrived_s, min(deadlines, default=None), self._limits)
 
+    @property
+    def closed(self) -> bool:
+        return not self._open
+
     def close(self) -> None:
         """Takes nothing more; `take` hands out what is held, then an empty list."""
         self._open = False

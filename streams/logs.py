@@ -31,3 +31,5 @@ def configure_logs(service: ServiceSettings, role: str) -> None:
     # These tell every connection and every fetch at info.
     for chatty in ("kafka", "aiokafka", "faust", "mode", "asyncio", "urllib3", "fsspec"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
+    # Warns of every batch shape after the fifth, which are traced on purpose and once.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)

@@ -1,0 +1,47 @@
+"""A whole model version, small and untrained: real files, real networks, its verdicts mean nothing."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from models.golden import Golden, save_golden
+from models.networks import build, voter
+from models.registry import Version, load, write_manifest, writing
+from models.runtimes.tensorflow import TensorFlow
+
+
+def make_version(root: Path, name: str = "tiny", threshold: float = 0.5) -> Version:
+    """Writes the version `name` below `root`: AlexNet and LeNet at 64 px with weights from a fixed seed."""
+    import keras
+
+    keras.utils.set_random_seed(7)
+    voters = [voter("alexnet", 64, {"dense_width": 16, "dense_layers": 1}), voter("lenet", 32, {})]
+    pixels = np.random.default_rng(7).integers(0, 256, (4, 64, 64), dtype=np.uint8)
+    fields = {
+        "version": name,
+        "created": datetime(2026, 1, 1, tzinfo=UTC),
+        "classes": ("ok", "defect"),
+        "ok_class": 0,
+        "preprocessing": {"side_px": 64},
+        "voters": [one.model_dump() for one in voters],
+        "threshold": threshold,
+        "band": {"low": threshold, "high": threshold},
+        "costs": {"miss": 1, "false_alarm": 1},
+        "golden": {"file": "golden.npz", "tolerance": 0.2},
+        "data": {"sha256": "0" * 64, "pictures": {"ok": 0, "defect": 0}, "split": "none"},
+        "figures": {},
+        "command": "tests/tiny.py",
+    }
+    # The golden answers are computed from the written weights, as a training does.
+    with writing(root, name) as folder:
+        for one in voters:
+            build(one, 2).save_weights(folder / one.weights_file)
+        save_golden(folder / "golden.npz", Golden(pixels, np.zeros((4, 2, 2), np.float32)))
+        manifest = write_manifest(folder, fields)
+        answers = TensorFlow(Version(folder, manifest), "tensorflow", (4,), 0).predict(pixels)
+        save_golden(folder / "golden.npz", Golden(pixels, answers))
+        write_manifest(folder, fields)
+    return load(root, name)
