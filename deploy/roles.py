@@ -21,7 +21,7 @@ _SLOW_START_S = 240.0
 
 
 def plant_roles(
-    file: Path,
+    file: Path | None,
     settings: Settings,
     inspectors: int,
     backoff: Backoff,
@@ -30,18 +30,19 @@ def plant_roles(
 ) -> list[Role]:
     """The processes for what `settings` name on this machine: broker, topics, inspectors, a gateway, a sorter.
 
-    Every process reads `file`. `boards` are simulated ones, none in a real plant.
+    Every process reads `file`, or without one the environment alone. `boards` are simulated ones, none in a real plant.
     """
     page = PageReady(settings.service.run_dir)
+    reading = ("--settings", str(file)) if file else ()
 
     def worker(name: str, command: str, stage: int, stops: int) -> Role:
         grace_s = settings.service.grace_s + _BEYOND_GRACE_S
-        line = castline_command("--settings", str(file), command)
+        line = castline_command(*reading, command)
         return Role(name, line, page, stage, stops, grace_s, backoff, slow_start_s=_SLOW_START_S, environment=environment)
 
     roles = []
     if settings.kafka.bootstrap == "embedded":
-        line = castline_command("--settings", str(file), "broker")
+        line = castline_command(*reading, "broker")
         grace_s = max(settings.service.grace_s, 20) + _BEYOND_GRACE_S
         ready = LinePrinted("Kafka ready at")
         slow_start_s = settings.broker.start_timeout_s + 30
@@ -59,7 +60,7 @@ def plant_roles(
                 environment=environment,
             )
         )
-    topics = castline_command("--settings", str(file), "topics", "create")
+    topics = castline_command(*reading, "topics", "create")
     roles.append(Role("topics", topics, page, _TOPICS, _GATEWAY_STOPS, 5, backoff, once=True, environment=environment))
     roles += [worker(f"inspector-{number}", "inspector", _INSPECTORS, INSPECTORS_STOP) for number in range(1, inspectors + 1)]
     roles += boards

@@ -64,13 +64,14 @@ def command(
     """
     from rich.console import Console
 
-    from deploy.demo.foundry import Wishes, model_folder
+    from deploy.demo.foundry import Wishes
+    from models.registry import locate
 
     # What the caller asked for comes to standard output, how it is prepared to standard error.
     out, progress = Console(highlight=False), Console(stderr=True, highlight=False)
     if report_file is not None and not report_file.resolve().parent.is_dir():
         raise click.UsageError(f"--report: expected an existing folder, found none at {report_file.resolve().parent}")
-    model_folder(model)
+    locate(model)  # refused before anything is drawn or started
     wishes = Wishes(lines, rate, travel_s, images or _rendered(progress), model, inspectors, seed)
     folder = Path(tempfile.mkdtemp(prefix="castline-demo-"))
     whole = False

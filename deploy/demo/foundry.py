@@ -12,10 +12,9 @@ from typing import Any
 
 import tomli_w
 
-import models
 from deploy.roles import BOARDS_START, BOARDS_STOP, plant_roles
 from deploy.supervision import Backoff, PathThere, Role, castline_command
-from streams.errors import SettingsError
+from models.registry import locate
 from streams.settings import LineSettings, Settings, load_settings
 
 # Leading edge to leading edge at the mean rate: the board cannot tell parts closer than about 65 mm.
@@ -66,7 +65,7 @@ class Foundry:
 def found(wishes: Wishes, images: Path, folder: Path, environment: Mapping[str, str] = os.environ) -> Foundry:
     """Writes the settings of a foundry into `folder` and names its processes; starts nothing.
 
-    Raises SettingsError: for a model version that is not there, or a rate that no belt carries.
+    Raises ModelError: for a model version that is not there or damaged.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "castline.toml"
@@ -79,7 +78,7 @@ def found(wishes: Wishes, images: Path, folder: Path, environment: Mapping[str, 
 
 
 def _sections(wishes: Wishes, images: Path, folder: Path) -> dict[str, Any]:
-    root, version = model_folder(wishes.model)
+    version = locate(wishes.model)
     belt_mm_per_s = max(_BELT_MM_PER_S, wishes.rate_per_s * _MM_BETWEEN_PARTS)
     lines = [
         {
@@ -104,23 +103,9 @@ def _sections(wishes: Wishes, images: Path, folder: Path) -> dict[str, Any]:
         "service": {"run_dir": str(folder / "run")},
         "store": {"url": str(folder / "store")},
         "gateway": {"port": free_ports(1), "token": secrets.token_hex(16), "spool_dir": str(folder / "spool")},
-        "model": {"root": str(root), "version": version},
+        "model": {"root": str(version.folder.parent), "version": version.name},
         "lines": lines,
     }
-
-
-def model_folder(wanted: str) -> tuple[Path, str]:
-    """Root and name of a version: one of those the project brings, or the path of a folder that `castline train` made.
-
-    Raises SettingsError: when there is none.
-    """
-    root, name = (
-        (Path(wanted).resolve().parent, Path(wanted).name) if "/" in wanted else (Path(models.__file__).parent / "versions", wanted)
-    )
-    if not (root / name).is_dir():
-        known = ", ".join(sorted(entry.name for entry in root.iterdir() if entry.is_dir())) if root.is_dir() else ""
-        raise SettingsError(f"--model: expected the name of a version ({known or 'none is there'}) or a path to one, found {wanted!r}")
-    return root, name
 
 
 def _board(file: Path, line: LineSettings, wishes: Wishes, number: int, environment: Mapping[str, str]) -> Role:

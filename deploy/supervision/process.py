@@ -13,6 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+import psutil
+
 _LAUNCH = Path(__file__).with_name("launch.py")
 _LAST_LINES = 40
 
@@ -72,9 +74,14 @@ class Running:
             self._child.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """SIGKILL to the process and what it started in its group."""
+        """SIGKILL to the process and everything below it."""
         if self._child.returncode is None:
+            # Asked before: once it is dead, nobody knows any more whose children they were.
+            below = psutil.Process(self.pid).children(recursive=True)
             self._signal_group(signal.SIGKILL)
+            for process in below:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
 
     def signal(self, signum: int) -> None:
         """Any other signal, to the process alone."""

@@ -163,11 +163,11 @@ class Supervisor:
                 post.state, post.was_ready = State.READY, True
                 self._journal.say(f"{role.name} ready after {now - post.started_at:.1f} s")
             elif now - post.started_at > role.slow_start_s:
-                self._replace(post, now, f"not ready {role.slow_start_s:.0f} s after its start")
+                self._replace(post, now, f"not ready {role.slow_start_s:g} s after its start")
         elif post.state is State.READY:
             sight = self.prober.sight(process.pid)
             if sight and sight.unhealthy_since is not None and now - sight.unhealthy_since > self._unhealthy_s:
-                self._replace(post, now, f"unhealthy for {self._unhealthy_s:.0f} s: {sight.complaint}")
+                self._replace(post, now, f"unhealthy for {self._unhealthy_s:g} s: {sight.complaint}")
         self._kill_when_over(post, now)
 
     def _replace(self, post: Post, now: float, why: str) -> None:
@@ -181,7 +181,7 @@ class Supervisor:
 
     def _kill_when_over(self, post: Post, now: float) -> None:
         if post.process and now > post.stop_by:
-            self._journal.warn(f"{post.role.name} did not stop within {post.role.grace_s:.0f} s of SIGTERM, killed")
+            self._journal.warn(f"{post.role.name} did not stop within {post.role.grace_s:g} s of SIGTERM, killed")
             post.stop_by = math.inf
             post.process.kill()
 
