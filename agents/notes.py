@@ -1,0 +1,62 @@
+"""What a sorter remembers of the parts of one line: what was told, and what is recorded. Bounded; the oldest is forgotten."""
+
+from __future__ import annotations
+
+import uuid
+from collections import OrderedDict
+from dataclasses import dataclass
+from datetime import datetime
+
+from streams.records import Label, Sorting, Verdict
+
+Key = tuple[int, int]  # run, part
+# At 10 parts a second this is some three minutes: longer than any part is between camera and gate.
+REMEMBERED = 2048
+
+
+@dataclass
+class Note:
+    """What is known of a part beside the board's report."""
+
+    counted_at: datetime | None = None
+    label: Label | None = None
+    verdict_id: uuid.UUID | None = None
+    told_at: datetime | None = None
+    late: bool = False
+
+    def verdict(self, verdict: Verdict) -> None:
+        """The first verdict stands, as at the board."""
+        if self.verdict_id is None:
+            self.label, self.verdict_id = verdict.label, verdict.verdict_id
+
+
+class Notes:
+    """Notes by part, and the last record of each."""
+
+    def __init__(self, remembered: int = REMEMBERED) -> None:
+        self._remembered = remembered
+        self._notes: OrderedDict[Key, Note] = OrderedDict()
+        self._recorded: OrderedDict[Key, Sorting] = OrderedDict()
+
+    def of(self, run: int, part: int) -> Note:
+        """The part's note, made where there is none."""
+        note = self._notes.get((run, part))
+        if note is None:
+            note = self._notes[run, part] = Note()
+            while len(self._notes) > self._remembered:
+                self._notes.popitem(last=False)
+        return note
+
+    def recorded(self, run: int, part: int) -> Sorting | None:
+        """The part's last record, None where it has none or it is forgotten."""
+        return self._recorded.get((run, part))
+
+    def record(self, sorting: Sorting) -> None:
+        self._recorded[sorting.run, sorting.part] = sorting
+        self._recorded.move_to_end((sorting.run, sorting.part))
+        while len(self._recorded) > self._remembered:
+            self._recorded.popitem(last=False)
+
+    def unfinished(self, run: int) -> list[Key]:
+        """Parts counted in other runs than `run` that have no record: their board is gone, nobody will report them."""
+        return [key for key, note in self._notes.items() if key[0] != run and note.counted_at is not None and key not in self._recorded]
