@@ -1,0 +1,89 @@
+"""The object store of large and of kept pictures: a folder, or anything fsspec opens by its address.
+
+Content-addressed: a claim is `pictures/<first two digits>/<sha256>`, counted from the store's root. So the same picture
+is stored once, a claim can be verified by itself, and no claim names anything outside the store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+from pathlib import Path
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from streams.errors import PictureError
+
+CLAIM_MISSING = "claim-missing"
+CLAIM_DAMAGED = "claim-damaged"
+
+_CLAIM = re.compile(r"pictures/([0-9a-f]{2})/([0-9a-f]{64})")
+# The largest that the settings allow a picture to be; a store of ours holds nothing larger.
+_LARGEST_BYTES = 256 * 2**20
+
+
+class Store:
+    """Puts pictures below `url` and fetches them again. Thread-safe; opens the store at its first use."""
+
+    def __init__(self, url: str, max_bytes: int = _LARGEST_BYTES) -> None:
+        self._url = url
+        self._max_bytes = max_bytes
+
+    def put(self, value: bytes) -> str:
+        """Keeps `value` and returns its claim once it is safe: on disk, or confirmed by the remote store. Repeats are free.
+
+        Raises OSError: when the store cannot be written.
+        """
+        sha256 = hashlib.sha256(value).hexdigest()
+        claim = f"pictures/{sha256[:2]}/{sha256}"
+        files, root = fsspec.core.url_to_fs(self._url)
+        path = f"{root}/{claim}"
+        # An object of the right name and size is taken to be right: its name is written last, and by content.
+        if files.exists(path) and files.size(path) == len(value):
+            return claim
+        if isinstance(files, LocalFileSystem):
+            _write_whole(Path(path), value)
+        else:
+            files.pipe_file(path, value)  # object stores show an object only when it is whole
+        return claim
+
+    def fetch(self, claim: str) -> bytes:
+        """The picture that `claim` stands for, verified.
+
+        Raises PictureError: `claim-missing` when there is none, `claim-damaged` when the claim is malformed, or what lies
+        there is too large or another picture. OSError: when the store itself cannot be reached; ask again later.
+        """
+        match = _CLAIM.fullmatch(claim)
+        if not match or match[1] != match[2][:2]:
+            raise PictureError(CLAIM_DAMAGED, f"expected a claim pictures/<2 digits>/<sha256>, found {claim[:120]!r}")
+        files, root = fsspec.core.url_to_fs(self._url)
+        path = f"{root}/{claim}"
+        try:
+            size = files.size(path)
+            if size is None or size > self._max_bytes:
+                raise PictureError(CLAIM_DAMAGED, f"expected at most {self._max_bytes} bytes behind {claim}, found {size}")
+            value: bytes = files.cat_file(path)
+        except (FileNotFoundError, IsADirectoryError):
+            raise PictureError(CLAIM_MISSING, f"expected a picture behind {claim}, found none") from None
+        found = hashlib.sha256(value).hexdigest()
+        if found != match[2]:
+            raise PictureError(CLAIM_DAMAGED, f"expected sha256 {match[2]} behind {claim}, found {found}")
+        return value
+
+
+def _write_whole(path: Path, value: bytes) -> None:
+    # Written aside and renamed, so that a crash leaves no half picture under a name that vouches for its content.
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, partial = tempfile.mkstemp(prefix=".partial-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(value)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(partial).replace(path)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
