@@ -35,9 +35,9 @@ def plant_roles(
     page = PageReady(settings.service.run_dir)
     reading = ("--settings", str(file)) if file else ()
 
-    def worker(name: str, command: str, stage: int, stops: int) -> Role:
+    def worker(name: str, command: tuple[str, ...], stage: int, stops: int) -> Role:
         grace_s = settings.service.grace_s + _BEYOND_GRACE_S
-        line = castline_command(*reading, command)
+        line = castline_command(*reading, *command)
         return Role(name, line, page, stage, stops, grace_s, backoff, slow_start_s=_SLOW_START_S, environment=environment)
 
     roles = []
@@ -62,10 +62,15 @@ def plant_roles(
         )
     topics = castline_command(*reading, "topics", "create")
     roles.append(Role("topics", topics, page, _TOPICS, _GATEWAY_STOPS, 5, backoff, once=True, environment=environment))
-    roles += [worker(f"inspector-{number}", "inspector", _INSPECTORS, INSPECTORS_STOP) for number in range(1, inspectors + 1)]
+    roles += [worker(f"inspector-{number}", ("inspector",), _INSPECTORS, INSPECTORS_STOP) for number in range(1, inspectors + 1)]
     roles += boards
     if any(line.camera for line in settings.lines):
-        roles.append(worker("gateway", "gateway", _GATEWAY, _GATEWAY_STOPS))
-    if any(line.gate for line in settings.lines):
-        roles.append(worker("sorter", "sorter", _SORTER, _SORTER_STOPS))
-    return roles
+        roles.append(worker("gateway", ("gateway",), _GATEWAY, _GATEWAY_STOPS))
+    # A sorter a line: a stuck serial port harms one line.
+    gated = [line.name for line in settings.lines if line.gate]
+    return roles + [worker(sorter_of(line), ("sorter", "--line", line), _SORTER, _SORTER_STOPS) for line in gated]
+
+
+def sorter_of(line: str) -> str:
+    """Name of the role that sorts `line`."""
+    return f"sorter {line}"

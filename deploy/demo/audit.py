@@ -76,7 +76,7 @@ def audit(evidence: Evidence, gated: frozenset[str], counted: Iterable[PartId] =
         diverted=sum(any(event.action == "diverted" for event in found) for found in by_part.values()),
         lost=len(lost),
         repeated_moves=sum(max(0, sum(event.gate_moved for event in found) - 1) for found in by_part.values()),
-        late=sum(part in first and _acted_unknowing(found) for part, found in by_part.items()),
+        late=len(_acted_unknowing(evidence.sortings) & first.keys()),
         accuracy=right / decided if decided else None,
         p50_ms=percentile(ages, 0.50),
         p99_ms=percentile(ages, 0.99),
@@ -125,13 +125,16 @@ def _distinct_events(sortings: Iterable[Sorting]) -> list[Sorting]:
 def _by_part(events: Iterable[Sorting]) -> dict[PartId, list[Sorting]]:
     found: dict[PartId, list[Sorting]] = defaultdict(list)
     for event in events:
-        if event.reason != "unmatched":  # a piece on the belt that photo-eye 1 never counted has no part id of its own
+        # A piece on the belt that photo-eye 1 never counted has no part id of its own; a part that the board never
+        # counted (`untracked`) has one.
+        if event.reason != "unmatched" or event.action == "untracked":
             found[event.part_id].append(event)
     return dict(found)
 
 
-def _acted_unknowing(events: Iterable[Sorting]) -> bool:
-    return any(event.late or event.reason in _UNKNOWING for event in events)
+def _acted_unknowing(sortings: Iterable[Sorting]) -> set[PartId]:
+    # Of all records: that a verdict came too late is told by repeating the event.
+    return {event.part_id for event in sortings if event.late or event.reason in _UNKNOWING}
 
 
 def _age_ms(judged: Judged) -> float | None:

@@ -16,7 +16,7 @@ from deploy.demo.report import Report, report_on
 from deploy.demo.usage import Usage
 from deploy.demo.view import Row, Snapshot, Standing
 from deploy.demo.watch import LineNumbers, Watch
-from deploy.roles import BROKER_STOPS, INSPECTORS_STOP
+from deploy.roles import BROKER_STOPS, INSPECTORS_STOP, sorter_of
 from deploy.supervision import Journal, State, StopRequests, Supervisor
 from deploy.supervision.supervisor import TICK_S
 from streams.errors import CastlineError
@@ -211,7 +211,7 @@ class Session:
         )
 
     def _row(self, line: str, numbers: LineNumbers) -> Row:
-        sorter, gateway = self._supervisor.sight("sorter"), self._supervisor.sight("gateway")
+        sorter, gateway = self._supervisor.sight(sorter_of(line)), self._supervisor.sight("gateway")
         inspectors = [sight for name in self._supervisor.posts if name.startswith("inspector") and (sight := self._supervisor.sight(name))]
         states = sorter.labels("castline_gate_state", "state", line=line) if sorter else []
         return Row(

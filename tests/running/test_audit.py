@@ -147,6 +147,19 @@ def test_a_verdict_that_steered_nothing_is_late(fields: dict[str, Any]) -> None:
     assert (found.late, found.lost) == (1, 0)
 
 
+def test_a_movement_told_again_with_its_late_verdict_is_late_and_no_second_movement() -> None:
+    evidence = whole()
+    told_again = evidence.sortings[2].model_copy(update={"late": True, "reason": "fault"})
+    found = audit(replace(evidence, sortings=(*evidence.sortings, told_again)), LINES)
+    assert (found.late, found.repeated_moves, found.repeated_sortings) == (1, 0, 1)
+
+
+def test_a_part_that_the_board_did_not_know_has_its_record() -> None:
+    evidence = whole()
+    unknown = sorting(1, event=0, action="untracked", reason="unmatched")
+    assert audit(replace(evidence, sortings=(unknown, *evidence.sortings[1:])), LINES).lost == 0
+
+
 def test_a_part_without_any_verdict_is_lost_and_not_late() -> None:
     evidence = whole()
     harmed = replace(
