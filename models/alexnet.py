@@ -54,6 +54,7 @@ def alexnet(
         return layers.MaxPooling2D(3, 2, name=name, dtype=dtype)
 
     stack = [
+        layers.Rescaling(2.0, -1.0, name="centred", dtype=dtype),
         convolution("conv1", 96, 11, 4),
         normalised("norm1"),
         pooling("pool1"),
@@ -80,10 +81,11 @@ def answer(features: keras.KerasTensor, classes: int, head: str) -> keras.KerasT
     """The last layer: probabilities in float32, shape (batch, classes), whatever the precision before it."""
     if classes < 2:
         raise ValueError(f"expected at least two classes, found {classes}")
+    first = keras.initializers.RandomNormal(stddev=0.01)  # undecided at first: a wrong certainty would kill units in the first steps
     if head == "softmax":
-        return layers.Dense(classes, "softmax", name="answer", dtype="float32")(features)
+        return layers.Dense(classes, "softmax", kernel_initializer=first, name="answer", dtype="float32")(features)
     if head == "logistic" and classes == 2:
-        second = layers.Dense(1, "sigmoid", name="answer", dtype="float32")(features)
+        second = layers.Dense(1, "sigmoid", kernel_initializer=first, name="answer", dtype="float32")(features)
         return layers.Concatenate(name="both", dtype="float32")([layers.Rescaling(-1, 1, name="first", dtype="float32")(second), second])
     raise ValueError(f"expected a softmax head, or a logistic one for two classes, found {head!r} for {classes}")
 

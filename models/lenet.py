@@ -27,7 +27,8 @@ def lenet(
     - ReLU for the scaled tanh, max for the trainable average pooling, softmax for the radial basis functions;
     - all maps of the first pooling feed all of the second convolution (the paper's table I leaves some out);
     - the paper's third convolution, whose 5 x 5 window covers its whole input, is what it amounts to: a fully connected layer of 120;
-    - any side from 16 px for 32 px: castings need more than digits do;
+    - any side from 16 px for 32 px: castings need more than digits do. The second pooling leaves 5 x 5 fields as in the paper: its
+      window grows with the side. A small hole then counts the same wherever it lies in a field, and the dense layers stay small;
     - `width` multiplies the number of maps (6 and 16); dropout before the head, the paper has none.
 
     Input shape: (batch, side_px, side_px, 1), grey level 0..1.  Output shape: (batch, classes), float32, rows sum to 1.
@@ -35,11 +36,14 @@ def lenet(
     """
     if side_px < SMALLEST_PX:
         raise ValueError(f"expected LeNet's side to be at least {SMALLEST_PX} px, found {side_px}")
+    fields = min(5, (side_px - 4) // 2 - 4)
+    window = ((side_px - 4) // 2 - 4) // fields
     stack = [
+        layers.Rescaling(2.0, -1.0, name="centred", dtype=dtype),
         layers.Conv2D(6 * width, 5, activation="relu", kernel_initializer="he_normal", name="c1", dtype=dtype),
         layers.MaxPooling2D(2, name="s2", dtype=dtype),
         layers.Conv2D(16 * width, 5, activation="relu", kernel_initializer="he_normal", name="c3", dtype=dtype),
-        layers.MaxPooling2D(2, name="s4", dtype=dtype),
+        layers.MaxPooling2D(window, name="s4", dtype=dtype),
         layers.Flatten(name="flat", dtype=dtype),
     ]
     for number in range(dense_layers):

@@ -17,6 +17,7 @@ from __future__ import annotations
 import io
 import threading
 import warnings
+import zlib
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -29,6 +30,7 @@ from streams.errors import PictureError
 Grey = npt.NDArray[np.uint8]
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF")
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 BOMB_PX = 178_956_970  # Pillow refuses more by itself, whatever our limit says
 ORIENTATION_TAG = 0x0112  # EXIF
 DEPTHS_BITS = (8, 10, 12, 14, 16)  # what a camera puts into a wide pixel
@@ -99,6 +101,8 @@ def _decode(value: bytes, side_px: int, limits: PictureLimits) -> Picture:
             raise PictureError(Reason.TOO_MANY_PIXELS, message)
         if width_px == 0 or height_px == 0:
             raise PictureError(Reason.DAMAGED, f"expected pixels, received {width_px} x {height_px} px")
+        if image.format == "PNG":
+            _check_sums(value)
         if image.format == "TIFF":  # warns while it reads pixels, and turns itself upright
             with _quiet, warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -113,6 +117,23 @@ def _decode(value: bytes, side_px: int, limits: PictureLimits) -> Picture:
     if turn >= 5:
         width_px, height_px = height_px, width_px
     return Picture(np.ascontiguousarray(pixels), width_px, height_px)
+
+
+def _check_sums(value: bytes) -> None:
+    """A PNG's own checksums up to its end: Pillow passes over those of the pixels, and would hand out black for what was lost."""
+    at = len(PNG_MAGIC)
+    while True:
+        if at + 12 > len(value):
+            raise PictureError(Reason.TRUNCATED, f"expected a PNG's end, received {len(value)} bytes without one")
+        size = int.from_bytes(value[at : at + 4])
+        kind, end = value[at + 4 : at + 8], at + 8 + size
+        if end + 4 > len(value):
+            raise PictureError(Reason.TRUNCATED, f"expected {end + 4} bytes of PNG, received {len(value)}")
+        if zlib.crc32(memoryview(value)[at + 4 : end]) != int.from_bytes(value[end : end + 4]):
+            raise PictureError(Reason.DAMAGED, f"expected the checksum of a PNG's part {kind!r} to be right, found another")
+        if kind == b"IEND":
+            return
+        at = end + 4
 
 
 def _open(value: bytes) -> tuple[Image.Image, int]:

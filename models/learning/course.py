@@ -153,7 +153,7 @@ class Course:
                 options.batch,
                 options.epochs_of(voter.network),
                 options.patience,
-                options.rate,
+                options.rate_of(voter.network),
                 options.weight_decay,
                 options.seed,
             )

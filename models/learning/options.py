@@ -26,7 +26,8 @@ class Options(BaseModel):
     lenet_epochs: int = Field(20, ge=1, le=1000, description="Most epochs of LeNet.")
     patience: int = Field(8, ge=1, le=1000, description="Epochs without a better validation loss before a voter stops early.")
     batch: int = Field(32, ge=1, le=1024)
-    rate: float = Field(5e-4, gt=0, le=1, description="Learning rate after warming up, from where it falls along a cosine.")
+    rate: float = Field(5e-4, gt=0, le=1, description="AlexNet's learning rate after warming up; it falls along a cosine.")
+    lenet_rate: float = Field(2e-3, gt=0, le=1, description="LeNet's.")
     weight_decay: float = Field(1e-3, ge=0, le=1)
     seed: int = Field(1, ge=0, le=2**31 - 1)
     validation_share: float = Field(0.2, gt=0, le=0.5)
@@ -48,6 +49,10 @@ class Options(BaseModel):
             "head": self.head,
         }
         return (voter("lenet", self.lenet_side_px, small), voter("alexnet", self.side_px, large))
+
+    def rate_of(self, network: str) -> float:
+        """Highest learning rate of that network."""
+        return self.rate if network == "alexnet" else self.lenet_rate
 
     def epochs_of(self, network: str) -> int:
         """Most epochs of that network."""
