@@ -72,8 +72,7 @@ def test_settings_have_the_same_bounds_and_defaults_in_page_and_code() -> None:
 
     page = [row(*(cells[name] for name in ("key", "unit", "least", "most", "default"))) for cells in tables("Settings")[0]]
     code = [
-        row(each.key, each.unit, *(("divert", "stop") if each.unit == "word" else (each.least, each.most)), each.default)
-        for each in TABLE
+        row(each.key, each.unit, *(("divert", "stop") if each.unit == "word" else (each.least, each.most)), each.default) for each in TABLE
     ]
     assert page == code
 
