@@ -58,6 +58,9 @@ class Rig(Protocol):
     def reset(self, cause: str) -> None:
         """Power, button, brown-out or watchdog; what EEPROM keeps is kept."""
 
+    def close(self) -> None:
+        """Ends the board."""
+
 
 class PythonRig:
     """The simulated board, carried forward a millisecond at a time."""
@@ -123,3 +126,6 @@ class PythonRig:
 
     def triggers(self) -> int:
         return self._triggers
+
+    def close(self) -> None:
+        """Nothing is left open."""

@@ -86,7 +86,7 @@ def test_every_part_is_recorded_once_and_falls_where_its_verdict_says(plant: Pla
         reader.close()
         assert sorter.stop() == 0
     assert len(oracle.reported) == parts
-    assert Counter(record.part for record in records) == {part: 1 for part in range(1, parts + 1)}
+    assert Counter(record.part for record in records) == dict.fromkeys(range(1, parts + 1), 1)
     labels = {(1, part): None if part in silent else every_third_is_bad(part) for part in range(1, parts + 1)}
     assert plant.fallen() == sides(labels)
     assert {(record.run, record.part): record.action for record in records} == sides(labels)
