@@ -9,7 +9,10 @@ pictures           a              ?       b          a is A's, b is B's; `?` is 
 ```
 
 A picture that is nearer than half the smallest spacing seen lately is matched at once. A looser one waits for a while,
-since the part that it really shows may not have been reported yet.
+since the part that it really shows may not have been reported yet; so does the very first, when no spacing is known.
+With every part reported, in order, no picture goes to another's part as long as camera and board differ by less than a
+quarter of the spacing. A picture whose own report was lost may go to a neighbour's part only if that one's picture was
+lost too and the belt runs unevenly.
 
 Times are seconds on one clock. Pure: no clock of its own, no I/O.
 """
@@ -69,8 +72,9 @@ class Matcher(Generic[Picture, Part]):
         while self._at(time_s):
             time_s += 1e-6  # two parts in one microsecond are still two
         place = bisect_left(self._times, time_s)
-        if place:
-            self._spacings.append(time_s - self._times[place - 1])
+        around = self._times[max(0, place - 1) : place + 1]
+        if around:
+            self._spacings.append(min(abs(known - time_s) for known in around))
         insort(self._times, time_s)
         self._parts[time_s] = _Waiting(time_s, now_s + self._keep_s, part)
         return self.decide(now_s)
@@ -114,7 +118,7 @@ class Matcher(Generic[Picture, Part]):
         away_s = abs(nearest - waiting.time_s)
         if away_s > self._window_s:
             return None
-        if not final and away_s >= min(self._spacings, default=2 * self._window_s) / 2:
+        if not final and away_s >= min(self._spacings, default=0.0) / 2:
             return None
         return self._parts.pop(nearest) if away_s < self._reach_s(nearest) else None
 

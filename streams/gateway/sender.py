@@ -7,7 +7,7 @@ from the oldest picture that was not confirmed; the brokers may then get a pictu
 | --- | --- |
 | no broker, no answer, any passing error, object store away | said once, tried again with back-off; `complaint` tells /readyz |
 | not allowed, no such topic | the same: nothing is wrong with the pictures, they wait until the operator mends it |
-| this record alone is refused (too large for the broker, its policy) | parked on disk, counted, /healthz complains, the next start tries again |
+| this record alone is refused (too large, against a policy) | parked on disk, counted, said by /healthz; the next start tries again |
 """
 
 from __future__ import annotations
