@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -37,6 +38,7 @@ log = logging.getLogger(__name__)
 ROLE = "inspector"
 # Delivered while the next batch is computed; more would only move the queue to where it cannot be seen.
 _BATCHES_IN_DELIVERY = 2
+_STORE_AGAIN_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,9 @@ class Decided:
 class Inspector:
     """One worker's way from image records to verdicts."""
 
-    def __init__(self, settings: Settings, ensemble: Ensemble, store: Store, courier: Courier) -> None:
+    def __init__(self, settings: Settings, ensemble: Ensemble, store: Store, courier: Courier, trouble: Callable[[str, str], None]) -> None:
+        """`trouble` is told what is wrong in which matter, and "" when it is over; it is called from any thread."""
+        self._trouble = trouble
         self._settings = settings
         self._ensemble = ensemble
         self._store = store
@@ -98,8 +102,22 @@ class Inspector:
         metrics.buffered_pictures.set(len(self._batcher))
 
     def _decode(self, arrival: Arrival) -> Decoded:
-        with metrics.decode_seconds.time():
-            return decode_arrival(arrival, self._ensemble.side_px, self._settings.pictures, self._store)
+        waited = False
+        while True:
+            try:
+                with metrics.decode_seconds.time():
+                    decoded = decode_arrival(arrival, self._ensemble.side_px, self._settings.pictures, self._store)
+            except OSError as error:
+                # The store is at fault, not the picture: it is asked again, and what comes after waits.
+                if self.draining:
+                    raise
+                self._trouble(f"expected the object store at {self._settings.store.url} to answer, it did not: {error}", "store")
+                waited = True
+                time.sleep(_STORE_AGAIN_S)
+                continue
+            if waited:
+                self._trouble("", "store")
+            return decoded
 
     async def judge_batches(self) -> None:
         """Takes, judges and hands on batch after batch, until drained."""

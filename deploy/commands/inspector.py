@@ -99,7 +99,9 @@ async def _run(settings: Settings, ensemble: object, instance: str, health: Heal
     if stopping.is_set():
         return 0
     app = make_app(settings, ROLE, instance, settings.inspector.buffer)
-    inspector = Inspector(settings, ensemble, Store(settings.store.url), Courier(app, health.trouble))
+    inspector = Inspector(
+        settings, ensemble, Store(settings.store.url, settings.pictures.max_bytes), Courier(app, health.trouble), health.trouble
+    )
     register(app, inspector)
     names = TopicNames(settings.topics.prefix)
     lines = {names.images(line.name): line.name for line in settings.lines}

@@ -162,7 +162,9 @@ def test_a_tampered_model_is_not_served(make_settings: MakeSettings, models_root
     for file in (models_root / "tiny").iterdir():
         (root / "tiny" / file.name).write_bytes(file.read_bytes())
     weights = root / "tiny" / "lenet.weights.h5"
-    weights.write_bytes(weights.read_bytes()[:-1] + b"\x00")
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
     settings = make_settings(model={"root": root, "version": "tiny", "runtime": "tensorflow"})
     with Role(settings, tmp_path / "log", "inspector") as inspector:
         assert inspector.process.wait(60) == 3
