@@ -9,8 +9,8 @@ from deploy.supervision import Backoff, LinePrinted, PageReady, Role, castline_c
 from streams.settings import Settings
 
 # Start: everything that takes parts is ready before the sorter tells the boards to count them.
-_BROKER, _TOPICS, _INSPECTORS, _GATEWAY, _SORTER = range(5)
-BOARDS_START = _INSPECTORS
+_BROKER, _TOPICS, _WORKERS, _SORTER = range(4)
+BOARDS_START = _WORKERS
 # Stop: a simulated board stops feeding and lets its belt run empty; then along the way of a picture, so that each worker
 # finds what the one before it left; the broker outlives its clients.
 BOARDS_STOP, _GATEWAY_STOPS, INSPECTORS_STOP, _SORTER_STOPS, BROKER_STOPS = range(5)
@@ -62,10 +62,10 @@ def plant_roles(
         )
     topics = castline_command(*reading, "topics", "create")
     roles.append(Role("topics", topics, page, _TOPICS, _GATEWAY_STOPS, 5, backoff, once=True, environment=environment))
-    roles += [worker(f"inspector-{number}", ("inspector",), _INSPECTORS, INSPECTORS_STOP) for number in range(1, inspectors + 1)]
+    roles += [worker(f"inspector-{number}", ("inspector",), _WORKERS, INSPECTORS_STOP) for number in range(1, inspectors + 1)]
     roles += boards
     if any(line.camera for line in settings.lines):
-        roles.append(worker("gateway", ("gateway",), _GATEWAY, _GATEWAY_STOPS))
+        roles.append(worker("gateway", ("gateway",), _WORKERS, _GATEWAY_STOPS))
     # A sorter a line: a stuck serial port harms one line.
     gated = [line.name for line in settings.lines if line.gate]
     return roles + [worker(sorter_of(line), ("sorter", "--line", line), _SORTER, _SORTER_STOPS) for line in gated]

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -20,6 +21,11 @@ PROMISED = (
     *("parts", "pictures", "verdicts", "sorted", "diverted", "lost", "repeated_moves", "late"),
     *("accuracy", "p50_ms", "p99_ms", "cpu_s", "rss_mb"),
 )
+# Narrow enough for 80 columns.
+_COLUMNS = {
+    **{name: name for name in ("line", "parts", "pictures", "verdicts", "sorted", "diverted", "lost", "late")},
+    **{"accuracy": "right", "p50_ms": "p50 ms", "p99_ms": "p99 ms"},
+}
 
 
 @dataclass(frozen=True)
@@ -96,28 +102,34 @@ def write_report(report: Report, file: Path) -> None:
 
 def print_report(report: Report, console: Console) -> None:
     """For people: a table by line, the sums, and what is bad."""
-    table = Table(title="Audit of the topics", title_justify="left", pad_edge=False)
-    names = ("parts", "pictures", "verdicts", "sorted", "diverted", "lost", "late", "accuracy", "p50_ms", "p99_ms")
-    table.add_column("line")
-    for name in names:
-        table.add_column(name.removesuffix("_ms") + " ms" if name.endswith("_ms") else name, justify="right")
+    table = Table(title="Audit of the topics", title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
+    for name, header in _COLUMNS.items():
+        table.add_column(header, justify="left" if name == "line" else "right", no_wrap=True)
     for line, found in [*report.by_line.items(), ("all", report.findings)]:
-        table.add_row(line, *(_shown(name, getattr(found, name)) for name in names))
+        table.add_row(line, *(_shown(name, getattr(found, name)) for name in list(_COLUMNS)[1:]))
+    console.print()
     console.print(table)
+    console.print()
     found, physical = report.findings, report.physical
     console.print(
         f"{found.repeated_moves} repeated moves, {found.misses} misses, {found.false_alarms} false alarms, "
         f"{found.labels.get('review', 0)} for review; {found.repeated_pictures} pictures, {found.repeated_verdicts} verdicts and "
-        f"{found.repeated_sortings} sortings came more than once; {found.dead_letters} dead letters"
+        f"{found.repeated_sortings} sortings came more than once; {found.dead_letters} dead letters",
+        soft_wrap=not console.is_terminal,
     )
     console.print(
         f"{physical.fallen} castings fell, {physical.mismatches} to another side than recorded, {physical.struck} struck by the blade; "
-        f"{report.cpu_s:.1f} s of processor, at most {report.rss_mb:.0f} MB"
+        f"{report.cpu_s:.1f} s of processor, at most {report.rss_mb:.0f} MB",
+        soft_wrap=not console.is_terminal,
     )
     for sentence in report.bad:
-        console.print(f"BAD: {sentence}", style="bold red")
+        console.print(f"BAD: {sentence}", style="bold red", soft_wrap=not console.is_terminal)
     if not report.bad:
-        console.print("Every part has its picture, its verdict and its place; no gate moved twice for one.", style="bold green")
+        console.print(
+            "Every part has its picture, its verdict and its place; no gate moved twice for one.",
+            style="bold green",
+            soft_wrap=not console.is_terminal,
+        )
 
 
 def _counted(falls: Iterable[Fall]) -> list[PartId]:

@@ -217,7 +217,8 @@ class Session:
         return Row(
             name=line,
             numbers=numbers,
-            parts=int(sorter.value("castline_parts_counted_total", line=line)) if sorter else numbers.sorted,
+            # Metrics are read less often than topics: the view must not show more verdicts than parts.
+            parts=max(int(sorter.value("castline_parts_counted_total", line=line)) if sorter else 0, numbers.verdicts, numbers.sorted),
             queue=int(sum(sight.value("castline_consumer_lag_records", line=line) for sight in inspectors)),
             spooled=int(gateway.value("castline_spool_pictures", line=line)) if gateway else 0,
             gate=", ".join(states),

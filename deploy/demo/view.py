@@ -14,6 +14,7 @@ from deploy.demo.watch import LineNumbers
 from deploy.supervision import State
 
 SILENT_S = 10.0
+_MOST_ALARMS = 6
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,12 @@ class Snapshot:
 
 def render(snapshot: Snapshot) -> RenderableType:
     """The live view; fits 80 columns."""
-    parts: list[RenderableType] = [_title(snapshot), _table(snapshot), _totals(snapshot)]
+    parts: list[RenderableType] = [_title(snapshot), Text(), _table(snapshot), Text(), _totals(snapshot)]
     if text := _not_ready(snapshot):
         parts.append(text)
-    parts += [Text(alarm, "bold red", overflow="ellipsis", no_wrap=True) for alarm in alarms(snapshot)]
+    found = alarms(snapshot)
+    shown = found if len(found) <= _MOST_ALARMS else [*found[: _MOST_ALARMS - 1], f"and {len(found) - _MOST_ALARMS + 1} more"]
+    parts += [Text(alarm, "bold red", overflow="ellipsis", no_wrap=True) for alarm in shown]
     parts += [Text(sentence, "yellow", overflow="ellipsis", no_wrap=True) for sentence in snapshot.news]
     return Group(*parts)
 
@@ -66,6 +69,9 @@ def render(snapshot: Snapshot) -> RenderableType:
 def plain(snapshot: Snapshot) -> str:
     """The same in one line, for a log."""
     rows = snapshot.rows
+    waiting = [standing.name + (f" ({standing.state})" if standing.for_s else "") for standing in _unready(snapshot)]
+    if snapshot.phase == "starting":
+        return f"{snapshot.elapsed_s:5.0f} s starting; waiting for {', '.join(waiting) or 'the first parts'}"
     labels = " ".join(f"{sum(row.numbers.labels.get(label, 0) for row in rows)} {label}" for label in ("ok", "defect", "review"))
     fields = [
         f"{snapshot.elapsed_s:5.0f} s {snapshot.phase}",
@@ -77,7 +83,7 @@ def plain(snapshot: Snapshot) -> str:
         f"age p50/p99 {_worst(rows, 'p50_ms')}/{_worst(rows, 'p99_ms')} ms",
         f"{sum(row.numbers.per_s for row in rows):.1f} verdicts/s",
     ]
-    if waiting := [f"{standing.name} {standing.state}" for standing in _unready(snapshot)]:
+    if waiting and snapshot.phase == "running":
         fields.append("waiting for " + ", ".join(waiting))
     return "; ".join([*fields, *alarms(snapshot)])
 
@@ -103,17 +109,17 @@ def alarms(snapshot: Snapshot) -> list[str]:
 def _title(snapshot: Snapshot) -> Text:
     clock = _clock(snapshot.elapsed_s) + (f" of {_clock(snapshot.seconds)}" if snapshot.seconds else "")
     text = Text.assemble(("Castline ", "bold"), (f" {snapshot.phase} ", "reverse"), f"  {clock}   ")
-    text.append("Ctrl-C: let the belts run empty and stop; twice: stop at once", "dim")
+    text.append("Ctrl-C: drain and stop; twice: at once", "dim")
     text.no_wrap, text.overflow = True, "ellipsis"
     return text
 
 
 def _table(snapshot: Snapshot) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    table.add_column("line", no_wrap=True)
-    for name in ("parts", "ok", "defect", "review", "diverted", "age p50/p99 ms", "queue"):
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("line", no_wrap=True, min_width=6)
+    for name in ("parts", "ok", "defect", "review", "diverted", "age ms", "queue"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("gate", no_wrap=True)
+    table.add_column("gate", no_wrap=True, min_width=7)
     for row in snapshot.rows:
         numbers, labels = row.numbers, row.numbers.labels
         late = numbers.p99_ms is not None and snapshot.useful_s and numbers.p99_ms > snapshot.useful_s * 1000
@@ -135,7 +141,9 @@ def _totals(snapshot: Snapshot) -> Text:
     rows = snapshot.rows
     return Text(
         f"{sum(row.numbers.per_s for row in rows):.1f} verdicts/s   {sum(row.numbers.verdicts for row in rows)} verdicts   "
-        f"{sum(row.numbers.sorted for row in rows)} sorted   {snapshot.cores:.1f} cores   {snapshot.memory_mb:.0f} MB"
+        f"{sum(row.numbers.sorted for row in rows)} sorted   {snapshot.cores:.1f} cores   {snapshot.memory_mb:.0f} MB\n"
+        "age: from the picture to its verdict, median/99th percentile of the latest",
+        "dim",
     )
 
 
