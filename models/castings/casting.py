@@ -16,6 +16,15 @@ from models.castings.view import Field, Generator, View, clouds
 
 SIDE_PX = 300  # as the pictures of the real line
 JPEG_QUALITY = 92
+OFTEN_TOGETHER = (0.5, 0.32, 0.18)  # one, two, three kinds on a defective casting
+OFTEN = {
+    Kind.BLOW_HOLE: 0.16,
+    Kind.SHRINKAGE: 0.12,
+    Kind.COLD_SHUT: 0.12,
+    Kind.CHIPPING: 0.24,
+    Kind.FLASH: 0.26,
+    Kind.SCRATCH: 0.1,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +67,12 @@ def render(rng: Generator, kinds: tuple[Kind, ...], number: int = 0) -> Casting:
 
 
 def _kinds(rng: Generator, defect_share: float) -> tuple[Kind, ...]:
-    """None, or one kind, or in a sixth of the defective ones two."""
+    """None, or one to three kinds: of the real defective castings half have more than one, and most have a spoiled rim."""
     if rng.random() >= defect_share:
         return ()
-    count = 2 if rng.random() < 1 / 6 else 1
-    return tuple(sorted(Kind(int(kind)) for kind in rng.choice(list(Kind), count, replace=False)))
+    count = int(rng.choice(len(OFTEN_TOGETHER), p=OFTEN_TOGETHER)) + 1
+    chosen = rng.choice(list(OFTEN), count, replace=False, p=list(OFTEN.values()))
+    return tuple(sorted(Kind(int(kind)) for kind in chosen))
 
 
 def _harmless(image: Field, view: View, rng: Generator) -> None:
