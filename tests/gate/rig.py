@@ -76,6 +76,7 @@ class PythonRig:
         self._us = 0
         self._deframer = Deframer("<!")
         self._swings = self._triggers = 0
+        self._pulse_us = self.lane.settings.number("rest_us")
         self._frames: list[Frame] = []
 
     @property
@@ -92,10 +93,11 @@ class PythonRig:
     def wait(self, ms: int) -> None:
         for _ in range(ms):
             self._us += 1000
-            before = self.pulse_us()
             self.board.tick(self._us)
+            # Counted here and not by the board: what the servo saw, millisecond by millisecond.
+            before, self._pulse_us = self._pulse_us, self.pulse_us()
             rest = self.lane.settings.number("rest_us")
-            self._swings += before == rest and self.pulse_us() != rest
+            self._swings += before == rest and self._pulse_us != rest
             while self.lane.trigger_pulses and self.lane.trigger_pulses[0] <= self._us:
                 self.lane.trigger_pulses.pop(0)
                 self._triggers += 1
