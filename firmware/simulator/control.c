@@ -1,0 +1,139 @@
+/* The control channel: one command a line on stdin, one JSON object a line on stdout.
+ *
+ * pin A0 1                level of a pin from outside, now
+ * at CYCLE A0 1           the same at an exact cycle
+ * encoder E4 E5 CYCLES 1  turns: an edge every so many cycles, forward (1) or backward (0); 0 cycles stands still
+ * rx HEX                  bytes to UART 0, at the speed of the line
+ * run CYCLE               stepped: runs up to this cycle and says `paused`
+ * reset power|button|brown-out|watchdog
+ * hang                    the program runs in a circle
+ * servo all|changes       which pulses are told
+ * pace X                  X times real time, 0: as fast as it goes
+ * stat, quit
+ */
+#define _GNU_SOURCE
+#include "runner.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+uint64_t control_target;
+
+static char line[1 << 17];
+static size_t length;
+
+void control_start(void) {
+    static char buffer[1 << 16];
+    setvbuf(stdout, buffer, _IOFBF, sizeof buffer);
+    fcntl(0, F_SETFL, O_NONBLOCK | fcntl(0, F_GETFL));
+}
+
+void control_tell(const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    vprintf(format, arguments);
+    va_end(arguments);
+    putchar('\n');
+}
+
+void control_flush(void) {
+    if (fflush(stdout)) quitting = 1; /* nobody reads any more */
+}
+
+static void tell_statistics(void) {
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    control_tell("{\"event\": \"stat\", \"cycle\": %llu, \"cpu_s\": %.3f, \"bytes_in\": %llu, \"bytes_out\": %llu, \"overruns\": %llu, "
+                 "\"untaken\": %llu}",
+                 (unsigned long long)mcu_cycle(), usage.ru_utime.tv_sec + usage.ru_stime.tv_sec + (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6,
+                 (unsigned long long)wire_in, (unsigned long long)wire_out, (unsigned long long)wire_overruns, (unsigned long long)wire_untaken);
+}
+
+static void receive_hex(const char *hex) {
+    uint8_t bytes[sizeof line / 2];
+    unsigned count = 0, value;
+    for (; sscanf(hex, "%2x", &value) == 1 && hex[1]; hex += 2) bytes[count++] = value;
+    wire_receive(bytes, count);
+    wire_poll();
+}
+
+static void command(const char *text) {
+    char port, port_b, word[16];
+    int bit, bit_b, level;
+    unsigned cycles;
+    unsigned long long cycle;
+    int fine = 1;
+    if (sscanf(text, "at %llu %c%d %d", &cycle, &port, &bit, &level) == 4) {
+        pin_schedule(cycle, port, bit, level);
+    } else if (sscanf(text, "run %llu", &cycle) == 1) {
+        control_target = cycle;
+    } else if (!strncmp(text, "rx ", 3)) {
+        receive_hex(text + 3);
+    } else if (sscanf(text, "pin %c%d %d", &port, &bit, &level) == 3) {
+        fine = pin_set(port, bit, level);
+    } else if (sscanf(text, "encoder %c%d %c%d %u %d", &port, &bit, &port_b, &bit_b, &cycles, &level) == 6) {
+        encoder_turn(port, bit, port_b, bit_b, cycles, level);
+    } else if (sscanf(text, "reset %15s", word) == 1) {
+        const char *const names[] = {"power", "button", "brown-out", "watchdog"};
+        fine = 0;
+        for (int i = 0; i < 4; i++) {
+            if (!strcmp(word, names[i])) {
+                mcu_reset(i);
+                fine = 1;
+            }
+        }
+    } else if (!strcmp(text, "hang")) {
+        mcu_hang();
+    } else if (sscanf(text, "servo %15s", word) == 1) {
+        servo_tells_all = !strcmp(word, "all");
+    } else if (sscanf(text, "pace %lf", &pace) == 1) {
+        pace_restart();
+    } else if (!strcmp(text, "stat")) {
+        tell_statistics();
+    } else if (!strcmp(text, "quit")) {
+        quitting = 1;
+    } else {
+        fine = 0;
+    }
+    if (!fine) control_tell("{\"event\": \"error\", \"text\": \"expected a command of control.c, found %.60s\"}", text);
+}
+
+/* False when stdin has ended. */
+static int read_commands(void) {
+    const ssize_t got = read(0, line + length, sizeof line - 1 - length);
+    if (got == 0) return 0;
+    if (got < 0) return errno == EAGAIN || errno == EINTR;
+    length += got;
+    line[length] = 0;
+    char *start = line, *end;
+    while ((end = strchr(start, '\n'))) {
+        *end = 0;
+        command(start);
+        start = end + 1;
+    }
+    length -= start - line;
+    memmove(line, start, length);
+    if (length > sizeof line - 16) length = 0;
+    return 1;
+}
+
+int control_wait(uint64_t until_ns) {
+    control_flush();
+    do {
+        struct pollfd wait[2] = {{0, POLLIN, 0}, {wire_handle(), POLLIN, 0}};
+        const uint64_t now = now_ns();
+        const uint64_t left = until_ns > now ? until_ns - now : 0;
+        const struct timespec time = {left / 1000000000u, left % 1000000000u};
+        /* A closed pseudo-terminal reports its hang-up at once: only an open one is waited on. */
+        ppoll(wait, wire_is_open() ? 2 : 1, &time, NULL);
+        if ((wait[0].revents & (POLLIN | POLLHUP)) && !read_commands()) return 0;
+        if (wire_is_open() && wait[1].revents) wire_poll();
+    } while (!quitting && now_ns() < until_ns && control_target <= mcu_cycle());
+    return 1;
+}

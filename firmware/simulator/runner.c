@@ -1,0 +1,131 @@
+/* Runs the board's firmware in libsimavr: UART 0 on a pseudo-terminal or in hexadecimal, servo pulses and pins as JSON lines with the cycle
+ * in which they happened, commands that drive pins at exact cycles (control.c).
+ *
+ * Two ways of passing time:
+ *   --link PATH   in real time (or `pace` times that), a pseudo-terminal at PATH: what a demo and a host program use
+ *   without       stepped: time passes only by the command `run`, as fast as it goes and the same every time: what tests use
+ *
+ * Build: gcc -O2 -o runner runner.c mcu.c pins.c servo.c wire.c eeprom.c control.c -lsimavr -lutil
+ */
+#define _GNU_SOURCE
+#include "runner.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#define SLICE_US 500             /* real time: how long the program runs between looks at the world */
+#define LAG_NS 250000000ull      /* behind by more than this, time is given up instead of made up for */
+#define STEPPED_SLICE 16000u     /* cycles, 1 ms */
+#define EEPROM_EVERY 1024        /* slices */
+
+double pace = 1;
+static uint64_t pace_ns, pace_cycle;
+
+uint64_t now_ns(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return time.tv_sec * 1000000000ull + time.tv_nsec;
+}
+
+void pace_restart(void) {
+    pace_ns = now_ns();
+    pace_cycle = mcu_cycle();
+}
+
+static void on_signal(int signal) {
+    (void)signal;
+    quitting = 1;
+}
+
+static void run_paced(void) {
+    const uint64_t slice = (uint64_t)avr->frequency * SLICE_US / 1000000;
+    pace_restart();
+    for (unsigned count = 1; !quitting; count++) {
+        mcu_run_until(mcu_cycle() + slice);
+        wire_poll();
+        uint64_t due = 0;
+        if (pace > 0) {
+            due = pace_ns + (uint64_t)((mcu_cycle() - pace_cycle) * (1e9 / avr->frequency) / pace);
+            const uint64_t now = now_ns();
+            if (now > due && now - due > LAG_NS) pace_restart();
+        }
+        if (!control_wait(due)) return;
+        if (count % EEPROM_EVERY == 0) eeprom_save();
+    }
+}
+
+static void run_stepped(void) {
+    while (!quitting) {
+        if (!control_wait(control_target > mcu_cycle() ? 0 : now_ns() + 1000000000ull)) return;
+        if (control_target <= mcu_cycle()) continue;
+        while (mcu_cycle() < control_target && !quitting) {
+            wire_poll();
+            const uint64_t left = control_target - mcu_cycle();
+            mcu_run_until(mcu_cycle() + (left < STEPPED_SLICE ? left : STEPPED_SLICE));
+        }
+        eeprom_save();
+        control_tell("{\"event\": \"paused\", \"cycle\": %llu}", (unsigned long long)mcu_cycle());
+    }
+}
+
+static void watch_all(char *names, int (*watch)(const char *)) {
+    for (char *name = strtok(names, ","); name; name = strtok(NULL, ",")) {
+        if (watch(name)) continue;
+        fprintf(stderr, "expected a pin like F4 or an output like 4A, found %s\n", name);
+        exit(2);
+    }
+}
+
+int main(int count, char **words) {
+    const char *firmware = NULL, *link = NULL, *eeprom = NULL;
+    char *servos = NULL, *pins = NULL;
+    for (int i = 1; i < count; i++) {
+        const int more = i + 1 < count;
+        if (!strcmp(words[i], "--link") && more) {
+            link = words[++i];
+        } else if (!strcmp(words[i], "--eeprom") && more) {
+            eeprom = words[++i];
+        } else if (!strcmp(words[i], "--servos") && more) {
+            servos = words[++i];
+        } else if (!strcmp(words[i], "--pins") && more) {
+            pins = words[++i];
+        } else if (*words[i] != '-') {
+            firmware = words[i];
+        } else {
+            firmware = NULL;
+            break;
+        }
+    }
+    if (!firmware) {
+        fprintf(stderr, "usage: runner [--link PATH] [--eeprom FILE] [--servos 4A,1A] [--pins F0,F4] firmware.elf\n");
+        return 2;
+    }
+    signal(SIGINT, on_signal);
+    signal(SIGTERM, on_signal);
+    signal(SIGPIPE, SIG_IGN);
+    prctl(PR_SET_TIMERSLACK, 1000); /* sleeps end within a microsecond, not fifty */
+    control_start();
+    mcu_start(firmware);
+    if (servos) watch_all(servos, servo_watch);
+    if (pins) watch_all(pins, pin_watch);
+    if (eeprom) eeprom_load(eeprom);
+    wire_start(link);
+    mcu_check();
+    control_tell("{\"event\": \"ready\", \"cycle\": 0, \"hz\": %u}", avr->frequency);
+    control_flush();
+    if (link) {
+        run_paced();
+    } else {
+        run_stepped();
+    }
+    eeprom_save();
+    wire_stop();
+    control_flush();
+    return quitting > 1 ? quitting : 0;
+}

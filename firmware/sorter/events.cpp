@@ -1,0 +1,94 @@
+#include "events.h"
+
+namespace castline {
+
+namespace {
+// Three bits say when an event was sent: phases of 256 ms, counted 1 to 7 and round again.
+const uint8_t kPhaseLog2 = 8;
+const uint8_t kPhases = 7;
+const uint8_t kRepeatAfter = kRepeatEveryMs / 256 + 2;  // the event was sent within a phase: 1.02 to 1.28 s
+
+uint8_t phase(uint32_t now_ms) { return static_cast<uint8_t>((now_ms >> kPhaseLog2) % kPhases + 1); }
+}  // namespace
+
+// A full ring drops the new event; its number is used up, so the gap names it.
+Event* Events::add() {
+  const uint16_t number = next_++;
+  if (full()) {
+    ++lost_;
+    ++unreported_;
+    return nullptr;
+  }
+  Event* event = &at(size_);
+  ++size_;
+  *event = Event();
+  event->number = number;
+  return event;
+}
+
+void Events::gate(uint8_t lane, uint32_t part, Decision decision, bool moved, uint16_t moves, uint32_t at_ms, uint16_t travel_ms) {
+  Event* event = add();
+  if (event == nullptr) return;
+  event->part = part & 0x7FFFFFFUL;
+  event->lane = lane & 7;
+  event->moved = moved;
+  event->at_ms = at_ms;
+  event->travel_ms = travel_ms;
+  event->moves = moves;
+  event->action = decision.action & 3;
+  event->reason = decision.reason & 7;
+}
+
+void Events::fault(uint8_t lane, Fault code, bool raised, uint32_t detail, uint32_t at_ms) {
+  Event* event = add();
+  if (event == nullptr) return;
+  event->fault = 1;
+  event->part = code;
+  event->lane = lane & 7;
+  event->moved = raised;
+  event->at_ms = at_ms;
+  event->travel_ms = static_cast<uint16_t>(detail & 0xFFFF);
+  event->moves = static_cast<uint16_t>(detail >> 16);
+}
+
+void Events::acknowledge(uint16_t number) {
+  uint8_t index = 0;
+  while (index < size_ && at(index).number != number) ++index;
+  if (index == size_) return;
+  for (; index > 0; --index) at(index) = at(static_cast<uint8_t>(index - 1));  // the older ones move up; mostly there are none
+  first_ = static_cast<uint8_t>((first_ + 1) % kEvents);
+  --size_;
+}
+
+void Events::send_again() {
+  for (uint8_t index = 0; index < size_; ++index) at(index).sent = 0;
+}
+
+uint32_t Events::take_unreported() {
+  if (full()) return 0;
+  const uint32_t lost = unreported_;
+  unreported_ = 0;
+  return lost;
+}
+
+const Event* Events::due(uint32_t now_ms) {
+  const uint16_t since_pace = static_cast<uint16_t>(now_ms - paced_ms_);
+  if (since_pace < kEventPaceMs) return nullptr;
+  const uint8_t now = phase(now_ms);
+  Event* chosen = nullptr;
+  for (uint8_t index = 0; index < size_; ++index) {
+    Event& event = at(index);
+    if (event.sent == 0) {
+      chosen = &event;  // what was never sent goes before what is repeated
+      break;
+    }
+    const bool due = (now + kPhases - event.sent) % kPhases >= kRepeatAfter;
+    if (due && index < kRepeatedAtATime && chosen == nullptr) chosen = &event;
+  }
+  if (chosen == nullptr) return nullptr;
+  chosen->sent = now & 7;
+  paced_ms_ = static_cast<uint16_t>(now_ms);
+  return chosen;
+}
+
+}  // namespace castline

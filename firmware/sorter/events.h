@@ -1,0 +1,53 @@
+// The ring of events that wait for the host's acknowledgement: firmware/PROTOCOL.md, "Events".
+#pragma once
+#include "config.h"
+#include "faults.h"
+#include "tracker.h"
+
+namespace castline {
+
+// GATE and FAULT in 15 bytes. FAULT keeps its code in `part` and its detail in `travel_ms` and `moves`.
+struct __attribute__((packed)) Event {
+  uint32_t part : 27;
+  uint32_t lane : 3;
+  uint32_t moved : 1;   // FAULT: raised
+  uint32_t fault : 1;
+  uint16_t number;
+  uint32_t at_ms;
+  uint16_t travel_ms;
+  uint16_t moves;
+  uint8_t action : 2;
+  uint8_t reason : 3;
+  uint8_t sent : 3;     // 0 not since the last HELLO, else the phase in which it was sent: see Events::due
+};
+static_assert(sizeof(Event) == 15, "no padding");
+
+class Events {
+ public:
+  void gate(uint8_t lane, uint32_t part, Decision decision, bool moved, uint16_t moves, uint32_t at_ms, uint16_t travel_ms);
+  void fault(uint8_t lane, Fault code, bool raised, uint32_t detail, uint32_t at_ms);
+
+  // Frees that one event. Unknown numbers have been freed before.
+  void acknowledge(uint16_t number);
+  void send_again();  // a host has greeted: everything is new to it
+
+  // The next event to send, marked as sent; nullptr when none is due or the pace forbids it.
+  const Event* due(uint32_t now_ms);
+
+  uint8_t pending() const { return size_; }
+  bool full() const { return size_ == kEvents; }
+  uint32_t lost() const { return lost_; }
+  uint32_t take_unreported();  // events lost since the last call; 0 while there is no room to say so
+
+ private:
+  Event* add();
+  Event& at(uint8_t index) { return events_[(first_ + index) % kEvents]; }
+
+  Event events_[kEvents];
+  uint8_t first_ = 0, size_ = 0;
+  uint16_t next_ = 0;
+  uint16_t paced_ms_ = 0;
+  uint32_t lost_ = 0, unreported_ = 0;
+};
+
+}  // namespace castline

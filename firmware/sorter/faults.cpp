@@ -1,0 +1,50 @@
+#include "faults.h"
+
+namespace castline {
+
+// No `switch` here: the compiler would make tables of it, which live in RAM.
+Effect effect(Fault code) {
+  if (code == kHostSilent) return kSilentHost;
+  if (code == kAbnormalReset || code == kSettingsLost) return kReportOnly;
+  if (code == kEventsLost) return kWarning;
+  return code == kStopped ? kStopsLine : kHoldsGate;
+}
+
+End end(Fault code) {
+  if (code == kHostSilent) return kByHello;
+  if (code == kAbnormalReset || code == kSettingsLost) return kByCommit;
+  return code == kPartsExhausted ? kByReset : kByClear;
+}
+
+bool Faults::in_force(Fault code) const {
+  for (uint8_t index = 0; index < count_; ++index) {
+    if (code_[index] == code) return true;
+  }
+  return false;
+}
+
+void Faults::add(Fault code) {
+  if (in_force(code) || count_ == kMostAtATime) return;
+  code_[count_++] = code;
+  sum_up();
+}
+
+bool Faults::remove(Fault code) {
+  for (uint8_t index = 0; index < count_; ++index) {
+    if (code_[index] != code) continue;
+    --count_;
+    for (; index < count_; ++index) code_[index] = code_[index + 1];
+    sum_up();
+    return true;
+  }
+  return false;
+}
+
+void Faults::sum_up() {
+  effects_ = 0;
+  for (uint8_t index = 0; index < count_; ++index) {
+    effects_ = static_cast<uint8_t>(effects_ | 1 << effect(static_cast<Fault>(code_[index])));
+  }
+}
+
+}  // namespace castline

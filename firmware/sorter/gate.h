@@ -1,0 +1,52 @@
+// The gate's machine: which pulse the servo gets, and how often it left its rest.
+//
+//   rest --moment of a diverted part--> going out --servo_ms--> out --dwell over--> returning --servo_ms--> rest
+//   out, returning --next diverted part--> out again: from `out` without a movement, from `returning` by turning round
+//   any --fault--> held where the lane's owner wants it; the lane lets go when the fault ends
+#pragma once
+#include "clock.h"
+#include "settings.h"
+
+namespace castline {
+
+enum Position : uint8_t { kAtRest, kOut, kMoving };
+extern const char kPositionWords[] PROGMEM;
+
+class Gate {
+ public:
+  Gate() : out_(false), moving_(false), held_(false), dwelling_(false), testing_(false) {}
+  void start(const Settings& settings, bool stored);
+
+  uint16_t pulse_us() const { return pulse_us_; }  // what the servo is to be sent, 544..2400 us
+  uint16_t moves() const { return moves_; }        // departures from rest since the reset
+  Position position() const { return moving_ ? kMoving : out_ ? kOut : kAtRest; }
+  bool out() const { return out_; }
+  bool testing() const { return testing_; }
+
+  // New pulses are sent at once; where the gate is (rest or out) is kept.
+  void configure(const Settings& settings) { send(settings); }
+
+  // Out for the part whose moment is at `moment`. True when the gate left its rest for it.
+  bool divert(Place moment, const Settings& settings, uint32_t now_us);
+
+  // A fault holds the gate: kDivert out, kPass at rest, kStop where it is. kNone lets go, back to rest.
+  void hold(Action action, const Settings& settings, uint32_t now_us);
+
+  // One swing: out, until end_test(), and back.
+  void test(const Settings& settings, uint32_t now_us);
+  void end_test() { testing_ = false; }
+
+  void tick(Place place, const Settings& settings, uint32_t now_us);
+
+ private:
+  bool go(bool out, const Settings& settings, uint32_t now_us);
+  void send(const Settings& settings) { pulse_us_ = settings[out_ ? kOutUs : kRestUs]; }
+
+  uint16_t pulse_us_ = 0;
+  uint16_t moves_ = 0;
+  uint32_t arrives_us_ = 0;
+  Place out_until_ = 0;
+  bool out_ : 1, moving_ : 1, held_ : 1, dwelling_ : 1, testing_ : 1;
+};
+
+}  // namespace castline

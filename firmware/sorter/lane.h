@@ -1,0 +1,142 @@
+// One lane: two photo-eyes, a tracker, a gate, and the faults that take the lane to its safe state.
+//
+//   waiting --COMMIT--> running --fault--> safe or stopped --HELLO or CLEAR, by fault--> running
+//
+// Driven by steps(), eye() and tick(), which never block; what it has to say goes to the board's ring of events.
+#pragma once
+#include "config.h"
+#include "events.h"
+#include "eye.h"
+#include "faults.h"
+#include "gate.h"
+#include "settings.h"
+#include "tracker.h"
+
+namespace castline {
+
+enum State : uint8_t { kWaiting, kRunning, kSafeState, kStoppedState };
+extern const char kStateWords[] PROGMEM;
+enum Lamp : uint8_t { kGreen, kYellow, kRed, kDark };
+extern const char kLampWords[] PROGMEM;
+enum Test : uint8_t { kTestGate, kTestTrigger, kTestLamp, kTestRelay };
+extern const char kTestWords[] PROGMEM;
+
+// Since the reset, for STATUS.
+struct Counts {
+  uint32_t diverted, passed, missing, unmatched, no_verdict;
+};
+
+class Lane {
+ public:
+  Lane();
+
+  // `stored`: the settings are those of the EEPROM; otherwise they are the defaults.
+  void start(uint8_t number, const Settings& settings, bool stored, Events& events, const Clock& clock);
+
+  // ---- what the plant does
+  void advance(uint32_t passed_us);  // time has passed
+  void steps(int16_t count);  // encoder edges; backwards is negative
+  void eye(uint8_t which, bool blocked, uint32_t at_us);  // the raw level of photo-eye 1 or 2
+  void inputs(bool estop_open, bool servo_power);
+  void tick();  // acts on it all, at least every few milliseconds
+
+  // ---- what the host does
+  void commit(const Settings& settings);
+  void raise(Fault code, uint32_t detail);
+  bool end_fault(Fault code);  // false when it was not in force
+  bool cause_persists(Fault code) const;
+  void test(Test what);
+
+  // ---- what the board's outputs are to be
+  uint16_t pulse_us() const { return gate_.pulse_us(); }
+  bool trigger() const { return pulsing_; }
+  bool relay_closed() const { return relay_closed_; }
+  Lamp lamp_lit() const;  // with the lamp test
+  bool gate_moves_soon() const;  // a moment is so near that no servo pulse may be begun now
+
+  // ---- what others ask
+  bool committed() const { return committed_; }
+  State state() const;
+  Lamp lamp() const;
+  const Settings& settings() const { return settings_; }
+  const Counts& counts() const { return counts_; }
+  const Gate& gate() const { return gate_; }
+  const Faults& faults() const { return faults_; }
+  Tracker& tracker() { return tracker_; }
+  uint8_t tracked() const { return tracker_.size(); }
+  bool empty() const { return tracker_.size() == 0 && armed_count_ == 0; }
+  bool testing() const { return test_ != kNoTest; }
+  bool servo_power() const { return servo_power_; }
+  bool estop_open() const { return estop_open_; }
+  bool blocked(uint8_t which) const { return eyes_[which - 1].blocked(); }
+  uint32_t position_steps() const { return settings_[kEncoder] ? travelled_ : travelled_ / 1000; }
+
+ private:
+  static const uint8_t kNoTest = 0xFF;
+  static const uint8_t kTriggers = 4;
+
+  // A part past photo-eye 2, on its way to the gate's moment.
+  struct __attribute__((packed)) Armed {
+    uint32_t part : 27;
+    uint8_t action : 2;
+    uint8_t reason : 3;
+    uint32_t place : 24;
+    uint32_t at_ms;
+    uint16_t travel_ms;
+  };
+
+  Place place() const;
+  Place place_at(uint32_t at_us) const;
+  void watch();
+  void settle_eye(uint8_t index, uint32_t now_us, uint16_t debounce_us);
+  void at_eye1();
+  void at_eye2();
+  void lengths();
+  void count();
+  void decide();
+  void arm(uint32_t number, const Armed& armed);
+  void miss_front(const Stamp& at);
+  void suspect_eyes();
+  void moments();
+  void report(uint32_t number, Decision decision, bool moved, uint32_t at_ms, uint16_t travel_ms);
+  void flush();
+  void begin_counting();
+  void switch_relay();
+  void fire_triggers();
+
+  Settings settings_;
+  Eye eyes_[2];
+  Tracker tracker_;
+  Gate gate_;
+  Faults faults_;
+  Counts counts_ = {0, 0, 0, 0, 0};
+  Events* events_ = nullptr;
+  const Clock* clock_ = nullptr;
+
+  Armed armed_[kArmed];
+  Edge edge1_, edge2_;        // leading edges of what is before the eyes now
+  Place reach_ = 0;           // eye_gap_mm + window_mm
+  Place grace_until_ = 0;
+  uint32_t travelled_ = 0;    // encoder steps; without encoder microseconds with the relay closed
+  uint32_t stepped_us_ = 0;   // when the last encoder step came
+  uint32_t suspect_us_ = 0;   // an edge at an eye since which no step came
+  uint16_t us_per_step_ = 0;  // 0: not known
+  uint32_t test_until_us_ = 0;
+  uint32_t pulse_until_us_ = 0;
+  uint16_t triggers_[kTriggers];  // when the camera is to be fired, in 64 us
+  uint8_t triggers_waiting_ = 0;
+  uint8_t armed_count_ = 0;
+  uint8_t missing_row_ = 0, unmatched_row_ = 0;
+  uint8_t number_ = 0;
+  uint8_t test_ = kNoTest;
+  bool stored_ : 1, committed_ : 1;
+  bool estop_open_ : 1, servo_power_ : 1;
+  bool before1_ : 1, counted1_ : 1;  // something stands before photo-eye 1; it has been counted
+  bool before2_ : 1;
+  bool stale_ : 1;    // no encoder step for encoder_timeout_ms
+  bool suspect_ : 1;  // suspect_us_ holds
+  bool grace_ : 1;    // grace_until_ holds
+  bool pulsing_ : 1, relay_closed_ : 1;
+};
+
+}  // namespace castline

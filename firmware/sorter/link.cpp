@@ -1,0 +1,79 @@
+#include "link.h"
+
+#include <avr/interrupt.h>
+#include <avr/io.h>
+#include <util/atomic.h>
+
+#include "config.h"
+#include "frame.h"
+
+namespace castline {
+namespace link {
+
+namespace {
+uint8_t ring[kReceiveRing];  // 256 bytes: the indices wrap by themselves
+volatile uint8_t written = 0, taken = 0;
+volatile uint16_t waiting = 0;
+volatile uint8_t lost = 0;
+
+char frame[kLongestFrame];
+volatile uint8_t length = 0, sent = 0;
+}  // namespace
+
+static_assert(kReceiveRing == 256, "the ring's indices are single bytes");
+
+void begin() {
+  UCSR0A = _BV(U2X0);  // double speed: 115200 is off by 2.1 %, instead of 3.5 %
+  UBRR0 = F_CPU / 8 / kBaud - (F_CPU / 8 % kBaud * 2 < kBaud ? 1 : 0);
+  UCSR0C = _BV(UCSZ01) | _BV(UCSZ00);  // 8N1
+  UCSR0B = _BV(RXEN0) | _BV(TXEN0) | _BV(RXCIE0);
+}
+
+bool read(uint8_t& byte) {
+  if (waiting == 0) return false;
+  byte = ring[taken++];
+  ATOMIC_BLOCK(ATOMIC_RESTORESTATE) { --waiting; }
+  return true;
+}
+
+uint32_t take_overrun() {
+  uint8_t count;
+  ATOMIC_BLOCK(ATOMIC_RESTORESTATE) {
+    count = lost;
+    lost = 0;
+  }
+  return count;
+}
+
+bool idle() { return sent == length; }
+
+char* buffer() { return frame; }
+
+void send(uint8_t bytes) {
+  sent = 0;
+  length = bytes;
+  UCSR0B |= _BV(UDRIE0);
+}
+
+ISR(USART0_RX_vect) {
+  const uint8_t state = UCSR0A;
+  const uint8_t byte = UDR0;
+  if ((state & _BV(DOR0)) && lost < 255) ++lost;
+  if (waiting == kReceiveRing) {
+    if (lost < 255) ++lost;
+    return;
+  }
+  ring[written++] = byte;  // a byte with a framing error too: the checksum finds it
+  ++waiting;
+}
+
+ISR(USART0_UDRE_vect) {
+  if (sent == length) {
+    UCSR0B &= static_cast<uint8_t>(~_BV(UDRIE0));
+  } else {
+    UDR0 = static_cast<uint8_t>(frame[sent++]);
+  }
+}
+
+}  // namespace link
+}  // namespace castline

@@ -1,0 +1,142 @@
+#include "sensors.h"
+
+#include <avr/interrupt.h>
+#include <avr/io.h>
+#include <util/atomic.h>
+
+namespace castline {
+namespace sensors {
+
+namespace {
+
+const uint8_t kCountsPerUs = 2;  // timer 5: 16 MHz / 8
+const uint16_t kSampleCounts = kEyeSampleUs * kCountsPerUs;
+const uint8_t kSampled = 0b11111101;  // port A: all but PA1, whose eye is at the capture unit
+const uint8_t kCaptured = 0b00000010; // takes the place of PA1 in `levels` and `changed`
+
+volatile uint32_t overflows = CASTLINE_CLOCK_START_US >> 15;
+
+// Bit 2 * lane + (which eye - 1), as on port A.
+volatile uint8_t levels = 0xFF, changed = 0;
+struct Stamp5 {
+  uint16_t count;  // of timer 5
+  uint16_t steps;  // the lane's encoder
+};
+volatile Stamp5 stamps[2 * kLanes];
+
+volatile uint16_t steps[kLanes];
+uint16_t steps_told[kLanes];
+uint8_t phases[kLanes];
+
+void stamp(uint8_t eye, uint16_t count) {
+  stamps[eye].count = count;
+  stamps[eye].steps = steps[eye / 2];
+}
+
+// One quadrature edge. A moves before B when the belt runs forward; both at once is noise.
+void turn(uint8_t lane, bool a, bool b) {
+  const uint8_t phase = static_cast<uint8_t>(a ? (b ? 2 : 1) : (b ? 3 : 0));  // order of the four phases, forward
+  const uint8_t change = (phase - phases[lane]) & 3;
+  phases[lane] = phase;
+  if (change == 1) steps[lane] = steps[lane] + 1;
+  if (change == 3) steps[lane] = steps[lane] - 1;
+}
+
+}  // namespace
+
+void begin() {
+  // Eyes, emergency stop, servo supply: inputs with pull-ups.
+  PORTA = 0xFF;
+  PORTC = 0xFF;
+  PORTL |= _BV(PL1);
+  // Encoders: inputs with pull-ups, an interrupt at any edge.
+  PORTE |= _BV(PE4) | _BV(PE5);
+  PORTD |= _BV(PD0) | _BV(PD1) | _BV(PD2) | _BV(PD3);
+  PORTB |= _BV(PB4) | _BV(PB6);
+  EICRA = _BV(ISC00) | _BV(ISC10) | _BV(ISC20) | _BV(ISC30);
+  EICRB = _BV(ISC40) | _BV(ISC50);
+  EIFR = 0xFF;
+  EIMSK = _BV(INT0) | _BV(INT1) | _BV(INT2) | _BV(INT3) | _BV(INT4) | _BV(INT5);
+  PCMSK0 = _BV(PCINT4) | _BV(PCINT6);
+  PCICR = _BV(PCIE0);
+  // Timer 5 runs freely: clock, sampling of the eyes, capture of photo-eye 2 of lane 1 (falling edge first, noise cancelled).
+  TCCR5A = 0;
+  TCCR5B = _BV(ICNC5) | _BV(CS51);
+  OCR5A = kSampleCounts;
+  TIMSK5 = _BV(TOIE5) | _BV(OCIE5A) | _BV(ICIE5);
+}
+
+uint32_t now_us() {
+  uint16_t count;
+  uint32_t high;
+  ATOMIC_BLOCK(ATOMIC_RESTORESTATE) {
+    count = TCNT5;
+    high = overflows;
+    if ((TIFR5 & _BV(TOV5)) && count < 0x8000) ++high;
+  }
+  return high << 15 | count >> 1;
+}
+
+void read(Board& board) {
+  for (uint8_t eye = 0; eye < 2 * kLanes; ++eye) {
+    const uint8_t bit = static_cast<uint8_t>(1 << eye);
+    if (!(changed & bit)) continue;
+    uint16_t count, step, ago;
+    bool level;
+    ATOMIC_BLOCK(ATOMIC_RESTORESTATE) {
+      changed = changed & static_cast<uint8_t>(~bit);
+      count = stamps[eye].count;
+      step = stamps[eye].steps;
+      level = levels & bit;
+      ago = static_cast<uint16_t>(TCNT5 - count);
+    }
+    const uint8_t lane = eye / 2;
+    board.lane(lane).steps(static_cast<int16_t>(step - steps_told[lane]));
+    steps_told[lane] = step;
+    board.lane(lane).eye(static_cast<uint8_t>(1 + eye % 2), level == kEyeBlockedLevel, now_us() - ago / kCountsPerUs);
+  }
+  for (uint8_t lane = 0; lane < kLanes; ++lane) {
+    uint16_t step;
+    ATOMIC_BLOCK(ATOMIC_RESTORESTATE) { step = steps[lane]; }
+    board.lane(lane).steps(static_cast<int16_t>(step - steps_told[lane]));
+    steps_told[lane] = step;
+    const bool estop = PINC & (0x80 >> lane), power = PINC & (0x08 >> lane);
+    board.lane(lane).inputs(estop == kEstopOpenLevel, power == kServoPowerLevel);
+  }
+}
+
+ISR(TIMER5_OVF_vect) { overflows = overflows + 1; }
+
+ISR(TIMER5_COMPA_vect) {
+  OCR5A += kSampleCounts;
+  const uint8_t now = PINA;
+  uint8_t different = static_cast<uint8_t>((now ^ levels) & kSampled);
+  if (different == 0) return;
+  levels = static_cast<uint8_t>((levels & kCaptured) | (now & kSampled));
+  changed = changed | different;
+  const uint16_t count = TCNT5;
+  for (uint8_t eye = 0; different != 0; ++eye, different = static_cast<uint8_t>(different >> 1)) {
+    if (different & 1) stamp(eye, count);
+  }
+}
+
+ISR(TIMER5_CAPT_vect) {
+  const uint16_t count = ICR5;
+  const bool rose = TCCR5B & _BV(ICES5);
+  TCCR5B ^= _BV(ICES5);  // wait for the other edge
+  TIFR5 = _BV(ICF5);     // changing the edge may set the flag
+  levels = rose ? levels | kCaptured : levels & static_cast<uint8_t>(~kCaptured);
+  changed = changed | kCaptured;
+  stamp(1, count);
+}
+
+ISR(INT4_vect) { turn(0, PINE & _BV(PE4), PINE & _BV(PE5)); }
+ISR(INT5_vect, ISR_ALIASOF(INT4_vect));
+ISR(INT3_vect) { turn(1, PIND & _BV(PD3), PIND & _BV(PD2)); }
+ISR(INT2_vect, ISR_ALIASOF(INT3_vect));
+ISR(INT1_vect) { turn(2, PIND & _BV(PD1), PIND & _BV(PD0)); }
+ISR(INT0_vect, ISR_ALIASOF(INT1_vect));
+ISR(PCINT0_vect) { turn(3, PINB & _BV(PB4), PINB & _BV(PB6)); }
+
+}  // namespace sensors
+}  // namespace castline

@@ -1,0 +1,112 @@
+#include "servo.h"
+
+#include <avr/interrupt.h>
+#include <avr/io.h>
+#include <util/atomic.h>
+
+#include "config.h"
+
+namespace castline {
+namespace servo {
+
+namespace {
+
+const uint16_t kCountsPerUs = 2;  // 16 MHz / 8
+const uint16_t kTop = kServoFrameUs * kCountsPerUs - 1;
+const uint16_t kLongestPulse = 2400 * kCountsPerUs;
+const uint16_t kQuiet = kServoQuietUs * kCountsPerUs;
+
+// Where a gate's channel is. Gates 1 and 4 share timer 4: when both move within 2.4 ms the second is up to 2.4 ms late.
+struct Channel {
+  volatile uint16_t* count;
+  volatile uint16_t* compare;
+};
+
+Channel channel(uint8_t index) {
+  switch (index) {
+    case 0: return {&TCNT4, &OCR4A};
+    case 1: return {&TCNT1, &OCR1A};
+    case 2: return {&TCNT3, &OCR3A};
+    default: return {&TCNT4, &OCR4B};
+  }
+}
+
+uint16_t width[kLanes];
+uint8_t changed = 0;   // a bit for each gate: a frame is to be begun as soon as no pulse is high
+uint8_t held_off = 0;  // this frame has been held off once: a belt that crawls must not starve the servo
+
+// The 16-bit registers share one byte of temporary storage with the interrupts' own accesses: never touch them interrupted.
+uint16_t get(volatile uint16_t* from) {
+  uint16_t value;
+  ATOMIC_BLOCK(ATOMIC_RESTORESTATE) { value = *from; }
+  return value;
+}
+
+void put(volatile uint16_t* to, uint16_t value) {
+  ATOMIC_BLOCK(ATOMIC_RESTORESTATE) { *to = value; }
+}
+
+// The top must stand before the clock runs; a pulse begins two counts later.
+void start_timer(volatile uint8_t* control_b, volatile uint8_t* control_a, volatile uint16_t* top, volatile uint16_t* count) {
+  if (*control_b & _BV(CS41)) return;
+  put(top, kTop);
+  *control_a |= _BV(WGM41);
+  *control_b = _BV(WGM43) | _BV(WGM42);
+  put(count, kTop - 1);
+  *control_b |= _BV(CS41);
+}
+
+}  // namespace
+
+void begin(uint8_t index, uint16_t pulse_us) {
+  width[index] = pulse_us;
+  put(channel(index).compare, static_cast<uint16_t>(pulse_us * kCountsPerUs - 1));
+  switch (index) {
+    case 0:
+      DDRH |= _BV(PH3);
+      TCCR4A |= _BV(COM4A1);
+      break;
+    case 1:
+      DDRB |= _BV(PB5);
+      TCCR1A |= _BV(COM1A1);
+      break;
+    case 2:
+      DDRE |= _BV(PE3);
+      TCCR3A |= _BV(COM3A1);
+      break;
+    default:
+      DDRH |= _BV(PH4);
+      TCCR4A |= _BV(COM4B1);
+  }
+  // A loop through all gates before the first timer runs would be neater; but each gate's timer is its own, and the bits' names are alike.
+  if (index == 1) {
+    start_timer(&TCCR1B, &TCCR1A, &ICR1, &TCNT1);
+  } else if (index == 2) {
+    start_timer(&TCCR3B, &TCCR3A, &ICR3, &TCNT3);
+  } else {
+    start_timer(&TCCR4B, &TCCR4A, &ICR4, &TCNT4);
+  }
+}
+
+void send(uint8_t index, uint16_t pulse_us, bool quiet) {
+  const Channel to = channel(index);
+  const uint8_t gate = static_cast<uint8_t>(1 << index);
+  if (pulse_us != width[index]) {
+    width[index] = pulse_us;
+    put(to.compare, static_cast<uint16_t>(pulse_us * kCountsPerUs - 1));  // taken over by the hardware when the next frame begins
+    changed |= gate;
+  }
+  const uint16_t count = get(to.count);
+  if (count < kLongestPulse) {
+    held_off &= static_cast<uint8_t>(~gate);
+  } else if (changed & gate) {
+    put(to.count, kTop - 1);
+    changed &= static_cast<uint8_t>(~gate);
+  } else if (quiet && !(held_off & gate) && count > kTop - kQuiet) {
+    put(to.count, kTop - kQuiet);
+    held_off |= gate;
+  }
+}
+
+}  // namespace servo
+}  // namespace castline

@@ -1,0 +1,115 @@
+#include "settings.h"
+
+#include "crc16.h"
+
+namespace castline {
+
+const char kActionWords[] PROGMEM = "none divert pass stop";
+
+const char kKeyWords[] PROGMEM =
+    "encoder step_um eye_gap_mm window_mm part_min_mm part_max_mm spacing_mm gate_mm dwell_mm debounce_us trigger_ms "
+    "trigger_pulse_ms rest_us out_us servo_ms no_verdict safe host_timeout_ms encoder_timeout_ms stuck_mm lost_limit "
+    "use_estop use_servo_power lane_of";
+
+namespace {
+
+const uint16_t kWordMark = 0xFFFF;  // in place of `least`: the value is a word
+
+// least, most, default
+const uint16_t kTable[kKeys][3] PROGMEM = {
+    {0, 1, 0},                      // encoder
+    {1, 10000, 200},                // step_um
+    {50, 20000, 800},               // eye_gap_mm
+    {5, 500, 40},                   // window_mm
+    {1, 200, 5},                    // part_min_mm
+    {10, 2000, 150},                // part_max_mm
+    {0, 2000, 60},                  // spacing_mm
+    {1, 2000, 20},                  // gate_mm
+    {10, 2000, 40},                 // dwell_mm
+    {0, 50000, 500},                // debounce_us
+    {0, 1000, 20},                  // trigger_ms
+    {1, 100, 5},                    // trigger_pulse_ms
+    {544, 2400, 1000},              // rest_us
+    {544, 2400, 2000},              // out_us
+    {20, 2000, 80},                 // servo_ms
+    {kWordMark, kStop, kDivert},    // no_verdict
+    {kWordMark, kStop, kDivert},    // safe
+    {300, 60000, 2000},             // host_timeout_ms
+    {50, 10000, 500},               // encoder_timeout_ms
+    {50, 20000, 1000},              // stuck_mm
+    {1, 50, 5},                     // lost_limit
+    {0, 1, 1},                      // use_estop
+    {0, 1, 0},                      // use_servo_power
+    {0, 4, 0},                      // lane_of
+};
+
+uint16_t cover(uint16_t crc, WordList list, uint8_t index) {
+  for (; index > 0; ++list) {
+    if (pgm_read_byte(list) == ' ') --index;
+  }
+  for (char letter; (letter = static_cast<char>(pgm_read_byte(list))) != ' ' && letter != '\0'; ++list) {
+    crc = crc16(crc, static_cast<uint8_t>(letter));
+  }
+  return crc;
+}
+
+uint16_t cover(uint16_t crc, uint16_t number) {
+  uint16_t divisor = 10000;
+  while (divisor > 1 && number < divisor) divisor /= 10;
+  for (; divisor > 0; divisor /= 10) crc = crc16(crc, static_cast<uint8_t>('0' + number / divisor % 10));
+  return crc;
+}
+
+}  // namespace
+
+Bounds bounds(uint8_t key) {
+  const uint16_t* row = kTable[key];
+  const uint16_t least = pgm_read_word(row);
+  const bool word = least == kWordMark;
+  return {word ? static_cast<uint16_t>(kDivert) : least, pgm_read_word(row + 1), pgm_read_word(row + 2), word};
+}
+
+bool read_value(uint8_t key, const char* text, uint16_t& value) {
+  const Bounds limit = bounds(key);
+  uint32_t number;
+  if (limit.word) {
+    const int8_t index = find_word(kActionWords, text);
+    if (index < 0) return false;
+    number = static_cast<uint32_t>(index);
+  } else if (!read_number(text, number)) {
+    return false;
+  }
+  if (number < limit.least || number > limit.most) return false;
+  value = static_cast<uint16_t>(number);
+  return true;
+}
+
+void Settings::set_defaults() {
+  for (uint8_t key = 0; key < kKeys; ++key) value[key] = bounds(key).standard;
+}
+
+Place Settings::places(uint32_t mm) const {
+  // mm is at most 22,000: below 2^32 in both cases.
+  const uint16_t per_mm = value[kEncoder] ? 1000 * kPlacesPerStep : kPlacesPerSecond;
+  return mm * per_mm / value[kStepUm];
+}
+
+bool Settings::consistent() const {
+  const uint32_t most_mm = kMostSteps * value[kStepUm] / 1000;
+  return value[kPartMinMm] < value[kPartMaxMm] && value[kGateMm] >= value[kPartMinMm] &&
+         2 * value[kWindowMm] <= value[kEyeGapMm] && value[kRestUs] != value[kOutUs] &&
+         static_cast<uint32_t>(value[kEyeGapMm]) + value[kWindowMm] <= most_mm && value[kStuckMm] <= most_mm &&
+         static_cast<uint32_t>(value[kGateMm]) + value[kDwellMm] <= most_mm;
+}
+
+uint16_t Settings::digest() const {
+  uint16_t crc = kCrcFirst;
+  for (uint8_t key = 0; key < kKeys; ++key) {
+    if (key > 0) crc = crc16(crc, ' ');
+    crc = crc16(cover(crc, kKeyWords, key), '=');
+    crc = bounds(key).word ? cover(crc, kActionWords, static_cast<uint8_t>(value[key])) : cover(crc, value[key]);
+  }
+  return crc;
+}
+
+}  // namespace castline

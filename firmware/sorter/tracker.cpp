@@ -1,0 +1,116 @@
+#include "tracker.h"
+
+namespace castline {
+
+const char kReasonWords[] PROGMEM = "verdict no-verdict cancelled spacing touching safe missing unmatched";
+
+bool Tracker::add(const Edge& edge) {
+  if (size_ == kParts) return false;
+  Part& part = (*this)[size_];
+  ++size_;
+  ++counted_;
+  ++untold_;
+  part = Part();
+  part.place = edge.place & kPlaceMask;
+  part.at_ms = static_cast<uint16_t>(edge.at.ms);
+  return true;
+}
+
+Part* Tracker::find(uint32_t number) {
+  const uint32_t index = number - front();
+  return number >= front() && index < size_ ? &(*this)[static_cast<uint8_t>(index)] : nullptr;
+}
+
+int16_t Tracker::nearest(Place place, const Settings& settings) {
+  const Place gap = settings.travel(kEyeGapMm);
+  int32_t closest = static_cast<int32_t>(settings.travel(kWindowMm)) + 1;
+  int16_t found = -1;
+  for (uint8_t index = 0; index < size_; ++index) {
+    int32_t distance = past(place, (*this)[index].place + gap);
+    if (distance < 0) distance = -distance;
+    if (distance < closest) {
+      closest = distance;
+      found = index;
+    }
+  }
+  return found;
+}
+
+Decision Tracker::wish(const Part& part, const Settings& settings, bool host_silent) const {
+  const Action otherwise = settings.action(kNoVerdictAction);
+  if (part.touching) return {otherwise, kTouching};
+  if (part.told == kKeep) return {kPass, kVerdict};
+  if (part.told == kReject) return {kDivert, kVerdict};
+  if (host_silent) return {settings.action(kSafeAction), kSafe};
+  return {otherwise, part.told == kTakenBack ? kCancelled : kNoVerdict};
+}
+
+void Tracker::decide_front(const Settings& settings, bool host_silent) {
+  if (size_ == 0 || (*this)[0].decided != kNone) return;
+  const int32_t spacing = static_cast<int32_t>(settings.travel(kSpacingMm));
+  uint8_t cluster = 1;
+  while (cluster < size_ && past((*this)[cluster].place, (*this)[cluster - 1].place) < spacing) ++cluster;
+
+  Action common = wish((*this)[0], settings, host_silent).action;
+  for (uint8_t index = 1; index < cluster; ++index) {
+    if (wish((*this)[index], settings, host_silent).action != common) common = kNone;
+  }
+  for (uint8_t index = 0; index < cluster; ++index) {
+    Part& part = (*this)[index];
+    const Action wished = wish(part, settings, host_silent).action;
+    const Action given = common != kNone ? common : settings.action(kNoVerdictAction);
+    part.decided = given & 3;
+    part.why = given != wished ? kCluster : host_silent ? kOwnWishHostSilent : kOwnWish;
+  }
+}
+
+Decision Tracker::take(Place place, const Settings& settings) {
+  const Part& part = (*this)[0];
+  Decision decision = {static_cast<Action>(part.decided), kSpacing};
+  if (part.why != kCluster) decision.reason = wish(part, settings, part.why == kOwnWishHostSilent).reason;
+  drop_front();
+  return follow(place, settings, decision);
+}
+
+Decision Tracker::take_unmatched(Place place, const Settings& settings) {
+  return follow(place, settings, {settings.action(kNoVerdictAction), kUnmatched});
+}
+
+// Two parts that pass photo-eye 2 too closely get one action, whatever was decided: the gate cannot change between them.
+Decision Tracker::follow(Place place, const Settings& settings, Decision decision) {
+  if (followed_ && past(place, last_place_) < static_cast<int32_t>(settings.travel(kSpacingMm)) && decision.action != last_action_) {
+    decision = {last_action_, kSpacing};
+  }
+  followed_ = true;
+  last_place_ = place;
+  last_action_ = decision.action;
+  return decision;
+}
+
+void Tracker::drop_front() {
+  first_ = static_cast<uint8_t>((first_ + 1) % kParts);
+  --size_;
+  if (untold_ > size_) untold_ = size_;
+  if (round_ != kRoundOver && round_ > 0) --round_;
+}
+
+const Part* Tracker::next_to_tell(uint32_t& number) {
+  while (untold_ > 0 || round_ < size_) {
+    const uint8_t index = untold_ > 0 ? static_cast<uint8_t>(size_ - untold_--) : round_++;
+    const Part& part = (*this)[index];
+    number = front() + index;
+    if (!part.seen && part.decided == kNone) return &part;
+  }
+  round_ = kRoundOver;
+  return nullptr;
+}
+
+void Tracker::age(Place place, Place spacing, uint32_t now_ms) {
+  if (followed_ && past(place, last_place_) >= static_cast<int32_t>(spacing)) followed_ = false;
+  if (size_ == 0) return;
+  aged_ = static_cast<uint8_t>((aged_ + 1) % size_);  // one part a tick: all within 64 ticks
+  Part& part = (*this)[aged_];
+  if (age_ms(part, now_ms) > kOldMs) part.at_ms = static_cast<uint16_t>(now_ms - kOldMs);
+}
+
+}  // namespace castline

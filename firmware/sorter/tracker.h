@@ -1,0 +1,99 @@
+// Follows the parts of one lane from photo-eye 1 to photo-eye 2 and decides what each is to get.
+//
+//   counted --told--> counted, with a verdict --leading edge at photo-eye 2--> decided
+//   counted --a part close before it is decided--> decided, still on its way
+//   counted --window closed, or a later part came first--> missing
+#pragma once
+#include "config.h"
+#include "eye.h"
+#include "settings.h"
+
+namespace castline {
+
+enum Reason : uint8_t { kVerdict, kNoVerdict, kCancelled, kSpacing, kTouching, kSafe, kMissing, kUnmatched };
+extern const char kReasonWords[] PROGMEM;
+
+enum Told : uint8_t { kNothing, kTakenBack, kKeep, kReject };
+
+struct Decision {
+  Action action;
+  Reason reason;
+};
+
+// A counted part on its way, in 6 bytes: 256 of them are a good part of the board's memory.
+struct __attribute__((packed)) Part {
+  uint32_t place : 24;    // leading edge at photo-eye 1
+  uint8_t told : 2;       // Told
+  uint8_t touching : 1;   // longer than part_max_mm: more than one casting under one number
+  uint8_t seen : 1;       // the host knows of it
+  uint8_t decided : 2;    // Action; kNone: not yet
+  uint8_t why : 2;        // Basis of the decision
+  uint16_t at_ms;         // when it was at photo-eye 1, low bits: see Tracker::age
+};
+static_assert(sizeof(Part) == 6, "no padding");
+
+class Tracker {
+ public:
+  // Counts the part whose leading edge at photo-eye 1 this was. False when there is no room to follow it.
+  bool add(const Edge& edge);
+
+  uint32_t counted() const { return counted_; }  // parts since the reset: the number of the newest
+  uint8_t size() const { return size_; }
+  uint32_t front() const { return counted_ - size_ + 1; }  // number of the oldest on its way; they follow without gaps
+  Part& operator[](uint8_t index) { return parts_[(first_ + index) % kParts]; }
+  Part* find(uint32_t number);  // the part, while it is on its way; else nullptr
+
+  // Index of the part that is expected nearest to `place` at photo-eye 2, -1 when none is within the window.
+  int16_t nearest(Place place, const Settings& settings);
+
+  // Fixes the action of the oldest part and of all that follow it too closely for the gate to change between them.
+  void decide_front(const Settings& settings, bool host_silent);
+
+  // Takes the oldest part off, which has come to photo-eye 2 at `place`, and says what it gets.
+  Decision take(Place place, const Settings& settings);
+
+  // What a part gets that has come to photo-eye 2 without having been counted.
+  Decision take_unmatched(Place place, const Settings& settings);
+
+  // The oldest part should have come to photo-eye 2 before `place`, and did not.
+  bool overdue(Place place, Place reach) { return size_ > 0 && past(place, parts_[first_].place) > static_cast<int32_t>(reach); }
+  void drop_front();
+  void forget_last() { followed_ = false; }
+
+  // The next part that the host is to be told of: new ones first, then those of the present round of repetitions. nullptr: none.
+  // `number` is set to its number.
+  const Part* next_to_tell(uint32_t& number);
+  void tell_all_again() { round_ = 0; }
+
+  // To be called at every tick: lets go what lies too far back for the counting modulo 2^24, of places and of times.
+  void age(Place place, Place spacing, uint32_t now_ms);
+
+  // When a part on its way was at photo-eye 1, in full; 65 s ago when it was earlier.
+  static uint32_t at_ms(const Part& part, uint32_t now_ms) { return now_ms - age_ms(part, now_ms); }
+  // The time since then as it is told: 65535 for 65 s or longer.
+  static uint16_t travel_ms(const Part& part, uint32_t now_ms) {
+    const uint16_t age = age_ms(part, now_ms);
+    return age < kOldMs ? age : 65535;
+  }
+
+ private:
+  static uint16_t age_ms(const Part& part, uint32_t now_ms) { return static_cast<uint16_t>(now_ms - part.at_ms); }
+
+  static const uint8_t kRoundOver = 0xFF;
+  enum Basis : uint8_t { kOwnWish, kOwnWishHostSilent, kCluster };
+
+  Decision wish(const Part& part, const Settings& settings, bool host_silent) const;
+  Decision follow(Place place, const Settings& settings, Decision decision);
+
+  Part parts_[kParts];
+  uint8_t first_ = 0, size_ = 0;
+  uint8_t aged_ = 0;            // index that age() looked at last
+  uint8_t untold_ = 0;          // so many of the newest were not told of yet
+  uint8_t round_ = kRoundOver;  // index that the round of repetitions has reached
+  uint32_t counted_ = 0;
+  Place last_place_ = 0;  // of the last part at photo-eye 2 ...
+  Action last_action_ = kNone;
+  bool followed_ = false;  // ... when it is near enough to matter
+};
+
+}  // namespace castline
