@@ -1,0 +1,97 @@
+"""A broker, topics and an inspector of one's own for a measurement: real processes on free ports, gone afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+from kafka import KafkaAdminClient
+
+from deploy.broker import EmbeddedBroker
+from deploy.orphans import die_with_parent
+from streams.errors import BrokerError
+from streams.settings import Settings
+from streams.topics import create_topics
+
+
+def free_ports() -> int:
+    """A loopback port that is free now, and so is the next."""
+    while True:
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", 0))
+            port: int = first.getsockname()[1]
+            try:
+                second.bind(("127.0.0.1", port + 1))
+            except OSError:
+                continue
+            return port
+
+
+@contextmanager
+def running_broker(settings: Settings) -> Iterator[None]:
+    """The embedded broker of `settings`, with its topics."""
+    broker = EmbeddedBroker(settings)
+    broker.start()
+    try:
+        admin = KafkaAdminClient(bootstrap_servers=settings.bootstrap)
+        create_topics(admin, settings)
+        admin.close()
+        yield
+    finally:
+        broker.stop(20)
+
+
+class InspectorProcess:
+    """A `castline inspector` with `settings`, ready when the block begins, stopped by SIGTERM at its end."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        sections = settings.model_dump(mode="json", exclude_none=True, exclude={"gateway": {"token"}, "kafka": {"password"}})
+        for line in sections["lines"]:
+            line.pop("token")
+        plain = {name: value for name, value in os.environ.items() if not name.startswith("CASTLINE_")}
+        self._environment = plain | {f"CASTLINE_{name.upper()}": json.dumps(value) for name, value in sections.items()}
+        self._targets = settings.service.run_dir / "targets"
+        self._log = folder / "inspector.log"
+        self._process: subprocess.Popen[bytes]
+
+    def __enter__(self) -> InspectorProcess:
+        command = [str(Path(sys.executable).with_name("castline")), "inspector"]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log, preexec_fn=die_with_parent)
+        until = time.monotonic() + 180
+        while not self._ready():
+            if self._process.poll() is not None or time.monotonic() > until:
+                raise BrokerError(f"expected the inspector to become ready, it did not: {self._log.read_text()[-2000:]}")
+            time.sleep(0.2)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(60)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _ready(self) -> bool:
+        for target in self._targets.glob("inspector-*.json"):
+            try:
+                (entry,) = json.loads(target.read_text())
+                with urllib.request.urlopen(f"http://{entry['targets'][0]}/readyz", timeout=2) as answer:
+                    return bool(answer.status == 200)
+            except (OSError, ValueError):
+                continue
+        return False
+
+    def rss_mb(self) -> float:
+        """Resident memory of the process, MB of 1,000,000 bytes."""
+        return float(psutil.Process(self._process.pid).memory_info().rss) / 1e6
