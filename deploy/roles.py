@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from deploy.supervision import Backoff, LinePrinted, PageReady, Role, castline_command
@@ -25,7 +25,6 @@ def plant_roles(
     settings: Settings,
     inspectors: int,
     backoff: Backoff,
-    environment: Mapping[str, str] | None = None,
     boards: Iterable[Role] = (),
 ) -> list[Role]:
     """The processes for what `settings` name on this machine: broker, topics, inspectors, a gateway, a sorter.
@@ -38,7 +37,7 @@ def plant_roles(
     def worker(name: str, command: tuple[str, ...], stage: int, stops: int) -> Role:
         grace_s = settings.service.grace_s + _BEYOND_GRACE_S
         line = castline_command(*reading, *command)
-        return Role(name, line, page, stage, stops, grace_s, backoff, slow_start_s=_SLOW_START_S, environment=environment)
+        return Role(name, line, page, stage, stops, grace_s, backoff, slow_start_s=_SLOW_START_S)
 
     roles = []
     if settings.kafka.bootstrap == "embedded":
@@ -57,11 +56,10 @@ def plant_roles(
                 backoff,
                 essential=True,
                 slow_start_s=slow_start_s,
-                environment=environment,
             )
         )
     topics = castline_command(*reading, "topics", "create")
-    roles.append(Role("topics", topics, page, _TOPICS, _GATEWAY_STOPS, 5, backoff, once=True, environment=environment))
+    roles.append(Role("topics", topics, page, _TOPICS, _GATEWAY_STOPS, 5, backoff, once=True))
     roles += [worker(f"inspector-{number}", ("inspector",), _WORKERS, INSPECTORS_STOP) for number in range(1, inspectors + 1)]
     roles += boards
     if any(line.camera for line in settings.lines):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
@@ -64,11 +65,13 @@ def command(
     """
     from rich.console import Console
 
-    from deploy.demo.foundry import Wishes
+    from deploy.demo.foundry import Wishes, shed
     from models.registry import locate
 
     # What the caller asked for comes to standard output, how it is prepared to standard error.
     out, progress = Console(highlight=False), Console(stderr=True, highlight=False)
+    if foreign := shed(os.environ):
+        progress.print(f"the demo has settings of its own; passed over: {', '.join(foreign)}", soft_wrap=True)
     if report_file is not None and not report_file.resolve().parent.is_dir():
         raise click.UsageError(f"--report: expected an existing folder, found none at {report_file.resolve().parent}")
     locate(model)  # refused before anything is drawn or started

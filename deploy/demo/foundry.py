@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import socket
-from collections.abc import Mapping
+from collections.abc import MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,18 +61,25 @@ class Foundry:
         return self.folder / f"board-{line}.jsonl"
 
 
-def found(wishes: Wishes, images: Path, folder: Path, environment: Mapping[str, str] = os.environ) -> Foundry:
-    """Writes the settings of a foundry into `folder` and names its processes; starts nothing.
+def shed(environment: MutableMapping[str, str]) -> list[str]:
+    """Takes a real plant's settings out of `environment`, which this process and its children read; returns their names."""
+    foreign = sorted(name for name in environment if name.startswith("CASTLINE_") and not name.startswith(_TUNABLE))
+    for name in foreign:
+        del environment[name]
+    return foreign
+
+
+def found(wishes: Wishes, images: Path, folder: Path) -> Foundry:
+    """Writes the settings of a foundry into `folder` and names its processes; starts nothing. Call `shed` before.
 
     Raises ModelError: for a model version that is not there or damaged.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "castline.toml"
     file.write_text(tomli_w.dumps(_sections(wishes, images, folder)))
-    inherited = {name: value for name, value in environment.items() if not name.startswith("CASTLINE_") or name.startswith(_TUNABLE)}
-    settings = load_settings(file, inherited)
-    boards = [_board(file, line, wishes, number, inherited) for number, line in enumerate(settings.lines, 1)]
-    roles = plant_roles(file, settings, wishes.inspectors, _GIVE_UP, inherited, boards)
+    settings = load_settings(file)
+    boards = [_board(file, line, wishes, number) for number, line in enumerate(settings.lines, 1)]
+    roles = plant_roles(file, settings, wishes.inspectors, _GIVE_UP, boards)
     return Foundry(folder, settings, tuple(roles))
 
 
@@ -108,7 +114,7 @@ def _sections(wishes: Wishes, images: Path, folder: Path) -> dict[str, Any]:
     }
 
 
-def _board(file: Path, line: LineSettings, wishes: Wishes, number: int, environment: Mapping[str, str]) -> Role:
+def _board(file: Path, line: LineSettings, wishes: Wishes, number: int) -> Role:
     assert line.gate is not None
     command = castline_command(
         *("--settings", str(file), "board", "simulate", "--line", line.name, "--rate", f"{wishes.rate_per_s:g}"),
@@ -116,7 +122,7 @@ def _board(file: Path, line: LineSettings, wishes: Wishes, number: int, environm
     )
     ready = PathThere(Path(line.gate.port))
     grace_s = wishes.travel_s + _BOARD_DRAINS_S
-    return Role(f"board {line.name}", command, ready, BOARDS_START, BOARDS_STOP, grace_s, _GIVE_UP, environment=environment)
+    return Role(f"board {line.name}", command, ready, BOARDS_START, BOARDS_STOP, grace_s, _GIVE_UP)
 
 
 def free_ports(count: int) -> int:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -25,7 +25,7 @@ class Running:
     `say` gets every line that it prints, from a thread.
     """
 
-    def __init__(self, command: Sequence[str], say: Callable[[str], None], environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, command: Sequence[str], say: Callable[[str], None]) -> None:
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("expected processes to be started from the main thread, they die with the thread that starts them")
         # A session of its own: Ctrl-C in the terminal reaches the supervisor alone, which stops the others in their order.
@@ -35,7 +35,6 @@ class Running:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env=None if environment is None else dict(environment),
         )
         self._say = say
         self._last: deque[str] = deque(maxlen=_LAST_LINES)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,7 +41,6 @@ class Role:
     once: bool = False  # it ends by itself with status 0, and only then is it ready
     essential: bool = False  # exit status 3 before it was ever ready: nothing can run, so nothing is retried
     slow_start_s: float = 120.0  # not ready for so long after its start: it is started again
-    environment: Mapping[str, str] | None = None  # None: the supervisor's own
 
 
 def castline_command(*arguments: str) -> tuple[str, ...]:

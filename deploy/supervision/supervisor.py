@@ -117,7 +117,7 @@ class Supervisor:
 
     def _start(self, post: Post, now: float) -> None:
         role = post.role
-        post.process = Running(role.command, self._journal.of(role.name), role.environment)
+        post.process = Running(role.command, self._journal.of(role.name))
         post.state, post.started_at, post.stop_by = State.STARTING, now, math.inf
         post.starts += 1
         self._journal.say(f"{role.name} started, process {post.pid}" + (f" (start {post.starts})" if post.starts > 1 else ""))

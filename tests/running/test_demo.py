@@ -106,6 +106,7 @@ def test_every_part_of_three_lines_is_photographed_judged_and_sorted(demo: Calla
     assert set(report["lines"]) == {"line-1", "line-2", "line-3"}
     assert sum(line["parts"] for line in report["lines"].values()) == report["parts"]
     assert report["restarts"] == {}
+    assert "passed over: CASTLINE_KAFKA__BOOTSTRAP" in run.said
     # Rendered castings of a seed that the project's own weights have not seen.
     assert report["accuracy"] > 0.8
     assert run.leaves_nothing()
