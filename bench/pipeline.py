@@ -80,9 +80,8 @@ def run_pipeline_bench(base: Settings, pictures: list[bytes], plan: Plan, say: S
             load_per_s = statistics.median(one["pipeline_per_s"] for one in rounds) / 2
             with InspectorProcess(settings, Path(folder)):
                 ages_ms = _latency(settings, feed, load_per_s, plan.latency_s)
-            say(
-                f"at {load_per_s:.0f}/s for {plan.latency_s:.0f} s: p50 {np.percentile(ages_ms, 50):.0f} ms, p99 {np.percentile(ages_ms, 99):.0f} ms"
-            )
+            p50_ms, p99_ms = (float(value) for value in np.percentile(ages_ms, (50, 99)))
+            say(f"at {load_per_s:.0f}/s for {plan.latency_s:.0f} s: p50 {p50_ms:.0f} ms, p99 {p99_ms:.0f} ms")
             start_mb, most_mb = _backlog(settings, feed, plan, Path(folder))
             say(f"backlog of {plan.backlog}: {start_mb:.0f} MB at its start, at most {most_mb:.0f} MB")
     return Figures(
