@@ -193,8 +193,8 @@ def test_kill_at_any_moment_loses_no_taken_picture_and_gives_none_a_second_ident
     line.close()
     assert len(taken) == len(set(taken)) > 50
     assert set(taken) <= set(waiting) | set(sent)
-    for part in waiting.keys() & sent.keys():
-        assert waiting[part] == sent[part]
+    for both in waiting.keys() & sent.keys():
+        assert waiting[both] == sent[both]
 
 
 def test_a_newer_layout_is_refused(tmp_path: Path) -> None:
