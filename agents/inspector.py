@@ -52,12 +52,12 @@ class InHand:
 
 
 @dataclass(frozen=True)
-class Decided:
-    """A batch on its way to the brokers: the records to be sent, and what to acknowledge after that."""
+class JudgedBatch:
+    """A batch that the networks are done with; `judged` are those of `in_hand` that name a part, in its order."""
 
-    records: list[Outgoing]
-    verdicts: list[tuple[Judged, Verdict]]
-    events: list[EventT[bytes]]
+    in_hand: list[InHand]
+    judged: list[Judged]
+    decided_at: datetime
 
 
 class Inspector:
@@ -74,7 +74,7 @@ class Inspector:
         self._lines = {self._names.images(line.name): line for line in settings.lines}
         self._stream: StreamT[bytes] | None = None
         self._batcher: Batcher[InHand] = Batcher(settings.batch, settings.inspector.buffer, time.monotonic)
-        self._delivery: asyncio.Queue[Decided | None] = asyncio.Queue(_BATCHES_IN_DELIVERY)
+        self._delivery: asyncio.Queue[JudgedBatch | None] = asyncio.Queue(_BATCHES_IN_DELIVERY)
         self._decoders = ThreadPoolExecutor(settings.inspector.decoders, "decoder")
         self._networks = ThreadPoolExecutor(1, "networks")
         self._done = asyncio.Event()
@@ -129,7 +129,8 @@ class Inspector:
             decoded = await asyncio.gather(*(item.decoding for item in in_hand if not isinstance(item.decoding, IdentityError)))
             metrics.batch_pictures.observe(len(batch))
             judged = await asyncio.get_running_loop().run_in_executor(self._networks, self._judge, decoded)
-            await self._delivery.put(self._decide(in_hand, judged))
+            # Turned into records by the delivery, while the networks are at the next batch already.
+            await self._delivery.put(JudgedBatch(in_hand, judged, now()))
             metrics.buffered_pictures.set(len(self._batcher))
         await self._delivery.put(None)
 
@@ -137,23 +138,23 @@ class Inspector:
         with metrics.inference_seconds.labels(self._ensemble.runtime.name).time():
             return judge(decoded, self._ensemble)
 
-    def _decide(self, in_hand: list[InHand], judged: list[Judged]) -> Decided:
-        decided_at = now()
-        records: list[Outgoing] = []
-        verdicts: list[tuple[Judged, Verdict]] = []
-        for one in judged:
-            found = verdict(one, self._ensemble.version_name, self._ensemble.threshold, decided_at)
-            verdicts.append((one, found))
-            part = one.decoded.arrival.part
+    def _verdicts(self, batch: JudgedBatch) -> list[Verdict]:
+        version, threshold = self._ensemble.version_name, self._ensemble.threshold
+        return [verdict(judged, version, threshold, batch.decided_at) for judged in batch.judged]
+
+    def _records(self, batch: JudgedBatch, verdicts: list[Verdict]) -> list[Outgoing]:
+        records = []
+        for judged, found in zip(batch.judged, verdicts, strict=True):
+            part = found.part_id
             records.append(outgoing(self._names.verdicts(part.line), part.key, found, ROLE, found.verdict_id))
-            if isinstance(one.opinion, PictureError):
-                log.warning("part %s cannot be judged: %s", part, one.opinion, extra={"part": str(part)})
-                records.append(self._letter(one.decoded.arrival.came, one.opinion.reason, str(one.opinion)))
-        for item in in_hand:
+            if isinstance(judged.opinion, PictureError):
+                log.warning("part %s cannot be judged: %s", part, judged.opinion, extra={"part": str(part)})
+                records.append(self._letter(judged.decoded.arrival.came, judged.opinion.reason, str(judged.opinion)))
+        for item in batch.in_hand:
             if isinstance(item.decoding, IdentityError):
                 log.warning("a record names no part: %s", item.decoding, extra={"offset": item.came.offset, "topic": item.came.topic})
                 records.append(self._letter(item.came, "identity", str(item.decoding)))
-        return Decided(records, verdicts, [item.event for item in in_hand])
+        return records
 
     def _letter(self, came: Came, reason: str, detail: str) -> Outgoing:
         metrics.dead_letters.labels(self._lines[came.topic].name, reason).inc()
@@ -161,13 +162,14 @@ class Inspector:
 
     async def deliver_batches(self) -> None:
         """Delivers batch after batch, then acknowledges its records; until drained."""
-        while (decided := await self._delivery.get()) is not None:
+        while (batch := await self._delivery.get()) is not None:
+            verdicts = self._verdicts(batch)
             with metrics.deliver_seconds.time():
-                await self._courier.deliver(decided.records)
+                await self._courier.deliver(self._records(batch, verdicts))
             assert self._stream is not None
-            for event in decided.events:
-                await self._stream.ack(event)
-            _count(decided.verdicts)
+            for item in batch.in_hand:
+                await self._stream.ack(item.event)
+            _count(batch.judged, verdicts)
         self._done.set()
 
     @property
@@ -206,9 +208,9 @@ def _on_monotonic_clock(deadline: datetime | None) -> float | None:
     return time.monotonic() + (deadline - now()) / timedelta(seconds=1)
 
 
-def _count(verdicts: list[tuple[Judged, Verdict]]) -> None:
+def _count(batch: list[Judged], verdicts: list[Verdict]) -> None:
     confirmed_at = now()
-    for judged, found in verdicts:
+    for judged, found in zip(batch, verdicts, strict=True):
         line = found.line
         metrics.verdicts.labels(line, found.label, found.model).inc()
         metrics.verdict_age_seconds.labels(line).observe(max(0.0, (confirmed_at - found.captured_at).total_seconds()))

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from agents.arrivals import Arrival, Decoded
 from models.ensemble import Opinion
 from models.pictures import Picture
+from streams import metrics
 from streams.errors import PictureError
 from streams.records import ImageReference, Verdict, verdict_id
 
@@ -61,6 +62,7 @@ def _opinions(batch: list[Decoded], ensemble: Judge) -> list[Opinion | PictureEr
     except Exception as error:  # noqa: BLE001  the one place where a poison picture is isolated: whatever it broke
         if len(batch) == 1:
             return [PictureError(INFERENCE_FAILED, f"the networks failed on part {batch[0].arrival.part}: {error!r}")]
+        metrics.batches_split.inc()
         log.warning("a batch of %d failed (%r): split to find the culprit", len(batch), error)
         half = len(batch) // 2
         return _opinions(batch[:half], ensemble) + _opinions(batch[half:], ensemble)
