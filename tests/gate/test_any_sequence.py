@@ -163,7 +163,7 @@ def run(castings: list[Coming], harm: float, seed: int) -> tuple[VirtualHost, Pl
                 elif each.fate == "followed by a stranger" and alone(plant, casting.lead_mm - 40):
                     plant.place_casting(casting.lead_mm - 40)
         host.step(now_ms)
-    for now_ms in range(ends_ms, ends_ms + 8000):
+    for now_ms in range(ends_ms, ends_ms + 40_000):
         host.step(now_ms)
         if not board.events.pending and not len(host.window) and not host.later:
             break
@@ -181,6 +181,7 @@ def test_every_casting_falls_where_it_was_decided_and_none_is_moved_for_twice(ca
     host, plant, swings = run(castings, harm, seed)
     reports = [gate for gate in host.gates.values() if gate["part"] != 0]
     by_part = {gate.number("part"): gate for gate in reports}
+    strangers = any(gate["part"] == 0 for gate in host.gates.values())
     counted = max((fallen.counted for fallen in plant.fallen), default=0)
 
     # Each counted part has one report, no more.
@@ -208,4 +209,5 @@ def test_every_casting_falls_where_it_was_decided_and_none_is_moved_for_twice(ca
             assert verdict is None or host.refused.get(fallen.counted, 20) == 20
         if fallen.side == "passed":
             assert gate["reason"] in ("verdict", "spacing")
-            assert told != "divert", "a bad casting that was told in time has passed"
+            # The one way past the gate for a bad casting is on the heels of a stranger; see "Clusters".
+            assert told != "divert" or strangers, "a bad casting that was told in time has passed"
