@@ -302,7 +302,8 @@ class Sender:
         most = 2 * self._most
         if not self._filling and waiting > most:
             self._filling = True
-            log.warning("pictures of %s come faster than Kafka takes them: %d wait in the spool", self._spool.line, waiting)
+            if not self.complaint:  # else the reason is known and has been said
+                log.warning("pictures of %s come faster than Kafka takes them: %d wait in the spool", self._spool.line, waiting)
             self._spool.force_to_disk(True)
         elif self._filling and waiting <= self._most // 2:
             self._filling = False

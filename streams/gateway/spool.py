@@ -111,6 +111,8 @@ class Spool:
             self._write = self._open()
             self._read = self._open()
             self._read_lock = threading.Lock()
+            # A connection of its own, so that a checkpoint that waits for the disk keeps nobody from reading or writing.
+            self._checkpoint = self._open()
             self.run = self._begin_run(int(clock()))
             count, size = self._write.execute("SELECT count(*), total(size) FROM pictures").fetchone()
             self._waiting, self._parked = int(count), 0
@@ -263,16 +265,16 @@ class Spool:
         """Moves what was written ahead into the file and drops old receipts. Call it about every second, from a thread that may wait."""
         with self._lock:
             self._write.execute("DELETE FROM receipts WHERE id <= (SELECT max(id) FROM receipts) - ?", (_RECEIPTS,))
-        with self._read_lock:
-            self._read.execute("PRAGMA wal_checkpoint(PASSIVE)")
-            # Under load the passive one never quite catches up, and only a whole one lets the file be written from its
-            # beginning again. What is left after the passive one is little, so pictures wait for milliseconds.
-            with self._lock:
-                if self._ahead.exists() and self._ahead.stat().st_size > _AHEAD_BYTES:
-                    self._write.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._checkpoint.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        # Under load the passive one never quite catches up, and only a whole one lets the file be written from its
+        # beginning again. What is left after the passive one is little, so pictures wait for milliseconds.
+        if self._ahead.exists() and self._ahead.stat().st_size > _AHEAD_BYTES:
+            with self._read_lock, self._lock:
+                self._checkpoint.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:
         with self._read_lock, self._lock:
+            self._checkpoint.close()
             self._read.close()
             self._write.close()
             self._owner.close()
