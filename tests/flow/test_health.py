@@ -1,0 +1,80 @@
+"""Health judges progress, not life; readiness says what is missing."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from streams.health import Health, HealthServer, Progress, Slot
+from streams.settings import ServiceSettings
+
+
+class Clock:
+    """Seconds that pass only when told."""
+
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_waiting_work_without_progress_is_unhealthy_and_progress_heals() -> None:
+    clock = Clock()
+    progress = Progress(stall_s=30, clock=clock)
+    progress.waiting(5)
+    clock.now_s = 31
+    assert progress.complaint() == "5 pieces of work wait and none was finished for 31 s (limit 30 s)"
+    progress.moved()
+    assert progress.complaint() == ""
+
+
+def test_an_idle_process_is_healthy_however_long_and_new_work_gets_its_time() -> None:
+    clock = Clock()
+    progress = Progress(stall_s=30, clock=clock)
+    clock.now_s = 10_000
+    assert progress.complaint() == ""
+    progress.waiting(1)
+    assert progress.complaint() == ""
+    clock.now_s += 31
+    assert progress.complaint() != ""
+
+
+def test_a_process_is_ready_only_when_nothing_is_missing() -> None:
+    health = Health("test", Progress(30))
+    assert health.readiness() == (503, "starting")
+    health.not_ready("no Kafka", "kafka")
+    health.ready()
+    assert health.readiness() == (503, "no Kafka")
+    health.ready("kafka")
+    assert health.readiness() == (200, "ready")
+
+
+def test_two_workers_never_share_a_slot_and_a_free_one_is_taken_again(tmp_path: Path) -> None:
+    first, second = Slot(tmp_path, "inspector"), Slot(tmp_path, "inspector")
+    assert (str(first), str(second)) == ("inspector-1", "inspector-2")
+    first.release()
+    third = Slot(tmp_path, "inspector")
+    assert str(third) == "inspector-1"
+    second.release()
+    third.release()
+
+
+def test_the_pages_are_served_and_prometheus_finds_them(tmp_path: Path) -> None:
+    health = Health("test", Progress(30))
+    with HealthServer(health, ServiceSettings(run_dir=tmp_path), "test-1") as server:
+        (target,) = json.loads((tmp_path / "targets" / "test-1.json").read_text())
+        assert target["targets"] == [server.address]
+        assert target["labels"]["role"] == "test"
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(f"http://{server.address}/readyz", timeout=5)
+        assert refused.value.code == 503
+        refused.value.close()
+        with urllib.request.urlopen(f"http://{server.address}/healthz", timeout=5) as answer:
+            assert answer.read() == b"ok\n"
+        with urllib.request.urlopen(f"http://{server.address}/metrics", timeout=5) as answer:
+            assert b"# TYPE castline_verdicts_total counter" in answer.read()
+    assert not (tmp_path / "targets" / "test-1.json").exists()

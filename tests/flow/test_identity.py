@@ -1,0 +1,74 @@
+"""Who a picture is: part ids, headers, and what is refused for naming nobody."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streams.errors import IdentityError
+from streams.identity import PartId, PictureIdentity, header_map, parse_time, read_identity, write_headers, write_time
+
+parts = st.builds(
+    PartId,
+    line=st.from_regex(r"[a-z0-9][a-z0-9-]{0,39}", fullmatch=True),
+    run=st.integers(1, 2**63 - 1),
+    part=st.integers(1, 2**63 - 1),
+)
+
+
+@given(parts)
+def test_a_part_id_is_read_back_as_it_was_written(part: PartId) -> None:
+    assert PartId.parse(str(part)) == part
+
+
+@given(st.text(max_size=60))
+def test_any_other_text_is_refused_and_nothing_else_is_raised(text: str) -> None:
+    try:
+        assert str(PartId.parse(text)) == text or text.split(":")[1].startswith("0") or text.split(":")[2].startswith("0")
+    except IdentityError:
+        return
+
+
+@given(parts, st.datetimes(datetime(2020, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)))
+def test_headers_carry_the_whole_identity(part: PartId, captured_at: datetime) -> None:
+    identity = PictureIdentity(part, captured_at, "image/jpeg", "a" * 64, "pictures/aa/" + "a" * 64, "00-1-2-01")
+    headers = header_map(write_headers(identity, {"truth": "ok"}))
+    assert read_identity(part.key, headers, part.line) == identity
+    assert headers["truth"] == b"ok"
+
+
+def test_the_key_alone_is_enough() -> None:
+    assert read_identity(b"line-1:17:345", {}, "line-1").part == PartId("line-1", 17, 345)
+
+
+def test_the_three_headers_alone_are_enough() -> None:
+    assert read_identity(None, {"line": b"line-1", "run": b"17", "part": b"345"}, "line-1").part == PartId("line-1", 17, 345)
+
+
+@pytest.mark.parametrize(
+    ("key", "headers", "says"),
+    [
+        (None, {}, "found neither"),
+        (b"line-1:17", {}, "expected a part id"),
+        (b"line-1:17:0", {}, "expected part to be a whole number of at least 1"),
+        (b"line-1:1_7:3", {}, "expected run to be a whole number"),
+        (b"line-2:17:345", {}, "expected a part of line-1, whose topic this is"),
+        (b"line-1:17:345", {"line": b"line-1", "run": b"17", "part": b"346"}, "as the headers say"),
+        (None, {"line": b"line-1", "part": b"3"}, "found only line, part"),
+        (b"line-1:17:345", {"captured_at": b"2026-01-31 noon"}, "expected a time"),
+        (b"line-1:17:345", {"sha256": b"ABC"}, "expected sha256 as 64 hexadecimal digits"),
+        (b"\xff", {}, "as UTF-8 text"),
+    ],
+)
+def test_a_record_that_names_no_part_is_refused_in_words(key: bytes | None, headers: dict[str, bytes], says: str) -> None:
+    with pytest.raises(IdentityError, match=says):
+        read_identity(key, headers, "line-1")
+
+
+def test_times_are_written_in_utc_with_microseconds_whatever_their_zone() -> None:
+    noon = datetime(2026, 1, 31, 13, tzinfo=timezone(timedelta(hours=1)))
+    assert write_time(noon) == "2026-01-31T12:00:00.000000Z"
+    assert parse_time("2026-01-31T13:00:00+01:00") == noon

@@ -1,0 +1,83 @@
+"""Settings: what is wrong is refused at the start, with its name, what was expected and what was found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from streams.errors import SettingsError
+from streams.kafka import client_arguments, faust_credentials
+from streams.settings import Settings, load_settings
+
+
+@pytest.mark.parametrize(
+    ("toml", "says"),
+    [
+        ("[batch]\nsize = 0", r"batch\.size: expected: input should be greater than or equal to 1; found '0'"),
+        ("[batch]\nsise = 4", r"batch\.sise: expected a known setting .* found an unknown name"),
+        ("[batches]\nsize = 4", r"batches: expected a known setting"),
+        ("[batch]\nsize = 64", r"batch: shapes: expected the last to be at least size 64, found 32"),
+        ("[[lines]]\nname = 'Line 1'", r"lines\.0\.name: expected: string should match pattern"),
+        ("[[lines]]\nname = 'a'\n[[lines]]\nname = 'a'", r"lines: expected each name once, found a more than once"),
+        ("[[lines]]\nname = 'a'\n[lines.camera]\nkind = 'folder'", r"a camera of kind folder wants a path"),
+        ("[[lines]]\nname = 'a'\n[lines.gate]\nbaud = 9600", r"lines\.0\.gate\.port: expected a value, found none"),
+        ("[kafka]\nsecurity = 'sasl-tls'", r"security sasl-tls wants a username"),
+        ("[kafka]\nbootstrap = 'nowhere'", r"kafka\.bootstrap: expected"),
+        ("[pictures]\nmax_bytes = 200000000", r"expected at least 16384 below topics\.max_message_bytes"),
+        ("lines = 3", r"lines: expected"),
+        ("[batch\nsize=1", r"expected TOML"),
+    ],
+)
+def test_a_wrong_setting_is_refused_with_its_name(toml: str, says: str, tmp_path: Path) -> None:
+    file = tmp_path / "castline.toml"
+    file.write_text(toml)
+    with pytest.raises(SettingsError, match=says):
+        load_settings(file, {})
+
+
+def test_every_wrong_setting_of_a_file_is_named_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "castline.toml"
+    file.write_text("[batch]\nsize = 0\nmax_wait_s = -1\n[broker]\nport = 80")
+    with pytest.raises(SettingsError) as refused:
+        load_settings(file, {})
+    assert [line.split(":")[0] for line in str(refused.value).splitlines()] == ["broker.port", "batch.size", "batch.max_wait_s"]
+
+
+def test_the_environment_overrides_one_field_and_leaves_its_neighbours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "castline.toml"
+    file.write_text("[batch]\nsize = 8\nmax_wait_s = 0.5")
+    # The process's own environment is what pydantic-settings reads: the one thing here that has to be set from outside.
+    monkeypatch.setenv("CASTLINE_BATCH__SIZE", "16")
+    settings = load_settings(file)
+    assert (settings.batch.size, settings.batch.max_wait_s) == (16, 0.5)
+
+
+def test_a_misspelt_variable_is_refused_and_a_missing_file_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="found CASTLINE_BACTH__SIZE"):
+        load_settings(None, {"CASTLINE_BACTH__SIZE": "1"})
+    with pytest.raises(SettingsError, match=r"absent\.toml: cannot be read"):
+        load_settings(tmp_path / "absent.toml", {})
+
+
+def test_a_password_is_shown_nowhere_and_reaches_both_clients(tmp_path: Path) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("s3cret\n")
+    settings = Settings.model_validate(
+        {"kafka": {"security": "sasl-tls", "username": "inspector", "password_file": secret, "bootstrap": "a:1,b:2"}}
+    )
+    assert "s3cret" not in repr(settings)
+    arguments = client_arguments(settings, "test")
+    assert arguments["bootstrap_servers"] == ["a:1", "b:2"]
+    assert (arguments["security_protocol"], arguments["sasl_mechanism"]) == ("SASL_SSL", "SCRAM-SHA-512")
+    assert arguments["sasl_plain_password"] == "s3cret"
+    assert arguments["ssl_context"].check_hostname
+    credentials = faust_credentials(settings.kafka)
+    assert credentials.password == "s3cret"
+    assert credentials.ssl_context.check_hostname
+
+
+def test_a_lines_last_useful_moment_is_its_travel_time_less_the_way_back() -> None:
+    gated = {"name": "a", "gate": {"port": "/dev/ttyACM0", "travel_mm": 1000, "belt_mm_per_s": 500}}
+    settings = Settings.model_validate({"lines": [gated, {"name": "b"}, {**gated, "name": "c", "deadline_s": 0.7, "gate": None}]})
+    assert [line.useful_s() for line in settings.lines] == [pytest.approx(1.8), None, 0.7]
