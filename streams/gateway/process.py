@@ -16,10 +16,11 @@ from aiohttp import web
 from streams import metrics
 from streams.errors import SettingsError
 from streams.gateway.camera import Camera, Triggered
+from streams.gateway.channel import KafkaChannel, reachable
 from streams.gateway.drop import DropCamera
 from streams.gateway.folder import FolderCamera
 from streams.gateway.intake import Intake
-from streams.gateway.sender import KafkaChannel, Sender, reachable
+from streams.gateway.sender import Sender
 from streams.gateway.spool import Budget, Spool
 from streams.gateway.uploads import Door, UploadCamera, build_app
 from streams.gateway.video import VideoCamera, open_cv

@@ -13,38 +13,20 @@ from the oldest picture that was not confirmed; the brokers may then get a pictu
 from __future__ import annotations
 
 import logging
-import socket
 import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
-from typing import Any, Protocol
-
-from kafka import KafkaProducer
-from kafka.errors import (
-    InvalidRecordError,
-    InvalidTimestampError,
-    KafkaError,
-    MessageSizeTooLargeError,
-    PolicyViolationError,
-    RecordListTooLargeError,
-)
 
 from streams import metrics
+from streams.gateway.channel import RECORD_AT_FAULT, AwayError, Channel, Outcome
 from streams.gateway.spool import Spool, Stored
 from streams.health import Progress
-from streams.identity import PictureIdentity, write_headers
-from streams.kafka import client_arguments
-from streams.settings import Settings
-from streams.store import Store
-from streams.topics import TopicNames
 
 log = logging.getLogger(__name__)
 
-_RECORD_AT_FAULT = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidRecordError, InvalidTimestampError, PolicyViolationError)
 # No confirmation for so long, with pictures sent: Kafka counts as away.
 _SILENT_S = 2.0
 # And for so long: the client may be stuck (it has been after broker restarts), so a new one begins anew.
@@ -55,102 +37,6 @@ _PROBE_S = 5.0
 _IN_FLIGHT_BYTES = 32 * 2**20
 _BACK_OFF_S = (0.5, 5.0)
 _REMIND_S = 60.0
-
-
-class AwayError(Exception):
-    """Kafka or the object store does not take pictures now."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a picture sent; `error` is None when the brokers confirmed it."""
-
-    stored: Stored
-    error: Exception | None
-
-
-class Channel(Protocol):
-    """A connection that takes pictures. `send` raises AwayError; outcomes come from any thread, each once or never."""
-
-    def send(self, stored: Stored, outcome: Callable[[Outcome], None]) -> None: ...
-
-    def close(self) -> None:
-        """After it nothing more is sent."""
-
-
-class KafkaChannel:
-    """One KafkaProducer: idempotent, acknowledged by all in-sync copies, patient within `_STUCK_S`."""
-
-    def __init__(self, settings: Settings, line: str, store: Store) -> None:
-        """Raises AwayError: no broker, no such topic, or not allowed."""
-        self._topic = TopicNames(settings.topics.prefix).images(line)
-        self._inline_bytes = settings.pictures.inline_bytes
-        self._store = store
-        if not reachable(settings.bootstrap):
-            # Asked before: each failing KafkaProducer leaves a file descriptor behind for a while.
-            raise AwayError(f"expected Kafka at {settings.bootstrap}, nothing listens there")
-        self._producer: Any = None
-        try:
-            self._producer = KafkaProducer(
-                **client_arguments(settings, f"gateway-{line}"),
-                acks="all",
-                enable_idempotence=True,
-                allow_auto_create_topics=False,
-                bootstrap_timeout_ms=5000,
-                max_block_ms=5000,
-                reconnect_backoff_max_ms=1000,
-                delivery_timeout_ms=600_000,  # our own judgement (_STUCK_S) comes first and keeps the order
-                max_request_size=settings.topics.max_message_bytes,
-                batch_size=min(2**20, settings.topics.max_message_bytes // 2),
-                metrics_enabled=False,
-            )
-            self._producer.partitions_for(self._topic)
-        except (KafkaError, OSError, AssertionError) as error:
-            if self._producer is not None:
-                self.close()
-                raise AwayError(
-                    f"expected topic {self._topic} at {settings.bootstrap}: {error} (castline topics create makes it)"
-                ) from None
-            raise AwayError(f"expected Kafka at {settings.bootstrap}, it did not let us in: {error}") from None
-
-    def send(self, stored: Stored, outcome: Callable[[Outcome], None]) -> None:
-        picture, claim, value = stored.picture, None, stored.picture.value
-        if len(value) > self._inline_bytes:
-            try:
-                claim, value = self._store.put(value), b""
-            except OSError as error:
-                raise AwayError(f"expected the object store to take the picture of part {stored.part}: {error}") from None
-        identity = PictureIdentity(stored.part, picture.captured_at, picture.content_type, picture.sha256, claim, picture.traceparent)
-        headers = write_headers(identity, {"truth": picture.truth} if picture.truth else None)
-        try:
-            future = self._producer.send(self._topic, value=value, key=stored.part.key, headers=headers)
-        except _RECORD_AT_FAULT as error:
-            outcome(Outcome(stored, error))
-            return
-        except (KafkaError, ValueError) as error:
-            raise AwayError(str(error)) from None
-        future.add_callback(lambda _: outcome(Outcome(stored, None)))
-        future.add_errback(lambda error: outcome(Outcome(stored, error)))
-
-    def close(self) -> None:
-        try:
-            self._producer.close(timeout=1)
-        except KafkaError:
-            # close() leaves its thread running, and sending, when its flush times out; there is no public way to end it.
-            self._producer._sender.force_close()
-            self._producer._sender.join(5)
-
-
-def reachable(bootstrap: str) -> bool:
-    """Whether anything listens at one of the addresses host:port, comma-separated."""
-    for address in bootstrap.split(","):
-        host, port = address.rsplit(":", 1)
-        try:
-            socket.create_connection((host, int(port)), timeout=1).close()
-        except OSError:
-            continue
-        return True
-    return False
 
 
 class Sender:
@@ -284,7 +170,7 @@ class Sender:
                 log.debug("confirmed", extra={"part": str(stored.part)})
         passing: Exception | None = None
         for what in outcomes:
-            if isinstance(what.error, _RECORD_AT_FAULT):
+            if isinstance(what.error, RECORD_AT_FAULT):
                 self._spool.park(what.stored.seq, str(what.error))
                 metrics.pictures_refused.labels(self._spool.line, "refused-by-kafka").inc()
                 log.error(

@@ -15,7 +15,8 @@ import pytest
 from kafka import KafkaConsumer
 from kafka.errors import KafkaTimeoutError, MessageSizeTooLargeError, TopicAuthorizationFailedError
 
-from streams.gateway.sender import AwayError, Channel, KafkaChannel, Outcome, Sender
+from streams.gateway.channel import AwayError, Channel, KafkaChannel, Outcome
+from streams.gateway.sender import Sender
 from streams.gateway.spool import Budget, Picture, Spool, Stored
 from streams.health import Progress
 from streams.identity import PartId, header_map, read_identity
