@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 @click.option("--head", type=click.Choice(["softmax", "logistic"]), help="Last layer.")
 @click.option("--batch", type=int, help="Pictures of one step.")
 @click.option("--rate", type=float, help="Learning rate.")
+@click.option("--lenet-rate", type=float, help="LeNet's learning rate.")
+@click.option("--dropout", type=float, help="AlexNet's dropout.")
 @click.option("--seed", type=int, help="Of the split, the weights and the augmentation.")
 @click.option("--validation-share", type=float, help="Share of the groups of pictures kept for validation.")
 @click.option("--cost-miss", type=float, help="What a defect taken for good costs.")

@@ -10,7 +10,9 @@ import numpy.typing as npt
 from PIL import Image
 
 HASH_SIDE = 16  # 2 x 16 x 16 bits: horizontal and vertical differences
-NEAR_BITS = 60  # of 512; beyond, two castings in the same pose are as near as two pictures of one
+# Of 512. Seen on 7,218 pictures of real impellers, of which the makers had turned and mirrored many: pairs up to 44 bits apart showed
+# one casting; 40 makes 3,284 groups, the largest of 490 pictures; from 60 on different castings chain into one group of thousands.
+NEAR_BITS = 40
 BLOCK = 256  # pictures compared with all others at a time, so that memory stays small
 
 Bits = npt.NDArray[np.uint64]

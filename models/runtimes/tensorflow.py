@@ -51,12 +51,12 @@ class TensorFlow:
 
 
 def _graph(networks: list[Any], size: int, side_px: int) -> Callable[[tf.Tensor], tf.Tensor]:
-    @tf.function(input_signature=[tf.TensorSpec((size, side_px, side_px), tf.uint8)], autograph=False)  # type: ignore[untyped-decorator]
     def answers(pixels: tf.Tensor) -> tf.Tensor:
         grey = scaled(pixels)
         return tf.stack([network(resampled(grey, network), training=False) for network in networks], axis=1)
 
-    return answers  # type: ignore[no-any-return]
+    traced = tf.function(answers, autograph=False)
+    return traced.get_concrete_function(tf.TensorSpec((size, side_px, side_px), tf.uint8))  # type: ignore[no-any-return]
 
 
 def scaled(pixels: tf.Tensor) -> tf.Tensor:
