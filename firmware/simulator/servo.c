@@ -49,5 +49,5 @@ int servo_watch(const char *name) {
 }
 
 void servo_after_reset(void) {
-    for (int i = 0; i < servo_count; i++) servos[i].level = 0;
+    for (int i = 0; i < servo_count; i++) servos[i].level = servos[i].width = 0; /* the first pulse is told */
 }

@@ -9,7 +9,7 @@ const uint16_t kCrcFirst = 0xFFFF;
 // Without a table: 512 bytes of flash would save 15 us a frame that nobody waits for. (Bit tricks as in avr-libc's documentation.)
 inline uint16_t crc16(uint16_t crc, uint8_t byte) {
   uint8_t x = static_cast<uint8_t>((crc >> 8) ^ byte);
-  x ^= x >> 4;
+  x = static_cast<uint8_t>(x ^ x >> 4);
   return static_cast<uint16_t>((crc << 8) ^ (static_cast<uint16_t>(x) << 12) ^ (static_cast<uint16_t>(x) << 5) ^ x);
 }
 

@@ -3,12 +3,12 @@
 namespace castline {
 
 namespace {
-// Three bits say when an event was sent: phases of 256 ms, counted 1 to 7 and round again.
-const uint8_t kPhaseLog2 = 8;
+// Three bits say when an event was sent: phases of 200 ms, counted 1 to 7 and round again. So "every second" is 0.8 to 1 s.
+const uint8_t kPhaseMs = 200;
 const uint8_t kPhases = 7;
-const uint8_t kRepeatAfter = kRepeatEveryMs / 256 + 2;  // the event was sent within a phase: 1.02 to 1.28 s
+const uint8_t kRepeatAfter = kRepeatEveryMs / kPhaseMs;
 
-uint8_t phase(uint32_t now_ms) { return static_cast<uint8_t>((now_ms >> kPhaseLog2) % kPhases + 1); }
+uint8_t phase(uint32_t now_ms) { return static_cast<uint8_t>(now_ms / kPhaseMs % kPhases + 1); }
 }  // namespace
 
 // A full ring drops the new event; its number is used up, so the gap names it.

@@ -118,7 +118,7 @@ void Lane::tick() {
     settle_eye(1, now_us, settings_[kDebounceUs]);
     if (!faults_.has(kHoldsGate)) lengths();
     if (!faults_.has(kHoldsGate)) moments();
-    tracker_.age(place(), settings_.travel(kSpacingMm), clock_->now().ms);
+    tracker_.age(place(), clock_->now().ms);
     if (grace_ && past(place(), grace_until_) >= 0) grace_ = false;
   }
   gate_.tick(place(), settings_, now_us);
@@ -238,7 +238,7 @@ void Lane::fire_triggers() {
 void Lane::decide() {
   int16_t index = tracker_.nearest(edge2_.place, settings_);
   Armed armed;
-  armed.place = edge2_.place & kPlaceMask;
+  armed.moment = (edge2_.place + settings_.travel(kGateMm)) & kPlaceMask;
   armed.at_ms = edge2_.at.ms;
   armed.travel_ms = 0;
   uint32_t number = 0;
@@ -301,14 +301,12 @@ void Lane::suspect_eyes() {
 }
 
 void Lane::moments() {
-  const Place distance = settings_.travel(kGateMm);
   while (armed_count_ > 0) {
     const Armed armed = armed_[0];
-    const Place moment = armed.place + distance;
-    if (past(place(), moment) < 0) return;
+    if (past(place(), armed.moment) < 0) return;
     --armed_count_;
     for (uint8_t index = 0; index < armed_count_; ++index) armed_[index] = armed_[index + 1];
-    const bool moved = armed.action == kDivert && gate_.divert(moment, settings_, clock_->us());
+    const bool moved = armed.action == kDivert && gate_.divert(armed.moment, settings_, clock_->us());
     const Decision decision = {static_cast<Action>(armed.action), static_cast<Reason>(armed.reason)};
     report(armed.part, decision, moved, armed.at_ms, armed.travel_ms);
   }
@@ -316,7 +314,7 @@ void Lane::moments() {
 
 bool Lane::gate_moves_soon() const {
   if (armed_count_ == 0 || armed_[0].action != kDivert || gate_.out()) return false;
-  const int32_t left = -past(place(), armed_[0].place + settings_.travel(kGateMm));
+  const int32_t left = -past(place(), armed_[0].moment);
   if (left <= 0) return true;
   const uint16_t us_per_step = settings_[kEncoder] ? us_per_step_ : 1U << kMicrosPerPlaceLog2 << kPlacesPerStepLog2;
   return us_per_step > 0 && left < 65536 && static_cast<uint32_t>(left) * us_per_step >> kPlacesPerStepLog2 < kServoQuietUs;

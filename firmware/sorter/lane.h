@@ -80,7 +80,7 @@ class Lane {
     uint32_t part : 27;
     uint8_t action : 2;
     uint8_t reason : 3;
-    uint32_t place : 24;
+    uint32_t moment : 24;
     uint32_t at_ms;
     uint16_t travel_ms;
   };

@@ -60,7 +60,9 @@ void begin() {
   PCMSK0 = _BV(PCINT4) | _BV(PCINT6);
   PCICR = _BV(PCIE0);
   // Timer 5 runs freely: clock, sampling of the eyes, capture of photo-eye 2 of lane 1 (falling edge first, noise cancelled).
+  TCCR5B = 0;
   TCCR5A = 0;
+  TCNT5 = 0;
   TCCR5B = _BV(ICNC5) | _BV(CS51);
   OCR5A = kSampleCounts;
   TIMSK5 = _BV(TOIE5) | _BV(OCIE5A) | _BV(ICIE5);

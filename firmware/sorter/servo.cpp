@@ -46,11 +46,12 @@ void put(volatile uint16_t* to, uint16_t value) {
   ATOMIC_BLOCK(ATOMIC_RESTORESTATE) { *to = value; }
 }
 
-// The top must stand before the clock runs; a pulse begins two counts later.
+// The top must stand before the clock runs; a pulse begins two counts later. The Arduino core leaves the timers running in another mode.
 void start_timer(volatile uint8_t* control_b, volatile uint8_t* control_a, volatile uint16_t* top, volatile uint16_t* count) {
-  if (*control_b & _BV(CS41)) return;
+  if (*control_b & _BV(WGM43)) return;
+  *control_b = 0;
+  *control_a = static_cast<uint8_t>((*control_a & ~_BV(WGM40)) | _BV(WGM41));
   put(top, kTop);
-  *control_a |= _BV(WGM41);
   *control_b = _BV(WGM43) | _BV(WGM42);
   put(count, kTop - 1);
   *control_b |= _BV(CS41);

@@ -25,7 +25,7 @@ const uint16_t kTable[kKeys][3] PROGMEM = {
     {10, 2000, 150},                // part_max_mm
     {0, 2000, 60},                  // spacing_mm
     {1, 2000, 20},                  // gate_mm
-    {10, 2000, 40},                 // dwell_mm
+    {10, 2000, 60},                 // dwell_mm
     {0, 50000, 500},                // debounce_us
     {0, 1000, 20},                  // trigger_ms
     {1, 100, 5},                    // trigger_pulse_ms

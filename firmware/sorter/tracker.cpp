@@ -78,11 +78,9 @@ Decision Tracker::take_unmatched(Place place, const Settings& settings) {
 
 // Two parts that pass photo-eye 2 too closely get one action, whatever was decided: the gate cannot change between them.
 Decision Tracker::follow(Place place, const Settings& settings, Decision decision) {
-  if (followed_ && past(place, last_place_) < static_cast<int32_t>(settings.travel(kSpacingMm)) && decision.action != last_action_) {
-    decision = {last_action_, kSpacing};
-  }
+  if (followed_ && past(place, follow_until_) < 0 && decision.action != last_action_) decision = {last_action_, kSpacing};
   followed_ = true;
-  last_place_ = place;
+  follow_until_ = place + settings.travel(kSpacingMm);
   last_action_ = decision.action;
   return decision;
 }
@@ -105,8 +103,8 @@ const Part* Tracker::next_to_tell(uint32_t& number) {
   return nullptr;
 }
 
-void Tracker::age(Place place, Place spacing, uint32_t now_ms) {
-  if (followed_ && past(place, last_place_) >= static_cast<int32_t>(spacing)) followed_ = false;
+void Tracker::age(Place place, uint32_t now_ms) {
+  if (followed_ && past(place, follow_until_) >= 0) followed_ = false;
   if (size_ == 0) return;
   aged_ = static_cast<uint8_t>((aged_ + 1) % size_);  // one part a tick: all within 64 ticks
   Part& part = (*this)[aged_];

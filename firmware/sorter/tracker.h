@@ -66,7 +66,7 @@ class Tracker {
   void tell_all_again() { round_ = 0; }
 
   // To be called at every tick: lets go what lies too far back for the counting modulo 2^24, of places and of times.
-  void age(Place place, Place spacing, uint32_t now_ms);
+  void age(Place place, uint32_t now_ms);
 
   // When a part on its way was at photo-eye 1, in full; 65 s ago when it was earlier.
   static uint32_t at_ms(const Part& part, uint32_t now_ms) { return now_ms - age_ms(part, now_ms); }
@@ -91,9 +91,9 @@ class Tracker {
   uint8_t untold_ = 0;          // so many of the newest were not told of yet
   uint8_t round_ = kRoundOver;  // index that the round of repetitions has reached
   uint32_t counted_ = 0;
-  Place last_place_ = 0;  // of the last part at photo-eye 2 ...
-  Action last_action_ = kNone;
-  bool followed_ = false;  // ... when it is near enough to matter
+  Place follow_until_ = 0;      // up to here ...
+  Action last_action_ = kNone;  // ... a part at photo-eye 2 gets what the one before it got
+  bool followed_ = false;       // follow_until_ holds
 };
 
 }  // namespace castline

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.board.rigs import AvrRig, CoreRig
 from tests.gate.host import Host
 from tests.gate.rig import PythonRig, Rig
 
 # Another board joins by a function that makes its rig.
-RIGS: dict[str, Callable[[], Rig]] = {"python": PythonRig}
+RIGS: dict[str, Callable[[], Rig]] = {"python": PythonRig, "core": CoreRig, "avr": AvrRig}
 
 
 @pytest.fixture(params=RIGS)

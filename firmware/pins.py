@@ -1,0 +1,99 @@
+"""What is wired to which pin of the Mega 2560, lane by lane: for the simulator's harness and the wiring guide.
+
+The firmware's side is `firmware/sorter/config.h`; that both agree is what every test in the simulator shows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Pin:
+    """A pin by its port ("A0" is port A, bit 0) and by the name printed on the board ("D22")."""
+
+    port: str
+    label: str
+
+
+@dataclass(frozen=True)
+class LanePins:
+    """One lane. `compare` is the timer output that makes the servo's pulse: "4A" is OC4A."""
+
+    servo: Pin
+    compare: str
+    eye1: Pin
+    eye2: Pin
+    encoder_a: Pin
+    encoder_b: Pin
+    estop: Pin
+    servo_power: Pin
+    trigger: Pin
+    relay: Pin
+    green: Pin
+    yellow: Pin
+    red: Pin
+
+
+LANES: tuple[LanePins, ...] = (
+    LanePins(
+        servo=Pin("H3", "D6"),
+        compare="4A",
+        eye1=Pin("A0", "D22"),
+        eye2=Pin("L1", "D48"),
+        encoder_a=Pin("E4", "D2"),
+        encoder_b=Pin("E5", "D3"),
+        estop=Pin("C7", "D30"),
+        servo_power=Pin("C3", "D34"),
+        trigger=Pin("F0", "A0"),
+        relay=Pin("F4", "A4"),
+        green=Pin("K0", "A8"),
+        yellow=Pin("K1", "A9"),
+        red=Pin("K2", "A10"),
+    ),
+    LanePins(
+        servo=Pin("B5", "D11"),
+        compare="1A",
+        eye1=Pin("A2", "D24"),
+        eye2=Pin("A3", "D25"),
+        encoder_a=Pin("D3", "D18"),
+        encoder_b=Pin("D2", "D19"),
+        estop=Pin("C6", "D31"),
+        servo_power=Pin("C2", "D35"),
+        trigger=Pin("F1", "A1"),
+        relay=Pin("F5", "A5"),
+        green=Pin("K4", "A12"),
+        yellow=Pin("K5", "A13"),
+        red=Pin("K6", "A14"),
+    ),
+    LanePins(
+        servo=Pin("E3", "D5"),
+        compare="3A",
+        eye1=Pin("A4", "D26"),
+        eye2=Pin("A5", "D27"),
+        encoder_a=Pin("D1", "D20"),
+        encoder_b=Pin("D0", "D21"),
+        estop=Pin("C5", "D32"),
+        servo_power=Pin("C1", "D36"),
+        trigger=Pin("F2", "A2"),
+        relay=Pin("F6", "A6"),
+        green=Pin("L7", "D42"),
+        yellow=Pin("L6", "D43"),
+        red=Pin("L5", "D44"),
+    ),
+    LanePins(
+        servo=Pin("H4", "D7"),
+        compare="4B",
+        eye1=Pin("A6", "D28"),
+        eye2=Pin("A7", "D29"),
+        encoder_a=Pin("B4", "D10"),
+        encoder_b=Pin("B6", "D12"),
+        estop=Pin("C4", "D33"),
+        servo_power=Pin("C0", "D37"),
+        trigger=Pin("F3", "A3"),
+        relay=Pin("F7", "A7"),
+        green=Pin("L4", "D45"),
+        yellow=Pin("L3", "D46"),
+        red=Pin("L2", "D47"),
+    ),
+)

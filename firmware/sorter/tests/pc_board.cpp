@@ -1,0 +1,260 @@
+// The portable core on a PC, with the same control channel as the AVR runner (firmware/simulator/control.c), so that the same tests drive
+// both: `at CYCLE PIN LEVEL`, `pin`, `encoder`, `rx HEX`, `run CYCLE`, `reset CAUSE`, `hang`, `quit` in; `tx`, `pulse`, `pin`, `reset` and
+// `paused` out. What stands in for the Mega's hardware is here: pins, a serial line of 115200 baud, an EEPROM that keeps settings.
+#include <array>
+#include <cinttypes>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "../board.h"
+
+using namespace castline;
+
+namespace {
+
+const uint64_t kCyclesPerUs = 16;
+const uint64_t kLoopCycles = kEyeSampleUs * kCyclesPerUs;
+const uint64_t kByteCycles = 16000000 / 11520;
+const uint64_t kWatchdogCycles = 250000 * kCyclesPerUs;
+
+struct Pins {
+  std::string eye[2], encoder[2], estop, power, trigger, relay, servo;
+};
+
+const Pins kPins[kLanes] = {
+    {{"A0", "L1"}, {"E4", "E5"}, "C7", "C3", "F0", "F4", "4A"},
+    {{"A2", "A3"}, {"D3", "D2"}, "C6", "C2", "F1", "F5", "1A"},
+    {{"A4", "A5"}, {"D1", "D0"}, "C5", "C1", "F2", "F6", "3A"},
+    {{"A6", "A7"}, {"B4", "B6"}, "C4", "C0", "F3", "F7", "4B"},
+};
+
+struct Encoder {
+  unsigned lane;
+  uint64_t next, every;
+  int step;
+};
+
+class Pc {
+ public:
+  explicit Pc(uint32_t clock_start_us) : clock_start_us_(clock_start_us) {
+    for (uint8_t lane = 0; lane < kLanes; ++lane) {
+      settings_[lane].set_defaults();
+      stored_[lane] = kNothingStored;
+    }
+    reset(kPower);
+  }
+
+  void command(const char* line) {
+    unsigned long long cycle;
+    char pin[8], word[16];
+    int level, forward;
+    char second[8];
+    if (std::sscanf(line, "at %llu %7s %d", &cycle, pin, &level) == 3) {
+      changes_.emplace(cycle, std::make_pair(std::string(pin), level != 0));
+    } else if (std::sscanf(line, "run %llu", &cycle) == 1) {
+      run(cycle);
+    } else if (std::strncmp(line, "rx ", 3) == 0) {
+      unsigned value;
+      for (const char* hex = line + 3; hex[0] && hex[1] && std::sscanf(hex, "%2x", &value) == 1; hex += 2) {
+        wire_.push_back(static_cast<uint8_t>(value));
+      }
+    } else if (std::sscanf(line, "pin %7s %d", pin, &level) == 2) {
+      set(pin, level != 0, now_);
+    } else if (std::sscanf(line, "encoder %7s %7s %llu %d", pin, second, &cycle, &forward) == 4) {
+      for (unsigned lane = 0; lane < kLanes; ++lane) {
+        if (kPins[lane].encoder[0] == pin) encoders_[lane] = {lane, now_ + cycle, cycle, forward ? 1 : -1};
+      }
+    } else if (std::sscanf(line, "reset %15s", word) == 1) {
+      const int8_t cause = find_word(kCauseWords, word);
+      reset(cause < 0 ? kUnknownCause : static_cast<Cause>(cause));
+    } else if (std::strcmp(line, "hang") == 0) {
+      hung_until_ = now_ + kWatchdogCycles;
+    }
+  }
+
+ private:
+  void reset(Cause cause) {
+    board_.reset(new Board());
+    run_ = run_ == 65535 ? 1 : static_cast<uint16_t>(run_ + 1);
+    board_->start(now_us(), run_, cause, settings_, stored_);
+    wire_.clear();
+    ring_.clear();
+    leaving_.clear();
+    hung_until_ = 0;
+    line_free_ = now_;
+    std::printf("{\"event\": \"reset\", \"cycle\": %" PRIu64 ", \"cause\": \"%s\"}\n", now_, cause == kWatchdog ? "watchdog" : "asked");
+    for (uint8_t lane = 0; lane < kLanes; ++lane) {
+      // Levels outside do not know of the reset.
+      for (uint8_t which = 1; which <= 2; ++which) board_->lane(lane).eye(which, level(kPins[lane].eye[which - 1]) == kEyeBlockedLevel, now_us());
+      std::printf("{\"event\": \"pulse\", \"cycle\": %" PRIu64 ", \"servo\": \"%s\", \"us\": %u}\n", now_, kPins[lane].servo.c_str(),
+                  stored_[lane] == kStored ? settings_[lane][kRestUs] : kNeutralUs);
+      pulse_[lane] = 0;
+    }
+    turned_.fill(0);
+  }
+
+  // Pull-ups: what nobody drives is high.
+  bool level(const std::string& pin) const {
+    const auto found = levels_.find(pin);
+    return found == levels_.end() || found->second;
+  }
+
+  uint32_t now_us() const { return clock_start_us_ + static_cast<uint32_t>(now_ / kCyclesPerUs); }
+
+  void set(const std::string& pin, bool value, uint64_t at) {
+    const bool before = level(pin);
+    levels_[pin] = value;
+    if (before == value) return;
+    const uint32_t at_us = clock_start_us_ + static_cast<uint32_t>(at / kCyclesPerUs);
+    for (uint8_t lane = 0; lane < kLanes; ++lane) {
+      for (uint8_t which = 1; which <= 2; ++which) {
+        if (kPins[lane].eye[which - 1] == pin) {
+          tell_steps(lane);
+          board_->lane(lane).eye(which, value == kEyeBlockedLevel, at_us);
+        }
+      }
+      for (int phase = 0; phase < 2; ++phase) {
+        if (kPins[lane].encoder[phase] == pin) turn(lane);
+      }
+    }
+  }
+
+  void turn(uint8_t lane) {
+    const bool a = level(kPins[lane].encoder[0]), b = level(kPins[lane].encoder[1]);
+    const int phase = a ? (b ? 2 : 1) : (b ? 3 : 0);
+    const int change = (phase - phase_[lane]) & 3;
+    phase_[lane] = phase;
+    if (change == 1) ++turned_[lane];
+    if (change == 3) --turned_[lane];
+  }
+
+  void tell_steps(uint8_t lane) {
+    board_->lane(lane).steps(turned_[lane]);
+    turned_[lane] = 0;
+  }
+
+  void run(uint64_t until) {
+    while (now_ < until) {
+      now_ = now_ + kLoopCycles < until ? now_ + kLoopCycles : until;
+      if (hung_until_ != 0) {
+        if (now_ >= hung_until_) reset(kWatchdog);
+        continue;
+      }
+      loop();
+    }
+    std::printf("{\"event\": \"paused\", \"cycle\": %" PRIu64 "}\n", now_);
+    std::fflush(stdout);
+  }
+
+  void loop() {
+    board_->advance(now_us());
+    for (Encoder& encoder : encoders_) {
+      for (; encoder.every > 0 && encoder.next <= now_; encoder.next += encoder.every) turned_[encoder.lane] = static_cast<int16_t>(turned_[encoder.lane] + encoder.step);
+    }
+    while (!changes_.empty() && changes_.begin()->first <= now_) {
+      const auto change = *changes_.begin();
+      changes_.erase(changes_.begin());
+      set(change.second.first, change.second.second, change.first);
+    }
+    for (uint8_t lane = 0; lane < kLanes; ++lane) {
+      tell_steps(lane);
+      board_->lane(lane).inputs(level(kPins[lane].estop) == kEstopOpenLevel, level(kPins[lane].power) == kServoPowerLevel);
+    }
+    receive();
+    board_->tick();
+    tell();
+    const uint8_t committed = board_->take_committed();
+    for (uint8_t lane = 0; lane < kLanes; ++lane) {
+      if (!(committed & 1 << lane)) continue;
+      settings_[lane] = board_->lane(lane).settings();
+      stored_[lane] = kStored;
+    }
+  }
+
+  void receive() {
+    while (!wire_.empty() && byte_due_ <= now_) {
+      if (ring_.size() < kReceiveRing) {
+        ring_.push_back(wire_.front());
+      } else {
+        board_->overrun(1);
+      }
+      wire_.pop_front();
+      byte_due_ += kByteCycles;
+    }
+    for (int count = 0; count < kLongestFrame && board_->wants_byte() && !ring_.empty(); ++count) {
+      board_->receive(ring_.front());
+      ring_.pop_front();
+    }
+    if (wire_.empty()) byte_due_ = now_;
+  }
+
+  void tell() {
+    for (uint8_t index = 0; index < kLanes; ++index) {
+      const Lane& lane = board_->lane(index);
+      if (lane.pulse_us() != pulse_[index]) {
+        pulse_[index] = lane.pulse_us();
+        std::printf("{\"event\": \"pulse\", \"cycle\": %" PRIu64 ", \"servo\": \"%s\", \"us\": %u}\n", now_, kPins[index].servo.c_str(), pulse_[index]);
+      }
+      tell_pin(kPins[index].trigger, lane.trigger());
+      tell_pin(kPins[index].relay, lane.relay_closed());
+    }
+    if (line_free_ > now_) return;
+    if (!leaving_.empty()) {
+      std::printf("{\"event\": \"tx\", \"cycle\": %" PRIu64 ", \"hex\": \"%s\"}\n", line_free_, leaving_.c_str());
+      leaving_.clear();
+    }
+    // A buffer of exactly the frame's size: a sanitizer sees what is written beyond it.
+    std::unique_ptr<char[]> buffer(new char[kLongestFrame]);
+    const uint8_t length = board_->next_frame(buffer.get());
+    if (length == 0) return;
+    line_free_ = now_ + length * kByteCycles;
+    for (uint8_t index = 0; index < length; ++index) {
+      char hex[3];
+      std::snprintf(hex, sizeof hex, "%02x", static_cast<unsigned char>(buffer[index]));
+      leaving_ += hex;
+    }
+  }
+
+  void tell_pin(const std::string& pin, bool value) {
+    const auto found = outputs_.find(pin);
+    if (found != outputs_.end() && found->second == value) return;
+    outputs_[pin] = value;
+    std::printf("{\"event\": \"pin\", \"cycle\": %" PRIu64 ", \"pin\": \"%s\", \"level\": %d}\n", now_, pin.c_str(), value);
+  }
+
+  std::unique_ptr<Board> board_;
+  Settings settings_[kLanes];
+  Stored stored_[kLanes];
+  uint16_t run_ = 0;
+  uint32_t clock_start_us_;
+  uint64_t now_ = 0, byte_due_ = 0, line_free_ = 0, hung_until_ = 0;
+  std::deque<uint8_t> wire_, ring_;
+  std::string leaving_;  // the frame on the line, in hexadecimal
+  std::multimap<uint64_t, std::pair<std::string, bool>> changes_;
+  std::map<std::string, bool> levels_, outputs_;
+  Encoder encoders_[kLanes] = {};
+  std::array<int16_t, kLanes> turned_ = {};
+  int phase_[kLanes] = {2, 2, 2, 2};  // both phases high by their pull-ups
+  uint16_t pulse_[kLanes] = {};
+};
+
+}  // namespace
+
+int main(int count, char** words) {
+  const uint32_t clock_start_us = count > 1 ? static_cast<uint32_t>(std::strtoul(words[1], nullptr, 10)) : 0;
+  Pc pc(clock_start_us);
+  std::printf("{\"event\": \"ready\", \"cycle\": 0, \"hz\": 16000000}\n");
+  std::fflush(stdout);
+  static char line[1 << 17];
+  while (std::fgets(line, sizeof line, stdin) != nullptr) {
+    line[std::strcspn(line, "\n")] = '\0';
+    if (std::strcmp(line, "quit") == 0) break;
+    pc.command(line);
+  }
+  return 0;
+}
