@@ -77,12 +77,12 @@ def command(
     locate(model)  # refused before anything is drawn or started
     wishes = Wishes(lines, rate, travel_s, images or _rendered(progress), model, inspectors, seed)
     folder = Path(tempfile.mkdtemp(prefix="castline-demo-"))
-    whole = False
+    worth_keeping = True
     try:
         report = _run(wishes, folder, seconds, out, plain or not out.is_terminal)
-        whole = report is not None
+        worth_keeping = report is not None and bool(report.bad)
     finally:
-        if keep or (not whole and (folder / "demo.log").exists()):
+        if keep or worth_keeping:
             progress.print(f"the run folder is kept: {folder} (all processes' log: demo.log)", soft_wrap=True)
         else:
             shutil.rmtree(folder, ignore_errors=True)

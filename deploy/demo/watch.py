@@ -23,6 +23,7 @@ from streams.topics import TopicNames
 
 _LATEST = 200  # verdicts that the ages are taken from
 _WINDOW_S = 10.0
+_SILENCE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,11 @@ class Watch:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._tallies = {line.name: Tally() for line in settings.lines}
+        names = TopicNames(settings.topics.prefix)
+        self._verdicts = {names.verdicts(line) for line in self._tallies}
+        topics = {topic(line): line for line in self._tallies for topic in (names.verdicts, names.sorted)}
+        self._lines = {TopicPartition(topic, 0): line for topic, line in topics.items()}
+        self._positions: dict[TopicPartition, int] = {}
         self._lock = threading.Lock()
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
@@ -120,27 +126,32 @@ class Watch:
             try:
                 self._read()
             except (KafkaError, OSError):
-                self._ending.wait(1)  # the broker is being restarted; what was read is not counted twice
+                self._ending.wait(1)  # the broker is being started again
 
     def _read(self) -> None:
-        names = TopicNames(self._settings.topics.prefix)
-        lines = {names.verdicts(line): line for line in self._tallies} | {names.sorted(line): line for line in self._tallies}
+        """Reads on from where it was until it is silent for long, or closed."""
         consumer = KafkaConsumer(**client_arguments(self._settings, "watch"), group_id=None, auto_offset_reset="earliest")
         try:
-            consumer.assign([TopicPartition(topic, 0) for topic in lines])
-            while not self._ending.is_set():
+            consumer.assign(list(self._lines))
+            for partition, position in self._positions.items():
+                consumer.seek(partition, position)
+            heard_at = time.monotonic()
+            # A client that has lived through a broker's restart has been seen silent for half a minute: a new one is not.
+            while not self._ending.is_set() and time.monotonic() - heard_at < _SILENCE_S:
                 polled = consumer.poll(timeout_ms=300)
                 now = time.monotonic()
+                heard_at = now if polled else heard_at
                 with self._lock:
                     for partition, records in polled.items():
                         for record in records:
-                            self._count(self._tallies[lines[partition.topic]], partition.topic, record, now)
+                            self._count(self._tallies[self._lines[partition]], record, now)
+                        self._positions[partition] = records[-1].offset + 1
         finally:
             consumer.close()
 
-    def _count(self, tally: Tally, topic: str, record: Any, now: float) -> None:
+    def _count(self, tally: Tally, record: Any, now: float) -> None:
         try:
-            if ".verdicts." in topic:
+            if record.topic in self._verdicts:
                 tally.judged(Verdict.decode(record.value), record.timestamp / 1000, now)
             else:
                 tally.sorted(Sorting.decode(record.value))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,47 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploy.demo.audit import audit, percentile
-from deploy.demo.evidence import Evidence, Judged, Picture
+from deploy.demo.evidence import Evidence
 from deploy.demo.physical import Fall, compare
 from deploy.demo.report import report_on
 from streams.identity import PartId
-from streams.records import ImageReference, Sorting, Verdict, verdict_id
+from tests.running.constructed import judged, picture, sorting
 
-START = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
-SHA = "ab" * 32
 LINES = frozenset({"line-1", "line-2"})
-
-
-def picture(part: int, line: str = "line-1", truth: str | None = "ok") -> Picture:
-    return Picture(PartId(line, 7, part), START + timedelta(seconds=part), truth)
-
-
-def judged(part: int, line: str = "line-1", label: str = "ok", age_ms: float = 100, model: str = "demo") -> Judged:
-    captured = START + timedelta(seconds=part)
-    verdict = Verdict.model_validate(
-        {
-            "verdict_id": verdict_id(PartId(line, 7, part), SHA, model),
-            "line": line,
-            "run": 7,
-            "part": part,
-            "label": label,
-            "defect_probability": 0.1,
-            "votes": {},
-            "threshold": 0.5,
-            "model": model,
-            "captured_at": captured,
-            "received_at": captured,
-            "decided_at": captured,
-            "image": ImageReference(topic="t", partition=0, offset=part, sha256=SHA, width_px=1, height_px=1),
-        }
-    )
-    return Judged(verdict, captured + timedelta(milliseconds=age_ms))
-
-
-def sorting(part: int, line: str = "line-1", moves: int = 0, **fields: Any) -> Sorting:
-    given_ = {"action": "passed", "reason": "verdict", "gate_moved": False, "event": part, **fields}
-    identity = {"line": line, "run": 7, "part": part, "board": line}
-    return Sorting.model_validate({**identity, "move_count": moves, "sorted_at": START + timedelta(seconds=part + 3), **given_})
 
 
 def whole(parts: int = 10, line: str = "line-1") -> Evidence:
