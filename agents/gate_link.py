@@ -81,6 +81,8 @@ class GateLink:
         os.set_blocking(self._wake_write, False)
         os.set_blocking(self._wake_read, False)
         self._port: serial.Serial | None = None
+        self._timed = False
+        self._early: list[Frame] = []
         self._greeted = False
         self._board_state = "waiting"
         self._heard_s = self._spoke_s = self._next_sync_s = 0.0
@@ -194,6 +196,8 @@ class GateLink:
         """Greets and configures, with a window apart: orders wait until the board is ready for them."""
         self._set(GateState.GREETING)
         self._greeted = False
+        self._timed = False
+        self._early.clear()
         self._window = Window()
         try:
             answer = self._greet()
@@ -201,11 +205,19 @@ class GateLink:
             self._begin_run(answer)
             for _ in range(FIRST_SYNCS):
                 self._sync_now()
+            self._hear_early()
             self._configure()
         finally:
             self._window = self._orders
         self._orders.size = min(self.link.window, answer.number("window"))
         self._orders.take_of_other_runs(self.run)
+
+    def _hear_early(self) -> None:
+        """What the board said before its clock was known, in its order; its times had no meaning until now."""
+        self._timed = True
+        early, self._early = self._early, []
+        for frame in early:
+            self._event(frame)
 
     def _greet(self) -> Fields:
         self._heard_s = time.monotonic()
@@ -351,8 +363,9 @@ class GateLink:
                 raise _BoardReset
         elif frame.name == "BEAT":
             self._follow(fields.word("state"))
-        elif self._clock.known and fields.get("lane") in (0, self.link.lane):
-            # Before the clock is known the board's time means nothing; the board says it again.
+        elif not self._timed:
+            self._early.append(frame)
+        elif fields.get("lane") in (0, self.link.lane):
             {"PART": self._part, "GATE": self._gate, "FAULT": self._fault}[frame.name](fields)
 
     def _part(self, fields: Fields) -> None:

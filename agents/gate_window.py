@@ -135,7 +135,7 @@ class Window:
 
     def requeue(self) -> None:
         """The link broke: what was sent and not answered is sent anew, first and in its order, when there is a link again."""
-        for order in sorted(self.sent.values(), key=lambda order: order.first_sent_s, reverse=True):
+        for order in reversed(self.sent.values()):
             order.tries = 0
             self.queued.appendleft(order)
         self.sent.clear()

@@ -27,7 +27,7 @@ class Setting:
             if text not in CHOICES:
                 raise ValueError(f"expected {self.key} as one of {', '.join(CHOICES)}, found {text!r}")
             return text
-        if not text.isdecimal() or len(text) > 10 or (text[0] == "0" and text != "0"):
+        if not (text.isascii() and text.isdecimal()) or len(text) > 10 or (text[0] == "0" and text != "0"):
             raise ValueError(f"expected {self.key} as a whole number, found {text!r}")
         if not self.least <= int(text) <= self.most:
             raise ValueError(f"expected {self.key} from {self.least} to {self.most} {self.unit}, found {text}")

@@ -126,8 +126,12 @@ def read_fields(names: Sequence[str], values: Sequence[str]) -> Fields:
 def _read(name: str, value: str) -> int | str:
     if name in NUMBERS:
         least, most = NUMBERS[name]
-        # isdecimal alone would take digits of other scripts; frames are ASCII, so it is enough here.
-        if not value.isdecimal() or (value[0] == "0" and value != "0") or len(value) > 10 or not least <= int(value) <= most:
+        if (
+            not (value.isascii() and value.isdecimal())
+            or (value[0] == "0" and value != "0")
+            or len(value) > 10
+            or not least <= int(value) <= most
+        ):
             raise ValueError(f"expected {name} as a number from {least} to {most}, found {value!r}")
         return int(value)
     if name in WORDS and value not in WORDS[name]:
