@@ -47,6 +47,8 @@ class InHand:
 
     event: EventT[bytes]
     came: Came
+    line: str
+    captured_at: datetime
     decoding: asyncio.Future[Decoded] | IdentityError
     taken_s: float
 
@@ -90,15 +92,17 @@ class Inspector:
         message = event.message
         came = Came(message.topic, message.partition, message.offset, message.key, message.value, header_map(message.headers))
         line = self._lines[came.topic]
+        captured_at = datetime.fromtimestamp(message.timestamp, UTC)
         deadline_s = None
         decoding: asyncio.Future[Decoded] | IdentityError
         try:
-            arrival = receive(came, line, datetime.fromtimestamp(message.timestamp, UTC), now())
+            arrival = receive(came, line, captured_at, now())
+            captured_at = arrival.captured_at
             deadline_s = _on_monotonic_clock(arrival.deadline)
             decoding = asyncio.get_running_loop().run_in_executor(self._decoders, self._decode, arrival)
         except IdentityError as error:
             decoding = error
-        await self._batcher.put(InHand(event, came, decoding, time.monotonic()), deadline_s)
+        await self._batcher.put(InHand(event, came, line.name, captured_at, decoding, time.monotonic()), deadline_s)
         metrics.buffered_pictures.set(len(self._batcher))
 
     def _decode(self, arrival: Arrival) -> Decoded:
@@ -126,6 +130,7 @@ class Inspector:
             in_hand = [waiting.item for waiting in batch]
             for item in in_hand:
                 metrics.batch_wait_seconds.observe(started_s - item.taken_s)
+            _report_ages(in_hand)
             decoded = await asyncio.gather(*(item.decoding for item in in_hand if not isinstance(item.decoding, IdentityError)))
             metrics.batch_pictures.observe(len(batch))
             judged = await asyncio.get_running_loop().run_in_executor(self._networks, self._judge, decoded)
@@ -206,6 +211,16 @@ def _on_monotonic_clock(deadline: datetime | None) -> float | None:
     if deadline is None:
         return None
     return time.monotonic() + (deadline - now()) / timedelta(seconds=1)
+
+
+def _report_ages(in_hand: list[InHand]) -> None:
+    """The oldest of each line: while inspection is slower than the cameras, it grows for all to see."""
+    at = now()
+    oldest: dict[str, datetime] = {}
+    for item in in_hand:
+        oldest[item.line] = min(item.captured_at, oldest.get(item.line, at))
+    for line, captured_at in oldest.items():
+        metrics.consumer_lag_seconds.labels(line).set((at - captured_at).total_seconds())
 
 
 def _count(batch: list[Judged], verdicts: list[Verdict]) -> None:

