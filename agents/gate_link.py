@@ -47,11 +47,11 @@ _STRANGERS = tuple((str(number(name)),) for name in ("not-greeted", "not-committ
 
 @dataclass(frozen=True)
 class LinkSettings:
-    """One board's port, lane and configuration."""
+    """One board's port, lane and configuration; without `settings` the board is greeted and left as it is."""
 
     line: str
     port: str
-    settings: LaneSettings
+    settings: LaneSettings | None
     baud: int = 115200
     lane: int = 1
     window: int = 8
@@ -239,6 +239,12 @@ class GateLink:
 
     def _configure(self) -> None:
         lane, settings = self.link.lane, self.link.settings
+        if settings is not None:
+            self._commit(lane, settings)
+        beat = self._call("PING", self._now_ms())
+        self._follow(beat.word("state"))
+
+    def _commit(self, lane: int, settings: LaneSettings) -> None:
         for setting in TABLE:
             value = settings.values[setting.key]
             try:
@@ -259,8 +265,6 @@ class GateLink:
             log.warning(
                 "%s: the board's settings have digest %s, ours %s: it knows other settings", self.link.line, digest, settings.digest
             )
-        beat = self._call("PING", self._now_ms())
-        self._follow(beat.word("state"))
 
     def _try(self, name: str, *fields: object, within_s: float) -> Fields | None:
         """Asks once and waits; None when there was no answer. Raises GateError: when the answer is ERR."""

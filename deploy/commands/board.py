@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import secrets
+import shutil
 import signal
+import subprocess
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
+from agents.sorting import lane_settings
+from deploy.board_talk import talk
 from firmware.board.board import Board
 from firmware.board.line import SimulatedLine
 from firmware.board.memory import FileMemory
 from firmware.board.plant import Belt, Feed, Plant
 from firmware.board.terminal import Terminal, TruthLog, run
+from firmware.board.words import PAGES, WORDS
 from streams.errors import SettingsError
 from streams.settings import GateSettings, load_settings
 
@@ -21,6 +31,120 @@ from streams.settings import GateSettings, load_settings
 @click.group("board")
 def command() -> None:
     """Talk to a line's board, or simulate one. The protocol is firmware/PROTOCOL.md."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a board is reached, and the gate's settings where a line was named."""
+
+    port: str
+    baud: int
+    lane: int
+    gate: GateSettings | None
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _reached_by(function: F) -> F:
+    for option in (
+        click.option("--line", "name", help="Line whose settings name the port."),
+        click.option("--port", help="Serial port, instead of a line's."),
+        click.option("--lane", default=1, show_default=True, type=click.IntRange(1, 4), help="Lane of the board."),
+    ):
+        function = option(function)
+    return function
+
+
+def _address(file: Path | None, name: str | None, port: str | None, lane: int) -> Address:
+    gate = load_settings(file).line(name).gate if name else None
+    if name and gate is None:
+        raise SettingsError(f"lines.{name}.gate: expected the settings of a gate, found none")
+    if port is None and gate is None:
+        raise click.UsageError("expected --line or --port, found neither")
+    return Address(port or (gate.port if gate else ""), gate.baud if gate else 115200, lane, gate)
+
+
+@command.command("status")
+@_reached_by
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.pass_obj
+def status(file: Path | None, name: str | None, port: str | None, lane: int, as_json: bool) -> int:
+    """Show a lane's state, counters, gate, link and eyes. Exit status 1 when a fault is in force.
+
+    The board must be free: a sorter holds its port. On a Mega, opening the port resets the board.
+    """
+    address = _address(file, name, port, lane)
+    with talk(address.port, address.baud, lane) as board:
+        pages = {page: dict(board.ask("STATUS", lane, page)) for page in PAGES}
+    for page in pages.values():
+        page.pop("page")
+    if as_json:
+        click.echo(json.dumps(pages, indent=2))
+    else:
+        for title, fields in pages.items():
+            click.echo(f"{title:6} " + "  ".join(f"{key} {value}" for key, value in fields.items()))
+    return int(pages["line"]["code"] != 0)
+
+
+@command.command("configure")
+@_reached_by
+@click.pass_obj
+def configure(file: Path | None, name: str | None, port: str | None, lane: int) -> None:
+    """Send a line's settings to its board, where they are kept over a reset."""
+    address = _address(file, name, port, lane)
+    if address.gate is None:
+        raise click.UsageError("expected --line, whose settings are to be sent; found --port alone")
+    try:
+        settings = lane_settings(address.gate)
+    except ValueError as error:
+        raise SettingsError(f"lines.{name}.gate: {error}") from None
+    with talk(address.port, address.baud, lane, settings) as board:
+        for key in settings.values:
+            click.echo(f"{key} = {board.ask('SHOW', lane, key)['value']}")
+
+
+@command.command("test")
+@_reached_by
+@click.argument("what", type=click.Choice(WORDS["what"]))
+@click.pass_obj
+def test(file: Path | None, name: str | None, port: str | None, lane: int, what: str) -> None:
+    """Swing the gate once, or pulse the trigger, lamp or relay. Refused while parts are on the belt.
+
+    The gate swings only on a board that has been configured since its reset, so --line is needed for it.
+    """
+    address = _address(file, name, port, lane)
+    settings = lane_settings(address.gate) if address.gate else None
+    with talk(address.port, address.baud, lane, settings) as board:
+        told = board.ask("TEST", lane, secrets.randbelow(65536), what)["told"]
+        if what == "gate":
+            # The port is held until the swing is over: closing it may reset the board.
+            threading.Event().wait(1.5)
+    click.echo(f"{what}: {told}")
+
+
+@command.command("clear")
+@_reached_by
+@click.argument("code", type=click.IntRange(40, 69))
+@click.pass_obj
+def clear(file: Path | None, name: str | None, port: str | None, lane: int, code: int) -> None:
+    """End the fault CODE (firmware/error_codes.csv) once its cause is gone."""
+    address = _address(file, name, port, lane)
+    with talk(address.port, address.baud, lane) as board:
+        click.echo(f"fault {code}: {board.ask('CLEAR', lane, code)['told']}")
+
+
+@command.command("flash")
+@click.option("--port", required=True, help="Serial port of the Mega 2560.")
+@click.option(
+    "--hex", "image", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Compiled firmware, Intel HEX."
+)
+def flash(port: str, image: str) -> int:
+    """Write the firmware to a Mega 2560 with avrdude, over its boot loader."""
+    if shutil.which("avrdude") is None:
+        raise SettingsError("expected avrdude to be installed, found none; on Debian: apt-get install avrdude")
+    arguments = ["-p", "atmega2560", "-c", "wiring", "-P", port, "-b", "115200", "-D", "-U", f"flash:w:{image}:i"]
+    return subprocess.run(["avrdude", *arguments], check=False).returncode
 
 
 @command.command("simulate")

@@ -27,9 +27,7 @@ ROLE = "sorter"
 
 @click.command("sorter")
 @click.option("--line", "names", multiple=True, help="Line to serve; may be given several times. Without: all lines that have a gate.")
-@click.option(
-    "--port", type=click.IntRange(0, 65535), default=0, help="Port of the health pages of one line; 0 takes a free one."
-)
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port of the health pages of one line; 0 takes a free one.")
 @click.pass_obj
 def command(file: Path | None, names: tuple[str, ...], port: int) -> int:
     """Tell each line's board the verdicts and record what its gate did, until SIGTERM.
