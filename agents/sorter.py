@@ -46,13 +46,13 @@ class Sorter:
     """One line's way from verdicts to the gate and back. Runs in the event loop; the link has a thread of its own."""
 
     def __init__(
-        self, settings: Settings, line: str, gate: GateSettings, link: GateLink, courier: Courier, reports: PartReports, notes: Notes
+        self, settings: Settings, line: str, gate: GateSettings, link: GateLink, courier: Courier, reports: PartReports | None, notes: Notes
     ) -> None:
         self._line = line
         self._gate = gate
         self._link = link
         self._courier = courier
-        self._reports = reports
+        self._reports = reports  # None: the line's camera counts for itself
         self._notes = notes
         self._names = TopicNames(settings.topics.prefix)
         self._board = gate.port.rsplit("/", 1)[-1]
@@ -185,7 +185,8 @@ class Sorter:
         if isinstance(event, PartCounted):
             metrics.parts_counted.labels(self._line).inc()
             self._notes.of(event.run, event.part).counted_at = event.counted_at
-            self._reports.report(event)
+            if self._reports is not None:
+                self._reports.report(event)
         else:
             self._events.put_nowait(event)
 
@@ -219,6 +220,9 @@ class Sorter:
             metrics.parts_sorted.labels(self._line, event.action, event.reason).inc()
             log.warning("%s: a part that was not counted came to the gate: %s", self._line, event.action)
             return []
+        if event.reason == "spacing" and event.action == "pass" and note.label == "defect":
+            part = f"{self._line}:{event.run}:{event.part}"
+            log.error("part %s is bad and has passed: an uncounted part came too close before it", part, extra={"part": part})
         code = self._faults[-1] if self._faults else 0
         sorting = sorting_of(event, note, self._line, self._board, code, now())
         metrics.parts_sorted.labels(self._line, sorting.action, sorting.reason).inc()

@@ -127,13 +127,14 @@ async def _run(settings: Settings, line: str, instance: str, health: Health) -> 
     app = make_app(settings, f"{ROLE}-{line}", instance, max(64, IN_HAND))
     url = settings.sorter.gateway_url or f"http://{settings.gateway.host}:{settings.gateway.port}"
     fresh_s = camera.match_window_s if camera else 1.0
+    triggered = camera is None or camera.trigger == "board"
 
     def heard(event: GateEvent) -> None:
         loop.call_soon_threadsafe(sorter.heard, event)
 
     link = GateLink(board, heard)
     async with PartReports(url, line, settings.gateway.token.get_secret_value(), fresh_s) as reports:
-        sorter = Sorter(settings, line, gate, link, Courier(app, health.trouble), reports, notes)
+        sorter = Sorter(settings, line, gate, link, Courier(app, health.trouble), reports if triggered else None, notes)
         register(app, sorter)
 
         def assigned() -> set[tuple[str, int]]:

@@ -8,14 +8,17 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from kafka import KafkaProducer
 
 from streams.records import Label, Sorting
 from streams.settings import Settings
+from streams.topics import TopicNames
 from tests.conftest import MakeSettings, free_port
-from tests.gate.oracle import TOKEN, Oracle, SortedReader, every_third_is_bad
+from tests.gate.oracle import TOKEN, Oracle, SortedReader, every_third_is_bad, made_verdict
 from tests.processes import Role
 
 LINE = "line-1"
@@ -176,3 +179,65 @@ def test_a_killed_board_counts_its_boots_and_its_parts_are_closed(plant: Plant) 
     assert all(record.action == "untracked" and not record.gate_moved for record in records if record.reason == "board-restarted")
     once = Counter((record.run, record.part) for record in records if record.reason == "board-restarted")
     assert set(once.values()) == {1}
+
+
+def test_verdicts_that_no_board_can_be_told_are_recorded_as_late_and_bad_records_are_parked(plant: Plant) -> None:
+    sorter = plant.sorter()
+    with Oracle(plant.settings) as oracle:
+        hour_ago = datetime.now(UTC) - timedelta(hours=1)
+        for part in range(1, 201):
+            oracle.say(made_verdict(LINE, 1, part, "ok", hour_ago))
+        topic = TopicNames(plant.settings.topics.prefix).verdicts(LINE)
+        producer = KafkaProducer(bootstrap_servers=plant.settings.bootstrap)
+        for value in (b"", b"{", b'{"schema": "castline.verdict.v1"}', made_verdict("line-9", 1, 1, "ok", hour_ago).encode()):
+            producer.send(topic, value, b"bad")
+        producer.close()
+        oracle.say(made_verdict(LINE, 1, 201, "ok", hour_ago))
+        reader = SortedReader(plant.settings, LINE)
+        records = reader.wait_for(lambda found: len(found) >= 201, within_s=60)
+        reader.close()
+    assert Counter(record.part for record in records) == dict.fromkeys(range(1, 202), 1)
+    assert {(record.action, record.reason, record.late, record.gate_moved) for record in records} == {
+        ("untracked", "late-verdict", True, False)
+    }
+    assert sorter.metric("castline_dead_letters_total", line=LINE, reason="verdict") == 4
+    status, why = sorter.page("/readyz")
+    assert status == 503
+    assert "board" in why
+    assert sorter.page("/healthz")[0] == 200
+    assert sorter.stop() == 0
+
+
+def test_one_command_serves_every_line_that_has_a_gate(make_settings: MakeSettings, tmp_path: Path) -> None:
+    names, parts = ("line-1", "line-2", "line-3"), 10
+    lines = tuple({"name": name, "gate": {"port": str(tmp_path / name)}} for name in names)
+    settings = make_settings(lines=(*lines, "line-4"), gateway={"port": free_port()})
+    secrets = tmp_path / "secrets.toml"
+    secrets.write_text(f'[gateway]\ntoken = "{TOKEN}"\n')
+    with ExitStack() as stack:
+        stack.enter_context(Oracle(settings))
+        for name in names:
+            arguments = (
+                "board",
+                "simulate",
+                "--line",
+                name,
+                "--rate",
+                "3",
+                "--parts",
+                str(parts),
+                "--log",
+                str(tmp_path / f"{name}.truth"),
+            )
+            stack.enter_context(Role(settings, tmp_path / f"{name}.log", *arguments))
+        sorter = stack.enter_context(Role(settings, tmp_path / "sorter.log", "--settings", str(secrets), "sorter"))
+        for name in names:
+            reader = SortedReader(settings, name)
+            stack.callback(reader.close)
+            records = reader.wait_for(lambda found: len(found) >= parts, within_s=60)
+            assert [record.part for record in records] == list(range(1, parts + 1))
+            assert {record.reason for record in records} == {"verdict"}
+            fell = [json.loads(line) for line in (tmp_path / f"{name}.truth").read_text().splitlines()]
+            sides = {line["counted"]: line["side"] for line in fell if line["what"] == "fell"}
+            assert all(sides[record.part] == record.action for record in records if record.part in sides)
+        assert sorter.stop() == 0
