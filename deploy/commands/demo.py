@@ -24,7 +24,7 @@ CASTINGS_SEED = 20261
 @click.command("demo")
 @click.option("--seconds", type=click.FloatRange(1, 864_000), help="Run for so long once all is ready; without: until Ctrl-C.")
 @click.option("--lines", default=3, show_default=True, type=click.IntRange(1, 24), help="Lines of the foundry.")
-@click.option("--rate", default=2.0, show_default=True, type=click.FloatRange(0.05, 50), help="Parts a second on each line.")
+@click.option("--rate", default=2.0, show_default=True, type=click.FloatRange(0.05, 6), help="Parts a second on each line.")
 @click.option(
     "--images",
     type=click.Path(path_type=Path, exists=True, file_okay=False),

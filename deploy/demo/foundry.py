@@ -14,11 +14,14 @@ import tomli_w
 from deploy.roles import BOARDS_START, BOARDS_STOP, plant_roles
 from deploy.supervision import Backoff, PathThere, Role, castline_command
 from models.registry import locate
+from streams.errors import SettingsError
 from streams.settings import LineSettings, Settings, load_settings
 
-# Leading edge to leading edge at the mean rate: the board cannot tell parts closer than about 65 mm.
-_MM_BETWEEN_PARTS = 200
+# The speed that the board's own defaults of gate and dwell fit: on a faster belt the blade would strike the castings.
+# Six parts a second, the most that --rate takes, are 83 mm apart on it; closer than 65 mm the gate cannot change between two.
 _BELT_MM_PER_S = 500
+# A board follows 64 parts between its eyes; a few less, since they do not come evenly.
+_MOST_ON_BELT = 56
 # What an operator may tune in the demo by CASTLINE_*; the rest is the demo's own, so that it never meets a real plant.
 _TUNABLE = ("CASTLINE_BATCH__", "CASTLINE_MODEL__RUNTIME", "CASTLINE_MODEL__THREADS", "CASTLINE_INSPECTOR__", "CASTLINE_SERVICE__LOG_LEVEL")
 # Beyond the way from photo-eye 1 to the gate: to the blade, and the wait for the last acknowledgements.
@@ -72,8 +75,13 @@ def shed(environment: MutableMapping[str, str]) -> list[str]:
 def found(wishes: Wishes, images: Path, folder: Path) -> Foundry:
     """Writes the settings of a foundry into `folder` and names its processes; starts nothing. Call `shed` before.
 
-    Raises ModelError: for a model version that is not there or damaged.
+    Raises ModelError: for a model version that is not there or damaged. SettingsError: for more parts than a board can follow.
     """
+    if wishes.rate_per_s * wishes.travel_s > _MOST_ON_BELT:
+        raise SettingsError(
+            f"--rate x --travel-s: expected at most {_MOST_ON_BELT} parts between camera and gate, which is what a board can follow; "
+            f"found {wishes.rate_per_s * wishes.travel_s:.0f}"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "castline.toml"
     file.write_text(tomli_w.dumps(_sections(wishes, images, folder)))
@@ -85,7 +93,6 @@ def found(wishes: Wishes, images: Path, folder: Path) -> Foundry:
 
 def _sections(wishes: Wishes, images: Path, folder: Path) -> dict[str, Any]:
     version = locate(wishes.model)
-    belt_mm_per_s = max(_BELT_MM_PER_S, wishes.rate_per_s * _MM_BETWEEN_PARTS)
     lines = [
         {
             "name": f"line-{number}",
@@ -97,8 +104,8 @@ def _sections(wishes: Wishes, images: Path, folder: Path) -> dict[str, Any]:
             },
             "gate": {
                 "port": str(folder / f"board-line-{number}"),
-                "travel_mm": belt_mm_per_s * wishes.travel_s,
-                "belt_mm_per_s": belt_mm_per_s,
+                "travel_mm": _BELT_MM_PER_S * wishes.travel_s,
+                "belt_mm_per_s": _BELT_MM_PER_S,
             },
         }
         for number in range(1, wishes.lines + 1)

@@ -47,7 +47,7 @@ class Report:
             sentence
             for wrong, sentence in (
                 (not found.parts, "no part was seen"),
-                (found.lost, f"{found.lost} parts were lost, they lack {_lacks(found)}: {', '.join(found.lost_parts)}"),
+                (found.lost, f"{found.lost} parts were lost, they lack {_lacks(found)}: {_some(found.lost_parts)}"),
                 (found.repeated_moves, f"{found.repeated_moves} times a gate moved again for the same part"),
                 (self.physical.mismatches, f"{self.physical.mismatches} castings fell to another side than recorded"),
             )
@@ -138,6 +138,10 @@ def _counted(falls: Iterable[Fall]) -> list[PartId]:
 
 def _lacks(found: Findings) -> str:
     return ", ".join(f"{count} a {what}" for what, count in found.lost_for.items() if count)
+
+
+def _some(parts: Sequence[str]) -> str:
+    return ", ".join(parts[:5]) + (" …" if len(parts) > 5 else "")
 
 
 def _rounded(value: Any) -> Any:

@@ -15,6 +15,7 @@ from deploy.supervision import State
 
 SILENT_S = 10.0
 _MOST_ALARMS = 6
+_SPOOLED = 10  # every picture passes the spool; so many in it have stopped passing
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def alarms(snapshot: Snapshot) -> list[str]:
             found.append(f"{row.name}: {row.queue} pictures wait and no verdict for {snapshot.now - numbers.last_verdict_at:.0f} s")
         if numbers.p99_ms is not None and snapshot.useful_s and numbers.p99_ms > snapshot.useful_s * 1000:
             found.append(f"{row.name}: verdicts come later than {snapshot.useful_s:.1f} s after the picture, when the part is at the gate")
-        if row.spooled:
+        if row.spooled >= _SPOOLED:
             found.append(f"{row.name}: {row.spooled} pictures wait on the gateway's disk, Kafka takes none")
     return found
 

@@ -73,7 +73,7 @@ def test_what_an_operator_should_act_on_is_said(numbers: dict[str, Any], row: di
 
 
 def test_many_alarms_are_cut_short_and_counted() -> None:
-    rows = [replace(row, spooled=5, numbers=replace(NUMBERS, no_verdict=1, p99_ms=9000.0)) for row in ROWS]
+    rows = [replace(row, spooled=15, numbers=replace(NUMBERS, no_verdict=1, p99_ms=9000.0)) for row in ROWS]
     assert "and 4 more" in "\n".join(drawn(replace(RUNNING, rows=rows), 80))
 
 

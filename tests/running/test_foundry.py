@@ -12,7 +12,7 @@ from deploy.demo.castings import cached_castings
 from deploy.demo.evidence import read_evidence
 from deploy.demo.foundry import Wishes, found, free_ports, shed
 from deploy.demo.physical import Fall, read_falls
-from streams.errors import ModelError
+from streams.errors import ModelError, SettingsError
 from streams.identity import PartId
 from streams.topics import TopicNames
 from tests.conftest import MakeSettings
@@ -28,8 +28,6 @@ def test_a_foundry_has_what_was_wished_for(tmp_path: Path) -> None:
     assert {"gateway", "sorter line-1", "sorter line-2", "board line-1", "board line-2"} < set(names)
     gates = [line.gate for line in foundry.settings.lines if line.gate]
     assert [gate.travel_s for gate in gates] == [2, 2]
-    # Parts come at least as far apart as a board can tell them.
-    assert all(gate.belt_mm_per_s / 4 >= 100 for gate in gates)
     assert foundry.settings.gateway.token.get_secret_value()
 
 
@@ -49,6 +47,11 @@ def test_settings_of_a_real_plant_are_taken_out_of_the_environment() -> None:
 def test_a_version_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no-such"):
         found(Wishes(model="no-such"), tmp_path, tmp_path / "run")
+
+
+def test_more_parts_than_a_board_can_follow_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="expected at most 56 parts between camera and gate"):
+        found(Wishes(rate_per_s=6, travel_s=20), tmp_path, tmp_path / "run")
 
 
 def test_ports_in_a_row_are_free() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import json
 import os
 import signal
@@ -18,8 +19,11 @@ import pytest
 import tomli_w
 from kafka import KafkaConsumer, TopicPartition
 
+from deploy.roles import plant_roles
+from deploy.supervision import Backoff
 from models.castings.folder import write_series
 from models.registry import BUNDLED
+from streams.settings import load_settings
 from tests.conftest import free_port
 
 pytestmark = pytest.mark.timeout(300)
@@ -168,3 +172,19 @@ def test_a_foreign_data_folder_ends_it_with_the_brokers_sentence(tmp_path: Path)
     (tmp_path / "kafka").mkdir()
     (tmp_path / "kafka" / "holiday.txt").write_text("not Kafka's")
     assert "broker cannot run: castline: expected" in refused(tmp_path, values)
+
+
+def test_the_service_unit_runs_up_and_waits_longer_than_all_graces(tmp_path: Path) -> None:
+    unit = configparser.ConfigParser(strict=False, interpolation=None, comment_prefixes=("#",))
+    unit.optionxform = str  # type: ignore[assignment, method-assign]
+    unit.read(Path(__file__).parents[2] / "deploy" / "systemd" / "castline.service")
+    service = unit["Service"]
+    assert service["ExecStart"].endswith("castline --settings /etc/castline/castline.toml up")
+    # The graces of what is stopped one after the other, in the example's settings.
+    file = tmp_path / "castline.toml"
+    file.write_text(EXAMPLE.read_text())
+    roles = plant_roles(file, load_settings(file, {}), 1, Backoff())
+    graces = {stops: max(role.grace_s for role in roles if role.stops == stops) for stops in {role.stops for role in roles}}
+    assert int(service["TimeoutStopSec"]) > sum(graces.values())
+    # Exit statuses that no restart mends.
+    assert service["RestartPreventExitStatus"].split() == ["2", "3"]
