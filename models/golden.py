@@ -42,7 +42,7 @@ def load_golden(version: Version) -> Golden:
     manifest = version.manifest
     path = version.file(manifest.golden.file)
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             golden = Golden(arrays["pixels"], arrays["answers"])
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise ModelError(f"{path}: expected a golden set: {error}") from error

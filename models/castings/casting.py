@@ -56,14 +56,15 @@ def series(count: int, seed: int, defect_share: float = 0.5) -> Iterator[Casting
 
 
 def render(rng: Generator, kinds: tuple[Kind, ...], number: int = 0) -> Casting:
-    """A casting with one defect of each of `kinds`; with none of them a good one."""
+    """A casting with one defect of each of `kinds`; with none of them a good one; all else is the same."""
+    camera = rng.spawn(1)[0]  # of its own, so that it does not depend on how much chance the defects take
     view = View.drawn(rng, SIDE_PX)
     image = surface(view, rng)
     _harmless(image, view, rng)
     mask = np.zeros((SIDE_PX, SIDE_PX), np.uint8)
     for kind in kinds:
         mask[draw(kind, image, view, rng) > VISIBLE] = kind
-    return Casting(number, _photographed(image, rng), mask, kinds)
+    return Casting(number, _photographed(image, camera), mask, kinds)
 
 
 def _kinds(rng: Generator, defect_share: float) -> tuple[Kind, ...]:

@@ -51,7 +51,7 @@ def save(path: Path, state: State) -> None:
 def load(path: Path) -> State:
     """Raises ModelError when the file is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             history = [Epoch(**fields) for fields in json.loads(arrays["history"].tobytes())]
             return State(_list(arrays, "variables"), _list(arrays, "optimiser"), _list(arrays, "best"), history)
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:

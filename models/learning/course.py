@@ -166,14 +166,13 @@ class Course:
                     draw_curves(self.records / f"{name}.png", name, past)
 
             try:
-                if interrupted:  # the voters after the one that was stopped take part as they are
-                    lesson.take_best(file)
-                else:
+                if not interrupted:
                     lesson.learn(file, progress, history)
             except KeyboardInterrupt:
                 interrupted = True
-                if not lesson.take_best(file):
-                    raise
+            # The voters after the one that was stopped take part as an earlier run left them, or there is no ensemble yet.
+            if interrupted and not lesson.take_best(file):
+                raise KeyboardInterrupt
             networks.append(network)
         return networks, interrupted
 

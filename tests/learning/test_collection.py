@@ -1,0 +1,96 @@
+"""Reading labelled pictures, and keeping pictures of one casting on one side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.castings import series
+from models.castings.folder import write_series
+from models.learning.collection import Collection, read, scan
+from models.learning.likeness import groups
+from models.learning.split import split
+from streams.errors import ModelError
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("castings")
+    write_series(root, 24, seed=11)
+    return root
+
+
+def collected(*roots: Path) -> Collection:
+    return read(scan(roots), 64)
+
+
+def test_the_class_is_the_folder_and_masks_are_no_class(folder: Path) -> None:
+    found = collected(folder)
+    assert found.classes == ("def_front", "ok_front")
+    assert found.ok_class == 1
+    assert len(found) == 24
+    assert found.pixels.shape == (24, 64, 64)
+
+
+def test_a_list_names_the_same_pictures_as_the_folders(folder: Path) -> None:
+    assert collected(folder / "castings.csv").fingerprint() == collected(folder).fingerprint()
+
+
+def test_unreadable_pictures_among_good_ones_are_listed_and_left_out(tmp_path: Path) -> None:
+    write_series(tmp_path, 6, seed=1)
+    (tmp_path / "ok_front" / "empty.jpeg").write_bytes(b"")
+    (tmp_path / "ok_front" / "poem.png").write_bytes(b"roses are red")
+    found = collected(tmp_path)
+    assert len(found) == 6
+    assert {(bad.path.name, bad.reason) for bad in found.unreadable} == {("empty.jpeg", "empty"), ("poem.png", "not-an-image")}
+
+
+def test_an_empty_or_absent_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="found none"):
+        scan([tmp_path])
+    with pytest.raises(ModelError, match="found no folder"):
+        scan([tmp_path / "absent"])
+
+
+def test_classes_that_are_not_the_versions_are_refused(folder: Path) -> None:
+    with pytest.raises(ModelError, match="expected the classes good, bad"):
+        read(scan([folder]), 64, ("good", "bad"))
+
+
+def test_a_list_without_its_columns_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("file,kind\na.png,ok\n")
+    with pytest.raises(ModelError, match="columns path and class"):
+        scan([tmp_path / "list.csv"])
+
+
+def test_turned_and_mirrored_pictures_of_a_casting_are_one_group() -> None:
+    castings = [casting.pixels for casting in series(6, 21)]
+    turned = [np.rot90(pixels, quarter) for quarter, pixels in enumerate(castings)]
+    mirrored = [pixels[:, ::-1] for pixels in castings]
+    found = groups(np.stack([*castings, *turned, *mirrored]), tuple(str(index) for index in range(18)), near_bits=20)
+    assert (found[:6] == found[6:12]).all()
+    assert (found[:6] == found[12:]).all()
+    assert len(set(found[:6])) == 6
+
+
+def test_equal_files_are_one_group_whatever_they_show() -> None:
+    noise = np.random.default_rng(1).integers(0, 255, (3, 32, 32)).astype(np.uint8)
+    first, other, equal = groups(noise, ("a", "b", "a"), near_bits=0)
+    assert first == equal != other
+
+
+def test_no_group_stands_on_both_sides_of_a_split() -> None:
+    rng = np.random.default_rng(2)
+    owner = rng.integers(0, 60, 400).astype(np.int32)
+    labels = (owner % 2).astype(np.int32)
+    validates = split(labels, owner, 0.2, seed=1)
+    assert not set(owner[validates]) & set(owner[~validates])
+    assert 0.1 < validates.mean() < 0.3
+    assert (split(labels, owner, 0.2, seed=1) == validates).all()
+
+
+def test_too_few_different_pictures_are_refused() -> None:
+    with pytest.raises(ModelError, match="near-duplicates"):
+        split(np.array([0, 1] * 20, np.int32), np.zeros(40, np.int32), 0.2, seed=1)
