@@ -21,6 +21,8 @@ COMMANDS = {
     "gateway": "From cameras to Kafka.",
     "inspector": "From pictures to verdicts.",
     "sorter": "From verdicts to gates.",
+    "trace": "One part's whole story.",
+    "dead-letters": "What could not be judged, and why.",
     "board": "Talk to a line's board, or simulate one.",
     "render": "Draw castings with known defects.",
     "train": "Train a model version on folders of pictures.",

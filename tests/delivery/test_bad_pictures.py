@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from pathlib import Path
 
+import pytest
 from kafka import KafkaProducer
 
 from streams.records import Verdict
+from streams.settings import Settings
 from streams.store import Store
 from streams.topics import TopicNames
 from tests.conftest import MakeSettings
 from tests.delivery.pictures import jpeg, read_all, verdicts, wait_for
 from tests.learning.bad_pictures import bad_pictures
-from tests.processes import Role
+from tests.processes import CASTLINE, Role, environment
 
 LINE = "line-1"
 
@@ -117,3 +121,22 @@ def test_every_bad_picture_has_a_verdict_every_refused_one_a_dead_letter_and_goo
     assert all(
         value == jpeg(1) for value, headers in zip(letters.values, letters.headers, strict=True) if headers["dead-reason"] == b"identity"
     )
+
+    # What an operator asks afterwards.
+    listed = castline(settings, "dead-letters", "list", "--reason", "checksum")
+    (letter_line,) = listed.splitlines()
+    assert f"{LINE}:3:5" in letter_line
+    saved = tmp_path / "letter"
+    castline(settings, "dead-letters", "save", letter_line.split()[0], str(saved))
+    assert saved.read_bytes() == jpeg(5)
+    story = json.loads(castline(settings, "trace", f"{LINE}:3:5", "--json"))
+    assert [step["what"] for step in story] == ["photographed", "picture on Kafka", "received by an inspector", "judged", "dead letter"]
+    assert story[3]["reason"] == story[4]["dead-reason"] == "checksum"
+    with pytest.raises(subprocess.CalledProcessError) as unseen:
+        castline(settings, "trace", f"{LINE}:99:1")
+    assert unseen.value.returncode == 1
+
+
+def castline(settings: Settings, *arguments: str) -> str:
+    """What the command prints."""
+    return subprocess.run([CASTLINE, *arguments], env=environment(settings), check=True, capture_output=True, text=True).stdout
