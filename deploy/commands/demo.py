@@ -98,12 +98,12 @@ def _run(wishes: Wishes, folder: Path, seconds: float | None, out: Console, plai
     assert wishes.images is not None
     foundry = found(wishes, wishes.images, folder)
     requests = StopRequests()
-    with foundry.log.open("w", encoding="utf-8") as log, PlainScreen(out) if plain else LiveScreen(out) as screen:
-        try:
+    try:
+        with foundry.log.open("w", encoding="utf-8") as log, PlainScreen(out) if plain else LiveScreen(out) as screen:
             return Session(foundry, seconds, screen, requests, Journal(log)).run()
-        except Interrupted as interruption:
-            click.echo(str(interruption), err=True)
-            return None
+    except Interrupted as interruption:
+        click.echo(str(interruption), err=True)
+        return None
 
 
 def _conclude(report: Report, file: Path | None, out: Console) -> int:
