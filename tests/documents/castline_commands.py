@@ -59,6 +59,10 @@ def _of_make(words: Sequence[str]) -> str:
         if target not in targets():
             return f"the Makefile has no target {target}"
     handed_on = [word.removeprefix("ARGS=") for word in words if word.startswith("ARGS=")]
+    pieces = [word.partition("::")[0] for words_of in handed_on for word in shlex.split(words_of) if word.startswith("tests/")]
+    for piece in pieces:
+        if piece != "tests/..." and not (ROOT / piece).exists():
+            return f"there is no {piece}"
     for target in called:
         if target in _BEHIND and handed_on:
             return _of_castline([*_BEHIND[target], *shlex.split(handed_on[0])])

@@ -46,6 +46,7 @@ def test_every_command_that_a_page_shows_exists_with_its_options() -> None:
         ("castline dance", "castline has no command dance"),
         ("castline topics delete", "castline topics has no command delete"),
         ("castline demo --second 60", "castline demo has no option --second"),
+        ("make test ARGS=tests/gait", "there is no tests/gait"),
         ("make party", "the Makefile has no target party"),
         ("make demo ARGS=--second", "castline demo has no option --second"),
     ],

@@ -122,7 +122,10 @@ def declared(*groups: str) -> set[str]:
         named += extra
     for group in groups:
         named += [one for one in found["dependency-groups"][group] if isinstance(one, str)]
-    return {_normal(re.split(r"[\s<>=!~;\[]", one)[0]) for one in named}
+    # pydantic pins one release of pydantic-core: the two are one library in two distributions.
+    together = {"pydantic": {"pydantic", "pydantic-core"}}
+    names = [_normal(re.split(r"[\s<>=!~;\[]", one)[0]) for one in named]
+    return {whole for name in names for whole in together.get(name, {name})}
 
 
 def _normal(distribution: str) -> str:

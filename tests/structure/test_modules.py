@@ -21,7 +21,7 @@ LONGEST, LONG_FROM = 400, 300
 
 _CODE = {".py", ".cpp", ".h", ".c", ".ino"}
 # Written so that this file is not found itself.
-_MACHINE = re.compile(r"(?<![\w.~-])(/work/|/root/|/home/[a-z]|/Users/[A-Za-z]|/tmp/|[A-Z]:\\\\Users)".replace("/", "[/]"))
+_MACHINE = re.compile(r"(?<![\w.~-])([/]work/|[/]root/|[/]home/[a-z]|[/]Users/[A-Za-z]|[/]tmp/|[A-Z]:\\Users)")
 
 
 def lines_of(path: Path) -> int:
@@ -51,7 +51,7 @@ def test_names_say_what_a_module_is() -> None:
 
 def test_every_module_says_what_it_is() -> None:
     first = re.compile(r'\A(#![^\n]*\n)?(?:"""|$)')
-    assert [str(path) for path in modules(*PACKAGES, "tests") if not first.match((ROOT / path).read_text(encoding="utf-8"))] == []
+    assert [str(path) for path in code() if path.suffix == ".py" and not first.match((ROOT / path).read_text(encoding="utf-8"))] == []
 
 
 def test_no_folder_of_tests_is_called_like_a_package_of_ours() -> None:
