@@ -106,3 +106,61 @@ def make_demo(out: Path) -> int:
         outcome = shipped.make_demo(out.parent, out.name, bars, lambda: bars.drawing(next(drawn), shipped.CASTINGS))
     tell(outcome)
     return 130 if outcome.interrupted else 0
+
+
+@command.command("optimise")
+@click.argument("version")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def optimise(version: str, as_json: bool) -> None:
+    """Measure VERSION on every runtime of this machine and record the fastest that judges its golden set as recorded.
+
+    The record stands beside the version; `runtime = "auto"` takes it.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import json
+    from dataclasses import asdict
+
+    from models.runtimes import RUNTIMES, open_runtime
+    from models.runtimes.choice import optimise as measure_all
+
+    found, fastest = measure_all(registry.locate(version), RUNTIMES, (1, 8, 32), open_runtime)
+    if as_json:
+        click.echo(json.dumps({"measured": [asdict(each) for each in found], "chosen": fastest}, indent=2))
+        return
+    for each in found:
+        labels = "same labels" if each.same_labels else "other labels"
+        click.echo(f"{each.runtime:16} batch {each.batch:2}: {each.per_s:7.1f} a second, {labels}, distance {each.distance}")
+    click.echo(f"chosen: {fastest}")
+
+
+@command.command("compare")
+@click.argument("first")
+@click.argument("second")
+@click.option("--data", type=click.Path(path_type=Path), multiple=True, required=True, help="Labelled pictures, as for evaluate.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def compare(first: str, second: str, data: tuple[Path, ...], as_json: bool) -> None:
+    """Judge labelled pictures with two versions and list those they judge differently."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import json
+
+    from models.evaluation.examination import differences, examine
+    from models.judge import open_ensemble
+    from models.learning import collection
+
+    entries = collection.scan(data)
+    found = []
+    for name in (first, second):
+        version = registry.locate(name)
+        pictures = collection.read(entries, version.manifest.preprocessing.side_px, version.manifest.classes)
+        found.append(examine(open_ensemble(version), pictures))
+    apart = differences(*found)
+    if as_json:
+        shown = [{"version": name, **each.figures.plain()} for name, each in zip((first, second), found, strict=True)]
+        click.echo(json.dumps({"versions": shown, "differences": apart}, indent=2))
+        return
+    for name, each in zip((first, second), found, strict=True):
+        figures = each.figures
+        click.echo(f"{name}: accuracy {figures.accuracy}, misses {figures.misses.count}, false alarms {figures.false_alarms.count}")
+    click.echo(f"judged differently: {len(apart)}")
+    for row in apart:
+        click.echo(f"  {row['path']} ({row['class']}): {row['first']} / {row['second']}")

@@ -112,3 +112,12 @@ def _judged(ensemble: Ensemble, pixels: npt.NDArray[np.uint8], advance: Callable
         opinions += ensemble.opinions(piece)
         advance(len(piece))
     return opinions
+
+
+def differences(first: Examination, second: Examination) -> list[dict[str, str]]:
+    """The pictures that two versions label differently: `path`, `class`, and what `first` and `second` say."""
+    return [
+        {"path": str(entry.path), "class": entry.name, "first": one.label, "second": other.label}
+        for entry, one, other in zip(first.pictures.entries, first.opinions, second.opinions, strict=True)
+        if one.label != other.label
+    ]

@@ -16,6 +16,7 @@ import tensorflow as tf
 from models.learning import checkpoint
 from models.learning.augmentation import augmented
 from models.learning.checkpoint import Arrays, Epoch, State
+from models.runtimes.choice import has_bfloat16
 from models.runtimes.tensorflow import resampled, scaled
 
 WARM_UP = 0.05  # share of all steps over which the learning rate rises
@@ -147,9 +148,7 @@ def _all_answers(compute: Any, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.
 
 def best_precision() -> str:
     """ "mixed_bfloat16" where the machine computes it faster (a GPU, or a processor with bfloat16 units), else "float32"."""
-    flags = Path("/proc/cpuinfo")
-    has_units = flags.exists() and any(flag in flags.read_text() for flag in ("avx512_bf16", "amx_bf16"))
-    return "mixed_bfloat16" if has_units or tf.config.list_physical_devices("GPU") else "float32"
+    return "mixed_bfloat16" if has_bfloat16() or tf.config.list_physical_devices("GPU") else "float32"
 
 
 def _step(network: keras.Model, optimiser: keras.Optimizer, weights: npt.NDArray[np.float32]) -> Any:

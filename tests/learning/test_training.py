@@ -25,7 +25,8 @@ from models.learning.collection import Collection
 from models.learning.course import Course
 from models.learning.options import Options
 from models.registry import Version
-from models.runtimes import open_runtime
+from models.runtimes import RUNTIMES, open_runtime
+from models.runtimes.choice import chosen, optimise
 from streams.errors import ModelError
 
 SMALL = Options(
@@ -115,6 +116,14 @@ def test_a_runtime_that_answers_differently_may_not_serve(trained: Version) -> N
         check_golden(trained, Contrary())
 
 
+def test_the_fastest_runtime_that_answers_as_recorded_is_written_down_and_taken(trained: Version) -> None:
+    measured, fastest = optimise(trained, RUNTIMES, (1, 8), open_runtime)
+    assert {(each.runtime, each.batch) for each in measured} == {(name, batch) for name in RUNTIMES for batch in (1, 8)}
+    assert all(each.same_labels and each.per_s > 0 for each in measured)
+    assert chosen(trained) == fastest == open_runtime(trained, "auto", (1,)).name
+    registry.load(trained.folder.parent, "first")  # the record stands beside the version, which is as it was
+
+
 def test_the_records_name_the_split_and_what_could_not_be_read(trained: Version) -> None:
     records = trained.folder.parent / "first.training"
     cleaning = json.loads((records / "cleaning.json").read_text())
@@ -150,6 +159,15 @@ def test_resuming_with_other_options_is_refused_and_they_are_named(castings: Pat
     other = Course(SMALL.model_copy(update={"seed": 9}), (castings,), trained.folder.parent, "first", "castline train")
     with pytest.raises(ModelError, match="these differ: seed"):
         other.run(Told(), resume=True)
+
+
+def test_fine_tuning_goes_on_from_the_weights_of_a_version(castings: Path, trained: Version, tmp_path: Path) -> None:
+    """At a learning rate of next to nothing LeNet, which keeps no averages, must answer as before."""
+    still = SMALL.model_copy(update={"start": str(trained.folder), "lenet_epochs": 1, "epochs": 1, "rate": 1e-12, "lenet_rate": 1e-12})
+    tuned = Course(still, (castings,), tmp_path, "second", "castline train").run(Told()).version
+    pixels = np.random.default_rng(4).integers(0, 255, (3, 64, 64)).astype(np.uint8)
+    before, after = (open_runtime(version, "tensorflow", (4,)).predict(pixels)[:, 0] for version in (trained, tuned))
+    assert np.allclose(before, after, atol=1e-4)
 
 
 def test_a_damaged_state_is_named(tmp_path: Path) -> None:
@@ -201,6 +219,8 @@ def test_the_commands_train_evaluate_and_verify(castings: Path, tmp_path: Path) 
     assert "<h2>Confusion</h2>" in (tmp_path / "report" / "report.html").read_text()
     listed = runner.invoke(castline, ["models", "list", "--root", str(tmp_path), "--json"])
     assert [row["state"] for row in json.loads(listed.output)] == ["verified"]
+    compared = runner.invoke(castline, ["models", "compare", str(out), str(out), "--data", str(castings), "--json"])
+    assert json.loads(compared.stdout)["differences"] == []
     (out / "golden.npz").write_bytes(b"tampered")
     assert runner.invoke(castline, ["models", "list", "--root", str(tmp_path)], standalone_mode=False).return_value == 1
 
