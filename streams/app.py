@@ -54,6 +54,8 @@ def make_app(settings: Settings, role: str, instance: str, buffer: int) -> AppT[
         topic_disable_leader=True,
         table_standby_replicas=0,
         store="memory://",
+        # Faust makes this folder and leaves it empty: without tables nothing is written to it.
+        datadir=settings.service.run_dir / "faust" / instance,
         web_enabled=False,
         autodiscover=False,
         logging_config=None,
