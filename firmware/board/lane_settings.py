@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from firmware.board.frames import crc16
 
 CHOICES = ("divert", "pass", "stop")
+MOST_STEPS = 500_000  # a board may keep places in 24 bits
 Value = int | str
 
 
@@ -112,6 +113,9 @@ class LaneSettings:
             return "expected gate_mm of at least part_min_mm: the part must be known before the gate moves"
         if 2 * number("window_mm") > number("eye_gap_mm"):
             return "expected twice window_mm within eye_gap_mm"
+        travels = (number("eye_gap_mm") + number("window_mm"), number("stuck_mm"), number("gate_mm") + number("dwell_mm"))
+        if max(travels) * 1000 // number("step_um") > MOST_STEPS:
+            return f"expected travels of at most {MOST_STEPS} steps: eye_gap_mm + window_mm, stuck_mm, gate_mm + dwell_mm"
         if number("rest_us") == number("out_us"):
             return "expected rest_us to differ from out_us"
         return ""

@@ -25,6 +25,7 @@ void Board::start(uint32_t now_us, uint16_t run, Cause cause, const Settings* se
 }
 
 void Board::advance(uint32_t now_us) {
+  if (!reached(now_us, clock_.us())) return;  // a counter read in the moment of its overflow: what is not believed costs nothing
   const uint32_t passed_us = now_us - clock_.us();
   clock_.advance(now_us);
   for (uint8_t index = 0; index < kLanes; ++index) lanes_[index].advance(passed_us);

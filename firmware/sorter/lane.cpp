@@ -25,7 +25,8 @@ Lane::Lane()
       suspect_(false),
       grace_(false),
       pulsing_(false),
-      relay_closed_(false) {}
+      relay_closed_(false),
+      divert_near_(false) {}
 
 void Lane::start(uint8_t number, const Settings& settings, bool stored, Events& events, const Clock& clock) {
   number_ = number;
@@ -66,7 +67,7 @@ void Lane::switch_relay() {
 }
 
 Place Lane::place() const {
-  return settings_[kEncoder] ? travelled_ * kPlacesPerStep : travelled_ >> kMicrosPerPlaceLog2;
+  return settings_[kEncoder] ? travelled_ * kPlacesPerStep : places_of_us(travelled_);
 }
 
 // ---- what the plant does
@@ -83,11 +84,11 @@ void Lane::steps(int16_t count) {
 
 Place Lane::place_at(uint32_t at_us) const {
   if (settings_[kEncoder] || !relay_closed_ || reached(at_us, clock_->us())) return place();
-  return (travelled_ - (clock_->us() - at_us)) >> kMicrosPerPlaceLog2;
+  return places_of_us(travelled_ - (clock_->us() - at_us));
 }
 
 void Lane::eye(uint8_t which, bool blocked, uint32_t at_us) {
-  settle_eye(static_cast<uint8_t>(which - 1), at_us, settings_[kDebounceUs]);
+  settle_eye(static_cast<uint8_t>(which - 1), at_us);
   eyes_[which - 1].change(blocked, place_at(at_us), at_us);
   if (committed_ && settings_[kEncoder] && !suspect_ &&
       (stale_ || at_us - stepped_us_ > settings_[kEncoderTimeoutMs] * 1000UL)) {
@@ -110,41 +111,47 @@ void Lane::tick() {
   if (test_ != kNoTest && reached(now_us, test_until_us_)) {
     test_ = kNoTest;
     gate_.end_test();
+    switch_relay();
   }
-  fire_triggers();
+  if (triggers_waiting_ > 0 || pulsing_) fire_triggers();
+  if (!committed_ && !gate_.busy()) return;
+  const Place here = place();
   if (committed_) {
-    watch();
-    settle_eye(0, now_us, settings_[kDebounceUs]);
-    settle_eye(1, now_us, settings_[kDebounceUs]);
-    if (!faults_.has(kHoldsGate)) lengths();
-    if (!faults_.has(kHoldsGate)) moments();
-    tracker_.age(place(), clock_->now().ms);
-    if (grace_ && past(place(), grace_until_) >= 0) grace_ = false;
+    watch(here);
+    settle_eye(0, now_us);
+    settle_eye(1, now_us);
+    if (!faults_.has(kHoldsGate)) lengths(here);
+    if (!faults_.has(kHoldsGate)) moments(here);
+    tracker_.age(here, clock_->now().ms);
+    if (grace_ && past(here, grace_until_) >= 0) grace_ = false;
   }
-  gate_.tick(place(), settings_, now_us);
-  switch_relay();
+  divert_near_ = divert_is_near(here);
+  gate_.tick(here, settings_, now_us, divert_near_);
 }
 
-void Lane::watch() {
+void Lane::watch(Place here) {
   const uint32_t now_us = clock_->us();
-  const uint32_t timeout_us = settings_[kEncoderTimeoutMs] * 1000UL;
   if (estop_open_ && settings_[kUseEstop]) raise(kEmergencyStop, 0);
   if (!servo_power_ && settings_[kUseServoPower]) raise(kServoPower, 0);
-  if (!stale_ && now_us - stepped_us_ > timeout_us) stale_ = true;
-  if (suspect_ && now_us - suspect_us_ >= timeout_us) {
-    suspect_ = false;
-    raise(kEncoderStopped, (now_us - suspect_us_) / 1000);
+  if (settings_[kEncoder]) {
+    const uint32_t timeout_us = settings_[kEncoderTimeoutMs] * 1000UL;
+    if (now_us - stepped_us_ > timeout_us) stale_ = true;
+    if (suspect_ && now_us - suspect_us_ >= timeout_us) {
+      suspect_ = false;
+      raise(kEncoderStopped, (now_us - suspect_us_) / 1000);
+    }
   }
   for (uint8_t index = 0; index < 2; ++index) {
     if (!eyes_[index].blocked()) continue;
-    if (past(place(), eyes_[index].since()) > static_cast<int32_t>(settings_.travel(kStuckMm))) {
+    if (past(here, eyes_[index].since()) > static_cast<int32_t>(settings_.travel(kStuckMm))) {
       raise(index == 0 ? kEye1Stuck : kEye2Stuck, 1);
     }
   }
 }
 
-void Lane::settle_eye(uint8_t index, uint32_t now_us, uint16_t debounce_us) {
-  if (!eyes_[index].settle(now_us, debounce_us) || !committed_ || faults_.has(kHoldsGate)) return;
+void Lane::settle_eye(uint8_t index, uint32_t now_us) {
+  if (!eyes_[index].pending() || !eyes_[index].settle(now_us, settings_[kDebounceUs])) return;
+  if (!committed_ || faults_.has(kHoldsGate)) return;
   if (index == 0) {
     at_eye1();
   } else {
@@ -180,9 +187,9 @@ void Lane::at_eye2() {
 }
 
 // Parts that still stand before an eye are known as soon as they are long enough.
-void Lane::lengths() {
+void Lane::lengths(Place here) {
   if (before1_) {
-    const int32_t length = past(place(), edge1_.place);
+    const int32_t length = past(here, edge1_.place);
     if (!counted1_) {
       if (length >= static_cast<int32_t>(settings_.travel(kPartMinMm))) count();
     } else if (length > static_cast<int32_t>(settings_.travel(kPartMaxMm))) {
@@ -190,12 +197,12 @@ void Lane::lengths() {
       if (part != nullptr && part->decided == kNone) part->touching = 1;
     }
   }
-  if (before2_ && past(place(), edge2_.place) >= static_cast<int32_t>(settings_.travel(kPartMinMm))) {
+  if (before2_ && past(here, edge2_.place) >= static_cast<int32_t>(settings_.travel(kPartMinMm))) {
     before2_ = false;
     decide();
   }
   if (before2_) return;  // what stands there may yet be the one whose window would close
-  while (!faults_.has(kHoldsGate) && tracker_.overdue(place(), reach_)) miss_front(clock_->now());
+  while (!faults_.has(kHoldsGate) && tracker_.overdue(here, reach_)) miss_front(clock_->now());
 }
 
 void Lane::count() {
@@ -215,7 +222,7 @@ void Lane::count() {
   const uint32_t ago_us = ago_ms > 2000 ? 2000000UL : ago_ms * 1000 + now.us - edge1_.at.us;
   const uint32_t delay_us = settings_[kTriggerMs] * 1000UL;
   const uint32_t wait_us = delay_us > ago_us ? delay_us - ago_us : 0;
-  if (triggers_waiting_ == kTriggers) return;  // 8 parts within trigger_ms: no camera takes that
+  if (triggers_waiting_ == kTriggers) return;  // so many parts within trigger_ms: no camera takes that
   triggers_[triggers_waiting_++] = static_cast<uint16_t>((clock_->us() + wait_us) >> kTriggerLog2);
 }
 
@@ -300,10 +307,10 @@ void Lane::suspect_eyes() {
   }
 }
 
-void Lane::moments() {
+void Lane::moments(Place here) {
   while (armed_count_ > 0) {
     const Armed armed = armed_[0];
-    if (past(place(), armed.moment) < 0) return;
+    if (past(here, armed.moment) < 0) return;
     --armed_count_;
     for (uint8_t index = 0; index < armed_count_; ++index) armed_[index] = armed_[index + 1];
     const bool moved = armed.action == kDivert && gate_.divert(armed.moment, settings_, clock_->us());
@@ -312,9 +319,11 @@ void Lane::moments() {
   }
 }
 
-bool Lane::gate_moves_soon() const {
-  if (armed_count_ == 0 || armed_[0].action != kDivert || gate_.out()) return false;
-  const int32_t left = -past(place(), armed_[0].moment);
+bool Lane::divert_is_near(Place here) const {
+  if (armed_count_ == 0 || armed_[0].action != kDivert) return false;
+  // A belt that stands still may stand still for long.
+  if (settings_[kEncoder] ? clock_->us() - stepped_us_ > 2 * kServoQuietUs : !relay_closed_) return false;
+  const int32_t left = -past(here, armed_[0].moment);
   if (left <= 0) return true;
   const uint16_t us_per_step = settings_[kEncoder] ? us_per_step_ : 1U << kMicrosPerPlaceLog2 << kPlacesPerStepLog2;
   return us_per_step > 0 && left < 65536 && static_cast<uint32_t>(left) * us_per_step >> kPlacesPerStepLog2 < kServoQuietUs;
@@ -351,8 +360,7 @@ void Lane::commit(const Settings& settings) {
   reach_ = settings_.travel(kEyeGapMm) + settings_.travel(kWindowMm);
   stored_ = committed_ = true;
   gate_.configure(settings_);
-  end_fault(kAbnormalReset);
-  end_fault(kSettingsLost);
+  switch_relay();
   if (first) begin_counting();
 }
 
@@ -360,6 +368,7 @@ void Lane::raise(Fault code, uint32_t detail) {
   if (faults_.in_force(code)) return;
   const bool held_before = faults_.has(kHoldsGate);
   faults_.add(code);
+  switch_relay();
   events_->fault(number_, code, true, detail, clock_->now().ms);
   if (effect(code) == kHoldsGate && !held_before) {
     flush();
@@ -370,6 +379,7 @@ void Lane::raise(Fault code, uint32_t detail) {
 bool Lane::end_fault(Fault code) {
   const bool held_before = faults_.has(kHoldsGate);
   if (!faults_.remove(code)) return false;
+  switch_relay();
   events_->fault(number_, code, false, 0, clock_->now().ms);
   if (held_before && !faults_.has(kHoldsGate) && committed_) begin_counting();
   return true;

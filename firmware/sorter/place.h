@@ -12,6 +12,9 @@ const uint8_t kPlacesPerStep = 1 << kPlacesPerStepLog2;
 const uint16_t kPlacesPerSecond = 15625;
 const uint8_t kMicrosPerPlaceLog2 = 6;
 
+// Microseconds in places. Not simply shifted by 6: to the left by 2 and down by a byte is four times quicker on an 8-bit machine.
+inline Place places_of_us(uint32_t us) { return us << 2 >> 8; }
+
 // Longest travel, in steps, that a setting may ask for: half of the 2^24 must not be reached.
 const uint32_t kMostSteps = 500000;
 

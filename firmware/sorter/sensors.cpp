@@ -24,6 +24,8 @@ struct Stamp5 {
 };
 volatile Stamp5 stamps[2 * kLanes];
 
+volatile bool sampled = false;
+
 volatile uint16_t steps[kLanes];
 uint16_t steps_told[kLanes];
 uint8_t phases[kLanes];
@@ -40,6 +42,12 @@ void turn(uint8_t lane, bool a, bool b) {
   phases[lane] = phase;
   if (change == 1) steps[lane] = steps[lane] + 1;
   if (change == 3) steps[lane] = steps[lane] - 1;
+}
+
+void tell_steps(Board& board, uint8_t lane, uint16_t counted) {
+  if (counted == steps_told[lane]) return;
+  board.lane(lane).steps(static_cast<int16_t>(counted - steps_told[lane]));
+  steps_told[lane] = counted;
 }
 
 }  // namespace
@@ -80,7 +88,7 @@ uint32_t now_us() {
 }
 
 void read(Board& board) {
-  for (uint8_t eye = 0; eye < 2 * kLanes; ++eye) {
+  for (uint8_t eye = 0; changed != 0 && eye < 2 * kLanes; ++eye) {
     const uint8_t bit = static_cast<uint8_t>(1 << eye);
     if (!(changed & bit)) continue;
     uint16_t count, step, ago;
@@ -93,24 +101,31 @@ void read(Board& board) {
       ago = static_cast<uint16_t>(TCNT5 - count);
     }
     const uint8_t lane = eye / 2;
-    board.lane(lane).steps(static_cast<int16_t>(step - steps_told[lane]));
-    steps_told[lane] = step;
+    tell_steps(board, lane, step);
     board.lane(lane).eye(static_cast<uint8_t>(1 + eye % 2), level == kEyeBlockedLevel, now_us() - ago / kCountsPerUs);
   }
+  uint8_t inputs = PINC;
   for (uint8_t lane = 0; lane < kLanes; ++lane) {
     uint16_t step;
     ATOMIC_BLOCK(ATOMIC_RESTORESTATE) { step = steps[lane]; }
-    board.lane(lane).steps(static_cast<int16_t>(step - steps_told[lane]));
-    steps_told[lane] = step;
-    const bool estop = PINC & (0x80 >> lane), power = PINC & (0x08 >> lane);
+    tell_steps(board, lane, step);
+    const bool estop = inputs & 0x80, power = inputs & 0x08;
+    inputs = static_cast<uint8_t>(inputs << 1);
     board.lane(lane).inputs(estop == kEstopOpenLevel, power == kServoPowerLevel);
   }
+}
+
+bool take_sampled() {
+  const bool was = sampled;
+  sampled = false;
+  return was;
 }
 
 ISR(TIMER5_OVF_vect) { overflows = overflows + 1; }
 
 ISR(TIMER5_COMPA_vect) {
   OCR5A += kSampleCounts;
+  sampled = true;
   const uint8_t now = PINA;
   uint8_t different = static_cast<uint8_t>((now ^ levels) & kSampled);
   if (different == 0) return;
@@ -124,10 +139,12 @@ ISR(TIMER5_COMPA_vect) {
 
 ISR(TIMER5_CAPT_vect) {
   const uint16_t count = ICR5;
-  const bool rose = TCCR5B & _BV(ICES5);
-  TCCR5B ^= _BV(ICES5);  // wait for the other edge
-  TIFR5 = _BV(ICF5);     // changing the edge may set the flag
-  levels = rose ? levels | kCaptured : levels & static_cast<uint8_t>(~kCaptured);
+  // The pin is asked, not the edge that was waited for: a lost or a false capture (the change of the edge below may cause one) then
+  // leaves no eye upside down. The flag is not cleared by hand: in simavr that loses an overflow of the clock that waits meanwhile.
+  const bool high = PINL & _BV(PL1);
+  TCCR5B = high ? TCCR5B & static_cast<uint8_t>(~_BV(ICES5)) : TCCR5B | _BV(ICES5);
+  if (high == static_cast<bool>(levels & kCaptured)) return;
+  levels = high ? levels | kCaptured : levels & static_cast<uint8_t>(~kCaptured);
   changed = changed | kCaptured;
   stamp(1, count);
 }

@@ -10,6 +10,9 @@ void begin();
 // Microseconds since the start: timer 5, carried to 32 bits. Wraps after 71.6 minutes.
 uint32_t now_us();
 
+// Whether the eyes have been sampled since the last call.
+bool take_sampled();
+
 // Tells the board's lanes what happened up to now. To be called every loop, after Board::advance.
 void read(Board& board);
 

@@ -13,8 +13,8 @@ namespace {
 
 const uint16_t kCountsPerUs = 2;  // 16 MHz / 8
 const uint16_t kTop = kServoFrameUs * kCountsPerUs - 1;
-const uint16_t kLongestPulse = 2400 * kCountsPerUs;
 const uint16_t kQuiet = kServoQuietUs * kCountsPerUs;
+const uint16_t kHold = kQuiet + 2000 * kCountsPerUs;  // to be sure beyond the moment
 
 // Where a gate's channel is. Gates 1 and 4 share timer 4: when both move within 2.4 ms the second is up to 2.4 ms late.
 struct Channel {
@@ -32,6 +32,7 @@ Channel channel(uint8_t index) {
 }
 
 uint16_t width[kLanes];
+uint16_t width_before[kLanes];  // of the pulse that may be in progress
 uint8_t changed = 0;   // a bit for each gate: a frame is to be begun as soon as no pulse is high
 uint8_t held_off = 0;  // this frame has been held off once: a belt that crawls must not starve the servo
 
@@ -57,10 +58,15 @@ void start_timer(volatile uint8_t* control_b, volatile uint8_t* control_a, volat
   *control_b |= _BV(CS41);
 }
 
+// In a frame whose width has been changed either width may be the one that is running.
+bool pulse_may_be_high(uint8_t index, uint16_t count) {
+  return count < width[index] * kCountsPerUs || count < width_before[index] * kCountsPerUs;
+}
+
 }  // namespace
 
 void begin(uint8_t index, uint16_t pulse_us) {
-  width[index] = pulse_us;
+  width[index] = width_before[index] = pulse_us;
   put(channel(index).compare, static_cast<uint16_t>(pulse_us * kCountsPerUs - 1));
   switch (index) {
     case 0:
@@ -93,18 +99,22 @@ void send(uint8_t index, uint16_t pulse_us, bool quiet) {
   const Channel to = channel(index);
   const uint8_t gate = static_cast<uint8_t>(1 << index);
   if (pulse_us != width[index]) {
+    width_before[index] = width[index];
     width[index] = pulse_us;
     put(to.compare, static_cast<uint16_t>(pulse_us * kCountsPerUs - 1));  // taken over by the hardware when the next frame begins
     changed |= gate;
   }
+  if (!quiet && !(changed & gate) && !(held_off & gate)) return;
   const uint16_t count = get(to.count);
-  if (count < kLongestPulse) {
+  const uint8_t other = index == 0 ? 3 : index == 3 ? 0 : index;  // on the same timer
+  if (pulse_may_be_high(index, count) || pulse_may_be_high(other, count)) {
     held_off &= static_cast<uint8_t>(~gate);
   } else if (changed & gate) {
     put(to.count, kTop - 1);
+    width_before[index] = width[index];
     changed &= static_cast<uint8_t>(~gate);
-  } else if (quiet && !(held_off & gate) && count > kTop - kQuiet) {
-    put(to.count, kTop - kQuiet);
+  } else if (quiet && !(held_off & gate) && count > kTop - kHold) {
+    put(to.count, kTop - kHold);
     held_off |= gate;
   }
 }

@@ -2,7 +2,7 @@
 //
 // The timers repeat the pulse 50 times a second, so a new width would by itself wait up to 20 ms for its turn. Therefore a change begins
 // a new frame at once; and while a gate's moment is near no frame is begun, lest a pulse in progress (2.4 ms) delay it.
-// No servo minds: frames are 4.9 to 24.5 ms apart instead of 20 for that one time.
+// No servo minds: frames are 2 to 27 ms apart instead of 20 for that one time.
 #pragma once
 #include <stdint.h>
 

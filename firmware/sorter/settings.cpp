@@ -95,11 +95,13 @@ Place Settings::places(uint32_t mm) const {
 }
 
 bool Settings::consistent() const {
-  const uint32_t most_mm = kMostSteps * value[kStepUm] / 1000;
+  // In steps, rounded down, as the page has it; 22,000 mm of 1 um are 22 million.
+  const uint32_t eyes = (value[kEyeGapMm] + uint32_t{value[kWindowMm]}) * 1000 / value[kStepUm];
+  const uint32_t stuck = uint32_t{value[kStuckMm]} * 1000 / value[kStepUm];
+  const uint32_t gate = (value[kGateMm] + uint32_t{value[kDwellMm]}) * 1000 / value[kStepUm];
   return value[kPartMinMm] < value[kPartMaxMm] && value[kGateMm] >= value[kPartMinMm] &&
          2 * value[kWindowMm] <= value[kEyeGapMm] && value[kRestUs] != value[kOutUs] &&
-         static_cast<uint32_t>(value[kEyeGapMm]) + value[kWindowMm] <= most_mm && value[kStuckMm] <= most_mm &&
-         static_cast<uint32_t>(value[kGateMm]) + value[kDwellMm] <= most_mm;
+         eyes <= kMostSteps && stuck <= kMostSteps && gate <= kMostSteps;
 }
 
 uint16_t Settings::digest() const {

@@ -9,6 +9,7 @@
 #define PROGMEM
 inline uint8_t pgm_read_byte(const void* at) { return *static_cast<const uint8_t*>(at); }
 inline uint16_t pgm_read_word(const void* at) { return *static_cast<const uint16_t*>(at); }
+inline uint32_t pgm_read_dword(const void* at) { return *static_cast<const uint32_t*>(at); }
 #endif
 
 namespace castline {
