@@ -63,6 +63,9 @@ def server_properties(broker: BrokerSettings, max_message_bytes: int) -> str:
         "message.max.bytes": max_message_bytes,
         "replica.fetch.max.bytes": max_message_bytes,
         "log.segment.bytes": 256 * 2**20,
+        # After a kill -9 the new process waits until the old one's session is over: 9 s by default.
+        "broker.session.timeout.ms": 3000,
+        "broker.heartbeat.interval.ms": 500,
         "num.network.threads": 2,
         "num.io.threads": 4,
     }
