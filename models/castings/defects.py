@@ -76,7 +76,7 @@ def _cold_shut(image: Field, view: View, rng: Generator) -> Field:
 def _chipping(image: Field, view: View, rng: Generator) -> Field:
     distance, angle = view.plate
     off = apart(angle, rng.uniform(0, 2 * np.pi))
-    half, deep = rng.uniform(0.04, 0.16), rng.uniform(0.035, 0.085)
+    half, deep = rng.uniform(0.05, 0.22), rng.uniform(0.035, 0.11)
     rough = 1 + 0.35 * along(rng, turned(angle), 260, smooth=3)
     edge = 1.005 - deep * np.clip(1 - np.square(off / half), 0, 1) * np.clip(rough, 0.4, 1.6)
     cover = np.clip((distance - edge) / view.pixel + 0.5, 0, 1) * view.inside(distance, 1.004) * (np.abs(off) < half)
@@ -88,9 +88,9 @@ def _chipping(image: Field, view: View, rng: Generator) -> Field:
 def _flash(image: Field, view: View, rng: Generator) -> Field:
     distance, angle = view.plate
     height = np.zeros_like(distance)
-    for _ in range(int(rng.integers(2, 6))):
-        off, half = apart(angle, rng.uniform(0, 2 * np.pi)), rng.uniform(0.08, 0.4)
-        height = np.maximum(height, rng.uniform(0.03, 0.085) * np.clip(1 - np.square(off / half), 0, 1))
+    for _ in range(int(rng.integers(3, 11))):  # on real ones it often goes round half the rim
+        off, half = apart(angle, rng.uniform(0, 2 * np.pi)), rng.uniform(0.1, 0.5)
+        height = np.maximum(height, rng.uniform(0.03, 0.1) * np.clip(1 - np.square(off / half), 0, 1))
     jagged = np.clip(1 + 0.45 * along(rng, turned(angle), 220, smooth=3) + 0.35 * along(rng, turned(angle), 60), 0.15, 1.8)
     cover = np.clip((1 + height * jagged - distance) / view.pixel + 0.5, 0, 1) * (distance > 0.99) * (height > 0.008)
     glint = along(rng, turned(angle), 150)

@@ -36,7 +36,7 @@ def test_it_is_right_about_ninety_nine_of_a_hundred_castings_it_has_not_seen(dem
     pixels = np.stack([decode(casting.jpeg(), demo.side_px).pixels for casting in castings])
     opinions = [opinion for start in range(0, 320, 32) for opinion in demo.opinions(pixels[start : start + 32])]
     right = [(opinion.defect_probability >= demo.threshold) != casting.ok for opinion, casting in zip(opinions, castings, strict=True)]
-    assert np.mean(right) >= 0.98  # 0.99 measured on 2,000; of 320, six may be wrong by chance
+    assert np.mean(right) >= 0.98  # 0.99 on validation; of 320, six may be wrong by chance
 
 
 def test_its_heat_map_is_of_the_pictures_shape(demo: Ensemble) -> None:
