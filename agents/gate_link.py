@@ -21,12 +21,14 @@ from typing import Any
 import serial
 
 from agents.gate_clock import BoardClock
-from agents.gate_events import FaultChanged, GateState, Listener, PartCounted, PartSorted, RunBegan, Told
+from agents.gate_commit import commit
+from agents.gate_events import GateState, Listener, Told
+from agents.gate_reports import BoardReports
 from agents.gate_window import Order, Window, gate_error
 from firmware.board.codes import number
 from firmware.board.frames import EVENT, Deframer, Frame
-from firmware.board.lane_settings import TABLE, LaneSettings
-from firmware.board.words import EVENTS, VERSION, Fields, read_fields
+from firmware.board.lane_settings import LaneSettings
+from firmware.board.words import EVENTS, VERSION, Fields
 from streams import metrics
 from streams.errors import GateError
 
@@ -40,7 +42,6 @@ SYNC_S = 10.0
 FIRST_SYNCS = 8
 BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 REFUSED_S = 30.0
-_REMEMBERED_PARTS = 256
 _U32 = 2**32
 _STRANGERS = tuple((str(number(name)),) for name in ("not-greeted", "not-committed"))
 
@@ -67,12 +68,10 @@ class GateLink:
     def __init__(self, link: LinkSettings, listener: Listener) -> None:
         self.link = link
         self.state = GateState.AWAY
-        self.run = 0
-        self.moves = 0
-        self._listener = listener
         self._orders = Window()
         self._window = self._orders  # what is spoken now: the orders, or a greeting's own commands
         self._clock = BoardClock()
+        self._reports = BoardReports(link.line, link.lane, self._clock, listener)
         self._deframer = Deframer("<!")
         self._asked: deque[Order] = deque()
         self._lock = threading.Lock()
@@ -81,18 +80,19 @@ class GateLink:
         os.set_blocking(self._wake_write, False)
         os.set_blocking(self._wake_read, False)
         self._port: serial.Serial | None = None
-        self._timed = False
-        self._early: list[Frame] = []
         self._greeted = False
         self._board_state = "waiting"
         self._heard_s = self._spoke_s = self._next_sync_s = 0.0
-        self._in_hand: set[tuple[int, int]] = set()
-        self._counted: deque[tuple[int, int]] = deque(maxlen=_REMEMBERED_PARTS)
         self._thread = threading.Thread(target=self._run, name=f"gate-{link.line}", daemon=True)
 
     def start(self) -> None:
         self._set(GateState.AWAY)
         self._thread.start()
+
+    @property
+    def run(self) -> int:
+        """The board's present run, 0 before it has answered for the first time."""
+        return self._reports.run
 
     @property
     def alive(self) -> bool:
@@ -128,10 +128,15 @@ class GateLink:
     def acknowledge(self, event: int, run: int) -> None:
         """The event is recorded for good; the board may forget it. Of a run that is over, nothing is said."""
 
-        def done(answer: Fields) -> None:
-            self._in_hand.discard((run, event))
-
-        self._ask(Order("ACK", (str(event),), done, lambda error: self._in_hand.discard((run, event)), run=run))
+        self._ask(
+            Order(
+                "ACK",
+                (str(event),),
+                lambda answer: self._reports.acknowledged(event, run),
+                lambda error: self._reports.acknowledged(event, run),
+                run=run,
+            )
+        )
 
     def command(self, name: str, *fields: object) -> concurrent.futures.Future[Fields]:
         """Any other command of the protocol; for the command line."""
@@ -196,8 +201,7 @@ class GateLink:
         """Greets and configures, with a window apart: orders wait until the board is ready for them."""
         self._set(GateState.GREETING)
         self._greeted = False
-        self._timed = False
-        self._early.clear()
+        self._reports.begin_greeting()
         self._window = Window()
         try:
             answer = self._greet()
@@ -205,19 +209,13 @@ class GateLink:
             self._begin_run(answer)
             for _ in range(FIRST_SYNCS):
                 self._sync_now()
-            self._hear_early()
+            for order in self._reports.begin_times(time.monotonic(), datetime.now(UTC)):
+                self._orders.add(order)
             self._configure()
         finally:
             self._window = self._orders
         self._orders.size = min(self.link.window, answer.number("window"))
         self._orders.take_of_other_runs(self.run)
-
-    def _hear_early(self) -> None:
-        """What the board said before its clock was known, in its order; its times had no meaning until now."""
-        self._timed = True
-        early, self._early = self._early, []
-        for frame in early:
-            self._event(frame)
 
     def _greet(self) -> Fields:
         self._heard_s = time.monotonic()
@@ -230,41 +228,18 @@ class GateLink:
     def _begin_run(self, answer: Fields) -> None:
         if answer.number("lanes") < self.link.lane:
             raise gate_error("unknown-lane", f"lane {self.link.lane} of a board with {answer.number('lanes')}")
-        run, self.run = self.run, answer.number("run")
-        if run != self.run:
-            self._clock.forget()
-            self._in_hand = {(its, event) for its, event in self._in_hand if its == self.run}
-            log.info("%s: board at %s answers, run %d (%s)", self.link.line, self.link.port, self.run, answer.word("cause"))
-            self._listener(RunBegan(self.run, answer.word("cause")))
+        run, cause = answer.number("run"), answer.word("cause")
+        log.info("%s: board at %s answers, run %d (%s)", self.link.line, self.link.port, run, cause)
+        self._reports.begin_run(run, cause)
 
     def _configure(self) -> None:
         lane, settings = self.link.lane, self.link.settings
         if settings is not None:
-            self._commit(lane, settings)
+            digest = commit(settings, lane, self._call, self._turn)
+            if digest != settings.digest:
+                log.warning("%s: the board's settings have digest %s, ours %s: it knows others", self.link.line, digest, settings.digest)
         beat = self._call("PING", self._now_ms())
         self._follow(beat.word("state"))
-
-    def _commit(self, lane: int, settings: LaneSettings) -> None:
-        for setting in TABLE:
-            value = settings.values[setting.key]
-            try:
-                self._call("CONFIGURE", lane, setting.key, value)
-            except GateError as error:
-                if error.code != number("unknown-setting") or value != setting.default:
-                    raise
-        while True:
-            try:
-                digest = self._call("COMMIT", lane).word("digest")
-                break
-            except GateError as error:
-                # Parts of an earlier configuration are on the belt; they leave within the travel time.
-                if error.code != number("busy"):
-                    raise
-                self._turn(0.5)
-        if digest != settings.digest:
-            log.warning(
-                "%s: the board's settings have digest %s, ours %s: it knows other settings", self.link.line, digest, settings.digest
-            )
 
     def _try(self, name: str, *fields: object, within_s: float) -> Fields | None:
         """Asks once and waits; None when there was no answer. Raises GateError: when the answer is ERR."""
@@ -355,54 +330,16 @@ class GateLink:
             metrics.gate_round_trip_seconds.labels(self.link.line).observe(self._heard_s - order.sent_s)
 
     def _event(self, frame: Frame) -> None:
-        if frame.name not in EVENTS:
-            return  # of a newer board
-        try:
-            fields = read_fields(EVENTS[frame.name], frame.fields)
-        except ValueError as error:
-            log.warning("%s: event %s is not what the protocol says: %s", self.link.line, frame.body, error)
-            return
         if frame.name == "BOOT":
             if self._greeted:
                 raise _BoardReset
         elif frame.name == "BEAT":
-            self._follow(fields.word("state"))
-        elif not self._timed:
-            self._early.append(frame)
-        elif fields.get("lane") in (0, self.link.lane):
-            {"PART": self._part, "GATE": self._gate, "FAULT": self._fault}[frame.name](fields)
-
-    def _part(self, fields: Fields) -> None:
-        run, part = fields.number("run"), fields.number("part")
-        self._window.add(Order("SEEN", (str(self.link.lane), str(run), str(part)), run=run))
-        if run == self.run and (run, part) not in self._counted:
-            self._counted.append((run, part))
-            counted_s = self._clock.host_s(fields.number("at_ms"), time.monotonic())
-            self._listener(PartCounted(run, part, self._wall(counted_s), time.monotonic() - counted_s))
-
-    def _gate(self, fields: Fields) -> None:
-        event, run = fields.number("event"), fields.number("run")
-        if run != self.run or (run, event) in self._in_hand:
-            return
-        self._in_hand.add((run, event))
-        at_gate_s = self._clock.host_s(fields.number("at_ms"), time.monotonic())
-        travel_ms = fields.number("travel_ms")
-        counted_at = self._wall(at_gate_s - travel_ms / 1000) if 0 < travel_ms < 65535 else None
-        self.moves = fields.number("moves")
-        what = fields.word("action"), fields.word("reason"), bool(fields.number("moved"))
-        self._listener(PartSorted(event, run, fields.number("part"), *what, self.moves, counted_at, self._wall(at_gate_s)))
-
-    def _fault(self, fields: Fields) -> None:
-        event = fields.number("event")
-        if (self.run, event) in self._in_hand:
-            return
-        self._in_hand.add((self.run, event))
-        at = self._wall(self._clock.host_s(fields.number("at_ms"), time.monotonic()))
-        code, raised, detail = fields.number("code"), bool(fields.number("raised")), fields.number("detail")
-        self._listener(FaultChanged(event, self.run, code, raised, detail, at))
-        if raised and code == number("host-silent"):
-            # Our silence was noticed while the link stood: greet again.
-            self._window.add(Order("HELLO", (str(VERSION),)))
+            # A word that is no state is a damaged frame whose checksum fits by chance, or a newer board's.
+            if len(frame.fields) > 1:
+                self._follow(frame.fields[1])
+        elif frame.name in EVENTS:  # else of a newer board
+            for order in self._reports.hear(frame, self._heard_s, datetime.now(UTC)):
+                self._window.add(order)
 
     def _follow(self, board_state: str) -> None:
         self._board_state = board_state

@@ -47,6 +47,11 @@ class Order:
     def resend_s(self) -> float:
         return self.sent_s + BACKOFF_S[min(self.tries, len(BACKOFF_S)) - 1]
 
+    @property
+    def may_go_again(self) -> bool:
+        """Whether its next time still lies before its deadline."""
+        return self.deadline_s is None or self.resend_s <= self.deadline_s
+
     def __str__(self) -> str:
         return " ".join((self.name, *self.fields))
 
@@ -74,7 +79,7 @@ class Window:
         """
         frames = []
         for order in self.sent.values():
-            if now_s >= order.resend_s and (order.deadline_s is None or now_s <= order.deadline_s):
+            if now_s >= order.resend_s and order.may_go_again:
                 if order.tries >= TRIES and order.deadline_s is None:
                     raise gate_error("no-answer", f"{order}, sent {order.tries} times")
                 self.resends += 1
@@ -90,7 +95,7 @@ class Window:
         """When `due` will have something again, as far as is known now."""
         if self.queued and len(self.sent) < self.size:
             return 0.0
-        return min((order.resend_s for order in self.sent.values()), default=None)
+        return min((order.resend_s for order in self.sent.values() if order.may_go_again), default=None)
 
     def answered(self, frame: Frame) -> Order | None:
         """The order that this answer ends, told of it; None for an answer that nobody waits for (a repeat)."""

@@ -5,13 +5,15 @@ from __future__ import annotations
 import uuid
 from collections import OrderedDict
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from streams.records import Label, Sorting, Verdict
 
 Key = tuple[int, int]  # run, part
 # At 10 parts a second this is some three minutes: longer than any part is between camera and gate.
 REMEMBERED = 2048
+# Two times of one part, by board and by camera, differ by less.
+SAME_PART = timedelta(seconds=60)
 
 
 @dataclass
@@ -21,13 +23,14 @@ class Note:
     counted_at: datetime | None = None
     label: Label | None = None
     verdict_id: uuid.UUID | None = None
+    captured_at: datetime | None = None  # of the verdict's picture
     told_at: datetime | None = None
     late: bool = False
 
     def verdict(self, verdict: Verdict) -> None:
         """The first verdict stands, as at the board."""
         if self.verdict_id is None:
-            self.label, self.verdict_id = verdict.label, verdict.verdict_id
+            self.label, self.verdict_id, self.captured_at = verdict.label, verdict.verdict_id, verdict.captured_at
 
 
 class Notes:
@@ -45,6 +48,17 @@ class Notes:
             note = self._notes[run, part] = Note()
             while len(self._notes) > self._remembered:
                 self._notes.popitem(last=False)
+        return note
+
+    def counted(self, run: int, part: int, at: datetime) -> Note:
+        """The note of a part counted at that time. What is remembered under its numbers from another time is of another part:
+        a board that was exchanged begins with run 1 again."""
+        note, before = self.of(run, part), self._recorded.get((run, part))
+        known = [time for time in (note.counted_at, note.captured_at, before.counted_at if before else None) if time is not None]
+        if any(abs(at - time) > SAME_PART for time in known):
+            self._recorded.pop((run, part), None)
+            note = self._notes[run, part] = Note()
+        note.counted_at = at
         return note
 
     def recorded(self, run: int, part: int) -> Sorting | None:

@@ -7,6 +7,7 @@ import time
 from typing import TypeVar
 
 from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
 from pydantic import ValidationError
 
 from agents.notes import REMEMBERED, Notes
@@ -25,13 +26,16 @@ R = TypeVar("R", bound=Record)
 def recall(settings: Settings, line: str) -> Notes:
     """Notes of the newest verdicts and sortings of `line`.
 
-    Raises BrokerError: when the records cannot be read within 30 s. Raises kafka.errors.KafkaError: when Kafka refuses.
+    Raises BrokerError: when the records cannot be read, or not within 30 s.
     """
     names, notes = TopicNames(settings.topics.prefix), Notes()
-    for verdict in _newest(settings, names.verdicts(line), Verdict):
-        notes.of(verdict.run, verdict.part).verdict(verdict)
-    for sorting in _newest(settings, names.sorted(line), Sorting):
-        notes.record(sorting)
+    try:
+        for verdict in _newest(settings, names.verdicts(line), Verdict):
+            notes.of(verdict.run, verdict.part).verdict(verdict)
+        for sorting in _newest(settings, names.sorted(line), Sorting):
+            notes.record(sorting)
+    except KafkaError as error:
+        raise BrokerError(f"expected the newest records of {line} from Kafka at {settings.bootstrap}, found an error: {error!r}") from error
     return notes
 
 

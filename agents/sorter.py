@@ -184,7 +184,7 @@ class Sorter:
         """The link's report; called in the event loop."""
         if isinstance(event, PartCounted):
             metrics.parts_counted.labels(self._line).inc()
-            self._notes.of(event.run, event.part).counted_at = event.counted_at
+            self._notes.counted(event.run, event.part, event.counted_at)
             if self._reports is not None:
                 self._reports.report(event)
         else:
@@ -211,6 +211,8 @@ class Sorter:
         if isinstance(event, FaultChanged):
             self._fault(event)
             return []
+        if event.part and event.counted_at is not None:
+            self._notes.counted(event.run, event.part, event.counted_at)
         before = self._notes.recorded(event.run, event.part)
         if before is not None and before.action != "untracked" and before.event == event.event:
             return []  # recorded before a crash, acknowledged now

@@ -114,3 +114,14 @@ def test_parts_of_an_old_run_without_a_record_are_unfinished() -> None:
     notes.record(untracked_sorting(Note(), "line-1", 1, 2, "board", "taken-off", 0, NOW))
     notes.of(2, 1).counted_at = NOW
     assert notes.unfinished(2) == [(1, 1), (1, 3)]
+
+
+def test_the_numbers_of_an_exchanged_board_name_other_parts() -> None:
+    """A new board begins with run 1 again; what is remembered of the old board's run 1 is not held against its parts."""
+    notes, verdict = Notes(), made_verdict("line-1", 1, 1, "defect", NOW)
+    notes.of(1, 1).verdict(verdict)
+    notes.record(untracked_sorting(Note(counted_at=NOW), "line-1", 1, 1, "board", "taken-off", 0, NOW))
+    assert notes.counted(1, 1, NOW + timedelta(seconds=2)).verdict_id == verdict.verdict_id
+    assert notes.recorded(1, 1) is not None
+    assert notes.counted(1, 1, NOW + timedelta(days=3)).verdict_id is None
+    assert notes.recorded(1, 1) is None
