@@ -30,6 +30,7 @@ class AvrLine:
         self.pending = 0
         self.now_us = 0
         self.eye2_us: list[int] = []  # leading edges at photo-eye 2, as they were
+        self.broken: set[str] = set()  # sensors (eye1, eye2, steps) whose signals do not reach the board
         self._pins = LANES[lane - 1]
         self._witness = witness
         self._deframer = Deframer("<!")
@@ -85,6 +86,8 @@ class AvrLine:
             self._look()
 
     def _put(self, signal: Signal, before: int) -> None:
+        if signal.what in self.broken:
+            return
         if signal.what == STEPS:
             self._turn(signal, before)
             return
@@ -114,8 +117,8 @@ class AvrLine:
         for pulse in self.simulated.pulses[self._pulses_told :]:
             if pulse.compare == self._pins.compare and abs(pulse.width_us - self._pulse_us) > 1:
                 if self._pulse_us:
-                    facts = {"at_us": round(pulse.at_us), "from_us": round(self._pulse_us), "to_us": round(pulse.width_us), "run": self.run}
-                    self._witness("servo", facts)
+                    seen = {"at_us": round(pulse.at_us), "from_us": round(self._pulse_us), "to_us": round(pulse.width_us), "run": self.run}
+                    self._witness("servo", seen)
                 self._pulse_us = pulse.width_us
         for change in self.simulated.changes[self._changes_told :]:
             if change.pin == self._pins.trigger.port and change.level:
@@ -123,7 +126,7 @@ class AvrLine:
             if change.pin == self._pins.green.port and change.level:
                 self._green = True
         for fallen in self.plant.fallen[self._fallen_told :]:
-            facts = {"casting": fallen.number, "counted": fallen.counted, "side": fallen.side, "struck": fallen.struck}
+            facts: dict[str, Any] = {"casting": fallen.number, "counted": fallen.counted, "side": fallen.side, "struck": fallen.struck}
             self._witness("fell", {"at_us": fallen.at_us, "run": self.run, **facts})
         self._pulses_told, self._changes_told = len(self.simulated.pulses), len(self.simulated.changes)
         self._fallen_told = len(self.plant.fallen)

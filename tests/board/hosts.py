@@ -35,7 +35,8 @@ class PacedHost:
     harm: Callable[[bytes], bytes] = lambda data: data  # what the wire does to bytes, both ways
     gates: dict[int, Fields] = field(default_factory=dict)  # by event number
     faults: dict[int, Fields] = field(default_factory=dict)
-    answers: dict[int, Frame] = field(default_factory=dict)  # last answer by sequence number
+    answers: list[tuple[str, Frame]] = field(default_factory=list)  # each with the name of its command
+    events_heard: list[Frame] = field(default_factory=list)  # repeats included
     told: dict[int, str] = field(default_factory=dict)  # part -> told, or the code of the refusal
     counted: list[int] = field(default_factory=list)
     runs: list[int] = field(default_factory=list)
@@ -82,6 +83,7 @@ class PacedHost:
             if frame.start == "<":
                 self._answered(frame)
             elif frame.name in EVENTS:
+                self.events_heard.append(frame)
                 self._heard(frame.name, read_fields(EVENTS[frame.name], frame.fields), now_us)
         for at_us, fields in self._later:
             if at_us <= now_us:
@@ -104,10 +106,10 @@ class PacedHost:
             self.line.receive(self.harm(frame.encode()))
 
     def _answered(self, answer: Frame) -> None:
-        self.answers[answer.seq] = answer
         sent = self._sent.pop(answer.seq, None)
         if sent is None:
             return
+        self.answers.append((sent.frame.name, answer))
         if sent.frame.name == "VERDICT":
             self.told[int(sent.frame.fields[2])] = answer.fields[0]
         if answer.name == "ERR" and answer.fields[0] in ("4", "5"):
@@ -117,7 +119,9 @@ class PacedHost:
         if name == "BOOT":
             if not self.runs or self.runs[-1] != fields.number("run"):
                 self.runs.append(fields.number("run"))
-                self._later.clear()
+                # What was told of the old run is gone with it.
+                for known in (self._later, self.gates, self.faults, self.told, self.counted):
+                    known.clear()
                 self.greet()
         elif name == "BEAT":
             self.beats.append((fields.word("state"), fields.word("lamp")))

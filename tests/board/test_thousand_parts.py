@@ -65,20 +65,21 @@ def test_a_thousand_castings_fall_on_the_right_side_and_the_pulses_are_exact(cap
     departures = [after for before, after in pairwise(pulses) if round(before.width_us) == 1000 and round(after.width_us) == 2000]
     moved = [part for part in range(1, PARTS + 1) if reports[part]["moved"]]
     assert len(departures) == len(moved)
-    assert max(min(abs(width - 1000), abs(width - 2000)) for width in widths) <= 1
 
     # The moment of the pulse's change, against where the casting was.
     late_us = [
         departure.at_us - line.eye2_us[part - 1] - GATE_MM * 1e6 / SPEED_MM_S for part, departure in zip(moved, departures, strict=True)
     ]
     jitter_us = max(late_us) - min(late_us)
+    worst_us = max(min(abs(width - 1000), abs(width - 2000)) for width in widths)
     flash, ram = toolchain.sizes(elf)
     with capsys.disabled():
         print(
             f"\n1,000 castings at 10 a second: {Counter(f.side for f in line.plant.fallen)}, {silent} without verdict, {len(moved)} moves; "
-            f"pulse within {max(min(abs(w - 1000), abs(w - 2000)) for w in widths):.3f} us; moment {min(late_us):.0f} to {max(late_us):.0f} us "
+            f"pulse within {worst_us:.3f} us; moment {min(late_us):.0f} to {max(late_us):.0f} us "
             f"after the part's, jitter {jitter_us:.0f} us; flash {flash} bytes ({flash / FLASH:.1%}), RAM {ram} bytes ({ram / RAM:.1%})"
         )
+    assert worst_us <= 1
     assert jitter_us <= 1000
     assert min(late_us) >= 0
     assert flash <= FLASH / 2
