@@ -86,6 +86,9 @@ class GateLink:
         self._thread = threading.Thread(target=self._run, name=f"gate-{link.line}", daemon=True)
 
     def start(self) -> None:
+        """Opens the port and keeps it open; a second call does nothing."""
+        if self._thread.ident is not None:
+            return
         self._set(GateState.AWAY)
         self._thread.start()
 
@@ -97,13 +100,14 @@ class GateLink:
     @property
     def alive(self) -> bool:
         """False when the thread has ended, which it does only after `stop` or by a fault of the program."""
-        return self._thread.is_alive()
+        return self._thread.ident is None or self._thread.is_alive()
 
     def stop(self) -> None:
         """Closes the port; what waits for an answer fails with code 84 (`stopping`)."""
         self._stopping.set()
         self._wake()
-        self._thread.join(5)
+        if self._thread.ident is not None:
+            self._thread.join(5)
         if not self._thread.is_alive():
             os.close(self._wake_read)
             os.close(self._wake_write)

@@ -14,6 +14,8 @@ from pathlib import Path
 import click
 
 from deploy.orphans import die_with_parent
+from firmware.board.codes import codes
+from streams import metrics
 from streams.errors import SettingsError
 from streams.health import Health, HealthServer, Progress, Slot
 from streams.kafka import wait_for_kafka
@@ -44,6 +46,7 @@ def command(file: Path | None, names: tuple[str, ...], port: int) -> int:
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stopping.set())
     (line,) = lines
+    metrics.begin_at_zero(ROLE, line, [code.code for code in codes().values() if code.kind == "fault"])
     slot = Slot(settings.service.run_dir, f"{ROLE}-{line}")
     health = Health(ROLE, Progress(settings.service.stall_s))
     with HealthServer(health, settings.service, str(slot), port) as pages:
@@ -146,10 +149,11 @@ async def _run(settings: Settings, line: str, instance: str, health: Health) -> 
         async def join(_sender: object, assigned: set[object], **_: object) -> None:
             log.info("%s has %d partitions", instance, len(assigned))
             health.ready()
+            # Not before: a configured board begins to count, and the first verdicts would come while nobody listens.
+            link.start()
 
         health.add_check(lambda: "" if link.alive else "the thread of the gate link has ended")
         watch = LagWatch(settings, app.conf.id, {sorter.topic: line}, assigned, health)
-        link.start()
         watch.start()
         watching = asyncio.create_task(_watch_gate(link, health))
         try:
