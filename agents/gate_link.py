@@ -2,7 +2,8 @@
 
     away --port opens--> greeting --HELLO, SYNC, CONFIGURE, COMMIT--> running <--BEAT--> safe, stopped
       ^-- port fails, board silent for 3 s, five tries in vain --+         board reset --> greeting
-A verdict told while the link is away waits for it, until its deadline. Nothing here blocks the caller.
+A verdict told while the link is away waits for it, until its deadline. Nothing here blocks the caller. Longer than other modules:
+one thread owns the port and all of the session's state; what needs neither is in gate_window, gate_reports, gate_clock, gate_commit.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from agents.gate_events import FaultChanged, GateEvent, PartCounted, PartSorted,
 from agents.gate_link import GateLink
 from agents.notes import Notes
 from agents.part_reports import PartReports
-from agents.sorting import LATE, deadline_of, late_sorting, order_for, sorting_of, untracked_sorting
+from agents.sorting import ACTIONS, LATE, deadline_of, late_sorting, order_for, sorting_of, untracked_sorting
 from firmware.board.codes import codes, number
 from streams import metrics
 from streams.dead_letters import Came, dead_letter
@@ -219,7 +219,7 @@ class Sorter:
         note = self._notes.of(event.run, event.part)
         metrics.gate_moves.labels(self._line).inc(event.moved)
         if event.part == 0:
-            metrics.parts_sorted.labels(self._line, event.action, event.reason).inc()
+            metrics.parts_sorted.labels(self._line, ACTIONS[event.action], "unmatched").inc()
             log.warning("%s: a part that was not counted came to the gate: %s", self._line, event.action)
             return []
         if event.reason == "spacing" and event.action == "pass" and note.label == "defect":

@@ -16,7 +16,7 @@ from streams.settings import GateSettings
 TELLING = timedelta(milliseconds=30)
 LATE: SortingReason = "late-verdict"
 
-_ACTIONS: dict[str, Action] = {"divert": "diverted", "pass": "passed", "stop": "stopped", "none": "untracked"}
+ACTIONS: dict[str, Action] = {"divert": "diverted", "pass": "passed", "stop": "stopped", "none": "untracked"}
 _REASONS: dict[str, SortingReason] = {
     "verdict": "verdict",
     "no-verdict": "no-verdict",
@@ -69,7 +69,7 @@ def sorting_of(event: PartSorted, note: Note, line: str, board: str, code: int, 
         part=event.part,
         board=board,
         event=event.event,
-        action=_ACTIONS[event.action],
+        action=ACTIONS[event.action],
         reason=reason,
         code=code if event.reason == "safe" else number("late") if note.late else 0,
         label=note.label if told else None,

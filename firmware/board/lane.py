@@ -1,7 +1,8 @@
 """One lane of a board: two photo-eyes, a tracker, a gate, and the faults that take the lane to its safe state.
 
     waiting --COMMIT--> running --fault--> safe or stopped --HELLO or CLEAR, by fault--> running
-Driven by `eye`, `steps`, `inputs` and `tick`; what it has to say goes to `Speaker`. Times are board microseconds.
+Driven by `eye`, `steps` and `tick`; what it has to say goes to `Speaker`. Times are board microseconds. Longer than other
+modules: what a fault does to eyes, tracker and gate together is read in one place, as in the firmware's lane.cpp.
 """
 
 from __future__ import annotations
