@@ -124,6 +124,18 @@ def unit_tests(*flags: str) -> Path:
     return _build("unit_tests", ["g++", *PC_FLAGS, *(flags or SANITIZERS)], sources, [], SORTER.rglob("*"))
 
 
+def for_coverage(folder: Path) -> tuple[Path, Path]:
+    """Unit tests and the core behind the control channel, built into `folder` so that gcov can tell what they have run."""
+    ensure()
+    tests = SORTER / "tests"
+    programs = {"unit_tests": sorted(tests.glob("test_*.cpp")), "pc_board": [tests / "pc_board.cpp"]}
+    for name, sources in programs.items():
+        (folder / name).mkdir()
+        call = ["g++", *PC_FLAGS, "-O0", "--coverage", *map(str, [*core_sources(), *sources]), "-o", name]
+        _call(name, call, folder / name)
+    return folder / "unit_tests/unit_tests", folder / "pc_board/pc_board"
+
+
 def sizes(elf: Path) -> tuple[int, int]:
     """Bytes of flash and of RAM that a firmware takes before it runs."""
     report = subprocess.run(["avr-size", "-A", elf], capture_output=True, text=True, check=True).stdout
@@ -143,8 +155,12 @@ def _build(name: str, compiler: Sequence[str], sources: Sequence[Path], tail: Se
     built.parent.mkdir(parents=True, exist_ok=True)
     partial = built.with_name(f"{name}.{os.getpid()}")
     call = [*compiler, *map(str, sources), *tail, "-o", str(partial)]
-    done = subprocess.run(call, capture_output=True, text=True, check=False, cwd=built.parent)
-    if done.returncode != 0:
-        raise ToolchainError(f"{name} cannot be built:\n{done.stderr[-4000:]}")
+    _call(name, call, built.parent)
     partial.replace(built)
     return built
+
+
+def _call(name: str, call: Sequence[str], folder: Path) -> None:
+    done = subprocess.run(call, capture_output=True, text=True, check=False, cwd=folder)
+    if done.returncode != 0:
+        raise ToolchainError(f"{name} cannot be built:\n{done.stderr[-4000:]}")
