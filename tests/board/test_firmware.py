@@ -1,0 +1,188 @@
+"""The firmware as it is built by hand and by the Arduino IDE: pins of all four lanes, sizes, and a real serial port in real time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import serial
+
+from firmware import toolchain
+from firmware.board.frames import Deframer, Frame
+from firmware.board.lane_settings import LaneSettings
+from firmware.pins import LANES, LanePins
+from firmware.simulator.avr import Paced, Simulated, core, stepped
+
+QUICK = LaneSettings({"step_um": 1000, "eye_gap_mm": 100, "window_mm": 40, "servo_ms": 20})
+
+
+class Talk:
+    """Frames to a simulated board and what it answers, with its time in the caller's hand."""
+
+    def __init__(self, mega: Simulated) -> None:
+        self.mega = mega
+        self.events: list[Frame] = []
+        self._deframer = Deframer("<!")
+        for pins in LANES:
+            mega.pin(pins.estop.port, False)
+        mega.run_until(60_000)
+
+    def ask(self, name: str, *fields: object) -> Frame:
+        self.mega.send(Frame(">", 7, name, tuple(str(field) for field in fields)).encode())
+        for _ in range(60):
+            self.wait(1)
+            for frame in self._answers:
+                return frame
+        raise AssertionError(f"no answer to {name} {fields}")
+
+    def wait(self, ms: float) -> None:
+        self.mega.run_until(self.mega.now_us + ms * 1000)
+        frames = [frame for said in self.mega.take() for frame in self._deframer.feed(said.data)]
+        self.events += [frame for frame in frames if frame.start == "!"]
+        self._answers = [frame for frame in frames if frame.start == "<"]
+
+    def configure(self, lane: int, settings: LaneSettings) -> None:
+        for key, value in settings.values.items():
+            assert self.ask("CONFIGURE", lane, key, value).name == "OK"
+        assert self.ask("COMMIT", lane).fields == (settings.digest,)
+
+
+def block(talk: Talk, pin: str, ms: float) -> None:
+    talk.mega.pin(pin, False)
+    talk.wait(ms)
+    talk.mega.pin(pin, True)
+    talk.wait(1)
+
+
+Make = Callable[[], Simulated]
+BOARDS: dict[str, Make] = {
+    "plain": lambda: stepped(toolchain.firmware()),
+    "arduino": lambda: stepped(toolchain.arduino_firmware()),
+    "core": core,
+}
+
+
+@pytest.mark.parametrize("board", BOARDS)
+@pytest.mark.parametrize("lane", [1, 2, 3, 4])
+def test_each_lane_has_its_own_eyes_servo_trigger_and_relay(board: str, lane: int) -> None:
+    pins: LanePins = LANES[lane - 1]
+    with BOARDS[board]() as mega:
+        talk = Talk(mega)
+        assert talk.ask("HELLO", 1).name == "OK"
+        talk.configure(lane, QUICK)
+        talk.wait(5)
+        assert mega.levels[pins.relay.port]
+        before = len(mega.changes)
+        block(talk, pins.eye1.port, 20)
+        assert [event.fields[0] for event in talk.events if event.name == "PART"] == [str(lane)]
+        talk.wait(79)
+        block(talk, pins.eye2.port, 30)
+        talk.wait(20)
+        gates = [event.fields for event in talk.events if event.name == "GATE"]
+        assert [gate[1] for gate in gates] == [str(lane)]
+        assert gates[0][4:7] == ("divert", "no-verdict", "1")
+        assert [change.pin for change in mega.changes[before:] if change.level and change.pin.startswith("F")] == [pins.trigger.port]
+        assert {pulse.compare for pulse in mega.pulses if round(pulse.width_us) == 2000} == {pins.compare}
+
+
+@pytest.mark.parametrize("lane", [1, 2, 3, 4])
+def test_each_lane_has_its_own_encoder_inputs_and_lamp(lane: int) -> None:
+    pins = LANES[lane - 1]
+    with stepped(toolchain.firmware()) as mega:
+        talk = Talk(mega)
+        mega.encoder(lane, 0)
+        talk.ask("HELLO", 1)
+        talk.configure(lane, LaneSettings({"encoder": 1, "use_servo_power": 1, "safe": "stop"}))
+
+        def position() -> int:
+            return int(talk.ask("STATUS", lane, "eyes").fields[3])
+
+        began = position()
+        mega.encoder(lane, 500)
+        talk.wait(100)
+        forward = position() - began
+        mega.encoder(lane, 500, forward=False)
+        talk.wait(50)
+        assert 190 <= forward <= 215
+        assert 80 <= began + forward - position() <= 115
+        mega.encoder(lane, 0)
+
+        talk.wait(20)
+        # The servo's supply is sensed high; nothing pulls the pin down here.
+        assert mega.levels[pins.green.port]
+        mega.pin(pins.servo_power.port, False)
+        talk.wait(30)
+        assert mega.levels[pins.red.port]
+        assert not mega.levels[pins.green.port]
+        assert not mega.levels[pins.relay.port]
+        assert talk.ask("STATUS", lane, "line").fields[1:4] == ("safe", "44", "red")
+        mega.pin(pins.servo_power.port, True)
+        talk.wait(5)
+        assert talk.ask("CLEAR", lane, 44).fields == ("cleared",)
+        mega.pin(pins.estop.port, True)
+        talk.wait(30)
+        assert talk.ask("STATUS", lane, "line").fields[1:4] == ("safe", "45", "red")
+        # The lamp test of a lane with a fault, too: green, yellow, red for a second each.
+        seen = len(mega.changes)
+        assert talk.ask("TEST", lane, 1, "lamp").fields == ("done",)
+        talk.wait(3200)
+        lit = [
+            change.pin
+            for change in mega.changes[seen:]
+            if change.level and change.pin in (pins.green.port, pins.yellow.port, pins.red.port)
+        ]
+        assert lit == [pins.green.port, pins.yellow.port, pins.red.port]
+
+
+def test_flash_and_memory_are_at_most_half_full_in_both_builds(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, elf in (("plain avr-g++", toolchain.firmware()), ("with the Arduino core", toolchain.arduino_firmware())):
+        flash, ram = toolchain.sizes(elf)
+        with capsys.disabled():
+            print(f"\n{name}: flash {flash} of 262144 bytes ({flash / 262144:.1%}), RAM {ram} of 8192 bytes ({ram / 8192:.1%})", end="")
+        assert flash <= 131_072
+        assert ram <= 4096
+
+
+def test_a_serial_port_opens_on_the_simulated_board_in_real_time(tmp_path: Path) -> None:
+    link = tmp_path / "ttyMEGA"
+    with Paced(toolchain.firmware(), link, tmp_path / "eeprom") as mega:
+        mega.poll_for(0.2)
+        with serial.Serial(str(link), 115200, timeout=2, exclusive=True) as port:
+            deframer = Deframer("<!")
+            answers: list[Frame] = []
+            until = time.monotonic() + 10
+            while not answers and time.monotonic() < until:
+                port.write(Frame(">", 1, "HELLO", ("1",)).encode())
+                answers = [frame for frame in deframer.feed(port.read_until(b"\n")) if frame.start == "<"]
+            assert answers
+            assert answers[0].fields[:2] == ("1", "1")
+            # Board time runs with ours.
+            times = []
+            for _ in range(2):
+                port.write(Frame(">", 2, "SYNC").encode())
+                while not (told := [f for f in deframer.feed(port.read_until(b"\n")) if f.start == "<" and f.seq == 2]):
+                    pass
+                times.append((time.monotonic(), int(told[0].fields[0])))
+                time.sleep(0.5)
+            passed_ms = (times[1][0] - times[0][0]) * 1000
+            assert times[1][1] - times[0][1] == pytest.approx(passed_ms, abs=250)
+    assert not link.exists()
+
+
+def test_missing_tools_are_named_in_one_sentence() -> None:
+    """In a process whose PATH leads nowhere: no compiler, and no apt-get to fetch one with."""
+    code = "from firmware import toolchain\ntoolchain.ensure()"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PATH": "/nonexistent", "PYTHONPATH": str(Path.cwd())},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "the firmware's tools are missing; on Debian or Ubuntu: sudo apt-get install --yes --no-install-recommends" in done.stderr
+    assert "gcc-avr" in done.stderr
