@@ -1,0 +1,18 @@
+// The least that unit tests need: TEST registers, CHECK counts. A framework would be one more thing to install on a line PC.
+#pragma once
+#include <cstdio>
+
+struct TestCase {
+  TestCase(const char* name, void (*body)());
+  const char* name;
+  void (*body)();
+  TestCase* next;
+};
+
+void check(bool fine, const char* what, const char* file, int line);
+
+#define TEST(name)                                 \
+  static void name();                              \
+  static TestCase registered_##name(#name, &name); \
+  static void name()
+#define CHECK(what) check((what), #what, __FILE__, __LINE__)

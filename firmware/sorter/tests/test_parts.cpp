@@ -1,0 +1,145 @@
+// Clock, places, eye, settings and tracker.
+#include "../clock.h"
+#include "../eye.h"
+#include "../tracker.h"
+#include "check.h"
+
+using namespace castline;
+
+namespace {
+
+// A belt of a metre a second: 15,625 places a second, about 16 a millimetre.
+Settings quick() {
+  Settings settings;
+  settings.set_defaults();
+  settings.value[kStepUm] = 1000;
+  settings.value[kEyeGapMm] = 300;
+  settings.value[kSpacingMm] = 60;
+  return settings;
+}
+
+Place at_mm(uint32_t mm, Place start = 0) { return (start + mm * 15625 / 1000) & kPlaceMask; }
+Edge edge_at(uint32_t mm, Place start = 0) { return {at_mm(mm, start), {mm, 0}}; }
+
+}  // namespace
+
+TEST(the_clock_goes_on_over_its_wrap) {
+  Clock clock;
+  clock.start(0xFFFFFFFFu - 999);
+  for (uint32_t step = 1; step <= 10; ++step) clock.advance(0xFFFFFFFFu - 999 + step * 700);
+  CHECK(clock.now().ms == 7 && clock.now().us == 0);
+  const Stamp before = clock.at(clock.us() - 2300);
+  CHECK(before.ms == 4 && before.us == 700);
+  CHECK(clock.at(clock.us() + 5).ms == 7);
+}
+
+TEST(places_wrap_and_their_distances_do_not) {
+  CHECK(past(3, kPlaceMask) == 4);
+  CHECK(past(kPlaceMask, 3) == -4);
+  CHECK(past(places_of_us(64u * 1000), places_of_us(0u - 64u * 1000)) == 2000);
+}
+
+TEST(an_eye_takes_only_what_has_held) {
+  Eye eye;
+  eye.change(true, 100, 1000);
+  CHECK(!eye.settle(1400, 500));
+  eye.change(false, 101, 1450);  // bounced
+  CHECK(!eye.settle(3000, 500));
+  eye.change(true, 200, 5000);
+  CHECK(eye.settle(5500, 500));
+  CHECK(eye.blocked() && eye.place() == 200 && eye.at_us() == 5000 && eye.since() == 200);
+  CHECK(!eye.settle(9000, 500));
+}
+
+TEST(settings_are_bounded_and_agree_with_each_other) {
+  Settings settings;
+  settings.set_defaults();
+  CHECK(settings.consistent());
+  CHECK(settings.travel(kEyeGapMm) == 800u * 1000 / 200 * 15625 / 1000);
+  settings.value[kEncoder] = 1;
+  CHECK(settings.travel(kEyeGapMm) == 800u * 1000 / 200 * kPlacesPerStep);
+  uint16_t value = 7;
+  CHECK(!read_value(kEyeGapMm, "49", value) && !read_value(kEyeGapMm, "20001", value) && !read_value(kSafeAction, "none", value));
+  CHECK(read_value(kSafeAction, "stop", value) && value == kStop);
+  settings.value[kRestUs] = settings.value[kOutUs];
+  CHECK(!settings.consistent());
+  settings.set_defaults();
+  settings.value[kStepUm] = 1;
+  settings.value[kEyeGapMm] = 20000;
+  CHECK(!settings.consistent());
+}
+
+TEST(a_part_gets_what_was_told_and_nothing_shifts_when_one_is_missing) {
+  const Settings settings = quick();
+  Tracker tracker;
+  for (uint32_t part = 0; part < 3; ++part) CHECK(tracker.add(edge_at(part * 100)));
+  tracker.find(1)->told = kReject;
+  tracker.find(2)->told = kReject;
+  tracker.find(3)->told = kKeep;
+  CHECK(tracker.nearest(at_mm(305), settings) == 0);
+  CHECK(tracker.nearest(at_mm(400), settings) == 1);  // the first has been taken off
+  CHECK(tracker.nearest(at_mm(350), settings) == -1);
+  tracker.drop_front();
+  tracker.decide_front(settings, false);
+  Decision decision = tracker.take(at_mm(400), settings);
+  CHECK(decision.action == kDivert && decision.reason == kVerdict);
+  tracker.decide_front(settings, false);
+  decision = tracker.take(at_mm(500), settings);
+  CHECK(decision.action == kPass && decision.reason == kVerdict);
+  CHECK(tracker.find(3) == nullptr && tracker.size() == 0);
+}
+
+TEST(parts_too_close_get_one_decision) {
+  const Settings settings = quick();
+  Tracker tracker;
+  tracker.add(edge_at(0));
+  tracker.add(edge_at(40));
+  tracker.add(edge_at(200));
+  tracker.find(1)->told = kKeep;
+  tracker.find(2)->told = kReject;
+  tracker.find(3)->told = kKeep;
+  tracker.decide_front(settings, false);
+  CHECK(tracker[0].decided == kDivert && tracker[1].decided == kDivert && tracker[2].decided == kNone);
+  CHECK(tracker.take(at_mm(300), settings).reason == kSpacing);
+  CHECK(tracker.take(at_mm(340), settings).reason == kVerdict);
+  // A stranger close behind gets the same, whatever it would have got.
+  Settings pass = settings;
+  pass.value[kNoVerdictAction] = kPass;
+  const Decision decision = tracker.take_unmatched(at_mm(380), pass);
+  CHECK(decision.action == kDivert && decision.reason == kSpacing);
+  CHECK(tracker.take_unmatched(at_mm(480), pass).reason == kUnmatched);
+}
+
+TEST(sixty_four_parts_fit_over_the_wrap_of_places) {
+  const Settings settings = quick();
+  Tracker tracker;
+  const Place start = kPlaceMask - 500;
+  for (uint32_t part = 0; part < kParts; ++part) CHECK(tracker.add(edge_at(part * 4, start)));
+  CHECK(!tracker.add(edge_at(300, start)));
+  CHECK(tracker.nearest(at_mm(300, start), settings) == 0);
+  CHECK(tracker.nearest(at_mm(300 + 63 * 4, start), settings) == 63);
+}
+
+TEST(what_lies_long_between_the_eyes_is_told_as_so_old) {
+  Tracker tracker;
+  tracker.add({0, {1000, 0}});
+  CHECK(Tracker::travel_ms(tracker[0], 5000) == 4000);
+  for (uint32_t now_ms = 1000; now_ms < 400000; now_ms += 100) tracker.age(0, now_ms);
+  CHECK(Tracker::travel_ms(tracker[0], 399950) == 65535);
+  CHECK(399950 - Tracker::at_ms(tracker[0], 399950) >= kOldMs);
+}
+
+TEST(the_host_is_told_of_each_part_and_again_until_it_has_seen_it) {
+  Tracker tracker;
+  uint32_t number = 0;
+  CHECK(tracker.next_to_tell(number) == nullptr);
+  for (uint32_t part = 0; part < 3; ++part) tracker.add(edge_at(part * 100));
+  for (uint32_t part = 1; part <= 3; ++part) CHECK(tracker.next_to_tell(number) != nullptr && number == part);
+  CHECK(tracker.next_to_tell(number) == nullptr);
+  tracker.find(2)->seen = 1;
+  tracker.tell_all_again();
+  CHECK(tracker.next_to_tell(number) != nullptr && number == 1);
+  tracker.drop_front();
+  CHECK(tracker.next_to_tell(number) != nullptr && number == 3);
+  CHECK(tracker.next_to_tell(number) == nullptr);
+}
