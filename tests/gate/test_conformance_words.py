@@ -119,10 +119,10 @@ def test_every_setting_takes_its_bounds_and_nothing_beyond(host: Host) -> None:
         if setting.unit == "word":
             for word in ("divert", "pass", "stop"):
                 assert host.ok("CONFIGURE", 1, setting.key, word)["value"] == word
-            wrong = ("", "Divert", "7")[1:]
+            wrong: tuple[str, ...] = ("Divert", "7")
         else:
-            for value in (setting.least, setting.most):
-                assert host.ok("CONFIGURE", 1, setting.key, value)["value"] == str(value)
+            for bound in (setting.least, setting.most):
+                assert host.ok("CONFIGURE", 1, setting.key, bound)["value"] == str(bound)
             wrong = (*((str(setting.least - 1),) if setting.least else ()), str(setting.most + 1), "x", "007")
         for value in wrong:
             assert host.code("CONFIGURE", 1, setting.key, value) == 7, (setting.key, value)

@@ -67,13 +67,11 @@ def test_every_reason_of_a_gate_event_is_explained() -> None:
 
 
 def test_settings_have_the_same_bounds_and_defaults_in_page_and_code() -> None:
-    def row(key: str, unit: str, least: object, most: object, default: object) -> tuple[str, ...]:
-        return key, unit, str(least), str(most), str(default)
-
-    page = [row(*(cells[name] for name in ("key", "unit", "least", "most", "default"))) for cells in tables("Settings")[0]]
-    code = [
-        row(each.key, each.unit, *(("divert", "stop") if each.unit == "word" else (each.least, each.most)), each.default) for each in TABLE
-    ]
+    page = [[cells[name] for name in ("key", "unit", "least", "most", "default")] for cells in tables("Settings")[0]]
+    code = []
+    for each in TABLE:
+        bounds = ("divert", "stop") if each.unit == "word" else (each.least, each.most)
+        code.append([str(value) for value in (each.key, each.unit, *bounds, each.default)])
     assert page == code
 
 
