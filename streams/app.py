@@ -28,6 +28,8 @@ def make_app(settings: Settings, role: str, instance: str, buffer: int) -> AppT[
     kafka, topics = settings.kafka, settings.topics
     group = f"{topics.prefix}-{role}"
     request_bytes = topics.max_message_bytes + 2**17
+    folder = settings.service.run_dir / "faust" / instance
+    folder.parent.mkdir(parents=True, exist_ok=True)  # Faust makes the last step of the way only
     app: AppT[object] = faust.App(
         id=group,
         broker=[f"kafka://{address}" for address in settings.bootstrap.split(",")],
@@ -55,7 +57,7 @@ def make_app(settings: Settings, role: str, instance: str, buffer: int) -> AppT[
         table_standby_replicas=0,
         store="memory://",
         # Faust makes this folder and leaves it empty: without tables nothing is written to it.
-        datadir=settings.service.run_dir / "faust" / instance,
+        datadir=folder,
         web_enabled=False,
         autodiscover=False,
         logging_config=None,
