@@ -22,7 +22,7 @@ from firmware.board.board import Board
 from firmware.board.line import SimulatedLine
 from firmware.board.memory import FileMemory
 from firmware.board.plant import Belt, Feed, Plant
-from firmware.board.terminal import Terminal, TruthLog, run
+from firmware.board.terminal import Line, Terminal, TruthLog, run
 from firmware.board.words import PAGES, WORDS
 from streams.errors import SettingsError
 from streams.settings import GateSettings, load_settings
@@ -161,6 +161,7 @@ def flash(port: str, image: str) -> int:
 )
 @click.option("--memory", type=click.Path(path_type=Path, dir_okay=False), help="File that stands for the EEPROM; else <link>.eeprom.")
 @click.option("--log", type=click.Path(path_type=Path, dir_okay=False), help="Write what physically happened as JSON lines.")
+@click.option("--avr", is_flag=True, help="The board is the Mega's own firmware in an AVR simulator, built on the first call.")
 @click.pass_obj
 def simulate(
     file: Path | None,
@@ -173,6 +174,7 @@ def simulate(
     link: Path | None,
     memory: Path | None,
     log: Path | None,
+    avr: bool,
 ) -> None:
     """Run a board and a belt with castings behind a pseudo-terminal, until SIGTERM.
 
@@ -195,11 +197,26 @@ def simulate(
         try:
             terminal = stack.enter_context(Terminal(link))
             truth = stack.enter_context(log.open("a")) if log else None
-            board = Board(FileMemory(memory or link.with_name(f"{link.name}.eeprom")))
+            memory = memory or link.with_name(f"{link.name}.eeprom")
+            served, boot = (_avr_line if avr else _python_line)(stack, plant, memory, TruthLog(truth))
         except OSError as error:
             raise SettingsError(f"board {name}: {error}") from None
-        click.echo(f"board ready at {link}, run {board.run}")
-        run(SimulatedLine(board, plant, TruthLog(truth)), terminal, stopping)
+        click.echo(f"board ready at {link}, run {boot}{', firmware in the AVR simulator' if avr else ''}")
+        run(served, terminal, stopping)
+
+
+def _python_line(_: ExitStack, plant: Plant, memory: Path, truth: TruthLog) -> tuple[Line, int]:
+    board = Board(FileMemory(memory))
+    return SimulatedLine(board, plant, truth), board.run
+
+
+def _avr_line(stack: ExitStack, plant: Plant, memory: Path, truth: TruthLog) -> tuple[Line, int]:
+    from firmware import toolchain
+    from firmware.simulator.avr import stepped
+    from firmware.simulator.line import AvrLine
+
+    line = AvrLine(stack.enter_context(stepped(toolchain.firmware(), memory.with_suffix(".avr.eeprom"))), plant, truth)
+    return line, line.boot()
 
 
 def _belt(gate: GateSettings, speed_mm_s: float) -> Belt:

@@ -29,6 +29,15 @@ class SimulatedLine:
         """A host has greeted and configured: castings may come."""
         return self.board.greeted and self._lane.committed
 
+    @property
+    def pending(self) -> int:
+        """Events that no host has acknowledged."""
+        return self.board.events.pending
+
+    def transmit(self) -> bytes:
+        """What the board has said since the last call."""
+        return self.board.transmit()
+
     def receive(self, data: bytes) -> None:
         self.board.receive(data, self.now_us)
 

@@ -11,9 +11,9 @@ import time
 import tty
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, Protocol, Self
 
-from firmware.board.line import SimulatedLine
+from firmware.board.plant import Plant
 
 TICK_S = 0.002
 DRAIN_S = 5.0  # longest wait for the host's acknowledgements after the belt is empty
@@ -71,7 +71,25 @@ class TruthLog:
             self._file.flush()
 
 
-def run(line: SimulatedLine, terminal: Terminal, stopping: threading.Event) -> None:
+class Line(Protocol):
+    """A line with its board: `SimulatedLine`, or one whose board is the real firmware (firmware.simulator.line)."""
+
+    plant: Plant
+
+    @property
+    def supervised(self) -> bool: ...
+
+    @property
+    def pending(self) -> int: ...
+
+    def run_until(self, to_us: int) -> None: ...
+
+    def receive(self, data: bytes) -> None: ...
+
+    def transmit(self) -> bytes: ...
+
+
+def run(line: Line, terminal: Terminal, stopping: threading.Event) -> None:
     """Until `stopping` is set; then nothing is fed any more, and the parts on the belt still leave.
 
     Feeding begins once the host has configured the board: a line does not run unsupervised.
@@ -82,12 +100,12 @@ def run(line: SimulatedLine, terminal: Terminal, stopping: threading.Event) -> N
         now = time.monotonic()
         line.run_until(int((now - began) * 1e6))
         line.plant.feeding = line.supervised and not stopping.is_set()
-        if out := line.board.transmit():
+        if out := line.transmit():
             terminal.write(out)
         if data := terminal.read(TICK_S):
             line.receive(data)
         if stopping.is_set() and not line.plant.castings:
             emptied_at = emptied_at or now
             # A host that is gone acknowledges nothing: the wait for it is bounded.
-            if line.board.events.pending == 0 or now - emptied_at > DRAIN_S:
+            if line.pending == 0 or now - emptied_at > DRAIN_S:
                 return

@@ -70,7 +70,8 @@ class Simulated:
         self.said: list[Said] = []
         self.resets: list[Reset] = []
         self.levels: dict[str, bool] = {}  # of the outputs, as last seen
-        self._process = subprocess.Popen(call, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        # In a session of its own: a Ctrl-C is for the program that holds this, and the end of its input ends it in any case.
+        self._process = subprocess.Popen(call, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
         self._orders: list[str] = []
         self._read_until("ready")
 

@@ -43,6 +43,12 @@ class AvrLine:
         if supply:
             self.settle()
 
+    def boot(self) -> int:
+        """Lets the board start and say BOOT; its run."""
+        while not self.run:
+            self.run_until(self.now_us + 20_000)
+        return self.run
+
     def settle(self) -> None:
         """Inputs as on a line where all is well and nothing stands before an eye."""
         for pins in LANES:

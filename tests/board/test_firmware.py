@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -171,6 +172,39 @@ def test_a_serial_port_opens_on_the_simulated_board_in_real_time(tmp_path: Path)
             passed_ms = (times[1][0] - times[0][0]) * 1000
             assert times[1][1] - times[0][1] == pytest.approx(passed_ms, abs=250)
     assert not link.exists()
+
+
+def test_a_simulated_line_runs_on_the_real_firmware_from_the_command_line(tmp_path: Path) -> None:
+    toolchain.firmware()
+    toolchain.runner()
+    link, log = tmp_path / "ttyMEGA", tmp_path / "truth.jsonl"
+    settings = tmp_path / "castline.toml"
+    settings.write_text(f'[[lines]]\nname = "line-1"\n[lines.gate]\nport = "{link}"\n')
+    call = [str(Path(sys.executable).with_name("castline")), "--settings", str(settings), "board"]
+    board = subprocess.Popen(
+        [*call, "simulate", "--line", "line-1", "--rate", "2", "--avr", "--log", str(log)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert board.stdout is not None
+        assert board.stdout.readline().strip() == f"board ready at {link}, run 1, firmware in the AVR simulator"
+        # A host that configures and goes away: the castings come, and are diverted unseen.
+        subprocess.run([*call, "configure", "--line", "line-1"], check=True, capture_output=True, timeout=60)
+        until = time.monotonic() + 60
+        while sum('"fell"' in line for line in log.read_text().splitlines()) < 5 and time.monotonic() < until:
+            time.sleep(0.2)
+    finally:
+        board.terminate()
+        assert board.wait(30) == 0
+        assert board.stdout is not None
+        board.stdout.close()
+    facts = [json.loads(line) for line in log.read_text().splitlines()]
+    fallen = [fact for fact in facts if fact["what"] == "fell"]
+    assert len(fallen) >= 5
+    assert {fact["side"] for fact in fallen} == {"diverted"}
+    assert {fact["struck"] for fact in fallen} == {False}
+    assert [fact["counted"] for fact in fallen] == list(range(1, len(fallen) + 1))
+    assert [fact for fact in facts if fact["what"] == "camera"]
+    assert next(fact for fact in facts if fact["what"] == "servo")["from_us"] == 1500
 
 
 def test_missing_tools_are_named_in_one_sentence() -> None:
