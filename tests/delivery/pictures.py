@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
@@ -47,7 +48,7 @@ class Feed:
         producer = KafkaProducer(bootstrap_servers=self._settings.bootstrap, delivery_timeout_ms=60_000, request_timeout_ms=5_000)
         lines = [line.name for line in self._settings.lines]
         begun_s = time.monotonic()
-        sent = []
+        sent: list[Any] = []  # kafka-python's futures
         while not self._finishing.wait(max(0.0, begun_s + len(sent) / self._rate_per_s - time.monotonic())):
             number = len(sent)
             line = lines[number % len(lines)]

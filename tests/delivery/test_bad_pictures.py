@@ -71,8 +71,8 @@ def test_every_bad_picture_has_a_verdict_every_refused_one_a_dead_letter_and_goo
         f"{LINE}:3:2": (b"../../../../etc/passwd", "claim-damaged"),
         f"{LINE}:3:3": (b"file:///etc/passwd", "claim-damaged"),
     }
-    for part, (claim, _) in claims.items():
-        producer.send(names.images(LINE), key=part.encode(), value=b"", headers=[("claim", claim)])
+    for part, (bad_claim, _) in claims.items():
+        producer.send(names.images(LINE), key=part.encode(), value=b"", headers=[("claim", bad_claim)])
     kept = jpeg(77, side_px=400)
     claim = Store(settings.store.url).put(kept)
     producer.send(names.images(LINE), key=f"{LINE}:3:4".encode(), value=b"", headers=[("claim", claim.encode())])
@@ -101,11 +101,11 @@ def test_every_bad_picture_has_a_verdict_every_refused_one_a_dead_letter_and_goo
         refused = found[part].defect_probability is None
         assert outcome == "either" or refused == (outcome == "refused"), f"{name}: {found[part]}"
         if refused:
-            letter, headers = by_part[part]
+            letter, said = by_part[part]
             assert found[part].label == "review"
-            assert found[part].reason == headers["dead-reason"].decode() != ""
+            assert found[part].reason == said["dead-reason"].decode() != ""
             assert (letter or b"") == value, f"{name}: the dead letter holds the bytes as they came"
-            assert headers["dead-topic"].decode() == names.images(LINE)
+            assert said["dead-topic"].decode() == names.images(LINE)
         else:
             assert part not in by_part, f"{name}: judged, and yet a dead letter"
     for part, (_, reason) in claims.items():

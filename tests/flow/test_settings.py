@@ -73,6 +73,7 @@ def test_a_password_is_shown_nowhere_and_reaches_both_clients(tmp_path: Path) ->
     assert arguments["sasl_plain_password"] == "s3cret"
     assert arguments["ssl_context"].check_hostname
     credentials = faust_credentials(settings.kafka)
+    assert credentials is not None
     assert credentials.password == "s3cret"
     assert credentials.ssl_context.check_hostname
 
