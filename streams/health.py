@@ -137,6 +137,7 @@ class HealthServer:
             def do_GET(self) -> None:
                 content_type = "text/plain; charset=utf-8"
                 if self.path == "/metrics":
+                    metrics.process_stalled.labels(health.role).set(health.healthiness()[0] != 200)
                     status, body, content_type = 200, generate_latest(), CONTENT_TYPE_LATEST
                 elif self.path in ("/healthz", "/readyz"):
                     status, text = health.healthiness() if self.path == "/healthz" else health.readiness()

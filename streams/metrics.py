@@ -5,6 +5,8 @@ Stage latencies are our own histograms: Faust's do not see batches.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prometheus_client import Counter, Gauge, Histogram
 
 _AGE_S = (0.01, 0.02, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60, 300, 3600)
@@ -32,6 +34,9 @@ inference_seconds = Histogram("castline_inference_seconds", "The networks' time 
 deliver_seconds = Histogram("castline_deliver_seconds", "From a batch's decision to the brokers' confirmation.", buckets=_SHORT_S)
 verdict_age_seconds = Histogram(
     "castline_verdict_age_seconds", "From a picture's capture to its verdict's confirmation.", ["line"], buckets=_AGE_S
+)
+verdict_deadline_seconds = Gauge(
+    "castline_verdict_deadline_seconds", "From a picture's capture to the last verdict that is useful at the gate.", ["line"]
 )
 verdicts = Counter("castline_verdicts_total", "Verdicts confirmed.", ["line", "label", "model"])
 verdicts_overdue = Counter("castline_verdicts_overdue_total", "Verdicts decided after the part's deadline.", ["line"])
@@ -64,4 +69,39 @@ part_reports_failed = Counter("castline_part_reports_failed_total", "Part report
 
 # Every process
 event_loop_delay_seconds = Histogram("castline_event_loop_delay_seconds", "How late the event loop woke.", ["role"], buckets=_SHORT_S)
+process_stalled = Gauge(
+    "castline_process_stalled", "1 when /healthz complains: work waits and none is finished, or a part has ended.", ["role"]
+)
 process_ready = Gauge("castline_process_ready", "1 when the process takes work.", ["role"])
+
+
+# Prometheus sees no increase in a counter whose first value is 1: what an alert waits for begins at 0.
+_SEEN = {
+    "gateway": (pictures_received, pictures_sent, picture_bytes, unmatched_pictures, unmatched_parts),
+    "inspector": (verdicts_overdue, disagreements),
+    "sorter": (gate_resends, gate_moves, verdicts_late, parts_counted, part_reports_failed),
+}
+_REFUSALS = ("spool-full", "too-large", "refused-by-kafka")
+_LETTERS = {"inspector": ("identity", "not-an-image", "truncated", "damaged", "empty", "inference-failed"), "sorter": ("verdict",)}
+_SORTINGS = (
+    *(("diverted", reason) for reason in ("verdict", "no-verdict", "late-verdict", "fault")),
+    *(("passed", reason) for reason in ("verdict", "no-verdict", "late-verdict", "fault")),
+    *(("stopped", reason) for reason in ("no-verdict", "late-verdict", "fault")),
+    *(("untracked", reason) for reason in ("board-restarted", "unmatched", "taken-off")),
+)
+
+
+def begin_at_zero(role: str, line: str, fault_codes: Iterable[int] = ()) -> None:
+    """Shows the counters of `role` for `line` at 0, before anything is counted. `fault_codes` are those a board may report."""
+    for counter in _SEEN[role]:
+        counter.labels(line)
+    for reason in _LETTERS.get(role, ()):
+        dead_letters.labels(line, reason)
+    if role == "gateway":
+        for reason in _REFUSALS:
+            pictures_refused.labels(line, reason)
+    if role == "sorter":
+        for action, reason in _SORTINGS:
+            parts_sorted.labels(line, action, reason)
+        for code in fault_codes:
+            gate_faults.labels(line, str(code))

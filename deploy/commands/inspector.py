@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from streams import metrics
 from streams.errors import SettingsError
 from streams.health import Health, HealthServer, Progress, Slot
 from streams.kafka import wait_for_kafka
@@ -53,7 +54,6 @@ def _serve(settings: Settings, instance: str, health: Health, stopping: threadin
     # Imported here: TensorFlow takes seconds, and `castline inspector --help` should not.
     from models.judge import open_ensemble
     from models.registry import load
-    from streams import metrics
 
     health.not_ready("loading the model")
     version = load(settings.model.root, settings.model.version)
@@ -98,6 +98,10 @@ async def _run(settings: Settings, ensemble: object, instance: str, health: Heal
     assert isinstance(ensemble, Ensemble)
     if stopping.is_set():
         return 0
+    for line in settings.lines:
+        metrics.begin_at_zero(ROLE, line.name)
+        if (useful_s := line.useful_s()) is not None:
+            metrics.verdict_deadline_seconds.labels(line.name).set(useful_s)
     app = make_app(settings, ROLE, instance, settings.inspector.buffer)
     inspector = Inspector(
         settings, ensemble, Store(settings.store.url, settings.pictures.max_bytes), Courier(app, health.trouble), health.trouble

@@ -114,6 +114,8 @@ class Gateway:
         self._broken = ""  # the part of the process that ended by itself
         self._health.add_check(lambda: "; ".join(list(self._cameras_away.values())))
         metrics.spool_limit_bytes.set(self._budget.max_bytes)
+        for line in lines:
+            metrics.begin_at_zero("gateway", line.name)
 
     def run(self) -> int:
         """Exit status: 0, or 1 when a part of it ended by itself."""
