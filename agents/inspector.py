@@ -2,6 +2,7 @@
 
     arrive -> decoder threads -> batcher -> networks (a thread of their own) -> delivery -> acknowledgement
 
+Which ensemble judges a line is agents.serving's; a batch of lines with different versions is judged in as many calls.
 Each step takes in order and hands on in order, so that a record is acknowledged only after all before it: Faust commits up to
 the last acknowledged record it can reach from the lowest one, and would otherwise commit over one still in hand.
 """
@@ -19,9 +20,11 @@ from datetime import UTC, datetime, timedelta
 from faust.types import AppT, EventT, StreamT
 
 from agents.arrivals import Arrival, Decoded, decode_arrival, now, receive
-from agents.judging import Judged, judge, networks_disagree, verdict
+from agents.judging import Judged, by_judge, judge, networks_disagree, verdict
+from agents.serving import Duty, Serving
+from agents.shadow import Shadow, Witness, fits
 from models.ensemble import Opinion
-from models.judge import Ensemble
+from models.pictures import Picture
 from streams import metrics
 from streams.batches import Batcher
 from streams.dead_letters import Came, dead_letter
@@ -55,21 +58,22 @@ class InHand:
 
 @dataclass(frozen=True)
 class JudgedBatch:
-    """A batch that the networks are done with; `judged` are those of `in_hand` that name a part, in its order."""
+    """A batch that the networks are done with; `judged` are those of `in_hand` that name a part, in its order, each by its line's duty."""
 
     in_hand: list[InHand]
     judged: list[Judged]
+    duties: list[Duty]
     decided_at: datetime
 
 
 class Inspector:
     """One worker's way from image records to verdicts."""
 
-    def __init__(self, settings: Settings, ensemble: Ensemble, store: Store, courier: Courier, trouble: Callable[[str, str], None]) -> None:
-        """`trouble` is told what is wrong in which matter, and "" when it is over; it is called from any thread."""
+    def __init__(self, settings: Settings, serving: Serving, store: Store, courier: Courier, trouble: Callable[[str, str], None]) -> None:
+        """`serving` has begun. `trouble` is told what is wrong in which matter, and "" when it is over; it is called from any thread."""
         self._trouble = trouble
         self._settings = settings
-        self._ensemble = ensemble
+        self._serving = serving
         self._store = store
         self._courier = courier
         self._names = TopicNames(settings.topics.prefix)
@@ -79,6 +83,8 @@ class Inspector:
         self._delivery: asyncio.Queue[JudgedBatch | None] = asyncio.Queue(_BATCHES_IN_DELIVERY)
         self._decoders = ThreadPoolExecutor(settings.inspector.decoders, "decoder")
         self._networks = ThreadPoolExecutor(1, "networks")
+        self._judging = False
+        self.shadow = Shadow(self._networks, lambda: not self._judging and len(self._batcher) == 0, self._decode_again)
         self._done = asyncio.Event()
 
     @property
@@ -99,18 +105,24 @@ class Inspector:
             arrival = receive(came, line, captured_at, now())
             captured_at = arrival.captured_at
             deadline_s = _on_monotonic_clock(arrival.deadline)
-            decoding = asyncio.get_running_loop().run_in_executor(self._decoders, self._decode, arrival)
+            decoding = asyncio.get_running_loop().run_in_executor(self._decoders, self._decode, arrival, self._side_px(line.name))
         except IdentityError as error:
             decoding = error
         await self._batcher.put(InHand(event, came, line.name, captured_at, decoding, time.monotonic()), deadline_s)
         metrics.buffered_pictures.set(len(self._batcher))
 
-    def _decode(self, arrival: Arrival) -> Decoded:
+    def _side_px(self, line: str) -> int:
+        return self._serving.duties[line].judge.side_px
+
+    def _decode_again(self, decoded: Decoded, side_px: int) -> Decoded:
+        return self._decode(decoded.arrival, side_px)
+
+    def _decode(self, arrival: Arrival, side_px: int) -> Decoded:
         waited = False
         while True:
             try:
                 with metrics.decode_seconds.time():
-                    decoded = decode_arrival(arrival, self._ensemble.side_px, self._settings.pictures, self._store)
+                    decoded = decode_arrival(arrival, side_px, self._settings.pictures, self._store)
             except OSError as error:
                 # The store is at fault, not the picture: it is asked again, and what comes after waits.
                 if self.draining:
@@ -126,6 +138,7 @@ class Inspector:
     async def judge_batches(self) -> None:
         """Takes, judges and hands on batch after batch, until drained."""
         while batch := await self._batcher.take():
+            self._judging = True
             started_s = time.monotonic()
             in_hand = [waiting.item for waiting in batch]
             for item in in_hand:
@@ -133,19 +146,38 @@ class Inspector:
             _report_ages(in_hand)
             decoded = await asyncio.gather(*(item.decoding for item in in_hand if not isinstance(item.decoding, IdentityError)))
             metrics.batch_pictures.observe(len(batch))
-            judged = await asyncio.get_running_loop().run_in_executor(self._networks, self._judge, decoded)
+            # Looked up once, so that the whole batch is judged by what is in force now, whatever comes into force meanwhile.
+            table = self._serving.duties
+            duties = [table[one.arrival.part.line] for one in decoded]
+            decoded = await self._fitting(decoded, duties)
+            judged = await asyncio.get_running_loop().run_in_executor(self._networks, self._judge, decoded, duties)
+            self._judging = False
             # Turned into records by the delivery, while the networks are at the next batch already.
-            await self._delivery.put(JudgedBatch(in_hand, judged, now()))
+            await self._delivery.put(JudgedBatch(in_hand, judged, duties, now()))
             metrics.buffered_pictures.set(len(self._batcher))
+        self.shadow.close()
         await self._delivery.put(None)
 
-    def _judge(self, decoded: list[Decoded]) -> list[Judged]:
-        with metrics.inference_seconds.labels(self._ensemble.runtime.name).time():
-            return judge(decoded, self._ensemble)
+    async def _fitting(self, decoded: list[Decoded], duties: list[Duty]) -> list[Decoded]:
+        """`decoded`; once more from the record where another version came into force meanwhile that takes another side."""
+        loop, fitting = asyncio.get_running_loop(), list(decoded)
+        for place, (one, duty) in enumerate(zip(decoded, duties, strict=True)):
+            if not fits(one, duty.judge.side_px):
+                fitting[place] = await loop.run_in_executor(self._decoders, self._decode_again, one, duty.judge.side_px)
+        return fitting
+
+    def _judge(self, decoded: list[Decoded], duties: list[Duty]) -> list[Judged]:
+        answers: dict[int, Judged] = {}
+        for ensemble, places in by_judge([duty.judge for duty in duties]):
+            with metrics.inference_seconds.labels(ensemble.runtime.name).time():
+                answers.update(zip(places, judge([decoded[place] for place in places], ensemble), strict=True))
+        return [answers[place] for place in range(len(decoded))]
 
     def _verdicts(self, batch: JudgedBatch) -> list[Verdict]:
-        version, threshold = self._ensemble.version_name, self._ensemble.threshold
-        return [verdict(judged, version, threshold, batch.decided_at) for judged in batch.judged]
+        return [
+            verdict(judged, duty.judge.version_name, duty.judge.threshold, batch.decided_at)
+            for judged, duty in zip(batch.judged, batch.duties, strict=True)
+        ]
 
     def _records(self, batch: JudgedBatch, verdicts: list[Verdict]) -> list[Outgoing]:
         records = []
@@ -175,7 +207,17 @@ class Inspector:
             for item in batch.in_hand:
                 await self._stream.ack(item.event)
             _count(batch.judged, verdicts)
+            self._show_shadows(batch)
         self._done.set()
+
+    def _show_shadows(self, batch: JudgedBatch) -> None:
+        witnesses = [
+            Witness(judged, duty.judge, duty.shadow)
+            for judged, duty in zip(batch.judged, batch.duties, strict=True)
+            if duty.shadow is not None and isinstance(judged.decoded.picture, Picture)
+        ]
+        if witnesses:
+            self.shadow.watch(witnesses)
 
     @property
     def draining(self) -> bool:
@@ -205,6 +247,7 @@ def register(app: AppT[object], inspector: Inspector) -> None:
 
     app.task(inspector.judge_batches)
     app.task(inspector.deliver_batches)
+    app.task(inspector.shadow.run)
 
 
 def _on_monotonic_clock(deadline: datetime | None) -> float | None:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,9 @@ class Judge(Protocol):
     def opinions(self, pixels: npt.NDArray[np.uint8]) -> list[Opinion]: ...
 
 
+AnyJudge = TypeVar("AnyJudge", bound=Judge)
+
+
 @dataclass(frozen=True)
 class Judged:
     """A decoded arrival with the opinion on it, or the reason why there is none."""
@@ -52,6 +55,14 @@ def judge(batch: Sequence[Decoded], ensemble: Judge) -> list[Judged]:
         opinion = decoded.picture if isinstance(decoded.picture, PictureError) else answers[place]
         judged.append(Judged(decoded, opinion))
     return judged
+
+
+def by_judge(judges: Sequence[AnyJudge]) -> list[tuple[AnyJudge, list[int]]]:
+    """Each judge with the places at which it stands, rising."""
+    places: dict[int, list[int]] = {}
+    for place, one in enumerate(judges):
+        places.setdefault(id(one), []).append(place)
+    return [(judges[its[0]], its) for its in places.values()]
 
 
 def _opinions(batch: list[Decoded], ensemble: Judge) -> list[Opinion | PictureError]:

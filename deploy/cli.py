@@ -27,7 +27,8 @@ COMMANDS = {
     "render": "Draw castings with known defects.",
     "train": "Train a model version on folders of pictures.",
     "evaluate": "Judge folders of pictures and compare with their labels.",
-    "models": "List, show and verify model versions.",
+    "models": "List, show, verify and choose model versions.",
+    "replay": "Kept pictures judged again by another version.",
     "bench": "Measure the pipeline against the bare model.",
 }
 

@@ -45,7 +45,15 @@ defect_probability = Histogram("castline_defect_probability", "Calibrated defect
 disagreements = Counter("castline_vote_disagreements_total", "Pictures on which the networks' own labels differ.", ["line"])
 dead_letters = Counter("castline_dead_letters_total", "Records parked as dead letters, by reason.", ["line", "reason"])
 batches_split = Counter("castline_batches_split_total", "Batches that failed and were split to find the culprit.")
-model_info = Gauge("castline_model_info", "1 for the version in force.", ["model", "runtime"])
+model_info = Gauge("castline_model_info", "1 for the version in force.", ["line", "model", "runtime"])
+model_shadow_info = Gauge("castline_model_shadow_info", "1 for the version that judges silently.", ["line", "model", "runtime"])
+model_refused = Counter("castline_model_refused_total", "Versions that were chosen and stayed out, by reason.", ["line", "reason"])
+model_open_seconds = Histogram("castline_model_open_seconds", "Verifying, loading and warming up a version.", buckets=_AGE_S)
+shadow_judged = Counter("castline_shadow_judged_total", "Pictures that the shadow version judged.", ["line", "model"])
+shadow_disagreements = Counter(
+    "castline_shadow_disagreements_total", "Pictures that the shadow version labels otherwise.", ["line", "model"]
+)
+shadow_dropped = Counter("castline_shadow_dropped_total", "Pictures that the shadow version had no time for.", ["line"])
 consumer_lag = Gauge("castline_consumer_lag_records", "Records that wait for this worker, by line.", ["line"])
 consumer_lag_seconds = Gauge("castline_consumer_lag_seconds", "Age of the oldest picture in hand, by line.", ["line"])
 buffered_pictures = Gauge("castline_buffered_pictures", "Pictures fetched and not yet judged.")

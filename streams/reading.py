@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
@@ -14,8 +15,10 @@ from streams.settings import Settings
 _SILENCE_S = 30
 
 
-def read_to_end(settings: Settings, role: str, topics: Sequence[str]) -> Iterator[Any]:
+def read_to_end(settings: Settings, role: str, topics: Sequence[str], since: datetime | None = None) -> Iterator[Any]:
     """kafka-python's records of `topics`, each partition in order, up to the end offsets at the call. Joins no group.
+
+    `since` leaves out what Kafka held before that time.
 
     Raises CastlineError: when a topic does not exist, or stays silent before its end is reached.
     """
@@ -29,7 +32,12 @@ def read_to_end(settings: Settings, role: str, topics: Sequence[str]) -> Iterato
             partitions += [TopicPartition(topic, number) for number in sorted(numbers)]
         consumer.assign(partitions)
         begins, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
-        consumer.seek_to_beginning(*partitions)
+        if since is not None:
+            found = consumer.offsets_for_times(dict.fromkeys(partitions, int(since.timestamp() * 1000)))
+            # No answer for a partition whose records are all older.
+            begins = {partition: found[partition].offset if found[partition] else ends[partition] for partition in partitions}
+        for partition in partitions:
+            consumer.seek(partition, begins[partition])
         left = {partition for partition in partitions if ends[partition] > begins[partition]}
         while left:
             polled = consumer.poll(timeout_ms=_SILENCE_S * 1000)

@@ -89,7 +89,17 @@ def verdict_id(part: PartId, sha256: str, model: str) -> uuid.UUID:
 
 
 Action = Literal["diverted", "passed", "stopped", "untracked"]
-SortingReason = Literal["verdict", "no-verdict", "late-verdict", "fault", "board-restarted", "taken-off", "unmatched"]
+SortingReason = Literal[
+    "verdict",  # as the verdict said
+    "no-verdict",  # none had come
+    "late-verdict",  # it came after the part had gone
+    "fault",  # a fault was in force: `code`
+    "board-restarted",  # the board no longer knew the part
+    "taken-off",  # never came to the gate
+    "unmatched",  # the board never counted it
+    "spacing",  # too close to a neighbour for the gate to change
+    "touching",  # more than one part under one number
+]
 
 
 class Sorting(PartRecord):
@@ -165,6 +175,8 @@ class ModelChoice(Record):
     shadow: str | None = Field(None, description="Version that judges silently beside it.")
     chosen_by: str = Field(description="Account or host that chose.")
     chosen_at: Time = Field(description="When.")
+    previous: tuple[str, ...] = Field((), description="Versions in force before, newest first; a roll-back takes the first of them.")
+    forced: bool = Field(False, description="Classes other than those of the version before were accepted.")
 
 
 RECORDS: tuple[type[Record], ...] = (Verdict, Sorting, Finding, Review, ModelChoice)

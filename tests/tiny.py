@@ -13,33 +13,35 @@ from models.registry import Version, load, write_manifest, writing
 from models.runtimes.tensorflow import TensorFlow
 
 
-def make_version(root: Path, name: str = "tiny", threshold: float = 0.5) -> Version:
-    """Writes the version `name` below `root`: AlexNet and LeNet at 64 px with weights from a fixed seed."""
+def make_version(
+    root: Path, name: str = "tiny", threshold: float = 0.5, seed: int = 7, side_px: int = 64, classes: tuple[str, ...] = ("ok", "defect")
+) -> Version:
+    """Writes the version `name` below `root`: AlexNet at 64 px and LeNet, weights from `seed`. `classes` begin with the good one."""
     import keras
 
-    keras.utils.set_random_seed(7)
+    keras.utils.set_random_seed(seed)
     voters = [voter("alexnet", 64, {"dense_width": 16, "dense_layers": 1}), voter("lenet", 32, {})]
-    pixels = np.random.default_rng(7).integers(0, 256, (4, 64, 64), dtype=np.uint8)
+    pixels = np.random.default_rng(7).integers(0, 256, (4, side_px, side_px), dtype=np.uint8)
     fields = {
         "version": name,
         "created": datetime(2026, 1, 1, tzinfo=UTC),
-        "classes": ("ok", "defect"),
+        "classes": classes,
         "ok_class": 0,
-        "preprocessing": {"side_px": 64},
+        "preprocessing": {"side_px": side_px},
         "voters": [one.model_dump() for one in voters],
         "threshold": threshold,
         "band": {"low": threshold, "high": threshold},
         "costs": {"miss": 1, "false_alarm": 1},
         "golden": {"file": "golden.npz", "tolerance": 0.2},
-        "data": {"sha256": "0" * 64, "pictures": {"ok": 0, "defect": 0}, "split": "none"},
+        "data": {"sha256": "0" * 64, "pictures": dict.fromkeys(classes, 0), "split": "none"},
         "figures": {},
         "command": "tests/tiny.py",
     }
     # The golden answers are computed from the written weights, as a training does.
     with writing(root, name) as folder:
         for one in voters:
-            build(one, 2).save_weights(folder / one.weights_file)
-        save_golden(folder / "golden.npz", Golden(pixels, np.zeros((4, 2, 2), np.float32)))
+            build(one, len(classes)).save_weights(folder / one.weights_file)
+        save_golden(folder / "golden.npz", Golden(pixels, np.zeros((4, 2, len(classes)), np.float32)))
         manifest = write_manifest(folder, fields)
         answers = TensorFlow(Version(folder, manifest), "tensorflow", (4,), 0).predict(pixels)
         save_golden(folder / "golden.npz", Golden(pixels, answers))

@@ -8,16 +8,21 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from streams import metrics
+from streams.choices import ChoiceWatch
 from streams.errors import SettingsError
 from streams.health import Health, HealthServer, Progress, Slot
 from streams.kafka import wait_for_kafka
 from streams.logs import configure_logs
 from streams.settings import Settings, load_settings
 from streams.topics import TopicNames
+
+if TYPE_CHECKING:
+    from agents.serving import Serving
 
 log = logging.getLogger(__name__)
 ROLE = "inspector"
@@ -30,7 +35,9 @@ def command(file: Path | None, port: int) -> int:
     """Judge the pictures of all lines with the ensemble, until SIGTERM.
 
     May run any number of times, up to the image topics' partitions: Kafka's consumer group shares them out. Refuses to
-    start with a model version that is damaged or tampered with. While Kafka is away it waits and says so; /readyz is 503.
+    start when no version that was in force for a line is whole. What `castline models choose` puts in force is followed
+    while it runs; a version that is damaged, tampered with or of other classes stays out, and the one in force goes on.
+    While Kafka is away it waits and says so; /readyz is 503.
     """
     settings = load_settings(file)
     configure_logs(settings.service, ROLE)
@@ -51,17 +58,6 @@ def command(file: Path | None, port: int) -> int:
 
 
 def _serve(settings: Settings, instance: str, health: Health, stopping: threading.Event) -> int:
-    # Imported here: TensorFlow takes seconds, and `castline inspector --help` should not.
-    from models.judge import open_ensemble
-    from models.registry import load
-
-    health.not_ready("loading the model")
-    version = load(settings.model.root, settings.model.version)
-    runtime = "tensorflow-bf16" if settings.model.runtime == "auto" else settings.model.runtime
-    ensemble = open_ensemble(version, runtime, settings.batch.shapes, settings.model.threads)
-    metrics.model_info.labels(ensemble.version_name, ensemble.runtime.name).set(1)
-    log.info("version %s is warm on %s", ensemble.version_name, ensemble.runtime.name)
-
     def say(why: str) -> None:
         health.not_ready(why)
         log.warning(why)
@@ -74,7 +70,32 @@ def _serve(settings: Settings, instance: str, health: Health, stopping: threadin
         _expect_topics(settings, {topic["name"] for topic in admin.describe_topics(None)})
     finally:
         admin.close()
-    return asyncio.run(_run(settings, ensemble, instance, health, stopping))
+    # Imported here: TensorFlow takes seconds, and `castline inspector --help` should not.
+    from agents.serving import Serving
+    from models.judge import open_ensemble
+    from models.registry import load
+
+    model, lines = settings.model, [line.name for line in settings.lines]
+    serving = Serving(
+        lines,
+        lambda name: load(model.root, name),
+        lambda version: open_ensemble(version, model.runtime, settings.batch.shapes, model.threads),
+    )
+    watch = ChoiceWatch(settings, ROLE, serving.follow)
+    watch.start()
+    try:
+        health.not_ready("reading which versions are chosen")
+        choices = None
+        while choices is None:
+            if stopping.is_set():
+                return 0
+            choices = serving.take(within_s=0.2)
+        health.not_ready("loading the models")
+        serving.begin(choices)
+        return asyncio.run(_run(settings, serving, instance, health, stopping))
+    finally:
+        watch.stop()
+        serving.stop()
 
 
 def _expect_topics(settings: Settings, present: set[str]) -> None:
@@ -82,20 +103,19 @@ def _expect_topics(settings: Settings, present: set[str]) -> None:
     wanted = [names.dead_letters]
     for line in settings.lines:
         wanted += [names.images(line.name), names.verdicts(line.name)]
+    wanted.append(names.models)
     missing = [topic for topic in wanted if topic not in present]
     if missing:
         raise SettingsError(f"expected the topics {', '.join(missing)}, found none of that name; make them with: castline topics create")
 
 
-async def _run(settings: Settings, ensemble: object, instance: str, health: Health, stopping: threading.Event) -> int:
+async def _run(settings: Settings, serving: Serving, instance: str, health: Health, stopping: threading.Event) -> int:
     from agents.inspector import Inspector, register
-    from models.judge import Ensemble
     from streams.app import make_app, run_app
     from streams.delivery import Courier
     from streams.lag import LagWatch
     from streams.store import Store
 
-    assert isinstance(ensemble, Ensemble)
     if stopping.is_set():
         return 0
     for line in settings.lines:
@@ -104,7 +124,7 @@ async def _run(settings: Settings, ensemble: object, instance: str, health: Heal
             metrics.verdict_deadline_seconds.labels(line.name).set(useful_s)
     app = make_app(settings, ROLE, instance, settings.inspector.buffer)
     inspector = Inspector(
-        settings, ensemble, Store(settings.store.url, settings.pictures.max_bytes), Courier(app, health.trouble), health.trouble
+        settings, serving, Store(settings.store.url, settings.pictures.max_bytes), Courier(app, health.trouble), health.trouble
     )
     register(app, inspector)
     names = TopicNames(settings.topics.prefix)

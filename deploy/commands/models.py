@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from deploy.commands import models_choice
 from models import registry
 from streams.errors import ModelError
 
@@ -21,7 +22,7 @@ ROOT = click.option(
 
 @click.group("models")
 def command() -> None:
-    """List, show and verify model versions. Exit codes: 0 done, 1 a version is damaged, 3 there is no such version."""
+    """List, show, verify and choose model versions. Exit codes: 0 done, 1 a version is damaged, 3 there is no such version."""
 
 
 @command.command("list")
@@ -164,3 +165,7 @@ def compare(first: str, second: str, data: tuple[Path, ...], as_json: bool) -> N
     click.echo(f"judged differently: {len(apart)}")
     for row in apart:
         click.echo(f"  {row['path']} ({row['class']}): {row['first']} / {row['second']}")
+
+
+for _choice in (models_choice.choose, models_choice.shadow, models_choice.roll_back, models_choice.status):
+    command.add_command(_choice)

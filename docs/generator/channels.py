@@ -111,7 +111,7 @@ def channels() -> list[Channel]:
         records("findings", names.findings(_LINE), Finding, _NOT_YET, ""),
         letters(names.dead_letters),
         records("reviews", names.reviews, Review, _NOT_YET, ""),
-        records("models", names.models, ModelChoice, _NOT_YET, "", key="the line, or `*`"),
+        records("models", names.models, ModelChoice, "`castline models`", "inspector", key="the line, or `*`"),
     ]
 
 
