@@ -19,6 +19,7 @@ ROOT = Path(__file__).parent
 SORTER = ROOT / "sorter"
 SIMULATOR = ROOT / "simulator"
 BUILDS = Path("var/firmware")
+FLASH_BYTES, RAM_BYTES = 262_144, 8192  # of an ATmega2560
 ARDUINO = Path("/usr/share/arduino/hardware/arduino/avr")
 
 DEBIAN_PACKAGES = ("gcc", "g++", "libc6-dev", "gcc-avr", "binutils-avr", "avr-libc", "libsimavr-dev", "arduino-core-avr")
@@ -134,6 +135,14 @@ def for_coverage(folder: Path) -> tuple[Path, Path]:
         call = ["g++", *PC_FLAGS, "-O0", "--coverage", *map(str, [*core_sources(), *sources]), "-o", name]
         _call(name, call, folder / name)
     return folder / "unit_tests/unit_tests", folder / "pc_board/pc_board"
+
+
+def hex_image() -> Path:
+    """The firmware as avrdude takes it."""
+    elf = firmware()
+    image = elf.with_suffix(".hex")
+    _call(image.name, ["avr-objcopy", "-O", "ihex", "-R", ".eeprom", str(elf), str(image)], elf.parent)
+    return image
 
 
 def sizes(elf: Path) -> tuple[int, int]:

@@ -1,0 +1,219 @@
+"""Draws the wiring of one lane and the table of pins into docs/: `python -m firmware.wiring`.
+
+What is drawn comes from `firmware/pins.py`; a test holds the documents to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+
+from firmware.pins import LANES, LanePins
+
+DOCS = Path(__file__).parents[1] / "docs"
+BEGIN, END = "<!-- pins: written by python -m firmware.wiring -->", "<!-- end of pins -->"
+
+WIDTH, HEIGHT = 1180, 940
+BOARD = (490, 70, 200, 830)  # x, y, width, height of the Mega
+INK, SIGNAL, HIGH, GROUND = "#222222", "#1f5fbf", "#b03030", "#555555"
+
+# Rows of the table: what, the field of LanePins, direction, what a level means.
+USES: tuple[tuple[str, str, str, str], ...] = (
+    ("photo-eye 1 (camera)", "eye1", "in", "low: blocked"),
+    ("photo-eye 2 (gate)", "eye2", "in", "low: blocked"),
+    ("encoder A", "encoder_a", "in", "A leads B when the belt runs forward"),
+    ("encoder B", "encoder_b", "in", ""),
+    ("emergency stop", "estop", "in", "low: closed, all is well"),
+    ("servo supply", "servo_power", "in", "high: present"),
+    ("servo pulse", "servo", "out", "544 to 2400 us, 50 a second"),
+    ("camera trigger", "trigger", "out", "high: fires"),
+    ("belt relay", "relay", "out", "high: the belt may run"),
+    ("lamp green", "green", "out", "high: lit"),
+    ("lamp yellow", "yellow", "out", "high: lit"),
+    ("lamp red", "red", "out", "high: lit"),
+)
+
+
+@dataclass
+class Drawing:
+    """SVG elements, one after the other."""
+
+    parts: list[str] = field(default_factory=list)
+
+    def line(self, *points: tuple[float, float], colour: str = INK, width: float = 1.6) -> None:
+        path = " ".join(f"{x:g},{y:g}" for x, y in points)
+        self.parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="{width:g}"/>')
+
+    def box(self, x: float, y: float, width: float, height: float, *lines: str, fill: str = "#ffffff") -> None:
+        self.parts.append(f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="4" fill="{fill}" stroke="{INK}"/>')
+        top = y + height / 2 - 7.5 * (len(lines) - 1) + 4
+        for number, text in enumerate(lines):
+            self.text(x + width / 2, top + 15 * number, text, anchor="middle", bold=number == 0)
+
+    def text(self, x: float, y: float, text: str, anchor: str = "start", colour: str = INK, bold: bool = False, size: int = 12) -> None:
+        weight = ' font-weight="bold"' if bold else ""
+        self.parts.append(
+            f'<text x="{x:g}" y="{y:g}" font-size="{size}" text-anchor="{anchor}" fill="{colour}"{weight}>{escape(text)}</text>'
+        )
+
+    def dot(self, x: float, y: float, colour: str = INK) -> None:
+        self.parts.append(f'<circle cx="{x:g}" cy="{y:g}" r="3" fill="{colour}"/>')
+
+    def svg(self) -> str:
+        head = (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="Helvetica, Arial, sans-serif" role="img" '
+            'aria-label="Wiring of one lane of the Arduino Mega 2560">'
+        )
+        return "\n".join([head, f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>', *self.parts, "</svg>", ""])
+
+
+def _pin(drawing: Drawing, label: str, y: float, left: bool) -> float:
+    """A terminal at the Mega's edge; the x where a wire meets it."""
+    x, _, width, _ = BOARD
+    edge = x if left else x + width
+    drawing.dot(edge, y)
+    drawing.text(edge + (10 if left else -10), y + 4, label, anchor="start" if left else "end", bold=True)
+    return edge
+
+
+def _isolated_input(drawing: Drawing, y: float, label: str, device: tuple[str, ...]) -> None:
+    """24 V device -> resistor -> optocoupler -> pin, with a pull-up to 5 V."""
+    edge = _pin(drawing, label, y, left=True)
+    drawing.box(20, y - 26, 150, 52, *device)
+    drawing.line((170, y - 10), (200, y - 10), colour=HIGH)
+    drawing.box(200, y - 21, 60, 22, "2.2 k")
+    drawing.line((260, y - 10), (290, y - 10), colour=HIGH)
+    drawing.box(290, y - 26, 90, 52, "PC817", "optocoupler", fill="#f4f4ea")
+    drawing.line((290, y + 16), (170, y + 16), colour=GROUND)
+    drawing.text(230, y + 29, "0 V of 24 V", anchor="middle", colour=GROUND, size=10)
+    drawing.line((380, y), (edge, y), colour=SIGNAL)
+    drawing.dot(412, y, SIGNAL)
+    drawing.line((412, y), (412, y - 24), colour=SIGNAL)
+    drawing.text(417, y - 14, "4.7 k to 5 V", colour=SIGNAL, size=10)
+    drawing.line((380, y + 16), (404, y + 16), colour=GROUND)
+    drawing.text(408, y + 20, "GND", colour=GROUND, size=10)
+
+
+def _inputs(drawing: Drawing, pins: LanePins) -> None:
+    _isolated_input(drawing, 130, pins.eye1.label, ("photo-eye 1", "24 V, PNP, dark on"))
+    _isolated_input(drawing, 230, pins.eye2.label, ("photo-eye 2", "24 V, PNP, dark on"))
+    _isolated_input(drawing, 330, pins.estop.label, ("emergency stop", "auxiliary contact, NC"))
+    drawing.box(20, 400, 150, 70, "encoder", "5 V, open collector,", "screened cable")
+    for y, pin in ((420, pins.encoder_a), (450, pins.encoder_b)):
+        edge = _pin(drawing, pin.label, y, left=True)
+        drawing.line((170, y), (edge, y), colour=SIGNAL)
+        drawing.dot(330, y, SIGNAL)
+        drawing.text(336, y - 5, "2.2 k to 5 V", colour=SIGNAL, size=10)
+    drawing.text(180, 414, "A", colour=SIGNAL, size=10)
+    drawing.text(180, 444, "B", colour=SIGNAL, size=10)
+    y = 550
+    edge = _pin(drawing, pins.servo_power.label, y, left=True)
+    drawing.box(20, 524, 150, 52, "servo supply +", "5 to 6 V")
+    drawing.line((170, y), (210, y), colour=HIGH)
+    drawing.box(210, y - 11, 60, 22, "4.7 k")
+    drawing.line((270, y), (edge, y), colour=SIGNAL)
+    drawing.dot(340, y, SIGNAL)
+    drawing.line((340, y), (340, y + 20), colour=SIGNAL)
+    drawing.box(310, y + 20, 60, 22, "10 k")
+    drawing.line((340, y + 42), (340, y + 56), colour=GROUND)
+    drawing.text(346, y + 58, "GND", colour=GROUND, size=10)
+
+
+def _outputs(drawing: Drawing, pins: LanePins) -> None:
+    y = 130
+    edge = _pin(drawing, pins.servo.label, y, left=False)
+    drawing.line((edge, y), (740, y), colour=SIGNAL)
+    drawing.box(740, y - 11, 60, 22, "220")
+    drawing.line((800, y), (1010, y), colour=SIGNAL)
+    drawing.text(905, y - 6, "twisted with its ground", anchor="middle", colour=SIGNAL, size=10)
+    drawing.box(1010, 100, 150, 150, "servo", "of the gate")
+    drawing.box(740, 200, 150, 60, "servo supply", "5 to 6 V, 3 A or more", "one for each servo")
+    drawing.line((890, 215), (1010, 215), colour=HIGH, width=2.4)
+    drawing.line((890, 245), (1010, 245), colour=GROUND, width=2.4)
+    drawing.line((950, 215), (950, 222), colour=INK)
+    drawing.line((938, 222), (962, 222), width=2.4)
+    drawing.line((938, 230), (962, 230), width=2.4)
+    drawing.line((950, 230), (950, 245))
+    drawing.text(950, 275, "1000 uF and 100 nF", anchor="middle", size=10)
+    drawing.text(950, 288, "at the servo", anchor="middle", size=10)
+    edge = _pin(drawing, "GND", 290, left=False)
+    drawing.line((edge, 290), (720, 290), (720, 245), (740, 245), colour=GROUND, width=2.4)
+    drawing.text(728, 306, "grounds meet here only", colour=GROUND, size=10)
+
+    y = 390
+    edge = _pin(drawing, pins.trigger.label, y, left=False)
+    drawing.line((edge, y), (740, y), colour=SIGNAL)
+    drawing.box(740, y - 11, 60, 22, "330")
+    drawing.line((800, y), (850, y), colour=SIGNAL)
+    drawing.box(850, y - 26, 90, 52, "PC817", "optocoupler", fill="#f4f4ea")
+    drawing.line((940, y), (1010, y), colour=HIGH)
+    drawing.box(1010, y - 30, 150, 60, "camera", "trigger input,", "24 V or 5 V")
+
+    y = 500
+    edge = _pin(drawing, pins.relay.label, y, left=False)
+    drawing.line((edge, y), (850, y), colour=SIGNAL)
+    drawing.box(850, y - 30, 110, 60, "relay module", "isolated,", "active high")
+    drawing.line((960, y), (1010, y), colour=HIGH)
+    drawing.box(1010, y - 30, 150, 60, "belt drive", "enable; contact", "open: belt stops")
+
+    for number, (colour, pin) in enumerate((("green", pins.green), ("yellow", pins.yellow), ("red", pins.red))):
+        y = 610 + 40 * number
+        edge = _pin(drawing, pin.label, y, left=False)
+        drawing.line((edge, y), (850, y), colour=SIGNAL)
+        drawing.line((960, y), (1010, y), colour=HIGH)
+        drawing.text(985, y - 6, colour, anchor="middle", size=10)
+    drawing.box(850, 585, 110, 130, "ULN2803", "driver", fill="#f4f4ea")
+    drawing.box(1010, 585, 150, 130, "lamp", "24 V tower")
+
+
+def _supply(drawing: Drawing) -> None:
+    edge = _pin(drawing, "USB", 790, left=True)
+    drawing.box(20, 764, 150, 52, "line PC", "castline sorter")
+    drawing.line((170, 790), (edge, 790), width=2.4)
+    drawing.text(330, 784, "USB cable with ferrites, 3 m at most", anchor="middle", size=10)
+    edge = _pin(drawing, "VIN, GND", 850, left=True)
+    drawing.box(20, 824, 150, 52, "9 V supply", "of the Mega alone")
+    drawing.line((170, 850), (edge, 850), colour=HIGH, width=2.4)
+
+
+def lane_svg(pins: LanePins, number: int) -> str:
+    """The wiring of one lane as SVG."""
+    drawing = Drawing()
+    drawing.text(20, 34, f"Castline: lane {number} of an Arduino Mega 2560", bold=True, size=18)
+    drawing.text(20, 54, "Resistors in ohms, 1/4 W; 2.2 k in the 24 V circuits 1/2 W. Not checked on real hardware.", size=12)
+    drawing.box(*BOARD, "Arduino", "Mega 2560", fill="#e8f0f8")
+    _inputs(drawing, pins)
+    _outputs(drawing, pins)
+    _supply(drawing)
+    for x, text, colour in ((740, "5 V logic", SIGNAL), (850, "24 V or servo supply", HIGH), (1040, "ground", GROUND)):
+        drawing.line((x, 880), (x + 24, 880), colour=colour, width=2.4)
+        drawing.text(x + 30, 884, text, size=11)
+    return drawing.svg()
+
+
+def pin_table() -> str:
+    """Which pin does what, for all lanes, as Markdown."""
+    rows = [f"| use | {' | '.join(f'lane {number}' for number in range(1, len(LANES) + 1))} | direction | level |"]
+    rows.append("| --- |" + " --- |" * (len(LANES) + 2))
+    for use, name, direction, level in USES:
+        labels = " | ".join(getattr(lane, name).label for lane in LANES)
+        rows.append(f"| {use} | {labels} | {direction} | {level} |")
+    return "\n".join(rows)
+
+
+def with_table(page: str) -> str:
+    """`page` with the table between its marks written anew."""
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{pin_table()}\n{END}{after}"
+
+
+def write() -> None:
+    (DOCS / "wiring.svg").write_text(lane_svg(LANES[0], 1))
+    page = DOCS / "wiring.md"
+    page.write_text(with_table(page.read_text()))
+
+
+if __name__ == "__main__":
+    write()
