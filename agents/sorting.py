@@ -24,9 +24,8 @@ _REASONS: dict[str, SortingReason] = {
     "safe": "fault",
     "missing": "taken-off",
     "unmatched": "unmatched",
-    # The gate could not do what was wanted: too close to a neighbour, or more than one part under one number.
-    "spacing": "fault",
-    "touching": "fault",
+    "spacing": "spacing",
+    "touching": "touching",
 }
 
 
@@ -41,6 +40,7 @@ def lane_settings(gate: GateSettings) -> LaneSettings:
             "step_um": round(gate.belt_mm_per_s),  # without encoder a step is a millisecond: um/ms = mm/s
             "no_verdict": gate.safe,
             "safe": gate.safe,
+            **gate.board,
         }
     )
 

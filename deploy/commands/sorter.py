@@ -126,8 +126,6 @@ async def _run(settings: Settings, line: str, instance: str, health: Health) -> 
         raise SettingsError(f"lines.{line}.gate: {error}") from None
     loop = asyncio.get_running_loop()
     notes = await loop.run_in_executor(None, recall, settings, line)
-    # Faust makes its own folder, but not the one above it.
-    (settings.service.run_dir / "faust").mkdir(parents=True, exist_ok=True)
     # A group a line: two processes of one group with different topics would fight over the assignment.
     app = make_app(settings, f"{ROLE}-{line}", instance, max(64, IN_HAND))
     url = settings.sorter.gateway_url or f"http://{settings.gateway.host}:{settings.gateway.port}"
