@@ -122,7 +122,7 @@ def uncommented() -> tuple[str, set[str]]:
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in values.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:  # an empty one is a value
             found |= flat(value, f"{prefix}{name}.")
         elif name == "lines":
             found |= flat(value[0], "lines[].")
