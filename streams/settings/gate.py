@@ -20,7 +20,7 @@ class GateSettings(Section):
         "divert", description="What is done with a part whose verdict has not come, and when something is broken."
     )
     board: dict[str, int | str] = Field(
-        default_factory=dict,
+        {},
         description="Further settings of the board by the protocol's names, such as spacing_mm, dwell_mm, encoder or servo_ms: "
         "firmware/PROTOCOL.md has their table. They go before what travel_mm, belt_mm_per_s and safe say.",
     )
