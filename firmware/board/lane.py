@@ -262,7 +262,12 @@ class Lane:
 
     def _decide(self, edge: Edge, now_us: int) -> None:
         for decided in self.tracker.arrive(edge):
-            self._arm(decided, now_us)
+            if self.faults.has(HELD):
+                # The missing ones before it have just made a fault: this part is flushed with the rest, and not acted on after the repair.
+                safe = Decision(self.settings.word("safe"), "safe")
+                self._report(Decided(decided.part, safe, Edge(False, self.place(), now_us)), False)
+            else:
+                self._arm(decided, now_us)
 
     def _arm(self, decided: Decided, now_us: int) -> None:
         reason = decided.decision.reason
