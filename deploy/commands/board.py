@@ -137,12 +137,19 @@ def clear(file: Path | None, name: str | None, port: str | None, lane: int, code
 @command.command("flash")
 @click.option("--port", required=True, help="Serial port of the Mega 2560.")
 @click.option(
-    "--hex", "image", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Compiled firmware, Intel HEX."
+    "--hex",
+    "image",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Compiled firmware, Intel HEX; without: firmware/sorter, built now.",
 )
-def flash(port: str, image: str) -> int:
+def flash(port: str, image: Path | None) -> int:
     """Write the firmware to a Mega 2560 with avrdude, over its boot loader."""
     if shutil.which("avrdude") is None:
         raise SettingsError("expected avrdude to be installed, found none; on Debian: apt-get install avrdude")
+    if image is None:
+        from firmware import toolchain
+
+        image = toolchain.hex_image()
     arguments = ["-p", "atmega2560", "-c", "wiring", "-P", port, "-b", "115200", "-D", "-U", f"flash:w:{image}:i"]
     return subprocess.run(["avrdude", *arguments], check=False).returncode
 
