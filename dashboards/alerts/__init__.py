@@ -1,0 +1,1 @@
+"""Recorded series and alerts, each alert with its page of the runbook."""

@@ -1,0 +1,297 @@
+"""What makes each alert fire, what looks alike and must not, and the text that the person reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+LINE = 'plant="north",line="line-1"'
+ON_LINE = {"plant": "north", "line": "line-1"}
+WORKER = 'plant="north",instance_name="inspector-1",role="inspector",job="castline"'
+ON_WORKER = {"plant": "north", "instance_name": "inspector-1", "role": "inspector", "job": "castline"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """Series in promtool's notation, a sample a minute; at minute `at` the alert fires with `labels` and `summary`.
+
+    With the series `quiet` in their place it does not.
+    """
+
+    alert: str
+    at: int
+    fires: dict[str, str]
+    quiet: dict[str, str]
+    labels: dict[str, str]
+    summary: str
+
+
+def _sorted(action: str, reason: str) -> str:
+    return f'castline_parts_sorted_total{{{LINE},action="{action}",reason="{reason}"}}'
+
+
+def _ages(late: str) -> dict[str, str]:
+    """Twenty verdicts a minute within a second, `late` of them between 3 and 5 s; the part needs 2.8 s to the gate."""
+    return {
+        f'castline_verdict_age_seconds_bucket{{{LINE},le="1"}}': "0+20x20",
+        f'castline_verdict_age_seconds_bucket{{{LINE},le="3"}}': "0+20x20",
+        f'castline_verdict_age_seconds_bucket{{{LINE},le="5"}}': late,
+        f'castline_verdict_age_seconds_bucket{{{LINE},le="+Inf"}}': late,
+        f"castline_verdict_deadline_seconds{{{LINE}}}": "2.8x20",
+    }
+
+
+def _verdicts(ok: str, defect: str, review: str = "0x2000") -> dict[str, str]:
+    labels = {"ok": ok, "defect": defect, "review": review}
+    return {f'castline_verdicts_total{{{LINE},label="{label}",model="a"}}': values for label, values in labels.items()}
+
+
+CASES: tuple[Case, ...] = (
+    Case(
+        "PartsPassUnseen",
+        5,
+        {_sorted("passed", "no-verdict"): "0 0 0 1 2 2", _sorted("passed", "verdict"): "0+60x5"},
+        {_sorted("passed", "no-verdict"): "0x5", _sorted("passed", "verdict"): "0+60x5", _sorted("diverted", "no-verdict"): "0+1x5"},
+        ON_LINE,
+        "line-1: 2 parts stayed on the belt in 5 minutes without a verdict in force",
+    ),
+    Case(
+        "PartsWithoutVerdict",
+        5,
+        {_sorted("diverted", "no-verdict"): "0 0 0 1 2 3"},
+        {_sorted("diverted", "no-verdict"): "3x5", _sorted("diverted", "verdict"): "0+9x5"},
+        ON_LINE,
+        "line-1: 3 parts reached the gate without a verdict in 5 minutes and were treated as unsafe",
+    ),
+    Case(
+        "VerdictsTooOld",
+        10,
+        _ages("0+21x20"),
+        _ages("0+20x20"),
+        ON_LINE,
+        "line-1: one verdict in a hundred comes 4.58s after its picture, when the part is at the gate",
+    ),
+    Case(
+        "LineSilent",
+        10,
+        {f"castline_parts_counted_total{{{LINE}}}": "0+120x10", **_verdicts("500x10", "0x10")},
+        {f"castline_parts_counted_total{{{LINE}}}": "0+120x10", **_verdicts("0+119x10", "0x10")},
+        ON_LINE,
+        "line-1: photo-eye 1 counts 2.0 parts a second and no verdict comes",
+    ),
+    Case(
+        "ErrorBudgetBurnsFast",
+        70,
+        {_sorted("diverted", "verdict"): "0+99x80", _sorted("diverted", "no-verdict"): "0+1x80"},
+        # It was bad an hour ago and is over.
+        {_sorted("diverted", "verdict"): "0+100x80", _sorted("diverted", "no-verdict"): "0+2x40 80x40"},
+        ON_LINE,
+        "line-1: 1% of the parts of the last hour had no verdict; a month's budget is gone in two days",
+    ),
+    Case(
+        "ErrorBudgetBurnsSlowly",
+        390,
+        {_sorted("diverted", "verdict"): "0+996x400", _sorted("diverted", "no-verdict"): "0+4x400"},
+        {_sorted("diverted", "verdict"): "0+9998x400", _sorted("diverted", "no-verdict"): "0+2x400"},
+        ON_LINE,
+        "line-1: 0.4% of the parts of the last six hours had no verdict; a month's budget is gone in five days",
+    ),
+    Case(
+        "GateNotAnswering",
+        4,
+        {f'castline_gate_state{{{LINE},state="away"}}': "0 0 1 1 1", f'castline_gate_state{{{LINE},state="running"}}': "1 1 0 0 0"},
+        {f'castline_gate_state{{{LINE},state="away"}}': "0 0 0 0 0", f'castline_gate_state{{{LINE},state="running"}}': "1x4"},
+        ON_LINE,
+        "line-1: the board at the gate does not answer its sorter",
+    ),
+    Case(
+        "GateHeldSafe",
+        4,
+        {f'castline_gate_state{{{LINE},state="safe"}}': "0 0 1 1 1"},
+        {f'castline_gate_state{{{LINE},state="safe"}}': "0 0 0 0 1", f'castline_gate_state{{{LINE},state="away"}}': "1x4"},
+        {**ON_LINE, "state": "safe"},
+        "line-1: the board holds its gate in the state `safe`",
+    ),
+    Case(
+        "GateFault",
+        10,
+        {f'castline_gate_faults_total{{{LINE},code="41"}}': "0x5 1x5"},
+        {f'castline_gate_faults_total{{{LINE},code="41"}}': "7x10"},
+        {**ON_LINE, "code": "41"},
+        "line-1: the board reported fault 41",
+    ),
+    Case(
+        "GateLinkNoisy",
+        20,
+        {f"castline_gate_resends_total{{{LINE}}}": "0+3x20", f"castline_gate_round_trip_seconds_count{{{LINE}}}": "0+100x20"},
+        {f"castline_gate_resends_total{{{LINE}}}": "0+1x20", f"castline_gate_round_trip_seconds_count{{{LINE}}}": "0+100x20"},
+        ON_LINE,
+        "line-1: 3% of the commands to the board had to be sent again",
+    ),
+    Case(
+        "PartReportsFail",
+        5,
+        {f"castline_part_reports_failed_total{{{LINE}}}": "0 1 2 3 4 5"},
+        {f"castline_part_reports_failed_total{{{LINE}}}": "0 0 1 1 1 1"},
+        ON_LINE,
+        "line-1: the gateway did not take 5 reports of parts in 5 minutes",
+    ),
+    Case(
+        "PicturesUnmatched",
+        20,
+        {
+            f"castline_unmatched_parts_total{{{LINE}}}": "0+2x20",
+            f"castline_unmatched_pictures_total{{{LINE}}}": "0x20",
+            f"castline_parts_counted_total{{{LINE}}}": "0+100x20",
+        },
+        {
+            f"castline_unmatched_parts_total{{{LINE}}}": "0x10 1x10",
+            f"castline_unmatched_pictures_total{{{LINE}}}": "0x20",
+            f"castline_parts_counted_total{{{LINE}}}": "0+100x20",
+        },
+        ON_LINE,
+        "line-1: 2% of the parts have no picture, or pictures no part",
+    ),
+    Case(
+        "NoInspector",
+        4,
+        {f"castline_process_ready{{{WORKER}}}": "1 1 0 0 0", 'castline_process_ready{plant="north",role="gateway"}': "1x4"},
+        {f"castline_process_ready{{{WORKER}}}": "1x4", 'castline_process_ready{plant="north",role="inspector",instance_name="b"}': "0x4"},
+        {"plant": "north"},
+        "no inspector is ready in north: nothing is judged",
+    ),
+    Case(
+        "ProcessDown",
+        4,
+        {f"up{{{WORKER}}}": "1 1 0 0 0"},
+        {f"up{{{WORKER}}}": "1 1 1 1 1", 'up{job="another"}': "0x4"},
+        ON_WORKER,
+        "inspector-1 does not answer on its metrics page",
+    ),
+    Case(
+        "WorkerStalled",
+        4,
+        {f"castline_process_stalled{{{WORKER}}}": "0 0 1 1 1"},
+        {f"castline_process_stalled{{{WORKER}}}": "0 0 1 0 1"},
+        ON_WORKER,
+        "inspector-1 lives and gets nothing done",
+    ),
+    Case(
+        "ProcessNotReady",
+        8,
+        {f"castline_process_ready{{{WORKER}}}": "1 1 0 0 0 0 0 0 0"},
+        {f"castline_process_ready{{{WORKER}}}": "1 1 0 0 0 1 1 0 0"},
+        ON_WORKER,
+        "inspector-1 has not taken work for 3 minutes",
+    ),
+    Case(
+        "LagGrowing",
+        10,
+        {f'castline_consumer_lag_records{{{LINE},role="inspector"}}': "0+20x10"},
+        # As much, and less every minute.
+        {f'castline_consumer_lag_records{{{LINE},role="inspector"}}': "400-20x10"},
+        ON_LINE,
+        "line-1: 200 pictures wait for an inspector, and there are more every minute",
+    ),
+    Case(
+        "SpoolFilling",
+        20,
+        {
+            'castline_spool_bytes{plant="north",instance_name="gateway-1"}': "2e6+1e7x20",
+            'castline_spool_limit_bytes{plant="north",instance_name="gateway-1"}': "5e8x20",
+        },
+        {
+            'castline_spool_bytes{plant="north",instance_name="gateway-1"}': "2e6+1e5x20",
+            'castline_spool_limit_bytes{plant="north",instance_name="gateway-1"}': "5e8x20",
+        },
+        {"plant": "north", "instance_name": "gateway-1"},
+        "gateway-1: the spool on disk fills, Kafka does not take the pictures",
+    ),
+    Case(
+        "PicturesRefused",
+        10,
+        {f'castline_pictures_refused_total{{{LINE},reason="spool-full"}}': "0x5 4x5"},
+        {f'castline_pictures_refused_total{{{LINE},reason="spool-full"}}': "4x10"},
+        {**ON_LINE, "reason": "spool-full"},
+        "line-1: 4 pictures were refused in 10 minutes: spool-full",
+    ),
+    Case(
+        "DeadLettersRising",
+        10,
+        {f'castline_dead_letters_total{{{LINE},reason="truncated"}}': "0+1x10"},
+        {f'castline_dead_letters_total{{{LINE},reason="truncated"}}': "0x5 2x5"},
+        {**ON_LINE, "reason": "truncated"},
+        "line-1: 10 pictures could not be judged in 10 minutes: truncated",
+    ),
+    Case(
+        "BatchesSplit",
+        10,
+        {f"castline_batches_split_total{{{WORKER}}}": "0x5 1x5"},
+        {f"castline_batches_split_total{{{WORKER}}}": "1x10"},
+        {"plant": "north", "instance_name": "inspector-1"},
+        "inspector-1: the networks failed on a batch, which was judged picture by picture",
+    ),
+    Case(
+        "EventLoopBlocked",
+        15,
+        {
+            f'castline_event_loop_delay_seconds_bucket{{{WORKER},le="1"}}': "0+100x15",
+            f'castline_event_loop_delay_seconds_bucket{{{WORKER},le="2"}}': "0+120x15",
+            f'castline_event_loop_delay_seconds_bucket{{{WORKER},le="+Inf"}}': "0+120x15",
+        },
+        {
+            f'castline_event_loop_delay_seconds_bucket{{{WORKER},le="1"}}': "0+120x15",
+            f'castline_event_loop_delay_seconds_bucket{{{WORKER},le="2"}}': "0+120x15",
+            f'castline_event_loop_delay_seconds_bucket{{{WORKER},le="+Inf"}}': "0+120x15",
+        },
+        {"plant": "north", "instance_name": "inspector-1"},
+        "inspector-1: its event loop wakes 1.94s late",
+    ),
+    Case(
+        "VerdictsDrift",
+        1440,
+        # A tenth for most of the day, a half in its last two hours.
+        _verdicts("0+9x1320 11880+5x120", "0+1x1320 1320+5x120"),
+        _verdicts("0+9x1440", "0+1x1440"),
+        ON_LINE,
+        "line-1: the share of defects differs by 36.69% from the last day's",
+    ),
+    Case(
+        "NetworksDisagree",
+        120,
+        {**_verdicts("0+10x120", "0x120"), f"castline_vote_disagreements_total{{{LINE}}}": "0+2x120"},
+        # As large a share of a handful says nothing.
+        {**_verdicts("0+1x120", "0x120"), f"castline_vote_disagreements_total{{{LINE}}}": "0+1x120"},
+        ON_LINE,
+        "line-1: the two networks disagree on 20% of the pictures",
+    ),
+    Case(
+        "ReviewShareHigh",
+        120,
+        _verdicts("0+9x120", "0x120", "0+1x120"),
+        _verdicts("0+99x120", "0x120", "0+1x120"),
+        ON_LINE,
+        "line-1: 10% of the parts are left to a person's review",
+    ),
+    Case(
+        "ModelVersionsDiffer",
+        20,
+        {
+            f'castline_model_info{{{LINE},model="a",instance_name="i-1"}}': "1x20",
+            f'castline_model_info{{{LINE},model="b",instance_name="i-2"}}': "1x20",
+        },
+        {
+            f'castline_model_info{{{LINE},model="a",instance_name="i-1"}}': "1x20",
+            f'castline_model_info{{{LINE},model="a",instance_name="i-2"}}': "1x20",
+        },
+        ON_LINE,
+        "2 model versions judge line-1 at the same time",
+    ),
+    Case(
+        "ModelRefused",
+        60,
+        {f'castline_model_refused_total{{{LINE},reason="damaged"}}': "0x30 1x30"},
+        {f'castline_model_refused_total{{{LINE},reason="damaged"}}': "1x60"},
+        {**ON_LINE, "reason": "damaged"},
+        "line-1: a chosen model version was refused: damaged",
+    ),
+)
