@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Self
+import signal
+from types import FrameType, TracebackType
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -13,20 +14,28 @@ from models.learning.collection import Collection
 
 
 class Bars:
-    """A listener that draws on standard error."""
+    """A listener that draws on standard error, and raises KeyboardInterrupt between two batches after Ctrl-C (SIGINT).
+
+    Not within a batch: there TensorFlow may be calling Python, and an exception raised in such a call is lost. A second Ctrl-C
+    stops at once.
+    """
 
     def __init__(self) -> None:
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
         self._console = Console(stderr=True)
         self._progress = Progress(*columns, console=self._console)
         self._tasks: dict[str, TaskID] = {}
+        self._stopping = False
+        self._before: Any = signal.SIG_DFL
 
     def __enter__(self) -> Self:
+        self._before = signal.signal(signal.SIGINT, self._stop)
         self._progress.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._progress.stop()
+        signal.signal(signal.SIGINT, self._before)
 
     def drawing(self, done: int, total: int) -> None:
         """Advances the bar of the renderer."""
@@ -52,7 +61,15 @@ class Bars:
                 f"validation loss {epoch.validation_loss:.4f}, accuracy {epoch.validation_accuracy:.4f}"
             )
 
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self._stopping = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        self._console.print("stopping after this batch")
+
     def _advance(self, name: str, done: int, total: int) -> None:
         if name not in self._tasks:
             self._tasks[name] = self._progress.add_task(name, total=total)
         self._progress.update(self._tasks[name], completed=done)
+        if self._stopping:
+            self._stopping = False
+            raise KeyboardInterrupt
