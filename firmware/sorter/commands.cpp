@@ -1,4 +1,4 @@
-// How the board answers each command: firmware/PROTOCOL.md, "Commands".
+// How the board answers each command: firmware/PROTOCOL.md, "Commands". Long because it has one function a command, in the page's order.
 #include "board.h"
 
 namespace castline {

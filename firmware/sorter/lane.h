@@ -2,7 +2,8 @@
 //
 //   waiting --COMMIT--> running --fault--> safe or stopped --HELLO or CLEAR, by fault--> running
 //
-// Driven by steps(), eye() and tick(), which never block; what it has to say goes to the board's ring of events.
+// lane.cpp has the lane's life, lane_parts.cpp the way of a part from eye to gate.
+// Driven by advance(), steps(), eye() and tick(), which never block; what it has to say goes to the board's ring of events.
 #pragma once
 #include "config.h"
 #include "events.h"
@@ -74,7 +75,8 @@ class Lane {
 
  private:
   static const uint8_t kNoTest = 0xFF;
-  static const uint8_t kTriggers = 3;
+  static const uint8_t kTriggers = 3;     // waiting at a time
+  static const uint8_t kTriggerLog2 = 6;  // they are kept in 64 us
 
   // A part past photo-eye 2, on its way to the gate's moment.
   struct __attribute__((packed)) Armed {

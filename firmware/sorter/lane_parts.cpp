@@ -1,0 +1,215 @@
+// A lane's parts: from an edge at an eye to the moment at the gate. The rest of the lane is in lane.cpp.
+#include "lane.h"
+
+namespace castline {
+
+namespace {
+
+const uint32_t kLastPart = 99999999UL;
+
+}  // namespace
+
+void Lane::settle_eye(uint8_t index, uint32_t now_us) {
+  if (!eyes_[index].pending() || !eyes_[index].settle(now_us, settings_[kDebounceUs])) return;
+  if (!committed_ || faults_.has(kHoldsGate)) return;
+  if (index == 0) {
+    at_eye1();
+  } else {
+    at_eye2();
+  }
+}
+
+void Lane::at_eye1() {
+  const Place place = eyes_[0].place();
+  if (eyes_[0].blocked()) {
+    edge1_ = {place, clock_->at(eyes_[0].at_us())};
+    before1_ = true;
+    counted1_ = false;
+    return;
+  }
+  if (before1_) {
+    const int32_t length = past(place, edge1_.place);
+    if (!counted1_ && length >= static_cast<int32_t>(settings_.travel(kPartMinMm))) count();
+    Part* part = counted1_ ? tracker_.find(tracker_.counted()) : nullptr;
+    if (part != nullptr && part->decided == kNone && length > static_cast<int32_t>(settings_.travel(kPartMaxMm))) part->touching = 1;
+  }
+  before1_ = counted1_ = false;
+}
+
+void Lane::at_eye2() {
+  if (eyes_[1].blocked()) {
+    edge2_ = {eyes_[1].place(), clock_->at(eyes_[1].at_us())};
+    before2_ = true;
+    return;
+  }
+  if (before2_ && past(eyes_[1].place(), edge2_.place) >= static_cast<int32_t>(settings_.travel(kPartMinMm))) decide();
+  before2_ = false;
+}
+
+// Parts that still stand before an eye are known as soon as they are long enough.
+void Lane::lengths(Place here) {
+  if (before1_) {
+    const int32_t length = past(here, edge1_.place);
+    if (!counted1_) {
+      if (length >= static_cast<int32_t>(settings_.travel(kPartMinMm))) count();
+    } else if (length > static_cast<int32_t>(settings_.travel(kPartMaxMm))) {
+      Part* part = tracker_.find(tracker_.counted());
+      if (part != nullptr && part->decided == kNone) part->touching = 1;
+    }
+  }
+  if (before2_ && past(here, edge2_.place) >= static_cast<int32_t>(settings_.travel(kPartMinMm))) {
+    before2_ = false;
+    decide();
+  }
+  if (before2_) return;  // what stands there may yet be the one whose window would close
+  while (!faults_.has(kHoldsGate) && tracker_.overdue(here, reach_)) miss_front(clock_->now());
+}
+
+void Lane::count() {
+  if (faults_.has(kHoldsGate)) return;
+  if (tracker_.counted() >= kLastPart) {
+    raise(kPartsExhausted, 0);
+    return;
+  }
+  if (!tracker_.add(edge1_)) {
+    raise(kTrackerFull, tracker_.size());
+    return;
+  }
+  counted1_ = true;
+  // The trigger's delay runs from the leading edge, but a camera is not fired before the part is known to be one.
+  const Stamp& now = clock_->now();
+  const uint32_t ago_ms = now.ms - edge1_.at.ms;
+  const uint32_t ago_us = ago_ms > 2000 ? 2000000UL : ago_ms * 1000 + now.us - edge1_.at.us;
+  const uint32_t delay_us = settings_[kTriggerMs] * 1000UL;
+  const uint32_t wait_us = delay_us > ago_us ? delay_us - ago_us : 0;
+  if (triggers_waiting_ == kTriggers) return;  // so many parts within trigger_ms: no camera takes that
+  triggers_[triggers_waiting_++] = static_cast<uint16_t>((clock_->us() + wait_us) >> kTriggerLog2);
+}
+
+void Lane::fire_triggers() {
+  const uint32_t now_us = clock_->us();
+  if (pulsing_) {
+    if (!reached(now_us, pulse_until_us_)) return;
+    pulsing_ = false;
+  }
+  if (triggers_waiting_ == 0) return;
+  const uint16_t now = static_cast<uint16_t>(now_us >> kTriggerLog2);
+  if (static_cast<int16_t>(now - triggers_[0]) < 0) return;
+  --triggers_waiting_;
+  for (uint8_t index = 0; index < triggers_waiting_; ++index) triggers_[index] = triggers_[index + 1];
+  pulsing_ = true;
+  pulse_until_us_ = now_us + uint32_t{settings_[kTriggerPulseMs]} * 1000;
+}
+
+// The part whose leading edge at photo-eye 2 was edge2_ is decided; those that should have come before it are missing.
+void Lane::decide() {
+  int16_t index = tracker_.nearest(edge2_.place, settings_);
+  Armed armed;
+  armed.moment = (edge2_.place + settings_.travel(kGateMm)) & kPlaceMask;
+  armed.at_ms = edge2_.at.ms;
+  armed.travel_ms = 0;
+  uint32_t number = 0;
+  Decision decision;
+  if (index < 0) {
+    decision = tracker_.take_unmatched(edge2_.place, settings_);
+    ++counts_.unmatched;
+    if (unmatched_row_ < 255) ++unmatched_row_;
+  } else {
+    for (; index > 0 && !faults_.has(kHoldsGate); --index) miss_front(edge2_.at);
+    if (faults_.has(kHoldsGate)) return;  // the flush has reported this part too
+    tracker_.decide_front(settings_, faults_.has(kSilentHost));
+    const Part& part = tracker_[0];
+    number = tracker_.front();
+    armed.travel_ms = Tracker::travel_ms(part, edge2_.at.ms);
+    if (part.told < kKeep) ++counts_.no_verdict;
+    decision = tracker_.take(edge2_.place, settings_);
+    missing_row_ = unmatched_row_ = 0;
+    grace_ = false;
+  }
+  armed.part = number & 0x7FFFFFFUL;
+  armed.action = decision.action & 3;
+  armed.reason = decision.reason & 7;
+  if (decision.action == kStop) {
+    report(number, decision, false, armed.at_ms, armed.travel_ms);
+    raise(kStopped, number);
+  } else if (armed_count_ < kArmed) {
+    armed_[armed_count_++] = armed;
+  } else {
+    raise(kTrackerFull, tracker_.size() + kArmed + 1);
+    report(number, {settings_.action(kSafeAction), kSafe}, false, armed.at_ms, armed.travel_ms);
+  }
+  suspect_eyes();
+}
+
+void Lane::miss_front(const Stamp& at) {
+  const uint32_t number = tracker_.front();
+  const uint16_t travel_ms = Tracker::travel_ms(tracker_[0], at.ms);
+  tracker_.drop_front();
+  ++counts_.missing;
+  if (missing_row_ < 255) ++missing_row_;
+  report(number, {kNone, kMissing}, false, at.ms, travel_ms);
+  suspect_eyes();
+}
+
+// That an eye is never blocked is concluded from the other one.
+void Lane::suspect_eyes() {
+  if (grace_) {
+    if (past(place(), grace_until_) < 0) {
+      missing_row_ = unmatched_row_ = 0;
+      return;
+    }
+    grace_ = false;
+  }
+  if (missing_row_ >= settings_[kLostLimit]) {
+    raise(kEye2Stuck, 2);
+  } else if (unmatched_row_ >= settings_[kLostLimit]) {
+    raise(kEye1Stuck, 2);
+  }
+}
+
+void Lane::moments(Place here) {
+  while (armed_count_ > 0) {
+    const Armed armed = armed_[0];
+    if (past(here, armed.moment) < 0) return;
+    --armed_count_;
+    for (uint8_t index = 0; index < armed_count_; ++index) armed_[index] = armed_[index + 1];
+    const bool moved = armed.action == kDivert && gate_.divert(armed.moment, settings_, clock_->us());
+    const Decision decision = {static_cast<Action>(armed.action), static_cast<Reason>(armed.reason)};
+    report(armed.part, decision, moved, armed.at_ms, armed.travel_ms);
+  }
+}
+
+bool Lane::divert_is_near(Place here) const {
+  if (armed_count_ == 0 || armed_[0].action != kDivert) return false;
+  // A belt that stands still may stand still for long.
+  if (settings_[kEncoder] ? clock_->us() - stepped_us_ > 2 * kServoQuietUs : !relay_closed_) return false;
+  const int32_t left = -past(here, armed_[0].moment);
+  if (left <= 0) return true;
+  const uint16_t us_per_step = settings_[kEncoder] ? us_per_step_ : 1U << kMicrosPerPlaceLog2 << kPlacesPerStepLog2;
+  return us_per_step > 0 && left < 65536 && static_cast<uint32_t>(left) * us_per_step >> kPlacesPerStepLog2 < kServoQuietUs;
+}
+
+void Lane::report(uint32_t number, Decision decision, bool moved, uint32_t at_ms, uint16_t travel_ms) {
+  if (decision.action == kDivert) ++counts_.diverted;
+  if (decision.action == kPass) ++counts_.passed;
+  events_->gate(number_, number, decision, moved, gate_.moves(), at_ms, travel_ms);
+}
+
+// A fault holds the gate: what is on its way is treated as the lane's owner wants it, reported, and forgotten.
+void Lane::flush() {
+  const Decision safe = {settings_.action(kSafeAction), kSafe};
+  for (uint8_t index = 0; index < armed_count_; ++index) {
+    report(armed_[index].part, safe, false, armed_[index].at_ms, armed_[index].travel_ms);
+  }
+  armed_count_ = 0;
+  const uint32_t now_ms = clock_->now().ms;
+  while (tracker_.size() > 0) {
+    const uint32_t number = tracker_.front();
+    const uint16_t travel_ms = Tracker::travel_ms(tracker_[0], now_ms);
+    tracker_.drop_front();
+    report(number, safe, false, now_ms, travel_ms);
+  }
+  tracker_.forget_last();
+}
+
+}  // namespace castline
