@@ -17,6 +17,16 @@ PAGES: tuple[Page, ...] = (plant.PAGE, line.PAGE, pipeline.PAGE, quality.PAGE, g
 # Metrics of ours that no dashboard shows, and why.
 UNSHOWN: dict[str, str] = {}
 
+_NO_SHADOW = "until a shadow version is chosen there is none"
+# Queries that may return nothing while all is well, and why. Alerts are no part of it: in health none of them fires.
+EMPTY_IN_HEALTH: dict[str, str] = {
+    "castline-quality: Which version judges?: {{line}}: {{model}} on {{runtime}}, shadow": _NO_SHADOW,
+    "castline-quality: Would the shadow version judge otherwise?: {{line}} {{model}}": _NO_SHADOW,
+    "castline-quality: Would the shadow version judge otherwise?: {{line}} pictures a second it had no time for": _NO_SHADOW,
+    "castline-quality: Why is a part left to a person?: {{line}} {{reason}}": "a line may have no doubt for a while",
+    "castline-quality: Was a chosen version refused?: {{line}} {{reason}}": "a refusal is what makes it begin",
+}
+
 
 @dataclass(frozen=True)
 class Asked:

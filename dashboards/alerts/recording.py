@@ -25,7 +25,10 @@ def _unseen(window: str) -> Recording:
 
 
 def _labelled(label: str, window: str) -> Recording:
-    expression = share(window, f'castline_verdicts_total{{label="{label}"}}', "castline_verdicts_total")
+    # A line that has had no such verdict yet has a share of 0, not none.
+    all_of = f"sum by (plant, line) (rate(castline_verdicts_total[{window}]))"
+    part = f'sum by (plant, line) (rate(castline_verdicts_total{{label="{label}"}}[{window}]))'
+    expression = f"({part} or 0 * {all_of}) / ({all_of} > 0)"
     return Recording(f"line:castline_{label}_verdicts:ratio_rate{window}", expression)
 
 

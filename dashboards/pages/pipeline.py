@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dashboards.panels import Page, Query, rising, trend
-from dashboards.queries import LINE, PLANT, p50, p99, rate
+from dashboards.queries import LINE, PLANT, p50, p99, rate, selected
 
 _LAG = f'castline_consumer_lag_records{{{LINE},role="inspector"}}'
+
+# A metric without labels is on every process' page, at 0 where nobody sets it.
+_INSPECTOR = 'role="inspector"'
 
 
 def _p99(metric: str, by: str) -> str:
@@ -47,15 +50,15 @@ PAGE = Page(
         ),
         trend(
             "How many pictures has each inspector fetched and not judged?",
-            Query(f"castline_buffered_pictures{{{PLANT}}}", "{{instance_name}}"),
+            Query(selected("castline_buffered_pictures", _INSPECTOR, PLANT), "{{instance_name}}"),
             unit="short",
             why="Bounded by `inspector.buffer`; at the bound, Kafka keeps the rest.",
             steps=rising(128, 256),
         ),
         trend(
             "How full are the batches?",
-            Query(p50("castline_batch_pictures", "instance_name", scope=PLANT), "{{instance_name}} half"),
-            Query(_p99("castline_batch_pictures", "instance_name"), "{{instance_name}} 99 %"),
+            Query(p50("castline_batch_pictures", "instance_name", _INSPECTOR, scope=PLANT), "{{instance_name}} half"),
+            Query(p99("castline_batch_pictures", "instance_name", _INSPECTOR, PLANT), "{{instance_name}} 99 %"),
             unit="short",
             why="Always full: the networks are the limit. Always 1: there is room, or `batch.max_wait_s` is too short.",
         ),
@@ -77,7 +80,7 @@ PAGE = Page(
         trend(
             "What could not be judged, and why?",
             Query(rate("castline_dead_letters_total", "line, reason"), "{{line}} {{reason}}"),
-            Query(rate("castline_batches_split_total", "instance_name", scope=PLANT), "{{instance_name}} batch split"),
+            Query(rate("castline_batches_split_total", "instance_name", _INSPECTOR, scope=PLANT), "{{instance_name}} batch split"),
             unit="cps",
             why="Parked on `castings.dead-letters`; look with `castline dead-letters list`.",
             steps=rising(0.001, 0.1),

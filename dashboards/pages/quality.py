@@ -96,7 +96,10 @@ PAGE = Page(
         trend(
             "Was a chosen version refused?",
             Query(rate("castline_model_refused_total", "line, reason"), "{{line}} {{reason}}"),
-            Query(quantile(0.5, "castline_model_open_seconds", "instance_name", scope=PLANT), "{{instance_name}} s to open a version"),
+            Query(
+                f'max by (instance_name) (castline_model_open_seconds_sum{{{PLANT},role="inspector"}})',
+                "{{instance_name}} s to open its versions",
+            ),
             unit="short",
             why="A refused version stays out and the one in force goes on.",
             steps=rising(0.0001, 1),

@@ -53,6 +53,7 @@ class Snapshot:
     useful_s: float = 0.0  # from picture to the last useful verdict
     now: float = 0.0
     news: Sequence[str] = field(default_factory=tuple)
+    hint: str = "Ctrl-C: drain and stop; twice: at once"
 
 
 def render(snapshot: Snapshot) -> RenderableType:
@@ -110,7 +111,7 @@ def alarms(snapshot: Snapshot) -> list[str]:
 def _title(snapshot: Snapshot) -> Text:
     clock = _clock(snapshot.elapsed_s) + (f" of {_clock(snapshot.seconds)}" if snapshot.seconds else "")
     text = Text.assemble(("Castline ", "bold"), (f" {snapshot.phase} ", "reverse"), f"  {clock}   ")
-    text.append("Ctrl-C: drain and stop; twice: at once", "dim")
+    text.append(snapshot.hint, "dim")
     text.no_wrap, text.overflow = True, "ellipsis"
     return text
 
