@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -53,7 +52,7 @@ class Difference:
     same: int = 0
     without_verdict: int = 0
     nameless: int = 0
-    changes: Counter[str] = field(default_factory=Counter)
+    changes: dict[str, int] = field(default_factory=dict)
     parts: list[Change] = field(default_factory=list)
 
 
@@ -124,5 +123,6 @@ def _compare(batch: list[Judged], verdicts: dict[Place, Said], difference: Diffe
         elif was.label == now.label:
             difference.same += 1
         else:
-            difference.changes[f"{was.label} -> {now.label}"] += 1
+            what = f"{was.label} -> {now.label}"
+            difference.changes[what] = difference.changes.get(what, 0) + 1
             difference.parts.append(Change(str(judged.decoded.arrival.part), was, now))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import sys
 import threading
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,6 +77,10 @@ def _serve(settings: Settings, instance: str, health: Health, stopping: threadin
     from models.judge import open_ensemble
     from models.registry import load
 
+    import_module("models.runtimes.tensorflow")
+    # What is here now stays for ever: searching it for garbage stops the worker for a quarter of a second each time.
+    gc.collect()
+    gc.freeze()
     model, lines = settings.model, [line.name for line in settings.lines]
     serving = Serving(
         lines,
