@@ -28,7 +28,7 @@ class GrafanaError(CastlineError):
 
 
 _MEANINGS = {
-    401: "expected a valid token in CASTLINE_GRAFANA_TOKEN, Grafana does not know it: wrong, expired or of another stack",
+    401: "expected a valid token in GRAFANA_TOKEN, Grafana does not know it: wrong, expired or of another stack",
     403: "expected a token that may write here, this one may not: give its service account the role Admin",
     409: "expected no other thing of the same name, found one that Castline does not own: rename it",
     412: "expected nobody else to change it at the same time, someone did: look at the difference and push again",
@@ -45,7 +45,7 @@ class Grafana:
         if parts.username or parts.query or parts.fragment:
             raise SettingsError("--url: expected scheme, host, port and path only, found more; the token comes from the environment")
         if not token or not token.isprintable() or " " in token:
-            raise SettingsError("CASTLINE_GRAFANA_TOKEN: expected the token of a service account in the environment, found none")
+            raise SettingsError("GRAFANA_TOKEN: expected the token of a service account in the environment, found none")
         prefix = parts.path.strip("/")
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
         self.url = url.rstrip("/")

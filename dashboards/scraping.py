@@ -72,7 +72,7 @@ def _remote_write(remote: Remote) -> dict[str, Any]:
         "name": "hosted",
         **login,
         "remote_timeout": "30s",
-        # What cannot be sent waits in the write-ahead log on disk, two hours of it; only the copies in memory are bounded here.
+        # What cannot be sent waits in the write-ahead log on disk, which the retention bounds; here the copies in memory are.
         "queue_config": {
             "capacity": 5000,
             "max_shards": 4,

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from dashboards.provisioning import Change
     from dashboards.wanted import Wishes
 
-TOKEN, WEBHOOK = "CASTLINE_GRAFANA_TOKEN", "CASTLINE_ALERT_WEBHOOK"
+# Without the prefix of our settings: those refuse a name that they do not know.
+TOKEN, WEBHOOK = "GRAFANA_TOKEN", "GRAFANA_ALERT_WEBHOOK"
 
 
 def _connection(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -36,7 +37,7 @@ def _connection(function: Callable[..., Any]) -> Callable[..., Any]:
 def command() -> None:
     """Bring dashboards and alerts to a Grafana, or see what differs there.
 
-    The token of a service account comes from CASTLINE_GRAFANA_TOKEN; with CASTLINE_ALERT_WEBHOOK alerts get a contact point
+    The token of a service account comes from GRAFANA_TOKEN; with GRAFANA_ALERT_WEBHOOK alerts get a contact point
     that calls it. Only what Castline owns is ever changed or removed: fixed uids in the folder `castline`.
     """
 

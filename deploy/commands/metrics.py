@@ -11,7 +11,8 @@ import click
 from streams.errors import SettingsError
 from streams.settings import load_settings
 
-REMOTE_URL, REMOTE_TOKEN, REMOTE_USER = "CASTLINE_REMOTE_WRITE_URL", "CASTLINE_REMOTE_WRITE_TOKEN", "CASTLINE_REMOTE_WRITE_USER"
+# Without the prefix of our settings: those refuse a name that they do not know.
+REMOTE_URL, REMOTE_TOKEN, REMOTE_USER = "REMOTE_WRITE_URL", "REMOTE_WRITE_TOKEN", "REMOTE_WRITE_USER"
 
 
 @click.group("metrics")
@@ -47,7 +48,7 @@ def show(as_json: bool) -> None:
 def prometheus(file: Path | None, plant: str, folder: Path, targets: tuple[str, ...], alertmanager: str, agent: bool) -> None:
     """Write prometheus.yml, rules.yml and alertmanager.yml for the plant's Prometheus.
 
-    With CASTLINE_REMOTE_WRITE_URL and CASTLINE_REMOTE_WRITE_TOKEN in the environment (and CASTLINE_REMOTE_WRITE_USER where
+    With REMOTE_WRITE_URL and REMOTE_WRITE_TOKEN in the environment (and REMOTE_WRITE_USER where
     the hosted stack wants one) it sends there as well; the token goes into a file that only its owner may read.
     """
     from dashboards.generate import rules
@@ -75,5 +76,10 @@ def prometheus(file: Path | None, plant: str, folder: Path, targets: tuple[str, 
     if not agent:
         (folder / "rules.yml").write_text(rules())
         (folder / "alertmanager.yml").write_text(alertmanager_config())
-    flags = "--enable-feature=agent --storage.agent.path=" if agent else "--storage.tsdb.path="
-    click.echo(f"prometheus --config.file={folder / 'prometheus.yml'} {flags}{folder / 'kept'}")
+    # What cannot be sent waits on disk, no longer and no larger than this.
+    flags = (
+        f"--enable-feature=agent --storage.agent.path={folder / 'kept'} --storage.agent.retention.max-time=24h"
+        if agent
+        else f"--storage.tsdb.path={folder / 'kept'} --storage.tsdb.retention.time=40d --storage.tsdb.retention.size=20GB"
+    )
+    click.echo(f"prometheus --config.file={folder / 'prometheus.yml'} {flags}")

@@ -225,7 +225,7 @@ def test_what_is_no_address_is_refused(url: str) -> None:
 
 @pytest.mark.parametrize("token", ["", "two words", "line\nbreak"])
 def test_what_is_no_token_is_refused(token: str) -> None:
-    with pytest.raises(SettingsError, match="CASTLINE_GRAFANA_TOKEN"):
+    with pytest.raises(SettingsError, match="GRAFANA_TOKEN"):
         Grafana("http://localhost", token)
 
 
@@ -236,7 +236,7 @@ Castline = Callable[..., subprocess.CompletedProcess[str]]
 def castline(fake: FakeGrafana) -> Castline:
     def call(word: str, *arguments: str, token: str = ADMIN) -> subprocess.CompletedProcess[str]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("CASTLINE_")}
-        environment |= {"CASTLINE_GRAFANA_TOKEN": token, "CASTLINE_ALERT_WEBHOOK": WISHES.webhook}
+        environment |= {"GRAFANA_TOKEN": token, "GRAFANA_ALERT_WEBHOOK": WISHES.webhook}
         command = [sys.executable, str(CASTLINE), "dashboards", word, "--url", fake.url, *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=60)
 
