@@ -6,7 +6,7 @@ READY := .venv/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench docs lock clean
+.PHONY: help setup demo test check format bench firmware docs lock clean
 
 help: ## List these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ format: $(READY) ## Format and mend what the linter can mend
 
 bench: $(READY) ## Throughput and latency against the bare model; ARGS="--json"
 	@$(BIN)/castline bench pipeline $(ARGS)
+
+firmware: $(READY) ## Build the board's firmware and say how full the Mega is
+	@$(BIN)/python -m firmware
 
 docs: $(READY) ## Write docs/ again: schemas, topics, settings, command help
 	@$(BIN)/python -m docs.generate

@@ -39,6 +39,13 @@ CASTINGS_SEED = 20261
     "--travel-s", default=3.0, show_default=True, type=click.FloatRange(0.5, 30), help="Time of a part from its camera to its gate."
 )
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(0, 1_000_000), help="Seed of the order and distance of parts.")
+@click.option(
+    "--boards",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "avr", "python"]),
+    help="avr: the Mega's own firmware in an AVR simulator; python: a simulated board; auto: avr where its Debian packages are installed.",
+)
 @click.option("--keep", is_flag=True, help="Keep the run folder: settings, topics, log of all processes, boards' logs.")
 @click.option("--plain", is_flag=True, help="A status line every few seconds instead of the live view; so without a terminal.")
 def command(
@@ -51,6 +58,7 @@ def command(
     inspectors: int,
     travel_s: float,
     seed: int,
+    boards: str,
     keep: bool,
     plain: bool,
 ) -> int:
@@ -75,7 +83,7 @@ def command(
     if report_file is not None and not report_file.resolve().parent.is_dir():
         raise click.UsageError(f"--report: expected an existing folder, found none at {report_file.resolve().parent}")
     locate(model)  # refused before anything is drawn or started
-    wishes = Wishes(lines, rate, travel_s, images or _rendered(progress), model, inspectors, seed)
+    wishes = Wishes(lines, rate, travel_s, images or _rendered(progress), model, inspectors, seed, _firmware(boards, progress))
     folder = Path(tempfile.mkdtemp(prefix="castline-demo-"))
     worth_keeping = True
     try:
@@ -115,6 +123,29 @@ def _conclude(report: Report, file: Path | None, out: Console) -> int:
         click.echo(f"report: {file}")
     sys.stdout.flush()
     return 1 if report.bad else 0
+
+
+def _firmware(boards: str, progress: Console) -> bool:
+    """Whether the boards run the real firmware; says so. Builds it first, so that the boards start at once.
+
+    Raises SettingsError: when it was asked for and cannot be built.
+    """
+    from firmware import toolchain
+    from streams.errors import SettingsError
+
+    absent = toolchain.missing()
+    if boards == "python" or (boards == "auto" and absent):
+        why = f"; for the Mega's own firmware: apt-get install {' '.join(absent)}" if absent else ""
+        progress.print(f"boards: simulated in Python{why}", soft_wrap=True)
+        return False
+    try:
+        toolchain.ensure()
+        toolchain.firmware()
+        toolchain.runner()
+    except toolchain.ToolchainError as error:
+        raise SettingsError(f"--boards avr: {error}") from None
+    progress.print("boards: the Mega's own firmware in an AVR simulator", soft_wrap=True)
+    return True
 
 
 def _rendered(progress: Console) -> Path:

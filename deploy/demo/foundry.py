@@ -40,6 +40,7 @@ class Wishes:
     model: str = "demo"
     inspectors: int = 1
     seed: int = 1
+    avr: bool = False  # boards run the Mega's own firmware in an AVR simulator, else the simulated board in Python
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,7 @@ def _board(file: Path, line: LineSettings, wishes: Wishes, number: int) -> Role:
     command = castline_command(
         *("--settings", str(file), "board", "simulate", "--line", line.name, "--rate", f"{wishes.rate_per_s:g}"),
         *("--seed", str(wishes.seed + number), "--log", str(file.with_name(f"board-{line.name}.jsonl"))),
+        *(("--avr",) if wishes.avr else ()),
     )
     ready = PathThere(Path(line.gate.port))
     grace_s = wishes.travel_s + _BOARD_DRAINS_S

@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 uint64_t control_target;
+int control_asked;
 
 static char line[1 << 17];
 static size_t length;
@@ -73,6 +74,7 @@ static void command(const char *text) {
         pin_schedule(cycle, port, bit, level);
     } else if (sscanf(text, "run %llu", &cycle) == 1) {
         control_target = cycle;
+        control_asked = 1;
     } else if (!strncmp(text, "rx ", 3)) {
         receive_hex(text + 3);
     } else if (sscanf(text, "pin %c%d %d", &port, &bit, &level) == 3) {
@@ -134,6 +136,6 @@ int control_wait(uint64_t until_ns) {
         ppoll(wait, wire_is_open() ? 2 : 1, &time, NULL);
         if ((wait[0].revents & (POLLIN | POLLHUP)) && !read_commands()) return 0;
         if (wire_is_open() && wait[1].revents) wire_poll();
-    } while (!quitting && now_ns() < until_ns && control_target <= mcu_cycle());
+    } while (!quitting && now_ns() < until_ns && !control_asked);
     return 1;
 }

@@ -62,8 +62,10 @@ static void run_paced(void) {
 
 static void run_stepped(void) {
     while (!quitting) {
-        if (!control_wait(control_target > mcu_cycle() ? 0 : now_ns() + 1000000000ull)) return;
-        if (control_target <= mcu_cycle()) continue;
+        if (!control_wait(control_asked ? 0 : now_ns() + 1000000000ull)) return;
+        if (!control_asked) continue;
+        /* Answered even when nothing is left to run: the last instruction, or a sleep, may have gone past this target. */
+        control_asked = 0;
         while (mcu_cycle() < control_target && !quitting) {
             wire_poll();
             const uint64_t left = control_target - mcu_cycle();

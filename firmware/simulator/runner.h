@@ -61,6 +61,7 @@ void control_tell(const char *format, ...) __attribute__((format(printf, 1, 2)))
 void control_flush(void);
 int control_wait(uint64_t until_ns); /* handles commands until then; 0: at once. False when stdin has ended */
 extern uint64_t control_target;      /* stepped: the cycle up to which the program may run */
+extern int control_asked;              /* stepped: a `run` was told and not yet answered by `paused` */
 
 uint64_t now_ns(void);
 void pace_restart(void);

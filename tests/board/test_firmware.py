@@ -220,3 +220,12 @@ def test_missing_tools_are_named_in_one_sentence() -> None:
     assert done.returncode != 0
     assert "the firmware's tools are missing; on Debian or Ubuntu: sudo apt-get install --yes --no-install-recommends" in done.stderr
     assert "gcc-avr" in done.stderr
+
+
+def test_the_runner_answers_for_a_moment_that_has_passed() -> None:
+    """It once waited for ever: a sleep of the program may go past the moment asked for, and the next one asked for lies before it."""
+    with stepped(toolchain.firmware()) as board:
+        for step_us in range(2000):
+            board.run_until(50_000 + step_us / 100)
+        board.run_until(10_000)
+        assert board.now_us >= 50_000
