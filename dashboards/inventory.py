@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client.metrics import MetricWrapperBase
 
 from streams import metrics
 
@@ -27,10 +27,10 @@ class Metric:
 
 def declared() -> list[Metric]:
     """All metrics, in the order of the declaration."""
-    return [_metric(one) for one in vars(metrics).values() if isinstance(one, Counter | Gauge | Histogram)]
+    return [_metric(one) for one in vars(metrics).values() if isinstance(one, MetricWrapperBase)]
 
 
-def _metric(one: Counter | Gauge | Histogram) -> Metric:
+def _metric(one: MetricWrapperBase) -> Metric:
     (described,) = one.describe()
     # The client takes the end `_total` off a counter's name and puts it on again when it is read.
     name = f"{described.name}_total" if described.type == "counter" else described.name

@@ -19,7 +19,7 @@ ALERTS: tuple[Alert, ...] = (
             "`castline board status --line <line>`. The log of `sorter <line>` names port and reason; "
             "`refused` means settings and firmware do not fit.",
             "Check the USB cable and the board's lamp. After an exchange of the board: `castline board configure --line <line>`. "
-            "Wrong firmware: `castline board flash --line <line>`.",
+            "Wrong firmware: `castline board flash`.",
         ),
     ),
     Alert(
@@ -34,7 +34,7 @@ ALERTS: tuple[Alert, ...] = (
             "The board has met a fault and treats every part by the line's safe action, or has stopped the belt.",
             "No verdict is carried out until the cause is gone.",
             "Gates dashboard, faults by code; what each code means stands in `firmware/error_codes.csv`.",
-            "Remove the cause (photo-eye blocked, servo's supply, emergency stop), then `castline board clear --line <line>`.",
+            "Remove the cause (photo-eye blocked, servo's supply, emergency stop), then `castline board clear --line <line> <code>`.",
         ),
     ),
     Alert(

@@ -17,7 +17,7 @@ ALERTS: tuple[Alert, ...] = (
             "Processes of the plant are there, and none of its inspectors takes work.",
             "Every part of every line goes by its safe action.",
             "The inspectors' log: a model version that is refused, Kafka away, memory. `castline models list` verifies the versions.",
-            "Start them; go back to the last good version by `model.version` when the new one is refused.",
+            "Start them; `castline models roll-back` when a new version is refused.",
         ),
     ),
     Alert(

@@ -65,7 +65,7 @@ ALERTS: tuple[Alert, ...] = (
             "Inspectors judge one line by different versions for ten minutes: a switch that did not end.",
             "The same casting may get another verdict, depending on who judges it.",
             "Quality dashboard: which process has which version?",
-            "Choose the version again; start those again that keep the other one, and set `model.version` alike on all machines.",
+            "`castline models choose` it again; start those again that keep the other one, and set `model.version` alike on all machines.",
         ),
     ),
     Alert(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import yaml
 from dashboards import generate
 from dashboards.alerts.catalogue import ALERTS, INHIBITIONS, labels, notes
 from dashboards.catalogue import links, page_of
+from tests.documents.castline_commands import problem
 from tests.watching.cases import CASES, Case
 from tests.watching.debian import program
 
@@ -80,6 +82,12 @@ def test_every_alert_says_what_to_do() -> None:
         book = alert.runbook
         assert all(len(text) > 20 for text in (book.meaning, book.first_look, book.fix)), alert.name
         assert book.impact, alert.name
+
+
+def test_the_runbooks_commands_exist() -> None:
+    commands = set(re.findall(r"`(castline [^`]+)`", (generate.ROOT / "dashboards/RUNBOOK.md").read_text(encoding="utf-8")))
+    assert len(commands) > 8
+    assert {command: wrong for command in commands if (wrong := problem(command.split()))} == {}
 
 
 def test_only_alerts_that_exist_silence_others_that_exist() -> None:
