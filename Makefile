@@ -6,7 +6,7 @@ READY := .venv/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench firmware docs lock clean
+.PHONY: help setup demo test check format bench firmware dashboards docs lock clean
 
 help: ## List these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ bench: $(READY) ## Throughput and latency against the bare model; ARGS="--json"
 
 firmware: $(READY) ## Build the board's firmware and say how full the Mega is
 	@$(BIN)/python -m firmware
+
+dashboards: $(READY) ## Write dashboards, rules and runbook again from their code
+	@$(BIN)/python -m dashboards.generate
 
 docs: $(READY) ## Write docs/ again: schemas, topics, settings, command help
 	@$(BIN)/python -m docs.generate
