@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.batches import Batcher, time_left_s
+from streams.batches import Batcher, full_shape, time_left_s
 from streams.settings import BatchSettings
 
 LIMITS = BatchSettings(size=4, max_wait_s=0.5, shapes=(1, 2, 4), deadline_margin_s=0.3)
@@ -36,6 +36,11 @@ def test_a_lonely_picture_waits_for_company_from_its_own_arrival_on() -> None:
 def test_a_batch_does_not_wait_past_what_its_nearest_deadline_leaves() -> None:
     assert time_left_s(10.0, count=1, first_arrived_s=10.0, earliest_deadline_s=10.4, limits=LIMITS) == pytest.approx(0.1)
     assert time_left_s(10.0, count=1, first_arrived_s=10.0, earliest_deadline_s=9.0, limits=LIMITS) == 0
+
+
+@pytest.mark.parametrize(("waiting", "goes"), [(1, 1), (2, 2), (3, 2), (4, 4), (7, 4), (100, 4)])
+def test_a_batch_fills_a_shape_so_that_nothing_is_computed_for_padding(waiting: int, goes: int) -> None:
+    assert full_shape(waiting, LIMITS) == goes
 
 
 @given(
