@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from kafka import KafkaConsumer, TopicPartition
-
 from streams.errors import CastlineError
 from streams.identity import PartId, header_map, read_identity
-from streams.kafka import client_arguments
+from streams.reading import read_to_end
 from streams.records import Sorting, Verdict
 from streams.settings import Settings
 from streams.topics import TopicNames
-
-_SILENCE_S = 30
 
 
 @dataclass(frozen=True)
@@ -60,7 +55,7 @@ def read_evidence(settings: Settings) -> Evidence:
     verdicts = {names.verdicts(line.name) for line in settings.lines}
     sorted_ = {names.sorted(line.name) for line in settings.lines}
     dead_letters = unreadable = 0
-    for record in _records(settings, sorted(images | verdicts | sorted_ | {names.dead_letters})):
+    for record in read_to_end(settings, "audit", sorted(images | verdicts | sorted_ | {names.dead_letters})):
         appended_at = datetime.fromtimestamp(record.timestamp / 1000, UTC)
         try:
             if record.topic in images:
@@ -81,23 +76,3 @@ def _picture(record: Any) -> Picture:
     identity = read_identity(record.key, headers, record.topic.rpartition(".")[2])
     truth = headers.get("truth")
     return Picture(identity.part, identity.captured_at, truth.decode() if truth else None)
-
-
-def _records(settings: Settings, topics: list[str]) -> Iterator[Any]:
-    consumer = KafkaConsumer(**client_arguments(settings, "audit"), group_id=None, enable_auto_commit=False)
-    try:
-        partitions = [TopicPartition(topic, number) for topic in topics for number in sorted(consumer.partitions_for_topic(topic) or ())]
-        consumer.assign(partitions)
-        ends = consumer.end_offsets(partitions)
-        consumer.seek_to_beginning(*partitions)
-        open_ = {partition for partition in partitions if ends[partition] > 0}
-        while open_:
-            polled = consumer.poll(timeout_ms=_SILENCE_S * 1000)
-            if not polled:
-                missing = ", ".join(f"{partition.topic}/{partition.partition}" for partition in sorted(open_))
-                raise CastlineError(f"expected to read {missing} to the end, found silence for {_SILENCE_S} s")
-            for records in polled.values():
-                yield from records
-            open_ = {partition for partition in open_ if consumer.position(partition) < ends[partition]}
-    finally:
-        consumer.close()
