@@ -63,7 +63,6 @@ def make_app(settings: Settings, role: str, instance: str, buffer: int) -> AppT[
         logging_config=None,
         worker_redirect_stdouts=False,
     )
-    app.producer_only = False
     return app
 
 

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import logging
 import signal
-import sys
 import threading
 from importlib import import_module
 from pathlib import Path
@@ -52,11 +51,7 @@ def command(file: Path | None, port: int) -> int:
     health = Health(ROLE, Progress(settings.service.stall_s))
     with HealthServer(health, settings.service, str(slot), port) as pages:
         log.info("%s serves its health at %s", slot, pages.address)
-        status = _serve(settings, str(slot), health, stopping)
-    # TensorFlow's threads outlive the interpreter's end and may crash it; all that matters is committed by now.
-    logging.shutdown()
-    sys.stdout.flush()
-    return status
+        return _serve(settings, str(slot), health, stopping)
 
 
 def _serve(settings: Settings, instance: str, health: Health, stopping: threading.Event) -> int:
