@@ -1,0 +1,65 @@
+"""A version of the papers' size, untrained: what a machine has to compute when nothing was made smaller."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from models import registry
+from models.castings import series
+from models.golden import Golden, save_golden
+from models.manifest import Option, Voter
+from models.networks import build, voter
+from models.pictures import decode
+from models.registry import Version
+
+NAME, SIDE = "full-size", 224
+CLASSES = ("def_front", "ok_front")
+GOLDEN_PICTURES = 8
+SEED = 1998
+
+
+def make(root: Path) -> str:
+    """Writes the version below `root` and returns its name: AlexNet at 224 px with two layers of 4096, LeNet as published at 112 px.
+
+    The weights are drawn from a seed; its verdicts mean nothing, its speed does. Some 240 MB, some seconds.
+    """
+    import keras
+
+    from models.runtimes.tensorflow import TensorFlow  # takes seconds to import
+
+    keras.utils.set_random_seed(SEED)
+    wide: dict[str, Option] = {"dense_width": 4096, "dense_layers": 2}
+    voters: list[Voter] = [voter("lenet", 112, {}), voter("alexnet", SIDE, wide)]
+    pixels = np.stack([decode(casting.jpeg(), SIDE).pixels for casting in series(GOLDEN_PICTURES, SEED)])
+    with registry.writing(root, NAME) as folder:
+        for one in voters:
+            build(one, len(CLASSES)).save_weights(folder / one.weights_file)
+        fields = _fields(voters)
+        save_golden(folder / "golden.npz", Golden(pixels, np.zeros((len(pixels), len(voters), len(CLASSES)), np.float32)))
+        manifest = registry.write_manifest(folder, fields)
+        answers = TensorFlow(Version(folder, manifest), "tensorflow", (GOLDEN_PICTURES,), 0).predict(pixels)
+        save_golden(folder / "golden.npz", Golden(pixels, answers))
+        registry.write_manifest(folder, fields)
+    return NAME
+
+
+def _fields(voters: list[Voter]) -> dict[str, object]:
+    """The manifest, but for its checksums. The threshold lies where an untrained network's answers do not: at a tenth."""
+    return {
+        "version": NAME,
+        "created": datetime.now(UTC),
+        "classes": CLASSES,
+        "ok_class": 1,
+        "preprocessing": {"side_px": SIDE},
+        "voters": [one.model_dump() for one in voters],
+        "threshold": 0.1,
+        "band": {"low": 0.1, "high": 0.1},
+        "costs": {"miss": 1, "false_alarm": 1},
+        "golden": {"file": "golden.npz", "tolerance": 0.05},
+        "data": {"sha256": "0" * 64, "pictures": dict.fromkeys(CLASSES, 0), "split": "none"},
+        "figures": {},
+        "command": "castline bench runtimes --model full",
+    }
