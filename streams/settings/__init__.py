@@ -14,8 +14,10 @@ from streams.settings.roles import (
     SorterSettings,
     StoreSettings,
 )
+from streams.settings.station import ArchivistSettings, StationSettings
 
 __all__ = [
+    "ArchivistSettings",
     "BatchSettings",
     "BrokerSettings",
     "CameraSettings",
@@ -29,6 +31,7 @@ __all__ = [
     "ServiceSettings",
     "Settings",
     "SorterSettings",
+    "StationSettings",
     "StoreSettings",
     "TopicSettings",
     "load_settings",

@@ -24,6 +24,7 @@ from streams.settings.roles import (
     SorterSettings,
     StoreSettings,
 )
+from streams.settings.station import ArchivistSettings, StationSettings
 
 PREFIX = "CASTLINE_"
 FILE_VARIABLE = "CASTLINE_SETTINGS_FILE"
@@ -52,6 +53,8 @@ class Settings(BaseSettings):
     model: ModelSettings = Field(ModelSettings(), description="Which version judges.")
     inspector: InspectorSettings = Field(InspectorSettings(), description="The worker that judges.")
     sorter: SorterSettings = Field(SorterSettings(), description="The worker that tells the boards.")
+    station: StationSettings = Field(StationSettings(), description="The pages that people work with, and their database.")
+    archivist: ArchivistSettings = Field(ArchivistSettings(), description="What is kept of the parts, and for how long.")
     lines: tuple[LineSettings, ...] = Field((), description="The lines of the foundry.")
 
     @classmethod

@@ -1,0 +1,1 @@
+"""Who may do what, and who did: accounts, roles, tokens, log-in, the audit log."""

@@ -1,0 +1,1 @@
+"""What is kept of every part: the table, how it is written, and which pictures stay."""

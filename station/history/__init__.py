@@ -1,0 +1,1 @@
+"""Parts of the past: found by filters, told one by one, exported."""

@@ -1,0 +1,1 @@
+"""What happens now: the wall of lines, one line, and the talk with Kafka."""

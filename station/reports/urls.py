@@ -1,0 +1,16 @@
+"""Addresses of station.reports."""
+
+from __future__ import annotations
+
+from django.http import HttpRequest, HttpResponse
+from django.urls import path
+
+
+def not_built(request: HttpRequest, **_: object) -> HttpResponse:
+    """Stands where a page will be."""
+    return HttpResponse("not built yet", status=501)
+
+
+urlpatterns = [
+    path("reports/", not_built, name="reports"),
+]

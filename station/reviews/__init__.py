@@ -1,0 +1,1 @@
+"""The review queue: what people say of parts that the model doubts."""

@@ -1,0 +1,1 @@
+"""Model versions: their figures, and which of them judges which line."""
