@@ -90,7 +90,7 @@ def django_settings(settings: Settings) -> dict[str, Any]:
         # Castline's own log configuration stays in force.
         "LOGGING_CONFIG": None,
         "USE_TZ": True,
-        "TIME_ZONE": "UTC",
+        "TIME_ZONE": station.time_zone,
         "LANGUAGE_CODE": "en-gb",
         "STATIC_URL": "/static/",
         "STATICFILES_FINDERS": ["django.contrib.staticfiles.finders.AppDirectoriesFinder"],

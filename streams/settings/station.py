@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import time
 from pathlib import Path
 from typing import Self
+from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import Field, SecretStr, model_validator
 
@@ -43,6 +45,24 @@ class StationSettings(Section):
     log_in_lock_minutes: float = Field(15, gt=0, le=1440, description="How long such a lock lasts.")
     upload_line: LineName = Field("uploads", description="Line that uploaded pictures are judged under; it has neither camera nor gate.")
     upload_files: int = Field(64, ge=1, le=1000, description="Most pictures in one upload.")
+    uploads_per_minute: int = Field(
+        600, ge=1, le=100_000, description="Most pictures that one account may send for inspection in a minute."
+    )
+    time_zone: str = Field("UTC", description="The plant's clock, such as Europe/Berlin: times on pages, and when shifts begin.")
+    shifts: tuple[time, ...] = Field((time(6), time(14), time(22)), max_length=24, description="When shifts begin; none: a shift is a day.")
+
+    @model_validator(mode="after")
+    def _tells_the_time(self) -> Self:
+        if self.time_zone not in available_timezones():
+            raise ValueError(f"time_zone: expected the name of a time zone such as Europe/Berlin, found {self.time_zone!r}")
+        if list(self.shifts) != sorted(set(self.shifts)) or any(begin.tzinfo for begin in self.shifts):
+            raise ValueError("shifts: expected rising times of day such as 06:00, without a zone")
+        return self
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The plant's clock."""
+        return ZoneInfo(self.time_zone)
 
     @model_validator(mode="after")
     def _keeps_secrets_out_of_addresses(self) -> Self:
