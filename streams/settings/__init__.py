@@ -1,6 +1,6 @@
 """Settings of every process: `castline.toml` plus `CASTLINE_*` environment variables; frozen, bounded, described."""
 
-from streams.settings.gate import GateSettings
+from streams.settings.gate import GateSettings, GradeSettings
 from streams.settings.kafka import BrokerSettings, KafkaSettings, TopicSettings
 from streams.settings.lines import CameraSettings, LineSettings
 from streams.settings.load import Settings, load_settings
@@ -23,6 +23,7 @@ __all__ = [
     "CameraSettings",
     "GateSettings",
     "GatewaySettings",
+    "GradeSettings",
     "InspectorSettings",
     "KafkaSettings",
     "LineSettings",

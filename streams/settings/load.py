@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from streams.errors import SettingsError
+from streams.settings.gate import refuse_conflicts_at_boards
 from streams.settings.kafka import BrokerSettings, KafkaSettings, TopicSettings
 from streams.settings.lines import LineSettings
 from streams.settings.roles import (
@@ -75,10 +76,7 @@ class Settings(BaseSettings):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"lines: expected each name once, found {', '.join(twice)} more than once")
-        ports = [line.gate.port for line in self.lines if line.gate]
-        shared = sorted({port for port in ports if ports.count(port) > 1})
-        if shared:
-            raise ValueError(f"lines.gate.port: expected one board a port, found {', '.join(shared)} more than once")
+        refuse_conflicts_at_boards({line.name: line.gate for line in self.lines if line.gate})
         if self.pictures.max_bytes + 16384 > self.topics.max_message_bytes:
             raise ValueError(
                 f"pictures.max_bytes: expected at least 16384 below topics.max_message_bytes {self.topics.max_message_bytes}, "
