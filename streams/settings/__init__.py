@@ -4,6 +4,7 @@ from streams.settings.gate import GateSettings, GradeSettings
 from streams.settings.kafka import BrokerSettings, KafkaSettings, TopicSettings
 from streams.settings.lines import CameraSettings, LineSettings
 from streams.settings.load import Settings, load_settings
+from streams.settings.review import ReviewSettings
 from streams.settings.roles import (
     BatchSettings,
     GatewaySettings,
@@ -29,6 +30,7 @@ __all__ = [
     "LineSettings",
     "ModelSettings",
     "PictureSettings",
+    "ReviewSettings",
     "ServiceSettings",
     "Settings",
     "SorterSettings",

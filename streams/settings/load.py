@@ -15,6 +15,7 @@ from streams.errors import SettingsError
 from streams.settings.gate import refuse_conflicts_at_boards
 from streams.settings.kafka import BrokerSettings, KafkaSettings, TopicSettings
 from streams.settings.lines import LineSettings
+from streams.settings.review import ReviewSettings
 from streams.settings.roles import (
     BatchSettings,
     GatewaySettings,
@@ -56,6 +57,7 @@ class Settings(BaseSettings):
     sorter: SorterSettings = Field(SorterSettings(), description="The worker that tells the boards.")
     station: StationSettings = Field(StationSettings(), description="The pages that people work with, and their database.")
     archivist: ArchivistSettings = Field(ArchivistSettings(), description="What is kept of the parts, and for how long.")
+    review: ReviewSettings = Field(ReviewSettings(), description="Which parts people are asked about.")
     lines: tuple[LineSettings, ...] = Field((), description="The lines of the foundry.")
 
     @classmethod
