@@ -160,5 +160,3 @@ _READERS: dict[str, Callable[[str], object]] = {
 def parts_matching(filters: Filters) -> Q:
     """All conditions together."""
     return filters.conditions() & filters.times()
-
-

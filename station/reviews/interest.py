@@ -52,7 +52,9 @@ def interest(known: Known, least_doubt: float, audit_share: float, seed: int) ->
     if found is not None and (found >= least_doubt or known.label == "review"):
         reasons.append((2 * found, f"doubt {found:.2f} of {FULL_DOUBT:.2f}"))
     if (apart := disagreement(known.votes or {}, known.threshold)) is not None:
-        reasons.append((apart / 2, "the networks disagree: " + ", ".join(f"{name} {vote:.2f}" for name, vote in (known.votes or {}).items())))
+        reasons.append(
+            (apart / 2, "the networks disagree: " + ", ".join(f"{name} {vote:.2f}" for name, vote in (known.votes or {}).items()))
+        )
     if known.label == "review":
         reasons.append((_REVIEW, f"left to a person: {known.reason}" if known.reason else "left to a person"))
     if known.sorted_reason in WITHOUT_VERDICT:

@@ -1,0 +1,141 @@
+"""Pages of parts, newest first, at any size of the table: by keys, never by counting from the top, and with a bound on what is read.
+
+A page begins where another ended (`seen_at` and `id` of a row), so the ten-thousandth page costs what the first does, and parts that
+come in meanwhile move nothing. A search for what no index serves reads at most LOOK rows and then says how far it came: "look
+further" goes on from there. So no address makes the database read the whole table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db.models import Q, QuerySet
+
+from station.archive.models import Part
+from station.history.filters import Filters
+from streams.errors import IdentityError
+from streams.identity import parse_time, write_time
+
+ROWS = 50
+LOOK = 50_000
+MOST_COUNTED = 10_000
+
+
+@dataclass(frozen=True)
+class Key:
+    """A place in the order of history."""
+
+    seen_at: datetime
+    id: int
+
+    def __str__(self) -> str:
+        return f"{write_time(self.seen_at)}~{self.id}"
+
+    @classmethod
+    def parse(cls, text: str) -> Key:
+        """Raises ValueError: when `text` is none."""
+        time, separator, number = text.partition("~")
+        try:
+            if not separator or not number.isascii() or not number.isdigit() or len(number) > 18:
+                raise ValueError
+            return cls(parse_time(time), int(number))
+        except (ValueError, IdentityError):
+            raise ValueError(f"expected a place in the history, found {text[:40]!r}") from None
+
+
+@dataclass(frozen=True)
+class Page:
+    """Rows newest first. `older` and `newer` are the places where the neighbouring pages begin; None where there is none.
+
+    `looked_to` is set where the search stopped at its bound before the page was full: it came so far.
+    """
+
+    rows: Sequence[Part]
+    older: Key | None
+    newer: Key | None
+    looked_to: datetime | None = None
+
+
+def page(filters: Filters, before: Key | None = None, after: Key | None = None, rows: int = ROWS, look: int = LOOK) -> Page:
+    """The page of parts older than `before`, or of those newer than `after` that are next to it, or the newest."""
+    if filters.part:
+        return Page(list(ordered(_all(filters), newest_first=True)[:rows]), None, None)
+    if after is not None:
+        found, bound = _found(filters, after, False, rows, look)
+        shown, more = found[:rows][::-1], len(found) > rows
+        # Fewer than a page lie above: then this is the first page, whole.
+        if not more and bound is None:
+            return page(filters, rows=rows, look=look)
+        newer = _key(shown[0]) if more and shown else bound
+        return Page(shown, _key(shown[-1]) if shown else after, newer, None if more or bound is None else bound.seen_at)
+    found, bound = _found(filters, before, True, rows, look)
+    shown, more = found[:rows], len(found) > rows
+    older = _key(shown[-1]) if more else bound
+    newer = (_key(shown[0]) if shown else before) if before else None
+    return Page(shown, older, newer, None if more or bound is None else bound.seen_at)
+
+
+def count(filters: Filters, most: int = MOST_COUNTED, look: int = LOOK) -> tuple[int, bool]:
+    """How many parts there are, and whether there may be more: counted up to `most`, and within the newest `look` parts."""
+    if filters.part:
+        return _all(filters).count(), False
+    bound = None if filters.simple else _bound(filters, None, True, look)
+    counted = _within(_all(filters), None, bound, True).order_by("-seen_at", "-id").values("id")[: most + 1].count()
+    return min(counted, most), counted > most or bound is not None
+
+
+def ordered(parts: QuerySet[Part], newest_first: bool) -> QuerySet[Part]:
+    return parts.order_by("-seen_at", "-id") if newest_first else parts.order_by("seen_at", "id")
+
+
+def beyond(parts: QuerySet[Part], key: Key | None, older: bool) -> QuerySet[Part]:
+    """Those of `parts` that come after `key` in the order. The first condition is the one that an index serves."""
+    if key is None:
+        return parts
+    if older:
+        return parts.filter(Q(seen_at__lte=key.seen_at) & (Q(seen_at__lt=key.seen_at) | Q(id__lt=key.id)))
+    return parts.filter(Q(seen_at__gte=key.seen_at) & (Q(seen_at__gt=key.seen_at) | Q(id__gt=key.id)))
+
+
+def _all(filters: Filters) -> QuerySet[Part]:
+    return Part.objects.filter(filters.conditions(), filters.times())
+
+
+def _found(filters: Filters, key: Key | None, older: bool, rows: int, look: int) -> tuple[list[Part], Key | None]:
+    bound = None if filters.simple else _bound(filters, key, older, look)
+    chosen = _within(_all(filters), key, bound, older)
+    return list(ordered(chosen, newest_first=older)[: rows + 1]), bound
+
+
+def _bound(filters: Filters, key: Key | None, older: bool, look: int) -> Key | None:
+    """The row that lies `look` rows further on among those that an index serves; None where there are fewer."""
+    parts = beyond(Part.objects.filter(_served(filters), filters.times()), key, older)
+    last = ordered(parts, newest_first=older).values_list("seen_at", "id")[look : look + 1]
+    return Key(*last[0]) if last else None
+
+
+def _served(filters: Filters) -> Q:
+    """The one condition that the rows are looked up by: the likely rarest that has an index of its own with the time."""
+    for column, value in (("reviewer", filters.reviewer), ("kind", filters.kind), ("action", filters.action), ("label", filters.label)):
+        if value and value != "none":
+            return literal(column, value)
+    return Q(line=filters.line) if filters.line else Q()
+
+
+def literal(column: str, value: str) -> Q:
+    return Q(**{column: value})
+
+
+def _within(parts: QuerySet[Part], key: Key | None, bound: Key | None, older: bool) -> QuerySet[Part]:
+    parts = beyond(parts, key, older)
+    if bound is None:
+        return parts
+    if older:
+        return parts.filter(Q(seen_at__gte=bound.seen_at) & (Q(seen_at__gt=bound.seen_at) | Q(id__gte=bound.id)))
+    return parts.filter(Q(seen_at__lte=bound.seen_at) & (Q(seen_at__lt=bound.seen_at) | Q(id__lte=bound.id)))
+
+
+def _key(part: Part) -> Key:
+    return Key(part.seen_at, part.pk)

@@ -1,0 +1,146 @@
+"""The station in this process: a migrated database file, a browser logged in as each role, and parts to look at.
+
+Settings of Django are one a process, so they are made here, before any test imports a table. What a test writes is rolled back.
+"""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from station.configuration import configure
+from streams.settings import LineSettings, Settings, StationSettings, StoreSettings
+
+FOLDER = Path(tempfile.mkdtemp(prefix="castline-pages-"))
+atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
+SETTINGS = Settings(
+    store=StoreSettings(url=str(FOLDER / "store")),
+    station=StationSettings(
+        database=str(FOLDER / "station.sqlite3"), secret_key=SecretStr("for tests only " * 4), hosts=("testserver", "127.0.0.1")
+    ),
+    lines=tuple(LineSettings(name=name) for name in ("line-1", "line-2", "uploads")),
+)
+configure(SETTINGS)
+
+from django.contrib.auth.models import Group, User  # noqa: E402
+from django.core.management import call_command  # noqa: E402
+from django.db import connections, transaction  # noqa: E402
+from django.test import Client  # noqa: E402
+from django.test.utils import setup_test_environment, teardown_test_environment  # noqa: E402
+
+from station.archive.models import Part  # noqa: E402
+
+PASSWORD = "a long enough pass phrase"
+EARLIEST = datetime(2026, 11, 22, 6, 0, tzinfo=UTC)
+
+
+@pytest.fixture(scope="session")
+def migrated() -> Iterator[Path]:
+    """The database file, with all tables."""
+    call_command("migrate", verbosity=0)
+    setup_test_environment(debug=False)
+    yield FOLDER / "station.sqlite3"
+    teardown_test_environment()
+    connections.close_all()
+
+
+@pytest.fixture
+def database(migrated: Path) -> Iterator[Path]:
+    """The database; all that the test writes is taken back."""
+    with transaction.atomic():
+        yield migrated
+        transaction.set_rollback(True)
+
+
+MakeAccount = Callable[..., User]
+
+
+@pytest.fixture
+def account(database: Path) -> MakeAccount:
+    """Makes accounts: `account("anna", "reviewer")`; their password is PASSWORD where `password=True`, since hashing takes long."""
+
+    def make(name: str, role: str, *, password: bool = False) -> User:
+        user = User.objects.create_user(name, password=PASSWORD if password else None)
+        user.groups.add(Group.objects.get(name=role))
+        return user
+
+    return make
+
+
+@pytest.fixture
+def browser(account: MakeAccount) -> Callable[[str], Client]:
+    """A client logged in as an account of the given role, called like its role."""
+
+    def logged_in(role: str) -> Client:
+        client = Client()
+        client.force_login(User.objects.filter(username=role).first() or account(role, role), "django.contrib.auth.backends.ModelBackend")
+        return client
+
+    return logged_in
+
+
+@pytest.fixture
+def visitor(database: Path) -> Client:
+    """Nobody."""
+    return Client()
+
+
+@pytest.fixture
+def operator(browser: Callable[[str], Client]) -> Client:
+    return browser("operator")
+
+
+@pytest.fixture
+def reviewer(browser: Callable[[str], Client]) -> Client:
+    return browser("reviewer")
+
+
+@pytest.fixture
+def engineer(browser: Callable[[str], Client]) -> Client:
+    return browser("engineer")
+
+
+@pytest.fixture
+def administrator(browser: Callable[[str], Client]) -> Client:
+    return browser("administrator")
+
+
+MakePart = Callable[..., Part]
+
+
+@pytest.fixture
+def part(database: Path) -> MakePart:
+    """Makes parts, each a second after the one before: `part(label="defect", defect_probability=0.97)`; good ones by default."""
+    numbers = itertools.count(1)
+
+    def make(**given: object) -> Part:
+        number = next(numbers)
+        at = EARLIEST + timedelta(seconds=number)
+        values: dict[str, object] = {
+            "line": "line-1",
+            "run": 7,
+            "part": number,
+            "seen_at": at,
+            "label": "ok",
+            "defect_probability": 0.02,
+            "votes": {"alexnet": 0.01, "lenet": 0.03},
+            "threshold": 0.5,
+            "model": "demo",
+            "captured_at": at,
+            "received_at": at + timedelta(milliseconds=20),
+            "decided_at": at + timedelta(milliseconds=80),
+            "sha256": f"{number:064x}",
+            "width_px": 300,
+            "height_px": 300,
+        }
+        return Part.objects.create(**{**values, **given})
+
+    return make
