@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Concatenate, Literal, ParamSpec, get_args
+from typing import Any, Literal, TypeVar, cast, get_args
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, User
@@ -24,8 +24,7 @@ RIGHTS: dict[Role, frozenset[Right]] = {
 }
 ROLES: tuple[Role, ...] = get_args(Role)
 
-Rest = ParamSpec("Rest")
-View = Callable[Concatenate[HttpRequest, Rest], HttpResponseBase]
+View = TypeVar("View", bound=Callable[..., Any])
 
 
 def rights(user: AbstractBaseUser | AnonymousUser) -> frozenset[Right]:
@@ -45,27 +44,31 @@ def role_of(user: AbstractBaseUser | AnonymousUser) -> Role | None:
     return role
 
 
-def needs(right: Right) -> Callable[[View[Rest]], View[Rest]]:
-    """Lets only those pass who have `right`: a stranger is sent to the log-in page, others get a page that says what is missing."""
+def needs(right: Right) -> Callable[[View], View]:
+    """Lets only those pass who have `right`: a stranger is sent to the log-in page, others get a page that says what is missing.
 
-    def guard(view: View[Rest]) -> View[Rest]:
-        def refused(request: HttpRequest) -> HttpResponse | None:
-            if not request.user.is_authenticated:
-                return redirect_to_login(request.get_full_path())
-            return None if right in rights(request.user) else forbidden(request, right)
+    For views and for coroutines that are views.
+    """
 
+    def refused(request: HttpRequest) -> HttpResponse | None:
+        if not request.user.is_authenticated:
+            return redirect_to_login(request.get_full_path())
+        return None if right in rights(request.user) else forbidden(request, right)
+
+    def guard(view: View) -> View:
         if iscoroutinefunction(view):
 
             @wraps(view)
-            async def guarded_coroutine(request: HttpRequest, /, *args: Rest.args, **kwargs: Rest.kwargs) -> HttpResponseBase:
-                return await sync_to_async(refused)(request) or await view(request, *args, **kwargs)
+            async def guarded_coroutine(request: HttpRequest, /, *args: Any, **kwargs: Any) -> HttpResponseBase:
+                answer: HttpResponseBase = await sync_to_async(refused)(request) or await view(request, *args, **kwargs)
+                return answer
 
-            return guarded_coroutine  # type: ignore[return-value]
+            return cast(View, guarded_coroutine)
 
         @wraps(view)
-        def guarded(request: HttpRequest, /, *args: Rest.args, **kwargs: Rest.kwargs) -> HttpResponseBase:
+        def guarded(request: HttpRequest, /, *args: Any, **kwargs: Any) -> HttpResponseBase:
             return refused(request) or view(request, *args, **kwargs)
 
-        return guarded
+        return cast(View, guarded)
 
     return guard

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from django.http import HttpRequest, HttpResponse
+from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import path
 
-
-def not_built(request: HttpRequest, **_: object) -> HttpResponse:
-    """Stands where a page will be."""
-    return HttpResponse("not built yet", status=501)
-
+from station.accounts import views
 
 urlpatterns = [
-    path("account/", not_built, name="account"),
-    path("log-in/", not_built, name="log-in"),
-    path("log-out/", not_built, name="log-out"),
-    path("account/password/", not_built, name="password"),
-    path("accounts/", not_built, name="accounts"),
-    path("audit/", not_built, name="audit-log"),
+    path("log-in/", LoginView.as_view(template_name="station/accounts/log-in.html", redirect_authenticated_user=True), name="log-in"),
+    path("log-out/", LogoutView.as_view(), name="log-out"),
+    path("account/", views.account, name="account"),
+    path("account/password/", views.password, name="password"),
+    path("account/tokens/", views.make_token, name="make-token"),
+    path("account/tokens/<int:token>/revoke/", views.revoke_token, name="revoke-token"),
+    path("accounts/", views.accounts, name="accounts"),
+    path("accounts/<int:user>/", views.change_account, name="change-account"),
+    path("audit/", views.audit_log, name="audit-log"),
 ]
