@@ -13,7 +13,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -26,7 +26,7 @@ from agents.shadow import Shadow, Witness, fits
 from models.ensemble import Opinion
 from models.pictures import Picture
 from streams import metrics
-from streams.batches import Batcher
+from streams.batches import Batcher, Waiting
 from streams.dead_letters import Came, dead_letter
 from streams.delivery import Courier, Outgoing, outgoing
 from streams.errors import IdentityError, PictureError
@@ -39,7 +39,9 @@ from streams.topics import TopicNames
 log = logging.getLogger(__name__)
 
 ROLE = "inspector"
-# Delivered while the next batch is computed; more would only move the queue to where it cannot be seen.
+# One is computed, a full one waits, so that the networks go on without a pause. Delivered while the next is computed.
+# More would only move the queue to where it cannot be seen.
+_BATCHES_AT_NETWORKS = 2
 _BATCHES_IN_DELIVERY = 2
 _STORE_AGAIN_S = 1.0
 
@@ -52,7 +54,7 @@ class InHand:
     came: Came
     line: str
     captured_at: datetime
-    decoding: asyncio.Future[Decoded] | IdentityError
+    decoding: Future[Decoded] | IdentityError
     taken_s: float
 
 
@@ -79,12 +81,13 @@ class Inspector:
         self._names = TopicNames(settings.topics.prefix)
         self._lines = {self._names.images(line.name): line for line in settings.lines}
         self._stream: StreamT[bytes] | None = None
-        self._batcher: Batcher[InHand] = Batcher(settings.batch, settings.inspector.buffer, time.monotonic)
-        self._delivery: asyncio.Queue[JudgedBatch | None] = asyncio.Queue(_BATCHES_IN_DELIVERY)
+        self._at_networks = 0  # batches
+        self._room_at_networks = asyncio.Semaphore(_BATCHES_AT_NETWORKS)
+        self._batcher: Batcher[InHand] = Batcher(settings.batch, settings.inspector.buffer, time.monotonic, lambda: self._at_networks > 0)
+        self._delivery: asyncio.Queue[asyncio.Future[JudgedBatch] | None] = asyncio.Queue(_BATCHES_IN_DELIVERY)
         self._decoders = ThreadPoolExecutor(settings.inspector.decoders, "decoder")
         self._networks = ThreadPoolExecutor(1, "networks")
-        self._judging = False
-        self.shadow = Shadow(self._networks, lambda: not self._judging and len(self._batcher) == 0, self._decode_again)
+        self.shadow = Shadow(self._networks, lambda: self._at_networks == 0 and len(self._batcher) == 0, self._decode_again)
         self._done = asyncio.Event()
 
     @property
@@ -100,12 +103,13 @@ class Inspector:
         line = self._lines[came.topic]
         captured_at = datetime.fromtimestamp(message.timestamp, UTC)
         deadline_s = None
-        decoding: asyncio.Future[Decoded] | IdentityError
+        decoding: Future[Decoded] | IdentityError
         try:
             arrival = receive(came, line, captured_at, now())
             captured_at = arrival.captured_at
             deadline_s = _on_monotonic_clock(arrival.deadline)
-            decoding = asyncio.get_running_loop().run_in_executor(self._decoders, self._decode, arrival, self._side_px(line.name))
+            # Awaited by the networks' thread: the event loop would be woken for every picture.
+            decoding = self._decoders.submit(self._decode, arrival, self._side_px(line.name))
         except IdentityError as error:
             decoding = error
         await self._batcher.put(InHand(event, came, line.name, captured_at, decoding, time.monotonic()), deadline_s)
@@ -136,35 +140,45 @@ class Inspector:
             return decoded
 
     async def judge_batches(self) -> None:
-        """Takes, judges and hands on batch after batch, until drained."""
-        while batch := await self._batcher.take():
-            self._judging = True
+        """Takes batch after batch to the networks, in turn with the delivery, until drained."""
+        loop = asyncio.get_running_loop()
+        while batch := await self._next_batch():
             started_s = time.monotonic()
             in_hand = [waiting.item for waiting in batch]
             for item in in_hand:
                 metrics.batch_wait_seconds.observe(started_s - item.taken_s)
-            _report_ages(in_hand)
-            decoded = await asyncio.gather(*(item.decoding for item in in_hand if not isinstance(item.decoding, IdentityError)))
             metrics.batch_pictures.observe(len(batch))
-            # Looked up once, so that the whole batch is judged by what is in force now, whatever comes into force meanwhile.
-            table = self._serving.duties
-            duties = [table[one.arrival.part.line] for one in decoded]
-            decoded = await self._fitting(decoded, duties)
-            judged = await asyncio.get_running_loop().run_in_executor(self._networks, self._judge, decoded, duties)
-            self._judging = False
+            _report_ages(in_hand)
+            self._at_networks += 1
+            judging = loop.run_in_executor(self._networks, self._judge_batch, in_hand)
+            judging.add_done_callback(self._networks_are_done)
             # Turned into records by the delivery, while the networks are at the next batch already.
-            await self._delivery.put(JudgedBatch(in_hand, judged, duties, now()))
+            await self._delivery.put(judging)
             metrics.buffered_pictures.set(len(self._batcher))
         self.shadow.close()
         await self._delivery.put(None)
 
-    async def _fitting(self, decoded: list[Decoded], duties: list[Duty]) -> list[Decoded]:
-        """`decoded`; once more from the record where another version came into force meanwhile that takes another side."""
-        loop, fitting = asyncio.get_running_loop(), list(decoded)
-        for place, (one, duty) in enumerate(zip(decoded, duties, strict=True)):
-            if not fits(one, duty.judge.side_px):
-                fitting[place] = await loop.run_in_executor(self._decoders, self._decode_again, one, duty.judge.side_px)
-        return fitting
+    async def _next_batch(self) -> list[Waiting[InHand]]:
+        await self._room_at_networks.acquire()
+        return await self._batcher.take()
+
+    def _networks_are_done(self, _: object) -> None:
+        self._at_networks -= 1
+        self._room_at_networks.release()
+        self._batcher.look_again()
+
+    def _judge_batch(self, in_hand: list[InHand]) -> JudgedBatch:
+        """In the networks' thread."""
+        decoded = [item.decoding.result() for item in in_hand if not isinstance(item.decoding, IdentityError)]
+        # Looked up once, so that the whole batch is judged by what is in force now, whatever comes into force meanwhile.
+        table = self._serving.duties
+        duties = [table[one.arrival.part.line] for one in decoded]
+        # Once more from the record where another version came into force meanwhile that takes another side.
+        fitting = [
+            one if fits(one, duty.judge.side_px) else self._decode_again(one, duty.judge.side_px)
+            for one, duty in zip(decoded, duties, strict=True)
+        ]
+        return JudgedBatch(in_hand, self._judge(fitting, duties), duties, now())
 
     def _judge(self, decoded: list[Decoded], duties: list[Duty]) -> list[Judged]:
         answers: dict[int, Judged] = {}
@@ -199,7 +213,8 @@ class Inspector:
 
     async def deliver_batches(self) -> None:
         """Delivers batch after batch, then acknowledges its records; until drained."""
-        while (batch := await self._delivery.get()) is not None:
+        while (judging := await self._delivery.get()) is not None:
+            batch = await judging
             verdicts = self._verdicts(batch)
             with metrics.deliver_seconds.time():
                 await self._courier.deliver(self._records(batch, verdicts))

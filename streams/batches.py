@@ -51,10 +51,14 @@ def full_shape(count: int, limits: BatchSettings) -> int:
 class Batcher(Generic[Item]):
     """A bounded queue whose reader gets batches, oldest first. For one event loop; `clock` gives monotonic seconds."""
 
-    def __init__(self, limits: BatchSettings, most: int, clock: Callable[[], float]) -> None:
+    def __init__(self, limits: BatchSettings, most: int, clock: Callable[[], float], busy: Callable[[], bool] = lambda: False) -> None:
+        """While `busy`, who takes the batches is not done with the one before, and only a full one is worth taking: a smaller one
+        would only wait elsewhere, where it cannot grow. `look_again` is to be called when it is over.
+        """
         self._limits = limits
         self._most = most
         self._clock = clock
+        self._busy = busy
         self._waiting: deque[Waiting[Item]] = deque()
         self._changed = asyncio.Event()
         self._room = asyncio.Event()
@@ -78,7 +82,7 @@ class Batcher(Generic[Item]):
             self._changed.clear()
             if self._waiting:
                 left_s = self._time_left_s()
-                if left_s <= 0 or not self._open:
+                if (left_s is not None and left_s <= 0) or not self._open:
                     break
             elif not self._open:
                 return []
@@ -93,7 +97,14 @@ class Batcher(Generic[Item]):
             self._room.set()
         return batch
 
-    def _time_left_s(self) -> float:
+    def look_again(self) -> None:
+        """What `busy` says has changed."""
+        self._changed.set()
+
+    def _time_left_s(self) -> float | None:
+        """None: as long as nothing changes."""
+        if self._busy() and len(self._waiting) < self._limits.size:
+            return None
         # Only the first `size` go into the next batch, so only their deadlines count.
         members = [self._waiting[place] for place in range(min(self._limits.size, len(self._waiting)))]
         deadlines = [member.deadline_s for member in members if member.deadline_s is not None]
