@@ -67,8 +67,7 @@ def run_pipeline_bench(base: Settings, pictures: list[bytes], plan: Plan, say: S
     with tempfile.TemporaryDirectory(prefix="castline-bench-") as folder:
         settings = _settings(base, Path(folder), plan)
         version = load(settings.model.root, settings.model.version)
-        runtime = "tensorflow-bf16" if settings.model.runtime == "auto" else settings.model.runtime
-        ensemble = open_ensemble(version, runtime, settings.batch.shapes, settings.model.threads)
+        ensemble = open_ensemble(version, settings.model.runtime, settings.batch.shapes, settings.model.threads)
         with running_broker(settings):
             feed = Feed(settings, pictures)
             rounds = []
@@ -96,7 +95,7 @@ def run_pipeline_bench(base: Settings, pictures: list[bytes], plan: Plan, say: S
         rounds=rounds,
         settings={
             "model": settings.model.version,
-            "runtime": runtime,
+            "runtime": ensemble.runtime.name,
             "batch": settings.batch.model_dump(mode="json"),
             "inspector": settings.inspector.model_dump(mode="json"),
             "plan": asdict(plan),
