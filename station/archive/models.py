@@ -69,6 +69,10 @@ class Part(models.Model):
             models.Index(fields=["seen_at", "id"], name="part_seen"),
             models.Index(fields=["line", "seen_at", "id"], name="part_line_seen"),
             models.Index(fields=["label", "seen_at", "id"], name="part_label_seen"),
+            # Over the few rows that say something there; queries repeat these conditions, see station.history.indexes.
+            models.Index(fields=["kind", "seen_at", "id"], name="part_kind_seen", condition=~models.Q(kind="")),
+            models.Index(fields=["reviewer", "seen_at", "id"], name="part_reviewer_seen", condition=~models.Q(reviewer="")),
+            models.Index(fields=["action", "seen_at", "id"], name="part_action_seen", condition=~models.Q(action__in=["", "passed"])),
         ]
 
     def __str__(self) -> str:

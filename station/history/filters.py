@@ -54,7 +54,8 @@ class Filters:
         """At most one of those conditions holds that an index serves, and no other."""
         scattered = [self.least is not None or self.most is not None, self.model]
         indexed = [self.line, self.label, self.kind, self.reviewer, self.action]
-        return not any(scattered) and sum(map(bool, indexed)) <= 1
+        common = self.action in ("none", "passed")
+        return not common and not any(scattered) and sum(map(bool, indexed)) <= 1
 
     def conditions(self) -> Q:
         """For the table of parts, all but the times."""

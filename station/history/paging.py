@@ -15,12 +15,15 @@ from django.db.models import Q, QuerySet
 
 from station.archive.models import Part
 from station.history.filters import Filters
+from station.history.indexes import indexed
 from streams.errors import IdentityError
 from streams.identity import parse_time, write_time
 
 ROWS = 50
-LOOK = 50_000
+LOOK = 20_000
 MOST_COUNTED = 10_000
+# Actions that the index of actions leaves out, since most rows bear them.
+_COMMON = ("none", "passed")
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ def beyond(parts: QuerySet[Part], key: Key | None, older: bool) -> QuerySet[Part
 
 
 def _all(filters: Filters) -> QuerySet[Part]:
-    return Part.objects.filter(filters.conditions(), filters.times())
+    return Part.objects.filter(filters.conditions(), filters.times(), _served(filters))
 
 
 def _found(filters: Filters, key: Key | None, older: bool, rows: int, look: int) -> tuple[list[Part], Key | None]:
@@ -118,14 +121,12 @@ def _bound(filters: Filters, key: Key | None, older: bool, look: int) -> Key | N
 
 def _served(filters: Filters) -> Q:
     """The one condition that the rows are looked up by: the likely rarest that has an index of its own with the time."""
-    for column, value in (("reviewer", filters.reviewer), ("kind", filters.kind), ("action", filters.action), ("label", filters.label)):
-        if value and value != "none":
-            return literal(column, value)
+    for column, value in (("reviewer", filters.reviewer), ("kind", filters.kind), ("action", filters.action)):
+        if value and value not in _COMMON:
+            return Q(**{column: value}) & indexed(column)
+    if filters.label:
+        return Q(label="" if filters.label == "none" else filters.label)
     return Q(line=filters.line) if filters.line else Q()
-
-
-def literal(column: str, value: str) -> Q:
-    return Q(**{column: value})
 
 
 def _within(parts: QuerySet[Part], key: Key | None, bound: Key | None, older: bool) -> QuerySet[Part]:
