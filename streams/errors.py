@@ -5,6 +5,7 @@ CastlineError
   +- IdentityError   a record's identity is at fault: dead letter, carry on (no part can be named, so no verdict)
   +- ModelError      the model is at fault: refuse to serve it, keep the one in force
   +- GateError       the gate or its link is at fault: resend while `retriable`, then raise the alarm
+  +- ArchiveError    the archive's database does not answer: wait and try again while `retriable`, else the record is at fault: dead letter
   +- SpoolFullError  the gateway's disk spool is full: the camera is told, the picture is refused and counted
   +- SettingsError   the operator's settings are at fault: refuse to start, say where
   +- BrokerError     the embedded broker cannot run: refuse to start, say what to do
@@ -41,6 +42,14 @@ class GateError(CastlineError):
     def __init__(self, message: str, code: int = 0, retriable: bool = True) -> None:
         super().__init__(message)
         self.code = code
+        self.retriable = retriable
+
+
+class ArchiveError(CastlineError):
+    """The archive did not take records: for now while `retriable`, else never, since one of them does not fit its table."""
+
+    def __init__(self, message: str, retriable: bool = True) -> None:
+        super().__init__(message)
         self.retriable = retriable
 
 

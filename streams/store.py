@@ -1,16 +1,19 @@
-"""The object store of large and of kept pictures: a folder, or anything fsspec opens by its address.
+"""The object store of large and of kept pictures, and of heat maps: a folder, or anything fsspec opens by its address.
 
-Content-addressed: a claim is `pictures/<first two digits>/<sha256>`, counted from the store's root. So the same picture
-is stored once, a claim can be verified by itself, and no claim names anything outside the store.
+Content-addressed: a claim is `pictures/<first two digits>/<sha256>`, of a heat map `maps/...`, counted from the store's root. So
+the same picture is stored once, a claim can be verified by itself, and no claim names anything outside the store.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, Literal
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -20,7 +23,11 @@ from streams.errors import PictureError
 CLAIM_MISSING = "claim-missing"
 CLAIM_DAMAGED = "claim-damaged"
 
-_CLAIM = re.compile(r"pictures/([0-9a-f]{2})/([0-9a-f]{64})")
+# No segment begins with a dot, none is empty, no scheme, no drive: nothing that leads out of the store.
+_SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
+_ADDRESS = re.compile(rf"{_SEGMENT}(/{_SEGMENT}){{0,9}}")
+Shelf = Literal["pictures", "maps"]
+_CLAIM = re.compile(r"(?:pictures|maps)/([0-9a-f]{2})/([0-9a-f]{64})")
 # The largest that the settings allow a picture to be; a store of ours holds nothing larger.
 _LARGEST_BYTES = 256 * 2**20
 
@@ -32,13 +39,13 @@ class Store:
         self._url = url
         self._max_bytes = max_bytes
 
-    def put(self, value: bytes) -> str:
+    def put(self, value: bytes, shelf: Shelf = "pictures") -> str:
         """Keeps `value` and returns its claim once it is safe: on disk, or confirmed by the remote store. Repeats are free.
 
         Raises OSError: when the store cannot be written.
         """
         sha256 = hashlib.sha256(value).hexdigest()
-        claim = f"pictures/{sha256[:2]}/{sha256}"
+        claim = f"{shelf}/{sha256[:2]}/{sha256}"
         files, root = fsspec.core.url_to_fs(self._url)
         path = f"{root}/{claim}"
         # An object of the right name and size is taken to be right: its name is written last, and by content.
@@ -72,6 +79,31 @@ class Store:
         if found != match[2]:
             raise PictureError(CLAIM_DAMAGED, f"expected sha256 {match[2]} behind {claim}, found {found}")
         return value
+
+    def drop(self, address: str) -> None:
+        """Forgets what lies at `address`; nothing there is no error. An address that does not lie in the store is passed over.
+
+        Raises OSError: when the store cannot be reached.
+        """
+        if not _ADDRESS.fullmatch(address):
+            return
+        files, root = fsspec.core.url_to_fs(self._url)
+        with contextlib.suppress(FileNotFoundError):
+            files.rm_file(f"{root}/{address}")
+
+    def older_than(self, folder: str, before: datetime) -> list[str]:
+        """The addresses below `folder` of what was put there before that time.
+
+        Raises OSError: when the store cannot be reached.
+        """
+        files, root = fsspec.core.url_to_fs(self._url)
+        try:
+            found: dict[str, dict[str, Any]] = files.find(f"{root}/{folder}", detail=True)
+        except FileNotFoundError:
+            return []
+        # A folder tells seconds since 1970, an S3 store a time with its zone.
+        times = {path: entry.get("LastModified") or datetime.fromtimestamp(entry["mtime"], UTC) for path, entry in found.items()}
+        return sorted(path[path.index(f"/{folder}/") + 1 :] for path, at in times.items() if at < before)
 
 
 def _write_whole(path: Path, value: bytes) -> None:

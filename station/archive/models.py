@@ -38,6 +38,7 @@ class Part(models.Model):
     height_px = models.IntegerField(null=True)
 
     action = models.CharField(max_length=16, blank=True, default="")
+    grade = models.CharField(max_length=64, blank=True, default="")
     sorted_reason = models.CharField(max_length=32, blank=True, default="")
     code = models.IntegerField(null=True)
     gate_moved = models.BooleanField(null=True)
@@ -60,6 +61,9 @@ class Part(models.Model):
 
     # Address in the object store; empty where the picture is not kept.
     picture = models.CharField(max_length=255, blank=True, default="")
+    picture_bytes = models.IntegerField(null=True)
+    # Null: nobody asked for it to be kept. True: it is to be fetched. False: it was, and is kept, or could not be had, or was dropped.
+    keep_picture = models.BooleanField(null=True)
     # First type of defect that a person named, else that was found; for filters.
     kind = models.CharField(max_length=64, blank=True, default="")
 
@@ -69,6 +73,10 @@ class Part(models.Model):
             models.Index(fields=["seen_at", "id"], name="part_seen"),
             models.Index(fields=["line", "seen_at", "id"], name="part_line_seen"),
             models.Index(fields=["label", "seen_at", "id"], name="part_label_seen"),
+            # Small, since they hold only the parts that they are about.
+            models.Index(fields=["seen_at"], name="part_picture_wanted", condition=models.Q(keep_picture=True)),
+            models.Index(fields=["seen_at", "picture_bytes"], name="part_picture_kept", condition=~models.Q(picture="")),
+            models.Index(fields=["picture"], name="part_picture", condition=~models.Q(picture="")),
             # Over the few rows that say something there; queries repeat these conditions, see station.history.indexes.
             models.Index(fields=["kind", "seen_at", "id"], name="part_kind_seen", condition=~models.Q(kind="")),
             models.Index(fields=["reviewer", "seen_at", "id"], name="part_reviewer_seen", condition=~models.Q(reviewer="")),
