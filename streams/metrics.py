@@ -54,6 +54,10 @@ shadow_disagreements = Counter(
     "castline_shadow_disagreements_total", "Pictures that the shadow version labels otherwise.", ["line", "model"]
 )
 shadow_dropped = Counter("castline_shadow_dropped_total", "Pictures that the shadow version had no time for.", ["line"])
+findings = Counter("castline_findings_total", "Heat maps confirmed.", ["line"])
+findings_dropped = Counter("castline_findings_dropped_total", "Suspicious pictures that there was no time to explain.", ["line"])
+findings_failed = Counter("castline_findings_failed_total", "Suspicious pictures whose heat map could not be made or kept.", ["line"])
+finding_seconds = Histogram("castline_finding_seconds", "From a verdict's decision to its heat map's confirmation.", buckets=_AGE_S)
 consumer_lag = Gauge("castline_consumer_lag_records", "Records that wait for this worker, by line.", ["line"])
 consumer_lag_seconds = Gauge("castline_consumer_lag_seconds", "Age of the oldest picture in hand, by line.", ["line"])
 buffered_pictures = Gauge("castline_buffered_pictures", "Pictures fetched and not yet judged.")
@@ -86,7 +90,7 @@ process_ready = Gauge("castline_process_ready", "1 when the process takes work."
 # Prometheus sees no increase in a counter whose first value is 1: what an alert waits for begins at 0.
 _SEEN = {
     "gateway": (pictures_received, pictures_sent, picture_bytes, unmatched_pictures, unmatched_parts),
-    "inspector": (verdicts_overdue, disagreements),
+    "inspector": (verdicts_overdue, disagreements, findings, findings_dropped, findings_failed),
     "sorter": (gate_resends, gate_moves, verdicts_late, parts_counted, part_reports_failed),
 }
 _REFUSALS = ("spool-full", "too-large", "refused-by-kafka")

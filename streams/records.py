@@ -148,7 +148,9 @@ class Finding(PartRecord):
     method: str = Field(description="`grad-cam` or `residual`.")
     model: str = Field(description="Version of the model that found it.")
     boxes: tuple[Box, ...] = Field(description="Most suspicious first.")
-    heat_map: str = Field(description="Address of the heat map in the object store.")
+    heat_map: str = Field(
+        description="Address of the heat map in the object store: a grey PNG of the whole picture, 255 hottest, to be stretched over it."
+    )
     found_at: Time = Field(description="When it was found.")
 
 

@@ -7,6 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 
+from streams.identity import LineName
 from streams.settings.section import Section
 
 
@@ -85,6 +86,10 @@ class InspectorSettings(Section):
 
     buffer: int = Field(256, ge=8, le=4096, description="Pictures fetched ahead by one worker: bounds its memory.")
     decoders: int = Field(2, ge=1, le=64, description="Threads that decode pictures.")
+    localise: bool = Field(True, description="Heat map and boxes of suspicious pictures, made in time that no verdict needs.")
+    explain_lines: tuple[LineName, ...] = Field(
+        ("uploads",), description="Lines whose every picture gets a heat map, before those of other lines."
+    )
 
 
 class SorterSettings(Section):
