@@ -35,7 +35,7 @@ class Outbox:
         self._lock = threading.Lock()
         self._producer: Any = None
 
-    def send(self, topic: str, key: str, value: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> tuple[int, int]:
+    def send(self, topic: str, key: str, value: bytes | None, headers: Sequence[tuple[str, bytes]] = ()) -> tuple[int, int]:
         """Partition and offset of the record. Raises KafkaAway: when the brokers did not confirm it."""
         producer = self._open()
         try:
@@ -117,6 +117,6 @@ def outbox() -> Outbox:
         return _outbox
 
 
-def send(topic: str, key: str, value: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> tuple[int, int]:
+def send(topic: str, key: str, value: bytes | None, headers: Sequence[tuple[str, bytes]] = ()) -> tuple[int, int]:
     """Partition and offset of the record, once the brokers have it. Raises KafkaAway: its text is fit for a page."""
     return outbox().send(topic, key, value, headers)
