@@ -35,19 +35,20 @@ class Filters:
     reviewer: str = ""
     action: str = ""
     part: PartId | None = None
+    hidden: str = ""  # line that is not searched: uploaded pictures are their owners'
     wrong: dict[str, str] = field(default_factory=dict)  # what could not be read, by name, in words; nothing is searched by it
 
     @property
     def query(self) -> str:
         """These filters as they stand in an address, without what is empty."""
-        return urlencode([(one.name, text) for one in fields(self) if (text := self.text(one.name))])
+        return urlencode([(one.name, text) for one in fields(self) if one.name in _READERS and (text := self.text(one.name))])
 
     def text(self, name: str) -> str:
         """One filter as a form shows it."""
         value = getattr(self, name)
         if isinstance(value, datetime):
             return timezone.localtime(value).strftime("%Y-%m-%dT%H:%M:%S").removesuffix(":00")
-        return "" if value is None or value == {} else str(value)
+        return "" if value is None else str(value)
 
     @property
     def simple(self) -> bool:
@@ -68,6 +69,8 @@ class Filters:
         for column, value in (("label", self.label), ("action", self.action)):
             if value:
                 found &= Q(**{column: "" if value == "none" else value})
+        if self.hidden:
+            found &= ~Q(line=self.hidden)
         if self.least is not None:
             found &= Q(defect_probability__gte=self.least)
         if self.most is not None:
@@ -156,8 +159,3 @@ _READERS: dict[str, Callable[[str], object]] = {
     "action": _one_of(ACTIONS),
     "part": _part,
 }
-
-
-def parts_matching(filters: Filters) -> Q:
-    """All conditions together."""
-    return filters.conditions() & filters.times()

@@ -67,10 +67,20 @@ def _steps(part: Part) -> list[Step]:
         (part.reviewed_at, "reviewed by a person", reviewed),
     ]
     return [
-        Step(at, what, {name: value for name, value in detail.items() if value not in ("", None, [], {})})
+        Step(at, what, {name: _said(value) for name, value in detail.items() if value not in ("", None, [], {})})
         for at, what, detail in known
         if at
     ]
+
+
+def _said(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict):
+        return " ".join(f"{name} {_said(one)}" for name, one in value.items())
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _timed(steps: list[Step]) -> tuple[Step, ...]:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from django.http import HttpRequest, HttpResponse
 from django.urls import path
 
-
-def not_built(request: HttpRequest, **_: object) -> HttpResponse:
-    """Stands where a page will be."""
-    return HttpResponse("not built yet", status=501)
-
+from station.history import views
 
 urlpatterns = [
-    path("history/", not_built, name="history"),
-    path("parts/<str:line>/<int:run>/<int:part>/", not_built, name="part"),
+    path("history/", views.history, name="history"),
+    path("history/export.csv", views.export_csv, name="history-csv"),
+    path("history/export.parquet", views.export_parquet, name="history-parquet"),
+    path("parts/<str:line>/<int:run>/<int:part>/", views.part, name="part"),
 ]

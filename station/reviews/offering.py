@@ -9,7 +9,7 @@ from station.archive.models import Part
 from station.reviews.interest import Interest, Known, interest
 from station.reviews.models import Candidate
 from streams.identity import PartId
-from streams.settings import ReviewSettings
+from streams.settings import ReviewSettings, Settings
 
 
 def interest_of(part: Part, review: ReviewSettings) -> Interest:
@@ -26,14 +26,17 @@ def interest_of(part: Part, review: ReviewSettings) -> Interest:
     return interest(known, review.least_doubt, review.audit_share, review.audit_seed)
 
 
-def offer(parts: Iterable[Part], review: ReviewSettings) -> int:
+def offer(parts: Iterable[Part], settings: Settings) -> int:
     """Offers those of `parts` that a person should look at, and says how many. Their rows must be in the table.
 
-    Repeats are free: a part that waits already gets its newer score, one that is settled stays settled.
+    Repeats are free: a part that waits already gets its newer score, one that is settled stays settled. Uploaded pictures are their
+    owners' and offered to nobody.
     """
     found = []
     for part in parts:
-        one = interest_of(part, review)
+        if part.line == settings.station.upload_line:
+            continue
+        one = interest_of(part, settings.review)
         if one.score > 0:
             found.append(Candidate(part=part, score=one.score, why=one.why[:400], audit=one.audit, since=part.seen_at))
     # A sorting may be written before its verdict: then the part was without a verdict only for that moment.

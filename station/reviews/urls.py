@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from django.http import HttpRequest, HttpResponse
 from django.urls import path
 
-
-def not_built(request: HttpRequest, **_: object) -> HttpResponse:
-    """Stands where a page will be."""
-    return HttpResponse("not built yet", status=501)
-
+from station.reviews import pages, views
 
 urlpatterns = [
-    path("reviews/", not_built, name="reviews"),
+    path("reviews/", views.bench, name="reviews"),
+    path("reviews/undo/", views.take_back, name="review-undo"),
+    path("reviews/agreement/", pages.agreement, name="agreement"),
+    path("reviews/data-sets/", pages.data_sets, name="data-sets"),
+    path("reviews/data-sets/<str:name>.zip", pages.data_set, name="data-set"),
+    path("reviews/<str:line>/<int:run>/<int:part>/", views.one, name="review-part"),
 ]
