@@ -21,6 +21,7 @@ from station.live.line import RECENT, LineState
 from station.live.seen import SeenPart
 from station.live.shifts import shift_start
 from station.live.tally import Tally, tally
+from streams.choices import Choices
 from streams.errors import IdentityError
 from streams.gateway.channel import reachable
 from streams.identity import PartId, header_map
@@ -56,6 +57,7 @@ class Watch:
             line.name: LineState(line, _RECENT_UPLOADS if line.name == settings.station.upload_line else RECENT) for line in settings.lines
         }
         self._counted_from = {name: datetime.min.replace(tzinfo=UTC) for name in self.lines}
+        self.choices = Choices(settings.model.version)
         self._positions: dict[TopicPartition, int] = {}
         self._cut_off = False
         self._stopping = threading.Event()
@@ -98,6 +100,9 @@ class Watch:
     def _take(self, record: Any) -> None:
         if record.topic == self._names.dead_letters:
             self._take_letter(record)
+            return
+        if record.topic == self._names.models:
+            self.choices = self.choices.with_record(record.key, record.value)
             return
         kind, _, line = record.topic.removeprefix(f"{self._names.prefix}.").partition(".")
         state = self.lines.get(line)
@@ -155,7 +160,7 @@ class Watch:
             consumer.close()
 
     def _places(self, consumer: Any) -> list[TopicPartition]:
-        topics = [self._names.dead_letters]
+        topics = [self._names.dead_letters, self._names.models]
         for line in self.lines:
             topics += [self._names.verdicts(line), self._names.sorted(line), self._names.findings(line)]
         places = []
@@ -172,6 +177,9 @@ class Watch:
         self.turn_shift(now)
         since = {}
         for place in places:
+            if place.topic == self._names.models:
+                since[place] = 0  # a few records, of any age
+                continue
             kind, _, line = place.topic.removeprefix(f"{self._names.prefix}.").partition(".")
             at = self._counted_from[line] if kind == "verdicts" else now - (_LETTERS if kind == "dead-letters" else _LATELY)
             since[place] = int(min(at, now - _LATELY).timestamp() * 1000)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from django.http import HttpRequest, HttpResponse
 from django.urls import path
 
-
-def not_built(request: HttpRequest, **_: object) -> HttpResponse:
-    """Stands where a page will be."""
-    return HttpResponse("not built yet", status=501)
-
+from station.uploads import api_page, views
+from station.uploads.api import api
 
 urlpatterns = [
-    path("uploads/", not_built, name="uploads"),
+    path("uploads/", views.uploads, name="uploads"),
+    path("uploads/rows", views.rows, name="upload-rows"),
+    path("uploads/<int:number>/", views.upload, name="upload"),
+    path("api/", api_page.page, name="api-page"),
+    path("api/", api.urls),
 ]

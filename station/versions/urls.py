@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from django.http import HttpRequest, HttpResponse
 from django.urls import path
 
-
-def not_built(request: HttpRequest, **_: object) -> HttpResponse:
-    """Stands where a page will be."""
-    return HttpResponse("not built yet", status=501)
-
+from station.versions import views
 
 urlpatterns = [
-    path("models/", not_built, name="versions"),
+    path("models/", views.versions, name="versions"),
+    path("models/lines", views.lines, name="version-lines"),
+    path("models/change", views.change, name="version-change"),
+    path("models/version/<str:version>/", views.version, name="version"),
+    path("models/version/<str:version>/<str:name>", views.curve, name="version-curve"),
 ]

@@ -1,0 +1,104 @@
+"""The live pages' stream of server-sent events: what changed, at most twice a second and line, for a bounded number of browsers.
+
+A card is rendered once and sent to all who look at it. Every stream tells every two seconds whether the station itself hears from Kafka:
+a browser that hears nothing for longer knows that it is cut off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+
+from django.template.loader import render_to_string
+
+from station.live.board import board
+from station.live.watching import Watch
+
+MOST_STREAMS = 64
+TICK_S = 0.5
+_BEAT_TICKS = 4
+# A card says how long ago something was, so it is drawn again even when nothing came.
+_STALE_S = 5
+PARTS_ON_WALL, PARTS_ON_PAGE = 4, 18
+
+
+class Cards:
+    """The rendered cards of all lines, each made once a change. Thread-safe."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+        self._made: dict[tuple[str, bool], tuple[tuple[int, int], str]] = {}
+        self._lock = threading.Lock()
+
+    def card(self, line: str, page: bool) -> tuple[object, str]:
+        """What marks this state of the card, and the card: small for the wall, or the inner part of the line's own page."""
+        now = datetime.now(UTC)
+        with self._lock:
+            state = self.watch.lines[line]
+            mark = (state.version, int(now.timestamp()) // _STALE_S)
+            known = self._made.get((line, page))
+            if known is not None and known[0] == mark:
+                return known
+            with self.watch.lock:
+                shown = board(state, now, PARTS_ON_PAGE if page else PARTS_ON_WALL, trend=page)
+            html = render_to_string(f"station/live/_{'page' if page else 'card'}.html", {"line": shown, "now": now})
+            self._made[line, page] = mark, html
+            return mark, html
+
+    def status(self) -> str:
+        """Whether the station hears from Kafka, for the page's banner."""
+        return render_to_string("station/live/_status.html", {"trouble": self.watch.trouble})
+
+
+class Streams:
+    """Who listens now, counted, so that no number of open browsers wears the station down."""
+
+    def __init__(self) -> None:
+        self.open = 0
+
+    def full(self) -> bool:
+        return self.open >= MOST_STREAMS
+
+
+streams = Streams()
+
+
+async def events(cards: Cards, line: str | None, over: Callable[[], bool], allowed: Callable[[], object]) -> AsyncIterator[bytes]:
+    """The events of the wall, or of the page of `line`, until `over` says so or the person is no longer `allowed` (an awaitable's answer).
+
+    Event `<line>` carries a card, `page` a line's page, `status` the banner.
+    """
+    streams.open += 1
+    try:
+        sent: dict[str, object] = {}
+        tick = 0
+        while not over():
+            if tick % _BEAT_TICKS == 0:
+                if tick and tick % (30 * _BEAT_TICKS) == 0 and not await _answer(allowed):
+                    yield event(
+                        "status", render_to_string("station/live/_status.html", {"trouble": "You were logged out: reload the page."})
+                    )
+                    return
+                yield event("status", cards.status())
+            for name in [line] if line else list(cards.watch.lines):
+                mark, html = cards.card(name, page=line is not None)
+                if sent.get(name) != mark:
+                    sent[name] = mark
+                    yield event("page" if line else name, html)
+            tick += 1
+            await asyncio.sleep(TICK_S)
+    finally:
+        streams.open -= 1
+
+
+async def _answer(allowed: Callable[[], object]) -> bool:
+    found = allowed()
+    return bool(await found) if asyncio.iscoroutine(found) else bool(found)
+
+
+def event(name: str, html: str) -> bytes:
+    """One server-sent event; every line of `html` is a line of its data."""
+    data = "".join(f"data: {line}\n" for line in html.splitlines() if line.strip())
+    return f"event: {name}\n{data}\n".encode()

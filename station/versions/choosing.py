@@ -1,0 +1,114 @@
+"""A change of what judges a line: considered with the checks of `castline models`, then told to the inspectors by the same record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from django.contrib.auth.models import User
+
+from station.accounts.audit import note
+from station.configuration import castline
+from station.live.sending import KafkaAway, send
+from station.versions.shelf import read, verify
+from streams.choices import ALL_LINES, Choices, read_choices
+from streams.delivery import outgoing
+from streams.errors import CastlineError, ModelError
+from streams.gateway.channel import reachable
+from streams.records import ModelChoice
+from streams.settings import Settings
+from streams.topics import TopicNames
+
+Action = Literal["choose", "shadow", "roll-back"]
+NO_SHADOW = "none"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a person asked for: `line` is a line or `*`; a roll-back names no version."""
+
+    action: Action
+    line: str
+    version: str = ""
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A wish that passed all checks: the record that will be sent, and what was in force before."""
+
+    wish: Wish
+    record: ModelChoice
+    before: str
+    before_shadow: str | None
+
+
+class OtherClassesError(ModelError):
+    """The version judges other classes than the one in force: it needs a person's explicit word."""
+
+
+def choices() -> Choices:
+    """What is chosen now, read from its topic. Raises KafkaAway."""
+    settings = castline()
+    if not reachable(settings.bootstrap):
+        raise KafkaAway("Kafka does not answer: nothing can be chosen now.")
+    try:
+        return read_choices(settings, "station")
+    except CastlineError as error:
+        raise KafkaAway(f"What is chosen now cannot be read from Kafka: {error}") from error
+
+
+def consider(wish: Wish, now_chosen: Choices, by: str) -> Plan:
+    """The plan for `wish`. Raises ModelError: in words, when a check fails."""
+    settings, at = castline(), datetime.now(UTC)
+    root, before = settings.model.root, now_chosen.of(wish.line)
+    if wish.line != ALL_LINES and wish.line not in {line.name for line in settings.lines}:
+        raise ModelError(f"There is no line {wish.line[:40]!r}.")
+    if wish.action == "roll-back":
+        record = now_chosen.roll_back(wish.line, by, at)
+        verify(root, record.version)
+    elif wish.action == "shadow":
+        beside = None if wish.version == NO_SHADOW else verify(root, wish.version).version
+        if beside == before.version:
+            raise ModelError(f"{beside} is in force there already: a shadow must be another version.")
+        record = now_chosen.shadow(wish.line, beside, by, at)
+    else:
+        chosen = verify(root, wish.version)
+        if not wish.force:
+            _expect_same_classes(settings, root, chosen.version, now_chosen, wish.line)
+        record = now_chosen.choose(wish.line, chosen.version, by, at, wish.force)
+    return Plan(wish, record, before.version, before.shadow)
+
+
+def carry_out(plan: Plan, user: User) -> None:
+    """Tells the inspectors and writes it into the audit log. Raises KafkaAway: then nothing has changed."""
+    record = plan.record
+    out = outgoing(TopicNames(castline().topics.prefix).models, record.line.encode(), record, "station")
+    send(out.topic, record.line, record.encode(), out.headers)
+    note(
+        user,
+        f"model {plan.wish.action}",
+        record.line,
+        version=record.version,
+        shadow=record.shadow,
+        before=plan.before,
+        before_shadow=plan.before_shadow,
+        forced=record.forced,
+    )
+
+
+def _expect_same_classes(settings: Settings, root: Path, version: str, now_chosen: Choices, key: str) -> None:
+    chosen = read(root, version)
+    lines = [key] if key != ALL_LINES else [line.name for line in settings.lines if line.name not in now_chosen.chosen]
+    for line in lines:
+        try:
+            present = read(root, now_chosen.of(line).version)
+        except ModelError as error:
+            raise OtherClassesError(f"The classes of the version in force on {line} cannot be compared: {error}") from None
+        if present.kinds() != chosen.kinds():
+            raise OtherClassesError(
+                f"{chosen.version} judges {chosen.kinds_in_words()}; "
+                f"{present.version}, in force on {line}, judges {present.kinds_in_words()}."
+            )

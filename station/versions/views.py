@@ -1,0 +1,186 @@
+"""Models pages: which version judges which line, what each one can do, and changing it, with a confirmation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import get_args
+
+from django.contrib import messages
+from django.contrib.auth.models import User
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_http_methods, require_safe
+
+from station.accounts.access import needs
+from station.configuration import castline
+from station.live.sending import KafkaAway
+from station.live.watching import watch
+from station.versions.choosing import NO_SHADOW, Action, OtherClassesError, Wish, carry_out, choices, consider
+from station.versions.records import gallery, report, training_curve, training_curves
+from station.versions.shelf import Manifest, Share, names, read, verify
+from streams.choices import ALL_LINES, Choices, InForce
+from streams.errors import ModelError
+
+
+@dataclass(frozen=True)
+class LineRow:
+    """What is chosen for a line, and what its inspectors say they run."""
+
+    name: str
+    chosen: InForce
+    running: str
+    running_at: datetime | None
+
+    @property
+    def pending(self) -> bool:
+        """The last verdict is by another version than the one chosen."""
+        return bool(self.running) and self.running != self.chosen.version
+
+    @property
+    def back(self) -> str:
+        """The version that a roll-back puts in force; empty where there is none of the line's own."""
+        choice = self.chosen.choice
+        return choice.previous[0] if choice and choice.line == self.name and choice.previous else ""
+
+
+@dataclass(frozen=True)
+class VersionRow:
+    """A version on this machine; `problem` says why it cannot serve."""
+
+    name: str
+    manifest: Manifest | None
+    problem: str
+    lines: list[str]
+
+    @property
+    def accuracy(self) -> Share | None:
+        figures = self.manifest.figures if self.manifest else {}
+        pictures = int(figures.get("pictures", 0))
+        return Share.counted(pictures - int(figures.get("misses", 0) + figures.get("false_alarms", 0)), pictures)
+
+
+@require_safe
+@needs("look")
+def versions(request: HttpRequest) -> HttpResponse:
+    """Lines and versions."""
+    heard = watch()
+    return render(
+        request,
+        "station/versions/versions.html",
+        {
+            "lines": _line_rows(heard.choices),
+            "everywhere": heard.choices.of(ALL_LINES),
+            "versions": [_row(name, heard.choices) for name in names(castline().model.root)],
+            "trouble": heard.trouble,
+            "all_lines": ALL_LINES,
+            "no_shadow": NO_SHADOW,
+        },
+    )
+
+
+@require_safe
+@needs("look")
+def lines(request: HttpRequest) -> HttpResponse:
+    """The table of lines alone, for the page to renew itself."""
+    heard = watch()
+    return render(request, "station/versions/_lines.html", {"lines": _line_rows(heard.choices)})
+
+
+@require_safe
+@needs("look")
+def version(request: HttpRequest, version: str) -> HttpResponse:
+    """One version: its figures, curves and errors."""
+    root = castline().model.root
+    if version not in names(root):
+        raise Http404
+    row = _row(version, watch().choices)
+    return render(
+        request,
+        "station/versions/version.html",
+        {
+            "row": row,
+            "manifest": row.manifest,
+            "curves": training_curves(root, version),
+            "report": report(root, version),
+            "gallery": gallery(root, version),
+        },
+    )
+
+
+@require_safe
+@needs("look")
+def curve(request: HttpRequest, version: str, name: str) -> HttpResponse:
+    """A picture that the training or the report drew: `report.png` the report's curves, `error-3.png` its third error."""
+    root = castline().model.root
+    if version not in names(root):
+        raise Http404
+    value = training_curve(root, version, name)
+    if value is None and name == "report.png":
+        value = gallery(root, version).curves
+    elif value is None and name.startswith("error-") and name.endswith(".png"):
+        number = name.removeprefix("error-").removesuffix(".png")
+        errors = gallery(root, version).errors
+        value = errors[int(number)][1] if number.isdecimal() and len(number) < 5 and int(number) < len(errors) else None
+    if value is None:
+        raise Http404
+    response = HttpResponse(value, content_type="image/png")
+    response["Cache-Control"] = "private, max-age=300"
+    return response
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@needs("choose")
+def change(request: HttpRequest) -> HttpResponse:
+    """Says what a change would do; does it when the person confirms."""
+    wish = _wish(request)
+    if wish is None:
+        raise Http404
+    assert isinstance(request.user, User)
+    try:
+        plan = consider(wish, choices(), request.user.get_username())
+        if request.method == "POST":
+            carry_out(plan, request.user)
+            where = "all lines without a choice of their own" if wish.line == ALL_LINES else wish.line
+            beside = f", with {plan.record.shadow} in its shadow" if plan.record.shadow else ""
+            messages.success(request, f"{plan.record.version} is chosen for {where}{beside}. Inspectors take it up with their next batch.")
+            return redirect("versions")
+    except OtherClassesError as error:
+        return render(request, "station/versions/change.html", {"wish": wish, "problem": str(error), "forceable": True}, status=409)
+    except ModelError as error:
+        return render(request, "station/versions/change.html", {"wish": wish, "problem": str(error)}, status=409)
+    except KafkaAway as error:
+        return render(request, "station/versions/change.html", {"wish": wish, "problem": str(error)}, status=503)
+    return render(request, "station/versions/change.html", {"wish": wish, "plan": plan, "all_lines": ALL_LINES})
+
+
+def _wish(request: HttpRequest) -> Wish | None:
+    given = request.POST if request.method == "POST" else request.GET
+    action, line = given.get("action", ""), given.get("line", "")
+    known = {*(line.name for line in castline().lines), ALL_LINES}
+    if action not in get_args(Action) or line not in known:
+        return None
+    return Wish(action, line, given.get("version", "")[:64], given.get("force") == "yes")  # type: ignore[arg-type]  # one of the three
+
+
+def _line_rows(chosen: Choices) -> list[LineRow]:
+    heard = watch()
+    rows = []
+    with heard.lock:
+        for name, state in heard.lines.items():
+            last = state.last_verdict
+            rows.append(LineRow(name, chosen.of(name), last.model if last else "", last.decided_at if last else None))
+    return rows
+
+
+def _row(name: str, chosen: Choices) -> VersionRow:
+    root = castline().model.root
+    in_force = [line.name for line in castline().lines if chosen.of(line.name).version == name]
+    try:
+        return VersionRow(name, verify(root, name), "", in_force)
+    except ModelError as error:
+        problem = str(error)
+    try:
+        return VersionRow(name, read(root, name), problem, in_force)
+    except ModelError:
+        return VersionRow(name, None, problem, in_force)
