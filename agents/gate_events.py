@@ -33,7 +33,7 @@ class PartCounted:
 class PartSorted:
     """What the gate did with a part (`part` 0: one that had not been counted). Acknowledge it once it is recorded.
 
-    `action` and `reason` are the protocol's words.
+    `action` and `reason` are the protocol's words. `gate` is the lane of the further gate that took the part, 0: the line's own or none.
     """
 
     event: int
@@ -45,6 +45,7 @@ class PartSorted:
     moves: int
     counted_at: datetime | None
     at_gate_at: datetime
+    gate: int = 0
 
 
 @dataclass(frozen=True)

@@ -40,11 +40,10 @@ class BoardReports:
         self._early.clear()
 
     def begin_run(self, run: int, cause: str) -> None:
-        """The board answers with this run; in a new one its clock, parts and events began anew."""
+        """The board answers with this run; in a new one its parts and events began anew."""
         if run == self.run:
             return
         self.run = run
-        self._clock.forget()
         self._in_hand.clear()
         self._listener(RunBegan(run, cause))
 
@@ -84,7 +83,7 @@ class BoardReports:
         if run == self.run and (run, part) not in self._counted:
             self._counted.append((run, part))
             self._listener(PartCounted(run, part, at, age_s))
-        return [Order("SEEN", (str(self._lane), str(run), str(part)), run=run)]
+        return [Order("SEEN", (str(self._lane), str(run), str(part)), run=run, lane=self._lane)]
 
     def _gate(self, fields: Fields, at: datetime) -> None:
         run, travel_ms = fields.number("run"), fields.number("travel_ms")

@@ -7,8 +7,8 @@ a verdict whose deadline has passed is taken out, sent or not; anything else aft
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from firmware.board.codes import codes, number
@@ -28,7 +28,7 @@ def gate_error(name: str, about: str) -> GateError:
     return GateError(f"{about}: {code.meaning} ({code.code} {code.name})", code.code, code.retriable)
 
 
-@dataclass
+@dataclass(eq=False)
 class Order:
     """A command, and who waits for its answer. `deadline_s` None: it is worth sending at any time."""
 
@@ -38,6 +38,7 @@ class Order:
     failed: Callable[[GateError], None] = lambda error: None
     deadline_s: float | None = None
     run: int | None = None
+    lane: int | None = None
     seq: int | None = None
     sent_s: float = 0.0
     first_sent_s: float = 0.0
@@ -58,12 +59,13 @@ class Order:
 
 @dataclass
 class Window:
-    """At most `size` commands are unanswered at a time; they are sent in the order given."""
+    """At most `size` commands are unanswered at a time; they are sent in the order given, those to `held` lanes not yet."""
 
     size: int = 1
     queued: deque[Order] = field(default_factory=deque)
     sent: dict[int, Order] = field(default_factory=dict)
-    resends: int = 0
+    held: set[int] = field(default_factory=set)
+    _resends: Counter[int | None] = field(default_factory=Counter)
     _next: int = 0
 
     def __len__(self) -> int:
@@ -82,18 +84,18 @@ class Window:
             if now_s >= order.resend_s and order.may_go_again:
                 if order.tries >= TRIES and order.deadline_s is None:
                     raise gate_error("no-answer", f"{order}, sent {order.tries} times")
-                self.resends += 1
+                self._resends[order.lane] += 1
                 frames.append(self._send(order, now_s))
-        while self.queued and len(self.sent) < self.size:
-            order = self.queued.popleft()
-            order.seq, order.first_sent_s = self._free_number(), now_s
-            self.sent[order.seq] = order
-            frames.append(self._send(order, now_s))
+        while len(self.sent) < self.size and (new := self._first()) is not None:
+            self.queued.remove(new)
+            new.seq, new.first_sent_s = self._free_number(), now_s
+            self.sent[new.seq] = new
+            frames.append(self._send(new, now_s))
         return frames
 
     def next_due_s(self) -> float | None:
         """When `due` will have something again, as far as is known now."""
-        if self.queued and len(self.sent) < self.size:
+        if len(self.sent) < self.size and self._first() is not None:
             return 0.0
         return min((order.resend_s for order in self.sent.values() if order.may_go_again), default=None)
 
@@ -122,11 +124,21 @@ class Window:
             names = ("page", *PAGES[order.fields[1]])
         order.done(read_fields(names, frame.fields))
 
-    def take_overdue(self, now_s: float) -> list[Order]:
-        """Orders whose deadline has passed, taken out, told `deadline`. An answer that still comes is ignored."""
+    def take_resends(self) -> Counter[int | None]:
+        """How often commands were sent again since the last call, by lane."""
+        resends, self._resends = self._resends, Counter()
+        return resends
+
+    def take_overdue(self, now_s: float, standing: Collection[int] = ()) -> list[Order]:
+        """Orders whose deadline has passed, taken out, told `deadline`. An answer that still comes is ignored.
+
+        While a belt stands no part comes to its gate: orders to `standing` lanes have time.
+        """
 
         def overdue(order: Order) -> bool:
-            return order.deadline_s is not None and now_s > order.deadline_s + (ANSWER_S if order.tries else 0)
+            return (
+                order.lane not in standing and order.deadline_s is not None and now_s > order.deadline_s + (ANSWER_S if order.tries else 0)
+            )
 
         return self._take(overdue, "deadline")
 
@@ -152,6 +164,9 @@ class Window:
         for order in taken:
             order.failed(gate_error(name, str(order)))
         return taken
+
+    def _first(self) -> Order | None:
+        return next((order for order in self.queued if order.lane not in self.held), None)
 
     def _send(self, order: Order, now_s: float) -> Frame:
         assert order.seq is not None

@@ -15,10 +15,10 @@ from faust.types import AppT, EventT, StreamT
 from pydantic import ValidationError
 
 from agents.gate_events import FaultChanged, GateEvent, PartCounted, PartSorted, RunBegan, Told
-from agents.gate_link import GateLink
+from agents.gate_lane import GateLane
 from agents.notes import Notes
 from agents.part_reports import PartReports
-from agents.sorting import ACTIONS, LATE, deadline_of, late_sorting, order_for, sorting_of, untracked_sorting
+from agents.sorting import ACTIONS, LATE, deadline_of, late_sorting, sorting_of, untracked_sorting, wanted_for
 from firmware.board.codes import codes, number
 from streams import metrics
 from streams.dead_letters import Came, dead_letter
@@ -46,15 +46,16 @@ class Sorter:
     """One line's way from verdicts to the gate and back. Runs in the event loop; the link has a thread of its own."""
 
     def __init__(
-        self, settings: Settings, line: str, gate: GateSettings, link: GateLink, courier: Courier, reports: PartReports | None, notes: Notes
+        self, settings: Settings, line: str, gate: GateSettings, lane: GateLane, courier: Courier, reports: PartReports | None, notes: Notes
     ) -> None:
         self._line = line
         self._gate = gate
-        self._link = link
+        self._lane = lane
         self._courier = courier
         self._reports = reports  # None: the line's camera counts for itself
         self._notes = notes
         self._names = TopicNames(settings.topics.prefix)
+        self._grades = {each.lane: each.name for each in gate.grades}
         self._board = gate.port.rsplit("/", 1)[-1]
         self._in_hand: asyncio.Queue[tuple[EventT[bytes], asyncio.Task[bool]] | None] = asyncio.Queue(IN_HAND)
         self._events: asyncio.Queue[PartSorted | FaultChanged | RunBegan] = asyncio.Queue()
@@ -65,8 +66,8 @@ class Sorter:
         self.draining = False
 
     @property
-    def link(self) -> GateLink:
-        return self._link
+    def lane(self) -> GateLane:
+        return self._lane
 
     @property
     def topic(self) -> str:
@@ -112,7 +113,8 @@ class Sorter:
         deadline = deadline_of(note.counted_at or verdict.captured_at, self._gate)
         try:
             self._refuse_what_cannot_be_told(verdict)
-            told = await asyncio.wrap_future(self._link.tell(run, part, order_for(verdict, self._gate), deadline))
+            wanted = wanted_for(verdict, self._gate)
+            told = await asyncio.wrap_future(self._lane.tell(run, part, wanted.word, deadline, wanted.gate))
         except GateError as error:
             if error.code == _STOPPING:
                 return False
@@ -123,7 +125,7 @@ class Sorter:
 
     def _refuse_what_cannot_be_told(self, verdict: Verdict) -> None:
         # Runs of a gateway without board are seconds since 1970: no board has such a number.
-        known_over = self._link.run and verdict.run < self._link.run
+        known_over = self._lane.run and verdict.run < self._lane.run
         if verdict.run > 65535 or verdict.part > 99_999_999 or known_over:
             code = codes()[_UNKNOWN_RUN]
             raise GateError(f"part {verdict.part_id}: {code.meaning}", code.code, code.retriable)
@@ -135,7 +137,7 @@ class Sorter:
 
     async def _not_taken(self, verdict: Verdict, error: GateError, deadline: datetime) -> None:
         part = str(verdict.part_id)
-        over = bool(self._link.run) and verdict.run != self._link.run
+        over = bool(self._lane.run) and verdict.run != self._lane.run
         if error.code in (_LATE, _DEADLINE) and not over:
             await self._too_late(verdict, error, deadline)
             return
@@ -202,7 +204,7 @@ class Sorter:
             await self._record(sortings)
             for event in events:
                 if not isinstance(event, RunBegan):
-                    self._link.acknowledge(event.event, event.run)
+                    self._lane.acknowledge(event.event, event.run)
 
     def _sortings(self, event: PartSorted | FaultChanged | RunBegan) -> list[Sorting]:
         if isinstance(event, RunBegan):
@@ -226,7 +228,8 @@ class Sorter:
             part = f"{self._line}:{event.run}:{event.part}"
             log.error("part %s is bad and has passed: an uncounted part came too close before it", part, extra={"part": part})
         code = self._faults[-1] if self._faults else 0
-        sorting = sorting_of(event, note, self._line, self._board, code, now())
+        grade = self._grades.get(event.gate)
+        sorting = sorting_of(event, note, self._line, self._board, code, now(), grade)
         metrics.parts_sorted.labels(self._line, sorting.action, sorting.reason).inc()
         return [sorting]
 
@@ -240,7 +243,7 @@ class Sorter:
         elif event.code in self._faults:
             self._faults.remove(event.code)
         if event.raised and event.code == _EVENTS_LOST:
-            self._link.command("CLEAR", 0, _EVENTS_LOST)
+            self._lane.command("CLEAR", 0, _EVENTS_LOST)
 
     def _untracked(self, run: int, part: int, reason: SortingReason, code: int) -> Sorting:
         metrics.parts_sorted.labels(self._line, "untracked", reason).inc()

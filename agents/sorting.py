@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -10,7 +11,7 @@ from agents.notes import Note
 from firmware.board.codes import number
 from firmware.board.lane_settings import LaneSettings
 from streams.records import Action, Sorting, SortingReason, Verdict
-from streams.settings import GateSettings
+from streams.settings import GateSettings, GradeSettings
 
 # On the wire and at the board a verdict needs less than this; one that has less left is not sent.
 TELLING = timedelta(milliseconds=30)
@@ -45,11 +46,36 @@ def lane_settings(gate: GateSettings) -> LaneSettings:
     )
 
 
-def order_for(verdict: Verdict, gate: GateSettings) -> Literal["keep", "divert"]:
-    """What the board is told: a defect is diverted, a `review` as the line's settings say."""
-    if verdict.label == "review":
-        return "divert" if gate.on_review == "divert" else "keep"
-    return "divert" if verdict.label == "defect" else "keep"
+def grade_settings(gate: GateSettings) -> dict[int, LaneSettings]:
+    """The board's configuration for each further gate of a line, by the lane whose servo moves it.
+
+    Raises ValueError: when the settings are beyond the board's bounds.
+    """
+    return {grade.lane: _grade(gate, grade) for grade in gate.grades}
+
+
+def _grade(gate: GateSettings, grade: GradeSettings) -> LaneSettings:
+    return LaneSettings({"gate_mm": round(grade.gate_mm), **grade.board, "lane_of": gate.lane})
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the board is told of a part; `gate` is the lane of the further gate that is to take it, None: the line's own."""
+
+    word: Literal["keep", "divert"]
+    gate: int | None = None
+
+
+KEEP = Wanted("keep")
+
+
+def wanted_for(verdict: Verdict, gate: GateSettings) -> Wanted:
+    """A defect is diverted, a `review` as the line's settings say: each at the first grade that takes it, else at the line's own gate."""
+    if verdict.label == "ok" or (verdict.label == "review" and gate.on_review == "pass"):
+        return KEEP
+    sure = verdict.defect_probability or 0.0
+    takers = (grade.lane for grade in gate.grades if verdict.label in grade.takes and sure >= grade.least_probability)
+    return Wanted("divert", next(takers, None))
 
 
 def deadline_of(counted_at: datetime, gate: GateSettings) -> datetime:
@@ -57,8 +83,8 @@ def deadline_of(counted_at: datetime, gate: GateSettings) -> datetime:
     return counted_at + timedelta(seconds=gate.travel_s) - TELLING
 
 
-def sorting_of(event: PartSorted, note: Note, line: str, board: str, code: int, now: datetime) -> Sorting:
-    """The record of what the board did. `code` is the fault in force, for a part that a fault decided."""
+def sorting_of(event: PartSorted, note: Note, line: str, board: str, code: int, now: datetime, grade: str | None = None) -> Sorting:
+    """The record of what the board did. `code` is the fault in force, for a part that a fault decided; `grade` the further gate's name."""
     reason = _REASONS[event.reason]
     if note.late and reason == "no-verdict":
         reason = LATE
@@ -70,6 +96,7 @@ def sorting_of(event: PartSorted, note: Note, line: str, board: str, code: int, 
         board=board,
         event=event.event,
         action=ACTIONS[event.action],
+        grade=grade,
         reason=reason,
         code=code if event.reason == "safe" else number("late") if note.late else 0,
         label=note.label if told else None,

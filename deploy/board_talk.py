@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,7 +27,7 @@ class Talk:
         try:
             return self._link.command(name, *fields).result(ANSWER_S)
         except concurrent.futures.TimeoutError:
-            port, state = self._link.link.port, self._link.state
+            port, state = self._link.link.port, self._link.lanes[0].state
             raise GateError(
                 f"expected an answer to {name} from the board at {port} within {ANSWER_S:.0f} s, found none; the link is {state}. "
                 "Is the port right, and held by no sorter?"
@@ -35,14 +35,17 @@ class Talk:
 
 
 @contextmanager
-def talk(port: str, baud: int, lane: int, settings: LaneSettings | None = None) -> Iterator[Talk]:
+def talk(
+    port: str, baud: int, lane: int, settings: LaneSettings | None = None, grades: Mapping[int, LaneSettings] | None = None
+) -> Iterator[Talk]:
     """A conversation with the board at `port`; on a Mega, opening the port resets it.
 
     Raises GateError: when there is no such port.
     """
     if not Path(port).exists():
         raise GateError(f"expected a serial port at {port}, found none", 83)
-    link = GateLink(LinkSettings("board", port, settings, baud, lane), lambda event: None)
+    link = GateLink(LinkSettings(port, baud))
+    link.serve("board", lambda event: None, settings, lane, grades)
     link.start()
     try:
         yield Talk(link)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from deploy.commands.sorter import lines_by_board
 from deploy.supervision import Backoff, LinePrinted, PageReady, Role, castline_command
 from streams.settings import Settings
 
@@ -64,11 +65,12 @@ def plant_roles(
     roles += boards
     if any(line.camera for line in settings.lines):
         roles.append(worker("gateway", ("gateway",), _WORKERS, _GATEWAY_STOPS))
-    # A sorter a line: a stuck serial port harms one line.
-    gated = [line.name for line in settings.lines if line.gate]
-    return roles + [worker(sorter_of(line), ("sorter", "--line", line), _SORTER, _SORTER_STOPS) for line in gated]
+    # A sorter a board: a stuck serial port harms one board.
+    sharing = lines_by_board(settings) if any(line.gate for line in settings.lines) else []
+    roles += [worker(sorter_of(*shared), ("sorter", "--line", shared[0]), _SORTER, _SORTER_STOPS) for shared in sharing]
+    return roles
 
 
-def sorter_of(line: str) -> str:
-    """Name of the role that sorts `line`."""
-    return f"sorter {line}"
+def sorter_of(*lines: str) -> str:
+    """Name of the role that sorts `lines`, which share a board."""
+    return f"sorter {', '.join(lines)}"

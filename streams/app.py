@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import faust
 from faust.types import AppT
@@ -72,11 +72,12 @@ Drain = Callable[[], Awaitable[None]]
 class _Worker(faust.Worker):  # type: ignore[misc]  # Faust ships no types
     """Faust's worker with our order of stopping: no new work, finish what is in hand, commit, leave."""
 
-    def __init__(self, app: AppT[object], drain: Drain, grace_s: float) -> None:
+    def __init__(self, app: AppT[object], beside: Sequence[AppT[object]], drain: Drain, grace_s: float) -> None:
         super().__init__(
-            app, override_logging=False, redirect_stdouts=False, blocking_timeout=0.0, quiet=True, loop=asyncio.get_running_loop()
+            app, *beside, override_logging=False, redirect_stdouts=False, blocking_timeout=0.0, quiet=True, loop=asyncio.get_running_loop()
         )
         self.spinner = None
+        self._apps = (app, *beside)
         self._drain = drain
         self._grace_s = grace_s
         self._stopping: asyncio.Task[None] | None = None
@@ -93,18 +94,19 @@ class _Worker(faust.Worker):  # type: ignore[misc]  # Faust ships no types
         log.info("stopping: finishing what is in hand, at most %.0f s", self._grace_s)
         try:
             await asyncio.wait_for(self._drain(), self._grace_s)
-            await self.app.consumer.commit()
+            for app in self._apps:
+                await app.consumer.commit()
         except TimeoutError:
             log.warning("stopping with work in hand after %.0f s: it will be done again after the next start", self._grace_s)
         await self.stop()
 
 
-async def run_app(app: AppT[object], role: str, drain: Drain, grace_s: float) -> int:
-    """Runs `app` until SIGTERM or a crash; returns the exit status: 0 after a clean stop, 1 after a crash.
+async def run_app(app: AppT[object], role: str, drain: Drain, grace_s: float, beside: Sequence[AppT[object]] = ()) -> int:
+    """Runs `app`, and those `beside` it, until SIGTERM or a crash; returns the exit status: 0 after a clean stop, 1 after a crash.
 
     On SIGTERM `drain` is awaited, at most `grace_s`, then offsets are committed and the group is left.
     """
-    worker = _Worker(app, drain, grace_s)
+    worker = _Worker(app, beside, drain, grace_s)
     watching = asyncio.create_task(_watch_loop(role))
     try:
         await worker.start()
@@ -112,8 +114,8 @@ async def run_app(app: AppT[object], role: str, drain: Drain, grace_s: float) ->
     finally:
         watching.cancel()
         await worker.stop()
-    if worker.crash_reason or app.crash_reason:
-        log.error("stopped by a crash: %r", worker.crash_reason or app.crash_reason)
+    if crash := worker.crash_reason or next((each.crash_reason for each in (app, *beside) if each.crash_reason), None):
+        log.error("stopped by a crash: %r", crash)
         return 1
     return 0
 

@@ -113,6 +113,9 @@ class Sorting(PartRecord):
     board: str = Field(description="Name of the board that reported.")
     event: int = Field(ge=0, description="The board's number of the event within the run; 0 where the host wrote the record alone.")
     action: Action = Field(description="`untracked`: the board no longer knew the part.")
+    grade: str | None = Field(
+        None, description="With `diverted`: the further gate that took the part, by its name; null for the line's own gate."
+    )
     reason: SortingReason = Field(description="What decided the action.")
     code: int = Field(0, ge=0, description="The board's error code, see firmware/error_codes.csv; 0 for none.")
     label: Label | None = Field(None, description="The verdict's label, where one was told.")

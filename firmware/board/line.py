@@ -1,8 +1,8 @@
-"""A simulated line: a board and a plant, wired together and carried forward in steps of a millisecond."""
+"""Simulated lines: a board and the belts that are wired to its lanes, carried forward in steps of a millisecond."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from firmware.board.board import Board
@@ -13,21 +13,28 @@ Witness = Callable[[str, dict[str, Any]], None]
 
 
 class SimulatedLine:
-    """`witness` is told the physical truth: each casting that fell, each change of the servo's pulse, each camera pulse."""
+    """`plants` by lane; one alone is wired to lane 1.
 
-    def __init__(self, board: Board, plant: Plant, witness: Witness = lambda what, facts: None) -> None:
+    `witness` is told the physical truth: each casting that fell, each change of a servo's pulse, each camera pulse.
+    """
+
+    def __init__(self, board: Board, plants: Plant | Mapping[int, Plant], witness: Witness = lambda what, facts: None) -> None:
         self.board = board
-        self.plant = plant
+        self.plants = {1: plants} if isinstance(plants, Plant) else dict(plants)
         self.now_us = 0
         self._witness = witness
-        self._lane = board.lanes[0]
-        self._pulse_us = self._lane.gate.pulse_us
-        self._told = 0
+        self._pulses = {lane.number: lane.gate.pulse_us for lane in board.lanes}
+        self._told = dict.fromkeys(self.plants, 0)
+
+    @property
+    def plant(self) -> Plant:
+        """The first belt."""
+        return next(iter(self.plants.values()))
 
     @property
     def supervised(self) -> bool:
-        """A host has greeted and configured: castings may come."""
-        return self.board.greeted and self._lane.committed
+        """A host has greeted and configured all belts: castings may come."""
+        return self.board.greeted and all(self.board.lanes[number - 1].committed for number in self.plants)
 
     @property
     def pending(self) -> int:
@@ -42,25 +49,41 @@ class SimulatedLine:
         self.board.receive(data, self.now_us)
 
     def run_until(self, to_us: int) -> None:
-        """Carries board and plant to `to_us`, in steps so small that a late caller does not make the gate late."""
+        """Carries board and belts to `to_us`, in steps so small that a late caller does not make a gate late."""
         while self.now_us < to_us:
             self.now_us += STEP_US
             self._step()
 
     def _step(self) -> None:
-        lane, plant = self._lane, self.plant
-        for signal in plant.advance(self.now_us, lane.gate.pulse_us, lane.relay_closed(plant.now_us)):
-            if signal.what == STEPS:
-                lane.steps(signal.value, signal.at_us)
-            else:
-                lane.eye(1 if signal.what == EYE1 else 2, bool(signal.value), signal.at_us)
+        lanes = self.board.lanes
+        for number, plant in self.plants.items():
+            lane = lanes[number - 1]
+            further = [lanes[blade.lane - 1].gate.pulse_us for blade in plant.belt.further]
+            for signal in plant.advance(self.now_us, lane.gate.pulse_us, lane.relay_closed(plant.now_us), further):
+                if signal.what == STEPS:
+                    lane.steps(signal.value, signal.at_us)
+                else:
+                    lane.eye(1 if signal.what == EYE1 else 2, bool(signal.value), signal.at_us)
         self.board.tick(self.now_us)
-        if lane.gate.pulse_us != self._pulse_us:
-            self._witness("servo", {"at_us": self.now_us, "from_us": self._pulse_us, "to_us": lane.gate.pulse_us, "run": self.board.run})
-            self._pulse_us = lane.gate.pulse_us
+        for number, plant in self.plants.items():
+            for gate in (number, *(blade.lane for blade in plant.belt.further)):
+                self._look_at_servo(number, gate)
+            self._look_at_belt(number, plant)
+
+    def _look_at_servo(self, number: int, gate: int) -> None:
+        before, after = self._pulses[gate], self.board.lanes[gate - 1].gate.pulse_us
+        if before != after:
+            self._say("servo", number, {"at_us": self.now_us, "gate": gate, "from_us": before, "to_us": after})
+            self._pulses[gate] = after
+
+    def _look_at_belt(self, number: int, plant: Plant) -> None:
+        lane = self.board.lanes[number - 1]
         while lane.trigger_pulses and lane.trigger_pulses[0] <= self.now_us:
-            self._witness("camera", {"at_us": lane.trigger_pulses.pop(0), "run": self.board.run})
-        for fallen in plant.fallen[self._told :]:
-            facts = {"casting": fallen.number, "counted": fallen.counted, "side": fallen.side, "struck": fallen.struck}
-            self._witness("fell", {"at_us": fallen.at_us, "run": self.board.run, **facts})
-        self._told = len(plant.fallen)
+            self._say("camera", number, {"at_us": lane.trigger_pulses.pop(0)})
+        for fallen in plant.fallen[self._told[number] :]:
+            facts = {"casting": fallen.number, "counted": fallen.counted, "side": fallen.side, "gate": fallen.gate, "struck": fallen.struck}
+            self._say("fell", number, {"at_us": fallen.at_us, **facts})
+        self._told[number] = len(plant.fallen)
+
+    def _say(self, what: str, lane: int, facts: dict[str, Any]) -> None:
+        self._witness(what, {"run": self.board.run, "lane": lane, **facts})

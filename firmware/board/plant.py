@@ -7,11 +7,22 @@ downstream positive; times are microseconds.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 FEED_MM = -60.0
 EYE1, EYE2, STEPS = "eye1", "eye2", "steps"
+
+
+@dataclass(frozen=True)
+class Blade:
+    """A further gate of the belt, moved by the servo of the board's lane `lane`."""
+
+    lane: int
+    blade_mm: float  # photo-eye 2 to this gate's blade
+    servo_s: float = 0.08
+    rest_us: int = 1000
+    out_us: int = 2000
 
 
 @dataclass(frozen=True)
@@ -26,6 +37,12 @@ class Belt:
     rest_us: int = 1000
     out_us: int = 2000
     encoder_um: int = 0
+    further: tuple[Blade, ...] = ()
+
+    @property
+    def blades(self) -> tuple[Blade, ...]:
+        """All gates, the belt's own (lane 0) first."""
+        return (Blade(0, self.blade_mm, self.servo_s, self.rest_us, self.out_us), *self.further)
 
 
 @dataclass(frozen=True)
@@ -56,19 +73,21 @@ class Casting:
     lead_mm: float
     length_mm: float
     struck: bool = False
-    judged: bool = False
     counted: int = 0
+    past_mm: float = float("-inf")  # how far its end was past photo-eye 2 when last looked at
 
 
 @dataclass(frozen=True)
 class Fallen:
-    """The truth about one casting: on which side it left, and whether the swinging gate struck it."""
+    """The truth about one casting: on which side it left, at which gate (the lane of a further one; 0: the belt's own, or none),
+    and whether a swinging gate struck it."""
 
     number: int
     counted: int
     side: str
     struck: bool
     at_us: int
+    gate: int = 0
 
 
 @dataclass
@@ -79,10 +98,10 @@ class Plant:
     feed: Feed = field(default_factory=Feed)
     feeding: bool = False
     fed: int = 0
-    angle: float = 0.0  # 0 rest, 1 out
     fallen: list[Fallen] = field(default_factory=list)
     castings: list[Casting] = field(default_factory=list)
     now_us: int = 0
+    angles: list[float] = field(default_factory=list)  # of each blade: 0 rest, 1 out
     _travelled_mm: float = 0.0
     _steps_said: int = 0
     _counted: int = 0
@@ -92,12 +111,18 @@ class Plant:
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.feed.seed)
+        self.angles = [0.0] * len(self.belt.blades)
         least_s = self.feed.least_gap_mm / self.belt.speed_mm_s
         if self.feed.rate_per_s * least_s > 1:
             raise ValueError(
                 f"expected at most {1 / least_s:.2f} parts a second on a belt of {self.belt.speed_mm_s:g} mm/s with "
                 f"{self.feed.least_gap_mm:g} mm between leading edges, found {self.feed.rate_per_s:g}"
             )
+
+    @property
+    def angle(self) -> float:
+        """Of the belt's own gate."""
+        return self.angles[0]
 
     @property
     def done_feeding(self) -> bool:
@@ -117,10 +142,10 @@ class Plant:
             if casting.lead_mm >= eye_mm > casting.lead_mm - casting.length_mm:
                 self._taken_off.append((what, casting))
 
-    def advance(self, to_us: int, pulse_us: int, belt_runs: bool) -> list[Signal]:
-        """Lets time pass with the board's present outputs; the signals come in the order of time."""
+    def advance(self, to_us: int, pulse_us: int, belt_runs: bool, further_us: Sequence[int] = ()) -> list[Signal]:
+        """Lets time pass with the board's present outputs, those of further gates in their order; the signals come in the order of time."""
         from_us, self.now_us = self.now_us, to_us
-        self._swing(pulse_us, (to_us - from_us) / 1e6)
+        self._swing((pulse_us, *further_us), (to_us - from_us) / 1e6)
         taken_off = [Signal(from_us, what, 0) for what, _ in self._taken_off]
         self._taken_off.clear()
         if not belt_runs:
@@ -139,10 +164,11 @@ class Plant:
         self._fall(to_us)
         return signals
 
-    def _swing(self, pulse_us: int, passed_s: float) -> None:
-        target = (pulse_us - self.belt.rest_us) / (self.belt.out_us - self.belt.rest_us)
-        most = passed_s / self.belt.servo_s
-        self.angle += max(-most, min(most, target - self.angle))
+    def _swing(self, pulses_us: Sequence[int], passed_s: float) -> None:
+        for index, (blade, pulse_us) in enumerate(zip(self.belt.blades, pulses_us, strict=True)):
+            target = (pulse_us - blade.rest_us) / (blade.out_us - blade.rest_us)
+            most = passed_s / blade.servo_s
+            self.angles[index] += max(-most, min(most, target - self.angles[index]))
 
     def _feed(self, travel: float) -> None:
         if not self.feeding or self.done_feeding:
@@ -190,15 +216,26 @@ class Plant:
                 yield signals.pop(0)
 
     def _strike(self) -> None:
-        if 0.1 < self.angle < 0.9:
-            blade = self.belt.eye_gap_mm + self.belt.blade_mm
-            for casting in self.castings:
-                if casting.lead_mm >= blade > casting.lead_mm - casting.length_mm:
-                    casting.struck = True
+        for blade, angle in zip(self.belt.blades, self.angles, strict=True):
+            if 0.1 < angle < 0.9:
+                at_mm = self.belt.eye_gap_mm + blade.blade_mm
+                for casting in self.castings:
+                    if casting.lead_mm >= at_mm > casting.lead_mm - casting.length_mm:
+                        casting.struck = True
 
     def _fall(self, now_us: int) -> None:
-        blade = self.belt.eye_gap_mm + self.belt.blade_mm
-        for casting in [casting for casting in self.castings if casting.lead_mm - casting.length_mm > blade]:
-            self.castings.remove(casting)
-            side = "diverted" if self.angle > 0.5 else "passed"
-            self.fallen.append(Fallen(casting.number, casting.counted, side, casting.struck, now_us))
+        """A casting leaves at the first gate that is out when its end has passed the blade, else behind the last."""
+        gates = list(zip(self.belt.blades, self.angles, strict=True))
+        last_mm = max(blade.blade_mm for blade, _ in gates)
+        for casting in list(self.castings):
+            end_mm = casting.lead_mm - casting.length_mm - self.belt.eye_gap_mm
+            taker = next((blade for blade, angle in gates if casting.past_mm <= blade.blade_mm < end_mm and angle > 0.5), None)
+            casting.past_mm = end_mm
+            if taker is not None:
+                self._leave(casting, "diverted", now_us, taker.lane)
+            elif end_mm > last_mm:
+                self._leave(casting, "passed", now_us)
+
+    def _leave(self, casting: Casting, side: str, now_us: int, gate: int = 0) -> None:
+        self.castings.remove(casting)
+        self.fallen.append(Fallen(casting.number, casting.counted, side, casting.struck, now_us, gate))

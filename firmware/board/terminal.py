@@ -72,9 +72,9 @@ class TruthLog:
 
 
 class Line(Protocol):
-    """A line with its board: `SimulatedLine`, or one whose board is the real firmware (firmware.simulator.line)."""
+    """Belts with their board: `SimulatedLine`, or one whose board is the real firmware (firmware.simulator.line)."""
 
-    plant: Plant
+    plants: dict[int, Plant]
 
     @property
     def supervised(self) -> bool: ...
@@ -99,12 +99,13 @@ def run(line: Line, terminal: Terminal, stopping: threading.Event) -> None:
     while True:
         now = time.monotonic()
         line.run_until(int((now - began) * 1e6))
-        line.plant.feeding = line.supervised and not stopping.is_set()
+        for plant in line.plants.values():
+            plant.feeding = line.supervised and not stopping.is_set()
         if out := line.transmit():
             terminal.write(out)
         if data := terminal.read(TICK_S):
             line.receive(data)
-        if stopping.is_set() and not line.plant.castings:
+        if stopping.is_set() and not any(plant.castings for plant in line.plants.values()):
             emptied_at = emptied_at or now
             # A host that is gone acknowledges nothing: the wait for it is bounded.
             if line.pending == 0 or now - emptied_at > DRAIN_S:

@@ -51,8 +51,8 @@ class GateSettings(Section):
 
     @model_validator(mode="after")
     def _grades_fit_together(self) -> Self:
-        for what, found in (("name", [each.name for each in self.grades]), ("lane", self.lanes)):
-            if twice := sorted({str(each) for each in found if found.count(each) > 1}):
+        for what, found in (("name", [each.name for each in self.grades]), ("lane", [str(lane) for lane in self.lanes])):
+            if twice := sorted({each for each in found if found.count(each) > 1}):
                 raise ValueError(f"grades: expected each gate of a belt with a {what} of its own, found {', '.join(twice)} more than once")
         if self.on_review == "pass" and (takers := [each.name for each in self.grades if "review" in each.takes]):
             raise ValueError(f"grades: expected no grade that takes review where on_review is pass, found {', '.join(takers)}")

@@ -209,11 +209,11 @@ def test_a_stopped_encoder_holds_the_gate_until_cleared(tmp_path: Path) -> None:
     with scene(tmp_path, belt=belt, encoder=1, step_um=500, encoder_timeout_ms=300) as now:
         now.feed_for(2_000_000)
         assert {gate["reason"] for gate in now.host.gates.values()} == {"verdict"}
-        now.line.broken.add(STEPS)
+        now.line.belt.broken.add(STEPS)
         now.feed_for(1_500_000)
         assert now.state() == ("safe", 43, "red")
         assert now.mega.pulses[-1].width_us == pytest.approx(2000, abs=1)
-        now.line.broken.clear()
+        now.line.belt.broken.clear()
         now.run_empty()
         assert now.ask("CLEAR", 1, 43) == ("OK", "cleared")
         now.host.run_for(700_000)
@@ -238,11 +238,11 @@ def dead(which: int) -> Break:
 
     def break_it(now: Scene) -> None:
         now.mega.pin((PINS.eye1 if which == 1 else PINS.eye2).port, True)
-        now.line.broken.add(EYE1 if which == 1 else EYE2)
+        now.line.belt.broken.add(EYE1 if which == 1 else EYE2)
         now.feed_for(2_500_000)
         now.plant.feeding = False
         now.host.run_for(900_000)
-        now.line.broken.clear()
+        now.line.belt.broken.clear()
 
     return break_it
 

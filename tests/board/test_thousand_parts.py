@@ -68,7 +68,8 @@ def test_a_thousand_castings_fall_on_the_right_side_and_the_pulses_are_exact(cap
 
     # The moment of the pulse's change, against where the casting was.
     late_us = [
-        departure.at_us - line.eye2_us[part - 1] - GATE_MM * 1e6 / SPEED_MM_S for part, departure in zip(moved, departures, strict=True)
+        departure.at_us - line.belt.eye2_us[part - 1] - GATE_MM * 1e6 / SPEED_MM_S
+        for part, departure in zip(moved, departures, strict=True)
     ]
     jitter_us = max(late_us) - min(late_us)
     worst_us = max(min(abs(width - 1000), abs(width - 2000)) for width in widths)

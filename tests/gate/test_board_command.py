@@ -107,12 +107,13 @@ def test_a_simulated_board_that_is_stopped_lets_the_belt_run_empty(tmp_path: Pat
     arguments = ("board", "simulate", "--line", LINE, "--rate", "8", "--log", str(truth))
     with Role(settings, tmp_path / "board.log", *arguments) as board:
         until(port.exists, 30)
-        link = GateLink(LinkSettings(LINE, str(port), LaneSettings({"eye_gap_mm": 600, "step_um": 1000})), ear)
+        link = GateLink(LinkSettings(str(port)))
+        lane = link.serve(LINE, ear, LaneSettings({"eye_gap_mm": 600, "step_um": 1000}))
         link.start()
         until(lambda: len(ear.counted) >= 6, 30)
         ear.then = lambda event: None
         for event in ear.sorted:
-            link.acknowledge(event.event, event.run)
+            lane.acknowledge(event.event, event.run)
         assert board.stop() == 0
         link.stop()
     fell = [line for line in map(json.loads, truth.read_text().splitlines()) if line["what"] == "fell"]

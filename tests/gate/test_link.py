@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from agents.gate_events import GateEvent, GateState, PartCounted, PartSorted, Told
+from agents.gate_lane import GateLane
 from agents.gate_link import GateLink, LinkSettings
 from firmware.board.lane_settings import LaneSettings
 from streams.errors import GateError
@@ -21,11 +22,12 @@ WORKING = (GateState.RUNNING, GateState.SAFE, GateState.STOPPED)
 
 
 @contextmanager
-def linked(port: Path, ear: Ear, settings: LaneSettings = SETTINGS) -> Iterator[GateLink]:
-    link = GateLink(LinkSettings("line-1", str(port), settings), ear)
+def linked(port: Path, ear: Ear, settings: LaneSettings = SETTINGS) -> Iterator[GateLane]:
+    link = GateLink(LinkSettings(str(port)))
+    lane = link.serve("line-1", ear, settings)
     link.start()
     try:
-        yield link
+        yield lane
     finally:
         link.stop()
 
@@ -35,7 +37,7 @@ class Sorting(Ear):
 
     def __init__(self) -> None:
         super().__init__(self.work)
-        self.link: GateLink | None = None
+        self.link: GateLane | None = None
         self.answers: dict[tuple[int, int], Future[Told]] = {}
 
     def work(self, event: GateEvent) -> None:

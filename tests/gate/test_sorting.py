@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Literal
 
 import pytest
 
 from agents.gate_events import PartSorted
 from agents.notes import Note, Notes
-from agents.sorting import deadline_of, lane_settings, late_sorting, order_for, sorting_of, untracked_sorting
+from agents.sorting import Wanted, deadline_of, lane_settings, late_sorting, sorting_of, untracked_sorting, wanted_for
 from firmware.board.words import WORDS
 from streams.records import Label, Sorting
 from streams.settings import GateSettings
@@ -30,9 +31,9 @@ def recorded(event: PartSorted, note: Note) -> Sorting:
     ("label", "on_review", "order"),
     [("ok", "divert", "keep"), ("defect", "pass", "divert"), ("review", "divert", "divert"), ("review", "pass", "keep")],
 )
-def test_a_verdict_is_told_as_the_lines_owner_wants_it(label: Label, on_review: str, order: str) -> None:
+def test_a_verdict_is_told_as_the_lines_owner_wants_it(label: Label, on_review: str, order: Literal["keep", "divert"]) -> None:
     gate = GateSettings.model_validate({"port": "p", "on_review": on_review})
-    assert order_for(made_verdict("line-1", 1, 1, label, NOW), gate) == order
+    assert wanted_for(made_verdict("line-1", 1, 1, label, NOW), gate) == Wanted(order)
 
 
 def test_a_verdict_is_worth_telling_until_just_before_the_part_is_at_the_gate() -> None:

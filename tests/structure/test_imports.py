@@ -36,7 +36,7 @@ PLACES = {
     "aiokafka": ("streams/", "agents/"),
     "keras": ("models/",),
     "tensorflow": ("models/",),
-    "serial": ("agents/gate_link", "firmware/board/terminal.py"),  # the gate link, the board's terminal
+    "serial": ("agents/gate_port.py",),
     "grafana_api": ("dashboards/",),
     "django": ("station/",),
     "jgo": ("deploy/kafka_jars.py",),
