@@ -11,23 +11,21 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
-from bench.worker import InspectorProcess, free_ports, running_broker
+from bench.feed import Feed, piped_per_s
+from bench.worker import InspectorProcess, bench_settings, running_broker
 from models.judge import Ensemble, open_ensemble
 from models.pictures import decode
 from models.registry import load
-from streams.identity import write_time
 from streams.records import Verdict
 from streams.settings import Settings
-from streams.topics import TopicNames
 
 Say = Callable[[str], None]
 
@@ -65,14 +63,14 @@ class Figures:
 def run_pipeline_bench(base: Settings, pictures: list[bytes], plan: Plan, say: Say) -> Figures:
     """Measures with the model, batch and inspector settings of `base`, on a broker of its own."""
     with tempfile.TemporaryDirectory(prefix="castline-bench-") as folder:
-        settings = _settings(base, Path(folder), plan)
+        settings = bench_settings(base, Path(folder), plan.lines)
         version = load(settings.model.root, settings.model.version)
         ensemble = open_ensemble(version, settings.model.runtime, settings.batch.shapes, settings.model.threads)
         with running_broker(settings):
             feed = Feed(settings, pictures)
             rounds = []
             for number in range(1, plan.rounds + 1):
-                piped = _pipeline_round(settings, feed, plan, Path(folder))
+                piped = piped_per_s(feed, plan.pictures, InspectorProcess(settings, Path(folder)))
                 bare = _bare_round(ensemble, pictures, settings.batch.size, plan.pictures)
                 rounds.append({"pipeline_per_s": piped, "bare_per_s": bare, "ratio": piped / bare})
                 say(f"round {number} of {plan.rounds}: pipeline {piped:.1f}/s, bare {bare:.1f}/s, ratio {piped / bare:.3f}")
@@ -101,70 +99,6 @@ def run_pipeline_bench(base: Settings, pictures: list[bytes], plan: Plan, say: S
             "plan": asdict(plan),
         },
     )
-
-
-def _settings(base: Settings, folder: Path, plan: Plan) -> Settings:
-    return Settings.model_validate(
-        {
-            **base.model_dump(include={"model", "batch", "inspector", "pictures"}),
-            "broker": {"port": free_ports(), "data_dir": folder / "kafka"},
-            "service": {"run_dir": folder / "run"},
-            "store": {"url": str(folder / "store")},
-            "lines": [{"name": f"line-{number}"} for number in range(1, plan.lines + 1)],
-        }
-    )
-
-
-class Feed:
-    """Puts pictures on the image topics of all lines in turn; parts count up over the whole bench."""
-
-    def __init__(self, settings: Settings, pictures: list[bytes]) -> None:
-        self._settings = settings
-        self._names = TopicNames(settings.topics.prefix)
-        self._lines = [line.name for line in settings.lines]
-        self._pictures: Iterator[bytes] = cycle(pictures)
-        self._part = 0
-        self.verdict_topics = [self._names.verdicts(line) for line in self._lines]
-
-    def send(self, count: int, rate_per_s: float | None = None) -> None:
-        """Sends `count` pictures, evenly at `rate_per_s` or as fast as the broker takes them; returns when confirmed."""
-        producer = KafkaProducer(bootstrap_servers=self._settings.bootstrap, linger_ms=0 if rate_per_s else 20)
-        begun_s = time.monotonic()
-        for number in range(count):
-            if rate_per_s:
-                time.sleep(max(0.0, begun_s + number / rate_per_s - time.monotonic()))
-            self._part += 1
-            line = self._lines[number % len(self._lines)]
-            captured_at = write_time(datetime.now(UTC)).encode()
-            key = f"{line}:1:{self._part}".encode()
-            producer.send(self._names.images(line), key=key, value=next(self._pictures), headers=[("captured_at", captured_at)])
-        producer.flush()
-        producer.close()
-
-    def tail(self) -> KafkaConsumer:
-        """A consumer of all verdicts that come from now on."""
-        consumer = KafkaConsumer(bootstrap_servers=self._settings.bootstrap, enable_auto_commit=False)
-        places = [TopicPartition(topic, 0) for topic in self.verdict_topics]
-        consumer.assign(places)
-        consumer.seek_to_end(*places)
-        for place in places:
-            consumer.position(place)
-        return consumer
-
-
-def _pipeline_round(settings: Settings, feed: Feed, plan: Plan, folder: Path) -> float:
-    """Pictures a second between the first and the last verdict on a backlog, by the verdicts' own times."""
-    feed.send(plan.pictures)
-    verdicts = feed.tail()
-    times_ms: list[int] = []
-    with InspectorProcess(settings, folder):
-        while len(times_ms) < plan.pictures:
-            times_ms += [record.timestamp for records in verdicts.poll(1000).values() for record in records]
-    verdicts.close()
-    first = min(times_ms)
-    # The first batch was computed before its verdicts' time, so it does not count.
-    counted = sum(time_ms > first + 5 for time_ms in times_ms)
-    return counted / ((max(times_ms) - first) / 1000)
 
 
 def _bare_round(ensemble: Ensemble, pictures: list[bytes], size: int, count: int) -> float:

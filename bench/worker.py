@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,6 +36,19 @@ def free_ports() -> int:
             return port
 
 
+def bench_settings(base: Settings, folder: Path, lines: int) -> Settings:
+    """The model, batch, inspector and picture sections of `base`; everything else of its own, below `folder`."""
+    return Settings.model_validate(
+        {
+            **base.model_dump(include={"model", "batch", "inspector", "pictures"}),
+            "broker": {"port": free_ports(), "data_dir": folder / "kafka"},
+            "service": {"run_dir": folder / "run"},
+            "store": {"url": str(folder / "store")},
+            "lines": [{"name": f"line-{number}"} for number in range(1, lines + 1)],
+        }
+    )
+
+
 @contextmanager
 def running_broker(settings: Settings) -> Iterator[None]:
     """The embedded broker of `settings`, with its topics."""
@@ -51,9 +64,13 @@ def running_broker(settings: Settings) -> Iterator[None]:
 
 
 class InspectorProcess:
-    """A `castline inspector` with `settings`, ready when the block begins, stopped by SIGTERM at its end."""
+    """A `castline inspector` with `settings`, ready when the block begins, stopped by SIGTERM at its end.
 
-    def __init__(self, settings: Settings, folder: Path) -> None:
+    `program` takes castline's place: another way to start the same command.
+    """
+
+    def __init__(self, settings: Settings, folder: Path, program: Sequence[str] = ()) -> None:
+        self._command = [*(program or (str(Path(sys.executable).with_name("castline")),)), "inspector"]
         sections = settings.model_dump(mode="json", exclude_none=True, exclude={"gateway": {"token"}, "kafka": {"password"}})
         for line in sections["lines"]:
             line.pop("token")
@@ -64,9 +81,8 @@ class InspectorProcess:
         self._process: subprocess.Popen[bytes]
 
     def __enter__(self) -> InspectorProcess:
-        command = [str(Path(sys.executable).with_name("castline")), "inspector"]
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log, preexec_fn=die_with_parent)
+            self._process = subprocess.Popen(self._command, env=self._environment, stdout=log, stderr=log, preexec_fn=die_with_parent)
         until = time.monotonic() + 180
         while not self._ready():
             if self._process.poll() is not None or time.monotonic() > until:
@@ -91,6 +107,14 @@ class InspectorProcess:
             except (OSError, ValueError):
                 continue
         return False
+
+    def metrics_page(self) -> bytes:
+        """What Prometheus would read."""
+        (target,) = self._targets.glob("inspector-*.json")
+        (entry,) = json.loads(target.read_text())
+        with urllib.request.urlopen(f"http://{entry['targets'][0]}/metrics", timeout=10) as answer:
+            page: bytes = answer.read()
+        return page
 
     def rss_mb(self) -> float:
         """Resident memory of the process, MB of 1,000,000 bytes."""
