@@ -26,22 +26,26 @@ def interest_of(part: Part, review: ReviewSettings) -> Interest:
     return interest(known, review.least_doubt, review.audit_share, review.audit_seed)
 
 
-def offer(parts: Iterable[Part], settings: Settings) -> int:
-    """Offers those of `parts` that a person should look at, and says how many. Their rows must be in the table.
-
-    Repeats are free: a part that waits already gets its newer score, one that is settled stays settled. Uploaded pictures are their
-    owners' and offered to nobody.
-    """
+def wanted(parts: Iterable[Part], settings: Settings) -> list[tuple[Part, Interest]]:
+    """Those of `parts` that a person should look at. Uploaded pictures are their owners' and offered to nobody."""
     found = []
     for part in parts:
-        if part.line == settings.station.upload_line:
+        if part.line == settings.station.upload_line or part.review_label:
             continue
         one = interest_of(part, settings.review)
         if one.score > 0:
-            found.append(Candidate(part=part, score=one.score, why=one.why[:400], audit=one.audit, since=part.seen_at))
+            found.append((part, one))
+    return found
+
+
+def offer(parts: Iterable[tuple[Part, Interest]]) -> None:
+    """Puts parts that are `wanted` into the queue. Their rows must be in the table.
+
+    Repeats are free: a part that waits already gets its newer score, one that is settled stays settled.
+    """
+    rows = [Candidate(part=part, score=one.score, why=one.why[:400], audit=one.audit, since=part.seen_at) for part, one in parts]
     # A sorting may be written before its verdict: then the part was without a verdict only for that moment.
-    Candidate.objects.bulk_create(found, update_conflicts=True, unique_fields=["part"], update_fields=["score", "why", "audit"])
-    return len(found)
+    Candidate.objects.bulk_create(rows, update_conflicts=True, unique_fields=["part"], update_fields=["score", "why", "audit"])
 
 
 def ask_for(part: Part, at: datetime) -> Candidate:
