@@ -113,25 +113,30 @@ def make_demo(out: Path) -> int:
 @click.argument("version")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def optimise(version: str, as_json: bool) -> None:
-    """Measure VERSION on every runtime of this machine and record the fastest that judges its golden set as recorded.
+    """Try VERSION on every runtime that is installed here and record the fastest that judges its golden set as recorded.
 
-    The record stands beside the version; `runtime = "auto"` takes it.
+    Networks are converted on this machine from the version's weights, once, into the user's cache folder. The record stands
+    beside the version; `runtime = "auto"` takes it.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import json
     from dataclasses import asdict
 
-    from models.runtimes import RUNTIMES, open_runtime
-    from models.runtimes.choice import optimise as measure_all
+    from models.runtimes import RUNTIMES, hindrance, open_runtime
+    from models.runtimes.choice import optimise as try_all
 
-    found, fastest = measure_all(registry.locate(version), RUNTIMES, (1, 8, 32), open_runtime)
+    left_out = {name: why for name in RUNTIMES if (why := hindrance(name))}
+    trial = try_all(registry.locate(version), [name for name in RUNTIMES if name not in left_out], (1, 8, 32), open_runtime)
     if as_json:
-        click.echo(json.dumps({"measured": [asdict(each) for each in found], "chosen": fastest}, indent=2))
+        click.echo(json.dumps({**asdict(trial), "left_out": left_out}, indent=2))
         return
-    for each in found:
-        labels = "same labels" if each.same_labels else "other labels"
-        click.echo(f"{each.runtime:16} batch {each.batch:2}: {each.per_s:7.1f} a second, {labels}, distance {each.distance}")
-    click.echo(f"chosen: {fastest}")
+    for each in trial.measured:
+        click.echo(f"{each.runtime:16} batch {each.batch:2}: {each.per_s:7.1f} a second, same labels, distance {each.distance}")
+    for name, why in trial.refused.items():
+        click.echo(f"{name:16} refused: {why}")
+    for name, why in left_out.items():
+        click.echo(f"{name:16} left out: {why}")
+    click.echo(f"chosen: {trial.chosen}")
 
 
 @command.command("compare")

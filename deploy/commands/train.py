@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 @click.option("--lenet-width", type=int, help="Multiple of LeNet's 6 and 16 maps.")
 @click.option("--dense-width", type=int, help="Width of AlexNet's fully connected layers.")
 @click.option("--dense-layers", type=int, help="Number of AlexNet's fully connected layers.")
+@click.option("--maps", type=float, help="Share of the paper's maps that AlexNet's convolutions keep.")
 @click.option("--normalisation", type=click.Choice(["batch", "local-response"]), help="AlexNet's normalisation.")
 @click.option("--head", type=click.Choice(["softmax", "logistic"]), help="Last layer.")
 @click.option("--batch", type=int, help="Pictures of one step.")

@@ -20,6 +20,7 @@ class Options(BaseModel):
     lenet_width: int = Field(2, ge=1, le=16, description="Multiple of LeNet's 6 and 16 maps.")
     dense_width: int = Field(512, ge=8, le=8192, description="Width of AlexNet's fully connected layers.")
     dense_layers: int = Field(2, ge=0, le=4, description="Number of AlexNet's fully connected layers before the head.")
+    maps: float = Field(1.0, ge=0.05, le=2, description="Share of the paper's maps that AlexNet's convolutions keep.")
     normalisation: Literal["batch", "local-response"] = Field("batch", description="AlexNet's two normalisations.")
     head: Literal["softmax", "logistic"] = "softmax"
     epochs: int = Field(20, ge=1, le=1000, description="Most epochs of AlexNet.")
@@ -50,6 +51,8 @@ class Options(BaseModel):
             "dropout": self.dropout,
             "head": self.head,
         }
+        if self.maps != 1:
+            large["maps"] = self.maps
         return (voter("lenet", self.lenet_side_px, small), voter("alexnet", self.side_px, large))
 
     def rate_of(self, network: str) -> float:

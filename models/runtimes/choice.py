@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import json
+import logging
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from models.golden import compare_golden
+from models.golden import Agreement, check_golden
 from models.registry import Version
 from models.runtimes.runtime import Runtime
 from streams.errors import ModelError
 
 FLOAT32, BFLOAT16 = "tensorflow", "tensorflow-bf16"
-MEASURED_S = 2.0  # how long each batch size is computed over and over
-ROUNDS = 3  # in turn with the others, so that a busy moment of the machine does not fall on one alone
+MEASURED_S = 2.0  # how long each batch size of each runtime is computed, over and over
+ROUNDS = 3
 
 Opener = Callable[[Version, str, Sequence[int]], Runtime]
+Predict = Callable[[npt.NDArray[np.uint8]], object]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,15 @@ class Measured:
         return self.batch, self.per_s
 
 
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """All runtimes tried on one version: what was measured, what was refused and why, and the fastest that passed."""
+
+    measured: list[Measured]
+    refused: dict[str, str]
+    chosen: str
+
+
 def machine() -> str:
     """What a measurement holds for: the processor, as far as it is told apart."""
     return f"{platform.machine()} {'bfloat16' if has_bfloat16() else 'no bfloat16'} {_processor()}"
@@ -55,57 +69,79 @@ def record_path(version: Version) -> Path:
 
 
 def chosen(version: Version) -> str:
-    """The runtime recorded for this machine; where none is, bfloat16 if the processor computes it, else float32."""
+    """The runtime recorded for this machine; where none is, or it is gone, bfloat16 if the processor computes it, else float32."""
+    usual = BFLOAT16 if has_bfloat16() else FLOAT32
     try:
-        recorded = json.loads(record_path(version).read_text(encoding="utf-8"))[machine()]["chosen"]
+        recorded = str(json.loads(record_path(version).read_text(encoding="utf-8"))[machine()]["chosen"])
     except (OSError, ValueError, KeyError, TypeError):
-        return BFLOAT16 if has_bfloat16() else FLOAT32
-    return str(recorded)
+        return usual
+    from models.runtimes import hindrance
+
+    if why := hindrance(recorded):
+        log.warning("%s was measured as the fastest for %s here, but %s; %s serves", recorded, version.name, why, usual)
+        return usual
+    return recorded
 
 
-def optimise(version: Version, names: Sequence[str], batches: Sequence[int], opener: Opener) -> tuple[list[Measured], str]:
-    """Measures every runtime and records the fastest (at the largest batch) of those that pass the golden set.
+def optimise(version: Version, names: Sequence[str], batches: Sequence[int], opener: Opener, measured_s: float = MEASURED_S) -> Trial:
+    """Tries every runtime, measures those that pass the golden set, and records the fastest of them (at the largest batch).
 
     Raises ModelError when none passes.
     """
-    runtimes = {name: opener(version, name, batches) for name in names}
-    found = []
-    for runtime in runtimes.values():
-        runtime.warm_up()
-    agreements = {name: compare_golden(version, runtime) for name, runtime in runtimes.items()}
+    runtimes: dict[str, Runtime] = {}
+    agreements: dict[str, Agreement] = {}
+    refused: dict[str, str] = {}
+    for name in names:
+        try:
+            runtime = opener(version, name, batches)
+            runtime.warm_up()
+            agreements[name] = check_golden(version, runtime)
+            runtimes[name] = runtime
+        except ModelError as error:
+            refused[name] = str(error)
+    if not runtimes:
+        told = "; ".join(refused.values())
+        raise ModelError(f"{version.folder}: no runtime of {', '.join(names)} judges the golden set as recorded: {told}")
+    speeds = rates(
+        {name: runtime.predict for name, runtime in runtimes.items()}, batches, version.manifest.preprocessing.side_px, measured_s
+    )
+    found = [
+        Measured(name, batch, round(per_s, 1), agreements[name].same_labels, round(agreements[name].distance, 5))
+        for (name, batch), per_s in speeds.items()
+    ]
+    fastest = max(found, key=lambda each: each.speed).runtime
+    _record(version, found, refused, fastest)
+    return Trial(found, refused, fastest)
+
+
+def rates(ways: Mapping[str, Predict], batches: Sequence[int], side_px: int, measured_s: float) -> dict[tuple[str, int], float]:
+    """Pictures a second of each way at each batch size: the best of rounds in which all take turns, so that a busy moment of the
+    machine falls on none alone.
+    """
+    best = {(name, batch): 0.0 for batch in batches for name in ways}
     for batch in batches:
-        best = dict.fromkeys(names, 0.0)
+        pixels = np.random.default_rng(batch).integers(0, 256, (batch, side_px, side_px), dtype=np.uint8)
         for _ in range(ROUNDS):
-            for name, runtime in runtimes.items():
-                best[name] = max(best[name], _per_s(runtime, batch, version.manifest.preprocessing.side_px))
-        for name in names:
-            agreement = agreements[name]
-            found.append(Measured(name, batch, round(best[name], 1), agreement.same_labels, round(agreement.distance, 5)))
-    tolerance = version.manifest.golden.tolerance
-    fit = [each for each in found if each.same_labels and each.distance <= tolerance]
-    if not fit:
-        raise ModelError(f"{version.folder}: no runtime of {', '.join(names)} judges the golden set as recorded")
-    fastest = max(fit, key=lambda each: each.speed).runtime
-    _record(version, found, fastest)
-    return found, fastest
+            for name, predict in ways.items():
+                best[name, batch] = max(best[name, batch], _per_s(predict, pixels, measured_s / ROUNDS))
+    return best
 
 
-def _per_s(runtime: Runtime, batch: int, side_px: int) -> float:
-    pixels = np.random.default_rng(batch).integers(0, 256, (batch, side_px, side_px), dtype=np.uint8)
+def _per_s(predict: Predict, pixels: npt.NDArray[np.uint8], long_s: float) -> float:
     start, done = time.perf_counter(), 0
-    while time.perf_counter() - start < MEASURED_S / ROUNDS:
-        runtime.predict(pixels)
-        done += batch
+    while time.perf_counter() - start < long_s:
+        predict(pixels)
+        done += len(pixels)
     return done / (time.perf_counter() - start)
 
 
-def _record(version: Version, found: Sequence[Measured], fastest: str) -> None:
+def _record(version: Version, found: Sequence[Measured], refused: Mapping[str, str], fastest: str) -> None:
     path = record_path(version)
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         known = {}
-    known[machine()] = {"chosen": fastest, "measured": [asdict(each) for each in found]}
+    known[machine()] = {"chosen": fastest, "measured": [asdict(each) for each in found], "refused": dict(refused)}
     staged = path.with_name(f".{path.name}.part")
     staged.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
     staged.replace(path)

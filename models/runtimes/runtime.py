@@ -39,6 +39,14 @@ def padded_size(count: int, batch_sizes: Sequence[int]) -> int:
     raise ValueError(f"expected at most {batch_sizes[-1]} pictures, received {count}")
 
 
+def filled(pixels: npt.NDArray[np.uint8], batch_sizes: Sequence[int]) -> npt.NDArray[np.uint8]:
+    """`pixels`, shape (n, side, side), with black pictures behind them up to the next of `batch_sizes`."""
+    missing = padded_size(len(pixels), batch_sizes) - len(pixels)
+    if not missing:
+        return pixels
+    return np.concatenate([pixels, np.zeros((missing, *pixels.shape[1:]), np.uint8)])
+
+
 def pieces(pixels: npt.NDArray[np.uint8], most: int) -> Iterator[npt.NDArray[np.uint8]]:
     """`pixels` in pieces of at most `most` pictures."""
     for start in range(0, len(pixels), most):

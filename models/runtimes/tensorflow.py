@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from models.networks import load_networks
 from models.registry import Version
-from models.runtimes.runtime import padded_size
+from models.runtimes.runtime import filled
 
 log = logging.getLogger(__name__)
 
@@ -42,12 +42,9 @@ class TensorFlow:
 
     def predict(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Probabilities, shape (n, voters, classes), of `pixels`, shape (n, side_px, side_px)."""
-        count = len(pixels)
-        size = padded_size(count, self.batch_sizes)
-        if count < size:
-            pixels = np.concatenate([pixels, np.zeros((size - count, *pixels.shape[1:]), np.uint8)])
-        answers: npt.NDArray[np.float32] = self._graphs[size](tf.constant(pixels)).numpy()
-        return answers[:count]
+        whole = filled(pixels, self.batch_sizes)
+        answers: npt.NDArray[np.float32] = self._graphs[len(whole)](tf.constant(whole)).numpy()
+        return answers[: len(pixels)]
 
 
 def _graph(networks: list[Any], size: int, side_px: int) -> Callable[[tf.Tensor], tf.Tensor]:

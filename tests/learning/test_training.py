@@ -25,8 +25,7 @@ from models.learning.collection import Collection
 from models.learning.course import Course
 from models.learning.options import Options
 from models.registry import Version
-from models.runtimes import RUNTIMES, open_runtime
-from models.runtimes.choice import chosen, optimise
+from models.runtimes import open_runtime
 from streams.errors import ModelError
 
 SMALL = Options(
@@ -114,14 +113,6 @@ def test_a_runtime_that_answers_differently_may_not_serve(trained: Version) -> N
     check_golden(trained, runtime)
     with pytest.raises(ModelError, match="contrary judges the golden set differently"):
         check_golden(trained, Contrary())
-
-
-def test_the_fastest_runtime_that_answers_as_recorded_is_written_down_and_taken(trained: Version) -> None:
-    measured, fastest = optimise(trained, RUNTIMES, (1, 8), open_runtime)
-    assert {(each.runtime, each.batch) for each in measured} == {(name, batch) for name in RUNTIMES for batch in (1, 8)}
-    assert all(each.same_labels and each.per_s > 0 for each in measured)
-    assert chosen(trained) == fastest == open_runtime(trained, "auto", (1,)).name
-    registry.load(trained.folder.parent, "first")  # the record stands beside the version, which is as it was
 
 
 def test_the_records_name_the_split_and_what_could_not_be_read(trained: Version) -> None:

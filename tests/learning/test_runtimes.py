@@ -1,0 +1,115 @@
+"""The runtimes: each gives the answers of the version, and what is not installed, or answers otherwise, says so."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from models import registry
+from models.golden import check_golden
+from models.judge import open_ensemble
+from models.registry import Version
+from models.runtimes import RUNTIMES, conversion, hindrance, open_runtime
+from models.runtimes.choice import chosen, optimise, record_path
+from models.runtimes.runtime import Runtime
+from streams.errors import ModelError
+
+USABLE = [name for name in RUNTIMES if not hindrance(name)]
+EXACT = ("tensorflow", "openvino", "litert")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache folder of the tests' own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def version(models_root: Path) -> Version:
+    return registry.load(models_root, "tiny")
+
+
+def some_pixels(count: int) -> npt.NDArray[np.uint8]:
+    return np.random.default_rng(count).integers(0, 255, (count, 64, 64)).astype(np.uint8)
+
+
+def test_openvino_and_litert_are_installed_where_the_tests_run() -> None:
+    assert {"tensorflow", "openvino", "openvino-int8", "litert", "litert-int8"} <= set(USABLE)
+
+
+@pytest.mark.parametrize("name", USABLE)
+def test_every_runtime_serves_the_version(version: Version, name: str) -> None:
+    """Warm, the golden set judged as recorded; LeNet's resampling included, and a batch that fills no shape."""
+    ensemble = open_ensemble(version, name, (1, 4, 16))
+    pixels = some_pixels(11)
+    found = ensemble.runtime.predict(pixels)
+    assert found.shape == (11, 2, 2)
+    assert np.allclose(found.sum(axis=-1), 1, atol=1e-2)
+    expected = open_runtime(version, "tensorflow", (16,)).predict(pixels)
+    assert np.allclose(found, expected, atol=1e-4 if name in EXACT else 0.1)
+    with pytest.raises(ValueError, match="at most 16"):
+        ensemble.runtime.predict(some_pixels(17))
+
+
+def test_a_runtime_whose_library_is_missing_names_the_extra() -> None:
+    assert re.match(r"ai_edge_litert is not installed; .*castline\[litert\]", hindrance("litert-int8", find=lambda library: None))
+    assert hindrance("litert-int8") == ""
+
+
+def test_an_unknown_runtime_is_refused_and_the_known_ones_are_named(version: Version) -> None:
+    with pytest.raises(ModelError, match=r"expected one of the runtimes auto, tensorflow, .*openvino-int8.*found 'onnx'"):
+        open_runtime(version, "onnx")
+
+
+def test_a_damaged_conversion_is_made_again(version: Version) -> None:
+    path = conversion.converted(version, "float32")
+    whole = hashlib.sha256(path.read_bytes()).digest()
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    assert hashlib.sha256(conversion.converted(version, "float32").read_bytes()).digest() == whole
+    assert path.parent.parent == conversion.cache_folder()
+    assert not path.is_relative_to(version.folder)
+
+
+class Contrary:
+    """Gives the other answer."""
+
+    name, max_batch = "contrary", 8
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    def warm_up(self) -> None: ...
+
+    def predict(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        return 1 - self._runtime.predict(pixels)
+
+
+def test_a_runtime_that_answers_differently_may_not_serve(version: Version) -> None:
+    runtime = open_runtime(version, "tensorflow", (8,))
+    check_golden(version, runtime)
+    with pytest.raises(ModelError, match="contrary judges the golden set differently"):
+        check_golden(version, Contrary(runtime))
+
+
+def test_the_fastest_that_passes_is_recorded_and_taken_and_what_was_refused_is_named(version: Version) -> None:
+    def opener(of: Version, name: str, batches: Sequence[int]) -> Runtime:
+        if name == "contrary":
+            return Contrary(open_runtime(of, "tensorflow", batches))
+        return open_runtime(of, name, batches)
+
+    try:
+        trial = optimise(version, ("tensorflow", "openvino", "contrary"), (1, 8), opener, measured_s=0.1)
+        assert {(each.runtime, each.batch) for each in trial.measured} == {(n, b) for n in ("tensorflow", "openvino") for b in (1, 8)}
+        assert "differently" in trial.refused["contrary"]
+        assert chosen(version) == trial.chosen == open_runtime(version, "auto", (1,)).name
+        registry.load(version.folder.parent, "tiny")  # the record stands beside the version, which is as it was
+    finally:
+        record_path(version).unlink(missing_ok=True)
