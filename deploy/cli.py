@@ -21,6 +21,8 @@ COMMANDS = {
     "gateway": "From cameras to Kafka.",
     "inspector": "From pictures to verdicts.",
     "sorter": "From verdicts to gates.",
+    "archivist": "From records to the database, and the pictures worth keeping.",
+    "station": "The pages that people work with.",
     "trace": "One part's whole story.",
     "dead-letters": "What could not be judged, and why.",
     "top": "The live view of a running plant, from its metrics.",

@@ -96,6 +96,7 @@ def django_settings(settings: Settings) -> dict[str, Any]:
         "STATICFILES_FINDERS": ["django.contrib.staticfiles.finders.AppDirectoriesFinder"],
         "WHITENOISE_USE_FINDERS": True,
         "WHITENOISE_MAX_AGE": 300,
+        "WHITENOISE_ALLOW_ALL_ORIGINS": False,
         **_security(settings),
         **_log_in(station),
     }

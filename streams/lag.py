@@ -86,8 +86,11 @@ class LagWatch:
         groups = admin.list_group_offsets({self._group: list(latest)})
         committed = {(place.topic, place.partition): found.offset for place, found in groups[self._group].items()}
         lag = lag_by_topic(ends, committed)
+        by_line = dict.fromkeys(self._lines.values(), 0)
         for topic, line in self._lines.items():
-            metrics.consumer_lag.labels(line).set(lag.get(topic, 0))
+            by_line[line] += lag.get(topic, 0)
+        for line, records in by_line.items():
+            metrics.consumer_lag.labels(line).set(records)
         if committed != self._before:
             self._health.progress.moved()
         self._before = committed

@@ -79,6 +79,16 @@ verdicts_late = Counter("castline_verdicts_late_total", "Verdicts that came afte
 parts_counted = Counter("castline_parts_counted_total", "Parts that photo-eye 1 counted.", ["line"])
 part_reports_failed = Counter("castline_part_reports_failed_total", "Part reports that the gateway did not take.", ["line"])
 
+# Archivist
+records_archived = Counter("castline_records_archived_total", "Records that the archive has, by kind; repeats count.", ["kind"])
+archive_rows = Counter("castline_archive_rows_total", "Rows of parts made or changed in the database.")
+archive_write_seconds = Histogram("castline_archive_write_seconds", "One transaction of the archive.", buckets=_SHORT_S)
+pictures_kept = Counter("castline_pictures_kept_total", "Pictures put into the object store to be kept.")
+pictures_gone = Counter("castline_pictures_gone_total", "Pictures that were to be kept and could not be had any more.")
+archive_dropped = Counter("castline_archive_dropped_total", "What retention dropped: `rows`, `pictures`, `strays`.", ["what"])
+archive_kept_bytes = Gauge("castline_archive_kept_bytes", "Bytes of kept pictures.")
+archive_pictures_wanted = Gauge("castline_archive_pictures_wanted", "Pictures that are to be kept and not yet fetched.")
+
 # Every process
 event_loop_delay_seconds = Histogram("castline_event_loop_delay_seconds", "How late the event loop woke.", ["role"], buckets=_SHORT_S)
 process_stalled = Gauge(
@@ -91,10 +101,15 @@ process_ready = Gauge("castline_process_ready", "1 when the process takes work."
 _SEEN = {
     "gateway": (pictures_received, pictures_sent, picture_bytes, unmatched_pictures, unmatched_parts),
     "inspector": (verdicts_overdue, disagreements, findings, findings_dropped, findings_failed),
+    "archivist": (),
     "sorter": (gate_resends, gate_moves, verdicts_late, parts_counted, part_reports_failed),
 }
 _REFUSALS = ("spool-full", "too-large", "refused-by-kafka")
-_LETTERS = {"inspector": ("identity", "not-an-image", "truncated", "damaged", "empty", "inference-failed"), "sorter": ("verdict",)}
+_LETTERS = {
+    "inspector": ("identity", "not-an-image", "truncated", "damaged", "empty", "inference-failed"),
+    "sorter": ("verdict",),
+    "archivist": ("not-a-record", "other-line", "empty", "identity", "refused-by-archive"),
+}
 _SORTINGS = (
     *(("diverted", reason) for reason in ("verdict", "no-verdict", "late-verdict", "fault")),
     *(("passed", reason) for reason in ("verdict", "no-verdict", "late-verdict", "fault")),

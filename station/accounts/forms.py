@@ -22,7 +22,7 @@ class TokenForm(forms.Form):
     name = forms.CharField(max_length=80, label="Program", help_text="What the token is for, such as the name of the machine.")
 
 
-class NewAccountForm(UserCreationForm[User]):
+class NewAccountForm(UserCreationForm):  # type: ignore[type-arg]  # generic for the type checker only
     """A new account, with its role."""
 
     role = forms.ChoiceField(choices=_CHOICES, label="Role")

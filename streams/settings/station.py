@@ -44,6 +44,7 @@ class StationSettings(Section):
     log_in_failures: int = Field(5, ge=2, le=100, description="So many wrong passwords for one account from one address lock it there.")
     log_in_lock_minutes: float = Field(15, gt=0, le=1440, description="How long such a lock lasts.")
     upload_line: LineName = Field("uploads", description="Line that uploaded pictures are judged under; it has neither camera nor gate.")
+    upload_bytes: int = Field(128 * 2**20, ge=2**20, le=2**32, description="Largest upload, all its pictures together, bytes.")
     upload_files: int = Field(64, ge=1, le=1000, description="Most pictures in one upload.")
     uploads_per_minute: int = Field(
         600, ge=1, le=100_000, description="Most pictures that one account may send for inspection in a minute."
@@ -87,7 +88,7 @@ class ArchivistSettings(Section):
     """[archivist]: what is kept of the parts, and for how long."""
 
     buffer: int = Field(2048, ge=64, le=65536, description="Records fetched ahead: bounds the worker's memory.")
-    batch: int = Field(512, ge=1, le=5000, description="Most records written in one transaction.")
+    batch: int = Field(256, ge=1, le=256, description="Most records written in one transaction.")
     max_wait_s: float = Field(0.2, gt=0, le=10, description="Longest a record waits for company before it is written.")
     ok_share: float = Field(0.02, ge=0, le=1, description="Share of the good parts whose picture is kept; defect and review are kept all.")
     keep_days: float = Field(90, gt=0, le=36600, description="Kept pictures and heat maps are dropped when their part is older.")

@@ -1,0 +1,126 @@
+"""`castline archivist`: one worker that keeps what the topics tell of every part."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import signal
+import threading
+from pathlib import Path
+
+import click
+
+from agents.filing import shelves
+from streams import metrics
+from streams.errors import SettingsError
+from streams.health import Health, HealthServer, Progress, Slot
+from streams.kafka import wait_for_kafka
+from streams.logs import configure_logs
+from streams.settings import Settings, load_settings
+from streams.topics import TopicNames
+
+log = logging.getLogger(__name__)
+ROLE = "archivist"
+
+
+@click.command("archivist")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port of /metrics, /healthz and /readyz; 0 takes a free one.")
+@click.pass_obj
+def command(file: Path | None, port: int) -> int:
+    """Keep verdicts, sortings, findings and reviews of all lines in the station's database, until SIGTERM.
+
+    A record is acknowledged when its row is safe; what comes twice changes nothing. Pictures of defects, of doubts, of
+    reviewed parts and of a share of the good ones go to the object store, and are dropped by age and size as [archivist]
+    says. Makes the database's tables where they are missing. While Kafka or the database is away it waits and says so;
+    /readyz is 503, and what came meanwhile is caught up with.
+    """
+    settings = load_settings(file)
+    configure_logs(settings.service, ROLE)
+    if settings.service.log_level != "debug":
+        logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    if not settings.lines:
+        raise SettingsError("lines: expected at least one line, found none")
+    stopping = threading.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda *_: stopping.set())
+    slot = Slot(settings.service.run_dir, ROLE)
+    health = Health(ROLE, Progress(settings.service.stall_s))
+    with HealthServer(health, settings.service, str(slot), port) as pages:
+        log.info("%s serves its health at %s", slot, pages.address)
+        return _serve(settings, str(slot), health, stopping)
+
+
+def _serve(settings: Settings, instance: str, health: Health, stopping: threading.Event) -> int:
+    from station.configuration import configure
+
+    def say(why: str) -> None:
+        health.not_ready(why)
+        log.warning(why)
+
+    configure(settings)
+    from station.archive.tables import prepare, wait_for_database
+
+    health.not_ready("waiting for the database")
+    if not wait_for_database(say, stopping.wait):
+        return 0
+    prepare()
+    health.not_ready("waiting for Kafka")
+    admin = wait_for_kafka(settings, ROLE, say, stopping.is_set)
+    if admin is None:
+        return 0
+    try:
+        present = {topic["name"] for topic in admin.describe_topics(None)}
+    finally:
+        admin.close()
+    wanted = [*shelves(settings), TopicNames(settings.topics.prefix).dead_letters]
+    if missing := [topic for topic in wanted if topic not in present]:
+        raise SettingsError(f"expected the topics {', '.join(missing)}, found none of that name; make them with: castline topics create")
+    gc.collect()
+    gc.freeze()
+    return asyncio.run(_run(settings, instance, health, stopping))
+
+
+async def _run(settings: Settings, instance: str, health: Health, stopping: threading.Event) -> int:
+    from agents.archivist import Archivist, register
+    from station.archive.keeper import Keeper
+    from station.archive.keeping import Keeping
+    from station.archive.librarian import Librarian
+    from station.archive.shelf import Shelf
+    from station.live.pictures import Pictures
+    from streams.app import make_app, run_app
+    from streams.delivery import Courier
+    from streams.lag import LagWatch
+    from streams.store import Store
+
+    if stopping.is_set():
+        return 0
+    archivist_settings = settings.archivist
+    lines = {topic: shelf.line for topic, shelf in shelves(settings).items()}
+    for line in sorted(set(lines.values())):
+        metrics.begin_at_zero(ROLE, line)
+    app = make_app(settings, ROLE, instance, archivist_settings.buffer)
+    keeper = Keeper(Keeping(archivist_settings.ok_share, frozenset({settings.station.upload_line})))
+    archivist = Archivist(settings, keeper, Courier(app, health.trouble), health.trouble)
+    register(app, archivist)
+    pictures = Pictures(settings)
+    shelf = Shelf(Store(settings.store.url, settings.pictures.max_bytes), pictures, archivist_settings, settings.topics)
+    librarian = Librarian(shelf, archivist_settings.sweep_s, lambda why: health.trouble(why, "pictures"))
+
+    def assigned() -> set[tuple[str, int]]:
+        return {(place.topic, place.partition) for place in app.consumer.assignment()} if health.is_ready() else set()
+
+    @app.on_partitions_assigned.connect(weak=False)  # type: ignore[untyped-decorator]
+    async def join(_sender: object, assigned: set[object], **_: object) -> None:
+        log.info("%s has %d partitions", instance, len(assigned))
+        health.ready()
+
+    watch = LagWatch(settings, app.conf.id, lines, assigned, health)
+    watch.start()
+    librarian.start()
+    try:
+        return await run_app(app, ROLE, archivist.drain, settings.service.grace_s)
+    finally:
+        watch.stop()
+        librarian.stop(within_s=3)
+        pictures.close()

@@ -1,0 +1,90 @@
+"""Serves the station's pages until asked to stop."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import threading
+import warnings
+from types import FrameType
+
+import uvicorn
+from django.urls import get_resolver
+
+from station.archive.tables import complaint
+from station.asgi import application, stopping
+from station.configuration import castline
+from streams.errors import SettingsError
+from streams.health import Health
+
+log = logging.getLogger(__name__)
+
+# More at once are told to come again: a browser keeps up to six connections, a wall one for as long as it hangs.
+_MOST_AT_ONCE = 400
+_LOOK_EVERY_S = 2.0
+
+
+def listen() -> socket.socket:
+    """The socket of the pages. Raises SettingsError: when the address is taken or not this machine's."""
+    station = castline().station
+    found = socket.socket(socket.AF_INET6 if ":" in station.host else socket.AF_INET)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind((station.host, station.port))
+        found.listen(128)
+    except OSError as error:
+        found.close()
+        raise SettingsError(
+            f"station.port: expected {station.host}:{station.port} to be free and this machine's, it is not: {error.strerror}"
+        ) from None
+    return found
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn's server, which tells `health` when it takes requests and when it does no more."""
+
+    def __init__(self, config: uvicorn.Config, health: Health, asked: threading.Event) -> None:
+        super().__init__(config)
+        self._health = health
+        self._asked = asked
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._health.ready()
+        if self._asked.is_set():  # before uvicorn heard signals
+            self.handle_exit(signal.SIGTERM, None)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        stopping.set()
+        self._health.not_ready("stopping")
+        super().handle_exit(sig, frame)
+
+
+def serve(pages: socket.socket, health: Health, asked: threading.Event) -> None:
+    """Serves on `pages` until SIGTERM, then gives open requests the time of `service.grace_s`. For the main thread."""
+    settings = castline()
+    # Read now: what is broken in a page's module ends the start, not the first request.
+    _ = get_resolver().url_patterns
+    # WhiteNoise hands files over as plain iterators, which Django reads at once: right for files as small as ours.
+    warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume synchronous iterators")
+    config = uvicorn.Config(
+        application(),
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        # Where a request comes from and whether by TLS is read in one place, by our own settings.
+        proxy_headers=False,
+        limit_concurrency=_MOST_AT_ONCE,
+        timeout_keep_alive=20,
+        timeout_graceful_shutdown=max(1, int(settings.service.grace_s)),
+    )
+    threading.Thread(target=_watch, args=(health,), name="database", daemon=True).start()
+    _Server(config, health, asked).run([pages])
+
+
+def _watch(health: Health) -> None:
+    """Whether the database answers, for /readyz."""
+    while not stopping.wait(_LOOK_EVERY_S):
+        health.trouble(complaint(), "database")
