@@ -20,11 +20,13 @@ from datetime import UTC, datetime, timedelta
 from faust.types import AppT, EventT, StreamT
 
 from agents.arrivals import Arrival, Decoded, decode_arrival, now, receive
-from agents.judging import Judged, by_judge, judge, networks_disagree, verdict
+from agents.counting import count, report_ages
+from agents.judging import Judged, by_judge, judge, verdict
+from agents.localiser import Localiser, OpenMapper
 from agents.serving import Duty, Serving
 from agents.shadow import Shadow, Witness, fits
-from models.ensemble import Opinion
 from models.pictures import Picture
+from models.registry import Version
 from streams import metrics
 from streams.batches import Batcher, Waiting
 from streams.dead_letters import Came, dead_letter
@@ -71,7 +73,15 @@ class JudgedBatch:
 class Inspector:
     """One worker's way from image records to verdicts."""
 
-    def __init__(self, settings: Settings, serving: Serving, store: Store, courier: Courier, trouble: Callable[[str, str], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        serving: Serving,
+        store: Store,
+        courier: Courier,
+        open_mapper: OpenMapper,
+        trouble: Callable[[str, str], None],
+    ) -> None:
         """`serving` has begun. `trouble` is told what is wrong in which matter, and "" when it is over; it is called from any thread."""
         self._trouble = trouble
         self._settings = settings
@@ -87,7 +97,8 @@ class Inspector:
         self._delivery: asyncio.Queue[asyncio.Future[JudgedBatch] | None] = asyncio.Queue(_BATCHES_IN_DELIVERY)
         self._decoders = ThreadPoolExecutor(settings.inspector.decoders, "decoder")
         self._networks = ThreadPoolExecutor(1, "networks")
-        self.shadow = Shadow(self._networks, lambda: self._at_networks == 0 and len(self._batcher) == 0, self._decode_again)
+        self.shadow = Shadow(self._networks, self._idle, self._decode_again)
+        self.localiser = Localiser(self._networks, self._idle, self._in_force, settings.inspector, self._names, store, courier, open_mapper)
         self._done = asyncio.Event()
 
     @property
@@ -114,6 +125,13 @@ class Inspector:
             decoding = error
         await self._batcher.put(InHand(event, came, line.name, captured_at, decoding, time.monotonic()), deadline_s)
         metrics.buffered_pictures.set(len(self._batcher))
+
+    def _idle(self) -> bool:
+        """Whether no picture waits for its verdict."""
+        return self._at_networks == 0 and len(self._batcher) == 0
+
+    def _in_force(self) -> list[Version]:
+        return [duty.judge.version for duty in self._serving.duties.values()]
 
     def _side_px(self, line: str) -> int:
         return self._serving.duties[line].judge.side_px
@@ -148,7 +166,7 @@ class Inspector:
             for item in in_hand:
                 metrics.batch_wait_seconds.observe(started_s - item.taken_s)
             metrics.batch_pictures.observe(len(batch))
-            _report_ages(in_hand)
+            report_ages((item.line, item.captured_at) for item in in_hand)
             self._at_networks += 1
             judging = loop.run_in_executor(self._networks, self._judge_batch, in_hand)
             judging.add_done_callback(self._networks_are_done)
@@ -156,6 +174,7 @@ class Inspector:
             await self._delivery.put(judging)
             metrics.buffered_pictures.set(len(self._batcher))
         self.shadow.close()
+        self.localiser.close()
         await self._delivery.put(None)
 
     async def _next_batch(self) -> list[Waiting[InHand]]:
@@ -221,8 +240,10 @@ class Inspector:
             assert self._stream is not None
             for item in batch.in_hand:
                 await self._stream.ack(item.event)
-            _count(batch.judged, verdicts)
+            count(batch.judged, verdicts)
             self._show_shadows(batch)
+            for judged, found, duty in zip(batch.judged, verdicts, batch.duties, strict=True):
+                self.localiser.watch(judged, found, duty.judge.version)
         self._done.set()
 
     def _show_shadows(self, batch: JudgedBatch) -> None:
@@ -263,35 +284,10 @@ def register(app: AppT[object], inspector: Inspector) -> None:
     app.task(inspector.judge_batches)
     app.task(inspector.deliver_batches)
     app.task(inspector.shadow.run)
+    app.task(inspector.localiser.run)
 
 
 def _on_monotonic_clock(deadline: datetime | None) -> float | None:
     if deadline is None:
         return None
     return time.monotonic() + (deadline - now()) / timedelta(seconds=1)
-
-
-def _report_ages(in_hand: list[InHand]) -> None:
-    """The oldest of each line: while inspection is slower than the cameras, it grows for all to see."""
-    at = now()
-    oldest: dict[str, datetime] = {}
-    for item in in_hand:
-        oldest[item.line] = min(item.captured_at, oldest.get(item.line, at))
-    for line, captured_at in oldest.items():
-        metrics.consumer_lag_seconds.labels(line).set((at - captured_at).total_seconds())
-
-
-def _count(batch: list[Judged], verdicts: list[Verdict]) -> None:
-    confirmed_at = now()
-    for judged, found in zip(batch, verdicts, strict=True):
-        line = found.line
-        metrics.verdicts.labels(line, found.label, found.model).inc()
-        metrics.verdict_age_seconds.labels(line).observe(max(0.0, (confirmed_at - found.captured_at).total_seconds()))
-        if found.overdue:
-            metrics.verdicts_overdue.labels(line).inc()
-        if found.label == "review":
-            metrics.reviews_by_reason.labels(line, found.reason).inc()
-        if isinstance(judged.opinion, Opinion):
-            metrics.defect_probability.labels(line).observe(judged.opinion.defect_probability)
-            if networks_disagree(judged.opinion):
-                metrics.disagreements.labels(line).inc()

@@ -27,16 +27,18 @@ def build(voter: Voter, classes: int, dtype: str = "float32") -> keras.Model:
 
 def load_networks(version: Version, dtype: str = "float32") -> list[keras.Model]:
     """The trained networks of `version`, in the order of its voters; weights are cast to `dtype` from what was saved."""
-    found = []
-    for voter in version.manifest.voters:
-        network = build(voter, len(version.manifest.classes), dtype)
-        path = version.file(voter.weights_file)
-        try:
-            network.load_weights(path)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ModelError(f"{path}: expected the weights of {voter.network} with {voter.options}: {error}") from error
-        found.append(network)
-    return found
+    return [load_network(version, voter, dtype) for voter in version.manifest.voters]
+
+
+def load_network(version: Version, voter: Voter, dtype: str = "float32") -> keras.Model:
+    """The trained network of one `voter` of `version`. Raises ModelError: when its weights are not what the manifest says."""
+    network = build(voter, len(version.manifest.classes), dtype)
+    path = version.file(voter.weights_file)
+    try:
+        network.load_weights(path)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path}: expected the weights of {voter.network} with {voter.options}: {error}") from error
+    return network
 
 
 def voter(network: Literal["alexnet", "lenet"], side_px: int, options: dict[str, Option]) -> Voter:

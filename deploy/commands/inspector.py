@@ -104,6 +104,8 @@ def _expect_topics(settings: Settings, present: set[str]) -> None:
     wanted = [names.dead_letters]
     for line in settings.lines:
         wanted += [names.images(line.name), names.verdicts(line.name)]
+        if settings.inspector.localise:
+            wanted.append(names.findings(line.name))
     wanted.append(names.models)
     missing = [topic for topic in wanted if topic not in present]
     if missing:
@@ -112,6 +114,7 @@ def _expect_topics(settings: Settings, present: set[str]) -> None:
 
 async def _run(settings: Settings, serving: Serving, instance: str, health: Health, stopping: threading.Event) -> int:
     from agents.inspector import Inspector, register
+    from models.heat import heat_of
     from streams.app import make_app, run_app
     from streams.delivery import Courier
     from streams.lag import LagWatch
@@ -124,9 +127,8 @@ async def _run(settings: Settings, serving: Serving, instance: str, health: Heal
         if (useful_s := line.useful_s()) is not None:
             metrics.verdict_deadline_seconds.labels(line.name).set(useful_s)
     app = make_app(settings, ROLE, instance, settings.inspector.buffer)
-    inspector = Inspector(
-        settings, serving, Store(settings.store.url, settings.pictures.max_bytes), Courier(app, health.trouble), health.trouble
-    )
+    store, courier = Store(settings.store.url, settings.pictures.max_bytes), Courier(app, health.trouble)
+    inspector = Inspector(settings, serving, store, courier, heat_of, health.trouble)
     register(app, inspector)
     names = TopicNames(settings.topics.prefix)
     lines = {names.images(line.name): line.name for line in settings.lines}

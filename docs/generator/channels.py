@@ -108,7 +108,7 @@ def channels() -> list[Channel]:
         pictures(names.images(_LINE)),
         records("verdicts", names.verdicts(_LINE), Verdict, "inspector", "sorter"),
         records("sorted", names.sorted(_LINE), Sorting, "sorter", "sorter, after its start"),
-        records("findings", names.findings(_LINE), Finding, _NOT_YET, ""),
+        records("findings", names.findings(_LINE), Finding, "inspector, in idle time", ""),
         letters(names.dead_letters),
         records("reviews", names.reviews, Review, _NOT_YET, ""),
         records("models", names.models, ModelChoice, "`castline models`", "inspector", key="the line, or `*`"),

@@ -15,8 +15,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from models.evaluation.examination import Examination
 from models.evaluation.figures import Figures, reliability
-from models.evaluation.heat import Heat, overlaid
-from models.networks import load_networks
+from models.heat import heat_of, overlaid
 from models.registry import Version
 
 MOST_ERRORS = 60  # in the gallery; all are in the JSON
@@ -128,14 +127,6 @@ def _gallery(version: Version, examination: Examination) -> list[str]:
         said = f"{entry.path}: truly {entry.name}, defect probability {examination.probability[index]:.4f}"
         found.append(f'<figure><img alt="" src="{_png(_beside(shown))}"><figcaption>{html.escape(said)}</figcaption></figure>')
     return found
-
-
-def heat_of(version: Version) -> Heat | None:
-    """Grad-CAM for the version's AlexNet; None when it has none."""
-    for voter, network in zip(version.manifest.voters, load_networks(version), strict=True):
-        if voter.network == "alexnet":
-            return Heat(network, version.manifest.ok_class)
-    return None
 
 
 def _beside(images: list[Image.Image]) -> Image.Image:
