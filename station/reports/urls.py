@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from django.http import HttpRequest, HttpResponse
 from django.urls import path
 
-
-def not_built(request: HttpRequest, **_: object) -> HttpResponse:
-    """Stands where a page will be."""
-    return HttpResponse("not built yet", status=501)
-
+from station.reports import views
 
 urlpatterns = [
-    path("reports/", not_built, name="reports"),
+    path("reports/", views.report, name="reports"),
 ]
