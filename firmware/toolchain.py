@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
+from firmware import debian
 from streams.errors import CastlineError
 
 ROOT = Path(__file__).parent
@@ -63,14 +64,9 @@ def ensure(packages: tuple[str, ...] = DEBIAN_PACKAGES) -> None:
     absent = missing(packages)
     if not absent:
         return
-    call = ["apt-get", "install", "--yes", "--no-install-recommends", *absent]
-    if os.geteuid() == 0 and shutil.which("apt-get"):
-        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        subprocess.run(["apt-get", "update", "--quiet"], env=environment, capture_output=True, check=False)
-        subprocess.run(call, env=environment, capture_output=True, check=False)
-        absent = missing(packages)
-    if absent:
-        raise ToolchainError(f"the firmware's tools are missing; on Debian or Ubuntu: sudo {' '.join(call[:4])} {' '.join(absent)}")
+    debian.install(absent)
+    if absent := missing(packages):
+        raise ToolchainError(f"the firmware's tools are missing; on Debian or Ubuntu: {debian.by_hand(absent)}")
 
 
 def core_sources() -> list[Path]:

@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from tests.watching.debian import program
+from tests.debian import program
 
 CASTLINE = Path(sys.executable).with_name("castline")
 

@@ -18,7 +18,7 @@ from dashboards import generate
 from dashboards.alerts.catalogue import INHIBITIONS
 from dashboards.inventory import declared
 from docs.generator.metrics import declared as documented
-from tests.watching.debian import program
+from tests.debian import program
 from tests.watching.running import CASTLINE
 
 SITE = generate.ROOT / "deploy/prometheus"

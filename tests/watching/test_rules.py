@@ -15,7 +15,7 @@ from dashboards.alerts.catalogue import ALERTS, GROUPS, INHIBITIONS, labels, not
 from dashboards.catalogue import links, page_of
 from tests.documents.castline_commands import problem
 from tests.watching.cases import CASES, Case
-from tests.watching.debian import program
+from tests.debian import program
 
 RULES = generate.ROOT / generate.RULES
 _BY_NAME = {alert.name: alert for alert in ALERTS}
