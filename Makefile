@@ -4,6 +4,8 @@ UV_VERSION := 0.13.9
 BIN := .venv/bin
 READY := .venv/.ready
 ARGS ?=
+# Processes that run the tests: they wait more than they compute. WORKERS=0 runs them one after the other and lets them print (ARGS=-s).
+WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check format bench firmware dashboards docs lock clean
@@ -27,7 +29,7 @@ demo: $(READY) ## Three lines photographed, judged and sorted over a real Kafka;
 	@$(BIN)/castline demo $(ARGS)
 
 test: $(READY) ## Everything that can be tested on one machine, with real parts; ARGS="tests/..." for a piece
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 check: $(READY) ## Format, lint and types, without changing a file
 	@$(BIN)/ruff format --check .
