@@ -18,6 +18,7 @@ from streams.identity import LINE_PATTERN, PartId
 LABELS = ("ok", "defect", "review", "none")
 ACTIONS = ("diverted", "passed", "stopped", "untracked", "none")
 _MOST_CHARACTERS = 150
+_YEARS = range(1971, 9000)  # what every database and clock here can count with
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,8 @@ def _time(text: str) -> datetime:
         value = datetime.fromisoformat(text)
         if value.tzinfo is None:
             value = value.replace(tzinfo=timezone.get_current_timezone())
+        if value.year not in _YEARS:
+            raise ValueError
         return value.astimezone(UTC)
     except (ValueError, OverflowError):
         raise ValueError(f"expected a time as 2026-01-31T12:00, found {text[:40]!r}") from None

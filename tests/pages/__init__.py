@@ -1,0 +1,1 @@
+"""Tests of the station: its pages, its tables, its browsers."""
