@@ -15,6 +15,7 @@ from django.urls import get_resolver
 from station.archive.tables import complaint
 from station.asgi import application, stopping
 from station.configuration import castline
+from station.live import watching
 from streams.errors import SettingsError
 from streams.health import Health
 
@@ -81,7 +82,9 @@ def serve(pages: socket.socket, health: Health, asked: threading.Event) -> None:
         timeout_graceful_shutdown=max(1, int(settings.service.grace_s)),
     )
     threading.Thread(target=_watch, args=(health,), name="database", daemon=True).start()
+    watching.watch()
     _Server(config, health, asked).run([pages])
+    watching.stop()
 
 
 def _watch(health: Health) -> None:

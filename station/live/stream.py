@@ -21,7 +21,7 @@ TICK_S = 0.5
 _BEAT_TICKS = 4
 # A card says how long ago something was, so it is drawn again even when nothing came.
 _STALE_S = 5
-PARTS_ON_WALL, PARTS_ON_PAGE = 4, 18
+PARTS_ON_WALL, PARTS_ON_PAGE = 5, 18
 
 
 class Cards:
