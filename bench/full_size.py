@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from models import registry
 from models.castings import series
@@ -36,7 +38,7 @@ def make(root: Path) -> str:
     pixels = np.stack([decode(casting.jpeg(), SIDE).pixels for casting in series(GOLDEN_PICTURES, SEED)])
     with registry.writing(root, NAME) as folder:
         for one in voters:
-            build(one, len(CLASSES)).save_weights(folder / one.weights_file)
+            _settled(build(one, len(CLASSES)), pixels).save_weights(folder / one.weights_file)
         fields = _fields(voters)
         save_golden(folder / "golden.npz", Golden(pixels, np.zeros((len(pixels), len(voters), len(CLASSES)), np.float32)))
         manifest = registry.write_manifest(folder, fields)
@@ -44,6 +46,19 @@ def make(root: Path) -> str:
         save_golden(folder / "golden.npz", Golden(pixels, answers))
         registry.write_manifest(folder, fields)
     return NAME
+
+
+def _settled(network: Any, pixels: npt.NDArray[np.uint8]) -> Any:
+    """`network` with the averages of its normalisations as pictures give them: without, its values grow from layer to layer as a
+    trained network's do not, and 8 bits are too few for them.
+    """
+    from models.runtimes.tensorflow import resampled, scaled
+
+    for layer in network.layers:
+        if layer.name.startswith("norm"):
+            layer.momentum = 0.0
+    network(resampled(scaled(pixels), network), training=True)
+    return network
 
 
 def _fields(voters: list[Voter]) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -92,3 +93,35 @@ def instrumentation(context: click.Context, rounds: int, pictures: int, as_json:
         click.echo(json.dumps(cost.as_json(), indent=2))
         return
     click.echo(f"with metrics {cost.with_per_s:.1f}/s, without {cost.without_per_s:.1f}/s, overhead {cost.overhead:+.1%}")
+
+
+@command.command("runtimes")
+@click.option("--model", default="demo", show_default=True, help="Folder of a version, the name of one that the project ships, or `full`.")
+@click.option(
+    "--data", type=click.Path(path_type=Path), multiple=True, help="Labelled pictures to compare labels on; the golden set where absent."
+)
+@click.option(
+    "--seconds", default=2.0, show_default=True, type=click.FloatRange(0.05, 600), help="Time of each runtime at each batch size."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output; progress goes to standard error.")
+def runtimes(model: str, data: tuple[Path, ...], seconds: float, as_json: bool) -> None:
+    """Every installed runtime of the networks against plain model.predict, at batches of 1, 8 and 32 pictures, in turns of one run.
+
+    `full` is an untrained version of the papers' size (AlexNet at 224 px with two layers of 4096, and LeNet), made on the spot.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from bench.runtimes import compare_runtimes, opened_model
+
+    with opened_model(model) as version:
+        found = compare_runtimes(version, data, seconds, lambda line: click.echo(line, err=True))
+    if as_json:
+        click.echo(json.dumps(found.plain(), indent=2))
+        return
+    for row in found.rows:
+        labels = "same labels" if row.same_labels else f"{row.other_labels} of {found.labelled} labels differ"
+        click.echo(f"{row.runtime:16} batch {row.batch:2}: {row.per_s:7.1f} a second, {labels}")
+    for name, why in found.refused.items():
+        click.echo(f"{name:16} may not serve: {why}")
+    for name, why in found.left_out.items():
+        click.echo(f"{name:16} left out: {why}")
+    click.echo(f"chosen: {found.chosen}, {found.ratio_to_predict} times model.predict; labels compared on {found.labelled} pictures")

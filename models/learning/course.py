@@ -98,7 +98,7 @@ class Course:
         if path.exists():
             if not resume:
                 raise ModelError(f"expected no earlier training in {self.records}; add --resume to go on, or choose another name")
-            before = json.loads(path.read_text(encoding="utf-8"))
+            before = Options().model_dump() | json.loads(path.read_text(encoding="utf-8"))  # an option newer than the training was unset
             changed = sorted(name for name in asked.keys() | before.keys() if asked.get(name) != before.get(name))
             if changed:
                 was = ", ".join(f"{name} {before.get(name)}" for name in changed)

@@ -59,6 +59,7 @@ def converted(version: Version, form: Form) -> Path:
 def convert(version: Version, form: Form) -> bytes:
     """The flatbuffer's bytes."""
     import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     from models.networks import load_networks
 
@@ -70,7 +71,7 @@ def convert(version: Version, form: Form) -> bytes:
         return tf.stack([network(_resampled(grey, network.input_shape[1]), training=False) for network in networks], axis=1)
 
     graph = tf.function(answers, autograph=False).get_concrete_function(tf.TensorSpec((None, side_px, side_px), tf.float32))
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([graph])
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([convert_variables_to_constants_v2(graph)], tf.Module())
     if form != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if form == "static8":
