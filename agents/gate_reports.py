@@ -11,7 +11,7 @@ from agents.gate_events import FaultChanged, Listener, PartCounted, PartSorted, 
 from agents.gate_window import Order
 from firmware.board.codes import number
 from firmware.board.frames import Frame
-from firmware.board.words import EVENTS, VERSION, Fields, read_fields
+from firmware.board.words import VERSION, Fields, read_event
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class BoardReports:
             self._early.append(frame)
             return []
         try:
-            fields = read_fields(EVENTS[frame.name], frame.fields)
+            fields = read_event(frame.name, frame.fields)
         except ValueError as error:
             log.warning("%s: event %s is not what the protocol says: %s", self._line, frame.body, error)
             return []
@@ -91,7 +91,8 @@ class BoardReports:
             return
         counted_at = at - timedelta(milliseconds=travel_ms) if 0 < travel_ms < _LONGEST_TRAVEL_MS else None
         what = fields.word("action"), fields.word("reason"), bool(fields.number("moved")), fields.number("moves")
-        self._listener(PartSorted(fields.number("event"), run, fields.number("part"), *what, counted_at, at))
+        further = fields.number("gate") if "gate" in fields else 0
+        self._listener(PartSorted(fields.number("event"), run, fields.number("part"), *what, counted_at, at, further))
 
     def _fault(self, fields: Fields, at: datetime) -> list[Order]:
         event, code, raised = fields.number("event"), fields.number("code"), bool(fields.number("raised"))

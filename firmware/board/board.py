@@ -65,7 +65,7 @@ class Board:
         """Time passes: parts are decided, gates move, events go out."""
         for lane in self.lanes:
             lane.tick(now_us)
-            if lane.committed and now_us - self._heard_us > lane.settings.number("host_timeout_ms") * 1000:
+            if lane.committed and not lane.further and now_us - self._heard_us > lane.settings.number("host_timeout_ms") * 1000:
                 lane.raise_fault(faults.HOST_SILENT, (now_us - self._heard_us) // 1000, now_us)
         if not self.greeted:
             if self._booted_us is None or now_us - self._booted_us >= BOOT_US:
@@ -128,7 +128,9 @@ class Board:
     def gate(self, lane: int, part: int, decision: Decision, moved: bool, moves: int, at_us: int, travel_us: int | None) -> None:
         travel_ms = 0 if travel_us is None else min(65535, travel_us // 1000)
         number = self.wire_ms(at_us)
-        self.events.add("GATE", lane, self.run, part, decision.action, decision.reason, int(moved), moves % 65536, number, travel_ms)
+        further = (decision.gate,) if decision.gate else ()
+        what = decision.action, decision.reason, int(moved), moves % 65536
+        self.events.add("GATE", lane, self.run, part, *what, number, travel_ms, *further)
 
     def fault(self, lane: int, code: int, raised: bool, detail: int, at_us: int) -> None:
         self.events.add("FAULT", lane, code, int(raised), detail % _U32, self.wire_ms(at_us))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from firmware.board.board import Board
 
 # What this build of the board holds, as HELLO tells it.
-LANES, PARTS, EVENTS, WINDOW, GRADES = 4, 64, 128, 4, 0
+LANES, PARTS, EVENTS, WINDOW, GRADES = 4, 64, 128, 4, 1
 
 
 class Refused(Exception):
@@ -84,13 +84,13 @@ class Commands:
     def _commit(self, fields: Fields, now_us: int) -> tuple[object, ...]:
         lane = self._lane(fields)
         values = lane.settings.values | self._aside.get(lane.number, {})
-        if values["lane_of"]:
-            raise Refused("not-supported")
         try:
             settings = LaneSettings(values)
         except ValueError:
             raise Refused("inconsistent") from None
-        if settings != lane.settings and lane.tracked:
+        if not self._consistent(lane, settings):
+            raise Refused("inconsistent")
+        if settings != lane.settings and not lane.empty:
             raise Refused("busy")
         self._aside.pop(lane.number, None)
         self._board.memory.store(lane.number, settings)
@@ -100,6 +100,15 @@ class Commands:
                 self._board.board_faults.remove(code)
                 self._board.fault(0, code, False, 0, now_us)
         return (settings.digest,)
+
+    def _consistent(self, lane: Lane, wanted: LaneSettings) -> bool:
+        """A further gate is at a belt of its own board that is in force, and at one only; all gates lie within the belt's reach."""
+        number, step_um = wanted.number("lane_of"), wanted.number("step_um")
+        if number:
+            belt = self._board.lanes[number - 1]
+            fits = belt is not lane and belt.committed and not belt.further and not lane.gates[1:]
+            return fits and wanted.gate_within_reach(belt.settings.number("step_um"))
+        return all(gate.settings.gate_within_reach(step_um) for gate in lane.gates[1:])
 
     def _show(self, fields: Fields, _: int) -> tuple[object, ...]:
         key = fields.word("key")
@@ -129,13 +138,15 @@ class Commands:
         verdict, gate = fields.word("verdict"), fields.number("gate")
         if (verdict == "keep") != (gate == 0):
             raise Refused("wrong-fields")
-        if gate not in (0, fields.number("lane")):
+        lane = self._lane(fields)
+        if gate and gate not in [each.number for each in lane.gates]:
             raise Refused("not-supported")
+        further = 0 if gate == lane.number else gate
         part = self._part(fields)
         if part.verdict is None:
-            part.verdict = verdict
+            part.verdict, part.gate = verdict, further
             return ("accepted",)
-        if part.verdict != verdict:
+        if (part.verdict, part.gate) != (verdict, further):
             raise Refused("conflict")
         return ("same",)
 
@@ -143,7 +154,7 @@ class Commands:
         part = self._part(fields)
         if part.verdict is None:
             return ("none",)
-        part.verdict, part.cancelled = None, True
+        part.verdict, part.gate, part.cancelled = None, 0, True
         return ("cancelled",)
 
     def _seen(self, fields: Fields, _: int) -> tuple[object, ...]:
@@ -164,7 +175,7 @@ class Commands:
             return page, framer.good, framer.damaged, 0, board.events.pending, board.events.lost
         lane = self._lane(fields)
         if page == "line":
-            oldest = lane.faults.oldest or (board.board_faults[0] if board.board_faults else 0)
+            oldest = lane.belt.faults.oldest or (board.board_faults[0] if board.board_faults else 0)
             return page, lane.state, oldest, lane.lamp, lane.tracked
         if page == "count":
             counts = lane.counts
@@ -178,9 +189,9 @@ class Commands:
         lane, token, what = self._lane(fields), fields.number("token"), fields.word("what")
         if self._tokens.get(lane.number) == token:
             return ("same",)
-        if lane.tracked or lane.gate.testing:
+        if not lane.empty or lane.gate.testing:
             raise Refused("busy")
-        if what == "gate" and (lane.faults.has(faults.HELD) or not lane.committed):
+        if what == "gate" and (lane.belt.faults.has(faults.HELD) or not lane.committed):
             raise Refused("fault-present" if lane.committed else "not-committed")
         self._tokens[lane.number] = token
         if what == "gate":

@@ -41,9 +41,8 @@ class Gate:
         self.settings = settings
         self.pulse_us = settings.number("out_us" if was_out else "rest_us")
 
-    def divert(self, moment: int, now_us: int) -> bool:
-        """Out for the part whose moment is at place `moment`; True when the gate left its rest for it."""
-        until = moment + self.settings.travel("dwell_mm")
+    def divert(self, until: int, now_us: int) -> bool:
+        """Out for a part, until the belt has come to `until`; True when the gate left its rest for it."""
         self._out_until = until if self._out_until is None else max(until, self._out_until)
         return self._go(True, now_us)
 

@@ -1,6 +1,7 @@
 """One lane of a board: two photo-eyes, a tracker, a gate, and the faults that take the lane to its safe state.
 
     waiting --COMMIT--> running --fault--> safe or stopped --HELLO or CLEAR, by fault--> running
+A lane committed with `lane_of` is no belt of its own but a further gate of another lane's belt: that one decides, and faults are its.
 Driven by `eye`, `steps` and `tick`; what it has to say goes to `Speaker`. Times are board microseconds. Longer than other
 modules: what a fault does to eyes, tracker and gate together is read in one place, as in the firmware's lane.cpp.
 """
@@ -21,7 +22,9 @@ LAST_PART = 99_999_999
 
 
 class Speaker(Protocol):
-    """What a lane needs of its board to be heard."""
+    """What a lane needs of its board: to be heard, and its neighbours."""
+
+    lanes: list[Lane]
 
     def part(self, lane: int, part: Part) -> None: ...
 
@@ -57,6 +60,7 @@ class Lane:
         self.servo_power = True
         self.trigger_pulses: list[int] = []
         self.relay_test_until_us = 0
+        self.further = self.settings.number("lane_of") > 0  # a further gate of another lane's belt
         self._stored = stored is not None
         self._speaker = speaker
         self._armed: list[Decided] = []
@@ -76,15 +80,34 @@ class Lane:
     # What others ask
 
     @property
+    def belt(self) -> Lane:
+        """The lane whose belt this gate is at: itself, but for a further gate."""
+        return self._speaker.lanes[self.settings.number("lane_of") - 1] if self.further else self
+
+    @property
+    def gates(self) -> list[Lane]:
+        """The lanes whose gates are at this belt, its own first."""
+        return [self] + [lane for lane in self._speaker.lanes if lane.committed and lane.further and lane.belt is self]
+
+    @property
+    def empty(self) -> bool:
+        """No part between photo-eye 1 and the last gate of the belt."""
+        return not self.belt.tracker.parts and not any(gate._armed for gate in self.belt.gates)
+
+    @property
     def state(self) -> str:
         if not self.committed:
             return "waiting"
+        if self.further:
+            return self.belt.state
         if self.faults.has(HELD) or self.faults.has("host silent"):
             return "stopped" if self.faults.has("stopped") and not self.faults.has(HELD) else "safe"
         return "stopped" if self.faults.has("stopped") else "running"
 
     @property
     def lamp(self) -> str:
+        if self.committed and self.further:
+            return self.belt.lamp
         if self.faults.has(HELD) or self.faults.has("stopped"):
             return "red"
         if not self.committed or self.faults.has("host silent") or self.faults.has("warning"):
@@ -92,8 +115,8 @@ class Lane:
         return "green"
 
     def relay_closed(self, now_us: int) -> bool:
-        """False stops the belt."""
-        if now_us < self.relay_test_until_us or self.faults.has("stopped"):
+        """False stops the belt; a further gate's is always open."""
+        if self.further or now_us < self.relay_test_until_us or self.faults.has("stopped"):
             return False
         if not self.committed:
             return self._stored and self.settings.word("safe") != "stop"
@@ -135,17 +158,18 @@ class Lane:
     def commit(self, settings: LaneSettings, now_us: int) -> None:
         """Puts `settings` in force; the first commit after the reset begins the counting."""
         changed = settings != self.settings
-        first = not self.committed
+        was_further, first = self.further, not self.committed
         self.settings = self.tracker.settings = settings
+        self.further = settings.number("lane_of") > 0
         self._stored = True
         if changed or first:
             self.gate.configure(settings)
         self.committed = True
-        for code in (faults.ABNORMAL_RESET, faults.SETTINGS_LOST):
-            self.end(code, now_us)
-        if first:
-            for eye in self.eyes:
-                eye.settle(now_us, 0)
+        if self.further:
+            for code in list(self.faults.codes):  # it has no belt that they could be of
+                self.end(code, now_us)
+            self.gate.hold(self.belt.settings.word("safe") if self.belt.faults.has(HELD) else None, now_us)
+        elif first or was_further:
             self._begin_counting(now_us)
 
     def raise_fault(self, code: int, detail: int, now_us: int) -> None:
@@ -157,7 +181,7 @@ class Lane:
         self._speaker.fault(self.number, code, True, detail, now_us)
         if EFFECTS[code] == HELD and not held_before:
             self._flush(now_us)
-            self.gate.hold(self.settings.word("safe"), now_us)
+            self._hold_gates(self.settings.word("safe"), now_us)
 
     def end(self, code: int, now_us: int) -> bool:
         """The fault is over; True when it had been in force."""
@@ -167,7 +191,7 @@ class Lane:
         self.faults.codes.remove(code)
         self.tracker.deaf = self.faults.has("host silent")
         self._speaker.fault(self.number, code, False, 0, now_us)
-        if held_before and not self.faults.has(HELD) and self.committed:
+        if held_before and not self.faults.has(HELD) and self.committed and not self.further:
             self._begin_counting(now_us)
         return True
 
@@ -175,9 +199,18 @@ class Lane:
         return (
             (code == faults.EYE1_STUCK and self.eyes[0].blocked)
             or (code == faults.EYE2_STUCK and self.eyes[1].blocked)
-            or (code == faults.SERVO_POWER and not self.servo_power)
+            or (code == faults.SERVO_POWER and any(gate.supply_fails for gate in self.gates))
             or (code == faults.EMERGENCY_STOP and self.estop_open)
         )
+
+    @property
+    def supply_fails(self) -> bool:
+        return not self.servo_power and self.settings.number("use_servo_power") > 0
+
+    def _hold_gates(self, action: str | None, now_us: int) -> None:
+        # All gates of the belt do the same: a part that has passed one of them meets the next.
+        for lane in self.gates:
+            lane.gate.hold(action, now_us)
 
     # What time does
 
@@ -185,6 +218,12 @@ class Lane:
         """Called at least every few milliseconds; never blocks."""
         self.advance(now_us)
         if not self.committed:
+            return
+        if self.further:
+            if self.supply_fails:
+                self.belt.raise_fault(faults.SERVO_POWER, 0, now_us)
+            self._moments(self.belt.place(), now_us)
+            self.gate.tick(self.belt.place(), now_us)
             return
         self._watch(now_us)
         place, debounce_us = self.place(), self.settings.number("debounce_us")
@@ -203,7 +242,7 @@ class Lane:
         settings = self.settings
         if self.estop_open and settings.number("use_estop"):
             self.raise_fault(faults.EMERGENCY_STOP, 0, now_us)
-        if not self.servo_power and settings.number("use_servo_power"):
+        if self.supply_fails:
             self.raise_fault(faults.SERVO_POWER, 0, now_us)
         timeout_us = settings.number("encoder_timeout_ms") * 1000
         if self._suspect_us is not None and now_us - self._suspect_us >= timeout_us:
@@ -289,7 +328,8 @@ class Lane:
             self._report(decided, False)
             self.raise_fault(faults.STOPPED, decided.part.number, now_us)
         else:
-            self._armed.append(decided)
+            gate = decided.decision.gate
+            (self._speaker.lanes[gate - 1] if gate else self)._armed.append(decided)
         self._suspect_eyes(now_us)
 
     def _suspect_eyes(self, now_us: int) -> None:
@@ -305,27 +345,29 @@ class Lane:
             self.raise_fault(faults.EYE1_STUCK, 2, now_us)
 
     def _moments(self, place: int, now_us: int) -> None:
-        distance = self.settings.travel("gate_mm")
-        while self._armed and place >= self._armed[0].edge.place + distance:
+        belt = self.belt.settings
+        distance, dwell = belt.places(self.settings.number("gate_mm")), belt.places(self.settings.number("dwell_mm"))
+        while self._armed and place >= (moment := self._armed[0].edge.place + distance):
             decided = self._armed.pop(0)
-            moment = decided.edge.place + distance
-            moved = decided.decision.action == "divert" and self.gate.divert(moment, now_us)
+            moved = decided.decision.action == "divert" and self.gate.divert(moment + dwell, now_us)
             self._report(decided, moved)
 
     def _report(self, decided: Decided, moved: bool) -> None:
-        action = decided.decision.action
-        self.counts.diverted += action == "divert"
-        self.counts.passed += action == "pass"
+        # Of a further gate's part too: the report is the belt's, the movements are those of the gate.
+        action, belt = decided.decision.action, self.belt
+        belt.counts.diverted += action == "divert"
+        belt.counts.passed += action == "pass"
         part, at_us = decided.part, decided.edge.at_us
         travel_us = at_us - part.edge.at_us if part.number else None
-        self._speaker.gate(self.number, part.number, decided.decision, moved, self.gate.moves, at_us, travel_us)
+        self._speaker.gate(belt.number, part.number, decided.decision, moved, self.gate.moves, at_us, travel_us)
 
     def _flush(self, now_us: int) -> None:
         safe = Decision(self.settings.word("safe"), "safe")
         edge = Edge(False, self.place(), now_us)
-        armed, self._armed = self._armed, []
-        for decided in armed:
-            self._report(Decided(decided.part, safe, decided.edge), False)
+        for gate in self.gates:
+            armed, gate._armed = gate._armed, []
+            for decided in armed:
+                gate._report(Decided(decided.part, safe, decided.edge), False)
         for part in self.tracker.flush():
             self._report(Decided(part, safe, edge), False)
 
@@ -337,4 +379,4 @@ class Lane:
         self._missing_row = self._unmatched_row = 0
         self._grace_until = self.place() + self.settings.travel("eye_gap_mm") + self.settings.travel("window_mm")
         self._suspect_us = None
-        self.gate.hold(None, now_us)
+        self._hold_gates(None, now_us)

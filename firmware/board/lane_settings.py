@@ -94,7 +94,15 @@ class LaneSettings:
 
     def travel(self, key: str) -> int:
         """The distance `key` (mm) in thousandths of a step."""
-        return self.number(key) * 1_000_000 // self.number("step_um")
+        return self.places(self.number(key))
+
+    def places(self, mm: int) -> int:
+        """A distance on this belt in thousandths of a step."""
+        return mm * 1_000_000 // self.number("step_um")
+
+    def gate_within_reach(self, step_um: int) -> bool:
+        """Whether gate and dwell, on a belt whose steps are so long, lie within what a board can count."""
+        return (self.number("gate_mm") + self.number("dwell_mm")) * 1000 // step_um <= MOST_STEPS
 
     def text(self) -> str:
         """All settings as `key=value`, in the table's order: what the digest covers."""
@@ -113,8 +121,8 @@ class LaneSettings:
             return "expected gate_mm of at least part_min_mm: the part must be known before the gate moves"
         if 2 * number("window_mm") > number("eye_gap_mm"):
             return "expected twice window_mm within eye_gap_mm"
-        travels = (number("eye_gap_mm") + number("window_mm"), number("stuck_mm"), number("gate_mm") + number("dwell_mm"))
-        if max(travels) * 1000 // number("step_um") > MOST_STEPS:
+        travels = (number("eye_gap_mm") + number("window_mm"), number("stuck_mm"))
+        if max(travels) * 1000 // number("step_um") > MOST_STEPS or not self.gate_within_reach(number("step_um")):
             return f"expected travels of at most {MOST_STEPS} steps: eye_gap_mm + window_mm, stuck_mm, gate_mm + dwell_mm"
         if number("rest_us") == number("out_us"):
             return "expected rest_us to differ from out_us"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 FEED_MM = -60.0
 EYE1, EYE2, STEPS = "eye1", "eye2", "steps"
@@ -39,7 +40,7 @@ class Belt:
     encoder_um: int = 0
     further: tuple[Blade, ...] = ()
 
-    @property
+    @cached_property
     def blades(self) -> tuple[Blade, ...]:
         """All gates, the belt's own (lane 0) first."""
         return (Blade(0, self.blade_mm, self.servo_s, self.rest_us, self.out_us), *self.further)

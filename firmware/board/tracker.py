@@ -16,10 +16,15 @@ from firmware.board.lane_settings import LaneSettings
 
 @dataclass(frozen=True)
 class Decision:
-    """What is done with a part, and why."""
+    """What is done with a part, and why. `gate`: the lane of the further gate that takes it, 0 for the lane's own or none."""
 
     action: str
     reason: str
+    gate: int = 0
+
+    def same_as(self, other: Decision) -> bool:
+        """Whether both need the same of the gates."""
+        return (self.action, self.gate) == (other.action, other.gate)
 
 
 @dataclass
@@ -29,6 +34,7 @@ class Part:
     number: int
     edge: Edge
     verdict: str | None = None
+    gate: int = 0  # of the verdict `divert`: as in Decision
     cancelled: bool = False
     touching: bool = False
     decision: Decision | None = None
@@ -54,7 +60,7 @@ class Tracker:
         self.deaf = False
         self.count = 0
         self.parts: deque[Part] = deque()
-        self._last: tuple[int, str] | None = None
+        self._last: tuple[int, Decision] | None = None
 
     def add(self, edge: Edge) -> Part | None:
         """Counts the part with this leading edge at photo-eye 1; None when there is no room to follow it."""
@@ -106,13 +112,13 @@ class Tracker:
         if part.touching:
             return Decision(default, "touching")
         if part.verdict is not None:
-            return Decision("divert" if part.verdict == "divert" else "pass", "verdict")
+            return Decision("divert" if part.verdict == "divert" else "pass", "verdict", part.gate)
         if self.deaf:
             return Decision(self.settings.word("safe"), "safe")
         return Decision(default, "cancelled" if part.cancelled else "no-verdict")
 
     def _decide_cluster(self) -> None:
-        # The gate cannot change between parts so close: all of them get one action, and it is fixed now.
+        # No gate can change between parts so close: all of them get one action at one gate, and it is fixed now.
         spacing = self.settings.travel("spacing_mm")
         cluster: list[Part] = []
         for part in self.parts:
@@ -120,19 +126,19 @@ class Tracker:
                 break
             cluster.append(part)
         wanted = [self._wanted(part) for part in cluster]
-        united = len({decision.action for decision in wanted}) == 1
+        united = all(decision.same_as(wanted[0]) for decision in wanted)
+        divided = Decision(self.settings.word("no_verdict"), "spacing")
         for part, decision in zip(cluster, wanted, strict=True):
-            action = decision.action if united else self.settings.word("no_verdict")
-            part.decision = decision if action == decision.action else Decision(action, "spacing")
+            part.decision = decision if united or decision.same_as(divided) else divided
 
     def _follow(self, place: int, decision: Decision) -> Decision:
         if self._last is None or place - self._last[0] >= self.settings.travel("spacing_mm"):
             return decision
-        action = self._last[1]
-        return decision if action == decision.action else Decision(action, "spacing")
+        last = self._last[1]
+        return decision if decision.same_as(last) else Decision(last.action, "spacing", last.gate)
 
     def _take(self, part: Part, decision: Decision, edge: Edge) -> Decided:
-        self._last = (edge.place, decision.action)
+        self._last = (edge.place, decision)
         return Decided(part, decision, edge)
 
     def _miss(self, part: Part, edge: Edge) -> Decided:

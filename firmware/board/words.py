@@ -34,6 +34,9 @@ EVENTS: dict[str, tuple[str, ...]] = {
     "FAULT": ("event", "lane", "code", "raised", "detail", "at_ms"),
 }
 
+# Fields that an event has at its end only where they say something.
+OPTIONAL: dict[str, tuple[str, ...]] = {"GATE": ("gate",)}
+
 PAGES: dict[str, tuple[str, ...]] = {
     "line": ("state", "code", "lamp", "tracked"),
     "count": ("parts", "diverted", "passed", "missing", "unmatched", "no_verdict"),
@@ -121,6 +124,16 @@ def read_fields(names: Sequence[str], values: Sequence[str]) -> Fields:
     if len(values) < len(names):
         raise ValueError(f"expected the fields {' '.join(names)}, found {' '.join(values)!r}")
     return Fields({name: _read(name, value) for name, value in zip(names, values, strict=False)})
+
+
+def read_event(name: str, values: Sequence[str]) -> Fields:
+    """The fields of the event `name`, those optional ones that are there included.
+
+    Raises ValueError: as read_fields.
+    """
+    names = EVENTS[name]
+    optional = OPTIONAL.get(name, ())[: max(0, len(values) - len(names))]
+    return read_fields((*names, *optional), values)
 
 
 def _read(name: str, value: str) -> int | str:

@@ -10,14 +10,15 @@ enum EventName : uint8_t { kBoot, kBeat, kPart, kGate, kFault };
 }  // namespace
 
 void Board::start(uint32_t now_us, uint16_t run, Cause cause, const Settings* settings, const Stored* stored) {
-  clock_.start(now_us);
+  common_.clock.start(now_us);
+  common_.lanes = lanes_;
   run_ = run;
   cause_ = cause;
   aside_.lane = 0;
   bool damaged = false;
   for (uint8_t index = 0; index < kLanes; ++index) {
     damaged = damaged || stored[index] == kDamaged;
-    lanes_[index].start(static_cast<uint8_t>(index + 1), settings[index], stored[index] == kStored, events_, clock_);
+    lanes_[index].start(static_cast<uint8_t>(index + 1), settings[index], stored[index] == kStored, common_);
   }
   if (cause == kBrownOut) raise_board(kAbnormalReset, 1);
   if (cause == kWatchdog) raise_board(kAbnormalReset, 2);
@@ -25,9 +26,9 @@ void Board::start(uint32_t now_us, uint16_t run, Cause cause, const Settings* se
 }
 
 void Board::advance(uint32_t now_us) {
-  if (!reached(now_us, clock_.us())) return;  // a counter read in the moment of its overflow: what is not believed costs nothing
-  const uint32_t passed_us = now_us - clock_.us();
-  clock_.advance(now_us);
+  if (!reached(now_us, common_.clock.us())) return;  // a counter read in the moment of its overflow: what is not believed costs nothing
+  const uint32_t passed_us = now_us - common_.clock.us();
+  common_.clock.advance(now_us);
   for (uint8_t index = 0; index < kLanes; ++index) lanes_[index].advance(passed_us);
 }
 
@@ -38,11 +39,11 @@ uint8_t Board::take_committed() {
 }
 
 void Board::tick() {
-  const uint32_t silence_ms = clock_.now().ms - heard_ms_;
+  const uint32_t silence_ms = common_.clock.now().ms - heard_ms_;
   for (uint8_t index = 0; index < kLanes; ++index) {
     Lane& lane = lanes_[index];
     lane.tick();
-    if (lane.committed() && silence_ms > lane.settings()[kHostTimeoutMs]) lane.raise(kHostSilent, silence_ms);
+    if (lane.committed() && !lane.further() && silence_ms > lane.settings()[kHostTimeoutMs]) lane.raise(kHostSilent, silence_ms);
   }
 }
 
@@ -67,12 +68,12 @@ Lamp Board::lamp() const {
 
 void Board::raise_board(Fault code, uint32_t detail) {
   faults_.add(code);
-  events_.fault(0, code, true, detail, clock_.now().ms);
+  common_.events.fault(0, code, true, detail, common_.clock.now().ms);
 }
 
 bool Board::end_board_fault(Fault code) {
   if (!faults_.remove(code)) return false;
-  events_.fault(0, code, false, 0, clock_.now().ms);
+  common_.events.fault(0, code, false, 0, common_.clock.now().ms);
   return true;
 }
 
@@ -81,7 +82,7 @@ bool Board::end_board_fault(Fault code) {
 void Board::receive(uint8_t byte) {
   if (deframer_.feed(byte)) {
     answering_ = true;
-    heard_ms_ = clock_.now().ms;
+    heard_ms_ = common_.clock.now().ms;
   }
 }
 
@@ -96,7 +97,7 @@ uint8_t Board::next_frame(char* buffer) {
 }
 
 uint8_t Board::write_event(char* buffer) {
-  const uint32_t now_ms = clock_.now().ms;
+  const uint32_t now_ms = common_.clock.now().ms;
   if (!greeted_) {
     if (booted_ && now_ms - beat_ms_ < kBootEveryMs) return 0;
     booted_ = true;
@@ -109,7 +110,7 @@ uint8_t Board::write_event(char* buffer) {
   }
   const uint8_t length = write_part(buffer);
   if (length > 0) return length;
-  const Event* event = events_.due(now_ms);
+  const Event* event = common_.events.due(now_ms);
   return event == nullptr ? 0 : write_kept(buffer, *event);
 }
 
@@ -128,7 +129,7 @@ uint8_t Board::write_beat(char* buffer) {
 
 // New parts at once; every kAnnounceEveryMs a round over all that the host has not yet seen.
 uint8_t Board::write_part(char* buffer) {
-  const uint32_t now_ms = clock_.now().ms;
+  const uint32_t now_ms = common_.clock.now().ms;
   const bool new_round = static_cast<uint16_t>(now_ms - announce_ms_) >= kAnnounceEveryMs;
   if (new_round) announce_ms_ = static_cast<uint16_t>(now_ms);
   for (uint8_t index = 0; index < kLanes; ++index) {
@@ -148,13 +149,15 @@ uint8_t Board::write_part(char* buffer) {
 
 uint8_t Board::write_kept(char* buffer, const Event& event) {
   FrameWriter frame(buffer, '!', seq_);
-  frame.word(kEventNames, event.fault ? kFault : kGate).number(event.number).number(event.lane);
+  frame.word(kEventNames, event.fault ? kFault : kGate).number(event.number);
   if (event.fault) {
-    frame.number(event.part).number(event.moved);
+    frame.number(event.outcome).number(event.part).number(event.moved);
     frame.number(static_cast<uint32_t>(event.moves) << 16 | event.travel_ms).number(event.at_ms);
   } else {
-    frame.number(run_).number(event.part).word(kActionWords, event.action).word(kReasonWords, event.reason);
-    frame.number(event.moved).number(event.moves).number(event.at_ms).number(event.travel_ms);
+    const uint8_t gate = event.outcome > kFurther ? static_cast<uint8_t>(event.outcome - kFurther) : 0;
+    frame.number(event.lane + 1U).number(run_).number(event.part).word(kActionWords, gate > 0 ? uint8_t{kDivert} : event.outcome);
+    frame.word(kReasonWords, event.reason).number(event.moved).number(event.moves).number(event.at_ms).number(event.travel_ms);
+    if (gate > 0) frame.number(gate);
   }
   return frame.close();
 }

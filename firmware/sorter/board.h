@@ -39,7 +39,7 @@ class Board {
 
   Lane& lane(uint8_t index) { return lanes_[index]; }  // from 0
   uint8_t take_committed();  // one bit for each lane committed since the last call: its settings are to be stored
-  const Clock& clock() const { return clock_; }
+  const Clock& clock() const { return common_.clock; }
   bool greeted() const { return greeted_; }
   State state() const;
   Lamp lamp() const;
@@ -70,19 +70,20 @@ class Board {
   // ---- commands.cpp: each writes the fields of OK into `answer` and says kFine, or writes nothing and says why not
   uint8_t write_answer(char* buffer);
   Error command(FrameWriter& answer);
+  Error admit(int8_t name, uint32_t* values);
   Error hello(FrameWriter& answer);
-  Error configure(FrameWriter& answer);
-  Error commit(FrameWriter& answer);
+  Error configure(const uint32_t* values, FrameWriter& answer);
+  Error commit(const uint32_t* values, FrameWriter& answer);
+  bool consistent(uint8_t lane, const Settings& wanted) const;
   Error show(FrameWriter& answer);
-  Error verdict(FrameWriter& answer);
-  Error cancel(FrameWriter& answer);
-  Error seen();
-  Error status(FrameWriter& answer);
-  Error test(FrameWriter& answer);
-  Error clear(FrameWriter& answer);
-  Error find_lane(bool whole_board_too, bool must_be_committed);
-  Error find_part(Part*& part);
-  bool field(uint8_t index, uint32_t least, uint32_t most, uint32_t& value) const;
+  Error verdict(const uint32_t* values, FrameWriter& answer);
+  Error cancel(const uint32_t* values, FrameWriter& answer);
+  Error seen(const uint32_t* values);
+  Error acknowledge(const uint32_t* values);
+  Error status(const uint32_t* values, FrameWriter& answer);
+  Error test(const uint32_t* values, FrameWriter& answer);
+  Error clear(const uint32_t* values, FrameWriter& answer);
+  Error find_part(const uint32_t* values, Part*& part);
   void put_beat(FrameWriter& frame) const;
 
   // ---- events
@@ -100,9 +101,8 @@ class Board {
     uint8_t lane;  // 0: nothing
   };
 
-  Clock clock_;
+  Common common_;
   Lane lanes_[kLanes];
-  Events events_;
   Faults faults_;  // of the whole board
   Deframer deframer_;
   Aside aside_;

@@ -1,4 +1,5 @@
-// How the board answers each command: firmware/PROTOCOL.md, "Commands". Long because it has one function a command, in the page's order.
+// How the board answers each command: firmware/PROTOCOL.md, "Commands". One function a command, in the page's order; what is the same
+// for all of them, the fields' form and what must have happened before, is checked once, by admit().
 #include "board.h"
 
 namespace castline {
@@ -7,8 +8,14 @@ namespace {
 
 const char kCommandNames[] PROGMEM = "HELLO CONFIGURE COMMIT SHOW PING SYNC VERDICT CANCEL SEEN ACK STATUS TEST CLEAR";
 enum CommandName : int8_t { kHello, kConfigure, kCommit, kShow, kPing, kSync, kVerdictName, kCancelName, kSeen, kAck, kStatus, kTest, kClear };
-// The fewest fields of each, in the same order.
-const uint8_t kFewestFields[] PROGMEM = {1, 3, 1, 2, 1, 0, 5, 3, 3, 1, 2, 3, 2};
+
+// The fields of each command, in the same order: a letter each, see below; then what it needs: - nothing, + a greeting, * a committed lane.
+const char kShapes[] PROGMEM = "v- lkt+ l+ lk+ m- - lrpdg* lrp* lrp+ e+ lP- leT+ lc+";
+const char kNumberLetters[] PROGMEM = "v l r p g e m c";  // version lane run part gate event-or-token ms code
+const uint32_t kNumberBounds[][2] PROGMEM = {{1, 255}, {0, 4}, {1, 65535}, {0, 99999999UL}, {0, 4}, {0, 65535}, {0, 0xFFFFFFFFUL}, {0, 99}};
+const uint8_t kMostValues = 5;
+// Where a command has them, these fields stand at:
+enum At : uint8_t { kLaneAt = 0, kRunAt = 1, kKeyAt = 1, kPageAt = 1, kTokenAt = 1, kCodeAt = 1, kPartAt = 2, kTextAt = 2, kWhatAt = 2, kVerdictAt = 3, kGateAt = 4 };
 
 const char kAnswerNames[] PROGMEM = "OK ERR";
 const char kToldWords[] PROGMEM = "accepted same cancelled none cleared done";
@@ -21,6 +28,21 @@ const char kErrorWords[] PROGMEM =
     "unknown-lane fault-present not-clearable";
 const char kPartErrorWords[] PROGMEM = "late unknown-run unknown-part conflict";
 const uint8_t kFirstPartError = 20;
+
+// Reads a field of that letter; words become their index. False when it is malformed or out of bounds.
+bool read_field(char letter, const char* text, uint32_t& value) {
+  value = 0;
+  if (letter == 'k' || letter == 't') return true;  // looked at when the lane is known
+  const WordList words = letter == 'd' ? kVerdictWords : letter == 'P' ? kPageWords : letter == 'T' ? kTestWords : nullptr;
+  if (words != nullptr) {
+    const int8_t index = find_word(words, text);
+    value = static_cast<uint32_t>(index);
+    return index >= 0;
+  }
+  const char name[] = {letter, '\0'};
+  const uint32_t* bounds = kNumberBounds[find_word(kNumberLetters, name)];
+  return read_number(text, value) && value >= pgm_read_dword(bounds) && value <= pgm_read_dword(bounds + 1);
+}
 
 }  // namespace
 
@@ -39,102 +61,88 @@ uint8_t Board::write_answer(char* buffer) {
   return refusal.close();
 }
 
-// Field `index` as a number from `least` to `most`.
-bool Board::field(uint8_t index, uint32_t least, uint32_t most, uint32_t& value) const {
-  return read_number(deframer_.field(index), value) && value >= least && value <= most;
+// Form of all fields, greeting, lane, commitment, in this order; `values` are the fields, and lane_ is the lane they speak of.
+Board::Error Board::admit(int8_t name, uint32_t* values) {
+  WordList shape = kShapes;
+  for (; name > 0; ++shape) {
+    if (pgm_read_byte(shape) == ' ') --name;
+  }
+  bool of_lane = false, whole_board_too = false;
+  uint8_t index = 0;
+  char letter;
+  for (; (letter = static_cast<char>(pgm_read_byte(shape))) > '-'; ++shape, ++index) {
+    if (index >= deframer_.fields() || !read_field(letter, deframer_.field(index), values[index])) return kWrongFields;
+    of_lane = of_lane || letter == 'l';
+    whole_board_too = whole_board_too || (letter == 'P' && values[kPageAt] == kLinkPage) || letter == 'c';
+  }
+  if (letter != '-' && !greeted_) return kNotGreeted;
+  lane_ = nullptr;
+  if (!of_lane) return kFine;
+  const uint32_t lane = values[kLaneAt];
+  if (lane > kLanes || (lane == 0 && !whole_board_too)) return kUnknownLane;
+  if (lane > 0) lane_ = &lanes_[lane - 1];
+  return letter == '*' && !lane_->committed() ? kNotCommitted : kFine;
 }
 
 Board::Error Board::command(FrameWriter& answer) {
   const int8_t name = find_word(kCommandNames, deframer_.name());
   if (name < 0) return kUnknownCommand;
-  if (deframer_.fields() < pgm_read_byte(&kFewestFields[name])) return kWrongFields;
-  uint32_t number;
+  uint32_t values[kMostValues];
+  const Error error = admit(name, values);
+  if (error != kFine) return error;
   switch (name) {
     case kHello: return hello(answer);
-    case kConfigure: return configure(answer);
-    case kCommit: return commit(answer);
+    case kConfigure: return configure(values, answer);
+    case kCommit: return commit(values, answer);
     case kShow: return show(answer);
-    case kPing:
-      if (!field(0, 0, 0xFFFFFFFFUL, number)) return kWrongFields;
-      put_beat(answer);
-      return kFine;
-    case kSync:
-      answer.number(clock_.now().ms).number(clock_.now().us);
-      return kFine;
-    case kVerdictName: return verdict(answer);
-    case kCancelName: return cancel(answer);
-    case kSeen: return seen();
-    case kAck:
-      if (!field(0, 0, 65535, number)) return kWrongFields;
-      if (!greeted_) return kNotGreeted;
-      events_.acknowledge(static_cast<uint16_t>(number));
-      number = events_.take_unreported();
-      if (number > 0) raise_board(kEventsLost, number);
-      return kFine;
-    case kStatus: return status(answer);
-    case kTest: return test(answer);
-    default: return clear(answer);
+    case kPing: put_beat(answer); return kFine;
+    case kSync: answer.number(common_.clock.now().ms).number(common_.clock.now().us); return kFine;
+    case kVerdictName: return verdict(values, answer);
+    case kCancelName: return cancel(values, answer);
+    case kSeen: return seen(values);
+    case kAck: return acknowledge(values);
+    case kStatus: return status(values, answer);
+    case kTest: return test(values, answer);
+    default: return clear(values, answer);
   }
 }
 
 void Board::put_beat(FrameWriter& frame) const {
   uint16_t tracked = 0;
   for (uint8_t index = 0; index < kLanes; ++index) tracked = static_cast<uint16_t>(tracked + lanes_[index].tracked());
-  frame.number(clock_.now().ms).word(kStateWords, state()).word(kLampWords, lamp()).number(tracked).number(events_.pending());
-}
-
-// The lane of field 0; a well-formed one that this board lacks is told apart from a malformed one.
-Board::Error Board::find_lane(bool whole_board_too, bool must_be_committed) {
-  uint32_t number;
-  lane_ = nullptr;
-  if (!field(0, 0, 4, number)) return kWrongFields;
-  if (number > kLanes || (number == 0 && !whole_board_too)) return kUnknownLane;
-  if (number > 0) lane_ = &lanes_[number - 1];
-  return must_be_committed && !lane_->committed() ? kNotCommitted : kFine;
+  frame.number(common_.clock.now().ms).word(kStateWords, state()).word(kLampWords, lamp()).number(tracked).number(common_.events.pending());
 }
 
 Board::Error Board::hello(FrameWriter& answer) {
-  uint32_t version;
-  if (!field(0, 1, 255, version)) return kWrongFields;
   greeted_ = true;
-  beat_ms_ = clock_.now().ms;
-  events_.send_again();
+  beat_ms_ = common_.clock.now().ms;
+  common_.events.send_again();
   for (uint8_t index = 0; index < kLanes; ++index) lanes_[index].end_fault(kHostSilent);
-  answer.number(kVersion).number(run_).word(kCauseWords, cause_).number(kLanes).number(kParts).number(kEvents).number(kWindow).number(0);
+  answer.number(kVersion).number(run_).word(kCauseWords, cause_).number(kLanes).number(kParts).number(kEvents).number(kWindow).number(kGrades);
   return kFine;
 }
 
 // Values are put aside for one lane at a time: a host configures a lane and commits it. What was put aside for another lane is dropped
 // when a new lane is begun, which costs 200 bytes less than keeping four sets that nobody needs at once.
-Board::Error Board::configure(FrameWriter& answer) {
-  uint32_t number;
-  if (!field(0, 0, 4, number)) return kWrongFields;
-  if (!greeted_) return kNotGreeted;
-  const Error error = find_lane(false, false);
-  if (error != kFine) return error;
-  const int8_t key = find_word(kKeyWords, deframer_.field(1));
+Board::Error Board::configure(const uint32_t* values, FrameWriter& answer) {
+  const int8_t key = find_word(kKeyWords, deframer_.field(kKeyAt));
   if (key < 0) return kUnknownSetting;
   uint16_t value;
-  if (!read_value(static_cast<uint8_t>(key), deframer_.field(2), value)) return kOutOfBounds;
-  if (aside_.lane != number) {
+  if (!read_value(static_cast<uint8_t>(key), deframer_.field(kTextAt), value)) return kOutOfBounds;
+  if (aside_.lane != values[kLaneAt]) {
     aside_.settings = lane_->settings();
-    aside_.lane = static_cast<uint8_t>(number);
+    aside_.lane = static_cast<uint8_t>(values[kLaneAt]);
   }
   aside_.settings.value[key] = value;
-  answer.text(deframer_.field(1)).text(deframer_.field(2));
+  answer.text(deframer_.field(kKeyAt)).text(deframer_.field(kTextAt));
   return kFine;
 }
 
-Board::Error Board::commit(FrameWriter& answer) {
-  uint32_t number;
-  if (!field(0, 0, 4, number)) return kWrongFields;
-  if (!greeted_) return kNotGreeted;
-  const Error error = find_lane(false, false);
-  if (error != kFine) return error;
+Board::Error Board::commit(const uint32_t* values, FrameWriter& answer) {
+  const uint8_t number = static_cast<uint8_t>(values[kLaneAt]);
   const bool aside = aside_.lane == number;
   const Settings wanted = aside ? aside_.settings : lane_->settings();
-  if (wanted[kLaneOf] != 0) return kNotSupported;
-  if (!wanted.consistent()) return kInconsistent;
+  if (!consistent(number, wanted)) return kInconsistent;
   if (memcmp(&wanted, &lane_->settings(), sizeof wanted) != 0 && !lane_->empty()) return kBusy;
   if (aside) aside_.lane = 0;
   lane_->commit(wanted);
@@ -145,16 +153,26 @@ Board::Error Board::commit(FrameWriter& answer) {
   return kFine;
 }
 
+// The rules of COMMIT, those that speak of other lanes as well: a further gate is at a belt of its own board that is in force, and at one only.
+bool Board::consistent(uint8_t lane, const Settings& wanted) const {
+  if (!wanted.consistent()) return false;
+  const uint16_t belt = wanted[kLaneOf];
+  if (belt != 0) {
+    if (belt == lane || !lanes_[belt - 1].committed() || lanes_[belt - 1].further()) return false;
+    if (!wanted.gate_within_reach(lanes_[belt - 1].settings()[kStepUm])) return false;
+  }
+  for (uint8_t index = 0; index < kLanes; ++index) {
+    const Lane& other = lanes_[index];
+    if (other.is_gate_of(lane) && (belt != 0 || !other.settings().gate_within_reach(wanted[kStepUm]))) return false;
+  }
+  return true;
+}
+
 Board::Error Board::show(FrameWriter& answer) {
-  uint32_t number;
-  if (!field(0, 0, 4, number)) return kWrongFields;
-  if (!greeted_) return kNotGreeted;
-  const Error error = find_lane(false, false);
-  if (error != kFine) return error;
-  const int8_t key = find_word(kKeyWords, deframer_.field(1));
+  const int8_t key = find_word(kKeyWords, deframer_.field(kKeyAt));
   if (key < 0) return kUnknownSetting;
   const uint16_t value = lane_->settings().value[key];
-  answer.text(deframer_.field(1));
+  answer.text(deframer_.field(kKeyAt));
   if (bounds(static_cast<uint8_t>(key)).word) {
     answer.word(kActionWords, static_cast<uint8_t>(value));
   } else {
@@ -163,50 +181,36 @@ Board::Error Board::show(FrameWriter& answer) {
   return kFine;
 }
 
-// The part of fields 1 and 2 in lane_, when it is on its way and nothing is decided about it.
-Board::Error Board::find_part(Part*& part) {
-  uint32_t run = 0, number = 0;
-  read_number(deframer_.field(1), run);
-  read_number(deframer_.field(2), number);
-  if (run != run_) return kUnknownRun;
-  if (number < 1 || number > lane_->tracker().counted()) return kUnknownPart;
-  part = lane_->tracker().find(number);
-  return part == nullptr || part->decided != kNone ? kLate : kFine;
+// The part of lane_ that the fields name, when it is on its way and nothing is decided about it.
+Board::Error Board::find_part(const uint32_t* values, Part*& part) {
+  if (values[kRunAt] != run_) return kUnknownRun;
+  if (values[kPartAt] < 1 || values[kPartAt] > lane_->tracker().counted()) return kUnknownPart;
+  part = lane_->tracker().find(values[kPartAt]);
+  return part == nullptr || part->basis != kUndecided ? kLate : kFine;
 }
 
-Board::Error Board::verdict(FrameWriter& answer) {
-  uint32_t lane, run, part_number, gate;
-  const int8_t word = find_word(kVerdictWords, deframer_.field(3));
-  if (!field(0, 0, 4, lane) || !field(1, 1, 65535, run) || !field(2, 0, 99999999UL, part_number) || word < 0 || !field(4, 0, 4, gate)) {
-    return kWrongFields;
-  }
-  if (!greeted_) return kNotGreeted;
-  Error error = find_lane(false, true);
-  if (error != kFine) return error;
-  if ((word == 0) != (gate == 0)) return kWrongFields;
-  if (gate != 0 && gate != lane) return kNotSupported;
+Board::Error Board::verdict(const uint32_t* values, FrameWriter& answer) {
+  const uint32_t lane = values[kLaneAt], gate = values[kGateAt];
+  const bool keep = values[kVerdictAt] == 0;
+  if (keep != (gate == 0)) return kWrongFields;
+  if (gate != 0 && gate != lane && !lanes_[gate - 1].is_gate_of(static_cast<uint8_t>(lane))) return kNotSupported;
   Part* part = nullptr;
-  error = find_part(part);
+  const Error error = find_part(values, part);
   if (error != kFine) return error;
-  const Told told = word == 0 ? kKeep : kReject;
+  const uint8_t told = static_cast<uint8_t>(keep ? uint32_t{kKeep} : kReject + (gate == lane ? 0 : gate));
   if (part->told >= kKeep) {
     if (part->told != told) return kConflict;
     answer.word(kToldWords, kSame);
     return kFine;
   }
-  part->told = told & 3;
+  part->told = told & 15;
   answer.word(kToldWords, kAccepted);
   return kFine;
 }
 
-Board::Error Board::cancel(FrameWriter& answer) {
-  uint32_t number;
-  if (!field(0, 0, 4, number) || !field(1, 1, 65535, number) || !field(2, 0, 99999999UL, number)) return kWrongFields;
-  if (!greeted_) return kNotGreeted;
-  Error error = find_lane(false, true);
-  if (error != kFine) return error;
+Board::Error Board::cancel(const uint32_t* values, FrameWriter& answer) {
   Part* part = nullptr;
-  error = find_part(part);
+  const Error error = find_part(values, part);
   if (error != kFine) return error;
   const bool had = part->told >= kKeep;
   if (had) part->told = kTakenBack;
@@ -214,38 +218,36 @@ Board::Error Board::cancel(FrameWriter& answer) {
   return kFine;
 }
 
-Board::Error Board::seen() {
-  uint32_t number, run, part_number;
-  if (!field(0, 0, 4, number) || !field(1, 1, 65535, run) || !field(2, 0, 99999999UL, part_number)) return kWrongFields;
-  if (!greeted_) return kNotGreeted;
-  const Error error = find_lane(false, false);
-  if (error != kFine) return error;
-  if (run != run_) return kUnknownRun;
-  Part* part = lane_->tracker().find(part_number);
+Board::Error Board::seen(const uint32_t* values) {
+  if (values[kRunAt] != run_) return kUnknownRun;
+  Part* part = lane_->tracker().find(values[kPartAt]);
   if (part != nullptr) part->seen = 1;
   return kFine;
 }
 
-Board::Error Board::status(FrameWriter& answer) {
-  uint32_t number;
-  const int8_t page = find_word(kPageWords, deframer_.field(1));
-  if (!field(0, 0, 4, number) || page < 0) return kWrongFields;
-  const Error error = find_lane(page == kLinkPage, false);
-  if (error != kFine) return error;
-  answer.word(kPageWords, static_cast<uint8_t>(page));
+Board::Error Board::acknowledge(const uint32_t* values) {
+  common_.events.acknowledge(static_cast<uint16_t>(values[0]));
+  const uint32_t lost = common_.events.take_unreported();
+  if (lost > 0) raise_board(kEventsLost, lost);
+  return kFine;
+}
+
+Board::Error Board::status(const uint32_t* values, FrameWriter& answer) {
+  const uint8_t page = static_cast<uint8_t>(values[kPageAt]);
+  answer.word(kPageWords, page);
   if (page == kLinkPage) {
-    answer.number(deframer_.good).number(deframer_.damaged).number(overrun_).number(events_.pending()).number(events_.lost());
+    answer.number(deframer_.good).number(deframer_.damaged).number(overrun_).number(common_.events.pending()).number(common_.events.lost());
     return kFine;
   }
-  const Lane& lane = *lane_;
+  Lane& lane = *lane_;
   const Counts& counts = lane.counts();
   switch (page) {
     case kLinePage:
-      answer.word(kStateWords, lane.state()).number(lane.faults().oldest() ? lane.faults().oldest() : faults_.oldest());
+      answer.word(kStateWords, lane.state()).number(lane.oldest_fault() ? lane.oldest_fault() : faults_.oldest());
       answer.word(kLampWords, lane.lamp()).number(lane.tracked());
       break;
     case kCountPage:
-      answer.number(lane_->tracker().counted()).number(counts.diverted).number(counts.passed).number(counts.missing);
+      answer.number(lane.tracker().counted()).number(counts.diverted).number(counts.passed).number(counts.missing);
       answer.number(counts.unmatched).number(counts.no_verdict);
       break;
     case kGatePage:
@@ -258,37 +260,27 @@ Board::Error Board::status(FrameWriter& answer) {
   return kFine;
 }
 
-Board::Error Board::test(FrameWriter& answer) {
-  uint32_t number, token;
-  const int8_t what = find_word(kTestWords, deframer_.field(2));
-  if (!field(0, 0, 4, number) || !field(1, 0, 65535, token) || what < 0) return kWrongFields;
-  if (!greeted_) return kNotGreeted;
-  const Error error = find_lane(false, false);
-  if (error != kFine) return error;
-  const uint8_t index = static_cast<uint8_t>(number - 1), bit = static_cast<uint8_t>(1 << index);
-  if ((tokens_known_ & bit) && tokens_[index] == token) {
+Board::Error Board::test(const uint32_t* values, FrameWriter& answer) {
+  const uint8_t index = static_cast<uint8_t>(values[kLaneAt] - 1), bit = static_cast<uint8_t>(1 << index);
+  const Test what = static_cast<Test>(values[kWhatAt]);
+  if ((tokens_known_ & bit) && tokens_[index] == values[kTokenAt]) {
     answer.word(kToldWords, kSame);
     return kFine;
   }
   if (!lane_->empty() || lane_->testing()) return kBusy;
   if (what == kTestGate && !lane_->committed()) return kNotCommitted;
-  if (what == kTestGate && lane_->faults().has(kHoldsGate)) return kFaultPresent;
+  if (what == kTestGate && lane_->gate_held()) return kFaultPresent;
   tokens_known_ |= bit;
-  tokens_[index] = static_cast<uint16_t>(token);
-  lane_->test(static_cast<Test>(what));
+  tokens_[index] = static_cast<uint16_t>(values[kTokenAt]);
+  lane_->test(what);
   answer.word(kToldWords, kDone);
   return kFine;
 }
 
-Board::Error Board::clear(FrameWriter& answer) {
-  uint32_t number, value;
-  if (!field(0, 0, 4, number) || !field(1, 0, 99, value)) return kWrongFields;
-  if (!greeted_) return kNotGreeted;
-  const Error error = find_lane(true, false);
-  if (error != kFine) return error;
-  const Fault code = static_cast<Fault>(value);
+Board::Error Board::clear(const uint32_t* values, FrameWriter& answer) {
+  const Fault code = static_cast<Fault>(values[kCodeAt]);
   const Faults& faults = lane_ == nullptr ? faults_ : lane_->faults();
-  if (value < kFirstFault || !faults.in_force(code)) {
+  if (values[kCodeAt] < kFirstFault || !faults.in_force(code)) {
     answer.word(kToldWords, kNoneWord);
     return kFine;
   }

@@ -9,6 +9,7 @@ namespace castline {
 const uint8_t kLanes = 4;          // belts, each with two photo-eyes and a gate
 const uint8_t kParts = 64;         // between the eyes of one belt: 10 parts a second for 6.4 s
 const uint8_t kArmed = 3;          // past photo-eye 2 and not yet at the gate's moment, of one belt
+const uint8_t kGrades = 1;         // a lane may be a further gate of another lane's belt (`lane_of`)
 const uint8_t kEvents = 64;        // kept until the host acknowledges them
 const uint8_t kWindow = 4;         // commands that may be unanswered at a time
 const uint16_t kReceiveRing = 256; // bytes; kWindow commands of 60 bytes always fit
@@ -44,6 +45,7 @@ const bool kServoPowerLevel = true;    // divider from the servo's supply
 
 // Servo pulses come from the 16-bit timers, exact to half a microsecond whatever the program does:
 //   gate 1 OC4A = D6,  gate 2 OC1A = D11,  gate 3 OC3A = D5,  gate 4 OC4B = D7 (shares timer 4 with gate 1)
+// A lane that lends its gate to another lane's belt (`lane_of`) uses its servo pulse and the sense of its servo's supply alone.
 // Timer 5 is the clock; its capture unit stamps photo-eye 2 of lane 1: ICP5 = PL1 = D48.
 // Photo-eyes are sampled on port A: eye 1 of lanes 1..4 = PA0, PA2, PA4, PA6 = D22, D24, D26, D28;
 //                                   eye 2 of lanes 2..4 =      PA3, PA5, PA7 =      D25, D27, D29.

@@ -30,12 +30,12 @@ void Events::gate(uint8_t lane, uint32_t part, Decision decision, bool moved, ui
   Event* event = add();
   if (event == nullptr) return;
   event->part = part & 0x7FFFFFFUL;
-  event->lane = lane & 7;
+  event->lane = (lane - 1) & 3;
   event->moved = moved;
   event->at_ms = at_ms;
   event->travel_ms = travel_ms;
   event->moves = moves;
-  event->action = decision.action & 3;
+  event->outcome = (decision.gate > 0 ? kFurther + decision.gate : decision.action) & 7;
   event->reason = decision.reason & 7;
 }
 
@@ -44,7 +44,7 @@ void Events::fault(uint8_t lane, Fault code, bool raised, uint32_t detail, uint3
   if (event == nullptr) return;
   event->fault = 1;
   event->part = code;
-  event->lane = lane & 7;
+  event->outcome = lane & 7;
   event->moved = raised;
   event->at_ms = at_ms;
   event->travel_ms = static_cast<uint16_t>(detail & 0xFFFF);

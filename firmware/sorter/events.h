@@ -9,17 +9,18 @@ namespace castline {
 // GATE and FAULT in 15 bytes. FAULT keeps its code in `part` and its detail in `travel_ms` and `moves`.
 struct __attribute__((packed)) Event {
   uint32_t part : 27;
-  uint32_t lane : 3;
   uint32_t moved : 1;   // FAULT: raised
   uint32_t fault : 1;
+  uint32_t sent : 3;    // 0 not since the last HELLO, else the phase in which it was sent: see Events::due
   uint16_t number;
   uint32_t at_ms;
   uint16_t travel_ms;
   uint16_t moves;
-  uint8_t action : 2;
+  uint8_t outcome : 3;  // an Action, or kFurther + n: diverted at the further gate of lane n. FAULT: the lane, 0 to 4
   uint8_t reason : 3;
-  uint8_t sent : 3;     // 0 not since the last HELLO, else the phase in which it was sent: see Events::due
+  uint8_t lane : 2;     // from 0; not of a FAULT
 };
+const uint8_t kFurther = kStop;  // 4 to 7 are left for four lanes
 static_assert(sizeof(Event) == 15, "no padding");
 
 class Events {

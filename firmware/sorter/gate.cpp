@@ -11,8 +11,7 @@ void Gate::start(const Settings& settings, bool stored) {
   if (stored) send(settings);
 }
 
-bool Gate::divert(Place moment, const Settings& settings, uint32_t now_us) {
-  const Place until = moment + settings.travel(kDwellMm);
+bool Gate::divert(Place until, const Settings& settings, uint32_t now_us) {
   if (!dwelling_ || past(until, out_until_) > 0) out_until_ = until;
   dwelling_ = true;
   return go(true, settings, now_us);

@@ -26,8 +26,8 @@ class Gate {
   // New pulses are sent at once; where the gate is (rest or out) is kept.
   void configure(const Settings& settings) { send(settings); }
 
-  // Out for the part whose moment is at `moment`. True when the gate left its rest for it.
-  bool divert(Place moment, const Settings& settings, uint32_t now_us);
+  // Out for a part, until the belt has come to `until`. True when the gate left its rest for it.
+  bool divert(Place until, const Settings& settings, uint32_t now_us);
 
   // A fault holds the gate: kDivert out, kPass at rest, kStop where it is. kNone lets go, back to rest.
   void hold(Action action, const Settings& settings, uint32_t now_us);

@@ -19,16 +19,17 @@ Lane::Lane()
       grace_(false),
       pulsing_(false),
       relay_closed_(false),
-      divert_near_(false) {}
+      divert_near_(false),
+      further_(false) {}
 
-void Lane::start(uint8_t number, const Settings& settings, bool stored, Events& events, const Clock& clock) {
+void Lane::start(uint8_t number, const Settings& settings, bool stored, Common& common) {
   number_ = number;
   settings_ = settings;
   stored_ = stored;
-  events_ = &events;
-  clock_ = &clock;
+  further_ = stored && settings_[kLaneOf] != 0;
+  common_ = &common;
   gate_.start(settings_, stored_);
-  if (stored_) gate_.hold(settings_.action(kSafeAction), settings_, clock.us());
+  if (stored_) gate_.hold(settings_.action(kSafeAction), settings_, common.clock.us());
   switch_relay();
 }
 
@@ -36,26 +37,28 @@ void Lane::start(uint8_t number, const Settings& settings, bool stored, Events& 
 
 State Lane::state() const {
   if (!committed_) return kWaiting;
+  if (further_) return belt().state();
   if (faults_.has(kHoldsGate)) return kSafeState;
   if (faults_.has(kSilentHost)) return kSafeState;
   return faults_.has(kStopsLine) ? kStoppedState : kRunning;
 }
 
 Lamp Lane::lamp() const {
+  if (further_ && committed_) return belt().lamp();
   if (faults_.has(kHoldsGate) || faults_.has(kStopsLine)) return kRed;
   if (!committed_ || faults_.has(kSilentHost) || faults_.has(kWarning)) return kYellow;
   return kGreen;
 }
 
 Lamp Lane::lamp_lit() const {
-  if (test_ != kTestLamp) return lamp();
-  const uint32_t left_us = test_until_us_ - clock_->us();
+  if (test_ != kTestLamp) return further_ ? kDark : lamp();
+  const uint32_t left_us = test_until_us_ - common_->clock.us();
   return left_us > 2 * kTestMs * 1000UL ? kGreen : left_us > kTestMs * 1000UL ? kYellow : kRed;
 }
 
 void Lane::switch_relay() {
   const bool stops = settings_.action(kSafeAction) == kStop;
-  relay_closed_ = test_ != kTestRelay && !faults_.has(kStopsLine) &&
+  relay_closed_ = !further_ && test_ != kTestRelay && !faults_.has(kStopsLine) &&
                   (committed_ ? !(faults_.has(kHoldsGate) && stops) : stored_ && !stops);
 }
 
@@ -67,17 +70,17 @@ Place Lane::place() const {
 
 void Lane::steps(int16_t count) {
   if (count == 0 || !settings_[kEncoder]) return;
-  const uint32_t passed_us = clock_->us() - stepped_us_;
+  const uint32_t passed_us = common_->clock.us() - stepped_us_;
   const uint32_t each_us = count > 0 ? passed_us / static_cast<uint16_t>(count) : 0;
   us_per_step_ = stale_ || each_us > 65535 ? 0 : static_cast<uint16_t>(each_us);
   travelled_ += static_cast<uint32_t>(static_cast<int32_t>(count));
-  stepped_us_ = clock_->us();
+  stepped_us_ = common_->clock.us();
   stale_ = suspect_ = false;
 }
 
 Place Lane::place_at(uint32_t at_us) const {
-  if (settings_[kEncoder] || !relay_closed_ || reached(at_us, clock_->us())) return place();
-  return places_of_us(travelled_ - (clock_->us() - at_us));
+  if (settings_[kEncoder] || !relay_closed_ || reached(at_us, common_->clock.us())) return place();
+  return places_of_us(travelled_ - (common_->clock.us() - at_us));
 }
 
 void Lane::eye(uint8_t which, bool blocked, uint32_t at_us) {
@@ -100,7 +103,7 @@ void Lane::advance(uint32_t passed_us) {
 }
 
 void Lane::tick() {
-  const uint32_t now_us = clock_->us();
+  const uint32_t now_us = common_->clock.us();
   if (test_ != kNoTest && reached(now_us, test_until_us_)) {
     test_ = kNoTest;
     gate_.end_test();
@@ -108,14 +111,17 @@ void Lane::tick() {
   }
   if (triggers_waiting_ > 0 || pulsing_) fire_triggers();
   if (!committed_ && !gate_.busy()) return;
-  const Place here = place();
-  if (committed_) {
+  const Place here = belt().place();
+  if (further_ && committed_) {
+    if (supply_fails()) belt().raise(kServoPower, 0);
+    moments(here);
+  } else if (committed_) {
     watch(here);
     settle_eye(0, now_us);
     settle_eye(1, now_us);
     if (!faults_.has(kHoldsGate)) lengths(here);
     if (!faults_.has(kHoldsGate)) moments(here);
-    tracker_.age(here, clock_->now().ms);
+    tracker_.age(here, common_->clock.now().ms);
     if (grace_ && past(here, grace_until_) >= 0) grace_ = false;
   }
   divert_near_ = divert_is_near(here);
@@ -123,7 +129,7 @@ void Lane::tick() {
 }
 
 void Lane::watch(Place here) {
-  const uint32_t now_us = clock_->us();
+  const uint32_t now_us = common_->clock.us();
   if (estop_open_ && settings_[kUseEstop]) raise(kEmergencyStop, 0);
   if (!servo_power_ && settings_[kUseServoPower]) raise(kServoPower, 0);
   if (settings_[kEncoder]) {
@@ -145,13 +151,19 @@ void Lane::watch(Place here) {
 // ---- what the host does
 
 void Lane::commit(const Settings& settings) {
-  const bool first = !committed_;
+  const bool first = !committed_, was_further = further_;
   settings_ = settings;
   reach_ = settings_.travel(kEyeGapMm) + settings_.travel(kWindowMm);
   stored_ = committed_ = true;
+  further_ = settings_[kLaneOf] != 0;
   gate_.configure(settings_);
   switch_relay();
-  if (first) begin_counting();
+  if (further_) {
+    while (faults_.oldest() != 0) end_fault(static_cast<Fault>(faults_.oldest()));  // it has no belt that they could be of
+    gate_.hold(belt().faults_.has(kHoldsGate) ? belt().settings_.action(kSafeAction) : kNone, settings_, common_->clock.us());
+  } else if (first || was_further) {
+    begin_counting();
+  }
 }
 
 void Lane::raise(Fault code, uint32_t detail) {
@@ -159,10 +171,19 @@ void Lane::raise(Fault code, uint32_t detail) {
   const bool held_before = faults_.has(kHoldsGate);
   faults_.add(code);
   switch_relay();
-  events_->fault(number_, code, true, detail, clock_->now().ms);
+  common_->events.fault(number_, code, true, detail, common_->clock.now().ms);
   if (effect(code) == kHoldsGate && !held_before) {
     flush();
-    gate_.hold(settings_.action(kSafeAction), settings_, clock_->us());
+    hold_gates(settings_.action(kSafeAction));
+  }
+}
+
+// All gates of the belt do the same: a part that has passed one of them meets the next.
+void Lane::hold_gates(Action action) {
+  gate_.hold(action, settings_, common_->clock.us());
+  for (uint8_t index = 0; index < kLanes; ++index) {
+    Lane& other = common_->lanes[index];
+    if (other.is_gate_of(number_)) other.gate_.hold(action, other.settings_, common_->clock.us());
   }
 }
 
@@ -170,12 +191,26 @@ bool Lane::end_fault(Fault code) {
   const bool held_before = faults_.has(kHoldsGate);
   if (!faults_.remove(code)) return false;
   switch_relay();
-  events_->fault(number_, code, false, 0, clock_->now().ms);
-  if (held_before && !faults_.has(kHoldsGate) && committed_) begin_counting();
+  common_->events.fault(number_, code, false, 0, common_->clock.now().ms);
+  if (held_before && !faults_.has(kHoldsGate) && committed_ && !further_) begin_counting();
   return true;
 }
 
+bool Lane::empty() const {
+  const Lane& belt = this->belt();
+  bool none = belt.tracker_.size() == 0 && belt.armed_count_ == 0;
+  for (uint8_t index = 0; index < kLanes; ++index) {
+    const Lane& other = common_->lanes[index];
+    none = none && (other.armed_count_ == 0 || !other.is_gate_of(belt.number_));
+  }
+  return none;
+}
+
 bool Lane::cause_persists(Fault code) const {
+  for (uint8_t index = 0; code == kServoPower && index < kLanes; ++index) {
+    const Lane& other = common_->lanes[index];
+    if (other.is_gate_of(number_) && other.supply_fails()) return true;
+  }
   switch (code) {
     case kEye1Stuck: return eyes_[0].blocked();
     case kEye2Stuck: return eyes_[1].blocked();
@@ -188,24 +223,24 @@ bool Lane::cause_persists(Fault code) const {
 void Lane::begin_counting() {
   // What stands before an eye now was not seen to arrive.
   before1_ = before2_ = counted1_ = false;
-  eyes_[0].settle(clock_->us(), 0);
-  eyes_[1].settle(clock_->us(), 0);
+  eyes_[0].settle(common_->clock.us(), 0);
+  eyes_[1].settle(common_->clock.us(), 0);
   missing_row_ = unmatched_row_ = 0;
   grace_until_ = place() + reach_;
   grace_ = true;
   suspect_ = false;
-  gate_.hold(kNone, settings_, clock_->us());
+  hold_gates(kNone);
 }
 
 void Lane::test(Test what) {
   if (what == kTestTrigger) {
-    triggers_[0] = static_cast<uint16_t>(clock_->us() >> kTriggerLog2);
+    triggers_[0] = static_cast<uint16_t>(common_->clock.us() >> kTriggerLog2);
     triggers_waiting_ = 1;
     return;
   }
   test_ = what;
-  test_until_us_ = clock_->us() + uint32_t{kTestMs} * (what == kTestLamp ? 3000 : 1000);
-  if (what == kTestGate) gate_.test(settings_, clock_->us());
+  test_until_us_ = common_->clock.us() + uint32_t{kTestMs} * (what == kTestLamp ? 3000 : 1000);
+  if (what == kTestGate) gate_.test(settings_, common_->clock.us());
   switch_relay();
 }
 

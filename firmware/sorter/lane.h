@@ -2,6 +2,7 @@
 //
 //   waiting --COMMIT--> running --fault--> safe or stopped --HELLO or CLEAR, by fault--> running
 //
+// A lane committed with `lane_of` is no belt of its own but a further gate of another lane's belt: that one decides, and faults are its.
 // lane.cpp has the lane's life, lane_parts.cpp the way of a part from eye to gate.
 // Driven by advance(), steps(), eye() and tick(), which never block; what it has to say goes to the board's ring of events.
 #pragma once
@@ -27,12 +28,21 @@ struct Counts {
   uint32_t diverted, passed, missing, unmatched, no_verdict;
 };
 
+class Lane;
+
+// What the lanes of a board share.
+struct Common {
+  Clock clock;
+  Events events;
+  Lane* lanes = nullptr;  // all of them
+};
+
 class Lane {
  public:
   Lane();
 
   // `stored`: the settings are those of the EEPROM; otherwise they are the defaults.
-  void start(uint8_t number, const Settings& settings, bool stored, Events& events, const Clock& clock);
+  void start(uint8_t number, const Settings& settings, bool stored, Common& common);
 
   // ---- what the plant does
   void advance(uint32_t passed_us);  // time has passed
@@ -64,9 +74,13 @@ class Lane {
   const Counts& counts() const { return counts_; }
   const Gate& gate() const { return gate_; }
   const Faults& faults() const { return faults_; }
+  uint8_t oldest_fault() const { return belt().faults_.oldest(); }
+  bool gate_held() const { return belt().faults_.has(kHoldsGate); }
   Tracker& tracker() { return tracker_; }
   uint8_t tracked() const { return tracker_.size(); }
-  bool empty() const { return tracker_.size() == 0 && armed_count_ == 0; }
+  bool further() const { return further_; }
+  bool is_gate_of(uint8_t lane) const { return further_ && committed_ && settings_[kLaneOf] == lane; }
+  bool empty() const;  // no part between photo-eye 1 and the last gate of the belt
   bool testing() const { return test_ != kNoTest; }
   bool servo_power() const { return servo_power_; }
   bool estop_open() const { return estop_open_; }
@@ -78,8 +92,8 @@ class Lane {
   static const uint8_t kTriggers = 3;     // waiting at a time
   static const uint8_t kTriggerLog2 = 6;  // they are kept in 64 us
 
-  // A part past photo-eye 2, on its way to the gate's moment.
-  struct __attribute__((packed)) Armed {
+  // A part past photo-eye 2, on its way to the gate's moment. It may lie in a tracker's memory: see armed().
+  struct __attribute__((packed, may_alias)) Armed {
     uint32_t part : 27;
     uint8_t action : 2;
     uint8_t reason : 3;
@@ -87,6 +101,18 @@ class Lane {
     uint32_t at_ms;
     uint16_t travel_ms;
   };
+
+  static const uint8_t kFarArmed = sizeof(Part) * kParts / sizeof(Armed);
+
+  // The lane whose belt this gate is at: itself, but for a further gate.
+  const Lane& belt() const { return further_ ? common_->lanes[settings_[kLaneOf] - 1] : *this; }
+  Lane& belt() { return further_ ? common_->lanes[settings_[kLaneOf] - 1] : *this; }
+  // A further gate follows no parts of its own; those on their way to it take that room: it lies further behind, more are under way.
+  Armed* armed() { return further_ ? static_cast<Armed*>(tracker_.spare()) : armed_; }
+  const Armed& next_armed() const { return *const_cast<Lane*>(this)->armed(); }
+  bool arm(const Armed& armed);  // false: no room
+  void hold_gates(Action action);
+  bool supply_fails() const { return !servo_power_ && settings_[kUseServoPower]; }
 
   Place place() const;
   Place place_at(uint32_t at_us) const;
@@ -97,13 +123,13 @@ class Lane {
   void lengths(Place here);
   void count();
   void decide();
-  void arm(uint32_t number, const Armed& armed);
   void miss_front(const Stamp& at);
   void suspect_eyes();
   void moments(Place here);
   bool divert_is_near(Place here) const;
   void report(uint32_t number, Decision decision, bool moved, uint32_t at_ms, uint16_t travel_ms);
   void flush();
+  void flush_armed(Decision safe);
   void begin_counting();
   void switch_relay();
   void fire_triggers();
@@ -118,11 +144,11 @@ class Lane {
   bool grace_ : 1;    // grace_until_ holds
   bool pulsing_ : 1, relay_closed_ : 1;
   bool divert_near_ : 1;
+  bool further_ : 1;  // a further gate of another lane's belt
   uint8_t triggers_waiting_ = 0;
   uint8_t armed_count_ = 0;
   uint8_t test_ = kNoTest;
-  const Clock* clock_ = nullptr;
-  Events* events_ = nullptr;
+  Common* common_ = nullptr;
   uint32_t travelled_ = 0;    // encoder steps; without encoder microseconds with the relay closed
   Gate gate_;
   Eye eyes_[2];

@@ -1,4 +1,6 @@
 // A lane's parts: from an edge at an eye to the moment at the gate. The rest of the lane is in lane.cpp.
+#include <string.h>
+
 #include "lane.h"
 
 namespace castline {
@@ -22,7 +24,7 @@ void Lane::settle_eye(uint8_t index, uint32_t now_us) {
 void Lane::at_eye1() {
   const Place place = eyes_[0].place();
   if (eyes_[0].blocked()) {
-    edge1_ = {place, clock_->at(eyes_[0].at_us())};
+    edge1_ = {place, common_->clock.at(eyes_[0].at_us())};
     before1_ = true;
     counted1_ = false;
     return;
@@ -31,14 +33,14 @@ void Lane::at_eye1() {
     const int32_t length = past(place, edge1_.place);
     if (!counted1_ && length >= static_cast<int32_t>(settings_.travel(kPartMinMm))) count();
     Part* part = counted1_ ? tracker_.find(tracker_.counted()) : nullptr;
-    if (part != nullptr && part->decided == kNone && length > static_cast<int32_t>(settings_.travel(kPartMaxMm))) part->touching = 1;
+    if (part != nullptr && part->basis == kUndecided && length > static_cast<int32_t>(settings_.travel(kPartMaxMm))) part->touching = 1;
   }
   before1_ = counted1_ = false;
 }
 
 void Lane::at_eye2() {
   if (eyes_[1].blocked()) {
-    edge2_ = {eyes_[1].place(), clock_->at(eyes_[1].at_us())};
+    edge2_ = {eyes_[1].place(), common_->clock.at(eyes_[1].at_us())};
     before2_ = true;
     return;
   }
@@ -54,7 +56,7 @@ void Lane::lengths(Place here) {
       if (length >= static_cast<int32_t>(settings_.travel(kPartMinMm))) count();
     } else if (length > static_cast<int32_t>(settings_.travel(kPartMaxMm))) {
       Part* part = tracker_.find(tracker_.counted());
-      if (part != nullptr && part->decided == kNone) part->touching = 1;
+      if (part != nullptr && part->basis == kUndecided) part->touching = 1;
     }
   }
   if (before2_ && past(here, edge2_.place) >= static_cast<int32_t>(settings_.travel(kPartMinMm))) {
@@ -62,7 +64,7 @@ void Lane::lengths(Place here) {
     decide();
   }
   if (before2_) return;  // what stands there may yet be the one whose window would close
-  while (!faults_.has(kHoldsGate) && tracker_.overdue(here, reach_)) miss_front(clock_->now());
+  while (!faults_.has(kHoldsGate) && tracker_.overdue(here, reach_)) miss_front(common_->clock.now());
 }
 
 void Lane::count() {
@@ -77,17 +79,17 @@ void Lane::count() {
   }
   counted1_ = true;
   // The trigger's delay runs from the leading edge, but a camera is not fired before the part is known to be one.
-  const Stamp& now = clock_->now();
+  const Stamp& now = common_->clock.now();
   const uint32_t ago_ms = now.ms - edge1_.at.ms;
   const uint32_t ago_us = ago_ms > 2000 ? 2000000UL : ago_ms * 1000 + now.us - edge1_.at.us;
   const uint32_t delay_us = settings_[kTriggerMs] * 1000UL;
   const uint32_t wait_us = delay_us > ago_us ? delay_us - ago_us : 0;
   if (triggers_waiting_ == kTriggers) return;  // so many parts within trigger_ms: no camera takes that
-  triggers_[triggers_waiting_++] = static_cast<uint16_t>((clock_->us() + wait_us) >> kTriggerLog2);
+  triggers_[triggers_waiting_++] = static_cast<uint16_t>((common_->clock.us() + wait_us) >> kTriggerLog2);
 }
 
 void Lane::fire_triggers() {
-  const uint32_t now_us = clock_->us();
+  const uint32_t now_us = common_->clock.us();
   if (pulsing_) {
     if (!reached(now_us, pulse_until_us_)) return;
     pulsing_ = false;
@@ -105,7 +107,6 @@ void Lane::fire_triggers() {
 void Lane::decide() {
   int16_t index = tracker_.nearest(edge2_.place, settings_);
   Armed armed;
-  armed.moment = (edge2_.place + settings_.travel(kGateMm)) & kPlaceMask;
   armed.at_ms = edge2_.at.ms;
   armed.travel_ms = 0;
   uint32_t number = 0;
@@ -129,16 +130,22 @@ void Lane::decide() {
   armed.part = number & 0x7FFFFFFUL;
   armed.action = decision.action & 3;
   armed.reason = decision.reason & 7;
+  Lane& gate = decision.gate > 0 ? common_->lanes[decision.gate - 1] : *this;
+  armed.moment = (edge2_.place + settings_.places(gate.settings_[kGateMm])) & kPlaceMask;
   if (decision.action == kStop) {
     report(number, decision, false, armed.at_ms, armed.travel_ms);
     raise(kStopped, number);
-  } else if (armed_count_ < kArmed) {
-    armed_[armed_count_++] = armed;
-  } else {
+  } else if (!gate.arm(armed)) {
     raise(kTrackerFull, tracker_.size() + kArmed + 1);
     report(number, {settings_.action(kSafeAction), kSafe}, false, armed.at_ms, armed.travel_ms);
   }
   suspect_eyes();
+}
+
+bool Lane::arm(const Armed& wanted) {
+  if (armed_count_ == (further_ ? kFarArmed : kArmed)) return false;
+  armed()[armed_count_++] = wanted;
+  return true;
 }
 
 void Lane::miss_front(const Stamp& at) {
@@ -169,40 +176,53 @@ void Lane::suspect_eyes() {
 
 void Lane::moments(Place here) {
   while (armed_count_ > 0) {
-    const Armed armed = armed_[0];
-    if (past(here, armed.moment) < 0) return;
+    const Armed next = next_armed();
+    if (past(here, next.moment) < 0) return;
     --armed_count_;
-    for (uint8_t index = 0; index < armed_count_; ++index) armed_[index] = armed_[index + 1];
-    const bool moved = armed.action == kDivert && gate_.divert(armed.moment, settings_, clock_->us());
-    const Decision decision = {static_cast<Action>(armed.action), static_cast<Reason>(armed.reason)};
-    report(armed.part, decision, moved, armed.at_ms, armed.travel_ms);
+    memmove(armed(), armed() + 1, armed_count_ * sizeof(Armed));
+    const Place until = next.moment + belt().settings_.places(settings_[kDwellMm]);
+    const bool moved = next.action == kDivert && gate_.divert(until, settings_, common_->clock.us());
+    const Decision decision = {static_cast<Action>(next.action), static_cast<Reason>(next.reason), further_ ? number_ : uint8_t{0}};
+    report(next.part, decision, moved, next.at_ms, next.travel_ms);
   }
 }
 
 bool Lane::divert_is_near(Place here) const {
-  if (armed_count_ == 0 || armed_[0].action != kDivert) return false;
+  if (armed_count_ == 0 || next_armed().action != kDivert) return false;
+  const Lane& belt = this->belt();
   // A belt that stands still may stand still for long.
-  if (settings_[kEncoder] ? clock_->us() - stepped_us_ > 2 * kServoQuietUs : !relay_closed_) return false;
-  const int32_t left = -past(here, armed_[0].moment);
+  if (belt.settings_[kEncoder] ? common_->clock.us() - belt.stepped_us_ > 2 * kServoQuietUs : !belt.relay_closed_) return false;
+  const int32_t left = -past(here, next_armed().moment);
   if (left <= 0) return true;
-  const uint16_t us_per_step = settings_[kEncoder] ? us_per_step_ : 1U << kMicrosPerPlaceLog2 << kPlacesPerStepLog2;
+  const uint16_t us_per_step = belt.settings_[kEncoder] ? belt.us_per_step_ : 1U << kMicrosPerPlaceLog2 << kPlacesPerStepLog2;
   return us_per_step > 0 && left < 65536 && static_cast<uint32_t>(left) * us_per_step >> kPlacesPerStepLog2 < kServoQuietUs;
 }
 
+// Of a further gate's part too: the report is the belt's, the movements are those of the gate.
 void Lane::report(uint32_t number, Decision decision, bool moved, uint32_t at_ms, uint16_t travel_ms) {
-  if (decision.action == kDivert) ++counts_.diverted;
-  if (decision.action == kPass) ++counts_.passed;
-  events_->gate(number_, number, decision, moved, gate_.moves(), at_ms, travel_ms);
+  Lane& belt = this->belt();
+  if (decision.action == kDivert) ++belt.counts_.diverted;
+  if (decision.action == kPass) ++belt.counts_.passed;
+  common_->events.gate(belt.number_, number, decision, moved, gate_.moves(), at_ms, travel_ms);
+}
+
+void Lane::flush_armed(Decision safe) {
+  for (uint8_t index = 0; index < armed_count_; ++index) {
+    const Armed each = armed()[index];
+    report(each.part, safe, false, each.at_ms, each.travel_ms);
+  }
+  armed_count_ = 0;
 }
 
 // A fault holds the gate: what is on its way is treated as the lane's owner wants it, reported, and forgotten.
 void Lane::flush() {
   const Decision safe = {settings_.action(kSafeAction), kSafe};
-  for (uint8_t index = 0; index < armed_count_; ++index) {
-    report(armed_[index].part, safe, false, armed_[index].at_ms, armed_[index].travel_ms);
+  flush_armed(safe);
+  for (uint8_t index = 0; index < kLanes; ++index) {
+    Lane& other = common_->lanes[index];
+    if (other.is_gate_of(number_)) other.flush_armed(safe);
   }
-  armed_count_ = 0;
-  const uint32_t now_ms = clock_->now().ms;
+  const uint32_t now_ms = common_->clock.now().ms;
   while (tracker_.size() > 0) {
     const uint32_t number = tracker_.front();
     const uint16_t travel_ms = Tracker::travel_ms(tracker_[0], now_ms);

@@ -98,10 +98,13 @@ bool Settings::consistent() const {
   // In steps, rounded down, as the page has it; 22,000 mm of 1 um are 22 million.
   const uint32_t eyes = (value[kEyeGapMm] + uint32_t{value[kWindowMm]}) * 1000 / value[kStepUm];
   const uint32_t stuck = uint32_t{value[kStuckMm]} * 1000 / value[kStepUm];
-  const uint32_t gate = (value[kGateMm] + uint32_t{value[kDwellMm]}) * 1000 / value[kStepUm];
   return value[kPartMinMm] < value[kPartMaxMm] && value[kGateMm] >= value[kPartMinMm] &&
          2 * value[kWindowMm] <= value[kEyeGapMm] && value[kRestUs] != value[kOutUs] &&
-         eyes <= kMostSteps && stuck <= kMostSteps && gate <= kMostSteps;
+         eyes <= kMostSteps && stuck <= kMostSteps && gate_within_reach(value[kStepUm]);
+}
+
+bool Settings::gate_within_reach(uint16_t step_um) const {
+  return (value[kGateMm] + uint32_t{value[kDwellMm]}) * 1000 / step_um <= kMostSteps;
 }
 
 uint16_t Settings::digest() const {

@@ -40,34 +40,33 @@ Decision Tracker::wish(const Part& part, const Settings& settings, bool host_sil
   const Action otherwise = settings.action(kNoVerdictAction);
   if (part.touching) return {otherwise, kTouching};
   if (part.told == kKeep) return {kPass, kVerdict};
-  if (part.told == kReject) return {kDivert, kVerdict};
+  if (part.told >= kReject) return {kDivert, kVerdict, static_cast<uint8_t>(part.told - kReject)};
   if (host_silent) return {settings.action(kSafeAction), kSafe};
   return {otherwise, part.told == kTakenBack ? kCancelled : kNoVerdict};
 }
 
+// No gate can change between parts that follow each other so closely: the whole cluster gets one action at one gate, now.
 void Tracker::decide_front(const Settings& settings, bool host_silent) {
-  if (size_ == 0 || (*this)[0].decided != kNone) return;
+  if ((*this)[0].basis != kUndecided) return;
   const int32_t spacing = static_cast<int32_t>(settings.travel(kSpacingMm));
   uint8_t cluster = 1;
   while (cluster < size_ && past((*this)[cluster].place, (*this)[cluster - 1].place) < spacing) ++cluster;
 
-  Action common = wish((*this)[0], settings, host_silent).action;
-  for (uint8_t index = 1; index < cluster; ++index) {
-    if (wish((*this)[index], settings, host_silent).action != common) common = kNone;
-  }
+  const Decision first = wish((*this)[0], settings, host_silent);
+  bool united = true;
+  for (uint8_t index = 1; index < cluster; ++index) united = united && wish((*this)[index], settings, host_silent).same_as(first);
+  const Decision divided = {settings.action(kNoVerdictAction), kSpacing};
   for (uint8_t index = 0; index < cluster; ++index) {
     Part& part = (*this)[index];
-    const Action wished = wish(part, settings, host_silent).action;
-    const Action given = common != kNone ? common : settings.action(kNoVerdictAction);
-    part.decided = given & 3;
-    part.why = given != wished ? kCluster : host_silent ? kOwnWishHostSilent : kOwnWish;
+    const bool own = united || wish(part, settings, host_silent).same_as(divided);
+    part.basis = own ? host_silent ? kOwnWishHostSilent : kOwnWish : kCluster;
   }
 }
 
 Decision Tracker::take(Place place, const Settings& settings) {
   const Part& part = (*this)[0];
-  Decision decision = {static_cast<Action>(part.decided), kSpacing};
-  if (part.why != kCluster) decision.reason = wish(part, settings, part.why == kOwnWishHostSilent).reason;
+  Decision decision = {settings.action(kNoVerdictAction), kSpacing};
+  if (part.basis != kCluster) decision = wish(part, settings, part.basis == kOwnWishHostSilent);
   drop_front();
   return follow(place, settings, decision);
 }
@@ -76,12 +75,14 @@ Decision Tracker::take_unmatched(Place place, const Settings& settings) {
   return follow(place, settings, {settings.action(kNoVerdictAction), kUnmatched});
 }
 
-// Two parts that pass photo-eye 2 too closely get one action, whatever was decided: the gate cannot change between them.
+// Two parts that pass photo-eye 2 too closely get one action, whatever was decided: the gates cannot change between them.
 Decision Tracker::follow(Place place, const Settings& settings, Decision decision) {
-  if (followed_ && past(place, follow_until_) < 0 && decision.action != last_action_) decision = {last_action_, kSpacing};
+  const Decision last = {static_cast<Action>(last_action_), kSpacing, last_gate_};
+  if (followed_ && past(place, follow_until_) < 0 && !decision.same_as(last)) decision = last;
   followed_ = true;
   follow_until_ = place + settings.travel(kSpacingMm);
-  last_action_ = decision.action;
+  last_action_ = decision.action & 3;
+  last_gate_ = decision.gate & 7;
   return decision;
 }
 
@@ -97,7 +98,7 @@ const Part* Tracker::next_to_tell(uint32_t& number) {
     const uint8_t index = untold_ > 0 ? static_cast<uint8_t>(size_ - untold_--) : round_++;
     const Part& part = (*this)[index];
     number = front() + index;
-    if (!part.seen && part.decided == kNone) return &part;
+    if (!part.seen && part.basis == kUndecided) return &part;
   }
   round_ = kRoundOver;
   return nullptr;

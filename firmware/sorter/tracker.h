@@ -13,27 +13,36 @@ namespace castline {
 enum Reason : uint8_t { kVerdict, kNoVerdict, kCancelled, kSpacing, kTouching, kSafe, kMissing, kUnmatched };
 extern const char kReasonWords[] PROGMEM;
 
-enum Told : uint8_t { kNothing, kTakenBack, kKeep, kReject };
+// kReject + n: to be taken out by the further gate of lane n; kReject itself: by the lane's own gate.
+enum Told : uint8_t { kNothing, kTakenBack, kKeep, kReject = 4 };
 
 struct Decision {
+  Decision(Action its_action = kNone, Reason its_reason = kVerdict, uint8_t its_gate = 0) : action(its_action), reason(its_reason), gate(its_gate) {}
+  bool same_as(const Decision& other) const { return action == other.action && gate == other.gate; }
+
   Action action;
   Reason reason;
+  uint8_t gate;  // with kDivert: the lane of the further gate that takes the part, 0 for the lane's own
 };
 
 // A counted part on its way, in 6 bytes: 256 of them are a good part of the board's memory.
 struct __attribute__((packed)) Part {
   uint32_t place : 24;    // leading edge at photo-eye 1
-  uint8_t told : 2;       // Told
+  uint8_t told : 4;       // Told
   uint8_t touching : 1;   // longer than part_max_mm: more than one casting under one number
   uint8_t seen : 1;       // the host knows of it
-  uint8_t decided : 2;    // Action; kNone: not yet
-  uint8_t why : 2;        // Basis of the decision
+  uint8_t basis : 2;      // Basis of the decision; kUndecided: not yet
   uint16_t at_ms;         // when it was at photo-eye 1, low bits: see Tracker::age
 };
 static_assert(sizeof(Part) == 6, "no padding");
 
+// What a part's decision rests on; what it is follows from that, from what was told, and from the settings.
+enum Basis : uint8_t { kUndecided, kOwnWish, kOwnWishHostSilent, kCluster };
+
 class Tracker {
  public:
+  Tracker() : last_action_(kNone), last_gate_(0), followed_(false) {}
+
   // Counts the part whose leading edge at photo-eye 1 this was. False when there is no room to follow it.
   bool add(const Edge& edge);
 
@@ -60,6 +69,9 @@ class Tracker {
   void drop_front();
   void forget_last() { followed_ = false; }
 
+  // The memory of all parts, for another use while none is followed.
+  void* spare() { return parts_; }
+
   // The next part that the host is to be told of: new ones first, then those of the present round of repetitions. nullptr: none.
   // `number` is set to its number.
   const Part* next_to_tell(uint32_t& number);
@@ -80,8 +92,6 @@ class Tracker {
   static uint16_t age_ms(const Part& part, uint32_t now_ms) { return static_cast<uint16_t>(now_ms - part.at_ms); }
 
   static const uint8_t kRoundOver = 0xFF;
-  enum Basis : uint8_t { kOwnWish, kOwnWishHostSilent, kCluster };
-
   Decision wish(const Part& part, const Settings& settings, bool host_silent) const;
   Decision follow(Place place, const Settings& settings, Decision decision);
 
@@ -92,8 +102,9 @@ class Tracker {
   uint8_t round_ = kRoundOver;  // index that the round of repetitions has reached
   uint32_t counted_ = 0;
   Place follow_until_ = 0;      // up to here ...
-  Action last_action_ = kNone;  // ... a part at photo-eye 2 gets what the one before it got
-  bool followed_ = false;       // follow_until_ holds
+  uint8_t last_action_ : 2;     // ... a part at photo-eye 2 gets what the one before it got
+  uint8_t last_gate_ : 3;
+  bool followed_ : 1;           // follow_until_ holds
 };
 
 }  // namespace castline

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from firmware.board.frames import Deframer, Frame
 from firmware.board.lane_settings import LaneSettings
-from firmware.board.words import EVENTS, Fields, read_fields
+from firmware.board.words import EVENTS, Fields, read_event
 from firmware.simulator.line import AvrLine
 
 AGAIN_US = 250_000
@@ -43,6 +43,9 @@ class PacedHost:
     beats: list[tuple[str, str]] = field(default_factory=list)  # state, lamp
     alive: bool = True
     acknowledges: bool = True
+    grades: dict[int, LaneSettings] = field(default_factory=dict)  # of further gates, by lane
+    gates_by_word: dict[str, int] = field(default_factory=dict)  # an opinion's word -> the further gate it means
+    lane: int = 1
 
     def __post_init__(self) -> None:
         self._deframer = Deframer("<!")
@@ -59,9 +62,10 @@ class PacedHost:
         self._sent.clear()
         self._queue.clear()
         self.ask("HELLO", 1)
-        for key, value in self.settings.values.items():
-            self.ask("CONFIGURE", 1, key, value)
-        self.ask("COMMIT", 1)
+        for lane, settings in ((self.lane, self.settings), *self.grades.items()):
+            for key, value in settings.values.items():
+                self.ask("CONFIGURE", lane, key, value)
+            self.ask("COMMIT", lane)
 
     def ask(self, name: str, *fields: object) -> None:
         self._queue.append((name, tuple(str(each) for each in fields)))
@@ -84,7 +88,7 @@ class PacedHost:
                 self._answered(frame)
             elif frame.name in EVENTS:
                 self.events_heard.append(frame)
-                self._heard(frame.name, read_fields(EVENTS[frame.name], frame.fields), now_us)
+                self._heard(frame.name, read_event(frame.name, frame.fields), now_us)
         for at_us, fields in self._later:
             if at_us <= now_us:
                 self.ask("VERDICT", *fields)
@@ -127,12 +131,14 @@ class PacedHost:
             self.beats.append((fields.word("state"), fields.word("lamp")))
         elif name == "PART":
             part = fields.number("part")
-            self.ask("SEEN", 1, fields["run"], part)
+            self.ask("SEEN", self.lane, fields["run"], part)
             if part not in self.counted:
                 self.counted.append(part)
                 if (verdict := self.opinion(part)) is not None:
                     word, delay_us = verdict
-                    self._later.append((now_us + delay_us, ("1", str(fields["run"]), str(part), word, "1" if word == "divert" else "0")))
+                    gate = self.gates_by_word.get(word, self.lane)
+                    told = ("keep", "0") if word == "keep" else ("divert", str(gate))
+                    self._later.append((now_us + delay_us, (str(self.lane), str(fields["run"]), str(part), *told)))
         elif self.acknowledges:
             kept = self.gates if name == "GATE" else self.faults
             event = fields.number("event")

@@ -82,14 +82,14 @@ class SimulatedRig:
     def estop(self, is_open: bool) -> None:
         self.simulated.pin(LANE.estop.port, is_open)
 
-    def servo_power(self, present: bool) -> None:
-        self.simulated.pin(LANE.servo_power.port, present)
+    def servo_power(self, present: bool, lane: int = 1) -> None:
+        self.simulated.pin(LANES[lane - 1].servo_power.port, present)
 
-    def pulse_us(self) -> int:
-        return round(self._widths()[-1])
+    def pulse_us(self, lane: int = 1) -> int:
+        return round(self._widths(lane)[-1])
 
-    def _widths(self) -> list[float]:
-        return [pulse.width_us for pulse in self.simulated.pulses[self._first_pulse :] if pulse.compare == LANE.compare]
+    def _widths(self, lane: int = 1) -> list[float]:
+        return [pulse.width_us for pulse in self.simulated.pulses[self._first_pulse :] if pulse.compare == LANES[lane - 1].compare]
 
     def relay_closed(self) -> bool:
         return self.simulated.levels[LANE.relay.port]

@@ -17,17 +17,19 @@ from firmware import toolchain
 from firmware.board import lane_settings, words
 from firmware.board.codes import codes
 from firmware.board.lane_settings import LaneSettings
-from firmware.board.plant import Belt, Feed, Plant
+from firmware.board.plant import Belt, Blade, Feed, Plant
 from firmware.pins import LANES
 from firmware.simulator.avr import Simulated, core
 from firmware.simulator.line import AvrLine
 from tests.board.hosts import PacedHost, Verdict
 
 SOURCES = {path.name: path.read_text() for path in sorted(toolchain.SORTER.glob("*.*"))}
-BELT = Belt(speed_mm_s=1000, eye_gap_mm=600, blade_mm=66, servo_s=0.04)
+FAR = 3  # the lane whose servo moves the belt's second gate
+BELT = Belt(speed_mm_s=1000, eye_gap_mm=600, blade_mm=66, servo_s=0.04, further=(Blade(FAR, blade_mm=266, servo_s=0.04),))
 SETTINGS = LaneSettings(
     {"step_um": 1000, "eye_gap_mm": 600, "window_mm": 15, "spacing_mm": 66, "gate_mm": 20, "dwell_mm": 66, "servo_ms": 40, "lost_limit": 50}
 )
+FAR_SETTINGS = LaneSettings({"lane_of": 1, "gate_mm": 220, "dwell_mm": 66, "servo_ms": 40})
 PART_MM = 20
 
 
@@ -66,9 +68,23 @@ def test_the_words_of_the_core_are_those_of_the_protocol() -> None:
     ):
         assert words_of(list_name) == words.WORDS[name], name
     assert set(words_of("kActionWords")) == set(words.WORDS["action"])
-    fewest = re.search(r"kFewestFields\[\] PROGMEM = \{([^}]*)\}", SOURCES["commands.cpp"])
-    assert fewest is not None
-    assert [int(each) for each in fewest[1].split(",")] == [len(fields) for fields, _, _ in words.COMMANDS.values()]
+
+
+def test_the_fields_of_the_core_are_those_of_the_protocol() -> None:
+    letters = {
+        **{"version": "v", "lane": "l", "run": "r", "part": "p", "gate": "g", "event": "e", "token": "e", "host_ms": "m", "code": "c"},
+        **{"key": "k", "value": "t", "verdict": "d", "page": "P", "what": "T"},
+    }
+    needs = {"": "-", "hello": "+", "commit": "*"}
+    shapes = tuple("".join(letters[field] for field in fields) + needs[need] for fields, _, need in words.COMMANDS.values())
+    assert words_of("kShapes") == shapes
+    bounds = re.search(r"kNumberBounds\[\]\[2\] PROGMEM = \{(.*)\};", SOURCES["commands.cpp"])
+    assert bounds is not None
+    pairs = [tuple(int(each.strip("UL"), 0) for each in pair.split(", ")) for pair in re.findall(r"\{([^{}]+)\}", bounds[1])]
+    by_letter = dict(zip(words_of("kNumberLetters"), pairs, strict=True))
+    for field, letter in letters.items():
+        if field in words.NUMBERS:
+            assert by_letter[letter] == words.NUMBERS[field], field
 
 
 def test_the_settings_of_the_core_are_those_of_the_protocol() -> None:
@@ -105,7 +121,10 @@ def test_the_sketch_is_short_and_the_core_knows_no_arduino() -> None:
 
 
 class Sequence:
-    """Castings by hand: how far behind the one before, what is told and when, and what befalls them on the way."""
+    """Castings by hand: how far behind the one before, what is told and when, and what befalls them on the way.
+
+    What is told is `keep`, `divert` (at the belt's own gate) or `far` (at the further one).
+    """
 
     def __init__(self, castings: list[tuple[int, str | None, int, str, int]], harm: float, seed: int) -> None:
         self.castings, self.harm, self.seed = castings, harm, seed
@@ -114,10 +133,14 @@ class Sequence:
         _, verdict, delay_ms, _, _ = self.castings[part - 1]
         return None if verdict is None else (verdict, delay_ms * 1000)
 
+    def gate(self, part: int) -> int:
+        """The further gate that the part is to fall at, 0 for the belt's own or none."""
+        return FAR if self.castings[part - 1][1] == "far" else 0
+
 
 castings = st.tuples(
     st.integers(26, 200),
-    st.sampled_from(["keep", "keep", "divert", None]),
+    st.sampled_from(["keep", "keep", "divert", "far", None]),
     st.one_of(st.integers(0, 300), st.integers(400, 900)),
     st.sampled_from(["arrives"] * 6 + ["taken off", "followed by a stranger"]),
     st.integers(60, 560),
@@ -140,7 +163,7 @@ def played(simulated: Simulated, sequence: Sequence) -> tuple[AvrLine, PacedHost
         return b"".join(lines)
 
     line = AvrLine(simulated, Plant(BELT, Feed(rate_per_s=1)))
-    host = PacedHost(line, SETTINGS, sequence.opinion)
+    host = PacedHost(line, SETTINGS, sequence.opinion, grades={FAR: FAR_SETTINGS}, gates_by_word={"far": FAR})
     host.run_until(500_000)
     host.harm = harm
     at_mm, placed = -100.0, []
@@ -148,7 +171,7 @@ def played(simulated: Simulated, sequence: Sequence) -> tuple[AvrLine, PacedHost
         placed.append(line.plant.place_casting(at_mm))
         at_mm -= gap_mm
     host.run_for(4000)
-    ends_us = line.now_us + int(-at_mm + 900) * 1000
+    ends_us = line.now_us + int(-at_mm + 1100) * 1000
     while line.now_us < ends_us:
         for (_, _, _, fate, fate_mm), casting in zip(sequence.castings, placed, strict=True):
             if casting in line.plant.castings and casting.lead_mm >= fate_mm > casting.lead_mm - 4:
@@ -181,7 +204,9 @@ def test_no_part_is_diverted_wrongly_none_twice_none_late(
     assert sorted(reports) == list(range(1, len(reports) + 1)), "each counted part has one report"
     assert counted <= len(reports)
 
-    swings = sum(before == 1000 and after == 2000 for before, after in pairwise(widths(simulated)))
+    swings = sum(
+        before == 1000 and after == 2000 for lane in (1, FAR) for before, after in pairwise(widths(simulated, LANES[lane - 1].compare))
+    )
     assert sum(gate.number("moved") for gate in host.gates.values()) == swings
     assert [fallen for fallen in line.plant.fallen if fallen.struck] == []
 
@@ -190,8 +215,10 @@ def test_no_part_is_diverted_wrongly_none_twice_none_late(
             continue  # a stranger
         report, verdict = reports[fallen.counted], sequence[fallen.counted - 1][1]
         assert fallen.side == {"divert": "diverted", "pass": "passed"}[report.word("action")], report
+        assert fallen.gate == report.get("gate", 0)
         if report["reason"] == "verdict":
-            assert fallen.side == ("diverted" if verdict == "divert" else "passed")
+            assert fallen.side == ("passed" if verdict == "keep" else "diverted")
+            assert fallen.gate == wanted.gate(fallen.counted)
         if report["reason"] == "no-verdict":
             assert fallen.side == "diverted"
             assert host.told.get(fallen.counted) in (None, "20"), "told in time, and not heeded"
@@ -199,8 +226,8 @@ def test_no_part_is_diverted_wrongly_none_twice_none_late(
             assert verdict == "keep" or report["reason"] == "spacing"
 
 
-def widths(simulated: Simulated) -> list[int]:
-    return [round(pulse.width_us) for pulse in simulated.pulses if pulse.compare == "4A"]
+def widths(simulated: Simulated, compare: str) -> list[int]:
+    return [round(pulse.width_us) for pulse in simulated.pulses if pulse.compare == compare]
 
 
 def reached(folder: Path) -> dict[str, dict[int, bool]]:
@@ -232,7 +259,7 @@ def tour(line: AvrLine, host: PacedHost) -> None:
         ("VERDICT", lane, 1, part, word, gate)
         for lane in (1, 2)
         for part in (1, 9999)
-        for word, gate in (("keep", 0), ("divert", 1), ("keep", 2))
+        for word, gate in (("keep", 0), ("divert", 1), ("divert", 3), ("keep", 2))
     ]
     asked += [("CANCEL", 1, run, part) for run in (1, 2) for part in (1, 9999)] + [("SEEN", 1, run, 1) for run in (1, 2)]
     asked += [("CONFIGURE", 1, *pair) for pair in (("lane_of", 2), ("lane_of", 0), ("rest_us", 2000), ("rest_us", 1), ("x", 1))] + [
@@ -261,7 +288,7 @@ def test_how_much_of_the_core_these_tests_reach(capsys: pytest.CaptureFixture[st
     unit_tests, pc_board = toolchain.for_coverage(tmp_path)
     subprocess.run([unit_tests], check=True, capture_output=True)
     fates = ("arrives", "arrives", "taken off", "arrives", "followed by a stranger")
-    gaps = [(40 + 17 * n % 150, ("keep", "divert", None)[n % 3], 37 * n % 600, fates[n % 5], 300) for n in range(40)]
+    gaps = [(40 + 17 * n % 150, ("keep", "divert", "far", None)[n % 4], 37 * n % 600, fates[n % 5], 300) for n in range(40)]
     with Simulated([str(pc_board), "0"]) as simulated:
         line, host = played(simulated, Sequence(gaps, 0.05, 3))
         tour(line, host)

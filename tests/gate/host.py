@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from firmware.board.frames import Frame
 from firmware.board.lane_settings import LaneSettings, Value
-from firmware.board.words import COMMANDS, EVENTS, PAGES, Fields, read_fields
+from firmware.board.words import COMMANDS, PAGES, Fields, read_event, read_fields
 from tests.gate.rig import Rig
 
 # A quick belt: a metre a second, so that a millisecond is a millimetre.
@@ -68,14 +68,23 @@ class Host:
     def greet(self, **settings: Value) -> LaneSettings:
         """HELLO, CONFIGURE, COMMIT on lane 1; `settings` differ from QUICK."""
         self.ok("HELLO", 1)
-        wanted = LaneSettings(QUICK | settings)
-        for key, value in wanted.values.items():
-            self.ok("CONFIGURE", 1, key, value)
-        assert self.ok("COMMIT", 1).word("digest") == wanted.digest
+        return self.configure(1, **settings)
+
+    def configure(self, lane: int, **settings: Value) -> LaneSettings:
+        """CONFIGURE, COMMIT; `settings` differ from QUICK."""
+        wanted = self.put_aside(lane, **settings)
+        assert self.ok("COMMIT", lane).word("digest") == wanted.digest
         return wanted
 
-    def tell(self, part: int, verdict: str) -> Frame:
-        return self.ask("VERDICT", 1, self.rig.run, part, verdict, 1 if verdict == "divert" else 0)
+    def put_aside(self, lane: int, **settings: Value) -> LaneSettings:
+        """CONFIGURE alone."""
+        wanted = LaneSettings(QUICK | settings)
+        for key, value in wanted.values.items():
+            self.ok("CONFIGURE", lane, key, value)
+        return wanted
+
+    def tell(self, part: int, verdict: str, gate: int = 1) -> Frame:
+        return self.ask("VERDICT", 1, self.rig.run, part, verdict, gate if verdict == "divert" else 0)
 
     def status(self, page: str) -> Fields:
         return self.ok("STATUS", 1, page)
@@ -125,7 +134,7 @@ class Host:
     def events(self, name: str) -> list[Fields]:
         """All events of that name so far, repeats included."""
         self._sort()
-        return [read_fields(EVENTS[name], frame.fields) for frame in self.heard if frame.name == name]
+        return [read_event(name, frame.fields) for frame in self.heard if frame.name == name]
 
     def gates(self) -> list[Fields]:
         """GATE events without repeats, acknowledged."""

@@ -40,10 +40,10 @@ class Rig(Protocol):
     def estop(self, is_open: bool) -> None:
         """Emergency-stop input."""
 
-    def servo_power(self, present: bool) -> None:
+    def servo_power(self, present: bool, lane: int = 1) -> None:
         """Sense of the servo's supply."""
 
-    def pulse_us(self) -> int:
+    def pulse_us(self, lane: int = 1) -> int:
         """Servo pulse sent now."""
 
     def relay_closed(self) -> bool:
@@ -114,11 +114,11 @@ class PythonRig:
     def estop(self, is_open: bool) -> None:
         self.lane.estop_open = is_open
 
-    def servo_power(self, present: bool) -> None:
-        self.lane.servo_power = present
+    def servo_power(self, present: bool, lane: int = 1) -> None:
+        self.board.lanes[lane - 1].servo_power = present
 
-    def pulse_us(self) -> int:
-        return self.lane.gate.pulse_us
+    def pulse_us(self, lane: int = 1) -> int:
+        return self.board.lanes[lane - 1].gate.pulse_us
 
     def relay_closed(self) -> bool:
         return self.lane.relay_closed(self._us)

@@ -144,7 +144,8 @@ def test_defaults_are_in_force_before_anything_is_configured(host: Host) -> None
         ({"gate_mm": 4}, 8),
         ({"window_mm": 151}, 8),
         ({"rest_us": 1500, "out_us": 1500}, 8),
-        ({"lane_of": 2}, 10),
+        ({"lane_of": 2}, 8),
+        ({"lane_of": 1}, 8),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused_and_change_nothing(host: Host, values: dict[str, int], code: int) -> None:

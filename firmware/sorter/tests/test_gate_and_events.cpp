@@ -22,18 +22,18 @@ TEST(a_gate_goes_out_once_for_parts_that_follow_and_returns_after_the_last) {
   Gate gate;
   gate.start(settings, true);
   CHECK(gate.pulse_us() == 1000 && gate.position() == kAtRest);
-  CHECK(gate.divert(1000, settings, 0));
+  CHECK(gate.divert(1000 + dwell, settings, 0));
   CHECK(gate.pulse_us() == 2000 && gate.position() == kMoving);
   gate.tick(1000, settings, 80000, false);
   CHECK(gate.position() == kOut);
-  CHECK(!gate.divert(3000, settings, 100000));
+  CHECK(!gate.divert(3000 + dwell, settings, 100000));
   gate.tick(1000 + dwell, settings, 300000, false);
   CHECK(gate.out());
   gate.tick(3000 + dwell, settings, 400000, true);
   CHECK(gate.out());  // the next moment is too near for a return
   gate.tick(3000 + dwell, settings, 400000, false);
   CHECK(!gate.out() && gate.pulse_us() == 1000 && gate.position() == kMoving);
-  CHECK(gate.divert(9000, settings, 410000));  // turned round
+  CHECK(gate.divert(9000 + dwell, settings, 410000));  // turned round
   CHECK(gate.moves() == 2);
 }
 
@@ -50,6 +50,19 @@ TEST(a_held_gate_stays_whatever_time_it_is) {
   gate.hold(kNone, settings, 0);
   gate.tick(0, settings, 1, false);
   CHECK(!gate.out());
+}
+
+TEST(an_event_holds_lane_gate_and_outcome_of_either_kind) {
+  Events events;
+  events.gate(4, 99999999, {kDivert, kVerdict, 3}, true, 7, 500, 400);
+  events.gate(1, 1, {kNone, kMissing}, false, 0, 0, 0);
+  events.fault(4, kStopped, true, 99999999, 600);
+  const Event* event = events.due(1000);
+  CHECK(event != nullptr && event->lane == 3 && event->outcome == kFurther + 3 && event->part == 99999999 && !event->fault);
+  event = events.due(1020);
+  CHECK(event != nullptr && event->lane == 0 && event->outcome == kNone && event->reason == kMissing);
+  event = events.due(1040);
+  CHECK(event != nullptr && event->fault && event->outcome == 4 && event->part == kStopped);
 }
 
 TEST(event_numbers_wrap_and_a_full_ring_names_what_it_lost) {

@@ -99,7 +99,7 @@ TEST(parts_too_close_get_one_decision) {
   tracker.find(2)->told = kReject;
   tracker.find(3)->told = kKeep;
   tracker.decide_front(settings, false);
-  CHECK(tracker[0].decided == kDivert && tracker[1].decided == kDivert && tracker[2].decided == kNone);
+  CHECK(tracker[0].basis == kCluster && tracker[1].basis == kOwnWish && tracker[2].basis == kUndecided);
   CHECK(tracker.take(at_mm(300), settings).reason == kSpacing);
   CHECK(tracker.take(at_mm(340), settings).reason == kVerdict);
   // A stranger close behind gets the same, whatever it would have got.
@@ -108,6 +108,35 @@ TEST(parts_too_close_get_one_decision) {
   const Decision decision = tracker.take_unmatched(at_mm(380), pass);
   CHECK(decision.action == kDivert && decision.reason == kSpacing);
   CHECK(tracker.take_unmatched(at_mm(480), pass).reason == kUnmatched);
+}
+
+TEST(parts_too_close_for_two_gates_fall_at_the_belts_own) {
+  const Settings settings = quick();
+  Tracker tracker;
+  tracker.add(edge_at(0));
+  tracker.add(edge_at(40));
+  tracker.find(1)->told = kReject + 2;
+  tracker.find(2)->told = kReject;
+  tracker.decide_front(settings, false);
+  Decision decision = tracker.take(at_mm(300), settings);
+  CHECK(decision.action == kDivert && decision.gate == 0 && decision.reason == kSpacing);
+  CHECK(tracker.take(at_mm(340), settings).reason == kVerdict);
+}
+
+TEST(parts_for_one_further_gate_go_there_and_so_does_a_stranger_behind_them) {
+  const Settings settings = quick();
+  Tracker tracker;
+  tracker.add(edge_at(0));
+  tracker.add(edge_at(40));
+  tracker.find(1)->told = tracker.find(2)->told = kReject + 4;
+  for (uint32_t part = 0; part < 2; ++part) {
+    tracker.decide_front(settings, false);
+    const Decision decision = tracker.take(at_mm(300 + 40 * part), settings);
+    CHECK(decision.action == kDivert && decision.gate == 4 && decision.reason == kVerdict);
+  }
+  const Decision decision = tracker.take_unmatched(at_mm(380), settings);
+  CHECK(decision.action == kDivert && decision.gate == 4 && decision.reason == kSpacing);
+  CHECK(tracker.take_unmatched(at_mm(480), settings).gate == 0);
 }
 
 TEST(sixty_four_parts_fit_over_the_wrap_of_places) {
