@@ -1,0 +1,29 @@
+"""What the archivist wrote, read by the databases' own clients."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+import psycopg
+
+Row = dict[str, Any]
+
+
+def rows(database: str) -> list[Row]:
+    """All parts, in the order of their identity; none where the table is not made yet."""
+    query = "SELECT * FROM archive_part ORDER BY line, run, part"
+    if database.startswith("postgresql://"):
+        try:
+            with psycopg.connect(database) as connection, connection.cursor(row_factory=psycopg.rows.dict_row) as cursor:
+                return cursor.execute(query).fetchall()
+        except (psycopg.OperationalError, psycopg.errors.UndefinedTable):
+            return []
+    reader = sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=20)
+    reader.row_factory = sqlite3.Row
+    try:
+        return [dict(row) for row in reader.execute(query)]
+    except sqlite3.OperationalError:
+        return []
+    finally:
+        reader.close()

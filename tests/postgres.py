@@ -1,0 +1,81 @@
+"""A PostgreSQL of Debian as a process of the tests: a data folder of its own, a free loopback port, a user without rights."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+
+import psycopg
+
+from deploy.orphans import die_with_parent
+from tests.conftest import free_port
+
+_PACKAGE = ["apt-get", "install", "--yes", "--no-install-recommends", "postgresql"]
+
+
+def programs() -> Path:
+    """The folder of `initdb` and `postgres`. Raises RuntimeError: when they are absent and cannot be installed by this user."""
+    if not (found := sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))) and os.geteuid() == 0 and shutil.which("apt-get"):
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        subprocess.run(["apt-get", "update", "--quiet"], env=environment, capture_output=True, check=False)
+        subprocess.run(_PACKAGE, env=environment, capture_output=True, check=False)
+        found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+    if not found:
+        raise RuntimeError(f"PostgreSQL is missing; on Debian or Ubuntu: sudo {' '.join(_PACKAGE)}")
+    return found[-1].parent
+
+
+class PostgreSQL:
+    """One server. It takes connections from this machine without a password."""
+
+    def __init__(self) -> None:
+        self._programs = programs()
+        self._folder = Path(tempfile.mkdtemp(prefix="castline-postgres-"))
+        self.port = free_port()
+        # PostgreSQL refuses to run as root; Debian's package made a user for it.
+        self._user = pwd.getpwnam("postgres").pw_uid if os.geteuid() == 0 else os.geteuid()
+        os.chown(self._folder, self._user, -1)
+        subprocess.run(
+            [self._programs / "initdb", "--auth=trust", "--username=castline", "--encoding=UTF8", "--no-sync", self._folder / "data"],
+            user=self._user,
+            cwd=self._folder,
+            capture_output=True,
+            check=True,
+        )
+        self._process: subprocess.Popen[bytes]
+        self.start()
+
+    def start(self) -> None:
+        """Starts the server (again) and waits until it answers."""
+        settings = {"listen_addresses": "127.0.0.1", "port": self.port, "unix_socket_directories": "", "fsync": "off"}
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [self._programs / "postgres", "-D", self._folder / "data", *(f"--{name}={value}" for name, value in settings.items())],
+                user=self._user,
+                cwd=self._folder,
+                stdout=log,
+                stderr=log,
+                preexec_fn=die_with_parent,
+            )
+        while subprocess.run([self._programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)], check=False).returncode:
+            assert self._process.poll() is None, (self._folder / "log").read_text()[-2000:]
+
+    def stop(self) -> None:
+        """Stops it at once: open transactions are lost, as in a crash."""
+        self._process.send_signal(signal.SIGQUIT)
+        self._process.wait(20)
+
+    def remove(self) -> None:
+        self.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def make(self, name: str) -> str:
+        """A new, empty database; its address as `station.database` takes it."""
+        with psycopg.connect(f"postgresql://castline@127.0.0.1:{self.port}/postgres", autocommit=True) as connection:
+            connection.execute(psycopg.sql.SQL("CREATE DATABASE {}").format(psycopg.sql.Identifier(name)))
+        return f"postgresql://castline@127.0.0.1:{self.port}/{name}"
