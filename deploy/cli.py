@@ -32,6 +32,7 @@ COMMANDS = {
     "render": "Draw castings with known defects.",
     "train": "Train a model version on folders of pictures.",
     "evaluate": "Judge folders of pictures and compare with their labels.",
+    "experiment": "Tables of many trainings: layers, voters, folds.",
     "models": "List, show, verify and choose model versions.",
     "replay": "Kept pictures judged again by another version.",
     "bench": "Measure the pipeline against the bare model.",

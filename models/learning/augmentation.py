@@ -17,13 +17,16 @@ MOST_NOISE = 0.02  # standard deviation, of full scale
 BLURRED = 0.25  # share of the batches
 
 
-def augmented(grey: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """`grey`, shape (n, side, side, 1), 0..1, each picture changed by chance; `seed` is two integers."""
+def augmented(grey: tf.Tensor, seed: tf.Tensor, turned: str = "free") -> tf.Tensor:
+    """`grey`, shape (n, side, side, 1), 0..1, each picture changed by chance; `seed` is two integers.
+
+    `turned` "quarter" turns by right angles only and neither moves nor scales: for textures, whose grain resampling would blur.
+    """
     count, side = tf.shape(grey)[0], tf.cast(tf.shape(grey)[1], tf.float32)
     drawn = tf.random.stateless_uniform((8, count), seed, -1.0, 1.0)
     moved = tf.raw_ops.ImageProjectiveTransformV3(
         images=grey,
-        transforms=_transforms(drawn, side),
+        transforms=_transforms(drawn, side, turned),
         output_shape=tf.shape(grey)[1:3],
         fill_value=0.0,
         interpolation="BILINEAR",
@@ -37,8 +40,10 @@ def augmented(grey: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     return tf.clip_by_value(soft + noise, 0.0, 1.0)
 
 
-def _transforms(drawn: tf.Tensor, side: tf.Tensor) -> tf.Tensor:
+def _transforms(drawn: tf.Tensor, side: tf.Tensor, turned: str) -> tf.Tensor:
     """Eight numbers for each picture: from places in the result to places in the original."""
+    if turned == "quarter":
+        drawn = tf.stack([tf.floor(2 * drawn[0]) / 2, 0 * drawn[1], drawn[2], 0 * drawn[3], 0 * drawn[4]])
     turn, scale = math.pi * drawn[0], 1 + MOST_SCALE * drawn[1]
     mirror = tf.sign(drawn[2] + 1e-9)
     cos, sin = tf.cos(turn) / scale, tf.sin(turn) / scale

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models import registry
+from models.drift import reference_of
 from models.golden import Golden, save_golden
 from models.learning import collection, likeness
 from models.learning.checkpoint import Epoch
@@ -156,6 +157,7 @@ class Course:
                 options.rate_of(voter.network),
                 options.weight_decay,
                 options.seed,
+                options.turned,
             )
             history: list[Epoch] = []
 
@@ -225,6 +227,7 @@ class Course:
                     },
                     "figures": figures(combination, found, truth),
                     "command": self.command,
+                    "reference": reference_of(held, vote.defect_probability(found), truth != pictures.ok_class),
                 },
             )
         if not interrupted:

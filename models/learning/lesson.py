@@ -40,6 +40,7 @@ class Lesson:
     rate: float
     weight_decay: float
     seed: int
+    turned: str = "free"
 
     @property
     def learners(self) -> npt.NDArray[np.int64]:
@@ -122,7 +123,7 @@ class Lesson:
 
         def prepared(at: tf.Tensor, chosen: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             grey = resampled(scaled(tf.gather(pixels, chosen)), network)
-            return augmented(grey, seed + tf.stack([0, tf.cast(at, tf.int32) * 4])), tf.gather(labels, chosen)
+            return augmented(grey, seed + tf.stack([0, tf.cast(at, tf.int32) * 4]), self.turned), tf.gather(labels, chosen)
 
         data = tf.data.Dataset.from_tensor_slices(order).batch(self.batch, drop_remainder=True).enumerate()
         return data.map(prepared, num_parallel_calls=2, deterministic=True).prefetch(4)

@@ -61,12 +61,18 @@ class Bars:
                 f"validation loss {epoch.validation_loss:.4f}, accuracy {epoch.validation_accuracy:.4f}"
             )
 
+    def cell(self, name: str, done: float, total: int) -> None:
+        """Advances the bar over all cells of an experiment, and takes away that of a finished one."""
+        self._advance("all cells", done, total)
+        if done == int(done) and name in self._tasks:
+            self._progress.remove_task(self._tasks.pop(name))
+
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self._stopping = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
         self._console.print("stopping after this batch")
 
-    def _advance(self, name: str, done: int, total: int) -> None:
+    def _advance(self, name: str, done: float, total: int) -> None:
         if name not in self._tasks:
             self._tasks[name] = self._progress.add_task(name, total=total)
         self._progress.update(self._tasks[name], completed=done)

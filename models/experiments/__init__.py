@@ -1,0 +1,1 @@
+"""Tables of many trainings: layers, voters, folds. Each cell is a training of its own, kept when it is done."""
