@@ -94,6 +94,66 @@ def layers(
     return _told(out, work)
 
 
+ENSEMBLE_RECIPE: dict[str, Any] = {
+    "side_px": 128,
+    "lenet_side_px": 128,
+    "lenet_width": 3,
+    "maps": 0.5,
+    "dense_width": 256,
+    "dense_layers": 2,
+    "epochs": 12,
+    "lenet_epochs": 20,
+    "batch": 32,
+    "rate": 3e-4,
+    "lenet_rate": 2e-3,
+    "dropout": 0.3,
+}
+
+
+@command.command("voters")
+@DATA
+@OUT
+@SEEDS
+@recipe(**ENSEMBLE_RECIPE)
+def voters(data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], **chosen: Any) -> int:
+    """A classifier without networks, each network alone and the ensemble: accuracy on the same grouped splits, several seeds.
+
+    A share of the groups judges, and neither teaches nor chooses weights and threshold. Says whether the ensemble is better than its
+    best member.
+    """
+    _quiet()
+    from models.experiments.comparison import Comparison, seeds_parts
+    from models.experiments.voters import voters_table
+
+    options = _options(chosen)
+
+    def work(bars: Bars) -> Table:
+        pictures = _read(data, options.side_px, bars)
+        return voters_table(Comparison(options, out, single=True).run(pictures, seeds_parts(pictures, options, seeds), bars))
+
+    return _told(out, work)
+
+
+@command.command("folds")
+@DATA
+@OUT
+@click.option("--folds", default=5, show_default=True, type=click.IntRange(2, 20), help="Parts of which each judges once.")
+@recipe(**ENSEMBLE_RECIPE)
+def folds(data: tuple[Path, ...], out: Path, folds: int, **chosen: Any) -> int:
+    """Grouped cross-validation of a training's recipe: figures with 95 % intervals for each fold, pooled, and for each source."""
+    _quiet()
+    from models.experiments.comparison import Comparison, folds_parts
+    from models.experiments.folds import folds_table
+
+    options = _options(chosen)
+
+    def work(bars: Bars) -> Table:
+        pictures = _read(data, options.side_px, bars)
+        return folds_table(Comparison(options, out, single=False).run(pictures, folds_parts(pictures, options, folds), bars))
+
+    return _told(out, work)
+
+
 def _quiet() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
