@@ -14,7 +14,7 @@ _BROKER, _TOPICS, _WORKERS, _SORTER = range(4)
 BOARDS_START = _WORKERS
 # Stop: a simulated board stops feeding and lets its belt run empty; then along the way of a picture, so that each worker
 # finds what the one before it left; the broker outlives its clients.
-BOARDS_STOP, _GATEWAY_STOPS, INSPECTORS_STOP, _SORTER_STOPS, BROKER_STOPS = range(5)
+BOARDS_STOP, _GATEWAY_STOPS, INSPECTORS_STOP, _SORTER_STOPS, _ARCHIVIST_STOPS, BROKER_STOPS = range(6)
 # A worker ends within service.grace_s by itself; what is beyond goes into leaving the group and closing clients.
 _BEYOND_GRACE_S = 5.0
 # Loading TensorFlow and warming up takes a minute where the disk is cold and the processors are busy.
@@ -27,10 +27,12 @@ def plant_roles(
     inspectors: int,
     backoff: Backoff,
     boards: Iterable[Role] = (),
+    station: bool = True,
 ) -> list[Role]:
-    """The processes for what `settings` name on this machine: broker, topics, inspectors, a gateway, a sorter.
+    """The processes for what `settings` name on this machine: broker, topics, inspectors, a gateway, sorters, archivist and station.
 
     Every process reads `file`, or without one the environment alone. `boards` are simulated ones, none in a real plant.
+    Without `station` nothing is archived and no pages are served.
     """
     page = PageReady(settings.service.run_dir)
     reading = ("--settings", str(file)) if file else ()
@@ -63,6 +65,9 @@ def plant_roles(
     roles.append(Role("topics", topics, page, _TOPICS, _GATEWAY_STOPS, 5, backoff, once=True))
     roles += [worker(f"inspector-{number}", ("inspector",), _WORKERS, INSPECTORS_STOP) for number in range(1, inspectors + 1)]
     roles += boards
+    if station:
+        roles.append(worker("archivist", ("archivist",), _WORKERS, _ARCHIVIST_STOPS))
+        roles.append(worker("station", ("station",), _WORKERS, _ARCHIVIST_STOPS))
     if any(line.camera for line in settings.lines):
         roles.append(worker("gateway", ("gateway",), _WORKERS, _GATEWAY_STOPS))
     # A sorter a board: a stuck serial port harms one board.

@@ -46,6 +46,7 @@ CASTINGS_SEED = 20261
     type=click.Choice(["auto", "avr", "python"]),
     help="avr: the Mega's own firmware in an AVR simulator; python: a simulated board; auto: avr where its Debian packages are installed.",
 )
+@click.option("--no-station", is_flag=True, help="Without archivist and station: only broker, gateway, inspectors and sorters.")
 @click.option("--keep", is_flag=True, help="Keep the run folder: settings, topics, log of all processes, boards' logs.")
 @click.option("--plain", is_flag=True, help="A status line every few seconds instead of the live view; so without a terminal.")
 def command(
@@ -59,14 +60,16 @@ def command(
     travel_s: float,
     seed: int,
     boards: str,
+    no_station: bool,
     keep: bool,
     plain: bool,
 ) -> int:
     """Watch a foundry at work: castings photographed, judged and sorted over a real Kafka.
 
-    Starts a broker, a gateway, inspectors, a sorter and a simulated board with a belt for each line, as separate processes
-    with settings of their own in a temporary folder; settings of a real plant are not touched. Ctrl-C lets the belts run
-    empty, then what lies in the topics is audited by an independent reader and compared with where each casting really fell.
+    Starts a broker, a gateway, inspectors, a sorter and a simulated board with a belt for each line, an archivist and the
+    station's pages, as separate processes with settings of their own in a temporary folder; settings of a real plant are not
+    touched. The pages' address and an account that exists only there are printed. Ctrl-C lets the belts run empty, then what
+    lies in the topics is audited by an independent reader and compared with where each casting really fell.
 
     Exit status 1 when a part was lost, a gate moved twice for one part or a casting fell to another side than recorded;
     3 when a process cannot run; 130 when it was stopped before there was anything to audit.
@@ -83,7 +86,9 @@ def command(
     if report_file is not None and not report_file.resolve().parent.is_dir():
         raise click.UsageError(f"--report: expected an existing folder, found none at {report_file.resolve().parent}")
     locate(model)  # refused before anything is drawn or started
-    wishes = Wishes(lines, rate, travel_s, images or _rendered(progress), model, inspectors, seed, _firmware(boards, progress))
+    wishes = Wishes(
+        lines, rate, travel_s, images or _rendered(progress), model, inspectors, seed, not no_station, _firmware(boards, progress)
+    )
     folder = Path(tempfile.mkdtemp(prefix="castline-demo-"))
     worth_keeping = True
     try:

@@ -85,18 +85,22 @@ def migrate(file: Path | None) -> None:
 @click.option(
     "--role", type=click.Choice(["operator", "reviewer", "engineer", "administrator"]), required=True, help="What the account may do."
 )
+@click.option(
+    "--password-file", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="File whose first line is the password."
+)
 @click.pass_obj
-def account(file: Path | None, name: str, role: str) -> None:
+def account(file: Path | None, name: str, role: str, password_file: Path | None) -> None:
     """Make the account NAME, or give it another role and password; it may log in.
 
-    The password is asked for, or taken from STATION_PASSWORD where that is set.
+    The password is taken from --password-file, else from STATION_PASSWORD where that is set, else asked for.
     """
     _open(file)
     from station.accounts.making import make_account
     from station.archive.tables import prepare
 
     prepare()
-    password = os.environ.get(PASSWORD_VARIABLE) or click.prompt("Password", hide_input=True, confirmation_prompt=True)
+    given = password_file.read_text(encoding="utf-8").split("\n")[0] if password_file else os.environ.get(PASSWORD_VARIABLE)
+    password = given or click.prompt("Password", hide_input=True, confirmation_prompt=True)
     click.echo(f"{name}: {make_account(name, role, password)}, {role}")
 
 

@@ -17,10 +17,11 @@ from streams.settings.load import DEFAULT_FILE, FILE_VARIABLE
 
 @click.command("up")
 @click.option("--inspectors", default=1, show_default=True, type=click.IntRange(1, 64), help="Inspector processes on this machine.")
+@click.option("--no-station", is_flag=True, help="Neither archive parts nor serve the station's pages on this machine.")
 @click.option("--log", "log_file", type=click.Path(path_type=Path, dir_okay=False), help="Append the log to this file too.")
 @click.pass_obj
-def command(file: Path | None, inspectors: int, log_file: Path | None) -> int:
-    """Run broker, topics, inspectors, gateway and sorter until SIGTERM or Ctrl-C.
+def command(file: Path | None, inspectors: int, no_station: bool, log_file: Path | None) -> int:
+    """Run broker, topics, inspectors, gateway, sorters, archivist and station until SIGTERM or Ctrl-C.
 
     The broker only where kafka.bootstrap is `embedded`, the gateway where a line has a camera, the sorter where a line has a
     gate. What dies or stays unhealthy is started again, later each time, at most 30 s; one log of all comes to standard
@@ -46,7 +47,7 @@ def command(file: Path | None, inspectors: int, log_file: Path | None) -> int:
         journal = Journal(*files)
         for sentence in warnings(settings):
             journal.warn(sentence)
-        supervisor = Supervisor(plant_roles(_named_file(file), settings, inspectors, Backoff()), journal)
+        supervisor = Supervisor(plant_roles(_named_file(file), settings, inspectors, Backoff(), station=not no_station), journal)
         stack.callback(supervisor.kill_all)
         journal.say(f"starting {', '.join(supervisor.posts)}")
         said = False

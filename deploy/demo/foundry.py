@@ -15,7 +15,7 @@ from deploy.roles import BOARDS_START, BOARDS_STOP, plant_roles
 from deploy.supervision import Backoff, PathThere, Role, castline_command
 from models.registry import locate
 from streams.errors import SettingsError
-from streams.settings import LineSettings, Settings, load_settings
+from streams.settings import LineSettings, Settings, StationSettings, load_settings
 
 # The speed that the board's own defaults of gate and dwell fit: on a faster belt the blade would strike the castings.
 # Six parts a second, the most that --rate takes, are 83 mm apart on it; closer than 65 mm the gate cannot change between two.
@@ -26,6 +26,9 @@ _MOST_ON_BELT = 56
 _TUNABLE = ("CASTLINE_BATCH__", "CASTLINE_MODEL__RUNTIME", "CASTLINE_MODEL__THREADS", "CASTLINE_INSPECTOR__", "CASTLINE_SERVICE__LOG_LEVEL")
 # Beyond the way from photo-eye 1 to the gate: to the blade, and the wait for the last acknowledgements.
 _BOARD_DRAINS_S = 12.0
+_ACCOUNT = "demo"
+# The station's own port, where nobody else has it: a link that can be kept.
+_PAGES_PORT = 18000
 _GIVE_UP = Backoff(first_s=0.5, most_s=5, quiet_s=30, most_in_row=5)
 
 
@@ -40,7 +43,20 @@ class Wishes:
     model: str = "demo"
     inspectors: int = 1
     seed: int = 1
+    station: bool = True  # archive parts and serve pages
     avr: bool = False  # boards run the Mega's own firmware in an AVR simulator, else the simulated board in Python
+
+
+@dataclass(frozen=True)
+class Pages:
+    """Where the station is, and who may log in there."""
+
+    address: str
+    account: str
+    password: str
+
+    def __str__(self) -> str:
+        return f"{self.address}  log in as {self.account}, password {self.password}"
 
 
 @dataclass(frozen=True)
@@ -50,6 +66,7 @@ class Foundry:
     folder: Path
     settings: Settings
     roles: tuple[Role, ...]
+    pages: Pages | None = None
 
     @property
     def log(self) -> Path:
@@ -57,8 +74,13 @@ class Foundry:
         return self.folder / "demo.log"
 
     @property
+    def plant(self) -> Settings:
+        """The settings without the line of uploaded pictures, which has no belt: what is watched and audited."""
+        return self.settings.model_copy(update={"lines": tuple(line for line in self.settings.lines if line.gate)})
+
+    @property
     def lines(self) -> tuple[str, ...]:
-        return tuple(line.name for line in self.settings.lines)
+        return tuple(line.name for line in self.plant.lines)
 
     def board_log(self, line: str) -> Path:
         """What the simulated plant writes about each casting that left the belt."""
@@ -87,9 +109,23 @@ def found(wishes: Wishes, images: Path, folder: Path) -> Foundry:
     file = folder / "castline.toml"
     file.write_text(tomli_w.dumps(_sections(wishes, images, folder)))
     settings = load_settings(file)
-    boards = [_board(file, line, wishes, number) for number, line in enumerate(settings.lines, 1)]
-    roles = plant_roles(file, settings, wishes.inspectors, _GIVE_UP, boards)
-    return Foundry(folder, settings, tuple(roles))
+    gated = [line for line in settings.lines if line.gate]
+    boards = [_board(file, line, wishes, number) for number, line in enumerate(gated, 1)]
+    roles = plant_roles(file, settings, wishes.inspectors, _GIVE_UP, boards, wishes.station)
+    if not wishes.station:
+        return Foundry(folder, settings, tuple(roles))
+    pages = Pages(f"http://{settings.station.host}:{settings.station.port}/", _ACCOUNT, f"casting-{secrets.token_hex(4)}")
+    return Foundry(folder, settings, (*roles, _account(file, pages)), pages)
+
+
+def _account(file: Path, pages: Pages) -> Role:
+    """Makes the account that exists in the demo's own database only."""
+    password = file.with_name("password")
+    password.touch(mode=0o600)
+    password.write_text(pages.password)
+    arguments = ("station", "account", pages.account, "--role", "administrator", "--password-file", str(password))
+    command = castline_command("--settings", str(file), *arguments)
+    return Role("account", command, PathThere(password), 0, BOARDS_STOP, 5, _GIVE_UP, once=True)
 
 
 def _sections(wishes: Wishes, images: Path, folder: Path) -> dict[str, Any]:
@@ -111,6 +147,13 @@ def _sections(wishes: Wishes, images: Path, folder: Path) -> dict[str, Any]:
         }
         for number in range(1, wishes.lines + 1)
     ]
+    station = {
+        "port": _PAGES_PORT if _is_free(_PAGES_PORT) else free_ports(1),
+        "database": str(folder / "station.sqlite3"),
+        "secret_key_file": str(folder / "station.key"),
+    }
+    # Judged like a line's pictures, by the same inspectors; without belt or gate.
+    uploads = {"name": StationSettings().upload_line}
     return {
         "broker": {"port": free_ports(2), "data_dir": str(folder / "kafka")},
         "topics": {"image_hours": 2},
@@ -118,7 +161,8 @@ def _sections(wishes: Wishes, images: Path, folder: Path) -> dict[str, Any]:
         "store": {"url": str(folder / "store")},
         "gateway": {"port": free_ports(1), "token": secrets.token_hex(16), "spool_dir": str(folder / "spool")},
         "model": {"root": str(version.folder.parent), "version": version.name},
-        "lines": lines,
+        "station": station,
+        "lines": [*lines, uploads] if wishes.station else lines,
     }
 
 

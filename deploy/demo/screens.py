@@ -48,6 +48,8 @@ class PlainScreen:
     def show(self, snapshot: Snapshot) -> None:
         if snapshot.phase == self._phase and snapshot.now - self._printed_at < _LINE_EVERY_S:
             return
+        if snapshot.pages and snapshot.phase == "running" != self._phase:
+            self._console.print(f"        station: {snapshot.pages}", soft_wrap=True)
         self._phase, self._printed_at = snapshot.phase, snapshot.now
         self._console.print(plain(snapshot), soft_wrap=True)
         for sentence in snapshot.news:

@@ -50,7 +50,7 @@ class Session:
         self._requests = requests
         self._journal = journal
         self._supervisor = Supervisor(foundry.roles, journal)
-        self._watch = Watch(foundry.settings)
+        self._watch = Watch(foundry.plant)
         self._usage = Usage()
         self._began = time.monotonic()
         self._phase = "starting"
@@ -126,13 +126,13 @@ class Session:
 
     def _audit(self) -> Report:
         self._enter("auditing")
-        evidence = read_evidence(self._foundry.settings)
+        evidence = read_evidence(self._foundry.plant)
         self._look(force=True)
         falls = {line: read_falls(self._foundry.board_log(line), line) for line in self._foundry.lines}
         return report_on(evidence, falls, (self._usage.cpu_s, self._usage.peak_mb), self._extra())
 
     def _extra(self) -> dict[str, Any]:
-        settings = self._foundry.settings
+        settings = self._foundry.plant
         return {
             "seconds": round(self._running_s, 1),
             "first_verdict_s": self._first_verdict_s and round(self._first_verdict_s, 1),
@@ -207,6 +207,7 @@ class Session:
             memory_mb=self._usage.now_mb,
             useful_s=min(useful, default=0.0),
             now=now,
+            pages=str(self._foundry.pages or ""),
             news=self._journal.news(_NEWS, _NEWS_FOR_S) if self._phase in ("starting", "running") else (),
         )
 

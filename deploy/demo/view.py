@@ -52,6 +52,7 @@ class Snapshot:
     memory_mb: float = 0.0
     useful_s: float = 0.0  # from picture to the last useful verdict
     now: float = 0.0
+    pages: str = ""  # where the station is and who may log in; empty without one
     news: Sequence[str] = field(default_factory=tuple)
     hint: str = "Ctrl-C: drain and stop; twice: at once"
 
@@ -59,6 +60,8 @@ class Snapshot:
 def render(snapshot: Snapshot) -> RenderableType:
     """The live view; fits 80 columns."""
     parts: list[RenderableType] = [_title(snapshot), Text(), _table(snapshot), Text(), _totals(snapshot)]
+    if snapshot.pages and snapshot.phase in ("starting", "running"):
+        parts.append(Text(f"station: {snapshot.pages}", "cyan", overflow="fold"))
     if text := _not_ready(snapshot):
         parts.append(text)
     found = alarms(snapshot)

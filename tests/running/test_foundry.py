@@ -29,11 +29,22 @@ def test_a_foundry_has_what_was_wished_for(tmp_path: Path) -> None:
     gates = [line.gate for line in foundry.settings.lines if line.gate]
     assert [gate.travel_s for gate in gates] == [2, 2]
     assert foundry.settings.gateway.token.get_secret_value()
+    assert [line.name for line in foundry.settings.lines if not line.gate] == ["uploads"]
+    assert foundry.pages is not None
+    assert foundry.pages.address == f"http://127.0.0.1:{foundry.settings.station.port}/"
+    assert {"archivist", "station", "account"} < set(names)
+
+
+def test_without_a_station_nothing_of_it_is_there(tmp_path: Path) -> None:
+    foundry = found(Wishes(lines=1, station=False), tmp_path, tmp_path / "run")
+    assert foundry.pages is None
+    assert [line.name for line in foundry.settings.lines] == ["line-1"]
+    assert not {"archivist", "station", "account"} & {role.name for role in foundry.roles}
 
 
 def test_boards_stop_first_and_the_broker_last(tmp_path: Path) -> None:
     roles = {role.name: role for role in found(Wishes(lines=1), tmp_path, tmp_path / "run").roles}
-    order = ["board line-1", "gateway", "inspector-1", "sorter line-1", "broker"]
+    order = ["board line-1", "gateway", "inspector-1", "sorter line-1", "archivist", "broker"]
     assert [roles[name].stops for name in order] == sorted({roles[name].stops for name in order})
     assert roles["sorter line-1"].stage > roles["gateway"].stage > roles["topics"].stage > roles["broker"].stage
 

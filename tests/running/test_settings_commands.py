@@ -33,7 +33,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 def test_right_settings_are_said_to_be_right() -> None:
     found = run("--settings", str(EXAMPLE), "settings", "check")
     assert found.returncode == 0
-    assert found.stdout == "the settings are right; lines: line-1, line-2; Kafka: embedded\n"
+    assert found.stdout == "the settings are right; lines: line-1, line-2, uploads; Kafka: embedded\n"
 
 
 def test_every_problem_has_a_line_with_name_expected_and_found(tmp_path: Path) -> None:

@@ -40,7 +40,8 @@ def adapted(folder: Path) -> dict[str, Any]:
     values["store"]["url"] = str(folder / "store")
     values["gateway"] |= {"port": free_port(), "spool_dir": str(folder / "spool"), "token": "a-token-of-the-test"}
     values["model"] = {"root": str(BUNDLED), "version": "demo"}
-    for line in values["lines"]:
+    values["station"] |= {"port": 0, "database": str(folder / "station.sqlite3"), "secret_key_file": str(folder / "station.key")}
+    for line in values["lines"][:2]:
         line["camera"] = {"kind": "folder", "path": str(folder / "castings"), "trigger": "board"}
         line["gate"]["port"] = str(folder / f"board-{line['name']}")
     return values
@@ -110,7 +111,7 @@ def test_the_examples_two_lines_run_recover_and_stop(tmp_path: Path, running: li
     assert "line-1: no board at" in up.said
     boards = [up.start("board", "simulate", "--line", line, "--rate", "1") for line in ("line-1", "line-2")]
     running += boards
-    up.wait_until(lambda: "all is ready: line-1, line-2" in up.said)
+    up.wait_until(lambda: "all is ready: line-1, line-2, uploads" in up.said)
     up.wait_until(lambda: all(up.records(f"castings.sorted.{line}") >= 3 for line in ("line-1", "line-2")))
 
     os.kill(up.pid_of("gateway-1"), signal.SIGKILL)
@@ -129,6 +130,7 @@ def test_the_examples_two_lines_run_recover_and_stop(tmp_path: Path, running: li
     stopped = [line.split()[3] for line in up.said.splitlines() if " stopped, " in line]
     assert stopped[0] == "gateway"
     assert stopped[1] == "inspector-1"
+    assert set(stopped[-3:-1]) == {"archivist", "station"}
     assert stopped[-1] == "broker"
     assert "killed" not in up.said
     assert up.leaves_nothing(*boards)
