@@ -13,17 +13,21 @@ from station import asgi
 from station.accounts.access import needs, rights
 from station.archive.models import Part
 from station.configuration import castline
-from station.live.pictures import Placed, pictures
+from station.live.pictures import pictures
+from station.live.seen import SeenPart
 from station.live.sending import KafkaAway
 from station.live.showing import Picture
 from station.live.stream import Cards, events, streams
 from station.live.watching import Watch, watch
+from station.uploads.models import Upload
 from station.uploads.ownership import visible
 from streams.errors import PictureError
 from streams.identity import PartId
 
 _KEPT_BY_BROWSERS_S = 3600  # a part's picture never changes
 _SIDES_PX = (160, 240, 480)
+
+Shown = Part | SeenPart | Upload
 
 _cards: dict[Watch, Cards] = {}
 
@@ -107,31 +111,31 @@ def part_picture(request: HttpRequest, line: str, run: int, part: int) -> HttpRe
 def part_heat_map(request: HttpRequest, line: str, run: int, part: int) -> HttpResponse:
     """Where the model looked."""
     placed = _placed(request, line, run, part)
-    address: str = placed.heat_map  # type: ignore[attr-defined]  # both kinds of part have it
-    if not address:
+    if not placed.heat_map:
         return _none(None)
     try:
-        return _sent(pictures().heat_map(address))
+        return _sent(pictures().heat_map(placed.heat_map))
     except (PictureError, KafkaAway) as error:
         return _none(error)
 
 
-def _placed(request: HttpRequest, line: str, run: int, part: int) -> Placed:
-    """The part as the archive has it, else as the wall does. Raises Http404."""
+def _placed(request: HttpRequest, line: str, run: int, part: int) -> Shown:
+    """The part as the archive has it, else as the wall does, else as it was uploaded. Raises Http404."""
     if not visible(request.user, line, run, part):
         raise Http404
     try:
-        identity = PartId(line, run, part)
         archived = Part.objects.filter(line=line, run=run, part=part).first()
-    except OverflowError:
+    except OverflowError:  # a number that no database holds
         raise Http404 from None
-    seen = watch().part(identity)
+    seen = watch().part(PartId(line, run, part))
     # The archive is a moment behind: of a part that is just coming the wall knows more.
-    if archived is None or (not archived.image_topic and not archived.picture) or (not archived.heat_map and seen and seen.heat_map):
-        if seen is None and archived is None:
-            raise Http404
-        return seen or archived  # type: ignore[return-value]
-    return archived
+    known = archived is not None and (archived.image_topic or archived.picture) and (archived.heat_map or not (seen and seen.heat_map))
+    found: Shown | None = archived if known else (seen or archived)
+    if found is None or not (found.image_topic or found.picture):
+        found = Upload.objects.filter(pk=part, run=run).first() if line == castline().station.upload_line else found
+    if found is None:
+        raise Http404
+    return found
 
 
 def _sent(picture: Picture) -> HttpResponse:

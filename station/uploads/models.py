@@ -7,6 +7,9 @@ from typing import ClassVar
 from django.conf import settings
 from django.db import models
 
+from station.configuration import castline
+from streams.topics import TopicNames
+
 
 class UploadRun(models.Model):
     """One row: the run that this database's uploads are numbered within, in seconds when its tables were made.
@@ -34,9 +37,23 @@ class Upload(models.Model):
     height_px = models.IntegerField()
     by_api = models.BooleanField(default=False)
     sent_at = models.DateTimeField()
+    # Where its record lies, so that its picture is shown before there is a verdict.
+    image_partition = models.IntegerField(null=True)
+    image_offset = models.BigIntegerField(null=True)
 
     class Meta:
         indexes: ClassVar = [models.Index(fields=["owner", "-id"], name="upload_owner")]
 
+    # What `station.live.pictures.Placed` wants to know beside the columns.
+    picture = heat_map = ""
+
     def __str__(self) -> str:
         return f"{self.name} ({self.pk})"
+
+    @property
+    def line(self) -> str:
+        return castline().station.upload_line
+
+    @property
+    def image_topic(self) -> str:
+        return TopicNames(castline().topics.prefix).images(self.line)

@@ -85,7 +85,9 @@ def take(user: User, name: str, value: bytes, by_api: bool = False) -> Upload:
         if len(value) > settings.pictures.inline_bytes:
             claim, value = Store(settings.store.url, settings.pictures.max_bytes).put(value), b""
         identity = PictureIdentity(part, now, seen.content_type, sha256, claim, _traceparent())
-        send(TopicNames(settings.topics.prefix).images(line), str(part), value, write_headers(identity))
+        topic = TopicNames(settings.topics.prefix).images(line)
+        upload.image_partition, upload.image_offset = send(topic, str(part), value, write_headers(identity))
+        upload.save(update_fields=["image_partition", "image_offset"])
     except KafkaAway as error:
         upload.delete()  # its number is never given again
         raise Refused(503, str(error), 5) from None

@@ -54,7 +54,7 @@ def verdict(part: int, label: str = "ok", at: datetime = NOW, took_s: float = 0.
         line="line-1",
         run=7,
         part=part,
-        label=label,  # type: ignore[arg-type]
+        label=label,
         defect_probability=None if label == "review" else 0.5,
         votes={},
         threshold=0.5,
@@ -76,7 +76,7 @@ def sorting(part: int, reason: str = "verdict", code: int = 0, at: datetime = NO
         board="b",
         event=part,
         action="diverted",
-        reason=reason,  # type: ignore[arg-type]
+        reason=reason,
         code=code,
         gate_moved=True,
         move_count=part,

@@ -35,6 +35,8 @@ class Migration(migrations.Migration):
                 ("height_px", models.IntegerField()),
                 ("by_api", models.BooleanField(default=False)),
                 ("sent_at", models.DateTimeField()),
+                ("image_partition", models.IntegerField(null=True)),
+                ("image_offset", models.BigIntegerField(null=True)),
                 (
                     "owner",
                     models.ForeignKey(
