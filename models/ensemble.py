@@ -5,6 +5,7 @@ Pure numpy: no network and no clock. What is decided here is the same for every 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,7 +27,7 @@ class Opinion:
 
     label: Label
     defect_probability: float  # calibrated, 0..1
-    votes: dict[str, float]  # each voter's own defect probability, by its name
+    votes: dict[str, float]  # own defect probability of each voter that was asked, by its name
     reason: str = ""
 
 
@@ -58,17 +59,27 @@ class Vote:
             high=manifest.band.high,
         )
 
-    def voters_defect_probability(self, answers: Probabilities) -> npt.NDArray[np.float64]:
-        """Shape (n, voters) from answers of shape (n, voters, classes)."""
-        return 1 - self._tempered(answers)[..., self.ok_class]
+    def voters_defect_probability(self, answers: Probabilities, places: Sequence[int] | None = None) -> npt.NDArray[np.float64]:
+        """Shape (n, voters) from answers of shape (n, voters, classes); `places` says whose they are where not all voters are there."""
+        return 1 - self._tempered(answers, slice(None) if places is None else list(places))[..., self.ok_class]
 
     def defect_probability(self, answers: Probabilities) -> npt.NDArray[np.float64]:
-        """Shape (n,), calibrated: 1 - P(ok), so that any number of kinds of defect count as defects."""
-        return 1 - temper(self.mixed(answers), self.temperature)[..., self.ok_class]
+        """Shape (n,), calibrated: 1 - P(ok), so that any number of kinds of defect count as defects.
+
+        The vote's own temperature is that of all voters together: where one alone was asked, it is calibrated already.
+        """
+        together = ~np.isnan(answers).any(axis=(1, 2))
+        return 1 - temper(self.mixed(answers), np.where(together, self.temperature, 1.0)[:, None])[..., self.ok_class]
 
     def mixed(self, answers: Probabilities) -> npt.NDArray[np.float64]:
-        """The weighted mean of the voters, before its own calibration, shape (n, classes)."""
-        result: npt.NDArray[np.float64] = np.einsum("v,nvc->nc", self.weights, self._tempered(answers))
+        """The weighted mean of the voters, before its own calibration, shape (n, classes).
+
+        A voter whose answers are not numbers was not asked: the others' weights then sum to 1.
+        """
+        asked = ~np.isnan(answers).any(axis=-1)
+        shares = self.weights * asked
+        shares = shares / shares.sum(axis=1, keepdims=True)
+        result: npt.NDArray[np.float64] = np.einsum("nv,nvc->nc", shares, np.where(asked[..., None], self._tempered(answers), 0))
         return result
 
     def label(self, defect_probability: float) -> Label:
@@ -85,12 +96,12 @@ class Vote:
         votes = self.voters_defect_probability(answers)
         for row, probability in zip(votes, self.defect_probability(answers), strict=True):
             label = self.label(float(probability))
-            named = {name: float(vote) for name, vote in zip(self.names, row, strict=True)}
+            named = {name: float(vote) for name, vote in zip(self.names, row, strict=True) if not np.isnan(vote)}
             found.append(Opinion(label, float(probability), named, IN_DOUBT if label == "review" else ""))
         return found
 
-    def _tempered(self, answers: Probabilities) -> npt.NDArray[np.float64]:
-        return temper(answers.astype(np.float64), self.temperatures[None, :, None])
+    def _tempered(self, answers: Probabilities, places: slice | list[int] = slice(None)) -> npt.NDArray[np.float64]:
+        return temper(answers.astype(np.float64), self.temperatures[places][None, :, None])
 
 
 def temper(probabilities: npt.NDArray[np.float64], temperature: float | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -54,6 +54,13 @@ def load_golden(version: Version) -> Golden:
     return golden
 
 
+def golden_pixels(version: Version) -> npt.NDArray[np.uint8]:
+    """The pictures alone, for a version of which only some voters are wanted."""
+    with version.file(version.manifest.golden.file).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        found: npt.NDArray[np.uint8] = arrays["pixels"]
+    return found
+
+
 def compare_golden(version: Version, runtime: Runtime) -> Agreement:
     """Judges the golden set with `runtime` and compares."""
     golden, vote = load_golden(version), Vote.of(version.manifest)

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from models.cascade import Cascade, open_cascade
 from models.ensemble import Opinion, Vote
 from models.golden import check_golden
 from models.registry import Version
-from models.runtimes import BATCH_SIZES, Runtime, open_runtime
+from models.runtimes import AUTO, BATCH_SIZES, Runtime, open_runtime
+from models.runtimes.choice import chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +54,28 @@ class Ensemble:
         Raises ModelError when the golden set is judged differently.
         """
         self.runtime.warm_up()
-        check_golden(self.version, self.runtime)
+        check_golden(self.version, self.runtime.whole if isinstance(self.runtime, Cascade) else self.runtime)
 
 
-def open_ensemble(version: Version, runtime: str = "tensorflow", batch_sizes: Sequence[int] = BATCH_SIZES, threads: int = 0) -> Ensemble:
-    """`version` on the runtime of that name, warm and checked. Takes seconds. Raises ModelError."""
-    ensemble = Ensemble(version, open_runtime(version, runtime, batch_sizes, threads), Vote.of(version.manifest))
+def open_ensemble(
+    version: Version,
+    runtime: str = "tensorflow",
+    batch_sizes: Sequence[int] = BATCH_SIZES,
+    threads: int = 0,
+    cascade: bool = False,
+    band: tuple[float, float] | None = None,
+) -> Ensemble:
+    """`version` on the runtime of that name, warm and checked; with `cascade` the small network decides alone outside `band`.
+
+    Takes seconds. Raises ModelError.
+    """
+    if runtime == AUTO:
+        runtime = chosen(version)
+    opened = (
+        open_cascade(version, lambda part: open_runtime(part, runtime, batch_sizes, threads), band)
+        if cascade
+        else open_runtime(version, runtime, batch_sizes, threads)
+    )
+    ensemble = Ensemble(version, opened, Vote.of(version.manifest))
     ensemble.warm_up()
     return ensemble

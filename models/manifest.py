@@ -78,6 +78,20 @@ class Costs(_Frozen):
     false_alarm: float = Field(gt=0)
 
 
+class Certainty(_Frozen):
+    """Where one voter may decide alone (`model.cascade`): below `low` good, from `high` on defective, by its own calibrated probability."""
+
+    voter: str
+    low: Probability
+    high: Probability
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"expected low <= high, found {self.low} > {self.high}")
+        return self
+
+
 class Manifest(_Frozen):
     """Everything about a version but its weights."""
 
@@ -92,6 +106,7 @@ class Manifest(_Frozen):
     threshold: Probability = Field(description="Defect from this probability on.")
     band: Band
     costs: Costs
+    cascade: Certainty | None = Field(default=None, description="Absent in versions made before there was one, or of one voter.")
     golden: GoldenSet
     data: DataFingerprint
     figures: dict[str, float] = Field(description="Measured on validation pictures when the version was made.")

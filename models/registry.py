@@ -12,9 +12,9 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,11 @@ class Version:
     def file(self, name: str) -> Path:
         """Path of one of its files."""
         return self.folder / name
+
+    def part(self, voters: Sequence[str]) -> Version:
+        """The version with some of its voters only, for a runtime that computes no others."""
+        kept = tuple(voter for voter in self.manifest.voters if voter.name in voters)
+        return replace(self, manifest=self.manifest.model_copy(update={"voters": kept}))
 
 
 def load(root: Path, version: str) -> Version:

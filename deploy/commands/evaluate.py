@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from models.evaluation.cascading import Cascading
     from models.evaluation.examination import Examination
 
 
@@ -28,8 +29,18 @@ if TYPE_CHECKING:
     help="Folder for report.html and report.json, with strain tests and a gallery of the errors.",
 )
 @click.option("--runtime", default="tensorflow", show_default=True, help="What computes the networks.")
+@click.option("--cascade", is_flag=True, help="Compare the cascade (LeNet alone where it is certain) with the whole ensemble.")
+@click.option("--band", type=(float, float), metavar="LOW HIGH", help="Where LeNet is in doubt; else as the version records.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures for programs.")
-def command(model: str, data: tuple[Path, ...], report: Path | None, runtime: str, as_json: bool) -> int:
+def command(
+    model: str,
+    data: tuple[Path, ...],
+    report: Path | None,
+    runtime: str,
+    cascade: bool,
+    band: tuple[float, float] | None,
+    as_json: bool,
+) -> int:
     """Judge labelled pictures with a version: accuracy, misses, false alarms with 95 % intervals.
 
     Class folders must be named as the version's classes. Files that cannot be read are listed and left out. Exit codes: 0 done,
@@ -40,6 +51,7 @@ def command(model: str, data: tuple[Path, ...], report: Path | None, runtime: st
     from rich.progress import Progress
 
     from models import registry
+    from models.evaluation.cascading import cascading
     from models.evaluation.examination import examine
     from models.evaluation.report import write_report
     from models.evaluation.strain import strains
@@ -56,10 +68,14 @@ def command(model: str, data: tuple[Path, ...], report: Path | None, runtime: st
         ensemble = open_ensemble(version, runtime)
         judging = bars.add_task("judging", total=len(pictures) * (1 + len(strains()) if report else 1))
         found = examine(ensemble, pictures, strain=report is not None, advance=lambda count: bars.advance(judging, count))
+        compared = cascading(found, open_ensemble(version, runtime, cascade=True, band=band), pictures) if cascade else None
     if as_json:
-        click.echo(json.dumps({"model": version.name, "threshold": version.manifest.threshold, **found.plain()}, indent=2))
+        more = {"cascade": compared.plain()} if compared else {}
+        click.echo(json.dumps({"model": version.name, "threshold": version.manifest.threshold, **found.plain(), **more}, indent=2))
     else:
         _tell(version.name, found)
+        if compared:
+            _tell_cascade(compared)
     if report:
         click.echo(f"report: {write_report(report, version, found)}", err=as_json)
     return 0
@@ -82,3 +98,11 @@ def _tell(name: str, found: Examination) -> None:
             click.echo(f"  {source}: accuracy {part.accuracy}, misses {part.misses.count}, false alarms {part.false_alarms.count}")
     for bad in found.pictures.unreadable:
         click.echo(f"  left out: {bad.path}: {bad.message}")
+
+
+def _tell_cascade(compared: Cascading) -> None:
+    click.echo(f"cascade: {compared.per_s:.0f} a second, against {compared.whole_per_s:.0f} of the whole ensemble")
+    click.echo(f"  decided by LeNet alone  {compared.alone}")
+    click.echo(f"  labels as the ensemble  {compared.agreement}")
+    click.echo(f"  accuracy                {compared.figures.accuracy}")
+    click.echo(f"  misses added {compared.misses_added}, false alarms added {compared.alarms_added}")

@@ -80,7 +80,7 @@ def _serve(settings: Settings, instance: str, health: Health, stopping: threadin
     serving = Serving(
         lines,
         lambda name: load(model.root, name),
-        lambda version: open_ensemble(version, model.runtime, settings.batch.shapes, model.threads),
+        lambda version: open_ensemble(version, model.runtime, settings.batch.shapes, model.threads, model.cascade, model.band),
     )
     watch = ChoiceWatch(settings, ROLE, serving.follow)
     watch.start()

@@ -86,7 +86,10 @@ def examine(
 
     sources = {entry.source for entry in pictures.entries}
     of = np.array([entry.source for entry in pictures.entries])
-    votes = {voter.name: np.array([opinion.votes[voter.name] for opinion in opinions]) for voter in manifest.voters}
+    votes = {
+        voter.name: np.array([opinion.votes.get(voter.name, opinion.defect_probability) for opinion in opinions])
+        for voter in manifest.voters
+    }
     strained = {}
     for name, change in (strains() if strain else {}).items():
         changed = np.stack([change(picture) for picture in pictures.pixels])

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models import registry
+from models.cascade import certainty_of
 from models.drift import reference_of
 from models.golden import Golden, save_golden
 from models.learning import collection, likeness
@@ -218,6 +219,7 @@ class Course:
                     "threshold": vote.threshold,
                     "band": {"low": vote.low, "high": vote.high},
                     "costs": costs,
+                    "cascade": certainty_of(vote, "lenet", found) if len(names) > 1 and "lenet" in names else None,
                     "golden": {"file": "golden.npz", "tolerance": TOLERANCE},
                     "data": {
                         "sha256": pictures.fingerprint(),

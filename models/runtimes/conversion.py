@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from models.golden import load_golden
+from models.golden import golden_pixels
 from models.registry import MANIFEST, Version
 from streams.errors import ModelError
 
@@ -85,7 +85,7 @@ def convert(version: Version, form: Form) -> bytes:
 
 
 def _examples(version: Version) -> Iterator[list[npt.NDArray[np.float32]]]:
-    for picture in load_golden(version).pixels[::2]:
+    for picture in golden_pixels(version)[::2]:
         yield [picture[np.newaxis].astype(np.float32)]
 
 
@@ -114,7 +114,8 @@ def _key(version: Version) -> str:
     from importlib.metadata import version as release
 
     told = hashlib.sha256(version.file(MANIFEST).read_bytes())  # names the checksums of all weights
-    told.update(f"{REVISION} {release('tensorflow')}".encode())
+    voters = " ".join(voter.name for voter in version.manifest.voters)  # a cascade's stages are parts of a version
+    told.update(f"{REVISION} {release('tensorflow')} {voters}".encode())
     return f"{version.name}-{told.hexdigest()[:24]}"
 
 

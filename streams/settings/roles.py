@@ -79,6 +79,22 @@ class ModelSettings(Section):
     )
     runtime: str = Field("auto", description="Runtime of the networks; `auto` takes the one that the version records as fastest here.")
     threads: int = Field(0, ge=0, le=256, description="Processor threads of the runtime; 0 leaves it to the runtime.")
+    cascade: bool = Field(False, description="LeNet alone where it is certain, AlexNet for the rest only; castline evaluate --cascade.")
+    cascade_low: float | None = Field(None, ge=0, le=1, description="LeNet certain of a good part below; else as the version records.")
+    cascade_high: float | None = Field(None, ge=0, le=1, description="LeNet certain of a defect from here on; else as recorded.")
+
+    @property
+    def band(self) -> tuple[float, float] | None:
+        """Where LeNet is in doubt, when both edges are set."""
+        return None if self.cascade_low is None or self.cascade_high is None else (self.cascade_low, self.cascade_high)
+
+    @model_validator(mode="after")
+    def _both_edges(self) -> Self:
+        if (self.cascade_low is None) != (self.cascade_high is None):
+            raise ValueError("cascade_low and cascade_high: expected both or neither")
+        if self.cascade_low is not None and self.cascade_high is not None and self.cascade_low > self.cascade_high:
+            raise ValueError(f"cascade_low: expected at most cascade_high, found {self.cascade_low} and {self.cascade_high}")
+        return self
 
 
 class InspectorSettings(Section):
