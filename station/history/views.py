@@ -123,6 +123,8 @@ def part(request: HttpRequest, line: str, run: int, part: int) -> HttpResponse:
         "part": found,
         "story": story(found, gated),
         "boxes": overlay(found),
+        # Not looked up by the template: a vote called "items" would be found in the method's place.
+        "votes": list(found.votes.items()),
         "width_px": width_px,
         "height_px": height_px,
         "decisions": Decision.objects.filter(part=found).select_related("reviewer").order_by("at", "pk"),

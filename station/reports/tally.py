@@ -82,6 +82,11 @@ class Tally:
         return self.labels["defect"] / self.judged if self.judged else None
 
     @property
+    def review_rows(self) -> list[tuple[str, str, int]]:
+        """Verdict, what a person said, how many."""
+        return [(label, said, many) for (label, said), many in sorted(self.reviews.items())]
+
+    @property
     def reviewed(self) -> int:
         return sum(self.reviews.values())
 

@@ -24,7 +24,11 @@ def claim(user: User, settings: Settings, now: datetime, wanted: int = 2) -> lis
     that their browser fetches meanwhile. Parts that they hold already come first.
     """
     until = now + timedelta(minutes=settings.review.lease_minutes)
-    held = list(_waiting(user, settings, now).filter(leased_by=user.username, leased_until__gt=now).order_by("leased_until", "-score", "-id")[:wanted])
+    held = list(
+        _waiting(user, settings, now)
+        .filter(leased_by=user.username, leased_until__gt=now)
+        .order_by("leased_until", "-score", "-id")[:wanted]
+    )
     for state in _STATES:
         if len(held) >= wanted:
             break

@@ -115,9 +115,11 @@ def test_every_part_of_the_period_is_counted_once(part: MakePart) -> None:
 def test_the_page_shows_the_shift(operator: Client, part: MakePart) -> None:
     for _ in range(3):
         part(label="defect", kind="cold shut")
+    part(label="defect", review_label="ok", reviewer="anna")
     text = operator.get("/reports/?date=2026-11-22&shift=06:00").content.decode()
     assert "Shift report, all lines" in text
     assert "cold shut" in text
+    assert '<td>defect</td><td>ok</td><td class="number">1</td>' in text
     assert 'href="/reports/?date=2026-11-21&amp;shift=22%3A00"' in text
     assert "Day report, line-1" in operator.get("/reports/?date=2026-11-22&shift=day&line=line-1").content.decode()
 

@@ -100,5 +100,12 @@ def test_hostile_words_in_a_record_are_shown_as_words(operator: Client, part: Ma
     assert "<script>y" not in text
 
 
+def test_a_vote_may_be_called_anything(operator: Client, part: MakePart) -> None:
+    part(votes={"items": 0.5, "<b>": 0.25})
+    text = operator.get("/parts/line-1/7/1/").content.decode()
+    assert "<dt>items</dt><dd>0.500</dd>" in text
+    assert "<b>" not in text
+
+
 def test_a_box_that_is_none_is_not_drawn(part: MakePart) -> None:
     assert [box.words for box in overlay(part(finding_boxes=[{"left_px": "<"}, BOX]))] == ["scratch"]
