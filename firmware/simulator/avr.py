@@ -24,6 +24,7 @@ from firmware import toolchain
 from firmware.pins import LANES
 
 CYCLES_PER_US = 16
+LOOP_PORT = "F"
 PATIENCE_S = 120.0
 
 
@@ -55,6 +56,15 @@ class Said:
 
 
 @dataclass(frozen=True)
+class Loops:
+    """How long the program's loops took, sleep included: what comes in waits so long at most to be looked at."""
+
+    count: int
+    mean_us: float
+    longest_us: float
+
+
+@dataclass(frozen=True)
 class Reset:
     at_us: float
     cause: str
@@ -70,6 +80,7 @@ class Simulated:
         self.said: list[Said] = []
         self.resets: list[Reset] = []
         self.levels: dict[str, bool] = {}  # of the outputs, as last seen
+        self._loops = Loops(0, 0, 0)
         # In a session of its own: a Ctrl-C is for the program that holds this, and the end of its input ends it in any case.
         self._process = subprocess.Popen(call, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
         self._orders: list[str] = []
@@ -116,6 +127,17 @@ class Simulated:
     def all_pulses(self, wanted: bool = True) -> None:
         """Whether every pulse is told, or only those whose width differs from the one before."""
         self._order(f"servo {'all' if wanted else 'changes'}")
+
+    def watch_loop(self) -> None:
+        """From now on the program's loops are timed, by the port that each of them writes; not of the core."""
+        self._order(f"loop {LOOP_PORT}")
+
+    def loops(self) -> Loops:
+        """Since the last call."""
+        self._order("loop")
+        self._flush()
+        self._read_until("loop")
+        return self._loops
 
     # Time
 
@@ -179,6 +201,8 @@ class Simulated:
                 self.levels[event["pin"]] = bool(event["level"])
             case "reset":
                 self.resets.append(Reset(at_us, event["cause"]))
+            case "loop":
+                self._loops = Loops(event["count"], event["mean_us"], event["longest_us"])
             case "error" | "crash":
                 raise RuntimeError(f"the simulated board says: {event}")
 

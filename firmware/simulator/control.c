@@ -9,6 +9,7 @@
  * hang                    the program runs in a circle
  * servo all|changes       which pulses are told
  * pace X                  X times real time, 0: as fast as it goes
+ * loop F                  the program's loops are timed by the port that each of them writes; `loop` alone tells
  * stat, quit
  */
 #define _GNU_SOURCE
@@ -96,6 +97,10 @@ static void command(const char *text) {
         servo_tells_all = !strcmp(word, "all");
     } else if (sscanf(text, "pace %lf", &pace) == 1) {
         pace_restart();
+    } else if (sscanf(text, "loop %c", &port) == 1) {
+        fine = loop_watch(port);
+    } else if (!strcmp(text, "loop")) {
+        loop_tell();
     } else if (!strcmp(text, "stat")) {
         tell_statistics();
     } else if (!strcmp(text, "quit")) {

@@ -127,6 +127,38 @@ int pin_watch(const char *name) {
     return 1;
 }
 
+/* ---- the program's loop, which writes a certain port once each time ---- */
+
+static uint64_t loop_last, loop_longest, loop_sum, loop_count;
+
+static void passed(struct avr_irq_t *irq, uint32_t value, void *param) {
+    (void)irq;
+    (void)value;
+    (void)param;
+    const uint64_t now = mcu_cycle(), took = now - loop_last;
+    if (loop_last) {
+        loop_sum += took;
+        loop_count++;
+        if (took > loop_longest) loop_longest = took;
+    }
+    loop_last = now;
+}
+
+int loop_watch(char port) {
+    const int index = port - 'A';
+    if (index < 0 || index >= PORTS || !ports[index]) return 0;
+    avr_irq_t *irq = avr_io_getirq(avr, AVR_IOCTL_IOPORT_GETIRQ(port), IOPORT_IRQ_REG_PORT);
+    irq->flags &= ~IRQ_FLAG_FILTERED; /* every write, the same value too */
+    avr_irq_register_notify(irq, passed, NULL);
+    return 1;
+}
+
+void loop_tell(void) {
+    control_tell("{\"event\": \"loop\", \"count\": %llu, \"mean_us\": %.1f, \"longest_us\": %.1f}", (unsigned long long)loop_count,
+                 loop_count ? mcu_us(loop_sum) / loop_count : 0, mcu_us(loop_longest));
+    loop_last = loop_longest = loop_sum = loop_count = 0;
+}
+
 void pins_after_reset(void) {
     for (int i = 0; i < PORTS; i++) {
         if (ports[i]) avr->data[ports[i]->r_pin] = levels[i] & driven[i];

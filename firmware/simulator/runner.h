@@ -36,6 +36,8 @@ void pin_schedule(uint64_t cycle, char port, int bit, int level);
 int pin_watch(const char *name); /* "F4" */
 void encoder_turn(char port_a, int bit_a, char port_b, int bit_b, uint32_t cycles_per_edge, int forward);
 void pins_after_reset(void);
+int loop_watch(char port); /* the program writes this port once each loop */
+void loop_tell(void);      /* how long the loops took since the last call */
 
 /* ---- servo.c: widths of the pulses at output-compare pins ---- */
 int servo_watch(const char *name); /* "4A": OC4A */

@@ -46,10 +46,12 @@ class PacedHost:
     grades: dict[int, LaneSettings] = field(default_factory=dict)  # of further gates, by lane
     gates_by_word: dict[str, int] = field(default_factory=dict)  # an opinion's word -> the further gate it means
     lane: int = 1
+    numbers: range = range(256)  # its share of the sequence numbers
+    window: int = WINDOW
 
     def __post_init__(self) -> None:
         self._deframer = Deframer("<!")
-        self._seq = 0
+        self._seq = 0  # index into `numbers`
         self._queue: list[tuple[str, tuple[str, ...]]] = []
         self._sent: dict[int, Sent] = {}
         self._later: list[tuple[int, tuple[str, ...]]] = []
@@ -76,12 +78,12 @@ class PacedHost:
             self.line.run_until(min(self.line.now_us + STEP_US, to_us))
             data = self.harm(self.line.transmit())
             if self.alive:
-                self._step(data)
+                self.step(data)
 
     def run_for(self, us: int) -> None:
         self.run_until(self.line.now_us + us)
 
-    def _step(self, data: bytes) -> None:
+    def step(self, data: bytes) -> None:
         now_us = self.line.now_us
         for frame in self._deframer.feed(data):
             if frame.start == "<":
@@ -100,12 +102,12 @@ class PacedHost:
             if now_us - sent.at_us > AGAIN_US:
                 sent.at_us, sent.tries = now_us, sent.tries + 1
                 self.line.receive(self.harm(sent.frame.encode()))
-        while self._queue and len(self._sent) < WINDOW:
+        while self._queue and len(self._sent) < self.window:
             name, fields = self._queue.pop(0)
-            while self._seq in self._sent:
-                self._seq = (self._seq + 1) % 256
-            frame = Frame(">", self._seq, name, fields)
-            self._seq = (self._seq + 1) % 256
+            while self.numbers[self._seq] in self._sent:
+                self._seq = (self._seq + 1) % len(self.numbers)
+            frame = Frame(">", self.numbers[self._seq], name, fields)
+            self._seq = (self._seq + 1) % len(self.numbers)
             self._sent[frame.seq] = Sent(frame, now_us)
             self.line.receive(self.harm(frame.encode()))
 
@@ -129,6 +131,8 @@ class PacedHost:
                 self.greet()
         elif name == "BEAT":
             self.beats.append((fields.word("state"), fields.word("lamp")))
+        elif fields["lane"] not in (0, self.lane):
+            return  # another host's
         elif name == "PART":
             part = fields.number("part")
             self.ask("SEEN", self.lane, fields["run"], part)
@@ -158,6 +162,32 @@ class PacedHost:
     def fault_codes(self) -> list[tuple[int, int]]:
         """Code and raised, in the order they happened."""
         return [(fault.number("code"), fault.number("raised")) for _, fault in sorted(self.faults.items())]
+
+
+class BoardHost:
+    """The hosts of several lanes of one board, over one wire: they share its sequence numbers and its window."""
+
+    def __init__(self, line: AvrLine, hosts: list[PacedHost]) -> None:
+        self.line = line
+        self.hosts = hosts
+        share = 256 // len(hosts)
+        for index, host in enumerate(hosts):
+            host.numbers, host.window = range(share * index, share * (index + 1)), WINDOW // len(hosts)
+        self._begun = 1
+
+    def run_until(self, to_us: int) -> None:
+        while self.line.now_us < to_us:
+            self.line.run_until(min(self.line.now_us + STEP_US, to_us))
+            data = self.line.transmit()
+            for host in self.hosts[: self._begun]:
+                host.step(data)
+            # A board keeps the values of one lane aside at a time: the next one is configured when the last is in force.
+            if self._begun < len(self.hosts) and "COMMIT" in [name for name, _ in self.hosts[self._begun - 1].answers]:
+                self.hosts[self._begun].greet()
+                self._begun += 1
+
+    def run_for(self, us: int) -> None:
+        self.run_until(self.line.now_us + us)
 
 
 def mixed_opinion(seed: int, silent: float, least_us: int, most_us: int) -> Callable[[int], Verdict | None]:
