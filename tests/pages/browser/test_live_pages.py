@@ -68,13 +68,12 @@ def test_files_that_are_no_pictures_are_refused_in_words_and_harm_no_other(page_
     page = page_of("reviewer", "/uploads/", expected=(415, 422))
     tiff = io.BytesIO()
     Image.fromarray(castings()[0].pixels).save(tiff, "TIFF")
-    page.locator("#picture").set_input_files(
-        [
-            {"name": "poem.jpeg", "mimeType": "image/jpeg", "buffer": b"not a picture at all"},
-            {"name": "big.jpeg", "mimeType": "image/jpeg", "buffer": bytes(9 * 2**20)},
-            {"name": "surface.tif", "mimeType": "image/tiff", "buffer": tiff.getvalue()},
-        ]
-    )
+    files: list[FilePayload] = [
+        {"name": "poem.jpeg", "mimeType": "image/jpeg", "buffer": b"not a picture at all"},
+        {"name": "big.jpeg", "mimeType": "image/jpeg", "buffer": bytes(9 * 2**20)},
+        {"name": "surface.tif", "mimeType": "image/tiff", "buffer": tiff.getvalue()},
+    ]
+    page.locator("#picture").set_input_files(files)
     expect(row(page, "poem.jpeg")).to_contain_text("This is no picture that can be judged")
     expect(row(page, "big.jpeg")).to_contain_text("it has 9.4 MB, at most 8.3 MB are taken")
     expect(row(page, "surface.tif").locator(".badge")).to_be_visible()
