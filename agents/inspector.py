@@ -21,6 +21,7 @@ from faust.types import AppT, EventT, StreamT
 
 from agents.arrivals import Arrival, Decoded, decode_arrival, now, receive
 from agents.counting import count, report_ages
+from agents.drift import DriftWatch
 from agents.judging import Judged, by_judge, judge, verdict
 from agents.localiser import Localiser, OpenMapper
 from agents.serving import Duty, Serving
@@ -99,6 +100,7 @@ class Inspector:
         self._networks = ThreadPoolExecutor(1, "networks")
         self.shadow = Shadow(self._networks, self._idle, self._decode_again)
         self.localiser = Localiser(self._networks, self._idle, self._in_force, settings.inspector, self._names, store, courier, open_mapper)
+        self.drift = DriftWatch(line.name for line in settings.lines if line.name not in settings.inspector.explain_lines)
         self._done = asyncio.Event()
 
     @property
@@ -175,6 +177,7 @@ class Inspector:
             metrics.buffered_pictures.set(len(self._batcher))
         self.shadow.close()
         self.localiser.close()
+        self.drift.close()
         await self._delivery.put(None)
 
     async def _next_batch(self) -> list[Waiting[InHand]]:
@@ -244,6 +247,7 @@ class Inspector:
             self._show_shadows(batch)
             for judged, found, duty in zip(batch.judged, verdicts, batch.duties, strict=True):
                 self.localiser.watch(judged, found, duty.judge.version)
+                self.drift.see(judged, duty.judge.version, time.monotonic())
         self._done.set()
 
     def _show_shadows(self, batch: JudgedBatch) -> None:
@@ -285,6 +289,7 @@ def register(app: AppT[object], inspector: Inspector) -> None:
     app.task(inspector.deliver_batches)
     app.task(inspector.shadow.run)
     app.task(inspector.localiser.run)
+    app.task(inspector.drift.run)
 
 
 def _on_monotonic_clock(deadline: datetime | None) -> float | None:

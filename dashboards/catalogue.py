@@ -24,6 +24,8 @@ EMPTY_IN_HEALTH: dict[str, str] = {
     "castline-quality: Would the shadow version judge otherwise?: {{line}} {{model}}": _NO_SHADOW,
     "castline-quality: Would the shadow version judge otherwise?: {{line}} pictures a second it had no time for": _NO_SHADOW,
     "castline-quality: Why is a part left to a person?: {{line}} {{reason}}": "a line may have no doubt for a while",
+    "castline-quality: Is a camera in trouble?: {{line}} {{state}}": "trouble is what makes it begin",
+    "castline-quality: Are pictures and answers what the version was made for?: {{line}} {{of}}": "of few pictures there is no index yet",
     "castline-quality: Was a chosen version refused?: {{line}} {{reason}}": "a refusal is what makes it begin",
 }
 

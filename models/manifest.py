@@ -78,6 +78,38 @@ class Costs(_Frozen):
     false_alarm: float = Field(gt=0)
 
 
+class Spread(_Frozen):
+    """How values are spread over bins between rising `edges`: `shares`, one more than edges, sum 1."""
+
+    edges: tuple[float, ...]
+    shares: tuple[Probability, ...]
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if len(self.shares) != len(self.edges) + 1:
+            raise ValueError(f"expected {len(self.edges) + 1} shares, found {len(self.shares)}")
+        if list(self.edges) != sorted(self.edges):
+            raise ValueError("expected rising edges")
+        return self
+
+
+class Range(Spread):
+    """A spread whose ends are known."""
+
+    low: float = Field(description="A hundredth of the values lies below.")
+    high: float = Field(description="A hundredth of the values lies above.")
+
+
+class Reference(_Frozen):
+    """What the version's own pictures looked like, and what it said of them: what a line's are held against."""
+
+    pictures: int = Field(ge=1, description="How many; the version did not learn from them.")
+    brightness: Range = Field(description="Mean grey level, 0..255.")
+    sharpness: Range = Field(description="Mean square of the second differences of grey levels.")
+    good: Spread = Field(description="Defect probability of good parts.")
+    bad: Spread = Field(description="Defect probability of defective parts, in the same bins.")
+
+
 class Certainty(_Frozen):
     """Where one voter may decide alone (`model.cascade`): below `low` good, from `high` on defective, by its own calibrated probability."""
 
@@ -111,6 +143,7 @@ class Manifest(_Frozen):
     data: DataFingerprint
     figures: dict[str, float] = Field(description="Measured on validation pictures when the version was made.")
     command: str = Field(description="What made the version.")
+    reference: Reference | None = Field(default=None, description="Absent in versions made before there was one.")
     files: dict[str, FileEntry]
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_by_name=True, serialize_by_alias=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from dashboards.alerts import gates, parts, pipeline, quality
+from dashboards.alerts import camera, gates, parts, pipeline, quality
 from dashboards.alerts.alert import Alert
 from dashboards.alerts.recording import RECORDINGS
 
@@ -16,6 +16,7 @@ GROUPS: dict[str, tuple[Alert, ...]] = {
     "castline-gates": gates.ALERTS,
     "castline-pipeline": pipeline.ALERTS,
     "castline-quality": quality.ALERTS,
+    "castline-cameras": camera.ALERTS,
 }
 ALERTS: tuple[Alert, ...] = tuple(alert for group in GROUPS.values() for alert in group)
 
@@ -31,7 +32,10 @@ class Inhibition:
 
 INHIBITIONS: tuple[Inhibition, ...] = (
     Inhibition("NoInspector", ("LineSilent", "VerdictsTooOld", "LagGrowing", "PartsWithoutVerdict", "PartsPassUnseen"), ("plant",)),
-    Inhibition("LineSilent", ("PartsWithoutVerdict", "PicturesUnmatched"), ("plant", "line")),
+    Inhibition("LineSilent", ("PartsWithoutVerdict", "PicturesUnmatched", "CameraGap"), ("plant", "line")),
+    Inhibition("CameraFrozen", ("VerdictsDrift", "PicturesDrift"), ("plant", "line")),
+    Inhibition("CameraDarkOrBright", ("VerdictsDrift", "PicturesDrift", "NetworksDisagree", "ReviewShareHigh"), ("plant", "line")),
+    Inhibition("CameraBlurred", ("VerdictsDrift", "PicturesDrift", "NetworksDisagree", "ReviewShareHigh"), ("plant", "line")),
     Inhibition("GateNotAnswering", ("PartsWithoutVerdict", "GateLinkNoisy", "PartReportsFail"), ("plant", "line")),
     Inhibition("ProcessDown", ("ProcessNotReady", "WorkerStalled"), ("plant", "instance_name")),
     Inhibition("WorkerStalled", ("ProcessNotReady", "EventLoopBlocked"), ("plant", "instance_name")),

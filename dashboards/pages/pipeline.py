@@ -9,6 +9,7 @@ _LAG = f'castline_consumer_lag_records{{{LINE},role="inspector"}}'
 
 # A metric without labels is on every process' page, at 0 where nobody sets it.
 _INSPECTOR = 'role="inspector"'
+_ARCHIVIST = 'role="archivist"'
 
 
 def _p99(metric: str, by: str) -> str:
@@ -85,6 +86,39 @@ PAGE = Page(
             why="Parked on `castings.dead-letters`; look with `castline dead-letters list`.",
             steps=rising(0.001, 0.1),
             alerts=("DeadLettersRising", "BatchesSplit"),
+        ),
+        trend(
+            "Does the archive keep up?",
+            Query(f'sum by (line) (castline_consumer_lag_records{{{LINE},role="archivist"}})', "{{line}} records wait"),
+            Query(rate("castline_records_archived_total", "kind", scope=PLANT), "{{kind}} a second"),
+            Query(rate("castline_archive_rows_total", "plant", _ARCHIVIST, PLANT), "rows made or changed a second"),
+            unit="short",
+            why="Records that wait for the archivist are on no page of the station yet. Nothing is lost while Kafka keeps them.",
+            steps=rising(1000, 100_000),
+        ),
+        trend(
+            "How long does the archive's database take?",
+            Query(p99("castline_archive_write_seconds", "instance_name", _ARCHIVIST, PLANT), "{{instance_name}} 99 %"),
+            Query(p50("castline_archive_write_seconds", "instance_name", _ARCHIVIST, scope=PLANT), "{{instance_name}} half"),
+            unit="s",
+            why="One transaction, at most `archivist.batch` records. When it grows with the table, look at the disk.",
+            steps=rising(0.5, 5),
+        ),
+        trend(
+            "Which pictures are kept, and which are dropped?",
+            Query(rate("castline_pictures_kept_total", "plant", _ARCHIVIST, PLANT), "kept a second"),
+            Query(rate("castline_pictures_gone_total", "plant", _ARCHIVIST, PLANT), "could not be had a second"),
+            Query(selected("castline_archive_pictures_wanted", _ARCHIVIST, PLANT), "wait to be fetched"),
+            Query(rate("castline_archive_dropped_total", "what", scope=PLANT), "{{what}} dropped a second"),
+            unit="short",
+            why="A picture that waits longer than the image topic keeps it (`topics.image_hours`) is gone.",
+            steps=rising(1000, 10_000),
+        ),
+        trend(
+            "How large are the kept pictures?",
+            Query(selected("castline_archive_kept_bytes", _ARCHIVIST, PLANT), "{{instance_name}}"),
+            unit="bytes",
+            why="Beyond `archivist.keep_bytes` the oldest are dropped.",
         ),
         trend(
             "Which process complains about itself?",

@@ -83,6 +83,41 @@ PAGE = Page(
             why="Before and after a switch of versions, side by side.",
         ),
         trend(
+            "Is a camera in trouble?",
+            Query(
+                f'max by (line, state) (castline_camera_state{{{LINE},state!="gap"}}) > 0 '
+                f'or min by (line, state) (castline_camera_state{{{LINE},state="gap"}}) > 0',
+                "{{line}} {{state}}",
+            ),
+            unit="short",
+            why="Frozen, dark, bright, blurred, or broken off: nothing here means that all cameras are well.",
+            steps=rising(0.5, 1),
+            alerts=("CameraFrozen", "CameraDarkOrBright", "CameraBlurred", "CameraGap"),
+        ),
+        trend(
+            "Are pictures and answers what the version was made for?",
+            Query(f"max by (line, of) (castline_drift_psi{{{LINE}}})", "{{line}} {{of}}"),
+            unit="short",
+            why="Stability index of the last 500 pictures against the version's reference: below 0.1 alike, above 0.25 others.",
+            steps=rising(0.1, 0.25),
+            alerts=("PicturesDrift",),
+        ),
+        trend(
+            "Are suspicious pictures explained?",
+            Query(rate("castline_findings_total"), "{{line}} heat maps a second"),
+            Query(rate("castline_findings_dropped_total"), "{{line}} no time for"),
+            Query(rate("castline_findings_failed_total"), "{{line}} failed"),
+            unit="cps",
+            why="Heat maps are made in idle time alone; without any, inspection has no time to spare, or the version no AlexNet.",
+        ),
+        trend(
+            "How long after its verdict comes a heat map?",
+            Query(quantile(0.5, "castline_finding_seconds", "plant", scope=PLANT), "{{plant}} half"),
+            Query(quantile(0.95, "castline_finding_seconds", "plant", scope=PLANT), "{{plant}} 95 %"),
+            unit="s",
+            why="A person who uploads a picture waits for it.",
+        ),
+        trend(
             "Would the shadow version judge otherwise?",
             Query(
                 f"{rate('castline_shadow_disagreements_total', 'line, model')} / {rate('castline_shadow_judged_total', 'line, model')}",

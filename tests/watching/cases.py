@@ -294,4 +294,55 @@ CASES: tuple[Case, ...] = (
         {**ON_LINE, "reason": "damaged"},
         "line-1: a chosen model version was refused: damaged",
     ),
+    Case(
+        "CameraFrozen",
+        5,
+        {f'castline_camera_state{{{LINE},state="frozen"}}': "0 0 0 1 1 1"},
+        {f'castline_camera_state{{{LINE},state="frozen"}}': "1 1 1 0 0 0", f'castline_camera_state{{{LINE},state="gap"}}': "0x5"},
+        ON_LINE,
+        "line-1: the camera gives the same picture again and again",
+    ),
+    Case(
+        "CameraDarkOrBright",
+        5,
+        {f'castline_camera_state{{{LINE},state="dark"}}': "0 0 0 1 1 1", f'castline_camera_state{{{LINE},state="bright"}}': "0x5"},
+        # For a moment: somebody stood in the light.
+        {f'castline_camera_state{{{LINE},state="dark"}}': "0 0 1 0 0 1", f'castline_camera_state{{{LINE},state="bright"}}': "0x5"},
+        {**ON_LINE, "state": "dark"},
+        "line-1: the pictures are too dark to be judged",
+    ),
+    Case(
+        "CameraBlurred",
+        5,
+        {f'castline_camera_state{{{LINE},state="blurred"}}': "0 0 1 1 1 1"},
+        {f'castline_camera_state{{{LINE},state="blurred"}}': "0 0 1 0 1 1"},
+        ON_LINE,
+        "line-1: the pictures are not sharp",
+    ),
+    Case(
+        "CameraGap",
+        10,
+        {
+            f'castline_camera_state{{{LINE},state="gap",instance_name="i-1"}}': "0x5 1x5",
+            f'castline_camera_state{{{LINE},state="gap",instance_name="i-2"}}': "0x5 1x5",
+            f"castline_parts_counted_total{{{LINE}}}": "0+30x10",
+        },
+        # The belt of line-1 stands, and the pictures of line-2 have moved on to another inspector.
+        {
+            f'castline_camera_state{{{LINE},state="gap",instance_name="i-1"}}': "0x5 1x5",
+            f"castline_parts_counted_total{{{LINE}}}": "300x10",
+            'castline_camera_state{plant="north",line="line-2",state="gap",instance_name="i-1"}': "0x5 1x5",
+            'castline_camera_state{plant="north",line="line-2",state="gap",instance_name="i-2"}': "0x10",
+        },
+        ON_LINE,
+        "line-1: the pictures have broken off",
+    ),
+    Case(
+        "PicturesDrift",
+        20,
+        {f'castline_drift_psi{{{LINE},of="brightness"}}': "0.05x5 0.6x15", f'castline_drift_psi{{{LINE},of="sharpness"}}': "0.05x20"},
+        {f'castline_drift_psi{{{LINE},of="brightness"}}': "_x10 0.2x10", f'castline_drift_psi{{{LINE},of="sharpness"}}': "0.05x20"},
+        {**ON_LINE, "of": "brightness"},
+        "line-1: the brightness of the pictures is no longer what the version was made for",
+    ),
 )
