@@ -54,6 +54,8 @@ class Archivist:
         self._trouble = trouble
         self._dead_letters = TopicNames(settings.topics.prefix).dead_letters
         self._shelves = shelves(settings)
+        for shelf in self._shelves.values():
+            metrics.records_archived.labels(shelf.record.__name__.lower())
         size = settings.archivist.batch
         limits = BatchSettings(size=size, shapes=(size,), max_wait_s=settings.archivist.max_wait_s)
         self._batcher: Batcher[InHand] = Batcher(limits, settings.archivist.buffer, time.monotonic)

@@ -49,6 +49,8 @@ class Shelf:
         self._limits = archivist
         self._topics = topics
         self._folder = 0
+        for what in ("rows", "pictures", "strays"):
+            metrics.archive_dropped.labels(what)
 
     def fetch_wanted(self, go_on: Callable[[], bool]) -> int:
         """Fetches some of the pictures that are to be kept, the oldest first; returns how many were dealt with.
