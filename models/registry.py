@@ -20,7 +20,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from models.manifest import FileEntry, Manifest
+from models.manifest import FileEntry, Manifest, Reference
 from streams.errors import ModelError
 
 MANIFEST = "manifest.json"
@@ -120,6 +120,22 @@ def write_manifest(folder: Path, fields: Mapping[str, Any]) -> Manifest:
     """Writes `manifest.json` for the files in `folder`, whose checksums are added to `fields`."""
     manifest = Manifest.model_validate({**fields, "files": entries(folder)})
     (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2, by_alias=True) + "\n", encoding="utf-8")
+    return manifest
+
+
+def add_reference(version: Version, reference: Reference) -> Manifest:
+    """Writes `reference` into the manifest of a version made before there was one. It judges as before: no other file changes.
+
+    Raises ModelError: when it has one, since what was measured is never changed.
+    """
+    if version.manifest.reference is not None:
+        raise ModelError(f"{version.folder / MANIFEST}: expected a version without a reference, found one")
+    manifest = version.manifest.model_copy(update={"reference": reference})
+    staged = version.folder / f".{MANIFEST}.part"
+    staged.write_text(manifest.model_dump_json(indent=2, by_alias=True) + "\n", encoding="utf-8")
+    _flush(staged)
+    staged.replace(version.folder / MANIFEST)
+    _flush(version.folder)
     return manifest
 
 

@@ -109,6 +109,28 @@ def make_demo(out: Path) -> int:
     return 130 if outcome.interrupted else 0
 
 
+@command.command("reference")
+@click.argument("version")
+@click.option("--data", type=click.Path(path_type=Path), multiple=True, required=True, help="Labelled pictures, as for evaluate.")
+def reference(version: str, data: tuple[Path, ...]) -> None:
+    """Give VERSION the reference that drift is measured against, where it was made before there was one.
+
+    Brightness, sharpness and defect probability of labelled pictures that it did not learn from, such as those it was evaluated on.
+    A training does this by itself.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from models.drift import reference_of
+    from models.evaluation.examination import examine
+    from models.judge import open_ensemble
+    from models.learning import collection
+
+    found = registry.locate(version)
+    pictures = collection.read(collection.scan(data), found.manifest.preprocessing.side_px, found.manifest.classes)
+    examined = examine(open_ensemble(found), pictures)
+    registry.add_reference(found, reference_of(pictures.pixels, examined.probability, examined.bad))
+    click.echo(f"{found.folder}: a reference of {len(pictures)} pictures; restart its inspectors to measure against it")
+
+
 @command.command("optimise")
 @click.argument("version")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
