@@ -6,16 +6,20 @@ import logging
 import signal
 import socket
 import threading
+import time
 import warnings
 from types import FrameType
 
 import uvicorn
+from django.db import DatabaseError, InterfaceError, connection
 from django.urls import get_resolver
+from django.utils import timezone
 
 from station.archive.tables import complaint
 from station.asgi import application, stopping
 from station.configuration import castline
 from station.live import watching
+from station.reviews.gauges import renew
 from streams.errors import SettingsError
 from streams.health import Health
 
@@ -24,6 +28,7 @@ log = logging.getLogger(__name__)
 # More at once are told to come again: a browser keeps up to six connections, a wall one for as long as it hangs.
 _MOST_AT_ONCE = 400
 _LOOK_EVERY_S = 2.0
+_COUNT_EVERY_S = 15.0
 
 
 def listen() -> socket.socket:
@@ -88,6 +93,15 @@ def serve(pages: socket.socket, health: Health, asked: threading.Event) -> None:
 
 
 def _watch(health: Health) -> None:
-    """Whether the database answers, for /readyz."""
+    """Whether the database answers, for /readyz; and how long the review queue is, for /metrics."""
+    renewed_at = float("-inf")
     while not stopping.wait(_LOOK_EVERY_S):
         health.trouble(complaint(), "database")
+        if time.monotonic() - renewed_at < _COUNT_EVERY_S:
+            continue
+        try:
+            renew(castline(), timezone.now())
+            renewed_at = time.monotonic()
+        except (DatabaseError, InterfaceError) as error:
+            log.warning("the review queue cannot be counted now: %s", error)
+            connection.close()

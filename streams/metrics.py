@@ -91,6 +91,13 @@ archive_dropped = Counter("castline_archive_dropped_total", "What retention drop
 archive_kept_bytes = Gauge("castline_archive_kept_bytes", "Bytes of kept pictures.")
 archive_pictures_wanted = Gauge("castline_archive_pictures_wanted", "Pictures that are to be kept and not yet fetched.")
 
+# Station
+review_queue_parts = Gauge("castline_review_queue_parts", "Parts that wait for a person, by whose turn it is.", ["state"])
+review_queue_oldest_seconds = Gauge(
+    "castline_review_queue_oldest_seconds", "How long the part that waits longest has waited for a person; 0 where none waits."
+)
+review_overdue_seconds = Gauge("castline_review_overdue_seconds", "How long a part may wait for a person, as set.")
+
 # Every process
 event_loop_delay_seconds = Histogram("castline_event_loop_delay_seconds", "How late the event loop woke.", ["role"], buckets=_SHORT_S)
 process_stalled = Gauge(

@@ -8,11 +8,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
+from prometheus_client import REGISTRY
 
 from station.archive.models import Part
 from station.live.sending import KafkaAway
 from station.reviews.boxes import WrongBoxesError, boxes_of
 from station.reviews.deciding import Answer, RefusedError, answer_of, decide, undo
+from station.reviews.gauges import renew
 from station.reviews.interest import Known, disagreement, doubt, drawn, interest
 from station.reviews.models import Candidate, Decision
 from station.reviews.offering import ask_for, offer, wanted
@@ -183,6 +185,18 @@ def test_the_queue_knows_its_length_and_its_oldest(waiting: Callable[..., Part])
     waiting()
     assert lengths(SETTINGS, NOW) == {"third": 0, "second": 0, "open": 2}
     assert oldest(SETTINGS, NOW) == EARLIEST + timedelta(seconds=1)
+
+
+def test_prometheus_hears_how_long_the_oldest_waits(waiting: Callable[..., Part]) -> None:
+    waiting()
+    renew(SETTINGS, NOW)
+    found = {sample.name: sample.value for metric in REGISTRY.collect() for sample in metric.samples if "review_queue" in metric.name}
+    assert found["castline_review_queue_oldest_seconds"] == (NOW - EARLIEST).total_seconds() - 1
+    renew(SETTINGS, NOW + timedelta(days=300))
+    assert REGISTRY.get_sample_value("castline_review_queue_parts", {"state": "open"}) == 1
+    Candidate.objects.all().delete()
+    renew(SETTINGS, NOW)
+    assert REGISTRY.get_sample_value("castline_review_queue_oldest_seconds") == 0
 
 
 # What is said
