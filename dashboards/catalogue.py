@@ -18,6 +18,7 @@ PAGES: tuple[Page, ...] = (plant.PAGE, line.PAGE, pipeline.PAGE, quality.PAGE, g
 UNSHOWN: dict[str, str] = {}
 
 _NO_SHADOW = "until a shadow version is chosen there is none"
+_NO_STATION = "a plant may run without the station"
 # Queries that may return nothing while all is well, and why. Alerts are no part of it: in health none of them fires.
 EMPTY_IN_HEALTH: dict[str, str] = {
     "castline-quality: Which version judges?: {{line}}: {{model}} on {{runtime}}, shadow": _NO_SHADOW,
@@ -26,6 +27,9 @@ EMPTY_IN_HEALTH: dict[str, str] = {
     "castline-quality: Why is a part left to a person?: {{line}} {{reason}}": "a line may have no doubt for a while",
     "castline-quality: Is a camera in trouble?: {{line}} {{state}}": "trouble is what makes it begin",
     "castline-quality: Are pictures and answers what the version was made for?: {{line}} {{of}}": "of few pictures there is no index yet",
+    "castline-quality: Does anybody review?: {{state}} opinion, parts": _NO_STATION,
+    "castline-quality: Does anybody review?: h that the oldest waits": _NO_STATION,
+    "castline-quality: Does anybody review?: h that it may": _NO_STATION,
     "castline-quality: Was a chosen version refused?: {{line}} {{reason}}": "a refusal is what makes it begin",
 }
 

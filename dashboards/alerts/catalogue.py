@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from dashboards.alerts import camera, gates, parts, pipeline, quality
+from dashboards.alerts import camera, gates, parts, pipeline, quality, reviews
 from dashboards.alerts.alert import Alert
 from dashboards.alerts.recording import RECORDINGS
 
@@ -17,6 +17,7 @@ GROUPS: dict[str, tuple[Alert, ...]] = {
     "castline-pipeline": pipeline.ALERTS,
     "castline-quality": quality.ALERTS,
     "castline-cameras": camera.ALERTS,
+    "castline-reviews": reviews.ALERTS,
 }
 ALERTS: tuple[Alert, ...] = tuple(alert for group in GROUPS.values() for alert in group)
 

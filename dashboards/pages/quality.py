@@ -77,6 +77,15 @@ PAGE = Page(
             alerts=("ReviewShareHigh",),
         ),
         trend(
+            "Does anybody review?",
+            Query(f"max by (state) (castline_review_queue_parts{{{PLANT}}})", "{{state}} opinion, parts"),
+            Query(f"max(castline_review_queue_oldest_seconds{{{PLANT}}}) / 3600", "h that the oldest waits"),
+            Query(f"max(castline_review_overdue_seconds{{{PLANT}}}) / 3600", "h that it may"),
+            unit="short",
+            why="Parts that wait for a person, and how long the oldest has. `open`: nobody has looked at it yet.",
+            alerts=("ReviewQueueOverdue",),
+        ),
+        trend(
             "What comes out, by version?",
             Query(rate("castline_verdicts_total", "model, label"), "{{model}} {{label}}"),
             unit="cps",

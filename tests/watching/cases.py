@@ -345,4 +345,18 @@ CASES: tuple[Case, ...] = (
         {**ON_LINE, "of": "brightness"},
         "line-1: the brightness of the pictures is no longer what the version was made for",
     ),
+    Case(
+        "ReviewQueueOverdue",
+        60,
+        {
+            'castline_review_queue_oldest_seconds{plant="north"}': "85800+60x60",
+            'castline_review_overdue_seconds{plant="north"}': "86400x60",
+        },
+        {
+            'castline_review_queue_oldest_seconds{plant="north"}': "85800+60x15 0x45",
+            'castline_review_overdue_seconds{plant="north"}': "86400x60",
+        },
+        {"plant": "north"},
+        "a part has waited 1d 0h 50m 0s for a person's review",
+    ),
 )
