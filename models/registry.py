@@ -51,25 +51,33 @@ class Version:
 
 
 def load(root: Path, version: str) -> Version:
-    """The version `version` below `root`, every checksum verified.
+    """The version `version` below `root`, every checksum verified; a shelf far away is copied from first (`models.shelf`).
 
     Raises ModelError, naming the file, when one is missing, unknown, changed, or no ordinary file.
     """
-    folder = root / version
     if version in ("", ".", "..") or Path(version).name != version:
         raise ModelError(f"expected the name of a version below {root}, found {version!r}")
+    from models import shelf  # which imports this module
+
+    if url := shelf.address(root):
+        root = shelf.fetched(url, version)
+    folder = root / version
     if not folder.is_dir():
         known = ", ".join(names(root)) or "none"
         raise ModelError(f"expected the model folder {folder}, found none; versions there: {known}")
-    manifest = _manifest(folder / MANIFEST)
+    manifest = read_manifest(folder / MANIFEST)
     if manifest.version != version:
         raise ModelError(f"{folder / MANIFEST}: expected version {version!r}, found {manifest.version!r}")
-    _verify(folder, manifest.files)
+    verify(folder, manifest.files)
     return Version(folder, manifest)
 
 
 def names(root: Path) -> list[str]:
     """Names of the folders below `root` that hold a manifest, sorted; none of them is verified."""
+    from models import shelf
+
+    if url := shelf.address(root):
+        return shelf.names(url)
     if not root.is_dir():
         return []
     return sorted(found.parent.name for found in root.glob(f"*/{MANIFEST}") if not found.parent.name.startswith("."))
@@ -139,7 +147,8 @@ def add_reference(version: Version, reference: Reference) -> Manifest:
     return manifest
 
 
-def _manifest(path: Path) -> Manifest:
+def read_manifest(path: Path) -> Manifest:
+    """The manifest at `path`. Raises ModelError when there is none or it is not valid."""
     if path.is_symlink() or not path.is_file():
         raise ModelError(f"expected the manifest {path}, found none")
     if path.stat().st_size > MANIFEST_BYTES:
@@ -152,7 +161,8 @@ def _manifest(path: Path) -> Manifest:
         raise ModelError(f"{path}: {where}: {first['msg']}") from error
 
 
-def _verify(folder: Path, expected: Mapping[str, FileEntry]) -> None:
+def verify(folder: Path, expected: Mapping[str, FileEntry]) -> None:
+    """Raises ModelError, naming the file, when `folder` does not hold exactly the `expected` files and the manifest."""
     found = {path.name: path for path in folder.iterdir()}
     for name in sorted(found.keys() - expected.keys() - {MANIFEST}):
         raise ModelError(f"{found[name]}: not named in {MANIFEST}; a version holds nothing else")

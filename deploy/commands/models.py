@@ -16,7 +16,7 @@ ROOT = click.option(
     type=click.Path(path_type=Path, file_okay=False),
     default=registry.BUNDLED,
     show_default="the versions that the project ships",
-    help="Folder of the versions.",
+    help="Folder of the versions, or an fsspec address.",
 )
 
 
@@ -90,6 +90,18 @@ def verify(version: str, runtime: str) -> int:
         f"(allowed {found.manifest.golden.tolerance})"
     )
     return 0 if good else 1
+
+
+@command.command("push")
+@click.argument("version")
+@click.option("--to", "url", required=True, help="Folder of versions as an fsspec address, such as s3://bucket/castline/versions.")
+def push(version: str, url: str) -> None:
+    """Copy VERSION to a shelf that other machines take their versions from (`model.root` of the settings), its manifest last."""
+    from models import shelf
+
+    if shelf.address(url) is None:
+        raise click.BadParameter(f"expected an address such as s3://bucket/castline/versions, found {url!r}", param_hint="--to")
+    click.echo(shelf.push(registry.locate(version), url))
 
 
 @command.command("make-demo")

@@ -71,7 +71,9 @@ class BatchSettings(Section):
 class ModelSettings(Section):
     """[model]: which version judges."""
 
-    root: Path = Field(Path("models/versions"), description="Folder of the versions.")
+    root: Path = Field(
+        Path("models/versions"), description="Folder of the versions, or an fsspec address such as s3://bucket/versions (extra `s3`)."
+    )
     version: str = Field(
         "demo",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
