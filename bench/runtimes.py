@@ -28,6 +28,8 @@ PREDICT = "predict"
 MOST_PICTURES = 512  # of those that labels are compared on
 FULL = "full"
 
+Way = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -121,7 +123,7 @@ def compare_runtimes(
     labels[PREDICT] = _labels(version, predict, pixels, max(batches))
     others = {name: sum(a != b for a, b in zip(found, labels[FLOAT32], strict=True)) for name, found in labels.items()}
     tell("measuring in turns")
-    ways = {PREDICT: predict, **{name: runtime.predict for name, runtime in runtimes.items()}}
+    ways: dict[str, Way] = {PREDICT: predict, **{name: runtime.predict for name, runtime in runtimes.items()}}
     speeds = rates(ways, batches, version.manifest.preprocessing.side_px, measured_s)
     rows = [Row(name, batch, round(per_s, 1), others[name] == 0, others[name]) for (name, batch), per_s in speeds.items()]
     largest = max(batches)
@@ -138,9 +140,7 @@ def _pictures(version: Version, data: Sequence[Path]) -> npt.NDArray[np.uint8]:
     return collection.read([entries[index] for index in drawn], version.manifest.preprocessing.side_px).pixels
 
 
-def _labels(
-    version: Version, predict: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]], pixels: npt.NDArray[np.uint8], batch: int
-) -> list[str]:
+def _labels(version: Version, predict: Way, pixels: npt.NDArray[np.uint8], batch: int) -> list[str]:
     vote = Vote.of(version.manifest)
     answers = np.concatenate([predict(piece) for piece in pieces(pixels, batch)])
     return [vote.label(float(probability)) for probability in vote.defect_probability(answers)]

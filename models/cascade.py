@@ -48,7 +48,7 @@ class Cascade:
         answers[:, self.place] = first[:, 0]
         doubtful = np.flatnonzero(~self.certain(answers))
         if len(doubtful):
-            answers[np.ix_(doubtful, self._rest)] = self.others.predict(pixels[doubtful])
+            answers[doubtful[:, None], self._rest] = self.others.predict(pixels[doubtful])
         return answers
 
     def certain(self, answers: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:

@@ -76,7 +76,7 @@ class Vote:
 
         A voter whose answers are not numbers was not asked: the others' weights then sum to 1.
         """
-        asked = ~np.isnan(answers).any(axis=-1)
+        asked: npt.NDArray[np.bool_] = np.logical_not(np.isnan(answers).any(axis=-1))
         shares = self.weights * asked
         shares = shares / shares.sum(axis=1, keepdims=True)
         result: npt.NDArray[np.float64] = np.einsum("nv,nvc->nc", shares, np.where(asked[..., None], self._tempered(answers), 0))

@@ -129,7 +129,7 @@ def voters(data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], **chosen: 
 
     def work(bars: Bars) -> Table:
         pictures = _read(data, options.side_px, bars)
-        return voters_table(Comparison(options, out, single=True).run(pictures, seeds_parts(pictures, options, seeds), bars))
+        return voters_table(Comparison(options, out, "voters", single=True).run(pictures, seeds_parts(pictures, options, seeds), bars))
 
     return _told(out, work)
 
@@ -149,7 +149,9 @@ def folds(data: tuple[Path, ...], out: Path, folds: int, **chosen: Any) -> int:
 
     def work(bars: Bars) -> Table:
         pictures = _read(data, options.side_px, bars)
-        return folds_table(Comparison(options, out, single=False).run(pictures, folds_parts(pictures, options, folds), bars))
+        return folds_table(
+            Comparison(options, out, f"{folds} folds", single=False).run(pictures, folds_parts(pictures, options, folds), bars)
+        )
 
     return _told(out, work)
 

@@ -67,13 +67,13 @@ class Comparison:
 
     options: Options
     folder: Path
+    kind: str  # "voters", "5 folds": a folder holds one kind
     single: bool  # whether the classifier without networks takes part
 
     def run(self, pictures: Collection, parts: Sequence[Part], watcher: Watcher) -> list[Judged]:
         """Trains what is not finished yet."""
         cells = Cells(self.folder)
-        asked = {"options": self.options.model_dump(), "pictures": pictures.fingerprint(), "parts": [part.name for part in parts]}
-        cells.begin(asked)
+        cells.begin({"experiment": self.kind, "options": self.options.model_dump(), "pictures": pictures.fingerprint()})
         voters = self.options.voters()
         names = [*([SINGLE] if self.single else []), *(voter.name for voter in voters)]
         total = len(parts) * len(names)
@@ -163,7 +163,8 @@ def _called(vote: Vote, found: npt.NDArray[np.float32]) -> Flags:
 
 
 def _single(pictures: Collection, part: Part) -> dict[str, npt.NDArray[np.generic]]:
-    small = np.stack([Image.fromarray(one).resize((SINGLE_SIDE_PX, SINGLE_SIDE_PX), Image.Resampling.BOX) for one in pictures.pixels])
+    side = (SINGLE_SIDE_PX, SINGLE_SIDE_PX)
+    small = np.stack([np.asarray(Image.fromarray(one).resize(side, Image.Resampling.BOX)) for one in pictures.pixels])
     flat = small.reshape(len(small), -1).astype(np.float32)
     teaches = ~part.judges & ~part.chooses
     machine = make_pipeline(StandardScaler(), SVC(C=10, class_weight="balanced"))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from models.experiments.cells import Cells, Progressing, Pupils, Watcher
 from models.experiments.table import Table, spread
@@ -51,7 +52,7 @@ class LayersExperiment:
         count: int,
         seed: int,
         pictures: Collection,
-        groups: np.ndarray[tuple[int], np.dtype[np.int32]],
+        groups: npt.NDArray[np.int32],
         apart: Collection | None,
         hear: Progressing,
     ) -> None:
@@ -59,7 +60,9 @@ class LayersExperiment:
         (voter,) = (each for each in self.options.model_copy(update={"dense_layers": count - 1}).voters() if each.network == "alexnet")
         pupils = Pupils(pictures.pixels, pictures.labels, validates, len(pictures.classes))
         network = cells.taught(name, voter, self.options, seed, pupils, hear)
-        kept = {"validated": _right(answers(network, pictures.pixels[validates]), pictures.labels[validates])}
+        kept: dict[str, npt.NDArray[np.generic]] = {
+            "validated": _right(answers(network, pictures.pixels[validates]), pictures.labels[validates])
+        }
         if apart:
             kept["apart"] = _right(answers(network, apart.pixels), apart.labels)
         kept["truth"] = pictures.labels[validates]
@@ -82,16 +85,14 @@ class LayersExperiment:
         return Table(f"Recognition rate of {len(classes)} categories against fully connected layers", head, tuple(rows))
 
 
-def _right(
-    found: np.ndarray[tuple[int, int], np.dtype[np.float32]], truth: np.ndarray[tuple[int], np.dtype[np.int32]]
-) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    result: np.ndarray[tuple[int], np.dtype[np.bool_]] = found.argmax(axis=1) == truth
+def _right(found: npt.NDArray[np.float32], truth: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
+    result: npt.NDArray[np.bool_] = found.argmax(axis=1) == truth
     return result
 
 
-def _worst(found: Sequence[tuple[np.ndarray[tuple[int], np.dtype[np.generic]], ...]], classes: Sequence[str]) -> str:
+def _worst(found: Sequence[tuple[npt.NDArray[np.generic], ...]], classes: Sequence[str]) -> str:
     if not found:
         return ""
     right, truth = (np.concatenate([each[index] for each in found]) for index in (0, 1))
-    rates = [float(right[truth == label].mean()) for label in range(len(classes))]
+    rates = [float(right[truth == label].astype(np.float64).mean()) for label in range(len(classes))]
     return f"{classes[int(np.argmin(rates))]} {min(rates):.3f}"
