@@ -34,7 +34,8 @@ class LagWatch:
     """Every `every_s`: the lag of this worker's partitions to the metrics and to `health`, which is not ready while Kafka does not answer.
 
     `assigned` names the worker's partitions; when it has none, all partitions of `lines`' topics are watched, since then
-    they must be someone else's work that moves.
+    they must be someone else's work that moves. The metrics then say 0: what waits for others is theirs to show, and would be
+    counted twice in a sum over the workers. When it waits for nobody, /healthz says so.
     """
 
     def __init__(
@@ -80,7 +81,8 @@ class LagWatch:
             admin.close()
 
     def _look(self, admin: KafkaAdminClient) -> None:
-        watched = set(self._assigned()) or self._all(admin)
+        own = set(self._assigned())
+        watched = own or self._all(admin)
         latest = {TopicPartition(*place): OffsetSpec.LATEST for place in sorted(watched)}
         ends = {(place.topic, place.partition): found.offset for place, found in admin.list_partition_offsets(latest).items()}
         groups = admin.list_group_offsets({self._group: list(latest)})
@@ -88,7 +90,7 @@ class LagWatch:
         lag = lag_by_topic(ends, committed)
         by_line = dict.fromkeys(self._lines.values(), 0)
         for topic, line in self._lines.items():
-            by_line[line] += lag.get(topic, 0)
+            by_line[line] += lag.get(topic, 0) if own else 0
         for line, records in by_line.items():
             metrics.consumer_lag.labels(line).set(records)
         if committed != self._before:
