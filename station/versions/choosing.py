@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -60,9 +60,8 @@ def choices() -> Choices:
         raise KafkaAway(f"What is chosen now cannot be read from Kafka: {error}") from error
 
 
-def consider(wish: Wish, now_chosen: Choices, by: str) -> Plan:
+def consider(settings: Settings, wish: Wish, now_chosen: Choices, by: str, at: datetime) -> Plan:
     """The plan for `wish`. Raises ModelError: in words, when a check fails."""
-    settings, at = castline(), datetime.now(UTC)
     root, before = settings.model.root, now_chosen.of(wish.line)
     if wish.line != ALL_LINES and wish.line not in {line.name for line in settings.lines}:
         raise ModelError(f"There is no line {wish.line[:40]!r}.")

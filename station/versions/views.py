@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import get_args
 
 from django.contrib import messages
@@ -138,7 +138,7 @@ def change(request: HttpRequest) -> HttpResponse:
         raise Http404
     assert isinstance(request.user, User)
     try:
-        plan = consider(wish, choices(), request.user.get_username())
+        plan = consider(castline(), wish, choices(), request.user.get_username(), datetime.now(UTC))
         if request.method == "POST":
             carry_out(plan, request.user)
             where = "all lines without a choice of their own" if wish.line == ALL_LINES else wish.line
