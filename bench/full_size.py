@@ -19,7 +19,8 @@ from models.registry import Version
 
 NAME, SIDE = "full-size", 224
 CLASSES = ("def_front", "ok_front")
-GOLDEN_PICTURES = 8
+GOLDEN_PICTURES = 16
+TOLERANCE = 0.25  # wide: untrained, its probabilities lie in the middle, where an error of a logit moves them most
 SEED = 1998
 
 
@@ -73,7 +74,7 @@ def _fields(voters: list[Voter]) -> dict[str, object]:
         "threshold": 0.1,
         "band": {"low": 0.1, "high": 0.1},
         "costs": {"miss": 1, "false_alarm": 1},
-        "golden": {"file": "golden.npz", "tolerance": 0.05},
+        "golden": {"file": "golden.npz", "tolerance": TOLERANCE},
         "data": {"sha256": "0" * 64, "pictures": dict.fromkeys(CLASSES, 0), "split": "none"},
         "figures": {},
         "command": "castline bench runtimes --model full",
