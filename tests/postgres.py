@@ -47,11 +47,17 @@ class PostgreSQL:
             capture_output=True,
             check=True,
         )
-        self._process: subprocess.Popen[bytes]
+        self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     def start(self) -> None:
-        """Starts the server (again) and waits until it answers."""
+        """Starts the server (again) and waits until it answers; one that runs is left alone."""
+        if self.running:
+            return
         settings = {"listen_addresses": "127.0.0.1", "port": self.port, "unix_socket_directories": "", "fsync": "off"}
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -63,12 +69,13 @@ class PostgreSQL:
                 preexec_fn=die_with_parent,
             )
         while subprocess.run([self._programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)], check=False).returncode:
-            assert self._process.poll() is None, (self._folder / "log").read_text()[-2000:]
+            assert self.running, (self._folder / "log").read_text()[-2000:]
 
     def stop(self) -> None:
         """Stops it at once: open transactions are lost, as in a crash."""
-        self._process.send_signal(signal.SIGQUIT)
-        self._process.wait(20)
+        if self._process is not None:
+            self._process.send_signal(signal.SIGQUIT)
+            self._process.wait(20)
 
     def remove(self) -> None:
         self.stop()
