@@ -16,9 +16,28 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from click.testing import CliRunner
+
+from deploy import cli
+from streams.errors import CastlineError
 from tests.debian import program
 
 CASTLINE = Path(sys.executable).with_name("castline")
+
+
+def castline_here(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """What `castline` does, says and ends with, within this process: without the second that its start takes.
+
+    Of this process's environment `castline` sees nothing of its own but `environment`.
+    """
+    hidden = dict.fromkeys(name for name in os.environ if name.startswith(("CASTLINE_", "GRAFANA_", "REMOTE_WRITE")))
+    done = CliRunner().invoke(cli.castline, arguments, env={**hidden, **environment}, standalone_mode=False)
+    if isinstance(done.exception, CastlineError):
+        return subprocess.CompletedProcess(arguments, 3, done.stdout, f"castline: {done.exception}\n")
+    if done.exception is not None:
+        raise done.exception
+    status = done.return_value if isinstance(done.return_value, int) else 0
+    return subprocess.CompletedProcess(arguments, status, done.stdout, done.stderr)
 
 
 class Plant:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import stat
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from dashboards.alerts.catalogue import INHIBITIONS
 from dashboards.inventory import declared
 from docs.generator.metrics import declared as documented
 from tests.debian import program
-from tests.watching.running import CASTLINE
+from tests.watching.running import castline_here
 
 SITE = generate.ROOT / "deploy/prometheus"
 HOSTED = {"REMOTE_WRITE_URL": "https://prometheus.example/api/prom/push", "REMOTE_WRITE_TOKEN": "of-the-stack"}
@@ -34,11 +33,8 @@ def run(*call: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def castline(tmp_path: Path) -> Castline:
     def call(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("CASTLINE_", "REMOTE_WRITE"))}
-        command = [sys.executable, str(CASTLINE), "metrics", *arguments]
-        return subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=60, cwd=tmp_path, env={**environment, **variables}
-        )
+        with contextlib.chdir(tmp_path):
+            return castline_here(variables, "metrics", *arguments)
 
     return call
 

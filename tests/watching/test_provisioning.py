@@ -22,7 +22,7 @@ from dashboards.wanted import Wishes, wanted
 from streams.errors import SettingsError
 from tests.conftest import free_port
 from tests.watching.fake_grafana import ADMIN, EDITOR, VIEWER, FakeGrafana
-from tests.watching.running import CASTLINE
+from tests.watching.running import CASTLINE, castline_here
 
 WISHES = Wishes(webhook="https://calls.example/secret-path")
 EVERYTHING = 3 + len(ALERTS) + len(PAGES)  # data source, folder, contact point
@@ -243,7 +243,12 @@ def castline(fake: FakeGrafana) -> Castline:
     return call
 
 
-def test_the_command_shows_pushes_checks_and_pulls(fake: FakeGrafana, castline: Castline, tmp_path: Path) -> None:
+def test_the_command_shows_pushes_checks_and_pulls(fake: FakeGrafana, tmp_path: Path) -> None:
+    environment = {"GRAFANA_TOKEN": ADMIN, "GRAFANA_ALERT_WEBHOOK": WISHES.webhook}
+
+    def castline(word: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return castline_here(environment, "dashboards", word, "--url", fake.url, *arguments)
+
     dry = castline("push", "--dry-run")
     assert dry.returncode == 0, dry.stderr
     assert f"{EVERYTHING} to create" in dry.stdout
