@@ -125,3 +125,33 @@ def runtimes(model: str, data: tuple[Path, ...], seconds: float, as_json: bool) 
     for name, why in found.left_out.items():
         click.echo(f"{name:16} left out: {why}")
     click.echo(f"chosen: {found.chosen}, {found.ratio_to_predict} times model.predict; labels compared on {found.labelled} pictures")
+
+
+@command.command("history")
+@click.option("--rows", default=1_000_000, show_default=True, type=click.IntRange(1000, 20_000_000), help="Parts in the table.")
+@click.option("--requests", default=20, show_default=True, type=click.IntRange(1, 1000), help="Requests of each question.")
+@click.option(
+    "--database",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="SQLite file to fill, kept for the next call; else one that is gone.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output; progress goes to standard error.")
+def history(rows: int, requests: int, database: Path | None, as_json: bool) -> int:
+    """Times of the history's pages with a large table, by what is looked for.
+
+    Makes the parts in an SQLite database (about 700 bytes each), then asks for pages through the real view. Exit status 1
+    when the 95th percentile of all pages is not below 300 ms.
+    """
+    from bench.history import measure, prepare
+
+    with tempfile.TemporaryDirectory(prefix="castline-bench-") as folder:
+        prepare(database or Path(folder) / "history.sqlite3", rows, _say)
+        found = measure(rows, requests, _say)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    else:
+        for one in found["questions"]:
+            times = f"{one['p50_ms']:8.1f} {one['p95_ms']:8.1f} {one['longest_ms']:8.1f} ms"
+            click.echo(f"{one['question']:45} {times}, {one['cpu_p95_ms']:.1f} ms of processor")
+        click.echo(f"{rows:,} parts, {found['pages']} pages: p50 {found['p50_ms']:.1f} ms, p95 {found['p95_ms']:.1f} ms")
+    return int(found["p95_ms"] >= found["allowed_ms"])

