@@ -40,10 +40,14 @@ uint8_t Board::take_committed() {
 
 void Board::tick() {
   const uint32_t silence_ms = common_.clock.now().ms - heard_ms_;
+  for (uint8_t index = 0; index < kLanes; ++index) lanes_[index].act();
+  // Of the lanes in force one is looked at in each loop: their gates' moments are met twice as exactly, and eyes have their own time stamps.
   for (uint8_t index = 0; index < kLanes; ++index) {
-    Lane& lane = lanes_[index];
-    lane.tick();
+    turn_ = static_cast<uint8_t>((turn_ + 1) & (kLanes - 1));
+    Lane& lane = lanes_[turn_];
+    lane.look();
     if (lane.committed() && !lane.further() && silence_ms > lane.settings()[kHostTimeoutMs]) lane.raise(kHostSilent, silence_ms);
+    if (lane.committed()) return;
   }
 }
 

@@ -115,6 +115,7 @@ class Board {
   uint16_t tokens_[kLanes];
   uint8_t tokens_known_ = 0;  // a bit for each lane
   uint8_t seq_ = 0;
+  uint8_t turn_ = 0;  // the lane that was looked at last
   uint8_t committed_ = 0;
   Cause cause_ = kPower;
   bool greeted_ = false, booted_ = false, answering_ = false;

@@ -3,13 +3,20 @@
 namespace castline {
 
 namespace {
-// Three bits say when an event was sent: phases of 200 ms, counted 1 to 7 and round again. So "every second" is 0.8 to 1 s.
-const uint8_t kPhaseMs = 200;
+// Three bits say when an event was sent: phases of 256 ms, counted 1 to 7 and round again. So "every second" is 0.77 to 1.02 s.
+const uint8_t kPhaseMsLog2 = 8;  // a shift: the processor cannot divide, and this is asked in every loop
 const uint8_t kPhases = 7;
-const uint8_t kRepeatAfter = kRepeatEveryMs / kPhaseMs;
+const uint8_t kRepeatAfter = (kRepeatEveryMs + 24) >> kPhaseMsLog2;
 
-uint8_t phase(uint32_t now_ms) { return static_cast<uint8_t>(now_ms / kPhaseMs % kPhases + 1); }
 }  // namespace
+
+// The present phase, carried forward from the last call.
+uint8_t Events::phase(uint32_t now_ms) {
+  for (const uint8_t now = static_cast<uint8_t>(now_ms >> kPhaseMsLog2); phased_ != now; ++phased_) {
+    if (++phase_ > kPhases) phase_ = 1;
+  }
+  return phase_;
+}
 
 // A full ring drops the new event; its number is used up, so the gap names it.
 Event* Events::add() {
@@ -83,7 +90,8 @@ const Event* Events::due(uint32_t now_ms) {
       chosen = &event;  // what was never sent goes before what is repeated
       break;
     }
-    const bool due = (now + kPhases - event.sent) % kPhases >= kRepeatAfter;
+    const uint8_t since = static_cast<uint8_t>(now >= event.sent ? now - event.sent : now + kPhases - event.sent);
+    const bool due = since >= kRepeatAfter;
     if (due && index < kRepeatedAtATime && chosen == nullptr) chosen = &event;
   }
   if (chosen == nullptr) return nullptr;

@@ -42,12 +42,14 @@ class Events {
 
  private:
   Event* add();
+  uint8_t phase(uint32_t now_ms);
   Event& at(uint8_t index) { return events_[(first_ + index) % kEvents]; }
 
   Event events_[kEvents];
   uint8_t first_ = 0, size_ = 0;
   uint16_t next_ = 0;
   uint16_t paced_ms_ = 0;
+  uint8_t phased_ = 0, phase_ = 1;  // see phase()
   uint32_t lost_ = 0, unreported_ = 0;
 };
 

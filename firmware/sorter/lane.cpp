@@ -68,13 +68,25 @@ Place Lane::place() const {
 
 // ---- what the plant does
 
+// The belt's speed is taken over at least 16 steps: over the two or three of one loop it would be wrong by a half. No division here: four
+// belts bring steps in every loop, and the processor cannot divide. divert_is_near() compares without.
 void Lane::steps(int16_t count) {
   if (count == 0 || !settings_[kEncoder]) return;
-  const uint32_t passed_us = common_->clock.us() - stepped_us_;
-  const uint32_t each_us = count > 0 ? passed_us / static_cast<uint16_t>(count) : 0;
-  us_per_step_ = stale_ || each_us > 65535 ? 0 : static_cast<uint16_t>(each_us);
   travelled_ += static_cast<uint32_t>(static_cast<int32_t>(count));
   stepped_us_ = common_->clock.us();
+  const uint16_t took_us = static_cast<uint16_t>(stepped_us_ - measured_us_);
+  if (stale_ || count < 0 || count > 200) {
+    steps_seen_ = steps_new_ = 0;
+    measured_us_ = static_cast<uint16_t>(stepped_us_);
+  } else {
+    steps_new_ = static_cast<uint8_t>(steps_new_ + count);
+    if (steps_new_ >= kSpeedSteps || took_us > kSpeedUs) {
+      steps_seen_ = steps_new_;
+      steps_took_us_ = took_us;
+      steps_new_ = 0;
+      measured_us_ = static_cast<uint16_t>(stepped_us_);
+    }
+  }
   stale_ = suspect_ = false;
 }
 
@@ -102,7 +114,7 @@ void Lane::advance(uint32_t passed_us) {
   if (relay_closed_ && !settings_[kEncoder]) travelled_ += passed_us;
 }
 
-void Lane::tick() {
+void Lane::look() {
   const uint32_t now_us = common_->clock.us();
   if (test_ != kNoTest && reached(now_us, test_until_us_)) {
     test_ = kNoTest;
@@ -110,22 +122,29 @@ void Lane::tick() {
     switch_relay();
   }
   if (triggers_waiting_ > 0 || pulsing_) fire_triggers();
-  if (!committed_ && !gate_.busy()) return;
-  const Place here = belt().place();
-  if (further_ && committed_) {
+  if (!committed_) return;
+  if (further_) {
     if (supply_fails()) belt().raise(kServoPower, 0);
-    moments(here);
-  } else if (committed_) {
-    watch(here);
-    settle_eye(0, now_us);
-    settle_eye(1, now_us);
-    if (!faults_.has(kHoldsGate)) lengths(here);
-    if (!faults_.has(kHoldsGate)) moments(here);
-    tracker_.age(here, common_->clock.now().ms);
-    if (grace_ && past(here, grace_until_) >= 0) grace_ = false;
+    return;
   }
+  const Place here = place();
+  watch(here);
+  settle_eye(0, now_us);
+  settle_eye(1, now_us);
+  if (!faults_.has(kHoldsGate)) lengths(here);
+  tracker_.age(here, common_->clock.now().ms);
+  if (grace_ && past(here, grace_until_) >= 0) grace_ = false;
+}
+
+void Lane::act() {
+  if (armed_count_ == 0 && !gate_.busy()) {
+    divert_near_ = false;
+    return;
+  }
+  const Place here = belt().place();
+  moments(here);  // there are none while a fault holds the gate
   divert_near_ = divert_is_near(here);
-  gate_.tick(here, settings_, now_us, divert_near_);
+  gate_.tick(here, settings_, common_->clock.us(), divert_near_);
 }
 
 void Lane::watch(Place here) {

@@ -4,7 +4,7 @@
 //
 // A lane committed with `lane_of` is no belt of its own but a further gate of another lane's belt: that one decides, and faults are its.
 // lane.cpp has the lane's life, lane_parts.cpp the way of a part from eye to gate.
-// Driven by advance(), steps(), eye() and tick(), which never block; what it has to say goes to the board's ring of events.
+// Driven by advance(), steps(), eye(), look() and act(), which never block; what it has to say goes to the board's ring of events.
 #pragma once
 #include "config.h"
 #include "events.h"
@@ -49,7 +49,8 @@ class Lane {
   void steps(int16_t count);  // encoder edges; backwards is negative
   void eye(uint8_t which, bool blocked, uint32_t at_us);  // the raw level of photo-eye 1 or 2
   void inputs(bool estop_open, bool servo_power);
-  void tick();  // acts on it all, at least every few milliseconds
+  void look();  // at eyes, inputs and parts, at least every few milliseconds
+  void act();   // moves the gate when a part's moment has come: the more often, the more exactly
 
   // ---- what the host does
   void commit(const Settings& settings);
@@ -89,6 +90,8 @@ class Lane {
 
  private:
   static const uint8_t kNoTest = 0xFF;
+  static const uint8_t kSpeedSteps = 16;     // a belt's speed is taken over so many steps, ...
+  static const uint16_t kSpeedUs = 30000;    // ... or over so long, where they are rarer
   static const uint8_t kTriggers = 3;     // waiting at a time
   static const uint8_t kTriggerLog2 = 6;  // they are kept in 64 us
 
@@ -158,8 +161,11 @@ class Lane {
   uint32_t stepped_us_ = 0;   // when the last encoder step came
   uint32_t suspect_us_ = 0;   // an edge at an eye since which no step came
   uint32_t test_until_us_ = 0;
-  uint32_t pulse_until_us_ = 0;
-  uint16_t us_per_step_ = 0;  // 0: not known
+  uint16_t pulse_until_ = 0;  // in 64 us
+  uint16_t steps_took_us_ = 0;  // so long took ...
+  uint8_t steps_seen_ = 0;      // ... so many encoder steps lately; 0: the belt's speed is not known
+  uint8_t steps_new_ = 0;       // steps since measured_us_
+  uint16_t measured_us_ = 0;
   uint16_t triggers_[kTriggers];  // when the camera is to be fired, in 64 us
   uint8_t missing_row_ = 0, unmatched_row_ = 0;
   uint8_t number_ = 0;

@@ -89,18 +89,16 @@ void Lane::count() {
 }
 
 void Lane::fire_triggers() {
-  const uint32_t now_us = common_->clock.us();
+  const uint16_t now = static_cast<uint16_t>(common_->clock.us() >> kTriggerLog2);
   if (pulsing_) {
-    if (!reached(now_us, pulse_until_us_)) return;
+    if (static_cast<int16_t>(now - pulse_until_) < 0) return;
     pulsing_ = false;
   }
-  if (triggers_waiting_ == 0) return;
-  const uint16_t now = static_cast<uint16_t>(now_us >> kTriggerLog2);
-  if (static_cast<int16_t>(now - triggers_[0]) < 0) return;
+  if (triggers_waiting_ == 0 || static_cast<int16_t>(now - triggers_[0]) < 0) return;
   --triggers_waiting_;
   for (uint8_t index = 0; index < triggers_waiting_; ++index) triggers_[index] = triggers_[index + 1];
   pulsing_ = true;
-  pulse_until_us_ = now_us + uint32_t{settings_[kTriggerPulseMs]} * 1000;
+  pulse_until_ = static_cast<uint16_t>(now + (uint32_t{settings_[kTriggerPulseMs]} * 1000 >> kTriggerLog2) + 1);
 }
 
 // The part whose leading edge at photo-eye 2 was edge2_ is decided; those that should have come before it are missing.
@@ -176,8 +174,8 @@ void Lane::suspect_eyes() {
 
 void Lane::moments(Place here) {
   while (armed_count_ > 0) {
+    if (past(here, next_armed().moment) < 0) return;
     const Armed next = next_armed();
-    if (past(here, next.moment) < 0) return;
     --armed_count_;
     memmove(armed(), armed() + 1, armed_count_ * sizeof(Armed));
     const Place until = next.moment + belt().settings_.places(settings_[kDwellMm]);
@@ -194,8 +192,11 @@ bool Lane::divert_is_near(Place here) const {
   if (belt.settings_[kEncoder] ? common_->clock.us() - belt.stepped_us_ > 2 * kServoQuietUs : !belt.relay_closed_) return false;
   const int32_t left = -past(here, next_armed().moment);
   if (left <= 0) return true;
-  const uint16_t us_per_step = belt.settings_[kEncoder] ? belt.us_per_step_ : 1U << kMicrosPerPlaceLog2 << kPlacesPerStepLog2;
-  return us_per_step > 0 && left < 65536 && static_cast<uint32_t>(left) * us_per_step >> kPlacesPerStepLog2 < kServoQuietUs;
+  if (left >= 65536) return false;
+  if (!belt.settings_[kEncoder]) return left < kServoQuietUs >> kMicrosPerPlaceLog2;
+  // left / 16 steps at steps_took_us_ / steps_seen_ each, compared without dividing.
+  const uint32_t quiet = (uint32_t{kServoQuietUs} << kPlacesPerStepLog2) * belt.steps_seen_;
+  return static_cast<uint32_t>(left) * belt.steps_took_us_ < quiet;
 }
 
 // Of a further gate's part too: the report is the belt's, the movements are those of the gate.

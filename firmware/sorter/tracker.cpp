@@ -107,7 +107,7 @@ const Part* Tracker::next_to_tell(uint32_t& number) {
 void Tracker::age(Place place, uint32_t now_ms) {
   if (followed_ && past(place, follow_until_) >= 0) followed_ = false;
   if (size_ == 0) return;
-  aged_ = static_cast<uint8_t>((aged_ + 1) % size_);  // one part a tick: all within 64 ticks
+  if (++aged_ >= size_) aged_ = 0;  // one part a tick: all within 64 ticks
   Part& part = (*this)[aged_];
   if (age_ms(part, now_ms) > kOldMs) part.at_ms = static_cast<uint16_t>(now_ms - kOldMs);
 }
