@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
+from uuid import UUID
 
 import pytest
 from django.test import Client
 
+from deploy.trace import _sorting_steps, _verdict_steps
+from station.archive.folding import blank, fold
+from station.archive.keeping import Keeping
 from station.history.overlay import overlay
 from station.history.story import story
+from streams.identity import PartId
+from streams.records import ImageReference, Sorting, Verdict
 from tests.pages.conftest import EARLIEST, MakePart
 
 BOX = {"left_px": 20, "top_px": 30, "width_px": 40, "height_px": 50, "score": 0.9, "kind": "scratch"}
 
 
-def later(ms: int) -> object:
+def later(ms: int) -> datetime:
     return EARLIEST + timedelta(milliseconds=ms)
 
 
@@ -44,6 +50,49 @@ def test_steps_stand_in_the_order_of_time_with_their_distances(part: MakePart) -
     ]
     assert "castline.review.v1" not in told.records
     assert told.records["castline.sorting.v1"]["action"] == "passed"
+
+
+def test_the_story_has_the_steps_that_castline_trace_has() -> None:
+    """Records folded into a row tell the same as the records themselves."""
+    image = ImageReference(topic="castings.images.line-1", partition=0, offset=3, sha256="0" * 64, width_px=300, height_px=300)
+    verdict = Verdict(
+        line="line-1",
+        run=7,
+        part=1,
+        verdict_id=UUID(int=1),
+        label="defect",
+        defect_probability=0.9,
+        votes={"lenet": 0.9},
+        threshold=0.5,
+        model="demo",
+        captured_at=later(5),
+        received_at=later(30),
+        decided_at=later(120),
+        image=image,
+    )
+    sorting = Sorting(
+        line="line-1",
+        run=7,
+        part=1,
+        board="gate-1",
+        event=1,
+        action="diverted",
+        reason="verdict",
+        label="defect",
+        gate_moved=True,
+        move_count=1,
+        counted_at=later(0),
+        told_at=later(150),
+        at_gate_at=later(2500),
+        sorted_at=later(2550),
+    )
+    row = blank(PartId("line-1", 7, 1), EARLIEST)
+    for record in (sorting, verdict):
+        fold(row, record, Keeping(0.0))
+    traced = sorted([*_verdict_steps(verdict, "verdicts/0@1"), *_sorting_steps(sorting, "sorted/0@1")])
+    told = story(row, gated=True).steps
+    assert [(step.at, step.what) for step in told] == [(step.at, step.what) for step in traced]
+    assert told[3].detail["label"] == traced[3].detail["label"] == "defect"
 
 
 @pytest.mark.parametrize(
