@@ -76,7 +76,7 @@ def returns_data(prometheus: Prometheus, one: Asked) -> bool:
 
 def test_every_process_is_found_by_its_file(observed: Observed) -> None:
     up = {series["metric"]["instance_name"]: series for series in observed.prometheus.ask("up")}
-    assert set(up) == {"gateway-1", "inspector-1", "sorter-line-1-1", "sorter-line-2-1"}
+    assert set(up) == {"gateway-1", "inspector-1", "archivist-1", "station-1", "sorter-line-1-1", "sorter-line-2-1"}
     assert {series["value"][1] for series in up.values()} == {"1"}
     assert {series["metric"]["plant"] for series in up.values()} == {"north"}
     assert all("pid" not in series["metric"] for series in up.values())
