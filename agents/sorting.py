@@ -55,7 +55,7 @@ def grade_settings(gate: GateSettings) -> dict[int, LaneSettings]:
 
 
 def _grade(gate: GateSettings, grade: GradeSettings) -> LaneSettings:
-    return LaneSettings({"gate_mm": round(grade.gate_mm), **grade.board, "lane_of": gate.lane})
+    return LaneSettings({"gate_mm": round(grade.gate_mm), "safe": gate.safe, **grade.board, "lane_of": gate.lane})
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import click
 
 from agents.sorting import grade_settings, lane_settings
 from deploy.board_talk import talk
+from deploy.precedence import take_precedence
 from firmware.board.board import Board
 from firmware.board.lane_settings import LaneSettings
 from firmware.board.line import SimulatedLine
@@ -154,7 +155,7 @@ def clear(file: Path | None, name: str | None, port: str | None, lane: int | Non
     help="Compiled firmware, Intel HEX; without: firmware/sorter, built now.",
 )
 def flash(port: str, image: Path | None) -> int:
-    """Write the firmware to a Mega 2560 with avrdude, over its boot loader."""
+    """Write the firmware to a Mega 2560 with avrdude, over its boot loader. Exit status 1 when avrdude could not."""
     if shutil.which("avrdude") is None:
         raise SettingsError("expected avrdude to be installed, found none; on Debian: apt-get install avrdude")
     if image is None:
@@ -162,7 +163,8 @@ def flash(port: str, image: Path | None) -> int:
 
         image = toolchain.hex_image()
     arguments = ["-p", "atmega2560", "-c", "wiring", "-P", port, "-b", "115200", "-D", "-U", f"flash:w:{image}:i"]
-    return subprocess.run(["avrdude", *arguments], check=False).returncode
+    # Where it cannot open the port avrdude ends itself by a signal, which is no exit status.
+    return min(1, abs(subprocess.run(["avrdude", *arguments], check=False).returncode))
 
 
 @command.command("simulate")
@@ -204,6 +206,7 @@ def simulate(
     stopping = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stopping.set())
+    take_precedence()  # a board has a processor of its own
     gates = _gates_of_one_board(load_settings(file), names)
     try:
         plants = {

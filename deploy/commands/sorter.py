@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 
 from deploy.orphans import die_with_parent
+from deploy.precedence import take_precedence
 from firmware.board.codes import codes
 from streams import metrics
 from streams.errors import SettingsError
@@ -37,7 +38,7 @@ def command(file: Path | None, names: tuple[str, ...], port: int) -> int:
 
     One process serves one board, so that a stuck port harms one board: lines that share a board are served together, and naming
     one names all of them. For several boards it starts one process each, and ends with the first that ends. While Kafka or the
-    board is away it waits and says so; /readyz is 503.
+    board is away it waits and says so; /readyz is 503. It takes precedence of other processes where the user may.
     """
     settings = load_settings(file)
     configure_logs(settings.service, ROLE)
@@ -47,6 +48,7 @@ def command(file: Path | None, names: tuple[str, ...], port: int) -> int:
     stopping = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stopping.set())
+    take_precedence()
     (lines,) = boards
     for line in lines:
         metrics.begin_at_zero(ROLE, line, [code.code for code in codes().values() if code.kind == "fault"])

@@ -105,6 +105,9 @@ def run(line: Line, terminal: Terminal, stopping: threading.Event) -> None:
             terminal.write(out)
         if data := terminal.read(TICK_S):
             line.receive(data)
+            # What it answers at once does not wait for the next turn.
+            if out := line.transmit():
+                terminal.write(out)
         if stopping.is_set() and not any(plant.castings for plant in line.plants.values()):
             emptied_at = emptied_at or now
             # A host that is gone acknowledges nothing: the wait for it is bounded.

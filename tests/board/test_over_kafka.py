@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections import Counter
@@ -86,7 +87,8 @@ def test_three_lines_sort_over_kafka_with_the_real_firmware(
     with capsys.disabled():
         print(
             f"\nverdict on its way to Kafka until the board has it, {len(delays_ms)} parts on three lines: "
-            f"p50 {delays_ms[len(delays_ms) // 2]:.1f} ms, p99 {delays_ms[int(len(delays_ms) * 0.99)]:.1f} ms"
+            f"p50 {delays_ms[len(delays_ms) // 2]:.1f} ms, p99 {delays_ms[int(len(delays_ms) * 0.99)]:.1f} ms; "
+            f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}"
         )
     assert len(delays_ms) == len(LINES) * (PARTS - len(SILENT))
     assert delays_ms[-1] < 3000, "it must be within the part's travel of 4 s"

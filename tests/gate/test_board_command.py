@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,10 +13,11 @@ from click.testing import CliRunner, Result
 
 from agents.gate_link import GateLink, LinkSettings
 from deploy.cli import castline
+from firmware import toolchain
 from firmware.board.lane_settings import LaneSettings
 from streams.settings import GateSettings, LineSettings, Settings
 from tests.gate.wired import Ear, WiredLine, until
-from tests.processes import Role
+from tests.processes import CASTLINE, Role
 
 LINE = "line-1"
 
@@ -98,6 +101,61 @@ def test_the_simulated_board_does_not_overwrite_a_file(file: Path, port: Path) -
     port.write_text("precious")
     assert "found something else" in str(call(file, "simulate", "--line", LINE).exception)
     assert port.read_text() == "precious"
+
+
+# Records its arguments; the port's name says how it ends.
+AVRDUDE = """#!/bin/sh
+printf '%s\\n' "$@" > "$RECORD"
+case "$*" in *absent*) echo "cannot open port" >&2; kill -TERM $$;; *broken*) exit 1;; esac
+"""
+
+
+def flash(tmp_path: Path, port: str, *arguments: str, avrdude: bool = True) -> subprocess.CompletedProcess[str]:
+    """`castline board flash` as a process that finds no avrdude but the fake one, or none."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    if avrdude:
+        (tools / "avrdude").write_text(AVRDUDE)
+        (tools / "avrdude").chmod(0o755)
+    for name in ("sh", "avr-gcc", "avr-g++", "avr-objcopy", "avr-size", "gcc", "g++"):
+        if found := shutil.which(name):
+            (tools / name).symlink_to(found)
+    environment = {"PATH": str(tools), "RECORD": str(tmp_path / "record")}
+    call = [CASTLINE, "board", "flash", "--port", port, *arguments]
+    return subprocess.run(call, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_flash_builds_the_firmware_and_hands_it_to_avrdude(tmp_path: Path) -> None:
+    toolchain.firmware()
+    done = flash(tmp_path, "/dev/ttyACM7")
+    assert done.returncode == 0, done.stderr
+    *arguments, image = (tmp_path / "record").read_text().splitlines()
+    assert arguments == ["-p", "atmega2560", "-c", "wiring", "-P", "/dev/ttyACM7", "-b", "115200", "-D", "-U"]
+    action, hex_file, form = image.removeprefix("flash:").split(":")
+    assert (action, form) == ("w", "i")
+    records = Path(hex_file).read_text().splitlines()
+    assert {record[0] for record in records} == {":"}
+    assert records[-1] == ":00000001FF", "the end of an Intel HEX file"
+
+
+def test_flash_takes_an_image_that_is_there(tmp_path: Path) -> None:
+    image = tmp_path / "other.hex"
+    image.write_text(":00000001FF\n")
+    assert flash(tmp_path, "/dev/ttyACM7", "--hex", str(image)).returncode == 0
+    assert (tmp_path / "record").read_text().splitlines()[-1] == f"flash:w:{image}:i"
+
+
+@pytest.mark.parametrize("port", ["/dev/broken", "/dev/absent"])
+def test_flash_says_when_avrdude_could_not(tmp_path: Path, port: str) -> None:
+    image = tmp_path / "other.hex"
+    image.write_text(":00000001FF\n")
+    assert flash(tmp_path, port, "--hex", str(image)).returncode == 1
+
+
+def test_flash_names_the_package_that_is_missing(tmp_path: Path) -> None:
+    done = flash(tmp_path, "/dev/ttyACM7", avrdude=False)
+    assert done.returncode == 3
+    assert "expected avrdude to be installed, found none; on Debian: apt-get install avrdude" in done.stderr
 
 
 def test_a_simulated_board_that_is_stopped_lets_the_belt_run_empty(tmp_path: Path, port: Path) -> None:

@@ -141,6 +141,26 @@ def test_parts_on_the_way_are_reported_once_when_a_fault_begins(host: Host) -> N
     assert host.rig.swings() == 0
 
 
+def test_a_part_whose_predecessors_make_a_fault_is_flushed_with_them(host: Host) -> None:
+    """Three are taken off and the fourth comes: with it the three are known to be missing, photo-eye 2 is in doubt, no gate moves."""
+    host.greet(safe="pass", eye_gap_mm=1000, window_mm=300, lost_limit=3)
+    first, at_ms = host.part()
+    host.tell(first, "keep")
+    host.carry(at_ms, 1000)
+    for _ in range(4):
+        last, at_ms = host.part()
+        host.wait_until(at_ms + 62)
+    host.tell(last, "divert")
+    host.carry(at_ms, 1000)
+    assert host.did() == [(1, "pass", "verdict", 0), *((part, "none", "missing", 0) for part in (2, 3, 4)), (5, "pass", "safe", 0)]
+    assert host.faults() == [(42, 1, 2)]
+    host.wait(200)
+    assert host.ok("CLEAR", 1, 42)["told"] == "cleared"
+    host.wait(500)
+    assert len(host.did()) == 5, "it was reported again after the repair"
+    assert host.rig.swings() == 0
+
+
 def test_a_silent_host_is_a_fault_that_leaves_verdicts_in_force(host: Host) -> None:
     host.greet(host_timeout_ms=500, eye_gap_mm=1000, no_verdict="pass", safe="divert")
     told, told_ms = host.part()

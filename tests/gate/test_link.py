@@ -237,6 +237,24 @@ def test_settings_that_the_board_refuses_need_a_person(port: Path) -> None:
         until(lambda: link.state is GateState.REFUSED)
 
 
+def test_a_lane_that_the_board_refuses_harms_no_other(port: Path) -> None:
+    ear = Sorting()
+    with WiredLine(port, parts=4) as line:
+        link = GateLink(LinkSettings(str(port)))
+        ear.link = link.serve("line-1", ear, SETTINGS)
+        refused = link.serve("line-2", Ear(), LaneSettings({"lane_of": 3}), lane=2)
+        link.start()
+        until(lambda: len(ear.sorted) == 4)
+        assert refused.state is GateState.REFUSED
+        assert ear.link.state in WORKING
+        with pytest.raises(GateError) as late:
+            refused.tell(1, 1, "keep", datetime.now(UTC) + timedelta(seconds=0.3)).result(10)
+        assert late.value.code == 82, "what is told to it waits, and is not sent"
+        until(lambda: not line.line.board.events.pending)
+        link.stop()
+    check(line, ear)
+
+
 def test_what_waits_when_the_link_is_closed_comes_again(port: Path) -> None:
     with linked(port, Ear()) as link:
         waiting = link.tell(1, 1, "keep", datetime.now(UTC) + timedelta(seconds=60))

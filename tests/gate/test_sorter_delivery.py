@@ -208,36 +208,48 @@ def test_verdicts_that_no_board_can_be_told_are_recorded_as_late_and_bad_records
     assert sorter.stop() == 0
 
 
+def ok_defect_or_review(part: int) -> Label:
+    return "review" if part % 4 == 2 else every_third_is_bad(part)
+
+
 def test_one_command_serves_every_line_that_has_a_gate(make_settings: MakeSettings, tmp_path: Path) -> None:
-    names, parts = ("line-1", "line-2", "line-3"), 10
-    lines = tuple({"name": name, "gate": {"port": str(tmp_path / name)}} for name in names)
-    settings = make_settings(lines=(*lines, "line-4"), gateway={"port": free_port()})
+    """Two lines share a board; the third has one of its own, with a further gate for what is to be reviewed."""
+    parts, shared, alone = 10, str(tmp_path / "shared"), str(tmp_path / "alone")
+    review = {"name": "review", "lane": 3, "takes": ["review"], "gate_mm": 250}
+    boards = {"shared": ("line-1", "line-2"), "alone": ("line-3",)}
+    settings = make_settings(
+        lines=(
+            {"name": "line-1", "gate": {"port": shared, "lane": 1}},
+            {"name": "line-2", "gate": {"port": shared, "lane": 2}},
+            {"name": "line-3", "gate": {"port": alone, "grades": [review]}},
+            "line-4",
+        ),
+        gateway={"port": free_port()},
+    )
     secrets = tmp_path / "secrets.toml"
     secrets.write_text(f'[gateway]\ntoken = "{TOKEN}"\n')
     with ExitStack() as stack:
-        stack.enter_context(Oracle(settings))
-        for name in names:
-            arguments = (
-                "board",
-                "simulate",
-                "--line",
-                name,
-                "--rate",
-                "3",
-                "--parts",
-                str(parts),
-                "--log",
-                str(tmp_path / f"{name}.truth"),
-            )
-            stack.enter_context(Role(settings, tmp_path / f"{name}.log", *arguments))
+        stack.enter_context(Oracle(settings, ok_defect_or_review))
+        for board, names in boards.items():
+            named = [word for name in names for word in ("--line", name)]
+            feed = ("--rate", "3", "--parts", str(parts), "--log", str(tmp_path / f"{board}.truth"))
+            stack.enter_context(Role(settings, tmp_path / f"{board}.log", "board", "simulate", *named, *feed))
         sorter = stack.enter_context(Role(settings, tmp_path / "sorter.log", "--settings", str(secrets), "sorter"))
-        for name in names:
+        records = {}
+        for name in ("line-1", "line-2", "line-3"):
             reader = SortedReader(settings, name)
             stack.callback(reader.close)
-            records = reader.wait_for(lambda found: len(found) >= parts, within_s=60)
-            assert [record.part for record in records] == list(range(1, parts + 1))
-            assert {record.reason for record in records} == {"verdict"}
-            fell = [json.loads(line) for line in (tmp_path / f"{name}.truth").read_text().splitlines()]
-            sides = {line["counted"]: line["side"] for line in fell if line["what"] == "fell"}
-            assert all(sides[record.part] == record.action for record in records if record.part in sides)
+            records[name] = reader.wait_for(lambda found: len(found) >= parts, within_s=60)
         assert sorter.stop() == 0
+    for board, names in boards.items():
+        facts = [json.loads(line) for line in (tmp_path / f"{board}.truth").read_text().splitlines()]
+        for lane, name in enumerate(names, 1):
+            fell = {fact["counted"]: fact for fact in facts if fact["what"] == "fell" and fact["lane"] == lane}
+            assert sorted(record.part for record in records[name]) == list(range(1, parts + 1))
+            for record in records[name]:
+                label = ok_defect_or_review(record.part)
+                assert (record.reason, record.action) == ("verdict", "passed" if label == "ok" else "diverted")
+                graded = name == "line-3" and label == "review"
+                assert record.grade == ("review" if graded else None)
+                if record.part in fell:
+                    assert (fell[record.part]["side"], fell[record.part]["gate"]) == (record.action, 3 if graded else 0)
