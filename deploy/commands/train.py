@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 @click.option("--turned", type=click.Choice(["free", "quarter"]), help="Turns of the augmentation: any angle, or right ones only.")
 @click.option("--seed", type=int, help="Of the split, the weights and the augmentation.")
 @click.option("--validation-share", type=float, help="Share of the groups of pictures kept for validation.")
+@click.option("--near-rings", type=float, help="How near turned pictures are one group; 0 for right angles only, as before there was it.")
 @click.option("--cost-miss", type=float, help="What a defect taken for good costs.")
 @click.option("--cost-false-alarm", type=float, help="What a good part taken for a defect costs.")
 @click.option("--review-share", type=float, help="Share of the validation pictures in the band of doubt.")

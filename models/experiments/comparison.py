@@ -143,7 +143,7 @@ def counted(judged: Sequence[Judged], name: str, source: str | None = None) -> S
 
 def _groups(pictures: Collection, options: Options) -> npt.NDArray[np.int32]:
     _ = pictures.ok_class  # refused before the long work, not after it
-    return likeness.groups(pictures.pixels, pictures.checksums, options.near_bits)
+    return likeness.groups(pictures.pixels, pictures.checksums, options.near_bits, options.near_rings)
 
 
 def _choosing(pictures: Collection, groups: npt.NDArray[np.int32], judges: Flags, options: Options, seed: int) -> Flags:

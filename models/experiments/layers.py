@@ -36,7 +36,7 @@ class LayersExperiment:
             {"experiment": "layers", "options": self.options.model_dump(), "pictures": pictures.fingerprint()}
             | ({"apart": apart.fingerprint()} if apart else {})
         )
-        groups = likeness.groups(pictures.pixels, pictures.checksums, self.options.near_bits)
+        groups = likeness.groups(pictures.pixels, pictures.checksums, self.options.near_bits, self.options.near_rings)
         wanted = [(count, seed) for seed in self.seeds for count in self.layers]  # seed by seed: a stopped one has whole rows
         for number, (count, seed) in enumerate(wanted):
             name = f"layers-{count}-seed-{seed}"

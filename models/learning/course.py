@@ -85,7 +85,7 @@ class Course:
         start = registry.locate(self.options.start) if self.options.start else None
         side_px = start.manifest.preprocessing.side_px if start else self.options.side_px
         pictures = self._collected(side_px, start, listener)
-        groups = likeness.groups(pictures.pixels, pictures.checksums, self.options.near_bits)
+        groups = likeness.groups(pictures.pixels, pictures.checksums, self.options.near_bits, self.options.near_rings)
         validates = split(pictures.labels, groups, self.options.validation_share, self.options.seed)
         write_split(self.records / "split.csv", pictures, groups, validates)
         self._write_cleaning(pictures, groups)
@@ -100,7 +100,8 @@ class Course:
         if path.exists():
             if not resume:
                 raise ModelError(f"expected no earlier training in {self.records}; add --resume to go on, or choose another name")
-            before = Options().model_dump() | json.loads(path.read_text(encoding="utf-8"))  # an option newer than the training was unset
+            # Options newer than the training: unset, and grouping as it was, or the split would be another.
+            before = Options().model_dump() | {"near_rings": 0.0} | json.loads(path.read_text(encoding="utf-8"))
             changed = sorted(name for name in asked.keys() | before.keys() if asked.get(name) != before.get(name))
             if changed:
                 was = ", ".join(f"{name} {before.get(name)}" for name in changed)
@@ -225,7 +226,7 @@ class Course:
                         "sha256": pictures.fingerprint(),
                         "pictures": pictures.counts,
                         "split": f"{options.validation_share:.0%} by groups of near-duplicates "
-                        f"({options.near_bits} bits), seed {options.seed}",
+                        f"({options.near_bits} bits, rings {options.near_rings}), seed {options.seed}",
                     },
                     "figures": figures(combination, found, truth),
                     "command": self.command,

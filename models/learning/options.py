@@ -35,6 +35,7 @@ class Options(BaseModel):
     seed: int = Field(1, ge=0, le=2**31 - 1)
     validation_share: float = Field(0.2, gt=0, le=0.5)
     near_bits: int = Field(40, ge=0, le=512, description="Difference of perceptual hashes up to which pictures are one group.")
+    near_rings: float = Field(0.045, ge=0, le=1, description="Distance of the rings up to which turned pictures are one group; 0: none.")
     cost_miss: float = Field(10, gt=0, description="Cost of a defect taken for good.")
     cost_false_alarm: float = Field(1, gt=0, description="Cost of a good part taken for a defect.")
     review_share: float = Field(0.01, ge=0, le=0.5, description="Share of the validation pictures that the band of doubt holds.")

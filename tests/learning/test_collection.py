@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from models.castings import series
 from models.castings.folder import write_series
@@ -73,6 +74,20 @@ def test_turned_and_mirrored_pictures_of_a_casting_are_one_group() -> None:
     assert (found[:6] == found[6:12]).all()
     assert (found[:6] == found[12:]).all()
     assert len(set(found[:6])) == 6
+
+
+def test_a_casting_turned_by_any_angle_is_one_group_and_others_stay_apart() -> None:
+    castings = [casting.pixels for casting in series(8, 3)]
+    turned = []
+    for angle, pixels in zip(range(13, 77, 8), castings, strict=True):
+        ground = int(np.median(pixels[0]))
+        turned.append(np.asarray(Image.fromarray(pixels).rotate(angle, Image.Resampling.BILINEAR, fillcolor=ground)))
+    pixels = np.stack(castings + turned)
+    names = tuple(str(index) for index in range(16))
+    found = groups(pixels, names)
+    assert np.array_equal(found[:8], found[8:])
+    assert len(set(found)) == 8
+    assert len(set(groups(pixels, names, near_rings=0))) > 8
 
 
 def test_equal_files_are_one_group_whatever_they_show() -> None:
