@@ -12,7 +12,8 @@ def address(request: HttpRequest) -> str:
 
     What stands further left in X-Forwarded-For was written by the client itself.
     """
-    peer: str = request.META.get("REMOTE_ADDR", "") or "unknown"
+    # PostgreSQL keeps addresses as such and takes no other word for a peer without one.
+    peer: str = request.META.get("REMOTE_ADDR", "") or "0.0.0.0"
     proxies = castline().station.proxies
     if not proxies:
         return peer
