@@ -121,7 +121,7 @@ def flash(tmp_path: Path, port: str, *arguments: str, avrdude: bool = True) -> s
         if found := shutil.which(name):
             (tools / name).symlink_to(found)
     environment = {"PATH": str(tools), "RECORD": str(tmp_path / "record")}
-    call = [CASTLINE, "board", "flash", "--port", port, *arguments]
+    call = [str(CASTLINE), "board", "flash", "--port", port, *arguments]
     return subprocess.run(call, env=environment, capture_output=True, text=True, check=False)
 
 
