@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from django import forms
 from django.contrib.auth.forms import UserCreationForm
@@ -31,6 +31,11 @@ class NewAccountForm(UserCreationForm):  # type: ignore[type-arg]  # generic for
         model = User
         fields: ClassVar = ["username"]
         labels: ClassVar = {"username": "Name"}
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        # The form stands beside the list: who comes for the list is not led into it.
+        self.fields["username"].widget.attrs.pop("autofocus", None)
 
     def save(self, commit: bool = True) -> User:
         with transaction.atomic():

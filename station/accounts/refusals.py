@@ -16,7 +16,9 @@ _MEANING = {
 
 def forbidden(request: HttpRequest, right: str) -> HttpResponse:
     """The account lacks `right`."""
-    return refusal(request, 403, "Not allowed", f"This account is not allowed {_MEANING[right]}. An administrator can give it the role.")
+    return refusal(
+        request, 403, "Not allowed", f"This account is not allowed {_MEANING[right]}. An administrator can give it a role that is."
+    )
 
 
 def csrf(request: HttpRequest, reason: str = "") -> HttpResponse:

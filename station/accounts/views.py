@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from django.contrib import messages
 from django.contrib.auth import update_session_auth_hash
 from django.contrib.auth.decorators import login_required
@@ -15,7 +17,7 @@ from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_POST
 
 from station.accounts import audit, tokens
-from station.accounts.access import needs, role_of
+from station.accounts.access import Right, needs, rights, role_of
 from station.accounts.forms import ChangeAccountForm, NewAccountForm, TokenForm
 from station.accounts.models import ApiToken, AuditEntry
 
@@ -36,7 +38,9 @@ def account(request: HttpRequest) -> HttpResponse:
 
 def _account(request: HttpRequest, form: TokenForm, made: str = "", status: int = 200) -> HttpResponse:
     me = _me(request)
-    content = {"form": form, "made": made, "role": role_of(me), "tokens": ApiToken.objects.filter(user=me).order_by("-made_at")}
+    may = [right for right in get_args(Right) if right in rights(me)]
+    tokens_of_mine = ApiToken.objects.filter(user=me).order_by("-made_at")
+    content = {"form": form, "made": made, "role": role_of(me), "may": ", ".join(may), "tokens": tokens_of_mine}
     return render(request, "station/accounts/account.html", content, status=status)
 
 

@@ -58,6 +58,16 @@ def test_logging_out_wants_a_form_and_ends_the_session(operator: Client) -> None
     assert operator.get("/account/").status_code == 302
 
 
+def test_a_log_in_lasts_as_long_as_it_is_used(operator: Client) -> None:
+    operator.get("/account/")
+    session = operator.session
+    session["seen"] -= 3600
+    session.save()
+    answer = operator.get("/account/")
+    assert "sessionid" in answer.cookies, "its end is put off"
+    assert "sessionid" not in operator.get("/account/").cookies, "but is not written at every click"
+
+
 def test_a_form_from_elsewhere_is_refused_in_words(account: MakeAccount) -> None:
     strict = Client(enforce_csrf_checks=True)
     strict.force_login(account("anna", "administrator"), "django.contrib.auth.backends.ModelBackend")
