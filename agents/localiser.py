@@ -199,7 +199,11 @@ class Localiser:
 
 
 def finding(verdict: Verdict, heat: npt.NDArray[np.float32], address: str, found_at: datetime) -> Finding:
-    """The record on a `heat` map within the picture of `verdict` that lies at `address`."""
+    """The record on a `heat` map within the picture of `verdict` that lies at `address`.
+
+    A map is as hot on a good part: the boxes' scores are their heat times the verdict's defect probability.
+    """
+    sure = verdict.defect_probability or 0.0
     areas = hot_areas(heat, verdict.image.width_px, verdict.image.height_px)
     return Finding(
         line=verdict.line,
@@ -209,7 +213,13 @@ def finding(verdict: Verdict, heat: npt.NDArray[np.float32], address: str, found
         method=METHOD,
         model=verdict.model,
         boxes=tuple(
-            Box(left_px=area.left_px, top_px=area.top_px, width_px=area.width_px, height_px=area.height_px, score=round(area.score, 4))
+            Box(
+                left_px=area.left_px,
+                top_px=area.top_px,
+                width_px=area.width_px,
+                height_px=area.height_px,
+                score=round(area.score * sure, 4),
+            )
             for area in areas
         ),
         heat_map=address,
