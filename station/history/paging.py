@@ -64,7 +64,7 @@ class Page:
 def page(filters: Filters, before: Key | None = None, after: Key | None = None, rows: int = ROWS, look: int = LOOK) -> Page:
     """The page of parts older than `before`, or of those newer than `after` that are next to it, or the newest."""
     if filters.part:
-        return Page(list(ordered(_all(filters), newest_first=True)[:rows]), None, None)
+        return Page(list(ordered(chosen(filters), newest_first=True)[:rows]), None, None)
     if after is not None:
         found, bound = _found(filters, after, False, rows, look)
         shown, more = found[:rows][::-1], len(found) > rows
@@ -83,9 +83,9 @@ def page(filters: Filters, before: Key | None = None, after: Key | None = None, 
 def count(filters: Filters, most: int = MOST_COUNTED, look: int = LOOK) -> tuple[int, bool]:
     """How many parts there are, and whether there may be more: counted up to `most`, and within the newest `look` parts."""
     if filters.part:
-        return _all(filters).count(), False
+        return chosen(filters).count(), False
     bound = None if filters.simple else _bound(filters, None, True, look)
-    counted = _within(_all(filters), None, bound, True).order_by("-seen_at", "-id").values("id")[: most + 1].count()
+    counted = _within(chosen(filters), None, bound, True).order_by("-seen_at", "-id").values("id")[: most + 1].count()
     return min(counted, most), counted > most or bound is not None
 
 
@@ -102,14 +102,15 @@ def beyond(parts: QuerySet[Part], key: Key | None, older: bool) -> QuerySet[Part
     return parts.filter(Q(seen_at__gte=key.seen_at) & (Q(seen_at__gt=key.seen_at) | Q(id__gt=key.id)))
 
 
-def _all(filters: Filters) -> QuerySet[Part]:
+def chosen(filters: Filters) -> QuerySet[Part]:
+    """The parts that `filters` leave, said so that the databases find their index."""
     return Part.objects.filter(filters.conditions(), filters.times(), _served(filters))
 
 
 def _found(filters: Filters, key: Key | None, older: bool, rows: int, look: int) -> tuple[list[Part], Key | None]:
     bound = None if filters.simple else _bound(filters, key, older, look)
-    chosen = _within(_all(filters), key, bound, older)
-    return list(ordered(chosen, newest_first=older)[: rows + 1]), bound
+    narrowed = _within(chosen(filters), key, bound, older)
+    return list(ordered(narrowed, newest_first=older)[: rows + 1]), bound
 
 
 def _bound(filters: Filters, key: Key | None, older: bool, look: int) -> Key | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import itertools
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -24,7 +25,9 @@ atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
 SETTINGS = Settings(
     store=StoreSettings(url=str(FOLDER / "store")),
     station=StationSettings(
-        database=str(FOLDER / "station.sqlite3"), secret_key=SecretStr("for tests only " * 4), hosts=("testserver", "127.0.0.1")
+        database=os.environ.get("PAGES_DATABASE", str(FOLDER / "station.sqlite3")),
+        secret_key=SecretStr("for tests only " * 4),
+        hosts=("testserver", "127.0.0.1"),
     ),
     lines=tuple(LineSettings(name=name) for name in ("line-1", "line-2", "uploads")),
 )

@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.db import connection
 from django.test import Client
 
 from station.archive.models import Part
 from station.history.filters import read_filters
-from station.history.paging import Key, count, page
+from station.history.paging import Key, chosen, count, ordered, page
 from tests.pages.conftest import EARLIEST, MakePart
 
 
@@ -121,11 +122,13 @@ def test_many_parts_are_counted_up_to_a_bound(part: MakePart) -> None:
 
 @pytest.mark.parametrize("indexed", ["kind", "reviewer", "action"])
 def test_a_rare_word_is_looked_up_by_its_own_index(part: MakePart, indexed: str) -> None:
-    from station.history.paging import _all, ordered
-
-    plan = ordered(_all(read_filters({indexed: "stopped" if indexed == "action" else "x"})), newest_first=True)[:51].explain()
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:  # a table of a few rows is read as a whole wherever that is allowed
+            cursor.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off")
+    plan = ordered(chosen(read_filters({indexed: "stopped" if indexed == "action" else "x"})), newest_first=True)[:51].explain()
     assert f"part_{indexed}_seen" in plan
     assert "TEMP B-TREE" not in plan
+    assert "Sort" not in plan
 
 
 def test_the_page_shows_parts_and_leads_to_their_stories(operator: Client, part: MakePart) -> None:
