@@ -15,7 +15,7 @@ from kafka.errors import KafkaError
 
 from station.configuration import castline
 from station.live.sending import KafkaAway
-from station.live.showing import Picture, shown, small
+from station.live.showing import Picture, glow, shown, small
 from station.live.stored import read_stored
 from streams.errors import PictureError
 from streams.gateway.channel import reachable
@@ -86,12 +86,12 @@ class Pictures:
         return self._remembered(part, side_px, lambda value: shown(value, limits) if side_px is None else small(value, limits, side_px))
 
     def heat_map(self, address: str) -> Picture:
-        """The heat map at `address` of the store. Raises PictureError, KafkaAway."""
+        """The heat map at `address` of the store, to lay over its picture. Raises PictureError, KafkaAway."""
         try:
             value = read_stored(self._settings.store.url, address, self._settings.pictures.max_bytes)
         except OSError as error:
             raise KafkaAway("The heat map cannot be read now: the store of pictures does not answer.") from error
-        return shown(value, self._settings.pictures)
+        return glow(value, self._settings.pictures)
 
     def close(self) -> None:
         """Ends the idle connections."""

@@ -18,6 +18,7 @@ from streams.gateway.content import sniff
 from streams.settings import PictureSettings
 
 _FORMATS = ("JPEG", "PNG", "BMP", "TIFF")
+_GLOW = (255, 40, 0)
 _DEPTHS_BITS = (8, 10, 12, 14, 16)  # what a camera puts into a wide pixel
 # One picture at a time: decoding takes some bytes a pixel, and `warnings` has one list of filters for all threads.
 _decoding = threading.Lock()
@@ -61,6 +62,23 @@ def small(value: bytes, limits: PictureSettings, side_px: int) -> Picture:
     """`value` at most `side_px` wide and high, upright, as JPEG. Raises PictureError: as `shown`."""
     with _open(value, limits) as image:
         return Picture(_encoded(image, side_px), "image/jpeg")
+
+
+def glow(value: bytes, limits: PictureSettings) -> Picture:
+    """A heat map, grey with white the hottest, as red light to lay over its picture: clear where nothing is. Raises PictureError."""
+    buffer = io.BytesIO()
+    with _open(value, limits) as image:
+        try:
+            with _decoding:
+                image.load()
+                heat = _eight_bits(image).convert("L")
+                # Half the heat is to be seen as such: the square root lifts what is faint.
+                light = Image.new("RGBA", heat.size, _GLOW)
+                light.putalpha(heat.point([round(255 * (level / 255) ** 0.5) for level in range(256)]))
+                light.save(buffer, "PNG")
+        except Exception as error:  # the place where hostile pixels are isolated: Pillow raises a dozen types
+            raise PictureError("damaged", "The heat map is damaged.") from error
+    return Picture(buffer.getvalue(), "image/png")
 
 
 def _open(value: bytes, limits: PictureSettings) -> Image.Image:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from functools import cache
 
 from django.contrib.auth.models import User
+from django.template.defaultfilters import filesizeformat
 
 from station.configuration import castline
 from station.live.sending import KafkaAway, send
@@ -113,4 +114,4 @@ def _traceparent() -> str:
 
 
 def _megabytes(size: int) -> str:
-    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
+    return filesizeformat(size).replace("\xa0", " ")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from station.live.pictures import Pictures
 from station.live.sending import KafkaAway, Outbox
-from station.live.showing import look, shown, small
+from station.live.showing import glow, look, shown, small
 from station.live.stored import read_stored
 from streams.errors import PictureError
 from streams.settings import KafkaSettings, PictureSettings, Settings
@@ -174,6 +174,14 @@ def test_a_camera_of_12_bits_is_not_shown_black() -> None:
     wide = Image.fromarray(np.full((20, 20), 4095, np.uint16))
     for form in ("PNG", "TIFF"):
         assert opened(shown(encoded(wide, form), LIMITS).value).getpixel((5, 5)) == 255
+
+
+def test_a_heat_map_is_clear_where_nothing_is_and_red_where_it_is_hot() -> None:
+    heat = np.zeros((8, 8), np.uint8)
+    heat[2, 3] = 255
+    light = opened(glow(encoded(Image.fromarray(heat), "PNG"), LIMITS).value)
+    assert light.getpixel((3, 2)) == (255, 40, 0, 255)
+    assert light.getpixel((0, 0)) == (255, 40, 0, 0)
 
 
 def test_a_small_picture_is_upright_and_small() -> None:

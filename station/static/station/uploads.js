@@ -14,7 +14,7 @@ const waiting = [];
 let sending = 0;
 
 function megabytes(bytes) {
-  return bytes >= 1e5 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e3).toFixed(1)} kB`;
+  return bytes >= 2 ** 20 ? `${(bytes / 2 ** 20).toFixed(1)} MB` : `${(bytes / 2 ** 10).toFixed(1)} KB`;
 }
 
 function parsed(html) {

@@ -47,7 +47,7 @@ def serious(found: dict[str, Any]) -> list[str]:
 def test_axe_finds_no_serious_fault_on_any_page(page_of: OpenPage, station: Station, scheme: str) -> None:
     part = station.camera.photograph("line-1", good=False)
     page = page_of("administrator", "/uploads/", color_scheme=scheme)
-    page.locator("#picture").set_input_files([{"name": "bad.jpeg", "mimeType": "image/jpeg", "buffer": castings()[1].jpeg()}])
+    page.locator("#picture").set_input_files({"name": "bad.jpeg", "mimeType": "image/jpeg", "buffer": castings()[1].jpeg()})
     expect(page.locator("#rows tr[data-state=explained]").first).to_be_visible()
     result = page.locator("#rows a.thumb").first.get_attribute("href")
     assert result
