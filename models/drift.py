@@ -42,7 +42,7 @@ def look(pixels: npt.NDArray[np.uint8]) -> Look:
     """
     rows, columns = pixels[::_EVERY].astype(np.float32), pixels[:, ::_EVERY].T.astype(np.float32, order="C")
     brightness = float(np.add.reduce(rows, axis=None)) / rows.size
-    return Look(brightness, min(_bend(rows), _bend(columns)), zlib.crc32(pixels))
+    return Look(brightness, min(_bend(rows), _bend(columns)), zlib.crc32(pixels.data))
 
 
 def _bend(lines: npt.NDArray[np.float32]) -> float:
