@@ -7,8 +7,6 @@ import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
-from faust.types import AppT
-
 from agents.gate_events import GateEvent, GateState
 from agents.gate_lane import GateLane
 from agents.gate_link import GateLink, LinkSettings
@@ -90,7 +88,7 @@ class _Line:
         self.sorter: Sorter
         # A group a line: two processes of one group with different topics would fight over the assignment, and a line that is
         # wired to another board goes on where it was.
-        self.app: AppT[object] = make_app(settings, f"{ROLE}-{line}", instance, max(64, IN_HAND))
+        self.app = make_app(settings, f"{ROLE}-{line}", instance, max(64, IN_HAND))
         self._settings = settings
         self._line = line
         self._gate = gate
