@@ -92,8 +92,8 @@ def _rings(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     places = [middle + radius * np.sin(angle), middle + radius * np.cos(angle)]
     found = map_coordinates(gaussian_filter(grey, 1.5), places, order=1)
     found = (found - found.mean()) / (found.std() + 1e-6)
-    strengths: npt.NDArray[np.float32] = np.abs(np.fft.rfft(found, axis=1))[:, :WAVES].ravel().astype(np.float32) / ANGLES
-    return strengths
+    strengths = np.abs(np.fft.rfft(found, axis=1))[:, :WAVES].ravel() / ANGLES
+    return strengths.astype(np.float32)
 
 
 def _hashes(picture: npt.NDArray[np.uint8]) -> Bits:

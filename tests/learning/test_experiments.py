@@ -43,7 +43,7 @@ class Watch:
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Collection:
     root = tmp_path_factory.mktemp("castings")
-    write_series(root, 40, seed=5)
+    write_series(root, 32, seed=5)
     return read(scan([root]), 64)
 
 
@@ -71,14 +71,14 @@ def test_no_group_of_pictures_stands_on_two_of_the_three_sides(pictures: Collect
         np.concatenate([pictures.labels] * 2),
         pictures.classes,
         pictures.entries * 2,
-        tuple(f"{index}" for index in range(80)),
+        tuple(f"{index}" for index in range(64)),
         (),
     )
     for part in (*seeds_parts(doubled, SMALL, (1, 2)), *folds_parts(doubled, SMALL, 4)):
         assert not (part.chooses & part.judges).any()
         for side in (part.chooses, part.judges):
-            assert np.array_equal(side[:40], side[40:])  # a picture and its mirror image
-    assert np.sum([part.judges for part in folds_parts(doubled, SMALL, 4)], axis=0).tolist() == [1] * 80
+            assert np.array_equal(side[:32], side[32:])  # a picture and its mirror image
+    assert np.sum([part.judges for part in folds_parts(doubled, SMALL, 4)], axis=0).tolist() == [1] * 64
 
 
 def test_classifiers_are_trained_on_a_split_and_judged_by_what_neither_taught_nor_chose(pictures: Collection, tmp_path: Path) -> None:

