@@ -60,7 +60,7 @@ def moments(mega: Simulated, line: AvrLine, lane: int, moved: list[int], gate: i
 
 def test_four_belts_with_encoders_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     belt = Belt(speed_mm_s=SPEED_MM_S, eye_gap_mm=500, blade_mm=46, servo_s=0.04, encoder_um=ENCODER_UM)
-    parts = 60
+    parts = 45
     with stepped(toolchain.firmware()) as mega:
         mega.all_pulses()
         plants = {lane: Plant(belt, Feed(2.5, 0.3, 80.0, lane, parts)) for lane in (1, 2, 3, 4)}
@@ -109,7 +109,7 @@ FURTHER = {2: 150, 3: 280, 4: 410}  # gate_mm by lane
 
 def test_one_belt_with_four_gates(capsys: pytest.CaptureFixture[str]) -> None:
     """Parts for each of the gates in every order: each falls at its own."""
-    parts = 100
+    parts = 70
     blades = tuple(Blade(lane, gate_mm + 26, servo_s=0.04) for lane, gate_mm in FURTHER.items())
     belt = Belt(speed_mm_s=SPEED_MM_S, eye_gap_mm=500, blade_mm=46, servo_s=0.04, further=blades)
     settings = LaneSettings(EVERYWHERE | {"step_um": SPEED_MM_S, "gate_mm": GATE_MM})

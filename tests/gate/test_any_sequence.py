@@ -180,7 +180,7 @@ def alone(plant: Plant, lead_mm: float) -> bool:
     return 30 < lead_mm < 580 and all(abs(lead_mm - other.lead_mm) > 25 for other in plant.castings)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(coming, min_size=1, max_size=18), st.sampled_from([0.0, 0.05, 0.25]), st.integers(0, 2**16))
 def test_every_casting_falls_where_it_was_decided_and_none_is_moved_for_twice(castings: list[Coming], harm: float, seed: int) -> None:
     host, plant, swings = run(castings, harm, seed)

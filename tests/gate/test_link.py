@@ -77,7 +77,7 @@ def check(line: WiredLine, ear: Sorting) -> None:
 @pytest.mark.parametrize("harm", [0.0, 0.003, 0.01])
 def test_every_part_is_sorted_once_over_a_bad_wire(port: Path, harm: float) -> None:
     ear, parts = Sorting(), 25
-    with WiredLine(port, parts=parts) as line, linked(port, ear) as link:
+    with WiredLine(port, rate_per_s=9, parts=parts) as line, linked(port, ear) as link:
         ear.link = link
         until(lambda: link.state in WORKING)
         line.harm = harm
@@ -131,7 +131,7 @@ def test_a_port_that_is_not_there_yet_is_opened_when_it_comes(port: Path) -> Non
 
 def test_a_pulled_cable_loses_no_report_and_moves_nothing_twice(port: Path) -> None:
     ear, parts = Sorting(), 30
-    with WiredLine(port, parts=parts) as line, linked(port, ear) as link:
+    with WiredLine(port, rate_per_s=9, parts=parts) as line, linked(port, ear) as link:
         ear.link = link
         until(lambda: len(ear.sorted) >= 5)
         line.pull()

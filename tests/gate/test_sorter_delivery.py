@@ -135,7 +135,7 @@ def test_a_late_verdict_is_recorded_and_moves_nothing(plant: Plant) -> None:
 
 
 def test_a_killed_sorter_loses_no_part_and_moves_no_gate_twice(plant: Plant) -> None:
-    parts = 60
+    parts = 45
     with Oracle(plant.settings) as oracle:
         plant.board(parts)
         sorter = plant.sorter().wait_ready()
