@@ -49,7 +49,6 @@ DEAD_LETTER_HEADERS: Fields = {
 }
 
 
-_NOT_YET = "nothing yet"
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ def channels() -> list[Channel]:
         records("sorted", names.sorted(_LINE), Sorting, "sorter", "sorter, after its start"),
         records("findings", names.findings(_LINE), Finding, "inspector, in idle time", ""),
         letters(names.dead_letters),
-        records("reviews", names.reviews, Review, _NOT_YET, ""),
+        records("reviews", names.reviews, Review, "station", "archivist"),
         records("models", names.models, ModelChoice, "`castline models`", "inspector", key="the line, or `*`"),
     ]
 
