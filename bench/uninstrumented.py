@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import Any
 
-from prometheus_client import Counter, Gauge, Histogram
+import prometheus_client
 from prometheus_client.metrics import MetricWrapperBase
 
 from deploy.cli import main
@@ -26,7 +26,7 @@ def silence() -> None:
     def untimed(*_: Any, **__: Any) -> nullcontext[None]:
         return nullcontext()
 
-    for kind in (Counter, Gauge, Histogram):
+    for kind in (prometheus_client.Counter, prometheus_client.Gauge, prometheus_client.Histogram):
         for name in ("inc", "dec", "set", "observe", "set_to_current_time", "remove", "clear"):
             if hasattr(kind, name):
                 setattr(kind, name, nothing)
