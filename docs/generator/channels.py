@@ -49,8 +49,6 @@ DEAD_LETTER_HEADERS: Fields = {
 }
 
 
-
-
 @dataclass(frozen=True)
 class Channel:
     """One topic, or one for each line: then its address has the parameter `{line}`. `record` is None where the value is no JSON."""
