@@ -13,7 +13,7 @@ from models import registry
 from models.castings import series
 from models.golden import Golden, save_golden
 from models.manifest import Option, Voter
-from models.networks import build, voter
+from models.networks import build, draw_from, voter
 from models.pictures import decode
 from models.registry import Version
 
@@ -29,11 +29,9 @@ def make(root: Path) -> str:
 
     The weights are drawn from a seed; its verdicts mean nothing, its speed does. Some 240 MB, some seconds.
     """
-    import keras
-
     from models.runtimes.tensorflow import TensorFlow  # takes seconds to import
 
-    keras.utils.set_random_seed(SEED)
+    draw_from(SEED)
     wide: dict[str, Option] = {"dense_width": 4096, "dense_layers": 2}
     voters: list[Voter] = [voter("lenet", 112, {}), voter("alexnet", SIDE, wide)]
     pixels = np.stack([decode(casting.jpeg(), SIDE).pixels for casting in series(GOLDEN_PICTURES, SEED)])

@@ -25,6 +25,13 @@ def build(voter: Voter, classes: int, dtype: str = "float32") -> keras.Model:
         raise ModelError(f"voter {voter.name}: cannot build {voter.network} with {voter.options}: {error}") from error
 
 
+def draw_from(seed: int) -> None:
+    """The weights of networks built from now on are drawn from `seed`."""
+    import keras
+
+    keras.utils.set_random_seed(seed)
+
+
 def load_networks(version: Version, dtype: str = "float32") -> list[keras.Model]:
     """The trained networks of `version`, in the order of its voters; weights are cast to `dtype` from what was saved."""
     return [load_network(version, voter, dtype) for voter in version.manifest.voters]
