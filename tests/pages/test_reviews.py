@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID
 
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 from prometheus_client import REGISTRY
 
+from station.archive.keeper import Keeper
+from station.archive.keeping import Keeping
 from station.archive.models import Part
 from station.live.sending import KafkaAway
 from station.reviews.boxes import boxes_of
@@ -18,7 +22,7 @@ from station.reviews.gauges import renew
 from station.reviews.models import Candidate, Decision
 from station.reviews.offering import ask_for, offer, wanted
 from station.reviews.queue import claim, lengths, oldest
-from streams.records import Review
+from streams.records import ImageReference, Review, Verdict
 from tests.pages.conftest import EARLIEST, SETTINGS, MakeAccount, MakePart
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -93,6 +97,18 @@ def test_a_part_whose_picture_is_gone_is_not_asked_about(waiting: Callable[..., 
 def test_uploads_and_reviewed_parts_are_offered_to_nobody(part: MakePart) -> None:
     rows = [part(line="uploads", label="review"), part(label="review", review_label="ok")]
     assert wanted(rows, SETTINGS) == []
+
+
+def test_the_archive_offers_what_it_writes_and_keeps_the_picture(database: Path) -> None:
+    """A good part in doubt, whose picture no other rule would keep."""
+    image = ImageReference(topic="castings.images.line-1", partition=0, offset=3, sha256="0" * 64, width_px=300, height_px=300)
+    times = {"captured_at": NOW, "received_at": NOW, "decided_at": NOW}
+    judged = {"label": "ok", "defect_probability": 0.4, "votes": {"lenet": 0.4}, "threshold": 0.5, "model": "demo"}
+    verdict = Verdict(line="line-1", run=9, part=1, verdict_id=UUID(int=1), image=image, **judged, **times)  # type: ignore[arg-type]
+    for _ in range(2):
+        Keeper(Keeping(0.0)).write([verdict])
+    found = Candidate.objects.select_related("part").get()
+    assert (str(found.part), found.why, found.part.keep_picture) == ("line-1:9:1", "doubt 0.40 of 0.50", True)
 
 
 def test_offered_again_a_settled_part_stays_settled(waiting: Callable[..., Part], account: MakeAccount, topic: Topic) -> None:
