@@ -73,6 +73,8 @@ class Part(models.Model):
             models.Index(fields=["seen_at", "id"], name="part_seen"),
             models.Index(fields=["line", "seen_at", "id"], name="part_line_seen"),
             models.Index(fields=["label", "seen_at", "id"], name="part_label_seen"),
+            # The two together by either alone: SQLite read all of a line for the few of a label, which grew with the table.
+            models.Index(fields=["line", "label", "seen_at", "id"], name="part_line_label_seen"),
             # Small, since they hold only the parts that they are about.
             models.Index(fields=["seen_at"], name="part_picture_wanted", condition=models.Q(keep_picture=True)),
             models.Index(fields=["seen_at", "picture_bytes"], name="part_picture_kept", condition=~models.Q(picture="")),

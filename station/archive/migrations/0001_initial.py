@@ -63,6 +63,7 @@ class Migration(migrations.Migration):
                     models.Index(fields=["seen_at", "id"], name="part_seen"),
                     models.Index(fields=["line", "seen_at", "id"], name="part_line_seen"),
                     models.Index(fields=["label", "seen_at", "id"], name="part_label_seen"),
+                    models.Index(fields=["line", "label", "seen_at", "id"], name="part_line_label_seen"),
                     models.Index(condition=models.Q(("keep_picture", True)), fields=["seen_at"], name="part_picture_wanted"),
                     models.Index(
                         condition=models.Q(("picture", ""), _negated=True), fields=["seen_at", "picture_bytes"], name="part_picture_kept"
