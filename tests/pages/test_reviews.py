@@ -104,7 +104,7 @@ def test_the_archive_offers_what_it_writes_and_keeps_the_picture(database: Path)
     image = ImageReference(topic="castings.images.line-1", partition=0, offset=3, sha256="0" * 64, width_px=300, height_px=300)
     times = {"captured_at": NOW, "received_at": NOW, "decided_at": NOW}
     judged = {"label": "ok", "defect_probability": 0.4, "votes": {"lenet": 0.4}, "threshold": 0.5, "model": "demo"}
-    verdict = Verdict(line="line-1", run=9, part=1, verdict_id=UUID(int=1), image=image, **judged, **times)  # type: ignore[arg-type]
+    verdict = Verdict(line="line-1", run=9, part=1, verdict_id=UUID(int=1), image=image, **judged, **times)
     for _ in range(2):
         Keeper(Keeping(0.0)).write([verdict])
     found = Candidate.objects.select_related("part").get()
