@@ -99,7 +99,7 @@ def open_cascade(version: Version, opener: Callable[[Version], Runtime], band: t
     if certainty is None:
         raise ModelError(
             f"{version.folder}: expected a version that says where its small network is certain, as trainings record it; "
-            "give the band by model.cascade_low and model.cascade_high"
+            "give the band by model.cascade_low and model.cascade_high, or by --band"
         )
     if certainty.voter not in vote.names or len(vote.names) < 2:
         raise ModelError(f"{version.folder}: expected voters besides {certainty.voter}, found {', '.join(vote.names)}")
