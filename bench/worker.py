@@ -44,6 +44,7 @@ def bench_settings(base: Settings, folder: Path, lines: int) -> Settings:
             "broker": {"port": free_ports(), "data_dir": folder / "kafka"},
             "service": {"run_dir": folder / "run"},
             "store": {"url": str(folder / "store")},
+            "station": {"port": free_ports(), "database": str(folder / "station.sqlite3"), "secret_key_file": folder / "key"},
             "lines": [{"name": f"line-{number}"} for number in range(1, lines + 1)],
         }
     )
@@ -63,6 +64,16 @@ def running_broker(settings: Settings) -> Iterator[None]:
         broker.stop(20)
 
 
+def plain_environment(settings: Settings) -> dict[str, str]:
+    """This process's environment, with `settings` but for their secrets as the variables that a `castline` process reads."""
+    sections = settings.model_dump(mode="json", exclude_none=True, exclude={"gateway": {"token"}, "kafka": {"password"}})
+    for line in sections["lines"]:
+        line.pop("token")
+    sections["station"].pop("secret_key")
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("CASTLINE_")}
+    return plain | {f"CASTLINE_{name.upper()}": json.dumps(value) for name, value in sections.items()}
+
+
 class InspectorProcess:
     """A `castline inspector` with `settings`, ready when the block begins, stopped by SIGTERM at its end.
 
@@ -71,11 +82,7 @@ class InspectorProcess:
 
     def __init__(self, settings: Settings, folder: Path, program: Sequence[str] = ()) -> None:
         self._command = [*(program or (str(Path(sys.executable).with_name("castline")),)), "inspector"]
-        sections = settings.model_dump(mode="json", exclude_none=True, exclude={"gateway": {"token"}, "kafka": {"password"}})
-        for line in sections["lines"]:
-            line.pop("token")
-        plain = {name: value for name, value in os.environ.items() if not name.startswith("CASTLINE_")}
-        self._environment = plain | {f"CASTLINE_{name.upper()}": json.dumps(value) for name, value in sections.items()}
+        self._environment = plain_environment(settings)
         self._targets = settings.service.run_dir / "targets"
         self._log = folder / "inspector.log"
         self._process: subprocess.Popen[bytes]

@@ -1,4 +1,4 @@
-"""Goes before other work on the computer: for the processes that a casting's time at the gate hangs on."""
+"""Who goes first on a computer that has too little: the processes that a casting's time at the gate hangs on, people's pages last."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 log = logging.getLogger(__name__)
 
 NICENESS = -10
+LAST = 19  # a share of a sixtieth of a processor that is wanted by a worker too
 
 
 def take_precedence() -> bool:
@@ -22,3 +23,8 @@ def take_precedence() -> bool:
         log.info("runs with the priority of everything else: the user may not raise it")
         return False
     return True
+
+
+def stand_back() -> None:
+    """Of this process and its threads: what keeps and shows records takes time that no verdict wants. Anybody may."""
+    os.setpriority(os.PRIO_PROCESS, 0, LAST)

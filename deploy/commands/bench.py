@@ -155,3 +155,25 @@ def history(rows: int, requests: int, database: Path | None, as_json: bool) -> i
             click.echo(f"{one['question']:45} {times}, {one['cpu_p95_ms']:.1f} ms of processor")
         click.echo(f"{rows:,} parts, {found['pages']} pages: p50 {found['p50_ms']:.1f} ms, p95 {found['p95_ms']:.1f} ms")
     return int(found["p95_ms"] >= found["allowed_ms"])
+
+
+@command.command("wall")
+@click.option("--rounds", default=5, show_default=True, type=click.IntRange(1, 50), help="Rounds of with against without.")
+@click.option("--pictures", default=2048, show_default=True, type=click.IntRange(256, 1_000_000), help="Pictures of a round.")
+@click.option("--browsers", default=2, show_default=True, type=click.IntRange(1, 64), help="Browsers on the wall.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output; progress goes to standard error.")
+@click.pass_context
+def wall(context: click.Context, rounds: int, pictures: int, browsers: int, as_json: bool) -> None:
+    """What people at the wall cost: the inspector's pictures a second with a station and browsers on its wall, against none."""
+    from bench.pictures import bench_pictures
+    from bench.wall import run_wall_bench
+
+    settings = load_settings(context.find_root().obj)
+    cost = run_wall_bench(settings, bench_pictures(None, 256), pictures, rounds, browsers, _say)
+    if as_json:
+        click.echo(json.dumps(cost.as_json(), indent=2))
+        return
+    click.echo(
+        f"with {browsers} browsers {cost.with_per_s:.1f}/s ({cost.pictures_shown} pictures shown), "
+        f"without {cost.without_per_s:.1f}/s, cost {cost.cost:+.1%}"
+    )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from deploy.precedence import stand_back
 from streams.errors import SettingsError
 from streams.health import Health, HealthServer, Progress, Slot
 from streams.logs import configure_logs
@@ -28,13 +29,15 @@ def command(ctx: click.Context, port: int, no_migrate: bool) -> int | None:
     """Serve the pages at station.host and station.port, until SIGTERM.
 
     The database's tables are made or brought up to date first. While the database is away the station waits and says so;
-    /readyz is 503. Pages are served without TLS: where they leave this machine, put a proxy that speaks TLS before them
-    and set station.behind_tls. The first administrator is made by `castline station account`.
+    /readyz is 503. It takes processor time that the workers do not want. Pages are served without TLS: where they leave
+    this machine, put a proxy that speaks TLS before them and set station.behind_tls. The first administrator is made by
+    `castline station account`.
     """
     if ctx.invoked_subcommand is not None:
         return None
     settings = load_settings(ctx.obj)
     configure_logs(settings.service, ROLE)
+    stand_back()
     if settings.service.log_level != "debug":
         logging.getLogger("kafka").setLevel(logging.CRITICAL)
     asked = threading.Event()
