@@ -126,7 +126,8 @@ def _served(filters: Filters) -> Q:
         if value and value not in _COMMON:
             return Q(**{column: value}) & indexed(column)
     if filters.label:
-        return Q(label="" if filters.label == "none" else filters.label)
+        labelled = Q(label="" if filters.label == "none" else filters.label)
+        return labelled & Q(line=filters.line) if filters.line else labelled
     return Q(line=filters.line) if filters.line else Q()
 
 
