@@ -29,7 +29,7 @@ demo: $(READY) ## Three lines photographed, judged and sorted over a real Kafka;
 	@$(BIN)/castline demo $(ARGS)
 
 test: $(READY) ## Everything that can be tested on one machine, with real parts; ARGS="tests/..." for a piece
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(READY) ## Format, lint and types, without changing a file
 	@$(BIN)/ruff format --check .

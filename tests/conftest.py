@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import uuid
 from collections.abc import Callable, Iterator
@@ -54,6 +55,15 @@ def models_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("versions")
     make_version(root)
     return root
+
+
+@pytest.fixture(autouse=True)
+def same_precedence() -> Iterator[None]:
+    """A command that a test calls in this process may take or give up precedence: the next test begins as the first did."""
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    yield
+    if os.getpriority(os.PRIO_PROCESS, 0) != before:
+        os.setpriority(os.PRIO_PROCESS, 0, before)
 
 
 MakeSettings = Callable[..., Settings]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -14,7 +15,7 @@ from station.uploads.answers import answer
 from station.uploads.models import Upload, UploadRun
 from station.uploads.ownership import visible
 from station.uploads.pacing import Doors, Pace
-from station.uploads.taking import let_in, part_of
+from station.uploads.taking import Refused, let_in, part_of
 from tests.delivery.pictures import jpeg
 from tests.pages.conftest import MakeAccount, MakePart
 
@@ -108,9 +109,13 @@ def test_only_rows_that_changed_are_sent_again(reviewer: Client, part: MakePart)
 def test_a_program_over_its_share_is_told_when_to_come_again(account: MakeAccount, visitor: Client) -> None:
     anna = account("anna", "reviewer")
     _, text = tokens.make(anna, "tests")
-    let_in(anna, 600)
-    found = visitor.post("/api/inspections", b"poem", content_type="image/jpeg", headers={"Authorization": f"Bearer {text}"})
-    assert found.status_code == 429
+    bearer = {"Authorization": f"Bearer {text}"}
+    # The share fills up again while this works: ten a second.
+    with contextlib.suppress(Refused):
+        while True:
+            let_in(anna)
+    answers = (visitor.post("/api/inspections", b"poem", content_type="image/jpeg", headers=bearer) for _ in range(500))
+    found = next(one for one in answers if one.status_code == 429)
     assert int(found["Retry-After"]) >= 1
     assert "at most 600 a minute" in found.json()["error"]
 

@@ -109,6 +109,7 @@ def uncommented() -> tuple[str, set[str]]:
     """The example with every setting in force, and the full names of those that are marked as examples."""
     section, lines, examples = "", [], set()
     for line in EXAMPLE.read_text().splitlines():
+        line = re.sub(r"^# (?=\[\[)", "", line)  # a section that is only shown
         if line.startswith("["):
             section = line.split("]")[0].strip("[")
         if match := _COMMENTED.match(line):
@@ -124,8 +125,8 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in values.items():
         if isinstance(value, dict) and value:  # an empty one is a value
             found |= flat(value, f"{prefix}{name}.")
-        elif name == "lines":
-            found |= flat(value[0], "lines[].")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            found |= flat(value[0], f"{prefix}{name}[].")
         else:
             found[f"{prefix}{name}"] = value
     return found
@@ -141,11 +142,11 @@ def test_what_the_example_shows_as_default_is_the_default() -> None:
     in_force = set(flat(tomllib.loads(EXAMPLE.read_text())))
     defaults = {name: default for name, _, default, _ in described()}
     for name, value in flat(tomllib.loads(text)).items():
-        plain = name.replace("lines[]", "lines")
+        plain = name.replace("[]", "")
         if name in in_force:
             continue
         if plain in examples:
-            assert defaults[name] in ("default null", 'default ""'), f"{name} has a default, show it"
+            assert defaults[name] in ("default null", 'default ""', "required"), f"{name} has a default, show it"
         else:
             assert json.loads(defaults[name].removeprefix("default ")) == value, name
 
@@ -153,8 +154,8 @@ def test_what_the_example_shows_as_default_is_the_default() -> None:
 def test_every_setting_of_the_example_is_explained() -> None:
     section, explained = "", set()
     for line in EXAMPLE.read_text().splitlines():
-        if line.startswith("["):
-            section = line.split("]")[0].strip("[")
+        if (header := line.removeprefix("# ")).startswith("["):
+            section = header.split("]")[0].strip("[")
         if match := re.match(r"^(?:# )?([a-z_]+) = .+?  # (.+)$", line):
-            explained.add(f"{section}.{match[1]}".replace("lines.", "lines[]."))
+            explained.add(f"{section}.{match[1]}".replace("lines.", "lines[].").replace("grades.", "grades[]."))
     assert explained == {name for name, _, _, _ in described()}

@@ -110,3 +110,10 @@ def test_error_codes_are_told_apart() -> None:
         values = [row[column] for row in rows]
         assert len(values) == len(set(values)), f"{column}: {sorted(value for value in values if values.count(value) > 1)}"
     assert all(all(row.values()) for row in rows), "expected every code to have its word and its meaning"
+
+
+def test_no_folder_of_tests_is_left_out() -> None:
+    """They are named one by one, for their order."""
+    options = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["pytest"]["ini_options"]
+    folders = {f"tests/{path.parts[1]}" for path in tracked() if path.parts[0] == "tests" and path.name.startswith("test_")}
+    assert folders == set(options["testpaths"])
