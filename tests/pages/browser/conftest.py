@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -82,16 +82,23 @@ OpenPage = Callable[..., Page]
 
 @pytest.fixture
 def page_of(station: Station, chromium: Browser) -> Iterator[OpenPage]:
-    """`page_of("engineer", "/models/")`: a page of a logged-in account, `page_of(None, "/")` of nobody.
+    """`page_of("engineer", "/models/")`: a page of a logged-in account, `page_of(None, "/")` of nobody. As `pages_of`."""
+    with pages_of(station.address, chromium) as open_page:
+        yield open_page
 
-    When the test is over, whatever the browser complained of fails it: errors of scripts, of the content security policy,
+
+@contextmanager
+def pages_of(address: str, chromium: Browser) -> Iterator[OpenPage]:
+    """Opens pages of the station at `address`.
+
+    When the block is over, whatever the browser complained of fails the test: errors of scripts, of the content security policy,
     addresses that were not found (but those named in `expected`), and every request to another machine.
     """
     complaints: list[str] = []
     contexts = []
 
     def open_page(role: str | None, path: str, expected: tuple[int, ...] = (), **options: object) -> Page:
-        context = chromium.new_context(base_url=station.address, **options)  # type: ignore[arg-type]
+        context = chromium.new_context(base_url=address, **options)  # type: ignore[arg-type]
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(30_000)
@@ -102,7 +109,7 @@ def page_of(station: Station, chromium: Browser) -> Iterator[OpenPage]:
             lambda message: complaints.append(f"{page.url}: {message.text}") if _bad(message.type, message.text, expected) else None,
         )
         page.on("pageerror", lambda error: complaints.append(f"{page.url}: {error}"))
-        page.on("request", lambda request: complaints.append(f"outside: {request.url}") if _outside(request.url, station.address) else None)
+        page.on("request", lambda request: complaints.append(f"outside: {request.url}") if _outside(request.url, address) else None)
         page.goto(path)
         return page
 
