@@ -1,7 +1,9 @@
-"""The station as an ASGI application: Django, behind a limit on what a request may bring."""
+"""The station as an ASGI application: Django, behind limits on what a request may bring and on how many are in hand at once."""
 
 from __future__ import annotations
 
+import asyncio
+import json
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -18,45 +20,83 @@ Application = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
 # Set when the process is asked to stop: what streams to a browser without end looks at it.
 stopping = threading.Event()
 
+_API = "/api/"
 # Where pictures are taken; everything else takes forms.
-_UPLOADS = ("/uploads/", "/api/")
+_UPLOADS = ("/uploads/", _API)
 # Django reads a form's other fields and a multipart body's frame beside the files.
 _FRAME_BYTES = 2**18
+# Each request in hand is a thread with a connection to the database. Streams and waiting programs hold their places, so it is not few.
+_MOST_IN_HAND = 160
+_QUEUE_S = 15.0
+# For the next piece of a body: who announces one and sends nothing would hold a place for ever.
+_PIECE_S = 30.0
 
 
 def application() -> Application:
     """The application; `station.configuration.configure` comes first."""
-    return Bounded(get_asgi_application(), FORM_BYTES + _FRAME_BYTES, castline().station.upload_bytes + _FRAME_BYTES)
+    pages = Bounded(get_asgi_application(), FORM_BYTES + _FRAME_BYTES, castline().station.upload_bytes + _FRAME_BYTES)
+    return Queued(pages)
+
+
+class Queued:
+    """Lets `most` requests in at once; the others wait for a place at most `patience_s`, then are told to come again."""
+
+    def __init__(self, inner: Application, most: int = _MOST_IN_HAND, patience_s: float = _QUEUE_S) -> None:
+        self._inner = inner
+        self._places = asyncio.Semaphore(most)
+        self._patience_s = patience_s
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        try:
+            async with asyncio.timeout(self._patience_s):
+                await self._places.acquire()
+        except TimeoutError:
+            await _refuse(scope, send, 503, "The station is busy: too many requests at once. Try again in a moment.", again_s=5)
+            return
+        try:
+            await self._inner(scope, receive, send)
+        finally:
+            self._places.release()
 
 
 class Bounded:
     """Refuses a request whose body is too large before it is read, or, where it does not tell its size, once it is too much.
 
-    Django itself bounds forms, but takes in all files before it asks who sends them.
+    Django itself bounds forms, but takes in all files before it asks who sends them. A body that does not go on is given up.
     """
 
-    def __init__(self, inner: Application, form_bytes: int, upload_bytes: int) -> None:
+    def __init__(self, inner: Application, form_bytes: int, upload_bytes: int, piece_s: float = _PIECE_S) -> None:
         self._inner = inner
         self._form_bytes = form_bytes
         self._upload_bytes = upload_bytes
+        self._piece_s = piece_s
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._inner(scope, receive, send)
             return
         limit = self._upload_bytes if scope["path"].startswith(_UPLOADS) else self._form_bytes
+        too_much = f"Too large: a request to this address may bring at most {limit // 1024} KiB."
         if _told(scope["headers"]) > limit:
-            await _refuse(send, limit)
+            await _refuse(scope, send, 413, too_much)
             return
-        read, answered, too_much = 0, False, False
+        read, whole, answered = 0, False, False
+        fault: tuple[int, str] | None = None
 
         async def bounded_receive() -> Event:
-            nonlocal read, too_much
-            event = await receive()
+            nonlocal read, whole, fault
+            try:
+                # After the body Django waits here for as long as it answers, to hear that the client has gone.
+                async with asyncio.timeout(None if whole else self._piece_s):
+                    event = await receive()
+            except TimeoutError:
+                fault = 408, f"The rest of this request did not come within {self._piece_s:.0f} s."
+                return {"type": "http.disconnect"}
             if event["type"] == "http.request":
                 read += len(event["body"])
+                whole = not event.get("more_body", False)
                 if read > limit:
-                    too_much = True
+                    fault = 413, too_much
                     return {"type": "http.disconnect"}
             return event
 
@@ -66,8 +106,8 @@ class Bounded:
             await send(event)
 
         await self._inner(scope, bounded_receive, watched_send)
-        if too_much and not answered:
-            await _refuse(send, limit)
+        if fault and not answered:
+            await _refuse(scope, send, *fault)
 
 
 def _told(headers: list[tuple[bytes, bytes]]) -> int:
@@ -75,8 +115,14 @@ def _told(headers: list[tuple[bytes, bytes]]) -> int:
     return int(told[0]) if told and told[0].isdigit() else 0
 
 
-async def _refuse(send: Send, limit: int) -> None:
-    text = f"Too large: a request to this address may bring at most {limit // 1024} KiB.\n".encode()
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(text)).encode()), (b"connection", b"close")]
-    await send({"type": "http.response.start", "status": 413, "headers": headers})
-    await send({"type": "http.response.body", "body": text})
+async def _refuse(scope: dict[str, Any], send: Send, status: int, sentence: str, again_s: int = 0) -> None:
+    """Answers a program as the API does, a person in plain text."""
+    if scope["path"].startswith(_API):
+        kind, body = b"application/json", json.dumps({"error": sentence}).encode()
+    else:
+        kind, body = b"text/plain; charset=utf-8", f"{sentence}\n".encode()
+    headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode()), (b"connection", b"close")]
+    if again_s:
+        headers.append((b"retry-after", str(again_s).encode()))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

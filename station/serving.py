@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import resource
 import signal
 import socket
 import threading
@@ -25,8 +26,9 @@ from streams.health import Health
 
 log = logging.getLogger(__name__)
 
-# More at once are told to come again: a browser keeps up to six connections, a wall one for as long as it hangs.
-_MOST_AT_ONCE = 400
+# Connections, most of them idle: those above are told to come again. Requests in hand are far fewer, see `station.asgi`.
+_MOST_CONNECTIONS = 4000
+_OTHER_FILES = 1000  # databases of the requests in hand, Kafka, pictures
 _LOOK_EVERY_S = 2.0
 _COUNT_EVERY_S = 15.0
 
@@ -38,7 +40,7 @@ def listen() -> socket.socket:
     try:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind((station.host, station.port))
-        found.listen(128)
+        found.listen()  # uvicorn says how many may wait
     except OSError as error:
         found.close()
         raise SettingsError(
@@ -70,6 +72,7 @@ class _Server(uvicorn.Server):
 def serve(pages: socket.socket, health: Health, asked: threading.Event) -> None:
     """Serves on `pages` until SIGTERM, then gives open requests the time of `service.grace_s`. For the main thread."""
     settings = castline()
+    _allow_files(_MOST_CONNECTIONS)
     # Read now: what is broken in a page's module ends the start, not the first request.
     _ = get_resolver().url_patterns
     # WhiteNoise hands files over as plain iterators, which Django reads at once: right for files as small as ours.
@@ -82,7 +85,7 @@ def serve(pages: socket.socket, health: Health, asked: threading.Event) -> None:
         server_header=False,
         # Where a request comes from and whether by TLS is read in one place, by our own settings.
         proxy_headers=False,
-        limit_concurrency=_MOST_AT_ONCE,
+        limit_concurrency=_MOST_CONNECTIONS,
         timeout_keep_alive=20,
         timeout_graceful_shutdown=max(1, int(settings.service.grace_s)),
     )
@@ -90,6 +93,16 @@ def serve(pages: socket.socket, health: Health, asked: threading.Event) -> None:
     watching.watch()
     _Server(config, health, asked).run([pages])
     watching.stop()
+
+
+def _allow_files(connections: int) -> None:
+    """As many open files as the connections need, or as many as this user may have: at a login's usual 1,024 accepting would stop."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _OTHER_FILES
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _watch(health: Health) -> None:

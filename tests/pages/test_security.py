@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import stat
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 from django.test import Client, RequestFactory, override_settings
 
 from station.accounts.origin import address
-from station.asgi import Bounded
+from station.asgi import Bounded, Queued
 from station.configuration import django_settings, secret_key
 from streams.errors import SettingsError
 from streams.settings import Settings, StationSettings
@@ -100,12 +101,14 @@ def test_another_kind_of_database_and_a_password_in_its_address_are_refused(data
 Sent = list[dict[str, Any]]
 
 
-def exchange(path: str, body: list[bytes], told: int | None = None) -> Sent:
-    """What a client gets that sends `body` in pieces to an application which reads all and answers 200."""
+def exchange(path: str, body: list[bytes], told: int | None = None, stalls: bool = False) -> Sent:
+    """What a client gets that sends `body` in pieces to an application which reads all and answers 200; `stalls` before the last."""
     sent: Sent = []
-    pieces = [{"type": "http.request", "body": piece, "more_body": place < len(body) - 1} for place, piece in enumerate(body)]
+    pieces = [{"type": "http.request", "body": piece, "more_body": stalls or place < len(body) - 1} for place, piece in enumerate(body)]
 
     async def receive() -> dict[str, Any]:
+        if not pieces:
+            await asyncio.Event().wait()
         return pieces.pop(0)
 
     async def send(event: Any) -> None:
@@ -119,7 +122,7 @@ def exchange(path: str, body: list[bytes], told: int | None = None) -> Sent:
 
     headers = [] if told is None else [(b"content-length", str(told).encode())]
     scope = {"type": "http", "path": path, "headers": headers}
-    asyncio.run(Bounded(inner, form_bytes=100, upload_bytes=1000)(scope, receive, send))
+    asyncio.run(Bounded(inner, form_bytes=100, upload_bytes=1000, piece_s=0.2)(scope, receive, send))
     return sent
 
 
@@ -132,3 +135,47 @@ def test_a_body_that_says_it_is_too_large_is_refused_unread() -> None:
 def test_a_body_that_does_not_say_is_read_up_to_the_limit() -> None:
     assert exchange("/log-in/", [b"x" * 60, b"x" * 60])[0]["status"] == 413
     assert exchange("/log-in/", [b"x" * 60, b"x" * 40])[0]["status"] == 200
+
+
+def test_a_body_that_does_not_go_on_is_given_up() -> None:
+    answer = exchange("/log-in/", [b"x" * 60], stalls=True)
+    assert answer[0]["status"] == 408
+    assert b"did not come within" in answer[1]["body"]
+
+
+def test_the_api_refuses_a_body_as_it_refuses_everything_else() -> None:
+    start, body = exchange("/api/inspections", [b"x"], told=1001)
+    assert start["status"] == 413
+    assert dict(start["headers"])[b"content-type"] == b"application/json"
+    assert "at most" in json.loads(body["body"])["error"]
+    start, body = exchange("/uploads/", [b"x"], told=1001)
+    assert dict(start["headers"])[b"content-type"].startswith(b"text/plain")
+    assert body["body"].startswith(b"Too large")
+
+
+def test_more_requests_than_places_wait_and_are_told_to_come_again_when_it_lasts() -> None:
+    async def crowd(patience_s: float, refused: int) -> tuple[list[int], int]:
+        """Six requests for two places, which are held until so many were refused."""
+        statuses: list[int] = []
+        inside, most_inside = 0, 0
+
+        async def inner(scope: dict[str, Any], receive: Any, send: Any) -> None:
+            nonlocal inside, most_inside
+            inside += 1
+            most_inside = max(most_inside, inside)
+            while statuses.count(503) < refused:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)
+            inside -= 1
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+
+        async def send(event: Any) -> None:
+            if event["type"] == "http.response.start":
+                statuses.append(event["status"])
+
+        queued = Queued(inner, most=2, patience_s=patience_s)
+        await asyncio.gather(*(queued({"type": "http", "path": "/"}, None, send) for _ in range(6)))  # type: ignore[arg-type]
+        return sorted(statuses), most_inside
+
+    assert asyncio.run(crowd(patience_s=60, refused=0)) == ([200] * 6, 2)
+    assert asyncio.run(crowd(patience_s=0.1, refused=4)) == ([200] * 2 + [503] * 4, 2)
