@@ -16,7 +16,7 @@ BOARDS_START = _WORKERS
 # finds what the one before it left; the broker outlives its clients.
 BOARDS_STOP, _GATEWAY_STOPS, INSPECTORS_STOP, _SORTER_STOPS, _ARCHIVIST_STOPS, BROKER_STOPS = range(6)
 # A worker ends within service.grace_s by itself; what is beyond goes into leaving the group and closing clients.
-_BEYOND_GRACE_S = 5.0
+_BEYOND_GRACE_S = 10.0
 # Loading TensorFlow and warming up takes a minute where the disk is cold and the processors are busy.
 _SLOW_START_S = 240.0
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
+import threading
 from collections.abc import Awaitable, Callable, Sequence
 
 import faust
@@ -18,6 +20,9 @@ from streams.kafka import faust_credentials
 from streams.settings import Settings
 
 log = logging.getLogger(__name__)
+
+# From the last commit to the last connection closed, and once more to the process' end where Kafka is away.
+_LEAVING_S = 3.0
 
 
 def make_app(settings: Settings, role: str, instance: str, buffer: int) -> AppT[object]:
@@ -93,12 +98,32 @@ class _Worker(faust.Worker):  # type: ignore[misc]  # Faust ships no types
     async def _finish_and_stop(self) -> None:
         log.info("stopping: finishing what is in hand, at most %.0f s", self._grace_s)
         try:
-            await asyncio.wait_for(self._drain(), self._grace_s)
-            for app in self._apps:
-                await app.consumer.commit()
+            async with asyncio.timeout(self._grace_s):
+                await self._drain()
+                for app in self._apps:
+                    await app.consumer.commit()
         except TimeoutError:
             log.warning("stopping with work in hand after %.0f s: it will be done again after the next start", self._grace_s)
         await self.stop()
+
+    async def ended(self) -> None:
+        """Returns when all has stopped. The event loop must live until then: cut short, Faust would wait for ever for a producer
+        whose sender is cancelled already.
+        """
+        stopping = self._stopping or asyncio.create_task(self.stop())
+        await asyncio.wait([stopping], timeout=self._grace_s + _LEAVING_S)
+        if stopping.done():
+            return
+        log.warning("Kafka did not let this worker leave: its partitions wait until the session ends")
+        # Faust's consumer has a thread of its own that waits for Kafka, and the interpreter waits for that thread.
+        last_resort = threading.Timer(_LEAVING_S, os._exit, (0,))
+        last_resort.daemon = True
+        last_resort.start()
+        # Once is not enough: Faust passes over a cancellation and waits for the next thing that Kafka does not answer.
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in others:
+                task.cancel()
+            await asyncio.sleep(0.05)
 
 
 async def run_app(app: AppT[object], role: str, drain: Drain, grace_s: float, beside: Sequence[AppT[object]] = ()) -> int:
@@ -113,7 +138,7 @@ async def run_app(app: AppT[object], role: str, drain: Drain, grace_s: float, be
         await worker.wait_until_stopped()
     finally:
         watching.cancel()
-        await worker.stop()
+        await worker.ended()
     if crash := worker.crash_reason or next((each.crash_reason for each in (app, *beside) if each.crash_reason), None):
         log.error("stopped by a crash: %r", crash)
         return 1

@@ -133,6 +133,33 @@ def test_the_brokers_restart_under_load_loses_nothing(models_root: Path, tmp_pat
         broker.stop(20)
 
 
+def test_told_to_stop_while_kafka_is_away_it_ends_by_itself(models_root: Path, tmp_path: Path) -> None:
+    settings = Settings.model_validate(
+        {
+            "broker": {"port": free_port(2), "data_dir": tmp_path / "kafka"},
+            "service": {"run_dir": tmp_path / "run", "log_format": "text", "grace_s": 3},
+            "model": {"root": models_root, "version": "tiny", "runtime": "tensorflow"},
+            "lines": [{"name": "line-1"}],
+        }
+    )
+    broker = EmbeddedBroker(settings)
+    broker.start()
+    try:
+        admin = KafkaAdminClient(bootstrap_servers=settings.bootstrap)
+        create_topics(admin, settings)
+        admin.close()
+        with Role(settings, tmp_path / "log", "inspector") as inspector:
+            inspector.wait_ready()
+            feed = Feed(settings, rate_per_s=1000)
+            wait_for(lambda: len(verdicts(settings)) > 60, 60, "expected the first verdicts")
+            feed.finish()
+            broker.stop(20)
+            wait_for(lambda: inspector.page("/readyz")[0] == 503, 20, "expected /readyz to say that Kafka is away")
+            assert inspector.stop() == 0
+    finally:
+        broker.stop(20)
+
+
 def test_an_inspector_started_before_kafka_waits_says_so_and_then_works(models_root: Path, tmp_path: Path) -> None:
     settings = Settings.model_validate(
         {
