@@ -1,27 +1,30 @@
 """What people looking at the wall cost the pipeline: the inspector's pictures a second with browsers on the wall, against none.
 
-A browser here is a session that follows the wall's events and fetches every picture that a card shows, as a real one does. It is a
-thread of this process and so costs more than a person's computer would take from the plant.
+Both sides judge a backlog, so whatever else wants the processors takes from them. The browsers would run on other computers; here they are
+a process of their own (`bench.viewers`), and what it takes of the processors is told and handed back to the throughput.
 """
 
 from __future__ import annotations
 
-import re
+import os
 import secrets
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Self
 
+import psutil
 import requests
 
 from bench.feed import Feed, piped_per_s
+from bench.viewers import ACCOUNT, Viewers
 from bench.worker import InspectorProcess, bench_settings, plain_environment, running_broker
 from deploy.orphans import die_with_parent
 from streams.errors import CastlineError
@@ -29,97 +32,153 @@ from streams.settings import Settings
 
 CASTLINE = Path(sys.executable).with_name("castline")
 START_S = 120
-_PICTURE = re.compile(rb'src="(/parts/[^"]+)"')
-_FORM_TOKEN = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')
+_PROCESSORS = len(os.sched_getaffinity(0))
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Cost:
-    """`cost` is the share of the throughput that the wall takes, the median of the rounds; below 0 is noise."""
+class Round:
+    """One round. Processor times are in seconds of one processor a second, while the inspector judged."""
 
     with_per_s: float
     without_per_s: float
+    raw_cost: float  # the browsers' processor time counted as the plant's
+    cost: float  # without it
+    station: float
+    browsers: float
+    broker_with: float
+    broker_without: float
+    pictures_per_s: float  # shown to one browser
+    cards_per_s: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """`cost` is the share of the throughput that the wall takes; below 0 is noise. `middle` has the medians of the rounds."""
+
     cost: float
     browsers: int
-    pictures_shown: int
-    rounds: list[dict[str, float]]
+    processors: int
+    middle: Round
+    rounds: list[Round]
+
+    @property
+    def station_per_browser(self) -> float:
+        """Processors."""
+        return self.middle.station / self.browsers
 
     def as_json(self) -> dict[str, object]:
-        return asdict(self)
+        return asdict(self) | {"station_per_browser": self.station_per_browser}
+
+
+@dataclass(frozen=True)
+class Side:
+    """One run of the inspector."""
+
+    per_s: float
+    seconds: float
+    processors: dict[str, float]  # seconds a second, by process
+    seen: Counter[str]
+
+
+class Metered(InspectorProcess):
+    """An inspector, and what the processes `watched` took of the processors between its readiness and its last verdict."""
+
+    def __init__(self, settings: Settings, folder: Path, watched: dict[str, int]) -> None:
+        super().__init__(settings, folder)
+        self._watched = watched
+        self._begun: dict[str, float] = {}
+        self._begun_s = self.seconds = 0.0
+        self.per_s: dict[str, float] = {}
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self._begun, self._begun_s = self._spent(), time.monotonic()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.seconds = time.monotonic() - self._begun_s
+        self.per_s = {name: (spent - self._begun[name]) / self.seconds for name, spent in self._spent().items()}
+        super().__exit__(*error)
+
+    def _spent(self) -> dict[str, float]:
+        times = {name: psutil.Process(pid).cpu_times() for name, pid in self._watched.items()}
+        return {name: one.user + one.system for name, one in times.items()}
 
 
 def run_wall_bench(base: Settings, pictures: list[bytes], count: int, rounds: int, browsers: int, say: Say) -> Cost:
     """Rounds of `count` pictures in turn with and without the station and its `browsers`, on a broker of its own."""
+    found: list[Round] = []
     with tempfile.TemporaryDirectory(prefix="castline-bench-") as name:
         folder = Path(name)
         settings = bench_settings(base, folder, lines=3)
-        found: list[dict[str, float]] = []
-        shown = 0
         with running_broker(settings):
+            (broker,) = (child.pid for child in psutil.Process().children() if child.name() == "java")
             feed = Feed(settings, pictures)
             for number in range(1, rounds + 1):
-                per_s: dict[str, float] = {}
-                for way in ("with", "without") if number % 2 else ("without", "with"):
-                    with watched(settings, folder, browsers) if way == "with" else nullcontext() as people:
-                        per_s[way] = piped_per_s(feed, count, InspectorProcess(settings, folder))
-                    shown += sum(one.pictures for one in people or ())
-                cost = 1 - per_s["with"] / per_s["without"]
-                found.append({"with_per_s": per_s["with"], "without_per_s": per_s["without"], "cost": cost})
-                say(f"round {number} of {rounds}: with {per_s['with']:.1f}/s, without {per_s['without']:.1f}/s, cost {cost:+.1%}")
-    middle = {field: statistics.median(one[field] for one in found) for field in found[0]}
-    return Cost(middle["with_per_s"], middle["without_per_s"], middle["cost"], browsers, shown, found)
+                sides: dict[int, Side] = {}
+                for people in (browsers, 0) if number % 2 else (0, browsers):
+                    sides[people] = _side(feed, count, settings, folder, broker, people)
+                found.append(_round(sides[browsers], sides[0], browsers))
+                say(f"round {number} of {rounds}: {in_words(found[-1])}")
+    middle = Round(**{name: statistics.median(getattr(one, name) for one in found) for name in asdict(found[0])})
+    return Cost(middle.cost, browsers, _PROCESSORS, middle, found)
 
 
-class Browser(threading.Thread):
-    """One person who looks at the wall until told to stop; `pictures` counts what was shown."""
+def _side(feed: Feed, count: int, settings: Settings, folder: Path, broker: int, browsers: int) -> Side:
+    with ExitStack() as stack:
+        watched = {"broker": broker}
+        people = None
+        if browsers:
+            station, people = stack.enter_context(_looked_at(settings, folder, browsers))
+            watched |= {"station": station, "browsers": people.pid}
+        worker = Metered(settings, folder, watched)
+        per_s = piped_per_s(feed, count, worker)
+    return Side(per_s, worker.seconds, worker.per_s, people.counts if people else Counter())
 
-    def __init__(self, address: str, name: str, password: str) -> None:
-        super().__init__(daemon=True)
-        self._address = address
-        self._over = threading.Event()
-        self.pictures = 0
-        self._session = requests.Session()
-        token = _FORM_TOKEN.search(self._session.get(f"{address}/log-in/", timeout=30).text)
-        form = {"username": name, "password": password, "csrfmiddlewaretoken": token[1] if token else ""}
-        self._session.post(f"{address}/log-in/", data=form, timeout=30).raise_for_status()
 
-    def stop(self) -> None:
-        self._over.set()
-        self.join(10)
+def _round(seen: Side, unseen: Side, browsers: int) -> Round:
+    # What the browsers took, the inspector would have had.
+    handed_back = 1 - seen.processors["browsers"] / _PROCESSORS
+    return Round(
+        with_per_s=seen.per_s,
+        without_per_s=unseen.per_s,
+        raw_cost=1 - seen.per_s / unseen.per_s,
+        cost=1 - seen.per_s / handed_back / unseen.per_s,
+        station=seen.processors["station"],
+        browsers=seen.processors["browsers"],
+        broker_with=seen.processors["broker"],
+        broker_without=unseen.processors["broker"],
+        pictures_per_s=seen.seen["pictures"] / seen.seconds / browsers,
+        cards_per_s=seen.seen["cards"] / seen.seconds / browsers,
+    )
 
-    def run(self) -> None:
-        seen: set[bytes] = set()
-        with self._session.get(f"{self._address}/live/events", stream=True, timeout=60) as events:
-            for line in events.iter_lines():
-                if self._over.is_set():
-                    return
-                for address in set(_PICTURE.findall(line)) - seen:
-                    seen.add(address)
-                    self.pictures += self._session.get(self._address + address.decode(), timeout=60).status_code == 200
+
+def in_words(one: Round) -> str:
+    """A line for a person."""
+    return (
+        f"with {one.with_per_s:.1f}/s, without {one.without_per_s:.1f}/s, "
+        f"cost {one.cost:+.1%} ({one.raw_cost:+.1%} with the browsers' own); processors: station {one.station:.3f}, "
+        f"browsers {one.browsers:.3f}, broker {one.broker_with:.3f} against {one.broker_without:.3f}; "
+        f"a browser saw {one.pictures_per_s:.1f} pictures and {one.cards_per_s:.1f} cards a second"
+    )
 
 
 @contextmanager
-def watched(settings: Settings, folder: Path, browsers: int) -> Iterator[list[Browser]]:
-    """A station of its own with `browsers` on its wall, as long as the block runs."""
-    password = secrets.token_urlsafe(16)
-    environment = plain_environment(settings) | {"STATION_PASSWORD": password}
-    account = [str(CASTLINE), "station", "account", "bench", "--role", "operator"]
+def _looked_at(settings: Settings, folder: Path, browsers: int) -> Iterator[tuple[int, Viewers]]:
+    """A station of its own with `browsers` on its wall, as long as the block runs: its process id, and who looks."""
+    environment = plain_environment(settings) | {"STATION_PASSWORD": secrets.token_urlsafe(16)}
+    account = [str(CASTLINE), "station", "account", ACCOUNT, "--role", "operator"]
     subprocess.run(account, env=environment, check=True, capture_output=True)
     with (folder / "station.log").open("ab") as log:
         station = subprocess.Popen([CASTLINE, "station"], env=environment, stdout=log, stderr=log, preexec_fn=die_with_parent)
     address = f"http://127.0.0.1:{settings.station.port}"
-    people: list[Browser] = []
     try:
         _await(address, station, folder / "station.log")
-        people += [Browser(address, "bench", password) for _ in range(browsers)]
-        for one in people:
-            one.start()
-        yield people
+        with Viewers(address, browsers, environment) as people:
+            yield station.pid, people
     finally:
-        for one in people:
-            one.stop()
         station.terminate()
         station.wait(60)
 

@@ -164,16 +164,17 @@ def history(rows: int, requests: int, database: Path | None, as_json: bool) -> i
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output; progress goes to standard error.")
 @click.pass_context
 def wall(context: click.Context, rounds: int, pictures: int, browsers: int, as_json: bool) -> None:
-    """What people at the wall cost: the inspector's pictures a second with a station and browsers on its wall, against none."""
+    """What people at the wall cost: the inspector's pictures a second with a station and browsers on its wall, against none.
+
+    The browsers' own processor time is told and handed back to the throughput: they would run on other computers.
+    """
     from bench.pictures import bench_pictures
-    from bench.wall import run_wall_bench
+    from bench.wall import in_words, run_wall_bench
 
     settings = load_settings(context.find_root().obj)
     cost = run_wall_bench(settings, bench_pictures(None, 256), pictures, rounds, browsers, _say)
     if as_json:
         click.echo(json.dumps(cost.as_json(), indent=2))
         return
-    click.echo(
-        f"with {browsers} browsers {cost.with_per_s:.1f}/s ({cost.pictures_shown} pictures shown), "
-        f"without {cost.without_per_s:.1f}/s, cost {cost.cost:+.1%}"
-    )
+    click.echo(f"medians of {rounds} rounds, {browsers} browsers, {cost.processors} processors: {in_words(cost.middle)}")
+    click.echo(f"the station takes {cost.station_per_browser / cost.processors:.2%} of the processors for a browser")

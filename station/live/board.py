@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -81,14 +82,14 @@ class LineBoard:
         return 100 * self.ok / self.judged if self.judged else None
 
 
-def board(state: LineState, now: datetime, parts: int, trend: bool = False) -> LineBoard:
-    """The card of `state` with its newest `parts`; `trend` adds the last hour and the last faulty parts."""
+def board(state: LineState, now: datetime, parts: Sequence[SeenPart], trend: bool = False) -> LineBoard:
+    """The card of `state` that shows `parts`; `trend` adds the last hour and the last faulty parts."""
     sorting, verdict = state.last_sorting, state.last_verdict
     bars = _bars(state, now) if trend else []
     return LineBoard(
         name=state.name,
         gated=state.settings.gate is not None,
-        parts=state.last_parts(parts),
+        parts=list(parts),
         faulty=list(reversed(state.faulty)) if trend else [],
         ok=state.counts["ok"],
         defect=state.counts["defect"],

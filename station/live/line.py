@@ -6,6 +6,7 @@ Bounded: a line that runs for a year holds no more than one that ran for an hour
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -15,6 +16,7 @@ from streams.records import Finding, Label, Sorting, Verdict
 from streams.settings import LineSettings
 
 RECENT = 60
+NEW_ON_A_CARD = 2
 _COUNTED = 4096  # a repeat comes soon after its first
 _TREND = timedelta(hours=1)
 _MINUTE = timedelta(minutes=1)
@@ -117,6 +119,23 @@ class LineState:
         """The newest parts with a verdict, newest first."""
         judged = (part for part in reversed(self._parts.values()) if part.verdict is not None)
         return [part for part, _ in zip(judged, range(count), strict=False)]
+
+    def renewed(self, shown: Sequence[SeenPart], count: int) -> list[SeenPart]:
+        """What a card of `count` parts that shows `shown` shows next, newest first: some of the parts judged since come in.
+
+        At most NEW_ON_A_CARD of them, the newest and the newest faulty one, so that a card's pictures change as slowly on a fast line as
+        on a slow one. A card that is not full is filled.
+        """
+        known = {part.id for part in shown}
+        fresh = []
+        for part in self.last_parts(self._recent):
+            if part.id in known:
+                break
+            fresh.append(part)
+        wanted = sorted(fresh, key=lambda part: (part is not fresh[0], part.label == "ok"))  # keeps the order of those that are alike
+        chosen = {part.id for part in wanted[: max(NEW_ON_A_CARD, count - len(shown))]}
+        kept = [self._parts.get(part.id, part) for part in shown]
+        return [*(part for part in fresh if part.id in chosen), *kept][:count]
 
     def ages(self, now: datetime) -> Ages:
         """Over the last minute before `now`."""

@@ -11,7 +11,7 @@ from queue import Empty, LifoQueue
 from typing import Any, Protocol
 
 from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, OffsetOutOfRangeError
 
 from station.configuration import castline
 from station.live.sending import KafkaAway
@@ -31,6 +31,7 @@ _CONSUMERS = 4  # connections that read pictures; who comes when all are busy wa
 _WAIT_S = 10.0
 _READ_MS = 4000
 _CACHE_BYTES = 48 * 2**20
+_STRIPES = 64  # pictures that are made at once, each once; different ones seldom wait for each other
 
 
 class Placed(Protocol):
@@ -62,6 +63,7 @@ class Pictures:
             self._idle.put(None)
         self._kept: OrderedDict[object, Picture] = OrderedDict()
         self._kept_bytes = 0
+        self._making = [threading.Lock() for _ in range(_STRIPES)]
         self._lock = threading.Lock()
 
     def original(self, part: Placed) -> bytes | None:
@@ -102,22 +104,25 @@ class Pictures:
             self._idle.put(None)
 
     def _remembered(self, part: Placed, side_px: int | None, make: Callable[[bytes], Picture]) -> Picture | None:
-        key = (part.sha256, side_px) if part.sha256 else None
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
-        value = self.original(part)
-        if value is None:
-            return None
-        picture = make(value)
-        if key is not None:
+        """Reads and makes a picture once, also for many who ask for it at the same moment, as the browsers at a wall do."""
+        key = (part.sha256, side_px)
+        with self._making[hash(key) % _STRIPES]:
             with self._lock:
-                self._kept_bytes += len(picture.value) - len(self._kept.pop(key, Picture(b"", "")).value)
-                self._kept[key] = picture
-                while self._kept_bytes > _CACHE_BYTES:
-                    self._kept_bytes -= len(self._kept.popitem(last=False)[1].value)
-        return picture
+                if key in self._kept:
+                    self._kept.move_to_end(key)
+                    return self._kept[key]
+            value = self.original(part)
+            picture = None if value is None else make(value)
+            if picture is not None and part.sha256:
+                self._keep(key, picture)
+            return picture
+
+    def _keep(self, key: object, picture: Picture) -> None:
+        with self._lock:
+            self._kept[key] = picture
+            self._kept_bytes += len(picture.value)
+            while self._kept_bytes > _CACHE_BYTES:
+                self._kept_bytes -= len(self._kept.popitem(last=False)[1].value)
 
     def _from_store(self, address: str) -> bytes | None:
         try:
@@ -162,7 +167,7 @@ class Pictures:
             **arguments,
             group_id=None,
             enable_auto_commit=False,
-            auto_offset_reset="earliest",
+            auto_offset_reset="none",
             max_partition_fetch_bytes=1,
             metrics_enabled=False,
         )
@@ -171,12 +176,15 @@ class Pictures:
 def _read(consumer: Any, place: TopicPartition, offset: int) -> Any | None:
     """The record at `offset`; None when the topic holds it no more. Raises ConnectionError: when nothing came."""
     consumer.assign([place])
-    begin, end = consumer.beginning_offsets([place])[place], consumer.end_offsets([place])[place]
-    if not begin <= offset < end:
-        return None
     consumer.seek(place, offset)
-    for record in consumer.poll(timeout_ms=_READ_MS, max_records=1).get(place, ()):
-        return record if record.offset == offset else None
+    try:
+        for record in consumer.poll(timeout_ms=_READ_MS, max_records=1).get(place, ()):
+            return record if record.offset == offset else None
+    except OffsetOutOfRangeError:
+        return None
+    # Kafka waits for the record after the last as for any that is to come.
+    if consumer.end_offsets([place])[place] <= offset:
+        return None
     raise ConnectionError(f"{place.topic}/{place.partition} was silent for {_READ_MS} ms")
 
 

@@ -1,7 +1,8 @@
-"""The live pages' stream of server-sent events: what changed, at most twice a second and line, for a bounded number of browsers.
+"""The live pages' stream of server-sent events: what changed, at most once a second and line, for a bounded number of browsers.
 
-A card is rendered once and sent to all who look at it. Every stream tells every two seconds whether the station itself hears from Kafka:
-a browser that hears nothing for longer knows that it is cut off.
+A card is rendered once and sent to all who look at it; how many new pictures it brings is bounded, whatever comes on the line.
+Every stream tells every two seconds whether the station itself hears from Kafka: a browser that hears nothing for longer knows that it
+is cut off.
 """
 
 from __future__ import annotations
@@ -9,19 +10,33 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 from django.template.loader import render_to_string
 
 from station.live.board import board
+from station.live.seen import SeenPart
 from station.live.watching import Watch
 
 MOST_STREAMS = 64
 TICK_S = 0.5
 _BEAT_TICKS = 4
+# However much comes: a person reads no faster, and each drawing makes every browser fetch pictures.
+_DRAWN_S = 1.0
 # A card says how long ago something was, so it is drawn again even when nothing came.
 _STALE_S = 5
 PARTS_ON_WALL, PARTS_ON_PAGE = 5, 18
+
+
+@dataclass(frozen=True)
+class Card:
+    """A rendered card; `mark` tells it from the one before and after it."""
+
+    mark: tuple[int, int]
+    html: str
+    parts: list[SeenPart]
+    drawn_at: datetime
 
 
 class Cards:
@@ -29,23 +44,25 @@ class Cards:
 
     def __init__(self, watch: Watch) -> None:
         self.watch = watch
-        self._made: dict[tuple[str, bool], tuple[tuple[int, int], str]] = {}
+        self._drawn: dict[tuple[str, bool], Card] = {}
         self._lock = threading.Lock()
 
-    def card(self, line: str, page: bool) -> tuple[object, str]:
-        """What marks this state of the card, and the card: small for the wall, or the inner part of the line's own page."""
+    def card(self, line: str, page: bool) -> Card:
+        """The card of `line`: small for the wall, or the inner part of the line's own page."""
         now = datetime.now(UTC)
         with self._lock:
             state = self.watch.lines[line]
             mark = (state.version, int(now.timestamp()) // _STALE_S)
-            known = self._made.get((line, page))
-            if known is not None and known[0] == mark:
+            known = self._drawn.get((line, page))
+            # The clock may be set back.
+            if known is not None and (known.mark == mark or timedelta() <= now - known.drawn_at < timedelta(seconds=_DRAWN_S)):
                 return known
             with self.watch.lock:
-                shown = board(state, now, PARTS_ON_PAGE if page else PARTS_ON_WALL, trend=page)
+                parts = state.renewed(known.parts if known else (), PARTS_ON_PAGE if page else PARTS_ON_WALL)
+                shown = board(state, now, parts, trend=page)
             html = render_to_string(f"station/live/_{'page' if page else 'card'}.html", {"line": shown, "now": now})
-            self._made[line, page] = mark, html
-            return mark, html
+            drawn = self._drawn[line, page] = Card(mark, html, parts, now)
+            return drawn
 
     def status(self) -> str:
         """Whether the station hears from Kafka, for the page's banner."""
@@ -72,7 +89,7 @@ async def events(cards: Cards, line: str | None, over: Callable[[], bool], allow
     """
     streams.open += 1
     try:
-        sent: dict[str, object] = {}
+        sent: dict[str, tuple[int, int]] = {}
         tick = 0
         while not over():
             if tick % _BEAT_TICKS == 0:
@@ -82,11 +99,11 @@ async def events(cards: Cards, line: str | None, over: Callable[[], bool], allow
                     )
                     return
                 yield event("status", cards.status())
-            for name in [line] if line else list(cards.watch.lines):
-                mark, html = cards.card(name, page=line is not None)
-                if sent.get(name) != mark:
-                    sent[name] = mark
-                    yield event("page" if line else name, html)
+            for name in [line] if line else cards.watch.on_wall:
+                card = cards.card(name, page=line is not None)
+                if sent.get(name) != card.mark:
+                    sent[name] = card.mark
+                    yield event("page" if line else name, card.html)
             tick += 1
             await asyncio.sleep(TICK_S)
     finally:

@@ -46,7 +46,7 @@ def cards() -> Cards:
 def wall(request: HttpRequest) -> HttpResponse:
     """All lines at a glance."""
     found = cards()
-    lines = [(name, found.card(name, page=False)[1]) for name in found.watch.lines if name != castline().station.upload_line]
+    lines = [(name, found.card(name, page=False).html) for name in found.watch.on_wall]
     return render(request, "station/live/wall.html", {"lines": lines, "trouble": found.watch.trouble})
 
 
@@ -57,7 +57,9 @@ def line(request: HttpRequest, line: str) -> HttpResponse:
     found = cards()
     if line not in found.watch.lines:
         raise Http404
-    return render(request, "station/live/line.html", {"name": line, "page": found.card(line, page=True)[1], "trouble": found.watch.trouble})
+    return render(
+        request, "station/live/line.html", {"name": line, "page": found.card(line, page=True).html, "trouble": found.watch.trouble}
+    )
 
 
 @require_safe

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from scipy.stats import beta  # type: ignore[import-untyped]  # no stubs among the locked packages
+from scipy.special import betaincinv  # type: ignore[import-untyped]  # no stubs among the locked packages
 
 from streams.errors import ModelError
 
@@ -93,8 +93,8 @@ class Share(_Read):
         """`count` of `of`; None where there is nothing to count or the figures contradict each other."""
         if not 0 <= count <= of or of == 0:
             return None
-        low = 0.0 if count == 0 else float(beta.ppf(0.025, count, of - count + 1))
-        high = 1.0 if count == of else float(beta.ppf(0.975, count + 1, of - count))
+        low = 0.0 if count == 0 else float(betaincinv(count, of - count + 1, 0.025))
+        high = 1.0 if count == of else float(betaincinv(count + 1, of - count, 0.975))
         return cls(count=count, of=of, value=100 * count / of, low=100 * low, high=100 * high)
 
 

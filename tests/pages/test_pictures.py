@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -66,6 +68,23 @@ def test_a_picture_comes_from_its_place_on_kafka(make_settings: MakeSettings) ->
     assert picture is not None
     assert (picture.value, picture.content_type) == (values[0], "image/jpeg")
     source.close()
+
+
+def test_many_who_ask_at_once_get_one_picture_that_was_read_once(make_settings: MakeSettings) -> None:
+    settings = make_settings()
+    placed = sent(settings, value := jpeg(1))
+    placed.sha256 = hashlib.sha256(value).hexdigest()
+    pictures, together = Pictures(settings), Barrier(12)
+
+    def ask() -> object:
+        together.wait(30)
+        return pictures.shown(placed, 240)
+
+    with ThreadPoolExecutor(12) as some:
+        found = [one.result() for one in [some.submit(ask) for _ in range(12)]]
+    pictures.close()
+    assert found[0] is not None
+    assert len({id(one) for one in found}) == 1
 
 
 def test_a_large_picture_comes_from_its_claim(make_settings: MakeSettings) -> None:

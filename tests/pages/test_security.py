@@ -158,20 +158,23 @@ def test_more_requests_than_places_wait_and_are_told_to_come_again_when_it_lasts
         """Six requests for two places, which are held until so many were refused."""
         statuses: list[int] = []
         inside, most_inside = 0, 0
+        leave = asyncio.Event()
 
         async def inner(scope: dict[str, Any], receive: Any, send: Any) -> None:
             nonlocal inside, most_inside
             inside += 1
             most_inside = max(most_inside, inside)
-            while statuses.count(503) < refused:
-                await asyncio.sleep(0.01)
-            await asyncio.sleep(0.01)
+            if refused:
+                await leave.wait()
+            await asyncio.sleep(0)
             inside -= 1
             await send({"type": "http.response.start", "status": 200, "headers": []})
 
         async def send(event: Any) -> None:
             if event["type"] == "http.response.start":
                 statuses.append(event["status"])
+            if statuses.count(503) == refused:
+                leave.set()
 
         queued = Queued(inner, most=2, patience_s=patience_s)
         await asyncio.gather(*(queued({"type": "http", "path": "/"}, None, send) for _ in range(6)))  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ import pytest
 from django.test import Client
 
 from station.live.board import board
+from station.live.seen import SeenPart
 from station.live.shifts import shift_start
 from station.live.stream import MOST_STREAMS, Cards, events, streams
 from station.live.tally import Tally
@@ -87,7 +88,7 @@ def sorting(part: int, reason: str = "verdict", code: int = 0, at: datetime = NO
 def test_parts_are_counted_once_however_often_their_verdict_comes(watch: Watch) -> None:
     for part, label in ((1, "ok"), (2, "defect"), (2, "defect"), (3, "review"), (1, "ok")):
         watch.take(record("verdicts", verdict(part, label)))
-    shown = board(watch.lines["line-1"], NOW, parts=5)
+    shown = board(watch.lines["line-1"], NOW, watch.lines["line-1"].last_parts(5))
     assert (shown.ok, shown.defect, shown.review) == (1, 1, 1)
     assert [part.part for part in shown.parts] == [3, 2, 1]
 
@@ -133,6 +134,29 @@ def test_counts_begin_anew_with_the_shift_and_what_the_archive_counted_is_not_co
     assert watch.lines["line-1"].counts == Counter()
 
 
+def test_however_fast_a_line_is_a_card_takes_in_two_parts_at_a_time_one_of_them_faulty(watch: Watch) -> None:
+    state = watch.lines["line-1"]
+    for part in range(1, 21):
+        watch.take(record("verdicts", verdict(part)))
+    first = state.renewed((), 5)
+    for part in range(21, 41):
+        watch.take(record("verdicts", verdict(part, "defect" if part == 31 else "ok")))
+    assert [one.part for one in first] == [20, 19, 18, 17, 16]
+    assert [one.part for one in state.renewed(first, 5)] == [40, 31, 20, 19, 18]
+
+
+def test_a_slow_lines_card_shows_every_part_and_what_becomes_known_of_it(watch: Watch) -> None:
+    state = watch.lines["line-1"]
+    shown: list[SeenPart] = []
+    for part in range(1, 9):
+        watch.take(record("verdicts", verdict(part)))
+        shown = state.renewed(shown, 5)
+    assert [one.part for one in shown] == [8, 7, 6, 5, 4]
+    assert state.renewed(shown, 5) == shown
+    watch.take(record("sorted", sorting(6)))
+    assert [one.sorting is not None for one in state.renewed(shown, 5)] == [False, False, True, False, False]
+
+
 def test_ages_are_those_of_the_last_minute(watch: Watch) -> None:
     for part in range(1, 101):
         watch.take(record("verdicts", verdict(part, took_s=part / 100), NOW))
@@ -158,7 +182,7 @@ def test_ages_are_those_of_the_last_minute(watch: Watch) -> None:
 def test_what_is_wrong_is_said_in_words(watch: Watch, told: list[Any], words: str) -> None:
     for one in told:
         watch.take(one)
-    (alarm,) = board(watch.lines["line-1"], NOW, parts=4).alarms
+    (alarm,) = board(watch.lines["line-1"], NOW, watch.lines["line-1"].last_parts(4)).alarms
     assert words in alarm.text
 
 
@@ -169,7 +193,7 @@ def test_dead_letters_of_the_last_hour_are_an_alarm(watch: Watch) -> None:
             topic="castings.dead-letters", value=b"", key=b"", headers=headers, timestamp=NOW.timestamp() * 1000, partition=0, offset=0
         )
     )
-    (alarm,) = board(watch.lines["line-1"], NOW, parts=4).alarms
+    (alarm,) = board(watch.lines["line-1"], NOW, watch.lines["line-1"].last_parts(4)).alarms
     assert "1 picture could not be judged in the last hour (the picture ended too early: 1)" in alarm.text
 
 
@@ -210,11 +234,10 @@ def read(watch: Watch, count: int, over: Callable[[], bool] = lambda: False, lin
 
 
 def test_the_stream_tells_its_state_then_each_line_once(watch: Watch) -> None:
-    status, first, second = read(watch, 3)
+    status, first = read(watch, 2)
     assert status.startswith(b"event: status\ndata: ")
     assert b"has not begun yet" in status
     assert first.startswith(b"event: line-1\n")
-    assert second.startswith(b"event: uploads\n")
     assert all(line.startswith((b"event: ", b"data: ")) for line in first.strip().split(b"\n"))
 
 
