@@ -120,3 +120,13 @@ class Station:
         """What the station's process holds in memory."""
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def forget_peak(self) -> None:
+        """From now on counts anew what `peak_memory_bytes` tells."""
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+
+    def peak_memory_bytes(self) -> int:
+        """The most that it held."""
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text())
+        assert found
+        return int(found[1]) * 1024
