@@ -1,6 +1,7 @@
 """Is each line's camera well, and does the version in force still see what it was made for: from delivered pictures to metrics and log.
 
-Seen on the event loop after the delivery, some 30 us a picture; judged once a second.
+Seen on the event loop after the delivery, at most ten pictures of a line a second: a busy line's pictures show its camera no better
+than some of them. Judged once a second.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 WINDOW = 500  # pictures that are held against the reference
 PROBABILITY, BRIGHTNESS, SHARPNESS = "defect-probability", "brightness", "sharpness"
 OF = (PROBABILITY, BRIGHTNESS, SHARPNESS)
+_LOOKED_EVERY_S = 0.1
 _JUDGED_EVERY_S = 1.0
 _COMPARED_EVERY = 10  # times of judging
 
@@ -47,6 +49,7 @@ class LineDrift:
     sharpness: deque[float] = field(default_factory=_window)
     probability: deque[float] = field(default_factory=_window)
     wrong: dict[str, str] = field(default_factory=dict)
+    looked_s: float = -math.inf
 
     def see(self, at_s: float, judged: Judged, version: Version) -> None:
         """The next picture; one that could not be read says nothing about the camera but that it lives."""
@@ -54,8 +57,9 @@ class LineDrift:
             self.version, self.reference = version.name, version.manifest.reference
             self.brightness, self.sharpness, self.probability = _window(), _window(), _window()
         picture = judged.decoded.picture
-        if not isinstance(picture, Picture):
+        if at_s - self.looked_s < _LOOKED_EVERY_S or not isinstance(picture, Picture):
             return
+        self.looked_s = at_s
         seen = look(picture.pixels)
         self.camera.see(at_s, seen)
         self.brightness.append(seen.brightness)

@@ -211,7 +211,7 @@ def psi(line: str, what: str) -> float:
 def show(watch: DriftWatch, line: str, seen: Sequence[Pixels], version: Version, begun_s: float = 0.0) -> None:
     probabilities = np.random.default_rng(1).exponential(0.008, len(seen)).clip(0, 1)  # much as of the version's own good ones
     for number, pixels in enumerate(seen, 1):
-        watch.see(judged(line, number, pixels, float(probabilities[number - 1])), version, begun_s + number / 10)
+        watch.see(judged(line, number, pixels, float(probabilities[number - 1])), version, begun_s + number / 5)
 
 
 @pytest.mark.asyncio
@@ -220,8 +220,8 @@ async def test_a_line_in_trouble_is_shown_by_its_state_alone_and_said_with_its_r
     show(watch, "belt-1", [*pictures()[:10], *[pictures()[10]] * 6], demo())
     show(watch, "belt-2", pictures()[:16], demo())
     show(watch, "uploads", [pictures()[10]] * 6, demo())
-    watch.judge(2.0)
-    watch.judge(3.0)
+    watch.judge(4.0)
+    watch.judge(5.0)
     assert (states("belt-1"), states("belt-2"), states("uploads")) == ({FROZEN}, set(), set())
     assert [record.message for record in caplog.records] == ["belt-1: camera frozen: the last 6 pictures are the same, pixel by pixel"]
     assert REGISTRY.get_sample_value("castline_camera_state", {"line": "uploads", "state": FROZEN}) is None
@@ -236,13 +236,21 @@ async def test_the_indices_are_shown_from_enough_pictures_on_and_rise_when_the_l
     show(watch, "belt-3", many[:-1], version)
     watch.compare()
     assert all(math.isnan(psi("belt-3", what)) for what in OF)
-    show(watch, "belt-3", many[-1:], version)
+    show(watch, "belt-3", many[-1:], version, 100.0)
     watch.compare()
     assert all(psi("belt-3", what) < 0.5 for what in (BRIGHTNESS, SHARPNESS)), "64 pictures over and over"
     assert psi("belt-3", PROBABILITY) < 0.25
-    show(watch, "belt-3", [dimmed(0.8)(one) for one in many], version)
+    show(watch, "belt-3", [dimmed(0.8)(one) for one in many], version, 200.0)
     watch.compare()
     assert psi("belt-3", BRIGHTNESS) > 0.5
+
+
+@pytest.mark.asyncio
+async def test_of_a_burst_of_pictures_some_are_looked_at() -> None:
+    watch = DriftWatch(["belt-5"])
+    for number in range(100):
+        watch.see(judged("belt-5", number + 1, pictures()[number % RENDERED]), demo(), number / 100)
+    assert 8 <= len(watch._lines["belt-5"].brightness) <= 10
 
 
 @pytest.mark.asyncio
