@@ -10,6 +10,7 @@ from station.reports.tally import Tally
 
 WIDTH, HEIGHT = 640, 220
 LEFT, RIGHT, TOP, BOTTOM = 40, 40, 14, 34
+_WIDEST = 64  # a single type would else be a block as wide as the page
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,12 @@ def pareto(rows: Sequence[tuple[str, int, float]]) -> Chart:
     if not rows:
         return Chart([])
     most, step, high = rows[0][1], (WIDTH - LEFT - RIGHT) / len(rows), HEIGHT - TOP - BOTTOM
+    wide = min(step * 0.8, _WIDEST)
     bars, points = [], []
     for number, (kind, many, share) in enumerate(rows):
         tall = high * many / most
-        bar = Bar(
-            round(LEFT + number * step + step * 0.1, 1), round(TOP + high - tall, 1), round(step * 0.8, 1), round(tall, 1), kind, str(many)
-        )
+        x = LEFT + (number + 0.5) * step - wide / 2
+        bar = Bar(round(x, 1), round(TOP + high - tall, 1), round(wide, 1), round(tall, 1), kind, str(many))
         bars.append(bar)
         points.append(f"{bar.middle:.1f},{TOP + high * (1 - share):.1f}")
     return Chart(bars, " ".join(points))

@@ -78,6 +78,30 @@ class Manifest(_Read):
         """How many it learned from, validation included."""
         return sum(self.data.pictures.values())
 
+    @property
+    def accuracy(self) -> Share | None:
+        """On the pictures that its training kept for validation; None where it recorded none."""
+        pictures, wrong = self._counted("pictures"), self._counted("misses") + self._counted("false_alarms")
+        return Share.counted(pictures - wrong, pictures)
+
+    @property
+    def validated(self) -> list[tuple[str, Share | None]]:
+        """What its training found on those pictures, by name; empty where it recorded none."""
+        pictures = self._counted("pictures")
+        if not pictures:
+            return []
+        alone = [(one.name, self.figures.get(f"{one.name}_accuracy_at_half")) for one in self.voters]
+        return [
+            ("accuracy", self.accuracy),
+            ("misses, of all", Share.counted(self._counted("misses"), pictures)),
+            ("false alarms, of all", Share.counted(self._counted("false_alarms"), pictures)),
+            ("for review", Share.counted(self._counted("reviews"), pictures)),
+            *((f"accuracy of {name} alone, at 0.5", Share.counted(round(share * pictures), pictures)) for name, share in alone if share),
+        ]
+
+    def _counted(self, name: str) -> int:
+        return int(self.figures.get(name, 0))
+
 
 class Share(_Read):
     """A share with its 95 % interval (Clopper, Pearson, Biometrika 26, 1934), in per cent."""

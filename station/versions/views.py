@@ -18,7 +18,7 @@ from station.live.sending import KafkaAway
 from station.live.watching import watch
 from station.versions.choosing import NO_SHADOW, Action, OtherClassesError, Wish, carry_out, choices, consider
 from station.versions.records import gallery, report, training_curve, training_curves
-from station.versions.shelf import Manifest, Share, names, read, verify
+from station.versions.shelf import Manifest, names, read, verify
 from streams.choices import ALL_LINES, Choices, InForce
 from streams.errors import ModelError
 
@@ -52,12 +52,6 @@ class VersionRow:
     manifest: Manifest | None
     problem: str
     lines: list[str]
-
-    @property
-    def accuracy(self) -> Share | None:
-        figures = self.manifest.figures if self.manifest else {}
-        pictures = int(figures.get("pictures", 0))
-        return Share.counted(pictures - int(figures.get("misses", 0) + figures.get("false_alarms", 0)), pictures)
 
 
 @require_safe

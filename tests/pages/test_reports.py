@@ -94,6 +94,8 @@ def test_an_hour_of_few_parts_is_no_bad_hour() -> None:
 
 def test_an_empty_report_has_empty_pictures() -> None:
     assert pareto([]).bars == []
+    (alone,) = pareto([("no type named", 62, 1.0)]).bars
+    assert (alone.width, alone.middle) == (64, 320), "a bar, in the middle, not a block"
     assert by_hour([], UTC).bars == []
 
 

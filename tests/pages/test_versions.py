@@ -146,8 +146,16 @@ def test_the_pages_show_every_version_with_its_interval(operator: Client) -> Non
     assert "99.25 %" in page
     assert "98.37 to 99.72" in page
     assert "Put in force" not in page
-    assert "castline models make-demo" in operator.get("/models/version/demo/").content.decode()
     assert operator.get("/models/version/nothing/").status_code == 404
+
+
+def test_a_version_without_a_report_shows_what_its_training_found_and_says_what_makes_one(operator: Client) -> None:
+    page = operator.get("/models/version/demo/").content.decode()
+    assert "castline models make-demo" in page
+    for told in ("5 of 800", "1 of 800", "0 of 800", "accuracy of lenet alone, at 0.5", "793 of 800", "770 of 800"):
+        assert told in page
+    assert "castline evaluate --model demo --data FOLDER --report demo.report" in page
+    assert "castline train --out demo</code> leaves them" in page
 
 
 def test_only_engineers_may_change_and_without_kafka_nothing_changes(engineer: Client, reviewer: Client) -> None:
