@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import json
 import shutil
 import zipfile
@@ -28,6 +27,7 @@ from django.db.models import Max
 
 from station.archive.models import Part
 from station.history.columns import cell
+from station.history.streaming import Sink
 from station.live.sending import KafkaAway
 from station.reviews.models import DataSet
 from station.reviews.selection import Selection
@@ -52,6 +52,9 @@ def make(selection: Selection, settings: Settings, by: str, now: datetime, fetch
     root = settings.review.data_sets
     root.mkdir(parents=True, exist_ok=True)
     number = (DataSet.objects.aggregate(last=Max("number"))["last"] or 0) + 1
+    # A database that was put back knows less than the folder: what lies there is never written over.
+    while any(root.glob(f"reviews-{number:04d}-*")):
+        number += 1
     name = f"reviews-{number:04d}-{now:%Y-%m-%d}"
     partial = root / f".{name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
@@ -131,30 +134,9 @@ def _row(part: Part, review: ReviewSettings, suffix: str, checksum: str) -> list
 
 def zipped(folder: Path) -> Iterator[bytes]:
     """The folder as a zip file, written while it is sent; pictures are not compressed a second time."""
-    sink = _Sink()
+    sink = Sink()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:
         for file in sorted(path for path in folder.rglob("*") if path.is_file()):
             archive.write(file, f"{folder.name}/{file.relative_to(folder).as_posix()}")
             yield sink.drained()
     yield sink.drained()
-
-
-class _Sink(io.RawIOBase):
-    """Takes what is written and hands it on; cannot go back, which makes zipfile write sizes behind each file."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._pieces: list[bytes] = []
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, value: object) -> int:
-        piece = bytes(value)  # type: ignore[call-overload]
-        self._pieces.append(piece)
-        return len(piece)
-
-    def drained(self) -> bytes:
-        value = b"".join(self._pieces)
-        self._pieces.clear()
-        return value

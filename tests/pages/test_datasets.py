@@ -109,6 +109,14 @@ def test_numbers_go_on_and_equal_sets_have_equal_fingerprints(settings: Settings
     assert first.fingerprint == second.fingerprint != part.fingerprint
 
 
+def test_a_database_that_forgot_a_data_set_does_not_write_over_it(settings: Settings, shelf: Shelf) -> None:
+    first = make(Selection(), settings, "anna", NOW, shelf.fetch)
+    DataSet.objects.all().delete()
+    second = make(Selection(), settings, "anna", NOW, shelf.fetch)
+    assert (first.number, second.number) == (1, 2)
+    assert len(list(settings.review.data_sets.iterdir())) == 2
+
+
 def test_an_empty_selection_leaves_nothing_behind(settings: Settings, shelf: Shelf) -> None:
     with pytest.raises(NothingToPutInError, match="no part like that was reviewed"):
         make(Selection(line="line-2"), settings, "anna", NOW, shelf.fetch)

@@ -23,6 +23,8 @@ PAGES = (
     f"/models/change?action=choose&line=line-1&version={OTHER_VERSION}",
     "/history/",
     "/reviews/",
+    "/reviews/agreement/",
+    "/reviews/data-sets/",
     "/reports/",
     "/account/",
     "/accounts/",

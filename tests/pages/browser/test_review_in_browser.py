@@ -159,3 +159,23 @@ def test_the_report_counts_the_castings_and_prints_on_paper(page_of: OpenPage, s
     page.emulate_media(media="screen")
     page.goto("/reviews/agreement/")
     assert serious(Axe().run(page).response) == []
+
+
+def test_a_data_set_is_made_of_what_people_said(page_of: OpenPage, station: Station) -> None:
+    part = archived(station)
+    page = page_of("reviewer", bench(part))
+    ready(page, part)
+    page.keyboard.press("d")
+    expect(page.locator("[data-said]")).to_have_text(f"{part}: defect.")
+    page.goto("/reviews/data-sets/")
+    made = page.get_by_role("link", name=re.compile(r"^reviews-\d{4}-.*\.zip$"))
+    deadline = time.monotonic() + 60
+    while not made.count():  # the archive hears of a decision a moment later, and says until then that there is nothing to put in
+        assert time.monotonic() < deadline, "expected the decision in the archive after 60 s"
+        page.get_by_role("button", name="Make a data set").click()
+        page.wait_for_load_state()
+    expect(page.get_by_role("table")).to_contain_text("castline train --data")
+    assert serious(Axe().run(page).response) == []
+    with page.expect_download() as download:
+        made.first.click()
+    assert download.value.suggested_filename.endswith(".zip")
