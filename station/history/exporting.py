@@ -13,6 +13,7 @@ from station.archive.models import Part
 from station.history.columns import COLUMNS, SCHEMA, cell
 from station.history.filters import Filters
 from station.history.paging import Key, beyond, ordered
+from station.history.streaming import Sink
 
 ROWS_AT_ONCE = 2000
 # Of a Parquet file's row group: enough for its compression, little enough for memory.
@@ -45,7 +46,7 @@ def as_csv(filters: Filters, at_once: int = ROWS_AT_ONCE) -> Iterator[bytes]:
 
 def as_parquet(filters: Filters, at_once: int = ROWS_AT_ONCE, group_rows: int = GROUP_ROWS) -> Iterator[bytes]:
     """The file's bytes, compressed by zstd."""
-    sink = _Sink()
+    sink = Sink()
     with pq.ParquetWriter(sink, SCHEMA, compression="zstd") as writer:
         waiting: list[pa.RecordBatch] = []
         for parts in chunks(filters, at_once):
@@ -66,29 +67,3 @@ def _drained(text: io.StringIO) -> bytes:
     text.seek(0)
     text.truncate()
     return value
-
-
-class _Sink(io.RawIOBase):
-    """Takes what a writer writes and hands it on; knows how much that was."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._written = 0
-        self._pieces: list[bytes] = []
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, value: object) -> int:
-        piece = bytes(value)  # type: ignore[call-overload]
-        self._pieces.append(piece)
-        self._written += len(piece)
-        return len(piece)
-
-    def tell(self) -> int:
-        return self._written
-
-    def drained(self) -> bytes:
-        value = b"".join(self._pieces)
-        self._pieces.clear()
-        return value

@@ -18,7 +18,7 @@ from streams.identity import LINE_PATTERN, PartId
 LABELS = ("ok", "defect", "review", "none")
 ACTIONS = ("diverted", "passed", "stopped", "untracked", "none")
 _MOST_CHARACTERS = 150
-_YEARS = range(1971, 9000)  # what every database and clock here can count with
+YEARS = range(1971, 9000)  # what every database and clock here can count with
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def _time(text: str) -> datetime:
         value = datetime.fromisoformat(text)
         if value.tzinfo is None:
             value = value.replace(tzinfo=timezone.get_current_timezone())
-        if value.year not in _YEARS:
+        if value.year not in YEARS:
             raise ValueError
         return value.astimezone(UTC)
     except (ValueError, OverflowError):

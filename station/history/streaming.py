@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import AsyncIterator, Iterator
 
 from asgiref.sync import sync_to_async
@@ -22,3 +23,29 @@ async def _asynchronous(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
     taken = sync_to_async(lambda: next(pieces, None))
     while (piece := await taken()) is not None:
         yield piece
+
+
+class Sink(io.RawIOBase):
+    """A file that hands on what is written to it; knows how much that was, and cannot go back, so that zipfile writes sizes last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._written = 0
+        self._pieces: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, value: object) -> int:
+        piece = bytes(value)  # type: ignore[call-overload]
+        self._pieces.append(piece)
+        self._written += len(piece)
+        return len(piece)
+
+    def tell(self) -> int:
+        return self._written
+
+    def drained(self) -> bytes:
+        value = b"".join(self._pieces)
+        self._pieces.clear()
+        return value

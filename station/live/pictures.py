@@ -199,8 +199,3 @@ def pictures() -> Pictures:
         if _pictures is None:
             _pictures = Pictures(castline())
         return _pictures
-
-
-def picture_of(part: Placed) -> Picture | None:
-    """The picture of `part` for a browser; None when it is kept nowhere any more. Raises PictureError, KafkaAway."""
-    return pictures().shown(part)

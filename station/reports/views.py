@@ -13,12 +13,11 @@ from django.views.decorators.http import require_safe
 
 from station.accounts.access import needs
 from station.configuration import castline
+from station.history.filters import YEARS
 from station.reports.charts import by_hour, pareto
 from station.reports.counting import count
 from station.reports.periods import Period, current, day_of, neighbour, shift_of
 from station.reports.tally import worst
-
-_YEARS = range(1971, 9000)  # what every database and clock here can count with
 
 
 @require_safe
@@ -69,7 +68,7 @@ def _period(request: HttpRequest, shifts: tuple[time, ...]) -> Period:
         shift = None if shift_text in ("", "day") else time.fromisoformat(shift_text)
     except ValueError:
         raise ValueError(f"Expected a date as 2026-01-31 and a shift as 06:00, found {day_text[:20]!r} and {shift_text[:20]!r}") from None
-    if day.year not in _YEARS:
+    if day.year not in YEARS:
         raise ValueError(f"Expected a year of 1971 or later, found {day.year}")
     return day_of(day, shifts, zone) if shift is None else shift_of(day, shift, shifts, zone)
 

@@ -64,7 +64,7 @@ def _grouped(rows: Iterable[tuple[str, str, str, int]]) -> list[tuple[str, Agree
 def _kinds(rows: Iterable[tuple[list[str], str]]) -> list[tuple[str, int, int]]:
     parts: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
     for kinds, model_label in rows:
-        for kind in kinds or ["no type given"]:
+        for kind in kinds or ["no type named"]:
             parts[kind][0] += 1
             parts[kind][1] += model_label == "ok"
     return sorted(((kind, many, missed) for kind, (many, missed) in parts.items()), key=lambda row: -row[1])

@@ -40,8 +40,3 @@ def standing(opinions: Sequence[Opinion]) -> int | None:
     """
     said = [index for index, opinion in enumerate(opinions) if opinion.label != SKIP]
     return said[-1] if said else None
-
-
-def may_answer(reviewer: str, opinions: Sequence[Opinion]) -> bool:
-    """Nobody is asked twice about one part: a second opinion of the first person would be none."""
-    return all(opinion.reviewer != reviewer for opinion in opinions)

@@ -17,7 +17,7 @@ from station.configuration import castline
 from station.history.filters import read_filters
 from station.history.streaming import streamed
 from station.live.pictures import pictures
-from station.reviews.data_sets import NothingToPutInError, make, zipped
+from station.reviews.data_sets import make, zipped
 from station.reviews.figures import figures
 from station.reviews.models import DataSet
 from station.reviews.selection import read_selection
@@ -55,7 +55,7 @@ def data_sets(request: HttpRequest) -> HttpResponse:
     if request.method == "POST":
         try:
             made = make(read_selection(request.POST), settings, request.user.get_username(), timezone.now(), pictures().original)
-        except (NothingToPutInError, ValueError) as error:
+        except ValueError as error:
             messages.error(request, str(error))
         except OSError as error:
             messages.error(request, f"The folder of data sets cannot be written: {error.strerror}.")
