@@ -5,19 +5,16 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import signal
-import threading
 from pathlib import Path
 
 import click
 
 from agents.filing import shelves
+from deploy.worker import Worker, working
 from streams import metrics
 from streams.errors import SettingsError
-from streams.health import Health, HealthServer, Progress, Slot
-from streams.kafka import wait_for_kafka
 from streams.logs import configure_logs
-from streams.settings import Settings, load_settings
+from streams.settings import load_settings
 from streams.topics import TopicNames
 
 log = logging.getLogger(__name__)
@@ -37,51 +34,31 @@ def command(file: Path | None, port: int) -> int:
     """
     settings = load_settings(file)
     configure_logs(settings.service, ROLE)
-    if settings.service.log_level != "debug":
-        logging.getLogger("kafka").setLevel(logging.CRITICAL)
     if not settings.lines:
         raise SettingsError("lines: expected at least one line, found none")
-    stopping = threading.Event()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, lambda *_: stopping.set())
-    slot = Slot(settings.service.run_dir, ROLE)
-    health = Health(ROLE, Progress(settings.service.stall_s))
-    with HealthServer(health, settings.service, str(slot), port) as pages:
-        log.info("%s serves its health at %s", slot, pages.address)
-        return _serve(settings, str(slot), health, stopping)
+    with working(settings, ROLE, port) as worker:
+        return _serve(worker)
 
 
-def _serve(settings: Settings, instance: str, health: Health, stopping: threading.Event) -> int:
+def _serve(worker: Worker) -> int:
     from station.configuration import configure
 
-    def say(why: str) -> None:
-        health.not_ready(why)
-        log.warning(why)
-
+    settings = worker.settings
     configure(settings)
     from station.archive.tables import prepare, wait_for_database
 
-    health.not_ready("waiting for the database")
-    if not wait_for_database(say, stopping.wait):
+    worker.health.not_ready("waiting for the database")
+    if not wait_for_database(worker.say, worker.stopping.wait):
         return 0
     prepare()
-    health.not_ready("waiting for Kafka")
-    admin = wait_for_kafka(settings, ROLE, say, stopping.is_set)
-    if admin is None:
+    if not worker.wait_for_topics([*shelves(settings), TopicNames(settings.topics.prefix).dead_letters]):
         return 0
-    try:
-        present = {topic["name"] for topic in admin.describe_topics(None)}
-    finally:
-        admin.close()
-    wanted = [*shelves(settings), TopicNames(settings.topics.prefix).dead_letters]
-    if missing := [topic for topic in wanted if topic not in present]:
-        raise SettingsError(f"expected the topics {', '.join(missing)}, found none of that name; make them with: castline topics create")
     gc.collect()
     gc.freeze()
-    return asyncio.run(_run(settings, instance, health, stopping))
+    return asyncio.run(_run(worker))
 
 
-async def _run(settings: Settings, instance: str, health: Health, stopping: threading.Event) -> int:
+async def _run(worker: Worker) -> int:
     from agents.archivist import Archivist, register
     from station.archive.keeper import Keeper
     from station.archive.keeping import Keeping
@@ -93,8 +70,7 @@ async def _run(settings: Settings, instance: str, health: Health, stopping: thre
     from streams.lag import LagWatch
     from streams.store import Store
 
-    if stopping.is_set():
-        return 0
+    settings, instance, health = worker.settings, worker.instance, worker.health
     archivist_settings = settings.archivist
     lines = {topic: shelf.line for topic, shelf in shelves(settings).items()}
     for line in sorted(set(lines.values())):

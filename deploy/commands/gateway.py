@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import click
@@ -24,7 +23,4 @@ def command(file: Path | None, lines: tuple[str, ...]) -> int:
     settings = load_settings(file)
     chosen = chosen_lines(settings, lines)
     configure_logs(settings.service, "gateway")
-    if settings.service.log_level != "debug":
-        # The client tells each of ten attempts a second; the sender says once that Kafka is away, and once that it is back.
-        logging.getLogger("kafka").setLevel(logging.CRITICAL)
     return Gateway(settings, chosen).run()

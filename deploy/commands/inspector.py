@@ -5,19 +5,16 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import signal
-import threading
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from deploy.worker import Worker, working
 from streams import metrics
 from streams.choices import ChoiceWatch
 from streams.errors import SettingsError
-from streams.health import Health, HealthServer, Progress, Slot
-from streams.kafka import wait_for_kafka
 from streams.logs import configure_logs
 from streams.settings import Settings, load_settings
 from streams.topics import TopicNames
@@ -44,29 +41,14 @@ def command(file: Path | None, port: int) -> int:
     configure_logs(settings.service, ROLE)
     if not settings.lines:
         raise SettingsError("lines: expected at least one line, found none")
-    stopping = threading.Event()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, lambda *_: stopping.set())
-    slot = Slot(settings.service.run_dir, ROLE)
-    health = Health(ROLE, Progress(settings.service.stall_s))
-    with HealthServer(health, settings.service, str(slot), port) as pages:
-        log.info("%s serves its health at %s", slot, pages.address)
-        return _serve(settings, str(slot), health, stopping)
+    with working(settings, ROLE, port) as worker:
+        return _serve(worker)
 
 
-def _serve(settings: Settings, instance: str, health: Health, stopping: threading.Event) -> int:
-    def say(why: str) -> None:
-        health.not_ready(why)
-        log.warning(why)
-
-    health.not_ready("waiting for Kafka")
-    admin = wait_for_kafka(settings, ROLE, say, stopping.is_set)
-    if admin is None:
+def _serve(worker: Worker) -> int:
+    settings, health, stopping = worker.settings, worker.health, worker.stopping
+    if not worker.wait_for_topics(_topics(settings)):
         return 0
-    try:
-        _expect_topics(settings, {topic["name"] for topic in admin.describe_topics(None)})
-    finally:
-        admin.close()
     # Imported here: TensorFlow takes seconds, and `castline inspector --help` should not.
     from agents.serving import Serving
     from models.judge import open_ensemble
@@ -93,26 +75,23 @@ def _serve(settings: Settings, instance: str, health: Health, stopping: threadin
             choices = serving.take(within_s=0.2)
         health.not_ready("loading the models")
         serving.begin(choices)
-        return asyncio.run(_run(settings, serving, instance, health, stopping))
+        return asyncio.run(_run(worker, serving))
     finally:
         watch.stop()
         serving.stop()
 
 
-def _expect_topics(settings: Settings, present: set[str]) -> None:
+def _topics(settings: Settings) -> list[str]:
     names = TopicNames(settings.topics.prefix)
     wanted = [names.dead_letters]
     for line in settings.lines:
         wanted += [names.images(line.name), names.verdicts(line.name)]
         if settings.inspector.localise:
             wanted.append(names.findings(line.name))
-    wanted.append(names.models)
-    missing = [topic for topic in wanted if topic not in present]
-    if missing:
-        raise SettingsError(f"expected the topics {', '.join(missing)}, found none of that name; make them with: castline topics create")
+    return [*wanted, names.models]
 
 
-async def _run(settings: Settings, serving: Serving, instance: str, health: Health, stopping: threading.Event) -> int:
+async def _run(worker: Worker, serving: Serving) -> int:
     from agents.inspector import Inspector, register
     from models.heat import heat_of
     from streams.app import make_app, run_app
@@ -120,7 +99,8 @@ async def _run(settings: Settings, serving: Serving, instance: str, health: Heal
     from streams.lag import LagWatch
     from streams.store import Store
 
-    if stopping.is_set():
+    settings, instance, health = worker.settings, worker.instance, worker.health
+    if worker.stopping.is_set():
         return 0
     for line in settings.lines:
         metrics.begin_at_zero(ROLE, line.name)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,11 +14,10 @@ import click
 
 from deploy.orphans import die_with_parent
 from deploy.precedence import take_precedence
+from deploy.worker import Worker, told_to_stop, working
 from firmware.board.codes import codes
 from streams import metrics
 from streams.errors import SettingsError
-from streams.health import Health, HealthServer, Progress, Slot
-from streams.kafka import wait_for_kafka
 from streams.logs import configure_logs
 from streams.settings import GateSettings, Settings, load_settings
 from streams.topics import TopicNames
@@ -45,18 +42,12 @@ def command(file: Path | None, names: tuple[str, ...], port: int) -> int:
     boards = lines_by_board(settings, names)
     if len(boards) > 1:
         return _serve_each(file, boards)
-    stopping = threading.Event()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, lambda *_: stopping.set())
     take_precedence()
     (lines,) = boards
     for line in lines:
         metrics.begin_at_zero(ROLE, line, [code.code for code in codes().values() if code.kind == "fault"])
-    slot = Slot(settings.service.run_dir, f"{ROLE}-{lines[0]}")
-    health = Health(ROLE, Progress(settings.service.stall_s))
-    with HealthServer(health, settings.service, str(slot), port) as pages:
-        log.info("%s serves its health at %s", slot, pages.address)
-        return _serve(settings, lines, str(slot), health, stopping)
+    with working(settings, ROLE, port, f"{ROLE}-{lines[0]}") as worker:
+        return _serve(worker, lines)
 
 
 def lines_by_board(settings: Settings, names: Sequence[str] = ()) -> list[list[str]]:
@@ -82,9 +73,7 @@ def _serve_each(file: Path | None, boards: list[list[str]]) -> int:
     """A process a board; all of them end when one ends or when this one is told to."""
     castline = [str(Path(sys.argv[0])), *(("--settings", str(file)) if file else ())]
     children = [subprocess.Popen([*castline, ROLE, "--line", lines[0]], preexec_fn=die_with_parent) for lines in boards]
-    stopping = threading.Event()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, lambda *_: stopping.set())
+    stopping = told_to_stop()
     while not stopping.is_set() and all(child.poll() is None for child in children):
         time.sleep(0.1)
     for child in children:
@@ -93,27 +82,12 @@ def _serve_each(file: Path | None, boards: list[list[str]]) -> int:
     return max(abs(child.wait()) for child in children)
 
 
-def _serve(settings: Settings, lines: list[str], instance: str, health: Health, stopping: threading.Event) -> int:
-    def say(why: str) -> None:
-        health.not_ready(why)
-        log.warning(why)
-
-    health.not_ready("waiting for Kafka")
-    admin = wait_for_kafka(settings, ROLE, say, stopping.is_set)
-    if admin is None:
-        return 0
-    names = TopicNames(settings.topics.prefix)
-    try:
-        present = {topic["name"] for topic in admin.describe_topics(None)}
-    finally:
-        admin.close()
+def _serve(worker: Worker, lines: list[str]) -> int:
+    names = TopicNames(worker.settings.topics.prefix)
     wanted = [topic for line in lines for topic in (names.verdicts(line), names.sorted(line))]
-    missing = [topic for topic in (*wanted, names.dead_letters) if topic not in present]
-    if missing:
-        raise SettingsError(f"expected the topics {', '.join(missing)}, found none of that name; make them with: castline topics create")
-    if stopping.is_set():
+    if not worker.wait_for_topics([*wanted, names.dead_letters]):
         return 0
     # Imported here: Faust takes a second, and `castline sorter --help` should not.
     from deploy.sorting_process import sort
 
-    return asyncio.run(sort(settings, lines, instance, health))
+    return asyncio.run(sort(worker.settings, lines, worker.instance, worker.health))
