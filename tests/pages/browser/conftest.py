@@ -53,6 +53,7 @@ def _settings(folder: Path, kafka_port: int) -> Settings:
             "service": {"run_dir": folder / "run", "log_format": "text"},
             "store": {"url": str(folder / "store")},
             "model": {"root": folder / "versions", "version": VERSION},
+            "review": {"data_sets": folder / "data-sets"},
             "station": {
                 "port": free_port(),
                 "database": str(folder / "station.sqlite3"),

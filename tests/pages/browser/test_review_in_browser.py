@@ -172,8 +172,8 @@ def test_a_data_set_is_made_of_what_people_said(page_of: OpenPage, station: Stat
     deadline = time.monotonic() + 60
     while not made.count():  # the archive hears of a decision a moment later, and says until then that there is nothing to put in
         assert time.monotonic() < deadline, "expected the decision in the archive after 60 s"
-        page.get_by_role("button", name="Make a data set").click()
-        page.wait_for_load_state()
+        with page.expect_navigation():
+            page.get_by_role("button", name="Make a data set").click()
     expect(page.get_by_role("table")).to_contain_text("castline train --data")
     assert serious(Axe().run(page).response) == []
     with page.expect_download() as download:
