@@ -9,6 +9,7 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import takewhile
 
 from station.live.seen import SeenPart
 from streams.identity import PartId
@@ -124,16 +125,14 @@ class LineState:
         """What a card of `count` parts that shows `shown` shows next, newest first: some of the parts judged since come in.
 
         At most NEW_ON_A_CARD of them, the newest and the newest faulty one, so that a card's pictures change as slowly on a fast line as
-        on a slow one. A card that is not full is filled.
+        on a slow one. A card that is not full shows the newest.
         """
+        if len(shown) < count:
+            return self.last_parts(count)
         known = {part.id for part in shown}
-        fresh = []
-        for part in self.last_parts(self._recent):
-            if part.id in known:
-                break
-            fresh.append(part)
+        fresh = list(takewhile(lambda part: part.id not in known, self.last_parts(self._recent)))
         wanted = sorted(fresh, key=lambda part: (part is not fresh[0], part.label == "ok"))  # keeps the order of those that are alike
-        chosen = {part.id for part in wanted[: max(NEW_ON_A_CARD, count - len(shown))]}
+        chosen = {part.id for part in wanted[:NEW_ON_A_CARD]}
         kept = [self._parts.get(part.id, part) for part in shown]
         return [*(part for part in fresh if part.id in chosen), *kept][:count]
 

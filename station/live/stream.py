@@ -57,8 +57,10 @@ class Cards:
             # The clock may be set back.
             if known is not None and (known.mark == mark or timedelta() <= now - known.drawn_at < timedelta(seconds=_DRAWN_S)):
                 return known
+            # What was drawn when somebody last looked, long ago, is no beginning for who looks now.
+            before = known.parts if known and now - known.drawn_at < timedelta(seconds=2 * _STALE_S) else []
             with self.watch.lock:
-                parts = state.renewed(known.parts if known else (), PARTS_ON_PAGE if page else PARTS_ON_WALL)
+                parts = state.renewed(before, PARTS_ON_PAGE if page else PARTS_ON_WALL)
                 shown = board(state, now, parts, trend=page)
             html = render_to_string(f"station/live/_{'page' if page else 'card'}.html", {"line": shown, "now": now})
             drawn = self._drawn[line, page] = Card(mark, html, parts, now)

@@ -137,7 +137,7 @@ def test_counts_begin_anew_with_the_shift_and_what_the_archive_counted_is_not_co
 def test_however_fast_a_line_is_a_card_takes_in_two_parts_at_a_time_one_of_them_faulty(watch: Watch) -> None:
     state = watch.lines["line-1"]
     for part in range(1, 21):
-        watch.take(record("verdicts", verdict(part)))
+        watch.take(record("verdicts", verdict(part, "defect" if part < 10 else "ok")))
     first = state.renewed((), 5)
     for part in range(21, 41):
         watch.take(record("verdicts", verdict(part, "defect" if part == 31 else "ok")))
