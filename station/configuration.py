@@ -65,11 +65,12 @@ def django_settings(settings: Settings) -> dict[str, Any]:
             "django.middleware.common.CommonMiddleware",
             "django.middleware.csrf.CsrfViewMiddleware",
             "django.contrib.auth.middleware.AuthenticationMiddleware",
-            "station.accounts.sessions.Lasting",
             "django.contrib.messages.middleware.MessageMiddleware",
             "django.middleware.clickjacking.XFrameOptionsMiddleware",
             "django_htmx.middleware.HtmxMiddleware",
             "axes.middleware.AxesMiddleware",
+            # The last, since it knows no coroutines: so all above are called in one thread, not each in a turn of its own.
+            "station.accounts.sessions.Lasting",
         ],
         "TEMPLATES": [
             {
