@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from deploy.supervision import castline_command
 
@@ -28,6 +28,7 @@ _TABLET = {"width": 820, "height": 1100}
 _LINK = re.compile(r"station: (http://\S+/)\s+log in as (\S+), password (\S+)")
 # The first verdicts are a second old then, and every line has some defects.
 _SETTLE_MS = 60_000
+_ARCHIVED_MS = 8000  # a decision goes over Kafka into the archive
 
 
 @contextmanager
@@ -62,6 +63,11 @@ def photograph_all(browser: Browser, address: str, account: str, password: str, 
     if part:
         _see(page, part, "part")
     _see(page, "/reviews/", "reviews")
+    _decide(page)
+    _see(page, "/reviews/agreement/", "agreement")
+    page.goto("/reviews/data-sets/")
+    page.get_by_role("button", name="Make a data set").click()
+    _photograph(page, "data-sets")
     _see(page, "/reports/", "reports")
     _see(page, "/models/", "models")
     _see(page, "/models/version/demo/", "version")
@@ -98,6 +104,17 @@ def _logged_in(browser: Browser, address: str, account: str, password: str, size
     return page
 
 
+def _decide(page: Page) -> None:
+    """Labels some parts, so that the pages of what people said have something to show; one of them contradicts the model."""
+    for key in "ddod":
+        page.goto("/reviews/")
+        said = page.locator("[data-said]")
+        before = said.text_content() or ""
+        page.locator("body").press(key)
+        expect(said).not_to_have_text(before, timeout=60_000)
+    page.wait_for_timeout(_ARCHIVED_MS)
+
+
 def _see(page: Page, path: str, name: str) -> None:
     page.goto(path)
     _photograph(page, name)
@@ -106,6 +123,11 @@ def _see(page: Page, path: str, name: str) -> None:
 def _photograph(page: Page, name: str) -> None:
     """What is on the screen now, with its pictures there."""
     page.wait_for_timeout(2500)  # pictures are fetched after the page
+    for _ in range(40):
+        # Not wait_for_function: the pages' security policy forbids what it does.
+        if page.evaluate("[...document.images].every((image) => image.complete || image.loading === 'lazy')"):
+            break
+        page.wait_for_timeout(250)
     value = page.screenshot(type="png")
     for quality in (85, 75, 60, 45):
         buffer = io.BytesIO()
