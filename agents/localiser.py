@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 METHOD = "grad-cam"
 _MOST = 64  # suspects of ordinary lines that wait: 50 kB each
 _MOST_EXPLAINED = 1024  # of lines that a person waits for
-_LOOK_AGAIN_S = 0.02
+_LOOK_AGAIN_S = 0.05
 _LOOK_FOR_VERSIONS_S = 1.0
 
 
@@ -147,6 +147,9 @@ class Localiser:
     async def run(self) -> None:
         """Explains until closed."""
         while self._on and not self._closed:
+            if len(self._waiting) and not self._idle():
+                await asyncio.sleep(_LOOK_AGAIN_S)
+                continue
             missing = [version for name, version in self._needed().items() if name not in self._mappers]
             if not missing and not len(self._waiting):
                 self._come.clear()

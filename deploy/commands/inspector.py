@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,6 +59,8 @@ def _serve(worker: Worker) -> int:
     # What is here now stays for ever: searching it for garbage stops the worker for a quarter of a second each time.
     gc.collect()
     gc.freeze()
+    # By default a thread that has the interpreter may keep it for 5 ms: the networks' would stand still that long after each call.
+    sys.setswitchinterval(0.0005)
     model, lines = settings.model, [line.name for line in settings.lines]
     serving = Serving(
         lines,
