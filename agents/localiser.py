@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import io
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -42,6 +43,8 @@ _MOST = 64  # suspects of ordinary lines that wait: 50 kB each
 _MOST_EXPLAINED = 1024  # of lines that a person waits for
 _LOOK_AGAIN_S = 0.05
 _LOOK_FOR_VERSIONS_S = 1.0
+# Opening a version takes seconds of processor. A worker that has just started looks idle, but pictures that waited for it come next.
+_SETTLED_S = 5.0
 
 
 class Mapper(Protocol):
@@ -146,6 +149,7 @@ class Localiser:
 
     async def run(self) -> None:
         """Explains until closed."""
+        begun_s = time.monotonic()
         while self._on and not self._closed:
             if len(self._waiting) and not self._idle():
                 await asyncio.sleep(_LOOK_AGAIN_S)
@@ -156,7 +160,7 @@ class Localiser:
                 with contextlib.suppress(TimeoutError):
                     # A version that comes into force is opened before its first picture wants it.
                     await asyncio.wait_for(self._come.wait(), _LOOK_FOR_VERSIONS_S)
-            elif not self._idle():
+            elif not self._idle() or (missing and time.monotonic() - begun_s < _SETTLED_S):
                 await asyncio.sleep(_LOOK_AGAIN_S)
             elif missing:
                 await self._open(missing[0])
