@@ -3,7 +3,8 @@
     delivered verdicts -> suspects (bounded) -> heat map (the networks' thread, one at a time) -> store -> findings topic
 
 It has no share in the way of a casting: what it cannot do in idle time is dropped and counted, and what fails is counted and
-named. Pictures that a person waits for (`inspector.explain_lines`) come first and are kept longest.
+named. Pictures that a person waits for (`inspector.explain_lines`) come first and are kept longest; while the lines leave no idle
+time, one of them every two seconds is explained all the same.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ _LOOK_AGAIN_S = 0.05
 _LOOK_FOR_VERSIONS_S = 1.0
 # Opening a version takes seconds of processor. A worker that has just started looks idle, but pictures that waited for it come next.
 _SETTLED_S = 5.0
+# A person's picture goes before the lines' at most so often: a map takes the time of a few verdicts.
+_PATIENCE_S = 2.0
 
 
 class Mapper(Protocol):
@@ -91,6 +94,11 @@ class Waiting:
         self._ordinary.append(suspect)
         return self._ordinary.popleft() if len(self._ordinary) > self._most else None
 
+    @property
+    def for_a_person(self) -> bool:
+        """Whether a person waits for the next one."""
+        return bool(self._explained)
+
     def next(self) -> Suspect:
         """Who is next; there must be one."""
         return (self._explained or self._ordinary).popleft()
@@ -127,6 +135,7 @@ class Localiser:
         self._aside = ThreadPoolExecutor(1, "localiser")  # opens versions and writes maps: neither is to hold the networks up
         self._come = asyncio.Event()
         self._closed = False
+        self._begun_s = self._explained_s = time.monotonic()
 
     def watch(self, judged: Judged, verdict: Verdict, version: Version) -> None:
         """Takes a judged picture that is suspicious or of a line to be explained, as far as there is room; counts the others."""
@@ -149,9 +158,8 @@ class Localiser:
 
     async def run(self) -> None:
         """Explains until closed."""
-        begun_s = time.monotonic()
         while self._on and not self._closed:
-            if len(self._waiting) and not self._idle():
+            if len(self._waiting) and not self._turn():
                 await asyncio.sleep(_LOOK_AGAIN_S)
                 continue
             missing = [version for name, version in self._needed().items() if name not in self._mappers]
@@ -160,13 +168,21 @@ class Localiser:
                 with contextlib.suppress(TimeoutError):
                     # A version that comes into force is opened before its first picture wants it.
                     await asyncio.wait_for(self._come.wait(), _LOOK_FOR_VERSIONS_S)
-            elif not self._idle() or (missing and time.monotonic() - begun_s < _SETTLED_S):
+            elif not self._turn() or (missing and not self._settled()):
                 await asyncio.sleep(_LOOK_AGAIN_S)
             elif missing:
                 await self._open(missing[0])
             else:
                 await self._explain(self._waiting.next())
         self._aside.shutdown(wait=False)
+
+    def _turn(self) -> bool:
+        """Whether the networks' thread may be asked now."""
+        return self._idle() or (self._waiting.for_a_person and time.monotonic() - self._explained_s >= _PATIENCE_S)
+
+    def _settled(self) -> bool:
+        """Whether a version may be opened: no longer just started, or a person waits for it."""
+        return self._waiting.for_a_person or time.monotonic() - self._begun_s >= _SETTLED_S
 
     def _needed(self) -> dict[str, Version]:
         return {version.name: version for version in self._in_force()} | self._waiting.versions()
@@ -185,6 +201,7 @@ class Localiser:
 
     async def _explain(self, suspect: Suspect) -> None:
         part, loop = suspect.verdict.part_id, asyncio.get_running_loop()
+        self._explained_s = time.monotonic()
         mapper = self._mappers[suspect.version.name]
         if mapper is None:
             return

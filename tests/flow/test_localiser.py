@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -48,10 +49,12 @@ class Networks:
     order: list[str] = field(default_factory=list)
     name: str = "written down"
     max_batch: int = 32
+    takes_s: float = 0
 
     def warm_up(self) -> None: ...
 
     def predict(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        time.sleep(self.takes_s)
         self.order.extend(["judged"] * len(pixels))
         return np.full((len(pixels), 1, 2), (1 - self.sure, self.sure), np.float32)
 
@@ -192,6 +195,27 @@ async def test_a_picture_that_comes_meanwhile_waits_for_one_map_at_most(tmp_path
         plant.may_go_on.set()
         await until(lambda: len(plant.topics.findings()) == 21)
         assert plant.networks.order == ["judged"] * 5 + ["explained by a"] + ["judged"] * 16 + ["explained by a"] * 20
+
+
+@pytest.mark.asyncio
+async def test_lines_that_never_pause_keep_no_person_waiting(tmp_path: Path) -> None:
+    async with running(tmp_path, Networks(takes_s=0.02), lambda made: made) as plant:
+
+        async def come_without_end() -> None:
+            while True:
+                await plant.take("line-1", 8)
+                while len(plant.topics.sent) + 24 < plant.sent:  # noqa: ASYNC110  the inspector has no event for a test
+                    await asyncio.sleep(0)
+
+        line = asyncio.create_task(come_without_end())
+        try:
+            await plant.take("uploads", 2)
+            await until(lambda: len(plant.topics.findings()) == 2)
+        finally:
+            line.cancel()
+        assert [found.line for found in plant.topics.findings()] == ["uploads"] * 2
+        first, second = (at for at, what in enumerate(plant.networks.order) if what != "judged")
+        assert second - first > 100, "one of them every two seconds, of the lines 400 a second"
 
 
 @pytest.mark.asyncio
