@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.feed import Feed, piped_per_s
+from bench.feed import Feed, piped_per_s, tail
 from bench.worker import InspectorProcess, bench_settings, running_broker
 from models.judge import Ensemble, open_ensemble
 from models.pictures import decode
@@ -114,7 +114,7 @@ def _bare_round(ensemble: Ensemble, pictures: list[bytes], size: int, count: int
 def _latency(settings: Settings, feed: Feed, rate_per_s: float, seconds: float) -> list[float]:
     """Milliseconds from `captured_at` to the verdict's arrival at a consumer, for every picture after the first second."""
     count = int(rate_per_s * seconds)
-    verdicts = feed.tail()
+    verdicts = tail(settings)
     sending = threading.Thread(target=feed.send, args=(count, rate_per_s))
     sending.start()
     ages: list[tuple[datetime, float]] = []

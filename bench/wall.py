@@ -1,29 +1,31 @@
 """What people looking at the wall cost the pipeline: the inspector's pictures a second with browsers on the wall, against none.
 
-Both sides judge a backlog, so whatever else wants the processors takes from them. The browsers would run on other computers; here they are
-a process of their own (`bench.viewers`), and what it takes of the processors is told and handed back to the throughput.
+One inspector judges a backlog all the while, so whatever else wants the processors takes from it. In turns of seconds the station and
+its browsers run or stand still (SIGSTOP): both turns of a round meet the same worker on the same machine, whatever else that machine does
+in the minute. The browsers would run on other computers; here they are a process of their own (`bench.viewers`), and what it takes of the
+processors is told and handed back to the throughput.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
 
 import psutil
 import requests
 
-from bench.feed import Feed, piped_per_s
+from bench.feed import Feed, VerdictTimes
 from bench.viewers import ACCOUNT, Viewers
 from bench.worker import InspectorProcess, bench_settings, plain_environment, running_broker
 from deploy.orphans import die_with_parent
@@ -32,14 +34,25 @@ from streams.settings import Settings
 
 CASTLINE = Path(sys.executable).with_name("castline")
 START_S = 120
+SETTLE_S = 1.5  # of a turn before it counts: what stood still catches up
+MOST_PER_S = 400.0  # of pictures, until a turn has shown how many there are
 _PROCESSORS = len(os.sched_getaffinity(0))
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
+class Turn:
+    """One turn: when it counted (seconds since the epoch), and processor time in seconds of one processor a second, by process."""
+
+    from_s: float
+    to_s: float
+    processors: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Round:
-    """One round. Processor times are in seconds of one processor a second, while the inspector judged."""
+    """Two turns. Processor times are in seconds of one processor a second."""
 
     with_per_s: float
     without_per_s: float
@@ -49,109 +62,93 @@ class Round:
     browsers: float
     broker_with: float
     broker_without: float
-    pictures_per_s: float  # shown to one browser
-    cards_per_s: float
 
 
 @dataclass(frozen=True)
 class Cost:
-    """`cost` is the share of the throughput that the wall takes; below 0 is noise. `middle` has the medians of the rounds."""
+    """`cost` is the share of the throughput that the wall takes, below 0 is noise; `within` is its 95 % interval's half width."""
 
     cost: float
+    within: float
     browsers: int
     processors: int
-    middle: Round
+    pictures_per_browser: int  # that each browser was shown
+    mean: Round
     rounds: list[Round]
 
-    @property
-    def station_per_browser(self) -> float:
-        """Processors."""
-        return self.middle.station / self.browsers
-
     def as_json(self) -> dict[str, object]:
-        return asdict(self) | {"station_per_browser": self.station_per_browser}
+        return asdict(self)
 
 
-@dataclass(frozen=True)
-class Side:
-    """One run of the inspector."""
-
-    per_s: float
-    seconds: float
-    processors: dict[str, float]  # seconds a second, by process
-    seen: Counter[str]
-
-
-class Metered(InspectorProcess):
-    """An inspector, and what the processes `watched` took of the processors between its readiness and its last verdict."""
-
-    def __init__(self, settings: Settings, folder: Path, watched: dict[str, int]) -> None:
-        super().__init__(settings, folder)
-        self._watched = watched
-        self._begun: dict[str, float] = {}
-        self._begun_s = self.seconds = 0.0
-        self.per_s: dict[str, float] = {}
-
-    def __enter__(self) -> Self:
-        super().__enter__()
-        self._begun, self._begun_s = self._spent(), time.monotonic()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.seconds = time.monotonic() - self._begun_s
-        self.per_s = {name: (spent - self._begun[name]) / self.seconds for name, spent in self._spent().items()}
-        super().__exit__(*error)
-
-    def _spent(self) -> dict[str, float]:
-        times = {name: psutil.Process(pid).cpu_times() for name, pid in self._watched.items()}
-        return {name: one.user + one.system for name, one in times.items()}
-
-
-def run_wall_bench(base: Settings, pictures: list[bytes], count: int, rounds: int, browsers: int, say: Say) -> Cost:
-    """Rounds of `count` pictures in turn with and without the station and its `browsers`, on a broker of its own."""
-    found: list[Round] = []
+def run_wall_bench(base: Settings, pictures: list[bytes], seconds: float, rounds: int, browsers: int, say: Say) -> Cost:
+    """Rounds of two turns of `seconds`, on a broker of its own."""
     with tempfile.TemporaryDirectory(prefix="castline-bench-") as name:
         folder = Path(name)
         settings = bench_settings(base, folder, lines=3)
         with running_broker(settings):
-            (broker,) = (child.pid for child in psutil.Process().children() if child.name() == "java")
-            feed = Feed(settings, pictures)
-            for number in range(1, rounds + 1):
-                sides: dict[int, Side] = {}
-                for people in (browsers, 0) if number % 2 else (0, browsers):
-                    sides[people] = _side(feed, count, settings, folder, broker, people)
-                found.append(_round(sides[browsers], sides[0], browsers))
-                say(f"round {number} of {rounds}: {in_words(found[-1])}")
-    middle = Round(**{name: statistics.median(getattr(one, name) for one in found) for name in asdict(found[0])})
-    return Cost(middle.cost, browsers, _PROCESSORS, middle, found)
+            (broker,) = (child for child in psutil.Process().children() if child.name() == "java")
+            feed, verdicts = Feed(settings, pictures), VerdictTimes(settings)
+            feed.send(int(4 * MOST_PER_S))
+            with _looked_at(settings, folder, browsers) as (station, people), InspectorProcess(settings, folder):
+                bench = _Bench(feed, verdicts, {"broker": broker, "station": station, "browsers": psutil.Process(people.pid)}, seconds)
+                found = []
+                for number in range(1, rounds + 1):
+                    turns = {looked_at: bench.turn(looked_at) for looked_at in ((True, False) if number % 2 else (False, True))}
+                    found.append(_round(turns[True], turns[False], verdicts))
+                    say(f"round {number} of {rounds}: {in_words(found[-1])}")
+                bench.let_go()
+            shown = people.counts["pictures"] // browsers
+    mean = Round(**{name: statistics.fmean(getattr(one, name) for one in found) for name in asdict(found[0])})
+    within = 2 * statistics.stdev(one.cost for one in found) / math.sqrt(rounds) if rounds > 1 else math.inf
+    return Cost(mean.cost, within, browsers, _PROCESSORS, shown, mean, found)
 
 
-def _side(feed: Feed, count: int, settings: Settings, folder: Path, broker: int, browsers: int) -> Side:
-    with ExitStack() as stack:
-        watched = {"broker": broker}
-        people = None
-        if browsers:
-            station, people = stack.enter_context(_looked_at(settings, folder, browsers))
-            watched |= {"station": station, "browsers": people.pid}
-        worker = Metered(settings, folder, watched)
-        per_s = piped_per_s(feed, count, worker)
-    return Side(per_s, worker.seconds, worker.per_s, people.counts if people else Counter())
+class _Bench:
+    """Lets what looks at the wall go on and stand still, and keeps the inspector's backlog full."""
+
+    def __init__(self, feed: Feed, verdicts: VerdictTimes, watched: dict[str, psutil.Process], seconds: float) -> None:
+        self._feed, self._verdicts, self._watched, self._seconds = feed, verdicts, watched, seconds
+        self._most_per_s = MOST_PER_S
+
+    def turn(self, looked_at: bool) -> Turn:
+        needed = 1.2 * self._most_per_s * (self._seconds + SETTLE_S)
+        if (missing := needed - (self._feed.sent - self._verdicts.out())) > 0:
+            self._feed.send(int(missing))
+        self.let_go() if looked_at else self._hold()
+        time.sleep(SETTLE_S)
+        began_s, before, out = time.time(), self._spent(), self._verdicts.out()
+        time.sleep(self._seconds)
+        after, ended_s = self._spent(), time.time()
+        took_s = ended_s - began_s
+        self._most_per_s = max(50.0, 1.5 * (self._verdicts.out() - out) / took_s)
+        return Turn(began_s, ended_s, {name: (after[name] - before[name]) / took_s for name in after})
+
+    def let_go(self) -> None:
+        self._watched["station"].send_signal(signal.SIGCONT)
+        self._watched["browsers"].send_signal(signal.SIGCONT)
+
+    def _hold(self) -> None:
+        self._watched["browsers"].send_signal(signal.SIGSTOP)
+        self._watched["station"].send_signal(signal.SIGSTOP)
+
+    def _spent(self) -> dict[str, float]:
+        times = {name: process.cpu_times() for name, process in self._watched.items()}
+        return {name: one.user + one.system for name, one in times.items()}
 
 
-def _round(seen: Side, unseen: Side, browsers: int) -> Round:
+def _round(seen: Turn, unseen: Turn, verdicts: VerdictTimes) -> Round:
+    with_per_s, without_per_s = (verdicts.per_s(turn.from_s, turn.to_s) for turn in (seen, unseen))
     # What the browsers took, the inspector would have had.
     handed_back = 1 - seen.processors["browsers"] / _PROCESSORS
     return Round(
-        with_per_s=seen.per_s,
-        without_per_s=unseen.per_s,
-        raw_cost=1 - seen.per_s / unseen.per_s,
-        cost=1 - seen.per_s / handed_back / unseen.per_s,
+        with_per_s=with_per_s,
+        without_per_s=without_per_s,
+        raw_cost=1 - with_per_s / without_per_s,
+        cost=1 - with_per_s / handed_back / without_per_s,
         station=seen.processors["station"],
         browsers=seen.processors["browsers"],
         broker_with=seen.processors["broker"],
         broker_without=unseen.processors["broker"],
-        pictures_per_s=seen.seen["pictures"] / seen.seconds / browsers,
-        cards_per_s=seen.seen["cards"] / seen.seconds / browsers,
     )
 
 
@@ -160,14 +157,13 @@ def in_words(one: Round) -> str:
     return (
         f"with {one.with_per_s:.1f}/s, without {one.without_per_s:.1f}/s, "
         f"cost {one.cost:+.1%} ({one.raw_cost:+.1%} with the browsers' own); processors: station {one.station:.3f}, "
-        f"browsers {one.browsers:.3f}, broker {one.broker_with:.3f} against {one.broker_without:.3f}; "
-        f"a browser saw {one.pictures_per_s:.1f} pictures and {one.cards_per_s:.1f} cards a second"
+        f"browsers {one.browsers:.3f}, broker {one.broker_with:.3f} against {one.broker_without:.3f}"
     )
 
 
 @contextmanager
-def _looked_at(settings: Settings, folder: Path, browsers: int) -> Iterator[tuple[int, Viewers]]:
-    """A station of its own with `browsers` on its wall, as long as the block runs: its process id, and who looks."""
+def _looked_at(settings: Settings, folder: Path, browsers: int) -> Iterator[tuple[psutil.Process, Viewers]]:
+    """A station of its own with `browsers` on its wall, as long as the block runs; and who looks."""
     environment = plain_environment(settings) | {"STATION_PASSWORD": secrets.token_urlsafe(16)}
     account = [str(CASTLINE), "station", "account", ACCOUNT, "--role", "operator"]
     subprocess.run(account, env=environment, check=True, capture_output=True)
@@ -177,8 +173,9 @@ def _looked_at(settings: Settings, folder: Path, browsers: int) -> Iterator[tupl
     try:
         _await(address, station, folder / "station.log")
         with Viewers(address, browsers, environment) as people:
-            yield station.pid, people
+            yield psutil.Process(station.pid), people
     finally:
+        station.send_signal(signal.SIGCONT)
         station.terminate()
         station.wait(60)
 

@@ -158,23 +158,24 @@ def history(rows: int, requests: int, database: Path | None, as_json: bool) -> i
 
 
 @command.command("wall")
-@click.option("--rounds", default=5, show_default=True, type=click.IntRange(1, 50), help="Rounds of with against without.")
-@click.option("--pictures", default=2048, show_default=True, type=click.IntRange(256, 1_000_000), help="Pictures of a round.")
+@click.option("--rounds", default=30, show_default=True, type=click.IntRange(1, 1000), help="Rounds of two turns, with and without.")
+@click.option("--seconds", default=6.0, show_default=True, type=click.FloatRange(2, 600), help="What counts of a turn.")
 @click.option("--browsers", default=2, show_default=True, type=click.IntRange(1, 64), help="Browsers on the wall.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output; progress goes to standard error.")
 @click.pass_context
-def wall(context: click.Context, rounds: int, pictures: int, browsers: int, as_json: bool) -> None:
+def wall(context: click.Context, rounds: int, seconds: float, browsers: int, as_json: bool) -> None:
     """What people at the wall cost: the inspector's pictures a second with a station and browsers on its wall, against none.
 
-    The browsers' own processor time is told and handed back to the throughput: they would run on other computers.
+    An inspector judges a backlog while station and browsers run and stand still in turns. The browsers' own processor time is told and
+    handed back to the throughput: they would run on other computers.
     """
     from bench.pictures import bench_pictures
     from bench.wall import in_words, run_wall_bench
 
     settings = load_settings(context.find_root().obj)
-    cost = run_wall_bench(settings, bench_pictures(None, 256), pictures, rounds, browsers, _say)
+    cost = run_wall_bench(settings, bench_pictures(None, 256), seconds, rounds, browsers, _say)
     if as_json:
         click.echo(json.dumps(cost.as_json(), indent=2))
         return
-    click.echo(f"medians of {rounds} rounds, {browsers} browsers, {cost.processors} processors: {in_words(cost.middle)}")
-    click.echo(f"the station takes {cost.station_per_browser / cost.processors:.2%} of the processors for a browser")
+    click.echo(f"mean of {rounds} rounds, {browsers} browsers, {cost.processors} processors: {in_words(cost.mean)}")
+    click.echo(f"the wall takes {cost.cost:.1%} of the throughput, give or take {cost.within:.1%} (95 %)")

@@ -60,6 +60,11 @@ class Judged:
         """Share judged rightly."""
         return float((self.called[name] == self.bad).mean())
 
+    def of(self, source: str | None) -> Flags:
+        """Who came from `source`; everybody where it is None."""
+        result: Flags = self.sources == source if source else np.ones(len(self.bad), np.bool_)
+        return result
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -136,9 +141,20 @@ def folds_parts(pictures: Collection, options: Options, folds: int) -> list[Part
 
 def counted(judged: Sequence[Judged], name: str, source: str | None = None) -> Share:
     """Right of all, over several parts; of one source where it is given."""
-    chosen = [each.sources == source if source else np.ones(len(each.bad), np.bool_) for each in judged]
-    right = sum(int((each.called[name] == each.bad)[who].sum()) for each, who in zip(judged, chosen, strict=True))
-    return Share.counted(right, sum(int(who.sum()) for who in chosen))
+    right = sum(int((each.called[name] == each.bad)[each.of(source)].sum()) for each in judged)
+    return Share.counted(right, sum(int(each.of(source).sum()) for each in judged))
+
+
+def mistakes(judged: Sequence[Judged], name: str, source: str | None = None) -> tuple[int, int]:
+    """Misses and false alarms, counted likewise."""
+    misses = sum(int((each.bad & ~each.called[name] & each.of(source)).sum()) for each in judged)
+    return misses, sum(int((~each.bad & each.called[name] & each.of(source)).sum()) for each in judged)
+
+
+def sources_of(judged: Sequence[Judged]) -> list[str]:
+    """Names of the roots that the pictures came from, where there are several."""
+    found = sorted(set(np.concatenate([each.sources for each in judged]).tolist()))
+    return found if len(found) > 1 else []
 
 
 def _groups(pictures: Collection, options: Options) -> npt.NDArray[np.int32]:

@@ -5,21 +5,23 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from models.experiments.comparison import ENSEMBLE, Judged, counted
+from models.experiments.comparison import ENSEMBLE, Judged, counted, mistakes, sources_of
 from models.experiments.table import Table, spread
 
 
 def voters_table(judged: Sequence[Judged]) -> Table:
-    """A row for each classifier, and a sentence on whether the ensemble is better than the best of its members."""
+    """A row for each classifier, of the ensemble one for each source too; a sentence says whether it is better than its best member."""
     names = [name for name in judged[0].called if name != ENSEMBLE]
-    rows = []
-    for name in (*sorted(names), ENSEMBLE):
-        rates = [each.rate(name) for each in judged]
-        misses = sum(int((each.bad & ~each.called[name]).sum()) for each in judged)
-        alarms = sum(int((~each.bad & each.called[name]).sum()) for each in judged)
-        rows.append((name, *(f"{rate:.4f}" for rate in rates), spread(rates), str(misses), str(alarms)))
+    rows = [_row(judged, name) for name in (*sorted(names), ENSEMBLE)]
+    rows += [_row(judged, ENSEMBLE, source) for source in sources_of(judged)]
     head = ("classifier", *(each.part.name for each in judged), "mean", "misses", "false alarms")
     return Table("Accuracy on pictures apart, equal costs", head, tuple(rows), (_sentence(judged, names),))
+
+
+def _row(judged: Sequence[Judged], name: str, source: str | None = None) -> tuple[str, ...]:
+    rates = [counted([each], name, source).value for each in judged]
+    told = f"{name}, of {source}" if source else name
+    return (told, *(f"{rate:.4f}" for rate in rates), spread(rates), *map(str, mistakes(judged, name, source)))
 
 
 def _sentence(judged: Sequence[Judged], names: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +106,14 @@ def test_the_table_of_voters_says_whether_the_ensemble_is_better_than_its_best_m
     assert "in the mean better than its best member, lenet" in said
     assert "better in 1 of 2, worse in 0" in said
     assert table.rows[-1][0] == "ensemble"
+
+
+def test_the_table_of_voters_tells_the_ensemble_by_source() -> None:
+    both = judged(True, True)
+    both = replace(both, called=both.called | {"ensemble": np.array([True, False])}, sources=np.array(["a", "b"]))
+    rows = voters_table([both]).rows
+    assert [(row[0], row[1]) for row in rows[-2:]] == [("ensemble, of a", "1.0000"), ("ensemble, of b", "0.0000")]
+    assert rows[-1][-2:] == ("1", "0"), "a miss, no false alarm"
 
 
 def test_folds_are_pooled_and_told_by_source() -> None:
