@@ -48,6 +48,7 @@ def recipe(**defaults: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]
             "rate": (float, "AlexNet's learning rate."),
             "lenet_rate": (float, "LeNet's learning rate."),
             "dropout": (float, "AlexNet's dropout."),
+            "balance": (float, "How far small roots of pictures come more often, 0 to 1."),
             "turned": (click.Choice(["free", "quarter"]), "Turns of the augmentation."),
         }
         for name, default in reversed(defaults.items()):
@@ -107,6 +108,7 @@ ENSEMBLE_RECIPE: dict[str, Any] = {
     "rate": 3e-4,
     "lenet_rate": 2e-3,
     "dropout": 0.3,
+    "balance": 0.5,
 }
 
 

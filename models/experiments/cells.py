@@ -41,6 +41,7 @@ class Pupils:
     labels: npt.NDArray[np.int32]
     validates: npt.NDArray[np.bool_]
     classes: int
+    repeats: npt.NDArray[np.int32] | None = None  # (n,), as a Lesson's
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ class Cells:
             options.weight_decay,
             seed,
             options.turned,
+            pupils.repeats,
         )
         state = lesson.learn(self._state(name), hear, [])
         for variable, array in zip(network.variables, state.variables, strict=True):

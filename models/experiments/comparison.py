@@ -96,7 +96,8 @@ class Comparison:
     def _network(self, cells: Cells, cell: str, name: str, pictures: Collection, part: Part, hear: Progressing) -> None:
         (voter,) = (each for each in self.options.voters() if each.name == name)
         teaches = ~part.judges
-        pupils = Pupils(pictures.pixels[teaches], pictures.labels[teaches], part.chooses[teaches], len(pictures.classes))
+        repeats = pictures.repeats(self.options.balance)[teaches]
+        pupils = Pupils(pictures.pixels[teaches], pictures.labels[teaches], part.chooses[teaches], len(pictures.classes), repeats)
         network = cells.taught(cell, voter, self.options, part.seed, pupils, hear)
         cells.keep(cell, {side: answers(network, pictures.pixels[who]) for side, who in _sides(part)})
 

@@ -67,6 +67,15 @@ class Collection:
         found = Counter(self.classes[label] for label in self.labels)
         return {name: found[name] for name in self.classes}
 
+    def repeats(self, balance: float) -> npt.NDArray[np.int32]:
+        """How often an epoch is to learn from each picture, shape (n,): those of the largest root once, those of smaller ones more often.
+
+        A root of a hundredth of the pictures comes 100 ** `balance` times: 0 leaves it as small as it is, 1 makes all roots equal.
+        """
+        sizes = Counter(entry.source for entry in self.entries)
+        largest = max(sizes.values())
+        return np.array([round((largest / sizes[entry.source]) ** balance) for entry in self.entries], np.int32)
+
     def fingerprint(self) -> str:
         """SHA-256 over class and checksum of all pictures; the same whatever the folders are called and lie."""
         lines = sorted(f"{self.classes[label]} {sha}" for label, sha in zip(self.labels, self.checksums, strict=True))

@@ -100,8 +100,8 @@ class Course:
         if path.exists():
             if not resume:
                 raise ModelError(f"expected no earlier training in {self.records}; add --resume to go on, or choose another name")
-            # Options newer than the training: unset, and grouping as it was, or the split would be another.
-            before = Options().model_dump() | {"near_rings": 0.0} | json.loads(path.read_text(encoding="utf-8"))
+            # Options newer than the training: unset, and grouping and balance as they were, or its pictures would be others.
+            before = Options().model_dump() | {"near_rings": 0.0, "balance": 0.0} | json.loads(path.read_text(encoding="utf-8"))
             changed = sorted(name for name in asked.keys() | before.keys() if asked.get(name) != before.get(name))
             if changed:
                 was = ", ".join(f"{name} {before.get(name)}" for name in changed)
@@ -160,6 +160,7 @@ class Course:
                 options.weight_decay,
                 options.seed,
                 options.turned,
+                pictures.repeats(options.balance),
             )
             history: list[Epoch] = []
 

@@ -41,11 +41,13 @@ class Lesson:
     weight_decay: float
     seed: int
     turned: str = "free"
+    repeats: npt.NDArray[np.int32] | None = None  # (n,): how often an epoch learns from each picture; once where absent
 
     @property
     def learners(self) -> npt.NDArray[np.int64]:
-        """Indices of the pictures learned from."""
-        return np.flatnonzero(~self.validates)
+        """Indices of the pictures learned from, each as often as an epoch does so."""
+        found = np.flatnonzero(~self.validates)
+        return found if self.repeats is None else np.repeat(found, self.repeats[found])
 
     @property
     def steps(self) -> int:

@@ -31,6 +31,9 @@ class Options(BaseModel):
     dropout: float = Field(0.3, ge=0, lt=1, description="AlexNet's; the paper's 0.5 was found to keep narrow layers from learning.")
     lenet_rate: float = Field(2e-3, gt=0, le=1, description="LeNet's.")
     weight_decay: float = Field(1e-3, ge=0, le=1)
+    balance: float = Field(
+        0.5, ge=0, le=1, description="How far small roots of pictures come more often: 0 not, 1 as often as the largest."
+    )
     turned: Literal["free", "quarter"] = Field("free", description="Turns of the augmentation: any angle, or right ones, for textures.")
     seed: int = Field(1, ge=0, le=2**31 - 1)
     validation_share: float = Field(0.2, gt=0, le=0.5)

@@ -48,6 +48,15 @@ def test_unreadable_pictures_among_good_ones_are_listed_and_left_out(tmp_path: P
     assert {(bad.path.name, bad.reason) for bad in found.unreadable} == {("empty.jpeg", "empty"), ("poem.png", "not-an-image")}
 
 
+def test_a_small_root_is_learned_from_more_often_the_largest_once(tmp_path: Path) -> None:
+    write_series(tmp_path / "large", 18, seed=1)
+    write_series(tmp_path / "small", 2, seed=2)
+    found = collected(tmp_path / "large", tmp_path / "small")
+    assert found.repeats(0).tolist() == [1] * 20
+    assert found.repeats(0.5).tolist() == [1] * 18 + [3] * 2
+    assert found.repeats(1).tolist() == [1] * 18 + [9] * 2
+
+
 def test_an_empty_or_absent_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="found none"):
         scan([tmp_path])

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -22,6 +23,7 @@ from models.learning import checkpoint
 from models.learning.checkpoint import Epoch
 from models.learning.collection import Collection
 from models.learning.course import Course
+from models.learning.lesson import Lesson
 from models.learning.options import Options
 from models.registry import Version
 from models.runtimes import open_runtime
@@ -106,6 +108,13 @@ def test_the_records_name_the_split_and_what_could_not_be_read(trained: Version)
     assert [Path(bad["path"]).name for bad in cleaning["unreadable"]] == ["broken.jpeg"]
     assert {"alexnet.png", "lenet.png", "split.csv", "options.json"} <= {path.name for path in records.iterdir()}
     assert trained.manifest.data.sha256 == cleaning["fingerprint"]
+
+
+def test_an_epoch_learns_from_each_picture_as_often_as_told_and_never_from_one_that_validates() -> None:
+    pixels, labels, validates = np.zeros((4, 8, 8), np.uint8), np.zeros(4, np.int32), np.array([False, False, True, False])
+    lesson = Lesson(keras.Sequential(), pixels, labels, validates, 2, 1, 1, 0.1, 0, 1, repeats=np.array([1, 3, 5, 1], np.int32))
+    assert lesson.learners.tolist() == [0, 1, 1, 1, 3]
+    assert lesson.steps == 2
 
 
 def test_a_training_stopped_and_resumed_ends_as_one_that_was_not(castings: Path, trained: Version, tmp_path: Path) -> None:
