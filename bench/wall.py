@@ -97,7 +97,8 @@ def run_wall_bench(base: Settings, pictures: list[bytes], seconds: float, rounds
                     found.append(_round(turns[True], turns[False], verdicts))
                     say(f"round {number} of {rounds}: {in_words(found[-1])}")
                 bench.let_go()
-            shown = people.counts["pictures"] // browsers
+            if not (shown := people.counts["pictures"] // browsers):
+                raise CastlineError("expected the browsers to be shown pictures, they saw none: nothing was measured")
     mean = Round(**{name: statistics.fmean(getattr(one, name) for one in found) for name in asdict(found[0])})
     within = 2 * statistics.stdev(one.cost for one in found) / math.sqrt(rounds) if rounds > 1 else math.inf
     return Cost(mean.cost, within, browsers, _PROCESSORS, shown, mean, found)

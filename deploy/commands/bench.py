@@ -178,4 +178,7 @@ def wall(context: click.Context, rounds: int, seconds: float, browsers: int, as_
         click.echo(json.dumps(cost.as_json(), indent=2))
         return
     click.echo(f"mean of {rounds} rounds, {browsers} browsers, {cost.processors} processors: {in_words(cost.mean)}")
-    click.echo(f"the wall takes {cost.cost:.1%} of the throughput, give or take {cost.within:.1%} (95 %)")
+    click.echo(
+        f"the wall takes {cost.cost:.1%} of the throughput, give or take {cost.within:.1%} (95 %); "
+        f"each browser was shown {cost.pictures_per_browser} pictures"
+    )
