@@ -26,7 +26,7 @@ from models.learning.collection import Collection
 from models.learning.combination import combine
 from models.learning.lesson import answers
 from models.learning.options import Options
-from models.learning.split import split
+from models.learning.split import class_shares, split, too_large
 from models.manifest import Costs
 from streams.errors import ModelError
 
@@ -105,10 +105,11 @@ class Comparison:
         ok, truth, voters = pictures.ok_class, pictures.labels, [voter.name for voter in self.options.voters()]
         kept = {name: cells.kept(f"{part.name}-{name}") for name in voters}
         chosen, judged = (np.stack([kept[name][side] for name in voters], axis=1).astype(np.float32) for side, _ in _sides(part))
-        vote = combine(voters, chosen, truth[part.chooses], ok, EQUAL, 0).vote
+        weights = class_shares(truth, part.chooses)
+        vote = combine(voters, chosen, truth[part.chooses], ok, EQUAL, 0, weights).vote
         called = {ENSEMBLE: _called(vote, judged)}
         for index, name in enumerate(voters):
-            alone = combine([name], chosen[:, index : index + 1], truth[part.chooses], ok, EQUAL, 0).vote
+            alone = combine([name], chosen[:, index : index + 1], truth[part.chooses], ok, EQUAL, 0, weights).vote
             called[name] = _called(alone, judged[:, index : index + 1])
         if self.single:
             called[SINGLE] = cells.kept(f"{part.name}-{SINGLE}")["judges"].argmax(axis=1) != ok
@@ -127,15 +128,17 @@ def seeds_parts(pictures: Collection, options: Options, seeds: Sequence[int]) ->
 
 
 def folds_parts(pictures: Collection, options: Options, folds: int) -> list[Part]:
-    """Every picture judges in one of `folds` parts."""
+    """Every picture judges in one of `folds` parts, but for those of groups that are too large to judge: they teach in all."""
     groups = _groups(pictures, options)
     if len(np.unique(groups)) < folds:
         raise ModelError(f"expected at least {folds} groups of pictures that are not near-duplicates, found {len(np.unique(groups))}")
     found = []
-    sides = StratifiedGroupKFold(folds, shuffle=True, random_state=options.seed).split(pictures.labels, pictures.labels, groups)
+    able = np.flatnonzero(~too_large(pictures.labels, groups, 1 / folds))
+    labels = pictures.labels[able]
+    sides = StratifiedGroupKFold(folds, shuffle=True, random_state=options.seed).split(able, labels, groups[able])
     for number, (_, examined) in enumerate(sides, 1):
         judges = np.zeros(len(pictures), np.bool_)
-        judges[examined] = True
+        judges[able[examined]] = True
         found.append(Part(f"fold-{number}", options.seed, _choosing(pictures, groups, judges, options, options.seed), judges))
     return found
 

@@ -42,39 +42,47 @@ def combine(
     ok_class: int,
     costs: Costs,
     review_share: float,
+    weights: Numbers | None = None,
 ) -> Combination:
-    """The best combination for `answers`, shape (n, voters, classes), of pictures with the true `labels`, shape (n,)."""
+    """The best combination for `answers`, shape (n, voters, classes), of pictures with the true `labels`, shape (n,).
+
+    `weights`, shape (n,), say what each picture counts; 1 where they are absent.
+    """
     bad: Flags = labels != ok_class
-    temperatures = np.array([best_temperature(answers[:, v].astype(np.float64), labels) for v in range(len(names))])
+    counts = np.ones(len(labels)) if weights is None else weights
+    temperatures = np.array([best_temperature(answers[:, v].astype(np.float64), labels, counts) for v in range(len(names))])
     plain = Vote(tuple(names), np.ones(len(names)) / len(names), temperatures, 1.0, ok_class, 0.5, 0.5, 0.5)
-    tried = [_judged(replace(plain, weights=weights), answers, labels, bad, costs) for weights in _weights(len(names))]
-    alone = [_judged(replace(plain, weights=np.eye(len(names))[v]), answers, labels, bad, costs) for v in range(len(names))]
+    tried = [_judged(replace(plain, weights=shares), answers, labels, bad, costs, counts) for shares in _weights(len(names))]
+    alone = [_judged(replace(plain, weights=np.eye(len(names))[v]), answers, labels, bad, costs, counts) for v in range(len(names))]
     vote, cost, loss = min(tried, key=lambda each: (each[1], each[2]))
     band = doubt(vote.defect_probability(answers), vote.threshold, review_share)
     vote = replace(vote, low=band.low, high=band.high)
     return Combination(vote, cost, tuple(each[1] for each in alone), loss, tuple(each[2] for each in alone))
 
 
-def best_temperature(probabilities: Numbers, labels: npt.NDArray[np.int32]) -> float:
+def best_temperature(probabilities: Numbers, labels: npt.NDArray[np.int32], counts: Numbers | None = None) -> float:
     """What the logits of `probabilities`, shape (n, classes), are to be divided by for the lowest cross-entropy.
+
+    `counts`, shape (n,): what each picture counts; 1 where absent.
 
     Not below 0.5: on some hundred pictures without an error the best temperature would be 0, and every later mistake certain.
     """
     of_truth = [temper(probabilities, temperature)[np.arange(len(labels)), labels] for temperature in TEMPERATURES]
-    losses = [-np.log(np.clip(each, SMALLEST, 1)).mean() for each in of_truth]
+    losses = [np.average(-np.log(np.clip(each, SMALLEST, 1)), weights=counts) for each in of_truth]
     return round(float(TEMPERATURES[int(np.argmin(losses))]), 4)
 
 
-def best_threshold(probability: Numbers, bad: Flags, costs: Costs) -> tuple[float, float]:
-    """The cheapest threshold for `probability`, shape (n,), and its cost per picture.
+def best_threshold(probability: Numbers, bad: Flags, costs: Costs, counts: Numbers | None = None) -> tuple[float, float]:
+    """The cheapest threshold for `probability`, shape (n,), and its cost per picture; `counts` as in `best_temperature`.
 
     Between thresholds of the same cost the one nearest (in odds) to what calibrated probabilities would ask for is taken:
     false alarm / (miss + false alarm).
     """
     edges = np.unique(np.concatenate([[0.0], probability, [1.0]]))
-    misses = np.searchsorted(np.sort(probability[bad]), edges, side="left")  # defects below the edge
-    alarms = (~bad).sum() - np.searchsorted(np.sort(probability[~bad]), edges, side="left")
-    spent = (costs.miss * misses + costs.false_alarm * alarms) / len(probability)
+    counts = np.ones(len(probability)) if counts is None else counts
+    misses = _below(edges, probability[bad], counts[bad])
+    alarms = counts[~bad].sum() - _below(edges, probability[~bad], counts[~bad])
+    spent = (costs.miss * misses + costs.false_alarm * alarms) / counts.sum()
     ideal = costs.false_alarm / (costs.miss + costs.false_alarm)
     cheapest = np.flatnonzero(spent <= spent.min() + 1e-12)
     # a threshold at edges[k] acts the same down to just above edges[k - 1]
@@ -82,6 +90,14 @@ def best_threshold(probability: Numbers, bad: Flags, costs: Costs) -> tuple[floa
     nearest = np.clip(ideal, lowest + (edges[cheapest] - lowest) * 1e-3, edges[cheapest])
     chosen = nearest[np.argmin(np.abs(_logit(nearest) - _logit(np.array(ideal))))]
     return float(chosen), float(spent.min())
+
+
+def _below(edges: Numbers, probability: Numbers, counts: Numbers) -> Numbers:
+    """How much lies below each of `edges`."""
+    order = np.argsort(probability)
+    sums = np.concatenate([[0.0], np.cumsum(counts[order])])
+    result: Numbers = sums[np.searchsorted(probability[order], edges, side="left")]
+    return result
 
 
 def doubt(probability: Numbers, threshold: float, share: float) -> Band:
@@ -96,14 +112,15 @@ def doubt(probability: Numbers, threshold: float, share: float) -> Band:
 
 
 def _judged(
-    vote: Vote, answers: npt.NDArray[np.float32], labels: npt.NDArray[np.int32], bad: Flags, costs: Costs
+    vote: Vote, answers: npt.NDArray[np.float32], labels: npt.NDArray[np.int32], bad: Flags, costs: Costs, counts: Numbers
 ) -> tuple[Vote, float, float]:
     """`vote` with the temperature and the threshold that suit it, its cost per picture and its cross-entropy."""
-    vote = replace(vote, temperature=best_temperature(vote.mixed(answers), labels))
+    vote = replace(vote, temperature=best_temperature(vote.mixed(answers), labels, counts))
     probability = vote.defect_probability(answers)
-    threshold, cost = best_threshold(probability, bad, costs)
+    threshold, cost = best_threshold(probability, bad, costs, counts)
     of_truth = np.where(bad, probability, 1 - probability)
-    return replace(vote, threshold=threshold, low=threshold, high=threshold), cost, float(-np.log(np.clip(of_truth, SMALLEST, 1)).mean())
+    loss = float(np.average(-np.log(np.clip(of_truth, SMALLEST, 1)), weights=counts))
+    return replace(vote, threshold=threshold, low=threshold, high=threshold), cost, loss
 
 
 def _weights(voters: int) -> list[Numbers]:

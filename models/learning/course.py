@@ -28,7 +28,7 @@ from models.learning.combination import Combination, combine
 from models.learning.curves import draw_curves
 from models.learning.lesson import Lesson, answers, best_precision
 from models.learning.options import Options
-from models.learning.split import split, write_split
+from models.learning.split import class_shares, read_split, split, write_split
 from models.manifest import Costs, Voter
 from models.networks import build, load_networks, save_weights
 from streams.errors import ModelError
@@ -86,8 +86,12 @@ class Course:
         side_px = start.manifest.preprocessing.side_px if start else self.options.side_px
         pictures = self._collected(side_px, start, listener)
         groups = likeness.groups(pictures.pixels, pictures.checksums, self.options.near_bits, self.options.near_rings)
-        validates = split(pictures.labels, groups, self.options.validation_share, self.options.seed)
-        write_split(self.records / "split.csv", pictures, groups, validates)
+        written = self.records / "split.csv"
+        if written.exists():
+            validates = read_split(written, pictures)
+        else:
+            validates = split(pictures.labels, groups, self.options.validation_share, self.options.seed)
+            write_split(written, pictures, groups, validates)
         self._write_cleaning(pictures, groups)
         listener.collected(pictures, len(np.unique(groups)), int(validates.sum()))
         voters = start.manifest.voters if start else self.options.voters()
@@ -201,7 +205,9 @@ class Course:
                 sound.append(saved)
             found = np.stack([answers(network, held) for network in sound], axis=1)
             names = [voter.name for voter in voters]
-            combination = combine(names, found, truth, pictures.ok_class, costs, options.review_share)
+            combination = combine(
+                names, found, truth, pictures.ok_class, costs, options.review_share, class_shares(pictures.labels, validates)
+            )
             vote = combination.vote
             chosen = _golden(vote.defect_probability(found), (vote.threshold, vote.low, vote.high), options.seed)
             save_golden(folder / "golden.npz", Golden(held[chosen], found[chosen]))

@@ -12,7 +12,7 @@ from models.castings import series
 from models.castings.folder import write_series
 from models.learning.collection import Collection, read, scan
 from models.learning.likeness import groups
-from models.learning.split import split
+from models.learning.split import class_shares, split
 from streams.errors import ModelError
 
 
@@ -55,6 +55,21 @@ def test_a_small_root_is_learned_from_more_often_the_largest_once(tmp_path: Path
     assert found.repeats(0).tolist() == [1] * 20
     assert found.repeats(0.5).tolist() == [1] * 18 + [3] * 2
     assert found.repeats(1).tolist() == [1] * 18 + [9] * 2
+
+
+def test_a_group_that_is_most_of_its_class_only_teaches() -> None:
+    labels = np.array([0] * 60 + [1] * 60, np.int32)
+    groups = np.concatenate([np.zeros(40), np.arange(1, 21), np.arange(21, 81)]).astype(np.int32)  # 40 good ones of one casting
+    for seed in range(5):
+        validates = split(labels, groups, 0.2, seed)
+        assert not validates[:40].any()
+        assert validates[40:60].sum() == 4, "a fifth of the other good ones"
+        assert class_shares(labels, validates)[labels[validates] == 0].sum() == pytest.approx(validates.sum() / 2)
+
+
+def test_where_all_groups_are_large_they_validate_too() -> None:
+    labels, groups = np.repeat([0, 1], 150).astype(np.int32), np.repeat(np.arange(10), 30).astype(np.int32)
+    assert split(labels, groups, 0.2, 1).sum() == 60
 
 
 def test_an_empty_or_absent_folder_is_refused(tmp_path: Path) -> None:

@@ -33,6 +33,18 @@ def test_the_threshold_found_costs_what_is_said() -> None:
     assert cost == pytest.approx((5 * (bad & ~called).sum() + 2 * (~bad & called).sum()) / 300)
 
 
+def test_pictures_of_a_rare_class_count_what_they_are_told_to() -> None:
+    rng = np.random.default_rng(4)
+    bad = rng.random(2000) < 0.8
+    probability = np.clip(rng.normal(np.where(bad, 0.6, 0.4), 0.15), 0.001, 0.999)
+    costs, counts = Costs(miss=1, false_alarm=1), np.where(bad, 0.5 / bad.mean(), 0.5 / (~bad).mean())
+    threshold, cost = best_threshold(probability, bad, costs, counts)
+    assert threshold > best_threshold(probability, bad, costs)[0] + 0.05
+    repeated = np.concatenate([np.flatnonzero(bad), np.repeat(np.flatnonzero(~bad), 4)])  # as if there were as many
+    assert threshold == pytest.approx(best_threshold(probability[repeated], bad[repeated], costs)[0], abs=0.03)
+    assert cost == pytest.approx((((probability < threshold) == bad) * counts).sum() / counts.sum())
+
+
 def test_the_band_holds_the_share_asked_for_and_the_threshold() -> None:
     probability = np.linspace(0.001, 0.999, 1000)
     band = doubt(probability, 0.4, 0.05)

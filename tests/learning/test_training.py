@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -144,6 +145,17 @@ def test_resuming_with_other_options_is_refused_and_they_are_named(castings: Pat
     other = Course(SMALL.model_copy(update={"seed": 9}), (castings,), trained.folder.parent, "first", "castline train")
     with pytest.raises(ModelError, match="these differ: seed"):
         other.run(Told(), resume=True)
+
+
+def test_resuming_with_other_pictures_is_refused(castings: Path, trained: Version, tmp_path: Path) -> None:
+    records = trained.folder.with_name(f"{trained.name}.training")
+    shutil.copytree(records, tmp_path / f"{trained.name}.training")
+    shutil.copytree(castings, tmp_path / "castings")
+    next((tmp_path / "castings" / "ok_front").iterdir()).unlink()
+    options = json.loads((records / "options.json").read_text())
+    (tmp_path / f"{trained.name}.training" / "options.json").write_text(json.dumps(options | {"data": [str(tmp_path / "castings")]}))
+    with pytest.raises(ModelError, match=r"expected the \d+ pictures of .*split.csv"):
+        Course(SMALL, (tmp_path / "castings",), tmp_path, trained.name, "").run(Told(), resume=True)
 
 
 def test_fine_tuning_goes_on_from_the_weights_of_a_version(castings: Path, trained: Version, tmp_path: Path) -> None:
