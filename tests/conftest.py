@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from kafka import KafkaAdminClient
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from deploy.broker import EmbeddedBroker
 from streams.settings import BrokerSettings, LineSettings, Settings
@@ -18,6 +20,28 @@ from streams.topics import create_topics
 # Real pictures are not part of the project: what needs them is skipped, with this sentence, where they are absent.
 REAL_PICTURES = Path(__file__).parents[2] / "shared" / "data"
 needs_real_pictures = pytest.mark.skipif(not REAL_PICTURES.is_dir(), reason="the real pictures are not on this machine")
+
+# Whole plants in real time, and the storm of requests: two of them at once on two processors would starve each other's gates.
+ONE_AFTER_THE_OTHER = (
+    "tests/running/test_demo.py",
+    "tests/running/test_up.py",
+    "tests/watching/test_live.py",
+    "tests/pages/browser/test_hostile_requests.py",
+)
+
+
+class Turns(LoadFileScheduling):  # type: ignore[misc]  # xdist comes without types
+    """A file's tests run in one process one after the other, and so do all those of ONE_AFTER_THE_OTHER."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return ONE_AFTER_THE_OTHER[0] if file in ONE_AFTER_THE_OTHER else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling:
+    """Decides which process runs which tests."""
+    return Turns(config, log)
 
 
 def free_port(count: int = 1) -> int:

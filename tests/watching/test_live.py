@@ -138,12 +138,13 @@ def test_top_shows_the_lines_of_the_running_plant(observed: Observed) -> None:
     call = [sys.executable, str(CASTLINE), "--settings", str(settings), "top", "--plain", "--seconds", "7"]
     done = subprocess.run(call, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
-    last = done.stdout.splitlines()[-1]
-    assert " running; " in last
-    assert "; parts 0;" not in last
-    assert "verdicts 0 " not in last
-    assert "waiting for" not in last
-    assert "age p50/p99 -/-" not in last
+    said = done.stdout.splitlines()
+    assert " running; " in said[-1]
+    assert "; parts 0;" not in said[-1]
+    assert "verdicts 0 " not in said[-1]
+    assert "waiting for" not in said[-1]
+    # Ages are those of the verdicts between two looks: on a busy machine there may be none between the last two.
+    assert any("age p50/p99 " in line and "age p50/p99 -/-" not in line for line in said), done.stdout
 
 
 def test_top_without_a_running_plant_says_what_it_looked_for(tmp_path: Path) -> None:
