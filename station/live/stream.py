@@ -1,4 +1,4 @@
-"""The live pages' stream of server-sent events: what changed, at most once a second and line, for a bounded number of browsers.
+"""The live pages' stream of server-sent events: what changed, at most once in two seconds a line, for a bounded number of browsers.
 
 A card is rendered once and sent to all who look at it; how many new pictures it brings is bounded, whatever comes on the line.
 Every stream tells every two seconds whether the station itself hears from Kafka: a browser that hears nothing for longer knows that it
@@ -23,7 +23,7 @@ MOST_STREAMS = 64
 TICK_S = 0.5
 _BEAT_TICKS = 4
 # However much comes: a person reads no faster, and each drawing makes every browser fetch pictures.
-_DRAWN_S = 1.0
+_DRAWN_S = 2.0
 # A card says how long ago something was, so it is drawn again even when nothing came.
 _STALE_S = 5
 PARTS_ON_WALL, PARTS_ON_PAGE = 5, 18
