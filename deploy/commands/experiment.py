@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from models.learning.options import Options
+
 if TYPE_CHECKING:
     from models.experiments.table import Table
     from models.learning.collection import Collection
-    from models.learning.options import Options
     from models.learning.progress import Bars
 
 DATA = click.option(
@@ -95,20 +96,13 @@ def layers(
     return _told(out, work)
 
 
+# That of `castline train`, so that its figures are what a training may be expected to come to.
 ENSEMBLE_RECIPE: dict[str, Any] = {
-    "side_px": 128,
-    "lenet_side_px": 128,
-    "lenet_width": 3,
-    "maps": 0.5,
-    "dense_width": 256,
-    "dense_layers": 2,
-    "epochs": 12,
-    "lenet_epochs": 20,
-    "batch": 32,
-    "rate": 3e-4,
-    "lenet_rate": 2e-3,
-    "dropout": 0.3,
-    "balance": 0.5,
+    name: Options.model_fields[name].default
+    for name in (
+        *("side_px", "lenet_side_px", "lenet_width", "maps", "dense_width", "dense_layers", "epochs", "lenet_epochs"),
+        *("batch", "rate", "lenet_rate", "dropout", "balance"),
+    )
 }
 
 
@@ -164,8 +158,6 @@ def _quiet() -> None:
 
 def _options(chosen: dict[str, Any]) -> Options:
     from pydantic import ValidationError
-
-    from models.learning.options import Options
 
     try:
         return Options(**chosen)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from models.learning.options import Options
+
 if TYPE_CHECKING:
     from models.learning.course import Course, Outcome
 
@@ -60,7 +62,6 @@ def command(data: tuple[Path, ...], out: Path, resume: bool, **chosen: Any) -> i
     from pydantic import ValidationError
 
     from models.learning.course import Course
-    from models.learning.options import Options
 
     try:
         options = Options(**{name: value for name, value in chosen.items() if value is not None})
@@ -70,6 +71,13 @@ def command(data: tuple[Path, ...], out: Path, resume: bool, **chosen: Any) -> i
     out = out.absolute()
     line = shlex.join(["castline", *_relative(sys.argv[1:])])
     return _run(Course(options, data, out.parent, out.name, line), resume)
+
+
+# An option's default is the training's own; here it is only told.
+for _parameter in command.params:
+    _told = Options.model_fields[_parameter.name].default if _parameter.name in Options.model_fields else None
+    if isinstance(_parameter, click.Option) and _told is not None and not _parameter.is_flag:
+        _parameter.help = f"{_parameter.help}  [default: {_told}]"
 
 
 def _run(course: Course, resume: bool) -> int:
