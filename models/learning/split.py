@@ -19,7 +19,7 @@ LARGEST_PART = 0.2  # of a class's pictures on the side that validates
 def too_large(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.int32], share: float) -> npt.NDArray[np.bool_]:
     """True for pictures of groups that would be most of their class among a `share` that validates; such groups only teach.
 
-    Of real impellers eight groups hold most of the good pictures: two of them took a fold's whole share of good ones, none of the others
+    Of real impellers nine groups hold most of the good pictures: two of them took a fold's whole share of good ones, none of the others
     was left to raise a false alarm, and the threshold chosen on that fold called every fifth good casting of the next one a defect.
     Nothing is too large where fewer groups than folds of a class would remain.
     """
