@@ -178,7 +178,7 @@ def database(station: StationSettings) -> dict[str, Any]:
             "NAME": file,
             "OPTIONS": {
                 # Readers do not wait for the archivist, who writes all the time; it and the pages wait for each other's writes.
-                "init_command": "PRAGMA journal_mode=WAL; PRAGMA cache_size=-65536; PRAGMA mmap_size=1073741824;",
+                "init_command": "PRAGMA journal_mode=WAL; PRAGMA cache_size=-65536;",
                 "transaction_mode": "IMMEDIATE",
                 "timeout": 20,
             },

@@ -6,6 +6,8 @@ from typing import ClassVar
 
 from django.db import models
 
+_ASKED = ("model", "defect_probability", "action")
+
 
 class Part(models.Model):
     """One part. Its records come in any order, so all but its identity and `seen_at` may be empty.
@@ -70,19 +72,28 @@ class Part(models.Model):
     class Meta:
         constraints: ClassVar = [models.UniqueConstraint(fields=["line", "run", "part"], name="part_identity")]
         indexes: ClassVar = [
-            models.Index(fields=["seen_at", "id"], name="part_seen"),
-            models.Index(fields=["line", "seen_at", "id"], name="part_line_seen"),
-            models.Index(fields=["label", "seen_at", "id"], name="part_label_seen"),
+            # Each begins with what is looked up and the order, and ends with what else may be asked: a row is read only to be shown.
+            models.Index(fields=["seen_at", "id", "line", *_ASKED], name="part_seen"),
+            models.Index(fields=["line", "seen_at", "id", *_ASKED], name="part_line_seen"),
+            models.Index(fields=["label", "seen_at", "id", "line", *_ASKED], name="part_label_seen"),
             # The two together by either alone: SQLite read all of a line for the few of a label, which grew with the table.
-            models.Index(fields=["line", "label", "seen_at", "id"], name="part_line_label_seen"),
+            models.Index(fields=["line", "label", "seen_at", "id", *_ASKED], name="part_line_label_seen"),
             # Small, since they hold only the parts that they are about.
             models.Index(fields=["seen_at"], name="part_picture_wanted", condition=models.Q(keep_picture=True)),
             models.Index(fields=["seen_at", "picture_bytes"], name="part_picture_kept", condition=~models.Q(picture="")),
             models.Index(fields=["picture"], name="part_picture", condition=~models.Q(picture="")),
             # Over the few rows that say something there; queries repeat these conditions, see station.history.indexes.
-            models.Index(fields=["kind", "seen_at", "id"], name="part_kind_seen", condition=~models.Q(kind="")),
-            models.Index(fields=["reviewer", "seen_at", "id"], name="part_reviewer_seen", condition=~models.Q(reviewer="")),
-            models.Index(fields=["action", "seen_at", "id"], name="part_action_seen", condition=~models.Q(action__in=["", "passed"])),
+            models.Index(fields=["kind", "seen_at", "id", "line", "label", *_ASKED], name="part_kind_seen", condition=~models.Q(kind="")),
+            models.Index(
+                fields=["reviewer", "seen_at", "id", "line", "label", *_ASKED],
+                name="part_reviewer_seen",
+                condition=~models.Q(reviewer=""),
+            ),
+            models.Index(
+                fields=["action", "seen_at", "id", "line", "label", "model", "defect_probability"],
+                name="part_action_seen",
+                condition=~models.Q(action__in=["", "passed"]),
+            ),
         ]
 
     def __str__(self) -> str:
