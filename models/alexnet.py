@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-import keras
-from keras import layers
+from models.framework import keras
+
+layers = keras.layers
 
 SMALLEST_PX = 64  # below, nothing would be left after the third pooling
 

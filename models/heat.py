@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 from PIL import Image
 from scipy import ndimage  # type: ignore[import-untyped]  # no stubs among the locked packages
 
+from models.framework import keras, tf
 from models.networks import load_network
 from models.registry import Version
 from models.runtimes.choice import has_bfloat16

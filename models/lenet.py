@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-import keras
-from keras import layers
-
 from models.alexnet import answer
+from models.framework import keras
+
+layers = keras.layers
 
 SMALLEST_PX = 16  # below, nothing would be left after the second pooling
 

@@ -10,7 +10,7 @@ from models.registry import Version
 from streams.errors import ModelError
 
 if TYPE_CHECKING:
-    import keras
+    from models.framework import keras
 
 
 def build(voter: Voter, classes: int, dtype: str = "float32") -> keras.Model:
@@ -27,7 +27,7 @@ def build(voter: Voter, classes: int, dtype: str = "float32") -> keras.Model:
 
 def draw_from(seed: int) -> None:
     """The weights of networks built from now on are drawn from `seed`."""
-    import keras
+    from models.framework import keras
 
     keras.utils.set_random_seed(seed)
 

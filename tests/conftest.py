@@ -22,12 +22,8 @@ REAL_PICTURES = Path(__file__).parents[2] / "shared" / "data"
 needs_real_pictures = pytest.mark.skipif(not REAL_PICTURES.is_dir(), reason="the real pictures are not on this machine")
 
 # Whole plants in real time, and the storm of requests: two of them at once on two processors would starve each other's gates.
-ONE_AFTER_THE_OTHER = (
-    "tests/running/test_demo.py",
-    "tests/running/test_up.py",
-    "tests/watching/test_live.py",
-    "tests/pages/browser/test_hostile_requests.py",
-)
+# The pages in a browser have one plant for all of them, which a second process would have to start again.
+ONE_AFTER_THE_OTHER = ("tests/running/test_demo.py", "tests/running/test_up.py", "tests/watching/test_live.py", "tests/pages/browser/")
 
 
 class Turns(LoadFileScheduling):  # type: ignore[misc]  # xdist comes without types
@@ -35,7 +31,7 @@ class Turns(LoadFileScheduling):  # type: ignore[misc]  # xdist comes without ty
 
     def _split_scope(self, nodeid: str) -> str:
         file: str = super()._split_scope(nodeid)
-        return ONE_AFTER_THE_OTHER[0] if file in ONE_AFTER_THE_OTHER else file
+        return ONE_AFTER_THE_OTHER[0] if file.startswith(ONE_AFTER_THE_OTHER) else file
 
 
 @pytest.hookimpl(optionalhook=True)

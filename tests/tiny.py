@@ -17,7 +17,7 @@ def make_version(
     root: Path, name: str = "tiny", threshold: float = 0.5, seed: int = 7, side_px: int = 64, classes: tuple[str, ...] = ("ok", "defect")
 ) -> Version:
     """Writes the version `name` below `root`: AlexNet at 64 px and LeNet, weights from `seed`. `classes` begin with the good one."""
-    import keras
+    from models.framework import keras
 
     keras.utils.set_random_seed(seed)
     voters = [voter("alexnet", 64, {"dense_width": 16, "dense_layers": 1}), voter("lenet", 32, {})]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+
+from deploy.cache import cache_root
 
 # Raised with every change of the renderer that changes pictures: an old cache is then not taken for the new one.
 RENDERING = 1
@@ -33,8 +34,3 @@ def cached_castings(seed: int, advance: Callable[[], None], cache: Path | None =
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
-
-
-def cache_root() -> Path:
-    """Where this user's caches lie, by the XDG convention."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "castline"

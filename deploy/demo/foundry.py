@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import socket
 from collections.abc import MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import tomli_w
 
+from deploy.ports import free_ports, is_free
 from deploy.roles import BOARDS_START, BOARDS_STOP, plant_roles
 from deploy.supervision import Backoff, PathThere, Role, castline_command
 from models.registry import locate
@@ -148,7 +148,7 @@ def _sections(wishes: Wishes, images: Path, folder: Path) -> dict[str, Any]:
         for number in range(1, wishes.lines + 1)
     ]
     station = {
-        "port": _PAGES_PORT if _is_free(_PAGES_PORT) else free_ports(1),
+        "port": _PAGES_PORT if is_free(_PAGES_PORT) else free_ports(1),
         "database": str(folder / "station.sqlite3"),
         "secret_key_file": str(folder / "station.key"),
     }
@@ -176,22 +176,3 @@ def _board(file: Path, line: LineSettings, wishes: Wishes, number: int) -> Role:
     ready = PathThere(Path(line.gate.port))
     grace_s = wishes.travel_s + _BOARD_DRAINS_S
     return Role(f"board {line.name}", command, ready, BOARDS_START, BOARDS_STOP, grace_s, _GIVE_UP)
-
-
-def free_ports(count: int) -> int:
-    """The first of `count` loopback ports in a row that are free now."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            first: int = probe.getsockname()[1]
-        if first + count <= 65535 and all(_is_free(first + step) for step in range(count)):
-            return first
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import keras
 import numpy as np
 import numpy.typing as npt
 
+from models.framework import keras
 from models.learning import checkpoint
 from models.learning.checkpoint import Epoch
 from models.learning.lesson import Lesson

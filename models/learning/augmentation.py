@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-import tensorflow as tf
+from models.framework import tf
 
 MOST_SCALE = 0.1  # larger or smaller by
 MOST_SHIFT = 0.05  # of the side

@@ -13,13 +13,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-import keras
 import numpy as np
 import numpy.typing as npt
 
 from models import registry
 from models.cascade import certainty_of
 from models.drift import reference_of
+from models.framework import keras
 from models.golden import Golden, save_golden
 from models.learning import collection, likeness
 from models.learning.checkpoint import Epoch

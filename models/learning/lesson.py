@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 
+from models.framework import keras, tf
 from models.learning import checkpoint
 from models.learning.augmentation import augmented
 from models.learning.checkpoint import Arrays, Epoch, State

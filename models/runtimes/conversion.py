@@ -58,9 +58,9 @@ def converted(version: Version, form: Form) -> Path:
 
 def convert(version: Version, form: Form) -> bytes:
     """The flatbuffer's bytes."""
-    import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+    from models.framework import tf
     from models.networks import load_networks
 
     side_px = version.manifest.preprocessing.side_px
@@ -91,7 +91,7 @@ def _examples(version: Version) -> Iterator[list[npt.NDArray[np.float32]]]:
 
 def _resampled(grey: Any, to_px: int) -> Any:
     """As `models.runtimes.tensorflow.resampled`, by two convolutions with its weights: a flatbuffer knows no antialiased resampling."""
-    import tensorflow as tf
+    from models.framework import tf
 
     from_px = grey.shape[1]
     if from_px == to_px:

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 
+from models.framework import tf
 from models.networks import load_networks
 from models.registry import Version
 from models.runtimes.runtime import filled

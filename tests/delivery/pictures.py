@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
@@ -79,30 +79,55 @@ class Seen:
     headers: list[dict[str, bytes]] = field(default_factory=list)
 
 
-def read_all(settings: Settings, topic: str) -> Seen:
-    """Everything in `topic` up to its end now."""
-    consumer = KafkaConsumer(bootstrap_servers=settings.bootstrap, auto_offset_reset="earliest", enable_auto_commit=False)
-    try:
-        places = [TopicPartition(topic, partition) for partition in consumer.partitions_for_topic(topic) or ()]
-        consumer.assign(places)
-        consumer.seek_to_beginning(*places)
-        ends = consumer.end_offsets(places)
+class Reader:
+    """Reads topics from their beginning on, each record once."""
+
+    def __init__(self, settings: Settings, *topics: str) -> None:
+        self._consumer = KafkaConsumer(bootstrap_servers=settings.bootstrap, auto_offset_reset="earliest", enable_auto_commit=False)
+        self._places = [
+            TopicPartition(topic, partition) for topic in topics for partition in self._consumer.partitions_for_topic(topic) or ()
+        ]
+        self._consumer.assign(self._places)
+        self._consumer.seek_to_beginning(*self._places)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._consumer.close()
+
+    def fresh(self) -> Seen:
+        """What came since the last call, up to the topics' ends now."""
+        ends = self._consumer.end_offsets(self._places)
         seen = Seen()
-        while any(consumer.position(place) < ends[place] for place in places):
-            for records in consumer.poll(500).values():
+        while any(self._consumer.position(place) < ends[place] for place in self._places):
+            for records in self._consumer.poll(500).values():
                 for record in records:
                     seen.values.append(record.value)
                     seen.keys.append(record.key)
                     seen.headers.append(dict(record.headers))
         return seen
-    finally:
-        consumer.close()
+
+
+def read_all(settings: Settings, topic: str) -> Seen:
+    """Everything in `topic` up to its end now."""
+    with Reader(settings, topic) as reader:
+        return reader.fresh()
 
 
 def verdicts(settings: Settings) -> list[Verdict]:
     """All verdicts of all lines; each must be one by the published schema."""
+    with _reader_of_verdicts(settings) as reader:
+        return _decoded(reader.fresh())
+
+
+def _reader_of_verdicts(settings: Settings) -> Reader:
     names = TopicNames(settings.topics.prefix)
-    return [Verdict.decode(value or b"") for line in settings.lines for value in read_all(settings, names.verdicts(line.name)).values]
+    return Reader(settings, *(names.verdicts(line.name) for line in settings.lines))
+
+
+def _decoded(seen: Seen) -> list[Verdict]:
+    return [Verdict.decode(value or b"") for value in seen.values]
 
 
 def count_by_part(found: list[Verdict]) -> Counter[str]:
@@ -120,10 +145,11 @@ def wait_for(what: Callable[[], bool], within_s: float, saying: str) -> None:
 def wait_for_verdicts(settings: Settings, parts: int, within_s: float = 90) -> list[Verdict]:
     """All verdicts, once `parts` different parts have one."""
     found: list[Verdict] = []
+    with _reader_of_verdicts(settings) as reader:
 
-    def enough() -> bool:
-        found[:] = verdicts(settings)
-        return len(count_by_part(found)) >= parts
+        def enough() -> bool:
+            found.extend(_decoded(reader.fresh()))
+            return len(found) >= parts and len(count_by_part(found)) >= parts
 
-    wait_for(enough, within_s, f"expected verdicts on {parts} parts")
+        wait_for(enough, within_s, f"expected verdicts on {parts} parts")
     return found

@@ -14,7 +14,7 @@ from streams.settings import Settings
 from streams.store import Store
 from streams.topics import TopicNames
 from tests.conftest import MakeSettings
-from tests.delivery.pictures import jpeg, read_all, verdicts, wait_for
+from tests.delivery.pictures import jpeg, read_all, verdicts, wait_for, wait_for_verdicts
 from tests.learning.bad_pictures import bad_pictures
 from tests.processes import CASTLINE, Role, environment
 
@@ -84,7 +84,7 @@ def test_every_bad_picture_has_a_verdict_every_refused_one_a_dead_letter_and_goo
 
     with Role(settings, tmp_path / "log", "inspector") as inspector:
         inspector.wait_ready()
-        wait_for(lambda: len(verdicts(settings)) >= judged_parts, 120, f"expected {judged_parts} verdicts")
+        wait_for_verdicts(settings, judged_parts, 120)
         wait_for(lambda: inspector.metric("castline_consumer_lag_records") == 0, 30, "expected everything to be committed")
         found: dict[str, Verdict] = {str(verdict.part_id): verdict for verdict in verdicts(settings)}
         assert inspector.stop() == 0

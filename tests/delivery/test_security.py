@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaError
 
-from deploy.broker import CLUSTER_ID, LOG4J, java_command, server_properties
+from deploy.broker import CLUSTER_ID, LOG4J, server_properties
+from deploy.java import archive_options, java_command
 from deploy.orphans import die_with_parent
 from streams.kafka import client_arguments
 from streams.settings import BrokerSettings, Settings
@@ -52,7 +53,7 @@ def guarded(tmp_path: Path, models_root: Path) -> Iterator[Settings]:
     kept = [line for line in plain.splitlines() if line.split("=")[0] not in replaced]
     (folder / "server.properties").write_text("\n".join([*kept, *(f"{name}={value}" for name, value in replaced.items())]))
     (folder / "log4j2.yaml").write_text(LOG4J)
-    java = java_command(broker)
+    java = [*java_command(broker), *archive_options()]
     scram = f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]"
     storage = [*java, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(folder / "server.properties"), "--add-scram", scram]
     subprocess.run(storage, check=True, capture_output=True)

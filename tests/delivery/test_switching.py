@@ -134,8 +134,8 @@ def test_twenty_switches_under_load_leave_every_picture_one_verdict_of_the_versi
     settings = of_lines(plant, "line-1", "line-2")
     memory_mb = resident_mb(inspector)
     choices = choose(settings, Choices("a"), "line-2", "a")
-    feed = Feed(settings, rate_per_s=40)
-    wait_for(lambda: len(feed.parts) > 40, 30, "expected the feed to run")
+    feed = Feed(settings, rate_per_s=25)
+    wait_for(lambda: len(feed.parts) > 25, 30, "expected the feed to run")
     order, took_s = ["a"], []
     for number in range(1, SWITCHES + 1):
         version = "abc"[number % 3]

@@ -11,7 +11,6 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -19,6 +18,7 @@ from click.testing import CliRunner
 from deploy.cli import castline
 from models import registry
 from models.castings.folder import write_series
+from models.framework import keras
 from models.judge import open_ensemble
 from models.learning import checkpoint
 from models.learning.checkpoint import Epoch

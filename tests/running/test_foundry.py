@@ -10,8 +10,9 @@ from PIL import Image
 
 from deploy.demo.castings import cached_castings
 from deploy.demo.evidence import read_evidence
-from deploy.demo.foundry import Wishes, found, free_ports, shed
+from deploy.demo.foundry import Wishes, found, shed
 from deploy.demo.physical import Fall, read_falls
+from deploy.ports import free_ports
 from streams.errors import ModelError, SettingsError
 from streams.identity import PartId
 from streams.topics import TopicNames

