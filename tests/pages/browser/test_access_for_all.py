@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 from tests.pages.browser.conftest import OpenPage
 from tests.pages.browser.plant import OTHER_VERSION, Station, castings
 
-pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("station")]
+pytestmark = pytest.mark.timeout(240)
 
 PAGES = (
     "/",

@@ -12,7 +12,7 @@ import requests
 from tests.learning.bad_pictures import bad_pictures
 from tests.pages.browser.plant import Person, Station, castings
 
-pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("station")]
+pytestmark = pytest.mark.timeout(240)
 
 
 HUGE = {name: value for name, value, _ in bad_pictures()}["PNG of 50,000 x 50,000 px"]

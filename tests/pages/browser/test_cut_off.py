@@ -21,7 +21,7 @@ from tests.pages.browser.conftest import pages_of
 from tests.pages.browser.plant import make_account
 from tests.processes import Role
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("station")]
+pytestmark = pytest.mark.timeout(300)
 
 # A broker's start, and the station finding it, on a machine that is busy with other things.
 BACK_MS = 90_000

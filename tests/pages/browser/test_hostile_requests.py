@@ -18,7 +18,7 @@ import pytest
 from tests.delivery.pictures import wait_for
 from tests.pages.browser.plant import Person, Station, castings
 
-pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("station")]
+pytestmark = pytest.mark.timeout(240)
 
 REQUESTS, CONNECTIONS = 10_000, 1000
 Answers = list[tuple[int, bytes]]  # status, body

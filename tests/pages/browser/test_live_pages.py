@@ -12,7 +12,7 @@ from playwright.sync_api import FilePayload, Locator, Page, expect
 from tests.pages.browser.conftest import OpenPage, log_in
 from tests.pages.browser.plant import OTHER_VERSION, VERSION, Station, castings
 
-pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("station")]
+pytestmark = pytest.mark.timeout(240)
 
 
 def picture(good: bool, name: str) -> FilePayload:

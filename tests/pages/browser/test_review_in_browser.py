@@ -17,7 +17,7 @@ from tests.pages.browser.conftest import OpenPage
 from tests.pages.browser.plant import Station
 from tests.pages.browser.test_access_for_all import serious
 
-pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("station")]
+pytestmark = pytest.mark.timeout(240)
 
 
 def archived(station: Station, good: bool = False) -> PartId:
