@@ -13,22 +13,18 @@ import numpy as np
 import numpy.typing as npt
 
 from models import registry
-from models.ensemble import Vote
-from models.golden import compare_golden, load_golden
+from models.golden import Way, compare_golden, labels, load_golden
 from models.learning import collection
 from models.networks import load_networks
 from models.registry import Version
 from models.runtimes import RUNTIMES, Runtime, hindrance, open_runtime
 from models.runtimes.choice import FLOAT32, MEASURED_S, rates
-from models.runtimes.runtime import pieces
 from streams.errors import ModelError
 
 BATCHES = (1, 8, 32)
 PREDICT = "predict"
-MOST_PICTURES = 512  # of those that labels are compared on
+MOST_PICTURES = 512
 FULL = "full"
-
-Way = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +40,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All rows of one run; `chosen` is the fastest at the largest batch that passes the golden set."""
+    """All rows of one run; `chosen` is the fastest at the largest batch that passes the golden set and turns no label."""
 
     model: str
     rows: list[Row]
@@ -97,8 +93,9 @@ def compare_runtimes(
     measured_s: float = MEASURED_S,
     tell: Callable[[str], object] = lambda _: None,
     batches: Sequence[int] = BATCHES,
+    most: int = MOST_PICTURES,
 ) -> Comparison:
-    """Measures every runtime that is installed. Labels are compared on the pictures of `data`, else on the golden set."""
+    """Measures every runtime that is installed. Labels are compared on at most `most` pictures of `data`, else on the golden set."""
     left_out = {name: why for name in RUNTIMES if (why := hindrance(name))}
     runtimes: dict[str, Runtime] = {}
     refused = {}
@@ -116,31 +113,25 @@ def compare_runtimes(
         agreement = compare_golden(version, runtime)
         if not (agreement.same_labels and agreement.distance <= version.manifest.golden.tolerance):
             refused[name] = f"golden set: labels {'same' if agreement.same_labels else 'differ'}, distance {agreement.distance:.4f}"
-    pixels = _pictures(version, data)
+    pixels = _pictures(version, data, most)
     predict = Predict(version)
     tell(f"comparing labels on {len(pixels)} pictures")
-    labels = {name: _labels(version, runtime.predict, pixels, max(batches)) for name, runtime in runtimes.items()}
-    labels[PREDICT] = _labels(version, predict, pixels, max(batches))
-    others = {name: sum(a != b for a, b in zip(found, labels[FLOAT32], strict=True)) for name, found in labels.items()}
+    found = {name: labels(version, runtime.predict, pixels, max(batches)) for name, runtime in runtimes.items()}
+    found[PREDICT] = labels(version, predict, pixels, max(batches))
+    others = {name: sum(a != b for a, b in zip(each, found[FLOAT32], strict=True)) for name, each in found.items()}
     tell("measuring in turns")
     ways: dict[str, Way] = {PREDICT: predict, **{name: runtime.predict for name, runtime in runtimes.items()}}
     speeds = rates(ways, batches, version.manifest.preprocessing.side_px, measured_s)
     rows = [Row(name, batch, round(per_s, 1), others[name] == 0, others[name]) for (name, batch), per_s in speeds.items()]
     largest = max(batches)
-    chosen = max((name for name in runtimes if name not in refused), key=lambda name: speeds[name, largest])
+    chosen = max((name for name in runtimes if name not in refused and not others[name]), key=lambda name: speeds[name, largest])
     ratio = round(speeds[chosen, largest] / speeds[PREDICT, largest], 2)
     return Comparison(version.name, rows, refused, left_out, len(pixels), chosen, ratio)
 
 
-def _pictures(version: Version, data: Sequence[Path]) -> npt.NDArray[np.uint8]:
+def _pictures(version: Version, data: Sequence[Path], most: int) -> npt.NDArray[np.uint8]:
     if not data:
         return load_golden(version).pixels
     entries = collection.scan(data)
-    drawn = np.sort(np.random.default_rng(1).permutation(len(entries))[:MOST_PICTURES])
+    drawn = np.sort(np.random.default_rng(1).permutation(len(entries))[:most])
     return collection.read([entries[index] for index in drawn], version.manifest.preprocessing.side_px).pixels
-
-
-def _labels(version: Version, predict: Way, pixels: npt.NDArray[np.uint8], batch: int) -> list[str]:
-    vote = Vote.of(version.manifest)
-    answers = np.concatenate([predict(piece) for piece in pieces(pixels, batch)])
-    return [vote.label(float(probability)) for probability in vote.defect_probability(answers)]

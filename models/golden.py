@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from models.ensemble import Vote
 from models.registry import Version
 from models.runtimes.runtime import Runtime, pieces
 from streams.errors import ModelError
+
+Way = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]  # pixels -> probabilities, shape (n, voters, classes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,13 @@ def compare_golden(version: Version, runtime: Runtime) -> Agreement:
     expected, received = vote.defect_probability(golden.answers), vote.defect_probability(answers)
     same = all(vote.label(float(a)) == vote.label(float(b)) for a, b in zip(expected, received, strict=True))
     return Agreement(len(expected), same, float(np.abs(expected - received).max()))
+
+
+def labels(version: Version, predict: Way, pixels: npt.NDArray[np.uint8], batch: int) -> list[str]:
+    """How `version` labels `pixels`, shape (n, side_px, side_px), when `predict` computes its networks, `batch` pictures at a time."""
+    vote = Vote.of(version.manifest)
+    answers = np.concatenate([predict(piece) for piece in pieces(pixels, batch)])
+    return [vote.label(float(probability)) for probability in vote.defect_probability(answers)]
 
 
 def check_golden(version: Version, runtime: Runtime) -> Agreement:

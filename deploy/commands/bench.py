@@ -103,17 +103,21 @@ def instrumentation(context: click.Context, rounds: int, pictures: int, as_json:
 @click.option(
     "--seconds", default=2.0, show_default=True, type=click.FloatRange(0.05, 600), help="Time of each runtime at each batch size."
 )
+@click.option(
+    "--pictures", default=512, show_default=True, type=click.IntRange(1), help="Most pictures of --data to compare on, drawn by chance."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output; progress goes to standard error.")
-def runtimes(model: str, data: tuple[Path, ...], seconds: float, as_json: bool) -> None:
+def runtimes(model: str, data: tuple[Path, ...], seconds: float, pictures: int, as_json: bool) -> None:
     """Every installed runtime of the networks against plain model.predict, at batches of 1, 8 and 32 pictures, in turns of one run.
 
-    `full` is an untrained version of the papers' size (AlexNet at 224 px with two layers of 4096, and LeNet), made on the spot.
+    The one chosen is the fastest that turns no label. `full` is an untrained version of the papers' size (AlexNet at 224 px with two
+    layers of 4096, and LeNet), made on the spot.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from bench.runtimes import compare_runtimes, opened_model
 
     with opened_model(model) as version:
-        found = compare_runtimes(version, data, seconds, lambda line: click.echo(line, err=True))
+        found = compare_runtimes(version, data, seconds, lambda line: click.echo(line, err=True), most=pictures)
     if as_json:
         click.echo(json.dumps(found.plain(), indent=2))
         return

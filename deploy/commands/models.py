@@ -145,8 +145,9 @@ def reference(version: str, data: tuple[Path, ...]) -> None:
 
 @command.command("optimise")
 @click.argument("version")
+@click.option("--data", type=click.Path(path_type=Path), multiple=True, help="Pictures that a runtime must label as TensorFlow does, too.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-def optimise(version: str, as_json: bool) -> None:
+def optimise(version: str, data: tuple[Path, ...], as_json: bool) -> None:
     """Try VERSION on every runtime that is installed here and record the fastest that judges its golden set as recorded.
 
     Networks are converted on this machine from the version's weights, once, into the user's cache folder. The record stands
@@ -156,11 +157,15 @@ def optimise(version: str, as_json: bool) -> None:
     import json
     from dataclasses import asdict
 
+    from models.learning import collection
     from models.runtimes import RUNTIMES, hindrance, open_runtime
     from models.runtimes.choice import optimise as try_all
 
     left_out = {name: why for name in RUNTIMES if (why := hindrance(name))}
-    trial = try_all(registry.locate(version), [name for name in RUNTIMES if name not in left_out], (1, 8, 32), open_runtime)
+    usable = [name for name in RUNTIMES if name not in left_out]
+    found = registry.locate(version)
+    pixels = collection.read(collection.scan(data), found.manifest.preprocessing.side_px).pixels if data else None
+    trial = try_all(found, usable, (1, 8, 32), open_runtime, pixels=pixels)
     if as_json:
         click.echo(json.dumps({**asdict(trial), "left_out": left_out}, indent=2))
         return

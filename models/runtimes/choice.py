@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from models.golden import Agreement, check_golden
+from models.golden import Agreement, check_golden, labels
 from models.registry import Version
 from models.runtimes.runtime import Runtime
 from streams.errors import ModelError
@@ -83,11 +83,20 @@ def chosen(version: Version) -> str:
     return recorded
 
 
-def optimise(version: Version, names: Sequence[str], batches: Sequence[int], opener: Opener, measured_s: float = MEASURED_S) -> Trial:
+def optimise(
+    version: Version,
+    names: Sequence[str],
+    batches: Sequence[int],
+    opener: Opener,
+    measured_s: float = MEASURED_S,
+    pixels: npt.NDArray[np.uint8] | None = None,
+) -> Trial:
     """Tries every runtime, measures those that pass the golden set, and records the fastest of them (at the largest batch).
 
+    With `pixels`, shape (n, side_px, side_px), one that labels any of them otherwise than TensorFlow in float32 is refused, too.
     Raises ModelError when none passes.
     """
+    expected = [] if pixels is None else labels(version, opener(version, FLOAT32, batches).predict, pixels, max(batches))
     runtimes: dict[str, Runtime] = {}
     agreements: dict[str, Agreement] = {}
     refused: dict[str, str] = {}
@@ -96,6 +105,8 @@ def optimise(version: Version, names: Sequence[str], batches: Sequence[int], ope
             runtime = opener(version, name, batches)
             runtime.warm_up()
             agreements[name] = check_golden(version, runtime)
+            if pixels is not None:
+                _check_labels(expected, labels(version, runtime.predict, pixels, max(batches)), name)
             runtimes[name] = runtime
         except ModelError as error:
             refused[name] = str(error)
@@ -112,6 +123,12 @@ def optimise(version: Version, names: Sequence[str], batches: Sequence[int], ope
     fastest = max(found, key=lambda each: each.speed).runtime
     _record(version, found, refused, fastest)
     return Trial(found, refused, fastest)
+
+
+def _check_labels(expected: Sequence[str], found: Sequence[str], name: str) -> None:
+    other = sum(a != b for a, b in zip(expected, found, strict=True))
+    if other:
+        raise ModelError(f"{name} labels {other} of {len(expected)} pictures otherwise than {FLOAT32}")
 
 
 def rates(ways: Mapping[str, Predict], batches: Sequence[int], side_px: int, measured_s: float) -> dict[tuple[str, int], float]:

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from models import registry
-from models.golden import check_golden
+from models import networks, registry
+from models.golden import check_golden, golden_pixels
 from models.judge import open_ensemble
 from models.registry import Version
 from models.runtimes import RUNTIMES, conversion, hindrance, open_runtime
@@ -99,6 +99,27 @@ def test_a_runtime_that_answers_differently_may_not_serve(version: Version) -> N
         check_golden(version, Contrary(runtime))
 
 
+def test_a_runtime_that_turns_a_label_of_real_pictures_is_refused(version: Version) -> None:
+    class Wavering(Contrary):
+        """Passes the golden set, and answers contrarily on everything else."""
+
+        def predict(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+            answers = self._runtime.predict(pixels)
+            return answers if np.array_equal(pixels, golden[: len(pixels)]) else 1 - answers
+
+    def opener(of: Version, name: str, batches: Sequence[int]) -> Runtime:
+        runtime = open_runtime(of, "tensorflow", batches)
+        return Wavering(runtime) if name == "contrary" else runtime
+
+    golden = golden_pixels(version)[:8]
+    try:
+        trial = optimise(version, ("tensorflow", "contrary"), (8,), opener, measured_s=0.1, pixels=some_pixels(20))
+        assert trial.chosen == "tensorflow"
+        assert re.fullmatch(r"contrary labels \d+ of 20 pictures otherwise than tensorflow", trial.refused["contrary"])
+    finally:
+        record_path(version).unlink(missing_ok=True)
+
+
 def test_the_fastest_that_passes_is_recorded_and_taken_and_what_was_refused_is_named(version: Version) -> None:
     def opener(of: Version, name: str, batches: Sequence[int]) -> Runtime:
         if name == "contrary":
@@ -113,3 +134,19 @@ def test_the_fastest_that_passes_is_recorded_and_taken_and_what_was_refused_is_n
         registry.load(version.folder.parent, "tiny")  # the record stands beside the version, which is as it was
     finally:
         record_path(version).unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("side_px", [64, 75, 129, 160])
+def test_a_folded_network_gives_the_networks_own_answers(side_px: int) -> None:
+    voter = networks.voter("alexnet", side_px, {"dense_width": 16, "maps": 0.25})
+    networks.draw_from(side_px)
+    network = networks.build(voter, 2)
+    grey = np.random.default_rng(side_px).random((5, side_px, side_px, 1), np.float32)
+    computed = np.asarray(conversion.folded(network)(grey))
+    assert np.allclose(computed, np.asarray(network(grey, training=False)), atol=1e-5)
+
+
+def test_a_network_that_cannot_be_folded_is_computed_as_it_is() -> None:
+    network = networks.build(networks.voter("lenet", 64, {}), 2)
+    grey = np.random.default_rng(1).random((2, 64, 64, 1), np.float32)
+    assert np.array_equal(np.asarray(conversion.folded(network)(grey)), np.asarray(network(grey, training=False)))
