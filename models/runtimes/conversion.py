@@ -93,7 +93,8 @@ def folded(network: Any) -> Callable[[Any], Any]:
     first = next((layer for layer in network.layers if isinstance(layer, keras.layers.Conv2D)), None)
     if first is None or first.strides != (FOLD, FOLD) or first.padding != "same" or first.input.shape[-1] != 1:
         return lambda grey: network(grey, training=False)
-    before, after = keras.Model(network.input, first.input), keras.Model(first.output, network.output)
+    before = keras.Model(network.input, first.input, name="before")  # named: the same weights are to give the same bytes
+    after = keras.Model(first.output, network.output, name="after")
     size, side = first.kernel_size[0], first.input.shape[1]
     cells, across = -(-side // FOLD), -(-size // FOLD)  # of the answer, and of the kernel
     leading = max((cells - 1) * FOLD + size - side, 0) // 2  # zeros that "same" puts before the picture
