@@ -13,6 +13,8 @@ from models.manifest import Band, Costs
 
 TEMPERATURES = np.geomspace(0.5, 20.0, 150)  # 2.5 % apart: finer than some hundred pictures can tell
 STEPS = 20  # the weights are tried in twentieths
+MARGIN = 0.1  # of the gap between two pictures, that a threshold keeps from both
+MOST_GAP = 0.1  # logits: the band goes no further than this beyond the last picture in it
 MOST_DOUBT = 3.0  # logits: the band never reaches further from the threshold than a factor of 20 in the odds
 
 Numbers = npt.NDArray[np.float64]
@@ -76,7 +78,7 @@ def best_threshold(probability: Numbers, bad: Flags, costs: Costs, counts: Numbe
     """The cheapest threshold for `probability`, shape (n,), and its cost per picture; `counts` as in `best_temperature`.
 
     Between thresholds of the same cost the one nearest (in odds) to what calibrated probabilities would ask for is taken:
-    false alarm / (miss + false alarm).
+    false alarm / (miss + false alarm); never at a picture itself, which another runtime's rounding would then turn.
     """
     edges = np.unique(np.concatenate([[0.0], probability, [1.0]]))
     counts = np.ones(len(probability)) if counts is None else counts
@@ -87,7 +89,8 @@ def best_threshold(probability: Numbers, bad: Flags, costs: Costs, counts: Numbe
     cheapest = np.flatnonzero(spent <= spent.min() + 1e-12)
     # a threshold at edges[k] acts the same down to just above edges[k - 1]
     lowest = np.where(cheapest > 0, edges[cheapest - 1], 0.0)
-    nearest = np.clip(ideal, lowest + (edges[cheapest] - lowest) * 1e-3, edges[cheapest])
+    aside = (edges[cheapest] - lowest) * MARGIN
+    nearest = np.clip(ideal, lowest + aside, edges[cheapest] - aside)
     chosen = nearest[np.argmin(np.abs(_logit(nearest) - _logit(np.array(ideal))))]
     return float(chosen), float(spent.min())
 
@@ -101,12 +104,15 @@ def _below(edges: Numbers, probability: Numbers, counts: Numbers) -> Numbers:
 
 
 def doubt(probability: Numbers, threshold: float, share: float) -> Band:
-    """The band about `threshold`, as wide in odds to both sides, that holds `share` of the pictures."""
+    """The band about `threshold`, as wide in odds to both sides, that holds `share` of the pictures; it ends between two of them."""
     inside = int(share * len(probability))
     if inside == 0:
         return Band(low=threshold, high=threshold)
     middle = float(_logit(np.array(threshold)))
-    width = min(MOST_DOUBT, float(np.sort(np.abs(_logit(probability) - middle))[inside - 1]))
+    away = np.abs(_logit(probability) - middle)
+    last = np.sort(away)[inside - 1]
+    beyond = away[away > last].min(initial=np.inf)
+    width = float(min(MOST_DOUBT, (last + beyond) / 2, last + MOST_GAP))
     low, high = (1 / (1 + np.exp(-(middle + side * width))) for side in (-1, 1))
     return Band(low=min(float(low), threshold), high=max(float(high), threshold))
 

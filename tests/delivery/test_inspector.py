@@ -150,7 +150,7 @@ def test_told_to_stop_while_kafka_is_away_it_ends_by_itself(models_root: Path, t
         admin.close()
         with Role(settings, tmp_path / "log", "inspector") as inspector:
             inspector.wait_ready()
-            feed = Feed(settings, rate_per_s=1000)
+            feed = Feed(settings, rate_per_s=400)
             wait_for_verdicts(settings, 60, 60)
             feed.finish()
             broker.stop(20)

@@ -54,6 +54,17 @@ def test_the_band_holds_the_share_asked_for_and_the_threshold() -> None:
     assert doubt(probability, 0.4, 0).low == doubt(probability, 0.4, 0).high == 0.4
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_neither_threshold_nor_band_ends_at_a_picture(seed: int) -> None:
+    """Another runtime rounds otherwise: a picture at the very edge would change its label."""
+    rng = np.random.default_rng(seed)
+    bad = rng.random(400) < 0.5
+    probability = np.round(np.clip(rng.normal(np.where(bad, 0.65, 0.35), 0.15), 0.001, 0.999), 3)
+    threshold, _ = best_threshold(probability, bad, Costs(miss=3, false_alarm=1))
+    band = doubt(probability, threshold, 0.02)
+    assert min(np.abs(probability - edge).min() for edge in (threshold, band.low, band.high)) > 5e-5
+
+
 def test_a_network_too_sure_of_itself_is_cooled() -> None:
     rng = np.random.default_rng(5)
     true_logit = rng.normal(0, 2, 5000)

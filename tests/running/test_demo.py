@@ -114,7 +114,7 @@ def test_every_part_of_three_lines_is_photographed_judged_and_sorted(demo: Calla
 
 
 def test_a_killed_inspector_loses_nothing_and_no_gate_moves_twice(demo: Callable[..., Demo]) -> None:
-    run = demo("--lines", "2", "--keep", "--no-station")
+    run = demo("--lines", "1", "--keep", "--no-station")
     run.wait_until(lambda: " running; " in run.said and "; verdicts 0 " not in run.said.splitlines()[-1])
     (target,) = run.folder.glob("castline-demo-*/run/targets/inspector-1.json")
     os.kill(int(json.loads(target.read_text())[0]["labels"]["pid"]), signal.SIGKILL)
