@@ -57,7 +57,7 @@ def is_whole(archive: Path) -> bool:
     """Whether `archive` is there and as it was made; the runtime notices a short one itself, and falls over a damaged one."""
     try:
         return _sum_of(archive).read_text() == _sha256(archive)
-    except FileNotFoundError:
+    except (OSError, UnicodeDecodeError):
         return False
 
 

@@ -143,7 +143,7 @@ def runtimes(model: str, data: tuple[Path, ...], seconds: float, pictures: int, 
 def history(rows: int, requests: int, database: Path | None, as_json: bool) -> int:
     """Times of the history's pages with a large table, by what is looked for.
 
-    Makes the parts in an SQLite database (about 700 bytes each), then asks for pages through the real view. Exit status 1
+    Makes the parts in an SQLite database (about 800 bytes each), then asks for pages through the real view. Exit status 1
     when the 95th percentile of all pages is not below 300 ms.
     """
     from bench.history import measure, prepare

@@ -43,6 +43,14 @@ def test_an_archive_whose_sum_is_gone_is_not_used(kept: Path) -> None:
     assert java.archive_options() == []
 
 
+def test_a_sum_that_cannot_be_read_keeps_no_broker_from_its_start(kept: Path) -> None:
+    kept.with_suffix(".sha256").write_bytes(b"\xff\xfe")
+    assert java.archive_options() == []
+    kept.with_suffix(".sha256").unlink()
+    kept.with_suffix(".sha256").mkdir()
+    assert java.archive_options() == []
+
+
 def test_an_archive_that_cannot_be_made_is_said_and_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails() -> Path:
         raise BrokerError("no room left")
