@@ -3,7 +3,11 @@
 One inspector judges a backlog all the while, so whatever else wants the processors takes from it. In turns of seconds the station and
 its browsers run or stand still (SIGSTOP): both turns of a round meet the same worker on the same machine, whatever else that machine does
 in the minute. The browsers would run on other computers; here they are a process of their own (`bench.viewers`), and what it takes of the
-processors is told and handed back to the throughput.
+processors is told and not counted.
+
+Throughput itself moves by a tenth from turn to turn on a shared machine, mostly by what others leave to it. So the cost is put together of
+two things that move less: the share of the processors that the station and the broker's extra work take, which the inspector would have
+had, and how many pictures fewer it judges in a second of its own processor time. The throughputs are told beside it.
 """
 
 from __future__ import annotations
@@ -58,23 +62,50 @@ class Round:
 
     with_per_s: float
     without_per_s: float
-    raw_cost: float  # the browsers' processor time counted as the plant's
-    cost: float  # without it
     station: float
     browsers: float
     broker_with: float
     broker_without: float
+    inspector_with: float
+    inspector_without: float
+
+    @property
+    def taken(self) -> float:
+        """The share of the machine's processors that the wall takes."""
+        return (self.station + self.broker_with - self.broker_without) / _PROCESSORS
+
+    @property
+    def slower(self) -> float:
+        """The share of pictures that a second of the inspector's processor time judges less."""
+        return 1 - self.with_per_s / self.inspector_with / (self.without_per_s / self.inspector_without)
+
+    @property
+    def cost(self) -> float:
+        """The share of the throughput."""
+        return 1 - (1 - self.taken) * (1 - self.slower)
+
+    @property
+    def direct(self) -> float:
+        """The cost from the throughputs alone; what the browsers took, the inspector would have had."""
+        return 1 - self.with_per_s / (1 - self.browsers / _PROCESSORS) / self.without_per_s
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A share, below 0 is noise; `within` is its 95 % interval's half width."""
+
+    share: float
+    within: float
 
 
 @dataclass(frozen=True)
 class Cost:
-    """`cost` is the share of the throughput that the wall takes, below 0 is noise; `within` is its 95 % interval's half width.
+    """What the wall costs, of the rounds in the middle; `mean` is of all rounds."""
 
-    `mean` is of all rounds, `cost` of those in the middle.
-    """
-
-    cost: float
-    within: float
+    cost: Figure
+    taken: Figure
+    slower: Figure
+    direct: Figure
     browsers: int
     processors: int
     pictures_per_browser: int  # that each browser was shown
@@ -94,8 +125,10 @@ def run_wall_bench(base: Settings, pictures: list[bytes], seconds: float, rounds
             (broker,) = (child for child in psutil.Process().children() if child.name() == "java")
             feed, verdicts = Feed(settings, pictures), VerdictTimes(settings)
             feed.send(int(4 * MOST_PER_S))
-            with _looked_at(settings, folder, browsers) as (station, people), InspectorProcess(settings, folder):
-                bench = _Bench(feed, verdicts, {"broker": broker, "station": station, "browsers": psutil.Process(people.pid)}, seconds)
+            with _looked_at(settings, folder, browsers) as (station, people), InspectorProcess(settings, folder) as inspector:
+                watched = {"broker": broker, "station": station}
+                watched |= {"browsers": psutil.Process(people.pid), "inspector": psutil.Process(inspector.pid)}
+                bench = _Bench(feed, verdicts, watched, seconds)
                 found = []
                 for number in range(1, rounds + 1):
                     turns = {looked_at: bench.turn(looked_at) for looked_at in ((True, False) if number % 2 else (False, True))}
@@ -105,19 +138,28 @@ def run_wall_bench(base: Settings, pictures: list[bytes], seconds: float, rounds
             if not (shown := people.counts["pictures"] // browsers):
                 raise CastlineError("expected the browsers to be shown pictures, they saw none: nothing was measured")
     mean = Round(**{name: statistics.fmean(getattr(one, name) for one in found) for name in asdict(found[0])})
-    cost, within = _middle([one.cost for one in found])
-    return Cost(cost, within, browsers, _PROCESSORS, shown, mean, found)
+    return Cost(
+        cost=_middle([one.cost for one in found]),
+        taken=_middle([one.taken for one in found]),
+        slower=_middle([one.slower for one in found]),
+        direct=_middle([one.direct for one in found]),
+        browsers=browsers,
+        processors=_PROCESSORS,
+        pictures_per_browser=shown,
+        mean=mean,
+        rounds=found,
+    )
 
 
-def _middle(costs: list[float]) -> tuple[float, float]:
+def _middle(shares: list[float]) -> Figure:
     """The mean without a fifth at either end, and its 95 % interval's half width (Tukey and McLaughlin, 1963).
 
     In some rounds a shared machine does something else for seconds; these would be most of a plain mean's error.
     """
-    if len(costs) < 5:
-        return statistics.fmean(costs), math.inf
-    low, high = trimmed_mean_ci(costs, (TRIMMED, TRIMMED), alpha=0.05)
-    return float(low + high) / 2, float(high - low) / 2
+    if len(shares) < 5:
+        return Figure(statistics.fmean(shares), math.inf)
+    low, high = trimmed_mean_ci(shares, (TRIMMED, TRIMMED), alpha=0.05)
+    return Figure(float(low + high) / 2, float(high - low) / 2)
 
 
 class _Bench:
@@ -155,26 +197,26 @@ class _Bench:
 
 def _round(seen: Turn, unseen: Turn, verdicts: VerdictTimes) -> Round:
     with_per_s, without_per_s = (verdicts.per_s(turn.from_s, turn.to_s) for turn in (seen, unseen))
-    # What the browsers took, the inspector would have had.
-    handed_back = 1 - seen.processors["browsers"] / _PROCESSORS
     return Round(
         with_per_s=with_per_s,
         without_per_s=without_per_s,
-        raw_cost=1 - with_per_s / without_per_s,
-        cost=1 - with_per_s / handed_back / without_per_s,
         station=seen.processors["station"],
         browsers=seen.processors["browsers"],
         broker_with=seen.processors["broker"],
         broker_without=unseen.processors["broker"],
+        inspector_with=seen.processors["inspector"],
+        inspector_without=unseen.processors["inspector"],
     )
 
 
 def in_words(one: Round) -> str:
     """A line for a person."""
     return (
-        f"with {one.with_per_s:.1f}/s, without {one.without_per_s:.1f}/s, "
-        f"cost {one.cost:+.1%} ({one.raw_cost:+.1%} with the browsers' own); processors: station {one.station:.3f}, "
-        f"browsers {one.browsers:.3f}, broker {one.broker_with:.3f} against {one.broker_without:.3f}"
+        f"cost {one.cost:+.1%} (processors {one.taken:.1%}, inspector {one.slower:+.1%} slower); "
+        f"with {one.with_per_s:.1f}/s, without {one.without_per_s:.1f}/s ({one.direct:+.1%}); "
+        f"processors: station {one.station:.3f}, browsers {one.browsers:.3f}, "
+        f"broker {one.broker_with:.3f} against {one.broker_without:.3f}, "
+        f"inspector {one.inspector_with:.2f} against {one.inspector_without:.2f}"
     )
 
 

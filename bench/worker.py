@@ -110,6 +110,10 @@ class InspectorProcess:
             page: bytes = answer.read()
         return page
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def rss_mb(self) -> float:
         """Resident memory of the process, MB of 1,000,000 bytes."""
-        return float(psutil.Process(self._process.pid).memory_info().rss) / 1e6
+        return float(psutil.Process(self.pid).memory_info().rss) / 1e6

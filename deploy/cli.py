@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from streams.errors import CastlineError
+from streams.importing import collector_at_rest
 
 # Name, and the line that the help shows; the module is deploy.commands.<name>, its object `command`.
 COMMANDS = {
@@ -51,7 +52,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"deploy.commands.{cmd_name.replace('-', '_')}").command
+        with collector_at_rest():
+            command: click.Command = importlib.import_module(f"deploy.commands.{cmd_name.replace('-', '_')}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

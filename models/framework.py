@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import sys
 
+from streams.importing import collector_at_rest
+
 _UNUSED = [name for name in ("sklearn", "matplotlib", "cv2") if name not in sys.modules]
 # None in this place makes an import fail as if the library were not installed.
 sys.modules.update(dict.fromkeys(_UNUSED))  # type: ignore[arg-type]
 try:
-    import keras
-    import tensorflow as tf
+    with collector_at_rest():
+        import keras
+        import tensorflow as tf
 finally:
     for name in _UNUSED:
         del sys.modules[name]

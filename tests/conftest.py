@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import uuid
@@ -38,6 +39,17 @@ class Turns(LoadFileScheduling):  # type: ignore[misc]  # xdist comes without ty
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling:
     """Decides which process runs which tests."""
     return Turns(config, log)
+
+
+# Until all tests are collected nothing that is made is let go; what is there then stays.
+gc.disable()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Thousands of tests and the libraries that they import need not be searched for garbage while they run."""
+    gc.freeze()
+    gc.enable()
 
 
 def free_port(count: int = 1) -> int:

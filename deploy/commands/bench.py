@@ -8,10 +8,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from streams.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from bench.wall import Figure
 
 
 def _say(line: str) -> None:
@@ -170,8 +174,9 @@ def history(rows: int, requests: int, database: Path | None, as_json: bool) -> i
 def wall(context: click.Context, rounds: int, seconds: float, browsers: int, as_json: bool) -> None:
     """What people at the wall cost: the inspector's pictures a second with a station and browsers on its wall, against none.
 
-    An inspector judges a backlog while station and browsers run and stand still in turns. The browsers' own processor time is told and
-    handed back to the throughput: they would run on other computers.
+    An inspector judges a backlog while station and browsers run and stand still in turns. The cost is the share of the processors that the
+    station and the broker's extra work take, and what the inspector judges less in its own processor time: both move less from turn to
+    turn than the throughput does. The browsers' processor time is told and not counted: they would run on other computers.
     """
     from bench.pictures import bench_pictures
     from bench.wall import in_words, run_wall_bench
@@ -183,6 +188,11 @@ def wall(context: click.Context, rounds: int, seconds: float, browsers: int, as_
         return
     click.echo(f"mean of {rounds} rounds, {browsers} browsers, {cost.processors} processors: {in_words(cost.mean)}")
     click.echo(
-        f"the wall takes {cost.cost:.1%} of the throughput, give or take {cost.within:.1%} (95 %); "
+        f"the wall takes {_share(cost.cost)} of the throughput (95 %): {_share(cost.taken)} of the processors, and the inspector is "
+        f"{_share(cost.slower)} slower beside it; from the throughputs alone: {_share(cost.direct)}; "
         f"each browser was shown {cost.pictures_per_browser} pictures"
     )
+
+
+def _share(figure: Figure) -> str:
+    return f"{figure.share:.1%} ± {figure.within:.1%}"

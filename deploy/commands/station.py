@@ -13,6 +13,7 @@ import click
 from deploy.precedence import stand_back
 from streams.errors import SettingsError
 from streams.health import Health, HealthServer, Progress, Slot
+from streams.importing import collector_at_rest
 from streams.logs import configure_logs
 from streams.settings import Settings, load_settings
 
@@ -51,15 +52,16 @@ def command(ctx: click.Context, port: int, no_migrate: bool) -> int | None:
 
 
 def _serve(settings: Settings, health: Health, asked: threading.Event, migrate: bool) -> int:
-    from station.configuration import configure
+    with collector_at_rest():
+        from station.configuration import configure
+
+        configure(settings)
+        from station.archive.tables import prepare, wait_for_database
+        from station.serving import listen, serve
 
     def say(why: str) -> None:
         health.not_ready(why)
         log.warning(why)
-
-    configure(settings)
-    from station.archive.tables import prepare, wait_for_database
-    from station.serving import listen, serve
 
     with listen() as pages:
         health.not_ready("waiting for the database")

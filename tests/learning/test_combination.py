@@ -59,7 +59,7 @@ def test_neither_threshold_nor_band_ends_at_a_picture(seed: int) -> None:
     """Another runtime rounds otherwise: a picture at the very edge would change its label."""
     rng = np.random.default_rng(seed)
     bad = rng.random(400) < 0.5
-    probability = np.round(np.clip(rng.normal(np.where(bad, 0.65, 0.35), 0.15), 0.001, 0.999), 3)
+    probability = np.round(np.clip(rng.normal(np.where(bad, 0.65, 0.35), 0.15), 0.001, 0.999), 3).astype(np.float64)
     threshold, _ = best_threshold(probability, bad, Costs(miss=3, false_alarm=1))
     band = doubt(probability, threshold, 0.02)
     assert min(np.abs(probability - edge).min() for edge in (threshold, band.low, band.high)) > 5e-5
