@@ -10,6 +10,7 @@ import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 
 import psutil
@@ -98,7 +99,7 @@ class InspectorProcess:
                 (entry,) = json.loads(target.read_text())
                 with urllib.request.urlopen(f"http://{entry['targets'][0]}/readyz", timeout=2) as answer:
                     return bool(answer.status == 200)
-            except (OSError, ValueError):
+            except (OSError, ValueError, HTTPException):
                 continue
         return False
 

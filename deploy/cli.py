@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
+from deploy.importing import collector_at_rest
 from streams.errors import CastlineError
-from streams.importing import collector_at_rest
 
 # Name, and the line that the help shows; the module is deploy.commands.<name>, its object `command`.
 COMMANDS = {

@@ -23,7 +23,6 @@ from station.live import watching
 from station.reviews.gauges import renew
 from streams.errors import SettingsError
 from streams.health import Health
-from streams.importing import collector_at_rest
 
 log = logging.getLogger(__name__)
 
@@ -75,8 +74,7 @@ def serve(pages: socket.socket, health: Health, asked: threading.Event) -> None:
     settings = castline()
     _allow_files(_MOST_CONNECTIONS)
     # Read now: what is broken in a page's module ends the start, not the first request.
-    with collector_at_rest():
-        _ = get_resolver().url_patterns
+    _ = get_resolver().url_patterns
     # WhiteNoise hands files over as plain iterators, which Django reads at once: right for files as small as ours.
     warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume synchronous iterators")
     config = uvicorn.Config(

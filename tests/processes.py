@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -31,6 +32,15 @@ def _without_secrets(value: object) -> object:
     if isinstance(value, dict):
         return {name: _without_secrets(inner) for name, inner in value.items() if inner not in ("", "**********")}
     return [_without_secrets(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _answer(url: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as refused:
+        with refused:
+            return refused.code, refused.read().decode()
 
 
 class Role:
@@ -78,12 +88,8 @@ class Role:
         if address is None:
             return 0, ""
         try:
-            with urllib.request.urlopen(f"http://{address}{path}", timeout=5) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as refused:
-            with refused:
-                return refused.code, refused.read().decode()
-        except OSError:
+            return _answer(f"http://{address}{path}")
+        except (OSError, HTTPException):  # it may end in the middle of its answer
             return 0, ""
 
     def metric(self, name: str, **labels: str) -> float:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import click
 
+from deploy.importing import collector_at_rest
 from deploy.precedence import stand_back
 from streams.errors import SettingsError
 from streams.health import Health, HealthServer, Progress, Slot
-from streams.importing import collector_at_rest
 from streams.logs import configure_logs
 from streams.settings import Settings, load_settings
 

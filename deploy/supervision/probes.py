@@ -7,6 +7,7 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field, replace
+from http.client import HTTPException
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -96,14 +97,19 @@ class Prober:
         return replace(sight, ready=ready == 200, complaint="" if well == 200 else text.strip(), unhealthy_since=since, samples=samples)
 
     def _get(self, address: str, path: str) -> tuple[int, str]:
+        """Status and text; 0 and why when there was no whole answer: a process may end in the middle of one."""
         try:
-            with urllib.request.urlopen(f"http://{address}{path}", timeout=self._timeout_s) as answer:
+            return self._answer(f"http://{address}{path}")
+        except (OSError, ValueError, HTTPException) as error:
+            return 0, f"{path} does not answer: {error!r}"
+
+    def _answer(self, url: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(url, timeout=self._timeout_s) as answer:
                 return answer.status, answer.read().decode(errors="replace")
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, error.read().decode(errors="replace")
-        except (OSError, ValueError) as error:
-            return 0, f"{path} does not answer: {error}"
 
 
 def read_samples(page: str) -> Samples:

@@ -58,10 +58,12 @@ def test_three_lines_sort_over_kafka_with_the_real_firmware(
             log = str(tmp_path / f"{line}.jsonl")
             feed = ("--rate", str(RATE), "--parts", str(PARTS), "--seed", str(number), "--log", log)
             stack.enter_context(Role(settings, tmp_path / f"{line}.board", "board", "simulate", "--line", line, *feed, "--avr"))
-        for line in LINES:
-            stack.enter_context(
-                Role(settings, tmp_path / f"{line}.sorter", "--settings", str(secrets), "sorter", "--line", line)
-            ).wait_ready()
+        sorters = [
+            stack.enter_context(Role(settings, tmp_path / f"{line}.sorter", "--settings", str(secrets), "sorter", "--line", line))
+            for line in LINES
+        ]
+        for sorter in sorters:
+            sorter.wait_ready()
         records: dict[str, list[Sorting]] = {}
         for line in LINES:
             reader = SortedReader(settings, line)

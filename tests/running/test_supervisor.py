@@ -9,9 +9,11 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import psutil
 import pytest
 
 from deploy.supervision import Backoff, Journal, LinePrinted, PageReady, PathThere, Role, State, Supervisor
+from deploy.supervision.probes import Prober
 
 QUICK = Backoff(first_s=0.05, most_s=0.1, quiet_s=60, most_in_row=3)
 SAYS_READY = LinePrinted("ready")
@@ -234,6 +237,41 @@ def test_a_worker_is_ready_by_its_page_and_started_again_when_unhealthy_for_long
         tick_until(supervisor, lambda: supervisor.all_ready)
         assert supervisor.posts["worker"].pid != first
     assert "worker is unhealthy for 1 s: 3 pieces of work wait; it is stopped and started again" in log.getvalue()
+
+
+@pytest.mark.parametrize("status", [200, 503])
+def test_pages_that_break_off_in_the_middle_do_not_blind_the_prober(status: int) -> None:
+    """A process that is killed while it answers: the look after it must still be taken."""
+    broken: list[str] = []
+
+    class Pages(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            whole = len(broken) >= 3
+            self.send_response(200 if whole else status)
+            self.send_header("Content-Length", "4")
+            self.end_headers()
+            self.wfile.write(b"well" if whole else b"we")
+            if not whole:
+                broken.append(self.path)
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            """Silent."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Pages)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    prober = Prober(every_s=0.02)
+    prober.watch(1, f"127.0.0.1:{server.server_address[1]}")
+    prober.start()
+    try:
+        until = time.monotonic() + 20
+        while (sight := prober.sight(1)) is None or not sight.ready:
+            assert time.monotonic() < until, f"after {broken}: {sight}"
+            time.sleep(0.02)
+        assert broken == ["/readyz", "/healthz", "/metrics"]
+    finally:
+        prober.close()
+        server.shutdown()
+        server.server_close()
 
 
 def test_a_worker_that_never_gets_ready_is_started_again() -> None:

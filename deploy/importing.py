@@ -11,7 +11,7 @@ from contextlib import contextmanager
 def collector_at_rest() -> Iterator[None]:
     """For a block of imports: what they make stays for as long as the process lives, so there is no garbage to be found.
 
-    Of a start that imports TensorFlow or Django the searching took a seventh (medians of eight: 4.0 s became 3.4 s, 2.3 s became 2.0 s).
+    Of the station's start the searching took a seventh (medians of eight: 2.3 s of processor became 2.0 s).
     """
     was_at_work = gc.isenabled()
     gc.disable()
