@@ -28,6 +28,9 @@ _FRAME_BYTES = 2**18
 # Each request in hand is a thread with a connection to the database. Streams and waiting programs hold their places, so it is not few.
 _MOST_IN_HAND = 160
 _QUEUE_S = 15.0
+# Of requests of ten milliseconds these are done within some three seconds. Who comes while so many wait is answered at once:
+# a long queue would make everybody wait as long as his patience, and help none.
+_MOST_WAITING = 320
 # For the next piece of a body: who announces one and sends nothing would hold a place for ever.
 _PIECE_S = 30.0
 
@@ -39,24 +42,39 @@ def application() -> Application:
 
 
 class Queued:
-    """Lets `most` requests in at once; the others wait for a place at most `patience_s`, then are told to come again."""
+    """Lets `most` requests in at once; `most_waiting` others wait for a place at most `patience_s`. The rest is told to come again."""
 
-    def __init__(self, inner: Application, most: int = _MOST_IN_HAND, patience_s: float = _QUEUE_S) -> None:
+    def __init__(
+        self, inner: Application, most: int = _MOST_IN_HAND, most_waiting: int = _MOST_WAITING, patience_s: float = _QUEUE_S
+    ) -> None:
         self._inner = inner
         self._places = asyncio.Semaphore(most)
+        self._most_waiting = most_waiting
+        self._waiting = 0
         self._patience_s = patience_s
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        try:
-            async with asyncio.timeout(self._patience_s):
-                await self._places.acquire()
-        except TimeoutError:
+        if not await self._place():
             await _refuse(scope, send, 503, "The station is busy: too many requests at once. Try again in a moment.", again_s=5)
             return
         try:
             await self._inner(scope, receive, send)
         finally:
             self._places.release()
+
+    async def _place(self) -> bool:
+        """Whether a place was free, or became free in time."""
+        if self._places.locked() and self._waiting >= self._most_waiting:
+            return False
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(self._patience_s):
+                await self._places.acquire()
+        except TimeoutError:
+            return False
+        finally:
+            self._waiting -= 1
+        return True
 
 
 class Bounded:

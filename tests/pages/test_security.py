@@ -154,7 +154,7 @@ def test_the_api_refuses_a_body_as_it_refuses_everything_else() -> None:
 
 
 def test_more_requests_than_places_wait_and_are_told_to_come_again_when_it_lasts() -> None:
-    async def crowd(patience_s: float, refused: int) -> tuple[list[int], int]:
+    async def crowd(patience_s: float, refused: int, most_waiting: int = 100) -> tuple[list[int], int]:
         """Six requests for two places, which are held until so many were refused."""
         statuses: list[int] = []
         inside, most_inside = 0, 0
@@ -176,9 +176,11 @@ def test_more_requests_than_places_wait_and_are_told_to_come_again_when_it_lasts
             if statuses.count(503) == refused:
                 leave.set()
 
-        queued = Queued(inner, most=2, patience_s=patience_s)
+        queued = Queued(inner, most=2, most_waiting=most_waiting, patience_s=patience_s)
         await asyncio.gather(*(queued({"type": "http", "path": "/"}, None, send) for _ in range(6)))  # type: ignore[arg-type]
         return sorted(statuses), most_inside
 
     assert asyncio.run(crowd(patience_s=60, refused=0)) == ([200] * 6, 2)
     assert asyncio.run(crowd(patience_s=0.1, refused=4)) == ([200] * 2 + [503] * 4, 2)
+    # Where one may wait, it is served as soon as there is a place; the others hear at once that there is none.
+    assert asyncio.run(crowd(patience_s=60, refused=3, most_waiting=1)) == ([200] * 3 + [503] * 3, 2)

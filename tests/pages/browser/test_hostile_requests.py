@@ -20,7 +20,7 @@ from tests.pages.browser.plant import Person, Station, castings
 
 pytestmark = pytest.mark.timeout(240)
 
-REQUESTS, CONNECTIONS = 10_000, 1000
+REQUESTS, CONNECTIONS, KINDS = 10_000, 1000, 20
 Answers = list[tuple[int, bytes]]  # status, body
 
 
@@ -112,7 +112,11 @@ def test_ten_thousand_requests_at_once_leave_the_station_standing(station: Stati
     print(f"{statuses}, {(station.peak_memory_bytes() - before) / 2**20:.0f} MiB more at the most")
     assert statuses.total() == REQUESTS
     assert set(statuses) <= {200, 302, 401, 403, 404, 415, 429, 503}, statuses
-    assert statuses[200] > REQUESTS // 20, statuses
+    # More than have a place or wait for one are told to come again; of every kind some were served all the while.
+    assert REQUESTS - statuses[503] > 480, statuses
+    for kind in range(KINDS):
+        assert sum(status != 503 for status, _ in answers[kind::KINDS]) >= 5, (kind, statuses)
+    assert all(b"Try again in a moment" in body for status, body in answers if status == 503)
     assert station.peak_memory_bytes() - before < 300 * 2**20
     secrets = (token, *cookies.values(), station.settings.station.secret_key_file.read_text().strip())
     for leak in (*secrets, "Traceback", "site-packages", "root:", str(station.settings.service.run_dir.parent)):
@@ -149,7 +153,7 @@ def _kinds(cookies: dict[str, str], token: str, picture: str) -> list[tuple[str,
 
 
 async def _storm(address: str, cookies: dict[str, str], token: str, picture: str) -> Answers:
-    kinds = _kinds(cookies, token, picture) * (REQUESTS // 20)
+    kinds = _kinds(cookies, token, picture) * (REQUESTS // KINDS)
     connector = aiohttp.TCPConnector(limit=CONNECTIONS)
     patience = aiohttp.ClientTimeout(total=None, sock_connect=120, sock_read=120)
     async with aiohttp.ClientSession(connector=connector, timeout=patience, cookie_jar=aiohttp.DummyCookieJar()) as session:
