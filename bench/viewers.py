@@ -14,7 +14,9 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
+from contextlib import suppress
 from typing import Self
 
 import requests
@@ -52,6 +54,13 @@ class Browser:
         return session
 
     def _follow(self) -> None:
+        """As a browser's EventSource, which asks again when the stream ends."""
+        while True:
+            with suppress(requests.RequestException):
+                self._listen()
+            time.sleep(1)
+
+    def _listen(self) -> None:
         name = ""
         with self._session().get(f"{self._address}/live/events", stream=True, timeout=_PATIENCE_S) as events:
             card: list[str] = []

@@ -1,4 +1,5 @@
-"""The live pages' stream of server-sent events: what changed, at most once in two seconds a line, for a bounded number of browsers.
+"""The live pages' stream of server-sent events: what changed, at most once in two seconds a line (ten on a busy machine), for a bounded
+number of browsers.
 
 A card is rendered once and sent to all who look at it; how many new pictures it brings is bounded, whatever comes on the line.
 Every stream tells every two seconds whether the station itself hears from Kafka: a browser that hears nothing for longer knows that it
@@ -8,6 +9,7 @@ is cut off.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -24,6 +26,9 @@ TICK_S = 0.5
 _BEAT_TICKS = 4
 # However much comes: a person reads no faster, and each drawing makes every browser fetch pictures.
 _DRAWN_S = 2.0
+# Where workers want all processors: drawing, and the pictures that browsers then ask for, would take a twentieth of them.
+_DRAWN_ON_BUSY_MACHINE_S = 10.0
+_BUSY = 0.9  # of the processors, in the mean of a minute
 # A card says how long ago something was, so it is drawn again even when nothing came.
 _STALE_S = 5
 PARTS_ON_WALL, PARTS_ON_PAGE = 5, 18
@@ -39,11 +44,17 @@ class Card:
     drawn_at: datetime
 
 
+def machine_is_busy() -> bool:
+    """Whether about as many threads run or wait for a processor as there are."""
+    return os.getloadavg()[0] > _BUSY * (os.cpu_count() or 1)
+
+
 class Cards:
     """The rendered cards of all lines, each made once a change. Thread-safe."""
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: Watch, busy: Callable[[], bool] = machine_is_busy) -> None:
         self.watch = watch
+        self._busy = busy
         self._drawn: dict[tuple[str, bool], Card] = {}
         self._lock = threading.Lock()
 
@@ -55,10 +66,11 @@ class Cards:
             mark = (state.version, int(now.timestamp()) // _STALE_S)
             known = self._drawn.get((line, page))
             # The clock may be set back.
-            if known is not None and (known.mark == mark or timedelta() <= now - known.drawn_at < timedelta(seconds=_DRAWN_S)):
+            apart = timedelta(seconds=_DRAWN_ON_BUSY_MACHINE_S if self._busy() else _DRAWN_S)
+            if known is not None and (known.mark == mark or timedelta() <= now - known.drawn_at < apart):
                 return known
             # What was drawn when somebody last looked, long ago, is no beginning for who looks now.
-            before = known.parts if known and now - known.drawn_at < timedelta(seconds=2 * _STALE_S) else []
+            before = known.parts if known and now - known.drawn_at < 2 * timedelta(seconds=_DRAWN_ON_BUSY_MACHINE_S) else []
             with self.watch.lock:
                 parts = state.renewed(before, PARTS_ON_PAGE if page else PARTS_ON_WALL)
                 shown = board(state, now, parts, trend=page)

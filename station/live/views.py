@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from asgiref.sync import sync_to_async
+from django.contrib.auth.models import User
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
@@ -88,7 +89,7 @@ def _still_allowed(request: HttpRequest) -> bool:
     key = request.session.session_key
     if key is None or not request.session.exists(key):
         return False
-    user = type(request.user).objects.filter(pk=request.user.pk).first() if request.user.is_authenticated else None
+    user = User.objects.filter(pk=request.user.pk).first() if request.user.is_authenticated else None
     return user is not None and "look" in rights(user)
 
 

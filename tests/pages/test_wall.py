@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
 from types import SimpleNamespace
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from django.contrib.auth.models import Group, User
 from django.test import Client
 
 from station.live.board import board
@@ -18,6 +20,7 @@ from station.live.seen import SeenPart
 from station.live.shifts import shift_start
 from station.live.stream import MOST_STREAMS, Cards, events, streams
 from station.live.tally import Tally
+from station.live.views import _still_allowed
 from station.live.watching import Watch
 from streams.identity import PartId
 from streams.records import Box, Finding, ImageReference, Record, Sorting, Verdict, verdict_id
@@ -264,3 +267,27 @@ def test_the_wall_is_for_those_who_may_look(visitor: Client, operator: Client) -
     assert "uploads" not in page.replace('href="/uploads/"', "")
     assert operator.get("/lines/line-1/").status_code == 200
     assert operator.get("/lines/line-9/").status_code == 404
+
+
+def test_a_card_is_drawn_less_often_where_workers_want_all_processors(watch: Watch) -> None:
+    busy = True
+    cards = Cards(watch, lambda: busy)
+    first = cards.card("line-1", page=False)
+    cards._drawn["line-1", False] = five_s_ago = replace(first, drawn_at=first.drawn_at - timedelta(seconds=5))
+    watch.take(record("verdicts", verdict(1)))
+    assert cards.card("line-1", page=False) is five_s_ago
+    busy = False
+    assert [part.part for part in cards.card("line-1", page=False).parts] == [1]
+
+
+def test_a_stream_goes_on_as_long_as_its_person_may_look(operator: Client) -> None:
+    """Asked once a minute, of the request that the stream began with."""
+    request = operator.get("/").wsgi_request
+    assert _still_allowed(request)
+    person = User.objects.get(username=request.user.get_username())
+    person.groups.clear()
+    assert not _still_allowed(request)
+    person.groups.add(Group.objects.get(name="operator"))
+    assert _still_allowed(request)
+    operator.logout()
+    assert not _still_allowed(request)
