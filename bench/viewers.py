@@ -83,9 +83,12 @@ class Browser:
                 while not (wanted := [one for card in self._cards.values() for one in card if one not in self._asked]):
                     self._news.wait()
                 self._asked.add(wanted[0])
-            came = session.get(self._address + wanted[0], timeout=_PATIENCE_S).status_code == 200
-            with self._news:
-                self.counts["pictures"] += came
+            for _ in range(2):  # as a browser: on another connection where the station had closed this one
+                with suppress(requests.RequestException):
+                    came = session.get(self._address + wanted[0], timeout=_PATIENCE_S).status_code == 200
+                    with self._news:
+                        self.counts["pictures"] += came
+                    break
 
 
 class Viewers:
