@@ -1,13 +1,17 @@
-"""A real Prometheus, a hosted stack that takes its samples, and `castline` within this process."""
+"""A whole small plant and a real Prometheus that scrapes it."""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
+import sys
 import threading
+import time
 import urllib.parse
 import urllib.request
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,6 +21,8 @@ from click.testing import CliRunner
 from deploy import cli
 from streams.errors import CastlineError
 from tests.debian import program
+
+CASTLINE = Path(sys.executable).with_name("castline")
 
 
 def castline_here(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -32,6 +38,51 @@ def castline_here(environment: dict[str, str], *arguments: str) -> subprocess.Co
         raise done.exception
     status = done.return_value if isinstance(done.return_value, int) else 0
     return subprocess.CompletedProcess(arguments, status, done.stdout, done.stderr)
+
+
+class Plant:
+    """`castline demo` with its run folder below `folder`: broker, gateway, inspector, and a sorter and board a line."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._output = (folder / "demo.txt").open("w+")
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("CASTLINE_")}
+        self.process = subprocess.Popen(
+            [sys.executable, str(CASTLINE), "demo", "--lines", "2", "--rate", "2", "--boards", "python", "--plain"],
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+            cwd=folder,
+            env={**environment, "TMPDIR": str(folder)},
+            start_new_session=True,
+        )
+
+    @property
+    def said(self) -> str:
+        return Path(self._output.name).read_text()
+
+    @property
+    def run_folder(self) -> Path:
+        (found,) = self._folder.glob("castline-demo-*")
+        return found
+
+    def wait_until(self, done: Callable[[], bool], within_s: float) -> None:
+        end = time.monotonic() + within_s
+        while not done():
+            assert self.process.poll() is None, self.said
+            assert time.monotonic() < end, self.said
+            time.sleep(0.2)
+
+    def stop(self) -> None:
+        """At once: what it would audit is another test's matter."""
+        for _ in range(2):
+            self.process.send_signal(signal.SIGINT)
+            time.sleep(0.2)
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self._output.close()
 
 
 class Prometheus:

@@ -1,8 +1,7 @@
-"""`castline demo` under a real Prometheus: every question of the dashboards has its answer, no alert fires, and its report adds up."""
+"""A running plant under a real Prometheus: every question of the dashboards has its answer, and no alert fires."""
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 import time
@@ -18,11 +17,8 @@ from dashboards.catalogue import EMPTY_IN_HEALTH, Asked, asked
 from dashboards.inventory import declared
 from dashboards.queries import names_in
 from dashboards.scraping import Remote, Scraping, prometheus_config
-from deploy.demo.report import PROMISED
 from tests.conftest import free_port
-from tests.demo import Demo
-from tests.processes import CASTLINE
-from tests.watching.running import HostedStack, Prometheus
+from tests.watching.running import CASTLINE, HostedStack, Plant, Prometheus
 
 pytestmark = pytest.mark.timeout(280)
 
@@ -37,7 +33,7 @@ _CHOSEN = {"$plant": ".*", "$line": ".*", "$__rate_interval": "16s", "$__range":
 class Observed:
     """A plant that runs and what watches it."""
 
-    plant: Demo
+    plant: Plant
     prometheus: Prometheus
     stack: HostedStack
 
@@ -45,26 +41,26 @@ class Observed:
 @pytest.fixture(scope="module")
 def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
     """One run for all questions."""
-    folder, watching = tmp_path_factory.mktemp("plant"), tmp_path_factory.mktemp("watching")
-    token = watching / "token"
+    folder = tmp_path_factory.mktemp("plant")
+    token = folder / "token"
     token.write_text(_TOKEN)
     stack = HostedStack(_REFUSALS)
-    plant = Demo(folder, "--plain")
+    plant = Plant(folder)
     prometheus: Prometheus | None = None
     try:
         plant.wait_until(lambda: bool(list(folder.glob("castline-demo-*/run/targets/inspector-1.json"))), 120)
         rules = str(generate.ROOT / generate.RULES)
         files = (f"{plant.run_folder}/run/targets/*.json",)
-        config = watching / "prometheus.yml"
+        config = folder / "prometheus.yml"
         config.write_text(prometheus_config(Scraping("north", files, rules, remote=Remote(stack.url, str(token)), every_s=2)))
-        prometheus = Prometheus(watching, config, free_port())
+        prometheus = Prometheus(folder, config, free_port())
         plant.wait_until(lambda: " running; " in plant.said and "; verdicts 0 " not in plant.said.splitlines()[-1], 180)
         time.sleep(_WATCHED_S)
         yield Observed(plant, prometheus, stack)
     finally:
         if prometheus:
             prometheus.stop()
-        plant.end()
+        plant.stop()
         stack.stop()
 
 
@@ -80,7 +76,7 @@ def returns_data(prometheus: Prometheus, one: Asked) -> bool:
 
 def test_every_process_is_found_by_its_file(observed: Observed) -> None:
     up = {series["metric"]["instance_name"]: series for series in observed.prometheus.ask("up")}
-    assert set(up) == {"gateway-1", "inspector-1", "archivist-1", "station-1", *(f"sorter-line-{line}-1" for line in (1, 2, 3))}
+    assert set(up) == {"gateway-1", "inspector-1", "archivist-1", "station-1", "sorter-line-1-1", "sorter-line-2-1"}
     assert {series["value"][1] for series in up.values()} == {"1"}
     assert {series["metric"]["plant"] for series in up.values()} == {"north"}
     assert all("pid" not in series["metric"] for series in up.values())
@@ -149,30 +145,6 @@ def test_top_shows_the_lines_of_the_running_plant(observed: Observed) -> None:
     assert "waiting for" not in said[-1]
     # Ages are those of the verdicts between two looks: on a busy machine there may be none between the last two.
     assert any("age p50/p99 " in line and "age p50/p99 -/-" not in line for line in said), done.stdout
-
-
-def test_at_its_end_every_part_of_three_lines_is_photographed_judged_and_sorted(observed: Observed) -> None:
-    """The last of the plant's tests: it stops it."""
-    run = observed.plant
-    run.process.send_signal(signal.SIGINT)
-    assert run.wait() == 0, run.said
-    report = run.report()
-    assert list(report)[: len(PROMISED)] == list(PROMISED)
-    assert report["parts"] == report["pictures"] == report["verdicts"] == report["sorted"] >= 3 * 20
-    assert report["lost"] == report["repeated_moves"] == report["physical_mismatches"] == report["unexplained_moves"] == 0
-    assert report["physical"]["fallen"] == report["parts"]
-    assert report["diverted"] > 0
-    assert 0 < report["p50_ms"] <= report["p99_ms"]
-    assert report["cpu_s"] > 0
-    assert report["rss_mb"] > 0
-    assert set(report["lines"]) == {"line-1", "line-2", "line-3"}
-    assert sum(line["parts"] for line in report["lines"].values()) == report["parts"]
-    assert report["restarts"] == {}
-    assert "passed over: CASTLINE_KAFKA__BOOTSTRAP" in run.said
-    # Rendered castings of a seed that the project's own weights have not seen.
-    assert report["accuracy"] > 0.8
-    assert run.leaves_nothing()
-    assert not list(run.folder.glob("castline-demo-*")), "the run folder is removed"
 
 
 def test_top_without_a_running_plant_says_what_it_looked_for(tmp_path: Path) -> None:

@@ -21,9 +21,8 @@ from dashboards.provisioning import apply, plan
 from dashboards.wanted import Wishes, wanted
 from streams.errors import SettingsError
 from tests.conftest import free_port
-from tests.processes import CASTLINE
 from tests.watching.fake_grafana import ADMIN, EDITOR, VIEWER, FakeGrafana
-from tests.watching.running import castline_here
+from tests.watching.running import CASTLINE, castline_here
 
 WISHES = Wishes(webhook="https://calls.example/secret-path")
 EVERYTHING = 3 + len(ALERTS) + len(PAGES)  # data source, folder, contact point
