@@ -6,10 +6,8 @@ import asyncio
 import json
 import threading
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from asgiref.sync import ThreadSensitiveContext
 from django.core.asgi import get_asgi_application
 
 from station.configuration import FORM_BYTES, castline
@@ -53,21 +51,15 @@ class Queued:
         self._places = asyncio.Semaphore(most)
         self._most_waiting = most_waiting
         self._waiting = 0
-        # One for each request in hand, the one used last first. Left to itself Django begins and ends two threads for each request, and
-        # each new thread gets its processor time as if its process had taken none: the station stood back from no worker.
-        self._threads: list[ThreadPoolExecutor] = []
         self._patience_s = patience_s
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         if not await self._place():
             await _refuse(scope, send, 503, "The station is busy: too many requests at once. Try again in a moment.", again_s=5)
             return
-        thread = self._threads.pop() if self._threads else ThreadPoolExecutor(1, thread_name_prefix="page")
         try:
-            async with ThreadSensitiveContext(executor=thread):
-                await self._inner(scope, receive, send)
+            await self._inner(scope, receive, send)
         finally:
-            self._threads.append(thread)
             self._places.release()
 
     async def _place(self) -> bool:
