@@ -26,7 +26,7 @@ from streams.errors import CastlineError
 
 ACCOUNT = "bench"
 _AT_ONCE = 4  # of a browser's six connections to a station one carries the events
-_PICTURE = re.compile(r'src="(/parts/[^"]+)"')
+_PICTURE = re.compile(r'src="(/live/pictures/[^"]+)"')
 _FORM_TOKEN = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')
 _PATIENCE_S = 120
 

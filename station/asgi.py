@@ -1,28 +1,24 @@
-"""The station as an ASGI application: Django, behind limits on what a request may bring and on how many are in hand at once."""
+"""The station as an ASGI application: Django, behind limits on what a request may bring and on how many are in hand at once.
+
+request -> Queued: a place is free? -> Passes: a picture of a live card? -> Bounded: not too large? -> Django
+"""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
 
 from django.core.asgi import get_asgi_application
 
 from station.configuration import FORM_BYTES, castline
-
-Event = Mapping[str, Any]
-Receive = Callable[[], Awaitable[Event]]
-Send = Callable[[Event], Awaitable[None]]
-Application = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
+from station.live.passes import Passes
+from station.scopes import API, Application, Event, Receive, Scope, Send, answer
 
 # Set when the process is asked to stop: what streams to a browser without end looks at it.
 stopping = threading.Event()
 
-_API = "/api/"
 # Where pictures are taken; everything else takes forms.
-_UPLOADS = ("/uploads/", _API)
+_UPLOADS = ("/uploads/", API)
 # Django reads a form's other fields and a multipart body's frame beside the files.
 _FRAME_BYTES = 2**18
 # Each request in hand is a thread with a connection to the database. Streams and waiting programs hold their places, so it is not few.
@@ -38,7 +34,7 @@ _PIECE_S = 30.0
 def application() -> Application:
     """The application; `station.configuration.configure` comes first."""
     pages = Bounded(get_asgi_application(), FORM_BYTES + _FRAME_BYTES, castline().station.upload_bytes + _FRAME_BYTES)
-    return Queued(pages)
+    return Queued(Passes(pages))
 
 
 class Queued:
@@ -53,9 +49,11 @@ class Queued:
         self._waiting = 0
         self._patience_s = patience_s
 
-    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not await self._place():
-            await _refuse(scope, send, 503, "The station is busy: too many requests at once. Try again in a moment.", again_s=5)
+            await _refuse(
+                scope, send, 503, "The station is busy: too many requests at once. Try again in a moment.", (b"retry-after", b"5")
+            )
             return
         try:
             await self._inner(scope, receive, send)
@@ -89,7 +87,7 @@ class Bounded:
         self._upload_bytes = upload_bytes
         self._piece_s = piece_s
 
-    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._inner(scope, receive, send)
             return
@@ -133,14 +131,5 @@ def _told(headers: list[tuple[bytes, bytes]]) -> int:
     return int(told[0]) if told and told[0].isdigit() else 0
 
 
-async def _refuse(scope: dict[str, Any], send: Send, status: int, sentence: str, again_s: int = 0) -> None:
-    """Answers a program as the API does, a person in plain text."""
-    if scope["path"].startswith(_API):
-        kind, body = b"application/json", json.dumps({"error": sentence}).encode()
-    else:
-        kind, body = b"text/plain; charset=utf-8", f"{sentence}\n".encode()
-    headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode()), (b"connection", b"close")]
-    if again_s:
-        headers.append((b"retry-after", str(again_s).encode()))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+async def _refuse(scope: Scope, send: Send, status: int, sentence: str, *headers: tuple[bytes, bytes]) -> None:
+    await answer(scope, send, status, sentence, (b"connection", b"close"), *headers)

@@ -24,6 +24,9 @@ _BELT_MM_PER_S = 500
 _MOST_ON_BELT = 56
 # What an operator may tune in the demo by CASTLINE_*; the rest is the demo's own, so that it never meets a real plant.
 _TUNABLE = ("CASTLINE_BATCH__", "CASTLINE_MODEL__RUNTIME", "CASTLINE_MODEL__THREADS", "CASTLINE_INSPECTOR__", "CASTLINE_SERVICE__LOG_LEVEL")
+# A replayed picture shows its part however late the camera is told of it. On a machine that cannot keep up a part is then late, which the
+# audit tells, and not without a picture; a real camera told so late would photograph another part.
+_TOLD_WITHIN_S = 15.0
 # Beyond the way from photo-eye 1 to the gate: to the blade, and the wait for the last acknowledgements.
 _BOARD_DRAINS_S = 12.0
 _ACCOUNT = "demo"
@@ -138,6 +141,7 @@ def _sections(wishes: Wishes, images: Path, folder: Path) -> dict[str, Any]:
                 "path": str(images.resolve()),
                 "trigger": "board",
                 "seed": wishes.seed + number,
+                "match_window_s": _TOLD_WITHIN_S,
             },
             "gate": {
                 "port": str(folder / f"board-line-{number}"),

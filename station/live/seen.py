@@ -5,8 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from django.urls import reverse
+
+from station.configuration import castline
+from station.live.passes import address
 from streams.identity import PartId
 from streams.records import Box, Finding, Sorting, Verdict
+
+_SMALL_PX = 240
 
 _WORDS = {
     "empty": "the picture was empty",
@@ -76,6 +82,13 @@ class SeenPart:
     @property
     def height_px(self) -> int:
         return self.verdict.image.height_px if self.verdict else 0
+
+    @property
+    def small_picture(self) -> str:
+        """Its address for those who are shown the card; an upload's picture is for its owner, who is asked for there."""
+        if self.line == castline().station.upload_line:
+            return f"{reverse('part-picture', args=(self.line, self.run, self.part))}?side={_SMALL_PX}"
+        return address(self, _SMALL_PX)
 
     @property
     def picture(self) -> str:

@@ -42,7 +42,7 @@ def adapted(folder: Path) -> dict[str, Any]:
     values["model"] = {"root": str(BUNDLED), "version": "demo"}
     values["station"] |= {"port": 0, "database": str(folder / "station.sqlite3"), "secret_key_file": str(folder / "station.key")}
     for line in values["lines"][:2]:
-        line["camera"] = {"kind": "folder", "path": str(folder / "castings"), "trigger": "board"}
+        line["camera"] = {"kind": "folder", "path": str(folder / "castings"), "trigger": "board", "match_window_s": 15}
         line["gate"]["port"] = str(folder / f"board-{line['name']}")
     return values
 
