@@ -166,8 +166,10 @@ def history(rows: int, requests: int, database: Path | None, as_json: bool) -> i
 
 
 @command.command("wall")
-@click.option("--rounds", default=30, show_default=True, type=click.IntRange(1, 1000), help="Rounds of two turns, with and without.")
-@click.option("--seconds", default=6.0, show_default=True, type=click.FloatRange(2, 600), help="What counts of a turn.")
+@click.option("--rounds", default=16, show_default=True, type=click.IntRange(1, 1000), help="Rounds of two turns, with and without.")
+@click.option(
+    "--seconds", default=20.0, show_default=True, type=click.FloatRange(2, 600), help="What counts of a turn; cards come every ten."
+)
 @click.option("--browsers", default=2, show_default=True, type=click.IntRange(1, 64), help="Browsers on the wall.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output; progress goes to standard error.")
 @click.pass_context
