@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
@@ -134,6 +135,10 @@ class HealthServer:
 
     def __init__(self, health: Health, service: ServiceSettings, instance: str, port: int = 0) -> None:
         class Pages(BaseHTTPRequestHandler):
+            def handle(self) -> None:
+                with suppress(ConnectionError):  # who asked has hung up: nobody's trouble
+                    super().handle()
+
             def do_GET(self) -> None:
                 content_type = "text/plain; charset=utf-8"
                 if self.path == "/metrics":

@@ -24,7 +24,13 @@ needs_real_pictures = pytest.mark.skipif(not REAL_PICTURES.is_dir(), reason="the
 
 # Whole plants in real time, and the storm of requests: two of them at once on two processors would starve each other's gates.
 # The pages in a browser have one plant for all of them, which a second process would have to start again.
-ONE_AFTER_THE_OTHER = ("tests/running/test_demo.py", "tests/running/test_up.py", "tests/watching/test_live.py", "tests/pages/browser/")
+ONE_AFTER_THE_OTHER = (
+    "tests/running/test_demo.py",
+    "tests/running/test_up.py",
+    "tests/watching/test_live.py",
+    "tests/board/test_over_kafka.py",
+    "tests/pages/browser/",
+)
 
 
 class Turns(LoadFileScheduling):  # type: ignore[misc]  # xdist comes without types

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
+import struct
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -78,3 +81,27 @@ def test_the_pages_are_served_and_prometheus_finds_them(tmp_path: Path) -> None:
         with urllib.request.urlopen(f"http://{server.address}/metrics", timeout=5) as answer:
             assert b"# TYPE castline_verdicts_total counter" in answer.read()
     assert not (tmp_path / "targets" / "test-1.json").exists()
+
+
+def test_who_hangs_up_before_the_answer_leaves_no_traceback(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    health = Health("test", Progress(30))
+    asked: list[int] = []
+
+    def slow() -> str:
+        asked.append(1)
+        time.sleep(0.3)
+        return ""
+
+    health.add_check(slow)
+    with HealthServer(health, ServiceSettings(run_dir=tmp_path), "test-1") as server:
+        host, port = server.address.split(":")
+        with socket.create_connection((host, int(port))) as client:
+            client.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+            while not asked:
+                time.sleep(0.01)
+            # Closing with no time to linger resets the connection.
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        time.sleep(0.6)
+        with urllib.request.urlopen(f"http://{server.address}/healthz") as answer:
+            assert answer.status == 200
+    assert "Traceback" not in capfd.readouterr().err
