@@ -26,9 +26,9 @@ class Options(BaseModel):
     maps: float = Field(0.25, ge=0.05, le=2, description="Share of the paper's maps that AlexNet's convolutions keep.")
     normalisation: Literal["batch", "local-response"] = Field("batch", description="AlexNet's two normalisations.")
     head: Literal["softmax", "logistic"] = "softmax"
-    epochs: int = Field(20, ge=1, le=1000, description="Most epochs of AlexNet.")
-    lenet_epochs: int = Field(20, ge=1, le=1000, description="Most epochs of LeNet.")
-    patience: int = Field(8, ge=1, le=1000, description="Epochs without a better validation loss before a voter stops early.")
+    epochs: int = Field(50, ge=1, le=1000, description="Most epochs of AlexNet.")
+    lenet_epochs: int = Field(40, ge=1, le=1000, description="Most epochs of LeNet.")
+    patience: int = Field(12, ge=1, le=1000, description="Epochs without a better validation loss before a voter stops early.")
     batch: int = Field(32, ge=1, le=1024)
     rate: float = Field(1e-3, gt=0, le=1, description="AlexNet's learning rate after warming up; it falls along a cosine.")
     dropout: float = Field(0.3, ge=0, lt=1, description="AlexNet's; the paper's 0.5 was found to keep narrow layers from learning.")
