@@ -9,6 +9,7 @@ is cut off.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -17,7 +18,6 @@ from datetime import UTC, datetime, timedelta
 from django.template.loader import render_to_string
 
 from station.live.board import board
-from station.live.load import machine_is_busy
 from station.live.seen import SeenPart
 from station.live.watching import Watch
 
@@ -28,6 +28,7 @@ _BEAT_TICKS = 4
 _DRAWN_S = 2.0
 # Where workers want all processors: drawing, and the pictures that browsers then ask for, would take a twentieth of them.
 _DRAWN_ON_BUSY_MACHINE_S = 10.0
+_BUSY = 0.9  # of the processors, in the mean of a minute
 # A card says how long ago something was, so it is drawn again even when nothing came.
 _STALE_S = 5
 PARTS_ON_WALL, PARTS_ON_PAGE = 5, 18
@@ -41,6 +42,11 @@ class Card:
     html: str
     parts: list[SeenPart]
     drawn_at: datetime
+
+
+def machine_is_busy() -> bool:
+    """Whether about as many threads run or wait for a processor as there are."""
+    return os.getloadavg()[0] > _BUSY * (os.cpu_count() or 1)
 
 
 class Cards:

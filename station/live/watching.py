@@ -18,7 +18,6 @@ from pydantic import ValidationError
 
 from station.configuration import castline
 from station.live.line import RECENT, LineState
-from station.live.load import machine_is_busy
 from station.live.seen import SeenPart
 from station.live.shifts import shift_start
 from station.live.tally import Tally, tally
@@ -35,9 +34,8 @@ log = logging.getLogger(__name__)
 
 _POLL_MS = 250
 # What comes meanwhile is read at once: a poll for each record of a fast line took a tenth of a processor. Each poll takes two
-# milliseconds, whatever it brings; who uploads a picture hears its verdict within a second all the same.
-_GATHER_S = 0.25
-_GATHER_ON_BUSY_MACHINE_S = 0.75
+# milliseconds, whatever it brings. With the 0.6 s at which a page asks again, an upload's verdict is shown within a second.
+_GATHER_S = 0.4
 _MANY = 500  # so many at once are a backlog, which is read without pause
 _PROBE_S = 2.0  # silence is told from absence so often
 _ANSWER_MS = 4000
@@ -215,7 +213,7 @@ class Watch:
                 self.trouble, self._cut_off = "", False
             self.turn_shift(datetime.now(UTC))
             if 0 < sum(map(len, polled.values())) < _MANY:
-                self._stopping.wait(_GATHER_ON_BUSY_MACHINE_S if machine_is_busy() else _GATHER_S)
+                self._stopping.wait(_GATHER_S)
 
 
 _watch: Watch | None = None
