@@ -1,6 +1,6 @@
 """The inspector: image records in, one verdict for each out.
 
-    arrive -> decoder threads -> batcher -> networks (a thread of their own) -> delivery -> acknowledgement
+    arrive -> decoder threads -> batcher -> networks (threads of their own) -> delivery -> acknowledgement
 
 Which ensemble judges a line is agents.serving's; a batch of lines with different versions is judged in as many calls.
 Each step takes in order and hands on in order, so that a record is acknowledged only after all before it: Faust commits up to
@@ -42,10 +42,9 @@ from streams.topics import TopicNames
 log = logging.getLogger(__name__)
 
 ROLE = "inspector"
-# One is computed, a full one waits, so that the networks go on without a pause. Delivered while the next is computed.
+# Beside those that are computed a full one waits, so that the networks go on without a pause. Delivered while the next is computed.
 # More would only move the queue to where it cannot be seen.
-_BATCHES_AT_NETWORKS = 2
-_BATCHES_IN_DELIVERY = 2
+_BATCHES_AHEAD = 1
 _STORE_AGAIN_S = 1.0
 
 
@@ -82,8 +81,9 @@ class Inspector:
         courier: Courier,
         open_mapper: OpenMapper,
         trouble: Callable[[str, str], None],
+        at_once: int = 1,
     ) -> None:
-        """`serving` has begun. `trouble` is told what is wrong in which matter, and "" when it is over; it is called from any thread."""
+        """`serving` has begun, for `at_once` batches at a time. `trouble` is told, from any thread, what is wrong; "" when it is over."""
         self._trouble = trouble
         self._settings = settings
         self._serving = serving
@@ -93,11 +93,12 @@ class Inspector:
         self._lines = {self._names.images(line.name): line for line in settings.lines}
         self._stream: StreamT[bytes] | None = None
         self._at_networks = 0  # batches
-        self._room_at_networks = asyncio.Semaphore(_BATCHES_AT_NETWORKS)
-        self._batcher: Batcher[InHand] = Batcher(settings.batch, settings.inspector.buffer, time.monotonic, lambda: self._at_networks > 0)
-        self._delivery: asyncio.Queue[asyncio.Future[JudgedBatch] | None] = asyncio.Queue(_BATCHES_IN_DELIVERY)
+        self._room_at_networks = asyncio.Semaphore(at_once + _BATCHES_AHEAD)
+        most, busy = settings.inspector.buffer, lambda: self._at_networks >= at_once
+        self._batcher: Batcher[InHand] = Batcher(settings.batch, most, time.monotonic, busy)
+        self._delivery: asyncio.Queue[asyncio.Future[JudgedBatch] | None] = asyncio.Queue(at_once + _BATCHES_AHEAD)
         self._decoders = ThreadPoolExecutor(settings.inspector.decoders, "decoder")
-        self._networks = ThreadPoolExecutor(1, "networks")
+        self._networks = ThreadPoolExecutor(at_once, "networks")
         self.shadow = Shadow(self._networks, self._idle, self._decode_again)
         self.localiser = Localiser(self._networks, self._idle, self._in_force, settings.inspector, self._names, store, courier, open_mapper)
         self.drift = DriftWatch(line.name for line in settings.lines if line.name not in settings.inspector.explain_lines)
@@ -190,7 +191,7 @@ class Inspector:
         self._batcher.look_again()
 
     def _judge_batch(self, in_hand: list[InHand]) -> JudgedBatch:
-        """In the networks' thread."""
+        """In a thread of the networks."""
         decoded = [item.decoding.result() for item in in_hand if not isinstance(item.decoding, IdentityError)]
         # Looked up once, so that the whole batch is judged by what is in force now, whatever comes into force meanwhile.
         table = self._serving.duties

@@ -18,7 +18,7 @@ from models.runtimes.choice import chosen
 
 @dataclass(frozen=True, slots=True)
 class Ensemble:
-    """Judges pictures. One call at a time, off the event loop."""
+    """Judges pictures, off the event loop; calls side by side are safe."""
 
     version: Version
     runtime: Runtime
@@ -64,17 +64,19 @@ def open_ensemble(
     threads: int = 0,
     cascade: bool = False,
     band: tuple[float, float] | None = None,
+    at_once: int = 1,
 ) -> Ensemble:
     """`version` on the runtime of that name, warm and checked; with `cascade` the small network decides alone outside `band`.
+    `at_once` calls are made side by side.
 
     Takes seconds. Raises ModelError.
     """
     if runtime == AUTO:
         runtime = chosen(version)
     opened = (
-        open_cascade(version, lambda part: open_runtime(part, runtime, batch_sizes, threads), band)
+        open_cascade(version, lambda part: open_runtime(part, runtime, batch_sizes, threads, at_once), band)
         if cascade
-        else open_runtime(version, runtime, batch_sizes, threads)
+        else open_runtime(version, runtime, batch_sizes, threads, at_once)
     )
     ensemble = Ensemble(version, opened, Vote.of(version.manifest))
     ensemble.warm_up()

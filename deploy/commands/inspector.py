@@ -54,6 +54,7 @@ def _serve(worker: Worker) -> int:
     from agents.serving import Serving
     from models.judge import open_ensemble
     from models.registry import load
+    from models.runtimes.runtime import side_by_side
 
     import_module("models.runtimes.tensorflow")
     # What is here now stays for ever: searching it for garbage stops the worker for a quarter of a second each time.
@@ -62,10 +63,11 @@ def _serve(worker: Worker) -> int:
     # By default a thread that has the interpreter may keep it for 5 ms: the networks' would stand still that long after each call.
     sys.setswitchinterval(0.0005)
     model, lines = settings.model, [line.name for line in settings.lines]
+    at_once = side_by_side(model.threads)
     serving = Serving(
         lines,
         lambda name: load(model.root, name),
-        lambda version: open_ensemble(version, model.runtime, settings.batch.shapes, model.threads, model.cascade, model.band),
+        lambda version: open_ensemble(version, model.runtime, settings.batch.shapes, model.threads, model.cascade, model.band, at_once),
     )
     watch = ChoiceWatch(settings, ROLE, serving.follow)
     watch.start()
@@ -78,7 +80,7 @@ def _serve(worker: Worker) -> int:
             choices = serving.take(within_s=0.2)
         health.not_ready("loading the models")
         serving.begin(choices)
-        return asyncio.run(_run(worker, serving))
+        return asyncio.run(_run(worker, serving, at_once))
     finally:
         watch.stop()
         serving.stop()
@@ -94,7 +96,7 @@ def _topics(settings: Settings) -> list[str]:
     return [*wanted, names.models]
 
 
-async def _run(worker: Worker, serving: Serving) -> int:
+async def _run(worker: Worker, serving: Serving, at_once: int) -> int:
     from agents.inspector import Inspector, register
     from models.heat import heat_of
     from streams.app import make_app, run_app
@@ -111,7 +113,7 @@ async def _run(worker: Worker, serving: Serving) -> int:
             metrics.verdict_deadline_seconds.labels(line.name).set(useful_s)
     app = make_app(settings, ROLE, instance, settings.inspector.buffer)
     store, courier = Store(settings.store.url, settings.pictures.max_bytes), Courier(app, health.trouble)
-    inspector = Inspector(settings, serving, store, courier, heat_of, health.trouble)
+    inspector = Inspector(settings, serving, store, courier, heat_of, health.trouble, at_once)
     register(app, inspector)
     names = TopicNames(settings.topics.prefix)
     lines = {names.images(line.name): line.name for line in settings.lines}

@@ -35,11 +35,13 @@ def hindrance(name: str, find: Callable[[str], object] = find_spec) -> str:
     return ""
 
 
-def open_runtime(version: Version, name: str = AUTO, batch_sizes: Sequence[int] = BATCH_SIZES, threads: int = 0) -> Runtime:
+def open_runtime(
+    version: Version, name: str = AUTO, batch_sizes: Sequence[int] = BATCH_SIZES, threads: int = 0, at_once: int = 1
+) -> Runtime:
     """The runtime `name` with the networks of `version`, not yet warm; `auto` is the fastest known for this machine.
 
-    `threads` 0 leaves their number to the runtime. bfloat16 without units for it is slow, not refused. Raises ModelError when the
-    name is unknown, its library is not installed, or the networks cannot be built.
+    `threads` 0 leaves their number to the runtime; `at_once` calls made side by side share them. bfloat16 without units
+    for it is slow, not refused. Raises ModelError when the name is unknown, its library is not installed, or the networks cannot be built.
     """
     if name == AUTO:
         from models.runtimes.choice import chosen
@@ -50,5 +52,5 @@ def open_runtime(version: Version, name: str = AUTO, batch_sizes: Sequence[int] 
     module, kind, library, _ = _WAYS[name.partition("-")[0]]
     if find_spec(library) is None:
         raise ModelError(f"runtime {name}: {hindrance(name)}")
-    opened: Runtime = getattr(importlib.import_module(f"models.runtimes.{module}"), kind)(version, name, batch_sizes, threads)
+    opened: Runtime = getattr(importlib.import_module(f"models.runtimes.{module}"), kind)(version, name, batch_sizes, threads, at_once)
     return opened

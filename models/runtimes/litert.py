@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,7 +23,9 @@ SHAPES = (1, 8)
 class LiteRT:
     """Interpreters of two shapes; larger batches are computed in pieces."""
 
-    def __init__(self, version: Version, name: str, batch_sizes: Sequence[int], threads: int) -> None:
+    def __init__(self, version: Version, name: str, batch_sizes: Sequence[int], threads: int, at_once: int = 1) -> None:
+        # Interpreters for several calls would each hold the weights: calls take turns, each with all threads.
+        self._turn = threading.Lock()
         self.name = name
         self.max_batch = max(batch_sizes)
         self.side_px = version.manifest.preprocessing.side_px
@@ -42,7 +45,8 @@ class LiteRT:
     def predict(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Probabilities, shape (n, voters, classes), of `pixels`, shape (n, side_px, side_px)."""
         padded_size(len(pixels), (self.max_batch,))
-        return np.concatenate([self._piece(piece) for piece in pieces(pixels, self._shapes[-1])])
+        with self._turn:
+            return np.concatenate([self._piece(piece) for piece in pieces(pixels, self._shapes[-1])])
 
     def _piece(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         grey = filled(pixels, self._shapes).astype(np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ class OpenVino:
     each computed once at the start: OpenVINO keeps what it made for a shape.
     """
 
-    def __init__(self, version: Version, name: str, batch_sizes: Sequence[int], threads: int) -> None:
+    def __init__(self, version: Version, name: str, batch_sizes: Sequence[int], threads: int, at_once: int = 1) -> None:
         self.name = name
         self.batch_sizes = tuple(sorted(set(batch_sizes)))
         self.max_batch = self.batch_sizes[-1]
@@ -29,13 +30,16 @@ class OpenVino:
         wanted: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "bf16" if name.endswith("-bf16") else "f32"}
         if threads > 0:
             wanted["INFERENCE_NUM_THREADS"] = threads
+        if at_once > 1:
+            wanted["NUM_STREAMS"] = str(at_once)  # each with its share of the threads
         core = openvino.Core()
         try:
             # Not `openvino.convert_model`: that one tells its makers of its use.
             compiled = core.compile_model(core.read_model(converted(version, form)), "CPU", wanted)
         except RuntimeError as error:
             raise ModelError(f"{version.folder}: {name} cannot compute it: {str(error).strip().splitlines()[-1]}") from error
-        self._request = compiled.create_infer_request()
+        self._compiled = compiled
+        self._own = threading.local()  # a request takes one call at a time
 
     def warm_up(self) -> None:
         """Computes every batch shape once."""
@@ -44,6 +48,9 @@ class OpenVino:
 
     def predict(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Probabilities, shape (n, voters, classes), of `pixels`, shape (n, side_px, side_px)."""
-        self._request.infer([filled(pixels, self.batch_sizes).astype(np.float32)])
-        answers: npt.NDArray[np.float32] = self._request.get_output_tensor(0).data[: len(pixels)].copy()
+        if not hasattr(self._own, "request"):
+            self._own.request = self._compiled.create_infer_request()
+        request = self._own.request
+        request.infer([filled(pixels, self.batch_sizes).astype(np.float32)])
+        answers: npt.NDArray[np.float32] = request.get_output_tensor(0).data[: len(pixels)].copy()
         return answers

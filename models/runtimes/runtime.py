@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -12,7 +13,10 @@ BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 
 
 class Runtime(Protocol):
-    """Computes the voters' probabilities. One call at a time, from any thread but the event loop's."""
+    """Computes the voters' probabilities, from any thread but the event loop's.
+
+    Calls side by side are safe; more than it was opened for wait for each other or for processors.
+    """
 
     @property
     def name(self) -> str:
@@ -27,6 +31,19 @@ class Runtime(Protocol):
 
     def predict(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Shape (n, side_px, side_px), grey 0..255 -> (n, voters, classes), probabilities; 1 <= n <= max_batch."""
+
+
+def side_by_side(threads: int) -> int:
+    """How many calls are best made at once with so many threads in all (0: as many as there are processors): 2, or 1 with one alone.
+
+    Threads that share a call wait for each other at every layer; two calls on half of the threads each leave no processor waiting.
+    """
+    return min(2, total_threads(threads))
+
+
+def total_threads(threads: int) -> int:
+    """`threads`, or where that is 0 the processors that this process may use."""
+    return threads or len(os.sched_getaffinity(0))
 
 
 def padded_size(count: int, batch_sizes: Sequence[int]) -> int:

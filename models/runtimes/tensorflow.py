@@ -17,7 +17,7 @@ import numpy.typing as npt
 from models.framework import tf
 from models.networks import load_networks
 from models.registry import Version
-from models.runtimes.runtime import filled
+from models.runtimes.runtime import filled, total_threads
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 class TensorFlow:
     """One traced function for each batch shape: scaling, resampling and all voters in a single graph."""
 
-    def __init__(self, version: Version, name: str, batch_sizes: Sequence[int], threads: int) -> None:
-        _limit_threads(threads)
+    def __init__(self, version: Version, name: str, batch_sizes: Sequence[int], threads: int, at_once: int = 1) -> None:
+        _share_threads(threads, at_once)
         self.name = name
         self.batch_sizes = tuple(sorted(set(batch_sizes)))
         self.max_batch = self.batch_sizes[-1]
@@ -69,11 +69,16 @@ def resampled(grey: tf.Tensor, network: Any) -> tf.Tensor:
     return tf.image.resize(grey, (side_px, side_px), "bilinear", antialias=True)
 
 
-def _limit_threads(threads: int) -> None:
-    if threads <= 0:
+def _share_threads(threads: int, at_once: int) -> None:
+    """For the whole process; the first that opens a runtime decides."""
+    if threads <= 0 and at_once == 1:
+        return  # TensorFlow takes what there is
+    wanted = max(1, total_threads(threads) // at_once), at_once
+    config = tf.config.threading
+    if wanted == (config.get_intra_op_parallelism_threads(), config.get_inter_op_parallelism_threads()):
         return
     try:
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-        tf.config.threading.set_inter_op_parallelism_threads(1)
+        config.set_intra_op_parallelism_threads(wanted[0])
+        config.set_inter_op_parallelism_threads(wanted[1])
     except RuntimeError:  # TensorFlow has computed already, and then its threads are what they are
-        log.warning("TensorFlow runs already: its number of threads stays as it is instead of %d", threads)
+        log.warning("TensorFlow runs already: its threads stay as they are instead of %d for each of %d calls", *wanted)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from models.judge import open_ensemble
 from models.registry import Version
 from models.runtimes import RUNTIMES, conversion, hindrance, open_runtime
 from models.runtimes.choice import chosen, optimise, record_path
-from models.runtimes.runtime import Runtime
+from models.runtimes.runtime import Runtime, side_by_side
 from streams.errors import ModelError
 
 USABLE = [name for name in RUNTIMES if not hindrance(name)]
@@ -57,6 +58,24 @@ def test_every_runtime_serves_the_version(version: Version, name: str) -> None:
     assert np.allclose(found, expected, atol=1e-4 if name in EXACT else 0.1)
     with pytest.raises(ValueError, match="at most 16"):
         ensemble.runtime.predict(some_pixels(17))
+
+
+@pytest.mark.parametrize("name", USABLE)
+def test_calls_side_by_side_have_their_own_answers(version: Version, name: str) -> None:
+    """As two batches at the inspector's networks."""
+    runtime = open_runtime(version, name, (1, 4, 16), at_once=2)
+    runtime.warm_up()
+    batches = [some_pixels(count) for count in (1, 3, 16, 7)]
+    alone = [runtime.predict(batch) for batch in batches]
+    with ThreadPoolExecutor(2) as threads:
+        together = list(threads.map(runtime.predict, batches * 20))
+    for found, expected in zip(together, alone * 20, strict=True):
+        assert np.allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("threads", "expected"), [(1, 1), (2, 2), (16, 2)])
+def test_two_calls_are_made_at_once_where_there_are_two_threads(threads: int, expected: int) -> None:
+    assert side_by_side(threads) == expected
 
 
 def test_a_runtime_whose_library_is_missing_names_the_extra() -> None:
