@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import socket
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
 from deploy.broker import EmbeddedBroker
+from deploy.ports import free_ports
 from streams.settings import BrokerSettings, LineSettings, Settings
 from streams.topics import create_topics
 
@@ -58,27 +58,10 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
-def free_port(count: int = 1) -> int:
-    """A loopback port that is free now, with `count` - 1 free ones after it."""
-    while True:
-        with socket.socket() as first:
-            first.bind(("127.0.0.1", 0))
-            port: int = first.getsockname()[1]
-        if port + count > 65535:
-            continue
-        try:
-            for following in range(port, port + count):
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", following))
-        except OSError:
-            continue
-        return port
-
-
 @pytest.fixture(scope="session")
 def kafka_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of a real Apache Kafka that lives as long as the session."""
-    settings = Settings(broker=BrokerSettings(port=free_port(2), data_dir=tmp_path_factory.mktemp("kafka")))
+    settings = Settings(broker=BrokerSettings(port=free_ports(2), data_dir=tmp_path_factory.mktemp("kafka")))
     broker = EmbeddedBroker(settings)
     broker.start()
     yield settings.broker.port

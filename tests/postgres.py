@@ -13,7 +13,7 @@ from pathlib import Path
 import psycopg
 
 from deploy.orphans import die_with_parent
-from tests.conftest import free_port
+from deploy.ports import free_ports
 
 _PACKAGE = ["apt-get", "install", "--yes", "--no-install-recommends", "postgresql"]
 
@@ -36,7 +36,7 @@ class PostgreSQL:
     def __init__(self) -> None:
         self._programs = programs()
         self._folder = Path(tempfile.mkdtemp(prefix="castline-postgres-"))
-        self.port = free_port()
+        self.port = free_ports()
         # PostgreSQL refuses to run as root; Debian's package made a user for it.
         self._user = pwd.getpwnam("postgres").pw_uid if os.geteuid() == 0 else os.geteuid()
         os.chown(self._folder, self._user, -1)

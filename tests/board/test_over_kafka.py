@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from deploy.ports import free_ports
 from firmware import toolchain
 from streams.records import Label, Sorting
-from tests.conftest import MakeSettings, free_port
+from tests.conftest import MakeSettings
 from tests.gate.oracle import TOKEN, Oracle, SortedReader, every_third_is_bad
 from tests.processes import Role
 
@@ -46,7 +47,7 @@ def test_three_lines_sort_over_kafka_with_the_real_firmware(
     toolchain.runner()
     settings = make_settings(
         lines=tuple({"name": line, "gate": {"port": str(tmp_path / line), "travel_mm": TRAVEL_S * 500}} for line in LINES),
-        gateway={"port": free_port()},
+        gateway={"port": free_ports()},
         kafka={"session_timeout_s": 6},
     )
     secrets = tmp_path / "secrets.toml"

@@ -9,9 +9,10 @@ import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 
 from deploy.broker import EmbeddedBroker
+from deploy.ports import free_ports
 from streams.settings import Settings
 from streams.topics import TopicNames, create_topics
-from tests.conftest import MakeSettings, free_port
+from tests.conftest import MakeSettings
 from tests.delivery.pictures import Feed, count_by_part, jpeg, read_all, verdicts, wait_for, wait_for_verdicts
 from tests.processes import Role
 
@@ -103,7 +104,7 @@ def test_two_inspectors_share_the_work_join_and_leave_and_nothing_is_lost(settin
 def test_the_brokers_restart_under_load_loses_nothing(models_root: Path, tmp_path: Path) -> None:
     settings = Settings.model_validate(
         {
-            "broker": {"port": free_port(2), "data_dir": tmp_path / "kafka"},
+            "broker": {"port": free_ports(2), "data_dir": tmp_path / "kafka"},
             "service": {"run_dir": tmp_path / "run", "log_format": "text"},
             "model": {"root": models_root, "version": "tiny", "runtime": "tensorflow"},
             "lines": [{"name": "line-1"}],
@@ -136,7 +137,7 @@ def test_the_brokers_restart_under_load_loses_nothing(models_root: Path, tmp_pat
 def test_told_to_stop_while_kafka_is_away_it_ends_by_itself(models_root: Path, tmp_path: Path) -> None:
     settings = Settings.model_validate(
         {
-            "broker": {"port": free_port(2), "data_dir": tmp_path / "kafka"},
+            "broker": {"port": free_ports(2), "data_dir": tmp_path / "kafka"},
             "service": {"run_dir": tmp_path / "run", "log_format": "text", "grace_s": 3},
             "model": {"root": models_root, "version": "tiny", "runtime": "tensorflow"},
             "lines": [{"name": "line-1"}],
@@ -163,7 +164,7 @@ def test_told_to_stop_while_kafka_is_away_it_ends_by_itself(models_root: Path, t
 def test_an_inspector_started_before_kafka_waits_says_so_and_then_works(models_root: Path, tmp_path: Path) -> None:
     settings = Settings.model_validate(
         {
-            "broker": {"port": free_port(2), "data_dir": tmp_path / "kafka"},
+            "broker": {"port": free_ports(2), "data_dir": tmp_path / "kafka"},
             "service": {"run_dir": tmp_path / "run", "log_format": "text"},
             "model": {"root": models_root, "version": "tiny", "runtime": "tensorflow"},
             "lines": [{"name": "line-1"}],

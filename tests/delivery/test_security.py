@@ -16,10 +16,10 @@ from kafka.errors import KafkaError
 from deploy.broker import CLUSTER_ID, LOG4J, server_properties
 from deploy.java import archive_options, java_command
 from deploy.orphans import die_with_parent
+from deploy.ports import free_ports
 from streams.kafka import client_arguments
 from streams.settings import BrokerSettings, Settings
 from streams.topics import TopicNames, create_topics
-from tests.conftest import free_port
 from tests.delivery.pictures import jpeg
 from tests.processes import Role
 
@@ -29,7 +29,7 @@ USER, PASSWORD = "castline", "a long and random one"
 @pytest.fixture
 def guarded(tmp_path: Path, models_root: Path) -> Iterator[Settings]:
     """Settings for a broker whose only listener for clients wants TLS and a SCRAM password."""
-    port = free_port(3)
+    port = free_ports(3)
     folder = tmp_path / "kafka"
     folder.mkdir()
     authority = trustme.CA()

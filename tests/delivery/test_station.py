@@ -8,8 +8,8 @@ import urllib.request
 import uuid
 from pathlib import Path
 
+from deploy.ports import free_ports
 from streams.settings import Settings
-from tests.conftest import free_port
 from tests.delivery.pictures import wait_for
 from tests.postgres import PostgreSQL
 from tests.processes import CASTLINE, Role, environment
@@ -19,10 +19,10 @@ def station_settings(tmp_path: Path, database: str, **station: object) -> Settin
     return Settings.model_validate(
         {
             # Nothing listens there: the pages about the past need no Kafka.
-            "kafka": {"bootstrap": f"127.0.0.1:{free_port()}"},
+            "kafka": {"bootstrap": f"127.0.0.1:{free_ports()}"},
             "service": {"run_dir": tmp_path / "run", "log_format": "text", "grace_s": 3},
             "store": {"url": str(tmp_path / "store")},
-            "station": {"database": database, "secret_key_file": tmp_path / "key", "port": free_port(), **station},
+            "station": {"database": database, "secret_key_file": tmp_path / "key", "port": free_ports(), **station},
             "lines": [{"name": "line-1"}],
         }
     )

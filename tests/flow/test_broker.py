@@ -14,15 +14,15 @@ import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 
 from deploy.broker import EmbeddedBroker
+from deploy.ports import free_ports
 from streams.errors import BrokerError
 from streams.settings import Settings
-from tests.conftest import free_port
 
 CASTLINE = Path(sys.executable).with_name("castline")
 
 
 def settings_for(folder: Path, port: int | None = None) -> Settings:
-    return Settings.model_validate({"broker": {"port": port or free_port(2), "data_dir": folder}})
+    return Settings.model_validate({"broker": {"port": port or free_ports(2), "data_dir": folder}})
 
 
 def answers(port: int) -> bool:
@@ -59,7 +59,7 @@ def test_a_broker_started_again_still_has_its_records(used_folder: Path) -> None
 
 
 def test_a_port_in_use_is_named(tmp_path: Path) -> None:
-    port = free_port(2)
+    port = free_ports(2)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", port))
         taken.listen()
@@ -96,7 +96,7 @@ def test_a_damaged_metadata_log_is_refused_instead_of_forgetting_topics(used_fol
 
 
 def test_the_command_says_ready_and_stops_on_sigterm_and_no_java_outlives_its_kill(tmp_path: Path) -> None:
-    port = free_port(2)
+    port = free_ports(2)
     environment = {**os.environ, "CASTLINE_BROKER__PORT": str(port), "CASTLINE_BROKER__DATA_DIR": str(tmp_path / "kafka")}
     for signum, status in ((signal.SIGTERM, 0), (signal.SIGKILL, -signal.SIGKILL)):
         process = subprocess.Popen([CASTLINE, "broker"], env=environment, stdout=subprocess.PIPE, text=True)

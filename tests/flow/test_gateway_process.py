@@ -12,11 +12,12 @@ import pytest
 from kafka import KafkaAdminClient, KafkaConsumer
 
 from deploy.broker import EmbeddedBroker
+from deploy.ports import free_ports
 from streams.gateway.spool import Budget, Spool
 from streams.identity import header_map, read_identity
 from streams.settings import Settings
 from streams.topics import TopicNames, create_topics
-from tests.conftest import MakeSettings, free_port
+from tests.conftest import MakeSettings
 from tests.processes import Role
 
 RATE_PER_S = 40
@@ -41,7 +42,7 @@ def own_broker(tmp_path: Path) -> Settings:
     camera = {"kind": "folder", "path": str(pictures(tmp_path / "in")), "rate_per_s": RATE_PER_S}
     return Settings.model_validate(
         {
-            "broker": {"port": free_port(2), "data_dir": tmp_path / "kafka"},
+            "broker": {"port": free_ports(2), "data_dir": tmp_path / "kafka"},
             "service": {"run_dir": tmp_path / "run", "grace_s": 8},
             "gateway": {"spool_dir": tmp_path / "spool", "port": 0},
             "lines": [{"name": name, "camera": camera} for name in ("line-1", "line-2")],

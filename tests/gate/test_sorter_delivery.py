@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 from kafka import KafkaProducer
 
+from deploy.ports import free_ports
 from streams.records import Label, Sorting
 from streams.settings import Settings
 from streams.topics import TopicNames
-from tests.conftest import MakeSettings, free_port
+from tests.conftest import MakeSettings
 from tests.gate.oracle import TOKEN, Oracle, SortedReader, every_third_is_bad, made_verdict
 from tests.processes import Role
 
@@ -64,7 +65,7 @@ def plant(make_settings: MakeSettings, tmp_path: Path) -> Iterator[Plant]:
     gate = {"port": str(tmp_path / LINE)}
     settings = make_settings(
         lines=({"name": LINE, "gate": gate},),
-        gateway={"port": free_port()},
+        gateway={"port": free_ports()},
         kafka={"session_timeout_s": 6},
     )
     with ExitStack() as stack:
@@ -224,7 +225,7 @@ def test_one_command_serves_every_line_that_has_a_gate(make_settings: MakeSettin
             {"name": "line-3", "gate": {"port": alone, "grades": [review]}},
             "line-4",
         ),
-        gateway={"port": free_port()},
+        gateway={"port": free_ports()},
     )
     secrets = tmp_path / "secrets.toml"
     secrets.write_text(f'[gateway]\ntoken = "{TOKEN}"\n')

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deploy.ports import free_ports
 from station.live.pictures import Pictures
 from station.live.sending import KafkaAway, Outbox
 from station.live.showing import glow, look, shown, small
@@ -21,7 +22,7 @@ from streams.errors import PictureError
 from streams.settings import KafkaSettings, PictureSettings, Settings
 from streams.store import Store
 from streams.topics import TopicNames
-from tests.conftest import MakeSettings, free_port
+from tests.conftest import MakeSettings
 from tests.delivery.pictures import jpeg
 from tests.learning.bad_pictures import bad_pictures
 
@@ -137,7 +138,7 @@ def test_a_verdict_cannot_make_us_read_another_topic(make_settings: MakeSettings
 
 def test_without_kafka_it_says_so_at_once(tmp_path: Path) -> None:
     settings = Settings(
-        kafka=KafkaSettings(bootstrap=f"127.0.0.1:{free_port()}"), lines=Settings.model_validate({"lines": [{"name": "line-1"}]}).lines
+        kafka=KafkaSettings(bootstrap=f"127.0.0.1:{free_ports()}"), lines=Settings.model_validate({"lines": [{"name": "line-1"}]}).lines
     )
     with pytest.raises(KafkaAway, match="Kafka did not take it"):
         Outbox(settings).send("castings.images.line-1", "line-1:1:1", b"x")

@@ -19,12 +19,12 @@ import pytest
 import tomli_w
 from kafka import KafkaConsumer, TopicPartition
 
+from deploy.ports import free_ports
 from deploy.roles import plant_roles
 from deploy.supervision import Backoff
 from models.castings.folder import write_series
 from models.registry import BUNDLED
 from streams.settings import load_settings
-from tests.conftest import free_port
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -35,10 +35,10 @@ EXAMPLE = Path(__file__).parents[2] / "deploy" / "example" / "castline.toml"
 def adapted(folder: Path) -> dict[str, Any]:
     """The example on this machine: its own folders, free ports, pictures replayed as the boards count, the project's weights."""
     values = tomllib.loads(EXAMPLE.read_text())
-    values["broker"] |= {"port": free_port(2), "data_dir": str(folder / "kafka")}
+    values["broker"] |= {"port": free_ports(2), "data_dir": str(folder / "kafka")}
     values["service"]["run_dir"] = str(folder / "run")
     values["store"]["url"] = str(folder / "store")
-    values["gateway"] |= {"port": free_port(), "spool_dir": str(folder / "spool"), "token": "a-token-of-the-test"}
+    values["gateway"] |= {"port": free_ports(), "spool_dir": str(folder / "spool"), "token": "a-token-of-the-test"}
     values["model"] = {"root": str(BUNDLED), "version": "demo"}
     values["station"] |= {"port": 0, "database": str(folder / "station.sqlite3"), "secret_key_file": str(folder / "station.key")}
     for line in values["lines"][:2]:

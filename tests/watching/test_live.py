@@ -17,7 +17,7 @@ from dashboards.catalogue import EMPTY_IN_HEALTH, Asked, asked
 from dashboards.inventory import declared
 from dashboards.queries import names_in
 from dashboards.scraping import Remote, Scraping, prometheus_config
-from tests.conftest import free_port
+from deploy.ports import free_ports
 from tests.watching.running import CASTLINE, HostedStack, Plant, Prometheus
 
 pytestmark = pytest.mark.timeout(280)
@@ -53,7 +53,7 @@ def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
         files = (f"{plant.run_folder}/run/targets/*.json",)
         config = folder / "prometheus.yml"
         config.write_text(prometheus_config(Scraping("north", files, rules, remote=Remote(stack.url, str(token)), every_s=2)))
-        prometheus = Prometheus(folder, config, free_port())
+        prometheus = Prometheus(folder, config, free_ports())
         plant.wait_until(lambda: " running; " in plant.said and "; verdicts 0 " not in plant.said.splitlines()[-1], 180)
         time.sleep(_WATCHED_S)
         yield Observed(plant, prometheus, stack)

@@ -19,8 +19,8 @@ from dashboards.catalogue import PAGES
 from dashboards.grafana import Grafana, GrafanaError
 from dashboards.provisioning import apply, plan
 from dashboards.wanted import Wishes, wanted
+from deploy.ports import free_ports
 from streams.errors import SettingsError
-from tests.conftest import free_port
 from tests.watching.fake_grafana import ADMIN, EDITOR, VIEWER, FakeGrafana
 from tests.watching.running import CASTLINE, castline_here
 
@@ -195,7 +195,7 @@ def test_an_old_grafana_is_refused(fake: FakeGrafana) -> None:
 
 def test_no_grafana_at_the_address_is_said() -> None:
     with pytest.raises(GrafanaError, match="none answers"):
-        plan(Grafana(f"http://localhost:{free_port()}", ADMIN), [])
+        plan(Grafana(f"http://localhost:{free_ports()}", ADMIN), [])
 
 
 def test_behind_a_path_and_tls_as_a_hosted_stack_is(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ import pytest
 from kafka import KafkaAdminClient
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from deploy.ports import free_ports
 from streams.settings import Settings
 from streams.topics import create_topics
-from tests.conftest import free_port
 from tests.debian import program
 from tests.pages.browser.plant import LINES, PASSWORD, ROLES, VERSION, Camera, Station, make_account, make_versions
 from tests.processes import Role
@@ -55,7 +55,7 @@ def _settings(folder: Path, kafka_port: int) -> Settings:
             "model": {"root": folder / "versions", "version": VERSION},
             "review": {"data_sets": folder / "data-sets"},
             "station": {
-                "port": free_port(),
+                "port": free_ports(),
                 "database": str(folder / "station.sqlite3"),
                 "secret_key_file": folder / "station.key",
                 "hosts": ("127.0.0.1",),

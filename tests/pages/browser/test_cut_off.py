@@ -12,10 +12,10 @@ from kafka import KafkaAdminClient, KafkaProducer
 from playwright.sync_api import Browser, expect
 
 from deploy.broker import EmbeddedBroker
+from deploy.ports import free_ports
 from streams.identity import PartId
 from streams.settings import Settings
 from streams.topics import TopicNames, create_topics
-from tests.conftest import free_port
 from tests.delivery.records import verdict_on
 from tests.pages.browser.conftest import pages_of
 from tests.pages.browser.plant import make_account
@@ -31,11 +31,11 @@ BACK_MS = 90_000
 def settings(tmp_path: Path) -> Settings:
     return Settings.model_validate(
         {
-            "broker": {"port": free_port(2), "data_dir": tmp_path / "kafka"},
+            "broker": {"port": free_ports(2), "data_dir": tmp_path / "kafka"},
             "service": {"run_dir": tmp_path / "run", "log_format": "text"},
             "store": {"url": str(tmp_path / "store")},
             "station": {
-                "port": free_port(),
+                "port": free_ports(),
                 "database": str(tmp_path / "station.sqlite3"),
                 "secret_key_file": tmp_path / "station.key",
                 "hosts": ("127.0.0.1",),
