@@ -80,7 +80,12 @@ class ModelSettings(Section):
         description="Version in force where no choice was published.",
     )
     runtime: str = Field("auto", description="Runtime of the networks; `auto` takes the one that the version records as fastest here.")
-    threads: int = Field(0, ge=0, le=256, description="Processor threads of the runtime; 0 leaves it to the runtime.")
+    threads: int = Field(
+        0,
+        ge=0,
+        le=256,
+        description="Processor threads of the runtime in all, shared by two batches side by side; 0: one for each processor.",
+    )
     cascade: bool = Field(False, description="LeNet alone where it is certain, AlexNet for the rest only; castline evaluate --cascade.")
     cascade_low: float | None = Field(None, ge=0, le=1, description="LeNet certain of a good part below; else as the version records.")
     cascade_high: float | None = Field(None, ge=0, le=1, description="LeNet certain of a defect from here on; else as recorded.")
