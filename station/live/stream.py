@@ -28,7 +28,7 @@ _BEAT_TICKS = 4
 _DRAWN_S = 2.0
 # Where workers want all processors: drawing, and the pictures that browsers then ask for, would take a twentieth of them.
 _DRAWN_ON_BUSY_MACHINE_S = 10.0
-_BUSY = 0.9  # of the processors, in the mean of a minute
+_BUSY = 0.75  # of the processors, in the mean of a minute: a saturated inspector takes 0.96 of two, and at times is seen as less
 # A card says how long ago something was, so it is drawn again even when nothing came.
 _STALE_S = 5
 PARTS_ON_WALL, PARTS_ON_PAGE = 5, 18
