@@ -39,7 +39,9 @@ from streams.settings import Settings
 
 CASTLINE = Path(sys.executable).with_name("castline")
 START_S = 120
-SETTLE_S = 4.0  # of a turn before it counts: what stood still reads what it missed, and draws
+# Of a turn before it counts: what stood still draws, and begins to read what it missed. After two turns of standing still it is not done
+# by then, so that every second round counts some of it as cost.
+SETTLE_S = 4.0
 TRIMMED = 0.2  # of the rounds, at either end
 MOST_PER_S = 400.0  # of pictures, until a turn has shown how many there are
 _PROCESSORS = len(os.sched_getaffinity(0))

@@ -55,7 +55,7 @@ def read(token: str, now_s: float) -> Pass | None:
     """What `address` wrote; None where it was not written by this station, or too long ago."""
     try:
         found = Pass(*_signer().unsign_object(token))
-    except (BadSignature, ValueError):
+    except (BadSignature, ValueError, TypeError):  # the last: of a station before or after this one, with other fields
         return None
     return found if 0 <= int(now_s) // _SLOT_S - found.slot <= 1 else None
 
@@ -77,7 +77,7 @@ class Passes:
             return
         found = read(scope["path"].removeprefix(PREFIX), time.time())
         if scope["method"] not in ("GET", "HEAD"):
-            await answer(scope, send, 405, "Pictures are only fetched.")
+            await answer(scope, send, 405, "Pictures are only fetched.", (b"allow", b"GET, HEAD"))
         elif found is None:
             await answer(scope, send, 404, "There is no picture at this address, or it was good for an hour: reload the page.")
         else:

@@ -84,8 +84,13 @@ def test_another_key_or_another_use_of_the_key_writes_no_pass() -> None:
     assert [asked(PREFIX + one)[0] for one in (foreign, of_other_use)] == [404, 404]
 
 
+def test_a_pass_of_another_release_with_other_fields_is_none() -> None:
+    assert asked(PREFIX + Signer(salt="pictures of live cards").sign_object([1, 240, "line-1"]))[0] == 404
+
+
 def test_a_picture_is_only_fetched() -> None:
-    assert asked(address(PART, 240), method="POST")[0] == 405
+    status, headers, _ = asked(address(PART, 240), method="POST")
+    assert (status, headers["allow"]) == (405, "GET, HEAD")
     status, headers, body = asked(address(PART, 240), method="HEAD")
     assert (status, headers["content-length"], body) == (200, "15", b"")
 
