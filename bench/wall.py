@@ -39,9 +39,9 @@ from streams.settings import Settings
 
 CASTLINE = Path(sys.executable).with_name("castline")
 START_S = 120
-# Of a turn before it counts: what stood still draws, and begins to read what it missed. After two turns of standing still it is not done
-# by then, so that every second round counts some of it as cost.
-SETTLE_S = 4.0
+# Of a turn before it counts: what stood still draws, and reads what it missed. The turns of a round have always the same order: were it
+# turned about, the station would stand still for two turns on end, not have caught up after this time, and its reading would count.
+SETTLE_S = 8.0
 TRIMMED = 0.2  # of the rounds, at either end
 MOST_PER_S = 400.0  # of pictures, until a turn has shown how many there are
 _PROCESSORS = len(os.sched_getaffinity(0))
@@ -133,8 +133,7 @@ def run_wall_bench(base: Settings, pictures: list[bytes], seconds: float, rounds
                 bench = _Bench(feed, verdicts, watched, seconds)
                 found = []
                 for number in range(1, rounds + 1):
-                    turns = {looked_at: bench.turn(looked_at) for looked_at in ((True, False) if number % 2 else (False, True))}
-                    found.append(_round(turns[True], turns[False], verdicts))
+                    found.append(_round(bench.turn(True), bench.turn(False), verdicts))
                     say(f"round {number} of {rounds}: {in_words(found[-1])}")
                 bench.let_go()
             if not (shown := people.counts["pictures"] // browsers):

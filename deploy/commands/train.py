@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.option("--from", "start", metavar="VERSION", help="Go on from this version with new pictures (fine-tuning).")
 @click.option("--epochs", type=int, help="Most epochs of AlexNet.")
 @click.option("--lenet-epochs", type=int, help="Most epochs of LeNet.")
-@click.option("--patience", type=int, help="Epochs without a better validation loss before a network stops.")
+@click.option("--patience", type=int, help="Epochs without a better validation loss before a network stops; 0: never.")
 @click.option("--side", "side_px", type=int, help="Side in pixels that pictures are resampled to.")
 @click.option("--lenet-side", "lenet_side_px", type=int, help="Side in pixels that LeNet takes.")
 @click.option("--lenet-width", type=int, help="Multiple of LeNet's 6 and 16 maps.")

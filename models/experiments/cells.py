@@ -84,27 +84,24 @@ class Cells:
     def taught(
         self, name: str, voter: Voter, options: Options, seed: int, pupils: Pupils, hear: Callable[[int, int, Epoch | None], None]
     ) -> keras.Model:
-        """The network of a cell after its last epoch, not its best: so no picture that judges it has chosen it."""
+        """The network of a cell after all its epochs: never stopped early, so that no picture that judges it has chosen it."""
         keras.utils.set_random_seed(seed)
         network = build(voter, pupils.classes)
-        epochs = options.epochs_of(voter.network)
         lesson = Lesson(
             network,
             pupils.pixels,
             pupils.labels,
             pupils.validates,
             options.batch,
-            epochs,
-            epochs,
+            options.epochs_of(voter.network),
+            0,
             options.rate_of(voter.network),
             options.weight_decay,
             seed,
             options.turned,
             pupils.repeats,
         )
-        state = lesson.learn(self._state(name), hear, [])
-        for variable, array in zip(network.variables, state.variables, strict=True):
-            variable.assign(array)
+        lesson.learn(self._state(name), hear, [])
         return network
 
     def _path(self, name: str) -> Path:

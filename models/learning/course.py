@@ -43,8 +43,8 @@ class Listener(Protocol):
     def reading(self, done: int, total: int) -> None:
         """Pictures read so far."""
 
-    def collected(self, pictures: Collection, groups: int, validates: int) -> None:
-        """All are read, grouped and split."""
+    def collected(self, pictures: Collection, groups: int, contradicting: int, validates: int) -> None:
+        """All are read, grouped and split; `contradicting` groups hold pictures of more than one class."""
 
     def learning(self, voter: str, done: int, total: int, epoch: Epoch | None) -> None:
         """Batches done; at an epoch's end what it came to."""
@@ -92,8 +92,9 @@ class Course:
         else:
             validates = split(pictures.labels, groups, self.options.validation_share, self.options.seed)
             write_split(written, pictures, groups, validates)
-        self._write_cleaning(pictures, groups)
-        listener.collected(pictures, len(np.unique(groups)), int(validates.sum()))
+        contradicting = likeness.contradicting(pictures.labels, groups)
+        self._write_cleaning(pictures, groups, contradicting)
+        listener.collected(pictures, len(np.unique(groups)), len(contradicting), int(validates.sum()))
         voters = start.manifest.voters if start else self.options.voters()
         networks, interrupted = self._taught(voters, start, pictures, validates, listener)
         return self._finish(voters, networks, pictures, validates, interrupted)
@@ -125,7 +126,7 @@ class Course:
         _ = pictures.ok_class  # refused before the long work, not after it
         return pictures
 
-    def _write_cleaning(self, pictures: Collection, groups: npt.NDArray[np.int32]) -> None:
+    def _write_cleaning(self, pictures: Collection, groups: npt.NDArray[np.int32], contradicting: npt.NDArray[np.int32]) -> None:
         sizes = np.bincount(groups)
         report = {
             "pictures": pictures.counts,
@@ -133,6 +134,14 @@ class Course:
             "equal_files": len(pictures) - len(set(pictures.checksums)),
             "groups": len(sizes),
             "largest_group": int(sizes.max()),
+            # One casting, several labels: some are wrong, or the pictures differ in what the groups cannot see. For a person to look at.
+            "contradicting_groups": [
+                {
+                    name: [str(pictures.entries[at].path) for at in np.flatnonzero((groups == group) & (pictures.labels == label))]
+                    for label, name in enumerate(pictures.classes)
+                }
+                for group in contradicting
+            ],
             "fingerprint": pictures.fingerprint(),
         }
         (self.records / "cleaning.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

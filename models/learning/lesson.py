@@ -56,8 +56,8 @@ class Lesson:
     def learn(self, file: Path, progress: Progress, history: list[Epoch]) -> State:
         """Trains until `epochs` or until `patience` is used up; `file` holds the state after every epoch and is resumed from.
 
-        Returns the state whose `best` are the weights with the lowest validation loss; the network has them. `history` is given
-        the epochs of the state that was resumed from. An interrupt
+        Returns the state whose `best` are the last epoch's weights, or, when patience or an interrupt ended it earlier, those with the
+        lowest validation loss; the network has them. `history` is given the epochs of the state that was resumed from. An interrupt
         (KeyboardInterrupt) goes through, `file` is then that of the last whole epoch.
         """
         optimiser = keras.optimizers.AdamW(self.rate, weight_decay=self.weight_decay, global_clipnorm=GRADIENT_NORM)
@@ -72,7 +72,8 @@ class Lesson:
             number = len(state.history) + 1
             loss, accuracy = self._epoch(number, step, optimiser, held, progress)
             epoch = Epoch(number, loss, accuracy, *_examined(_all_answers(compute, examined), truth))
-            better = all(epoch.validation_loss < before.validation_loss for before in state.history)
+            # After the last epoch, when the rate has fallen to nothing, the weights judge better than those of the lowest loss.
+            better = number == self.epochs or all(epoch.validation_loss < before.validation_loss for before in state.history)
             best = _arrays(self.network.variables) if better else state.best
             state = State(_arrays(self.network.variables), _arrays(optimiser.variables), best, [*state.history, epoch])
             checkpoint.save(file, state)
@@ -88,11 +89,11 @@ class Lesson:
         return True
 
     def done(self, history: Sequence[Epoch]) -> bool:
-        """Whether all epochs are over, or the best one is `patience` epochs ago."""
+        """Whether all epochs are over, or the best one is `patience` epochs ago; with a patience of 0 only the former."""
         if not history:
             return False
         best = min(history, key=lambda epoch: epoch.validation_loss).number
-        return len(history) >= self.epochs or len(history) - best >= self.patience
+        return len(history) >= self.epochs or 0 < self.patience <= len(history) - best
 
     def _resumed(self, file: Path, optimiser: keras.Optimizer) -> State:
         if not file.exists():

@@ -107,3 +107,11 @@ def _hash(small: npt.NDArray[np.int16]) -> Bits:
     across = small[:-1, 1:] > small[:-1, :-1]
     down = small[1:, :-1] > small[:-1, :-1]
     return np.packbits(np.concatenate([across.ravel(), down.ravel()])).view(np.uint64)
+
+
+def contradicting(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """The numbers of the groups whose pictures have more than one label; `labels` and `groups` have shape (n,)."""
+    pairs = np.unique(np.stack([groups, labels]), axis=1)
+    found, classes = np.unique(pairs[0], return_counts=True)
+    result: npt.NDArray[np.int32] = found[classes > 1]
+    return result

@@ -27,15 +27,15 @@ class Options(BaseModel):
     normalisation: Literal["batch", "local-response"] = Field("batch", description="AlexNet's two normalisations.")
     head: Literal["softmax", "logistic"] = "softmax"
     epochs: int = Field(50, ge=1, le=1000, description="Most epochs of AlexNet.")
-    lenet_epochs: int = Field(40, ge=1, le=1000, description="Most epochs of LeNet.")
-    patience: int = Field(12, ge=1, le=1000, description="Epochs without a better validation loss before a voter stops early.")
+    lenet_epochs: int = Field(50, ge=1, le=1000, description="Most epochs of LeNet.")
+    patience: int = Field(0, ge=0, le=1000, description="Epochs without a better validation loss before a voter stops early; 0: never.")
     batch: int = Field(32, ge=1, le=1024)
     rate: float = Field(1e-3, gt=0, le=1, description="AlexNet's learning rate after warming up; it falls along a cosine.")
     dropout: float = Field(0.3, ge=0, lt=1, description="AlexNet's; the paper's 0.5 was found to keep narrow layers from learning.")
     lenet_rate: float = Field(2e-3, gt=0, le=1, description="LeNet's.")
     weight_decay: float = Field(1e-3, ge=0, le=1)
     balance: float = Field(
-        0.5, ge=0, le=1, description="How far small roots of pictures come more often: 0 not, 1 as often as the largest."
+        1.0, ge=0, le=1, description="How far small roots of pictures come more often: 0 not, 1 as often as the largest."
     )
     turned: Literal["free", "quarter"] = Field("free", description="Turns of the augmentation: any angle, or right ones, for textures.")
     seed: int = Field(1, ge=0, le=2**31 - 1)

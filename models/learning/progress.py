@@ -45,10 +45,13 @@ class Bars:
         """Advances the first bar."""
         self._advance("reading", done, total)
 
-    def collected(self, pictures: Collection, groups: int, validates: int) -> None:
+    def collected(self, pictures: Collection, groups: int, contradicting: int, validates: int) -> None:
         """Says what was found and names every file that could not be read."""
         counts = ", ".join(f"{number} {name}" for name, number in pictures.counts.items())
         self._console.print(f"{counts}; {groups} groups without near-duplicates; {validates} validate")
+        if contradicting:
+            told = f"{contradicting} groups of near-duplicates hold pictures of more than one class: look at them (cleaning.json)"
+            self._console.print(told, style="yellow")
         for bad in pictures.unreadable:
             self._console.print(f"left out: {bad.path}: {bad.message}", style="yellow", markup=False)
 

@@ -56,8 +56,9 @@ class Told:
     def reading(self, done: int, total: int) -> None:
         assert 0 < done <= total
 
-    def collected(self, pictures: Collection, groups: int, validates: int) -> None:
+    def collected(self, pictures: Collection, groups: int, contradicting: int, validates: int) -> None:
         assert 0 < validates < groups <= len(pictures)
+        assert 0 <= contradicting <= groups
         self.unreadable = len(pictures.unreadable)
 
     def learning(self, voter: str, done: int, total: int, epoch: Epoch | None) -> None:
@@ -73,6 +74,7 @@ def castings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("castings")
     write_series(root, 60, seed=31)
     (root / "ok_front" / "broken.jpeg").write_bytes(b"\xff\xd8\xff\xe0 no more")
+    shutil.copy(sorted((root / "ok_front").glob("*"))[-1], root / "def_front" / "called-both.jpeg")
     return root
 
 
@@ -107,6 +109,9 @@ def test_the_records_name_the_split_and_what_could_not_be_read(trained: Version)
     records = trained.folder.parent / "first.training"
     cleaning = json.loads((records / "cleaning.json").read_text())
     assert [Path(bad["path"]).name for bad in cleaning["unreadable"]] == ["broken.jpeg"]
+    (called,) = cleaning["contradicting_groups"]
+    assert [Path(path).name for path in called["def_front"]] == ["called-both.jpeg"]
+    assert len(called["ok_front"]) == 1
     assert {"alexnet.png", "lenet.png", "split.csv", "options.json"} <= {path.name for path in records.iterdir()}
     assert trained.manifest.data.sha256 == cleaning["fingerprint"]
 
@@ -116,6 +121,33 @@ def test_an_epoch_learns_from_each_picture_as_often_as_told_and_never_from_one_t
     lesson = Lesson(keras.Sequential(), pixels, labels, validates, 2, 1, 1, 0.1, 0, 1, repeats=np.array([1, 3, 5, 1], np.int32))
     assert lesson.learners.tolist() == [0, 1, 1, 1, 3]
     assert lesson.steps == 2
+
+
+@pytest.mark.parametrize(("patience", "epochs", "kept"), [(0, 6, 6), (6, 6, 6), (2, 3, 1)])
+def test_a_whole_lesson_keeps_its_last_epoch_and_one_out_of_patience_its_best(
+    tmp_path: Path, patience: int, epochs: int, kept: int
+) -> None:
+    network = keras.Sequential(
+        [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(2, "softmax", kernel_initializer="zeros")]
+    )
+    dark = np.arange(64) % 2
+    pixels = np.where(dark[:, None, None], 40, 200) + np.zeros((64, 8, 8))
+    validates = np.arange(64) >= 32
+    labels = np.where(validates, 1 - dark, dark).astype(np.int32)  # who validates contradicts: each epoch makes it worse
+    lesson = Lesson(network, pixels.astype(np.uint8), labels, validates, 8, 6, patience, 0.001, 0, 1)
+    at_best, history = {}, []
+
+    def hear(done: int, total: int, epoch: Epoch | None) -> None:
+        if epoch:
+            history.append(epoch)
+            at_best[epoch.number] = [np.array(variable) for variable in network.variables]
+
+    state = lesson.learn(tmp_path / "state.npz", hear, [])
+    assert [epoch.validation_loss for epoch in history] == sorted(epoch.validation_loss for epoch in history)
+    assert len(history) == epochs
+    for array, stored, now in zip(at_best[kept], state.best, network.variables, strict=True):
+        assert np.array_equal(array, stored)
+        assert np.array_equal(array, np.array(now))
 
 
 def test_a_training_stopped_and_resumed_ends_as_one_that_was_not(castings: Path, trained: Version, tmp_path: Path) -> None:
@@ -210,7 +242,7 @@ def test_the_commands_train_evaluate_and_verify(castings: Path, tmp_path: Path) 
     )
     assert judged.exit_code == 0, judged.output
     found = json.loads(judged.stdout)
-    assert found["figures"]["pictures"] == 60
+    assert found["figures"]["pictures"] == 61
     assert len(found["unreadable"]) == 1
     assert len(found["strained"]) > 5
     assert "<h2>Confusion</h2>" in (tmp_path / "report" / "report.html").read_text()
