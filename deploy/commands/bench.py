@@ -46,7 +46,7 @@ def command() -> None:
     "--images", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Pictures to use; rendered ones where absent."
 )
 @click.option("--rounds", default=3, show_default=True, type=click.IntRange(1, 50), help="Rounds of pipeline against bare model.")
-@click.option("--pictures", default=2048, show_default=True, type=click.IntRange(256, 1_000_000), help="Pictures of a round.")
+@click.option("--pictures", default=6144, show_default=True, type=click.IntRange(256, 1_000_000), help="Pictures of a round.")
 @click.option("--latency-seconds", default=30.0, show_default=True, type=click.FloatRange(5, 3600), help="Length of the latency run.")
 @click.option("--backlog", default=20_000, show_default=True, type=click.IntRange(1000, 1_000_000), help="Pictures of the memory run.")
 @click.option("--full-size", is_flag=True, help="Networks of the papers' size, untrained, instead of the settings' version.")
