@@ -39,9 +39,9 @@ from streams.settings import Settings
 
 CASTLINE = Path(sys.executable).with_name("castline")
 START_S = 120
-# Of a turn before it counts: what stood still draws, and reads what it missed. The turns of a round have always the same order: were it
-# turned about, the station would stand still for two turns on end, not have caught up after this time, and its reading would count.
-SETTLE_S = 8.0
+SETTLE_S = 4.0  # of a turn before it counts: what stood still draws
+# The station reads what it missed while the inspector stands still: beside it, standing back, it would read for most of the turn that counts.
+CATCH_UP_S = 3.0
 TRIMMED = 0.2  # of the rounds, at either end
 MOST_PER_S = 400.0  # of pictures, until a turn has shown how many there are
 _PROCESSORS = len(os.sched_getaffinity(0))
@@ -174,7 +174,13 @@ class _Bench:
         needed = 1.2 * self._most_per_s * (self._seconds + SETTLE_S)
         if (missing := needed - (self._feed.sent - self._verdicts.out())) > 0:
             self._feed.send(int(missing))
-        self.let_go() if looked_at else self._hold()
+        if looked_at:
+            self._watched["inspector"].send_signal(signal.SIGSTOP)
+            self.let_go()
+            time.sleep(CATCH_UP_S)
+            self._watched["inspector"].send_signal(signal.SIGCONT)
+        else:
+            self._hold()
         time.sleep(SETTLE_S)
         began_s, before, out = time.time(), self._spent(), self._verdicts.out()
         time.sleep(self._seconds)
