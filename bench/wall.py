@@ -40,7 +40,7 @@ from streams.settings import Settings
 CASTLINE = Path(sys.executable).with_name("castline")
 START_S = 120
 SETTLE_S = 4.0  # of a turn before it counts: what stood still draws
-# The station reads what it missed while the inspector stands still: beside it, standing back, it would read for most of the turn that counts.
+# The station reads what it missed while the inspector stands still: beside it, standing back, it would read for most of a turn.
 CATCH_UP_S = 3.0
 TRIMMED = 0.2  # of the rounds, at either end
 MOST_PER_S = 400.0  # of pictures, until a turn has shown how many there are
@@ -132,10 +132,12 @@ def run_wall_bench(base: Settings, pictures: list[bytes], seconds: float, rounds
                 watched |= {"browsers": psutil.Process(people.pid), "inspector": psutil.Process(inspector.pid)}
                 bench = _Bench(feed, verdicts, watched, seconds)
                 found = []
-                for number in range(1, rounds + 1):
-                    found.append(_round(bench.turn(True), bench.turn(False), verdicts))
-                    say(f"round {number} of {rounds}: {in_words(found[-1])}")
-                bench.let_go()
+                try:
+                    for number in range(1, rounds + 1):
+                        found.append(_round(bench.turn(True), bench.turn(False), verdicts))
+                        say(f"round {number} of {rounds}: {in_words(found[-1])}")
+                finally:  # what stands still cannot stop
+                    bench.signal(signal.SIGCONT, *watched)
             if not (shown := people.counts["pictures"] // browsers):
                 raise CastlineError("expected the browsers to be shown pictures, they saw none: nothing was measured")
     mean = Round(**{name: statistics.fmean(getattr(one, name) for one in found) for name in asdict(found[0])})
@@ -175,12 +177,12 @@ class _Bench:
         if (missing := needed - (self._feed.sent - self._verdicts.out())) > 0:
             self._feed.send(int(missing))
         if looked_at:
-            self._watched["inspector"].send_signal(signal.SIGSTOP)
-            self.let_go()
+            self.signal(signal.SIGSTOP, "inspector")
+            self.signal(signal.SIGCONT, "station", "browsers")
             time.sleep(CATCH_UP_S)
-            self._watched["inspector"].send_signal(signal.SIGCONT)
+            self.signal(signal.SIGCONT, "inspector")
         else:
-            self._hold()
+            self.signal(signal.SIGSTOP, "browsers", "station")
         time.sleep(SETTLE_S)
         began_s, before, out = time.time(), self._spent(), self._verdicts.out()
         time.sleep(self._seconds)
@@ -189,13 +191,9 @@ class _Bench:
         self._most_per_s = max(50.0, 1.5 * (self._verdicts.out() - out) / took_s)
         return Turn(began_s, ended_s, {name: (after[name] - before[name]) / took_s for name in after})
 
-    def let_go(self) -> None:
-        self._watched["station"].send_signal(signal.SIGCONT)
-        self._watched["browsers"].send_signal(signal.SIGCONT)
-
-    def _hold(self) -> None:
-        self._watched["browsers"].send_signal(signal.SIGSTOP)
-        self._watched["station"].send_signal(signal.SIGSTOP)
+    def signal(self, number: signal.Signals, *names: str) -> None:
+        for name in names:
+            self._watched[name].send_signal(number)
 
     def _spent(self) -> dict[str, float]:
         times = {name: process.cpu_times() for name, process in self._watched.items()}

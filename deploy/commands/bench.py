@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +41,7 @@ def _model(settings: Settings, full_size: bool) -> Iterator[Settings]:
 @click.group("bench")
 def command() -> None:
     """Measure on this machine. Nothing else should run meanwhile."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as Ctrl-C: what was started is stopped
 
 
 @command.command("pipeline")
