@@ -18,7 +18,7 @@ from models.registry import Version
 from models.runtimes.runtime import Runtime
 from streams.errors import ModelError
 
-FLOAT32, BFLOAT16 = "tensorflow", "tensorflow-bf16"
+FLOAT32 = "tensorflow"
 MEASURED_S = 2.0  # how long each batch size of each runtime is computed, over and over
 ROUNDS = 3
 
@@ -69,17 +69,18 @@ def record_path(version: Version) -> Path:
 
 
 def chosen(version: Version) -> str:
-    """The runtime recorded for this machine; where none is, or it is gone, bfloat16 if the processor computes it, else float32."""
-    usual = BFLOAT16 if has_bfloat16() else FLOAT32
+    """The runtime recorded for this machine; where none is, or it is gone, TensorFlow in float32, whatever else the processor computes:
+    nobody has compared the labels of another one yet."""
     try:
         recorded = str(json.loads(record_path(version).read_text(encoding="utf-8"))[machine()]["chosen"])
     except (OSError, ValueError, KeyError, TypeError):
-        return usual
+        log.info("no runtime was measured for %s here, %s serves; castline models optimise looks for a faster one", version.name, FLOAT32)
+        return FLOAT32
     from models.runtimes import hindrance
 
     if why := hindrance(recorded):
-        log.warning("%s was measured as the fastest for %s here, but %s; %s serves", recorded, version.name, why, usual)
-        return usual
+        log.warning("%s was measured as the fastest for %s here, but %s; %s serves", recorded, version.name, why, FLOAT32)
+        return FLOAT32
     return recorded
 
 

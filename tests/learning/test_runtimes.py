@@ -155,6 +155,12 @@ def test_the_fastest_that_passes_is_recorded_and_taken_and_what_was_refused_is_n
         record_path(version).unlink(missing_ok=True)
 
 
+def test_without_a_record_float32_serves_whatever_the_processor_computes(version: Version, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.runtimes.choice.has_bfloat16", lambda: True)
+    assert not record_path(version).exists()
+    assert chosen(version) == "tensorflow"
+
+
 @pytest.mark.parametrize("side_px", [64, 75, 129, 160])
 def test_a_folded_network_gives_the_networks_own_answers(side_px: int) -> None:
     voter = networks.voter("alexnet", side_px, {"dense_width": 16, "maps": 0.25})
