@@ -137,7 +137,7 @@ def run_wall_bench(base: Settings, pictures: list[bytes], seconds: float, rounds
                         found.append(_round(bench.turn(True), bench.turn(False), verdicts))
                         say(f"round {number} of {rounds}: {in_words(found[-1])}")
                 finally:  # what stands still cannot stop
-                    bench.signal(signal.SIGCONT, *watched)
+                    bench.send_signal(signal.SIGCONT, *watched)
             if not (shown := people.counts["pictures"] // browsers):
                 raise CastlineError("expected the browsers to be shown pictures, they saw none: nothing was measured")
     mean = Round(**{name: statistics.fmean(getattr(one, name) for one in found) for name in asdict(found[0])})
@@ -177,12 +177,12 @@ class _Bench:
         if (missing := needed - (self._feed.sent - self._verdicts.out())) > 0:
             self._feed.send(int(missing))
         if looked_at:
-            self.signal(signal.SIGSTOP, "inspector")
-            self.signal(signal.SIGCONT, "station", "browsers")
+            self.send_signal(signal.SIGSTOP, "inspector")
+            self.send_signal(signal.SIGCONT, "station", "browsers")
             time.sleep(CATCH_UP_S)
-            self.signal(signal.SIGCONT, "inspector")
+            self.send_signal(signal.SIGCONT, "inspector")
         else:
-            self.signal(signal.SIGSTOP, "browsers", "station")
+            self.send_signal(signal.SIGSTOP, "browsers", "station")
         time.sleep(SETTLE_S)
         began_s, before, out = time.time(), self._spent(), self._verdicts.out()
         time.sleep(self._seconds)
@@ -191,7 +191,7 @@ class _Bench:
         self._most_per_s = max(50.0, 1.5 * (self._verdicts.out() - out) / took_s)
         return Turn(began_s, ended_s, {name: (after[name] - before[name]) / took_s for name in after})
 
-    def signal(self, number: signal.Signals, *names: str) -> None:
+    def send_signal(self, number: signal.Signals, *names: str) -> None:
         for name in names:
             self._watched[name].send_signal(number)
 

@@ -18,6 +18,7 @@ from streams.errors import ModelError, PictureError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 NO_CLASS = ("masks",)  # the renderer's masks lie beside the class folders
+MOST_REPEATS = 16  # of a picture in an epoch
 READERS = 4  # Pillow lets go of the interpreter while it decodes
 
 
@@ -70,11 +71,13 @@ class Collection:
     def repeats(self, balance: float) -> npt.NDArray[np.int32]:
         """How often an epoch is to learn from each picture, shape (n,): those of the largest root once, those of smaller ones more often.
 
-        A root of a hundredth of the pictures comes 100 ** `balance` times: 0 leaves it as small as it is, 1 makes all roots equal.
+        A root of a tenth of the pictures comes 10 ** `balance` times: 0 leaves it as small as it is, 1 makes all roots equal; but never
+        more than `MOST_REPEATS` times, or twenty corrected pictures beside thousands would be half of every lesson.
         """
         sizes = Counter(entry.source for entry in self.entries)
         largest = max(sizes.values())
-        return np.array([round((largest / sizes[entry.source]) ** balance) for entry in self.entries], np.int32)
+        times = {source: min(MOST_REPEATS, round((largest / size) ** balance)) for source, size in sizes.items()}
+        return np.array([times[entry.source] for entry in self.entries], np.int32)
 
     def fingerprint(self) -> str:
         """SHA-256 over class and checksum of all pictures; the same whatever the folders are called and lie."""

@@ -35,7 +35,7 @@ class Options(BaseModel):
     lenet_rate: float = Field(2e-3, gt=0, le=1, description="LeNet's.")
     weight_decay: float = Field(1e-3, ge=0, le=1)
     balance: float = Field(
-        1.0, ge=0, le=1, description="How far small roots of pictures come more often: 0 not, 1 as often as the largest."
+        1.0, ge=0, le=1, description="How far small roots of pictures come more often: 0 not, 1 as often as the largest, up to 16 times."
     )
     turned: Literal["free", "quarter"] = Field("free", description="Turns of the augmentation: any angle, or right ones, for textures.")
     seed: int = Field(1, ge=0, le=2**31 - 1)

@@ -57,6 +57,13 @@ def test_a_small_root_is_learned_from_more_often_the_largest_once(tmp_path: Path
     assert found.repeats(1).tolist() == [1] * 18 + [9] * 2
 
 
+def test_no_picture_is_learned_from_more_than_sixteen_times_an_epoch(tmp_path: Path) -> None:
+    write_series(tmp_path / "large", 40, seed=1)
+    write_series(tmp_path / "corrections", 2, seed=2)
+    found = collected(tmp_path / "large", tmp_path / "corrections")
+    assert found.repeats(1).tolist() == [1] * 40 + [16] * 2
+
+
 def test_a_group_that_is_most_of_its_class_only_teaches() -> None:
     labels = np.array([0] * 60 + [1] * 60, np.int32)
     groups = np.concatenate([np.zeros(40), np.arange(1, 21), np.arange(21, 81)]).astype(np.int32)  # 40 good ones of one casting
