@@ -42,7 +42,9 @@ if TYPE_CHECKING:
 @click.option("--rate", type=float, help="Learning rate.")
 @click.option("--lenet-rate", type=float, help="LeNet's learning rate.")
 @click.option("--dropout", type=float, help="AlexNet's dropout.")
-@click.option("--balance", type=float, help="How far small roots of pictures come more often: 0 not, 1 as often as the largest, up to 16 times.")
+@click.option(
+    "--balance", type=float, help="How far small roots of pictures come more often: 0 not, 1 as often as the largest, up to 16 times."
+)
 @click.option("--turned", type=click.Choice(["free", "quarter"]), help="Turns of the augmentation: any angle, or right ones only.")
 @click.option("--seed", type=int, help="Of the split, the weights and the augmentation.")
 @click.option("--validation-share", type=float, help="Share of the groups of pictures kept for validation.")
