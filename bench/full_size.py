@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models import registry
-from models.castings import series
-from models.golden import Golden, save_golden
-from models.manifest import Option, Voter
-from models.networks import build, draw_from, voter
-from models.pictures import decode
-from models.registry import Version
+from models.inference.golden_set import Golden, save_golden
+from models.networks.building import build, draw_from, voter
+from models.pictures.decoder import decode
+from models.registry import versions as registry
+from models.registry.manifest import Option, Voter
+from models.registry.versions import Version
+from models.synthetic import series
 
 NAME, SIDE = "full-size", 224
 CLASSES = ("def_front", "ok_front")
@@ -29,7 +29,7 @@ def make(root: Path) -> str:
 
     The weights are drawn from a seed; its verdicts mean nothing, its speed does. Some 240 MB, some seconds.
     """
-    from models.runtimes.tensorflow import TensorFlow  # takes seconds to import
+    from models.inference.runtimes.tensorflow import TensorFlow  # takes seconds to import
 
     draw_from(SEED)
     wide: dict[str, Option] = {"dense_width": 4096, "dense_layers": 2}
@@ -51,7 +51,7 @@ def _settled(network: Any, pixels: npt.NDArray[np.uint8]) -> Any:
     """`network` with the averages of its normalisations as pictures give them: without, its values grow from layer to layer as a
     trained network's do not, and 8 bits are too few for them.
     """
-    from models.runtimes.tensorflow import resampled, scaled
+    from models.inference.runtimes.tensorflow import resampled, scaled
 
     for layer in network.layers:
         if layer.name.startswith("norm"):

@@ -15,7 +15,7 @@ def bench_pictures(folder: Path | None, count: int) -> list[bytes]:
     Raises SettingsError: when the folder holds none.
     """
     if folder is None:
-        from models.castings import series
+        from models.synthetic import series
 
         return [casting.jpeg() for casting in series(count, seed=11)]
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)[:count]

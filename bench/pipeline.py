@@ -21,9 +21,9 @@ import numpy as np
 
 from bench.feed import Feed, piped_per_s, tail
 from bench.worker import InspectorProcess, bench_settings, running_broker
-from models.judge import Ensemble, open_ensemble
-from models.pictures import decode
-from models.registry import load
+from models.inference.version_ensemble import Ensemble, open_ensemble
+from models.pictures.decoder import decode
+from models.registry.versions import load
 from streams.records import Verdict
 from streams.settings import Settings
 

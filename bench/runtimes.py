@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models import registry
-from models.golden import Way, compare_golden, labels, load_golden
-from models.learning import collection
-from models.networks import load_networks
-from models.registry import Version
-from models.runtimes import RUNTIMES, Runtime, hindrance, open_runtime
-from models.runtimes.choice import FLOAT32, MEASURED_S, rates
+from models.inference.golden_set import Way, compare_golden, labels, load_golden
+from models.inference.runtimes import RUNTIMES, Runtime, hindrance, open_runtime
+from models.inference.runtimes.choice import FLOAT32, MEASURED_S, rates
+from models.networks.building import load_networks
+from models.registry import versions as registry
+from models.registry.versions import Version
+from models.training import collection
 from streams.errors import ModelError
 
 BATCHES = (1, 8, 32)
@@ -70,7 +70,7 @@ class Predict:
         return np.stack([network.predict(each, batch_size=len(pixels), verbose=0) for network, each in pairs], axis=1)
 
     def _inputs(self, pixels: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.float32]]:
-        from models.runtimes.tensorflow import resampled, scaled
+        from models.inference.runtimes.tensorflow import resampled, scaled
 
         return [np.asarray(resampled(scaled(pixels), network)) for network in self._networks]
 

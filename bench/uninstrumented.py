@@ -11,7 +11,7 @@ from typing import Any
 import prometheus_client
 from prometheus_client.metrics import MetricWrapperBase
 
-from deploy.cli import main
+from deploy.cli.main import main
 
 
 def silence() -> None:

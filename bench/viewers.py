@@ -21,7 +21,7 @@ from typing import Self
 
 import requests
 
-from deploy.orphans import die_with_parent
+from deploy.supervisor.orphans import die_with_parent
 from streams.errors import CastlineError
 
 ACCOUNT = "bench"

@@ -33,7 +33,7 @@ from scipy.stats.mstats import trimmed_mean_ci  # type: ignore[import-untyped]  
 from bench.feed import Feed, VerdictTimes
 from bench.viewers import ACCOUNT, Viewers
 from bench.worker import InspectorProcess, bench_settings, plain_environment, running_broker
-from deploy.orphans import die_with_parent
+from deploy.supervisor.orphans import die_with_parent
 from streams.errors import CastlineError
 from streams.settings import Settings
 

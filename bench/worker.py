@@ -16,9 +16,9 @@ from pathlib import Path
 import psutil
 from kafka import KafkaAdminClient
 
-from deploy.broker import EmbeddedBroker
-from deploy.orphans import die_with_parent
-from deploy.ports import free_ports
+from deploy.kafka.broker import EmbeddedBroker
+from deploy.supervisor.orphans import die_with_parent
+from deploy.supervisor.ports import free_ports
 from streams.errors import BrokerError
 from streams.settings import Settings
 from streams.topics import create_topics

@@ -17,7 +17,7 @@ from dashboards.pages.runbook import as_page
 from dashboards.scraping import Scraping, alertmanager_config, prometheus_config
 
 ROOT = Path(__file__).parents[1]
-RULES = "deploy/prometheus/rules.yml"
+RULES = "deploy/packaging/prometheus/rules.yml"
 # A site's own stack in containers: the run folders of all roles are mounted at one place.
 SITE = Scraping("plant", ("/run/castline/targets/*.json",), "rules.yml", "alertmanager:9093")
 
@@ -37,8 +37,8 @@ def files() -> dict[str, str]:
         **pages,
         "dashboards/RUNBOOK.md": as_page(),
         RULES: rules(),
-        "deploy/prometheus/prometheus.yml": prometheus_config(SITE),
-        "deploy/prometheus/alertmanager.yml": alertmanager_config(),
+        "deploy/packaging/prometheus/prometheus.yml": prometheus_config(SITE),
+        "deploy/packaging/prometheus/alertmanager.yml": alertmanager_config(),
     }
 
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from dashboards.desired import Wanted
 from dashboards.grafana import Grafana, GrafanaError
 from dashboards.resources import AlertRule, ContactPoint, Content, Dashboard, Kind, Thing
-from dashboards.wanted import Wanted
 
 _MOST_LINES = 30
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from deploy.supervision import castline_command
+from deploy.supervisor import castline_command
 
 SCREENS = Path(__file__).parent / "screens"
 _LARGEST_BYTES = 150_000
@@ -141,7 +141,7 @@ def _photograph(page: Page, name: str) -> None:
 
 def main() -> int:
     """Exit status: 0 done; 3 without a browser."""
-    from deploy.commands.demo import CASTINGS_SEED
+    from deploy.cli.demo import CASTINGS_SEED
     from deploy.demo.castings import cached_castings
 
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")

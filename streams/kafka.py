@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import time
 from collections.abc import Callable
@@ -25,6 +26,18 @@ def tls_context(kafka: KafkaSettings) -> ssl.SSLContext | None:
     if kafka.cert_file:
         context.load_cert_chain(str(kafka.cert_file), str(kafka.key_file))
     return context
+
+
+def reachable(bootstrap: str) -> bool:
+    """Whether anything listens at one of the addresses host:port, comma-separated."""
+    for address in bootstrap.split(","):
+        host, port = address.rsplit(":", 1)
+        try:
+            socket.create_connection((host, int(port)), timeout=1).close()
+        except OSError:
+            continue
+        return True
+    return False
 
 
 def client_arguments(settings: Settings, role: str) -> dict[str, Any]:

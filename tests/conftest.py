@@ -13,8 +13,8 @@ from kafka import KafkaAdminClient
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
-from deploy.broker import EmbeddedBroker
-from deploy.ports import free_ports
+from deploy.kafka.broker import EmbeddedBroker
+from deploy.supervisor.ports import free_ports
 from streams.settings import BrokerSettings, LineSettings, Settings
 from streams.topics import create_topics
 
@@ -25,11 +25,11 @@ needs_real_pictures = pytest.mark.skipif(not REAL_PICTURES.is_dir(), reason="the
 # Whole plants in real time, and the storm of requests: two of them at once on two processors would starve each other's gates.
 # The pages in a browser have one plant for all of them, which a second process would have to start again.
 ONE_AFTER_THE_OTHER = (
-    "tests/running/test_demo.py",
-    "tests/running/test_up.py",
-    "tests/watching/test_live.py",
-    "tests/board/test_over_kafka.py",
-    "tests/pages/browser/",
+    "tests/deploy/demo/test_demo.py",
+    "tests/deploy/supervisor/test_up.py",
+    "tests/dashboards/test_live.py",
+    "tests/plant/test_firmware_over_kafka.py",
+    "tests/station/browser/",
 )
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import psycopg
 
-from deploy.orphans import die_with_parent
-from deploy.ports import free_ports
+from deploy.supervisor.orphans import die_with_parent
+from deploy.supervisor.ports import free_ports
 
 _PACKAGE = ["apt-get", "install", "--yes", "--no-install-recommends", "postgresql"]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from deploy.orphans import die_with_parent
+from deploy.supervisor.orphans import die_with_parent
 from streams.settings import Settings
 
 CASTLINE = Path(sys.executable).with_name("castline")

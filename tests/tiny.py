@@ -7,17 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
-from models.golden import Golden, save_golden
-from models.networks import build, voter
-from models.registry import Version, load, write_manifest, writing
-from models.runtimes.tensorflow import TensorFlow
+from models.inference.golden_set import Golden, save_golden
+from models.inference.runtimes.tensorflow import TensorFlow
+from models.networks.building import build, voter
+from models.registry.versions import Version, load, write_manifest, writing
 
 
 def make_version(
     root: Path, name: str = "tiny", threshold: float = 0.5, seed: int = 7, side_px: int = 64, classes: tuple[str, ...] = ("ok", "defect")
 ) -> Version:
     """Writes the version `name` below `root`: AlexNet at 64 px and LeNet, weights from `seed`. `classes` begin with the good one."""
-    from models.framework import keras
+    from models.networks.framework import keras
 
     keras.utils.set_random_seed(seed)
     voters = [voter("alexnet", 64, {"dense_width": 16, "dense_layers": 1}), voter("lenet", 32, {})]

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from deploy.cache import cache_root
+from deploy.kafka.cache import cache_root
 
 # Raised with every change of the renderer that changes pictures: an old cache is then not taken for the new one.
 RENDERING = 1
@@ -17,7 +17,7 @@ DEFECT_SHARE = 0.3  # a foundry that bad would close; fewer, and a short demo sh
 
 def cached_castings(seed: int, advance: Callable[[], None], cache: Path | None = None, count: int = CASTINGS) -> Path:
     """A folder of `count` rendered castings by class; `advance` is called for each one that is drawn."""
-    from models.castings.folder import MASKS, write_series
+    from models.synthetic.folder import MASKS, write_series
 
     root = cache or cache_root()
     folder = root / f"castings-r{RENDERING}-s{seed}-n{count}"

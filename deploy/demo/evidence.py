@@ -8,9 +8,9 @@ from typing import Any
 
 from streams.errors import CastlineError
 from streams.identity import PartId, header_map, read_identity
-from streams.reading import read_to_end
 from streams.records import Sorting, Verdict
 from streams.settings import Settings
+from streams.topic_reader import read_to_end
 from streams.topics import TopicNames
 
 

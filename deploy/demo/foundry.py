@@ -10,10 +10,10 @@ from typing import Any
 
 import tomli_w
 
-from deploy.ports import free_ports, is_free
-from deploy.roles import BOARDS_START, BOARDS_STOP, plant_roles
-from deploy.supervision import Backoff, PathThere, Role, castline_command
-from models.registry import locate
+from deploy.supervisor import Backoff, PathThere, Role, castline_command
+from deploy.supervisor.ports import free_ports, is_free
+from deploy.supervisor.roles import BOARDS_START, BOARDS_STOP, plant_roles
+from models.registry.versions import locate
 from streams.errors import SettingsError
 from streams.settings import LineSettings, Settings, StationSettings, load_settings
 

@@ -16,9 +16,9 @@ from deploy.demo.report import Report, report_on
 from deploy.demo.usage import Usage
 from deploy.demo.view import Row, Snapshot, Standing
 from deploy.demo.watch import LineNumbers, Watch
-from deploy.roles import BROKER_STOPS, INSPECTORS_STOP, sorter_of
-from deploy.supervision import Journal, State, StopRequests, Supervisor
-from deploy.supervision.supervisor import TICK_S
+from deploy.supervisor import Journal, State, StopRequests, Supervisor
+from deploy.supervisor.roles import BROKER_STOPS, INSPECTORS_STOP, sorter_of
+from deploy.supervisor.supervisor import TICK_S
 from streams.errors import CastlineError
 from streams.kafka import client_arguments
 from streams.topics import TopicNames

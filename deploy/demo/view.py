@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deploy.demo.watch import LineNumbers
-from deploy.supervision import State
+from deploy.supervisor import State
 
 SILENT_S = 10.0
 _MOST_ALARMS = 6

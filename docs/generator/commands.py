@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import click
 
-from deploy.cli import castline
+from deploy.cli.main import castline
 from docs.generator.tables import page
 
 _WIDTH = 100

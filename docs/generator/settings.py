@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from deploy.commands.settings import described
+from deploy.cli.settings import described
 from docs.generator.tables import page, table
 from streams.settings.load import FILE_VARIABLE, PREFIX, Settings
 

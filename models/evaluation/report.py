@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from models.evaluation.examination import Examination
+from models.evaluation.evaluation_report import Examination
 from models.evaluation.figures import Figures, reliability
-from models.heat import heat_of, overlaid
-from models.registry import Version
+from models.inference.heat_map import heat_of, overlaid
+from models.registry.versions import Version
 
 MOST_ERRORS = 60  # in the gallery; all are in the JSON
 

@@ -18,8 +18,8 @@ from station.archive.keeper import take_turn
 from station.archive.models import Part
 from streams import metrics
 from streams.errors import PictureError
+from streams.object_store import Store
 from streams.settings import ArchivistSettings, TopicSettings
-from streams.store import Store
 
 log = logging.getLogger(__name__)
 

@@ -18,11 +18,10 @@ from station.live.sending import KafkaAway
 from station.live.showing import Picture, glow, shown, small
 from station.live.stored import read_stored
 from streams.errors import PictureError
-from streams.gateway.channel import reachable
 from streams.identity import header_map
-from streams.kafka import client_arguments
+from streams.kafka import client_arguments, reachable
+from streams.object_store import CLAIM_MISSING, Store
 from streams.settings import Settings
-from streams.store import CLAIM_MISSING, Store
 from streams.topics import TopicNames
 
 log = logging.getLogger(__name__)

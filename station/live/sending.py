@@ -12,8 +12,7 @@ from kafka.errors import KafkaError
 
 from station.configuration import castline
 from streams.errors import CastlineError
-from streams.gateway.channel import reachable
-from streams.kafka import client_arguments
+from streams.kafka import client_arguments, reachable
 from streams.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from streams.content_type import sniff
 from streams.errors import PictureError
-from streams.gateway.content import sniff
 from streams.settings import PictureSettings
 
 _FORMATS = ("JPEG", "PNG", "BMP", "TIFF")

@@ -21,11 +21,10 @@ from station.live.line import RECENT, LineState
 from station.live.seen import SeenPart
 from station.live.shifts import shift_start
 from station.live.tally import Tally, tally
-from streams.choices import Choices
 from streams.errors import IdentityError
-from streams.gateway.channel import reachable
 from streams.identity import PartId, header_map
-from streams.kafka import client_arguments
+from streams.kafka import client_arguments, reachable
+from streams.model_choices import Choices
 from streams.records import Finding, Sorting, Verdict
 from streams.settings import Settings
 from streams.topics import TopicNames

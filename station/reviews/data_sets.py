@@ -31,8 +31,8 @@ from station.history.streaming import Sink
 from station.live.sending import KafkaAway
 from station.reviews.models import DataSet
 from station.reviews.selection import Selection
+from streams.content_type import sniff
 from streams.errors import PictureError
-from streams.gateway.content import sniff
 from streams.identity import write_time
 from streams.settings import ReviewSettings, Settings
 

@@ -17,7 +17,7 @@ from station.uploads.models import Upload, UploadRun
 from station.uploads.pacing import Doors, Pace
 from streams.errors import CastlineError, PictureError, SettingsError
 from streams.identity import PartId, PictureIdentity, write_headers
-from streams.store import Store
+from streams.object_store import Store
 from streams.topics import TopicNames
 
 _STATUS = {"too-large": 413, "too-many-pixels": 413, "not-an-image": 415}

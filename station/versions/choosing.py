@@ -13,10 +13,10 @@ from station.accounts.audit import note
 from station.configuration import castline
 from station.live.sending import KafkaAway, send
 from station.versions.shelf import read, verify
-from streams.choices import ALL_LINES, Choices, read_choices
 from streams.delivery import outgoing
 from streams.errors import CastlineError, ModelError
-from streams.gateway.channel import reachable
+from streams.kafka import reachable
+from streams.model_choices import ALL_LINES, Choices, read_choices
 from streams.records import ModelChoice
 from streams.settings import Settings
 from streams.topics import TopicNames

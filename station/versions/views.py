@@ -19,8 +19,8 @@ from station.live.watching import watch
 from station.versions.choosing import NO_SHADOW, Action, OtherClassesError, Wish, carry_out, choices, consider
 from station.versions.records import gallery, report, training_curve, training_curves
 from station.versions.shelf import Manifest, names, read, verify
-from streams.choices import ALL_LINES, Choices, InForce
 from streams.errors import ModelError
+from streams.model_choices import ALL_LINES, Choices, InForce
 
 
 @dataclass(frozen=True)

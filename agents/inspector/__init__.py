@@ -1,0 +1,1 @@
+"""Turns pictures into verdicts: `castings.images` -> batches -> `castings.verdicts` and `castings.findings`."""

@@ -1,0 +1,1 @@
+"""Turns verdicts into movements of the gate: `castings.verdicts` -> the board -> `castings.sorted`."""

@@ -1,0 +1,102 @@
+"""`castline archivist`: one worker that keeps what the topics tell of every part."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+from pathlib import Path
+
+import click
+
+from agents.archivist.decoding import shelves
+from deploy.supervisor.worker import Worker, working
+from streams import metrics
+from streams.errors import SettingsError
+from streams.logs import configure_logs
+from streams.settings import load_settings
+from streams.topics import TopicNames
+
+log = logging.getLogger(__name__)
+ROLE = "archivist"
+
+
+@click.command("archivist")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port of /metrics, /healthz and /readyz; 0 takes a free one.")
+@click.pass_obj
+def command(file: Path | None, port: int) -> int:
+    """Keep verdicts, sortings, findings and reviews of all lines in the station's database, until SIGTERM.
+
+    A record is acknowledged when its row is safe; what comes twice changes nothing. Pictures of defects, of doubts, of
+    reviewed parts and of a share of the good ones go to the object store, and are dropped by age and size as [archivist]
+    says. Makes the database's tables where they are missing. While Kafka or the database is away it waits and says so;
+    /readyz is 503, and what came meanwhile is caught up with.
+    """
+    settings = load_settings(file)
+    configure_logs(settings.service, ROLE)
+    if not settings.lines:
+        raise SettingsError("lines: expected at least one line, found none")
+    with working(settings, ROLE, port) as worker:
+        return _serve(worker)
+
+
+def _serve(worker: Worker) -> int:
+    from station.configuration import configure
+
+    settings = worker.settings
+    configure(settings)
+    from station.archive.tables import prepare, wait_for_database
+
+    worker.health.not_ready("waiting for the database")
+    if not wait_for_database(worker.say, worker.stopping.wait):
+        return 0
+    prepare()
+    if not worker.wait_for_topics([*shelves(settings), TopicNames(settings.topics.prefix).dead_letters]):
+        return 0
+    gc.collect()
+    gc.freeze()
+    return asyncio.run(_run(worker))
+
+
+async def _run(worker: Worker) -> int:
+    from agents.archivist.archivist import Archivist, register
+    from station.archive.keeper import Keeper
+    from station.archive.keeping import Keeping
+    from station.archive.librarian import Librarian
+    from station.archive.shelf import Shelf
+    from station.live.pictures import Pictures
+    from streams.app import make_app, run_app
+    from streams.delivery import Courier
+    from streams.lag import LagWatch
+    from streams.object_store import Store
+
+    settings, instance, health = worker.settings, worker.instance, worker.health
+    archivist_settings = settings.archivist
+    lines = {topic: shelf.line for topic, shelf in shelves(settings).items()}
+    for line in sorted(set(lines.values())):
+        metrics.begin_at_zero(ROLE, line)
+    app = make_app(settings, ROLE, instance, archivist_settings.buffer)
+    keeper = Keeper(Keeping(archivist_settings.ok_share, frozenset({settings.station.upload_line})))
+    archivist = Archivist(settings, keeper, Courier(app, health.trouble), health.trouble)
+    register(app, archivist)
+    pictures = Pictures(settings)
+    shelf = Shelf(Store(settings.store.url, settings.pictures.max_bytes), pictures, archivist_settings, settings.topics)
+    librarian = Librarian(shelf, archivist_settings.sweep_s, lambda why: health.trouble(why, "pictures"))
+
+    def assigned() -> set[tuple[str, int]]:
+        return {(place.topic, place.partition) for place in app.consumer.assignment()} if health.is_ready() else set()
+
+    @app.on_partitions_assigned.connect(weak=False)  # type: ignore[untyped-decorator]
+    async def join(_sender: object, assigned: set[object], **_: object) -> None:
+        log.info("%s has %d partitions", instance, len(assigned))
+        health.ready()
+
+    watch = LagWatch(settings, app.conf.id, lines, assigned, health)
+    watch.start()
+    librarian.start()
+    try:
+        return await run_app(app, ROLE, archivist.drain, settings.service.grace_s)
+    finally:
+        watch.stop()
+        librarian.stop(within_s=3)
+        pictures.close()

@@ -1,0 +1,93 @@
+"""`castline sorter`: tells the boards the verdicts and records what their gates did."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from deploy.supervisor.orphans import die_with_parent
+from deploy.supervisor.precedence import take_precedence
+from deploy.supervisor.worker import Worker, told_to_stop, working
+from firmware.board.codes import codes
+from streams import metrics
+from streams.errors import SettingsError
+from streams.logs import configure_logs
+from streams.settings import GateSettings, Settings, load_settings
+from streams.topics import TopicNames
+
+log = logging.getLogger(__name__)
+ROLE = "sorter"
+
+
+@click.command("sorter")
+@click.option("--line", "names", multiple=True, help="Line to serve; may be given several times. Without: all lines that have a gate.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port of the health pages of one board's lines; 0 takes a free one.")
+@click.pass_obj
+def command(file: Path | None, names: tuple[str, ...], port: int) -> int:
+    """Tell each line's board the verdicts and record what its gate did, until SIGTERM.
+
+    One process serves one board, so that a stuck port harms one board: lines that share a board are served together, and naming
+    one names all of them. For several boards it starts one process each, and ends with the first that ends. While Kafka or the
+    board is away it waits and says so; /readyz is 503. It takes precedence of other processes where the user may.
+    """
+    settings = load_settings(file)
+    configure_logs(settings.service, ROLE)
+    boards = lines_by_board(settings, names)
+    if len(boards) > 1:
+        return _serve_each(file, boards)
+    take_precedence()
+    (lines,) = boards
+    for line in lines:
+        metrics.begin_at_zero(ROLE, line, [code.code for code in codes().values() if code.kind == "fault"])
+    with working(settings, ROLE, port, f"{ROLE}-{lines[0]}") as worker:
+        return _serve(worker, lines)
+
+
+def lines_by_board(settings: Settings, names: Sequence[str] = ()) -> list[list[str]]:
+    """The lines of each board that the named lines are at, of all boards when none is named.
+
+    Raises SettingsError: when a line is not known or has no gate, or there is none.
+    """
+    gates = {line.name: line.gate for line in settings.lines if line.gate}
+    wanted = [_gate(settings, name).port for name in names] or [gate.port for gate in gates.values()]
+    if not wanted:
+        raise SettingsError("lines: expected at least one line with a gate, found none")
+    return [[line for line, gate in gates.items() if gate.port == port] for port in dict.fromkeys(wanted)]
+
+
+def _gate(settings: Settings, name: str) -> GateSettings:
+    gate = settings.line(name).gate
+    if gate is None:
+        raise SettingsError(f"lines.{name}.gate: expected the settings of a gate, found none: such a line has no sorter")
+    return gate
+
+
+def _serve_each(file: Path | None, boards: list[list[str]]) -> int:
+    """A process a board; all of them end when one ends or when this one is told to."""
+    castline = [str(Path(sys.argv[0])), *(("--settings", str(file)) if file else ())]
+    children = [subprocess.Popen([*castline, ROLE, "--line", lines[0]], preexec_fn=die_with_parent) for lines in boards]
+    stopping = told_to_stop()
+    while not stopping.is_set() and all(child.poll() is None for child in children):
+        time.sleep(0.1)
+    for child in children:
+        if child.poll() is None:
+            child.terminate()
+    return max(abs(child.wait()) for child in children)
+
+
+def _serve(worker: Worker, lines: list[str]) -> int:
+    names = TopicNames(worker.settings.topics.prefix)
+    wanted = [topic for line in lines for topic in (names.verdicts(line), names.sorted(line))]
+    if not worker.wait_for_topics([*wanted, names.dead_letters]):
+        return 0
+    # Imported here: Faust takes a second, and `castline sorter --help` should not.
+    from agents.sorter.process import sort
+
+    return asyncio.run(sort(worker.settings, lines, worker.instance, worker.health))

@@ -1,6 +1,0 @@
-"""Castings that no camera has seen: a seeded renderer for the demo, the tests and the weights that the project ships."""
-
-from models.castings.casting import SIDE_PX, Casting, render, series
-from models.castings.defects import Kind
-
-__all__ = ["SIDE_PX", "Casting", "Kind", "render", "series"]

@@ -1,0 +1,1 @@
+"""Computes the networks: runtimes, the ensemble, the cascade, heat maps and drift."""

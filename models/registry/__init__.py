@@ -1,0 +1,1 @@
+"""Model versions on disk and on S3: manifest, checksums, files."""

@@ -1,0 +1,66 @@
+"""Which line is at which lane of which board, and what contradicts that, is said at the start."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from agents.sorter.sorting import Wanted, grade_settings, wanted_for
+from deploy.cli.sorter import lines_by_board
+from streams.records import Label
+from streams.settings import GateSettings, Settings
+from tests.agents.gate.oracle import made_verdict
+from tests.agents.sorter.test_sorting import NOW
+
+REVIEW = {"name": "review", "lane": 2, "takes": ["review"], "gate_mm": 250}
+REWORK = {"name": "rework", "lane": 3, "takes": ["defect"], "least_probability": 0.95, "gate_mm": 400}
+
+
+def plant(*gates: dict[str, object]) -> Settings:
+    lines = [{"name": f"line-{number}", "gate": gate} for number, gate in enumerate(gates, 1)]
+    return Settings.model_validate({"lines": lines})
+
+
+def test_lines_that_share_a_port_are_one_boards() -> None:
+    settings = plant({"port": "a"}, {"port": "b"}, {"port": "a", "lane": 2})
+    assert lines_by_board(settings) == [["line-1", "line-3"], ["line-2"]]
+    assert lines_by_board(settings, ["line-3"]) == [["line-1", "line-3"]]
+
+
+@pytest.mark.parametrize(
+    ("gates", "sentence"),
+    [
+        (({"port": "a"}, {"port": "a"}), "found lane 1 for line-1 and for line-2"),
+        (({"port": "a", "grades": [REVIEW]}, {"port": "a", "lane": 2}), "found lane 2 for line-1 and for line-2"),
+        (({"port": "a"}, {"port": "a", "lane": 2, "baud": 250000}), "found 115200 for line-1 and 250000 for line-2"),
+        (({"port": "a", "lane": 2, "grades": [REVIEW]},), "a lane of its own, found 2 more than once"),
+        (({"port": "a", "grades": [REVIEW, REVIEW | {"lane": 3}]},), "a name of its own, found review more than once"),
+        (({"port": "a", "on_review": "pass", "grades": [REVIEW]},), "no grade that takes review where on_review is pass"),
+    ],
+)
+def test_what_contradicts_is_refused_in_words(gates: tuple[dict[str, object], ...], sentence: str) -> None:
+    with pytest.raises(ValidationError, match=sentence):
+        plant(*gates)
+
+
+@pytest.mark.parametrize(
+    ("label", "probability", "wanted"),
+    [
+        ("ok", 0.1, Wanted("keep")),
+        ("review", 0.5, Wanted("divert", 2)),
+        ("review", None, Wanted("divert", 2)),
+        ("defect", 0.97, Wanted("divert", 3)),
+        ("defect", 0.9, Wanted("divert")),
+    ],
+)
+def test_a_part_goes_to_the_first_gate_that_takes_it(label: Label, probability: float | None, wanted: Wanted) -> None:
+    gate = GateSettings.model_validate({"port": "a", "grades": [REVIEW, REWORK]})
+    verdict = made_verdict("line-1", 1, 1, label, NOW).model_copy(update={"defect_probability": probability})
+    assert wanted_for(verdict, gate) == wanted
+
+
+def test_a_further_gate_is_configured_as_one_of_its_belt() -> None:
+    gate = GateSettings.model_validate({"port": "a", "lane": 4, "safe": "pass", "grades": [REVIEW | {"board": {"servo_ms": 60}}]})
+    (settings,) = grade_settings(gate).values()
+    wanted = {"lane_of": 4, "gate_mm": 250, "servo_ms": 60, "safe": "pass"}
+    assert {key: settings.values[key] for key in wanted} == wanted

@@ -1,0 +1,256 @@
+"""The sorter between a real Kafka and the simulated board: every part recorded, on the right side, over kills of either."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from kafka import KafkaProducer
+
+from deploy.supervisor.ports import free_ports
+from streams.records import Label, Sorting
+from streams.settings import Settings
+from streams.topics import TopicNames
+from tests.agents.gate.oracle import TOKEN, Oracle, SortedReader, every_third_is_bad, made_verdict
+from tests.conftest import MakeSettings
+from tests.processes import Role
+
+LINE = "line-1"
+RATE = 6
+SECOND = 1.0
+
+
+@dataclass
+class Plant:
+    """The processes of one test, and what they leave."""
+
+    settings: Settings
+    folder: Path
+    stack: ExitStack
+
+    def role(self, name: str, *arguments: str) -> Role:
+        return self.stack.enter_context(Role(self.settings, self.folder / f"{name}.log", *arguments))
+
+    def board(self, parts: int) -> Role:
+        truth = str(self.folder / "truth.jsonl")
+        return self.role("board", "board", "simulate", "--line", LINE, "--rate", str(RATE), "--parts", str(parts), "--log", truth)
+
+    def sorter(self) -> Role:
+        # The secret comes from a file: it is not in the settings that the tests hand to processes.
+        secrets = self.folder / "secrets.toml"
+        secrets.write_text(f'[gateway]\ntoken = "{TOKEN}"\n')
+        return self.role("sorter", "--settings", str(secrets), "sorter", "--line", LINE)
+
+    def fallen(self) -> dict[tuple[int, int], str]:
+        """Where each casting physically fell, by run and number as photo-eye 1 saw them; those struck by the gate are named so."""
+        lines = [json.loads(line) for line in (self.folder / "truth.jsonl").read_text().splitlines()]
+        fell = [line for line in lines if line["what"] == "fell"]
+        return {(line["run"], line["counted"]): "struck" if line["struck"] else line["side"] for line in fell}
+
+    def swings(self) -> int:
+        """Movements of the servo away from rest, as the simulated servo saw them."""
+        lines = [json.loads(line) for line in (self.folder / "truth.jsonl").read_text().splitlines()]
+        return sum(line["what"] == "servo" and line["to_us"] == 2000 for line in lines)
+
+
+@pytest.fixture
+def plant(make_settings: MakeSettings, tmp_path: Path) -> Iterator[Plant]:
+    gate = {"port": str(tmp_path / LINE)}
+    settings = make_settings(
+        lines=({"name": LINE, "gate": gate},),
+        gateway={"port": free_ports()},
+        kafka={"session_timeout_s": 6},
+    )
+    with ExitStack() as stack:
+        yield Plant(settings, tmp_path, stack)
+
+
+def sides(labels: dict[tuple[int, int], Label | None]) -> dict[tuple[int, int], str]:
+    """Where castings belong: defects, and those without a verdict, are diverted."""
+    return {part: "passed" if label == "ok" else "diverted" for part, label in labels.items()}
+
+
+def test_every_part_is_recorded_once_and_falls_where_its_verdict_says(plant: Plant) -> None:
+    parts = 30
+    silent = {4, 9}
+    with Oracle(plant.settings, lambda part: None if part in silent else every_third_is_bad(part)) as oracle:
+        plant.board(parts)
+        sorter = plant.sorter().wait_ready()
+        reader = SortedReader(plant.settings, LINE)
+        records = reader.wait_for(lambda found: len(found) >= parts)
+        time.sleep(SECOND)
+        records = reader.read()
+        reader.close()
+        assert sorter.stop() == 0
+    assert len(oracle.reported) == parts
+    assert Counter(record.part for record in records) == dict.fromkeys(range(1, parts + 1), 1)
+    labels = {(1, part): None if part in silent else every_third_is_bad(part) for part in range(1, parts + 1)}
+    assert plant.fallen() == sides(labels)
+    assert {(record.run, record.part): record.action for record in records} == sides(labels)
+    assert {record.part for record in records if record.reason == "no-verdict"} == silent
+    told = [record for record in records if record.part not in silent]
+    assert {record.reason for record in told} == {"verdict"}
+    assert all(record.label and record.verdict_id and record.counted_at and record.told_at and record.at_gate_at for record in told)
+    assert all(
+        record.counted_at < record.told_at < record.at_gate_at
+        for record in told
+        if record.counted_at and record.told_at and record.at_gate_at
+    )
+    assert sum(record.gate_moved for record in records) == plant.swings() == records[-1].move_count
+
+
+def settled(records: list[Sorting]) -> dict[int, Sorting]:
+    """The last record of each part: what a reader that takes repeats as repeats ends with."""
+    return {record.part: record for record in records}
+
+
+def test_a_late_verdict_is_recorded_and_moves_nothing(plant: Plant) -> None:
+    parts, late = 16, {3, 8}
+    with Oracle(plant.settings, lambda part: "ok", lambda part: 4.0 if part in late else 0.0):
+        plant.board(parts)
+        plant.sorter().wait_ready()
+        reader = SortedReader(plant.settings, LINE)
+        reader.wait_for(lambda found: len(found) >= parts and late <= {record.part for record in found if record.late})
+        time.sleep(SECOND)
+        records = reader.read()
+        reader.close()
+    found = settled(records)
+    assert {part for part, record in found.items() if record.late} == late
+    assert {part for part, record in found.items() if record.action == "diverted"} == late
+    assert {found[part].reason for part in late} == {"late-verdict"}
+    # Recorded twice, moved once: both records tell of the same event.
+    for part in late:
+        assert (
+            len({(record.board, record.run, record.event) for record in records if record.part == part and record.action == "diverted"})
+            == 1
+        )
+    assert plant.swings() == len(late)
+    assert {part for (_, part), side in plant.fallen().items() if side == "diverted"} == late
+
+
+def test_a_killed_sorter_loses_no_part_and_moves_no_gate_twice(plant: Plant) -> None:
+    parts = 45
+    with Oracle(plant.settings) as oracle:
+        plant.board(parts)
+        sorter = plant.sorter().wait_ready()
+        reader = SortedReader(plant.settings, LINE)
+        reader.wait_for(lambda found: len(found) >= 15)
+        sorter.kill()
+        sorter.start()
+        reader.wait_for(lambda found: len(settled(found)) >= parts, within_s=60)
+        time.sleep(SECOND)
+        records = reader.read()
+        reader.close()
+        assert sorter.wait_ready().stop() == 0
+    assert set(settled(records)) == set(range(1, parts + 1))
+    moved = {(record.run, record.event) for record in records if record.gate_moved}
+    assert len(moved) == plant.swings()
+    # Parts counted while the sorter was dead were told by nobody: they are diverted, the others fall where they belong.
+    told = {(line, part) for line, _, part in oracle.reported}
+    labels = {(1, part): every_third_is_bad(part) if (LINE, part) in told else None for part in range(1, parts + 1)}
+    wrong = {part: side for part, side in plant.fallen().items() if side != sides(labels)[part]}
+    recorded_so = {(record.run, record.part): record.action for record in settled(records).values()}
+    assert plant.fallen() == recorded_so
+    # A verdict that came while the sorter was down may be too late; then the part is diverted, never passed.
+    assert set(wrong.values()) <= {"diverted"}
+    assert all(settled(records)[part].reason in ("no-verdict", "late-verdict", "fault") for _, part in wrong)
+
+
+def test_a_killed_board_counts_its_boots_and_its_parts_are_closed(plant: Plant) -> None:
+    with Oracle(plant.settings):
+        board = plant.board(1000)
+        plant.sorter().wait_ready()
+        reader = SortedReader(plant.settings, LINE)
+        reader.wait_for(lambda found: len(found) >= 10)
+        board.kill()
+        board.start()
+        reader.wait_for(lambda found: any(record.run == 2 and record.reason == "verdict" for record in found))
+        reader.wait_for(lambda found: any(record.reason == "board-restarted" for record in found))
+        records = reader.read()
+        reader.close()
+    of_first_run = {record.part: record for record in records if record.run == 1}
+    assert set(of_first_run) == set(range(1, max(of_first_run) + 1)), "a part of the first run has no record"
+    assert all(record.action == "untracked" and not record.gate_moved for record in records if record.reason == "board-restarted")
+    once = Counter((record.run, record.part) for record in records if record.reason == "board-restarted")
+    assert set(once.values()) == {1}
+
+
+def test_verdicts_that_no_board_can_be_told_are_recorded_as_late_and_bad_records_are_parked(plant: Plant) -> None:
+    sorter = plant.sorter()
+    with Oracle(plant.settings) as oracle:
+        hour_ago = datetime.now(UTC) - timedelta(hours=1)
+        for part in range(1, 201):
+            oracle.say(made_verdict(LINE, 1, part, "ok", hour_ago))
+        topic = TopicNames(plant.settings.topics.prefix).verdicts(LINE)
+        producer = KafkaProducer(bootstrap_servers=plant.settings.bootstrap)
+        for value in (b"", b"{", b'{"schema": "castline.verdict.v1"}', made_verdict("line-9", 1, 1, "ok", hour_ago).encode()):
+            producer.send(topic, value, b"bad")
+        producer.close()
+        oracle.say(made_verdict(LINE, 1, 201, "ok", hour_ago))
+        reader = SortedReader(plant.settings, LINE)
+        records = reader.wait_for(lambda found: len(found) >= 201, within_s=60)
+        reader.close()
+    assert Counter(record.part for record in records) == dict.fromkeys(range(1, 202), 1)
+    assert {(record.action, record.reason, record.late, record.gate_moved) for record in records} == {
+        ("untracked", "late-verdict", True, False)
+    }
+    assert sorter.metric("castline_dead_letters_total", line=LINE, reason="verdict") == 4
+    status, why = sorter.page("/readyz")
+    assert status == 503
+    assert "board" in why
+    assert sorter.page("/healthz")[0] == 200
+    assert sorter.stop() == 0
+
+
+def ok_defect_or_review(part: int) -> Label:
+    return "review" if part % 4 == 2 else every_third_is_bad(part)
+
+
+def test_one_command_serves_every_line_that_has_a_gate(make_settings: MakeSettings, tmp_path: Path) -> None:
+    """Two lines share a board; the third has one of its own, with a further gate for what is to be reviewed."""
+    parts, shared, alone = 10, str(tmp_path / "shared"), str(tmp_path / "alone")
+    review = {"name": "review", "lane": 3, "takes": ["review"], "gate_mm": 250}
+    boards = {"shared": ("line-1", "line-2"), "alone": ("line-3",)}
+    settings = make_settings(
+        lines=(
+            {"name": "line-1", "gate": {"port": shared, "lane": 1}},
+            {"name": "line-2", "gate": {"port": shared, "lane": 2}},
+            {"name": "line-3", "gate": {"port": alone, "grades": [review]}},
+            "line-4",
+        ),
+        gateway={"port": free_ports()},
+    )
+    secrets = tmp_path / "secrets.toml"
+    secrets.write_text(f'[gateway]\ntoken = "{TOKEN}"\n')
+    with ExitStack() as stack:
+        stack.enter_context(Oracle(settings, ok_defect_or_review))
+        for board, names in boards.items():
+            named = [word for name in names for word in ("--line", name)]
+            feed = ("--rate", "3", "--parts", str(parts), "--log", str(tmp_path / f"{board}.truth"))
+            stack.enter_context(Role(settings, tmp_path / f"{board}.log", "board", "simulate", *named, *feed))
+        sorter = stack.enter_context(Role(settings, tmp_path / "sorter.log", "--settings", str(secrets), "sorter"))
+        records = {}
+        for name in ("line-1", "line-2", "line-3"):
+            reader = SortedReader(settings, name)
+            stack.callback(reader.close)
+            records[name] = reader.wait_for(lambda found: len(found) >= parts, within_s=60)
+        assert sorter.stop() == 0
+    for board, names in boards.items():
+        facts = [json.loads(line) for line in (tmp_path / f"{board}.truth").read_text().splitlines()]
+        for lane, name in enumerate(names, 1):
+            fell = {fact["counted"]: fact for fact in facts if fact["what"] == "fell" and fact["lane"] == lane}
+            assert sorted(record.part for record in records[name]) == list(range(1, parts + 1))
+            for record in records[name]:
+                label = ok_defect_or_review(record.part)
+                assert (record.reason, record.action) == ("verdict", "passed" if label == "ok" else "diverted")
+                graded = name == "line-3" and label == "review"
+                assert record.grade == ("review" if graded else None)
+                if record.part in fell:
+                    assert (fell[record.part]["side"], fell[record.part]["gate"]) == (record.action, 3 if graded else 0)

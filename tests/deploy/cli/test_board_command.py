@@ -1,0 +1,180 @@
+"""`castline board`: a person talks to a board, and the simulated one behaves as a process should."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from agents.gate.link import GateLink, LinkSettings
+from deploy.cli.main import castline
+from firmware import toolchain
+from firmware.board.lane_settings import LaneSettings
+from streams.settings import GateSettings, LineSettings, Settings
+from tests.agents.gate.wired import Ear, WiredLine, until
+from tests.processes import CASTLINE, Role
+
+LINE = "line-1"
+
+
+@pytest.fixture
+def port(tmp_path: Path) -> Path:
+    return tmp_path / LINE
+
+
+@pytest.fixture
+def file(tmp_path: Path, port: Path) -> Path:
+    file = tmp_path / "castline.toml"
+    file.write_text(
+        f'[service]\nrun_dir = "{tmp_path / "run"}"\n[[lines]]\nname = "{LINE}"\n'
+        f'[lines.gate]\nport = "{port}"\ntravel_mm = 600\nbelt_mm_per_s = 1000\n[[lines]]\nname = "line-2"\n'
+    )
+    return file
+
+
+@pytest.fixture
+def line(port: Path) -> Iterator[WiredLine]:
+    """A board on a belt that nothing is put on."""
+    with WiredLine(port, parts=0) as wired:
+        yield wired
+
+
+def call(file: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(castline, ["--settings", str(file), "board", *arguments], standalone_mode=False)
+
+
+def test_status_shows_every_page(line: WiredLine, file: Path) -> None:
+    result = call(file, "status", "--line", LINE, "--json")
+    assert result.return_value == 0, result.output
+    pages = json.loads(result.output)
+    assert set(pages) == {"line", "count", "gate", "link", "eyes"}
+    assert pages["line"]["state"] == "waiting"
+    assert pages["count"]["parts"] == 0
+
+
+def test_status_names_a_fault_by_its_exit_code(line: WiredLine, file: Path) -> None:
+    call(file, "configure", "--line", LINE)
+    line.line.board.lanes[0].estop_open = True
+    until(lambda: line.line.board.lanes[0].faults.oldest == 45)
+    assert call(file, "status", "--line", LINE).return_value == 1
+    refused = call(file, "clear", "--line", LINE, "45")
+    assert "12 fault-present" in str(refused.exception)
+    line.line.board.lanes[0].estop_open = False
+    assert "cleared" in call(file, "clear", "--line", LINE, "45").output
+
+
+def test_configure_sends_the_lines_settings(line: WiredLine, file: Path) -> None:
+    result = call(file, "configure", "--line", LINE)
+    assert "eye_gap_mm = 600" in result.output
+    assert "step_um = 1000" in result.output
+    assert line.memory.settings[1].number("eye_gap_mm") == 600
+
+
+def test_a_test_swings_the_gate_once(line: WiredLine, file: Path) -> None:
+    result = call(file, "test", "gate", "--line", LINE)
+    assert "gate: done" in result.output
+    assert line.line.board.lanes[0].gate.moves == 1
+    assert line.line.board.lanes[0].gate.pulse_us == 1000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("status",), "expected --line or --port"),
+        (("status", "--line", "line-2"), "expected the settings of a gate"),
+        (("status", "--line", "line-7"), "expected one of line-1, line-2"),
+        (("status", "--port", "/dev/no-such-board"), "expected a serial port at /dev/no-such-board"),
+        (("simulate", "--line", "line-2"), "expected the settings of a gate"),
+        (("simulate", "--line", "line-1", "--rate", "40"), "parts a second"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_sentence(file: Path, arguments: tuple[str, ...], sentence: str) -> None:
+    assert sentence in str(call(file, *arguments).exception)
+
+
+def test_the_simulated_board_does_not_overwrite_a_file(file: Path, port: Path) -> None:
+    port.write_text("precious")
+    assert "found something else" in str(call(file, "simulate", "--line", LINE).exception)
+    assert port.read_text() == "precious"
+
+
+# Records its arguments; the port's name says how it ends.
+AVRDUDE = """#!/bin/sh
+printf '%s\\n' "$@" > "$RECORD"
+case "$*" in *absent*) echo "cannot open port" >&2; kill -TERM $$;; *broken*) exit 1;; esac
+"""
+
+
+def flash(tmp_path: Path, port: str, *arguments: str, avrdude: bool = True) -> subprocess.CompletedProcess[str]:
+    """`castline board flash` as a process that finds no avrdude but the fake one, or none."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    if avrdude:
+        (tools / "avrdude").write_text(AVRDUDE)
+        (tools / "avrdude").chmod(0o755)
+    for name in ("sh", "avr-gcc", "avr-g++", "avr-objcopy", "avr-size", "gcc", "g++"):
+        if found := shutil.which(name):
+            (tools / name).symlink_to(found)
+    environment = {"PATH": str(tools), "RECORD": str(tmp_path / "record")}
+    call = [str(CASTLINE), "board", "flash", "--port", port, *arguments]
+    return subprocess.run(call, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_flash_builds_the_firmware_and_hands_it_to_avrdude(tmp_path: Path) -> None:
+    toolchain.firmware()
+    done = flash(tmp_path, "/dev/ttyACM7")
+    assert done.returncode == 0, done.stderr
+    *arguments, image = (tmp_path / "record").read_text().splitlines()
+    assert arguments == ["-p", "atmega2560", "-c", "wiring", "-P", "/dev/ttyACM7", "-b", "115200", "-D", "-U"]
+    action, hex_file, form = image.removeprefix("flash:").split(":")
+    assert (action, form) == ("w", "i")
+    records = Path(hex_file).read_text().splitlines()
+    assert {record[0] for record in records} == {":"}
+    assert records[-1] == ":00000001FF", "the end of an Intel HEX file"
+
+
+def test_flash_takes_an_image_that_is_there(tmp_path: Path) -> None:
+    image = tmp_path / "other.hex"
+    image.write_text(":00000001FF\n")
+    assert flash(tmp_path, "/dev/ttyACM7", "--hex", str(image)).returncode == 0
+    assert (tmp_path / "record").read_text().splitlines()[-1] == f"flash:w:{image}:i"
+
+
+@pytest.mark.parametrize("port", ["/dev/broken", "/dev/absent"])
+def test_flash_says_when_avrdude_could_not(tmp_path: Path, port: str) -> None:
+    image = tmp_path / "other.hex"
+    image.write_text(":00000001FF\n")
+    assert flash(tmp_path, port, "--hex", str(image)).returncode == 1
+
+
+def test_flash_names_the_package_that_is_missing(tmp_path: Path) -> None:
+    done = flash(tmp_path, "/dev/ttyACM7", avrdude=False)
+    assert done.returncode == 3
+    assert "expected avrdude to be installed, found none; on Debian: apt-get install avrdude" in done.stderr
+
+
+def test_a_simulated_board_that_is_stopped_lets_the_belt_run_empty(tmp_path: Path, port: Path) -> None:
+    gate = GateSettings(port=str(port), travel_mm=600, belt_mm_per_s=1000)
+    settings = Settings(lines=(LineSettings(name=LINE, gate=gate),))
+    truth, ear = tmp_path / "truth.jsonl", Ear()
+    arguments = ("board", "simulate", "--line", LINE, "--rate", "8", "--log", str(truth))
+    with Role(settings, tmp_path / "board.log", *arguments) as board:
+        until(port.exists, 30)
+        link = GateLink(LinkSettings(str(port)))
+        lane = link.serve(LINE, ear, LaneSettings({"eye_gap_mm": 600, "step_um": 1000}))
+        link.start()
+        until(lambda: len(ear.counted) >= 6, 30)
+        ear.then = lambda event: None
+        for event in ear.sorted:
+            lane.acknowledge(event.event, event.run)
+        assert board.stop() == 0
+        link.stop()
+    fell = [line for line in map(json.loads, truth.read_text().splitlines()) if line["what"] == "fell"]
+    assert [line["counted"] for line in fell] == [event.part for event in ear.counted]
+    assert not port.is_symlink()
+    assert json.loads(port.with_name(f"{LINE}.eeprom").read_text())["run"] == 1

@@ -1,0 +1,111 @@
+"""The embedded broker: starts, stops, starts again on its data, and says what is wrong in one sentence."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+
+from deploy.kafka.broker import EmbeddedBroker
+from deploy.supervisor.ports import free_ports
+from streams.errors import BrokerError
+from streams.settings import Settings
+
+CASTLINE = Path(sys.executable).with_name("castline")
+
+
+def settings_for(folder: Path, port: int | None = None) -> Settings:
+    return Settings.model_validate({"broker": {"port": port or free_ports(2), "data_dir": folder}})
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture(scope="module")
+def used_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data folder of a broker that once held a topic with one record, and was stopped by SIGTERM."""
+    folder = tmp_path_factory.mktemp("used")
+    broker = EmbeddedBroker(settings_for(folder))
+    broker.start()
+    admin = KafkaAdminClient(bootstrap_servers=broker.address)
+    admin.create_topics({"kept": {"num_partitions": 1}}, wait_for_metadata=True)
+    admin.close()
+    producer = KafkaProducer(bootstrap_servers=broker.address)
+    producer.send("kept", b"here").get(10)
+    producer.close()
+    broker.stop(20)
+    assert broker.poll() is not None
+    return folder
+
+
+def test_a_broker_started_again_still_has_its_records(used_folder: Path) -> None:
+    broker = EmbeddedBroker(settings_for(used_folder))
+    broker.start()
+    try:
+        consumer = KafkaConsumer("kept", bootstrap_servers=broker.address, auto_offset_reset="earliest", consumer_timeout_ms=10_000)
+        assert next(consumer).value == b"here"
+        consumer.close()
+    finally:
+        broker.stop(20)
+
+
+def test_a_port_in_use_is_named(tmp_path: Path) -> None:
+    port = free_ports(2)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        with pytest.raises(BrokerError, match=f"expected port {port} to be free"):
+            EmbeddedBroker(settings_for(tmp_path, port)).start()
+
+
+def test_a_folder_with_other_files_is_not_written_to(tmp_path: Path) -> None:
+    (tmp_path / "holiday.txt").write_text("not Kafka's")
+    with pytest.raises(BrokerError, match="found other files"):
+        EmbeddedBroker(settings_for(tmp_path)).start()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["holiday.txt"]
+
+
+def test_the_data_of_another_cluster_is_refused(used_folder: Path) -> None:
+    meta = used_folder / "log" / "meta.properties"
+    ours = meta.read_text()
+    meta.write_text(ours.replace("cluster.id=", "cluster.id=other"))
+    try:
+        with pytest.raises(BrokerError, match="found cluster id other"):
+            EmbeddedBroker(settings_for(used_folder)).start()
+    finally:
+        meta.write_text(ours)
+
+
+def test_a_damaged_metadata_log_is_refused_instead_of_forgetting_topics(used_folder: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged"
+    subprocess.run(["cp", "-r", str(used_folder), str(damaged)], check=True)
+    for kept in (damaged / "log" / "__cluster_metadata-0").iterdir():
+        if kept.suffix in (".log", ".checkpoint"):
+            kept.write_bytes(b"\x00" * kept.stat().st_size)
+    with pytest.raises(BrokerError, match=r"damaged|ended with status"):
+        EmbeddedBroker(settings_for(damaged)).start()
+
+
+def test_the_command_says_ready_and_stops_on_sigterm_and_no_java_outlives_its_kill(tmp_path: Path) -> None:
+    port = free_ports(2)
+    environment = {**os.environ, "CASTLINE_BROKER__PORT": str(port), "CASTLINE_BROKER__DATA_DIR": str(tmp_path / "kafka")}
+    for signum, status in ((signal.SIGTERM, 0), (signal.SIGKILL, -signal.SIGKILL)):
+        process = subprocess.Popen([CASTLINE, "broker"], env=environment, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        assert process.stdout.readline() == f"Kafka ready at 127.0.0.1:{port}\n"
+        process.send_signal(signum)
+        assert process.wait(30) == status
+        process.stdout.close()
+        until = time.monotonic() + 30
+        while answers(port):
+            assert time.monotonic() < until, "the broker outlived the command"
+            time.sleep(0.2)

@@ -1,0 +1,323 @@
+"""The supervisor with real processes: those that die, hang, ignore SIGTERM, and one whose supervisor is killed."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from deploy.supervisor import Backoff, Journal, LinePrinted, PageReady, PathThere, Role, State, Supervisor
+from deploy.supervisor.probes import Prober
+
+QUICK = Backoff(first_s=0.05, most_s=0.1, quiet_s=60, most_in_row=3)
+SAYS_READY = LinePrinted("ready")
+
+
+def python(code: str, *arguments: object) -> tuple[str, ...]:
+    return (sys.executable, "-S", "-u", "-c", textwrap.dedent(code), *map(str, arguments))
+
+
+SLEEPER = python("import time; print('ready'); time.sleep(600)")
+
+
+def role(name: str, command: tuple[str, ...] = SLEEPER, **fields: Any) -> Role:
+    return Role(name, command, **{"gate": SAYS_READY, "stage": 0, "stops": 0, "grace_s": 5.0, "backoff": QUICK, **fields})
+
+
+@contextmanager
+def supervising(*roles: Role, unhealthy_s: float = 15.0) -> Iterator[tuple[Supervisor, io.StringIO]]:
+    log = io.StringIO()
+    supervisor = Supervisor(roles, Journal(log), unhealthy_s)
+    try:
+        yield supervisor, log
+    finally:
+        supervisor.kill_all()
+
+
+def tick_until(supervisor: Supervisor, done: Callable[[], bool], within_s: float = 20) -> None:
+    end = time.monotonic() + within_s
+    while not done():
+        assert time.monotonic() < end, f"not within {within_s} s: {[(name, post.state) for name, post in supervisor.posts.items()]}"
+        supervisor.tick()
+        time.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def gone(pids: list[int], within_s: float = 10) -> bool:
+    end = time.monotonic() + within_s
+    while any(alive(pid) for pid in pids) and time.monotonic() < end:
+        time.sleep(0.05)
+    return not any(alive(pid) for pid in pids)
+
+
+def test_a_stage_starts_when_the_one_before_is_ready(tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+    first = role(
+        "first",
+        python("import sys, time, pathlib; time.sleep(0.5); pathlib.Path(sys.argv[1]).touch(); time.sleep(600)", flag),
+        gate=PathThere(flag),
+    )
+    second = role("second", stage=1)
+    with supervising(second, first) as (supervisor, log):
+        tick_until(supervisor, lambda: supervisor.all_ready)
+    said = log.getvalue()
+    assert said.index("first ready") < said.index("second started")
+
+
+def test_a_role_that_is_done_once_is_not_started_again() -> None:
+    with supervising(role("topics", python("print('made')"), once=True), role("worker", stage=1)) as (supervisor, _):
+        tick_until(supervisor, lambda: supervisor.all_ready)
+        assert supervisor.posts["topics"].state is State.ENDED
+        assert supervisor.posts["topics"].starts == 1
+
+
+def test_what_dies_is_started_again_and_the_log_says_why() -> None:
+    with supervising(role("worker")) as (supervisor, log):
+        tick_until(supervisor, lambda: supervisor.all_ready)
+        before = supervisor.posts["worker"].pid
+        os.kill(before, signal.SIGKILL)
+        tick_until(supervisor, lambda: supervisor.posts["worker"].starts == 2 and supervisor.all_ready)
+        assert supervisor.posts["worker"].pid != before
+    assert "worker ended by itself, signal 9; it last said: ready; it is started again in 0.1 s" in log.getvalue()
+
+
+def test_what_keeps_dying_is_given_up_with_its_last_words() -> None:
+    with supervising(role("worker", python("print('no camera'); raise SystemExit(3)"))) as (supervisor, log):
+        tick_until(supervisor, lambda: bool(supervisor.failure))
+        assert supervisor.failure == "worker cannot run: no camera"
+        assert supervisor.posts["worker"].starts == 4
+    assert "given up after 4 starts" in log.getvalue()
+
+
+def test_an_essential_role_whose_settings_are_wrong_is_not_retried() -> None:
+    with supervising(role("broker", python("print('port in use'); raise SystemExit(3)"), essential=True)) as (supervisor, _):
+        tick_until(supervisor, lambda: bool(supervisor.failure))
+        assert supervisor.posts["broker"].starts == 1
+
+
+def test_what_ignores_sigterm_is_killed_after_its_grace() -> None:
+    deaf = python("import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready'); time.sleep(600)")
+    with supervising(role("deaf", deaf, grace_s=0.5)) as (supervisor, log):
+        tick_until(supervisor, lambda: supervisor.all_ready)
+        pid = supervisor.posts["deaf"].pid
+        supervisor.stop()
+        assert not alive(pid)
+    assert log.getvalue().count("deaf did not stop within 0.5 s of SIGTERM, killed") == 1
+
+
+def test_an_insistent_stop_does_not_wait_for_the_grace() -> None:
+    deaf = python("import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready'); time.sleep(600)")
+    with supervising(role("deaf", deaf, grace_s=300)) as (supervisor, _):
+        tick_until(supervisor, lambda: supervisor.all_ready)
+        began = time.monotonic()
+        supervisor.stop(at_once=lambda: True)
+        assert time.monotonic() - began < 30
+        assert supervisor.posts["deaf"].state is State.ENDED
+
+
+def test_roles_stop_in_their_order_and_a_part_of_them_can_be_left_running() -> None:
+    roles = [role("broker", stops=9), role("gateway", stops=1), role("inspector", stops=2)]
+    with supervising(*roles) as (supervisor, log):
+        tick_until(supervisor, lambda: supervisor.all_ready)
+        supervisor.stop(before=9)
+        assert alive(supervisor.posts["broker"].pid)
+        supervisor.stop()
+        assert supervisor.posts["broker"].state is State.ENDED
+    stopped = [line.split()[3] for line in log.getvalue().splitlines() if " stopped, " in line]
+    assert stopped == ["gateway", "inspector", "broker"]
+
+
+def test_a_grandchild_left_behind_is_killed_with_its_group() -> None:
+    parent = python(
+        """
+        import subprocess, sys, time
+        child = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"])
+        print("ready", child.pid)
+        time.sleep(600)
+        """
+    )
+    with supervising(role("parent", parent)) as (supervisor, log):
+        tick_until(supervisor, lambda: supervisor.all_ready)
+        grandchild = int(log.getvalue().split("| ready ")[1].split()[0])
+        os.kill(supervisor.posts["parent"].pid, signal.SIGKILL)
+        tick_until(supervisor, lambda: supervisor.posts["parent"].starts == 2)
+        assert gone([grandchild])
+
+
+def test_a_kill_reaches_a_grandchild_with_a_session_of_its_own() -> None:
+    parent = python(
+        """
+        import subprocess, sys, time
+        child = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"], start_new_session=True)
+        print("ready", child.pid)
+        time.sleep(600)
+        """
+    )
+    with supervising(role("parent", parent)) as (supervisor, log):
+        tick_until(supervisor, lambda: supervisor.all_ready)
+        grandchild = int(log.getvalue().split("| ready ")[1].split()[0])
+    assert gone([grandchild])
+
+
+def test_a_killed_supervisor_leaves_no_orphan(tmp_path: Path) -> None:
+    code = """
+        import sys, time
+        from deploy.supervisor import Backoff, Journal, LinePrinted, Role, Supervisor
+        deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready'); time.sleep(600)"
+        roles = [Role(n, (sys.executable, "-S", "-u", "-c", deaf), LinePrinted("ready"), 0, 0) for n in ("one", "two")]
+        supervisor = Supervisor(roles, Journal())
+        supervisor.run(until=lambda: supervisor.all_ready)
+        print(*(post.pid for post in supervisor.posts.values()), flush=True)
+        time.sleep(600)
+        """
+    outer = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert outer.stdout is not None
+        pids = [int(pid) for pid in outer.stdout.readline().split()]
+        assert len(pids) == 2
+        assert all(alive(pid) for pid in pids)
+    finally:
+        outer.kill()
+        outer.communicate()
+    assert gone(pids)
+
+
+PAGES = """
+    import http.server, json, os, pathlib, sys
+    class Pages(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            well = self.path != "/healthz" or not pathlib.Path(sys.argv[2]).exists()
+            page = b"castline_gate_state{line=\\"line-1\\",state=\\"running\\"} 1.0\\ncastline_x_bucket{le=\\"1\\"} 3.0\\n"
+            body = page if self.path == "/metrics" else b"3 pieces of work wait"
+            self.send_response(200 if well else 503)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+        def log_message(self, *arguments): pass
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Pages)
+    folder = pathlib.Path(sys.argv[1]) / "targets"
+    folder.mkdir(exist_ok=True)
+    target = {"targets": [f"127.0.0.1:{server.server_address[1]}"], "labels": {"pid": str(os.getpid())}}
+    (folder / "worker.json").write_text(json.dumps([target]))
+    server.serve_forever()
+    """
+
+
+def test_a_worker_is_ready_by_its_page_and_started_again_when_unhealthy_for_long(tmp_path: Path) -> None:
+    ill = tmp_path / "ill"
+    worker = role("worker", python(PAGES, tmp_path, ill), gate=PageReady(tmp_path))
+    with supervising(worker, unhealthy_s=1.0) as (supervisor, log):
+        tick_until(supervisor, lambda: supervisor.all_ready)
+        first = supervisor.posts["worker"].pid
+        tick_until(supervisor, lambda: bool((sight := supervisor.sight("worker")) and sight.samples))
+        sight = supervisor.sight("worker")
+        assert sight is not None
+        assert sight.labels("castline_gate_state", "state", line="line-1") == ["running"]
+        assert sight.value("castline_x_bucket") == 0, "buckets are not kept"
+        ill.touch()
+        tick_until(supervisor, lambda: supervisor.posts["worker"].starts == 2)
+        ill.unlink()
+        tick_until(supervisor, lambda: supervisor.all_ready)
+        assert supervisor.posts["worker"].pid != first
+    assert "worker is unhealthy for 1 s: 3 pieces of work wait; it is stopped and started again" in log.getvalue()
+
+
+@pytest.mark.parametrize("status", [200, 503])
+def test_pages_that_break_off_in_the_middle_do_not_blind_the_prober(status: int) -> None:
+    """A process that is killed while it answers: the look after it must still be taken."""
+    broken: list[str] = []
+
+    class Pages(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            whole = len(broken) >= 3
+            self.send_response(200 if whole else status)
+            self.send_header("Content-Length", "4")
+            self.end_headers()
+            self.wfile.write(b"well" if whole else b"we")
+            if not whole:
+                broken.append(self.path)
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            """Silent."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Pages)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    prober = Prober(every_s=0.02)
+    prober.watch(1, f"127.0.0.1:{server.server_address[1]}")
+    prober.start()
+    try:
+        until = time.monotonic() + 20
+        while (sight := prober.sight(1)) is None or not sight.ready:
+            assert time.monotonic() < until, f"after {broken}: {sight}"
+            time.sleep(0.02)
+        assert broken == ["/readyz", "/healthz", "/metrics"]
+    finally:
+        prober.close()
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_worker_that_never_gets_ready_is_started_again() -> None:
+    mute = python("import time; time.sleep(600)")
+    with supervising(role("mute", mute, slow_start_s=0.3)) as (supervisor, log):
+        tick_until(supervisor, lambda: supervisor.posts["mute"].starts == 2)
+    assert "mute is not ready 0.3 s after its start" in log.getvalue()
+
+
+def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with supervising(role("worker", (str(tmp_path / "nowhere"),))) as (supervisor, _):
+        tick_until(supervisor, lambda: bool(supervisor.failure))
+        assert supervisor.failure == f"worker cannot run: expected a program at {tmp_path / 'nowhere'}: No such file or directory"
+
+
+def test_the_log_names_the_role_and_leaves_json_as_it_is() -> None:
+    line = json.dumps({"message": "judged", "part": "line-1:7:1"})
+    with supervising(role("worker", python("import sys, time; print(sys.argv[1]); print('ready'); time.sleep(600)", line))) as (
+        supervisor,
+        log,
+    ):
+        tick_until(supervisor, lambda: supervisor.all_ready)
+    (found,) = [written for written in log.getvalue().splitlines() if written.startswith("worker ") and "judged" in written]
+    assert json.loads(found.split(" | ", 1)[1]) == json.loads(line)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_signal_asks_and_the_second_insists(signum: signal.Signals) -> None:
+    code = """
+        import time
+        from deploy.supervisor import StopRequests
+        requests = StopRequests()
+        print("ready", flush=True)
+        while not requests.asked(): time.sleep(0.01)
+        print("asked", requests.insisted(), flush=True)
+        while not requests.insisted(): time.sleep(0.01)
+        print("insisted", flush=True)
+        """
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signum)
+        assert process.stdout.readline() == "asked False\n"
+        process.send_signal(signum)
+        assert process.stdout.readline() == "insisted\n"
+    finally:
+        process.kill()
+        process.communicate()

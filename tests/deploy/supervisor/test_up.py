@@ -1,0 +1,192 @@
+"""`castline up`: the example's two lines, moved to free ports and folders, with simulated boards on their serial ports."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import tomli_w
+from kafka import KafkaConsumer, TopicPartition
+
+from deploy.supervisor import Backoff
+from deploy.supervisor.ports import free_ports
+from deploy.supervisor.roles import plant_roles
+from models.registry.versions import BUNDLED
+from models.synthetic.folder import write_series
+from streams.settings import load_settings
+
+pytestmark = pytest.mark.timeout(300)
+
+CASTLINE = Path(sys.executable).with_name("castline")
+EXAMPLE = Path(__file__).parents[3] / "deploy" / "packaging" / "example" / "castline.toml"
+
+
+def adapted(folder: Path) -> dict[str, Any]:
+    """The example on this machine: its own folders, free ports, pictures replayed as the boards count, the project's weights."""
+    values = tomllib.loads(EXAMPLE.read_text())
+    values["broker"] |= {"port": free_ports(2), "data_dir": str(folder / "kafka")}
+    values["service"]["run_dir"] = str(folder / "run")
+    values["store"]["url"] = str(folder / "store")
+    values["gateway"] |= {"port": free_ports(), "spool_dir": str(folder / "spool"), "token": "a-token-of-the-test"}
+    values["model"] = {"root": str(BUNDLED), "version": "demo"}
+    values["station"] |= {"port": 0, "database": str(folder / "station.sqlite3"), "secret_key_file": str(folder / "station.key")}
+    for line in values["lines"][:2]:
+        line["camera"] = {"kind": "folder", "path": str(folder / "castings"), "trigger": "board", "match_window_s": 15}
+        line["gate"]["port"] = str(folder / f"board-{line['name']}")
+    return values
+
+
+class Up:
+    """`castline up` on settings in `folder`, its output in a file."""
+
+    def __init__(self, folder: Path, values: dict[str, Any]) -> None:
+        self.folder = folder
+        self.settings = folder / "castline.toml"
+        self.settings.write_text(tomli_w.dumps(values))
+        self.output = folder / "up.txt"
+        self.kafka = f"127.0.0.1:{values['broker']['port']}"
+        self.process = self.start("up")
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        with self.output.open("a") as output:
+            command = [sys.executable, str(CASTLINE), "--settings", str(self.settings), *arguments]
+            return subprocess.Popen(command, stdout=output, stderr=output, cwd=self.folder, start_new_session=True)
+
+    @property
+    def said(self) -> str:
+        return self.output.read_text()
+
+    def wait_until(self, done: Callable[[], bool], within_s: float = 120) -> None:
+        end = time.monotonic() + within_s
+        while not done():
+            assert self.process.poll() is None, self.said
+            assert time.monotonic() < end, self.said
+            time.sleep(0.2)
+
+    def records(self, topic: str) -> int:
+        consumer = KafkaConsumer(bootstrap_servers=self.kafka, group_id=None)
+        try:
+            return int(consumer.end_offsets([TopicPartition(topic, 0)])[TopicPartition(topic, 0)])
+        finally:
+            consumer.close()
+
+    def pid_of(self, instance: str) -> int:
+        (target,) = json.loads((self.folder / "run" / "targets" / f"{instance}.json").read_text())
+        return int(target["labels"]["pid"])
+
+    def leaves_nothing(self, *but: subprocess.Popen[bytes]) -> bool:
+        expected = {process.pid for process in but}
+        named = [process for process in psutil.process_iter(["cmdline"]) if str(self.folder) in " ".join(process.info["cmdline"] or ())]
+        _, alive = psutil.wait_procs([process for process in named if process.pid not in expected], timeout=15)
+        return not alive
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Processes to be ended with the test."""
+    processes: list[subprocess.Popen[bytes]] = []
+    yield processes
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def test_the_examples_two_lines_run_recover_and_stop(tmp_path: Path, running: list[subprocess.Popen[bytes]]) -> None:
+    write_series(tmp_path / "castings", 12, seed=3)
+    up = Up(tmp_path, adapted(tmp_path))
+    running.append(up.process)
+    # The boards are plugged in late: the sorters wait for them.
+    up.wait_until(lambda: "sorter line-2 started" in up.said)
+    assert "line-1: no board at" in up.said
+    boards = [up.start("board", "simulate", "--line", line, "--rate", "1") for line in ("line-1", "line-2")]
+    running += boards
+    up.wait_until(lambda: "all is ready: line-1, line-2, uploads" in up.said)
+    up.wait_until(lambda: all(up.records(f"castings.sorted.{line}") >= 3 for line in ("line-1", "line-2")))
+
+    os.kill(up.pid_of("gateway-1"), signal.SIGKILL)
+    up.wait_until(lambda: up.said.count("gateway ready") == 2)
+    seen = up.records("castings.verdicts.line-1")
+    up.wait_until(lambda: up.records("castings.verdicts.line-1") > seen + 1)
+
+    second = subprocess.run(
+        [sys.executable, str(CASTLINE), "--settings", str(up.settings), "up"], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert second.returncode == 3
+    assert "expected no other castline up" in second.stderr
+
+    up.process.send_signal(signal.SIGTERM)
+    assert up.process.wait(90) == 0, up.said
+    stopped = [line.split()[3] for line in up.said.splitlines() if " stopped, " in line]
+    assert stopped[0] == "gateway"
+    assert stopped[1] == "inspector-1"
+    assert set(stopped[-3:-1]) == {"archivist", "station"}
+    assert stopped[-1] == "broker"
+    assert "killed" not in up.said
+    assert up.leaves_nothing(*boards)
+
+
+def test_a_killed_up_leaves_no_process(tmp_path: Path, running: list[subprocess.Popen[bytes]]) -> None:
+    write_series(tmp_path / "castings", 2, seed=3)
+    up = Up(tmp_path, adapted(tmp_path))
+    running.append(up.process)
+    up.wait_until(lambda: "topics done" in up.said)
+    up.process.kill()
+    up.process.wait()
+    assert up.leaves_nothing()
+
+
+def refused(folder: Path, values: dict[str, Any]) -> str:
+    (folder / "castline.toml").write_text(tomli_w.dumps(values))
+    found = subprocess.run([sys.executable, str(CASTLINE), "up"], capture_output=True, text=True, check=False, cwd=folder, timeout=60)
+    assert found.returncode == 3, found.stdout + found.stderr
+    return found.stderr
+
+
+def test_settings_without_a_line_are_refused(tmp_path: Path) -> None:
+    assert "lines: expected at least one" in refused(tmp_path, {})
+
+
+def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
+    values = adapted(tmp_path)
+    values["model"] = {"root": str(tmp_path / "models"), "version": "line-a"}
+    assert f"expected the model folder {tmp_path / 'models' / 'line-a'}, found none" in refused(tmp_path, values)
+
+
+def test_an_embedded_broker_with_tls_is_refused(tmp_path: Path) -> None:
+    values = adapted(tmp_path)
+    values["kafka"]["security"] = "tls"
+    assert "kafka.security: expected plaintext with the embedded broker, found tls" in refused(tmp_path, values)
+
+
+def test_a_foreign_data_folder_ends_it_with_the_brokers_sentence(tmp_path: Path) -> None:
+    values = adapted(tmp_path)
+    (tmp_path / "kafka").mkdir()
+    (tmp_path / "kafka" / "holiday.txt").write_text("not Kafka's")
+    assert "broker cannot run: castline: expected" in refused(tmp_path, values)
+
+
+def test_the_service_unit_runs_up_and_waits_longer_than_all_graces(tmp_path: Path) -> None:
+    unit = configparser.ConfigParser(strict=False, interpolation=None, comment_prefixes=("#",))
+    unit.optionxform = str  # type: ignore[assignment, method-assign]
+    unit.read(Path(__file__).parents[3] / "deploy" / "packaging" / "systemd" / "castline.service")
+    service = unit["Service"]
+    assert service["ExecStart"].endswith("castline --settings /etc/castline/castline.toml up")
+    # The graces of what is stopped one after the other, in the example's settings.
+    file = tmp_path / "castline.toml"
+    file.write_text(EXAMPLE.read_text())
+    roles = plant_roles(file, load_settings(file, {}), 1, Backoff())
+    graces = {stops: max(role.grace_s for role in roles if role.stops == stops) for stops in {role.stops for role in roles}}
+    assert int(service["TimeoutStopSec"]) > sum(graces.values())
+    # Exit statuses that no restart mends.
+    assert service["RestartPreventExitStatus"].split() == ["2", "3"]

@@ -1,0 +1,88 @@
+"""Records of every released version against today's schemas and readers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema  # type: ignore[import-untyped, unused-ignore]
+import pytest
+
+from streams.records import RECORDS, Record
+from tests.docs.pages import DOCS
+from tests.docs.published import published
+
+BY_NAME = {record.name: record for record in RECORDS}
+EXAMPLES = sorted((DOCS / "examples").glob("*/*.json"))
+Value = dict[str, Any]
+
+
+def record_of(example: Path) -> type[Record]:
+    """`castline.verdict.v1.defect.json` is an example of `castline.verdict.v1`."""
+    return BY_NAME[example.stem.rpartition(".")[0]]
+
+
+def read(example: Path) -> Value:
+    found: Value = json.loads(example.read_text())
+    return found
+
+
+every_example = pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: f"{example.parent.name}-{example.stem}")
+
+
+def test_every_released_schema_has_an_example() -> None:
+    released = {(file.parent.name, file.name.removesuffix(".schema.json")) for file in (DOCS / "schemas" / "released").glob("*/*.json")}
+    assert released
+    assert released == {(example.parent.name, record_of(example).name) for example in EXAMPLES}
+
+
+@every_example
+def test_an_example_is_valid_by_its_published_schema(example: Path) -> None:
+    published(record_of(example)).validate(read(example))
+
+
+@every_example
+def test_an_example_is_valid_by_the_schema_of_its_release(example: Path) -> None:
+    released = DOCS / "schemas" / "released" / example.parent.name / f"{record_of(example).name}.schema.json"
+    jsonschema.Draft202012Validator(json.loads(released.read_text())).validate(read(example))
+
+
+@every_example
+def test_an_example_is_read_and_written_again_as_it_was(example: Path) -> None:
+    record = record_of(example)
+    value = read(example)
+    decoded = record.decode(example.read_bytes())
+    written = json.loads(decoded.encode())
+    # A field added since stands beside those of the release.
+    assert {name: written[name] for name in value} == value
+    assert record.decode(decoded.encode()) == decoded
+
+
+@every_example
+def test_a_field_of_a_later_writer_harms_no_reader(example: Path) -> None:
+    record = record_of(example)
+    later = with_unknown_fields(read(example))
+    published(record).validate(later)
+    assert record.decode(json.dumps(later).encode()) == record.decode(example.read_bytes())
+
+
+def with_unknown_fields(value: Any) -> Any:
+    """`value` with a field more in every object but `votes`, whose names are the networks'."""
+    if isinstance(value, list):
+        return [with_unknown_fields(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    inner = {name: one if name == "votes" else with_unknown_fields(one) for name, one in value.items()}
+    return {**inner, "added_later": {"by": "a newer release"}}
+
+
+@every_example
+def test_a_record_without_a_field_it_must_have_is_refused_by_schema_and_reader(example: Path) -> None:
+    record = record_of(example)
+    validator = published(record)
+    for name in validator.schema["required"]:
+        value = {field: found for field, found in read(example).items() if field != name}
+        assert not validator.is_valid(value), name
+        with pytest.raises(ValueError, match=name):
+            record.decode(json.dumps(value).encode())

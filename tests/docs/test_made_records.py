@@ -1,0 +1,87 @@
+"""What the inspector and the sorter make is valid by the schemas that are published."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import get_args
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agents.gate.events import PartSorted
+from agents.inspector.decoding import Decoded, receive
+from agents.inspector.judging import Judged, verdict
+from agents.sorter.part_states import Note
+from agents.sorter.sorting import late_sorting, sorting_of, untracked_sorting
+from firmware.board.words import WORDS
+from models.inference.ensemble import Opinion
+from models.pictures.decoder import Picture
+from streams.dead_letters import Came
+from streams.errors import PictureError
+from streams.records import Label, Sorting, SortingReason, Verdict
+from streams.settings import LineSettings
+from tests.docs.published import published
+
+VERDICTS, SORTINGS = published(Verdict), published(Sorting)
+TAKEN = datetime(2026, 1, 31, 12, tzinfo=UTC)
+shares = st.floats(0, 1)
+counts = st.integers(1, 2**31)
+labels: st.SearchStrategy[Label] = st.sampled_from(get_args(Label))
+# A board's clock may be read as any time; the records carry it with its zone.
+times = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))
+opinions = st.one_of(
+    st.builds(Opinion, labels, shares, st.fixed_dictionaries({"alexnet": shares, "lenet": shares}), st.sampled_from(["", "doubt"])),
+    st.builds(PictureError, st.sampled_from(["truncated", "too-large"]), st.text(max_size=20)),
+)
+
+
+@given(counts, counts, opinions, shares, times)
+def test_any_verdict_of_the_inspector_is_valid(
+    run: int, part: int, opinion: Opinion | PictureError, threshold: float, decided_at: datetime
+) -> None:
+    made = make_verdict(run, part, opinion, threshold, decided_at)
+    VERDICTS.validate(json.loads(made.encode()))
+    assert Verdict.decode(made.encode()) == made
+
+
+def make_verdict(run: int, part: int, opinion: Opinion | PictureError, threshold: float, decided_at: datetime) -> Verdict:
+    came = Came("castings.images.line-1", 3, 17, f"line-1:{run}:{part}".encode(), b"", {})
+    arrival = receive(came, LineSettings(name="line-1", deadline_s=1), TAKEN, TAKEN + timedelta(seconds=0.01))
+    picture = opinion if isinstance(opinion, PictureError) else Picture(np.zeros((8, 8), np.uint8), 300, 200)
+    return verdict(Judged(Decoded(arrival, "0" * 64, picture), opinion), "v1", threshold, decided_at)
+
+
+@given(
+    st.integers(1, 2**31),
+    counts,
+    counts,
+    st.sampled_from(WORDS["action"]),
+    st.sampled_from(WORDS["reason"]),
+    st.booleans(),
+    st.none() | times,
+    st.booleans(),
+    labels,
+    st.integers(0, 99),
+)
+def test_any_sorting_of_a_part_that_the_board_reports_is_valid(
+    event: int, run: int, part: int, action: str, reason: str, moved: bool, told_at: datetime | None, late: bool, label: Label, code: int
+) -> None:
+    told = make_verdict(run, part, Opinion(label, 0.5, {}), 0.5, TAKEN)
+    note = Note(counted_at=TAKEN, told_at=told_at, late=late)
+    note.verdict(told)
+    reported = PartSorted(event, run, part, action, reason, moved, event % 65536, None, TAKEN)
+    first = sorting_of(reported, note, "line-1", "line-1", code, TAKEN)
+    again = late_sorting(first, told, TAKEN + timedelta(seconds=1))
+    for made in (first, again):
+        SORTINGS.validate(json.loads(made.encode()))
+        assert Sorting.decode(made.encode()) == made
+    assert (again.board, again.run, again.event) == (first.board, first.run, first.event), "a repeat is recognised"
+
+
+@given(counts, counts, st.sampled_from(get_args(SortingReason)), st.integers(0, 99))
+def test_any_sorting_of_a_part_that_the_board_does_not_know_is_valid(run: int, part: int, reason: SortingReason, code: int) -> None:
+    made = untracked_sorting(Note(), "line-1", run, part, "line-1", reason, code, TAKEN)
+    SORTINGS.validate(json.loads(made.encode()))
+    assert Sorting.decode(made.encode()) == made

@@ -1,0 +1,87 @@
+"""The whole firmware, instruction by instruction, on a line with 10 castings a second."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
+
+import pytest
+
+from firmware import toolchain
+from firmware.board.lane_settings import LaneSettings
+from firmware.board.plant import Belt, Feed, Plant
+from firmware.simulator.avr import Simulated, stepped
+from firmware.simulator.line import AvrLine
+from tests.firmware.hosts import PacedHost, mixed_opinion
+
+PARTS = 1000
+FLASH, RAM = 262_144, 8192
+SPEED_MM_S = 1000
+GATE_MM = 20
+BELT = Belt(speed_mm_s=SPEED_MM_S, eye_gap_mm=1000, blade_mm=66, servo_s=0.04)
+FEED = Feed(rate_per_s=10, jitter=0.2, least_gap_mm=75, seed=7, parts=PARTS)
+SETTINGS = LaneSettings(
+    {"step_um": SPEED_MM_S, "eye_gap_mm": 1000, "window_mm": 30, "spacing_mm": 66, "gate_mm": GATE_MM, "dwell_mm": 66, "servo_ms": 40}
+)
+
+
+def counted_and_sorted(mega: Simulated, parts: int) -> tuple[AvrLine, PacedHost]:
+    """So many castings from the first to the last, with a verdict for most of them some time before they arrive, in random order."""
+    line = AvrLine(mega, Plant(BELT, FEED))
+    host = PacedHost(line, SETTINGS, mixed_opinion(seed=3, silent=0.04, least_us=20_000, most_us=880_000))
+    host.run_until(500_000)
+    line.plant.feeding = True
+    while len(line.plant.fallen) < parts:
+        host.run_for(100_000)
+    host.run_for(1_500_000)
+    return line, host
+
+
+def test_a_thousand_castings_fall_on_the_right_side_and_the_pulses_are_exact(capsys: pytest.CaptureFixture[str]) -> None:
+    elf = toolchain.firmware()
+    with stepped(elf) as mega:
+        mega.all_pulses()
+        line, host = counted_and_sorted(mega, PARTS)
+        pulses = [pulse for pulse in mega.pulses if pulse.compare == "4A" and pulse.at_us > 500_000]
+        resets = len(mega.resets)
+
+    # Every casting was counted once, decided once, and fell where its verdict says; where none came, it was diverted.
+    reports = host.by_part()
+    assert sorted(reports) == list(range(1, PARTS + 1))
+    assert [fallen.counted for fallen in line.plant.fallen] == list(range(1, PARTS + 1))
+    assert [fallen for fallen in line.plant.fallen if fallen.struck] == []
+    silent = 0
+    for fallen in line.plant.fallen:
+        opinion, report = host.opinion(fallen.counted), reports[fallen.counted]
+        silent += opinion is None
+        wanted = "diverted" if opinion is None or opinion[0] == "divert" else "passed"
+        assert fallen.side == wanted, (fallen, report)
+        assert report["reason"] == ("no-verdict" if opinion is None else "verdict")
+    assert resets == 0
+    assert host.faults == {}
+
+    # Exactly one departure from rest for each report that claims one.
+    widths = [pulse.width_us for pulse in pulses]
+    departures = [after for before, after in pairwise(pulses) if round(before.width_us) == 1000 and round(after.width_us) == 2000]
+    moved = [part for part in range(1, PARTS + 1) if reports[part]["moved"]]
+    assert len(departures) == len(moved)
+
+    # The moment of the pulse's change, against where the casting was.
+    late_us = [
+        departure.at_us - line.belt.eye2_us[part - 1] - GATE_MM * 1e6 / SPEED_MM_S
+        for part, departure in zip(moved, departures, strict=True)
+    ]
+    jitter_us = max(late_us) - min(late_us)
+    worst_us = max(min(abs(width - 1000), abs(width - 2000)) for width in widths)
+    flash, ram = toolchain.sizes(elf)
+    with capsys.disabled():
+        print(
+            f"\n1,000 castings at 10 a second: {Counter(f.side for f in line.plant.fallen)}, {silent} without verdict, {len(moved)} moves; "
+            f"pulse within {worst_us:.3f} us; moment {min(late_us):.0f} to {max(late_us):.0f} us "
+            f"after the part's, jitter {jitter_us:.0f} us; flash {flash} bytes ({flash / FLASH:.1%}), RAM {ram} bytes ({ram / RAM:.1%})"
+        )
+    assert worst_us <= 1
+    assert jitter_us <= 1000
+    assert min(late_us) >= 0
+    assert flash <= FLASH / 2
+    assert ram <= RAM / 2

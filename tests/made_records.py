@@ -1,0 +1,142 @@
+"""A line's records, sent as the inspector, the sorter, the localiser and the reviewers send them; about parts whose labels repeat."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from kafka import KafkaProducer
+
+from streams.identity import PartId
+from streams.records import Box, Finding, ImageReference, PartRecord, Review, Sorting, Verdict, verdict_id
+from streams.settings import Settings
+from streams.topics import TopicNames
+from tests.image_topics import PICTURES
+
+BEGIN = datetime(2026, 11, 22, 6, 0, tzinfo=UTC)
+LABELS = ("ok", "ok", "defect", "ok", "review", "ok", "ok", "ok")
+
+
+def label_of(part: int) -> str:
+    """Of eight parts one is a defect and one in doubt."""
+    return LABELS[part % len(LABELS)]
+
+
+def picture_of(part: int) -> bytes:
+    return PICTURES[part % len(PICTURES)]
+
+
+def verdict_on(part: PartId, topic: str, partition: int, offset: int, **given: Any) -> Verdict:
+    """What an inspector says of `part`, whose picture lies there."""
+    at = BEGIN + timedelta(seconds=part.part)
+    label = label_of(part.part)
+    sha256 = hashlib.sha256(picture_of(part.part)).hexdigest()
+    values = {
+        "line": part.line,
+        "run": part.run,
+        "part": part.part,
+        "verdict_id": verdict_id(part, sha256, "tiny"),
+        "label": label,
+        "defect_probability": {"ok": 0.02, "defect": 0.97, "review": 0.51}[label],
+        "votes": {"alexnet": 0.5, "lenet": 0.5},
+        "threshold": 0.5,
+        "model": "tiny",
+        "reason": "doubt" if label == "review" else "",
+        "captured_at": at,
+        "received_at": at + timedelta(milliseconds=10),
+        "decided_at": at + timedelta(milliseconds=60),
+        "image": ImageReference(topic=topic, partition=partition, offset=offset, sha256=sha256, width_px=120, height_px=120),
+    }
+    return Verdict.model_validate(values | given)
+
+
+def sorting_of(part: PartId) -> Sorting:
+    """What the gate did."""
+    at = BEGIN + timedelta(seconds=part.part)
+    diverted = label_of(part.part) != "ok"
+    return Sorting(
+        line=part.line,
+        run=part.run,
+        part=part.part,
+        board="board-1",
+        event=part.part,
+        action="diverted" if diverted else "passed",
+        reason="verdict",
+        gate_moved=diverted,
+        move_count=part.part,
+        counted_at=at - timedelta(milliseconds=30),
+        told_at=at + timedelta(milliseconds=90),
+        at_gate_at=at + timedelta(seconds=2),
+        sorted_at=at + timedelta(seconds=2, milliseconds=20),
+    )
+
+
+def finding_in(verdict: Verdict) -> Finding:
+    box = Box(left_px=10, top_px=20, width_px=30, height_px=40, score=0.9, kind="crack")
+    return Finding(
+        line=verdict.line,
+        run=verdict.run,
+        part=verdict.part,
+        verdict_id=verdict.verdict_id,
+        method="grad-cam",
+        model="tiny",
+        boxes=(box,),
+        heat_map="",
+        found_at=verdict.decided_at + timedelta(milliseconds=50),
+    )
+
+
+def review_of(part: PartId, label: str, **given: Any) -> Review:
+    values = {"line": part.line, "run": part.run, "part": part.part, "label": label, "reviewer": "anna", "reviewed_at": BEGIN}
+    return Review.model_validate(values | given)
+
+
+class Plant:
+    """Sends all four kinds of records about parts of all lines, about `rate_per_s` parts a second, from a thread until finished."""
+
+    def __init__(self, settings: Settings, rate_per_s: float) -> None:
+        self._names = TopicNames(settings.topics.prefix)
+        self._lines = [line.name for line in settings.lines]
+        self._pause_s = 1 / rate_per_s
+        self._producer = KafkaProducer(bootstrap_servers=settings.bootstrap, linger_ms=5)
+        self._finishing = threading.Event()
+        self.parts: list[PartId] = []
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        began, number = time.monotonic(), 0
+        while not self._finishing.wait(max(0.0, began + number * self._pause_s - time.monotonic())):
+            part = PartId(self._lines[number % len(self._lines)], 3, number // len(self._lines) + 1)
+            self._tell(part)
+            self.parts.append(part)
+            number += 1
+
+    def _tell(self, part: PartId) -> None:
+        images = self._names.images(part.line)
+        place = self._producer.send(images, key=part.key, value=picture_of(part.part)).get(10)
+        verdict = verdict_on(part, images, place.partition, place.offset)
+        # Records of several topics reach the archivist in any order.
+        records: list[tuple[str, PartRecord]] = [
+            (self._names.verdicts(part.line), verdict),
+            (self._names.sorted(part.line), sorting_of(part)),
+        ]
+        if part.part % 2:
+            records.reverse()
+        if verdict.label != "ok":
+            records.insert(part.part % 3, (self._names.findings(part.line), finding_in(verdict)))
+        if verdict.label == "review":
+            records.append((self._names.reviews, review_of(part, "defect", kinds=("pores",))))
+        for topic, record in records:
+            self._producer.send(topic, key=part.key, value=record.encode())
+
+    def finish(self) -> list[PartId]:
+        """Sends no more; all parts told of, each record confirmed by the broker."""
+        self._finishing.set()
+        self._thread.join()
+        self._producer.flush(30)
+        self._producer.close()
+        return self.parts

@@ -1,0 +1,178 @@
+"""The runtimes: each gives the answers of the version, and what is not installed, or answers otherwise, says so."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from models.inference.golden_set import check_golden, golden_pixels
+from models.inference.runtimes import RUNTIMES, conversion, hindrance, open_runtime
+from models.inference.runtimes.choice import chosen, optimise, record_path
+from models.inference.runtimes.runtime import Runtime, side_by_side
+from models.inference.version_ensemble import open_ensemble
+from models.networks import building as networks
+from models.registry import versions as registry
+from models.registry.versions import Version
+from streams.errors import ModelError
+
+USABLE = [name for name in RUNTIMES if not hindrance(name)]
+EXACT = ("tensorflow", "openvino", "litert")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache folder of the tests' own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def version(models_root: Path) -> Version:
+    return registry.load(models_root, "tiny")
+
+
+def some_pixels(count: int) -> npt.NDArray[np.uint8]:
+    return np.random.default_rng(count).integers(0, 255, (count, 64, 64)).astype(np.uint8)
+
+
+def test_openvino_and_litert_are_installed_where_the_tests_run() -> None:
+    assert {"tensorflow", "openvino", "openvino-int8", "litert", "litert-int8"} <= set(USABLE)
+
+
+@pytest.mark.parametrize("name", USABLE)
+def test_every_runtime_serves_the_version(version: Version, name: str) -> None:
+    """Warm, the golden set judged as recorded; LeNet's resampling included, and a batch that fills no shape."""
+    ensemble = open_ensemble(version, name, (1, 4, 16))
+    pixels = some_pixels(11)
+    found = ensemble.runtime.predict(pixels)
+    assert found.shape == (11, 2, 2)
+    assert np.allclose(found.sum(axis=-1), 1, atol=1e-2)
+    expected = open_runtime(version, "tensorflow", (16,)).predict(pixels)
+    assert np.allclose(found, expected, atol=1e-4 if name in EXACT else 0.1)
+    with pytest.raises(ValueError, match="at most 16"):
+        ensemble.runtime.predict(some_pixels(17))
+
+
+@pytest.mark.parametrize("name", USABLE)
+def test_calls_side_by_side_have_their_own_answers(version: Version, name: str) -> None:
+    """As two batches at the inspector's networks."""
+    runtime = open_runtime(version, name, (1, 4, 16), at_once=2)
+    runtime.warm_up()
+    batches = [some_pixels(count) for count in (1, 3, 16, 7)]
+    alone = [runtime.predict(batch) for batch in batches]
+    with ThreadPoolExecutor(2) as threads:
+        together = list(threads.map(runtime.predict, batches * 20))
+    for found, expected in zip(together, alone * 20, strict=True):
+        assert np.allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("threads", "expected"), [(1, 1), (2, 2), (16, 2)])
+def test_two_calls_are_made_at_once_where_there_are_two_threads(threads: int, expected: int) -> None:
+    assert side_by_side(threads) == expected
+
+
+def test_a_runtime_whose_library_is_missing_names_the_extra() -> None:
+    assert re.match(r"ai_edge_litert is not installed; .*castline\[litert\]", hindrance("litert-int8", find=lambda library: None))
+    assert hindrance("litert-int8") == ""
+
+
+def test_an_unknown_runtime_is_refused_and_the_known_ones_are_named(version: Version) -> None:
+    with pytest.raises(ModelError, match=r"expected one of the runtimes auto, tensorflow, .*openvino-int8.*found 'onnx'"):
+        open_runtime(version, "onnx")
+
+
+def test_a_damaged_conversion_is_made_again(version: Version) -> None:
+    path = conversion.converted(version, "float32")
+    whole = hashlib.sha256(path.read_bytes()).digest()
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    assert hashlib.sha256(conversion.converted(version, "float32").read_bytes()).digest() == whole
+    assert path.parent.parent == conversion.cache_folder()
+    assert not path.is_relative_to(version.folder)
+
+
+class Contrary:
+    """Gives the other answer."""
+
+    name, max_batch = "contrary", 8
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    def warm_up(self) -> None: ...
+
+    def predict(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        return 1 - self._runtime.predict(pixels)
+
+
+def test_a_runtime_that_answers_differently_may_not_serve(version: Version) -> None:
+    runtime = open_runtime(version, "tensorflow", (8,))
+    check_golden(version, runtime)
+    with pytest.raises(ModelError, match="contrary judges the golden set differently"):
+        check_golden(version, Contrary(runtime))
+
+
+def test_a_runtime_that_turns_a_label_of_real_pictures_is_refused(version: Version) -> None:
+    class Wavering(Contrary):
+        """Passes the golden set, and answers contrarily on everything else."""
+
+        def predict(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+            answers = self._runtime.predict(pixels)
+            return answers if np.array_equal(pixels, golden[: len(pixels)]) else 1 - answers
+
+    def opener(of: Version, name: str, batches: Sequence[int]) -> Runtime:
+        runtime = open_runtime(of, "tensorflow", batches)
+        return Wavering(runtime) if name == "contrary" else runtime
+
+    golden = golden_pixels(version)[:8]
+    try:
+        trial = optimise(version, ("tensorflow", "contrary"), (8,), opener, measured_s=0.1, pixels=some_pixels(20))
+        assert trial.chosen == "tensorflow"
+        assert re.fullmatch(r"contrary labels \d+ of 20 pictures otherwise than tensorflow", trial.refused["contrary"])
+    finally:
+        record_path(version).unlink(missing_ok=True)
+
+
+def test_the_fastest_that_passes_is_recorded_and_taken_and_what_was_refused_is_named(version: Version) -> None:
+    def opener(of: Version, name: str, batches: Sequence[int]) -> Runtime:
+        if name == "contrary":
+            return Contrary(open_runtime(of, "tensorflow", batches))
+        return open_runtime(of, name, batches)
+
+    try:
+        trial = optimise(version, ("tensorflow", "openvino", "contrary"), (1, 8), opener, measured_s=0.1)
+        assert {(each.runtime, each.batch) for each in trial.measured} == {(n, b) for n in ("tensorflow", "openvino") for b in (1, 8)}
+        assert "differently" in trial.refused["contrary"]
+        assert chosen(version) == trial.chosen == open_runtime(version, "auto", (1,)).name
+        registry.load(version.folder.parent, "tiny")  # the record stands beside the version, which is as it was
+    finally:
+        record_path(version).unlink(missing_ok=True)
+
+
+def test_without_a_record_float32_serves_whatever_the_processor_computes(version: Version, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.inference.runtimes.choice.has_bfloat16", lambda: True)
+    assert not record_path(version).exists()
+    assert chosen(version) == "tensorflow"
+
+
+@pytest.mark.parametrize("side_px", [64, 75, 129, 160])
+def test_a_folded_network_gives_the_networks_own_answers(side_px: int) -> None:
+    voter = networks.voter("alexnet", side_px, {"dense_width": 16, "maps": 0.25})
+    networks.draw_from(side_px)
+    network = networks.build(voter, 2)
+    grey = np.random.default_rng(side_px).random((5, side_px, side_px, 1), np.float32)
+    computed = np.asarray(conversion.folded(network)(grey))
+    assert np.allclose(computed, np.asarray(network(grey, training=False)), atol=1e-5)
+
+
+def test_a_network_that_cannot_be_folded_is_computed_as_it_is() -> None:
+    network = networks.build(networks.voter("lenet", 64, {}), 2)
+    grey = np.random.default_rng(1).random((2, 64, 64, 1), np.float32)
+    assert np.array_equal(np.asarray(conversion.folded(network)(grey)), np.asarray(network(grey, training=False)))

@@ -1,0 +1,166 @@
+"""From bytes to grey levels: what is judged, what is refused, and how."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from models.pictures.decoder import Picture, PictureLimits, Reason, decode
+from streams.errors import PictureError
+from tests.bad_pictures import Expected, bad_pictures
+
+CORPUS = bad_pictures()
+
+
+def encoded(image: Image.Image, form: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def corner_marked() -> npt.NDArray[np.uint8]:
+    """Dark, with a bright upper left quarter: every turn and mirror image of it differs from it or from another."""
+    pixels = np.full((64, 64), 20, np.uint8)
+    pixels[:32, :32] = 220
+    pixels[:32, 32:] = 120
+    return pixels
+
+
+def outcome(value: bytes) -> Picture | PictureError:
+    try:
+        return decode(value, 64)
+    except PictureError as error:
+        return error
+
+
+def test_the_corpus_has_at_least_sixty_pictures_of_different_names() -> None:
+    assert len({name for name, _, _ in CORPUS}) == len(CORPUS) >= 60
+
+
+@pytest.mark.parametrize(("value", "expected"), [(v, e) for _, v, e in CORPUS], ids=[name for name, _, _ in CORPUS])
+def test_every_bad_picture_is_judged_or_refused_as_expected(value: bytes, expected: Expected) -> None:
+    found = outcome(value)
+    if isinstance(found, PictureError):
+        assert expected in ("refused", "either"), found
+        assert found.reason in set(Reason)
+    else:
+        assert expected in ("judged", "either")
+        assert found.pixels.shape == (64, 64)
+        assert found.pixels.dtype == np.uint8
+        assert found.width_px > 0
+        assert found.height_px > 0
+
+
+def test_no_warning_leaves_the_decoder() -> None:
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        for _, value, _ in CORPUS:
+            outcome(value)
+    assert [str(each.message) for each in heard] == []
+
+
+def test_the_same_bytes_give_the_same_picture_in_every_thread() -> None:
+    values = [value for _, value, expected in CORPUS if expected == "judged"]
+    alone = [decode(value, 96).pixels for value in values]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda value: decode(value, 96).pixels, values * 4))
+    for index, pixels in enumerate(together):
+        assert np.array_equal(pixels, alone[index % len(values)])
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (b"", Reason.EMPTY),
+        (b"x" * 2000, Reason.TOO_LARGE),
+        (b"no picture", Reason.NOT_AN_IMAGE),
+        (encoded(Image.new("L", (200, 200))), Reason.TOO_MANY_PIXELS),
+        (encoded(Image.fromarray(corner_marked()))[:-20], Reason.TRUNCATED),
+    ],
+)
+def test_a_refusal_bears_its_reason(value: bytes, reason: Reason) -> None:
+    with pytest.raises(PictureError) as refusal:
+        decode(value, 64, PictureLimits(max_bytes=1000, max_pixels=10_000))
+    assert refusal.value.reason == reason
+
+
+def test_a_png_whose_pixels_were_hurt_is_refused_though_pillow_would_show_it_black() -> None:
+    noisy = Image.fromarray(np.random.default_rng(1).integers(0, 255, (64, 64)).astype(np.uint8))
+    value = bytearray(encoded(noisy))
+    value[200] ^= 1
+    with pytest.raises(PictureError, match="checksum"):
+        decode(bytes(value), 64)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_stands_upright_whatever_its_exif_orientation(form: str, orientation: int) -> None:
+    upright = corner_marked()
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.T,
+        6: np.rot90(upright),
+        7: upright[::-1, ::-1].T,
+        8: np.rot90(upright, -1),
+    }[orientation]
+    image = Image.fromarray(np.ascontiguousarray(stored))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    value = encoded(image, form, exif=exif) if form == "JPEG" else encoded(image, form, tiffinfo={274: orientation})
+    assert np.abs(decode(value, 64).pixels.astype(int) - upright).mean() < 4
+
+
+def test_the_size_told_is_that_of_the_upright_picture() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = decode(encoded(Image.new("L", (90, 60), 50), "JPEG", exif=exif), 64)
+    assert (picture.width_px, picture.height_px) == (60, 90)
+
+
+def test_a_disc_stays_a_disc_in_a_picture_that_is_not_square() -> None:
+    y, x = np.mgrid[0:100, 0:200]
+    disc = np.where(np.hypot(x - 100, y - 50) < 40, 0, 200).astype(np.uint8)
+    pixels = decode(encoded(Image.fromarray(disc)), 100).pixels
+    dark = pixels < 100
+    assert abs(int(dark.any(axis=0).sum()) - int(dark.any(axis=1).sum())) <= 1
+    assert pixels[0].min() == 200  # filled up with its own edge, without a line
+
+
+@pytest.mark.parametrize(("bits", "top"), [(16, 65535), (14, 16383), (12, 4095), (10, 1023)])
+def test_a_camera_of_any_depth_gives_the_same_grey_levels(bits: int, top: int) -> None:
+    levels = np.linspace(0, top, 64 * 64).reshape(64, 64).astype(np.uint16)
+    pixels = decode(encoded(Image.fromarray(levels)), 64).pixels
+    assert bits > 8
+    assert np.abs(pixels.astype(float) - np.linspace(0, 255, 64 * 64).reshape(64, 64)).max() <= 1
+
+
+def test_what_is_transparent_is_white() -> None:
+    image = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
+    image.paste((80, 80, 80, 255), (0, 0, 64, 32))
+    pixels = decode(encoded(image), 64).pixels
+    assert pixels[5].max() == 80
+    assert pixels[60].min() == 255
+
+
+def test_the_first_of_several_frames_is_judged() -> None:
+    frames = [Image.new("L", (32, 32), level) for level in (30, 200)]
+    for form in ("PNG", "TIFF"):
+        value = encoded(frames[0], form, save_all=True, append_images=frames[1:])
+        assert decode(value, 32).pixels.max() == 30
+
+
+def test_a_large_jpeg_looks_as_a_small_one() -> None:
+    """libjpeg may leave out pixels of large ones; what is left must look the same."""
+    y, x = np.mgrid[0:2400, 0:2400]
+    large = Image.fromarray((127 + 100 * np.sin(x / 130) * np.cos(y / 90)).astype(np.uint8))
+    whole = np.asarray(large.resize((96, 96), Image.Resampling.BILINEAR)).astype(int)
+    assert np.abs(decode(encoded(large, "JPEG", quality=95), 96).pixels - whole).mean() < 1.5

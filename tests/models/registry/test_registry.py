@@ -1,0 +1,149 @@
+"""Versions on disk: what is written is whole, what is changed is refused by name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from models.registry import versions as registry
+from models.registry.versions import Version
+from streams.errors import ModelError
+from tests.tiny import make_version
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Version:
+    return make_version(tmp_path_factory.mktemp("versions"))
+
+
+@pytest.fixture
+def copy(written: Version, tmp_path: Path) -> Path:
+    """A copy of a good version, to be spoiled."""
+    return Path(shutil.copytree(written.folder, tmp_path / written.name))
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(ModelError) as error:
+        registry.load(folder.parent, folder.name)
+    return str(error.value)
+
+
+def test_a_written_version_is_found_and_loaded(written: Version) -> None:
+    root = written.folder.parent
+    assert registry.names(root) == ["tiny"]
+    assert registry.load(root, "tiny").manifest == written.manifest
+
+
+@pytest.mark.parametrize("name", ["alexnet.weights.h5", "lenet.weights.h5", "golden.npz"])
+def test_one_changed_bit_is_refused_and_the_file_named(copy: Path, name: str) -> None:
+    value = bytearray((copy / name).read_bytes())
+    value[len(value) // 2] ^= 1
+    (copy / name).write_bytes(value)
+    assert str(copy / name) in refusal(copy)
+
+
+def test_a_missing_file_is_named(copy: Path) -> None:
+    (copy / "lenet.weights.h5").unlink()
+    assert str(copy / "lenet.weights.h5") in refusal(copy)
+
+
+def test_a_shortened_file_is_named(copy: Path) -> None:
+    path = copy / "golden.npz"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert str(path) in refusal(copy)
+
+
+@pytest.mark.parametrize("name", ["run.py", "weights.pkl", ".hidden", "notes.txt"])
+def test_a_version_holds_nothing_that_is_not_named(copy: Path, name: str) -> None:
+    (copy / name).write_text("x")
+    assert str(copy / name) in refusal(copy)
+
+
+def test_a_folder_within_a_version_is_refused(copy: Path) -> None:
+    (copy / "code").mkdir()
+    assert "code" in refusal(copy)
+
+
+def test_a_link_in_place_of_a_file_is_refused(copy: Path, tmp_path: Path) -> None:
+    shutil.move(copy / "golden.npz", tmp_path / "elsewhere.npz")
+    (copy / "golden.npz").symlink_to(tmp_path / "elsewhere.npz")
+    assert str(copy / "golden.npz") in refusal(copy)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"schema": "castline.model.v9"}, "schema"),
+        ({"threshold": 1.5}, "threshold"),
+        ({"band": {"low": 0.9, "high": 0.1}}, "band"),
+        ({"classes": ["ok"]}, "classes"),
+        ({"surprise": 1}, "surprise"),
+        ({"version": "other"}, "version"),
+        ({"voters": []}, "voters"),
+    ],
+)
+def test_a_manifest_that_is_wrong_is_refused_with_the_field(copy: Path, change: dict[str, object], named: str) -> None:
+    path = copy / registry.MANIFEST
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    said = refusal(copy)
+    assert str(path) in said
+    assert named in said
+
+
+def test_a_manifest_cannot_name_a_file_outside(copy: Path) -> None:
+    path = copy / registry.MANIFEST
+    path.write_text(path.read_text().replace("golden.npz", "../golden.npz"))
+    assert "pattern" in refusal(copy)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "\0" * 100])
+def test_a_manifest_that_is_no_json_is_refused(copy: Path, text: str) -> None:
+    (copy / registry.MANIFEST).write_text(text)
+    assert registry.MANIFEST in refusal(copy)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../tiny", "absent"])
+def test_a_name_that_is_no_version_is_refused(written: Version, name: str) -> None:
+    with pytest.raises(ModelError):
+        registry.load(written.folder.parent, name)
+
+
+def test_a_failed_writing_leaves_nothing(tmp_path: Path) -> None:
+    def fail() -> None:
+        with registry.writing(tmp_path, "new") as folder:
+            (folder / "half").write_text("x")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_leaves_the_version_that_was_there(copy: Path) -> None:
+    """The kernel refuses the writing for real: the child may write 20 kB to any file."""
+    child = f"""
+import resource, signal
+from pathlib import Path
+from models.registry import versions as registry
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+with registry.writing(Path({str(copy.parent)!r}), "tiny", replace=True) as folder:
+    (folder / "alexnet.weights.h5").write_bytes(bytes(1_000_000))
+"""
+    ended = subprocess.run([sys.executable, "-c", child], capture_output=True, text=True, timeout=60, check=False)
+    assert "File too large" in ended.stderr
+    assert [path.name for path in copy.parent.iterdir()] == ["tiny"]
+    registry.load(copy.parent, "tiny")
+
+
+def test_a_version_is_not_overwritten_unless_asked(written: Version) -> None:
+    with (
+        pytest.raises(ModelError, match="never changed once written"),
+        registry.writing(written.folder.parent, "tiny"),
+    ):
+        pass

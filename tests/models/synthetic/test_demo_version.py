@@ -1,0 +1,58 @@
+"""The version that the project ships: whole, small, and right about castings it has not seen."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from models.inference.heat_map import Heat, heat_of
+from models.inference.version_ensemble import Ensemble, open_ensemble
+from models.pictures.decoder import decode
+from models.registry import versions as registry
+from models.synthetic import SIDE_PX, series
+from models.synthetic.demo_version import SEED
+
+UNSEEN = SEED + 1
+NEAR_PX = 8  # of 300
+
+
+@pytest.fixture(scope="module")
+def demo() -> Ensemble:
+    return open_ensemble(registry.locate("demo"), "tensorflow", batch_sizes=(32,))
+
+
+def test_all_that_is_shipped_fits_into_sixteen_megabytes() -> None:
+    assert sum(path.stat().st_size for path in registry.BUNDLED.rglob("*") if path.is_file()) < 16_000_000
+
+
+def test_every_shipped_version_is_verified() -> None:
+    assert "demo" in registry.names(registry.BUNDLED)
+    for name in registry.names(registry.BUNDLED):
+        registry.load(registry.BUNDLED, name)
+
+
+def test_it_is_right_about_ninety_nine_of_a_hundred_castings_it_has_not_seen(demo: Ensemble) -> None:
+    castings = list(series(128, UNSEEN))
+    pixels = np.stack([decode(casting.jpeg(), demo.side_px).pixels for casting in castings])
+    opinions = [opinion for start in range(0, 128, 32) for opinion in demo.opinions(pixels[start : start + 32])]
+    right = [(opinion.defect_probability >= demo.threshold) != casting.ok for opinion, casting in zip(opinions, castings, strict=True)]
+    assert np.mean(right) >= 0.98  # 0.99 on validation; of 128, two may be wrong by chance
+
+
+def test_its_heat_maps_are_hottest_at_the_defects(demo: Ensemble) -> None:
+    """Of pictures that it calls defects: one that it misses has no reason to be hot anywhere."""
+    heat = heat_of(demo.version)
+    assert isinstance(heat, Heat)
+    bad = [casting for casting in series(64, UNSEEN) if not casting.ok][:32]
+    pixels = np.stack([decode(casting.jpeg(), demo.side_px).pixels for casting in bad])
+    at_defect = []
+    for casting, shown, opinion in zip(bad, pixels, demo.opinions(pixels), strict=True):
+        if opinion.label == "ok":
+            continue
+        found = heat.map(shown)
+        assert found.shape == shown.shape
+        assert 0 <= found.min() <= found.max() <= 1
+        row, column = (int((place + 0.5) * SIDE_PX / demo.side_px) for place in np.unravel_index(found.argmax(), found.shape))
+        at_defect.append(casting.mask[max(0, row - NEAR_PX) : row + NEAR_PX + 1, max(0, column - NEAR_PX) : column + NEAR_PX + 1].any())
+    assert len(at_defect) > 20
+    assert np.mean(at_defect) >= 0.8  # 0.95 of 294

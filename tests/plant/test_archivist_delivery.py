@@ -1,0 +1,144 @@
+"""The archivist as a process against a real broker and real databases: each part has its one row, whatever is killed."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from kafka import KafkaProducer
+
+from streams.identity import PartId
+from streams.object_store import Store
+from streams.settings import Settings
+from streams.topics import TopicNames
+from tests.conftest import MakeSettings
+from tests.image_topics import read_all, wait_for
+from tests.made_records import Plant, label_of, picture_of, review_of, verdict_on
+from tests.plant.rows import Row, rows
+from tests.postgres import PostgreSQL
+from tests.processes import Role
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database of each kind: as `station.database` names it."""
+    if request.param == "sqlite":
+        return str(tmp_path / "station.sqlite3")
+    server: PostgreSQL = request.getfixturevalue("postgres")
+    return server.make(f"t{uuid.uuid4().hex[:12]}")
+
+
+def plant_settings(make_settings: MakeSettings, database: str, tmp_path: Path) -> Settings:
+    station = {"database": database, "secret_key_file": tmp_path / "key"}
+    return make_settings(lines=("line-1", "line-2"), station=station, archivist={"ok_share": 0.0}, review={"audit_share": 0.0})
+
+
+def whole(row: Row) -> bool:
+    """Whether all that is sent about its part is in the row."""
+    return bool(
+        row["label"] and row["action"] and (row["label"] == "ok" or row["found_at"]) and (row["label"] != "review" or row["reviewer"])
+    )
+
+
+def parsed(value: object) -> object:
+    """JSON as the two databases hand it out."""
+    return json.loads(value) if isinstance(value, str) else value
+
+
+def moment(value: object) -> datetime:
+    """A time as the two databases hand it out."""
+    found = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def test_killed_and_started_again_under_load_every_part_has_one_whole_row(
+    make_settings: MakeSettings, database: str, tmp_path: Path
+) -> None:
+    settings = plant_settings(make_settings, database, tmp_path)
+    store = Store(settings.store.url)
+    with Role(settings, tmp_path / "log", "archivist") as archivist:
+        archivist.wait_ready()
+        plant = Plant(settings, rate_per_s=100)
+        wait_for(lambda: len(rows(database)) > 100, 30, "expected the first rows")
+        archivist.kill()
+        archivist.start()
+        archivist.wait_ready()
+        before = len(rows(database))
+        wait_for(lambda: len(rows(database)) > before + 50, 30, "expected more rows after the restart")
+        parts = plant.finish()
+        wait_for(lambda: sum(map(whole, rows(database))) >= len(parts), 30, f"expected {len(parts)} whole rows")
+        kept = sum(label_of(part.part) != "ok" for part in parts)
+        wait_for(lambda: sum(row["picture"] != "" for row in rows(database)) >= kept, 30, f"expected {kept} pictures to be kept")
+        assert archivist.stop() == 0
+    found = rows(database)
+    assert [PartId(row["line"], row["run"], row["part"]) for row in found] == sorted(parts), "no part is missing, none is there twice"
+    for row in found:
+        label = label_of(row["part"])
+        assert row["label"] == label
+        assert row["action"] == ("passed" if label == "ok" else "diverted")
+        assert moment(row["seen_at"]) == moment(row["captured_at"])
+        assert row["kind"] == {"ok": "", "defect": "crack", "review": "pores"}[label]
+        assert parsed(row["review_kinds"]) == (["pores"] if label == "review" else [])
+        assert (row["picture"] != "") == (label != "ok")
+        if row["picture"]:
+            assert store.fetch(row["picture"]) == picture_of(row["part"])
+
+
+def test_what_is_no_record_or_does_not_fit_is_parked_and_the_rest_is_kept(
+    make_settings: MakeSettings, database: str, tmp_path: Path
+) -> None:
+    settings = plant_settings(make_settings, database, tmp_path)
+    names = TopicNames(settings.topics.prefix)
+    good, huge, foreign = PartId("line-1", 3, 1), PartId("line-1", 2**70, 1), PartId("line-2", 3, 1)
+    unreadable = {
+        b"rubbish": b"{",
+        b"foreign": verdict_on(foreign, "", 0, 0).encode(),
+        b"huge": verdict_on(huge, "", 0, 0).encode(),
+        b"nothing": None,
+    }
+    producer = KafkaProducer(bootstrap_servers=settings.bootstrap)
+    for key, value in unreadable.items():
+        producer.send(names.verdicts("line-1"), key=key, value=value)
+    producer.send(names.verdicts("line-1"), key=good.key, value=verdict_on(good, "castings.images.other", 0, 0).encode())
+    producer.send(names.reviews, key=good.key, value=review_of(good, "defect").encode())
+    producer.flush(10)
+    with Role(settings, tmp_path / "log", "archivist") as archivist:
+        archivist.wait_ready()
+        wait_for(lambda: len(read_all(settings, names.dead_letters).keys) >= 4, 30, "expected four dead letters")
+        wait_for(lambda: any(row["review_label"] for row in rows(database)), 30, "expected the reviewed part")
+        producer.send(names.reviews, key=good.key, value=None)
+        producer.flush(10)
+        wait_for(lambda: not any(row["review_label"] for row in rows(database)), 30, "expected the review to be taken back")
+        assert archivist.metric("castline_dead_letters_total", line="line-1") == 4
+        producer.close()
+        assert archivist.stop() == 0
+    letters = read_all(settings, names.dead_letters)
+    reasons = {key: headers["dead-reason"] for key, headers in zip(letters.keys, letters.headers, strict=True)}
+    assert reasons == {b"rubbish": b"not-a-record", b"foreign": b"other-line", b"huge": b"refused-by-archive", b"nothing": b"empty"}
+    (row,) = rows(database)
+    assert (row["line"], row["run"], row["part"], row["label"]) == ("line-1", 3, 1, label_of(1))
+
+
+def test_while_the_database_is_away_it_waits_says_so_and_loses_nothing(
+    make_settings: MakeSettings, postgres: PostgreSQL, tmp_path: Path
+) -> None:
+    database = postgres.make(f"t{uuid.uuid4().hex[:12]}")
+    settings = plant_settings(make_settings, database, tmp_path)
+    with Role(settings, tmp_path / "log", "archivist") as archivist:
+        archivist.wait_ready()
+        plant = Plant(settings, rate_per_s=60)
+        wait_for(lambda: len(rows(database)) > 30, 30, "expected the first rows")
+        postgres.stop()
+        try:
+            wait_for(lambda: "expected the database" in archivist.page("/readyz")[1], 30, "expected it to say that the database is away")
+            assert archivist.page("/readyz")[0] == 503
+        finally:
+            postgres.start()
+        parts = plant.finish()
+        wait_for(lambda: sum(map(whole, rows(database))) >= len(parts), 40, f"expected {len(parts)} whole rows")
+        wait_for(lambda: archivist.page("/readyz")[0] == 200, 20, "expected it to be ready again")
+        assert archivist.stop() == 0
+    assert len(rows(database)) == len(parts)

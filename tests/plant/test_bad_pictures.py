@@ -1,0 +1,142 @@
+"""A corpus of hostile and odd records through the real pipeline: each gets its verdict or its dead letter, and harms no other."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from kafka import KafkaProducer
+
+from streams.object_store import Store
+from streams.records import Verdict
+from streams.settings import Settings
+from streams.topics import TopicNames
+from tests.bad_pictures import bad_pictures
+from tests.conftest import MakeSettings
+from tests.image_topics import jpeg, read_all, verdicts, wait_for, wait_for_verdicts
+from tests.processes import CASTLINE, Role, environment
+
+LINE = "line-1"
+
+# Records that name no part: (key, headers).
+NAMELESS: list[tuple[bytes | None, list[tuple[str, bytes]]]] = [
+    (None, []),
+    (b"", []),
+    (b"line-1", []),
+    (b"line-1:1", []),
+    (b"line-1:0:1", []),
+    (b"line-1:1:-1", []),
+    (b"line-1:1:1:1", []),
+    (b"line-1:one:1", []),
+    (b"line-1:1_0:1", []),
+    (b"line-1:1:99999999999999999999", []),
+    (b"LINE 1:1:1", []),
+    (b"line-2:1:1", []),
+    (b"\xff\xfe:1:1", []),
+    (b"x" * 5000, []),
+    (None, [("line", b"line-1"), ("run", b"1")]),
+    (None, [("line", b"line-1"), ("run", b"1"), ("part", b"zero")]),
+    (None, [("line", b"other"), ("run", b"1"), ("part", b"1")]),
+    (b"line-1:5:1", [("line", b"line-1"), ("run", b"1"), ("part", b"2")]),
+    (b"line-1:5:1", [("captured_at", b"yesterday")]),
+    (b"line-1:5:1", [("captured_at", b"2026-01-01T00:00:00")]),
+    (b"line-1:5:1", [("sha256", b"abc")]),
+    (b"line-1:5:1", [("line", b"\xff"), ("run", b"1"), ("part", b"1")]),
+]
+
+
+def test_every_bad_picture_has_a_verdict_every_refused_one_a_dead_letter_and_good_ones_between_are_unharmed(
+    make_settings: MakeSettings, models_root: Path, tmp_path: Path
+) -> None:
+    settings = make_settings(
+        lines=(LINE,), model={"root": models_root, "version": "tiny", "runtime": "tensorflow"}, topics={"image_partitions": 1}
+    )
+    names = TopicNames(settings.topics.prefix)
+    corpus = bad_pictures()
+    assert len(corpus) >= 60
+    producer = KafkaProducer(bootstrap_servers=settings.bootstrap, max_request_size=settings.topics.max_message_bytes)
+    good, expected = [], {}
+    for number, (name, value, outcome) in enumerate(corpus, start=1):
+        part = f"{LINE}:1:{number}"
+        expected[part] = (name, value, outcome)
+        producer.send(names.images(LINE), key=part.encode(), value=value)
+        good.append(f"{LINE}:2:{number}")
+        producer.send(names.images(LINE), key=good[-1].encode(), value=jpeg(number))
+    for key, headers in NAMELESS:
+        producer.send(names.images(LINE), key=key, value=jpeg(1), headers=headers)
+    claims = {
+        f"{LINE}:3:1": (b"pictures/00/" + b"0" * 64, "claim-missing"),
+        f"{LINE}:3:2": (b"../../../../etc/passwd", "claim-damaged"),
+        f"{LINE}:3:3": (b"file:///etc/passwd", "claim-damaged"),
+    }
+    for part, (bad_claim, _) in claims.items():
+        producer.send(names.images(LINE), key=part.encode(), value=b"", headers=[("claim", bad_claim)])
+    kept = jpeg(77, side_px=400)
+    claim = Store(settings.store.url).put(kept)
+    producer.send(names.images(LINE), key=f"{LINE}:3:4".encode(), value=b"", headers=[("claim", claim.encode())])
+    producer.send(names.images(LINE), key=f"{LINE}:3:5".encode(), value=jpeg(5), headers=[("sha256", b"0" * 64)])
+    producer.send(names.images(LINE), key=f"{LINE}:3:6".encode(), value=None)
+    producer.send(names.images(LINE), key=f"{LINE}:3:7".encode(), value=jpeg(7), headers=[("content-type", b"text/html")])
+    producer.close()
+    judged_parts = 2 * len(corpus) + len(claims) + 4
+
+    with Role(settings, tmp_path / "log", "inspector") as inspector:
+        inspector.wait_ready()
+        wait_for_verdicts(settings, judged_parts, 120)
+        wait_for(lambda: inspector.metric("castline_consumer_lag_records") == 0, 30, "expected everything to be committed")
+        found: dict[str, Verdict] = {str(verdict.part_id): verdict for verdict in verdicts(settings)}
+        assert inspector.stop() == 0
+    assert len(found) == len(verdicts(settings)) == judged_parts
+
+    letters = read_all(settings, names.dead_letters)
+    by_part = {
+        (key or b"").decode(errors="replace"): (value, headers)
+        for key, value, headers in zip(letters.keys, letters.values, letters.headers, strict=True)
+    }
+    for part in good:
+        assert found[part].reason == "", f"a good picture was harmed: {found[part]}"
+    for part, (name, value, outcome) in expected.items():
+        refused = found[part].defect_probability is None
+        assert outcome == "either" or refused == (outcome == "refused"), f"{name}: {found[part]}"
+        if refused:
+            letter, said = by_part[part]
+            assert found[part].label == "review"
+            assert found[part].reason == said["dead-reason"].decode() != ""
+            assert (letter or b"") == value, f"{name}: the dead letter holds the bytes as they came"
+            assert said["dead-topic"].decode() == names.images(LINE)
+        else:
+            assert part not in by_part, f"{name}: judged, and yet a dead letter"
+    for part, (_, reason) in claims.items():
+        assert found[part].reason == reason
+    assert found[f"{LINE}:3:4"].image.width_px == 400
+    assert found[f"{LINE}:3:5"].reason == "checksum"
+    assert found[f"{LINE}:3:6"].reason == "empty"
+    assert found[f"{LINE}:3:7"].reason == "", "a wrong content type does not spoil a picture"
+
+    nameless = [headers for headers in letters.headers if headers["dead-reason"] == b"identity"]
+    assert len(nameless) == len(NAMELESS)
+    assert all(b"expected" in headers["dead-detail"] for headers in nameless)
+    assert all(
+        value == jpeg(1) for value, headers in zip(letters.values, letters.headers, strict=True) if headers["dead-reason"] == b"identity"
+    )
+
+    # What an operator asks afterwards.
+    listed = castline(settings, "dead-letters", "list", "--reason", "checksum")
+    (letter_line,) = listed.splitlines()
+    assert f"{LINE}:3:5" in letter_line
+    saved = tmp_path / "letter"
+    castline(settings, "dead-letters", "save", letter_line.split()[0], str(saved))
+    assert saved.read_bytes() == jpeg(5)
+    story = json.loads(castline(settings, "trace", f"{LINE}:3:5", "--json"))
+    assert [step["what"] for step in story] == ["photographed", "picture on Kafka", "received by an inspector", "judged", "dead letter"]
+    assert story[3]["reason"] == story[4]["dead-reason"] == "checksum"
+    with pytest.raises(subprocess.CalledProcessError) as unseen:
+        castline(settings, "trace", f"{LINE}:99:1")
+    assert unseen.value.returncode == 1
+
+
+def castline(settings: Settings, *arguments: str) -> str:
+    """What the command prints."""
+    return subprocess.run([CASTLINE, *arguments], env=environment(settings), check=True, capture_output=True, text=True).stdout

@@ -1,0 +1,52 @@
+"""Heat maps by the inspector's own process and a version's own AlexNet, over the real broker and the object store."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from kafka import KafkaProducer
+from PIL import Image
+
+from streams.object_store import Store
+from streams.records import Finding
+from streams.settings import Settings
+from streams.topics import TopicNames
+from tests.conftest import MakeSettings
+from tests.image_topics import jpeg, read_all, verdicts, wait_for
+from tests.processes import Role
+
+
+def findings(settings: Settings, line: str) -> list[Finding]:
+    return [Finding.decode(value or b"") for value in read_all(settings, TopicNames(settings.topics.prefix).findings(line)).values]
+
+
+def test_uploaded_pictures_get_heat_maps_beside_their_verdicts(make_settings: MakeSettings, models_root: Path, tmp_path: Path) -> None:
+    settings = make_settings(
+        lines=("line-1", "uploads"),
+        model={"root": models_root, "version": "tiny", "runtime": "auto"},
+        batch={"size": 4, "shapes": (1, 4)},
+    )
+    images = TopicNames(settings.topics.prefix).images("uploads")
+    with Role(settings, tmp_path / "log", "inspector") as inspector:
+        inspector.wait_ready()
+        producer = KafkaProducer(bootstrap_servers=settings.bootstrap)
+        for part in range(1, 6):
+            producer.send(images, key=f"uploads:1:{part}".encode(), value=jpeg(part)).get(10)
+        producer.send(images, key=b"uploads:1:6", value=b"no picture").get(10)
+        producer.close()
+        wait_for(lambda: inspector.metric("castline_findings_total", line="uploads") == 5, 60, "expected five heat maps")
+        assert "version tiny makes heat maps" in inspector.log()
+        assert inspector.metric("castline_findings_failed_total") == 0
+        assert inspector.stop() == 0
+    judged = {verdict.part: verdict for verdict in verdicts(settings)}
+    found = findings(settings, "uploads")
+    assert sorted(one.part for one in found) == [1, 2, 3, 4, 5]
+    for one in found:
+        assert one.verdict_id == judged[one.part].verdict_id
+        assert (one.method, one.model) == ("grad-cam", "tiny")
+        assert one.found_at > judged[one.part].decided_at
+        assert [box.score for box in one.boxes] == sorted((box.score for box in one.boxes), reverse=True)
+        assert all(box.left_px + box.width_px <= 120 and box.top_px + box.height_px <= 120 for box in one.boxes)
+        with Image.open(io.BytesIO(Store(settings.store.url).fetch(one.heat_map)), formats=("PNG",)) as shown:
+            assert (shown.mode, shown.size) == ("L", (64, 64)), "the side that the networks take, as the picture is square"

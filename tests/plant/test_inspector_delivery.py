@@ -1,0 +1,200 @@
+"""The inspector as a process against a real broker: nothing is lost, whatever is killed."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+
+from deploy.kafka.broker import EmbeddedBroker
+from deploy.supervisor.ports import free_ports
+from streams.settings import Settings
+from streams.topics import TopicNames, create_topics
+from tests.conftest import MakeSettings
+from tests.image_topics import Feed, count_by_part, jpeg, read_all, verdicts, wait_for, wait_for_verdicts
+from tests.processes import Role
+
+
+@pytest.fixture
+def settings(make_settings: MakeSettings, models_root: Path) -> Settings:
+    return make_settings(
+        lines=("line-1", "line-2"),
+        model={"root": models_root, "version": "tiny", "runtime": "tensorflow"},
+        batch={"size": 16, "shapes": (1, 4, 16)},
+    )
+
+
+def newest_verdict(settings: Settings) -> KafkaConsumer:
+    """A consumer that sees only verdicts that come from now on."""
+    names = TopicNames(settings.topics.prefix)
+    consumer = KafkaConsumer(bootstrap_servers=settings.bootstrap, group_id=None)
+    consumer.subscribe([names.verdicts(line.name) for line in settings.lines])
+    while not consumer.assignment():
+        consumer.poll(100)
+    consumer.seek_to_end()
+    for place in consumer.assignment():
+        consumer.position(place)
+    return consumer
+
+
+def test_a_plain_client_sends_pictures_and_gets_its_verdicts(settings: Settings, tmp_path: Path) -> None:
+    """As docs/analysts.md has it: a key `line:run:part`, the picture's bytes, and nothing else."""
+    names = TopicNames(settings.topics.prefix)
+    with Role(settings, tmp_path / "log", "inspector") as inspector:
+        inspector.wait_ready()
+        producer = KafkaProducer(bootstrap_servers=settings.bootstrap)
+        for part in range(1, 21):
+            producer.send(names.images("line-1"), key=f"line-1:7:{part}".encode(), value=jpeg(part)).get(10)
+        producer.send(names.images("line-2"), value=jpeg(99), headers=[("line", b"line-2"), ("run", b"7"), ("part", b"1")]).get(10)
+        producer.close()
+        found = wait_for_verdicts(settings, 21)
+        assert count_by_part(found) == {**{f"line-1:7:{part}": 1 for part in range(1, 21)}, "line-2:7:1": 1}
+        assert {verdict.model for verdict in found} == {"tiny"}
+        assert all(0 <= (verdict.defect_probability or -1) <= 1 and set(verdict.votes) == {"alexnet", "lenet"} for verdict in found)
+        assert len({verdict.verdict_id for verdict in found}) == 21
+        assert inspector.stop() == 0
+    assert len(verdicts(settings)) == 21, "a clean stop leaves nothing to be done again"
+
+
+def test_pictures_killed_in_mid_batch_are_judged_after_the_restart_without_a_session_time_out(settings: Settings, tmp_path: Path) -> None:
+    with Role(settings, tmp_path / "log", "inspector") as inspector:
+        inspector.wait_ready()
+        feed = Feed(settings, rate_per_s=150)
+        wait_for_verdicts(settings, 200, 60)
+        inspector.kill()
+        after = newest_verdict(settings)
+        inspector.start()
+        inspector.wait_ready()
+        start_up_s = time.monotonic() - inspector.started_s
+        first = next(iter(after))
+        first_verdict_s = time.monotonic() - inspector.started_s
+        after.close()
+        assert first is not None
+        assert first_verdict_s < start_up_s + 3, f"first verdict {first_verdict_s:.1f} s after the start, which took {start_up_s:.1f} s"
+        parts = feed.finish()
+        found = count_by_part(wait_for_verdicts(settings, len(parts)))
+        assert set(found) == set(parts)
+        repeated = sum(count - 1 for count in found.values())
+        assert repeated < 400, f"{repeated} verdicts were repeated"
+        assert len({verdict.verdict_id for verdict in verdicts(settings)}) == len(parts), "a repeat is recognised by its id"
+
+
+def test_two_inspectors_share_the_work_join_and_leave_and_nothing_is_lost(settings: Settings, tmp_path: Path) -> None:
+    with Role(settings, tmp_path / "one", "inspector") as one:
+        one.wait_ready()
+        feed = Feed(settings, rate_per_s=25)
+        wait_for_verdicts(settings, 50, 60)
+        with Role(settings, tmp_path / "two", "inspector") as two:
+            two.wait_ready()
+            wait_for(lambda: two.metric("castline_verdicts_total") > 40, 60, "expected the second worker to judge")
+            one.kill()
+            before = two.metric("castline_verdicts_total")
+            wait_for(lambda: two.metric("castline_verdicts_total") > before + 40, 60, "expected the second worker to go on")
+            one.start()
+            one.wait_ready()
+            parts = feed.finish()
+            found = count_by_part(wait_for_verdicts(settings, len(parts)))
+            assert set(found) == set(parts)
+            assert two.stop() == 0
+        assert one.stop() == 0
+
+
+def test_the_brokers_restart_under_load_loses_nothing(models_root: Path, tmp_path: Path) -> None:
+    settings = Settings.model_validate(
+        {
+            "broker": {"port": free_ports(2), "data_dir": tmp_path / "kafka"},
+            "service": {"run_dir": tmp_path / "run", "log_format": "text"},
+            "model": {"root": models_root, "version": "tiny", "runtime": "tensorflow"},
+            "lines": [{"name": "line-1"}],
+        }
+    )
+    broker = EmbeddedBroker(settings)
+    broker.start()
+    try:
+        admin = KafkaAdminClient(bootstrap_servers=settings.bootstrap)
+        create_topics(admin, settings)
+        admin.close()
+        with Role(settings, tmp_path / "log", "inspector") as inspector:
+            inspector.wait_ready()
+            feed = Feed(settings, rate_per_s=30)
+            wait_for_verdicts(settings, 90, 60)
+            broker.stop(20)
+            wait_for(lambda: inspector.page("/readyz")[0] == 503, 20, "expected /readyz to say that Kafka is away")
+            broker = EmbeddedBroker(settings)
+            broker.start()
+            wait_for(lambda: inspector.page("/readyz")[0] == 200, 60, "expected /readyz to say that Kafka is back")
+            parts = feed.finish()
+            found = count_by_part(wait_for_verdicts(settings, len(parts), within_s=120))
+            assert set(found) == set(parts)
+            assert inspector.page("/healthz") == (200, "ok\n")
+            assert inspector.stop() == 0
+    finally:
+        broker.stop(20)
+
+
+def test_told_to_stop_while_kafka_is_away_it_ends_by_itself(models_root: Path, tmp_path: Path) -> None:
+    settings = Settings.model_validate(
+        {
+            "broker": {"port": free_ports(2), "data_dir": tmp_path / "kafka"},
+            "service": {"run_dir": tmp_path / "run", "log_format": "text", "grace_s": 3},
+            "model": {"root": models_root, "version": "tiny", "runtime": "tensorflow"},
+            "lines": [{"name": "line-1"}],
+        }
+    )
+    broker = EmbeddedBroker(settings)
+    broker.start()
+    try:
+        admin = KafkaAdminClient(bootstrap_servers=settings.bootstrap)
+        create_topics(admin, settings)
+        admin.close()
+        with Role(settings, tmp_path / "log", "inspector") as inspector:
+            inspector.wait_ready()
+            feed = Feed(settings, rate_per_s=400)
+            wait_for_verdicts(settings, 60, 60)
+            feed.finish()
+            broker.stop(20)
+            wait_for(lambda: inspector.page("/readyz")[0] == 503, 20, "expected /readyz to say that Kafka is away")
+            assert inspector.stop() == 0
+    finally:
+        broker.stop(20)
+
+
+def test_an_inspector_started_before_kafka_waits_says_so_and_then_works(models_root: Path, tmp_path: Path) -> None:
+    settings = Settings.model_validate(
+        {
+            "broker": {"port": free_ports(2), "data_dir": tmp_path / "kafka"},
+            "service": {"run_dir": tmp_path / "run", "log_format": "text"},
+            "model": {"root": models_root, "version": "tiny", "runtime": "tensorflow"},
+            "lines": [{"name": "line-1"}],
+        }
+    )
+    with Role(settings, tmp_path / "log", "inspector") as inspector:
+        wait_for(lambda: "expected Kafka at" in inspector.page("/readyz")[1], 60, "expected /readyz to name Kafka")
+        assert inspector.page("/readyz")[0] == 503
+        broker = EmbeddedBroker(settings)
+        broker.start()
+        try:
+            # Without its topics a line cannot work: that is the operator's to mend, so the worker ends and says how.
+            assert inspector.process.wait(30) == 3
+            assert "expected the topics castings.dead-letters, castings.images.line-1" in inspector.log()
+            assert "castline topics create" in inspector.log()
+        finally:
+            broker.stop(20)
+
+
+def test_a_tampered_model_is_not_served(make_settings: MakeSettings, models_root: Path, tmp_path: Path) -> None:
+    root = tmp_path / "versions"
+    (root / "tiny").mkdir(parents=True)
+    for file in (models_root / "tiny").iterdir():
+        (root / "tiny" / file.name).write_bytes(file.read_bytes())
+    weights = root / "tiny" / "lenet.weights.h5"
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+    settings = make_settings(model={"root": root, "version": "tiny", "runtime": "tensorflow"})
+    with Role(settings, tmp_path / "log", "inspector") as inspector:
+        assert inspector.process.wait(60) == 3
+        assert "lenet.weights.h5: expected SHA-256" in inspector.log()
+    assert read_all(settings, TopicNames(settings.topics.prefix).verdicts("line-1")).values == []

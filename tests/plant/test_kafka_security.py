@@ -1,0 +1,125 @@
+"""TLS and SASL/SCRAM against a real broker that lets nobody in without: pictures in, verdicts out, the wrong password refused."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trustme
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka.errors import KafkaError
+
+from deploy.kafka.broker import CLUSTER_ID, LOG4J, server_properties
+from deploy.kafka.java import archive_options, java_command
+from deploy.supervisor.orphans import die_with_parent
+from deploy.supervisor.ports import free_ports
+from streams.kafka import client_arguments
+from streams.settings import BrokerSettings, Settings
+from streams.topics import TopicNames, create_topics
+from tests.image_topics import jpeg
+from tests.processes import Role
+
+USER, PASSWORD = "castline", "a long and random one"
+
+
+@pytest.fixture
+def guarded(tmp_path: Path, models_root: Path) -> Iterator[Settings]:
+    """Settings for a broker whose only listener for clients wants TLS and a SCRAM password."""
+    port = free_ports(3)
+    folder = tmp_path / "kafka"
+    folder.mkdir()
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+    server = authority.issue_cert("127.0.0.1", "localhost")
+    # Java reads keys in PKCS 8 alone.
+    key = load_pem_private_key(server.private_key_pem.bytes(), None).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (folder / "server.pem").write_bytes(key + b"".join(blob.bytes() for blob in server.cert_chain_pems))
+    broker = BrokerSettings(port=port, data_dir=folder)
+    plain = server_properties(broker, 8 * 2**20)
+    replaced = {
+        "listeners": f"OUTSIDE://127.0.0.1:{port},CONTROLLER://127.0.0.1:{port + 1},INSIDE://127.0.0.1:{port + 2}",
+        "advertised.listeners": f"OUTSIDE://127.0.0.1:{port},INSIDE://127.0.0.1:{port + 2}",
+        "listener.security.protocol.map": "OUTSIDE:SASL_SSL,CONTROLLER:PLAINTEXT,INSIDE:PLAINTEXT",
+        "inter.broker.listener.name": "INSIDE",
+        "sasl.enabled.mechanisms": "SCRAM-SHA-512",
+        "listener.name.outside.scram-sha-512.sasl.jaas.config": "org.apache.kafka.common.security.scram.ScramLoginModule required;",
+        "ssl.keystore.type": "PEM",
+        "ssl.keystore.location": folder / "server.pem",
+    }
+    kept = [line for line in plain.splitlines() if line.split("=")[0] not in replaced]
+    (folder / "server.properties").write_text("\n".join([*kept, *(f"{name}={value}" for name, value in replaced.items())]))
+    (folder / "log4j2.yaml").write_text(LOG4J)
+    java = [*java_command(broker), *archive_options()]
+    scram = f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]"
+    storage = [*java, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(folder / "server.properties"), "--add-scram", scram]
+    subprocess.run(storage, check=True, capture_output=True)
+    with (folder / "broker.log").open("ab") as log:
+        process = subprocess.Popen(
+            [*java, "kafka.Kafka", str(folder / "server.properties")], stdout=log, stderr=log, preexec_fn=die_with_parent
+        )
+    secret = tmp_path / "password"
+    secret.write_text(PASSWORD)
+    kafka = {
+        "bootstrap": f"127.0.0.1:{port}",
+        "security": "sasl-tls",
+        "ca_file": folder / "ca.pem",
+        "username": USER,
+        "password_file": secret,
+    }
+    settings = Settings.model_validate(
+        {
+            "kafka": kafka,
+            "service": {"run_dir": tmp_path / "run", "log_format": "text"},
+            "model": {"root": models_root, "version": "tiny", "runtime": "tensorflow"},
+            "lines": [{"name": "line-1"}],
+        }
+    )
+    try:
+        admin = _admin_once_it_answers(settings, process)
+        create_topics(admin, settings)
+        admin.close()
+        yield settings
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _admin_once_it_answers(settings: Settings, process: subprocess.Popen[bytes]) -> KafkaAdminClient:
+    until = time.monotonic() + 60
+    while True:
+        try:
+            return KafkaAdminClient(**client_arguments(settings, "test"), bootstrap_timeout_ms=3000)
+        except (KafkaError, OSError):
+            assert process.poll() is None, "the broker ended"
+            assert time.monotonic() < until, "the broker does not answer"
+            time.sleep(0.5)
+
+
+def test_pictures_get_their_verdicts_over_tls_with_a_password(guarded: Settings, tmp_path: Path) -> None:
+    names = TopicNames(guarded.topics.prefix)
+    with Role(guarded, tmp_path / "log", "inspector") as inspector:
+        inspector.wait_ready()
+        producer = KafkaProducer(**client_arguments(guarded, "test"))
+        for part in range(1, 6):
+            producer.send(names.images("line-1"), key=f"line-1:1:{part}".encode(), value=jpeg(part)).get(20)
+        producer.close()
+        consumer = KafkaConsumer(
+            names.verdicts("line-1"), **client_arguments(guarded, "test"), auto_offset_reset="earliest", consumer_timeout_ms=30_000
+        )
+        keys = {next(consumer).key for _ in range(5)}
+        consumer.close()
+        assert keys == {f"line-1:1:{part}".encode() for part in range(1, 6)}
+        assert inspector.stop() == 0
+
+
+def test_a_wrong_password_and_an_unknown_authority_are_not_let_in(guarded: Settings, tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong"
+    wrong.write_text("guessed")
+    for change in ({"password_file": wrong}, {"ca_file": None}, {"security": "sasl-plaintext"}):
+        settings = guarded.model_copy(update={"kafka": guarded.kafka.model_copy(update=change)})
+        with pytest.raises((KafkaError, OSError)):
+            KafkaAdminClient(**client_arguments(settings, "test"), bootstrap_timeout_ms=3000)

@@ -1,0 +1,250 @@
+"""Versions chosen, shadowed, refused and rolled back under a running feed, and kept pictures judged again: all over the real broker."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import groupby
+from pathlib import Path
+
+import psutil
+import pytest
+from click.testing import CliRunner
+from kafka import KafkaAdminClient, KafkaProducer
+
+from deploy.cli import main as cli
+from deploy.cli.replayed import replay
+from models.inference.version_ensemble import open_ensemble
+from models.registry.versions import load
+from streams.errors import CastlineError
+from streams.identity import write_time
+from streams.model_choices import ALL_LINES, Choices, publish, read_choices
+from streams.object_store import Store
+from streams.records import Verdict
+from streams.settings import LineSettings, Settings
+from streams.topics import TopicNames, create_topics
+from tests.image_topics import PICTURES, Feed, count_by_part, verdicts, wait_for, wait_for_verdicts
+from tests.processes import CASTLINE, Role, environment
+from tests.tiny import make_version
+
+SWITCHES = 20
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Versions `a`, `b` and `c` (all defects, all ok, and another side), one of other classes, and one tampered with."""
+    folder = tmp_path_factory.mktemp("versions")
+    make_version(folder, "a", threshold=0.0)
+    make_version(folder, "b", threshold=1.0, seed=8)
+    make_version(folder, "c", seed=9, side_px=48)
+    make_version(folder, "kinds", classes=("ok", "crack", "pore"))
+    shutil.copytree(folder / "b", folder / "tampered")
+    manifest = folder / "tampered" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"version": "b"', '"version": "tampered"'))
+    weights = folder / "tampered" / "lenet.weights.h5"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def plant(kafka_port: int, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Six lines that share one inspector, two for each test: a start takes ten seconds."""
+    folder = tmp_path_factory.mktemp("plant")
+    settings = Settings.model_validate(
+        {
+            "kafka": {"bootstrap": f"127.0.0.1:{kafka_port}"},
+            "topics": {"prefix": "switching", "image_partitions": 2},
+            "service": {"run_dir": folder / "run", "log_format": "text"},
+            "store": {"url": str(folder / "store")},
+            "model": {"root": root, "version": "a", "runtime": "tensorflow"},
+            "batch": {"size": 16, "shapes": (16,)},
+            "lines": [{"name": f"line-{number}"} for number in range(1, 7)],
+        }
+    )
+    admin = KafkaAdminClient(bootstrap_servers=settings.bootstrap)
+    create_topics(admin, settings)
+    admin.close()
+    return settings
+
+
+@pytest.fixture(scope="module")
+def inspector(plant: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Role]:
+    with Role(plant, tmp_path_factory.mktemp("inspector") / "log", "inspector") as started:
+        yield started.wait_ready()
+
+
+def of_lines(plant: Settings, *lines: str) -> Settings:
+    """The plant's settings with these of its lines alone."""
+    return plant.model_copy(update={"lines": tuple(plant.line(line) for line in lines)})
+
+
+def castline(settings: Settings, *arguments: str) -> str:
+    """What `castline` prints, run within this process, or the sentence that it ends with."""
+    done = CliRunner().invoke(cli.castline, arguments, env=environment(settings), standalone_mode=False)
+    if isinstance(done.exception, CastlineError):
+        return str(done.exception)
+    assert done.exception is None, f"{arguments} ended with {done.exception!r}: {done.output}"
+    return done.stdout
+
+
+def castline_process(settings: Settings, *arguments: str, status: int = 0) -> str:
+    """What a `castline` process prints that ends with `status`: its answer, or its complaint."""
+    done = subprocess.run([CASTLINE, *arguments], env=environment(settings), capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == status, f"{arguments} ended with {done.returncode}: {done.stdout}{done.stderr}"
+    return done.stdout if status == 0 else done.stderr
+
+
+def choose(settings: Settings, choices: Choices, line: str, version: str) -> Choices:
+    """Publishes what `castline models choose` does, without the seconds that a process takes."""
+    choice = choices.choose(line, version, "the test", datetime.now(UTC))
+    publish(settings, choice, "models")
+    return choices.with_record(line.encode(), choice.encode())
+
+
+def keep_to_a(plant: Settings, inspector: Role, *lines: LineSettings) -> Choices:
+    """Puts `a` in force on `lines`, whatever the other tests choose for all."""
+    choices = Choices("a")
+    for line in lines:
+        choices = choose(plant, choices, line.name, "a")
+        wait_for(lambda line=line: serves(inspector, line.name, "a"), 60, "expected a in force")  # type: ignore[misc]
+    return choices
+
+
+def serves(inspector: Role, line: str, version: str) -> bool:
+    return inspector.metric("castline_model_info", line=line, model=version) == 1
+
+
+def resident_mb(role: Role) -> float:
+    return float(psutil.Process(role.process.pid).memory_info().rss) / 1e6
+
+
+def in_order(found: list[Verdict], line: str) -> list[Verdict]:
+    """The verdicts of `line` as they stand on its topic of one partition."""
+    return [verdict for verdict in found if verdict.line == line]
+
+
+def test_twenty_switches_under_load_leave_every_picture_one_verdict_of_the_version_in_force(
+    plant: Settings, inspector: Role, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of three versions in turn one is out of memory each time, so every switch loads; line-2 stays with `a` and shares the batches."""
+    settings = of_lines(plant, "line-1", "line-2")
+    memory_mb = resident_mb(inspector)
+    choices = choose(settings, Choices("a"), "line-2", "a")
+    feed = Feed(settings, rate_per_s=25)
+    wait_for(lambda: len(feed.parts) > 25, 30, "expected the feed to run")
+    order, took_s = ["a"], []
+    for number in range(1, SWITCHES + 1):
+        version = "abc"[number % 3]
+        begun_s = time.monotonic()
+        choices = choose(settings, choices, ALL_LINES, version)
+        wait_for(lambda version=version: serves(inspector, "line-1", version), 60, f"expected {version} in force")  # type: ignore[misc]
+        took_s.append(time.monotonic() - begun_s)
+        order.append(version)
+        judged = inspector.metric("castline_verdicts_total", line="line-1", model=version)
+        wait_for(
+            lambda version=version, judged=judged: inspector.metric("castline_verdicts_total", line="line-1", model=version) > judged,  # type: ignore[misc]
+            30,
+            f"expected verdicts of {version}",
+        )
+    parts = feed.finish()
+    found = wait_for_verdicts(settings, len(parts))
+    grown_mb = resident_mb(inspector) - memory_mb
+    assert count_by_part(found) == dict.fromkeys(parts, 1), "one verdict each: none missing, none repeated"
+    assert [version for version, _ in groupby(verdict.model for verdict in in_order(found, "line-1"))] == order
+    assert {verdict.model for verdict in in_order(found, "line-2")} == {"a"}
+    said = {version: {verdict.label for verdict in found if verdict.model == version} for version in "ab"}
+    assert said == {"a": {"defect"}, "b": {"ok"}}, "the version named is the one that judged"
+    assert {verdict.threshold for verdict in found if verdict.model == "c"} == {0.5}
+    ages_s = sorted((verdict.decided_at - verdict.captured_at).total_seconds() for verdict in found)
+    with capsys.disabled():
+        print(
+            f"\n{SWITCHES} switches under {len(parts)} pictures: {min(took_s):.1f} to {max(took_s):.1f} s from choice to force; "
+            f"age of a verdict p50 {ages_s[len(ages_s) // 2] * 1000:.0f} ms, p99 {ages_s[len(ages_s) * 99 // 100] * 1000:.0f} ms, "
+            f"largest {ages_s[-1] * 1000:.0f} ms; memory {memory_mb:.0f} MB and {grown_mb:.0f} MB more"
+        )
+
+
+def test_what_may_not_serve_stays_out_and_is_said_and_the_commands_choose_show_and_roll_back(plant: Settings, inspector: Role) -> None:
+    settings = of_lines(plant, "line-3", "line-4")
+    choices = keep_to_a(plant, inspector, *settings.lines)
+    feed = Feed(settings, rate_per_s=20)
+    # The command refuses; what another program chooses all the same is refused by the inspector.
+    assert "lenet.weights.h5: expected SHA-256" in castline_process(settings, "models", "choose", "tampered", status=3)
+    assert "expected the classes of a" in castline(settings, "models", "choose", "kinds", "--line", "line-3")
+    assert "expected one of line-1, line-2, line-3, line-4, line-5, line-6, found 'line-9'" in castline(
+        plant, "models", "choose", "b", "--line", "line-9"
+    )
+    for version, reason in (("tampered", "files"), ("absent", "files"), ("kinds", "classes")):
+        before = inspector.metric("castline_model_refused_total", line="line-3", reason=reason)
+        choices = choose(settings, choices, "line-3", version)
+        wait_for(
+            lambda reason=reason, before=before: inspector.metric("castline_model_refused_total", line="line-3", reason=reason) > before,  # type: ignore[misc]
+            30,
+            f"expected {version} to be refused",
+        )
+        assert f"line-3: version {version} stays out, a goes on: " in inspector.log()
+    assert inspector.page("/healthz") == (200, "ok\n")
+    status = json.loads(castline(settings, "models", "status", "--json"))
+    assert [(row["version"], row["chosen_for"], row["state"]) for row in status] == [
+        ("kinds", "line-3", "verified"),
+        ("a", "line-4", "verified"),
+    ]
+    assert "line-3: b is chosen (before: kinds)" in castline(settings, "models", "choose", "b", "--line", "line-3", "--force")
+    wait_for(lambda: serves(inspector, "line-3", "b"), 60, "expected b in force")
+    assert "as before" in castline(settings, "models", "choose", "b", "--line", "line-3")
+    choices = read_choices(settings, "test")
+    assert choices.chosen["line-3"].previous == ("kinds", "absent", "tampered", "a"), "chosen twice is one step"
+    publish(settings, choices.chosen["line-3"].model_copy(update={"previous": ("a",)}), "models")
+    assert "line-3: a is chosen (before: b)" in castline(settings, "models", "roll-back", "--line", "line-3")
+    wait_for(lambda: serves(inspector, "line-3", "a"), 60, "expected a in force again")
+    assert "expected a version before the one in force" in castline(settings, "models", "roll-back", "--line", "line-3")
+    parts = feed.finish()
+    found = wait_for_verdicts(settings, len(parts))
+    assert count_by_part(found) == dict.fromkeys(parts, 1)
+    assert {verdict.model for verdict in found} == {"a", "b"}
+    assert {verdict.model for verdict in in_order(found, "line-4")} == {"a"}
+
+
+def test_a_shadow_is_counted_and_never_published_and_a_replay_finds_what_it_would_have_said(plant: Settings, inspector: Role) -> None:
+    settings = of_lines(plant, "line-5", "line-6")
+    keep_to_a(plant, inspector, *settings.lines)
+    begun = datetime.now(UTC) - timedelta(seconds=1)
+    for line in settings.lines:
+        assert "a is chosen, with b in its shadow" in castline(settings, "models", "shadow", "b", "--line", line.name)
+    wait_for(lambda: inspector.metric("castline_model_shadow_info", model="b") == 2, 60, "expected b beside both lines")
+    feed = Feed(settings, rate_per_s=10)
+    wait_for(lambda: len(feed.parts) >= 30, 30, "expected the feed to run")
+    parts = feed.finish()
+    large = Store(settings.store.url).put(PICTURES[0])
+    producer = KafkaProducer(bootstrap_servers=settings.bootstrap)
+    producer.send(TopicNames(settings.topics.prefix).images("line-5"), key=b"line-5:9:1", headers=[("claim", large.encode())]).get(10)
+    producer.send(TopicNames(settings.topics.prefix).images("line-5"), key=b"line-5:9:2", value=b"no picture").get(10)
+    producer.close()
+    found = wait_for_verdicts(settings, len(parts) + 2)
+    seen = len(parts) + 1  # the one that cannot be read is no matter of versions
+    wait_for(
+        lambda: inspector.metric("castline_shadow_judged_total") + inspector.metric("castline_shadow_dropped_total") == seen,
+        30,
+        "expected the shadow to judge in its idle time",
+    )
+    judged = inspector.metric("castline_shadow_judged_total", model="b")
+    assert judged > seen / 2
+    assert inspector.metric("castline_shadow_disagreements_total", model="b") == judged
+    assert "part line-5:9:1: a in force says defect" in inspector.log()
+    assert {verdict.model for verdict in found} == {"a"}
+    assert "a is chosen (as before)" in castline(settings, "models", "shadow", "none", "--line", "line-5")
+    wait_for(lambda: inspector.metric("castline_model_shadow_info") == 1, 30, "expected no shadow on line-5")
+    before = len(verdicts(settings))
+    arguments = ("replay", "--from", write_time(begun), "--model", "b", "--json")
+    difference = json.loads(castline_process(settings, *arguments))
+    counts = {name: difference[name] for name in ("pictures", "same", "without_verdict", "nameless", "changes")}
+    assert counts == {"pictures": seen + 1, "same": 1, "without_verdict": 0, "nameless": 0, "changes": {"defect -> ok": seen}}
+    assert {change["part"] for change in difference["parts"]} == {*parts, "line-5:9:1"}
+    assert len(verdicts(settings)) == before, "nothing is acted on"
+    moment = begun + timedelta(seconds=0.1)
+    ensemble = open_ensemble(load(settings.model.root, "b"), "tensorflow", (1,))
+    assert replay(settings, ["line-5"], begun, moment, ensemble, lambda: None).pictures == 0, "no later ones"

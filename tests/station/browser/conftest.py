@@ -1,0 +1,136 @@
+"""The station as its users have it: real broker, inspector with the bundled version, archivist, station; Debian's Chromium before it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from kafka import KafkaAdminClient
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from deploy.supervisor.ports import free_ports
+from streams.settings import Settings
+from streams.topics import create_topics
+from tests.debian import program
+from tests.processes import Role
+from tests.station.browser.plant import LINES, PASSWORD, ROLES, VERSION, Camera, Station, make_account, make_versions
+
+
+@pytest.fixture(scope="package")
+def station(kafka_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Station]:
+    """Started once, and stopped after the last test here. Accounts are called like their roles; their password is PASSWORD."""
+    folder = tmp_path_factory.mktemp("plant")
+    make_versions(folder / "versions")
+    settings = _settings(folder, kafka_port)
+    admin = KafkaAdminClient(bootstrap_servers=settings.bootstrap)
+    create_topics(admin, settings)
+    admin.close()
+    with ExitStack() as stack:
+        inspector = stack.enter_context(Role(settings, folder / "inspector.log", "inspector"))
+        served = stack.enter_context(Role(settings, folder / "station.log", "station")).wait_ready()
+        archivist = stack.enter_context(Role(settings, folder / "archivist.log", "archivist"))
+        with ThreadPoolExecutor() as some:
+            list(some.map(lambda role: make_account(settings, role, role), ROLES))
+        archivist.wait_ready()
+        inspector.wait_ready(180)
+        camera = Camera(settings)
+        stack.callback(camera.close)
+        yield Station(settings, f"http://127.0.0.1:{settings.station.port}", camera, served.process.pid)
+        log = served.log()
+    assert "Traceback" not in log, log[log.index("Traceback") - 500 :][:4000]
+
+
+def _settings(folder: Path, kafka_port: int) -> Settings:
+    return Settings.model_validate(
+        {
+            "kafka": {"bootstrap": f"127.0.0.1:{kafka_port}"},
+            "topics": {"prefix": f"t{uuid.uuid4().hex[:12]}"},
+            "service": {"run_dir": folder / "run", "log_format": "text"},
+            "store": {"url": str(folder / "store")},
+            "model": {"root": folder / "versions", "version": VERSION},
+            "review": {"data_sets": folder / "data-sets"},
+            "station": {
+                "port": free_ports(),
+                "database": str(folder / "station.sqlite3"),
+                "secret_key_file": folder / "station.key",
+                "hosts": ("127.0.0.1",),
+                "uploads_per_minute": 6000,
+            },
+            "lines": [{"name": name} for name in (*LINES, "uploads")],
+        }
+    )
+
+
+@pytest.fixture(scope="package")
+def chromium() -> Iterator[Browser]:
+    """Debian's Chromium. Of the package, not of the session: while it runs, no other test of this process may run an event loop."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program("chromium"), args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+# A machine that is busy with other tests takes its time.
+expect.set_options(timeout=30_000)
+
+OpenPage = Callable[..., Page]
+
+
+@pytest.fixture
+def page_of(station: Station, chromium: Browser) -> Iterator[OpenPage]:
+    """`page_of("engineer", "/models/")`: a page of a logged-in account, `page_of(None, "/")` of nobody. As `pages_of`."""
+    with pages_of(station.address, chromium) as open_page:
+        yield open_page
+
+
+@contextmanager
+def pages_of(address: str, chromium: Browser) -> Iterator[OpenPage]:
+    """Opens pages of the station at `address`.
+
+    When the block is over, whatever the browser complained of fails the test: errors of scripts, of the content security policy,
+    addresses that were not found (but those named in `expected`), and every request to another machine.
+    """
+    complaints: list[str] = []
+    contexts = []
+
+    def open_page(role: str | None, path: str, expected: tuple[int, ...] = (), **options: object) -> Page:
+        context = chromium.new_context(base_url=address, **options)  # type: ignore[arg-type]
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(30_000)
+        if role is not None:
+            log_in(page, role)
+        page.on(
+            "console",
+            lambda message: complaints.append(f"{page.url}: {message.text}") if _bad(message.type, message.text, expected) else None,
+        )
+        page.on("pageerror", lambda error: complaints.append(f"{page.url}: {error}"))
+        page.on("request", lambda request: complaints.append(f"outside: {request.url}") if _outside(request.url, address) else None)
+        page.goto(path)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def log_in(page: Page, role: str, password: str = PASSWORD) -> None:
+    page.goto("/log-in/")
+    page.get_by_label("Name").fill(role)
+    page.get_by_label("Password").fill(password)
+    page.get_by_role("button", name="Log in").click()
+
+
+def _bad(kind: str, text: str, expected: tuple[int, ...]) -> bool:
+    return kind in ("error", "warning") and not any(f"status of {code}" in text for code in expected)
+
+
+def _outside(url: str, address: str) -> bool:
+    parts = urlsplit(url)
+    return parts.scheme not in ("blob", "data") and f"{parts.scheme}://{parts.netloc}" != address

@@ -1,0 +1,81 @@
+"""The history as a file, for a spreadsheet and for analysts."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from datetime import timedelta
+
+import pyarrow.parquet as pq
+import pytest
+from django.test import Client
+
+from station.history import exporting
+from station.history.columns import COLUMNS, cell
+from station.history.filters import read_filters
+from tests.station.conftest import EARLIEST, MakePart
+
+
+def body(client: Client, address: str) -> bytes:
+    answer = client.get(address)
+    assert answer.status_code == 200
+    return b"".join(answer.streaming_content)  # type: ignore[attr-defined]
+
+
+def test_csv_holds_the_filtered_parts_newest_first(operator: Client, part: MakePart) -> None:
+    for _ in range(3):
+        part()
+    part(line="line-2")
+    rows = list(csv.DictReader(io.StringIO(body(operator, "/history/export.csv?line=line-1").decode())))
+    assert [row["id"] for row in rows] == ["line-1:7:3", "line-1:7:2", "line-1:7:1"]
+    assert json.loads(rows[0]["votes"]) == {"alexnet": 0.01, "lenet": 0.03}
+    assert rows[0]["captured_at"] == "2026-11-22T06:00:03.000000Z"
+
+
+def test_parquet_holds_the_same_with_types(operator: Client, part: MakePart) -> None:
+    for _ in range(3):
+        part()
+    part(label="", defect_probability=None, decided_at=None)
+    table = pq.read_table(io.BytesIO(body(operator, "/history/export.parquet")))
+    assert table.column_names == [column.name for column in COLUMNS]
+    assert table["id"].to_pylist() == ["line-1:7:4", "line-1:7:3", "line-1:7:2", "line-1:7:1"]
+    assert table["defect_probability"].to_pylist() == [None, 0.02, 0.02, 0.02]
+    assert table["seen_at"].to_pylist()[3] == EARLIEST + timedelta(seconds=1)
+
+
+def test_an_empty_history_is_an_empty_file(operator: Client) -> None:
+    assert len(body(operator, "/history/export.csv").splitlines()) == 1
+    assert pq.read_table(io.BytesIO(body(operator, "/history/export.parquet"))).num_rows == 0
+
+
+def test_files_are_written_in_pieces(part: MakePart) -> None:
+    for _ in range(7):
+        part()
+    assert [piece.count(b"\n") for piece in exporting.as_csv(read_filters({}), at_once=2)] == [3, 2, 2, 1, 0]
+    pieces = list(exporting.as_parquet(read_filters({}), at_once=2, group_rows=2))
+    assert len(pieces) == 4
+    assert pq.ParquetFile(io.BytesIO(b"".join(pieces))).metadata.num_row_groups == 4
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+def test_a_spreadsheet_runs_nothing_of_ours(text: str) -> None:
+    assert cell(text) == "'" + text
+
+
+def test_numbers_keep_their_sign() -> None:
+    assert cell(-0.5) == "-0.5"
+    assert cell(None) == ""
+
+
+def test_a_name_that_is_a_formula_is_written_as_text(operator: Client, part: MakePart) -> None:
+    part(reviewer='=HYPERLINK("http://evil")', review_label="ok")
+    rows = list(csv.DictReader(io.StringIO(body(operator, "/history/export.csv").decode())))
+    assert rows[0]["reviewer"].startswith("'=")
+
+
+def test_a_filter_that_cannot_be_read_exports_nothing(operator: Client, part: MakePart) -> None:
+    part()
+    answer = operator.get("/history/export.csv?least=many")
+    assert answer.status_code == 400
+    assert b"least: expected a probability" in answer.content
