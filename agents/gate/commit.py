@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from firmware.board.codes import number
 from firmware.board.lane_settings import TABLE, LaneSettings
 from firmware.board.words import Fields
+from firmware.fault_table import code_of
 from streams.errors import GateError
 
 
@@ -27,6 +27,6 @@ def commit(settings: LaneSettings, lane: int, call: Call) -> str:
         try:
             call("CONFIGURE", lane, setting.key, value)
         except GateError as error:
-            if error.code != number("unknown-setting") or value != setting.default:
+            if error.code != code_of("unknown-setting") or value != setting.default:
                 raise
     return call("COMMIT", lane).word("digest")

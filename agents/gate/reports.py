@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 from agents.gate.clock import BoardClock
 from agents.gate.events import FaultChanged, Listener, PartCounted, PartSorted, RunBegan
 from agents.gate.window import Order
-from firmware.board.codes import number
 from firmware.board.frames import Frame
 from firmware.board.words import VERSION, Fields, read_event
+from firmware.fault_table import code_of
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ class BoardReports:
             return []
         self._listener(FaultChanged(event, self.run, code, raised, fields.number("detail"), at))
         # Our silence was noticed while the link stood: greet again.
-        return [Order("HELLO", (str(VERSION),))] if raised and code == number("host-silent") else []
+        return [Order("HELLO", (str(VERSION),))] if raised and code == code_of("host-silent") else []
 
     def _is_new(self, event: int) -> bool:
         """Whether the event is not in the listener's hand already."""

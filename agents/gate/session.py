@@ -17,9 +17,9 @@ from agents.gate.events import GateState
 from agents.gate.lane import GateLane
 from agents.gate.port import Bell, GatePort
 from agents.gate.window import Order, Window, gate_error
-from firmware.board.codes import number
 from firmware.board.frames import EVENT, Frame
 from firmware.board.words import EVENTS, VERSION, Fields
+from firmware.fault_table import code_of
 from streams import metrics
 from streams.errors import GateError
 
@@ -34,7 +34,7 @@ FIRST_SYNCS = 8
 REFUSED_S = 30.0
 BUSY_S = 1.0
 _U32 = 2**32
-_STRANGERS = tuple((str(number(name)),) for name in ("not-greeted", "not-committed"))
+_STRANGERS = tuple((str(code_of(name)),) for name in ("not-greeted", "not-committed"))
 
 
 class BoardReset(Exception):
@@ -139,7 +139,7 @@ class Session:
         try:
             lane.configure(self._call, self._grades)
         except GateError as error:
-            busy = error.code == number("busy")
+            busy = error.code == code_of("busy")
             if error.retriable and not busy:
                 raise
             self._orders.held.add(lane.number)

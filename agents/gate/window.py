@@ -11,9 +11,9 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
-from firmware.board.codes import codes, number
 from firmware.board.frames import COMMAND, Frame
 from firmware.board.words import COMMANDS, PAGES, Fields, read_fields
+from firmware.fault_table import code_of, error_codes
 from streams.errors import GateError
 
 BACKOFF_S = (0.25, 0.5, 1.0)
@@ -24,7 +24,7 @@ ANSWER_S = 0.5
 
 def gate_error(name: str, about: str) -> GateError:
     """The error of that name in error_codes.csv, told of `about`."""
-    code = codes()[number(name)]
+    code = error_codes()[code_of(name)]
     return GateError(f"{about}: {code.meaning} ({code.code} {code.name})", code.code, code.retriable)
 
 
@@ -107,13 +107,13 @@ class Window:
         try:
             self._tell(order, frame)
         except ValueError as error:
-            order.failed(GateError(f"{order}: {error}", number("wrong-fields"), retriable=False))
+            order.failed(GateError(f"{order}: {error}", code_of("wrong-fields"), retriable=False))
         return order
 
     def _tell(self, order: Order, frame: Frame) -> None:
         if frame.name == "ERR":
             fields = read_fields(("code",), frame.fields)
-            known = codes().get(fields.number("code"))
+            known = error_codes().get(fields.number("code"))
             name = known.name if known else " ".join(frame.fields)
             retriable = known.retriable if known else False
             meaning = known.meaning if known else "a code that this version does not know"

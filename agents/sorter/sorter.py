@@ -19,7 +19,7 @@ from agents.gate.lane import GateLane
 from agents.sorter.part_reports import PartReports
 from agents.sorter.part_states import Notes
 from agents.sorter.sorting import ACTIONS, LATE, deadline_of, late_sorting, sorting_of, untracked_sorting, wanted_for
-from firmware.board.codes import codes, number
+from firmware.fault_table import code_of, error_codes
 from streams import metrics
 from streams.dead_letters import Came, dead_letter
 from streams.delivery import Courier, Outgoing, outgoing
@@ -37,9 +37,9 @@ IN_HAND = 64
 # The board's report of a part comes so long after its deadline, at most; a late verdict waits for it.
 _REPORT = timedelta(seconds=2)
 
-_LATE, _DEADLINE, _UNKNOWN_RUN = number("late"), number("deadline"), number("unknown-run")
-_UNKNOWN_PART, _CONFLICT, _STOPPING = number("unknown-part"), number("conflict"), number("stopping")
-_EVENTS_LOST = number("events-lost")
+_LATE, _DEADLINE, _UNKNOWN_RUN = code_of("late"), code_of("deadline"), code_of("unknown-run")
+_UNKNOWN_PART, _CONFLICT, _STOPPING = code_of("unknown-part"), code_of("conflict"), code_of("stopping")
+_EVENTS_LOST = code_of("events-lost")
 
 
 class Sorter:
@@ -127,7 +127,7 @@ class Sorter:
         # Runs of a gateway without board are seconds since 1970: no board has such a number.
         known_over = self._lane.run and verdict.run < self._lane.run
         if verdict.run > 65535 or verdict.part > 99_999_999 or known_over:
-            code = codes()[_UNKNOWN_RUN]
+            code = error_codes()[_UNKNOWN_RUN]
             raise GateError(f"part {verdict.part_id}: {code.meaning}", code.code, code.retriable)
 
     def _note_told(self, verdict: Verdict, told: Told) -> None:
@@ -234,7 +234,7 @@ class Sorter:
         return [sorting]
 
     def _fault(self, event: FaultChanged) -> None:
-        known = codes().get(event.code)
+        known = error_codes().get(event.code)
         name = known.name if known else "unknown"
         log.warning("%s: fault %d %s %s, detail %d", self._line, event.code, name, "began" if event.raised else "ended", event.detail)
         if event.raised:

@@ -8,8 +8,8 @@ from typing import Literal
 
 from agents.gate.events import PartSorted
 from agents.sorter.part_states import Note
-from firmware.board.codes import number
 from firmware.board.lane_settings import LaneSettings
+from firmware.fault_table import code_of
 from streams.records import Action, Sorting, SortingReason, Verdict
 from streams.settings import GateSettings, GradeSettings
 
@@ -98,7 +98,7 @@ def sorting_of(event: PartSorted, note: Note, line: str, board: str, code: int, 
         action=ACTIONS[event.action],
         grade=grade,
         reason=reason,
-        code=code if event.reason == "safe" else number("late") if note.late else 0,
+        code=code if event.reason == "safe" else code_of("late") if note.late else 0,
         label=note.label if told else None,
         verdict_id=note.verdict_id if told else None,
         gate_moved=event.moved,
@@ -116,7 +116,7 @@ def late_sorting(recorded: Sorting, verdict: Verdict, now: datetime) -> Sorting:
     reason: SortingReason = LATE if recorded.reason == "no-verdict" else recorded.reason
     change = {
         "reason": reason,
-        "code": recorded.code or number("late"),
+        "code": recorded.code or code_of("late"),
         "label": verdict.label,
         "verdict_id": verdict.verdict_id,
         "late": True,

@@ -15,7 +15,7 @@ import click
 from deploy.supervisor.orphans import die_with_parent
 from deploy.supervisor.precedence import take_precedence
 from deploy.supervisor.worker import Worker, told_to_stop, working
-from firmware.board.codes import codes
+from firmware.fault_table import error_codes
 from streams import metrics
 from streams.errors import SettingsError
 from streams.logs import configure_logs
@@ -45,7 +45,7 @@ def command(file: Path | None, names: tuple[str, ...], port: int) -> int:
     take_precedence()
     (lines,) = boards
     for line in lines:
-        metrics.begin_at_zero(ROLE, line, [code.code for code in codes().values() if code.kind == "fault"])
+        metrics.begin_at_zero(ROLE, line, [code.code for code in error_codes().values() if code.kind == "fault"])
     with working(settings, ROLE, port, f"{ROLE}-{lines[0]}") as worker:
         return _serve(worker, lines)
 

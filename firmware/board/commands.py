@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from firmware.board import faults
-from firmware.board.codes import codes, number
 from firmware.board.frames import Frame
 from firmware.board.lane import Lane
 from firmware.board.lane_settings import BY_KEY, LaneSettings, Value
 from firmware.board.tracker import Part
 from firmware.board.words import COMMANDS, VERSION, Fields, read_fields
+from firmware.fault_table import code_of, error_codes
 
 if TYPE_CHECKING:
     from firmware.board.board import Board
@@ -24,7 +24,7 @@ class Refused(Exception):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self.code = number(name)
+        self.code = code_of(name)
 
 
 class Commands:
@@ -41,7 +41,7 @@ class Commands:
             fields = self._admit(frame)
             values = getattr(self, f"_{frame.name.lower()}")(fields, now_us)
         except Refused as refused:
-            return "ERR", (str(refused.code), codes()[refused.code].name)
+            return "ERR", (str(refused.code), error_codes()[refused.code].name)
         return "OK", tuple(str(value) for value in values)
 
     def _admit(self, frame: Frame) -> Fields:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from station.live.faults import fault_in_words
+from firmware.fault_table import describe_fault
 from station.live.line import LABELS, Ages, LineState
 from station.live.seen import SeenPart, reason_in_words
 from streams.records import Sorting
@@ -112,7 +112,7 @@ def alarms(state: LineState, now: datetime) -> list[Alarm]:
     found = []
     sorting, verdict, gate = state.last_sorting, state.last_verdict, state.settings.gate
     if sorting is not None and sorting.reason == "fault":
-        found.append(Alarm("defect", f"Gate in its safe state, {fault_in_words(sorting.code)}"))
+        found.append(Alarm("defect", f"Gate in its safe state, {describe_fault(sorting.code)}"))
     quiet = now - max(verdict.captured_at, verdict.decided_at) if verdict else None
     if quiet is not None and _QUIET < quiet < _LONG_QUIET and (state.settings.camera or gate):
         found.append(Alarm("review", f"No casting for {_duration(quiet)}"))
@@ -134,7 +134,7 @@ def alarms(state: LineState, now: datetime) -> list[Alarm]:
 def _gate(sorting: Sorting | None) -> str:
     if sorting is None:
         return ""
-    why = fault_in_words(sorting.code) if sorting.reason == "fault" else _REASONS.get(sorting.reason, sorting.reason)
+    why = describe_fault(sorting.code) if sorting.reason == "fault" else _REASONS.get(sorting.reason, sorting.reason)
     return f"{_ACTIONS.get(sorting.action, sorting.action)}, {why}"
 
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from firmware import toolchain
 from firmware.board import lane_settings, words
-from firmware.board.codes import codes
 from firmware.board.lane_settings import LaneSettings
 from firmware.board.plant import Belt, Blade, Feed, Plant
+from firmware.fault_table import error_codes
 from firmware.pins import LANES
 from firmware.simulator.avr import Simulated, core
 from firmware.simulator.line import AvrLine
@@ -100,7 +100,7 @@ def test_the_settings_of_the_core_are_those_of_the_protocol() -> None:
 
 
 def test_the_codes_of_the_core_are_those_of_the_table() -> None:
-    names = {code.code: code.name for code in codes().values()}
+    names = {code.code: code.name for code in error_codes().values()}
     assert words_of("kErrorWords")[1:] == tuple(names[code] for code in range(1, 14))
     assert words_of("kPartErrorWords") == tuple(names[code] for code in range(20, 24))
     listed = re.search(r"enum Fault : uint8_t \{([^}]*)\}", SOURCES["faults.h"])

@@ -12,16 +12,18 @@ import pytest
 from tests.structure.tree import PACKAGES, ROOT, Import, imports, modules
 
 # The part of `firmware` that is the gate's protocol: what host and board must agree on.
-PROTOCOL = ("firmware.board.codes", "firmware.board.frames", "firmware.board.lane_settings", "firmware.board.words")
+PROTOCOL = ("firmware.board.frames", "firmware.board.lane_settings", "firmware.board.words")
+# The table of fault and error codes, which every package may read.
+FAULT_TABLE = "firmware.fault_table"
 
 # What each package may import of ours.
 ALLOWED = {
     "streams": ("streams",),
     "models": ("models", "streams"),
     "firmware": ("firmware", "streams.errors"),
-    "agents": ("agents", "models", "streams", *PROTOCOL),
-    "station": ("station", "models.registry", "models.pictures", "streams"),
-    "dashboards": ("dashboards", "streams"),
+    "agents": ("agents", "models", "streams", FAULT_TABLE, *PROTOCOL),
+    "station": ("station", "models.registry", "models.pictures", "streams", FAULT_TABLE),
+    "dashboards": ("dashboards", "streams", FAULT_TABLE),
     # Above all: they put the parts together, measure them, describe them.
     "deploy": ("deploy", "agents", "models", "streams", "firmware", "dashboards", "station", "bench"),
     "bench": ("bench", "deploy", "agents", "models", "streams", "firmware", "station"),

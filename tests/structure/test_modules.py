@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 import tomllib
 from importlib.metadata import packages_distributions
@@ -63,16 +62,6 @@ def test_nothing_names_a_path_of_a_machine() -> None:
             continue  # weights and the like
         found += [f"{path}:{number}: {line.strip()[:80]}" for number, line in enumerate(text.splitlines(), 1) if _MACHINE.search(line)]
     assert found == []
-
-
-def test_error_codes_are_told_apart() -> None:
-    with (ROOT / "firmware" / "error_codes.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) > 3
-    for column in list(rows[0])[:2]:
-        values = [row[column] for row in rows]
-        assert len(values) == len(set(values)), f"{column}: {sorted(value for value in values if values.count(value) > 1)}"
-    assert all(all(row.values()) for row in rows), "expected every code to have its word and its meaning"
 
 
 def test_no_folder_of_tests_is_left_out() -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from firmware.board import commands, faults, frames, ring, words
-from firmware.board.codes import codes
 from firmware.board.lane_settings import TABLE
+from firmware.fault_table import error_codes
 from tests.agents.gate.protocol_page import frames_shown, session, tables
 
 # Released numbers. A line may be added here, never changed: boards in the field speak them.
@@ -80,19 +80,19 @@ def test_every_fault_has_its_effect_and_its_end_in_page_and_code() -> None:
     (table,) = tables("Faults")
     assert {int(row["code"]): row["effect"] for row in table} == faults.EFFECTS
     assert {int(row["code"]): row["ends by"] for row in table} == faults.ENDS_BY
-    assert {code for code, row in codes().items() if row.kind == "fault"} == faults.EFFECTS.keys()
+    assert {code for code, row in error_codes().items() if row.kind == "fault"} == faults.EFFECTS.keys()
 
 
 def test_no_code_has_been_renumbered() -> None:
-    known = {code: row.name for code, row in codes().items()}
+    known = {code: row.name for code, row in error_codes().items()}
     assert {code: known.get(code) for code in RELEASED} == RELEASED
     assert len(set(known.values())) == len(known)
 
 
 def test_codes_lie_in_the_range_of_their_kind() -> None:
     ranges = {"answer": range(1, 40), "fault": range(40, 70), "link": range(80, 100)}
-    assert [code for code, row in codes().items() if code not in ranges[row.kind]] == []
-    assert all(row.meaning and row.what_the_host_does for row in codes().values())
+    assert [code for code, row in error_codes().items() if code not in ranges[row.kind]] == []
+    assert all(row.meaning and row.what_the_host_does for row in error_codes().values())
 
 
 def test_the_longest_gate_event_just_fits() -> None:

@@ -1,0 +1,47 @@
+"""Reads `firmware/error_codes.csv`, the table of all error and fault codes of the gate protocol. Every package may import this module."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+
+@dataclass(frozen=True)
+class ErrorCode:
+    """One row of the table. `kind` is `answer` (a board refuses a command), `fault` (of a board) or `link` (concluded by the host)."""
+
+    code: int
+    name: str
+    kind: str
+    meaning: str
+    what_the_host_does: str
+    retriable: bool
+
+
+@cache
+def error_codes() -> dict[int, ErrorCode]:
+    """Returns all rows of the table by their number."""
+    text = (files("firmware") / "error_codes.csv").read_text(encoding="utf-8")
+    return {
+        int(row["code"]): ErrorCode(
+            int(row["code"]), row["name"], row["kind"], row["meaning"], row["what_the_host_does"], row["retriable"] == "yes"
+        )
+        for row in csv.DictReader(text.splitlines())
+    }
+
+
+@cache
+def code_of(name: str) -> int:
+    """Returns the number of the code that is called `name`. Raises KeyError if the table has no such name."""
+    return {row.name: row.code for row in error_codes().values()}[name]
+
+
+def describe_fault(code: int) -> str:
+    """Returns a fault in words, such as `fault 41: photo-eye 1 is blocked too long or never`.
+
+    A code that the table does not contain is described by its number alone, because a newer board may know more codes.
+    """
+    row = error_codes().get(code)
+    return f"fault {code}: {row.meaning}" if row else f"fault {code}"
