@@ -21,7 +21,7 @@ from typing import Self
 
 import requests
 
-from deploy.supervisor.orphans import die_with_parent
+from deploy.supervisor.launch import bound_command
 from streams.errors import CastlineError
 
 ACCOUNT = "bench"
@@ -97,12 +97,11 @@ class Viewers:
     def __init__(self, address: str, browsers: int, environment: dict[str, str]) -> None:
         self.counts: Counter[str] = Counter()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.viewers", address, str(browsers)],
+            bound_command([sys.executable, "-m", "bench.viewers", address, str(browsers)]),
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            preexec_fn=die_with_parent,
         )
         self.pid = self._process.pid
 

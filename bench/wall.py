@@ -33,7 +33,7 @@ from scipy.stats.mstats import trimmed_mean_ci  # type: ignore[import-untyped]  
 from bench.feed import Feed, VerdictTimes
 from bench.viewers import ACCOUNT, Viewers
 from bench.worker import InspectorProcess, bench_settings, plain_environment, running_broker
-from deploy.supervisor.orphans import die_with_parent
+from deploy.supervisor.launch import bound_command
 from streams.errors import CastlineError
 from streams.settings import Settings
 
@@ -232,7 +232,7 @@ def _looked_at(settings: Settings, folder: Path, browsers: int) -> Iterator[tupl
     account = [str(CASTLINE), "station", "account", ACCOUNT, "--role", "operator"]
     subprocess.run(account, env=environment, check=True, capture_output=True)
     with (folder / "station.log").open("ab") as log:
-        station = subprocess.Popen([CASTLINE, "station"], env=environment, stdout=log, stderr=log, preexec_fn=die_with_parent)
+        station = subprocess.Popen(bound_command([CASTLINE, "station"]), env=environment, stdout=log, stderr=log)
     address = f"http://127.0.0.1:{settings.station.port}"
     try:
         _await(address, station, folder / "station.log")

@@ -17,7 +17,7 @@ import psutil
 from kafka import KafkaAdminClient
 
 from deploy.kafka.broker import EmbeddedBroker
-from deploy.supervisor.orphans import die_with_parent
+from deploy.supervisor.launch import bound_command
 from deploy.supervisor.ports import free_ports
 from streams.errors import BrokerError
 from streams.settings import Settings
@@ -77,7 +77,7 @@ class InspectorProcess:
 
     def __enter__(self) -> InspectorProcess:
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(self._command, env=self._environment, stdout=log, stderr=log, preexec_fn=die_with_parent)
+            self._process = subprocess.Popen(bound_command(self._command), env=self._environment, stdout=log, stderr=log)
         until = time.monotonic() + 180
         while not self._ready():
             if self._process.poll() is not None or time.monotonic() > until:

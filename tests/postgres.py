@@ -12,7 +12,6 @@ from pathlib import Path
 
 import psycopg
 
-from deploy.supervisor.orphans import die_with_parent
 from deploy.supervisor.ports import free_ports
 
 _PACKAGE = ["apt-get", "install", "--yes", "--no-install-recommends", "postgresql"]
@@ -59,17 +58,20 @@ class PostgreSQL:
         if self.running:
             return
         settings = {"listen_addresses": "127.0.0.1", "port": self.port, "unix_socket_directories": "", "fsync": "off"}
+        options = [f"--{name}={value}" for name, value in settings.items()]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [self._programs / "postgres", "-D", self._folder / "data", *(f"--{name}={value}" for name, value in settings.items())],
-                user=self._user,
+                # PostgreSQL refuses to run as root, and a change of the user clears the signal that bound_command() asks the kernel for.
+                ["setpriv", *self._as_user(), "--pdeathsig", "KILL", self._programs / "postgres", "-D", self._folder / "data", *options],
                 cwd=self._folder,
                 stdout=log,
                 stderr=log,
-                preexec_fn=die_with_parent,
             )
         while subprocess.run([self._programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)], check=False).returncode:
             assert self.running, (self._folder / "log").read_text()[-2000:]
+
+    def _as_user(self) -> list[str]:
+        return ["--reuid", str(self._user)] if os.geteuid() == 0 else []
 
     def stop(self) -> None:
         """Stops it at once: open transactions are lost, as in a crash."""

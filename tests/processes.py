@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from deploy.supervisor.orphans import die_with_parent
+from deploy.supervisor.launch import bound_command
 from streams.settings import Settings
 
 CASTLINE = Path(sys.executable).with_name("castline")
@@ -59,7 +59,7 @@ class Role:
         self.started_s = time.monotonic()
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                [CASTLINE, *self.arguments], env=environment(self._settings), stdout=log, stderr=log, preexec_fn=die_with_parent
+                bound_command([CASTLINE, *self.arguments]), env=environment(self._settings), stdout=log, stderr=log
             )
 
     def __enter__(self) -> Self:

@@ -18,7 +18,7 @@ import click
 
 from agents.sorter.sorting import grade_settings, lane_settings
 from deploy.cli.board_session import talk
-from deploy.supervisor.precedence import take_precedence
+from deploy.supervisor.priority import raise_priority
 from firmware.board.board import Board
 from firmware.board.lane_settings import LaneSettings
 from firmware.board.line import SimulatedLine
@@ -206,7 +206,7 @@ def simulate(
     stopping = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stopping.set())
-    take_precedence()  # a board has a processor of its own
+    raise_priority()  # a board has a processor of its own
     gates = _gates_of_one_board(load_settings(file), names)
     try:
         plants = {

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from deploy.supervisor.importing import collector_at_rest
 from streams.errors import CastlineError
+from streams.garbage_collector import garbage_collector_paused
 
 # Name, and the line that the help shows; the module is deploy.cli.<name>, its object `command`.
 COMMANDS = {
@@ -52,7 +52,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        with collector_at_rest():
+        with garbage_collector_paused():
             command: click.Command = importlib.import_module(f"deploy.cli.{cmd_name.replace('-', '_')}").command
         return command
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import click
 
-from deploy.supervisor.orphans import die_with_parent
-from deploy.supervisor.precedence import take_precedence
+from deploy.supervisor.launch import bound_command
+from deploy.supervisor.priority import raise_priority
 from deploy.supervisor.worker import Worker, told_to_stop, working
 from firmware.fault_table import error_codes
 from streams import metrics
@@ -42,7 +42,7 @@ def command(file: Path | None, names: tuple[str, ...], port: int) -> int:
     boards = lines_by_board(settings, names)
     if len(boards) > 1:
         return _serve_each(file, boards)
-    take_precedence()
+    raise_priority()
     (lines,) = boards
     for line in lines:
         metrics.begin_at_zero(ROLE, line, [code.code for code in error_codes().values() if code.kind == "fault"])
@@ -72,7 +72,7 @@ def _gate(settings: Settings, name: str) -> GateSettings:
 def _serve_each(file: Path | None, boards: list[list[str]]) -> int:
     """A process a board; all of them end when one ends or when this one is told to."""
     castline = [str(Path(sys.argv[0])), *(("--settings", str(file)) if file else ())]
-    children = [subprocess.Popen([*castline, ROLE, "--line", lines[0]], preexec_fn=die_with_parent) for lines in boards]
+    children = [subprocess.Popen(bound_command([*castline, ROLE, "--line", lines[0]])) for lines in boards]
     stopping = told_to_stop()
     while not stopping.is_set() and all(child.poll() is None for child in children):
         time.sleep(0.1)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import click
 
-from deploy.supervisor.importing import collector_at_rest
-from deploy.supervisor.precedence import stand_back
+from deploy.supervisor.priority import lower_priority
 from streams.errors import SettingsError
+from streams.garbage_collector import garbage_collector_paused
 from streams.health import Health, HealthServer, Progress, Slot
 from streams.logs import configure_logs
 from streams.settings import Settings, load_settings
@@ -38,7 +38,7 @@ def command(ctx: click.Context, port: int, no_migrate: bool) -> int | None:
         return None
     settings = load_settings(ctx.obj)
     configure_logs(settings.service, ROLE)
-    stand_back()
+    lower_priority()
     if settings.service.log_level != "debug":
         logging.getLogger("kafka").setLevel(logging.CRITICAL)
     asked = threading.Event()
@@ -52,7 +52,7 @@ def command(ctx: click.Context, port: int, no_migrate: bool) -> int | None:
 
 
 def _serve(settings: Settings, health: Health, asked: threading.Event, migrate: bool) -> int:
-    with collector_at_rest():
+    with garbage_collector_paused():
         from station.configuration import configure
 
         configure(settings)

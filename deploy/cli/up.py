@@ -29,8 +29,8 @@ def command(file: Path | None, inspectors: int, no_station: bool, log_file: Path
 
     Exit status 3 when the settings, the model or the broker's data are at fault: nothing is left running.
     """
-    from deploy.supervisor import Backoff, Journal, StopRequests, Supervisor
-    from deploy.supervisor.roles import plant_roles
+    from deploy.supervisor import Journal, RestartPolicy, StopRequests, Supervisor
+    from deploy.supervisor.plant_roles import plant_roles
     from streams.health import Slot
 
     settings = load_settings(file)
@@ -47,21 +47,21 @@ def command(file: Path | None, inspectors: int, no_station: bool, log_file: Path
         journal = Journal(*files)
         for sentence in warnings(settings):
             journal.warn(sentence)
-        supervisor = Supervisor(plant_roles(_named_file(file), settings, inspectors, Backoff(), station=not no_station), journal)
+        supervisor = Supervisor(plant_roles(_named_file(file), settings, inspectors, RestartPolicy(), station=not no_station), journal)
         stack.callback(supervisor.kill_all)
-        journal.say(f"starting {', '.join(supervisor.posts)}")
+        journal.inform(f"starting {', '.join(supervisor.processes)}")
         said = False
 
         def look() -> bool:
             nonlocal said
             if supervisor.all_ready and not said:
                 said = True
-                journal.say(f"all is ready: {', '.join(line.name for line in settings.lines)}")
-            return requests.asked()
+                journal.inform(f"all is ready: {', '.join(line.name for line in settings.lines)}")
+            return requests.is_stop_requested()
 
         supervisor.run(until=look)
-        journal.say(f"stopping: {supervisor.failure}" if supervisor.failure else "stopping")
-        supervisor.stop(requests.insisted)
+        journal.inform(f"stopping: {supervisor.failure}" if supervisor.failure else "stopping")
+        supervisor.stop(requests.is_kill_requested)
         if supervisor.failure:
             raise CastlineError(supervisor.failure)
     return 0

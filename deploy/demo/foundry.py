@@ -10,9 +10,9 @@ from typing import Any
 
 import tomli_w
 
-from deploy.supervisor import Backoff, PathThere, Role, castline_command
+from deploy.supervisor import FileExists, RestartPolicy, Role, castline_command
+from deploy.supervisor.plant_roles import BOARDS_STAGE, BOARDS_STOP, plant_roles
 from deploy.supervisor.ports import free_ports, is_free
-from deploy.supervisor.roles import BOARDS_START, BOARDS_STOP, plant_roles
 from models.registry.versions import locate
 from streams.errors import SettingsError
 from streams.settings import LineSettings, Settings, StationSettings, load_settings
@@ -32,7 +32,7 @@ _BOARD_DRAINS_S = 12.0
 _ACCOUNT = "demo"
 # The station's own port, where nobody else has it: a link that can be kept.
 _PAGES_PORT = 18000
-_GIVE_UP = Backoff(first_s=0.5, most_s=5, quiet_s=30, most_in_row=5)
+_GIVE_UP = RestartPolicy(first_s=0.5, longest_s=5, steady_s=30, give_up_after=5)
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def _account(file: Path, pages: Pages) -> Role:
     password.write_text(pages.password)
     arguments = ("station", "account", pages.account, "--role", "administrator", "--password-file", str(password))
     command = castline_command("--settings", str(file), *arguments)
-    return Role("account", command, PathThere(password), 0, BOARDS_STOP, 5, _GIVE_UP, once=True)
+    return Role("account", command, FileExists(password), 0, BOARDS_STOP, 5, _GIVE_UP, is_one_shot=True)
 
 
 def _sections(wishes: Wishes, images: Path, folder: Path) -> dict[str, Any]:
@@ -177,6 +177,6 @@ def _board(file: Path, line: LineSettings, wishes: Wishes, number: int) -> Role:
         *("--seed", str(wishes.seed + number), "--log", str(file.with_name(f"board-{line.name}.jsonl"))),
         *(("--avr",) if wishes.avr else ()),
     )
-    ready = PathThere(Path(line.gate.port))
+    ready = FileExists(Path(line.gate.port))
     grace_s = wishes.travel_s + _BOARD_DRAINS_S
-    return Role(f"board {line.name}", command, ready, BOARDS_START, BOARDS_STOP, grace_s, _GIVE_UP)
+    return Role(f"board {line.name}", command, ready, BOARDS_STAGE, BOARDS_STOP, grace_s, _GIVE_UP)

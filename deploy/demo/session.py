@@ -17,7 +17,7 @@ from deploy.demo.usage import Usage
 from deploy.demo.view import Row, Snapshot, Standing
 from deploy.demo.watch import LineNumbers, Watch
 from deploy.supervisor import Journal, State, StopRequests, Supervisor
-from deploy.supervisor.roles import BROKER_STOPS, INSPECTORS_STOP, sorter_of
+from deploy.supervisor.plant_roles import BROKER_STOP, INSPECTORS_STOP, sorter_name
 from deploy.supervisor.supervisor import TICK_S
 from streams.errors import CastlineError
 from streams.kafka import client_arguments
@@ -72,14 +72,14 @@ class Session:
             self._drain()
             report = self._audit()
             self._enter("stopping")
-            self._supervisor.stop(self._requests.insisted, meanwhile=self._look)
+            self._supervisor.stop(self._requests.is_kill_requested, meanwhile=self._look)
             return report
         finally:
             self._watch.close()
             self._supervisor.kill_all()
 
     def _start(self) -> None:
-        self._tick_until(lambda: self._supervisor.posts["topics"].state is State.ENDED)
+        self._tick_until(lambda: self._supervisor.processes["topics"].state is State.ENDED)
         self._stamp_verdicts_on_append()
         self._watch.start()
         self._tick_until(lambda: self._supervisor.all_ready)
@@ -88,21 +88,21 @@ class Session:
         self._enter("running")
         end = time.monotonic() + self._seconds if self._seconds else None
         began = time.monotonic()
-        self._tick_until(lambda: self._requests.asked() or (end is not None and time.monotonic() >= end), heed_requests=False)
+        self._tick_until(lambda: self._requests.is_stop_requested() or (end is not None and time.monotonic() >= end), heed_requests=False)
         self._running_s = time.monotonic() - began
 
     def _drain(self) -> None:
         """Belts run empty, the last pictures are sent and judged, then the workers stop; the broker stays for the audit."""
         self._enter("draining")
-        self._supervisor.stop(self._requests.insisted, before=INSPECTORS_STOP, meanwhile=self._look)
+        self._supervisor.stop(self._requests.is_kill_requested, before=INSPECTORS_STOP, meanwhile=self._look)
         self._wait_for_backlog()
-        self._supervisor.stop(self._requests.insisted, before=BROKER_STOPS, meanwhile=self._look)
+        self._supervisor.stop(self._requests.is_kill_requested, before=BROKER_STOP, meanwhile=self._look)
         self._refuse_haste()
 
     def _wait_for_backlog(self) -> None:
         pictures = self._pictures()
         judged, moved_at = -1, time.monotonic()
-        while not self._requests.insisted():
+        while not self._requests.is_kill_requested():
             self._look()
             now, count = time.monotonic(), sum(numbers.verdicts for numbers in self._watch.numbers().values())
             if count != judged:
@@ -136,7 +136,7 @@ class Session:
         return {
             "seconds": round(self._running_s, 1),
             "first_verdict_s": self._first_verdict_s and round(self._first_verdict_s, 1),
-            "restarts": {name: post.starts - 1 for name, post in self._supervisor.posts.items() if post.starts > 1},
+            "restarts": {name: post.starts - 1 for name, post in self._supervisor.processes.items() if post.starts > 1},
             "cpu_s_by_role": {role: round(seconds, 2) for role, seconds in self._usage.role_cpu_s().items()},
             "rss_mb_by_role": {role: round(peak, 1) for role, peak in self._usage.role_peak_mb.items()},
             "settings": {
@@ -164,13 +164,13 @@ class Session:
             self._supervisor.tick()
             if self._supervisor.failure:
                 raise CastlineError(self._supervisor.failure)
-            if heed_requests and self._requests.asked():
+            if heed_requests and self._requests.is_stop_requested():
                 raise Interrupted("stopped before the lines ran")
             self._look()
             time.sleep(TICK_S)
 
     def _refuse_haste(self) -> None:
-        if self._requests.insisted():
+        if self._requests.is_kill_requested():
             raise Interrupted("stopped at once: what the topics say of this run was not audited")
 
     def _enter(self, phase: str) -> None:
@@ -181,7 +181,7 @@ class Session:
         now = time.monotonic()
         if force or now - self._looked_at >= _USAGE_EVERY_S:
             self._looked_at = now
-            self._usage.look({name: post.pid for name, post in self._supervisor.posts.items() if post.alive})
+            self._usage.look({name: post.pid for name, post in self._supervisor.processes.items() if post.is_running})
             before, cpu_s = self._cpu
             if now - before >= 2:
                 self._cores, self._cpu = (self._usage.cpu_s - cpu_s) / (now - before), (now, self._usage.cpu_s)
@@ -194,7 +194,8 @@ class Session:
         if self._first_verdict_s is None and any(line.verdicts for line in numbers.values()):
             self._first_verdict_s = now - self._began
         standings = [
-            Standing(name, post.state, now - post.started_at if post.alive else 0.0) for name, post in self._supervisor.posts.items()
+            Standing(name, post.state, now - post.started_at if post.is_running else 0.0)
+            for name, post in self._supervisor.processes.items()
         ]
         useful = [useful_s for line in self._foundry.settings.lines if (useful_s := line.useful_s()) is not None]
         return Snapshot(
@@ -208,12 +209,14 @@ class Session:
             useful_s=min(useful, default=0.0),
             now=now,
             pages=str(self._foundry.pages or ""),
-            news=self._journal.news(_NEWS, _NEWS_FOR_S) if self._phase in ("starting", "running") else (),
+            news=self._journal.latest_warnings(_NEWS, _NEWS_FOR_S) if self._phase in ("starting", "running") else (),
         )
 
     def _row(self, line: str, numbers: LineNumbers) -> Row:
-        sorter, gateway = self._supervisor.sight(sorter_of(line)), self._supervisor.sight("gateway")
-        inspectors = [sight for name in self._supervisor.posts if name.startswith("inspector") and (sight := self._supervisor.sight(name))]
+        sorter, gateway = self._supervisor.probe_result(sorter_name(line)), self._supervisor.probe_result("gateway")
+        inspectors = [
+            sight for name in self._supervisor.processes if name.startswith("inspector") and (sight := self._supervisor.probe_result(name))
+        ]
         states = sorter.labels("castline_gate_state", "state", line=line) if sorter else []
         return Row(
             name=line,

@@ -17,7 +17,7 @@ from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
 from deploy.kafka.java import archive_options, java_command
-from deploy.supervisor.orphans import die_with_parent
+from deploy.supervisor.launch import bound_command
 from streams.errors import BrokerError
 from streams.settings import BrokerSettings, Settings
 
@@ -106,11 +106,10 @@ class EmbeddedBroker:
         # A session of its own: Ctrl-C in a terminal reaches us alone, and we stop the broker in our order.
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*java, *archive_options(self._record), "kafka.Kafka", str(properties)],
+                bound_command([*java, *archive_options(self._record), "kafka.Kafka", str(properties)]),
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=die_with_parent,
             )
         self._wait_until_answering(give_up)
 

@@ -1,23 +1,18 @@
-"""Starts, watches, restarts and stops the processes of one machine; the same for `castline demo` and `castline up`."""
+"""Starts, watches, restarts and stops the processes of one machine, for `castline up` and `castline demo` alike."""
 
-from deploy.supervisor.backoff import Backoff
 from deploy.supervisor.journal import Journal
-from deploy.supervisor.probes import Prober, Sight
-from deploy.supervisor.readiness import Gate, LinePrinted, PageReady, PathThere
-from deploy.supervisor.requests import StopRequests
-from deploy.supervisor.role import Role, State, castline_command
+from deploy.supervisor.role import FileExists, LinePrinted, PageReady, ReadyCheck, RestartPolicy, Role, State, castline_command
+from deploy.supervisor.stop_requests import StopRequests
 from deploy.supervisor.supervisor import Supervisor
 
 __all__ = [
-    "Backoff",
-    "Gate",
+    "FileExists",
     "Journal",
     "LinePrinted",
     "PageReady",
-    "PathThere",
-    "Prober",
+    "ReadyCheck",
+    "RestartPolicy",
     "Role",
-    "Sight",
     "State",
     "StopRequests",
     "Supervisor",

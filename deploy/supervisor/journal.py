@@ -1,4 +1,4 @@
-"""One log of all processes: every line after its role's name; a JSON line stays JSON behind it."""
+"""Writes the output of all processes of one machine into one log."""
 
 from __future__ import annotations
 
@@ -9,34 +9,38 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import IO
 
-_KEPT = 20
+_WARNINGS = 20
 
 
 class Journal:
-    """Writes lines to `files` and keeps the supervisor's own latest warnings for the view. Thread-safe."""
+    """Writes each line of a process's output, after the name of its role, to all `files`. Thread-safe.
+
+    A line that is JSON stays JSON behind the role's name. The journal also holds the supervisor's latest 20 warnings, because
+    the live view of the demo shows them.
+    """
 
     def __init__(self, *files: IO[str], width: int = 12) -> None:
         self._files = files
         self._width = width
         self._lock = threading.Lock()
-        self._warnings: deque[tuple[float, str]] = deque(maxlen=_KEPT)
+        self._warnings: deque[tuple[float, str]] = deque(maxlen=_WARNINGS)
 
-    def of(self, role: str) -> Callable[[str], None]:
-        """What takes the lines of one role."""
+    def writer(self, role: str) -> Callable[[str], None]:
+        """Returns a function that writes one line of the output of `role`."""
         return lambda line: self._write(role, line)
 
-    def news(self, count: int, for_s: float) -> list[str]:
-        """The latest warnings that are no older than `for_s`, at most `count`."""
+    def latest_warnings(self, count: int, for_s: float) -> list[str]:
+        """Returns at most `count` warnings of the last `for_s` seconds, the newest last."""
         since = time.monotonic() - for_s
         return [sentence for at, sentence in list(self._warnings) if at >= since][-count:]
 
     def warn(self, sentence: str) -> None:
-        """A sentence of the supervisor itself that an operator should see."""
+        """Writes a sentence of the supervisor and keeps it for `latest_warnings`."""
         self._warnings.append((time.monotonic(), sentence))
-        self.say(sentence)
+        self.inform(sentence)
 
-    def say(self, sentence: str) -> None:
-        """A sentence of the supervisor itself."""
+    def inform(self, sentence: str) -> None:
+        """Writes a sentence of the supervisor with the time in UTC."""
         now = datetime.now(UTC)
         self._write("supervisor", f"{now.isoformat(timespec='seconds').replace('+00:00', 'Z')} {sentence}")
 

@@ -1,18 +1,19 @@
-"""Loopback ports that nobody listens at."""
+"""Finds free ports on loopback."""
 
 from __future__ import annotations
 
 import random
 import socket
 
-# Below the ports that systems give to outgoing connections (Linux from 32768, IANA from 49152), one of which could take a port between
-# its choice and its use.
+# The range lies below the ports of outgoing connections (from 32768 on Linux, from 49152 by IANA), because an outgoing connection
+# could take a port between its choice and its use.
 _FIRST, _LAST = 20_000, 32_000
-_random = random.SystemRandom()  # processes that choose at the same moment choose differently
+# Random, so that two processes that look for a port at the same moment find different ones.
+_random = random.SystemRandom()
 
 
 def free_ports(count: int = 1) -> int:
-    """The first of `count` loopback ports in a row that are free now."""
+    """Returns the first of `count` consecutive loopback ports that are free now."""
     while True:
         first = _random.randrange(_FIRST, _LAST - count)
         if all(is_free(first + step) for step in range(count)):
@@ -20,7 +21,7 @@ def free_ports(count: int = 1) -> int:
 
 
 def is_free(port: int) -> bool:
-    """Whether `port` can be listened at now."""
+    """Returns whether a server could listen on loopback `port` now."""
     with socket.socket() as probe:
         try:
             probe.bind(("127.0.0.1", port))

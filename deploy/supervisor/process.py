@@ -1,91 +1,92 @@
-"""One running process: in a session of its own, bound to our life, its output read line by line."""
+"""Runs one process of the plant: in its own session, bound to the life of the supervisor, its output read line by line."""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import IO
 
 import psutil
 
-_LAUNCH = Path(__file__).with_name("launch.py")
+from deploy.supervisor.launch import bound_command
+
 _LAST_LINES = 40
 
 
-class Running:
-    """A process from its start to its burial. Start it from the main thread: it dies with the thread that started it.
+class ChildProcess:
+    """A started process. `on_line` is called with each line of its output, from a thread.
 
-    `say` gets every line that it prints, from a thread.
+    Start it from the main thread, because the process is killed when the thread that started it ends.
     """
 
-    def __init__(self, command: Sequence[str], say: Callable[[str], None]) -> None:
+    def __init__(self, command: Sequence[str], on_line: Callable[[str], None]) -> None:
         if threading.current_thread() is not threading.main_thread():
-            raise RuntimeError("expected processes to be started from the main thread, they die with the thread that starts them")
-        # A session of its own: Ctrl-C in the terminal reaches the supervisor alone, which stops the others in their order.
-        self._child = subprocess.Popen(
-            [sys.executable, "-S", str(_LAUNCH), str(os.getpid()), *command],
+            raise RuntimeError("Processes must be started from the main thread, because they die with the thread that starts them.")
+        # Ctrl-C in the terminal reaches only the session of the supervisor, which then stops the processes in their order.
+        self._process = subprocess.Popen(
+            bound_command(command),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        self._say = say
-        self._last: deque[str] = deque(maxlen=_LAST_LINES)
-        self._first: list[str] = []
-        assert self._child.stdout is not None
-        self._reader = threading.Thread(target=self._read, args=(self._child.stdout,), name=f"output {self.pid}", daemon=True)
+        self._on_line = on_line
+        self._last_lines: deque[str] = deque(maxlen=_LAST_LINES)
+        self._first_lines: list[str] = []
+        assert self._process.stdout is not None
+        self._reader = threading.Thread(target=self._read, args=(self._process.stdout,), name=f"output {self.pid}", daemon=True)
         self._reader.start()
 
     @property
     def pid(self) -> int:
-        return self._child.pid
+        return self._process.pid
 
     def has_printed(self, start: str) -> bool:
-        """Whether one of the first lines began with `start`."""
-        return any(line.startswith(start) for line in self._first)
+        """Returns whether one of the first 40 lines of the output began with `start`."""
+        return any(line.startswith(start) for line in self._first_lines)
 
-    def last_words(self) -> str:
-        """The last line printed, `nothing` where there was none."""
-        return self._last[-1] if self._last else "nothing"
+    def last_line(self) -> str:
+        """Returns the last line of the output, or "nothing" if the process has printed none."""
+        return self._last_lines[-1] if self._last_lines else "nothing"
 
     def exit_status(self) -> int | None:
-        """None while it runs; negative: the signal it died of. When it has ended, what is left of its session's group is killed."""
-        if self._child.returncode is not None:
-            return self._child.returncode
-        # The dead leader is looked at before it is reaped: until then its group id cannot belong to a stranger.
+        """Returns None while the process runs, then its exit status, or minus the number of the signal that killed it.
+
+        When the process has ended, this also kills the processes that it left behind in its process group.
+        """
+        if self._process.returncode is not None:
+            return self._process.returncode
+        # The group is signalled before the process is reaped, because afterwards another group may have the same id.
         if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
             return None
         self._signal_group(signal.SIGKILL)
-        status = self._child.wait()
-        self._reader.join(1)  # its last words
+        status = self._process.wait()
+        self._reader.join(1)  # so that last_line() is complete
         return status
 
     def terminate(self) -> None:
-        """SIGTERM to the process alone: it stops its own children."""
-        if self._child.returncode is None:
-            self._child.send_signal(signal.SIGTERM)
+        """Sends SIGTERM to the process alone, because the process stops its own children."""
+        self.signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """SIGKILL to the process and everything below it."""
-        if self._child.returncode is None:
-            # Asked before: once it is dead, nobody knows any more whose children they were.
-            below = psutil.Process(self.pid).children(recursive=True)
+        """Sends SIGKILL to the process and to all its descendants."""
+        if self._process.returncode is None:
+            # The descendants are listed first, because nobody knows whose children they were once the process is dead.
+            descendants = psutil.Process(self.pid).children(recursive=True)
             self._signal_group(signal.SIGKILL)
-            for process in below:
+            for process in descendants:
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
 
     def signal(self, signum: int) -> None:
-        """Any other signal, to the process alone."""
-        if self._child.returncode is None:
-            self._child.send_signal(signum)
+        """Sends a signal to the process alone."""
+        if self._process.returncode is None:
+            self._process.send_signal(signum)
 
     def _signal_group(self, signum: int) -> None:
         with suppress(ProcessLookupError, PermissionError):
@@ -95,7 +96,7 @@ class Running:
         with pipe:
             for raw in pipe:
                 line = raw.decode(errors="replace").rstrip()
-                if len(self._first) < _LAST_LINES:
-                    self._first.append(line)
-                self._last.append(line)
-                self._say(line)
+                if len(self._first_lines) < _LAST_LINES:
+                    self._first_lines.append(line)
+                self._last_lines.append(line)
+                self._on_line(line)

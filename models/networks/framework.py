@@ -6,21 +6,18 @@ Whoever needs one of them imports it himself, before or after.
 
 from __future__ import annotations
 
-import gc
 import sys
+
+from streams.garbage_collector import garbage_collector_paused
 
 _UNUSED = [name for name in ("sklearn", "matplotlib", "cv2") if name not in sys.modules]
 # None in this place makes an import fail as if the library were not installed.
 sys.modules.update(dict.fromkeys(_UNUSED))  # type: ignore[arg-type]
-# What the import makes stays: searching it for garbage again and again took a seventh of its time.
-_COLLECTING = gc.isenabled()
-gc.disable()
 try:
-    import keras
-    import tensorflow as tf
+    with garbage_collector_paused():
+        import keras
+        import tensorflow as tf
 finally:
-    if _COLLECTING:
-        gc.enable()
     for name in _UNUSED:
         del sys.modules[name]
 

@@ -15,7 +15,7 @@ from kafka.errors import KafkaError
 
 from deploy.kafka.broker import CLUSTER_ID, LOG4J, server_properties
 from deploy.kafka.java import archive_options, java_command
-from deploy.supervisor.orphans import die_with_parent
+from deploy.supervisor.launch import bound_command
 from deploy.supervisor.ports import free_ports
 from streams.kafka import client_arguments
 from streams.settings import BrokerSettings, Settings
@@ -58,9 +58,7 @@ def guarded(tmp_path: Path, models_root: Path) -> Iterator[Settings]:
     storage = [*java, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(folder / "server.properties"), "--add-scram", scram]
     subprocess.run(storage, check=True, capture_output=True)
     with (folder / "broker.log").open("ab") as log:
-        process = subprocess.Popen(
-            [*java, "kafka.Kafka", str(folder / "server.properties")], stdout=log, stderr=log, preexec_fn=die_with_parent
-        )
+        process = subprocess.Popen(bound_command([*java, "kafka.Kafka", str(folder / "server.properties")]), stdout=log, stderr=log)
     secret = tmp_path / "password"
     secret.write_text(PASSWORD)
     kafka = {

@@ -46,7 +46,7 @@ def test_without_a_station_nothing_of_it_is_there(tmp_path: Path) -> None:
 def test_boards_stop_first_and_the_broker_last(tmp_path: Path) -> None:
     roles = {role.name: role for role in found(Wishes(lines=1), tmp_path, tmp_path / "run").roles}
     order = ["board line-1", "gateway", "inspector-1", "sorter line-1", "archivist", "broker"]
-    assert [roles[name].stops for name in order] == sorted({roles[name].stops for name in order})
+    assert [roles[name].stop_order for name in order] == sorted({roles[name].stop_order for name in order})
     assert roles["sorter line-1"].stage > roles["gateway"].stage > roles["topics"].stage > roles["broker"].stage
 
 

@@ -20,10 +20,10 @@ from typing import Any
 import psutil
 import pytest
 
-from deploy.supervisor import Backoff, Journal, LinePrinted, PageReady, PathThere, Role, State, Supervisor
-from deploy.supervisor.probes import Prober
+from deploy.supervisor import FileExists, Journal, LinePrinted, PageReady, RestartPolicy, Role, State, Supervisor
+from deploy.supervisor.prober import Prober
 
-QUICK = Backoff(first_s=0.05, most_s=0.1, quiet_s=60, most_in_row=3)
+QUICK = RestartPolicy(first_s=0.05, longest_s=0.1, steady_s=60, give_up_after=3)
 SAYS_READY = LinePrinted("ready")
 
 
@@ -35,7 +35,7 @@ SLEEPER = python("import time; print('ready'); time.sleep(600)")
 
 
 def role(name: str, command: tuple[str, ...] = SLEEPER, **fields: Any) -> Role:
-    return Role(name, command, **{"gate": SAYS_READY, "stage": 0, "stops": 0, "grace_s": 5.0, "backoff": QUICK, **fields})
+    return Role(name, command, **{"ready_check": SAYS_READY, "stage": 0, "stop_order": 0, "grace_s": 5.0, "restarts": QUICK, **fields})
 
 
 @contextmanager
@@ -51,7 +51,9 @@ def supervising(*roles: Role, unhealthy_s: float = 15.0) -> Iterator[tuple[Super
 def tick_until(supervisor: Supervisor, done: Callable[[], bool], within_s: float = 20) -> None:
     end = time.monotonic() + within_s
     while not done():
-        assert time.monotonic() < end, f"not within {within_s} s: {[(name, post.state) for name, post in supervisor.posts.items()]}"
+        assert time.monotonic() < end, (
+            f"not within {within_s} s: {[(name, managed.state) for name, managed in supervisor.processes.items()]}"
+        )
         supervisor.tick()
         time.sleep(0.02)
 
@@ -72,74 +74,74 @@ def test_a_stage_starts_when_the_one_before_is_ready(tmp_path: Path) -> None:
     first = role(
         "first",
         python("import sys, time, pathlib; time.sleep(0.5); pathlib.Path(sys.argv[1]).touch(); time.sleep(600)", flag),
-        gate=PathThere(flag),
+        ready_check=FileExists(flag),
     )
     second = role("second", stage=1)
     with supervising(second, first) as (supervisor, log):
         tick_until(supervisor, lambda: supervisor.all_ready)
-    said = log.getvalue()
-    assert said.index("first ready") < said.index("second started")
+    written = log.getvalue()
+    assert written.index("first ready") < written.index("second started")
 
 
 def test_a_role_that_is_done_once_is_not_started_again() -> None:
-    with supervising(role("topics", python("print('made')"), once=True), role("worker", stage=1)) as (supervisor, _):
+    with supervising(role("topics", python("print('made')"), is_one_shot=True), role("worker", stage=1)) as (supervisor, _):
         tick_until(supervisor, lambda: supervisor.all_ready)
-        assert supervisor.posts["topics"].state is State.ENDED
-        assert supervisor.posts["topics"].starts == 1
+        assert supervisor.processes["topics"].state is State.ENDED
+        assert supervisor.processes["topics"].starts == 1
 
 
 def test_what_dies_is_started_again_and_the_log_says_why() -> None:
     with supervising(role("worker")) as (supervisor, log):
         tick_until(supervisor, lambda: supervisor.all_ready)
-        before = supervisor.posts["worker"].pid
+        before = supervisor.processes["worker"].pid
         os.kill(before, signal.SIGKILL)
-        tick_until(supervisor, lambda: supervisor.posts["worker"].starts == 2 and supervisor.all_ready)
-        assert supervisor.posts["worker"].pid != before
-    assert "worker ended by itself, signal 9; it last said: ready; it is started again in 0.1 s" in log.getvalue()
+        tick_until(supervisor, lambda: supervisor.processes["worker"].starts == 2 and supervisor.all_ready)
+        assert supervisor.processes["worker"].pid != before
+    assert "worker ended by itself, signal 9; its last line was: ready; it is started again in 0.1 s" in log.getvalue()
 
 
 def test_what_keeps_dying_is_given_up_with_its_last_words() -> None:
     with supervising(role("worker", python("print('no camera'); raise SystemExit(3)"))) as (supervisor, log):
         tick_until(supervisor, lambda: bool(supervisor.failure))
         assert supervisor.failure == "worker cannot run: no camera"
-        assert supervisor.posts["worker"].starts == 4
-    assert "given up after 4 starts" in log.getvalue()
+        assert supervisor.processes["worker"].starts == 4
+    assert "it is given up after 4 starts" in log.getvalue()
 
 
 def test_an_essential_role_whose_settings_are_wrong_is_not_retried() -> None:
-    with supervising(role("broker", python("print('port in use'); raise SystemExit(3)"), essential=True)) as (supervisor, _):
+    with supervising(role("broker", python("print('port in use'); raise SystemExit(3)"), is_essential=True)) as (supervisor, _):
         tick_until(supervisor, lambda: bool(supervisor.failure))
-        assert supervisor.posts["broker"].starts == 1
+        assert supervisor.processes["broker"].starts == 1
 
 
 def test_what_ignores_sigterm_is_killed_after_its_grace() -> None:
-    deaf = python("import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready'); time.sleep(600)")
-    with supervising(role("deaf", deaf, grace_s=0.5)) as (supervisor, log):
+    stubborn = python("import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready'); time.sleep(600)")
+    with supervising(role("stubborn", stubborn, grace_s=0.5)) as (supervisor, log):
         tick_until(supervisor, lambda: supervisor.all_ready)
-        pid = supervisor.posts["deaf"].pid
+        pid = supervisor.processes["stubborn"].pid
         supervisor.stop()
         assert not alive(pid)
-    assert log.getvalue().count("deaf did not stop within 0.5 s of SIGTERM, killed") == 1
+    assert log.getvalue().count("stubborn did not stop within 0.5 s of SIGTERM and is killed") == 1
 
 
 def test_an_insistent_stop_does_not_wait_for_the_grace() -> None:
-    deaf = python("import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready'); time.sleep(600)")
-    with supervising(role("deaf", deaf, grace_s=300)) as (supervisor, _):
+    stubborn = python("import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready'); time.sleep(600)")
+    with supervising(role("stubborn", stubborn, grace_s=300)) as (supervisor, _):
         tick_until(supervisor, lambda: supervisor.all_ready)
         began = time.monotonic()
-        supervisor.stop(at_once=lambda: True)
+        supervisor.stop(kill_now=lambda: True)
         assert time.monotonic() - began < 30
-        assert supervisor.posts["deaf"].state is State.ENDED
+        assert supervisor.processes["stubborn"].state is State.ENDED
 
 
 def test_roles_stop_in_their_order_and_a_part_of_them_can_be_left_running() -> None:
-    roles = [role("broker", stops=9), role("gateway", stops=1), role("inspector", stops=2)]
+    roles = [role("broker", stop_order=9), role("gateway", stop_order=1), role("inspector", stop_order=2)]
     with supervising(*roles) as (supervisor, log):
         tick_until(supervisor, lambda: supervisor.all_ready)
         supervisor.stop(before=9)
-        assert alive(supervisor.posts["broker"].pid)
+        assert alive(supervisor.processes["broker"].pid)
         supervisor.stop()
-        assert supervisor.posts["broker"].state is State.ENDED
+        assert supervisor.processes["broker"].state is State.ENDED
     stopped = [line.split()[3] for line in log.getvalue().splitlines() if " stopped, " in line]
     assert stopped == ["gateway", "inspector", "broker"]
 
@@ -156,8 +158,8 @@ def test_a_grandchild_left_behind_is_killed_with_its_group() -> None:
     with supervising(role("parent", parent)) as (supervisor, log):
         tick_until(supervisor, lambda: supervisor.all_ready)
         grandchild = int(log.getvalue().split("| ready ")[1].split()[0])
-        os.kill(supervisor.posts["parent"].pid, signal.SIGKILL)
-        tick_until(supervisor, lambda: supervisor.posts["parent"].starts == 2)
+        os.kill(supervisor.processes["parent"].pid, signal.SIGKILL)
+        tick_until(supervisor, lambda: supervisor.processes["parent"].starts == 2)
         assert gone([grandchild])
 
 
@@ -179,12 +181,12 @@ def test_a_kill_reaches_a_grandchild_with_a_session_of_its_own() -> None:
 def test_a_killed_supervisor_leaves_no_orphan(tmp_path: Path) -> None:
     code = """
         import sys, time
-        from deploy.supervisor import Backoff, Journal, LinePrinted, Role, Supervisor
-        deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready'); time.sleep(600)"
-        roles = [Role(n, (sys.executable, "-S", "-u", "-c", deaf), LinePrinted("ready"), 0, 0) for n in ("one", "two")]
+        from deploy.supervisor import Journal, LinePrinted, Role, Supervisor
+        stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready'); time.sleep(600)"
+        roles = [Role(n, (sys.executable, "-S", "-u", "-c", stubborn), LinePrinted("ready"), 0, 0) for n in ("one", "two")]
         supervisor = Supervisor(roles, Journal())
         supervisor.run(until=lambda: supervisor.all_ready)
-        print(*(post.pid for post in supervisor.posts.values()), flush=True)
+        print(*(managed.pid for managed in supervisor.processes.values()), flush=True)
         time.sleep(600)
         """
     outer = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True)
@@ -222,20 +224,20 @@ PAGES = """
 
 def test_a_worker_is_ready_by_its_page_and_started_again_when_unhealthy_for_long(tmp_path: Path) -> None:
     ill = tmp_path / "ill"
-    worker = role("worker", python(PAGES, tmp_path, ill), gate=PageReady(tmp_path))
+    worker = role("worker", python(PAGES, tmp_path, ill), ready_check=PageReady(tmp_path))
     with supervising(worker, unhealthy_s=1.0) as (supervisor, log):
         tick_until(supervisor, lambda: supervisor.all_ready)
-        first = supervisor.posts["worker"].pid
-        tick_until(supervisor, lambda: bool((sight := supervisor.sight("worker")) and sight.samples))
-        sight = supervisor.sight("worker")
-        assert sight is not None
-        assert sight.labels("castline_gate_state", "state", line="line-1") == ["running"]
-        assert sight.value("castline_x_bucket") == 0, "buckets are not kept"
+        first = supervisor.processes["worker"].pid
+        tick_until(supervisor, lambda: bool((result := supervisor.probe_result("worker")) and result.samples))
+        result = supervisor.probe_result("worker")
+        assert result is not None
+        assert result.labels("castline_gate_state", "state", line="line-1") == ["running"]
+        assert result.value("castline_x_bucket") == 0, "buckets are not kept"
         ill.touch()
-        tick_until(supervisor, lambda: supervisor.posts["worker"].starts == 2)
+        tick_until(supervisor, lambda: supervisor.processes["worker"].starts == 2)
         ill.unlink()
         tick_until(supervisor, lambda: supervisor.all_ready)
-        assert supervisor.posts["worker"].pid != first
+        assert supervisor.processes["worker"].pid != first
     assert "worker is unhealthy for 1 s: 3 pieces of work wait; it is stopped and started again" in log.getvalue()
 
 
@@ -260,12 +262,12 @@ def test_pages_that_break_off_in_the_middle_do_not_blind_the_prober(status: int)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Pages)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     prober = Prober(every_s=0.02)
-    prober.watch(1, f"127.0.0.1:{server.server_address[1]}")
+    prober.add(1, f"127.0.0.1:{server.server_address[1]}")
     prober.start()
     try:
         until = time.monotonic() + 20
-        while (sight := prober.sight(1)) is None or not sight.ready:
-            assert time.monotonic() < until, f"after {broken}: {sight}"
+        while (result := prober.result(1)) is None or not result.is_ready:
+            assert time.monotonic() < until, f"after {broken}: {result}"
             time.sleep(0.02)
         assert broken == ["/readyz", "/healthz", "/metrics"]
     finally:
@@ -277,14 +279,14 @@ def test_pages_that_break_off_in_the_middle_do_not_blind_the_prober(status: int)
 def test_a_worker_that_never_gets_ready_is_started_again() -> None:
     mute = python("import time; time.sleep(600)")
     with supervising(role("mute", mute, slow_start_s=0.3)) as (supervisor, log):
-        tick_until(supervisor, lambda: supervisor.posts["mute"].starts == 2)
+        tick_until(supervisor, lambda: supervisor.processes["mute"].starts == 2)
     assert "mute is not ready 0.3 s after its start" in log.getvalue()
 
 
 def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
     with supervising(role("worker", (str(tmp_path / "nowhere"),))) as (supervisor, _):
         tick_until(supervisor, lambda: bool(supervisor.failure))
-        assert supervisor.failure == f"worker cannot run: expected a program at {tmp_path / 'nowhere'}: No such file or directory"
+        assert supervisor.failure == f"worker cannot run: Cannot run {tmp_path / 'nowhere'}: No such file or directory."
 
 
 def test_the_log_names_the_role_and_leaves_json_as_it_is() -> None:
@@ -305,9 +307,9 @@ def test_the_first_signal_asks_and_the_second_insists(signum: signal.Signals) ->
         from deploy.supervisor import StopRequests
         requests = StopRequests()
         print("ready", flush=True)
-        while not requests.asked(): time.sleep(0.01)
-        print("asked", requests.insisted(), flush=True)
-        while not requests.insisted(): time.sleep(0.01)
+        while not requests.is_stop_requested(): time.sleep(0.01)
+        print("asked", requests.is_kill_requested(), flush=True)
+        while not requests.is_kill_requested(): time.sleep(0.01)
         print("insisted", flush=True)
         """
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True)

@@ -19,9 +19,9 @@ import pytest
 import tomli_w
 from kafka import KafkaConsumer, TopicPartition
 
-from deploy.supervisor import Backoff
+from deploy.supervisor import RestartPolicy
+from deploy.supervisor.plant_roles import plant_roles
 from deploy.supervisor.ports import free_ports
-from deploy.supervisor.roles import plant_roles
 from models.registry.versions import BUNDLED
 from models.synthetic.folder import write_series
 from streams.settings import load_settings
@@ -185,8 +185,8 @@ def test_the_service_unit_runs_up_and_waits_longer_than_all_graces(tmp_path: Pat
     # The graces of what is stopped one after the other, in the example's settings.
     file = tmp_path / "castline.toml"
     file.write_text(EXAMPLE.read_text())
-    roles = plant_roles(file, load_settings(file, {}), 1, Backoff())
-    graces = {stops: max(role.grace_s for role in roles if role.stops == stops) for stops in {role.stops for role in roles}}
+    roles = plant_roles(file, load_settings(file, {}), 1, RestartPolicy())
+    graces = {stops: max(role.grace_s for role in roles if role.stop_order == stops) for stops in {role.stop_order for role in roles}}
     assert int(service["TimeoutStopSec"]) > sum(graces.values())
     # Exit statuses that no restart mends.
     assert service["RestartPreventExitStatus"].split() == ["2", "3"]

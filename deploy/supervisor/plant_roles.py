@@ -1,0 +1,75 @@
+"""Lists the roles that the settings name for this machine, with the order in which they start and stop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from deploy.cli.sorter import lines_by_board
+from deploy.supervisor import LinePrinted, PageReady, RestartPolicy, Role, castline_command
+from streams.settings import Settings
+
+# The sorter starts last, because it starts the boards, and whoever handles a part must be ready before the first part is counted.
+_BROKER, _TOPICS, _WORKERS, _SORTER = range(4)
+BOARDS_STAGE = _WORKERS
+# A simulated board stops first: it feeds no more castings and lets its belt run empty. The workers then stop in the order of a
+# picture's way, so that each one finishes what the worker before it left. The broker stops after all its clients.
+BOARDS_STOP, _GATEWAY_STOP, INSPECTORS_STOP, _SORTER_STOP, _ARCHIVIST_STOP, BROKER_STOP = range(6)
+# A worker needs up to service.grace_s for its work, and after that some time to leave its consumer group and to close its clients.
+_CLOSING_S = 10.0
+# Loading TensorFlow and warming up takes a minute if the disk cache is cold and the processors are busy.
+_SLOW_START_S = 240.0
+
+
+def plant_roles(
+    file: Path | None,
+    settings: Settings,
+    inspectors: int,
+    restarts: RestartPolicy,
+    boards: Iterable[Role] = (),
+    station: bool = True,
+) -> list[Role]:
+    """Returns the roles of this machine: broker, topics, inspectors, gateway, sorters, archivist and station.
+
+    Every process reads the settings from `file`, or from the environment alone if `file` is None. `boards` are simulated boards; a real
+    plant has none. Without `station` neither archivist nor station run.
+    """
+    page = PageReady(settings.service.run_dir)
+    castline = castline_command(*(("--settings", str(file)) if file else ()))
+
+    def worker(name: str, command: tuple[str, ...], stage: int, stop_order: int) -> Role:
+        grace_s = settings.service.grace_s + _CLOSING_S
+        return Role(name, (*castline, *command), page, stage, stop_order, grace_s, restarts, slow_start_s=_SLOW_START_S)
+
+    roles = []
+    if settings.kafka.bootstrap == "embedded":
+        roles.append(
+            Role(
+                "broker",
+                (*castline, "broker"),
+                LinePrinted("Kafka ready at"),
+                _BROKER,
+                BROKER_STOP,
+                max(settings.service.grace_s, 20) + _CLOSING_S,
+                restarts,
+                is_essential=True,
+                slow_start_s=settings.broker.start_timeout_s + 30,
+            )
+        )
+    roles.append(Role("topics", (*castline, "topics", "create"), page, _TOPICS, _GATEWAY_STOP, 5, restarts, is_one_shot=True))
+    roles += [worker(f"inspector-{number}", ("inspector",), _WORKERS, INSPECTORS_STOP) for number in range(1, inspectors + 1)]
+    roles += boards
+    if station:
+        roles.append(worker("archivist", ("archivist",), _WORKERS, _ARCHIVIST_STOP))
+        roles.append(worker("station", ("station",), _WORKERS, _ARCHIVIST_STOP))
+    if any(line.camera for line in settings.lines):
+        roles.append(worker("gateway", ("gateway",), _WORKERS, _GATEWAY_STOP))
+    # Each board has a sorter process of its own, so that a serial port that hangs stops the lines of one board only.
+    sharing = lines_by_board(settings) if any(line.gate for line in settings.lines) else []
+    roles += [worker(sorter_name(*lines), ("sorter", "--line", lines[0]), _SORTER, _SORTER_STOP) for lines in sharing]
+    return roles
+
+
+def sorter_name(*lines: str) -> str:
+    """Returns the name of the role that sorts `lines`, which share a board."""
+    return f"sorter {', '.join(lines)}"

@@ -1,0 +1,151 @@
+"""Reads /readyz, /healthz and /metrics of the supervised processes."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field, replace
+from http.client import HTTPException
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
+
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """What the pages of one process said at the last probe.
+
+    `complaint` is the text of /healthz while the process is unhealthy, `unhealthy_since` the monotonic time in seconds since when, or
+    None while it is healthy. `samples` holds the metrics without histogram buckets, because the live view reads no more.
+    """
+
+    address: str
+    is_ready: bool = False
+    complaint: str = ""
+    unhealthy_since: float | None = None
+    samples: Samples = field(default_factory=dict)
+
+    def value(self, name: str, **labels: str) -> float:
+        """Returns the sum of the samples of metric `name` whose labels include `labels`, or 0 if there are none."""
+        required = labels.items()
+        return sum(value for (sample, present), value in self.samples.items() if sample == name and required <= dict(present).items())
+
+    def labels(self, name: str, label: str, **labels: str) -> list[str]:
+        """Returns the values of `label` on the samples of metric `name` that are above 0 and whose labels include `labels`."""
+        required = labels.items()
+        return [
+            dict(present)[label]
+            for (sample, present), value in self.samples.items()
+            if sample == name and value > 0 and required <= dict(present).items()
+        ]
+
+
+class Prober:
+    """Probes all watched processes every `every_s` seconds, and their metrics every `metrics_every_s`. Thread-safe.
+
+    A thread of its own reads the pages, because a page that hangs must not delay a restart.
+    """
+
+    def __init__(self, every_s: float = 0.5, metrics_every_s: float = 2.0, timeout_s: float = 2.0) -> None:
+        self._every_s = every_s
+        self._metrics_every_s = metrics_every_s
+        self._timeout_s = timeout_s
+        self._results: dict[int, ProbeResult] = {}
+        self._metrics_read_at: dict[int, float] = {}
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="prober", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        self._closing.set()
+        if self._thread.is_alive():
+            self._thread.join(self._timeout_s * 2)
+
+    def add(self, pid: int, address: str) -> None:
+        """Begins to probe the pages of process `pid` at `address` (host:port)."""
+        with self._lock:
+            self._results.setdefault(pid, ProbeResult(address))
+
+    def remove(self, pid: int) -> None:
+        """Ends the probing of process `pid`."""
+        with self._lock:
+            self._results.pop(pid, None)
+            self._metrics_read_at.pop(pid, None)
+
+    def result(self, pid: int) -> ProbeResult | None:
+        """Returns the last result for process `pid`, or None if the process is not probed."""
+        with self._lock:
+            return self._results.get(pid)
+
+    def _run(self) -> None:
+        while not self._closing.wait(self._every_s):
+            with self._lock:
+                probed = list(self._results.items())
+            for pid, before in probed:
+                result = self._probe(pid, before)
+                with self._lock:
+                    if pid in self._results:
+                        self._results[pid] = result
+
+    def _probe(self, pid: int, before: ProbeResult) -> ProbeResult:
+        now = time.monotonic()
+        readiness, _ = self._get(before.address, "/readyz")
+        health, text = self._get(before.address, "/healthz")
+        samples = before.samples
+        if now - self._metrics_read_at.get(pid, -self._metrics_every_s) >= self._metrics_every_s:
+            status, page = self._get(before.address, "/metrics")
+            if status == 200:
+                samples = read_samples(page)
+            self._metrics_read_at[pid] = now
+        if health == 200:
+            return replace(before, is_ready=readiness == 200, complaint="", unhealthy_since=None, samples=samples)
+        since = before.unhealthy_since or now
+        return replace(before, is_ready=readiness == 200, complaint=text.strip(), unhealthy_since=since, samples=samples)
+
+    def _get(self, address: str, path: str) -> tuple[int, str]:
+        """Returns status and text of a page, or 0 and the reason if the response is missing or incomplete.
+
+        A process can end while it responds, and this must not end the thread of the prober.
+        """
+        try:
+            return self._request(f"http://{address}{path}")
+        except (OSError, ValueError, HTTPException) as error:
+            return 0, f"{path} does not respond: {error!r}"
+
+    def _request(self, url: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(url, timeout=self._timeout_s) as response:
+                return response.status, response.read().decode(errors="replace")
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode(errors="replace")
+
+
+def read_samples(page: str) -> Samples:
+    """Returns the samples of the `castline_*` metrics on a /metrics page, without histogram buckets."""
+    lines = [line for line in page.splitlines() if line.startswith("castline_") and "_bucket{" not in line]
+    samples: Samples = {}
+    for family in text_string_to_metric_families("\n".join([*lines, ""])):
+        for sample in family.samples:
+            samples[sample.name, tuple(sorted(sample.labels.items()))] = sample.value
+    return samples
+
+
+def find_target(run_dir: Path, pid: int) -> str | None:
+    """Returns the address of the pages of process `pid`, or None until the process has written it to `run_dir`/targets."""
+    for file in (run_dir / "targets").glob("*.json"):
+        try:
+            (target,) = json.loads(file.read_text())
+            if target["labels"]["pid"] == str(pid):
+                return str(target["targets"][0])
+        except (OSError, ValueError, KeyError, IndexError, TypeError):
+            continue  # The file is being replaced, or another program wrote it.
+    return None
