@@ -58,12 +58,12 @@ def prepare(file: Path, rows: int, say: Say) -> None:
     from django.db import connection
     from django.db.models import Max
 
-    from station.accounts.making import make_account
+    from station.accounts.access import create_or_update_account
     from station.archive.models import Part
     from station.archive.tables import prepare as make_tables
 
     make_tables()
-    make_account("bench", "operator", "a measurement logs in")
+    create_or_update_account("bench", "operator", "a measurement logs in")
     # Numbered without gaps, and not counted: that would read a whole index.
     present = Part.objects.aggregate(last=Max("pk"))["last"] or 0
     if present >= rows:

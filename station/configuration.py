@@ -70,7 +70,7 @@ def django_settings(settings: Settings) -> dict[str, Any]:
             "django_htmx.middleware.HtmxMiddleware",
             "axes.middleware.AxesMiddleware",
             # The last, since it knows no coroutines: so all above are called in one thread, not each in a turn of its own.
-            "station.accounts.sessions.Lasting",
+            "station.accounts.log_in.SessionRenewalMiddleware",
         ],
         "TEMPLATES": [
             {
@@ -117,7 +117,7 @@ def _security(settings: Settings) -> dict[str, Any]:
         "SESSION_COOKIE_SECURE": tls,
         "CSRF_COOKIE_HTTPONLY": True,
         "CSRF_COOKIE_SECURE": tls,
-        "CSRF_FAILURE_VIEW": "station.accounts.refusals.csrf",
+        "CSRF_FAILURE_VIEW": "station.accounts.log_in.show_csrf_failure",
         "SECURE_PROXY_SSL_HEADER": ("HTTP_X_FORWARDED_PROTO", "https") if tls else None,
         "SECURE_SSL_REDIRECT": tls,
         "SECURE_HSTS_SECONDS": _YEAR_S if tls else 0,
@@ -158,8 +158,8 @@ def _log_in(station: StationSettings) -> dict[str, Any]:
         "AXES_FAILURE_LIMIT": station.log_in_failures,
         "AXES_COOLOFF_TIME": station.log_in_lock_minutes / 60,
         "AXES_LOCKOUT_PARAMETERS": [["username", "ip_address"]],
-        "AXES_LOCKOUT_CALLABLE": "station.accounts.refusals.locked_out",
-        "AXES_CLIENT_IP_CALLABLE": "station.accounts.origin.address",
+        "AXES_LOCKOUT_CALLABLE": "station.accounts.log_in.show_locked_out",
+        "AXES_CLIENT_IP_CALLABLE": "station.accounts.log_in.client_address",
         "AXES_RESET_ON_SUCCESS": True,
         # Guessing on while locked out does not keep the rightful owner out any longer.
         "AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT": False,

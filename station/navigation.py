@@ -8,7 +8,7 @@ from typing import Any
 from django.http import HttpRequest
 from django.urls import reverse
 
-from station.accounts.access import Right, rights
+from station.accounts.access import Right, get_rights
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ ENTRIES = (
 
 def context(request: HttpRequest) -> dict[str, Any]:
     """`navigation`: the links a person may follow; `rights`: what they may do."""
-    allowed = rights(request.user)
+    allowed = get_rights(request.user)
     # The longest address that the page's begins with: a part's page belongs to no entry, a line's to none either.
     links = [(reverse(entry.page), entry.title) for entry in ENTRIES if entry.right in allowed]
     return {

@@ -100,13 +100,13 @@ def account(file: Path | None, name: str, role: str, password_file: Path | None)
     The password is taken from --password-file, else from STATION_PASSWORD where that is set, else asked for.
     """
     _open(file)
-    from station.accounts.making import make_account
+    from station.accounts.access import create_or_update_account
     from station.archive.tables import prepare
 
     prepare()
     given = password_file.read_text(encoding="utf-8").split("\n")[0] if password_file else os.environ.get(PASSWORD_VARIABLE)
     password = given or click.prompt("Password", hide_input=True, confirmation_prompt=True)
-    click.echo(f"{name}: {make_account(name, role, password)}, {role}")
+    click.echo(f"{name}: {create_or_update_account(name, role, password)}, {role}")
 
 
 def _open(file: Path | None) -> None:

@@ -1,1 +1,1 @@
-"""Who may do what, and who did: accounts, roles, tokens, log-in, the audit log."""
+"""Accounts of the people who use the station: log-in, roles, tokens for programs, and the audit log."""

@@ -1,4 +1,7 @@
-"""Who may do what: roles, their rights, and the check that stands before each page."""
+"""Decides who may do what: the roles, the rights of each role, and the check before each page.
+
+Every account has one role. A role is a Django group of the same name, and its rights are listed in `RIGHTS`.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,17 @@ from functools import wraps
 from typing import Any, Literal, TypeVar, cast, get_args
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
-from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, User
+from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, Group, User
+from django.contrib.auth.password_validation import validate_password
+from django.contrib.auth.validators import UnicodeUsernameValidator
 from django.contrib.auth.views import redirect_to_login
+from django.core.exceptions import ValidationError
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import render
 
-from station.accounts.refusals import forbidden
+from station.accounts.models import AuditEntry
+from streams.errors import SettingsError
 
 Right = Literal["look", "upload", "review", "choose", "administer"]
 Role = Literal["operator", "reviewer", "engineer", "administrator"]
@@ -22,19 +31,31 @@ RIGHTS: dict[Role, frozenset[Right]] = {
     "engineer": frozenset({"look", "review", "upload", "choose"}),
     "administrator": frozenset(get_args(Right)),
 }
+# The roles are ordered from the fewest rights to the most.
 ROLES: tuple[Role, ...] = get_args(Role)
+
+RIGHT_DESCRIPTIONS: dict[Right, str] = {
+    "look": "look at the parts of the plant",
+    "upload": "upload pictures",
+    "review": "review parts",
+    "choose": "choose model versions",
+    "administer": "administer accounts",
+}
 
 View = TypeVar("View", bound=Callable[..., Any])
 
 
-def rights(user: AbstractBaseUser | AnonymousUser) -> frozenset[Right]:
-    """What `user` may do: the rights of their role; none without one."""
-    role = role_of(user)
+def get_rights(user: AbstractBaseUser | AnonymousUser) -> frozenset[Right]:
+    """Returns the rights of the user's role, or an empty set if the user has no role."""
+    role = get_role(user)
     return RIGHTS[role] if role else frozenset()
 
 
-def role_of(user: AbstractBaseUser | AnonymousUser) -> Role | None:
-    """The role of `user`, the strongest where there are several; None for a stranger. Asks the database once a user object."""
+def get_role(user: AbstractBaseUser | AnonymousUser) -> Role | None:
+    """Returns the user's role: the strongest one if the user has several, None if the user is not logged in or has none.
+
+    The role is read from the database once for each user object and is then cached on the object.
+    """
     if not isinstance(user, User) or not user.is_active:
         return None
     if not hasattr(user, "_castline_role"):
@@ -44,31 +65,75 @@ def role_of(user: AbstractBaseUser | AnonymousUser) -> Role | None:
     return role
 
 
-def needs(right: Right) -> Callable[[View], View]:
-    """Lets only those pass who have `right`: a stranger is sent to the log-in page, others get a page that says what is missing.
+def assign_role(user: User, role: Role) -> None:
+    """Gives the user `role` and takes every other role away."""
+    user.groups.set([Group.objects.get(name=role)])
+    if hasattr(user, "_castline_role"):
+        del user._castline_role
 
-    For views and for coroutines that are views.
+
+def create_or_update_account(name: str, role: str, password: str) -> str:
+    """Creates the account `name`, or changes the role and the password of the account that has this name already.
+
+    The account may log in afterwards. The change is written to the audit log as a change from the command line.
+    Returns "made" for a new account and "changed" for an existing one.
+
+    Raises SettingsError if the role does not exist, or if the name or the password breaks the rules for accounts.
+    """
+    known_role: Role | None = next((known for known in RIGHTS if known == role), None)
+    if known_role is None:
+        raise SettingsError(f"There is no role {role!r}. Choose one of {', '.join(RIGHTS)}.")
+    with transaction.atomic():
+        user = User.objects.filter(username=name).first()
+        existed = user is not None
+        user = user or User(username=name)
+        try:
+            UnicodeUsernameValidator()(name)
+            validate_password(password, user)
+        except ValidationError as error:
+            raise SettingsError(" ".join(error.messages)) from None
+        user.set_password(password)
+        user.is_active = True
+        user.save()
+        assign_role(user, known_role)
+        AuditEntry.record(None, "account changed" if existed else "account made", name, role=role, by="command line")
+    return "changed" if existed else "made"
+
+
+def right_required(right: Right) -> Callable[[View], View]:
+    """Returns a decorator for views that lets only users with `right` reach the view.
+
+    Visitors are redirected to the log-in page. Users without the right get a page with status 403 that names the missing right.
+    The decorator works for ordinary views and for coroutine views.
     """
 
-    def refused(request: HttpRequest) -> HttpResponse | None:
+    def check(request: HttpRequest) -> HttpResponse | None:
         if not request.user.is_authenticated:
             return redirect_to_login(request.get_full_path())
-        return None if right in rights(request.user) else forbidden(request, right)
+        if right in get_rights(request.user):
+            return None
+        sentence = f"This account is not allowed to {RIGHT_DESCRIPTIONS[right]}. Ask an administrator for a role that is allowed to."
+        return render_error_page(request, 403, "Not allowed", sentence)
 
-    def guard(view: View) -> View:
+    def decorate(view: View) -> View:
         if iscoroutinefunction(view):
 
             @wraps(view)
             async def guarded_coroutine(request: HttpRequest, /, *args: Any, **kwargs: Any) -> HttpResponseBase:
-                answer: HttpResponseBase = await sync_to_async(refused)(request) or await view(request, *args, **kwargs)
-                return answer
+                response: HttpResponseBase = await sync_to_async(check)(request) or await view(request, *args, **kwargs)
+                return response
 
             return cast(View, guarded_coroutine)
 
         @wraps(view)
         def guarded(request: HttpRequest, /, *args: Any, **kwargs: Any) -> HttpResponseBase:
-            return refused(request) or view(request, *args, **kwargs)
+            return check(request) or view(request, *args, **kwargs)
 
         return cast(View, guarded)
 
-    return guard
+    return decorate
+
+
+def render_error_page(request: HttpRequest, status: int, title: str, sentence: str) -> HttpResponse:
+    """Returns a page with the HTTP status `status` that shows `title` and explains the refusal in `sentence`."""
+    return render(request, "station/refusal.html", {"title": title, "sentence": sentence}, status=status)

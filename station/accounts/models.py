@@ -1,15 +1,28 @@
-"""The tables beside Django's accounts: API tokens, and who did what."""
+"""The tables that Castline adds to Django's accounts: API tokens and the audit log."""
 
 from __future__ import annotations
 
+import hashlib
+import secrets
+from datetime import timedelta
 from typing import ClassVar
 
 from django.conf import settings
+from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, User
 from django.db import models
+from django.utils import timezone
+
+# The prefix lets people, and programs that search for leaked secrets, recognise a token.
+_TOKEN_PREFIX = "castline_"
+# Once a minute is often enough to see which tokens are in use, and saves a write for each request.
+_USED_AT_PRECISION = timedelta(minutes=1)
 
 
 class ApiToken(models.Model):
-    """A program's key to the API. Only its hash is kept: the token itself is shown once, when it is made."""
+    """A secret text that lets a program call the API in the name of an account.
+
+    The table holds only the SHA-256 of the text. The text itself is shown once, when the token is made.
+    """
 
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="api_tokens")
     name = models.CharField(max_length=80)
@@ -20,12 +33,32 @@ class ApiToken(models.Model):
     def __str__(self) -> str:
         return f"{self.user}: {self.name}"
 
+    @classmethod
+    def issue(cls, user: User, name: str) -> tuple[ApiToken, str]:
+        """Makes a token of `user` for the program `name`. Returns the row and the text of the token, which is stored nowhere."""
+        text = _TOKEN_PREFIX + secrets.token_urlsafe(32)
+        return cls.objects.create(user=user, name=name, sha256=_hash(text)), text
+
+    @classmethod
+    def find_owner(cls, text: str) -> User | None:
+        """Returns the account that the token `text` belongs to, and notes that the token is in use.
+
+        Returns None if the token is unknown or revoked, or if the account may no longer log in.
+        """
+        token = cls.objects.select_related("user").filter(sha256=_hash(text), user__is_active=True).first()
+        if token is None:
+            return None
+        now = timezone.now()
+        if token.used_at is None or now - token.used_at > _USED_AT_PRECISION:
+            cls.objects.filter(pk=token.pk).update(used_at=now)
+        return token.user
+
 
 class AuditEntry(models.Model):
-    """One thing that a person did. Written, never changed."""
+    """One action of a person, such as a changed account. Entries are written and never changed."""
 
     at = models.DateTimeField(auto_now_add=True)
-    # The name, not a key: the entry outlives the account.
+    # The name is stored instead of a foreign key so that the entry outlives the account.
     who = models.CharField(max_length=150)
     action = models.CharField(max_length=64)
     subject = models.CharField(max_length=255)
@@ -37,3 +70,23 @@ class AuditEntry(models.Model):
 
     def __str__(self) -> str:
         return f"{self.at:%Y-%m-%d %H:%M} {self.who} {self.action} {self.subject}"
+
+    @classmethod
+    def record(cls, user: AbstractBaseUser | AnonymousUser | None, action: str, subject: str, **detail: object) -> None:
+        """Writes to the audit log that `user` did `action` to `subject`. The values of `detail` must be JSON-serialisable.
+
+        The entry is written in the name "castline" if `user` is None or not logged in. Inside a transaction the entry is committed
+        or rolled back together with the change that it describes.
+        """
+        who = user.get_username() if user is not None and user.is_authenticated else "castline"
+        cls.objects.create(
+            who=who[: cls._meta.get_field("who").max_length],
+            action=action,
+            subject=subject[: cls._meta.get_field("subject").max_length],
+            detail=detail,
+        )
+
+
+def _hash(text: str) -> str:
+    # A token is 256 random bits, so it cannot be guessed and needs neither salt nor a slow hash.
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Addresses of station.accounts."""
+"""The URLs of the account pages."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
-"""The pages about accounts: one's own, everybody's, and what was done."""
+"""The pages of accounts: a person's own account, the accounts of the plant, and the audit log."""
 
 from __future__ import annotations
-
-from typing import get_args
 
 from django.contrib import messages
 from django.contrib.auth import update_session_auth_hash
@@ -16,15 +14,14 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_POST
 
-from station.accounts import audit, tokens
-from station.accounts.access import Right, needs, rights, role_of
+from station.accounts.access import RIGHT_DESCRIPTIONS, get_rights, get_role, right_required
 from station.accounts.forms import ChangeAccountForm, NewAccountForm, TokenForm
 from station.accounts.models import ApiToken, AuditEntry
 
-_ENTRIES_A_PAGE = 100
+_ENTRIES_PER_PAGE = 100
 
 
-def _me(request: HttpRequest) -> User:
+def _get_user(request: HttpRequest) -> User:
     assert isinstance(request.user, User)
     return request.user
 
@@ -32,15 +29,20 @@ def _me(request: HttpRequest) -> User:
 @login_required
 @never_cache
 def account(request: HttpRequest) -> HttpResponse:
-    """One's own account: role, password, tokens."""
-    return _account(request, TokenForm())
+    """Shows a person's own account with its role, its rights and its API tokens."""
+    return _render_account(request, TokenForm())
 
 
-def _account(request: HttpRequest, form: TokenForm, made: str = "", status: int = 200) -> HttpResponse:
-    me = _me(request)
-    may = [right for right in get_args(Right) if right in rights(me)]
-    tokens_of_mine = ApiToken.objects.filter(user=me).order_by("-made_at")
-    content = {"form": form, "made": made, "role": role_of(me), "may": ", ".join(may), "tokens": tokens_of_mine}
+def _render_account(request: HttpRequest, form: TokenForm, new_token: str = "", status: int = 200) -> HttpResponse:
+    user = _get_user(request)
+    rights = get_rights(user)
+    content = {
+        "form": form,
+        "new_token": new_token,
+        "role": get_role(user),
+        "rights": [description for right, description in RIGHT_DESCRIPTIONS.items() if right in rights],
+        "tokens": ApiToken.objects.filter(user=user).order_by("-made_at"),
+    }
     return render(request, "station/accounts/account.html", content, status=status)
 
 
@@ -48,12 +50,12 @@ def _account(request: HttpRequest, form: TokenForm, made: str = "", status: int 
 @sensitive_post_parameters()
 @never_cache
 def password(request: HttpRequest) -> HttpResponse:
-    """Changes one's own password; other log-ins of the account end."""
-    form = PasswordChangeForm(_me(request), request.POST or None)
+    """Changes a person's own password and ends all other log-in sessions of the account."""
+    form = PasswordChangeForm(_get_user(request), request.POST or None)
     if request.method == "POST" and form.is_valid():
         update_session_auth_hash(request, form.save())
-        audit.note(request.user, "password changed", request.user.get_username())
-        messages.success(request, "The password is changed. Other log-ins of this account have ended.")
+        AuditEntry.record(request.user, "password changed", request.user.get_username())
+        messages.success(request, "The password is changed. This account is now logged out everywhere else.")
         return redirect("account")
     return render(request, "station/accounts/password.html", {"form": form})
 
@@ -62,66 +64,66 @@ def password(request: HttpRequest) -> HttpResponse:
 @require_POST
 @never_cache
 def make_token(request: HttpRequest) -> HttpResponse:
-    """Makes a token and shows it: this once, since only its hash is kept."""
+    """Makes an API token and shows its text. The text cannot be shown again because only its hash is stored."""
     form = TokenForm(request.POST)
     if not form.is_valid():
-        return _account(request, form, status=422)
-    token, text = tokens.make(_me(request), form.cleaned_data["name"])
-    audit.note(request.user, "token made", token.name)
-    return _account(request, TokenForm(), made=text)
+        return _render_account(request, form, status=422)
+    token, text = ApiToken.issue(_get_user(request), form.cleaned_data["name"])
+    AuditEntry.record(request.user, "token made", token.name)
+    return _render_account(request, TokenForm(), new_token=text)
 
 
 @login_required
 @require_POST
 def revoke_token(request: HttpRequest, token: int) -> HttpResponse:
-    """Revokes one of one's own tokens; another's does not exist for this page."""
-    found = get_object_or_404(ApiToken, pk=token, user=_me(request))
+    """Revokes one of the person's own API tokens. A token of another account is answered with 404."""
+    found = get_object_or_404(ApiToken, pk=token, user=_get_user(request))
     found.delete()
-    audit.note(request.user, "token revoked", found.name)
+    AuditEntry.record(request.user, "token revoked", found.name)
     messages.success(request, f"The token for {found.name} is revoked.")
     return redirect("account")
 
 
-@needs("administer")
+@right_required("administer")
 @sensitive_post_parameters()
 @never_cache
 def accounts(request: HttpRequest) -> HttpResponse:
-    """Everybody's accounts, and a form for a new one."""
+    """Lists all accounts and makes a new one from the form beside the list."""
     form = NewAccountForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
-        made = form.save()
-        audit.note(request.user, "account made", made.username, role=form.cleaned_data["role"])
-        messages.success(request, f"The account {made.username} is made.")
+        user = form.save()
+        AuditEntry.record(request.user, "account made", user.username, role=form.cleaned_data["role"])
+        messages.success(request, f"The account {user.username} is made.")
         return redirect("accounts")
-    everybody = User.objects.prefetch_related("groups").order_by("-is_active", "username")
-    return render(request, "station/accounts/accounts.html", {"form": form, "accounts": everybody})
+    users = User.objects.prefetch_related("groups").order_by("-is_active", "username")
+    return render(request, "station/accounts/accounts.html", {"form": form, "accounts": users})
 
 
-@needs("administer")
+@right_required("administer")
 @sensitive_post_parameters()
 @never_cache
 def change_account(request: HttpRequest, user: int) -> HttpResponse:
-    """Changes role, permission to log in, or password of one account."""
-    changed = get_object_or_404(User, pk=user)
-    form = ChangeAccountForm(changed, request.POST or None)
+    """Changes the role, the password or the permission to log in of one account."""
+    edited = get_object_or_404(User, pk=user)
+    form = ChangeAccountForm(edited, request.POST or None)
     if request.method == "POST" and form.is_valid():
-        done = form.save()
-        if done:
-            audit.note(request.user, "account changed", changed.username, changed=done)
-        if changed == request.user and form.cleaned_data["password"]:
-            update_session_auth_hash(request, changed)
-        messages.success(request, f"{changed.username}: {', '.join(done) or 'nothing was changed'}.")
+        changes = form.save()
+        if changes:
+            AuditEntry.record(request.user, "account changed", edited.username, changed=changes)
+        if edited == request.user and form.cleaned_data["password"]:
+            update_session_auth_hash(request, edited)
+        messages.success(request, f"{edited.username}: {', '.join(changes) or 'nothing was changed'}.")
         return redirect("accounts")
-    return render(request, "station/accounts/change.html", {"form": form, "changed": changed})
+    return render(request, "station/accounts/change.html", {"form": form, "edited": edited})
 
 
-@needs("administer")
+@right_required("administer")
 def audit_log(request: HttpRequest) -> HttpResponse:
-    """Who did what, newest first; `who` and `action` narrow it."""
+    """Shows the audit log, newest entries first. The query parameters `who` and `action` filter the entries."""
     entries = AuditEntry.objects.all()
-    wanted = {name: request.GET.get(name, "").strip() for name in ("who", "action")}
-    for name, value in wanted.items():
-        if value:
-            entries = entries.filter(**{f"{name}__icontains": value})
-    page = Paginator(entries, _ENTRIES_A_PAGE).get_page(request.GET.get("page"))
-    return render(request, "station/accounts/audit.html", {"page": page, "wanted": wanted})
+    filters = {name: request.GET.get(name, "").strip() for name in ("who", "action")}
+    for name, text in filters.items():
+        if text:
+            entries = entries.filter(**{f"{name}__icontains": text})
+    page = Paginator(entries, _ENTRIES_PER_PAGE).get_page(request.GET.get("page"))
+    return render(request, "station/accounts/audit.html", {"page": page, "filters": filters})

@@ -11,7 +11,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
-from station.accounts.access import needs, rights
+from station.accounts.access import get_rights, right_required
 from station.archive.models import Part
 from station.configuration import castline
 from station.history import exporting
@@ -27,7 +27,7 @@ _LARGEST = 2**63 - 1
 
 
 @require_safe
-@needs("look")
+@right_required("look")
 def history(request: HttpRequest) -> HttpResponse:
     """One page of parts. `before` and `after` are places in the history; all else in the address are filters."""
     filters = _filters(request)
@@ -60,7 +60,7 @@ _NAMES = ("line", "since", "to", "label", "kind", "least", "most", "model", "rev
 
 def _filters(request: HttpRequest) -> Filters:
     """The filters of the address. Uploaded pictures are found by their owners, among the uploads; here by administrators alone."""
-    hidden = "" if "administer" in rights(request.user) else castline().station.upload_line
+    hidden = "" if "administer" in get_rights(request.user) else castline().station.upload_line
     return replace(read_filters(request.GET.dict()), hidden=hidden)
 
 
@@ -88,14 +88,14 @@ def _address(filters: Filters, **places: Key | None) -> str:
 
 
 @require_safe
-@needs("look")
+@right_required("look")
 def export_csv(request: HttpRequest) -> HttpResponseBase:
     """All parts that the filters leave, as CSV."""
     return _exported(request, exporting.as_csv, "text/csv; charset=utf-8", "csv")
 
 
 @require_safe
-@needs("look")
+@right_required("look")
 def export_parquet(request: HttpRequest) -> HttpResponseBase:
     """All parts that the filters leave, as Parquet."""
     return _exported(request, exporting.as_parquet, "application/vnd.apache.parquet", "parquet")
@@ -113,7 +113,7 @@ def _exported(request: HttpRequest, pieces: Callable[[Filters], Iterator[bytes]]
 
 
 @require_safe
-@needs("look")
+@right_required("look")
 def part(request: HttpRequest, line: str, run: int, part: int) -> HttpResponse:
     """One part's whole story."""
     found = found_part(request, line, run, part)

@@ -11,7 +11,7 @@ from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
 from station import asgi
-from station.accounts.access import needs, rights
+from station.accounts.access import get_rights, right_required
 from station.archive.models import Part
 from station.configuration import castline
 from station.live.pictures import pictures
@@ -43,7 +43,7 @@ def cards() -> Cards:
 
 
 @require_safe
-@needs("look")
+@right_required("look")
 def wall(request: HttpRequest) -> HttpResponse:
     """All lines at a glance."""
     found = cards()
@@ -52,7 +52,7 @@ def wall(request: HttpRequest) -> HttpResponse:
 
 
 @require_safe
-@needs("look")
+@right_required("look")
 def line(request: HttpRequest, line: str) -> HttpResponse:
     """One line: more pictures, the last hour, the last faulty parts."""
     found = cards()
@@ -64,7 +64,7 @@ def line(request: HttpRequest, line: str) -> HttpResponse:
 
 
 @require_safe
-@needs("look")
+@right_required("look")
 async def live_events(request: HttpRequest) -> HttpResponseBase:
     """Server-sent events of the wall, or with `?line=` of one line's page."""
     found = await sync_to_async(cards)()
@@ -90,11 +90,11 @@ def _still_allowed(request: HttpRequest) -> bool:
     if key is None or not request.session.exists(key):
         return False
     user = User.objects.filter(pk=request.user.pk).first() if request.user.is_authenticated else None
-    return user is not None and "look" in rights(user)
+    return user is not None and "look" in get_rights(user)
 
 
 @require_safe
-@needs("look")
+@right_required("look")
 def part_picture(request: HttpRequest, line: str, run: int, part: int) -> HttpResponse:
     """A part's picture; `?side=240` a small one."""
     placed = _placed(request, line, run, part)
@@ -110,7 +110,7 @@ def part_picture(request: HttpRequest, line: str, run: int, part: int) -> HttpRe
 
 
 @require_safe
-@needs("look")
+@right_required("look")
 def part_heat_map(request: HttpRequest, line: str, run: int, part: int) -> HttpResponse:
     """Where the model looked."""
     placed = _placed(request, line, run, part)

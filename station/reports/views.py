@@ -11,7 +11,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
-from station.accounts.access import needs
+from station.accounts.access import right_required
 from station.configuration import castline
 from station.history.filters import YEARS
 from station.reports.charts import by_hour, pareto
@@ -21,7 +21,7 @@ from station.reports.tally import worst
 
 
 @require_safe
-@needs("look")
+@right_required("look")
 def report(request: HttpRequest) -> HttpResponse:
     """The report that the address names; the shift that runs now where it names none."""
     station = castline().station

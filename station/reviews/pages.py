@@ -11,8 +11,8 @@ from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_safe
 
-from station.accounts.access import needs
-from station.accounts.audit import note
+from station.accounts.access import right_required
+from station.accounts.models import AuditEntry
 from station.configuration import castline
 from station.history.filters import read_filters
 from station.history.streaming import streamed
@@ -26,7 +26,7 @@ _DAYS = 30
 
 
 @require_safe
-@needs("look")
+@right_required("look")
 def agreement(request: HttpRequest) -> HttpResponse:
     """How often people, and people and model, say the same."""
     filters = read_filters({name: request.GET.get(name, "") for name in ("line", "since", "to")})
@@ -48,7 +48,7 @@ def agreement(request: HttpRequest) -> HttpResponse:
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@needs("review")
+@right_required("review")
 def data_sets(request: HttpRequest) -> HttpResponse:
     """The data sets made, newest first; posted, the next one."""
     settings = castline()
@@ -60,7 +60,7 @@ def data_sets(request: HttpRequest) -> HttpResponse:
         except OSError as error:
             messages.error(request, f"The folder of data sets cannot be written: {error.strerror}.")
         else:
-            note(request.user, "made a data set", made.name, **made.counts)
+            AuditEntry.record(request.user, "made a data set", made.name, **made.counts)
             messages.success(request, f"{made.name} is made: {_counted(made.counts)}.")
         return redirect("data-sets")
     words = {
@@ -73,7 +73,7 @@ def data_sets(request: HttpRequest) -> HttpResponse:
 
 
 @require_safe
-@needs("review")
+@right_required("review")
 def data_set(request: HttpRequest, name: str) -> HttpResponseBase:
     """One data set as a zip file."""
     # The name becomes a path: only one that is in the table, and looks like one of ours.

@@ -13,7 +13,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from station.accounts.access import needs
+from station.accounts.access import right_required
 from station.archive.models import Part
 from station.configuration import castline
 from station.history.overlay import size_of
@@ -27,14 +27,14 @@ from station.reviews.queue import MOST_COUNTED, claim, hold, lengths
 
 
 @require_safe
-@needs("review")
+@right_required("review")
 def bench(request: HttpRequest) -> HttpResponse:
     """The most informative part that waits, held for this person."""
     return _bench(request)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@needs("review")
+@right_required("review")
 def one(request: HttpRequest, line: str, run: int, part: int) -> HttpResponse:
     """One certain part before this person; posted, their decision on it."""
     found = found_part(request, line, run, part)
@@ -49,7 +49,7 @@ def one(request: HttpRequest, line: str, run: int, part: int) -> HttpResponse:
 
 
 @require_POST
-@needs("review")
+@right_required("review")
 def take_back(request: HttpRequest) -> HttpResponse:
     """Takes this person's last decision back and shows its part again."""
     now = timezone.now()
@@ -133,5 +133,5 @@ def _today() -> datetime:
 
 
 def _user(request: HttpRequest) -> User:
-    assert isinstance(request.user, User)  # `needs` lets nobody else pass
+    assert isinstance(request.user, User)  # `right_required` lets no other user through
     return request.user

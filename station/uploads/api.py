@@ -16,8 +16,8 @@ from ninja.errors import AuthenticationError, ValidationError
 from ninja.security import HttpBearer
 from pydantic import Field
 
-from station.accounts.access import rights
-from station.accounts.tokens import owner
+from station.accounts.access import get_rights
+from station.accounts.models import ApiToken
 from station.configuration import castline
 from station.live.watching import watch
 from station.uploads.answers import Answer, answer
@@ -69,7 +69,7 @@ class Token(HttpBearer):
     """A token that an account has made for itself under Account."""
 
     async def authenticate(self, request: HttpRequest, token: str) -> User | None:
-        return await sync_to_async(owner)(token.strip())
+        return await sync_to_async(ApiToken.find_owner)(token.strip())
 
 
 REFUSALS = {401: Problem, 403: Problem, 413: Problem, 415: Problem, 422: Problem, 429: Problem, 503: Problem}
@@ -170,7 +170,7 @@ def _find(request: HttpRequest, part: str) -> Upload:
 
 def _allowed(request: HttpRequest) -> User:
     user: User = request.auth  # type: ignore[attr-defined]  # set by the authentication
-    if "upload" not in rights(user):
+    if "upload" not in get_rights(user):
         raise Refused(403, "This account is not allowed to upload pictures. An administrator can give it the role.")
     return user
 

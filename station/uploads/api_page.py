@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
-from station.accounts.access import needs
+from station.accounts.access import right_required
 from station.configuration import castline
 from station.uploads.api import api
 
@@ -36,7 +36,7 @@ class Call:
 
 
 @require_safe
-@needs("look")
+@right_required("look")
 def page(request: HttpRequest) -> HttpResponse:
     """What can be called, and what comes back."""
     schema = api.get_openapi_schema(path_prefix="/api/")

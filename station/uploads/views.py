@@ -9,7 +9,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
-from station.accounts.access import needs
+from station.accounts.access import right_required
 from station.configuration import castline
 from station.uploads.answers import Answer, answer
 from station.uploads.models import Upload
@@ -20,7 +20,7 @@ _SHOWN = 50
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@needs("upload")
+@right_required("upload")
 def uploads(request: HttpRequest) -> HttpResponse:
     """The drop zone and the last uploads; takes pictures from a form, or one at a time from the page's script."""
     if request.method != "POST":
@@ -52,7 +52,7 @@ def uploads(request: HttpRequest) -> HttpResponse:
 
 
 @require_safe
-@needs("upload")
+@right_required("upload")
 def rows(request: HttpRequest) -> HttpResponse:
     """The rows of `?open=12.waiting,13.judged` that have changed since."""
     changed = []
@@ -66,7 +66,7 @@ def rows(request: HttpRequest) -> HttpResponse:
 
 
 @require_safe
-@needs("upload")
+@right_required("upload")
 def upload(request: HttpRequest, number: int) -> HttpResponse:
     """The permanent page of one upload; with `HX-Request` only what may change on it."""
     found = _answer(request, number)

@@ -9,7 +9,7 @@ from typing import Literal
 
 from django.contrib.auth.models import User
 
-from station.accounts.audit import note
+from station.accounts.models import AuditEntry
 from station.configuration import castline
 from station.live.sending import KafkaAway, send
 from station.versions.shelf import read, verify
@@ -86,7 +86,7 @@ def carry_out(plan: Plan, user: User) -> None:
     record = plan.record
     out = outgoing(TopicNames(castline().topics.prefix).models, record.line.encode(), record, "station")
     send(out.topic, record.line, record.encode(), out.headers)
-    note(
+    AuditEntry.record(
         user,
         f"model {plan.wish.action}",
         record.line,

@@ -12,7 +12,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
-from station.accounts.access import needs
+from station.accounts.access import right_required
 from station.configuration import castline
 from station.live.sending import KafkaAway
 from station.live.watching import watch
@@ -55,7 +55,7 @@ class VersionRow:
 
 
 @require_safe
-@needs("look")
+@right_required("look")
 def versions(request: HttpRequest) -> HttpResponse:
     """Lines and versions."""
     heard = watch()
@@ -74,7 +74,7 @@ def versions(request: HttpRequest) -> HttpResponse:
 
 
 @require_safe
-@needs("look")
+@right_required("look")
 def lines(request: HttpRequest) -> HttpResponse:
     """The table of lines alone, for the page to renew itself."""
     heard = watch()
@@ -82,7 +82,7 @@ def lines(request: HttpRequest) -> HttpResponse:
 
 
 @require_safe
-@needs("look")
+@right_required("look")
 def version(request: HttpRequest, version: str) -> HttpResponse:
     """One version: its figures, curves and errors."""
     root = castline().model.root
@@ -103,7 +103,7 @@ def version(request: HttpRequest, version: str) -> HttpResponse:
 
 
 @require_safe
-@needs("look")
+@right_required("look")
 def curve(request: HttpRequest, version: str, name: str) -> HttpResponse:
     """A picture that the training or the report drew: `report.png` the report's curves, `error-3.png` its third error."""
     root = castline().model.root
@@ -124,7 +124,7 @@ def curve(request: HttpRequest, version: str, name: str) -> HttpResponse:
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@needs("choose")
+@right_required("choose")
 def change(request: HttpRequest) -> HttpResponse:
     """Says what a change would do; does it when the person confirms."""
     wish = _wish(request)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from django.test import Client, RequestFactory, override_settings
 
-from station.accounts.origin import address
+from station.accounts.log_in import client_address
 from station.asgi import Bounded, Queued
 from station.configuration import django_settings, secret_key
 from streams.errors import SettingsError
@@ -73,9 +73,9 @@ def test_a_foreign_name_of_the_station_is_refused(visitor: Client) -> None:
 
 def test_the_client_is_who_the_outermost_trusted_proxy_saw() -> None:
     request = RequestFactory().get("/", REMOTE_ADDR="10.0.0.1", HTTP_X_FORWARDED_FOR="6.6.6.6, 192.0.2.9, 10.0.0.2")
-    assert address(request) == "10.0.0.1", "without proxies the header is the client's own word"
+    assert client_address(request) == "10.0.0.1", "without proxies the header is the client's own word"
     with override_settings(CASTLINE=SETTINGS.model_copy(update={"station": SETTINGS.station.model_copy(update={"proxies": 2})})):
-        assert address(request) == "192.0.2.9"
+        assert client_address(request) == "192.0.2.9"
 
 
 def test_the_secret_key_is_made_once_and_readable_by_its_owner_alone(tmp_path: Path) -> None:

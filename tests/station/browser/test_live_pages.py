@@ -23,7 +23,7 @@ def picture(good: bool, name: str) -> FilePayload:
 def test_a_wrong_password_is_refused_in_words(page_of: OpenPage) -> None:
     page = page_of(None, "/log-in/")
     log_in(page, "operator", "not the pass phrase")
-    expect(page.get_by_role("alert")).to_contain_text("do not fit")
+    expect(page.get_by_role("alert")).to_contain_text("name or the password is wrong")
     expect(page).to_have_url(re.compile("/log-in/"))
     page.goto("/lines/line-1/")
     expect(page).to_have_url(re.compile("/log-in/"))

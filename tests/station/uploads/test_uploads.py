@@ -10,7 +10,7 @@ from django.contrib.auth.models import User
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 
-from station.accounts import tokens
+from station.accounts.models import ApiToken
 from station.uploads.answers import answer
 from station.uploads.models import Upload, UploadRun
 from station.uploads.ownership import visible
@@ -108,7 +108,7 @@ def test_only_rows_that_changed_are_sent_again(reviewer: Client, part: MakePart)
 
 def test_a_program_over_its_share_is_told_when_to_come_again(account: MakeAccount, visitor: Client) -> None:
     anna = account("anna", "reviewer")
-    _, text = tokens.make(anna, "tests")
+    _, text = ApiToken.issue(anna, "tests")
     bearer = {"Authorization": f"Bearer {text}"}
     # The share fills up again while this works: ten a second.
     with contextlib.suppress(Refused):

@@ -1,0 +1,63 @@
+"""Protects the log-in: the client's address for the lock-out, the pages for refused forms, and the life of a session.
+
+`station.configuration` names these functions in the settings of Django and of django-axes, the library that counts wrong passwords.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from django.http import HttpRequest, HttpResponse
+
+from station.accounts.access import render_error_page
+from station.configuration import castline
+
+_RENEW_EVERY_S = 600
+_RENEWED_AT = "seen"
+
+
+def client_address(request: HttpRequest) -> str:
+    """Returns the network address of the client, which the lock-out after wrong passwords counts by.
+
+    Without proxies this is the address of the connection. Behind `station.proxies` proxies it is the entry of X-Forwarded-For that
+    the outermost of these proxies wrote. Entries further left are ignored because the client can write them itself.
+    """
+    # PostgreSQL's address type accepts no empty text, so a connection without an address gets 0.0.0.0.
+    peer: str = request.META.get("REMOTE_ADDR", "") or "0.0.0.0"
+    proxies = castline().station.proxies
+    if not proxies:
+        return peer
+    hops = [hop.strip() for hop in request.META.get("HTTP_X_FORWARDED_FOR", "").split(",") if hop.strip()]
+    return hops[-proxies] if len(hops) >= proxies else peer
+
+
+def show_locked_out(request: HttpRequest, *_: object, **__: object) -> HttpResponse:
+    """Returns the page for a log-in that is locked after too many wrong passwords."""
+    sentence = "There were too many wrong passwords for this account from this computer. Wait a few minutes, then try again."
+    return render_error_page(request, 429, "Log-in locked", sentence)
+
+
+def show_csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """Returns the page for a form without a valid CSRF token.
+
+    The form came from another site, or the page was opened before the last log-in.
+    """
+    sentence = "This form is too old, or it did not come from this station. Go back, reload the page and send the form again."
+    return render_error_page(request, 403, "Form expired", sentence)
+
+
+class SessionRenewalMiddleware:
+    """Extends a log-in session while its user is active, so that only an idle session expires.
+
+    The new end is written to the database at most every ten minutes, because a write for each request would be too many.
+    In `MIDDLEWARE` this class must come after Django's session middleware.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        if request.user.is_authenticated and time.time() - request.session.get(_RENEWED_AT, 0) > _RENEW_EVERY_S:
+            request.session[_RENEWED_AT] = int(time.time())
+        return self._get_response(request)
