@@ -10,9 +10,9 @@ from deploy.cli.settings import described
 from docs.generator import metrics
 from streams.settings.load import FILE_VARIABLE, PREFIX, Settings
 from tests.docs.castline_commands import problem, shown
-from tests.docs.pages import DOCS, inline, pages
+from tests.docs.pages import ROOT, inline, pages
 
-PAGES = {page.name: page.read_text(encoding="utf-8") for page in pages()}
+PAGES = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8") for page in pages()}
 SETTINGS = {name.replace("[]", "") for name, *_ in described()}
 
 
@@ -56,12 +56,12 @@ def test_a_command_that_does_not_exist_is_found(line: str, expected: str) -> Non
 
 
 def test_every_variable_that_a_page_mentions_is_read() -> None:
-    assert mentioned_variables(PAGES["settings.md"]) > {"CASTLINE_BATCH__SIZE", FILE_VARIABLE}
+    assert mentioned_variables(PAGES["docs/settings.md"]) > {"CASTLINE_BATCH__SIZE", FILE_VARIABLE}
     assert {name: unknown for name, text in PAGES.items() if (unknown := mentioned_variables(text) - variables())} == {}
 
 
 def test_every_setting_has_its_variable_on_the_page() -> None:
-    assert variables() - {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} <= mentioned_variables(PAGES["settings.md"])
+    assert variables() - {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} <= mentioned_variables(PAGES["docs/settings.md"])
     assert "CASTLINE_BATCH__SISE" not in variables()
 
 
@@ -71,13 +71,13 @@ def test_every_setting_that_a_page_names_with_its_section_exists() -> None:
         for word in inline(page):
             name = re.fullmatch(r"([a-z]+)\.[a-z_.]+", word)
             if name and name[1] in Settings.model_fields and not re.search(r"\.(py|json|md|toml|h5)$", word) and word not in SETTINGS:
-                unknown.append(f"{page.name}: {word}")
+                unknown.append(f"{page.relative_to(ROOT)}: {word}")
     assert unknown == []
 
 
 def test_every_metric_that_a_page_mentions_is_declared() -> None:
     series = {name for one in metrics.declared() for name in one.series}
-    assert mentioned_metrics(PAGES["metrics.md"]) <= series
+    assert mentioned_metrics(PAGES["docs/metrics.md"]) <= series
     assert {name: unknown for name, text in PAGES.items() if (unknown := mentioned_metrics(text) - series)} == {}
     assert "castline_verdict_total" not in series
 
@@ -89,6 +89,6 @@ def test_every_link_between_pages_leads_to_a_file() -> None:
             if not re.match(r"[a-z]+:", target):
                 found += 1
                 if not (page.parent / target).exists():
-                    broken.append(f"{page.relative_to(DOCS.parent)}: {target}")
+                    broken.append(f"{page.relative_to(ROOT)}: {target}")
     assert found > 3
     assert broken == []
