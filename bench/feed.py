@@ -11,7 +11,7 @@ from itertools import cycle
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from bench.worker import InspectorProcess
-from streams.identity import write_time
+from streams.identity import format_time
 from streams.settings import Settings
 from streams.topics import TopicNames
 
@@ -35,7 +35,7 @@ class Feed:
                 time.sleep(max(0.0, begun_s + number / rate_per_s - time.monotonic()))
             self.sent += 1
             line = self._lines[number % len(self._lines)]
-            captured_at = write_time(datetime.now(UTC)).encode()
+            captured_at = format_time(datetime.now(UTC)).encode()
             key = f"{line}:1:{self.sent}".encode()
             producer.send(self._names.images(line), key=key, value=next(self._pictures), headers=[("captured_at", captured_at)])
         producer.flush()

@@ -185,7 +185,7 @@ def database(station: StationSettings) -> dict[str, Any]:
         }
     address = urlsplit(station.database)
     try:
-        password = station.secret()
+        password = station.read_password()
     except ValueError as error:
         raise SettingsError(f"station: {error}") from None
     return {

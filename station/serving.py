@@ -22,7 +22,7 @@ from station.configuration import castline
 from station.live import watching
 from station.reviews.gauges import renew
 from streams.errors import SettingsError
-from streams.health import Health
+from streams.health import ProcessHealth
 
 log = logging.getLogger(__name__)
 
@@ -52,24 +52,24 @@ def listen() -> socket.socket:
 class _Server(uvicorn.Server):
     """Uvicorn's server, which tells `health` when it takes requests and when it does no more."""
 
-    def __init__(self, config: uvicorn.Config, health: Health, asked: threading.Event) -> None:
+    def __init__(self, config: uvicorn.Config, health: ProcessHealth, asked: threading.Event) -> None:
         super().__init__(config)
         self._health = health
         self._asked = asked
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        self._health.ready()
+        self._health.set_ready()
         if self._asked.is_set():  # before uvicorn heard signals
             self.handle_exit(signal.SIGTERM, None)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         stopping.set()
-        self._health.not_ready("stopping")
+        self._health.set_not_ready("stopping")
         super().handle_exit(sig, frame)
 
 
-def serve(pages: socket.socket, health: Health, asked: threading.Event) -> None:
+def serve(pages: socket.socket, health: ProcessHealth, asked: threading.Event) -> None:
     """Serves on `pages` until SIGTERM, then gives open requests the time of `service.grace_s`. For the main thread."""
     settings = castline()
     _allow_files(_MOST_CONNECTIONS)
@@ -105,11 +105,11 @@ def _allow_files(connections: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _watch(health: Health) -> None:
+def _watch(health: ProcessHealth) -> None:
     """Whether the database answers, for /readyz; and how long the review queue is, for /metrics."""
     renewed_at = float("-inf")
     while not stopping.wait(_LOOK_EVERY_S):
-        health.trouble(complaint(), "database")
+        health.set_problem(complaint(), "database")
         if time.monotonic() - renewed_at < _COUNT_EVERY_S:
             continue
         try:

@@ -16,7 +16,7 @@ import faust
 from faust.types import AppT
 
 from streams import metrics
-from streams.kafka import faust_credentials
+from streams.kafka import make_faust_credentials
 from streams.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def make_app(settings: Settings, role: str, instance: str, buffer: int) -> AppT[
     app: AppT[object] = faust.App(
         id=group,
         broker=[f"kafka://{address}" for address in settings.bootstrap.split(",")],
-        broker_credentials=faust_credentials(kafka),
+        broker_credentials=make_faust_credentials(kafka),
         broker_client_id=f"castline-{instance}",
         # Static membership: a worker killed and started again gets its partitions back without waiting for the session to end.
         consumer_group_instance_id=f"{group}-{instance}",

@@ -18,7 +18,7 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Waiting(Generic[Item]):
+class QueuedItem(Generic[Item]):
     """One item that waits: when it arrived and by when it must be decided, both on the batcher's clock, seconds."""
 
     item: Item
@@ -26,7 +26,7 @@ class Waiting(Generic[Item]):
     deadline_s: float | None
 
 
-def time_left_s(now_s: float, count: int, first_arrived_s: float, earliest_deadline_s: float | None, limits: BatchSettings) -> float:
+def compute_wait_s(now_s: float, count: int, first_arrived_s: float, earliest_deadline_s: float | None, limits: BatchSettings) -> float:
     """How long a batch of `count` may still wait for company; 0 when it is to go now.
 
     It goes when it is full, when its first item has waited `max_wait_s`, or when a deadline is nearer than `deadline_margin_s`.
@@ -39,7 +39,7 @@ def time_left_s(now_s: float, count: int, first_arrived_s: float, earliest_deadl
     return max(0.0, until - now_s)
 
 
-def full_shape(count: int, limits: BatchSettings) -> int:
+def choose_batch_size(count: int, limits: BatchSettings) -> int:
     """How many of `count` waiting items go: as many as fill a shape, so that nothing is computed for padding.
 
     The rest goes at once after them. Padded up instead, 9 pictures cost as much as 16, which lets 16 gather, and so on up.
@@ -51,15 +51,17 @@ def full_shape(count: int, limits: BatchSettings) -> int:
 class Batcher(Generic[Item]):
     """A bounded queue whose reader gets batches, oldest first. For one event loop; `clock` gives monotonic seconds."""
 
-    def __init__(self, limits: BatchSettings, most: int, clock: Callable[[], float], busy: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self, limits: BatchSettings, capacity: int, clock: Callable[[], float], is_busy: Callable[[], bool] = lambda: False
+    ) -> None:
         """While `busy`, who takes the batches is not done with the one before, and only a full one is worth taking: a smaller one
         would only wait elsewhere, where it cannot grow. `look_again` is to be called when it is over.
         """
         self._limits = limits
-        self._most = most
+        self._capacity = capacity
         self._clock = clock
-        self._busy = busy
-        self._waiting: deque[Waiting[Item]] = deque()
+        self._is_busy = is_busy
+        self._waiting: deque[QueuedItem[Item]] = deque()
         self._changed = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
@@ -70,13 +72,13 @@ class Batcher(Generic[Item]):
 
     async def put(self, item: Item, deadline_s: float | None) -> None:
         """Adds `item`; waits while `most` items are held, and for ever once closed (the caller is to be cancelled)."""
-        while not self._open or len(self._waiting) >= self._most:
+        while not self._open or len(self._waiting) >= self._capacity:
             self._room.clear()
             await self._room.wait()
-        self._waiting.append(Waiting(item, self._clock(), deadline_s))
+        self._waiting.append(QueuedItem(item, self._clock(), deadline_s))
         self._changed.set()
 
-    async def take(self) -> list[Waiting[Item]]:
+    async def get_batch(self) -> list[QueuedItem[Item]]:
         """The next batch, 1 to `size` items that fill a shape, in the order of their arrival; an empty list once closed and empty."""
         while True:
             self._changed.clear()
@@ -92,26 +94,26 @@ class Batcher(Generic[Item]):
                 await asyncio.wait_for(self._changed.wait(), left_s)
             except TimeoutError:
                 break
-        batch = [self._waiting.popleft() for _ in range(full_shape(len(self._waiting), self._limits))]
+        batch = [self._waiting.popleft() for _ in range(choose_batch_size(len(self._waiting), self._limits))]
         if self._open:
             self._room.set()
         return batch
 
-    def look_again(self) -> None:
+    def reconsider(self) -> None:
         """What `busy` says has changed."""
         self._changed.set()
 
     def _time_left_s(self) -> float | None:
         """None: as long as nothing changes."""
-        if self._busy() and len(self._waiting) < self._limits.size:
+        if self._is_busy() and len(self._waiting) < self._limits.size:
             return None
         # Only the first `size` go into the next batch, so only their deadlines count.
         members = [self._waiting[place] for place in range(min(self._limits.size, len(self._waiting)))]
         deadlines = [member.deadline_s for member in members if member.deadline_s is not None]
-        return time_left_s(self._clock(), len(self._waiting), members[0].arrived_s, min(deadlines, default=None), self._limits)
+        return compute_wait_s(self._clock(), len(self._waiting), members[0].arrived_s, min(deadlines, default=None), self._limits)
 
     @property
-    def closed(self) -> bool:
+    def is_closed(self) -> bool:
         return not self._open
 
     def close(self) -> None:

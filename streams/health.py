@@ -23,7 +23,7 @@ from streams import metrics
 from streams.settings import ServiceSettings
 
 
-class Progress:
+class ProgressWatchdog:
     """Whether a process gets its work done: how much waits, and when a piece was last finished.
 
     Thread-safe; `clock` gives monotonic seconds.
@@ -36,19 +36,19 @@ class Progress:
         self._waiting = 0
         self._lock = threading.Lock()
 
-    def moved(self) -> None:
+    def record_progress(self) -> None:
         """A piece of work was finished and committed."""
         with self._lock:
             self._moved_at = self._clock()
 
-    def waiting(self, pieces: int) -> None:
+    def set_pending(self, pieces: int) -> None:
         """So many pieces of work wait. Work that comes to an idle process starts its time anew."""
         with self._lock:
             if self._waiting == 0 and pieces > 0:
                 self._moved_at = self._clock()
             self._waiting = pieces
 
-    def complaint(self) -> str:
+    def find_stall(self) -> str:
         """What is wrong, empty when nothing is."""
         with self._lock:
             still_s = self._clock() - self._moved_at
@@ -57,51 +57,51 @@ class Progress:
             return ""
 
 
-class Health:
+class ProcessHealth:
     """The process's answer to /healthz and /readyz; not ready until told so."""
 
-    def __init__(self, role: str, progress: Progress) -> None:
+    def __init__(self, role: str, watchdog: ProgressWatchdog) -> None:
         self.role = role
-        self.progress = progress
+        self.watchdog = watchdog
         self._missing = {"start": "starting"}
-        self._checks: list[Callable[[], str]] = [progress.complaint]
+        self._checks: list[Callable[[], str]] = [watchdog.find_stall]
 
     def add_check(self, complaint: Callable[[], str]) -> None:
         """`complaint` returns what is wrong, empty when nothing is; it is called from the serving thread."""
         self._checks.append(complaint)
 
-    def ready(self, about: str = "start") -> None:
+    def set_ready(self, about: str = "start") -> None:
         """Nothing is missing any more in the matter `about`; the process is ready when that holds for all matters."""
         self._missing.pop(about, None)
         metrics.process_ready.labels(self.role).set(0 if self._missing else 1)
 
-    def not_ready(self, why: str, about: str = "start") -> None:
+    def set_not_ready(self, why: str, about: str = "start") -> None:
         """`why` the process cannot take work, in the matter `about`."""
         self._missing[about] = why
         metrics.process_ready.labels(self.role).set(0)
 
-    def trouble(self, why: str, about: str = "kafka") -> None:
+    def set_problem(self, why: str, about: str = "kafka") -> None:
         """`not_ready` with a reason, `ready` with an empty one."""
         if why:
-            self.not_ready(why, about)
+            self.set_not_ready(why, about)
         else:
-            self.ready(about)
+            self.set_ready(about)
 
     def is_ready(self) -> bool:
         return not self._missing
 
-    def readiness(self) -> tuple[int, str]:
+    def check_readiness(self) -> tuple[int, str]:
         """HTTP status and text of /readyz."""
         missing = "; ".join(list(self._missing.values()))
         return (503, missing) if missing else (200, "ready")
 
-    def healthiness(self) -> tuple[int, str]:
+    def check_health(self) -> tuple[int, str]:
         """HTTP status and text of /healthz."""
         complaints = [complaint for check in self._checks if (complaint := check())]
         return (503, "; ".join(complaints)) if complaints else (200, "ok")
 
 
-class Slot:
+class InstanceSlot:
     """The lowest free number of a role on this machine, held by a file lock until the process ends, however it ends.
 
     Gives a restarted worker the same group instance id, so that Kafka hands it back its partitions at once.
@@ -133,7 +133,7 @@ class Slot:
 class HealthServer:
     """Serves the three pages from a thread, and leaves its address in `run_dir` for Prometheus' file discovery."""
 
-    def __init__(self, health: Health, service: ServiceSettings, instance: str, port: int = 0) -> None:
+    def __init__(self, health: ProcessHealth, service: ServiceSettings, instance: str, port: int = 0) -> None:
         class Pages(BaseHTTPRequestHandler):
             def handle(self) -> None:
                 with suppress(ConnectionError):  # who asked has hung up: nobody's trouble
@@ -142,10 +142,10 @@ class HealthServer:
             def do_GET(self) -> None:
                 content_type = "text/plain; charset=utf-8"
                 if self.path == "/metrics":
-                    metrics.process_stalled.labels(health.role).set(health.healthiness()[0] != 200)
+                    metrics.process_stalled.labels(health.role).set(health.check_health()[0] != 200)
                     status, body, content_type = 200, generate_latest(), CONTENT_TYPE_LATEST
                 elif self.path in ("/healthz", "/readyz"):
-                    status, text = health.healthiness() if self.path == "/healthz" else health.readiness()
+                    status, text = health.check_health() if self.path == "/healthz" else health.check_readiness()
                     body = f"{text}\n".encode()
                 else:
                     status, body = 404, b"expected /metrics, /healthz or /readyz\n"

@@ -47,10 +47,10 @@ class PartId:
         fields = text.split(":")
         if len(fields) != 3:
             raise IdentityError(f"expected a part id <line>:<run>:<part>, found {text[:80]!r}")
-        return cls.of(*fields)
+        return cls.from_fields(*fields)
 
     @classmethod
-    def of(cls, line: str, run: str, part: str) -> PartId:
+    def from_fields(cls, line: str, run: str, part: str) -> PartId:
         """Raises IdentityError: when a field is not what its place wants."""
         if not re.match(LINE_PATTERN, line):
             raise IdentityError(f"expected a line name like line-1, found {line[:80]!r}")
@@ -84,7 +84,7 @@ def read_identity(key: bytes | None, headers: Headers, line: str) -> PictureIden
     text = {name: _text(name, value) for name, value in headers.items() if name in _READ}
     named = [name for name in ("line", "run", "part") if name in text]
     if len(named) == 3:
-        part = PartId.of(text["line"], text["run"], text["part"])
+        part = PartId.from_fields(text["line"], text["run"], text["part"])
         if key and key != part.key:
             raise IdentityError(f"expected key {part} as the headers say, found {key[:80]!r}")
     elif named:
@@ -120,14 +120,14 @@ def _text(name: str, value: bytes | str) -> str:
         raise IdentityError(f"expected {name} as UTF-8 text, found {bytes(value)[:40]!r}") from None
 
 
-def write_headers(identity: PictureIdentity, extra: Mapping[str, str] | None = None) -> list[tuple[str, bytes]]:
+def make_headers(identity: PictureIdentity, extra: Mapping[str, str] | None = None) -> list[tuple[str, bytes]]:
     """The record headers of a picture, in a fixed order, absent ones left out; `extra` comes last."""
     part = identity.part
     fields: dict[str, str | None] = {
         "line": part.line,
         "run": str(part.run),
         "part": str(part.part),
-        "captured_at": write_time(identity.captured_at) if identity.captured_at else None,
+        "captured_at": format_time(identity.captured_at) if identity.captured_at else None,
         "content-type": identity.content_type,
         "sha256": identity.sha256,
         "claim": identity.claim,
@@ -137,7 +137,7 @@ def write_headers(identity: PictureIdentity, extra: Mapping[str, str] | None = N
     return [(name, value.encode()) for name, value in fields.items() if value is not None]
 
 
-def header_map(headers: Iterable[tuple[str, bytes]] | Mapping[str, bytes] | None) -> dict[str, bytes]:
+def make_header_map(headers: Iterable[tuple[str, bytes]] | Mapping[str, bytes] | None) -> dict[str, bytes]:
     """Headers as the clients hand them over (pairs, a mapping or nothing) as one mapping; the last of a name wins."""
     if headers is None:
         return {}
@@ -156,6 +156,34 @@ def parse_time(text: str) -> datetime:
         raise IdentityError(f"expected a time as 2026-01-31T12:00:00.000000Z, found {text[:80]!r}") from None
 
 
-def write_time(time: datetime) -> str:
+def format_time(time: datetime) -> str:
     """`time` in RFC 3339, UTC, microseconds."""
     return time.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+UNKNOWN_CONTENT_TYPE = "application/octet-stream"
+
+_MAGIC_NUMBERS = (
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"BM", "image/bmp"),
+    (b"II*\x00", "image/tiff"),
+    (b"MM\x00*", "image/tiff"),
+    (b"II+\x00", "image/tiff"),
+    (b"MM\x00+", "image/tiff"),
+    (b"GIF87a", "image/gif"),
+    (b"GIF89a", "image/gif"),
+)
+
+
+def sniff_content_type(value: bytes) -> str:
+    """Returns the content type that the first bytes of an encoded picture stand for, or `application/octet-stream` if they are unknown.
+
+    The camera's own statement is not used, because cameras and uploads often declare a wrong type. Nothing is decoded.
+    """
+    for magic_number, content_type in _MAGIC_NUMBERS:
+        if value.startswith(magic_number):
+            return content_type
+    if value[:4] == b"RIFF" and value[8:12] == b"WEBP":
+        return "image/webp"
+    return UNKNOWN_CONTENT_TYPE

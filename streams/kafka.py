@@ -1,24 +1,31 @@
-"""How our clients reach Kafka: one place that turns the settings into kafka-python's and Faust's arguments."""
+"""Connects to Kafka: turns the settings into the arguments of kafka-python and Faust, waits for a broker, and reads topics to their end."""
 
 from __future__ import annotations
 
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from typing import Any
 
 import faust.auth
-from kafka import KafkaAdminClient
+from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
+from streams.backoff import Backoff
+from streams.errors import CastlineError
 from streams.settings import KafkaSettings, Settings
 
+_SECURITY_PROTOCOLS = {"plaintext": "PLAINTEXT", "tls": "SSL", "sasl-plaintext": "SASL_PLAINTEXT", "sasl-tls": "SASL_SSL"}
+# Reading a topic to its end fails if no record arrives for this time.
+_READ_TIMEOUT_S = 30
 
-def tls_context(kafka: KafkaSettings) -> ssl.SSLContext | None:
-    """The TLS context that the settings ask for; None for an unprotected connection.
 
-    Raises OSError: when a certificate file cannot be read.
+def make_tls_context(kafka: KafkaSettings) -> ssl.SSLContext | None:
+    """Returns the TLS context for the connection to the brokers, or None if the settings ask for no TLS.
+
+    Raises OSError if a certificate file cannot be read.
     """
     if kafka.security not in ("tls", "sasl-tls"):
         return None
@@ -28,8 +35,38 @@ def tls_context(kafka: KafkaSettings) -> ssl.SSLContext | None:
     return context
 
 
-def reachable(bootstrap: str) -> bool:
-    """Whether anything listens at one of the addresses host:port, comma-separated."""
+def make_client_arguments(settings: Settings, role: str) -> dict[str, Any]:
+    """Returns the arguments that every kafka-python client of `role` needs: addresses, client id, security, request time-out."""
+    kafka = settings.kafka
+    arguments: dict[str, Any] = {
+        "bootstrap_servers": settings.bootstrap.split(","),
+        "client_id": f"castline-{role}",
+        "security_protocol": _SECURITY_PROTOCOLS[kafka.security],
+        "request_timeout_ms": int(kafka.request_timeout_s * 1000),
+    }
+    if context := make_tls_context(kafka):
+        arguments["ssl_context"] = context
+    if kafka.security.startswith("sasl"):
+        arguments |= {
+            "sasl_mechanism": kafka.mechanism,
+            "sasl_plain_username": kafka.username,
+            "sasl_plain_password": kafka.read_password(),
+        }
+    return arguments
+
+
+def make_faust_credentials(kafka: KafkaSettings) -> faust.auth.Credentials | None:
+    """Returns the credentials that Faust needs for the connection to the brokers, or None for an unprotected connection."""
+    context = make_tls_context(kafka)
+    if kafka.security.startswith("sasl"):
+        return faust.auth.SASLCredentials(
+            username=kafka.username, password=kafka.read_password(), mechanism=kafka.mechanism, ssl_context=context
+        )
+    return faust.auth.SSLCredentials(context) if context else None
+
+
+def is_reachable(bootstrap: str) -> bool:
+    """Returns whether a TCP connection can be opened to one of the comma-separated addresses host:port. Waits at most 1 s for each."""
     for address in bootstrap.split(","):
         host, port = address.rsplit(":", 1)
         try:
@@ -40,52 +77,65 @@ def reachable(bootstrap: str) -> bool:
     return False
 
 
-def client_arguments(settings: Settings, role: str) -> dict[str, Any]:
-    """Arguments that every kafka-python client takes."""
-    kafka = settings.kafka
-    arguments: dict[str, Any] = {
-        "bootstrap_servers": settings.bootstrap.split(","),
-        "client_id": f"castline-{role}",
-        "security_protocol": {
-            "plaintext": "PLAINTEXT",
-            "tls": "SSL",
-            "sasl-plaintext": "SASL_PLAINTEXT",
-            "sasl-tls": "SASL_SSL",
-        }[kafka.security],
-        "request_timeout_ms": int(kafka.request_timeout_s * 1000),
-    }
-    if context := tls_context(kafka):
-        arguments["ssl_context"] = context
-    if kafka.security.startswith("sasl"):
-        arguments |= {
-            "sasl_mechanism": kafka.mechanism,
-            "sasl_plain_username": kafka.username,
-            "sasl_plain_password": kafka.secret(),
-        }
-    return arguments
+def wait_for_kafka(
+    settings: Settings, role: str, report_problem: Callable[[str], None], should_stop: Callable[[], bool]
+) -> KafkaAdminClient | None:
+    """Returns an admin client as soon as a broker answers, or None if `should_stop` returns True before that.
 
-
-def faust_credentials(kafka: KafkaSettings) -> faust.auth.Credentials | None:
-    """What Faust calls the same settings; None for an unprotected connection."""
-    context = tls_context(kafka)
-    if kafka.security.startswith("sasl"):
-        return faust.auth.SASLCredentials(username=kafka.username, password=kafka.secret(), mechanism=kafka.mechanism, ssl_context=context)
-    return faust.auth.SSLCredentials(context) if context else None
-
-
-def wait_for_kafka(settings: Settings, role: str, say: Callable[[str], None], give_up: Callable[[], bool]) -> KafkaAdminClient | None:
-    """An admin client once a broker answers; asks again with back-off, 0.5 s to 10 s, and says so each time.
-
-    `give_up` is asked between tries; None when it said yes.
+    Waits 0.5 s after the first failed attempt and doubles the wait up to 10 s. Each failed attempt calls `report_problem` with a sentence.
     """
-    wait_s = 0.5
-    while not give_up():
+    backoff = Backoff(first_s=0.5, longest_s=10.0)
+    while not should_stop():
         try:
-            return KafkaAdminClient(**client_arguments(settings, role), bootstrap_timeout_ms=5000)
+            return KafkaAdminClient(**make_client_arguments(settings, role), bootstrap_timeout_ms=5000)
         except (KafkaError, OSError) as error:
-            say(f"expected Kafka at {settings.bootstrap}, found none ({type(error).__name__}: {error}); next try in {wait_s:.1f} s")
-        until = time.monotonic() + wait_s
-        while time.monotonic() < until and not give_up():
+            wait_s = backoff.failed()
+            report_problem(
+                f"No Kafka broker answers at {settings.bootstrap} ({type(error).__name__}: {error}). "
+                f"The next attempt follows in {wait_s:.1f} s."
+            )
+        resume_at_s = time.monotonic() + wait_s
+        while time.monotonic() < resume_at_s and not should_stop():
             time.sleep(0.1)
-        wait_s = min(wait_s * 2, 10)
     return None
+
+
+def read_to_end(settings: Settings, role: str, topics: Sequence[str], since: datetime | None = None) -> Iterator[Any]:
+    """Yields the records of `topics`, as kafka-python's consumer returns them, up to the end offsets at the time of the call.
+
+    The records of one partition come in order. No consumer group is joined. `since` leaves out records with an older Kafka timestamp.
+
+    Raises CastlineError if a topic does not exist, or if no record arrives for 30 s before the end is reached.
+    """
+    consumer = KafkaConsumer(**make_client_arguments(settings, role), group_id=None, enable_auto_commit=False)
+    try:
+        partitions = _find_partitions(consumer, topics, settings.bootstrap)
+        consumer.assign(partitions)
+        starts, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
+        if since is not None:
+            found = consumer.offsets_for_times(dict.fromkeys(partitions, int(since.timestamp() * 1000)))
+            # Kafka returns no offset for a partition whose records are all older than `since`.
+            starts = {partition: found[partition].offset if found[partition] else ends[partition] for partition in partitions}
+        for partition in partitions:
+            consumer.seek(partition, starts[partition])
+        unread = {partition for partition in partitions if ends[partition] > starts[partition]}
+        while unread:
+            polled = consumer.poll(timeout_ms=_READ_TIMEOUT_S * 1000)
+            if not polled:
+                names = ", ".join(f"{partition.topic}/{partition.partition}" for partition in sorted(unread))
+                raise CastlineError(f"Kafka sent no record of {names} for {_READ_TIMEOUT_S} s. Check the brokers, then try again.")
+            for partition, records in polled.items():
+                yield from (record for record in records if record.offset < ends[partition])
+            unread = {partition for partition in unread if consumer.position(partition) < ends[partition]}
+    finally:
+        consumer.close()
+
+
+def _find_partitions(consumer: KafkaConsumer, topics: Sequence[str], bootstrap: str) -> list[TopicPartition]:
+    partitions = []
+    for topic in topics:
+        numbers = consumer.partitions_for_topic(topic)
+        if not numbers:
+            raise CastlineError(f'The topic {topic} does not exist at {bootstrap}. Create it with "castline topics create".')
+        partitions += [TopicPartition(topic, number) for number in sorted(numbers)]
+    return partitions

@@ -15,8 +15,8 @@ from kafka.admin import OffsetSpec
 from kafka.errors import KafkaError
 
 from streams import metrics
-from streams.health import Health
-from streams.kafka import client_arguments
+from streams.health import ProcessHealth
+from streams.kafka import make_client_arguments
 from streams.settings import Settings
 
 Partition = tuple[str, int]
@@ -44,7 +44,7 @@ class LagWatch:
         group: str,
         lines: dict[str, str],
         assigned: Callable[[], Collection[Partition]],
-        health: Health,
+        health: ProcessHealth,
         every_s: float = 1.0,
     ) -> None:
         self._settings = settings
@@ -69,11 +69,11 @@ class LagWatch:
         admin: KafkaAdminClient | None = None
         while not self._stopping.wait(self._every_s):
             try:
-                admin = admin or KafkaAdminClient(**client_arguments(self._settings, "lag"), bootstrap_timeout_ms=5000)
+                admin = admin or KafkaAdminClient(**make_client_arguments(self._settings, "lag"), bootstrap_timeout_ms=5000)
                 self._look(admin)
-                self._health.ready("kafka")
+                self._health.set_ready("kafka")
             except (KafkaError, OSError, ValueError) as error:
-                self._health.not_ready(f"expected Kafka at {self._settings.bootstrap} to answer, it did not: {error!r}", "kafka")
+                self._health.set_not_ready(f"expected Kafka at {self._settings.bootstrap} to answer, it did not: {error!r}", "kafka")
                 if admin is not None:
                     admin.close()
                     admin = None
@@ -94,9 +94,9 @@ class LagWatch:
         for line, records in by_line.items():
             metrics.consumer_lag.labels(line).set(records)
         if committed != self._before:
-            self._health.progress.moved()
+            self._health.watchdog.record_progress()
         self._before = committed
-        self._health.progress.waiting(sum(lag.values()))
+        self._health.watchdog.set_pending(sum(lag.values()))
 
     def _all(self, admin: KafkaAdminClient) -> set[Partition]:
         if self._partitions is None:

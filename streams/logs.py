@@ -15,7 +15,7 @@ _CLIENTS = ("kafka", "aiokafka")
 _REPEAT_S = 10.0
 
 
-class Repeats(logging.Filter):
+class RepeatFilter(logging.Filter):
     """Lets a line of a Kafka client through once in `every_s`: while Kafka is away they tell so hundreds of times a second.
 
     Lines are alike when they come from the same place with the same words, whatever is filled in; a line that comes through
@@ -57,7 +57,7 @@ def configure_logs(service: ServiceSettings, role: str) -> None:
         )
     else:
         handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)-7s {role}: %(message)s", "%H:%M:%S"))
-    handler.addFilter(Repeats())
+    handler.addFilter(RepeatFilter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(service.log_level.upper())

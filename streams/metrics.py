@@ -127,7 +127,7 @@ _SORTINGS = (
 )
 
 
-def begin_at_zero(role: str, line: str, fault_codes: Iterable[int] = ()) -> None:
+def initialise_counters(role: str, line: str, fault_codes: Iterable[int] = ()) -> None:
     """Shows the counters of `role` for `line` at 0, before anything is counted. `fault_codes` are those a board may report."""
     for counter in _SEEN[role]:
         counter.labels(line)

@@ -15,12 +15,11 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 from pydantic import ValidationError
 
-from streams.delivery import outgoing
 from streams.errors import BrokerError, ModelError
-from streams.kafka import client_arguments
+from streams.kafka import make_client_arguments, read_to_end
+from streams.record_producer import make_json_record
 from streams.records import ModelChoice
 from streams.settings import Settings
-from streams.topic_reader import read_to_end
 from streams.topics import TopicNames
 
 log = logging.getLogger(__name__)
@@ -32,7 +31,7 @@ _AGAIN_S = 1.0
 
 
 @dataclass(frozen=True)
-class InForce:
+class EffectiveModel:
     """What is to judge a line, and who decided it; `choice` is None where the settings did."""
 
     version: str
@@ -46,28 +45,28 @@ class InForce:
 
 
 @dataclass(frozen=True)
-class Choices:
+class ModelChoices:
     """The newest choice under each key; `default` is the version of the settings."""
 
     default: str
-    chosen: Mapping[str, ModelChoice] = field(default_factory=dict)
+    by_key: Mapping[str, ModelChoice] = field(default_factory=dict)
 
-    def of(self, line: str) -> InForce:
+    def find(self, line: str) -> EffectiveModel:
         """What is to judge `line`; for `*` what judges the lines without a choice of their own."""
-        choice = self.chosen.get(line) or self.chosen.get(ALL_LINES)
-        return InForce(choice.version, choice.shadow, choice) if choice else InForce(self.default, None, None)
+        choice = self.by_key.get(line) or self.by_key.get(ALL_LINES)
+        return EffectiveModel(choice.version, choice.shadow, choice) if choice else EffectiveModel(self.default, None, None)
 
-    def candidates(self, line: str) -> list[str]:
+    def list_candidates(self, line: str) -> list[str]:
         """The version to judge `line`, then those to fall back on when a worker starts and cannot serve it, best first."""
-        in_force = self.of(line)
+        in_force = self.find(line)
         before = in_force.choice.previous if in_force.choice else ()
-        return list(dict.fromkeys([in_force.version, *before, self.of(ALL_LINES).version, self.default]))
+        return list(dict.fromkeys([in_force.version, *before, self.find(ALL_LINES).version, self.default]))
 
-    def with_record(self, key: bytes | None, value: bytes | None) -> Choices:
+    def with_record(self, key: bytes | None, value: bytes | None) -> ModelChoices:
         """These choices after one more record; an empty value takes the choice back, what is no choice changes nothing."""
         name = (key or b"").decode(errors="replace")
         if not value:
-            return Choices(self.default, {line: choice for line, choice in self.chosen.items() if line != name})
+            return ModelChoices(self.default, {line: choice for line, choice in self.by_key.items() if line != name})
         try:
             choice = ModelChoice.decode(value)
         except ValidationError as error:
@@ -76,12 +75,12 @@ class Choices:
         if choice.line != name:
             log.warning("expected the choice for %s under its own key, found it under %r", choice.line, name[:80])
             return self
-        return Choices(self.default, {**self.chosen, choice.line: choice})
+        return ModelChoices(self.default, {**self.by_key, choice.line: choice})
 
-    def choose(self, line: str, version: str, by: str, at: datetime, forced: bool = False) -> ModelChoice:
+    def make_choice(self, line: str, version: str, by: str, at: datetime, forced: bool = False) -> ModelChoice:
         """The record that puts `version` in force. Chosen once more, it leaves what to roll back to as it is."""
-        now = self.of(line)
-        own = self.chosen.get(line)
+        now = self.find(line)
+        own = self.by_key.get(line)
         before = own.previous if own else ()
         if now.version != version:
             before = (now.version, *(name for name in before if name != now.version))[:_REMEMBERED]
@@ -90,9 +89,9 @@ class Choices:
         shadow = now.shadow if now.shadow != version else None
         return ModelChoice(line=line, version=version, shadow=shadow, chosen_by=by, chosen_at=at, previous=before, forced=forced)
 
-    def shadow(self, line: str, shadow: str | None, by: str, at: datetime) -> ModelChoice:
+    def make_shadow_choice(self, line: str, shadow: str | None, by: str, at: datetime) -> ModelChoice:
         """The record that lets `shadow` judge silently beside the version in force, or nothing for None."""
-        now, own = self.of(line), self.chosen.get(line)
+        now, own = self.find(line), self.by_key.get(line)
         return ModelChoice(
             line=line,
             version=now.version,
@@ -103,9 +102,9 @@ class Choices:
             forced=own.forced if own else False,
         )
 
-    def roll_back(self, line: str, by: str, at: datetime) -> ModelChoice:
+    def make_roll_back(self, line: str, by: str, at: datetime) -> ModelChoice:
         """The record that puts the version before in force again. Raises ModelError: when there is none."""
-        own = self.chosen.get(line)
+        own = self.by_key.get(line)
         if own is None or not own.previous:
             raise ModelError(f"expected a version before the one in force for {line}, found none: nothing was chosen for it yet")
         version, *before = own.previous
@@ -114,19 +113,19 @@ class Choices:
         return ModelChoice(line=line, version=version, shadow=shadow, chosen_by=by, chosen_at=at, previous=tuple(before), forced=True)
 
 
-def read_choices(settings: Settings, role: str) -> Choices:
+def read_model_choices(settings: Settings, role: str) -> ModelChoices:
     """The choices as the topic has them now. Raises CastlineError: when it does not exist or is not readable."""
-    choices = Choices(settings.model.version)
+    choices = ModelChoices(settings.model.version)
     for record in read_to_end(settings, role, [TopicNames(settings.topics.prefix).models]):
         choices = choices.with_record(record.key, record.value)
     return choices
 
 
-def publish(settings: Settings, choice: ModelChoice, source: str) -> None:
+def publish_model_choice(settings: Settings, choice: ModelChoice, source: str) -> None:
     """Returns once the brokers have `choice`. Raises BrokerError: when they do not take it."""
-    record = outgoing(TopicNames(settings.topics.prefix).models, choice.line.encode(), choice, source)
+    record = make_json_record(TopicNames(settings.topics.prefix).models, choice.line.encode(), choice, source)
     try:
-        producer = KafkaProducer(**client_arguments(settings, source))
+        producer = KafkaProducer(**make_client_arguments(settings, source))
         try:
             producer.send(record.topic, key=record.key, value=record.value, headers=record.headers).get(30)
         finally:
@@ -135,18 +134,18 @@ def publish(settings: Settings, choice: ModelChoice, source: str) -> None:
         raise BrokerError(f"expected Kafka at {settings.bootstrap} to take the choice for {choice.line}, it did not: {error!r}") from error
 
 
-class ChoiceWatch:
+class ModelChoiceFollower:
     """A thread that follows the topic with a consumer of its own, outside any group; Kafka's absence only delays it.
 
     `changed` gets the choices once the topic was read to its end, and again after every change: never those of its history.
     """
 
-    def __init__(self, settings: Settings, role: str, changed: Callable[[Choices], None]) -> None:
+    def __init__(self, settings: Settings, role: str, changed: Callable[[ModelChoices], None]) -> None:
         self._settings = settings
         self._role = role
         self._changed = changed
         self._stopping = threading.Event()
-        self._told: Choices | None = None
+        self._told: ModelChoices | None = None
         self._thread = threading.Thread(target=self._run, name="choices", daemon=True)
 
     def start(self) -> None:
@@ -168,7 +167,7 @@ class ChoiceWatch:
         """Reads from the beginning: what was chosen while Kafka was away is found like everything else."""
         place = TopicPartition(TopicNames(self._settings.topics.prefix).models, 0)
         consumer = KafkaConsumer(
-            **client_arguments(self._settings, f"{self._role}-choices"),
+            **make_client_arguments(self._settings, f"{self._role}-choices"),
             group_id=None,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
@@ -177,7 +176,7 @@ class ChoiceWatch:
             consumer.assign([place])
             consumer.seek_to_beginning(place)
             end = consumer.end_offsets([place])[place]
-            choices = Choices(self._settings.model.version)
+            choices = ModelChoices(self._settings.model.version)
             while not self._stopping.is_set():
                 if consumer.position(place) >= end and choices != self._told:
                     self._told = choices

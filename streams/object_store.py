@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import re
-import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +16,7 @@ from typing import Any, Literal
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from streams.atomic_file import write_atomically
 from streams.errors import PictureError
 
 CLAIM_MISSING = "claim-missing"
@@ -26,33 +25,33 @@ CLAIM_DAMAGED = "claim-damaged"
 # No segment begins with a dot, none is empty, no scheme, no drive: nothing that leads out of the store.
 _SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
 _ADDRESS = re.compile(rf"{_SEGMENT}(/{_SEGMENT}){{0,9}}")
-Shelf = Literal["pictures", "maps"]
+StoreFolder = Literal["pictures", "maps"]
 _CLAIM = re.compile(r"(?:pictures|maps)/([0-9a-f]{2})/([0-9a-f]{64})")
 # The largest that the settings allow a picture to be; a store of ours holds nothing larger.
 _LARGEST_BYTES = 256 * 2**20
 
 
-class Store:
+class ObjectStore:
     """Puts pictures below `url` and fetches them again. Thread-safe; opens the store at its first use."""
 
     def __init__(self, url: str, max_bytes: int = _LARGEST_BYTES) -> None:
         self._url = url
         self._max_bytes = max_bytes
 
-    def put(self, value: bytes, shelf: Shelf = "pictures") -> str:
+    def put(self, value: bytes, folder: StoreFolder = "pictures") -> str:
         """Keeps `value` and returns its claim once it is safe: on disk, or confirmed by the remote store. Repeats are free.
 
         Raises OSError: when the store cannot be written.
         """
         sha256 = hashlib.sha256(value).hexdigest()
-        claim = f"{shelf}/{sha256[:2]}/{sha256}"
+        claim = f"{folder}/{sha256[:2]}/{sha256}"
         files, root = fsspec.core.url_to_fs(self._url)
         path = f"{root}/{claim}"
         # An object of the right name and size is taken to be right: its name is written last, and by content.
         if files.exists(path) and files.size(path) == len(value):
             return claim
         if isinstance(files, LocalFileSystem):
-            _write_whole(Path(path), value)
+            write_atomically(Path(path), value, mode=0o600)
         else:
             files.pipe_file(path, value)  # object stores show an object only when it is whole
         return claim
@@ -80,7 +79,7 @@ class Store:
             raise PictureError(CLAIM_DAMAGED, f"expected sha256 {match[2]} behind {claim}, found {found}")
         return value
 
-    def drop(self, address: str) -> None:
+    def delete(self, address: str) -> None:
         """Forgets what lies at `address`; nothing there is no error. An address that does not lie in the store is passed over.
 
         Raises OSError: when the store cannot be reached.
@@ -91,7 +90,7 @@ class Store:
         with contextlib.suppress(FileNotFoundError):
             files.rm_file(f"{root}/{address}")
 
-    def older_than(self, folder: str, before: datetime) -> list[str]:
+    def list_older_than(self, folder: str, before: datetime) -> list[str]:
         """The addresses below `folder` of what was put there before that time.
 
         Raises OSError: when the store cannot be reached.
@@ -104,18 +103,3 @@ class Store:
         # A folder tells seconds since 1970, an S3 store a time with its zone.
         times = {path: entry.get("LastModified") or datetime.fromtimestamp(entry["mtime"], UTC) for path, entry in found.items()}
         return sorted(path[path.index(f"/{folder}/") + 1 :] for path, at in times.items() if at < before)
-
-
-def _write_whole(path: Path, value: bytes) -> None:
-    # Written aside and renamed, so that a crash leaves no half picture under a name that vouches for its content.
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(prefix=".partial-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(value)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(partial).replace(path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise

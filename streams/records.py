@@ -7,14 +7,15 @@ JSON Schema. Readers ignore fields they do not know, so a newer writer harms no 
 from __future__ import annotations
 
 import uuid
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
-from streams.identity import LineName, PartId, write_time
+from streams.identity import LineName, PartId, format_time
 
-Time = Annotated[datetime, PlainSerializer(write_time, return_type=str, when_used="json")]
+Time = Annotated[datetime, PlainSerializer(format_time, return_type=str, when_used="json")]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -69,7 +70,7 @@ class Verdict(PartRecord):
 
     name: ClassVar[str] = "castline.verdict.v1"
     schema_: Literal["castline.verdict.v1"] = Field("castline.verdict.v1", alias="schema", description="Name of this schema.")
-    verdict_id: uuid.UUID = Field(description="Deterministic in part id, image sha256 and model version: a repeat has the same.")
+    make_verdict_id: uuid.UUID = Field(description="Deterministic in part id, image sha256 and model version: a repeat has the same.")
     label: Label = Field(description="`review` is a part that a person should look at; the gate treats it as the line's settings say.")
     defect_probability: Share | None = Field(description="Calibrated, 0..1; null where the picture could not be judged.")
     votes: dict[str, Share] = Field(description="Defect probability by network (`alexnet`, `lenet`); empty where not judged.")
@@ -83,10 +84,20 @@ class Verdict(PartRecord):
     image: ImageReference = Field(description="The picture judged.")
 
 
-def verdict_id(part: PartId, sha256: str, model: str) -> uuid.UUID:
+def make_verdict_id(part: PartId, sha256: str, model: str) -> uuid.UUID:
     """The id of the verdict on picture `sha256` of `part` by version `model`."""
     return uuid.uuid5(_VERDICTS, f"{part}|{sha256}|{model}")
 
+
+@dataclass(frozen=True)
+class ReviewWithdrawal:
+    """Says that a person withdrew the review of a part. On `castings.reviews` this is a record with a key and no value."""
+
+    part_id: PartId
+
+
+# What the archivist writes to the archive.
+ArchivedRecord = PartRecord | ReviewWithdrawal
 
 Action = Literal["diverted", "passed", "stopped", "untracked"]
 SortingReason = Literal[
@@ -119,7 +130,7 @@ class Sorting(PartRecord):
     reason: SortingReason = Field(description="What decided the action.")
     code: int = Field(0, ge=0, description="The board's error code, see firmware/error_codes.csv; 0 for none.")
     label: Label | None = Field(None, description="The verdict's label, where one was told.")
-    verdict_id: uuid.UUID | None = Field(None, description="The verdict told, where one was.")
+    make_verdict_id: uuid.UUID | None = Field(None, description="The verdict told, where one was.")
     gate_moved: bool = Field(description="The servo was moved for this part.")
     move_count: int = Field(ge=0, description="The board's count of servo movements when it reported.")
     late: bool = Field(False, description="A verdict came, but after the part had gone.")
@@ -147,7 +158,7 @@ class Finding(PartRecord):
 
     name: ClassVar[str] = "castline.finding.v1"
     schema_: Literal["castline.finding.v1"] = Field("castline.finding.v1", alias="schema", description="Name of this schema.")
-    verdict_id: uuid.UUID = Field(description="The verdict explained.")
+    make_verdict_id: uuid.UUID = Field(description="The verdict explained.")
     method: str = Field(description="`grad-cam` or `residual`.")
     model: str = Field(description="Version of the model that found it.")
     boxes: tuple[Box, ...] = Field(description="Most suspicious first.")
@@ -166,7 +177,7 @@ class Review(PartRecord):
     kinds: tuple[str, ...] = Field((), description="Types of defect seen.")
     boxes: tuple[Box, ...] = Field((), description="Where they were seen.")
     reviewer: str = Field(description="Account of the person.")
-    verdict_id: uuid.UUID | None = Field(None, description="The verdict reviewed.")
+    make_verdict_id: uuid.UUID | None = Field(None, description="The verdict reviewed.")
     reviewed_at: Time = Field(description="When.")
 
 

@@ -55,7 +55,7 @@ class TopicSpec:
     configs: dict[str, str] = field(default_factory=dict)
 
 
-def declared(settings: Settings) -> list[TopicSpec]:
+def declare_topics(settings: Settings) -> list[TopicSpec]:
     """All topics that the settings' lines need, in the order of the design."""
     topics, names = settings.topics, TopicNames(settings.topics.prefix)
     specs = []
@@ -87,7 +87,7 @@ def create_topics(admin: KafkaAdminClient, settings: Settings) -> list[TopicChan
 
     Raises kafka.errors.KafkaError: when the cluster refuses.
     """
-    specs = declared(settings)
+    specs = declare_topics(settings)
     present = {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics(None)}
     absent = [spec for spec in specs if spec.name not in present]
     if absent:
@@ -117,7 +117,7 @@ def create_topics(admin: KafkaAdminClient, settings: Settings) -> list[TopicChan
 
 
 def _align_configs(admin: KafkaAdminClient, specs: list[TopicSpec]) -> dict[str, list[str]]:
-    found = read_configs(admin, [spec.name for spec in specs])
+    found = read_topic_configs(admin, [spec.name for spec in specs])
     changes: dict[str, list[str]] = {}
     resources = []
     for spec in specs:
@@ -130,7 +130,7 @@ def _align_configs(admin: KafkaAdminClient, specs: list[TopicSpec]) -> dict[str,
     return changes
 
 
-def read_configs(admin: KafkaAdminClient, names: list[str]) -> dict[str, dict[str, str]]:
+def read_topic_configs(admin: KafkaAdminClient, names: list[str]) -> dict[str, dict[str, str]]:
     """The configuration of the named topics, by name; they must exist."""
     if not names:
         return {}

@@ -11,7 +11,7 @@ from typing import Any
 from kafka import KafkaProducer
 
 from streams.identity import PartId
-from streams.records import Box, Finding, ImageReference, PartRecord, Review, Sorting, Verdict, verdict_id
+from streams.records import Box, Finding, ImageReference, PartRecord, Review, Sorting, Verdict, make_verdict_id
 from streams.settings import Settings
 from streams.topics import TopicNames
 from tests.image_topics import PICTURES
@@ -38,7 +38,7 @@ def verdict_on(part: PartId, topic: str, partition: int, offset: int, **given: A
         "line": part.line,
         "run": part.run,
         "part": part.part,
-        "verdict_id": verdict_id(part, sha256, "tiny"),
+        "verdict_id": make_verdict_id(part, sha256, "tiny"),
         "label": label,
         "defect_probability": {"ok": 0.02, "defect": 0.97, "review": 0.51}[label],
         "votes": {"alexnet": 0.5, "lenet": 0.5},

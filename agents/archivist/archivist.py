@@ -15,17 +15,17 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Protocol
 
 from faust.types import AppT, EventT, StreamT
 
 from agents.archivist.decoding import UnfitRecord, read, shelves
 from streams import metrics
-from streams.archive import Archive, Told
 from streams.batcher import Batcher
-from streams.dead_letters import Came, dead_letter
-from streams.delivery import Courier, Outgoing
 from streams.errors import ArchiveError
-from streams.identity import header_map
+from streams.identity import make_header_map
+from streams.record_producer import ConsumedRecord, ProducerRecord, RecordProducer, make_dead_letter
+from streams.records import ArchivedRecord
 from streams.settings import BatchSettings, Settings
 from streams.topics import TopicNames
 
@@ -35,19 +35,31 @@ ROLE = "archivist"
 _LONGEST_BACKOFF_S = 5.0
 
 
+class PartArchive(Protocol):
+    """Stores records about parts in a database. Used from one thread."""
+
+    def write(self, records: Sequence[ArchivedRecord]) -> int:
+        """Stores all `records` in order, or none of them, and returns how many rows of parts were inserted or changed.
+
+        Writing a record again changes nothing. Raises ArchiveError: `retriable` is True if the database does not answer, and False
+        if it rejects one of the records.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class InHand:
     """A record that came and is not yet acknowledged, and what it says."""
 
     event: EventT[bytes]
-    came: Came
-    told: Told | UnfitRecord
+    came: ConsumedRecord
+    told: ArchivedRecord | UnfitRecord
 
 
 class Archivist:
     """One worker's way from records to rows."""
 
-    def __init__(self, settings: Settings, archive: Archive, courier: Courier, trouble: Callable[[str, str], None]) -> None:
+    def __init__(self, settings: Settings, archive: PartArchive, courier: RecordProducer, trouble: Callable[[str, str], None]) -> None:
         """`trouble` is told what is wrong in which matter, and "" when it is over."""
         self._archive = archive
         self._courier = courier
@@ -72,8 +84,10 @@ class Archivist:
         """Takes a record; waits while the worker holds as many as it may."""
         self._stream = stream
         message = event.message
-        came = Came(message.topic, message.partition, message.offset, message.key, message.value, header_map(message.headers))
-        told: Told | UnfitRecord
+        came = ConsumedRecord(
+            message.topic, message.partition, message.offset, message.key, message.value, make_header_map(message.headers)
+        )
+        told: ArchivedRecord | UnfitRecord
         try:
             told = read(self._shelves[came.topic], came.key, came.value)
         except UnfitRecord as unfit:
@@ -82,7 +96,7 @@ class Archivist:
 
     async def write_batches(self) -> None:
         """Files batch after batch and acknowledges it, until drained."""
-        while batch := await self._batcher.take():
+        while batch := await self._batcher.get_batch():
             in_hand = [waiting.item for waiting in batch]
             letters = [self._letter(item.came, item.told) for item in in_hand if isinstance(item.told, UnfitRecord)]
             fit = [(item, item.told) for item in in_hand if not isinstance(item.told, UnfitRecord)]
@@ -95,7 +109,7 @@ class Archivist:
         self._writer.shutdown()
         self._done.set()
 
-    async def _file(self, items: Sequence[InHand], told: Sequence[Told]) -> list[Outgoing]:
+    async def _file(self, items: Sequence[InHand], told: Sequence[ArchivedRecord]) -> list[ProducerRecord]:
         """Files `told`, what `items` say; the letters for those that the archive never takes."""
         if not told:
             return []
@@ -110,7 +124,7 @@ class Archivist:
             metrics.records_archived.labels(type(one).__name__.lower()).inc()
         return []
 
-    async def _write(self, told: Sequence[Told]) -> None:
+    async def _write(self, told: Sequence[ArchivedRecord]) -> None:
         """Returns when the archive has `told`; asks again while it does not answer. Raises ArchiveError: when it never will."""
         backoff_s = 0.2
         while True:
@@ -129,15 +143,15 @@ class Archivist:
             self._trouble("", "database")
             return
 
-    def _letter(self, came: Came, unfit: UnfitRecord) -> Outgoing:
+    def _letter(self, came: ConsumedRecord, unfit: UnfitRecord) -> ProducerRecord:
         log.warning("a record is not filed: %s", unfit, extra={"topic": came.topic, "offset": came.offset})
         metrics.dead_letters.labels(self._shelves[came.topic].line, unfit.reason).inc()
-        return dead_letter(self._dead_letters, came, ROLE, unfit.reason, str(unfit))
+        return make_dead_letter(self._dead_letters, came, ROLE, unfit.reason, str(unfit))
 
     @property
     def draining(self) -> bool:
         """Whether the worker stops."""
-        return self._batcher.closed
+        return self._batcher.is_closed
 
     async def drain(self) -> None:
         """Takes nothing more; returns when all that was taken is filed and acknowledged."""

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from streams.archive import Told, Withdrawn
 from streams.errors import CastlineError, IdentityError
 from streams.identity import PartId
-from streams.records import Finding, PartRecord, Review, Sorting, Verdict
+from streams.records import ArchivedRecord, Finding, PartRecord, Review, ReviewWithdrawal, Sorting, Verdict
 from streams.settings import Settings
 from streams.topics import TopicNames
 
@@ -44,13 +43,13 @@ def shelves(settings: Settings) -> dict[str, Shelf]:
     return found
 
 
-def read(shelf: Shelf, key: bytes | None, value: bytes | None) -> Told:
+def read(shelf: Shelf, key: bytes | None, value: bytes | None) -> ArchivedRecord:
     """What a record says. Raises UnfitRecord."""
     if value is None:
         if shelf.record is not Review:
             raise UnfitRecord("empty", f"expected a {shelf.record.name}, found a record without a value")
         try:
-            return Withdrawn(PartId.parse((key or b"").decode("utf-8", "replace")))
+            return ReviewWithdrawal(PartId.parse((key or b"").decode("utf-8", "replace")))
         except IdentityError as error:
             raise UnfitRecord("identity", str(error)) from None
     try:

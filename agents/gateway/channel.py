@@ -17,9 +17,9 @@ from kafka.errors import (
 )
 
 from agents.gateway.spool import Stored
-from streams.identity import PictureIdentity, write_headers
-from streams.kafka import client_arguments, reachable
-from streams.object_store import Store
+from streams.identity import PictureIdentity, make_headers
+from streams.kafka import is_reachable, make_client_arguments
+from streams.object_store import ObjectStore
 from streams.settings import Settings
 from streams.topics import TopicNames
 
@@ -51,18 +51,18 @@ class Channel(Protocol):
 class KafkaChannel:
     """One KafkaProducer: idempotent, acknowledged by all in-sync copies, patient: its sender gives up first."""
 
-    def __init__(self, settings: Settings, line: str, store: Store) -> None:
+    def __init__(self, settings: Settings, line: str, store: ObjectStore) -> None:
         """Raises AwayError: no broker, no such topic, or not allowed."""
         self._topic = TopicNames(settings.topics.prefix).images(line)
         self._inline_bytes = settings.pictures.inline_bytes
         self._store = store
-        if not reachable(settings.bootstrap):
+        if not is_reachable(settings.bootstrap):
             # Asked before: each failing KafkaProducer leaves a file descriptor behind for a while.
             raise AwayError(f"expected Kafka at {settings.bootstrap}, nothing listens there")
         self._producer: Any = None
         try:
             self._producer = KafkaProducer(
-                **client_arguments(settings, f"gateway-{line}"),
+                **make_client_arguments(settings, f"gateway-{line}"),
                 acks="all",
                 enable_idempotence=True,
                 allow_auto_create_topics=False,
@@ -91,7 +91,7 @@ class KafkaChannel:
             except OSError as error:
                 raise AwayError(f"expected the object store to take the picture of part {stored.part}: {error}") from None
         identity = PictureIdentity(stored.part, picture.captured_at, picture.content_type, picture.sha256, claim, picture.traceparent)
-        headers = write_headers(identity, {"truth": picture.truth} if picture.truth else None)
+        headers = make_headers(identity, {"truth": picture.truth} if picture.truth else None)
         try:
             future = self._producer.send(self._topic, value=value, key=stored.part.key, headers=headers)
         except RECORD_AT_FAULT as error:

@@ -24,9 +24,9 @@ from agents.gateway.upload_server import Door, UploadCamera, build_app
 from agents.gateway.video_camera import VideoCamera, open_cv
 from streams import metrics
 from streams.errors import SettingsError
-from streams.health import Health, HealthServer, Progress, Slot
-from streams.kafka import reachable
-from streams.object_store import Store
+from streams.health import HealthServer, InstanceSlot, ProcessHealth, ProgressWatchdog
+from streams.kafka import is_reachable
+from streams.object_store import ObjectStore
 from streams.settings import LineSettings, Settings
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class Lane:
     spool: Spool
     intake: Intake
     sender: Sender
-    progress: Progress
+    progress: ProgressWatchdog
 
     def door(self) -> Door:
         board = self.line.camera is not None and self.line.camera.trigger == "board"
@@ -60,7 +60,7 @@ def chosen_lines(settings: Settings, names: Sequence[str]) -> list[LineSettings]
 
     Raises SettingsError: for an unknown line, one without a camera, or when there is nothing to do.
     """
-    lines = [settings.line(name) for name in dict.fromkeys(names)] or [line for line in settings.lines if line.camera]
+    lines = [settings.find_line(name) for name in dict.fromkeys(names)] or [line for line in settings.lines if line.camera]
     without = [line.name for line in lines if line.camera is None]
     if without:
         raise SettingsError(f"lines.camera: expected a camera on {', '.join(without)}, found none")
@@ -81,14 +81,14 @@ def _camera(line: LineSettings, settings: Settings, spool: Spool) -> Camera:
     return UploadCamera()
 
 
-def _lane(line: LineSettings, settings: Settings, budget: Budget, store: Store) -> Lane:
+def _lane(line: LineSettings, settings: Settings, budget: Budget, store: ObjectStore) -> Lane:
     assert line.camera is not None
     spool = Spool(settings.gateway.spool_dir, line.name, budget)
-    progress = Progress(settings.service.stall_s)
+    progress = ProgressWatchdog(settings.service.stall_s)
     sender = Sender(
         spool,
         connect=lambda: KafkaChannel(settings, line.name, store),
-        probe=lambda: reachable(settings.bootstrap),
+        probe=lambda: is_reachable(settings.bootstrap),
         in_flight=settings.gateway.in_flight,
         progress=progress,
     )
@@ -103,11 +103,11 @@ class Gateway:
         """Raises SettingsError: when a camera or a spool cannot be had."""
         self._settings = settings
         self._budget = Budget(settings.gateway.spool_max_bytes)
-        store = Store(settings.store.url, settings.pictures.max_bytes)
+        store = ObjectStore(settings.store.url, settings.pictures.max_bytes)
         self._lanes = [_lane(line, settings, self._budget, store) for line in lines]
-        self._health = Health("gateway", self._lanes[0].progress)
+        self._health = ProcessHealth("gateway", self._lanes[0].progress)
         for lane in self._lanes[1:]:
-            self._health.add_check(lane.progress.complaint)
+            self._health.add_check(lane.progress.find_stall)
         for lane in self._lanes:
             self._health.add_check(partial(_parked, lane))
         self._stopping = threading.Event()
@@ -116,11 +116,11 @@ class Gateway:
         self._health.add_check(lambda: "; ".join(list(self._cameras_away.values())))
         metrics.spool_limit_bytes.set(self._budget.max_bytes)
         for line in lines:
-            metrics.begin_at_zero("gateway", line.name)
+            metrics.initialise_counters("gateway", line.name)
 
     def run(self) -> int:
         """Exit status: 0, or 1 when a part of it ended by itself."""
-        slot = Slot(self._settings.service.run_dir, "gateway")
+        slot = InstanceSlot(self._settings.service.run_dir, "gateway")
         try:
             with HealthServer(self._health, self._settings.service, str(slot)):
                 asyncio.run(self._serve())
@@ -152,7 +152,7 @@ class Gateway:
             except TimeoutError:
                 continue
         by = time.monotonic() + self._settings.service.grace_s * 0.8
-        self._health.not_ready("stopping")
+        self._health.set_not_ready("stopping")
         if self._broken:
             log.critical("%s has ended by itself; stopping, the spool keeps what was taken", self._broken)
         if web_runner is not None:
@@ -216,7 +216,7 @@ class Gateway:
             lane.intake.decide()
             metrics.spool_pictures.labels(lane.line.name).set(lane.spool.waiting)
             # While Kafka is away there is no work that could be done: that is said by /readyz, not by /healthz.
-            lane.progress.waiting(0 if lane.sender.complaint else lane.spool.waiting - lane.spool.parked)
+            lane.progress.set_pending(0 if lane.sender.complaint else lane.spool.waiting - lane.spool.parked)
             if not lane.sender.is_alive():
                 self._broken = f"the sender of {lane.line.name}"
         used = self._budget.used
@@ -225,9 +225,9 @@ class Gateway:
         if used > _NEARLY_FULL * self._budget.max_bytes:
             complaints.append(f"the spool is nearly full: {used} of {self._budget.max_bytes} bytes")
         if complaints:
-            self._health.not_ready("; ".join(complaints))
+            self._health.set_not_ready("; ".join(complaints))
         elif not self._health.is_ready():
-            self._health.ready()
+            self._health.set_ready()
 
     def _tidy(self) -> None:
         while not self._stopping.wait(1.0):

@@ -16,9 +16,8 @@ from agents.gateway.camera import Camera, Frame, RefusedError, Taken
 from agents.gateway.matcher import Matched, Matcher
 from agents.gateway.spool import Picture, Spool
 from streams import metrics
-from streams.content_type import sniff
 from streams.errors import CastlineError, SpoolFullError
-from streams.identity import PartId
+from streams.identity import PartId, sniff_content_type
 from streams.settings import CameraSettings
 
 log = logging.getLogger(__name__)
@@ -43,7 +42,9 @@ def check(frame: Frame, max_bytes: int) -> Picture:
         raise RefusedError(TOO_LARGE, f"expected at most {max_bytes} bytes, received {size}")
     # W3C trace context: version 00, sampled.
     trace = f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
-    return Picture(frame.value, frame.captured_at, sniff(frame.value), hashlib.sha256(frame.value).hexdigest(), trace, frame.truth)
+    return Picture(
+        frame.value, frame.captured_at, sniff_content_type(frame.value), hashlib.sha256(frame.value).hexdigest(), trace, frame.truth
+    )
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from queue import Empty, SimpleQueue
 from agents.gateway.channel import RECORD_AT_FAULT, AwayError, Channel, Outcome
 from agents.gateway.spool import Spool, Stored
 from streams import metrics
-from streams.health import Progress
+from streams.health import ProgressWatchdog
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Sender:
         connect: Callable[[], Channel],
         probe: Callable[[], bool],
         in_flight: int,
-        progress: Progress,
+        progress: ProgressWatchdog,
     ) -> None:
         """`connect` raises AwayError; `probe` says quickly whether Kafka can be there at all."""
         self.complaint = "connecting to Kafka"  # empty while pictures get through
@@ -161,7 +161,7 @@ class Sender:
         confirmed = [what.stored for what in outcomes if what.error is None]
         if confirmed:
             self._spool.remove(stored.seq for stored in confirmed)
-            self._progress.moved()
+            self._progress.record_progress()
             now = datetime.now(UTC)
             for stored in confirmed:
                 metrics.pictures_sent.labels(self._spool.line).inc()

@@ -24,7 +24,7 @@ from typing import IO
 
 from agents.gateway.camera import Taken
 from streams.errors import SettingsError, SpoolFullError
-from streams.identity import PartId, parse_time, write_time
+from streams.identity import PartId, format_time, parse_time
 
 # What a picture costs beside its bytes: its row, page ends, its receipt.
 _ROW_BYTES = 1024
@@ -199,7 +199,7 @@ class Spool:
         row = (
             part.run,
             part.part,
-            write_time(picture.captured_at),
+            format_time(picture.captured_at),
             picture.content_type,
             picture.sha256,
             picture.traceparent,

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from models.pictures.decoder import Picture, PictureLimits, decode
-from streams.dead_letters import Came
 from streams.errors import PictureError
 from streams.identity import PartId, PictureIdentity, read_identity
-from streams.object_store import Store
+from streams.object_store import ObjectStore
+from streams.record_producer import ConsumedRecord
 from streams.settings import LineSettings, PictureSettings
 
 
@@ -18,7 +18,7 @@ from streams.settings import LineSettings, PictureSettings
 class Arrival:
     """An image record whose part is known. Times are UTC; `deadline` is None where nothing waits for the verdict."""
 
-    came: Came
+    came: ConsumedRecord
     identity: PictureIdentity
     captured_at: datetime
     received_at: datetime
@@ -38,7 +38,7 @@ class Decoded:
     picture: Picture | PictureError
 
 
-def receive(came: Came, line: LineSettings, broker_time: datetime, received_at: datetime) -> Arrival:
+def receive(came: ConsumedRecord, line: LineSettings, broker_time: datetime, received_at: datetime) -> Arrival:
     """The arrival of a record on the image topic of `line`.
 
     `broker_time`, the record's own, stands for an absent `captured_at`.
@@ -46,12 +46,12 @@ def receive(came: Came, line: LineSettings, broker_time: datetime, received_at: 
     """
     identity = read_identity(came.key, came.headers, line.name)
     captured_at = identity.captured_at or broker_time
-    useful_s = line.useful_s()
+    useful_s = line.verdict_deadline_s
     deadline = captured_at + timedelta(seconds=useful_s) if useful_s is not None else None
     return Arrival(came, identity, captured_at, received_at, deadline)
 
 
-def decode_arrival(arrival: Arrival, side_px: int, limits: PictureSettings, store: Store) -> Decoded:
+def decode_arrival(arrival: Arrival, side_px: int, limits: PictureSettings, store: ObjectStore) -> Decoded:
     """Fetches a claim check, verifies the checksum, decodes. Runs in a decoder thread; raises nothing for a bad picture."""
     value = arrival.came.value or b""
     sha256 = hashlib.sha256(value).hexdigest()

@@ -29,12 +29,11 @@ from agents.inspector.shadow import Shadow, Witness, fits
 from models.pictures.decoder import Picture
 from models.registry.versions import Version
 from streams import metrics
-from streams.batcher import Batcher, Waiting
-from streams.dead_letters import Came, dead_letter
-from streams.delivery import Courier, Outgoing, outgoing
+from streams.batcher import Batcher, QueuedItem
 from streams.errors import IdentityError, PictureError
-from streams.identity import header_map
-from streams.object_store import Store
+from streams.identity import make_header_map
+from streams.object_store import ObjectStore
+from streams.record_producer import ConsumedRecord, ProducerRecord, RecordProducer, make_dead_letter, make_json_record
 from streams.records import Verdict
 from streams.settings import Settings
 from streams.topics import TopicNames
@@ -53,7 +52,7 @@ class InHand:
     """A record that came and is not yet acknowledged: being decoded, or refused because it names no part."""
 
     event: EventT[bytes]
-    came: Came
+    came: ConsumedRecord
     line: str
     captured_at: datetime
     decoding: Future[Decoded] | IdentityError
@@ -77,8 +76,8 @@ class Inspector:
         self,
         settings: Settings,
         serving: Serving,
-        store: Store,
-        courier: Courier,
+        store: ObjectStore,
+        courier: RecordProducer,
         open_mapper: OpenMapper,
         trouble: Callable[[str, str], None],
         at_once: int = 1,
@@ -113,7 +112,9 @@ class Inspector:
         """Takes a record; waits while the worker holds as many as it may."""
         self._stream = stream
         message = event.message
-        came = Came(message.topic, message.partition, message.offset, message.key, message.value, header_map(message.headers))
+        came = ConsumedRecord(
+            message.topic, message.partition, message.offset, message.key, message.value, make_header_map(message.headers)
+        )
         line = self._lines[came.topic]
         captured_at = datetime.fromtimestamp(message.timestamp, UTC)
         deadline_s = None
@@ -181,14 +182,14 @@ class Inspector:
         self.drift.close()
         await self._delivery.put(None)
 
-    async def _next_batch(self) -> list[Waiting[InHand]]:
+    async def _next_batch(self) -> list[QueuedItem[InHand]]:
         await self._room_at_networks.acquire()
-        return await self._batcher.take()
+        return await self._batcher.get_batch()
 
     def _networks_are_done(self, _: object) -> None:
         self._at_networks -= 1
         self._room_at_networks.release()
-        self._batcher.look_again()
+        self._batcher.reconsider()
 
     def _judge_batch(self, in_hand: list[InHand]) -> JudgedBatch:
         """In a thread of the networks."""
@@ -216,11 +217,11 @@ class Inspector:
             for judged, duty in zip(batch.judged, batch.duties, strict=True)
         ]
 
-    def _records(self, batch: JudgedBatch, verdicts: list[Verdict]) -> list[Outgoing]:
+    def _records(self, batch: JudgedBatch, verdicts: list[Verdict]) -> list[ProducerRecord]:
         records = []
         for judged, found in zip(batch.judged, verdicts, strict=True):
             part = found.part_id
-            records.append(outgoing(self._names.verdicts(part.line), part.key, found, ROLE, found.verdict_id))
+            records.append(make_json_record(self._names.verdicts(part.line), part.key, found, ROLE, found.verdict_id))
             if isinstance(judged.opinion, PictureError):
                 log.warning("part %s cannot be judged: %s", part, judged.opinion, extra={"part": str(part)})
                 records.append(self._letter(judged.decoded.arrival.came, judged.opinion.reason, str(judged.opinion)))
@@ -230,9 +231,9 @@ class Inspector:
                 records.append(self._letter(item.came, "identity", str(item.decoding)))
         return records
 
-    def _letter(self, came: Came, reason: str, detail: str) -> Outgoing:
+    def _letter(self, came: ConsumedRecord, reason: str, detail: str) -> ProducerRecord:
         metrics.dead_letters.labels(self._lines[came.topic].name, reason).inc()
-        return dead_letter(self._names.dead_letters, came, ROLE, reason, detail)
+        return make_dead_letter(self._names.dead_letters, came, ROLE, reason, detail)
 
     async def deliver_batches(self) -> None:
         """Delivers batch after batch, then acknowledges its records; until drained."""
@@ -263,7 +264,7 @@ class Inspector:
     @property
     def draining(self) -> bool:
         """Whether the worker stops."""
-        return self._batcher.closed
+        return self._batcher.is_closed
 
     async def drain(self) -> None:
         """Takes nothing more; returns when all that was taken is delivered and acknowledged."""

@@ -16,7 +16,7 @@ from models.inference.ensemble import Opinion
 from models.pictures.decoder import Picture
 from streams import metrics
 from streams.errors import PictureError
-from streams.records import ImageReference, Verdict, verdict_id
+from streams.records import ImageReference, Verdict, make_verdict_id
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ def verdict(judged: Judged, model: str, threshold: float, decided_at: datetime) 
         line=arrival.part.line,
         run=arrival.part.run,
         part=arrival.part.part,
-        verdict_id=verdict_id(arrival.part, decoded.sha256, model),
+        verdict_id=make_verdict_id(arrival.part, decoded.sha256, model),
         label=opinion.label if isinstance(opinion, Opinion) else "review",
         defect_probability=opinion.defect_probability if isinstance(opinion, Opinion) else None,
         votes=opinion.votes if isinstance(opinion, Opinion) else {},

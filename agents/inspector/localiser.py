@@ -31,8 +31,8 @@ from models.inference.ensemble import Opinion
 from models.pictures.decoder import Picture
 from models.registry.versions import Version
 from streams import metrics
-from streams.delivery import Courier, outgoing
-from streams.object_store import Store
+from streams.object_store import ObjectStore
+from streams.record_producer import RecordProducer, make_json_record
 from streams.records import Box, Finding, Verdict
 from streams.settings import InspectorSettings
 from streams.topics import TopicNames
@@ -118,8 +118,8 @@ class Localiser:
         in_force: Callable[[], Iterable[Version]],
         settings: InspectorSettings,
         names: TopicNames,
-        store: Store,
-        courier: Courier,
+        store: ObjectStore,
+        courier: RecordProducer,
         open_mapper: OpenMapper,
     ) -> None:
         self._networks = networks
@@ -208,7 +208,7 @@ class Localiser:
         try:
             heat = await loop.run_in_executor(self._networks, mapper.map, suspect.pixels)
             found = await loop.run_in_executor(self._aside, self._kept, suspect.verdict, heat)
-            await self._courier.deliver([outgoing(self._names.findings(part.line), part.key, found, "inspector")])
+            await self._courier.deliver([make_json_record(self._names.findings(part.line), part.key, found, "inspector")])
         except Exception as error:  # noqa: BLE001  a picture that cannot be explained has its verdict all the same
             metrics.findings_failed.labels(part.line).inc()
             log.warning("part %s has no heat map: %r", part, error, extra={"part": str(part)})

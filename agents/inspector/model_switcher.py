@@ -21,7 +21,7 @@ from models.inference.version_ensemble import Ensemble
 from models.registry.versions import Version
 from streams import metrics
 from streams.errors import ModelError
-from streams.model_choices import Choices
+from streams.model_choices import ModelChoices
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class Serving:
         self._duties: Mapping[str, Duty] = {}
         self._held: dict[str, Ensemble] = {}  # the one that left service last stands last
         self._failed: dict[str, Refused] = {}  # by the choices at hand: tried once, not once a line
-        self._wanted: Choices | None = None
+        self._wanted: ModelChoices | None = None
         self._stopping = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="serving", daemon=True)
@@ -72,13 +72,13 @@ class Serving:
         """Names of the versions in memory."""
         return list(self._held)
 
-    def begin(self, choices: Choices) -> None:
+    def begin(self, choices: ModelChoices) -> None:
         """Puts in force what is chosen; where that cannot serve, says so and takes what was in force before.
 
         Raises ModelError: when there is a line that no version can serve.
         """
         for line in self._lines:
-            candidates, forced = choices.candidates(line), self._forced(choices, line)
+            candidates, forced = choices.list_candidates(line), self._forced(choices, line)
             for place, name in enumerate(candidates):
                 try:
                     like = None if forced else self._first_found(candidates[place + 1 :])
@@ -92,7 +92,7 @@ class Serving:
         self._bring_shadows(choices)
         self._thread.start()
 
-    def follow(self, choices: Choices) -> None:
+    def follow(self, choices: ModelChoices) -> None:
         """Takes note of new choices, from any thread; of several that come at once only the last counts."""
         with self._changed:
             self._wanted = choices
@@ -104,7 +104,7 @@ class Serving:
             self._stopping = True
             self._changed.notify()
 
-    def take(self, within_s: float | None = None) -> Choices | None:
+    def take(self, within_s: float | None = None) -> ModelChoices | None:
         """The choices to follow, once there are any; None when there were none in that time, or it is over."""
         with self._changed:
             self._changed.wait_for(lambda: self._wanted is not None or self._stopping, within_s)
@@ -115,20 +115,20 @@ class Serving:
         while (choices := self.take()) is not None:
             self._turn_to(choices)
 
-    def _turn_to(self, choices: Choices) -> None:
+    def _turn_to(self, choices: ModelChoices) -> None:
         self._failed.clear()
         for line in self._lines:
             self._put_in_force({**self._duties, line: self._relieved(line, choices)})
         # Afterwards, so that no line waits for another's shadow.
         self._bring_shadows(choices)
 
-    def _bring_shadows(self, choices: Choices) -> None:
+    def _bring_shadows(self, choices: ModelChoices) -> None:
         for line in self._lines:
             self._put_in_force({**self._duties, line: self._shadowed(line, choices)})
 
-    def _relieved(self, line: str, choices: Choices) -> Duty:
+    def _relieved(self, line: str, choices: ModelChoices) -> Duty:
         """The line's duty with the judge that is chosen; with the one in force where that cannot serve."""
-        duty, name = self._duties[line], choices.of(line).version
+        duty, name = self._duties[line], choices.find(line).version
         if name == duty.judge.version_name:
             return duty
         try:
@@ -138,8 +138,8 @@ class Serving:
             self._say_refused(line, name, error, f"{duty.judge.version_name} goes on")
             return duty
 
-    def _shadowed(self, line: str, choices: Choices) -> Duty:
-        duty, name = self._duties[line], choices.of(line).shadow
+    def _shadowed(self, line: str, choices: ModelChoices) -> Duty:
+        duty, name = self._duties[line], choices.find(line).shadow
         if name is None or name == duty.judge.version_name:
             return Duty(duty.judge)
         try:
@@ -215,8 +215,8 @@ class Serving:
         log.error("%s: version %s stays out, %s: %s", line, name, going_on, error)
 
     @staticmethod
-    def _forced(choices: Choices, line: str) -> bool:
-        choice = choices.of(line).choice
+    def _forced(choices: ModelChoices, line: str) -> bool:
+        choice = choices.find(line).choice
         return choice is not None and choice.forced
 
 

@@ -11,7 +11,7 @@ import aiohttp
 
 from agents.gate.events import PartCounted
 from streams import metrics
-from streams.identity import write_time
+from streams.identity import format_time
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class PartReports:
 
     async def _post(self, counted: PartCounted) -> None:
         assert self._session is not None
-        body = {"run": counted.run, "part": counted.part, "captured_at": write_time(counted.counted_at)}
+        body = {"run": counted.run, "part": counted.part, "captured_at": format_time(counted.counted_at)}
         try:
             async with self._session.post(self._address, json=body) as answer:
                 if answer.status >= 300:

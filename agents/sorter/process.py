@@ -15,10 +15,10 @@ from agents.sorter.restore_state import recall
 from agents.sorter.sorter import IN_HAND, ROLE, Sorter, register
 from agents.sorter.sorting import grade_settings, lane_settings
 from streams.app import make_app, run_app
-from streams.delivery import Courier
 from streams.errors import SettingsError
-from streams.health import Health, Progress
+from streams.health import ProcessHealth, ProgressWatchdog
 from streams.lag import LagWatch
+from streams.record_producer import RecordProducer
 from streams.settings import GateSettings, Settings
 
 log = logging.getLogger(__name__)
@@ -27,9 +27,9 @@ Listening = Callable[[str], None]
 _REACHED = (GateState.RUNNING, GateState.SAFE, GateState.STOPPED)
 
 
-async def sort(settings: Settings, lines: list[str], instance: str, health: Health) -> int:
+async def sort(settings: Settings, lines: list[str], instance: str, health: ProcessHealth) -> int:
     """Serves `lines`, which share a board, until SIGTERM; the exit status."""
-    gates = {line: gate for line in lines if (gate := settings.line(line).gate) is not None}
+    gates = {line: gate for line in lines if (gate := settings.find_line(line).gate) is not None}
     board = gates[lines[0]]
     link = GateLink(LinkSettings(board.port, board.baud, settings.sorter.window))
     health.add_check(lambda: "" if link.alive else "the thread of the gate link has ended")
@@ -48,7 +48,7 @@ async def sort(settings: Settings, lines: list[str], instance: str, health: Heal
             each = _Line(settings, line, gate, instance, link, _LineHealth(health, line, settings.service.stall_s), listening)
             await each.attach(stack)
             served.append(each)
-        health.ready()
+        health.set_ready()
         first, *others = served
 
         async def drain() -> None:
@@ -60,20 +60,20 @@ async def sort(settings: Settings, lines: list[str], instance: str, health: Heal
             await loop.run_in_executor(None, link.stop)
 
 
-class _LineHealth(Health):
+class _LineHealth(ProcessHealth):
     """What one line says of itself, as a part of its process's health."""
 
-    def __init__(self, process: Health, line: str, stall_s: float) -> None:
-        super().__init__(process.role, Progress(stall_s))
+    def __init__(self, process: ProcessHealth, line: str, stall_s: float) -> None:
+        super().__init__(process.role, ProgressWatchdog(stall_s))
         self._process = process
         self._line = line
-        process.add_check(self.progress.complaint)
+        process.add_check(self.watchdog.find_stall)
 
-    def ready(self, about: str = "start") -> None:
-        self._process.ready(f"{about} {self._line}")
+    def set_ready(self, about: str = "start") -> None:
+        self._process.set_ready(f"{about} {self._line}")
 
-    def not_ready(self, why: str, about: str = "start") -> None:
-        self._process.not_ready(why, f"{about} {self._line}")
+    def set_not_ready(self, why: str, about: str = "start") -> None:
+        self._process.set_not_ready(why, f"{about} {self._line}")
 
     def is_ready(self) -> bool:
         return self._process.is_ready()
@@ -83,7 +83,7 @@ class _Line:
     """One line's sorter and all that it stands on; `listening` is told when its verdicts can be heard."""
 
     def __init__(
-        self, settings: Settings, line: str, gate: GateSettings, instance: str, link: GateLink, health: Health, listening: Listening
+        self, settings: Settings, line: str, gate: GateSettings, instance: str, link: GateLink, health: ProcessHealth, listening: Listening
     ) -> None:
         self.sorter: Sorter
         # A group a line: two processes of one group with different topics would fight over the assignment, and a line that is
@@ -95,7 +95,7 @@ class _Line:
         self._link = link
         self._health = health
         self._listening = listening
-        health.not_ready("waiting for its partitions")
+        health.set_not_ready("waiting for its partitions")
 
     async def attach(self, stack: AsyncExitStack) -> None:
         """Wires the line; what it holds is closed with `stack`."""
@@ -109,12 +109,12 @@ class _Line:
         except ValueError as error:
             raise SettingsError(f"lines.{line}.gate: {error}") from None
         notes = await loop.run_in_executor(None, recall, settings, line)
-        camera = settings.line(line).camera
+        camera = settings.find_line(line).camera
         url = settings.sorter.gateway_url or f"http://{settings.gateway.host}:{settings.gateway.port}"
         fresh_s = camera.match_window_s if camera else 1.0
         triggered = camera is None or camera.trigger == "board"
         reports = await stack.enter_async_context(PartReports(url, line, settings.gateway.token.get_secret_value(), fresh_s))
-        courier = Courier(self.app, self._health.trouble)
+        courier = RecordProducer(self.app, self._health.set_problem)
         self.sorter = Sorter(settings, line, self._gate, lane, courier, reports if triggered else None, notes)
         register(self.app, self.sorter)
         self._watch_assignment()
@@ -133,11 +133,11 @@ class _Line:
         @self.app.on_partitions_assigned.connect(weak=False)  # type: ignore[untyped-decorator]
         async def join(_sender: object, assigned: set[object], **_: object) -> None:
             log.info("%s has %d partitions", self._line, len(assigned))
-            self._health.ready()
+            self._health.set_ready()
             self._listening(self._line)
 
 
-async def _watch_gate(lane: GateLane, port: str, health: Health) -> None:
+async def _watch_gate(lane: GateLane, port: str, health: ProcessHealth) -> None:
     while True:
-        health.trouble("" if lane.state in _REACHED else f"lane {lane.number} of the board at {port} is {lane.state}", "gate")
+        health.set_problem("" if lane.state in _REACHED else f"lane {lane.number} of the board at {port} is {lane.state}", "gate")
         await asyncio.sleep(0.2)

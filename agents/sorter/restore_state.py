@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from agents.sorter.part_states import REMEMBERED, Notes
 from streams.errors import BrokerError
-from streams.kafka import client_arguments
+from streams.kafka import make_client_arguments
 from streams.records import Record, Sorting, Verdict
 from streams.settings import Settings
 from streams.topics import TopicNames
@@ -40,7 +40,7 @@ def recall(settings: Settings, line: str) -> Notes:
 
 
 def _newest(settings: Settings, topic: str, kind: type[R]) -> list[R]:
-    arguments = client_arguments(settings, "recall")
+    arguments = make_client_arguments(settings, "recall")
     consumer = KafkaConsumer(**arguments, enable_auto_commit=False, group_id=None, auto_offset_reset="earliest")
     try:
         place = TopicPartition(topic, 0)

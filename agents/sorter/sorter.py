@@ -21,10 +21,9 @@ from agents.sorter.part_states import Notes
 from agents.sorter.sorting import ACTIONS, LATE, deadline_of, late_sorting, sorting_of, untracked_sorting, wanted_for
 from firmware.fault_table import code_of, error_codes
 from streams import metrics
-from streams.dead_letters import Came, dead_letter
-from streams.delivery import Courier, Outgoing, outgoing
 from streams.errors import GateError
-from streams.identity import header_map
+from streams.identity import make_header_map
+from streams.record_producer import ConsumedRecord, ProducerRecord, RecordProducer, make_dead_letter, make_json_record
 from streams.records import Sorting, SortingReason, Verdict
 from streams.settings import GateSettings, Settings
 from streams.topics import TopicNames
@@ -46,7 +45,14 @@ class Sorter:
     """One line's way from verdicts to the gate and back. Runs in the event loop; the link has a thread of its own."""
 
     def __init__(
-        self, settings: Settings, line: str, gate: GateSettings, lane: GateLane, courier: Courier, reports: PartReports | None, notes: Notes
+        self,
+        settings: Settings,
+        line: str,
+        gate: GateSettings,
+        lane: GateLane,
+        courier: RecordProducer,
+        reports: PartReports | None,
+        notes: Notes,
     ) -> None:
         self._line = line
         self._gate = gate
@@ -101,8 +107,10 @@ class Sorter:
         except (ValidationError, ValueError) as error:
             log.warning("a record on %s is no verdict: %s", message.topic, error)
             metrics.dead_letters.labels(self._line, "verdict").inc()
-            came = Came(message.topic, message.partition, message.offset, message.key, message.value, header_map(message.headers))
-            await self._courier.deliver([dead_letter(self._names.dead_letters, came, ROLE, "verdict", str(error))])
+            came = ConsumedRecord(
+                message.topic, message.partition, message.offset, message.key, message.value, make_header_map(message.headers)
+            )
+            await self._courier.deliver([make_dead_letter(self._names.dead_letters, came, ROLE, "verdict", str(error))])
             return True
         return await self._tell(verdict)
 
@@ -253,7 +261,7 @@ class Sorter:
         if not sortings:
             return
         topic = self._names.sorted(self._line)
-        records: list[Outgoing] = [outgoing(topic, each.part_id.key, each, ROLE) for each in sortings]
+        records: list[ProducerRecord] = [make_json_record(topic, each.part_id.key, each, ROLE) for each in sortings]
         # Noted first: what comes meanwhile must not be recorded a second time. Delivery does not end before it is done.
         for each in sortings:
             self._notes.record(each)

@@ -47,7 +47,7 @@ def _serve(worker: Worker) -> int:
     configure(settings)
     from station.archive.tables import prepare, wait_for_database
 
-    worker.health.not_ready("waiting for the database")
+    worker.health.set_not_ready("waiting for the database")
     if not wait_for_database(worker.say, worker.stopping.wait):
         return 0
     prepare()
@@ -66,22 +66,22 @@ async def _run(worker: Worker) -> int:
     from station.archive.shelf import Shelf
     from station.live.pictures import Pictures
     from streams.app import make_app, run_app
-    from streams.delivery import Courier
     from streams.lag import LagWatch
-    from streams.object_store import Store
+    from streams.object_store import ObjectStore
+    from streams.record_producer import RecordProducer
 
     settings, instance, health = worker.settings, worker.instance, worker.health
     archivist_settings = settings.archivist
     lines = {topic: shelf.line for topic, shelf in shelves(settings).items()}
     for line in sorted(set(lines.values())):
-        metrics.begin_at_zero(ROLE, line)
+        metrics.initialise_counters(ROLE, line)
     app = make_app(settings, ROLE, instance, archivist_settings.buffer)
     keeper = Keeper(Keeping(archivist_settings.ok_share, frozenset({settings.station.upload_line})))
-    archivist = Archivist(settings, keeper, Courier(app, health.trouble), health.trouble)
+    archivist = Archivist(settings, keeper, RecordProducer(app, health.set_problem), health.set_problem)
     register(app, archivist)
     pictures = Pictures(settings)
-    shelf = Shelf(Store(settings.store.url, settings.pictures.max_bytes), pictures, archivist_settings, settings.topics)
-    librarian = Librarian(shelf, archivist_settings.sweep_s, lambda why: health.trouble(why, "pictures"))
+    shelf = Shelf(ObjectStore(settings.store.url, settings.pictures.max_bytes), pictures, archivist_settings, settings.topics)
+    librarian = Librarian(shelf, archivist_settings.sweep_s, lambda why: health.set_problem(why, "pictures"))
 
     def assigned() -> set[tuple[str, int]]:
         return {(place.topic, place.partition) for place in app.consumer.assignment()} if health.is_ready() else set()
@@ -89,7 +89,7 @@ async def _run(worker: Worker) -> int:
     @app.on_partitions_assigned.connect(weak=False)  # type: ignore[untyped-decorator]
     async def join(_sender: object, assigned: set[object], **_: object) -> None:
         log.info("%s has %d partitions", instance, len(assigned))
-        health.ready()
+        health.set_ready()
 
     watch = LagWatch(settings, app.conf.id, lines, assigned, health)
     watch.start()

@@ -59,7 +59,7 @@ def _reached_by(function: F) -> F:
 
 
 def _address(file: Path | None, name: str | None, port: str | None, lane: int | None) -> Address:
-    gate = load_settings(file).line(name).gate if name else None
+    gate = load_settings(file).find_line(name).gate if name else None
     if name and gate is None:
         raise SettingsError(f"lines.{name}.gate: expected the settings of a gate, found none")
     if port is None and gate is None:
@@ -231,7 +231,7 @@ def simulate(
 def _gates_of_one_board(settings: Settings, names: Sequence[str]) -> list[GateSettings]:
     gates = []
     for name in names:
-        gate = settings.line(name).gate
+        gate = settings.find_line(name).gate
         if gate is None:
             raise SettingsError(f"lines.{name}.gate: expected the settings of a gate to simulate, found none")
         gates.append(gate)

@@ -10,16 +10,16 @@ from typing import Any
 import click
 
 from streams.errors import CastlineError
-from streams.identity import header_map
+from streams.identity import make_header_map
+from streams.kafka import read_to_end
 from streams.settings import load_settings
-from streams.topic_reader import read_to_end
 from streams.topics import TopicNames
 
 
 def _letters(file: Path | None) -> Iterator[tuple[str, Any, dict[str, str]]]:
     settings = load_settings(file)
     for record in read_to_end(settings, "dead-letters", [TopicNames(settings.topics.prefix).dead_letters]):
-        headers = {name: value.decode(errors="replace") for name, value in header_map(record.headers).items()}
+        headers = {name: value.decode(errors="replace") for name, value in make_header_map(record.headers).items()}
         yield f"{record.partition}@{record.offset}", record, headers
 
 

@@ -16,7 +16,7 @@ from deploy.supervisor.worker import Worker, working
 from streams import metrics
 from streams.errors import SettingsError
 from streams.logs import configure_logs
-from streams.model_choices import ChoiceWatch
+from streams.model_choices import ModelChoiceFollower
 from streams.settings import Settings, load_settings
 from streams.topics import TopicNames
 
@@ -67,18 +67,20 @@ def _serve(worker: Worker) -> int:
     serving = Serving(
         lines,
         lambda name: load(model.root, name),
-        lambda version: open_ensemble(version, model.runtime, settings.batch.shapes, model.threads, model.cascade, model.band, at_once),
+        lambda version: open_ensemble(
+            version, model.runtime, settings.batch.shapes, model.threads, model.cascade, model.cascade_band, at_once
+        ),
     )
-    watch = ChoiceWatch(settings, ROLE, serving.follow)
+    watch = ModelChoiceFollower(settings, ROLE, serving.follow)
     watch.start()
     try:
-        health.not_ready("reading which versions are chosen")
+        health.set_not_ready("reading which versions are chosen")
         choices = None
         while choices is None:
             if stopping.is_set():
                 return 0
             choices = serving.take(within_s=0.2)
-        health.not_ready("loading the models")
+        health.set_not_ready("loading the models")
         serving.begin(choices)
         return asyncio.run(_run(worker, serving, at_once))
     finally:
@@ -100,20 +102,20 @@ async def _run(worker: Worker, serving: Serving, at_once: int) -> int:
     from agents.inspector.inspector import Inspector, register
     from models.inference.heat_map import heat_of
     from streams.app import make_app, run_app
-    from streams.delivery import Courier
     from streams.lag import LagWatch
-    from streams.object_store import Store
+    from streams.object_store import ObjectStore
+    from streams.record_producer import RecordProducer
 
     settings, instance, health = worker.settings, worker.instance, worker.health
     if worker.stopping.is_set():
         return 0
     for line in settings.lines:
-        metrics.begin_at_zero(ROLE, line.name)
-        if (useful_s := line.useful_s()) is not None:
+        metrics.initialise_counters(ROLE, line.name)
+        if (useful_s := line.verdict_deadline_s) is not None:
             metrics.verdict_deadline_seconds.labels(line.name).set(useful_s)
     app = make_app(settings, ROLE, instance, settings.inspector.buffer)
-    store, courier = Store(settings.store.url, settings.pictures.max_bytes), Courier(app, health.trouble)
-    inspector = Inspector(settings, serving, store, courier, heat_of, health.trouble, at_once)
+    store, courier = ObjectStore(settings.store.url, settings.pictures.max_bytes), RecordProducer(app, health.set_problem)
+    inspector = Inspector(settings, serving, store, courier, heat_of, health.set_problem, at_once)
     register(app, inspector)
     names = TopicNames(settings.topics.prefix)
     lines = {names.images(line.name): line.name for line in settings.lines}
@@ -124,7 +126,7 @@ async def _run(worker: Worker, serving: Serving, at_once: int) -> int:
     @app.on_partitions_assigned.connect(weak=False)  # type: ignore[untyped-decorator]
     async def join(_sender: object, assigned: set[object], **_: object) -> None:
         log.info("%s has %d partitions", instance, len(assigned))
-        health.ready()
+        health.set_ready()
 
     watch = LagWatch(settings, app.conf.id, lines, assigned, health)
     watch.start()

@@ -15,8 +15,8 @@ from agents.inspector.model_switcher import classes, named
 from models.registry import versions as registry
 from models.registry.versions import Version
 from streams.errors import ModelError
-from streams.identity import write_time
-from streams.model_choices import ALL_LINES, Choices, InForce, publish, read_choices
+from streams.identity import format_time
+from streams.model_choices import ALL_LINES, EffectiveModel, ModelChoices, publish_model_choice, read_model_choices
 from streams.records import ModelChoice
 from streams.settings import Settings, load_settings
 
@@ -37,10 +37,10 @@ def choose(file: Path | None, version: str, line: str | None, force: bool) -> No
     """
     settings, key = _settings_and_key(file, line)
     chosen = registry.load(settings.model.root, version)
-    choices = read_choices(settings, ROLE)
+    choices = read_model_choices(settings, ROLE)
     if not force:
         _expect_same_classes(settings, chosen, choices, key)
-    _publish(settings, choices, choices.choose(key, version, _who(), datetime.now(UTC), force))
+    _publish(settings, choices, choices.make_choice(key, version, _who(), datetime.now(UTC), force))
 
 
 @click.command("shadow")
@@ -55,10 +55,10 @@ def shadow(file: Path | None, version: str, line: str | None) -> None:
     """
     settings, key = _settings_and_key(file, line)
     beside = None if version == "none" else registry.load(settings.model.root, version).name
-    choices = read_choices(settings, ROLE)
-    if beside == choices.of(key).version:
+    choices = read_model_choices(settings, ROLE)
+    if beside == choices.find(key).version:
         raise ModelError(f"expected a version other than the one in force for {key}, found {beside}")
-    _publish(settings, choices, choices.shadow(key, beside, _who(), datetime.now(UTC)))
+    _publish(settings, choices, choices.make_shadow_choice(key, beside, _who(), datetime.now(UTC)))
 
 
 @click.command("roll-back")
@@ -67,8 +67,8 @@ def shadow(file: Path | None, version: str, line: str | None) -> None:
 def roll_back(file: Path | None, line: str | None) -> None:
     """Put the version before in force again; once more goes one further back, up to eight."""
     settings, key = _settings_and_key(file, line)
-    choices = read_choices(settings, ROLE)
-    record = choices.roll_back(key, _who(), datetime.now(UTC))
+    choices = read_model_choices(settings, ROLE)
+    record = choices.make_roll_back(key, _who(), datetime.now(UTC))
     registry.load(settings.model.root, record.version)
     _publish(settings, choices, record)
 
@@ -82,8 +82,8 @@ def status(file: Path | None, as_json: bool) -> int:
     What an inspector really serves is castline_model_info of its /metrics. Exit status 1 when a version is not whole here.
     """
     settings = load_settings(file)
-    choices = read_choices(settings, ROLE)
-    rows = [_row(settings, line.name, choices.of(line.name)) for line in settings.lines]
+    choices = read_model_choices(settings, ROLE)
+    rows = [_row(settings, line.name, choices.find(line.name)) for line in settings.lines]
     if as_json:
         click.echo(json.dumps(rows, indent=2))
     else:
@@ -97,28 +97,28 @@ def status(file: Path | None, as_json: bool) -> int:
 
 def _settings_and_key(file: Path | None, line: str | None) -> tuple[Settings, str]:
     settings = load_settings(file)
-    return settings, settings.line(line).name if line is not None else ALL_LINES
+    return settings, settings.find_line(line).name if line is not None else ALL_LINES
 
 
 def _who() -> str:
     return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
-def _publish(settings: Settings, choices: Choices, record: ModelChoice) -> None:
-    before = choices.of(record.line)
-    publish(settings, record, ROLE)
+def _publish(settings: Settings, choices: ModelChoices, record: ModelChoice) -> None:
+    before = choices.find(record.line)
+    publish_model_choice(settings, record, ROLE)
     where = "all lines without a choice of their own" if record.line == ALL_LINES else record.line
     beside = f", with {record.shadow} in its shadow" if record.shadow else ""
     was = f"before: {before.version}" if before.version != record.version else "as before"
     click.echo(f"{where}: {record.version} is chosen{beside} ({was})")
 
 
-def _expect_same_classes(settings: Settings, chosen: Version, choices: Choices, key: str) -> None:
+def _expect_same_classes(settings: Settings, chosen: Version, choices: ModelChoices, key: str) -> None:
     """Raises ModelError: when the version in force on a line that `key` stands for has other classes."""
-    lines = [key] if key != ALL_LINES else [line.name for line in settings.lines if line.name not in choices.chosen]
+    lines = [key] if key != ALL_LINES else [line.name for line in settings.lines if line.name not in choices.by_key]
     for line in lines:
         try:
-            now = registry.load(settings.model.root, choices.of(line).version)
+            now = registry.load(settings.model.root, choices.find(line).version)
         except ModelError as error:
             raise ModelError(f"the classes of the version in force on {line} cannot be compared ({error}); choose with --force") from None
         if classes(now) != classes(chosen):
@@ -128,7 +128,7 @@ def _expect_same_classes(settings: Settings, chosen: Version, choices: Choices, 
             )
 
 
-def _row(settings: Settings, line: str, now: InForce) -> dict[str, str | list[str] | None]:
+def _row(settings: Settings, line: str, now: EffectiveModel) -> dict[str, str | list[str] | None]:
     choice = now.choice
     return {
         "line": line,
@@ -136,7 +136,7 @@ def _row(settings: Settings, line: str, now: InForce) -> dict[str, str | list[st
         "shadow": now.shadow,
         "chosen_for": now.decided_for,
         "chosen_by": choice.chosen_by if choice else None,
-        "chosen_at": write_time(choice.chosen_at) if choice else None,
+        "chosen_at": format_time(choice.chosen_at) if choice else None,
         "previous": list(choice.previous) if choice else [],
         "state": _state(settings, [name for name in (now.version, now.shadow) if name]),
     }

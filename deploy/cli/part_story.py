@@ -9,10 +9,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from streams.errors import IdentityError
-from streams.identity import PartId, header_map, read_identity, write_time
+from streams.identity import PartId, format_time, make_header_map, read_identity
+from streams.kafka import read_to_end
 from streams.records import Sorting, Verdict
 from streams.settings import Settings
-from streams.topic_reader import read_to_end
 from streams.topics import TopicNames
 
 
@@ -28,7 +28,7 @@ class Step:
 def trace(settings: Settings, part: PartId) -> list[Step]:
     """All steps of `part` that its line's topics still hold, oldest first; several records of a kind are several steps."""
     names = TopicNames(settings.topics.prefix)
-    settings.line(part.line)
+    settings.find_line(part.line)
     topics = [names.images(part.line), names.verdicts(part.line), names.sorted(part.line), names.dead_letters]
     steps: list[Step] = []
     for record in read_to_end(settings, "trace", topics):
@@ -43,7 +43,7 @@ def _names(record: Any, part: PartId) -> bool:
     if record.key:
         return False
     try:
-        return read_identity(None, header_map(record.headers), part.line).part == part
+        return read_identity(None, make_header_map(record.headers), part.line).part == part
     except IdentityError:
         return False
 
@@ -51,7 +51,7 @@ def _names(record: Any, part: PartId) -> bool:
 def _steps(record: Any, names: TopicNames) -> list[Step]:
     appended_at = datetime.fromtimestamp(record.timestamp / 1000, UTC)
     place = f"{record.topic}/{record.partition}@{record.offset}"
-    headers = {name: value.decode(errors="replace") for name, value in header_map(record.headers).items()}
+    headers = {name: value.decode(errors="replace") for name, value in make_header_map(record.headers).items()}
     if record.topic == names.dead_letters:
         return [
             Step(appended_at, "dead letter", {"place": place, **{name: text for name, text in headers.items() if name.startswith("dead-")}})
@@ -93,7 +93,7 @@ def as_lines(steps: list[Step]) -> list[str]:
     """For a terminal: the time since the first step, what happened, and what the record says."""
     begun = steps[0].at
     return [
-        f"{write_time(step.at)} {(step.at - begun).total_seconds() * 1000:+10.1f} ms  {step.what:<26}"
+        f"{format_time(step.at)} {(step.at - begun).total_seconds() * 1000:+10.1f} ms  {step.what:<26}"
         + "  ".join(f"{name}={value}" for name, value in step.detail.items() if value not in ("", None, {}))
         for step in steps
     ]

@@ -53,7 +53,7 @@ def command(file: Path | None, since: datetime, until: datetime | None, version:
     until = until or datetime.now(UTC)
     if since >= until:
         raise click.UsageError(f"expected --from before --to, found {since.isoformat()} and {until.isoformat()}")
-    lines = [settings.line(line).name] if line is not None else [one.name for one in settings.lines]
+    lines = [settings.find_line(line).name] if line is not None else [one.name for one in settings.lines]
     if not lines:
         raise CastlineError("lines: expected at least one line in the settings, found none")
     model = settings.model

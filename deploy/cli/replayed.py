@@ -12,13 +12,13 @@ from agents.inspector.decoding import Decoded, decode_arrival, receive
 from agents.inspector.judging import Judged, judge
 from agents.inspector.shadow import label_of
 from models.inference.version_ensemble import Ensemble
-from streams.dead_letters import Came
 from streams.errors import IdentityError, PictureError
-from streams.identity import header_map
-from streams.object_store import Store
+from streams.identity import make_header_map
+from streams.kafka import read_to_end
+from streams.object_store import ObjectStore
+from streams.record_producer import ConsumedRecord
 from streams.records import Verdict
 from streams.settings import LineSettings, Settings
-from streams.topic_reader import read_to_end
 from streams.topics import TopicNames
 
 ROLE = "replay"
@@ -61,10 +61,10 @@ def replay(
 ) -> Difference:
     """Judges with `ensemble` what Kafka got from `since` until before `until`; `seen` is called for each picture."""
     difference = Difference(ensemble.version_name)
-    store = Store(settings.store.url, settings.pictures.max_bytes)
+    store = ObjectStore(settings.store.url, settings.pictures.max_bytes)
     size = min(settings.batch.size, ensemble.max_batch)
     for name in lines:
-        line = settings.line(name)
+        line = settings.find_line(name)
         verdicts = _verdicts(settings, name, since)
         batch: list[Decoded] = []
         for came in _pictures(settings, line, since, until):
@@ -84,7 +84,7 @@ def replay(
 
 @dataclass(frozen=True)
 class _Kept:
-    came: Came
+    came: ConsumedRecord
     at: datetime  # when Kafka got it
 
 
@@ -94,7 +94,9 @@ def _pictures(settings: Settings, line: LineSettings, since: datetime, until: da
         at = datetime.fromtimestamp(record.timestamp / 1000, UTC)
         # A partition's times may go back a little: producers' clocks differ.
         if since <= at < until:
-            yield _Kept(Came(topic, record.partition, record.offset, record.key, record.value, header_map(record.headers)), at)
+            yield _Kept(
+                ConsumedRecord(topic, record.partition, record.offset, record.key, record.value, make_header_map(record.headers)), at
+            )
 
 
 def _verdicts(settings: Settings, line: str, since: datetime) -> dict[Place, Said]:

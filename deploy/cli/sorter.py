@@ -45,7 +45,7 @@ def command(file: Path | None, names: tuple[str, ...], port: int) -> int:
     raise_priority()
     (lines,) = boards
     for line in lines:
-        metrics.begin_at_zero(ROLE, line, [code.code for code in error_codes().values() if code.kind == "fault"])
+        metrics.initialise_counters(ROLE, line, [code.code for code in error_codes().values() if code.kind == "fault"])
     with working(settings, ROLE, port, f"{ROLE}-{lines[0]}") as worker:
         return _serve(worker, lines)
 
@@ -63,7 +63,7 @@ def lines_by_board(settings: Settings, names: Sequence[str] = ()) -> list[list[s
 
 
 def _gate(settings: Settings, name: str) -> GateSettings:
-    gate = settings.line(name).gate
+    gate = settings.find_line(name).gate
     if gate is None:
         raise SettingsError(f"lines.{name}.gate: expected the settings of a gate, found none: such a line has no sorter")
     return gate

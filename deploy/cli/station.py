@@ -13,7 +13,7 @@ import click
 from deploy.supervisor.priority import lower_priority
 from streams.errors import SettingsError
 from streams.garbage_collector import garbage_collector_paused
-from streams.health import Health, HealthServer, Progress, Slot
+from streams.health import HealthServer, InstanceSlot, ProcessHealth, ProgressWatchdog
 from streams.logs import configure_logs
 from streams.settings import Settings, load_settings
 
@@ -44,14 +44,14 @@ def command(ctx: click.Context, port: int, no_migrate: bool) -> int | None:
     asked = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: asked.set())
-    slot = Slot(settings.service.run_dir, ROLE)
-    health = Health(ROLE, Progress(settings.service.stall_s))
+    slot = InstanceSlot(settings.service.run_dir, ROLE)
+    health = ProcessHealth(ROLE, ProgressWatchdog(settings.service.stall_s))
     with HealthServer(health, settings.service, str(slot), port) as pages:
         log.info("%s serves its health at %s", slot, pages.address)
         return _serve(settings, health, asked, migrate=not no_migrate)
 
 
-def _serve(settings: Settings, health: Health, asked: threading.Event, migrate: bool) -> int:
+def _serve(settings: Settings, health: ProcessHealth, asked: threading.Event, migrate: bool) -> int:
     with garbage_collector_paused():
         from station.configuration import configure
 
@@ -60,11 +60,11 @@ def _serve(settings: Settings, health: Health, asked: threading.Event, migrate: 
         from station.serving import listen, serve
 
     def say(why: str) -> None:
-        health.not_ready(why)
+        health.set_not_ready(why)
         log.warning(why)
 
     with listen() as pages:
-        health.not_ready("waiting for the database")
+        health.set_not_ready("waiting for the database")
         if not wait_for_database(say, asked.wait):
             return 0
         prepare(migrate)

@@ -15,14 +15,14 @@ from kafka.errors import KafkaError
 
 from streams import topics
 from streams.errors import SettingsError
-from streams.kafka import client_arguments
+from streams.kafka import make_client_arguments
 from streams.settings import Settings, load_settings
 
 
 @contextmanager
 def _admin(settings: Settings) -> Iterator[KafkaAdminClient]:
     try:
-        admin = KafkaAdminClient(**client_arguments(settings, "topics"), bootstrap_timeout_ms=15000)
+        admin = KafkaAdminClient(**make_client_arguments(settings, "topics"), bootstrap_timeout_ms=15000)
     except (KafkaError, OSError) as error:
         raise SettingsError(f"expected Kafka at {settings.bootstrap}, found none: {error}") from None
     try:
@@ -57,10 +57,10 @@ def create(file: Path | None) -> None:
 def describe(file: Path | None, as_json: bool) -> int:
     """Show each topic as declared and as found. Exit status 1 when one is absent or has too few partitions."""
     settings = load_settings(file)
-    specs = topics.declared(settings)
+    specs = topics.declare_topics(settings)
     with _admin(settings) as admin:
         present = {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics(None)}
-        configs = topics.read_configs(admin, [spec.name for spec in specs if spec.name in present])
+        configs = topics.read_topic_configs(admin, [spec.name for spec in specs if spec.name in present])
     rows = [
         {
             "topic": spec.name,

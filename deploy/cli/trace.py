@@ -9,7 +9,7 @@ import click
 
 from deploy.cli.part_story import as_lines, trace
 from streams.errors import IdentityError
-from streams.identity import PartId, write_time
+from streams.identity import PartId, format_time
 from streams.settings import load_settings
 
 
@@ -28,7 +28,7 @@ def command(file: Path | None, part: str, as_json: bool) -> int:
         raise click.UsageError(str(error)) from None
     steps = trace(load_settings(file), wanted)
     if as_json:
-        click.echo(json.dumps([{"at": write_time(step.at), "what": step.what, **step.detail} for step in steps], indent=2))
+        click.echo(json.dumps([{"at": format_time(step.at), "what": step.what, **step.detail} for step in steps], indent=2))
     elif steps:
         click.echo("\n".join(as_lines(steps)))
     else:

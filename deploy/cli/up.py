@@ -11,8 +11,7 @@ from typing import TextIO
 import click
 
 from streams.errors import CastlineError, SettingsError
-from streams.settings import Settings, load_settings
-from streams.settings.load import DEFAULT_FILE, FILE_VARIABLE
+from streams.settings import DEFAULT_FILE, FILE_VARIABLE, Settings, load_settings
 
 
 @click.command("up")
@@ -31,11 +30,11 @@ def command(file: Path | None, inspectors: int, no_station: bool, log_file: Path
     """
     from deploy.supervisor import Journal, RestartPolicy, StopRequests, Supervisor
     from deploy.supervisor.plant_roles import plant_roles
-    from streams.health import Slot
+    from streams.health import InstanceSlot
 
     settings = load_settings(file)
     _refuse(settings)
-    slot = Slot(settings.service.run_dir, "up")
+    slot = InstanceSlot(settings.service.run_dir, "up")
     if slot.number > 1:
         raise SettingsError(f"service.run_dir: expected no other castline up on {settings.service.run_dir}, found one running")
     requests = StopRequests()

@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from streams.errors import CastlineError
-from streams.identity import PartId, header_map, read_identity
+from streams.identity import PartId, make_header_map, read_identity
+from streams.kafka import read_to_end
 from streams.records import Sorting, Verdict
 from streams.settings import Settings
-from streams.topic_reader import read_to_end
 from streams.topics import TopicNames
 
 
@@ -72,7 +72,7 @@ def read_evidence(settings: Settings) -> Evidence:
 
 
 def _picture(record: Any) -> Picture:
-    headers = header_map(record.headers)
+    headers = make_header_map(record.headers)
     identity = read_identity(record.key, headers, record.topic.rpartition(".")[2])
     truth = headers.get("truth")
     return Picture(identity.part, identity.captured_at, truth.decode() if truth else None)

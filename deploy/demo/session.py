@@ -20,7 +20,7 @@ from deploy.supervisor import Journal, State, StopRequests, Supervisor
 from deploy.supervisor.plant_roles import BROKER_STOP, INSPECTORS_STOP, sorter_name
 from deploy.supervisor.supervisor import TICK_S
 from streams.errors import CastlineError
-from streams.kafka import client_arguments
+from streams.kafka import make_client_arguments
 from streams.topics import TopicNames
 
 _SHOW_EVERY_S = 0.5
@@ -116,7 +116,7 @@ class Session:
 
     def _pictures(self) -> int:
         names = TopicNames(self._foundry.settings.topics.prefix)
-        consumer = KafkaConsumer(**client_arguments(self._foundry.settings, "demo"), group_id=None)
+        consumer = KafkaConsumer(**make_client_arguments(self._foundry.settings, "demo"), group_id=None)
         try:
             topics = [names.images(line) for line in self._foundry.lines]
             partitions = [TopicPartition(topic, number) for topic in topics for number in consumer.partitions_for_topic(topic) or ()]
@@ -152,7 +152,7 @@ class Session:
     def _stamp_verdicts_on_append(self) -> None:
         # By default a record's time is the producer's; the age that is promised ends when the broker has the verdict.
         names = TopicNames(self._foundry.settings.topics.prefix)
-        admin = KafkaAdminClient(**client_arguments(self._foundry.settings, "demo"))
+        admin = KafkaAdminClient(**make_client_arguments(self._foundry.settings, "demo"))
         try:
             change = {"message.timestamp.type": "LogAppendTime"}
             admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, names.verdicts(line), change) for line in self._foundry.lines])
@@ -197,7 +197,7 @@ class Session:
             Standing(name, post.state, now - post.started_at if post.is_running else 0.0)
             for name, post in self._supervisor.processes.items()
         ]
-        useful = [useful_s for line in self._foundry.settings.lines if (useful_s := line.useful_s()) is not None]
+        useful = [useful_s for line in self._foundry.settings.lines if (useful_s := line.verdict_deadline_s) is not None]
         return Snapshot(
             phase=self._phase,
             elapsed_s=now - self._phase_at,

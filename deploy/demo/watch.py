@@ -16,7 +16,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
 from deploy.demo.audit import percentile
-from streams.kafka import client_arguments
+from streams.kafka import make_client_arguments
 from streams.records import Sorting, Verdict
 from streams.settings import Settings
 from streams.topics import TopicNames
@@ -130,7 +130,7 @@ class Watch:
 
     def _read(self) -> None:
         """Reads on from where it was until it is silent for long, or closed."""
-        consumer = KafkaConsumer(**client_arguments(self._settings, "watch"), group_id=None, auto_offset_reset="earliest")
+        consumer = KafkaConsumer(**make_client_arguments(self._settings, "watch"), group_id=None, auto_offset_reset="earliest")
         try:
             consumer.assign(list(self._lines))
             for partition, position in self._positions.items():

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from streams.errors import SettingsError
-from streams.health import Health, HealthServer, Progress, Slot
+from streams.health import HealthServer, InstanceSlot, ProcessHealth, ProgressWatchdog
 from streams.kafka import wait_for_kafka
 from streams.settings import Settings
 
@@ -24,17 +24,17 @@ class Worker:
     settings: Settings
     role: str
     instance: str
-    health: Health
+    health: ProcessHealth
     stopping: threading.Event
 
     def say(self, why: str) -> None:
         """Not ready yet, to the health page and the log."""
-        self.health.not_ready(why)
+        self.health.set_not_ready(why)
         log.warning(why)
 
     def wait_for_topics(self, wanted: Iterable[str]) -> bool:
         """Returns once Kafka answers; False when told to stop meanwhile. Raises SettingsError: when one of `wanted` is missing."""
-        self.health.not_ready("waiting for Kafka")
+        self.health.set_not_ready("waiting for Kafka")
         admin = wait_for_kafka(self.settings, self.role, self.say, self.stopping.is_set)
         if admin is None:
             return False
@@ -64,8 +64,8 @@ def working(settings: Settings, role: str, port: int, slot_name: str = "") -> It
     `slot_name` tells processes of one role apart that do not share their work.
     """
     stopping = told_to_stop()
-    slot = Slot(settings.service.run_dir, slot_name or role)
-    health = Health(role, Progress(settings.service.stall_s))
+    slot = InstanceSlot(settings.service.run_dir, slot_name or role)
+    health = ProcessHealth(role, ProgressWatchdog(settings.service.stall_s))
     with HealthServer(health, settings.service, str(slot), port) as pages:
         log.info("%s serves its health at %s", slot, pages.address)
         yield Worker(settings, role, str(slot), health, stopping)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from streams.records import Finding, ModelChoice, Record, Review, Sorting, Verdict
 from streams.settings import LineSettings, Settings
-from streams.topics import TopicNames, TopicSpec, declared
+from streams.topics import TopicNames, TopicSpec, declare_topics
 
 _LINE = "line-1"
 _HOUR_MS = 3_600_000
@@ -80,7 +80,7 @@ class Channel:
 def channels() -> list[Channel]:
     """All topics with the default settings, in the order that a casting meets them."""
     settings = Settings.model_construct(lines=(LineSettings(name=_LINE),))
-    specs = {spec.name: spec for spec in declared(settings)}
+    specs = {spec.name: spec for spec in declare_topics(settings)}
     names = TopicNames(settings.topics.prefix)
 
     def pictures(topic: str) -> Channel:

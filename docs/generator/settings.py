@@ -6,14 +6,14 @@ from collections import defaultdict
 
 from deploy.cli.settings import described
 from docs.generator.tables import page, table
-from streams.settings.load import FILE_VARIABLE, PREFIX, Settings
+from streams.settings import FILE_VARIABLE, VARIABLE_PREFIX, Settings
 
 _INTRODUCTION = f"""Settings are read from a file (`--settings FILE`, else the one that `{FILE_VARIABLE}` names, else
 `castline.toml` where it exists); the environment overrides it. An unknown name or a value out of bounds is refused
 at the start. `castline settings check` says whether they are right, `castline settings show` what is in force.
 
 Secrets belong in the environment or a file, never in `castline.toml`."""
-_LINES = f"""The lines are one list. In the environment they are given whole, as JSON: `{PREFIX}LINES='[{{"name": "line-1"}}]'`."""
+_LINES = f"""The lines are one list. In the environment they are given whole, as JSON: `{VARIABLE_PREFIX}LINES='[{{"name": "line-1"}}]'`."""
 
 
 def pages() -> dict[str, str]:
@@ -38,4 +38,4 @@ def pages() -> dict[str, str]:
 
 
 def _variable(section: str, setting: str) -> str:
-    return f"`{PREFIX}{section.upper()}__{setting.upper()}`"
+    return f"`{VARIABLE_PREFIX}{section.upper()}__{setting.upper()}`"

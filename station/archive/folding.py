@@ -10,9 +10,8 @@ from datetime import datetime
 
 from station.archive.keeping import Keeping
 from station.archive.models import Part
-from streams.archive import Told, Withdrawn
 from streams.identity import PartId
-from streams.records import Box, Finding, PartRecord, Review, Sorting, Verdict
+from streams.records import ArchivedRecord, Box, Finding, PartRecord, Review, ReviewWithdrawal, Sorting, Verdict
 
 
 def blank(part: PartId, seen_at: datetime) -> Part:
@@ -34,7 +33,7 @@ def time_of(record: PartRecord) -> datetime:
     raise TypeError(f"expected a record about a part, found {type(record).__name__}")
 
 
-def fold(row: Part, told: Told, keeping: Keeping) -> None:
+def fold(row: Part, told: ArchivedRecord, keeping: Keeping) -> None:
     """Writes into `row` what `told` says."""
     match told:
         case Verdict():
@@ -45,7 +44,7 @@ def fold(row: Part, told: Told, keeping: Keeping) -> None:
             _finding(row, told)
         case Review():
             _review(row, told)
-        case Withdrawn():
+        case ReviewWithdrawal():
             _withdraw(row)
     row.kind = _kind(row)
     row.seen_at = row.captured_at or row.counted_at or _earliest(row, told)
@@ -112,6 +111,6 @@ def _kind(row: Part) -> str:
     return next((kind for kind in named if kind), "")
 
 
-def _earliest(row: Part, told: Told) -> datetime:
+def _earliest(row: Part, told: ArchivedRecord) -> datetime:
     known = [row.at_gate_at, row.sorted_at, row.found_at, row.reviewed_at]
     return min((at for at in known if at is not None), default=row.seen_at)

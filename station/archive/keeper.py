@@ -19,10 +19,9 @@ from station.archive.keeping import Keeping
 from station.archive.models import Part
 from station.configuration import castline
 from station.reviews.offering import offer, wanted
-from streams.archive import Told
 from streams.errors import ArchiveError
 from streams.identity import PartId
-from streams.records import PartRecord
+from streams.records import ArchivedRecord, PartRecord
 
 _IDENTITY = ("line", "run", "part")
 _FIELDS = [field.name for field in Part._meta.concrete_fields if not field.primary_key]
@@ -37,7 +36,7 @@ class Keeper:
     def __init__(self, keeping: Keeping) -> None:
         self._keeping = keeping
 
-    def write(self, told: Sequence[Told]) -> int:
+    def write(self, told: Sequence[ArchivedRecord]) -> int:
         """Folds `told` into the table, in order; returns how many rows were made or changed, all of them safe on disk.
 
         Raises ArchiveError: `retriable` when the database does not answer, else when it does not take one of `told`.
@@ -53,7 +52,7 @@ class Keeper:
             connection.close()
             raise ArchiveError(f"a record does not fit the table of parts: {_first_line(error)}", retriable=False) from error
 
-    def _fold(self, told: Sequence[Told]) -> int:
+    def _fold(self, told: Sequence[ArchivedRecord]) -> int:
         rows = _rows({one.part_id for one in told})
         before = {part: _values(row) for part, row in rows.items()}
         for one in told:

@@ -18,7 +18,7 @@ from station.archive.keeper import take_turn
 from station.archive.models import Part
 from streams import metrics
 from streams.errors import PictureError
-from streams.object_store import Store
+from streams.object_store import ObjectStore
 from streams.settings import ArchivistSettings, TopicSettings
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class Source(Protocol):
 class Shelf:
     """Keeps pictures in `store`. For one thread. Raises OSError when the store, DatabaseError when the database does not answer."""
 
-    def __init__(self, store: Store, source: Source, archivist: ArchivistSettings, topics: TopicSettings) -> None:
+    def __init__(self, store: ObjectStore, source: Source, archivist: ArchivistSettings, topics: TopicSettings) -> None:
         self._store = store
         self._source = source
         self._limits = archivist
@@ -136,19 +136,19 @@ class Shelf:
     def _drop_objects(self, parts: Iterable[Part]) -> None:
         addresses = {part.picture for part in parts if part.picture}
         for address in addresses - _in_use(addresses):
-            self._store.drop(address)
+            self._store.delete(address)
         for part in parts:
             if part.heat_map:
-                self._store.drop(part.heat_map)
+                self._store.delete(part.heat_map)
 
     def _drop_strays(self, now: datetime) -> None:
         """Pictures that no part has: large ones that travelled as a claim check, and what a crash left. One folder a call."""
         # Until the image topic forgets the record that claims it, a picture may still be asked for.
         before = now - timedelta(hours=self._topics.image_hours + 24)
-        found = set(self._store.older_than(f"pictures/{self._folder:02x}", before))
+        found = set(self._store.list_older_than(f"pictures/{self._folder:02x}", before))
         self._folder = (self._folder + 1) % _FOLDERS
         for address in sorted(found - _in_use(found)):
-            self._store.drop(address)
+            self._store.delete(address)
             metrics.archive_dropped.labels("strays").inc()
 
 

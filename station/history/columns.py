@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from station.archive.models import Part
-from streams.identity import write_time
+from streams.identity import format_time
 
 _TIME = pa.timestamp("us", tz="UTC")
 
@@ -84,7 +84,7 @@ def cell(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, datetime):
-        return write_time(value)
+        return format_time(value)
     if isinstance(value, str):
         return f"'{value}" if value.startswith(_FORMULA) else value
     return str(value)

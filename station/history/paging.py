@@ -17,7 +17,7 @@ from station.archive.models import Part
 from station.history.filters import Filters
 from station.history.indexes import indexed
 from streams.errors import IdentityError
-from streams.identity import parse_time, write_time
+from streams.identity import format_time, parse_time
 
 ROWS = 50
 LOOK = 20_000
@@ -34,7 +34,7 @@ class Key:
     id: int
 
     def __str__(self) -> str:
-        return f"{write_time(self.seen_at)}~{self.id}"
+        return f"{format_time(self.seen_at)}~{self.id}"
 
     @classmethod
     def parse(cls, text: str) -> Key:

@@ -8,7 +8,7 @@ from typing import Any
 
 from station.archive.models import Part
 from station.reviews.interest import WITHOUT_VERDICT
-from streams.identity import write_time
+from streams.identity import format_time
 
 
 @dataclass(frozen=True)
@@ -174,4 +174,4 @@ def _records(part: Part) -> dict[str, dict[str, Any]]:
 
 
 def _text(at: datetime | None) -> str | None:
-    return write_time(at) if at else None
+    return format_time(at) if at else None

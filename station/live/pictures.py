@@ -18,9 +18,9 @@ from station.live.sending import KafkaAway
 from station.live.showing import Picture, glow, shown, small
 from station.live.stored import read_stored
 from streams.errors import PictureError
-from streams.identity import header_map
-from streams.kafka import client_arguments, reachable
-from streams.object_store import CLAIM_MISSING, Store
+from streams.identity import make_header_map
+from streams.kafka import is_reachable, make_client_arguments
+from streams.object_store import CLAIM_MISSING, ObjectStore
 from streams.settings import Settings
 from streams.topics import TopicNames
 
@@ -56,7 +56,7 @@ class Pictures:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._names = TopicNames(settings.topics.prefix)
-        self._store = Store(settings.store.url, settings.pictures.max_bytes)
+        self._store = ObjectStore(settings.store.url, settings.pictures.max_bytes)
         self._idle: LifoQueue[Any] = LifoQueue()
         for _ in range(_CONSUMERS):
             self._idle.put(None)
@@ -152,15 +152,15 @@ class Pictures:
             self._idle.put(consumer)
         if record is None:
             return None
-        claim = header_map(record.headers).get("claim")
+        claim = make_header_map(record.headers).get("claim")
         if claim:
             return self._store.fetch(claim.decode(errors="replace"))
         return bytes(record.value or b"")
 
     def _open(self) -> Any:
-        if not reachable(self._settings.bootstrap):
+        if not is_reachable(self._settings.bootstrap):
             raise ConnectionError(f"nothing listens at {self._settings.bootstrap}")
-        arguments = client_arguments(self._settings, "station-pictures") | {"request_timeout_ms": 5000, "bootstrap_timeout_ms": 5000}
+        arguments = make_client_arguments(self._settings, "station-pictures") | {"request_timeout_ms": 5000, "bootstrap_timeout_ms": 5000}
         # One record is wanted: Kafka sends the first batch whatever its size, and with this nothing after it.
         return KafkaConsumer(
             **arguments,

@@ -12,7 +12,7 @@ from kafka.errors import KafkaError
 
 from station.configuration import castline
 from streams.errors import CastlineError
-from streams.kafka import client_arguments, reachable
+from streams.kafka import is_reachable, make_client_arguments
 from streams.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class Outbox:
             if self._producer is not None:
                 return self._producer
             # Asked before: each failing KafkaProducer leaves a file descriptor behind for a while.
-            if not reachable(self._settings.bootstrap):
+            if not is_reachable(self._settings.bootstrap):
                 raise KafkaAway(_away("nothing listens there"))
             try:
                 self._producer = KafkaProducer(**self._arguments())
@@ -68,7 +68,7 @@ class Outbox:
 
     def _arguments(self) -> dict[str, Any]:
         largest = self._settings.topics.max_message_bytes
-        return client_arguments(self._settings, "station") | {
+        return make_client_arguments(self._settings, "station") | {
             "acks": "all",
             "enable_idempotence": True,
             "allow_auto_create_topics": False,

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from streams.content_type import sniff
 from streams.errors import PictureError
+from streams.identity import sniff_content_type
 from streams.settings import PictureSettings
 
 _FORMATS = ("JPEG", "PNG", "BMP", "TIFF")
@@ -46,13 +46,13 @@ def look(value: bytes, limits: PictureSettings) -> Look:
     with _open(value, limits) as image:
         turned = image.format != "TIFF" and _turn(image) >= 5
         width_px, height_px = image.size[::-1] if turned else image.size
-    return Look(sniff(value), width_px, height_px)
+    return Look(sniff_content_type(value), width_px, height_px)
 
 
 def shown(value: bytes, limits: PictureSettings) -> Picture:
     """`value` for a browser, in its own size. Raises PictureError: when it is no picture that can be shown."""
     with _open(value, limits) as image:
-        content_type = sniff(value)
+        content_type = sniff_content_type(value)
         if content_type in ("image/jpeg", "image/png") and image.mode in ("1", "L", "LA", "P", "RGB", "RGBA"):
             return Picture(value, content_type)
         return Picture(_encoded(image, None), "image/png")

@@ -22,9 +22,9 @@ from station.live.seen import SeenPart
 from station.live.shifts import shift_start
 from station.live.tally import Tally, tally
 from streams.errors import IdentityError
-from streams.identity import PartId, header_map
-from streams.kafka import client_arguments, reachable
-from streams.model_choices import Choices
+from streams.identity import PartId, make_header_map
+from streams.kafka import is_reachable, make_client_arguments
+from streams.model_choices import ModelChoices
 from streams.records import Finding, Sorting, Verdict
 from streams.settings import Settings
 from streams.topics import TopicNames
@@ -61,7 +61,7 @@ class Watch:
         }
         self.on_wall = [name for name in self.lines if name != settings.station.upload_line]
         self._counted_from = {name: datetime.min.replace(tzinfo=UTC) for name in self.lines}
-        self.choices = Choices(settings.model.version)
+        self.choices = ModelChoices(settings.model.version)
         self._positions: dict[TopicPartition, int] = {}
         self._cut_off = False
         self._stopping = threading.Event()
@@ -127,7 +127,7 @@ class Watch:
                     state.finding(finding)
 
     def _take_letter(self, record: Any) -> None:
-        headers = header_map(record.headers)
+        headers = make_header_map(record.headers)
         topic = headers.get("dead-topic", b"").decode(errors="replace")
         state = self.lines.get(topic.rpartition(".")[2])
         if state is not None:
@@ -149,9 +149,9 @@ class Watch:
                 self._stopping.wait(_AGAIN_S)
 
     def _follow(self) -> None:
-        if not reachable(self._settings.bootstrap):
+        if not is_reachable(self._settings.bootstrap):
             raise ConnectionError(f"nothing listens at {self._settings.bootstrap}")
-        arguments = client_arguments(self._settings, "station-watch") | {"bootstrap_timeout_ms": 5000}
+        arguments = make_client_arguments(self._settings, "station-watch") | {"bootstrap_timeout_ms": 5000}
         consumer = KafkaConsumer(
             **arguments, group_id=None, enable_auto_commit=False, auto_offset_reset="latest", max_poll_records=2000, metrics_enabled=False
         )

@@ -31,9 +31,8 @@ from station.history.streaming import Sink
 from station.live.sending import KafkaAway
 from station.reviews.models import DataSet
 from station.reviews.selection import Selection
-from streams.content_type import sniff
 from streams.errors import PictureError
-from streams.identity import write_time
+from streams.identity import format_time, sniff_content_type
 from streams.settings import ReviewSettings, Settings
 
 Fetch = Callable[[Part], bytes | None]  # as station.live.pictures.Pictures.original
@@ -64,7 +63,7 @@ def make(selection: Selection, settings: Settings, by: str, now: datetime, fetch
             reasons = ", ".join(f"{many} {reason}" for reason, many in left_out.items()) or "no part like that was reviewed"
             raise NothingToPutInError(f"There is nothing to put into a data set: {reasons}.")
         described = selection.described()
-        found = {"name": name, "number": number, "made_at": write_time(now), "made_by": by, "fingerprint": fingerprint}
+        found = {"name": name, "number": number, "made_at": format_time(now), "made_by": by, "fingerprint": fingerprint}
         found |= {"selection": described, "counts": counts, "left_out": left_out}
         (partial / "data-set.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
         row = DataSet(number=number, name=name, made_at=now, made_by=by, selection=described, counts=counts, left_out=left_out)
@@ -92,7 +91,7 @@ def _write(folder: Path, selection: Selection, settings: Settings, fetch: Fetch)
         for part in selection.parts(settings.station.upload_line):
             try:
                 value = fetch(part)
-                suffix = _SUFFIXES.get(sniff(value)) if value else None
+                suffix = _SUFFIXES.get(sniff_content_type(value)) if value else None
             except PictureError:
                 left_out[DAMAGED] += 1
                 continue
@@ -125,7 +124,7 @@ def _row(part: Part, review: ReviewSettings, suffix: str, checksum: str) -> list
         " + ".join(part.review_kinds),
         json.dumps(part.review_boxes),
         part.reviewer,
-        write_time(part.reviewed_at) if part.reviewed_at else "",
+        format_time(part.reviewed_at) if part.reviewed_at else "",
         part.label,
         "" if part.defect_probability is None else f"{part.defect_probability:.6g}",
         part.model,

@@ -10,7 +10,7 @@ from typing import Any
 from station.archive.models import Part
 from station.history.filters import read_filters
 from station.history.indexes import indexed
-from streams.identity import write_time
+from streams.identity import format_time
 
 _AT_ONCE = 500
 
@@ -25,7 +25,7 @@ class Selection:
 
     def described(self) -> dict[str, str]:
         """As it is written down beside the data set."""
-        found = {"line": self.line, "since": write_time(self.since) if self.since else "", "to": write_time(self.to) if self.to else ""}
+        found = {"line": self.line, "since": format_time(self.since) if self.since else "", "to": format_time(self.to) if self.to else ""}
         return {name: text for name, text in found.items() if text}
 
     def parts(self, hidden: str) -> Iterator[Part]:

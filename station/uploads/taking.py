@@ -16,8 +16,8 @@ from station.live.showing import look
 from station.uploads.models import Upload, UploadRun
 from station.uploads.pacing import Doors, Pace
 from streams.errors import CastlineError, PictureError, SettingsError
-from streams.identity import PartId, PictureIdentity, write_headers
-from streams.object_store import Store
+from streams.identity import PartId, PictureIdentity, make_headers
+from streams.object_store import ObjectStore
 from streams.topics import TopicNames
 
 _STATUS = {"too-large": 413, "too-many-pixels": 413, "not-an-image": 415}
@@ -58,7 +58,7 @@ def take(user: User, name: str, value: bytes, by_api: bool = False) -> Upload:
     settings = castline()
     line = settings.station.upload_line
     try:
-        settings.line(line)
+        settings.find_line(line)
     except SettingsError:
         raise Refused(503, f"This plant takes no uploads: castline.toml has no line called {line}.") from None
     if len(value) > settings.pictures.max_bytes:
@@ -84,10 +84,10 @@ def take(user: User, name: str, value: bytes, by_api: bool = False) -> Upload:
     try:
         claim = None
         if len(value) > settings.pictures.inline_bytes:
-            claim, value = Store(settings.store.url, settings.pictures.max_bytes).put(value), b""
+            claim, value = ObjectStore(settings.store.url, settings.pictures.max_bytes).put(value), b""
         identity = PictureIdentity(part, now, seen.content_type, sha256, claim, _traceparent())
         topic = TopicNames(settings.topics.prefix).images(line)
-        upload.image_partition, upload.image_offset = send(topic, str(part), value, write_headers(identity))
+        upload.image_partition, upload.image_offset = send(topic, str(part), value, make_headers(identity))
         upload.save(update_fields=["image_partition", "image_offset"])
     except KafkaAway as error:
         upload.delete()  # its number is never given again

@@ -13,10 +13,10 @@ from station.accounts.models import AuditEntry
 from station.configuration import castline
 from station.live.sending import KafkaAway, send
 from station.versions.shelf import read, verify
-from streams.delivery import outgoing
 from streams.errors import CastlineError, ModelError
-from streams.kafka import reachable
-from streams.model_choices import ALL_LINES, Choices, read_choices
+from streams.kafka import is_reachable
+from streams.model_choices import ALL_LINES, ModelChoices, read_model_choices
+from streams.record_producer import make_json_record
 from streams.records import ModelChoice
 from streams.settings import Settings
 from streams.topics import TopicNames
@@ -49,42 +49,42 @@ class OtherClassesError(ModelError):
     """The version judges other classes than the one in force: it needs a person's explicit word."""
 
 
-def choices() -> Choices:
+def choices() -> ModelChoices:
     """What is chosen now, read from its topic. Raises KafkaAway."""
     settings = castline()
-    if not reachable(settings.bootstrap):
+    if not is_reachable(settings.bootstrap):
         raise KafkaAway("Kafka does not answer: nothing can be chosen now.")
     try:
-        return read_choices(settings, "station")
+        return read_model_choices(settings, "station")
     except CastlineError as error:
         raise KafkaAway(f"What is chosen now cannot be read from Kafka: {error}") from error
 
 
-def consider(settings: Settings, wish: Wish, now_chosen: Choices, by: str, at: datetime) -> Plan:
+def consider(settings: Settings, wish: Wish, now_chosen: ModelChoices, by: str, at: datetime) -> Plan:
     """The plan for `wish`. Raises ModelError: in words, when a check fails."""
-    root, before = settings.model.root, now_chosen.of(wish.line)
+    root, before = settings.model.root, now_chosen.find(wish.line)
     if wish.line != ALL_LINES and wish.line not in {line.name for line in settings.lines}:
         raise ModelError(f"There is no line {wish.line[:40]!r}.")
     if wish.action == "roll-back":
-        record = now_chosen.roll_back(wish.line, by, at)
+        record = now_chosen.make_roll_back(wish.line, by, at)
         verify(root, record.version)
     elif wish.action == "shadow":
         beside = None if wish.version == NO_SHADOW else verify(root, wish.version).version
         if beside == before.version:
             raise ModelError(f"{beside} is in force there already: a shadow must be another version.")
-        record = now_chosen.shadow(wish.line, beside, by, at)
+        record = now_chosen.make_shadow_choice(wish.line, beside, by, at)
     else:
         chosen = verify(root, wish.version)
         if not wish.force:
             _expect_same_classes(settings, root, chosen.version, now_chosen, wish.line)
-        record = now_chosen.choose(wish.line, chosen.version, by, at, wish.force)
+        record = now_chosen.make_choice(wish.line, chosen.version, by, at, wish.force)
     return Plan(wish, record, before.version, before.shadow)
 
 
 def carry_out(plan: Plan, user: User) -> None:
     """Tells the inspectors and writes it into the audit log. Raises KafkaAway: then nothing has changed."""
     record = plan.record
-    out = outgoing(TopicNames(castline().topics.prefix).models, record.line.encode(), record, "station")
+    out = make_json_record(TopicNames(castline().topics.prefix).models, record.line.encode(), record, "station")
     send(out.topic, record.line, record.encode(), out.headers)
     AuditEntry.record(
         user,
@@ -98,12 +98,12 @@ def carry_out(plan: Plan, user: User) -> None:
     )
 
 
-def _expect_same_classes(settings: Settings, root: Path, version: str, now_chosen: Choices, key: str) -> None:
+def _expect_same_classes(settings: Settings, root: Path, version: str, now_chosen: ModelChoices, key: str) -> None:
     chosen = read(root, version)
     lines = [key] if key != ALL_LINES else [line.name for line in settings.lines if line.name not in now_chosen.chosen]
     for line in lines:
         try:
-            present = read(root, now_chosen.of(line).version)
+            present = read(root, now_chosen.find(line).version)
         except ModelError as error:
             raise OtherClassesError(f"The classes of the version in force on {line} cannot be compared: {error}") from None
         if present.kinds() != chosen.kinds():

@@ -20,7 +20,7 @@ from station.versions.choosing import NO_SHADOW, Action, OtherClassesError, Wish
 from station.versions.records import gallery, report, training_curve, training_curves
 from station.versions.shelf import Manifest, names, read, verify
 from streams.errors import ModelError
-from streams.model_choices import ALL_LINES, Choices, InForce
+from streams.model_choices import ALL_LINES, EffectiveModel, ModelChoices
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class LineRow:
     """What is chosen for a line, and what its inspectors say they run."""
 
     name: str
-    chosen: InForce
+    chosen: EffectiveModel
     running: str
     running_at: datetime | None
 
@@ -64,7 +64,7 @@ def versions(request: HttpRequest) -> HttpResponse:
         "station/versions/versions.html",
         {
             "lines": _line_rows(heard.choices),
-            "everywhere": heard.choices.of(ALL_LINES),
+            "everywhere": heard.choices.find(ALL_LINES),
             "versions": [_row(name, heard.choices) for name in names(castline().model.root)],
             "trouble": heard.trouble,
             "all_lines": ALL_LINES,
@@ -157,19 +157,19 @@ def _wish(request: HttpRequest) -> Wish | None:
     return Wish(action, line, given.get("version", "")[:64], given.get("force") == "yes")  # type: ignore[arg-type]  # one of the three
 
 
-def _line_rows(chosen: Choices) -> list[LineRow]:
+def _line_rows(chosen: ModelChoices) -> list[LineRow]:
     heard = watch()
     rows = []
     with heard.lock:
         for name, state in heard.lines.items():
             last = state.last_verdict
-            rows.append(LineRow(name, chosen.of(name), last.model if last else "", last.decided_at if last else None))
+            rows.append(LineRow(name, chosen.find(name), last.model if last else "", last.decided_at if last else None))
     return rows
 
 
-def _row(name: str, chosen: Choices) -> VersionRow:
+def _row(name: str, chosen: ModelChoices) -> VersionRow:
     root = castline().model.root
-    in_force = [line.name for line in castline().lines if chosen.of(line.name).version == name]
+    in_force = [line.name for line in castline().lines if chosen.find(line.name).version == name]
     try:
         return VersionRow(name, verify(root, name), "", in_force)
     except ModelError as error:

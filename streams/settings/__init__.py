@@ -1,23 +1,29 @@
-"""Settings of every process: `castline.toml` plus `CASTLINE_*` environment variables; frozen, bounded, described."""
+"""The settings of every process, read from `castline.toml` and from the environment variables `CASTLINE_*`."""
 
-from streams.settings.gate import GateSettings, GradeSettings
-from streams.settings.kafka import BrokerSettings, KafkaSettings, TopicSettings
-from streams.settings.lines import CameraSettings, LineSettings
-from streams.settings.load import Settings, load_settings
-from streams.settings.review import ReviewSettings
-from streams.settings.roles import (
+from streams.settings import DEFAULT_FILE, FILE_VARIABLE
+from streams.settings.lines import CameraSettings, GateSettings, GradeSettings, LineSettings
+from streams.settings.load import VARIABLE_PREFIX, Settings, load_settings
+from streams.settings.sections import (
+    ArchivistSettings,
     BatchSettings,
+    BrokerSettings,
     GatewaySettings,
     InspectorSettings,
+    KafkaSettings,
     ModelSettings,
     PictureSettings,
+    ReviewSettings,
     ServiceSettings,
     SorterSettings,
+    StationSettings,
     StoreSettings,
+    TopicSettings,
 )
-from streams.settings.station import ArchivistSettings, StationSettings
 
 __all__ = [
+    "DEFAULT_FILE",
+    "FILE_VARIABLE",
+    "VARIABLE_PREFIX",
     "ArchivistSettings",
     "BatchSettings",
     "BrokerSettings",

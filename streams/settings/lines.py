@@ -1,64 +1,179 @@
-"""Settings of one line: its camera and its gate."""
+"""The settings of one line: its camera, its gate, and further gates of the same belt."""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 
 from streams.identity import LineName
-from streams.settings.gate import GateSettings
-from streams.settings.section import Section
+from streams.settings.sections import Section
+
+# Lanes that one board can serve, see firmware/PROTOCOL.md.
+LANES = 4
+# Time that the gate needs to get a verdict before the part arrives, in seconds.
+_GATE_LEAD_S = 0.2
+_SHORTEST_DEADLINE_S = 0.05
 
 
 class CameraSettings(Section):
-    """[lines.camera]: where the line's pictures come from."""
+    """[lines.camera]: the source of the line's pictures."""
 
     kind: Literal["folder", "drop", "http", "video"] = Field(
-        description="`folder` replays pictures, `drop` watches a folder that a camera writes to, `http` takes uploads, `video` "
-        "grabs from V4L2 or RTSP (needs the extra `video`)."
+        description="`folder` replays the pictures of a folder, `drop` watches a folder that a camera writes to, `http` accepts uploads, "
+        "`video` reads a V4L2 device or an RTSP stream and needs the extra `video`."
     )
-    path: Path | None = Field(None, description="Folder of `folder` and `drop`.")
-    address: str = Field("", description="Device or URL of `video`, such as /dev/video0 or rtsp://camera/stream.")
+    path: Path | None = Field(None, description="Folder for cameras of the kinds `folder` and `drop`.")
+    address: str = Field("", description="Device or URL for cameras of the kind `video`, such as /dev/video0 or rtsp://camera/stream.")
     trigger: Literal["free", "board"] = Field(
         "free",
-        description="`free`: every picture is the next part of this gateway's own run. `board`: the board counts the parts "
-        "and its sorter tells the gateway which part the next picture shows.",
+        description="With `free` the gateway counts the parts: each picture is the next part of a run that began when the gateway started. "
+        "With `board` the board counts the parts, and the sorter reports each part to the gateway, which finds its picture.",
     )
-    rate_per_s: float = Field(2.0, gt=0, le=1000, description="Pictures a second of `folder` and `video` when free.")
-    jitter: float = Field(0.0, ge=0, le=0.9, description="Random share of the time between two pictures of `folder`.")
-    loop: bool = Field(True, description="`folder` begins again at its end.")
-    shuffle: bool = Field(True, description="`folder` plays in an order drawn from `seed`, else sorted by path.")
-    seed: int = Field(1, ge=0, description="Seed of shuffle and jitter.")
-    settle_s: float = Field(0.5, ge=0.05, le=60, description="A file in `drop` is whole when it has not changed for so long.")
-    match_window_s: float = Field(1.0, gt=0, le=60, description="With trigger `board`: longest time between part and picture.")
+    rate_per_s: float = Field(
+        2.0, gt=0, le=1000, description="Pictures a second of the kinds `folder` and `video` if the trigger is `free`."
+    )
+    jitter: float = Field(
+        0.0, ge=0, le=0.9, description="Random variation of the time between two pictures of the kind `folder`, as a share of that time."
+    )
+    loop: bool = Field(True, description="A camera of the kind `folder` begins again after its last picture.")
+    shuffle: bool = Field(
+        True,
+        description="A camera of the kind `folder` plays its pictures in a random order that `seed` decides, and not in the order of "
+        "their paths.",
+    )
+    seed: int = Field(1, ge=0, description="Seed of the random order and of the jitter.")
+    settle_s: float = Field(
+        0.5, ge=0.05, le=60, description="A camera of the kind `drop` takes a file as complete if it has not changed for this many seconds."
+    )
+    match_window_s: float = Field(
+        1.0, gt=0, le=60, description="Longest time between a part and its picture if the trigger is `board`, in seconds."
+    )
 
     @model_validator(mode="after")
-    def _has_what_its_kind_needs(self) -> Self:
+    def _check_kind(self) -> Self:
         if self.kind in ("folder", "drop") and self.path is None:
-            raise ValueError(f"a camera of kind {self.kind} wants a path")
+            raise ValueError(f"a camera of kind {self.kind} needs a path")
         if self.kind == "video" and not self.address:
-            raise ValueError("a camera of kind video wants an address")
+            raise ValueError("a camera of kind video needs an address")
         return self
+
+
+class GradeSettings(Section):
+    """[[lines.gate.grades]]: a further gate on the same belt, which sorts out the parts of some labels."""
+
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9-]{0,30}$", description="Name of the gate, after the parts it sorts out, such as `review` or `rework`."
+    )
+    lane: int = Field(
+        ge=1, le=LANES, description="Lane of the board whose servo output moves this gate. The lane cannot serve a belt of its own."
+    )
+    takes: tuple[Literal["defect", "review"], ...] = Field(min_length=1, description="Labels of the verdicts whose parts go to this gate.")
+    least_probability: float = Field(
+        0,
+        ge=0,
+        le=1,
+        description="Lowest defect probability of the verdicts whose parts go to this gate. A part goes to the first gate that fits.",
+    )
+    gate_mm: float = Field(
+        ge=1,
+        le=2000,
+        description="Distance from photo-eye 2 to the position of a part's leading edge at which this gate begins to move, in millimetres.",
+    )
+    board: dict[str, int | str] = Field(
+        {}, description="Further settings of this gate under the names of the gate protocol: dwell_mm, servo_ms, out_us."
+    )
+
+
+class GateSettings(Section):
+    """[lines.gate]: the gate of a line. A line without this section has no gate and no sorter."""
+
+    port: str = Field(description="Serial port of the board, best a path below /dev/serial/by-id/. Several lines may share a board.")
+    lane: int = Field(1, ge=1, le=LANES, description="Lane of the board that this line is wired to.")
+    baud: int = Field(
+        115200, ge=9600, le=1_000_000, description="Speed of the serial port in bits a second. All lines of a board use the same speed."
+    )
+    travel_mm: float = Field(
+        1000, gt=0, le=100_000, description="Belt length from photo-eye 1 at the camera to photo-eye 2 at the gate, in millimetres."
+    )
+    belt_mm_per_s: float = Field(500, gt=0, le=10_000, description="Speed of the belt, in millimetres a second.")
+    safe: Literal["divert", "pass", "stop"] = Field(
+        "divert", description="Action for a part whose verdict has not arrived in time, and for all parts while a fault is active."
+    )
+    board: dict[str, int | str] = Field(
+        {},
+        description="Further settings of the board under the names of the gate protocol, such as spacing_mm, dwell_mm, encoder or "
+        "servo_ms. firmware/PROTOCOL.md lists them. They override travel_mm, belt_mm_per_s and safe.",
+    )
+    on_review: Literal["divert", "pass"] = Field("divert", description="Action for a part with a `review` verdict.")
+    grades: tuple[GradeSettings, ...] = Field(
+        (), max_length=LANES - 1, description="Further gates on this belt. Diverted parts that fit none of them go to the line's own gate."
+    )
+
+    @model_validator(mode="after")
+    def _check_grades(self) -> Self:
+        for what, values in (("name", [grade.name for grade in self.grades]), ("lane", [str(lane) for lane in self.lanes])):
+            if repeated := sorted({value for value in values if values.count(value) > 1}):
+                raise ValueError(
+                    f"grades: expected each gate of a belt with a {what} of its own, found {', '.join(repeated)} more than once"
+                )
+        if self.on_review == "pass" and (names := [grade.name for grade in self.grades if "review" in grade.takes]):
+            raise ValueError(f"grades: expected no grade that takes review where on_review is pass, found {', '.join(names)}")
+        return self
+
+    @property
+    def travel_s(self) -> float:
+        """The time that a part takes from photo-eye 1 to photo-eye 2 at belt speed, in seconds."""
+        return self.travel_mm / self.belt_mm_per_s
+
+    @property
+    def lanes(self) -> list[int]:
+        """All lanes of the board that this line uses. The lane of the line's own gate comes first."""
+        return [self.lane, *(grade.lane for grade in self.grades)]
 
 
 class LineSettings(Section):
     """[[lines]]: one line of the foundry."""
 
-    name: LineName = Field(description="Name of the line in topics, records and metrics: lower case, digits, hyphen.")
-    camera: CameraSettings | None = Field(None, description="Absent: the pictures are sent by another producer.")
-    gate: GateSettings | None = Field(None, description="Absent: verdicts only, nothing is moved.")
+    name: LineName = Field(description="Name of the line in topics, records and metrics. It has lower-case letters, digits and hyphens.")
+    camera: CameraSettings | None = Field(None, description="The line's camera. If absent, another producer sends the pictures.")
+    gate: GateSettings | None = Field(None, description="The line's gate. If absent, parts get verdicts only and nothing is moved.")
     deadline_s: float | None = Field(
         None,
         gt=0,
         le=3600,
-        description="Time from picture to the last useful verdict; the gate's travel time less 0.2 s where absent.",
+        description="Longest useful time from picture to verdict, in seconds. If absent, it is the travel time to the gate less 0.2 s.",
     )
-    token: SecretStr = Field(SecretStr(""), description="Token for uploads to this line; none: uploads are refused.")
+    token: SecretStr = Field(SecretStr(""), description="Token for uploads to this line. Without a token all uploads are refused.")
 
-    def useful_s(self) -> float | None:
-        """Time from picture to the last useful verdict, None where there is no gate and no deadline."""
+    @property
+    def verdict_deadline_s(self) -> float | None:
+        """The longest useful time from a picture to its verdict in seconds, or None if the line has neither a deadline nor a gate."""
         if self.deadline_s is not None:
             return self.deadline_s
-        return max(0.05, self.gate.travel_s - 0.2) if self.gate else None
+        return max(_SHORTEST_DEADLINE_S, self.gate.travel_s - _GATE_LEAD_S) if self.gate else None
+
+
+def check_board_conflicts(gates: Mapping[str, GateSettings]) -> None:
+    """Checks that lines which share a board agree. `gates` holds the gate of each line by the line's name.
+
+    Raises ValueError if two lines use the same lane of a board, or the same serial port at different speeds.
+    """
+    line_by_lane: dict[str, dict[int, str]] = defaultdict(dict)
+    speed_by_port: dict[str, tuple[int, str]] = {}
+    for line, gate in gates.items():
+        baud, first_line = speed_by_port.setdefault(gate.port, (gate.baud, line))
+        if gate.baud != baud:
+            raise ValueError(
+                f"lines.gate.baud: expected one speed at {gate.port}, found {baud} for {first_line} and {gate.baud} for {line}"
+            )
+        for lane in gate.lanes:
+            if lane in line_by_lane[gate.port]:
+                raise ValueError(
+                    f"lines.gate.lane: expected each lane of the board at {gate.port} for one gate, "
+                    f"found lane {lane} for {line_by_lane[gate.port][lane]} and for {line}"
+                )
+            line_by_lane[gate.port][lane] = line

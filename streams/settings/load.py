@@ -1,4 +1,4 @@
-"""Reads the settings: file, then environment; refuses what it does not know."""
+"""Reads the settings from the file `castline.toml` and from the environment, and refuses names and values that are not allowed."""
 
 from __future__ import annotations
 
@@ -12,25 +12,30 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from streams.errors import SettingsError
-from streams.settings.gate import refuse_conflicts_at_boards
-from streams.settings.kafka import BrokerSettings, KafkaSettings, TopicSettings
-from streams.settings.lines import LineSettings
-from streams.settings.review import ReviewSettings
-from streams.settings.roles import (
+from streams.settings.lines import LineSettings, check_board_conflicts
+from streams.settings.sections import (
+    ArchivistSettings,
     BatchSettings,
+    BrokerSettings,
     GatewaySettings,
     InspectorSettings,
+    KafkaSettings,
     ModelSettings,
     PictureSettings,
+    ReviewSettings,
     ServiceSettings,
     SorterSettings,
+    StationSettings,
     StoreSettings,
+    TopicSettings,
 )
-from streams.settings.station import ArchivistSettings, StationSettings
 
-PREFIX = "CASTLINE_"
+VARIABLE_PREFIX = "CASTLINE_"
 FILE_VARIABLE = "CASTLINE_SETTINGS_FILE"
 DEFAULT_FILE = Path("castline.toml")
+
+# A Kafka record is larger than its picture by its key and headers, in bytes.
+_RECORD_OVERHEAD_BYTES = 16384
 
 
 class Settings(BaseSettings):
@@ -39,25 +44,25 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         frozen=True,
         extra="forbid",
-        env_prefix=PREFIX,
+        env_prefix=VARIABLE_PREFIX,
         env_nested_delimiter="__",
         nested_model_default_partial_update=True,
     )
 
-    kafka: KafkaSettings = Field(KafkaSettings(), description="The cluster, and how to be let in.")
+    kafka: KafkaSettings = Field(KafkaSettings(), description="The Kafka cluster and the credentials for it.")
     broker: BrokerSettings = Field(BrokerSettings(), description="The embedded broker of this machine.")
-    topics: TopicSettings = Field(TopicSettings(), description="Names and keeping of topics.")
-    service: ServiceSettings = Field(ServiceSettings(), description="What every process shares.")
-    pictures: PictureSettings = Field(PictureSettings(), description="What is taken for a picture.")
-    store: StoreSettings = Field(StoreSettings(), description="The object store of large and kept pictures.")
-    gateway: GatewaySettings = Field(GatewaySettings(), description="From camera to Kafka.")
-    batch: BatchSettings = Field(BatchSettings(), description="How pictures are gathered for one call of the networks.")
-    model: ModelSettings = Field(ModelSettings(), description="Which version judges.")
-    inspector: InspectorSettings = Field(InspectorSettings(), description="The worker that judges.")
-    sorter: SorterSettings = Field(SorterSettings(), description="The worker that tells the boards.")
-    station: StationSettings = Field(StationSettings(), description="The pages that people work with, and their database.")
-    archivist: ArchivistSettings = Field(ArchivistSettings(), description="What is kept of the parts, and for how long.")
-    review: ReviewSettings = Field(ReviewSettings(), description="Which parts people are asked about.")
+    topics: TopicSettings = Field(TopicSettings(), description="Names, sizes and retention of the topics.")
+    service: ServiceSettings = Field(ServiceSettings(), description="Settings that all processes share.")
+    pictures: PictureSettings = Field(PictureSettings(), description="Limits for pictures.")
+    store: StoreSettings = Field(StoreSettings(), description="The object store for large pictures, archived pictures and heat maps.")
+    gateway: GatewaySettings = Field(GatewaySettings(), description="The process that takes pictures from cameras and sends them to Kafka.")
+    batch: BatchSettings = Field(BatchSettings(), description="How the inspector gathers pictures for one call of the networks.")
+    model: ModelSettings = Field(ModelSettings(), description="The model version that judges pictures, and how it runs.")
+    inspector: InspectorSettings = Field(InspectorSettings(), description="The worker that judges pictures.")
+    sorter: SorterSettings = Field(SorterSettings(), description="The worker that sends verdicts to the boards.")
+    station: StationSettings = Field(StationSettings(), description="The web application and its database.")
+    archivist: ArchivistSettings = Field(ArchivistSettings(), description="What is archived about the parts, and for how long.")
+    review: ReviewSettings = Field(ReviewSettings(), description="Which parts people review, and what happens with their labels.")
     lines: tuple[LineSettings, ...] = Field((), description="The lines of the foundry.")
 
     @classmethod
@@ -69,58 +74,60 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        # The file comes in through init_settings (see load_settings); the environment overrides it.
+        """Returns the sources of settings, the strongest first: the environment, then the file that `load_settings` has read."""
         return env_settings, init_settings
 
     @model_validator(mode="after")
-    def _fit_together(self) -> Self:
+    def _check_sections_together(self) -> Self:
         names = [line.name for line in self.lines]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"lines: expected each name once, found {', '.join(twice)} more than once")
-        refuse_conflicts_at_boards({line.name: line.gate for line in self.lines if line.gate})
-        if self.pictures.max_bytes + 16384 > self.topics.max_message_bytes:
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"lines: expected each name once, found {', '.join(repeated)} more than once")
+        check_board_conflicts({line.name: line.gate for line in self.lines if line.gate})
+        if self.pictures.max_bytes + _RECORD_OVERHEAD_BYTES > self.topics.max_message_bytes:
             raise ValueError(
-                f"pictures.max_bytes: expected at least 16384 below topics.max_message_bytes {self.topics.max_message_bytes}, "
-                f"found {self.pictures.max_bytes}"
+                f"pictures.max_bytes: expected at least {_RECORD_OVERHEAD_BYTES} below topics.max_message_bytes "
+                f"{self.topics.max_message_bytes}, found {self.pictures.max_bytes}"
             )
         return self
 
     @property
     def bootstrap(self) -> str:
-        """host:port list of the cluster; of the embedded broker where that is set."""
+        """The addresses host:port of the brokers, separated by commas. With `embedded` this is the broker of this machine."""
         return f"127.0.0.1:{self.broker.port}" if self.kafka.bootstrap == "embedded" else self.kafka.bootstrap
 
-    def line(self, name: str) -> LineSettings:
-        """The line called `name`. Raises SettingsError: when the settings have no such line."""
+    def find_line(self, name: str) -> LineSettings:
+        """Returns the line called `name`. Raises SettingsError if the settings have no such line."""
         for line in self.lines:
             if line.name == name:
                 return line
-        known = ", ".join(line.name for line in self.lines) or "none"
-        raise SettingsError(f"lines: expected one of {known}, found {name!r}")
+        known_names = ", ".join(line.name for line in self.lines) or "none"
+        raise SettingsError(f"lines: expected one of {known_names}, found {name!r}")
 
 
 def load_settings(file: Path | None = None, environment: Mapping[str, str] = os.environ) -> Settings:
-    """The settings from `file` (else CASTLINE_SETTINGS_FILE, else castline.toml where it exists) and the environment.
+    """Returns the settings from a file and from the environment, which overrides the file.
 
-    Relative paths in the settings count from the folder the process runs in.
-    Raises SettingsError: for a file that cannot be read, an unknown name or a bad value; one line each.
+    The file is `file`, else the one that CASTLINE_SETTINGS_FILE names, else `castline.toml` if it exists. Relative paths in the settings
+    count from the working directory of the process.
+
+    Raises SettingsError with one line for each fault, if the file cannot be read, a name is unknown or a value is not allowed.
     """
-    named = file or (Path(environment[FILE_VARIABLE]) if environment.get(FILE_VARIABLE) else None)
-    path = named or DEFAULT_FILE
+    given_file = file or (Path(environment[FILE_VARIABLE]) if environment.get(FILE_VARIABLE) else None)
+    path = given_file or DEFAULT_FILE
     content: dict[str, Any] = {}
-    if named is not None or path.exists():
-        content = _read(path)
+    if given_file is not None or path.exists():
+        content = _read_toml(path)
     _refuse_unknown_variables(environment)
     try:
         return Settings(**content)
     except ValidationError as error:
-        raise SettingsError("\n".join(_sentences(error, path.name))) from None
-    except ValueError as error:  # the environment source: JSON that is none
+        raise SettingsError("\n".join(_describe_faults(error, path.name))) from None
+    except ValueError as error:  # pydantic-settings raises it for a variable whose value is not valid JSON.
         raise SettingsError(f"environment: {error}") from None
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -130,28 +137,30 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
-    # pydantic-settings passes over variables whose first name is no field: a misspelt one would be silently the default.
-    known = {name.upper() for name in Settings.model_fields}
+    """Raises SettingsError for a variable of an unknown section, because pydantic-settings ignores such a variable silently."""
+    sections = {name.upper() for name in Settings.model_fields}
     for variable in sorted(environment):
-        if variable.startswith(PREFIX) and variable != FILE_VARIABLE:
-            section = variable.removeprefix(PREFIX).split("__")[0]
-            if section not in known:
+        if variable.startswith(VARIABLE_PREFIX) and variable != FILE_VARIABLE:
+            section = variable.removeprefix(VARIABLE_PREFIX).split("__")[0]
+            if section not in sections:
                 raise SettingsError(
-                    f"environment: expected {PREFIX}<SECTION>__<NAME> with a section of {', '.join(sorted(known))}; found {variable}"
+                    f"environment: expected {VARIABLE_PREFIX}<SECTION>__<NAME> with a section of {', '.join(sorted(sections))}; "
+                    f"found {variable}"
                 )
 
 
-def _sentences(error: ValidationError, source: str) -> list[str]:
-    found = []
+def _describe_faults(error: ValidationError, source: str) -> list[str]:
+    """Returns one line for each fault that pydantic found. `source` stands for faults that belong to no single setting."""
+    faults = []
     for problem in error.errors(include_url=False):
         name = ".".join(str(step) for step in problem["loc"]) or source
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            found.append(f"{name}: expected a known setting (castline settings schema lists them), found an unknown name")
+            faults.append(f"{name}: expected a known setting (castline settings schema lists them), found an unknown name")
         elif problem["type"] == "missing":
-            found.append(f"{name}: expected a value, found none")
+            faults.append(f"{name}: expected a value, found none")
         elif problem["type"] == "value_error":
-            found.append(f"{name}: {message}" if problem["loc"] else message)
+            faults.append(f"{name}: {message}" if problem["loc"] else message)
         else:
-            found.append(f"{name}: expected: {message[0].lower()}{message[1:]}; found {str(problem['input'])[:80]!r}")
-    return found
+            faults.append(f"{name}: expected: {message[0].lower()}{message[1:]}; found {str(problem['input'])[:80]!r}")
+    return faults

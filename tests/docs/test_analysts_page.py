@@ -14,7 +14,7 @@ import pytest
 from kafka import KafkaProducer
 from PIL import Image
 
-from streams.delivery import outgoing
+from streams.record_producer import make_json_record
 from streams.records import Sorting, Verdict
 from streams.settings import Settings
 from streams.topics import TopicNames
@@ -150,7 +150,7 @@ def test_a_replay_begins_at_its_moment_and_keeps_the_last_of_each_event(make_set
     ]
     producer = KafkaProducer(bootstrap_servers=settings.bootstrap)
     for one in sent:
-        record = outgoing(names.sorted("line-1"), one.part_id.key, one, "sorter")
+        record = make_json_record(names.sorted("line-1"), one.part_id.key, one, "sorter")
         at_ms = int(one.sorted_at.timestamp() * 1000)
         producer.send(record.topic, key=record.key, value=record.value, headers=record.headers, timestamp_ms=at_ms).get(10)
     producer.close()

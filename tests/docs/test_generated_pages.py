@@ -17,12 +17,11 @@ from deploy.cli.main import COMMANDS, castline
 from docs import generate
 from docs.generator import channels, metrics
 from docs.generator.commands import walk
-from streams.dead_letters import Came, dead_letter
-from streams.delivery import outgoing
-from streams.identity import PartId, PictureIdentity, header_map, read_identity, write_headers
+from streams.identity import PartId, PictureIdentity, make_header_map, make_headers, read_identity
+from streams.record_producer import ConsumedRecord, make_dead_letter, make_json_record
 from streams.records import ModelChoice
 from streams.settings import LineSettings, Settings
-from streams.topics import TopicNames, declared
+from streams.topics import TopicNames, declare_topics
 from tests.docs.pages import DOCS, ROOT
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -48,7 +47,7 @@ def test_a_stale_an_absent_and_a_left_over_page_are_named(tmp_path: Path) -> Non
 def test_every_topic_has_its_channel() -> None:
     settings = Settings(lines=(LineSettings(name="line-1"),))
     addresses = {channel.address for channel in channels.channels()}
-    assert addresses == {spec.name.replace("line-1", "{line}") for spec in declared(settings)}
+    assert addresses == {spec.name.replace("line-1", "{line}") for spec in declare_topics(settings)}
     named = {name for name in vars(TopicNames) if not name.startswith("_") and name != "prefix"}
     assert len(channels.channels()) == len(named), "expected every topic to be declared"
 
@@ -56,19 +55,21 @@ def test_every_topic_has_its_channel() -> None:
 def test_the_image_headers_are_those_that_are_written_and_read() -> None:
     part = PartId("line-1", 7, 1)
     whole = PictureIdentity(part, NOW, "image/jpeg", "0" * 64, "claim", "00-0-0-00")
-    written = write_headers(whole, {"truth": "ok"})
+    written = make_headers(whole, {"truth": "ok"})
     assert [name for name, _ in written] == list(channels.IMAGE_HEADERS)
-    assert read_identity(part.key, header_map(written), "line-1") == whole
+    assert read_identity(part.key, make_header_map(written), "line-1") == whole
 
 
 def test_the_headers_of_json_records_are_those_that_are_written() -> None:
     record = ModelChoice(line="*", version="v1", chosen_by="somebody", chosen_at=NOW)
-    written = outgoing("castings.models", b"*", record, "inspector").headers
+    written = make_json_record("castings.models", b"*", record, "inspector").headers
     assert [name for name, _ in written] == list(channels.CLOUD_EVENT_HEADERS)
 
 
 def test_the_headers_of_dead_letters_are_those_that_are_written() -> None:
-    letter = dead_letter("castings.dead-letters", Came("castings.images.line-1", 0, 1, b"key", b"", {}), "inspector", "identity", "no part")
+    letter = make_dead_letter(
+        "castings.dead-letters", ConsumedRecord("castings.images.line-1", 0, 1, b"key", b"", {}), "inspector", "identity", "no part"
+    )
     assert [name for name, _ in letter.headers] == list(channels.DEAD_LETTER_HEADERS)
 
 

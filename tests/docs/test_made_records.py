@@ -18,8 +18,8 @@ from agents.sorter.sorting import late_sorting, sorting_of, untracked_sorting
 from firmware.board.words import WORDS
 from models.inference.ensemble import Opinion
 from models.pictures.decoder import Picture
-from streams.dead_letters import Came
 from streams.errors import PictureError
+from streams.record_producer import ConsumedRecord
 from streams.records import Label, Sorting, SortingReason, Verdict
 from streams.settings import LineSettings
 from tests.docs.published import published
@@ -47,7 +47,7 @@ def test_any_verdict_of_the_inspector_is_valid(
 
 
 def make_verdict(run: int, part: int, opinion: Opinion | PictureError, threshold: float, decided_at: datetime) -> Verdict:
-    came = Came("castings.images.line-1", 3, 17, f"line-1:{run}:{part}".encode(), b"", {})
+    came = ConsumedRecord("castings.images.line-1", 3, 17, f"line-1:{run}:{part}".encode(), b"", {})
     arrival = receive(came, LineSettings(name="line-1", deadline_s=1), TAKEN, TAKEN + timedelta(seconds=0.01))
     picture = opinion if isinstance(opinion, PictureError) else Picture(np.zeros((8, 8), np.uint8), 300, 200)
     return verdict(Judged(Decoded(arrival, "0" * 64, picture), opinion), "v1", threshold, decided_at)

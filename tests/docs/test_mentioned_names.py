@@ -8,7 +8,7 @@ import pytest
 
 from deploy.cli.settings import described
 from docs.generator import metrics
-from streams.settings.load import FILE_VARIABLE, PREFIX, Settings
+from streams.settings import FILE_VARIABLE, VARIABLE_PREFIX, Settings
 from tests.docs.castline_commands import problem, shown
 from tests.docs.pages import ROOT, inline, pages
 
@@ -18,13 +18,13 @@ SETTINGS = {name.replace("[]", "") for name, *_ in described()}
 
 def variables() -> set[str]:
     """Every environment variable that a setting is read from."""
-    sections = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
-    single = {PREFIX + name.upper().replace(".", "__") for name in SETTINGS if not name.startswith("lines.")}
+    sections = {f"{VARIABLE_PREFIX}{name.upper()}" for name in Settings.model_fields}
+    single = {VARIABLE_PREFIX + name.upper().replace(".", "__") for name in SETTINGS if not name.startswith("lines.")}
     return sections | single | {FILE_VARIABLE}
 
 
 def mentioned_variables(text: str) -> set[str]:
-    return set(re.findall(rf"\b{PREFIX}[A-Z][A-Z0-9_]*[A-Z0-9]", text))
+    return set(re.findall(rf"\b{VARIABLE_PREFIX}[A-Z][A-Z0-9_]*[A-Z0-9]", text))
 
 
 def mentioned_metrics(text: str) -> set[str]:
@@ -61,7 +61,9 @@ def test_every_variable_that_a_page_mentions_is_read() -> None:
 
 
 def test_every_setting_has_its_variable_on_the_page() -> None:
-    assert variables() - {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} <= mentioned_variables(PAGES["docs/settings.md"])
+    assert variables() - {f"{VARIABLE_PREFIX}{name.upper()}" for name in Settings.model_fields} <= mentioned_variables(
+        PAGES["docs/settings.md"]
+    )
     assert "CASTLINE_BATCH__SISE" not in variables()
 
 

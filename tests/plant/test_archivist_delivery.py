@@ -11,7 +11,7 @@ import pytest
 from kafka import KafkaProducer
 
 from streams.identity import PartId
-from streams.object_store import Store
+from streams.object_store import ObjectStore
 from streams.settings import Settings
 from streams.topics import TopicNames
 from tests.conftest import MakeSettings
@@ -58,7 +58,7 @@ def test_killed_and_started_again_under_load_every_part_has_one_whole_row(
     make_settings: MakeSettings, database: str, tmp_path: Path
 ) -> None:
     settings = plant_settings(make_settings, database, tmp_path)
-    store = Store(settings.store.url)
+    store = ObjectStore(settings.store.url)
     with Role(settings, tmp_path / "log", "archivist") as archivist:
         archivist.wait_ready()
         plant = Plant(settings, rate_per_s=100)

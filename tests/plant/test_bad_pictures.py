@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from kafka import KafkaProducer
 
-from streams.object_store import Store
+from streams.object_store import ObjectStore
 from streams.records import Verdict
 from streams.settings import Settings
 from streams.topics import TopicNames
@@ -74,7 +74,7 @@ def test_every_bad_picture_has_a_verdict_every_refused_one_a_dead_letter_and_goo
     for part, (bad_claim, _) in claims.items():
         producer.send(names.images(LINE), key=part.encode(), value=b"", headers=[("claim", bad_claim)])
     kept = jpeg(77, side_px=400)
-    claim = Store(settings.store.url).put(kept)
+    claim = ObjectStore(settings.store.url).put(kept)
     producer.send(names.images(LINE), key=f"{LINE}:3:4".encode(), value=b"", headers=[("claim", claim.encode())])
     producer.send(names.images(LINE), key=f"{LINE}:3:5".encode(), value=jpeg(5), headers=[("sha256", b"0" * 64)])
     producer.send(names.images(LINE), key=f"{LINE}:3:6".encode(), value=None)

@@ -8,7 +8,7 @@ from pathlib import Path
 from kafka import KafkaProducer
 from PIL import Image
 
-from streams.object_store import Store
+from streams.object_store import ObjectStore
 from streams.records import Finding
 from streams.settings import Settings
 from streams.topics import TopicNames
@@ -48,5 +48,5 @@ def test_uploaded_pictures_get_heat_maps_beside_their_verdicts(make_settings: Ma
         assert one.found_at > judged[one.part].decided_at
         assert [box.score for box in one.boxes] == sorted((box.score for box in one.boxes), reverse=True)
         assert all(box.left_px + box.width_px <= 120 and box.top_px + box.height_px <= 120 for box in one.boxes)
-        with Image.open(io.BytesIO(Store(settings.store.url).fetch(one.heat_map)), formats=("PNG",)) as shown:
+        with Image.open(io.BytesIO(ObjectStore(settings.store.url).fetch(one.heat_map)), formats=("PNG",)) as shown:
             assert (shown.mode, shown.size) == ("L", (64, 64)), "the side that the networks take, as the picture is square"

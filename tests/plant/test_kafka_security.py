@@ -17,7 +17,7 @@ from deploy.kafka.broker import CLUSTER_ID, LOG4J, server_properties
 from deploy.kafka.java import archive_options, java_command
 from deploy.supervisor.launch import bound_command
 from deploy.supervisor.ports import free_ports
-from streams.kafka import client_arguments
+from streams.kafka import make_client_arguments
 from streams.settings import BrokerSettings, Settings
 from streams.topics import TopicNames, create_topics
 from tests.image_topics import jpeg
@@ -90,7 +90,7 @@ def _admin_once_it_answers(settings: Settings, process: subprocess.Popen[bytes])
     until = time.monotonic() + 60
     while True:
         try:
-            return KafkaAdminClient(**client_arguments(settings, "test"), bootstrap_timeout_ms=3000)
+            return KafkaAdminClient(**make_client_arguments(settings, "test"), bootstrap_timeout_ms=3000)
         except (KafkaError, OSError):
             assert process.poll() is None, "the broker ended"
             assert time.monotonic() < until, "the broker does not answer"
@@ -101,12 +101,12 @@ def test_pictures_get_their_verdicts_over_tls_with_a_password(guarded: Settings,
     names = TopicNames(guarded.topics.prefix)
     with Role(guarded, tmp_path / "log", "inspector") as inspector:
         inspector.wait_ready()
-        producer = KafkaProducer(**client_arguments(guarded, "test"))
+        producer = KafkaProducer(**make_client_arguments(guarded, "test"))
         for part in range(1, 6):
             producer.send(names.images("line-1"), key=f"line-1:1:{part}".encode(), value=jpeg(part)).get(20)
         producer.close()
         consumer = KafkaConsumer(
-            names.verdicts("line-1"), **client_arguments(guarded, "test"), auto_offset_reset="earliest", consumer_timeout_ms=30_000
+            names.verdicts("line-1"), **make_client_arguments(guarded, "test"), auto_offset_reset="earliest", consumer_timeout_ms=30_000
         )
         keys = {next(consumer).key for _ in range(5)}
         consumer.close()
@@ -120,4 +120,4 @@ def test_a_wrong_password_and_an_unknown_authority_are_not_let_in(guarded: Setti
     for change in ({"password_file": wrong}, {"ca_file": None}, {"security": "sasl-plaintext"}):
         settings = guarded.model_copy(update={"kafka": guarded.kafka.model_copy(update=change)})
         with pytest.raises((KafkaError, OSError)):
-            KafkaAdminClient(**client_arguments(settings, "test"), bootstrap_timeout_ms=3000)
+            KafkaAdminClient(**make_client_arguments(settings, "test"), bootstrap_timeout_ms=3000)

@@ -21,9 +21,9 @@ from deploy.cli.replayed import replay
 from models.inference.version_ensemble import open_ensemble
 from models.registry.versions import load
 from streams.errors import CastlineError
-from streams.identity import write_time
-from streams.model_choices import ALL_LINES, Choices, publish, read_choices
-from streams.object_store import Store
+from streams.identity import format_time
+from streams.model_choices import ALL_LINES, ModelChoices, publish_model_choice, read_model_choices
+from streams.object_store import ObjectStore
 from streams.records import Verdict
 from streams.settings import LineSettings, Settings
 from streams.topics import TopicNames, create_topics
@@ -79,7 +79,7 @@ def inspector(plant: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 def of_lines(plant: Settings, *lines: str) -> Settings:
     """The plant's settings with these of its lines alone."""
-    return plant.model_copy(update={"lines": tuple(plant.line(line) for line in lines)})
+    return plant.model_copy(update={"lines": tuple(plant.find_line(line) for line in lines)})
 
 
 def castline(settings: Settings, *arguments: str) -> str:
@@ -98,16 +98,16 @@ def castline_process(settings: Settings, *arguments: str, status: int = 0) -> st
     return done.stdout if status == 0 else done.stderr
 
 
-def choose(settings: Settings, choices: Choices, line: str, version: str) -> Choices:
+def choose(settings: Settings, choices: ModelChoices, line: str, version: str) -> ModelChoices:
     """Publishes what `castline models choose` does, without the seconds that a process takes."""
     choice = choices.choose(line, version, "the test", datetime.now(UTC))
-    publish(settings, choice, "models")
+    publish_model_choice(settings, choice, "models")
     return choices.with_record(line.encode(), choice.encode())
 
 
-def keep_to_a(plant: Settings, inspector: Role, *lines: LineSettings) -> Choices:
+def keep_to_a(plant: Settings, inspector: Role, *lines: LineSettings) -> ModelChoices:
     """Puts `a` in force on `lines`, whatever the other tests choose for all."""
-    choices = Choices("a")
+    choices = ModelChoices("a")
     for line in lines:
         choices = choose(plant, choices, line.name, "a")
         wait_for(lambda line=line: serves(inspector, line.name, "a"), 60, "expected a in force")  # type: ignore[misc]
@@ -133,7 +133,7 @@ def test_twenty_switches_under_load_leave_every_picture_one_verdict_of_the_versi
     """Of three versions in turn one is out of memory each time, so every switch loads; line-2 stays with `a` and shares the batches."""
     settings = of_lines(plant, "line-1", "line-2")
     memory_mb = resident_mb(inspector)
-    choices = choose(settings, Choices("a"), "line-2", "a")
+    choices = choose(settings, ModelChoices("a"), "line-2", "a")
     feed = Feed(settings, rate_per_s=25)
     wait_for(lambda: len(feed.parts) > 25, 30, "expected the feed to run")
     order, took_s = ["a"], []
@@ -196,9 +196,9 @@ def test_what_may_not_serve_stays_out_and_is_said_and_the_commands_choose_show_a
     assert "line-3: b is chosen (before: kinds)" in castline(settings, "models", "choose", "b", "--line", "line-3", "--force")
     wait_for(lambda: serves(inspector, "line-3", "b"), 60, "expected b in force")
     assert "as before" in castline(settings, "models", "choose", "b", "--line", "line-3")
-    choices = read_choices(settings, "test")
+    choices = read_model_choices(settings, "test")
     assert choices.chosen["line-3"].previous == ("kinds", "absent", "tampered", "a"), "chosen twice is one step"
-    publish(settings, choices.chosen["line-3"].model_copy(update={"previous": ("a",)}), "models")
+    publish_model_choice(settings, choices.chosen["line-3"].model_copy(update={"previous": ("a",)}), "models")
     assert "line-3: a is chosen (before: b)" in castline(settings, "models", "roll-back", "--line", "line-3")
     wait_for(lambda: serves(inspector, "line-3", "a"), 60, "expected a in force again")
     assert "expected a version before the one in force" in castline(settings, "models", "roll-back", "--line", "line-3")
@@ -219,7 +219,7 @@ def test_a_shadow_is_counted_and_never_published_and_a_replay_finds_what_it_woul
     feed = Feed(settings, rate_per_s=10)
     wait_for(lambda: len(feed.parts) >= 30, 30, "expected the feed to run")
     parts = feed.finish()
-    large = Store(settings.store.url).put(PICTURES[0])
+    large = ObjectStore(settings.store.url).put(PICTURES[0])
     producer = KafkaProducer(bootstrap_servers=settings.bootstrap)
     producer.send(TopicNames(settings.topics.prefix).images("line-5"), key=b"line-5:9:1", headers=[("claim", large.encode())]).get(10)
     producer.send(TopicNames(settings.topics.prefix).images("line-5"), key=b"line-5:9:2", value=b"no picture").get(10)
@@ -239,7 +239,7 @@ def test_a_shadow_is_counted_and_never_published_and_a_replay_finds_what_it_woul
     assert "a is chosen (as before)" in castline(settings, "models", "shadow", "none", "--line", "line-5")
     wait_for(lambda: inspector.metric("castline_model_shadow_info") == 1, 30, "expected no shadow on line-5")
     before = len(verdicts(settings))
-    arguments = ("replay", "--from", write_time(begun), "--model", "b", "--json")
+    arguments = ("replay", "--from", format_time(begun), "--model", "b", "--json")
     difference = json.loads(castline_process(settings, *arguments))
     counts = {name: difference[name] for name in ("pictures", "same", "without_verdict", "nameless", "changes")}
     assert counts == {"pictures": seen + 1, "same": 1, "without_verdict": 0, "nameless": 0, "changes": {"defect -> ok": seen}}

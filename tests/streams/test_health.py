@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from streams.health import Health, HealthServer, Progress, Slot
+from streams.health import HealthServer, InstanceSlot, ProcessHealth, ProgressWatchdog
 from streams.settings import ServiceSettings
 
 
@@ -27,47 +27,47 @@ class Clock:
 
 def test_waiting_work_without_progress_is_unhealthy_and_progress_heals() -> None:
     clock = Clock()
-    progress = Progress(stall_s=30, clock=clock)
-    progress.waiting(5)
+    watchdog = ProgressWatchdog(stall_s=30, clock=clock)
+    watchdog.set_pending(5)
     clock.now_s = 31
-    assert progress.complaint() == "5 pieces of work wait and none was finished for 31 s (limit 30 s)"
-    progress.moved()
-    assert progress.complaint() == ""
+    assert watchdog.find_stall() == "5 pieces of work wait and none was finished for 31 s (limit 30 s)"
+    watchdog.record_progress()
+    assert watchdog.find_stall() == ""
 
 
 def test_an_idle_process_is_healthy_however_long_and_new_work_gets_its_time() -> None:
     clock = Clock()
-    progress = Progress(stall_s=30, clock=clock)
+    watchdog = ProgressWatchdog(stall_s=30, clock=clock)
     clock.now_s = 10_000
-    assert progress.complaint() == ""
-    progress.waiting(1)
-    assert progress.complaint() == ""
+    assert watchdog.find_stall() == ""
+    watchdog.set_pending(1)
+    assert watchdog.find_stall() == ""
     clock.now_s += 31
-    assert progress.complaint() != ""
+    assert watchdog.find_stall() != ""
 
 
 def test_a_process_is_ready_only_when_nothing_is_missing() -> None:
-    health = Health("test", Progress(30))
-    assert health.readiness() == (503, "starting")
-    health.not_ready("no Kafka", "kafka")
-    health.ready()
-    assert health.readiness() == (503, "no Kafka")
-    health.ready("kafka")
-    assert health.readiness() == (200, "ready")
+    health = ProcessHealth("test", ProgressWatchdog(30))
+    assert health.check_readiness() == (503, "starting")
+    health.set_not_ready("no Kafka", "kafka")
+    health.set_ready()
+    assert health.check_readiness() == (503, "no Kafka")
+    health.set_ready("kafka")
+    assert health.check_readiness() == (200, "ready")
 
 
 def test_two_workers_never_share_a_slot_and_a_free_one_is_taken_again(tmp_path: Path) -> None:
-    first, second = Slot(tmp_path, "inspector"), Slot(tmp_path, "inspector")
+    first, second = InstanceSlot(tmp_path, "inspector"), InstanceSlot(tmp_path, "inspector")
     assert (str(first), str(second)) == ("inspector-1", "inspector-2")
     first.release()
-    third = Slot(tmp_path, "inspector")
+    third = InstanceSlot(tmp_path, "inspector")
     assert str(third) == "inspector-1"
     second.release()
     third.release()
 
 
 def test_the_pages_are_served_and_prometheus_finds_them(tmp_path: Path) -> None:
-    health = Health("test", Progress(30))
+    health = ProcessHealth("test", ProgressWatchdog(30))
     with HealthServer(health, ServiceSettings(run_dir=tmp_path), "test-1") as server:
         (target,) = json.loads((tmp_path / "targets" / "test-1.json").read_text())
         assert target["targets"] == [server.address]
@@ -84,7 +84,7 @@ def test_the_pages_are_served_and_prometheus_finds_them(tmp_path: Path) -> None:
 
 
 def test_who_hangs_up_before_the_answer_leaves_no_traceback(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    health = Health("test", Progress(30))
+    health = ProcessHealth("test", ProgressWatchdog(30))
     asked: list[int] = []
 
     def slow() -> str:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.errors import IdentityError
-from streams.identity import PartId, PictureIdentity, header_map, parse_time, read_identity, write_headers, write_time
+from streams.identity import PartId, PictureIdentity, format_time, make_header_map, make_headers, parse_time, read_identity
 
 parts = st.builds(
     PartId,
@@ -35,7 +35,7 @@ def test_any_other_text_is_refused_and_nothing_else_is_raised(text: str) -> None
 @given(parts, st.datetimes(datetime(2020, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)))
 def test_headers_carry_the_whole_identity(part: PartId, captured_at: datetime) -> None:
     identity = PictureIdentity(part, captured_at, "image/jpeg", "a" * 64, "pictures/aa/" + "a" * 64, "00-1-2-01")
-    headers = header_map(write_headers(identity, {"truth": "ok"}))
+    headers = make_header_map(make_headers(identity, {"truth": "ok"}))
     assert read_identity(part.key, headers, part.line) == identity
     assert headers["truth"] == b"ok"
 
@@ -70,5 +70,5 @@ def test_a_record_that_names_no_part_is_refused_in_words(key: bytes | None, head
 
 def test_times_are_written_in_utc_with_microseconds_whatever_their_zone() -> None:
     noon = datetime(2026, 1, 31, 13, tzinfo=timezone(timedelta(hours=1)))
-    assert write_time(noon) == "2026-01-31T12:00:00.000000Z"
+    assert format_time(noon) == "2026-01-31T12:00:00.000000Z"
     assert parse_time("2026-01-31T13:00:00+01:00") == noon

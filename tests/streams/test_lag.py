@@ -5,7 +5,7 @@ from __future__ import annotations
 from kafka import KafkaProducer
 from prometheus_client import REGISTRY
 
-from streams.health import Health, Progress
+from streams.health import ProcessHealth, ProgressWatchdog
 from streams.lag import LagWatch, Partition
 from streams.topics import TopicNames
 from tests.conftest import MakeSettings
@@ -27,7 +27,7 @@ def test_what_waits_is_shown_once_by_those_whose_work_it_is_and_seen_by_all(make
     producer.close()
     assigned: set[Partition] = {(topic, 0), (topic, 1), (topic, 2)}
     clock = [0.0]
-    health = Health("inspector", Progress(30, lambda: clock[0]))
+    health = ProcessHealth("inspector", ProgressWatchdog(30, lambda: clock[0]))
     watch = LagWatch(settings, "nobody", {topic: "lag-1"}, lambda: set(assigned), health, every_s=0.05)
     watch.start()
     try:
@@ -36,7 +36,7 @@ def test_what_waits_is_shown_once_by_those_whose_work_it_is_and_seen_by_all(make
         wait_for(lambda: shown("lag-1") == 0, 20, "expected no lag of a worker without partitions")
         # Nobody commits: the worker that has nothing to do says that the others stand still.
         clock[0] = 60.0
-        wait_for(lambda: "12 pieces of work wait" in health.healthiness()[1], 20, "expected the complaint about all that waits")
+        wait_for(lambda: "12 pieces of work wait" in health.check_health()[1], 20, "expected the complaint about all that waits")
         assigned.add((topic, 3))
         wait_for(lambda: shown("lag-1") == 3, 20, "expected the lag of the partition taken over")
     finally:

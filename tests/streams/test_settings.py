@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from streams.errors import SettingsError
-from streams.kafka import client_arguments, faust_credentials
+from streams.kafka import make_client_arguments, make_faust_credentials
 from streams.settings import Settings, load_settings
 
 
@@ -20,9 +20,9 @@ from streams.settings import Settings, load_settings
         ("[batch]\nsize = 64", r"batch: shapes: expected the last to be at least size 64, found 32"),
         ("[[lines]]\nname = 'Line 1'", r"lines\.0\.name: expected: string should match pattern"),
         ("[[lines]]\nname = 'a'\n[[lines]]\nname = 'a'", r"lines: expected each name once, found a more than once"),
-        ("[[lines]]\nname = 'a'\n[lines.camera]\nkind = 'folder'", r"a camera of kind folder wants a path"),
+        ("[[lines]]\nname = 'a'\n[lines.camera]\nkind = 'folder'", r"a camera of kind folder needs a path"),
         ("[[lines]]\nname = 'a'\n[lines.gate]\nbaud = 9600", r"lines\.0\.gate\.port: expected a value, found none"),
-        ("[kafka]\nsecurity = 'sasl-tls'", r"security sasl-tls wants a username"),
+        ("[kafka]\nsecurity = 'sasl-tls'", r"security sasl-tls needs a username"),
         ("[kafka]\nbootstrap = 'nowhere'", r"kafka\.bootstrap: expected"),
         ("[pictures]\nmax_bytes = 200000000", r"expected at least 16384 below topics\.max_message_bytes"),
         ("lines = 3", r"lines: expected"),
@@ -67,12 +67,12 @@ def test_a_password_is_shown_nowhere_and_reaches_both_clients(tmp_path: Path) ->
         {"kafka": {"security": "sasl-tls", "username": "inspector", "password_file": secret, "bootstrap": "a:1,b:2"}}
     )
     assert "s3cret" not in repr(settings)
-    arguments = client_arguments(settings, "test")
+    arguments = make_client_arguments(settings, "test")
     assert arguments["bootstrap_servers"] == ["a:1", "b:2"]
     assert (arguments["security_protocol"], arguments["sasl_mechanism"]) == ("SASL_SSL", "SCRAM-SHA-512")
     assert arguments["sasl_plain_password"] == "s3cret"
     assert arguments["ssl_context"].check_hostname
-    credentials = faust_credentials(settings.kafka)
+    credentials = make_faust_credentials(settings.kafka)
     assert credentials is not None
     assert credentials.password == "s3cret"
     assert credentials.ssl_context.check_hostname
@@ -81,4 +81,4 @@ def test_a_password_is_shown_nowhere_and_reaches_both_clients(tmp_path: Path) ->
 def test_a_lines_last_useful_moment_is_its_travel_time_less_the_way_back() -> None:
     gated = {"name": "a", "gate": {"port": "/dev/ttyACM0", "travel_mm": 1000, "belt_mm_per_s": 500}}
     settings = Settings.model_validate({"lines": [gated, {"name": "b"}, {**gated, "name": "c", "deadline_s": 0.7, "gate": None}]})
-    assert [line.useful_s() for line in settings.lines] == [pytest.approx(1.8), None, 0.7]
+    assert [line.verdict_deadline_s for line in settings.lines] == [pytest.approx(1.8), None, 0.7]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kafka import KafkaAdminClient
 
-from streams.topics import create_topics, declared, read_configs
+from streams.topics import create_topics, declare_topics, read_topic_configs
 from tests.conftest import MakeSettings
 
 
@@ -12,11 +12,11 @@ def test_every_topic_exists_as_declared_and_a_second_call_changes_nothing(make_s
     settings = make_settings(lines=("line-1", "line-2"))
     admin = KafkaAdminClient(bootstrap_servers=settings.bootstrap)
     assert {change.what for change in create_topics(admin, settings)} == {"as declared"}
-    specs = declared(settings)
+    specs = declare_topics(settings)
     assert len(specs) == 2 * 4 + 3
     present = {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics([spec.name for spec in specs])}
     assert present == {spec.name: spec.partitions for spec in specs}
-    configs = read_configs(admin, [spec.name for spec in specs])
+    configs = read_topic_configs(admin, [spec.name for spec in specs])
     for spec in specs:
         assert {name: configs[spec.name][name] for name in spec.configs} == spec.configs
     admin.close()

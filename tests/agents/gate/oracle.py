@@ -15,7 +15,7 @@ from typing import Self
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from streams.identity import PartId, parse_time
-from streams.records import ImageReference, Label, Sorting, Verdict, verdict_id
+from streams.records import ImageReference, Label, Sorting, Verdict, make_verdict_id
 from streams.settings import Settings
 from streams.topics import TopicNames
 
@@ -33,7 +33,7 @@ def made_verdict(line: str, run: int, part: int, label: Label, captured_at: date
         line=line,
         run=run,
         part=part,
-        verdict_id=verdict_id(PartId(line, run, part), sha256, model),
+        verdict_id=make_verdict_id(PartId(line, run, part), sha256, model),
         label=label,
         defect_probability=0.9 if label == "defect" else 0.1,
         votes={},

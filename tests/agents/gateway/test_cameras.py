@@ -20,9 +20,8 @@ from agents.gateway.folder_camera import FolderCamera
 from agents.gateway.intake import Intake
 from agents.gateway.spool import Budget, Spool
 from agents.gateway.video_camera import Grabber, VideoCamera
-from streams.content_type import UNKNOWN, sniff
 from streams.errors import CastlineError, SettingsError, SpoolFullError
-from streams.identity import PartId
+from streams.identity import UNKNOWN_CONTENT_TYPE, PartId, sniff_content_type
 from streams.settings import CameraSettings
 
 JPEG = b"\xff\xd8\xff\xe0 a picture of a casting"
@@ -256,7 +255,7 @@ def test_a_wrong_declared_type_is_corrected_by_the_bytes(tmp_path: Path) -> None
     witness = Witness()
     line.intake.offer(witness, Frame(b"\x89PNG\r\n\x1a\n...", datetime.now(UTC), "image/jpeg"))
     line.intake.offer(witness, Frame(b"whatever this is", datetime.now(UTC), "image/jpeg"))
-    assert [stored.picture.content_type for stored in line.spool.after(0, 9)] == ["image/png", UNKNOWN]
+    assert [stored.picture.content_type for stored in line.spool.after(0, 9)] == ["image/png", UNKNOWN_CONTENT_TYPE]
     line.stop()
 
 
@@ -269,13 +268,13 @@ def test_a_wrong_declared_type_is_corrected_by_the_bytes(tmp_path: Path) -> None
         (b"MM\x00*", "image/tiff"),
         (b"GIF89a", "image/gif"),
         (b"RIFF\x00\x00\x00\x00WEBPVP8 ", "image/webp"),
-        (b"RIFF\x00\x00\x00\x00WAVEfmt ", UNKNOWN),
-        (b"", UNKNOWN),
-        (b"<svg", UNKNOWN),
+        (b"RIFF\x00\x00\x00\x00WAVEfmt ", UNKNOWN_CONTENT_TYPE),
+        (b"", UNKNOWN_CONTENT_TYPE),
+        (b"<svg", UNKNOWN_CONTENT_TYPE),
     ],
 )
 def test_content_is_told_by_its_first_bytes(value: bytes, found: str) -> None:
-    assert sniff(value) == found
+    assert sniff_content_type(value) == found
 
 
 def test_a_picture_is_stamped_with_the_boards_part_and_an_unmatched_one_with_the_own_run(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from kafka import KafkaAdminClient, KafkaConsumer
 from agents.gateway.spool import Budget, Spool
 from deploy.kafka.broker import EmbeddedBroker
 from deploy.supervisor.ports import free_ports
-from streams.identity import header_map, read_identity
+from streams.identity import make_header_map, read_identity
 from streams.settings import Settings
 from streams.topics import TopicNames, create_topics
 from tests.conftest import MakeSettings
@@ -61,7 +61,7 @@ def runs_in_kafka(settings: Settings, line: str) -> dict[int, list[int]]:
     content: dict[tuple[int, int], str] = {}
     runs: dict[int, list[int]] = defaultdict(list)
     for record in consumer:
-        identity = read_identity(record.key, header_map(record.headers), line)
+        identity = read_identity(record.key, make_header_map(record.headers), line)
         number = (identity.part.run, identity.part.part)
         assert content.setdefault(number, identity.sha256 or "") == identity.sha256 == hashlib.sha256(record.value).hexdigest()
         runs[identity.part.run].append(identity.part.part)

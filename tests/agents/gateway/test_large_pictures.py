@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 
 from streams.errors import PictureError
-from streams.object_store import Store
+from streams.object_store import ObjectStore
 
 VALUE = b"\xff\xd8\xff a large picture"
 
 
 def test_a_picture_comes_back_by_its_claim(tmp_path: Path) -> None:
-    store = Store(str(tmp_path))
+    store = ObjectStore(str(tmp_path))
     claim = store.put(VALUE)
     assert claim == f"pictures/{hashlib.sha256(VALUE).hexdigest()[:2]}/{hashlib.sha256(VALUE).hexdigest()}"
     assert store.put(VALUE) == claim
-    assert Store(str(tmp_path)).fetch(claim) == VALUE
+    assert ObjectStore(str(tmp_path)).fetch(claim) == VALUE
     assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == [hashlib.sha256(VALUE).hexdigest()]
 
 
@@ -40,12 +40,12 @@ def test_a_picture_comes_back_by_its_claim(tmp_path: Path) -> None:
 def test_a_claim_that_could_lead_outside_is_refused(tmp_path: Path, claim: str) -> None:
     (tmp_path / "secret").write_bytes(b"not yours")
     with pytest.raises(PictureError) as error:
-        Store(str(tmp_path / "store")).fetch(claim)
+        ObjectStore(str(tmp_path / "store")).fetch(claim)
     assert error.value.reason == "claim-damaged"
 
 
 def test_what_is_not_there_and_what_was_changed_are_told_apart(tmp_path: Path) -> None:
-    store = Store(str(tmp_path))
+    store = ObjectStore(str(tmp_path))
     claim = store.put(VALUE)
     (tmp_path / claim).write_bytes(VALUE[:-1] + b"!")
     with pytest.raises(PictureError) as damaged:
@@ -57,17 +57,17 @@ def test_what_is_not_there_and_what_was_changed_are_told_apart(tmp_path: Path) -
 
 
 def test_an_object_above_the_limit_is_not_read(tmp_path: Path) -> None:
-    claim = Store(str(tmp_path)).put(bytes(5000))
+    claim = ObjectStore(str(tmp_path)).put(bytes(5000))
     with pytest.raises(PictureError, match="expected at most 4999 bytes"):
-        Store(str(tmp_path), max_bytes=4999).fetch(claim)
+        ObjectStore(str(tmp_path), max_bytes=4999).fetch(claim)
 
 
 def test_a_remote_store_works_by_its_address(tmp_path: Path) -> None:
-    store = Store("memory://castline-test")
+    store = ObjectStore("memory://castline-test")
     assert store.fetch(store.put(VALUE)) == VALUE
 
 
 def test_a_store_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
-        Store(str(tmp_path / "file")).put(VALUE)
+        ObjectStore(str(tmp_path / "file")).put(VALUE)

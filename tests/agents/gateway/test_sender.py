@@ -18,9 +18,9 @@ from kafka.errors import KafkaTimeoutError, MessageSizeTooLargeError, TopicAutho
 from agents.gateway.channel import AwayError, Channel, KafkaChannel, Outcome
 from agents.gateway.sender import Sender
 from agents.gateway.spool import Budget, Picture, Spool, Stored
-from streams.health import Progress
-from streams.identity import PartId, header_map, read_identity
-from streams.object_store import Store
+from streams.health import ProgressWatchdog
+from streams.identity import PartId, make_header_map, read_identity
+from streams.object_store import ObjectStore
 from streams.topics import TopicNames
 from tests.conftest import MakeSettings
 
@@ -89,7 +89,7 @@ class Wire:
 @contextmanager
 def sending(folder: Path, kafka: Kafka, in_flight: int = 4) -> Iterator[tuple[Spool, Sender]]:
     spool = Spool(folder, "line-1", Budget(2**24))
-    sender = Sender(spool, kafka.connect, kafka.probe, in_flight, Progress(30))
+    sender = Sender(spool, kafka.connect, kafka.probe, in_flight, ProgressWatchdog(30))
     sender.start()
     try:
         yield spool, sender
@@ -208,9 +208,9 @@ def test_stopping_with_kafka_away_does_not_wait(tmp_path: Path) -> None:
 
 def test_a_real_record_carries_its_identity_and_a_large_picture_a_claim(make_settings: MakeSettings, tmp_path: Path) -> None:
     settings = make_settings(pictures={"inline_bytes": 2000})
-    store = Store(settings.store.url)
+    store = ObjectStore(settings.store.url)
     spool = Spool(tmp_path / "spool", "line-1", Budget(2**24))
-    sender = Sender(spool, lambda: KafkaChannel(settings, "line-1", store), lambda: True, 4, Progress(30))
+    sender = Sender(spool, lambda: KafkaChannel(settings, "line-1", store), lambda: True, 4, ProgressWatchdog(30))
     sender.start()
     small, large = picture(1), picture(2, size=5000)
     parts = [spool.accept(one).part for one in (small, large)]
@@ -227,14 +227,14 @@ def test_a_real_record_carries_its_identity_and_a_large_picture_a_claim(make_set
     )
     records = {record.key: record for record in consumer}
     consumer.close()
-    found = [read_identity(part.key, header_map(records[part.key].headers), "line-1") for part in parts]
+    found = [read_identity(part.key, make_header_map(records[part.key].headers), "line-1") for part in parts]
     assert [identity.part for identity in found] == parts
     assert [identity.sha256 for identity in found] == [small.sha256, large.sha256]
     assert [identity.captured_at for identity in found] == [small.captured_at, large.captured_at]
     assert found[0].content_type == "image/jpeg"
     assert found[0].claim is None
     assert records[parts[0].key].value == small.value
-    assert header_map(records[parts[0].key].headers)["truth"] == b"ok"
+    assert make_header_map(records[parts[0].key].headers)["truth"] == b"ok"
     assert not records[parts[1].key].value
     assert found[1].claim is not None
     assert store.fetch(found[1].claim) == large.value
@@ -243,14 +243,14 @@ def test_a_real_record_carries_its_identity_and_a_large_picture_a_claim(make_set
 def test_a_topic_that_is_not_there_is_named(make_settings: MakeSettings) -> None:
     settings = make_settings()
     with pytest.raises(AwayError, match=r"images\.line-9.*castline topics create"):
-        KafkaChannel(settings, "line-9", Store(settings.store.url))
+        KafkaChannel(settings, "line-9", ObjectStore(settings.store.url))
 
 
 def test_closing_a_channel_that_waits_for_kafka_leaves_no_thread_behind(make_settings: MakeSettings, tmp_path: Path) -> None:
     settings = make_settings()
     spool = Spool(tmp_path / "spool", "line-1", Budget(2**24))
     before = set(threading.enumerate())
-    channel = KafkaChannel(settings, "line-1", Store(settings.store.url))
+    channel = KafkaChannel(settings, "line-1", ObjectStore(settings.store.url))
     for number in range(1, 200):
         spool.accept(picture(number, size=20_000))
     for stored in spool.after(0, 200):

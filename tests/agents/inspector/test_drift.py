@@ -24,8 +24,8 @@ from models.registry import versions as registry
 from models.registry.manifest import Reference
 from models.registry.versions import Version
 from models.synthetic import series
-from streams.dead_letters import Came
 from streams.errors import ModelError, PictureError
+from streams.record_producer import ConsumedRecord
 from streams.settings import LineSettings
 
 SIDE = 160
@@ -189,7 +189,7 @@ def test_older_manifests_have_no_reference_and_one_is_written_once() -> None:
 
 
 def judged(line: str, part: int, pixels: Pixels | None, probability: float = 0.01) -> Judged:
-    came = Came(f"castings.images.{line}", 0, part, f"{line}:1:{part}".encode(), b"", {})
+    came = ConsumedRecord(f"castings.images.{line}", 0, part, f"{line}:1:{part}".encode(), b"", {})
     at = datetime(2026, 1, 31, 12, tzinfo=UTC)
     arrival = receive(came, LineSettings(name=line), at, at)
     if pixels is None:

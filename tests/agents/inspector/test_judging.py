@@ -14,8 +14,8 @@ from agents.inspector.decoding import Decoded, receive
 from agents.inspector.judging import INFERENCE_FAILED, judge, verdict
 from models.inference.ensemble import Opinion
 from models.pictures.decoder import Picture
-from streams.dead_letters import Came
 from streams.errors import PictureError
+from streams.record_producer import ConsumedRecord
 from streams.settings import GateSettings, LineSettings
 
 TAKEN = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -42,7 +42,7 @@ class Fragile:
 
 def decoded(part: int, grey: int | None, captured_at: datetime = TAKEN) -> Decoded:
     """Part `part` with a picture of one grey level; an unreadable one for None."""
-    came = Came("castings.images.line-1", 0, part, f"line-1:1:{part}".encode(), b"", {})
+    came = ConsumedRecord("castings.images.line-1", 0, part, f"line-1:1:{part}".encode(), b"", {})
     arrival = receive(came, LINE, captured_at, captured_at)
     if grey is None:
         return Decoded(arrival, "0" * 64, PictureError("truncated", "half a picture"))

@@ -29,9 +29,9 @@ from models.inference.boxes import hot_areas, within_picture
 from models.inference.ensemble import Vote
 from models.inference.version_ensemble import Ensemble
 from models.registry.versions import Version
-from streams.delivery import Courier, Outgoing
-from streams.model_choices import ALL_LINES, Choices
-from streams.object_store import Store
+from streams.model_choices import ALL_LINES, ModelChoices
+from streams.object_store import ObjectStore
+from streams.record_producer import ProducerRecord, RecordProducer
 from streams.records import Finding, ModelChoice
 from streams.settings import LineSettings, Settings
 from tests.agents.inspector.test_model_switcher import choice, version
@@ -80,13 +80,13 @@ class Explainer:
         return heat
 
 
-class Topics(Courier):
+class Topics(RecordProducer):
     """What was sent, by topic."""
 
     def __init__(self) -> None:
-        self.sent: list[Outgoing] = []
+        self.sent: list[ProducerRecord] = []
 
-    async def deliver(self, records: Sequence[Outgoing]) -> None:
+    async def deliver(self, records: Sequence[ProducerRecord]) -> None:
         self.sent += records
 
     def findings(self) -> list[Finding]:
@@ -102,7 +102,7 @@ class Plant:
     topics: Topics
     networks: Networks
     mappers: dict[str, Explainer]
-    store: Store
+    store: ObjectStore
     may_go_on: threading.Event
     begun: threading.Event
     sent: int = 0
@@ -144,7 +144,7 @@ async def running(
         }
     )
     serving = Serving(LINES, version, lambda found: Ensemble(found, networks, Vote.of(found.manifest)))
-    serving.begin(Choices("a"))
+    serving.begin(ModelChoices("a"))
     mappers: dict[str, Explainer] = {}
     may_go_on, begun = threading.Event(), threading.Event()
     may_go_on.set()
@@ -153,7 +153,7 @@ async def running(
         mappers[found.name] = Explainer(found.name, networks.order, may_go_on, begun)
         return open_mapper(mappers[found.name])
 
-    topics, store = Topics(), Store(str(folder))
+    topics, store = Topics(), ObjectStore(str(folder))
     inspector_ = Inspector(settings, serving, store, topics, opened, lambda *_: None)
     ways = (inspector_.judge_batches, inspector_.deliver_batches, inspector_.localiser.run)
     tasks = [asyncio.create_task(way()) for way in ways]
@@ -249,7 +249,7 @@ async def test_a_switched_version_explains_what_it_judges(tmp_path: Path) -> Non
         await plant.take("uploads")
         await until(lambda: len(plant.topics.findings()) == 1)
         chosen: ModelChoice = choice(ALL_LINES, "b")
-        plant.serving.follow(Choices("a", {ALL_LINES: chosen}))
+        plant.serving.follow(ModelChoices("a", {ALL_LINES: chosen}))
         await until(lambda: plant.serving.duties["uploads"].judge.version_name == "b")
         await plant.take("uploads")
         await until(lambda: len(plant.topics.findings()) == 2)

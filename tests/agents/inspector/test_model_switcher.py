@@ -20,7 +20,7 @@ from models.registry.manifest import Manifest
 from models.registry.versions import Version
 from streams import metrics
 from streams.errors import ModelError
-from streams.model_choices import ALL_LINES, Choices
+from streams.model_choices import ALL_LINES, ModelChoices
 from streams.records import ModelChoice
 from tests.image_topics import wait_for
 
@@ -86,8 +86,8 @@ def choice(line: str, name: str, shadow: str | None = None, previous: tuple[str,
     return ModelChoice(line=line, version=name, shadow=shadow, chosen_by="somebody", chosen_at=AT, previous=previous, forced=forced)
 
 
-def choices(*chosen: ModelChoice, default: str = "a") -> Choices:
-    return Choices(default, {one.line: one for one in chosen})
+def choices(*chosen: ModelChoice, default: str = "a") -> ModelChoices:
+    return ModelChoices(default, {one.line: one for one in chosen})
 
 
 LINES = ("line-1", "line-2")
@@ -116,30 +116,30 @@ def refusals(line: str, reason: str) -> float:
 
 
 def test_a_lines_own_choice_goes_before_that_of_all_lines_and_that_before_the_settings() -> None:
-    assert choices().of("line-1").version == "a"
-    assert choices(choice(ALL_LINES, "b")).of("line-1").version == "b"
+    assert choices().find("line-1").version == "a"
+    assert choices(choice(ALL_LINES, "b")).find("line-1").version == "b"
     both = choices(choice(ALL_LINES, "b"), choice("line-1", "c"))
-    assert (both.of("line-1").version, both.of("line-2").version) == ("c", "b")
+    assert (both.find("line-1").version, both.find("line-2").version) == ("c", "b")
 
 
 def test_the_topic_is_read_record_by_record_and_what_is_no_choice_changes_nothing() -> None:
     found = choices().with_record(b"*", choice(ALL_LINES, "b").encode())
-    assert found.of("line-1").version == "b"
+    assert found.find("line-1").version == "b"
     assert found.with_record(b"*", b"{}") == found
     assert found.with_record(b"line-1", choice("line-2", "c").encode()) == found, "under another's key"
-    assert found.with_record(b"*", None).of("line-1").version == "a", "taken back"
+    assert found.with_record(b"*", None).find("line-1").version == "a", "taken back"
 
 
 def test_a_roll_back_goes_back_step_by_step_and_choosing_twice_adds_no_step() -> None:
     now = choices()
     for name in ("b", "b", "c", "c"):
-        now = now.with_record(b"line-1", now.choose("line-1", name, "me", AT).encode())
-    assert now.of("line-1").version == "c"
+        now = now.with_record(b"line-1", now.make_choice("line-1", name, "me", AT).encode())
+    assert now.find("line-1").version == "c"
     for name in ("b", "a"):
-        now = now.with_record(b"line-1", now.roll_back("line-1", "me", AT).encode())
-        assert now.of("line-1").version == name
+        now = now.with_record(b"line-1", now.make_roll_back("line-1", "me", AT).encode())
+        assert now.find("line-1").version == name
     with pytest.raises(ModelError, match="expected a version before the one in force for line-1"):
-        now.roll_back("line-1", "me", AT)
+        now.make_roll_back("line-1", "me", AT)
 
 
 def test_a_choice_that_is_followed_serves_from_then_on(serving: Serving) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from deploy.demo.evidence import Judged, Picture
 from streams.identity import PartId
-from streams.records import ImageReference, Sorting, Verdict, verdict_id
+from streams.records import ImageReference, Sorting, Verdict, make_verdict_id
 
 START = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 SHA = "ab" * 32
@@ -21,7 +21,7 @@ def judged(part: int, line: str = "line-1", label: str = "ok", age_ms: float = 1
     captured = START + timedelta(seconds=part)
     verdict = Verdict.model_validate(
         {
-            "verdict_id": verdict_id(PartId(line, 7, part), SHA, model),
+            "verdict_id": make_verdict_id(PartId(line, 7, part), SHA, model),
             "line": line,
             "run": 7,
             "part": part,

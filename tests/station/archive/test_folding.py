@@ -13,10 +13,9 @@ from station.archive.folding import blank, fold, time_of
 from station.archive.keeper import Keeper
 from station.archive.keeping import Keeping, drawn
 from station.archive.models import Part
-from streams.archive import Told, Withdrawn
 from streams.errors import ArchiveError
 from streams.identity import PartId
-from streams.records import PartRecord
+from streams.records import ArchivedRecord, PartRecord, ReviewWithdrawal
 from tests.made_records import BEGIN, finding_in, review_of, sorting_of, verdict_on
 
 PART = PartId("line-1", 3, 4)  # in doubt, see tests.made_records
@@ -112,7 +111,7 @@ def test_a_row_keeps_its_key_however_often_it_is_told_of(database: object) -> No
 
 
 def test_a_review_taken_back_leaves_the_part(database: object) -> None:
-    told: list[Told] = [*RECORDS, Withdrawn(PART), Withdrawn(PartId("line-1", 3, 99))]
+    told: list[ArchivedRecord] = [*RECORDS, ReviewWithdrawal(PART), ReviewWithdrawal(PartId("line-1", 3, 99))]
     assert Keeper(NOTHING).write(told) == 1
     part = Part.objects.get()
     assert (part.review_label, part.reviewer, part.reviewed_at, part.review_kinds) == ("", "", None, [])

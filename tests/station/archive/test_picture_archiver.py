@@ -13,7 +13,7 @@ import pytest
 from station.archive.models import Part
 from station.archive.shelf import Shelf
 from streams.errors import PictureError
-from streams.object_store import Store
+from streams.object_store import ObjectStore
 from streams.settings import ArchivistSettings, TopicSettings
 from tests.station.conftest import EARLIEST, MakePart
 
@@ -41,19 +41,19 @@ MakeShelf = Callable[..., Shelf]
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(str(tmp_path / "store"))
+def store(tmp_path: Path) -> ObjectStore:
+    return ObjectStore(str(tmp_path / "store"))
 
 
 @pytest.fixture
-def shelf(store: Store, database: object) -> MakeShelf:
+def shelf(store: ObjectStore, database: object) -> MakeShelf:
     def make(source: Source | None = None, **limits: float) -> Shelf:
         return Shelf(store, source or Source(), ArchivistSettings.model_validate(limits), TopicSettings())
 
     return make
 
 
-def held(store: Store, *numbers: int) -> list[int]:
+def held(store: ObjectStore, *numbers: int) -> list[int]:
     """Which of these pictures the store has."""
     found = []
     for number in numbers:
@@ -70,7 +70,7 @@ def claim(number: int) -> str:
     return f"pictures/{sha256[:2]}/{sha256}"
 
 
-def test_wanted_pictures_are_fetched_once_and_what_is_gone_is_asked_for_once(shelf: MakeShelf, store: Store, part: MakePart) -> None:
+def test_wanted_pictures_are_fetched_once_and_what_is_gone_is_asked_for_once(shelf: MakeShelf, store: ObjectStore, part: MakePart) -> None:
     for _ in range(4):
         part(keep_picture=True)
     part()
@@ -90,7 +90,7 @@ def test_when_asked_to_stop_the_picture_in_hand_is_settled(shelf: MakeShelf, par
     assert Part.objects.filter(keep_picture=True).count() == 2
 
 
-def test_pictures_and_heat_maps_of_old_parts_are_dropped_and_the_parts_stay(shelf: MakeShelf, store: Store, part: MakePart) -> None:
+def test_pictures_and_heat_maps_of_old_parts_are_dropped_and_the_parts_stay(shelf: MakeShelf, store: ObjectStore, part: MakePart) -> None:
     part(keep_picture=True, heat_map="heat-maps/a.png")
     part(keep_picture=True, seen_at=NOW)
     one = shelf(keep_days=5)
@@ -102,7 +102,7 @@ def test_pictures_and_heat_maps_of_old_parts_are_dropped_and_the_parts_stay(shel
     assert Part.objects.count() == 2
 
 
-def test_a_picture_that_another_part_has_too_stays(shelf: MakeShelf, store: Store, part: MakePart) -> None:
+def test_a_picture_that_another_part_has_too_stays(shelf: MakeShelf, store: ObjectStore, part: MakePart) -> None:
     address = store.put(picture(1))
     part(picture=address, picture_bytes=1)
     part(picture=address, picture_bytes=1, seen_at=NOW)
@@ -110,14 +110,14 @@ def test_a_picture_that_another_part_has_too_stays(shelf: MakeShelf, store: Stor
     assert held(store, 1) == [1]
 
 
-def test_beyond_the_size_the_oldest_are_dropped(shelf: MakeShelf, store: Store, part: MakePart) -> None:
+def test_beyond_the_size_the_oldest_are_dropped(shelf: MakeShelf, store: ObjectStore, part: MakePart) -> None:
     for number in range(1, 6):
         part(picture=store.put(picture(number)), picture_bytes=2**20)
     shelf(keep_bytes=3 * 2**20).sweep(EARLIEST)
     assert held(store, 1, 2, 3, 4, 5) == [3, 4, 5]
 
 
-def test_parts_are_forgotten_with_their_pictures(shelf: MakeShelf, store: Store, part: MakePart) -> None:
+def test_parts_are_forgotten_with_their_pictures(shelf: MakeShelf, store: ObjectStore, part: MakePart) -> None:
     part(picture=store.put(picture(1)), picture_bytes=1)
     part(seen_at=NOW)
     shelf(keep_rows_days=5).sweep(NOW)
@@ -126,7 +126,7 @@ def test_parts_are_forgotten_with_their_pictures(shelf: MakeShelf, store: Store,
 
 
 def test_what_belongs_to_no_part_is_dropped_once_no_record_can_claim_it(
-    shelf: MakeShelf, store: Store, part: MakePart, tmp_path: Path
+    shelf: MakeShelf, store: ObjectStore, part: MakePart, tmp_path: Path
 ) -> None:
     for number in (1, 2, 3):
         store.put(picture(number))
@@ -142,8 +142,8 @@ def test_what_belongs_to_no_part_is_dropped_once_no_record_can_claim_it(
 
 
 @pytest.mark.parametrize("address", ["../../etc/passwd", "/etc/passwd", "a/../../b", "", ".hidden", "s3://other/x"])
-def test_an_address_that_leads_out_of_the_store_drops_nothing(store: Store, tmp_path: Path, address: str) -> None:
+def test_an_address_that_leads_out_of_the_store_drops_nothing(store: ObjectStore, tmp_path: Path, address: str) -> None:
     (tmp_path / "b").write_text("stays")
     store.put(b"x")
-    store.drop(address)
+    store.delete(address)
     assert (tmp_path / "b").exists()

@@ -16,7 +16,7 @@ from kafka import KafkaProducer
 
 from models.registry.versions import BUNDLED
 from models.synthetic.casting import Casting, series
-from streams.identity import PartId, PictureIdentity, write_headers
+from streams.identity import PartId, PictureIdentity, make_headers
 from streams.settings import Settings
 from streams.topics import TopicNames
 from tests.processes import CASTLINE, environment
@@ -62,7 +62,7 @@ class Camera:
         self._last += 1
         part = PartId(line, 1, self._last)
         value = castings()[0 if good else 1].jpeg()
-        headers = write_headers(PictureIdentity(part, datetime.now(UTC), "image/jpeg", None, None, None))
+        headers = make_headers(PictureIdentity(part, datetime.now(UTC), "image/jpeg", None, None, None))
         self._producer.send(self._names.images(line), key=part.key, value=value, headers=headers).get(30)
         return part
 

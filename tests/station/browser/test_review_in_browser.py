@@ -10,8 +10,8 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from streams.identity import PartId
+from streams.kafka import read_to_end
 from streams.records import Review
-from streams.topic_reader import read_to_end
 from streams.topics import TopicNames
 from tests.station.browser.conftest import OpenPage
 from tests.station.browser.plant import Station

@@ -19,7 +19,7 @@ from station.live.sending import KafkaAway, Outbox
 from station.live.showing import glow, look, shown, small
 from station.live.stored import read_stored
 from streams.errors import PictureError
-from streams.object_store import Store
+from streams.object_store import ObjectStore
 from streams.settings import KafkaSettings, PictureSettings, Settings
 from streams.topics import TopicNames
 from tests.bad_pictures import bad_pictures
@@ -90,7 +90,7 @@ def test_many_who_ask_at_once_get_one_picture_that_was_read_once(make_settings: 
 
 def test_a_large_picture_comes_from_its_claim(make_settings: MakeSettings) -> None:
     settings = make_settings()
-    claim = Store(settings.store.url).put(jpeg(1))
+    claim = ObjectStore(settings.store.url).put(jpeg(1))
     source = Pictures(settings)
     assert source.original(sent(settings, b"", claim)) == jpeg(1)
     with pytest.raises(PictureError, match="claim"):
@@ -110,7 +110,7 @@ def test_a_picture_that_is_nowhere_any_more_is_none(make_settings: MakeSettings)
 def test_the_store_goes_before_kafka_and_kafka_helps_where_the_store_has_dropped_it(make_settings: MakeSettings) -> None:
     settings = make_settings()
     place, source = sent(settings, jpeg(1)), Pictures(settings)
-    place.picture = Store(settings.store.url).put(jpeg(2))
+    place.picture = ObjectStore(settings.store.url).put(jpeg(2))
     assert source.original(place) == jpeg(2)
     (Path(settings.store.url) / place.picture).unlink()
     assert source.original(place) == jpeg(1)

@@ -23,7 +23,7 @@ from station.live.tally import Tally
 from station.live.views import _still_allowed
 from station.live.watching import Watch
 from streams.identity import PartId
-from streams.records import Box, Finding, ImageReference, Record, Sorting, Verdict, verdict_id
+from streams.records import Box, Finding, ImageReference, Record, Sorting, Verdict, make_verdict_id
 from streams.settings import LineSettings, Settings
 
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
@@ -54,7 +54,7 @@ def verdict(part: int, label: str = "ok", at: datetime = NOW, took_s: float = 0.
     """A verdict on part `part` of run 7, photographed at `at`."""
     sha256 = f"{part:064x}"
     return Verdict(
-        verdict_id=verdict_id(PartId("line-1", 7, part), sha256, model),
+        verdict_id=make_verdict_id(PartId("line-1", 7, part), sha256, model),
         line="line-1",
         run=7,
         part=part,

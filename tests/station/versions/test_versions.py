@@ -18,7 +18,7 @@ from station.versions.choosing import NO_SHADOW, OtherClassesError, Plan, Wish, 
 from station.versions.records import gallery, report, training_curve, training_curves
 from station.versions.shelf import Share, read, verify
 from streams.errors import ModelError
-from streams.model_choices import ALL_LINES, Choices
+from streams.model_choices import ALL_LINES, ModelChoices
 from streams.settings import LineSettings, ModelSettings, Settings
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
@@ -36,9 +36,9 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def considered(root: Path, wish: Wish, chosen: Choices | None = None) -> Plan:
+def considered(root: Path, wish: Wish, chosen: ModelChoices | None = None) -> Plan:
     settings = Settings(model=ModelSettings(root=root), lines=(LineSettings(name="line-1"), LineSettings(name="line-2")))
-    return consider(settings, wish, chosen or Choices("demo"), "anna", NOW)
+    return consider(settings, wish, chosen or ModelChoices("demo"), "anna", NOW)
 
 
 def test_the_pages_reader_and_the_inspectors_agree(root: Path) -> None:
@@ -83,7 +83,7 @@ def test_a_damaged_manifest_is_said_to_be_damaged(root: Path) -> None:
 
 def test_a_choice_is_the_record_that_the_command_line_makes(root: Path) -> None:
     plan = considered(root, Wish("choose", "line-1", "second"))
-    assert plan.record == Choices("demo").choose("line-1", "second", "anna", NOW)
+    assert plan.record == ModelChoices("demo").make_choice("line-1", "second", "anna", NOW)
     assert plan.before == "demo"
 
 
@@ -104,8 +104,8 @@ def test_a_shadow_is_another_version_than_the_one_in_force(root: Path) -> None:
 def test_a_roll_back_goes_to_the_version_before_where_it_is_whole(root: Path) -> None:
     with pytest.raises(ModelError, match="nothing was chosen"):
         considered(root, Wish("roll-back", "line-1"))
-    record = Choices("demo").choose("line-1", "second", "anna", NOW)
-    chosen = Choices("demo", {"line-1": record})
+    record = ModelChoices("demo").make_choice("line-1", "second", "anna", NOW)
+    chosen = ModelChoices("demo", {"line-1": record})
     assert considered(root, Wish("roll-back", "line-1"), chosen).record.version == "demo"
     (root / "demo" / "golden.npz").unlink()
     with pytest.raises(ModelError, match="demo lacks its file"):

@@ -1,0 +1,138 @@
+"""Sends records to Kafka and waits until the brokers have confirmed them.
+
+An agent commits an image's offset only after `RecordProducer.deliver` has returned, so a crash repeats work but never loses a record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from aiokafka.errors import KafkaError
+from faust.exceptions import FaustError
+from faust.types import AppT
+
+from streams.backoff import Backoff
+from streams.identity import Headers, format_time
+from streams.records import Record
+
+log = logging.getLogger(__name__)
+
+# A dead letter keeps at most 32 headers of at most 1 KiB each. Otherwise a hostile producer could make it larger than the topic allows.
+_MAX_HEADERS = 32
+_MAX_HEADER_BYTES = 1024
+_MAX_HEADER_NAME_CHARACTERS = 128
+_DEAD_LETTER_PREFIX = "dead-"
+
+
+@dataclass(frozen=True)
+class ProducerRecord:
+    """A record that is to be sent to Kafka."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ConsumedRecord:
+    """A record that was read from Kafka, with its position in the topic."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+def make_json_record(topic: str, key: bytes, record: Record, source: str, event_id: uuid.UUID | None = None) -> ProducerRecord:
+    """Returns `record` as JSON with the headers of CloudEvents' Kafka binding (binary mode).
+
+    `source` is the role that writes the record. `event_id` becomes the header `ce_id`; a random id is used if it is None.
+    """
+    headers = {
+        "content-type": "application/json",
+        "ce_specversion": "1.0",
+        "ce_type": record.name,
+        "ce_source": f"castline/{source}",
+        "ce_id": str(event_id or uuid.uuid4()),
+        "ce_time": format_time(datetime.now(UTC)),
+    }
+    return ProducerRecord(topic, key, record.encode(), _encode_headers(headers))
+
+
+def make_dead_letter(topic: str, record: ConsumedRecord, role: str, reason: str, detail: str) -> ProducerRecord:
+    """Returns the dead letter for a record that an agent cannot use: the same value, with headers that say where it came from and why.
+
+    `topic` is the dead-letter topic, `role` the agent that gives up, `reason` a word from a fixed set and `detail` a sentence.
+    The record keeps its own headers; the headers that are added begin with `dead-`.
+    """
+    original = [
+        (name[:_MAX_HEADER_NAME_CHARACTERS], value[:_MAX_HEADER_BYTES])
+        for name, value in record.headers.items()
+        if not name.startswith(_DEAD_LETTER_PREFIX)
+    ]
+    added = {
+        "dead-reason": reason,
+        "dead-detail": detail[:_MAX_HEADER_BYTES],
+        "dead-role": role,
+        "dead-topic": record.topic,
+        "dead-partition": str(record.partition),
+        "dead-offset": str(record.offset),
+        "dead-at": format_time(datetime.now(UTC)),
+    }
+    # The key is cut as well. It only serves to find the dead letter.
+    key = record.key[:_MAX_HEADER_BYTES] if record.key is not None else None
+    return ProducerRecord(topic, key, record.value, original[:_MAX_HEADERS] + _encode_headers(added))
+
+
+def _encode_headers(headers: dict[str, str]) -> list[tuple[str, bytes]]:
+    return [(name, value.encode()) for name, value in headers.items()]
+
+
+class RecordProducer:
+    """Delivers records through the producer of a Faust app and repeats the attempt until the brokers have confirmed all of them.
+
+    `report_problem` is called with a sentence while Kafka does not accept records, and with "" as soon as Kafka accepts them again.
+    """
+
+    def __init__(self, app: AppT[object], report_problem: Callable[[str], None]) -> None:
+        self._app = app
+        self._report_problem = report_problem
+
+    async def deliver(self, records: Sequence[ProducerRecord]) -> None:
+        """Returns when the brokers have confirmed all `records`. The records of one topic are sent in the given order.
+
+        After an error the unconfirmed records are sent again, so a record may arrive twice but is never lost.
+        """
+        unconfirmed = list(records)
+        backoff = Backoff(first_s=0.2, longest_s=5.0)
+        while unconfirmed:
+            error, unconfirmed = await self._send_once(unconfirmed)
+            if error is None:
+                continue
+            wait_s = backoff.failed()
+            self._report_problem(f"Kafka did not accept {len(unconfirmed)} records: {error!r}")
+            log.warning("Kafka did not accept %d records (%r). The next attempt follows in %.1f s.", len(unconfirmed), error, wait_s)
+            await asyncio.sleep(wait_s)
+        self._report_problem("")
+
+    async def _send_once(self, records: list[ProducerRecord]) -> tuple[BaseException | None, list[ProducerRecord]]:
+        """Sends all records once. Returns the first error, or None, and the records that were not confirmed."""
+        try:
+            producer = await self._app.maybe_start_producer()
+            confirmations = [await producer.send(record.topic, record.key, record.value, None, None, record.headers) for record in records]
+        except (KafkaError, FaustError, OSError) as error:
+            return error, records
+        results = await asyncio.gather(*confirmations, return_exceptions=True)
+        failures = [(result, record) for result, record in zip(results, records, strict=True) if isinstance(result, BaseException)]
+        unexpected = [error for error, _ in failures if not isinstance(error, KafkaError | OSError)]
+        if unexpected:
+            raise unexpected[0]
+        return (failures[0][0] if failures else None), [record for _, record in failures]

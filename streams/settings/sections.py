@@ -1,0 +1,424 @@
+"""The sections of `castline.toml`, except those of a line, which stand in `lines.py`.
+
+Each class is one table of the file and its docstring begins with the table's name. Order: Kafka and topics, what all processes share,
+pictures and their store, gateway, inspector, sorter, archivist, station, reviews.
+"""
+
+from __future__ import annotations
+
+from datetime import time
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from zoneinfo import ZoneInfo, available_timezones
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, model_validator
+
+from streams.identity import LineName
+
+# The name of a class of parts becomes the name of a folder.
+ClassName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
+DefectKind = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z -]{0,39}$")]
+
+
+class Section(BaseModel):
+    """The base class of all settings sections: frozen, and strict about names.
+
+    An unknown name is an error, because a misspelt setting would otherwise silently keep its default.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=False)
+
+
+def _read_secret(file: Path | None, name: str, value: SecretStr) -> str:
+    """Returns the secret in `file`, or `value` if no file is set. Raises ValueError if the file cannot be read; `name` is its setting."""
+    if file is None:
+        return value.get_secret_value()
+    try:
+        return file.read_text().strip()
+    except OSError as error:
+        raise ValueError(f"{name} {file} cannot be read: {error.strerror}") from None
+
+
+class BrokerSettings(Section):
+    """[broker]: the embedded Kafka broker of this machine."""
+
+    port: int = Field(
+        19092,
+        ge=1024,
+        le=65534,
+        description="Port on the loopback interface for Kafka clients. The broker's controller uses the next port.",
+    )
+    data_dir: Path = Field(
+        Path("var/kafka"), description="Folder of the broker's data. The broker makes it when it starts for the first time."
+    )
+    heap_mb: int = Field(512, ge=256, le=65536, description="Java heap of the broker, in MiB.")
+    start_timeout_s: float = Field(
+        60, gt=0, le=600, description="Longest time from the start of the broker to its first answer, in seconds."
+    )
+
+
+class KafkaSettings(Section):
+    """[kafka]: the addresses of the Kafka cluster and the credentials for the connection."""
+
+    bootstrap: str = Field(
+        "embedded",
+        pattern=r"^(embedded|[^\s,:]+:\d{1,5}(,[^\s,:]+:\d{1,5})*)$",
+        description="`embedded` for the broker of this machine, or host:port of one or more brokers, separated by commas.",
+    )
+    security: Literal["plaintext", "tls", "sasl-plaintext", "sasl-tls"] = Field(
+        "plaintext", description="Protection of the connection: TLS encrypts it, SASL logs in with user name and password."
+    )
+    ca_file: Path | None = Field(
+        None,
+        description="File with the certificates that sign the brokers' certificates. If absent, those of the operating system are used.",
+    )
+    cert_file: Path | None = Field(None, description="File with this client's certificate. Needed if the brokers ask clients for one.")
+    key_file: Path | None = Field(None, description="File with the private key that belongs to `cert_file`.")
+    mechanism: Literal["SCRAM-SHA-256", "SCRAM-SHA-512"] = Field("SCRAM-SHA-512", description="SASL mechanism for the log-in.")
+    username: str = Field("", description="SASL user name.")
+    password: SecretStr = Field(
+        SecretStr(""), description="SASL password. Better set it with CASTLINE_KAFKA__PASSWORD or `password_file` than in castline.toml."
+    )
+    password_file: Path | None = Field(None, description="File that holds the SASL password.")
+    request_timeout_s: float = Field(20, ge=5, le=300, description="Longest wait for a broker's answer to one request, in seconds.")
+    session_timeout_s: float = Field(
+        10, ge=6, le=300, description="Time without a heartbeat, in seconds, after which a worker loses its partitions."
+    )
+    commit_interval_s: float = Field(
+        0.5, ge=0.1, le=60, description="Time between two offset commits, in seconds. A crash repeats at most the work of this time."
+    )
+
+    @model_validator(mode="after")
+    def _check_credentials(self) -> Self:
+        if self.security.startswith("sasl"):
+            if not self.username:
+                raise ValueError(f"security {self.security} needs a username")
+            if not self.read_password():
+                raise ValueError(f"security {self.security} needs a password or password_file")
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("cert_file and key_file must be set together")
+        return self
+
+    def read_password(self) -> str:
+        """Returns the SASL password from the setting or from its file, or "" if none is set."""
+        return _read_secret(self.password_file, "password_file", self.password)
+
+
+class TopicSettings(Section):
+    """[topics]: names, sizes and retention of the topics."""
+
+    prefix: str = Field("castings", pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$", description="First part of every topic name.")
+    image_partitions: int = Field(
+        4, ge=1, le=256, description="Partitions of each image topic. At most this many inspectors can share the pictures of a line."
+    )
+    image_hours: float = Field(24, gt=0, le=8760, description="Time that Kafka keeps pictures, in hours.")
+    record_days: float = Field(
+        30, gt=0, le=3660, description="Time that Kafka keeps verdicts, sortings, findings and dead letters, in days."
+    )
+    replication: int = Field(1, ge=1, le=9, description="Copies of each partition. Use 3 on a cluster.")
+    max_message_bytes: int = Field(8 * 2**20, ge=2**16, le=256 * 2**20, description="Largest record, in bytes.")
+
+
+class ServiceSettings(Section):
+    """[service]: what all processes share, such as health pages, logs and the time to stop."""
+
+    host: str = Field("127.0.0.1", description="Address of the network interface that serves /metrics, /healthz and /readyz.")
+    run_dir: Path = Field(
+        Path("var/run"), description="Folder of the lock files of running processes and of the files in which Prometheus finds its targets."
+    )
+    grace_s: float = Field(
+        10, gt=0, le=300, description="Longest time that a process may take to finish its work after SIGTERM, in seconds."
+    )
+    stall_s: float = Field(
+        30, gt=1, le=3600, description="A process is unhealthy if work waits and none of it was finished for this many seconds."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level of the messages that are logged.")
+    log_format: Literal["json", "text"] = Field(
+        "json", description="`json` writes one JSON object a line for programs, `text` is for a terminal."
+    )
+
+
+class PictureSettings(Section):
+    """[pictures]: limits for pictures."""
+
+    max_bytes: int = Field(8 * 2**20 - 2**16, ge=1024, le=256 * 2**20, description="Largest encoded picture, in bytes.")
+    max_pixels: int = Field(
+        50_000_000, ge=1, le=1_000_000_000, description="Largest picture, in pixels. The limit is checked before the picture is decoded."
+    )
+    inline_bytes: int = Field(
+        2**20,
+        ge=1024,
+        description="Pictures of more bytes are put into the object store, and their Kafka record holds only an address (claim check).",
+    )
+
+
+class StoreSettings(Section):
+    """[store]: the object store for large pictures, archived pictures and heat maps."""
+
+    url: str = Field(
+        "var/store", description="A folder, or an address for fsspec such as s3://bucket/castline, which needs the extra `s3`."
+    )
+
+
+class GatewaySettings(Section):
+    """[gateway]: the process that takes pictures from cameras and sends them to Kafka."""
+
+    host: str = Field("127.0.0.1", description="Address of the network interface that accepts uploads and the sorter's part reports.")
+    port: int = Field(18080, ge=0, le=65535, description="Port for uploads and part reports. With 0 the gateway chooses a free port.")
+    token: SecretStr = Field(
+        SecretStr(""), description="Token that the sorter sends with its part reports. Set it with CASTLINE_GATEWAY__TOKEN."
+    )
+    spool_dir: Path = Field(
+        Path("var/spool"), description="Folder of the spool, the gateway's queue on disk. Pictures wait there while Kafka is unavailable."
+    )
+    spool_max_bytes: int = Field(
+        2 * 2**30,
+        ge=2**20,
+        description="Largest size of the spool, in bytes. If it is full, the gateway refuses pictures and raises an alarm.",
+    )
+    in_flight: int = Field(64, ge=1, le=10_000, description="Most pictures of a line that are sent to Kafka and not yet confirmed.")
+
+
+class BatchSettings(Section):
+    """[batch]: how the inspector gathers pictures for one call of the networks."""
+
+    size: int = Field(32, ge=1, le=256, description="Most pictures in a batch.")
+    max_wait_s: float = Field(
+        0.02, gt=0, le=5, description="Longest time that the first picture of a batch waits for more pictures, in seconds."
+    )
+    shapes: tuple[int, ...] = Field(
+        (1, 2, 4, 8, 16, 32),
+        description="Batch sizes that the networks are compiled for, rising. Smaller batches are padded. The last one is at least `size`.",
+    )
+    deadline_margin_s: float = Field(
+        0.3, ge=0, le=10, description="A batch is judged at once if one of its parts has less time left than this many seconds."
+    )
+
+    @model_validator(mode="after")
+    def _check_shapes(self) -> Self:
+        if not self.shapes or list(self.shapes) != sorted(set(self.shapes)) or self.shapes[0] < 1:
+            raise ValueError("shapes: expected rising batch sizes of at least 1")
+        if self.shapes[-1] < self.size:
+            raise ValueError(f"shapes: expected the last to be at least size {self.size}, found {self.shapes[-1]}")
+        return self
+
+
+class ModelSettings(Section):
+    """[model]: the model version that judges pictures, and how it runs."""
+
+    root: Path = Field(
+        Path("models/versions"),
+        description="Folder of the model versions, or an address for fsspec such as s3://bucket/versions, which needs the extra `s3`.",
+    )
+    version: str = Field(
+        "demo",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        description="Version that judges lines for which no version was chosen on the topic of model choices.",
+    )
+    runtime: str = Field(
+        "auto", description="Runtime of the networks. `auto` uses the one that the version recorded as the fastest on this kind of machine."
+    )
+    threads: int = Field(
+        0,
+        ge=0,
+        le=256,
+        description="Processor threads of the runtime, shared by two batches that run in parallel. 0 means one thread for each processor.",
+    )
+    cascade: bool = Field(
+        False,
+        description="Run LeNet first and AlexNet only where LeNet is in doubt. `castline evaluate --cascade` measures the effect.",
+    )
+    cascade_low: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Defect probability below which LeNet alone decides for a good part. If absent, the version's recorded value is used.",
+    )
+    cascade_high: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Defect probability from which LeNet alone decides for a defect. If absent, the version's recorded value is used.",
+    )
+
+    @property
+    def cascade_band(self) -> tuple[float, float] | None:
+        """The defect probabilities between which LeNet is in doubt, as (low, high), or None if the settings do not give both."""
+        return None if self.cascade_low is None or self.cascade_high is None else (self.cascade_low, self.cascade_high)
+
+    @model_validator(mode="after")
+    def _check_cascade_band(self) -> Self:
+        if (self.cascade_low is None) != (self.cascade_high is None):
+            raise ValueError("cascade_low and cascade_high: expected both or neither")
+        if self.cascade_low is not None and self.cascade_high is not None and self.cascade_low > self.cascade_high:
+            raise ValueError(f"cascade_low: expected at most cascade_high, found {self.cascade_low} and {self.cascade_high}")
+        return self
+
+
+class InspectorSettings(Section):
+    """[inspector]: the worker that judges pictures."""
+
+    buffer: int = Field(256, ge=8, le=4096, description="Pictures that one worker fetches ahead. The number bounds the worker's memory.")
+    decoders: int = Field(2, ge=1, le=64, description="Threads that decode pictures.")
+    localise: bool = Field(
+        True, description="Make heat maps and boxes for suspicious pictures. They are made only while no verdict needs the processor."
+    )
+    explain_lines: tuple[LineName, ...] = Field(
+        ("uploads",), description="Lines whose pictures all get a heat map. These heat maps are made before those of other lines."
+    )
+
+
+class SorterSettings(Section):
+    """[sorter]: the worker that sends verdicts to the boards."""
+
+    gateway_url: str = Field("", description="Address of the gateway that gets the part reports. Empty means the gateway of this machine.")
+    window: int = Field(8, ge=1, le=64, description="Most commands to one board that are not yet answered.")
+
+
+class ArchivistSettings(Section):
+    """[archivist]: what is archived about the parts, and for how long."""
+
+    buffer: int = Field(2048, ge=64, le=65536, description="Records that the worker fetches ahead. The number bounds the worker's memory.")
+    batch: int = Field(256, ge=1, le=256, description="Most records that are written in one database transaction.")
+    max_wait_s: float = Field(
+        0.2, gt=0, le=10, description="Longest time that the first record of a transaction waits for more records, in seconds."
+    )
+    ok_share: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="Share of the good parts whose picture is archived. Pictures of defect and review parts are all archived.",
+    )
+    keep_days: float = Field(
+        90, gt=0, le=36600, description="Age of a part, in days, at which its archived picture and heat map are deleted."
+    )
+    keep_bytes: int = Field(
+        50 * 10**9,
+        ge=2**20,
+        description="Largest size of all archived pictures together, in bytes. Above it the oldest pictures are deleted.",
+    )
+    keep_rows_days: float = Field(730, gt=0, le=36600, description="Age of a part, in days, at which it is deleted from the database.")
+    sweep_s: float = Field(300, gt=0, le=86400, description="Time between two runs that delete what is too old or too large, in seconds.")
+
+
+class StationSettings(Section):
+    """[station]: the web application and its database."""
+
+    host: str = Field("127.0.0.1", description="Address of the network interface that serves the pages. 0.0.0.0 means all interfaces.")
+    port: int = Field(18000, ge=0, le=65535, description="Port of the pages. With 0 the station chooses a free port.")
+    hosts: tuple[str, ...] = Field(
+        ("127.0.0.1", "localhost", "[::1]"),
+        description="Host names under which browsers may open the station, as they stand in the browser's address bar.",
+    )
+    behind_tls: bool = Field(
+        False,
+        description="A proxy in front of the station handles TLS and sets X-Forwarded-Proto. Cookies are then sent over TLS only, and HSTS "
+        "is switched on. The station must not be reachable without this proxy.",
+    )
+    proxies: int = Field(
+        0,
+        ge=0,
+        le=8,
+        description="Number of proxies in front of the station that add to X-Forwarded-For. With 0 the header is ignored.",
+    )
+    database: str = Field(
+        "var/station.sqlite3",
+        min_length=1,
+        description="File of an SQLite database, or postgresql://user@host:port/name.",
+    )
+    database_password: SecretStr = Field(
+        SecretStr(""),
+        description="Password for PostgreSQL. Better set it with CASTLINE_STATION__DATABASE_PASSWORD or `database_password_file` than in "
+        "castline.toml.",
+    )
+    database_password_file: Path | None = Field(None, description="File that holds the password for PostgreSQL.")
+    secret_key: SecretStr = Field(
+        SecretStr(""),
+        description="Key that signs the sessions. Set it with CASTLINE_STATION__SECRET_KEY. If empty, `secret_key_file` is used.",
+    )
+    secret_key_file: Path = Field(
+        Path("var/station.key"),
+        description="File that holds the key that signs the sessions. The station makes it at the first start, readable by its owner only.",
+    )
+    session_hours: float = Field(12, gt=0, le=720, description="Time without a request, in hours, after which a person is logged out.")
+    log_in_failures: int = Field(
+        5, ge=2, le=100, description="Number of wrong passwords for one account from one address after which that address is locked out."
+    )
+    log_in_lock_minutes: float = Field(15, gt=0, le=1440, description="Time that such an address stays locked out, in minutes.")
+    upload_line: LineName = Field(
+        "uploads", description="Line under which uploaded pictures are judged. It has neither a camera nor a gate."
+    )
+    upload_bytes: int = Field(128 * 2**20, ge=2**20, le=2**32, description="Largest upload, all its pictures together, in bytes.")
+    upload_files: int = Field(64, ge=1, le=1000, description="Most pictures in one upload.")
+    uploads_per_minute: int = Field(600, ge=1, le=100_000, description="Most pictures that one account may upload in a minute.")
+    time_zone: str = Field(
+        "UTC", description="Time zone of the plant, such as Europe/Berlin. Pages show times in this zone, and shifts begin by it."
+    )
+    shifts: tuple[time, ...] = Field(
+        (time(6), time(14), time(22)), max_length=24, description="Times of day at which shifts begin. With none, a shift is a whole day."
+    )
+
+    @model_validator(mode="after")
+    def _check_times(self) -> Self:
+        if self.time_zone not in available_timezones():
+            raise ValueError(f"time_zone: expected the name of a time zone such as Europe/Berlin, found {self.time_zone!r}")
+        if list(self.shifts) != sorted(set(self.shifts)) or any(begin.tzinfo for begin in self.shifts):
+            raise ValueError("shifts: expected rising times of day such as 06:00, without a zone")
+        return self
+
+    @model_validator(mode="after")
+    def _check_database_address(self) -> Self:
+        scheme, separator, rest = self.database.partition("://")
+        if separator and scheme not in ("postgresql", "postgres"):
+            raise ValueError(f"database: expected a file, or postgresql://user@host:port/name; found the scheme {scheme}")
+        if separator and ":" in rest.rpartition("@")[0]:
+            raise ValueError("database: expected no password in the address; put it into CASTLINE_STATION__DATABASE_PASSWORD")
+        return self
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The time zone of the plant."""
+        return ZoneInfo(self.time_zone)
+
+    def read_password(self) -> str:
+        """Returns the password for PostgreSQL from the setting or from its file, or "" if none is set."""
+        return _read_secret(self.database_password_file, "database_password_file", self.database_password)
+
+
+class ReviewSettings(Section):
+    """[review]: which parts people review, and what happens with their labels."""
+
+    kinds: tuple[DefectKind, ...] = Field(
+        ("blow hole", "shrinkage", "cold shut", "chipping", "flash", "scratch"),
+        min_length=1,
+        max_length=9,
+        description="Types of defect that a reviewer can choose, in the order of the keys 1 to 9.",
+    )
+    least_doubt: float = Field(
+        0.25,
+        ge=0,
+        le=0.5,
+        description="Parts with at least this doubt are put into the review queue. 0 is a certain verdict, 0.5 is a defect probability on "
+        "the threshold.",
+    )
+    audit_share: float = Field(0.002, ge=0, le=1, description="Share of all parts that is drawn at random and put into the review queue.")
+    audit_seed: int = Field(1, ge=0, description="Seed of the random draw of `audit_share`.")
+    second_opinion: bool = Field(
+        True,
+        description="If a reviewer contradicts the model, a second person reviews the part. If the two disagree, a third person decides.",
+    )
+    lease_minutes: float = Field(
+        5, gt=0, le=240, description="Time, in minutes, for which a part that one person reviews is hidden from other people."
+    )
+    overdue_hours: float = Field(24, gt=0, le=8760, description="Time, in hours, after which a part that waits for its review is overdue.")
+    data_sets: Path = Field(Path("var/data-sets"), description="Folder of the data sets that are made from reviewed parts.")
+    ok_class: ClassName = Field("ok_front", description="Name of the class of good parts in data sets. It begins with `ok`.")
+    defect_class: ClassName = Field("def_front", description="Name of the class of bad parts in data sets.")
+
+    @model_validator(mode="after")
+    def _check_classes_and_kinds(self) -> Self:
+        if not self.ok_class.lower().startswith("ok") or self.defect_class.lower().startswith("ok"):
+            raise ValueError(f"ok_class: expected ok_class alone to begin with `ok`, found {self.ok_class} and {self.defect_class}")
+        if len(set(self.kinds)) != len(self.kinds):
+            raise ValueError("kinds: expected each type of defect once")
+        return self
