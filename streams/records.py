@@ -70,7 +70,7 @@ class Verdict(PartRecord):
 
     name: ClassVar[str] = "castline.verdict.v1"
     schema_: Literal["castline.verdict.v1"] = Field("castline.verdict.v1", alias="schema", description="Name of this schema.")
-    make_verdict_id: uuid.UUID = Field(description="Deterministic in part id, image sha256 and model version: a repeat has the same.")
+    verdict_id: uuid.UUID = Field(description="Deterministic in part id, image sha256 and model version: a repeat has the same.")
     label: Label = Field(description="`review` is a part that a person should look at; the gate treats it as the line's settings say.")
     defect_probability: Share | None = Field(description="Calibrated, 0..1; null where the picture could not be judged.")
     votes: dict[str, Share] = Field(description="Defect probability by network (`alexnet`, `lenet`); empty where not judged.")
@@ -130,7 +130,7 @@ class Sorting(PartRecord):
     reason: SortingReason = Field(description="What decided the action.")
     code: int = Field(0, ge=0, description="The board's error code, see firmware/error_codes.csv; 0 for none.")
     label: Label | None = Field(None, description="The verdict's label, where one was told.")
-    make_verdict_id: uuid.UUID | None = Field(None, description="The verdict told, where one was.")
+    verdict_id: uuid.UUID | None = Field(None, description="The verdict told, where one was.")
     gate_moved: bool = Field(description="The servo was moved for this part.")
     move_count: int = Field(ge=0, description="The board's count of servo movements when it reported.")
     late: bool = Field(False, description="A verdict came, but after the part had gone.")
@@ -158,7 +158,7 @@ class Finding(PartRecord):
 
     name: ClassVar[str] = "castline.finding.v1"
     schema_: Literal["castline.finding.v1"] = Field("castline.finding.v1", alias="schema", description="Name of this schema.")
-    make_verdict_id: uuid.UUID = Field(description="The verdict explained.")
+    verdict_id: uuid.UUID = Field(description="The verdict explained.")
     method: str = Field(description="`grad-cam` or `residual`.")
     model: str = Field(description="Version of the model that found it.")
     boxes: tuple[Box, ...] = Field(description="Most suspicious first.")
@@ -177,7 +177,7 @@ class Review(PartRecord):
     kinds: tuple[str, ...] = Field((), description="Types of defect seen.")
     boxes: tuple[Box, ...] = Field((), description="Where they were seen.")
     reviewer: str = Field(description="Account of the person.")
-    make_verdict_id: uuid.UUID | None = Field(None, description="The verdict reviewed.")
+    verdict_id: uuid.UUID | None = Field(None, description="The verdict reviewed.")
     reviewed_at: Time = Field(description="When.")
 
 
