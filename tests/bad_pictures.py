@@ -16,13 +16,13 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-Expected = Literal["judged", "refused", "either"]
-BadPicture = tuple[str, bytes, Expected]
+ExpectedOutcome = Literal["judged", "refused", "either"]
+BadPicture = tuple[str, bytes, ExpectedOutcome]
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 
 
-def bad_pictures() -> list[BadPicture]:
+def make_bad_pictures() -> list[BadPicture]:
     """All of them; the same bytes on every call. Names are unique."""
     return [*_no_pictures(), *_cut_short(), *_hurt(), *_too_much(), *_odd_modes(), *_odd_shapes(), *_turned(), *_many_frames()]
 
@@ -103,7 +103,7 @@ def _hurt() -> Iterator[BadPicture]:
             chance, value = random.Random(seed), bytearray(whole)
             for _ in range(1 + seed * 4):
                 value[chance.randrange(len(value))] ^= 1 << chance.randrange(8)
-            outcome: Expected = "refused" if form == "PNG" else "either"  # a PNG carries checksums
+            outcome: ExpectedOutcome = "refused" if form == "PNG" else "either"  # a PNG carries checksums
             yield f"{form} with flipped bits, seed {seed}", bytes(value), outcome
 
 

@@ -71,10 +71,10 @@ def kafka_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 @pytest.fixture(scope="session")
 def models_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the version `tiny`: whole, small and untrained."""
-    from tests.tiny import make_version  # imports TensorFlow: only the tests that judge wait for it
+    from tests.tiny_version import make_tiny_version  # imports TensorFlow: only the tests that judge wait for it
 
     root = tmp_path_factory.mktemp("versions")
-    make_version(root)
+    make_tiny_version(root)
     return root
 
 

@@ -20,7 +20,7 @@ from streams.settings import Settings
 from streams.topics import TopicNames
 
 
-def jpeg(seed: int, side_px: int = 120) -> bytes:
+def make_jpeg(seed: int, side_px: int = 120) -> bytes:
     """A small noisy picture, another for each seed."""
     pixels = np.random.default_rng(seed).integers(0, 256, (side_px, side_px), dtype=np.uint8)
     file = io.BytesIO()
@@ -28,10 +28,10 @@ def jpeg(seed: int, side_px: int = 120) -> bytes:
     return file.getvalue()
 
 
-PICTURES = [jpeg(seed) for seed in range(50)]
+PICTURES = [make_jpeg(seed) for seed in range(50)]
 
 
-class Feed:
+class PictureProducer:
     """Sends pictures at `rate_per_s` from a thread until finished, over all lines in turn; part numbers count up per line."""
 
     def __init__(self, settings: Settings, rate_per_s: float) -> None:
@@ -71,7 +71,7 @@ class Feed:
 
 
 @dataclass
-class Seen:
+class TopicContents:
     """What a topic held."""
 
     values: list[bytes | None] = field(default_factory=list)
@@ -79,7 +79,7 @@ class Seen:
     headers: list[dict[str, bytes]] = field(default_factory=list)
 
 
-class Reader:
+class TopicReader:
     """Reads topics from their beginning on, each record once."""
 
     def __init__(self, settings: Settings, *topics: str) -> None:
@@ -96,10 +96,10 @@ class Reader:
     def __exit__(self, *error: object) -> None:
         self._consumer.close()
 
-    def fresh(self) -> Seen:
+    def fresh(self) -> TopicContents:
         """What came since the last call, up to the topics' ends now."""
         ends = self._consumer.end_offsets(self._places)
-        seen = Seen()
+        seen = TopicContents()
         while any(self._consumer.position(place) < ends[place] for place in self._places):
             for records in self._consumer.poll(500).values():
                 for record in records:
@@ -109,24 +109,24 @@ class Reader:
         return seen
 
 
-def read_all(settings: Settings, topic: str) -> Seen:
+def read_topic(settings: Settings, topic: str) -> TopicContents:
     """Everything in `topic` up to its end now."""
-    with Reader(settings, topic) as reader:
+    with TopicReader(settings, topic) as reader:
         return reader.fresh()
 
 
-def verdicts(settings: Settings) -> list[Verdict]:
+def read_verdicts(settings: Settings) -> list[Verdict]:
     """All verdicts of all lines; each must be one by the published schema."""
     with _reader_of_verdicts(settings) as reader:
         return _decoded(reader.fresh())
 
 
-def _reader_of_verdicts(settings: Settings) -> Reader:
+def _reader_of_verdicts(settings: Settings) -> TopicReader:
     names = TopicNames(settings.topics.prefix)
-    return Reader(settings, *(names.verdicts(line.name) for line in settings.lines))
+    return TopicReader(settings, *(names.verdicts(line.name) for line in settings.lines))
 
 
-def _decoded(seen: Seen) -> list[Verdict]:
+def _decoded(seen: TopicContents) -> list[Verdict]:
     return [Verdict.decode(value or b"") for value in seen.values]
 
 

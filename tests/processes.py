@@ -21,7 +21,7 @@ from streams.settings import Settings
 CASTLINE = Path(sys.executable).with_name("castline")
 
 
-def environment(settings: Settings) -> dict[str, str]:
+def make_environment(settings: Settings) -> dict[str, str]:
     """This process's environment, with `settings` as the variables that a `castline` process reads. Secrets stay behind."""
     sections = settings.model_dump(mode="json", exclude_none=True)
     plain = {name: value for name, value in os.environ.items() if not name.startswith("CASTLINE_")}
@@ -43,7 +43,7 @@ def _answer(url: str) -> tuple[int, str]:
             return refused.code, refused.read().decode()
 
 
-class Role:
+class CastlineProcess:
     """One `castline` process. Its log goes to a file, which a failure shows."""
 
     def __init__(self, settings: Settings, log: Path, *arguments: str) -> None:
@@ -59,7 +59,7 @@ class Role:
         self.started_s = time.monotonic()
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                bound_command([CASTLINE, *self.arguments]), env=environment(self._settings), stdout=log, stderr=log
+                bound_command([CASTLINE, *self.arguments]), env=make_environment(self._settings), stdout=log, stderr=log
             )
 
     def __enter__(self) -> Self:

@@ -21,8 +21,8 @@ from streams.topics import TopicNames
 from tests.conftest import MakeSettings
 from tests.docs.pages import DOCS, program
 from tests.docs.published import published
-from tests.image_topics import jpeg, read_all
-from tests.processes import Role
+from tests.image_topics import make_jpeg, read_topic
+from tests.processes import CastlineProcess
 
 PAGE = DOCS / "analysts.md"
 SINCE = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -91,10 +91,10 @@ def test_pictures_are_sent_and_their_verdicts_come_by_key_and_are_read(
     make_settings: MakeSettings, models_root: Path, folder: Path, tmp_path: Path, reader: subprocess.Popen[str]
 ) -> None:
     settings = make_settings(model={"root": models_root, "version": "tiny", "runtime": "tensorflow"}, batch={"size": 4, "shapes": (1, 4)})
-    (folder / "good.jpg").write_bytes(jpeg(1))
+    (folder / "good.jpg").write_bytes(make_jpeg(1))
     Image.new("L", (40, 30), 128).save(folder / "small.png")
-    (folder / "broken.jpg").write_bytes(jpeg(2)[:700])
-    with Role(settings, tmp_path / "log", "inspector") as inspector:
+    (folder / "broken.jpg").write_bytes(make_jpeg(2)[:700])
+    with CastlineProcess(settings, tmp_path / "log", "inspector") as inspector:
         inspector.wait_ready()
         printed = run("send.py", settings, folder, "good.jpg", "small.png", "broken.jpg").splitlines()
     by_file = {line.split()[0]: line.split()[1:] for line in printed}
@@ -110,7 +110,7 @@ def test_pictures_are_sent_and_their_verdicts_come_by_key_and_are_read(
     assert {line[0].split(":")[0] for line in read} == {"line-1"}
 
     names = TopicNames(settings.topics.prefix)
-    for value in read_all(settings, names.verdicts("line-1")).values:
+    for value in read_topic(settings, names.verdicts("line-1")).values:
         published(Verdict).validate(json.loads(value or b""))
 
 

@@ -15,11 +15,11 @@ from streams.object_store import ObjectStore
 from streams.settings import Settings
 from streams.topics import TopicNames
 from tests.conftest import MakeSettings
-from tests.image_topics import read_all, wait_for
-from tests.made_records import Plant, label_of, picture_of, review_of, verdict_on
+from tests.image_topics import read_topic, wait_for
 from tests.plant.rows import Row, rows
 from tests.postgres import PostgreSQL
-from tests.processes import Role
+from tests.processes import CastlineProcess
+from tests.sample_records import SamplePlant, choose_label, choose_picture, make_review, make_verdict
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -59,9 +59,9 @@ def test_killed_and_started_again_under_load_every_part_has_one_whole_row(
 ) -> None:
     settings = plant_settings(make_settings, database, tmp_path)
     store = ObjectStore(settings.store.url)
-    with Role(settings, tmp_path / "log", "archivist") as archivist:
+    with CastlineProcess(settings, tmp_path / "log", "archivist") as archivist:
         archivist.wait_ready()
-        plant = Plant(settings, rate_per_s=100)
+        plant = SamplePlant(settings, rate_per_s=100)
         wait_for(lambda: len(rows(database)) > 100, 30, "expected the first rows")
         archivist.kill()
         archivist.start()
@@ -70,13 +70,13 @@ def test_killed_and_started_again_under_load_every_part_has_one_whole_row(
         wait_for(lambda: len(rows(database)) > before + 50, 30, "expected more rows after the restart")
         parts = plant.finish()
         wait_for(lambda: sum(map(whole, rows(database))) >= len(parts), 30, f"expected {len(parts)} whole rows")
-        kept = sum(label_of(part.part) != "ok" for part in parts)
+        kept = sum(choose_label(part.part) != "ok" for part in parts)
         wait_for(lambda: sum(row["picture"] != "" for row in rows(database)) >= kept, 30, f"expected {kept} pictures to be kept")
         assert archivist.stop() == 0
     found = rows(database)
     assert [PartId(row["line"], row["run"], row["part"]) for row in found] == sorted(parts), "no part is missing, none is there twice"
     for row in found:
-        label = label_of(row["part"])
+        label = choose_label(row["part"])
         assert row["label"] == label
         assert row["action"] == ("passed" if label == "ok" else "diverted")
         assert moment(row["seen_at"]) == moment(row["captured_at"])
@@ -84,7 +84,7 @@ def test_killed_and_started_again_under_load_every_part_has_one_whole_row(
         assert parsed(row["review_kinds"]) == (["pores"] if label == "review" else [])
         assert (row["picture"] != "") == (label != "ok")
         if row["picture"]:
-            assert store.fetch(row["picture"]) == picture_of(row["part"])
+            assert store.fetch(row["picture"]) == choose_picture(row["part"])
 
 
 def test_what_is_no_record_or_does_not_fit_is_parked_and_the_rest_is_kept(
@@ -95,19 +95,19 @@ def test_what_is_no_record_or_does_not_fit_is_parked_and_the_rest_is_kept(
     good, huge, foreign = PartId("line-1", 3, 1), PartId("line-1", 2**70, 1), PartId("line-2", 3, 1)
     unreadable = {
         b"rubbish": b"{",
-        b"foreign": verdict_on(foreign, "", 0, 0).encode(),
-        b"huge": verdict_on(huge, "", 0, 0).encode(),
+        b"foreign": make_verdict(foreign, "", 0, 0).encode(),
+        b"huge": make_verdict(huge, "", 0, 0).encode(),
         b"nothing": None,
     }
     producer = KafkaProducer(bootstrap_servers=settings.bootstrap)
     for key, value in unreadable.items():
         producer.send(names.verdicts("line-1"), key=key, value=value)
-    producer.send(names.verdicts("line-1"), key=good.key, value=verdict_on(good, "castings.images.other", 0, 0).encode())
-    producer.send(names.reviews, key=good.key, value=review_of(good, "defect").encode())
+    producer.send(names.verdicts("line-1"), key=good.key, value=make_verdict(good, "castings.images.other", 0, 0).encode())
+    producer.send(names.reviews, key=good.key, value=make_review(good, "defect").encode())
     producer.flush(10)
-    with Role(settings, tmp_path / "log", "archivist") as archivist:
+    with CastlineProcess(settings, tmp_path / "log", "archivist") as archivist:
         archivist.wait_ready()
-        wait_for(lambda: len(read_all(settings, names.dead_letters).keys) >= 4, 30, "expected four dead letters")
+        wait_for(lambda: len(read_topic(settings, names.dead_letters).keys) >= 4, 30, "expected four dead letters")
         wait_for(lambda: any(row["review_label"] for row in rows(database)), 30, "expected the reviewed part")
         producer.send(names.reviews, key=good.key, value=None)
         producer.flush(10)
@@ -115,11 +115,11 @@ def test_what_is_no_record_or_does_not_fit_is_parked_and_the_rest_is_kept(
         assert archivist.metric("castline_dead_letters_total", line="line-1") == 4
         producer.close()
         assert archivist.stop() == 0
-    letters = read_all(settings, names.dead_letters)
+    letters = read_topic(settings, names.dead_letters)
     reasons = {key: headers["dead-reason"] for key, headers in zip(letters.keys, letters.headers, strict=True)}
     assert reasons == {b"rubbish": b"not-a-record", b"foreign": b"other-line", b"huge": b"refused-by-archive", b"nothing": b"empty"}
     (row,) = rows(database)
-    assert (row["line"], row["run"], row["part"], row["label"]) == ("line-1", 3, 1, label_of(1))
+    assert (row["line"], row["run"], row["part"], row["label"]) == ("line-1", 3, 1, choose_label(1))
 
 
 def test_while_the_database_is_away_it_waits_says_so_and_loses_nothing(
@@ -127,9 +127,9 @@ def test_while_the_database_is_away_it_waits_says_so_and_loses_nothing(
 ) -> None:
     database = postgres.make(f"t{uuid.uuid4().hex[:12]}")
     settings = plant_settings(make_settings, database, tmp_path)
-    with Role(settings, tmp_path / "log", "archivist") as archivist:
+    with CastlineProcess(settings, tmp_path / "log", "archivist") as archivist:
         archivist.wait_ready()
-        plant = Plant(settings, rate_per_s=60)
+        plant = SamplePlant(settings, rate_per_s=60)
         wait_for(lambda: len(rows(database)) > 30, 30, "expected the first rows")
         postgres.stop()
         try:

@@ -13,10 +13,10 @@ from streams.object_store import ObjectStore
 from streams.records import Verdict
 from streams.settings import Settings
 from streams.topics import TopicNames
-from tests.bad_pictures import bad_pictures
+from tests.bad_pictures import make_bad_pictures
 from tests.conftest import MakeSettings
-from tests.image_topics import jpeg, read_all, verdicts, wait_for, wait_for_verdicts
-from tests.processes import CASTLINE, Role, environment
+from tests.image_topics import make_jpeg, read_topic, read_verdicts, wait_for, wait_for_verdicts
+from tests.processes import CASTLINE, CastlineProcess, make_environment
 
 LINE = "line-1"
 
@@ -54,7 +54,7 @@ def test_every_bad_picture_has_a_verdict_every_refused_one_a_dead_letter_and_goo
         lines=(LINE,), model={"root": models_root, "version": "tiny", "runtime": "tensorflow"}, topics={"image_partitions": 1}
     )
     names = TopicNames(settings.topics.prefix)
-    corpus = bad_pictures()
+    corpus = make_bad_pictures()
     assert len(corpus) >= 60
     producer = KafkaProducer(bootstrap_servers=settings.bootstrap, max_request_size=settings.topics.max_message_bytes)
     good, expected = [], {}
@@ -63,9 +63,9 @@ def test_every_bad_picture_has_a_verdict_every_refused_one_a_dead_letter_and_goo
         expected[part] = (name, value, outcome)
         producer.send(names.images(LINE), key=part.encode(), value=value)
         good.append(f"{LINE}:2:{number}")
-        producer.send(names.images(LINE), key=good[-1].encode(), value=jpeg(number))
+        producer.send(names.images(LINE), key=good[-1].encode(), value=make_jpeg(number))
     for key, headers in NAMELESS:
-        producer.send(names.images(LINE), key=key, value=jpeg(1), headers=headers)
+        producer.send(names.images(LINE), key=key, value=make_jpeg(1), headers=headers)
     claims = {
         f"{LINE}:3:1": (b"pictures/00/" + b"0" * 64, "claim-missing"),
         f"{LINE}:3:2": (b"../../../../etc/passwd", "claim-damaged"),
@@ -73,24 +73,24 @@ def test_every_bad_picture_has_a_verdict_every_refused_one_a_dead_letter_and_goo
     }
     for part, (bad_claim, _) in claims.items():
         producer.send(names.images(LINE), key=part.encode(), value=b"", headers=[("claim", bad_claim)])
-    kept = jpeg(77, side_px=400)
+    kept = make_jpeg(77, side_px=400)
     claim = ObjectStore(settings.store.url).put(kept)
     producer.send(names.images(LINE), key=f"{LINE}:3:4".encode(), value=b"", headers=[("claim", claim.encode())])
-    producer.send(names.images(LINE), key=f"{LINE}:3:5".encode(), value=jpeg(5), headers=[("sha256", b"0" * 64)])
+    producer.send(names.images(LINE), key=f"{LINE}:3:5".encode(), value=make_jpeg(5), headers=[("sha256", b"0" * 64)])
     producer.send(names.images(LINE), key=f"{LINE}:3:6".encode(), value=None)
-    producer.send(names.images(LINE), key=f"{LINE}:3:7".encode(), value=jpeg(7), headers=[("content-type", b"text/html")])
+    producer.send(names.images(LINE), key=f"{LINE}:3:7".encode(), value=make_jpeg(7), headers=[("content-type", b"text/html")])
     producer.close()
     judged_parts = 2 * len(corpus) + len(claims) + 4
 
-    with Role(settings, tmp_path / "log", "inspector") as inspector:
+    with CastlineProcess(settings, tmp_path / "log", "inspector") as inspector:
         inspector.wait_ready()
         wait_for_verdicts(settings, judged_parts, 120)
         wait_for(lambda: inspector.metric("castline_consumer_lag_records") == 0, 30, "expected everything to be committed")
-        found: dict[str, Verdict] = {str(verdict.part_id): verdict for verdict in verdicts(settings)}
+        found: dict[str, Verdict] = {str(verdict.part_id): verdict for verdict in read_verdicts(settings)}
         assert inspector.stop() == 0
-    assert len(found) == len(verdicts(settings)) == judged_parts
+    assert len(found) == len(read_verdicts(settings)) == judged_parts
 
-    letters = read_all(settings, names.dead_letters)
+    letters = read_topic(settings, names.dead_letters)
     by_part = {
         (key or b"").decode(errors="replace"): (value, headers)
         for key, value, headers in zip(letters.keys, letters.values, letters.headers, strict=True)
@@ -119,7 +119,9 @@ def test_every_bad_picture_has_a_verdict_every_refused_one_a_dead_letter_and_goo
     assert len(nameless) == len(NAMELESS)
     assert all(b"expected" in headers["dead-detail"] for headers in nameless)
     assert all(
-        value == jpeg(1) for value, headers in zip(letters.values, letters.headers, strict=True) if headers["dead-reason"] == b"identity"
+        value == make_jpeg(1)
+        for value, headers in zip(letters.values, letters.headers, strict=True)
+        if headers["dead-reason"] == b"identity"
     )
 
     # What an operator asks afterwards.
@@ -128,7 +130,7 @@ def test_every_bad_picture_has_a_verdict_every_refused_one_a_dead_letter_and_goo
     assert f"{LINE}:3:5" in letter_line
     saved = tmp_path / "letter"
     castline(settings, "dead-letters", "save", letter_line.split()[0], str(saved))
-    assert saved.read_bytes() == jpeg(5)
+    assert saved.read_bytes() == make_jpeg(5)
     story = json.loads(castline(settings, "trace", f"{LINE}:3:5", "--json"))
     assert [step["what"] for step in story] == ["photographed", "picture on Kafka", "received by an inspector", "judged", "dead letter"]
     assert story[3]["reason"] == story[4]["dead-reason"] == "checksum"
@@ -139,4 +141,4 @@ def test_every_bad_picture_has_a_verdict_every_refused_one_a_dead_letter_and_goo
 
 def castline(settings: Settings, *arguments: str) -> str:
     """What the command prints."""
-    return subprocess.run([CASTLINE, *arguments], env=environment(settings), check=True, capture_output=True, text=True).stdout
+    return subprocess.run([CASTLINE, *arguments], env=make_environment(settings), check=True, capture_output=True, text=True).stdout

@@ -18,7 +18,7 @@ from firmware import toolchain
 from streams.records import Label, Sorting
 from tests.agents.gate.oracle import TOKEN, Oracle, SortedReader, every_third_is_bad
 from tests.conftest import MakeSettings
-from tests.processes import Role
+from tests.processes import CastlineProcess
 
 LINES = ("line-1", "line-2", "line-3")
 PARTS = 24
@@ -58,9 +58,11 @@ def test_three_lines_sort_over_kafka_with_the_real_firmware(
         for number, line in enumerate(LINES):
             log = str(tmp_path / f"{line}.jsonl")
             feed = ("--rate", str(RATE), "--parts", str(PARTS), "--seed", str(number), "--log", log)
-            stack.enter_context(Role(settings, tmp_path / f"{line}.board", "board", "simulate", "--line", line, *feed, "--avr"))
+            stack.enter_context(CastlineProcess(settings, tmp_path / f"{line}.board", "board", "simulate", "--line", line, *feed, "--avr"))
         sorters = [
-            stack.enter_context(Role(settings, tmp_path / f"{line}.sorter", "--settings", str(secrets), "sorter", "--line", line))
+            stack.enter_context(
+                CastlineProcess(settings, tmp_path / f"{line}.sorter", "--settings", str(secrets), "sorter", "--line", line)
+            )
             for line in LINES
         ]
         for sorter in sorters:

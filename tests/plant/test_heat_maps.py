@@ -13,12 +13,12 @@ from streams.records import Finding
 from streams.settings import Settings
 from streams.topics import TopicNames
 from tests.conftest import MakeSettings
-from tests.image_topics import jpeg, read_all, verdicts, wait_for
-from tests.processes import Role
+from tests.image_topics import make_jpeg, read_topic, read_verdicts, wait_for
+from tests.processes import CastlineProcess
 
 
 def findings(settings: Settings, line: str) -> list[Finding]:
-    return [Finding.decode(value or b"") for value in read_all(settings, TopicNames(settings.topics.prefix).findings(line)).values]
+    return [Finding.decode(value or b"") for value in read_topic(settings, TopicNames(settings.topics.prefix).findings(line)).values]
 
 
 def test_uploaded_pictures_get_heat_maps_beside_their_verdicts(make_settings: MakeSettings, models_root: Path, tmp_path: Path) -> None:
@@ -28,18 +28,18 @@ def test_uploaded_pictures_get_heat_maps_beside_their_verdicts(make_settings: Ma
         batch={"size": 4, "shapes": (1, 4)},
     )
     images = TopicNames(settings.topics.prefix).images("uploads")
-    with Role(settings, tmp_path / "log", "inspector") as inspector:
+    with CastlineProcess(settings, tmp_path / "log", "inspector") as inspector:
         inspector.wait_ready()
         producer = KafkaProducer(bootstrap_servers=settings.bootstrap)
         for part in range(1, 6):
-            producer.send(images, key=f"uploads:1:{part}".encode(), value=jpeg(part)).get(10)
+            producer.send(images, key=f"uploads:1:{part}".encode(), value=make_jpeg(part)).get(10)
         producer.send(images, key=b"uploads:1:6", value=b"no picture").get(10)
         producer.close()
         wait_for(lambda: inspector.metric("castline_findings_total", line="uploads") == 5, 60, "expected five heat maps")
         assert "version tiny makes heat maps" in inspector.log()
         assert inspector.metric("castline_findings_failed_total") == 0
         assert inspector.stop() == 0
-    judged = {verdict.part: verdict for verdict in verdicts(settings)}
+    judged = {verdict.part: verdict for verdict in read_verdicts(settings)}
     found = findings(settings, "uploads")
     assert sorted(one.part for one in found) == [1, 2, 3, 4, 5]
     for one in found:

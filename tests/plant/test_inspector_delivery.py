@@ -13,8 +13,8 @@ from deploy.supervisor.ports import free_ports
 from streams.settings import Settings
 from streams.topics import TopicNames, create_topics
 from tests.conftest import MakeSettings
-from tests.image_topics import Feed, count_by_part, jpeg, read_all, verdicts, wait_for, wait_for_verdicts
-from tests.processes import Role
+from tests.image_topics import PictureProducer, count_by_part, make_jpeg, read_topic, read_verdicts, wait_for, wait_for_verdicts
+from tests.processes import CastlineProcess
 
 
 @pytest.fixture
@@ -42,12 +42,12 @@ def newest_verdict(settings: Settings) -> KafkaConsumer:
 def test_a_plain_client_sends_pictures_and_gets_its_verdicts(settings: Settings, tmp_path: Path) -> None:
     """As docs/analysts.md has it: a key `line:run:part`, the picture's bytes, and nothing else."""
     names = TopicNames(settings.topics.prefix)
-    with Role(settings, tmp_path / "log", "inspector") as inspector:
+    with CastlineProcess(settings, tmp_path / "log", "inspector") as inspector:
         inspector.wait_ready()
         producer = KafkaProducer(bootstrap_servers=settings.bootstrap)
         for part in range(1, 21):
-            producer.send(names.images("line-1"), key=f"line-1:7:{part}".encode(), value=jpeg(part)).get(10)
-        producer.send(names.images("line-2"), value=jpeg(99), headers=[("line", b"line-2"), ("run", b"7"), ("part", b"1")]).get(10)
+            producer.send(names.images("line-1"), key=f"line-1:7:{part}".encode(), value=make_jpeg(part)).get(10)
+        producer.send(names.images("line-2"), value=make_jpeg(99), headers=[("line", b"line-2"), ("run", b"7"), ("part", b"1")]).get(10)
         producer.close()
         found = wait_for_verdicts(settings, 21)
         assert count_by_part(found) == {**{f"line-1:7:{part}": 1 for part in range(1, 21)}, "line-2:7:1": 1}
@@ -55,13 +55,13 @@ def test_a_plain_client_sends_pictures_and_gets_its_verdicts(settings: Settings,
         assert all(0 <= (verdict.defect_probability or -1) <= 1 and set(verdict.votes) == {"alexnet", "lenet"} for verdict in found)
         assert len({verdict.verdict_id for verdict in found}) == 21
         assert inspector.stop() == 0
-    assert len(verdicts(settings)) == 21, "a clean stop leaves nothing to be done again"
+    assert len(read_verdicts(settings)) == 21, "a clean stop leaves nothing to be done again"
 
 
 def test_pictures_killed_in_mid_batch_are_judged_after_the_restart_without_a_session_time_out(settings: Settings, tmp_path: Path) -> None:
-    with Role(settings, tmp_path / "log", "inspector") as inspector:
+    with CastlineProcess(settings, tmp_path / "log", "inspector") as inspector:
         inspector.wait_ready()
-        feed = Feed(settings, rate_per_s=150)
+        feed = PictureProducer(settings, rate_per_s=150)
         wait_for_verdicts(settings, 200, 60)
         inspector.kill()
         after = newest_verdict(settings)
@@ -78,15 +78,15 @@ def test_pictures_killed_in_mid_batch_are_judged_after_the_restart_without_a_ses
         assert set(found) == set(parts)
         repeated = sum(count - 1 for count in found.values())
         assert repeated < 400, f"{repeated} verdicts were repeated"
-        assert len({verdict.verdict_id for verdict in verdicts(settings)}) == len(parts), "a repeat is recognised by its id"
+        assert len({verdict.verdict_id for verdict in read_verdicts(settings)}) == len(parts), "a repeat is recognised by its id"
 
 
 def test_two_inspectors_share_the_work_join_and_leave_and_nothing_is_lost(settings: Settings, tmp_path: Path) -> None:
-    with Role(settings, tmp_path / "one", "inspector") as one:
+    with CastlineProcess(settings, tmp_path / "one", "inspector") as one:
         one.wait_ready()
-        feed = Feed(settings, rate_per_s=25)
+        feed = PictureProducer(settings, rate_per_s=25)
         wait_for_verdicts(settings, 50, 60)
-        with Role(settings, tmp_path / "two", "inspector") as two:
+        with CastlineProcess(settings, tmp_path / "two", "inspector") as two:
             two.wait_ready()
             wait_for(lambda: two.metric("castline_verdicts_total") > 40, 60, "expected the second worker to judge")
             one.kill()
@@ -116,9 +116,9 @@ def test_the_brokers_restart_under_load_loses_nothing(models_root: Path, tmp_pat
         admin = KafkaAdminClient(bootstrap_servers=settings.bootstrap)
         create_topics(admin, settings)
         admin.close()
-        with Role(settings, tmp_path / "log", "inspector") as inspector:
+        with CastlineProcess(settings, tmp_path / "log", "inspector") as inspector:
             inspector.wait_ready()
-            feed = Feed(settings, rate_per_s=30)
+            feed = PictureProducer(settings, rate_per_s=30)
             wait_for_verdicts(settings, 90, 60)
             broker.stop(20)
             wait_for(lambda: inspector.page("/readyz")[0] == 503, 20, "expected /readyz to say that Kafka is away")
@@ -149,9 +149,9 @@ def test_told_to_stop_while_kafka_is_away_it_ends_by_itself(models_root: Path, t
         admin = KafkaAdminClient(bootstrap_servers=settings.bootstrap)
         create_topics(admin, settings)
         admin.close()
-        with Role(settings, tmp_path / "log", "inspector") as inspector:
+        with CastlineProcess(settings, tmp_path / "log", "inspector") as inspector:
             inspector.wait_ready()
-            feed = Feed(settings, rate_per_s=400)
+            feed = PictureProducer(settings, rate_per_s=400)
             wait_for_verdicts(settings, 60, 60)
             feed.finish()
             broker.stop(20)
@@ -170,7 +170,7 @@ def test_an_inspector_started_before_kafka_waits_says_so_and_then_works(models_r
             "lines": [{"name": "line-1"}],
         }
     )
-    with Role(settings, tmp_path / "log", "inspector") as inspector:
+    with CastlineProcess(settings, tmp_path / "log", "inspector") as inspector:
         wait_for(lambda: "expected Kafka at" in inspector.page("/readyz")[1], 60, "expected /readyz to name Kafka")
         assert inspector.page("/readyz")[0] == 503
         broker = EmbeddedBroker(settings)
@@ -194,7 +194,7 @@ def test_a_tampered_model_is_not_served(make_settings: MakeSettings, models_root
     content[len(content) // 2] ^= 1
     weights.write_bytes(content)
     settings = make_settings(model={"root": root, "version": "tiny", "runtime": "tensorflow"})
-    with Role(settings, tmp_path / "log", "inspector") as inspector:
+    with CastlineProcess(settings, tmp_path / "log", "inspector") as inspector:
         assert inspector.process.wait(60) == 3
         assert "lenet.weights.h5: expected SHA-256" in inspector.log()
-    assert read_all(settings, TopicNames(settings.topics.prefix).verdicts("line-1")).values == []
+    assert read_topic(settings, TopicNames(settings.topics.prefix).verdicts("line-1")).values == []

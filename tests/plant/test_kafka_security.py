@@ -20,8 +20,8 @@ from deploy.supervisor.ports import free_ports
 from streams.kafka import make_client_arguments
 from streams.settings import BrokerSettings, Settings
 from streams.topics import TopicNames, create_topics
-from tests.image_topics import jpeg
-from tests.processes import Role
+from tests.image_topics import make_jpeg
+from tests.processes import CastlineProcess
 
 USER, PASSWORD = "castline", "a long and random one"
 
@@ -99,11 +99,11 @@ def _admin_once_it_answers(settings: Settings, process: subprocess.Popen[bytes])
 
 def test_pictures_get_their_verdicts_over_tls_with_a_password(guarded: Settings, tmp_path: Path) -> None:
     names = TopicNames(guarded.topics.prefix)
-    with Role(guarded, tmp_path / "log", "inspector") as inspector:
+    with CastlineProcess(guarded, tmp_path / "log", "inspector") as inspector:
         inspector.wait_ready()
         producer = KafkaProducer(**make_client_arguments(guarded, "test"))
         for part in range(1, 6):
-            producer.send(names.images("line-1"), key=f"line-1:1:{part}".encode(), value=jpeg(part)).get(20)
+            producer.send(names.images("line-1"), key=f"line-1:1:{part}".encode(), value=make_jpeg(part)).get(20)
         producer.close()
         consumer = KafkaConsumer(
             names.verdicts("line-1"), **make_client_arguments(guarded, "test"), auto_offset_reset="earliest", consumer_timeout_ms=30_000

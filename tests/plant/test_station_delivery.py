@@ -12,7 +12,7 @@ from deploy.supervisor.ports import free_ports
 from streams.settings import Settings
 from tests.image_topics import wait_for
 from tests.postgres import PostgreSQL
-from tests.processes import CASTLINE, Role, environment
+from tests.processes import CASTLINE, CastlineProcess, make_environment
 
 
 def station_settings(tmp_path: Path, database: str, **station: object) -> Settings:
@@ -29,7 +29,7 @@ def station_settings(tmp_path: Path, database: str, **station: object) -> Settin
 
 
 def called(settings: Settings, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-    variables = {**environment(settings), **more}
+    variables = {**make_environment(settings), **more}
     return subprocess.run([CASTLINE, *arguments], env=variables, capture_output=True, text=True, check=False, timeout=60)
 
 
@@ -46,7 +46,7 @@ def test_it_serves_pages_health_and_static_files_and_stops_in_time(tmp_path: Pat
     settings = station_settings(tmp_path, str(tmp_path / "station.sqlite3"))
     made = called(settings, "station", "account", "anna", "--role", "administrator", STATION_PASSWORD="a long enough pass phrase")
     assert made.stdout == "anna: made, administrator\n", made.stderr
-    with Role(settings, tmp_path / "log", "station") as station:
+    with CastlineProcess(settings, tmp_path / "log", "station") as station:
         station.wait_ready()
         status, page = fetched(settings, "/history/")
         assert status == 200, "a stranger is led to the log-in page"
@@ -64,7 +64,7 @@ def test_while_the_database_is_away_it_waits_and_says_so(tmp_path: Path, postgre
     settings = station_settings(tmp_path, postgres.make(f"t{uuid.uuid4().hex[:12]}"))
     postgres.stop()
     try:
-        with Role(settings, tmp_path / "log", "station") as station:
+        with CastlineProcess(settings, tmp_path / "log", "station") as station:
             wait_for(lambda: "expected the database" in station.page("/readyz")[1], 40, "expected it to say that the database is away")
             assert station.page("/readyz")[0] == 503
             postgres.start()

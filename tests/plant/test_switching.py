@@ -27,9 +27,9 @@ from streams.object_store import ObjectStore
 from streams.records import Verdict
 from streams.settings import LineSettings, Settings
 from streams.topics import TopicNames, create_topics
-from tests.image_topics import PICTURES, Feed, count_by_part, verdicts, wait_for, wait_for_verdicts
-from tests.processes import CASTLINE, Role, environment
-from tests.tiny import make_version
+from tests.image_topics import PICTURES, PictureProducer, count_by_part, read_verdicts, wait_for, wait_for_verdicts
+from tests.processes import CASTLINE, CastlineProcess, make_environment
+from tests.tiny_version import make_tiny_version
 
 SWITCHES = 20
 
@@ -38,10 +38,10 @@ SWITCHES = 20
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Versions `a`, `b` and `c` (all defects, all ok, and another side), one of other classes, and one tampered with."""
     folder = tmp_path_factory.mktemp("versions")
-    make_version(folder, "a", threshold=0.0)
-    make_version(folder, "b", threshold=1.0, seed=8)
-    make_version(folder, "c", seed=9, side_px=48)
-    make_version(folder, "kinds", classes=("ok", "crack", "pore"))
+    make_tiny_version(folder, "a", threshold=0.0)
+    make_tiny_version(folder, "b", threshold=1.0, seed=8)
+    make_tiny_version(folder, "c", seed=9, side_px=48)
+    make_tiny_version(folder, "kinds", classes=("ok", "crack", "pore"))
     shutil.copytree(folder / "b", folder / "tampered")
     manifest = folder / "tampered" / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"version": "b"', '"version": "tampered"'))
@@ -72,8 +72,8 @@ def plant(kafka_port: int, root: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="module")
-def inspector(plant: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Role]:
-    with Role(plant, tmp_path_factory.mktemp("inspector") / "log", "inspector") as started:
+def inspector(plant: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CastlineProcess]:
+    with CastlineProcess(plant, tmp_path_factory.mktemp("inspector") / "log", "inspector") as started:
         yield started.wait_ready()
 
 
@@ -84,7 +84,7 @@ def of_lines(plant: Settings, *lines: str) -> Settings:
 
 def castline(settings: Settings, *arguments: str) -> str:
     """What `castline` prints, run within this process, or the sentence that it ends with."""
-    done = CliRunner().invoke(cli.castline, arguments, env=environment(settings), standalone_mode=False)
+    done = CliRunner().invoke(cli.castline, arguments, env=make_environment(settings), standalone_mode=False)
     if isinstance(done.exception, CastlineError):
         return str(done.exception)
     assert done.exception is None, f"{arguments} ended with {done.exception!r}: {done.output}"
@@ -93,7 +93,7 @@ def castline(settings: Settings, *arguments: str) -> str:
 
 def castline_process(settings: Settings, *arguments: str, status: int = 0) -> str:
     """What a `castline` process prints that ends with `status`: its answer, or its complaint."""
-    done = subprocess.run([CASTLINE, *arguments], env=environment(settings), capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([CASTLINE, *arguments], env=make_environment(settings), capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == status, f"{arguments} ended with {done.returncode}: {done.stdout}{done.stderr}"
     return done.stdout if status == 0 else done.stderr
 
@@ -105,7 +105,7 @@ def choose(settings: Settings, choices: ModelChoices, line: str, version: str) -
     return choices.with_record(line.encode(), choice.encode())
 
 
-def keep_to_a(plant: Settings, inspector: Role, *lines: LineSettings) -> ModelChoices:
+def keep_to_a(plant: Settings, inspector: CastlineProcess, *lines: LineSettings) -> ModelChoices:
     """Puts `a` in force on `lines`, whatever the other tests choose for all."""
     choices = ModelChoices("a")
     for line in lines:
@@ -114,11 +114,11 @@ def keep_to_a(plant: Settings, inspector: Role, *lines: LineSettings) -> ModelCh
     return choices
 
 
-def serves(inspector: Role, line: str, version: str) -> bool:
+def serves(inspector: CastlineProcess, line: str, version: str) -> bool:
     return inspector.metric("castline_model_info", line=line, model=version) == 1
 
 
-def resident_mb(role: Role) -> float:
+def resident_mb(role: CastlineProcess) -> float:
     return float(psutil.Process(role.process.pid).memory_info().rss) / 1e6
 
 
@@ -128,13 +128,13 @@ def in_order(found: list[Verdict], line: str) -> list[Verdict]:
 
 
 def test_twenty_switches_under_load_leave_every_picture_one_verdict_of_the_version_in_force(
-    plant: Settings, inspector: Role, capsys: pytest.CaptureFixture[str]
+    plant: Settings, inspector: CastlineProcess, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Of three versions in turn one is out of memory each time, so every switch loads; line-2 stays with `a` and shares the batches."""
     settings = of_lines(plant, "line-1", "line-2")
     memory_mb = resident_mb(inspector)
     choices = choose(settings, ModelChoices("a"), "line-2", "a")
-    feed = Feed(settings, rate_per_s=25)
+    feed = PictureProducer(settings, rate_per_s=25)
     wait_for(lambda: len(feed.parts) > 25, 30, "expected the feed to run")
     order, took_s = ["a"], []
     for number in range(1, SWITCHES + 1):
@@ -168,10 +168,12 @@ def test_twenty_switches_under_load_leave_every_picture_one_verdict_of_the_versi
         )
 
 
-def test_what_may_not_serve_stays_out_and_is_said_and_the_commands_choose_show_and_roll_back(plant: Settings, inspector: Role) -> None:
+def test_what_may_not_serve_stays_out_and_is_said_and_the_commands_choose_show_and_roll_back(
+    plant: Settings, inspector: CastlineProcess
+) -> None:
     settings = of_lines(plant, "line-3", "line-4")
     choices = keep_to_a(plant, inspector, *settings.lines)
-    feed = Feed(settings, rate_per_s=20)
+    feed = PictureProducer(settings, rate_per_s=20)
     # The command refuses; what another program chooses all the same is refused by the inspector.
     assert "lenet.weights.h5: expected SHA-256" in castline_process(settings, "models", "choose", "tampered", status=3)
     assert "expected the classes of a" in castline(settings, "models", "choose", "kinds", "--line", "line-3")
@@ -209,14 +211,16 @@ def test_what_may_not_serve_stays_out_and_is_said_and_the_commands_choose_show_a
     assert {verdict.model for verdict in in_order(found, "line-4")} == {"a"}
 
 
-def test_a_shadow_is_counted_and_never_published_and_a_replay_finds_what_it_would_have_said(plant: Settings, inspector: Role) -> None:
+def test_a_shadow_is_counted_and_never_published_and_a_replay_finds_what_it_would_have_said(
+    plant: Settings, inspector: CastlineProcess
+) -> None:
     settings = of_lines(plant, "line-5", "line-6")
     keep_to_a(plant, inspector, *settings.lines)
     begun = datetime.now(UTC) - timedelta(seconds=1)
     for line in settings.lines:
         assert "a is chosen, with b in its shadow" in castline(settings, "models", "shadow", "b", "--line", line.name)
     wait_for(lambda: inspector.metric("castline_model_shadow_info", model="b") == 2, 60, "expected b beside both lines")
-    feed = Feed(settings, rate_per_s=10)
+    feed = PictureProducer(settings, rate_per_s=10)
     wait_for(lambda: len(feed.parts) >= 30, 30, "expected the feed to run")
     parts = feed.finish()
     large = ObjectStore(settings.store.url).put(PICTURES[0])
@@ -238,13 +242,13 @@ def test_a_shadow_is_counted_and_never_published_and_a_replay_finds_what_it_woul
     assert {verdict.model for verdict in found} == {"a"}
     assert "a is chosen (as before)" in castline(settings, "models", "shadow", "none", "--line", "line-5")
     wait_for(lambda: inspector.metric("castline_model_shadow_info") == 1, 30, "expected no shadow on line-5")
-    before = len(verdicts(settings))
+    before = len(read_verdicts(settings))
     arguments = ("replay", "--from", format_time(begun), "--model", "b", "--json")
     difference = json.loads(castline_process(settings, *arguments))
     counts = {name: difference[name] for name in ("pictures", "same", "without_verdict", "nameless", "changes")}
     assert counts == {"pictures": seen + 1, "same": 1, "without_verdict": 0, "nameless": 0, "changes": {"defect -> ok": seen}}
     assert {change["part"] for change in difference["parts"]} == {*parts, "line-5:9:1"}
-    assert len(verdicts(settings)) == before, "nothing is acted on"
+    assert len(read_verdicts(settings)) == before, "nothing is acted on"
     moment = begun + timedelta(seconds=0.1)
     ensemble = open_ensemble(load(settings.model.root, "b"), "tensorflow", (1,))
     assert replay(settings, ["line-5"], begun, moment, ensemble, lambda: None).pictures == 0, "no later ones"

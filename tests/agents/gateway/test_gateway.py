@@ -18,7 +18,7 @@ from streams.identity import make_header_map, read_identity
 from streams.settings import Settings
 from streams.topics import TopicNames, create_topics
 from tests.conftest import MakeSettings
-from tests.processes import Role
+from tests.processes import CastlineProcess
 
 RATE_PER_S = 40
 
@@ -72,7 +72,7 @@ def runs_in_kafka(settings: Settings, line: str) -> dict[int, list[int]]:
 def test_nothing_is_lost_when_kafka_comes_late_the_gateway_is_killed_and_the_broker_restarts(tmp_path: Path) -> None:
     settings = own_broker(tmp_path)
     broker = EmbeddedBroker(settings)
-    with Role(settings, tmp_path / "gateway.log", "gateway") as gateway:
+    with CastlineProcess(settings, tmp_path / "gateway.log", "gateway") as gateway:
         # Kafka is not there yet: the cameras are not blocked, the pictures wait, /readyz says why, /healthz does not complain.
         until(lambda: gateway.metric("castline_spool_pictures", line="line-1") > 2 * RATE_PER_S)
         status, why = gateway.page("/readyz")
@@ -123,7 +123,7 @@ def test_nothing_is_lost_when_kafka_comes_late_the_gateway_is_killed_and_the_bro
 def test_a_stopped_gateway_has_sent_what_it_took_and_ends_with_zero(make_settings: MakeSettings, tmp_path: Path) -> None:
     camera = {"kind": "folder", "path": str(pictures(tmp_path / "in")), "rate_per_s": 100}
     settings = make_settings(lines=({"name": "line-1", "camera": camera}, {"name": "line-2"}))
-    with Role(settings, tmp_path / "gateway.log", "gateway") as gateway:
+    with CastlineProcess(settings, tmp_path / "gateway.log", "gateway") as gateway:
         gateway.wait_ready()
         until(lambda: gateway.metric("castline_pictures_sent_total", line="line-1") > 50)
         assert gateway.page("/healthz") == (200, "ok\n")
@@ -145,6 +145,6 @@ def test_a_stopped_gateway_has_sent_what_it_took_and_ends_with_zero(make_setting
 def test_a_line_that_cannot_be_served_is_refused_at_the_start(tmp_path: Path, arguments: tuple[str, ...], sentence: str) -> None:
     camera = {"kind": "folder", "path": str(pictures(tmp_path / "in"))}
     settings = Settings.model_validate({"lines": [{"name": "line-1", "camera": camera}, {"name": "line-2"}]})
-    with Role(settings, tmp_path / "gateway.log", "gateway", *arguments) as gateway:
+    with CastlineProcess(settings, tmp_path / "gateway.log", "gateway", *arguments) as gateway:
         assert gateway.process.wait(30) == 3
         assert sentence in gateway.log()

@@ -35,7 +35,7 @@ from streams.record_producer import ProducerRecord, RecordProducer
 from streams.records import Finding, ModelChoice
 from streams.settings import LineSettings, Settings
 from tests.agents.inspector.test_model_switcher import choice, version
-from tests.image_topics import jpeg
+from tests.image_topics import make_jpeg
 
 SIDE = 64
 LINES = ("line-1", "uploads")
@@ -107,7 +107,7 @@ class Plant:
     begun: threading.Event
     sent: int = 0
 
-    async def take(self, line: str, count: int = 1, picture: bytes = jpeg(1)) -> None:
+    async def take(self, line: str, count: int = 1, picture: bytes = make_jpeg(1)) -> None:
         """So many pictures arrive without the event loop coming to anything else meanwhile."""
         for _ in range(count):
             self.sent += 1

@@ -20,7 +20,7 @@ from streams.settings import Settings
 from streams.topics import TopicNames
 from tests.agents.gate.oracle import TOKEN, Oracle, SortedReader, every_third_is_bad, made_verdict
 from tests.conftest import MakeSettings
-from tests.processes import Role
+from tests.processes import CastlineProcess
 
 LINE = "line-1"
 RATE = 6
@@ -35,14 +35,14 @@ class Plant:
     folder: Path
     stack: ExitStack
 
-    def role(self, name: str, *arguments: str) -> Role:
-        return self.stack.enter_context(Role(self.settings, self.folder / f"{name}.log", *arguments))
+    def role(self, name: str, *arguments: str) -> CastlineProcess:
+        return self.stack.enter_context(CastlineProcess(self.settings, self.folder / f"{name}.log", *arguments))
 
-    def board(self, parts: int) -> Role:
+    def board(self, parts: int) -> CastlineProcess:
         truth = str(self.folder / "truth.jsonl")
         return self.role("board", "board", "simulate", "--line", LINE, "--rate", str(RATE), "--parts", str(parts), "--log", truth)
 
-    def sorter(self) -> Role:
+    def sorter(self) -> CastlineProcess:
         # The secret comes from a file: it is not in the settings that the tests hand to processes.
         secrets = self.folder / "secrets.toml"
         secrets.write_text(f'[gateway]\ntoken = "{TOKEN}"\n')
@@ -234,8 +234,8 @@ def test_one_command_serves_every_line_that_has_a_gate(make_settings: MakeSettin
         for board, names in boards.items():
             named = [word for name in names for word in ("--line", name)]
             feed = ("--rate", "3", "--parts", str(parts), "--log", str(tmp_path / f"{board}.truth"))
-            stack.enter_context(Role(settings, tmp_path / f"{board}.log", "board", "simulate", *named, *feed))
-        sorter = stack.enter_context(Role(settings, tmp_path / "sorter.log", "--settings", str(secrets), "sorter"))
+            stack.enter_context(CastlineProcess(settings, tmp_path / f"{board}.log", "board", "simulate", *named, *feed))
+        sorter = stack.enter_context(CastlineProcess(settings, tmp_path / "sorter.log", "--settings", str(secrets), "sorter"))
         records = {}
         for name in ("line-1", "line-2", "line-3"):
             reader = SortedReader(settings, name)

@@ -17,7 +17,7 @@ from firmware import toolchain
 from firmware.board.lane_settings import LaneSettings
 from streams.settings import GateSettings, LineSettings, Settings
 from tests.agents.gate.wired import Ear, WiredLine, until
-from tests.processes import CASTLINE, Role
+from tests.processes import CASTLINE, CastlineProcess
 
 LINE = "line-1"
 
@@ -163,7 +163,7 @@ def test_a_simulated_board_that_is_stopped_lets_the_belt_run_empty(tmp_path: Pat
     settings = Settings(lines=(LineSettings(name=LINE, gate=gate),))
     truth, ear = tmp_path / "truth.jsonl", Ear()
     arguments = ("board", "simulate", "--line", LINE, "--rate", "8", "--log", str(truth))
-    with Role(settings, tmp_path / "board.log", *arguments) as board:
+    with CastlineProcess(settings, tmp_path / "board.log", *arguments) as board:
         until(port.exists, 30)
         link = GateLink(LinkSettings(str(port)))
         lane = link.serve(LINE, ear, LaneSettings({"eye_gap_mm": 600, "step_um": 1000}))

@@ -13,9 +13,9 @@ from PIL import Image
 
 from models.pictures.decoder import Picture, PictureLimits, Reason, decode
 from streams.errors import PictureError
-from tests.bad_pictures import Expected, bad_pictures
+from tests.bad_pictures import ExpectedOutcome, make_bad_pictures
 
-CORPUS = bad_pictures()
+CORPUS = make_bad_pictures()
 
 
 def encoded(image: Image.Image, form: str = "PNG", **options: object) -> bytes:
@@ -44,7 +44,7 @@ def test_the_corpus_has_at_least_sixty_pictures_of_different_names() -> None:
 
 
 @pytest.mark.parametrize(("value", "expected"), [(v, e) for _, v, e in CORPUS], ids=[name for name, _, _ in CORPUS])
-def test_every_bad_picture_is_judged_or_refused_as_expected(value: bytes, expected: Expected) -> None:
+def test_every_bad_picture_is_judged_or_refused_as_expected(value: bytes, expected: ExpectedOutcome) -> None:
     found = outcome(value)
     if isinstance(found, PictureError):
         assert expected in ("refused", "either"), found

@@ -13,12 +13,12 @@ import pytest
 from models.registry import versions as registry
 from models.registry.versions import Version
 from streams.errors import ModelError
-from tests.tiny import make_version
+from tests.tiny_version import make_tiny_version
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Version:
-    return make_version(tmp_path_factory.mktemp("versions"))
+    return make_tiny_version(tmp_path_factory.mktemp("versions"))
 
 
 @pytest.fixture

@@ -16,14 +16,14 @@ from station.archive.models import Part
 from streams.errors import ArchiveError
 from streams.identity import PartId
 from streams.records import ArchivedRecord, PartRecord, ReviewWithdrawal
-from tests.made_records import BEGIN, finding_in, review_of, sorting_of, verdict_on
+from tests.sample_records import FIRST_CAPTURED_AT, make_finding, make_review, make_sorting, make_verdict
 
-PART = PartId("line-1", 3, 4)  # in doubt, see tests.made_records
-VERDICT = verdict_on(PART, "castings.images.line-1", 0, 17)
-SECOND = verdict_on(PART, "castings.images.line-1", 0, 17, label="ok", model="other", decided_at=VERDICT.decided_at + timedelta(hours=1))
-REVIEW = review_of(PART, "defect", kinds=("pores",))
-LATER_REVIEW = review_of(PART, "ok", reviewer="berta", reviewed_at=BEGIN + timedelta(days=1))
-RECORDS: tuple[PartRecord, ...] = (VERDICT, SECOND, sorting_of(PART), finding_in(VERDICT), REVIEW, LATER_REVIEW)
+PART = PartId("line-1", 3, 4)  # in doubt, see tests.sample_records
+VERDICT = make_verdict(PART, "castings.images.line-1", 0, 17)
+SECOND = make_verdict(PART, "castings.images.line-1", 0, 17, label="ok", model="other", decided_at=VERDICT.decided_at + timedelta(hours=1))
+REVIEW = make_review(PART, "defect", kinds=("pores",))
+LATER_REVIEW = make_review(PART, "ok", reviewer="berta", reviewed_at=FIRST_CAPTURED_AT + timedelta(days=1))
+RECORDS: tuple[PartRecord, ...] = (VERDICT, SECOND, make_sorting(PART), make_finding(VERDICT), REVIEW, LATER_REVIEW)
 NOTHING = Keeping(0.0)
 
 
@@ -51,9 +51,9 @@ def test_the_first_verdict_and_the_last_review_stand() -> None:
 @pytest.mark.parametrize(
     ("told", "seen_at"),
     [
-        ((finding_in(VERDICT),), finding_in(VERDICT).found_at),
-        ((finding_in(VERDICT), sorting_of(PART)), sorting_of(PART).counted_at),
-        ((sorting_of(PART), VERDICT), VERDICT.captured_at),
+        ((make_finding(VERDICT),), make_finding(VERDICT).found_at),
+        ((make_finding(VERDICT), make_sorting(PART)), make_sorting(PART).counted_at),
+        ((make_sorting(PART), VERDICT), VERDICT.captured_at),
     ],
     ids=["finding", "counted", "captured"],
 )
@@ -62,8 +62,8 @@ def test_a_part_is_seen_when_its_picture_was_taken_else_when_it_was_counted(told
 
 
 def test_what_a_person_calls_the_defect_stands_before_what_was_found() -> None:
-    assert folded([VERDICT, finding_in(VERDICT)])["kind"] == "crack"
-    assert folded([VERDICT, finding_in(VERDICT), REVIEW])["kind"] == "pores"
+    assert folded([VERDICT, make_finding(VERDICT)])["kind"] == "crack"
+    assert folded([VERDICT, make_finding(VERDICT), REVIEW])["kind"] == "pores"
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_a_row_keeps_its_key_however_often_it_is_told_of(database: object) -> No
         keeper.write([one])
     assert Part.objects.count() == 1
     key = Part.objects.get().pk
-    keeper.write([review_of(PART, "defect", reviewed_at=BEGIN + timedelta(days=2))])
+    keeper.write([make_review(PART, "defect", reviewed_at=FIRST_CAPTURED_AT + timedelta(days=2))])
     assert Part.objects.get().pk == key
 
 
@@ -119,7 +119,7 @@ def test_a_review_taken_back_leaves_the_part(database: object) -> None:
 
 
 def test_a_record_that_does_not_fit_is_refused_whole(database: object) -> None:
-    huge = verdict_on(PartId("line-1", 2**70, 1), "", 0, 0)
+    huge = make_verdict(PartId("line-1", 2**70, 1), "", 0, 0)
     with pytest.raises(ArchiveError, match="does not fit") as refused:
         Keeper(NOTHING).write([VERDICT, huge])
     assert not refused.value.retriable

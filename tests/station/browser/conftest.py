@@ -17,7 +17,7 @@ from deploy.supervisor.ports import free_ports
 from streams.settings import Settings
 from streams.topics import create_topics
 from tests.debian import program
-from tests.processes import Role
+from tests.processes import CastlineProcess
 from tests.station.browser.plant import LINES, PASSWORD, ROLES, VERSION, Camera, Station, make_account, make_versions
 
 
@@ -31,9 +31,9 @@ def station(kafka_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     create_topics(admin, settings)
     admin.close()
     with ExitStack() as stack:
-        inspector = stack.enter_context(Role(settings, folder / "inspector.log", "inspector"))
-        served = stack.enter_context(Role(settings, folder / "station.log", "station")).wait_ready()
-        archivist = stack.enter_context(Role(settings, folder / "archivist.log", "archivist"))
+        inspector = stack.enter_context(CastlineProcess(settings, folder / "inspector.log", "inspector"))
+        served = stack.enter_context(CastlineProcess(settings, folder / "station.log", "station")).wait_ready()
+        archivist = stack.enter_context(CastlineProcess(settings, folder / "archivist.log", "archivist"))
         with ThreadPoolExecutor() as some:
             list(some.map(lambda role: make_account(settings, role, role), ROLES))
         archivist.wait_ready()

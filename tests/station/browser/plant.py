@@ -19,7 +19,7 @@ from models.synthetic.casting import Casting, series
 from streams.identity import PartId, PictureIdentity, make_headers
 from streams.settings import Settings
 from streams.topics import TopicNames
-from tests.processes import CASTLINE, environment
+from tests.processes import CASTLINE, make_environment
 
 PASSWORD = "a long enough pass phrase"
 ROLES = ("operator", "reviewer", "engineer", "administrator")
@@ -38,7 +38,9 @@ def make_versions(root: Path) -> None:
 def make_account(settings: Settings, name: str, role: str) -> None:
     """As an operator of the machine does."""
     call = [str(CASTLINE), "station", "account", name, "--role", role]
-    done = subprocess.run(call, env=environment(settings) | {"STATION_PASSWORD": PASSWORD}, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        call, env=make_environment(settings) | {"STATION_PASSWORD": PASSWORD}, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import requests
 
-from tests.bad_pictures import bad_pictures
+from tests.bad_pictures import make_bad_pictures
 from tests.station.browser.plant import Person, Station, castings
 
 pytestmark = pytest.mark.timeout(240)
 
 
-HUGE = {name: value for name, value, _ in bad_pictures()}["PNG of 50,000 x 50,000 px"]
+HUGE = {name: value for name, value, _ in make_bad_pictures()}["PNG of 50,000 x 50,000 px"]
 
 
 class Program:
@@ -135,7 +135,7 @@ def test_a_part_that_is_none_of_ours_is_not_found(program: Program, part: str) -
 
 def test_hostile_pictures_are_refused_or_judged_and_never_break_the_station(station: Station, program: Program) -> None:
     before, name = station.memory_bytes(), "<img src=x onerror=alert(1)>.svg"
-    hostile = [(called, value) for called, value, expected in bad_pictures() if expected != "judged"]
+    hostile = [(called, value) for called, value, expected in make_bad_pictures() if expected != "judged"]
     codes = {called: program.send(value, name=name).status_code for called, value in hostile}
     assert {called: code for called, code in codes.items() if code not in (200, 202, 413, 415, 422)} == {}
     assert codes["svg"] == codes["html"] == codes["gif"] == 415

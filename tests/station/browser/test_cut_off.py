@@ -16,8 +16,8 @@ from deploy.supervisor.ports import free_ports
 from streams.identity import PartId
 from streams.settings import Settings
 from streams.topics import TopicNames, create_topics
-from tests.made_records import verdict_on
-from tests.processes import Role
+from tests.processes import CastlineProcess
+from tests.sample_records import make_verdict
 from tests.station.browser.conftest import pages_of
 from tests.station.browser.plant import make_account
 
@@ -61,7 +61,7 @@ def judge(settings: Settings, number: int) -> PartId:
     """A verdict on a casting of this moment, as an inspector sends it."""
     part, now = PartId("line-1", 1, number), datetime.now(UTC)
     names = TopicNames(settings.topics.prefix)
-    verdict = verdict_on(part, names.images("line-1"), 0, number, captured_at=now, received_at=now, decided_at=now)
+    verdict = make_verdict(part, names.images("line-1"), 0, number, captured_at=now, received_at=now, decided_at=now)
     producer = KafkaProducer(bootstrap_servers=settings.bootstrap)
     producer.send(names.verdicts("line-1"), key=part.key, value=verdict.encode()).get(30)
     producer.close()
@@ -72,7 +72,7 @@ def test_the_wall_says_that_it_is_cut_off_from_kafka_and_recovers_by_itself(
     settings: Settings, broker: EmbeddedBroker, chromium: Browser, tmp_path: Path
 ) -> None:
     make_account(settings, "operator", "operator")
-    with Role(settings, tmp_path / "station.log", "station") as served:
+    with CastlineProcess(settings, tmp_path / "station.log", "station") as served:
         served.wait_ready()
         # The pictures of these verdicts lie nowhere: what a browser says of them is expected.
         with pages_of(f"http://127.0.0.1:{settings.station.port}", chromium) as page_of:

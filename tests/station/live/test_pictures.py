@@ -22,9 +22,9 @@ from streams.errors import PictureError
 from streams.object_store import ObjectStore
 from streams.settings import KafkaSettings, PictureSettings, Settings
 from streams.topics import TopicNames
-from tests.bad_pictures import bad_pictures
+from tests.bad_pictures import make_bad_pictures
 from tests.conftest import MakeSettings
-from tests.image_topics import jpeg
+from tests.image_topics import make_jpeg
 
 LIMITS = PictureSettings()
 
@@ -61,7 +61,7 @@ def sent(settings: Settings, value: bytes, claim: str = "") -> Placed:
 
 def test_a_picture_comes_from_its_place_on_kafka(make_settings: MakeSettings) -> None:
     settings = make_settings()
-    values = [jpeg(seed) for seed in range(6)]
+    values = [make_jpeg(seed) for seed in range(6)]
     places = [sent(settings, value) for value in values]
     source = Pictures(settings)
     assert [source.original(place) for place in places] == values
@@ -73,7 +73,7 @@ def test_a_picture_comes_from_its_place_on_kafka(make_settings: MakeSettings) ->
 
 def test_many_who_ask_at_once_get_one_picture_that_was_read_once(make_settings: MakeSettings) -> None:
     settings = make_settings()
-    placed = sent(settings, value := jpeg(1))
+    placed = sent(settings, value := make_jpeg(1))
     placed.sha256 = hashlib.sha256(value).hexdigest()
     pictures, together = Pictures(settings), Barrier(12)
 
@@ -90,9 +90,9 @@ def test_many_who_ask_at_once_get_one_picture_that_was_read_once(make_settings: 
 
 def test_a_large_picture_comes_from_its_claim(make_settings: MakeSettings) -> None:
     settings = make_settings()
-    claim = ObjectStore(settings.store.url).put(jpeg(1))
+    claim = ObjectStore(settings.store.url).put(make_jpeg(1))
     source = Pictures(settings)
-    assert source.original(sent(settings, b"", claim)) == jpeg(1)
+    assert source.original(sent(settings, b"", claim)) == make_jpeg(1)
     with pytest.raises(PictureError, match="claim"):
         source.original(sent(settings, b"", "../../etc/passwd"))
     source.close()
@@ -100,7 +100,7 @@ def test_a_large_picture_comes_from_its_claim(make_settings: MakeSettings) -> No
 
 def test_a_picture_that_is_nowhere_any_more_is_none(make_settings: MakeSettings) -> None:
     settings = make_settings()
-    place, source = sent(settings, jpeg(1)), Pictures(settings)
+    place, source = sent(settings, make_jpeg(1)), Pictures(settings)
     assert source.original(Placed(image_topic=place.image_topic, image_partition=0, image_offset=10**9)) is None
     assert source.original(Placed(picture="pictures/00/" + "0" * 64)) is None
     assert source.original(Placed()) is None
@@ -109,18 +109,18 @@ def test_a_picture_that_is_nowhere_any_more_is_none(make_settings: MakeSettings)
 
 def test_the_store_goes_before_kafka_and_kafka_helps_where_the_store_has_dropped_it(make_settings: MakeSettings) -> None:
     settings = make_settings()
-    place, source = sent(settings, jpeg(1)), Pictures(settings)
-    place.picture = ObjectStore(settings.store.url).put(jpeg(2))
-    assert source.original(place) == jpeg(2)
+    place, source = sent(settings, make_jpeg(1)), Pictures(settings)
+    place.picture = ObjectStore(settings.store.url).put(make_jpeg(2))
+    assert source.original(place) == make_jpeg(2)
     (Path(settings.store.url) / place.picture).unlink()
-    assert source.original(place) == jpeg(1)
+    assert source.original(place) == make_jpeg(1)
     source.close()
 
 
 def test_another_picture_in_its_place_is_refused(make_settings: MakeSettings) -> None:
     settings = make_settings()
-    place, source = sent(settings, jpeg(1)), Pictures(settings)
-    place.sha256 = hashlib.sha256(jpeg(2)).hexdigest()
+    place, source = sent(settings, make_jpeg(1)), Pictures(settings)
+    place.sha256 = hashlib.sha256(make_jpeg(2)).hexdigest()
     with pytest.raises(PictureError, match="another picture"):
         source.original(place)
     source.close()
@@ -215,7 +215,7 @@ def test_a_small_picture_is_upright_and_small() -> None:
 def test_no_hostile_picture_gets_through_or_breaks_anything() -> None:
     """Whatever goes out is what it says it is, and decodes within the limits."""
     limits, wrong = PictureSettings(max_pixels=20_000_000), []
-    for name, value, expected in bad_pictures():
+    for name, value, expected in make_bad_pictures():
         for side_px in (None, 240):
             try:
                 picture = shown(value, limits) if side_px is None else small(value, limits, side_px)

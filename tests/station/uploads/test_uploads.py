@@ -16,7 +16,7 @@ from station.uploads.models import Upload, UploadRun
 from station.uploads.ownership import visible
 from station.uploads.pacing import Doors, Pace
 from station.uploads.taking import Refused, let_in, part_of
-from tests.image_topics import jpeg
+from tests.image_topics import make_jpeg
 from tests.station.conftest import MakeAccount, MakePart
 
 
@@ -34,7 +34,7 @@ def send(client: Client, name: str, value: bytes) -> tuple[int, str]:
 
 
 def test_without_kafka_the_upload_says_so_and_leaves_no_trace(reviewer: Client) -> None:
-    status, page = send(reviewer, "a.jpeg", jpeg(1))
+    status, page = send(reviewer, "a.jpeg", make_jpeg(1))
     assert status == 503
     assert "Kafka did not take it" in page
     assert not Upload.objects.exists()
@@ -53,7 +53,7 @@ def test_what_cannot_be_judged_is_refused_in_words(reviewer: Client, value: byte
 
 def test_who_may_not_upload_is_refused(operator: Client, visitor: Client) -> None:
     assert operator.get("/uploads/").status_code == 403
-    assert send(operator, "a.jpeg", jpeg(1))[0] == 403
+    assert send(operator, "a.jpeg", make_jpeg(1))[0] == 403
     assert visitor.get("/uploads/").status_code == 302
 
 

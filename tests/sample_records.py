@@ -16,24 +16,24 @@ from streams.settings import Settings
 from streams.topics import TopicNames
 from tests.image_topics import PICTURES
 
-BEGIN = datetime(2026, 11, 22, 6, 0, tzinfo=UTC)
+FIRST_CAPTURED_AT = datetime(2026, 11, 22, 6, 0, tzinfo=UTC)
 LABELS = ("ok", "ok", "defect", "ok", "review", "ok", "ok", "ok")
 
 
-def label_of(part: int) -> str:
+def choose_label(part: int) -> str:
     """Of eight parts one is a defect and one in doubt."""
     return LABELS[part % len(LABELS)]
 
 
-def picture_of(part: int) -> bytes:
+def choose_picture(part: int) -> bytes:
     return PICTURES[part % len(PICTURES)]
 
 
-def verdict_on(part: PartId, topic: str, partition: int, offset: int, **given: Any) -> Verdict:
+def make_verdict(part: PartId, topic: str, partition: int, offset: int, **given: Any) -> Verdict:
     """What an inspector says of `part`, whose picture lies there."""
-    at = BEGIN + timedelta(seconds=part.part)
-    label = label_of(part.part)
-    sha256 = hashlib.sha256(picture_of(part.part)).hexdigest()
+    at = FIRST_CAPTURED_AT + timedelta(seconds=part.part)
+    label = choose_label(part.part)
+    sha256 = hashlib.sha256(choose_picture(part.part)).hexdigest()
     values = {
         "line": part.line,
         "run": part.run,
@@ -53,10 +53,10 @@ def verdict_on(part: PartId, topic: str, partition: int, offset: int, **given: A
     return Verdict.model_validate(values | given)
 
 
-def sorting_of(part: PartId) -> Sorting:
+def make_sorting(part: PartId) -> Sorting:
     """What the gate did."""
-    at = BEGIN + timedelta(seconds=part.part)
-    diverted = label_of(part.part) != "ok"
+    at = FIRST_CAPTURED_AT + timedelta(seconds=part.part)
+    diverted = choose_label(part.part) != "ok"
     return Sorting(
         line=part.line,
         run=part.run,
@@ -74,7 +74,7 @@ def sorting_of(part: PartId) -> Sorting:
     )
 
 
-def finding_in(verdict: Verdict) -> Finding:
+def make_finding(verdict: Verdict) -> Finding:
     box = Box(left_px=10, top_px=20, width_px=30, height_px=40, score=0.9, kind="crack")
     return Finding(
         line=verdict.line,
@@ -89,12 +89,12 @@ def finding_in(verdict: Verdict) -> Finding:
     )
 
 
-def review_of(part: PartId, label: str, **given: Any) -> Review:
-    values = {"line": part.line, "run": part.run, "part": part.part, "label": label, "reviewer": "anna", "reviewed_at": BEGIN}
+def make_review(part: PartId, label: str, **given: Any) -> Review:
+    values = {"line": part.line, "run": part.run, "part": part.part, "label": label, "reviewer": "anna", "reviewed_at": FIRST_CAPTURED_AT}
     return Review.model_validate(values | given)
 
 
-class Plant:
+class SamplePlant:
     """Sends all four kinds of records about parts of all lines, about `rate_per_s` parts a second, from a thread until finished."""
 
     def __init__(self, settings: Settings, rate_per_s: float) -> None:
@@ -117,19 +117,19 @@ class Plant:
 
     def _tell(self, part: PartId) -> None:
         images = self._names.images(part.line)
-        place = self._producer.send(images, key=part.key, value=picture_of(part.part)).get(10)
-        verdict = verdict_on(part, images, place.partition, place.offset)
+        place = self._producer.send(images, key=part.key, value=choose_picture(part.part)).get(10)
+        verdict = make_verdict(part, images, place.partition, place.offset)
         # Records of several topics reach the archivist in any order.
         records: list[tuple[str, PartRecord]] = [
             (self._names.verdicts(part.line), verdict),
-            (self._names.sorted(part.line), sorting_of(part)),
+            (self._names.sorted(part.line), make_sorting(part)),
         ]
         if part.part % 2:
             records.reverse()
         if verdict.label != "ok":
-            records.insert(part.part % 3, (self._names.findings(part.line), finding_in(verdict)))
+            records.insert(part.part % 3, (self._names.findings(part.line), make_finding(verdict)))
         if verdict.label == "review":
-            records.append((self._names.reviews, review_of(part, "defect", kinds=("pores",))))
+            records.append((self._names.reviews, make_review(part, "defect", kinds=("pores",))))
         for topic, record in records:
             self._producer.send(topic, key=part.key, value=record.encode())
 

@@ -13,7 +13,7 @@ from models.networks.building import build, voter
 from models.registry.versions import Version, load, write_manifest, writing
 
 
-def make_version(
+def make_tiny_version(
     root: Path, name: str = "tiny", threshold: float = 0.5, seed: int = 7, side_px: int = 64, classes: tuple[str, ...] = ("ok", "defect")
 ) -> Version:
     """Writes the version `name` below `root`: AlexNet at 64 px and LeNet, weights from `seed`. `classes` begin with the good one."""
@@ -35,7 +35,7 @@ def make_version(
         "golden": {"file": "golden.npz", "tolerance": 0.2},
         "data": {"sha256": "0" * 64, "pictures": dict.fromkeys(classes, 0), "split": "none"},
         "figures": {},
-        "command": "tests/tiny.py",
+        "command": "tests/tiny_version.py",
     }
     # The golden answers are computed from the written weights, as a training does.
     with writing(root, name) as folder:
