@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from deploy.kafka.cache import cache_root
+from streams.user_cache import cache_root
 
 # Raised with every change of the renderer that changes pictures: an old cache is then not taken for the new one.
 RENDERING = 1

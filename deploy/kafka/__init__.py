@@ -1,1 +1,1 @@
-"""The embedded broker: one Apache Kafka process on this machine, its Java runtime and its jars."""
+"""Runs the embedded broker: one Apache Kafka process on this machine, with a Java runtime and jars from package registries."""

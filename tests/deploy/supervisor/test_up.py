@@ -64,14 +64,14 @@ class Up:
             return subprocess.Popen(command, stdout=output, stderr=output, cwd=self.folder, start_new_session=True)
 
     @property
-    def said(self) -> str:
+    def log_text(self) -> str:
         return self.output.read_text()
 
     def wait_until(self, done: Callable[[], bool], within_s: float = 120) -> None:
         end = time.monotonic() + within_s
         while not done():
-            assert self.process.poll() is None, self.said
-            assert time.monotonic() < end, self.said
+            assert self.process.poll() is None, self.log_text
+            assert time.monotonic() < end, self.log_text
             time.sleep(0.2)
 
     def records(self, topic: str) -> int:
@@ -107,15 +107,15 @@ def test_the_examples_two_lines_run_recover_and_stop(tmp_path: Path, running: li
     up = Up(tmp_path, adapted(tmp_path))
     running.append(up.process)
     # The boards are plugged in late: the sorters wait for them.
-    up.wait_until(lambda: "sorter line-2 started" in up.said)
-    assert "line-1: no board at" in up.said
+    up.wait_until(lambda: "sorter line-2 started" in up.log_text)
+    assert "line-1: no board at" in up.log_text
     boards = [up.start("board", "simulate", "--line", line, "--rate", "1") for line in ("line-1", "line-2")]
     running += boards
-    up.wait_until(lambda: "all is ready: line-1, line-2, uploads" in up.said)
+    up.wait_until(lambda: "all is ready: line-1, line-2, uploads" in up.log_text)
     up.wait_until(lambda: all(up.records(f"castings.sorted.{line}") >= 3 for line in ("line-1", "line-2")))
 
     os.kill(up.pid_of("gateway-1"), signal.SIGKILL)
-    up.wait_until(lambda: up.said.count("gateway ready") == 2)
+    up.wait_until(lambda: up.log_text.count("gateway ready") == 2)
     seen = up.records("castings.verdicts.line-1")
     up.wait_until(lambda: up.records("castings.verdicts.line-1") > seen + 1)
 
@@ -126,13 +126,13 @@ def test_the_examples_two_lines_run_recover_and_stop(tmp_path: Path, running: li
     assert "expected no other castline up" in second.stderr
 
     up.process.send_signal(signal.SIGTERM)
-    assert up.process.wait(90) == 0, up.said
-    stopped = [line.split()[3] for line in up.said.splitlines() if " stopped, " in line]
+    assert up.process.wait(90) == 0, up.log_text
+    stopped = [line.split()[3] for line in up.log_text.splitlines() if " stopped, " in line]
     assert stopped[0] == "gateway"
     assert stopped[1] == "inspector-1"
     assert set(stopped[-3:-1]) == {"archivist", "station"}
     assert stopped[-1] == "broker"
-    assert "killed" not in up.said
+    assert "killed" not in up.log_text
     assert up.leaves_nothing(*boards)
 
 
@@ -140,7 +140,7 @@ def test_a_killed_up_leaves_no_process(tmp_path: Path, running: list[subprocess.
     write_series(tmp_path / "castings", 2, seed=3)
     up = Up(tmp_path, adapted(tmp_path))
     running.append(up.process)
-    up.wait_until(lambda: "topics done" in up.said)
+    up.wait_until(lambda: "topics done" in up.log_text)
     up.process.kill()
     up.process.wait()
     assert up.leaves_nothing()
@@ -173,7 +173,7 @@ def test_a_foreign_data_folder_ends_it_with_the_brokers_sentence(tmp_path: Path)
     values = adapted(tmp_path)
     (tmp_path / "kafka").mkdir()
     (tmp_path / "kafka" / "holiday.txt").write_text("not Kafka's")
-    assert "broker cannot run: castline: expected" in refused(tmp_path, values)
+    assert "holds other files than a broker's data" in refused(tmp_path, values)
 
 
 def test_the_service_unit_runs_up_and_waits_longer_than_all_graces(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Makes the broker's start-up archive, by a short run of the broker."""
+"""Makes the broker's start-up archive by a short run of a broker."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaError
 
 from deploy.kafka.broker import EmbeddedBroker
-from deploy.kafka.java import archive_path, is_whole, keep_archive
+from deploy.kafka.java import archive_path, is_archive_whole, keep_archive
 from deploy.supervisor.ports import free_ports
 from streams.errors import BrokerError
 from streams.settings import BrokerSettings, Settings
 
-_WRITING_S = 180.0  # the runtime writes the archive while it ends
+# The Java runtime writes the archive while it ends.
+_WRITING_S = 180.0
 
 
 def make_archive() -> Path:
-    """Where this machine's archive is; made unless it is there, which takes some seconds.
+    """Returns the start-up archive of this machine, and makes it first if it is missing, which takes some seconds.
 
-    Raises BrokerError: when it cannot be made. A broker then starts without.
+    Raises BrokerError if the archive cannot be made. The broker then starts without it, in twice the time.
     """
     final = archive_path()
-    if is_whole(final):
+    if is_archive_whole():
         return final
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -31,10 +32,10 @@ def make_archive() -> Path:
             recorded = Path(folder) / "recorded.aot"
             _record(Path(folder) / "kafka", recorded)
             if not recorded.is_file():
-                raise BrokerError(f"expected the Java runtime to write the broker's start-up archive {recorded}, it did not")
+                raise BrokerError(f"The Java runtime did not write the broker's start-up archive to {recorded}.")
             keep_archive(recorded)
     except (OSError, KafkaError) as error:
-        raise BrokerError(f"the broker's start-up archive {final} cannot be made: {error}") from error
+        raise BrokerError(f"Cannot make the broker's start-up archive {final}: {error}.") from error
     return final
 
 
@@ -49,7 +50,7 @@ def _record(data_dir: Path, archive: Path) -> None:
 
 
 def _use(address: str) -> None:
-    """What every plant does at its start: whatever ran is in the archive."""
+    """Does what every plant does at its start, because the archive holds the classes that were used in this run."""
     admin = KafkaAdminClient(bootstrap_servers=address)
     admin.create_topics({"used": {"num_partitions": 1}}, wait_for_metadata=True)
     admin.close()

@@ -1,0 +1,37 @@
+"""Finds the cache folder of the user, and vouches for the files in it by checksums."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from streams.atomic_file import write_atomically
+
+
+def cache_root() -> Path:
+    """Returns Castline's folder in the user's cache: `castline` below XDG_CACHE_HOME, or below ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "castline"
+
+
+def sha256_of_file(path: Path) -> str:
+    """Returns the SHA-256 of the content of `path` in hexadecimal. Raises OSError if the file cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_checksum(path: Path, sha256: str) -> None:
+    """Writes the checksum that `path` has, or will have, to a file beside it (`name.sha256` for `name.ext`)."""
+    write_atomically(_checksum_file(path), sha256)
+
+
+def has_valid_checksum(path: Path) -> bool:
+    """Returns whether `path` exists and its content has the checksum in the file beside it."""
+    try:
+        return _checksum_file(path).read_text(encoding="ascii") == sha256_of_file(path)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _checksum_file(path: Path) -> Path:
+    return path.with_suffix(".sha256")
