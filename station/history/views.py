@@ -21,7 +21,7 @@ from station.history.paging import LOOK, MOST_COUNTED, Key, count, page
 from station.history.story import story
 from station.history.streaming import streamed
 from station.reviews.models import Decision
-from station.uploads.ownership import visible
+from station.uploads.models import may_see_part
 
 _LARGEST = 2**63 - 1
 
@@ -136,7 +136,7 @@ def part(request: HttpRequest, line: str, run: int, part: int) -> HttpResponse:
 def found_part(request: HttpRequest, line: str, run: int, part: int) -> Part:
     """The archive's row. Raises Http404: when there is none, or none for this person."""
     # The address allows numbers that no database does.
-    if max(run, part) > _LARGEST or not visible(request.user, line, run, part):
+    if max(run, part) > _LARGEST or not may_see_part(request.user, line, run, part):
         raise Http404
     found = Part.objects.filter(line=line, run=run, part=part).first()
     if found is None:

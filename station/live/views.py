@@ -20,8 +20,7 @@ from station.live.sending import KafkaAway
 from station.live.showing import Picture
 from station.live.stream import Cards, events, streams
 from station.live.watching import Watch, watch
-from station.uploads.models import Upload
-from station.uploads.ownership import visible
+from station.uploads.models import Upload, may_see_part
 from streams.errors import PictureError
 from streams.identity import PartId
 
@@ -124,7 +123,7 @@ def part_heat_map(request: HttpRequest, line: str, run: int, part: int) -> HttpR
 
 def _placed(request: HttpRequest, line: str, run: int, part: int) -> Shown:
     """The part as the archive has it, else as the wall does, else as it was uploaded. Raises Http404."""
-    if not visible(request.user, line, run, part):
+    if not may_see_part(request.user, line, run, part):
         raise Http404
     try:
         archived = Part.objects.filter(line=line, run=run, part=part).first()

@@ -1,1 +1,1 @@
-"""Pictures that people or programs send to be judged, by page and by API."""
+"""Pictures that people upload on a page, or programs send over the API, to have them inspected."""

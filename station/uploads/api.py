@@ -1,4 +1,4 @@
-"""The API: a program sends a picture and gets its verdict. Described by /api/openapi.json, for people by /api/."""
+"""The HTTP API: a program sends a picture and gets its verdict. The OpenAPI description is at /api/openapi.json."""
 
 from __future__ import annotations
 
@@ -12,68 +12,105 @@ from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import reverse
 from ninja import NinjaAPI, Query, Schema
-from ninja.errors import AuthenticationError, ValidationError
+from ninja.errors import AuthenticationError, Throttled, ValidationError
 from ninja.security import HttpBearer
+from ninja.throttling import BaseThrottle
 from pydantic import Field
 
 from station.accounts.access import get_rights
 from station.accounts.models import ApiToken
 from station.configuration import castline
 from station.live.watching import watch
-from station.uploads.answers import Answer, answer
-from station.uploads.models import Upload
-from station.uploads.ownership import own
-from station.uploads.taking import Refused, doors, let_in, part_of, take, too_large
+from station.uploads.models import Upload, uploads_visible_to
+from station.uploads.submission import UploadRefusedError, check_size, describe_rate_limit, get_rate_limiter, submit, upload_slot
+from station.uploads.upload_status import UploadStatus, read_status
 from streams.errors import IdentityError
 from streams.identity import PartId
 from streams.records import Box
 
-_ASK_S = 0.05
-# A finding follows its verdict within so long; who waits for the one waits for the other.
-_FINDING_S = 2.0
+_POLL_EVERY_S = 0.05
+# A finding follows its verdict within this time, so a request that waits for the verdict also waits for the finding.
+_FINDING_TIMEOUT_S = 2.0
+# A form holds a few lines of text around the picture.
+_FORM_OVERHEAD_BYTES = 2**16
 
 
 class Problem(Schema):
-    """Why a request was refused."""
+    """The reason why a request was refused."""
 
-    error: str = Field(description="In words, fit for a person.")
+    error: str = Field(description="The reason in words that can be shown to a person.")
 
 
-class Found(Schema):
-    """Where a picture is suspicious."""
+class SuspiciousRegions(Schema):
+    """Where a picture looks defective."""
 
-    method: str = Field(description="`grad-cam` or `residual`.")
-    boxes: list[Box] = Field(description="Most suspicious first; pixels of the picture after EXIF rotation.")
-    heat_map: str | None = Field(description="Address of the heat map, a PNG; for a logged-in browser.")
+    method: str = Field(description="How the regions were found: `grad-cam` or `residual`.")
+    boxes: list[Box] = Field(description="The suspicious regions in pixels of the upright picture, most suspicious first.")
+    heat_map: str | None = Field(description="Address of the heat map, a PNG, which a logged-in browser can open.")
 
 
 class Inspection(Schema):
-    """A picture sent for inspection, and what is known of it."""
+    """A picture that was sent for inspection, and what is known of it."""
 
-    part: str = Field(description="The part that it is judged as, `<line>:<run>:<part>`.")
-    status: str = Field(description="Address to ask again at.")
-    page: str = Field(description="Address of the result for people.")
-    state: Literal["waiting", "judged", "explained"] = Field(description="`explained`: the finding is there too.")
-    sha256: str = Field(description="Of the picture as it was received.")
-    label: Literal["ok", "defect", "review"] | None = Field(None, description="The verdict; null while it waits.")
-    defect_probability: float | None = Field(None, description="Calibrated, 0..1; null where the picture could not be judged.")
-    votes: dict[str, float] = Field({}, description="Defect probability by network.")
-    threshold: float | None = Field(None, description="Least defect_probability that is called a defect.")
-    model: str | None = Field(None, description="Version of the model that judged.")
-    reason: str = Field("", description="Why `review`, in a word.")
-    decided_at: datetime | None = Field(None, description="When the verdict was decided.")
-    finding: Found | None = Field(None, description="Where it is suspicious; of `defect` and `review` only, moments after the verdict.")
+    part: str = Field(description="Id of the part that the picture is judged as: `<line>:<run>:<part>`.")
+    status: str = Field(description="Address of this inspection in the API. Ask there again for the verdict.")
+    page: str = Field(description="Address of the page that shows the result to people.")
+    state: Literal["waiting", "judged", "explained"] = Field(
+        description="`waiting` without a verdict, `judged` with a verdict, `explained` with a verdict and a finding."
+    )
+    sha256: str = Field(description="SHA-256 of the picture as it was received.")
+    label: Literal["ok", "defect", "review"] | None = Field(None, description="The verdict, or null as long as there is none.")
+    defect_probability: float | None = Field(
+        None, description="Calibrated probability of a defect, 0..1, or null if the picture could not be judged."
+    )
+    votes: dict[str, float] = Field({}, description="Probability of a defect according to each network.")
+    threshold: float | None = Field(None, description="The smallest defect_probability that is labelled `defect`.")
+    model: str | None = Field(None, description="Version of the model that judged the picture.")
+    reason: str = Field("", description="Reason for the label `review`, one word.")
+    decided_at: datetime | None = Field(None, description="Time of the verdict.")
+    finding: SuspiciousRegions | None = Field(
+        None, description="Where the picture looks defective. Comes moments after the verdict, and only for `defect` and `review`."
+    )
 
 
-class Token(HttpBearer):
-    """A token that an account has made for itself under Account."""
+class TokenAuthentication(HttpBearer):
+    """Checks the API token of a request, which a person makes on the account page.
+
+    Raises UploadRefusedError (403) if the account of the token may not upload pictures.
+    """
 
     async def authenticate(self, request: HttpRequest, token: str) -> User | None:
-        return await sync_to_async(ApiToken.find_owner)(token.strip())
+        return await sync_to_async(self._find_uploader)(token.strip())
+
+    @staticmethod
+    def _find_uploader(token: str) -> User | None:
+        user = ApiToken.find_owner(token)
+        if user is not None and "upload" not in get_rights(user):
+            text = "This account is not allowed to upload pictures. Ask an administrator for a role that is allowed to."
+            raise UploadRefusedError(403, text)
+        return user
+
+
+class UploadThrottle(BaseThrottle):
+    """Counts each picture that a program sends against the limit of its account, which the upload page shares.
+
+    Ninja's own SimpleRateThrottle is not used, because it stores the times of all requests of a minute in Django's cache, is not
+    thread-safe, and lets an account that reached its limit wait until the oldest of these requests is a minute old.
+    """
+
+    _wait_s = 0.0
+
+    def allow_request(self, request: HttpRequest) -> bool:
+        user: User = request.auth  # type: ignore[attr-defined]  # set by TokenAuthentication
+        self._wait_s = get_rate_limiter().acquire(user.pk)
+        return self._wait_s == 0
+
+    def wait(self) -> float:
+        return round(max(1, self._wait_s))
 
 
 REFUSALS = {401: Problem, 403: Problem, 413: Problem, 415: Problem, 422: Problem, 429: Problem, 503: Problem}
-_BODY = {
+_REQUEST_BODY = {
     "requestBody": {
         "required": True,
         "description": "The picture itself (JPEG, PNG, BMP or TIFF), or a form with one file.",
@@ -90,125 +127,131 @@ _BODY = {
 api = NinjaAPI(
     title="Castline inspections",
     version="1",
-    description="Send a picture of a casting's surface to the inspectors that judge the lines, and get the verdict.",
+    description="A program sends a picture of a casting's surface to the inspectors of the plant and gets the verdict.",
     docs_url=None,
-    auth=Token(),
+    auth=TokenAuthentication(),
     urls_namespace="api",
 )
-Wait = Annotated[float, Query(0, ge=0, le=30, description="Seconds to wait for the verdict before answering.")]
+Wait = Annotated[float, Query(0, ge=0, le=30, description="Seconds to wait for the verdict before the answer is sent.")]
 
 
-@api.post("/inspections", response={200: Inspection, 202: Inspection, **REFUSALS}, openapi_extra=_BODY, summary="Inspect a picture")
+@api.post(
+    "/inspections",
+    response={200: Inspection, 202: Inspection, **REFUSALS},
+    openapi_extra=_REQUEST_BODY,
+    summary="Inspect a picture",
+    throttle=UploadThrottle(),
+)
 async def inspect(request: HttpRequest, wait: Wait = 0) -> tuple[int, dict[str, Any]]:
-    """Takes a picture. 200 with the verdict where it came within `wait`; else 202: it is safe, ask again at `status`."""
-    until = time.monotonic() + wait
-    upload = await sync_to_async(_take)(request)
-    return await _told(request, upload, until)
+    """Accepts a picture. Answers 200 with the verdict if the verdict comes within `wait` seconds.
+
+    Otherwise answers 202: the picture is stored safely, and the address `status` gives the verdict later.
+    """
+    deadline = time.monotonic() + wait
+    upload = await sync_to_async(_submit_picture)(request)
+    return await _wait_for_verdict(request, upload, deadline)
 
 
 @api.get(
     "/inspections/{part}",
     response={200: Inspection, 202: Inspection, 401: Problem, 403: Problem, 404: Problem},
-    summary="What became of a picture",
+    summary="Get an inspection",
     url_name="inspection",
 )
 async def inspection(request: HttpRequest, part: str, wait: Wait = 0) -> tuple[int, dict[str, Any]]:
-    """200 with the verdict; 202 while there is none. Pictures of others are not found."""
-    until = time.monotonic() + wait
-    upload = await sync_to_async(_find)(request, part)
-    return await _told(request, upload, until)
+    """Answers 200 with the verdict, or 202 as long as there is none. Answers 404 for a picture of another account."""
+    deadline = time.monotonic() + wait
+    upload = await sync_to_async(_find_upload)(request, part)
+    return await _wait_for_verdict(request, upload, deadline)
 
 
-async def _told(request: HttpRequest, upload: Upload, until: float) -> tuple[int, dict[str, Any]]:
-    """Waits in the event loop, so that no thread is held."""
-    part = part_of(upload)
-    heard = await sync_to_async(watch)()
-    while time.monotonic() < until:
-        seen = heard.part(part)
-        if seen is not None and seen.verdict is not None:
-            until = min(until, time.monotonic() + _FINDING_S)
-            if seen.finding is not None or seen.verdict.label == "ok":
+async def _wait_for_verdict(request: HttpRequest, upload: Upload, deadline: float) -> tuple[int, dict[str, Any]]:
+    """Returns HTTP status and body, at the latest at `deadline`. Waits in the event loop so that no thread is occupied."""
+    part = upload.part_id
+    consumer = await sync_to_async(watch)()
+    while time.monotonic() < deadline:
+        recent = consumer.part(part)
+        if recent is not None and recent.verdict is not None:
+            deadline = min(deadline, time.monotonic() + _FINDING_TIMEOUT_S)
+            if recent.finding is not None or recent.verdict.label == "ok":
                 break
-        await asyncio.sleep(_ASK_S)
-    found = await sync_to_async(answer)(upload)
-    return (200 if found.judgement else 202), _plain(request, found)
+        await asyncio.sleep(_POLL_EVERY_S)
+    status = await sync_to_async(read_status)(upload)
+    return (200 if status.verdict else 202), _to_json(request, status)
 
 
-def _take(request: HttpRequest) -> Upload:
-    user = _allowed(request)
-    most = castline().pictures.max_bytes
-    multipart = request.content_type == "multipart/form-data"
+def _submit_picture(request: HttpRequest) -> Upload:
+    user: User = request.auth  # type: ignore[attr-defined]  # set by TokenAuthentication
+    max_bytes = castline().pictures.max_bytes
+    is_form = request.content_type == "multipart/form-data"
     announced = request.headers.get("Content-Length", "")
-    if announced.isdecimal() and int(announced) > most + (2**16 if multipart else 0):
-        raise too_large(int(announced))
-    let_in(user)
-    with doors.enter() as room:
-        if not room:
-            raise Refused(503, "The station is busy with other pictures. Try again in a moment.", 1)
-        if not multipart:
-            value = request.read(most + 1)
-            return take(user, request.headers.get("X-File-Name", "picture"), value, by_api=True)
+    if announced.isdecimal() and int(announced) > max_bytes + (_FORM_OVERHEAD_BYTES if is_form else 0):
+        check_size(int(announced))
+    with upload_slot():
+        if not is_form:
+            return submit(user, request.headers.get("X-File-Name", "picture"), request.read(max_bytes + 1), by_api=True)
         files = [file for name in request.FILES for file in request.FILES.getlist(name)]
         if len(files) != 1:
-            raise Refused(422, f"Expected one picture in the form, found {len(files)}.")
-        if (files[0].size or 0) > most:
-            raise too_large(files[0].size or 0)
-        return take(user, files[0].name or "", files[0].read(), by_api=True)
+            raise UploadRefusedError(422, f"The form holds {len(files)} files. Send exactly one picture.")
+        check_size(files[0].size or 0)
+        return submit(user, files[0].name or "", files[0].read(), by_api=True)
 
 
-def _find(request: HttpRequest, part: str) -> Upload:
-    user = _allowed(request)
+def _find_upload(request: HttpRequest, text: str) -> Upload:
+    user: User = request.auth  # type: ignore[attr-defined]  # set by TokenAuthentication
+    upload = None
     try:
-        wanted = PartId.parse(part)
-        found = own(user).filter(pk=wanted.part, run=wanted.run).first() if wanted.line == castline().station.upload_line else None
+        part = PartId.parse(text)
+        if part.line == castline().station.upload_line:
+            upload = uploads_visible_to(user).filter(pk=part.part, run=part.run).first()
     except (IdentityError, OverflowError):
-        found = None
-    if found is None:
-        raise Refused(404, "There is no such inspection of yours.")
-    return found
+        pass
+    if upload is None:
+        raise UploadRefusedError(404, "This account has sent no picture with this part id.")
+    return upload
 
 
-def _allowed(request: HttpRequest) -> User:
-    user: User = request.auth  # type: ignore[attr-defined]  # set by the authentication
-    if "upload" not in get_rights(user):
-        raise Refused(403, "This account is not allowed to upload pictures. An administrator can give it the role.")
-    return user
-
-
-def _plain(request: HttpRequest, found: Answer) -> dict[str, Any]:
-    part, judgement = found.part, found.judgement
-    plain: dict[str, Any] = {
+def _to_json(request: HttpRequest, status: UploadStatus) -> dict[str, Any]:
+    part, verdict = status.part, status.verdict
+    body: dict[str, Any] = {
         "part": str(part),
         "status": request.build_absolute_uri(reverse("api:inspection", args=[str(part)])),
-        "page": request.build_absolute_uri(reverse("upload", args=[found.upload.pk])),
-        "state": found.state,
-        "sha256": found.upload.sha256,
+        "page": request.build_absolute_uri(reverse("upload", args=[status.upload.pk])),
+        "state": status.state,
+        "sha256": status.upload.sha256,
     }
-    if judgement is None:
-        return plain
-    address = request.build_absolute_uri(reverse("part-heat-map", args=[part.line, part.run, part.part])) if judgement.heat_map else None
-    finding = {"method": judgement.method, "boxes": judgement.boxes, "heat_map": address} if judgement.method else None
-    told = ("label", "defect_probability", "votes", "threshold", "model", "reason", "decided_at")
-    return plain | {name: getattr(judgement, name) for name in told} | {"finding": finding}
+    if verdict is None:
+        return body
+    heat_map = request.build_absolute_uri(reverse("part-heat-map", args=[part.line, part.run, part.part])) if verdict.heat_map else None
+    finding = {"method": verdict.method, "boxes": verdict.boxes, "heat_map": heat_map} if verdict.method else None
+    copied = ("label", "defect_probability", "votes", "threshold", "model", "reason", "decided_at")
+    return body | {name: getattr(verdict, name) for name in copied} | {"finding": finding}
 
 
-@api.exception_handler(Refused)
-def _refused(request: HttpRequest, error: Refused) -> HttpResponse:
+@api.exception_handler(UploadRefusedError)
+def _answer_refusal(request: HttpRequest, error: UploadRefusedError) -> HttpResponse:
     response = JsonResponse({"error": str(error)}, status=error.status)
-    if error.again_s:
-        response["Retry-After"] = str(round(error.again_s))
+    if error.retry_after_s:
+        response["Retry-After"] = str(round(error.retry_after_s))
     return response
 
 
+@api.exception_handler(Throttled)
+def _answer_throttled(request: HttpRequest, error: Throttled) -> HttpResponse:
+    # Ninja adds the header Retry-After.
+    return JsonResponse({"error": describe_rate_limit(error.wait or 1)}, status=429)
+
+
 @api.exception_handler(AuthenticationError)
-def _stranger(request: HttpRequest, error: AuthenticationError) -> HttpResponse:
-    response = JsonResponse({"error": "Expected the header Authorization: Bearer with a token of an account."}, status=401)
+def _answer_unauthenticated(request: HttpRequest, error: AuthenticationError) -> HttpResponse:
+    text = "The token is missing or invalid. Make a token on the account page and send it as: Authorization: Bearer TOKEN"
+    response = JsonResponse({"error": text}, status=401)
     response["WWW-Authenticate"] = 'Bearer realm="castline"'
     return response
 
 
 @api.exception_handler(ValidationError)
-def _wrong(request: HttpRequest, error: ValidationError) -> HttpResponse:
+def _answer_invalid(request: HttpRequest, error: ValidationError) -> HttpResponse:
     first = error.errors[0]
     name = str(first["loc"][-1]) if first.get("loc") else "request"
     return JsonResponse({"error": f"{name}: {first['msg']}"}, status=422)

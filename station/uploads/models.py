@@ -1,20 +1,25 @@
-"""The tables of uploads: who sent which file, under which part."""
+"""The tables of uploaded pictures, and the rule who may see an upload."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
 from django.conf import settings
+from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.db import models
+from django.db.models import QuerySet
 
+from station.accounts.access import get_rights
 from station.configuration import castline
+from streams.identity import PartId
 from streams.topics import TopicNames
 
 
 class UploadRun(models.Model):
-    """One row: the run that this database's uploads are numbered within, in seconds when its tables were made.
+    """The run number under which this database numbers its uploads. The table has exactly one row.
 
-    Another database, made later, has another run, so that no part's number is ever used twice.
+    The number is the time in seconds at which the table was made. A database that is made later therefore has another run, and no
+    part id is ever used twice.
     """
 
     number = models.BigIntegerField()
@@ -24,11 +29,11 @@ class UploadRun(models.Model):
 
 
 class Upload(models.Model):
-    """A picture that Kafka has taken. Its key is the part's number within the run."""
+    """An uploaded picture that Kafka has accepted. The primary key is the part number within the run."""
 
     owner = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="uploads")
     run = models.BigIntegerField()
-    # As the sender called it: text for a page, never a path.
+    # The name is what the sender called the file. It is shown on pages and never used as a path.
     name = models.CharField(max_length=200)
     size = models.BigIntegerField()
     sha256 = models.CharField(max_length=64)
@@ -37,14 +42,14 @@ class Upload(models.Model):
     height_px = models.IntegerField()
     by_api = models.BooleanField(default=False)
     sent_at = models.DateTimeField()
-    # Where its record lies, so that its picture is shown before there is a verdict.
+    # The place of the Kafka record, so that the picture can be shown before there is a verdict.
     image_partition = models.IntegerField(null=True)
     image_offset = models.BigIntegerField(null=True)
 
     class Meta:
         indexes: ClassVar = [models.Index(fields=["owner", "-id"], name="upload_owner")]
 
-    # What `station.live.pictures.Placed` wants to know beside the columns.
+    # The module station.live.pictures reads these two attributes, and they are empty because an upload has no stored objects.
     picture = heat_map = ""
 
     def __str__(self) -> str:
@@ -52,8 +57,32 @@ class Upload(models.Model):
 
     @property
     def line(self) -> str:
+        """The name of the line that uploaded pictures are judged on."""
         return castline().station.upload_line
 
     @property
     def image_topic(self) -> str:
+        """The Kafka topic that holds the picture."""
         return TopicNames(castline().topics.prefix).images(self.line)
+
+    @property
+    def part_id(self) -> PartId:
+        """The id of the part that the picture is judged as."""
+        return PartId(self.line, self.run, self.pk)
+
+
+def uploads_visible_to(user: AbstractBaseUser | AnonymousUser) -> QuerySet[Upload]:
+    """Returns the uploads that `user` may see: their own, or all uploads for an administrator."""
+    if "administer" in get_rights(user):
+        return Upload.objects.all()
+    return Upload.objects.filter(owner_id=user.pk) if user.pk is not None else Upload.objects.none()
+
+
+def may_see_part(user: AbstractBaseUser | AnonymousUser, line: str, run: int, part: int) -> bool:
+    """Returns whether `user` may see a part. Parts of the plant's lines are open to all who may look, uploads only to their owner."""
+    if line != castline().station.upload_line or "administer" in get_rights(user):
+        return True
+    try:
+        return uploads_visible_to(user).filter(pk=part, run=run).exists()
+    except OverflowError:  # the number is too large for the database
+        return False

@@ -1,4 +1,4 @@
-"""Addresses of station.uploads."""
+"""The URLs of the upload pages and of the API."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from django.urls import path
 
 from station.uploads import views
 from station.uploads.api import api
-from station.uploads.api_page import page
 
 urlpatterns = [
     path("uploads/", views.uploads, name="uploads"),
     path("uploads/rows", views.rows, name="upload-rows"),
     path("uploads/<int:number>/", views.upload, name="upload"),
-    path("api/", page, name="api-page"),
+    path("api/", views.api_page, name="api-page"),
     path("api/", api.urls),
 ]

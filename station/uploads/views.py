@@ -1,6 +1,12 @@
-"""Upload pages: send pictures, see each one's answer come, and find it again under a permanent address."""
+"""The pages of uploads: people send pictures, see each verdict arrive, and find it again under a permanent address.
+
+The page of the API is here too. It is made from the API's own OpenAPI description, so both always agree.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
 
 from django.contrib import messages
 from django.contrib.auth.models import User
@@ -11,102 +17,177 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from station.accounts.access import right_required
 from station.configuration import castline
-from station.uploads.answers import Answer, answer
-from station.uploads.models import Upload
-from station.uploads.ownership import own
-from station.uploads.taking import Refused, doors, let_in, take, too_large
+from station.uploads.api import api
+from station.uploads.models import Upload, uploads_visible_to
+from station.uploads.submission import UploadRefusedError, check_rate, check_size, submit, upload_slot
+from station.uploads.upload_status import UploadStatus, read_status
 
-_SHOWN = 50
+_SHOWN_UPLOADS = 50
+_MAX_POLLED_UPLOADS = 2 * _SHOWN_UPLOADS
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
 @right_required("upload")
 def uploads(request: HttpRequest) -> HttpResponse:
-    """The drop zone and the last uploads; takes pictures from a form, or one at a time from the page's script."""
+    """Shows the upload form and the latest uploads, and accepts pictures.
+
+    The page's script sends one picture at a time and gets a table row back. Without the script the browser sends all pictures in
+    one form and is redirected to the page.
+    """
     if request.method != "POST":
-        settings = castline()
-        return render(
-            request,
-            "station/uploads/uploads.html",
-            {
-                "answers": [answer(upload) for upload in own(request.user).filter(owner_id=request.user.pk).order_by("-id")[:_SHOWN]],
-                "max_bytes": settings.pictures.max_bytes,
-                "max_files": settings.station.upload_files,
-            },
-        )
+        return _render_uploads(request)
     files = request.FILES.getlist("picture")
-    one = request.headers.get("X-Requested-With") == "castline"
+    if request.headers.get("X-Requested-With") == "castline":
+        return _accept_from_script(request, files[0] if files else None)
     if not files:
-        return _row_refused(request, "", Refused(422, "No picture was sent.")) if one else _nothing(request)
-    if one:
-        try:
-            return render(request, "station/uploads/_row.html", {"answer": answer(_take(request, files[0]))}, status=201)
-        except Refused as refused:
-            return _row_refused(request, files[0].name or "", refused)
+        messages.error(request, "Choose at least one picture.")
     for file in files:
         try:
-            _take(request, file)
-        except Refused as refused:
-            messages.error(request, f"{file.name}: {refused}")
+            _submit_file(request, file)
+        except UploadRefusedError as error:
+            messages.error(request, f"{file.name}: {error}")
     return redirect("uploads")
+
+
+def _render_uploads(request: HttpRequest) -> HttpResponse:
+    settings = castline()
+    latest = uploads_visible_to(request.user).filter(owner_id=request.user.pk).order_by("-id")[:_SHOWN_UPLOADS]
+    content = {
+        "statuses": [read_status(upload) for upload in latest],
+        "max_bytes": settings.pictures.max_bytes,
+        "max_files": settings.station.upload_files,
+    }
+    return render(request, "station/uploads/uploads.html", content)
+
+
+def _accept_from_script(request: HttpRequest, file: UploadedFile[bytes] | None) -> HttpResponse:
+    try:
+        if file is None:
+            raise UploadRefusedError(422, "No picture was sent. Choose a picture and send it again.")
+        return render(request, "station/uploads/_row.html", {"status": read_status(_submit_file(request, file))}, status=201)
+    except UploadRefusedError as error:
+        content = {"name": (file.name if file else None) or "", "error": error}
+        response = render(request, "station/uploads/_refused.html", content, status=error.status)
+        if error.retry_after_s:
+            response["Retry-After"] = str(round(error.retry_after_s))
+        return response
+
+
+def _submit_file(request: HttpRequest, file: UploadedFile[bytes]) -> Upload:
+    assert isinstance(request.user, User)
+    check_size(file.size or 0)  # before the file is read
+    check_rate(request.user)
+    with upload_slot():
+        return submit(request.user, file.name or "", file.read())
 
 
 @require_safe
 @right_required("upload")
 def rows(request: HttpRequest) -> HttpResponse:
-    """The rows of `?open=12.waiting,13.judged` that have changed since."""
+    """Returns the table rows of those uploads in `?open=12.waiting,13.judged` whose state is no longer the given one."""
+    states = dict(_parse_number_and_state(text) for text in request.GET.get("open", "").split(",")[:_MAX_POLLED_UPLOADS])
     changed = []
-    known = dict(_number_and_state(one) for one in request.GET.get("open", "").split(",")[: 2 * _SHOWN])
-    for upload in own(request.user).filter(pk__in=[number for number in known if number]):
-        now = answer(upload)
-        # A row that waits is renewed while it waits long, so that it says so.
-        if now.state != known[upload.pk] or now.slow or not now.open:
-            changed.append(now)
-    return render(request, "station/uploads/_rows.html", {"answers": changed})
+    for upload in uploads_visible_to(request.user).filter(pk__in=[number for number in states if number]):
+        status = read_status(upload)
+        # A row that has waited long is sent each time, because it shows how long it has waited.
+        if status.state != states[upload.pk] or status.is_slow or not status.is_pending:
+            changed.append(status)
+    return render(request, "station/uploads/_rows.html", {"statuses": changed})
+
+
+def _parse_number_and_state(text: str) -> tuple[int, str]:
+    number, _, state = text.partition(".")
+    return (int(number) if number.isdecimal() and len(number) < 19 else 0), state
 
 
 @require_safe
 @right_required("upload")
 def upload(request: HttpRequest, number: int) -> HttpResponse:
-    """The permanent page of one upload; with `HX-Request` only what may change on it."""
-    found = _answer(request, number)
+    """Shows one upload under its permanent address. A request of the page's script gets only the part that may change."""
     template = "station/uploads/_result.html" if request.headers.get("HX-Request") else "station/uploads/upload.html"
-    return render(request, template, {"answer": found})
+    return render(request, template, {"status": _find_status(request, number)})
 
 
-def _answer(request: HttpRequest, number: int) -> Answer:
+def _find_status(request: HttpRequest, number: int) -> UploadStatus:
     try:
-        found = own(request.user).filter(pk=number).first()
-    except OverflowError:  # a number that no database holds
+        found = uploads_visible_to(request.user).filter(pk=number).first()
+    except OverflowError:  # the number is too large for the database
         found = None
     if found is None:
         raise Http404
-    return answer(found)
+    return read_status(found)
 
 
-def _take(request: HttpRequest, file: UploadedFile[bytes]) -> Upload:
-    assert isinstance(request.user, User)
-    if (file.size or 0) > castline().pictures.max_bytes:
-        raise too_large(file.size or 0)  # without reading it
-    let_in(request.user)
-    with doors.enter() as room:
-        if not room:
-            raise Refused(503, "The station is busy with other pictures. Try again in a moment.", 1)
-        return take(request.user, file.name or "", file.read())
+@dataclass(frozen=True)
+class ApiField:
+    """A field of an answer, or a parameter of a request, as the API page lists it."""
+
+    name: str
+    type: str
+    description: str
 
 
-def _row_refused(request: HttpRequest, name: str, refused: Refused) -> HttpResponse:
-    response = render(request, "station/uploads/_refused.html", {"name": name, "why": str(refused)}, status=refused.status)
-    if refused.again_s:
-        response["Retry-After"] = str(round(refused.again_s))
-    return response
+@dataclass(frozen=True)
+class ApiOperation:
+    """An operation of the API as the API page describes it. `answers` pairs each HTTP status with its meaning."""
+
+    method: str
+    path: str
+    title: str
+    description: str
+    parameters: list[ApiField]
+    answers: list[tuple[str, str]]
 
 
-def _nothing(request: HttpRequest) -> HttpResponse:
-    messages.error(request, "Choose at least one picture.")
-    return redirect("uploads")
+_STATUS_MEANINGS = {
+    "200": "the inspection with its verdict",
+    "202": "the inspection, which has no verdict yet",
+    "401": "the token is missing or invalid",
+    "403": "the account is not allowed to upload pictures",
+    "404": "the account has sent no picture with this part id",
+    "413": "the picture has too many bytes or too many pixels",
+    "415": "the body is not a picture that can be judged",
+    "422": "the picture is damaged, or a parameter is wrong",
+    "429": "too many pictures in a minute; the header Retry-After says how many seconds to wait",
+    "503": "Kafka or the picture store does not answer, or the station is busy; the header Retry-After says how many seconds to wait",
+}
 
 
-def _number_and_state(text: str) -> tuple[int, str]:
-    number, _, state = text.partition(".")
-    return (int(number) if number.isdecimal() and len(number) < 19 else 0), state
+@require_safe
+@right_required("look")
+def api_page(request: HttpRequest) -> HttpResponse:
+    """Shows the operations of the API and the fields of its answers."""
+    schema = api.get_openapi_schema(path_prefix="/api/")
+    fields = schema["components"]["schemas"]["Inspection"]["properties"]
+    content = {
+        "description": schema["info"]["description"],
+        "operations": [
+            _describe_operation(method, path, operation)
+            for path, methods in schema["paths"].items()
+            for method, operation in methods.items()
+        ],
+        "fields": [ApiField(name, _describe_type(field), field.get("description", "")) for name, field in fields.items()],
+        "address": request.build_absolute_uri("/api/inspections"),
+        "max_bytes": castline().pictures.max_bytes,
+        "per_minute": castline().station.uploads_per_minute,
+    }
+    return render(request, "station/uploads/api.html", content)
+
+
+def _describe_operation(method: str, path: str, operation: dict[str, Any]) -> ApiOperation:
+    parameters = [
+        ApiField(parameter["name"], _describe_type(parameter["schema"]), parameter["schema"].get("description", ""))
+        for parameter in operation.get("parameters", [])
+    ]
+    answers = [(str(code), _STATUS_MEANINGS.get(str(code), "")) for code in sorted(operation["responses"])]
+    return ApiOperation(method.upper(), path, operation["summary"], operation.get("description", ""), parameters, answers)
+
+
+def _describe_type(schema: dict[str, Any]) -> str:
+    if "anyOf" in schema:
+        return " or ".join(_describe_type(option) for option in schema["anyOf"])
+    if "enum" in schema:
+        return ", ".join(str(value) for value in schema["enum"])
+    if "$ref" in schema:
+        return str(schema["$ref"]).rpartition("/")[2]
+    return str(schema.get("format") or schema.get("type") or "any")

@@ -1,132 +1,135 @@
-// Sends pictures one by one with their progress, and asks for the answers that are still to come.
+// Sends the chosen pictures one by one, shows the progress of each, and polls for verdicts that are still to come.
 
-const ASK_MS = 500; // an answer is on the page within a second of its verdict
-const AT_ONCE = 3;
+const POLL_EVERY_MS = 500; // a verdict is on the page within a second
+const MAX_CONCURRENT = 3;
+const MAX_POLLED_ROWS = 100;
 
-const drop = document.getElementById("drop");
-const chosen = document.getElementById("picture");
+const form = document.getElementById("drop");
+const fileInput = document.getElementById("picture");
 const rows = document.getElementById("rows");
-const none = document.getElementById("none");
-const said = document.getElementById("uploads-said");
-const blank = document.getElementById("row-sending");
-const token = drop.querySelector("input[name=csrfmiddlewaretoken]").value;
-const waiting = [];
-let sending = 0;
+const emptyNote = document.getElementById("none");
+const announcement = document.getElementById("uploads-announcement");
+const rowTemplate = document.getElementById("row-sending");
+const csrfToken = form.querySelector("input[name=csrfmiddlewaretoken]").value;
+const queue = [];
+let activeRequests = 0;
 
-function megabytes(bytes) {
+function formatBytes(bytes) {
   return bytes >= 2 ** 20 ? `${(bytes / 2 ** 20).toFixed(1)} MB` : `${(bytes / 2 ** 10).toFixed(1)} KB`;
 }
 
-function parsed(html) {
+function parseRows(html) {
   const template = document.createElement("template");
-  template.innerHTML = html; // of our own server, which escapes what others wrote
+  template.innerHTML = html; // safe: the station's templates escape all text of other people
   return [...template.content.querySelectorAll("tr")];
 }
 
-function refuse(row, why) {
+function showRefusal(row, reason) {
   row.className = "refused";
   const cell = row.querySelector("td:last-child");
-  const words = document.createElement("span");
-  words.className = "errors";
-  words.textContent = why;
-  cell.replaceChildren(words);
+  const text = document.createElement("span");
+  text.className = "errors";
+  text.textContent = reason;
+  cell.replaceChildren(text);
 }
 
-function add(files) {
-  const all = [...files];
-  const most = Number(drop.dataset.maxFiles);
-  if (all.length > most) said.textContent = `Only the first ${most} of ${all.length} files are taken.`;
-  none.hidden = none.hidden || all.length > 0;
-  for (const file of all.slice(0, most)) {
-    const row = blank.content.firstElementChild.cloneNode(true);
+function addFiles(fileList) {
+  const files = [...fileList];
+  const maxFiles = Number(form.dataset.maxFiles);
+  const maxBytes = Number(form.dataset.maxBytes);
+  if (files.length > maxFiles) announcement.textContent = `Only the first ${maxFiles} of ${files.length} files are sent.`;
+  emptyNote.hidden = emptyNote.hidden || files.length > 0;
+  for (const file of files.slice(0, maxFiles)) {
+    const row = rowTemplate.content.firstElementChild.cloneNode(true);
     row.querySelector(".name").textContent = file.name;
     rows.prepend(row);
-    const limit = Number(drop.dataset.maxBytes);
-    if (file.size > limit) refuse(row, `The picture is too large: it has ${megabytes(file.size)}, at most ${megabytes(limit)} are taken.`);
-    else waiting.push([file, row]);
+    if (file.size > maxBytes) showRefusal(row, `The picture is too large: it has ${formatBytes(file.size)}, at most ${formatBytes(maxBytes)} are allowed.`);
+    else queue.push([file, row]);
   }
-  pump();
+  startRequests();
 }
 
-function pump() {
-  while (sending < AT_ONCE && waiting.length) {
-    sending += 1;
-    send(...waiting.shift());
+function startRequests() {
+  while (activeRequests < MAX_CONCURRENT && queue.length) {
+    activeRequests += 1;
+    send(...queue.shift());
   }
 }
 
 function send(file, row) {
   const body = new FormData();
   body.append("picture", file, file.name);
-  const request = new XMLHttpRequest(); // fetch() tells nothing of the progress of what it sends
-  request.open("POST", drop.action);
-  request.setRequestHeader("X-CSRFToken", token);
+  const request = new XMLHttpRequest(); // fetch() reports no upload progress
+  request.open("POST", form.action);
+  request.setRequestHeader("X-CSRFToken", csrfToken);
   request.setRequestHeader("X-Requested-With", "castline");
   request.upload.onprogress = (event) => {
     if (event.lengthComputable) row.querySelector("progress").value = event.loaded / event.total;
   };
   request.onloadend = () => {
-    sending -= 1;
+    activeRequests -= 1;
     if (request.status === 429) {
-      // More than a minute's share: this one goes again when there is room.
-      waiting.push([file, row]);
-      row.querySelector(".said").textContent = "waiting: too many pictures in this minute";
-      setTimeout(pump, 1000 * Number(request.getResponseHeader("Retry-After") || 5));
+      // The account has reached its limit of pictures per minute, so the picture is sent again later.
+      queue.push([file, row]);
+      row.querySelector(".progress-text").textContent = "waiting, because too many pictures were sent in this minute";
+      setTimeout(startRequests, 1000 * Number(request.getResponseHeader("Retry-After") || 5));
       return;
     }
-    const [answer] = (request.getResponseHeader("Content-Type") || "").startsWith("text/html") ? parsed(request.responseText) : [];
-    if (answer) row.replaceWith(answer);
-    else refuse(row, request.status === 413 ? "The picture is too large." : `The station did not answer (${request.status || "no connection"}). Send it again.`);
-    pump();
+    const isHtml = (request.getResponseHeader("Content-Type") || "").startsWith("text/html");
+    const [newRow] = isHtml ? parseRows(request.responseText) : [];
+    if (newRow) row.replaceWith(newRow);
+    else if (request.status === 413) showRefusal(row, "The picture is too large.");
+    else showRefusal(row, `The station did not answer (${request.status || "no connection"}). Send the picture again.`);
+    startRequests();
   };
   request.send(body);
 }
 
-async function ask() {
-  const open = [...rows.querySelectorAll("tr[data-open]")].slice(0, 100);
-  if (open.length && !document.hidden) {
-    const states = open.map((row) => `${row.dataset.number}.${row.dataset.state}`).join(",");
+async function poll() {
+  const pending = [...rows.querySelectorAll("tr[data-open]")].slice(0, MAX_POLLED_ROWS);
+  if (pending.length && !document.hidden) {
+    const states = pending.map((row) => `${row.dataset.number}.${row.dataset.state}`).join(",");
     try {
-      const response = await fetch(`${drop.dataset.rows}?open=${states}`, { redirect: "error" });
+      const response = await fetch(`${form.dataset.rows}?open=${states}`, { redirect: "error" });
       if (response.ok) {
-        for (const row of parsed(`<table>${await response.text()}</table>`)) renew(row);
+        for (const row of parseRows(`<table>${await response.text()}</table>`)) replaceRow(row);
       }
-    } catch { /* the station is away for a moment: asked again */ }
+    } catch { /* the station is away for a moment, so the next poll asks again */ }
   }
-  setTimeout(ask, ASK_MS);
+  setTimeout(poll, POLL_EVERY_MS);
 }
 
-function renew(row) {
-  const old = document.getElementById(row.id);
-  if (!old) return;
+function replaceRow(row) {
+  const previous = document.getElementById(row.id);
+  if (!previous) return;
   const label = row.querySelector(".badge")?.textContent;
-  if (label && !old.querySelector(".badge")) said.textContent = `${row.querySelector(".name").textContent.trim()}: ${label}`;
-  const focused = old.contains(document.activeElement);
-  old.replaceWith(row);
-  if (focused) row.querySelector(".name a")?.focus();
+  if (label && !previous.querySelector(".badge")) announcement.textContent = `${row.querySelector(".name").textContent.trim()}: ${label}`;
+  const hadFocus = previous.contains(document.activeElement);
+  previous.replaceWith(row);
+  if (hadFocus) row.querySelector(".name a")?.focus();
 }
 
-drop.addEventListener("submit", (event) => {
+form.addEventListener("submit", (event) => {
   event.preventDefault();
-  add(chosen.files);
-  drop.reset();
+  addFiles(fileInput.files);
+  form.reset();
 });
-chosen.addEventListener("change", () => {
-  add(chosen.files);
-  drop.reset();
+fileInput.addEventListener("change", () => {
+  addFiles(fileInput.files);
+  form.reset();
 });
 for (const name of ["dragenter", "dragover"]) {
   document.addEventListener(name, (event) => {
     event.preventDefault();
-    drop.classList.add("over");
+    form.classList.add("over");
   });
 }
 document.addEventListener("dragleave", (event) => {
-  if (!event.relatedTarget) drop.classList.remove("over");
+  if (!event.relatedTarget) form.classList.remove("over");
 });
 document.addEventListener("drop", (event) => {
   event.preventDefault();
-  drop.classList.remove("over");
-  add(event.dataTransfer.files);
+  form.classList.remove("over");
+  addFiles(event.dataTransfer.files);
 });
-ask();
+poll();

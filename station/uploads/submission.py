@@ -1,0 +1,201 @@
+"""Accepts an uploaded picture: limits how much one account may send, checks the picture, and sends it to Kafka like a camera's.
+
+The upload page and the API share these functions, and therefore the limits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cache
+
+from django.contrib.auth.models import User
+from django.template.defaultfilters import filesizeformat
+
+from station.configuration import castline
+from station.live.sending import KafkaAway, send
+from station.live.showing import look
+from station.uploads.models import Upload, UploadRun
+from streams.errors import CastlineError, PictureError, SettingsError
+from streams.identity import PictureIdentity, make_headers
+from streams.object_store import ObjectStore
+
+# Every request that is being read holds a whole picture in memory.
+MAX_CONCURRENT_REQUESTS = 32
+# Accounts that have been idle for a minute are removed above this number of accounts.
+_MAX_REMEMBERED_ACCOUNTS = 1000
+# The HTTP status for each reason of a PictureError. Every other reason gets 422.
+_STATUS_BY_REASON = {"too-large": 413, "too-many-pixels": 413, "not-an-image": 415}
+
+
+class UploadRefusedError(CastlineError):
+    """A picture was not accepted. The text can be shown on a page, and `status` is the HTTP status.
+
+    `retry_after_s` says when the sender may try again, in seconds. It is 0 if another try cannot succeed.
+    """
+
+    def __init__(self, status: int, message: str, retry_after_s: float = 0) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after_s = retry_after_s
+
+
+class RateLimiter:
+    """Limits the pictures that each account may send in a minute, with a token bucket for each account. Thread-safe.
+
+    A bucket holds `per_minute` tokens and is refilled evenly. `clock` returns monotonic seconds.
+    """
+
+    def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._per_minute = per_minute
+        self._clock = clock
+        self._buckets: dict[int, tuple[float, float]] = {}  # account -> (tokens, time of the last request)
+        self._lock = threading.Lock()
+
+    def acquire(self, account: int, pictures: int = 1) -> float:
+        """Takes tokens for `pictures` pictures. Returns 0 if the account may send them now.
+
+        Otherwise takes nothing and returns the seconds after which the account may try again.
+        """
+        now = self._clock()
+        with self._lock:
+            tokens, filled_at = self._buckets.get(account, (float(self._per_minute), now))
+            tokens = min(self._per_minute, tokens + (now - filled_at) * self._per_minute / 60)
+            if tokens < pictures:
+                self._buckets[account] = (tokens, now)
+                return (min(pictures, self._per_minute) - tokens) * 60 / self._per_minute
+            self._buckets[account] = (tokens - pictures, now)
+            if len(self._buckets) > _MAX_REMEMBERED_ACCOUNTS:
+                # A bucket that was idle for a minute is full again, so nothing is lost with it.
+                self._buckets = {key: bucket for key, bucket in self._buckets.items() if now - bucket[1] < 60}
+            return 0.0
+
+
+class ConcurrencyLimiter:
+    """Limits how many uploads of all accounts together are in progress at once. Thread-safe."""
+
+    def __init__(self, limit: int = MAX_CONCURRENT_REQUESTS) -> None:
+        self._limit = limit
+        self._active = 0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def slot(self) -> Iterator[bool]:
+        """Occupies a slot until the block ends. Yields False, and occupies nothing, if all slots are taken."""
+        with self._lock:
+            is_granted = self._active < self._limit
+            self._active += is_granted
+        try:
+            yield is_granted
+        finally:
+            with self._lock:
+                self._active -= is_granted
+
+
+_concurrency_limiter = ConcurrencyLimiter()
+
+
+@cache
+def get_rate_limiter() -> RateLimiter:
+    """Returns the rate limiter that all uploads of this process share."""
+    return RateLimiter(castline().station.uploads_per_minute)
+
+
+def check_rate(user: User) -> None:
+    """Counts one picture against the limit of the account. Raises UploadRefusedError (429) if the account has reached its limit."""
+    wait_s = get_rate_limiter().acquire(user.pk)
+    if wait_s:
+        raise UploadRefusedError(429, describe_rate_limit(wait_s), max(1, wait_s))
+
+
+def describe_rate_limit(wait_s: float) -> str:
+    """Returns the sentence for an account that has sent too many pictures and has to wait `wait_s` seconds."""
+    return f"Too many pictures: at most {castline().station.uploads_per_minute} a minute. Try again in {wait_s:.0f} s."
+
+
+def check_size(size: int) -> None:
+    """Raises UploadRefusedError (413) if a picture of `size` bytes is larger than the setting `pictures.max_bytes` allows."""
+    limit = castline().pictures.max_bytes
+    if size > limit:
+        text = f"The picture is too large: it has {_format_bytes(size)}, at most {_format_bytes(limit)} are allowed."
+        raise UploadRefusedError(413, text)
+
+
+@contextmanager
+def upload_slot() -> Iterator[None]:
+    """Counts an upload as in progress until the block ends. Raises UploadRefusedError (503) if too many are in progress."""
+    with _concurrency_limiter.slot() as is_granted:
+        if not is_granted:
+            raise UploadRefusedError(503, "The station is busy with other pictures. Try again in a moment.", 1)
+        yield
+
+
+def submit(user: User, name: str, picture: bytes, by_api: bool = False) -> Upload:
+    """Sends a picture to the inspectors and returns its row in the table of uploads, once Kafka has confirmed the picture.
+
+    `name` is the name of the file on the sender's machine. Raises UploadRefusedError if the picture is not accepted.
+    """
+    settings = castline()
+    line = settings.station.upload_line
+    try:
+        settings.find_line(line)
+    except SettingsError:
+        text = f"This plant accepts no uploads. An administrator has to add a line called {line} to castline.toml."
+        raise UploadRefusedError(503, text) from None
+    check_size(len(picture))
+    try:
+        header = look(picture, settings.pictures)
+    except PictureError as error:
+        raise UploadRefusedError(_STATUS_BY_REASON.get(error.reason, 422), str(error)) from None
+    upload = Upload.objects.create(
+        owner=user,
+        run=UploadRun.objects.get().number,
+        name=_clean_name(name),
+        size=len(picture),
+        sha256=hashlib.sha256(picture).hexdigest(),
+        content_type=header.content_type,
+        width_px=header.width_px,
+        height_px=header.height_px,
+        by_api=by_api,
+        sent_at=datetime.now(UTC),
+    )
+    # A failed upload is deleted. Its number is never used again, so no other picture can get the same part id.
+    try:
+        upload.image_partition, upload.image_offset = _send_to_kafka(upload, picture)
+        upload.save(update_fields=["image_partition", "image_offset"])
+    except KafkaAway as error:
+        upload.delete()
+        raise UploadRefusedError(503, str(error), 5) from None
+    except OSError:
+        upload.delete()
+        raise UploadRefusedError(503, "The picture store does not answer. Try again in a moment.", 5) from None
+    return upload
+
+
+def _send_to_kafka(upload: Upload, picture: bytes) -> tuple[int, int]:
+    """Returns the partition and the offset of the record. A large picture goes to the object store and the record refers to it."""
+    settings = castline()
+    claim = None
+    if len(picture) > settings.pictures.inline_bytes:
+        claim, picture = ObjectStore(settings.store.url, settings.pictures.max_bytes).put(picture), b""
+    identity = PictureIdentity(upload.part_id, upload.sent_at, upload.content_type, upload.sha256, claim, _make_traceparent())
+    return send(upload.image_topic, str(upload.part_id), picture, make_headers(identity))
+
+
+def _clean_name(name: str) -> str:
+    """Returns the last segment of a path without unprintable characters, for display on a page."""
+    last = name.replace("\\", "/").rpartition("/")[2]
+    return "".join(letter for letter in last if letter.isprintable())[:200] or "picture"
+
+
+def _make_traceparent() -> str:
+    return f"00-{os.urandom(16).hex()}-{os.urandom(8).hex()}-01"
+
+
+def _format_bytes(size: int) -> str:
+    return filesizeformat(size).replace("\xa0", " ")

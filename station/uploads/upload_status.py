@@ -1,0 +1,150 @@
+"""Tells what is known of an uploaded picture: whether it waits, is judged, or is judged and explained by a heat map.
+
+The latest records of the topics are in the memory of the station. Older ones are in the archive, the table of parts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from pydantic import ValidationError
+
+from station.archive.models import Part
+from station.live.seen import SeenPart, reason_in_words
+from station.live.watching import watch
+from station.uploads.models import Upload
+from streams.identity import PartId
+from streams.records import Box
+
+UploadState = Literal["waiting", "judged", "explained"]
+
+# An inspector answers within a second, so after ten seconds something is wrong.
+SLOW_AFTER = timedelta(seconds=10)
+_STOP_ASKING_AFTER = timedelta(minutes=30)
+# A finding follows its verdict within seconds. After this time none is expected any more.
+_FINDING_TIMEOUT = timedelta(seconds=20)
+
+
+@dataclass(frozen=True)
+class UploadVerdict:
+    """The verdict on an uploaded picture, together with the finding (boxes and heat map) if there is one already.
+
+    `method` names how the finding was made. It is empty as long as there is no finding.
+    """
+
+    label: str
+    defect_probability: float | None
+    votes: dict[str, float]
+    threshold: float
+    model: str
+    reason: str
+    decided_at: datetime
+    method: str = ""
+    boxes: tuple[Box, ...] = ()
+    heat_map: str = ""
+
+    @property
+    def reason_text(self) -> str:
+        """Says in words why the picture was left for review, or is empty."""
+        return reason_in_words(self.reason) if self.reason else ""
+
+
+@dataclass(frozen=True)
+class UploadStatus:
+    """What is known of one upload at the time `now`. `verdict` is None as long as no inspector has judged the picture."""
+
+    upload: Upload
+    part: PartId
+    verdict: UploadVerdict | None
+    now: datetime
+
+    @property
+    def state(self) -> UploadState:
+        """`waiting` without a verdict, `judged` with a verdict, `explained` with a verdict and a finding."""
+        if self.verdict is None:
+            return "waiting"
+        return "explained" if self.verdict.method else "judged"
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether a verdict or a finding is still expected."""
+        if self.verdict is None:
+            return self.now - self.upload.sent_at < _STOP_ASKING_AFTER
+        needs_finding = self.verdict.label != "ok" and not self.verdict.method
+        return needs_finding and self.now - self.verdict.decided_at < _FINDING_TIMEOUT
+
+    @property
+    def waited_s(self) -> int:
+        """Whole seconds since the picture was sent."""
+        return int((self.now - self.upload.sent_at).total_seconds())
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether the picture has waited longer for its verdict than an inspector ever needs."""
+        return self.verdict is None and self.now - self.upload.sent_at > SLOW_AFTER
+
+    @property
+    def latency_s(self) -> float | None:
+        """Seconds from the arrival of the picture at the station to its verdict, or None without a verdict."""
+        return max(0.0, (self.verdict.decided_at - self.upload.sent_at).total_seconds()) if self.verdict else None
+
+
+def read_status(upload: Upload) -> UploadStatus:
+    """Returns what is known of `upload` now."""
+    part = upload.part_id
+    recent = watch().part(part)
+    verdict = _from_topics(recent) if recent else None
+    if verdict is None or (verdict.label != "ok" and not verdict.method):
+        row = Part.objects.filter(line=part.line, run=part.run, part=part.part).first()
+        archived = _from_archive(row) if row else None
+        # The archive may hold the finding while the memory holds only the verdict, and the other way round.
+        verdict = archived if archived and (verdict is None or archived.method) else verdict
+    return UploadStatus(upload, part, verdict, datetime.now(UTC))
+
+
+def _from_topics(recent: SeenPart) -> UploadVerdict | None:
+    verdict, finding = recent.verdict, recent.finding
+    if verdict is None:
+        return None
+    return UploadVerdict(
+        label=verdict.label,
+        defect_probability=verdict.defect_probability,
+        votes=verdict.votes,
+        threshold=verdict.threshold,
+        model=verdict.model,
+        reason=verdict.reason,
+        decided_at=verdict.decided_at,
+        method=finding.method if finding else "",
+        boxes=finding.boxes if finding else (),
+        heat_map=finding.heat_map if finding else "",
+    )
+
+
+def _from_archive(part: Part) -> UploadVerdict | None:
+    if not part.label or part.decided_at is None:
+        return None
+    return UploadVerdict(
+        label=part.label,
+        defect_probability=part.defect_probability,
+        votes=part.votes,
+        threshold=part.threshold or 0.0,
+        model=part.model,
+        reason=part.reason,
+        decided_at=part.decided_at,
+        method=part.finding_method,
+        boxes=_parse_boxes(part.finding_boxes),
+        heat_map=part.heat_map,
+    )
+
+
+def _parse_boxes(values: list[object]) -> tuple[Box, ...]:
+    """Returns the valid boxes of a JSON column and skips the others, so that one damaged box does not hide the verdict."""
+    boxes = []
+    for value in values:
+        try:
+            boxes.append(Box.model_validate(value))
+        except ValidationError:
+            continue
+    return tuple(boxes)

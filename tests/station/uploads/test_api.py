@@ -1,0 +1,41 @@
+"""Tests of the API that need no plant: the limit of pictures per minute, and refusals before the picture is read."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import pytest
+from django.test import Client
+
+from station.accounts.models import ApiToken
+from station.uploads.submission import UploadRefusedError, check_rate, get_rate_limiter
+from tests.station.conftest import MakeAccount
+
+
+@pytest.fixture(autouse=True)
+def fresh_rate_limiter() -> Iterator[None]:
+    """Removes the rate limiter after a test, because the next test gives the same number to another account."""
+    yield
+    get_rate_limiter.cache_clear()
+
+
+def test_a_program_that_reached_its_limit_gets_429_and_the_time_to_wait(account: MakeAccount, visitor: Client) -> None:
+    anna = account("anna", "reviewer")
+    _, text = ApiToken.issue(anna, "tests")
+    headers = {"Authorization": f"Bearer {text}"}
+    # The limit is refilled by ten pictures a second while this test runs.
+    with contextlib.suppress(UploadRefusedError):
+        while True:
+            check_rate(anna)
+    responses = (visitor.post("/api/inspections", b"poem", content_type="image/jpeg", headers=headers) for _ in range(500))
+    refused = next(response for response in responses if response.status_code == 429)
+    assert int(refused["Retry-After"]) >= 1
+    assert "at most 600 a minute" in refused.json()["error"]
+
+
+def test_an_account_without_the_right_is_refused_and_not_counted(account: MakeAccount, visitor: Client) -> None:
+    _, text = ApiToken.issue(account("anna", "operator"), "tests")
+    response = visitor.post("/api/inspections", b"poem", content_type="image/jpeg", headers={"Authorization": f"Bearer {text}"})
+    assert response.status_code == 403
+    assert "not allowed to upload" in response.json()["error"]
