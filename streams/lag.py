@@ -1,14 +1,14 @@
-"""How much work waits for a worker, asked of the brokers: end offsets against committed offsets.
+"""Measures how many records wait for a worker: the end offsets of its partitions less the offsets that its group has committed.
 
-Asked by a thread with a client of its own. A worker that hangs without an error after a failed rebalance still believes in
-its own counters; the brokers do not.
+A thread with a Kafka client of its own asks the brokers. A worker's own counters would not do, because a worker that hangs after
+a failed rebalance still finds them in order.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import OffsetSpec
@@ -19,87 +19,94 @@ from streams.health import ProcessHealth
 from streams.kafka import make_client_arguments
 from streams.settings import Settings
 
+# Name of a topic and number of the partition.
 Partition = tuple[str, int]
 
 
-def lag_by_topic(ends: dict[Partition, int], committed: dict[Partition, int]) -> dict[str, int]:
-    """Records not yet committed, by topic. A partition never committed counts from its beginning."""
+def lag_by_topic(end_offsets: Mapping[Partition, int], committed_offsets: Mapping[Partition, int]) -> dict[str, int]:
+    """Returns for each topic the number of records not yet committed. A partition without a commit counts from its beginning."""
     lag: dict[str, int] = defaultdict(int)
-    for place, end in ends.items():
-        lag[place[0]] += max(0, end - max(0, committed.get(place, 0)))
+    for partition, end in end_offsets.items():
+        lag[partition[0]] += max(0, end - max(0, committed_offsets.get(partition, 0)))
     return dict(lag)
 
 
-class LagWatch:
-    """Every `every_s`: the lag of this worker's partitions to the metrics and to `health`, which is not ready while Kafka does not answer.
+class LagMonitor:
+    """Writes a worker's lag to the metrics and to its health page, at intervals of `interval_s`, from a thread.
 
-    `assigned` names the worker's partitions; when it has none, all partitions of `lines`' topics are watched, since then
-    they must be someone else's work that moves. The metrics then say 0: what waits for others is theirs to show, and would be
-    counted twice in a sum over the workers. When it waits for nobody, /healthz says so.
+    `assigned_partitions` returns the worker's partitions. For a worker without partitions the monitor watches all partitions of
+    `lines_by_topic`, so that /healthz complains if no worker makes progress there. The lag metric is then 0, because the records
+    wait for other workers and a sum over the workers would count them twice. While Kafka does not answer, the worker is not ready.
     """
 
     def __init__(
         self,
         settings: Settings,
         group: str,
-        lines: dict[str, str],
-        assigned: Callable[[], Collection[Partition]],
+        lines_by_topic: Mapping[str, str],
+        assigned_partitions: Callable[[], Collection[Partition]],
         health: ProcessHealth,
-        every_s: float = 1.0,
+        interval_s: float = 1.0,
     ) -> None:
         self._settings = settings
         self._group = group
-        self._lines = lines  # topic -> line
-        self._assigned = assigned
+        self._lines_by_topic = lines_by_topic
+        self._assigned_partitions = assigned_partitions
         self._health = health
-        self._every_s = every_s
-        self._stopping = threading.Event()
-        self._before: dict[Partition, int] = {}
-        self._partitions: set[Partition] | None = None
+        self._interval_s = interval_s
+        self._stop_requested = threading.Event()
+        self._previous_committed: dict[Partition, int] = {}
+        self._all_partitions: set[Partition] | None = None
         self._thread = threading.Thread(target=self._run, name="lag", daemon=True)
 
     def start(self) -> None:
+        """Starts the thread."""
         self._thread.start()
 
+    def request_stop(self) -> None:
+        """Makes the thread end after its current measurement, without waiting for the end."""
+        self._stop_requested.set()
+
     def stop(self) -> None:
-        self._stopping.set()
+        """Ends the thread and waits for at most 5 s until it has ended."""
+        self.request_stop()
         self._thread.join(5)
 
     def _run(self) -> None:
         admin: KafkaAdminClient | None = None
-        while not self._stopping.wait(self._every_s):
+        while not self._stop_requested.wait(self._interval_s):
             try:
                 admin = admin or KafkaAdminClient(**make_client_arguments(self._settings, "lag"), bootstrap_timeout_ms=5000)
-                self._look(admin)
+                self._measure(admin)
                 self._health.set_ready("kafka")
             except (KafkaError, OSError, ValueError) as error:
-                self._health.set_not_ready(f"expected Kafka at {self._settings.bootstrap} to answer, it did not: {error!r}", "kafka")
+                self._health.set_not_ready(f"Kafka at {self._settings.bootstrap} does not answer: {error!r}", "kafka")
                 if admin is not None:
                     admin.close()
                     admin = None
         if admin is not None:
             admin.close()
 
-    def _look(self, admin: KafkaAdminClient) -> None:
-        own = set(self._assigned())
-        watched = own or self._all(admin)
-        latest = {TopicPartition(*place): OffsetSpec.LATEST for place in sorted(watched)}
-        ends = {(place.topic, place.partition): found.offset for place, found in admin.list_partition_offsets(latest).items()}
+    def _measure(self, admin: KafkaAdminClient) -> None:
+        own = set(self._assigned_partitions())
+        partitions = own or self._list_all_partitions(admin)
+        latest = {TopicPartition(*partition): OffsetSpec.LATEST for partition in sorted(partitions)}
+        end_offsets = {(place.topic, place.partition): found.offset for place, found in admin.list_partition_offsets(latest).items()}
         groups = admin.list_group_offsets({self._group: list(latest)})
         committed = {(place.topic, place.partition): found.offset for place, found in groups[self._group].items()}
-        lag = lag_by_topic(ends, committed)
-        by_line = dict.fromkeys(self._lines.values(), 0)
-        for topic, line in self._lines.items():
-            by_line[line] += lag.get(topic, 0) if own else 0
-        for line, records in by_line.items():
+        lag = lag_by_topic(end_offsets, committed)
+        lag_by_line = dict.fromkeys(self._lines_by_topic.values(), 0)
+        for topic, line in self._lines_by_topic.items():
+            lag_by_line[line] += lag.get(topic, 0) if own else 0
+        for line, records in lag_by_line.items():
             metrics.consumer_lag.labels(line).set(records)
-        if committed != self._before:
+        if committed != self._previous_committed:
             self._health.watchdog.record_progress()
-        self._before = committed
+        self._previous_committed = committed
         self._health.watchdog.set_pending(sum(lag.values()))
 
-    def _all(self, admin: KafkaAdminClient) -> set[Partition]:
-        if self._partitions is None:
-            topics = admin.describe_topics(list(self._lines))
-            self._partitions = {(topic["name"], part["partition_index"]) for topic in topics for part in topic["partitions"]}
-        return self._partitions
+    def _list_all_partitions(self, admin: KafkaAdminClient) -> set[Partition]:
+        if self._all_partitions is None:
+            topics = admin.describe_topics(list(self._lines_by_topic))
+            self._all_partitions = {(topic["name"], part["partition_index"]) for topic in topics for part in topic["partitions"]}
+        return self._all_partitions

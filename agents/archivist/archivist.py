@@ -12,22 +12,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
-
-from faust.types import AppT, EventT, StreamT
 
 from agents.archivist.decoding import UnfitRecord, read, shelves
 from streams import metrics
 from streams.batcher import Batcher
 from streams.errors import ArchiveError
-from streams.identity import make_header_map
 from streams.record_producer import ConsumedRecord, ProducerRecord, RecordProducer, make_dead_letter
 from streams.records import ArchivedRecord
 from streams.settings import BatchSettings, Settings
 from streams.topics import TopicNames
+from streams.worker import ReceivedRecord
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +49,7 @@ class PartArchive(Protocol):
 class InHand:
     """A record that came and is not yet acknowledged, and what it says."""
 
-    event: EventT[bytes]
+    received: ReceivedRecord
     came: ConsumedRecord
     told: ArchivedRecord | UnfitRecord
 
@@ -72,27 +70,27 @@ class Archivist:
         limits = BatchSettings(size=size, shapes=(size,), max_wait_s=settings.archivist.max_wait_s)
         self._batcher: Batcher[InHand] = Batcher(limits, settings.archivist.buffer, time.monotonic)
         self._writer = ThreadPoolExecutor(1, "archive")
-        self._stream: StreamT[bytes] | None = None
         self._done = asyncio.Event()
 
     @property
-    def topics(self) -> list[str]:
+    def lines_by_topic(self) -> Mapping[str, str]:
         """The topics of all records that are filed."""
-        return list(self._shelves)
+        return {topic: shelf.line for topic, shelf in self._shelves.items()}
 
-    async def arrive(self, event: EventT[bytes], stream: StreamT[bytes]) -> None:
+    @property
+    def background_tasks(self) -> Sequence[Callable[[], Awaitable[None]]]:
+        """The coroutine functions that run for as long as the worker lives."""
+        return (self.write_batches,)
+
+    async def accept(self, received: ReceivedRecord) -> None:
         """Takes a record; waits while the worker holds as many as it may."""
-        self._stream = stream
-        message = event.message
-        came = ConsumedRecord(
-            message.topic, message.partition, message.offset, message.key, message.value, make_header_map(message.headers)
-        )
+        came = received.record
         told: ArchivedRecord | UnfitRecord
         try:
             told = read(self._shelves[came.topic], came.key, came.value)
         except UnfitRecord as unfit:
             told = unfit
-        await self._batcher.put(InHand(event, came, told), None)
+        await self._batcher.put(InHand(received, came, told), None)
 
     async def write_batches(self) -> None:
         """Files batch after batch and acknowledges it, until drained."""
@@ -103,9 +101,8 @@ class Archivist:
             letters += await self._file([item for item, _ in fit], [told for _, told in fit])
             if letters:
                 await self._courier.deliver(letters)
-            assert self._stream is not None
             for item in in_hand:
-                await self._stream.ack(item.event)
+                await item.received.acknowledge()
         self._writer.shutdown()
         self._done.set()
 
@@ -148,30 +145,7 @@ class Archivist:
         metrics.dead_letters.labels(self._shelves[came.topic].line, unfit.reason).inc()
         return make_dead_letter(self._dead_letters, came, ROLE, unfit.reason, str(unfit))
 
-    @property
-    def draining(self) -> bool:
-        """Whether the worker stops."""
-        return self._batcher.is_closed
-
     async def drain(self) -> None:
         """Takes nothing more; returns when all that was taken is filed and acknowledged."""
         self._batcher.close()
         await self._done.wait()
-
-
-def register(app: AppT[object], archivist: Archivist) -> None:
-    """Attaches the archivist to `app`: wiring only."""
-    records = app.topic(*archivist.topics, key_serializer="raw", value_serializer="raw", key_type=bytes, value_type=bytes)
-
-    @app.agent(records, name=ROLE)  # type: ignore[untyped-decorator]
-    async def file(stream: StreamT[bytes]) -> None:
-        unacknowledged = stream.noack()
-        try:
-            async for event in unacknowledged.events():
-                await archivist.arrive(event, unacknowledged)
-        except asyncio.CancelledError:
-            # Faust calls a cancelled agent a crash; when we drain, being cancelled is the end that was asked for.
-            if not archivist.draining:
-                raise
-
-    app.task(archivist.write_batches)

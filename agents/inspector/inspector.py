@@ -12,12 +12,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-
-from faust.types import AppT, EventT, StreamT
+from datetime import datetime, timedelta
 
 from agents.inspector.counting import count, report_ages
 from agents.inspector.decoding import Arrival, Decoded, decode_arrival, now, receive
@@ -31,12 +29,12 @@ from models.registry.versions import Version
 from streams import metrics
 from streams.batcher import Batcher, QueuedItem
 from streams.errors import IdentityError, PictureError
-from streams.identity import make_header_map
 from streams.object_store import ObjectStore
 from streams.record_producer import ConsumedRecord, ProducerRecord, RecordProducer, make_dead_letter, make_json_record
 from streams.records import Verdict
 from streams.settings import Settings
 from streams.topics import TopicNames
+from streams.worker import ReceivedRecord
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +49,7 @@ _STORE_AGAIN_S = 1.0
 class InHand:
     """A record that came and is not yet acknowledged: being decoded, or refused because it names no part."""
 
-    event: EventT[bytes]
+    received: ReceivedRecord
     came: ConsumedRecord
     line: str
     captured_at: datetime
@@ -90,7 +88,6 @@ class Inspector:
         self._courier = courier
         self._names = TopicNames(settings.topics.prefix)
         self._lines = {self._names.images(line.name): line for line in settings.lines}
-        self._stream: StreamT[bytes] | None = None
         self._at_networks = 0  # batches
         self._room_at_networks = asyncio.Semaphore(at_once + _BATCHES_AHEAD)
         most, busy = settings.inspector.buffer, lambda: self._at_networks >= at_once
@@ -104,19 +101,20 @@ class Inspector:
         self._done = asyncio.Event()
 
     @property
-    def topics(self) -> list[str]:
+    def lines_by_topic(self) -> Mapping[str, str]:
         """The image topics of all lines."""
-        return list(self._lines)
+        return {topic: line.name for topic, line in self._lines.items()}
 
-    async def arrive(self, event: EventT[bytes], stream: StreamT[bytes]) -> None:
+    @property
+    def background_tasks(self) -> Sequence[Callable[[], Awaitable[None]]]:
+        """The coroutine functions that run for as long as the worker lives."""
+        return self.judge_batches, self.deliver_batches, self.shadow.run, self.localiser.run, self.drift.run
+
+    async def accept(self, received: ReceivedRecord) -> None:
         """Takes a record; waits while the worker holds as many as it may."""
-        self._stream = stream
-        message = event.message
-        came = ConsumedRecord(
-            message.topic, message.partition, message.offset, message.key, message.value, make_header_map(message.headers)
-        )
+        came = received.record
         line = self._lines[came.topic]
-        captured_at = datetime.fromtimestamp(message.timestamp, UTC)
+        captured_at = received.broker_time
         deadline_s = None
         decoding: Future[Decoded] | IdentityError
         try:
@@ -127,7 +125,7 @@ class Inspector:
             decoding = self._decoders.submit(self._decode, arrival, self._side_px(line.name))
         except IdentityError as error:
             decoding = error
-        await self._batcher.put(InHand(event, came, line.name, captured_at, decoding, time.monotonic()), deadline_s)
+        await self._batcher.put(InHand(received, came, line.name, captured_at, decoding, time.monotonic()), deadline_s)
         metrics.buffered_pictures.set(len(self._batcher))
 
     def _idle(self) -> bool:
@@ -242,9 +240,8 @@ class Inspector:
             verdicts = self._verdicts(batch)
             with metrics.deliver_seconds.time():
                 await self._courier.deliver(self._records(batch, verdicts))
-            assert self._stream is not None
             for item in batch.in_hand:
-                await self._stream.ack(item.event)
+                await item.received.acknowledge()
             count(batch.judged, verdicts)
             self._show_shadows(batch)
             for judged, found, duty in zip(batch.judged, verdicts, batch.duties, strict=True):
@@ -270,28 +267,6 @@ class Inspector:
         """Takes nothing more; returns when all that was taken is delivered and acknowledged."""
         self._batcher.close()
         await self._done.wait()
-
-
-def register(app: AppT[object], inspector: Inspector) -> None:
-    """Attaches the inspector to `app`: wiring only."""
-    images = app.topic(*inspector.topics, key_serializer="raw", value_serializer="raw", key_type=bytes, value_type=bytes)
-
-    @app.agent(images, name="inspector")  # type: ignore[untyped-decorator]
-    async def inspect(stream: StreamT[bytes]) -> None:
-        unacknowledged = stream.noack()
-        try:
-            async for event in unacknowledged.events():
-                await inspector.arrive(event, unacknowledged)
-        except asyncio.CancelledError:
-            # Faust calls a cancelled agent a crash; when we drain, being cancelled is the end that was asked for.
-            if not inspector.draining:
-                raise
-
-    app.task(inspector.judge_batches)
-    app.task(inspector.deliver_batches)
-    app.task(inspector.shadow.run)
-    app.task(inspector.localiser.run)
-    app.task(inspector.drift.run)
 
 
 def _on_monotonic_clock(deadline: datetime | None) -> float | None:

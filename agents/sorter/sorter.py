@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
-from faust.types import AppT, EventT, StreamT
 from pydantic import ValidationError
 
 from agents.gate.events import FaultChanged, GateEvent, PartCounted, PartSorted, RunBegan, Told
@@ -22,11 +22,11 @@ from agents.sorter.sorting import ACTIONS, LATE, deadline_of, late_sorting, sort
 from firmware.fault_table import code_of, error_codes
 from streams import metrics
 from streams.errors import GateError
-from streams.identity import make_header_map
-from streams.record_producer import ConsumedRecord, ProducerRecord, RecordProducer, make_dead_letter, make_json_record
+from streams.record_producer import ProducerRecord, RecordProducer, make_dead_letter, make_json_record
 from streams.records import Sorting, SortingReason, Verdict
 from streams.settings import GateSettings, Settings
 from streams.topics import TopicNames
+from streams.worker import ReceivedRecord
 
 log = logging.getLogger(__name__)
 
@@ -63,54 +63,53 @@ class Sorter:
         self._names = TopicNames(settings.topics.prefix)
         self._grades = {each.lane: each.name for each in gate.grades}
         self._board = gate.port.rsplit("/", 1)[-1]
-        self._in_hand: asyncio.Queue[tuple[EventT[bytes], asyncio.Task[bool]] | None] = asyncio.Queue(IN_HAND)
+        self._in_hand: asyncio.Queue[tuple[ReceivedRecord, asyncio.Task[bool]] | None] = asyncio.Queue(IN_HAND)
         self._events: asyncio.Queue[PartSorted | FaultChanged | RunBegan] = asyncio.Queue()
         self._recorded = asyncio.Condition()
         self._faults: list[int] = []
-        self._stream: StreamT[bytes] | None = None
         self._done = asyncio.Event()
-        self.draining = False
 
     @property
     def lane(self) -> GateLane:
         return self._lane
 
     @property
-    def topic(self) -> str:
-        return self._names.verdicts(self._line)
+    def lines_by_topic(self) -> dict[str, str]:
+        """The verdict topic of the line."""
+        return {self._names.verdicts(self._line): self._line}
+
+    @property
+    def background_tasks(self) -> Sequence[Callable[[], Awaitable[None]]]:
+        """The coroutine functions that run for as long as the worker lives."""
+        return self.acknowledge_verdicts, self.record_events
 
     # From Kafka to the board
 
-    async def arrive(self, event: EventT[bytes], stream: StreamT[bytes]) -> None:
+    async def accept(self, received: ReceivedRecord) -> None:
         """Takes a verdict; waits while as many as may be are in hand, so that Kafka is held back."""
-        self._stream = stream
-        await self._in_hand.put((event, asyncio.create_task(self._judged(event))))
+        await self._in_hand.put((received, asyncio.create_task(self._judged(received))))
 
     async def acknowledge_verdicts(self) -> None:
         """Acknowledges in order what is done with: Faust would commit over an older one still in hand."""
         while (pair := await self._in_hand.get()) is not None:
-            event, task = pair
+            received, task = pair
             # False: the link is being closed; this verdict and those after it come again.
             if not await task:
                 break
-            assert self._stream is not None
-            await self._stream.ack(event)
+            await received.acknowledge()
         self._done.set()
 
-    async def _judged(self, event: EventT[bytes]) -> bool:
+    async def _judged(self, received: ReceivedRecord) -> bool:
         """Does with one verdict record all that is to be done; False when it must come again."""
-        message = event.message
+        record = received.record
         try:
-            verdict = Verdict.decode(message.value or b"")
+            verdict = Verdict.decode(record.value or b"")
             if verdict.line != self._line:
                 raise ValueError(f"expected a verdict of {self._line}, found one of {verdict.line}")
         except (ValidationError, ValueError) as error:
-            log.warning("a record on %s is no verdict: %s", message.topic, error)
+            log.warning("a record on %s is no verdict: %s", record.topic, error)
             metrics.dead_letters.labels(self._line, "verdict").inc()
-            came = ConsumedRecord(
-                message.topic, message.partition, message.offset, message.key, message.value, make_header_map(message.headers)
-            )
-            await self._courier.deliver([make_dead_letter(self._names.dead_letters, came, ROLE, "verdict", str(error))])
+            await self._courier.deliver([make_dead_letter(self._names.dead_letters, record, ROLE, "verdict", str(error))])
             return True
         return await self._tell(verdict)
 
@@ -271,28 +270,8 @@ class Sorter:
 
     async def drain(self) -> None:
         """Takes nothing more; returns when all verdicts in hand are told and acknowledged."""
-        self.draining = True
         await self._in_hand.put(None)
         await self._done.wait()
-
-
-def register(app: AppT[object], sorter: Sorter) -> None:
-    """Attaches the sorter to `app`: wiring only."""
-    verdicts = app.topic(sorter.topic, key_serializer="raw", value_serializer="raw", key_type=bytes, value_type=bytes)
-
-    @app.agent(verdicts, name="sorter")  # type: ignore[untyped-decorator]
-    async def sort(stream: StreamT[bytes]) -> None:
-        unacknowledged = stream.noack()
-        try:
-            async for event in unacknowledged.events():
-                await sorter.arrive(event, unacknowledged)
-        except asyncio.CancelledError:
-            # Faust calls a cancelled agent a crash; when we drain, being cancelled is the end that was asked for.
-            if not sorter.draining:
-                raise
-
-    app.task(sorter.acknowledge_verdicts)
-    app.task(sorter.record_events)
 
 
 def now() -> datetime:

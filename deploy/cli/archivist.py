@@ -10,12 +10,12 @@ from pathlib import Path
 import click
 
 from agents.archivist.decoding import shelves
-from deploy.supervisor.worker import Worker, working
 from streams import metrics
 from streams.errors import SettingsError
 from streams.logs import configure_logs
 from streams.settings import load_settings
 from streams.topics import TopicNames
+from streams.worker_process import WorkerProcess, worker_process
 
 log = logging.getLogger(__name__)
 ROLE = "archivist"
@@ -36,11 +36,11 @@ def command(file: Path | None, port: int) -> int:
     configure_logs(settings.service, ROLE)
     if not settings.lines:
         raise SettingsError("lines: expected at least one line, found none")
-    with working(settings, ROLE, port) as worker:
+    with worker_process(settings, ROLE, port) as worker:
         return _serve(worker)
 
 
-def _serve(worker: Worker) -> int:
+def _serve(worker: WorkerProcess) -> int:
     from station.configuration import configure
 
     settings = worker.settings
@@ -48,7 +48,7 @@ def _serve(worker: Worker) -> int:
     from station.archive.tables import prepare, wait_for_database
 
     worker.health.set_not_ready("waiting for the database")
-    if not wait_for_database(worker.say, worker.stopping.wait):
+    if not wait_for_database(worker.report_not_ready, worker.stop_requested.wait):
         return 0
     prepare()
     if not worker.wait_for_topics([*shelves(settings), TopicNames(settings.topics.prefix).dead_letters]):
@@ -58,45 +58,32 @@ def _serve(worker: Worker) -> int:
     return asyncio.run(_run(worker))
 
 
-async def _run(worker: Worker) -> int:
-    from agents.archivist.archivist import Archivist, register
+async def _run(worker: WorkerProcess) -> int:
+    from agents.archivist.archivist import Archivist
     from station.archive.keeper import Keeper
     from station.archive.keeping import Keeping
     from station.archive.librarian import Librarian
     from station.archive.shelf import Shelf
     from station.live.pictures import Pictures
-    from streams.app import make_app, run_app
-    from streams.lag import LagWatch
     from streams.object_store import ObjectStore
     from streams.record_producer import RecordProducer
+    from streams.worker import ConsumerGroup, make_app, run_worker
 
     settings, instance, health = worker.settings, worker.instance, worker.health
     archivist_settings = settings.archivist
-    lines = {topic: shelf.line for topic, shelf in shelves(settings).items()}
-    for line in sorted(set(lines.values())):
+    for line in sorted({shelf.line for shelf in shelves(settings).values()}):
         metrics.initialise_counters(ROLE, line)
     app = make_app(settings, ROLE, instance, archivist_settings.buffer)
     keeper = Keeper(Keeping(archivist_settings.ok_share, frozenset({settings.station.upload_line})))
     archivist = Archivist(settings, keeper, RecordProducer(app, health.set_problem), health.set_problem)
-    register(app, archivist)
+    group = ConsumerGroup(app, archivist, settings, ROLE, health)
     pictures = Pictures(settings)
     shelf = Shelf(ObjectStore(settings.store.url, settings.pictures.max_bytes), pictures, archivist_settings, settings.topics)
     librarian = Librarian(shelf, archivist_settings.sweep_s, lambda why: health.set_problem(why, "pictures"))
 
-    def assigned() -> set[tuple[str, int]]:
-        return {(place.topic, place.partition) for place in app.consumer.assignment()} if health.is_ready() else set()
-
-    @app.on_partitions_assigned.connect(weak=False)  # type: ignore[untyped-decorator]
-    async def join(_sender: object, assigned: set[object], **_: object) -> None:
-        log.info("%s has %d partitions", instance, len(assigned))
-        health.set_ready()
-
-    watch = LagWatch(settings, app.conf.id, lines, assigned, health)
-    watch.start()
     librarian.start()
     try:
-        return await run_app(app, ROLE, archivist.drain, settings.service.grace_s)
+        return await run_worker([group], ROLE, settings.service.grace_s)
     finally:
-        watch.stop()
         librarian.stop(within_s=3)
         pictures.close()

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from deploy.supervisor.worker import Worker, working
 from streams import metrics
 from streams.errors import SettingsError
 from streams.logs import configure_logs
 from streams.model_choices import ModelChoiceFollower
 from streams.settings import Settings, load_settings
 from streams.topics import TopicNames
+from streams.worker_process import WorkerProcess, worker_process
 
 if TYPE_CHECKING:
     from agents.inspector.model_switcher import Serving
@@ -42,12 +42,12 @@ def command(file: Path | None, port: int) -> int:
     configure_logs(settings.service, ROLE)
     if not settings.lines:
         raise SettingsError("lines: expected at least one line, found none")
-    with working(settings, ROLE, port) as worker:
+    with worker_process(settings, ROLE, port) as worker:
         return _serve(worker)
 
 
-def _serve(worker: Worker) -> int:
-    settings, health, stopping = worker.settings, worker.health, worker.stopping
+def _serve(worker: WorkerProcess) -> int:
+    settings, health, stopping = worker.settings, worker.health, worker.stop_requested
     if not worker.wait_for_topics(_topics(settings)):
         return 0
     # Imported here: TensorFlow takes seconds, and `castline inspector --help` should not.
@@ -98,16 +98,15 @@ def _topics(settings: Settings) -> list[str]:
     return [*wanted, names.models]
 
 
-async def _run(worker: Worker, serving: Serving, at_once: int) -> int:
-    from agents.inspector.inspector import Inspector, register
+async def _run(worker: WorkerProcess, serving: Serving, at_once: int) -> int:
+    from agents.inspector.inspector import Inspector
     from models.inference.heat_map import heat_of
-    from streams.app import make_app, run_app
-    from streams.lag import LagWatch
     from streams.object_store import ObjectStore
     from streams.record_producer import RecordProducer
+    from streams.worker import ConsumerGroup, make_app, run_worker
 
     settings, instance, health = worker.settings, worker.instance, worker.health
-    if worker.stopping.is_set():
+    if worker.stop_requested.is_set():
         return 0
     for line in settings.lines:
         metrics.initialise_counters(ROLE, line.name)
@@ -116,21 +115,4 @@ async def _run(worker: Worker, serving: Serving, at_once: int) -> int:
     app = make_app(settings, ROLE, instance, settings.inspector.buffer)
     store, courier = ObjectStore(settings.store.url, settings.pictures.max_bytes), RecordProducer(app, health.set_problem)
     inspector = Inspector(settings, serving, store, courier, heat_of, health.set_problem, at_once)
-    register(app, inspector)
-    names = TopicNames(settings.topics.prefix)
-    lines = {names.images(line.name): line.name for line in settings.lines}
-
-    def assigned() -> set[tuple[str, int]]:
-        return {(place.topic, place.partition) for place in app.consumer.assignment()} if health.is_ready() else set()
-
-    @app.on_partitions_assigned.connect(weak=False)  # type: ignore[untyped-decorator]
-    async def join(_sender: object, assigned: set[object], **_: object) -> None:
-        log.info("%s has %d partitions", instance, len(assigned))
-        health.set_ready()
-
-    watch = LagWatch(settings, app.conf.id, lines, assigned, health)
-    watch.start()
-    try:
-        return await run_app(app, ROLE, inspector.drain, settings.service.grace_s)
-    finally:
-        watch.stop()
+    return await run_worker([ConsumerGroup(app, inspector, settings, ROLE, health)], ROLE, settings.service.grace_s)

@@ -14,13 +14,13 @@ import click
 
 from deploy.supervisor.launch import bound_command
 from deploy.supervisor.priority import raise_priority
-from deploy.supervisor.worker import Worker, told_to_stop, working
 from firmware.fault_table import error_codes
 from streams import metrics
 from streams.errors import SettingsError
 from streams.logs import configure_logs
 from streams.settings import GateSettings, Settings, load_settings
 from streams.topics import TopicNames
+from streams.worker_process import WorkerProcess, handle_stop_signals, worker_process
 
 log = logging.getLogger(__name__)
 ROLE = "sorter"
@@ -46,7 +46,7 @@ def command(file: Path | None, names: tuple[str, ...], port: int) -> int:
     (lines,) = boards
     for line in lines:
         metrics.initialise_counters(ROLE, line, [code.code for code in error_codes().values() if code.kind == "fault"])
-    with working(settings, ROLE, port, f"{ROLE}-{lines[0]}") as worker:
+    with worker_process(settings, ROLE, port, f"{ROLE}-{lines[0]}") as worker:
         return _serve(worker, lines)
 
 
@@ -73,8 +73,8 @@ def _serve_each(file: Path | None, boards: list[list[str]]) -> int:
     """A process a board; all of them end when one ends or when this one is told to."""
     castline = [str(Path(sys.argv[0])), *(("--settings", str(file)) if file else ())]
     children = [subprocess.Popen(bound_command([*castline, ROLE, "--line", lines[0]])) for lines in boards]
-    stopping = told_to_stop()
-    while not stopping.is_set() and all(child.poll() is None for child in children):
+    stop_requested = handle_stop_signals()
+    while not stop_requested.is_set() and all(child.poll() is None for child in children):
         time.sleep(0.1)
     for child in children:
         if child.poll() is None:
@@ -82,12 +82,12 @@ def _serve_each(file: Path | None, boards: list[list[str]]) -> int:
     return max(abs(child.wait()) for child in children)
 
 
-def _serve(worker: Worker, lines: list[str]) -> int:
+def _serve(worker: WorkerProcess, lines: list[str]) -> int:
     names = TopicNames(worker.settings.topics.prefix)
     wanted = [topic for line in lines for topic in (names.verdicts(line), names.sorted(line))]
     if not worker.wait_for_topics([*wanted, names.dead_letters]):
         return 0
     # Imported here: Faust takes a second, and `castline sorter --help` should not.
-    from agents.sorter.process import sort
+    from agents.sorter.process import run_sorters
 
-    return asyncio.run(sort(worker.settings, lines, worker.instance, worker.health))
+    return asyncio.run(run_sorters(worker.settings, lines, worker.instance, worker.health))

@@ -178,7 +178,7 @@ def test_an_inspector_started_before_kafka_waits_says_so_and_then_works(models_r
         try:
             # Without its topics a line cannot work: that is the operator's to mend, so the worker ends and says how.
             assert inspector.process.wait(30) == 3
-            assert "expected the topics castings.dead-letters, castings.images.line-1" in inspector.log()
+            assert "these topics do not exist: castings.dead-letters, castings.images.line-1" in inspector.log()
             assert "castline topics create" in inspector.log()
         finally:
             broker.stop(20)

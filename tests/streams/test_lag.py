@@ -6,7 +6,7 @@ from kafka import KafkaProducer
 from prometheus_client import REGISTRY
 
 from streams.health import ProcessHealth, ProgressWatchdog
-from streams.lag import LagWatch, Partition
+from streams.lag import LagMonitor, Partition
 from streams.topics import TopicNames
 from tests.conftest import MakeSettings
 from tests.image_topics import wait_for
@@ -28,7 +28,7 @@ def test_what_waits_is_shown_once_by_those_whose_work_it_is_and_seen_by_all(make
     assigned: set[Partition] = {(topic, 0), (topic, 1), (topic, 2)}
     clock = [0.0]
     health = ProcessHealth("inspector", ProgressWatchdog(30, lambda: clock[0]))
-    watch = LagWatch(settings, "nobody", {topic: "lag-1"}, lambda: set(assigned), health, every_s=0.05)
+    watch = LagMonitor(settings, "nobody", {topic: "lag-1"}, lambda: set(assigned), health, interval_s=0.05)
     watch.start()
     try:
         wait_for(lambda: shown("lag-1") == 9, 20, "expected the lag of three of the four partitions")

@@ -9,8 +9,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -31,9 +31,10 @@ from models.inference.version_ensemble import Ensemble
 from models.registry.versions import Version
 from streams.model_choices import ALL_LINES, ModelChoices
 from streams.object_store import ObjectStore
-from streams.record_producer import ProducerRecord, RecordProducer
+from streams.record_producer import ConsumedRecord, ProducerRecord, RecordProducer
 from streams.records import Finding, ModelChoice
 from streams.settings import LineSettings, Settings
+from streams.worker import ReceivedRecord
 from tests.agents.inspector.test_model_switcher import choice, version
 from tests.image_topics import make_jpeg
 
@@ -111,18 +112,12 @@ class Plant:
         """So many pictures arrive without the event loop coming to anything else meanwhile."""
         for _ in range(count):
             self.sent += 1
-            message = SimpleNamespace(
-                topic=f"castings.images.{line}",
-                partition=0,
-                offset=self.sent,
-                key=f"{line}:1:{self.sent}".encode(),
-                value=picture,
-                headers=[],
-                timestamp=1.7e9,
-            )
-            await self.inspector.arrive(cast(EventT[bytes], SimpleNamespace(message=message)), cast(StreamT[bytes], self))
+            record = ConsumedRecord(f"castings.images.{line}", 0, self.sent, f"{line}:1:{self.sent}".encode(), picture, {})
+            broker_time = datetime.fromtimestamp(1.7e9, UTC)
+            await self.inspector.accept(ReceivedRecord(record, broker_time, cast(EventT[bytes], None), cast(StreamT[bytes], self)))
 
-    async def ack(self, event: EventT[bytes]) -> None: ...
+    async def ack(self, _: EventT[bytes]) -> None:
+        """Stands in for Faust's stream."""
 
 
 async def until(what: Callable[[], bool]) -> None:

@@ -1,0 +1,268 @@
+"""Puts a Faust worker together: the application, its consumer groups, their lag, and an orderly stop.
+
+A role writes a `RecordHandler` and knows no Faust; `make_app`, `ConsumerGroup` and `run_worker` do the rest:
+
+    app = make_app(settings, "inspector", instance, buffer_records)
+    group = ConsumerGroup(app, handler, settings, "inspector", health)
+    exit_status = await run_worker([group], "inspector", settings.service.grace_s)
+
+The constants and options in this module were found by killing workers and brokers under load; ARCHITECTURE.md gives the reasons.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol
+
+import faust
+from faust.types import AppT, EventT, StreamT
+
+from streams import metrics
+from streams.health import ProcessHealth
+from streams.identity import make_header_map
+from streams.kafka import make_faust_credentials
+from streams.lag import LagMonitor, Partition
+from streams.record_producer import ConsumedRecord
+from streams.settings import Settings
+
+log = logging.getLogger(__name__)
+
+# Bound of two waits at the end of a process: from the last commit until Faust has closed its connections, and, if Kafka does not
+# answer, from then until the process is ended by force.
+_LEAVE_S = 3.0
+
+
+def make_app(settings: Settings, group: str, instance: str, buffer_records: int) -> AppT[object]:
+    """Returns a Faust application that consumes in the group `<topic prefix>-<group>`.
+
+    `instance` is the stable name of this process, from which Kafka's `group.instance.id` is made. `buffer_records` is the number of records
+    fetched ahead, which bounds the memory of the worker.
+    """
+    kafka, topics = settings.kafka, settings.topics
+    group_id = f"{topics.prefix}-{group}"
+    request_bytes = topics.max_message_bytes + 2**17
+    folder = settings.service.run_dir / "faust" / instance
+    # Faust creates only the last folder of the path.
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    app: AppT[object] = faust.App(
+        id=group_id,
+        broker=[f"kafka://{address}" for address in settings.bootstrap.split(",")],
+        broker_credentials=make_faust_credentials(kafka),
+        broker_client_id=f"castline-{instance}",
+        # With static membership a worker that was killed gets its partitions back at its restart, without waiting for the session to end.
+        consumer_group_instance_id=f"{group_id}-{instance}",
+        broker_session_timeout=kafka.session_timeout_s,
+        broker_heartbeat_interval=kafka.session_timeout_s / 5,
+        broker_request_timeout=max(40.0, kafka.session_timeout_s + 5),
+        broker_commit_interval=kafka.commit_interval_s,
+        broker_max_poll_records=min(256, max(64, buffer_records // 2)),
+        consumer_max_fetch_size=request_bytes,
+        consumer_auto_offset_reset="earliest",
+        stream_buffer_maxsize=buffer_records,
+        # The handlers acknowledge records themselves. Waiting for an empty stream would wait for pictures that are still in a batch.
+        stream_wait_empty=False,
+        producer_acks=-1,
+        producer_linger=0.0,
+        producer_max_request_size=request_bytes,
+        producer_request_timeout=kafka.request_timeout_s,
+        processing_guarantee="at_least_once",
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        table_standby_replicas=0,
+        store="memory://",
+        # Faust insists on this folder. It stays empty because the workers have no tables.
+        datadir=folder,
+        web_enabled=False,
+        autodiscover=False,
+        logging_config=None,
+        worker_redirect_stdouts=False,
+    )
+    return app
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedRecord:
+    """A record that came from Kafka and waits to be acknowledged. `broker_time` is the record's own time stamp, UTC."""
+
+    record: ConsumedRecord
+    broker_time: datetime
+    _event: EventT[bytes]
+    _stream: StreamT[bytes]
+
+    async def acknowledge(self) -> None:
+        """Lets the next commit include the record.
+
+        Acknowledge in the order of arrival: Faust commits up to the last acknowledged offset that it reaches from the lowest one, and
+        would otherwise commit over a record that is still being worked on.
+        """
+        await self._stream.ack(self._event)
+
+
+class RecordHandler(Protocol):
+    """What a role does with the records of its consumer group. All methods are called in the event loop."""
+
+    @property
+    def lines_by_topic(self) -> Mapping[str, str]:
+        """The topics to consume, each with the line under which its lag is counted."""
+
+    @property
+    def background_tasks(self) -> Sequence[Callable[[], Awaitable[None]]]:
+        """Coroutine functions that run beside the stream for as long as the worker lives."""
+
+    async def accept(self, received: ReceivedRecord) -> None:
+        """Takes over a record. Waits while the handler holds as many records as it may, which holds the consumer back."""
+
+    async def drain(self) -> None:
+        """Accepts no more records, and returns once every accepted record is finished and acknowledged."""
+
+
+class ConsumerGroup:
+    """One consumer group of a worker: a Faust application whose records go to a handler, with a monitor of its lag.
+
+    `has_partitions` is set after Kafka has assigned partitions for the first time; `health` becomes ready at each assignment.
+    """
+
+    def __init__(self, app: AppT[object], handler: RecordHandler, settings: Settings, role: str, health: ProcessHealth) -> None:
+        self.app = app
+        self.has_partitions = asyncio.Event()
+        self.lag_monitor = LagMonitor(settings, app.conf.id, handler.lines_by_topic, self._assigned_partitions, health)
+        self._handler = handler
+        self._health = health
+        self._is_draining = False
+        self._connect(role)
+
+    def _connect(self, role: str) -> None:
+        topics = self.app.topic(
+            *self._handler.lines_by_topic, key_serializer="raw", value_serializer="raw", key_type=bytes, value_type=bytes
+        )
+
+        @self.app.agent(topics, name=role)  # type: ignore[untyped-decorator]
+        async def consume(stream: StreamT[bytes]) -> None:
+            unacknowledged = stream.noack()
+            try:
+                async for event in unacknowledged.events():
+                    await self._handler.accept(_received(event, unacknowledged))
+            except asyncio.CancelledError:
+                # Faust reports a cancelled agent as a crash. While the group drains, the cancellation is the end that was asked for.
+                if not self._is_draining:
+                    raise
+
+        @self.app.on_partitions_assigned.connect(weak=False)  # type: ignore[untyped-decorator]
+        async def take_partitions(_sender: object, assigned: set[object], **_: object) -> None:
+            log.info("consumer group %s was assigned %d partitions", self.app.conf.id, len(assigned))
+            self._health.set_ready()
+            self.has_partitions.set()
+
+        for task in self._handler.background_tasks:
+            self.app.task(task)
+
+    def _assigned_partitions(self) -> set[Partition]:
+        if not self._health.is_ready():
+            return set()
+        return {(place.topic, place.partition) for place in self.app.consumer.assignment()}
+
+    async def drain(self) -> None:
+        """Finishes and acknowledges all records that the handler has accepted."""
+        self._is_draining = True
+        await self._handler.drain()
+
+
+def _received(event: EventT[bytes], stream: StreamT[bytes]) -> ReceivedRecord:
+    message = event.message
+    record = ConsumedRecord(message.topic, message.partition, message.offset, message.key, message.value, make_header_map(message.headers))
+    return ReceivedRecord(record, datetime.fromtimestamp(message.timestamp, UTC), event, stream)
+
+
+async def run_worker(groups: Sequence[ConsumerGroup], role: str, grace_s: float) -> int:
+    """Runs the consumer groups until SIGTERM, SIGINT or a crash; returns the exit status, 1 after a crash and 0 otherwise.
+
+    After a signal all groups drain, for at most `grace_s` seconds. Then their offsets are committed and they leave Kafka.
+    """
+    worker = _DrainingWorker(groups, grace_s)
+    measuring = asyncio.create_task(_measure_loop_delay(role))
+    for group in groups:
+        group.lag_monitor.start()
+    try:
+        await worker.start()
+        await worker.wait_until_stopped()
+    finally:
+        measuring.cancel()
+        for group in groups:
+            group.lag_monitor.request_stop()
+        await worker.wait_until_left()
+        for group in groups:
+            group.lag_monitor.stop()
+    if crash := worker.crash_reason or next((group.app.crash_reason for group in groups if group.app.crash_reason), None):
+        log.error("the worker stopped because of a crash: %r", crash)
+        return 1
+    return 0
+
+
+class _DrainingWorker(faust.Worker):  # type: ignore[misc]  # Faust ships no types
+    """Faust's worker with another order of stopping: accept nothing new, finish accepted records, commit, leave the group."""
+
+    def __init__(self, groups: Sequence[ConsumerGroup], grace_s: float) -> None:
+        apps = [group.app for group in groups]
+        super().__init__(
+            *apps, override_logging=False, redirect_stdouts=False, blocking_timeout=0.0, quiet=True, loop=asyncio.get_running_loop()
+        )
+        self.spinner = None
+        self._groups = groups
+        self._grace_s = grace_s
+        self._stopping: asyncio.Task[None] | None = None
+
+    def install_signal_handlers(self) -> None:
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            self.loop.add_signal_handler(signum, self._begin_stop)
+
+    def _begin_stop(self) -> None:
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self._drain_and_stop())
+
+    async def _drain_and_stop(self) -> None:
+        log.info("the worker stops: it finishes the records that it has accepted, for at most %.0f s", self._grace_s)
+        try:
+            async with asyncio.timeout(self._grace_s):
+                await asyncio.gather(*(group.drain() for group in self._groups))
+                for group in self._groups:
+                    await group.app.consumer.commit()
+        except TimeoutError:
+            log.warning("not all accepted records were finished within %.0f s: they are repeated after the next start", self._grace_s)
+        await self.stop()
+
+    async def wait_until_left(self) -> None:
+        """Returns when Faust has stopped completely, or after a bounded time.
+
+        The event loop must run until then. If the loop ends earlier, Faust waits forever for a producer whose sender is already cancelled.
+        """
+        stopping = self._stopping or asyncio.create_task(self.stop())
+        await asyncio.wait([stopping], timeout=self._grace_s + _LEAVE_S)
+        if stopping.done():
+            return
+        log.warning("Kafka does not answer, so this worker cannot leave its group: its partitions stay assigned until the session ends")
+        # Faust's consumer has a thread of its own that waits for Kafka, and the interpreter waits for that thread at its end.
+        forced_exit = threading.Timer(_LEAVE_S, os._exit, (0,))
+        forced_exit.daemon = True
+        forced_exit.start()
+        # One cancellation is not enough, because Faust ignores it and waits for the next request that Kafka does not answer.
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in others:
+                task.cancel()
+            await asyncio.sleep(0.05)
+
+
+async def _measure_loop_delay(role: str, interval_s: float = 0.25) -> None:
+    """Measures how late the event loop wakes up, because whatever blocks the loop also delays commits and heartbeats."""
+    loop = asyncio.get_running_loop()
+    observe = metrics.event_loop_delay_seconds.labels(role).observe
+    while True:
+        due_s = loop.time() + interval_s
+        await asyncio.sleep(interval_s)
+        observe(max(0.0, loop.time() - due_s))

@@ -1,0 +1,78 @@
+"""Sets up the process of a long-running role: its signals, its instance name, its health pages, and the wait for Kafka.
+
+The module imports no Faust, so that the health pages answer before the slow imports of a role begin.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from streams.errors import SettingsError
+from streams.health import HealthServer, InstanceSlot, ProcessHealth, ProgressWatchdog
+from streams.kafka import wait_for_kafka
+from streams.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class WorkerProcess:
+    """A process of a role that has started.
+
+    `instance` is the name that the process keeps over restarts on this machine. `stop_requested` is set by SIGTERM and SIGINT.
+    """
+
+    settings: Settings
+    role: str
+    instance: str
+    health: ProcessHealth
+    stop_requested: threading.Event
+
+    def report_not_ready(self, reason: str) -> None:
+        """Shows `reason` at /readyz and writes it to the log."""
+        self.health.set_not_ready(reason)
+        log.warning(reason)
+
+    def wait_for_topics(self, topics: Iterable[str]) -> bool:
+        """Waits until Kafka answers. Returns True then, or False if the process is asked to stop in the meantime.
+
+        Raises SettingsError if one of `topics` does not exist.
+        """
+        self.health.set_not_ready("waiting for Kafka")
+        admin = wait_for_kafka(self.settings, self.role, self.report_not_ready, self.stop_requested.is_set)
+        if admin is None:
+            return False
+        try:
+            existing = {topic["name"] for topic in admin.describe_topics(None)}
+        finally:
+            admin.close()
+        if missing := [topic for topic in topics if topic not in existing]:
+            raise SettingsError(f"these topics do not exist: {', '.join(missing)}. Create them with: castline topics create")
+        return not self.stop_requested.is_set()
+
+
+def handle_stop_signals() -> threading.Event:
+    """Installs handlers for SIGTERM and SIGINT, and returns the event that the first signal sets."""
+    stop_requested = threading.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda *_: stop_requested.set())
+    return stop_requested
+
+
+@contextmanager
+def worker_process(settings: Settings, role: str, port: int, slot_name: str = "") -> Iterator[WorkerProcess]:
+    """Starts the process of `role`, and serves its health pages at `port` until the block ends. Port 0 takes a free port.
+
+    Processes of one role that do not share their work, such as sorters of different boards, pass different `slot_name`s.
+    """
+    stop_requested = handle_stop_signals()
+    slot = InstanceSlot(settings.service.run_dir, slot_name or role)
+    health = ProcessHealth(role, ProgressWatchdog(settings.service.stall_s))
+    with HealthServer(health, settings.service, str(slot), port) as pages:
+        log.info("%s serves its health pages at %s", slot, pages.address)
+        yield WorkerProcess(settings, role, str(slot), health, stop_requested)
