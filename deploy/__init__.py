@@ -1,1 +1,1 @@
-"""Where it runs: the command line, the embedded broker, the supervisor, the demo."""
+"""Starts and operates Castline: the command line, the supervisor, the embedded Kafka broker, the simulated foundry, example settings."""

@@ -1,1 +1,1 @@
-"""The subcommands of `castline`, one a module, each with a click command called `command`."""
+"""The subcommands of `castline`. Each module holds one subcommand, and its click command is called `command`."""

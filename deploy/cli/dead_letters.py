@@ -1,4 +1,4 @@
-"""`castline dead-letters`: what could not be judged, and why."""
+"""`castline dead-letters`: lists and saves dead letters, the records that an agent could not process."""
 
 from __future__ import annotations
 
@@ -16,33 +16,26 @@ from streams.settings import load_settings
 from streams.topics import TopicNames
 
 
-def _letters(file: Path | None) -> Iterator[tuple[str, Any, dict[str, str]]]:
-    settings = load_settings(file)
-    for record in read_to_end(settings, "dead-letters", [TopicNames(settings.topics.prefix).dead_letters]):
-        headers = {name: value.decode(errors="replace") for name, value in make_header_map(record.headers).items()}
-        yield f"{record.partition}@{record.offset}", record, headers
-
-
 @click.group("dead-letters")
 def command() -> None:
-    """List and save what could not be judged. A letter is named by its place, PARTITION@OFFSET."""
+    """List and save dead letters, the records that could not be processed. PARTITION@OFFSET is the place of a dead letter."""
 
 
 @command.command("list")
-@click.option("--reason", help="Only letters with this reason, such as truncated or identity.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--reason", help="List only dead letters with this reason, such as truncated or identity.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each line.")
 @click.pass_obj
-def list_letters(file: Path | None, reason: str | None, as_json: bool) -> None:
-    """One line for each letter: its place, when, where from, why."""
-    for place, record, headers in _letters(file):
+def list_dead_letters(file: Path | None, reason: str | None, as_json: bool) -> None:
+    """Print one line for each dead letter: its place, its time, the topic of the record, its key and the reason."""
+    for place, record, headers in _read_dead_letters(file):
         if reason is not None and headers.get("dead-reason") != reason:
             continue
         key = (record.key or b"").decode(errors="replace")
         if as_json:
             click.echo(json.dumps({"place": place, "key": key, "bytes": len(record.value or b""), "headers": headers}))
         else:
-            why = f"{headers.get('dead-reason', '?')}: {headers.get('dead-detail', '')}"
-            click.echo(f"{place:>10}  {headers.get('dead-at', '')}  {headers.get('dead-topic', '')}  {key[:60] or '-'}  {why}")
+            explanation = f"{headers.get('dead-reason', '?')}: {headers.get('dead-detail', '')}"
+            click.echo(f"{place:>10}  {headers.get('dead-at', '')}  {headers.get('dead-topic', '')}  {key[:60] or '-'}  {explanation}")
 
 
 @command.command("save")
@@ -50,14 +43,23 @@ def list_letters(file: Path | None, reason: str | None, as_json: bool) -> None:
 @click.argument("out", type=click.Path(path_type=Path, dir_okay=False))
 @click.pass_obj
 def save(file: Path | None, place: str, out: Path) -> None:
-    """Write the bytes of the letter at PLACE to OUT, as they came; an existing file is not overwritten."""
-    for found, record, headers in _letters(file):
-        if found == place:
+    """Write the unchanged bytes of the dead letter at PLACE to the new file OUT. The command overwrites no file."""
+    for found_place, record, headers in _read_dead_letters(file):
+        if found_place == place:
+            content = record.value or b""
             try:
                 with out.open("xb") as target:
-                    target.write(record.value or b"")
+                    target.write(content)
             except OSError as error:
-                raise CastlineError(f"{out}: expected a new file that can be written: {error.strerror}") from None
-            click.echo(f"{out}: {len(record.value or b'')} bytes, {headers.get('dead-reason', 'no reason given')}")
+                raise CastlineError(f"Cannot write {out}: {error.strerror}. Choose another OUT.") from None
+            click.echo(f"{out}: {len(content)} bytes, {headers.get('dead-reason', 'no reason given')}")
             return
-    raise CastlineError(f"expected a dead letter at {place}, found none; castline dead-letters list shows their places")
+    raise CastlineError(f'There is no dead letter at {place}. "castline dead-letters list" shows the places.')
+
+
+def _read_dead_letters(file: Path | None) -> Iterator[tuple[str, Any, dict[str, str]]]:
+    """Yields the place, the record and the headers as text of every dead letter."""
+    settings = load_settings(file)
+    for record in read_to_end(settings, "dead-letters", [TopicNames(settings.topics.prefix).dead_letters]):
+        headers = {name: value.decode(errors="replace") for name, value in make_header_map(record.headers).items()}
+        yield f"{record.partition}@{record.offset}", record, headers

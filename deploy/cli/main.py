@@ -1,4 +1,4 @@
-"""The command line `castline`: one subcommand a module of `deploy/cli`, loaded when it is called."""
+"""The command `castline`. It imports the module of a subcommand, `deploy/cli/<name>.py`, when the subcommand is called."""
 
 from __future__ import annotations
 
@@ -12,39 +12,40 @@ import click
 from streams.errors import CastlineError
 from streams.garbage_collector import garbage_collector_paused
 
-# Name, and the line that the help shows; the module is deploy.cli.<name>, its object `command`.
+# The name of each subcommand and its line in the help. The module is deploy.cli.<name>, with "_" in place of "-".
 COMMANDS = {
-    "demo": "Three lines photographed, judged and sorted over a real Kafka.",
+    "demo": "Run a simulated foundry of three lines over a real Kafka, then audit the result.",
     "up": "Run the roles that castline.toml names on this machine.",
     "settings": "Check, show or describe the settings.",
-    "broker": "The embedded Apache Kafka.",
+    "broker": "Run the embedded Apache Kafka.",
     "topics": "Create or describe the topics.",
-    "gateway": "From cameras to Kafka.",
-    "inspector": "From pictures to verdicts.",
-    "sorter": "From verdicts to gates.",
-    "archivist": "From records to the database, and the pictures worth keeping.",
-    "station": "The pages that people work with.",
-    "trace": "One part's whole story.",
-    "dead-letters": "What could not be judged, and why.",
-    "top": "The live view of a running plant, from its metrics.",
+    "gateway": "Send the pictures of the cameras to Kafka.",
+    "inspector": "Judge the pictures on Kafka and publish verdicts.",
+    "sorter": "Send the verdicts of a line to the board that moves its gate.",
+    "archivist": "Write verdicts, sortings and findings to the database and keep pictures.",
+    "station": "Serve the web pages and manage their accounts.",
+    "trace": "Show everything that happened to one part.",
+    "dead-letters": "List and save the records that could not be processed.",
+    "top": "Watch a running plant in the terminal.",
     "metrics": "List the metrics; configure a Prometheus that collects them.",
-    "dashboards": "Bring dashboards and alerts to a Grafana, or see what differs there.",
-    "board": "Talk to a line's board, or simulate one.",
+    "dashboards": "Push dashboards and alerts to a Grafana, or compare them with it.",
+    "board": "Talk to the board of a line, or simulate a board.",
     "render": "Draw castings with known defects.",
     "train": "Train a model version on folders of pictures.",
     "evaluate": "Judge folders of pictures and compare with their labels.",
-    "experiment": "Tables of many trainings: layers, voters, folds.",
+    "experiment": "Train many variants and print a table: dense layers, voters, folds.",
     "models": "List, show, verify and choose model versions.",
-    "replay": "Kept pictures judged again by another version.",
-    "bench": "Measure the pipeline against the bare model.",
+    "replay": "Judge pictures on Kafka again with another version.",
+    "bench": "Measure speed, latency and memory.",
 }
 
-EXIT_CODES = """Exit codes: 0 done; 1 the work was done and what it found is bad (a part lost, a gate moved twice, a check failed);
-2 the command line is wrong; 3 the settings, a file or a machine's state is at fault, nothing was done; 130 interrupted."""
+EXIT_CODES = """Exit codes: 0 means done. 1 means that the command ran and the result is bad (a part lost, a gate moved twice, a check
+failed). 2 means that the command line is wrong. 3 means that the settings, a file or the state of the machine is wrong and that the
+command has changed nothing. 130 means interrupted."""
 
 
 class LazyGroup(click.Group):
-    """Imports a subcommand's module when it is called: `castline --help` needs no TensorFlow."""
+    """A command group that imports a subcommand when it is called, so that `castline --help` does not wait for TensorFlow."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -67,7 +68,7 @@ class LazyGroup(click.Group):
     "--settings",
     "file",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Settings file; else CASTLINE_SETTINGS_FILE, else castline.toml where it exists.",
+    help="Settings file. By default the file that CASTLINE_SETTINGS_FILE names; if the variable is not set, castline.toml if it exists.",
 )
 @click.pass_context
 def castline(ctx: click.Context, file: Path | None) -> None:
@@ -76,7 +77,7 @@ def castline(ctx: click.Context, file: Path | None) -> None:
 
 
 def main() -> None:
-    """Entry of the installed command: errors of ours become one sentence and exit code 3."""
+    """Runs the command line. A CastlineError becomes one sentence on standard error and exit code 3."""
     try:
         outcome: Any = castline.main(standalone_mode=False)
     except click.ClickException as error:

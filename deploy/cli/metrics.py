@@ -1,4 +1,4 @@
-"""`castline metrics`: what the processes measure, and the configuration of a Prometheus that collects it."""
+"""`castline metrics`: lists the metrics, and writes the configuration of a Prometheus that collects them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 from streams.errors import SettingsError
 from streams.settings import load_settings
 
-# Without the prefix of our settings: those refuse a name that they do not know.
+# These variables lack the prefix CASTLINE_, because the settings refuse every CASTLINE_ variable that they do not know.
 REMOTE_URL, REMOTE_TOKEN, REMOTE_USER = "REMOTE_WRITE_URL", "REMOTE_WRITE_TOKEN", "REMOTE_WRITE_USER"
 
 
@@ -21,65 +21,71 @@ def command() -> None:
 
 
 @command.command("list")
-@click.option("--json", "as_json", is_flag=True, help="One JSON array.")
-def show(as_json: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
+def list_metrics(as_json: bool) -> None:
     """Show every metric with its type, labels and meaning."""
     from dashboards.inventory import declared
 
-    found = declared()
+    metrics = declared()
     if as_json:
-        click.echo(
-            json.dumps([{"name": one.name, "type": one.kind, "labels": one.labels, "meaning": one.meaning} for one in found], indent=2)
-        )
+        rows = [{"name": metric.name, "type": metric.kind, "labels": metric.labels, "meaning": metric.meaning} for metric in metrics]
+        click.echo(json.dumps(rows, indent=2))
         return
-    for one in found:
-        click.echo(
-            f"{one.name}{{{','.join(one.labels)}}} {one.kind}: {one.meaning}" if one.labels else f"{one.name} {one.kind}: {one.meaning}"
-        )
+    for metric in metrics:
+        labels = f"{{{','.join(metric.labels)}}}" if metric.labels else ""
+        click.echo(f"{metric.name}{labels} {metric.kind}: {metric.meaning}")
 
 
 @command.command("prometheus")
-@click.option("--plant", required=True, help="Name of the plant: the label that its series bear in the one Grafana of all plants.")
-@click.option("--folder", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder that the files are written into.")
-@click.option("--targets", multiple=True, help="More target files, as a glob: other machines' run folders. May be given several times.")
-@click.option("--alertmanager", default="", help="host:port of an Alertmanager.")
-@click.option("--agent", is_flag=True, help="For agent mode: no rules, everything goes to the hosted stack.")
+@click.option("--plant", required=True, help="Name of the plant. All series of this Prometheus get it as the label plant.")
+@click.option("--folder", required=True, type=click.Path(path_type=Path, file_okay=False), help="Write the files into this folder.")
+@click.option(
+    "--targets", multiple=True, help="Glob of further target files, for example run folders of other machines. May be given several times."
+)
+@click.option("--alertmanager", default="", help="Send alerts to the Alertmanager at this host:port.")
+@click.option("--agent", is_flag=True, help="Configure agent mode: Prometheus evaluates no rules and only sends samples to a hosted stack.")
 @click.pass_obj
 def prometheus(file: Path | None, plant: str, folder: Path, targets: tuple[str, ...], alertmanager: str, agent: bool) -> None:
-    """Write prometheus.yml, rules.yml and alertmanager.yml for the plant's Prometheus.
+    """Write prometheus.yml, rules.yml and alertmanager.yml for the plant's Prometheus, and print the command that starts it.
 
-    With REMOTE_WRITE_URL and REMOTE_WRITE_TOKEN in the environment (and REMOTE_WRITE_USER where
-    the hosted stack wants one) it sends there as well; the token goes into a file that only its owner may read.
+    If REMOTE_WRITE_URL and REMOTE_WRITE_TOKEN are set in the environment, Prometheus also sends all samples to that hosted
+    stack. Set REMOTE_WRITE_USER too if the stack asks for a user name. The token goes into a file that only its owner can read.
     """
     from dashboards.generate import rules
     from dashboards.scraping import Remote, Scraping, alertmanager_config, prometheus_config
 
     settings = load_settings(file)
     url, token = os.environ.get(REMOTE_URL, ""), os.environ.get(REMOTE_TOKEN, "")
-    if bool(url) != bool(token):
-        raise SettingsError(f"expected both {REMOTE_URL} and {REMOTE_TOKEN} in the environment or neither, found one of them")
-    if url and not url.startswith(("https://", "http://127.0.0.1", "http://localhost")):
-        raise SettingsError(f"{REMOTE_URL}: expected an https address, since the token goes with every request; found {url}")
-    if agent and not url:
-        raise SettingsError(f"--agent: expected {REMOTE_URL} in the environment, since an agent keeps nothing; found none")
+    _check_remote(url, token, agent)
     folder.mkdir(parents=True, exist_ok=True)
-    secret = folder / "remote-write.token"
-    remote = Remote(url, str(secret.resolve()), os.environ.get(REMOTE_USER, "")) if url else None
+    token_file = folder / "remote-write.token"
+    remote = Remote(url, str(token_file.resolve()), os.environ.get(REMOTE_USER, "")) if url else None
     if remote:
-        with os.fdopen(os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as kept:
-            kept.write(token)
+        with os.fdopen(os.open(token_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
+            stream.write(token)
     else:
-        secret.unlink(missing_ok=True)
-    own = str(settings.service.run_dir.resolve() / "targets" / "*.json")
-    scraping = Scraping(plant, (own, *targets), "" if agent else "rules.yml", "" if agent else alertmanager, remote)
+        token_file.unlink(missing_ok=True)
+    own_targets = str(settings.service.run_dir.resolve() / "targets" / "*.json")
+    scraping = Scraping(plant, (own_targets, *targets), "" if agent else "rules.yml", "" if agent else alertmanager, remote)
     (folder / "prometheus.yml").write_text(prometheus_config(scraping))
     if not agent:
         (folder / "rules.yml").write_text(rules())
         (folder / "alertmanager.yml").write_text(alertmanager_config())
-    # What cannot be sent waits on disk, no longer and no larger than this.
+    # Samples that the hosted stack does not accept yet wait on disk. The flags bound their age, and without agent mode their size.
     flags = (
         f"--enable-feature=agent --storage.agent.path={folder / 'kept'} --storage.agent.retention.max-time=24h"
         if agent
         else f"--storage.tsdb.path={folder / 'kept'} --storage.tsdb.retention.time=40d --storage.tsdb.retention.size=20GB"
     )
     click.echo(f"prometheus --config.file={folder / 'prometheus.yml'} {flags}")
+
+
+def _check_remote(url: str, token: str, agent: bool) -> None:
+    """Raises SettingsError if address, token and --agent do not fit together."""
+    if bool(url) != bool(token):
+        present, absent = (REMOTE_URL, REMOTE_TOKEN) if url else (REMOTE_TOKEN, REMOTE_URL)
+        raise SettingsError(f"The environment has {present} without {absent}. Set both, or neither.")
+    if url and not url.startswith(("https://", "http://127.0.0.1", "http://localhost")):
+        raise SettingsError(f"{REMOTE_URL} is {url}. Give an https address, because every request carries the token.")
+    if agent and not url:
+        raise SettingsError(f"An agent stores no samples itself, and {REMOTE_URL} is not set. Set it, or leave out --agent.")

@@ -1,21 +1,33 @@
-"""`castline replay`: what another version would have said of the pictures that Kafka still keeps."""
+"""`castline replay`: judges the pictures that Kafka still holds with another model version and lists the parts whose label changes."""
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
+from pydantic import ValidationError
 
-from streams.errors import CastlineError
-from streams.settings import load_settings
+from agents.inspector.decoding import Decoded, decode_arrival, receive
+from agents.inspector.judging import Judged, judge
+from agents.inspector.shadow import label_of
+from models.inference.version_ensemble import Ensemble
+from streams.errors import CastlineError, IdentityError, PictureError
+from streams.identity import make_header_map
+from streams.kafka import read_to_end
+from streams.object_store import ObjectStore
+from streams.record_producer import ConsumedRecord
+from streams.records import Verdict
+from streams.settings import LineSettings, Settings, load_settings
+from streams.topics import TopicNames
 
 
-class _Moment(click.ParamType):
-    """A time as in our records: RFC 3339; without an offset it is UTC."""
+class TimeParameter(click.ParamType):
+    """Parses a time as the records write it (RFC 3339). A time without an offset is UTC."""
 
     name = "time"
 
@@ -23,60 +35,193 @@ class _Moment(click.ParamType):
         if isinstance(value, datetime):
             return value
         try:
-            found = datetime.fromisoformat(str(value))
+            time = datetime.fromisoformat(str(value))
         except ValueError:
             self.fail(f"expected a time such as 2026-01-31T12:00:00Z, found {value!r}", param, ctx)
-        return found if found.tzinfo else found.replace(tzinfo=UTC)
+        return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 @click.command("replay")
-@click.option("--from", "since", type=_Moment(), required=True, help="First moment, as 2026-01-31T12:00:00Z: when Kafka got the picture.")
-@click.option("--to", "until", type=_Moment(), help="First moment after it.  [default: now]")
-@click.option("--model", "version", required=True, help="The version that judges, below model.root of the settings.")
-@click.option("--line", "line", help="One line; all lines where absent.")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--from", "since", type=TimeParameter(), required=True, help="Judge pictures that reached Kafka at this time or later.")
+@click.option("--to", "until", type=TimeParameter(), help="Judge pictures that reached Kafka before this time.  [default: now]")
+@click.option("--model", "version", required=True, help="The version that judges the pictures, a folder in model.root.")
+@click.option("--line", "line", help="Judge the pictures of this line only.  [default: all lines]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
 def command(file: Path | None, since: datetime, until: datetime | None, version: str, line: str | None, as_json: bool) -> None:
-    """Judge kept pictures again with another version and list the parts it labels otherwise than their verdicts do.
+    """Judge pictures that Kafka still holds with another version, and list the parts whose label changes.
 
-    Reads the image and verdict topics and writes to none: nothing is acted on. Large pictures are fetched from the store.
+    The command reads the image and verdict topics and writes to none of them, so no gate moves. It fetches large pictures
+    from the object store. Times are written as 2026-01-31T12:00:00Z.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from deploy.cli.replayed import Difference, replay
     from models.inference.version_ensemble import open_ensemble
     from models.registry.versions import load
 
     settings = load_settings(file)
     until = until or datetime.now(UTC)
     if since >= until:
-        raise click.UsageError(f"expected --from before --to, found {since.isoformat()} and {until.isoformat()}")
+        raise click.UsageError(f"--from is {since.isoformat()}, --to is {until.isoformat()}. Give a --from that is before --to.")
     lines = [settings.find_line(line).name] if line is not None else [one.name for one in settings.lines]
     if not lines:
-        raise CastlineError("lines: expected at least one line in the settings, found none")
+        raise CastlineError("The settings name no line. Add at least one [[lines]] section.")
     model = settings.model
     ensemble = open_ensemble(load(model.root, version), model.runtime, settings.batch.shapes, model.threads)
     columns = (TextColumn("pictures judged again"), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("replay", total=None)
-        difference: Difference = replay(settings, lines, since, until, ensemble, lambda: progress.advance(task))
-    if as_json:
-        click.echo(json.dumps(asdict(difference), indent=2))
-        return
-    click.echo(
-        f"{version} judged {difference.pictures} pictures again: {difference.same} labelled as before, {len(difference.parts)} otherwise, "
-        f"{difference.without_verdict} without a verdict so far, {difference.nameless} that name no part"
-    )
-    for what, count in sorted(difference.changes.items()):
-        click.echo(f"  {what}: {count}")
-    for change in difference.parts:
-        click.echo(
-            f"{change.part}  {change.was.label} ({_share(change.was.probability)}, {change.was.model}) -> "
-            f"{change.now.label} ({_share(change.now.probability)})"
+        report = summarise(ensemble.version_name, progress.track(replay(settings, lines, since, until, ensemble)))
+    click.echo(json.dumps(asdict(report), indent=2) if as_json else format_report(report))
+
+
+@dataclass(frozen=True)
+class VersionLabel:
+    """The label that a model version gave to a picture. `probability` is None if the picture could not be judged."""
+
+    label: str
+    probability: float | None
+    model: str
+
+
+@dataclass(frozen=True)
+class ReplayedPicture:
+    """A picture with its recorded label `was` and its new label `now`.
+
+    `was` is None if the picture has no verdict yet. `part` and `now` are None if the image record names no part.
+    """
+
+    part: str | None
+    was: VersionLabel | None
+    now: VersionLabel | None
+
+
+@dataclass(frozen=True)
+class LabelChange:
+    """A part whose picture gets another label from the replayed version."""
+
+    part: str
+    was: VersionLabel
+    now: VersionLabel
+
+
+@dataclass
+class ReplayReport:
+    """The result of a replay.
+
+    `nameless` counts image records that name no part; `pictures` counts all others. `changes` counts label changes such as
+    "ok -> defect", and `parts` lists them.
+    """
+
+    model: str
+    pictures: int = 0
+    same: int = 0
+    without_verdict: int = 0
+    nameless: int = 0
+    changes: dict[str, int] = field(default_factory=dict)
+    parts: list[LabelChange] = field(default_factory=list)
+
+
+def summarise(model: str, replayed: Iterable[ReplayedPicture]) -> ReplayReport:
+    """Counts the pictures that version `model` has judged again, and collects the parts whose label changes."""
+    report = ReplayReport(model)
+    for picture in replayed:
+        if picture.part is None or picture.now is None:
+            report.nameless += 1
+            continue
+        report.pictures += 1
+        if picture.was is None:
+            report.without_verdict += 1
+        elif picture.was.label == picture.now.label:
+            report.same += 1
+        else:
+            change = f"{picture.was.label} -> {picture.now.label}"
+            report.changes[change] = report.changes.get(change, 0) + 1
+            report.parts.append(LabelChange(picture.part, picture.was, picture.now))
+    return report
+
+
+def format_report(report: ReplayReport) -> str:
+    """Returns the counts of a replay and one line for each part whose label changes."""
+    lines = [
+        f"{report.model} judged {report.pictures} pictures again: {report.same} got the same label, {len(report.parts)} another one, "
+        f"{report.without_verdict} have no verdict yet. {report.nameless} image records name no part."
+    ]
+    lines += [f"  {change}: {count}" for change, count in sorted(report.changes.items())]
+    for part in report.parts:
+        was, now = part.was, part.now
+        lines.append(
+            f"{part.part}  {was.label} ({_format_probability(was.probability)}, {was.model}) -> "
+            f"{now.label} ({_format_probability(now.probability)})"
         )
+    return "\n".join(lines)
 
 
-def _share(probability: float | None) -> str:
+def _format_probability(probability: float | None) -> str:
     return "unread" if probability is None else f"{probability:.3f}"
+
+
+def replay(settings: Settings, lines: Iterable[str], since: datetime, until: datetime, ensemble: Ensemble) -> Iterator[ReplayedPicture]:
+    """Judges with `ensemble` the pictures of `lines` that reached Kafka from `since` until before `until`.
+
+    Yields every image record of that period, line by line.
+    """
+    store = ObjectStore(settings.store.url, settings.pictures.max_bytes)
+    size = min(settings.batch.size, ensemble.max_batch)
+    for name in lines:
+        line = settings.find_line(name)
+        labels = _read_labels(settings, name, since)
+        batch: list[Decoded] = []
+        for record, appended_at in _read_images(settings, line, since, until):
+            try:
+                arrival = receive(record, line, appended_at, appended_at)
+            except IdentityError:
+                yield ReplayedPicture(None, None, None)
+                continue
+            batch.append(decode_arrival(arrival, ensemble.side_px, settings.pictures, store))
+            if len(batch) == size:
+                yield from _compare(judge(batch, ensemble), labels, ensemble.version_name)
+                batch = []
+        yield from _compare(judge(batch, ensemble), labels, ensemble.version_name)
+
+
+# Topic, partition and offset of an image record.
+_Position = tuple[str, int, int]
+
+
+def _read_images(settings: Settings, line: LineSettings, since: datetime, until: datetime) -> Iterator[tuple[ConsumedRecord, datetime]]:
+    """Yields the image records of a line, each with the time at which Kafka appended it."""
+    topic = TopicNames(settings.topics.prefix).images(line.name)
+    for record in read_to_end(settings, "replay", [topic], since):
+        appended_at = datetime.fromtimestamp(record.timestamp / 1000, UTC)
+        # Times within a partition may go back a little, because the clocks of producers differ.
+        if since <= appended_at < until:
+            yield (
+                ConsumedRecord(topic, record.partition, record.offset, record.key, record.value, make_header_map(record.headers)),
+                appended_at,
+            )
+
+
+def _read_labels(settings: Settings, line: str, since: datetime) -> dict[_Position, VersionLabel]:
+    """Returns the recorded label of each picture. Of repeated verdicts the first counts, because the gate acted on the first."""
+    labels: dict[_Position, VersionLabel] = {}
+    for record in read_to_end(settings, "replay", [TopicNames(settings.topics.prefix).verdicts(line)], since):
+        try:
+            verdict = Verdict.decode(record.value or b"")
+        except ValidationError:
+            # The audit reports unreadable verdicts.
+            continue
+        image = verdict.image
+        label = VersionLabel(verdict.label, verdict.defect_probability, verdict.model)
+        labels.setdefault((image.topic, image.partition, image.offset), label)
+    return labels
+
+
+def _compare(batch: list[Judged], labels: dict[_Position, VersionLabel], model: str) -> Iterator[ReplayedPicture]:
+    for judged in batch:
+        arrival = judged.decoded.arrival
+        record = arrival.came
+        probability = None if isinstance(judged.opinion, PictureError) else judged.opinion.defect_probability
+        now = VersionLabel(label_of(judged), probability, model)
+        yield ReplayedPicture(str(arrival.part), labels.get((record.topic, record.partition, record.offset)), now)

@@ -1,11 +1,11 @@
-"""`castline settings`: are they right, what are they, what could they be."""
+"""`castline settings`: checks the settings, shows their values, and describes every setting."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 import tomli_w
@@ -17,13 +17,13 @@ from streams.settings import Settings, load_settings
 
 @click.group("settings")
 def command() -> None:
-    """Check, show or describe the settings: castline.toml, overridden by CASTLINE_<SECTION>__<NAME>."""
+    """Check, show or describe the settings. The variables CASTLINE_<SECTION>__<NAME> override castline.toml."""
 
 
 @command.command("check")
 @click.pass_obj
 def check(file: Path | None) -> int:
-    """Read the settings as every process would. Exit status 3, and a line for each problem, when they are refused."""
+    """Read the settings as every process reads them. The exit status is 3, with a line for each problem, if they are wrong."""
     try:
         settings = load_settings(file)
     except SettingsError as error:
@@ -31,80 +31,90 @@ def check(file: Path | None) -> int:
             click.echo(problem, err=True)
         return 3
     lines = ", ".join(line.name for line in settings.lines) or "none"
-    click.echo(f"the settings are right; lines: {lines}; Kafka: {settings.kafka.bootstrap}")
+    click.echo(f"The settings are valid. Lines: {lines}. Kafka: {settings.kafka.bootstrap}.")
     return 0
 
 
 @command.command("show")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of TOML.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of TOML.")
 @click.pass_obj
 def show(file: Path | None, as_json: bool) -> None:
-    """The settings in force, defaults included; secrets are masked."""
-    values = effective(load_settings(file))
+    """Show the values of all settings, defaults included. Secrets are masked."""
+    values: dict[str, Any] = to_jsonable_python(load_settings(file), fallback=str)
     click.echo(json.dumps(values, indent=2) if as_json else tomli_w.dumps(_without_none(values)), nl=as_json)
 
 
-@command.command("schema")
-@click.option("--json", "as_json", is_flag=True, help="JSON Schema, for editors and checks of your own.")
-def schema(as_json: bool) -> None:
-    """Every setting: its name, type and bounds, default and meaning."""
-    if as_json:
-        click.echo(json.dumps(Settings.model_json_schema(), indent=2))
-        return
-    for name, kind, default, meaning in described():
-        click.echo(f"{name}  ({kind}; {default})\n    {meaning}")
-
-
-def effective(settings: Settings) -> dict[str, Any]:
-    """All values as JSON types; a secret that is set is masked, one that is not is empty."""
-    plain: dict[str, Any] = to_jsonable_python(settings, fallback=str)
-    return plain
-
-
 def _without_none(values: Any) -> Any:
-    # TOML has no null: an absent name is the same to us.
+    """Removes the names whose value is None, because TOML has no null and an absent name means the same."""
     if isinstance(values, dict):
         return {name: _without_none(value) for name, value in values.items() if value is not None}
     return [_without_none(value) for value in values] if isinstance(values, list) else values
 
 
-def described() -> Iterator[tuple[str, str, str, str]]:
-    """Name with its section, type with bounds, default, and meaning of every setting."""
-    whole = Settings.model_json_schema()
-    yield from _described(whole, whole, "")
+@command.command("schema")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON Schema, for editors and for your own checks.")
+def schema(as_json: bool) -> None:
+    """Describe every setting: name, type, bounds, default and meaning."""
+    if as_json:
+        click.echo(json.dumps(Settings.model_json_schema(), indent=2))
+        return
+    for setting in describe_settings():
+        click.echo(f"{setting.name}  ({setting.kind}; {setting.default})\n    {setting.meaning}")
 
 
-def _described(node: Mapping[str, Any], whole: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str, str, str]]:
-    required = node.get("required", [])
-    for name, found in node["properties"].items():
-        section, step = _section(found, whole)
-        if section is not None:
-            yield from _described(section, whole, f"{prefix}{name}{step}.")
+class SettingDescription(NamedTuple):
+    """Describes one setting.
+
+    `name` includes the section, for example `batch.size`. `kind` is the type with its bounds, for example `integer >= 1`.
+    `default` is "required", or "default " and the value as JSON.
+    """
+
+    name: str
+    kind: str
+    default: str
+    meaning: str
+
+
+def describe_settings() -> Iterator[SettingDescription]:
+    """Yields the description of every setting, in the order of the schema."""
+    root = Settings.model_json_schema()
+    yield from _describe_section(root, root, "")
+
+
+def _describe_section(section: Mapping[str, Any], root: Mapping[str, Any], prefix: str) -> Iterator[SettingDescription]:
+    required = section.get("required", [])
+    for name, schema_of_name in section["properties"].items():
+        subsection, suffix = _resolve_section(schema_of_name, root)
+        if subsection is not None:
+            yield from _describe_section(subsection, root, f"{prefix}{name}{suffix}.")
         else:
-            default = "required" if name in required else f"default {json.dumps(found.get('default'))}"
-            yield f"{prefix}{name}", _kind(found), default, found.get("description", "")
+            default = "required" if name in required else f"default {json.dumps(schema_of_name.get('default'))}"
+            yield SettingDescription(f"{prefix}{name}", _describe_type(schema_of_name), default, schema_of_name.get("description", ""))
 
 
-def _section(found: Mapping[str, Any], whole: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, str]:
-    for node, step in ((found, ""), (found.get("items", {}), "[]"), *((option, "") for option in found.get("anyOf", []))):
+def _resolve_section(schema_of_name: Mapping[str, Any], root: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, str]:
+    """Returns the section that a name stands for, and "[]" if the name is a list of sections; (None, "") for a plain setting."""
+    items = schema_of_name.get("items", {})
+    options = schema_of_name.get("anyOf", [])
+    for node, suffix in ((schema_of_name, ""), (items, "[]"), *((option, "") for option in options)):
         if "$ref" in node:
-            return whole["$defs"][node["$ref"].rpartition("/")[2]], step
+            return root["$defs"][node["$ref"].rpartition("/")[2]], suffix
     return None, ""
 
 
 _BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<", "pattern": "like"}
+_TYPE_NAMES = {"null": "none", "password": "secret"}
 
 
-def _kind(found: Mapping[str, Any]) -> str:
-    options = found.get("anyOf")
+def _describe_type(schema_of_name: Mapping[str, Any]) -> str:
+    options = schema_of_name.get("anyOf")
     if options:
-        return " or ".join(_kind(option) for option in options)
-    if "enum" in found:
-        return " | ".join(str(word) for word in found["enum"])
-    kind = {"null": "none", "password": "secret"}.get(
-        found.get("format", found.get("type", "")), found.get("format", found.get("type", "any"))
-    )
+        return " or ".join(_describe_type(option) for option in options)
+    if "enum" in schema_of_name:
+        return " | ".join(str(word) for word in schema_of_name["enum"])
+    kind = schema_of_name.get("format", schema_of_name.get("type", "any"))
+    kind = _TYPE_NAMES.get(kind, kind)
     if kind == "array":
-        kind = f"list of {found.get('items', {}).get('type', 'any')}"
-    bounds = " ".join(f"{sign} {found[word]}" for word, sign in _BOUNDS.items() if word in found)
+        kind = f"list of {schema_of_name.get('items', {}).get('type', 'any')}"
+    bounds = " ".join(f"{sign} {schema_of_name[word]}" for word, sign in _BOUNDS.items() if word in schema_of_name)
     return f"{kind} {bounds}".strip()

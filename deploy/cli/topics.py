@@ -1,4 +1,4 @@
-"""`castline topics`: declares every topic with its partitions and keeping."""
+"""`castline topics`: creates the topics of the settings' lines, and compares them with the topics on Kafka."""
 
 from __future__ import annotations
 
@@ -19,24 +19,10 @@ from streams.kafka import make_client_arguments
 from streams.settings import Settings, load_settings
 
 
-@contextmanager
-def _admin(settings: Settings) -> Iterator[KafkaAdminClient]:
-    try:
-        admin = KafkaAdminClient(**make_client_arguments(settings, "topics"), bootstrap_timeout_ms=15000)
-    except (KafkaError, OSError) as error:
-        raise SettingsError(f"expected Kafka at {settings.bootstrap}, found none: {error}") from None
-    try:
-        yield admin
-    except KafkaError as error:
-        raise SettingsError(f"Kafka at {settings.bootstrap} refused: {error}") from None
-    finally:
-        admin.close()
-
-
 @click.group("topics")
 def command() -> None:
-    """Create or describe the topics that the settings' lines need."""
-    # A hanging broker must not make the command deaf to SIGTERM.
+    """Create or describe the topics that the lines of the settings need."""
+    # With the default action SIGTERM ends this command also while a call to a hanging broker blocks.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
@@ -44,37 +30,57 @@ def command() -> None:
 @command.command("create")
 @click.pass_obj
 def create(file: Path | None) -> None:
-    """Make the topics as declared; what exists stays, partitions are added, keeping is aligned. Idempotent."""
+    """Create missing topics, add missing partitions and set the retention. Repeated calls change nothing more."""
     settings = load_settings(file)
-    with _admin(settings) as admin:
+    with _open_admin(settings) as admin:
         for change in topics.create_topics(admin, settings):
             click.echo(f"{change.name}: {change.what}")
 
 
 @command.command("describe")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
 @click.pass_obj
 def describe(file: Path | None, as_json: bool) -> int:
-    """Show each topic as declared and as found. Exit status 1 when one is absent or has too few partitions."""
+    """Show each topic as the settings declare it and as it is on Kafka.
+
+    The exit status is 1 when a topic is missing or has too few partitions.
+    """
     settings = load_settings(file)
     specs = topics.declare_topics(settings)
-    with _admin(settings) as admin:
+    with _open_admin(settings) as admin:
         present = {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics(None)}
         configs = topics.read_topic_configs(admin, [spec.name for spec in specs if spec.name in present])
-    rows = [
-        {
-            "topic": spec.name,
-            "partitions": spec.partitions,
-            "found_partitions": present.get(spec.name, 0),
-            "configs": spec.configs,
-            "found_configs": {name: configs.get(spec.name, {}).get(name) for name in spec.configs},
-        }
-        for spec in specs
-    ]
     if as_json:
+        rows = [
+            {
+                "topic": spec.name,
+                "partitions": spec.partitions,
+                "found_partitions": present.get(spec.name, 0),
+                "configs": spec.configs,
+                "found_configs": {name: configs.get(spec.name, {}).get(name) for name in spec.configs},
+            }
+            for spec in specs
+        ]
         click.echo(json.dumps(rows, indent=2))
     else:
-        for row, spec in zip(rows, specs, strict=True):
-            keeping = ", ".join(f"{name}={value}" for name, value in spec.configs.items())
-            click.echo(f"{spec.name}: {row['found_partitions']} of {spec.partitions} partitions; {keeping}")
+        for spec in specs:
+            declared_configs = ", ".join(f"{name}={value}" for name, value in spec.configs.items())
+            click.echo(f"{spec.name}: {present.get(spec.name, 0)} of {spec.partitions} partitions; {declared_configs}")
     return int(any(present.get(spec.name, 0) < spec.partitions for spec in specs))
+
+
+@contextmanager
+def _open_admin(settings: Settings) -> Iterator[KafkaAdminClient]:
+    """Opens an admin client. Raises SettingsError if Kafka does not answer or refuses a call."""
+    try:
+        admin = KafkaAdminClient(**make_client_arguments(settings, "topics"), bootstrap_timeout_ms=15000)
+    except (KafkaError, OSError) as error:
+        raise SettingsError(
+            f"Kafka does not answer at {settings.bootstrap}: {error}. Start the broker, or correct kafka.bootstrap in the settings."
+        ) from None
+    try:
+        yield admin
+    except KafkaError as error:
+        raise SettingsError(f"Kafka at {settings.bootstrap} refused a call: {error}") from None
+    finally:
+        admin.close()

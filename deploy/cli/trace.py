@@ -1,36 +1,150 @@
-"""`castline trace`: one part's whole story."""
+"""`castline trace`: shows everything that the topics hold about one part."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
+from pydantic import ValidationError
 
-from deploy.cli.part_story import as_lines, trace
 from streams.errors import IdentityError
-from streams.identity import PartId, format_time
-from streams.settings import load_settings
+from streams.identity import PartId, format_time, make_header_map, read_identity
+from streams.kafka import read_to_end
+from streams.records import Sorting, Verdict
+from streams.settings import Settings, load_settings
+from streams.topics import TopicNames
 
 
 @click.command("trace")
 @click.argument("part")
-@click.option("--json", "as_json", is_flag=True, help="One JSON array, oldest step first.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array, oldest step first.")
 @click.pass_obj
 def command(file: Path | None, part: str, as_json: bool) -> int:
-    """Show everything that happened to PART (`line:run:part`, such as line-1:17:345), as its line's topics tell it.
+    """Show everything that happened to PART (`line:run:part`, such as line-1:17:345), as the topics recorded it.
 
-    Reads the topics from their beginning, which takes a while on a full day. Exit status 1 when they hold nothing of the part.
+    The command reads the topics from their beginning, which takes a while on a full day.
+    The exit status is 1 when the topics hold no record of the part.
     """
     try:
-        wanted = PartId.parse(part)
+        part_id = PartId.parse(part)
     except IdentityError as error:
         raise click.UsageError(str(error)) from None
-    steps = trace(load_settings(file), wanted)
+    steps = read_trace(load_settings(file), part_id)
     if as_json:
         click.echo(json.dumps([{"at": format_time(step.at), "what": step.what, **step.detail} for step in steps], indent=2))
     elif steps:
-        click.echo("\n".join(as_lines(steps)))
+        click.echo("\n".join(format_steps(steps)))
     else:
-        click.echo(f"nothing of {wanted} is in the topics: never seen, or older than they keep", err=True)
+        click.echo(
+            f"The topics hold no record of part {part_id}. No camera photographed the part, or Kafka has deleted its records.",
+            err=True,
+        )
     return 0 if steps else 1
+
+
+@dataclass(frozen=True, order=True)
+class TraceStep:
+    """One event in the life of a part: when it happened, its name, and the fields of the record that reports it."""
+
+    at: datetime
+    what: str
+    detail: dict[str, object]
+
+
+def read_trace(settings: Settings, part: PartId) -> list[TraceStep]:
+    """Reads all steps of `part` that the topics of its line still hold and returns them, oldest first.
+
+    Repeated records give repeated steps. Raises SettingsError if the settings do not name the part's line.
+    """
+    names = TopicNames(settings.topics.prefix)
+    settings.find_line(part.line)
+    topics = [names.images(part.line), names.verdicts(part.line), names.sorted(part.line), names.dead_letters]
+    steps: list[TraceStep] = []
+    for record in read_to_end(settings, "trace", topics):
+        if _belongs_to(record, part):
+            steps += _steps(record, names)
+    return sorted(steps, key=lambda step: step.at)
+
+
+def _belongs_to(record: Any, part: PartId) -> bool:
+    """Returns whether a record's key, or its headers if it has no key, name `part`."""
+    if record.key == part.key:
+        return True
+    if record.key:
+        return False
+    try:
+        return read_identity(None, make_header_map(record.headers), part.line).part == part
+    except IdentityError:
+        return False
+
+
+def _steps(record: Any, names: TopicNames) -> list[TraceStep]:
+    appended_at = datetime.fromtimestamp(record.timestamp / 1000, UTC)
+    place = f"{record.topic}/{record.partition}@{record.offset}"
+    headers = {name: value.decode(errors="replace") for name, value in make_header_map(record.headers).items()}
+    if record.topic == names.dead_letters:
+        dead_headers = {name: text for name, text in headers.items() if name.startswith("dead-")}
+        return [TraceStep(appended_at, "dead letter", {"place": place, **dead_headers})]
+    try:
+        if record.topic.startswith(f"{names.prefix}.verdicts."):
+            return verdict_steps(Verdict.decode(record.value), place)
+        if record.topic.startswith(f"{names.prefix}.sorted."):
+            return sorting_steps(Sorting.decode(record.value), place)
+    except ValidationError as error:
+        return [TraceStep(appended_at, "unreadable record", {"place": place, "error": str(error)})]
+    return [TraceStep(appended_at, "picture on Kafka", {"place": place, "bytes": len(record.value or b""), **headers})]
+
+
+def verdict_steps(verdict: Verdict, place: str) -> list[TraceStep]:
+    """Returns the three steps that a verdict reports. `place` is the address of its record, as topic/partition@offset."""
+    detail = {
+        "label": verdict.label,
+        "defect_probability": verdict.defect_probability,
+        "votes": verdict.votes,
+        "threshold": verdict.threshold,
+        "reason": verdict.reason,
+        "model": verdict.model,
+        "overdue": verdict.overdue,
+        "verdict_id": str(verdict.verdict_id),
+        "place": place,
+    }
+    return [
+        TraceStep(verdict.captured_at, "photographed", {}),
+        TraceStep(verdict.received_at, "received by an inspector", {}),
+        TraceStep(verdict.decided_at, "judged", detail),
+    ]
+
+
+def sorting_steps(sorting: Sorting, place: str) -> list[TraceStep]:
+    """Returns up to four steps that a sorting record reports. `place` is the record's address, as topic/partition@offset."""
+    steps = []
+    if sorting.counted_at:
+        steps.append(TraceStep(sorting.counted_at, "counted at photo-eye 1", {"board": sorting.board}))
+    if sorting.told_at:
+        steps.append(TraceStep(sorting.told_at, "verdict taken by the board", {}))
+    if sorting.at_gate_at:
+        steps.append(TraceStep(sorting.at_gate_at, "seen at photo-eye 2", {}))
+    detail = {
+        "action": sorting.action,
+        "reason": sorting.reason,
+        "gate_moved": sorting.gate_moved,
+        "late": sorting.late,
+        "code": sorting.code,
+        "event": sorting.event,
+        "place": place,
+    }
+    return [*steps, TraceStep(sorting.sorted_at, "sorted", detail)]
+
+
+def format_steps(steps: list[TraceStep]) -> list[str]:
+    """Returns one line of text for each step: time, milliseconds since the first step, name, and the fields that are set."""
+    first_at = steps[0].at
+    return [
+        f"{format_time(step.at)} {(step.at - first_at).total_seconds() * 1000:+10.1f} ms  {step.what:<26}"
+        + "  ".join(f"{name}={value}" for name, value in step.detail.items() if value not in ("", None, {}))
+        for step in steps
+    ]

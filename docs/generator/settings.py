@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from deploy.cli.settings import described
+from deploy.cli.settings import describe_settings
 from docs.generator.tables import page, table
 from streams.settings import FILE_VARIABLE, VARIABLE_PREFIX, Settings
 
@@ -18,7 +18,7 @@ _LINES = f"""The lines are one list. In the environment they are given whole, as
 
 def pages() -> dict[str, str]:
     sections: dict[str, list[tuple[str, ...]]] = defaultdict(list)
-    for name, kind, default, meaning in described():
+    for name, kind, default, meaning in describe_settings():
         section, _, setting = name.rpartition(".")
         sections[section].append(
             (f"`{setting}`", _variable(section, setting), f"`{kind}`", f"`{default.removeprefix('default ')}`", meaning)

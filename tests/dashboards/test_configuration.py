@@ -109,9 +109,9 @@ def test_a_stack_with_a_user_gets_the_token_as_its_password(castline: Castline, 
 @pytest.mark.parametrize(
     ("variables", "arguments", "words"),
     [
-        ({"REMOTE_WRITE_URL": HOSTED["REMOTE_WRITE_URL"]}, (), "or neither, found one of them"),
-        ({**HOSTED, "REMOTE_WRITE_URL": "http://prometheus.example/push"}, (), "expected an https address"),
-        ({}, ("--agent",), "an agent keeps nothing"),
+        ({"REMOTE_WRITE_URL": HOSTED["REMOTE_WRITE_URL"]}, (), "Set both, or neither"),
+        ({**HOSTED, "REMOTE_WRITE_URL": "http://prometheus.example/push"}, (), "Give an https address"),
+        ({}, ("--agent",), "An agent stores no samples"),
     ],
 )
 def test_what_cannot_work_is_refused(

@@ -6,14 +6,14 @@ import re
 
 import pytest
 
-from deploy.cli.settings import described
+from deploy.cli.settings import describe_settings
 from docs.generator import metrics
 from streams.settings import FILE_VARIABLE, VARIABLE_PREFIX, Settings
 from tests.docs.castline_commands import problem, shown
 from tests.docs.pages import ROOT, inline, pages
 
 PAGES = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8") for page in pages()}
-SETTINGS = {name.replace("[]", "") for name, *_ in described()}
+SETTINGS = {name.replace("[]", "") for name, *_ in describe_settings()}
 
 
 def variables() -> set[str]:

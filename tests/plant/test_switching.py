@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from kafka import KafkaAdminClient, KafkaProducer
 
 from deploy.cli import main as cli
-from deploy.cli.replayed import replay
+from deploy.cli.replay import replay
 from models.inference.version_ensemble import open_ensemble
 from models.registry.versions import load
 from streams.errors import CastlineError
@@ -251,4 +251,4 @@ def test_a_shadow_is_counted_and_never_published_and_a_replay_finds_what_it_woul
     assert len(read_verdicts(settings)) == before, "nothing is acted on"
     moment = begun + timedelta(seconds=0.1)
     ensemble = open_ensemble(load(settings.model.root, "b"), "tensorflow", (1,))
-    assert replay(settings, ["line-5"], begun, moment, ensemble, lambda: None).pictures == 0, "no later ones"
+    assert list(replay(settings, ["line-5"], begun, moment, ensemble)) == [], "no later ones"

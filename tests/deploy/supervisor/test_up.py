@@ -108,10 +108,10 @@ def test_the_examples_two_lines_run_recover_and_stop(tmp_path: Path, running: li
     running.append(up.process)
     # The boards are plugged in late: the sorters wait for them.
     up.wait_until(lambda: "sorter line-2 started" in up.log_text)
-    assert "line-1: no board at" in up.log_text
+    assert "line-1: there is no board at" in up.log_text
     boards = [up.start("board", "simulate", "--line", line, "--rate", "1") for line in ("line-1", "line-2")]
     running += boards
-    up.wait_until(lambda: "all is ready: line-1, line-2, uploads" in up.log_text)
+    up.wait_until(lambda: "all processes are ready; lines: line-1, line-2, uploads" in up.log_text)
     up.wait_until(lambda: all(up.records(f"castings.sorted.{line}") >= 3 for line in ("line-1", "line-2")))
 
     os.kill(up.pid_of("gateway-1"), signal.SIGKILL)
@@ -123,7 +123,7 @@ def test_the_examples_two_lines_run_recover_and_stop(tmp_path: Path, running: li
         [sys.executable, str(CASTLINE), "--settings", str(up.settings), "up"], capture_output=True, text=True, check=False, cwd=tmp_path
     )
     assert second.returncode == 3
-    assert "expected no other castline up" in second.stderr
+    assert "Another castline up runs" in second.stderr
 
     up.process.send_signal(signal.SIGTERM)
     assert up.process.wait(90) == 0, up.log_text

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from django.test import Client
 
-from deploy.cli.part_story import _sorting_steps, _verdict_steps
+from deploy.cli.trace import sorting_steps, verdict_steps
 from station.archive.folding import blank, fold
 from station.archive.keeping import Keeping
 from station.history.overlay import overlay
@@ -89,7 +89,7 @@ def test_the_story_has_the_steps_that_castline_trace_has() -> None:
     row = blank(PartId("line-1", 7, 1), EARLIEST)
     for record in (sorting, verdict):
         fold(row, record, Keeping(0.0))
-    traced = sorted([*_verdict_steps(verdict, "verdicts/0@1"), *_sorting_steps(sorting, "sorted/0@1")])
+    traced = sorted([*verdict_steps(verdict, "verdicts/0@1"), *sorting_steps(sorting, "sorted/0@1")])
     told = story(row, gated=True).steps
     assert [(step.at, step.what) for step in told] == [(step.at, step.what) for step in traced]
     assert told[3].detail["label"] == traced[3].detail["label"] == "defect"
