@@ -1,1 +1,4 @@
-"""What flows: settings, topics, records, delivery, the gateway. Knows Kafka; knows no model and no agent."""
+"""What all processes share: settings, topics, records, delivery to Kafka, object store, metrics and health.
+
+This package imports no other package of Castline.
+"""

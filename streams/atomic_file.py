@@ -1,4 +1,4 @@
-"""Writes a file so that a reader, or a crash, never meets half of it."""
+"""Writes a file atomically: a reader never sees half of the file, and a crash never leaves half of it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, content: bytes | str, *, mode: int = 0o644) -> None:
-    """Writes `content` to `path`: readers see the old file or the whole new one, also after a power cut.
+    """Writes `content` to `path`. Readers see either the old file or the complete new one, even after a power cut.
 
-    Makes the folder of `path` where it is missing. Text is written as UTF-8. `mode` holds the permission bits of the new file,
-    less the umask of this process.
+    Creates the folder of `path` if it is missing. Text is written as UTF-8. `mode` holds the permission bits of the new file, from which
+    the umask of this process is subtracted.
 
-    Raises OSError if the file cannot be written; then `path` is as it was.
+    Raises OSError if the file cannot be written. The old file is then unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The name begins with a dot so that nobody who lists the folder takes the unfinished file for one of its own.
+    # The temporary name begins with a dot, so that programs which list the folder ignore the unfinished file.
     descriptor, staged = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -36,7 +36,7 @@ def write_atomically(path: Path, content: bytes | str, *, mode: int = 0o644) -> 
 
 
 def _flush_folder(folder: Path) -> None:
-    """Forces the folder's entry of a renamed file to the disk, because a rename alone can be lost in a power cut."""
+    """Flushes the folder to the disk, because a power cut can undo the renaming of a file in a folder that was not flushed."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

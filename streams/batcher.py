@@ -1,7 +1,7 @@
-"""The micro-batcher: gathers what arrives while the batch before is computed.
+"""The micro-batcher: gathers records for the next batch while the current batch is being processed.
 
-Faust's own `take` is not used: it acknowledges a batch that failed, starts its clock before the first arrival, and gathers
-nothing while its body runs.
+Faust's own `Stream.take` is not used, because it acknowledges a batch that failed, starts its clock before the first record arrives, and
+gathers nothing while the batch is processed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class QueuedItem(Generic[Item]):
-    """One item that waits: when it arrived and by when it must be decided, both on the batcher's clock, seconds."""
+    """An item in the batcher's queue, with its arrival and its deadline (None if it has no deadline), in seconds of the batcher's clock."""
 
     item: Item
     arrived_s: float
@@ -27,96 +27,98 @@ class QueuedItem(Generic[Item]):
 
 
 def compute_wait_s(now_s: float, count: int, first_arrived_s: float, earliest_deadline_s: float | None, limits: BatchSettings) -> float:
-    """How long a batch of `count` may still wait for company; 0 when it is to go now.
+    """Returns how many seconds a batch of `count` items may still wait for more items. 0 means that the batch is due.
 
-    It goes when it is full, when its first item has waited `max_wait_s`, or when a deadline is nearer than `deadline_margin_s`.
+    A batch is due if it is full, if its first item has waited `max_wait_s`, or if a deadline is less than `deadline_margin_s` away.
     """
     if count >= limits.size:
         return 0.0
-    until = first_arrived_s + limits.max_wait_s
+    due_s = first_arrived_s + limits.max_wait_s
     if earliest_deadline_s is not None:
-        until = min(until, earliest_deadline_s - limits.deadline_margin_s)
-    return max(0.0, until - now_s)
+        due_s = min(due_s, earliest_deadline_s - limits.deadline_margin_s)
+    return max(0.0, due_s - now_s)
 
 
 def choose_batch_size(count: int, limits: BatchSettings) -> int:
-    """How many of `count` waiting items go: as many as fill a shape, so that nothing is computed for padding.
+    """Returns how many of `count` waiting items form the next batch: the largest of the batch sizes `limits.shapes` that they fill.
 
-    The rest goes at once after them. Padded up instead, 9 pictures cost as much as 16, which lets 16 gather, and so on up.
+    The remaining items form the batch after that. If 9 pictures were padded to 16 instead, they would cost as much as 16, more pictures
+    would arrive in that time, and the batches would grow for no gain.
     """
-    most = min(count, limits.size)
-    return max((shape for shape in limits.shapes if shape <= most), default=most)
+    available = min(count, limits.size)
+    return max((shape for shape in limits.shapes if shape <= available), default=available)
 
 
 class Batcher(Generic[Item]):
-    """A bounded queue whose reader gets batches, oldest first. For one event loop; `clock` gives monotonic seconds."""
+    """A bounded queue that hands out its items in batches, the oldest first. Used within one event loop.
+
+    `capacity` is the largest number of queued items. `clock` returns monotonic seconds. While `is_busy` returns True the consumer still
+    processes the previous batch, and only a full batch is handed out, because a smaller one can still grow here. Call `reconsider` when
+    the consumer is no longer busy.
+    """
 
     def __init__(
         self, limits: BatchSettings, capacity: int, clock: Callable[[], float], is_busy: Callable[[], bool] = lambda: False
     ) -> None:
-        """While `busy`, who takes the batches is not done with the one before, and only a full one is worth taking: a smaller one
-        would only wait elsewhere, where it cannot grow. `look_again` is to be called when it is over.
-        """
         self._limits = limits
         self._capacity = capacity
         self._clock = clock
         self._is_busy = is_busy
-        self._waiting: deque[QueuedItem[Item]] = deque()
+        self._queue: deque[QueuedItem[Item]] = deque()
         self._changed = asyncio.Event()
-        self._room = asyncio.Event()
-        self._room.set()
-        self._open = True
+        self._has_room = asyncio.Event()
+        self._has_room.set()
+        self._is_open = True
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._queue)
 
     async def put(self, item: Item, deadline_s: float | None) -> None:
-        """Adds `item`; waits while `most` items are held, and for ever once closed (the caller is to be cancelled)."""
-        while not self._open or len(self._waiting) >= self._capacity:
-            self._room.clear()
-            await self._room.wait()
-        self._waiting.append(QueuedItem(item, self._clock(), deadline_s))
+        """Adds `item`, and waits while the queue is full. After `close` the call never returns, so its task has to be cancelled."""
+        while not self._is_open or len(self._queue) >= self._capacity:
+            self._has_room.clear()
+            await self._has_room.wait()
+        self._queue.append(QueuedItem(item, self._clock(), deadline_s))
         self._changed.set()
 
     async def get_batch(self) -> list[QueuedItem[Item]]:
-        """The next batch, 1 to `size` items that fill a shape, in the order of their arrival; an empty list once closed and empty."""
+        """Waits until a batch is due and returns its items in the order of arrival. Returns [] if the batcher is closed and empty."""
         while True:
             self._changed.clear()
-            if self._waiting:
-                left_s = self._time_left_s()
-                if (left_s is not None and left_s <= 0) or not self._open:
+            wait_s = None
+            if self._queue:
+                wait_s = self._compute_wait_s()
+                if (wait_s is not None and wait_s <= 0) or not self._is_open:
                     break
-            elif not self._open:
+            elif not self._is_open:
                 return []
-            else:
-                left_s = None
             try:
-                await asyncio.wait_for(self._changed.wait(), left_s)
+                await asyncio.wait_for(self._changed.wait(), wait_s)
             except TimeoutError:
                 break
-        batch = [self._waiting.popleft() for _ in range(choose_batch_size(len(self._waiting), self._limits))]
-        if self._open:
-            self._room.set()
+        batch = [self._queue.popleft() for _ in range(choose_batch_size(len(self._queue), self._limits))]
+        if self._is_open:
+            self._has_room.set()
         return batch
 
     def reconsider(self) -> None:
-        """What `busy` says has changed."""
+        """Makes the batcher ask `is_busy` again."""
         self._changed.set()
 
-    def _time_left_s(self) -> float | None:
-        """None: as long as nothing changes."""
-        if self._is_busy() and len(self._waiting) < self._limits.size:
+    def _compute_wait_s(self) -> float | None:
+        """Returns how long the next batch may wait in seconds, or None if it waits until something changes."""
+        if self._is_busy() and len(self._queue) < self._limits.size:
             return None
-        # Only the first `size` go into the next batch, so only their deadlines count.
-        members = [self._waiting[place] for place in range(min(self._limits.size, len(self._waiting)))]
+        # Only the deadlines of the first `size` items count, because later items are not part of the next batch.
+        members = [self._queue[index] for index in range(min(self._limits.size, len(self._queue)))]
         deadlines = [member.deadline_s for member in members if member.deadline_s is not None]
-        return compute_wait_s(self._clock(), len(self._waiting), members[0].arrived_s, min(deadlines, default=None), self._limits)
+        return compute_wait_s(self._clock(), len(self._queue), members[0].arrived_s, min(deadlines, default=None), self._limits)
 
     @property
     def is_closed(self) -> bool:
-        return not self._open
+        return not self._is_open
 
     def close(self) -> None:
-        """Takes nothing more; `take` hands out what is held, then an empty list."""
-        self._open = False
+        """Accepts no more items. `get_batch` returns the items that are still queued, and then empty lists."""
+        self._is_open = False
         self._changed.set()

@@ -1,27 +1,25 @@
-"""The one tree of errors, and what is done about each.
+"""All errors that Castline raises on purpose, in one tree. The tree says what the program does about each kind.
 
 CastlineError
-  +- PictureError    the picture is at fault: dead letter and a `review` verdict, carry on
-  +- IdentityError   a record's identity is at fault: dead letter, carry on (no part can be named, so no verdict)
-  +- ModelError      the model is at fault: refuse to serve it, keep the one in force
-  +- GateError       the gate or its link is at fault: resend while `retriable`, then raise the alarm
-  +- ArchiveError    the archive's database does not answer: wait and try again while `retriable`, else the record is at fault: dead letter
-  +- SpoolFullError  the gateway's disk spool is full: the camera is told, the picture is refused and counted
-  +- SettingsError   the operator's settings are at fault: refuse to start, say where
-  +- BrokerError     the embedded broker cannot run: refuse to start, say what to do
-
-Every message says what was expected, what was found and, where a part is known, for which part.
+  +- PictureError    A picture cannot be judged. The record becomes a dead letter, the part gets a `review` verdict, the work goes on.
+  +- IdentityError   A record names no part. The record becomes a dead letter without a verdict, the work goes on.
+  +- ModelError      A model version cannot serve. It is refused, and the version in use stays.
+  +- GateError       A board or its serial link failed. The command is sent again while `retriable` is True, then an alarm is raised.
+  +- ArchiveError    The database did not accept records. The write is repeated while `retriable` is True, else the record is a dead letter.
+  +- SpoolFullError  The gateway's queue on disk is full. The picture is refused and counted.
+  +- SettingsError   A setting is wrong. The process does not start.
+  +- BrokerError     The embedded broker cannot run. The process does not start.
 """
 
 from __future__ import annotations
 
 
 class CastlineError(Exception):
-    """Root of all errors that Castline raises on purpose."""
+    """The root of all errors that Castline raises on purpose."""
 
 
 class PictureError(CastlineError):
-    """A picture cannot be judged. `reason` is one of a fixed, small set of words (it becomes a metric label)."""
+    """A picture cannot be judged. `reason` is one word of a small fixed set, because it becomes a metric label."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -33,11 +31,11 @@ class IdentityError(CastlineError):
 
 
 class ModelError(CastlineError):
-    """A model version is absent, damaged, tampered with or unfit for the line."""
+    """A model version is absent, damaged, tampered with, or unsuitable for the line."""
 
 
 class GateError(CastlineError):
-    """The board answered with an error or did not answer. `code` is the protocol's error code, 0 for silence."""
+    """A board answered with an error or did not answer. `code` is the error code of the gate protocol, or 0 if no answer came."""
 
     def __init__(self, message: str, code: int = 0, retriable: bool = True) -> None:
         super().__init__(message)
@@ -46,7 +44,7 @@ class GateError(CastlineError):
 
 
 class ArchiveError(CastlineError):
-    """The archive did not take records: for now while `retriable`, else never, since one of them does not fit its table."""
+    """The database did not accept records. `retriable` is False if one of the records can never be stored."""
 
     def __init__(self, message: str, retriable: bool = True) -> None:
         super().__init__(message)
@@ -54,7 +52,7 @@ class ArchiveError(CastlineError):
 
 
 class SpoolFullError(CastlineError):
-    """The gateway's spool has reached the size set for it."""
+    """The gateway's spool, its queue on disk, has reached `gateway.spool_max_bytes`, or the disk is full."""
 
 
 class SettingsError(CastlineError):
@@ -62,4 +60,4 @@ class SettingsError(CastlineError):
 
 
 class BrokerError(CastlineError):
-    """The embedded broker cannot be started or has stopped by itself."""
+    """The embedded broker cannot be started, or it has stopped by itself."""

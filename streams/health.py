@@ -1,6 +1,7 @@
-"""What a process says of itself: GET /metrics, /healthz (progress, not only life) and /readyz.
+"""The health pages of a process: GET /metrics, /healthz and /readyz.
 
-The pages are served by a thread of their own, so that a stalled event loop is reported instead of silent.
+/healthz checks that work gets done, not only that the process lives. A thread of its own serves the pages, so that a stalled event loop is
+reported.
 """
 
 from __future__ import annotations
@@ -20,91 +21,96 @@ from typing import IO, Self
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from streams import metrics
+from streams.atomic_file import write_atomically
 from streams.settings import ServiceSettings
 
 
 class ProgressWatchdog:
-    """Whether a process gets its work done: how much waits, and when a piece was last finished.
+    """Finds out whether a process is stalled: work is pending, and none of it was finished for `stall_s` seconds.
 
-    Thread-safe; `clock` gives monotonic seconds.
+    Thread-safe. `clock` returns monotonic seconds.
     """
 
     def __init__(self, stall_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._stall_s = stall_s
         self._clock = clock
-        self._moved_at = clock()
-        self._waiting = 0
+        self._last_progress_s = clock()
+        self._pending = 0
         self._lock = threading.Lock()
 
     def record_progress(self) -> None:
-        """A piece of work was finished and committed."""
+        """Records that a piece of work was finished and committed."""
         with self._lock:
-            self._moved_at = self._clock()
+            self._last_progress_s = self._clock()
 
-    def set_pending(self, pieces: int) -> None:
-        """So many pieces of work wait. Work that comes to an idle process starts its time anew."""
+    def set_pending(self, count: int) -> None:
+        """Sets how many pieces of work are pending. Work that arrives at an idle process restarts the stall timer."""
         with self._lock:
-            if self._waiting == 0 and pieces > 0:
-                self._moved_at = self._clock()
-            self._waiting = pieces
+            if self._pending == 0 and count > 0:
+                self._last_progress_s = self._clock()
+            self._pending = count
 
     def find_stall(self) -> str:
-        """What is wrong, empty when nothing is."""
+        """Returns a sentence about the stall, or "" if the process is not stalled."""
         with self._lock:
-            still_s = self._clock() - self._moved_at
-            if self._waiting and still_s > self._stall_s:
-                return f"{self._waiting} pieces of work wait and none was finished for {still_s:.0f} s (limit {self._stall_s:.0f} s)"
+            idle_s = self._clock() - self._last_progress_s
+            if self._pending and idle_s > self._stall_s:
+                return f"{self._pending} pieces of work wait and none was finished for {idle_s:.0f} s (limit {self._stall_s:.0f} s)"
             return ""
 
 
 class ProcessHealth:
-    """The process's answer to /healthz and /readyz; not ready until told so."""
+    """The answers of a process to /healthz and /readyz. The process is not ready before the first `set_ready`.
+
+    A process is ready if none of its topics, such as "start" or "kafka", has a problem. It is healthy if no check finds a problem.
+    """
 
     def __init__(self, role: str, watchdog: ProgressWatchdog) -> None:
         self.role = role
         self.watchdog = watchdog
-        self._missing = {"start": "starting"}
+        self._problems = {"start": "starting"}
         self._checks: list[Callable[[], str]] = [watchdog.find_stall]
 
-    def add_check(self, complaint: Callable[[], str]) -> None:
-        """`complaint` returns what is wrong, empty when nothing is; it is called from the serving thread."""
-        self._checks.append(complaint)
+    def add_check(self, find_problem: Callable[[], str]) -> None:
+        """Adds a check to /healthz. `find_problem` returns a sentence, or "" if all is well, and is called by the thread of the pages."""
+        self._checks.append(find_problem)
 
-    def set_ready(self, about: str = "start") -> None:
-        """Nothing is missing any more in the matter `about`; the process is ready when that holds for all matters."""
-        self._missing.pop(about, None)
-        metrics.process_ready.labels(self.role).set(0 if self._missing else 1)
+    def set_ready(self, topic: str = "start") -> None:
+        """Removes the problem of `topic`."""
+        self._problems.pop(topic, None)
+        metrics.process_ready.labels(self.role).set(0 if self._problems else 1)
 
-    def set_not_ready(self, why: str, about: str = "start") -> None:
-        """`why` the process cannot take work, in the matter `about`."""
-        self._missing[about] = why
+    def set_not_ready(self, problem: str, topic: str = "start") -> None:
+        """Sets the problem of `topic`, a sentence that says why the process cannot accept work."""
+        self._problems[topic] = problem
         metrics.process_ready.labels(self.role).set(0)
 
-    def set_problem(self, why: str, about: str = "kafka") -> None:
-        """`not_ready` with a reason, `ready` with an empty one."""
-        if why:
-            self.set_not_ready(why, about)
+    def set_problem(self, problem: str, topic: str = "kafka") -> None:
+        """Sets the problem of `topic`, or removes it if `problem` is ""."""
+        if problem:
+            self.set_not_ready(problem, topic)
         else:
-            self.set_ready(about)
+            self.set_ready(topic)
 
     def is_ready(self) -> bool:
-        return not self._missing
+        return not self._problems
 
     def check_readiness(self) -> tuple[int, str]:
-        """HTTP status and text of /readyz."""
-        missing = "; ".join(list(self._missing.values()))
-        return (503, missing) if missing else (200, "ready")
+        """Returns HTTP status and text for /readyz."""
+        problems = "; ".join(list(self._problems.values()))
+        return (503, problems) if problems else (200, "ready")
 
     def check_health(self) -> tuple[int, str]:
-        """HTTP status and text of /healthz."""
-        complaints = [complaint for check in self._checks if (complaint := check())]
-        return (503, "; ".join(complaints)) if complaints else (200, "ok")
+        """Returns HTTP status and text for /healthz."""
+        problems = [problem for find_problem in self._checks if (problem := find_problem())]
+        return (503, "; ".join(problems)) if problems else (200, "ok")
 
 
 class InstanceSlot:
-    """The lowest free number of a role on this machine, held by a file lock until the process ends, however it ends.
+    """The lowest number of a role that is free on this machine, held by a file lock until the process ends for any reason.
 
-    Gives a restarted worker the same group instance id, so that Kafka hands it back its partitions at once.
+    A worker that is started again gets the same number and therefore the same Kafka group instance id. Kafka then gives it back its
+    partitions at once.
     """
 
     def __init__(self, run_dir: Path, role: str) -> None:
@@ -131,12 +137,12 @@ class InstanceSlot:
 
 
 class HealthServer:
-    """Serves the three pages from a thread, and leaves its address in `run_dir` for Prometheus' file discovery."""
+    """Serves the three health pages from a thread, and writes its address to a file in `run_dir`, where Prometheus discovers it."""
 
     def __init__(self, health: ProcessHealth, service: ServiceSettings, instance: str, port: int = 0) -> None:
-        class Pages(BaseHTTPRequestHandler):
+        class HealthPages(BaseHTTPRequestHandler):
             def handle(self) -> None:
-                with suppress(ConnectionError):  # who asked has hung up: nobody's trouble
+                with suppress(ConnectionError):  # A client that closes the connection early is no fault.
                     super().handle()
 
             def do_GET(self) -> None:
@@ -156,9 +162,9 @@ class HealthServer:
                 self.wfile.write(body)
 
             def log_message(self, format: str, *args: object) -> None:
-                """Scrapes are not logged."""
+                """Logs nothing, because Prometheus requests the pages every few seconds."""
 
-        self._server = ThreadingHTTPServer((service.host, port), Pages)
+        self._server = ThreadingHTTPServer((service.host, port), HealthPages)
         self._server.daemon_threads = True
         self.address = f"{service.host}:{self._server.server_address[1]}"
         self._target_file = service.run_dir / "targets" / f"{instance}.json"
@@ -167,11 +173,8 @@ class HealthServer:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self._target_file.parent.mkdir(parents=True, exist_ok=True)
         target = {"targets": [self.address], "labels": {**self._labels, "pid": str(os.getpid())}}
-        partial = self._target_file.with_suffix(".partial")
-        partial.write_text(json.dumps([target]))
-        partial.replace(self._target_file)
+        write_atomically(self._target_file, json.dumps([target]))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -1,4 +1,4 @@
-"""Who a picture is: line, run, part, and the headers that carry them on image records."""
+"""The identity of a picture: its part, capture time, content type and checksum, and the Kafka headers that carry them."""
 
 from __future__ import annotations
 
@@ -12,21 +12,37 @@ from pydantic import StringConstraints
 
 from streams.errors import IdentityError
 
-# What Kafka takes in a topic name and Prometheus in a label, without the dot that separates our topics' parts.
+# Characters that are valid both in a Kafka topic name and in a Prometheus label, without the dot that separates the parts of a topic name.
 LINE_PATTERN = r"^[a-z0-9][a-z0-9-]{0,39}$"
 LineName = Annotated[str, StringConstraints(pattern=LINE_PATTERN)]
 
-_LARGEST = 2**63 - 1
+UNKNOWN_CONTENT_TYPE = "application/octet-stream"
+
+# Run and part fit a signed 64-bit integer, as databases store them.
+_LARGEST_NUMBER = 2**63 - 1
+
+_IDENTITY_HEADERS = frozenset({"line", "run", "part", "captured_at", "content-type", "sha256", "claim", "traceparent"})
+
+_MAGIC_NUMBERS = (
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"BM", "image/bmp"),
+    (b"II*\x00", "image/tiff"),
+    (b"MM\x00*", "image/tiff"),
+    (b"II+\x00", "image/tiff"),
+    (b"MM\x00+", "image/tiff"),
+    (b"GIF87a", "image/gif"),
+    (b"GIF89a", "image/gif"),
+)
 
 Headers = Mapping[str, bytes]
 
 
 @dataclass(frozen=True, order=True)
 class PartId:
-    """One casting on one line. Written `<line>:<run>:<part>`, which is also the key of its records.
+    """The id of one casting on one line. Its text form `<line>:<run>:<part>` is the key of all records about the part.
 
-    `run` is the board's boot count, or the gateway's start time in seconds where there is no board; `part` counts up
-    from 1 within the run.
+    `run` is the board's boot count, or the start time of the gateway in seconds if there is no board. `part` counts up from 1 within a run.
     """
 
     line: str
@@ -38,12 +54,12 @@ class PartId:
 
     @property
     def key(self) -> bytes:
-        """The record key, UTF-8."""
+        """The key of the part's Kafka records, in UTF-8."""
         return str(self).encode()
 
     @classmethod
     def parse(cls, text: str) -> PartId:
-        """Raises IdentityError: when `text` is not `<line>:<run>:<part>` with a valid line and whole numbers."""
+        """Returns the part id that `text` stands for. Raises IdentityError if it is not `<line>:<run>:<part>`."""
         fields = text.split(":")
         if len(fields) != 3:
             raise IdentityError(f"expected a part id <line>:<run>:<part>, found {text[:80]!r}")
@@ -51,22 +67,25 @@ class PartId:
 
     @classmethod
     def from_fields(cls, line: str, run: str, part: str) -> PartId:
-        """Raises IdentityError: when a field is not what its place wants."""
+        """Returns the part id of three texts. Raises IdentityError if the line's name is not valid or a number is not in 1..2^63-1."""
         if not re.match(LINE_PATTERN, line):
             raise IdentityError(f"expected a line name like line-1, found {line[:80]!r}")
-        return cls(line, _count("run", run), _count("part", part))
+        return cls(line, _parse_number("run", run), _parse_number("part", part))
 
 
-def _count(name: str, text: str) -> int:
-    # int() alone would take "1_000", " 7 " and digits of other scripts.
-    if not re.fullmatch(r"[0-9]{1,19}", text) or not 1 <= int(text) <= _LARGEST:
+def _parse_number(name: str, text: str) -> int:
+    # The pattern is checked first, because int() would also accept "1_000", " 7 " and digits of other scripts.
+    if not re.fullmatch(r"[0-9]{1,19}", text) or not 1 <= int(text) <= _LARGEST_NUMBER:
         raise IdentityError(f"expected {name} to be a whole number of at least 1, found {text[:80]!r}")
     return int(text)
 
 
 @dataclass(frozen=True)
 class PictureIdentity:
-    """What the headers and the key of an image record say. Absent optional headers are None."""
+    """What the key and the headers of an image record say about its picture. Optional headers that are absent are None.
+
+    `claim` is the address of the picture in the object store if the record itself does not hold the picture.
+    """
 
     part: PartId
     captured_at: datetime | None
@@ -77,22 +96,12 @@ class PictureIdentity:
 
 
 def read_identity(key: bytes | None, headers: Headers, line: str) -> PictureIdentity:
-    """The identity of a record on the image topic of `line`: from its three identity headers, or else from its key.
+    """Returns the identity of a record on the image topic of `line`, from the headers line, run and part, or else from the key.
 
-    Raises IdentityError: when neither names a part, when they contradict each other or the topic, or when one is malformed.
+    Raises IdentityError if neither names a part, if they contradict each other or the topic, or if a header is malformed.
     """
-    text = {name: _text(name, value) for name, value in headers.items() if name in _READ}
-    named = [name for name in ("line", "run", "part") if name in text]
-    if len(named) == 3:
-        part = PartId.from_fields(text["line"], text["run"], text["part"])
-        if key and key != part.key:
-            raise IdentityError(f"expected key {part} as the headers say, found {key[:80]!r}")
-    elif named:
-        raise IdentityError(f"expected the headers line, run and part together, found only {', '.join(named)}")
-    elif key:
-        part = PartId.parse(_text("key", key))
-    else:
-        raise IdentityError("expected a key <line>:<run>:<part> or the headers line, run and part, found neither")
+    text = {name: _decode_header(name, value) for name, value in headers.items() if name in _IDENTITY_HEADERS}
+    part = _read_part(key, text)
     if part.line != line:
         raise IdentityError(f"expected a part of {line}, whose topic this is, found {part}")
     sha256 = text.get("sha256")
@@ -108,10 +117,21 @@ def read_identity(key: bytes | None, headers: Headers, line: str) -> PictureIden
     )
 
 
-_READ = frozenset({"line", "run", "part", "captured_at", "content-type", "sha256", "claim", "traceparent"})
+def _read_part(key: bytes | None, headers: Mapping[str, str]) -> PartId:
+    present = [name for name in ("line", "run", "part") if name in headers]
+    if len(present) == 3:
+        part = PartId.from_fields(headers["line"], headers["run"], headers["part"])
+        if key and key != part.key:
+            raise IdentityError(f"expected key {part} as the headers say, found {key[:80]!r}")
+        return part
+    if present:
+        raise IdentityError(f"expected the headers line, run and part together, found only {', '.join(present)}")
+    if key:
+        return PartId.parse(_decode_header("key", key))
+    raise IdentityError("expected a key <line>:<run>:<part> or the headers line, run and part, found neither")
 
 
-def _text(name: str, value: bytes | str) -> str:
+def _decode_header(name: str, value: bytes | str) -> str:
     if isinstance(value, str):
         return value
     try:
@@ -121,7 +141,7 @@ def _text(name: str, value: bytes | str) -> str:
 
 
 def make_headers(identity: PictureIdentity, extra: Mapping[str, str] | None = None) -> list[tuple[str, bytes]]:
-    """The record headers of a picture, in a fixed order, absent ones left out; `extra` comes last."""
+    """Returns the headers of an image record in a fixed order, without those that are None. The headers of `extra` come last."""
     part = identity.part
     fields: dict[str, str | None] = {
         "line": part.line,
@@ -138,15 +158,31 @@ def make_headers(identity: PictureIdentity, extra: Mapping[str, str] | None = No
 
 
 def make_header_map(headers: Iterable[tuple[str, bytes]] | Mapping[str, bytes] | None) -> dict[str, bytes]:
-    """Headers as the clients hand them over (pairs, a mapping or nothing) as one mapping; the last of a name wins."""
+    """Returns a record's headers by name, whether a Kafka client hands them over as pairs, as a mapping or as None.
+
+    If a name occurs twice, the last value is used.
+    """
     if headers is None:
         return {}
     pairs = headers.items() if isinstance(headers, Mapping) else headers
     return {name: value for name, value in pairs if value is not None}
 
 
+def sniff_content_type(value: bytes) -> str:
+    """Returns the content type that the first bytes of an encoded picture show, or `application/octet-stream` if they are unknown.
+
+    Cameras and uploads often declare a wrong content type, so their declaration is not used. Nothing is decoded.
+    """
+    for magic_number, content_type in _MAGIC_NUMBERS:
+        if value.startswith(magic_number):
+            return content_type
+    if value[:4] == b"RIFF" and value[8:12] == b"WEBP":
+        return "image/webp"
+    return UNKNOWN_CONTENT_TYPE
+
+
 def parse_time(text: str) -> datetime:
-    """An RFC 3339 time with its zone, in UTC. Raises IdentityError: when it is not one."""
+    """Returns the time of an RFC 3339 text in UTC. Raises IdentityError if the text is not a time with a zone."""
     try:
         time = datetime.fromisoformat(text)
         if time.tzinfo is None:
@@ -157,33 +193,5 @@ def parse_time(text: str) -> datetime:
 
 
 def format_time(time: datetime) -> str:
-    """`time` in RFC 3339, UTC, microseconds."""
+    """Returns `time` in RFC 3339, in UTC and with microseconds."""
     return time.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-UNKNOWN_CONTENT_TYPE = "application/octet-stream"
-
-_MAGIC_NUMBERS = (
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"\x89PNG\r\n\x1a\n", "image/png"),
-    (b"BM", "image/bmp"),
-    (b"II*\x00", "image/tiff"),
-    (b"MM\x00*", "image/tiff"),
-    (b"II+\x00", "image/tiff"),
-    (b"MM\x00+", "image/tiff"),
-    (b"GIF87a", "image/gif"),
-    (b"GIF89a", "image/gif"),
-)
-
-
-def sniff_content_type(value: bytes) -> str:
-    """Returns the content type that the first bytes of an encoded picture stand for, or `application/octet-stream` if they are unknown.
-
-    The camera's own statement is not used, because cameras and uploads often declare a wrong type. Nothing is decoded.
-    """
-    for magic_number, content_type in _MAGIC_NUMBERS:
-        if value.startswith(magic_number):
-            return content_type
-    if value[:4] == b"RIFF" and value[8:12] == b"WEBP":
-        return "image/webp"
-    return UNKNOWN_CONTENT_TYPE

@@ -1,4 +1,4 @@
-"""Structured log lines: one JSON object a line, or text for a terminal. Part ids come as `extra={"part": ...}`."""
+"""Log output: one JSON object a line, or plain text for a terminal. A part is logged as `extra={"part": ...}`."""
 
 from __future__ import annotations
 
@@ -11,33 +11,34 @@ from pythonjsonlogger.json import JsonFormatter
 
 from streams.settings import ServiceSettings
 
-_CLIENTS = ("kafka", "aiokafka")
-_REPEAT_S = 10.0
+_KAFKA_CLIENTS = ("kafka", "aiokafka")
+_REPEAT_INTERVAL_S = 10.0
 
 
 class RepeatFilter(logging.Filter):
-    """Lets a line of a Kafka client through once in `every_s`: while Kafka is away they tell so hundreds of times a second.
+    """Lets a repeated message of a Kafka client through once in `interval_s` seconds.
 
-    Lines are alike when they come from the same place with the same words, whatever is filled in; a line that comes through
-    says how many like it were left out. Lines of other loggers pass. `clock` gives monotonic seconds.
+    Without the filter the clients log the same failure hundreds of times a second while Kafka is away. Two messages are the same if they
+    have the same logger and the same text before its arguments are inserted. A message that passes says how many were left out before it.
+    Messages of other loggers always pass. `clock` returns monotonic seconds.
     """
 
-    def __init__(self, every_s: float = _REPEAT_S, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, interval_s: float = _REPEAT_INTERVAL_S, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
-        self._every_s = every_s
+        self._interval_s = interval_s
         self._clock = clock
-        self._told: dict[tuple[str, str], float] = {}
+        self._passed_at_s: dict[tuple[str, str], float] = {}
         self._left_out: dict[tuple[str, str], int] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.name.partition(".")[0] not in _CLIENTS:
+        if record.name.partition(".")[0] not in _KAFKA_CLIENTS:
             return True
-        kind = record.name, str(record.msg)
-        if self._clock() - self._told.get(kind, float("-inf")) < self._every_s:
-            self._left_out[kind] = self._left_out.get(kind, 0) + 1
+        message = record.name, str(record.msg)
+        if self._clock() - self._passed_at_s.get(message, float("-inf")) < self._interval_s:
+            self._left_out[message] = self._left_out.get(message, 0) + 1
             return False
-        self._told[kind] = self._clock()
-        if left_out := self._left_out.pop(kind, 0):
+        self._passed_at_s[message] = self._clock()
+        if left_out := self._left_out.pop(message, 0):
             record.msg, record.args = f"{record.getMessage()} (and {left_out} times more)", ()
         return True
 
@@ -61,8 +62,8 @@ def configure_logs(service: ServiceSettings, role: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(service.log_level.upper())
-    # These tell every connection and every fetch at info.
-    for chatty in (*_CLIENTS, "faust", "mode", "asyncio", "urllib3", "fsspec"):
-        logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
-    # Warns of every batch shape after the fifth, which are traced on purpose and once.
+    # These libraries log every connection and every fetch at level info.
+    for name in (*_KAFKA_CLIENTS, "faust", "mode", "asyncio", "urllib3", "fsspec"):
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    # TensorFlow warns about every batch size after the fifth that it compiles. Castline compiles all batch sizes on purpose, once.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)

@@ -1,6 +1,6 @@
-"""Which version judges which line, as the topic `castings.models` tells it: read, followed and written.
+"""Which model version judges which line: reads, follows and writes the topic `castings.models`.
 
-A line's own choice goes before the one of all lines (`*`), and that before the setting `model.version`.
+The choice for a line overrides the choice for all lines (`*`), which overrides the setting `model.version`.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ from streams.topics import TopicNames
 log = logging.getLogger(__name__)
 
 ALL_LINES = "*"
-_REMEMBERED = 8  # versions that can be rolled back to
+# A choice lists at most this many earlier versions, to which a person can roll back.
+_MAX_PREVIOUS = 8
 _POLL_MS = 500
-_AGAIN_S = 1.0
+_RETRY_S = 1.0
 
 
 @dataclass(frozen=True)
 class EffectiveModel:
-    """What is to judge a line, and who decided it; `choice` is None where the settings did."""
+    """The version that judges a line, its shadow version, and the choice they come from, or None if they come from the settings."""
 
     version: str
     shadow: str | None
@@ -40,61 +41,64 @@ class EffectiveModel:
 
     @property
     def decided_for(self) -> str:
-        """The line, `*` or `settings`."""
+        """The key of the choice: the line, `*`, or `settings` if there is no choice."""
         return self.choice.line if self.choice else "settings"
 
 
 @dataclass(frozen=True)
 class ModelChoices:
-    """The newest choice under each key; `default` is the version of the settings."""
+    """The newest model choice for each line and for all lines (`*`). `default` is the version of the settings."""
 
     default: str
     by_key: Mapping[str, ModelChoice] = field(default_factory=dict)
 
     def find(self, line: str) -> EffectiveModel:
-        """What is to judge `line`; for `*` what judges the lines without a choice of their own."""
+        """Returns the model for `line`. For `*` it is the model of all lines that have no choice of their own."""
         choice = self.by_key.get(line) or self.by_key.get(ALL_LINES)
         return EffectiveModel(choice.version, choice.shadow, choice) if choice else EffectiveModel(self.default, None, None)
 
     def list_candidates(self, line: str) -> list[str]:
-        """The version to judge `line`, then those to fall back on when a worker starts and cannot serve it, best first."""
-        in_force = self.find(line)
-        before = in_force.choice.previous if in_force.choice else ()
-        return list(dict.fromkeys([in_force.version, *before, self.find(ALL_LINES).version, self.default]))
+        """Returns the chosen version for `line`, and then the versions that a starting worker tries if that one cannot be loaded."""
+        effective = self.find(line)
+        previous = effective.choice.previous if effective.choice else ()
+        return list(dict.fromkeys([effective.version, *previous, self.find(ALL_LINES).version, self.default]))
 
     def with_record(self, key: bytes | None, value: bytes | None) -> ModelChoices:
-        """These choices after one more record; an empty value takes the choice back, what is no choice changes nothing."""
+        """Returns the choices after one more record of the topic. An empty value removes a choice, an invalid record changes nothing."""
         name = (key or b"").decode(errors="replace")
         if not value:
             return ModelChoices(self.default, {line: choice for line, choice in self.by_key.items() if line != name})
         try:
             choice = ModelChoice.decode(value)
         except ValidationError as error:
-            log.warning("a record on the topic of model choices is none: %s", error)
+            log.warning("A record on the topic of model choices is ignored, because it is not valid: %s", error)
             return self
         if choice.line != name:
-            log.warning("expected the choice for %s under its own key, found it under %r", choice.line, name[:80])
+            log.warning("The model choice for %s is ignored, because its record has the key %r.", choice.line, name[:80])
             return self
         return ModelChoices(self.default, {**self.by_key, choice.line: choice})
 
     def make_choice(self, line: str, version: str, by: str, at: datetime, forced: bool = False) -> ModelChoice:
-        """The record that puts `version` in force. Chosen once more, it leaves what to roll back to as it is."""
-        now = self.find(line)
+        """Returns the record that makes `version` judge `line`. Choosing the same version again keeps the list of earlier versions.
+
+        `forced` says that the version may have other classes than the one before it.
+        """
+        effective = self.find(line)
         own = self.by_key.get(line)
-        before = own.previous if own else ()
-        if now.version != version:
-            before = (now.version, *(name for name in before if name != now.version))[:_REMEMBERED]
+        previous = own.previous if own else ()
+        if effective.version != version:
+            previous = (effective.version, *(name for name in previous if name != effective.version))[:_MAX_PREVIOUS]
         elif own is not None:
             forced = forced or own.forced
-        shadow = now.shadow if now.shadow != version else None
-        return ModelChoice(line=line, version=version, shadow=shadow, chosen_by=by, chosen_at=at, previous=before, forced=forced)
+        shadow = effective.shadow if effective.shadow != version else None
+        return ModelChoice(line=line, version=version, shadow=shadow, chosen_by=by, chosen_at=at, previous=previous, forced=forced)
 
     def make_shadow_choice(self, line: str, shadow: str | None, by: str, at: datetime) -> ModelChoice:
-        """The record that lets `shadow` judge silently beside the version in force, or nothing for None."""
-        now, own = self.find(line), self.by_key.get(line)
+        """Returns the record that sets the shadow version of `line`, or removes it if `shadow` is None."""
+        effective, own = self.find(line), self.by_key.get(line)
         return ModelChoice(
             line=line,
-            version=now.version,
+            version=effective.version,
             shadow=shadow,
             chosen_by=by,
             chosen_at=at,
@@ -103,18 +107,18 @@ class ModelChoices:
         )
 
     def make_roll_back(self, line: str, by: str, at: datetime) -> ModelChoice:
-        """The record that puts the version before in force again. Raises ModelError: when there is none."""
+        """Returns the record that makes the previous version judge `line` again. Raises ModelError if there is no such version."""
         own = self.by_key.get(line)
         if own is None or not own.previous:
-            raise ModelError(f"expected a version before the one in force for {line}, found none: nothing was chosen for it yet")
-        version, *before = own.previous
+            raise ModelError(f"There is no version to roll back to for {line}, because no other version was chosen for it before.")
+        version, *previous = own.previous
         shadow = own.shadow if own.shadow != version else None
-        # Of other classes or not: it has been in force here.
-        return ModelChoice(line=line, version=version, shadow=shadow, chosen_by=by, chosen_at=at, previous=tuple(before), forced=True)
+        # Forced, because the version judged this line before, even if its classes differ from those of the current version.
+        return ModelChoice(line=line, version=version, shadow=shadow, chosen_by=by, chosen_at=at, previous=tuple(previous), forced=True)
 
 
 def read_model_choices(settings: Settings, role: str) -> ModelChoices:
-    """The choices as the topic has them now. Raises CastlineError: when it does not exist or is not readable."""
+    """Returns the choices that the topic holds now. Raises CastlineError if the topic does not exist or cannot be read."""
     choices = ModelChoices(settings.model.version)
     for record in read_to_end(settings, role, [TopicNames(settings.topics.prefix).models]):
         choices = choices.with_record(record.key, record.value)
@@ -122,7 +126,7 @@ def read_model_choices(settings: Settings, role: str) -> ModelChoices:
 
 
 def publish_model_choice(settings: Settings, choice: ModelChoice, source: str) -> None:
-    """Returns once the brokers have `choice`. Raises BrokerError: when they do not take it."""
+    """Sends `choice` to Kafka and waits for the brokers' confirmation. Raises BrokerError if the brokers do not accept it."""
     record = make_json_record(TopicNames(settings.topics.prefix).models, choice.line.encode(), choice, source)
     try:
         producer = KafkaProducer(**make_client_arguments(settings, source))
@@ -131,21 +135,23 @@ def publish_model_choice(settings: Settings, choice: ModelChoice, source: str) -
         finally:
             producer.close()
     except KafkaError as error:
-        raise BrokerError(f"expected Kafka at {settings.bootstrap} to take the choice for {choice.line}, it did not: {error!r}") from error
+        raise BrokerError(
+            f"Kafka at {settings.bootstrap} did not accept the model choice for {choice.line}: {error!r}. Check the brokers and try again."
+        ) from error
 
 
 class ModelChoiceFollower:
-    """A thread that follows the topic with a consumer of its own, outside any group; Kafka's absence only delays it.
+    """A thread that follows the topic of model choices with a consumer outside any group. Failures of Kafka only delay it.
 
-    `changed` gets the choices once the topic was read to its end, and again after every change: never those of its history.
+    `on_change` is called with the choices when the topic has been read to its end, and again after each later change.
     """
 
-    def __init__(self, settings: Settings, role: str, changed: Callable[[ModelChoices], None]) -> None:
+    def __init__(self, settings: Settings, role: str, on_change: Callable[[ModelChoices], None]) -> None:
         self._settings = settings
         self._role = role
-        self._changed = changed
+        self._on_change = on_change
         self._stopping = threading.Event()
-        self._told: ModelChoices | None = None
+        self._reported: ModelChoices | None = None
         self._thread = threading.Thread(target=self._run, name="choices", daemon=True)
 
     def start(self) -> None:
@@ -160,12 +166,12 @@ class ModelChoiceFollower:
             try:
                 self._follow()
             except (KafkaError, OSError) as error:
-                log.warning("the topic of model choices cannot be read, what is in force stays: %r", error)
-                self._stopping.wait(_AGAIN_S)
+                log.warning("The topic of model choices cannot be read. The current versions stay. %r", error)
+                self._stopping.wait(_RETRY_S)
 
     def _follow(self) -> None:
-        """Reads from the beginning: what was chosen while Kafka was away is found like everything else."""
-        place = TopicPartition(TopicNames(self._settings.topics.prefix).models, 0)
+        """Reads the topic from its beginning, so that choices made while Kafka was away are found, and then follows it until `stop`."""
+        partition = TopicPartition(TopicNames(self._settings.topics.prefix).models, 0)
         consumer = KafkaConsumer(
             **make_client_arguments(self._settings, f"{self._role}-choices"),
             group_id=None,
@@ -173,15 +179,15 @@ class ModelChoiceFollower:
             auto_offset_reset="earliest",
         )
         try:
-            consumer.assign([place])
-            consumer.seek_to_beginning(place)
-            end = consumer.end_offsets([place])[place]
+            consumer.assign([partition])
+            consumer.seek_to_beginning(partition)
+            end = consumer.end_offsets([partition])[partition]
             choices = ModelChoices(self._settings.model.version)
             while not self._stopping.is_set():
-                if consumer.position(place) >= end and choices != self._told:
-                    self._told = choices
-                    self._changed(choices)
-                for record in consumer.poll(timeout_ms=_POLL_MS).get(place, ()):
+                if consumer.position(partition) >= end and choices != self._reported:
+                    self._reported = choices
+                    self._on_change(choices)
+                for record in consumer.poll(timeout_ms=_POLL_MS).get(partition, ()):
                     choices = choices.with_record(record.key, record.value)
         finally:
             consumer.close()

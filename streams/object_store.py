@@ -1,7 +1,8 @@
-"""The object store of large and of kept pictures, and of heat maps: a folder, or anything fsspec opens by its address.
+"""The object store for large pictures, archived pictures and heat maps: a folder, or any file system that fsspec can open.
 
-Content-addressed: a claim is `pictures/<first two digits>/<sha256>`, of a heat map `maps/...`, counted from the store's root. So
-the same picture is stored once, a claim can be verified by itself, and no claim names anything outside the store.
+The store is addressed by content. The claim of a picture, its address in the store, is `pictures/<first two digits>/<sha256>`, and that of
+a heat map begins with `maps/`. Therefore equal pictures are stored once, a claim proves what it must lead to, and no claim can lead out of
+the store.
 """
 
 from __future__ import annotations
@@ -22,45 +23,46 @@ from streams.errors import PictureError
 CLAIM_MISSING = "claim-missing"
 CLAIM_DAMAGED = "claim-damaged"
 
-# No segment begins with a dot, none is empty, no scheme, no drive: nothing that leads out of the store.
+StoreFolder = Literal["pictures", "maps"]
+
+# A segment neither begins with a dot nor is empty, so no address contains "..", a scheme or a drive.
 _SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
 _ADDRESS = re.compile(rf"{_SEGMENT}(/{_SEGMENT}){{0,9}}")
-StoreFolder = Literal["pictures", "maps"]
 _CLAIM = re.compile(r"(?:pictures|maps)/([0-9a-f]{2})/([0-9a-f]{64})")
-# The largest that the settings allow a picture to be; a store of ours holds nothing larger.
+# The largest value that the setting pictures.max_bytes allows.
 _LARGEST_BYTES = 256 * 2**20
 
 
 class ObjectStore:
-    """Puts pictures below `url` and fetches them again. Thread-safe; opens the store at its first use."""
+    """Stores pictures below `url` and reads them again. Thread-safe. The store is opened when it is first used."""
 
     def __init__(self, url: str, max_bytes: int = _LARGEST_BYTES) -> None:
         self._url = url
         self._max_bytes = max_bytes
 
     def put(self, value: bytes, folder: StoreFolder = "pictures") -> str:
-        """Keeps `value` and returns its claim once it is safe: on disk, or confirmed by the remote store. Repeats are free.
+        """Stores `value` and returns its claim when the bytes are on disk or confirmed by the remote store.
 
-        Raises OSError: when the store cannot be written.
+        A value that is stored already is not written again. Raises OSError if the store cannot be written.
         """
         sha256 = hashlib.sha256(value).hexdigest()
         claim = f"{folder}/{sha256[:2]}/{sha256}"
         files, root = fsspec.core.url_to_fs(self._url)
         path = f"{root}/{claim}"
-        # An object of the right name and size is taken to be right: its name is written last, and by content.
+        # An object of the right name and size is complete, because writing it ends with giving it this name.
         if files.exists(path) and files.size(path) == len(value):
             return claim
         if isinstance(files, LocalFileSystem):
             write_atomically(Path(path), value, mode=0o600)
         else:
-            files.pipe_file(path, value)  # object stores show an object only when it is whole
+            files.pipe_file(path, value)  # Remote object stores show an object only when it is complete.
         return claim
 
     def fetch(self, claim: str) -> bytes:
-        """The picture that `claim` stands for, verified.
+        """Returns the picture that `claim` addresses, after checking its size and its checksum.
 
-        Raises PictureError: `claim-missing` when there is none, `claim-damaged` when the claim is malformed, or what lies
-        there is too large or another picture. OSError: when the store itself cannot be reached; ask again later.
+        Raises PictureError with the reason `claim-missing` if nothing is stored there, and `claim-damaged` if the claim is malformed, or
+        the object is too large or has another checksum. Raises OSError if the store cannot be reached; a later attempt may succeed.
         """
         match = _CLAIM.fullmatch(claim)
         if not match or match[1] != match[2][:2]:
@@ -74,15 +76,15 @@ class ObjectStore:
             value: bytes = files.cat_file(path)
         except (FileNotFoundError, IsADirectoryError):
             raise PictureError(CLAIM_MISSING, f"expected a picture behind {claim}, found none") from None
-        found = hashlib.sha256(value).hexdigest()
-        if found != match[2]:
-            raise PictureError(CLAIM_DAMAGED, f"expected sha256 {match[2]} behind {claim}, found {found}")
+        sha256 = hashlib.sha256(value).hexdigest()
+        if sha256 != match[2]:
+            raise PictureError(CLAIM_DAMAGED, f"expected sha256 {match[2]} behind {claim}, found {sha256}")
         return value
 
     def delete(self, address: str) -> None:
-        """Forgets what lies at `address`; nothing there is no error. An address that does not lie in the store is passed over.
+        """Deletes the object at `address`. An absent object and an address outside the store are ignored.
 
-        Raises OSError: when the store cannot be reached.
+        Raises OSError if the store cannot be reached.
         """
         if not _ADDRESS.fullmatch(address):
             return
@@ -91,15 +93,15 @@ class ObjectStore:
             files.rm_file(f"{root}/{address}")
 
     def list_older_than(self, folder: str, before: datetime) -> list[str]:
-        """The addresses below `folder` of what was put there before that time.
+        """Returns the sorted addresses of the objects below `folder` that were stored before the time `before`.
 
-        Raises OSError: when the store cannot be reached.
+        Raises OSError if the store cannot be reached.
         """
         files, root = fsspec.core.url_to_fs(self._url)
         try:
-            found: dict[str, dict[str, Any]] = files.find(f"{root}/{folder}", detail=True)
+            entries: dict[str, dict[str, Any]] = files.find(f"{root}/{folder}", detail=True)
         except FileNotFoundError:
             return []
-        # A folder tells seconds since 1970, an S3 store a time with its zone.
-        times = {path: entry.get("LastModified") or datetime.fromtimestamp(entry["mtime"], UTC) for path, entry in found.items()}
-        return sorted(path[path.index(f"/{folder}/") + 1 :] for path, at in times.items() if at < before)
+        # S3 gives the time of an object as `LastModified`, a local file system as `mtime` in seconds since 1970.
+        times = {path: entry.get("LastModified") or datetime.fromtimestamp(entry["mtime"], UTC) for path, entry in entries.items()}
+        return sorted(path[path.index(f"/{folder}/") + 1 :] for path, time in times.items() if time < before)

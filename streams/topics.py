@@ -1,4 +1,4 @@
-"""Every topic: its name, partitions and keeping; made and described here alone."""
+"""All Kafka topics of Castline: their names, partitions and retention, and how they are created on a cluster."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DAY_MS = 24 * _HOUR_MS
 
 @dataclass(frozen=True)
 class TopicNames:
-    """The names of all topics below one prefix."""
+    """The names of all topics under one prefix, the setting `topics.prefix`."""
 
     prefix: str
 
@@ -47,7 +47,7 @@ class TopicNames:
 
 @dataclass(frozen=True)
 class TopicSpec:
-    """What a topic is declared as."""
+    """The declaration of a topic: name, number of partitions, number of replicas, and Kafka's topic configuration."""
 
     name: str
     partitions: int
@@ -56,41 +56,46 @@ class TopicSpec:
 
 
 def declare_topics(settings: Settings) -> list[TopicSpec]:
-    """All topics that the settings' lines need, in the order of the design."""
+    """Returns the declarations of all topics: four topics for each line of the settings, then the topics that all lines share."""
     topics, names = settings.topics, TopicNames(settings.topics.prefix)
     specs = []
     for line in settings.lines:
-        specs.append(_spec(names.images(line.name), topics, topics.image_partitions, topics.image_hours * _HOUR_MS))
+        specs.append(_make_spec(names.images(line.name), topics, topics.image_partitions, topics.image_hours * _HOUR_MS))
         for name in (names.verdicts(line.name), names.sorted(line.name), names.findings(line.name)):
-            specs.append(_spec(name, topics, 1, topics.record_days * _DAY_MS))
-    specs.append(_spec(names.dead_letters, topics, 4, topics.record_days * _DAY_MS))
-    specs.append(_spec(names.reviews, topics, 1, None))
-    specs.append(_spec(names.models, topics, 1, None))
+            specs.append(_make_spec(name, topics, 1, topics.record_days * _DAY_MS))
+    specs.append(_make_spec(names.dead_letters, topics, 4, topics.record_days * _DAY_MS))
+    specs.append(_make_spec(names.reviews, topics, 1, None))
+    specs.append(_make_spec(names.models, topics, 1, None))
     return specs
 
 
-def _spec(name: str, topics: TopicSettings, partitions: int, keep_ms: float | None) -> TopicSpec:
-    keeping = {"cleanup.policy": "compact"} if keep_ms is None else {"cleanup.policy": "delete", "retention.ms": str(int(keep_ms))}
-    return TopicSpec(name, partitions, topics.replication, {**keeping, "max.message.bytes": str(topics.max_message_bytes)})
+def _make_spec(name: str, topics: TopicSettings, partitions: int, retention_ms: float | None) -> TopicSpec:
+    """Returns a topic's declaration. A topic without `retention_ms` is compacted: Kafka keeps the last record of each key for ever."""
+    if retention_ms is None:
+        cleanup = {"cleanup.policy": "compact"}
+    else:
+        cleanup = {"cleanup.policy": "delete", "retention.ms": str(int(retention_ms))}
+    return TopicSpec(name, partitions, topics.replication, {**cleanup, "max.message.bytes": str(topics.max_message_bytes)})
 
 
 @dataclass(frozen=True)
 class TopicChange:
-    """What was done to one topic: `created`, `partitions 2 -> 4`, `retention.ms 1 -> 2` or `as declared`."""
+    """What `create_topics` did to one topic: `created`, `partitions 2 -> 4`, `retention.ms 1 -> 2` or `as declared`."""
 
     name: str
-    what: str
+    description: str
 
 
 def create_topics(admin: KafkaAdminClient, settings: Settings) -> list[TopicChange]:
-    """Makes the cluster's topics as declared; idempotent. Partitions are added, never taken away.
+    """Makes the topics of the cluster as they are declared, and returns what changed. A second call changes nothing.
 
-    Raises kafka.errors.KafkaError: when the cluster refuses.
+    Missing topics are created, and partitions and configuration of existing ones are aligned. Partitions are only ever added, because Kafka
+    cannot remove them. Raises kafka.errors.KafkaError if the cluster refuses a change.
     """
     specs = declare_topics(settings)
-    present = {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics(None)}
-    absent = [spec for spec in specs if spec.name not in present]
-    if absent:
+    partitions_by_topic = {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics(None)}
+    missing = [spec for spec in specs if spec.name not in partitions_by_topic]
+    if missing:
         admin.create_topics(
             {
                 spec.name: {
@@ -98,25 +103,26 @@ def create_topics(admin: KafkaAdminClient, settings: Settings) -> list[TopicChan
                     "replication_factor": spec.replication,
                     "configs": spec.configs,
                 }
-                for spec in absent
+                for spec in missing
             },
             wait_for_metadata=True,
         )
-    few = [spec for spec in specs if present.get(spec.name, spec.partitions) < spec.partitions]
-    if few:
-        admin.create_partitions({spec.name: spec.partitions for spec in few})
-    configs = _align_configs(admin, [spec for spec in specs if spec.name in present])
+    grown = [spec for spec in specs if partitions_by_topic.get(spec.name, spec.partitions) < spec.partitions]
+    if grown:
+        admin.create_partitions({spec.name: spec.partitions for spec in grown})
+    config_changes = _align_configs(admin, [spec for spec in specs if spec.name in partitions_by_topic])
     changes = []
     for spec in specs:
-        done = ["created"] if spec in absent else []
-        if spec in few:
-            done.append(f"partitions {present[spec.name]} -> {spec.partitions}")
-        done += configs.get(spec.name, [])
-        changes.append(TopicChange(spec.name, ", ".join(done) or "as declared"))
+        steps = ["created"] if spec in missing else []
+        if spec in grown:
+            steps.append(f"partitions {partitions_by_topic[spec.name]} -> {spec.partitions}")
+        steps += config_changes.get(spec.name, [])
+        changes.append(TopicChange(spec.name, ", ".join(steps) or "as declared"))
     return changes
 
 
 def _align_configs(admin: KafkaAdminClient, specs: list[TopicSpec]) -> dict[str, list[str]]:
+    """Sets the configuration of existing topics as declared. Returns the changes of each topic that differed, as `name old -> new`."""
     found = read_topic_configs(admin, [spec.name for spec in specs])
     changes: dict[str, list[str]] = {}
     resources = []
@@ -131,11 +137,11 @@ def _align_configs(admin: KafkaAdminClient, specs: list[TopicSpec]) -> dict[str,
 
 
 def read_topic_configs(admin: KafkaAdminClient, names: list[str]) -> dict[str, dict[str, str]]:
-    """The configuration of the named topics, by name; they must exist."""
+    """Returns the configuration of each of the named topics, by topic name. The topics must exist."""
     if not names:
         return {}
-    answer: dict[str, dict[str, dict[str, Any]]] = admin.describe_configs(
+    response: dict[str, dict[str, dict[str, Any]]] = admin.describe_configs(
         [ConfigResource(ConfigResourceType.TOPIC, name) for name in names], config_filter="all"
     )
-    (by_topic,) = answer.values()
+    (by_topic,) = response.values()
     return {topic: {name: entry["value"] for name, entry in entries.items()} for topic, entries in by_topic.items()}

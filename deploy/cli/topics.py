@@ -34,7 +34,7 @@ def create(file: Path | None) -> None:
     settings = load_settings(file)
     with _open_admin(settings) as admin:
         for change in topics.create_topics(admin, settings):
-            click.echo(f"{change.name}: {change.what}")
+            click.echo(f"{change.name}: {change.description}")
 
 
 @command.command("describe")

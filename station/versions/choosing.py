@@ -100,7 +100,7 @@ def carry_out(plan: Plan, user: User) -> None:
 
 def _expect_same_classes(settings: Settings, root: Path, version: str, now_chosen: ModelChoices, key: str) -> None:
     chosen = read(root, version)
-    lines = [key] if key != ALL_LINES else [line.name for line in settings.lines if line.name not in now_chosen.chosen]
+    lines = [key] if key != ALL_LINES else [line.name for line in settings.lines if line.name not in now_chosen.by_key]
     for line in lines:
         try:
             present = read(root, now_chosen.find(line).version)

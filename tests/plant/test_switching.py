@@ -203,7 +203,7 @@ def test_what_may_not_serve_stays_out_and_is_said_and_the_commands_choose_show_a
     publish_model_choice(settings, choices.chosen["line-3"].model_copy(update={"previous": ("a",)}), "models")
     assert "line-3: a is chosen (before: b)" in castline(settings, "models", "roll-back", "--line", "line-3")
     wait_for(lambda: serves(inspector, "line-3", "a"), 60, "expected a in force again")
-    assert "expected a version before the one in force" in castline(settings, "models", "roll-back", "--line", "line-3")
+    assert "There is no version to roll back to" in castline(settings, "models", "roll-back", "--line", "line-3")
     parts = feed.finish()
     found = wait_for_verdicts(settings, len(parts))
     assert count_by_part(found) == dict.fromkeys(parts, 1)

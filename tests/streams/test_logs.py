@@ -13,7 +13,7 @@ def line(logger: str, words: str, *filled_in: object) -> logging.LogRecord:
 
 def test_a_client_that_repeats_itself_is_told_once_in_a_while_and_counted() -> None:
     now_s = 100.0
-    repeats = RepeatFilter(every_s=10, clock=lambda: now_s)
+    repeats = RepeatFilter(interval_s=10, clock=lambda: now_s)
     words = "Unable connect to node with id %s: %s"
     assert repeats.filter(line("aiokafka", words, 1, "refused"))
     assert not any(repeats.filter(line("aiokafka", words, node, "refused")) for node in range(40))
@@ -30,5 +30,5 @@ def test_a_client_that_repeats_itself_is_told_once_in_a_while_and_counted() -> N
 
 
 def test_our_own_lines_are_never_left_out() -> None:
-    repeats = RepeatFilter(every_s=10, clock=lambda: 0.0)
+    repeats = RepeatFilter(interval_s=10, clock=lambda: 0.0)
     assert all(repeats.filter(line("agents.inspector.inspector", "part %s cannot be judged", part)) for part in range(100))

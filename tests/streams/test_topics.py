@@ -11,7 +11,7 @@ from tests.conftest import MakeSettings
 def test_every_topic_exists_as_declared_and_a_second_call_changes_nothing(make_settings: MakeSettings) -> None:
     settings = make_settings(lines=("line-1", "line-2"))
     admin = KafkaAdminClient(bootstrap_servers=settings.bootstrap)
-    assert {change.what for change in create_topics(admin, settings)} == {"as declared"}
+    assert {change.description for change in create_topics(admin, settings)} == {"as declared"}
     specs = declare_topics(settings)
     assert len(specs) == 2 * 4 + 3
     present = {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics([spec.name for spec in specs])}
@@ -27,9 +27,9 @@ def test_more_partitions_and_another_retention_are_brought_to_existing_topics(ma
     images = f"{settings.topics.prefix}.images.line-1"
     wider = settings.model_copy(update={"topics": settings.topics.model_copy(update={"image_partitions": 6, "image_hours": 1.0})})
     admin = KafkaAdminClient(bootstrap_servers=settings.bootstrap)
-    changes = {change.name: change.what for change in create_topics(admin, wider)}
+    changes = {change.name: change.description for change in create_topics(admin, wider)}
     assert changes[images] == "partitions 4 -> 6, retention.ms 86400000 -> 3600000"
-    assert {change.what for change in create_topics(admin, wider)} == {"as declared"}
+    assert {change.description for change in create_topics(admin, wider)} == {"as declared"}
     # Fewer is not a change: Kafka cannot take partitions away, and the parts in them would be lost if it could.
-    assert "partitions" not in {change.name: change.what for change in create_topics(admin, settings)}[images]
+    assert "partitions" not in {change.name: change.description for change in create_topics(admin, settings)}[images]
     admin.close()

@@ -138,7 +138,7 @@ def test_a_roll_back_goes_back_step_by_step_and_choosing_twice_adds_no_step() ->
     for name in ("b", "a"):
         now = now.with_record(b"line-1", now.make_roll_back("line-1", "me", AT).encode())
         assert now.find("line-1").version == name
-    with pytest.raises(ModelError, match="expected a version before the one in force for line-1"):
+    with pytest.raises(ModelError, match="no version to roll back to for line-1"):
         now.make_roll_back("line-1", "me", AT)
 
 

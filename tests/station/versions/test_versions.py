@@ -102,7 +102,7 @@ def test_a_shadow_is_another_version_than_the_one_in_force(root: Path) -> None:
 
 
 def test_a_roll_back_goes_to_the_version_before_where_it_is_whole(root: Path) -> None:
-    with pytest.raises(ModelError, match="nothing was chosen"):
+    with pytest.raises(ModelError, match="no version to roll back to"):
         considered(root, Wish("roll-back", "line-1"))
     record = ModelChoices("demo").make_choice("line-1", "second", "anna", NOW)
     chosen = ModelChoices("demo", {"line-1": record})
