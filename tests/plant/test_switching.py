@@ -100,7 +100,7 @@ def castline_process(settings: Settings, *arguments: str, status: int = 0) -> st
 
 def choose(settings: Settings, choices: ModelChoices, line: str, version: str) -> ModelChoices:
     """Publishes what `castline models choose` does, without the seconds that a process takes."""
-    choice = choices.choose(line, version, "the test", datetime.now(UTC))
+    choice = choices.make_choice(line, version, "the test", datetime.now(UTC))
     publish_model_choice(settings, choice, "models")
     return choices.with_record(line.encode(), choice.encode())
 
@@ -199,8 +199,8 @@ def test_what_may_not_serve_stays_out_and_is_said_and_the_commands_choose_show_a
     wait_for(lambda: serves(inspector, "line-3", "b"), 60, "expected b in force")
     assert "as before" in castline(settings, "models", "choose", "b", "--line", "line-3")
     choices = read_model_choices(settings, "test")
-    assert choices.chosen["line-3"].previous == ("kinds", "absent", "tampered", "a"), "chosen twice is one step"
-    publish_model_choice(settings, choices.chosen["line-3"].model_copy(update={"previous": ("a",)}), "models")
+    assert choices.by_key["line-3"].previous == ("kinds", "absent", "tampered", "a"), "chosen twice is one step"
+    publish_model_choice(settings, choices.by_key["line-3"].model_copy(update={"previous": ("a",)}), "models")
     assert "line-3: a is chosen (before: b)" in castline(settings, "models", "roll-back", "--line", "line-3")
     wait_for(lambda: serves(inspector, "line-3", "a"), 60, "expected a in force again")
     assert "There is no version to roll back to" in castline(settings, "models", "roll-back", "--line", "line-3")
