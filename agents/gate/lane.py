@@ -1,31 +1,187 @@
-"""One lane of a board as its line's sorter sees it: what is configured, told and heard there. The port belongs to GateLink."""
+"""One lane of a board: its line's sorter sends verdicts to the lane, and receives the board's events in the host's time."""
 
 from __future__ import annotations
 
-import concurrent.futures
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
 
-from agents.gate.clock import BoardClock
-from agents.gate.commit import Call, commit
-from agents.gate.events import GateState, Listener, Told
-from agents.gate.reports import BoardReports
-from agents.gate.window import Order, gate_error
+from agents.gate.requests import BoardRequest, BoardResponse, RequestInbox
+from firmware.board.frames import Frame
 from firmware.board.lane_settings import LaneSettings
-from firmware.board.words import Fields
+from firmware.board.words import VERSION, Fields, read_event
+from firmware.fault_table import code_of
 from streams import metrics
 
 log = logging.getLogger(__name__)
 
-_STATES = {"running": GateState.RUNNING, "safe": GateState.SAFE, "stopped": GateState.STOPPED}
+
+class GateState(StrEnum):
+    """The state of a line's gate as its sorter sees it. Also the label `state` of the metric `castline_gate_state`."""
+
+    # The port is closed, or the board does not answer.
+    AWAY = "away"
+    # The port is open, and the board is being greeted and configured.
+    GREETING = "greeting"
+    # The board refuses the settings. A person must change them.
+    REFUSED = "refused"
+    RUNNING = "running"
+    # A fault is in force, and parts are treated as the line's setting `safe` says.
+    SAFE = "safe"
+    # The board stopped the belt.
+    STOPPED = "stopped"
+
+
+_STATE_OF_WORD = {"running": GateState.RUNNING, "safe": GateState.SAFE, "stopped": GateState.STOPPED}
+
+
+@dataclass(frozen=True)
+class PartCounted:
+    """The event that photo-eye 1 counted a part. `age_s` is the time between the counting and the event's arrival at the host."""
+
+    run: int
+    part: int
+    counted_at: datetime
+    age_s: float
+
+
+@dataclass(frozen=True)
+class PartSorted:
+    """The event that a gate treated a part. Acknowledge the event when it is recorded.
+
+    `part` 0 means a part that photo-eye 1 had not counted. `action` and `reason` are words of the protocol. `gate` is the lane of the
+    further gate that took the part, and 0 if the line's own gate or no gate took it.
+    """
+
+    event: int
+    run: int
+    part: int
+    action: str
+    reason: str
+    moved: bool
+    moves: int
+    counted_at: datetime | None
+    at_gate_at: datetime
+    gate: int = 0
+
+
+@dataclass(frozen=True)
+class FaultChanged:
+    """The event that a fault began (`raised`) or ended. Acknowledge the event when it is recorded."""
+
+    event: int
+    run: int
+    code: int
+    raised: bool
+    detail: int
+    at: datetime
+
+
+@dataclass(frozen=True)
+class RunBegan:
+    """The event that the board answers with another run number, because it was reset. Verdicts of earlier runs are lost at the board."""
+
+    run: int
+    cause: str
+
+
+GateEvent = PartCounted | PartSorted | FaultChanged | RunBegan
+
+_CLOCK_WRAP_MS = 2**32
+_MAX_CLOCK_SAMPLES = 16
+# Over a shorter time, the computed drift would mostly be the error of the samples.
+_MIN_DRIFT_BASE_S = 20.0
+
+
+@dataclass(frozen=True)
+class ClockSample:
+    """One answered SYNC command: the host's times of sending and receiving, and the board's time in between, in seconds."""
+
+    sent_s: float
+    received_s: float
+    board_s: float
+
+    @property
+    def round_trip_s(self) -> float:
+        """Seconds between sending and receiving."""
+        return self.received_s - self.sent_s
+
+    @property
+    def middle_s(self) -> float:
+        """The host's time that belongs to `board_s`, wrong by at most half the round trip."""
+        return (self.sent_s + self.received_s) / 2
+
+
+class BoardClock:
+    """Converts a board's time to the host's monotonic time.
+
+    The offset comes from the sample with the shortest round trip of the last 16. The drift comes from the best early and the best
+    late sample.
+    """
+
+    def __init__(self) -> None:
+        self._samples: deque[ClockSample] = deque(maxlen=_MAX_CLOCK_SAMPLES)
+
+    @property
+    def error_s(self) -> float:
+        """The largest possible error of the offset: half the shortest round trip."""
+        return min((sample.round_trip_s for sample in self._samples), default=0.0) / 2
+
+    def reset(self) -> None:
+        """Forgets all samples, because a board that was reset starts its time anew."""
+        self._samples.clear()
+
+    def add_sample(self, sent_s: float, received_s: float, board_ms: int, board_us: int) -> None:
+        """Adds one answered SYNC. `board_ms` and `board_us` are the fields of the answer."""
+        ms = board_ms if not self._samples else self._unwrap(board_ms, received_s)
+        self._samples.append(ClockSample(sent_s, received_s, ms / 1000 + board_us / 1e6))
+
+    def host_s(self, board_ms: int, near_s: float) -> float:
+        """Returns the host's monotonic time at which the board's clock showed `board_ms` (32 bits).
+
+        The board's clock wraps every 49.7 days. The returned time is the one nearest to `near_s`, so the event must lie
+        within 24 days of it. Raises ValueError if no sample was added yet.
+        """
+        if not self._samples:
+            raise ValueError("board time cannot be converted: no answer to SYNC has been added yet")
+        board_s = self._unwrap(board_ms, near_s) / 1000
+        best = min(self._samples, key=lambda sample: sample.round_trip_s)
+        return best.middle_s + (board_s - best.board_s) * self._host_seconds_per_board_second()
+
+    def _unwrap(self, board_ms: int, near_s: float) -> int:
+        """Adds the wraps of the board's clock that bring `board_ms` nearest to the board's time at the host's time `near_s`."""
+        last = self._samples[-1]
+        near_ms = round((last.board_s + near_s - last.middle_s) * 1000)
+        return near_ms + (board_ms - near_ms + _CLOCK_WRAP_MS // 2) % _CLOCK_WRAP_MS - _CLOCK_WRAP_MS // 2
+
+    def _host_seconds_per_board_second(self) -> float:
+        half = len(self._samples) // 2
+        if half == 0:
+            return 1.0
+        samples = list(self._samples)
+        early = min(samples[:half], key=lambda sample: sample.round_trip_s)
+        late = min(samples[half:], key=lambda sample: sample.round_trip_s)
+        if late.middle_s - early.middle_s < _MIN_DRIFT_BASE_S:
+            return 1.0
+        return (late.middle_s - early.middle_s) / (late.board_s - early.board_s)
+
+
+# Repeated announcements of the newest 256 parts are recognised. A lane can follow fewer parts than that.
+_MAX_ANNOUNCED_PARTS = 256
+# The field travel_ms of the protocol ends at this value, which means "this long or longer".
+_MAX_TRAVEL_MS = 65535
 
 
 class GateLane:
-    """Call `tell`, `acknowledge` and `command` from any thread; `listener` is called from the link's own.
+    """A lane as its line's sorter uses it. `send_verdict`, `acknowledge_event` and `send_command` may be called from any thread.
 
-    Without `settings` the lane is left as it is. `grades` are the settings of the further gates on its belt, by their lanes.
+    Each event of the board is passed to `on_event` once, in the link's thread, however often the board repeats the event.
+    Without `settings`, the lane is not configured. `grades` holds the settings of the further gates at the same belt, by their lanes.
     """
 
     def __init__(
@@ -35,96 +191,155 @@ class GateLane:
         settings: LaneSettings | None,
         grades: Mapping[int, LaneSettings],
         clock: BoardClock,
-        listener: Listener,
-        ask: Callable[[Order], None],
+        inbox: RequestInbox,
+        on_event: Callable[[GateEvent], None],
     ) -> None:
         self.line = line
         self.number = number
         self.state = GateState.AWAY
-        self.reports = BoardReports(line, number, clock, listener)
-        self.configured = False
-        self.next_try_s = 0.0
-        self._settings = settings
-        self._grades = dict(grades)
-        self._ask = ask
-        self._committed_in: dict[int, int] = {}  # lane -> run
+        # The run of the board, which is its number of resets. 0 until the board has answered for the first time.
+        self.run = 0
+        self.settings_by_lane = {} if settings is None else {number: settings, **grades}
+        self.lane_numbers = {number, *grades}
+        self.has_grades = bool(grades)
+        self.is_configured = False
+        self.next_configuring_s = 0.0
+        # The run in which the settings of each lane were last committed.
+        self.committed_run: dict[int, int] = {}
+        self._clock = clock
+        self._inbox = inbox
+        self._on_event = on_event
+        self._is_clock_set = False
+        self._early_frames: list[Frame] = []
+        self._unacknowledged: set[tuple[int, int]] = set()
+        self._announced_parts: deque[tuple[int, int]] = deque(maxlen=_MAX_ANNOUNCED_PARTS)
 
-    @property
-    def run(self) -> int:
-        """The board's present run, 0 before it has answered for the first time."""
-        return self.reports.run
-
-    @property
-    def all_lanes(self) -> set[int]:
-        return {self.number, *self._grades}
-
-    def tell(
+    def send_verdict(
         self, run: int, part: int, verdict: str, deadline: datetime | None = None, gate: int | None = None
-    ) -> concurrent.futures.Future[Told]:
-        """Tells the board `keep` or `divert` for a part, at the lane's own gate or at a further `gate`; answered, or fails with GateError.
+    ) -> Future[BoardResponse]:
+        """Sends `keep` or `divert` for a part to the board. A part to divert goes to the lane's own gate or to the further gate `gate`.
 
-        Codes: 20 late, 21 unknown run, 22 unknown part, 23 conflict, 82 the deadline passed before it could be sent.
+        The field `told` of the response is `accepted`, or `same` if the board had this verdict already. The future fails with GateError,
+        code 20 (late), 21 (unknown run), 22 (unknown part), 23 (conflict), 82 (the deadline passed before sending) or 84 (the link closes).
         """
-        future: concurrent.futures.Future[Told] = concurrent.futures.Future()
-        future.set_running_or_notify_cancel()
-        taker = (gate or self.number) if verdict == "divert" else 0
-        fields = tuple(str(field) for field in (self.number, run, part, verdict, taker))
+        gate_lane = (gate or self.number) if verdict == "divert" else 0
+        fields = tuple(str(field) for field in (self.number, run, part, verdict, gate_lane))
+        request = BoardRequest("VERDICT", fields, _to_monotonic(deadline), run, self.number)
+        self._inbox.put(request)
+        return request.response
 
-        def done(answer: Fields) -> None:
-            future.set_result(Told(answer.word("told"), datetime.now(UTC), time.monotonic() - order.first_sent_s))
+    def acknowledge_event(self, event: int, run: int) -> None:
+        """Allows the board to delete an event. Call it when the event is recorded. An event of an earlier run is ignored."""
+        self._inbox.put(BoardRequest("ACK", (str(event),), run=run, lane=self.number))
 
-        order = Order("VERDICT", fields, done, future.set_exception, _monotonic(deadline), run, self.number)
-        self._ask(order)
-        return future
+    def send_command(self, name: str, *fields: object) -> Future[BoardResponse]:
+        """Sends any other command of the protocol to the board."""
+        request = BoardRequest(name, tuple(str(field) for field in fields), lane=self.number)
+        self._inbox.put(request)
+        return request.response
 
-    def acknowledge(self, event: int, run: int) -> None:
-        """The event is recorded for good; the board may forget it. Of a run that is over, nothing is said."""
+    # The methods below run in the link's thread.
 
-        def over(_: object) -> None:
-            self.reports.acknowledged(event, run)
-
-        self._ask(Order("ACK", (str(event),), over, over, run=run, lane=self.number))
-
-    def command(self, name: str, *fields: object) -> concurrent.futures.Future[Fields]:
-        """Any other command of the protocol."""
-        future: concurrent.futures.Future[Fields] = concurrent.futures.Future()
-        future.set_running_or_notify_cancel()
-        self._ask(Order(name, tuple(str(field) for field in fields), future.set_result, future.set_exception, lane=self.number))
-        return future
-
-    # Below, in the link's thread.
-
-    def configure(self, call: Call, grades_supported: bool) -> None:
-        """Puts the lane's settings in force, then those of its further gates. Raises GateError: when the board refuses."""
-        self.configured = False
-        if self._grades and not grades_supported:
-            raise gate_error("not-supported", f"{self.line}: further gates on one belt (grades)")
-        if self._settings is not None:
-            for number, settings in ((self.number, self._settings), *self._grades.items()):
-                self._commit(number, settings, call)
-        self.configured = True
-        self.follow(call("STATUS", self.number, "line").word("state"))
-
-    def _commit(self, number: int, settings: LaneSettings, call: Call) -> None:
-        # Committed in this run already, before the link broke: asking for the digest is one command instead of 25, over a bad wire too.
-        if self._committed_in.get(number) == self.run and call("COMMIT", number).word("digest") == settings.digest:
-            return
-        digest = commit(settings, number, call)
-        self._committed_in[number] = self.run
-        if digest != settings.digest:
-            log.warning("%s: lane %d has digest %s, ours %s: it knows other settings", self.line, number, digest, settings.digest)
-
-    def follow(self, board_state: str) -> None:
-        """The state that the board tells of this lane, in its words."""
-        self.set(_STATES.get(board_state, GateState.GREETING))
-
-    def set(self, state: GateState) -> None:
+    def set_state(self, state: GateState) -> None:
+        """Sets the state, and the metric of the state."""
         if state is not self.state:
-            log.info("%s: gate %s", self.line, state)
+            log.info("%s: the gate is now %s", self.line, state)
         self.state = state
         for each in GateState:
             metrics.gate_state.labels(self.line, each.value).set(each is state)
 
+    def set_state_from_board(self, state_word: str) -> None:
+        """Sets the state from the protocol's word for it, such as `running`."""
+        self.set_state(_STATE_OF_WORD.get(state_word, GateState.GREETING))
 
-def _monotonic(deadline: datetime | None) -> float | None:
+    def begin_greeting(self) -> None:
+        """Prepares for a board that may have been reset. Its events wait until `read_early_events`, because its clock is not known."""
+        self.set_state(GateState.GREETING)
+        self.is_configured = False
+        self._is_clock_set = False
+        self._early_frames.clear()
+
+    def begin_run(self, run: int, cause: str) -> None:
+        """Takes over the run number of the board's greeting. In a new run the board numbers its parts and events anew."""
+        if run == self.run:
+            return
+        self.run = run
+        self._unacknowledged.clear()
+        self._on_event(RunBegan(run, cause))
+
+    def read_early_events(self, now_s: float, now: datetime) -> list[BoardRequest]:
+        """Reads the events that arrived before the board's clock was known. Otherwise like `read_event`."""
+        self._is_clock_set = True
+        frames, self._early_frames = self._early_frames, []
+        return [request for frame in frames for request in self.read_event(frame, now_s, now)]
+
+    def forget_event(self, event: int, run: int | None) -> None:
+        """Forgets an event that the board has deleted, because the board may use its number again."""
+        self._unacknowledged.discard((run or self.run, event))
+
+    def read_event(self, frame: Frame, now_s: float, now: datetime) -> list[BoardRequest]:
+        """Passes a PART, GATE or FAULT event of this lane to `on_event`, and returns the requests with which the host reacts at once.
+
+        `now_s` and `now` are the same moment as monotonic time and as UTC.
+        """
+        if not self._is_clock_set:
+            self._early_frames.append(frame)
+            return []
+        try:
+            fields = read_event(frame.name, frame.fields)
+        except ValueError as error:
+            log.warning("%s: ignored the event %s, because it breaks the protocol: %s", self.line, frame.body, error)
+            return []
+        if fields.number("lane") not in (0, self.number):
+            return []
+        at_s = self._clock.host_s(fields.number("at_ms"), now_s)
+        at = now + timedelta(seconds=at_s - now_s)
+        if frame.name == "PART":
+            return self._read_part(fields, at, now_s - at_s)
+        if frame.name == "GATE":
+            return self._read_gate(fields, at)
+        return self._read_fault(fields, at)
+
+    def _read_part(self, fields: Fields, at: datetime, age_s: float) -> list[BoardRequest]:
+        run, part = fields.number("run"), fields.number("part")
+        if run == self.run and (run, part) not in self._announced_parts:
+            self._announced_parts.append((run, part))
+            self._on_event(PartCounted(run, part, at, age_s))
+        return [BoardRequest("SEEN", (str(self.number), str(run), str(part)), run=run, lane=self.number)]
+
+    def _read_gate(self, fields: Fields, at: datetime) -> list[BoardRequest]:
+        run, travel_ms = fields.number("run"), fields.number("travel_ms")
+        if run == self.run and self._is_new(fields.number("event")):
+            sorted_part = PartSorted(
+                event=fields.number("event"),
+                run=run,
+                part=fields.number("part"),
+                action=fields.word("action"),
+                reason=fields.word("reason"),
+                moved=bool(fields.number("moved")),
+                moves=fields.number("moves"),
+                counted_at=at - timedelta(milliseconds=travel_ms) if 0 < travel_ms < _MAX_TRAVEL_MS else None,
+                at_gate_at=at,
+                gate=fields.number("gate") if "gate" in fields else 0,
+            )
+            self._on_event(sorted_part)
+        return []
+
+    def _read_fault(self, fields: Fields, at: datetime) -> list[BoardRequest]:
+        event, code, raised = fields.number("event"), fields.number("code"), bool(fields.number("raised"))
+        if not self._is_new(event):
+            return []
+        self._on_event(FaultChanged(event, self.run, code, raised, fields.number("detail"), at))
+        # The fault "host silent" ends by HELLO. The board raised it although the link was up, so the host greets again.
+        return [BoardRequest("HELLO", (str(VERSION),))] if raised and code == code_of("host-silent") else []
+
+    def _is_new(self, event: int) -> bool:
+        """Returns False for an event that was passed on before and is not acknowledged yet."""
+        if (self.run, event) in self._unacknowledged:
+            return False
+        self._unacknowledged.add((self.run, event))
+        return True
+
+
+def _to_monotonic(deadline: datetime | None) -> float | None:
     return None if deadline is None else time.monotonic() + deadline.timestamp() - time.time()

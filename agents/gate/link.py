@@ -1,38 +1,58 @@
-"""The serial link to one board, in a thread of its own, for the one to four lines that it serves. The protocol is firmware/PROTOCOL.md.
+"""The serial link to one board, in a thread of its own, for the one to four lines that share the board. See firmware/PROTOCOL.md.
 
     away --port opens--> greeting --HELLO, SYNC, CONFIGURE, COMMIT--> running <--BEAT--> safe, stopped
-      ^-- port fails, board silent for 3 s, five tries in vain --+         board reset --> greeting
-A verdict told while the link is away waits for it, until its deadline. Nothing here blocks the caller.
+      ^-- port fails, board silent for 3 s, five tries without an answer --+    board reset --> greeting
+
+A verdict of the sorter takes this way: `GateLane.send_verdict` puts a request into the inbox, which wakes the link's thread.
+There `BoardSession.run_cycle` takes the due frames from the request window and writes them to the serial port.
+GateLink opens the port again and again; BoardSession is one conversation over the open port.
 """
 
 from __future__ import annotations
 
-import concurrent.futures
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
-from agents.gate.clock import BoardClock
-from agents.gate.events import GateState, Listener
-from agents.gate.lane import GateLane
-from agents.gate.port import PORT_ERRORS, Bell, GatePort
-from agents.gate.session import REFUSED_S, BoardReset, Session
-from agents.gate.window import Order, Window
-from firmware.board.lane_settings import LaneSettings
-from firmware.board.words import Fields
+from agents.gate.lane import BoardClock, GateEvent, GateLane, GateState
+from agents.gate.port import PORT_ERRORS, SerialPort
+from agents.gate.requests import BoardRequest, BoardResponse, RequestInbox, RequestWindow, gate_error
+from firmware.board.frames import EVENT, Frame
+from firmware.board.lane_settings import TABLE, LaneSettings
+from firmware.board.words import EVENTS, VERSION, Fields
+from firmware.fault_table import code_of
+from streams import metrics
+from streams.backoff import Backoff
 from streams.errors import GateError
 
 log = logging.getLogger(__name__)
 
-BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+# Waits before the port is opened again.
+FIRST_REOPEN_S, LONGEST_REOPEN_S = 0.2, 5.0
+# Opening the port resets a Mega, which then does not answer for up to 3 s.
+MAX_GREETING_S = 8.0
+HELLO_INTERVAL_S = 1.0
+# A board that sends nothing for this long is treated as gone.
+MAX_SILENCE_S = 3.0
+PING_INTERVAL_S = 0.4
+SYNC_INTERVAL_S = 10.0
+FIRST_SYNCS = 8
+# Wait before settings are sent again that the board refused, because a person must act.
+REFUSED_RETRY_S = 30.0
+# Wait before settings are sent again that the board could not use, because parts were on the belt.
+BUSY_RETRY_S = 1.0
+_U32 = 2**32
+# A board answers with one of these codes if it was reset and its BOOT event was lost.
+_CODES_AFTER_RESET = tuple((str(code_of(name)),) for name in ("not-greeted", "not-committed"))
 
 
 @dataclass(frozen=True)
 class LinkSettings:
-    """One board's port. `window`: commands unanswered at a time, at most; the board may want fewer."""
+    """The serial port of one board. `window` is the largest number of unanswered commands; the board may allow fewer."""
 
     port: str
     baud: int = 115200
@@ -40,118 +60,379 @@ class LinkSettings:
 
 
 class GateLink:
-    """Call `serve` for each line, then `start`; the lanes that `serve` gives take orders from any thread."""
+    """Keeps a connection to one board. Call `add_lane` for each line, then `start`; the lanes can then be used from any thread."""
 
-    def __init__(self, link: LinkSettings) -> None:
-        self.link = link
+    def __init__(self, settings: LinkSettings) -> None:
+        self.settings = settings
         self.lanes: list[GateLane] = []
-        self._orders = Window()
+        self._requests = RequestWindow()
+        self._inbox = RequestInbox()
         self._clock = BoardClock()
-        self._asked: deque[Order] = deque()
-        self._lock = threading.Lock()
         self._stopping = threading.Event()
-        self._bell = Bell()
-        self._session: Session | None = None
-        self._thread = threading.Thread(target=self._run, name=f"gate-{link.port.rsplit('/', 1)[-1]}", daemon=True)
+        self._session: BoardSession | None = None
+        self._thread = threading.Thread(target=self._run, name=f"gate-{settings.port.rsplit('/', 1)[-1]}", daemon=True)
 
-    def serve(
+    def add_lane(
         self,
         line: str,
-        listener: Listener,
+        on_event: Callable[[GateEvent], None],
         settings: LaneSettings | None = None,
         lane: int = 1,
         grades: Mapping[int, LaneSettings] | None = None,
     ) -> GateLane:
-        """The lane of the board that `line` is wired to; without `settings` it is left as it is. Not after `start`."""
-        served = GateLane(line, lane, settings, grades or {}, self._clock, listener, self._ask)
-        self.lanes.append(served)
-        return served
+        """Returns the lane that `line` is wired to. Must not be called after `start`.
+
+        `on_event` is called in the link's thread. Without `settings`, the lane is not configured. `grades` holds the settings of the
+        further gates at the line's belt, by their lanes.
+        """
+        added = GateLane(line, lane, settings, grades or {}, self._clock, self._inbox, on_event)
+        self.lanes.append(added)
+        return added
 
     def start(self) -> None:
-        """Opens the port and keeps it open; a second call does nothing."""
+        """Opens the port and keeps it open. A second call does nothing."""
         if self._thread.ident is not None:
             return
-        self._set(GateState.AWAY)
+        self._set_states(GateState.AWAY)
         self._thread.start()
 
     @property
-    def alive(self) -> bool:
-        """False when the thread has ended, which it does only after `stop` or by a fault of the program."""
+    def is_alive(self) -> bool:
+        """False if the link's thread has ended, which happens only after `stop` or because of a programming error."""
         return self._thread.ident is None or self._thread.is_alive()
 
     def stop(self) -> None:
-        """Closes the port; what waits for an answer fails with code 84 (`stopping`)."""
+        """Closes the port. Requests without an answer fail with code 84 (`stopping`)."""
         self._stopping.set()
-        self._bell.ring()
+        self._inbox.waker.wake()
         if self._thread.ident is not None:
             self._thread.join(5)
         if not self._thread.is_alive():
-            self._bell.close()
+            self._inbox.waker.close()
 
-    def command(self, name: str, *fields: object) -> concurrent.futures.Future[Fields]:
-        """Any other command of the protocol; for the command line."""
-        return self.lanes[0].command(name, *fields)
+    def send_command(self, name: str, *fields: object) -> Future[BoardResponse]:
+        """Sends any command of the protocol to the board. For the command line."""
+        return self.lanes[0].send_command(name, *fields)
 
-    # Below, all but _ask runs in the link's thread.
-
-    def _ask(self, order: Order) -> None:
-        with self._lock:
-            self._asked.append(order)
-        self._bell.ring()
+    # The methods below run in the link's thread.
 
     def _run(self) -> None:
-        failures = 0
+        backoff = Backoff(FIRST_REOPEN_S, LONGEST_REOPEN_S)
         while not self._stopping.is_set():
-            pause_s = BACKOFF_S[min(failures, len(BACKOFF_S) - 1)]
             state = GateState.AWAY
             try:
                 self._serve()
+                continue
             except PORT_ERRORS as error:
-                log.warning("board at %s is away: %s; next try in %.1f s", self.link.port, error, pause_s)
-                failures += 1
+                wait_s = backoff.failed()
+                log.warning("board at %s: %s; the port is opened again in %.1f s", self.settings.port, error, wait_s)
             except GateError as error:
-                log.log(logging.WARNING if error.retriable else logging.ERROR, "board at %s: %s", self.link.port, error)
-                failures = 0 if self._session is not None and self._session.greeted else failures + 1
+                if self._session is not None and self._session.is_greeted:
+                    backoff.succeeded()
+                wait_s = backoff.failed()
+                log.log(logging.WARNING if error.retriable else logging.ERROR, "board at %s: %s", self.settings.port, error)
                 if not error.retriable:
-                    pause_s, state = REFUSED_S, GateState.REFUSED
+                    wait_s, state = REFUSED_RETRY_S, GateState.REFUSED
             self._session = None
-            self._set(state)
-            self._orders.requeue()
-            self._rest(pause_s)
-        self._collect()
-        self._orders.take_all("stopping")
+            self._set_states(state)
+            self._requests.requeue()
+            self._pause(wait_s)
+        self._set_states(GateState.AWAY)
+        self._requests.requeue()
+        self._requests.add(self._inbox.take_all())
+        self._requests.drop_all("stopping")
 
     def _serve(self) -> None:
-        port = GatePort(self.link.port, self.link.baud)
+        """Opens the port and talks to the board until the link stops. Raises one of PORT_ERRORS or GateError if that fails."""
+        port = SerialPort(self.settings.port, self.settings.baud)
         try:
-            self._session = Session(port, self._bell, self.lanes, self._orders, self._clock, self._collect, self._stopping)
+            self._session = session = BoardSession(port, self.lanes, self._requests, self._inbox, self._clock, self._stopping)
             while not self._stopping.is_set():
                 try:
-                    self._session.begin(self.link.window)
+                    session.begin(self.settings.window)
                     while not self._stopping.is_set():
-                        self._session.go_on()
+                        session.run_cycle()
                 except BoardReset:
-                    log.warning("the board at %s was reset", self.link.port)
-                    self._orders.requeue()
+                    log.warning("the board at %s was reset", self.settings.port)
+                    self._requests.requeue()
         finally:
             port.close()
 
-    def _set(self, state: GateState) -> None:
+    def _set_states(self, state: GateState) -> None:
         for lane in self.lanes:
-            lane.set(state)
+            lane.set_state(state)
 
-    def _collect(self) -> None:
-        with self._lock:
-            asked, self._asked = self._asked, deque()
-        for order in asked:
-            self._orders.add(order)
-        if asked and self._session is not None and self._session.greeted:
-            self._orders.take_of_other_runs(self._session.run)
+    def _pause(self, wait_s: float) -> None:
+        """Waits between two attempts to open the port. Requests whose deadline passes meanwhile fail."""
+        end_s = time.monotonic() + wait_s
+        while not self._stopping.is_set() and (now_s := time.monotonic()) < end_s:
+            self._requests.add(self._inbox.take_all())
+            self._requests.drop_overdue(now_s)
+            self._stopping.wait(min(0.1, end_s - now_s))
 
-    def _rest(self, seconds: float) -> None:
-        """The pause between two tries; deadlines go on passing."""
-        until = time.monotonic() + seconds
-        while not self._stopping.is_set() and (now := time.monotonic()) < until:
-            self._collect()
-            self._orders.take_overdue(now)
-            self._stopping.wait(min(0.1, until - now))
+
+class BoardReset(Exception):
+    """The board was reset in the middle of a session."""
+
+
+class BoardSession:
+    """One conversation with a board over its open port, from the greeting until the port fails or the board is reset.
+
+        greeting --HELLO, SYNC--> each lane: CONFIGURE, COMMIT --> cycles: requests, heartbeat, events
+
+    A lane is configured again later if the board refuses its settings or if its belt is not empty. The other lanes work meanwhile.
+    `requests` and `inbox` outlive the session.
+    """
+
+    def __init__(
+        self,
+        port: SerialPort,
+        lanes: Sequence[GateLane],
+        requests: RequestWindow,
+        inbox: RequestInbox,
+        clock: BoardClock,
+        stopping: threading.Event,
+    ) -> None:
+        self.run = 0
+        self.is_greeted = False
+        self._port = port
+        self._lanes = lanes
+        self._requests = requests
+        self._inbox = inbox
+        # The window that is served now: `requests`, or during the greeting a window with the greeting's own commands.
+        self._window = requests
+        self._clock = clock
+        self._stopping = stopping
+        self._supports_grades = False
+        self._received_s = self._sent_s = self._next_sync_s = 0.0
+
+    def begin(self, max_unanswered: int) -> None:
+        """Greets the board and configures all lanes. Requests of the sorters wait until this is done.
+
+        Raises GateError if the board does not answer or refuses the settings of all lanes.
+        """
+        for lane in self._lanes:
+            lane.begin_greeting()
+        self.is_greeted = False
+        self._window = RequestWindow()
+        try:
+            greeting = self._greet()
+            self.is_greeted = True
+            self._begin_run(greeting)
+            for _ in range(FIRST_SYNCS):
+                self._sync_clock()
+            for lane in self._lanes:
+                self._requests.add(lane.read_early_events(time.monotonic(), datetime.now(UTC)))
+            refusals = [refusal for lane in self._lanes if (refusal := self._configure(lane)) is not None]
+            if len(refusals) == len(self._lanes):
+                raise refusals[0]
+        finally:
+            self._window = self._requests
+        self._requests.size = min(max_unanswered, greeting.number("window"))
+        self._requests.drop_other_runs(self.run)
+
+    def run_cycle(self) -> None:
+        """Sends the heartbeat and SYNC if they are due, configures lanes that wait for it, then sends and receives once.
+
+        Raises GateError if the board is silent.
+        """
+        now_s = time.monotonic()
+        if now_s - self._received_s > MAX_SILENCE_S:
+            raise gate_error("link-away", f"silent for {MAX_SILENCE_S:.0f} s")
+        if now_s - self._sent_s > PING_INTERVAL_S and not len(self._window):
+            self._window.add([BoardRequest("PING", (str(int(now_s * 1000) % _U32),))])
+        if now_s >= self._next_sync_s and not len(self._window):
+            self._next_sync_s = now_s + SYNC_INTERVAL_S
+            self._window.add([BoardRequest("SYNC")])
+        for lane in self._lanes:
+            if not lane.is_configured and now_s >= lane.next_configuring_s:
+                self._configure(lane)
+        self._send_and_receive(0.1)
+
+    # Greeting and configuration
+
+    def _greet(self) -> Fields:
+        self._received_s = time.monotonic()
+        end_s = self._received_s + MAX_GREETING_S
+        while time.monotonic() < end_s and not self._stopping.is_set():
+            if (answer := self._try_once("HELLO", VERSION)) is not None:
+                return answer
+        raise gate_error("stopping" if self._stopping.is_set() else "no-answer", "HELLO")
+
+    def _begin_run(self, greeting: Fields) -> None:
+        highest = max(number for lane in self._lanes for number in lane.lane_numbers)
+        if greeting.number("lanes") < highest:
+            raise gate_error("unknown-lane", f"lane {highest} of a board with {greeting.number('lanes')}")
+        self.run, cause = greeting.number("run"), greeting.word("cause")
+        self._supports_grades = bool(greeting.number("grades"))
+        log.info("%s: the board answers, run %d, last reset by %s", ", ".join(lane.line for lane in self._lanes), self.run, cause)
+        if any(lane.run != self.run for lane in self._lanes):
+            self._clock.reset()
+        for lane in self._lanes:
+            lane.begin_run(self.run, cause)
+
+    def _sync_clock(self) -> None:
+        sent_s = time.monotonic()
+        if (answer := self._try_once("SYNC")) is not None:
+            self._clock.add_sample(sent_s, self._received_s, answer.number("board_ms"), answer.number("board_us"))
+        self._next_sync_s = time.monotonic() + SYNC_INTERVAL_S
+
+    def _configure(self, lane: GateLane) -> GateError | None:
+        """Configures a lane, and returns the error if the board refuses the settings. The lane's requests are held back then."""
+        try:
+            self._commit_lane(lane)
+        except GateError as error:
+            is_busy = error.code == code_of("busy")
+            if error.retriable and not is_busy:
+                raise
+            self._requests.held_lanes.add(lane.number)
+            lane.next_configuring_s = time.monotonic() + (BUSY_RETRY_S if is_busy else REFUSED_RETRY_S)
+            if is_busy:
+                return None
+            log.error("%s: %s; the settings are sent again in %.0f s", lane.line, error, REFUSED_RETRY_S)
+            lane.set_state(GateState.REFUSED)
+            return error
+        self._requests.held_lanes.discard(lane.number)
+        return None
+
+    def _commit_lane(self, lane: GateLane) -> None:
+        """Puts the settings of a lane and of its further gates in force. Raises GateError if the board refuses them."""
+        lane.is_configured = False
+        if lane.has_grades and not self._supports_grades:
+            raise gate_error("not-supported", f"{lane.line}: further gates on one belt (grades)")
+        for number, settings in lane.settings_by_lane.items():
+            # If the settings were committed earlier in this run, their digest is enough: one command instead of 25.
+            was_committed = lane.committed_run.get(number) == self.run
+            if was_committed and self._ask("COMMIT", number).word("digest") == settings.digest:
+                continue
+            digest = self._commit(number, settings)
+            lane.committed_run[number] = self.run
+            if digest != settings.digest:
+                message = "%s: lane %d has the settings digest %s instead of %s, because the board knows other settings"
+                log.warning(message, lane.line, number, digest, settings.digest)
+        lane.is_configured = True
+        lane.set_state_from_board(self._ask("STATUS", lane.number, "line").word("state"))
+
+    def _commit(self, lane_number: int, settings: LaneSettings) -> str:
+        """Sends every setting, then COMMIT, and returns the digest of the settings that are now in force at the board.
+
+        A setting that the board does not know is skipped if it has its default value. Raises GateError if the board refuses any other,
+        with code 9 (busy) while parts that were counted under other settings are on the belt.
+        """
+        for setting in TABLE:
+            value = settings.values[setting.key]
+            try:
+                self._ask("CONFIGURE", lane_number, setting.key, value)
+            except GateError as error:
+                if error.code != code_of("unknown-setting") or value != setting.default:
+                    raise
+        return self._ask("COMMIT", lane_number).word("digest")
+
+    # One request and its answer
+
+    def _try_once(self, name: str, *fields: object) -> Fields | None:
+        """Sends a command, and returns None if no answer arrives within a second. Raises GateError if the answer is ERR."""
+        request = BoardRequest(name, tuple(str(field) for field in fields))
+        window, end_s = self._window, time.monotonic() + HELLO_INTERVAL_S
+        window.add([request])
+        while not request.response.done() and time.monotonic() < end_s and not self._stopping.is_set():
+            self._send_and_receive(0.05)
+        if not request.response.done():
+            window.drop_all("no-answer")
+            return None
+        return request.response.result().fields
+
+    def _ask(self, name: str, *fields: object) -> Fields:
+        """Sends a command until it is answered. Raises GateError if the answer is ERR, or if there is none after all tries."""
+        request = BoardRequest(name, tuple(str(field) for field in fields))
+        self._window.add([request])
+        while not request.response.done():
+            if self._stopping.is_set():
+                raise gate_error("stopping", name)
+            self._send_and_receive(0.05)
+        return request.response.result().fields
+
+    # Sending and receiving
+
+    def _send_and_receive(self, max_wait_s: float) -> None:
+        """Sends what is due, then waits up to `max_wait_s` seconds for frames or new requests, and handles the frames."""
+        now_s = time.monotonic()
+        if new := self._inbox.take_all():
+            self._requests.add(new)
+            if self.is_greeted:
+                self._requests.drop_other_runs(self.run)
+        self._requests.drop_overdue(now_s, [lane.number for lane in self._lanes if lane.state is GateState.STOPPED])
+        if due := self._window.take_due(now_s):
+            self._port.write(due)
+            self._sent_s = now_s
+        for lane_number, count in self._window.take_resends().items():
+            metrics.gate_resends.labels(self._line_of(lane_number)).inc(count)
+        due_s = self._window.next_due_s()
+        wait_s = max_wait_s if due_s is None else min(max_wait_s, max(0.0, due_s - time.monotonic()))
+        for frame in self._port.wait_for_frames(self._inbox.waker, wait_s):
+            self._handle_frame(frame)
+
+    def _handle_frame(self, frame: Frame) -> None:
+        self._received_s = time.monotonic()
+        if frame.start == EVENT:
+            self._handle_event(frame)
+        elif self._window is self._requests and frame.name == "ERR" and frame.fields[:1] in _CODES_AFTER_RESET:
+            raise BoardReset
+        elif (request := self._window.take_answered(frame, datetime.now(UTC))) is not None:
+            if request.tries == 1:
+                metrics.gate_round_trip_seconds.labels(self._line_of(request.lane)).observe(self._received_s - request.sent_s)
+            self._handle_answer(request)
+
+    def _handle_answer(self, request: BoardRequest) -> None:
+        """Handles the answers that change the state of the session."""
+        if request.name == "ACK":
+            for lane in self._lanes:
+                if lane.number == request.lane:
+                    lane.forget_event(int(request.fields[0]), request.run)
+        if request.response.exception() is not None:
+            return
+        answer = request.response.result().fields
+        # The greeting handles its own SYNC. After a resend it is unknown which of the two commands was answered, and so is the round trip.
+        if request.name == "SYNC" and request.tries == 1 and self._window is self._requests:
+            self._clock.add_sample(request.sent_s, self._received_s, answer.number("board_ms"), answer.number("board_us"))
+        if request.name == "STATUS" and answer.word("page") == "line":
+            for lane in self._lanes:
+                if str(lane.number) == request.fields[0] and lane.is_configured:
+                    lane.set_state_from_board(answer.word("state"))
+
+    def _handle_event(self, frame: Frame) -> None:
+        if frame.name == "BOOT":
+            if self.is_greeted:
+                raise BoardReset
+        elif frame.name == "BEAT":
+            if len(frame.fields) > 1:
+                self._handle_heartbeat(frame.fields[1])
+        # Events with other names come from a board that is newer than this program. They are ignored.
+        elif frame.name in EVENTS:
+            now = datetime.now(UTC)
+            for lane in self._lanes:
+                self._window.add(lane.read_event(frame, self._received_s, now))
+            if self._is_of_unserved_lane(frame):
+                self._window.add([BoardRequest("ACK", (frame.fields[0],))])
+
+    def _is_of_unserved_lane(self, frame: Frame) -> bool:
+        """Returns whether a GATE or FAULT event belongs to a lane without a line, which an earlier host configured.
+
+        Such an event is acknowledged unread, because unacknowledged events would fill the board's memory.
+        """
+        served = {"0", *(str(lane.number) for lane in self._lanes)}
+        return frame.name in ("GATE", "FAULT") and len(frame.fields) > 1 and frame.fields[1] not in served
+
+    def _handle_heartbeat(self, worst_state: str) -> None:
+        """Updates the states of the lanes. A heartbeat holds the worst state of all lanes, so a lane is asked if it may differ."""
+        for lane in self._lanes:
+            if not lane.is_configured or (worst_state == "running" and lane.state is GateState.RUNNING):
+                continue
+            if worst_state == "running":
+                lane.set_state_from_board(worst_state)
+            else:
+                self._window.add([BoardRequest("STATUS", (str(lane.number), "line"), lane=lane.number)])
+
+    def _line_of(self, lane_number: int | None) -> str:
+        """Returns the line under which a command to a lane is counted. A command to the whole board is counted under the first line."""
+        return next((lane.line for lane in self._lanes if lane.number == lane_number), self._lanes[0].line)

@@ -1,4 +1,4 @@
-"""The serial port of a board; the only user of pyserial. Frames out, frames in, and a bell that another thread rings."""
+"""The serial port of a board. No other module imports pyserial."""
 
 from __future__ import annotations
 
@@ -10,62 +10,70 @@ import serial
 
 from firmware.board.frames import Deframer, Frame
 
-# What the port may raise at any time: it was pulled, or its driver is at fault.
+# Any method of SerialPort may raise these errors, because a cable can be pulled at any time.
 PORT_ERRORS = (serial.SerialException, OSError)
 
 
-class Bell:
-    """Wakes the thread that waits at the port."""
+class Waker:
+    """Wakes the thread that waits in `SerialPort.wait_for_frames`. It is a pipe, because `select` can wait for a pipe and the port."""
 
     def __init__(self) -> None:
-        self._read, self._write = os.pipe()
-        os.set_blocking(self._write, False)
-        os.set_blocking(self._read, False)
+        self._read_end, self._write_end = os.pipe()
+        os.set_blocking(self._write_end, False)
+        os.set_blocking(self._read_end, False)
 
     def fileno(self) -> int:
-        return self._read
+        """Returns the file descriptor that `select` waits for."""
+        return self._read_end
 
-    def ring(self) -> None:
-        """From any thread."""
+    def wake(self) -> None:
+        """Wakes the waiting thread. May be called from any thread."""
         try:
-            os.write(self._write, b"x")
+            os.write(self._write_end, b"x")
         except BlockingIOError:
-            return  # it rings already
+            # The pipe is full, so the thread is about to wake up anyway.
+            return
 
-    def still(self) -> None:
-        os.read(self._read, 4096)
+    def clear(self) -> None:
+        """Forgets all calls of `wake` so far. Called by the woken thread."""
+        os.read(self._read_end, 4096)
 
     def close(self) -> None:
-        os.close(self._read)
-        os.close(self._write)
+        """Closes both ends of the pipe."""
+        os.close(self._read_end)
+        os.close(self._write_end)
 
 
-class GatePort:
-    """An open port. All methods may raise one of PORT_ERRORS."""
+class SerialPort:
+    """An open serial port that sends and receives frames of the gate protocol. Every method may raise one of PORT_ERRORS."""
 
     def __init__(self, path: str, baud: int) -> None:
-        # Exclusive: two sorters on one board would answer each other's questions.
+        # The port is opened exclusively, because two sorters on one board would read each other's answers.
         self._port = serial.Serial(path, baud, timeout=0, write_timeout=1, exclusive=True)
         self._port.reset_input_buffer()
         self._deframer = Deframer("<!")
 
-    def say(self, frames: list[Frame]) -> None:
-        """Several frames are one write: a thread that is woken between two of them would cost the second a turn of the scheduler."""
+    def write(self, frames: list[Frame]) -> None:
+        """Sends all frames in one write, because a write per frame would let the scheduler delay the later frames."""
         if frames:
             self._port.write(b"".join(frame.encode() for frame in frames))
 
-    def wait(self, bell: Bell, longest_s: float) -> list[Frame]:
-        """The frames that have come; none when the bell rang first, or nothing came for so long."""
-        watched: list[Any] = [self._port, bell]
-        readable, _, _ = select.select(watched, [], [], longest_s)
-        if bell in readable:
-            bell.still()
+    def wait_for_frames(self, waker: Waker, max_wait_s: float) -> list[Frame]:
+        """Waits for input and returns the frames that are complete.
+
+        Returns an empty list when `waker` was used or when nothing arrived within `max_wait_s` seconds.
+        """
+        watched: list[Any] = [self._port, waker]
+        readable, _, _ = select.select(watched, [], [], max_wait_s)
+        if waker in readable:
+            waker.clear()
         if self._port not in readable:
             return []
         data = self._port.read(4096)
         if not data:
-            raise serial.SerialException("the port reads as ended")
+            raise serial.SerialException("the serial port was disconnected: it is readable but holds no data")
         return self._deframer.feed(data)
 
     def close(self) -> None:
+        """Closes the port."""
         self._port.close()

@@ -1,4 +1,4 @@
-"""Tells the gateway which part the camera has just been triggered for, so that the picture gets the board's numbers."""
+"""Announces each part that a board has counted to the gateway, so that the gateway gives the camera's picture the board's numbers."""
 
 from __future__ import annotations
 
@@ -9,32 +9,33 @@ from typing import Self
 
 import aiohttp
 
-from agents.gate.events import PartCounted
+from agents.gate.lane import PartCounted
 from streams import metrics
 from streams.identity import format_time
 
 log = logging.getLogger(__name__)
 
-# A slow gateway must not pile up reports of parts whose pictures are long taken.
-_MOST_UNDER_WAY = 32
+# The bound keeps a slow gateway from piling up reports of parts whose pictures are long taken.
+_MAX_UNDER_WAY = 32
 
 
 class PartReports:
-    """Posts each fresh part to `<url>/lines/<line>/parts`; a part older than `fresh_s` is not told any more.
+    """Posts each counted part to `<url>/lines/<line>/parts`.
 
-    Never waits, never repeats: a part that the gateway does not hear of gets no verdict, and the board does the safe thing.
+    A report is never repeated and never waited for. A part that is older than `max_age_s` seconds is not reported. If the gateway misses
+    a part, the part gets no verdict and the board treats it as the line's setting `safe` says.
     """
 
-    def __init__(self, url: str, line: str, token: str, fresh_s: float) -> None:
+    def __init__(self, url: str, line: str, token: str, max_age_s: float) -> None:
         self._address = f"{url.rstrip('/')}/lines/{line}/parts"
         self._line = line
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._fresh_s = fresh_s
+        self._max_age_s = max_age_s
         self._under_way: set[asyncio.Task[None]] = set()
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=max(0.5, self._fresh_s)), headers=self._headers)
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=max(0.5, self._max_age_s)), headers=self._headers)
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -43,11 +44,11 @@ class PartReports:
         await self._session.close()
 
     def report(self, counted: PartCounted) -> None:
-        """Begins to tell; returns at once."""
-        if counted.age_s > self._fresh_s:
-            self._failed(counted, f"its picture is {counted.age_s:.2f} s old")
-        elif len(self._under_way) >= _MOST_UNDER_WAY:
-            self._failed(counted, f"{len(self._under_way)} reports wait already")
+        """Starts to report a part, and returns at once."""
+        if counted.age_s > self._max_age_s:
+            self._count_failure(counted, f"the part was counted {counted.age_s:.2f} s ago")
+        elif len(self._under_way) >= _MAX_UNDER_WAY:
+            self._count_failure(counted, f"{len(self._under_way)} earlier reports are still waiting for the gateway")
         else:
             task = asyncio.create_task(self._post(counted))
             self._under_way.add(task)
@@ -59,11 +60,11 @@ class PartReports:
         try:
             async with self._session.post(self._address, json=body) as answer:
                 if answer.status >= 300:
-                    self._failed(counted, f"{self._address} answered {answer.status}: {(await answer.text())[:200]}")
+                    self._count_failure(counted, f"{self._address} answered {answer.status}: {(await answer.text())[:200]}")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            self._failed(counted, f"{self._address}: {error!r}")
+            self._count_failure(counted, f"{self._address}: {error!r}")
 
-    def _failed(self, counted: PartCounted, why: str) -> None:
+    def _count_failure(self, counted: PartCounted, reason: str) -> None:
         metrics.part_reports_failed.labels(self._line).inc()
         part = f"{self._line}:{counted.run}:{counted.part}"
-        log.warning("part %s was not told to the gateway: %s", part, why, extra={"part": part})
+        log.warning("part %s was not reported to the gateway: %s", part, reason, extra={"part": part})

@@ -1,76 +1,147 @@
-"""What a sorter remembers of the parts of one line: what was told, and what is recorded. Bounded; the oldest is forgotten."""
+"""What a sorter knows of the parts of one line: verdict, times and record of each part. Restored from Kafka after a restart."""
 
 from __future__ import annotations
 
+import logging
+import time
 import uuid
 from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TypeVar
 
-from streams.records import Label, Sorting, Verdict
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
+from pydantic import ValidationError
 
-Key = tuple[int, int]  # run, part
-# At 10 parts a second this is some three minutes: longer than any part is between camera and gate.
-REMEMBERED = 2048
-# Two times of one part, by board and by camera, differ by less.
-SAME_PART = timedelta(seconds=60)
+from streams.errors import BrokerError
+from streams.kafka import make_client_arguments
+from streams.records import Label, Record, Sorting, Verdict
+from streams.settings import Settings
+from streams.topics import TopicNames
+
+log = logging.getLogger(__name__)
+
+# Run and part.
+PartKey = tuple[int, int]
+# At 10 parts a second, 2048 parts are some three minutes: longer than any part needs from the camera to the gate.
+MAX_PARTS = 2048
+# The board's and the camera's time of one part differ by less than this. A larger difference means another part with the same numbers.
+_MAX_TIME_DIFFERENCE = timedelta(seconds=60)
+_MAX_RESTORE_S = 30.0
 
 
 @dataclass
-class Note:
-    """What is known of a part beside the board's report."""
+class PartState:
+    """What is known of a part before the board reports the part. `captured_at` is the time of the verdict's picture."""
 
     counted_at: datetime | None = None
     label: Label | None = None
     verdict_id: uuid.UUID | None = None
-    captured_at: datetime | None = None  # of the verdict's picture
-    told_at: datetime | None = None
-    late: bool = False
+    captured_at: datetime | None = None
+    # When the board acknowledged the verdict.
+    answered_at: datetime | None = None
+    # Whether the verdict was too late for the gate.
+    is_late: bool = False
 
-    def verdict(self, verdict: Verdict) -> None:
-        """The first verdict stands, as at the board."""
+    def set_verdict(self, verdict: Verdict) -> None:
+        """Stores the part's first verdict. Later verdicts are ignored, because the board keeps its first verdict too."""
         if self.verdict_id is None:
             self.label, self.verdict_id, self.captured_at = verdict.label, verdict.verdict_id, verdict.captured_at
 
 
-class Notes:
-    """Notes by part, and the last record of each."""
+class PartStates:
+    """The states of the newest parts, and the newest record of each part. At most `max_parts` of both are kept."""
 
-    def __init__(self, remembered: int = REMEMBERED) -> None:
-        self._remembered = remembered
-        self._notes: OrderedDict[Key, Note] = OrderedDict()
-        self._recorded: OrderedDict[Key, Sorting] = OrderedDict()
+    def __init__(self, max_parts: int = MAX_PARTS) -> None:
+        self._max_parts = max_parts
+        self._states: OrderedDict[PartKey, PartState] = OrderedDict()
+        self._sortings: OrderedDict[PartKey, Sorting] = OrderedDict()
 
-    def of(self, run: int, part: int) -> Note:
-        """The part's note, made where there is none."""
-        note = self._notes.get((run, part))
-        if note is None:
-            note = self._notes[run, part] = Note()
-            while len(self._notes) > self._remembered:
-                self._notes.popitem(last=False)
-        return note
+    def get(self, run: int, part: int) -> PartState:
+        """Returns the part's state. A part without a state gets an empty one."""
+        state = self._states.get((run, part))
+        if state is None:
+            state = self._states[run, part] = PartState()
+            while len(self._states) > self._max_parts:
+                self._states.popitem(last=False)
+        return state
 
-    def counted(self, run: int, part: int, at: datetime) -> Note:
-        """The note of a part counted at that time. What is remembered under its numbers from another time is of another part:
-        a board that was exchanged begins with run 1 again."""
-        note, before = self.of(run, part), self._recorded.get((run, part))
-        known = [time for time in (note.counted_at, note.captured_at, before.counted_at if before else None) if time is not None]
-        if any(abs(at - time) > SAME_PART for time in known):
-            self._recorded.pop((run, part), None)
-            note = self._notes[run, part] = Note()
-        note.counted_at = at
-        return note
+    def set_counted(self, run: int, part: int, counted_at: datetime) -> PartState:
+        """Stores the time at which a part was counted, and returns the part's state.
 
-    def recorded(self, run: int, part: int) -> Sorting | None:
-        """The part's last record, None where it has none or it is forgotten."""
-        return self._recorded.get((run, part))
+        An exchanged board starts with run 1 again. So a state or record with the same numbers and a very different time belongs to
+        another part, and is deleted.
+        """
+        state, sorting = self.get(run, part), self._sortings.get((run, part))
+        times = [state.counted_at, state.captured_at, sorting.counted_at if sorting else None]
+        if any(other is not None and abs(counted_at - other) > _MAX_TIME_DIFFERENCE for other in times):
+            self._sortings.pop((run, part), None)
+            state = self._states[run, part] = PartState()
+        state.counted_at = counted_at
+        return state
 
-    def record(self, sorting: Sorting) -> None:
-        self._recorded[sorting.run, sorting.part] = sorting
-        self._recorded.move_to_end((sorting.run, sorting.part))
-        while len(self._recorded) > self._remembered:
-            self._recorded.popitem(last=False)
+    def last_sorting(self, run: int, part: int) -> Sorting | None:
+        """Returns the part's newest record, or None if the part has none or is too old."""
+        return self._sortings.get((run, part))
 
-    def unfinished(self, run: int) -> list[Key]:
-        """Parts counted in other runs than `run` that have no record: their board is gone, nobody will report them."""
-        return [key for key, note in self._notes.items() if key[0] != run and note.counted_at is not None and key not in self._recorded]
+    def add_sorting(self, sorting: Sorting) -> None:
+        """Stores the newest record of a part."""
+        self._sortings[sorting.run, sorting.part] = sorting
+        self._sortings.move_to_end((sorting.run, sorting.part))
+        while len(self._sortings) > self._max_parts:
+            self._sortings.popitem(last=False)
+
+    def unrecorded_parts(self, run: int) -> list[PartKey]:
+        """Returns the parts that were counted in another run than `run` and have no record. No board will report these parts any more."""
+        return [key for key, state in self._states.items() if key[0] != run and state.counted_at is not None and key not in self._sortings]
+
+
+def restore_states(settings: Settings, line: str) -> PartStates:
+    """Reads the newest verdicts and records of `line` from Kafka, so that a restarted sorter knows the parts on the belt.
+
+    Raises BrokerError if the records cannot be read within 30 s.
+    """
+    names, states = TopicNames(settings.topics.prefix), PartStates()
+    try:
+        for verdict in _read_newest(settings, names.verdicts(line), Verdict):
+            states.get(verdict.run, verdict.part).set_verdict(verdict)
+        for sorting in _read_newest(settings, names.sorted(line), Sorting):
+            states.add_sorting(sorting)
+    except KafkaError as error:
+        raise BrokerError(f"cannot read the newest records of {line} from Kafka at {settings.bootstrap}: {error!r}") from error
+    return states
+
+
+R = TypeVar("R", bound=Record)
+
+
+def _read_newest(settings: Settings, topic: str, kind: type[R]) -> list[R]:
+    arguments = make_client_arguments(settings, "recall")
+    consumer = KafkaConsumer(**arguments, enable_auto_commit=False, group_id=None, auto_offset_reset="earliest")
+    try:
+        partition = TopicPartition(topic, 0)
+        consumer.assign([partition])
+        end, beginning = consumer.end_offsets([partition])[partition], consumer.beginning_offsets([partition])[partition]
+        consumer.seek(partition, max(beginning, end - MAX_PARTS))
+        newest: list[R] = []
+        give_up_s = time.monotonic() + _MAX_RESTORE_S
+        while (position := consumer.position(partition)) < end:
+            if time.monotonic() > give_up_s:
+                raise BrokerError(
+                    f"reading {topic} took longer than {_MAX_RESTORE_S:.0f} s: offset {position} of {end} was reached. "
+                    "Check the broker's load and the network; the sorter tries again when it is restarted."
+                )
+            for records in consumer.poll(timeout_ms=500).values():
+                newest += [decoded for record in records if (decoded := _decode(kind, record.value)) is not None]
+        return newest
+    finally:
+        consumer.close()
+
+
+def _decode(kind: type[R], value: bytes | None) -> R | None:
+    try:
+        return kind.decode(value or b"")
+    except ValidationError as error:
+        log.warning("ignored a record that is not a valid %s: %s", kind.name, error)
+        return None

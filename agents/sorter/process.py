@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 
-from agents.gate.events import GateEvent, GateState
-from agents.gate.lane import GateLane
+from agents.gate.lane import GateEvent, GateLane, GateState
 from agents.gate.link import GateLink, LinkSettings
+from agents.sorter.decisions import grade_settings, lane_settings
 from agents.sorter.part_reports import PartReports
-from agents.sorter.restore_state import recall
-from agents.sorter.sorter import IN_HAND, ROLE, Sorter
-from agents.sorter.sorting import grade_settings, lane_settings
+from agents.sorter.part_states import restore_states
+from agents.sorter.sorter import MAX_OPEN_VERDICTS, ROLE, Sorter
 from streams.errors import SettingsError
 from streams.health import ProcessHealth, ProgressWatchdog
 from streams.record_producer import RecordProducer
@@ -27,7 +26,7 @@ async def run_sorters(settings: Settings, lines: list[str], instance: str, healt
     gates = {line: gate for line in lines if (gate := settings.find_line(line).gate) is not None}
     board = gates[lines[0]]
     link = GateLink(LinkSettings(board.port, board.baud, settings.sorter.window))
-    health.add_check(lambda: "" if link.alive else "the thread of the gate link has ended")
+    health.add_check(lambda: "" if link.is_alive else "the thread of the gate link has ended")
     async with AsyncExitStack() as stack:
         groups = [
             await _make_group(stack, settings, line, gate, instance, link, _LineHealth(health, line, settings.service.stall_s))
@@ -68,17 +67,17 @@ async def _make_group(
     loop = asyncio.get_running_loop()
     # Each line has a consumer group of its own. In a shared group two processes with different topics would take partitions from each
     # other, and a line that is wired to another board would lose its offset.
-    app = make_app(settings, f"{ROLE}-{line}", instance, max(64, IN_HAND))
+    app = make_app(settings, f"{ROLE}-{line}", instance, max(64, MAX_OPEN_VERDICTS))
     health.set_not_ready("waiting for its partitions")
 
     def handle_event(event: GateEvent) -> None:
-        loop.call_soon_threadsafe(sorter.heard, event)
+        loop.call_soon_threadsafe(sorter.handle_event, event)
 
     try:
-        lane = link.serve(line, handle_event, lane_settings(gate), gate.lane, grade_settings(gate))
+        lane = link.add_lane(line, handle_event, lane_settings(gate), gate.lane, grade_settings(gate))
     except ValueError as error:
         raise SettingsError(f"lines.{line}.gate: {error}") from None
-    part_states = await loop.run_in_executor(None, recall, settings, line)
+    part_states = await loop.run_in_executor(None, restore_states, settings, line)
     camera = settings.find_line(line).camera
     gateway_url = settings.sorter.gateway_url or f"http://{settings.gateway.host}:{settings.gateway.port}"
     match_window_s = camera.match_window_s if camera else 1.0
@@ -87,7 +86,7 @@ async def _make_group(
     reports = await stack.enter_async_context(PartReports(gateway_url, line, token, match_window_s))
     producer = RecordProducer(app, health.set_problem)
     sorter = Sorter(settings, line, gate, lane, producer, reports if is_triggered_by_board else None, part_states)
-    watching = asyncio.create_task(_watch_lane(lane, link.link.port, health))
+    watching = asyncio.create_task(_watch_lane(lane, link.settings.port, health))
     stack.callback(watching.cancel)
     return ConsumerGroup(app, sorter, settings, ROLE, health)
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import click
 
-from agents.sorter.sorting import grade_settings, lane_settings
+from agents.sorter.decisions import grade_settings, lane_settings
 from deploy.cli.board_session import talk
 from deploy.supervisor.priority import raise_priority
 from firmware.board.board import Board

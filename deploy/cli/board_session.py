@@ -25,9 +25,9 @@ class Talk:
     def ask(self, name: str, *fields: object) -> Fields:
         """Raises GateError: when the board refuses, or does not answer within 15 s."""
         try:
-            return self._link.command(name, *fields).result(ANSWER_S)
+            return self._link.send_command(name, *fields).result(ANSWER_S).fields
         except concurrent.futures.TimeoutError:
-            port, state = self._link.link.port, self._link.lanes[0].state
+            port, state = self._link.settings.port, self._link.lanes[0].state
             raise GateError(
                 f"expected an answer to {name} from the board at {port} within {ANSWER_S:.0f} s, found none; the link is {state}. "
                 "Is the port right, and held by no sorter?"
@@ -45,7 +45,7 @@ def talk(
     if not Path(port).exists():
         raise GateError(f"expected a serial port at {port}, found none", 83)
     link = GateLink(LinkSettings(port, baud))
-    link.serve("board", lambda event: None, settings, lane, grades)
+    link.add_lane("board", lambda event: None, settings, lane, grades)
     link.start()
     try:
         yield Talk(link)

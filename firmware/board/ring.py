@@ -37,6 +37,10 @@ class EventRing:
         return sum(not kept.done for kept in self._kept)
 
     @property
+    def pending_names(self) -> list[str]:
+        return [kept.name for kept in self._kept if not kept.done]
+
+    @property
     def full(self) -> bool:
         return len(self._kept) >= self.size
 

@@ -10,11 +10,11 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.gate.events import PartSorted
+from agents.gate.lane import PartSorted
 from agents.inspector.decoding import Decoded, receive
 from agents.inspector.judging import Judged, verdict
-from agents.sorter.part_states import Note
-from agents.sorter.sorting import late_sorting, sorting_of, untracked_sorting
+from agents.sorter.decisions import make_late_sorting, make_sorting, make_untracked_sorting
+from agents.sorter.part_states import PartState
 from firmware.board.words import WORDS
 from models.inference.ensemble import Opinion
 from models.pictures.decoder import Picture
@@ -69,11 +69,11 @@ def test_any_sorting_of_a_part_that_the_board_reports_is_valid(
     event: int, run: int, part: int, action: str, reason: str, moved: bool, told_at: datetime | None, late: bool, label: Label, code: int
 ) -> None:
     told = make_verdict(run, part, Opinion(label, 0.5, {}), 0.5, TAKEN)
-    note = Note(counted_at=TAKEN, told_at=told_at, late=late)
-    note.verdict(told)
+    state = PartState(counted_at=TAKEN, answered_at=told_at, is_late=late)
+    state.set_verdict(told)
     reported = PartSorted(event, run, part, action, reason, moved, event % 65536, None, TAKEN)
-    first = sorting_of(reported, note, "line-1", "line-1", code, TAKEN)
-    again = late_sorting(first, told, TAKEN + timedelta(seconds=1))
+    first = make_sorting(reported, state, "line-1", "line-1", code, TAKEN)
+    again = make_late_sorting(first, told, TAKEN + timedelta(seconds=1))
     for made in (first, again):
         SORTINGS.validate(json.loads(made.encode()))
         assert Sorting.decode(made.encode()) == made
@@ -82,6 +82,6 @@ def test_any_sorting_of_a_part_that_the_board_reports_is_valid(
 
 @given(counts, counts, st.sampled_from(get_args(SortingReason)), st.integers(0, 99))
 def test_any_sorting_of_a_part_that_the_board_does_not_know_is_valid(run: int, part: int, reason: SortingReason, code: int) -> None:
-    made = untracked_sorting(Note(), "line-1", run, part, "line-1", reason, code, TAKEN)
+    made = make_untracked_sorting(PartState(), "line-1", run, part, "line-1", reason, code, TAKEN)
     SORTINGS.validate(json.loads(made.encode()))
     assert Sorting.decode(made.encode()) == made

@@ -16,8 +16,8 @@ import pytest
 from deploy.supervisor.ports import free_ports
 from firmware import toolchain
 from streams.records import Label, Sorting
-from tests.agents.gate.oracle import TOKEN, Oracle, SortedReader, every_third_is_bad
 from tests.conftest import MakeSettings
+from tests.fake_inspector import TOKEN, FakeInspector, SortedReader, every_third_is_defect
 from tests.processes import CastlineProcess
 
 LINES = ("line-1", "line-2", "line-3")
@@ -37,7 +37,7 @@ class Opinions:
     def __call__(self, part: int) -> Label | None:
         with self._lock:
             self.said_at.setdefault(part, []).append(datetime.now(UTC))
-        return None if part in SILENT else every_third_is_bad(part)
+        return None if part in SILENT else every_third_is_defect(part)
 
 
 def test_three_lines_sort_over_kafka_with_the_real_firmware(
@@ -54,7 +54,7 @@ def test_three_lines_sort_over_kafka_with_the_real_firmware(
     secrets.write_text(f'[gateway]\ntoken = "{TOKEN}"\n')
     opinions = Opinions()
     with ExitStack() as stack:
-        stack.enter_context(Oracle(settings, opinions))
+        stack.enter_context(FakeInspector(settings, opinions))
         for number, line in enumerate(LINES):
             log = str(tmp_path / f"{line}.jsonl")
             feed = ("--rate", str(RATE), "--parts", str(PARTS), "--seed", str(number), "--log", log)
@@ -86,7 +86,7 @@ def test_three_lines_sort_over_kafka_with_the_real_firmware(
         swings = sum(fact["what"] == "servo" and fact["to_us"] == 2000 for fact in facts)
         assert sum(record.gate_moved for record in records[line]) == swings
         for record in records[line]:
-            wanted = "diverted" if record.part in SILENT or every_third_is_bad(record.part) == "defect" else "passed"
+            wanted = "diverted" if record.part in SILENT or every_third_is_defect(record.part) == "defect" else "passed"
             assert sides[record.part] == record.action == wanted
             if record.told_at is not None:
                 said = min(opinions.said_at[record.part], key=lambda at, told=record.told_at: abs(told - at))  # type: ignore[misc]

@@ -1,16 +1,16 @@
-"""Which line is at which lane of which board, and what contradicts that, is said at the start."""
+"""The settings of gates: lines that share a board, contradictions that are refused at the start, and further gates (grades)."""
 
 from __future__ import annotations
 
 import pytest
 from pydantic import ValidationError
 
-from agents.sorter.sorting import Wanted, grade_settings, wanted_for
+from agents.sorter.decisions import BoardVerdict, board_verdict, grade_settings
 from deploy.cli.sorter import lines_by_board
 from streams.records import Label
 from streams.settings import GateSettings, Settings
-from tests.agents.gate.oracle import made_verdict
-from tests.agents.sorter.test_sorting import NOW
+from tests.agents.sorter.test_decisions import NOW
+from tests.fake_inspector import make_verdict
 
 REVIEW = {"name": "review", "lane": 2, "takes": ["review"], "gate_mm": 250}
 REWORK = {"name": "rework", "lane": 3, "takes": ["defect"], "least_probability": 0.95, "gate_mm": 400}
@@ -21,7 +21,7 @@ def plant(*gates: dict[str, object]) -> Settings:
     return Settings.model_validate({"lines": lines})
 
 
-def test_lines_that_share_a_port_are_one_boards() -> None:
+def test_lines_with_the_same_port_share_a_board() -> None:
     settings = plant({"port": "a"}, {"port": "b"}, {"port": "a", "lane": 2})
     assert lines_by_board(settings) == [["line-1", "line-3"], ["line-2"]]
     assert lines_by_board(settings, ["line-3"]) == [["line-1", "line-3"]]
@@ -38,29 +38,29 @@ def test_lines_that_share_a_port_are_one_boards() -> None:
         (({"port": "a", "on_review": "pass", "grades": [REVIEW]},), "no grade that takes review where on_review is pass"),
     ],
 )
-def test_what_contradicts_is_refused_in_words(gates: tuple[dict[str, object], ...], sentence: str) -> None:
+def test_contradicting_settings_are_refused_with_a_sentence(gates: tuple[dict[str, object], ...], sentence: str) -> None:
     with pytest.raises(ValidationError, match=sentence):
         plant(*gates)
 
 
 @pytest.mark.parametrize(
-    ("label", "probability", "wanted"),
+    ("label", "probability", "expected"),
     [
-        ("ok", 0.1, Wanted("keep")),
-        ("review", 0.5, Wanted("divert", 2)),
-        ("review", None, Wanted("divert", 2)),
-        ("defect", 0.97, Wanted("divert", 3)),
-        ("defect", 0.9, Wanted("divert")),
+        ("ok", 0.1, BoardVerdict("keep")),
+        ("review", 0.5, BoardVerdict("divert", 2)),
+        ("review", None, BoardVerdict("divert", 2)),
+        ("defect", 0.97, BoardVerdict("divert", 3)),
+        ("defect", 0.9, BoardVerdict("divert")),
     ],
 )
-def test_a_part_goes_to_the_first_gate_that_takes_it(label: Label, probability: float | None, wanted: Wanted) -> None:
+def test_a_part_goes_to_the_first_gate_that_takes_it(label: Label, probability: float | None, expected: BoardVerdict) -> None:
     gate = GateSettings.model_validate({"port": "a", "grades": [REVIEW, REWORK]})
-    verdict = made_verdict("line-1", 1, 1, label, NOW).model_copy(update={"defect_probability": probability})
-    assert wanted_for(verdict, gate) == wanted
+    verdict = make_verdict("line-1", 1, 1, label, NOW).model_copy(update={"defect_probability": probability})
+    assert board_verdict(verdict, gate) == expected
 
 
 def test_a_further_gate_is_configured_as_one_of_its_belt() -> None:
     gate = GateSettings.model_validate({"port": "a", "lane": 4, "safe": "pass", "grades": [REVIEW | {"board": {"servo_ms": 60}}]})
     (settings,) = grade_settings(gate).values()
-    wanted = {"lane_of": 4, "gate_mm": 250, "servo_ms": 60, "safe": "pass"}
-    assert {key: settings.values[key] for key in wanted} == wanted
+    expected = {"lane_of": 4, "gate_mm": 250, "servo_ms": 60, "safe": "pass"}
+    assert {key: settings.values[key] for key in expected} == expected

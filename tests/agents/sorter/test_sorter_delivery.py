@@ -18,8 +18,8 @@ from deploy.supervisor.ports import free_ports
 from streams.records import Label, Sorting
 from streams.settings import Settings
 from streams.topics import TopicNames
-from tests.agents.gate.oracle import TOKEN, Oracle, SortedReader, every_third_is_bad, made_verdict
 from tests.conftest import MakeSettings
+from tests.fake_inspector import TOKEN, FakeInspector, SortedReader, every_third_is_defect, make_verdict
 from tests.processes import CastlineProcess
 
 LINE = "line-1"
@@ -80,7 +80,7 @@ def sides(labels: dict[tuple[int, int], Label | None]) -> dict[tuple[int, int], 
 def test_every_part_is_recorded_once_and_falls_where_its_verdict_says(plant: Plant) -> None:
     parts = 30
     silent = {4, 9}
-    with Oracle(plant.settings, lambda part: None if part in silent else every_third_is_bad(part)) as oracle:
+    with FakeInspector(plant.settings, lambda part: None if part in silent else every_third_is_defect(part)) as inspector:
         plant.board(parts)
         sorter = plant.sorter().wait_ready()
         reader = SortedReader(plant.settings, LINE)
@@ -89,9 +89,9 @@ def test_every_part_is_recorded_once_and_falls_where_its_verdict_says(plant: Pla
         records = reader.read()
         reader.close()
         assert sorter.stop() == 0
-    assert len(oracle.reported) == parts
+    assert len(inspector.reported) == parts
     assert Counter(record.part for record in records) == dict.fromkeys(range(1, parts + 1), 1)
-    labels = {(1, part): None if part in silent else every_third_is_bad(part) for part in range(1, parts + 1)}
+    labels = {(1, part): None if part in silent else every_third_is_defect(part) for part in range(1, parts + 1)}
     assert plant.fallen() == sides(labels)
     assert {(record.run, record.part): record.action for record in records} == sides(labels)
     assert {record.part for record in records if record.reason == "no-verdict"} == silent
@@ -113,7 +113,7 @@ def settled(records: list[Sorting]) -> dict[int, Sorting]:
 
 def test_a_late_verdict_is_recorded_and_moves_nothing(plant: Plant) -> None:
     parts, late = 16, {3, 8}
-    with Oracle(plant.settings, lambda part: "ok", lambda part: 4.0 if part in late else 0.0):
+    with FakeInspector(plant.settings, lambda part: "ok", lambda part: 4.0 if part in late else 0.0):
         plant.board(parts)
         plant.sorter().wait_ready()
         reader = SortedReader(plant.settings, LINE)
@@ -137,7 +137,7 @@ def test_a_late_verdict_is_recorded_and_moves_nothing(plant: Plant) -> None:
 
 def test_a_killed_sorter_loses_no_part_and_moves_no_gate_twice(plant: Plant) -> None:
     parts = 45
-    with Oracle(plant.settings) as oracle:
+    with FakeInspector(plant.settings) as inspector:
         plant.board(parts)
         sorter = plant.sorter().wait_ready()
         reader = SortedReader(plant.settings, LINE)
@@ -153,8 +153,8 @@ def test_a_killed_sorter_loses_no_part_and_moves_no_gate_twice(plant: Plant) -> 
     moved = {(record.run, record.event) for record in records if record.gate_moved}
     assert len(moved) == plant.swings()
     # Parts counted while the sorter was dead were told by nobody: they are diverted, the others fall where they belong.
-    told = {(line, part) for line, _, part in oracle.reported}
-    labels = {(1, part): every_third_is_bad(part) if (LINE, part) in told else None for part in range(1, parts + 1)}
+    told = {(line, part) for line, _, part in inspector.reported}
+    labels = {(1, part): every_third_is_defect(part) if (LINE, part) in told else None for part in range(1, parts + 1)}
     wrong = {part: side for part, side in plant.fallen().items() if side != sides(labels)[part]}
     recorded_so = {(record.run, record.part): record.action for record in settled(records).values()}
     assert plant.fallen() == recorded_so
@@ -164,7 +164,7 @@ def test_a_killed_sorter_loses_no_part_and_moves_no_gate_twice(plant: Plant) -> 
 
 
 def test_a_killed_board_counts_its_boots_and_its_parts_are_closed(plant: Plant) -> None:
-    with Oracle(plant.settings):
+    with FakeInspector(plant.settings):
         board = plant.board(1000)
         plant.sorter().wait_ready()
         reader = SortedReader(plant.settings, LINE)
@@ -184,16 +184,16 @@ def test_a_killed_board_counts_its_boots_and_its_parts_are_closed(plant: Plant) 
 
 def test_verdicts_that_no_board_can_be_told_are_recorded_as_late_and_bad_records_are_parked(plant: Plant) -> None:
     sorter = plant.sorter()
-    with Oracle(plant.settings) as oracle:
+    with FakeInspector(plant.settings) as inspector:
         hour_ago = datetime.now(UTC) - timedelta(hours=1)
         for part in range(1, 201):
-            oracle.say(made_verdict(LINE, 1, part, "ok", hour_ago))
+            inspector.send(make_verdict(LINE, 1, part, "ok", hour_ago))
         topic = TopicNames(plant.settings.topics.prefix).verdicts(LINE)
         producer = KafkaProducer(bootstrap_servers=plant.settings.bootstrap)
-        for value in (b"", b"{", b'{"schema": "castline.verdict.v1"}', made_verdict("line-9", 1, 1, "ok", hour_ago).encode()):
+        for value in (b"", b"{", b'{"schema": "castline.verdict.v1"}', make_verdict("line-9", 1, 1, "ok", hour_ago).encode()):
             producer.send(topic, value, b"bad")
         producer.close()
-        oracle.say(made_verdict(LINE, 1, 201, "ok", hour_ago))
+        inspector.send(make_verdict(LINE, 1, 201, "ok", hour_ago))
         reader = SortedReader(plant.settings, LINE)
         records = reader.wait_for(lambda found: len(found) >= 201, within_s=60)
         reader.close()
@@ -210,7 +210,7 @@ def test_verdicts_that_no_board_can_be_told_are_recorded_as_late_and_bad_records
 
 
 def ok_defect_or_review(part: int) -> Label:
-    return "review" if part % 4 == 2 else every_third_is_bad(part)
+    return "review" if part % 4 == 2 else every_third_is_defect(part)
 
 
 def test_one_command_serves_every_line_that_has_a_gate(make_settings: MakeSettings, tmp_path: Path) -> None:
@@ -230,7 +230,7 @@ def test_one_command_serves_every_line_that_has_a_gate(make_settings: MakeSettin
     secrets = tmp_path / "secrets.toml"
     secrets.write_text(f'[gateway]\ntoken = "{TOKEN}"\n')
     with ExitStack() as stack:
-        stack.enter_context(Oracle(settings, ok_defect_or_review))
+        stack.enter_context(FakeInspector(settings, ok_defect_or_review))
         for board, names in boards.items():
             named = [word for name in names for word in ("--line", name)]
             feed = ("--rate", "3", "--parts", str(parts), "--log", str(tmp_path / f"{board}.truth"))

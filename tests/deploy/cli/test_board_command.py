@@ -16,8 +16,8 @@ from deploy.cli.main import castline
 from firmware import toolchain
 from firmware.board.lane_settings import LaneSettings
 from streams.settings import GateSettings, LineSettings, Settings
-from tests.agents.gate.wired import Ear, WiredLine, until
 from tests.processes import CASTLINE, CastlineProcess
+from tests.wired_line import EventRecorder, WiredLine, wait_until
 
 LINE = "line-1"
 
@@ -60,7 +60,7 @@ def test_status_shows_every_page(line: WiredLine, file: Path) -> None:
 def test_status_names_a_fault_by_its_exit_code(line: WiredLine, file: Path) -> None:
     call(file, "configure", "--line", LINE)
     line.line.board.lanes[0].estop_open = True
-    until(lambda: line.line.board.lanes[0].faults.oldest == 45)
+    wait_until(lambda: line.line.board.lanes[0].faults.oldest == 45)
     assert call(file, "status", "--line", LINE).return_value == 1
     refused = call(file, "clear", "--line", LINE, "45")
     assert "12 fault-present" in str(refused.exception)
@@ -161,20 +161,20 @@ def test_flash_names_the_package_that_is_missing(tmp_path: Path) -> None:
 def test_a_simulated_board_that_is_stopped_lets_the_belt_run_empty(tmp_path: Path, port: Path) -> None:
     gate = GateSettings(port=str(port), travel_mm=600, belt_mm_per_s=1000)
     settings = Settings(lines=(LineSettings(name=LINE, gate=gate),))
-    truth, ear = tmp_path / "truth.jsonl", Ear()
+    truth, events = tmp_path / "truth.jsonl", EventRecorder()
     arguments = ("board", "simulate", "--line", LINE, "--rate", "8", "--log", str(truth))
     with CastlineProcess(settings, tmp_path / "board.log", *arguments) as board:
-        until(port.exists, 30)
+        wait_until(port.exists, 30)
         link = GateLink(LinkSettings(str(port)))
-        lane = link.serve(LINE, ear, LaneSettings({"eye_gap_mm": 600, "step_um": 1000}))
+        lane = link.add_lane(LINE, events, LaneSettings({"eye_gap_mm": 600, "step_um": 1000}))
         link.start()
-        until(lambda: len(ear.counted) >= 6, 30)
-        ear.then = lambda event: None
-        for event in ear.sorted:
-            lane.acknowledge(event.event, event.run)
+        wait_until(lambda: len(events.counted) >= 6, 30)
+        events.then = lambda event: None
+        for event in events.sorted:
+            lane.acknowledge_event(event.event, event.run)
         assert board.stop() == 0
         link.stop()
     fell = [line for line in map(json.loads, truth.read_text().splitlines()) if line["what"] == "fell"]
-    assert [line["counted"] for line in fell] == [event.part for event in ear.counted]
+    assert [line["counted"] for line in fell] == [event.part for event in events.counted]
     assert not port.is_symlink()
     assert json.loads(port.with_name(f"{LINE}.eeprom").read_text())["run"] == 1

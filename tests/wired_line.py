@@ -1,4 +1,4 @@
-"""A simulated line behind a real pseudo-terminal, in a thread, with a wire that may be bad, be pulled, or lead to a reset board."""
+"""A simulated line behind a real pseudo-terminal, in a thread. Its wire can be bad or pulled, and its board can be reset."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from agents.gate.events import FaultChanged, GateEvent, PartCounted, PartSorted, RunBegan
+from agents.gate.lane import FaultChanged, GateEvent, PartCounted, PartSorted, RunBegan
 from firmware.board.board import Board
 from firmware.board.lane_settings import LaneSettings
 from firmware.board.line import SimulatedLine
@@ -18,49 +18,54 @@ from firmware.board.memory import Memory
 from firmware.board.plant import Belt, Fallen, Feed, Plant
 from firmware.board.terminal import Terminal
 
-# 0.6 s from camera to gate.
+# A part needs 0.6 s from the camera to the gate.
 SETTINGS = LaneSettings({"step_um": 1000, "eye_gap_mm": 600, "window_mm": 20, "spacing_mm": 70, "dwell_mm": 62, "servo_ms": 40})
 BELT = Belt(speed_mm_s=1000, eye_gap_mm=600, blade_mm=62, servo_s=0.04)
 
 
 class WiredLine:
-    """`harm` is the share of bytes with a flipped bit, both ways. The board lives on while the cable is pulled."""
+    """A line whose castings come at `rate_per_s`. `error_rate` is the share of bytes with a flipped bit, in both directions.
+
+    The board keeps running while the cable is pulled.
+    """
 
     def __init__(self, port: Path, rate_per_s: float = 6, parts: int | None = None, clock_ms: int = 0) -> None:
         self.port = port
-        self.harm = 0.0
+        self.error_rate = 0.0
+        # How often the servo left its rest position.
         self.swings = 0
         self.memory = Memory()
-        self._chance = random.Random(7)
+        self._random = random.Random(7)
         self._feed = Feed(rate_per_s=rate_per_s, parts=parts)
         self._clock_ms = clock_ms
         self._lock = threading.Lock()
         self._terminal: Terminal | None = None
-        self._ending = threading.Event()
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.reset()
 
     def reset(self, cause: str = "power") -> None:
-        """The board starts anew; the belt is empty."""
+        """Starts the board anew, with an empty belt."""
         with self._lock:
-            self._began = time.monotonic()
+            self.reset_s = time.monotonic()
             self.plant = Plant(BELT, self._feed)
-            self.line = SimulatedLine(Board(self.memory, cause, self._clock_ms), self.plant, self._witness)
+            self.line = SimulatedLine(Board(self.memory, cause, self._clock_ms), self.plant, self._count_swing)
 
     def plug(self) -> None:
-        """The port appears."""
+        """Makes the port appear."""
         with self._lock:
             self._terminal = Terminal(self.port).__enter__()
 
     def pull(self) -> None:
-        """The port is gone."""
+        """Makes the port disappear."""
         with self._lock:
             terminal, self._terminal = self._terminal, None
             if terminal is not None:
                 terminal.__exit__(None, None, None)
 
     @property
-    def fallen(self) -> list[Fallen]:
+    def exits(self) -> list[Fallen]:
+        """The castings that have left the belt."""
         return list(self.plant.fallen)
 
     def __enter__(self) -> Self:
@@ -69,32 +74,32 @@ class WiredLine:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._ending.set()
+        self._stopping.set()
         self._thread.join(5)
         self.pull()
 
-    def _witness(self, what: str, facts: dict[str, Any]) -> None:
-        self.swings += what == "servo" and facts["to_us"] == SETTINGS.number("out_us")
+    def _count_swing(self, event: str, facts: dict[str, Any]) -> None:
+        self.swings += event == "servo" and facts["to_us"] == SETTINGS.number("out_us")
 
     def _run(self) -> None:
-        while not self._ending.is_set():
+        while not self._stopping.is_set():
             with self._lock:
-                self.line.run_until(int((time.monotonic() - self._began) * 1e6))
+                self.line.run_until(int((time.monotonic() - self.reset_s) * 1e6))
                 self.plant.feeding = self.line.supervised
-                said = self._harmed(self.line.board.transmit())
+                sent = self._with_errors(self.line.board.transmit())
                 if self._terminal is not None:
-                    self._terminal.write(said)
-                    self.line.receive(self._harmed(self._terminal.read(0)))
+                    self._terminal.write(sent)
+                    self.line.receive(self._with_errors(self._terminal.read(0)))
             time.sleep(0.002)
 
-    def _harmed(self, data: bytes) -> bytes:
-        if not self.harm:
+    def _with_errors(self, data: bytes) -> bytes:
+        if not self.error_rate:
             return data
-        return bytes(byte ^ 1 << self._chance.randrange(8) if self._chance.random() < self.harm else byte for byte in data)
+        return bytes(byte ^ 1 << self._random.randrange(8) if self._random.random() < self.error_rate else byte for byte in data)
 
 
-class Ear:
-    """What a link reports, by kind; `then` is called for each as well."""
+class EventRecorder:
+    """Stores the events of a gate link by their kind, and passes each event on to `then`."""
 
     def __init__(self, then: Callable[[GateEvent], None] = lambda event: None) -> None:
         self.counted: list[PartCounted] = []
@@ -115,9 +120,9 @@ class Ear:
         self.then(event)
 
 
-def until(true: Callable[[], object], within_s: float = 15) -> None:
-    """Returns once `true()` is."""
-    deadline = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < deadline, f"not seen within {within_s} s"
+def wait_until(condition: Callable[[], object], within_s: float = 15) -> None:
+    """Waits until `condition()` is true, for at most `within_s` seconds."""
+    give_up_s = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < give_up_s, f"the condition was not met within {within_s} s"
         time.sleep(0.01)

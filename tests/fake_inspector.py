@@ -1,4 +1,4 @@
-"""Camera, gateway and inspector in one, for tests of the sorter: each part that is reported gets a verdict on Kafka."""
+"""Stands for camera, gateway and inspector in tests of the sorter: every part that the sorter reports gets a verdict on Kafka."""
 
 from __future__ import annotations
 
@@ -20,14 +20,13 @@ from streams.settings import Settings
 from streams.topics import TopicNames
 
 TOKEN = "part-report"
-Opinion = Callable[[int], Label | None]
 
 
-def every_third_is_bad(part: int) -> Label:
+def every_third_is_defect(part: int) -> Label:
     return "defect" if part % 3 == 0 else "ok"
 
 
-def made_verdict(line: str, run: int, part: int, label: Label, captured_at: datetime, model: str = "test") -> Verdict:
+def make_verdict(line: str, run: int, part: int, label: Label, captured_at: datetime, model: str = "test") -> Verdict:
     sha256 = f"{part:064x}"
     return Verdict(
         line=line,
@@ -47,11 +46,14 @@ def made_verdict(line: str, run: int, part: int, label: Label, captured_at: date
 
 
 @dataclass
-class Oracle:
-    """Serves POST /lines/<line>/parts. `opinion` None for a part: its verdict never comes. `delay_s`: it comes later."""
+class FakeInspector:
+    """Serves POST /lines/<line>/parts and answers each part with a verdict on Kafka.
+
+    `label_of` returns the label of a part, or None for a part without verdict. `delay_s` returns the seconds until the verdict is sent.
+    """
 
     settings: Settings
-    opinion: Opinion = every_third_is_bad
+    label_of: Callable[[int], Label | None] = every_third_is_defect
     delay_s: Callable[[int], float] = lambda part: 0.0
     reported: list[tuple[str, int, int]] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
@@ -59,20 +61,20 @@ class Oracle:
     def __enter__(self) -> Self:
         self._producer = KafkaProducer(bootstrap_servers=self.settings.bootstrap, linger_ms=0)
         self._names = TopicNames(self.settings.topics.prefix)
-        oracle = self
+        inspector = self
 
-        class Parts(BaseHTTPRequestHandler):
+        class PartsHandler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                status = oracle._heard(self.path, self.headers.get("Authorization", ""), body)
+                status = inspector._accept_part(self.path, self.headers.get("Authorization", ""), body)
                 self.send_response(status)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
             def log_message(self, format: str, *args: object) -> None:
-                """Silent."""
+                """Writes nothing."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", self.settings.gateway.port), Parts)
+        self._server = ThreadingHTTPServer(("127.0.0.1", self.settings.gateway.port), PartsHandler)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         return self
 
@@ -81,51 +83,48 @@ class Oracle:
         self._server.server_close()
         self._producer.close()
 
-    def _heard(self, path: str, authorization: str, body: dict[str, object]) -> int:
+    def _accept_part(self, path: str, authorization: str, body: dict[str, object]) -> int:
         if authorization != f"Bearer {TOKEN}":
             self.refused.append(authorization)
             return 401
         line, run, part = path.split("/")[2], int(str(body["run"])), int(str(body["part"]))
         self.reported.append((line, run, part))
         captured_at = parse_time(str(body["captured_at"]))
-        label = self.opinion(part)
+        label = self.label_of(part)
         if label is not None:
-            verdict = made_verdict(line, run, part, label, captured_at)
+            verdict = make_verdict(line, run, part, label, captured_at)
             if (delay_s := self.delay_s(part)) > 0:
-                threading.Timer(delay_s, self.say, [verdict]).start()
+                threading.Timer(delay_s, self.send, [verdict]).start()
             else:
-                self.say(verdict)
+                self.send(verdict)
         return 202
 
-    def say(self, verdict: Verdict) -> None:
-        """Puts a verdict on Kafka."""
+    def send(self, verdict: Verdict) -> None:
+        """Writes a verdict to Kafka."""
         self._producer.send(self._names.verdicts(verdict.line), verdict.encode(), verdict.part_id.key)
         self._producer.flush()
 
 
 class SortedReader:
-    """An independent reader of `castings.sorted.<line>`: all records so far, oldest first."""
+    """Reads `castings.sorted.<line>` with a plain client. `records` holds all records so far, oldest first."""
 
     def __init__(self, settings: Settings, line: str) -> None:
         self.records: list[Sorting] = []
-        self._place = TopicPartition(TopicNames(settings.topics.prefix).sorted(line), 0)
+        self._partition = TopicPartition(TopicNames(settings.topics.prefix).sorted(line), 0)
         self._consumer = KafkaConsumer(bootstrap_servers=settings.bootstrap, enable_auto_commit=False)
-        self._consumer.assign([self._place])
-        self._consumer.seek_to_beginning(self._place)
+        self._consumer.assign([self._partition])
+        self._consumer.seek_to_beginning(self._partition)
 
     def read(self) -> list[Sorting]:
         for records in self._consumer.poll(timeout_ms=200).values():
             self.records += [Sorting.decode(record.value) for record in records]
         return self.records
 
-    def wait_for(self, enough: Callable[[list[Sorting]], bool], within_s: float = 30) -> list[Sorting]:
-        until = time.monotonic() + within_s
-        while not enough(self.read()):
-            assert time.monotonic() < until, f"not seen within {within_s} s; {len(self.records)} records, the last: {self.records[-3:]}"
+    def wait_for(self, is_enough: Callable[[list[Sorting]], bool], within_s: float = 30) -> list[Sorting]:
+        give_up_s = time.monotonic() + within_s
+        while not is_enough(self.read()):
+            assert time.monotonic() < give_up_s, f"not within {within_s} s; {len(self.records)} records, the last: {self.records[-3:]}"
         return self.records
-
-    def last_by_part(self) -> dict[tuple[int, int], Sorting]:
-        return {(record.run, record.part): record for record in self.read()}
 
     def close(self) -> None:
         self._consumer.close()

@@ -1,0 +1,238 @@
+"""Requests to a board: commands that wait to be sent, are sent again, and end with an answer or an error.
+
+    queued --room in the window--> sent --answer--> done
+                                    |--no answer in time--> sent again, under the same sequence number
+
+A verdict leaves the window when its deadline has passed, whether it was sent or not. Any other command breaks the link after five tries
+without an answer. RequestWindow computes only: the time is passed in, in seconds of the monotonic clock.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from datetime import datetime
+from queue import Empty, SimpleQueue
+
+from agents.gate.port import Waker
+from firmware.board.frames import COMMAND, Frame
+from firmware.board.words import COMMANDS, PAGES, Fields, read_fields
+from firmware.fault_table import code_of, error_codes
+from streams.backoff import Backoff
+from streams.errors import GateError
+
+# Waits before a command is sent again, and the number of tries: see firmware/PROTOCOL.md, "Timing budget".
+FIRST_RESEND_S = 0.25
+LONGEST_RESEND_S = 1.0
+MAX_TRIES = 5
+# A board may answer a verdict after its deadline although the verdict was sent in time. The window waits this much longer for the answer.
+LATE_ANSWER_S = 0.5
+
+
+def gate_error(name: str, subject: str) -> GateError:
+    """Returns the error that is called `name` in firmware/error_codes.csv. Its message begins with `subject`."""
+    row = error_codes()[code_of(name)]
+    return GateError(f"{subject}: {row.meaning} ({row.code} {row.name})", row.code, row.retriable)
+
+
+@dataclass(frozen=True)
+class BoardResponse:
+    """A board's positive answer (OK): its fields, and the time when it arrived (UTC)."""
+
+    fields: Fields
+    answered_at: datetime
+
+
+@dataclass(eq=False)
+class BoardRequest:
+    """A command to a board. `response` is resolved with the board's answer, or fails with GateError.
+
+    `deadline_s` None means that the command is worth sending at any time. `run` None means that the command is not bound to a run
+    (the time between two resets of the board). `lane` None means that the command concerns the whole board.
+    """
+
+    name: str
+    fields: tuple[str, ...] = ()
+    deadline_s: float | None = None
+    run: int | None = None
+    lane: int | None = None
+    response: Future[BoardResponse] = field(default_factory=Future)
+    seq: int | None = None
+    sent_s: float = 0.0
+    first_sent_s: float = 0.0
+    resend_s: float = 0.0
+    tries: int = 0
+    backoff: Backoff = field(default_factory=lambda: Backoff(FIRST_RESEND_S, LONGEST_RESEND_S))
+
+    def __post_init__(self) -> None:
+        # A running future cannot be cancelled. A caller that stops waiting must not make the link's thread fail when the answer arrives.
+        self.response.set_running_or_notify_cancel()
+
+    @property
+    def may_be_sent_again(self) -> bool:
+        """Whether the next try lies before the deadline."""
+        return self.deadline_s is None or self.resend_s <= self.deadline_s
+
+    def __str__(self) -> str:
+        return " ".join((self.name, *self.fields))
+
+
+class RequestInbox:
+    """Hands requests from any thread to the link's thread, and wakes that thread."""
+
+    def __init__(self) -> None:
+        self.waker = Waker()
+        self._requests: SimpleQueue[BoardRequest] = SimpleQueue()
+
+    def put(self, request: BoardRequest) -> None:
+        """Hands over one request. May be called from any thread."""
+        self._requests.put(request)
+        self.waker.wake()
+
+    def take_all(self) -> list[BoardRequest]:
+        """Removes and returns all requests, oldest first."""
+        requests = []
+        while True:
+            try:
+                requests.append(self._requests.get_nowait())
+            except Empty:
+                return requests
+
+
+@dataclass
+class RequestWindow:
+    """Requests that are not answered yet. At most `size` of them are sent at a time, in the order in which they were added.
+
+    Requests to the lanes in `held_lanes` stay in the queue.
+    """
+
+    size: int = 1
+    queued: deque[BoardRequest] = field(default_factory=deque)
+    sent: dict[int, BoardRequest] = field(default_factory=dict)
+    held_lanes: set[int] = field(default_factory=set)
+    _resends: Counter[int | None] = field(default_factory=Counter)
+    _next_seq: int = 0
+
+    def __len__(self) -> int:
+        return len(self.queued) + len(self.sent)
+
+    def add(self, requests: Iterable[BoardRequest]) -> None:
+        """Puts requests at the end of the queue."""
+        self.queued.extend(requests)
+
+    def take_due(self, now_s: float) -> list[Frame]:
+        """Returns the frames to send now: first those that were not answered in time, then as many new ones as there is room for.
+
+        Raises GateError if a command without a deadline was sent five times and never answered.
+        """
+        frames = []
+        for request in self.sent.values():
+            if now_s >= request.resend_s and request.may_be_sent_again:
+                if request.tries >= MAX_TRIES and request.deadline_s is None:
+                    raise gate_error("no-answer", f"{request}, sent {request.tries} times")
+                self._resends[request.lane] += 1
+                frames.append(self._make_frame(request, now_s))
+        while len(self.sent) < self.size and (new := self._next_queued()) is not None:
+            self.queued.remove(new)
+            new.seq, new.first_sent_s = self._take_free_seq(), now_s
+            self.sent[new.seq] = new
+            frames.append(self._make_frame(new, now_s))
+        return frames
+
+    def next_due_s(self) -> float | None:
+        """Returns the time at which `take_due` will next return a frame, or None if it is not known yet."""
+        if len(self.sent) < self.size and self._next_queued() is not None:
+            return 0.0
+        return min((request.resend_s for request in self.sent.values() if request.may_be_sent_again), default=None)
+
+    def take_answered(self, answer: Frame, answered_at: datetime) -> BoardRequest | None:
+        """Resolves the request that `answer` belongs to, and returns the request.
+
+        Returns None if no request waits for this answer, because the answer is a repetition.
+        """
+        request = self.sent.pop(answer.seq, None)
+        if request is None:
+            return None
+        try:
+            fields = _read_answer(request, answer)
+        except ValueError as error:
+            request.response.set_exception(GateError(f"{request}: {error}", code_of("wrong-fields"), retriable=False))
+        except GateError as error:
+            request.response.set_exception(error)
+        else:
+            request.response.set_result(BoardResponse(fields, answered_at))
+        return request
+
+    def take_resends(self) -> Counter[int | None]:
+        """Returns how often commands were sent again since the last call, by lane."""
+        resends, self._resends = self._resends, Counter()
+        return resends
+
+    def drop_overdue(self, now_s: float, stopped_lanes: Collection[int] = ()) -> None:
+        """Removes requests whose deadline has passed; they fail with code 82 (`deadline`).
+
+        Requests to `stopped_lanes` are kept, because no part reaches the gate of a belt that stands still.
+        """
+
+        def is_overdue(request: BoardRequest) -> bool:
+            if request.deadline_s is None or request.lane in stopped_lanes:
+                return False
+            return now_s > request.deadline_s + (LATE_ANSWER_S if request.tries else 0)
+
+        self._drop(is_overdue, "deadline")
+
+    def drop_other_runs(self, run: int) -> None:
+        """Removes requests that belong to another run than `run`; they fail with code 21 (`unknown-run`)."""
+        self._drop(lambda request: request.run is not None and request.run != run, "unknown-run")
+
+    def drop_all(self, error_name: str) -> None:
+        """Removes all requests; they fail with the error that is called `error_name` in firmware/error_codes.csv."""
+        self._drop(lambda request: True, error_name)
+
+    def requeue(self) -> None:
+        """Moves all requests that were sent but not answered back to the head of the queue, because the link broke."""
+        for request in reversed(self.sent.values()):
+            request.tries = 0
+            request.backoff.succeeded()
+            self.queued.appendleft(request)
+        self.sent.clear()
+
+    def _drop(self, is_dropped: Callable[[BoardRequest], bool], error_name: str) -> None:
+        dropped = [request for request in (*self.sent.values(), *self.queued) if is_dropped(request)]
+        self.sent = {seq: request for seq, request in self.sent.items() if not is_dropped(request)}
+        self.queued = deque(request for request in self.queued if not is_dropped(request))
+        for request in dropped:
+            request.response.set_exception(gate_error(error_name, str(request)))
+
+    def _next_queued(self) -> BoardRequest | None:
+        return next((request for request in self.queued if request.lane not in self.held_lanes), None)
+
+    def _make_frame(self, request: BoardRequest, now_s: float) -> Frame:
+        assert request.seq is not None
+        request.sent_s = now_s
+        request.resend_s = now_s + request.backoff.failed()
+        request.tries += 1
+        return Frame(COMMAND, request.seq, request.name, request.fields)
+
+    def _take_free_seq(self) -> int:
+        while self._next_seq in self.sent:
+            self._next_seq = (self._next_seq + 1) % 256
+        seq, self._next_seq = self._next_seq, (self._next_seq + 1) % 256
+        return seq
+
+
+def _read_answer(request: BoardRequest, answer: Frame) -> Fields:
+    """Returns the fields of an OK. Raises GateError for an ERR, and ValueError if a field is malformed."""
+    if answer.name == "ERR":
+        code = read_fields(("code",), answer.fields).number("code")
+        row = error_codes().get(code)
+        if row is None:
+            unknown = " ".join(answer.fields)
+            raise GateError(f"{request}: a code that this version does not know ({code} {unknown})", code, retriable=False)
+        raise GateError(f"{request}: {row.meaning} ({code} {row.name})", code, row.retriable)
+    names = COMMANDS[request.name][1]
+    if request.name == "STATUS":
+        names = ("page", *PAGES[request.fields[1]])
+    return read_fields(names, answer.fields)

@@ -1,0 +1,163 @@
+"""The sorter's decisions as pure functions: what a board is sent for a verdict, how it is configured, and what is recorded of a part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+from agents.gate.lane import PartSorted
+from agents.sorter.part_states import PartState
+from firmware.board.lane_settings import LaneSettings
+from firmware.fault_table import code_of
+from streams.records import Action, Sorting, SortingReason, Verdict
+from streams.settings import GateSettings, GradeSettings
+
+# The serial line and the board together need less time than this for one verdict. A verdict with less time left is not sent.
+MIN_SENDING_TIME = timedelta(milliseconds=30)
+LATE: SortingReason = "late-verdict"
+
+# From the protocol's words to the words of the records.
+ACTIONS: dict[str, Action] = {"divert": "diverted", "pass": "passed", "stop": "stopped", "none": "untracked"}
+_REASONS: dict[str, SortingReason] = {
+    "verdict": "verdict",
+    "no-verdict": "no-verdict",
+    "cancelled": "no-verdict",
+    "safe": "fault",
+    "missing": "taken-off",
+    "unmatched": "unmatched",
+    "spacing": "spacing",
+    "touching": "touching",
+}
+
+
+def lane_settings(gate: GateSettings) -> LaneSettings:
+    """Returns the board's settings for a line's lane. What the line's settings do not name has the protocol's default.
+
+    Raises ValueError if a value is beyond the board's bounds.
+    """
+    return LaneSettings(
+        {
+            "eye_gap_mm": round(gate.travel_mm),
+            # A lane without encoder counts a step per millisecond, so a belt of 500 mm/s has steps of 500 um.
+            "step_um": round(gate.belt_mm_per_s),
+            "no_verdict": gate.safe,
+            "safe": gate.safe,
+            **gate.board,
+        }
+    )
+
+
+def grade_settings(gate: GateSettings) -> dict[int, LaneSettings]:
+    """Returns the board's settings for the further gates of a line, by the lane whose servo moves the gate.
+
+    Raises ValueError if a value is beyond the board's bounds.
+    """
+    return {grade.lane: _one_grade(gate, grade) for grade in gate.grades}
+
+
+def _one_grade(gate: GateSettings, grade: GradeSettings) -> LaneSettings:
+    return LaneSettings({"gate_mm": round(grade.gate_mm), "safe": gate.safe, **grade.board, "lane_of": gate.lane})
+
+
+@dataclass(frozen=True)
+class BoardVerdict:
+    """The verdict as a board understands it. `gate` is the lane of the further gate that takes the part, None for the line's own gate."""
+
+    word: Literal["keep", "divert"]
+    gate: int | None = None
+
+
+def board_verdict(verdict: Verdict, gate: GateSettings) -> BoardVerdict:
+    """Decides what a board is sent for a verdict.
+
+    A `defect` is diverted, and a `review` is treated as the line's setting `on_review` says. A diverted part goes to the first grade
+    (a further gate on the belt) that takes such parts, and otherwise to the line's own gate.
+    """
+    if verdict.label == "ok" or (verdict.label == "review" and gate.on_review == "pass"):
+        return BoardVerdict("keep")
+    probability = verdict.defect_probability or 0.0
+    lanes = (grade.lane for grade in gate.grades if verdict.label in grade.takes and probability >= grade.least_probability)
+    return BoardVerdict("divert", next(lanes, None))
+
+
+def verdict_deadline(counted_at: datetime, gate: GateSettings) -> datetime:
+    """Returns the latest time at which a verdict is sent, for a part that was counted or photographed at `counted_at`."""
+    return counted_at + timedelta(seconds=gate.travel_s) - MIN_SENDING_TIME
+
+
+def make_sorting(
+    event: PartSorted, state: PartState, line: str, board: str, fault: int, now: datetime, grade: str | None = None
+) -> Sorting:
+    """Returns the record of what the gate did with a part.
+
+    `fault` is the code of the fault in force; the record names it if the fault decided the part. `grade` is the name of the further
+    gate that took the part.
+    """
+    reason = _REASONS[event.reason]
+    if state.is_late and reason == "no-verdict":
+        reason = LATE
+    # A verdict that is on Kafka but was never sent to the board did not take part in the decision, so the record does not name it.
+    has_verdict = state.answered_at is not None or state.is_late or event.reason == "verdict"
+    return Sorting(
+        line=line,
+        run=event.run,
+        part=event.part,
+        board=board,
+        event=event.event,
+        action=ACTIONS[event.action],
+        grade=grade,
+        reason=reason,
+        code=fault if event.reason == "safe" else code_of("late") if state.is_late else 0,
+        label=state.label if has_verdict else None,
+        verdict_id=state.verdict_id if has_verdict else None,
+        gate_moved=event.moved,
+        move_count=event.moves,
+        late=state.is_late and event.reason != "verdict",
+        counted_at=event.counted_at or state.counted_at,
+        told_at=state.answered_at,
+        at_gate_at=event.at_gate_at if event.action != "none" else None,
+        sorted_at=now,
+    )
+
+
+def make_late_sorting(previous: Sorting, verdict: Verdict, now: datetime) -> Sorting:
+    """Returns a second record of a part whose verdict was too late.
+
+    The record repeats the board, run and event of the `previous` one, so a reader knows that the gate did not move again.
+    """
+    reason: SortingReason = LATE if previous.reason == "no-verdict" else previous.reason
+    change = {
+        "reason": reason,
+        "code": previous.code or code_of("late"),
+        "label": verdict.label,
+        "verdict_id": verdict.verdict_id,
+        "late": True,
+        "sorted_at": now,
+    }
+    return previous.model_copy(update=change)
+
+
+def make_untracked_sorting(
+    state: PartState, line: str, run: int, part: int, board: str, reason: SortingReason, code: int, now: datetime
+) -> Sorting:
+    """Returns the record of a part that no board reports, because the part belongs to an earlier run or was never counted."""
+    return Sorting(
+        line=line,
+        run=run,
+        part=part,
+        board=board,
+        event=0,
+        action="untracked",
+        reason=reason,
+        code=code,
+        label=state.label,
+        verdict_id=state.verdict_id,
+        gate_moved=False,
+        move_count=0,
+        late=reason == LATE,
+        counted_at=state.counted_at,
+        told_at=state.answered_at,
+        at_gate_at=None,
+        sorted_at=now,
+    )
