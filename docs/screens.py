@@ -108,7 +108,7 @@ def _decide(page: Page) -> None:
     """Labels some parts, so that the pages of what people said have something to show; one of them contradicts the model."""
     for key in "ddod":
         page.goto("/reviews/")
-        said = page.locator("[data-said]")
+        said = page.locator("[data-announcement]")
         before = said.text_content() or ""
         page.locator("body").press(key)
         expect(said).not_to_have_text(before, timeout=60_000)

@@ -20,7 +20,7 @@ from station.archive.tables import complaint
 from station.asgi import application, stopping
 from station.configuration import castline
 from station.live import watching
-from station.reviews.gauges import renew
+from station.reviews.queue import update_metrics
 from streams.errors import SettingsError
 from streams.health import ProcessHealth
 
@@ -113,7 +113,7 @@ def _watch(health: ProcessHealth) -> None:
         if time.monotonic() - renewed_at < _COUNT_EVERY_S:
             continue
         try:
-            renew(castline(), timezone.now())
+            update_metrics(castline(), timezone.now())
             renewed_at = time.monotonic()
         except (DatabaseError, InterfaceError) as error:
             log.warning("the review queue cannot be counted now: %s", error)

@@ -18,7 +18,7 @@ from station.archive.folding import blank, fold, time_of
 from station.archive.keeping import Keeping
 from station.archive.models import Part
 from station.configuration import castline
-from station.reviews.offering import offer, wanted
+from station.reviews.candidates import add_to_queue, select_candidates
 from streams.errors import ArchiveError
 from streams.identity import PartId
 from streams.records import ArchivedRecord, PartRecord
@@ -63,14 +63,14 @@ class Keeper:
                 row = rows[one.part_id] = blank(one.part_id, time_of(one))
             fold(row, one, self._keeping)
         changed = [row for part, row in sorted(rows.items()) if before.get(part) != _values(row)]
-        asked = wanted(changed, castline())
-        for row, _ in asked:
+        candidates = select_candidates(changed, castline())
+        for row, _ in candidates:
             if row.keep_picture is None and row.image_offset is not None:
                 row.keep_picture = True  # nobody can judge a part without its picture
         for row in changed:
             row.pk = None  # by its identity, a row is made or changed in one statement
         Part.objects.bulk_create(changed, update_conflicts=True, unique_fields=list(_IDENTITY), update_fields=_FOLDED)
-        offer(asked)
+        add_to_queue(candidates)
         return len(changed)
 
 

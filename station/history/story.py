@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from station.archive.models import Part
-from station.reviews.interest import WITHOUT_VERDICT
+from station.reviews.candidates import REASONS_WITHOUT_VERDICT
 from streams.identity import format_time
 
 
@@ -109,7 +109,7 @@ def _remarks(part: Part, gated: bool) -> list[str]:
         found.append("The verdict was decided after the part's deadline.")
     if part.late or part.sorted_reason == "late-verdict":
         found.append("The verdict came after the part had passed the gate.")
-    if part.sorted_reason in WITHOUT_VERDICT:
+    if part.sorted_reason in REASONS_WITHOUT_VERDICT:
         found.append(f"The gate acted without a verdict ({part.sorted_reason}), as is set for the line.")
     if gated and not part.sorted_at:
         found.append("No gate report is known of this part: it is still on the belt, was taken off, or the report is not archived.")

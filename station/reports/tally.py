@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from station.reviews.agreement import Agreement, agreement
+from station.reviews.agreement import LabelAgreement, count_agreement
 
 # Fewer parts make no hour bad.
 _LEAST_PARTS = 20
@@ -91,8 +91,8 @@ class Tally:
         return sum(self.reviews.values())
 
     @property
-    def agreement(self) -> Agreement:
-        return agreement((label, said, many) for (label, said), many in self.reviews.items())
+    def agreement(self) -> LabelAgreement:
+        return count_agreement((label, said, many) for (label, said), many in self.reviews.items())
 
     @property
     def pareto(self) -> list[tuple[str, int, float]]:

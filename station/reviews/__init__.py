@@ -1,1 +1,1 @@
-"""The review queue: what people say of parts that the model doubts."""
+"""The review of parts by people: which parts are shown to whom, what people decide, and data sets made of their decisions."""

@@ -1,58 +1,151 @@
-"""How often people and model, and people among themselves, say the same. Pure: counts in, figures out."""
+"""Measures how often the model and people, and people among themselves, give parts the same label."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
+from itertools import combinations
+
+from django.db.models import Count, Max, Q
+
+from station.reviews.models import Decision
 
 LABELS = ("ok", "defect")
+# Pairs of people are formed in memory, so only the newest decisions are read.
+MAX_DECISIONS = 50_000
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """`counts[(first, second)]`: parts that the first side called so and the second so. Figures are None where nothing was counted."""
+class LabelAgreement:
+    """The confusion matrix of two sides that labelled the same parts, such as the model and a person.
+
+    `counts[first, second]` is the number of parts that the first side labelled `first` and the second side `second`. Accuracy and
+    kappa are None if nothing was counted.
+    """
 
     counts: Counter[tuple[str, str]]
 
     @property
     def parts(self) -> int:
+        """The number of parts that both sides labelled."""
         return sum(self.counts.values())
 
     @property
     def same(self) -> int:
+        """The number of parts that both sides gave the same label."""
         return sum(self.counts[label, label] for label in LABELS)
 
     @property
     def accuracy(self) -> float | None:
-        """Share of parts that both sides call the same."""
+        """The share of parts that both sides gave the same label, 0..1."""
         return self.same / self.parts if self.parts else None
 
     @property
     def kappa(self) -> float | None:
-        """Cohen's kappa: agreement beyond what the two sides' shares of labels would give by chance; 1 is full, 0 is chance.
+        """Cohen's kappa: 1 is full agreement, 0 is the agreement that chance would give.
 
-        None where both sides used one and the same label only: there was nothing to agree on.
+        None if both sides used only one and the same label, because kappa is not defined then.
         Source: Cohen, Educational and Psychological Measurement 20(1), 1960.
         """
         if not self.parts:
             return None
-        first, second = Counter[str](), Counter[str]()
-        for (one, other), count in self.counts.items():
-            first[one] += count
-            second[other] += count
-        chance = sum(first[label] * second[label] for label in LABELS) / self.parts**2
+        first_totals, second_totals = Counter[str](), Counter[str]()
+        for (first, second), count in self.counts.items():
+            first_totals[first] += count
+            second_totals[second] += count
+        chance = sum(first_totals[label] * second_totals[label] for label in LABELS) / self.parts**2
         return None if chance == 1 else (self.same / self.parts - chance) / (1 - chance)
 
     def rows(self) -> list[tuple[str, list[int]]]:
-        """The confusion matrix: a row of counts for each label of the first side."""
-        return [(one, [self.counts[one, other] for other in LABELS]) for one in LABELS]
+        """Returns a row of counts for each label of the first side, with a count for each label of the second side."""
+        return [(first, [self.counts[first, second] for second in LABELS]) for first in LABELS]
 
 
-def agreement(pairs: Iterable[tuple[str, str, int]]) -> Agreement:
-    """From (label of one side, label of the other, how many); pairs with another label than `ok` and `defect` are left out."""
+def count_agreement(pairs: Iterable[tuple[str, str, int]]) -> LabelAgreement:
+    """Sums up triples of the first side's label, the second side's label, and the number of parts.
+
+    Triples with a label other than `ok` and `defect` are ignored.
+    """
     counts: Counter[tuple[str, str]] = Counter()
-    for one, other, many in pairs:
-        if one in LABELS and other in LABELS:
-            counts[one, other] += many
-    return Agreement(counts)
+    for first, second, count in pairs:
+        if first in LABELS and second in LABELS:
+            counts[first, second] += count
+    return LabelAgreement(counts)
+
+
+@dataclass(frozen=True)
+class AgreementReport:
+    """The agreement of the model with people, and of people with each other, within a period.
+
+    The model is compared with the decision that counts for each part. Two people are compared on all parts that both decided about.
+    """
+
+    # All reviewed parts.
+    model: LabelAgreement
+    # Only the parts of the random check, which represent all parts of the plant.
+    audit: LabelAgreement
+    # The model against people, for each line.
+    lines: list[tuple[str, LabelAgreement]]
+    # The model against each person.
+    reviewers: list[tuple[str, LabelAgreement]]
+    # For each type of defect: the parts that people gave the type to, and those of them that the model labelled `ok`.
+    kinds: list[tuple[str, int, int]]
+    # Each pair of people.
+    people: list[tuple[str, str, LabelAgreement]]
+    # The number of parts that the model left to people, by the label that people gave them.
+    left_to_people: list[tuple[str, int]]
+
+
+def compute_agreement(since: datetime, to: datetime, line: str = "", excluded_line: str = "") -> AgreementReport:
+    """Compares the decisions that were made from `since` until before `to`.
+
+    With `line` only the parts of that line count, otherwise the parts of all lines except `excluded_line`.
+    """
+    in_period = Q(undone_at=None, at__gte=since, at__lt=to, label__in=LABELS)
+    in_period &= Q(part__line=line) if line else ~Q(part__line=excluded_line)
+    decisions = Decision.objects.filter(in_period)
+    # The last decision about a part is the one that counts.
+    last = decisions.values("part").annotate(last=Max("pk")).values("last").order_by()
+    effective = Decision.objects.filter(pk__in=last)
+    groups = list(effective.values_list("part__line", "audit", "model_label", "label").annotate(count=Count("pk")).order_by())
+    by_person = decisions.values_list("reviewer__username", "model_label", "label").annotate(count=Count("pk")).order_by()
+    return AgreementReport(
+        model=count_agreement((model, label, count) for _, _, model, label, count in groups),
+        audit=count_agreement((model, label, count) for _, audit, model, label, count in groups if audit),
+        lines=_group_by_name((name, model, label, count) for name, _, model, label, count in groups),
+        reviewers=_group_by_name(by_person),
+        kinds=_count_kinds(effective.filter(label="defect").values_list("kinds", "model_label")[:MAX_DECISIONS]),
+        people=_compare_people(decisions.order_by("-at").values_list("part", "reviewer__username", "label")[:MAX_DECISIONS]),
+        left_to_people=[
+            (label, sum(count for _, _, model, given, count in groups if model == "review" and given == label)) for label in LABELS
+        ],
+    )
+
+
+def _group_by_name(rows: Iterable[tuple[str, str, str, int]]) -> list[tuple[str, LabelAgreement]]:
+    groups: defaultdict[str, list[tuple[str, str, int]]] = defaultdict(list)
+    for name, model, label, count in rows:
+        groups[name].append((model, label, count))
+    return [(name, count_agreement(group)) for name, group in sorted(groups.items())]
+
+
+def _count_kinds(rows: Iterable[tuple[list[str], str]]) -> list[tuple[str, int, int]]:
+    counts: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for kinds, model_label in rows:
+        for kind in kinds or ["no type named"]:
+            counts[kind][0] += 1
+            counts[kind][1] += model_label == "ok"
+    return sorted(((kind, parts, missed) for kind, (parts, missed) in counts.items()), key=lambda row: -row[1])
+
+
+def _compare_people(rows: Iterable[tuple[int, str, str]]) -> list[tuple[str, str, LabelAgreement]]:
+    labels_by_part: defaultdict[int, list[tuple[str, str]]] = defaultdict(list)
+    for part, name, label in rows:
+        labels_by_part[part].append((name, label))
+    pairs: defaultdict[tuple[str, str], list[tuple[str, str, int]]] = defaultdict(list)
+    for labels in labels_by_part.values():
+        for (first, first_label), (second, second_label) in combinations(sorted(labels), 2):
+            pairs[first, second].append((first_label, second_label, 1))
+    return [(*people, count_agreement(found)) for people, found in sorted(pairs.items())]

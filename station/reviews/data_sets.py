@@ -1,13 +1,13 @@
-"""Reviewed parts as a data set: a folder of class folders, as `castline train --data` takes it, with a list of what is in it.
+"""Makes data sets of reviewed parts for `castline train --data`. A data set is a folder with a subfolder for each class:
 
     reviews-0003-2026-11-22/
-      ok_front/line-1_17_345.jpeg …   the pictures as they came, by part
+      ok_front/line-1_17_345.jpeg …   the pictures as the camera sent them, named after line, run and part
       def_front/…
-      manifest.csv                    a line a picture: part, class, sha256, types, boxes, reviewer, verdict
-      data-set.json                   number, fingerprint, selection, what was left out and why
+      manifest.csv                    one row for each picture: class, part, sha256, types, boxes, reviewer, verdict
+      data-set.json                   number, fingerprint, selection, and the parts that were left out
 
-The fingerprint is the one that a training writes into its version: SHA-256 over class and checksum of all pictures. It is made
-aside and renamed, so a folder of this name is whole.
+The fingerprint is the SHA-256 over class and checksum of all pictures. A training run writes the same fingerprint into its model
+version. The folder is written under a temporary name and then renamed, so a folder with this name is always complete.
 """
 
 from __future__ import annotations
@@ -18,107 +18,192 @@ import json
 import shutil
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from django.db import IntegrityError
 from django.db.models import Max
 
 from station.archive.models import Part
 from station.history.columns import cell
+from station.history.filters import read_filters
+from station.history.indexes import indexed
 from station.history.streaming import Sink
 from station.live.sending import KafkaAway
 from station.reviews.models import DataSet
-from station.reviews.selection import Selection
 from streams.errors import PictureError
 from streams.identity import format_time, sniff_content_type
 from streams.settings import ReviewSettings, Settings
 
-Fetch = Callable[[Part], bytes | None]  # as station.live.pictures.Pictures.original
+# A function like station.live.pictures.Pictures.original: returns the bytes of a part's picture, or None if it was deleted.
+FetchPicture = Callable[[Part], bytes | None]
 
+NOT_KEPT = "picture no longer kept"
+DAMAGED = "picture damaged"
+UNREACHABLE = "picture out of reach"
+
+_ROWS_PER_QUERY = 500
 _SUFFIXES = {"image/jpeg": ".jpeg", "image/png": ".png", "image/bmp": ".bmp", "image/tiff": ".tiff"}
 _COLUMNS = ("path", "class", "part", "sha256", "kinds", "boxes", "reviewer", "reviewed_at", "verdict", "defect_probability", "model")
-NOT_KEPT, DAMAGED, UNREACHABLE = "picture no longer kept", "picture damaged", "picture out of reach"
+_FIELD_LABELS = {"line": "Line", "since": "Seen from", "to": "To"}
 
 
-class NothingToPutInError(ValueError):
-    """No reviewed part is in the selection, or none whose picture is kept; the text is fit for a page."""
+class EmptyDataSetError(ValueError):
+    """A data set cannot be made, because no reviewed part with a picture is selected. The text can be shown on a page."""
 
 
-def make(selection: Selection, settings: Settings, by: str, now: datetime, fetch: Fetch) -> DataSet:
-    """Makes the next data set. Raises NothingToPutInError; OSError: when the folder cannot be written."""
+@dataclass(frozen=True)
+class DataSetSelection:
+    """The reviewed parts that go into a data set: those of `line`, seen from `since` until before `to`. Empty fields select all."""
+
+    line: str = ""
+    since: datetime | None = None
+    to: datetime | None = None
+
+    def as_json(self) -> dict[str, str]:
+        """Returns the fields that are set, as data-set.json and the table of data sets hold them."""
+        fields = {"line": self.line, "since": format_time(self.since) if self.since else "", "to": format_time(self.to) if self.to else ""}
+        return {name: text for name, text in fields.items() if text}
+
+    def read_parts(self, excluded_line: str) -> Iterator[Part]:
+        """Yields the selected parts in the order in which they were archived, without those of `excluded_line`."""
+        query = Part.objects.filter(indexed("reviewer"), review_label__in=("ok", "defect")).exclude(reviewer="")
+        if self.line:
+            query = query.filter(line=self.line)
+        if self.since:
+            query = query.filter(seen_at__gte=self.since)
+        if self.to:
+            query = query.filter(seen_at__lt=self.to)
+        query = query.exclude(line=excluded_line).order_by("id")
+        last = 0
+        while rows := list(query.filter(id__gt=last)[:_ROWS_PER_QUERY]):
+            yield from rows
+            last = rows[-1].pk
+
+
+def parse_selection(form: Mapping[str, Any]) -> DataSetSelection:
+    """Reads the fields of the form on the page of data sets. Raises ValueError, in words for a page, if a field is wrong."""
+    filters = read_filters({name: str(form.get(name, "")) for name in _FIELD_LABELS})
+    if filters.wrong:
+        raise ValueError("; ".join(f"{_FIELD_LABELS[name]}: {problem}" for name, problem in filters.wrong.items()))
+    return DataSetSelection(filters.line, filters.since, filters.to)
+
+
+def make_data_set(selection: DataSetSelection, settings: Settings, made_by: str, now: datetime, fetch: FetchPicture) -> DataSet:
+    """Writes the next data set into the folder `review.data_sets` and returns its row in the table of data sets.
+
+    Raises EmptyDataSetError if no picture is selected or another person makes a data set at the same moment, and OSError if the
+    folder cannot be written. Then neither a folder nor a row is left behind.
+    """
     root = settings.review.data_sets
     root.mkdir(parents=True, exist_ok=True)
-    number = (DataSet.objects.aggregate(last=Max("number"))["last"] or 0) + 1
-    # A database that was put back knows less than the folder: what lies there is never written over.
-    while any(root.glob(f"reviews-{number:04d}-*")):
-        number += 1
+    number = _next_number(root)
     name = f"reviews-{number:04d}-{now:%Y-%m-%d}"
     partial = root / f".{name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        counts, left_out, fingerprint = _write(partial, selection, settings, fetch)
-        if not counts:
-            reasons = ", ".join(f"{many} {reason}" for reason, many in left_out.items()) or "no part like that was reviewed"
-            raise NothingToPutInError(f"There is nothing to put into a data set: {reasons}.")
-        described = selection.described()
-        found = {"name": name, "number": number, "made_at": format_time(now), "made_by": by, "fingerprint": fingerprint}
-        found |= {"selection": described, "counts": counts, "left_out": left_out}
-        (partial / "data-set.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-        row = DataSet(number=number, name=name, made_at=now, made_by=by, selection=described, counts=counts, left_out=left_out)
-        row.fingerprint = fingerprint
+        written = _write_pictures(partial, selection, settings, fetch)
+        if not written.counts:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in written.left_out.items())
+            raise EmptyDataSetError(f"There is nothing to put into a data set: {reasons or 'no such part was reviewed'}.")
+        row = DataSet(
+            number=number,
+            name=name,
+            made_at=now,
+            made_by=made_by,
+            selection=selection.as_json(),
+            counts=dict(sorted(written.counts.items())),
+            left_out=dict(sorted(written.left_out.items())),
+            fingerprint=written.fingerprint(),
+        )
+        (partial / "data-set.json").write_text(json.dumps(_describe(row), indent=2) + "\n", encoding="utf-8")
         try:
             row.save(force_insert=True)
         except IntegrityError:
-            raise NothingToPutInError("Somebody else made a data set at the same moment; look at theirs first.") from None
+            raise EmptyDataSetError("Another person made a data set at the same moment. Look at that data set first.") from None
         partial.replace(root / name)
         return row
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _write(folder: Path, selection: Selection, settings: Settings, fetch: Fetch) -> tuple[dict[str, int], dict[str, int], str]:
+def stream_zip(folder: Path) -> Iterator[bytes]:
+    """Yields the folder as a zip file, piece by piece. The pictures are compressed already, so they are stored as they are."""
+    sink = Sink()
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:
+        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+            archive.write(file, f"{folder.name}/{file.relative_to(folder).as_posix()}")
+            yield sink.drained()
+    yield sink.drained()
+
+
+class _WrittenPictures:
+    """Counts the pictures that were written into a data set, and the parts that were left out."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.left_out: Counter[str] = Counter()
+        self._checksums: list[str] = []
+
+    def add(self, class_name: str, checksum: str) -> None:
+        self.counts[class_name] += 1
+        self._checksums.append(f"{class_name} {checksum}")
+
+    def fingerprint(self) -> str:
+        return hashlib.sha256("\n".join(sorted(self._checksums)).encode()).hexdigest()
+
+
+def _next_number(root: Path) -> int:
+    number = (DataSet.objects.aggregate(last=Max("number"))["last"] or 0) + 1
+    # A restored database may know fewer data sets than the folder holds, and an existing data set must never be overwritten.
+    while any(root.glob(f"reviews-{number:04d}-*")):
+        number += 1
+    return number
+
+
+def _write_pictures(folder: Path, selection: DataSetSelection, settings: Settings, fetch: FetchPicture) -> _WrittenPictures:
     review = settings.review
-    counts: Counter[str] = Counter()
-    left_out: Counter[str] = Counter()
-    lines: list[str] = []
+    written = _WrittenPictures()
     for name in (review.ok_class, review.defect_class):
         (folder / name).mkdir(parents=True)
     with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(_COLUMNS)
-        for part in selection.parts(settings.station.upload_line):
-            try:
-                value = fetch(part)
-                suffix = _SUFFIXES.get(sniff_content_type(value)) if value else None
-            except PictureError:
-                left_out[DAMAGED] += 1
+        manifest = csv.writer(file)
+        manifest.writerow(_COLUMNS)
+        for part in selection.read_parts(settings.station.upload_line):
+            picture, problem = _fetch_picture(part, fetch)
+            if problem:
+                written.left_out[problem] += 1
                 continue
-            except KafkaAway:
-                left_out[UNREACHABLE] += 1
-                continue
-            if value is None:
-                left_out[NOT_KEPT] += 1
-                continue
-            if suffix is None:
-                left_out[DAMAGED] += 1
-                continue
-            checksum = hashlib.sha256(value).hexdigest()
-            row = _row(part, review, suffix, checksum)
-            (folder / row[0]).write_bytes(value)
-            rows.writerow([cell(one) for one in row])
-            counts[row[1]] += 1
-            lines.append(f"{row[1]} {checksum}")
-    return dict(sorted(counts.items())), dict(sorted(left_out.items())), hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+            checksum = hashlib.sha256(picture).hexdigest()
+            row = _make_manifest_row(part, review, _SUFFIXES[sniff_content_type(picture)], checksum)
+            (folder / row[0]).write_bytes(picture)
+            manifest.writerow([cell(value) for value in row])
+            written.add(row[1], checksum)
+    return written
 
 
-def _row(part: Part, review: ReviewSettings, suffix: str, checksum: str) -> list[str]:
-    name = review.ok_class if part.review_label == "ok" else review.defect_class
-    # A line's name has no other characters than a file's may have; run and part are numbers.
+def _fetch_picture(part: Part, fetch: FetchPicture) -> tuple[bytes, str]:
+    """Returns the picture and an empty text, or no bytes and the reason why the part is left out."""
+    try:
+        picture = fetch(part)
+        if picture is None:
+            return b"", NOT_KEPT
+        return (picture, "") if sniff_content_type(picture) in _SUFFIXES else (b"", DAMAGED)
+    except PictureError:
+        return b"", DAMAGED
+    except KafkaAway:
+        return b"", UNREACHABLE
+
+
+def _make_manifest_row(part: Part, review: ReviewSettings, suffix: str, checksum: str) -> list[str]:
+    class_name = review.ok_class if part.review_label == "ok" else review.defect_class
     return [
-        f"{name}/{part.line}_{part.run}_{part.part}{suffix}",
-        name,
+        # The name of a line holds only characters that are safe in a file name, and run and part are numbers.
+        f"{class_name}/{part.line}_{part.run}_{part.part}{suffix}",
+        class_name,
         str(part),
         checksum,
         " + ".join(part.review_kinds),
@@ -131,11 +216,14 @@ def _row(part: Part, review: ReviewSettings, suffix: str, checksum: str) -> list
     ]
 
 
-def zipped(folder: Path) -> Iterator[bytes]:
-    """The folder as a zip file, written while it is sent; pictures are not compressed a second time."""
-    sink = Sink()
-    with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:
-        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-            archive.write(file, f"{folder.name}/{file.relative_to(folder).as_posix()}")
-            yield sink.drained()
-    yield sink.drained()
+def _describe(row: DataSet) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "number": row.number,
+        "made_at": format_time(row.made_at),
+        "made_by": row.made_by,
+        "fingerprint": row.fingerprint,
+        "selection": row.selection,
+        "counts": row.counts,
+        "left_out": row.left_out,
+    }

@@ -1,4 +1,4 @@
-"""Parts that people are asked about, what they decided, and the data sets made of it."""
+"""The tables of the review: parts that a person should look at, decisions of people, and data sets made of reviewed parts."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from station.archive.models import Part
 
 
 class Candidate(models.Model):
-    """A part that a person should look at, since the archive knows of it; `state` says who is asked next.
+    """A part that a person should look at. `state` says whose opinion is still needed, see `decisions.CandidateState`.
 
-    One person has it before them at a time: `leased_by`, until `leased_until`.
+    Only one person reviews a part at a time: the person `leased_by`, until `leased_until`.
     """
 
     part = models.OneToOneField(Part, on_delete=models.CASCADE, related_name="candidate")
     score = models.FloatField()
     why = models.CharField(max_length=400)
     audit = models.BooleanField(default=False)
-    state = models.CharField(max_length=8, default="open")  # opinions.State
-    since = models.DateTimeField()  # when its waiting began: the part was seen, or the last opinion came
+    state = models.CharField(max_length=8, default="open")
+    # The time at which the part began to wait: when the part was seen, or when the last opinion was given.
+    since = models.DateTimeField()
     leased_by = models.CharField(max_length=150, blank=True, default="")
     leased_until = models.DateTimeField(null=True)
 
@@ -36,22 +37,24 @@ class Candidate(models.Model):
 
 
 class Decision(models.Model):
-    """What one person decided about one part: `ok`, `defect` or `skip`. Taken back, it stays and is marked `undone_at`."""
+    """One person's decision about one part: `ok`, `defect` or `skip`. An undone decision stays in the table and gets `undone_at`."""
 
     part = models.ForeignKey(Part, on_delete=models.CASCADE, related_name="decisions")
     reviewer = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
     label = models.CharField(max_length=8)
     kinds = models.JSONField(default=list)
     boxes = models.JSONField(default=list)
-    model_label = models.CharField(max_length=8, blank=True, default="")  # what the verdict said when the person decided
+    # The label of the verdict at the time of the decision.
+    model_label = models.CharField(max_length=8, blank=True, default="")
     audit = models.BooleanField(default=False)
     at = models.DateTimeField()
     undone_at = models.DateTimeField(null=True)
-    sent_offset = models.BigIntegerField(null=True)  # of the record on `castings.reviews`; a skip sends none
+    # The offset of the record on the topic `castings.reviews`, or null for a skip, which sends no record.
+    sent_offset = models.BigIntegerField(null=True)
 
     class Meta:
         constraints: ClassVar = [
-            # Two clicks of one person are one decision.
+            # A person who clicks twice has still decided once.
             models.UniqueConstraint(fields=["part", "reviewer"], condition=models.Q(undone_at=None), name="decision_once"),
         ]
         indexes: ClassVar = [
@@ -64,15 +67,17 @@ class Decision(models.Model):
 
 
 class DataSet(models.Model):
-    """A folder of reviewed parts that `castline train --data` takes. Its number is never used again; its files are never changed."""
+    """A folder of reviewed parts that `castline train --data` reads. Its number is never used again and its files never change."""
 
     number = models.PositiveIntegerField(unique=True)
     name = models.CharField(max_length=80, unique=True)
     made_at = models.DateTimeField()
     made_by = models.CharField(max_length=150)
     selection = models.JSONField(default=dict)
-    counts = models.JSONField(default=dict)  # pictures by class
-    left_out = models.JSONField(default=dict)  # parts by reason
+    # The number of pictures in each class.
+    counts = models.JSONField(default=dict)
+    # The number of parts without a usable picture, by reason.
+    left_out = models.JSONField(default=dict)
     fingerprint = models.CharField(max_length=64)
 
     class Meta:

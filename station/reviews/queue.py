@@ -1,4 +1,4 @@
-"""Who is shown which part next. A part is before one person at a time; nobody is asked about a part twice."""
+"""The review queue: which part a person gets next. One person reviews a part at a time, and nobody gets the same part twice."""
 
 from __future__ import annotations
 
@@ -7,77 +7,85 @@ from datetime import datetime, timedelta
 from django.contrib.auth.models import User
 from django.db.models import Count, Exists, Min, OuterRef, Q, QuerySet
 
-from station.archive.models import Part
 from station.reviews.models import Candidate, Decision
+from streams import metrics
 from streams.settings import Settings
 
-# The order in which the states are served: who waits for a second or third opinion has been looked at already.
-_STATES = ("third", "second", "open")
-# A claim that another person wins is tried again with the next part.
-_TRIES = 20
-# Counted no further: a queue so long is a matter of the settings, not of one part.
-MOST_COUNTED = 10_000
+# The states of waiting parts in the order in which they are served. Parts that somebody has decided about come first.
+_WAITING_STATES = ("third", "second", "open")
+# So many free parts are read at once, because other people may lease the first of them in the meantime.
+_LEASE_ATTEMPTS = 20
+# A longer queue is not counted exactly, because counting would take long and a person could not work it off anyway.
+MAX_COUNTED = 10_000
 
 
-def claim(user: User, settings: Settings, now: datetime, wanted: int = 2) -> list[Candidate]:
-    """Up to `wanted` parts for `user`, most informative first, held for them until their lease ends: the one before them and the one
-    that their browser fetches meanwhile. Parts that they hold already come first.
+def claim_candidates(user: User, settings: Settings, now: datetime, count: int = 2) -> list[Candidate]:
+    """Leases up to `count` parts to `user` and returns them, the most useful one first. Parts that the user has already come first.
+
+    The default is two parts: one to review now, and one whose picture the browser loads meanwhile.
     """
     until = now + timedelta(minutes=settings.review.lease_minutes)
-    held = list(
-        _waiting(user, settings, now)
+    claimed = list(
+        _waiting_for(user, settings, now)
         .filter(leased_by=user.username, leased_until__gt=now)
-        .order_by("leased_until", "-score", "-id")[:wanted]
+        .order_by("leased_until", "-score", "-id")[:count]
     )
-    for state in _STATES:
-        if len(held) >= wanted:
+    for state in _WAITING_STATES:
+        if len(claimed) >= count:
             break
-        free = _waiting(user, settings, now).filter(state=state).exclude(leased_until__gt=now).order_by("-score", "-id")
-        for candidate in free[:_TRIES]:
-            if len(held) >= wanted:
+        free = _waiting_for(user, settings, now).filter(state=state).exclude(leased_until__gt=now).order_by("-score", "-id")
+        for candidate in free[:_LEASE_ATTEMPTS]:
+            if len(claimed) >= count:
                 break
             if _lease(candidate, user, now, until):
-                held.append(candidate)
-    return held
+                claimed.append(candidate)
+    return claimed
 
 
-def hold(candidate: Candidate, user: User, settings: Settings, now: datetime) -> bool:
-    """Holds one certain part for `user`; False where another person has it before them."""
+def claim_candidate(candidate: Candidate, user: User, settings: Settings, now: datetime) -> bool:
+    """Leases one part to `user`. Returns False if another person is reviewing the part."""
     return _lease(candidate, user, now, now + timedelta(minutes=settings.review.lease_minutes))
 
 
 def _lease(candidate: Candidate, user: User, now: datetime, until: datetime) -> bool:
-    """One statement, so that of two people who ask at the same moment one gets it."""
-    mine_or_free = Q(leased_by=user.username) | Q(leased_until=None) | Q(leased_until__lte=now)
-    won = Candidate.objects.filter(mine_or_free, pk=candidate.pk).update(leased_by=user.username, leased_until=until)
-    return bool(won)
+    # This is a single UPDATE statement, so that only one of two people who ask at the same moment gets the part.
+    free_or_own = Q(leased_by=user.username) | Q(leased_until=None) | Q(leased_until__lte=now)
+    updated = Candidate.objects.filter(free_or_own, pk=candidate.pk).update(leased_by=user.username, leased_until=until)
+    return bool(updated)
 
 
-def _waiting(user: User, settings: Settings, now: datetime) -> QuerySet[Candidate]:
-    answered = Decision.objects.filter(part=OuterRef("part"), reviewer=user, undone_at=None)
-    return unsettled(settings, now).filter(~Exists(answered)).select_related("part")
+def _waiting_for(user: User, settings: Settings, now: datetime) -> QuerySet[Candidate]:
+    own_decisions = Decision.objects.filter(part=OuterRef("part"), reviewer=user, undone_at=None)
+    return waiting_candidates(settings, now).filter(~Exists(own_decisions)).select_related("part")
 
 
-def unsettled(settings: Settings, now: datetime) -> QuerySet[Candidate]:
-    """Parts that wait for a person and whose picture can be shown: it is kept, or still on its topic."""
-    gone = now - timedelta(hours=settings.topics.image_hours)
-    shown = ~Q(part__picture="") | Q(part__seen_at__gt=gone)
-    return Candidate.objects.filter(shown, state__in=_STATES)
+def waiting_candidates(settings: Settings, now: datetime) -> QuerySet[Candidate]:
+    """Returns the parts that need an opinion and whose picture can be shown, because it is in the store or still on its topic."""
+    expired_at = now - timedelta(hours=settings.topics.image_hours)
+    has_picture = ~Q(part__picture="") | Q(part__seen_at__gt=expired_at)
+    return Candidate.objects.filter(has_picture, state__in=_WAITING_STATES)
 
 
-def lengths(settings: Settings, now: datetime) -> dict[str, int]:
-    """How many parts wait in each state, counted up to MOST_COUNTED together."""
-    some = unsettled(settings, now).values("pk")[:MOST_COUNTED]
-    counted = Candidate.objects.filter(pk__in=some).values_list("state").annotate(many=Count("pk")).order_by()
-    return dict.fromkeys(_STATES, 0) | dict(counted)
+def count_waiting(settings: Settings, now: datetime) -> dict[str, int]:
+    """Returns the number of waiting parts for each state. No more than MAX_COUNTED parts are counted in total."""
+    first = waiting_candidates(settings, now).values("pk")[:MAX_COUNTED]
+    counts = Candidate.objects.filter(pk__in=first).values_list("state").annotate(count=Count("pk")).order_by()
+    return dict.fromkeys(_WAITING_STATES, 0) | dict(counts)
 
 
-def oldest(settings: Settings, now: datetime) -> datetime | None:
-    """Since when the longest-waiting part waits; None where none does."""
-    found: datetime | None = unsettled(settings, now).aggregate(since=Min("since"))["since"]
-    return found
+def find_oldest(settings: Settings, now: datetime) -> datetime | None:
+    """Returns the time since which the oldest part in the queue has been waiting, or None if the queue is empty."""
+    since: datetime | None = waiting_candidates(settings, now).aggregate(since=Min("since"))["since"]
+    return since
 
 
-def of_part(part: Part) -> list[Decision]:
-    """The decisions on `part` that were not taken back, oldest first."""
-    return list(Decision.objects.filter(part=part, undone_at=None).select_related("reviewer").order_by("at", "pk"))
+def update_metrics(settings: Settings, now: datetime) -> None:
+    """Sets the Prometheus metrics of the queue: waiting parts for each state, and the age of the oldest one in seconds.
+
+    Raises django.db.DatabaseError if the database does not answer.
+    """
+    for state, count in count_waiting(settings, now).items():
+        metrics.review_queue_parts.labels(state).set(count)
+    since = find_oldest(settings, now)
+    metrics.review_queue_oldest_seconds.set(max(0.0, (now - since).total_seconds()) if since else 0)
+    metrics.review_overdue_seconds.set(settings.review.overdue_hours * 3600)

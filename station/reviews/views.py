@@ -1,137 +1,234 @@
-"""The review bench: one part at a time, decided by keys, the next one fetched meanwhile."""
+"""The pages of the review: the review page, where a person decides about one part after the other, agreement, and data sets."""
 
 from __future__ import annotations
 
-from datetime import datetime
+import re
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.contrib import messages
 from django.contrib.auth.models import User
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from station.accounts.access import right_required
+from station.accounts.models import AuditEntry
 from station.archive.models import Part
 from station.configuration import castline
+from station.history.filters import read_filters
 from station.history.overlay import size_of
+from station.history.streaming import streamed
 from station.history.views import found_part
+from station.live.pictures import pictures
 from station.live.sending import KafkaAway, send
-from station.reviews.boxes import WrongBoxesError, boxes_of
-from station.reviews.deciding import RefusedError, answer_of, decide, undo
-from station.reviews.models import Candidate, Decision
-from station.reviews.offering import ask_for
-from station.reviews.queue import MOST_COUNTED, claim, hold, lengths
+from station.reviews.agreement import compute_agreement
+from station.reviews.candidates import get_or_add_candidate
+from station.reviews.data_sets import make_data_set, parse_selection, stream_zip
+from station.reviews.decisions import (
+    SKIP,
+    DecisionRefusedError,
+    InvalidBoxesError,
+    decide,
+    make_annotation,
+    parse_boxes,
+    undo_last_decision,
+)
+from station.reviews.models import Candidate, DataSet, Decision
+from station.reviews.queue import MAX_COUNTED, claim_candidate, claim_candidates, count_waiting
+
+_AGREEMENT_DAYS = 30
+_AGREEMENT_FIELD_LABELS = {"line": "Line", "since": "Decided from", "to": "To"}
+_MAX_DATA_SETS = 200
+_DATA_SET_NAME = r"reviews-\d{4,}-\d{4}-\d\d-\d\d"
 
 
 @require_safe
 @right_required("review")
-def bench(request: HttpRequest) -> HttpResponse:
-    """The most informative part that waits, held for this person."""
-    return _bench(request)
+def next_part(request: HttpRequest) -> HttpResponse:
+    """Shows the waiting part that is most useful to review, and leases the part to the person."""
+    return _render_review(request)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
 @right_required("review")
-def one(request: HttpRequest, line: str, run: int, part: int) -> HttpResponse:
-    """One certain part before this person; posted, their decision on it."""
+def review_part(request: HttpRequest, line: str, run: int, part: int) -> HttpResponse:
+    """Shows a certain part for review. A POST request decides about the part and shows the next one."""
     found = found_part(request, line, run, part)
     now = timezone.now()
     if request.method == "POST":
-        return _decided(request, found, now)
-    candidate = ask_for(found, now)
-    if not hold(candidate, _user(request), castline(), now):
-        messages.warning(request, f"{candidate.leased_by} has this part before them.")
+        return _decide(request, found, now)
+    candidate = get_or_add_candidate(found, now)
+    if not claim_candidate(candidate, _get_user(request), castline(), now):
+        messages.warning(request, f"{candidate.leased_by} is reviewing this part.")
         return redirect("part", line, run, part)
-    return _bench(request, candidate)
+    return _render_review(request, candidate)
 
 
 @require_POST
 @right_required("review")
-def take_back(request: HttpRequest) -> HttpResponse:
-    """Takes this person's last decision back and shows its part again."""
+def undo(request: HttpRequest) -> HttpResponse:
+    """Undoes the person's last decision and shows its part again."""
     now = timezone.now()
+    user, settings = _get_user(request), castline()
     try:
-        last = undo(_user(request), castline(), now, send)
+        decision = undo_last_decision(user, settings, now, send)
     except KafkaAway as error:
-        return _refused(request, str(error), 503)
-    if last is None:
-        return _refused(request, "You have decided nothing that could be taken back.", 409)
-    candidate = ask_for(last.part, now)
-    held = hold(candidate, _user(request), castline(), now)
-    said = f"Taken back: {last.part} was {last.label}."
-    return _answer(request, candidate if held else None, said)
+        return _refuse(request, str(error), 503)
+    if decision is None:
+        return _refuse(request, "There is no decision of yours that could be undone.", 409)
+    candidate = get_or_add_candidate(decision.part, now)
+    is_claimed = claim_candidate(candidate, user, settings, now)
+    text = f"The decision about {decision.part} is undone. It was {decision.label}."
+    return _show_next(request, candidate if is_claimed else None, text)
 
 
-def _decided(request: HttpRequest, part: Part, now: datetime) -> HttpResponse:
+def _decide(request: HttpRequest, part: Part, now: datetime) -> HttpResponse:
     settings = castline()
+    known_kinds = settings.review.kinds
     try:
-        boxes = boxes_of(request.POST.get("boxes", ""), part.width_px, part.height_px, settings.review.kinds)
-        answer = answer_of(request.POST.get("label", ""), request.POST.getlist("kind"), boxes, settings.review.kinds)
-        ask_for(part, now)
-        decide(part, _user(request), answer, settings, now, send)
-    except (WrongBoxesError, RefusedError) as error:
-        return _refused(request, str(error), 409 if isinstance(error, RefusedError) else 400)
+        boxes = parse_boxes(request.POST.get("boxes", ""), part.width_px, part.height_px, known_kinds)
+        annotation = make_annotation(request.POST.get("label", ""), request.POST.getlist("kind"), boxes, known_kinds)
+        get_or_add_candidate(part, now)
+        decide(part, _get_user(request), annotation, settings, now, send)
+    except InvalidBoxesError as error:
+        return _refuse(request, str(error), 400)
+    except DecisionRefusedError as error:
+        return _refuse(request, str(error), 409)
     except KafkaAway as error:
-        return _refused(request, str(error), 503)
-    return _answer(request, None, f"{part}: {answer.label}{' (' + ', '.join(answer.kinds) + ')' if answer.kinds else ''}.")
+        return _refuse(request, str(error), 503)
+    kinds = f" ({', '.join(annotation.kinds)})" if annotation.kinds else ""
+    return _show_next(request, None, f"{part}: {annotation.label}{kinds}.")
 
 
-def _answer(request: HttpRequest, candidate: Candidate | None, said: str) -> HttpResponse:
-    """The next part for the page's script; for a browser without it the whole page, at its own address."""
+def _show_next(request: HttpRequest, candidate: Candidate | None, announcement: str) -> HttpResponse:
+    """Returns the next part for the page's script, or a redirect to the next page for a browser without scripts."""
     if request.headers.get("HX-Request"):
-        return _bench(request, candidate, said)
-    messages.success(request, said)
+        return _render_review(request, candidate, announcement)
+    messages.success(request, announcement)
     if candidate:
         return redirect("review-part", candidate.part.line, candidate.part.run, candidate.part.part)
     return redirect("reviews")
 
 
-def _refused(request: HttpRequest, words: str, status: int) -> HttpResponse:
+def _refuse(request: HttpRequest, reason: str, status: int) -> HttpResponse:
     if request.headers.get("HX-Request"):
-        return HttpResponse(words, status=status, content_type="text/plain; charset=utf-8")
-    messages.error(request, words)
+        return HttpResponse(reason, status=status, content_type="text/plain; charset=utf-8")
+    messages.error(request, reason)
     return redirect("reviews")
 
 
-def _bench(request: HttpRequest, candidate: Candidate | None = None, said: str = "") -> HttpResponse:
-    user, settings, now = _user(request), castline(), timezone.now()
-    waiting = claim(user, settings, now)
-    if candidate is None and waiting:
-        candidate = waiting[0]
-    following = next((one for one in waiting if candidate is None or one.pk != candidate.pk), None)
-    words: dict[str, Any] = {"said": said, "kinds": list(enumerate(settings.review.kinds, 1)), "candidate": candidate}
-    counted = lengths(settings, now)
-    words |= {"lengths": counted, "waiting": sum(counted.values()), "counted_to": MOST_COUNTED, "zone": settings.station.time_zone}
-    words["mine"] = Decision.objects.filter(reviewer=user, undone_at=None, at__gte=_today()).exclude(label="skip").count()
-    words["may_undo"] = Decision.objects.filter(reviewer=user, undone_at=None).exists()
+def _render_review(request: HttpRequest, candidate: Candidate | None = None, announcement: str = "") -> HttpResponse:
+    user, settings, now = _get_user(request), castline(), timezone.now()
+    claimed = claim_candidates(user, settings, now)
+    if candidate is None and claimed:
+        candidate = claimed[0]
+    following = next((other for other in claimed if candidate is None or other.pk != candidate.pk), None)
+    waiting = count_waiting(settings, now)
+    own_decisions = Decision.objects.filter(reviewer=user, undone_at=None)
+    content: dict[str, Any] = {
+        "announcement": announcement,
+        "candidate": candidate,
+        "kinds": list(enumerate(settings.review.kinds, 1)),
+        "waiting": waiting,
+        "waiting_total": sum(waiting.values()),
+        "max_counted": MAX_COUNTED,
+        "zone": settings.station.time_zone,
+        "decided_today": own_decisions.filter(at__gte=_start_of_day()).exclude(label=SKIP).count(),
+        "can_undo": own_decisions.exists(),
+    }
     if candidate:
-        part = candidate.part
-        # Who knows what was said before looks for that.
-        blind = candidate.audit or candidate.state in ("second", "third")
-        width_px, height_px = size_of(part)
-        words |= {
-            "part": part,
-            "blind": blind,
-            "width_px": width_px,
-            "height_px": height_px,
-            "suggested": [] if blind else part.finding_boxes,
-            "next_picture": reverse("part-picture", args=(following.part.line, following.part.run, following.part.part))
-            if following
-            else "",
-        }
-    template = "station/reviews/_bench.html" if request.headers.get("HX-Request") else "station/reviews/bench.html"
-    response = render(request, template, words)
-    response["Cache-Control"] = "no-store"  # shown again by the browser's Back, a decided part would look undecided
+        content |= _describe_candidate(candidate, following)
+    template = "station/reviews/_review.html" if request.headers.get("HX-Request") else "station/reviews/review.html"
+    response = render(request, template, content)
+    # Without this header the Back button would show a part as undecided after the decision.
+    response["Cache-Control"] = "no-store"
     return response
 
 
-def _today() -> datetime:
+def _describe_candidate(candidate: Candidate, following: Candidate | None) -> dict[str, Any]:
+    part = candidate.part
+    # A person who knows the verdict or the first opinion tends to see the same, so both are hidden where they would bias.
+    is_blind = candidate.audit or candidate.state in ("second", "third")
+    width_px, height_px = size_of(part)
+    return {
+        "part": part,
+        "is_blind": is_blind,
+        "width_px": width_px,
+        "height_px": height_px,
+        "suggested": [] if is_blind else part.finding_boxes,
+        "next_picture": reverse("part-picture", args=(following.part.line, following.part.run, following.part.part)) if following else "",
+    }
+
+
+def _start_of_day() -> datetime:
     return timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)
 
 
-def _user(request: HttpRequest) -> User:
-    assert isinstance(request.user, User)  # `right_required` lets no other user through
+def _get_user(request: HttpRequest) -> User:
+    assert isinstance(request.user, User)  # `right_required` lets only logged-in users through
     return request.user
+
+
+@require_safe
+@right_required("look")
+def agreement(request: HttpRequest) -> HttpResponse:
+    """Shows how often people agree with the model and with each other, for the decisions of a period."""
+    filters = read_filters({name: request.GET.get(name, "") for name in ("line", "since", "to")})
+    now = timezone.now()
+    to = filters.to or now + timedelta(seconds=1)
+    since = filters.since or now - timedelta(days=_AGREEMENT_DAYS)
+    settings = castline()
+    upload_line = settings.station.upload_line
+    content = {
+        "report": compute_agreement(since, to, "" if filters.line == upload_line else filters.line, upload_line),
+        "since": since,
+        "to": to,
+        "texts": {name: filters.text(name) for name in ("line", "since", "to")},
+        "problems": [(_AGREEMENT_FIELD_LABELS[name], problem) for name, problem in filters.wrong.items()],
+        "lines": [line.name for line in settings.lines if line.name != upload_line],
+        "zone": settings.station.time_zone,
+    }
+    return render(request, "station/reviews/agreement.html", content)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@right_required("review")
+def data_sets(request: HttpRequest) -> HttpResponse:
+    """Lists the data sets, newest first. A POST request makes the next one."""
+    settings = castline()
+    if request.method == "POST":
+        try:
+            selection = parse_selection(request.POST)
+            made = make_data_set(selection, settings, request.user.get_username(), timezone.now(), pictures().original)
+        except ValueError as error:
+            messages.error(request, str(error))
+        except OSError as error:
+            messages.error(request, f"The folder of the data sets cannot be written: {error.strerror}. Ask an administrator.")
+        else:
+            AuditEntry.record(request.user, "made a data set", made.name, **made.counts)
+            counts = ", ".join(f"{count} {class_name}" for class_name, count in made.counts.items())
+            messages.success(request, f"The data set {made.name} is made: {counts}.")
+        return redirect("data-sets")
+    content = {
+        "data_sets": DataSet.objects.all()[:_MAX_DATA_SETS],
+        "folder": settings.review.data_sets,
+        "lines": [line.name for line in settings.lines if line.name != settings.station.upload_line],
+        "zone": settings.station.time_zone,
+    }
+    return render(request, "station/reviews/data_sets.html", content)
+
+
+@require_safe
+@right_required("review")
+def data_set(request: HttpRequest, name: str) -> HttpResponseBase:
+    """Downloads a data set as a zip file."""
+    # The name becomes part of a path, so only names of the known form that are in the table are accepted.
+    if not re.fullmatch(_DATA_SET_NAME, name) or not DataSet.objects.filter(name=name).exists():
+        raise Http404
+    folder = castline().review.data_sets / name
+    if not folder.is_dir():
+        raise Http404
+    return streamed(request, stream_zip(folder), "application/zip", f"{name}.zip")

@@ -1,146 +1,146 @@
-// The review bench: keys decide, the answer brings the next part, whose picture was fetched meanwhile.
-// A decision that the station does not take stays on the page, marks and all.
+// The script of the review page. Keys and buttons send a decision, and the answer brings the next part, whose picture was loaded
+// in the meantime. If the station refuses a decision, the part, its boxes and its types of defect stay on the page.
 
 import { Drawing } from "./drawing.js";
 
-const bench = document.getElementById("bench");
+const container = document.getElementById("review");
 let drawing = null;
-let ahead = null;
+let preloaded = null;
 
-const form = () => bench.querySelector("[data-form]");
+const getForm = () => container.querySelector("[data-form]");
 
 function prepare() {
-  const found = form();
+  const form = getForm();
   drawing = null;
-  if (!found) return;
-  const picture = bench.querySelector(".shot");
-  const gone = () => {
+  if (!form) return;
+  const picture = container.querySelector(".shot");
+  const showDeleted = () => {
     picture.hidden = true;
-    bench.querySelector("[data-gone]").hidden = false;
-    bench.querySelector("[data-drawing]").setAttribute("hidden", "");
+    container.querySelector("[data-gone]").hidden = false;
+    container.querySelector("[data-drawing]").setAttribute("hidden", "");
   };
-  picture.addEventListener("error", gone);
-  if (picture.complete && !picture.naturalWidth) gone();
-  drawing = new Drawing(bench.querySelector("[data-drawing]"), picture, list);
-  drawing.kind = () => {
-    const checked = found.querySelectorAll("[data-kind]:checked");
+  picture.addEventListener("error", showDeleted);
+  if (picture.complete && !picture.naturalWidth) showDeleted();
+  drawing = new Drawing(container.querySelector("[data-drawing]"), picture, showBoxes);
+  drawing.kindOfNewBox = () => {
+    const checked = form.querySelectorAll("[data-kind]:checked");
     return checked.length === 1 ? checked[0].value : "";
   };
   for (const box of JSON.parse(document.getElementById("suggested").textContent)) drawing.add(box, true);
   picture.addEventListener("load", () => drawing?.place());
-  if (found.dataset.next) {
-    ahead = new Image();
-    ahead.src = found.dataset.next;
+  if (form.dataset.next) {
+    preloaded = new Image();
+    preloaded.src = form.dataset.next;
   }
 }
 
-// The list of boxes below the picture is what the keyboard and a screen reader work with.
-function list(boxes, chosen) {
-  const field = bench.querySelector("[data-boxes-field]");
+// Shows the boxes as a list below the picture, which the keyboard and a screen reader can reach.
+function showBoxes(boxes, selected) {
+  const field = container.querySelector("[data-boxes-field]");
   field.value = JSON.stringify(
     boxes.filter((box) => !box.suggested).map(({ left_px, top_px, width_px, height_px, kind }) => ({ left_px, top_px, width_px, height_px, kind })),
   );
-  bench.querySelector("[data-box-list]").replaceChildren(
+  container.querySelector("[data-box-list]").replaceChildren(
     ...boxes.map((box, index) => {
       const item = document.createElement("li");
-      const words = `${box.kind || "box"} ${index + 1}${box.suggested ? " (found)" : ""}`;
+      const title = `${box.kind || "box"} ${index + 1}${box.suggested ? " (suggested)" : ""}`;
       item.append(
-        button(words, () => drawing.choose(box), { "aria-pressed": String(box === chosen) }),
-        button("×", () => drawing.remove(box), { "aria-label": `Remove ${words}` }),
+        makeButton(title, () => drawing.select(box), { "aria-pressed": String(box === selected) }),
+        makeButton("×", () => drawing.remove(box), { "aria-label": `Remove ${title}` }),
       );
       return item;
     }),
   );
 }
 
-function button(words, act, attributes) {
-  const made = document.createElement("button");
-  made.type = "button";
-  made.className = "button quiet small";
-  made.textContent = words;
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  made.addEventListener("click", act);
-  return made;
+function makeButton(text, action, attributes) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "button quiet small";
+  button.textContent = text;
+  for (const [name, value] of Object.entries(attributes)) button.setAttribute(name, value);
+  button.addEventListener("click", action);
+  return button;
 }
 
-async function post(address, fields, busy) {
-  if (busy.getAttribute("aria-busy") === "true") return;
-  busy.setAttribute("aria-busy", "true");
-  const trouble = bench.querySelector("[data-trouble]");
+async function post(address, fields, form) {
+  if (form.getAttribute("aria-busy") === "true") return;
+  form.setAttribute("aria-busy", "true");
+  const trouble = container.querySelector("[data-trouble]");
   trouble.hidden = true;
   try {
-    const answer = await fetch(address, { method: "POST", body: fields, headers: { "HX-Request": "true" }, redirect: "error" });
-    const text = await answer.text();
-    if (!answer.ok) throw new Error(answer.headers.get("content-type").startsWith("text/plain") ? text : `The station answered ${answer.status}.`);
-    bench.innerHTML = text;
+    const response = await fetch(address, { method: "POST", body: fields, headers: { "HX-Request": "true" }, redirect: "error" });
+    const text = await response.text();
+    if (!response.ok) throw new Error(response.headers.get("content-type").startsWith("text/plain") ? text : `The station answered ${response.status}.`);
+    container.innerHTML = text;
     prepare();
   } catch (error) {
-    trouble.textContent = error instanceof TypeError ? "The station does not answer. Your marks are still here: try again." : error.message;
+    trouble.textContent = error instanceof TypeError ? "The station does not answer. Your decision was not sent, but your boxes are still here. Try again." : error.message;
     trouble.hidden = false;
-    busy.removeAttribute("aria-busy");
+    form.removeAttribute("aria-busy");
   }
 }
 
 function decide(label) {
-  const found = form();
-  if (!found) return;
-  const fields = new FormData(found);
+  const form = getForm();
+  if (!form) return;
+  const fields = new FormData(form);
   fields.set("label", label);
-  post(found.action, fields, found);
+  post(form.action, fields, form);
 }
 
 function undo() {
-  const found = bench.querySelector("[data-undo]");
-  if ("may" in found.dataset) post(found.action, new FormData(found), found);
+  const form = container.querySelector("[data-undo]");
+  if ("enabled" in form.dataset) post(form.action, new FormData(form), form);
 }
 
-bench.addEventListener("submit", (event) => {
+container.addEventListener("submit", (event) => {
   event.preventDefault();
   if (event.target.matches("[data-undo]")) undo();
   else if (event.submitter?.value) decide(event.submitter.value);
 });
 
-bench.addEventListener("change", (event) => {
-  // A type given while a box is chosen is also that box's.
-  if (event.target.matches("[data-kind]") && event.target.checked && drawing?.chosen && !drawing.chosen.kind) drawing.setKind(event.target.value);
+container.addEventListener("change", (event) => {
+  // A type that is checked while a box without a type is selected also becomes the type of that box.
+  if (event.target.matches("[data-kind]") && event.target.checked && drawing?.selected && !drawing.selected.kind) drawing.setKind(event.target.value);
 });
 
-function kind(number) {
-  const box = bench.querySelector(`[data-kind="${number}"]`);
-  if (!box) return;
-  if (drawing?.chosen) {
-    drawing.setKind(box.value);
-    if (drawing.chosen.kind) box.checked = true;
-  } else box.checked = !box.checked;
+function toggleKind(number) {
+  const checkbox = container.querySelector(`[data-kind="${number}"]`);
+  if (!checkbox) return;
+  if (drawing?.selected) {
+    drawing.setKind(checkbox.value);
+    if (drawing.selected.kind) checkbox.checked = true;
+  } else checkbox.checked = !checkbox.checked;
 }
 
-const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-const keys = {
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+const KEYS = {
   o: () => decide("ok"),
   d: () => decide("defect"),
   s: () => decide("skip"),
   u: undo,
   a: () => drawing?.acceptAll(),
-  b: () => bench.querySelector("[data-drawing]")?.toggleAttribute("hidden"),
-  h: () => bench.querySelector("[data-heat]")?.toggleAttribute("hidden"),
+  b: () => container.querySelector("[data-drawing]")?.toggleAttribute("hidden"),
+  h: () => container.querySelector("[data-heat]")?.toggleAttribute("hidden"),
   Delete: () => drawing?.remove(),
   Backspace: () => drawing?.remove(),
-  Escape: () => drawing?.choose(null),
+  Escape: () => drawing?.select(null),
 };
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.target.closest("input:not([type=checkbox]), select, textarea")) return;
-  const step = STEPS[event.key];
-  if (step && drawing?.chosen) {
+  const arrow = ARROWS[event.key];
+  if (arrow && drawing?.selected) {
     event.preventDefault();
-    drawing.nudge(step[0], step[1], event.shiftKey);
+    drawing.nudge(arrow[0], arrow[1], event.shiftKey);
   } else if (/^[1-9]$/.test(event.key)) {
-    kind(event.key);
-  } else if (keys[event.key]) {
-    // Held down, a key would decide part after part.
+    toggleKind(event.key);
+  } else if (KEYS[event.key]) {
     event.preventDefault();
-    if (!event.repeat) keys[event.key]();
+    // A key that is held down would otherwise decide about one part after the other.
+    if (!event.repeat) KEYS[event.key]();
   }
 });
 

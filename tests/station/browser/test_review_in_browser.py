@@ -76,7 +76,7 @@ def test_a_defect_drawn_and_typed_is_on_the_topic_and_can_be_taken_back(page_of:
     expect(page.locator("[data-box-list] li")).to_have_count(1)
     assert serious(Axe().run(page).response) == []
     page.keyboard.press("d")
-    expect(page.locator("[data-said]")).to_have_text(f"{part}: defect (chipping).")
+    expect(page.locator("[data-announcement]")).to_have_text(f"{part}: defect (chipping).")
     (said,) = reviews(station, part)
     assert said is not None
     assert (said.label, said.kinds, said.reviewer) == ("defect", ("chipping",), "reviewer")
@@ -86,7 +86,7 @@ def test_a_defect_drawn_and_typed_is_on_the_topic_and_can_be_taken_back(page_of:
     assert [box.left_px, box.top_px, box.width_px, box.height_px] == pytest.approx(expected, abs=2)
     assert box.kind == "chipping"
     page.keyboard.press("u")
-    expect(page.locator("[data-said]")).to_have_text(f"Taken back: {part} was defect.")
+    expect(page.locator("[data-announcement]")).to_have_text(f"The decision about {part} is undone. It was defect.")
     ready(page, part)
     assert reviews(station, part)[-1] is None
 
@@ -96,19 +96,19 @@ def test_who_contradicts_the_model_is_seconded_and_a_third_decides(page_of: Open
     first = page_of("reviewer", bench(part))
     ready(first, part)
     first.keyboard.press("o")
-    expect(first.locator("[data-said]")).to_have_text(f"{part}: ok.")
+    expect(first.locator("[data-announcement]")).to_have_text(f"{part}: ok.")
     second = page_of("engineer", "/reviews/")
     ready(second, part)
     expect(second.locator("[data-why]")).to_contain_text("second opinion")
     expect(second.locator("main")).not_to_contain_text("diverted")
     second.keyboard.press("d")
-    expect(second.locator("[data-said]")).to_have_text(f"{part}: defect.")
+    expect(second.locator("[data-announcement]")).to_have_text(f"{part}: defect.")
     third = page_of("administrator", "/reviews/")
     ready(third, part)
     expect(third.locator("[data-why]")).to_contain_text("third opinion")
     third.keyboard.press("5")
     third.keyboard.press("d")
-    expect(third.locator("[data-said]")).to_have_text(f"{part}: defect (flash).")
+    expect(third.locator("[data-announcement]")).to_have_text(f"{part}: defect (flash).")
     assert [(one.reviewer, one.label) for one in reviews(station, part) if one] == [
         ("reviewer", "ok"),
         ("engineer", "defect"),
@@ -133,7 +133,7 @@ def test_a_refused_decision_leaves_the_marks_on_the_page(page_of: OpenPage, stat
     expect(page.locator("[data-box-list] li")).to_have_count(many)
     page.unroute("**/reviews/**")
     page.keyboard.press("d")
-    expect(page.locator("[data-said]")).to_have_text(f"{part}: defect.")
+    expect(page.locator("[data-announcement]")).to_have_text(f"{part}: defect.")
     expect(page.get_by_role("alert")).to_be_hidden()
 
 
@@ -166,7 +166,7 @@ def test_a_data_set_is_made_of_what_people_said(page_of: OpenPage, station: Stat
     page = page_of("reviewer", bench(part))
     ready(page, part)
     page.keyboard.press("d")
-    expect(page.locator("[data-said]")).to_have_text(f"{part}: defect.")
+    expect(page.locator("[data-announcement]")).to_have_text(f"{part}: defect.")
     page.goto("/reviews/data-sets/")
     made = page.get_by_role("link", name=re.compile(r"^reviews-\d{4}-.*\.zip$"))
     deadline = time.monotonic() + 60

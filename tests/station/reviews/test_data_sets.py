@@ -1,4 +1,4 @@
-"""Reviewed parts as a data set: what a training reads is what people said."""
+"""Tests of data sets: a training run reads the labels that people gave, and nothing is lost or overwritten."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ from PIL import Image
 from models.training.collection import read, scan
 from station.archive.models import Part
 from station.live.sending import KafkaAway
-from station.reviews.data_sets import NothingToPutInError, make, zipped
+from station.reviews.data_sets import DataSetSelection, EmptyDataSetError, make_data_set, parse_selection, stream_zip
 from station.reviews.models import DataSet
-from station.reviews.selection import Selection, read_selection
 from streams.errors import PictureError
 from streams.settings import Settings
 from tests.station.conftest import EARLIEST, SETTINGS, MakePart
@@ -29,14 +28,14 @@ NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 
 @dataclass
-class Shelf:
-    """Stands for the kept pictures."""
+class PictureStore:
+    """A stand-in for the store of pictures. The column `reason` of a part selects how the store fails."""
 
     pictures: dict[int, bytes] = field(default_factory=dict)
 
     def fetch(self, part: Part) -> bytes | None:
         if part.reason == "away":
-            raise KafkaAway("away")
+            raise KafkaAway("Kafka does not answer")
         if part.reason == "damaged":
             raise PictureError("claim-damaged", "damaged")
         return self.pictures.get(part.part)
@@ -54,22 +53,22 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def shelf(part: MakePart) -> Shelf:
-    found = Shelf()
-    said = {"reviewer": "anna", "reviewed_at": NOW}
+def store(part: MakePart) -> PictureStore:
+    found = PictureStore()
+    review = {"reviewer": "anna", "reviewed_at": NOW}
     for number in range(6):
-        row = part(review_label="defect" if number % 2 else "ok", review_kinds=["flash"] if number % 2 else [], **said)
+        row = part(review_label="defect" if number % 2 else "ok", review_kinds=["flash"] if number % 2 else [], **review)
         found.pictures[row.part] = jpeg(40 * number)
-    part(review_label="ok", **said)  # nobody kept its picture
-    part(review_label="ok", reason="damaged", **said)
-    part(review_label="ok", reason="away", **said)
-    part(review_label="defect", line="uploads", **said)
+    part(review_label="ok", **review)  # its picture was deleted
+    part(review_label="ok", reason="damaged", **review)
+    part(review_label="ok", reason="away", **review)
+    part(review_label="defect", line="uploads", **review)
     part()
     return found
 
 
-def test_a_training_reads_what_people_said(settings: Settings, shelf: Shelf) -> None:
-    made = make(Selection(), settings, "anna", NOW, shelf.fetch)
+def test_a_training_run_reads_the_labels_of_people(settings: Settings, store: PictureStore) -> None:
+    made = make_data_set(DataSetSelection(), settings, "anna", NOW, store.fetch)
     folder = settings.review.data_sets / made.name
     collection = read(scan([folder]), side_px=32)
     assert collection.classes == ("def_front", "ok_front")
@@ -78,13 +77,13 @@ def test_a_training_reads_what_people_said(settings: Settings, shelf: Shelf) -> 
     assert collection.fingerprint() == made.fingerprint
 
 
-def test_what_is_left_out_is_counted_with_its_reason(settings: Settings, shelf: Shelf) -> None:
-    made = make(Selection(), settings, "anna", NOW, shelf.fetch)
+def test_parts_without_a_picture_are_counted_by_reason(settings: Settings, store: PictureStore) -> None:
+    made = make_data_set(DataSetSelection(), settings, "anna", NOW, store.fetch)
     assert made.left_out == {"picture damaged": 1, "picture no longer kept": 1, "picture out of reach": 1}
 
 
-def test_the_list_says_who_said_what_of_which_picture(settings: Settings, shelf: Shelf) -> None:
-    made = make(Selection(), settings, "anna", NOW, shelf.fetch)
+def test_the_manifest_has_a_row_for_each_picture(settings: Settings, store: PictureStore) -> None:
+    made = make_data_set(DataSetSelection(), settings, "anna", NOW, store.fetch)
     folder = settings.review.data_sets / made.name
     rows = list(csv.DictReader((folder / "manifest.csv").read_text(encoding="utf-8").splitlines()))
     assert len(rows) == 6
@@ -96,38 +95,38 @@ def test_the_list_says_who_said_what_of_which_picture(settings: Settings, shelf:
     assert (described["number"], described["fingerprint"]) == (1, made.fingerprint)
 
 
-def test_the_list_itself_is_a_training_set_too(settings: Settings, shelf: Shelf) -> None:
-    made = make(Selection(), settings, "anna", NOW, shelf.fetch)
+def test_the_manifest_can_be_read_by_a_training_run(settings: Settings, store: PictureStore) -> None:
+    made = make_data_set(DataSetSelection(), settings, "anna", NOW, store.fetch)
     assert len(scan([settings.review.data_sets / made.name / "manifest.csv"])) == 6
 
 
-def test_numbers_go_on_and_equal_sets_have_equal_fingerprints(settings: Settings, shelf: Shelf) -> None:
-    first = make(Selection(), settings, "anna", NOW, shelf.fetch)
-    second = make(Selection(), settings, "anna", NOW + timedelta(days=1), shelf.fetch)
-    part = make(Selection(to=EARLIEST + timedelta(seconds=4)), settings, "anna", NOW, shelf.fetch)
-    assert [one.name for one in (first, second)] == ["reviews-0001-2026-11-22", "reviews-0002-2026-11-23"]
+def test_numbers_rise_and_equal_data_sets_have_equal_fingerprints(settings: Settings, store: PictureStore) -> None:
+    first = make_data_set(DataSetSelection(), settings, "anna", NOW, store.fetch)
+    second = make_data_set(DataSetSelection(), settings, "anna", NOW + timedelta(days=1), store.fetch)
+    part = make_data_set(DataSetSelection(to=EARLIEST + timedelta(seconds=4)), settings, "anna", NOW, store.fetch)
+    assert [first.name, second.name] == ["reviews-0001-2026-11-22", "reviews-0002-2026-11-23"]
     assert first.fingerprint == second.fingerprint != part.fingerprint
 
 
-def test_a_database_that_forgot_a_data_set_does_not_write_over_it(settings: Settings, shelf: Shelf) -> None:
-    first = make(Selection(), settings, "anna", NOW, shelf.fetch)
+def test_a_data_set_that_the_database_does_not_know_is_not_overwritten(settings: Settings, store: PictureStore) -> None:
+    first = make_data_set(DataSetSelection(), settings, "anna", NOW, store.fetch)
     DataSet.objects.all().delete()
-    second = make(Selection(), settings, "anna", NOW, shelf.fetch)
+    second = make_data_set(DataSetSelection(), settings, "anna", NOW, store.fetch)
     assert (first.number, second.number) == (1, 2)
     assert len(list(settings.review.data_sets.iterdir())) == 2
 
 
-def test_an_empty_selection_leaves_nothing_behind(settings: Settings, shelf: Shelf) -> None:
-    with pytest.raises(NothingToPutInError, match="no part like that was reviewed"):
-        make(Selection(line="line-2"), settings, "anna", NOW, shelf.fetch)
+def test_an_empty_selection_leaves_nothing_behind(settings: Settings, store: PictureStore) -> None:
+    with pytest.raises(EmptyDataSetError, match="no such part was reviewed"):
+        make_data_set(DataSetSelection(line="line-2"), settings, "anna", NOW, store.fetch)
     assert list(settings.review.data_sets.iterdir()) == []
     assert DataSet.objects.count() == 0
 
 
-def test_the_zip_is_the_folder(settings: Settings, shelf: Shelf) -> None:
-    made = make(Selection(), settings, "anna", NOW, shelf.fetch)
+def test_the_zip_file_holds_the_whole_folder(settings: Settings, store: PictureStore) -> None:
+    made = make_data_set(DataSetSelection(), settings, "anna", NOW, store.fetch)
     folder = settings.review.data_sets / made.name
-    archive = zipfile.ZipFile(io.BytesIO(b"".join(zipped(folder))))
+    archive = zipfile.ZipFile(io.BytesIO(b"".join(stream_zip(folder))))
     assert archive.testzip() is None
     assert {name.removeprefix(f"{made.name}/") for name in archive.namelist()} == {
         str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()
@@ -135,16 +134,16 @@ def test_the_zip_is_the_folder(settings: Settings, shelf: Shelf) -> None:
 
 
 @pytest.mark.parametrize("name", ["reviews-0001-2026-11-22", "..%2f..%2fstation", "reviews-0001-2026-11-22%2f..", "x"])
-def test_a_data_set_that_is_not_there_is_not_found(reviewer: Client, name: str) -> None:
+def test_an_unknown_data_set_is_answered_with_404(reviewer: Client, name: str) -> None:
     assert reviewer.get(f"/reviews/data-sets/{name}.zip").status_code == 404
 
 
-def test_a_selection_that_cannot_be_read_is_refused_in_words(reviewer: Client) -> None:
-    with pytest.raises(ValueError, match="since: expected a time"):
-        read_selection({"since": "x"})
-    answer = reviewer.post("/reviews/data-sets/", {"line": "<script>"}, follow=True)
-    assert "expected a line name" in answer.content.decode()
+def test_a_wrong_selection_is_refused_in_words(reviewer: Client) -> None:
+    with pytest.raises(ValueError, match="Seen from: "):
+        parse_selection({"since": "x"})
+    response = reviewer.post("/reviews/data-sets/", {"line": "<script>"}, follow=True)
+    assert "Line: " in response.content.decode()
 
 
-def test_an_operator_makes_none(operator: Client) -> None:
+def test_an_operator_cannot_make_a_data_set(operator: Client) -> None:
     assert operator.post("/reviews/data-sets/").status_code == 403

@@ -1,0 +1,124 @@
+"""Selects the parts that a person should look at, and says why.
+
+Each part gets a score, the sum of the scores of all reasons that apply to it. Parts without a reason are not shown to anybody. The
+scores only define an order:
+
+- The model is in doubt: 0..1, twice the doubt. The doubt is 0.5 on the threshold and 0 at the probabilities 0 and 1.
+- The networks have different labels: 0..0.5, half the distance of their probabilities.
+- The verdict is `review`: 0.3, because the part was set aside and somebody waits for the answer.
+- The gate had no verdict: 0.5, because nobody knows what has passed.
+- A random check: 0.05, because the model is most likely right. Only the random check shows which defects the model misses.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from station.archive.models import Part
+from station.reviews.models import Candidate
+from streams.settings import ReviewSettings, Settings
+
+MAX_DOUBT = 0.5
+_SCORE_OF_REVIEW = 0.3
+_SCORE_WITHOUT_VERDICT = 0.5
+_SCORE_OF_RANDOM_CHECK = 0.05
+# The reasons of sortings for which the gate moved, or did not move, without a verdict.
+REASONS_WITHOUT_VERDICT = frozenset({"no-verdict", "late-verdict", "board-restarted"})
+
+
+@dataclass(frozen=True)
+class ReviewPriority:
+    """How useful a person's look at a part is.
+
+    `score` is 0 if nobody should look. `why` gives the reasons in words. `audit` is true if the random check picked the part,
+    whatever other reasons apply.
+    """
+
+    score: float
+    why: str
+    audit: bool = False
+
+
+def rate_part(part: Part, review: ReviewSettings) -> ReviewPriority:
+    """Returns how useful a person's look at `part` is."""
+    reasons: list[tuple[float, str]] = []
+    doubt = compute_doubt(part.defect_probability, part.threshold)
+    if doubt is not None and (doubt >= review.least_doubt or part.label == "review"):
+        reasons.append((2 * doubt, f"the model is in doubt ({doubt:.2f} of {MAX_DOUBT:.2f})"))
+    distance = compute_disagreement(part.votes, part.threshold)
+    if distance is not None:
+        votes = ", ".join(f"{network} {vote:.2f}" for network, vote in part.votes.items())
+        reasons.append((distance / 2, f"the networks disagree ({votes})"))
+    if part.label == "review":
+        cause = f" ({part.reason})" if part.reason else ""
+        reasons.append((_SCORE_OF_REVIEW, f"the model leaves the part to a person{cause}"))
+    if part.sorted_reason in REASONS_WITHOUT_VERDICT:
+        reasons.append((_SCORE_WITHOUT_VERDICT, f"the part was sorted without a verdict ({part.sorted_reason})"))
+    audit = is_picked_at_random(part, review.audit_share, review.audit_seed)
+    if audit:
+        reasons.append((_SCORE_OF_RANDOM_CHECK, "random check"))
+    return ReviewPriority(round(sum(score for score, _ in reasons), 4), "; ".join(why for _, why in reasons), audit)
+
+
+def compute_doubt(defect_probability: float | None, threshold: float | None) -> float | None:
+    """Returns the doubt about a part, 0..0.5, or None if the part was not judged.
+
+    The doubt is 0.5 if the probability is equal to the threshold, and falls linearly to 0 at the probabilities 0 and 1.
+    """
+    if defect_probability is None or threshold is None:
+        return None
+    side = threshold if defect_probability < threshold else 1 - threshold
+    return MAX_DOUBT * (1 - abs(defect_probability - threshold) / side) if side > 0 else MAX_DOUBT
+
+
+def compute_disagreement(votes: Mapping[str, float], threshold: float | None) -> float | None:
+    """Returns the distance between the highest and the lowest vote, or None if all votes lie on one side of the threshold."""
+    if threshold is None or len(votes) < 2:
+        return None
+    low, high = min(votes.values()), max(votes.values())
+    return high - low if low < threshold <= high else None
+
+
+def is_picked_at_random(part: Part, share: float, seed: int) -> bool:
+    """Returns whether the random check picks `part`. `share` is the share of all parts that are picked, 0..1.
+
+    The choice depends only on the part id and the seed. It is therefore the same on every machine, and without the seed nobody can
+    predict it.
+    """
+    digest = hashlib.sha256(f"{seed}|{part}".encode()).digest()
+    return int.from_bytes(digest[:8]) < share * 2**64
+
+
+def select_candidates(parts: Iterable[Part], settings: Settings) -> list[tuple[Part, ReviewPriority]]:
+    """Returns those of `parts` that a person should look at. Uploaded pictures and reviewed parts are left out."""
+    selected = []
+    for part in parts:
+        if part.line == settings.station.upload_line or part.review_label:
+            continue
+        priority = rate_part(part, settings.review)
+        if priority.score > 0:
+            selected.append((part, priority))
+    return selected
+
+
+def add_to_queue(selected: Iterable[tuple[Part, ReviewPriority]]) -> None:
+    """Adds parts to the review queue. The parts must be in the database already.
+
+    A part that is in the queue already gets the new score and keeps its state, so parts may be added again.
+    """
+    rows = [
+        Candidate(part=part, score=priority.score, why=priority.why[:400], audit=priority.audit, since=part.seen_at)
+        for part, priority in selected
+    ]
+    # The score is updated because a sorting may be stored before its verdict, and then the first reason is no longer true.
+    Candidate.objects.bulk_create(rows, update_conflicts=True, unique_fields=["part"], update_fields=["score", "why", "audit"])
+
+
+def get_or_add_candidate(part: Part, at: datetime) -> Candidate:
+    """Returns the candidate of a part that a person opens. Adds the part if it was not in the queue."""
+    defaults = {"score": 0.0, "why": "a person opened the part", "since": at, "state": "settled"}
+    candidate, _ = Candidate.objects.get_or_create(part=part, defaults=defaults)
+    return candidate

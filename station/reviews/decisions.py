@@ -1,0 +1,228 @@
+"""Decisions of people about parts: what a person may enter, how a decision is sent and undone, and whose opinion is needed next.
+
+A decision is first sent to the topic `castings.reviews`, and stored only after Kafka has confirmed it. If Kafka does not answer, the
+decision is refused and the page keeps what the person entered. A decision that was stored now and sent later would be known to the
+station, but not to the next training and not to other readers of the topic.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from django.contrib.auth.models import User
+from django.db import IntegrityError, transaction
+from pydantic import ValidationError
+
+from station.archive.models import Part
+from station.reviews.models import Candidate, Decision
+from streams.records import Box, Review
+from streams.settings import Settings
+from streams.topics import TopicNames
+
+# `open` waits for a first opinion, `second` and `third` for further opinions, and `settled` for none.
+CandidateState = Literal["open", "second", "third", "settled"]
+SKIP = "skip"
+MAX_BOXES = 50
+_MAX_BOXES_CHARACTERS = 20_000
+
+# A function like station.live.sending.send: takes topic, key and value, returns partition and offset, and raises KafkaAway.
+SendRecord = Callable[[str, str, bytes | None], tuple[int, int]]
+
+
+class InvalidBoxesError(ValueError):
+    """The boxes that a page sent cannot be accepted. The text can be shown on a page."""
+
+
+class DecisionRefusedError(ValueError):
+    """A decision cannot be accepted. The text can be shown on a page."""
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """What a person enters about a part: a label (`ok`, `defect` or `skip`), types of defect, and boxes around the defects."""
+
+    label: str
+    kinds: tuple[str, ...] = ()
+    boxes: tuple[Box, ...] = ()
+
+
+def make_annotation(label: str, kinds: Sequence[str], boxes: tuple[Box, ...], known_kinds: Sequence[str]) -> Annotation:
+    """Checks what a person entered and returns it as an annotation.
+
+    A part has the types of defect in `kinds` and those of its boxes, in the order of `known_kinds`. A part that is not a defect has
+    neither types nor boxes. Raises DecisionRefusedError if the label or a type of defect does not exist.
+    """
+    if label not in ("ok", "defect", SKIP):
+        raise DecisionRefusedError(f"There is no label {label[:20]!r}. Choose ok, defect or skip.")
+    unknown = [kind for kind in kinds if kind not in known_kinds]
+    if unknown:
+        raise DecisionRefusedError(f"There is no type of defect {unknown[0][:40]!r}. Choose from {', '.join(known_kinds)}.")
+    if label != "defect":
+        return Annotation(label)
+    all_kinds = {*kinds, *(box.kind for box in boxes if box.kind)}
+    return Annotation(label, tuple(kind for kind in known_kinds if kind in all_kinds), boxes)
+
+
+def parse_boxes(text: str, width_px: int | None, height_px: int | None, known_kinds: Sequence[str]) -> tuple[Box, ...]:
+    """Parses the JSON list of boxes that the review page sends. The score of a person's box is 1.
+
+    The size of the picture is None if it is unknown. Raises InvalidBoxesError if the text is not such a list, a box reaches beyond
+    the picture, or a type of defect is not one of `known_kinds`.
+    """
+    boxes = []
+    for number, values in enumerate(_parse_list(text), 1):
+        try:
+            box = Box.model_validate(values | {"score": 1.0})
+        except ValidationError:
+            raise InvalidBoxesError(f"Box {number} is not valid. Remove it and draw it again.") from None
+        if width_px and height_px and (box.left_px + box.width_px > width_px or box.top_px + box.height_px > height_px):
+            raise InvalidBoxesError(f"Box {number} reaches beyond the picture of {width_px} x {height_px} px. Draw it again.")
+        if box.kind and box.kind not in known_kinds:
+            reason = f"Box {number}: there is no type of defect {box.kind[:40]!r}. Choose from {', '.join(known_kinds)}."
+            raise InvalidBoxesError(reason)
+        boxes.append(box)
+    return tuple(boxes)
+
+
+def _parse_list(text: str) -> list[dict[str, Any]]:
+    if len(text) > _MAX_BOXES_CHARACTERS:
+        raise InvalidBoxesError(f"The boxes take more than {_MAX_BOXES_CHARACTERS:,} characters. Remove some of them.")
+    try:
+        values = json.loads(text or "[]")
+    except (json.JSONDecodeError, RecursionError):
+        values = None
+    if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
+        raise InvalidBoxesError("The boxes could not be read. Reload the page and draw them again.")
+    if len(values) > MAX_BOXES:
+        raise InvalidBoxesError(f"A part may have at most {MAX_BOXES} boxes, but {len(values)} were sent. Remove some of them.")
+    return values
+
+
+def next_state(model_label: str, labels: Sequence[str], second_opinions: bool = True) -> CandidateState:
+    """Returns whose opinion a part needs next. `labels` are the decisions about the part, oldest first, without undone ones.
+
+    If the first person contradicts the model, a second person is asked, and if these two differ, a third person decides. A part
+    that the model left to people needs one opinion only. Without `second_opinions` every part needs one opinion only.
+    """
+    opinions = [label for label in labels if label != SKIP]
+    if not opinions:
+        return "open"
+    if not second_opinions or len(opinions) > 2:
+        return "settled"
+    if len(opinions) == 1:
+        return "settled" if model_label in ("", "review", opinions[0]) else "second"
+    return "settled" if opinions[0] == opinions[1] else "third"
+
+
+def find_effective(labels: Sequence[str]) -> int | None:
+    """Returns the index of the decision that counts for a part, or None if nobody has decided.
+
+    The last decision that is not a skip counts. It is also the majority of three decisions, because a third person is asked only if
+    the first two differ.
+    """
+    indexes = [index for index, label in enumerate(labels) if label != SKIP]
+    return indexes[-1] if indexes else None
+
+
+def list_decisions(part: Part) -> list[Decision]:
+    """Returns the decisions about `part`, oldest first, without undone ones."""
+    return list(Decision.objects.filter(part=part, undone_at=None).select_related("reviewer").order_by("at", "pk"))
+
+
+def decide(part: Part, user: User, annotation: Annotation, settings: Settings, now: datetime, send: SendRecord) -> Decision:
+    """Sends and stores the user's decision about `part`. An earlier decision of the same user about the part is undone.
+
+    Raises KafkaAway if Kafka did not confirm the record, and DecisionRefusedError if another person is reviewing the part. In both
+    cases nothing is stored.
+    """
+    candidate = Candidate.objects.filter(part=part).first()
+    if candidate and candidate.leased_by not in ("", user.username) and candidate.leased_until and candidate.leased_until > now:
+        text = f"{candidate.leased_by} is reviewing this part. You can decide about it if {candidate.leased_by} leaves it."
+        raise DecisionRefusedError(text)
+    offset = None
+    if annotation.label != SKIP:
+        review = make_review(part, user.username, annotation, now)
+        _, offset = send(TopicNames(settings.topics.prefix).reviews, str(part), review.encode())
+    try:
+        with transaction.atomic():
+            Decision.objects.filter(part=part, reviewer=user, undone_at=None).update(undone_at=now)
+            decision = Decision.objects.create(
+                part=part,
+                reviewer=user,
+                label=annotation.label,
+                kinds=list(annotation.kinds),
+                boxes=[box.model_dump() for box in annotation.boxes],
+                model_label=part.label,
+                audit=bool(candidate and candidate.audit),
+                at=now,
+                sent_offset=offset,
+            )
+            _update_candidate(part, settings, now)
+    except IntegrityError:
+        raise DecisionRefusedError("You have decided about this part in another window. That decision is kept.") from None
+    return decision
+
+
+def undo_last_decision(user: User, settings: Settings, now: datetime, send: SendRecord) -> Decision | None:
+    """Undoes the last decision of `user` and returns it, or returns None if there is nothing to undo.
+
+    If the undone decision was the one that counts, the topic gets the decision that counts now. If there is none, the topic gets a
+    record without a value, which deletes the review of the part for every reader because the topic is compacted by part.
+
+    Raises KafkaAway if Kafka did not confirm the record. Then nothing is undone.
+    """
+    last = Decision.objects.filter(reviewer=user, undone_at=None).select_related("part").order_by("-at", "-pk").first()
+    if last is None:
+        return None
+    before = list_decisions(last.part)
+    after = [decision for decision in before if decision.pk != last.pk]
+    effective_before, effective_after = _find_effective_decision(before), _find_effective_decision(after)
+    if effective_before is not None and effective_before.pk == last.pk:
+        value = _make_review_again(effective_after).encode() if effective_after else None
+        send(TopicNames(settings.topics.prefix).reviews, str(last.part), value)
+    with transaction.atomic():
+        Decision.objects.filter(pk=last.pk).update(undone_at=now)
+        _update_candidate(last.part, settings, now)
+    return last
+
+
+def make_review(part: Part, reviewer: str, annotation: Annotation, at: datetime) -> Review:
+    """Returns the record of a decision for the topic `castings.reviews`. Raises DecisionRefusedError for a skip, which has none."""
+    if annotation.label not in ("ok", "defect"):
+        raise DecisionRefusedError("A skipped part has no review.")
+    return Review(
+        line=part.line,
+        run=part.run,
+        part=part.part,
+        label="ok" if annotation.label == "ok" else "defect",
+        kinds=annotation.kinds,
+        boxes=annotation.boxes,
+        reviewer=reviewer,
+        verdict_id=part.verdict_id,
+        reviewed_at=at,
+    )
+
+
+def _make_review_again(decision: Decision) -> Review:
+    boxes = tuple(Box.model_validate(box) for box in decision.boxes)
+    annotation = Annotation(decision.label, tuple(decision.kinds), boxes)
+    return make_review(decision.part, decision.reviewer.username, annotation, decision.at)
+
+
+def _find_effective_decision(decisions: Sequence[Decision]) -> Decision | None:
+    index = find_effective([decision.label for decision in decisions])
+    return None if index is None else decisions[index]
+
+
+def _update_candidate(part: Part, settings: Settings, now: datetime) -> None:
+    """Computes the state of a candidate after its decisions have changed, and ends the lease of the part."""
+    decisions = list_decisions(part)
+    model_label = decisions[0].model_label if decisions else part.label
+    state = next_state(model_label, [decision.label for decision in decisions], settings.review.second_opinion)
+    # A part that needs a further opinion begins to wait again.
+    since = {"since": now} if state in ("second", "third") else {}
+    Candidate.objects.filter(part=part).update(state=state, leased_by="", leased_until=None, **since)
