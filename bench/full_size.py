@@ -15,7 +15,7 @@ from models.pictures.decoder import decode
 from models.registry import versions as registry
 from models.registry.manifest import Option, Voter
 from models.registry.versions import Version
-from models.synthetic import series
+from models.synthetic import render_series
 
 NAME, SIDE = "full-size", 224
 CLASSES = ("def_front", "ok_front")
@@ -34,7 +34,7 @@ def make(root: Path) -> str:
     draw_from(SEED)
     wide: dict[str, Option] = {"dense_width": 4096, "dense_layers": 2}
     voters: list[Voter] = [voter("lenet", 112, {}), voter("alexnet", SIDE, wide)]
-    pixels = np.stack([decode(casting.jpeg(), SIDE).pixels for casting in series(GOLDEN_PICTURES, SEED)])
+    pixels = np.stack([decode(casting.to_jpeg(), SIDE).pixels for casting in render_series(GOLDEN_PICTURES, SEED)])
     with registry.writing(root, NAME) as folder:
         for one in voters:
             _settled(build(one, len(CLASSES)), pixels).save_weights(folder / one.weights_file)

@@ -15,9 +15,9 @@ def bench_pictures(folder: Path | None, count: int) -> list[bytes]:
     Raises SettingsError: when the folder holds none.
     """
     if folder is None:
-        from models.synthetic import series
+        from models.synthetic import render_series
 
-        return [casting.jpeg() for casting in series(count, seed=11)]
+        return [casting.to_jpeg() for casting in render_series(count, seed=11)]
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)[:count]
     if not found:
         raise SettingsError(f"--images: expected pictures ({', '.join(sorted(_SUFFIXES))}) in {folder}, found none")

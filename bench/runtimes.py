@@ -18,7 +18,7 @@ from models.inference.runtimes.choice import FLOAT32, MEASURED_S, rates
 from models.networks.building import load_networks
 from models.registry import versions as registry
 from models.registry.versions import Version
-from models.training import collection
+from models.training.labelled_pictures import find_pictures, read_pictures
 from streams.errors import ModelError
 
 BATCHES = (1, 8, 32)
@@ -132,6 +132,6 @@ def compare_runtimes(
 def _pictures(version: Version, data: Sequence[Path], most: int) -> npt.NDArray[np.uint8]:
     if not data:
         return load_golden(version).pixels
-    entries = collection.scan(data)
+    entries = find_pictures(data)
     drawn = np.sort(np.random.default_rng(1).permutation(len(entries))[:most])
-    return collection.read([entries[index] for index in drawn], version.manifest.preprocessing.side_px).pixels
+    return read_pictures([entries[index] for index in drawn], version.manifest.preprocessing.side_px).pixels

@@ -56,14 +56,14 @@ def command(
     from models.evaluation.robustness import strains
     from models.inference.version_ensemble import open_ensemble
     from models.registry import versions as registry
-    from models.training import collection
+    from models.training.labelled_pictures import find_pictures, read_pictures
 
     version = registry.locate(model)
-    entries = collection.scan(data)
+    entries = find_pictures(data)
     with Progress(console=Console(stderr=True), transient=True) as bars:
         reading = bars.add_task("reading", total=len(entries))
-        pictures = collection.read(
-            entries, version.manifest.preprocessing.side_px, version.manifest.classes, advance=lambda: bars.advance(reading)
+        pictures = read_pictures(
+            entries, version.manifest.preprocessing.side_px, version.manifest.classes, on_read=lambda done, total: bars.advance(reading)
         )
         ensemble = open_ensemble(version, runtime)
         judging = bars.add_task("judging", total=len(pictures) * (1 + len(strains()) if report else 1))

@@ -1,4 +1,4 @@
-"""`castline experiment`: the tables of many trainings. Each cell is kept when it is done; the same command goes on after a stop."""
+"""`castline experiment` makes tables of many trainings. A finished training is kept, and the same command continues after a stop."""
 
 from __future__ import annotations
 
@@ -9,53 +9,64 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from models.training.options import Options
+from deploy.cli.train import make_options
+from models.training.options import TrainingOptions
 
 if TYPE_CHECKING:
-    from models.evaluation.experiments.table import Table
-    from models.training.collection import Collection
-    from models.training.progress import Bars
+    from models.evaluation.experiments.experiment import ResultTable
+    from models.training.labelled_pictures import LabelledPictures
+    from models.training.progress_bars import ProgressBars
 
 DATA = click.option(
-    "--data", type=click.Path(path_type=Path), multiple=True, required=True, help="Folder of class folders, or CSV list; may be repeated."
+    "--data",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    required=True,
+    help="Folder of class folders, or CSV list of pictures. The option may be repeated.",
 )
-OUT = click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the cells and the table.")
+OUT = click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the finished trainings and the table."
+)
 
 
-def _numbers(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
+def _parse_numbers(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
     try:
-        return tuple(dict.fromkeys(int(each) for each in value.split(",")))
+        return tuple(dict.fromkeys(int(number) for number in value.split(",")))
     except ValueError as error:
-        raise click.BadParameter(f"expected numbers with commas between them, found {value!r}") from error
+        raise click.BadParameter(f"{value!r} is no list of whole numbers with commas between them, such as 1,2,3.") from error
 
 
-SEEDS = click.option("--seeds", default="1,2,3", show_default=True, callback=_numbers, help="One training each; of split and weights.")
+SEEDS = click.option(
+    "--seeds", default="1,2,3", show_default=True, callback=_parse_numbers, help="Each seed gives a split and a training of its own."
+)
+
+# Options of a training that an experiment varies or holds.
+RECIPE_OPTIONS: dict[str, tuple[Any, str]] = {
+    "side_px": (int, "Side in pixels that pictures are resampled to, and that AlexNet takes."),
+    "lenet_side_px": (int, "Side in pixels that LeNet takes."),
+    "lenet_width": (int, "LeNet has this multiple of the paper's feature maps."),
+    "maps": (float, "AlexNet's convolutions have this share of the paper's feature maps."),
+    "dense_width": (int, "Units of each fully connected layer of AlexNet."),
+    "dense_layers": (int, "Number of AlexNet's fully connected layers before the output layer."),
+    "epochs": (int, "Epochs of AlexNet."),
+    "lenet_epochs": (int, "Epochs of LeNet."),
+    "batch": (int, "Pictures in one training step."),
+    "rate": (float, "AlexNet's learning rate after the warm-up."),
+    "lenet_rate": (float, "LeNet's learning rate after the warm-up."),
+    "dropout": (float, "Dropout of AlexNet's fully connected layers."),
+    "balance": (float, "How much more often an epoch repeats the pictures of small folders, from 0 (not at all) to 1."),
+    "turned": (click.Choice(["free", "quarter"]), "Rotations of the augmentation: by any angle, or by right angles only."),
+}
 
 
-def recipe(**defaults: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """The options of a training that an experiment varies or holds, with the experiment's own defaults."""
+def recipe_options(**defaults: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Returns a decorator that gives a command the named options of a training, with the experiment's own defaults."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        kinds: dict[str, tuple[Any, str]] = {
-            "side_px": (int, "Side in pixels of the pictures."),
-            "lenet_side_px": (int, "Side in pixels that LeNet takes."),
-            "lenet_width": (int, "Multiple of LeNet's maps."),
-            "maps": (float, "Share of the paper's maps that AlexNet's convolutions keep."),
-            "dense_width": (int, "Width of AlexNet's fully connected layers."),
-            "dense_layers": (int, "AlexNet's fully connected layers before the answering one."),
-            "epochs": (int, "Epochs of AlexNet."),
-            "lenet_epochs": (int, "Epochs of LeNet."),
-            "batch": (int, "Pictures of one step."),
-            "rate": (float, "AlexNet's learning rate."),
-            "lenet_rate": (float, "LeNet's learning rate."),
-            "dropout": (float, "AlexNet's dropout."),
-            "balance": (float, "How far small roots of pictures come more often, 0 to 1."),
-            "turned": (click.Choice(["free", "quarter"]), "Turns of the augmentation."),
-        }
         for name, default in reversed(defaults.items()):
-            kind, said = kinds[name]
+            kind, text = RECIPE_OPTIONS[name]
             flag = "--" + name.removesuffix("_px").replace("_", "-")
-            function = click.option(flag, name, type=kind, default=default, show_default=True, help=said)(function)
+            function = click.option(flag, name, type=kind, default=default, show_default=True, help=text)(function)
         return function
 
     return decorate
@@ -63,8 +74,10 @@ def recipe(**defaults: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]
 
 @click.group("experiment")
 def command() -> None:
-    """Tables of many trainings on the same pictures. Ctrl-C stops after a batch; the same command goes on, and trains no finished cell
-    again. Exit codes: 0 done, 2 wrong option, 3 the pictures or the folder are at fault, 130 interrupted.
+    """Make a table of many trainings on the same pictures.
+
+    Ctrl-C stops after the current batch. The same command continues, and repeats no finished training. Exit codes: 0 done, 2 wrong
+    option, 3 the pictures or the folder cannot be used, 130 interrupted.
     """
 
 
@@ -72,33 +85,35 @@ def command() -> None:
 @DATA
 @OUT
 @SEEDS
-@click.option("--layers", default="1,2,3", show_default=True, callback=_numbers, help="Numbers of fully connected layers.")
-@click.option("--test", type=click.Path(path_type=Path), multiple=True, help="Pictures kept apart, judged by every cell.")
-@recipe(side_px=96, maps=0.25, dense_width=256, epochs=30, batch=16, rate=1e-3, dropout=0.2, turned="quarter")
+@click.option("--layers", default="1,2,3", show_default=True, callback=_parse_numbers, help="Numbers of fully connected layers to compare.")
+@click.option(
+    "--test", type=click.Path(path_type=Path), multiple=True, help="Pictures that take no part in any training and test every network."
+)
+@recipe_options(side_px=96, maps=0.25, dense_width=256, epochs=30, batch=16, rate=1e-3, dropout=0.2, turned="quarter")
 def layers(
     data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], layers: tuple[int, ...], test: tuple[Path, ...], **chosen: Any
 ) -> int:
-    """AlexNet's recognition rate of any number of categories against its fully connected layers, the answering one counted in.
+    """Measure AlexNet's recognition rate against the number of its fully connected layers.
 
-    Every seed has a split of its own, by groups of near-duplicates. The rate is that after the last epoch, on pictures that neither
-    taught nor chose.
+    The output layer is counted, and the pictures may have any number of classes. Every seed has a split of its own, by groups of
+    near-duplicates. The rate is that after the last epoch, on pictures that neither taught the network nor chose anything.
     """
-    _quiet()
+    _silence_tensorflow()
     from models.evaluation.experiments.layers import LayersExperiment
 
-    options = _options(chosen)
+    options = make_options(chosen)
 
-    def work(bars: Bars) -> Table:
+    def run(bars: ProgressBars) -> ResultTable:
         pictures = _read(data, options.side_px, bars)
-        apart = _read(test, options.side_px, bars, pictures.classes) if test else None
-        return LayersExperiment(options, layers, seeds, out).run(pictures, apart, bars)
+        test_pictures = _read(test, options.side_px, bars, pictures.classes) if test else None
+        return LayersExperiment(options, layers, seeds, out).run(pictures, test_pictures, bars)
 
-    return _told(out, work)
+    return _run_and_show(out, run)
 
 
-# That of `castline train`, so that its figures are what a training may be expected to come to.
+# The recipe is that of `castline train`, so that the figures are those to expect of a training.
 ENSEMBLE_RECIPE: dict[str, Any] = {
-    name: Options.model_fields[name].default
+    name: TrainingOptions.model_fields[name].default
     for name in (
         *("side_px", "lenet_side_px", "lenet_width", "maps", "dense_width", "dense_layers", "epochs", "lenet_epochs"),
         *("batch", "rate", "lenet_rate", "dropout", "balance"),
@@ -110,94 +125,82 @@ ENSEMBLE_RECIPE: dict[str, Any] = {
 @DATA
 @OUT
 @SEEDS
-@recipe(**ENSEMBLE_RECIPE)
+@recipe_options(**ENSEMBLE_RECIPE)
 def voters(data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], **chosen: Any) -> int:
-    """A classifier without networks, each network alone and the ensemble: accuracy on the same grouped splits, several seeds.
+    """Compare the ensemble with each of its networks and with a classifier that is no network.
 
-    A share of the groups judges, and neither teaches nor chooses weights and threshold. Says whether the ensemble is better than its
-    best member.
+    All are trained on the same grouped splits, one for each seed. The test pictures of a split neither teach nor choose weights and
+    threshold. A sentence below the table says whether the ensemble is better than its best member.
     """
-    _quiet()
-    from models.evaluation.experiments.comparison import Comparison, seeds_parts
-    from models.evaluation.experiments.voters import voters_table
+    _silence_tensorflow()
+    from models.evaluation.experiments.comparison import Comparison, make_classifier_table, split_by_seeds
 
-    options = _options(chosen)
+    options = make_options(chosen)
 
-    def work(bars: Bars) -> Table:
+    def run(bars: ProgressBars) -> ResultTable:
         pictures = _read(data, options.side_px, bars)
-        return voters_table(Comparison(options, out, "voters", single=True).run(pictures, seeds_parts(pictures, options, seeds), bars))
+        comparison = Comparison(options, out, "voters", with_svm=True)
+        return make_classifier_table(comparison.run(pictures, split_by_seeds(pictures, options, seeds), bars))
 
-    return _told(out, work)
+    return _run_and_show(out, run)
 
 
 @command.command("folds")
 @DATA
 @OUT
-@click.option("--folds", default=5, show_default=True, type=click.IntRange(2, 20), help="Parts of which each judges once.")
-@recipe(**ENSEMBLE_RECIPE)
+@click.option("--folds", default=5, show_default=True, type=click.IntRange(2, 20), help="Number of folds. Each is the test set once.")
+@recipe_options(**ENSEMBLE_RECIPE)
 def folds(data: tuple[Path, ...], out: Path, folds: int, **chosen: Any) -> int:
-    """Grouped cross-validation of a training's recipe: figures with 95 % intervals for each fold, pooled, and for each source."""
-    _quiet()
-    from models.evaluation.experiments.comparison import Comparison, folds_parts
-    from models.evaluation.experiments.folds import folds_table
+    """Cross-validate the recipe of a training on grouped folds.
 
-    options = _options(chosen)
+    The table has figures with 95 % intervals for each fold, for all folds pooled, and for each folder of pictures.
+    """
+    _silence_tensorflow()
+    from models.evaluation.experiments.comparison import Comparison, make_fold_table, split_into_folds
 
-    def work(bars: Bars) -> Table:
+    options = make_options(chosen)
+
+    def run(bars: ProgressBars) -> ResultTable:
         pictures = _read(data, options.side_px, bars)
-        return folds_table(
-            Comparison(options, out, f"{folds} folds", single=False).run(pictures, folds_parts(pictures, options, folds), bars)
-        )
+        comparison = Comparison(options, out, f"{folds} folds", with_svm=False)
+        return make_fold_table(comparison.run(pictures, split_into_folds(pictures, options, folds), bars))
 
-    return _told(out, work)
+    return _run_and_show(out, run)
 
 
-def _quiet() -> None:
+def _silence_tensorflow() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
-def _options(chosen: dict[str, Any]) -> Options:
-    from pydantic import ValidationError
+def _read(data: tuple[Path, ...], side_px: int, bars: ProgressBars, classes: tuple[str, ...] | None = None) -> LabelledPictures:
+    from models.training.labelled_pictures import find_pictures, read_pictures
 
-    try:
-        return Options(**chosen)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise click.UsageError(f"{'-'.join(map(str, first['loc']))}: {first['msg']}, found {first['input']}") from error
-
-
-def _read(data: tuple[Path, ...], side_px: int, bars: Bars, classes: tuple[str, ...] | None = None) -> Collection:
-    from models.training import collection
-    from streams.errors import ModelError
-
-    entries = collection.scan(data)
-    done = iter(range(1, len(entries) + 1))
-    pictures = collection.read(entries, side_px, classes, advance=lambda: bars.reading(next(done), len(entries)))
-    for bad in pictures.unreadable:
-        click.echo(f"left out: {bad.path}: {bad.message}", err=True)
-    if len(set(pictures.labels)) < 2:
-        raise ModelError(f"expected pictures of at least two classes, found only {', '.join(sorted({e.name for e in entries}))}")
+    pictures = read_pictures(find_pictures(data), side_px, classes, on_read=bars.on_picture_read)
+    for file in pictures.unreadable:
+        click.echo(f"left out: {file.path}: {file.message}", err=True)
+    pictures.expect_two_classes()
     return pictures
 
 
-def _told(out: Path, work: Callable[[Bars], Table]) -> int:
+def _run_and_show(out: Path, run: Callable[[ProgressBars], ResultTable]) -> int:
+    """Runs an experiment, saves its table and prints it. Returns the exit code."""
     from rich.console import Console
-    from rich.table import Table as Shown
+    from rich.table import Table
 
-    from models.training.progress import Bars
+    from models.training.progress_bars import ProgressBars
 
     try:
-        with Bars() as bars:
-            table = work(bars)
+        with ProgressBars() as bars:
+            result = run(bars)
     except KeyboardInterrupt:
-        click.echo(f"interrupted; the same command goes on from {out}", err=True)
+        click.echo(f"Interrupted. The same command continues from {out}.", err=True)
         return 130
-    table.write(out)
-    shown = Shown(*table.head, title=table.title)
-    for row in table.rows:
-        shown.add_row(*row)
-    Console().print(shown)
-    for sentence in table.said:
+    result.save(out)
+    table = Table(*result.head, title=result.title)
+    for row in result.rows:
+        table.add_row(*row)
+    Console().print(table)
+    for sentence in result.sentences:
         click.echo(sentence)
     click.echo(f"{out / 'table.csv'}, {out / 'table.md'}")
     return 0

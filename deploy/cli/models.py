@@ -109,16 +109,15 @@ def push(version: str, url: str) -> None:
 def make_demo(out: Path) -> int:
     """Make the weights again that the project ships: trained on rendered castings only, a quarter of an hour on two cores."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from deploy.cli.train import tell
-    from models.synthetic import demo_version as shipped
-    from models.training.progress import Bars
+    from deploy.cli.train import echo_result
+    from models.synthetic.demo_version import make_demo_version
+    from models.training.progress_bars import ProgressBars
 
     out = out.absolute()
-    with Bars() as bars:
-        drawn = iter(range(1, shipped.CASTINGS + 1))
-        outcome = shipped.make_demo(out.parent, out.name, bars, lambda: bars.drawing(next(drawn), shipped.CASTINGS))
-    tell(outcome)
-    return 130 if outcome.interrupted else 0
+    with ProgressBars() as bars:
+        result = make_demo_version(out.parent, out.name, bars, bars.on_casting_rendered)
+    echo_result(result)
+    return 130 if result.was_interrupted else 0
 
 
 @command.command("reference")
@@ -134,10 +133,10 @@ def reference(version: str, data: tuple[Path, ...]) -> None:
     from models.evaluation.evaluation_report import examine
     from models.inference.drift import reference_of
     from models.inference.version_ensemble import open_ensemble
-    from models.training import collection
+    from models.training.labelled_pictures import find_pictures, read_pictures
 
     found = registry.locate(version)
-    pictures = collection.read(collection.scan(data), found.manifest.preprocessing.side_px, found.manifest.classes)
+    pictures = read_pictures(find_pictures(data), found.manifest.preprocessing.side_px, found.manifest.classes)
     examined = examine(open_ensemble(found), pictures)
     registry.add_reference(found, reference_of(pictures.pixels, examined.probability, examined.bad))
     click.echo(f"{found.folder}: a reference of {len(pictures)} pictures; restart its inspectors to measure against it")
@@ -159,12 +158,12 @@ def optimise(version: str, data: tuple[Path, ...], as_json: bool) -> None:
 
     from models.inference.runtimes import RUNTIMES, hindrance, open_runtime
     from models.inference.runtimes.choice import optimise as try_all
-    from models.training import collection
+    from models.training.labelled_pictures import find_pictures, read_pictures
 
     left_out = {name: why for name in RUNTIMES if (why := hindrance(name))}
     usable = [name for name in RUNTIMES if name not in left_out]
     found = registry.locate(version)
-    pixels = collection.read(collection.scan(data), found.manifest.preprocessing.side_px).pixels if data else None
+    pixels = read_pictures(find_pictures(data), found.manifest.preprocessing.side_px).pixels if data else None
     trial = try_all(found, usable, (1, 8, 32), open_runtime, pixels=pixels)
     if as_json:
         click.echo(json.dumps({**asdict(trial), "left_out": left_out}, indent=2))
@@ -190,13 +189,13 @@ def compare(first: str, second: str, data: tuple[Path, ...], as_json: bool) -> N
 
     from models.evaluation.evaluation_report import differences, examine
     from models.inference.version_ensemble import open_ensemble
-    from models.training import collection
+    from models.training.labelled_pictures import find_pictures, read_pictures
 
-    entries = collection.scan(data)
+    entries = find_pictures(data)
     found = []
     for name in (first, second):
         version = registry.locate(name)
-        pictures = collection.read(entries, version.manifest.preprocessing.side_px, version.manifest.classes)
+        pictures = read_pictures(entries, version.manifest.preprocessing.side_px, version.manifest.classes)
         found.append(examine(open_ensemble(version), pictures))
     apart = differences(*found)
     if as_json:

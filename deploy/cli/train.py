@@ -1,4 +1,4 @@
-"""`castline train`: from folders of pictures to a model version."""
+"""`castline train` trains the ensemble on folders of pictures and writes a model version."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from models.training.options import Options
+from models.training.options import TrainingOptions
 
 if TYPE_CHECKING:
-    from models.training.training_run import Course, Outcome
+    from models.training.training_run import TrainingResult, TrainingRun
 
 
 @click.command("train")
@@ -22,92 +22,119 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     multiple=True,
     required=True,
-    help="Folder of class folders (ok..., def...), or CSV list with the columns path and class; may be repeated.",
+    help="Folder whose subfolders are named after the classes (ok..., def...), or CSV list with the columns path and class. "
+    "The option may be repeated.",
 )
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the new version; its name is the version's.")
-@click.option("--resume", is_flag=True, help="Go on with a training that was stopped.")
-@click.option("--from", "start", metavar="VERSION", help="Go on from this version with new pictures (fine-tuning).")
-@click.option("--epochs", type=int, help="Most epochs of AlexNet.")
-@click.option("--lenet-epochs", type=int, help="Most epochs of LeNet.")
-@click.option("--patience", type=int, help="Epochs without a better validation loss before a network stops; 0: never.")
-@click.option("--side", "side_px", type=int, help="Side in pixels that pictures are resampled to.")
-@click.option("--lenet-side", "lenet_side_px", type=int, help="Side in pixels that LeNet takes.")
-@click.option("--lenet-width", type=int, help="Multiple of LeNet's 6 and 16 maps.")
-@click.option("--dense-width", type=int, help="Width of AlexNet's fully connected layers.")
-@click.option("--dense-layers", type=int, help="Number of AlexNet's fully connected layers.")
-@click.option("--maps", type=float, help="Share of the paper's maps that AlexNet's convolutions keep.")
-@click.option("--normalisation", type=click.Choice(["batch", "local-response"]), help="AlexNet's normalisation.")
-@click.option("--head", type=click.Choice(["softmax", "logistic"]), help="Last layer.")
-@click.option("--batch", type=int, help="Pictures of one step.")
-@click.option("--rate", type=float, help="Learning rate.")
-@click.option("--lenet-rate", type=float, help="LeNet's learning rate.")
-@click.option("--dropout", type=float, help="AlexNet's dropout.")
 @click.option(
-    "--balance", type=float, help="How far small roots of pictures come more often: 0 not, 1 as often as the largest, up to 16 times."
+    "--out", type=click.Path(path_type=Path), required=True, help="Folder of the new version. Its last part is the version's name."
 )
-@click.option("--turned", type=click.Choice(["free", "quarter"]), help="Turns of the augmentation: any angle, or right ones only.")
-@click.option("--seed", type=int, help="Of the split, the weights and the augmentation.")
-@click.option("--validation-share", type=float, help="Share of the groups of pictures kept for validation.")
-@click.option("--near-rings", type=float, help="How near turned pictures are one group; 0 for right angles only, as before there was it.")
-@click.option("--cost-miss", type=float, help="What a defect taken for good costs.")
-@click.option("--cost-false-alarm", type=float, help="What a good part taken for a defect costs.")
-@click.option("--review-share", type=float, help="Share of the validation pictures in the band of doubt.")
-@click.option("--precision", type=click.Choice(["auto", "float32", "mixed_bfloat16"]), help="Arithmetic of the training.")
-@click.option("--half/--full", default=None, help="Save weights in half precision.")
+@click.option("--resume", is_flag=True, help="Continue a training that was stopped.")
+@click.option(
+    "--from", "start", metavar="VERSION", help="Start from the weights of this version and train with new pictures (fine-tuning)."
+)
+@click.option("--epochs", type=int, help="Largest number of epochs of AlexNet.")
+@click.option("--lenet-epochs", type=int, help="Largest number of epochs of LeNet.")
+@click.option("--patience", type=int, help="Epochs without a lower validation loss after which a network stops early. 0 never stops early.")
+@click.option("--side", "side_px", type=int, help="Side in pixels that pictures are resampled to, and that AlexNet takes.")
+@click.option("--lenet-side", "lenet_side_px", type=int, help="Side in pixels that LeNet takes.")
+@click.option("--lenet-width", type=int, help="LeNet has this multiple of the paper's 6 and 16 feature maps.")
+@click.option("--dense-width", type=int, help="Units of each fully connected layer of AlexNet.")
+@click.option("--dense-layers", type=int, help="Number of AlexNet's fully connected layers before the output layer.")
+@click.option("--maps", type=float, help="AlexNet's convolutions have this share of the paper's feature maps.")
+@click.option("--normalisation", type=click.Choice(["batch", "local-response"]), help="Kind of AlexNet's normalisation layers.")
+@click.option("--head", type=click.Choice(["softmax", "logistic"]), help="Kind of the output layer. logistic is for two classes only.")
+@click.option("--batch", type=int, help="Pictures in one training step.")
+@click.option("--rate", type=float, help="AlexNet's learning rate after the warm-up.")
+@click.option("--lenet-rate", type=float, help="LeNet's learning rate after the warm-up.")
+@click.option("--dropout", type=float, help="Dropout of AlexNet's fully connected layers.")
+@click.option(
+    "--balance",
+    type=float,
+    help="How much more often an epoch repeats the pictures of small folders and lists: 0 not at all, 1 as often as those of the "
+    "largest, but at most 16 times.",
+)
+@click.option(
+    "--turned", type=click.Choice(["free", "quarter"]), help="Rotations of the augmentation: by any angle, or by right angles only."
+)
+@click.option("--seed", type=int, help="Seed of the split, the first weights and the augmentation.")
+@click.option("--validation-share", type=float, help="Share of the pictures that validate and do not teach.")
+@click.option(
+    "--near-rings",
+    type=float,
+    help="How far apart the ring spectra of two pictures may lie if they show one casting turned by any angle. 0 compares no rings and "
+    "finds right-angled turns only.",
+)
+@click.option("--cost-miss", type=float, help="Cost of a defect that is judged good.")
+@click.option("--cost-false-alarm", type=float, help="Cost of a good part that is judged a defect.")
+@click.option("--review-share", type=float, help="Share of the validation pictures whose probability is left to a person's review.")
+@click.option("--precision", type=click.Choice(["auto", "float32", "mixed_bfloat16"]), help="Number type of the training.")
+@click.option("--half/--full", default=None, help="Save the weights in half precision, which takes half the disk space.")
 def command(data: tuple[Path, ...], out: Path, resume: bool, **chosen: Any) -> int:
     """Train the ensemble on folders of pictures.
 
-    Ctrl-C keeps the best so far as a version; --resume goes on from there. Curves, split and a report on the pictures are in
-    OUT.training. Exit codes: 0 done, 2 wrong option, 3 the pictures or the folder are at fault, 130 interrupted.
+    Ctrl-C stops the training after the current batch and saves the best weights so far as a version. The same command with --resume
+    continues it. The folder OUT.training holds the curves, the split and a report on the pictures. Exit codes: 0 done, 2 wrong option,
+    3 the pictures or the folder cannot be used, 130 interrupted.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported: its greetings tear the progress bar
+    # Set before TensorFlow is imported, because its messages would break the progress bars.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from models.training.training_run import TrainingRun
+
+    options = make_options({name: value for name, value in chosen.items() if value is not None})
+    out = out.absolute()
+    command_line = shlex.join(["castline", *_shorten_paths(sys.argv[1:])])
+    return _run(TrainingRun(options, data, out.parent, out.name, command_line), resume)
+
+
+def make_options(values: dict[str, Any]) -> TrainingOptions:
+    """Returns the options of a training. Raises click.UsageError that names the option if a value is out of bounds."""
     from pydantic import ValidationError
 
-    from models.training.training_run import Course
-
     try:
-        options = Options(**{name: value for name, value in chosen.items() if value is not None})
+        return TrainingOptions(**values)
     except ValidationError as error:
         first = error.errors()[0]
-        raise click.UsageError(f"--{'-'.join(map(str, first['loc'])).replace('_', '-')}: {first['msg']}, found {first['input']}") from error
-    out = out.absolute()
-    line = shlex.join(["castline", *_relative(sys.argv[1:])])
-    return _run(Course(options, data, out.parent, out.name, line), resume)
+        option = "-".join(map(str, first["loc"])).removesuffix("_px").replace("_", "-")
+        raise click.UsageError(f"--{option}: {first['msg']}, found {first['input']}") from error
 
 
-# An option's default is the training's own; here it is only told.
-for _parameter in command.params:
-    _told = Options.model_fields[_parameter.name].default if _parameter.name in Options.model_fields else None
-    if isinstance(_parameter, click.Option) and _told is not None and not _parameter.is_flag:
-        _parameter.help = f"{_parameter.help}  [default: {_told}]"
-
-
-def _run(course: Course, resume: bool) -> int:
-    from models.training.progress import Bars
-
-    with Bars() as bars:
-        outcome = course.run(bars, resume)
-    tell(outcome)
-    click.echo(f"curves, split and cleaning report: {course.records}")
-    return 130 if outcome.interrupted else 0
-
-
-def tell(outcome: Outcome) -> None:
-    """Says what a training came to."""
-    manifest = outcome.version.manifest
-    found = manifest.figures
-    click.echo(f"version {outcome.version.folder}{' (interrupted: the best so far)' if outcome.interrupted else ''}")
+def echo_result(result: TrainingResult) -> None:
+    """Prints the folder of the version and its figures on the validation pictures."""
+    manifest = result.version.manifest
+    figures = manifest.figures
+    click.echo(f"version {result.version.folder}{' (interrupted: the best so far)' if result.was_interrupted else ''}")
     click.echo(
-        f"validated on {found['pictures']:.0f} pictures: accuracy {found['accuracy']:.4f}, {found['misses']:.0f} misses, "
-        f"{found['false_alarms']:.0f} false alarms at threshold {manifest.threshold:.4f}; for review {found['reviews']:.0f}"
+        f"validated on {figures['pictures']:.0f} pictures: accuracy {figures['accuracy']:.4f}, {figures['misses']:.0f} misses, "
+        f"{figures['false_alarms']:.0f} false alarms at threshold {manifest.threshold:.4f}; for review {figures['reviews']:.0f}"
     )
     for voter in manifest.voters:
-        click.echo(f"  {voter.name}: accuracy {found[f'{voter.name}_accuracy_at_half']:.4f} at 0.5, weight {voter.weight:.2f}")
-    if not outcome.combination.better:
+        click.echo(f"  {voter.name}: accuracy {figures[f'{voter.name}_accuracy_at_half']:.4f} at 0.5, weight {voter.weight:.2f}")
+    if not result.combination.beats_members:
         click.echo("  the ensemble is not better than its best member on these pictures")
 
 
-def _relative(arguments: list[str]) -> list[str]:
-    """The command as it is written down: paths below the working folder relative to it, so that no machine's folders are told."""
-    here = f"{Path.cwd()}{os.sep}"
-    return [argument.replace(here, "") for argument in arguments]
+def _run(run: TrainingRun, resume: bool) -> int:
+    from models.training.progress_bars import ProgressBars
+
+    with ProgressBars() as bars:
+        result = run.run(bars, resume)
+    echo_result(result)
+    click.echo(f"curves, split and report on the pictures: {run.training_dir}")
+    return 130 if result.was_interrupted else 0
+
+
+def _shorten_paths(arguments: list[str]) -> list[str]:
+    """Makes paths below the working folder relative, so that the manifest does not name folders of this machine."""
+    working_folder = f"{Path.cwd()}{os.sep}"
+    return [argument.replace(working_folder, "") for argument in arguments]
+
+
+def _show_defaults() -> None:
+    """Adds the training's own defaults to the help texts. The options themselves have none, so that --resume sees what was given."""
+    for parameter in command.params:
+        default = TrainingOptions.model_fields[parameter.name].default if parameter.name in TrainingOptions.model_fields else None
+        if isinstance(parameter, click.Option) and default is not None and not parameter.is_flag:
+            parameter.help = f"{parameter.help}  [default: {default}]"
+
+
+_show_defaults()

@@ -17,7 +17,7 @@ DEFECT_SHARE = 0.3  # a foundry that bad would close; fewer, and a short demo sh
 
 def cached_castings(seed: int, advance: Callable[[], None], cache: Path | None = None, count: int = CASTINGS) -> Path:
     """A folder of `count` rendered castings by class; `advance` is called for each one that is drawn."""
-    from models.synthetic.folder import MASKS, write_series
+    from models.synthetic.casting import MASK_FOLDER, write_castings
 
     root = cache or cache_root()
     folder = root / f"castings-r{RENDERING}-s{seed}-n{count}"
@@ -27,8 +27,8 @@ def cached_castings(seed: int, advance: Callable[[], None], cache: Path | None =
     # Made under another name and renamed when whole: an interrupted call leaves no half folder behind.
     partial = Path(tempfile.mkdtemp(prefix="castings-", dir=root))
     try:
-        write_series(partial, count, seed, DEFECT_SHARE, advance=advance)
-        shutil.rmtree(partial / MASKS)  # a camera that replays this folder is not to photograph masks
+        write_castings(partial, count, seed, DEFECT_SHARE, on_casting=lambda done, total: advance())
+        shutil.rmtree(partial / MASK_FOLDER)  # a camera that replays this folder is not to photograph masks
         if not folder.is_dir():
             partial.rename(folder)
     finally:

@@ -8,7 +8,7 @@ from typing import Any
 from models.evaluation.evaluation_report import Examination, examine
 from models.evaluation.figures import Figures, Share
 from models.inference.version_ensemble import Ensemble
-from models.training.collection import Collection
+from models.training.labelled_pictures import LabelledPictures
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Cascading:
         return asdict(self)
 
 
-def cascading(whole: Examination, cascade: Ensemble, pictures: Collection) -> Cascading:
+def cascading(whole: Examination, cascade: Ensemble, pictures: LabelledPictures) -> Cascading:
     """Judges `pictures` with `cascade` and compares with what the ensemble said in `whole`."""
     found = examine(cascade, pictures)
     pairs = list(zip(found.opinions, whole.opinions, found.bad, strict=True))

@@ -15,7 +15,7 @@ from models.evaluation.robustness import strains
 from models.inference.ensemble import Opinion
 from models.inference.runtimes.runtime import pieces
 from models.inference.version_ensemble import Ensemble
-from models.training.collection import Collection
+from models.training.labelled_pictures import LabelledPictures
 from streams.errors import ModelError
 
 
@@ -23,7 +23,7 @@ from streams.errors import ModelError
 class Examination:
     """What came out. `probability`, `bad`: shape (n,); `opinions` in the pictures' order."""
 
-    pictures: Collection
+    pictures: LabelledPictures
     probability: npt.NDArray[np.float64]
     bad: npt.NDArray[np.bool_]
     opinions: list[Opinion]
@@ -54,8 +54,8 @@ class Examination:
             "pictures_per_s": round(self.per_s, 1),
             "errors": [
                 {
-                    "path": str(self.pictures.entries[index].path),
-                    "class": self.pictures.entries[index].name,
+                    "path": str(self.pictures.files[index].path),
+                    "class": self.pictures.files[index].class_name,
                     "defect_probability": round(float(self.probability[index]), 6),
                     "label": self.opinions[index].label,
                 }
@@ -65,7 +65,7 @@ class Examination:
 
 
 def examine(
-    ensemble: Ensemble, pictures: Collection, strain: bool = False, advance: Callable[[int], object] = lambda _: None
+    ensemble: Ensemble, pictures: LabelledPictures, strain: bool = False, advance: Callable[[int], object] = lambda _: None
 ) -> Examination:
     """Judges all `pictures`; with `strain` also as a plant may spoil them. `advance` is told how many were judged.
 
@@ -84,8 +84,8 @@ def examine(
     def figures(some: npt.NDArray[np.float64], chosen: npt.NDArray[np.bool_] | slice = slice(None)) -> Figures:
         return measure(some[chosen], bad[chosen], threshold, band.low, band.high)
 
-    sources = {entry.source for entry in pictures.entries}
-    of = np.array([entry.source for entry in pictures.entries])
+    sources = {entry.source for entry in pictures.files}
+    of = np.array([entry.source for entry in pictures.files])
     votes = {
         voter.name: np.array([opinion.votes.get(voter.name, opinion.defect_probability) for opinion in opinions])
         for voter in manifest.voters
@@ -120,7 +120,7 @@ def _judged(ensemble: Ensemble, pixels: npt.NDArray[np.uint8], advance: Callable
 def differences(first: Examination, second: Examination) -> list[dict[str, str]]:
     """The pictures that two versions label differently: `path`, `class`, and what `first` and `second` say."""
     return [
-        {"path": str(entry.path), "class": entry.name, "first": one.label, "second": other.label}
-        for entry, one, other in zip(first.pictures.entries, first.opinions, second.opinions, strict=True)
+        {"path": str(entry.path), "class": entry.class_name, "first": one.label, "second": other.label}
+        for entry, one, other in zip(first.pictures.files, first.opinions, second.opinions, strict=True)
         if one.label != other.label
     ]

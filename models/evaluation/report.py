@@ -120,11 +120,11 @@ def _gallery(version: Version, examination: Examination) -> list[str]:
     heat = heat_of(version)
     found = []
     for index in examination.wrong[:MOST_ERRORS]:
-        pixels, entry = examination.pictures.pixels[index], examination.pictures.entries[index]
+        pixels, entry = examination.pictures.pixels[index], examination.pictures.files[index]
         shown = [Image.fromarray(pixels).convert("RGB")]
         if heat:
             shown.append(overlaid(pixels, heat.map(pixels)))
-        said = f"{entry.path}: truly {entry.name}, defect probability {examination.probability[index]:.4f}"
+        said = f"{entry.path}: truly {entry.class_name}, defect probability {examination.probability[index]:.4f}"
         found.append(f'<figure><img alt="" src="{_png(_beside(shown))}"><figcaption>{html.escape(said)}</figcaption></figure>')
     return found
 

@@ -1,6 +1,6 @@
-"""Castings that no camera has seen: a seeded renderer for the demo, the tests and the weights that the project ships."""
+"""Renders pictures of castings with known defects, for the demo, the tests and the shipped model version."""
 
-from models.synthetic.casting import SIDE_PX, Casting, render, series
-from models.synthetic.defects import Kind
+from models.synthetic.casting import SIDE_PX, RenderedCasting, render_casting, render_series, write_castings
+from models.synthetic.defects import DefectKind
 
-__all__ = ["SIDE_PX", "Casting", "Kind", "render", "series"]
+__all__ = ["SIDE_PX", "DefectKind", "RenderedCasting", "render_casting", "render_series", "write_castings"]

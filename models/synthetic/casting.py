@@ -1,83 +1,129 @@
-"""One rendered casting: its picture, its defects and their pixels, the same for the same seed and number."""
+"""Renders castings: each has a picture, its defects and a mask of the defects. The same seed and number give the same casting."""
 
 from __future__ import annotations
 
+import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
-from models.synthetic.defects import VISIBLE, Kind, draw
-from models.synthetic.surface import surface
-from models.synthetic.view import Field, Generator, View, clouds
+from models.synthetic.defects import MIN_COVER, DefectKind, draw_defect
+from models.synthetic.impeller import CameraView, Field, Generator, clouds, render_impeller
 
-SIDE_PX = 300  # as the pictures of the real line
+# Side of the pictures of the real line.
+SIDE_PX = 300
 JPEG_QUALITY = 92
-OFTEN_TOGETHER = (0.5, 0.32, 0.18)  # one, two, three kinds on a defective casting
-OFTEN = {
-    Kind.BLOW_HOLE: 0.16,
-    Kind.SHRINKAGE: 0.12,
-    Kind.COLD_SHUT: 0.12,
-    Kind.CHIPPING: 0.24,
-    Kind.FLASH: 0.26,
-    Kind.SCRATCH: 0.1,
+# Chances that a defective casting has one, two or three kinds of defect.
+KIND_COUNT_CHANCES = (0.5, 0.32, 0.18)
+KIND_CHANCES = {
+    DefectKind.BLOW_HOLE: 0.16,
+    DefectKind.SHRINKAGE: 0.12,
+    DefectKind.COLD_SHUT: 0.12,
+    DefectKind.CHIPPING: 0.24,
+    DefectKind.FLASH: 0.26,
+    DefectKind.SCRATCH: 0.1,
 }
+OK_CLASS, DEFECT_CLASS, MASK_FOLDER = "ok_front", "def_front", "masks"
 
 
 @dataclass(frozen=True, slots=True)
-class Casting:
-    """`pixels` and `mask` have shape (SIDE_PX, SIDE_PX), uint8; the mask's values are those of `Kind`, 0 where all is well."""
+class RenderedCasting:
+    """A rendered picture with its defects.
+
+    `pixels` and `mask` have shape (SIDE_PX, SIDE_PX), uint8. A pixel of `mask` holds the number of its DefectKind, or 0 where nothing is
+    wrong.
+    """
 
     number: int
     pixels: npt.NDArray[np.uint8]
     mask: npt.NDArray[np.uint8]
-    kinds: tuple[Kind, ...]
+    kinds: tuple[DefectKind, ...]
 
     @property
-    def ok(self) -> bool:
-        """Whether it is a good one."""
+    def is_ok(self) -> bool:
+        """Whether the casting has no defect."""
         return not self.kinds
 
-    def jpeg(self) -> bytes:
-        """The picture as a camera sends it."""
+    @property
+    def class_name(self) -> str:
+        """Folder and class of the casting in a data set."""
+        return OK_CLASS if self.is_ok else DEFECT_CLASS
+
+    def to_jpeg(self) -> bytes:
+        """Returns the picture as a camera would send it."""
         buffer = io.BytesIO()
         Image.fromarray(self.pixels).save(buffer, "JPEG", quality=JPEG_QUALITY)
         return buffer.getvalue()
 
 
-def series(count: int, seed: int, defect_share: float = 0.5) -> Iterator[Casting]:
-    """`count` castings, numbered from 0, of which about `defect_share` are defective."""
+def render_series(count: int, seed: int, defect_share: float = 0.5) -> Iterator[RenderedCasting]:
+    """Yields `count` castings, numbered from 0, of which about `defect_share` are defective."""
     for number in range(count):
         rng = np.random.default_rng([seed, number])
-        yield render(rng, _kinds(rng, defect_share), number)
+        yield render_casting(rng, _choose_kinds(rng, defect_share), number)
 
 
-def render(rng: Generator, kinds: tuple[Kind, ...], number: int = 0) -> Casting:
-    """A casting with one defect of each of `kinds`; with none of them a good one; all else is the same."""
-    camera = rng.spawn(1)[0]  # of its own, so that it does not depend on how much chance the defects take
-    view = View.drawn(rng, SIDE_PX)
-    image = surface(view, rng)
-    _harmless(image, view, rng)
+def render_casting(rng: Generator, kinds: tuple[DefectKind, ...], number: int = 0) -> RenderedCasting:
+    """Returns a casting with one defect of each of `kinds`.
+
+    For the same state of `rng`, castings with other defects or none have the same view, surface and light.
+    """
+    # The camera has a generator of its own, because defects use up different amounts of random numbers.
+    camera_rng = rng.spawn(1)[0]
+    view = CameraView.draw(rng, SIDE_PX)
+    image = render_impeller(view, rng)
+    _add_stains_and_dust(image, view, rng)
     mask = np.zeros((SIDE_PX, SIDE_PX), np.uint8)
     for kind in kinds:
-        mask[draw(kind, image, view, rng) > VISIBLE] = kind
-    return Casting(number, _photographed(image, camera), mask, kinds)
+        mask[draw_defect(kind, image, view, rng) > MIN_COVER] = kind
+    return RenderedCasting(number, _expose(image, camera_rng), mask, kinds)
 
 
-def _kinds(rng: Generator, defect_share: float) -> tuple[Kind, ...]:
-    """None, or one to three kinds: of the real defective castings half have more than one, and most have a spoiled rim."""
+def write_castings(
+    folder: Path, count: int, seed: int, defect_share: float = 0.5, on_casting: Callable[[int, int], object] = lambda done, total: None
+) -> dict[str, int]:
+    """Writes `count` castings as a data set for training, and returns the number of castings of each class.
+
+    `ok_front/` and `def_front/` hold the JPEG pictures. `masks/def_front/` holds a PNG mask for each defective casting, under the name
+    of the picture. `castings.csv` lists path, class and defects. The same seed writes the same bytes. `on_casting` receives the castings
+    done and the castings in all.
+    """
+    counts = {OK_CLASS: 0, DEFECT_CLASS: 0}
+    for name in (OK_CLASS, DEFECT_CLASS, f"{MASK_FOLDER}/{DEFECT_CLASS}"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    with (folder / "castings.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["path", "class", "defects"])
+        for casting in render_series(count, seed, defect_share):
+            counts[casting.class_name] += 1
+            path = f"{casting.class_name}/casting_{seed}_{casting.number:06d}.jpeg"
+            (folder / path).write_bytes(casting.to_jpeg())
+            if not casting.is_ok:
+                Image.fromarray(casting.mask).save((folder / MASK_FOLDER / path).with_suffix(".png"))
+            rows.writerow([path, casting.class_name, " + ".join(kind.text for kind in casting.kinds)])
+            on_casting(casting.number + 1, count)
+    return counts
+
+
+def _choose_kinds(rng: Generator, defect_share: float) -> tuple[DefectKind, ...]:
+    """Returns no kind for a good casting, and one to three kinds for a defective one.
+
+    Half of the real defective castings have more than one defect, and most have a damaged rim.
+    """
     if rng.random() >= defect_share:
         return ()
-    count = int(rng.choice(len(OFTEN_TOGETHER), p=OFTEN_TOGETHER)) + 1
-    chosen = rng.choice(list(OFTEN), count, replace=False, p=list(OFTEN.values()))
-    return tuple(sorted(Kind(int(kind)) for kind in chosen))
+    count = int(rng.choice(len(KIND_COUNT_CHANCES), p=KIND_COUNT_CHANCES)) + 1
+    chosen = rng.choice(list(KIND_CHANCES), count, replace=False, p=list(KIND_CHANCES.values()))
+    return tuple(sorted(DefectKind(int(kind)) for kind in chosen))
 
 
-def _harmless(image: Field, view: View, rng: Generator) -> None:
-    """What is no defect and must not be taken for one: stains on the plate, dust on the belt."""
+def _add_stains_and_dust(image: Field, view: CameraView, rng: Generator) -> None:
+    """Draws harmless marks that a network must not take for defects: stains on the plate and dust on the belt."""
     distance, _ = view.plate
     if rng.random() < 0.5:
         stain = np.clip(clouds(rng, view.side_px, 9) - 0.5, 0, 1)
@@ -88,8 +134,8 @@ def _harmless(image: Field, view: View, rng: Generator) -> None:
             image[row : row + rng.integers(1, 3), column : column + rng.integers(1, 3)] -= rng.uniform(15, 50)
 
 
-def _photographed(image: Field, rng: Generator) -> npt.NDArray[np.uint8]:
-    """What the camera makes of it: exposure, a lens not quite sharp, noise."""
+def _expose(image: Field, rng: Generator) -> npt.NDArray[np.uint8]:
+    """Returns the picture that a camera takes of `image`, with its exposure, slight blur and noise."""
     bright = 128 + (image - 128) * rng.uniform(0.85, 1.12) + rng.normal(0, 9)
     soft = Image.fromarray(np.clip(bright, 0, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 0.8)))
     noisy = np.asarray(soft, np.float32) + rng.normal(0, rng.uniform(1, 3), image.shape)

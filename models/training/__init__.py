@@ -1,1 +1,1 @@
-"""From folders of pictures to a version: collection, split, training of each voter, combination."""
+"""Trains the ensemble: reads labelled pictures, splits them, trains each network and combines the networks into a model version."""

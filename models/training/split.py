@@ -1,80 +1,96 @@
-"""Who learns and who examines: a seeded split by group, the classes' shares kept on both sides as well as groups allow."""
+"""Splits pictures into those that teach and those that validate. A group of near-duplicates stays on one side."""
 
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import StratifiedGroupKFold
 
-from models.training.collection import Collection
+from models.training.labelled_pictures import LabelledPictures
+from streams.atomic_file import write_atomically
 from streams.errors import ModelError
 
-SMALLEST_LARGE = 20  # pictures; a smaller group is never too large
-LARGEST_PART = 0.2  # of a class's pictures on the side that validates
+# A group of at most this many pictures may always validate.
+MIN_DOMINANT_GROUP = 20
+# A larger group only teaches if it would be more than this share of its class among the validation pictures.
+MAX_GROUP_SHARE = 0.2
 
 
-def too_large(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.int32], share: float) -> npt.NDArray[np.bool_]:
-    """True for pictures of groups that would be most of their class among a `share` that validates; such groups only teach.
+def find_dominant_groups(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.int32], share: float) -> npt.NDArray[np.bool_]:
+    """Returns True for pictures of groups so large that they would be most of their class among a validation `share`.
 
-    Of real impellers nine groups hold most of the good pictures: two of them took a fold's whole share of good ones, none of the others
-    was left to raise a false alarm, and the threshold chosen on that fold called every fifth good casting of the next one a defect.
-    Nothing is too large where fewer groups than folds of a class would remain.
+    Such groups only teach. Nine groups hold most good pictures of the real impellers. Two of them once were a fold's whole share of
+    good pictures, so no other casting could raise a false alarm there, and the threshold chosen on that fold called every fifth good
+    casting of the next fold a defect. No group counts as dominant if too few groups of a class would remain to validate.
     """
-    large = np.zeros(len(labels), np.bool_)
+    is_dominant = np.zeros(len(labels), np.bool_)
     for label in np.unique(labels):
         sizes = np.bincount(groups, labels == label)
-        large |= (sizes > max(SMALLEST_LARGE, LARGEST_PART * share * (labels == label).sum()))[groups]
-    left = min(len(np.unique(groups[~large & (labels == label)])) for label in np.unique(labels))
-    return large if left >= max(2, round(1 / share)) else np.zeros(len(labels), np.bool_)
+        is_dominant |= (sizes > max(MIN_DOMINANT_GROUP, MAX_GROUP_SHARE * share * (labels == label).sum()))[groups]
+    remaining = min(len(np.unique(groups[~is_dominant & (labels == label)])) for label in np.unique(labels))
+    return is_dominant if remaining >= max(2, round(1 / share)) else np.zeros(len(labels), np.bool_)
 
 
-def class_shares(labels: npt.NDArray[np.int32], validates: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """What each validating picture counts, so that the classes have the shares that they have among all pictures; shape (validating,)."""
-    counts = np.bincount(labels, minlength=labels.max() + 1) / len(labels)
-    found = np.bincount(labels[validates], minlength=labels.max() + 1) / validates.sum()
-    weights: npt.NDArray[np.float64] = (counts / np.maximum(found, 1e-12))[labels[validates]]
+def class_share_weights(labels: npt.NDArray[np.int32], validates: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """Returns a weight for each validation picture, such that the weighted classes have the shares that they have among all pictures."""
+    all_shares = np.bincount(labels, minlength=labels.max() + 1) / len(labels)
+    validation_shares = np.bincount(labels[validates], minlength=labels.max() + 1) / validates.sum()
+    weights: npt.NDArray[np.float64] = (all_shares / np.maximum(validation_shares, 1e-12))[labels[validates]]
     return weights
 
 
-def split(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.int32], share: float, seed: int) -> npt.NDArray[np.bool_]:
-    """True for the pictures that validate, about `share` of those in groups that are not `too_large`; no group stands on both sides.
+def split_by_group(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.int32], share: float, seed: int) -> npt.NDArray[np.bool_]:
+    """Returns True for the pictures that validate, about `share` of those that are not in dominant groups.
 
-    Raises ModelError when a side would lack a class: then there are too few pictures, or too few that differ.
+    Raises ModelError if one side would lack a class, because there are too few pictures or too few different ones.
     """
     folds = max(2, round(1 / share))
-    if len(np.unique(groups)) < folds:
-        raise ModelError(f"expected at least {folds} groups of pictures that are not near-duplicates, found {len(np.unique(groups))}")
-    chosen = np.zeros(len(labels), np.bool_)
-    able = np.flatnonzero(~too_large(labels, groups, share))
-    _, examined = next(StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(able, labels[able], groups[able]))
-    chosen[able[examined]] = True
-    for side, name in ((chosen, "validation"), (~chosen, "training")):
+    expect_groups(groups, folds)
+    validates = np.zeros(len(labels), np.bool_)
+    candidates = np.flatnonzero(~find_dominant_groups(labels, groups, share))
+    folder = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    _, fold = next(folder.split(candidates, labels[candidates], groups[candidates]))
+    validates[candidates[fold]] = True
+    for side, name in ((validates, "validation"), (~validates, "training")):
         missing = set(np.unique(labels)) - set(np.unique(labels[side]))
         if missing or not side.any():
-            raise ModelError(f"expected every class among the {name} pictures; too few pictures that are not near-duplicates")
-    return chosen
+            raise ModelError(f"The {name} pictures would lack a class. Add pictures of each class that are not near-duplicates.")
+    return validates
 
 
-def write_split(path: Path, collection: Collection, groups: npt.NDArray[np.int32], validates: npt.NDArray[np.bool_]) -> None:
-    """A CSV list of who stood where."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(["path", "class", "group", "side", "sha256"])
-        for entry, group, side, sha in zip(collection.entries, groups, validates, collection.checksums, strict=True):
-            rows.writerow([entry.path, entry.name, group, "validation" if side else "training", sha])
+def expect_groups(groups: npt.NDArray[np.int32], folds: int) -> None:
+    """Raises ModelError if there are fewer groups of near-duplicates than `folds`."""
+    count = len(np.unique(groups))
+    if count < folds:
+        raise ModelError(
+            f"The pictures form only {count} groups of near-duplicates, and at least {folds} are needed. Add pictures of other castings."
+        )
 
 
-def read_split(path: Path, collection: Collection) -> npt.NDArray[np.bool_]:
-    """True for the pictures that validate, as `write_split` wrote it: a training that goes on keeps the sides that it began with.
+def save_split(path: Path, pictures: LabelledPictures, groups: npt.NDArray[np.int32], validates: npt.NDArray[np.bool_]) -> None:
+    """Writes a CSV list with path, class, group, side and checksum of each picture."""
+    buffer = io.StringIO(newline="")
+    rows = csv.writer(buffer)
+    rows.writerow(["path", "class", "group", "side", "sha256"])
+    for file, group, is_validation, sha in zip(pictures.files, groups, validates, pictures.checksums, strict=True):
+        rows.writerow([file.path, file.class_name, group, "validation" if is_validation else "training", sha])
+    write_atomically(path, buffer.getvalue())
 
-    Raises ModelError when the pictures are others than those that were written down.
+
+def load_split(path: Path, pictures: LabelledPictures) -> npt.NDArray[np.bool_]:
+    """Returns True for the pictures that validate, as `save_split` wrote them, so that a resumed training keeps its split.
+
+    Raises ModelError if the pictures differ from those of the list.
     """
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    if [row["sha256"] for row in rows] != list(collection.checksums):
-        found = f"found {len(collection)}, or others"
-        raise ModelError(f"expected the {len(rows)} pictures of {path}, {found}; choose another name to begin anew")
+    if [row["sha256"] for row in rows] != list(pictures.checksums):
+        raise ModelError(
+            f"The training to be resumed has the {len(rows)} pictures of {path}, but now {len(pictures)} or other pictures are given. "
+            "Give the same pictures, or choose another --out to train anew."
+        )
     return np.array([row["side"] == "validation" for row in rows])

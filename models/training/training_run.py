@@ -1,20 +1,22 @@
-"""A whole training: pictures in, a version out, every step of it on disk so that it can go on where it stopped.
+"""A whole training: reads the pictures, trains each network and writes a model version. A stopped training can be resumed.
 
-Beside the version `<root>/<version>/` stands `<root>/<version>.training/`: the options, the split, the curves, and, until the
-version is complete, the state of each voter.
+The version is the folder `<root>/<version>/`. The folder `<root>/<version>.training/` beside it holds the options, the split, the report
+on the pictures, the curves, and, until the version is complete, a checkpoint of each network.
 """
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib.figure import Figure
 
 from models.inference.cascade import certainty_of
 from models.inference.drift import reference_of
@@ -23,204 +25,202 @@ from models.networks.building import build, load_networks, save_weights
 from models.networks.framework import keras
 from models.registry import versions as registry
 from models.registry.manifest import Costs, Voter
-from models.training import collection
-from models.training import near_duplicates as likeness
-from models.training.checkpoint import Epoch
-from models.training.collection import Collection
-from models.training.combination import Combination, combine
-from models.training.curves import draw_curves
-from models.training.options import Options
-from models.training.split import class_shares, read_split, split, write_split
-from models.training.trainer import Lesson, answers, best_precision
+from models.training.combination import Combination, choose_combination
+from models.training.labelled_pictures import LabelledPictures, find_pictures, read_pictures
+from models.training.near_duplicates import find_contradicting_groups, group_near_duplicates
+from models.training.options import TrainingOptions
+from models.training.split import class_share_weights, load_split, save_split, split_by_group
+from models.training.trainer import EpochResult, SplitPictures, Trainer, fastest_precision, predict
+from streams.atomic_file import write_atomically
 from streams.errors import ModelError
 
 GOLDEN_PICTURES = 24
-TOLERANCE = 0.05  # of a golden probability; bfloat16 was seen to move one by 0.02
+# Largest difference of a golden picture's probability in another runtime. bfloat16 was seen to move one by 0.02.
+GOLDEN_TOLERANCE = 0.05
 
 
-class Listener(Protocol):
-    """Is told how the training goes."""
+class TrainingCallback(Protocol):
+    """Receives the progress of a training. A method may raise KeyboardInterrupt to stop the training after the current batch."""
 
-    def reading(self, done: int, total: int) -> None:
-        """Pictures read so far."""
+    def on_picture_read(self, done: int, total: int) -> None:
+        """Receives the number of picture files that have been read."""
 
-    def collected(self, pictures: Collection, groups: int, contradicting: int, validates: int) -> None:
-        """All are read, grouped and split; `contradicting` groups hold pictures of more than one class."""
+    def on_pictures_split(self, pictures: LabelledPictures, groups: int, contradicting: int, validation: int) -> None:
+        """Receives the pictures, their groups of near-duplicates, the groups with several classes, and the validation pictures."""
 
-    def learning(self, voter: str, done: int, total: int, epoch: Epoch | None) -> None:
-        """Batches done; at an epoch's end what it came to."""
+    def on_training_step(self, network: str, done: int, total: int, epoch: EpochResult | None) -> None:
+        """Receives the batches done by a network, and the result of an epoch that has just ended."""
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a training came to."""
+class TrainingResult:
+    """The version that a training wrote, its voting rule, and whether the training was interrupted before its end."""
 
     version: registry.Version
     combination: Combination
-    interrupted: bool
+    was_interrupted: bool
 
 
 @dataclass(frozen=True)
-class Course:
-    """A training: `roots` name the pictures, `root`/`version` is to hold the result, `command` made it."""
+class TrainingRun:
+    """Trains all networks of an ensemble on the pictures of `sources`, and writes the version `root`/`version`.
 
-    options: Options
-    roots: tuple[Path, ...]
+    `command` is the command line that the manifest names as the version's origin.
+    """
+
+    options: TrainingOptions
+    sources: tuple[Path, ...]
     root: Path
     version: str
     command: str
 
     @property
-    def records(self) -> Path:
-        """Where the training keeps what it needs to go on and what a person may want to read."""
+    def training_dir(self) -> Path:
+        """Folder of everything that a resumed training needs, and of the curves and reports for people."""
         return self.root / f"{self.version}.training"
 
-    def run(self, listener: Listener, resume: bool = False) -> Outcome:
-        """Trains all voters and writes the version. After an interrupt the best so far, when each voter has one.
+    def run(self, callback: TrainingCallback, resume: bool = False) -> TrainingResult:
+        """Trains the networks one after the other and writes the version.
 
-        Raises ModelError for data that cannot be learned from and for a folder in use; KeyboardInterrupt when it came before
-        every voter had an epoch.
+        If the training is interrupted and each network has had an epoch, the version holds the best weights so far.
+        Raises ModelError if the pictures cannot be learned from or the folder is in use, and KeyboardInterrupt if the training was
+        interrupted before each network had an epoch.
         """
-        self._begin(resume)
+        self._save_options(resume)
         keras.utils.set_random_seed(self.options.seed)
         start = registry.locate(self.options.start) if self.options.start else None
-        side_px = start.manifest.preprocessing.side_px if start else self.options.side_px
-        pictures = self._collected(side_px, start, listener)
-        groups = likeness.groups(pictures.pixels, pictures.checksums, self.options.near_bits, self.options.near_rings)
-        written = self.records / "split.csv"
-        if written.exists():
-            validates = read_split(written, pictures)
-        else:
-            validates = split(pictures.labels, groups, self.options.validation_share, self.options.seed)
-            write_split(written, pictures, groups, validates)
-        contradicting = likeness.contradicting(pictures.labels, groups)
-        self._write_cleaning(pictures, groups, contradicting)
-        listener.collected(pictures, len(np.unique(groups)), len(contradicting), int(validates.sum()))
+        pictures = self._read_pictures(start, callback)
+        validates = self._split(pictures, callback)
         voters = start.manifest.voters if start else self.options.voters()
-        networks, interrupted = self._taught(voters, start, pictures, validates, listener)
-        return self._finish(voters, networks, pictures, validates, interrupted)
+        networks, was_interrupted = self._train_networks(voters, start, pictures, validates, callback)
+        version, combination = self._write_version(voters, networks, pictures, validates)
+        if not was_interrupted:
+            for path in self.training_dir.glob("*.state.npz"):
+                path.unlink()
+        return TrainingResult(version, combination, was_interrupted)
 
-    def _begin(self, resume: bool) -> None:
-        path = self.records / "options.json"
-        asked = self.options.model_dump() | {"data": [str(root) for root in self.roots]}
+    def _save_options(self, resume: bool) -> None:
+        path = self.training_dir / "options.json"
+        options = self.options.model_dump() | {"data": [str(source) for source in self.sources]}
         if path.exists():
             if not resume:
-                raise ModelError(f"expected no earlier training in {self.records}; add --resume to go on, or choose another name")
-            # Options newer than the training: unset, and grouping and balance as they were, or its pictures would be others.
-            before = Options().model_dump() | {"near_rings": 0.0, "balance": 0.0} | json.loads(path.read_text(encoding="utf-8"))
-            changed = sorted(name for name in asked.keys() | before.keys() if asked.get(name) != before.get(name))
+                raise ModelError(f"{self.training_dir} holds an earlier training. Add --resume to continue it, or choose another --out.")
+            # Options that are newer than the stopped training had no value there. Ring spectra and balance were not used at that time.
+            defaults = TrainingOptions().model_dump() | {"near_rings": 0.0, "balance": 0.0}
+            previous = defaults | json.loads(path.read_text(encoding="utf-8"))
+            changed = sorted(name for name in options.keys() | previous.keys() if options.get(name) != previous.get(name))
             if changed:
-                was = ", ".join(f"{name} {before.get(name)}" for name in changed)
-                raise ModelError(f"expected the options of the training to be resumed ({was}); these differ: {', '.join(changed)}")
+                values = ", ".join(f"{name} {previous.get(name)}" for name in changed)
+                raise ModelError(f"The training to be resumed began with other options; these differ: {', '.join(changed)}. Give {values}.")
         elif (self.root / self.version).exists():
-            raise ModelError(f"expected a new version, found {self.root / self.version}; versions are never changed once written")
-        self.records.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asked, indent=2) + "\n", encoding="utf-8")
+            raise ModelError(f"The version {self.root / self.version} exists, and versions are never changed. Choose another --out.")
+        write_atomically(path, json.dumps(options, indent=2) + "\n")
 
-    def _collected(self, side_px: int, start: registry.Version | None, listener: Listener) -> Collection:
-        entries = collection.scan(self.roots)
-        done = iter(range(1, len(entries) + 1))
+    def _read_pictures(self, start: registry.Version | None, callback: TrainingCallback) -> LabelledPictures:
+        side_px = start.manifest.preprocessing.side_px if start else self.options.side_px
         classes = start.manifest.classes if start else None
-        pictures = collection.read(entries, side_px, classes, advance=lambda: listener.reading(next(done), len(entries)))
-        if len(set(pictures.labels)) < 2:
-            raise ModelError(f"expected pictures of at least two classes, found only {', '.join(sorted({e.name for e in entries}))}")
-        _ = pictures.ok_class  # refused before the long work, not after it
+        pictures = read_pictures(find_pictures(self.sources), side_px, classes, on_read=callback.on_picture_read)
+        pictures.expect_two_classes()
+        _ = pictures.ok_class  # raises now, not after hours of training
         return pictures
 
-    def _write_cleaning(self, pictures: Collection, groups: npt.NDArray[np.int32], contradicting: npt.NDArray[np.int32]) -> None:
+    def _split(self, pictures: LabelledPictures, callback: TrainingCallback) -> npt.NDArray[np.bool_]:
+        """Returns True for the validation pictures, and writes the split and the report on the pictures."""
+        options, path = self.options, self.training_dir / "split.csv"
+        groups = group_near_duplicates(pictures.pixels, pictures.checksums, options.near_bits, options.near_rings)
+        if path.exists():
+            validates = load_split(path, pictures)
+        else:
+            validates = split_by_group(pictures.labels, groups, options.validation_share, options.seed)
+            save_split(path, pictures, groups, validates)
+        contradicting = find_contradicting_groups(pictures.labels, groups)
+        self._save_picture_report(pictures, groups, contradicting)
+        callback.on_pictures_split(pictures, len(np.unique(groups)), len(contradicting), int(validates.sum()))
+        return validates
+
+    def _save_picture_report(self, pictures: LabelledPictures, groups: npt.NDArray[np.int32], contradicting: npt.NDArray[np.int32]) -> None:
         sizes = np.bincount(groups)
         report = {
             "pictures": pictures.counts,
-            "unreadable": [{"path": str(bad.path), "reason": bad.reason, "message": bad.message} for bad in pictures.unreadable],
+            "unreadable": [{"path": str(file.path), "reason": file.reason, "message": file.message} for file in pictures.unreadable],
             "equal_files": len(pictures) - len(set(pictures.checksums)),
             "groups": len(sizes),
             "largest_group": int(sizes.max()),
-            # One casting, several labels: some are wrong, or the pictures differ in what the groups cannot see. For a person to look at.
+            # In such a group some labels are wrong, or the classes differ in something that the grouping does not see. A person decides.
             "contradicting_groups": [
                 {
-                    name: [str(pictures.entries[at].path) for at in np.flatnonzero((groups == group) & (pictures.labels == label))]
+                    name: [str(pictures.files[index].path) for index in np.flatnonzero((groups == group) & (pictures.labels == label))]
                     for label, name in enumerate(pictures.classes)
                 }
                 for group in contradicting
             ],
             "fingerprint": pictures.fingerprint(),
         }
-        (self.records / "cleaning.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        write_atomically(self.training_dir / "cleaning.json", json.dumps(report, indent=2) + "\n")
 
-    def _taught(
+    def _train_networks(
         self,
         voters: Sequence[Voter],
         start: registry.Version | None,
-        pictures: Collection,
+        pictures: LabelledPictures,
         validates: npt.NDArray[np.bool_],
-        listener: Listener,
+        callback: TrainingCallback,
     ) -> tuple[list[keras.Model], bool]:
-        options, interrupted = self.options, False
-        precision = best_precision() if options.precision == "auto" else options.precision
-        started = load_networks(start, precision) if start else None
-        networks = []
-        for index, voter in enumerate(voters):
-            network = started[index] if started else build(voter, len(pictures.classes), precision)
-            file = self.records / f"{voter.name}.state.npz"
-            lesson = Lesson(
-                network,
-                pictures.pixels,
-                pictures.labels,
-                validates,
-                options.batch,
-                options.epochs_of(voter.network),
-                options.patience,
-                options.rate_of(voter.network),
-                options.weight_decay,
-                options.seed,
-                options.turned,
-                pictures.repeats(options.balance),
-            )
-            history: list[Epoch] = []
+        """Returns the trained networks, and whether the training was interrupted."""
+        precision = fastest_precision() if self.options.precision == "auto" else self.options.precision
+        if start:
+            networks = load_networks(start, precision)
+        else:
+            networks = [build(voter, len(pictures.classes), precision) for voter in voters]
+        samples = SplitPictures(pictures.pixels, pictures.labels, validates, pictures.repeats(self.options.balance))
+        was_interrupted = False
+        for voter, network in zip(voters, networks, strict=True):
+            path = self.training_dir / f"{voter.name}.state.npz"
+            trainer = Trainer(network, samples, self.options.recipe_of(voter.network))
 
-            def progress(done: int, total: int, epoch: Epoch | None, name: str = voter.name, past: list[Epoch] = history) -> None:
-                listener.learning(name, done, total, epoch)
-                if epoch:
-                    past.append(epoch)
-                    draw_curves(self.records / f"{name}.png", name, past)
+            def on_progress(done: int, total: int, history: Sequence[EpochResult], is_epoch_end: bool, name: str = voter.name) -> None:
+                if is_epoch_end:
+                    self._save_curves(name, history)
+                callback.on_training_step(name, done, total, history[-1] if is_epoch_end else None)
 
             try:
-                if not interrupted:
-                    lesson.learn(file, progress, history)
+                if not was_interrupted:
+                    trainer.fit(path, on_progress)
             except KeyboardInterrupt:
-                interrupted = True
-            # The voters after the one that was stopped take part as an earlier run left them, or there is no ensemble yet.
-            if interrupted and not lesson.take_best(file):
+                was_interrupted = True
+            # After an interrupt the later networks take part as an earlier run left them. Without them there is no ensemble yet.
+            if was_interrupted and not trainer.restore_best(path):
                 raise KeyboardInterrupt
-            networks.append(network)
-        return networks, interrupted
+        return networks, was_interrupted
 
-    def _finish(
-        self,
-        voters: Sequence[Voter],
-        networks: Sequence[keras.Model],
-        pictures: Collection,
-        validates: npt.NDArray[np.bool_],
-        interrupted: bool,
-    ) -> Outcome:
+    def _save_curves(self, network: str, history: Sequence[EpochResult]) -> None:
+        """Writes loss and accuracy over the epochs as a picture (`<network>.png`) and as numbers (`<network>.json`)."""
+        curves = {"network": network, "epochs": [asdict(epoch) for epoch in history]}
+        write_atomically(self.training_dir / f"{network}.json", json.dumps(curves, indent=2) + "\n")
+        write_atomically(self.training_dir / f"{network}.png", draw_curves(network, history))
+
+    def _write_version(
+        self, voters: Sequence[Voter], networks: Sequence[keras.Model], pictures: LabelledPictures, validates: npt.NDArray[np.bool_]
+    ) -> tuple[registry.Version, Combination]:
         options = self.options
         costs = Costs(miss=options.cost_miss, false_alarm=options.cost_false_alarm)
-        held, truth = pictures.pixels[validates], pictures.labels[validates]
+        pixels, labels = pictures.pixels[validates], pictures.labels[validates]
         with registry.writing(self.root, self.version, replace=True) as folder:
-            sound = []
+            # The networks that are saved compute in float32, whatever the precision of the training.
+            saved_networks = []
             for voter, network in zip(voters, networks, strict=True):
                 saved = build(voter, len(pictures.classes))
                 saved.set_weights(network.get_weights())
                 save_weights(folder / voter.weights_file, voter, saved, options.half)
-                sound.append(saved)
-            found = np.stack([answers(network, held) for network in sound], axis=1)
+                saved_networks.append(saved)
+            probabilities = np.stack([predict(network, pixels) for network in saved_networks], axis=1)
             names = [voter.name for voter in voters]
-            combination = combine(
-                names, found, truth, pictures.ok_class, costs, options.review_share, class_shares(pictures.labels, validates)
-            )
+            picture_weights = class_share_weights(pictures.labels, validates)
+            combination = choose_combination(names, probabilities, labels, pictures.ok_class, costs, options.review_share, picture_weights)
             vote = combination.vote
-            chosen = _golden(vote.defect_probability(found), (vote.threshold, vote.low, vote.high), options.seed)
-            save_golden(folder / "golden.npz", Golden(held[chosen], found[chosen]))
+            defect_probability = vote.defect_probability(probabilities)
+            golden = choose_golden_pictures(defect_probability, (vote.threshold, vote.low, vote.high), options.seed)
+            save_golden(folder / "golden.npz", Golden(pixels[golden], probabilities[golden]))
             manifest = registry.write_manifest(
                 folder,
                 {
@@ -237,55 +237,77 @@ class Course:
                     "threshold": vote.threshold,
                     "band": {"low": vote.low, "high": vote.high},
                     "costs": costs,
-                    "cascade": certainty_of(vote, "lenet", found) if len(names) > 1 and "lenet" in names else None,
-                    "golden": {"file": "golden.npz", "tolerance": TOLERANCE},
+                    "cascade": certainty_of(vote, "lenet", probabilities) if len(names) > 1 and "lenet" in names else None,
+                    "golden": {"file": "golden.npz", "tolerance": GOLDEN_TOLERANCE},
                     "data": {
                         "sha256": pictures.fingerprint(),
                         "pictures": pictures.counts,
                         "split": f"{options.validation_share:.0%} by groups of near-duplicates "
                         f"({options.near_bits} bits, rings {options.near_rings}), seed {options.seed}",
                     },
-                    "figures": figures(combination, found, truth),
+                    "figures": measure_validation(combination, probabilities, labels),
                     "command": self.command,
-                    "reference": reference_of(held, vote.defect_probability(found), truth != pictures.ok_class),
+                    "reference": reference_of(pixels, defect_probability, labels != pictures.ok_class),
                 },
             )
-        if not interrupted:
-            for path in self.records.glob("*.state.npz"):
-                path.unlink()
-        return Outcome(registry.Version(self.root / self.version, manifest), combination, interrupted)
+        return registry.Version(self.root / self.version, manifest), combination
 
 
-def figures(combination: Combination, found: npt.NDArray[np.float32], truth: npt.NDArray[np.int32]) -> dict[str, float]:
-    """What the ensemble and each voter come to on the validation pictures; the threshold decides, the band is left aside."""
+def draw_curves(title: str, history: Sequence[EpochResult]) -> bytes:
+    """Returns a PNG of loss and accuracy over the epochs, for training and validation pictures."""
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    numbers = [epoch.number for epoch in history]
+    left, right = figure.subplots(1, 2)
+    left.plot(numbers, [epoch.loss for epoch in history], label="training")
+    left.plot(numbers, [epoch.validation_loss for epoch in history], label="validation")
+    left.set(title=f"{title}: loss", xlabel="epoch", ylabel="nats", yscale="log")
+    right.plot(numbers, [epoch.accuracy for epoch in history], label="training")
+    right.plot(numbers, [epoch.validation_accuracy for epoch in history], label="validation")
+    right.set(title=f"{title}: accuracy", xlabel="epoch")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        axes.legend()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=110, format="png")
+    return buffer.getvalue()
+
+
+def measure_validation(combination: Combination, probabilities: npt.NDArray[np.float32], labels: npt.NDArray[np.int32]) -> dict[str, float]:
+    """Returns the figures of the ensemble and of each network on the validation pictures, under the names that the manifest gives them.
+
+    The threshold alone decides about each picture here; pictures in the review band are counted beside it.
+    """
     vote = combination.vote
-    bad = truth != vote.ok_class
-    probability = vote.defect_probability(found)
-    called = probability >= vote.threshold
+    is_defect = labels != vote.ok_class
+    probability = vote.defect_probability(probabilities)
+    is_called_defect = probability >= vote.threshold
     result = {
-        "pictures": float(len(truth)),
-        "accuracy": float((called == bad).mean()),
-        "misses": float((bad & ~called).sum()),
-        "false_alarms": float((~bad & called).sum()),
+        "pictures": float(len(labels)),
+        "accuracy": float((is_called_defect == is_defect).mean()),
+        "misses": float((is_defect & ~is_called_defect).sum()),
+        "false_alarms": float((~is_defect & is_called_defect).sum()),
         "reviews": float(((probability >= vote.low) & (probability < vote.high)).sum()),
         "cost_per_picture": combination.cost,
-        "cross_entropy": combination.loss,
-        "better_than_members": float(combination.better),
+        "cross_entropy": combination.cross_entropy,
+        "better_than_members": float(combination.beats_members),
     }
     for index, name in enumerate(vote.names):
-        alone = replace(vote, weights=np.eye(len(vote.names))[index], temperature=1.0).defect_probability(found)
-        result[f"{name}_accuracy_at_half"] = float(((alone >= 0.5) == bad).mean())
-        result[f"{name}_cost_per_picture"] = combination.voters_cost[index]
-        result[f"{name}_cross_entropy"] = combination.voters_loss[index]
+        alone = replace(vote, weights=np.eye(len(vote.names))[index], temperature=1.0).defect_probability(probabilities)
+        result[f"{name}_accuracy_at_half"] = float(((alone >= 0.5) == is_defect).mean())
+        result[f"{name}_cost_per_picture"] = combination.member_costs[index]
+        result[f"{name}_cross_entropy"] = combination.member_cross_entropies[index]
     return result
 
 
-def _golden(probability: npt.NDArray[np.float64], edges: tuple[float, ...], seed: int) -> npt.NDArray[np.int64]:
-    """Validation pictures for the golden set, from all over the scale, but none so near an edge that a rounding could move it over."""
+def choose_golden_pictures(probability: npt.NDArray[np.float64], edges: tuple[float, ...], seed: int) -> npt.NDArray[np.int64]:
+    """Returns the indices of the validation pictures for the golden set, spread evenly over the ranked probabilities.
+
+    A picture near one of `edges` (threshold and review band) is left out, because rounding could change its label.
+    """
     margin = np.min([np.abs(probability - edge) for edge in edges], axis=0)
-    clear = np.flatnonzero(margin > 2 * TOLERANCE)
-    if len(clear) == 0:
-        clear = np.argsort(margin)[-1:]
-    shuffled = np.random.default_rng(seed).permutation(clear)
+    candidates = np.flatnonzero(margin > 2 * GOLDEN_TOLERANCE)
+    if len(candidates) == 0:
+        candidates = np.argsort(margin)[-1:]
+    shuffled = np.random.default_rng(seed).permutation(candidates)
     ranked = shuffled[np.argsort(probability[shuffled], kind="stable")]
     return ranked[np.unique(np.linspace(0, len(ranked) - 1, GOLDEN_PICTURES).astype(np.int64))]

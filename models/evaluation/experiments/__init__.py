@@ -1,1 +1,1 @@
-"""Tables of many trainings: layers, voters, folds. Each cell is a training of its own, kept when it is done."""
+"""Experiments of many trainings, each with a table of results: layers, ensemble against its members, cross-validation."""

@@ -1,11 +1,12 @@
-"""The ensemble against its members and a classifier without networks: several trainings on grouped splits, judged by pictures apart.
+"""Compares the ensemble with its members and with a classifier that is no network, on several grouped splits.
 
-Each part of an experiment (a seed, a fold) has three sides: who teaches, who chooses (temperatures, weights, threshold), who judges.
-No group of near-duplicates stands on two of them.
+Each split has three sides: training, validation (which chooses temperatures, weights and threshold) and test. No group of near-duplicates
+stands on two sides.
 """
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,176 +19,245 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from models.evaluation.experiments.cells import Cells, Progressing, Pupils, Watcher
+from models.evaluation.experiments.experiment import CellProgress, ExperimentCallback, ExperimentFolder, ResultTable, format_spread
 from models.evaluation.figures import Share
 from models.inference.ensemble import Vote
 from models.registry.manifest import Costs
-from models.training import near_duplicates as likeness
-from models.training.collection import Collection
-from models.training.combination import combine
-from models.training.options import Options
-from models.training.split import class_shares, split, too_large
-from models.training.trainer import answers
-from streams.errors import ModelError
+from models.training.combination import choose_combination
+from models.training.labelled_pictures import LabelledPictures
+from models.training.near_duplicates import group_near_duplicates
+from models.training.options import TrainingOptions
+from models.training.split import class_share_weights, expect_groups, find_dominant_groups, split_by_group
+from models.training.trainer import SplitPictures, predict
 
-SINGLE, SINGLE_SIDE_PX = "svm", 32  # a support vector machine on small pictures
-EQUAL = Costs(miss=1, false_alarm=1)  # so that the threshold is chosen for the rate that is compared
+# A support vector machine on small pictures is the classifier without a network.
+SVM, SVM_SIDE_PX = "svm", 32
 ENSEMBLE = "ensemble"
+# With equal costs, the threshold is chosen for the accuracy that is compared.
+EQUAL_COSTS = Costs(miss=1, false_alarm=1)
 
 Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Part:
-    """One training of all classifiers."""
+class ComparisonSplit:
+    """One split, on which all classifiers are trained and tested.
+
+    `is_validation` and `is_test` have shape (n,). Every other picture teaches.
+    """
 
     name: str
     seed: int
-    chooses: Flags  # (n,)
-    judges: Flags
+    is_validation: Flags
+    is_test: Flags
+
+    @property
+    def sides(self) -> tuple[tuple[str, Flags], tuple[str, Flags]]:
+        """Validation and test pictures, under the names of their arrays in a cell's file."""
+        return ("chooses", self.is_validation), ("judges", self.is_test)
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What the classifiers of one part say of the pictures that judge: whether each calls a picture defective, shape (n,)."""
+class SplitResult:
+    """The labels that each classifier gave to the test pictures of one split.
 
-    part: Part
-    called: dict[str, Flags]
-    bad: Flags
+    `called_defect` holds for each classifier whether each picture is called a defect, shape (n,). `is_defect` is the truth, and
+    `sources` names the folder or list of each picture.
+    """
+
+    split: ComparisonSplit
+    called_defect: dict[str, Flags]
+    is_defect: Flags
     sources: npt.NDArray[np.str_]
 
-    def rate(self, name: str) -> float:
-        """Share judged rightly."""
-        return float((self.called[name] == self.bad).mean())
+    def accuracy(self, classifier: str) -> float:
+        """Returns the share of test pictures that `classifier` labels correctly."""
+        return float((self.called_defect[classifier] == self.is_defect).mean())
 
-    def of(self, source: str | None) -> Flags:
-        """Who came from `source`; everybody where it is None."""
-        result: Flags = self.sources == source if source else np.ones(len(self.bad), np.bool_)
-        return result
+    def select(self, source: str | None) -> Flags:
+        """Returns a mask of the pictures that came from `source`, or of all pictures if `source` is None."""
+        mask: Flags = self.sources == source if source else np.ones(len(self.is_defect), np.bool_)
+        return mask
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Classifiers trained part by part. Finished cells are kept in `folder`."""
+    """Trains and tests all classifiers, split by split. Finished trainings are kept in `folder`.
 
-    options: Options
+    `kind` is the experiment that the folder holds, for instance "voters" or "5 folds". `with_svm` adds the support vector machine.
+    """
+
+    options: TrainingOptions
     folder: Path
-    kind: str  # "voters", "5 folds": a folder holds one kind
-    single: bool  # whether the classifier without networks takes part
+    kind: str
+    with_svm: bool
 
-    def run(self, pictures: Collection, parts: Sequence[Part], watcher: Watcher) -> list[Judged]:
-        """Trains what is not finished yet."""
-        cells = Cells(self.folder)
-        cells.begin({"experiment": self.kind, "options": self.options.model_dump(), "pictures": pictures.fingerprint()})
-        voters = self.options.voters()
-        names = [*([SINGLE] if self.single else []), *(voter.name for voter in voters)]
-        total = len(parts) * len(names)
-        for index, part in enumerate(parts):
-            for place, name in enumerate(names):
-                cell, number = f"{part.name}-{name}", index * len(names) + place
-                if not cells.done(cell):
-                    if name == SINGLE:
-                        cells.keep(cell, _single(pictures, part))
-                    else:
-                        self._network(cells, cell, name, pictures, part, Progressing(watcher, cell, number, total))
-                watcher.cell(cell, number + 1, total)
-        return [self._judged(cells, part, pictures) for part in parts]
+    def run(self, pictures: LabelledPictures, splits: Sequence[ComparisonSplit], callback: ExperimentCallback) -> list[SplitResult]:
+        """Trains every classifier that is not finished and returns the results, one for each split."""
+        folder = ExperimentFolder(self.folder)
+        folder.claim({"experiment": self.kind, "options": self.options.model_dump(), "pictures": pictures.fingerprint()})
+        names = [*([SVM] if self.with_svm else []), *(voter.name for voter in self.options.voters())]
+        cells = [(split, name) for split in splits for name in names]
+        for number, (split, name) in enumerate(cells):
+            progress = CellProgress(callback, f"{split.name}-{name}", number, len(cells))
+            if not folder.is_finished(progress.cell):
+                if name == SVM:
+                    folder.save_result(progress.cell, _train_svm(pictures, split))
+                else:
+                    self._train_network(folder, name, pictures, split, progress)
+            callback.on_cell_progress(progress.cell, number + 1, len(cells))
+        return [self._load_split_result(folder, split, pictures) for split in splits]
 
-    def _network(self, cells: Cells, cell: str, name: str, pictures: Collection, part: Part, hear: Progressing) -> None:
-        (voter,) = (each for each in self.options.voters() if each.name == name)
-        teaches = ~part.judges
-        repeats = pictures.repeats(self.options.balance)[teaches]
-        pupils = Pupils(pictures.pixels[teaches], pictures.labels[teaches], part.chooses[teaches], len(pictures.classes), repeats)
-        network = cells.taught(cell, voter, self.options, part.seed, pupils, hear)
-        cells.keep(cell, {side: answers(network, pictures.pixels[who]) for side, who in _sides(part)})
+    def _train_network(
+        self, folder: ExperimentFolder, name: str, pictures: LabelledPictures, split: ComparisonSplit, progress: CellProgress
+    ) -> None:
+        (voter,) = (voter for voter in self.options.voters() if voter.name == name)
+        rest = ~split.is_test
+        repeats = pictures.repeats(self.options.balance)[rest]
+        samples = SplitPictures(pictures.pixels[rest], pictures.labels[rest], split.is_validation[rest], repeats)
+        network = folder.train(voter, self.options, split.seed, samples, len(pictures.classes), progress)
+        folder.save_result(progress.cell, {side: predict(network, pictures.pixels[mask]) for side, mask in split.sides})
 
-    def _judged(self, cells: Cells, part: Part, pictures: Collection) -> Judged:
-        ok, truth, voters = pictures.ok_class, pictures.labels, [voter.name for voter in self.options.voters()]
-        kept = {name: cells.kept(f"{part.name}-{name}") for name in voters}
-        chosen, judged = (np.stack([kept[name][side] for name in voters], axis=1).astype(np.float32) for side, _ in _sides(part))
-        weights = class_shares(truth, part.chooses)
-        vote = combine(voters, chosen, truth[part.chooses], ok, EQUAL, 0, weights).vote
-        called = {ENSEMBLE: _called(vote, judged)}
-        for index, name in enumerate(voters):
-            alone = combine([name], chosen[:, index : index + 1], truth[part.chooses], ok, EQUAL, 0, weights).vote
-            called[name] = _called(alone, judged[:, index : index + 1])
-        if self.single:
-            called[SINGLE] = cells.kept(f"{part.name}-{SINGLE}")["judges"].argmax(axis=1) != ok
-        sources = np.array([Path(entry.source).name for entry in pictures.entries])
-        return Judged(part, called, truth[part.judges] != ok, sources[part.judges])
+    def _load_split_result(self, folder: ExperimentFolder, split: ComparisonSplit, pictures: LabelledPictures) -> SplitResult:
+        ok_class, labels, names = pictures.ok_class, pictures.labels, [voter.name for voter in self.options.voters()]
+        results = [folder.load_result(f"{split.name}-{name}") for name in names]
+        validation, test = (np.stack([result[side] for result in results], axis=1).astype(np.float32) for side, _ in split.sides)
+        weights = class_share_weights(labels, split.is_validation)
+
+        def label_tests(members: slice) -> Flags:
+            chosen = choose_combination(
+                names[members], validation[:, members], labels[split.is_validation], ok_class, EQUAL_COSTS, 0, weights
+            )
+            return _call_defects(chosen.vote, test[:, members])
+
+        called_defect = {ENSEMBLE: label_tests(slice(None))}
+        called_defect |= {name: label_tests(slice(index, index + 1)) for index, name in enumerate(names)}
+        if self.with_svm:
+            called_defect[SVM] = folder.load_result(f"{split.name}-{SVM}")["judges"].argmax(axis=1) != ok_class
+        sources = np.array([Path(file.source).name for file in pictures.files])
+        return SplitResult(split, called_defect, labels[split.is_test] != ok_class, sources[split.is_test])
 
 
-def seeds_parts(pictures: Collection, options: Options, seeds: Sequence[int]) -> list[Part]:
-    """A split of its own for every seed: a share judges, as large a share of the rest chooses."""
-    groups = _groups(pictures, options)
-    found = []
+def split_by_seeds(pictures: LabelledPictures, options: TrainingOptions, seeds: Sequence[int]) -> list[ComparisonSplit]:
+    """Returns a split for each seed. A share of the groups tests, and as large a share of the rest validates."""
+    groups = _group(pictures, options)
+    splits = []
     for seed in seeds:
-        judges = split(pictures.labels, groups, options.validation_share, seed)
-        found.append(Part(f"seed-{seed}", seed, _choosing(pictures, groups, judges, options, seed), judges))
-    return found
+        is_test = split_by_group(pictures.labels, groups, options.validation_share, seed)
+        splits.append(ComparisonSplit(f"seed-{seed}", seed, _choose_validation(pictures, groups, is_test, options, seed), is_test))
+    return splits
 
 
-def folds_parts(pictures: Collection, options: Options, folds: int) -> list[Part]:
-    """Every picture judges in one of `folds` parts, but for those of groups that are too large to judge: they teach in all."""
-    groups = _groups(pictures, options)
-    if len(np.unique(groups)) < folds:
-        raise ModelError(f"expected at least {folds} groups of pictures that are not near-duplicates, found {len(np.unique(groups))}")
-    found = []
-    able = np.flatnonzero(~too_large(pictures.labels, groups, 1 / folds))
-    labels = pictures.labels[able]
-    sides = StratifiedGroupKFold(folds, shuffle=True, random_state=options.seed).split(able, labels, groups[able])
-    for number, (_, examined) in enumerate(sides, 1):
-        judges = np.zeros(len(pictures), np.bool_)
-        judges[able[examined]] = True
-        found.append(Part(f"fold-{number}", options.seed, _choosing(pictures, groups, judges, options, options.seed), judges))
-    return found
+def split_into_folds(pictures: LabelledPictures, options: TrainingOptions, folds: int) -> list[ComparisonSplit]:
+    """Returns `folds` splits. Every picture tests in one of them, unless its group is so large that the group teaches in all."""
+    groups = _group(pictures, options)
+    expect_groups(groups, folds)
+    candidates = np.flatnonzero(~find_dominant_groups(pictures.labels, groups, 1 / folds))
+    labels = pictures.labels[candidates]
+    folder = StratifiedGroupKFold(folds, shuffle=True, random_state=options.seed)
+    splits = []
+    for number, (_, fold) in enumerate(folder.split(candidates, labels, groups[candidates]), 1):
+        is_test = np.zeros(len(pictures), np.bool_)
+        is_test[candidates[fold]] = True
+        is_validation = _choose_validation(pictures, groups, is_test, options, options.seed)
+        splits.append(ComparisonSplit(f"fold-{number}", options.seed, is_validation, is_test))
+    return splits
 
 
-def counted(judged: Sequence[Judged], name: str, source: str | None = None) -> Share:
-    """Right of all, over several parts; of one source where it is given."""
-    right = sum(int((each.called[name] == each.bad)[each.of(source)].sum()) for each in judged)
-    return Share.counted(right, sum(int(each.of(source).sum()) for each in judged))
+def make_classifier_table(results: Sequence[SplitResult]) -> ResultTable:
+    """Returns a row for each classifier, and rows of the ensemble for each source of pictures.
+
+    A sentence below says whether the ensemble is better than its best member.
+    """
+    names = [name for name in results[0].called_defect if name != ENSEMBLE]
+    rows = [_classifier_row(results, name) for name in (*sorted(names), ENSEMBLE)]
+    rows += [_classifier_row(results, ENSEMBLE, source) for source in find_sources(results)]
+    head = ("classifier", *(result.split.name for result in results), "mean", "misses", "false alarms")
+    return ResultTable("Accuracy on pictures apart, equal costs", head, tuple(rows), (_compare_with_best_member(results, names),))
 
 
-def mistakes(judged: Sequence[Judged], name: str, source: str | None = None) -> tuple[int, int]:
-    """Misses and false alarms, counted likewise."""
-    misses = sum(int((each.bad & ~each.called[name] & each.of(source)).sum()) for each in judged)
-    return misses, sum(int((~each.bad & each.called[name] & each.of(source)).sum()) for each in judged)
+def make_fold_table(results: Sequence[SplitResult]) -> ResultTable:
+    """Returns a row for each fold, one for all folds pooled, and one for each source, with exact 95 % intervals."""
+    rows = [(result.split.name, *_fold_row([result])) for result in results]
+    rows.append(("pooled", *_fold_row(results)))
+    rows += [(f"of {source}", *_fold_row(results, source)) for source in find_sources(results)]
+    members = [name for name in results[0].called_defect if name != ENSEMBLE]
+    head = ("part", "ensemble", "misses", "false alarms", *members)
+    return ResultTable(f"Cross-validation in {len(results)} folds of groups", head, tuple(rows))
 
 
-def sources_of(judged: Sequence[Judged]) -> list[str]:
-    """Names of the roots that the pictures came from, where there are several."""
-    found = sorted(set(np.concatenate([each.sources for each in judged]).tolist()))
-    return found if len(found) > 1 else []
+def count_correct(results: Sequence[SplitResult], classifier: str, source: str | None = None) -> Share:
+    """Returns the share of correctly labelled test pictures over all splits, of one source or of all."""
+    correct = sum(int((result.called_defect[classifier] == result.is_defect)[result.select(source)].sum()) for result in results)
+    return Share.counted(correct, sum(int(result.select(source).sum()) for result in results))
 
 
-def _groups(pictures: Collection, options: Options) -> npt.NDArray[np.int32]:
-    _ = pictures.ok_class  # refused before the long work, not after it
-    return likeness.groups(pictures.pixels, pictures.checksums, options.near_bits, options.near_rings)
+def count_mistakes(results: Sequence[SplitResult], classifier: str, source: str | None = None) -> tuple[int, int]:
+    """Returns the misses and the false alarms over all splits, of one source or of all."""
+    misses = false_alarms = 0
+    for result in results:
+        called, mask = result.called_defect[classifier], result.select(source)
+        misses += int((result.is_defect & ~called & mask).sum())
+        false_alarms += int((~result.is_defect & called & mask).sum())
+    return misses, false_alarms
 
 
-def _choosing(pictures: Collection, groups: npt.NDArray[np.int32], judges: Flags, options: Options, seed: int) -> Flags:
-    rest = np.flatnonzero(~judges)
-    chooses = np.zeros(len(judges), np.bool_)
-    chooses[rest[split(pictures.labels[rest], groups[rest], options.validation_share, seed)]] = True
-    return chooses
+def find_sources(results: Sequence[SplitResult]) -> list[str]:
+    """Returns the names of the folders and lists that the pictures came from, or an empty list if there is only one."""
+    sources = sorted(set(np.concatenate([result.sources for result in results]).tolist()))
+    return sources if len(sources) > 1 else []
 
 
-def _sides(part: Part) -> tuple[tuple[str, Flags], tuple[str, Flags]]:
-    return ("chooses", part.chooses), ("judges", part.judges)
+def _classifier_row(results: Sequence[SplitResult], classifier: str, source: str | None = None) -> tuple[str, ...]:
+    rates = [count_correct([result], classifier, source).value for result in results]
+    title = f"{classifier}, of {source}" if source else classifier
+    mistakes = map(str, count_mistakes(results, classifier, source))
+    return (title, *(f"{rate:.4f}" for rate in rates), format_spread(rates), *mistakes)
 
 
-def _called(vote: Vote, found: npt.NDArray[np.float32]) -> Flags:
-    result: Flags = vote.defect_probability(found) >= vote.threshold
-    return result
+def _fold_row(results: Sequence[SplitResult], source: str | None = None) -> list[str]:
+    members = [f"{count_correct(results, name, source).value:.4f}" for name in results[0].called_defect if name != ENSEMBLE]
+    return [str(count_correct(results, ENSEMBLE, source)), *map(str, count_mistakes(results, ENSEMBLE, source)), *members]
 
 
-def _single(pictures: Collection, part: Part) -> dict[str, npt.NDArray[np.generic]]:
-    side = (SINGLE_SIDE_PX, SINGLE_SIDE_PX)
-    small = np.stack([np.asarray(Image.fromarray(one).resize(side, Image.Resampling.BOX)) for one in pictures.pixels])
+def _compare_with_best_member(results: Sequence[SplitResult], members: Sequence[str]) -> str:
+    means = {name: statistics.fmean(result.accuracy(name) for result in results) for name in (*members, ENSEMBLE)}
+    best = max(members, key=lambda name: means[name])
+    wins = sum(result.accuracy(ENSEMBLE) > result.accuracy(best) for result in results)
+    losses = sum(result.accuracy(ENSEMBLE) < result.accuracy(best) for result in results)
+    relation = "better than" if means[ENSEMBLE] > means[best] else "as good as" if means[ENSEMBLE] == means[best] else "worse than"
+    return (
+        f"The ensemble ({count_correct(results, ENSEMBLE)}) is in the mean {relation} its best member, {best} "
+        f"({count_correct(results, best)}): better in {wins} of {len(results)}, worse in {losses}."
+    )
+
+
+def _group(pictures: LabelledPictures, options: TrainingOptions) -> npt.NDArray[np.int32]:
+    _ = pictures.ok_class  # raises now, not after hours of training
+    return group_near_duplicates(pictures.pixels, pictures.checksums, options.near_bits, options.near_rings)
+
+
+def _choose_validation(
+    pictures: LabelledPictures, groups: npt.NDArray[np.int32], is_test: Flags, options: TrainingOptions, seed: int
+) -> Flags:
+    rest = np.flatnonzero(~is_test)
+    is_validation = np.zeros(len(is_test), np.bool_)
+    is_validation[rest[split_by_group(pictures.labels[rest], groups[rest], options.validation_share, seed)]] = True
+    return is_validation
+
+
+def _call_defects(vote: Vote, probabilities: npt.NDArray[np.float32]) -> Flags:
+    called_defect: Flags = vote.defect_probability(probabilities) >= vote.threshold
+    return called_defect
+
+
+def _train_svm(pictures: LabelledPictures, split: ComparisonSplit) -> dict[str, npt.NDArray[np.generic]]:
+    """Returns the predictions of a support vector machine for validation and test pictures, as probabilities of 0 or 1."""
+    side = (SVM_SIDE_PX, SVM_SIDE_PX)
+    small = np.stack([np.asarray(Image.fromarray(picture).resize(side, Image.Resampling.BOX)) for picture in pictures.pixels])
     flat = small.reshape(len(small), -1).astype(np.float32)
-    teaches = ~part.judges & ~part.chooses
+    teaches = ~split.is_test & ~split.is_validation
     machine = make_pipeline(StandardScaler(), SVC(C=10, class_weight="balanced"))
     machine.fit(flat[teaches], pictures.labels[teaches])
-    named = np.eye(len(pictures.classes), dtype=np.float32)
-    return {side: named[machine.predict(flat[who])] for side, who in _sides(part)}
+    one_hot = np.eye(len(pictures.classes), dtype=np.float32)
+    return {name: one_hot[machine.predict(flat[mask])] for name, mask in split.sides}

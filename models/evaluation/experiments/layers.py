@@ -1,4 +1,4 @@
-"""The recognition rate against the number of fully connected layers: AlexNet, several seeds, each with a split of its own."""
+"""Measures AlexNet's recognition rate against the number of its fully connected layers, with several seeds."""
 
 from __future__ import annotations
 
@@ -9,90 +9,94 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from models.evaluation.experiments.cells import Cells, Progressing, Pupils, Watcher
-from models.evaluation.experiments.table import Table, spread
-from models.training import near_duplicates as likeness
-from models.training.collection import Collection
-from models.training.options import Options
-from models.training.split import split
-from models.training.trainer import answers
-
-PUBLISHED = 0.883  # the rate that was published for six categories with three layers
+from models.evaluation.experiments.experiment import CellProgress, ExperimentCallback, ExperimentFolder, ResultTable, format_spread
+from models.training.labelled_pictures import LabelledPictures
+from models.training.near_duplicates import group_near_duplicates
+from models.training.options import TrainingOptions
+from models.training.split import split_by_group
+from models.training.trainer import SplitPictures, predict
 
 
 @dataclass(frozen=True)
 class LayersExperiment:
-    """`layers` counts all fully connected layers, the answering one included: AlexNet as published has three."""
+    """Trains AlexNet with each number of fully connected layers and each seed.
 
-    options: Options
+    `layers` counts the output layer too, so AlexNet as published has three. Each seed has a split of its own. Finished trainings are
+    kept in `folder`.
+    """
+
+    options: TrainingOptions
     layers: tuple[int, ...]
     seeds: tuple[int, ...]
     folder: Path
 
-    def run(self, pictures: Collection, apart: Collection | None, watcher: Watcher) -> Table:
-        """Trains what is not finished yet and returns the table. `apart`: pictures that take no part in the training."""
-        cells = Cells(self.folder)
-        cells.begin(
+    def run(self, pictures: LabelledPictures, test_pictures: LabelledPictures | None, callback: ExperimentCallback) -> ResultTable:
+        """Trains every cell that is not finished and returns the table. `test_pictures` take no part in any training."""
+        folder = ExperimentFolder(self.folder)
+        folder.claim(
             {"experiment": "layers", "options": self.options.model_dump(), "pictures": pictures.fingerprint()}
-            | ({"apart": apart.fingerprint()} if apart else {})
+            | ({"apart": test_pictures.fingerprint()} if test_pictures else {})
         )
-        groups = likeness.groups(pictures.pixels, pictures.checksums, self.options.near_bits, self.options.near_rings)
-        wanted = [(count, seed) for seed in self.seeds for count in self.layers]  # seed by seed: a stopped one has whole rows
-        for number, (count, seed) in enumerate(wanted):
-            name = f"layers-{count}-seed-{seed}"
-            if not cells.done(name):
-                self._cell(cells, name, count, seed, pictures, groups, apart, Progressing(watcher, name, number, len(wanted)))
-            watcher.cell(name, number + 1, len(wanted))
-        return self.table(pictures.classes, apart is not None)
+        groups = group_near_duplicates(pictures.pixels, pictures.checksums, self.options.near_bits, self.options.near_rings)
+        # The seeds come one after the other, so that a stopped experiment has complete columns.
+        cells = [(count, seed) for seed in self.seeds for count in self.layers]
+        for number, (count, seed) in enumerate(cells):
+            progress = CellProgress(callback, _cell_name(count, seed), number, len(cells))
+            if not folder.is_finished(progress.cell):
+                self._run_cell(folder, count, seed, pictures, groups, test_pictures, progress)
+            callback.on_cell_progress(progress.cell, number + 1, len(cells))
+        return self.make_table(pictures.classes, test_pictures is not None)
 
-    def _cell(
+    def _run_cell(
         self,
-        cells: Cells,
-        name: str,
+        folder: ExperimentFolder,
         count: int,
         seed: int,
-        pictures: Collection,
+        pictures: LabelledPictures,
         groups: npt.NDArray[np.int32],
-        apart: Collection | None,
-        hear: Progressing,
+        test_pictures: LabelledPictures | None,
+        progress: CellProgress,
     ) -> None:
-        validates = split(pictures.labels, groups, self.options.validation_share, seed)
-        (voter,) = (each for each in self.options.model_copy(update={"dense_layers": count - 1}).voters() if each.network == "alexnet")
-        pupils = Pupils(pictures.pixels, pictures.labels, validates, len(pictures.classes))
-        network = cells.taught(name, voter, self.options, seed, pupils, hear)
-        kept: dict[str, npt.NDArray[np.generic]] = {
-            "validated": _right(answers(network, pictures.pixels[validates]), pictures.labels[validates])
+        validates = split_by_group(pictures.labels, groups, self.options.validation_share, seed)
+        split = SplitPictures(pictures.pixels, pictures.labels, validates)
+        options = self.options.model_copy(update={"dense_layers": count - 1})
+        (voter,) = (voter for voter in options.voters() if voter.network == "alexnet")
+        network = folder.train(voter, self.options, seed, split, len(pictures.classes), progress)
+        labels = pictures.labels[validates]
+        result: dict[str, npt.NDArray[np.generic]] = {
+            "validated": predict(network, pictures.pixels[validates]).argmax(axis=1) == labels,
+            "truth": labels,
         }
-        if apart:
-            kept["apart"] = _right(answers(network, apart.pixels), apart.labels)
-        kept["truth"] = pictures.labels[validates]
-        cells.keep(name, kept)
+        if test_pictures:
+            result["apart"] = predict(network, test_pictures.pixels).argmax(axis=1) == test_pictures.labels
+        folder.save_result(progress.cell, result)
 
-    def table(self, classes: Sequence[str], with_apart: bool) -> Table:
-        """What the finished cells come to; a cell that is missing is written as such."""
-        cells = Cells(self.folder)
+    def make_table(self, classes: Sequence[str], has_test_pictures: bool) -> ResultTable:
+        """Returns a row for each number of layers. A cell without a result is shown as "not finished"."""
+        folder = ExperimentFolder(self.folder)
         rows = []
         for count in self.layers:
-            found = [cells.kept(name) for seed in self.seeds if cells.done(name := f"layers-{count}-seed-{seed}")]
-            rates = [float(each["validated"].mean()) for each in found]
+            cells = [_cell_name(count, seed) for seed in self.seeds]
+            results = [folder.load_result(cell) for cell in cells if folder.is_finished(cell)]
+            rates = [float(result["validated"].mean()) for result in results]
             row = [str(count), *(f"{rate:.4f}" for rate in rates), *("not finished" for _ in range(len(self.seeds) - len(rates)))]
-            row.append(spread(rates))
-            if with_apart:
-                row.append(spread([float(each["apart"].mean()) for each in found]))
-            worst = _worst([(each["validated"], each["truth"]) for each in found], classes)
-            rows.append((*row, worst))
-        head = ("layers", *(f"seed {seed}" for seed in self.seeds), "mean", *(("kept apart",) if with_apart else ()), "hardest class")
-        return Table(f"Recognition rate of {len(classes)} categories against fully connected layers", head, tuple(rows))
+            row.append(format_spread(rates))
+            if has_test_pictures:
+                row.append(format_spread([float(result["apart"].mean()) for result in results]))
+            rows.append((*row, _find_hardest_class(results, classes)))
+        test_column = ("kept apart",) if has_test_pictures else ()
+        head = ("layers", *(f"seed {seed}" for seed in self.seeds), "mean", *test_column, "hardest class")
+        return ResultTable(f"Recognition rate of {len(classes)} categories against fully connected layers", head, tuple(rows))
 
 
-def _right(found: npt.NDArray[np.float32], truth: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
-    result: npt.NDArray[np.bool_] = found.argmax(axis=1) == truth
-    return result
+def _cell_name(count: int, seed: int) -> str:
+    return f"layers-{count}-seed-{seed}"
 
 
-def _worst(found: Sequence[tuple[npt.NDArray[np.generic], ...]], classes: Sequence[str]) -> str:
-    if not found:
+def _find_hardest_class(results: Sequence[dict[str, npt.NDArray[np.generic]]], classes: Sequence[str]) -> str:
+    """Returns the class with the lowest recognition rate over all seeds, and that rate."""
+    if not results:
         return ""
-    right, truth = (np.concatenate([each[index] for each in found]) for index in (0, 1))
-    rates = [float(right[truth == label].astype(np.float64).mean()) for label in range(len(classes))]
+    is_right, labels = (np.concatenate([result[name] for result in results]) for name in ("validated", "truth"))
+    rates = [float(is_right[labels == label].astype(np.float64).mean()) for label in range(len(classes))]
     return f"{classes[int(np.argmin(rates))]} {min(rates):.3f}"

@@ -10,10 +10,10 @@ import pytest
 
 from agents.gateway.video_camera import VideoCamera, open_cv
 from models.pictures.decoder import decode
-from models.synthetic import series
+from models.synthetic import render_series
 from streams.settings import CameraSettings
 
-PICTURES = [casting.jpeg() for casting in series(4, seed=5)]
+PICTURES = [casting.to_jpeg() for casting in render_series(4, seed=5)]
 
 
 class NetworkCamera(BaseHTTPRequestHandler):

@@ -23,7 +23,7 @@ from models.pictures.decoder import Picture
 from models.registry import versions as registry
 from models.registry.manifest import Reference
 from models.registry.versions import Version
-from models.synthetic import series
+from models.synthetic import render_series
 from streams.errors import ModelError, PictureError
 from streams.record_producer import ConsumedRecord
 from streams.settings import LineSettings
@@ -36,7 +36,7 @@ RENDERED = 64
 @cache
 def taken() -> tuple[Pixels, ...]:
     """As a camera takes them, 300 px."""
-    return tuple(casting.pixels for casting in series(RENDERED, seed=99))
+    return tuple(casting.pixels for casting in render_series(RENDERED, seed=99))
 
 
 @cache

@@ -23,7 +23,7 @@ from deploy.supervisor import RestartPolicy
 from deploy.supervisor.plant_roles import plant_roles
 from deploy.supervisor.ports import free_ports
 from models.registry.versions import BUNDLED
-from models.synthetic.folder import write_series
+from models.synthetic import write_castings
 from streams.settings import load_settings
 
 pytestmark = pytest.mark.timeout(300)
@@ -103,7 +103,7 @@ def running(tmp_path: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
 
 
 def test_the_examples_two_lines_run_recover_and_stop(tmp_path: Path, running: list[subprocess.Popen[bytes]]) -> None:
-    write_series(tmp_path / "castings", 12, seed=3)
+    write_castings(tmp_path / "castings", 12, seed=3)
     up = Up(tmp_path, adapted(tmp_path))
     running.append(up.process)
     # The boards are plugged in late: the sorters wait for them.
@@ -137,7 +137,7 @@ def test_the_examples_two_lines_run_recover_and_stop(tmp_path: Path, running: li
 
 
 def test_a_killed_up_leaves_no_process(tmp_path: Path, running: list[subprocess.Popen[bytes]]) -> None:
-    write_series(tmp_path / "castings", 2, seed=3)
+    write_castings(tmp_path / "castings", 2, seed=3)
     up = Up(tmp_path, adapted(tmp_path))
     running.append(up.process)
     up.wait_until(lambda: "topics done" in up.log_text)

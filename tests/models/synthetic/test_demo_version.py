@@ -9,7 +9,7 @@ from models.inference.heat_map import Heat, heat_of
 from models.inference.version_ensemble import Ensemble, open_ensemble
 from models.pictures.decoder import decode
 from models.registry import versions as registry
-from models.synthetic import SIDE_PX, series
+from models.synthetic import SIDE_PX, render_series
 from models.synthetic.demo_version import SEED
 
 UNSEEN = SEED + 1
@@ -32,10 +32,10 @@ def test_every_shipped_version_is_verified() -> None:
 
 
 def test_it_is_right_about_ninety_nine_of_a_hundred_castings_it_has_not_seen(demo: Ensemble) -> None:
-    castings = list(series(128, UNSEEN))
-    pixels = np.stack([decode(casting.jpeg(), demo.side_px).pixels for casting in castings])
+    castings = list(render_series(128, UNSEEN))
+    pixels = np.stack([decode(casting.to_jpeg(), demo.side_px).pixels for casting in castings])
     opinions = [opinion for start in range(0, 128, 32) for opinion in demo.opinions(pixels[start : start + 32])]
-    right = [(opinion.defect_probability >= demo.threshold) != casting.ok for opinion, casting in zip(opinions, castings, strict=True)]
+    right = [(opinion.defect_probability >= demo.threshold) != casting.is_ok for opinion, casting in zip(opinions, castings, strict=True)]
     assert np.mean(right) >= 0.98  # 0.99 on validation; of 128, two may be wrong by chance
 
 
@@ -43,8 +43,8 @@ def test_its_heat_maps_are_hottest_at_the_defects(demo: Ensemble) -> None:
     """Of pictures that it calls defects: one that it misses has no reason to be hot anywhere."""
     heat = heat_of(demo.version)
     assert isinstance(heat, Heat)
-    bad = [casting for casting in series(64, UNSEEN) if not casting.ok][:32]
-    pixels = np.stack([decode(casting.jpeg(), demo.side_px).pixels for casting in bad])
+    bad = [casting for casting in render_series(64, UNSEEN) if not casting.is_ok][:32]
+    pixels = np.stack([decode(casting.to_jpeg(), demo.side_px).pixels for casting in bad])
     at_defect = []
     for casting, shown, opinion in zip(bad, pixels, demo.opinions(pixels), strict=True):
         if opinion.label == "ok":

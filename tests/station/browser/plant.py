@@ -15,7 +15,7 @@ import requests
 from kafka import KafkaProducer
 
 from models.registry.versions import BUNDLED
-from models.synthetic.casting import Casting, series
+from models.synthetic import RenderedCasting, render_series
 from streams.identity import PartId, PictureIdentity, make_headers
 from streams.settings import Settings
 from streams.topics import TopicNames
@@ -45,10 +45,10 @@ def make_account(settings: Settings, name: str, role: str) -> None:
 
 
 @cache
-def castings() -> tuple[Casting, Casting]:
+def castings() -> tuple[RenderedCasting, RenderedCasting]:
     """A good one, and one that no model overlooks."""
-    drawn = list(series(12, seed=5))
-    return next(one for one in drawn if one.ok), max(drawn, key=lambda one: int((one.mask > 0).sum()))
+    drawn = list(render_series(12, seed=5))
+    return next(one for one in drawn if one.is_ok), max(drawn, key=lambda one: int((one.mask > 0).sum()))
 
 
 class Camera:
@@ -63,7 +63,7 @@ class Camera:
         """One casting; returns once Kafka has its picture."""
         self._last += 1
         part = PartId(line, 1, self._last)
-        value = castings()[0 if good else 1].jpeg()
+        value = castings()[0 if good else 1].to_jpeg()
         headers = make_headers(PictureIdentity(part, datetime.now(UTC), "image/jpeg", None, None, None))
         self._producer.send(self._names.images(line), key=part.key, value=value, headers=headers).get(30)
         return part

@@ -15,7 +15,7 @@ import pytest
 from django.test import Client
 from PIL import Image
 
-from models.training.collection import read, scan
+from models.training.labelled_pictures import find_pictures, read_pictures
 from station.archive.models import Part
 from station.live.sending import KafkaAway
 from station.reviews.data_sets import DataSetSelection, EmptyDataSetError, make_data_set, parse_selection, stream_zip
@@ -70,7 +70,7 @@ def store(part: MakePart) -> PictureStore:
 def test_a_training_run_reads_the_labels_of_people(settings: Settings, store: PictureStore) -> None:
     made = make_data_set(DataSetSelection(), settings, "anna", NOW, store.fetch)
     folder = settings.review.data_sets / made.name
-    collection = read(scan([folder]), side_px=32)
+    collection = read_pictures(find_pictures([folder]), side_px=32)
     assert collection.classes == ("def_front", "ok_front")
     assert collection.counts == {"def_front": 3, "ok_front": 3} == made.counts
     assert collection.unreadable == ()
@@ -97,7 +97,7 @@ def test_the_manifest_has_a_row_for_each_picture(settings: Settings, store: Pict
 
 def test_the_manifest_can_be_read_by_a_training_run(settings: Settings, store: PictureStore) -> None:
     made = make_data_set(DataSetSelection(), settings, "anna", NOW, store.fetch)
-    assert len(scan([settings.review.data_sets / made.name / "manifest.csv"])) == 6
+    assert len(find_pictures([settings.review.data_sets / made.name / "manifest.csv"])) == 6
 
 
 def test_numbers_rise_and_equal_data_sets_have_equal_fingerprints(settings: Settings, store: PictureStore) -> None:

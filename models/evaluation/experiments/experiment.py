@@ -1,0 +1,138 @@
+"""What all experiments share: a folder of cells on disk, the training of one cell, progress, and the table of results.
+
+A cell is one training with its test. A finished cell is never trained again, and a stopped one continues from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from models.networks.building import build
+from models.networks.framework import keras
+from models.registry.manifest import Voter
+from models.training.options import TrainingOptions
+from models.training.trainer import EpochResult, SplitPictures, Trainer, save_arrays
+from streams.atomic_file import write_atomically
+from streams.errors import ModelError
+
+
+class ExperimentCallback(Protocol):
+    """Receives the progress of an experiment. A method may raise KeyboardInterrupt to stop the experiment."""
+
+    def on_cell_progress(self, cell: str, done: float, total: int) -> None:
+        """Receives the number of finished cells, including the finished share of the current `cell`."""
+
+    def on_training_step(self, network: str, done: int, total: int, epoch: EpochResult | None) -> None:
+        """Receives the batches done by the network of a cell, and the result of an epoch that has just ended."""
+
+
+@dataclass(frozen=True)
+class CellProgress:
+    """Where a cell stands in its experiment: cell `number`, counted from 0, of `total` cells."""
+
+    callback: ExperimentCallback
+    cell: str
+    number: int
+    total: int
+
+    def on_progress(self, done: int, total: int, history: Sequence[EpochResult], is_epoch_end: bool) -> None:
+        """Passes the progress of the cell's training on to the experiment's callback."""
+        self.callback.on_training_step(self.cell, done, total, history[-1] if is_epoch_end else None)
+        self.callback.on_cell_progress(self.cell, self.number + done / total, self.total)
+
+
+@dataclass(frozen=True)
+class ExperimentFolder:
+    """The folder of an experiment. `<cell>.npz` holds the result of a finished cell, `<cell>.state.npz` an unfinished training."""
+
+    path: Path
+
+    def claim(self, description: Mapping[str, Any]) -> None:
+        """Writes the description of the experiment. Raises ModelError if the folder holds another experiment."""
+        path = self.path / "experiment.json"
+        new = json.loads(json.dumps(dict(description)))
+        if not path.exists():
+            write_atomically(path, json.dumps(new, indent=2) + "\n")
+            return
+        previous = json.loads(path.read_text(encoding="utf-8"))
+        changed = sorted(name for name in previous.keys() | new.keys() if previous.get(name) != new.get(name))
+        if changed:
+            values = ", ".join(f"{name} {previous.get(name)}" for name in changed)
+            raise ModelError(f"{self.path} holds another experiment ({values}). Choose another --out, or give the same options.")
+
+    def is_finished(self, cell: str) -> bool:
+        """Returns whether the cell has a result."""
+        return self._result_path(cell).exists()
+
+    def load_result(self, cell: str) -> dict[str, npt.NDArray[np.generic]]:
+        """Returns the arrays that `save_result` wrote. Raises ModelError if the file is damaged."""
+        path = self._result_path(cell)
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                return dict(arrays)
+        except (OSError, ValueError) as error:
+            raise ModelError(f"Cannot read the finished cell {path}: {error}. Delete the file to compute the cell anew.") from error
+
+    def save_result(self, cell: str, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None:
+        """Writes the result of a cell and removes its checkpoint."""
+        save_arrays(self._result_path(cell), dict(arrays))
+        self._checkpoint_path(cell).unlink(missing_ok=True)
+
+    def train(
+        self, voter: Voter, options: TrainingOptions, seed: int, pictures: SplitPictures, classes: int, progress: CellProgress
+    ) -> keras.Model:
+        """Returns the network of a cell after all its epochs.
+
+        The training never stops early, so that no picture that tests the network has decided when it ends.
+        """
+        keras.utils.set_random_seed(seed)
+        network = build(voter, classes)
+        recipe = replace(options.recipe_of(voter.network), patience=0, seed=seed)
+        Trainer(network, pictures, recipe).fit(self._checkpoint_path(progress.cell), progress.on_progress)
+        return network
+
+    def _result_path(self, cell: str) -> Path:
+        return self.path / f"{cell}.npz"
+
+    def _checkpoint_path(self, cell: str) -> Path:
+        return self.path / f"{cell}.state.npz"
+
+
+@dataclass(frozen=True)
+class ResultTable:
+    """A table of results as text, with a title. `sentences` stand below the table."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    sentences: tuple[str, ...] = ()
+
+    def to_markdown(self) -> str:
+        """Returns the table as Markdown, with the title as a heading."""
+        lines = [f"## {self.title}", "", *(f"| {' | '.join(row)} |" for row in (self.head, ["---"] * len(self.head), *self.rows))]
+        return "\n".join([*lines, *([""] if self.sentences else []), *self.sentences]) + "\n"
+
+    def save(self, folder: Path) -> None:
+        """Writes `table.csv` and `table.md` into `folder`."""
+        buffer = io.StringIO(newline="")
+        csv.writer(buffer).writerows([self.head, *self.rows])
+        write_atomically(folder / "table.csv", buffer.getvalue())
+        write_atomically(folder / "table.md", self.to_markdown())
+
+
+def format_spread(values: Sequence[float]) -> str:
+    """Returns the mean, and the standard deviation if there is more than one value."""
+    if not values:
+        return "not finished"
+    mean = statistics.fmean(values)
+    return f"{mean:.4f} ± {statistics.stdev(values):.4f}" if len(values) > 1 else f"{mean:.4f}"

@@ -1,0 +1,188 @@
+"""Reads labelled pictures: folders whose subfolders are named after classes, or CSV lists, become one array of grey levels."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from models.pictures.decoder import PictureLimits, decode
+from streams.errors import ModelError, PictureError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
+# The renderer writes its masks into a folder beside the class folders.
+FOLDERS_WITHOUT_CLASS = ("masks",)
+# Upper bound of how often one epoch repeats a picture.
+MAX_REPEATS = 16
+# Threads that decode pictures. Pillow releases the interpreter's lock while it decodes.
+DECODER_THREADS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class PictureFile:
+    """A labelled file that has not been read yet. `source` is the folder or list in which it was found."""
+
+    path: Path
+    class_name: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableFile:
+    """A file that is left out because it cannot be read as a picture. `reason` is a short code, `message` a sentence."""
+
+    path: Path
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class LabelledPictures:
+    """Decoded pictures with their labels.
+
+    `pixels` has shape (n, side_px, side_px), `labels` shape (n,) with indices into `classes`. `files` and `checksums` (SHA-256 of each
+    file) have the same order. `unreadable` lists the files that were left out.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int32]
+    classes: tuple[str, ...]
+    files: tuple[PictureFile, ...]
+    checksums: tuple[str, ...]
+    unreadable: tuple[UnreadableFile, ...]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @property
+    def ok_class(self) -> int:
+        """Index of the class of good parts, whose name begins with "ok". Raises ModelError if there is none or more than one."""
+        found = [index for index, name in enumerate(self.classes) if name.lower().startswith("ok")]
+        if len(found) != 1:
+            raise ModelError(
+                f"The class of good parts is not clear among {', '.join(self.classes)}. Rename the folders so that exactly one class "
+                "name begins with 'ok'."
+            )
+        return found[0]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of pictures of each class."""
+        found = Counter(self.classes[label] for label in self.labels)
+        return {name: found[name] for name in self.classes}
+
+    def expect_two_classes(self) -> None:
+        """Raises ModelError if all pictures have the same class, because nothing can be learned from them."""
+        found = sorted({file.class_name for file in self.files})
+        if len(found) < 2:
+            raise ModelError(f"A training needs pictures of at least two classes, found only {', '.join(found)}. Add those of another.")
+
+    def repeats(self, balance: float) -> npt.NDArray[np.int32]:
+        """Returns how often one epoch learns from each picture, shape (n,), so that small sources are not drowned by the largest.
+
+        Pictures of the largest source count once. Those of a source of a tenth of its size count 10 ** `balance` times: 0 leaves the
+        sizes as they are, 1 makes all sources equal. The bound of MAX_REPEATS keeps twenty corrected pictures beside thousands from
+        becoming half of every epoch.
+        """
+        sizes = Counter(file.source for file in self.files)
+        largest = max(sizes.values())
+        times = {source: min(MAX_REPEATS, round((largest / size) ** balance)) for source, size in sizes.items()}
+        return np.array([times[file.source] for file in self.files], np.int32)
+
+    def fingerprint(self) -> str:
+        """Returns a SHA-256 over the class and checksum of all pictures. Names and places of the folders do not change it."""
+        lines = sorted(f"{self.classes[label]} {sha}" for label, sha in zip(self.labels, self.checksums, strict=True))
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def find_pictures(sources: Sequence[Path]) -> list[PictureFile]:
+    """Returns the labelled files of `sources`, in a fixed order.
+
+    A source is a folder of class folders, or a CSV list with the columns `path` (relative to the list) and `class`.
+    Raises ModelError if a source is absent or names no picture.
+    """
+    files: list[PictureFile] = []
+    for source in sources:
+        found = list(_files_of_list(source) if source.suffix.lower() == ".csv" else _files_of_folder(source))
+        if not found:
+            raise ModelError(
+                f"Found no pictures in {source}. Put them ({', '.join(SUFFIXES)}) into subfolders that are named after their class."
+            )
+        files += sorted(found, key=lambda file: str(file.path))
+    return files
+
+
+def read_pictures(
+    files: Sequence[PictureFile],
+    side_px: int,
+    classes: Sequence[str] | None = None,
+    limits: PictureLimits | None = None,
+    on_read: Callable[[int, int], object] = lambda done, total: None,
+) -> LabelledPictures:
+    """Reads `files`, resampled to `side_px`. Files that cannot be decoded are listed in the result.
+
+    `classes` fixes the order of the labels, for instance to that of a model version; without it the names are sorted.
+    `on_read` receives the files done and the files in all. Raises ModelError if a class is not among `classes`, or if no file could
+    be read.
+    """
+    names = tuple(classes) if classes else tuple(sorted({file.class_name for file in files}))
+    unknown = sorted({file.class_name for file in files} - set(names))
+    if unknown:
+        raise ModelError(
+            f"The pictures have the classes {', '.join(unknown)}, which the model version does not know. Use its classes: "
+            f"{', '.join(names)}."
+        )
+    pixels, labels, readable, checksums, unreadable = [], [], [], [], []
+    with ThreadPoolExecutor(DECODER_THREADS) as pool:
+        decoded = pool.map(lambda file: _decode_file(file, side_px, limits), files)
+        for done, (file, (checksum, result)) in enumerate(zip(files, decoded, strict=True), 1):
+            on_read(done, len(files))
+            if isinstance(result, UnreadableFile):
+                unreadable.append(result)
+                continue
+            pixels.append(result)
+            labels.append(names.index(file.class_name))
+            readable.append(file)
+            checksums.append(checksum)
+    if not readable:
+        raise ModelError(f"None of the {len(files)} files could be read as a picture. The first error: {unreadable[0].message}")
+    return LabelledPictures(np.stack(pixels), np.array(labels, np.int32), names, tuple(readable), tuple(checksums), tuple(unreadable))
+
+
+def _decode_file(file: PictureFile, side_px: int, limits: PictureLimits | None) -> tuple[str, npt.NDArray[np.uint8] | UnreadableFile]:
+    try:
+        content = file.path.read_bytes()
+        return hashlib.sha256(content).hexdigest(), decode(content, side_px, limits).pixels
+    except PictureError as error:
+        return "", UnreadableFile(file.path, error.reason, str(error))
+    except OSError as error:
+        return "", UnreadableFile(file.path, "not-read", str(error))
+
+
+def _files_of_folder(root: Path) -> Iterator[PictureFile]:
+    if not root.is_dir():
+        raise ModelError(f"The folder of pictures {root} does not exist. Correct the path.")
+    for folder in sorted(root.iterdir()):
+        if folder.is_dir() and folder.name not in FOLDERS_WITHOUT_CLASS and not folder.name.startswith("."):
+            for path in folder.rglob("*"):
+                if path.suffix.lower() in SUFFIXES:
+                    yield PictureFile(path, folder.name, str(root))
+
+
+def _files_of_list(path: Path) -> Iterator[PictureFile]:
+    if not path.is_file():
+        raise ModelError(f"The list of pictures {path} does not exist. Correct the path.")
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = csv.DictReader(file)
+        columns = rows.fieldnames or ()
+        if not {"path", "class"} <= set(columns):
+            raise ModelError(f"The list of pictures {path} needs the columns path and class, but has {', '.join(columns)}. Add them.")
+        for row in rows:
+            yield PictureFile(path.parent / row["path"], row["class"], str(path))

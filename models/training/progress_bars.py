@@ -1,0 +1,84 @@
+"""Shows the progress of a training on a terminal: bars with the remaining time, and one line for each epoch."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from models.training.labelled_pictures import LabelledPictures
+from models.training.trainer import EpochResult
+
+
+class ProgressBars:
+    """Draws progress bars on standard error and turns Ctrl-C into a KeyboardInterrupt between two batches.
+
+    Inside a batch TensorFlow may be calling Python code, and an exception raised in such a call would be lost. A second Ctrl-C stops
+    the program at once. Use the object as a context manager. It is the TrainingCallback of the command line.
+    """
+
+    def __init__(self) -> None:
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        self._console = Console(stderr=True)
+        self._progress = Progress(*columns, console=self._console)
+        self._tasks: dict[str, TaskID] = {}
+        self._is_interrupted = False
+        self._previous_handler: Any = signal.SIG_DFL
+
+    def __enter__(self) -> Self:
+        self._previous_handler = signal.signal(signal.SIGINT, self._request_stop)
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._progress.stop()
+        signal.signal(signal.SIGINT, self._previous_handler)
+
+    def on_casting_rendered(self, done: int, total: int) -> None:
+        """Advances the bar of the renderer."""
+        self._advance("rendering", done, total)
+
+    def on_picture_read(self, done: int, total: int) -> None:
+        """Advances the bar of the reader."""
+        self._advance("reading", done, total)
+
+    def on_pictures_split(self, pictures: LabelledPictures, groups: int, contradicting: int, validation: int) -> None:
+        """Prints the number of pictures and groups, a warning about contradicting labels, and each file that could not be read."""
+        counts = ", ".join(f"{number} {name}" for name, number in pictures.counts.items())
+        self._console.print(f"{counts}; {groups} groups of near-duplicates; {validation} pictures validate")
+        if contradicting:
+            warning = f"{contradicting} groups of near-duplicates hold pictures of more than one class. Look at them in cleaning.json."
+            self._console.print(warning, style="yellow")
+        for file in pictures.unreadable:
+            self._console.print(f"left out: {file.path}: {file.message}", style="yellow", markup=False)
+
+    def on_training_step(self, network: str, done: int, total: int, epoch: EpochResult | None) -> None:
+        """Advances the bar of the network, and prints a line after each epoch."""
+        self._advance(network, done, total)
+        if epoch:
+            self._console.print(
+                f"{network} epoch {epoch.number}: loss {epoch.loss:.4f}, accuracy {epoch.accuracy:.4f}; "
+                f"validation loss {epoch.validation_loss:.4f}, accuracy {epoch.validation_accuracy:.4f}"
+            )
+
+    def on_cell_progress(self, cell: str, done: float, total: int) -> None:
+        """Advances the bar over all cells of an experiment, and removes the bar of a cell that is finished."""
+        self._advance("all cells", done, total)
+        if done == int(done) and cell in self._tasks:
+            self._progress.remove_task(self._tasks.pop(cell))
+
+    def _request_stop(self, number: int, frame: FrameType | None) -> None:
+        self._is_interrupted = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        self._console.print("stopping after this batch")
+
+    def _advance(self, name: str, done: float, total: int) -> None:
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(name, total=total)
+        self._progress.update(self._tasks[name], completed=done)
+        if self._is_interrupted:
+            self._is_interrupted = False
+            raise KeyboardInterrupt

@@ -1,0 +1,77 @@
+"""Reading labelled pictures from class folders and lists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from models.synthetic import write_castings
+from models.training.labelled_pictures import LabelledPictures, find_pictures, read_pictures
+from streams.errors import ModelError
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("castings")
+    write_castings(root, 24, seed=11)
+    return root
+
+
+def read_sources(*sources: Path) -> LabelledPictures:
+    return read_pictures(find_pictures(sources), 64)
+
+
+def test_the_class_is_the_folder_and_masks_are_no_class(folder: Path) -> None:
+    pictures = read_sources(folder)
+    assert pictures.classes == ("def_front", "ok_front")
+    assert pictures.ok_class == 1
+    assert len(pictures) == 24
+    assert pictures.pixels.shape == (24, 64, 64)
+
+
+def test_a_list_names_the_same_pictures_as_the_folders(folder: Path) -> None:
+    assert read_sources(folder / "castings.csv").fingerprint() == read_sources(folder).fingerprint()
+
+
+def test_unreadable_pictures_among_good_ones_are_listed_and_left_out(tmp_path: Path) -> None:
+    write_castings(tmp_path, 6, seed=1)
+    (tmp_path / "ok_front" / "empty.jpeg").write_bytes(b"")
+    (tmp_path / "ok_front" / "poem.png").write_bytes(b"roses are red")
+    pictures = read_sources(tmp_path)
+    assert len(pictures) == 6
+    assert {(file.path.name, file.reason) for file in pictures.unreadable} == {("empty.jpeg", "empty"), ("poem.png", "not-an-image")}
+
+
+def test_pictures_of_a_small_source_are_repeated_and_those_of_the_largest_are_not(tmp_path: Path) -> None:
+    write_castings(tmp_path / "large", 18, seed=1)
+    write_castings(tmp_path / "small", 2, seed=2)
+    pictures = read_sources(tmp_path / "large", tmp_path / "small")
+    assert pictures.repeats(0).tolist() == [1] * 20
+    assert pictures.repeats(0.5).tolist() == [1] * 18 + [3] * 2
+    assert pictures.repeats(1).tolist() == [1] * 18 + [9] * 2
+
+
+def test_no_picture_is_repeated_more_than_sixteen_times_an_epoch(tmp_path: Path) -> None:
+    write_castings(tmp_path / "large", 40, seed=1)
+    write_castings(tmp_path / "corrections", 2, seed=2)
+    pictures = read_sources(tmp_path / "large", tmp_path / "corrections")
+    assert pictures.repeats(1).tolist() == [1] * 40 + [16] * 2
+
+
+def test_an_empty_or_absent_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="Found no pictures"):
+        find_pictures([tmp_path])
+    with pytest.raises(ModelError, match="absent does not exist"):
+        find_pictures([tmp_path / "absent"])
+
+
+def test_classes_that_the_version_does_not_know_are_refused(folder: Path) -> None:
+    with pytest.raises(ModelError, match="Use its classes: good, bad"):
+        read_pictures(find_pictures([folder]), 64, ("good", "bad"))
+
+
+def test_a_list_without_its_columns_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("file,kind\na.png,ok\n")
+    with pytest.raises(ModelError, match="columns path and class"):
+        find_pictures([tmp_path / "list.csv"])

@@ -1,0 +1,40 @@
+"""The split keeps each group of near-duplicates on one side, and lets no single group dominate the validation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from models.training.split import class_share_weights, split_by_group
+from streams.errors import ModelError
+
+
+def test_a_group_that_is_most_of_its_class_only_teaches() -> None:
+    labels = np.array([0] * 60 + [1] * 60, np.int32)
+    # The first 40 good pictures show one casting.
+    groups = np.concatenate([np.zeros(40), np.arange(1, 21), np.arange(21, 81)]).astype(np.int32)
+    for seed in range(5):
+        validates = split_by_group(labels, groups, 0.2, seed)
+        assert not validates[:40].any()
+        assert validates[40:60].sum() == 4, "a fifth of the other good ones"
+        assert class_share_weights(labels, validates)[labels[validates] == 0].sum() == pytest.approx(validates.sum() / 2)
+
+
+def test_where_all_groups_are_large_they_validate_too() -> None:
+    labels, groups = np.repeat([0, 1], 150).astype(np.int32), np.repeat(np.arange(10), 30).astype(np.int32)
+    assert split_by_group(labels, groups, 0.2, 1).sum() == 60
+
+
+def test_no_group_stands_on_both_sides_of_a_split() -> None:
+    rng = np.random.default_rng(2)
+    groups = rng.integers(0, 60, 400).astype(np.int32)
+    labels = (groups % 2).astype(np.int32)
+    validates = split_by_group(labels, groups, 0.2, seed=1)
+    assert not set(groups[validates]) & set(groups[~validates])
+    assert 0.1 < validates.mean() < 0.3
+    assert (split_by_group(labels, groups, 0.2, seed=1) == validates).all()
+
+
+def test_too_few_different_pictures_are_refused() -> None:
+    with pytest.raises(ModelError, match="near-duplicates"):
+        split_by_group(np.array([0, 1] * 20, np.int32), np.zeros(40, np.int32), 0.2, seed=1)

@@ -1,0 +1,235 @@
+"""A whole training of small networks: the version serves, a stopped training continues exactly, and unfit pictures are refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from deploy.cli.main import castline
+from models.inference.runtimes import open_runtime
+from models.inference.version_ensemble import open_ensemble
+from models.registry import versions as registry
+from models.registry.versions import Version
+from models.synthetic import write_castings
+from models.training.labelled_pictures import LabelledPictures
+from models.training.options import TrainingOptions
+from models.training.trainer import EpochResult
+from models.training.training_run import TrainingRun
+from streams.errors import ModelError
+
+SMALL = TrainingOptions(
+    side_px=64,
+    lenet_side_px=64,
+    lenet_width=1,
+    dense_width=16,
+    dense_layers=1,
+    maps=0.1,
+    epochs=2,
+    lenet_epochs=2,
+    batch=16,
+    precision="float32",
+)
+SMALL_ARGUMENTS = [
+    "--side",
+    "64",
+    "--lenet-side",
+    "64",
+    "--lenet-width",
+    "1",
+    "--dense-width",
+    "16",
+    "--dense-layers",
+    "1",
+    "--maps",
+    "0.1",
+]
+
+
+@dataclass
+class CallbackLog:
+    """Collects the epochs of each network. Interrupts the training, as Ctrl-C would, after the network and epoch of `stop_after`."""
+
+    stop_after: tuple[str, int] | None = None
+    epochs: dict[str, list[EpochResult]] = field(default_factory=dict)
+
+    def on_picture_read(self, done: int, total: int) -> None:
+        assert 0 < done <= total
+
+    def on_pictures_split(self, pictures: LabelledPictures, groups: int, contradicting: int, validation: int) -> None:
+        assert 0 < validation < groups <= len(pictures)
+        assert 0 <= contradicting <= groups
+
+    def on_training_step(self, network: str, done: int, total: int, epoch: EpochResult | None) -> None:
+        assert 0 < done <= total
+        if epoch:
+            self.epochs.setdefault(network, []).append(epoch)
+            if (network, epoch.number) == self.stop_after:
+                raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def castings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("castings")
+    write_castings(root, 60, seed=31)
+    (root / "ok_front" / "broken.jpeg").write_bytes(b"\xff\xd8\xff\xe0 no more")
+    shutil.copy(sorted((root / "ok_front").glob("*"))[-1], root / "def_front" / "called-both.jpeg")
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(castings: Path, tmp_path_factory: pytest.TempPathFactory) -> Version:
+    return TrainingRun(SMALL, (castings,), tmp_path_factory.mktemp("models"), "first", "castline train").run(CallbackLog()).version
+
+
+def test_a_trained_version_loads_verifies_and_serves_on_every_runtime(trained: Version) -> None:
+    loaded = registry.load(trained.folder.parent, "first")
+    pixels = np.random.default_rng(1).integers(0, 255, (5, 64, 64)).astype(np.uint8)
+    for runtime in ("tensorflow", "tensorflow-bf16"):
+        ensemble = open_ensemble(loaded, runtime, batch_sizes=(1, 4, 8))
+        assert [set(opinion.votes) for opinion in ensemble.opinions(pixels)] == [{"alexnet", "lenet"}] * 5
+        assert ensemble.version_name == "first"
+
+
+def test_padding_a_batch_changes_no_probability(trained: Version) -> None:
+    runtime = open_runtime(trained, "tensorflow", (1, 8))
+    pixels = np.random.default_rng(2).integers(0, 255, (5, 64, 64)).astype(np.uint8)
+    alone = np.concatenate([runtime.predict(pixels[index : index + 1]) for index in range(5)])
+    assert np.allclose(runtime.predict(pixels), alone, atol=1e-5)
+    with pytest.raises(ValueError, match="at most 8"):
+        runtime.predict(np.zeros((9, 64, 64), np.uint8))
+
+
+def test_the_training_folder_names_the_split_and_what_could_not_be_read(trained: Version) -> None:
+    folder = trained.folder.parent / "first.training"
+    cleaning = json.loads((folder / "cleaning.json").read_text())
+    assert [Path(bad["path"]).name for bad in cleaning["unreadable"]] == ["broken.jpeg"]
+    (group,) = cleaning["contradicting_groups"]
+    assert [Path(path).name for path in group["def_front"]] == ["called-both.jpeg"]
+    assert len(group["ok_front"]) == 1
+    assert {"alexnet.png", "lenet.png", "split.csv", "options.json"} <= {path.name for path in folder.iterdir()}
+    curves = json.loads((folder / "lenet.json").read_text())
+    assert [epoch["number"] for epoch in curves["epochs"]] == [1, 2]
+    assert trained.manifest.data.sha256 == cleaning["fingerprint"]
+
+
+def test_a_training_stopped_and_resumed_ends_as_one_that_was_not(castings: Path, trained: Version, tmp_path: Path) -> None:
+    training = TrainingRun(SMALL, (castings,), tmp_path, "first", "castline train")
+    stopped = training.run(CallbackLog(("alexnet", 1)))
+    assert stopped.was_interrupted
+    assert registry.load(tmp_path, "first").manifest.figures == stopped.version.manifest.figures
+    log = CallbackLog()
+    resumed = training.run(log, resume=True)
+    assert not resumed.was_interrupted
+    assert [epoch.number for epoch in log.epochs["alexnet"]] == [2]
+    assert "lenet" not in log.epochs
+    assert resumed.version.manifest.figures == trained.manifest.figures
+    assert resumed.version.manifest.threshold == trained.manifest.threshold
+
+
+def test_a_training_stopped_before_every_network_had_an_epoch_leaves_no_version(castings: Path, tmp_path: Path) -> None:
+    training = TrainingRun(SMALL, (castings,), tmp_path, "first", "castline train")
+    with pytest.raises(KeyboardInterrupt):
+        training.run(CallbackLog(("lenet", 1)))
+    assert registry.names(tmp_path) == []
+    with pytest.raises(ModelError, match="Add --resume"):
+        training.run(CallbackLog())
+
+
+def test_resuming_with_other_options_is_refused_by_their_names(castings: Path, trained: Version) -> None:
+    other = TrainingRun(SMALL.model_copy(update={"seed": 9}), (castings,), trained.folder.parent, "first", "castline train")
+    with pytest.raises(ModelError, match="these differ: seed"):
+        other.run(CallbackLog(), resume=True)
+
+
+def test_resuming_with_other_pictures_is_refused(castings: Path, trained: Version, tmp_path: Path) -> None:
+    folder = trained.folder.with_name(f"{trained.name}.training")
+    shutil.copytree(folder, tmp_path / f"{trained.name}.training")
+    shutil.copytree(castings, tmp_path / "castings")
+    next((tmp_path / "castings" / "ok_front").iterdir()).unlink()
+    options = json.loads((folder / "options.json").read_text())
+    (tmp_path / f"{trained.name}.training" / "options.json").write_text(json.dumps(options | {"data": [str(tmp_path / "castings")]}))
+    with pytest.raises(ModelError, match=r"has the \d+ pictures of .*split.csv"):
+        TrainingRun(SMALL, (tmp_path / "castings",), tmp_path, trained.name, "").run(CallbackLog(), resume=True)
+
+
+def test_fine_tuning_goes_on_from_the_weights_of_a_version(castings: Path, trained: Version, tmp_path: Path) -> None:
+    """At a learning rate near 0, LeNet must predict as before, because it has no running averages that change."""
+    still = SMALL.model_copy(update={"start": str(trained.folder), "lenet_epochs": 1, "epochs": 1, "rate": 1e-12, "lenet_rate": 1e-12})
+    tuned = TrainingRun(still, (castings,), tmp_path, "second", "castline train").run(CallbackLog()).version
+    pixels = np.random.default_rng(4).integers(0, 255, (3, 64, 64)).astype(np.uint8)
+    before, after = (open_runtime(version, "tensorflow", (4,)).predict(pixels)[:, 0] for version in (trained, tuned))
+    assert np.allclose(before, after, atol=1e-4)
+
+
+def test_one_class_only_is_refused_before_any_training(castings: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "ok_front").symlink_to(castings / "ok_front")
+    with pytest.raises(ModelError, match="at least two classes, found only ok_front"):
+        TrainingRun(SMALL, (tmp_path / "data",), tmp_path, "first", "castline train").run(CallbackLog())
+
+
+def test_the_commands_train_evaluate_and_verify(castings: Path, tmp_path: Path) -> None:
+    out, runner = tmp_path / "quick", CliRunner()
+    made = runner.invoke(
+        castline, ["train", "--data", str(castings), "--out", str(out), "--epochs", "1", "--lenet-epochs", "1", *SMALL_ARGUMENTS]
+    )
+    assert made.exit_code == 0, made.output
+    judged = runner.invoke(
+        castline, ["evaluate", "--model", str(out), "--data", str(castings), "--json", "--report", str(tmp_path / "report")]
+    )
+    assert judged.exit_code == 0, judged.output
+    found = json.loads(judged.stdout)
+    assert found["figures"]["pictures"] == 61
+    assert len(found["unreadable"]) == 1
+    assert len(found["strained"]) > 5
+    assert "<h2>Confusion</h2>" in (tmp_path / "report" / "report.html").read_text()
+    listed = runner.invoke(castline, ["models", "list", "--root", str(tmp_path), "--json"])
+    assert [row["state"] for row in json.loads(listed.output)] == ["verified"]
+    compared = runner.invoke(castline, ["models", "compare", str(out), str(out), "--data", str(castings), "--json"])
+    assert json.loads(compared.stdout)["differences"] == []
+    (out / "golden.npz").write_bytes(b"tampered")
+    assert runner.invoke(castline, ["models", "list", "--root", str(tmp_path)], standalone_mode=False).return_value == 1
+
+
+def test_ctrl_c_on_the_command_keeps_the_best_and_resume_goes_on(castings: Path, tmp_path: Path) -> None:
+    castline_script = str(Path(sys.executable).with_name("castline"))
+    command = [
+        castline_script,
+        "train",
+        "--data",
+        str(castings),
+        "--out",
+        str(tmp_path / "v"),
+        "--epochs",
+        "400",
+        "--patience",
+        "400",
+        "--lenet-epochs",
+        "1",
+        *SMALL_ARGUMENTS,
+    ]
+    state = tmp_path / "v.training" / "alexnet.state.npz"
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        try:
+            # Ten seconds are enough on a quiet machine.
+            deadline = time.monotonic() + 140
+            while not state.exists() and time.monotonic() < deadline:
+                time.sleep(0.2)
+            child.send_signal(signal.SIGINT)
+            output, errors = child.communicate(timeout=140)
+        finally:
+            child.kill()
+    assert child.returncode == 130, errors
+    assert "interrupted: the best so far" in output
+    assert registry.load(tmp_path, "v").manifest.figures["pictures"] > 0
+    assert state.exists()
