@@ -168,10 +168,7 @@ class TrainingRun:
     ) -> tuple[list[keras.Model], bool]:
         """Returns the trained networks, and whether the training was interrupted."""
         precision = fastest_precision() if self.options.precision == "auto" else self.options.precision
-        if start:
-            networks = load_networks(start, precision)
-        else:
-            networks = [build(voter, len(pictures.classes), precision) for voter in voters]
+        networks = load_networks(start, precision) if start else [build(voter, len(pictures.classes), precision) for voter in voters]
         samples = SplitPictures(pictures.pixels, pictures.labels, validates, pictures.repeats(self.options.balance))
         was_interrupted = False
         for voter, network in zip(voters, networks, strict=True):
