@@ -58,6 +58,23 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+# Fixtures that start a broker, a database, a browser, an S3 server or TensorFlow.
+REAL_FIXTURES = {"kafka_port", "postgres", "chromium", "s3_endpoint", "models_root"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks tests as `real`, so that `make test-fast` can leave them out.
+
+    A test is real if it uses one of REAL_FIXTURES, or a board that runs the firmware's C++ code. A module whose tests start
+    processes, brokers, boards or training runs themselves says so: `pytestmark = pytest.mark.real`.
+    """
+    for item in items:
+        if isinstance(item, pytest.Function):
+            parameters = item.callspec.params if hasattr(item, "callspec") else {}
+            if parameters.get("rig") in ("core", "avr") or not REAL_FIXTURES.isdisjoint(item.fixturenames):
+                item.add_marker(pytest.mark.real)
+
+
 @pytest.fixture(scope="session")
 def kafka_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of a real Apache Kafka that lives as long as the session."""

@@ -20,7 +20,7 @@ from dashboards.scraping import Remote, Scraping, prometheus_config
 from deploy.supervisor.ports import free_ports
 from tests.dashboards.running import CASTLINE, HostedStack, Plant, Prometheus
 
-pytestmark = pytest.mark.timeout(280)
+pytestmark = [pytest.mark.real, pytest.mark.timeout(280)]
 
 _TOKEN = "of-the-hosted-stack"
 _REFUSALS = 2

@@ -23,6 +23,8 @@ from firmware.simulator.avr import Simulated, core
 from firmware.simulator.line import AvrLine
 from tests.firmware.hosts import PacedHost, Verdict
 
+pytestmark = pytest.mark.real
+
 SOURCES = {path.name: path.read_text() for path in sorted(toolchain.SORTER.glob("*.*"))}
 FAR = 3  # the lane whose servo moves the belt's second gate
 BELT = Belt(speed_mm_s=1000, eye_gap_mm=600, blade_mm=66, servo_s=0.04, further=(Blade(FAR, blade_mm=266, servo_s=0.04),))

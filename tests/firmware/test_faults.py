@@ -19,6 +19,8 @@ from firmware.simulator.avr import Simulated, stepped
 from firmware.simulator.line import AvrLine
 from tests.firmware.hosts import Opinion, PacedHost, Verdict
 
+pytestmark = pytest.mark.real
+
 BELT = Belt(speed_mm_s=1000, eye_gap_mm=500, blade_mm=66, servo_s=0.04)
 BASE: dict[str, Value] = {
     "step_um": 1000,

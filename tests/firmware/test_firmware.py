@@ -18,6 +18,8 @@ from firmware.board.lane_settings import LaneSettings
 from firmware.pins import LANES, LanePins
 from firmware.simulator.avr import Paced, Simulated, core, stepped
 
+pytestmark = pytest.mark.real
+
 QUICK = LaneSettings({"step_um": 1000, "eye_gap_mm": 100, "window_mm": 40, "servo_ms": 20})
 
 

@@ -15,6 +15,8 @@ from firmware.simulator.avr import Pulse, Simulated, stepped
 from firmware.simulator.line import AvrLine
 from tests.firmware.hosts import BoardHost, PacedHost, Verdict, mixed_opinion
 
+pytestmark = pytest.mark.real
+
 SPEED_MM_S = 500
 ENCODER_UM = 125
 GATE_MM = 20

@@ -14,6 +14,8 @@ from firmware.simulator.avr import Simulated, stepped
 from firmware.simulator.line import AvrLine
 from tests.firmware.hosts import PacedHost, mixed_opinion
 
+pytestmark = pytest.mark.real
+
 PARTS = 1000
 FLASH, RAM = 262_144, 8192
 SPEED_MM_S = 1000

@@ -23,6 +23,8 @@ from streams.topics import TopicNames, create_topics
 from tests.image_topics import make_jpeg
 from tests.processes import CastlineProcess
 
+pytestmark = pytest.mark.real
+
 USER, PASSWORD = "castline", "a long and random one"
 
 

@@ -8,11 +8,15 @@ import urllib.request
 import uuid
 from pathlib import Path
 
+import pytest
+
 from deploy.supervisor.ports import free_ports
 from streams.settings import Settings
 from tests.image_topics import wait_for
 from tests.postgres import PostgreSQL
 from tests.processes import CASTLINE, CastlineProcess, make_environment
+
+pytestmark = pytest.mark.real
 
 
 def station_settings(tmp_path: Path, database: str, **station: object) -> Settings:

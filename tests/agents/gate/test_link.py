@@ -18,6 +18,8 @@ from firmware.board.lane_settings import LaneSettings
 from streams.errors import GateError
 from tests.wired_line import SETTINGS, EventRecorder, WiredLine, wait_until
 
+pytestmark = pytest.mark.real
+
 WORKING = (GateState.RUNNING, GateState.SAFE, GateState.STOPPED)
 
 

@@ -20,6 +20,8 @@ from streams.topics import TopicNames, create_topics
 from tests.conftest import MakeSettings
 from tests.processes import CastlineProcess
 
+pytestmark = pytest.mark.real
+
 RATE_PER_S = 40
 
 

@@ -19,6 +19,8 @@ from streams.settings import GateSettings, LineSettings, Settings
 from tests.processes import CASTLINE, CastlineProcess
 from tests.wired_line import EventRecorder, WiredLine, wait_until
 
+pytestmark = pytest.mark.real
+
 LINE = "line-1"
 
 

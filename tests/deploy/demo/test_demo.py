@@ -17,7 +17,7 @@ import pytest
 
 from deploy.demo.report import PROMISED
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
 CASTLINE = Path(sys.executable).with_name("castline")
 

@@ -18,6 +18,8 @@ from deploy.supervisor.ports import free_ports
 from streams.errors import BrokerError
 from streams.settings import Settings
 
+pytestmark = pytest.mark.real
+
 CASTLINE = Path(sys.executable).with_name("castline")
 
 

@@ -26,7 +26,7 @@ from models.registry.versions import BUNDLED
 from models.synthetic import write_castings
 from streams.settings import load_settings
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
 CASTLINE = Path(sys.executable).with_name("castline")
 EXAMPLE = Path(__file__).parents[3] / "deploy" / "packaging" / "example" / "castline.toml"

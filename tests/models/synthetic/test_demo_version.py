@@ -12,6 +12,8 @@ from models.registry import versions as registry
 from models.synthetic import SIDE_PX, render_series
 from models.synthetic.demo_version import SEED
 
+pytestmark = pytest.mark.real
+
 UNSEEN = SEED + 1
 NEAR_PX = 8  # of 300
 

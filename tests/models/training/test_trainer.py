@@ -17,6 +17,8 @@ from models.training.options import NetworkRecipe
 from models.training.trainer import Checkpoint, EpochResult, SplitPictures, Trainer, balance_classes
 from streams.errors import ModelError
 
+pytestmark = pytest.mark.real
+
 RECIPE = NetworkRecipe(batch=8, epochs=6, patience=0, rate=0.001, weight_decay=0, seed=1)
 
 

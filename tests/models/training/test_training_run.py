@@ -27,6 +27,8 @@ from models.training.trainer import EpochResult
 from models.training.training_run import TrainingRun
 from streams.errors import ModelError
 
+pytestmark = pytest.mark.real
+
 SMALL = TrainingOptions(
     side_px=64,
     lenet_side_px=64,
