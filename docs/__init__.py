@@ -1,1 +1,1 @@
-"""The published documents, and what writes those of them that the code decides."""
+"""The published documents of Castline, and the programs that generate some of them from the code."""

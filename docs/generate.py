@@ -1,6 +1,6 @@
-"""Writes the pages that the code decides: `python -m docs.generate`; `--check` names those that are not as the code has them.
+"""Generates the documents that are made from the code, with `python -m docs.generate`. With `--check` it names outdated documents.
 
-The same code gives the same bytes: no date, no machine, no order of a set.
+The same code always gives the same bytes: no document contains a date, the name of a machine, or the order of a set.
 """
 
 from __future__ import annotations
@@ -10,74 +10,77 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from docs.generator import asyncapi, commands, metrics, schemas, settings, topics
-from docs.generator.compatibility import breaks
+from docs.generator.reference import make_commands_page, make_metrics_page, make_settings_page
+from docs.generator.schemas import find_broken_promises, make_schema_files, make_schemas
+from docs.generator.topics import make_asyncapi_file, make_topics_page, read_castline_version
 
 DOCS = Path(__file__).parent
 
 
-def pages() -> dict[str, str]:
-    """The text of every generated page, by its path below `docs/`."""
+def make_documents() -> dict[str, str]:
+    """Returns the text of every generated document by its path below `docs/`."""
     return {
-        **schemas.pages(),
-        **asyncapi.pages(),
-        **topics.pages(),
-        **settings.pages(),
-        **commands.pages(),
-        **metrics.pages(),
+        **make_schema_files(),
+        **make_asyncapi_file(),
+        **make_topics_page(),
+        **make_settings_page(),
+        **make_commands_page(),
+        **make_metrics_page(),
     }
 
 
-def stale(folder: Path = DOCS) -> list[str]:
-    """The pages below `folder` that are absent, are not what the code says, or belong to no record any more."""
-    wanted = pages()
-    found = [path for path, text in wanted.items() if not (folder / path).is_file() or (folder / path).read_text(encoding="utf-8") != text]
-    left_over = [f"schemas/{file.name}" for file in (folder / "schemas").glob("*.json") if f"schemas/{file.name}" not in wanted]
-    return sorted(found + left_over)
+def find_outdated(folder: Path = DOCS) -> list[str]:
+    """Returns the paths of documents below `folder` that are missing, differ from the code, or describe a record that is gone."""
+    documents = make_documents()
+    outdated = [
+        path for path, text in documents.items() if not (folder / path).is_file() or (folder / path).read_text(encoding="utf-8") != text
+    ]
+    schemas = [f"schemas/{file.name}" for file in (folder / "schemas").glob("*.json")]
+    return sorted(outdated + [path for path in schemas if path not in documents])
 
 
-def write(folder: Path = DOCS) -> None:
-    """Writes all pages, unless a schema would break a promise made by a released one.
+def write_documents(folder: Path = DOCS) -> None:
+    """Writes all documents into `folder`.
 
-    Raises SystemExit: naming each break; then nothing is written.
+    Raises SystemExit, and writes nothing, if a schema breaks the promise of a released schema. The text names every broken promise.
     """
-    broken = breaks(folder / "schemas" / "released", schemas.published())
-    if broken:
-        sys.exit("\n".join(["expected fields to be added only; nothing was written:", *broken]))
-    for path, text in pages().items():
-        target = folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text, encoding="utf-8")
+    problems = find_broken_promises(folder / "schemas" / "released", make_schemas())
+    if problems:
+        sys.exit("\n".join(["Nothing was written. Only optional fields may be added to a released record, but:", *problems]))
+    for path, text in make_documents().items():
+        file = folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
 
 
-def release(name: str, folder: Path = DOCS) -> Path:
-    """Keeps today's schemas as those of release `name`; from then on the readers and writers are held to them.
+def keep_released_schemas(release: str, folder: Path = DOCS) -> Path:
+    """Copies today's schemas to `schemas/released/<release>` and returns that folder. Later schemas are compared with the copies.
 
-    Raises SystemExit: when that release has its schemas already: what is released is not written again.
+    Raises SystemExit if the release has its copies already, because a released schema must never change.
     """
-    kept = folder / "schemas" / "released" / name
-    if kept.exists():
-        sys.exit(f"expected a new release, found the schemas of {name} in {kept}")
-    kept.mkdir(parents=True)
-    for path, text in schemas.pages().items():
-        (kept / Path(path).name).write_text(text, encoding="utf-8")
-    return kept
+    target = folder / "schemas" / "released" / release
+    if target.exists():
+        sys.exit(f"The schemas of release {release} exist already in {target}. Raise the version in pyproject.toml first.")
+    target.mkdir(parents=True)
+    for path, text in make_schema_files().items():
+        (target / Path(path).name).write_text(text, encoding="utf-8")
+    return target
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done or fresh; 1 with `--check` when a page is stale."""
+    """Runs the command line. Returns 1 if `--check` finds an outdated document, otherwise 0."""
     parser = argparse.ArgumentParser(prog="python -m docs.generate", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; name the pages that are not as the code has them")
+    parser.add_argument("--check", action="store_true", help="write nothing, and name the documents that differ from the code")
     parser.add_argument("--release", action="store_true", help="keep the schemas as those of the version in pyproject.toml")
-    chosen = parser.parse_args(arguments)
-    if chosen.check:
-        found = stale()
-        for path in found:
-            print(f"docs/{path} is not as the code has it; write it again with: make docs")
-        return 1 if found else 0
-    write()
-    if chosen.release:
-        release(asyncapi.castline_version())
+    options = parser.parse_args(arguments)
+    if options.check:
+        outdated = find_outdated()
+        for path in outdated:
+            print(f"docs/{path} differs from the code. Write it again with: make docs")
+        return 1 if outdated else 0
+    write_documents()
+    if options.release:
+        keep_released_schemas(read_castline_version())
     return 0
 
 

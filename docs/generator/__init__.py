@@ -1,1 +1,1 @@
-"""One module for each kind of page that is written from the code; each gives the pages' texts by path below `docs/`."""
+"""Generates the documents that must agree with the code. Each module returns the texts of its documents by their paths below `docs/`."""

@@ -1,84 +1,315 @@
-"""The page of the topics, for people."""
+"""Describes the Kafka topics twice: as the page `topics.md` for people, and as the AsyncAPI document `asyncapi.yaml` for tools.
+
+Names, partitions and retention come from the code that creates the topics. Which role writes and reads a topic is stated only here.
+"""
 
 from __future__ import annotations
 
-from docs.generator.channels import CLOUD_EVENT_HEADERS, DEAD_LETTER_HEADERS, IMAGE_HEADERS, Fields, channels
-from docs.generator.schemas import path_of, schema_of
-from docs.generator.tables import page, table
-from streams.records import RECORDS
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-_INTRODUCTION = """`castings` is the default of the setting `topics.prefix`; `{line}` is the name of a line, such as `line-1`.
-Partitions and keeping are the defaults of `topics.image_partitions`, `topics.image_hours` and `topics.record_days`. The same for tools:
-[asyncapi.yaml](asyncapi.yaml). How to read them: [analysts.md](analysts.md)."""
+import yaml
+
+from docs.generator.markdown import make_page, make_table
+from docs.generator.schemas import DIALECT, make_schema, schema_path
+from streams.identity import LINE_PATTERN
+from streams.records import RECORDS, Finding, ModelChoice, Record, Review, Sorting, Verdict
+from streams.settings import LineSettings, Settings
+from streams.topics import TopicNames, TopicSpec, declare_topics
+
+_EXAMPLE_LINE = "line-1"
+_HOUR_MS = 3_600_000
+_PROJECT_FILE = Path(__file__).parents[2] / "pyproject.toml"
+
+HeaderMeanings = Mapping[str, str]
+_PART_KEY = "part id `<line>:<run>:<part>`, UTF-8"
+
+IMAGE_HEADERS: HeaderMeanings = {
+    "line": "Line of the part. The headers `line`, `run` and `part` are given together, or the key holds the part id.",
+    "run": "The board's boot count or, without a board, the gateway's start time in seconds. A whole number of at least 1.",
+    "part": "Number of the part, counted up from 1 within the run.",
+    "captured_at": "Time at which the picture was taken, RFC 3339 with a time zone. Without this header the record's Kafka time is used.",
+    "content-type": "Media type of the picture. A wrong value does no harm, because the type is read from the picture itself.",
+    "sha256": "SHA-256 of the encoded picture, 64 hexadecimal digits. If the header is given, the picture is checked against it.",
+    "claim": "Address of the picture in the object store. With this header the value is empty.",
+    "traceparent": "W3C trace context.",
+    "truth": "Known label of a picture that was replayed from class folders. It is used by audits and never read by the inspector.",
+}
+CLOUD_EVENT_HEADERS: HeaderMeanings = {
+    "content-type": "`application/json`.",
+    "ce_specversion": "Version of CloudEvents, `1.0`.",
+    "ce_type": "Name of the record's schema.",
+    "ce_source": "The role that wrote the record, as `castline/<role>`.",
+    "ce_id": "Id of the event. For a verdict it is the `verdict_id`.",
+    "ce_time": "Time at which the record was made, RFC 3339, UTC.",
+}
+DEAD_LETTER_HEADERS: HeaderMeanings = {
+    "dead-reason": "The reason in one word: `identity`, `verdict`, or why a picture cannot be judged.",
+    "dead-detail": "What was expected and what was found, at most 1,024 bytes.",
+    "dead-role": "The role that wrote the dead letter.",
+    "dead-topic": "Topic of the original record.",
+    "dead-partition": "Partition of the original record.",
+    "dead-offset": "Offset of the original record.",
+    "dead-at": "Time at which the dead letter was written, RFC 3339, UTC.",
+}
+
+_PAGE_INTRODUCTION = """`castings` is the default of the setting `topics.prefix`, and `{line}` stands for the name of a line, such as
+`line-1`. Partitions and retention are the defaults of `topics.image_partitions`, `topics.image_hours` and `topics.record_days`. For
+tools, the same facts are in [asyncapi.yaml](asyncapi.yaml). The page [analysts.md](analysts.md) shows how to read the topics."""
+_ASYNCAPI_HEAD = "# Written by `python -m docs.generate` from the code; changes made here are lost.\n"
 
 
-def pages() -> dict[str, str]:
-    found = channels()
-    overview = table(
-        ("topic", "what", "value", "key", "partitions", "kept", "written by", "read by"),
+@dataclass(frozen=True)
+class TopicDescription:
+    """A topic, or one topic for each line. In the latter case `address` holds the parameter `{line}`.
+
+    `record` is the type of a JSON value and None for other values.
+    """
+
+    name: str
+    address: str
+    purpose: str
+    key: str
+    value: str
+    headers: HeaderMeanings
+    record: type[Record] | None
+    writers: str
+    readers: str
+    spec: TopicSpec
+
+    @property
+    def is_per_line(self) -> bool:
+        """Whether every line has such a topic."""
+        return "{line}" in self.address
+
+    @property
+    def is_compacted(self) -> bool:
+        """Whether Kafka keeps the last record of each key."""
+        return self.spec.configs["cleanup.policy"] == "compact"
+
+    @property
+    def retention(self) -> str:
+        """Says in words how long records are kept."""
+        if self.is_compacted:
+            return "the last record of each key, without a time limit"
+        hours = int(self.spec.configs["retention.ms"]) / _HOUR_MS
+        return f"{hours:g} hours" if hours < 72 else f"{hours / 24:g} days"
+
+
+def describe_topics() -> list[TopicDescription]:
+    """Returns all topics with the default settings, in the order in which a casting passes through them."""
+    settings = Settings.model_construct(lines=(LineSettings(name=_EXAMPLE_LINE),))
+    specs = {spec.name: spec for spec in declare_topics(settings)}
+    names = TopicNames(settings.topics.prefix)
+
+    def describe_json(name: str, topic: str, record: type[Record], writers: str, readers: str, key: str = _PART_KEY) -> TopicDescription:
+        value = f"JSON `{record.name}`"
+        address = _with_line_parameter(topic)
+        purpose = _first_sentence(record)
+        return TopicDescription(name, address, purpose, key, value, CLOUD_EVENT_HEADERS, record, writers, readers, specs[topic])
+
+    images = TopicDescription(
+        name="images",
+        address=_with_line_parameter(names.images(_EXAMPLE_LINE)),
+        purpose="One record for each picture.",
+        key=f"{_PART_KEY}; may be absent if the headers give the part id",
+        value="the encoded picture (JPEG, PNG, BMP or TIFF), or empty if the header `claim` is given",
+        headers=IMAGE_HEADERS,
+        record=None,
+        writers="gateway; your programs",
+        readers="inspector",
+        spec=specs[names.images(_EXAMPLE_LINE)],
+    )
+    dead_letters = TopicDescription(
+        name="dead-letters",
+        address=names.dead_letters,
+        purpose="Records that could not be read or judged. A picture that cannot be judged also gets a verdict with the label `review`.",
+        key="the key of the original record, cut to 1,024 bytes",
+        value="the value of the original record",
+        headers=DEAD_LETTER_HEADERS,
+        record=None,
+        writers="inspector, sorter",
+        readers="",
+        spec=specs[names.dead_letters],
+    )
+    return [
+        images,
+        describe_json("verdicts", names.verdicts(_EXAMPLE_LINE), Verdict, "inspector", "sorter"),
+        describe_json("sorted", names.sorted(_EXAMPLE_LINE), Sorting, "sorter", "sorter, when it starts"),
+        describe_json("findings", names.findings(_EXAMPLE_LINE), Finding, "inspector, when it is idle", ""),
+        dead_letters,
+        describe_json("reviews", names.reviews, Review, "station", "archivist"),
+        describe_json("models", names.models, ModelChoice, "`castline models`", "inspector", key="the line, or `*`"),
+    ]
+
+
+def _with_line_parameter(topic: str) -> str:
+    return topic.replace(_EXAMPLE_LINE, "{line}")
+
+
+def _first_sentence(record: type[Record]) -> str:
+    """Returns the first sentence of the record's docstring, which says what the record is."""
+    return f"{(record.__doc__ or '').partition('. ')[0].strip()}."
+
+
+def make_topics_page() -> dict[str, str]:
+    """Returns the page `topics.md`: an overview of the topics, their headers, and the fields of all records."""
+    overview = make_table(
+        ("topic", "what", "value", "key", "partitions", "retention", "written by", "read by"),
         (
             (
-                f"`{one.address}`",
-                one.purpose,
-                one.value,
-                one.key,
-                str(one.spec.partitions),
-                one.keeping,
-                one.writers,
-                one.readers or "your programs",
+                f"`{topic.address}`",
+                topic.purpose,
+                topic.value,
+                topic.key,
+                str(topic.spec.partitions),
+                topic.retention,
+                topic.writers,
+                topic.readers or "your programs",
             )
-            for one in found
+            for topic in describe_topics()
         ),
     )
-    parts = [_INTRODUCTION, overview]
-    parts += ["## Headers", "All header values are UTF-8 text."]
-    parts += _headers("image records", IMAGE_HEADERS)
-    parts += _headers("JSON records", CLOUD_EVENT_HEADERS, "CloudEvents' Kafka binding, binary mode.")
-    parts += _headers("dead letters", DEAD_LETTER_HEADERS, "The record's own headers are kept beside them (32 at most, 1,024 bytes each).")
+    parts = [_PAGE_INTRODUCTION, overview, "## Headers", "All header values are UTF-8 text."]
+    parts += _make_header_section("image records", IMAGE_HEADERS)
+    parts += _make_header_section(
+        "JSON records", CLOUD_EVENT_HEADERS, "These are the headers of CloudEvents' Kafka binding in binary mode."
+    )
+    remark = "The headers of the original record are kept too, at most 32 of them with at most 1,024 bytes each."
+    parts += _make_header_section("dead letters", DEAD_LETTER_HEADERS, remark)
     parts.append("## Fields of the JSON records")
     for record in RECORDS:
-        parts += [f"### `{record.name}`", _first_line(record.__doc__), f"Schema: [{path_of(record)}]({path_of(record)})."]
-        parts.append(_fields(schema_of(record)))
-        parts += [f"#### `{name}`\n\n{_fields(inner)}" for name, inner in schema_of(record).get("$defs", {}).items()]
-    return {"topics.md": page("Topics", *parts)}
+        schema = make_schema(record)
+        parts += [f"### `{record.name}`", _first_sentence(record), f"Schema: [{schema_path(record)}]({schema_path(record)})."]
+        parts.append(_make_field_table(schema))
+        parts += [f"#### `{name}`\n\n{_make_field_table(inner)}" for name, inner in schema.get("$defs", {}).items()]
+    return {"topics.md": make_page("Topics", *parts)}
 
 
-def _headers(whose: str, headers: Fields, remark: str = "") -> list[str]:
+def _make_header_section(title: str, headers: HeaderMeanings, remark: str = "") -> list[str]:
     rows = ((f"`{name}`", meaning) for name, meaning in headers.items())
-    return [f"### Of {whose}", *([remark] if remark else []), table(("header", "meaning"), rows)]
+    return [f"### Of {title}", *([remark] if remark else []), make_table(("header", "meaning"), rows)]
 
 
-def _first_line(text: str | None) -> str:
-    return (text or "").strip().partition("\n")[0]
-
-
-def _fields(schema: dict[str, object]) -> str:
+def _make_field_table(schema: dict[str, object]) -> str:
     properties, required = schema.get("properties"), schema.get("required", [])
     assert isinstance(properties, dict)
     assert isinstance(required, list)
     rows = (
-        (f"`{name}`", _kind(found), "always" if name in required else "may be absent", found.get("description", ""))
-        for name, found in properties.items()
+        (f"`{name}`", _describe_type(field), "always" if name in required else "may be absent", field.get("description", ""))
+        for name, field in properties.items()
     )
-    return table(("field", "type", "present", "meaning"), rows)
+    return make_table(("field", "type", "present", "meaning"), rows)
 
 
-def _kind(found: dict[str, object]) -> str:
-    """The type of a field in words, without its bounds: those are in the schema."""
-    for word in ("anyOf", "oneOf"):
-        options = found.get(word)
+def _describe_type(schema: dict[str, object]) -> str:
+    """Returns the type of a field in words, without its bounds, which only the schema gives."""
+    for keyword in ("anyOf", "oneOf"):
+        options = schema.get(keyword)
         if isinstance(options, list):
-            return " or ".join(_kind(option) for option in options)
-    values = found.get("enum")
+            return " or ".join(_describe_type(option) for option in options)
+    values = schema.get("enum")
     if isinstance(values, list):
         return ", ".join(f"`{value}`" for value in values)
-    if "const" in found:
-        return f"`{found['const']}`"
-    if "$ref" in found:
-        return str(found["$ref"]).rpartition("/")[2]
-    items, inner = found.get("items"), found.get("additionalProperties")
-    if found.get("type") == "array" and isinstance(items, dict):
-        return f"list of {_kind(items)}"
-    if found.get("type") == "object" and isinstance(inner, dict):
-        return f"object of {_kind(inner)}"
-    return str(found.get("format", found.get("type", "any")))
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    if "$ref" in schema:
+        return str(schema["$ref"]).rpartition("/")[2]
+    items, inner = schema.get("items"), schema.get("additionalProperties")
+    if schema.get("type") == "array" and isinstance(items, dict):
+        return f"list of {_describe_type(items)}"
+    if schema.get("type") == "object" and isinstance(inner, dict):
+        return f"object of {_describe_type(inner)}"
+    return str(schema.get("format", schema.get("type", "any")))
+
+
+def make_asyncapi_file() -> dict[str, str]:
+    """Returns the file `asyncapi.yaml`."""
+    return {"asyncapi.yaml": _ASYNCAPI_HEAD + yaml.safe_dump(make_asyncapi(), sort_keys=False, allow_unicode=True, width=120)}
+
+
+def make_asyncapi() -> dict[str, Any]:
+    """Returns the AsyncAPI 3.0 document. It refers to the JSON Schemas by their paths beside the document."""
+    topics = describe_topics()
+    settings = Settings.model_construct()
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "Castline",
+            "version": read_castline_version(),
+            "description": "The Kafka topics through which castings are photographed, judged and sorted. The first part of each topic's "
+            "name is the setting `topics.prefix`. Sizes and times are the defaults of their settings.",
+            "license": {"name": "Apache-2.0"},
+        },
+        "defaultContentType": "application/json",
+        "servers": {
+            "embedded": {
+                "host": f"127.0.0.1:{settings.broker.port}",
+                "protocol": "kafka",
+                "description": "The embedded broker of one machine. For another broker see the setting `kafka.bootstrap`.",
+            }
+        },
+        "channels": {topic.name: _make_channel(topic) for topic in topics},
+        "operations": dict(_make_operations(topics)),
+        "components": {"messages": {topic.name: _make_message(topic) for topic in topics}},
+    }
+
+
+def read_castline_version() -> str:
+    """Returns the version in pyproject.toml, which may be newer than the version of the installed package."""
+    project = tomllib.loads(_PROJECT_FILE.read_text(encoding="utf-8"))["project"]
+    return str(project["version"])
+
+
+def _make_channel(topic: TopicDescription) -> dict[str, Any]:
+    spec = topic.spec
+    configuration = {
+        "cleanup.policy": [spec.configs["cleanup.policy"]],
+        **({} if topic.is_compacted else {"retention.ms": int(spec.configs["retention.ms"])}),
+        "max.message.bytes": int(spec.configs["max.message.bytes"]),
+    }
+    line = {"parameters": {"line": {"description": f"Name of the line: {LINE_PATTERN}", "examples": [_EXAMPLE_LINE]}}}
+    return {
+        "address": topic.address,
+        "description": f"{topic.purpose} Written by: {topic.writers}. Retention: {topic.retention}.",
+        "messages": {topic.name: {"$ref": f"#/components/messages/{topic.name}"}},
+        **(line if topic.is_per_line else {}),
+        "bindings": {"kafka": {"partitions": spec.partitions, "replicas": spec.replication, "topicConfiguration": configuration}},
+    }
+
+
+def _make_message(topic: TopicDescription) -> dict[str, Any]:
+    record = topic.record
+    headers = {name: {"type": "string", "description": meaning} for name, meaning in topic.headers.items()}
+    message: dict[str, Any] = {
+        "name": record.name if record else topic.name,
+        "summary": topic.value,
+        "contentType": "application/json" if record else "application/octet-stream",
+        "headers": {"type": "object", "properties": headers},
+        "bindings": {"kafka": {"key": {"type": "string", "description": topic.key}}},
+    }
+    if record:
+        schema = {"$ref": f"./{schema_path(record)}"}
+        message["payload"] = {"schemaFormat": f"application/schema+json;version={DIALECT.split('/')[-2]}", "schema": schema}
+    return message
+
+
+def _make_operations(topics: Iterable[TopicDescription]) -> Iterable[tuple[str, dict[str, Any]]]:
+    """Yields what a program of the reader may do: receive from every topic, and send pictures."""
+    for topic in topics:
+        yield f"read-{topic.name}", _make_operation(topic, "receive", f"Read by: {topic.readers or 'your programs'}.")
+        if topic.name == "images":
+            summary = "The smallest valid record has a key and the bytes of a picture."
+            yield f"send-{topic.name}", _make_operation(topic, "send", summary)
+
+
+def _make_operation(topic: TopicDescription, action: str, summary: str) -> dict[str, Any]:
+    return {
+        "action": action,
+        "channel": {"$ref": f"#/channels/{topic.name}"},
+        "summary": summary,
+        "messages": [{"$ref": f"#/channels/{topic.name}/messages/{topic.name}"}],
+    }

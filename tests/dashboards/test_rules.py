@@ -16,7 +16,7 @@ from dashboards.catalogue import links, page_of
 from dashboards.queries import names_in
 from tests.dashboards.cases import CASES, Case
 from tests.debian import program
-from tests.docs.castline_commands import problem
+from tests.docs.castline_commands import find_problem
 
 RULES = generate.ROOT / generate.RULES
 _BY_NAME = {alert.name: alert for alert in ALERTS}
@@ -104,7 +104,7 @@ def test_every_alert_says_what_to_do() -> None:
 def test_the_runbooks_commands_exist() -> None:
     commands = set(re.findall(r"`(castline [^`]+)`", (generate.ROOT / "dashboards/RUNBOOK.md").read_text(encoding="utf-8")))
     assert len(commands) > 8
-    assert {command: wrong for command in commands if (wrong := problem(command.split()))} == {}
+    assert {command: problem for command in commands if (problem := find_problem(command.split()))} == {}
 
 
 def test_only_alerts_that_exist_silence_others_that_exist() -> None:

@@ -1,4 +1,4 @@
-"""The pages that people read, and the code blocks in them."""
+"""Reads the Markdown pages of the project and the code blocks in them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 
 
 @dataclass(frozen=True)
-class Block:
-    """A fenced code block; `name` is what stands behind its language."""
+class CodeBlock:
+    """A fenced code block. `name` is the text after the language on the opening line."""
 
     page: Path
     language: str
@@ -23,23 +23,23 @@ class Block:
     text: str
 
 
-def pages() -> list[Path]:
-    """The project's pages: those at the root, all below docs/, and the protocol."""
+def list_pages() -> list[Path]:
+    """Returns the Markdown pages in the root folder, below `docs/`, and in `firmware/`."""
     return sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *(ROOT / "firmware").glob("*.md")])
 
 
-def blocks(page: Path) -> list[Block]:
-    """The page's code blocks, in order."""
+def read_blocks(page: Path) -> list[CodeBlock]:
+    """Returns the code blocks of a page in their order."""
     found = _BLOCK.finditer(page.read_text(encoding="utf-8"))
-    return [Block(page, match["language"], match["name"].strip(), match["text"]) for match in found]
+    return [CodeBlock(page, match["language"], match["name"].strip(), match["text"]) for match in found]
 
 
-def inline(page: Path) -> list[str]:
-    """What stands in single backticks outside the code blocks."""
+def read_inline_code(page: Path) -> list[str]:
+    """Returns the texts in single backticks outside the code blocks."""
     return _INLINE.findall(_BLOCK.sub("", page.read_text(encoding="utf-8")))
 
 
-def program(page: Path, name: str) -> str:
-    """The one code block called `name`."""
-    (found,) = [block.text for block in blocks(page) if block.name == name]
+def read_program(page: Path, name: str) -> str:
+    """Returns the text of the only code block with the name `name`."""
+    (found,) = [block.text for block in read_blocks(page) if block.name == name]
     return found

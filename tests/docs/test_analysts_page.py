@@ -19,8 +19,8 @@ from streams.records import Sorting, Verdict
 from streams.settings import Settings
 from streams.topics import TopicNames
 from tests.conftest import MakeSettings
-from tests.docs.pages import DOCS, program
-from tests.docs.published import published
+from tests.docs.pages import DOCS, read_program
+from tests.docs.validator import make_validator
 from tests.image_topics import make_jpeg, read_topic
 from tests.processes import CastlineProcess
 
@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def arguments_of(name: str, folder: Path) -> list[str]:
     file = folder / name
-    file.write_text(program(PAGE, name))
+    file.write_text(read_program(PAGE, name))
     return [sys.executable, "-W", "error::DeprecationWarning:__main__", "-P", str(file)]
 
 
@@ -79,12 +79,12 @@ def reader(make_settings: MakeSettings, folder: Path) -> Iterator[subprocess.Pop
 
 
 def test_the_reader_is_ten_lines_and_knows_nothing_of_ours() -> None:
-    lines = [line for line in program(PAGE, "verdicts.py").splitlines() if line.strip()]
+    lines = [line for line in read_program(PAGE, "verdicts.py").splitlines() if line.strip()]
     assert len(lines) == 10
     for name in ("verdicts.py", "replay.py", "send.py"):
         for package in ("streams", "agents", "models", "deploy"):
-            assert f"import {package}" not in program(PAGE, name)
-            assert f"from {package}" not in program(PAGE, name)
+            assert f"import {package}" not in read_program(PAGE, name)
+            assert f"from {package}" not in read_program(PAGE, name)
 
 
 def test_pictures_are_sent_and_their_verdicts_come_by_key_and_are_read(
@@ -111,7 +111,7 @@ def test_pictures_are_sent_and_their_verdicts_come_by_key_and_are_read(
 
     names = TopicNames(settings.topics.prefix)
     for value in read_topic(settings, names.verdicts("line-1")).values:
-        published(Verdict).validate(json.loads(value or b""))
+        make_validator(Verdict).validate(json.loads(value or b""))
 
 
 def test_a_repeated_verdict_is_read_once(make_settings: MakeSettings, reader: subprocess.Popen[str]) -> None:

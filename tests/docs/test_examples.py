@@ -11,7 +11,7 @@ import pytest
 
 from streams.records import RECORDS, Record
 from tests.docs.pages import DOCS
-from tests.docs.published import published
+from tests.docs.validator import make_validator
 
 BY_NAME = {record.name: record for record in RECORDS}
 EXAMPLES = sorted((DOCS / "examples").glob("*/*.json"))
@@ -39,7 +39,7 @@ def test_every_released_schema_has_an_example() -> None:
 
 @every_example
 def test_an_example_is_valid_by_its_published_schema(example: Path) -> None:
-    published(record_of(example)).validate(read(example))
+    make_validator(record_of(example)).validate(read(example))
 
 
 @every_example
@@ -63,7 +63,7 @@ def test_an_example_is_read_and_written_again_as_it_was(example: Path) -> None:
 def test_a_field_of_a_later_writer_harms_no_reader(example: Path) -> None:
     record = record_of(example)
     later = with_unknown_fields(read(example))
-    published(record).validate(later)
+    make_validator(record).validate(later)
     assert record.decode(json.dumps(later).encode()) == record.decode(example.read_bytes())
 
 
@@ -80,7 +80,7 @@ def with_unknown_fields(value: Any) -> Any:
 @every_example
 def test_a_record_without_a_field_it_must_have_is_refused_by_schema_and_reader(example: Path) -> None:
     record = record_of(example)
-    validator = published(record)
+    validator = make_validator(record)
     for name in validator.schema["required"]:
         value = {field: found for field, found in read(example).items() if field != name}
         assert not validator.is_valid(value), name

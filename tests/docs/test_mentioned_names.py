@@ -1,4 +1,4 @@
-"""What the pages mention exists: commands, options, make targets, settings, metrics, files."""
+"""Tests that everything that the pages mention exists: commands, options, make targets, settings, metrics and files."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import re
 import pytest
 
 from deploy.cli.settings import describe_settings
-from docs.generator import metrics
+from docs.generator.reference import list_metrics
 from streams.settings import FILE_VARIABLE, VARIABLE_PREFIX, Settings
-from tests.docs.castline_commands import problem, shown
-from tests.docs.pages import ROOT, inline, pages
+from tests.docs.castline_commands import find_problem, find_shown_commands
+from tests.docs.pages import ROOT, list_pages, read_inline_code
 
-PAGES = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8") for page in pages()}
+PAGES = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8") for page in list_pages()}
 SETTINGS = {name.replace("[]", "") for name, *_ in describe_settings()}
 
 
 def variables() -> set[str]:
-    """Every environment variable that a setting is read from."""
+    """Returns every environment variable that a setting is read from."""
     sections = {f"{VARIABLE_PREFIX}{name.upper()}" for name in Settings.model_fields}
     single = {VARIABLE_PREFIX + name.upper().replace(".", "__") for name in SETTINGS if not name.startswith("lines.")}
     return sections | single | {FILE_VARIABLE}
@@ -32,9 +32,9 @@ def mentioned_metrics(text: str) -> set[str]:
 
 
 def test_every_command_that_a_page_shows_exists_with_its_options() -> None:
-    found = list(shown())
+    found = list(find_shown_commands())
     assert len(found) > 3
-    assert [f"{page}: {' '.join(words)}: {wrong}" for page, words in found if (wrong := problem(words))] == []
+    assert [f"{page}: {' '.join(words)}: {problem}" for page, words in found if (problem := find_problem(words))] == []
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_every_command_that_a_page_shows_exists_with_its_options() -> None:
     ],
 )
 def test_a_command_that_does_not_exist_is_found(line: str, expected: str) -> None:
-    assert problem(line.split()) == expected
+    assert find_problem(line.split()) == expected
 
 
 def test_every_variable_that_a_page_mentions_is_read() -> None:
@@ -69,8 +69,8 @@ def test_every_setting_has_its_variable_on_the_page() -> None:
 
 def test_every_setting_that_a_page_names_with_its_section_exists() -> None:
     unknown = []
-    for page in pages():
-        for word in inline(page):
+    for page in list_pages():
+        for word in read_inline_code(page):
             name = re.fullmatch(r"([a-z]+)\.[a-z_.]+", word)
             if name and name[1] in Settings.model_fields and not re.search(r"\.(py|json|md|toml|h5)$", word) and word not in SETTINGS:
                 unknown.append(f"{page.relative_to(ROOT)}: {word}")
@@ -78,7 +78,7 @@ def test_every_setting_that_a_page_names_with_its_section_exists() -> None:
 
 
 def test_every_metric_that_a_page_mentions_is_declared() -> None:
-    series = {name for one in metrics.declared() for name in one.series}
+    series = {name for one in list_metrics() for name in one.series}
     assert mentioned_metrics(PAGES["docs/metrics.md"]) <= series
     assert {name: unknown for name, text in PAGES.items() if (unknown := mentioned_metrics(text) - series)} == {}
     assert "castline_verdict_total" not in series
@@ -86,7 +86,7 @@ def test_every_metric_that_a_page_mentions_is_declared() -> None:
 
 def test_every_link_between_pages_leads_to_a_file() -> None:
     broken, found = [], 0
-    for page in pages():
+    for page in list_pages():
         for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             if not re.match(r"[a-z]+:", target):
                 found += 1

@@ -22,9 +22,9 @@ from streams.errors import PictureError
 from streams.record_producer import ConsumedRecord
 from streams.records import Label, Sorting, SortingReason, Verdict
 from streams.settings import LineSettings
-from tests.docs.published import published
+from tests.docs.validator import make_validator
 
-VERDICTS, SORTINGS = published(Verdict), published(Sorting)
+VERDICTS, SORTINGS = make_validator(Verdict), make_validator(Sorting)
 TAKEN = datetime(2026, 1, 31, 12, tzinfo=UTC)
 shares = st.floats(0, 1)
 counts = st.integers(1, 2**31)
