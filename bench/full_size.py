@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.inference.golden_set import Golden, save_golden
-from models.networks.building import build, draw_from, voter
-from models.pictures.decoder import decode
-from models.registry import versions as registry
-from models.registry.manifest import Option, Voter
-from models.registry.versions import Version
+from models.inference.golden_set import GoldenSet, save_golden_set
+from models.networks.factory import build_network, make_voter, seed_weights
+from models.pictures.decoder import decode_picture
+from models.registry import LocalRegistry, Version, write_manifest
+from models.registry.manifest import NetworkOption, Voter
 from models.synthetic import render_series
 
 NAME, SIDE = "full-size", 224
@@ -29,21 +28,21 @@ def make(root: Path) -> str:
 
     The weights are drawn from a seed; its verdicts mean nothing, its speed does. Some 240 MB, some seconds.
     """
-    from models.inference.runtimes.tensorflow import TensorFlow  # takes seconds to import
+    from models.inference.runtimes.tensorflow import TensorFlowRuntime  # takes seconds to import
 
-    draw_from(SEED)
-    wide: dict[str, Option] = {"dense_width": 4096, "dense_layers": 2}
-    voters: list[Voter] = [voter("lenet", 112, {}), voter("alexnet", SIDE, wide)]
-    pixels = np.stack([decode(casting.to_jpeg(), SIDE).pixels for casting in render_series(GOLDEN_PICTURES, SEED)])
-    with registry.writing(root, NAME) as folder:
+    seed_weights(SEED)
+    wide: dict[str, NetworkOption] = {"dense_width": 4096, "dense_layers": 2}
+    voters: list[Voter] = [make_voter("lenet", 112, {}), make_voter("alexnet", SIDE, wide)]
+    pixels = np.stack([decode_picture(casting.to_jpeg(), SIDE).pixels for casting in render_series(GOLDEN_PICTURES, SEED)])
+    with LocalRegistry(root).write_version(NAME) as folder:
         for one in voters:
-            _settled(build(one, len(CLASSES)), pixels).save_weights(folder / one.weights_file)
+            _settled(build_network(one, len(CLASSES)), pixels).save_weights(folder / one.weights_file)
         fields = _fields(voters)
-        save_golden(folder / "golden.npz", Golden(pixels, np.zeros((len(pixels), len(voters), len(CLASSES)), np.float32)))
-        manifest = registry.write_manifest(folder, fields)
-        answers = TensorFlow(Version(folder, manifest), "tensorflow", (GOLDEN_PICTURES,), 0).predict(pixels)
-        save_golden(folder / "golden.npz", Golden(pixels, answers))
-        registry.write_manifest(folder, fields)
+        save_golden_set(folder / "golden.npz", GoldenSet(pixels, np.zeros((len(pixels), len(voters), len(CLASSES)), np.float32)))
+        manifest = write_manifest(folder, fields)
+        answers = TensorFlowRuntime(Version(folder, manifest), "tensorflow", (GOLDEN_PICTURES,), 0).predict(pixels)
+        save_golden_set(folder / "golden.npz", GoldenSet(pixels, answers))
+        write_manifest(folder, fields)
     return NAME
 
 
@@ -51,12 +50,12 @@ def _settled(network: Any, pixels: npt.NDArray[np.uint8]) -> Any:
     """`network` with the averages of its normalisations as pictures give them: without, its values grow from layer to layer as a
     trained network's do not, and 8 bits are too few for them.
     """
-    from models.inference.runtimes.tensorflow import resampled, scaled
+    from models.networks.preprocessing import resample, scale_pixels
 
     for layer in network.layers:
         if layer.name.startswith("norm"):
             layer.momentum = 0.0
-    network(resampled(scaled(pixels), network), training=True)
+    network(resample(scale_pixels(pixels), network), training=True)
     return network
 
 

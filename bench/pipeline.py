@@ -21,9 +21,9 @@ import numpy as np
 
 from bench.feed import Feed, piped_per_s, tail
 from bench.worker import InspectorProcess, bench_settings, running_broker
-from models.inference.version_ensemble import Ensemble, open_ensemble
-from models.pictures.decoder import decode
-from models.registry.versions import load
+from models.inference.ensemble import Ensemble, open_ensemble
+from models.pictures.decoder import decode_picture
+from models.registry import open_registry
 from streams.records import Verdict
 from streams.settings import Settings
 
@@ -67,7 +67,7 @@ def run_pipeline_bench(base: Settings, pictures: list[bytes], plan: Plan, say: S
     """Measures with the model, batch and inspector settings of `base`, on a broker of its own."""
     with tempfile.TemporaryDirectory(prefix="castline-bench-") as folder:
         settings = bench_settings(base, Path(folder), plan.lines)
-        version = load(settings.model.root, settings.model.version)
+        version = open_registry(settings.model.root).open_version(settings.model.version)
         ensemble = open_ensemble(version, settings.model.runtime, settings.batch.shapes, settings.model.threads)
         with running_broker(settings):
             feed = Feed(settings, pictures)
@@ -106,11 +106,11 @@ def run_pipeline_bench(base: Settings, pictures: list[bytes], plan: Plan, say: S
 
 def _bare_round(ensemble: Ensemble, pictures: list[bytes], size: int, count: int) -> float:
     """Pictures a second of the ensemble alone, in batches of `size` decoded beforehand."""
-    decoded = np.stack([decode(picture, ensemble.side_px).pixels for picture in islice(cycle(pictures), max(size, len(pictures)))])
+    decoded = np.stack([decode_picture(picture, ensemble.side_px).pixels for picture in islice(cycle(pictures), max(size, len(pictures)))])
     starts = cycle(range(0, len(decoded) - size + 1, size))
     begun_s = time.perf_counter()
     for start in islice(starts, count // size):
-        ensemble.opinions(decoded[start : start + size])
+        ensemble.predict(decoded[start : start + size])
     return (count // size) * size / (time.perf_counter() - begun_s)
 
 

@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.inference.golden_set import Way, compare_golden, labels, load_golden
-from models.inference.runtimes import RUNTIMES, Runtime, hindrance, open_runtime
-from models.inference.runtimes.choice import FLOAT32, MEASURED_S, rates
-from models.networks.building import load_networks
-from models.registry import versions as registry
-from models.registry.versions import Version
+from models.inference.golden_set import PredictFunction, compare_golden_set, label_pictures, load_golden_set
+from models.inference.runtimes.runtime import FLOAT32, RUNTIMES, Runtime, find_obstacle, open_runtime
+from models.inference.runtimes.selection import MEASURED_S, measure_speeds
+from models.networks.factory import load_networks
+from models.registry import Version, locate_version, open_registry
 from models.training.labelled_pictures import find_pictures, read_pictures
 from streams.errors import ModelError
 
@@ -46,7 +45,7 @@ class Comparison:
     rows: list[Row]
     refused: dict[str, str]
     left_out: dict[str, str]
-    labelled: int  # pictures that labels were compared on
+    labelled: int  # pictures whose labels were compared
     chosen: str
     ratio_to_predict: float  # at the largest batch
 
@@ -70,21 +69,21 @@ class Predict:
         return np.stack([network.predict(each, batch_size=len(pixels), verbose=0) for network, each in pairs], axis=1)
 
     def _inputs(self, pixels: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.float32]]:
-        from models.inference.runtimes.tensorflow import resampled, scaled
+        from models.networks.preprocessing import resample, scale_pixels
 
-        return [np.asarray(resampled(scaled(pixels), network)) for network in self._networks]
+        return [np.asarray(resample(scale_pixels(pixels), network)) for network in self._networks]
 
 
 @contextmanager
 def opened_model(model: str) -> Iterator[Version]:
     """The version that `model` names; `full` is one of the papers' size, made for the occasion and gone afterwards."""
     if model != FULL:
-        yield registry.locate(model)
+        yield locate_version(model)
         return
     from bench.full_size import make
 
     with TemporaryDirectory(prefix="castline-full-") as folder:
-        yield registry.load(Path(folder), make(Path(folder)))
+        yield open_registry(folder).open_version(make(Path(folder)))
 
 
 def compare_runtimes(
@@ -96,7 +95,7 @@ def compare_runtimes(
     most: int = MOST_PICTURES,
 ) -> Comparison:
     """Measures every runtime that is installed. Labels are compared on at most `most` pictures of `data`, else on the golden set."""
-    left_out = {name: why for name in RUNTIMES if (why := hindrance(name))}
+    left_out = {name: why for name in RUNTIMES if (why := find_obstacle(name))}
     runtimes: dict[str, Runtime] = {}
     refused = {}
     for name in RUNTIMES:
@@ -110,18 +109,18 @@ def compare_runtimes(
             refused[name] = str(error)
             continue
         runtimes[name] = runtime
-        agreement = compare_golden(version, runtime)
+        agreement = compare_golden_set(version, runtime)
         if not (agreement.same_labels and agreement.distance <= version.manifest.golden.tolerance):
             refused[name] = f"golden set: labels {'same' if agreement.same_labels else 'differ'}, distance {agreement.distance:.4f}"
     pixels = _pictures(version, data, most)
     predict = Predict(version)
     tell(f"comparing labels on {len(pixels)} pictures")
-    found = {name: labels(version, runtime.predict, pixels, max(batches)) for name, runtime in runtimes.items()}
-    found[PREDICT] = labels(version, predict, pixels, max(batches))
+    found = {name: label_pictures(version, runtime.predict, pixels, max(batches)) for name, runtime in runtimes.items()}
+    found[PREDICT] = label_pictures(version, predict, pixels, max(batches))
     others = {name: sum(a != b for a, b in zip(each, found[FLOAT32], strict=True)) for name, each in found.items()}
     tell("measuring in turns")
-    ways: dict[str, Way] = {PREDICT: predict, **{name: runtime.predict for name, runtime in runtimes.items()}}
-    speeds = rates(ways, batches, version.manifest.preprocessing.side_px, measured_s)
+    ways: dict[str, PredictFunction] = {PREDICT: predict, **{name: runtime.predict for name, runtime in runtimes.items()}}
+    speeds = measure_speeds(ways, batches, version.manifest.preprocessing.side_px, measured_s)
     rows = [Row(name, batch, round(per_s, 1), others[name] == 0, others[name]) for (name, batch), per_s in speeds.items()]
     largest = max(batches)
     chosen = max((name for name in runtimes if name not in refused and not others[name]), key=lambda name: speeds[name, largest])
@@ -131,7 +130,7 @@ def compare_runtimes(
 
 def _pictures(version: Version, data: Sequence[Path], most: int) -> npt.NDArray[np.uint8]:
     if not data:
-        return load_golden(version).pixels
+        return load_golden_set(version).pixels
     entries = find_pictures(data)
     drawn = np.sort(np.random.default_rng(1).permutation(len(entries))[:most])
     return read_pictures([entries[index] for index in drawn], version.manifest.preprocessing.side_px).pixels

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from models.inference.golden_set import Golden, save_golden
-from models.inference.runtimes.tensorflow import TensorFlow
-from models.networks.building import build, voter
-from models.registry.versions import Version, load, write_manifest, writing
+from models.inference.golden_set import GoldenSet, save_golden_set
+from models.inference.runtimes.tensorflow import TensorFlowRuntime
+from models.networks.factory import build_network, make_voter
+from models.registry import LocalRegistry, Version, open_registry, write_manifest
 
 
 def make_tiny_version(
@@ -20,7 +20,7 @@ def make_tiny_version(
     from models.networks.framework import keras
 
     keras.utils.set_random_seed(seed)
-    voters = [voter("alexnet", 64, {"dense_width": 16, "dense_layers": 1}), voter("lenet", 32, {})]
+    voters = [make_voter("alexnet", 64, {"dense_width": 16, "dense_layers": 1}), make_voter("lenet", 32, {})]
     pixels = np.random.default_rng(7).integers(0, 256, (4, side_px, side_px), dtype=np.uint8)
     fields = {
         "version": name,
@@ -38,12 +38,12 @@ def make_tiny_version(
         "command": "tests/tiny_version.py",
     }
     # The golden answers are computed from the written weights, as a training does.
-    with writing(root, name) as folder:
+    with LocalRegistry(root).write_version(name) as folder:
         for one in voters:
-            build(one, len(classes)).save_weights(folder / one.weights_file)
-        save_golden(folder / "golden.npz", Golden(pixels, np.zeros((4, 2, len(classes)), np.float32)))
+            build_network(one, len(classes)).save_weights(folder / one.weights_file)
+        save_golden_set(folder / "golden.npz", GoldenSet(pixels, np.zeros((4, 2, len(classes)), np.float32)))
         manifest = write_manifest(folder, fields)
-        answers = TensorFlow(Version(folder, manifest), "tensorflow", (4,), 0).predict(pixels)
-        save_golden(folder / "golden.npz", Golden(pixels, answers))
+        answers = TensorFlowRuntime(Version(folder, manifest), "tensorflow", (4,), 0).predict(pixels)
+        save_golden_set(folder / "golden.npz", GoldenSet(pixels, answers))
         write_manifest(folder, fields)
-    return load(root, name)
+    return open_registry(root).open_version(name)

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from agents.inspector.decoding import now
 from agents.inspector.judging import Judged, networks_disagree
-from models.inference.ensemble import Opinion
+from models.inference.soft_vote import Prediction
 from streams import metrics
 from streams.records import Verdict
 
@@ -33,7 +33,7 @@ def count(batch: list[Judged], verdicts: list[Verdict]) -> None:
             metrics.verdicts_overdue.labels(line).inc()
         if found.label == "review":
             metrics.reviews_by_reason.labels(line, found.reason).inc()
-        if isinstance(judged.opinion, Opinion):
+        if isinstance(judged.opinion, Prediction):
             metrics.defect_probability.labels(line).observe(judged.opinion.defect_probability)
             if networks_disagree(judged.opinion):
                 metrics.disagreements.labels(line).inc()

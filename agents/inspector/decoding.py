@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from models.pictures.decoder import Picture, PictureLimits, decode
+from models.pictures.decoder import DecodedPicture, PictureLimits, decode_picture
 from streams.errors import PictureError
 from streams.identity import PartId, PictureIdentity, read_identity
 from streams.object_store import ObjectStore
@@ -35,7 +35,7 @@ class Decoded:
 
     arrival: Arrival
     sha256: str
-    picture: Picture | PictureError
+    picture: DecodedPicture | PictureError
 
 
 def receive(came: ConsumedRecord, line: LineSettings, broker_time: datetime, received_at: datetime) -> Arrival:
@@ -63,7 +63,7 @@ def decode_arrival(arrival: Arrival, side_px: int, limits: PictureSettings, stor
             raise PictureError(
                 "checksum", f"expected a picture of sha256 {arrival.identity.sha256} for part {arrival.part}, found {sha256}"
             )
-        picture = decode(value, side_px, PictureLimits(limits.max_bytes, limits.max_pixels))
+        picture = decode_picture(value, side_px, PictureLimits(limits.max_bytes, limits.max_pixels))
     except PictureError as error:
         return Decoded(arrival, sha256, error)
     return Decoded(arrival, sha256, picture)

@@ -16,12 +16,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from agents.inspector.judging import Judged
-from models.inference.camera_condition import GAP, STATES, Camera
-from models.inference.drift import FEWEST, look, score_index, shares, stability_index
-from models.inference.ensemble import Opinion
-from models.pictures.decoder import Picture
-from models.registry.manifest import Reference
-from models.registry.versions import Version
+from models.inference.camera_condition import GAP, STATES, CameraCondition
+from models.inference.drift import MIN_PICTURES, bin_shares, compute_prediction_drift, compute_stability_index, measure_picture
+from models.inference.soft_vote import Prediction
+from models.pictures.decoder import DecodedPicture
+from models.registry import Version
+from models.registry.manifest import DriftReference
 from streams import metrics
 
 log = logging.getLogger(__name__)
@@ -43,8 +43,8 @@ class LineDrift:
     """The latest pictures of one line, as the version that judged them takes and calls them; another version begins anew."""
 
     version: str = ""
-    reference: Reference | None = None
-    camera: Camera = field(default_factory=Camera)
+    reference: DriftReference | None = None
+    camera: CameraCondition = field(default_factory=CameraCondition)
     brightness: deque[float] = field(default_factory=_window)
     sharpness: deque[float] = field(default_factory=_window)
     probability: deque[float] = field(default_factory=_window)
@@ -57,25 +57,25 @@ class LineDrift:
             self.version, self.reference = version.name, version.manifest.reference
             self.brightness, self.sharpness, self.probability = _window(), _window(), _window()
         picture = judged.decoded.picture
-        if at_s - self.looked_s < _LOOKED_EVERY_S or not isinstance(picture, Picture):
+        if at_s - self.looked_s < _LOOKED_EVERY_S or not isinstance(picture, DecodedPicture):
             return
         self.looked_s = at_s
-        seen = look(picture.pixels)
-        self.camera.see(at_s, seen)
+        seen = measure_picture(picture.pixels)
+        self.camera.add(at_s, seen)
         self.brightness.append(seen.brightness)
         self.sharpness.append(seen.sharpness)
-        if isinstance(judged.opinion, Opinion):
+        if isinstance(judged.opinion, Prediction):
             self.probability.append(judged.opinion.defect_probability)
 
     def indices(self) -> dict[str, float]:
         """Stability indices by what they are of; none without a reference, nor of a few pictures."""
         reference = self.reference
-        if reference is None or min(len(self.brightness), len(self.probability)) < FEWEST:
+        if reference is None or min(len(self.brightness), len(self.probability)) < MIN_PICTURES:
             return {}
         return {
-            PROBABILITY: score_index(reference, list(self.probability)),
-            BRIGHTNESS: stability_index(reference.brightness.shares, shares(list(self.brightness), reference.brightness.edges)),
-            SHARPNESS: stability_index(reference.sharpness.shares, shares(list(self.sharpness), reference.sharpness.edges)),
+            PROBABILITY: compute_prediction_drift(reference, list(self.probability)),
+            BRIGHTNESS: compute_stability_index(reference.brightness.shares, bin_shares(list(self.brightness), reference.brightness.edges)),
+            SHARPNESS: compute_stability_index(reference.sharpness.shares, bin_shares(list(self.sharpness), reference.sharpness.edges)),
         }
 
 
@@ -103,7 +103,7 @@ class DriftWatch:
         for name, line in self._lines.items():
             if not line.version:
                 continue
-            wrong = line.camera.wrong(now_s, line.reference)
+            wrong = line.camera.find_faults(now_s, line.reference)
             for state in STATES:
                 metrics.camera_state.labels(name, state).set(state in wrong)
                 if state in wrong and state not in line.wrong:

@@ -24,8 +24,8 @@ from agents.inspector.judging import Judged, by_judge, judge, verdict
 from agents.inspector.localiser import Localiser, OpenMapper
 from agents.inspector.model_switcher import Duty, Serving
 from agents.inspector.shadow import Shadow, Witness, fits
-from models.pictures.decoder import Picture
-from models.registry.versions import Version
+from models.pictures.decoder import DecodedPicture
+from models.registry import Version
 from streams import metrics
 from streams.batcher import Batcher, QueuedItem
 from streams.errors import IdentityError, PictureError
@@ -253,7 +253,7 @@ class Inspector:
         witnesses = [
             Witness(judged, duty.judge, duty.shadow)
             for judged, duty in zip(batch.judged, batch.duties, strict=True)
-            if duty.shadow is not None and isinstance(judged.decoded.picture, Picture)
+            if duty.shadow is not None and isinstance(judged.decoded.picture, DecodedPicture)
         ]
         if witnesses:
             self.shadow.watch(witnesses)

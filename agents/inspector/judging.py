@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from agents.inspector.decoding import Arrival, Decoded
-from models.inference.ensemble import Opinion
-from models.pictures.decoder import Picture
+from models.inference.soft_vote import Prediction
+from models.pictures.decoder import DecodedPicture
 from streams import metrics
 from streams.errors import PictureError
 from streams.records import ImageReference, Verdict, make_verdict_id
@@ -24,7 +24,7 @@ INFERENCE_FAILED = "inference-failed"
 
 
 class Judge(Protocol):
-    """What judges: models.inference.version_ensemble.Ensemble, and in tests a typed fake that fails on purpose."""
+    """What judges: models.inference.ensemble.Ensemble, and in tests a typed fake that fails on purpose."""
 
     @property
     def version_name(self) -> str: ...
@@ -32,7 +32,7 @@ class Judge(Protocol):
     @property
     def threshold(self) -> float: ...
 
-    def opinions(self, pixels: npt.NDArray[np.uint8]) -> list[Opinion]: ...
+    def predict(self, pixels: npt.NDArray[np.uint8]) -> list[Prediction]: ...
 
 
 AnyJudge = TypeVar("AnyJudge", bound=Judge)
@@ -43,13 +43,15 @@ class Judged:
     """A decoded arrival with the opinion on it, or the reason why there is none."""
 
     decoded: Decoded
-    opinion: Opinion | PictureError
+    opinion: Prediction | PictureError
 
 
 def judge(batch: Sequence[Decoded], ensemble: Judge) -> list[Judged]:
     """Every arrival of `batch` judged, in its order. Unreadable pictures cost no inference; one that breaks it harms no other."""
-    readable = [place for place, decoded in enumerate(batch) if isinstance(decoded.picture, Picture)]
-    answers: dict[int, Opinion | PictureError] = dict(zip(readable, _opinions([batch[place] for place in readable], ensemble), strict=True))
+    readable = [place for place, decoded in enumerate(batch) if isinstance(decoded.picture, DecodedPicture)]
+    answers: dict[int, Prediction | PictureError] = dict(
+        zip(readable, _opinions([batch[place] for place in readable], ensemble), strict=True)
+    )
     judged = []
     for place, decoded in enumerate(batch):
         opinion = decoded.picture if isinstance(decoded.picture, PictureError) else answers[place]
@@ -65,11 +67,11 @@ def by_judge(judges: Sequence[AnyJudge]) -> list[tuple[AnyJudge, list[int]]]:
     return [(judges[its[0]], its) for its in places.values()]
 
 
-def _opinions(batch: list[Decoded], ensemble: Judge) -> list[Opinion | PictureError]:
+def _opinions(batch: list[Decoded], ensemble: Judge) -> list[Prediction | PictureError]:
     if not batch:
         return []
     try:
-        return list(ensemble.opinions(np.stack([_pixels(decoded) for decoded in batch])))
+        return list(ensemble.predict(np.stack([_pixels(decoded) for decoded in batch])))
     except Exception as error:  # noqa: BLE001  the one place where a poison picture is isolated: whatever it broke
         if len(batch) == 1:
             return [PictureError(INFERENCE_FAILED, f"the networks failed on part {batch[0].arrival.part}: {error!r}")]
@@ -80,7 +82,7 @@ def _opinions(batch: list[Decoded], ensemble: Judge) -> list[Opinion | PictureEr
 
 
 def _pixels(decoded: Decoded) -> npt.NDArray[np.uint8]:
-    assert isinstance(decoded.picture, Picture)
+    assert isinstance(decoded.picture, DecodedPicture)
     return decoded.picture.pixels
 
 
@@ -92,9 +94,9 @@ def verdict(judged: Judged, model: str, threshold: float, decided_at: datetime) 
         run=arrival.part.run,
         part=arrival.part.part,
         verdict_id=make_verdict_id(arrival.part, decoded.sha256, model),
-        label=opinion.label if isinstance(opinion, Opinion) else "review",
-        defect_probability=opinion.defect_probability if isinstance(opinion, Opinion) else None,
-        votes=opinion.votes if isinstance(opinion, Opinion) else {},
+        label=opinion.label if isinstance(opinion, Prediction) else "review",
+        defect_probability=opinion.defect_probability if isinstance(opinion, Prediction) else None,
+        votes=opinion.votes if isinstance(opinion, Prediction) else {},
         threshold=threshold,
         model=model,
         reason=opinion.reason,
@@ -113,11 +115,11 @@ def _reference(arrival: Arrival, decoded: Decoded) -> ImageReference:
         partition=arrival.came.partition,
         offset=arrival.came.offset,
         sha256=decoded.sha256,
-        width_px=picture.width_px if isinstance(picture, Picture) else 0,
-        height_px=picture.height_px if isinstance(picture, Picture) else 0,
+        width_px=picture.width_px if isinstance(picture, DecodedPicture) else 0,
+        height_px=picture.height_px if isinstance(picture, DecodedPicture) else 0,
     )
 
 
-def networks_disagree(opinion: Opinion) -> bool:
+def networks_disagree(opinion: Prediction) -> bool:
     """Whether the networks, each asked alone at one half, would give different labels."""
     return len({vote >= 0.5 for vote in opinion.votes.values()}) > 1

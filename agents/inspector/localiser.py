@@ -26,10 +26,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from agents.inspector.judging import Judged
-from models.inference.boxes import hot_areas, within_picture
-from models.inference.ensemble import Opinion
-from models.pictures.decoder import Picture
-from models.registry.versions import Version
+from models.inference.heat_map import crop_to_picture, find_boxes
+from models.inference.soft_vote import Prediction
+from models.pictures.decoder import DecodedPicture
+from models.registry import Version
 from streams import metrics
 from streams.object_store import ObjectStore
 from streams.record_producer import RecordProducer, make_json_record
@@ -51,9 +51,9 @@ _PATIENCE_S = 2.0
 
 
 class Mapper(Protocol):
-    """What makes heat maps: models.inference.heat_map.Heat."""
+    """What makes heat maps: models.inference.grad_cam.GradCam."""
 
-    def map(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]: ...
+    def compute_heat_map(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]: ...
 
 
 OpenMapper = Callable[[Version], Mapper | None]  # warm; None for a version that has nothing to explain with
@@ -142,7 +142,7 @@ class Localiser:
         picture = judged.decoded.picture
         if not self._on or not self._waiting.wants(verdict):
             return
-        if not isinstance(picture, Picture) or not isinstance(judged.opinion, Opinion):
+        if not isinstance(picture, DecodedPicture) or not isinstance(judged.opinion, Prediction):
             return  # nothing was seen on it
         if version.name in self._mappers and self._mappers[version.name] is None:
             return  # said when it was opened
@@ -206,7 +206,7 @@ class Localiser:
         if mapper is None:
             return
         try:
-            heat = await loop.run_in_executor(self._networks, mapper.map, suspect.pixels)
+            heat = await loop.run_in_executor(self._networks, mapper.compute_heat_map, suspect.pixels)
             found = await loop.run_in_executor(self._aside, self._kept, suspect.verdict, heat)
             await self._courier.deliver([make_json_record(self._names.findings(part.line), part.key, found, "inspector")])
         except Exception as error:  # noqa: BLE001  a picture that cannot be explained has its verdict all the same
@@ -217,7 +217,7 @@ class Localiser:
         metrics.finding_seconds.observe((datetime.now(UTC) - suspect.verdict.decided_at).total_seconds())
 
     def _kept(self, verdict: Verdict, heat: npt.NDArray[np.float32]) -> Finding:
-        shown = within_picture(heat, verdict.image.width_px, verdict.image.height_px)
+        shown = crop_to_picture(heat, verdict.image.width_px, verdict.image.height_px)
         address = self._store.put(as_png(shown), "maps")
         return finding(verdict, shown, address, datetime.now(UTC))
 
@@ -228,7 +228,7 @@ def finding(verdict: Verdict, heat: npt.NDArray[np.float32], address: str, found
     A map is as hot on a good part: the boxes' scores are their heat times the verdict's defect probability.
     """
     sure = verdict.defect_probability or 0.0
-    areas = hot_areas(heat, verdict.image.width_px, verdict.image.height_px)
+    areas = find_boxes(heat, verdict.image.width_px, verdict.image.height_px)
     return Finding(
         line=verdict.line,
         run=verdict.run,

@@ -17,8 +17,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from models.inference.version_ensemble import Ensemble
-from models.registry.versions import Version
+from models.inference.ensemble import Ensemble
+from models.registry import Version
 from streams import metrics
 from streams.errors import ModelError
 from streams.model_choices import ModelChoices

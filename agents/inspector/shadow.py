@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from agents.inspector.decoding import Decoded
 from agents.inspector.judging import Judged, judge
-from models.inference.version_ensemble import Ensemble
-from models.pictures.decoder import Picture
+from models.inference.ensemble import Ensemble
+from models.pictures.decoder import DecodedPicture
 from streams import metrics
 from streams.errors import PictureError
 
@@ -97,7 +97,7 @@ class Shadow:
 
 def fits(decoded: Decoded, side_px: int) -> bool:
     """Whether a version that takes pictures of `side_px` can judge `decoded` as it is; an unreadable one fits any."""
-    return not isinstance(decoded.picture, Picture) or decoded.picture.pixels.shape[0] == side_px
+    return not isinstance(decoded.picture, DecodedPicture) or decoded.picture.pixels.shape[0] == side_px
 
 
 def label_of(judged: Judged) -> str:

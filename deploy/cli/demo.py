@@ -77,7 +77,7 @@ def command(
     from rich.console import Console
 
     from deploy.demo.foundry import Wishes, shed
-    from models.registry.versions import locate
+    from models.registry import locate_version
 
     # What the caller asked for comes to standard output, how it is prepared to standard error.
     out, progress = Console(highlight=False), Console(stderr=True, highlight=False)
@@ -85,7 +85,7 @@ def command(
         progress.print(f"the demo has settings of its own; passed over: {', '.join(foreign)}", soft_wrap=True)
     if report_file is not None and not report_file.resolve().parent.is_dir():
         raise click.UsageError(f"--report: expected an existing folder, found none at {report_file.resolve().parent}")
-    locate(model)  # refused before anything is drawn or started
+    locate_version(model)  # refused before anything is drawn or started
     wishes = Wishes(
         lines, rate, travel_s, images or _rendered(progress), model, inspectors, seed, not no_station, _firmware(boards, progress)
     )

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from models.evaluation.cascade_evaluation import Cascading
-    from models.evaluation.evaluation_report import Examination
+    from models.evaluation.evaluation_report import CascadeEvaluation, EvaluationReport
 
 
 @click.command("evaluate")
@@ -50,15 +49,14 @@ def command(
     from rich.console import Console
     from rich.progress import Progress
 
-    from models.evaluation.cascade_evaluation import cascading
-    from models.evaluation.evaluation_report import examine
-    from models.evaluation.report import write_report
-    from models.evaluation.robustness import strains
-    from models.inference.version_ensemble import open_ensemble
-    from models.registry import versions as registry
+    from models.evaluation.evaluation_report import evaluate_cascade, evaluate_version
+    from models.evaluation.report_files import write_report
+    from models.evaluation.robustness import make_disturbances
+    from models.inference.ensemble import open_ensemble
+    from models.registry import locate_version
     from models.training.labelled_pictures import find_pictures, read_pictures
 
-    version = registry.locate(model)
+    version = locate_version(model)
     entries = find_pictures(data)
     with Progress(console=Console(stderr=True), transient=True) as bars:
         reading = bars.add_task("reading", total=len(entries))
@@ -66,12 +64,12 @@ def command(
             entries, version.manifest.preprocessing.side_px, version.manifest.classes, on_read=lambda done, total: bars.advance(reading)
         )
         ensemble = open_ensemble(version, runtime)
-        judging = bars.add_task("judging", total=len(pictures) * (1 + len(strains()) if report else 1))
-        found = examine(ensemble, pictures, strain=report is not None, advance=lambda count: bars.advance(judging, count))
-        compared = cascading(found, open_ensemble(version, runtime, cascade=True, band=band), pictures) if cascade else None
+        judging = bars.add_task("judging", total=len(pictures) * (1 + len(make_disturbances()) if report else 1))
+        found = evaluate_version(ensemble, pictures, with_robustness=report is not None, advance=lambda count: bars.advance(judging, count))
+        compared = evaluate_cascade(found, open_ensemble(version, runtime, cascade=True, band=band), pictures) if cascade else None
     if as_json:
-        more = {"cascade": compared.plain()} if compared else {}
-        click.echo(json.dumps({"model": version.name, "threshold": version.manifest.threshold, **found.plain(), **more}, indent=2))
+        more = {"cascade": compared.to_json()} if compared else {}
+        click.echo(json.dumps({"model": version.name, "threshold": version.manifest.threshold, **found.to_json(), **more}, indent=2))
     else:
         _tell(version.name, found)
         if compared:
@@ -81,9 +79,9 @@ def command(
     return 0
 
 
-def _tell(name: str, found: Examination) -> None:
+def _tell(name: str, found: EvaluationReport) -> None:
     figures = found.figures
-    click.echo(f"version {name} on {figures.pictures} pictures ({figures.defects} defective), {found.per_s:.0f} a second")
+    click.echo(f"version {name} on {figures.pictures} pictures ({figures.defects} defective), {found.pictures_per_s:.0f} a second")
     click.echo(f"  accuracy      {figures.accuracy}")
     click.echo(f"  precision     {figures.precision}")
     click.echo(f"  recall        {figures.recall}")
@@ -100,7 +98,7 @@ def _tell(name: str, found: Examination) -> None:
         click.echo(f"  left out: {bad.path}: {bad.message}")
 
 
-def _tell_cascade(compared: Cascading) -> None:
+def _tell_cascade(compared: CascadeEvaluation) -> None:
     click.echo(f"cascade: {compared.per_s:.0f} a second, against {compared.whole_per_s:.0f} of the whole ensemble")
     click.echo(f"  decided by LeNet alone  {compared.alone}")
     click.echo(f"  labels as the ensemble  {compared.agreement}")

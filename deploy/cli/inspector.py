@@ -52,9 +52,9 @@ def _serve(worker: WorkerProcess) -> int:
         return 0
     # Imported here: TensorFlow takes seconds, and `castline inspector --help` should not.
     from agents.inspector.model_switcher import Serving
-    from models.inference.runtimes.runtime import side_by_side
-    from models.inference.version_ensemble import open_ensemble
-    from models.registry.versions import load
+    from models.inference.ensemble import open_ensemble
+    from models.inference.runtimes.runtime import choose_concurrent_calls
+    from models.registry import open_registry
 
     import_module("models.inference.runtimes.tensorflow")
     # What is here now stays for ever: searching it for garbage stops the worker for a quarter of a second each time.
@@ -63,10 +63,10 @@ def _serve(worker: WorkerProcess) -> int:
     # By default a thread that has the interpreter may keep it for 5 ms: the networks' would stand still that long after each call.
     sys.setswitchinterval(0.0005)
     model, lines = settings.model, [line.name for line in settings.lines]
-    at_once = side_by_side(model.threads)
+    at_once = choose_concurrent_calls(model.threads)
     serving = Serving(
         lines,
-        lambda name: load(model.root, name),
+        lambda name: open_registry(model.root).open_version(name),
         lambda version: open_ensemble(
             version, model.runtime, settings.batch.shapes, model.threads, model.cascade, model.cascade_band, at_once
         ),
@@ -100,7 +100,7 @@ def _topics(settings: Settings) -> list[str]:
 
 async def _run(worker: WorkerProcess, serving: Serving, at_once: int) -> int:
     from agents.inspector.inspector import Inspector
-    from models.inference.heat_map import heat_of
+    from models.inference.grad_cam import open_grad_cam
     from streams.object_store import ObjectStore
     from streams.record_producer import RecordProducer
     from streams.worker import ConsumerGroup, make_app, run_worker
@@ -114,5 +114,5 @@ async def _run(worker: WorkerProcess, serving: Serving, at_once: int) -> int:
             metrics.verdict_deadline_seconds.labels(line.name).set(useful_s)
     app = make_app(settings, ROLE, instance, settings.inspector.buffer)
     store, courier = ObjectStore(settings.store.url, settings.pictures.max_bytes), RecordProducer(app, health.set_problem)
-    inspector = Inspector(settings, serving, store, courier, heat_of, health.set_problem, at_once)
+    inspector = Inspector(settings, serving, store, courier, open_grad_cam, health.set_problem, at_once)
     return await run_worker([ConsumerGroup(app, inspector, settings, ROLE, health)], ROLE, settings.service.grace_s)

@@ -8,13 +8,13 @@ from pathlib import Path
 import click
 
 from deploy.cli import models_choice
-from models.registry import versions as registry
+from models.registry import BUNDLED_VERSIONS, RemoteRegistry, add_drift_reference, locate_version, open_registry, parse_remote_url
 from streams.errors import ModelError
 
 ROOT = click.option(
     "--root",
     type=click.Path(path_type=Path, file_okay=False),
-    default=registry.BUNDLED,
+    default=BUNDLED_VERSIONS,
     show_default="the versions that the project ships",
     help="Folder of the versions, or an fsspec address.",
 )
@@ -36,9 +36,9 @@ def list_versions(root: Path, as_json: bool) -> int:
     from rich.table import Table
 
     rows = []
-    for name in registry.names(root):
+    for name in open_registry(root).list_names():
         try:
-            manifest = registry.load(root, name).manifest
+            manifest = open_registry(root).open_version(name).manifest
         except ModelError as error:
             rows.append({"version": name, "state": str(error)})
             continue
@@ -68,7 +68,7 @@ def list_versions(root: Path, as_json: bool) -> int:
 @click.argument("version")
 def show(version: str) -> None:
     """The manifest of VERSION: a folder, or the name of a version that the project ships."""
-    click.echo(registry.locate(version).manifest.model_dump_json(indent=2, by_alias=True))
+    click.echo(locate_version(version).manifest.model_dump_json(indent=2, by_alias=True))
 
 
 @command.command("verify")
@@ -77,12 +77,12 @@ def show(version: str) -> None:
 def verify(version: str, runtime: str) -> int:
     """Check VERSION's files against their checksums, and its golden set against its answers."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from models.inference.golden_set import compare_golden
-    from models.inference.runtimes import open_runtime
+    from models.inference.golden_set import compare_golden_set
+    from models.inference.runtimes.runtime import open_runtime
 
-    found = registry.locate(version)
+    found = locate_version(version)
     opened = open_runtime(found, runtime, (8,))
-    agreement = compare_golden(found, opened)
+    agreement = compare_golden_set(found, opened)
     good = agreement.same_labels and agreement.distance <= found.manifest.golden.tolerance
     click.echo(
         f"{found.folder}: {len(found.manifest.files)} files as recorded; golden set of {agreement.pictures} pictures on {opened.name}: "
@@ -97,11 +97,10 @@ def verify(version: str, runtime: str) -> int:
 @click.option("--to", "url", required=True, help="Folder of versions as an fsspec address, such as s3://bucket/castline/versions.")
 def push(version: str, url: str) -> None:
     """Copy VERSION to a shelf that other machines take their versions from (`model.root` of the settings), its manifest last."""
-    from models.registry import remote as shelf
 
-    if shelf.address(url) is None:
+    if parse_remote_url(url) is None:
         raise click.BadParameter(f"expected an address such as s3://bucket/castline/versions, found {url!r}", param_hint="--to")
-    click.echo(shelf.push(registry.locate(version), url))
+    click.echo(RemoteRegistry(url).push(locate_version(version)))
 
 
 @command.command("make-demo")
@@ -130,15 +129,15 @@ def reference(version: str, data: tuple[Path, ...]) -> None:
     A training does this by itself.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from models.evaluation.evaluation_report import examine
-    from models.inference.drift import reference_of
-    from models.inference.version_ensemble import open_ensemble
+    from models.evaluation.evaluation_report import evaluate_version
+    from models.inference.drift import make_drift_reference
+    from models.inference.ensemble import open_ensemble
     from models.training.labelled_pictures import find_pictures, read_pictures
 
-    found = registry.locate(version)
+    found = locate_version(version)
     pictures = read_pictures(find_pictures(data), found.manifest.preprocessing.side_px, found.manifest.classes)
-    examined = examine(open_ensemble(found), pictures)
-    registry.add_reference(found, reference_of(pictures.pixels, examined.probability, examined.bad))
+    examined = evaluate_version(open_ensemble(found), pictures)
+    add_drift_reference(found, make_drift_reference(pictures.pixels, examined.probability, examined.is_defect))
     click.echo(f"{found.folder}: a reference of {len(pictures)} pictures; restart its inspectors to measure against it")
 
 
@@ -156,15 +155,15 @@ def optimise(version: str, data: tuple[Path, ...], as_json: bool) -> None:
     import json
     from dataclasses import asdict
 
-    from models.inference.runtimes import RUNTIMES, hindrance, open_runtime
-    from models.inference.runtimes.choice import optimise as try_all
+    from models.inference.runtimes.runtime import RUNTIMES, find_obstacle, open_runtime
+    from models.inference.runtimes.selection import select_runtime
     from models.training.labelled_pictures import find_pictures, read_pictures
 
-    left_out = {name: why for name in RUNTIMES if (why := hindrance(name))}
+    left_out = {name: why for name in RUNTIMES if (why := find_obstacle(name))}
     usable = [name for name in RUNTIMES if name not in left_out]
-    found = registry.locate(version)
+    found = locate_version(version)
     pixels = read_pictures(find_pictures(data), found.manifest.preprocessing.side_px).pixels if data else None
-    trial = try_all(found, usable, (1, 8, 32), open_runtime, pixels=pixels)
+    trial = select_runtime(found, usable, (1, 8, 32), open_runtime, pixels=pixels)
     if as_json:
         click.echo(json.dumps({**asdict(trial), "left_out": left_out}, indent=2))
         return
@@ -187,20 +186,20 @@ def compare(first: str, second: str, data: tuple[Path, ...], as_json: bool) -> N
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import json
 
-    from models.evaluation.evaluation_report import differences, examine
-    from models.inference.version_ensemble import open_ensemble
+    from models.evaluation.evaluation_report import evaluate_version, list_differences
+    from models.inference.ensemble import open_ensemble
     from models.training.labelled_pictures import find_pictures, read_pictures
 
     entries = find_pictures(data)
     found = []
     for name in (first, second):
-        version = registry.locate(name)
+        version = locate_version(name)
         pictures = read_pictures(entries, version.manifest.preprocessing.side_px, version.manifest.classes)
-        found.append(examine(open_ensemble(version), pictures))
-    apart = differences(*found)
+        found.append(evaluate_version(open_ensemble(version), pictures))
+    apart = list_differences(*found)
     if as_json:
-        shown = [{"version": name, **each.figures.plain()} for name, each in zip((first, second), found, strict=True)]
-        click.echo(json.dumps({"versions": shown, "differences": apart}, indent=2))
+        shown = [{"version": name, **each.figures.model_dump()} for name, each in zip((first, second), found, strict=True)]
+        click.echo(json.dumps({"versions": shown, "list_differences": apart}, indent=2))
         return
     for name, each in zip((first, second), found, strict=True):
         figures = each.figures

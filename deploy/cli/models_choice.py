@@ -12,8 +12,7 @@ from pathlib import Path
 import click
 
 from agents.inspector.model_switcher import classes, named
-from models.registry import versions as registry
-from models.registry.versions import Version
+from models.registry import Version, open_registry
 from streams.errors import ModelError
 from streams.identity import format_time
 from streams.model_choices import ALL_LINES, EffectiveModel, ModelChoices, publish_model_choice, read_model_choices
@@ -36,7 +35,7 @@ def choose(file: Path | None, version: str, line: str | None, force: bool) -> No
     version before goes on, and the inspector says why. Chosen once more, a version that stayed out is tried again.
     """
     settings, key = _settings_and_key(file, line)
-    chosen = registry.load(settings.model.root, version)
+    chosen = open_registry(settings.model.root).open_version(version)
     choices = read_model_choices(settings, ROLE)
     if not force:
         _expect_same_classes(settings, chosen, choices, key)
@@ -54,7 +53,7 @@ def shadow(file: Path | None, version: str, line: str | None) -> None:
     from now on, whatever is chosen for all lines later.
     """
     settings, key = _settings_and_key(file, line)
-    beside = None if version == "none" else registry.load(settings.model.root, version).name
+    beside = None if version == "none" else open_registry(settings.model.root).open_version(version).name
     choices = read_model_choices(settings, ROLE)
     if beside == choices.find(key).version:
         raise ModelError(f"expected a version other than the one in force for {key}, found {beside}")
@@ -69,7 +68,7 @@ def roll_back(file: Path | None, line: str | None) -> None:
     settings, key = _settings_and_key(file, line)
     choices = read_model_choices(settings, ROLE)
     record = choices.make_roll_back(key, _who(), datetime.now(UTC))
-    registry.load(settings.model.root, record.version)
+    open_registry(settings.model.root).open_version(record.version)
     _publish(settings, choices, record)
 
 
@@ -118,7 +117,7 @@ def _expect_same_classes(settings: Settings, chosen: Version, choices: ModelChoi
     lines = [key] if key != ALL_LINES else [line.name for line in settings.lines if line.name not in choices.by_key]
     for line in lines:
         try:
-            now = registry.load(settings.model.root, choices.find(line).version)
+            now = open_registry(settings.model.root).open_version(choices.find(line).version)
         except ModelError as error:
             raise ModelError(f"the classes of the version in force on {line} cannot be compared ({error}); choose with --force") from None
         if classes(now) != classes(chosen):
@@ -145,7 +144,7 @@ def _row(settings: Settings, line: str, now: EffectiveModel) -> dict[str, str | 
 def _state(settings: Settings, versions: Iterable[str]) -> str:
     for name in versions:
         try:
-            registry.load(settings.model.root, name)
+            open_registry(settings.model.root).open_version(name)
         except ModelError as error:
             return str(error)
     return "verified"

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from agents.inspector.decoding import Decoded, decode_arrival, receive
 from agents.inspector.judging import Judged, judge
 from agents.inspector.shadow import label_of
-from models.inference.version_ensemble import Ensemble
+from models.inference.ensemble import Ensemble
 from streams.errors import CastlineError, IdentityError, PictureError
 from streams.identity import make_header_map
 from streams.kafka import read_to_end
@@ -58,8 +58,8 @@ def command(file: Path | None, since: datetime, until: datetime | None, version:
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from models.inference.version_ensemble import open_ensemble
-    from models.registry.versions import load
+    from models.inference.ensemble import open_ensemble
+    from models.registry import open_registry
 
     settings = load_settings(file)
     until = until or datetime.now(UTC)
@@ -69,7 +69,7 @@ def command(file: Path | None, since: datetime, until: datetime | None, version:
     if not lines:
         raise CastlineError("The settings name no line. Add at least one [[lines]] section.")
     model = settings.model
-    ensemble = open_ensemble(load(model.root, version), model.runtime, settings.batch.shapes, model.threads)
+    ensemble = open_ensemble(open_registry(model.root).open_version(version), model.runtime, settings.batch.shapes, model.threads)
     columns = (TextColumn("pictures judged again"), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         report = summarise(ensemble.version_name, progress.track(replay(settings, lines, since, until, ensemble)))

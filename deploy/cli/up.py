@@ -73,13 +73,13 @@ def command(file: Path | None, inspectors: int, no_station: bool, log_file: Path
 
 def _check_plant(settings: Settings) -> None:
     """Raises CastlineError for faults that would make processes fail at every start."""
-    from models.registry.versions import load
+    from models.registry import open_registry
 
     if not settings.lines:
         raise SettingsError("lines: expected at least one [[lines]] section in the settings, found none")
     if settings.kafka.bootstrap == "embedded" and settings.kafka.security != "plaintext":
         raise SettingsError(f"kafka.security: expected plaintext with the embedded broker, found {settings.kafka.security}")
-    load(settings.model.root, settings.model.version)
+    open_registry(settings.model.root).open_version(settings.model.version)
 
 
 def _missing_devices(settings: Settings) -> list[str]:

@@ -13,7 +13,7 @@ import tomli_w
 from deploy.supervisor import FileExists, RestartPolicy, Role, castline_command
 from deploy.supervisor.plant_roles import BOARDS_STAGE, BOARDS_STOP, plant_roles
 from deploy.supervisor.ports import free_ports, is_free
-from models.registry.versions import locate
+from models.registry import locate_version
 from streams.errors import SettingsError
 from streams.settings import LineSettings, Settings, StationSettings, load_settings
 
@@ -132,7 +132,7 @@ def _account(file: Path, pages: Pages) -> Role:
 
 
 def _sections(wishes: Wishes, images: Path, folder: Path) -> dict[str, Any]:
-    version = locate(wishes.model)
+    version = locate_version(wishes.model)
     lines = [
         {
             "name": f"line-{number}",

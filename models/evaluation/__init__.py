@@ -1,1 +1,1 @@
-"""How good a version is on labelled pictures: figures with intervals, curves, robustness, the errors themselves."""
+"""Measures a version on labelled pictures: figures with confidence intervals, curves, robustness and a gallery of the errors."""

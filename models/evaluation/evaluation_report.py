@@ -1,126 +1,166 @@
-"""A version judges a collection of labelled pictures."""
+"""Evaluates a version, or its cascade, on labelled pictures."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from models.evaluation.figures import Figures, measure
-from models.evaluation.robustness import strains
-from models.inference.ensemble import Opinion
-from models.inference.runtimes.runtime import pieces
-from models.inference.version_ensemble import Ensemble
+from models.evaluation.figures import measure_figures
+from models.evaluation.robustness import make_disturbances
+from models.inference.ensemble import Ensemble
+from models.inference.runtimes.runtime import split_batches
+from models.inference.soft_vote import Prediction
+from models.registry.version_report import ClassificationFigures, Proportion
 from models.training.labelled_pictures import LabelledPictures
 from streams.errors import ModelError
 
 
 @dataclass(frozen=True)
-class Examination:
-    """What came out. `probability`, `bad`: shape (n,); `opinions` in the pictures' order."""
+class EvaluationReport:
+    """The result of an evaluation. `predictions`, `probability` (of a defect) and `is_defect` are in the order of `pictures`.
+
+    `sources` holds the figures of each data set, `voters` those of each network alone at the threshold 0.5, and `robustness` those
+    under each disturbance. `pictures_per_s` is the speed without decoding.
+    """
 
     pictures: LabelledPictures
     probability: npt.NDArray[np.float64]
-    bad: npt.NDArray[np.bool_]
-    opinions: list[Opinion]
-    figures: Figures
-    sources: dict[str, Figures]
-    voters: dict[str, Figures]  # each alone, at 0.5
-    strained: dict[str, Figures]
-    per_s: float  # pictures a second, decoding left aside
+    is_defect: npt.NDArray[np.bool_]
+    predictions: list[Prediction]
+    threshold: float
+    figures: ClassificationFigures
+    sources: dict[str, ClassificationFigures]
+    voters: dict[str, ClassificationFigures]
+    robustness: dict[str, ClassificationFigures]
+    pictures_per_s: float
 
     @property
-    def wrong(self) -> list[int]:
-        """Indices of the errors at the threshold, the surest error first."""
-        threshold = self._threshold
-        wrong = np.flatnonzero((self.probability >= threshold) != self.bad)
-        return sorted(wrong.tolist(), key=lambda index: -abs(self.probability[index] - threshold))
+    def errors(self) -> list[int]:
+        """The indices of the pictures on the wrong side of the threshold, the most certain error first."""
+        errors = np.flatnonzero((self.probability >= self.threshold) != self.is_defect)
+        return sorted(errors.tolist(), key=lambda index: -abs(self.probability[index] - self.threshold))
 
-    _threshold: float = 0.5
-
-    def plain(self) -> dict[str, Any]:
-        """For JSON."""
+    def to_json(self) -> dict[str, Any]:
+        """Returns the report as JSON values, with the names that report.json has had since release 0.1.0."""
         return {
             "pictures": self.pictures.counts,
             "unreadable": [{"path": str(bad.path), "reason": bad.reason} for bad in self.pictures.unreadable],
-            "figures": self.figures.plain(),
-            "sources": {name: figures.plain() for name, figures in self.sources.items()},
-            "voters_at_half": {name: figures.plain() for name, figures in self.voters.items()},
-            "strained": {name: figures.plain() for name, figures in self.strained.items()},
-            "pictures_per_s": round(self.per_s, 1),
+            "figures": self.figures.model_dump(),
+            "sources": {name: figures.model_dump() for name, figures in self.sources.items()},
+            "voters_at_half": {name: figures.model_dump() for name, figures in self.voters.items()},
+            "strained": {name: figures.model_dump() for name, figures in self.robustness.items()},
+            "pictures_per_s": round(self.pictures_per_s, 1),
             "errors": [
                 {
                     "path": str(self.pictures.files[index].path),
                     "class": self.pictures.files[index].class_name,
                     "defect_probability": round(float(self.probability[index]), 6),
-                    "label": self.opinions[index].label,
+                    "label": self.predictions[index].label,
                 }
-                for index in self.wrong
+                for index in self.errors
             ],
         }
 
 
-def examine(
-    ensemble: Ensemble, pictures: LabelledPictures, strain: bool = False, advance: Callable[[int], object] = lambda _: None
-) -> Examination:
-    """Judges all `pictures`; with `strain` also as a plant may spoil them. `advance` is told how many were judged.
+@dataclass(frozen=True)
+class CascadeEvaluation:
+    """The cascade compared with the whole ensemble on the same pictures.
 
-    Raises ModelError when the pictures' classes are not the version's.
+    `alone` counts the pictures that the first voter decided alone, `agreement` those with the label of the ensemble. An added miss is
+    a defect that only the cascade calls ok; an added alarm is a good part that only the cascade calls defective.
+    """
+
+    alone: Proportion
+    agreement: Proportion
+    misses_added: int
+    alarms_added: int
+    figures: ClassificationFigures
+    per_s: float
+    whole_per_s: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the comparison as JSON values."""
+        proportions = {"alone": self.alone.model_dump(), "agreement": self.agreement.model_dump(), "figures": self.figures.model_dump()}
+        return asdict(self) | proportions
+
+
+def evaluate_version(
+    ensemble: Ensemble, pictures: LabelledPictures, with_robustness: bool = False, advance: Callable[[int], object] = lambda _: None
+) -> EvaluationReport:
+    """Predicts all `pictures` and measures the figures, with `with_robustness` also under each disturbance.
+
+    `advance` is called with the number of pictures after each batch. Raises ModelError if the classes of the pictures are not those
+    of the version.
     """
     manifest = ensemble.version.manifest
     if pictures.classes != manifest.classes:
         raise ModelError(f"expected the classes {', '.join(manifest.classes)}, found {', '.join(pictures.classes)}")
-    bad = pictures.labels != manifest.ok_class
-    start = time.perf_counter()
-    opinions = _judged(ensemble, pictures.pixels, advance)
-    took_s = time.perf_counter() - start
-    probability = np.array([opinion.defect_probability for opinion in opinions])
-    threshold, band = manifest.threshold, manifest.band
+    is_defect = pictures.labels != manifest.ok_class
+    start_s = time.perf_counter()
+    predictions = _predict_all(ensemble, pictures.pixels, advance)
+    duration_s = time.perf_counter() - start_s
+    probability = np.array([prediction.defect_probability for prediction in predictions])
+    band = manifest.band
 
-    def figures(some: npt.NDArray[np.float64], chosen: npt.NDArray[np.bool_] | slice = slice(None)) -> Figures:
-        return measure(some[chosen], bad[chosen], threshold, band.low, band.high)
+    def measure(values: npt.NDArray[np.float64], chosen: npt.NDArray[np.bool_] | slice = slice(None)) -> ClassificationFigures:
+        return measure_figures(values[chosen], is_defect[chosen], manifest.threshold, band.low, band.high)
 
-    sources = {entry.source for entry in pictures.files}
-    of = np.array([entry.source for entry in pictures.files])
+    source_of = np.array([entry.source for entry in pictures.files])
     votes = {
-        voter.name: np.array([opinion.votes.get(voter.name, opinion.defect_probability) for opinion in opinions])
+        voter.name: np.array([prediction.votes.get(voter.name, prediction.defect_probability) for prediction in predictions])
         for voter in manifest.voters
     }
-    strained = {}
-    for name, change in (strains() if strain else {}).items():
-        changed = np.stack([change(picture) for picture in pictures.pixels])
-        found = _judged(ensemble, changed, advance)
-        strained[name] = figures(np.array([opinion.defect_probability for opinion in found]))
-    return Examination(
+    robustness = {}
+    for name, disturb in (make_disturbances() if with_robustness else {}).items():
+        disturbed = _predict_all(ensemble, np.stack([disturb(picture) for picture in pictures.pixels]), advance)
+        robustness[name] = measure(np.array([prediction.defect_probability for prediction in disturbed]))
+    return EvaluationReport(
         pictures=pictures,
         probability=probability,
-        bad=bad,
-        opinions=opinions,
-        figures=figures(probability),
-        sources={name: figures(probability, of == name) for name in sorted(sources)},
-        voters={name: measure(vote, bad, 0.5, 0.5, 0.5) for name, vote in votes.items()},
-        strained=strained,
-        per_s=len(opinions) / took_s,
-        _threshold=threshold,
+        is_defect=is_defect,
+        predictions=predictions,
+        threshold=manifest.threshold,
+        figures=measure(probability),
+        sources={name: measure(probability, source_of == name) for name in sorted({entry.source for entry in pictures.files})},
+        voters={name: measure_figures(vote, is_defect, 0.5, 0.5, 0.5) for name, vote in votes.items()},
+        robustness=robustness,
+        pictures_per_s=len(predictions) / duration_s,
     )
 
 
-def _judged(ensemble: Ensemble, pixels: npt.NDArray[np.uint8], advance: Callable[[int], object]) -> list[Opinion]:
-    opinions: list[Opinion] = []
-    for piece in pieces(pixels, ensemble.max_batch):
-        opinions += ensemble.opinions(piece)
-        advance(len(piece))
-    return opinions
+def evaluate_cascade(whole: EvaluationReport, cascade: Ensemble, pictures: LabelledPictures) -> CascadeEvaluation:
+    """Predicts `pictures` with `cascade` and compares it with the report on the whole ensemble, made of the same pictures."""
+    report = evaluate_version(cascade, pictures)
+    pairs = list(zip(report.predictions, whole.predictions, report.is_defect, strict=True))
+    voters = len(cascade.version.manifest.voters)
+    return CascadeEvaluation(
+        alone=Proportion.from_counts(sum(len(one.votes) < voters for one in report.predictions), len(pictures)),
+        agreement=Proportion.from_counts(sum(a.label == b.label for a, b, _ in pairs), len(pictures)),
+        misses_added=sum(bool(bad) and a.label == "ok" and b.label != "ok" for a, b, bad in pairs),
+        alarms_added=sum(not bad and a.label == "defect" and b.label != "defect" for a, b, bad in pairs),
+        figures=report.figures,
+        per_s=report.pictures_per_s,
+        whole_per_s=whole.pictures_per_s,
+    )
 
 
-def differences(first: Examination, second: Examination) -> list[dict[str, str]]:
-    """The pictures that two versions label differently: `path`, `class`, and what `first` and `second` say."""
+def list_differences(first: EvaluationReport, second: EvaluationReport) -> list[dict[str, str]]:
+    """Returns the pictures that two versions label differently: `path`, true `class`, and the labels `first` and `second`."""
     return [
         {"path": str(entry.path), "class": entry.class_name, "first": one.label, "second": other.label}
-        for entry, one, other in zip(first.pictures.files, first.opinions, second.opinions, strict=True)
+        for entry, one, other in zip(first.pictures.files, first.predictions, second.predictions, strict=True)
         if one.label != other.label
     ]
+
+
+def _predict_all(ensemble: Ensemble, pixels: npt.NDArray[np.uint8], advance: Callable[[int], object]) -> list[Prediction]:
+    predictions: list[Prediction] = []
+    for batch in split_batches(pixels, ensemble.max_batch):
+        predictions += ensemble.predict(batch)
+        advance(len(batch))
+    return predictions

@@ -1,4 +1,7 @@
-"""What a plant does to pictures, in steps: is the version still right when light, sharpness or pose are not those of the training?"""
+"""Disturbances that pictures suffer in a plant, in steps: other light, blur, noise, rotation and JPEG compression.
+
+An evaluation judges the same pictures under each disturbance, which shows how robust a version is.
+"""
 
 from __future__ import annotations
 
@@ -9,51 +12,43 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
-Grey = npt.NDArray[np.uint8]
+GreyPixels = npt.NDArray[np.uint8]
+Disturbance = Callable[[GreyPixels], GreyPixels]
 
 
-def strains(seed: int = 1) -> dict[str, Callable[[Grey], Grey]]:
-    """Name and change of one picture, shape (side, side)."""
+def make_disturbances(seed: int = 1) -> dict[str, Disturbance]:
+    """Returns the disturbances by name. Each is a function of one picture, shape (side, side); noise is drawn from `seed`."""
     rng = np.random.default_rng(seed)
-
-    def clipped(values: npt.NDArray[np.floating]) -> Grey:
-        result: Grey = np.clip(values + 0.5, 0, 255).astype(np.uint8)
-        return result
-
-    def light(factor: float) -> Callable[[Grey], Grey]:
-        return lambda pixels: clipped(pixels * factor)
-
-    def blur(radius_px: float) -> Callable[[Grey], Grey]:
-        return lambda pixels: np.asarray(Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(radius_px)))
-
-    def noise(deviation: float) -> Callable[[Grey], Grey]:
-        return lambda pixels: clipped(pixels + rng.normal(0, deviation, pixels.shape))
-
-    def turn(degrees: float) -> Callable[[Grey], Grey]:
-        def turned(pixels: Grey) -> Grey:
-            ground = int(np.median(pixels[0]))
-            return np.asarray(Image.fromarray(pixels).rotate(degrees, Image.Resampling.BILINEAR, fillcolor=ground))
-
-        return turned
-
-    def jpeg(quality: int) -> Callable[[Grey], Grey]:
-        def squeezed(pixels: Grey) -> Grey:
-            buffer = io.BytesIO()
-            Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
-            return np.asarray(Image.open(buffer, formats=("JPEG",)))
-
-        return squeezed
-
     return {
-        "light x 0.6": light(0.6),
-        "light x 0.8": light(0.8),
-        "light x 1.2": light(1.2),
-        "blur 0.7 px": blur(0.7),
-        "blur 1.5 px": blur(1.5),
-        "noise 5 levels": noise(5),
-        "noise 12 levels": noise(12),
-        "turned by 17 degrees": turn(17),
-        "turned by 90 degrees": turn(90),
-        "JPEG quality 50": jpeg(50),
-        "JPEG quality 20": jpeg(20),
+        "light x 0.6": lambda pixels: _clip(pixels * 0.6),
+        "light x 0.8": lambda pixels: _clip(pixels * 0.8),
+        "light x 1.2": lambda pixels: _clip(pixels * 1.2),
+        "blur 0.7 px": lambda pixels: _blur(pixels, 0.7),
+        "blur 1.5 px": lambda pixels: _blur(pixels, 1.5),
+        "noise 5 levels": lambda pixels: _clip(pixels + rng.normal(0, 5, pixels.shape)),
+        "noise 12 levels": lambda pixels: _clip(pixels + rng.normal(0, 12, pixels.shape)),
+        "turned by 17 degrees": lambda pixels: _rotate(pixels, 17),
+        "turned by 90 degrees": lambda pixels: _rotate(pixels, 90),
+        "JPEG quality 50": lambda pixels: _compress(pixels, 50),
+        "JPEG quality 20": lambda pixels: _compress(pixels, 20),
     }
+
+
+def _clip(values: npt.NDArray[np.floating]) -> GreyPixels:
+    result: GreyPixels = np.clip(values + 0.5, 0, 255).astype(np.uint8)
+    return result
+
+
+def _blur(pixels: GreyPixels, radius_px: float) -> GreyPixels:
+    return np.asarray(Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(radius_px)))
+
+
+def _rotate(pixels: GreyPixels, degrees: float) -> GreyPixels:
+    background = int(np.median(pixels[0]))
+    return np.asarray(Image.fromarray(pixels).rotate(degrees, Image.Resampling.BILINEAR, fillcolor=background))
+
+
+def _compress(pixels: GreyPixels, quality: int) -> GreyPixels:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
+    return np.asarray(Image.open(buffer, formats=("JPEG",)))

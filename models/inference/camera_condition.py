@@ -1,70 +1,90 @@
-"""What is wrong with a line's camera, as far as its last pictures and their absence tell. Pure: the time is passed in."""
+"""Finds faults of a line's camera in the statistics of its latest pictures and in their absence. Pure: the time is passed in."""
 
 from __future__ import annotations
 
 from collections import deque
 from statistics import median
 
-from models.inference.drift import Look
-from models.registry.manifest import Reference
+from models.inference.drift import PictureStatistics
+from models.registry.manifest import DriftReference
 
 FROZEN, DARK, BRIGHT, BLURRED, GAP = "frozen", "dark", "bright", "blurred", "gap"
 STATES = (FROZEN, DARK, BRIGHT, BLURRED, GAP)
 
-_ALIKE = 5  # pictures without any difference: noise alone makes two pictures of one casting differ
-_LATEST = 8  # pictures whose median counts, so that one odd part is no fault of the camera
-_DARK = 0.6  # of what the darkest hundredth of the reference has
-_BRIGHT = 0.4  # of the way from its brightest hundredth to white
-_BLURRED = 0.5  # of what its most blurred hundredth has
-_DARKEST, _BRIGHTEST = 30.0, 225.0  # where a version has no reference
-_SPACINGS = 20  # a gap is this many times longer than the latest pictures lay apart,
-_SHORTEST_GAP_S = 30.0  # but not shorter
-_LONGEST_GAP_S = 3600.0  # after which the line is taken to stand
+# Equal pictures in a row that mean a frozen camera. Noise alone makes two real pictures of one casting differ.
+_FROZEN_PICTURES = 5
+# Pictures whose median is compared, so that one unusual part is no fault of the camera.
+_MEDIAN_PICTURES = 8
+# Too dark is below this share of the brightness of the reference's darkest hundredth.
+_DARK_SHARE = 0.6
+# Too bright is beyond this share of the way from the reference's brightest hundredth to white.
+_BRIGHT_SHARE = 0.4
+# Blurred is below this share of the sharpness of the reference's most blurred hundredth.
+_BLURRED_SHARE = 0.5
+# Limits of the mean grey level for a version without a reference.
+_DARK_LEVEL, _BRIGHT_LEVEL = 30.0, 225.0
+# A gap is this many times longer than the mean interval of the latest pictures.
+_GAP_INTERVALS = 20
+_MIN_GAP_S = 30.0
+# A line without pictures for longer than this beyond the shortest gap is taken to be stopped.
+_MAX_GAP_S = 3600.0
 
 
-class Camera:
-    """The latest pictures of one line. Times are seconds on any one clock that only goes forward."""
+class CameraCondition:
+    """The latest pictures of one line's camera. Times are seconds on one clock that only goes forward."""
 
     def __init__(self) -> None:
-        self._looks: deque[Look] = deque(maxlen=_LATEST)
-        self._seen_s: deque[float] = deque(maxlen=_SPACINGS)
-        self._alike = 0
+        self._statistics: deque[PictureStatistics] = deque(maxlen=_MEDIAN_PICTURES)
+        self._times_s: deque[float] = deque(maxlen=_GAP_INTERVALS)
+        self._equal_pictures = 0
 
-    def see(self, at_s: float, seen: Look) -> None:
-        """The next picture."""
-        self._alike = self._alike + 1 if self._looks and self._looks[-1].mark == seen.mark else 1
-        self._looks.append(seen)
-        self._seen_s.append(at_s)
+    def add(self, at_s: float, statistics: PictureStatistics) -> None:
+        """Adds the next picture, taken at `at_s`."""
+        is_equal = bool(self._statistics) and self._statistics[-1].checksum == statistics.checksum
+        self._equal_pictures = self._equal_pictures + 1 if is_equal else 1
+        self._statistics.append(statistics)
+        self._times_s.append(at_s)
 
-    def wrong(self, now_s: float, reference: Reference | None) -> dict[str, str]:
-        """What is wrong, by state, in words; nothing in health. Blur is told only against a reference."""
-        found: dict[str, str] = {}
-        if gap := self._gap(now_s):
-            found[GAP] = gap
-        if self._alike >= _ALIKE:
-            found[FROZEN] = f"the last {self._alike} pictures are the same, pixel by pixel"
-        if len(self._looks) < _LATEST:
-            return found
-        brightness, sharpness = median(one.brightness for one in self._looks), median(one.sharpness for one in self._looks)
-        dark, bright = _DARKEST, _BRIGHTEST
+    def find_faults(self, now_s: float, reference: DriftReference | None) -> dict[str, str]:
+        """Returns the faults by state (`frozen`, `dark`, `bright`, `blurred`, `gap`), each described in words; empty without a fault.
+
+        Without a reference blur is never reported, and fixed limits of brightness are used.
+        """
+        faults: dict[str, str] = {}
+        if gap := self._describe_gap(now_s):
+            faults[GAP] = gap
+        if self._equal_pictures >= _FROZEN_PICTURES:
+            faults[FROZEN] = f"the last {self._equal_pictures} pictures are the same, pixel by pixel"
+        if len(self._statistics) < _MEDIAN_PICTURES:
+            return faults
+        faults |= self._find_light_faults(reference)
+        # Dark and overexposed pictures are never sharp, so only one fault is reported for one cause.
+        if reference is not None and faults.keys().isdisjoint((DARK, BRIGHT)):
+            sharpness = median(one.sharpness for one in self._statistics)
+            limit = _BLURRED_SHARE * reference.sharpness.low
+            if sharpness < limit:
+                faults[BLURRED] = f"the last {_MEDIAN_PICTURES} pictures have a sharpness of {sharpness:.1f}, expected at least {limit:.1f}"
+        return faults
+
+    def _find_light_faults(self, reference: DriftReference | None) -> dict[str, str]:
+        brightness = median(one.brightness for one in self._statistics)
+        dark, bright = _DARK_LEVEL, _BRIGHT_LEVEL
         if reference is not None:
-            dark, bright = _DARK * reference.brightness.low, reference.brightness.high + _BRIGHT * (255 - reference.brightness.high)
+            dark = _DARK_SHARE * reference.brightness.low
+            bright = reference.brightness.high + _BRIGHT_SHARE * (255 - reference.brightness.high)
+        measured = f"the last {_MEDIAN_PICTURES} pictures have a mean grey of {brightness:.0f}"
+        faults = {}
         if brightness < dark:
-            found[DARK] = f"the last {_LATEST} pictures have a mean grey of {brightness:.0f}, expected at least {dark:.0f}"
+            faults[DARK] = f"{measured}, expected at least {dark:.0f}"
         if brightness > bright:
-            found[BRIGHT] = f"the last {_LATEST} pictures have a mean grey of {brightness:.0f}, expected at most {bright:.0f}"
-        # In the dark nothing is sharp: one reason is said, not two.
-        if reference is not None and found.keys().isdisjoint((DARK, BRIGHT)):
-            sharp = _BLURRED * reference.sharpness.low
-            if sharpness < sharp:
-                found[BLURRED] = f"the last {_LATEST} pictures have a sharpness of {sharpness:.1f}, expected at least {sharp:.1f}"
-        return found
+            faults[BRIGHT] = f"{measured}, expected at most {bright:.0f}"
+        return faults
 
-    def _gap(self, now_s: float) -> str:
-        if len(self._seen_s) < 2:
+    def _describe_gap(self, now_s: float) -> str:
+        if len(self._times_s) < 2:
             return ""
-        spacing_s = (self._seen_s[-1] - self._seen_s[0]) / (len(self._seen_s) - 1)
-        longest_s, silent_s = max(_SHORTEST_GAP_S, _SPACINGS * spacing_s), now_s - self._seen_s[-1]
-        if longest_s < silent_s < longest_s + _LONGEST_GAP_S:
-            return f"no picture for {silent_s:.0f} s, the latest lay {spacing_s:.1f} s apart"
+        interval_s = (self._times_s[-1] - self._times_s[0]) / (len(self._times_s) - 1)
+        limit_s, silent_s = max(_MIN_GAP_S, _GAP_INTERVALS * interval_s), now_s - self._times_s[-1]
+        if limit_s < silent_s < limit_s + _MAX_GAP_S:
+            return f"no picture for {silent_s:.0f} s; before that one came every {interval_s:.1f} s"
         return ""

@@ -1,7 +1,4 @@
-"""Are the pictures and the answers still what the version was made for: what is measured of a picture, and how far two spreads lie apart.
-
-Pure, and cheap: a picture is measured in some microseconds, on lines of it.
-"""
+"""Drift: how far a line's pictures and predictions are from the reference of its version. Pure NumPy, microseconds a picture."""
 
 from __future__ import annotations
 
@@ -12,93 +9,105 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from models.registry.manifest import Range, Reference, Spread
+from models.registry.manifest import DriftReference, Histogram, PercentileHistogram
 
-BINS = 10  # with as many pictures of the reference in each
-# Of defect probabilities: by tenths of the reference they would tell 0.007 from 0.008, which another runtime of the version mixes up.
-SCORES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98)
-FEWEST = 200  # of fewer pictures the index says more about chance than about drift
-EMPTY = 1e-3  # share that an empty bin counts as: its logarithm would be infinite
-_EVERY = 16  # of this many lines one is looked at
-_STEPS = 30  # of the estimate of the share of defects; it stands still long before
+# Bins of brightness and sharpness; each holds as many pictures of the reference.
+PICTURE_BINS = 10
+# Edges of the bins of defect probabilities. Bins of equal size would separate 0.007 from 0.008, a difference that another runtime
+# of the same version produces as well.
+PROBABILITY_EDGES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98)
+# With fewer pictures the stability index is dominated by sampling noise.
+MIN_PICTURES = 200
+# Least share of a bin, because the logarithm of an empty bin would be infinite.
+MIN_SHARE = 1e-3
+# Every 16th row and column of a picture is measured.
+_LINE_STEP = 16
+# Steps of expectation maximisation; the share of defects converges long before.
+_MIXTURE_STEPS = 30
 
-Values = npt.NDArray[np.float64]
+FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What is seen of a picture without judging it."""
+class PictureStatistics:
+    """What is measured of a picture without judging it.
 
-    brightness: float  # mean grey level, 0..255
-    sharpness: float  # mean square of the second differences along lines, grey levels squared
-    mark: int  # the same for the same pixels
-
-
-def look(pixels: npt.NDArray[np.uint8]) -> Look:
-    """Of a decoded picture, shape (side, side).
-
-    Sharpness is the energy of the Laplacian (Pertuz, Puig, Garcia, Pattern Recognition 46, 2013, there LAP1), taken apart into both
-    directions, so that a picture smeared in one of them is found as well.
+    `brightness` is the mean grey level, 0..255. `sharpness` is the mean square of the second differences of grey levels along rows
+    or columns, whichever is less. `checksum` is equal for equal pixels.
     """
-    rows, columns = pixels[::_EVERY].astype(np.float32), pixels[:, ::_EVERY].T.astype(np.float32, order="C")
+
+    brightness: float
+    sharpness: float
+    checksum: int
+
+
+def measure_picture(pixels: npt.NDArray[np.uint8]) -> PictureStatistics:
+    """Returns the statistics of a decoded picture, shape (side, side).
+
+    Sharpness is the energy of the Laplacian (Pertuz, Puig, Garcia, Pattern Recognition 46, 2013, measure LAP1), computed for each
+    direction alone, so that motion blur in one direction shows as well.
+    """
+    rows = pixels[::_LINE_STEP].astype(np.float32)
+    columns = pixels[:, ::_LINE_STEP].T.astype(np.float32, order="C")
     brightness = float(np.add.reduce(rows, axis=None)) / rows.size
-    return Look(brightness, min(_bend(rows), _bend(columns)), zlib.crc32(pixels.data))
+    return PictureStatistics(brightness, min(_mean_square_curvature(rows), _mean_square_curvature(columns)), zlib.crc32(pixels.data))
 
 
-def _bend(lines: npt.NDArray[np.float32]) -> float:
-    second = lines[:, :-2] + lines[:, 2:]
-    second -= 2 * lines[:, 1:-1]
-    return float(np.vdot(second, second)) / second.size
+def make_drift_reference(pixels: npt.NDArray[np.uint8], probabilities: FloatArray, is_defect: npt.NDArray[np.bool_]) -> DriftReference:
+    """Returns the reference of a version from pictures that it was not trained on, because it is too certain of those it was.
 
-
-def reference_of(pixels: npt.NDArray[np.uint8], probabilities: Values, bad: npt.NDArray[np.bool_]) -> Reference:
-    """What a version's own pictures look like and what it says of them; `probabilities` of a defect and `bad` in the order of `pixels`.
-
-    Pictures that the version did not learn from: of those it did it is too sure.
+    `pixels` have shape (n, side, side); `probabilities` (of a defect) and `is_defect` have shape (n,).
     """
-    looks = [look(picture) for picture in pixels]
-    return Reference(
-        pictures=len(looks),
-        brightness=_range([one.brightness for one in looks]),
-        sharpness=_range([one.sharpness for one in looks]),
-        good=Spread(edges=SCORES, shares=tuple(shares(probabilities[~bad], SCORES))),
-        bad=Spread(edges=SCORES, shares=tuple(shares(probabilities[bad], SCORES))),
+    statistics = [measure_picture(picture) for picture in pixels]
+    return DriftReference(
+        pictures=len(statistics),
+        brightness=_make_percentile_histogram([one.brightness for one in statistics]),
+        sharpness=_make_percentile_histogram([one.sharpness for one in statistics]),
+        good=Histogram(edges=PROBABILITY_EDGES, shares=tuple(bin_shares(probabilities[~is_defect], PROBABILITY_EDGES))),
+        bad=Histogram(edges=PROBABILITY_EDGES, shares=tuple(bin_shares(probabilities[is_defect], PROBABILITY_EDGES))),
     )
 
 
-def shares(values: Sequence[float] | Values, edges: Sequence[float] | Values) -> Values:
-    """Share of `values` in each bin between rising `edges`, one more than there are edges."""
+def bin_shares(values: Sequence[float] | FloatArray, edges: Sequence[float] | FloatArray) -> FloatArray:
+    """Returns the share of `values` in each bin between the rising `edges`. There is one more bin than edges."""
     counts = np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1)
-    result: Values = counts / max(1, len(values))
+    result: FloatArray = counts / max(1, len(values))
     return result
 
 
-def stability_index(expected: Sequence[float] | Values, found: Sequence[float] | Values) -> float:
-    """Population stability index of two lists of shares (Siddiqi, Credit Risk Scorecards, 2006).
+def compute_stability_index(expected: Sequence[float] | FloatArray, found: Sequence[float] | FloatArray) -> float:
+    """Returns the population stability index of two histograms of shares (Siddiqi, Credit Risk Scorecards, 2006).
 
-    Below 0.1 they are alike, above 0.25 they are of different populations.
+    Below 0.1 the histograms are alike, above 0.25 they come from different populations.
     """
-    before, now = np.maximum(expected, EMPTY), np.maximum(found, EMPTY)
+    before, now = np.maximum(expected, MIN_SHARE), np.maximum(found, MIN_SHARE)
     before, now = before / before.sum(), now / now.sum()
     return float(((now - before) * np.log(now / before)).sum())
 
 
-def score_index(reference: Reference, probabilities: Sequence[float] | Values) -> float:
-    """Stability index of the defect probabilities, whatever the share of defects is.
+def compute_prediction_drift(reference: DriftReference, probabilities: Sequence[float] | FloatArray) -> float:
+    """Returns the stability index of the defect probabilities, independent of the share of defects.
 
-    That share is the castings' matter and no drift: the reference's two classes are mixed as they fit best (expectation
-    maximisation), and what then still differs is that the version sees other good or other bad ones than it knows.
+    The share of defects is a matter of the castings and no drift. So the reference's histograms of good and of defective parts are
+    mixed in the proportion that fits best (expectation maximisation). What differs from the mixture means that the version sees
+    other good parts, or other defects, than it was made for.
     """
-    found = shares(probabilities, reference.good.edges)
-    good, bad = np.maximum(reference.good.shares, EMPTY), np.maximum(reference.bad.shares, EMPTY)
-    share = 0.5
-    for _ in range(_STEPS):
-        mixed = share * bad + (1 - share) * good
-        share = float((found * share * bad / mixed).sum())
-    return stability_index(share * bad + (1 - share) * good, found)
+    found = bin_shares(probabilities, reference.good.edges)
+    good, bad = np.maximum(reference.good.shares, MIN_SHARE), np.maximum(reference.bad.shares, MIN_SHARE)
+    defect_share = 0.5
+    for _ in range(_MIXTURE_STEPS):
+        mixture = defect_share * bad + (1 - defect_share) * good
+        defect_share = float((found * defect_share * bad / mixture).sum())
+    return compute_stability_index(defect_share * bad + (1 - defect_share) * good, found)
 
 
-def _range(values: Sequence[float]) -> Range:
-    edges = np.quantile(values, np.linspace(0, 1, BINS + 1)[1:-1])
+def _mean_square_curvature(lines: npt.NDArray[np.float32]) -> float:
+    second_differences = lines[:, :-2] + lines[:, 2:]
+    second_differences -= 2 * lines[:, 1:-1]
+    return float(np.vdot(second_differences, second_differences)) / second_differences.size
+
+
+def _make_percentile_histogram(values: Sequence[float]) -> PercentileHistogram:
+    edges = np.quantile(values, np.linspace(0, 1, PICTURE_BINS + 1)[1:-1])
     low, high = np.quantile(values, (0.01, 0.99))
-    return Range(edges=tuple(edges), shares=tuple(shares(values, edges)), low=float(low), high=float(high))
+    return PercentileHistogram(edges=tuple(edges), shares=tuple(bin_shares(values, edges)), low=float(low), high=float(high))

@@ -1,4 +1,7 @@
-"""The golden set: pictures a version carries, with the answers it gave when it was made, that a runtime must give again."""
+"""The golden set of a version: pictures and the probabilities they got when the version was made.
+
+A runtime must reproduce the labels, and nearly the probabilities, before it may serve.
+"""
 
 from __future__ import annotations
 
@@ -10,83 +13,95 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from models.inference.ensemble import Vote
-from models.inference.runtimes.runtime import Runtime, pieces
-from models.registry.versions import Version
+from models.inference.runtimes.runtime import Runtime, split_batches
+from models.inference.soft_vote import SoftVote
+from models.registry import Version
 from streams.errors import ModelError
 
-Way = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]  # pixels -> probabilities, shape (n, voters, classes)
+# Pixels (n, side, side) -> the voters' probabilities (n, voters, classes).
+PredictFunction = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 
 
 @dataclass(frozen=True, slots=True)
-class Golden:
-    """`pixels`: (n, side, side), uint8. `answers`: (n, voters, classes), float32."""
+class GoldenSet:
+    """Pictures, shape (n, side, side), uint8, and the voters' probabilities, shape (n, voters, classes), float32."""
 
     pixels: npt.NDArray[np.uint8]
-    answers: npt.NDArray[np.float32]
+    probabilities: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Agreement:
-    """How a runtime's answers on the golden set stand to the recorded ones."""
+class GoldenSetComparison:
+    """A runtime's predictions for the golden set, compared with the recorded ones.
+
+    `distance` is the largest difference of two defect probabilities.
+    """
 
     pictures: int
     same_labels: bool
-    distance: float  # largest, of a defect probability
+    distance: float
 
 
-def save_golden(path: Path, golden: Golden) -> None:
-    """Writes arrays only, compressed."""
-    np.savez_compressed(path, pixels=golden.pixels, answers=golden.answers)
+def save_golden_set(path: Path, golden_set: GoldenSet) -> None:
+    """Writes `golden_set` to `path` as a compressed NumPy archive of two arrays."""
+    # The names of the arrays are those of version files since release 0.1.0.
+    np.savez_compressed(path, pixels=golden_set.pixels, answers=golden_set.probabilities)
 
 
-def load_golden(version: Version) -> Golden:
-    """The golden set of `version`. Raises ModelError when it is none or does not fit the manifest."""
+def load_golden_set(version: Version) -> GoldenSet:
+    """Returns the golden set of `version`. Raises ModelError if the file is not a golden set or does not fit the manifest."""
     manifest = version.manifest
     path = version.file(manifest.golden.file)
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            golden = Golden(arrays["pixels"], arrays["answers"])
+            golden_set = GoldenSet(arrays["pixels"], arrays["answers"])
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise ModelError(f"{path}: expected a golden set: {error}") from error
-    side = manifest.preprocessing.side_px
-    count = len(golden.pixels)
-    expected = ((count, side, side), (count, len(manifest.voters), len(manifest.classes)))
-    if count == 0 or (golden.pixels.shape, golden.answers.shape) != expected or golden.pixels.dtype != np.uint8:
-        raise ModelError(f"{path}: expected shapes {expected}, found {golden.pixels.shape} and {golden.answers.shape}")
-    return golden
+        raise ModelError(f"{path} is not a golden set: {error}. Copy the version again.") from error
+    side_px = manifest.preprocessing.side_px
+    count = len(golden_set.pixels)
+    expected = ((count, side_px, side_px), (count, len(manifest.voters), len(manifest.classes)))
+    found = (golden_set.pixels.shape, golden_set.probabilities.shape)
+    if count == 0 or found != expected or golden_set.pixels.dtype != np.uint8:
+        raise ModelError(f"{path}: expected arrays of shapes {expected[0]} and {expected[1]}, found {found[0]} and {found[1]}")
+    return golden_set
 
 
-def golden_pixels(version: Version) -> npt.NDArray[np.uint8]:
-    """The pictures alone, for a version of which only some voters are wanted."""
+def load_golden_pixels(version: Version) -> npt.NDArray[np.uint8]:
+    """Returns only the pictures of the golden set, which also fit a version that was reduced to some of its voters."""
     with version.file(version.manifest.golden.file).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-        found: npt.NDArray[np.uint8] = arrays["pixels"]
-    return found
+        pixels: npt.NDArray[np.uint8] = arrays["pixels"]
+    return pixels
 
 
-def compare_golden(version: Version, runtime: Runtime) -> Agreement:
-    """Judges the golden set with `runtime` and compares."""
-    golden, vote = load_golden(version), Vote.of(version.manifest)
-    answers = np.concatenate([runtime.predict(piece) for piece in pieces(golden.pixels, runtime.max_batch)])
-    expected, received = vote.defect_probability(golden.answers), vote.defect_probability(answers)
-    same = all(vote.label(float(a)) == vote.label(float(b)) for a, b in zip(expected, received, strict=True))
-    return Agreement(len(expected), same, float(np.abs(expected - received).max()))
+def compare_golden_set(version: Version, runtime: Runtime) -> GoldenSetComparison:
+    """Predicts the golden set of `version` with `runtime` and returns the comparison with the recorded probabilities."""
+    golden_set, vote = load_golden_set(version), SoftVote.from_manifest(version.manifest)
+    probabilities = np.concatenate([runtime.predict(batch) for batch in split_batches(golden_set.pixels, runtime.max_batch)])
+    expected, found = (vote.compute_defect_probability(some) for some in (golden_set.probabilities, probabilities))
+    same_labels = all(vote.choose_label(float(a)) == vote.choose_label(float(b)) for a, b in zip(expected, found, strict=True))
+    return GoldenSetComparison(len(expected), same_labels, float(np.abs(expected - found).max()))
 
 
-def labels(version: Version, predict: Way, pixels: npt.NDArray[np.uint8], batch: int) -> list[str]:
-    """How `version` labels `pixels`, shape (n, side_px, side_px), when `predict` computes its networks, `batch` pictures at a time."""
-    vote = Vote.of(version.manifest)
-    answers = np.concatenate([predict(piece) for piece in pieces(pixels, batch)])
-    return [vote.label(float(probability)) for probability in vote.defect_probability(answers)]
+def check_golden_set(version: Version, runtime: Runtime) -> GoldenSetComparison:
+    """Compares the golden set as `compare_golden_set` does.
 
-
-def check_golden(version: Version, runtime: Runtime) -> Agreement:
-    """As `compare_golden`. Raises ModelError when a label differs or a probability is further off than the manifest allows."""
-    agreement = compare_golden(version, runtime)
+    Raises ModelError if a label differs, or a defect probability differs by more than the tolerance in the manifest.
+    """
+    comparison = compare_golden_set(version, runtime)
     tolerance = version.manifest.golden.tolerance
-    if not agreement.same_labels or not agreement.distance <= tolerance:
+    if not comparison.same_labels or not comparison.distance <= tolerance:
         raise ModelError(
-            f"{version.folder}: {runtime.name} judges the golden set differently: labels {'same' if agreement.same_labels else 'differ'}, "
-            f"largest distance {agreement.distance:.4f}, allowed {tolerance}"
+            f"{version.folder}: {runtime.name} judges the golden set differently: labels {'same' if comparison.same_labels else 'differ'}, "
+            f"largest distance {comparison.distance:.4f}, allowed {tolerance}"
         )
-    return agreement
+    return comparison
+
+
+def label_pictures(version: Version, predict: PredictFunction, pixels: npt.NDArray[np.uint8], max_batch: int) -> list[str]:
+    """Returns the label that `version` gives to each of `pixels`, shape (n, side_px, side_px).
+
+    `predict` computes the networks, at most `max_batch` pictures a call.
+    """
+    vote = SoftVote.from_manifest(version.manifest)
+    probabilities = np.concatenate([predict(batch) for batch in split_batches(pixels, max_batch)])
+    return [vote.choose_label(float(probability)) for probability in vote.compute_defect_probability(probabilities)]

@@ -1,1 +1,1 @@
-"""The networks, one file each, and what builds them."""
+"""The networks of the ensemble, one module each, and the function that builds the network a manifest names."""

@@ -1,1 +1,1 @@
-"""Decodes pictures: one guarded way from bytes to grey levels for gateway, inspector, training and station."""
+"""Turns the bytes of a picture into pixels: the one decoder for gateway, inspector, training and station."""

@@ -1,15 +1,15 @@
-"""The one guarded way from bytes to grey levels, for training and for inference alike.
+"""The decoder: the only place where the bytes of a picture become pixels, for training, inference and display alike.
 
-A picture is hostile until it is decoded: its length and its size in pixels are checked before a pixel is touched, only four
-formats are opened, and whatever Pillow may raise becomes a `PictureError` with one of the words of `Reason`.
+The bytes are hostile until they are decoded. Length and size in pixels are checked before a pixel is touched, only four formats are
+opened, and every error of Pillow becomes a `PictureError` with one of the words of `RefusalReason`.
 
-What is decided here, and why:
-- **Shape.** A picture that is not square keeps its proportions and is filled up with its own edge: a disc stays a disc, no rim (where
-  most defects sit) is cut off, and no line appears where the filling begins.
-- **Alpha** is laid over white: what was cut out of its background then looks like a part on a light belt, not in a black hole.
-- **16 bit and more.** Industrial cameras put 10, 12 or 14 bits into 16 without saying so. The smallest of these depths that holds the
-  brightest pixel is taken as the full range, so that such a picture is not judged nearly black.
-- **Several frames.** The first one is judged: it is the one that every viewer shows.
+Decisions and their reasons:
+- Shape: a picture that is not square keeps its proportions and is padded with its own edge. A disc stays a disc, the rim, where
+  most defects lie, is not cut off, and no line appears where the padding begins.
+- Transparency: transparent pixels become white, like a light belt. Black would look like a hole.
+- More than 8 bits: industrial cameras store 10, 12 or 14 bits in 16 without saying so. The smallest of these depths that holds the
+  brightest pixel is taken as the full range, because the picture would otherwise be nearly black.
+- Several frames: the first one is decoded, as picture viewers do.
 """
 
 from __future__ import annotations
@@ -18,188 +18,241 @@ import io
 import threading
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from streams.errors import PictureError
+from streams.identity import sniff_content_type
 
-Grey = npt.NDArray[np.uint8]
+if TYPE_CHECKING:
+    from streams.settings import PictureSettings
+
+GreyPixels = npt.NDArray[np.uint8]
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF")
-PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
-BOMB_PX = 178_956_970  # Pillow refuses more by itself, whatever our limit says
-ORIENTATION_TAG = 0x0112  # EXIF
-DEPTHS_BITS = (8, 10, 12, 14, 16)  # what a camera puts into a wide pixel
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+ORIENTATION_TAG = 0x0112  # of EXIF
+# Bits of a pixel that cameras store in 16-bit files.
+DEPTHS_BITS = (8, 10, 12, 14, 16)
 
-# `warnings` has one list of filters for all threads, so that it is changed by one thread at a time.
-_quiet = threading.Lock()
+# The filters of `warnings` are shared by all threads, so only one thread at a time may change them.
+_warnings_lock = threading.Lock()
 
 
-class Reason(StrEnum):
-    """Why a picture could not be judged; these words are metric labels and never renamed."""
+class RefusalReason(StrEnum):
+    """Why a picture cannot be decoded. The values are labels of metrics and are never renamed.
 
-    EMPTY = "empty"  # no bytes at all
-    TOO_LARGE = "too-large"  # more bytes than allowed
-    TOO_MANY_PIXELS = "too-many-pixels"  # more pixels than allowed, whatever the bytes
-    NOT_AN_IMAGE = "not-an-image"  # none of the allowed formats
-    TRUNCATED = "truncated"  # an allowed format that ends too early
-    DAMAGED = "damaged"  # an allowed format whose content contradicts itself
+    empty: no bytes. too-large: too many bytes. too-many-pixels: too many pixels. not-an-image: none of the accepted formats.
+    truncated: an accepted format that ends too early. damaged: an accepted format whose content contradicts itself.
+    """
+
+    EMPTY = "empty"
+    TOO_LARGE = "too-large"
+    TOO_MANY_PIXELS = "too-many-pixels"
+    NOT_AN_IMAGE = "not-an-image"
+    TRUNCATED = "truncated"
+    DAMAGED = "damaged"
 
 
 @dataclass(frozen=True, slots=True)
 class PictureLimits:
-    """What a picture may be at most, checked before its pixels are touched."""
+    """Largest accepted picture, in bytes and in pixels. Both limits are checked before pixels are decoded."""
 
     max_bytes: int = 32 * 2**20
     max_pixels: int = 50_000_000
 
+    @classmethod
+    def from_settings(cls, settings: PictureSettings) -> Self:
+        """Returns the limits of the section [pictures] of castline.toml."""
+        return cls(settings.max_bytes, settings.max_pixels)
+
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """A decoded picture. `pixels` has shape (side_px, side_px), uint8, 0 black; the size is that of the upright original."""
+class DecodedPicture:
+    """A picture as the networks take it. `pixels` has shape (side_px, side_px), uint8, 0 is black.
 
-    pixels: Grey
+    `width_px` and `height_px` are the size of the upright original picture.
+    """
+
+    pixels: GreyPixels
     width_px: int
     height_px: int
 
 
-def decode(value: bytes, side_px: int, limits: PictureLimits | None = None) -> Picture:
-    """The picture in `value`, upright, grey and resampled to `side_px` x `side_px`. Safe to call from several threads.
+class PictureFile:
+    """An encoded picture whose header was read and checked against the limits. No pixel is decoded before `load` is called.
 
-    Raises PictureError with a `Reason` for everything that cannot be judged, and nothing else.
+    `width_px` and `height_px` are the size of the upright picture. `orientation` is that of EXIF, 1 to 8, where 1 is upright; it is
+    1 for TIFF, because Pillow rotates TIFF by itself.
     """
-    limits = limits or PictureLimits()
+
+    def __init__(self, value: bytes, image: Image.Image, orientation: int) -> None:
+        self.value = value
+        self.image = image
+        self.orientation = orientation
+        self.width_px, self.height_px = image.size if orientation < 5 else image.size[::-1]
+
+    @property
+    def content_type(self) -> str:
+        """The media type of the bytes, for example `image/jpeg`."""
+        return sniff_content_type(self.value)
+
+    def load(self, mode: Literal["L", "RGB"], min_side_px: int | None = None) -> Image.Image:
+        """Decodes the pixels to 8 bits without transparency. Returns the first frame as it is stored, not yet upright.
+
+        With mode "L" the result is grey; with "RGB" it has colour if the picture has. `min_side_px` allows a JPEG to be decoded at a
+        half, a quarter or an eighth of its size, as long as no side gets smaller than `min_side_px`.
+        """
+        image = self.image
+        if image.format == "PNG":
+            _check_png_checksums(self.value)
+        if image.format == "TIFF":  # Pillow warns while it reads the pixels, and rotates them
+            with _warnings_lock, warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                image.load()
+            self.width_px, self.height_px = image.size
+        else:
+            if min_side_px is not None:
+                image.draft("L" if image.mode == "L" else mode, (min_side_px, min_side_px))
+            image.load()
+        return _flatten(image, mode)
+
+
+def decode_picture(value: bytes, side_px: int, limits: PictureLimits | None = None) -> DecodedPicture:
+    """Returns the picture in `value`, upright, grey and resampled to `side_px` x `side_px`. Thread-safe.
+
+    Raises PictureError with a `RefusalReason` for every picture that cannot be decoded, and no other error.
+    """
+    with open_picture(value, limits or PictureLimits()) as file:
+        # libjpeg may skip pixels, but twice the side is kept, so that the resampling below decides how the picture looks.
+        grey = file.load("L", 2 * side_px)
+        pixels = rotate_upright(_fit_square(grey, side_px), file.orientation)
+        return DecodedPicture(np.ascontiguousarray(pixels), file.width_px, file.height_px)
+
+
+@contextmanager
+def open_picture(value: bytes, limits: PictureLimits) -> Iterator[PictureFile]:
+    """Yields the picture in `value` after its header was checked, and closes it afterwards.
+
+    Raises PictureError for every error of the header, and for every error of Pillow within the block.
+    """
     if not value:
-        raise PictureError(Reason.EMPTY, "expected a picture, received no bytes")
+        raise PictureError(RefusalReason.EMPTY, "The file is empty.")
     if len(value) > limits.max_bytes:
-        raise PictureError(Reason.TOO_LARGE, f"expected at most {limits.max_bytes} bytes, received {len(value)}")
+        raise PictureError(RefusalReason.TOO_LARGE, f"The file has {len(value)} bytes; at most {limits.max_bytes} are accepted.")
     try:
-        return _decode(value, side_px, limits)
+        file = _read_header(value)
+        with file.image:
+            _check_size(file, limits)
+            yield file
     except PictureError:
         raise
     except UnidentifiedImageError as error:
-        message = f"expected one of {', '.join(FORMATS)}, received {len(value)} bytes of something else"
-        raise PictureError(Reason.NOT_AN_IMAGE, message) from error
+        message = f"The file is no picture that can be judged: {', '.join(FORMATS)} are accepted."
+        raise PictureError(RefusalReason.NOT_AN_IMAGE, message) from error
     except Image.DecompressionBombError as error:
-        raise PictureError(Reason.TOO_MANY_PIXELS, f"expected at most {limits.max_pixels} px: {error}") from error
-    except Exception as error:  # the place where a poison picture is isolated: Pillow raises a dozen types
-        short = isinstance(error, EOFError) or "truncated" in str(error).lower()
-        reason = Reason.TRUNCATED if short else Reason.DAMAGED
-        raise PictureError(reason, f"expected a whole picture of {len(value)} bytes: {error}") from error
+        message = f"The picture has too many pixels; at most {limits.max_pixels:,} are accepted."
+        raise PictureError(RefusalReason.TOO_MANY_PIXELS, message) from error
+    except Exception as error:  # one bad picture is isolated here, because Pillow raises a dozen types
+        if isinstance(error, EOFError) or "truncated" in str(error).lower():
+            raise PictureError(RefusalReason.TRUNCATED, f"The picture ends too early: {error}.") from error
+        raise PictureError(RefusalReason.DAMAGED, f"The picture is damaged: {error}.") from error
 
 
-def _decode(value: bytes, side_px: int, limits: PictureLimits) -> Picture:
-    image, turn = _open(value)
-    with image:
-        width_px, height_px = image.size
-        if width_px * height_px > limits.max_pixels:
-            message = f"expected at most {limits.max_pixels} px, received {width_px} x {height_px} px"
-            raise PictureError(Reason.TOO_MANY_PIXELS, message)
-        if width_px == 0 or height_px == 0:
-            raise PictureError(Reason.DAMAGED, f"expected pixels, received {width_px} x {height_px} px")
-        if image.format == "PNG":
-            _check_sums(value)
-        if image.format == "TIFF":  # warns while it reads pixels, and turns itself upright
-            with _quiet, warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                image.load()
-            width_px, height_px = image.size
-        else:
-            # libjpeg leaves out the colours, and of a large picture reads only every 2nd, 4th or 8th pixel;
-            # twice the side is kept, so that the resampling below still decides how the picture looks.
-            image.draft("L", (2 * side_px, 2 * side_px))
-            image.load()
-        pixels = _upright(_squared(_grey(image), side_px), turn)
-    if turn >= 5:
-        width_px, height_px = height_px, width_px
-    return Picture(np.ascontiguousarray(pixels), width_px, height_px)
+def rotate_upright(pixels: GreyPixels, orientation: int) -> GreyPixels:
+    """Returns pixels of shape (height, width) or (height, width, channels), rotated and mirrored as EXIF's `orientation` says.
+
+    Source: Exif 2.32, section 4.6.4 A.
+    """
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1, :]
+    return pixels
 
 
-def _check_sums(value: bytes) -> None:
-    """A PNG's own checksums up to its end: Pillow passes over those of the pixels, and would hand out black for what was lost."""
-    at = len(PNG_MAGIC)
-    while True:
-        if at + 12 > len(value):
-            raise PictureError(Reason.TRUNCATED, f"expected a PNG's end, received {len(value)} bytes without one")
-        size = int.from_bytes(value[at : at + 4])
-        kind, end = value[at + 4 : at + 8], at + 8 + size
-        if end + 4 > len(value):
-            raise PictureError(Reason.TRUNCATED, f"expected {end + 4} bytes of PNG, received {len(value)}")
-        if zlib.crc32(memoryview(value)[at + 4 : end]) != int.from_bytes(value[end : end + 4]):
-            raise PictureError(Reason.DAMAGED, f"expected the checksum of a PNG's part {kind!r} to be right, found another")
-        if kind == b"IEND":
-            return
-        at = end + 4
-
-
-def _open(value: bytes) -> tuple[Image.Image, int]:
-    """The image, of which only the header was read, and its EXIF orientation (1 to 8, 1 upright)."""
-    with _quiet, warnings.catch_warnings():
+def _read_header(value: bytes) -> PictureFile:
+    with _warnings_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         image = Image.open(io.BytesIO(value), formats=FORMATS)
-        if image.format in ("TIFF", "BMP"):
-            return image, 1
-        turn = _orientation(image)
-    return image, turn
+        return PictureFile(value, image, 1 if image.format in ("TIFF", "BMP") else _read_orientation(image))
 
 
-def _orientation(image: Image.Image) -> int:
-    """EXIF's orientation; 1 when there is none or it cannot be read, since a damaged note does not spoil the picture."""
+def _read_orientation(image: Image.Image) -> int:
     try:
-        turn = image.getexif().get(ORIENTATION_TAG, 1)
-    except Exception:  # noqa: BLE001  EXIF is parsed by Pillow, which raises whatever its bytes provoke
+        orientation = image.getexif().get(ORIENTATION_TAG, 1)
+    except Exception:  # noqa: BLE001  Pillow parses EXIF and raises whatever its bytes provoke
         return 1
-    return turn if isinstance(turn, int) and 1 <= turn <= 8 else 1
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
-def _grey(image: Image.Image) -> Image.Image:
-    """`image` in mode "L"."""
+def _check_size(file: PictureFile, limits: PictureLimits) -> None:
+    if file.width_px * file.height_px > limits.max_pixels:
+        message = f"The picture has {file.width_px} x {file.height_px} pixels; at most {limits.max_pixels:,} in all are accepted."
+        raise PictureError(RefusalReason.TOO_MANY_PIXELS, message)
+    if file.width_px == 0 or file.height_px == 0:
+        raise PictureError(RefusalReason.DAMAGED, f"The picture is damaged: it has {file.width_px} x {file.height_px} pixels.")
+
+
+def _check_png_checksums(value: bytes) -> None:
+    """Verifies the checksums of a PNG up to its end. Pillow ignores those of the pixels and would return black for lost ones."""
+    start = len(PNG_SIGNATURE)
+    while True:
+        if start + 12 > len(value):
+            raise PictureError(RefusalReason.TRUNCATED, "The picture ends too early: the PNG has no end chunk.")
+        size = int.from_bytes(value[start : start + 4])
+        kind, end = value[start + 4 : start + 8], start + 8 + size
+        if end + 4 > len(value):
+            raise PictureError(RefusalReason.TRUNCATED, f"The picture ends too early: {len(value)} of at least {end + 4} bytes of PNG.")
+        if zlib.crc32(memoryview(value)[start + 4 : end]) != int.from_bytes(value[end : end + 4]):
+            raise PictureError(RefusalReason.DAMAGED, f"The picture is damaged: the checksum of its PNG chunk {kind!r} is wrong.")
+        if kind == b"IEND":
+            return
+        start = end + 4
+
+
+def _flatten(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
+    """Returns `image` in 8 bits without transparency: grey (mode "L"), or in colour if it has colour and `mode` is "RGB"."""
     if image.mode == "L" and "transparency" not in image.info:
         return image
     if image.mode.startswith(("I", "F")):
-        return Image.fromarray(_eight_bits(np.asarray(image)))
+        return Image.fromarray(_scale_to_8_bits(np.asarray(image)))
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        ground = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(ground, image).convert("L")
+        background = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(background, image).convert(mode)
     if image.mode in ("1", "P", "RGB", "RGBX", "YCbCr", "L"):
-        return image.convert("L")
-    return image.convert("RGB").convert("L")  # CMYK, LAB, HSV have no direct way
+        return image.convert(mode)
+    return image.convert("RGB").convert(mode)  # Pillow cannot convert CMYK, LAB and HSV to grey directly
 
 
-def _eight_bits(wide: npt.NDArray[np.generic]) -> Grey:
-    """Grey levels of more than 8 bits, or of fractions, as 0..255."""
+def _scale_to_8_bits(wide: npt.NDArray[np.generic]) -> GreyPixels:
+    """Returns grey levels of more than 8 bits, or of floating point, as 0..255."""
     levels = np.nan_to_num(wide.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0).clip(min=0)
-    top = float(levels.max(initial=0.0))
-    fractions = wide.dtype.kind == "f" and top <= 1
-    full = 1.0 if fractions else next((2.0**bits - 1 for bits in DEPTHS_BITS if top < 2**bits), top)
-    return (levels * (255 / full) + 0.5).astype(np.uint8)
+    brightest = float(levels.max(initial=0.0))
+    is_fraction = wide.dtype.kind == "f" and brightest <= 1
+    full_range = 1.0 if is_fraction else next((2.0**bits - 1 for bits in DEPTHS_BITS if brightest < 2**bits), brightest)
+    return (levels * (255 / full_range) + 0.5).astype(np.uint8)
 
 
-def _squared(image: Image.Image, side_px: int) -> Grey:
-    """`image` within a square of `side_px`, its proportions kept, filled up with its own edge."""
-    width, height = image.size
-    scale = side_px / max(width, height)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
+def _fit_square(image: Image.Image, side_px: int) -> GreyPixels:
+    """Returns `image` within a square of `side_px`, its proportions kept, padded with its own edge."""
+    width_px, height_px = image.size
+    scale = side_px / max(width_px, height_px)
+    size = max(1, round(width_px * scale)), max(1, round(height_px * scale))
     if size != image.size:
         image = image.resize(size, Image.Resampling.BILINEAR)
-    pixels: Grey = np.asarray(image)
+    pixels: GreyPixels = np.asarray(image)
     if size == (side_px, side_px):
         return pixels
     left, top = (side_px - size[0]) // 2, (side_px - size[1]) // 2
     return np.pad(pixels, ((top, side_px - size[1] - top), (left, side_px - size[0] - left)), mode="edge")
-
-
-def _upright(pixels: Grey, turn: int) -> Grey:
-    """A square picture turned and mirrored as EXIF's orientation says (Exif 2.32, 4.6.4 A)."""
-    if turn in (5, 6, 7, 8):
-        pixels = pixels.T
-    if turn in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    if turn in (3, 4, 7, 8):
-        pixels = pixels[::-1, :]
-    return pixels

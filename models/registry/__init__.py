@@ -1,1 +1,30 @@
-"""Model versions on disk and on S3: manifest, checksums, files."""
+"""The model registry: folders of model versions on this machine or on S3, each with a manifest and checksums.
+
+The registry loads no TensorFlow, so the station and the command line use it as well as the inspectors:
+
+    registry = open_registry("s3://plant/versions")     # or a folder of this machine
+    registry.list_names()                               # names of all versions
+    registry.read_manifest("demo")                      # what a version is; nothing is verified
+    registry.open_version("demo")                       # its files on this machine, checksums verified
+"""
+
+from models.registry.local_registry import MANIFEST_FILE, LocalRegistry, Version, add_drift_reference, write_manifest
+from models.registry.manifest import Manifest
+from models.registry.registry import BUNDLED_VERSIONS, Registry, locate_version, open_registry
+from models.registry.remote_registry import RemoteRegistry, parse_remote_url, user_cache_folder
+
+__all__ = [
+    "BUNDLED_VERSIONS",
+    "MANIFEST_FILE",
+    "LocalRegistry",
+    "Manifest",
+    "Registry",
+    "RemoteRegistry",
+    "Version",
+    "add_drift_reference",
+    "locate_version",
+    "open_registry",
+    "parse_remote_url",
+    "user_cache_folder",
+    "write_manifest",
+]

@@ -1,4 +1,7 @@
-"""What a model version says about itself: `manifest.json`, checked when it is read and never changed once written."""
+"""The manifest of a model version, `manifest.json`: checked when it is read and never changed once it is written.
+
+The names of the fields are those of the file, which versions of release 0.1.0 have as well.
+"""
 
 from __future__ import annotations
 
@@ -7,85 +10,109 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-VERSION_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"  # a folder's name on every system, and a bounded metric label
-FILE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"  # no folder within a version, no way out of it
+# A name must be a valid folder on every file system, and a bounded label of a metric.
+VERSION_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+# A file lies directly in the version's folder, so its name holds no slash.
+FILE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
-Option = bool | int | float | str  # of a network
+NetworkOption = bool | int | float | str
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
-class _Frozen(BaseModel):
+class _ManifestModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class FileEntry(_Frozen):
-    """One file of the version beside the manifest."""
+class FileEntry(_ManifestModel):
+    """Size and checksum of one file of the version."""
 
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     bytes: int = Field(ge=0)
 
 
-class Preprocessing(_Frozen):
-    """What `models.pictures.decoder.decode` is to make of a picture; the scaling to 0..1 is in the graph."""
+class Preprocessing(_ManifestModel):
+    """The side of the square grey pictures that the version takes. The networks themselves scale grey levels to 0..1."""
 
     side_px: int = Field(ge=16, le=1024)
 
 
-class Voter(_Frozen):
-    """One network of the ensemble: how our code builds it, where its weights are, what its vote counts."""
+class Voter(_ManifestModel):
+    """One network of the ensemble: how to build it, the file of its weights, and how much its vote counts."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,31}$", description="Key of its vote in a verdict.")
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,31}$", description="Key of the network's vote in a verdict.")
     network: Literal["alexnet", "lenet"]
     weights_file: str = Field(pattern=FILE_PATTERN)
-    side_px: int = Field(ge=16, le=1024, description="What the network takes; the graph resamples from the version's side.")
-    options: dict[str, Option] = Field(default_factory=dict, description="Keyword arguments of the network.")
-    weight: float = Field(default=1, ge=0, description="Share of its vote; the weights are scaled to sum 1.")
-    temperature: float = Field(default=1, gt=0, le=100, description="Its logits are divided by this before the vote.")
+    side_px: int = Field(
+        ge=16, le=1024, description="Side of the network's input. The runtime resamples pictures of the version's side to it."
+    )
+    options: dict[str, NetworkOption] = Field(
+        default_factory=dict, description="Keyword arguments of the function that builds the network."
+    )
+    weight: float = Field(default=1, ge=0, description="Weight of the vote. The weights of all voters are scaled to sum 1.")
+    temperature: float = Field(default=1, gt=0, le=100, description="The network's logits are divided by it before the vote.")
 
 
-class Band(_Frozen):
-    """Defect probabilities from `low` up to, but not including, `high` are for a person: label `review`. Empty when equal."""
-
+class _ProbabilityBand(_ManifestModel):
     low: Probability
     high: Probability
 
     @model_validator(mode="after")
-    def _in_order(self) -> Self:
+    def _check_order(self) -> Self:
         if self.low > self.high:
             raise ValueError(f"expected low <= high, found {self.low} > {self.high}")
         return self
 
 
-class GoldenSet(_Frozen):
-    """Pictures with the answers this version gave when it was made; a runtime must give them again before it serves."""
+class ReviewBand(_ProbabilityBand):
+    """The band of doubt: a defect probability from `low` up to, but not including, `high` yields the label `review`.
+
+    Equal ends mean that there is no band.
+    """
+
+
+class CascadeBand(_ProbabilityBand):
+    """The band in which a cascade (`model.cascade`) asks all voters. Outside it `voter` decides alone.
+
+    The limits are defect probabilities of `voter`, calibrated by its own temperature: below `low` the part is good, from `high` on
+    it is defective.
+    """
+
+    voter: str
+
+
+class GoldenSetEntry(_ManifestModel):
+    """The file of the golden set: pictures with the probabilities that the version gave when it was made.
+
+    A runtime must give the same labels, and nearly the same probabilities, before it may serve.
+    """
 
     file: str = Field(pattern=FILE_PATTERN)
-    tolerance: float = Field(default=0.05, gt=0, le=0.5, description="Largest distance of a defect probability.")
+    tolerance: float = Field(default=0.05, gt=0, le=0.5, description="Largest difference allowed between two defect probabilities.")
 
 
-class DataFingerprint(_Frozen):
-    """Which pictures the version learned from."""
+class DataFingerprint(_ManifestModel):
+    """Identifies the pictures that the version was trained on."""
 
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="Of the sorted list of class and picture checksum.")
-    pictures: dict[str, int] = Field(description="How many of each class.")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the sorted list of each picture's class and checksum.")
+    pictures: dict[str, int] = Field(description="Number of pictures of each class.")
     split: str = Field(description="How the validation pictures were chosen.")
 
 
-class Costs(_Frozen):
-    """What the two mistakes cost, in any one currency; only their ratio matters."""
+class Costs(_ManifestModel):
+    """Cost of a miss and of a false alarm, in any one currency. Only their ratio matters."""
 
     miss: float = Field(gt=0)
     false_alarm: float = Field(gt=0)
 
 
-class Spread(_Frozen):
-    """How values are spread over bins between rising `edges`: `shares`, one more than edges, sum 1."""
+class Histogram(_ManifestModel):
+    """A histogram of shares: bin k holds the values between `edges[k - 1]` and `edges[k]`; the outer bins are open. Shares sum to 1."""
 
     edges: tuple[float, ...]
     shares: tuple[Probability, ...]
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _check_bins(self) -> Self:
         if len(self.shares) != len(self.edges) + 1:
             raise ValueError(f"expected {len(self.edges) + 1} shares, found {len(self.shares)}")
         if list(self.edges) != sorted(self.edges):
@@ -93,63 +120,49 @@ class Spread(_Frozen):
         return self
 
 
-class Range(Spread):
-    """A spread whose ends are known."""
+class PercentileHistogram(Histogram):
+    """A histogram of shares together with the 1st and the 99th percentile of the values."""
 
-    low: float = Field(description="A hundredth of the values lies below.")
-    high: float = Field(description="A hundredth of the values lies above.")
-
-
-class Reference(_Frozen):
-    """What the version's own pictures looked like, and what it said of them: what a line's are held against."""
-
-    pictures: int = Field(ge=1, description="How many; the version did not learn from them.")
-    brightness: Range = Field(description="Mean grey level, 0..255.")
-    sharpness: Range = Field(description="Mean square of the second differences of grey levels.")
-    good: Spread = Field(description="Defect probability of good parts.")
-    bad: Spread = Field(description="Defect probability of defective parts, in the same bins.")
+    low: float = Field(description="1st percentile of the values.")
+    high: float = Field(description="99th percentile of the values.")
 
 
-class Certainty(_Frozen):
-    """Where one voter may decide alone (`model.cascade`): below `low` good, from `high` on defective, by its own calibrated probability."""
+class DriftReference(_ManifestModel):
+    """Statistics of pictures that the version was not trained on. Drift is the difference of a line's pictures from them."""
 
-    voter: str
-    low: Probability
-    high: Probability
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        if self.low > self.high:
-            raise ValueError(f"expected low <= high, found {self.low} > {self.high}")
-        return self
+    pictures: int = Field(ge=1, description="Number of pictures measured.")
+    brightness: PercentileHistogram = Field(description="Mean grey level of a picture, 0..255.")
+    sharpness: PercentileHistogram = Field(description="Mean square of the second differences of grey levels in a picture.")
+    good: Histogram = Field(description="Defect probability of good parts.")
+    bad: Histogram = Field(description="Defect probability of defective parts, in the same bins.")
 
 
-class Manifest(_Frozen):
-    """Everything about a version but its weights."""
+class Manifest(_ManifestModel):
+    """All facts about a model version except the weights."""
 
     schema_name: Literal["castline.model.v1"] = Field(default="castline.model.v1", alias="schema")
     version: str = Field(pattern=VERSION_PATTERN)
     created: datetime
-    classes: tuple[str, ...] = Field(min_length=2, description="In the order of the networks' outputs.")
-    ok_class: int = Field(ge=0, description="Index of the class of good parts; all others are defects.")
+    classes: tuple[str, ...] = Field(min_length=2, description="Names of the classes in the order of the networks' outputs.")
+    ok_class: int = Field(ge=0, description="Index of the class of good parts. All other classes are defects.")
     preprocessing: Preprocessing
     voters: tuple[Voter, ...] = Field(min_length=1)
-    temperature: float = Field(default=1, gt=0, le=100, description="Of the combined vote.")
-    threshold: Probability = Field(description="Defect from this probability on.")
-    band: Band
+    temperature: float = Field(default=1, gt=0, le=100, description="Calibration temperature of the combined vote.")
+    threshold: Probability = Field(description="Least defect probability that is called a defect.")
+    band: ReviewBand
     costs: Costs
-    cascade: Certainty | None = Field(default=None, description="Absent in versions made before there was one, or of one voter.")
-    golden: GoldenSet
+    cascade: CascadeBand | None = Field(default=None, description="Absent in versions of one voter and in versions older than cascades.")
+    golden: GoldenSetEntry
     data: DataFingerprint
-    figures: dict[str, float] = Field(description="Measured on validation pictures when the version was made.")
-    command: str = Field(description="What made the version.")
-    reference: Reference | None = Field(default=None, description="Absent in versions made before there was one.")
+    figures: dict[str, float] = Field(description="Figures measured on the validation pictures when the version was made.")
+    command: str = Field(description="Command that made the version.")
+    reference: DriftReference | None = Field(default=None, description="Absent in versions older than drift references.")
     files: dict[str, FileEntry]
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_by_name=True, serialize_by_alias=True)
 
     @model_validator(mode="after")
-    def _whole(self) -> Self:
+    def _check_consistency(self) -> Self:
         if self.ok_class >= len(self.classes):
             raise ValueError(f"expected ok_class below {len(self.classes)}, found {self.ok_class}")
         if len({voter.name for voter in self.voters}) < len(self.voters):
@@ -160,3 +173,15 @@ class Manifest(_Frozen):
         if named != set(self.files):
             raise ValueError(f"expected checksums of exactly {sorted(named)}, found {sorted(self.files)}")
         return self
+
+    def has_same_classes(self, other: Manifest) -> bool:
+        """Tells whether both versions have the same classes, in any order, and the same class of good parts.
+
+        Only then may one version replace the other on a line without a person's explicit consent.
+        """
+        mine, others = (set(one.classes) for one in (self, other))
+        return mine == others and self.classes[self.ok_class] == other.classes[other.ok_class]
+
+    def describe_classes(self) -> str:
+        """Returns the names of the classes and of the good one in words, for messages and pages."""
+        return f"{', '.join(sorted(self.classes))} with {self.classes[self.ok_class]} as the good one"

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from models.inference.ensemble import SMALLEST, Vote, temper
-from models.registry.manifest import Band, Costs
+from models.inference.soft_vote import MIN_PROBABILITY, SoftVote, temper_probabilities
+from models.registry.manifest import Costs, ReviewBand
 
 # Temperatures that are tried, 2.5 % apart. Some hundred pictures cannot tell finer steps apart.
 TEMPERATURES = np.geomspace(0.5, 20.0, 150)
@@ -37,7 +37,7 @@ class Combination:
     for each network alone, at a threshold of its own.
     """
 
-    vote: Vote
+    vote: SoftVote
     cost: float
     member_costs: tuple[float, ...]
     cross_entropy: float
@@ -68,14 +68,14 @@ def choose_combination(
     counts = np.ones(len(labels)) if picture_weights is None else picture_weights
     members = range(len(names))
     temperatures = np.array([choose_temperature(probabilities[:, member].astype(np.float64), labels, counts) for member in members])
-    plain = Vote(tuple(names), np.ones(len(names)) / len(names), temperatures, 1.0, ok_class, 0.5, 0.5, 0.5)
+    plain = SoftVote(tuple(names), np.ones(len(names)) / len(names), temperatures, 1.0, ok_class, 0.5, 0.5, 0.5)
 
-    def rate(weights: Numbers) -> tuple[Vote, float, float]:
+    def rate(weights: Numbers) -> tuple[SoftVote, float, float]:
         return _choose_threshold_of(replace(plain, weights=weights), probabilities, labels, is_defect, costs, counts)
 
     alone = [rate(np.eye(len(names))[member]) for member in members]
     vote, cost, cross_entropy = min(map(rate, _candidate_weights(len(names))), key=lambda rated: (rated[1], rated[2]))
-    band = choose_review_band(vote.defect_probability(probabilities), vote.threshold, review_share)
+    band = choose_review_band(vote.compute_defect_probability(probabilities), vote.threshold, review_share)
     vote = replace(vote, low=band.low, high=band.high)
     return Combination(vote, cost, tuple(rated[1] for rated in alone), cross_entropy, tuple(rated[2] for rated in alone))
 
@@ -86,8 +86,8 @@ def choose_temperature(probabilities: Numbers, labels: npt.NDArray[np.int32], co
     `counts`, shape (n,), says how much each picture counts; None means 1. The temperature is never below 0.5: on some hundred pictures
     without an error the best temperature would be 0, and every later mistake would be made with full certainty.
     """
-    of_truth = [temper(probabilities, temperature)[np.arange(len(labels)), labels] for temperature in TEMPERATURES]
-    losses = [np.average(-np.log(np.clip(shares, SMALLEST, 1)), weights=counts) for shares in of_truth]
+    of_truth = [temper_probabilities(probabilities, temperature)[np.arange(len(labels)), labels] for temperature in TEMPERATURES]
+    losses = [np.average(-np.log(np.clip(shares, MIN_PROBABILITY, 1)), weights=counts) for shares in of_truth]
     return round(float(TEMPERATURES[int(np.argmin(losses))]), 4)
 
 
@@ -113,32 +113,32 @@ def choose_threshold(probability: Numbers, is_defect: Flags, costs: Costs, count
     return float(chosen), float(spent.min())
 
 
-def choose_review_band(probability: Numbers, threshold: float, share: float) -> Band:
+def choose_review_band(probability: Numbers, threshold: float, share: float) -> ReviewBand:
     """Returns the band around `threshold` that holds `share` of the pictures, equally wide in odds to both sides.
 
     The band ends between two pictures.
     """
     inside = int(share * len(probability))
     if inside == 0:
-        return Band(low=threshold, high=threshold)
+        return ReviewBand(low=threshold, high=threshold)
     middle = float(_logit(np.array(threshold)))
     distance = np.abs(_logit(probability) - middle)
     last = np.sort(distance)[inside - 1]
     next_outside = distance[distance > last].min(initial=np.inf)
     width = float(min(MAX_BAND_LOGITS, (last + next_outside) / 2, last + MAX_LOGITS_BEYOND_PICTURE))
     low, high = (1 / (1 + np.exp(-(middle + side * width))) for side in (-1, 1))
-    return Band(low=min(float(low), threshold), high=max(float(high), threshold))
+    return ReviewBand(low=min(float(low), threshold), high=max(float(high), threshold))
 
 
 def _choose_threshold_of(
-    vote: Vote, probabilities: npt.NDArray[np.float32], labels: npt.NDArray[np.int32], is_defect: Flags, costs: Costs, counts: Numbers
-) -> tuple[Vote, float, float]:
+    vote: SoftVote, probabilities: npt.NDArray[np.float32], labels: npt.NDArray[np.int32], is_defect: Flags, costs: Costs, counts: Numbers
+) -> tuple[SoftVote, float, float]:
     """Returns `vote` with its best temperature and threshold, its cost per picture and its cross-entropy."""
-    vote = replace(vote, temperature=choose_temperature(vote.mixed(probabilities), labels, counts))
-    probability = vote.defect_probability(probabilities)
+    vote = replace(vote, temperature=choose_temperature(vote.average(probabilities), labels, counts))
+    probability = vote.compute_defect_probability(probabilities)
     threshold, cost = choose_threshold(probability, is_defect, costs, counts)
     of_truth = np.where(is_defect, probability, 1 - probability)
-    cross_entropy = float(np.average(-np.log(np.clip(of_truth, SMALLEST, 1)), weights=counts))
+    cross_entropy = float(np.average(-np.log(np.clip(of_truth, MIN_PROBABILITY, 1)), weights=counts))
     return replace(vote, threshold=threshold, low=threshold, high=threshold), cost, cross_entropy
 
 
@@ -160,6 +160,6 @@ def _sum_below(edges: Numbers, probability: Numbers, counts: Numbers) -> Numbers
 
 
 def _logit(probability: Numbers) -> Numbers:
-    clipped = np.clip(probability, SMALLEST, 1 - SMALLEST)
+    clipped = np.clip(probability, MIN_PROBABILITY, 1 - MIN_PROBABILITY)
     result: Numbers = np.log(clipped / (1 - clipped))
     return result

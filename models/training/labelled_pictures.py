@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from models.pictures.decoder import PictureLimits, decode
+from models.pictures.decoder import PictureLimits, decode_picture
 from streams.errors import ModelError, PictureError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
@@ -159,7 +159,7 @@ def read_pictures(
 def _decode_file(file: PictureFile, side_px: int, limits: PictureLimits | None) -> tuple[str, npt.NDArray[np.uint8] | UnreadableFile]:
     try:
         content = file.path.read_bytes()
-        return hashlib.sha256(content).hexdigest(), decode(content, side_px, limits).pixels
+        return hashlib.sha256(content).hexdigest(), decode_picture(content, side_px, limits).pixels
     except PictureError as error:
         return "", UnreadableFile(file.path, error.reason, str(error))
     except OSError as error:

@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.networks.building import voter
-from models.registry.manifest import Option, Voter
+from models.networks.factory import make_voter
+from models.registry.manifest import NetworkOption, Voter
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +83,8 @@ class TrainingOptions(BaseModel):
 
     def voters(self) -> tuple[Voter, ...]:
         """Returns the networks to train. LeNet comes first, because it takes minutes and shows early if the pictures teach nothing."""
-        small: dict[str, Option] = {"width": self.lenet_width, "head": self.head}
-        large: dict[str, Option] = {
+        small: dict[str, NetworkOption] = {"width": self.lenet_width, "head": self.head}
+        large: dict[str, NetworkOption] = {
             "dense_width": self.dense_width,
             "dense_layers": self.dense_layers,
             "normalisation": self.normalisation,
@@ -93,7 +93,7 @@ class TrainingOptions(BaseModel):
         }
         if self.maps != 1:
             large["maps"] = self.maps
-        return (voter("lenet", self.lenet_side_px, small), voter("alexnet", self.side_px, large))
+        return (make_voter("lenet", self.lenet_side_px, small), make_voter("alexnet", self.side_px, large))
 
     def recipe_of(self, network: str) -> NetworkRecipe:
         """Returns the recipe of "alexnet" or "lenet"."""

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.inference.runtimes.choice import has_bfloat16
-from models.inference.runtimes.tensorflow import resampled, scaled
+from models.inference.runtimes.runtime import has_bfloat16
 from models.networks.framework import keras, tf
+from models.networks.preprocessing import resample, scale_pixels
 from models.training.augmentation import augment
 from models.training.options import NetworkRecipe
 from streams.atomic_file import write_atomically
@@ -200,7 +200,7 @@ class Trainer:
         pixels, labels = tf.constant(self.pictures.pixels), tf.constant(self.pictures.labels)
 
         def prepare(chosen: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            grey = resampled(scaled(tf.gather(pixels, chosen)), network)
+            grey = resample(scale_pixels(tf.gather(pixels, chosen)), network)
             return augment(grey, seed, turned), tf.gather(labels, chosen)
 
         signature = (tf.TensorSpec((self.recipe.batch,), tf.int64), tf.TensorSpec((2,), tf.int32))
@@ -257,7 +257,7 @@ def predict(network: keras.Model, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[
     """Returns the probabilities of `network`, shape (n, classes), for `pixels`, shape (n, side, side)."""
     signature = [tf.TensorSpec((None, *pixels.shape[1:]), tf.uint8)]
     compute = tf.function(
-        lambda some: network(resampled(scaled(some), network), training=False), input_signature=signature, autograph=False
+        lambda some: network(resample(scale_pixels(some), network), training=False), input_signature=signature, autograph=False
     )
     starts = range(0, len(pixels), VALIDATION_BATCH)
     return np.concatenate([compute(tf.constant(pixels[start : start + VALIDATION_BATCH])).numpy() for start in starts])
@@ -276,7 +276,7 @@ def balance_classes(labels: npt.NDArray[np.int32]) -> dict[int, float]:
 
 def _validation_data(network: keras.Model, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int32]) -> tf.data.Dataset:
     batches = tf.data.Dataset.from_tensor_slices((pixels, labels)).batch(VALIDATION_BATCH)
-    return batches.map(lambda some, truth: (resampled(scaled(some), network), truth), num_parallel_calls=2).prefetch(2)
+    return batches.map(lambda some, truth: (resample(scale_pixels(some), network), truth), num_parallel_calls=2).prefetch(2)
 
 
 def _numbered(arrays: Any, name: str) -> list[Array]:

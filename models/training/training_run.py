@@ -18,12 +18,12 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from models.inference.cascade import certainty_of
-from models.inference.drift import reference_of
-from models.inference.golden_set import Golden, save_golden
-from models.networks.building import build, load_networks, save_weights
+from models.inference.cascade import find_cascade_band
+from models.inference.drift import make_drift_reference
+from models.inference.golden_set import GoldenSet, save_golden_set
+from models.networks.factory import build_network, load_networks, save_weights
 from models.networks.framework import keras
-from models.registry import versions as registry
+from models.registry import LocalRegistry, Version, locate_version, write_manifest
 from models.registry.manifest import Costs, Voter
 from models.training.combination import Combination, choose_combination
 from models.training.labelled_pictures import LabelledPictures, find_pictures, read_pictures
@@ -56,7 +56,7 @@ class TrainingCallback(Protocol):
 class TrainingResult:
     """The version that a training wrote, its voting rule, and whether the training was interrupted before its end."""
 
-    version: registry.Version
+    version: Version
     combination: Combination
     was_interrupted: bool
 
@@ -88,7 +88,7 @@ class TrainingRun:
         """
         self._save_options(resume)
         keras.utils.set_random_seed(self.options.seed)
-        start = registry.locate(self.options.start) if self.options.start else None
+        start = locate_version(self.options.start) if self.options.start else None
         pictures = self._read_pictures(start, callback)
         validates = self._split(pictures, callback)
         voters = start.manifest.voters if start else self.options.voters()
@@ -116,7 +116,7 @@ class TrainingRun:
             raise ModelError(f"The version {self.root / self.version} exists, and versions are never changed. Choose another --out.")
         write_atomically(path, json.dumps(options, indent=2) + "\n")
 
-    def _read_pictures(self, start: registry.Version | None, callback: TrainingCallback) -> LabelledPictures:
+    def _read_pictures(self, start: Version | None, callback: TrainingCallback) -> LabelledPictures:
         side_px = start.manifest.preprocessing.side_px if start else self.options.side_px
         classes = start.manifest.classes if start else None
         pictures = read_pictures(find_pictures(self.sources), side_px, classes, on_read=callback.on_picture_read)
@@ -161,14 +161,16 @@ class TrainingRun:
     def _train_networks(
         self,
         voters: Sequence[Voter],
-        start: registry.Version | None,
+        start: Version | None,
         pictures: LabelledPictures,
         validates: npt.NDArray[np.bool_],
         callback: TrainingCallback,
     ) -> tuple[list[keras.Model], bool]:
         """Returns the trained networks, and whether the training was interrupted."""
         precision = fastest_precision() if self.options.precision == "auto" else self.options.precision
-        networks = load_networks(start, precision) if start else [build(voter, len(pictures.classes), precision) for voter in voters]
+        networks = (
+            load_networks(start, precision) if start else [build_network(voter, len(pictures.classes), precision) for voter in voters]
+        )
         samples = SplitPictures(pictures.pixels, pictures.labels, validates, pictures.repeats(self.options.balance))
         was_interrupted = False
         for voter, network in zip(voters, networks, strict=True):
@@ -198,15 +200,15 @@ class TrainingRun:
 
     def _write_version(
         self, voters: Sequence[Voter], networks: Sequence[keras.Model], pictures: LabelledPictures, validates: npt.NDArray[np.bool_]
-    ) -> tuple[registry.Version, Combination]:
+    ) -> tuple[Version, Combination]:
         options = self.options
         costs = Costs(miss=options.cost_miss, false_alarm=options.cost_false_alarm)
         pixels, labels = pictures.pixels[validates], pictures.labels[validates]
-        with registry.writing(self.root, self.version, replace=True) as folder:
+        with LocalRegistry(self.root).write_version(self.version, replace=True) as folder:
             # The networks that are saved compute in float32, whatever the precision of the training.
             saved_networks = []
             for voter, network in zip(voters, networks, strict=True):
-                saved = build(voter, len(pictures.classes))
+                saved = build_network(voter, len(pictures.classes))
                 saved.set_weights(network.get_weights())
                 save_weights(folder / voter.weights_file, voter, saved, options.half)
                 saved_networks.append(saved)
@@ -215,10 +217,10 @@ class TrainingRun:
             picture_weights = class_share_weights(pictures.labels, validates)
             combination = choose_combination(names, probabilities, labels, pictures.ok_class, costs, options.review_share, picture_weights)
             vote = combination.vote
-            defect_probability = vote.defect_probability(probabilities)
+            defect_probability = vote.compute_defect_probability(probabilities)
             golden = choose_golden_pictures(defect_probability, (vote.threshold, vote.low, vote.high), options.seed)
-            save_golden(folder / "golden.npz", Golden(pixels[golden], probabilities[golden]))
-            manifest = registry.write_manifest(
+            save_golden_set(folder / "golden.npz", GoldenSet(pixels[golden], probabilities[golden]))
+            manifest = write_manifest(
                 folder,
                 {
                     "version": self.version,
@@ -234,7 +236,7 @@ class TrainingRun:
                     "threshold": vote.threshold,
                     "band": {"low": vote.low, "high": vote.high},
                     "costs": costs,
-                    "cascade": certainty_of(vote, "lenet", probabilities) if len(names) > 1 and "lenet" in names else None,
+                    "cascade": find_cascade_band(vote, "lenet", probabilities) if len(names) > 1 and "lenet" in names else None,
                     "golden": {"file": "golden.npz", "tolerance": GOLDEN_TOLERANCE},
                     "data": {
                         "sha256": pictures.fingerprint(),
@@ -244,10 +246,10 @@ class TrainingRun:
                     },
                     "figures": measure_validation(combination, probabilities, labels),
                     "command": self.command,
-                    "reference": reference_of(pixels, defect_probability, labels != pictures.ok_class),
+                    "reference": make_drift_reference(pixels, defect_probability, labels != pictures.ok_class),
                 },
             )
-        return registry.Version(self.root / self.version, manifest), combination
+        return Version(self.root / self.version, manifest), combination
 
 
 def draw_curves(title: str, history: Sequence[EpochResult]) -> bytes:
@@ -276,7 +278,7 @@ def measure_validation(combination: Combination, probabilities: npt.NDArray[np.f
     """
     vote = combination.vote
     is_defect = labels != vote.ok_class
-    probability = vote.defect_probability(probabilities)
+    probability = vote.compute_defect_probability(probabilities)
     is_called_defect = probability >= vote.threshold
     result = {
         "pictures": float(len(labels)),
@@ -289,7 +291,7 @@ def measure_validation(combination: Combination, probabilities: npt.NDArray[np.f
         "better_than_members": float(combination.beats_members),
     }
     for index, name in enumerate(vote.names):
-        alone = replace(vote, weights=np.eye(len(vote.names))[index], temperature=1.0).defect_probability(probabilities)
+        alone = replace(vote, weights=np.eye(len(vote.names))[index], temperature=1.0).compute_defect_probability(probabilities)
         result[f"{name}_accuracy_at_half"] = float(((alone >= 0.5) == is_defect).mean())
         result[f"{name}_cost_per_picture"] = combination.member_costs[index]
         result[f"{name}_cross_entropy"] = combination.member_cross_entropies[index]

@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 from django.core.signing import BadSignature, Signer
 
+from models.pictures.display import EncodedPicture
 from station.live.pictures import Placed, pictures
 from station.live.sending import KafkaAway
-from station.live.showing import Picture
 from station.scopes import Application, Event, Receive, Scope, Send, answer
 from streams.errors import PictureError
 
@@ -67,7 +67,7 @@ def _signer() -> Signer:
 class Passes:
     """The pictures of `address`; all else goes to `inner`."""
 
-    def __init__(self, inner: Application, show: Callable[[Pass], Picture | None] | None = None) -> None:
+    def __init__(self, inner: Application, show: Callable[[Pass], EncodedPicture | None] | None = None) -> None:
         self._inner = inner
         self._show = show or (lambda found: pictures().shown(found, found.side_px))
 

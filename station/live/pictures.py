@@ -13,9 +13,10 @@ from typing import Any, Protocol
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError, OffsetOutOfRangeError
 
+from models.pictures.decoder import PictureLimits
+from models.pictures.display import EncodedPicture, encode_for_browser, encode_heat_map_layer, encode_thumbnail
 from station.configuration import castline
 from station.live.sending import KafkaAway
-from station.live.showing import Picture, glow, shown, small
 from station.live.stored import read_stored
 from streams.errors import PictureError
 from streams.identity import make_header_map
@@ -60,7 +61,7 @@ class Pictures:
         self._idle: LifoQueue[Any] = LifoQueue()
         for _ in range(_CONSUMERS):
             self._idle.put(None)
-        self._kept: OrderedDict[object, Picture] = OrderedDict()
+        self._kept: OrderedDict[object, EncodedPicture] = OrderedDict()
         self._kept_bytes = 0
         self._making = [threading.Lock() for _ in range(_STRIPES)]
         self._lock = threading.Lock()
@@ -81,18 +82,20 @@ class Pictures:
             raise PictureError("claim-damaged", "What lies in this picture's place is another picture.")
         return value
 
-    def shown(self, part: Placed, side_px: int | None = None) -> Picture | None:
+    def shown(self, part: Placed, side_px: int | None = None) -> EncodedPicture | None:
         """The picture for a browser; at most `side_px` wide and high where that is given. Raises as `original`."""
-        limits = self._settings.pictures
-        return self._remembered(part, side_px, lambda value: shown(value, limits) if side_px is None else small(value, limits, side_px))
+        limits = PictureLimits.from_settings(self._settings.pictures)
+        if side_px is None:
+            return self._remembered(part, side_px, lambda value: encode_for_browser(value, limits))
+        return self._remembered(part, side_px, lambda value: encode_thumbnail(value, limits, side_px))
 
-    def heat_map(self, address: str) -> Picture:
+    def heat_map(self, address: str) -> EncodedPicture:
         """The heat map at `address` of the store, to lay over its picture. Raises PictureError, KafkaAway."""
         try:
             value = read_stored(self._settings.store.url, address, self._settings.pictures.max_bytes)
         except OSError as error:
             raise KafkaAway("The heat map cannot be read now: the store of pictures does not answer.") from error
-        return glow(value, self._settings.pictures)
+        return encode_heat_map_layer(value, PictureLimits.from_settings(self._settings.pictures))
 
     def close(self) -> None:
         """Ends the idle connections."""
@@ -102,7 +105,7 @@ class Pictures:
                 consumer.close()
             self._idle.put(None)
 
-    def _remembered(self, part: Placed, side_px: int | None, make: Callable[[bytes], Picture]) -> Picture | None:
+    def _remembered(self, part: Placed, side_px: int | None, make: Callable[[bytes], EncodedPicture]) -> EncodedPicture | None:
         """Reads and makes a picture once, also for many who ask for it at the same moment, as the browsers at a wall do."""
         key = (part.sha256, side_px)
         with self._making[hash(key) % _STRIPES]:
@@ -116,7 +119,7 @@ class Pictures:
                 self._keep(key, picture)
             return picture
 
-    def _keep(self, key: object, picture: Picture) -> None:
+    def _keep(self, key: object, picture: EncodedPicture) -> None:
         with self._lock:
             self._kept[key] = picture
             self._kept_bytes += len(picture.value)

@@ -10,6 +10,7 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, St
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
+from models.pictures.display import EncodedPicture
 from station import asgi
 from station.accounts.access import get_rights, right_required
 from station.archive.models import Part
@@ -17,7 +18,6 @@ from station.configuration import castline
 from station.live.pictures import pictures
 from station.live.seen import SeenPart
 from station.live.sending import KafkaAway
-from station.live.showing import Picture
 from station.live.stream import Cards, events, streams
 from station.live.watching import Watch, watch
 from station.uploads.models import Upload, may_see_part
@@ -140,7 +140,7 @@ def _placed(request: HttpRequest, line: str, run: int, part: int) -> Shown:
     return found
 
 
-def _sent(picture: Picture) -> HttpResponse:
+def _sent(picture: EncodedPicture) -> HttpResponse:
     response = HttpResponse(picture.value, content_type=picture.content_type)
     response["Cache-Control"] = f"private, max-age={_KEPT_BY_BROWSERS_S}, immutable"
     response["X-Content-Type-Options"] = "nosniff"

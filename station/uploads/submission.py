@@ -17,9 +17,10 @@ from functools import cache
 from django.contrib.auth.models import User
 from django.template.defaultfilters import filesizeformat
 
+from models.pictures.decoder import PictureLimits
+from models.pictures.display import read_picture_header
 from station.configuration import castline
 from station.live.sending import KafkaAway, send
-from station.live.showing import look
 from station.uploads.models import Upload, UploadRun
 from streams.errors import CastlineError, PictureError, SettingsError
 from streams.identity import PictureIdentity, make_headers
@@ -149,7 +150,7 @@ def submit(user: User, name: str, picture: bytes, by_api: bool = False) -> Uploa
         raise UploadRefusedError(503, text) from None
     check_size(len(picture))
     try:
-        header = look(picture, settings.pictures)
+        header = read_picture_header(picture, PictureLimits.from_settings(settings.pictures))
     except PictureError as error:
         raise UploadRefusedError(_STATUS_BY_REASON.get(error.reason, 422), str(error)) from None
     upload = Upload.objects.create(

@@ -16,8 +16,8 @@ from agents.inspector.judging import Judged, verdict
 from agents.sorter.decisions import make_late_sorting, make_sorting, make_untracked_sorting
 from agents.sorter.part_states import PartState
 from firmware.board.words import WORDS
-from models.inference.ensemble import Opinion
-from models.pictures.decoder import Picture
+from models.inference.soft_vote import Prediction
+from models.pictures.decoder import DecodedPicture
 from streams.errors import PictureError
 from streams.record_producer import ConsumedRecord
 from streams.records import Label, Sorting, SortingReason, Verdict
@@ -32,24 +32,24 @@ labels: st.SearchStrategy[Label] = st.sampled_from(get_args(Label))
 # A board's clock may be read as any time; the records carry it with its zone.
 times = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))
 opinions = st.one_of(
-    st.builds(Opinion, labels, shares, st.fixed_dictionaries({"alexnet": shares, "lenet": shares}), st.sampled_from(["", "doubt"])),
+    st.builds(Prediction, labels, shares, st.fixed_dictionaries({"alexnet": shares, "lenet": shares}), st.sampled_from(["", "doubt"])),
     st.builds(PictureError, st.sampled_from(["truncated", "too-large"]), st.text(max_size=20)),
 )
 
 
 @given(counts, counts, opinions, shares, times)
 def test_any_verdict_of_the_inspector_is_valid(
-    run: int, part: int, opinion: Opinion | PictureError, threshold: float, decided_at: datetime
+    run: int, part: int, opinion: Prediction | PictureError, threshold: float, decided_at: datetime
 ) -> None:
     made = make_verdict(run, part, opinion, threshold, decided_at)
     VERDICTS.validate(json.loads(made.encode()))
     assert Verdict.decode(made.encode()) == made
 
 
-def make_verdict(run: int, part: int, opinion: Opinion | PictureError, threshold: float, decided_at: datetime) -> Verdict:
+def make_verdict(run: int, part: int, opinion: Prediction | PictureError, threshold: float, decided_at: datetime) -> Verdict:
     came = ConsumedRecord("castings.images.line-1", 3, 17, f"line-1:{run}:{part}".encode(), b"", {})
     arrival = receive(came, LineSettings(name="line-1", deadline_s=1), TAKEN, TAKEN + timedelta(seconds=0.01))
-    picture = opinion if isinstance(opinion, PictureError) else Picture(np.zeros((8, 8), np.uint8), 300, 200)
+    picture = opinion if isinstance(opinion, PictureError) else DecodedPicture(np.zeros((8, 8), np.uint8), 300, 200)
     return verdict(Judged(Decoded(arrival, "0" * 64, picture), opinion), "v1", threshold, decided_at)
 
 
@@ -68,7 +68,7 @@ def make_verdict(run: int, part: int, opinion: Opinion | PictureError, threshold
 def test_any_sorting_of_a_part_that_the_board_reports_is_valid(
     event: int, run: int, part: int, action: str, reason: str, moved: bool, told_at: datetime | None, late: bool, label: Label, code: int
 ) -> None:
-    told = make_verdict(run, part, Opinion(label, 0.5, {}), 0.5, TAKEN)
+    told = make_verdict(run, part, Prediction(label, 0.5, {}), 0.5, TAKEN)
     state = PartState(counted_at=TAKEN, answered_at=told_at, is_late=late)
     state.set_verdict(told)
     reported = PartSorted(event, run, part, action, reason, moved, event % 65536, None, TAKEN)

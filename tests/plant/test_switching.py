@@ -18,8 +18,8 @@ from kafka import KafkaAdminClient, KafkaProducer
 
 from deploy.cli import main as cli
 from deploy.cli.replay import replay
-from models.inference.version_ensemble import open_ensemble
-from models.registry.versions import load
+from models.inference.ensemble import open_ensemble
+from models.registry import open_registry
 from streams.errors import CastlineError
 from streams.identity import format_time
 from streams.model_choices import ALL_LINES, ModelChoices, publish_model_choice, read_model_choices
@@ -250,5 +250,5 @@ def test_a_shadow_is_counted_and_never_published_and_a_replay_finds_what_it_woul
     assert {change["part"] for change in difference["parts"]} == {*parts, "line-5:9:1"}
     assert len(read_verdicts(settings)) == before, "nothing is acted on"
     moment = begun + timedelta(seconds=0.1)
-    ensemble = open_ensemble(load(settings.model.root, "b"), "tensorflow", (1,))
+    ensemble = open_ensemble(open_registry(settings.model.root).open_version("b"), "tensorflow", (1,))
     assert list(replay(settings, ["line-5"], begun, moment, ensemble)) == [], "no later ones"

@@ -20,9 +20,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from models.evaluation.experiments.experiment import CellProgress, ExperimentCallback, ExperimentFolder, ResultTable, format_spread
-from models.evaluation.figures import Share
-from models.inference.ensemble import Vote
+from models.inference.soft_vote import SoftVote
 from models.registry.manifest import Costs
+from models.registry.version_report import Proportion
 from models.training.combination import choose_combination
 from models.training.labelled_pictures import LabelledPictures
 from models.training.near_duplicates import group_near_duplicates
@@ -186,10 +186,10 @@ def make_fold_table(results: Sequence[SplitResult]) -> ResultTable:
     return ResultTable(f"Cross-validation in {len(results)} folds of groups", head, tuple(rows))
 
 
-def count_correct(results: Sequence[SplitResult], classifier: str, source: str | None = None) -> Share:
+def count_correct(results: Sequence[SplitResult], classifier: str, source: str | None = None) -> Proportion:
     """Returns the share of correctly labelled test pictures over all splits, of one source or of all."""
     correct = sum(int((result.called_defect[classifier] == result.is_defect)[result.select(source)].sum()) for result in results)
-    return Share.counted(correct, sum(int(result.select(source).sum()) for result in results))
+    return Proportion.from_counts(correct, sum(int(result.select(source).sum()) for result in results))
 
 
 def count_mistakes(results: Sequence[SplitResult], classifier: str, source: str | None = None) -> tuple[int, int]:
@@ -246,8 +246,8 @@ def _choose_validation(
     return is_validation
 
 
-def _call_defects(vote: Vote, probabilities: npt.NDArray[np.float32]) -> Flags:
-    called_defect: Flags = vote.defect_probability(probabilities) >= vote.threshold
+def _call_defects(vote: SoftVote, probabilities: npt.NDArray[np.float32]) -> Flags:
+    called_defect: Flags = vote.compute_defect_probability(probabilities) >= vote.threshold
     return called_defect
 
 

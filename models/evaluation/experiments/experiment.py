@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from models.networks.building import build
+from models.networks.factory import build_network
 from models.networks.framework import keras
 from models.registry.manifest import Voter
 from models.training.options import TrainingOptions
@@ -96,7 +96,7 @@ class ExperimentFolder:
         The training never stops early, so that no picture that tests the network has decided when it ends.
         """
         keras.utils.set_random_seed(seed)
-        network = build(voter, classes)
+        network = build_network(voter, classes)
         recipe = replace(options.recipe_of(voter.network), patience=0, seed=seed)
         Trainer(network, pictures, recipe).fit(self._checkpoint_path(progress.cell), progress.on_progress)
         return network

@@ -1,8 +1,7 @@
-"""LiteRT (formerly TensorFlow Lite) as runtime: in float32, or with weights of 8 bits."""
+"""The runtime LiteRT (formerly TensorFlow Lite): float32, or weights of 8 bits."""
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -11,54 +10,55 @@ import numpy as np
 import numpy.typing as npt
 from ai_edge_litert.interpreter import Interpreter
 
-from models.inference.runtimes.conversion import Form, converted
-from models.inference.runtimes.runtime import filled, padded_size, pieces
-from models.registry.versions import Version
+from models.inference.runtimes.conversion import get_flatbuffer
+from models.inference.runtimes.runtime import count_threads, find_batch_size, pad_batch, split_batches
+from models.registry import Version
 from streams.errors import ModelError
 
-# An interpreter has a shape and a copy of the weights of its own, and is as fast with 8 pictures as with 32: two are enough.
+# Each shape has an interpreter with its own copy of the weights. 8 pictures at once are as fast a picture as 32.
 SHAPES = (1, 8)
 
 
-class LiteRT:
-    """Interpreters of two shapes; larger batches are computed in pieces."""
+class LiteRtRuntime:
+    """Computes the flatbuffer with interpreters of two fixed batch shapes; larger batches are split.
+
+    Concurrent calls wait for each other, and each gets all threads, because more interpreters would hold more copies of the weights.
+    """
 
     def __init__(self, version: Version, name: str, batch_sizes: Sequence[int], threads: int, at_once: int = 1) -> None:
-        # Interpreters for several calls would each hold the weights: calls take turns, each with all threads.
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
         self.name = name
         self.max_batch = max(batch_sizes)
         self.side_px = version.manifest.preprocessing.side_px
-        form: Form = "weights8" if name.endswith("-int8") else "float32"
-        path = str(converted(version, form))
+        path = str(get_flatbuffer(version, "weights8" if name.endswith("-int8") else "float32"))
         self._shapes = tuple(size for size in SHAPES if size == 1 or self.max_batch > 1)
         try:
-            self._interpreters = {size: _interpreter(path, size, self.side_px, threads) for size in self._shapes}
+            self._interpreters = {size: _open_interpreter(path, size, self.side_px, threads) for size in self._shapes}
         except (RuntimeError, ValueError) as error:
-            raise ModelError(f"{version.folder}: {name} cannot compute it: {error}") from error
+            raise ModelError(f"{version.folder}: the runtime {name} cannot compute the version: {error}") from error
 
     def warm_up(self) -> None:
-        """Computes both shapes once."""
+        """Computes both batch shapes once."""
         for size in self._shapes:
             self.predict(np.zeros((size, self.side_px, self.side_px), np.uint8))
 
     def predict(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Probabilities, shape (n, voters, classes), of `pixels`, shape (n, side_px, side_px)."""
-        padded_size(len(pixels), (self.max_batch,))
-        with self._turn:
-            return np.concatenate([self._piece(piece) for piece in pieces(pixels, self._shapes[-1])])
+        """Returns class probabilities, shape (n, voters, classes), of `pixels`, shape (n, side_px, side_px)."""
+        find_batch_size(len(pixels), (self.max_batch,))
+        with self._lock:
+            return np.concatenate([self._predict_batch(batch) for batch in split_batches(pixels, self._shapes[-1])])
 
-    def _piece(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        grey = filled(pixels, self._shapes).astype(np.float32)
+    def _predict_batch(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        grey = pad_batch(pixels, self._shapes).astype(np.float32)
         interpreter = self._interpreters[len(grey)]
         interpreter.set_tensor(interpreter.get_input_details()[0]["index"], grey)
         interpreter.invoke()
-        answers: npt.NDArray[np.float32] = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
-        return answers[: len(pixels)]
+        probabilities: npt.NDArray[np.float32] = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+        return probabilities[: len(pixels)]
 
 
-def _interpreter(path: str, size: int, side_px: int, threads: int) -> Any:
-    made = Interpreter(path, num_threads=threads if threads > 0 else len(os.sched_getaffinity(0)))
-    made.resize_tensor_input(made.get_input_details()[0]["index"], (size, side_px, side_px), strict=True)
-    made.allocate_tensors()
-    return made
+def _open_interpreter(path: str, batch_size: int, side_px: int, threads: int) -> Any:
+    interpreter = Interpreter(path, num_threads=count_threads(max(0, threads)))
+    interpreter.resize_tensor_input(interpreter.get_input_details()[0]["index"], (batch_size, side_px, side_px), strict=True)
+    interpreter.allocate_tensors()
+    return interpreter

@@ -1,53 +1,159 @@
-"""What every runtime can do."""
+"""The interface of all runtimes, and how the runtime of a name is opened.
+
+Each runtime is a class in a module of its own, which is imported only when the runtime is opened, because OpenVINO and LiteRT are
+extras and TensorFlow takes seconds to import.
+"""
 
 from __future__ import annotations
 
+import importlib
+import json
+import logging
 import os
-from collections.abc import Iterator, Sequence
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from models.registry import Version
+from streams.errors import ModelError
+
+AUTO = "auto"
+FLOAT32 = "tensorflow"
+RUNTIMES = ("tensorflow", "tensorflow-bf16", "openvino", "openvino-bf16", "openvino-int8", "litert", "litert-int8")
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
+
+# First word of a runtime's name -> its module here, its class, the library it needs, the extra of Castline that installs the library.
+_CLASSES = {
+    "tensorflow": ("tensorflow", "TensorFlowRuntime", "tensorflow", ""),
+    "openvino": ("openvino", "OpenVinoRuntime", "openvino", "openvino"),
+    "litert": ("litert", "LiteRtRuntime", "ai_edge_litert", "litert"),
+}
+
+log = logging.getLogger(__name__)
 
 
 class Runtime(Protocol):
-    """Computes the voters' probabilities, from any thread but the event loop's.
+    """Computes the voters' class probabilities.
 
-    Calls side by side are safe; more than it was opened for wait for each other or for processors.
+    Several threads may call `predict` at once; calls beyond the number that the runtime was opened for wait for each other. The
+    thread of the event loop must not call it.
     """
 
     @property
     def name(self) -> str:
-        """How settings call it."""
+        """The name of the runtime in the settings."""
 
     @property
     def max_batch(self) -> int:
-        """Most pictures of one call."""
+        """The largest number of pictures in one call."""
 
     def warm_up(self) -> None:
-        """Computes every batch shape once, so that no picture pays for it."""
+        """Computes every batch shape once, so that no picture waits for compilation."""
 
     def predict(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Shape (n, side_px, side_px), grey 0..255 -> (n, voters, classes), probabilities; 1 <= n <= max_batch."""
+        """Returns the voters' class probabilities, shape (n, voters, classes), rows sum to 1.
+
+        Input shape: (n, side_px, side_px), grey level 0..255, 1 <= n <= max_batch.
+        """
 
 
-def side_by_side(threads: int) -> int:
-    """How many calls are best made at once with so many threads in all (0: as many as there are processors): 2, or 1 with one alone.
+def open_runtime(
+    version: Version, name: str = AUTO, batch_sizes: Sequence[int] = BATCH_SIZES, threads: int = 0, at_once: int = 1
+) -> Runtime:
+    """Returns the runtime `name` with the networks of `version`, not warmed up yet. `auto` is the fastest one recorded here.
 
-    Threads that share a call wait for each other at every layer; two calls on half of the threads each leave no processor waiting.
+    With `threads` 0 the runtime chooses its number of threads. `at_once` concurrent calls share the threads. A bfloat16 runtime
+    opens on a processor without bfloat16 units as well, but is slow there.
+
+    Raises ModelError if the name is unknown, its library is not installed, or the networks cannot be built.
     """
-    return min(2, total_threads(threads))
+    name = resolve_runtime(version, name)
+    if name not in RUNTIMES:
+        raise ModelError(f"expected one of the runtimes {AUTO}, {', '.join(RUNTIMES)}, found {name!r}")
+    module_name, class_name, library, _ = _CLASSES[name.partition("-")[0]]
+    if find_spec(library) is None:
+        raise ModelError(f"The runtime {name} cannot be used: {find_obstacle(name)}.")
+    module = importlib.import_module(f"models.inference.runtimes.{module_name}")
+    runtime: Runtime = getattr(module, class_name)(version, name, batch_sizes, threads, at_once)
+    return runtime
 
 
-def total_threads(threads: int) -> int:
-    """`threads`, or where that is 0 the processors that this process may use."""
+def find_obstacle(name: str, find_library: Callable[[str], object] = find_spec) -> str:
+    """Returns why the runtime `name` cannot be used well on this machine, or an empty text if it can."""
+    _, _, library, extra = _CLASSES[name.partition("-")[0]]
+    if find_library(library) is None:
+        return f"{library} is not installed; install Castline with the extra {extra}: pip install 'castline[{extra}]'"
+    if name.endswith("-bf16") and not has_bfloat16():
+        return "the processor has no bfloat16 units"
+    return ""
+
+
+def resolve_runtime(version: Version, name: str) -> str:
+    """Returns `name`, or for `auto` the runtime that `castline models optimise` recorded for `version` on this processor.
+
+    Without a usable record `auto` is TensorFlow in float32 on every processor, because no other runtime's labels were compared yet.
+    """
+    if name != AUTO:
+        return name
+    try:
+        recorded = str(json.loads(runtime_record_path(version).read_text(encoding="utf-8"))[describe_processor()]["chosen"])
+    except (OSError, ValueError, KeyError, TypeError):
+        log.info("No runtime is recorded for %s here; using %s. castline models optimise finds the fastest.", version.name, FLOAT32)
+        return FLOAT32
+    if obstacle := find_obstacle(recorded):
+        log.warning("The recorded runtime %s of %s cannot be used: %s; using %s", recorded, version.name, obstacle, FLOAT32)
+        return FLOAT32
+    return recorded
+
+
+def runtime_record_path(version: Version) -> Path:
+    """Returns the path of the recorded runtimes. The file lies beside the version's folder, because a version is never changed."""
+    return version.folder.with_name(f"{version.folder.name}.runtimes.json")
+
+
+def describe_processor() -> str:
+    """Returns the key under which the runtimes of this processor are recorded: architecture, bfloat16 or not, model and number."""
+    models = [line.partition(":")[2].strip() for line in _read_cpuinfo().splitlines() if line.startswith("model name")]
+    bfloat16 = "bfloat16" if has_bfloat16() else "no bfloat16"
+    return f"{platform.machine()} {bfloat16} {models[0] if models else platform.processor()} x {len(models)}"
+
+
+def has_bfloat16() -> bool:
+    """Tells whether the processor has bfloat16 units (AVX512_BF16 or AMX). Always false on systems other than Linux."""
+    return any(flag in _read_cpuinfo() for flag in ("avx512_bf16", "amx_bf16"))
+
+
+def count_threads(threads: int) -> int:
+    """Returns `threads`, or the number of processors that this process may use if `threads` is 0."""
     return threads or len(os.sched_getaffinity(0))
 
 
-def padded_size(count: int, batch_sizes: Sequence[int]) -> int:
-    """The smallest of the sorted `batch_sizes` that holds `count` pictures. Raises ValueError when there is none."""
+def choose_concurrent_calls(threads: int) -> int:
+    """Returns how many calls of `predict` are fastest at once on `threads` threads (0: every processor): 2, or 1 on one thread.
+
+    Threads that share one call wait for each other at every layer. Two calls on half of the threads each keep every processor busy.
+    """
+    return min(2, count_threads(threads))
+
+
+def pad_batch(pixels: npt.NDArray[np.uint8], batch_sizes: Sequence[int]) -> npt.NDArray[np.uint8]:
+    """Returns `pixels`, shape (n, side, side), with black pictures appended up to the next of the sorted `batch_sizes`.
+
+    Raises ValueError if `pixels` is empty or larger than every batch size.
+    """
+    missing = find_batch_size(len(pixels), batch_sizes) - len(pixels)
+    if not missing:
+        return pixels
+    return np.concatenate([pixels, np.zeros((missing, *pixels.shape[1:]), np.uint8)])
+
+
+def find_batch_size(count: int, batch_sizes: Sequence[int]) -> int:
+    """Returns the smallest of the sorted `batch_sizes` that holds `count` pictures. Raises ValueError if none does."""
     if count < 1:
         raise ValueError("expected at least one picture, received none")
     for size in batch_sizes:
@@ -56,15 +162,12 @@ def padded_size(count: int, batch_sizes: Sequence[int]) -> int:
     raise ValueError(f"expected at most {batch_sizes[-1]} pictures, received {count}")
 
 
-def filled(pixels: npt.NDArray[np.uint8], batch_sizes: Sequence[int]) -> npt.NDArray[np.uint8]:
-    """`pixels`, shape (n, side, side), with black pictures behind them up to the next of `batch_sizes`."""
-    missing = padded_size(len(pixels), batch_sizes) - len(pixels)
-    if not missing:
-        return pixels
-    return np.concatenate([pixels, np.zeros((missing, *pixels.shape[1:]), np.uint8)])
+def split_batches(pixels: npt.NDArray[np.uint8], max_batch: int) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yields `pixels` in batches of at most `max_batch` pictures, in order."""
+    for start in range(0, len(pixels), max_batch):
+        yield pixels[start : start + max_batch]
 
 
-def pieces(pixels: npt.NDArray[np.uint8], most: int) -> Iterator[npt.NDArray[np.uint8]]:
-    """`pixels` in pieces of at most `most` pictures."""
-    for start in range(0, len(pixels), most):
-        yield pixels[start : start + most]
+def _read_cpuinfo() -> str:
+    path = Path("/proc/cpuinfo")
+    return path.read_text(encoding="utf-8") if path.exists() else ""

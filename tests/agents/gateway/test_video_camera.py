@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from agents.gateway.video_camera import VideoCamera, open_cv
-from models.pictures.decoder import decode
+from models.pictures.decoder import decode_picture
 from models.synthetic import render_series
 from streams.settings import CameraSettings
 
@@ -60,7 +60,7 @@ def test_a_network_cameras_pictures_come_through_whole(address: str) -> None:
     stopping.set()
     assert list(frames) == []
     assert {frame.content_type for frame in found} == {"image/png"}
-    sizes = {(picture.width_px, picture.height_px) for picture in (decode(frame.value, 64) for frame in found)}
+    sizes = {(picture.width_px, picture.height_px) for picture in (decode_picture(frame.value, 64) for frame in found)}
     assert sizes == {(300, 300)}
     times = [frame.captured_at for frame in found]
     assert times == sorted(times)

@@ -16,13 +16,19 @@ from prometheus_client import REGISTRY
 from agents.inspector.decoding import Decoded, receive
 from agents.inspector.drift_watch import BRIGHTNESS, OF, PROBABILITY, SHARPNESS, DriftWatch
 from agents.inspector.judging import Judged
-from models.inference.camera_condition import BLURRED, BRIGHT, DARK, FROZEN, GAP, STATES, Camera
-from models.inference.drift import FEWEST, look, reference_of, score_index, shares, stability_index
-from models.inference.ensemble import Opinion
-from models.pictures.decoder import Picture
-from models.registry import versions as registry
-from models.registry.manifest import Reference
-from models.registry.versions import Version
+from models.inference.camera_condition import BLURRED, BRIGHT, DARK, FROZEN, GAP, STATES, CameraCondition
+from models.inference.drift import (
+    MIN_PICTURES,
+    bin_shares,
+    compute_prediction_drift,
+    compute_stability_index,
+    make_drift_reference,
+    measure_picture,
+)
+from models.inference.soft_vote import Prediction
+from models.pictures.decoder import DecodedPicture
+from models.registry import Version, add_drift_reference, locate_version
+from models.registry.manifest import DriftReference
 from models.synthetic import render_series
 from streams.errors import ModelError, PictureError
 from streams.record_producer import ConsumedRecord
@@ -55,10 +61,10 @@ def shown(pixels: Pixels) -> Pixels:
 
 @cache
 def demo() -> Version:
-    return registry.locate("demo")
+    return locate_version("demo")
 
 
-def reference() -> Reference:
+def reference() -> DriftReference:
     found = demo().manifest.reference
     assert found is not None
     return found
@@ -89,11 +95,11 @@ def same(pixels: Pixels) -> Pixels:
     return taken()[0]
 
 
-def camera_that_saw(seen: Iterable[Pixels], every_s: float = 0.5) -> tuple[Camera, float]:
+def camera_that_saw(seen: Iterable[Pixels], every_s: float = 0.5) -> tuple[CameraCondition, float]:
     """And the time at which it saw the last."""
-    camera, at_s = Camera(), 0.0
+    camera, at_s = CameraCondition(), 0.0
     for at_s, pixels in enumerate(seen):
-        camera.see(at_s * every_s, look(pixels))
+        camera.add(at_s * every_s, measure_picture(pixels))
     return camera, at_s * every_s
 
 
@@ -109,7 +115,7 @@ def camera_that_saw(seen: Iterable[Pixels], every_s: float = 0.5) -> tuple[Camer
 )
 def test_a_camera_in_trouble_is_found_by_name_after_ten_pictures(spoil: Callable[[Pixels], Pixels], state: str, words: str) -> None:
     camera, at_s = camera_that_saw([*pictures()[:20], *spoiled(spoil, slice(20, 30))])
-    wrong = camera.wrong(at_s, reference())
+    wrong = camera.find_faults(at_s, reference())
     assert set(wrong) == {state}
     assert words in wrong[state]
 
@@ -117,47 +123,47 @@ def test_a_camera_in_trouble_is_found_by_name_after_ten_pictures(spoil: Callable
 def test_every_sound_picture_keeps_quiet_good_or_bad_in_any_order() -> None:
     for turn in range(20):
         order = np.random.default_rng(turn).permutation(RENDERED)
-        camera, at_s = Camera(), 0.0
+        camera, at_s = CameraCondition(), 0.0
         for place in order:
             at_s += 0.5
-            camera.see(at_s, look(pictures()[place]))
-            assert camera.wrong(at_s, reference()) == {}
+            camera.add(at_s, measure_picture(pictures()[place]))
+            assert camera.find_faults(at_s, reference()) == {}
 
 
 def test_a_single_odd_picture_is_no_trouble_of_the_camera() -> None:
     black, (grey,) = np.zeros((SIDE, SIDE), np.uint8), spoiled(out_of_focus, slice(3, 4))
     camera, at_s = camera_that_saw([*pictures()[:10], black, *pictures()[10:13], grey, pictures()[0], pictures()[0], *pictures()[13:15]])
-    assert camera.wrong(at_s, reference()) == {}
+    assert camera.find_faults(at_s, reference()) == {}
 
 
 def test_a_camera_that_is_mended_is_well_again() -> None:
     camera, at_s = camera_that_saw([*spoiled(dimmed(0.3), slice(10)), *pictures()[10:18]])
-    assert camera.wrong(at_s, reference()) == {}
+    assert camera.find_faults(at_s, reference()) == {}
 
 
 @pytest.mark.parametrize(("every_s", "breaks_off_s"), [(0.2, 30), (6.0, 120)])
 def test_a_gap_is_told_by_the_lines_own_pace_and_ends_with_the_next_picture_or_the_shift(every_s: float, breaks_off_s: float) -> None:
     camera, last_s = camera_that_saw(pictures()[:25], every_s)
-    assert GAP not in camera.wrong(last_s + breaks_off_s - 1, reference())
-    assert "no picture for" in camera.wrong(last_s + breaks_off_s + 1, reference())[GAP]
-    assert GAP not in camera.wrong(last_s + breaks_off_s + 3601, reference()), "the line is taken to stand"
-    camera.see(last_s + breaks_off_s + 2, look(pictures()[30]))
-    assert GAP not in camera.wrong(last_s + breaks_off_s + 3, reference())
+    assert GAP not in camera.find_faults(last_s + breaks_off_s - 1, reference())
+    assert "no picture for" in camera.find_faults(last_s + breaks_off_s + 1, reference())[GAP]
+    assert GAP not in camera.find_faults(last_s + breaks_off_s + 3601, reference()), "the line is taken to stand"
+    camera.add(last_s + breaks_off_s + 2, measure_picture(pictures()[30]))
+    assert GAP not in camera.find_faults(last_s + breaks_off_s + 3, reference())
 
 
 def test_a_line_that_had_no_picture_has_no_gap() -> None:
-    assert Camera().wrong(1e6, reference()) == {}
+    assert CameraCondition().find_faults(1e6, reference()) == {}
 
 
 def test_without_a_reference_darkness_is_told_and_blur_is_not() -> None:
-    assert set(camera_that_saw(spoiled(dimmed(0.1), slice(10)))[0].wrong(5, None)) == {DARK}
-    assert camera_that_saw(spoiled(out_of_focus, slice(10)))[0].wrong(5, None) == {}
+    assert set(camera_that_saw(spoiled(dimmed(0.1), slice(10)))[0].find_faults(5, None)) == {DARK}
+    assert camera_that_saw(spoiled(out_of_focus, slice(10)))[0].find_faults(5, None) == {}
 
 
 def test_the_index_is_what_the_formula_says() -> None:
-    assert stability_index([0.5, 0.5], [0.5, 0.5]) == 0
-    assert stability_index([0.5, 0.5], [0.25, 0.75]) == pytest.approx(0.25 * math.log(0.5 / 0.25) + 0.25 * math.log(0.75 / 0.5))
-    assert list(shares([0.0, 0.1, 0.3, 9.0], [0.1, 0.5])) == [0.25, 0.5, 0.25]
+    assert compute_stability_index([0.5, 0.5], [0.5, 0.5]) == 0
+    assert compute_stability_index([0.5, 0.5], [0.25, 0.75]) == pytest.approx(0.25 * math.log(0.5 / 0.25) + 0.25 * math.log(0.75 / 0.5))
+    assert list(bin_shares([0.0, 0.1, 0.3, 9.0], [0.1, 0.5])) == [0.25, 0.5, 0.25]
 
 
 def scores(good: int, bad: int, doubtful: int = 0) -> list[float]:
@@ -166,16 +172,16 @@ def scores(good: int, bad: int, doubtful: int = 0) -> list[float]:
 
 
 def test_fewer_or_more_defects_are_no_drift_but_doubt_is() -> None:
-    made_of = reference_of(np.stack(pictures()), np.array(scores(32, 32)), np.arange(RENDERED) >= 32)
+    made_of = make_drift_reference(np.stack(pictures()), np.array(scores(32, 32)), np.arange(RENDERED) >= 32)
     for bad in (0, 10, 100, 400):
-        assert score_index(made_of, scores(400, bad)) < 0.1
-    assert score_index(made_of, scores(300, 100, doubtful=100)) > 0.25
+        assert compute_prediction_drift(made_of, scores(400, bad)) < 0.1
+    assert compute_prediction_drift(made_of, scores(300, 100, doubtful=100)) > 0.25
 
 
 def test_the_shipped_version_has_the_reference_of_its_castings() -> None:
     found = reference()
     assert found.pictures >= 500
-    assert found.brightness.low < look(pictures()[0]).brightness < found.brightness.high
+    assert found.brightness.low < measure_picture(pictures()[0]).brightness < found.brightness.high
     assert found.good.shares[0] > 0.5
     assert found.bad.shares[-1] > 0.5
 
@@ -185,7 +191,7 @@ def test_older_manifests_have_no_reference_and_one_is_written_once() -> None:
     del plain["reference"]
     assert type(demo().manifest).model_validate(plain).reference is None
     with pytest.raises(ModelError, match="expected a version without a reference"):
-        registry.add_reference(demo(), reference())
+        add_drift_reference(demo(), reference())
 
 
 def judged(line: str, part: int, pixels: Pixels | None, probability: float = 0.01) -> Judged:
@@ -195,7 +201,7 @@ def judged(line: str, part: int, pixels: Pixels | None, probability: float = 0.0
     if pixels is None:
         error = PictureError("truncated", "half a picture")
         return Judged(Decoded(arrival, "0" * 64, error), error)
-    return Judged(Decoded(arrival, "0" * 64, Picture(pixels, 300, 300)), Opinion("ok", probability, {"alexnet": probability}))
+    return Judged(Decoded(arrival, "0" * 64, DecodedPicture(pixels, 300, 300)), Prediction("ok", probability, {"alexnet": probability}))
 
 
 def states(line: str) -> set[str]:
@@ -232,7 +238,7 @@ async def test_a_line_in_trouble_is_shown_by_its_state_alone_and_said_with_its_r
 @pytest.mark.asyncio
 async def test_the_indices_are_shown_from_enough_pictures_on_and_rise_when_the_light_changes() -> None:
     watch, version = DriftWatch(["belt-3"]), demo()
-    many = [pictures()[place % RENDERED] for place in range(FEWEST)]
+    many = [pictures()[place % RENDERED] for place in range(MIN_PICTURES)]
     show(watch, "belt-3", many[:-1], version)
     watch.compare()
     assert all(math.isnan(psi("belt-3", what)) for what in OF)
@@ -258,7 +264,7 @@ async def test_an_unreadable_picture_and_a_version_without_reference_say_nothing
     watch = DriftWatch(["belt-4"])
     bare = Version(demo().folder, demo().manifest.model_copy(update={"version": "older", "reference": None}))
     watch.see(judged("belt-4", 1, None), bare, 0.0)
-    show(watch, "belt-4", [pictures()[place % RENDERED] for place in range(FEWEST)], bare)
+    show(watch, "belt-4", [pictures()[place % RENDERED] for place in range(MIN_PICTURES)], bare)
     watch.judge(1.0)
     watch.compare()
     assert states("belt-4") == set()

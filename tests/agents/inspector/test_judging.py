@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from agents.inspector.decoding import Decoded, receive
 from agents.inspector.judging import INFERENCE_FAILED, judge, verdict
-from models.inference.ensemble import Opinion
-from models.pictures.decoder import Picture
+from models.inference.soft_vote import Prediction
+from models.pictures.decoder import DecodedPicture
 from streams.errors import PictureError
 from streams.record_producer import ConsumedRecord
 from streams.settings import GateSettings, LineSettings
@@ -32,12 +32,12 @@ class Fragile:
     def __init__(self) -> None:
         self.calls: list[int] = []
 
-    def opinions(self, pixels: npt.NDArray[np.uint8]) -> list[Opinion]:
+    def predict(self, pixels: npt.NDArray[np.uint8]) -> list[Prediction]:
         self.calls.append(len(pixels))
         greys = pixels[:, 0, 0]
         if (greys == POISON).any():
             raise RuntimeError("poisoned")
-        return [Opinion("defect" if grey >= 128 else "ok", float(grey) / 255, {"alexnet": 0.9, "lenet": 0.1}) for grey in greys]
+        return [Prediction("defect" if grey >= 128 else "ok", float(grey) / 255, {"alexnet": 0.9, "lenet": 0.1}) for grey in greys]
 
 
 def decoded(part: int, grey: int | None, captured_at: datetime = TAKEN) -> Decoded:
@@ -46,7 +46,7 @@ def decoded(part: int, grey: int | None, captured_at: datetime = TAKEN) -> Decod
     arrival = receive(came, LINE, captured_at, captured_at)
     if grey is None:
         return Decoded(arrival, "0" * 64, PictureError("truncated", "half a picture"))
-    return Decoded(arrival, "0" * 64, Picture(np.full((8, 8), grey, np.uint8), 300, 200))
+    return Decoded(arrival, "0" * 64, DecodedPicture(np.full((8, 8), grey, np.uint8), 300, 200))
 
 
 def greys_of(batch: Sequence[int | None]) -> list[Decoded]:
@@ -65,7 +65,7 @@ def test_one_bad_picture_harms_one_picture(greys: list[int | None]) -> None:
             assert isinstance(one.opinion, PictureError)
             assert one.opinion.reason == INFERENCE_FAILED
         else:
-            assert isinstance(one.opinion, Opinion)
+            assert isinstance(one.opinion, Prediction)
             assert one.opinion.label == ("defect" if grey >= 128 else "ok")
 
 

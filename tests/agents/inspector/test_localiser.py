@@ -25,10 +25,10 @@ from prometheus_client import REGISTRY
 from agents.inspector.inspector import Inspector
 from agents.inspector.localiser import Mapper
 from agents.inspector.model_switcher import Serving
-from models.inference.boxes import hot_areas, within_picture
-from models.inference.ensemble import Vote
-from models.inference.version_ensemble import Ensemble
-from models.registry.versions import Version
+from models.inference.ensemble import Ensemble
+from models.inference.heat_map import crop_to_picture, find_boxes
+from models.inference.soft_vote import SoftVote
+from models.registry import Version
 from streams.model_choices import ALL_LINES, ModelChoices
 from streams.object_store import ObjectStore
 from streams.record_producer import ConsumedRecord, ProducerRecord, RecordProducer
@@ -70,7 +70,7 @@ class Explainer:
     begun: threading.Event
     breaks: bool = False
 
-    def map(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def compute_heat_map(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         self.begun.set()
         assert self.may_go_on.wait(10)
         self.order.append(f"explained by {self.of}")
@@ -138,7 +138,7 @@ async def running(
             "store": {"url": str(folder)},
         }
     )
-    serving = Serving(LINES, version, lambda found: Ensemble(found, networks, Vote.of(found.manifest)))
+    serving = Serving(LINES, version, lambda found: Ensemble(found, networks, SoftVote.from_manifest(found.manifest)))
     serving.begin(ModelChoices("a"))
     mappers: dict[str, Explainer] = {}
     may_go_on, begun = threading.Event(), threading.Event()
@@ -290,7 +290,7 @@ async def test_a_finding_names_its_verdict_its_boxes_and_a_map_of_the_whole_pict
 def test_a_box_lies_within_its_picture_whatever_its_shape(width_px: int, height_px: int, row: int, column: int) -> None:
     heat = np.zeros((SIDE, SIDE), np.float32)
     heat[row, column] = 0.8
-    for area in hot_areas(within_picture(heat, width_px, height_px), width_px, height_px):
+    for area in find_boxes(crop_to_picture(heat, width_px, height_px), width_px, height_px):
         assert 0 <= area.left_px < area.left_px + area.width_px <= width_px
         assert 0 <= area.top_px < area.top_px + area.height_px <= height_px
         assert area.score == np.float32(0.8)
@@ -298,8 +298,8 @@ def test_a_box_lies_within_its_picture_whatever_its_shape(width_px: int, height_
 
 def test_the_hottest_box_comes_first_and_an_empty_map_has_none() -> None:
     heat = np.zeros((SIDE, SIDE), np.float32)
-    assert hot_areas(heat, 300, 300) == []
+    assert find_boxes(heat, 300, 300) == []
     heat[2:4, 2:4], heat[50:60, 40:44], heat[20, 20] = 0.7, 1.0, 0.3
-    first, second = hot_areas(heat, 128, 128)
+    first, second = find_boxes(heat, 128, 128)
     assert (first.left_px, first.top_px, first.width_px, first.height_px, first.score) == (80, 100, 8, 20, 1.0)
     assert (second.left_px, second.top_px) == (4, 4)

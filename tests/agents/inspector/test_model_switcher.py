@@ -14,10 +14,10 @@ from prometheus_client import REGISTRY
 
 from agents.inspector.judging import by_judge
 from agents.inspector.model_switcher import Serving
-from models.inference.ensemble import Vote
-from models.inference.version_ensemble import Ensemble
+from models.inference.ensemble import Ensemble
+from models.inference.soft_vote import SoftVote
+from models.registry import Version
 from models.registry.manifest import Manifest
-from models.registry.versions import Version
 from streams import metrics
 from streams.errors import ModelError
 from streams.model_choices import ALL_LINES, ModelChoices
@@ -79,7 +79,7 @@ class Shelf:
             raise ModelError(f"{found.name}: judges the golden set differently")
         if found.name.startswith("broken"):
             raise MemoryError
-        return Ensemble(found, Still(), Vote.of(found.manifest))
+        return Ensemble(found, Still(), SoftVote.from_manifest(found.manifest))
 
 
 def choice(line: str, name: str, shadow: str | None = None, previous: tuple[str, ...] = (), forced: bool = False) -> ModelChoice:
@@ -229,5 +229,5 @@ def test_the_metrics_name_what_is_in_force_and_nothing_else(shelf: Shelf) -> Non
 
 
 def test_pictures_of_lines_with_the_same_version_are_judged_in_one_call() -> None:
-    a, b = (Ensemble(version(name), Still(), Vote.of(version(name).manifest)) for name in "ab")
+    a, b = (Ensemble(version(name), Still(), SoftVote.from_manifest(version(name).manifest)) for name in "ab")
     assert by_judge([a, b, a, a, b]) == [(a, [0, 2, 3]), (b, [1, 4])]

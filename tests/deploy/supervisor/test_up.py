@@ -22,7 +22,7 @@ from kafka import KafkaConsumer, TopicPartition
 from deploy.supervisor import RestartPolicy
 from deploy.supervisor.plant_roles import plant_roles
 from deploy.supervisor.ports import free_ports
-from models.registry.versions import BUNDLED
+from models.registry import BUNDLED_VERSIONS
 from models.synthetic import write_castings
 from streams.settings import load_settings
 
@@ -39,7 +39,7 @@ def adapted(folder: Path) -> dict[str, Any]:
     values["service"]["run_dir"] = str(folder / "run")
     values["store"]["url"] = str(folder / "store")
     values["gateway"] |= {"port": free_ports(), "spool_dir": str(folder / "spool"), "token": "a-token-of-the-test"}
-    values["model"] = {"root": str(BUNDLED), "version": "demo"}
+    values["model"] = {"root": str(BUNDLED_VERSIONS), "version": "demo"}
     values["station"] |= {"port": 0, "database": str(folder / "station.sqlite3"), "secret_key_file": str(folder / "station.key")}
     for line in values["lines"][:2]:
         line["camera"] = {"kind": "folder", "path": str(folder / "castings"), "trigger": "board", "match_window_s": 15}

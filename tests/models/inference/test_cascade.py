@@ -8,18 +8,17 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from models.inference.cascade import Cascade, certainty_of, open_cascade
-from models.inference.ensemble import Vote
+from models.inference.cascade import Cascade, find_cascade_band, open_cascade
+from models.inference.ensemble import open_ensemble
 from models.inference.runtimes.runtime import Runtime
-from models.inference.version_ensemble import open_ensemble
-from models.registry import versions as registry
-from models.registry.manifest import Certainty
-from models.registry.versions import Version
+from models.inference.soft_vote import SoftVote
+from models.registry import Version, open_registry
+from models.registry.manifest import CascadeBand
 from streams.errors import ModelError
 
 
-def vote(temperature: float = 1.0, threshold: float = 0.3) -> Vote:
-    return Vote(("lenet", "alexnet"), np.array([0.5, 0.5]), np.ones(2), temperature, 0, threshold, threshold, threshold)
+def vote(temperature: float = 1.0, threshold: float = 0.3) -> SoftVote:
+    return SoftVote(("lenet", "alexnet"), np.array([0.5, 0.5]), np.ones(2), temperature, 0, threshold, threshold, threshold)
 
 
 def answers(*defect: tuple[float, float]) -> npt.NDArray[np.float32]:
@@ -49,7 +48,7 @@ PICTURES = np.arange(4, dtype=np.uint8)[:, None, None]
 
 def cascade(band: tuple[float, float] = (0.1, 0.9), temperature: float = 1.0) -> tuple[Cascade, Fixed]:
     others = Fixed(FOUND[:, 1:])
-    certainty = Certainty(voter="lenet", low=band[0], high=band[1])
+    certainty = CascadeBand(voter="lenet", low=band[0], high=band[1])
     return Cascade("cascade", 8, Fixed(FOUND[:, :1]), others, vote(temperature), 0, certainty), others
 
 
@@ -59,13 +58,13 @@ def test_the_others_are_asked_about_the_doubtful_only_and_all_at_once() -> None:
     assert others.asked == [2]
     assert np.isnan(found[[0, 2], 1]).all()
     assert np.array_equal(found[[1, 3]], FOUND[[1, 3]])
-    assert np.array_equal(made.whole.predict(PICTURES), FOUND)
+    assert np.array_equal(made.all_voters.predict(PICTURES), FOUND)
 
 
 def test_a_picture_decided_alone_bears_one_vote_and_the_label_of_it() -> None:
     """Whatever the temperature of all voters together, which is not that of one."""
     made, _ = cascade(temperature=4.0)
-    opinions = made.vote.opinions(made.predict(PICTURES))
+    opinions = made.vote.predict(made.predict(PICTURES))
     assert [set(opinion.votes) for opinion in opinions] == [{"lenet"}, {"lenet", "alexnet"}, {"lenet"}, {"lenet", "alexnet"}]
     assert [opinions[0].label, opinions[2].label] == ["ok", "defect"]
     assert opinions[0].defect_probability == pytest.approx(0.01, abs=1e-6)
@@ -74,8 +73,8 @@ def test_a_picture_decided_alone_bears_one_vote_and_the_label_of_it() -> None:
 def test_the_band_leaves_no_picture_alone_that_the_ensemble_judges_otherwise() -> None:
     rng = np.random.default_rng(1)
     found = answers(*(tuple(pair) for pair in rng.uniform(0, 1, (400, 2))))
-    certainty = certainty_of(vote(), "lenet", found)
-    whole = [vote().label(float(p)) for p in vote().defect_probability(found)]
+    certainty = find_cascade_band(vote(), "lenet", found)
+    whole = [vote().choose_label(float(p)) for p in vote().compute_defect_probability(found)]
     own = found[:, 0, 1]
     assert 0 <= certainty.low < certainty.high <= 1
     assert {label for label, p in zip(whole, own, strict=True) if p < certainty.low} <= {"ok"}
@@ -84,12 +83,12 @@ def test_the_band_leaves_no_picture_alone_that_the_ensemble_judges_otherwise() -
 
 def test_a_version_serves_as_a_cascade_on_real_runtimes(models_root: Path) -> None:
     """Untrained networks are never certain: with an empty band LeNet decides all, with a full one nobody is left out."""
-    version = registry.load(models_root, "tiny")
+    version = open_registry(models_root).open_version("tiny")
     pixels = np.random.default_rng(3).integers(0, 255, (5, 64, 64)).astype(np.uint8)
     whole = open_ensemble(version, "tensorflow", (8,))
     alone = open_ensemble(version, "tensorflow", (8,), cascade=True, band=(0.5, 0.5))
     all_asked = open_ensemble(version, "tensorflow", (8,), cascade=True, band=(0.0, 1.0))
-    assert [set(opinion.votes) for opinion in alone.opinions(pixels)] == [{"lenet"}] * 5
+    assert [set(opinion.votes) for opinion in alone.predict(pixels)] == [{"lenet"}] * 5
     assert np.allclose(all_asked.runtime.predict(pixels), whole.runtime.predict(pixels), atol=1e-5)
 
 
@@ -98,4 +97,4 @@ def test_a_version_that_records_no_band_needs_one_given(models_root: Path) -> No
         raise AssertionError("expected the refusal before a runtime is opened")
 
     with pytest.raises(ModelError, match=r"says where its small network is certain.*model\.cascade_low"):
-        open_cascade(registry.load(models_root, "tiny"), never)
+        open_cascade(open_registry(models_root).open_version("tiny"), never)

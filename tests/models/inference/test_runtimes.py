@@ -12,17 +12,24 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from models.inference.golden_set import check_golden, golden_pixels
-from models.inference.runtimes import RUNTIMES, conversion, hindrance, open_runtime
-from models.inference.runtimes.choice import chosen, optimise, record_path
-from models.inference.runtimes.runtime import Runtime, side_by_side
-from models.inference.version_ensemble import open_ensemble
-from models.networks import building as networks
-from models.registry import versions as registry
-from models.registry.versions import Version
+from models.inference.ensemble import open_ensemble
+from models.inference.golden_set import check_golden_set, load_golden_pixels
+from models.inference.runtimes import conversion
+from models.inference.runtimes.runtime import (
+    RUNTIMES,
+    Runtime,
+    choose_concurrent_calls,
+    find_obstacle,
+    open_runtime,
+    resolve_runtime,
+    runtime_record_path,
+)
+from models.inference.runtimes.selection import select_runtime
+from models.networks import factory as networks
+from models.registry import Version, open_registry
 from streams.errors import ModelError
 
-USABLE = [name for name in RUNTIMES if not hindrance(name)]
+USABLE = [name for name in RUNTIMES if not find_obstacle(name)]
 EXACT = ("tensorflow", "openvino", "litert")
 
 
@@ -36,7 +43,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def version(models_root: Path) -> Version:
-    return registry.load(models_root, "tiny")
+    return open_registry(models_root).open_version("tiny")
 
 
 def some_pixels(count: int) -> npt.NDArray[np.uint8]:
@@ -76,12 +83,14 @@ def test_calls_side_by_side_have_their_own_answers(version: Version, name: str) 
 
 @pytest.mark.parametrize(("threads", "expected"), [(1, 1), (2, 2), (16, 2)])
 def test_two_calls_are_made_at_once_where_there_are_two_threads(threads: int, expected: int) -> None:
-    assert side_by_side(threads) == expected
+    assert choose_concurrent_calls(threads) == expected
 
 
 def test_a_runtime_whose_library_is_missing_names_the_extra() -> None:
-    assert re.match(r"ai_edge_litert is not installed; .*castline\[litert\]", hindrance("litert-int8", find=lambda library: None))
-    assert hindrance("litert-int8") == ""
+    assert re.match(
+        r"ai_edge_litert is not installed; .*castline\[litert\]", find_obstacle("litert-int8", find_library=lambda library: None)
+    )
+    assert find_obstacle("litert-int8") == ""
 
 
 def test_an_unknown_runtime_is_refused_and_the_known_ones_are_named(version: Version) -> None:
@@ -90,11 +99,11 @@ def test_an_unknown_runtime_is_refused_and_the_known_ones_are_named(version: Ver
 
 
 def test_a_damaged_conversion_is_made_again(version: Version) -> None:
-    path = conversion.converted(version, "float32")
+    path = conversion.get_flatbuffer(version, "float32")
     whole = hashlib.sha256(path.read_bytes()).digest()
     path.write_bytes(path.read_bytes()[:-1] + b"!")
-    assert hashlib.sha256(conversion.converted(version, "float32").read_bytes()).digest() == whole
-    assert path.parent.parent == conversion.cache_folder()
+    assert hashlib.sha256(conversion.get_flatbuffer(version, "float32").read_bytes()).digest() == whole
+    assert path.parent.parent == conversion.flatbuffer_folder()
     assert not path.is_relative_to(version.folder)
 
 
@@ -114,9 +123,9 @@ class Contrary:
 
 def test_a_runtime_that_answers_differently_may_not_serve(version: Version) -> None:
     runtime = open_runtime(version, "tensorflow", (8,))
-    check_golden(version, runtime)
+    check_golden_set(version, runtime)
     with pytest.raises(ModelError, match="contrary judges the golden set differently"):
-        check_golden(version, Contrary(runtime))
+        check_golden_set(version, Contrary(runtime))
 
 
 def test_a_runtime_that_turns_a_label_of_real_pictures_is_refused(version: Version) -> None:
@@ -131,13 +140,13 @@ def test_a_runtime_that_turns_a_label_of_real_pictures_is_refused(version: Versi
         runtime = open_runtime(of, "tensorflow", batches)
         return Wavering(runtime) if name == "contrary" else runtime
 
-    golden = golden_pixels(version)[:8]
+    golden = load_golden_pixels(version)[:8]
     try:
-        trial = optimise(version, ("tensorflow", "contrary"), (8,), opener, measured_s=0.1, pixels=some_pixels(20))
+        trial = select_runtime(version, ("tensorflow", "contrary"), (8,), opener, measured_s=0.1, pixels=some_pixels(20))
         assert trial.chosen == "tensorflow"
         assert re.fullmatch(r"contrary labels \d+ of 20 pictures otherwise than tensorflow", trial.refused["contrary"])
     finally:
-        record_path(version).unlink(missing_ok=True)
+        runtime_record_path(version).unlink(missing_ok=True)
 
 
 def test_the_fastest_that_passes_is_recorded_and_taken_and_what_was_refused_is_named(version: Version) -> None:
@@ -147,32 +156,32 @@ def test_the_fastest_that_passes_is_recorded_and_taken_and_what_was_refused_is_n
         return open_runtime(of, name, batches)
 
     try:
-        trial = optimise(version, ("tensorflow", "openvino", "contrary"), (1, 8), opener, measured_s=0.1)
+        trial = select_runtime(version, ("tensorflow", "openvino", "contrary"), (1, 8), opener, measured_s=0.1)
         assert {(each.runtime, each.batch) for each in trial.measured} == {(n, b) for n in ("tensorflow", "openvino") for b in (1, 8)}
         assert "differently" in trial.refused["contrary"]
-        assert chosen(version) == trial.chosen == open_runtime(version, "auto", (1,)).name
-        registry.load(version.folder.parent, "tiny")  # the record stands beside the version, which is as it was
+        assert resolve_runtime(version, "auto") == trial.chosen == open_runtime(version, "auto", (1,)).name
+        open_registry(version.folder.parent).open_version("tiny")  # the record stands beside the version, which is as it was
     finally:
-        record_path(version).unlink(missing_ok=True)
+        runtime_record_path(version).unlink(missing_ok=True)
 
 
 def test_without_a_record_float32_serves_whatever_the_processor_computes(version: Version, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("models.inference.runtimes.choice.has_bfloat16", lambda: True)
-    assert not record_path(version).exists()
-    assert chosen(version) == "tensorflow"
+    monkeypatch.setattr("models.inference.runtimes.runtime.has_bfloat16", lambda: True)
+    assert not runtime_record_path(version).exists()
+    assert resolve_runtime(version, "auto") == "tensorflow"
 
 
 @pytest.mark.parametrize("side_px", [64, 75, 129, 160])
 def test_a_folded_network_gives_the_networks_own_answers(side_px: int) -> None:
-    voter = networks.voter("alexnet", side_px, {"dense_width": 16, "maps": 0.25})
-    networks.draw_from(side_px)
-    network = networks.build(voter, 2)
+    voter = networks.make_voter("alexnet", side_px, {"dense_width": 16, "maps": 0.25})
+    networks.seed_weights(side_px)
+    network = networks.build_network(voter, 2)
     grey = np.random.default_rng(side_px).random((5, side_px, side_px, 1), np.float32)
-    computed = np.asarray(conversion.folded(network)(grey))
+    computed = np.asarray(conversion.fold_first_convolution(network)(grey))
     assert np.allclose(computed, np.asarray(network(grey, training=False)), atol=1e-5)
 
 
 def test_a_network_that_cannot_be_folded_is_computed_as_it_is() -> None:
-    network = networks.build(networks.voter("lenet", 64, {}), 2)
+    network = networks.build_network(networks.make_voter("lenet", 64, {}), 2)
     grey = np.random.default_rng(1).random((2, 64, 64, 1), np.float32)
-    assert np.array_equal(np.asarray(conversion.folded(network)(grey)), np.asarray(network(grey, training=False)))
+    assert np.array_equal(np.asarray(conversion.fold_first_convolution(network)(grey)), np.asarray(network(grey, training=False)))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from models.networks.alexnet import LocalResponse, alexnet
-from models.networks.building import build
+from models.networks.factory import build_network
 from models.networks.lenet import lenet
 from models.registry.manifest import Voter
 from streams.errors import ModelError
@@ -68,4 +68,4 @@ def test_local_response_is_the_papers_formula() -> None:
 def test_options_that_do_not_fit_are_refused(network: str, side_px: int) -> None:
     voter = Voter.model_validate({"name": "one", "network": network, "weights_file": "w.h5", "side_px": side_px, "options": {"legs": 4}})
     with pytest.raises(ModelError, match="cannot build"):
-        build(voter, 2)
+        build_network(voter, 2)

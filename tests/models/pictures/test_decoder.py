@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from models.pictures.decoder import Picture, PictureLimits, Reason, decode
+from models.pictures.decoder import DecodedPicture, PictureLimits, RefusalReason, decode_picture
 from streams.errors import PictureError
 from tests.bad_pictures import ExpectedOutcome, make_bad_pictures
 
@@ -32,9 +32,9 @@ def corner_marked() -> npt.NDArray[np.uint8]:
     return pixels
 
 
-def outcome(value: bytes) -> Picture | PictureError:
+def outcome(value: bytes) -> DecodedPicture | PictureError:
     try:
-        return decode(value, 64)
+        return decode_picture(value, 64)
     except PictureError as error:
         return error
 
@@ -48,7 +48,7 @@ def test_every_bad_picture_is_judged_or_refused_as_expected(value: bytes, expect
     found = outcome(value)
     if isinstance(found, PictureError):
         assert expected in ("refused", "either"), found
-        assert found.reason in set(Reason)
+        assert found.reason in set(RefusalReason)
     else:
         assert expected in ("judged", "either")
         assert found.pixels.shape == (64, 64)
@@ -67,9 +67,9 @@ def test_no_warning_leaves_the_decoder() -> None:
 
 def test_the_same_bytes_give_the_same_picture_in_every_thread() -> None:
     values = [value for _, value, expected in CORPUS if expected == "judged"]
-    alone = [decode(value, 96).pixels for value in values]
+    alone = [decode_picture(value, 96).pixels for value in values]
     with ThreadPoolExecutor(8) as pool:
-        together = list(pool.map(lambda value: decode(value, 96).pixels, values * 4))
+        together = list(pool.map(lambda value: decode_picture(value, 96).pixels, values * 4))
     for index, pixels in enumerate(together):
         assert np.array_equal(pixels, alone[index % len(values)])
 
@@ -77,16 +77,16 @@ def test_the_same_bytes_give_the_same_picture_in_every_thread() -> None:
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        (b"", Reason.EMPTY),
-        (b"x" * 2000, Reason.TOO_LARGE),
-        (b"no picture", Reason.NOT_AN_IMAGE),
-        (encoded(Image.new("L", (200, 200))), Reason.TOO_MANY_PIXELS),
-        (encoded(Image.fromarray(corner_marked()))[:-20], Reason.TRUNCATED),
+        (b"", RefusalReason.EMPTY),
+        (b"x" * 2000, RefusalReason.TOO_LARGE),
+        (b"no picture", RefusalReason.NOT_AN_IMAGE),
+        (encoded(Image.new("L", (200, 200))), RefusalReason.TOO_MANY_PIXELS),
+        (encoded(Image.fromarray(corner_marked()))[:-20], RefusalReason.TRUNCATED),
     ],
 )
-def test_a_refusal_bears_its_reason(value: bytes, reason: Reason) -> None:
+def test_a_refusal_bears_its_reason(value: bytes, reason: RefusalReason) -> None:
     with pytest.raises(PictureError) as refusal:
-        decode(value, 64, PictureLimits(max_bytes=1000, max_pixels=10_000))
+        decode_picture(value, 64, PictureLimits(max_bytes=1000, max_pixels=10_000))
     assert refusal.value.reason == reason
 
 
@@ -95,7 +95,7 @@ def test_a_png_whose_pixels_were_hurt_is_refused_though_pillow_would_show_it_bla
     value = bytearray(encoded(noisy))
     value[200] ^= 1
     with pytest.raises(PictureError, match="checksum"):
-        decode(bytes(value), 64)
+        decode_picture(bytes(value), 64)
 
 
 @pytest.mark.parametrize("form", ["JPEG", "TIFF"])
@@ -116,20 +116,20 @@ def test_a_picture_stands_upright_whatever_its_exif_orientation(form: str, orien
     exif = Image.Exif()
     exif[0x0112] = orientation
     value = encoded(image, form, exif=exif) if form == "JPEG" else encoded(image, form, tiffinfo={274: orientation})
-    assert np.abs(decode(value, 64).pixels.astype(int) - upright).mean() < 4
+    assert np.abs(decode_picture(value, 64).pixels.astype(int) - upright).mean() < 4
 
 
 def test_the_size_told_is_that_of_the_upright_picture() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    picture = decode(encoded(Image.new("L", (90, 60), 50), "JPEG", exif=exif), 64)
+    picture = decode_picture(encoded(Image.new("L", (90, 60), 50), "JPEG", exif=exif), 64)
     assert (picture.width_px, picture.height_px) == (60, 90)
 
 
 def test_a_disc_stays_a_disc_in_a_picture_that_is_not_square() -> None:
     y, x = np.mgrid[0:100, 0:200]
     disc = np.where(np.hypot(x - 100, y - 50) < 40, 0, 200).astype(np.uint8)
-    pixels = decode(encoded(Image.fromarray(disc)), 100).pixels
+    pixels = decode_picture(encoded(Image.fromarray(disc)), 100).pixels
     dark = pixels < 100
     assert abs(int(dark.any(axis=0).sum()) - int(dark.any(axis=1).sum())) <= 1
     assert pixels[0].min() == 200  # filled up with its own edge, without a line
@@ -138,7 +138,7 @@ def test_a_disc_stays_a_disc_in_a_picture_that_is_not_square() -> None:
 @pytest.mark.parametrize(("bits", "top"), [(16, 65535), (14, 16383), (12, 4095), (10, 1023)])
 def test_a_camera_of_any_depth_gives_the_same_grey_levels(bits: int, top: int) -> None:
     levels = np.linspace(0, top, 64 * 64).reshape(64, 64).astype(np.uint16)
-    pixels = decode(encoded(Image.fromarray(levels)), 64).pixels
+    pixels = decode_picture(encoded(Image.fromarray(levels)), 64).pixels
     assert bits > 8
     assert np.abs(pixels.astype(float) - np.linspace(0, 255, 64 * 64).reshape(64, 64)).max() <= 1
 
@@ -146,7 +146,7 @@ def test_a_camera_of_any_depth_gives_the_same_grey_levels(bits: int, top: int) -
 def test_what_is_transparent_is_white() -> None:
     image = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
     image.paste((80, 80, 80, 255), (0, 0, 64, 32))
-    pixels = decode(encoded(image), 64).pixels
+    pixels = decode_picture(encoded(image), 64).pixels
     assert pixels[5].max() == 80
     assert pixels[60].min() == 255
 
@@ -155,7 +155,7 @@ def test_the_first_of_several_frames_is_judged() -> None:
     frames = [Image.new("L", (32, 32), level) for level in (30, 200)]
     for form in ("PNG", "TIFF"):
         value = encoded(frames[0], form, save_all=True, append_images=frames[1:])
-        assert decode(value, 32).pixels.max() == 30
+        assert decode_picture(value, 32).pixels.max() == 30
 
 
 def test_a_large_jpeg_looks_as_a_small_one() -> None:
@@ -163,4 +163,4 @@ def test_a_large_jpeg_looks_as_a_small_one() -> None:
     y, x = np.mgrid[0:2400, 0:2400]
     large = Image.fromarray((127 + 100 * np.sin(x / 130) * np.cos(y / 90)).astype(np.uint8))
     whole = np.asarray(large.resize((96, 96), Image.Resampling.BILINEAR)).astype(int)
-    assert np.abs(decode(encoded(large, "JPEG", quality=95), 96).pixels - whole).mean() < 1.5
+    assert np.abs(decode_picture(encoded(large, "JPEG", quality=95), 96).pixels - whole).mean() < 1.5

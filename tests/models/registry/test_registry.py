@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from models.registry import versions as registry
-from models.registry.versions import Version
+from models.registry import MANIFEST_FILE, LocalRegistry, Version, open_registry
 from streams.errors import ModelError
 from tests.tiny_version import make_tiny_version
 
@@ -29,14 +28,14 @@ def copy(written: Version, tmp_path: Path) -> Path:
 
 def refusal(folder: Path) -> str:
     with pytest.raises(ModelError) as error:
-        registry.load(folder.parent, folder.name)
+        open_registry(folder.parent).open_version(folder.name)
     return str(error.value)
 
 
 def test_a_written_version_is_found_and_loaded(written: Version) -> None:
     root = written.folder.parent
-    assert registry.names(root) == ["tiny"]
-    assert registry.load(root, "tiny").manifest == written.manifest
+    assert open_registry(root).list_names() == ["tiny"]
+    assert open_registry(root).open_version("tiny").manifest == written.manifest
 
 
 @pytest.mark.parametrize("name", ["alexnet.weights.h5", "lenet.weights.h5", "golden.npz"])
@@ -88,7 +87,7 @@ def test_a_link_in_place_of_a_file_is_refused(copy: Path, tmp_path: Path) -> Non
     ],
 )
 def test_a_manifest_that_is_wrong_is_refused_with_the_field(copy: Path, change: dict[str, object], named: str) -> None:
-    path = copy / registry.MANIFEST
+    path = copy / MANIFEST_FILE
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     said = refusal(copy)
     assert str(path) in said
@@ -96,26 +95,26 @@ def test_a_manifest_that_is_wrong_is_refused_with_the_field(copy: Path, change: 
 
 
 def test_a_manifest_cannot_name_a_file_outside(copy: Path) -> None:
-    path = copy / registry.MANIFEST
+    path = copy / MANIFEST_FILE
     path.write_text(path.read_text().replace("golden.npz", "../golden.npz"))
     assert "pattern" in refusal(copy)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "\0" * 100])
 def test_a_manifest_that_is_no_json_is_refused(copy: Path, text: str) -> None:
-    (copy / registry.MANIFEST).write_text(text)
-    assert registry.MANIFEST in refusal(copy)
+    (copy / MANIFEST_FILE).write_text(text)
+    assert MANIFEST_FILE in refusal(copy)
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../tiny", "absent"])
 def test_a_name_that_is_no_version_is_refused(written: Version, name: str) -> None:
     with pytest.raises(ModelError):
-        registry.load(written.folder.parent, name)
+        open_registry(written.folder.parent).open_version(name)
 
 
 def test_a_failed_writing_leaves_nothing(tmp_path: Path) -> None:
     def fail() -> None:
-        with registry.writing(tmp_path, "new") as folder:
+        with LocalRegistry(tmp_path).write_version("new") as folder:
             (folder / "half").write_text("x")
             raise OSError(28, "No space left on device")
 
@@ -129,21 +128,21 @@ def test_a_full_disk_leaves_the_version_that_was_there(copy: Path) -> None:
     child = f"""
 import resource, signal
 from pathlib import Path
-from models.registry import versions as registry
+from models.registry import LocalRegistry
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-with registry.writing(Path({str(copy.parent)!r}), "tiny", replace=True) as folder:
+with LocalRegistry(Path({str(copy.parent)!r})).write_version("tiny", replace=True) as folder:
     (folder / "alexnet.weights.h5").write_bytes(bytes(1_000_000))
 """
     ended = subprocess.run([sys.executable, "-c", child], capture_output=True, text=True, timeout=60, check=False)
     assert "File too large" in ended.stderr
     assert [path.name for path in copy.parent.iterdir()] == ["tiny"]
-    registry.load(copy.parent, "tiny")
+    open_registry(copy.parent).open_version("tiny")
 
 
 def test_a_version_is_not_overwritten_unless_asked(written: Version) -> None:
     with (
         pytest.raises(ModelError, match="never changed once written"),
-        registry.writing(written.folder.parent, "tiny"),
+        LocalRegistry(written.folder.parent).write_version("tiny"),
     ):
         pass

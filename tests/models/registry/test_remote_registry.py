@@ -10,10 +10,7 @@ import fsspec
 import pytest
 from moto.server import ThreadedMotoServer
 
-from models.inference.runtimes.conversion import cache_folder
-from models.registry import remote as shelf
-from models.registry import versions as registry
-from models.registry.versions import MANIFEST, Version
+from models.registry import MANIFEST_FILE, RemoteRegistry, Version, open_registry, parse_remote_url, user_cache_folder
 from streams.errors import ModelError
 
 LENET = "lenet.weights.h5"
@@ -26,7 +23,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def version(models_root: Path) -> Version:
-    return registry.load(models_root, "tiny")
+    return open_registry(models_root).open_version("tiny")
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +48,8 @@ def s3_endpoint() -> Iterator[str]:
     ],
 )
 def test_a_shelf_is_told_from_a_folder(written: str, meant: str | None) -> None:
-    assert shelf.address(written) == meant
-    assert shelf.address(Path(written)) == meant
+    assert parse_remote_url(written) == meant
+    assert parse_remote_url(Path(written)) == meant
 
 
 def test_a_version_on_s3_is_listed_fetched_verified_and_never_changed(
@@ -66,18 +63,18 @@ def test_a_version_on_s3_is_listed_fetched_verified_and_never_changed(
     files = fsspec.filesystem("s3", skip_instance_cache=True)
     files.makedirs("plant", exist_ok=True)
     root = Path("s3://plant/versions")  # as the settings give it
-    assert shelf.push(version, "s3://plant/versions") == "s3://plant/versions/tiny"
-    assert registry.names(root) == ["tiny"]
-    loaded = registry.load(root, "tiny")
+    assert RemoteRegistry("s3://plant/versions").push(version) == "s3://plant/versions/tiny"
+    assert open_registry(root).list_names() == ["tiny"]
+    loaded = open_registry(root).open_version("tiny")
     assert loaded.manifest == version.manifest
     assert loaded.file(LENET).read_bytes() == version.file(LENET).read_bytes()
     with pytest.raises(ModelError, match="never changed once written"):
-        shelf.push(version, "s3://plant/versions")
-    with pytest.raises(ModelError, match="expected the version absent on the shelf"):
-        registry.load(root, "absent")
+        RemoteRegistry("s3://plant/versions").push(version)
+    with pytest.raises(ModelError, match=r"There is no version .absent. in the model registry"):
+        open_registry(root).open_version("absent")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # nobody listens: what was fetched serves on
     fsspec.get_filesystem_class("s3").clear_instance_cache()
-    assert registry.load(root, "tiny").manifest == version.manifest
+    assert open_registry(root).open_version("tiny").manifest == version.manifest
 
 
 @pytest.fixture
@@ -92,24 +89,24 @@ def test_a_file_that_changed_on_the_shelf_is_not_served(far: Path) -> None:
     weights[len(weights) // 2] ^= 1
     (far / "tiny" / LENET).write_bytes(weights)
     root = Path(f"file://{far}")
-    with pytest.raises(ModelError, match="damaged or tampered with"):
-        registry.load(root, "tiny")
-    assert not any(path.name == "tiny" for path in cache_folder().parent.rglob("*"))
+    with pytest.raises(ModelError, match="damaged or was tampered with"):
+        open_registry(root).open_version("tiny")
+    assert not any(path.name == "tiny" for path in user_cache_folder().rglob("*"))
 
 
 def test_a_fetch_that_broke_off_leaves_what_was_there(far: Path) -> None:
     root = Path(f"file://{far}")
-    before = registry.load(root, "tiny")
-    manifest = far / "tiny" / MANIFEST
+    before = open_registry(root).open_version("tiny")
+    manifest = far / "tiny" / MANIFEST_FILE
     manifest.write_text(manifest.read_text().replace('"command": "', '"command": "again '))
     (far / "tiny" / LENET).unlink()
     with pytest.raises(ModelError, match=LENET):
-        registry.load(root, "tiny")
-    assert registry.load(before.folder.parent, "tiny").manifest == before.manifest
+        open_registry(root).open_version("tiny")
+    assert open_registry(before.folder.parent).open_version("tiny").manifest == before.manifest
     assert [path.name for path in before.folder.parent.iterdir()] == ["tiny"]
 
 
 def test_a_copy_that_was_damaged_here_is_fetched_again(far: Path) -> None:
     root = Path(f"file://{far}")
-    registry.load(root, "tiny").file(LENET).write_bytes(b"damaged")
-    assert registry.load(root, "tiny").file(LENET).read_bytes() == (far / "tiny" / LENET).read_bytes()
+    open_registry(root).open_version("tiny").file(LENET).write_bytes(b"damaged")
+    assert open_registry(root).open_version("tiny").file(LENET).read_bytes() == (far / "tiny" / LENET).read_bytes()

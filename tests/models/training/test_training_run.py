@@ -16,10 +16,9 @@ import pytest
 from click.testing import CliRunner
 
 from deploy.cli.main import castline
-from models.inference.runtimes import open_runtime
-from models.inference.version_ensemble import open_ensemble
-from models.registry import versions as registry
-from models.registry.versions import Version
+from models.inference.ensemble import open_ensemble
+from models.inference.runtimes.runtime import open_runtime
+from models.registry import Version, open_registry
 from models.synthetic import write_castings
 from models.training.labelled_pictures import LabelledPictures
 from models.training.options import TrainingOptions
@@ -94,11 +93,11 @@ def trained(castings: Path, tmp_path_factory: pytest.TempPathFactory) -> Version
 
 
 def test_a_trained_version_loads_verifies_and_serves_on_every_runtime(trained: Version) -> None:
-    loaded = registry.load(trained.folder.parent, "first")
+    loaded = open_registry(trained.folder.parent).open_version("first")
     pixels = np.random.default_rng(1).integers(0, 255, (5, 64, 64)).astype(np.uint8)
     for runtime in ("tensorflow", "tensorflow-bf16"):
         ensemble = open_ensemble(loaded, runtime, batch_sizes=(1, 4, 8))
-        assert [set(opinion.votes) for opinion in ensemble.opinions(pixels)] == [{"alexnet", "lenet"}] * 5
+        assert [set(opinion.votes) for opinion in ensemble.predict(pixels)] == [{"alexnet", "lenet"}] * 5
         assert ensemble.version_name == "first"
 
 
@@ -128,7 +127,7 @@ def test_a_training_stopped_and_resumed_ends_as_one_that_was_not(castings: Path,
     training = TrainingRun(SMALL, (castings,), tmp_path, "first", "castline train")
     stopped = training.run(CallbackLog(("alexnet", 1)))
     assert stopped.was_interrupted
-    assert registry.load(tmp_path, "first").manifest.figures == stopped.version.manifest.figures
+    assert open_registry(tmp_path).open_version("first").manifest.figures == stopped.version.manifest.figures
     log = CallbackLog()
     resumed = training.run(log, resume=True)
     assert not resumed.was_interrupted
@@ -142,7 +141,7 @@ def test_a_training_stopped_before_every_network_had_an_epoch_leaves_no_version(
     training = TrainingRun(SMALL, (castings,), tmp_path, "first", "castline train")
     with pytest.raises(KeyboardInterrupt):
         training.run(CallbackLog(("lenet", 1)))
-    assert registry.names(tmp_path) == []
+    assert open_registry(tmp_path).list_names() == []
     with pytest.raises(ModelError, match="Add --resume"):
         training.run(CallbackLog())
 
@@ -233,5 +232,5 @@ def test_ctrl_c_on_the_command_keeps_the_best_and_resume_goes_on(castings: Path,
             child.kill()
     assert child.returncode == 130, errors
     assert "interrupted: the best so far" in output
-    assert registry.load(tmp_path, "v").manifest.figures["pictures"] > 0
+    assert open_registry(tmp_path).open_version("v").manifest.figures["pictures"] > 0
     assert state.exists()

@@ -14,7 +14,7 @@ from pathlib import Path
 import requests
 from kafka import KafkaProducer
 
-from models.registry.versions import BUNDLED
+from models.registry import BUNDLED_VERSIONS
 from models.synthetic import RenderedCasting, render_series
 from streams.identity import PartId, PictureIdentity, make_headers
 from streams.settings import Settings
@@ -29,8 +29,8 @@ VERSION, OTHER_VERSION = "demo", "demo-again"
 
 def make_versions(root: Path) -> None:
     """The bundled version, and the same under another name."""
-    shutil.copytree(BUNDLED / VERSION, root / VERSION, ignore=shutil.ignore_patterns("*.json.*"))
-    shutil.copytree(BUNDLED / VERSION, root / OTHER_VERSION, ignore=shutil.ignore_patterns("*.json.*"))
+    shutil.copytree(BUNDLED_VERSIONS / VERSION, root / VERSION, ignore=shutil.ignore_patterns("*.json.*"))
+    shutil.copytree(BUNDLED_VERSIONS / VERSION, root / OTHER_VERSION, ignore=shutil.ignore_patterns("*.json.*"))
     manifest = root / OTHER_VERSION / "manifest.json"
     manifest.write_text(manifest.read_text().replace(f'"version": "{VERSION}"', f'"version": "{OTHER_VERSION}"'))
 

@@ -14,19 +14,20 @@ import pytest
 from PIL import Image
 
 from deploy.supervisor.ports import free_ports
+from models.pictures.decoder import PictureLimits
+from models.pictures.display import encode_for_browser, encode_heat_map_layer, encode_thumbnail, read_picture_header
 from station.live.pictures import Pictures
 from station.live.sending import KafkaAway, Outbox
-from station.live.showing import glow, look, shown, small
 from station.live.stored import read_stored
 from streams.errors import PictureError
 from streams.object_store import ObjectStore
-from streams.settings import KafkaSettings, PictureSettings, Settings
+from streams.settings import KafkaSettings, Settings
 from streams.topics import TopicNames
 from tests.bad_pictures import make_bad_pictures
 from tests.conftest import MakeSettings
 from tests.image_topics import make_jpeg
 
-LIMITS = PictureSettings()
+LIMITS = PictureLimits()
 
 
 @dataclass
@@ -185,7 +186,7 @@ def test_what_is_too_large_for_a_picture_is_not_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("form", "mode"), [("TIFF", "L"), ("BMP", "RGB"), ("JPEG", "CMYK"), ("TIFF", "CMYK")])
 def test_what_browsers_do_not_show_becomes_png(form: str, mode: str) -> None:
-    picture = shown(encoded(Image.new(mode, (40, 30)), form), LIMITS)
+    picture = encode_for_browser(encoded(Image.new(mode, (40, 30)), form), LIMITS)
     assert picture.content_type == "image/png"
     assert opened(picture.value).size == (40, 30)
 
@@ -193,13 +194,13 @@ def test_what_browsers_do_not_show_becomes_png(form: str, mode: str) -> None:
 def test_a_camera_of_12_bits_is_not_shown_black() -> None:
     wide = Image.fromarray(np.full((20, 20), 4095, np.uint16))
     for form in ("PNG", "TIFF"):
-        assert opened(shown(encoded(wide, form), LIMITS).value).getpixel((5, 5)) == 255
+        assert opened(encode_for_browser(encoded(wide, form), LIMITS).value).getpixel((5, 5)) == 255
 
 
 def test_a_heat_map_is_clear_where_nothing_is_and_red_where_it_is_hot() -> None:
     heat = np.zeros((8, 8), np.uint8)
     heat[2, 3] = 255
-    light = opened(glow(encoded(Image.fromarray(heat), "PNG"), LIMITS).value)
+    light = opened(encode_heat_map_layer(encoded(Image.fromarray(heat), "PNG"), LIMITS).value)
     assert light.getpixel((3, 2)) == (255, 40, 0, 255)
     assert light.getpixel((0, 0)) == (255, 40, 0, 0)
 
@@ -208,17 +209,17 @@ def test_a_small_picture_is_upright_and_small() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     turned = encoded(Image.new("RGB", (900, 600)), "JPEG", exif=exif)
-    assert opened(small(turned, LIMITS, 240).value).size == (160, 240)
-    assert (look(turned, LIMITS).width_px, look(turned, LIMITS).height_px) == (600, 900)
+    assert opened(encode_thumbnail(turned, LIMITS, 240).value).size == (160, 240)
+    assert (read_picture_header(turned, LIMITS).width_px, read_picture_header(turned, LIMITS).height_px) == (600, 900)
 
 
 def test_no_hostile_picture_gets_through_or_breaks_anything() -> None:
     """Whatever goes out is what it says it is, and decodes within the limits."""
-    limits, wrong = PictureSettings(max_pixels=20_000_000), []
+    limits, wrong = PictureLimits(max_pixels=20_000_000), []
     for name, value, expected in make_bad_pictures():
         for side_px in (None, 240):
             try:
-                picture = shown(value, limits) if side_px is None else small(value, limits, side_px)
+                picture = encode_for_browser(value, limits) if side_px is None else encode_thumbnail(value, limits, side_px)
             except PictureError as error:
                 if expected == "judged":
                     wrong.append((name, str(error)))

@@ -11,10 +11,10 @@ import pytest
 from django.core.signing import Signer
 from django.test import override_settings
 
+from models.pictures.display import EncodedPicture
 from station.live.passes import PREFIX, Pass, Passes, address, read
 from station.live.seen import SeenPart
 from station.live.sending import KafkaAway
-from station.live.showing import Picture
 from streams.errors import PictureError
 from streams.identity import PartId
 from tests.station.live.test_wall import verdict
@@ -27,12 +27,12 @@ def token(now_s: float) -> str:
     return address(PART, 240, now_s).removeprefix(PREFIX)
 
 
-def shown(found: Pass) -> Picture | None:
+def shown(found: Pass) -> EncodedPicture | None:
     assert (found.line, found.image_topic, found.image_offset, found.side_px) == ("line-1", "castings.images.line-1", 3, 240)
-    return Picture(b"a small picture", "image/jpeg")
+    return EncodedPicture(b"a small picture", "image/jpeg")
 
 
-def asked(path: str, show: Callable[[Pass], Picture | None] = shown, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
+def asked(path: str, show: Callable[[Pass], EncodedPicture | None] = shown, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
     """Status, headers and body of the answer."""
     sent: list[Any] = []
 
@@ -100,7 +100,7 @@ def test_a_picture_is_only_fetched() -> None:
     [(KafkaAway("Kafka does not answer."), 503), (PictureError("damaged", "The picture is damaged."), 415), (None, 404)],
 )
 def test_a_picture_that_cannot_be_had_is_told_in_words(fault: Exception | None, status: int) -> None:
-    def show(found: Pass) -> Picture | None:
+    def show(found: Pass) -> EncodedPicture | None:
         if fault is not None:
             raise fault
         return None

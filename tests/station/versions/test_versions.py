@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from django.test import Client
 
-from models.evaluation.figures import Share as ModelsShare
-from models.registry.versions import BUNDLED, load
+from models.registry import BUNDLED_VERSIONS, open_registry
+from models.registry.version_report import Proportion as ModelsShare
 from station.accounts.models import AuditEntry
 from station.versions.choosing import NO_SHADOW, OtherClassesError, Plan, Wish, consider
 from station.versions.records import gallery, report, training_curve, training_curves
@@ -29,7 +29,7 @@ PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4
 def root(tmp_path: Path) -> Path:
     """Versions: the bundled one, the same under another name, and one that judges other classes."""
     for name in ("demo", "second", "others"):
-        shutil.copytree(BUNDLED / "demo", tmp_path / name, ignore=shutil.ignore_patterns("*.json.*"))
+        shutil.copytree(BUNDLED_VERSIONS / "demo", tmp_path / name, ignore=shutil.ignore_patterns("*.json.*"))
         manifest = tmp_path / name / "manifest.json"
         told = json.loads(manifest.read_text()) | {"version": name}
         manifest.write_text(json.dumps(told | ({"classes": ["cracked", "ok_front"]} if name == "others" else {})))
@@ -42,14 +42,14 @@ def considered(root: Path, wish: Wish, chosen: ModelChoices | None = None) -> Pl
 
 
 def test_the_pages_reader_and_the_inspectors_agree(root: Path) -> None:
-    mine, its = verify(root, "demo"), load(root, "demo").manifest
+    mine, its = verify(root, "demo"), open_registry(root).open_version("demo").manifest
     assert (mine.version, mine.threshold, mine.classes, mine.figures) == (its.version, its.threshold, its.classes, its.figures)
     assert mine.files.keys() == its.files.keys()
 
 
 def test_intervals_are_those_of_the_evaluation() -> None:
     for count, of in ((0, 10), (10, 10), (794, 800), (3, 7)):
-        mine, its = Share.counted(count, of), ModelsShare.counted(count, of)
+        mine, its = Share.counted(count, of), ModelsShare.from_counts(count, of)
         assert mine is not None
         assert (mine.low, mine.high) == pytest.approx((100 * its.low, 100 * its.high))
     assert Share.counted(0, 0) is None

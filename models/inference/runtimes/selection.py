@@ -1,0 +1,134 @@
+"""Finds the fastest runtime for a version on this machine: checks the golden set, measures, and records the result."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from models.inference.golden_set import GoldenSetComparison, check_golden_set, label_pictures
+from models.inference.runtimes.runtime import FLOAT32, Runtime, describe_processor, runtime_record_path
+from models.registry import Version
+from streams.atomic_file import write_atomically
+from streams.errors import ModelError
+
+# How long each runtime is measured at each batch size.
+MEASURED_S = 2.0
+ROUNDS = 3
+
+OpenRuntime = Callable[[Version, str, Sequence[int]], Runtime]
+PredictAny = Callable[[npt.NDArray[np.uint8]], object]
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeMeasurement:
+    """Speed of one runtime at one batch size: pictures a second in its best round.
+
+    `same_labels` and `distance` compare the golden set; `distance` is the largest difference of a defect probability.
+    """
+
+    runtime: str
+    batch: int
+    per_s: float
+    same_labels: bool
+    distance: float
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeSelection:
+    """All runtimes that were tried for one version: measurements, the reasons of the refused ones, and the name of the fastest."""
+
+    measured: list[RuntimeMeasurement]
+    refused: dict[str, str]
+    chosen: str
+
+
+def select_runtime(
+    version: Version,
+    names: Sequence[str],
+    batch_sizes: Sequence[int],
+    open_runtime: OpenRuntime,
+    measured_s: float = MEASURED_S,
+    pixels: npt.NDArray[np.uint8] | None = None,
+) -> RuntimeSelection:
+    """Measures every runtime that passes the golden set and records the one that is fastest at the largest batch size.
+
+    With `pixels`, shape (n, side_px, side_px), a runtime must also give each picture the label that TensorFlow in float32 gives.
+    Raises ModelError if no runtime passes.
+    """
+    largest = max(batch_sizes)
+    expected = [] if pixels is None else label_pictures(version, open_runtime(version, FLOAT32, batch_sizes).predict, pixels, largest)
+    runtimes: dict[str, Runtime] = {}
+    comparisons: dict[str, GoldenSetComparison] = {}
+    refused: dict[str, str] = {}
+    for name in names:
+        try:
+            runtime = open_runtime(version, name, batch_sizes)
+            runtime.warm_up()
+            comparisons[name] = check_golden_set(version, runtime)
+            if pixels is not None:
+                _check_labels(expected, label_pictures(version, runtime.predict, pixels, largest), name)
+            runtimes[name] = runtime
+        except ModelError as error:
+            refused[name] = str(error)
+    if not runtimes:
+        reasons = "; ".join(refused.values())
+        raise ModelError(f"{version.folder}: no runtime of {', '.join(names)} judges the golden set as recorded: {reasons}")
+    functions = {name: runtime.predict for name, runtime in runtimes.items()}
+    speeds = measure_speeds(functions, batch_sizes, version.manifest.preprocessing.side_px, measured_s)
+    measurements = [
+        RuntimeMeasurement(name, batch, round(per_s, 1), comparisons[name].same_labels, round(comparisons[name].distance, 5))
+        for (name, batch), per_s in speeds.items()
+    ]
+    fastest = max(measurements, key=lambda each: (each.batch, each.per_s)).runtime
+    selection = RuntimeSelection(measurements, refused, fastest)
+    _record(version, selection)
+    return selection
+
+
+def measure_speeds(
+    functions: Mapping[str, PredictAny], batch_sizes: Sequence[int], side_px: int, measured_s: float
+) -> dict[tuple[str, int], float]:
+    """Returns the pictures a second of each function at each batch size, by name and batch size: the best of several rounds.
+
+    In a round the functions take turns, so that a busy moment of the machine does not slow down only one of them.
+    """
+    best = {(name, batch): 0.0 for batch in batch_sizes for name in functions}
+    for batch in batch_sizes:
+        pixels = np.random.default_rng(batch).integers(0, 256, (batch, side_px, side_px), dtype=np.uint8)
+        for _ in range(ROUNDS):
+            for name, predict in functions.items():
+                best[name, batch] = max(best[name, batch], _measure_speed(predict, pixels, measured_s / ROUNDS))
+    return best
+
+
+def _measure_speed(predict: PredictAny, pixels: npt.NDArray[np.uint8], duration_s: float) -> float:
+    start, pictures = time.perf_counter(), 0
+    while time.perf_counter() - start < duration_s:
+        predict(pixels)
+        pictures += len(pixels)
+    return pictures / (time.perf_counter() - start)
+
+
+def _check_labels(expected: Sequence[str], found: Sequence[str], name: str) -> None:
+    differing = sum(a != b for a, b in zip(expected, found, strict=True))
+    if differing:
+        raise ModelError(f"{name} labels {differing} of {len(expected)} pictures otherwise than {FLOAT32}")
+
+
+def _record(version: Version, selection: RuntimeSelection) -> None:
+    path = runtime_record_path(version)
+    try:
+        records = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        records = {}
+    records[describe_processor()] = {
+        "chosen": selection.chosen,
+        "measured": [asdict(each) for each in selection.measured],
+        "refused": selection.refused,
+    }
+    write_atomically(path, json.dumps(records, indent=2) + "\n")

@@ -1,0 +1,129 @@
+"""Turns the voters' class probabilities into predictions: weighted soft vote, calibration, threshold and review band.
+
+The module is pure NumPy, without networks, so every runtime decides in the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from models.registry.manifest import Manifest
+
+VoterProbabilities = npt.NDArray[np.float32]  # shape (n, voters, classes), rows sum to 1; NaN for a voter that was not asked
+Label = Literal["ok", "defect", "review"]
+
+IN_DOUBT = "doubt"  # the reason in a verdict whose probability lies in the review band
+MIN_PROBABILITY = 1e-7  # smaller probabilities are raised to it, because a probability of 0 has no logarithm
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The ensemble's result for one picture.
+
+    `defect_probability` is calibrated, 0..1. `votes` holds the own defect probability of each voter that was asked. `reason` is
+    empty unless the label is `review`.
+    """
+
+    label: Label
+    defect_probability: float
+    votes: dict[str, float]
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SoftVote:
+    """The voting rule of a version: the numbers of its manifest as arrays of shape (voters,). `weights` sum to 1."""
+
+    names: tuple[str, ...]
+    weights: npt.NDArray[np.float64]
+    temperatures: npt.NDArray[np.float64]
+    temperature: float
+    ok_class: int
+    threshold: float
+    low: float
+    high: float
+
+    @classmethod
+    def from_manifest(cls, manifest: Manifest) -> SoftVote:
+        """Returns the voting rule that `manifest` describes."""
+        weights = np.array([voter.weight for voter in manifest.voters])
+        return cls(
+            names=tuple(voter.name for voter in manifest.voters),
+            weights=weights / weights.sum(),
+            temperatures=np.array([voter.temperature for voter in manifest.voters]),
+            temperature=manifest.temperature,
+            ok_class=manifest.ok_class,
+            threshold=manifest.threshold,
+            low=manifest.band.low,
+            high=manifest.band.high,
+        )
+
+    def predict(self, probabilities: VoterProbabilities) -> list[Prediction]:
+        """Returns one prediction for each picture of `probabilities`, shape (n, voters, classes), in order.
+
+        Raises ValueError if the number of voters is not that of the version.
+        """
+        if probabilities.ndim != 3 or probabilities.shape[1] != len(self.names):
+            raise ValueError(f"expected probabilities of shape (n, {len(self.names)}, classes), received {probabilities.shape}")
+        predictions = []
+        votes = self.compute_votes(probabilities)
+        for row, probability in zip(votes, self.compute_defect_probability(probabilities), strict=True):
+            label = self.choose_label(float(probability))
+            by_name = {name: float(vote) for name, vote in zip(self.names, row, strict=True) if not np.isnan(vote)}
+            predictions.append(Prediction(label, float(probability), by_name, IN_DOUBT if label == "review" else ""))
+        return predictions
+
+    def compute_votes(self, probabilities: VoterProbabilities, voters: Sequence[int] | None = None) -> npt.NDArray[np.float64]:
+        """Returns the defect probability of each voter, calibrated by its own temperature, shape (n, voters).
+
+        `voters` gives the indices of the voters in `probabilities` if these are not all voters of the version.
+        """
+        return 1 - self._temper_voters(probabilities, slice(None) if voters is None else list(voters))[..., self.ok_class]
+
+    def compute_defect_probability(self, probabilities: VoterProbabilities) -> npt.NDArray[np.float64]:
+        """Returns the calibrated defect probability of each picture, shape (n,): 1 - P(ok), so every class but the good one counts.
+
+        The version's own temperature calibrates the combined vote of all voters. Where only one voter was asked it is left out,
+        because that voter is calibrated already.
+        """
+        has_all_voters = ~np.isnan(probabilities).any(axis=(1, 2))
+        temperatures = np.where(has_all_voters, self.temperature, 1.0)[:, None]
+        return 1 - temper_probabilities(self.average(probabilities), temperatures)[..., self.ok_class]
+
+    def average(self, probabilities: VoterProbabilities) -> npt.NDArray[np.float64]:
+        """Returns the weighted mean of the voters before the calibration of the combined vote, shape (n, classes).
+
+        Voters that were not asked (NaN) are left out, and the weights of the others are scaled to sum 1.
+        """
+        is_asked: npt.NDArray[np.bool_] = np.logical_not(np.isnan(probabilities).any(axis=-1))
+        weights = self.weights * is_asked
+        weights = weights / weights.sum(axis=1, keepdims=True)
+        tempered = np.where(is_asked[..., None], self._temper_voters(probabilities), 0)
+        result: npt.NDArray[np.float64] = np.einsum("nv,nvc->nc", weights, tempered)
+        return result
+
+    def choose_label(self, defect_probability: float) -> Label:
+        """Returns the label of a part. The review band takes precedence over the threshold."""
+        if self.low <= defect_probability < self.high:
+            return "review"
+        return "defect" if defect_probability >= self.threshold else "ok"
+
+    def _temper_voters(self, probabilities: VoterProbabilities, voters: slice | list[int] = slice(None)) -> npt.NDArray[np.float64]:
+        return temper_probabilities(probabilities.astype(np.float64), self.temperatures[voters][None, :, None])
+
+
+def temper_probabilities(probabilities: npt.NDArray[np.float64], temperature: float | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Returns the probabilities whose logits are divided by `temperature`, along the last axis; same shape.
+
+    Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, section 4.2. A temperature above 1 makes them less
+    certain, below 1 more certain. Their order never changes.
+    """
+    scaled = np.log(np.clip(probabilities, MIN_PROBABILITY, 1)) / temperature
+    raised = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
+    result: npt.NDArray[np.float64] = raised / raised.sum(axis=-1, keepdims=True)
+    return result

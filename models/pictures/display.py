@@ -1,0 +1,122 @@
+"""Pictures for people in a browser: the picture that the networks were given, a thumbnail, and the overlay of a heat map.
+
+All come from the decoder, so people see the orientation, the depth and the grey levels that were judged, in colour if the picture has
+colour. A picture that the decoder refuses is not shown.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from models.pictures.decoder import PictureFile, PictureLimits, open_picture, rotate_upright
+
+HEAT_COLOUR = (255, 40, 0)
+HEAT_OPACITY = 0.6
+JPEG_QUALITY = 82
+# Modes of JPEG and PNG files whose bytes a browser shows with the grey levels that the decoder reads.
+_BROWSER_MODES = ("1", "L", "P", "RGB")
+# One picture at a time is decoded for display, because decoding takes several bytes of memory for each pixel.
+_display_lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPicture:
+    """The bytes of a picture for a browser, with their media type: `image/jpeg` or `image/png`."""
+
+    value: bytes
+    content_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class PictureHeader:
+    """Media type and upright size of a picture, read from its header."""
+
+    content_type: str
+    width_px: int
+    height_px: int
+
+
+def read_picture_header(value: bytes, limits: PictureLimits) -> PictureHeader:
+    """Returns the header of the picture in `value` without decoding pixels.
+
+    Raises PictureError, with a message for the person who sent the picture, if the header or the size is refused.
+    """
+    with open_picture(value, limits) as file:
+        return PictureHeader(file.content_type, file.width_px, file.height_px)
+
+
+def encode_for_browser(value: bytes, limits: PictureLimits) -> EncodedPicture:
+    """Returns the picture in `value` for a browser, in its own size.
+
+    An upright JPEG or PNG that browsers show as the decoder reads it keeps its bytes. All other pictures become an upright PNG: TIFF
+    and BMP, more than 8 bits, CMYK, transparency, EXIF rotation, colour profiles and animated PNG.
+    Raises PictureError if the decoder refuses the picture.
+    """
+    with _display_lock, open_picture(value, limits) as file:
+        is_unchanged = _is_shown_unchanged(file)
+        image = file.load("RGB")
+        if is_unchanged:
+            return EncodedPicture(value, file.content_type)
+        return _encode_png(rotate_upright(np.asarray(image), file.orientation))
+
+
+def encode_thumbnail(value: bytes, limits: PictureLimits, side_px: int) -> EncodedPicture:
+    """Returns the picture in `value` as an upright JPEG, at most `side_px` wide and high.
+
+    Raises PictureError if the decoder refuses the picture.
+    """
+    buffer = io.BytesIO()
+    with _display_lock, open_picture(value, limits) as file:
+        image = file.load("RGB", side_px)
+        upright = Image.fromarray(np.ascontiguousarray(rotate_upright(np.asarray(image), file.orientation)))
+        upright.thumbnail((side_px, side_px))
+        upright.save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return EncodedPicture(buffer.getvalue(), "image/jpeg")
+
+
+def encode_heat_map_layer(value: bytes, limits: PictureLimits) -> EncodedPicture:
+    """Returns a heat map, a grey picture whose hottest pixels are white, as a transparent red PNG to lay over its picture.
+
+    Raises PictureError if the decoder refuses the heat map.
+    """
+    with _display_lock, open_picture(value, limits) as file:
+        heat = rotate_upright(np.asarray(file.load("L")), file.orientation)
+    layer = np.empty((*heat.shape, 4), np.uint8)
+    layer[..., :3] = HEAT_COLOUR
+    # The square root makes faint heat visible.
+    opacity = np.array([round(255 * (level / 255) ** 0.5) for level in range(256)], np.uint8)
+    layer[..., 3] = opacity[heat]
+    return _encode_png(layer)
+
+
+def overlay_heat_map(pixels: npt.NDArray[np.uint8], heat: npt.NDArray[np.float32]) -> Image.Image:
+    """Returns a grey picture, shape (rows, columns), with its heat, 0..1 and of the same shape, in red over it."""
+    opacity = HEAT_OPACITY * heat[..., np.newaxis]
+    colour = np.array(HEAT_COLOUR, np.float32)
+    return Image.fromarray((pixels[..., np.newaxis] * (1 - opacity) + colour * opacity + 0.5).astype(np.uint8))
+
+
+def _is_shown_unchanged(file: PictureFile) -> bool:
+    """Tells whether a browser shows the bytes of `file` as the decoder reads them."""
+    image = file.image
+    return (
+        image.format in ("JPEG", "MPO", "PNG")
+        and image.mode in _BROWSER_MODES
+        and file.orientation == 1
+        and not image.has_transparency_data
+        # Browsers correct colours by these two; the decoder does not.
+        and image.info.keys().isdisjoint(("icc_profile", "gamma"))
+        and not (image.format == "PNG" and getattr(image, "is_animated", False))
+    )
+
+
+def _encode_png(pixels: npt.NDArray[np.uint8]) -> EncodedPicture:
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG", compress_level=1)
+    return EncodedPicture(buffer.getvalue(), "image/png")

@@ -1,0 +1,250 @@
+"""Model versions in a folder of this machine: `<root>/<version>/` holds `manifest.json`, the weights and the golden set.
+
+Weights are Keras' `.weights.h5` files: arrays only, for networks that Castline's own code builds from the manifest. A `.keras`
+file would also describe layers to be built, which is one thing more to distrust. Nothing is unpickled, and a version holds no code.
+
+A version is complete or absent, because its files are written into a hidden folder beside its place, flushed to disk, and the
+folder is then renamed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from models.registry.manifest import DriftReference, FileEntry, Manifest
+from streams.atomic_file import write_atomically
+from streams.errors import ModelError
+
+MANIFEST_FILE = "manifest.json"
+MANIFEST_MAX_BYTES = 2**20  # a larger file is refused as a manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A model version on this machine. Its files were complete and their checksums right when the version was opened."""
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def name(self) -> str:
+        """The name of the version in verdicts, metrics and settings."""
+        return self.manifest.version
+
+    def file(self, name: str) -> Path:
+        """Returns the path of the version's file `name`."""
+        return self.folder / name
+
+    def select_voters(self, names: Sequence[str]) -> Version:
+        """Returns the version reduced to the voters `names`, for a runtime that computes only these networks."""
+        selected = tuple(voter for voter in self.manifest.voters if voter.name in names)
+        return replace(self, manifest=self.manifest.model_copy(update={"voters": selected}))
+
+
+class LocalRegistry:
+    """The model versions below the folder `root` of this machine; implements `models.registry.Registry`."""
+
+    def __init__(self, root: Path, reuse_checksums: bool = False) -> None:
+        self.root = root
+        self._reuse_checksums = reuse_checksums
+
+    def list_names(self) -> list[str]:
+        """Returns the sorted names of the folders that hold a manifest. None of them is verified."""
+        if not self.root.is_dir():
+            return []
+        return sorted(found.parent.name for found in self.root.glob(f"*/{MANIFEST_FILE}") if not found.parent.name.startswith("."))
+
+    def read_manifest(self, name: str) -> Manifest:
+        """Returns the manifest of the version `name`.
+
+        Raises ModelError if there is no such version, or its manifest is not valid or names another version.
+        """
+        folder = self._find_folder(name)
+        path = folder / MANIFEST_FILE
+        if path.is_symlink() or not path.is_file():
+            raise ModelError(f"The manifest {path} is missing or no regular file. Copy the version again.")
+        if path.stat().st_size > MANIFEST_MAX_BYTES:
+            raise ModelError(f"{path} has {path.stat().st_size} bytes, more than the {MANIFEST_MAX_BYTES} of a manifest.")
+        manifest = parse_manifest(path.read_bytes(), str(path))
+        if manifest.version != name:
+            raise ModelError(f"{path}: version: expected {name!r}, the name of the folder, found {manifest.version!r}")
+        return manifest
+
+    def check_version(self, name: str) -> bool:
+        """Compares every file of the version `name` with the manifest, checksums included. Always returns True.
+
+        Raises ModelError, naming the file, if a file is missing, changed or not named in the manifest.
+        """
+        self.open_version(name)
+        return True
+
+    def open_version(self, name: str) -> Version:
+        """Returns the version `name` after every checksum was verified.
+
+        Raises ModelError, naming the file, if a file is missing, changed or not named in the manifest.
+        """
+        manifest = self.read_manifest(name)
+        folder = self.root / name
+        try:
+            verify_files(folder, manifest.files, self._reuse_checksums)
+        except OSError as error:
+            raise ModelError(f"{folder} cannot be read: {error.strerror}. Check the permissions and the disk.") from error
+        return Version(folder, manifest)
+
+    @contextmanager
+    def write_version(self, name: str, replace: bool = False) -> Iterator[Path]:
+        """Yields an empty folder for the files of the new version `name`. The folder becomes the version if the block succeeds.
+
+        Any failure, a full disk included, leaves the registry as it was. Raises ModelError if the version exists already and
+        `replace` is false.
+        """
+        final = self.root / name
+        if final.exists() and not replace:
+            raise ModelError(f"{final} exists already. Choose another name, because versions are never changed once written.")
+        self.root.mkdir(parents=True, exist_ok=True)
+        staged = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=self.root))
+        try:
+            staged.chmod(0o755)  # mkdtemp makes folders 0o700, which workers of another user could not read
+            yield staged
+            for path in staged.iterdir():
+                _flush(path)
+            _flush(staged)
+            _move_into_place(staged, final)
+            _flush(self.root)
+        except BaseException:
+            shutil.rmtree(staged, ignore_errors=True)
+            raise
+
+    def list_companions(self, folder: str) -> list[str]:
+        """Returns the sorted names of the files in `folder` beside the versions, or none if there is no such folder."""
+        path = self._companion_folder(folder)
+        return sorted(file.name for file in path.iterdir() if file.is_file() and not file.is_symlink()) if path else []
+
+    def read_companion(self, folder: str, file: str, max_bytes: int) -> bytes | None:
+        """Returns the content of `file` in `folder` beside the versions, or None if it is missing, a link or too large."""
+        parent = self._companion_folder(folder)
+        if parent is None or Path(file).name != file:
+            return None
+        path = parent / file
+        try:
+            if path.is_symlink() or not path.is_file() or path.stat().st_size > max_bytes:
+                return None
+            return path.read_bytes()
+        except OSError:
+            return None
+
+    def _find_folder(self, name: str) -> Path:
+        # The name comes from settings, records of Kafka and addresses of pages: it must not lead out of the registry's folder.
+        if name in ("", ".", "..") or "\0" in name or Path(name).name != name or not (self.root / name).is_dir():
+            known = ", ".join(self.list_names()) or "none"
+            raise ModelError(f"There is no version {name[:64]!r} in {self.root}. Versions there: {known}.")
+        return self.root / name
+
+    def _companion_folder(self, folder: str) -> Path | None:
+        path = self.root / folder
+        return path if Path(folder).name == folder and not path.is_symlink() and path.is_dir() else None
+
+
+def parse_manifest(content: bytes, path: str) -> Manifest:
+    """Returns the manifest in `content`, the JSON text of the file at `path`. Raises ModelError, naming the field, if it is not valid."""
+    try:
+        return Manifest.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "the whole file"
+        raise ModelError(f"{path}: {field}: {first['msg']}") from error
+
+
+def write_manifest(folder: Path, fields: Mapping[str, Any]) -> Manifest:
+    """Writes `manifest.json` into `folder`, the folder of a new version, and returns the manifest.
+
+    `fields` holds everything but `files`, which this function fills with the checksums of the files in `folder`.
+    """
+    paths = sorted(path for path in folder.iterdir() if path.name != MANIFEST_FILE)
+    entries = {path.name: FileEntry(sha256=_compute_sha256(path), bytes=path.stat().st_size) for path in paths}
+    manifest = Manifest.model_validate({**fields, "files": entries})
+    (folder / MANIFEST_FILE).write_text(_format_manifest(manifest), encoding="utf-8")
+    return manifest
+
+
+def add_drift_reference(version: Version, reference: DriftReference) -> Manifest:
+    """Adds `reference` to the manifest of a version that was made before manifests had one, and returns the new manifest.
+
+    No other file changes, so the version judges as before. Raises ModelError if the version has a reference, because what was
+    measured is never changed.
+    """
+    path = version.folder / MANIFEST_FILE
+    if version.manifest.reference is not None:
+        raise ModelError(f"{path} has a drift reference already, and a reference is never changed.")
+    manifest = version.manifest.model_copy(update={"reference": reference})
+    write_atomically(path, _format_manifest(manifest))
+    return manifest
+
+
+def verify_files(folder: Path, entries: Mapping[str, FileEntry], reuse_checksums: bool = False) -> None:
+    """Compares the files in `folder` with the `entries` of its manifest: names, sizes and SHA-256.
+
+    Raises ModelError, naming the file, if `folder` does not hold exactly these files and the manifest.
+    """
+    found = {path.name: path for path in folder.iterdir()}
+    for name in sorted(found.keys() - entries.keys() - {MANIFEST_FILE}):
+        raise ModelError(f"{found[name]} is not named in {MANIFEST_FILE}. A version holds no other files, so remove this one.")
+    for name, entry in sorted(entries.items()):
+        path = folder / name
+        if path.is_symlink() or not path.is_file():
+            raise ModelError(f"{path} is named in {MANIFEST_FILE}, but there is no such file. Copy the version again.")
+        stat = path.stat()
+        if stat.st_size != entry.bytes:
+            raise ModelError(f"{path} has {stat.st_size} bytes instead of {entry.bytes}. Copy the version again.")
+        checksum = _recall_sha256(path, stat.st_mtime_ns, stat.st_size) if reuse_checksums else _compute_sha256(path)
+        if checksum != entry.sha256:
+            raise ModelError(f"{path} is damaged or was tampered with: expected SHA-256 {entry.sha256}, found {checksum}")
+
+
+@lru_cache(maxsize=256)
+def _recall_sha256(path: Path, changed_ns: int, size_bytes: int) -> str:
+    return _compute_sha256(path)
+
+
+def _compute_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _format_manifest(manifest: Manifest) -> str:
+    return manifest.model_dump_json(indent=2, by_alias=True) + "\n"
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _move_into_place(staged: Path, final: Path) -> None:
+    """Renames the folder `staged` to `final`. A folder at `final` is moved aside first, and back if the renaming fails."""
+    if not final.exists():
+        staged.rename(final)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{final.name}.old.", dir=final.parent)) / final.name
+    final.rename(aside)
+    try:
+        staged.rename(final)
+    except OSError:
+        aside.rename(final)
+        raise
+    finally:
+        shutil.rmtree(aside.parent, ignore_errors=True)

@@ -1,0 +1,239 @@
+"""Model versions on S3 or any other file system that fsspec opens by its address, such as `s3://bucket/castline/versions`.
+
+Inspectors always compute with a local copy whose checksums were verified after the download. The copy is downloaded into a hidden
+folder and renamed when it is complete, so an interrupted download is never used. A version that was downloaded before stays usable
+while the remote registry does not answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from models.registry.local_registry import (
+    MANIFEST_FILE,
+    MANIFEST_MAX_BYTES,
+    LocalRegistry,
+    Version,
+    parse_manifest,
+    verify_files,
+)
+from models.registry.manifest import VERSION_PATTERN, Manifest
+from streams.errors import ModelError
+
+COPY_CHUNK_BYTES = 2**20
+# Top-level modules of the libraries behind fsspec, whose errors mean that the registry does not answer.
+CLIENT_LIBRARIES = ("botocore", "aiobotocore", "aiohttp", "gcsfs", "adlfs")
+
+log = logging.getLogger(__name__)
+
+
+def parse_remote_url(root: Path | str) -> str | None:
+    """Returns `root` as an fsspec address, or None if `root` is a folder of this machine.
+
+    A Path keeps only one slash of `s3://`; such a Path is understood as well.
+    """
+    found = re.match(r"([a-z][a-z0-9+.-]+):/{1,3}([^/].*)", str(root))
+    if not found:
+        return None
+    return f"{found[1]}://{'/' if found[1] == 'file' else ''}{found[2]}"
+
+
+def user_cache_folder() -> Path:
+    """Returns Castline's folder in the user's cache: `castline` below XDG_CACHE_HOME, or below ~/.cache without that variable."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "castline"
+
+
+class RemoteRegistry:
+    """The model versions below the fsspec address `url`; implements `models.registry.Registry`.
+
+    Copies of versions lie in the user's cache folder, in one subfolder for each address.
+    """
+
+    def __init__(self, url: str, reuse_checksums: bool = False) -> None:
+        self.url = url
+        self._reuse_checksums = reuse_checksums
+        self._copies = LocalRegistry(user_cache_folder() / "versions" / hashlib.sha256(url.encode()).hexdigest()[:16], reuse_checksums)
+
+    def list_names(self) -> list[str]:
+        """Returns the sorted names of the remote folders that hold a manifest. None of them is verified."""
+        with _connect(self.url) as (files, root):
+            names = [path.rsplit("/", 2)[1] for path in files.glob(f"{root}/*/{MANIFEST_FILE}")]
+        return sorted(name for name in names if not name.startswith("."))
+
+    def read_manifest(self, name: str) -> Manifest:
+        """Returns the manifest of the version `name`, read from the remote registry.
+
+        Raises ModelError if there is no such version, its manifest is not valid, or the registry does not answer.
+        """
+        with _connect(self.url) as (files, root):
+            content = _download_manifest(files, f"{root}/{_check_name(name)}", name)
+        return self._parse(content, name)
+
+    def check_version(self, name: str) -> bool:
+        """Compares the names and sizes of the remote files of the version `name` with its manifest. Always returns False.
+
+        False says that no checksum was compared, because that would download every file. Raises ModelError, naming the file, if a
+        file is missing, has another size or is not named in the manifest.
+        """
+        with _connect(self.url) as (files, root):
+            folder = f"{root}/{_check_name(name)}"
+            manifest = self._parse(_download_manifest(files, folder, name), name)
+            sizes = {entry["name"].rsplit("/", 1)[1]: entry["size"] for entry in files.ls(folder, detail=True)}
+        for file in sorted(sizes.keys() - manifest.files.keys() - {MANIFEST_FILE, ""}):
+            raise ModelError(
+                f"{self.url}/{name}/{file} is not named in {MANIFEST_FILE}. A version holds no other files, so remove this one."
+            )
+        for file, entry in sorted(manifest.files.items()):
+            if file not in sizes:
+                raise ModelError(
+                    f"{self.url}/{name}/{file} is named in {MANIFEST_FILE}, but there is no such file. Push the version again."
+                )
+            if sizes[file] != entry.bytes:
+                raise ModelError(f"{self.url}/{name}/{file} has {sizes[file]} bytes instead of {entry.bytes}. Push the version again.")
+        return False
+
+    def open_version(self, name: str) -> Version:
+        """Returns a local copy of the version `name`, downloaded now unless the copy is the same as the remote version.
+
+        An earlier copy is used if the remote registry does not answer. Raises ModelError if the version does not exist or is damaged.
+        """
+        try:
+            with _connect(self.url) as (files, root):
+                self._download(files, f"{root}/{_check_name(name)}", name)
+        except _UnreachableError as error:
+            if name not in self._copies.list_names():
+                raise
+            log.warning("%s; using the copy of %s in %s", error, name, self._copies.root)
+        return self._copies.open_version(name)
+
+    def push(self, version: Version) -> str:
+        """Copies `version` into the registry and returns its address there. The manifest comes last, because it makes the version visible.
+
+        Raises ModelError if the registry has a version of that name, because versions are never changed once written.
+        """
+        with _connect(self.url) as (files, root):
+            folder = f"{root}/{version.name}"
+            if files.exists(f"{folder}/{MANIFEST_FILE}"):
+                raise ModelError(
+                    f"{version.name} exists already at {self.url}. Choose another name, because versions are never changed once written."
+                )
+            for name in (*version.manifest.files, MANIFEST_FILE):
+                files.makedirs(folder, exist_ok=True)
+                files.put_file(str(version.file(name)), f"{folder}/{name}")
+        return f"{self.url.rstrip('/')}/{version.name}"
+
+    def list_companions(self, folder: str) -> list[str]:
+        """Returns the sorted names of the files in the remote `folder` beside the versions, or none if there is no such folder."""
+        with _connect(self.url) as (files, root):
+            try:
+                entries = files.ls(f"{root}/{_check_segment(folder)}", detail=True)
+            except FileNotFoundError:
+                return []
+        names = (entry["name"].rsplit("/", 1)[1] for entry in entries if entry["type"] == "file")
+        return sorted(name for name in names if name)
+
+    def read_companion(self, folder: str, file: str, max_bytes: int) -> bytes | None:
+        """Returns the content of the remote `file` in `folder` beside the versions, or None if it is missing or too large."""
+        with _connect(self.url) as (files, root):
+            try:
+                content: bytes = files.cat_file(f"{root}/{_check_segment(folder)}/{_check_segment(file)}", end=max_bytes + 1)
+            except FileNotFoundError:
+                return None
+        return content if len(content) <= max_bytes else None
+
+    def _parse(self, content: bytes, name: str) -> Manifest:
+        path = f"{self.url}/{name}/{MANIFEST_FILE}"
+        manifest = parse_manifest(content, path)
+        if manifest.version != name:
+            raise ModelError(f"{path}: version: expected {name!r}, the name of the folder, found {manifest.version!r}")
+        return manifest
+
+    def _download(self, files: Any, folder: str, name: str) -> None:
+        content = _download_manifest(files, folder, name)
+        if self._is_copied(name, content):
+            return
+        with self._copies.write_version(name, replace=True) as staged:
+            (staged / MANIFEST_FILE).write_bytes(content)
+            manifest = self._parse(content, name)
+            for file, entry in manifest.files.items():
+                _download_file(files, f"{folder}/{file}", staged / file, entry.bytes)
+            verify_files(staged, manifest.files)
+        log.info("version %s downloaded from %s", name, folder)
+
+    def _is_copied(self, name: str, manifest: bytes) -> bool:
+        """Tells whether the local copy of the version `name` has the remote `manifest` and is undamaged."""
+        try:
+            if (self._copies.root / name / MANIFEST_FILE).read_bytes() != manifest:
+                return False
+            self._copies.open_version(name)
+        except (OSError, ModelError):
+            return False
+        return True
+
+
+class _UnreachableError(ModelError):
+    """The remote registry does not answer. An earlier local copy of a version may be used."""
+
+
+@contextmanager
+def _connect(url: str) -> Iterator[tuple[Any, str]]:
+    """Yields the fsspec file system of `url` and the path of `url` in it. Turns the errors of its libraries into ModelError."""
+    try:
+        files, root = fsspec.core.url_to_fs(url)
+        files.invalidate_cache()
+        yield files, root.rstrip("/")
+    except ImportError as error:
+        message = f"{url} needs a library that is not installed. For s3 install the extra s3: pip install 'castline[s3]'"
+        raise ModelError(message) from error
+    except FileNotFoundError as error:
+        raise ModelError(f"{url} lacks a file: {error}. Push the version again.") from error
+    except ModelError:
+        raise
+    except Exception as error:
+        # The libraries behind fsspec raise errors of their own. They are told by name, because they need not be installed.
+        if not isinstance(error, (OSError, ValueError)) and type(error).__module__.partition(".")[0] not in CLIENT_LIBRARIES:
+            raise
+        raise _UnreachableError(f"The model registry {url} does not answer: {error}") from error
+
+
+def _check_name(name: str) -> str:
+    """Returns `name` if it can be the name of a version, so that it never leads out of the registry's folder."""
+    if not re.fullmatch(VERSION_PATTERN, name):
+        raise ModelError(f"There is no version {name[:64]!r}, because a name has only a-z, 0-9, dots, hyphens and underscores.")
+    return name
+
+
+def _check_segment(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", name):
+        raise FileNotFoundError(name)
+    return name
+
+
+def _download_manifest(files: Any, folder: str, name: str) -> bytes:
+    try:
+        content: bytes = files.cat_file(f"{folder}/{MANIFEST_FILE}", end=MANIFEST_MAX_BYTES + 1)
+    except FileNotFoundError as error:
+        raise ModelError(f"There is no version {name!r} in the model registry: {folder}/{MANIFEST_FILE} does not exist.") from error
+    if len(content) > MANIFEST_MAX_BYTES:
+        raise ModelError(f"{folder}/{MANIFEST_FILE} has more than the {MANIFEST_MAX_BYTES} bytes of a manifest.")
+    return content
+
+
+def _download_file(files: Any, path: str, target: Path, expected_bytes: int) -> None:
+    """Downloads `path` to `target`. Raises ModelError if its size is not `expected_bytes`, before it can fill the disk."""
+    size_bytes = files.size(path)
+    if size_bytes != expected_bytes:
+        raise ModelError(f"{path} has {size_bytes} bytes instead of {expected_bytes}. Push the version again.")
+    with files.open(path, "rb") as source, target.open("wb") as copy:
+        shutil.copyfileobj(source, copy, COPY_CHUNK_BYTES)

@@ -1,0 +1,187 @@
+"""The files that an evaluation and a training write beside a version, and how the station reads them.
+
+    <version>/                      the version itself
+    <version>.report/report.json    VersionReport, written by `castline evaluate --report <version>.report`
+    <version>.report/*.png          its pictures: curves and a gallery of the errors
+    <version>.report/report.html    the same for people, in one file
+    <version>.training/*.png        curves of each network, written by `castline train`
+    <version>.training/*.curves.json    TrainingCurves, the numbers of these curves
+
+Release 0.1.0 wrote reports without the PNG files and trainings without the JSON files. Both are still read.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from models.registry.registry import Registry
+
+REPORT_FILE = "report.json"
+CURVES_SUFFIX = ".curves.json"
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+MAX_FILE_BYTES = 64 * 2**20
+MAX_GALLERY_PICTURES = 60  # in the gallery of errors; report.json lists every error
+
+_PICTURE_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\.png")
+
+
+class _ReportModel(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Proportion(_ReportModel):
+    """A counted share with its 95 % confidence interval, `low` to `high`. All three are 0..1; `value` is NaN if `of` is 0.
+
+    The interval is exact, so rather too wide than too narrow (Clopper, Pearson, Biometrika 26, 1934).
+    """
+
+    count: int
+    of: int
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def from_counts(cls, count: int, of: int) -> Self:
+        """Returns the proportion `count` of `of`. If `of` is 0, the interval is 0 to 1.
+
+        Raises ValueError if `count` is not within 0..`of`.
+        """
+        from scipy.special import betaincinv  # type: ignore[import-untyped]  # no stubs; imported here because it takes long
+
+        if not 0 <= count <= of:
+            raise ValueError(f"expected a count within 0..{of}, found {count}")
+        if of == 0:
+            return cls(count=0, of=0, value=float("nan"), low=0.0, high=1.0)
+        low = 0.0 if count == 0 else float(betaincinv(count, of - count + 1, 0.025))
+        high = 1.0 if count == of else float(betaincinv(count + 1, of - count, 0.975))
+        return cls(count=count, of=of, value=count / of, low=low, high=high)
+
+    def __str__(self) -> str:
+        return f"{self.value:.4f} ({self.count} of {self.of}; 95 %: {self.low:.4f} to {self.high:.4f})"
+
+
+class ClassificationFigures(_ReportModel):
+    """The figures of one set of labelled pictures. "Positive" is a defect.
+
+    The threshold decides what is called a defect; pictures in the review band are counted in `reviews` as well. The area under ROC
+    and the average precision are None if all pictures are of one kind.
+    """
+
+    pictures: int
+    defects: int = 0
+    accuracy: Proportion
+    precision: Proportion = Field(description="Of the parts called defective, those that are defective.")
+    recall: Proportion = Field(description="Of the defective parts, those called defective.")
+    f1: float
+    misses: Proportion = Field(description="Of the defective parts, those called good.")
+    false_alarms: Proportion = Field(description="Of the good parts, those called defective.")
+    reviews: Proportion = Field(description="Of all parts, those in the review band.")
+    misses_outside_review: int = 0
+    false_alarms_outside_review: int = 0
+    roc_auc: float | None = None
+    average_precision: float | None = None
+    calibration_error: float = Field(0.0, description="Expected calibration error in 10 bins.")
+    confusion: tuple[tuple[int, int], tuple[int, int]] = Field(
+        description="Rows: truly good, truly defective. Columns: called good, called defective."
+    )
+
+
+class ReportPicture(_ReportModel):
+    """A PNG file beside report.json, with the text to show under it."""
+
+    file: str
+    caption: str
+
+
+class ReportedError(_ReportModel):
+    """One picture that the version labelled wrongly. `path` is that of the picture's file when it was evaluated."""
+
+    path: str
+    defect_probability: float
+    label: str
+
+
+class VersionReport(_ReportModel):
+    """The content of report.json: how a version did on labelled pictures."""
+
+    model: str
+    figures: ClassificationFigures
+    voters_at_half: dict[str, ClassificationFigures] = Field({}, description="Each network alone, at the threshold 0.5.")
+    strained: dict[str, ClassificationFigures] = Field({}, description="Robustness: the same pictures under each disturbance.")
+    errors: tuple[ReportedError, ...] = ()
+    curves: tuple[ReportPicture, ...] = ()
+    gallery: tuple[ReportPicture, ...] = Field((), description="Pictures of the errors, the most certain error first.")
+
+
+class TrainingEpoch(_ReportModel):
+    """One epoch of a training: loss in nats and accuracy 0..1, on the training and on the validation pictures."""
+
+    number: int
+    loss: float
+    validation_loss: float
+    accuracy: float
+    validation_accuracy: float
+
+
+class TrainingCurves(ReportPicture):
+    """The content of a `.curves.json` file: the picture of one network's curves and their numbers."""
+
+    epochs: tuple[TrainingEpoch, ...] = ()
+
+
+def read_report(registry: Registry, name: str) -> VersionReport | None:
+    """Returns the report on the version `name`, or None if there is none, or it is damaged or about another version."""
+    content = registry.read_companion(f"{name}.report", REPORT_FILE, MAX_FILE_BYTES)
+    if content is None:
+        return None
+    try:
+        report = VersionReport.model_validate_json(content)
+    except ValidationError:
+        return None
+    return report if report.model == name else None
+
+
+def read_report_picture(registry: Registry, name: str, file: str) -> bytes | None:
+    """Returns the PNG `file` of the report on the version `name`, or None if the report does not name the file or it is no PNG."""
+    report = read_report(registry, name)
+    if report is None or file not in {picture.file for picture in (*report.curves, *report.gallery)}:
+        return None
+    return _read_png(registry, f"{name}.report", file)
+
+
+def list_training_curves(registry: Registry, name: str) -> list[ReportPicture]:
+    """Returns the curves of the training of the version `name`, sorted by file name. Curves without a JSON file get a general caption."""
+    folder = f"{name}.training"
+    files = registry.list_companions(folder)
+    curves = []
+    for file in files:
+        if _PICTURE_FILE.fullmatch(file):
+            written = _read_training_curves(registry, folder, file.removesuffix(".png") + CURVES_SUFFIX, files)
+            caption = written.caption if written else f"Loss and accuracy over the epochs, {file}"
+            curves.append(ReportPicture(file=file, caption=caption))
+    return curves
+
+
+def read_training_curve(registry: Registry, name: str, file: str) -> bytes | None:
+    """Returns the PNG `file` of the training of the version `name`, or None if the training has no such PNG."""
+    folder = f"{name}.training"
+    return _read_png(registry, folder, file) if file in registry.list_companions(folder) else None
+
+
+def _read_training_curves(registry: Registry, folder: str, file: str, files: list[str]) -> TrainingCurves | None:
+    content = registry.read_companion(folder, file, MAX_FILE_BYTES) if file in files else None
+    try:
+        return TrainingCurves.model_validate_json(content) if content else None
+    except ValidationError:
+        return None
+
+
+def _read_png(registry: Registry, folder: str, file: str) -> bytes | None:
+    if not _PICTURE_FILE.fullmatch(file):
+        return None
+    content = registry.read_companion(folder, file, MAX_FILE_BYTES)
+    return content if content is not None and content.startswith(PNG_SIGNATURE) else None
