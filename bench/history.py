@@ -59,10 +59,10 @@ def prepare(file: Path, rows: int, say: Say) -> None:
     from django.db.models import Max
 
     from station.accounts.access import create_or_update_account
+    from station.archive.database import migrate_database
     from station.archive.models import Part
-    from station.archive.tables import prepare as make_tables
 
-    make_tables()
+    migrate_database()
     create_or_update_account("bench", "operator", "a measurement logs in")
     # Numbered without gaps, and not counted: that would read a whole index.
     present = Part.objects.aggregate(last=Max("pk"))["last"] or 0

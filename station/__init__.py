@@ -1,1 +1,1 @@
-"""The station: what people at the plant see and decide. A Django application that knows Castline's topics and its own tables only."""
+"""The station: the web application with which people in the plant watch, review and configure. Built with Django."""

@@ -1,4 +1,4 @@
-"""Django's own commands, for who changes the tables: `python -m station makemigrations`."""
+"""Runs Django's management commands for developers, such as `python -m station makemigrations`."""
 
 from __future__ import annotations
 

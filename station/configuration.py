@@ -17,30 +17,30 @@ from streams.settings import Settings, StationSettings
 
 _HERE = Path(__file__).parent
 # A form without files; pictures are bounded by `pictures.max_bytes` and `station.upload_files`.
-FORM_BYTES = 2**20
+MAX_FORM_BYTES = 2**20
 _YEAR_S = 365 * 24 * 3600
 
 
 def configure(settings: Settings) -> None:
     """Makes this process a station process, by `settings`. Once a process; before any import of a table."""
-    in_force.configure(**django_settings(settings))
+    in_force.configure(**make_django_settings(settings))
     django.setup()
 
 
-def castline() -> Settings:
+def current_settings() -> Settings:
     """The Castline settings in force in this process. Raises AttributeError: before `configure`."""
     settings = getattr(in_force, "CASTLINE")  # noqa: B009  # not one of Django's own, which alone the type checker knows
     assert isinstance(settings, Settings)
     return settings
 
 
-def django_settings(settings: Settings) -> dict[str, Any]:
+def make_django_settings(settings: Settings) -> dict[str, Any]:
     """What Django is told. Raises SettingsError: for a secret key or a password file that cannot be read or made."""
     station = settings.station
     return {
         "CASTLINE": settings,
         "DEBUG": False,
-        "SECRET_KEY": secret_key(station),
+        "SECRET_KEY": read_secret_key(station),
         "ROOT_URLCONF": "station.urls",
         "INSTALLED_APPS": [
             "django.contrib.auth",
@@ -81,13 +81,13 @@ def django_settings(settings: Settings) -> dict[str, Any]:
                         "django.template.context_processors.request",
                         "django.contrib.auth.context_processors.auth",
                         "django.contrib.messages.context_processors.messages",
-                        "station.navigation.context",
+                        "station.navigation.add_navigation",
                     ],
                     "loaders": [("django.template.loaders.cached.Loader", ["django.template.loaders.filesystem.Loader"])],
                 },
             }
         ],
-        "DATABASES": {"default": database(station)},
+        "DATABASES": {"default": make_database_settings(station)},
         "DEFAULT_AUTO_FIELD": "django.db.models.BigAutoField",
         # Castline's own log configuration stays in force.
         "LOGGING_CONFIG": None,
@@ -109,9 +109,9 @@ def _security(settings: Settings) -> dict[str, Any]:
     tls = station.behind_tls
     return {
         "ALLOWED_HOSTS": list(station.hosts),
-        "DATA_UPLOAD_MAX_MEMORY_SIZE": FORM_BYTES,
+        "DATA_UPLOAD_MAX_MEMORY_SIZE": MAX_FORM_BYTES,
         "DATA_UPLOAD_MAX_NUMBER_FILES": station.upload_files,
-        "FILE_UPLOAD_MAX_MEMORY_SIZE": FORM_BYTES,
+        "FILE_UPLOAD_MAX_MEMORY_SIZE": MAX_FORM_BYTES,
         "SESSION_COOKIE_AGE": int(station.session_hours * 3600),
         "SESSION_COOKIE_HTTPONLY": True,
         "SESSION_COOKIE_SECURE": tls,
@@ -168,7 +168,7 @@ def _log_in(station: StationSettings) -> dict[str, Any]:
     }
 
 
-def database(station: StationSettings) -> dict[str, Any]:
+def make_database_settings(station: StationSettings) -> dict[str, Any]:
     """Django's description of the database that `station` names. Raises SettingsError: for a password file that cannot be read."""
     if "://" not in station.database:
         file = Path(station.database).resolve()
@@ -199,7 +199,7 @@ def database(station: StationSettings) -> dict[str, Any]:
     }
 
 
-def secret_key(station: StationSettings) -> str:
+def read_secret_key(station: StationSettings) -> str:
     """The key that signs sessions: as set, else from its file, which is made at the first call. Raises SettingsError."""
     if given := station.secret_key.get_secret_value():
         if len(given) < 50:

@@ -1,4 +1,4 @@
-"""The pages that the menu leads to, and what every template knows."""
+"""The menu of all pages, and the context processor that gives the menu to every template."""
 
 from __future__ import annotations
 
@@ -12,45 +12,41 @@ from station.accounts.access import Right, get_rights
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One entry of the menu: `page` is the name of its address, `right` what a person must be allowed."""
+class MenuEntry:
+    """An entry of the menu: the name of its URL pattern, its title, and the right that a person needs to see the entry."""
 
-    page: str
+    url_name: str
     title: str
     right: Right
 
 
 @dataclass(frozen=True)
-class Link:
-    """An entry as it is shown to one person."""
+class MenuLink:
+    """An entry of the menu as one person sees it. `is_current` is true on the page that the link leads to and on the pages below."""
 
-    address: str
+    url: str
     title: str
-    current: bool
+    is_current: bool
 
 
 ENTRIES = (
-    Entry("wall", "Wall", "look"),
-    Entry("history", "History", "look"),
-    Entry("reviews", "Review", "review"),
-    Entry("uploads", "Upload", "upload"),
-    Entry("reports", "Reports", "look"),
-    Entry("versions", "Models", "look"),
-    Entry("accounts", "Accounts", "administer"),
-    Entry("audit-log", "Audit log", "administer"),
+    MenuEntry("wall", "Wall", "look"),
+    MenuEntry("history", "History", "look"),
+    MenuEntry("reviews", "Review", "review"),
+    MenuEntry("uploads", "Upload", "upload"),
+    MenuEntry("reports", "Reports", "look"),
+    MenuEntry("versions", "Models", "look"),
+    MenuEntry("accounts", "Accounts", "administer"),
+    MenuEntry("audit-log", "Audit log", "administer"),
 )
 
 
-def context(request: HttpRequest) -> dict[str, Any]:
-    """`navigation`: the links a person may follow; `rights`: what they may do."""
-    allowed = get_rights(request.user)
-    # The longest address that the page's begins with: a part's page belongs to no entry, a line's to none either.
-    links = [(reverse(entry.page), entry.title) for entry in ENTRIES if entry.right in allowed]
-    return {
-        "rights": allowed,
-        "navigation": [Link(address, title, _begins(request.path, address)) for address, title in links],
-    }
+def add_navigation(request: HttpRequest) -> dict[str, Any]:
+    """Returns the variables `navigation`, the person's menu, and `rights`, the person's rights, for all templates."""
+    rights = get_rights(request.user)
+    links = [(reverse(entry.url_name), entry.title) for entry in ENTRIES if entry.right in rights]
+    return {"rights": rights, "navigation": [MenuLink(url, title, _is_below(request.path, url)) for url, title in links]}
 
 
-def _begins(path: str, address: str) -> bool:
-    return path == address or (address != "/" and path.startswith(address))
+def _is_below(path: str, url: str) -> bool:
+    return path == url or (url != "/" and path.startswith(url))

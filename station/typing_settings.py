@@ -1,10 +1,10 @@
-"""Django's settings as a module, which the type checker's plugin asks for; nothing that runs reads it."""
+"""Django's settings as a module for mypy's Django plugin. The program does not import this module."""
 
 from __future__ import annotations
 
 from pydantic import SecretStr
 
-from station.configuration import django_settings
+from station.configuration import make_django_settings
 from streams.settings import Settings, StationSettings
 
-globals().update(django_settings(Settings(station=StationSettings(secret_key=SecretStr("the type checker signs no session" * 2)))))
+globals().update(make_django_settings(Settings(station=StationSettings(secret_key=SecretStr("the type checker signs no session" * 2)))))

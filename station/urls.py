@@ -1,4 +1,4 @@
-"""Addresses of all pages. Each folder names its own, counted from the root."""
+"""URL patterns of all pages, collected from the folders of the station."""
 
 from __future__ import annotations
 

@@ -45,12 +45,12 @@ def _serve(worker: WorkerProcess) -> int:
 
     settings = worker.settings
     configure(settings)
-    from station.archive.tables import prepare, wait_for_database
+    from station.archive.database import migrate_database, wait_for_database
 
     worker.health.set_not_ready("waiting for the database")
     if not wait_for_database(worker.report_not_ready, worker.stop_requested.wait):
         return 0
-    prepare()
+    migrate_database()
     if not worker.wait_for_topics([*shelves(settings), TopicNames(settings.topics.prefix).dead_letters]):
         return 0
     gc.collect()
@@ -60,11 +60,10 @@ def _serve(worker: WorkerProcess) -> int:
 
 async def _run(worker: WorkerProcess) -> int:
     from agents.archivist.archivist import Archivist
-    from station.archive.keeper import Keeper
-    from station.archive.keeping import Keeping
-    from station.archive.librarian import Librarian
-    from station.archive.shelf import Shelf
-    from station.live.pictures import Pictures
+    from station.archive.part_writer import PartWriter
+    from station.archive.retention import PictureArchiver, RetentionPolicy, RetentionWorker
+    from station.pictures.picture_reader import PictureReader
+    from station.reviews.candidates import CandidateQueue
     from streams.object_store import ObjectStore
     from streams.record_producer import RecordProducer
     from streams.worker import ConsumerGroup, make_app, run_worker
@@ -74,16 +73,18 @@ async def _run(worker: WorkerProcess) -> int:
     for line in sorted({shelf.line for shelf in shelves(settings).values()}):
         metrics.initialise_counters(ROLE, line)
     app = make_app(settings, ROLE, instance, archivist_settings.buffer)
-    keeper = Keeper(Keeping(archivist_settings.ok_share, frozenset({settings.station.upload_line})))
-    archivist = Archivist(settings, keeper, RecordProducer(app, health.set_problem), health.set_problem)
+    policy = RetentionPolicy(archivist_settings.ok_share, complete_lines=frozenset({settings.station.upload_line}))
+    part_writer = PartWriter(policy, CandidateQueue(settings))
+    archivist = Archivist(settings, part_writer, RecordProducer(app, health.set_problem), health.set_problem)
     group = ConsumerGroup(app, archivist, settings, ROLE, health)
-    pictures = Pictures(settings)
-    shelf = Shelf(ObjectStore(settings.store.url, settings.pictures.max_bytes), pictures, archivist_settings, settings.topics)
-    librarian = Librarian(shelf, archivist_settings.sweep_s, lambda why: health.set_problem(why, "pictures"))
+    picture_reader = PictureReader(settings)
+    store = ObjectStore(settings.store.url, settings.pictures.max_bytes)
+    archiver = PictureArchiver(store, picture_reader, archivist_settings, settings.topics)
+    retention = RetentionWorker(archiver, archivist_settings.sweep_s, lambda fault: health.set_problem(fault, "pictures"))
 
-    librarian.start()
+    retention.start()
     try:
         return await run_worker([group], ROLE, settings.service.grace_s)
     finally:
-        librarian.stop(within_s=3)
-        pictures.close()
+        retention.stop(within_s=3)
+        picture_reader.close()

@@ -1,4 +1,4 @@
-"""`castline station`: the pages that people work with, and the accounts to work with them."""
+"""`castline station`: the web server of the station, the tables of its database, and its accounts."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ PASSWORD_VARIABLE = "STATION_PASSWORD"
 
 @click.group("station", invoke_without_command=True)
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port of /metrics, /healthz and /readyz; 0 takes a free one.")
-@click.option("--no-migrate", is_flag=True, help="Refuse to start when the database's tables are not up to date, instead of changing them.")
+@click.option("--no-migrate", is_flag=True, help="Exit with an error if the database's tables are out of date, instead of updating them.")
 @click.pass_context
 def command(ctx: click.Context, port: int, no_migrate: bool) -> int | None:
-    """Serve the pages at station.host and station.port, until SIGTERM.
+    """Serve the station's pages at station.host and station.port, until SIGTERM.
 
-    The database's tables are made or brought up to date first. While the database is away the station waits and says so;
-    /readyz is 503. It takes processor time that the workers do not want. Pages are served without TLS: where they leave
-    this machine, put a proxy that speaks TLS before them and set station.behind_tls. The first administrator is made by
-    `castline station account`.
+    The station first creates or updates the tables of its database. While the database does not answer, the station
+    waits, logs the reason, and /readyz answers 503. The station runs with low priority, so that the inspectors get the
+    processors first. Pages are served without TLS. If people open them from other machines, put a proxy with TLS in
+    front and set station.behind_tls. `castline station account` creates the first administrator.
     """
     if ctx.invoked_subcommand is not None:
         return None
@@ -41,47 +41,50 @@ def command(ctx: click.Context, port: int, no_migrate: bool) -> int | None:
     lower_priority()
     if settings.service.log_level != "debug":
         logging.getLogger("kafka").setLevel(logging.CRITICAL)
-    asked = threading.Event()
+    stop_requested = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, lambda *_: asked.set())
+        signal.signal(signum, lambda *_: stop_requested.set())
     slot = InstanceSlot(settings.service.run_dir, ROLE)
     health = ProcessHealth(ROLE, ProgressWatchdog(settings.service.stall_s))
-    with HealthServer(health, settings.service, str(slot), port) as pages:
-        log.info("%s serves its health at %s", slot, pages.address)
-        return _serve(settings, health, asked, migrate=not no_migrate)
+    with HealthServer(health, settings.service, str(slot), port) as health_server:
+        log.info("%s serves its health at %s", slot, health_server.address)
+        return _serve(settings, health, stop_requested, migrate=not no_migrate)
 
 
-def _serve(settings: Settings, health: ProcessHealth, asked: threading.Event, migrate: bool) -> int:
+def _serve(settings: Settings, health: ProcessHealth, stop_requested: threading.Event, migrate: bool) -> int:
     with garbage_collector_paused():
         from station.configuration import configure
 
         configure(settings)
-        from station.archive.tables import prepare, wait_for_database
-        from station.serving import listen, serve
+        from station.archive.database import migrate_database, wait_for_database
+        from station.server import open_socket, serve_pages
 
-    def say(why: str) -> None:
-        health.set_not_ready(why)
-        log.warning(why)
+    def report_fault(fault: str) -> None:
+        health.set_not_ready(fault)
+        log.warning(fault)
 
-    with listen() as pages:
+    with open_socket() as listening:
         health.set_not_ready("waiting for the database")
-        if not wait_for_database(say, asked.wait):
+        if not wait_for_database(report_fault, stop_requested.wait):
             return 0
-        prepare(migrate)
-        host, port = pages.getsockname()[:2]
+        migrate_database(apply=migrate)
+        host, port = listening.getsockname()[:2]
         log.info("the station is at http://%s:%d/", host, port)
-        serve(pages, health, asked)
+        serve_pages(listening, health, stop_requested)
     return 0
 
 
 @command.command("migrate")
 @click.pass_obj
 def migrate(file: Path | None) -> None:
-    """Make the database's tables, or bring them up to date. Idempotent."""
-    _open(file)
-    from station.archive.tables import prepare
+    """Create the tables of the database, or bring them up to date.
 
-    for name in prepare() or ["as declared"]:
+    Prints the names of the applied changes. Repeated calls change nothing.
+    """
+    _configure(file)
+    from station.archive.database import migrate_database
+
+    for name in migrate_database() or ["The tables are up to date."]:
         click.echo(name)
 
 
@@ -95,26 +98,27 @@ def migrate(file: Path | None) -> None:
 )
 @click.pass_obj
 def account(file: Path | None, name: str, role: str, password_file: Path | None) -> None:
-    """Make the account NAME, or give it another role and password; it may log in.
+    """Create the account NAME, or change its role and password. The account may log in.
 
-    The password is taken from --password-file, else from STATION_PASSWORD where that is set, else asked for.
+    The password is the first line of --password-file. Without the option it is the value of STATION_PASSWORD, and if that
+    variable is not set either, the command asks for the password.
     """
-    _open(file)
+    _configure(file)
     from station.accounts.access import create_or_update_account
-    from station.archive.tables import prepare
+    from station.archive.database import migrate_database
 
-    prepare()
+    migrate_database()
     given = password_file.read_text(encoding="utf-8").split("\n")[0] if password_file else os.environ.get(PASSWORD_VARIABLE)
     password = given or click.prompt("Password", hide_input=True, confirmation_prompt=True)
     click.echo(f"{name}: {create_or_update_account(name, role, password)}, {role}")
 
 
-def _open(file: Path | None) -> None:
-    """Makes this process one of the station's. Raises SettingsError: when the database does not answer."""
+def _configure(file: Path | None) -> None:
+    """Configures Django with the settings in `file`. Raises SettingsError if the database does not answer."""
     from station.configuration import configure
 
     configure(load_settings(file))
-    from station.archive.tables import complaint
+    from station.archive.database import find_database_fault
 
-    if why := complaint():
-        raise SettingsError(f"station.database: {why}")
+    if fault := find_database_fault():
+        raise SettingsError(f"station.database: {fault}")

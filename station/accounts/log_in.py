@@ -11,7 +11,7 @@ from collections.abc import Callable
 from django.http import HttpRequest, HttpResponse
 
 from station.accounts.access import render_error_page
-from station.configuration import castline
+from station.configuration import current_settings
 
 _RENEW_EVERY_S = 600
 _RENEWED_AT = "seen"
@@ -25,7 +25,7 @@ def client_address(request: HttpRequest) -> str:
     """
     # PostgreSQL's address type accepts no empty text, so a connection without an address gets 0.0.0.0.
     peer: str = request.META.get("REMOTE_ADDR", "") or "0.0.0.0"
-    proxies = castline().station.proxies
+    proxies = current_settings().station.proxies
     if not proxies:
         return peer
     hops = [hop.strip() for hop in request.META.get("HTTP_X_FORWARDED_FOR", "").split(",") if hop.strip()]

@@ -1,1 +1,1 @@
-"""What is kept of every part: the table, how it is written, and which pictures stay."""
+"""The archive: the table of parts, the writer of its rows, and the retention of pictures."""

@@ -1,4 +1,4 @@
-"""The table of parts: all that Castline's topics tell of one casting, in one row."""
+"""The table of parts: one row holds the content of all Kafka records about one part."""
 
 from __future__ import annotations
 
@@ -6,19 +6,23 @@ from typing import ClassVar
 
 from django.db import models
 
-_ASKED = ("model", "defect_probability", "action")
+# Reasons of a sorting that the gate made before it knew a verdict.
+REASONS_WITHOUT_VERDICT = frozenset({"no-verdict", "late-verdict", "board-restarted"})
+
+# Columns that are often filtered by. Each index ends with them, so that a row is read from the table only if it is shown.
+_FILTERED = ("model", "defect_probability", "action")
 
 
 class Part(models.Model):
-    """One part. Its records come in any order, so all but its identity and `seen_at` may be empty.
+    """One part (a casting that a line counted). Records come in any order, so all columns except the identity and `seen_at` may be empty.
 
-    The first verdict by `decided_at` stands: it is what the gate acted on.
+    Of several verdicts the one with the earliest `decided_at` is stored, because the gate acted on that verdict.
     """
 
     line = models.CharField(max_length=40)
     run = models.BigIntegerField()
     part = models.BigIntegerField()
-    # Order of history: when the picture was taken, else when the part was counted, else the oldest time known of it.
+    # The order of parts in the history: the time of the picture, else of counting at photo-eye 1, else the oldest known time of the part.
     seen_at = models.DateTimeField()
 
     verdict_id = models.UUIDField(null=True)
@@ -61,31 +65,34 @@ class Part(models.Model):
     reviewer = models.CharField(max_length=150, blank=True, default="")
     reviewed_at = models.DateTimeField(null=True)
 
-    # Address in the object store; empty where the picture is not kept.
+    # Address of the picture in the object store; empty if the picture is not kept.
     picture = models.CharField(max_length=255, blank=True, default="")
     picture_bytes = models.IntegerField(null=True)
-    # Null: nobody asked for it to be kept. True: it is to be fetched. False: it was, and is kept, or could not be had, or was dropped.
+    # NULL: the picture shall not be kept. True: the picture shall be copied to the object store. False: done, because the picture was
+    # copied, could not be found, or was deleted again.
     keep_picture = models.BooleanField(null=True)
-    # First type of defect that a person named, else that was found; for filters.
+    # Type of defect, for filters: the first one that the reviewer named, else the first one of the finding.
     kind = models.CharField(max_length=64, blank=True, default="")
 
     class Meta:
         constraints: ClassVar = [models.UniqueConstraint(fields=["line", "run", "part"], name="part_identity")]
         indexes: ClassVar = [
-            # Each begins with what is looked up and the order, and ends with what else may be asked: a row is read only to be shown.
-            models.Index(fields=["seen_at", "id", "line", *_ASKED], name="part_seen"),
-            models.Index(fields=["line", "seen_at", "id", *_ASKED], name="part_line_seen"),
-            models.Index(fields=["label", "seen_at", "id", "line", *_ASKED], name="part_label_seen"),
-            # The two together by either alone: SQLite read all of a line for the few of a label, which grew with the table.
-            models.Index(fields=["line", "label", "seen_at", "id", *_ASKED], name="part_line_label_seen"),
-            # Small, since they hold only the parts that they are about.
+            # Each index begins with the column that is looked up, followed by the order of the history.
+            models.Index(fields=["seen_at", "id", "line", *_FILTERED], name="part_seen"),
+            models.Index(fields=["line", "seen_at", "id", *_FILTERED], name="part_line_seen"),
+            models.Index(fields=["label", "seen_at", "id", "line", *_FILTERED], name="part_label_seen"),
+            # With only an index of either column, SQLite read all parts of a line to find the few with the label.
+            models.Index(fields=["line", "label", "seen_at", "id", *_FILTERED], name="part_line_label_seen"),
+            # These indexes are small, because they contain only the parts with the condition.
             models.Index(fields=["seen_at"], name="part_picture_wanted", condition=models.Q(keep_picture=True)),
             models.Index(fields=["seen_at", "picture_bytes"], name="part_picture_kept", condition=~models.Q(picture="")),
             models.Index(fields=["picture"], name="part_picture", condition=~models.Q(picture="")),
-            # Over the few rows that say something there; queries repeat these conditions, see station.history.indexes.
-            models.Index(fields=["kind", "seen_at", "id", "line", "label", *_ASKED], name="part_kind_seen", condition=~models.Q(kind="")),
+            # These indexes contain the few rows with a value. Queries must repeat the condition, see station.history.pagination.
             models.Index(
-                fields=["reviewer", "seen_at", "id", "line", "label", *_ASKED],
+                fields=["kind", "seen_at", "id", "line", "label", *_FILTERED], name="part_kind_seen", condition=~models.Q(kind="")
+            ),
+            models.Index(
+                fields=["reviewer", "seen_at", "id", "line", "label", *_FILTERED],
                 name="part_reviewer_seen",
                 condition=~models.Q(reviewer=""),
             ),

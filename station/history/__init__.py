@@ -1,1 +1,1 @@
-"""Parts of the past: found by filters, told one by one, exported."""
+"""The history pages: search and export of all archived parts, and the page of one part with its pictures."""

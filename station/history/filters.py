@@ -1,4 +1,4 @@
-"""What a person looks for among the parts: read from the page's address, checked, and turned into conditions."""
+"""The filters of the history: read from the query of a URL, validated, and turned into database conditions."""
 
 from __future__ import annotations
 
@@ -17,13 +17,19 @@ from streams.identity import LINE_PATTERN, PartId
 
 LABELS = ("ok", "defect", "review", "none")
 ACTIONS = ("diverted", "passed", "stopped", "untracked", "none")
-_MOST_CHARACTERS = 150
-YEARS = range(1971, 9000)  # what every database and clock here can count with
+_MAX_CHARACTERS = 150
+# Years that Python, SQLite and PostgreSQL can all calculate with.
+SUPPORTED_YEARS = range(1971, 9000)
 
 
 @dataclass(frozen=True)
-class Filters:
-    """Conditions that all hold; empty ones hold for every part. Times bear a zone; `to` is not included."""
+class PartFilters:
+    """Conditions that a part must all fulfil; a condition that is empty or None is not applied.
+
+    `since` is included, `to` is not. `least` and `most` limit the defect probability. `label` and `action` may be "none" for parts without
+    a verdict or a sorting. Parts of `excluded_line` are never found. `errors` has, for each query parameter that could
+    not be read and is not applied, what its value must be, see `describe_errors`.
+    """
 
     line: str = ""
     since: datetime | None = None
@@ -36,31 +42,38 @@ class Filters:
     reviewer: str = ""
     action: str = ""
     part: PartId | None = None
-    hidden: str = ""  # line that is not searched: uploaded pictures are their owners'
-    wrong: dict[str, str] = field(default_factory=dict)  # what could not be read, by name, in words; nothing is searched by it
+    excluded_line: str = ""
+    errors: dict[str, str] = field(default_factory=dict)
 
     @property
     def query(self) -> str:
-        """These filters as they stand in an address, without what is empty."""
-        return urlencode([(one.name, text) for one in fields(self) if one.name in _READERS and (text := self.text(one.name))])
+        """The filters as the query of a URL, without empty ones."""
+        names = [one.name for one in fields(self) if one.name in _READERS]
+        return urlencode([(name, text) for name in names if (text := self.format_value(name))])
 
-    def text(self, name: str) -> str:
-        """One filter as a form shows it."""
+    def format_value(self, name: str) -> str:
+        """Returns the filter `name` as text for a form field. Times are given by the plant's clock."""
         value = getattr(self, name)
         if isinstance(value, datetime):
             return timezone.localtime(value).strftime("%Y-%m-%dT%H:%M:%S").removesuffix(":00")
         return "" if value is None else str(value)
 
+    def describe_errors(self, labels: Mapping[str, str] | None = None) -> list[str]:
+        """Returns a sentence for each unreadable filter. `labels` has the labels of the form fields, if they differ from the history's."""
+        labels = labels or FIELD_LABELS
+        return [f"{labels[name]} {problem}." for name, problem in self.errors.items()]
+
     @property
-    def simple(self) -> bool:
-        """At most one of those conditions holds that an index serves, and no other."""
-        scattered = [self.least is not None or self.most is not None, self.model]
+    def is_served_by_one_index(self) -> bool:
+        """Whether at most one condition besides the times is set, and that condition has an index of its own."""
+        has_unindexed = self.least is not None or self.most is not None or bool(self.model)
         indexed = [self.line, self.label, self.kind, self.reviewer, self.action]
-        common = self.action in ("none", "passed")
-        return not common and not any(scattered) and sum(map(bool, indexed)) <= 1
+        # The index of actions omits these two, because most rows have one of them.
+        has_common_action = self.action in ("none", "passed")
+        return not has_common_action and not has_unindexed and sum(map(bool, indexed)) <= 1
 
     def conditions(self) -> Q:
-        """For the table of parts, all but the times."""
+        """Returns the conditions for the table of parts, without the times."""
         found = Q()
         if self.part:
             found &= Q(line=self.part.line, run=self.part.run, part=self.part.part)
@@ -70,16 +83,16 @@ class Filters:
         for column, value in (("label", self.label), ("action", self.action)):
             if value:
                 found &= Q(**{column: "" if value == "none" else value})
-        if self.hidden:
-            found &= ~Q(line=self.hidden)
+        if self.excluded_line:
+            found &= ~Q(line=self.excluded_line)
         if self.least is not None:
             found &= Q(defect_probability__gte=self.least)
         if self.most is not None:
             found &= Q(defect_probability__lte=self.most)
         return found
 
-    def times(self) -> Q:
-        """The times' conditions."""
+    def time_conditions(self) -> Q:
+        """Returns the conditions of `since` and `to` for the table of parts."""
         found = Q()
         if self.since:
             found &= Q(seen_at__gte=self.since)
@@ -88,77 +101,92 @@ class Filters:
         return found
 
 
-def read_filters(given: Mapping[str, str]) -> Filters:
-    """The filters in an address. What cannot be read stands in `wrong`, in words, and is not searched by."""
-    found: dict[str, object] = {}
-    wrong: dict[str, str] = {}
-    for name, reader in _READERS.items():
-        text = given.get(name, "").strip()
+def read_filters(query: Mapping[str, str]) -> PartFilters:
+    """Returns the filters in the query of a URL. Unknown parameters are ignored; unreadable ones are described in `errors`."""
+    values: dict[str, object] = {}
+    errors: dict[str, str] = {}
+    for name, read in _READERS.items():
+        text = query.get(name, "").strip()
         if not text:
             continue
         try:
-            if len(text) > _MOST_CHARACTERS or "\0" in text:
-                raise ValueError(f"expected at most {_MOST_CHARACTERS} printable characters, found {len(text)}")
-            found[name] = reader(text)
-        except ValueError as error:
-            wrong[name] = str(error)
-    return Filters(**found, wrong=wrong)  # type: ignore[arg-type]
+            if len(text) > _MAX_CHARACTERS or "\0" in text:
+                raise ValueError(f"at most {_MAX_CHARACTERS} printable characters")
+            values[name] = read(text)
+        except ValueError as requirement:
+            errors[name] = f"must be {requirement}, not {text[:40]!r}"
+    return PartFilters(**values, errors=errors)  # type: ignore[arg-type]
 
 
-def _line(text: str) -> str:
+def _read_line(text: str) -> str:
     if not re.match(LINE_PATTERN, text):
-        raise ValueError(f"expected a line name like line-1, found {text[:40]!r}")
+        raise ValueError("a line name like line-1")
     return text
 
 
 def _one_of(words: tuple[str, ...]) -> Callable[[str], str]:
-    def read(text: str) -> str:
+    def read_word(text: str) -> str:
         if text not in words:
-            raise ValueError(f"expected one of {', '.join(words)}, found {text[:40]!r}")
+            raise ValueError(f"one of {', '.join(words)}")
         return text
 
-    return read
+    return read_word
 
 
-def _share(text: str) -> float:
+def _read_probability(text: str) -> float:
     try:
         value = float(text.replace(",", "."))
     except ValueError:
         value = math.nan
     if not 0 <= value <= 1:
-        raise ValueError(f"expected a probability from 0 to 1, found {text[:40]!r}")
+        raise ValueError("a number from 0 to 1")
     return value
 
 
-def _time(text: str) -> datetime:
+def _read_time(text: str) -> datetime:
     try:
         value = datetime.fromisoformat(text)
         if value.tzinfo is None:
             value = value.replace(tzinfo=timezone.get_current_timezone())
-        if value.year not in YEARS:
+        if value.year not in SUPPORTED_YEARS:
             raise ValueError
         return value.astimezone(UTC)
     except (ValueError, OverflowError):
-        raise ValueError(f"expected a time as 2026-01-31T12:00, found {text[:40]!r}") from None
+        raise ValueError("a time like 2026-01-31T12:00") from None
 
 
-def _part(text: str) -> PartId:
+def _read_part(text: str) -> PartId:
     try:
         return PartId.parse(text)
-    except IdentityError as error:
-        raise ValueError(str(error)) from None
+    except IdentityError:
+        raise ValueError("a part id like line-1:17:345") from None
 
 
+# The readers of the query parameters. A reader raises ValueError with what the value must be.
 _READERS: dict[str, Callable[[str], object]] = {
-    "line": _line,
-    "since": _time,
-    "to": _time,
+    "line": _read_line,
+    "since": _read_time,
+    "to": _read_time,
     "label": _one_of(LABELS),
     "kind": str,
-    "least": _share,
-    "most": _share,
+    "least": _read_probability,
+    "most": _read_probability,
     "model": str,
     "reviewer": str,
     "action": _one_of(ACTIONS),
-    "part": _part,
+    "part": _read_part,
+}
+# The labels of the form fields on the page of the history.
+FIELD_LABELS = {
+    "line": "Line",
+    "since": "From",
+    "to": "To",
+    "label": "Verdict",
+    "kind": "Type of defect",
+    "least": "Probability",
+    "most": "Probability",
+    "model": "Model",
+    "reviewer": "Reviewer",
+    "action": "Gate",
+    "part": "Part",
 }

@@ -1,4 +1,4 @@
-"""The history: found by filters, page by page, exported; and one part's story."""
+"""The pages of the history: the filtered list, its exports, the page of one part, and the part's picture and heat map."""
 
 from __future__ import annotations
 
@@ -11,76 +11,81 @@ from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
+from models.pictures.display import EncodedPicture
 from station.accounts.access import get_rights, right_required
 from station.archive.models import Part
-from station.configuration import castline
-from station.history import exporting
-from station.history.filters import ACTIONS, LABELS, Filters, read_filters
-from station.history.overlay import overlay, size_of
-from station.history.paging import LOOK, MOST_COUNTED, Key, count, page
-from station.history.story import story
-from station.history.streaming import streamed
-from station.reviews.models import Decision
-from station.uploads.models import may_see_part
+from station.configuration import current_settings
+from station.history.export import export_csv, export_parquet, stream_file
+from station.history.filters import ACTIONS, FIELD_LABELS, LABELS, PartFilters, read_filters
+from station.history.pagination import COUNT_LIMIT, SEARCH_LIMIT, HistoryKey, count_parts, load_page
+from station.history.part_page import make_overlay, make_records, make_remarks, make_timeline, picture_size_px
+from station.kafka_producer import KafkaUnavailableError
+from station.live.line_state import LivePart
+from station.live.live_consumer import get_live_consumer
+from station.pictures.picture_reader import get_picture_reader
+from station.uploads.models import Upload, may_see_part
+from streams.errors import PictureError
+from streams.identity import PartId
 
-_LARGEST = 2**63 - 1
+_MAX_INTEGER = 2**63 - 1
+# The picture of a part never changes, so browsers may cache it.
+_CACHE_S = 3600
+_THUMBNAIL_SIDES_PX = (160, 240, 480)
 
 
 @require_safe
 @right_required("look")
 def history(request: HttpRequest) -> HttpResponse:
-    """One page of parts. `before` and `after` are places in the history; all else in the address are filters."""
-    filters = _filters(request)
-    before, after, misplaced = _places(request)
-    found = page(filters, before, after)
-    many, more = count(filters) if before is None and after is None else (None, False)
-    words = {
+    """Shows one page of parts. The query holds the filters and, as `before` or `after`, the key of the page."""
+    filters = _read_filters(request)
+    before, after, key_errors = _read_keys(request)
+    page = load_page(filters, before, after)
+    count, has_more = count_parts(filters) if before is None and after is None else (None, False)
+    context = {
         "filters": filters,
-        "texts": {name: filters.text(name) or request.GET.get(name, "")[:150] for name in _NAMES},
-        "wrong": [*filters.wrong.items(), *misplaced],
-        "page": found,
-        "count": many,
-        "more": more,
-        "counted_to": MOST_COUNTED,
-        "older": _address(filters, before=found.older),
-        "newer": _address(filters, after=found.newer),
-        "newest": _address(filters) if before or after else "",
-        "look": LOOK,
-        "lines": [line.name for line in castline().lines if line.name != filters.hidden],
+        "texts": {name: filters.format_value(name) or request.GET.get(name, "")[:150] for name in FIELD_LABELS},
+        "errors": [*filters.describe_errors(), *key_errors],
+        "page": page,
+        "count": count,
+        "has_more": has_more,
+        "count_limit": COUNT_LIMIT,
+        "older": _make_url(filters, before=page.older),
+        "newer": _make_url(filters, after=page.newer),
+        "newest": _make_url(filters) if before or after else "",
+        "search_limit": SEARCH_LIMIT,
+        "lines": [line.name for line in current_settings().lines if line.name != filters.excluded_line],
         "labels": LABELS,
         "actions": ACTIONS,
-        "kinds": castline().review.kinds,
-        "zone": castline().station.time_zone,
+        "kinds": current_settings().review.kinds,
+        "zone": current_settings().station.time_zone,
     }
-    return render(request, "station/history/history.html", words)
+    return render(request, "station/history/history.html", context)
 
 
-_NAMES = ("line", "since", "to", "label", "kind", "least", "most", "model", "reviewer", "action", "part")
+def _read_filters(request: HttpRequest) -> PartFilters:
+    """Returns the filters of the query. Only administrators find uploads here; other accounts find their own on the page of uploads."""
+    is_administrator = "administer" in get_rights(request.user)
+    return replace(read_filters(request.GET.dict()), excluded_line="" if is_administrator else current_settings().station.upload_line)
 
 
-def _filters(request: HttpRequest) -> Filters:
-    """The filters of the address. Uploaded pictures are found by their owners, among the uploads; here by administrators alone."""
-    hidden = "" if "administer" in get_rights(request.user) else castline().station.upload_line
-    return replace(read_filters(request.GET.dict()), hidden=hidden)
-
-
-def _places(request: HttpRequest) -> tuple[Key | None, Key | None, list[tuple[str, str]]]:
-    found: dict[str, Key] = {}
-    wrong = []
+def _read_keys(request: HttpRequest) -> tuple[HistoryKey | None, HistoryKey | None, list[str]]:
+    """Returns the keys `before` and `after` of the query, at most one of which is set, and a sentence for each unreadable one."""
+    keys: dict[str, HistoryKey] = {}
+    errors = []
     for name in ("before", "after"):
         if text := request.GET.get(name, ""):
             try:
-                found[name] = Key.parse(text)
-            except ValueError as error:
-                wrong.append((name, str(error)))
-    before = found.get("before")
-    return before, None if before else found.get("after"), wrong
+                keys[name] = HistoryKey.parse(text)
+            except ValueError:
+                errors.append("This page of the history does not exist, so the newest parts are shown.")
+    before = keys.get("before")
+    return before, None if before else keys.get("after"), errors
 
 
-def _address(filters: Filters, **places: Key | None) -> str:
-    """The history's address with `filters` at a place; empty where the place is None."""
+def _make_url(filters: PartFilters, **keys: HistoryKey | None) -> str:
+    """Returns the URL of a page of the history with `filters`, or "" if the key is None."""
     query = [filters.query] if filters.query else []
-    for name, key in places.items():
+    for name, key in keys.items():
         if key is None:
             return ""
         query.append(f"{name}={str(key).replace('+', '%2B')}")
@@ -89,56 +94,126 @@ def _address(filters: Filters, **places: Key | None) -> str:
 
 @require_safe
 @right_required("look")
-def export_csv(request: HttpRequest) -> HttpResponseBase:
-    """All parts that the filters leave, as CSV."""
-    return _exported(request, exporting.as_csv, "text/csv; charset=utf-8", "csv")
+def download_csv(request: HttpRequest) -> HttpResponseBase:
+    """Sends all parts that fulfil the filters of the query as CSV."""
+    return _download(request, export_csv, "text/csv; charset=utf-8", "csv")
 
 
 @require_safe
 @right_required("look")
-def export_parquet(request: HttpRequest) -> HttpResponseBase:
-    """All parts that the filters leave, as Parquet."""
-    return _exported(request, exporting.as_parquet, "application/vnd.apache.parquet", "parquet")
+def download_parquet(request: HttpRequest) -> HttpResponseBase:
+    """Sends all parts that fulfil the filters of the query as Parquet."""
+    return _download(request, export_parquet, "application/vnd.apache.parquet", "parquet")
 
 
-def _exported(request: HttpRequest, pieces: Callable[[Filters], Iterator[bytes]], content_type: str, suffix: str) -> HttpResponseBase:
-    filters = _filters(request)
-    # Left out silently, a filter would make a file of other parts than were meant.
-    if filters.wrong:
-        return HttpResponse(
-            "\n".join(f"{name}: {words}" for name, words in filters.wrong.items()), status=400, content_type="text/plain; charset=utf-8"
-        )
+def _download(request: HttpRequest, export: Callable[[PartFilters], Iterator[bytes]], content_type: str, suffix: str) -> HttpResponseBase:
+    filters = _read_filters(request)
+    # If an unreadable filter were ignored, the file would contain other parts than intended.
+    if filters.errors:
+        return HttpResponse("\n".join(filters.describe_errors()), status=400, content_type="text/plain; charset=utf-8")
     stamp = timezone.localtime().strftime("%Y-%m-%d-%H%M%S")
-    return streamed(request, pieces(filters), content_type, f"castline-history-{stamp}.{suffix}")
+    return stream_file(request, export(filters), content_type, f"castline-history-{stamp}.{suffix}")
 
 
 @require_safe
 @right_required("look")
 def part(request: HttpRequest, line: str, run: int, part: int) -> HttpResponse:
-    """One part's whole story."""
-    found = found_part(request, line, run, part)
-    gated = any(one.name == line and one.gate is not None for one in castline().lines)
-    width_px, height_px = size_of(found)
-    words = {
-        "part": found,
-        "story": story(found, gated),
-        "boxes": overlay(found),
-        # Not looked up by the template: a vote called "items" would be found in the method's place.
-        "votes": list(found.votes.items()),
+    """Shows everything that is known of one part."""
+    row = get_visible_part(request, line, run, part)
+    has_gate = any(settings.name == line and settings.gate is not None for settings in current_settings().lines)
+    width_px, height_px = picture_size_px(row)
+    context = {
+        "part": row,
+        "timeline": make_timeline(row),
+        "remarks": make_remarks(row, has_gate),
+        "records": make_records(row),
+        "boxes": make_overlay(row),
+        # A list of pairs, because the template would take a network called "items" for the method of the dict.
+        "votes": list(row.votes.items()),
         "width_px": width_px,
         "height_px": height_px,
-        "decisions": Decision.objects.filter(part=found).select_related("reviewer").order_by("at", "pk"),
-        "zone": castline().station.time_zone,
+        "decisions": row.decisions.select_related("reviewer").order_by("at", "pk"),
+        "zone": current_settings().station.time_zone,
     }
-    return render(request, "station/history/part.html", words)
+    return render(request, "station/history/part.html", context)
 
 
-def found_part(request: HttpRequest, line: str, run: int, part: int) -> Part:
-    """The archive's row. Raises Http404: when there is none, or none for this person."""
-    # The address allows numbers that no database does.
-    if max(run, part) > _LARGEST or not may_see_part(request.user, line, run, part):
+def get_visible_part(request: HttpRequest, line: str, run: int, part: int) -> Part:
+    """Returns the part's row in the archive. Raises Http404 if there is none or the person may not see it."""
+    # URLs allow larger numbers than databases do.
+    if max(run, part) > _MAX_INTEGER or not may_see_part(request.user, line, run, part):
         raise Http404
-    found = Part.objects.filter(line=line, run=run, part=part).first()
-    if found is None:
+    row = Part.objects.filter(line=line, run=run, part=part).first()
+    if row is None:
         raise Http404
-    return found
+    return row
+
+
+@require_safe
+@right_required("look")
+def part_picture(request: HttpRequest, line: str, run: int, part: int) -> HttpResponse:
+    """Sends the picture of a part, with `?side=` 160, 240 or 480 a small one of at most that many pixels."""
+    location = _locate_picture(request, line, run, part)
+    side = request.GET.get("side", "")
+    side_px = int(side) if side.isdecimal() and int(side) in _THUMBNAIL_SIDES_PX else None
+    try:
+        picture = get_picture_reader().read_for_browser(location, side_px)
+    except (PictureError, KafkaUnavailableError) as error:
+        return _refuse_picture(error)
+    return _no_picture() if picture is None else _send_picture(picture)
+
+
+@require_safe
+@right_required("look")
+def part_heat_map(request: HttpRequest, line: str, run: int, part: int) -> HttpResponse:
+    """Sends the heat map of a part, an overlay that shows where the model found the part suspicious."""
+    location = _locate_picture(request, line, run, part)
+    if not location.heat_map:
+        return _no_picture()
+    try:
+        return _send_picture(get_picture_reader().read_heat_map(location.heat_map))
+    except (PictureError, KafkaUnavailableError) as error:
+        return _refuse_picture(error)
+
+
+def _locate_picture(request: HttpRequest, line: str, run: int, part: int) -> Part | LivePart | Upload:
+    """Returns whichever knows the place of the part's picture: the archive, the live consumer, or the table of uploads.
+
+    Raises Http404 if the part is unknown or the person may not see it.
+    """
+    if not may_see_part(request.user, line, run, part):
+        raise Http404
+    try:
+        archived = Part.objects.filter(line=line, run=run, part=part).first()
+    except OverflowError:
+        # The URL has a number that no database can store.
+        raise Http404 from None
+    live = get_live_consumer().find_part(PartId(line, run, part))
+    # The archive is written a moment later, so the live consumer may know more about a new part.
+    is_archive_complete = (
+        archived is not None and (archived.image_topic or archived.picture) and (archived.heat_map or not (live and live.heat_map))
+    )
+    location: Part | LivePart | Upload | None = archived if is_archive_complete else (live or archived)
+    if (location is None or not (location.image_topic or location.picture)) and line == current_settings().station.upload_line:
+        location = Upload.objects.filter(pk=part, run=run).first()
+    if location is None:
+        raise Http404
+    return location
+
+
+def _send_picture(picture: EncodedPicture) -> HttpResponse:
+    response = HttpResponse(picture.value, content_type=picture.content_type)
+    response["Cache-Control"] = f"private, max-age={_CACHE_S}, immutable"
+    response["X-Content-Type-Options"] = "nosniff"
+    response["Content-Security-Policy"] = "default-src 'none'; sandbox"
+    return response
+
+
+def _refuse_picture(error: PictureError | KafkaUnavailableError) -> HttpResponse:
+    """Returns the reason as text. Pages show a placeholder in place of the picture."""
+    status = 503 if isinstance(error, KafkaUnavailableError) else 415
+    return HttpResponse(str(error), status=status, content_type="text/plain; charset=utf-8")
+
+
+def _no_picture() -> HttpResponse:
+    return HttpResponse("There is no picture of this part any more.", status=404, content_type="text/plain; charset=utf-8")

@@ -1,1 +1,1 @@
-"""What happens now: the wall of lines, one line, and the talk with Kafka."""
+"""The live pages: the wall with one card per line, and the page of each line."""

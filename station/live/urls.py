@@ -1,4 +1,4 @@
-"""Addresses of station.live."""
+"""URL patterns of the live pages."""
 
 from __future__ import annotations
 
@@ -10,6 +10,4 @@ urlpatterns = [
     path("", views.wall, name="wall"),
     path("lines/<str:line>/", views.line, name="line"),
     path("live/events", views.live_events, name="live-events"),
-    path("parts/<str:line>/<int:run>/<int:part>/picture", views.part_picture, name="part-picture"),
-    path("parts/<str:line>/<int:run>/<int:part>/heat-map", views.part_heat_map, name="part-heat-map"),
 ]

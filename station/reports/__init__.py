@@ -1,1 +1,1 @@
-"""Shift and day reports."""
+"""Reports of a shift or a day, for the screen and for one printed sheet."""

@@ -1,4 +1,4 @@
-"""The report's two pictures as numbers for an SVG: types of defect from the most to the fewest, and the hours. Pure."""
+"""The two charts of a report as coordinates for SVG: a Pareto chart of the defect types, and stacked bars of the hours."""
 
 from __future__ import annotations
 
@@ -6,22 +6,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 
-from station.reports.tally import Tally
+from station.reports.report import PartCounters
 
-WIDTH, HEIGHT = 640, 220
-LEFT, RIGHT, TOP, BOTTOM = 40, 40, 14, 34
-_WIDEST = 64  # a single type would else be a block as wide as the page
+WIDTH_PX, HEIGHT_PX = 640, 220
+LEFT_PX, RIGHT_PX, TOP_PX, BOTTOM_PX = 40, 40, 14, 34
+_PLOT_WIDTH_PX = WIDTH_PX - LEFT_PX - RIGHT_PX
+_PLOT_HEIGHT_PX = HEIGHT_PX - TOP_PX - BOTTOM_PX
+# Without this limit the bar of a single type would be as wide as the page.
+_MAX_BAR_PX = 64
 
 
 @dataclass(frozen=True)
-class Bar:
-    """A rectangle, with the words below and the number above it."""
+class ChartBar:
+    """A rectangle with a caption below and a number above. `kind` is a label, `none`, `hour` for an axis caption, or ""."""
 
     x: float
     y: float
     width: float
     height: float
-    words: str
+    caption: str
     number: str
     kind: str = ""
 
@@ -31,50 +34,52 @@ class Bar:
 
     @property
     def above(self) -> float:
+        """Baseline of the number."""
         return self.y - 3
 
 
 @dataclass(frozen=True)
-class Chart:
-    """Bars, and the points of a line over them."""
+class BarChart:
+    """Bars, and the points of a line over them in the syntax of SVG's polyline."""
 
-    bars: list[Bar]
+    bars: list[ChartBar]
     points: str = ""
-    width: int = WIDTH
-    height: int = HEIGHT
-    floor: int = HEIGHT - BOTTOM
+    width: int = WIDTH_PX
+    height: int = HEIGHT_PX
+    floor: int = HEIGHT_PX - BOTTOM_PX
 
 
-def pareto(rows: Sequence[tuple[str, int, float]]) -> Chart:
-    """Bars of how many, most first; the line is the share up to there, 0 to 1 over the chart's height."""
+def make_pareto_chart(rows: Sequence[tuple[str, int, float]]) -> BarChart:
+    """Returns a bar for each row of (defect type, number, cumulative share 0..1), and a line of the cumulative share."""
     if not rows:
-        return Chart([])
-    most, step, high = rows[0][1], (WIDTH - LEFT - RIGHT) / len(rows), HEIGHT - TOP - BOTTOM
-    wide = min(step * 0.8, _WIDEST)
+        return BarChart([])
+    most, step = rows[0][1], _PLOT_WIDTH_PX / len(rows)
+    width = min(step * 0.8, _MAX_BAR_PX)
     bars, points = [], []
-    for number, (kind, many, share) in enumerate(rows):
-        tall = high * many / most
-        x = LEFT + (number + 0.5) * step - wide / 2
-        bar = Bar(round(x, 1), round(TOP + high - tall, 1), round(wide, 1), round(tall, 1), kind, str(many))
+    for index, (defect_type, count, share) in enumerate(rows):
+        height = _PLOT_HEIGHT_PX * count / most
+        x = LEFT_PX + (index + 0.5) * step - width / 2
+        y = TOP_PX + _PLOT_HEIGHT_PX - height
+        bar = ChartBar(round(x, 1), round(y, 1), round(width, 1), round(height, 1), defect_type, str(count))
         bars.append(bar)
-        points.append(f"{bar.middle:.1f},{TOP + high * (1 - share):.1f}")
-    return Chart(bars, " ".join(points))
+        points.append(f"{bar.middle:.1f},{TOP_PX + _PLOT_HEIGHT_PX * (1 - share):.1f}")
+    return BarChart(bars, " ".join(points))
 
 
-def by_hour(hours: Sequence[tuple[datetime, Tally]], zone: tzinfo) -> Chart:
-    """For each hour its good, doubtful and bad parts, one over the other."""
-    most = max((tally.parts for _, tally in hours), default=0)
+def make_hourly_chart(hours: Sequence[tuple[datetime, PartCounters]], zone: tzinfo) -> BarChart:
+    """Returns for each hour a stack of bars with its ok, review and defect parts and its parts without a verdict."""
+    most = max((counters.parts for _, counters in hours), default=0)
     if not most:
-        return Chart([])
-    step, high = (WIDTH - LEFT - RIGHT) / len(hours), HEIGHT - TOP - BOTTOM
+        return BarChart([])
+    step = _PLOT_WIDTH_PX / len(hours)
     bars = []
-    for number, (begin, tally) in enumerate(hours):
-        floor = TOP + float(high)
-        words = f"{begin.astimezone(zone):%H}"
+    for index, (begin, counters) in enumerate(hours):
+        x, width = round(LEFT_PX + index * step + 1, 1), round(step - 2, 1)
+        y = TOP_PX + float(_PLOT_HEIGHT_PX)
         for kind in ("ok", "review", "defect", "none"):
-            tall = high * tally.labels[kind] / most
-            if tall:
-                floor -= tall
-                bars.append(Bar(round(LEFT + number * step + 1, 1), round(floor, 1), round(step - 2, 1), round(tall, 1), "", "", kind))
-        bars.append(Bar(round(LEFT + number * step + 1, 1), TOP + float(high), round(step - 2, 1), 0.0, words, "", "hour"))
-    return Chart(bars)
+            height = _PLOT_HEIGHT_PX * counters.labels[kind] / most
+            if height:
+                y -= height
+                bars.append(ChartBar(x, round(y, 1), width, round(height, 1), "", "", kind))
+        bars.append(ChartBar(x, TOP_PX + float(_PLOT_HEIGHT_PX), width, 0.0, f"{begin.astimezone(zone):%H}", "", "hour"))
+    return BarChart(bars)

@@ -1,4 +1,4 @@
-"""Addresses of station.reports."""
+"""URL pattern of the reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A shift's or a day's report, made to be read on screen and printed on one sheet."""
+"""The page of reports: a shift or a day, for the screen and for one printed sheet."""
 
 from __future__ import annotations
 
@@ -12,67 +12,72 @@ from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from station.accounts.access import right_required
-from station.configuration import castline
-from station.history.filters import YEARS
-from station.reports.charts import by_hour, pareto
-from station.reports.counting import count
-from station.reports.periods import Period, current, day_of, neighbour, shift_of
-from station.reports.tally import worst
+from station.configuration import current_settings
+from station.history.filters import SUPPORTED_YEARS
+from station.reports.charts import make_hourly_chart, make_pareto_chart
+from station.reports.report import count_period, worst_hours
+from station.shifts import ShiftPeriod, adjacent_period, day_period, period_at, shift_period
 
 
 @require_safe
 @right_required("look")
 def report(request: HttpRequest) -> HttpResponse:
-    """The report that the address names; the shift that runs now where it names none."""
-    station = castline().station
+    """Shows the report of the day, shift and line in the query. Without a query the report is of the current shift."""
+    station = current_settings().station
     shifts, zone = station.shifts, station.zone
-    names = [line.name for line in castline().lines if line.name != station.upload_line]
-    wrong = []
+    lines = [line.name for line in current_settings().lines if line.name != station.upload_line]
+    errors = []
     line = request.GET.get("line", "")
-    if line and line not in names:
-        wrong.append(f"Expected a line of {', '.join(names)}, found {line[:40]!r}.")
+    if line and line not in lines:
+        errors.append(f"There is no line {line[:40]!r}. This is the report of all lines.")
         line = ""
     try:
-        period = _period(request, shifts)
+        period = _read_period(request, shifts)
     except ValueError as error:
-        wrong.append(f"{str(error)[:200]}. This is the shift that runs now.")
-        period = current(timezone.now(), shifts, zone)
-    counted = count(period, line, station.upload_line)
-    words = {
+        errors.append(f"{error} This is the report of the current shift.")
+        period = period_at(timezone.now(), shifts, zone)
+    counted = count_period(period, line, station.upload_line)
+    context = {
         "report": counted,
         "period": period,
-        "running": period.since <= timezone.now() < period.to,
+        "is_running": period.since <= timezone.now() < period.to,
         "line": line,
-        "lines": names,
+        "lines": lines,
         "shifts": shifts,
-        "wrong": wrong,
-        "pareto": pareto(counted.all.pareto),
-        "chart": by_hour(counted.hours, zone),
-        "worst": worst(counted.hours),
-        "before": _address(neighbour(period, -1, shifts, zone), line),
-        "after": _address(neighbour(period, 1, shifts, zone), line),
+        "errors": errors,
+        "pareto": make_pareto_chart(counted.all.pareto),
+        "chart": make_hourly_chart(counted.hours, zone),
+        "worst_hours": worst_hours(counted.hours),
+        "previous": _make_url(adjacent_period(period, -1, shifts, zone), line),
+        "next": _make_url(adjacent_period(period, 1, shifts, zone), line),
         "zone": station.time_zone,
         "made_at": timezone.now(),
     }
-    return render(request, "station/reports/report.html", words)
+    return render(request, "station/reports/report.html", context)
 
 
-def _period(request: HttpRequest, shifts: tuple[time, ...]) -> Period:
-    zone = castline().station.zone
+def _read_period(request: HttpRequest, shifts: tuple[time, ...]) -> ShiftPeriod:
+    """Returns the period in the query. Raises ValueError with a sentence for the person if there is no such period."""
+    zone = current_settings().station.zone
     day_text, shift_text = request.GET.get("date", ""), request.GET.get("shift", "")
-    now = current(timezone.now(), shifts, zone)
+    current = period_at(timezone.now(), shifts, zone)
     if not day_text and not shift_text:
-        return now
+        return current
     try:
-        day = date.fromisoformat(day_text) if day_text else now.day
-        shift = None if shift_text in ("", "day") else time.fromisoformat(shift_text)
+        day = date.fromisoformat(day_text) if day_text else current.day
     except ValueError:
-        raise ValueError(f"Expected a date as 2026-01-31 and a shift as 06:00, found {day_text[:20]!r} and {shift_text[:20]!r}") from None
-    if day.year not in YEARS:
-        raise ValueError(f"Expected a year of 1971 or later, found {day.year}")
-    return day_of(day, shifts, zone) if shift is None else shift_of(day, shift, shifts, zone)
+        raise ValueError(f"Day must be a date like 2026-01-31, not {day_text[:20]!r}.") from None
+    if day.year not in SUPPORTED_YEARS:
+        raise ValueError(f"Day must be a date from {SUPPORTED_YEARS[0]} to {SUPPORTED_YEARS[-1]}, not {day_text[:20]!r}.")
+    if shift_text in ("", "day"):
+        return day_period(day, shifts, zone)
+    try:
+        return shift_period(day, time.fromisoformat(shift_text), shifts, zone)
+    except ValueError:
+        known = ", ".join(f"{begin:%H:%M}" for begin in shifts) or "whole day"
+        raise ValueError(f"Shift must be one of {known}, not {shift_text[:20]!r}.") from None
 
 
-def _address(period: Period, line: str) -> str:
+def _make_url(period: ShiftPeriod, line: str) -> str:
     query = {"date": period.day.isoformat(), "shift": f"{period.shift:%H:%M}" if period.shift else "day"} | ({"line": line} if line else {})
     return f"{reverse('reports')}?{urlencode(query)}"

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from station.archive.models import Part
+from station.archive.models import REASONS_WITHOUT_VERDICT, Part
 from station.reviews.models import Candidate
 from streams.settings import ReviewSettings, Settings
 
@@ -25,8 +25,6 @@ MAX_DOUBT = 0.5
 _SCORE_OF_REVIEW = 0.3
 _SCORE_WITHOUT_VERDICT = 0.5
 _SCORE_OF_RANDOM_CHECK = 0.05
-# The reasons of sortings for which the gate moved, or did not move, without a verdict.
-REASONS_WITHOUT_VERDICT = frozenset({"no-verdict", "late-verdict", "board-restarted"})
 
 
 @dataclass(frozen=True)
@@ -115,6 +113,21 @@ def add_to_queue(selected: Iterable[tuple[Part, ReviewPriority]]) -> None:
     ]
     # The score is updated because a sorting may be stored before its verdict, and then the first reason is no longer true.
     Candidate.objects.bulk_create(rows, update_conflicts=True, unique_fields=["part"], update_fields=["score", "why", "audit"])
+
+
+class CandidateQueue:
+    """The review queue as the archive's PartWriter uses it. Implements the protocol `station.archive.part_writer.ReviewQueue`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def select(self, parts: Iterable[Part]) -> list[tuple[Part, ReviewPriority]]:
+        """Returns those of `parts` that a person should look at."""
+        return select_candidates(parts, self._settings)
+
+    def add(self, selected: Iterable[tuple[Part, ReviewPriority]]) -> None:
+        """Adds the selected parts, which must be in the database already, to the review queue."""
+        add_to_queue(selected)
 
 
 def get_or_add_candidate(part: Part, at: datetime) -> Candidate:

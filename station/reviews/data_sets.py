@@ -28,17 +28,16 @@ from django.db import IntegrityError
 from django.db.models import Max
 
 from station.archive.models import Part
-from station.history.columns import cell
+from station.history.export import StreamBuffer, format_csv_cell
 from station.history.filters import read_filters
-from station.history.indexes import indexed
-from station.history.streaming import Sink
-from station.live.sending import KafkaAway
+from station.history.pagination import index_condition
+from station.kafka_producer import KafkaUnavailableError
 from station.reviews.models import DataSet
 from streams.errors import PictureError
 from streams.identity import format_time, sniff_content_type
 from streams.settings import ReviewSettings, Settings
 
-# A function like station.live.pictures.Pictures.original: returns the bytes of a part's picture, or None if it was deleted.
+# A function like station.pictures.picture_reader.PictureReader.read_original: returns the bytes of a part's picture, or None if it was deleted.
 FetchPicture = Callable[[Part], bytes | None]
 
 NOT_KEPT = "picture no longer kept"
@@ -70,7 +69,7 @@ class DataSetSelection:
 
     def read_parts(self, excluded_line: str) -> Iterator[Part]:
         """Yields the selected parts in the order in which they were archived, without those of `excluded_line`."""
-        query = Part.objects.filter(indexed("reviewer"), review_label__in=("ok", "defect")).exclude(reviewer="")
+        query = Part.objects.filter(index_condition("reviewer"), review_label__in=("ok", "defect")).exclude(reviewer="")
         if self.line:
             query = query.filter(line=self.line)
         if self.since:
@@ -87,8 +86,8 @@ class DataSetSelection:
 def parse_selection(form: Mapping[str, Any]) -> DataSetSelection:
     """Reads the fields of the form on the page of data sets. Raises ValueError, in words for a page, if a field is wrong."""
     filters = read_filters({name: str(form.get(name, "")) for name in _FIELD_LABELS})
-    if filters.wrong:
-        raise ValueError("; ".join(f"{_FIELD_LABELS[name]}: {problem}" for name, problem in filters.wrong.items()))
+    if filters.errors:
+        raise ValueError(" ".join(filters.describe_errors(_FIELD_LABELS)))
     return DataSetSelection(filters.line, filters.since, filters.to)
 
 
@@ -132,12 +131,12 @@ def make_data_set(selection: DataSetSelection, settings: Settings, made_by: str,
 
 def stream_zip(folder: Path) -> Iterator[bytes]:
     """Yields the folder as a zip file, piece by piece. The pictures are compressed already, so they are stored as they are."""
-    sink = Sink()
+    sink = StreamBuffer()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:
         for file in sorted(path for path in folder.rglob("*") if path.is_file()):
             archive.write(file, f"{folder.name}/{file.relative_to(folder).as_posix()}")
-            yield sink.drained()
-    yield sink.drained()
+            yield sink.drain()
+    yield sink.drain()
 
 
 class _WrittenPictures:
@@ -180,7 +179,7 @@ def _write_pictures(folder: Path, selection: DataSetSelection, settings: Setting
             checksum = hashlib.sha256(picture).hexdigest()
             row = _make_manifest_row(part, review, _SUFFIXES[sniff_content_type(picture)], checksum)
             (folder / row[0]).write_bytes(picture)
-            manifest.writerow([cell(value) for value in row])
+            manifest.writerow([format_csv_cell(value) for value in row])
             written.add(row[1], checksum)
     return written
 
@@ -194,7 +193,7 @@ def _fetch_picture(part: Part, fetch: FetchPicture) -> tuple[bytes, str]:
         return (picture, "") if sniff_content_type(picture) in _SUFFIXES else (b"", DAMAGED)
     except PictureError:
         return b"", DAMAGED
-    except KafkaAway:
+    except KafkaUnavailableError:
         return b"", UNREACHABLE
 
 

@@ -29,7 +29,7 @@ SKIP = "skip"
 MAX_BOXES = 50
 _MAX_BOXES_CHARACTERS = 20_000
 
-# A function like station.live.sending.send: takes topic, key and value, returns partition and offset, and raises KafkaAway.
+# A function like station.kafka_producer.send_record: takes topic, key and value, returns partition and offset, and raises KafkaUnavailableError.
 SendRecord = Callable[[str, str, bytes | None], tuple[int, int]]
 
 
@@ -136,7 +136,7 @@ def list_decisions(part: Part) -> list[Decision]:
 def decide(part: Part, user: User, annotation: Annotation, settings: Settings, now: datetime, send: SendRecord) -> Decision:
     """Sends and stores the user's decision about `part`. An earlier decision of the same user about the part is undone.
 
-    Raises KafkaAway if Kafka did not confirm the record, and DecisionRefusedError if another person is reviewing the part. In both
+    Raises KafkaUnavailableError if Kafka did not confirm the record, and DecisionRefusedError if another person reviews the part. In both
     cases nothing is stored.
     """
     candidate = Candidate.objects.filter(part=part).first()
@@ -173,7 +173,7 @@ def undo_last_decision(user: User, settings: Settings, now: datetime, send: Send
     If the undone decision was the one that counts, the topic gets the decision that counts now. If there is none, the topic gets a
     record without a value, which deletes the review of the part for every reader because the topic is compacted by part.
 
-    Raises KafkaAway if Kafka did not confirm the record. Then nothing is undone.
+    Raises KafkaUnavailableError if Kafka did not confirm the record. Then nothing is undone.
     """
     last = Decision.objects.filter(reviewer=user, undone_at=None).select_related("part").order_by("-at", "-pk").first()
     if last is None:

@@ -17,13 +17,13 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from station.accounts.access import right_required
 from station.accounts.models import AuditEntry
 from station.archive.models import Part
-from station.configuration import castline
+from station.configuration import current_settings
+from station.history.export import stream_file
 from station.history.filters import read_filters
-from station.history.overlay import size_of
-from station.history.streaming import streamed
-from station.history.views import found_part
-from station.live.pictures import pictures
-from station.live.sending import KafkaAway, send
+from station.history.part_page import picture_size_px
+from station.history.views import get_visible_part
+from station.kafka_producer import KafkaUnavailableError, send_record
+from station.pictures.picture_reader import get_picture_reader
 from station.reviews.agreement import compute_agreement
 from station.reviews.candidates import get_or_add_candidate
 from station.reviews.data_sets import make_data_set, parse_selection, stream_zip
@@ -56,12 +56,12 @@ def next_part(request: HttpRequest) -> HttpResponse:
 @right_required("review")
 def review_part(request: HttpRequest, line: str, run: int, part: int) -> HttpResponse:
     """Shows a certain part for review. A POST request decides about the part and shows the next one."""
-    found = found_part(request, line, run, part)
+    found = get_visible_part(request, line, run, part)
     now = timezone.now()
     if request.method == "POST":
         return _decide(request, found, now)
     candidate = get_or_add_candidate(found, now)
-    if not claim_candidate(candidate, _get_user(request), castline(), now):
+    if not claim_candidate(candidate, _get_user(request), current_settings(), now):
         messages.warning(request, f"{candidate.leased_by} is reviewing this part.")
         return redirect("part", line, run, part)
     return _render_review(request, candidate)
@@ -72,10 +72,10 @@ def review_part(request: HttpRequest, line: str, run: int, part: int) -> HttpRes
 def undo(request: HttpRequest) -> HttpResponse:
     """Undoes the person's last decision and shows its part again."""
     now = timezone.now()
-    user, settings = _get_user(request), castline()
+    user, settings = _get_user(request), current_settings()
     try:
-        decision = undo_last_decision(user, settings, now, send)
-    except KafkaAway as error:
+        decision = undo_last_decision(user, settings, now, send_record)
+    except KafkaUnavailableError as error:
         return _refuse(request, str(error), 503)
     if decision is None:
         return _refuse(request, "There is no decision of yours that could be undone.", 409)
@@ -86,18 +86,18 @@ def undo(request: HttpRequest) -> HttpResponse:
 
 
 def _decide(request: HttpRequest, part: Part, now: datetime) -> HttpResponse:
-    settings = castline()
+    settings = current_settings()
     known_kinds = settings.review.kinds
     try:
         boxes = parse_boxes(request.POST.get("boxes", ""), part.width_px, part.height_px, known_kinds)
         annotation = make_annotation(request.POST.get("label", ""), request.POST.getlist("kind"), boxes, known_kinds)
         get_or_add_candidate(part, now)
-        decide(part, _get_user(request), annotation, settings, now, send)
+        decide(part, _get_user(request), annotation, settings, now, send_record)
     except InvalidBoxesError as error:
         return _refuse(request, str(error), 400)
     except DecisionRefusedError as error:
         return _refuse(request, str(error), 409)
-    except KafkaAway as error:
+    except KafkaUnavailableError as error:
         return _refuse(request, str(error), 503)
     kinds = f" ({', '.join(annotation.kinds)})" if annotation.kinds else ""
     return _show_next(request, None, f"{part}: {annotation.label}{kinds}.")
@@ -121,7 +121,7 @@ def _refuse(request: HttpRequest, reason: str, status: int) -> HttpResponse:
 
 
 def _render_review(request: HttpRequest, candidate: Candidate | None = None, announcement: str = "") -> HttpResponse:
-    user, settings, now = _get_user(request), castline(), timezone.now()
+    user, settings, now = _get_user(request), current_settings(), timezone.now()
     claimed = claim_candidates(user, settings, now)
     if candidate is None and claimed:
         candidate = claimed[0]
@@ -152,7 +152,7 @@ def _describe_candidate(candidate: Candidate, following: Candidate | None) -> di
     part = candidate.part
     # A person who knows the verdict or the first opinion tends to see the same, so both are hidden where they would bias.
     is_blind = candidate.audit or candidate.state in ("second", "third")
-    width_px, height_px = size_of(part)
+    width_px, height_px = picture_size_px(part)
     return {
         "part": part,
         "is_blind": is_blind,
@@ -180,14 +180,14 @@ def agreement(request: HttpRequest) -> HttpResponse:
     now = timezone.now()
     to = filters.to or now + timedelta(seconds=1)
     since = filters.since or now - timedelta(days=_AGREEMENT_DAYS)
-    settings = castline()
+    settings = current_settings()
     upload_line = settings.station.upload_line
     content = {
         "report": compute_agreement(since, to, "" if filters.line == upload_line else filters.line, upload_line),
         "since": since,
         "to": to,
-        "texts": {name: filters.text(name) for name in ("line", "since", "to")},
-        "problems": [(_AGREEMENT_FIELD_LABELS[name], problem) for name, problem in filters.wrong.items()],
+        "texts": {name: filters.format_value(name) for name in ("line", "since", "to")},
+        "problems": filters.describe_errors(_AGREEMENT_FIELD_LABELS),
         "lines": [line.name for line in settings.lines if line.name != upload_line],
         "zone": settings.station.time_zone,
     }
@@ -198,11 +198,11 @@ def agreement(request: HttpRequest) -> HttpResponse:
 @right_required("review")
 def data_sets(request: HttpRequest) -> HttpResponse:
     """Lists the data sets, newest first. A POST request makes the next one."""
-    settings = castline()
+    settings = current_settings()
     if request.method == "POST":
         try:
             selection = parse_selection(request.POST)
-            made = make_data_set(selection, settings, request.user.get_username(), timezone.now(), pictures().original)
+            made = make_data_set(selection, settings, request.user.get_username(), timezone.now(), get_picture_reader().read_original)
         except ValueError as error:
             messages.error(request, str(error))
         except OSError as error:
@@ -228,7 +228,7 @@ def data_set(request: HttpRequest, name: str) -> HttpResponseBase:
     # The name becomes part of a path, so only names of the known form that are in the table are accepted.
     if not re.fullmatch(_DATA_SET_NAME, name) or not DataSet.objects.filter(name=name).exists():
         raise Http404
-    folder = castline().review.data_sets / name
+    folder = current_settings().review.data_sets / name
     if not folder.is_dir():
         raise Http404
-    return streamed(request, stream_zip(folder), "application/zip", f"{name}.zip")
+    return stream_file(request, stream_zip(folder), "application/zip", f"{name}.zip")

@@ -19,8 +19,8 @@ from pydantic import Field
 
 from station.accounts.access import get_rights
 from station.accounts.models import ApiToken
-from station.configuration import castline
-from station.live.watching import watch
+from station.configuration import current_settings
+from station.live.live_consumer import get_live_consumer
 from station.uploads.models import Upload, uploads_visible_to
 from station.uploads.submission import UploadRefusedError, check_size, describe_rate_limit, get_rate_limiter, submit, upload_slot
 from station.uploads.upload_status import UploadStatus, read_status
@@ -168,9 +168,9 @@ async def inspection(request: HttpRequest, part: str, wait: Wait = 0) -> tuple[i
 async def _wait_for_verdict(request: HttpRequest, upload: Upload, deadline: float) -> tuple[int, dict[str, Any]]:
     """Returns HTTP status and body, at the latest at `deadline`. Waits in the event loop so that no thread is occupied."""
     part = upload.part_id
-    consumer = await sync_to_async(watch)()
+    consumer = await sync_to_async(get_live_consumer)()
     while time.monotonic() < deadline:
-        recent = consumer.part(part)
+        recent = consumer.find_part(part)
         if recent is not None and recent.verdict is not None:
             deadline = min(deadline, time.monotonic() + _FINDING_TIMEOUT_S)
             if recent.finding is not None or recent.verdict.label == "ok":
@@ -182,7 +182,7 @@ async def _wait_for_verdict(request: HttpRequest, upload: Upload, deadline: floa
 
 def _submit_picture(request: HttpRequest) -> Upload:
     user: User = request.auth  # type: ignore[attr-defined]  # set by TokenAuthentication
-    max_bytes = castline().pictures.max_bytes
+    max_bytes = current_settings().pictures.max_bytes
     is_form = request.content_type == "multipart/form-data"
     announced = request.headers.get("Content-Length", "")
     if announced.isdecimal() and int(announced) > max_bytes + (_FORM_OVERHEAD_BYTES if is_form else 0):
@@ -202,7 +202,7 @@ def _find_upload(request: HttpRequest, text: str) -> Upload:
     upload = None
     try:
         part = PartId.parse(text)
-        if part.line == castline().station.upload_line:
+        if part.line == current_settings().station.upload_line:
             upload = uploads_visible_to(user).filter(pk=part.part, run=part.run).first()
     except (IdentityError, OverflowError):
         pass

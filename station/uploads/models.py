@@ -10,7 +10,7 @@ from django.db import models
 from django.db.models import QuerySet
 
 from station.accounts.access import get_rights
-from station.configuration import castline
+from station.configuration import current_settings
 from streams.identity import PartId
 from streams.topics import TopicNames
 
@@ -49,7 +49,7 @@ class Upload(models.Model):
     class Meta:
         indexes: ClassVar = [models.Index(fields=["owner", "-id"], name="upload_owner")]
 
-    # The module station.live.pictures reads these two attributes, and they are empty because an upload has no stored objects.
+    # The module station.pictures.picture_reader reads these two attributes, and they are empty because an upload has no stored objects.
     picture = heat_map = ""
 
     def __str__(self) -> str:
@@ -58,12 +58,12 @@ class Upload(models.Model):
     @property
     def line(self) -> str:
         """The name of the line that uploaded pictures are judged on."""
-        return castline().station.upload_line
+        return current_settings().station.upload_line
 
     @property
     def image_topic(self) -> str:
         """The Kafka topic that holds the picture."""
-        return TopicNames(castline().topics.prefix).images(self.line)
+        return TopicNames(current_settings().topics.prefix).images(self.line)
 
     @property
     def part_id(self) -> PartId:
@@ -80,7 +80,7 @@ def uploads_visible_to(user: AbstractBaseUser | AnonymousUser) -> QuerySet[Uploa
 
 def may_see_part(user: AbstractBaseUser | AnonymousUser, line: str, run: int, part: int) -> bool:
     """Returns whether `user` may see a part. Parts of the plant's lines are open to all who may look, uploads only to their owner."""
-    if line != castline().station.upload_line or "administer" in get_rights(user):
+    if line != current_settings().station.upload_line or "administer" in get_rights(user):
         return True
     try:
         return uploads_visible_to(user).filter(pk=part, run=run).exists()

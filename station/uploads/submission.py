@@ -19,8 +19,8 @@ from django.template.defaultfilters import filesizeformat
 
 from models.pictures.decoder import PictureLimits
 from models.pictures.display import read_picture_header
-from station.configuration import castline
-from station.live.sending import KafkaAway, send
+from station.configuration import current_settings
+from station.kafka_producer import KafkaUnavailableError, send_record
 from station.uploads.models import Upload, UploadRun
 from streams.errors import CastlineError, PictureError, SettingsError
 from streams.identity import PictureIdentity, make_headers
@@ -104,7 +104,7 @@ _concurrency_limiter = ConcurrencyLimiter()
 @cache
 def get_rate_limiter() -> RateLimiter:
     """Returns the rate limiter that all uploads of this process share."""
-    return RateLimiter(castline().station.uploads_per_minute)
+    return RateLimiter(current_settings().station.uploads_per_minute)
 
 
 def check_rate(user: User) -> None:
@@ -116,12 +116,12 @@ def check_rate(user: User) -> None:
 
 def describe_rate_limit(wait_s: float) -> str:
     """Returns the sentence for an account that has sent too many pictures and has to wait `wait_s` seconds."""
-    return f"Too many pictures: at most {castline().station.uploads_per_minute} a minute. Try again in {wait_s:.0f} s."
+    return f"Too many pictures: at most {current_settings().station.uploads_per_minute} a minute. Try again in {wait_s:.0f} s."
 
 
 def check_size(size: int) -> None:
     """Raises UploadRefusedError (413) if a picture of `size` bytes is larger than the setting `pictures.max_bytes` allows."""
-    limit = castline().pictures.max_bytes
+    limit = current_settings().pictures.max_bytes
     if size > limit:
         text = f"The picture is too large: it has {_format_bytes(size)}, at most {_format_bytes(limit)} are allowed."
         raise UploadRefusedError(413, text)
@@ -141,7 +141,7 @@ def submit(user: User, name: str, picture: bytes, by_api: bool = False) -> Uploa
 
     `name` is the name of the file on the sender's machine. Raises UploadRefusedError if the picture is not accepted.
     """
-    settings = castline()
+    settings = current_settings()
     line = settings.station.upload_line
     try:
         settings.find_line(line)
@@ -169,7 +169,7 @@ def submit(user: User, name: str, picture: bytes, by_api: bool = False) -> Uploa
     try:
         upload.image_partition, upload.image_offset = _send_to_kafka(upload, picture)
         upload.save(update_fields=["image_partition", "image_offset"])
-    except KafkaAway as error:
+    except KafkaUnavailableError as error:
         upload.delete()
         raise UploadRefusedError(503, str(error), 5) from None
     except OSError:
@@ -180,12 +180,12 @@ def submit(user: User, name: str, picture: bytes, by_api: bool = False) -> Uploa
 
 def _send_to_kafka(upload: Upload, picture: bytes) -> tuple[int, int]:
     """Returns the partition and the offset of the record. A large picture goes to the object store and the record refers to it."""
-    settings = castline()
+    settings = current_settings()
     claim = None
     if len(picture) > settings.pictures.inline_bytes:
         claim, picture = ObjectStore(settings.store.url, settings.pictures.max_bytes).put(picture), b""
     identity = PictureIdentity(upload.part_id, upload.sent_at, upload.content_type, upload.sha256, claim, _make_traceparent())
-    return send(upload.image_topic, str(upload.part_id), picture, make_headers(identity))
+    return send_record(upload.image_topic, str(upload.part_id), picture, make_headers(identity))
 
 
 def _clean_name(name: str) -> str:

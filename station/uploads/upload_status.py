@@ -12,8 +12,8 @@ from typing import Literal
 from pydantic import ValidationError
 
 from station.archive.models import Part
-from station.live.seen import SeenPart, reason_in_words
-from station.live.watching import watch
+from station.live.line_state import LivePart, describe_reason
+from station.live.live_consumer import get_live_consumer
 from station.uploads.models import Upload
 from streams.identity import PartId
 from streams.records import Box
@@ -48,7 +48,7 @@ class UploadVerdict:
     @property
     def reason_text(self) -> str:
         """Says in words why the picture was left for review, or is empty."""
-        return reason_in_words(self.reason) if self.reason else ""
+        return describe_reason(self.reason) if self.reason else ""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class UploadStatus:
 def read_status(upload: Upload) -> UploadStatus:
     """Returns what is known of `upload` now."""
     part = upload.part_id
-    recent = watch().part(part)
+    recent = get_live_consumer().find_part(part)
     verdict = _from_topics(recent) if recent else None
     if verdict is None or (verdict.label != "ok" and not verdict.method):
         row = Part.objects.filter(line=part.line, run=part.run, part=part.part).first()
@@ -104,7 +104,7 @@ def read_status(upload: Upload) -> UploadStatus:
     return UploadStatus(upload, part, verdict, datetime.now(UTC))
 
 
-def _from_topics(recent: SeenPart) -> UploadVerdict | None:
+def _from_topics(recent: LivePart) -> UploadVerdict | None:
     verdict, finding = recent.verdict, recent.finding
     if verdict is None:
         return None

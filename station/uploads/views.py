@@ -16,7 +16,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
 from station.accounts.access import right_required
-from station.configuration import castline
+from station.configuration import current_settings
 from station.uploads.api import api
 from station.uploads.models import Upload, uploads_visible_to
 from station.uploads.submission import UploadRefusedError, check_rate, check_size, submit, upload_slot
@@ -50,7 +50,7 @@ def uploads(request: HttpRequest) -> HttpResponse:
 
 
 def _render_uploads(request: HttpRequest) -> HttpResponse:
-    settings = castline()
+    settings = current_settings()
     latest = uploads_visible_to(request.user).filter(owner_id=request.user.pk).order_by("-id")[:_SHOWN_UPLOADS]
     content = {
         "statuses": [read_status(upload) for upload in latest],
@@ -168,8 +168,8 @@ def api_page(request: HttpRequest) -> HttpResponse:
         ],
         "fields": [ApiField(name, _describe_type(field), field.get("description", "")) for name, field in fields.items()],
         "address": request.build_absolute_uri("/api/inspections"),
-        "max_bytes": castline().pictures.max_bytes,
-        "per_minute": castline().station.uploads_per_minute,
+        "max_bytes": current_settings().pictures.max_bytes,
+        "per_minute": current_settings().station.uploads_per_minute,
     }
     return render(request, "station/uploads/api.html", content)
 

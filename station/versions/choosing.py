@@ -10,8 +10,8 @@ from typing import Literal
 from django.contrib.auth.models import User
 
 from station.accounts.models import AuditEntry
-from station.configuration import castline
-from station.live.sending import KafkaAway, send
+from station.configuration import current_settings
+from station.kafka_producer import KafkaUnavailableError, send_record
 from station.versions.shelf import read, verify
 from streams.errors import CastlineError, ModelError
 from streams.kafka import is_reachable
@@ -50,14 +50,14 @@ class OtherClassesError(ModelError):
 
 
 def choices() -> ModelChoices:
-    """What is chosen now, read from its topic. Raises KafkaAway."""
-    settings = castline()
+    """What is chosen now, read from its topic. Raises KafkaUnavailableError."""
+    settings = current_settings()
     if not is_reachable(settings.bootstrap):
-        raise KafkaAway("Kafka does not answer: nothing can be chosen now.")
+        raise KafkaUnavailableError("Kafka does not answer: nothing can be chosen now.")
     try:
         return read_model_choices(settings, "station")
     except CastlineError as error:
-        raise KafkaAway(f"What is chosen now cannot be read from Kafka: {error}") from error
+        raise KafkaUnavailableError(f"What is chosen now cannot be read from Kafka: {error}") from error
 
 
 def consider(settings: Settings, wish: Wish, now_chosen: ModelChoices, by: str, at: datetime) -> Plan:
@@ -82,10 +82,10 @@ def consider(settings: Settings, wish: Wish, now_chosen: ModelChoices, by: str, 
 
 
 def carry_out(plan: Plan, user: User) -> None:
-    """Tells the inspectors and writes it into the audit log. Raises KafkaAway: then nothing has changed."""
+    """Tells the inspectors and writes it into the audit log. Raises KafkaUnavailableError: then nothing has changed."""
     record = plan.record
-    out = make_json_record(TopicNames(castline().topics.prefix).models, record.line.encode(), record, "station")
-    send(out.topic, record.line, record.encode(), out.headers)
+    out = make_json_record(TopicNames(current_settings().topics.prefix).models, record.line.encode(), record, "station")
+    send_record(out.topic, record.line, record.encode(), out.headers)
     AuditEntry.record(
         user,
         f"model {plan.wish.action}",

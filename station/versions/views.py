@@ -13,9 +13,9 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
 from station.accounts.access import right_required
-from station.configuration import castline
-from station.live.sending import KafkaAway
-from station.live.watching import watch
+from station.configuration import current_settings
+from station.kafka_producer import KafkaUnavailableError
+from station.live.live_consumer import get_live_consumer
 from station.versions.choosing import NO_SHADOW, Action, OtherClassesError, Wish, carry_out, choices, consider
 from station.versions.records import gallery, report, training_curve, training_curves
 from station.versions.shelf import Manifest, names, read, verify
@@ -58,15 +58,15 @@ class VersionRow:
 @right_required("look")
 def versions(request: HttpRequest) -> HttpResponse:
     """Lines and versions."""
-    heard = watch()
+    heard = get_live_consumer()
     return render(
         request,
         "station/versions/versions.html",
         {
             "lines": _line_rows(heard.choices),
             "everywhere": heard.choices.find(ALL_LINES),
-            "versions": [_row(name, heard.choices) for name in names(castline().model.root)],
-            "trouble": heard.trouble,
+            "versions": [_row(name, heard.choices) for name in names(current_settings().model.root)],
+            "trouble": heard.connection_fault,
             "all_lines": ALL_LINES,
             "no_shadow": NO_SHADOW,
         },
@@ -77,7 +77,7 @@ def versions(request: HttpRequest) -> HttpResponse:
 @right_required("look")
 def lines(request: HttpRequest) -> HttpResponse:
     """The table of lines alone, for the page to renew itself."""
-    heard = watch()
+    heard = get_live_consumer()
     return render(request, "station/versions/_lines.html", {"lines": _line_rows(heard.choices)})
 
 
@@ -85,10 +85,10 @@ def lines(request: HttpRequest) -> HttpResponse:
 @right_required("look")
 def version(request: HttpRequest, version: str) -> HttpResponse:
     """One version: its figures, curves and errors."""
-    root = castline().model.root
+    root = current_settings().model.root
     if version not in names(root):
         raise Http404
-    row = _row(version, watch().choices)
+    row = _row(version, get_live_consumer().choices)
     return render(
         request,
         "station/versions/version.html",
@@ -106,7 +106,7 @@ def version(request: HttpRequest, version: str) -> HttpResponse:
 @right_required("look")
 def curve(request: HttpRequest, version: str, name: str) -> HttpResponse:
     """A picture that the training or the report drew: `report.png` the report's curves, `error-3.png` its third error."""
-    root = castline().model.root
+    root = current_settings().model.root
     if version not in names(root):
         raise Http404
     value = training_curve(root, version, name)
@@ -132,7 +132,7 @@ def change(request: HttpRequest) -> HttpResponse:
         raise Http404
     assert isinstance(request.user, User)
     try:
-        plan = consider(castline(), wish, choices(), request.user.get_username(), datetime.now(UTC))
+        plan = consider(current_settings(), wish, choices(), request.user.get_username(), datetime.now(UTC))
         if request.method == "POST":
             carry_out(plan, request.user)
             where = "all lines without a choice of their own" if wish.line == ALL_LINES else wish.line
@@ -143,7 +143,7 @@ def change(request: HttpRequest) -> HttpResponse:
         return render(request, "station/versions/change.html", {"wish": wish, "problem": str(error), "forceable": True}, status=409)
     except ModelError as error:
         return render(request, "station/versions/change.html", {"wish": wish, "problem": str(error)}, status=409)
-    except KafkaAway as error:
+    except KafkaUnavailableError as error:
         return render(request, "station/versions/change.html", {"wish": wish, "problem": str(error)}, status=503)
     return render(request, "station/versions/change.html", {"wish": wish, "plan": plan, "all_lines": ALL_LINES})
 
@@ -151,14 +151,14 @@ def change(request: HttpRequest) -> HttpResponse:
 def _wish(request: HttpRequest) -> Wish | None:
     given = request.POST if request.method == "POST" else request.GET
     action, line = given.get("action", ""), given.get("line", "")
-    known = {*(line.name for line in castline().lines), ALL_LINES}
+    known = {*(line.name for line in current_settings().lines), ALL_LINES}
     if action not in get_args(Action) or line not in known:
         return None
     return Wish(action, line, given.get("version", "")[:64], given.get("force") == "yes")  # type: ignore[arg-type]  # one of the three
 
 
 def _line_rows(chosen: ModelChoices) -> list[LineRow]:
-    heard = watch()
+    heard = get_live_consumer()
     rows = []
     with heard.lock:
         for name, state in heard.lines.items():
@@ -168,8 +168,8 @@ def _line_rows(chosen: ModelChoices) -> list[LineRow]:
 
 
 def _row(name: str, chosen: ModelChoices) -> VersionRow:
-    root = castline().model.root
-    in_force = [line.name for line in castline().lines if chosen.find(line.name).version == name]
+    root = current_settings().model.root
+    in_force = [line.name for line in current_settings().lines if chosen.find(line.name).version == name]
     try:
         return VersionRow(name, verify(root, name), "", in_force)
     except ModelError as error:

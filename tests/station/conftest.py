@@ -40,7 +40,7 @@ from django.test import Client  # noqa: E402
 from django.test.utils import override_settings, setup_test_environment, teardown_test_environment  # noqa: E402
 
 from station.archive.models import Part  # noqa: E402
-from station.live import watching  # noqa: E402
+from station.live.live_consumer import stop_live_consumer  # noqa: E402
 
 PASSWORD = "a long enough pass phrase"
 EARLIEST = datetime(2026, 11, 22, 6, 0, tzinfo=UTC)
@@ -64,7 +64,7 @@ def database(migrated: Path) -> Iterator[Path]:
     with transaction.atomic():
         yield migrated
         transaction.set_rollback(True)
-    watching.stop()  # a page may have begun it; it would look for its Kafka until the last test of this process
+    stop_live_consumer()  # a page may have begun it; it would look for its Kafka until the last test of this process
 
 
 MakeAccount = Callable[..., User]

@@ -14,8 +14,8 @@ import pytest
 from django.test import Client, RequestFactory, override_settings
 
 from station.accounts.log_in import client_address
-from station.asgi import Bounded, Queued
-from station.configuration import django_settings, secret_key
+from station.configuration import make_django_settings, read_secret_key
+from station.middleware import BodyLimitMiddleware, RequestQueueMiddleware
 from streams.errors import SettingsError
 from streams.settings import Settings, StationSettings
 from tests.station.conftest import SETTINGS
@@ -40,10 +40,10 @@ def test_the_check_of_a_deployment_behind_tls_finds_nothing(tmp_path: Path) -> N
 
 
 def test_behind_tls_cookies_and_hsts_are_for_tls_alone() -> None:
-    made = django_settings(SETTINGS.model_copy(update={"station": SETTINGS.station.model_copy(update={"behind_tls": True})}))
+    made = make_django_settings(SETTINGS.model_copy(update={"station": SETTINGS.station.model_copy(update={"behind_tls": True})}))
     assert all(made[name] for name in ("SESSION_COOKIE_SECURE", "CSRF_COOKIE_SECURE", "SECURE_SSL_REDIRECT"))
     assert made["SECURE_HSTS_SECONDS"] >= 31_536_000
-    assert not django_settings(SETTINGS)["SESSION_COOKIE_SECURE"]
+    assert not make_django_settings(SETTINGS)["SESSION_COOKIE_SECURE"]
 
 
 def test_every_page_forbids_inline_scripts_frames_and_guessing_of_types(visitor: Client) -> None:
@@ -80,16 +80,16 @@ def test_the_client_is_who_the_outermost_trusted_proxy_saw() -> None:
 
 def test_the_secret_key_is_made_once_and_readable_by_its_owner_alone(tmp_path: Path) -> None:
     station = StationSettings(secret_key_file=tmp_path / "var" / "key")
-    made = secret_key(station)
+    made = read_secret_key(station)
     assert len(made) >= 50
-    assert secret_key(station) == made
+    assert read_secret_key(station) == made
     assert stat.S_IMODE(station.secret_key_file.stat().st_mode) == 0o600
 
 
 def test_a_short_secret_key_is_refused(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("short")
     with pytest.raises(SettingsError, match="expected at least 50 characters"):
-        secret_key(StationSettings(secret_key_file=tmp_path / "key"))
+        read_secret_key(StationSettings(secret_key_file=tmp_path / "key"))
 
 
 @pytest.mark.parametrize("database", ["mysql://x@y/z", "postgresql://castline:secret@db/castline"])
@@ -122,7 +122,7 @@ def exchange(path: str, body: list[bytes], told: int | None = None, stalls: bool
 
     headers = [] if told is None else [(b"content-length", str(told).encode())]
     scope = {"type": "http", "path": path, "headers": headers}
-    asyncio.run(Bounded(inner, form_bytes=100, upload_bytes=1000, piece_s=0.2)(scope, receive, send))
+    asyncio.run(BodyLimitMiddleware(inner, form_bytes=100, upload_bytes=1000, max_pause_s=0.2)(scope, receive, send))
     return sent
 
 
@@ -154,7 +154,7 @@ def test_the_api_refuses_a_body_as_it_refuses_everything_else() -> None:
 
 
 def test_more_requests_than_places_wait_and_are_told_to_come_again_when_it_lasts() -> None:
-    async def crowd(patience_s: float, refused: int, most_waiting: int = 100) -> tuple[list[int], int]:
+    async def crowd(max_wait_s: float, refused: int, max_queued: int = 100) -> tuple[list[int], int]:
         """Six requests for two places, which are held until so many were refused."""
         statuses: list[int] = []
         inside, most_inside = 0, 0
@@ -176,11 +176,11 @@ def test_more_requests_than_places_wait_and_are_told_to_come_again_when_it_lasts
             if statuses.count(503) == refused:
                 leave.set()
 
-        queued = Queued(inner, most=2, most_waiting=most_waiting, patience_s=patience_s)
+        queued = RequestQueueMiddleware(inner, max_running=2, max_queued=max_queued, max_wait_s=max_wait_s)
         await asyncio.gather(*(queued({"type": "http", "path": "/"}, None, send) for _ in range(6)))  # type: ignore[arg-type]
         return sorted(statuses), most_inside
 
-    assert asyncio.run(crowd(patience_s=60, refused=0)) == ([200] * 6, 2)
-    assert asyncio.run(crowd(patience_s=0.1, refused=4)) == ([200] * 2 + [503] * 4, 2)
+    assert asyncio.run(crowd(max_wait_s=60, refused=0)) == ([200] * 6, 2)
+    assert asyncio.run(crowd(max_wait_s=0.1, refused=4)) == ([200] * 2 + [503] * 4, 2)
     # Where one may wait, it is served as soon as there is a place; the others hear at once that there is none.
-    assert asyncio.run(crowd(patience_s=60, refused=3, most_waiting=1)) == ([200] * 3 + [503] * 3, 2)
+    assert asyncio.run(crowd(max_wait_s=60, refused=3, max_queued=1)) == ([200] * 3 + [503] * 3, 2)

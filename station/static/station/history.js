@@ -1,4 +1,4 @@
-// The history by keyboard: j and k choose a row, Enter opens it, n and p turn pages, / goes to the part's search.
+// Keyboard of the history: j and k choose a row, Enter opens the row, n shows older and p newer parts, / goes to the field "Part".
 
 const rows = [...document.querySelectorAll(".parts tbody tr")];
 let current = -1;
@@ -33,14 +33,14 @@ document.addEventListener("keydown", (event) => {
   action();
 });
 
-// A picture that is no longer kept leaves its place empty.
+// Hides a picture that is no longer kept, so that its place is empty.
 for (const image of document.querySelectorAll(".parts .thumb img")) {
   const absent = () => image.classList.add("absent");
   image.addEventListener("error", absent);
   if (image.complete && !image.naturalWidth && image.currentSrc) absent();
 }
 
-// Empty fields stay out of the address.
+// Disables empty fields while the form is sent, so that they do not appear in the URL.
 document.getElementById("filters").addEventListener("submit", (event) => {
   for (const field of event.target.elements) if (field.name && !field.value) field.disabled = true;
 });

@@ -1,12 +1,13 @@
-// Says when the page is cut off from the station. That the station is cut off from Kafka it says itself, in the event `status`.
+// Shows a message when the browser has lost the station. If the station has lost Kafka, the event `status` carries that message.
 
-const SILENT_MS = 7000; // the station speaks every two seconds
+// The station sends an event every two seconds.
+const MAX_SILENCE_MS = 7000;
 const status = document.getElementById("live-status");
-let heardAt = Date.now();
+let lastEventAt = Date.now();
 
-function say(sentence) {
-  if (status.dataset.said === sentence) return;
-  status.dataset.said = sentence;
+function showError(sentence) {
+  if (status.dataset.error === sentence) return;
+  status.dataset.error = sentence;
   const paragraph = document.createElement("p");
   paragraph.className = "message error";
   paragraph.setAttribute("role", "alert");
@@ -15,22 +16,22 @@ function say(sentence) {
 }
 
 document.body.addEventListener("htmx:sseMessage", () => {
-  heardAt = Date.now();
-  status.dataset.said = "";
+  lastEventAt = Date.now();
+  status.dataset.error = "";
 });
 
 document.body.addEventListener("htmx:sseError", () => {
-  say("Cut off from the station: what is shown is not of now. Trying again.");
+  showError("Cut off from the station. The page shows an earlier state and keeps trying to connect.");
 });
 
 setInterval(() => {
-  if (Date.now() - heardAt > SILENT_MS) {
-    const since = new Date(heardAt).toLocaleTimeString([], { hour12: false });
-    say(`Cut off from the station since ${since}: what is shown is not of now. Trying again.`);
+  if (Date.now() - lastEventAt > MAX_SILENCE_MS) {
+    const since = new Date(lastEventAt).toLocaleTimeString([], { hour12: false });
+    showError(`Cut off from the station since ${since}. The page shows the state at that time and keeps trying to connect.`);
   }
 }, 1000);
 
-// A picture that cannot be had leaves its place empty instead of showing a broken one.
+// Hides a picture that cannot be loaded, so that its place is empty instead of showing the browser's symbol for a broken picture.
 document.body.addEventListener("error", (event) => {
   if (event.target instanceof HTMLImageElement) event.target.classList.add("absent");
 }, true);

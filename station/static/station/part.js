@@ -1,4 +1,4 @@
-// One part's picture: boxes and heat map on and off; what to say when it is no longer kept.
+// The picture of a part: switches boxes and heat map on and off, and shows a sentence if the picture is no longer kept.
 
 const stage = document.querySelector("[data-stage]");
 if (stage) {

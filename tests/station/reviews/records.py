@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from station.live.sending import KafkaAway
+from station.kafka_producer import KafkaUnavailableError
 from streams.records import Review
 
 
 class ReviewTopic:
-    """Collects the sent records. Raises KafkaAway instead as long as `is_away` is true."""
+    """Collects the sent records. Raises KafkaUnavailableError instead as long as `is_away` is true."""
 
     def __init__(self) -> None:
         self.records: list[tuple[str, Review | None]] = []
@@ -15,7 +15,7 @@ class ReviewTopic:
 
     def send(self, topic: str, key: str, value: bytes | None) -> tuple[int, int]:
         if self.is_away:
-            raise KafkaAway("Kafka did not take it.")
+            raise KafkaUnavailableError("Kafka did not take it.")
         assert topic == "castings.reviews"
         self.records.append((key, Review.decode(value) if value else None))
         return 0, len(self.records) - 1

@@ -8,10 +8,11 @@ from uuid import UUID
 
 import pytest
 
-from station.archive.keeper import Keeper
-from station.archive.keeping import Keeping
 from station.archive.models import Part
+from station.archive.part_writer import PartWriter
+from station.archive.retention import RetentionPolicy
 from station.reviews.candidates import (
+    CandidateQueue,
     ReviewPriority,
     add_to_queue,
     compute_disagreement,
@@ -90,7 +91,7 @@ def test_the_archive_adds_a_doubtful_part_to_the_queue_and_keeps_its_picture(dat
     judged = {"label": "ok", "defect_probability": 0.4, "votes": {"lenet": 0.4}, "threshold": 0.5, "model": "demo"}
     verdict = Verdict(line="line-1", run=9, part=1, verdict_id=UUID(int=1), image=image, **judged, **times)
     for _ in range(2):
-        Keeper(Keeping(0.0)).write([verdict])
+        PartWriter(RetentionPolicy(0.0), CandidateQueue(SETTINGS)).write([verdict])
     candidate = Candidate.objects.select_related("part").get()
     assert (str(candidate.part), candidate.part.keep_picture) == ("line-1:9:1", True)
     assert candidate.why == "the model is in doubt (0.40 of 0.50)"

@@ -17,7 +17,7 @@ from PIL import Image
 
 from models.training.labelled_pictures import find_pictures, read_pictures
 from station.archive.models import Part
-from station.live.sending import KafkaAway
+from station.kafka_producer import KafkaUnavailableError
 from station.reviews.data_sets import DataSetSelection, EmptyDataSetError, make_data_set, parse_selection, stream_zip
 from station.reviews.models import DataSet
 from streams.errors import PictureError
@@ -35,7 +35,7 @@ class PictureStore:
 
     def fetch(self, part: Part) -> bytes | None:
         if part.reason == "away":
-            raise KafkaAway("Kafka does not answer")
+            raise KafkaUnavailableError("Kafka does not answer")
         if part.reason == "damaged":
             raise PictureError("claim-damaged", "damaged")
         return self.pictures.get(part.part)

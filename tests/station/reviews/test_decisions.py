@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.contrib.auth.models import User
 
-from station.live.sending import KafkaAway
+from station.kafka_producer import KafkaUnavailableError
 from station.reviews.candidates import get_or_add_candidate
 from station.reviews.decisions import (
     Annotation,
@@ -104,7 +104,7 @@ def test_a_good_part_has_no_types_of_defect() -> None:
 def test_without_kafka_no_decision_is_stored(waiting: MakeWaitingPart, account: MakeAccount, topic: ReviewTopic) -> None:
     row, anna = waiting(), account("anna", "reviewer")
     topic.is_away = True
-    with pytest.raises(KafkaAway):
+    with pytest.raises(KafkaUnavailableError):
         decide(row, anna, Annotation("ok"), SETTINGS, NOW, topic.send)
     assert Decision.objects.count() == 0
     assert Candidate.objects.get().state == "open"
@@ -182,7 +182,7 @@ def test_without_kafka_nothing_is_undone(waiting: MakeWaitingPart, account: Make
     row, anna = waiting(), account("anna", "reviewer")
     decide(row, anna, Annotation("ok"), SETTINGS, NOW, topic.send)
     topic.is_away = True
-    with pytest.raises(KafkaAway):
+    with pytest.raises(KafkaUnavailableError):
         undo_last_decision(anna, SETTINGS, NOW, topic.send)
     assert Decision.objects.filter(undone_at=None).count() == 1
 

@@ -1,0 +1,211 @@
+"""Writes records from Kafka into the table of parts, one row a part. The archivist's access to the database.
+
+Records arrive in any order, so merging them into a row needs no clock and no database, and any order gives the same row. Of several
+verdicts the first decided one counts, because the gate acted on it. Of several sortings the first one whose gate saw the part counts.
+Of several findings and of several reviews the last one counts.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from functools import reduce
+from operator import or_
+from typing import Any, Protocol
+
+from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
+from django.db.models import Q
+
+from station.archive.database import lock_parts
+from station.archive.models import Part
+from station.archive.retention import RetentionPolicy
+from streams.errors import ArchiveError
+from streams.identity import PartId
+from streams.records import ArchivedRecord, Box, Finding, PartRecord, Review, ReviewWithdrawal, Sorting, Verdict
+
+_IDENTITY = ("line", "run", "part")
+_FIELDS = [field.name for field in Part._meta.concrete_fields if not field.primary_key]
+_MERGED_FIELDS = [name for name in _FIELDS if name not in _IDENTITY]
+
+
+class ReviewQueue(Protocol):
+    """The queue of parts that people should review. `station.reviews` implements the queue, because the archive may not import reviews."""
+
+    def select(self, parts: Iterable[Part]) -> list[tuple[Part, Any]]:
+        """Returns those of `parts` that a person should review, each with the reasons that `add` stores."""
+        ...
+
+    def add(self, selected: Sequence[tuple[Part, Any]]) -> None:
+        """Adds parts that `select` returned and whose rows are in the table by now."""
+        ...
+
+
+class PartWriter:
+    """Writes batches of records into the table of parts, each batch in one transaction. A repeated record changes nothing.
+
+    Writers lock the table, so that two archivists do not overwrite each other's changes. Use one PartWriter per thread.
+    """
+
+    def __init__(self, policy: RetentionPolicy, review_queue: ReviewQueue) -> None:
+        self._policy = policy
+        self._review_queue = review_queue
+
+    def write(self, records: Sequence[ArchivedRecord]) -> int:
+        """Merges `records` into their parts in this order and commits. Returns the number of rows that were added or changed.
+
+        Raises ArchiveError, which is `retriable` if the database does not answer, and not retriable if it rejects one of the records.
+        """
+        try:
+            with transaction.atomic():
+                lock_parts()
+                return self._merge_all(records)
+        except (OperationalError, InterfaceError) as error:
+            connection.close()
+            raise ArchiveError(f"the database did not take {len(records)} records: {_first_line(error)}") from error
+        except (DatabaseError, OverflowError, ValueError) as error:
+            connection.close()
+            raise ArchiveError(f"a record does not fit the table of parts: {_first_line(error)}", retriable=False) from error
+
+    def _merge_all(self, records: Sequence[ArchivedRecord]) -> int:
+        rows = _load_rows({record.part_id for record in records})
+        before = {part: _values(row) for part, row in rows.items()}
+        for record in records:
+            row = rows.get(record.part_id)
+            if row is None:
+                # A withdrawn review of a part that the archive does not know changes nothing.
+                if not isinstance(record, PartRecord):
+                    continue
+                row = rows[record.part_id] = make_row(record.part_id, time_of(record))
+            merge_record(row, record, self._policy)
+        changed = [row for part, row in sorted(rows.items()) if before.get(part) != _values(row)]
+        selected = self._review_queue.select(changed)
+        for row, _ in selected:
+            # A person cannot review a part without its picture.
+            if row.keep_picture is None and row.image_offset is not None:
+                row.keep_picture = True
+        for row in changed:
+            # Without a primary key each row is inserted, or updated by its identity, in one statement.
+            row.pk = None
+        Part.objects.bulk_create(changed, update_conflicts=True, unique_fields=list(_IDENTITY), update_fields=_MERGED_FIELDS)
+        self._review_queue.add(selected)
+        return len(changed)
+
+
+def _load_rows(parts: Iterable[PartId]) -> dict[PartId, Part]:
+    runs: dict[tuple[str, int], list[int]] = defaultdict(list)
+    for part in parts:
+        runs[part.line, part.run].append(part.part)
+    if not runs:
+        return {}
+    condition = reduce(or_, (Q(line=line, run=run, part__in=numbers) for (line, run), numbers in runs.items()))
+    return {PartId(row.line, row.run, row.part): row for row in Part.objects.filter(condition)}
+
+
+def _values(row: Part) -> list[object]:
+    # Merging replaces lists and dicts and never changes them in place, so these values stay comparable with later ones.
+    return [getattr(row, name) for name in _FIELDS]
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [repr(error)])[0]
+
+
+def make_row(part: PartId, seen_at: datetime) -> Part:
+    """Returns a new row of `part` without any record, not yet saved."""
+    return Part(line=part.line, run=part.run, part=part.part, seen_at=seen_at)
+
+
+def time_of(record: PartRecord) -> datetime:
+    """Returns the best time that `record` alone gives for the order of parts in the history."""
+    match record:
+        case Verdict():
+            return record.captured_at
+        case Sorting():
+            return record.counted_at or record.at_gate_at or record.sorted_at
+        case Finding():
+            return record.found_at
+        case Review():
+            return record.reviewed_at
+    raise TypeError(f"expected a record about a part, found {type(record).__name__}")
+
+
+def merge_record(row: Part, record: ArchivedRecord, policy: RetentionPolicy) -> None:
+    """Merges `record` into `row`, and marks the part's picture to be kept if `policy` says so."""
+    match record:
+        case Verdict():
+            _merge_verdict(row, record)
+        case Sorting():
+            _merge_sorting(row, record)
+        case Finding():
+            _merge_finding(row, record)
+        case Review():
+            _merge_review(row, record)
+        case ReviewWithdrawal():
+            _remove_review(row)
+    row.kind = _defect_type(row)
+    row.seen_at = row.captured_at or row.counted_at or _earliest_time(row)
+    if row.keep_picture is None and row.image_offset is not None:
+        part = PartId(row.line, row.run, row.part)
+        if policy.keeps(part, row.label, is_reviewed=row.review_label != ""):
+            row.keep_picture = True
+
+
+def _merge_verdict(row: Part, verdict: Verdict) -> None:
+    if row.decided_at is not None and row.decided_at <= verdict.decided_at:
+        return
+    for name in ("verdict_id", "label", "defect_probability", "threshold", "model", "reason", "overdue"):
+        setattr(row, name, getattr(verdict, name))
+    row.votes = dict(verdict.votes)
+    row.captured_at, row.received_at, row.decided_at = verdict.captured_at, verdict.received_at, verdict.decided_at
+    image = verdict.image
+    row.image_topic, row.image_partition, row.image_offset = image.topic, image.partition, image.offset
+    row.sha256, row.width_px, row.height_px = image.sha256, image.width_px, image.height_px
+
+
+def _merge_sorting(row: Part, sorting: Sorting) -> None:
+    if row.sorted_at is not None:
+        # A gate that saw the part knows more than a host that lost track of the part.
+        present, new = (row.action == "untracked", row.sorted_at), (sorting.action == "untracked", sorting.sorted_at)
+        if present <= new:
+            return
+    for name in ("action", "code", "gate_moved", "late", "counted_at", "told_at", "at_gate_at", "sorted_at"):
+        setattr(row, name, getattr(sorting, name))
+    row.sorted_reason, row.grade = sorting.reason, sorting.grade or ""
+
+
+def _merge_finding(row: Part, finding: Finding) -> None:
+    if row.found_at is not None and row.found_at > finding.found_at:
+        return
+    row.finding_method, row.finding_boxes = finding.method, _plain_boxes(finding.boxes)
+    row.heat_map, row.found_at = finding.heat_map, finding.found_at
+
+
+def _merge_review(row: Part, review: Review) -> None:
+    if row.reviewed_at is not None and row.reviewed_at > review.reviewed_at:
+        return
+    row.review_label, row.review_kinds, row.review_boxes = review.label, list(review.kinds), _plain_boxes(review.boxes)
+    row.reviewer, row.reviewed_at = review.reviewer, review.reviewed_at
+
+
+def _remove_review(row: Part) -> None:
+    row.review_label, row.review_kinds, row.review_boxes = "", [], []
+    row.reviewer, row.reviewed_at = "", None
+
+
+def _plain_boxes(boxes: tuple[Box, ...]) -> list[dict[str, object]]:
+    return [box.model_dump() for box in boxes]
+
+
+def _defect_type(row: Part) -> str:
+    """Returns the first defect type that the reviewer named. If nobody reviewed the part, returns the first type that was found."""
+    if row.review_label:
+        named = [*row.review_kinds, *(box["kind"] for box in row.review_boxes)]
+    else:
+        named = [box["kind"] for box in row.finding_boxes]
+    return next((kind for kind in named if kind), "")
+
+
+def _earliest_time(row: Part) -> datetime:
+    known = [row.at_gate_at, row.sorted_at, row.found_at, row.reviewed_at]
+    return min((at for at in known if at is not None), default=row.seen_at)

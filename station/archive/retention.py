@@ -1,0 +1,248 @@
+"""Retention of pictures and parts: which pictures are kept, how they get into the object store, and when they are deleted."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+from django.db import DatabaseError, InterfaceError, connection, transaction
+from django.db.models import Sum
+from django.db.models.functions import Coalesce
+
+from station.archive.database import lock_parts
+from station.archive.models import Part
+from streams import metrics
+from streams.backoff import Backoff
+from streams.errors import CastlineError, PictureError
+from streams.identity import PartId
+from streams.object_store import ObjectStore
+from streams.settings import ArchivistSettings, TopicSettings
+
+log = logging.getLogger(__name__)
+
+_ARCHIVED_PER_STEP = 32
+_DELETED_PER_STEP = 500
+# The store has one folder for each first byte of a picture's checksum. A sweep searches one folder for orphans.
+_FOLDERS = 256
+_IDLE_S = 0.5
+_LONGEST_WAIT_S = 30.0
+
+
+@dataclass(frozen=True)
+class RetentionPolicy:
+    """Decides whether a part's picture is kept.
+
+    Pictures of defects, of parts for review and of reviewed parts are always kept, and so are all pictures of the lines in
+    `complete_lines`. Of the other parts, which are good, the share `ok_share` (0..1) is kept.
+    """
+
+    ok_share: float
+    complete_lines: frozenset[str] = frozenset()
+
+    def keeps(self, part: PartId, label: str, is_reviewed: bool) -> bool:
+        """Returns whether the picture of `part`, whose verdict is `label`, is kept. Repeated calls give the same answer."""
+        return is_reviewed or label in ("defect", "review") or part.line in self.complete_lines or is_sampled(part, self.ok_share)
+
+
+def is_sampled(part: PartId, share: float) -> bool:
+    """Returns whether `part` is in the sample: a pseudo-random `share` (0..1) of all parts that depends on the part ids alone."""
+    first_bytes = hashlib.sha256(part.key).digest()[:8]
+    return int.from_bytes(first_bytes, "big") < share * 2**64
+
+
+class PictureSource(Protocol):
+    """Reads the pictures that are to be archived."""
+
+    def read_original(self, part: Part) -> bytes | None:
+        """Returns the picture of `part` as the camera sent it, or None if it does not exist any more.
+
+        Raises PictureError if other bytes were found in its place, and another CastlineError if the source does not answer.
+        """
+        ...
+
+
+class PictureArchiver:
+    """Copies pictures into the object store and deletes them again by age and by total size.
+
+    All state is in the table of parts, so a process that was killed continues where it stopped. For use by one thread. Methods raise
+    OSError if the store does not answer, and DatabaseError if the database does not answer.
+    """
+
+    def __init__(self, store: ObjectStore, source: PictureSource, limits: ArchivistSettings, topics: TopicSettings) -> None:
+        self._store = store
+        self._source = source
+        self._limits = limits
+        self._topics = topics
+        self._next_folder = 0
+        for deleted in ("rows", "pictures", "strays"):
+            metrics.archive_dropped.labels(deleted)
+
+    def archive_pictures(self, go_on: Callable[[], bool]) -> int:
+        """Archives some of the pictures that are marked to be kept, the oldest first. Returns how many parts are done.
+
+        Stops early when `go_on` returns False. Raises what `PictureSource.read_original` raises, except PictureError.
+        """
+        marked = list(Part.objects.filter(keep_picture=True).order_by("seen_at")[:_ARCHIVED_PER_STEP])
+        done: list[Part] = []
+        try:
+            for part in marked:
+                if not go_on():
+                    break
+                part.picture, part.picture_bytes = self._archive_picture(part)
+                done.append(part)
+        finally:
+            # One transaction for all of them waits for the disk only once. After a crash the same pictures are archived again.
+            _save_archived(done)
+        return len(done)
+
+    def _archive_picture(self, part: Part) -> tuple[str, int | None]:
+        """Returns the picture's address in the store and its size, or ("", None) if the picture does not exist any more."""
+        try:
+            value = self._source.read_original(part)
+        except PictureError as error:
+            log.warning("the picture of part %s is not kept: %s", part, error)
+            value = None
+        if not value:
+            metrics.pictures_gone.inc()
+            return "", None
+        address = self._store.put(value)
+        metrics.pictures_kept.inc()
+        return address, len(value)
+
+    def sweep(self, now: datetime) -> None:
+        """Deletes what exceeds the limits: old parts, old pictures and heat maps, pictures beyond the total size, and orphans."""
+        self._delete_old_parts(now - timedelta(days=self._limits.keep_rows_days))
+        self._delete_old_pictures(now - timedelta(days=self._limits.keep_days))
+        self._delete_excess_pictures()
+        self._delete_orphans(now)
+        metrics.archive_pictures_wanted.set(Part.objects.filter(keep_picture=True).count())
+
+    def _delete_old_parts(self, before: datetime) -> None:
+        while old := list(Part.objects.filter(seen_at__lt=before).order_by("seen_at")[:_DELETED_PER_STEP]):
+            with transaction.atomic():
+                lock_parts()
+                Part.objects.filter(pk__in=[part.pk for part in old]).delete()
+            self._delete_objects(old)
+            metrics.archive_dropped.labels("rows").inc(len(old))
+
+    def _delete_old_pictures(self, before: datetime) -> None:
+        with_picture = Part.objects.exclude(picture="").filter(seen_at__lt=before)
+        while old := list(with_picture.order_by("seen_at")[:_DELETED_PER_STEP]):
+            self._delete_pictures(old)
+        with_heat_map = Part.objects.exclude(heat_map="").filter(seen_at__lt=before)
+        while old := list(with_heat_map.order_by("seen_at")[:_DELETED_PER_STEP]):
+            self._delete_pictures(old)
+
+    def _delete_excess_pictures(self) -> None:
+        """Deletes the oldest pictures until the total size is within the limit. A picture that two parts share counts twice."""
+        with_picture = Part.objects.exclude(picture="")
+        total = with_picture.aggregate(bytes=Coalesce(Sum("picture_bytes"), 0))["bytes"]
+        while total > self._limits.keep_bytes:
+            oldest, excess = [], total - self._limits.keep_bytes
+            for part in with_picture.order_by("seen_at")[:_DELETED_PER_STEP]:
+                if excess <= 0:
+                    break
+                oldest.append(part)
+                excess -= part.picture_bytes or 0
+            if not oldest:
+                break
+            self._delete_pictures(oldest)
+            total -= sum(part.picture_bytes or 0 for part in oldest)
+        metrics.archive_kept_bytes.set(total)
+
+    def _delete_pictures(self, parts: list[Part]) -> None:
+        # The table is changed first, so that a crash in between leaves an orphan in the store and no part without its picture.
+        with transaction.atomic():
+            lock_parts()
+            Part.objects.filter(pk__in=[part.pk for part in parts]).update(picture="", picture_bytes=None, heat_map="", keep_picture=False)
+        self._delete_objects(parts)
+        metrics.archive_dropped.labels("pictures").inc(len(parts))
+
+    def _delete_objects(self, parts: Iterable[Part]) -> None:
+        addresses = {part.picture for part in parts if part.picture}
+        for address in addresses - _used_addresses(addresses):
+            self._store.delete(address)
+        for part in parts:
+            if part.heat_map:
+                self._store.delete(part.heat_map)
+
+    def _delete_orphans(self, now: datetime) -> None:
+        """Deletes pictures in the store that belong to no part, from one folder per call.
+
+        Orphans are large pictures that were sent by claim check and then not kept, and pictures that a crash left behind.
+        """
+        # As long as the image topic has the record that refers to a picture, an inspector may still read the picture.
+        before = now - timedelta(hours=self._topics.image_hours + 24)
+        found = set(self._store.list_older_than(f"pictures/{self._next_folder:02x}", before))
+        self._next_folder = (self._next_folder + 1) % _FOLDERS
+        for address in sorted(found - _used_addresses(found)):
+            self._store.delete(address)
+            metrics.archive_dropped.labels("strays").inc()
+
+
+def _save_archived(parts: list[Part]) -> None:
+    with transaction.atomic():
+        lock_parts()
+        for part in parts:
+            marked = Part.objects.filter(pk=part.pk, keep_picture=True)
+            marked.update(picture=part.picture, picture_bytes=part.picture_bytes, keep_picture=False)
+
+
+def _used_addresses(addresses: set[str]) -> set[str]:
+    used: set[str] = set()
+    ordered = sorted(addresses)
+    for start in range(0, len(ordered), _DELETED_PER_STEP):
+        # Without the condition on `picture` the database could not use its partial index and would read the whole table.
+        found = Part.objects.exclude(picture="").filter(picture__in=ordered[start : start + _DELETED_PER_STEP])
+        used.update(found.values_list("picture", flat=True))
+    return used
+
+
+class RetentionWorker:
+    """A thread beside the archivist that archives pictures continuously and calls `PictureArchiver.sweep` every `sweep_s` seconds.
+
+    After a failure the worker tries again later. `report_fault` is called with a sentence after each failure and with "" after a success.
+    """
+
+    def __init__(self, archiver: PictureArchiver, sweep_s: float, report_fault: Callable[[str], None]) -> None:
+        self._archiver = archiver
+        self._sweep_s = sweep_s
+        self._report_fault = report_fault
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="retention", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def stop(self, within_s: float) -> None:
+        """Stops the thread after the picture that is being archived, and waits for the thread for up to `within_s` seconds."""
+        self._stopping.set()
+        self._thread.join(within_s)
+
+    def _run(self) -> None:
+        swept_at, backoff = float("-inf"), Backoff(first_s=_IDLE_S, longest_s=_LONGEST_WAIT_S)
+        while not self._stopping.is_set():
+            try:
+                if time.monotonic() - swept_at >= self._sweep_s:
+                    self._archiver.sweep(datetime.now(UTC))
+                    swept_at = time.monotonic()
+                archived = self._archiver.archive_pictures(lambda: not self._stopping.is_set())
+            except (CastlineError, OSError, DatabaseError, InterfaceError) as error:
+                connection.close()
+                wait_s = backoff.failed()
+                log.warning("pictures cannot be archived: %s; next attempt in %.1f s", error, wait_s)
+                self._report_fault(f"pictures cannot be archived: {error}")
+                self._stopping.wait(wait_s)
+                continue
+            self._report_fault("")
+            backoff.succeeded()
+            if not archived:
+                self._stopping.wait(_IDLE_S)
+        connection.close()

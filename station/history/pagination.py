@@ -1,0 +1,176 @@
+"""Keyset pagination of the history: pages of parts, newest first, whose cost does not grow with the table.
+
+A page begins at the key (`seen_at` and `id`) where another page ended. So the ten-thousandth page costs as much as the first, and new
+parts do not move the pages. A search that no index serves reads at most SEARCH_LIMIT rows, then says how far it has searched and offers
+to continue. So no URL makes the database read the whole table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import ClassVar
+
+from django.db.models import BooleanField, Q, QuerySet
+from django.db.models.expressions import RawSQL
+
+from station.archive.models import Part
+from station.history.filters import PartFilters
+from streams.errors import IdentityError
+from streams.identity import format_time, parse_time
+
+ROWS_PER_PAGE = 50
+SEARCH_LIMIT = 20_000
+COUNT_LIMIT = 10_000
+# The index of actions omits these two, because most rows have one of them.
+_COMMON_ACTIONS = ("none", "passed")
+# The conditions of the partial indexes part_<column>_seen, see station.archive.models.Part.
+_INDEX_CONDITIONS = {
+    "kind": """NOT ("archive_part"."kind" = '')""",
+    "reviewer": """NOT ("archive_part"."reviewer" = '')""",
+    "action": """NOT ("archive_part"."action" IN ('', 'passed'))""",
+}
+
+
+@dataclass(frozen=True)
+class HistoryKey:
+    """The key of a row in the order of the history."""
+
+    seen_at: datetime
+    id: int
+
+    def __str__(self) -> str:
+        return f"{format_time(self.seen_at)}~{self.id}"
+
+    @classmethod
+    def parse(cls, text: str) -> HistoryKey:
+        """Returns the key that `str` wrote. Raises ValueError if `text` is not a key."""
+        time, separator, number = text.partition("~")
+        try:
+            if not separator or not number.isascii() or not number.isdigit() or len(number) > 18:
+                raise ValueError
+            return cls(parse_time(time), int(number))
+        except (ValueError, IdentityError):
+            raise ValueError(f"expected a place in the history, found {text[:40]!r}") from None
+
+
+@dataclass(frozen=True)
+class HistoryPage:
+    """A page of rows, newest first. `older` and `newer` are the keys where the adjacent pages begin, or None if there are none.
+
+    `searched_to` is set if the search stopped at its limit before the page was full: it is the time of the last row that was searched.
+    """
+
+    rows: Sequence[Part]
+    older: HistoryKey | None
+    newer: HistoryKey | None
+    searched_to: datetime | None = None
+
+
+def load_page(
+    filters: PartFilters,
+    before: HistoryKey | None = None,
+    after: HistoryKey | None = None,
+    rows: int = ROWS_PER_PAGE,
+    search_limit: int = SEARCH_LIMIT,
+) -> HistoryPage:
+    """Returns the page of parts just older than `before`, or just newer than `after`, or the newest page if both are None."""
+    if filters.part:
+        return HistoryPage(list(order(filter_parts(filters), newest_first=True)[:rows]), None, None)
+    if after is not None:
+        found, limit = _search(filters, after, False, rows, search_limit)
+        shown, has_more = found[:rows][::-1], len(found) > rows
+        # Fewer rows than a page are newer, so this is the newest page.
+        if not has_more and limit is None:
+            return load_page(filters, rows=rows, search_limit=search_limit)
+        newer = _key_of(shown[0]) if has_more and shown else limit
+        return HistoryPage(shown, _key_of(shown[-1]) if shown else after, newer, None if has_more or limit is None else limit.seen_at)
+    found, limit = _search(filters, before, True, rows, search_limit)
+    shown, has_more = found[:rows], len(found) > rows
+    older = _key_of(shown[-1]) if has_more else limit
+    newer = (_key_of(shown[0]) if shown else before) if before else None
+    return HistoryPage(shown, older, newer, None if has_more or limit is None else limit.seen_at)
+
+
+def count_parts(filters: PartFilters, limit: int = COUNT_LIMIT, search_limit: int = SEARCH_LIMIT) -> tuple[int, bool]:
+    """Returns the number of parts, at most `limit`, and whether there may be more. Searches only the newest `search_limit` rows."""
+    if filters.part:
+        return filter_parts(filters).count(), False
+    bound = None if filters.is_served_by_one_index else _find_bound(filters, None, True, search_limit)
+    counted = _between(filter_parts(filters), None, bound, True).order_by("-seen_at", "-id").values("id")[: limit + 1].count()
+    return min(counted, limit), counted > limit or bound is not None
+
+
+def order(parts: QuerySet[Part], newest_first: bool) -> QuerySet[Part]:
+    """Sorts `parts` in the order of the history."""
+    return parts.order_by("-seen_at", "-id") if newest_first else parts.order_by("seen_at", "id")
+
+
+def parts_beyond(parts: QuerySet[Part], key: HistoryKey | None, older: bool) -> QuerySet[Part]:
+    """Returns those of `parts` that are older than `key`, or newer if `older` is False; all of them if `key` is None."""
+    if key is None:
+        return parts
+    # The first condition of each pair is redundant, but it is the one that an index can serve.
+    if older:
+        return parts.filter(Q(seen_at__lte=key.seen_at) & (Q(seen_at__lt=key.seen_at) | Q(id__lt=key.id)))
+    return parts.filter(Q(seen_at__gte=key.seen_at) & (Q(seen_at__gt=key.seen_at) | Q(id__gt=key.id)))
+
+
+def filter_parts(filters: PartFilters) -> QuerySet[Part]:
+    """Returns the parts that fulfil `filters`, as a query for which the database finds an index."""
+    return Part.objects.filter(filters.conditions(), filters.time_conditions(), _indexed_condition(filters))
+
+
+class _IndexCondition(RawSQL):
+    """The condition of a partial index as literal SQL, because SQLite does not compare bound values with the condition of an index."""
+
+    conditional: ClassVar[bool] = True
+
+    def __init__(self, column: str) -> None:
+        super().__init__(_INDEX_CONDITIONS[column], [], output_field=BooleanField())
+
+
+def index_condition(column: str) -> Q:
+    """Returns the condition that a query must repeat to use the partial index of `column`. Empty if the index is not partial."""
+    return Q(_IndexCondition(column)) if column in _INDEX_CONDITIONS else Q()
+
+
+def _search(
+    filters: PartFilters, key: HistoryKey | None, older: bool, rows: int, search_limit: int
+) -> tuple[list[Part], HistoryKey | None]:
+    """Returns up to `rows` + 1 parts beyond `key`, and the key at which the search stopped at its limit, if it did."""
+    bound = None if filters.is_served_by_one_index else _find_bound(filters, key, older, search_limit)
+    within_bound = _between(filter_parts(filters), key, bound, older)
+    return list(order(within_bound, newest_first=older)[: rows + 1]), bound
+
+
+def _find_bound(filters: PartFilters, key: HistoryKey | None, older: bool, search_limit: int) -> HistoryKey | None:
+    """Returns the key of the row `search_limit` rows beyond `key` in the index that is used, or None if there are fewer rows."""
+    parts = parts_beyond(Part.objects.filter(_indexed_condition(filters), filters.time_conditions()), key, older)
+    last = order(parts, newest_first=older).values_list("seen_at", "id")[search_limit : search_limit + 1]
+    return HistoryKey(*last[0]) if last else None
+
+
+def _indexed_condition(filters: PartFilters) -> Q:
+    """Returns the condition by which the rows are looked up: the probably rarest one whose index also contains the time."""
+    for column, value in (("reviewer", filters.reviewer), ("kind", filters.kind), ("action", filters.action)):
+        if value and value not in _COMMON_ACTIONS:
+            return Q(**{column: value}) & index_condition(column)
+    if filters.label:
+        has_label = Q(label="" if filters.label == "none" else filters.label)
+        return has_label & Q(line=filters.line) if filters.line else has_label
+    return Q(line=filters.line) if filters.line else Q()
+
+
+def _between(parts: QuerySet[Part], key: HistoryKey | None, bound: HistoryKey | None, older: bool) -> QuerySet[Part]:
+    parts = parts_beyond(parts, key, older)
+    if bound is None:
+        return parts
+    if older:
+        return parts.filter(Q(seen_at__gte=bound.seen_at) & (Q(seen_at__gt=bound.seen_at) | Q(id__gte=bound.id)))
+    return parts.filter(Q(seen_at__lte=bound.seen_at) & (Q(seen_at__lt=bound.seen_at) | Q(id__lte=bound.id)))
+
+
+def _key_of(part: Part) -> HistoryKey:
+    return HistoryKey(part.seen_at, part.pk)

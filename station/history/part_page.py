@@ -1,0 +1,216 @@
+"""The content of the page of one part: timeline, remarks, the records as JSON, and the boxes over the picture.
+
+Everything comes from the part's row in the archive. `castline trace` shows the same timeline from the Kafka topics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from pydantic import ValidationError
+
+from station.archive.models import REASONS_WITHOUT_VERDICT, Part
+from streams.identity import format_time
+from streams.records import Box
+
+# A picture of unknown size is drawn on as if it had this width and height.
+_DEFAULT_SIDE_PX = 300
+
+
+@dataclass(frozen=True)
+class TimelineStep:
+    """An event of a part. `after_ms` is the time since the first step, `took_ms` the time since the previous step."""
+
+    at: datetime
+    event: str
+    details: dict[str, str]
+    after_ms: float = 0.0
+    took_ms: float = 0.0
+
+
+def make_timeline(part: Part) -> list[TimelineStep]:
+    """Returns the events of `part` whose time is known, oldest first."""
+    verdict = {
+        "label": part.label,
+        "defect_probability": part.defect_probability,
+        "votes": part.votes,
+        "threshold": part.threshold,
+        "reason": part.reason,
+        "model": part.model,
+        "overdue": part.overdue or None,
+    }
+    sorting = {
+        "action": part.action,
+        "reason": part.sorted_reason,
+        "gate_moved": part.gate_moved,
+        "late": part.late or None,
+        "code": part.code,
+    }
+    review = {"label": part.review_label, "kinds": part.review_kinds, "boxes": len(part.review_boxes) or None, "reviewer": part.reviewer}
+    finding = {"method": part.finding_method, "boxes": len(part.finding_boxes)}
+    events: list[tuple[datetime | None, str, dict[str, Any]]] = [
+        (part.counted_at, "counted at photo-eye 1", {}),
+        (part.captured_at, "photographed", {}),
+        (part.received_at, "received by an inspector", {}),
+        (part.decided_at, "judged", verdict),
+        (part.found_at, "defect located", finding),
+        (part.told_at, "verdict taken by the board", {}),
+        (part.at_gate_at, "seen at photo-eye 2", {}),
+        (part.sorted_at, "sorted", sorting),
+        (part.reviewed_at, "reviewed by a person", review),
+    ]
+    steps = [TimelineStep(at, event, _format_details(details)) for at, event, details in events if at]
+    steps.sort(key=lambda step: step.at)
+    return [
+        replace(step, after_ms=_between_ms(steps[0], step), took_ms=_between_ms(steps[max(0, index - 1)], step))
+        for index, step in enumerate(steps)
+    ]
+
+
+def _format_details(details: dict[str, Any]) -> dict[str, str]:
+    return {name: _format_value(value) for name, value in details.items() if value not in ("", None, [], {})}
+
+
+def _format_value(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict):
+        return " ".join(f"{name} {_format_value(inner)}" for name, inner in value.items())
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _between_ms(earlier: TimelineStep, later: TimelineStep) -> float:
+    return (later.at - earlier.at).total_seconds() * 1000
+
+
+def make_remarks(part: Part, has_gate: bool) -> list[str]:
+    """Returns sentences about what is missing or unusual on `part`. `has_gate` says whether its line has a gate."""
+    remarks = []
+    if not part.label:
+        remarks.append(
+            "No verdict is known of this part. Its picture did not arrive, is still waiting, or was judged before the archive began."
+        )
+    elif part.label == "review" and part.defect_probability is None:
+        remarks.append(f"The picture could not be judged ({part.reason}). It was stored as a dead letter, see castline dead-letters.")
+    else:
+        remarks.append("The picture could be read. There is no dead letter of this part.")
+    if part.overdue:
+        remarks.append("The verdict was decided after the part's deadline.")
+    if part.late or part.sorted_reason == "late-verdict":
+        remarks.append("The verdict came after the part had passed the gate.")
+    if part.sorted_reason in REASONS_WITHOUT_VERDICT:
+        remarks.append(f"The gate acted without a verdict ({part.sorted_reason}), as is set for the line.")
+    if has_gate and not part.sorted_at:
+        remarks.append("No gate report is known of this part. It is still on the belt, was taken off, or the report is not archived.")
+    if not has_gate:
+        remarks.append("The line of this part has no gate.")
+    if part.review_label and part.label in ("ok", "defect") and part.review_label != part.label:
+        remarks.append(f"The reviewer disagrees with the model: {part.review_label}, not {part.label}.")
+    return remarks
+
+
+def make_records(part: Part) -> dict[str, dict[str, Any]]:
+    """Returns the archived records of `part` by schema name, with the field names of the Kafka records. Missing records are left out."""
+    identity = {"line": part.line, "run": part.run, "part": part.part}
+    image = {
+        "topic": part.image_topic,
+        "partition": part.image_partition,
+        "offset": part.image_offset,
+        "sha256": part.sha256,
+        "width_px": part.width_px,
+        "height_px": part.height_px,
+    }
+    verdict = {
+        "verdict_id": str(part.verdict_id) if part.verdict_id else None,
+        "label": part.label,
+        "defect_probability": part.defect_probability,
+        "votes": part.votes,
+        "threshold": part.threshold,
+        "model": part.model,
+        "reason": part.reason,
+        "overdue": part.overdue,
+        "captured_at": _format_optional_time(part.captured_at),
+        "received_at": _format_optional_time(part.received_at),
+        "decided_at": _format_optional_time(part.decided_at),
+        "image": image,
+    }
+    sorting = {
+        "action": part.action,
+        "reason": part.sorted_reason,
+        "code": part.code,
+        "gate_moved": part.gate_moved,
+        "late": part.late,
+        "counted_at": _format_optional_time(part.counted_at),
+        "told_at": _format_optional_time(part.told_at),
+        "at_gate_at": _format_optional_time(part.at_gate_at),
+        "sorted_at": _format_optional_time(part.sorted_at),
+    }
+    finding = {
+        "method": part.finding_method,
+        "boxes": part.finding_boxes,
+        "heat_map": part.heat_map,
+        "found_at": _format_optional_time(part.found_at),
+    }
+    review = {
+        "label": part.review_label,
+        "kinds": part.review_kinds,
+        "boxes": part.review_boxes,
+        "reviewer": part.reviewer,
+        "reviewed_at": _format_optional_time(part.reviewed_at),
+    }
+    records = {
+        "castline.verdict.v1": (part.label, verdict),
+        "castline.sorting.v1": (part.sorted_at, sorting),
+        "castline.finding.v1": (part.found_at, finding),
+        "castline.review.v1": (part.review_label, review),
+    }
+    return {name: identity | record for name, (is_known, record) in records.items() if is_known}
+
+
+def _format_optional_time(at: datetime | None) -> str | None:
+    return format_time(at) if at else None
+
+
+@dataclass(frozen=True)
+class OverlayBox:
+    """A box over the picture with the caption beside it. `source` is `finding` or `review`."""
+
+    left_px: int
+    top_px: int
+    width_px: int
+    height_px: int
+    caption: str
+    source: str
+
+    @property
+    def caption_px(self) -> tuple[int, int]:
+        """Left end and baseline of the caption: above the box, or below its upper edge if there is no room above."""
+        return self.left_px, self.top_px - 3 if self.top_px > 14 else self.top_px + 12
+
+
+def picture_size_px(part: Part) -> tuple[int, int]:
+    """Returns width and height of the part's picture, or a default size if the verdict did not give the size."""
+    return part.width_px or _DEFAULT_SIDE_PX, part.height_px or _DEFAULT_SIDE_PX
+
+
+def make_overlay(part: Part) -> list[OverlayBox]:
+    """Returns all valid boxes of `part`: those of the finding, then those that the reviewer drew."""
+    return [*_make_boxes(part.finding_boxes, "finding"), *_make_boxes(part.review_boxes, "review")]
+
+
+def _make_boxes(plain_boxes: Iterable[Any], source: str) -> list[OverlayBox]:
+    boxes = []
+    for plain_box in plain_boxes:
+        # The boxes come from records of other programs, so an invalid one is left out.
+        try:
+            box = Box.model_validate(plain_box)
+        except ValidationError:
+            continue
+        caption = box.kind or (f"{box.score:.0%}" if source == "finding" else "defect")
+        boxes.append(OverlayBox(box.left_px, box.top_px, box.width_px, box.height_px, caption, source))
+    return boxes

@@ -1,0 +1,126 @@
+"""The station's Kafka producer: sends one record and waits until the brokers have confirmed it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from kafka import KafkaProducer
+from kafka.errors import KafkaError
+
+from station.configuration import current_settings
+from streams.errors import CastlineError
+from streams.kafka import is_reachable, make_client_arguments
+from streams.settings import Settings
+
+log = logging.getLogger(__name__)
+
+# A person waits for the answer in a browser, so the limits are shorter than the restart of a broker.
+_REQUEST_S = 5.0
+_DELIVERY_S = 8.0
+
+
+class KafkaUnavailableError(CastlineError):
+    """Kafka or the object store does not answer, or Kafka did not confirm a record. The message can be shown on a page."""
+
+
+class ConfirmedProducer:
+    """Sends records synchronously: `send` returns once the brokers have confirmed the record. Thread-safe.
+
+    The connection opens with the first record. After a failure the next call opens a new connection.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._producer: Any = None
+
+    def send(self, topic: str, key: str, value: bytes | None, headers: Sequence[tuple[str, bytes]] = ()) -> tuple[int, int]:
+        """Returns partition and offset of the confirmed record. Raises KafkaUnavailableError if the brokers do not confirm it."""
+        producer = self._open()
+        try:
+            metadata = producer.send(topic, key=key.encode(), value=value, headers=list(headers)).get(_DELIVERY_S + 2)
+        except (KafkaError, OSError, AssertionError) as error:
+            self._discard(producer)
+            log.warning("Kafka did not confirm a record for %s: %r", topic, error)
+            raise KafkaUnavailableError(_not_sent(type(error).__name__)) from error
+        return metadata.partition, metadata.offset
+
+    def close(self) -> None:
+        """Closes the connection. A later call of `send` opens another."""
+        with self._lock:
+            producer, self._producer = self._producer, None
+        if producer is not None:
+            _close(producer)
+
+    def _open(self) -> Any:
+        with self._lock:
+            if self._producer is not None:
+                return self._producer
+            # Check that the broker answers first, because each KafkaProducer that fails to connect leaks a file descriptor for a while.
+            if not is_reachable(self._settings.bootstrap):
+                raise KafkaUnavailableError(_not_sent("nothing listens there"))
+            try:
+                self._producer = KafkaProducer(**self._arguments())
+            except (KafkaError, OSError, AssertionError) as error:
+                log.warning("cannot connect a producer to Kafka: %r", error)
+                raise KafkaUnavailableError(_not_sent(type(error).__name__)) from error
+            return self._producer
+
+    def _arguments(self) -> dict[str, Any]:
+        return make_client_arguments(self._settings, "station") | {
+            "acks": "all",
+            "enable_idempotence": True,
+            "allow_auto_create_topics": False,
+            "bootstrap_timeout_ms": int(_REQUEST_S * 1000),
+            "max_block_ms": int(_REQUEST_S * 1000),
+            "request_timeout_ms": int(_REQUEST_S * 1000),
+            "delivery_timeout_ms": int(_DELIVERY_S * 1000),
+            "reconnect_backoff_max_ms": 1000,
+            "max_request_size": self._settings.topics.max_message_bytes,
+            "metrics_enabled": False,
+        }
+
+    def _discard(self, producer: Any) -> None:
+        # kafka-python clients can stay stuck after a broker has restarted, so a producer that failed is never used again.
+        with self._lock:
+            if self._producer is not producer:
+                return
+            self._producer = None
+        _close(producer)
+
+
+def _close(producer: Any) -> None:
+    try:
+        producer.close(timeout=1)
+    except KafkaError:
+        # close() leaves its thread running when its flush times out, and there is no public way to end the thread.
+        producer._sender.force_close()
+        producer._sender.join(5)
+
+
+def _not_sent(reason: str) -> str:
+    return f"Kafka did not take it ({reason}). Nothing was lost: try again when the plant's Kafka runs."
+
+
+_producer: ConfirmedProducer | None = None
+_creating = threading.Lock()
+
+
+def get_producer() -> ConfirmedProducer:
+    """Returns the producer that all threads of this process share."""
+    global _producer
+    with _creating:
+        if _producer is None:
+            _producer = ConfirmedProducer(current_settings())
+        return _producer
+
+
+def send_record(topic: str, key: str, value: bytes | None, headers: Sequence[tuple[str, bytes]] = ()) -> tuple[int, int]:
+    """Sends a record with the shared producer. Returns its partition and offset once the brokers have confirmed it.
+
+    Raises KafkaUnavailableError, whose message can be shown on a page.
+    """
+    return get_producer().send(topic, key, value, headers)

@@ -1,0 +1,149 @@
+"""Server-sent events of the live pages, and the rendered cards that they carry.
+
+A card is rendered once and sent to every browser that shows it. It is rendered at most every two seconds, or every ten seconds on a busy
+machine, and brings a bounded number of new pictures, however fast the line is. Every stream sends the connection status every two
+seconds, so a browser that receives nothing for longer knows that it has lost the station.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from django.template.loader import render_to_string
+
+from station.live.line_card import make_card
+from station.live.line_state import LivePart
+from station.live.live_consumer import LiveConsumer, get_live_consumer
+
+MAX_STREAMS = 64
+TICK_S = 0.5
+_STATUS_TICKS = 4
+# Permission is checked again after this many ticks, which is once a minute.
+_PERMISSION_TICKS = 30 * _STATUS_TICKS
+# A person does not read faster, and after each rendering all browsers request the new pictures.
+_RENDER_INTERVAL_S = 2.0
+# On a machine whose processors are needed by the workers, rendering and serving pictures would take a twentieth of them.
+_BUSY_RENDER_INTERVAL_S = 10.0
+# Share of the processors, as the mean of a minute, above which the machine counts as busy. A saturated inspector takes 0.96 of two
+# processors, and the measured load is sometimes lower.
+_BUSY_LOAD = 0.75
+# A card says how long ago events were, so it is rendered again after this time even if no record came.
+_MAX_AGE_S = 5
+PARTS_ON_WALL, PARTS_ON_PAGE = 5, 18
+
+
+@dataclass(frozen=True)
+class RenderedCard:
+    """The HTML of a card with the parts that it shows. `revision` differs from the revisions of the earlier and later cards."""
+
+    revision: tuple[int, int]
+    html: str
+    parts: list[LivePart]
+    rendered_at: datetime
+
+
+def is_machine_busy() -> bool:
+    """Returns whether almost as many threads run or wait for a processor as the machine has processors."""
+    return os.getloadavg()[0] > _BUSY_LOAD * (os.cpu_count() or 1)
+
+
+class CardRenderer:
+    """Renders the cards of all lines and caches each card until its line changes. Thread-safe."""
+
+    def __init__(self, consumer: LiveConsumer, is_busy: Callable[[], bool] = is_machine_busy) -> None:
+        self.consumer = consumer
+        self._is_busy = is_busy
+        self._cards: dict[tuple[str, bool], RenderedCard] = {}
+        self._lock = threading.Lock()
+
+    def render_card(self, line: str, for_page: bool) -> RenderedCard:
+        """Returns the current card of `line`: the small one for the wall, or with `for_page` the content of the line's own page."""
+        now = datetime.now(UTC)
+        busy_interval = timedelta(seconds=_BUSY_RENDER_INTERVAL_S)
+        with self._lock:
+            state = self.consumer.lines[line]
+            revision = (state.version, int(now.timestamp()) // _MAX_AGE_S)
+            known = self._cards.get((line, for_page))
+            age = now - known.rendered_at if known else busy_interval
+            interval = busy_interval if self._is_busy() else timedelta(seconds=_RENDER_INTERVAL_S)
+            # The age is negative if the machine's clock was set back. Then the card is rendered.
+            if known is not None and (known.revision == revision or timedelta() <= age < interval):
+                return known
+            # If nobody has looked at the card for a while, it starts with the newest parts.
+            shown_parts = known.parts if known and age < 2 * busy_interval else []
+            with self.consumer.lock:
+                parts = state.update_selection(shown_parts, PARTS_ON_PAGE if for_page else PARTS_ON_WALL)
+                card = make_card(state, now, parts, with_trend=for_page)
+            html = render_to_string(f"station/live/_{'page' if for_page else 'card'}.html", {"card": card, "now": now})
+            rendered = self._cards[line, for_page] = RenderedCard(revision, html, parts, now)
+            return rendered
+
+    def render_status(self) -> str:
+        """Returns the banner that says whether the station receives records from Kafka."""
+        return render_to_string("station/live/_status.html", {"trouble": self.consumer.connection_fault})
+
+
+_renderers: dict[LiveConsumer, CardRenderer] = {}
+
+
+def get_card_renderer() -> CardRenderer:
+    """Returns the renderer of the process's LiveConsumer."""
+    consumer = get_live_consumer()
+    if consumer not in _renderers:
+        _renderers.clear()
+        _renderers[consumer] = CardRenderer(consumer)
+    return _renderers[consumer]
+
+
+class OpenStreams:
+    """The number of open streams. It is limited so that many open browsers do not overload the station."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def is_full(self) -> bool:
+        """Returns whether no further stream may be opened."""
+        return self.count >= MAX_STREAMS
+
+
+open_streams = OpenStreams()
+
+
+async def stream_events(
+    renderer: CardRenderer, line: str | None, is_stopping: Callable[[], bool], is_permitted: Callable[[], Awaitable[bool]]
+) -> AsyncIterator[bytes]:
+    """Yields the events of the wall, or of the page of `line`, until `is_stopping()` is true or the person lost the permission.
+
+    The event `<line>` carries a card, `page` the content of a line's page, and `status` the banner.
+    """
+    open_streams.count += 1
+    try:
+        sent_revisions: dict[str, tuple[int, int]] = {}
+        tick = 0
+        while not is_stopping():
+            if tick % _STATUS_TICKS == 0:
+                if tick and tick % _PERMISSION_TICKS == 0 and not await is_permitted():
+                    logged_out = "You were logged out. Reload the page."
+                    yield _format_event("status", render_to_string("station/live/_status.html", {"trouble": logged_out}))
+                    return
+                yield _format_event("status", renderer.render_status())
+            for name in [line] if line else renderer.consumer.wall_lines:
+                card = renderer.render_card(name, for_page=line is not None)
+                if sent_revisions.get(name) != card.revision:
+                    sent_revisions[name] = card.revision
+                    yield _format_event("page" if line else name, card.html)
+            tick += 1
+            await asyncio.sleep(TICK_S)
+    finally:
+        open_streams.count -= 1
+
+
+def _format_event(name: str, html: str) -> bytes:
+    """Returns one server-sent event. Each line of `html` becomes a line of its data."""
+    data = "".join(f"data: {line}\n" for line in html.splitlines() if line.strip())
+    return f"event: {name}\n{data}\n".encode()

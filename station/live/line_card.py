@@ -1,0 +1,179 @@
+"""The content of a line's card at one moment: figures, bars and alarms, computed from the line's state for the template."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from firmware.fault_table import describe_fault
+from station.live.line_state import LABELS, LineState, LivePart, VerdictLatency, describe_reason
+from streams.records import Sorting
+
+_SILENCE_ALARM = timedelta(seconds=30)
+# A line that has been silent for longer counts as stopped, not as broken.
+_LINE_STOPPED = timedelta(hours=1)
+_CHART_HEIGHT = 100
+_ACTIONS = {"diverted": "diverted", "passed": "passed", "stopped": "line stopped", "untracked": "not followed"}
+_SORTING_REASONS = {
+    "verdict": "by the verdict",
+    "no-verdict": "no verdict had come",
+    "late-verdict": "the verdict came too late",
+    "board-restarted": "the board had restarted",
+    "taken-off": "it never came to the gate",
+    "unmatched": "the board never counted it",
+    "spacing": "too close to the next part",
+    "touching": "more than one part under one number",
+}
+
+
+@dataclass(frozen=True)
+class LineAlarm:
+    """A trouble of a line that a person should look at. `level` is the colour of the alarm."""
+
+    level: Literal["defect", "review"]
+    text: str
+
+
+@dataclass(frozen=True)
+class TrendBar:
+    """One minute of the trend chart, which is 60 units wide and 100 high. The labels ok, review and defect are stacked upwards."""
+
+    x: int
+    ok_y: float
+    ok_height: float
+    review_y: float
+    review_height: float
+    defect_y: float
+    defect_height: float
+    title: str
+
+
+@dataclass(frozen=True)
+class LineCard:
+    """What a card shows of a line. `faulty_parts`, `bars` and `max_per_minute` are empty on the wall and filled on the line's own page."""
+
+    name: str
+    has_gate: bool
+    parts: list[LivePart]
+    faulty_parts: list[LivePart]
+    ok: int
+    defect: int
+    review: int
+    diverted: int
+    shift_since: datetime | None
+    latency: VerdictLatency
+    gate: str
+    gate_at: datetime | None
+    model: str
+    last_at: datetime | None
+    alarms: list[LineAlarm]
+    bars: list[TrendBar]
+    max_per_minute: int
+
+    @property
+    def judged(self) -> int:
+        """Number of parts with a verdict in this shift."""
+        return self.ok + self.defect + self.review
+
+    @property
+    def good_percent(self) -> float | None:
+        """Share of parts that the model called ok, in per cent; None before the first part."""
+        return 100 * self.ok / self.judged if self.judged else None
+
+
+def make_card(state: LineState, now: datetime, parts: Sequence[LivePart], with_trend: bool = False) -> LineCard:
+    """Returns the card of the line `state` that shows `parts`. `with_trend` adds the last hour and the last faulty parts."""
+    sorting, verdict = state.last_sorting, state.last_verdict
+    trend = state.trend(now) if with_trend else []
+    return LineCard(
+        name=state.name,
+        has_gate=state.settings.gate is not None,
+        parts=list(parts),
+        faulty_parts=list(reversed(state.faulty_parts)) if with_trend else [],
+        ok=state.counts["ok"],
+        defect=state.counts["defect"],
+        review=state.counts["review"],
+        diverted=state.diverted,
+        shift_since=state.shift_since,
+        latency=state.latency(now),
+        gate=_describe_gate(sorting),
+        gate_at=sorting.sorted_at if sorting else None,
+        model=verdict.model if verdict else "",
+        last_at=verdict.captured_at if verdict else None,
+        alarms=find_alarms(state, now),
+        bars=_make_bars(trend),
+        max_per_minute=max((counts.total() for _, counts in trend), default=0),
+    )
+
+
+def find_alarms(state: LineState, now: datetime) -> list[LineAlarm]:
+    """Returns the alarms of a line, the most serious first."""
+    alarms = [*_find_gate_and_camera_alarms(state, now)]
+    missed = state.count_missed_verdicts(now)
+    if missed["late"]:
+        alarms.append(LineAlarm("review", f"{_count(missed['late'], 'verdict')} too late for the gate in the last 10 minutes"))
+    if missed["none"]:
+        alarms.append(LineAlarm("review", f"{_count(missed['none'], 'part')} at the gate without a verdict in the last 10 minutes"))
+    if dead_letters := state.count_dead_letters(now):
+        reasons = ", ".join(f"{describe_reason(reason)}: {count}" for reason, count in dead_letters.most_common(3))
+        alarms.append(LineAlarm("review", f"{_count(dead_letters.total(), 'picture')} could not be judged in the last hour ({reasons})"))
+    return alarms
+
+
+def _find_gate_and_camera_alarms(state: LineState, now: datetime) -> list[LineAlarm]:
+    alarms = []
+    sorting, verdict, gate = state.last_sorting, state.last_verdict, state.settings.gate
+    if sorting is not None and sorting.reason == "fault":
+        alarms.append(LineAlarm("defect", f"Gate in its safe state, {describe_fault(sorting.code)}"))
+    silence = now - max(verdict.captured_at, verdict.decided_at) if verdict else None
+    if silence is not None and _SILENCE_ALARM < silence < _LINE_STOPPED and (state.settings.camera or gate):
+        alarms.append(LineAlarm("review", f"No part for {_format_duration(silence)}"))
+    if gate is not None and sorting is not None and silence is not None and silence < _SILENCE_ALARM:
+        gate_silence = now - sorting.sorted_at
+        if gate_silence > _SILENCE_ALARM + timedelta(seconds=gate.travel_s):
+            text = f"Parts are judged, but the gate has been silent for {_format_duration(gate_silence)}"
+            alarms.append(LineAlarm("defect", text))
+    return alarms
+
+
+def _describe_gate(sorting: Sorting | None) -> str:
+    if sorting is None:
+        return ""
+    action = _ACTIONS.get(sorting.action, sorting.action)
+    if sorting.reason == "fault":
+        return f"{action}, {describe_fault(sorting.code)}"
+    return f"{action}, {_SORTING_REASONS.get(sorting.reason, sorting.reason)}"
+
+
+def _make_bars(trend: Sequence[tuple[datetime, dict[str, int]]]) -> list[TrendBar]:
+    most = max((sum(counts.values()) for _, counts in trend), default=0)
+    bars = []
+    for x, (minute, counts) in enumerate(trend):
+        if not sum(counts.values()):
+            continue
+        ok, defect, review = (round(_CHART_HEIGHT * counts[label] / most, 1) for label in LABELS)
+        numbers = ", ".join(f"{counts[label]} {label}" for label in LABELS)
+        bars.append(
+            TrendBar(
+                x=x,
+                ok_y=round(_CHART_HEIGHT - ok, 1),
+                ok_height=ok,
+                review_y=round(_CHART_HEIGHT - ok - review, 1),
+                review_height=review,
+                defect_y=round(_CHART_HEIGHT - ok - review - defect, 1),
+                defect_height=defect,
+                title=f"{minute.astimezone(UTC):%H:%M} UTC: {numbers}",
+            )
+        )
+    return bars
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
+def _format_duration(duration: timedelta) -> str:
+    seconds = int(duration.total_seconds())
+    return f"{seconds} s" if seconds < 120 else f"{seconds // 60} min"

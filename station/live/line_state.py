@@ -1,0 +1,297 @@
+"""The current state of one line, built from its records: last parts, counts of the shift, latencies, trend and gate.
+
+Nothing here reads a clock; the time is passed in. The state has a bounded size, however long the line runs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from itertools import takewhile
+
+from django.urls import reverse
+
+from station.configuration import current_settings
+from station.pictures.signed_urls import make_signed_url
+from streams.identity import PartId
+from streams.records import Box, Finding, Label, Sorting, Verdict
+from streams.settings import LineSettings
+
+LABELS: tuple[Label, ...] = ("ok", "defect", "review")
+RECENT_PARTS = 60
+MAX_NEW_PER_UPDATE = 2
+_THUMBNAIL_PX = 240
+# Number of part ids that are remembered to recognise repeated records. A repeat follows soon after the first record.
+_REMEMBERED_PARTS = 4096
+_REMEMBERED_LATENCIES = 6000
+_REMEMBERED_EVENTS = 1000
+_REMEMBERED_FAULTY_PARTS = 24
+_MINUTE = timedelta(minutes=1)
+_HOUR = timedelta(hours=1)
+_MISSED_VERDICT_WINDOW = timedelta(minutes=10)
+_MAX_TREND_MINUTES = 90
+
+_REASONS_IN_WORDS = {
+    "empty": "the picture was empty",
+    "too-large": "the picture was too large",
+    "too-many-pixels": "the picture had too many pixels",
+    "not-an-image": "it was no picture",
+    "truncated": "the picture ended too early",
+    "damaged": "the picture was damaged",
+    "claim-missing": "the picture was not in the store",
+    "claim-damaged": "what lay in the store was not this picture",
+    "inference-failed": "the networks failed on it",
+    "doubt": "the networks were in doubt",
+}
+
+
+def describe_reason(reason: str) -> str:
+    """Returns in words why a part is for review. `reason` is the field of a verdict; an unknown reason is returned as it is."""
+    return _REASONS_IN_WORDS.get(reason, reason.replace("-", " "))
+
+
+@dataclass(frozen=True)
+class LivePart:
+    """The records that the station has received about one part. It is also a `station.pictures.picture_reader.PictureLocation`."""
+
+    id: PartId
+    verdict: Verdict | None = None
+    sorting: Sorting | None = None
+    finding: Finding | None = None
+
+    @property
+    def line(self) -> str:
+        return self.id.line
+
+    @property
+    def run(self) -> int:
+        return self.id.run
+
+    @property
+    def part(self) -> int:
+        return self.id.part
+
+    @property
+    def label(self) -> str:
+        return self.verdict.label if self.verdict else ""
+
+    @property
+    def seen_at(self) -> datetime | None:
+        """The time of the picture, or if there is no verdict yet, the time of counting at photo-eye 1."""
+        return self.verdict.captured_at if self.verdict else self.sorting.counted_at if self.sorting else None
+
+    @property
+    def reason(self) -> str:
+        """Why the part is for review, in words; "" if it is not for review."""
+        return describe_reason(self.verdict.reason) if self.verdict and self.verdict.reason else ""
+
+    @property
+    def boxes(self) -> tuple[Box, ...]:
+        return self.finding.boxes if self.finding else ()
+
+    @property
+    def heat_map(self) -> str:
+        """Address of the heat map in the object store, or ""."""
+        return self.finding.heat_map if self.finding else ""
+
+    @property
+    def width_px(self) -> int:
+        return self.verdict.image.width_px if self.verdict else 0
+
+    @property
+    def height_px(self) -> int:
+        return self.verdict.image.height_px if self.verdict else 0
+
+    @property
+    def thumbnail_url(self) -> str:
+        """URL of the small picture. It is signed, except for uploads: only their owner may see them, so the session is checked there."""
+        if self.line == current_settings().station.upload_line:
+            return f"{reverse('part-picture', args=(self.line, self.run, self.part))}?side={_THUMBNAIL_PX}"
+        return make_signed_url(self, _THUMBNAIL_PX)
+
+    @property
+    def picture(self) -> str:
+        """Always "", because the archivist copies pictures to the object store only later."""
+        return ""
+
+    @property
+    def image_topic(self) -> str:
+        return self.verdict.image.topic if self.verdict else ""
+
+    @property
+    def image_partition(self) -> int | None:
+        return self.verdict.image.partition if self.verdict else None
+
+    @property
+    def image_offset(self) -> int | None:
+        return self.verdict.image.offset if self.verdict else None
+
+    @property
+    def sha256(self) -> str:
+        return self.verdict.image.sha256 if self.verdict else ""
+
+
+@dataclass(frozen=True)
+class VerdictLatency:
+    """Seconds from picture to verdict in the last minute, as percentiles; None if there was no verdict in that minute."""
+
+    p50_s: float | None
+    p99_s: float | None
+
+
+class LineState:
+    """The state of one line after all records so far. Not thread-safe: LiveConsumer holds its lock around every access.
+
+    `version` increases with every change. `counts` has the number of parts by label since `shift_since`.
+    """
+
+    def __init__(self, settings: LineSettings, recent_parts: int = RECENT_PARTS) -> None:
+        self.settings = settings
+        self.name = settings.name
+        self.version = 0
+        self.shift_since: datetime | None = None
+        self.counts: Counter[str] = Counter()
+        self.diverted = 0
+        self.last_sorting: Sorting | None = None
+        self.last_verdict: Verdict | None = None
+        self.faulty_parts: deque[LivePart] = deque(maxlen=_REMEMBERED_FAULTY_PARTS)
+        self._recent_parts = recent_parts
+        self._parts: OrderedDict[PartId, LivePart] = OrderedDict()
+        self._counted: OrderedDict[PartId, None] = OrderedDict()
+        self._sorted: OrderedDict[PartId, None] = OrderedDict()
+        self._trend: dict[datetime, Counter[str]] = {}
+        self._latencies: deque[tuple[datetime, float]] = deque(maxlen=_REMEMBERED_LATENCIES)
+        self._dead_letters: deque[tuple[datetime, str]] = deque(maxlen=_REMEMBERED_EVENTS)
+        self._missed_verdicts: deque[tuple[datetime, str]] = deque(maxlen=_REMEMBERED_EVENTS)
+
+    def start_shift(self, since: datetime, counts: Counter[str], minutes: dict[datetime, Counter[str]] | None = None) -> None:
+        """Starts counting from `since`, beginning with the archive's `counts` by label and, if given, its counts by `minutes`."""
+        self.shift_since, self.counts, self.diverted = since, Counter(counts), 0
+        if minutes is not None:
+            self._trend = dict(minutes)
+        self.version += 1
+
+    def add_verdict(self, verdict: Verdict, arrived_at: datetime, count_from: datetime) -> None:
+        """Adds a verdict that reached the broker at `arrived_at`. Parts photographed before `count_from` are in the counts already."""
+        part = verdict.part_id
+        known = self._parts.get(part)
+        # A later verdict on the same part is a repeat. The first verdict counts.
+        if known is not None and known.verdict is not None and known.verdict.decided_at <= verdict.decided_at:
+            return
+        self._store_part(replace(known or LivePart(part), verdict=verdict))
+        self.version += 1
+        if not _remember(self._counted, part):
+            return
+        if self.last_verdict is None or self.last_verdict.decided_at < verdict.decided_at:
+            self.last_verdict = verdict
+        if verdict.captured_at >= count_from:
+            minute = verdict.captured_at.replace(second=0, microsecond=0)
+            self._trend.setdefault(minute, Counter())[verdict.label] += 1
+            if self.shift_since is None or verdict.captured_at >= self.shift_since:
+                self.counts[verdict.label] += 1
+        latency_s = (max(arrived_at, verdict.decided_at) - verdict.captured_at).total_seconds()
+        self._latencies.append((arrived_at, max(0.0, latency_s)))
+        if len(self._trend) > _MAX_TREND_MINUTES:
+            self._trend = {minute: counts for minute, counts in self._trend.items() if verdict.captured_at - minute <= _HOUR}
+
+    def add_sorting(self, sorting: Sorting) -> None:
+        """Adds the gate's report on a part."""
+        part = sorting.part_id
+        if not _remember(self._sorted, part):
+            return
+        known = self._parts.get(part)
+        if known is not None:
+            self._store_part(replace(known, sorting=sorting))
+        self.last_sorting = sorting
+        if self.shift_since is None or sorting.sorted_at >= self.shift_since:
+            self.diverted += sorting.action == "diverted"
+        if sorting.late or sorting.reason in ("late-verdict", "no-verdict"):
+            is_late = sorting.late or sorting.reason == "late-verdict"
+            self._missed_verdicts.append((sorting.sorted_at, "late" if is_late else "none"))
+        self.version += 1
+
+    def add_finding(self, finding: Finding) -> None:
+        """Adds the boxes and the heat map of a suspicious part, if they belong to the verdict that is known of the part."""
+        part = finding.part_id
+        known = self._parts.get(part)
+        if known is None or (known.verdict is not None and known.verdict.verdict_id != finding.verdict_id):
+            return
+        self._store_part(replace(known, finding=finding))
+        self.version += 1
+
+    def add_dead_letter(self, at: datetime, reason: str) -> None:
+        """Adds a record of this line that an agent parked as a dead letter at the time `at`."""
+        self._dead_letters.append((at, reason))
+        self.version += 1
+
+    def find_part(self, part: PartId) -> LivePart | None:
+        """Returns a recent part, or None if the part is unknown or too old."""
+        return self._parts.get(part)
+
+    def last_parts(self, count: int) -> list[LivePart]:
+        """Returns up to `count` parts that have a verdict, newest first."""
+        with_verdict = (part for part in reversed(self._parts.values()) if part.verdict is not None)
+        return [part for part, _ in zip(with_verdict, range(count), strict=False)]
+
+    def update_selection(self, shown: Sequence[LivePart], count: int) -> list[LivePart]:
+        """Returns the `count` parts that a card shows next, newest first, if it shows `shown` now.
+
+        At most MAX_NEW_PER_UPDATE parts are new: the newest part and the newest faulty part. So the pictures on a card change as slowly
+        on a fast line as on a slow line. A card with free places shows the newest parts.
+        """
+        if len(shown) < count:
+            return self.last_parts(count)
+        shown_ids = {part.id for part in shown}
+        new_parts = list(takewhile(lambda part: part.id not in shown_ids, self.last_parts(self._recent_parts)))
+        # The sort is stable: the newest part comes first, then faulty parts, then good ones, each group newest first.
+        by_priority = sorted(new_parts, key=lambda part: (part is not new_parts[0], part.label == "ok"))
+        chosen = {part.id for part in by_priority[:MAX_NEW_PER_UPDATE]}
+        remaining = [self._parts.get(part.id, part) for part in shown]
+        return [*(part for part in new_parts if part.id in chosen), *remaining][:count]
+
+    def latency(self, now: datetime) -> VerdictLatency:
+        """Returns the latency of the verdicts that arrived in the minute before `now`."""
+        latencies = sorted(latency_s for at, latency_s in self._latencies if now - at <= _MINUTE)
+        if not latencies:
+            return VerdictLatency(None, None)
+        return VerdictLatency(latencies[len(latencies) // 2], latencies[min(len(latencies) - 1, int(len(latencies) * 0.99))])
+
+    def trend(self, now: datetime) -> list[tuple[datetime, Counter[str]]]:
+        """Returns the counts by label of each of the last 60 minutes, oldest first, including minutes without parts."""
+        last = now.replace(second=0, microsecond=0)
+        minutes = [last - _HOUR + (step + 1) * _MINUTE for step in range(60)]
+        return [(minute, self._trend.get(minute, Counter())) for minute in minutes]
+
+    def count_dead_letters(self, now: datetime) -> Counter[str]:
+        """Returns the number of dead letters in the hour before `now` by reason."""
+        return Counter(reason for at, reason in self._dead_letters if now - at <= _HOUR)
+
+    def count_missed_verdicts(self, now: datetime) -> Counter[str]:
+        """Returns how many parts of the last ten minutes were sorted without their verdict.
+
+        The keys are `late` for a verdict that came too late, and `none` for a verdict that did not come.
+        """
+        return Counter(kind for at, kind in self._missed_verdicts if now - at <= _MISSED_VERDICT_WINDOW)
+
+    def _store_part(self, part: LivePart) -> None:
+        self._parts[part.id] = part
+        while len(self._parts) > self._recent_parts:
+            self._parts.popitem(last=False)
+        if part.label in ("defect", "review"):
+            for index, faulty_part in enumerate(self.faulty_parts):
+                if faulty_part.id == part.id:
+                    self.faulty_parts[index] = part
+                    return
+            self.faulty_parts.append(part)
+
+
+def _remember(remembered: OrderedDict[PartId, None], part: PartId) -> bool:
+    """Remembers `part` and returns True, or returns False if it is remembered already."""
+    if part in remembered:
+        return False
+    remembered[part] = None
+    if len(remembered) > _REMEMBERED_PARTS:
+        remembered.popitem(last=False)
+    return True

@@ -1,0 +1,302 @@
+"""The station's Kafka consumer: one thread that reads verdicts, sortings, findings, dead letters and model choices of all lines.
+
+The live pages and the uploads show what the thread has read. The consumer belongs to no group and commits no offsets, so the plant
+does not depend on how many stations run.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.db import Error, connection
+from django.db.models import Count, Max
+from django.db.models.functions import TruncMinute
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
+from pydantic import ValidationError
+
+from station.archive.models import Part
+from station.configuration import current_settings
+from station.live.line_state import RECENT_PARTS, LineState, LivePart
+from station.shifts import period_at
+from streams.errors import IdentityError
+from streams.identity import PartId, make_header_map
+from streams.kafka import is_reachable, make_client_arguments
+from streams.model_choices import ModelChoices
+from streams.records import Finding, Sorting, Verdict
+from streams.settings import Settings
+from streams.topics import TopicNames
+
+log = logging.getLogger(__name__)
+
+_POLL_MS = 250
+# Pause after each poll, so that records are read in groups. One poll per record of a fast line took a tenth of a processor, because a
+# poll costs two milliseconds. Pages ask for an upload's verdict every 0.6 s, so the verdict still appears within a second.
+_POLL_PAUSE_S = 0.4
+# A poll that returns this many records means a backlog, which is read without pauses.
+_BACKLOG_RECORDS = 500
+# How often the connection is checked while no records arrive.
+_CONNECTION_CHECK_S = 2.0
+_RESPONSE_MS = 4000
+_RECONNECT_WAIT_S = 1.0
+# How far back reading begins after the start.
+_SORTINGS_BACK = timedelta(minutes=10)
+_DEAD_LETTERS_BACK = timedelta(hours=1)
+# People may upload many pictures at once and then wait for all verdicts.
+_RECENT_UPLOADS = 2000
+# The archivist may not have written records younger than this, so they are counted from Kafka.
+_NOT_YET_ARCHIVED = timedelta(minutes=5)
+_ARCHIVE_DELAY = timedelta(minutes=1)
+_TREND = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class ArchivedCounts:
+    """The archive's counts of a line by label, and by minute and label, of parts seen before `until`. Kafka has the parts after it."""
+
+    until: datetime
+    counts: Counter[str] = field(default_factory=Counter)
+    minutes: dict[datetime, Counter[str]] = field(default_factory=dict)
+
+
+def count_archived_parts(line: str, shift_since: datetime, now: datetime) -> ArchivedCounts:
+    """Returns the archive's counts of `line` in the shift that began at `shift_since`, and by the minute in the last hour.
+
+    If the archive is empty or does not answer, the counts are empty and `until` is not before the beginning of the shift.
+    """
+    try:
+        newest = Part.objects.filter(line=line, decided_at__isnull=False, seen_at__lte=now).aggregate(at=Max("seen_at"))["at"]
+        if newest is None:
+            return ArchivedCounts(shift_since)
+        until = max(shift_since, min(newest - _ARCHIVE_DELAY, now - _NOT_YET_ARCHIVED))
+        parts = Part.objects.filter(line=line, seen_at__lt=until).exclude(label="")
+        counts = parts.filter(seen_at__gte=shift_since).values_list("label").annotate(Count("id")).order_by()
+        by_minute = parts.filter(seen_at__gte=now - _TREND).annotate(minute=TruncMinute("seen_at", tzinfo=UTC))
+        minutes: dict[datetime, Counter[str]] = {}
+        for minute, label, count in by_minute.values_list("minute", "label").annotate(Count("id")).order_by():
+            minutes.setdefault(minute, Counter())[label] += count
+        return ArchivedCounts(until, Counter(dict(counts)), minutes)
+    except Error as error:
+        log.warning("the database does not answer, so %s is counted without the archive: %s", line, error)
+        return ArchivedCounts(max(shift_since, now - _TREND))
+    finally:
+        connection.close()
+
+
+# Arguments: line, beginning of the shift, current time.
+CountParts = Callable[[str, datetime, datetime], ArchivedCounts]
+
+
+class LiveConsumer:
+    """Reads the topics of all lines in a thread and keeps the state of each line in `lines`.
+
+    Hold `lock` while reading or changing a state. `connection_fault` is a sentence for pages, or "" while reading works. `wall_lines` has
+    the names of the lines that the wall shows: all except the line of uploads. `choices` are the current model choices.
+    """
+
+    def __init__(self, settings: Settings, count_parts: CountParts = count_archived_parts) -> None:
+        self.lock = threading.RLock()
+        self.connection_fault = "Reading from Kafka has not begun yet."
+        self._settings = settings
+        self._count_parts = count_parts
+        self._names = TopicNames(settings.topics.prefix)
+        upload_line = settings.station.upload_line
+        self.lines = {line.name: LineState(line, _RECENT_UPLOADS if line.name == upload_line else RECENT_PARTS) for line in settings.lines}
+        self.wall_lines = [name for name in self.lines if name != upload_line]
+        self._count_from = {name: datetime.min.replace(tzinfo=UTC) for name in self.lines}
+        self.choices = ModelChoices(settings.model.version)
+        self._positions: dict[TopicPartition, int] = {}
+        self._is_disconnected = False
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="live-consumer", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stops the thread and waits up to ten seconds for its end."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(10)
+
+    def find_part(self, part: PartId) -> LivePart | None:
+        """Returns what is known of `part`, or None if it is not among the recent parts of its line."""
+        with self.lock:
+            state = self.lines.get(part.line)
+            return state.find_part(part) if state else None
+
+    def add_record(self, record: Any) -> None:
+        """Adds a record of kafka-python to the state of its line. Logs a record that cannot be decoded and skips it."""
+        try:
+            self._add_record(record)
+        except (ValidationError, IdentityError) as error:
+            log.warning("skips a record of %s that cannot be decoded: %s", record.topic, error)
+
+    def update_shift(self, now: datetime) -> None:
+        """Resets the counts of a line if a shift has begun since the last call. The first call adds the archive's counts."""
+        station = self._settings.station
+        since = period_at(now, station.shifts, station.zone).since
+        for name, state in self.lines.items():
+            if state.shift_since == since:
+                continue
+            is_first_call = state.shift_since is None
+            archived = self._count_parts(name, since, now) if is_first_call else ArchivedCounts(since)
+            with self.lock:
+                state.start_shift(since, archived.counts, archived.minutes if is_first_call else None)
+                self._count_from[name] = archived.until
+
+    def _add_record(self, record: Any) -> None:
+        if record.topic == self._names.dead_letters:
+            self._add_dead_letter(record)
+            return
+        if record.topic == self._names.models:
+            self.choices = self.choices.with_record(record.key, record.value)
+            return
+        kind, line = self._split_topic(record.topic)
+        state = self.lines.get(line)
+        if state is None or not record.value:
+            return
+        with self.lock:
+            if kind == "verdicts":
+                verdict = Verdict.decode(record.value)
+                if verdict.line == line:
+                    state.add_verdict(verdict, _broker_time(record), self._count_from[line])
+            elif kind == "sorted":
+                sorting = Sorting.decode(record.value)
+                if sorting.line == line:
+                    state.add_sorting(sorting)
+            elif kind == "findings":
+                finding = Finding.decode(record.value)
+                if finding.line == line:
+                    state.add_finding(finding)
+
+    def _add_dead_letter(self, record: Any) -> None:
+        headers = make_header_map(record.headers)
+        topic = headers.get("dead-topic", b"").decode(errors="replace")
+        state = self.lines.get(topic.rpartition(".")[2])
+        if state is not None:
+            reason = headers.get("dead-reason", b"unknown").decode(errors="replace")[:40]
+            with self.lock:
+                state.add_dead_letter(_broker_time(record), reason)
+
+    def _split_topic(self, topic: str) -> tuple[str, str]:
+        """Returns the kind and the line of a topic name, such as ("verdicts", "line-1")."""
+        kind, _, line = topic.removeprefix(f"{self._names.prefix}.").partition(".")
+        return kind, line
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._connect_and_read()
+            except Exception as error:  # the thread must survive any exception of the client library; the pages show the fault
+                is_expected = isinstance(error, KafkaError | OSError | AssertionError | ValueError)
+                log.warning("the live pages have lost Kafka: %r", error, exc_info=not is_expected)
+                if not self._is_disconnected:
+                    since = datetime.now(self._settings.station.zone)
+                    self._is_disconnected = True
+                    self.connection_fault = f"Cut off from Kafka since {since:%H:%M:%S}. This page shows the state at that time."
+                self._stopping.wait(_RECONNECT_WAIT_S)
+
+    def _connect_and_read(self) -> None:
+        """Reads until `stop` is called or the connection fails."""
+        if not is_reachable(self._settings.bootstrap):
+            raise ConnectionError(f"nothing listens at {self._settings.bootstrap}")
+        arguments = make_client_arguments(self._settings, "station-watch") | {"bootstrap_timeout_ms": 5000}
+        consumer = KafkaConsumer(
+            **arguments, group_id=None, enable_auto_commit=False, auto_offset_reset="latest", max_poll_records=2000, metrics_enabled=False
+        )
+        try:
+            partitions = self._find_partitions(consumer)
+            consumer.assign(partitions)
+            self._seek(consumer, partitions)
+            self._read(consumer, partitions)
+        finally:
+            consumer.close()
+
+    def _find_partitions(self, consumer: Any) -> list[TopicPartition]:
+        topics = [self._names.dead_letters, self._names.models]
+        for line in self.lines:
+            topics += [self._names.verdicts(line), self._names.sorted(line), self._names.findings(line)]
+        partitions = []
+        for topic in topics:
+            numbers = consumer.partitions_for_topic(topic)
+            if not numbers:
+                raise ValueError(f"the topic {topic} does not exist; create it with: castline topics create")
+            partitions += [TopicPartition(topic, number) for number in sorted(numbers)]
+        return partitions
+
+    def _seek(self, consumer: Any, partitions: list[TopicPartition]) -> None:
+        """Seeks to where reading stopped. After the start, seeks some minutes back, and for verdicts to where the archive's counts end."""
+        now = datetime.now(UTC)
+        self.update_shift(now)
+        since_ms = {}
+        for partition in partitions:
+            # The topic of model choices is small and read from its beginning.
+            if partition.topic == self._names.models:
+                since_ms[partition] = 0
+                continue
+            kind, line = self._split_topic(partition.topic)
+            at = self._count_from[line] if kind == "verdicts" else now - (_DEAD_LETTERS_BACK if kind == "dead-letters" else _SORTINGS_BACK)
+            since_ms[partition] = int(min(at, now - _SORTINGS_BACK).timestamp() * 1000)
+        ends = consumer.end_offsets(partitions, timeout_ms=_RESPONSE_MS)
+        offsets = consumer.offsets_for_times(since_ms, timeout_ms=_RESPONSE_MS)
+        for partition in partitions:
+            begin = offsets[partition].offset if offsets[partition] else ends[partition]
+            # A remembered position beyond the end belongs to a topic that was deleted and created again.
+            position = self._positions.get(partition)
+            consumer.seek(partition, position if position is not None and position <= ends[partition] else begin)
+
+    def _read(self, consumer: Any, partitions: list[TopicPartition]) -> None:
+        checked_at = time.monotonic()
+        while not self._stopping.is_set():
+            polled = consumer.poll(timeout_ms=_POLL_MS)
+            for partition, records in polled.items():
+                for record in records:
+                    self.add_record(record)
+                self._positions[partition] = records[-1].offset + 1
+            now = time.monotonic()
+            if polled and not self.connection_fault:
+                checked_at = now
+            elif now - checked_at > _CONNECTION_CHECK_S or self.connection_fault:
+                # end_offsets() raises an exception if Kafka does not answer, while poll() returns nothing.
+                consumer.end_offsets(partitions[:1], timeout_ms=_RESPONSE_MS)
+                checked_at = now
+                self.connection_fault, self._is_disconnected = "", False
+            self.update_shift(datetime.now(UTC))
+            if 0 < sum(map(len, polled.values())) < _BACKLOG_RECORDS:
+                self._stopping.wait(_POLL_PAUSE_S)
+
+
+def _broker_time(record: Any) -> datetime:
+    return datetime.fromtimestamp(record.timestamp / 1000, UTC)
+
+
+_consumer: LiveConsumer | None = None
+_creating = threading.Lock()
+
+
+def get_live_consumer() -> LiveConsumer:
+    """Returns the consumer that all threads of this process share. The first call starts its thread."""
+    global _consumer
+    with _creating:
+        if _consumer is None:
+            _consumer = LiveConsumer(current_settings())
+            _consumer.start()
+        return _consumer
+
+
+def stop_live_consumer() -> None:
+    """Stops the shared consumer. The next call of `get_live_consumer` starts another."""
+    global _consumer
+    with _creating:
+        stopping, _consumer = _consumer, None
+    if stopping is not None:
+        stopping.stop()

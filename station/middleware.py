@@ -1,0 +1,152 @@
+"""ASGI middleware that runs before Django: it limits the number of concurrent requests and the size of request bodies.
+
+`station.server` puts the parts together: RequestQueueMiddleware -> SignedUrlMiddleware -> BodyLimitMiddleware -> Django.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any
+
+AsgiScope = MutableMapping[str, Any]
+AsgiEvent = Mapping[str, Any]
+AsgiReceive = Callable[[], Awaitable[AsgiEvent]]
+AsgiSend = Callable[[AsgiEvent], Awaitable[None]]
+AsgiApplication = Callable[[Any, AsgiReceive, AsgiSend], Awaitable[None]]
+
+# Set when the process shall end. Responses that never end by themselves, such as live pages, check this event.
+stopping = threading.Event()
+
+API_PREFIX = "/api/"
+_UPLOAD_PREFIXES = ("/uploads/", API_PREFIX)
+
+# Every running request occupies a thread and a database connection. Live pages and API calls that wait for a verdict occupy theirs
+# for a long time, so the limit is generous.
+_MAX_RUNNING = 160
+_MAX_QUEUE_WAIT_S = 15.0
+# At ten milliseconds a request, a full queue is served within about three seconds. Further requests are refused at once, because
+# in a longer queue every request would wait until its client gives up.
+_MAX_QUEUED = 320
+# A client that announces a body and sends nothing would otherwise occupy its place for ever.
+_MAX_BODY_PAUSE_S = 30.0
+
+
+async def send_text_response(scope: AsgiScope, send: AsgiSend, status: int, sentence: str, *headers: tuple[bytes, bytes]) -> None:
+    """Answers with one sentence: as JSON below /api/, as plain text for all other addresses."""
+    if scope["path"].startswith(API_PREFIX):
+        content_type, body = b"application/json", json.dumps({"error": sentence}).encode()
+    else:
+        content_type, body = b"text/plain; charset=utf-8", f"{sentence}\n".encode()
+    response_headers = [
+        (b"content-type", content_type),
+        (b"content-length", str(len(body)).encode()),
+        (b"x-content-type-options", b"nosniff"),
+        *headers,
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": response_headers})
+    await send({"type": "http.response.body", "body": b"" if scope.get("method") == "HEAD" else body})
+
+
+class RequestQueueMiddleware:
+    """Runs a bounded number of requests at once, and lets a bounded number wait for their turn.
+
+    A request that finds the queue full, or waits longer than `max_wait_s`, gets status 503 with Retry-After.
+    """
+
+    def __init__(
+        self, inner: AsgiApplication, max_running: int = _MAX_RUNNING, max_queued: int = _MAX_QUEUED, max_wait_s: float = _MAX_QUEUE_WAIT_S
+    ) -> None:
+        self._inner = inner
+        self._running = asyncio.Semaphore(max_running)
+        self._max_queued = max_queued
+        self._queued = 0
+        self._max_wait_s = max_wait_s
+
+    async def __call__(self, scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
+        if not await self._acquire():
+            await _refuse(
+                scope, send, 503, "The station is busy: too many requests at once. Try again in a moment.", (b"retry-after", b"5")
+            )
+            return
+        try:
+            await self._inner(scope, receive, send)
+        finally:
+            self._running.release()
+
+    async def _acquire(self) -> bool:
+        """Returns whether the request may run; waits in the queue for up to `max_wait_s`."""
+        if self._running.locked() and self._queued >= self._max_queued:
+            return False
+        self._queued += 1
+        try:
+            async with asyncio.timeout(self._max_wait_s):
+                await self._running.acquire()
+        except TimeoutError:
+            return False
+        finally:
+            self._queued -= 1
+        return True
+
+
+class BodyLimitMiddleware:
+    """Refuses a request body that is too large (status 413) or that stops arriving (status 408).
+
+    The announced Content-Length is checked before the body is read, and a body without one is cut off at the limit. Django has limits of
+    its own for forms, but it reads all files of a request before it checks who sent them.
+    """
+
+    def __init__(self, inner: AsgiApplication, form_bytes: int, upload_bytes: int, max_pause_s: float = _MAX_BODY_PAUSE_S) -> None:
+        self._inner = inner
+        self._form_bytes = form_bytes
+        self._upload_bytes = upload_bytes
+        self._max_pause_s = max_pause_s
+
+    async def __call__(self, scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
+        if scope["type"] != "http":
+            await self._inner(scope, receive, send)
+            return
+        limit = self._upload_bytes if scope["path"].startswith(_UPLOAD_PREFIXES) else self._form_bytes
+        too_large = f"Too large: a request to this address may have at most {limit // 1024} KiB."
+        if _announced_bytes(scope["headers"]) > limit:
+            await _refuse(scope, send, 413, too_large)
+            return
+        read_bytes, body_complete, responded = 0, False, False
+        refusal: tuple[int, str] | None = None
+
+        async def receive_within_limits() -> AsgiEvent:
+            nonlocal read_bytes, body_complete, refusal
+            try:
+                # After the end of the body Django keeps waiting here to learn that the client has disconnected.
+                async with asyncio.timeout(None if body_complete else self._max_pause_s):
+                    event = await receive()
+            except TimeoutError:
+                refusal = 408, f"The rest of this request did not come within {self._max_pause_s:.0f} s."
+                return {"type": "http.disconnect"}
+            if event["type"] == "http.request":
+                read_bytes += len(event["body"])
+                body_complete = not event.get("more_body", False)
+                if read_bytes > limit:
+                    refusal = 413, too_large
+                    return {"type": "http.disconnect"}
+            return event
+
+        async def send_and_note(event: AsgiEvent) -> None:
+            nonlocal responded
+            responded = True
+            await send(event)
+
+        await self._inner(scope, receive_within_limits, send_and_note)
+        if refusal and not responded:
+            await _refuse(scope, send, *refusal)
+
+
+def _announced_bytes(headers: list[tuple[bytes, bytes]]) -> int:
+    values = [value for name, value in headers if name == b"content-length"]
+    return int(values[0]) if values and values[0].isdigit() else 0
+
+
+async def _refuse(scope: AsgiScope, send: AsgiSend, status: int, sentence: str, *headers: tuple[bytes, bytes]) -> None:
+    await send_text_response(scope, send, status, sentence, (b"connection", b"close"), *headers)

@@ -1,0 +1,246 @@
+"""Reads the picture of a part: from the object store if the archivist has kept it there, else from the image topic."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from queue import Empty, LifoQueue
+from typing import Any, Protocol
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError, OffsetOutOfRangeError
+
+from models.pictures.decoder import PictureLimits
+from models.pictures.display import EncodedPicture, encode_for_browser, encode_heat_map_layer, encode_thumbnail
+from station.configuration import current_settings
+from station.kafka_producer import KafkaUnavailableError
+from streams.errors import PictureError
+from streams.identity import make_header_map
+from streams.kafka import is_reachable, make_client_arguments
+from streams.object_store import CLAIM_MISSING, ObjectStore
+from streams.settings import Settings
+from streams.topics import TopicNames
+
+log = logging.getLogger(__name__)
+
+# Number of Kafka connections. A reader that finds all of them in use waits for one for up to _MAX_WAIT_S.
+_CONSUMERS = 4
+_MAX_WAIT_S = 10.0
+_READ_MS = 4000
+_CACHE_BYTES = 48 * 2**20
+# Number of locks that the pictures share, so that each picture is converted once and different pictures seldom wait for each other.
+_LOCKS = 64
+# Every segment of an address begins with a letter, a digit or an underscore. So the address has no scheme, no drive, no empty segment
+# and no "..", and cannot lead out of the store.
+_SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
+_ADDRESS = re.compile(rf"{_SEGMENT}(/{_SEGMENT}){{0,9}}")
+
+
+class PictureLocation(Protocol):
+    """Where a part's picture may be found. Rows of the archive, uploads and parts of the live pages have these attributes.
+
+    `picture` is an address in the object store, or "" if the picture is not kept there. `sha256` is "" if unknown.
+    """
+
+    @property
+    def line(self) -> str: ...
+    @property
+    def picture(self) -> str: ...
+    @property
+    def image_topic(self) -> str: ...
+    @property
+    def image_partition(self) -> int | None: ...
+    @property
+    def image_offset(self) -> int | None: ...
+    @property
+    def sha256(self) -> str: ...
+
+
+class PictureReader:
+    """Reads pictures and caches converted ones, up to 48 MiB. Thread-safe."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._names = TopicNames(settings.topics.prefix)
+        self._store = ObjectStore(settings.store.url, settings.pictures.max_bytes)
+        # Holds idle Kafka consumers, and None in place of each consumer that is not connected.
+        self._idle: LifoQueue[Any] = LifoQueue()
+        for _ in range(_CONSUMERS):
+            self._idle.put(None)
+        self._cache: OrderedDict[object, EncodedPicture] = OrderedDict()
+        self._cache_bytes = 0
+        self._conversion_locks = [threading.Lock() for _ in range(_LOCKS)]
+        self._cache_lock = threading.Lock()
+
+    def read_original(self, part: PictureLocation) -> bytes | None:
+        """Returns the picture as the camera sent it, or None if neither the store nor the topic has it any more.
+
+        Raises PictureError if the bytes found there are not this picture (their SHA-256 differs), and KafkaUnavailableError if Kafka or
+        the store does not answer.
+        """
+        try:
+            value = self._read_from_store(part.picture) if part.picture else None
+            if value is None:
+                value = self._read_from_topic(part)
+        except (KafkaError, OSError, AssertionError) as error:
+            log.warning("a picture of %s cannot be read: %r", part.line, error)
+            raise KafkaUnavailableError("The picture cannot be read now: Kafka or the store of pictures does not answer.") from error
+        if value is not None and part.sha256 and hashlib.sha256(value).hexdigest() != part.sha256:
+            raise PictureError("claim-damaged", "Another picture was found in the place of this picture: their checksums differ.")
+        return value
+
+    def read_for_browser(self, part: PictureLocation, side_px: int | None = None) -> EncodedPicture | None:
+        """Returns the picture in a format that browsers display, or None if it is not kept any more.
+
+        With `side_px` the picture is at most that wide and high. Raises PictureError and KafkaUnavailableError as `read_original`.
+        """
+        limits = PictureLimits.from_settings(self._settings.pictures)
+        if side_px is None:
+            return self._cached(part, side_px, lambda value: encode_for_browser(value, limits))
+        return self._cached(part, side_px, lambda value: encode_thumbnail(value, limits, side_px))
+
+    def read_heat_map(self, address: str) -> EncodedPicture:
+        """Returns the heat map at `address` of the object store as a transparent overlay for its picture.
+
+        Raises PictureError if there is none, and KafkaUnavailableError if the store does not answer.
+        """
+        try:
+            value = read_object(self._settings.store.url, address, self._settings.pictures.max_bytes)
+        except OSError as error:
+            raise KafkaUnavailableError("The heat map cannot be read now: the store of pictures does not answer.") from error
+        return encode_heat_map_layer(value, PictureLimits.from_settings(self._settings.pictures))
+
+    def close(self) -> None:
+        """Closes the idle Kafka connections."""
+        for _ in range(_CONSUMERS):
+            consumer = self._idle.get(timeout=_MAX_WAIT_S)
+            if consumer is not None:
+                consumer.close()
+            self._idle.put(None)
+
+    def _cached(self, part: PictureLocation, side_px: int | None, convert: Callable[[bytes], EncodedPicture]) -> EncodedPicture | None:
+        """Reads and converts a picture once, also if many browsers request it at the same moment, as those that show the wall do."""
+        key = (part.sha256, side_px)
+        with self._conversion_locks[hash(key) % _LOCKS]:
+            with self._cache_lock:
+                if key in self._cache:
+                    self._cache.move_to_end(key)
+                    return self._cache[key]
+            value = self.read_original(part)
+            picture = None if value is None else convert(value)
+            if picture is not None and part.sha256:
+                self._cache_picture(key, picture)
+            return picture
+
+    def _cache_picture(self, key: object, picture: EncodedPicture) -> None:
+        with self._cache_lock:
+            self._cache[key] = picture
+            self._cache_bytes += len(picture.value)
+            while self._cache_bytes > _CACHE_BYTES:
+                self._cache_bytes -= len(self._cache.popitem(last=False)[1].value)
+
+    def _read_from_store(self, address: str) -> bytes | None:
+        try:
+            return read_object(self._settings.store.url, address, self._settings.pictures.max_bytes)
+        except PictureError as error:
+            # Retention may have deleted the object while the topic still has the picture.
+            if error.reason == CLAIM_MISSING:
+                return None
+            raise
+
+    def _read_from_topic(self, part: PictureLocation) -> bytes | None:
+        image_topics = {self._names.images(line.name) for line in self._settings.lines}
+        # The topic's name comes from a verdict, and a hostile verdict must not make the station read any other topic.
+        if part.image_topic not in image_topics or part.image_partition is None or part.image_offset is None:
+            return None
+        try:
+            consumer = self._idle.get(timeout=_MAX_WAIT_S)
+        except Empty:
+            raise KafkaUnavailableError("Too many pictures are requested at once. Try again in a moment.") from None
+        try:
+            consumer = consumer or self._connect()
+            record = _read_record(consumer, TopicPartition(part.image_topic, part.image_partition), part.image_offset)
+        except BaseException:
+            if consumer is not None:
+                consumer.close()
+            consumer = None
+            raise
+        finally:
+            self._idle.put(consumer)
+        if record is None:
+            return None
+        claim = make_header_map(record.headers).get("claim")
+        if claim:
+            return self._store.fetch(claim.decode(errors="replace"))
+        return bytes(record.value or b"")
+
+    def _connect(self) -> Any:
+        if not is_reachable(self._settings.bootstrap):
+            raise ConnectionError(f"nothing listens at {self._settings.bootstrap}")
+        arguments = make_client_arguments(self._settings, "station-pictures") | {"request_timeout_ms": 5000, "bootstrap_timeout_ms": 5000}
+        # With a limit of one byte Kafka returns the first batch of records whatever its size, and no further batch.
+        return KafkaConsumer(
+            **arguments,
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            max_partition_fetch_bytes=1,
+            metrics_enabled=False,
+        )
+
+
+def _read_record(consumer: Any, partition: TopicPartition, offset: int) -> Any | None:
+    """Returns the record at `offset`, or None if the topic does not have it. Raises ConnectionError if Kafka sends nothing in time."""
+    consumer.assign([partition])
+    consumer.seek(partition, offset)
+    try:
+        for record in consumer.poll(timeout_ms=_READ_MS, max_records=1).get(partition, ()):
+            return record if record.offset == offset else None
+    except OffsetOutOfRangeError:
+        return None
+    # A poll at the end of the partition returns nothing, because Kafka waits for the next record.
+    if consumer.end_offsets([partition])[partition] <= offset:
+        return None
+    raise ConnectionError(f"Kafka sent nothing of {partition.topic}/{partition.partition} within {_READ_MS} ms")
+
+
+def read_object(store_url: str, address: str, max_bytes: int) -> bytes:
+    """Returns the object at `address` in the object store at `store_url`.
+
+    Raises PictureError with reason `claim-damaged` if `address` leads out of the store or the object has more than `max_bytes`, and with
+    reason `claim-missing` if there is no object. Raises OSError if the store cannot be reached.
+    """
+    if not _ADDRESS.fullmatch(address):
+        raise PictureError("claim-damaged", f"expected an address within the store, found {address[:120]!r}")
+    files, root = fsspec.core.url_to_fs(store_url)
+    path = f"{root}/{address}"
+    if isinstance(files, LocalFileSystem) and not Path(path).resolve().is_relative_to(Path(root).resolve()):
+        raise PictureError("claim-damaged", f"expected an address within the store, found a link that leads out of it: {address!r}")
+    try:
+        size = files.size(path)
+        if size is None or size > max_bytes:
+            raise PictureError("claim-damaged", f"expected at most {max_bytes} bytes at {address}, found {size}")
+        value: bytes = files.cat_file(path)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        raise PictureError("claim-missing", f"expected an object at {address}, found none") from None
+    return value
+
+
+_reader: PictureReader | None = None
+_creating = threading.Lock()
+
+
+def get_picture_reader() -> PictureReader:
+    """Returns the picture reader that all threads of this process share."""
+    global _reader
+    with _creating:
+        if _reader is None:
+            _reader = PictureReader(current_settings())
+        return _reader

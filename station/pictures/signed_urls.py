@@ -1,0 +1,110 @@
+"""Signed addresses of the small pictures on live cards, and the middleware that answers them without Django.
+
+Every person who may see the live pages gets the same cards. So the address of a picture on a card carries a signature, says where the
+picture is stored, and is valid for one to two hours. A wall of three lines requests pictures day and night, and a request that looked up
+session, account and archive cost ten times as much.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from django.core.signing import BadSignature, Signer
+
+from models.pictures.display import EncodedPicture
+from station.kafka_producer import KafkaUnavailableError
+from station.middleware import AsgiApplication, AsgiEvent, AsgiReceive, AsgiScope, AsgiSend, send_text_response
+from station.pictures.picture_reader import PictureLocation, get_picture_reader
+from streams.errors import PictureError
+
+PREFIX = "/live/pictures/"
+# An address stays the same for this long, so that browsers can cache the picture. It expires one such period later.
+_SLOT_S = 3600
+_HEADERS = [
+    (b"cache-control", b"private, max-age=3600, immutable"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'none'; sandbox"),
+    (b"referrer-policy", b"same-origin"),
+]
+
+
+class SignedUrl(NamedTuple):
+    """The content of a signed address: the hour it was made in, the size of the picture, and a PictureLocation."""
+
+    slot: int
+    side_px: int
+    line: str
+    image_topic: str
+    image_partition: int | None
+    image_offset: int | None
+    sha256: str
+    picture: str
+
+
+def make_signed_url(part: PictureLocation, side_px: int, now_s: float | None = None) -> str:
+    """Returns an address for the picture of `part`, at most `side_px` wide and high. `now_s` is Unix time, by default the current time."""
+    slot = int(time.time() if now_s is None else now_s) // _SLOT_S
+    content = SignedUrl(slot, side_px, part.line, part.image_topic, part.image_partition, part.image_offset, part.sha256, part.picture)
+    return PREFIX + _signer().sign_object(content)
+
+
+def read_signed_url(token: str, now_s: float) -> SignedUrl | None:
+    """Returns the content of an address after its prefix, or None if the signature is wrong or the address has expired."""
+    try:
+        content = SignedUrl(*_signer().unsign_object(token))
+    except (BadSignature, ValueError, TypeError):
+        # TypeError: another release of the station signed other fields.
+        return None
+    return content if 0 <= int(now_s) // _SLOT_S - content.slot <= 1 else None
+
+
+def _signer() -> Signer:
+    return Signer(salt="pictures of live cards")
+
+
+class SignedUrlMiddleware:
+    """Answers requests for signed picture addresses and passes all other requests to `inner`.
+
+    `read_picture` returns the picture of an address, or None if it is not kept any more.
+    """
+
+    def __init__(self, inner: AsgiApplication, read_picture: Callable[[SignedUrl], EncodedPicture | None] | None = None) -> None:
+        self._inner = inner
+        self._read_picture = read_picture or (lambda url: get_picture_reader().read_for_browser(url, url.side_px))
+
+    async def __call__(self, scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
+        if scope["type"] != "http" or not scope["path"].startswith(PREFIX):
+            await self._inner(scope, receive, send)
+            return
+        url = read_signed_url(scope["path"].removeprefix(PREFIX), time.time())
+        if scope["method"] not in ("GET", "HEAD"):
+            await send_text_response(scope, send, 405, "This address only answers GET and HEAD.", (b"allow", b"GET, HEAD"))
+        elif url is None:
+            await send_text_response(
+                scope,
+                send,
+                404,
+                "There is no picture at this address, or the address has expired. Reload the page that showed the picture.",
+            )
+        else:
+            await self._send_picture(scope, send, url)
+
+    async def _send_picture(self, scope: AsgiScope, send: AsgiSend, url: SignedUrl) -> None:
+        try:
+            picture = await asyncio.to_thread(self._read_picture, url)
+        except KafkaUnavailableError as error:
+            await send_text_response(scope, send, 503, str(error))
+            return
+        except PictureError as error:
+            await send_text_response(scope, send, 415, str(error))
+            return
+        if picture is None:
+            await send_text_response(scope, send, 404, "There is no picture of this part any more.")
+            return
+        content = [(b"content-type", picture.content_type.encode()), (b"content-length", str(len(picture.value)).encode())]
+        start: AsgiEvent = {"type": "http.response.start", "status": 200, "headers": content + _HEADERS}
+        await send(start)
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else picture.value})

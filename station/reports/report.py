@@ -1,0 +1,162 @@
+"""The figures of a report: the database counts the parts of a shift or a day in groups, and the groups are added up here."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from django.db.models import Count, Q
+
+from station.archive.models import Part
+from station.reviews.agreement import LabelAgreement, count_agreement
+from station.shifts import ShiftPeriod
+
+NO_TYPE = "no type named"
+# An hour with fewer judged parts is never listed as one of the worst, because its share of defects means little.
+_MIN_PARTS_PER_HOUR = 20
+_GROUPED_BY = ("line", "label", "action", "sorted_reason", "late", "kind", "review_label")
+
+
+@dataclass(frozen=True)
+class PartGroup:
+    """The number of parts, `count`, that are equal in everything that a report distinguishes."""
+
+    line: str
+    label: str
+    action: str
+    sorted_reason: str
+    late: bool
+    kind: str
+    review_label: str
+    count: int
+
+
+@dataclass
+class PartCounters:
+    """Numbers of parts by label, gate action, defect type and review.
+
+    `labels` has the key "none" for parts without a verdict. `reviews` is keyed by the labels of model and reviewer.
+    """
+
+    parts: int = 0
+    labels: Counter[str] = field(default_factory=Counter)
+    actions: Counter[str] = field(default_factory=Counter)
+    defect_types: Counter[str] = field(default_factory=Counter)
+    reviews: Counter[tuple[str, str]] = field(default_factory=Counter)
+    without_verdict: int = 0
+    sorted_without_verdict: int = 0
+    late: int = 0
+
+    def add(self, group: PartGroup) -> None:
+        """Adds the parts of `group` to all counters."""
+        count = group.count
+        self.parts += count
+        self.labels[group.label or "none"] += count
+        if group.action:
+            self.actions[group.action] += count
+        if not group.label:
+            self.without_verdict += count
+        if group.sorted_reason in ("no-verdict", "late-verdict"):
+            self.sorted_without_verdict += count
+        if group.late or group.sorted_reason == "late-verdict":
+            self.late += count
+        # The reviewer's label overrides the model's.
+        if (group.review_label or group.label) == "defect":
+            self.defect_types[group.kind or NO_TYPE] += count
+        if group.review_label:
+            self.reviews[group.label or "none", group.review_label] += count
+
+    @property
+    def judged(self) -> int:
+        """Number of parts with a verdict."""
+        return self.parts - self.without_verdict
+
+    @property
+    def good(self) -> int:
+        """Number of good parts by the reviewer's label, or by the model's label if nobody reviewed the part."""
+        turned_good = sum(count for (label, review), count in self.reviews.items() if label in ("defect", "review") and review == "ok")
+        turned_bad = sum(count for (label, review), count in self.reviews.items() if label == "ok" and review == "defect")
+        return self.labels["ok"] + turned_good - turned_bad
+
+    @property
+    def good_percent(self) -> float | None:
+        """Share of good parts among the judged parts, in per cent; None if no part was judged."""
+        return 100 * self.good / self.judged if self.judged else None
+
+    @property
+    def defect_share(self) -> float | None:
+        """Share (0..1) of parts that the model called a defect among the judged parts; None if no part was judged."""
+        return self.labels["defect"] / self.judged if self.judged else None
+
+    @property
+    def diverted(self) -> int:
+        return self.actions["diverted"]
+
+    @property
+    def reviewed(self) -> int:
+        return self.reviews.total()
+
+    @property
+    def review_rows(self) -> list[tuple[str, str, int]]:
+        """The model's label, the reviewer's label and the number of parts, for each pair of labels that occurs."""
+        return [(label, review, count) for (label, review), count in sorted(self.reviews.items())]
+
+    @property
+    def agreement(self) -> LabelAgreement:
+        """How often reviewers and model agree."""
+        return count_agreement(self.review_rows)
+
+    @property
+    def pareto(self) -> list[tuple[str, int, float]]:
+        """Defect types, the most frequent first, with the number of parts and the cumulative share (0..1) of all defects."""
+        rows, total, cumulative = [], self.defect_types.total(), 0
+        for defect_type, count in sorted(self.defect_types.items(), key=lambda pair: (-pair[1], pair[0])):
+            cumulative += count
+            rows.append((defect_type, count, cumulative / total))
+        return rows
+
+
+@dataclass(frozen=True)
+class PartReport:
+    """The counters of a period: of all parts together, of each line, and of each hour by the time at which the hour begins."""
+
+    period: ShiftPeriod
+    all: PartCounters
+    lines: list[tuple[str, PartCounters]]
+    hours: list[tuple[datetime, PartCounters]]
+
+
+def count_period(period: ShiftPeriod, line: str, excluded_line: str) -> PartReport:
+    """Counts the parts of `line` in `period`, or of all lines except `excluded_line` if `line` is empty.
+
+    The database runs one grouped query per hour, which the index of times serves.
+    """
+    condition = Q(line=line) if line else ~Q(line=excluded_line)
+    hours: list[tuple[datetime, PartCounters]] = []
+    all_groups: list[PartGroup] = []
+    for begin, end in period.hours():
+        parts = Part.objects.filter(condition, seen_at__gte=begin, seen_at__lt=end)
+        rows = parts.values_list(*_GROUPED_BY).annotate(count=Count("pk")).order_by()
+        groups = [PartGroup(name, label, action, reason, bool(late), *rest) for name, label, action, reason, late, *rest in rows]
+        hours.append((begin, add_up(groups)))
+        all_groups += groups
+    by_line: defaultdict[str, list[PartGroup]] = defaultdict(list)
+    for group in all_groups:
+        by_line[group.line].append(group)
+    return PartReport(period, add_up(all_groups), [(name, add_up(groups)) for name, groups in sorted(by_line.items())], hours)
+
+
+def add_up(groups: Iterable[PartGroup]) -> PartCounters:
+    """Returns the counters of all `groups` together."""
+    counters = PartCounters()
+    for group in groups:
+        counters.add(group)
+    return counters
+
+
+def worst_hours(hours: Iterable[tuple[datetime, PartCounters]], limit: int = 3) -> list[tuple[datetime, PartCounters]]:
+    """Returns the hours with the largest share of defects, the worst first. Hours with very few parts are left out."""
+    candidates = [(hour, counters) for hour, counters in hours if counters.judged >= _MIN_PARTS_PER_HOUR and counters.labels["defect"]]
+    return sorted(candidates, key=lambda pair: -(pair[1].defect_share or 0))[:limit]

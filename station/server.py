@@ -1,0 +1,146 @@
+"""The station's web server: uvicorn with Django behind the middleware, until SIGTERM."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import signal
+import socket
+import threading
+import time
+import warnings
+from types import FrameType
+
+import uvicorn
+from django.core.asgi import get_asgi_application
+from django.db import DatabaseError, InterfaceError, connection
+from django.urls import get_resolver
+from django.utils import timezone
+
+from station.archive.database import find_database_fault
+from station.configuration import MAX_FORM_BYTES, current_settings
+from station.live.live_consumer import get_live_consumer, stop_live_consumer
+from station.middleware import AsgiApplication, BodyLimitMiddleware, RequestQueueMiddleware, stopping
+from station.pictures.signed_urls import SignedUrlMiddleware
+from station.reviews.queue import update_metrics
+from streams.errors import SettingsError
+from streams.health import ProcessHealth
+
+log = logging.getLogger(__name__)
+
+# Most connections are idle. Requests that run at the same moment are far fewer, see RequestQueueMiddleware.
+_MAX_CONNECTIONS = 4000
+# Files that are open besides the connections: databases, Kafka, pictures.
+_OTHER_OPEN_FILES = 1000
+# Django reads the other fields of a form and the multipart framing besides the files.
+_FORM_OVERHEAD_BYTES = 2**18
+_DATABASE_CHECK_S = 2.0
+_QUEUE_METRICS_S = 15.0
+
+
+def make_application() -> AsgiApplication:
+    """Returns the whole station as an ASGI application. `station.configuration.configure` must have been called."""
+    pages = BodyLimitMiddleware(
+        get_asgi_application(),
+        form_bytes=MAX_FORM_BYTES + _FORM_OVERHEAD_BYTES,
+        upload_bytes=current_settings().station.upload_bytes + _FORM_OVERHEAD_BYTES,
+    )
+    return RequestQueueMiddleware(SignedUrlMiddleware(pages))
+
+
+def open_socket() -> socket.socket:
+    """Returns a listening socket at station.host and station.port.
+
+    Raises SettingsError if the port is in use or the address does not belong to this machine.
+    """
+    station = current_settings().station
+    listening = socket.socket(socket.AF_INET6 if ":" in station.host else socket.AF_INET)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((station.host, station.port))
+        # uvicorn calls listen() again, with its own backlog.
+        listening.listen()
+    except OSError as error:
+        listening.close()
+        raise SettingsError(
+            f"station.port: cannot listen at {station.host}:{station.port}: {error.strerror}. "
+            "Choose a free port and an address of this machine."
+        ) from None
+    return listening
+
+
+class _HealthReportingServer(uvicorn.Server):
+    """A uvicorn server that reports to `health` when it begins and when it stops to accept requests.
+
+    `stop_requested` is set if SIGTERM came before uvicorn had installed its own signal handlers.
+    """
+
+    def __init__(self, config: uvicorn.Config, health: ProcessHealth, stop_requested: threading.Event) -> None:
+        super().__init__(config)
+        self._health = health
+        self._stop_requested = stop_requested
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._health.set_ready()
+        if self._stop_requested.is_set():
+            self.handle_exit(signal.SIGTERM, None)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        stopping.set()
+        self._health.set_not_ready("stopping")
+        super().handle_exit(sig, frame)
+
+
+def serve_pages(listening: socket.socket, health: ProcessHealth, stop_requested: threading.Event) -> None:
+    """Serves all pages on the socket `listening` until SIGTERM. Must be called from the main thread.
+
+    After SIGTERM running requests get `service.grace_s` to finish.
+    """
+    settings = current_settings()
+    _raise_open_file_limit(_MAX_CONNECTIONS)
+    # Loads the modules of all pages now, so that a broken one prevents the start instead of failing the first request.
+    _ = get_resolver().url_patterns
+    # WhiteNoise returns files as plain iterators. Django then reads them at once, which is fine for files as small as ours.
+    warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume synchronous iterators")
+    config = uvicorn.Config(
+        make_application(),
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        # The client's address and its use of TLS are determined in one place, from our own settings.
+        proxy_headers=False,
+        limit_concurrency=_MAX_CONNECTIONS,
+        timeout_keep_alive=20,
+        timeout_graceful_shutdown=max(1, int(settings.service.grace_s)),
+    )
+    threading.Thread(target=_check_database, args=(health,), name="database", daemon=True).start()
+    get_live_consumer()
+    _HealthReportingServer(config, health, stop_requested).run([listening])
+    stop_live_consumer()
+
+
+def _raise_open_file_limit(connections: int) -> None:
+    """Raises this process's limit of open files as far as needed and allowed. The usual limit of 1,024 is too low for our connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = connections + _OTHER_OPEN_FILES
+    if hard != resource.RLIM_INFINITY:
+        needed = min(needed, hard)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def _check_database(health: ProcessHealth) -> None:
+    """Reports to `health` whether the database answers, and updates the metrics of the review queue, until the station stops."""
+    updated_at = float("-inf")
+    while not stopping.wait(_DATABASE_CHECK_S):
+        health.set_problem(find_database_fault(), "database")
+        if time.monotonic() - updated_at < _QUEUE_METRICS_S:
+            continue
+        try:
+            update_metrics(current_settings(), timezone.now())
+            updated_at = time.monotonic()
+        except (DatabaseError, InterfaceError) as error:
+            log.warning("the metrics of the review queue are not updated, because the database does not answer: %s", error)
+            connection.close()

@@ -1,0 +1,73 @@
+"""The periods that counts and reports refer to: a shift, or a day of shifts, by the plant's clock. Without any clock or database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+
+@dataclass(frozen=True)
+class ShiftPeriod:
+    """The time from `since` (included) to `to` (excluded), both UTC.
+
+    `day` is the date by the plant's clock on which the period begins. `shift` is the time of day at which the shift begins by the same
+    clock, or None if the period is a whole day.
+    """
+
+    day: date
+    shift: time | None
+    since: datetime
+    to: datetime
+
+    def hours(self) -> Iterator[tuple[datetime, datetime]]:
+        """Yields begin and end of each hour. The last hour is shorter if the period does not end on a full hour."""
+        begin = self.since
+        while begin < self.to:
+            end = min(begin + timedelta(hours=1), self.to)
+            yield begin, end
+            begin = end
+
+
+def day_period(day: date, shifts: Sequence[time], zone: ZoneInfo) -> ShiftPeriod:
+    """Returns the whole day `day`, from its first shift to the first shift of the next day, or from midnight if `shifts` is empty.
+
+    The day has 23 or 25 hours if the plant's clock changes between summer and winter time.
+    """
+    first = shifts[0] if shifts else time(0)
+    return ShiftPeriod(day, None, _to_utc(day, first, zone), _to_utc(day + timedelta(days=1), first, zone))
+
+
+def shift_period(day: date, shift: time, shifts: Sequence[time], zone: ZoneInfo) -> ShiftPeriod:
+    """Returns the shift that begins at `shift` on `day`. Raises ValueError if no shift begins at that time of day."""
+    if shift not in shifts:
+        known = ", ".join(f"{begin:%H:%M}" for begin in shifts) or "none"
+        raise ValueError(f"expected a shift of {known}, found {shift:%H:%M}")
+    index = list(shifts).index(shift)
+    is_last = index + 1 == len(shifts)
+    end = _to_utc(day + timedelta(days=1), shifts[0], zone) if is_last else _to_utc(day, shifts[index + 1], zone)
+    return ShiftPeriod(day, shift, _to_utc(day, shift, zone), end)
+
+
+def period_at(at: datetime, shifts: Sequence[time], zone: ZoneInfo) -> ShiftPeriod:
+    """Returns the shift that runs at the moment `at`, or the day if the plant has no shifts."""
+    today = at.astimezone(zone).date()
+    for day in (today, today - timedelta(days=1)):
+        periods = [shift_period(day, shift, shifts, zone) for shift in shifts] or [day_period(day, shifts, zone)]
+        for period in periods:
+            if period.since <= at < period.to:
+                return period
+    raise ValueError(f"expected a shift at {at}, found none")
+
+
+def adjacent_period(period: ShiftPeriod, step: int, shifts: Sequence[time], zone: ZoneInfo) -> ShiftPeriod:
+    """Returns the period before `period` (`step` -1) or after it (`step` 1): a shift if `period` is a shift, else a day."""
+    if period.shift is None:
+        return day_period(period.day + timedelta(days=step), shifts, zone)
+    index = list(shifts).index(period.shift) + step
+    return shift_period(period.day + timedelta(days=index // len(shifts)), shifts[index % len(shifts)], shifts, zone)
+
+
+def _to_utc(day: date, clock: time, zone: ZoneInfo) -> datetime:
+    return datetime.combine(day, clock, zone).astimezone(UTC)

@@ -1,0 +1,162 @@
+"""Which pictures are kept, how they get into a real object store (a folder), and what retention deletes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from station.archive.models import Part
+from station.archive.retention import PictureArchiver, is_sampled
+from streams.errors import PictureError
+from streams.identity import PartId
+from streams.object_store import ObjectStore
+from streams.settings import ArchivistSettings, TopicSettings
+from tests.station.conftest import EARLIEST, MakePart
+
+NOW = EARLIEST + timedelta(days=10)
+
+
+class FakePictureSource:
+    """A picture source without Kafka. The parts numbered in `absent` have no picture, those in `damaged` have a wrong one."""
+
+    def __init__(self, absent: frozenset[int] = frozenset(), damaged: frozenset[int] = frozenset()) -> None:
+        self._absent = absent
+        self._damaged = damaged
+
+    def read_original(self, part: Part) -> bytes | None:
+        if part.part in self._damaged:
+            raise PictureError("claim-damaged", "another picture")
+        return None if part.part in self._absent else make_picture(part.part)
+
+
+def make_picture(number: int) -> bytes:
+    return f"picture {number}".encode() * 100
+
+
+MakeArchiver = Callable[..., PictureArchiver]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ObjectStore:
+    return ObjectStore(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def make_archiver(store: ObjectStore, database: object) -> MakeArchiver:
+    def make(source: FakePictureSource | None = None, **limits: float) -> PictureArchiver:
+        return PictureArchiver(store, source or FakePictureSource(), ArchivistSettings.model_validate(limits), TopicSettings())
+
+    return make
+
+
+def stored_pictures(store: ObjectStore, *numbers: int) -> list[int]:
+    """Returns those of `numbers` whose picture is in the store."""
+    stored = []
+    for number in numbers:
+        try:
+            store.fetch(address_of(number))
+            stored.append(number)
+        except PictureError:
+            continue
+    return stored
+
+
+def address_of(number: int) -> str:
+    sha256 = hashlib.sha256(make_picture(number)).hexdigest()
+    return f"pictures/{sha256[:2]}/{sha256}"
+
+
+def test_the_sample_is_even_and_always_the_same() -> None:
+    parts = [PartId("line-1", 1, number) for number in range(1, 20_001)]
+    sample = [part for part in parts if is_sampled(part, 0.1)]
+    assert 1800 < len(sample) < 2200
+    assert [part for part in parts if is_sampled(part, 0.1)] == sample
+    assert set(sample) <= {part for part in parts if is_sampled(part, 0.2)}
+
+
+def test_each_marked_picture_is_archived_once_and_a_missing_one_is_tried_once(
+    make_archiver: MakeArchiver, store: ObjectStore, part: MakePart
+) -> None:
+    for _ in range(4):
+        part(keep_picture=True)
+    part()
+    archiver = make_archiver(FakePictureSource(absent=frozenset({2}), damaged=frozenset({3})))
+    assert archiver.archive_pictures(lambda: True) == 4
+    assert archiver.archive_pictures(lambda: True) == 0
+    assert stored_pictures(store, 1, 2, 3, 4, 5) == [1, 4]
+    assert [row.picture for row in Part.objects.order_by("part")] == [address_of(1), "", "", address_of(4), ""]
+    assert Part.objects.get(part=1).picture_bytes == len(make_picture(1))
+
+
+def test_archiving_stops_after_the_current_picture(make_archiver: MakeArchiver, part: MakePart) -> None:
+    for _ in range(3):
+        part(keep_picture=True)
+    answers = iter([True, False])
+    assert make_archiver().archive_pictures(lambda: next(answers)) == 1
+    assert Part.objects.filter(keep_picture=True).count() == 2
+
+
+def test_pictures_and_heat_maps_of_old_parts_are_deleted_and_the_parts_stay(
+    make_archiver: MakeArchiver, store: ObjectStore, part: MakePart
+) -> None:
+    part(keep_picture=True, heat_map="heat-maps/a.png")
+    part(keep_picture=True, seen_at=NOW)
+    archiver = make_archiver(keep_days=5)
+    archiver.archive_pictures(lambda: True)
+    archiver.sweep(NOW)
+    assert stored_pictures(store, 1, 2) == [2]
+    old = Part.objects.get(part=1)
+    assert (old.picture, old.heat_map, old.keep_picture) == ("", "", False)
+    assert Part.objects.count() == 2
+
+
+def test_a_picture_that_another_part_shares_stays(make_archiver: MakeArchiver, store: ObjectStore, part: MakePart) -> None:
+    address = store.put(make_picture(1))
+    part(picture=address, picture_bytes=1)
+    part(picture=address, picture_bytes=1, seen_at=NOW)
+    make_archiver(keep_days=5).sweep(NOW)
+    assert stored_pictures(store, 1) == [1]
+
+
+def test_beyond_the_total_size_the_oldest_pictures_are_deleted(make_archiver: MakeArchiver, store: ObjectStore, part: MakePart) -> None:
+    for number in range(1, 6):
+        part(picture=store.put(make_picture(number)), picture_bytes=2**20)
+    make_archiver(keep_bytes=3 * 2**20).sweep(EARLIEST)
+    assert stored_pictures(store, 1, 2, 3, 4, 5) == [3, 4, 5]
+
+
+def test_old_parts_are_deleted_with_their_pictures(make_archiver: MakeArchiver, store: ObjectStore, part: MakePart) -> None:
+    part(picture=store.put(make_picture(1)), picture_bytes=1)
+    part(seen_at=NOW)
+    make_archiver(keep_rows_days=5).sweep(NOW)
+    assert [row.part for row in Part.objects.all()] == [2]
+    assert stored_pictures(store, 1) == []
+
+
+def test_orphans_are_deleted_once_no_record_can_refer_to_them(
+    make_archiver: MakeArchiver, store: ObjectStore, part: MakePart, tmp_path: Path
+) -> None:
+    for number in (1, 2, 3):
+        store.put(make_picture(number))
+    part(picture=address_of(1), picture_bytes=1)
+    now = datetime.now(UTC)
+    long_ago = (now - timedelta(hours=49)).timestamp()
+    for number in (1, 2):
+        os.utime(tmp_path / "store" / address_of(number), (long_ago, long_ago))
+    archiver = make_archiver()
+    for _ in range(256):
+        archiver._delete_orphans(now)
+    assert stored_pictures(store, 1, 2, 3) == [1, 3]
+
+
+@pytest.mark.parametrize("address", ["../../etc/passwd", "/etc/passwd", "a/../../b", "", ".hidden", "s3://other/x"])
+def test_an_address_that_leads_out_of_the_store_deletes_nothing(store: ObjectStore, tmp_path: Path, address: str) -> None:
+    (tmp_path / "b").write_text("stays")
+    store.put(b"x")
+    store.delete(address)
+    assert (tmp_path / "b").exists()

@@ -1,0 +1,30 @@
+"""Who may see the live pages, and for how long."""
+
+from __future__ import annotations
+
+from django.contrib.auth.models import Group, User
+from django.test import Client
+
+from station.live.views import _is_still_permitted
+
+
+def test_the_live_pages_need_the_right_to_look(visitor: Client, operator: Client) -> None:
+    assert visitor.get("/").status_code == 302
+    assert visitor.get("/live/events").status_code == 302
+    page = operator.get("/").content.decode()
+    assert "line-1" in page
+    assert "uploads" not in page.replace('href="/uploads/"', "")
+    assert operator.get("/lines/line-1/").status_code == 200
+    assert operator.get("/lines/line-9/").status_code == 404
+
+
+def test_a_stream_ends_when_its_person_may_no_longer_look(operator: Client) -> None:
+    request = operator.get("/").wsgi_request
+    assert _is_still_permitted(request)
+    person = User.objects.get(username=request.user.get_username())
+    person.groups.clear()
+    assert not _is_still_permitted(request)
+    person.groups.add(Group.objects.get(name="operator"))
+    assert _is_still_permitted(request)
+    operator.logout()
+    assert not _is_still_permitted(request)

@@ -1,0 +1,165 @@
+"""Reading pictures from Kafka and from the object store, and addresses that must not be read."""
+
+from __future__ import annotations
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Barrier
+
+import pytest
+
+from deploy.supervisor.ports import free_ports
+from station.kafka_producer import ConfirmedProducer, KafkaUnavailableError
+from station.pictures.picture_reader import PictureReader, read_object
+from streams.errors import PictureError
+from streams.object_store import ObjectStore
+from streams.settings import KafkaSettings, Settings
+from streams.topics import TopicNames
+from tests.conftest import MakeSettings
+from tests.image_topics import make_jpeg
+
+
+@dataclass
+class FakeLocation:
+    """A PictureLocation without a database row."""
+
+    line: str = "line-1"
+    picture: str = ""
+    image_topic: str = ""
+    image_partition: int | None = None
+    image_offset: int | None = None
+    sha256: str = ""
+
+
+def send_picture(settings: Settings, value: bytes, claim: str = "") -> FakeLocation:
+    """Sends a picture to the image topic of line-1, or an empty record with `claim`. Returns where the picture is."""
+    topic, producer = TopicNames(settings.topics.prefix).images("line-1"), ConfirmedProducer(settings)
+    partition, offset = producer.send(topic, "line-1:1:1", value, [("claim", claim.encode())] if claim else [])
+    producer.close()
+    return FakeLocation(image_topic=topic, image_partition=partition, image_offset=offset)
+
+
+def test_a_picture_is_read_from_kafka(make_settings: MakeSettings) -> None:
+    settings = make_settings()
+    values = [make_jpeg(seed) for seed in range(6)]
+    locations = [send_picture(settings, value) for value in values]
+    reader = PictureReader(settings)
+    assert [reader.read_original(location) for location in locations] == values
+    picture = reader.read_for_browser(locations[0])
+    assert picture is not None
+    assert (picture.value, picture.content_type) == (values[0], "image/jpeg")
+    reader.close()
+
+
+def test_concurrent_requests_read_a_picture_once(make_settings: MakeSettings) -> None:
+    settings = make_settings()
+    location = send_picture(settings, value := make_jpeg(1))
+    location.sha256 = hashlib.sha256(value).hexdigest()
+    pictures, together = PictureReader(settings), Barrier(12)
+
+    def ask() -> object:
+        together.wait(30)
+        return pictures.read_for_browser(location, 240)
+
+    with ThreadPoolExecutor(12) as some:
+        found = [one.result() for one in [some.submit(ask) for _ in range(12)]]
+    pictures.close()
+    assert found[0] is not None
+    assert len({id(one) for one in found}) == 1
+
+
+def test_a_large_picture_is_read_by_its_claim_check(make_settings: MakeSettings) -> None:
+    settings = make_settings()
+    claim = ObjectStore(settings.store.url).put(make_jpeg(1))
+    reader = PictureReader(settings)
+    assert reader.read_original(send_picture(settings, b"", claim)) == make_jpeg(1)
+    with pytest.raises(PictureError, match="claim"):
+        reader.read_original(send_picture(settings, b"", "../../etc/passwd"))
+    reader.close()
+
+
+def test_a_picture_that_is_kept_nowhere_is_none(make_settings: MakeSettings) -> None:
+    settings = make_settings()
+    location, reader = send_picture(settings, make_jpeg(1)), PictureReader(settings)
+    assert reader.read_original(FakeLocation(image_topic=location.image_topic, image_partition=0, image_offset=10**9)) is None
+    assert reader.read_original(FakeLocation(picture="pictures/00/" + "0" * 64)) is None
+    assert reader.read_original(FakeLocation()) is None
+    reader.close()
+
+
+def test_the_store_is_read_first_and_kafka_if_the_store_has_deleted_the_picture(make_settings: MakeSettings) -> None:
+    settings = make_settings()
+    location, reader = send_picture(settings, make_jpeg(1)), PictureReader(settings)
+    location.picture = ObjectStore(settings.store.url).put(make_jpeg(2))
+    assert reader.read_original(location) == make_jpeg(2)
+    (Path(settings.store.url) / location.picture).unlink()
+    assert reader.read_original(location) == make_jpeg(1)
+    reader.close()
+
+
+def test_a_picture_with_another_checksum_is_refused(make_settings: MakeSettings) -> None:
+    settings = make_settings()
+    location, reader = send_picture(settings, make_jpeg(1)), PictureReader(settings)
+    location.sha256 = hashlib.sha256(make_jpeg(2)).hexdigest()
+    with pytest.raises(PictureError, match="Another picture"):
+        reader.read_original(location)
+    reader.close()
+
+
+def test_only_image_topics_are_read(make_settings: MakeSettings) -> None:
+    settings = make_settings()
+    names, producer = TopicNames(settings.topics.prefix), ConfirmedProducer(settings)
+    partition, offset = producer.send(names.models, "line-1", b"{}")
+    producer.close()
+    reader = PictureReader(settings)
+    assert reader.read_original(FakeLocation(image_topic=names.models, image_partition=partition, image_offset=offset)) is None
+    assert reader.read_original(FakeLocation(image_topic="__consumer_offsets", image_partition=0, image_offset=0)) is None
+
+
+def test_without_kafka_an_error_is_raised_at_once(tmp_path: Path) -> None:
+    settings = Settings(
+        kafka=KafkaSettings(bootstrap=f"127.0.0.1:{free_ports()}"), lines=Settings.model_validate({"lines": [{"name": "line-1"}]}).lines
+    )
+    with pytest.raises(KafkaUnavailableError, match="Kafka did not take it"):
+        ConfirmedProducer(settings).send("castings.images.line-1", "line-1:1:1", b"x")
+    with pytest.raises(KafkaUnavailableError, match="cannot be read now"):
+        PictureReader(settings).read_original(FakeLocation(image_topic="castings.images.line-1", image_partition=0, image_offset=0))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "../secret",
+        "/etc/passwd",
+        "pictures/../../secret",
+        "pictures//x",
+        ".hidden",
+        "file:///etc/passwd",
+        "s3://b/x",
+        "a\\..\\b",
+        "a/./b",
+        "",
+        "a\0b",
+        "a" * 3000,
+    ],
+)
+def test_an_address_that_leads_out_of_the_store_is_refused(tmp_path: Path, address: str) -> None:
+    (tmp_path / "secret").write_bytes(b"secret")
+    with pytest.raises(PictureError, match="within the store"):
+        read_object(str(tmp_path / "store"), address, 1000)
+
+
+def test_a_link_that_leads_out_of_the_store_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"secret")
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "link").symlink_to(tmp_path / "secret")
+    with pytest.raises(PictureError, match="leads out of it"):
+        read_object(str(tmp_path / "store"), "link", 1000)
+
+
+def test_an_object_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "big").write_bytes(bytes(2000))
+    with pytest.raises(PictureError, match="at most 1000 bytes"):
+        read_object(str(tmp_path), "big", 1000)
