@@ -29,7 +29,7 @@ SKIP = "skip"
 MAX_BOXES = 50
 _MAX_BOXES_CHARACTERS = 20_000
 
-# A function like station.kafka_producer.send_record: takes topic, key and value, returns partition and offset, and raises KafkaUnavailableError.
+# A function like kafka_producer.send_record: takes topic, key and value, returns partition and offset, raises KafkaUnavailableError.
 SendRecord = Callable[[str, str, bytes | None], tuple[int, int]]
 
 

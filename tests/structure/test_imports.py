@@ -45,6 +45,23 @@ PLACES = {
 }
 
 
+# The layers of `station`, from bottom to top. A layer imports only itself and the layers below.
+STATION_LAYERS = (
+    ("station.configuration", "station.shifts"),
+    ("station.middleware", "station.kafka_producer"),
+    ("station.accounts",),
+    ("station.archive",),
+    ("station.pictures",),
+    ("station.live",),
+    ("station.uploads",),
+    ("station.history",),
+    ("station.reviews",),
+    ("station.reports",),
+    ("station.versions",),
+    ("station.navigation", "station.urls", "station.server", "station.typing_settings", "station.__main__"),
+)
+
+
 def against_the_way(found: list[Import], package: str) -> list[str]:
     """The imports of `package` that lead where it may not know anything."""
     ours = [one for one in found if one.top in (*PACKAGES, "tests")]
@@ -63,6 +80,22 @@ def test_there_is_a_rule_for_every_package() -> None:
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_package_imports_only_what_stands_below_it(package: str) -> None:
     assert against_the_way(imports(package), package) == []
+
+
+def find_layer(module: str) -> int:
+    """Returns the index of the layer of `station` to which `module` belongs."""
+    layers = [index for index, packages in enumerate(STATION_LAYERS) if any(f"{module}.".startswith(f"{package}.") for package in packages)]
+    assert len(layers) == 1, f"{module} must belong to one layer of STATION_LAYERS, found {len(layers)}"
+    return layers[0]
+
+
+def test_folders_of_the_station_import_downward_only() -> None:
+    upward = []
+    for one in imports("station"):
+        module = ".".join(one.file.with_suffix("").parts).removesuffix(".__init__")
+        if one.top == "station" and module != "station" and find_layer(one.target) > find_layer(module):
+            upward.append(str(one))
+    assert upward == []
 
 
 @pytest.mark.parametrize("library", PLACES)

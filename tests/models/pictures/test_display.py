@@ -11,6 +11,7 @@ from PIL import Image
 from models.pictures.decoder import PictureLimits
 from models.pictures.display import encode_for_browser, encode_heat_map_layer, encode_thumbnail, read_picture_header
 from streams.errors import PictureError
+from tests.bad_pictures import make_bad_pictures
 
 LIMITS = PictureLimits()
 

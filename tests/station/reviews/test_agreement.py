@@ -67,4 +67,4 @@ def test_the_page_shows_the_report_and_refuses_a_wrong_time_in_words(
     decide(row, account("anna", "reviewer"), Annotation("ok"), SETTINGS, NOW, topic.send)
     text = operator.get("/reviews/agreement/?since=2026-11-22T00:00&to=2026-11-23T00:00").content.decode()
     assert "<td>anna</td>" in text
-    assert "<strong>Decided from</strong>" in operator.get("/reviews/agreement/?since=%3Cscript%3E").content.decode()
+    assert "Decided from must be a time" in operator.get("/reviews/agreement/?since=%3Cscript%3E").content.decode()
