@@ -1,4 +1,4 @@
-"""A version of the papers' size, untrained: what a machine has to compute when nothing was made smaller."""
+"""Writes an untrained model version of the papers' size, for measuring what a machine has to compute with full networks."""
 
 from __future__ import annotations
 
@@ -16,39 +16,43 @@ from models.registry import LocalRegistry, Version, write_manifest
 from models.registry.manifest import NetworkOption, Voter
 from models.synthetic import render_series
 
-NAME, SIDE = "full-size", 224
-CLASSES = ("def_front", "ok_front")
-GOLDEN_PICTURES = 16
-TOLERANCE = 0.25  # wide: untrained, its probabilities lie in the middle, where an error of a logit moves them most
-SEED = 1998
+_NAME = "full-size"
+_SIDE_PX = 224
+_CLASSES = ("def_front", "ok_front")
+_GOLDEN_PICTURES = 16
+# Wide, because the probabilities of untrained networks lie in the middle, where an error of a logit moves them most.
+_TOLERANCE = 0.25
+_SEED = 1998
 
 
-def make(root: Path) -> str:
-    """Writes the version below `root` and returns its name: AlexNet at 224 px with two layers of 4096, LeNet as published at 112 px.
+def write_full_size_version(root: Path) -> str:
+    """Writes the version below `root` and returns its name. It takes some 240 MB and some seconds.
 
-    The weights are drawn from a seed; its verdicts mean nothing, its speed does. Some 240 MB, some seconds.
+    The version holds AlexNet at 224 px with two dense layers of 4096 units, and LeNet as published at 112 px. The weights are drawn
+    from a fixed seed, so the verdicts mean nothing, but computing them takes as long as with trained networks.
     """
-    from models.inference.runtimes.tensorflow import TensorFlowRuntime  # takes seconds to import
+    from models.inference.runtimes.tensorflow import TensorFlowRuntime  # imported here because it takes seconds
 
-    seed_weights(SEED)
+    seed_weights(_SEED)
     wide: dict[str, NetworkOption] = {"dense_width": 4096, "dense_layers": 2}
-    voters: list[Voter] = [make_voter("lenet", 112, {}), make_voter("alexnet", SIDE, wide)]
-    pixels = np.stack([decode_picture(casting.to_jpeg(), SIDE).pixels for casting in render_series(GOLDEN_PICTURES, SEED)])
-    with LocalRegistry(root).write_version(NAME) as folder:
+    voters: list[Voter] = [make_voter("lenet", 112, {}), make_voter("alexnet", _SIDE_PX, wide)]
+    pixels = np.stack([decode_picture(casting.to_jpeg(), _SIDE_PX).pixels for casting in render_series(_GOLDEN_PICTURES, _SEED)])
+    with LocalRegistry(root).write_version(_NAME) as folder:
         for one in voters:
-            _settled(build_network(one, len(CLASSES)), pixels).save_weights(folder / one.weights_file)
-        fields = _fields(voters)
-        save_golden_set(folder / "golden.npz", GoldenSet(pixels, np.zeros((len(pixels), len(voters), len(CLASSES)), np.float32)))
+            _set_normalisations(build_network(one, len(_CLASSES)), pixels).save_weights(folder / one.weights_file)
+        fields = _make_manifest_fields(voters)
+        save_golden_set(folder / "golden.npz", GoldenSet(pixels, np.zeros((len(pixels), len(voters), len(_CLASSES)), np.float32)))
         manifest = write_manifest(folder, fields)
-        answers = TensorFlowRuntime(Version(folder, manifest), "tensorflow", (GOLDEN_PICTURES,), 0).predict(pixels)
-        save_golden_set(folder / "golden.npz", GoldenSet(pixels, answers))
+        probabilities = TensorFlowRuntime(Version(folder, manifest), "tensorflow", (_GOLDEN_PICTURES,), 0).predict(pixels)
+        save_golden_set(folder / "golden.npz", GoldenSet(pixels, probabilities))
         write_manifest(folder, fields)
-    return NAME
+    return _NAME
 
 
-def _settled(network: Any, pixels: npt.NDArray[np.uint8]) -> Any:
-    """`network` with the averages of its normalisations as pictures give them: without, its values grow from layer to layer as a
-    trained network's do not, and 8 bits are too few for them.
+def _set_normalisations(network: Any, pixels: npt.NDArray[np.uint8]) -> Any:
+    """Sets the averages of the network's normalisation layers from `pixels` and returns the network.
+
+    Without them the values would grow from layer to layer, as they do not in a trained network, and 8 bits would be too few for them.
     """
     from models.networks.preprocessing import resample, scale_pixels
 
@@ -59,20 +63,20 @@ def _settled(network: Any, pixels: npt.NDArray[np.uint8]) -> Any:
     return network
 
 
-def _fields(voters: list[Voter]) -> dict[str, object]:
-    """The manifest, but for its checksums. The threshold lies where an untrained network's answers do not: at a tenth."""
+def _make_manifest_fields(voters: list[Voter]) -> dict[str, object]:
+    """Returns the manifest without its checksums. The threshold 0.1 lies where no probability of an untrained network lies."""
     return {
-        "version": NAME,
+        "version": _NAME,
         "created": datetime.now(UTC),
-        "classes": CLASSES,
+        "classes": _CLASSES,
         "ok_class": 1,
-        "preprocessing": {"side_px": SIDE},
+        "preprocessing": {"side_px": _SIDE_PX},
         "voters": [one.model_dump() for one in voters],
         "threshold": 0.1,
         "band": {"low": 0.1, "high": 0.1},
         "costs": {"miss": 1, "false_alarm": 1},
-        "golden": {"file": "golden.npz", "tolerance": TOLERANCE},
-        "data": {"sha256": "0" * 64, "pictures": dict.fromkeys(CLASSES, 0), "split": "none"},
+        "golden": {"file": "golden.npz", "tolerance": _TOLERANCE},
+        "data": {"sha256": "0" * 64, "pictures": dict.fromkeys(_CLASSES, 0), "split": "none"},
         "figures": {},
         "command": "castline bench runtimes --model full",
     }

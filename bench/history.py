@@ -1,7 +1,7 @@
-"""How long a page of the history takes, with a table as large as years make it.
+"""Measures how long the pages of the history take with as many parts in the table as years of production bring.
 
-Parts are made in the database by its own arithmetic, always the same ones; then pages are asked for through Django's test
-client: the real view, its queries, its templates, without the network.
+The database itself generates the parts, the same ones in every run. The pages are requested through Django's test client, which calls
+the real view with its queries and templates, without the network.
 """
 
 from __future__ import annotations
@@ -22,39 +22,40 @@ from pydantic import SecretStr
 from station.configuration import configure
 from streams.settings import LineSettings, Settings, StationSettings
 
-Say = Callable[[str], None]
+ReportProgress = Callable[[str], None]
 
-LINES = 6
-# Six lines at two parts a second each.
-PARTS_A_SECOND = 12
-END = datetime(2026, 11, 1, tzinfo=UTC)
-_PIECE = 250_000
-_KINDS = ("blow hole", "shrinkage", "cold shut", "chipping", "flash", "scratch")
+_LINES = 6
+# Each of the six lines makes two parts a second.
+_PARTS_PER_S = 12
+_LAST_PART_AT = datetime(2026, 11, 1, tzinfo=UTC)
+_INSERT_SIZE = 250_000
+_DEFECT_KINDS = ("blow hole", "shrinkage", "cold shut", "chipping", "flash", "scratch")
 _REVIEWERS = ("anna", "berta", "carla")
+# The 95th percentile over all pages must stay below this.
 _ALLOWED_MS = 300.0
 
 
 @dataclass(frozen=True)
-class Question:
-    """What a person looks for: an address made anew for each request."""
+class HistoryQuery:
+    """A kind of search. `make_query` draws the query string of one request."""
 
     name: str
-    ask: Callable[[random.Random], str]
+    make_query: Callable[[random.Random], str]
 
 
 @dataclass(frozen=True)
-class Took:
-    """One page's time, and of it the time of the processor: SQLite works in this process, so that other load does not count."""
+class PageTime:
+    """How long one page took, and how much processor time it used in this process. SQLite works in this process, too."""
 
     ms: float
     cpu_ms: float
 
 
-def prepare(file: Path, rows: int, say: Say) -> None:
-    """Makes this process a station process on the database `file`, with at least `rows` parts in it."""
+def prepare_database(file: Path, rows: int, report_progress: ReportProgress) -> None:
+    """Configures this process as a station with the SQLite database `file`, and fills the table up to `rows` parts."""
     key = SecretStr("a measurement signs no session " * 3)
     station = StationSettings(database=str(file), secret_key=key, hosts=("testserver",))
-    configure(Settings(station=station, lines=tuple(LineSettings(name=f"line-{number}") for number in range(1, LINES + 1))))
+    configure(Settings(station=station, lines=tuple(LineSettings(name=f"line-{number}") for number in range(1, _LINES + 1))))
     from django.db import connection
     from django.db.models import Max
 
@@ -64,35 +65,35 @@ def prepare(file: Path, rows: int, say: Say) -> None:
 
     migrate_database()
     create_or_update_account("bench", "operator", "a measurement logs in")
-    # Numbered without gaps, and not counted: that would read a whole index.
-    present = Part.objects.aggregate(last=Max("pk"))["last"] or 0
-    if present >= rows:
+    # The parts are numbered without gaps. Counting them would read a whole index.
+    existing = Part.objects.aggregate(last=Max("pk"))["last"] or 0
+    if existing >= rows:
         return
-    statement = _filling(rows)
-    for first in range(present, rows, _PIECE):
+    statement = _make_insert_statement(rows)
+    for first in range(existing, rows, _INSERT_SIZE):
         with connection.cursor() as cursor:
-            cursor.execute(statement, [first, min(first + _PIECE, rows) - 1])
-        say(f"{min(first + _PIECE, rows):,} parts made")
+            cursor.execute(statement, [first, min(first + _INSERT_SIZE, rows) - 1])
+        report_progress(f"{min(first + _INSERT_SIZE, rows):,} parts made")
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE")
 
 
-def _filling(rows: int) -> str:
-    """SQLite's statement that makes the parts numbered from its first to its second parameter, of `rows` in all."""
+def _make_insert_statement(rows: int) -> str:
+    """Returns the SQLite statement that inserts the parts numbered from its first to its second parameter, of `rows` parts in all."""
     from station.archive.models import Part
 
-    at = f"({int(END.timestamp())} - ({rows} - i) / {PARTS_A_SECOND})"
-    # Knuth's multiplier scatters neighbouring numbers: the same parts come out of every run.
-    drawn = "((i * 2654435761) % 1000)"
-    scattered = "((i * 40503) % 997)"
-    label = f"CASE WHEN {drawn} < 900 THEN 'ok' WHEN {drawn} < 980 THEN 'defect' ELSE 'review' END"
-    chance = f"(CASE WHEN {drawn} < 900 THEN 0.3 WHEN {drawn} < 980 THEN 0.7 ELSE 0.45 END + 0.0003 * {scattered})"
-    stamp = f"strftime('%Y-%m-%d %H:%M:%S', {at}, 'unixepoch') || printf('.%06d', (i % {PARTS_A_SECOND}) * 80000 + 1)"
-    reviewed = f"({drawn} >= 985)"
-    said = {
-        "line": f"'line-' || (1 + i % {LINES})",
-        "run": f"1 + i / {LINES * 100_000}",
-        "part": f"1 + (i / {LINES}) % 100000",
+    time = f"({int(_LAST_PART_AT.timestamp())} - ({rows} - i) / {_PARTS_PER_S})"
+    # Knuth's multiplier scatters neighbouring numbers, and gives the same parts in every run.
+    permille = "((i * 2654435761) % 1000)"
+    scatter = "((i * 40503) % 997)"
+    label = f"CASE WHEN {permille} < 900 THEN 'ok' WHEN {permille} < 980 THEN 'defect' ELSE 'review' END"
+    probability = f"(CASE WHEN {permille} < 900 THEN 0.3 WHEN {permille} < 980 THEN 0.7 ELSE 0.45 END + 0.0003 * {scatter})"
+    stamp = f"strftime('%Y-%m-%d %H:%M:%S', {time}, 'unixepoch') || printf('.%06d', (i % {_PARTS_PER_S}) * 80000 + 1)"
+    is_reviewed = f"({permille} >= 985)"
+    expressions = {
+        "line": f"'line-' || (1 + i % {_LINES})",
+        "run": f"1 + i / {_LINES * 100_000}",
+        "part": f"1 + (i / {_LINES}) % 100000",
         "seen_at": stamp,
         "captured_at": stamp,
         "received_at": stamp,
@@ -100,37 +101,38 @@ def _filling(rows: int) -> str:
         "sorted_at": stamp,
         "verdict_id": "printf('%032x', i)",
         "label": label,
-        "defect_probability": chance,
+        "defect_probability": probability,
         "votes": """'{"alexnet": 0.5, "lenet": 0.5}'""",
         "threshold": "0.5",
         "model": f"'version-' || (1 + i * 4 / {rows})",
-        "image_topic": f"'castings.images.line-' || (1 + i % {LINES})",
+        "image_topic": f"'castings.images.line-' || (1 + i % {_LINES})",
         "image_partition": "i % 4",
         "image_offset": "i / 4",
         "sha256": "printf('%064x', i)",
         "width_px": "300",
         "height_px": "300",
-        "action": f"CASE WHEN {drawn} < 900 THEN 'passed' ELSE 'diverted' END",
+        "action": f"CASE WHEN {permille} < 900 THEN 'passed' ELSE 'diverted' END",
         "sorted_reason": "'verdict'",
-        "kind": f"CASE WHEN {drawn} < 940 OR {drawn} >= 980 THEN '' ELSE {_chosen(_KINDS)} END",
-        "reviewer": f"CASE WHEN {reviewed} THEN {_chosen(_REVIEWERS)} ELSE '' END",
-        "review_label": f"CASE WHEN {reviewed} THEN 'defect' ELSE '' END",
+        "kind": f"CASE WHEN {permille} < 940 OR {permille} >= 980 THEN '' ELSE {_choose_word(_DEFECT_KINDS)} END",
+        "reviewer": f"CASE WHEN {is_reviewed} THEN {_choose_word(_REVIEWERS)} ELSE '' END",
+        "review_label": f"CASE WHEN {is_reviewed} THEN 'defect' ELSE '' END",
     }
     columns = [field for field in Part._meta.concrete_fields if not field.primary_key]
-    values = [said.get(field.column or "") or _empty(field) for field in columns]
     names = ", ".join(f'"{field.column}"' for field in columns)
+    # Django's placeholders are Python's, so a per cent sign of SQL is doubled.
+    values = ", ".join((expressions.get(field.column or "") or _make_default(field)).replace("%", "%%") for field in columns)
     numbers = "WITH RECURSIVE numbers(i) AS (SELECT %s UNION ALL SELECT i + 1 FROM numbers WHERE i < %s)"
-    # Django's placeholder is Python's: a per cent sign of SQL is written twice.
-    told = ", ".join(value.replace("%", "%%") for value in values)
-    return f"INSERT INTO archive_part ({names}) {numbers} SELECT {told} FROM numbers"
+    return f"INSERT INTO archive_part ({names}) {numbers} SELECT {values} FROM numbers"
 
 
-def _chosen(words: tuple[str, ...]) -> str:
+def _choose_word(words: tuple[str, ...]) -> str:
+    """Returns an SQL expression that gives each of `words` equally often."""
     cases = " ".join(f"WHEN {place} THEN '{word}'" for place, word in enumerate(words))
     return f"CASE (i / 7) % {len(words)} {cases} END"
 
 
-def _empty(field: Any) -> str:
+def _make_default(field: Any) -> str:
+    """Returns the default of a Django model field as an SQL expression."""
     if field.null:
         return "NULL"
     value = field.get_default()
@@ -139,91 +141,98 @@ def _empty(field: Any) -> str:
     return "''" if value == "" else str(int(value))
 
 
-def questions(rows: int) -> list[Question]:
-    """Every filter alone, some together, and all of them from any time on."""
-    begin = END - timedelta(seconds=rows / PARTS_A_SECOND)
-
-    def moment(draw: random.Random) -> str:
-        return (begin + (END - begin) * draw.random()).strftime("%Y-%m-%dT%H:%M:%S")
+def make_queries(rows: int) -> list[HistoryQuery]:
+    """Returns the searches that are measured: each filter alone, some together, and all of these with a latest time."""
+    first_part_at = _LAST_PART_AT - timedelta(seconds=rows / _PARTS_PER_S)
 
     def line(draw: random.Random) -> str:
-        return f"line=line-{draw.randint(1, LINES)}"
+        return f"line=line-{draw.randint(1, _LINES)}"
 
     def label(draw: random.Random) -> str:
         return f"label={draw.choice(('ok', 'defect', 'review'))}"
 
-    def chance(draw: random.Random) -> str:
+    def probability(draw: random.Random) -> str:
         return f"least={draw.choice(('0.5', '0.9', '0.95'))}"
 
-    alone: dict[str, Callable[[random.Random], str]] = {
+    filters: dict[str, Callable[[random.Random], str]] = {
         "everything": lambda draw: "",
         "line": line,
         "label": label,
-        "type": lambda draw: f"kind={draw.choice(_KINDS)}",
-        "probability": chance,
+        "type": lambda draw: f"kind={draw.choice(_DEFECT_KINDS)}",
+        "probability": probability,
         "probability, in doubt": lambda draw: "least=0.48&most=0.52",
         "model": lambda draw: f"model=version-{draw.randint(1, 4)}",
         "reviewer": lambda draw: f"reviewer={draw.choice(_REVIEWERS)}",
         "action": lambda draw: f"action={draw.choice(('diverted', 'passed'))}",
         "line, label": lambda draw: f"{line(draw)}&{label(draw)}",
-        "line, probability": lambda draw: f"{line(draw)}&{chance(draw)}",
+        "line, probability": lambda draw: f"{line(draw)}&{probability(draw)}",
         "label, model": lambda draw: f"{label(draw)}&model=version-{draw.randint(1, 4)}",
         "nothing fits": lambda draw: "model=never-trained",
     }
 
-    def until(ask: Callable[[random.Random], str]) -> Callable[[random.Random], str]:
-        return lambda draw: f"{ask(draw)}&to={moment(draw)}"
+    def add_latest_time(make_query: Callable[[random.Random], str]) -> Callable[[random.Random], str]:
+        def make(draw: random.Random) -> str:
+            query = make_query(draw)
+            latest = first_part_at + (_LAST_PART_AT - first_part_at) * draw.random()
+            return f"{query}&to={latest:%Y-%m-%dT%H:%M:%S}"
 
-    found = [Question(name, ask) for name, ask in alone.items()]
-    found += [Question(f"{name}, before some time", until(ask)) for name, ask in alone.items()]
-    found.append(Question("part", lambda draw: f"part=line-{draw.randint(1, LINES)}:1:{draw.randint(1, 1000)}"))
-    return found
+        return make
+
+    queries = [HistoryQuery(name, make_query) for name, make_query in filters.items()]
+    queries += [HistoryQuery(f"{name}, before some time", add_latest_time(make_query)) for name, make_query in filters.items()]
+    queries.append(HistoryQuery("part", lambda draw: f"part=line-{draw.randint(1, _LINES)}:1:{draw.randint(1, 1000)}"))
+    return queries
 
 
-def measure(rows: int, requests: int, say: Say) -> dict[str, Any]:
-    """Times of pages in milliseconds, by question; each request is followed by one for the page of older parts, where there is one."""
+def measure_pages(rows: int, requests: int, report_progress: ReportProgress) -> dict[str, Any]:
+    """Returns times of pages in milliseconds by search, with `requests` requests a search. The result can be written as JSON.
+
+    Each request is followed by one for the page of older parts, if the page has such a link.
+    """
     from django.contrib.auth.models import User
     from django.test import Client
 
     client = Client()
     client.force_login(User.objects.get(username="bench"), "django.contrib.auth.backends.ModelBackend")
-    list(_asked(client, ""))  # templates and modules are read at the first request
+    # The first request loads templates and modules and is not counted.
+    list(_request_pages(client, ""))
     draw = random.Random(1)
-    by_question: list[dict[str, Any]] = []
-    every: list[Took] = []
-    for question in questions(rows):
-        times = [took for _ in range(requests) for took in _asked(client, question.ask(draw))]
-        every += times
-        by_question.append({"question": question.name, "pages": len(times), **_percentiles(times)})
-        say(f"{question.name}: p95 {by_question[-1]['p95_ms']:.0f} ms")
-    worst = max(by_question, key=lambda one: one["p95_ms"])
+    by_query: list[dict[str, Any]] = []
+    all_times: list[PageTime] = []
+    for query in make_queries(rows):
+        times = [time for _ in range(requests) for time in _request_pages(client, query.make_query(draw))]
+        all_times += times
+        by_query.append({"question": query.name, "pages": len(times), **_compute_percentiles(times)})
+        report_progress(f"{query.name}: p95 {by_query[-1]['p95_ms']:.0f} ms")
+    worst = max(by_query, key=lambda figures: figures["p95_ms"])
     return {
         "rows": rows,
-        "pages": len(every),
-        **_percentiles(every),
+        "pages": len(all_times),
+        **_compute_percentiles(all_times),
         "worst": worst["question"],
         "worst_p95_ms": worst["p95_ms"],
         "allowed_ms": _ALLOWED_MS,
-        "questions": by_question,
+        "questions": by_query,
     }
 
 
-def _asked(client: Any, query: str) -> Iterator[Took]:
+def _request_pages(client: Any, query: str) -> Iterator[PageTime]:
+    """Requests the page for `query`, then the page of older parts. Raises RuntimeError if the station does not answer with a page."""
     address = f"/history/?{query}"
     for _ in range(2):
-        began, began_cpu = time.perf_counter(), time.process_time()
-        answer = client.get(address)
-        yield Took((time.perf_counter() - began) * 1000, (time.process_time() - began_cpu) * 1000)
-        if answer.status_code != 200:
-            raise RuntimeError(f"expected a page at {address}, found status {answer.status_code}")
-        older = re.search(r'href="(/history/\?[^"]*before=[^"]+)"', answer.content.decode())
+        start_s, start_cpu_s = time.perf_counter(), time.process_time()
+        response = client.get(address)
+        yield PageTime((time.perf_counter() - start_s) * 1000, (time.process_time() - start_cpu_s) * 1000)
+        if response.status_code != 200:
+            raise RuntimeError(f"the station answered {address} with status {response.status_code}")
+        older = re.search(r'href="(/history/\?[^"]*before=[^"]+)"', response.content.decode())
         if older is None:
             return
         address = unescape(older[1])
 
 
-def _percentiles(times: list[Took]) -> dict[str, float]:
-    p50, p95, longest = np.percentile([took.ms for took in times], [50, 95, 100])
-    cpu = np.percentile([took.cpu_ms for took in times], 95)
-    found = {"p50_ms": p50, "p95_ms": p95, "longest_ms": longest, "cpu_p95_ms": cpu}
-    return {name: round(float(value), 1) for name, value in found.items()}
+def _compute_percentiles(times: list[PageTime]) -> dict[str, float]:
+    p50, p95, longest = np.percentile([time.ms for time in times], [50, 95, 100])
+    cpu_p95 = np.percentile([time.cpu_ms for time in times], 95)
+    figures = {"p50_ms": p50, "p95_ms": p95, "longest_ms": longest, "cpu_p95_ms": cpu_p95}
+    return {name: round(float(value), 1) for name, value in figures.items()}

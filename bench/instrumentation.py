@@ -1,4 +1,7 @@
-"""What counting costs: the whole inspector with its metrics, scraped as by Prometheus, against the same with every metric silenced."""
+"""Measures what the metrics cost: the inspector with metrics, scraped as by Prometheus, against an inspector whose metrics do nothing.
+
+`python -m bench.instrumentation inspector` runs `castline inspector` with silent metrics. Only the measurement uses this command.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +13,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from bench.feed import Feed, piped_per_s
-from bench.worker import InspectorProcess, bench_settings, running_broker
+import prometheus_client
+from prometheus_client.metrics import MetricWrapperBase
+
+from bench.inspector_process import InspectorProcess, create_bench_topics, make_bench_settings, run_broker
+from bench.picture_feed import PictureFeed, measure_throughput
 from streams.settings import Settings
 
-SCRAPE_EVERY_S = 5.0
-SILENCED = (sys.executable, "-m", "bench.uninstrumented")
+ReportProgress = Callable[[str], None]
 
-Say = Callable[[str], None]
+_SCRAPE_INTERVAL_S = 5.0
+_CASTLINE_WITHOUT_METRICS = (sys.executable, "-m", "bench.instrumentation")
 
 
 @dataclass(frozen=True)
-class Cost:
-    """`overhead` is the share of the throughput that the metrics take, the median of the rounds; below 0 is noise."""
+class InstrumentationCost:
+    """The result, medians over the rounds. `overhead` is the share of the throughput that the metrics take; below 0 it is noise."""
 
     with_per_s: float
     without_per_s: float
@@ -31,47 +38,86 @@ class Cost:
     rounds: list[dict[str, float]]
 
     def as_json(self) -> dict[str, object]:
+        """Returns the result as values that JSON can hold."""
         return asdict(self)
 
 
-def run_instrumentation_bench(base: Settings, pictures: list[bytes], count: int, rounds: int, say: Say) -> Cost:
-    """Rounds of `count` pictures in turn with and without, first the one, then the other, on a broker of its own."""
+def measure_instrumentation(
+    base: Settings, pictures: list[bytes], picture_count: int, round_count: int, report_progress: ReportProgress
+) -> InstrumentationCost:
+    """Measures rounds of `picture_count` pictures with and without metrics in turns, on a broker of its own."""
     with tempfile.TemporaryDirectory(prefix="castline-bench-") as name:
         folder = Path(name)
-        settings = bench_settings(base, folder, lines=3)
-        found: list[dict[str, float]] = []
-        with running_broker(settings):
-            feed = Feed(settings, pictures)
-            for number in range(1, rounds + 1):
-                per_s: dict[str, float] = {}
-                # Turn about, so that a machine that grows slower or faster does not speak for one of them.
-                for way in ("with", "without") if number % 2 else ("without", "with"):
-                    worker = InspectorProcess(settings, folder, SILENCED if way == "without" else ())
-                    with _scraped(worker) if way == "with" else nullcontext():
-                        per_s[way] = piped_per_s(feed, count, worker)
-                overhead = 1 - per_s["with"] / per_s["without"]
-                found.append({"with_per_s": per_s["with"], "without_per_s": per_s["without"], "overhead": overhead})
-                say(f"round {number} of {rounds}: with {per_s['with']:.1f}/s, without {per_s['without']:.1f}/s, overhead {overhead:+.1%}")
-    middle = {field: statistics.median(one[field] for one in found) for field in found[0]}
-    return Cost(middle["with_per_s"], middle["without_per_s"], middle["overhead"], found)
+        settings = make_bench_settings(base, folder)
+        with_metrics = InspectorProcess.of_settings(settings, folder)
+        without_metrics = InspectorProcess.of_settings(settings, folder, _CASTLINE_WITHOUT_METRICS)
+        rounds: list[dict[str, float]] = []
+        with run_broker(settings):
+            create_bench_topics(settings)
+            feed = PictureFeed(settings, pictures)
+            for number in range(1, round_count + 1):
+                per_s: dict[bool, float] = {}
+                # The order alternates, so that a machine that grows slower or faster favours neither.
+                for has_metrics in (True, False) if number % 2 else (False, True):
+                    inspector = with_metrics if has_metrics else without_metrics
+                    with _scrape(inspector) if has_metrics else nullcontext():
+                        per_s[has_metrics] = measure_throughput(feed, picture_count, inspector)
+                overhead = 1 - per_s[True] / per_s[False]
+                rounds.append({"with_per_s": per_s[True], "without_per_s": per_s[False], "overhead": overhead})
+                report_progress(
+                    f"round {number} of {round_count}: {per_s[True]:.1f}/s with metrics, {per_s[False]:.1f}/s without, "
+                    f"overhead {overhead:+.1%}"
+                )
+    medians = {key: statistics.median(figures[key] for figures in rounds) for key in rounds[0]}
+    return InstrumentationCost(medians["with_per_s"], medians["without_per_s"], medians["overhead"], rounds)
 
 
 @contextmanager
-def _scraped(worker: InspectorProcess) -> Iterator[None]:
-    """Reads the worker's metrics as Prometheus does, as long as the block runs and the worker serves them."""
-    over = threading.Event()
+def _scrape(inspector: InspectorProcess) -> Iterator[None]:
+    """Reads the metrics of `inspector` every five seconds, as Prometheus does, until the block ends."""
+    stop_requested = threading.Event()
 
-    def scrape() -> None:
-        while not over.wait(SCRAPE_EVERY_S):
+    def run() -> None:
+        while not stop_requested.wait(_SCRAPE_INTERVAL_S):
             try:
-                worker.metrics_page()
+                inspector.read_metrics()
             except (OSError, ValueError):
-                continue  # not up yet, or gone already
+                # The inspector does not serve its pages yet, or not any more.
+                continue
 
-    thread = threading.Thread(target=scrape, name="scraper", daemon=True)
+    thread = threading.Thread(target=run, name="scraper", daemon=True)
     thread.start()
     try:
         yield
     finally:
-        over.set()
+        stop_requested.set()
         thread.join()
+
+
+def silence_metrics() -> None:
+    """Makes every metric of this process do nothing when it is changed. Metrics can still be declared and served."""
+
+    def do_nothing(*_: Any, **__: Any) -> None:
+        return None
+
+    def return_metric(metric: MetricWrapperBase, *_: Any, **__: Any) -> MetricWrapperBase:
+        return metric
+
+    def make_null_context(*_: Any, **__: Any) -> nullcontext[None]:
+        return nullcontext()
+
+    for metric_class in (prometheus_client.Counter, prometheus_client.Gauge, prometheus_client.Histogram):
+        for name in ("inc", "dec", "set", "observe", "set_to_current_time", "remove", "clear"):
+            if hasattr(metric_class, name):
+                setattr(metric_class, name, do_nothing)
+        for name in ("time", "track_inprogress"):
+            if hasattr(metric_class, name):
+                setattr(metric_class, name, make_null_context)
+    MetricWrapperBase.labels = return_metric  # type: ignore[method-assign,assignment]
+
+
+if __name__ == "__main__":
+    from deploy.cli.main import main
+
+    silence_metrics()
+    main()

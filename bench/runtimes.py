@@ -1,4 +1,4 @@
-"""Every runtime of this machine against plain `model.predict`: pictures a second in turns of one run, and whether labels are the same."""
+"""Compares the runtimes of this machine with plain `model.predict`: pictures a second, measured in turns, and whether the labels agree."""
 
 from __future__ import annotations
 
@@ -20,90 +20,128 @@ from models.registry import Version, locate_version, open_registry
 from models.training.labelled_pictures import find_pictures, read_pictures
 from streams.errors import ModelError
 
-BATCHES = (1, 8, 32)
-PREDICT = "predict"
-MOST_PICTURES = 512
-FULL = "full"
+# Sizes of the batches that are measured.
+BATCH_SIZES = (1, 8, 32)
+MAX_PICTURES = 512
+_PREDICT = "predict"
+_FULL_SIZE = "full"
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One runtime at one batch size; `same_labels` against TensorFlow in float32."""
+class RuntimeSpeed:
+    """Speed of one runtime at one batch size.
+
+    `other_labels` is the number of pictures that get another label than from TensorFlow in float32.
+    """
 
     runtime: str
     batch: int
     per_s: float
     same_labels: bool
-    other_labels: int  # pictures whose label differs
+    other_labels: int
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """All rows of one run; `chosen` is the fastest at the largest batch that passes the golden set and turns no label."""
+class RuntimeComparison:
+    """The result of a comparison.
+
+    `refused` holds for each runtime that fails the golden set the reason, `left_out` the same for each runtime that cannot run here.
+    `labelled` is the number of pictures whose labels were compared. `chosen` is the fastest runtime at the largest batch among those that
+    change no label, and `ratio_to_predict` its speed as a multiple of `model.predict`.
+    """
 
     model: str
-    rows: list[Row]
+    rows: list[RuntimeSpeed]
     refused: dict[str, str]
     left_out: dict[str, str]
-    labelled: int  # pictures whose labels were compared
+    labelled: int
     chosen: str
-    ratio_to_predict: float  # at the largest batch
+    ratio_to_predict: float
 
-    def plain(self) -> dict[str, Any]:
-        """For JSON."""
+    def as_json(self) -> dict[str, Any]:
+        """Returns the result as values that JSON can hold."""
         return asdict(self)
 
 
-class Predict:
-    """What a notebook does: `model.predict` of each network on pictures scaled and resampled beforehand."""
+class PlainPredict:
+    """Calls `model.predict` of each network, as a notebook does. Scaling and resampling the pictures is not part of the measured time."""
 
     def __init__(self, version: Version) -> None:
         self._networks = load_networks(version)
-        self._last: npt.NDArray[np.uint8] | None = None
-        self._prepared: list[npt.NDArray[np.float32]] = []
+        self._last_pixels: npt.NDArray[np.uint8] | None = None
+        self._inputs: list[npt.NDArray[np.float32]] = []
 
     def __call__(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        if pixels is not self._last:  # a measurement gives the same pictures again: only `predict` is measured
-            self._last, self._prepared = pixels, self._inputs(pixels)
-        pairs = zip(self._networks, self._prepared, strict=True)
+        # A measurement passes the same pictures again and again, so they are prepared only once.
+        if pixels is not self._last_pixels:
+            self._last_pixels, self._inputs = pixels, self._prepare(pixels)
+        pairs = zip(self._networks, self._inputs, strict=True)
         return np.stack([network.predict(each, batch_size=len(pixels), verbose=0) for network, each in pairs], axis=1)
 
-    def _inputs(self, pixels: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.float32]]:
+    def _prepare(self, pixels: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.float32]]:
         from models.networks.preprocessing import resample, scale_pixels
 
         return [np.asarray(resample(scale_pixels(pixels), network)) for network in self._networks]
 
 
 @contextmanager
-def opened_model(model: str) -> Iterator[Version]:
-    """The version that `model` names; `full` is one of the papers' size, made for the occasion and gone afterwards."""
-    if model != FULL:
+def find_version(model: str) -> Iterator[Version]:
+    """Yields the version that `model` names.
+
+    The name `full` stands for an untrained version of the papers' size, which exists until the block ends.
+    """
+    if model != _FULL_SIZE:
         yield locate_version(model)
         return
-    from bench.full_size import make
+    from bench.full_size import write_full_size_version
 
     with TemporaryDirectory(prefix="castline-full-") as folder:
-        yield open_registry(folder).open_version(make(Path(folder)))
+        yield open_registry(folder).open_version(write_full_size_version(Path(folder)))
 
 
 def compare_runtimes(
     version: Version,
     data: Sequence[Path] = (),
     measured_s: float = MEASURED_S,
-    tell: Callable[[str], object] = lambda _: None,
-    batches: Sequence[int] = BATCHES,
-    most: int = MOST_PICTURES,
-) -> Comparison:
-    """Measures every runtime that is installed. Labels are compared on at most `most` pictures of `data`, else on the golden set."""
-    left_out = {name: why for name in RUNTIMES if (why := find_obstacle(name))}
+    report_progress: Callable[[str], object] = lambda _: None,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
+    max_pictures: int = MAX_PICTURES,
+) -> RuntimeComparison:
+    """Measures every installed runtime for `measured_s` seconds at each batch size.
+
+    Labels are compared on at most `max_pictures` pictures below the folders `data`, or on the golden set if there are none.
+    """
+    left_out = {name: reason for name in RUNTIMES if (reason := find_obstacle(name))}
+    installed = [name for name in RUNTIMES if name not in left_out]
+    runtimes, refused = _open_runtimes(version, installed, batch_sizes, report_progress)
+    pixels = _read_pictures(version, data, max_pictures)
+    predict = PlainPredict(version)
+    report_progress(f"comparing labels on {len(pixels)} pictures")
+    labels_by_name = {name: label_pictures(version, runtime.predict, pixels, max(batch_sizes)) for name, runtime in runtimes.items()}
+    labels_by_name[_PREDICT] = label_pictures(version, predict, pixels, max(batch_sizes))
+    reference = labels_by_name[FLOAT32]
+    differing = {name: sum(a != b for a, b in zip(found, reference, strict=True)) for name, found in labels_by_name.items()}
+    report_progress("measuring in turns")
+    functions: dict[str, PredictFunction] = {_PREDICT: predict, **{name: runtime.predict for name, runtime in runtimes.items()}}
+    speeds = measure_speeds(functions, batch_sizes, version.manifest.preprocessing.side_px, measured_s)
+    rows = [RuntimeSpeed(name, size, round(per_s, 1), differing[name] == 0, differing[name]) for (name, size), per_s in speeds.items()]
+    largest = max(batch_sizes)
+    eligible = [name for name in runtimes if name not in refused and not differing[name]]
+    chosen = max(eligible, key=lambda name: speeds[name, largest])
+    ratio = round(speeds[chosen, largest] / speeds[_PREDICT, largest], 2)
+    return RuntimeComparison(version.name, rows, refused, left_out, len(pixels), chosen, ratio)
+
+
+def _open_runtimes(
+    version: Version, names: Sequence[str], batch_sizes: Sequence[int], report_progress: Callable[[str], object]
+) -> tuple[dict[str, Runtime], dict[str, str]]:
+    """Returns the runtimes that can be opened, and the reasons why some of all may not judge."""
     runtimes: dict[str, Runtime] = {}
     refused = {}
-    for name in RUNTIMES:
-        if name in left_out:
-            continue
-        tell(f"{name}: converting and warming up")
+    for name in names:
+        report_progress(f"{name}: converting and warming up")
         try:
-            runtime = open_runtime(version, name, batches)
+            runtime = open_runtime(version, name, batch_sizes)
             runtime.warm_up()
         except ModelError as error:
             refused[name] = str(error)
@@ -112,25 +150,12 @@ def compare_runtimes(
         agreement = compare_golden_set(version, runtime)
         if not (agreement.same_labels and agreement.distance <= version.manifest.golden.tolerance):
             refused[name] = f"golden set: labels {'same' if agreement.same_labels else 'differ'}, distance {agreement.distance:.4f}"
-    pixels = _pictures(version, data, most)
-    predict = Predict(version)
-    tell(f"comparing labels on {len(pixels)} pictures")
-    found = {name: label_pictures(version, runtime.predict, pixels, max(batches)) for name, runtime in runtimes.items()}
-    found[PREDICT] = label_pictures(version, predict, pixels, max(batches))
-    others = {name: sum(a != b for a, b in zip(each, found[FLOAT32], strict=True)) for name, each in found.items()}
-    tell("measuring in turns")
-    ways: dict[str, PredictFunction] = {PREDICT: predict, **{name: runtime.predict for name, runtime in runtimes.items()}}
-    speeds = measure_speeds(ways, batches, version.manifest.preprocessing.side_px, measured_s)
-    rows = [Row(name, batch, round(per_s, 1), others[name] == 0, others[name]) for (name, batch), per_s in speeds.items()]
-    largest = max(batches)
-    chosen = max((name for name in runtimes if name not in refused and not others[name]), key=lambda name: speeds[name, largest])
-    ratio = round(speeds[chosen, largest] / speeds[PREDICT, largest], 2)
-    return Comparison(version.name, rows, refused, left_out, len(pixels), chosen, ratio)
+    return runtimes, refused
 
 
-def _pictures(version: Version, data: Sequence[Path], most: int) -> npt.NDArray[np.uint8]:
+def _read_pictures(version: Version, data: Sequence[Path], max_pictures: int) -> npt.NDArray[np.uint8]:
     if not data:
         return load_golden_set(version).pixels
     entries = find_pictures(data)
-    drawn = np.sort(np.random.default_rng(1).permutation(len(entries))[:most])
-    return read_pictures([entries[index] for index in drawn], version.manifest.preprocessing.side_px).pixels
+    chosen = np.sort(np.random.default_rng(1).permutation(len(entries))[:max_pictures])
+    return read_pictures([entries[index] for index in chosen], version.manifest.preprocessing.side_px).pixels

@@ -1,257 +1,332 @@
-"""What people looking at the wall cost the pipeline: the inspector's pictures a second with browsers on the wall, against none.
+"""Measures how much of the processors people take who look at the live wall, while an inspector works through a backlog.
 
-One inspector judges a backlog all the while, so whatever else wants the processors takes from it. In turns of seconds the station and
-its browsers run or stand still (SIGSTOP): both turns of a round meet the same worker on the same machine, whatever else that machine does
-in the minute. The browsers would run on other computers; here they are a process of their own (`bench.viewers`), and what it takes of the
-processors is told and not counted.
+First the inspector and the broker run alone, then the station and its browsers run beside them. What the wall takes is the processor time
+of the station and the additional processor time of the broker. Processor times repeat to a tenth of a per cent, whereas throughput
+moves by a tenth on a shared machine, so throughput is not measured.
 
-Throughput itself moves by a tenth from turn to turn on a shared machine, mostly by what others leave to it. So the cost is put together of
-two things that move less: the share of the processors that the station and the broker's extra work take, which the inspector would have
-had, and how many pictures fewer it judges in a second of its own processor time. The throughputs are told beside it.
+The browsers would run on other computers. Here they are a process of their own, `python -m bench.wall ADDRESS BROWSERS`, whose processor
+time is shown but not counted.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import os
+import re
 import secrets
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import psutil
 import requests
-from scipy.stats.mstats import trimmed_mean_ci  # type: ignore[import-untyped]  # no stubs among the locked packages
+from scipy.stats.mstats import trimmed_mean_ci  # type: ignore[import-untyped]  # the locked packages hold no stubs for it
 
-from bench.feed import Feed, VerdictTimes
-from bench.viewers import ACCOUNT, Viewers
-from bench.worker import InspectorProcess, bench_settings, plain_environment, running_broker
+from bench.inspector_process import (
+    CASTLINE,
+    InspectorProcess,
+    create_bench_topics,
+    make_bench_settings,
+    make_settings_environment,
+    run_broker,
+)
+from bench.picture_feed import PictureFeed, VerdictTimes
 from deploy.supervisor.launch import bound_command
 from streams.errors import CastlineError
 from streams.settings import Settings
 
-CASTLINE = Path(sys.executable).with_name("castline")
-START_S = 120
-SETTLE_S = 4.0  # of a turn before it counts: what stood still draws
-# The station reads what it missed while the inspector stands still: beside it, standing back, it would read for most of a turn.
-CATCH_UP_S = 3.0
-TRIMMED = 0.2  # of the rounds, at either end
-MOST_PER_S = 400.0  # of pictures, until a turn has shown how many there are
+ReportProgress = Callable[[str], None]
+
+_ACCOUNT = "bench"
+_STATION_START_S = 120.0
+# A browser that has just opened the wall fetches every card, which does not count.
+_SETTLE_S = 10.0
+_TRIMMED_SHARE = 0.2
+_MIN_ROUNDS_FOR_INTERVAL = 5
+# Assumed speed of the inspector until the first round has shown it.
+_FIRST_PICTURES_PER_S = 400.0
 _PROCESSORS = len(os.sched_getaffinity(0))
 
-Say = Callable[[str], None]
-
 
 @dataclass(frozen=True)
-class Turn:
-    """One turn: when it counted (seconds since the epoch), and processor time in seconds of one processor a second, by process."""
-
-    from_s: float
-    to_s: float
-    processors: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Round:
-    """Two turns. Processor times are in seconds of one processor a second."""
-
-    with_per_s: float
-    without_per_s: float
-    station: float
-    browsers: float
-    broker_with: float
-    broker_without: float
-    inspector_with: float
-    inspector_without: float
-
-    @property
-    def taken(self) -> float:
-        """The share of the machine's processors that the wall takes."""
-        return (self.station + self.broker_with - self.broker_without) / _PROCESSORS
-
-    @property
-    def slower(self) -> float:
-        """The share of pictures that a second of the inspector's processor time judges less."""
-        return 1 - self.with_per_s / self.inspector_with / (self.without_per_s / self.inspector_without)
-
-    @property
-    def cost(self) -> float:
-        """The share of the throughput."""
-        return 1 - (1 - self.taken) * (1 - self.slower)
-
-    @property
-    def direct(self) -> float:
-        """The cost from the throughputs alone; what the browsers took, the inspector would have had."""
-        return 1 - self.with_per_s / (1 - self.browsers / _PROCESSORS) / self.without_per_s
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A share, below 0 is noise; `within` is its 95 % interval's half width."""
+class ShareEstimate:
+    """A share of the machine's processors, and the half width of its 95 % interval."""
 
     share: float
     within: float
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What the wall costs, of the rounds in the middle; `mean` is of all rounds."""
+class WallCost:
+    """What the wall takes.
 
-    cost: Figure
-    taken: Figure
-    slower: Figure
-    direct: Figure
-    browsers: int
+    Loads are means of all rounds, in processors: 1.0 is one processor that is busy all the time.
+    """
+
+    taken: ShareEstimate
+    station: float
+    browsers: float
+    broker_with: float
+    broker_without: float
+    browser_count: int
     processors: int
-    pictures_per_browser: int  # that each browser was shown
-    mean: Round
-    rounds: list[Round]
+    pictures_per_browser: int
 
     def as_json(self) -> dict[str, object]:
+        """Returns the cost as values that JSON can hold."""
         return asdict(self)
 
 
-def run_wall_bench(base: Settings, pictures: list[bytes], seconds: float, rounds: int, browsers: int, say: Say) -> Cost:
-    """Rounds of two turns of `seconds`, on a broker of its own."""
+def measure_wall(
+    base: Settings, pictures: list[bytes], round_s: float, round_count: int, browser_count: int, report_progress: ReportProgress
+) -> WallCost:
+    """Measures `round_count` rounds of `round_s` seconds without the wall and as many with it, on a broker of its own."""
     with tempfile.TemporaryDirectory(prefix="castline-bench-") as name:
         folder = Path(name)
-        settings = bench_settings(base, folder, lines=3)
-        with running_broker(settings):
-            (broker,) = (child for child in psutil.Process().children() if child.name() == "java")
-            feed, verdicts = Feed(settings, pictures), VerdictTimes(settings)
-            feed.send(int(4 * MOST_PER_S))
-            with _looked_at(settings, folder, browsers) as (station, people), InspectorProcess(settings, folder) as inspector:
-                watched = {"broker": broker, "station": station}
-                watched |= {"browsers": psutil.Process(people.pid), "inspector": psutil.Process(inspector.pid)}
-                bench = _Bench(feed, verdicts, watched, seconds)
-                found = []
-                try:
-                    for number in range(1, rounds + 1):
-                        found.append(_round(bench.turn(True), bench.turn(False), verdicts))
-                        say(f"round {number} of {rounds}: {in_words(found[-1])}")
-                finally:  # what stands still cannot stop
-                    bench.send_signal(signal.SIGCONT, *watched)
-            if not (shown := people.counts["pictures"] // browsers):
-                raise CastlineError("expected the browsers to be shown pictures, they saw none: nothing was measured")
-    mean = Round(**{name: statistics.fmean(getattr(one, name) for one in found) for name in asdict(found[0])})
-    return Cost(
-        cost=_middle([one.cost for one in found]),
-        taken=_middle([one.taken for one in found]),
-        slower=_middle([one.slower for one in found]),
-        direct=_middle([one.direct for one in found]),
-        browsers=browsers,
+        settings = make_bench_settings(base, folder)
+        with run_broker(settings) as broker:
+            create_bench_topics(settings)
+            feed, verdicts = PictureFeed(settings, pictures), VerdictTimes(settings)
+            backlog = _Backlog(feed, verdicts, round_s)
+            backlog.refill()
+            with InspectorProcess.of_settings(settings, folder):
+                without = _measure_rounds({"broker": broker.pid}, backlog, round_s, round_count, "without the wall", report_progress)
+                environment = make_settings_environment(settings) | {"STATION_PASSWORD": secrets.token_urlsafe(16)}
+                address = f"http://127.0.0.1:{settings.station.port}"
+                with (
+                    _run_station(address, environment, folder) as station_pid,
+                    _BrowserProcess(address, browser_count, environment) as browsers,
+                ):
+                    time.sleep(_SETTLE_S)
+                    pids = {"broker": broker.pid, "station": station_pid, "browsers": browsers.pid}
+                    beside = _measure_rounds(pids, backlog, round_s, round_count, "with the wall", report_progress)
+            verdicts.close()
+            if not (shown := browsers.counts["pictures"] // browser_count):
+                raise CastlineError("the browsers were shown no pictures, so nothing was measured")
+    broker_without = statistics.fmean(loads["broker"] for loads in without)
+    return WallCost(
+        taken=_estimate_share([(loads["station"] + loads["broker"] - broker_without) / _PROCESSORS for loads in beside]),
+        station=statistics.fmean(loads["station"] for loads in beside),
+        browsers=statistics.fmean(loads["browsers"] for loads in beside),
+        broker_with=statistics.fmean(loads["broker"] for loads in beside),
+        broker_without=broker_without,
+        browser_count=browser_count,
         processors=_PROCESSORS,
         pictures_per_browser=shown,
-        mean=mean,
-        rounds=found,
     )
 
 
-def _middle(shares: list[float]) -> Figure:
-    """The mean without a fifth at either end, and its 95 % interval's half width (Tukey and McLaughlin, 1963).
+def _measure_rounds(
+    pids: dict[str, int], backlog: _Backlog, round_s: float, round_count: int, phase: str, report_progress: ReportProgress
+) -> list[dict[str, float]]:
+    """Returns for each round the load of each process, in processors."""
+    processes = {name: psutil.Process(pid) for name, pid in pids.items()}
+    rounds = []
+    for number in range(1, round_count + 1):
+        backlog.refill()
+        before_s, start_s = {name: _processor_seconds(process) for name, process in processes.items()}, time.monotonic()
+        time.sleep(round_s)
+        elapsed_s = time.monotonic() - start_s
+        loads = {name: (_processor_seconds(process) - before_s[name]) / elapsed_s for name, process in processes.items()}
+        rounds.append(loads)
+        figures = ", ".join(f"{name} {load:.3f}" for name, load in loads.items())
+        report_progress(f"{phase}, round {number} of {round_count}: processors {figures}")
+    return rounds
 
-    In some rounds a shared machine does something else for seconds; these would be most of a plain mean's error.
+
+def _processor_seconds(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def _estimate_share(shares: list[float]) -> ShareEstimate:
+    """Returns the mean without the lowest and the highest fifth, with its 95 % interval (Tukey and McLaughlin, 1963).
+
+    In some rounds a shared machine does other work for seconds. These rounds would dominate the error of a plain mean.
     """
-    if len(shares) < 5:
-        return Figure(statistics.fmean(shares), math.inf)
-    low, high = trimmed_mean_ci(shares, (TRIMMED, TRIMMED), alpha=0.05)
-    return Figure(float(low + high) / 2, float(high - low) / 2)
+    if len(shares) < _MIN_ROUNDS_FOR_INTERVAL:
+        return ShareEstimate(statistics.fmean(shares), math.inf)
+    low, high = trimmed_mean_ci(shares, (_TRIMMED_SHARE, _TRIMMED_SHARE), alpha=0.05)
+    return ShareEstimate(float(low + high) / 2, float(high - low) / 2)
 
 
-class _Bench:
-    """Lets what looks at the wall go on and stand still, and keeps the inspector's backlog full."""
+class _Backlog:
+    """Keeps more pictures on Kafka than the inspector can judge in a round."""
 
-    def __init__(self, feed: Feed, verdicts: VerdictTimes, watched: dict[str, psutil.Process], seconds: float) -> None:
-        self._feed, self._verdicts, self._watched, self._seconds = feed, verdicts, watched, seconds
-        self._most_per_s = MOST_PER_S
+    def __init__(self, feed: PictureFeed, verdicts: VerdictTimes, round_s: float) -> None:
+        self._feed = feed
+        self._verdicts = verdicts
+        self._round_s = round_s
+        self._pictures_per_s = _FIRST_PICTURES_PER_S
+        self._last: tuple[float, int] | None = None
 
-    def turn(self, looked_at: bool) -> Turn:
-        needed = 1.2 * self._most_per_s * (self._seconds + SETTLE_S)
-        if (missing := needed - (self._feed.sent - self._verdicts.out())) > 0:
+    def refill(self) -> None:
+        """Sends the pictures that are missing for the next round."""
+        now_s, count = time.monotonic(), self._verdicts.count()
+        if self._last is not None:
+            last_s, last_count = self._last
+            self._pictures_per_s = max(50.0, 1.5 * (count - last_count) / (now_s - last_s))
+        self._last = now_s, count
+        missing = 1.2 * self._pictures_per_s * (self._round_s + _SETTLE_S) - (self._feed.sent_count - count)
+        if missing > 0:
             self._feed.send(int(missing))
-        if looked_at:
-            self.send_signal(signal.SIGSTOP, "inspector")
-            self.send_signal(signal.SIGCONT, "station", "browsers")
-            time.sleep(CATCH_UP_S)
-            self.send_signal(signal.SIGCONT, "inspector")
-        else:
-            self.send_signal(signal.SIGSTOP, "browsers", "station")
-        time.sleep(SETTLE_S)
-        began_s, before, out = time.time(), self._spent(), self._verdicts.out()
-        time.sleep(self._seconds)
-        after, ended_s = self._spent(), time.time()
-        took_s = ended_s - began_s
-        self._most_per_s = max(50.0, 1.5 * (self._verdicts.out() - out) / took_s)
-        return Turn(began_s, ended_s, {name: (after[name] - before[name]) / took_s for name in after})
-
-    def send_signal(self, number: signal.Signals, *names: str) -> None:
-        for name in names:
-            self._watched[name].send_signal(number)
-
-    def _spent(self) -> dict[str, float]:
-        times = {name: process.cpu_times() for name, process in self._watched.items()}
-        return {name: one.user + one.system for name, one in times.items()}
-
-
-def _round(seen: Turn, unseen: Turn, verdicts: VerdictTimes) -> Round:
-    with_per_s, without_per_s = (verdicts.per_s(turn.from_s, turn.to_s) for turn in (seen, unseen))
-    return Round(
-        with_per_s=with_per_s,
-        without_per_s=without_per_s,
-        station=seen.processors["station"],
-        browsers=seen.processors["browsers"],
-        broker_with=seen.processors["broker"],
-        broker_without=unseen.processors["broker"],
-        inspector_with=seen.processors["inspector"],
-        inspector_without=unseen.processors["inspector"],
-    )
-
-
-def in_words(one: Round) -> str:
-    """A line for a person."""
-    return (
-        f"cost {one.cost:+.1%} (processors {one.taken:.1%}, inspector {one.slower:+.1%} slower); "
-        f"with {one.with_per_s:.1f}/s, without {one.without_per_s:.1f}/s ({one.direct:+.1%}); "
-        f"processors: station {one.station:.3f}, browsers {one.browsers:.3f}, "
-        f"broker {one.broker_with:.3f} against {one.broker_without:.3f}, "
-        f"inspector {one.inspector_with:.2f} against {one.inspector_without:.2f}"
-    )
 
 
 @contextmanager
-def _looked_at(settings: Settings, folder: Path, browsers: int) -> Iterator[tuple[psutil.Process, Viewers]]:
-    """A station of its own with `browsers` on its wall, as long as the block runs; and who looks."""
-    environment = plain_environment(settings) | {"STATION_PASSWORD": secrets.token_urlsafe(16)}
-    account = [str(CASTLINE), "station", "account", ACCOUNT, "--role", "operator"]
+def _run_station(address: str, environment: dict[str, str], folder: Path) -> Iterator[int]:
+    """Runs a station with an account for the browsers until the block ends. Yields the id of its process."""
+    account = [str(CASTLINE), "station", "account", _ACCOUNT, "--role", "operator"]
     subprocess.run(account, env=environment, check=True, capture_output=True)
-    with (folder / "station.log").open("ab") as log:
+    log_file = folder / "station.log"
+    with log_file.open("ab") as log:
         station = subprocess.Popen(bound_command([CASTLINE, "station"]), env=environment, stdout=log, stderr=log)
-    address = f"http://127.0.0.1:{settings.station.port}"
     try:
-        _await(address, station, folder / "station.log")
-        with Viewers(address, browsers, environment) as people:
-            yield psutil.Process(station.pid), people
+        _wait_for_station(address, station, log_file)
+        yield station.pid
     finally:
-        station.send_signal(signal.SIGCONT)
         station.terminate()
-        station.wait(60)
-
-
-def _await(address: str, station: subprocess.Popen[bytes], log: Path) -> None:
-    until = time.monotonic() + START_S
-    while True:
         try:
+            station.wait(60)
+        finally:
+            station.kill()
+
+
+def _wait_for_station(address: str, station: subprocess.Popen[bytes], log_file: Path) -> None:
+    deadline_s = time.monotonic() + _STATION_START_S
+    while True:
+        with suppress(requests.RequestException):
             if requests.get(f"{address}/log-in/", timeout=10).ok:
                 return
-        except requests.RequestException:
-            pass
-        if station.poll() is not None or time.monotonic() > until:
-            raise CastlineError(f"expected the station to answer at {address}, it did not: {log.read_text()[-2000:]}")
+        if station.poll() is not None or time.monotonic() > deadline_s:
+            raise CastlineError(f"the station did not start at {address}. The end of its log: {log_file.read_text()[-2000:]}")
         time.sleep(0.2)
+
+
+class _BrowserProcess:
+    """Runs the browsers in a process of their own. They are logged in when the block begins; `counts` is filled when the block ends.
+
+    Raises CastlineError if the browsers cannot log in.
+    """
+
+    def __init__(self, address: str, browser_count: int, environment: dict[str, str]) -> None:
+        self.counts: Counter[str] = Counter()
+        self._process = subprocess.Popen(
+            bound_command([sys.executable, "-m", "bench.wall", address, str(browser_count)]),
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.pid = self._process.pid
+
+    def __enter__(self) -> Self:
+        assert self._process.stdout is not None
+        if self._process.stdout.readline().strip() != "ready":
+            raise CastlineError("the browsers could not log in to the station")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        output, _ = self._process.communicate("")
+        self.counts.update(json.loads(output))
+
+
+class _Browser:
+    """A session that follows the events of the wall and fetches the pictures of the cards. `counts` holds the cards and pictures received.
+
+    Like a browser it fetches four pictures at a time and gives up pictures that no card shows any more.
+    """
+
+    # A browser opens six connections to a server. One carries the events, and one is left for pages.
+    _FETCHERS = 4
+    _TIMEOUT_S = 120
+    _PICTURE = re.compile(r'src="(/live/pictures/[^"]+)"')
+    _FORM_TOKEN = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')
+
+    def __init__(self, address: str, password: str) -> None:
+        self.counts: Counter[str] = Counter()
+        self._address = address
+        self._changed = threading.Condition()
+        self._pictures_by_card: dict[str, list[str]] = {}
+        self._requested: set[str] = set()
+        session = requests.Session()
+        token = self._FORM_TOKEN.search(session.get(f"{address}/log-in/", timeout=self._TIMEOUT_S).text)
+        form = {"username": _ACCOUNT, "password": password, "csrfmiddlewaretoken": token[1] if token else ""}
+        session.post(f"{address}/log-in/", data=form, timeout=self._TIMEOUT_S).raise_for_status()
+        self._cookies = session.cookies
+        for target in (self._follow_events, *[self._fetch_pictures] * self._FETCHERS):
+            threading.Thread(target=target, daemon=True).start()
+
+    def _open_session(self) -> requests.Session:
+        session = requests.Session()
+        session.cookies = self._cookies
+        return session
+
+    def _follow_events(self) -> None:
+        """Reads the stream of events and connects again when it ends, as the EventSource of a browser does."""
+        while True:
+            with suppress(requests.RequestException):
+                self._read_events()
+            time.sleep(1)
+
+    def _read_events(self) -> None:
+        event = ""
+        with self._open_session().get(f"{self._address}/live/events", stream=True, timeout=self._TIMEOUT_S) as events:
+            pictures: list[str] = []
+            for raw_line in events.iter_lines():
+                line = raw_line.decode()
+                if line.startswith("event: "):
+                    event = line.removeprefix("event: ")
+                elif line:
+                    pictures += self._PICTURE.findall(line)
+                elif event != "status":
+                    with self._changed:
+                        self._pictures_by_card[event], pictures = pictures, []
+                        self.counts["cards"] += 1
+                        self._changed.notify_all()
+
+    def _fetch_pictures(self) -> None:
+        session = self._open_session()
+        while True:
+            path = self._await_picture()
+            # Like a browser, a fetcher tries once more on a new connection if the station has closed the old one.
+            for _ in range(2):
+                with suppress(requests.RequestException):
+                    is_shown = session.get(self._address + path, timeout=self._TIMEOUT_S).status_code == 200
+                    with self._changed:
+                        self.counts["pictures"] += is_shown
+                    break
+
+    def _await_picture(self) -> str:
+        """Returns the path of a picture that a card shows and that was not requested yet."""
+        with self._changed:
+            while True:
+                for path in (path for paths in self._pictures_by_card.values() for path in paths):
+                    if path not in self._requested:
+                        self._requested.add(path)
+                        return path
+                self._changed.wait()
+
+
+def _run_browsers(address: str, browser_count: int) -> None:
+    """Runs browsers until standard input ends, then prints their counts as JSON and ends the process."""
+    browsers = [_Browser(address, os.environ["STATION_PASSWORD"]) for _ in range(browser_count)]
+    print("ready", flush=True)
+    sys.stdin.read()
+    print(json.dumps(sum((browser.counts for browser in browsers), Counter())), flush=True)
+    # The streams of events never end, so their threads would keep the process alive.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    _run_browsers(sys.argv[1], int(sys.argv[2]))

@@ -1,0 +1,178 @@
+"""Starts a broker and an inspector for a measurement: real processes on free ports, which end with the measurement."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from http.client import HTTPException
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psutil
+from kafka import KafkaAdminClient
+
+from deploy.kafka.broker import EmbeddedBroker
+from deploy.supervisor.launch import bound_command
+from deploy.supervisor.ports import free_ports
+from streams.errors import BrokerError
+from streams.settings import Settings
+from streams.topics import create_topics
+
+# The `castline` command of the environment that runs the measurement.
+CASTLINE = Path(sys.executable).with_name("castline")
+# Sections of the settings that decide how fast an inspector is. A measurement takes them from the user; all other sections are its own.
+MEASURED_SECTIONS = ("model", "batch", "inspector", "pictures")
+_START_TIMEOUT_S = 180.0
+_STOP_TIMEOUT_S = 60.0
+
+
+def make_bench_settings(base: Settings, folder: Path, line_count: int = 3) -> Settings:
+    """Returns settings for a measurement.
+
+    The sections that decide speed come from `base`. All other sections are new, with free ports and with files below `folder`.
+    """
+    return Settings.model_validate(
+        {
+            **base.model_dump(include=set(MEASURED_SECTIONS)),
+            "broker": {"port": free_ports(2), "data_dir": folder / "kafka"},
+            "service": {"run_dir": folder / "run"},
+            "store": {"url": str(folder / "store")},
+            "station": {"port": free_ports(1), "database": str(folder / "station.sqlite3"), "secret_key_file": folder / "key"},
+            "lines": [{"name": f"line-{number}"} for number in range(1, line_count + 1)],
+        }
+    )
+
+
+@contextmanager
+def run_broker(settings: Settings) -> Iterator[EmbeddedBroker]:
+    """Runs the embedded broker of `settings` until the block ends."""
+    broker = EmbeddedBroker(settings)
+    broker.start()
+    try:
+        yield broker
+    finally:
+        broker.stop(20)
+
+
+def create_bench_topics(settings: Settings) -> None:
+    """Creates all topics of `settings` on its broker."""
+    admin = KafkaAdminClient(bootstrap_servers=settings.bootstrap)
+    try:
+        create_topics(admin, settings)
+    finally:
+        admin.close()
+
+
+def make_environment(sections: Mapping[str, Any]) -> dict[str, str]:
+    """Returns this process's environment with `sections` of the settings, as JSON values, in place of its own CASTLINE_ variables."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("CASTLINE_")}
+    return plain | {f"CASTLINE_{name.upper()}": json.dumps(value) for name, value in sections.items()}
+
+
+def make_settings_environment(settings: Settings) -> dict[str, str]:
+    """Returns this process's environment with all of `settings` except the secrets, which `castline` processes make themselves."""
+    sections = settings.model_dump(mode="json", exclude_none=True, exclude={"gateway": {"token"}, "kafka": {"password"}})
+    for line in sections["lines"]:
+        line.pop("token")
+    sections["station"].pop("secret_key")
+    return make_environment(sections)
+
+
+class InspectorProcess:
+    """Runs `castline inspector` as a process. It is ready when the block begins, and stopped by SIGTERM when the block ends.
+
+    `run_dir` is the setting `service.run_dir` of `environment`, in which the process writes the address of its health pages.
+    Raises BrokerError if the process does not become ready.
+    """
+
+    def __init__(
+        self, castline: Sequence[str | Path], environment: Mapping[str, str], run_dir: Path, log_file: Path, folder: Path | None = None
+    ) -> None:
+        """`castline` is the command line that stands for `castline`; it is executed in `folder`."""
+        self._command = [*castline, "inspector"]
+        self._environment = environment
+        self._targets = run_dir / "targets"
+        self._log_file = log_file
+        self._folder = folder
+        self._process: subprocess.Popen[bytes]
+
+    @classmethod
+    def of_settings(cls, settings: Settings, folder: Path, castline: Sequence[str | Path] = (CASTLINE,)) -> Self:
+        """Returns an inspector of this checkout with `settings`, which writes its log below `folder`."""
+        return cls(castline, make_settings_environment(settings), settings.service.run_dir, folder / "inspector.log")
+
+    def __enter__(self) -> Self:
+        # The address that a killed process has left behind would be taken for the address of this one.
+        for target in self._targets.glob("inspector-*.json"):
+            target.unlink()
+        with self._log_file.open("ab") as log:
+            self._process = subprocess.Popen(
+                bound_command(self._command), env=dict(self._environment), cwd=self._folder, stdout=log, stderr=log
+            )
+        try:
+            self._wait_until_ready()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(_STOP_TIMEOUT_S)
+        finally:
+            # A second Ctrl-C, or a process that does not end in time, must not leave the process behind.
+            self._process.kill()
+            self._process.wait()
+
+    def _wait_until_ready(self) -> None:
+        deadline_s = time.monotonic() + _START_TIMEOUT_S
+        while not self._is_ready():
+            self.check_alive()
+            if time.monotonic() > deadline_s:
+                raise BrokerError(f"the inspector was not ready within {_START_TIMEOUT_S:.0f} s. {self._describe_log()}")
+            time.sleep(0.2)
+
+    def check_alive(self) -> None:
+        """Raises BrokerError with the end of the log if the process has ended."""
+        status = self._process.poll()
+        if status is not None:
+            raise BrokerError(f"the inspector ended with exit status {status}. {self._describe_log()}")
+
+    def _describe_log(self) -> str:
+        return f"The end of its log: {self._log_file.read_text(errors='replace')[-2000:]}"
+
+    def _is_ready(self) -> bool:
+        try:
+            return bool(self._get_page("/readyz"))
+        except (OSError, ValueError, HTTPException):
+            return False
+
+    def read_metrics(self) -> bytes:
+        """Returns the page that Prometheus would read. Raises OSError or ValueError if the process serves no page yet or no more."""
+        return self._get_page("/metrics")
+
+    def _get_page(self, path: str) -> bytes:
+        (target,) = self._targets.glob("inspector-*.json")
+        (entry,) = json.loads(target.read_text())
+        with urllib.request.urlopen(f"http://{entry['targets'][0]}{path}", timeout=10) as response:
+            page: bytes = response.read()
+        return page
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def read_resident_mb(self) -> float:
+        """Returns the resident memory of the process in MB of 1,000,000 bytes."""
+        return float(psutil.Process(self.pid).memory_info().rss) / 1e6

@@ -1,0 +1,157 @@
+"""Puts pictures on Kafka for a measurement, and reads when their verdicts came."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from itertools import cycle
+from pathlib import Path
+
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+
+from bench.inspector_process import InspectorProcess
+from streams.errors import BrokerError, SettingsError
+from streams.identity import format_time
+from streams.records import Verdict
+from streams.settings import Settings
+from streams.topics import TopicNames
+
+_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"})
+# An inspector that gives no verdict for this long does not work any more.
+_STALL_S = 120.0
+# The first seconds of a feed count for nothing, because the inspector was idle before.
+_SKIPPED_S = 1.0
+
+
+def load_pictures(folder: Path | None, count: int) -> list[bytes]:
+    """Returns at most `count` encoded pictures: those below `folder` in the order of their paths, or rendered castings if it is None.
+
+    Raises SettingsError if the folder holds no picture.
+    """
+    if folder is None:
+        from models.synthetic import render_series
+
+        return [casting.to_jpeg() for casting in render_series(count, seed=11)]
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)[:count]
+    if not paths:
+        raise SettingsError(f"--images: there are no pictures ({', '.join(sorted(_SUFFIXES))}) in {folder}. Choose another folder.")
+    return [path.read_bytes() for path in paths]
+
+
+class PictureFeed:
+    """Sends pictures to the image topics of all lines in turn. The part numbers count up over the whole life of the feed."""
+
+    def __init__(self, settings: Settings, pictures: list[bytes]) -> None:
+        self.settings = settings
+        self.sent_count = 0
+        self._names = TopicNames(settings.topics.prefix)
+        self._lines = [line.name for line in settings.lines]
+        self._pictures: Iterator[bytes] = cycle(pictures)
+
+    def send(self, count: int, rate_per_s: float | None = None) -> None:
+        """Sends `count` pictures, at `rate_per_s` or as fast as the broker takes them. Returns once the broker has confirmed them."""
+        producer = KafkaProducer(bootstrap_servers=self.settings.bootstrap, linger_ms=0 if rate_per_s else 20)
+        start_s = time.monotonic()
+        for number in range(count):
+            if rate_per_s:
+                time.sleep(max(0.0, start_s + number / rate_per_s - time.monotonic()))
+            self.sent_count += 1
+            line = self._lines[number % len(self._lines)]
+            captured_at = format_time(datetime.now(UTC)).encode()
+            key = f"{line}:1:{self.sent_count}".encode()
+            producer.send(self._names.images(line), key=key, value=next(self._pictures), headers=[("captured_at", captured_at)])
+        producer.flush()
+        producer.close()
+
+
+def open_verdict_consumer(settings: Settings) -> KafkaConsumer:
+    """Returns a consumer of all verdicts that come from now on."""
+    names = TopicNames(settings.topics.prefix)
+    consumer = KafkaConsumer(bootstrap_servers=settings.bootstrap, enable_auto_commit=False)
+    partitions = [TopicPartition(names.verdicts(line.name), 0) for line in settings.lines]
+    consumer.assign(partitions)
+    consumer.seek_to_end(*partitions)
+    for partition in partitions:
+        consumer.position(partition)
+    return consumer
+
+
+class VerdictTimes:
+    """The times at which verdicts came to Kafka since this object was made, from the time stamps of their records.
+
+    The records are read only when the times are asked for, because a reader beside the inspector would use the processor that is
+    being measured.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._consumer = open_verdict_consumer(settings)
+        self._partitions = list(self._consumer.assignment())
+        self._start_offset: int = sum(self._consumer.position(partition) for partition in self._partitions)
+        self._times_s: list[float] = []
+
+    def count(self) -> int:
+        """Returns the number of verdicts so far."""
+        end_offsets: dict[TopicPartition, int] = self._consumer.end_offsets(self._partitions)
+        return sum(end_offsets.values()) - self._start_offset
+
+    def wait_for(self, count: int, inspector: InspectorProcess) -> None:
+        """Returns once there are `count` verdicts. Raises BrokerError if `inspector` ends or gives no verdict for two minutes."""
+        last_count, changed_s = self.count(), time.monotonic()
+        while last_count < count:
+            inspector.check_alive()
+            time.sleep(0.5)
+            new_count = self.count()
+            if new_count != last_count:
+                last_count, changed_s = new_count, time.monotonic()
+            elif time.monotonic() - changed_s > _STALL_S:
+                raise BrokerError(f"the inspector gave {last_count} of {count} verdicts, and none for {_STALL_S:.0f} s")
+
+    def read_times_s(self) -> list[float]:
+        """Returns the times of all verdicts so far, in seconds since 1970, in ascending order."""
+        count = self.count()
+        while len(self._times_s) < count:
+            self._times_s += [record.timestamp / 1000 for records in self._consumer.poll(1000).values() for record in records]
+        return sorted(self._times_s)
+
+    def close(self) -> None:
+        """Closes the connection to the broker."""
+        self._consumer.close()
+
+
+def measure_throughput(feed: PictureFeed, count: int, inspector: InspectorProcess) -> float:
+    """Starts `inspector` on a backlog of `count` pictures, stops it, and returns how many pictures a second it has judged."""
+    feed.send(count)
+    verdicts = VerdictTimes(feed.settings)
+    with inspector:
+        verdicts.wait_for(count, inspector)
+    times_s = verdicts.read_times_s()
+    verdicts.close()
+    # The first batch was computed before the time of its verdicts, so it does not count.
+    return sum(time_s > times_s[0] + 0.005 for time_s in times_s) / (times_s[-1] - times_s[0])
+
+
+def measure_latencies_ms(feed: PictureFeed, rate_per_s: float, count: int) -> list[float]:
+    """Feeds `count` pictures at `rate_per_s` and returns the time from capture until a consumer has the verdict, for each picture.
+
+    The pictures of the first second are left out. An inspector must be running. Raises BrokerError if it gives no verdict for two minutes.
+    """
+    consumer = open_verdict_consumer(feed.settings)
+    sending = threading.Thread(target=feed.send, args=(count, rate_per_s), daemon=True)
+    sending.start()
+    latencies: list[tuple[datetime, float]] = []
+    changed_s = time.monotonic()
+    while len(latencies) < count:
+        for records in consumer.poll(200).values():
+            changed_s = time.monotonic()
+            arrived_at = datetime.now(UTC)
+            for record in records:
+                captured_at = Verdict.decode(record.value).captured_at
+                latencies.append((captured_at, (arrived_at - captured_at).total_seconds() * 1000))
+        if time.monotonic() - changed_s > _STALL_S:
+            raise BrokerError(f"the inspector gave {len(latencies)} of {count} verdicts, and none for {_STALL_S:.0f} s")
+    sending.join()
+    consumer.close()
+    first_captured_at = min(captured_at for captured_at, _ in latencies)
+    return [latency_ms for captured_at, latency_ms in latencies if (captured_at - first_captured_at).total_seconds() > _SKIPPED_S]
