@@ -1,4 +1,4 @@
-"""A folder replayed as a camera: for the demo, the tests and for judging old pictures again."""
+"""The camera of kind `folder`: replays the pictures of a folder, for the demo, for tests and for judging old pictures again."""
 
 from __future__ import annotations
 
@@ -11,59 +11,56 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Event
 
-from agents.gateway.camera import NO_PICTURE, Frame, RefusedError, Taken
+from agents.gateway.intake import NO_PICTURE, CameraFrame, PictureRefusedError
+from agents.gateway.spool import PictureReceipt
 from streams import metrics
-from streams.errors import CastlineError, SettingsError, SpoolFullError
+from streams.errors import SettingsError, SpoolFullError
 from streams.identity import PartId
 from streams.settings import CameraSettings
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".gif", ".webp"})
-_WAIT_FULL_S = 1.0
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".gif", ".webp"})
+_FULL_SPOOL_RETRY_S = 1.0
 
 
-def truth_of(file: Path, root: Path) -> str | None:
-    """`ok` for a file in a folder called ok…, `defect` in any other folder below `root`, None in `root` itself."""
+def find_truth(file: Path, root: Path) -> str | None:
+    """Returns the class of a picture from its folder: `ok` if the folder's name begins with "ok", else `defect`.
+
+    Returns None for a picture that lies in `root` itself.
+    """
     if file.parent == root:
         return None
     return "ok" if file.parent.name.lower().startswith("ok") else "defect"
 
 
 class FolderCamera:
-    """Gives the folder's pictures at a rate, or one upon each trigger. Their headers carry the `truth` that folders tell."""
+    """Gives the pictures of a folder at a fixed rate, or one picture for each part that the board counts.
+
+    The pictures carry their class as `truth`, taken from the names of their folders.
+    """
 
     def __init__(self, line: str, settings: CameraSettings) -> None:
-        """Raises SettingsError: when the folder has no picture."""
+        """Raises SettingsError if the folder holds no picture."""
         root = settings.path
-        assert root is not None  # settings see to it
+        assert root is not None  # CameraSettings requires a path for this kind of camera.
         self._root = root
         self._settings = settings
-        self._files = sorted(file for file in root.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+        self._files = sorted(file for file in root.rglob("*") if file.suffix.lower() in PICTURE_SUFFIXES and file.is_file())
         if not self._files:
-            raise SettingsError(f"lines.camera.path: expected pictures ({', '.join(sorted(SUFFIXES))}) for {line} in {root}, found none")
+            raise SettingsError(
+                f"lines.camera.path: expected pictures ({', '.join(sorted(PICTURE_SUFFIXES))}) for {line} in {root}, found none"
+            )
         self._random = random.Random(f"{line}:{settings.seed}")
-        self._answers: dict[Frame, Future[Taken]] = {}
-        self._triggers: SimpleQueue[tuple[PartId, datetime, Future[Taken]]] = SimpleQueue()
-        self._full = False
+        self._triggers: SimpleQueue[tuple[PartId, datetime, Future[PictureReceipt]]] = SimpleQueue()
 
-    def frames(self, stopping: Event) -> Iterator[Frame]:
-        return self._triggered(stopping) if self._settings.trigger == "board" else self._free(stopping)
+    def frames(self, stopping: Event) -> Iterator[CameraFrame]:
+        return self._play_triggered(stopping) if self._settings.trigger == "board" else self._play_at_rate(stopping)
 
-    def trigger(self, part: PartId, captured_at: datetime) -> Future[Taken]:
-        answer: Future[Taken] = Future()
-        self._triggers.put((part, captured_at, answer))
-        return answer
+    def trigger(self, part: PartId, captured_at: datetime) -> Future[PictureReceipt]:
+        receipt: Future[PictureReceipt] = Future()
+        self._triggers.put((part, captured_at, receipt))
+        return receipt
 
-    def done(self, frame: Frame, taken: Taken) -> None:
-        self._full = False
-        if answer := self._answers.pop(frame, None):
-            answer.set_result(taken)
-
-    def refused(self, frame: Frame, error: CastlineError) -> None:
-        self._full = isinstance(error, SpoolFullError)
-        if answer := self._answers.pop(frame, None):
-            answer.set_exception(error)
-
-    def _order(self) -> Iterator[Path]:
+    def _files_in_order(self) -> Iterator[Path]:
         while True:
             files = list(self._files)
             if self._settings.shuffle:
@@ -72,36 +69,43 @@ class FolderCamera:
             if not self._settings.loop:
                 return
 
-    def _frame(self, file: Path, part: PartId | None = None, captured_at: datetime | None = None) -> Frame:
-        return Frame(file.read_bytes(), captured_at or datetime.now(UTC), truth=truth_of(file, self._root), part=part)
+    def _read_frame(self, file: Path) -> CameraFrame:
+        return CameraFrame(file.read_bytes(), datetime.now(UTC), truth=find_truth(file, self._root))
 
-    def _free(self, stopping: Event) -> Iterator[Frame]:
+    def _play_at_rate(self, stopping: Event) -> Iterator[CameraFrame]:
         period_s, jitter = 1 / self._settings.rate_per_s, self._settings.jitter
-        due = time.monotonic()
-        for file in self._order():
-            if stopping.wait(max(0.0, due + period_s * jitter * self._random.uniform(-0.5, 0.5) - time.monotonic())):
+        due_s = time.monotonic()
+        for file in self._files_in_order():
+            delay_s = period_s * jitter * self._random.uniform(-0.5, 0.5)
+            if stopping.wait(max(0.0, due_s + delay_s - time.monotonic())):
                 return
-            # Behind by seconds (the machine slept, the spool was full): go on from now instead of catching up in a burst.
-            due = max(due, time.monotonic() - 1) + period_s
-            yield self._frame(file)
-            while self._full:
-                if stopping.wait(_WAIT_FULL_S):
+            # If the camera is late by more than a second, because the machine slept or the spool was full, it does not catch up in a burst.
+            due_s = max(due_s, time.monotonic() - 1) + period_s
+            yield (frame := self._read_frame(file))
+            while _is_spool_full(frame):
+                if stopping.wait(_FULL_SPOOL_RETRY_S):
                     return
-                yield self._frame(file)
+                yield (frame := self._read_frame(file))
 
-    def _triggered(self, stopping: Event) -> Iterator[Frame]:
-        order = self._order()
+    def _play_triggered(self, stopping: Event) -> Iterator[CameraFrame]:
+        files = self._files_in_order()
         while not stopping.is_set():
             try:
-                part, captured_at, answer = self._triggers.get(timeout=0.2)
+                part, captured_at, receipt = self._triggers.get(timeout=0.2)
             except Empty:
                 continue
-            file = next(order, None)
+            file = next(files, None)
             if file is None:
                 metrics.unmatched_parts.labels(part.line).inc()
-                answer.set_exception(RefusedError(NO_PICTURE, f"expected another picture for part {part}, the folder is at its end"))
+                receipt.set_exception(
+                    PictureRefusedError(NO_PICTURE, f"expected another picture for part {part}, the folder is at its end")
+                )
                 continue
-            # The picture cannot be older than its trigger, nor from the future by a clock that is ahead.
-            frame = self._frame(file, part, min(captured_at, datetime.now(UTC)))
-            self._answers[frame] = answer
-            yield frame
+            # The board's clock may be ahead of this one, but a picture must not come from the future.
+            captured_at = min(captured_at, datetime.now(UTC))
+            yield CameraFrame(file.read_bytes(), captured_at, truth=find_truth(file, self._root), part=part, receipt=receipt)
+
+
+def _is_spool_full(frame: CameraFrame) -> bool:
+    """Returns whether the intake refused the frame because the spool is full. The intake does so before it asks for the next frame."""
+    return frame.receipt.done() and isinstance(frame.receipt.exception(), SpoolFullError)

@@ -1,4 +1,4 @@
-"""The gateway's process: cameras, spools and senders of its lines, wired together, started and stopped."""
+"""The gateway's process: builds camera, intake, spool and sender of each line, starts them, watches them and stops them."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from aiohttp import web
 
-from agents.gateway.camera import Camera, Triggered
-from agents.gateway.channel import KafkaChannel
 from agents.gateway.drop_camera import DropCamera
 from agents.gateway.folder_camera import FolderCamera
-from agents.gateway.intake import Intake
-from agents.gateway.sender import Sender
-from agents.gateway.spool import Budget, Spool
-from agents.gateway.upload_server import Door, UploadCamera, build_app
-from agents.gateway.video_camera import VideoCamera, open_cv
+from agents.gateway.intake import GatewayCamera, Intake, TriggeredCamera
+from agents.gateway.sender import KafkaChannel, Sender
+from agents.gateway.spool import Spool, SpoolBudget
+from agents.gateway.upload_camera import LineEndpoint, UploadCamera, build_app
+from agents.gateway.video_camera import VideoCamera, make_stream_opener
 from streams import metrics
+from streams.atomic_file import write_atomically
+from streams.backoff import Backoff
 from streams.errors import SettingsError
 from streams.health import HealthServer, InstanceSlot, ProcessHealth, ProgressWatchdog
 from streams.kafka import is_reachable
@@ -31,141 +30,159 @@ from streams.settings import LineSettings, Settings
 
 log = logging.getLogger(__name__)
 
-_BEAT_S = 0.25
-_CAMERA_BACK_OFF_S = (0.5, 10.0)
-# A spool fuller than this says so before it refuses.
+_CHECK_INTERVAL_S = 0.25
+_MAINTENANCE_INTERVAL_S = 1.0
+# The gateway is not ready if the spool is fuller than this share.
 _NEARLY_FULL = 0.95
+# Share of the setting service.grace_s that cameras and senders may use when the process stops.
+_GRACE_SHARE = 0.8
 
 
 @dataclass(frozen=True)
-class Lane:
-    """All that one line has in the gateway."""
+class GatewayLine:
+    """The parts of the gateway that serve one line."""
 
-    line: LineSettings
-    camera: Camera
+    settings: LineSettings
+    camera: GatewayCamera
     spool: Spool
     intake: Intake
     sender: Sender
-    progress: ProgressWatchdog
+    watchdog: ProgressWatchdog
 
-    def door(self) -> Door:
-        board = self.line.camera is not None and self.line.camera.trigger == "board"
-        uploads = self.camera if isinstance(self.camera, UploadCamera) else None
-        triggered = self.camera if isinstance(self.camera, Triggered) else None
-        return Door(self.line.name, self.line.token, uploads, triggered, self.intake if board else None)
+    @property
+    def name(self) -> str:
+        return self.settings.name
+
+    def make_endpoint(self) -> LineEndpoint:
+        """Returns what this line accepts over HTTP."""
+        has_board = self.settings.camera is not None and self.settings.camera.trigger == "board"
+        return LineEndpoint(
+            line=self.name,
+            token=self.settings.token,
+            uploads=self.camera if isinstance(self.camera, UploadCamera) else None,
+            triggered=self.camera if isinstance(self.camera, TriggeredCamera) else None,
+            part_intake=self.intake if has_board else None,
+        )
+
+    def find_parked(self) -> str:
+        """Returns a sentence about the pictures that Kafka refused, or "" if there are none."""
+        count = self.spool.parked_count
+        return f"Kafka refused {count} pictures of {self.name}, which are parked in the spool; the log says why" if count else ""
 
 
-def chosen_lines(settings: Settings, names: Sequence[str]) -> list[LineSettings]:
-    """The lines called `names`; all with a camera where none are named.
+def select_lines(settings: Settings, names: Sequence[str]) -> list[LineSettings]:
+    """Returns the lines called `names`, or all lines with a camera if `names` is empty.
 
-    Raises SettingsError: for an unknown line, one without a camera, or when there is nothing to do.
+    Raises SettingsError if a line is unknown or has no camera, or if no line has a camera.
     """
     lines = [settings.find_line(name) for name in dict.fromkeys(names)] or [line for line in settings.lines if line.camera]
-    without = [line.name for line in lines if line.camera is None]
-    if without:
-        raise SettingsError(f"lines.camera: expected a camera on {', '.join(without)}, found none")
+    names_without_camera = [line.name for line in lines if line.camera is None]
+    if names_without_camera:
+        raise SettingsError(f"lines.camera: expected a camera on {', '.join(names_without_camera)}, found none")
     if not lines:
         raise SettingsError("lines: expected at least one with a camera, found none")
     return lines
 
 
-def _camera(line: LineSettings, settings: Settings, spool: Spool) -> Camera:
+def _build_camera(line: LineSettings, settings: Settings, spool: Spool) -> GatewayCamera:
     camera = line.camera
     assert camera is not None
     if camera.kind == "folder":
         return FolderCamera(line.name, camera)
     if camera.kind == "drop":
-        return DropCamera(line.name, camera, settings.pictures.max_bytes, spool.forget)
+        return DropCamera(line.name, camera, settings.pictures.max_bytes, spool.forget_key)
     if camera.kind == "video":
-        return VideoCamera(line.name, camera, open_cv(camera.address))
+        return VideoCamera(line.name, camera, make_stream_opener(camera.address))
     return UploadCamera()
 
 
-def _lane(line: LineSettings, settings: Settings, budget: Budget, store: ObjectStore) -> Lane:
+def _build_line(line: LineSettings, settings: Settings, budget: SpoolBudget, store: ObjectStore) -> GatewayLine:
     assert line.camera is not None
     spool = Spool(settings.gateway.spool_dir, line.name, budget)
-    progress = ProgressWatchdog(settings.service.stall_s)
+    watchdog = ProgressWatchdog(settings.service.stall_s)
     sender = Sender(
         spool,
         connect=lambda: KafkaChannel(settings, line.name, store),
-        probe=lambda: is_reachable(settings.bootstrap),
+        is_kafka_reachable=lambda: is_reachable(settings.bootstrap),
         in_flight=settings.gateway.in_flight,
-        progress=progress,
+        watchdog=watchdog,
     )
-    intake = Intake(line.camera, settings.pictures.max_bytes, spool, sender.wake)
-    return Lane(line, _camera(line, settings, spool), spool, intake, sender, progress)
+    intake = Intake(line.camera, settings.pictures.max_bytes, spool, on_stored=sender.wake)
+    return GatewayLine(line, _build_camera(line, settings, spool), spool, intake, sender, watchdog)
 
 
 class Gateway:
-    """One process for some lines; `run` ends after SIGTERM or SIGINT."""
+    """One gateway process, which serves some lines until SIGTERM or SIGINT."""
 
     def __init__(self, settings: Settings, lines: Sequence[LineSettings]) -> None:
-        """Raises SettingsError: when a camera or a spool cannot be had."""
+        """Raises SettingsError if a camera or a spool cannot be opened."""
         self._settings = settings
-        self._budget = Budget(settings.gateway.spool_max_bytes)
+        self._budget = SpoolBudget(settings.gateway.spool_max_bytes)
         store = ObjectStore(settings.store.url, settings.pictures.max_bytes)
-        self._lanes = [_lane(line, settings, self._budget, store) for line in lines]
-        self._health = ProcessHealth("gateway", self._lanes[0].progress)
-        for lane in self._lanes[1:]:
-            self._health.add_check(lane.progress.find_stall)
-        for lane in self._lanes:
-            self._health.add_check(partial(_parked, lane))
+        self._lines = [_build_line(line, settings, self._budget, store) for line in lines]
         self._stopping = threading.Event()
-        self._cameras_away: dict[str, str] = {}
-        self._broken = ""  # the part of the process that ended by itself
-        self._health.add_check(lambda: "; ".join(list(self._cameras_away.values())))
+        # The problem of each camera that cannot be read, by line.
+        self._camera_problems: dict[str, str] = {}
+        # The name of a thread that ended by itself, which ends the process.
+        self._failed_thread = ""
+        self._health = ProcessHealth("gateway", self._lines[0].watchdog)
+        for line in self._lines[1:]:
+            self._health.add_check(line.watchdog.find_stall)
+        for line in self._lines:
+            self._health.add_check(line.find_parked)
+        self._health.add_check(lambda: "; ".join(list(self._camera_problems.values())))
         metrics.spool_limit_bytes.set(self._budget.max_bytes)
-        for line in lines:
+        for line in self._lines:
             metrics.initialise_counters("gateway", line.name)
 
     def run(self) -> int:
-        """Exit status: 0, or 1 when a part of it ended by itself."""
+        """Runs the gateway and returns the exit status: 0 after a signal, 1 if one of its threads failed."""
         slot = InstanceSlot(self._settings.service.run_dir, "gateway")
         try:
             with HealthServer(self._health, self._settings.service, str(slot)):
                 asyncio.run(self._serve())
         finally:
-            for lane in self._lanes:
-                lane.spool.close()
+            for line in self._lines:
+                line.spool.close()
             slot.release()
-        return 1 if self._broken else 0
+        return 1 if self._failed_thread else 0
 
     async def _serve(self) -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, stop.set)
-        web_runner = await self._open_doors()
-        cameras = [threading.Thread(target=self._film, args=(lane,), name=f"camera-{lane.line.name}", daemon=True) for lane in self._lanes]
-        for lane in self._lanes:
-            lane.sender.start()
-        for thread in cameras:
+        web_runner = await self._start_web_server()
+        cameras = [threading.Thread(target=self._run_camera, args=(line,), name=f"camera-{line.name}", daemon=True) for line in self._lines]
+        maintenance = threading.Thread(target=self._run_maintenance, name="maintenance", daemon=True)
+        for line in self._lines:
+            log.info("%s: run %d begins, %d pictures wait from before.", line.name, line.spool.run, line.spool.waiting_count)
+            line.sender.start()
+        for thread in (*cameras, maintenance):
             thread.start()
-        janitor = threading.Thread(target=self._tidy, name="tidy", daemon=True)
-        janitor.start()
-        for lane in self._lanes:
-            log.info("gateway of %s: run %d, %d pictures wait from before", lane.line.name, lane.spool.run, lane.spool.waiting)
-        while not stop.is_set() and not self._broken:
-            self._beat()
+        while not stop.is_set() and not self._failed_thread:
+            self._check_lines()
             try:
-                await asyncio.wait_for(stop.wait(), _BEAT_S)
+                await asyncio.wait_for(stop.wait(), _CHECK_INTERVAL_S)
             except TimeoutError:
                 continue
-        by = time.monotonic() + self._settings.service.grace_s * 0.8
+        stop_by_s = time.monotonic() + self._settings.service.grace_s * _GRACE_SHARE
         self._health.set_not_ready("stopping")
-        if self._broken:
-            log.critical("%s has ended by itself; stopping, the spool keeps what was taken", self._broken)
+        if self._failed_thread:
+            log.critical("%s has ended by itself. The gateway stops; the spool keeps all accepted pictures.", self._failed_thread)
+        # The web server stops first, while the cameras still answer the requests that have arrived.
         if web_runner is not None:
-            await web_runner.cleanup()  # first, while the cameras still answer what has come in
-        await asyncio.to_thread(self._finish, cameras, by)
-        await asyncio.to_thread(janitor.join, 2)
+            await web_runner.cleanup()
+        await asyncio.to_thread(self._stop_lines, cameras, stop_by_s)
+        await asyncio.to_thread(maintenance.join, 2)
 
-    async def _open_doors(self) -> web.AppRunner | None:
-        doors = {lane.line.name: lane.door() for lane in self._lanes}
-        if not any(door.uploads or door.parts for door in doors.values()):
+    async def _start_web_server(self) -> web.AppRunner | None:
+        """Starts the HTTP server for uploads and part reports. Returns None if no line needs it."""
+        endpoints = {line.name: line.make_endpoint() for line in self._lines}
+        if not any(endpoint.uploads or endpoint.part_intake for endpoint in endpoints.values()):
             return None
         gateway = self._settings.gateway
-        app = build_app(doors, self._settings.pictures.max_bytes, gateway.token)
+        app = build_app(endpoints, self._settings.pictures.max_bytes, gateway.token)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=2)
         await runner.setup()
         site = web.TCPSite(runner, gateway.host, gateway.port)
@@ -177,76 +194,67 @@ class Gateway:
                 f"gateway.port: expected {gateway.host}:{gateway.port} to be free, found it in use: {error.strerror}"
             ) from None
         host, port = runner.addresses[0][:2]
-        log.info("uploads and part reports are taken at http://%s:%d", host, port)
-        self._leave_address(f"http://{host}:{port}")
+        log.info("The gateway accepts uploads and part reports at http://%s:%d.", host, port)
+        # With gateway.port = 0 nobody else knows the port, so the address is left in a file for each line.
+        for line in self._lines:
+            write_atomically(self._settings.service.run_dir / "gateways" / line.name, f"http://{host}:{port}\n")
         return runner
 
-    def _leave_address(self, url: str) -> None:
-        # For whoever is not told the port: gateway.port = 0 takes a free one.
-        folder = self._settings.service.run_dir / "gateways"
-        folder.mkdir(parents=True, exist_ok=True)
-        for lane in self._lanes:
-            partial = folder / f".{lane.line.name}"
-            partial.write_text(url + "\n")
-            partial.replace(folder / lane.line.name)
-
-    def _film(self, lane: Lane) -> None:
-        """One camera's thread. A folder or device that fails is tried again; anything else ends the process, loudly."""
-        line, wait_s, ended_well = lane.line.name, _CAMERA_BACK_OFF_S[0], False
+    def _run_camera(self, line: GatewayLine) -> None:
+        """The thread of one camera. It retries after an OSError of a folder or device; any other error ends the whole process."""
+        backoff = Backoff(first_s=0.5, longest_s=10.0)
+        has_ended_well = False
         try:
             while not self._stopping.is_set():
                 try:
-                    for frame in lane.camera.frames(self._stopping):
-                        wait_s = _CAMERA_BACK_OFF_S[0]
-                        self._cameras_away.pop(line, None)
-                        lane.intake.offer(lane.camera, frame)
+                    for frame in line.camera.frames(self._stopping):
+                        backoff.succeeded()
+                        self._camera_problems.pop(line.name, None)
+                        line.intake.accept(frame)
                     break
                 except OSError as error:
-                    self._cameras_away[line] = f"the camera of {line} gives nothing: {error}"
-                    log.error("the camera of %s gives nothing: %s; next try in %.1f s", line, error, wait_s)
+                    wait_s = backoff.failed()
+                    self._camera_problems[line.name] = f"the camera of {line.name} gives no pictures: {error}"
+                    log.error("The camera of %s gives no pictures: %s. The next attempt follows in %.1f s.", line.name, error, wait_s)
                     self._stopping.wait(wait_s)
-                    wait_s = min(2 * wait_s, _CAMERA_BACK_OFF_S[1])
-            ended_well = True
+            has_ended_well = True
         finally:
-            if not ended_well:
-                self._broken = f"the camera of {line}"
+            if not has_ended_well:
+                self._failed_thread = f"The camera of {line.name}"
 
-    def _beat(self) -> None:
-        for lane in self._lanes:
-            lane.intake.decide()
-            metrics.spool_pictures.labels(lane.line.name).set(lane.spool.waiting)
-            # While Kafka is away there is no work that could be done: that is said by /readyz, not by /healthz.
-            lane.progress.set_pending(0 if lane.sender.complaint else lane.spool.waiting - lane.spool.parked)
-            if not lane.sender.is_alive():
-                self._broken = f"the sender of {lane.line.name}"
-        used = self._budget.used
-        metrics.spool_bytes.set(used)
-        complaints = [f"{lane.line.name}: {lane.sender.complaint}" for lane in self._lanes if lane.sender.complaint]
-        if used > _NEARLY_FULL * self._budget.max_bytes:
-            complaints.append(f"the spool is nearly full: {used} of {self._budget.max_bytes} bytes")
-        if complaints:
-            self._health.set_not_ready("; ".join(complaints))
+    def _check_lines(self) -> None:
+        """Updates matching, metrics and health of all lines. Called several times a second."""
+        for line in self._lines:
+            line.intake.decide_due()
+            metrics.spool_pictures.labels(line.name).set(line.spool.waiting_count)
+            # While Kafka is unavailable no work can be done, so the watchdog sees none. /readyz reports the problem, not /healthz.
+            line.watchdog.set_pending(0 if line.sender.problem else line.spool.sendable_count)
+            if not line.sender.is_alive():
+                self._failed_thread = f"The sender of {line.name}"
+        used_bytes = self._budget.used_bytes
+        metrics.spool_bytes.set(used_bytes)
+        problems = [f"{line.name}: {line.sender.problem}" for line in self._lines if line.sender.problem]
+        if used_bytes > _NEARLY_FULL * self._budget.max_bytes:
+            problems.append(f"the spool is nearly full: {used_bytes} of {self._budget.max_bytes} bytes")
+        if problems:
+            self._health.set_not_ready("; ".join(problems))
         elif not self._health.is_ready():
             self._health.set_ready()
 
-    def _tidy(self) -> None:
-        while not self._stopping.wait(1.0):
-            for lane in self._lanes:
-                lane.spool.tidy()
+    def _run_maintenance(self) -> None:
+        while not self._stopping.wait(_MAINTENANCE_INTERVAL_S):
+            for line in self._lines:
+                line.spool.run_maintenance()
 
-    def _finish(self, cameras: Sequence[threading.Thread], by: float) -> None:
+    def _stop_lines(self, cameras: Sequence[threading.Thread], stop_by_s: float) -> None:
+        """Stops the cameras, stores what still waits for its part, and lets the senders empty the spools until `stop_by_s`."""
         self._stopping.set()
         for thread in cameras:
-            thread.join(max(0.1, by - time.monotonic()))
-        for lane in self._lanes:
-            lane.intake.drain()
-            lane.sender.stop(by)
-        for lane in self._lanes:
-            lane.sender.join()
-            if lane.spool.waiting:
-                log.warning("%d pictures of %s stay in the spool for the next start", lane.spool.waiting, lane.line.name)
-
-
-def _parked(lane: Lane) -> str:
-    count = lane.spool.parked
-    return f"{count} pictures of {lane.line.name} are parked in the spool: Kafka refused them for good, see the log" if count else ""
+            thread.join(max(0.1, stop_by_s - time.monotonic()))
+        for line in self._lines:
+            line.intake.drain()
+            line.sender.stop(stop_by_s)
+        for line in self._lines:
+            line.sender.join()
+            if line.spool.waiting_count:
+                log.warning("%d pictures of %s stay in the spool and are sent after the next start.", line.spool.waiting_count, line.name)

@@ -1,4 +1,4 @@
-"""From a camera's frame to a picture in the spool: checked, identified, answered."""
+"""The intake of a line: checks the frames of a camera, finds their part ids and puts them into the spool."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from datetime import datetime
+from threading import Event
+from typing import Protocol, runtime_checkable
 
-from agents.gateway.camera import Camera, Frame, RefusedError, Taken
-from agents.gateway.matcher import Matched, Matcher
-from agents.gateway.spool import Picture, Spool
+from agents.gateway.matcher import MatchDecision, Matcher
+from agents.gateway.spool import CheckedPicture, PictureReceipt, Spool
 from streams import metrics
 from streams.errors import CastlineError, SpoolFullError
 from streams.identity import PartId, sniff_content_type
@@ -22,164 +24,219 @@ from streams.settings import CameraSettings
 
 log = logging.getLogger(__name__)
 
+# Reasons of refusals, which are also metric labels.
 EMPTY = "empty"
 TOO_LARGE = "too-large"
 SPOOL_FULL = "spool-full"
-# Longest that a part waits for its picture before it is counted as unmatched; its verdict would be late by far.
-_KEEP_PARTS_S = 10.0
-_REPORTS_REMEMBERED = 10_000
+KEY_REUSED = "key-reused"
+NO_PICTURE = "no-picture"
+
+# A part that has no picture after this time is counted as unmatched. A verdict for it would be much too late.
+_PART_TIMEOUT_S = 10.0
+_MAX_REMEMBERED_REPORTS = 10_000
 
 
-def check(frame: Frame, max_bytes: int) -> Picture:
-    """The frame as a picture: its size within bounds, its content type as its bytes say, its checksum and a trace.
+class PictureRefusedError(CastlineError):
+    """The gateway will never accept this picture. `reason` is a metric label."""
 
-    Raises RefusedError: `empty` or `too-large`. Nothing else is judged here: a hostile picture is the inspector's.
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True, eq=False)
+class CameraFrame:
+    """An encoded picture as a camera gave it, and the future in which the intake answers.
+
+    `receipt` gets a PictureReceipt as soon as the picture is on disk. Otherwise it gets a SpoolFullError, after which the camera may offer
+    the picture again, or a PictureRefusedError. `captured_at` is in UTC. `declared_type` is the camera's own statement of the content
+    type, which is logged if it is wrong. `truth` is "ok" or "defect" for replayed pictures whose class is known. A picture with the same
+    `idempotency_key` as an earlier one is not a new part. `part` is set by cameras that are triggered for each part.
+    """
+
+    value: bytes
+    captured_at: datetime
+    declared_type: str = ""
+    truth: str | None = None
+    idempotency_key: str = ""
+    part: PartId | None = None
+    receipt: Future[PictureReceipt] = field(default_factory=Future)
+
+
+class GatewayCamera(Protocol):
+    """A source of pictures."""
+
+    def frames(self, stopping: Event) -> Iterator[CameraFrame]:
+        """Yields pictures as they arrive, and ends soon after `stopping` is set. Runs in a thread of its own."""
+
+
+@runtime_checkable
+class TriggeredCamera(Protocol):
+    """A camera that takes one picture for each part that the board counts."""
+
+    def trigger(self, part: PartId, captured_at: datetime) -> Future[PictureReceipt]:
+        """Asks for the picture of `part`. The future gets the receipt of that picture, a SpoolFullError or a PictureRefusedError."""
+
+
+def check_picture(frame: CameraFrame, max_bytes: int) -> CheckedPicture:
+    """Returns the picture of `frame` with its detected content type, its checksum and a new trace id.
+
+    The bytes are not decoded, because hostile pictures are the inspector's task. Raises PictureRefusedError with the reason `empty` or
+    `too-large`.
     """
     size = len(frame.value)
     if not size:
-        raise RefusedError(EMPTY, "expected a picture, received no bytes")
+        raise PictureRefusedError(EMPTY, "expected a picture, received no bytes")
     if size > max_bytes:
-        raise RefusedError(TOO_LARGE, f"expected at most {max_bytes} bytes, received {size}")
-    # W3C trace context: version 00, sampled.
+        raise PictureRefusedError(TOO_LARGE, f"expected at most {max_bytes} bytes, received {size}")
+    # The format is that of W3C Trace Context: version 00, trace id, span id, and 01 for "sampled".
     trace = f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
-    return Picture(
-        frame.value, frame.captured_at, sniff_content_type(frame.value), hashlib.sha256(frame.value).hexdigest(), trace, frame.truth
-    )
+    content_type, sha256 = sniff_content_type(frame.value), hashlib.sha256(frame.value).hexdigest()
+    return CheckedPicture(frame.value, frame.captured_at, content_type, sha256, trace, frame.truth)
 
 
-@dataclass(frozen=True)
-class _Offer:
-    camera: Camera
-    frame: Frame
-    picture: Picture
-
-
-def part_mark(part: PartId) -> str:
-    """What the spool remembers a board's part under."""
+def make_part_key(part: PartId) -> str:
+    """Returns the idempotency key under which the spool stores the picture of a part that the board counted."""
     return f"part:{part.run}:{part.part}"
 
 
+@dataclass(frozen=True)
+class _PendingFrame:
+    """A checked frame that waits for its part."""
+
+    frame: CameraFrame
+    picture: CheckedPicture
+
+
 class Intake:
-    """One line's way from camera to spool. Thread-safe; `took` is called after each picture that was stored."""
+    """Accepts the frames and part reports of one line. Thread-safe.
+
+    `on_stored` is called after each picture that was put into the spool. If the board counts the parts, frames wait for the report of their
+    part, and `decide_due` must be called several times a second.
+    """
 
     def __init__(
         self,
         camera: CameraSettings,
         max_bytes: int,
         spool: Spool,
-        took: Callable[[], None],
+        on_stored: Callable[[], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._line = spool.line
         self._max_bytes = max_bytes
         self._spool = spool
-        self._took = took
+        self._on_stored = on_stored
         self._clock = clock
         self._lock = threading.Lock()
-        self._turned_away = 0  # since the spool got full
-        self._reported: OrderedDict[PartId, None] = OrderedDict()
+        # Pictures that were refused since the spool became full.
+        self._refused_count = 0
+        self._reported_parts: OrderedDict[PartId, None] = OrderedDict()
         window_s = camera.match_window_s
-        self._matcher: Matcher[_Offer, PartId] | None = None
+        self._matcher: Matcher[_PendingFrame, PartId] | None = None
         if camera.trigger == "board":
-            self._matcher = Matcher(window_s, wait_s=window_s, keep_s=max(_KEEP_PARTS_S, 2 * window_s))
+            self._matcher = Matcher(window_s, picture_timeout_s=window_s, part_timeout_s=max(_PART_TIMEOUT_S, 2 * window_s))
 
-    def offer(self, camera: Camera, frame: Frame) -> None:
-        """Takes the frame in or refuses it; `camera` is told which, now or when its part is known."""
+    def accept(self, frame: CameraFrame) -> None:
+        """Stores or refuses `frame`, or keeps it until its part is known. The answer goes to `frame.receipt`."""
         metrics.pictures_received.labels(self._line).inc()
         try:
-            picture = check(frame, self._max_bytes)
-            self._say_wrong_type(frame, picture)
-            repeated = self._repeat(frame, picture)
-            if self._matcher is None or frame.part is not None or repeated:
-                self._take(_Offer(camera, frame, picture), frame.part)
+            picture = check_picture(frame, self._max_bytes)
+            self._log_wrong_type(frame, picture)
+            is_repeat = self._is_repeat(frame, picture)
+            if self._matcher is None or frame.part is not None or is_repeat:
+                self._store(_PendingFrame(frame, picture), frame.part)
                 return
-        except RefusedError as error:
-            self._refuse(camera, frame, error, error.reason)
+        except PictureRefusedError as error:
+            self._refuse(frame, error, error.reason)
             return
         with self._lock:
-            now_s = self._clock()
-            decisions = self._matcher.add_picture(_Offer(camera, frame, picture), frame.captured_at.timestamp(), now_s)
-        self._carry_out(decisions)
+            pending = _PendingFrame(frame, picture)
+            decisions = self._matcher.add_picture(pending, frame.captured_at.timestamp(), self._clock())
+        self._apply(decisions)
 
-    def report(self, part: PartId, captured_at: datetime) -> bool:
-        """The board counted `part`; False when that was reported before."""
+    def report_part(self, part: PartId, captured_at: datetime) -> bool:
+        """Takes the report that the board counted `part` at `captured_at`. Returns False if the part was reported before."""
         if self._matcher is None:
             raise ValueError(f"the camera of {self._line} is not triggered by a board")
         with self._lock:
-            if part in self._reported or self._spool.known(part_mark(part)):
+            if part in self._reported_parts or self.has_picture(part):
                 return False
-            self._reported[part] = None
-            if len(self._reported) > _REPORTS_REMEMBERED:
-                self._reported.popitem(last=False)
+            self._reported_parts[part] = None
+            if len(self._reported_parts) > _MAX_REMEMBERED_REPORTS:
+                self._reported_parts.popitem(last=False)
             decisions = self._matcher.add_part(part, captured_at.timestamp(), self._clock())
-        self._carry_out(decisions)
+        self._apply(decisions)
         return True
 
-    def taken(self, part: PartId) -> bool:
-        """Whether the board's part has its picture."""
-        return self._spool.known(part_mark(part)) is not None
+    def has_picture(self, part: PartId) -> bool:
+        """Returns whether the picture of a part that the board counted is stored."""
+        return self._spool.find_receipt(make_part_key(part)) is not None
 
-    def decide(self) -> None:
-        """Lets go of pictures and parts that have waited long enough. Call it some times a second."""
+    def decide_due(self) -> None:
+        """Stores the pictures, and counts the parts, that have waited long enough for each other."""
         if self._matcher is not None:
             with self._lock:
-                decisions = self._matcher.decide(self._clock())
-            self._carry_out(decisions)
+                decisions = self._matcher.decide_due(self._clock())
+            self._apply(decisions)
 
     def drain(self) -> None:
-        """Takes in what still waits for a part; for the end of the process."""
+        """Stores all pictures that still wait for their part. Used when the process ends."""
         if self._matcher is not None:
             with self._lock:
-                decisions = self._matcher.drain()
-            self._carry_out(decisions)
+                decisions = self._matcher.decide_all()
+            self._apply(decisions)
 
-    def _repeat(self, frame: Frame, picture: Picture) -> bool:
-        known = self._spool.known(frame.mark) if frame.mark else None
-        if known and known[1] != picture.sha256:
-            raise RefusedError("key-reused", f"expected the picture of part {known[0]} again under this key, received another")
-        return known is not None
+    def _is_repeat(self, frame: CameraFrame, picture: CheckedPicture) -> bool:
+        """Returns whether the frame was accepted before. Raises PictureRefusedError if its key was used for another picture."""
+        receipt = self._spool.find_receipt(frame.idempotency_key) if frame.idempotency_key else None
+        if receipt and receipt[1] != picture.sha256:
+            raise PictureRefusedError(KEY_REUSED, f"expected the picture of part {receipt[0]} again under this key, received another")
+        return receipt is not None
 
-    def _say_wrong_type(self, frame: Frame, picture: Picture) -> None:
-        declared = frame.content_type.split(";")[0].strip().lower()
-        if declared and declared != picture.content_type:
-            log.info("expected %s on %s as declared, its bytes are %s", declared, self._line, picture.content_type)
+    def _log_wrong_type(self, frame: CameraFrame, picture: CheckedPicture) -> None:
+        declared_type = frame.declared_type.split(";")[0].strip().lower()
+        if declared_type and declared_type != picture.content_type:
+            log.info("The camera of %s declares %s, but the picture is %s.", self._line, declared_type, picture.content_type)
 
-    def _carry_out(self, decisions: Sequence[Matched[_Offer, PartId]]) -> None:
+    def _apply(self, decisions: Sequence[MatchDecision[_PendingFrame, PartId]]) -> None:
         for decision in decisions:
             if decision.picture is None:
                 metrics.unmatched_parts.labels(self._line).inc()
-                log.warning("no picture came for the part", extra={"part": str(decision.part)})
+                log.warning("No picture arrived for this part.", extra={"part": str(decision.part)})
             else:
-                self._take(decision.picture, decision.part)
+                self._store(decision.picture, decision.part)
 
-    def _take(self, offer: _Offer, part: PartId | None) -> None:
-        frame, matched = offer.frame, self._matcher is None or part is not None
-        marks = [mark for mark in (frame.mark, part_mark(part) if part else "") if mark]
+    def _store(self, pending: _PendingFrame, part: PartId | None) -> None:
+        """Puts a picture into the spool under `part`, or under the next part of the gateway's own run, and answers its frame."""
+        frame, is_matched = pending.frame, self._matcher is None or part is not None
+        keys = [key for key in (frame.idempotency_key, make_part_key(part) if part else "") if key]
         try:
-            taken = self._spool.accept(offer.picture, marks, part)
+            stored = self._spool.accept(pending.picture, keys, part)
         except SpoolFullError as error:
-            self._say_full(error)
-            self._refuse(offer.camera, frame, error, SPOOL_FULL)
+            self._log_full_spool(error)
+            self._refuse(frame, error, SPOOL_FULL)
             return
-        self._say_full(None)
-        if not matched and not taken.repeated:
+        self._log_full_spool(None)
+        if not is_matched and not stored.is_repeat:
             metrics.unmatched_pictures.labels(self._line).inc()
             log.warning(
-                "no part was reported near the picture's time: it goes under the gateway's own run", extra={"part": str(taken.part)}
+                "The board counted no part at the time of this picture. The picture gets a part id of the gateway's own run.",
+                extra={"part": str(stored.part)},
             )
-        log.debug("taken: %d bytes", len(frame.value), extra={"part": str(taken.part)})
-        self._took()
-        offer.camera.done(frame, Taken(taken.part, taken.repeated, matched))
+        log.debug("Stored a picture of %d bytes.", len(frame.value), extra={"part": str(stored.part)})
+        self._on_stored()
+        frame.receipt.set_result(PictureReceipt(stored.part, stored.is_repeat, is_matched))
 
-    def _say_full(self, error: SpoolFullError | None) -> None:
-        """Once when the spool gets full and once when it has room again, however many pictures are refused between."""
-        if error and not self._turned_away:
-            log.error("pictures of %s are refused: %s", self._line, error)
-        elif not error and self._turned_away:
-            log.warning("pictures of %s are taken again; %d were refused", self._line, self._turned_away)
-        self._turned_away = self._turned_away + 1 if error else 0
+    def _log_full_spool(self, error: SpoolFullError | None) -> None:
+        """Logs once when the spool becomes full and once when it has room again, however many pictures are refused in between."""
+        if error and not self._refused_count:
+            log.error("Pictures of %s are refused: %s", self._line, error)
+        elif not error and self._refused_count:
+            log.warning("Pictures of %s are accepted again. %d pictures were refused.", self._line, self._refused_count)
+        self._refused_count = self._refused_count + 1 if error else 0
 
-    def _refuse(self, camera: Camera, frame: Frame, error: CastlineError, reason: str) -> None:
+    def _refuse(self, frame: CameraFrame, error: CastlineError, reason: str) -> None:
         metrics.pictures_refused.labels(self._line, reason).inc()
-        log.log(logging.DEBUG if reason == SPOOL_FULL else logging.WARNING, "picture refused on %s: %s", self._line, error)
-        camera.refused(frame, error)
+        log.log(logging.DEBUG if reason == SPOOL_FULL else logging.WARNING, "A picture of %s is refused: %s", self._line, error)
+        frame.receipt.set_exception(error)

@@ -1,13 +1,13 @@
-"""From a line's spool to Kafka: in order, confirmed, for as long as it takes.
+"""Sends the pictures of a line's spool to Kafka, in order, and repeats until the brokers have confirmed them.
 
-A picture leaves the spool when the brokers have confirmed it, never before. When they stay silent the sender begins anew
-from the oldest picture that was not confirmed; the brokers may then get a picture twice, under the same identity.
+A picture leaves the spool only after the brokers' confirmation. If the brokers stop confirming, the sender starts again with the oldest
+unconfirmed picture. The brokers may then get a picture twice, but always with the same part id.
 
-| error | what is done |
+| error | what the sender does |
 | --- | --- |
-| no broker, no answer, any passing error, object store away | said once, tried again with back-off; `complaint` tells /readyz |
-| not allowed, no such topic | the same: nothing is wrong with the pictures, they wait until the operator mends it |
-| this record alone is refused (too large, against a policy) | parked on disk, counted, said by /healthz; the next start tries again |
+| no broker or answer, a temporary error, no object store | logs it once, retries with growing waits, shows `problem` on /readyz |
+| not authorised, no such topic | the same; the pictures wait until the operator has solved the problem |
+| Kafka refuses this one record: too large, against a policy | parks the picture on disk until the next start, reports it on /healthz |
 """
 
 from __future__ import annotations
@@ -17,65 +17,234 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
+from typing import Any, Protocol
 
-from agents.gateway.channel import RECORD_AT_FAULT, AwayError, Channel, Outcome
-from agents.gateway.spool import Spool, Stored
+from kafka import KafkaProducer
+from kafka.errors import (
+    InvalidRecordError,
+    InvalidTimestampError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    PolicyViolationError,
+    RecordListTooLargeError,
+)
+
+from agents.gateway.spool import Spool, SpooledPicture
 from streams import metrics
+from streams.backoff import Backoff
 from streams.health import ProgressWatchdog
+from streams.identity import PictureIdentity, make_headers
+from streams.kafka import is_reachable, make_client_arguments
+from streams.object_store import ObjectStore
+from streams.settings import Settings
+from streams.topics import TopicNames
 
 log = logging.getLogger(__name__)
 
-# No confirmation for so long, with pictures sent: Kafka counts as away.
+# After these errors the same record would be refused again.
+_RECORD_ERRORS = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidRecordError, InvalidTimestampError, PolicyViolationError)
+
+# Kafka counts as unavailable if it confirms nothing for this time while pictures are in flight.
 _SILENT_S = 2.0
-# And for so long: the client may be stuck (it has been after broker restarts), so a new one begins anew.
+# After this time without a confirmation the Kafka client is replaced, because clients have got stuck after restarts of brokers.
 _STUCK_S = 30.0
-# An idle sender asks so often whether a broker listens.
-_PROBE_S = 5.0
-# Large pictures: fewer of them in memory than `gateway.in_flight`.
-_IN_FLIGHT_BYTES = 32 * 2**20
-_BACK_OFF_S = (0.5, 5.0)
-_REMIND_S = 60.0
+# While nothing is in flight, the sender checks at this interval whether a broker is reachable.
+_PROBE_INTERVAL_S = 5.0
+# Bounds the memory for large pictures in flight, in addition to the setting gateway.in_flight.
+_MAX_IN_FLIGHT_BYTES = 32 * 2**20
+_READ_AT_ONCE = 8
+_REMINDER_INTERVAL_S = 60.0
+_IDLE_WAIT_S = 0.2
+
+
+class KafkaUnavailableError(Exception):
+    """Kafka or the object store does not accept pictures at the moment."""
+
+
+@dataclass(frozen=True)
+class SendResult:
+    """The result of sending a picture. `error` is None if the brokers confirmed it."""
+
+    sent: SpooledPicture
+    error: Exception | None
+
+
+class PictureChannel(Protocol):
+    """A connection that sends pictures."""
+
+    def send(self, picture: SpooledPicture, on_result: Callable[[SendResult], None]) -> None:
+        """Sends `picture` and calls `on_result` at most once, from any thread. Raises KafkaUnavailableError."""
+
+    def close(self) -> None:
+        """Closes the connection. Pictures that are not confirmed by then stay in the spool."""
+
+
+class KafkaChannel:
+    """Sends the pictures of one line with a KafkaProducer, and puts large pictures into the object store.
+
+    The producer is idempotent and waits for all in-sync replicas. Its own time-out of 600 s is long, because the sender gives up earlier
+    and keeps the order of the pictures when it repeats them.
+    """
+
+    def __init__(self, settings: Settings, line: str, store: ObjectStore) -> None:
+        """Raises KafkaUnavailableError if no broker is reachable, or the topic does not exist or may not be written."""
+        self._topic = TopicNames(settings.topics.prefix).images(line)
+        self._inline_bytes = settings.pictures.inline_bytes
+        self._store = store
+        # Check first that a broker is reachable, because each KafkaProducer that fails to connect leaks a file descriptor for a while.
+        if not is_reachable(settings.bootstrap):
+            raise KafkaUnavailableError(f"expected Kafka at {settings.bootstrap}, nothing listens there")
+        self._producer: Any = None
+        try:
+            self._producer = KafkaProducer(
+                **make_client_arguments(settings, f"gateway-{line}"),
+                acks="all",
+                enable_idempotence=True,
+                allow_auto_create_topics=False,
+                bootstrap_timeout_ms=5000,
+                max_block_ms=5000,
+                reconnect_backoff_max_ms=1000,
+                delivery_timeout_ms=600_000,
+                max_request_size=settings.topics.max_message_bytes,
+                batch_size=min(2**20, settings.topics.max_message_bytes // 2),
+                metrics_enabled=False,
+            )
+            self._producer.partitions_for(self._topic)
+        except (KafkaError, OSError, AssertionError) as error:
+            if self._producer is not None:
+                self.close()
+                raise KafkaUnavailableError(
+                    f"expected topic {self._topic} at {settings.bootstrap}: {error} (castline topics create makes it)"
+                ) from None
+            raise KafkaUnavailableError(f"Kafka at {settings.bootstrap} refused the connection: {error}") from None
+
+    def send(self, picture: SpooledPicture, on_result: Callable[[SendResult], None]) -> None:
+        checked, claim, value = picture.picture, None, picture.picture.value
+        if len(value) > self._inline_bytes:
+            try:
+                claim, value = self._store.put(value), b""
+            except OSError as error:
+                raise KafkaUnavailableError(f"The object store did not accept the picture of part {picture.part}: {error}") from None
+        identity = PictureIdentity(picture.part, checked.captured_at, checked.content_type, checked.sha256, claim, checked.traceparent)
+        headers = make_headers(identity, {"truth": checked.truth} if checked.truth else None)
+        try:
+            future = self._producer.send(self._topic, value=value, key=picture.part.key, headers=headers)
+        except _RECORD_ERRORS as error:
+            on_result(SendResult(picture, error))
+            return
+        except (KafkaError, ValueError) as error:
+            raise KafkaUnavailableError(str(error)) from None
+        future.add_callback(lambda _: on_result(SendResult(picture, None)))
+        future.add_errback(lambda error: on_result(SendResult(picture, error)))
+
+    def close(self) -> None:
+        try:
+            self._producer.close(timeout=1)
+        except KafkaError:
+            # If the flush times out, close() leaves the producer's thread running and sending. No public method ends that thread.
+            self._producer._sender.force_close()
+            self._producer._sender.join(5)
+
+
+class _InFlightWindow:
+    """The pictures that were sent over one channel and are not yet confirmed, bounded in number and bytes."""
+
+    def __init__(self, channel: PictureChannel, spool: Spool, max_pictures: int, on_result: Callable[[], None]) -> None:
+        self._channel = channel
+        self._spool = spool
+        self._max_pictures = max_pictures
+        self._on_result = on_result
+        self._in_flight: dict[int, SpooledPicture] = {}
+        self._bytes = 0
+        self._last_seq = 0
+        self._results: SimpleQueue[SendResult] = SimpleQueue()
+        self._last_result_s = time.monotonic()
+
+    def __len__(self) -> int:
+        return len(self._in_flight)
+
+    @property
+    def silent_s(self) -> float:
+        """The time in seconds since the last result, or since the first picture was sent after the window was empty."""
+        return time.monotonic() - self._last_result_s
+
+    def send_next(self) -> int:
+        """Sends the next few pictures of the spool if the window has room, and returns their number. Raises KafkaUnavailableError."""
+        room = self._max_pictures - len(self._in_flight)
+        if room <= 0 or self._bytes >= _MAX_IN_FLIGHT_BYTES:
+            return 0
+        pictures = self._spool.read_after(self._last_seq, min(_READ_AT_ONCE, room))
+        for picture in pictures:
+            if not self._in_flight:
+                self._last_result_s = time.monotonic()
+            self._in_flight[picture.seq] = picture
+            self._bytes += len(picture.picture.value)
+            self._channel.send(picture, self._add_result)
+            self._last_seq = picture.seq
+        return len(pictures)
+
+    def take_results(self) -> list[SendResult]:
+        """Returns the results that arrived since the last call, and removes their pictures from the window."""
+        results: list[SendResult] = []
+        try:
+            while True:
+                results.append(self._results.get_nowait())
+        except Empty:
+            pass
+        for result in results:
+            self._bytes -= len(self._in_flight.pop(result.sent.seq).picture.value)
+            self._last_result_s = time.monotonic()
+        return results
+
+    def _add_result(self, result: SendResult) -> None:
+        self._results.put(result)
+        self._on_result()
 
 
 class Sender:
-    """Sends one line's spool, in a thread of its own."""
+    """A thread that sends the pictures of one line's spool to Kafka.
+
+    `problem` says why no pictures get through, and is "" while they do.
+    """
 
     def __init__(
         self,
         spool: Spool,
-        connect: Callable[[], Channel],
-        probe: Callable[[], bool],
+        connect: Callable[[], PictureChannel],
+        is_kafka_reachable: Callable[[], bool],
         in_flight: int,
-        progress: ProgressWatchdog,
+        watchdog: ProgressWatchdog,
     ) -> None:
-        """`connect` raises AwayError; `probe` says quickly whether Kafka can be there at all."""
-        self.complaint = "connecting to Kafka"  # empty while pictures get through
+        """`connect` opens a channel or raises KafkaUnavailableError. `in_flight` is the largest number of unconfirmed pictures."""
+        self.problem = "connecting to Kafka"
         self._spool = spool
-        self._connect_to = connect
-        self._probe = probe
-        self._most = in_flight
-        self._progress = progress
-        self._wake = threading.Event()
-        self._stop_at: float | None = None
-        self._filling = False
-        self._away_since = time.monotonic()
-        self._reminded_at = float("-inf")
-        self._wait_s = _BACK_OFF_S[0]
+        self._connect = connect
+        self._is_kafka_reachable = is_kafka_reachable
+        self._max_in_flight = in_flight
+        self._watchdog = watchdog
+        self._wake_up = threading.Event()
+        self._stop_by_s: float | None = None
+        self._is_behind = False
+        self._unavailable_since_s = time.monotonic()
+        self._reminded_at_s = float("-inf")
+        self._probed_at_s = time.monotonic()
+        self._backoff = Backoff(first_s=0.5, longest_s=5.0)
         self._thread = threading.Thread(target=self._run, name=f"sender-{spool.line}", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def wake(self) -> None:
-        """There is something new in the spool."""
-        self._wake.set()
+        """Tells the sender that the spool holds a new picture."""
+        self._wake_up.set()
 
-    def stop(self, by: float) -> None:
-        """Sends on until the spool is empty, at the longest until `by` (monotonic seconds), then ends."""
-        self._stop_at = by
-        self._wake.set()
+    def stop(self, by_s: float) -> None:
+        """Makes the thread end when the spool is empty, Kafka is unavailable, or the time `by_s` (monotonic seconds) is reached."""
+        self._stop_by_s = by_s
+        self._wake_up.set()
 
     def join(self) -> None:
         self._thread.join()
@@ -83,142 +252,138 @@ class Sender:
     def is_alive(self) -> bool:
         return self._thread.is_alive()
 
-    def _over(self) -> bool:
-        # With Kafka away there is nothing to wait for: what is left stays in the spool for the next start.
-        done = bool(self.complaint) or self._spool.waiting == self._spool.parked
-        return self._stop_at is not None and (done or time.monotonic() >= self._stop_at)
+    def _is_finished(self) -> bool:
+        if self._stop_by_s is None:
+            return False
+        # If Kafka is unavailable, the pictures stay in the spool for the next start.
+        return bool(self.problem) or self._spool.sendable_count == 0 or time.monotonic() >= self._stop_by_s
 
     def _run(self) -> None:
-        while not self._over():
+        while not self._is_finished():
             try:
-                channel = self._connect_to()
+                channel = self._connect()
                 try:
-                    if self._spool.waiting == self._spool.parked:
-                        self._here()  # else the first confirmation tells
-                    self._pump(channel)
+                    # With pictures to send, the first confirmation shows that Kafka is available.
+                    if self._spool.sendable_count == 0:
+                        self._set_available()
+                    self._send_pictures(channel)
                 finally:
                     channel.close()
-            except (AwayError, sqlite3.OperationalError) as error:
-                # The second: the disk is full or fails. What Kafka has confirmed goes to it once more, as the same part.
-                self._away(str(error))
-                self._pause()
+            except (KafkaUnavailableError, sqlite3.OperationalError) as error:
+                # OperationalError means that the spool's disk is full or fails. Pictures that Kafka has confirmed are then sent again, as
+                # the same parts.
+                self._set_unavailable(str(error))
+                self._wait_before_retry()
 
-    def _pause(self) -> None:
-        until = time.monotonic() + self._wait_s
-        self._wait_s = min(2 * self._wait_s, _BACK_OFF_S[1])
-        while time.monotonic() < until and not self._over():
-            self._watch()
+    def _send_pictures(self, channel: PictureChannel) -> None:
+        """Sends pictures over `channel` until the sender is finished or Kafka refuses a picture, which makes a new channel necessary.
+
+        Raises KafkaUnavailableError if Kafka does not accept pictures.
+        """
+        window = _InFlightWindow(channel, self._spool, self._max_in_flight, self._wake_up.set)
+        self._probed_at_s = time.monotonic()
+        while True:
+            self._wake_up.clear()
+            if results := window.take_results():
+                self._apply_results(results)
+                if any(result.error for result in results):
+                    return
+                self._set_available()
+            if self._is_finished():
+                return
+            sent_count = window.send_next()
+            self._watch_backlog()
+            self._check_connection(window)
+            if not sent_count:
+                self._wake_up.wait(_IDLE_WAIT_S)
+
+    def _check_connection(self, window: _InFlightWindow) -> None:
+        """Finds out whether Kafka is available, from its confirmations, or with a probe if nothing is in flight."""
+        if len(window):
+            silent_s = window.silent_s
+            if silent_s > _STUCK_S:
+                raise KafkaUnavailableError(f"Kafka has confirmed nothing for {silent_s:.0f} s")
+            if silent_s > _SILENT_S:
+                self._set_unavailable(f"Kafka has confirmed nothing for {_SILENT_S:.0f} s")
+        elif time.monotonic() - self._probed_at_s > _PROBE_INTERVAL_S:
+            self._probed_at_s = time.monotonic()
+            if self._is_kafka_reachable():
+                self._set_available()
+            else:
+                self._set_unavailable("nothing listens at Kafka's address")
+
+    def _wait_before_retry(self) -> None:
+        until_s = time.monotonic() + self._backoff.failed()
+        while time.monotonic() < until_s and not self._is_finished():
+            self._watch_backlog()
             time.sleep(0.1)
 
-    def _pump(self, channel: Channel) -> None:
-        """Sends until the end or until something fails. Raises AwayError."""
-        outcomes: SimpleQueue[Outcome] = SimpleQueue()
+    def _apply_results(self, results: list[SendResult]) -> None:
+        """Removes confirmed pictures from the spool and parks refused ones. Raises KafkaUnavailableError after a temporary error."""
+        self._remove_confirmed([result.sent for result in results if result.error is None])
+        temporary_error: Exception | None = None
+        for result in results:
+            if isinstance(result.error, _RECORD_ERRORS):
+                self._park(result.sent, result.error)
+            elif result.error is not None:
+                temporary_error = temporary_error or result.error
+        if temporary_error is not None:
+            raise KafkaUnavailableError(f"Kafka did not accept a picture: {temporary_error}")
 
-        def outcome(what: Outcome) -> None:
-            outcomes.put(what)
-            self._wake.set()
+    def _remove_confirmed(self, pictures: list[SpooledPicture]) -> None:
+        if not pictures:
+            return
+        line = self._spool.line
+        self._spool.remove(picture.seq for picture in pictures)
+        self._watchdog.record_progress()
+        now = datetime.now(UTC)
+        for picture in pictures:
+            metrics.pictures_sent.labels(line).inc()
+            metrics.picture_bytes.labels(line).inc(len(picture.picture.value))
+            metrics.send_seconds.labels(line).observe(max(0.0, (now - picture.picture.captured_at).total_seconds()))
+            log.debug("Kafka has confirmed the picture.", extra={"part": str(picture.part)})
 
-        flying: dict[int, Stored] = {}
-        flying_bytes = last = 0
-        heard_at = probed_at = time.monotonic()
-        while True:
-            self._wake.clear()
-            if settled := _all(outcomes):
-                heard_at = time.monotonic()
-                for what in settled:
-                    flying_bytes -= len(flying.pop(what.stored.seq).picture.value)
-                self._settle(settled)  # raises, or parks and asks for a new channel
-                if any(what.error for what in settled):
-                    return
-                self._here()
-            if self._over():
-                return
-            sent = 0
-            if len(flying) < self._most and flying_bytes < _IN_FLIGHT_BYTES:
-                for stored in self._spool.after(last, min(8, self._most - len(flying))):
-                    if not flying:
-                        heard_at = time.monotonic()
-                    flying[stored.seq] = stored
-                    flying_bytes += len(stored.picture.value)
-                    channel.send(stored, outcome)
-                    last, sent = stored.seq, sent + 1
-            self._watch()
-            now = time.monotonic()
-            if flying and now - heard_at > _STUCK_S:
-                raise AwayError(f"Kafka has confirmed nothing for {now - heard_at:.0f} s")
-            if flying and now - heard_at > _SILENT_S:
-                self._away(f"Kafka has confirmed nothing for {_SILENT_S:.0f} s")
-            elif not flying and now - probed_at > _PROBE_S:
-                probed_at = now
-                if self._probe():
-                    self._here()
-                else:
-                    self._away("nothing listens at Kafka's address")
-            if not sent:
-                self._wake.wait(0.2)
+    def _park(self, picture: SpooledPicture, error: Exception) -> None:
+        self._spool.park(picture.seq, str(error))
+        metrics.pictures_refused.labels(self._spool.line, "refused-by-kafka").inc()
+        log.error(
+            "Kafka refuses the picture: %s. It stays in the spool and is sent again after a restart of the gateway.",
+            error,
+            extra={"part": str(picture.part)},
+        )
 
-    def _settle(self, outcomes: list[Outcome]) -> None:
-        confirmed = [what.stored for what in outcomes if what.error is None]
-        if confirmed:
-            self._spool.remove(stored.seq for stored in confirmed)
-            self._progress.record_progress()
-            now = datetime.now(UTC)
-            for stored in confirmed:
-                metrics.pictures_sent.labels(self._spool.line).inc()
-                metrics.picture_bytes.labels(self._spool.line).inc(len(stored.picture.value))
-                metrics.send_seconds.labels(self._spool.line).observe(max(0.0, (now - stored.picture.captured_at).total_seconds()))
-                log.debug("confirmed", extra={"part": str(stored.part)})
-        passing: Exception | None = None
-        for what in outcomes:
-            if isinstance(what.error, RECORD_AT_FAULT):
-                self._spool.park(what.stored.seq, str(what.error))
-                metrics.pictures_refused.labels(self._spool.line, "refused-by-kafka").inc()
-                log.error(
-                    "Kafka refuses the picture for good, it is parked in the spool until the next start: %s",
-                    what.error,
-                    extra={"part": str(what.stored.part)},
-                )
-            elif what.error is not None:
-                passing = passing or what.error
-        if passing is not None:
-            raise AwayError(f"Kafka did not take a picture: {passing}")
+    def _watch_backlog(self) -> None:
+        """Logs the beginning and the end of a backlog. During a backlog each commit of the spool waits for the disk."""
+        waiting = self._spool.sendable_count
+        if not self._is_behind and waiting > 2 * self._max_in_flight:
+            self._is_behind = True
+            if not self.problem:  # Otherwise the reason was logged already.
+                log.warning("Pictures of %s arrive faster than Kafka accepts them. %d wait in the spool.", self._spool.line, waiting)
+            self._spool.set_full_sync(True)
+        elif self._is_behind and waiting <= self._max_in_flight // 2:
+            self._is_behind = False
+            log.info("The backlog of %s is gone. %d pictures wait in the spool.", self._spool.line, waiting)
+            self._spool.set_full_sync(bool(self.problem))
 
-    def _watch(self) -> None:
-        waiting = self._spool.waiting - self._spool.parked
-        most = 2 * self._most
-        if not self._filling and waiting > most:
-            self._filling = True
-            if not self.complaint:  # else the reason is known and has been said
-                log.warning("pictures of %s come faster than Kafka takes them: %d wait in the spool", self._spool.line, waiting)
-            self._spool.force_to_disk(True)
-        elif self._filling and waiting <= self._most // 2:
-            self._filling = False
-            log.info("the spool of %s has drained: %d wait", self._spool.line, waiting)
-            self._spool.force_to_disk(bool(self.complaint))
+    def _set_unavailable(self, problem: str) -> None:
+        now_s = time.monotonic()
+        if not self.problem:
+            self._unavailable_since_s = now_s
+            self._spool.set_full_sync(True)
+        if not self.problem or now_s - self._reminded_at_s > _REMINDER_INTERVAL_S:
+            self._reminded_at_s = now_s
+            log.warning("Pictures of %s stay on disk (%d wait): %s", self._spool.line, self._spool.waiting_count, problem)
+        self.problem = problem
 
-    def _away(self, why: str) -> None:
-        now = time.monotonic()
-        if not self.complaint:
-            self._away_since = now
-            self._spool.force_to_disk(True)
-        if not self.complaint or now - self._reminded_at > _REMIND_S:
-            self._reminded_at = now
-            log.warning("pictures of %s stay on disk, %d wait: %s", self._spool.line, self._spool.waiting, why)
-        self.complaint = why
-
-    def _here(self) -> None:
-        if self.complaint:
-            away_s = time.monotonic() - self._away_since
-            log.info("Kafka takes pictures of %s, after %.1f s; %d wait", self._spool.line, away_s, self._spool.waiting)
-            self.complaint = ""
-            self._wait_s = _BACK_OFF_S[0]
-            self._spool.force_to_disk(self._filling)
-
-
-def _all(outcomes: SimpleQueue[Outcome]) -> list[Outcome]:
-    found = []
-    while True:
-        try:
-            found.append(outcomes.get_nowait())
-        except Empty:
-            return found
+    def _set_available(self) -> None:
+        if self.problem:
+            unavailable_s = time.monotonic() - self._unavailable_since_s
+            log.info(
+                "Kafka accepts pictures of %s again after %.1f s. %d wait in the spool.",
+                self._spool.line,
+                unavailable_s,
+                self._spool.waiting_count,
+            )
+            self.problem = ""
+            self._backoff.succeeded()
+            self._spool.set_full_sync(self._is_behind)

@@ -1,12 +1,11 @@
-"""A line's pictures between camera and Kafka, on disk, with the identities they will have for ever.
+"""The spool of a line: the gateway's queue on disk between camera and Kafka.
 
-Every picture goes through here: its number is drawn and written in the same transaction as its bytes, before the camera is
-told that it is safe and before it is first sent. So a crash at any point loses nothing that was taken, and what was taken
-is only ever sent under the one identity.
+All pictures pass through the spool. A picture and its part id are stored in one transaction, before the camera learns that the picture is
+safe and before the picture is sent. Therefore a crash loses no accepted picture, and a picture is only ever sent under one part id.
 
-One SQLite file a line, in write-ahead mode. While Kafka confirms, a commit is not forced to the disk (kill -9 harms nothing;
-a power cut may take the last moments, which Kafka has by then). While Kafka is away every commit is forced, because then
-this file is the only copy.
+Each line has one SQLite file in write-ahead mode. While Kafka confirms pictures, a commit does not wait for the disk: a killed process
+loses nothing, and a power cut can lose only the last moments, which Kafka has by then. While Kafka is unavailable the file is the only
+copy, so each commit waits for the disk.
 """
 
 from __future__ import annotations
@@ -22,17 +21,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO
 
-from agents.gateway.camera import Taken
 from streams.errors import SettingsError, SpoolFullError
 from streams.identity import PartId, format_time, parse_time
 
-# What a picture costs beside its bytes: its row, page ends, its receipt.
+# Disk space of a picture besides its bytes: its row, unused ends of pages, and its receipt.
 _ROW_BYTES = 1024
-# Repeats are recognised this many pictures back: hours at ten a second, some 10 MB of disk.
-_RECEIPTS = 100_000
-# Size of the write-ahead file from which pictures are made to wait for its clearing.
-_AHEAD_BYTES = 64 * 2**20
-_LAYOUT = 1
+# Repeated pictures are recognised among the last 100,000 receipts. That is some hours at ten pictures a second, and about 10 MB.
+_MAX_RECEIPTS = 100_000
+# If the write-ahead file is larger than this, pictures wait until it has been written back to the database file.
+_MAX_WRITE_AHEAD_BYTES = 64 * 2**20
+_LAYOUT_VERSION = 1
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (id INTEGER PRIMARY KEY CHECK (id = 1), run INTEGER NOT NULL);
@@ -51,8 +49,8 @@ CREATE TABLE IF NOT EXISTS receipts (
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A checked picture on its way into the spool."""
+class CheckedPicture:
+    """An encoded picture that has passed the checks of the intake. `truth` is "ok" or "defect" if a replay knows it."""
 
     value: bytes
     captured_at: datetime
@@ -63,139 +61,172 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Stored:
-    """A picture in the spool; `seq` is its place in the order."""
+class PictureReceipt:
+    """Confirms that a picture is on disk and names its part.
+
+    `is_repeat` says that the same picture was accepted before. `is_matched` is False if the board counts the parts of this line but no part
+    was found for the picture, so that the picture got a part id of the gateway's own run.
+    """
+
+    part: PartId
+    is_repeat: bool = False
+    is_matched: bool = True
+
+
+@dataclass(frozen=True)
+class SpooledPicture:
+    """A picture in the spool. `seq` is its sequence number in the order of acceptance."""
 
     seq: int
     part: PartId
-    picture: Picture
+    picture: CheckedPicture
 
 
-class Budget:
-    """The bytes that all spools of one process may hold together. Thread-safe."""
+class SpoolBudget:
+    """Limits the bytes that all spools of one process hold together. Thread-safe."""
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
-        self._used = 0
+        self._used_bytes = 0
         self._lock = threading.Lock()
 
     @property
-    def used(self) -> int:
-        return self._used
+    def used_bytes(self) -> int:
+        return self._used_bytes
 
-    def take(self, size: int) -> None:
-        """Raises SpoolFullError: when `size` more bytes are not to be had."""
+    def reserve(self, size: int) -> None:
+        """Reserves `size` bytes. Raises SpoolFullError if the limit would be exceeded."""
         with self._lock:
-            if self._used + size > self.max_bytes:
-                raise SpoolFullError(f"expected room for {size} bytes, found the spool full: {self._used} of {self.max_bytes} bytes wait")
-            self._used += size
+            if self._used_bytes + size > self.max_bytes:
+                raise SpoolFullError(
+                    f"expected room for {size} bytes, found the spool full: {self._used_bytes} of {self.max_bytes} bytes wait"
+                )
+            self._used_bytes += size
 
-    def give(self, size: int) -> None:
-        """Also for what lay there at the start, with a negative size: that is never refused."""
+    def add_existing(self, size: int) -> None:
+        """Counts `size` bytes that a spool already holds at its start. They are counted even above the limit."""
         with self._lock:
-            self._used -= size
+            self._used_bytes += size
+
+    def release(self, size: int) -> None:
+        """Returns `size` bytes that were reserved or counted."""
+        with self._lock:
+            self._used_bytes -= size
 
 
 class Spool:
-    """The spool of one line. Only one process at a time has it. Thread-safe."""
+    """The spool of one line, which only one process at a time can open. Thread-safe.
 
-    def __init__(self, folder: Path, line: str, budget: Budget, clock: Callable[[], float] = time.time) -> None:
-        """Raises SettingsError: when another process has it, or the file is damaged or from a newer version."""
+    `run` is the run of the parts that this gateway counts itself. It is greater than all runs before.
+    """
+
+    def __init__(self, folder: Path, line: str, budget: SpoolBudget, clock: Callable[[], float] = time.time) -> None:
+        """Opens or creates the file of `line` in `folder`.
+
+        Raises SettingsError if another process has opened it, or if the file is damaged or was written by a newer version.
+        """
         self.line = line
         self._budget = budget
         self._lock = threading.RLock()
         self._path = folder / f"{line}.sqlite"
-        self._ahead = folder / f"{line}.sqlite-wal"
-        self._owner = _own(folder, line)
+        self._write_ahead_path = folder / f"{line}.sqlite-wal"
+        self._lock_file = _lock_spool(folder, line)
         try:
-            self._write = self._open()
-            self._read = self._open()
-            self._read_lock = threading.Lock()
-            # A connection of its own, so that a checkpoint that waits for the disk keeps nobody from reading or writing.
-            self._checkpoint = self._open()
+            self._writer = self._connect()
+            self._reader = self._connect()
+            self._reader_lock = threading.Lock()
+            # Checkpoints have a connection of their own, so that reading and writing go on while a checkpoint waits for the disk.
+            self._checkpointer = self._connect()
             self.run = self._begin_run(int(clock()))
-            count, size = self._write.execute("SELECT count(*), total(size) FROM pictures").fetchone()
-            self._waiting, self._parked = int(count), 0
+            count, size = self._writer.execute("SELECT count(*), total(size) FROM pictures").fetchone()
+            self._waiting_count, self._parked_count = int(count), 0
         except sqlite3.DatabaseError as error:
-            self._owner.close()
+            self._lock_file.close()
             raise SettingsError(
                 f"gateway.spool_dir: expected the spool of {line} in {self._path}, found it unusable ({error}); "
                 "move the file away to begin anew, and keep it: it may hold pictures that were not sent"
             ) from None
-        self._part = 0
-        budget.give(-int(size))
+        self._last_part = 0
+        budget.add_existing(int(size))
 
-    def _open(self) -> sqlite3.Connection:
+    def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
-        # Large pages, since most of a row is one picture. Checkpoints come from `tidy`, not from the commit that happens to
-        # be the thousandth page: that picture would wait for two writes to the disk.
+        # Large pages suit rows that consist mostly of one picture.
         connection.execute("PRAGMA page_size = 8192")
         connection.execute("PRAGMA journal_mode = WAL")
+        # Checkpoints are made by `run_maintenance`. With automatic checkpoints, every thousandth page would make its picture wait for the
+        # disk.
         connection.execute("PRAGMA wal_autocheckpoint = 0")
         connection.execute("PRAGMA synchronous = FULL")
-        (layout,) = connection.execute("PRAGMA user_version").fetchone()
-        if layout not in (0, _LAYOUT):
-            raise sqlite3.DatabaseError(f"its layout is {layout}, this version knows {_LAYOUT}")
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version not in (0, _LAYOUT_VERSION):
+            raise sqlite3.DatabaseError(f"its layout is {version}, this version knows {_LAYOUT_VERSION}")
         connection.executescript(_SCHEMA)
-        connection.execute(f"PRAGMA user_version = {_LAYOUT}")
+        connection.execute(f"PRAGMA user_version = {_LAYOUT_VERSION}")
         return connection
 
     def _begin_run(self, now_s: int) -> int:
-        # Greater than every run before, also when restarted within the second or after the clock was set back.
-        row = self._write.execute("SELECT run FROM runs").fetchone()
+        # The run is greater than all runs before, even after a restart within the same second or after the clock was set back.
+        row = self._writer.execute("SELECT run FROM runs").fetchone()
         run: int = max(now_s, row[0] + 1 if row else 1)
-        self._write.execute("INSERT OR REPLACE INTO runs VALUES (1, ?)", (run,))
-        # What Kafka refused is offered once more at each start: the operator may have mended the reason.
-        self._write.execute("UPDATE pictures SET parked = NULL")
+        self._writer.execute("INSERT OR REPLACE INTO runs VALUES (1, ?)", (run,))
+        # Pictures that Kafka refused are sent again after each start, because the operator may have removed the cause.
+        self._writer.execute("UPDATE pictures SET parked = NULL")
         return run
 
     @property
-    def waiting(self) -> int:
-        """Pictures not yet confirmed, the parked ones included."""
-        return self._waiting
+    def waiting_count(self) -> int:
+        """The number of pictures that Kafka has not confirmed, including the parked ones."""
+        return self._waiting_count
 
     @property
-    def parked(self) -> int:
-        return self._parked
+    def parked_count(self) -> int:
+        """The number of pictures that Kafka has refused since the start."""
+        return self._parked_count
 
-    def force_to_disk(self, always: bool) -> None:
-        """Whether each commit waits for the disk: yes while this is the only copy."""
-        with self._lock:
-            self._write.execute(f"PRAGMA synchronous = {'FULL' if always else 'NORMAL'}")
+    @property
+    def sendable_count(self) -> int:
+        """The number of pictures that wait to be sent or confirmed, without the parked ones."""
+        return self._waiting_count - self._parked_count
 
-    def known(self, mark: str) -> tuple[PartId, str] | None:
-        """The part taken under `mark` and its sha256, None when there is none."""
+    def set_full_sync(self, enabled: bool) -> None:
+        """Sets whether each commit waits until the disk has stored it. This is needed while the spool holds the only copy."""
         with self._lock:
-            row = self._write.execute("SELECT run, part, sha256 FROM receipts WHERE mark = ?", (mark,)).fetchone()
+            self._writer.execute(f"PRAGMA synchronous = {'FULL' if enabled else 'NORMAL'}")
+
+    def find_receipt(self, key: str) -> tuple[PartId, str] | None:
+        """Returns part and sha256 of the picture that was accepted under the idempotency key `key`, or None if there is none."""
+        with self._lock:
+            row = self._writer.execute("SELECT run, part, sha256 FROM receipts WHERE mark = ?", (key,)).fetchone()
         return (PartId(self.line, row[0], row[1]), row[2]) if row else None
 
-    def accept(self, picture: Picture, marks: Iterable[str] = (), part: PartId | None = None) -> Taken:
-        """Makes `picture` safe: as `part`, else as the next part of this spool's own run.
+    def accept(self, picture: CheckedPicture, keys: Iterable[str] = (), part: PartId | None = None) -> PictureReceipt:
+        """Stores `picture` as `part`, or as the next part of this spool's own run if `part` is None.
 
-        Where one of `marks` is known already, nothing is stored and the part from then is returned.
-        Raises SpoolFullError: when the budget or the disk is full.
+        `keys` are idempotency keys. If a picture was accepted under one of them before, nothing is stored and its part is returned.
+        Raises SpoolFullError if the budget is used up or the disk is full.
         """
         size = len(picture.value) + _ROW_BYTES
         with self._lock:
-            for mark in marks:
-                if known := self.known(mark):
-                    return Taken(known[0], repeated=True)
-            self._budget.take(size)
-            identity = part or PartId(self.line, self.run, self._part + 1)
+            for key in keys:
+                if receipt := self.find_receipt(key):
+                    return PictureReceipt(receipt[0], is_repeat=True)
+            self._budget.reserve(size)
+            new_part = part or PartId(self.line, self.run, self._last_part + 1)
             try:
-                self._insert(picture, identity, size, marks)
+                self._insert(picture, new_part, size, keys)
             except sqlite3.OperationalError as error:
-                self._budget.give(size)
-                raise SpoolFullError(f"expected to write part {identity} to {self._path}, the disk refused: {error}") from None
+                self._budget.release(size)
+                raise SpoolFullError(f"expected to write part {new_part} to {self._path}, the disk refused: {error}") from None
             except BaseException:
-                self._budget.give(size)
+                self._budget.release(size)
                 raise
-            self._waiting += 1
+            self._waiting_count += 1
             if part is None:
-                self._part += 1
-        return Taken(identity)
+                self._last_part += 1
+        return PictureReceipt(new_part)
 
-    def _insert(self, picture: Picture, part: PartId, size: int, marks: Iterable[str]) -> None:
+    def _insert(self, picture: CheckedPicture, part: PartId, size: int, keys: Iterable[str]) -> None:
         row = (
             part.run,
             part.part,
@@ -208,89 +239,97 @@ class Spool:
             picture.value,
         )
         with self._transaction():
-            self._write.execute(
+            self._writer.execute(
                 "INSERT INTO pictures (run, part, captured_at, content_type, sha256, traceparent, truth, size, value) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 row,
             )
-            for mark in marks:
-                self._write.execute(
-                    "INSERT INTO receipts (mark, run, part, sha256) VALUES (?, ?, ?, ?)", (mark, part.run, part.part, picture.sha256)
+            for key in keys:
+                self._writer.execute(
+                    "INSERT INTO receipts (mark, run, part, sha256) VALUES (?, ?, ?, ?)", (key, part.run, part.part, picture.sha256)
                 )
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._write.execute("BEGIN IMMEDIATE")
+        self._writer.execute("BEGIN IMMEDIATE")
         try:
             yield
-            self._write.execute("COMMIT")
+            self._writer.execute("COMMIT")
         except BaseException:
-            if self._write.in_transaction:
-                self._write.execute("ROLLBACK")
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
             raise
 
-    def after(self, seq: int, most: int) -> list[Stored]:
-        """Up to `most` pictures that follow `seq`, in the order they were taken; parked ones are passed over."""
-        with self._read_lock:
-            rows = self._read.execute(
+    def read_after(self, seq: int, limit: int) -> list[SpooledPicture]:
+        """Returns at most `limit` pictures with sequence numbers above `seq`, in order. Parked pictures are left out."""
+        with self._reader_lock:
+            rows = self._reader.execute(
                 "SELECT seq, run, part, value, captured_at, content_type, sha256, traceparent, truth FROM pictures "
                 "WHERE seq > ? AND parked IS NULL ORDER BY seq LIMIT ?",
-                (seq, most),
+                (seq, limit),
             ).fetchall()
-        return [Stored(row[0], PartId(self.line, row[1], row[2]), Picture(row[3], parse_time(row[4]), *row[5:])) for row in rows]
+        return [
+            SpooledPicture(row[0], PartId(self.line, row[1], row[2]), CheckedPicture(row[3], parse_time(row[4]), *row[5:])) for row in rows
+        ]
 
     def remove(self, seqs: Iterable[int]) -> None:
-        """These pictures are in Kafka."""
+        """Deletes the pictures with these sequence numbers, after Kafka has confirmed them."""
         with self._lock:
             freed = count = parked = 0
             with self._transaction():
                 for seq in seqs:
-                    for size, why in self._write.execute("DELETE FROM pictures WHERE seq = ? RETURNING size, parked", (seq,)).fetchall():
-                        freed, count, parked = freed + size, count + 1, parked + (why is not None)
-            self._waiting -= count
-            self._parked -= parked
-            self._budget.give(freed)
+                    rows = self._writer.execute("DELETE FROM pictures WHERE seq = ? RETURNING size, parked", (seq,)).fetchall()
+                    for size, reason in rows:
+                        freed, count, parked = freed + size, count + 1, parked + (reason is not None)
+            self._waiting_count -= count
+            self._parked_count -= parked
+            self._budget.release(freed)
 
-    def park(self, seq: int, why: str) -> None:
-        """Kafka refuses this picture for good: it stays on disk, and the next start offers it again."""
+    def park(self, seq: int, reason: str) -> None:
+        """Parks a picture that Kafka refuses: it stays on disk and is sent again after the next start."""
         with self._lock:
-            self._parked += self._write.execute("UPDATE pictures SET parked = ? WHERE seq = ? AND parked IS NULL", (why, seq)).rowcount
+            parked = self._writer.execute("UPDATE pictures SET parked = ? WHERE seq = ? AND parked IS NULL", (reason, seq)).rowcount
+            self._parked_count += parked
 
-    def forget(self, mark: str) -> None:
-        """The camera can no longer offer what it had under `mark`."""
+    def forget_key(self, key: str) -> None:
+        """Deletes the receipt of an idempotency key that the camera can no longer use."""
         with self._lock:
-            self._write.execute("DELETE FROM receipts WHERE mark = ?", (mark,))
+            self._writer.execute("DELETE FROM receipts WHERE mark = ?", (key,))
 
-    def tidy(self) -> None:
-        """Moves what was written ahead into the file and drops old receipts. Call it about every second, from a thread that may wait."""
+    def run_maintenance(self) -> None:
+        """Deletes old receipts and writes the write-ahead file back to the database file. Call it about once a second.
+
+        The call may wait for the disk, so it needs a thread that does nothing else.
+        """
         with self._lock:
-            self._write.execute("DELETE FROM receipts WHERE id <= (SELECT max(id) FROM receipts) - ?", (_RECEIPTS,))
-        self._checkpoint.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        # Under load the passive one never quite catches up, and only a whole one lets the file be written from its
-        # beginning again. What is left after the passive one is little, so pictures wait for milliseconds.
-        if self._ahead.exists() and self._ahead.stat().st_size > _AHEAD_BYTES:
-            with self._read_lock, self._lock:
-                self._checkpoint.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._writer.execute("DELETE FROM receipts WHERE id <= (SELECT max(id) FROM receipts) - ?", (_MAX_RECEIPTS,))
+        self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        # Under load a passive checkpoint never writes back everything, so that the write-ahead file would grow. A truncating checkpoint
+        # stops pictures, but only for milliseconds, because the passive one has left little to do.
+        if self._write_ahead_path.exists() and self._write_ahead_path.stat().st_size > _MAX_WRITE_AHEAD_BYTES:
+            with self._reader_lock, self._lock:
+                self._checkpointer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:
-        with self._read_lock, self._lock:
-            self._checkpoint.close()
-            self._read.close()
-            self._write.close()
-            self._owner.close()
+        with self._reader_lock, self._lock:
+            self._checkpointer.close()
+            self._reader.close()
+            self._writer.close()
+            self._lock_file.close()
 
 
-def _own(folder: Path, line: str) -> IO[str]:
+def _lock_spool(folder: Path, line: str) -> IO[str]:
+    """Locks the spool of `line` for this process. Raises SettingsError if another process holds the lock or the folder is not writable."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        owner = (folder / f"{line}.lock").open("w")
+        lock_file = (folder / f"{line}.lock").open("w")
     except OSError as error:
         raise SettingsError(f"gateway.spool_dir: expected a folder to write to, found {folder}: {error.strerror}") from None
     try:
-        fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        owner.close()
+        lock_file.close()
         raise SettingsError(
             f"gateway.spool_dir: expected the spool of {line} in {folder} to be free, found another gateway using it"
         ) from None
-    return owner
+    return lock_file

@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.errors import IdentityError
-from streams.identity import PartId, PictureIdentity, format_time, make_header_map, make_headers, parse_time, read_identity
+from streams.identity import (
+    UNKNOWN_CONTENT_TYPE,
+    PartId,
+    PictureIdentity,
+    format_time,
+    make_header_map,
+    make_headers,
+    parse_time,
+    read_identity,
+    sniff_content_type,
+)
 
 parts = st.builds(
     PartId,
@@ -72,3 +82,21 @@ def test_times_are_written_in_utc_with_microseconds_whatever_their_zone() -> Non
     noon = datetime(2026, 1, 31, 13, tzinfo=timezone(timedelta(hours=1)))
     assert format_time(noon) == "2026-01-31T12:00:00.000000Z"
     assert parse_time("2026-01-31T13:00:00+01:00") == noon
+
+
+@pytest.mark.parametrize(
+    ("value", "content_type"),
+    [
+        (b"\xff\xd8\xff\xdb", "image/jpeg"),
+        (b"BM....", "image/bmp"),
+        (b"II*\x00", "image/tiff"),
+        (b"MM\x00*", "image/tiff"),
+        (b"GIF89a", "image/gif"),
+        (b"RIFF\x00\x00\x00\x00WEBPVP8 ", "image/webp"),
+        (b"RIFF\x00\x00\x00\x00WAVEfmt ", UNKNOWN_CONTENT_TYPE),
+        (b"", UNKNOWN_CONTENT_TYPE),
+        (b"<svg", UNKNOWN_CONTENT_TYPE),
+    ],
+)
+def test_the_first_bytes_show_the_content_type(value: bytes, content_type: str) -> None:
+    assert sniff_content_type(value) == content_type

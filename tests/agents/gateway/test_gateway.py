@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer
 
-from agents.gateway.spool import Budget, Spool
+from agents.gateway.spool import Spool, SpoolBudget
 from deploy.kafka.broker import EmbeddedBroker
 from deploy.supervisor.ports import free_ports
 from streams.identity import make_header_map, read_identity
 from streams.settings import Settings
 from streams.topics import TopicNames, create_topics
+from tests.agents.gateway.camera_line import wait_until
 from tests.conftest import MakeSettings
 from tests.processes import CastlineProcess
 
@@ -25,14 +24,7 @@ pytestmark = pytest.mark.real
 RATE_PER_S = 40
 
 
-def until(true: Callable[[], bool], within_s: float = 40) -> None:
-    end = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.1)
-
-
-def pictures(root: Path, count: int = 20) -> Path:
+def write_class_folders(root: Path, count: int = 20) -> Path:
     for number in range(count):
         file = root / ("ok_front" if number % 2 else "def_front") / f"{number}.jpg"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -40,8 +32,8 @@ def pictures(root: Path, count: int = 20) -> Path:
     return root
 
 
-def own_broker(tmp_path: Path) -> Settings:
-    camera = {"kind": "folder", "path": str(pictures(tmp_path / "in")), "rate_per_s": RATE_PER_S}
+def make_settings_with_own_broker(tmp_path: Path) -> Settings:
+    camera = {"kind": "folder", "path": str(write_class_folders(tmp_path / "in")), "rate_per_s": RATE_PER_S}
     return Settings.model_validate(
         {
             "broker": {"port": free_ports(2), "data_dir": tmp_path / "kafka"},
@@ -52,7 +44,7 @@ def own_broker(tmp_path: Path) -> Settings:
     )
 
 
-def runs_in_kafka(settings: Settings, line: str) -> dict[int, list[int]]:
+def read_runs(settings: Settings, line: str) -> dict[int, list[int]]:
     """Run -> numbers of its parts in the order of their first records. The same part always has the same picture."""
     consumer = KafkaConsumer(
         TopicNames(settings.topics.prefix).images(line),
@@ -72,24 +64,24 @@ def runs_in_kafka(settings: Settings, line: str) -> dict[int, list[int]]:
 
 
 def test_nothing_is_lost_when_kafka_comes_late_the_gateway_is_killed_and_the_broker_restarts(tmp_path: Path) -> None:
-    settings = own_broker(tmp_path)
+    settings = make_settings_with_own_broker(tmp_path)
     broker = EmbeddedBroker(settings)
     with CastlineProcess(settings, tmp_path / "gateway.log", "gateway") as gateway:
         # Kafka is not there yet: the cameras are not blocked, the pictures wait, /readyz says why, /healthz does not complain.
-        until(lambda: gateway.metric("castline_spool_pictures", line="line-1") > 2 * RATE_PER_S)
+        wait_until(lambda: gateway.metric("castline_spool_pictures", line="line-1") > 2 * RATE_PER_S, 40)
         status, why = gateway.page("/readyz")
         assert status == 503
         assert "nothing listens there" in why
         assert gateway.page("/healthz")[0] == 200
         gateway.kill()
         gateway.start()
-        until(lambda: gateway.metric("castline_pictures_received_total") > 0)
+        wait_until(lambda: gateway.metric("castline_pictures_received_total") > 0, 40)
         broker.start()
         admin = KafkaAdminClient(bootstrap_servers=settings.bootstrap)
         create_topics(admin, settings)
         admin.close()
         gateway.wait_ready(40)
-        until(lambda: gateway.metric("castline_spool_pictures") < 10)
+        wait_until(lambda: gateway.metric("castline_spool_pictures") < 10, 40)
 
         # Killed in mid-work.
         gateway.kill()
@@ -99,20 +91,20 @@ def test_nothing_is_lost_when_kafka_comes_late_the_gateway_is_killed_and_the_bro
         # The broker restarts under load.
         before = gateway.metric("castline_pictures_received_total")
         broker.stop(20)
-        until(lambda: gateway.page("/readyz")[0] == 503)
-        until(lambda: gateway.metric("castline_pictures_received_total") > before + 2 * RATE_PER_S)
+        wait_until(lambda: gateway.page("/readyz")[0] == 503, 40)
+        wait_until(lambda: gateway.metric("castline_pictures_received_total") > before + 2 * RATE_PER_S, 40)
         broker.start()
         gateway.wait_ready(40)
-        until(lambda: gateway.metric("castline_spool_pictures") < 10)
+        wait_until(lambda: gateway.metric("castline_spool_pictures") < 10, 40)
         assert gateway.stop() == 0
         assert "Traceback" not in gateway.log()
         assert gateway.log().count("stay on disk") < 20, "an outage is said once a line and minute, not once a picture"
     try:
         for line in ("line-1", "line-2"):
-            spool = Spool(tmp_path / "spool", line, Budget(2**30))
-            left = {(stored.part.run, stored.part.part) for stored in spool.after(0, 10_000)}
+            spool = Spool(tmp_path / "spool", line, SpoolBudget(2**30))
+            left = {(spooled.part.run, spooled.part.part) for spooled in spool.read_after(0, 10_000)}
             spool.close()
-            runs = runs_in_kafka(settings, line)
+            runs = read_runs(settings, line)
             assert len(runs) == 3, "each start is a run of its own"
             for run, numbers in runs.items():
                 known = set(numbers) | {number for left_run, number in left if left_run == run}
@@ -123,17 +115,17 @@ def test_nothing_is_lost_when_kafka_comes_late_the_gateway_is_killed_and_the_bro
 
 
 def test_a_stopped_gateway_has_sent_what_it_took_and_ends_with_zero(make_settings: MakeSettings, tmp_path: Path) -> None:
-    camera = {"kind": "folder", "path": str(pictures(tmp_path / "in")), "rate_per_s": 100}
+    camera = {"kind": "folder", "path": str(write_class_folders(tmp_path / "in")), "rate_per_s": 100}
     settings = make_settings(lines=({"name": "line-1", "camera": camera}, {"name": "line-2"}))
     with CastlineProcess(settings, tmp_path / "gateway.log", "gateway") as gateway:
         gateway.wait_ready()
-        until(lambda: gateway.metric("castline_pictures_sent_total", line="line-1") > 50)
+        wait_until(lambda: gateway.metric("castline_pictures_sent_total", line="line-1") > 50, 40)
         assert gateway.page("/healthz") == (200, "ok\n")
         assert gateway.stop() == 0
-    (numbers,) = runs_in_kafka(settings, "line-1").values()
+    (numbers,) = read_runs(settings, "line-1").values()
     assert sorted(numbers) == list(range(1, len(numbers) + 1)), "no gap, and nothing twice without a crash"
-    spool = Spool(settings.gateway.spool_dir, "line-1", Budget(2**30))
-    assert spool.waiting == 0
+    spool = Spool(settings.gateway.spool_dir, "line-1", SpoolBudget(2**30))
+    assert spool.waiting_count == 0
     spool.close()
 
 
@@ -145,7 +137,7 @@ def test_a_stopped_gateway_has_sent_what_it_took_and_ends_with_zero(make_setting
     ],
 )
 def test_a_line_that_cannot_be_served_is_refused_at_the_start(tmp_path: Path, arguments: tuple[str, ...], sentence: str) -> None:
-    camera = {"kind": "folder", "path": str(pictures(tmp_path / "in"))}
+    camera = {"kind": "folder", "path": str(write_class_folders(tmp_path / "in"))}
     settings = Settings.model_validate({"lines": [{"name": "line-1", "camera": camera}, {"name": "line-2"}]})
     with CastlineProcess(settings, tmp_path / "gateway.log", "gateway", *arguments) as gateway:
         assert gateway.process.wait(30) == 3

@@ -1,4 +1,4 @@
-"""From the spool to Kafka: what is confirmed, retried, parked and said."""
+"""From the spool to Kafka: confirmations, retries, parked pictures and what the log and /readyz say."""
 
 from __future__ import annotations
 
@@ -15,81 +15,77 @@ import pytest
 from kafka import KafkaConsumer
 from kafka.errors import KafkaTimeoutError, MessageSizeTooLargeError, TopicAuthorizationFailedError
 
-from agents.gateway.channel import AwayError, Channel, KafkaChannel, Outcome
-from agents.gateway.sender import Sender
-from agents.gateway.spool import Budget, Picture, Spool, Stored
+from agents.gateway.sender import KafkaChannel, KafkaUnavailableError, PictureChannel, Sender, SendResult
+from agents.gateway.spool import CheckedPicture, Spool, SpoolBudget, SpooledPicture
 from streams.health import ProgressWatchdog
 from streams.identity import PartId, make_header_map, read_identity
 from streams.object_store import ObjectStore
 from streams.topics import TopicNames
+from tests.agents.gateway.camera_line import wait_until
 from tests.conftest import MakeSettings
 
 
-def picture(number: int, size: int = 100) -> Picture:
+def make_picture(number: int, size: int = 100) -> CheckedPicture:
     value = b"\xff\xd8\xff" + f"{number:08d}".encode().ljust(size, b".")
-    return Picture(value, datetime.now(UTC), "image/jpeg", hashlib.sha256(value).hexdigest(), "00-1-1-01", "ok")
+    return CheckedPicture(value, datetime.now(UTC), "image/jpeg", hashlib.sha256(value).hexdigest(), "00-1-1-01", "ok")
 
 
-def until(true: Callable[[], bool], within_s: float = 15) -> None:
-    end = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.02)
-
-
-class Kafka:
-    """Stands for a cluster that can be away, silent, or refuse, as the test says; keeps what it confirmed, in order."""
+class FakeKafka:
+    """A cluster that is unavailable, silent, or refuses pictures as the test asks. `confirmed` holds the confirmed parts in order."""
 
     def __init__(self) -> None:
-        self.away = False
-        self.silent = False
-        self.refuses: dict[int, Exception] = {}  # by part number
+        self.is_unavailable = False
+        self.is_silent = False
+        # The errors for pictures that are refused, by part number.
+        self.errors: dict[int, Exception] = {}
         self.confirmed: list[PartId] = []
         self.in_flight = 0
-        self.most_in_flight = 0
-        self.channels = 0
+        self.max_in_flight = 0
+        self.channel_count = 0
         self._lock = threading.Lock()
 
-    def connect(self) -> Channel:
-        if self.away:
-            raise AwayError("nothing listens there")
-        self.channels += 1
-        return Wire(self)
+    def connect(self) -> PictureChannel:
+        if self.is_unavailable:
+            raise KafkaUnavailableError("nothing listens there")
+        self.channel_count += 1
+        return FakeChannel(self)
 
-    def probe(self) -> bool:
-        return not self.away
+    def is_reachable(self) -> bool:
+        return not self.is_unavailable
 
-    def answer(self, stored: Stored, outcome: Callable[[Outcome], None]) -> None:
-        error = self.refuses.get(stored.part.part)
+    def answer(self, picture: SpooledPicture, on_result: Callable[[SendResult], None]) -> None:
+        error = self.errors.get(picture.part.part)
         with self._lock:
             self.in_flight -= 1
             if error is None:
-                self.confirmed.append(stored.part)
-        outcome(Outcome(stored, error))
+                self.confirmed.append(picture.part)
+        on_result(SendResult(picture, error))
 
 
-class Wire:
-    def __init__(self, kafka: Kafka) -> None:
+class FakeChannel:
+    """A channel to `FakeKafka` that confirms each picture after 10 ms."""
+
+    def __init__(self, kafka: FakeKafka) -> None:
         self._kafka = kafka
         self._closed = False
 
-    def send(self, stored: Stored, outcome: Callable[[Outcome], None]) -> None:
+    def send(self, picture: SpooledPicture, on_result: Callable[[SendResult], None]) -> None:
         kafka = self._kafka
-        if kafka.away:
-            raise AwayError("the connection broke")
+        if kafka.is_unavailable:
+            raise KafkaUnavailableError("the connection broke")
         kafka.in_flight += 1
-        kafka.most_in_flight = max(kafka.most_in_flight, kafka.in_flight)
-        if not kafka.silent:
-            threading.Timer(0.01, kafka.answer, (stored, outcome)).start()
+        kafka.max_in_flight = max(kafka.max_in_flight, kafka.in_flight)
+        if not kafka.is_silent:
+            threading.Timer(0.01, kafka.answer, (picture, on_result)).start()
 
     def close(self) -> None:
         self._kafka.in_flight = 0
 
 
 @contextmanager
-def sending(folder: Path, kafka: Kafka, in_flight: int = 4) -> Iterator[tuple[Spool, Sender]]:
-    spool = Spool(folder, "line-1", Budget(2**24))
-    sender = Sender(spool, kafka.connect, kafka.probe, in_flight, ProgressWatchdog(30))
+def running_sender(folder: Path, kafka: FakeKafka, in_flight: int = 4) -> Iterator[tuple[Spool, Sender]]:
+    spool = Spool(folder, "line-1", SpoolBudget(2**24))
+    sender = Sender(spool, kafka.connect, kafka.is_reachable, in_flight, ProgressWatchdog(30))
     sender.start()
     try:
         yield spool, sender
@@ -100,122 +96,122 @@ def sending(folder: Path, kafka: Kafka, in_flight: int = 4) -> Iterator[tuple[Sp
 
 
 def test_pictures_leave_the_spool_in_order_when_they_are_confirmed(tmp_path: Path) -> None:
-    kafka = Kafka()
-    with sending(tmp_path, kafka, in_flight=1) as (spool, sender):
+    kafka = FakeKafka()
+    with running_sender(tmp_path, kafka, in_flight=1) as (spool, sender):
         parts = []
         for number in range(1, 31):
-            parts.append(spool.accept(picture(number)).part)
+            parts.append(spool.accept(make_picture(number)).part)
             sender.wake()
-        until(lambda: spool.waiting == 0)
+        wait_until(lambda: spool.waiting_count == 0)
         assert kafka.confirmed == parts
-        assert sender.complaint == ""
+        assert sender.problem == ""
 
 
 def test_no_more_are_in_flight_than_set(tmp_path: Path) -> None:
-    kafka = Kafka()
-    with sending(tmp_path, kafka, in_flight=4) as (spool, sender):
+    kafka = FakeKafka()
+    with running_sender(tmp_path, kafka, in_flight=4) as (spool, sender):
         for number in range(1, 41):
-            spool.accept(picture(number))
+            spool.accept(make_picture(number))
         sender.wake()
-        until(lambda: spool.waiting == 0)
-    assert 1 <= kafka.most_in_flight <= 4
+        wait_until(lambda: spool.waiting_count == 0)
+    assert 1 <= kafka.max_in_flight <= 4
 
 
-def test_kafka_away_is_said_once_and_nothing_is_lost(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    kafka = Kafka()
-    with sending(tmp_path, kafka, in_flight=1) as (spool, sender), caplog.at_level(logging.INFO, "agents.gateway"):
-        until(lambda: sender.complaint == "")
-        kafka.away = True
-        parts = [spool.accept(picture(number)).part for number in range(1, 21)]
+def test_an_outage_of_kafka_is_logged_once_and_no_picture_is_lost(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    kafka = FakeKafka()
+    with running_sender(tmp_path, kafka, in_flight=1) as (spool, sender), caplog.at_level(logging.INFO, "agents.gateway"):
+        wait_until(lambda: sender.problem == "")
+        kafka.is_unavailable = True
+        parts = [spool.accept(make_picture(number)).part for number in range(1, 21)]
         sender.wake()
-        until(lambda: "connection broke" in sender.complaint or "nothing listens" in sender.complaint)
+        wait_until(lambda: "connection broke" in sender.problem or "nothing listens" in sender.problem)
         time.sleep(1.5)
-        assert spool.waiting == 20
-        kafka.away = False
-        until(lambda: spool.waiting == 0)
+        assert spool.waiting_count == 20
+        kafka.is_unavailable = False
+        wait_until(lambda: spool.waiting_count == 0)
         assert kafka.confirmed == parts
-        assert sender.complaint == ""
+        assert sender.problem == ""
     assert sum("stay on disk" in message for message in caplog.messages) == 1
-    assert any("Kafka takes pictures" in message for message in caplog.messages)
+    assert any("Kafka accepts pictures" in message for message in caplog.messages)
 
 
-def test_a_silent_kafka_is_said_though_the_connection_stands(tmp_path: Path) -> None:
-    kafka = Kafka()
-    kafka.silent = True
-    with sending(tmp_path, kafka) as (spool, sender):
-        spool.accept(picture(1))
+def test_a_silent_kafka_is_reported_although_the_connection_is_open(tmp_path: Path) -> None:
+    kafka = FakeKafka()
+    kafka.is_silent = True
+    with running_sender(tmp_path, kafka) as (spool, sender):
+        spool.accept(make_picture(1))
         sender.wake()
-        until(lambda: "confirmed nothing" in sender.complaint)
-        assert spool.waiting == 1
+        wait_until(lambda: "confirmed nothing" in sender.problem)
+        assert spool.waiting_count == 1
 
 
-def test_a_picture_that_kafka_refuses_for_good_is_parked_and_harms_no_other(tmp_path: Path) -> None:
-    kafka = Kafka()
-    kafka.refuses[3] = MessageSizeTooLargeError("larger than the topic allows")
-    with sending(tmp_path, kafka, in_flight=1) as (spool, sender):
+def test_a_picture_that_kafka_refuses_is_parked_and_the_others_are_sent(tmp_path: Path) -> None:
+    kafka = FakeKafka()
+    kafka.errors[3] = MessageSizeTooLargeError("larger than the topic allows")
+    with running_sender(tmp_path, kafka, in_flight=1) as (spool, sender):
         for number in range(1, 6):
-            spool.accept(picture(number))
+            spool.accept(make_picture(number))
         sender.wake()
-        until(lambda: spool.waiting == 1)
+        wait_until(lambda: spool.waiting_count == 1)
         assert [part.part for part in kafka.confirmed] == [1, 2, 4, 5]
-        assert spool.parked == 1
-        assert sender.complaint == ""
-    kafka.refuses.clear()
-    with sending(tmp_path, kafka) as (spool, _):
-        until(lambda: spool.waiting == 0)
+        assert spool.parked_count == 1
+        assert sender.problem == ""
+    kafka.errors.clear()
+    with running_sender(tmp_path, kafka) as (spool, _):
+        wait_until(lambda: spool.waiting_count == 0)
     assert kafka.confirmed[-1].part == 3
 
 
-def test_a_gateway_that_is_not_allowed_keeps_its_pictures_and_says_so(tmp_path: Path) -> None:
-    kafka = Kafka()
-    kafka.refuses = {number: TopicAuthorizationFailedError("castings.images.line-1") for number in range(1, 4)}
-    with sending(tmp_path, kafka) as (spool, sender):
+def test_a_gateway_without_authorisation_keeps_its_pictures_and_reports_it(tmp_path: Path) -> None:
+    kafka = FakeKafka()
+    kafka.errors = {number: TopicAuthorizationFailedError("castings.images.line-1") for number in range(1, 4)}
+    with running_sender(tmp_path, kafka) as (spool, sender):
         for number in range(1, 4):
-            spool.accept(picture(number))
+            spool.accept(make_picture(number))
         sender.wake()
-        until(lambda: "TopicAuthorizationFailed" in sender.complaint)
+        wait_until(lambda: "TopicAuthorizationFailed" in sender.problem)
         time.sleep(1)
-        assert (spool.waiting, spool.parked) == (3, 0)
-        assert kafka.channels < 10, "with back-off, not in a hurry"
-        kafka.refuses.clear()
-        until(lambda: spool.waiting == 0)
+        assert (spool.waiting_count, spool.parked_count) == (3, 0)
+        assert kafka.channel_count < 10, "the waits between the attempts grow"
+        kafka.errors.clear()
+        wait_until(lambda: spool.waiting_count == 0)
 
 
-def test_a_passing_error_sends_again_from_the_oldest_that_was_not_confirmed(tmp_path: Path) -> None:
-    kafka = Kafka()
-    kafka.refuses[2] = KafkaTimeoutError("delivery took too long")
-    with sending(tmp_path, kafka, in_flight=1) as (spool, sender):
+def test_after_a_temporary_error_sending_starts_again_with_the_oldest_unconfirmed_picture(tmp_path: Path) -> None:
+    kafka = FakeKafka()
+    kafka.errors[2] = KafkaTimeoutError("delivery took too long")
+    with running_sender(tmp_path, kafka, in_flight=1) as (spool, sender):
         for number in range(1, 4):
-            spool.accept(picture(number))
+            spool.accept(make_picture(number))
         sender.wake()
-        until(lambda: bool(sender.complaint) and len(kafka.confirmed) == 1)
-        kafka.refuses.clear()
-        until(lambda: spool.waiting == 0)
+        wait_until(lambda: bool(sender.problem) and len(kafka.confirmed) == 1)
+        kafka.errors.clear()
+        wait_until(lambda: spool.waiting_count == 0)
     assert [part.part for part in kafka.confirmed] == [1, 2, 3]
 
 
-def test_stopping_with_kafka_away_does_not_wait(tmp_path: Path) -> None:
-    kafka = Kafka()
-    kafka.away = True
-    with sending(tmp_path, kafka) as (spool, sender):
-        spool.accept(picture(1))
-        until(lambda: "nothing listens" in sender.complaint)
-        began = time.monotonic()
-        sender.stop(began + 60)
+def test_stopping_does_not_wait_for_an_unavailable_kafka(tmp_path: Path) -> None:
+    kafka = FakeKafka()
+    kafka.is_unavailable = True
+    with running_sender(tmp_path, kafka) as (spool, sender):
+        spool.accept(make_picture(1))
+        wait_until(lambda: "nothing listens" in sender.problem)
+        started_s = time.monotonic()
+        sender.stop(started_s + 60)
         sender.join()
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - started_s < 2
 
 
 def test_a_real_record_carries_its_identity_and_a_large_picture_a_claim(make_settings: MakeSettings, tmp_path: Path) -> None:
     settings = make_settings(pictures={"inline_bytes": 2000})
     store = ObjectStore(settings.store.url)
-    spool = Spool(tmp_path / "spool", "line-1", Budget(2**24))
+    spool = Spool(tmp_path / "spool", "line-1", SpoolBudget(2**24))
     sender = Sender(spool, lambda: KafkaChannel(settings, "line-1", store), lambda: True, 4, ProgressWatchdog(30))
     sender.start()
-    small, large = picture(1), picture(2, size=5000)
-    parts = [spool.accept(one).part for one in (small, large)]
+    small, large = make_picture(1), make_picture(2, size=5000)
+    parts = [spool.accept(picture).part for picture in (small, large)]
     sender.wake()
-    until(lambda: spool.waiting == 0)
+    wait_until(lambda: spool.waiting_count == 0)
     sender.stop(time.monotonic())
     sender.join()
     spool.close()
@@ -227,34 +223,34 @@ def test_a_real_record_carries_its_identity_and_a_large_picture_a_claim(make_set
     )
     records = {record.key: record for record in consumer}
     consumer.close()
-    found = [read_identity(part.key, make_header_map(records[part.key].headers), "line-1") for part in parts]
-    assert [identity.part for identity in found] == parts
-    assert [identity.sha256 for identity in found] == [small.sha256, large.sha256]
-    assert [identity.captured_at for identity in found] == [small.captured_at, large.captured_at]
-    assert found[0].content_type == "image/jpeg"
-    assert found[0].claim is None
+    identities = [read_identity(part.key, make_header_map(records[part.key].headers), "line-1") for part in parts]
+    assert [identity.part for identity in identities] == parts
+    assert [identity.sha256 for identity in identities] == [small.sha256, large.sha256]
+    assert [identity.captured_at for identity in identities] == [small.captured_at, large.captured_at]
+    assert identities[0].content_type == "image/jpeg"
+    assert identities[0].claim is None
     assert records[parts[0].key].value == small.value
     assert make_header_map(records[parts[0].key].headers)["truth"] == b"ok"
     assert not records[parts[1].key].value
-    assert found[1].claim is not None
-    assert store.fetch(found[1].claim) == large.value
+    assert identities[1].claim is not None
+    assert store.fetch(identities[1].claim) == large.value
 
 
-def test_a_topic_that_is_not_there_is_named(make_settings: MakeSettings) -> None:
+def test_a_missing_topic_is_named(make_settings: MakeSettings) -> None:
     settings = make_settings()
-    with pytest.raises(AwayError, match=r"images\.line-9.*castline topics create"):
+    with pytest.raises(KafkaUnavailableError, match=r"images\.line-9.*castline topics create"):
         KafkaChannel(settings, "line-9", ObjectStore(settings.store.url))
 
 
 def test_closing_a_channel_that_waits_for_kafka_leaves_no_thread_behind(make_settings: MakeSettings, tmp_path: Path) -> None:
     settings = make_settings()
-    spool = Spool(tmp_path / "spool", "line-1", Budget(2**24))
+    spool = Spool(tmp_path / "spool", "line-1", SpoolBudget(2**24))
     before = set(threading.enumerate())
     channel = KafkaChannel(settings, "line-1", ObjectStore(settings.store.url))
     for number in range(1, 200):
-        spool.accept(picture(number, size=20_000))
-    for stored in spool.after(0, 200):
-        channel.send(stored, lambda _: None)
+        spool.accept(make_picture(number, size=20_000))
+    for spooled in spool.read_after(0, 200):
+        channel.send(spooled, lambda _: None)
     channel.close()
-    until(lambda: {thread for thread in threading.enumerate() if thread not in before} == set(), 20)
+    wait_until(lambda: {thread for thread in threading.enumerate() if thread not in before} == set(), 20)
     spool.close()

@@ -1,23 +1,31 @@
-"""The video camera on a real stream: OpenCV reads motion JPEG over HTTP, as network cameras send it."""
+"""The video camera: reconnecting, triggers, and a real stream of motion JPEG over HTTP, as network cameras send it."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
-from agents.gateway.video_camera import VideoCamera, open_cv
+from agents.gateway.intake import PictureRefusedError
+from agents.gateway.video_camera import FrameGrabber, VideoCamera, make_stream_opener
 from models.pictures.decoder import decode_picture
 from models.synthetic import render_series
+from streams.identity import PartId
 from streams.settings import CameraSettings
+from tests.agents.gateway.camera_line import CameraLine, wait_until
 
 PICTURES = [casting.to_jpeg() for casting in render_series(4, seed=5)]
 
 
 class NetworkCamera(BaseHTTPRequestHandler):
-    """Sends pictures without end, 25 a second, until it is switched off."""
+    """Sends 25 pictures a second until `off` is set."""
 
     off = threading.Event()
 
@@ -33,10 +41,10 @@ class NetworkCamera(BaseHTTPRequestHandler):
                 self.wfile.write(picture + b"\r\n")
                 sent += 1
         except OSError:
-            return  # the reader has gone
+            return  # The client has closed the connection.
 
     def log_message(self, format: str, *args: object) -> None:
-        """Quiet."""
+        """Logs nothing."""
 
 
 @pytest.fixture
@@ -52,20 +60,75 @@ def address() -> Iterator[str]:
     thread.join(5)
 
 
-def test_a_network_cameras_pictures_come_through_whole(address: str) -> None:
+def test_the_pictures_of_a_network_camera_arrive_complete(address: str) -> None:
     settings = CameraSettings(kind="video", address=address, rate_per_s=20)
     stopping = threading.Event()
-    frames = VideoCamera("line-1", settings, open_cv(address)).frames(stopping)
-    found = [next(frames) for _ in range(5)]
+    frames = VideoCamera("line-1", settings, make_stream_opener(address)).frames(stopping)
+    received = [next(frames) for _ in range(5)]
     stopping.set()
     assert list(frames) == []
-    assert {frame.content_type for frame in found} == {"image/png"}
-    sizes = {(picture.width_px, picture.height_px) for picture in (decode_picture(frame.value, 64) for frame in found)}
+    assert {frame.declared_type for frame in received} == {"image/png"}
+    sizes = {(picture.width_px, picture.height_px) for picture in (decode_picture(frame.value, 64) for frame in received)}
     assert sizes == {(300, 300)}
-    times = [frame.captured_at for frame in found]
+    times = [frame.captured_at for frame in received]
     assert times == sorted(times)
 
 
-def test_an_address_without_a_camera_is_said() -> None:
+def test_an_address_without_a_camera_is_an_error() -> None:
     with pytest.raises(OSError, match="cannot be opened"):
-        open_cv("/dev/video99")()
+        make_stream_opener("/dev/video99")()
+
+
+class RecordedStream:
+    """A stream of numbered pictures that breaks after `length` pictures."""
+
+    def __init__(self, name: str, length: int) -> None:
+        self._name = name
+        self._left = length
+
+    def grab(self) -> bytes | None:
+        time.sleep(0.01)
+        self._left -= 1
+        return None if self._left < 0 else f"{self._name}-{self._left}".encode()
+
+    def close(self) -> None:
+        self._left = 0
+
+
+def test_a_broken_stream_is_opened_again(tmp_path: Path) -> None:
+    streams: list[FrameGrabber | None] = [RecordedStream("first", 20), None, RecordedStream("second", 10_000)]
+
+    def open_stream() -> FrameGrabber:
+        stream = streams.pop(0)
+        if stream is None:
+            raise OSError("expected a camera at /dev/video7, there is none")
+        return stream
+
+    settings = CameraSettings(kind="video", address="/dev/video7", rate_per_s=50)
+    line = CameraLine(tmp_path, settings)
+    line.start(VideoCamera("line-1", settings, open_stream))
+    wait_until(lambda: any(spooled.picture.value.startswith(b"second") for spooled in line.spool.read_after(0, 1000)))
+    assert line.spool.read_after(0, 1)[0].picture.value.startswith(b"first")
+    line.stop()
+
+
+def test_a_triggered_video_gives_the_picture_near_the_trigger_or_reports_that_there_is_none(tmp_path: Path) -> None:
+    settings = CameraSettings(kind="video", address="0", trigger="board", match_window_s=0.3)
+    line = CameraLine(tmp_path, settings)
+    camera = VideoCamera("line-1", settings, lambda: RecordedStream("only", 10_000))
+    line.start(camera)
+    part = PartId("line-1", 2, 1)
+    assert camera.trigger(part, datetime.now(UTC)).result(5).part == part
+    with pytest.raises(PictureRefusedError, match="expected a picture within"):
+        camera.trigger(PartId("line-1", 2, 2), datetime.now(UTC) - timedelta(minutes=1)).result(5)
+    line.stop()
+
+
+def test_a_video_camera_without_opencv_names_the_extra() -> None:
+    """Runs in a process that finds no OpenCV, because it is installed here for the tests of a real stream."""
+    module = "agents.gateway.video_camera"
+    program = f"import sys; sys.modules['cv2'] = None; from {module} import make_stream_opener; make_stream_opener('/dev/video0')"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 1
+    assert "SettingsError" in result.stderr
+    assert "castline[video]" in result.stderr

@@ -13,11 +13,10 @@ from aiohttp import ClientSession
 from aiohttp.test_utils import TestServer
 from pydantic import SecretStr
 
-from agents.gateway.camera import Camera, Triggered
 from agents.gateway.folder_camera import FolderCamera
-from agents.gateway.intake import Intake
-from agents.gateway.spool import Budget, Spool
-from agents.gateway.upload_server import Door, UploadCamera, build_app
+from agents.gateway.intake import GatewayCamera, Intake, TriggeredCamera
+from agents.gateway.spool import Spool, SpoolBudget
+from agents.gateway.upload_camera import LineEndpoint, UploadCamera, build_app
 from streams.identity import PartId
 from streams.settings import CameraSettings
 
@@ -27,8 +26,8 @@ UPLOAD = {"Authorization": "Bearer let-me-in", "Content-Type": "image/jpeg"}
 PARTS = {"Authorization": "Bearer from-the-sorter"}
 
 
-class Hall:
-    """Three lines: `http` takes uploads, `timed` too but by the board's parts, `replay` is a triggered folder."""
+class UploadPlant:
+    """Three lines: `http` and `timed` accept uploads, and a board counts the parts of `timed`. `replay` is a triggered folder."""
 
     def __init__(self, root: Path) -> None:
         (root / "in").mkdir()
@@ -36,42 +35,42 @@ class Hall:
         self.spools: dict[str, Spool] = {}
         self.stopping = threading.Event()
         self.threads: list[threading.Thread] = []
-        budget = Budget(60_000)
-        doors = {}
+        budget = SpoolBudget(60_000)
+        endpoints = {}
         for name, settings in {
             "http": CameraSettings(kind="http"),
             "timed": CameraSettings(kind="http", trigger="board", match_window_s=0.5),
             "replay": CameraSettings(kind="folder", path=root / "in", trigger="board"),
         }.items():
             spool = self.spools[name] = Spool(root / "spool", name, budget)
-            intake = Intake(settings, LIMIT, spool, took=lambda: None)
-            camera: Camera = UploadCamera() if settings.kind == "http" else FolderCamera(name, settings)
+            intake = Intake(settings, LIMIT, spool, on_stored=lambda: None)
+            camera: GatewayCamera = UploadCamera() if settings.kind == "http" else FolderCamera(name, settings)
             self.threads += [
-                threading.Thread(target=self._film, args=(camera, intake)),
+                threading.Thread(target=self._run_camera, args=(camera, intake)),
                 threading.Thread(target=self._decide, args=(intake,)),
             ]
-            doors[name] = Door(
+            endpoints[name] = LineEndpoint(
                 line=name,
                 token=SecretStr("let-me-in"),
                 uploads=camera if isinstance(camera, UploadCamera) else None,
-                triggered=camera if isinstance(camera, Triggered) else None,
-                parts=intake if settings.trigger == "board" else None,
+                triggered=camera if isinstance(camera, TriggeredCamera) else None,
+                part_intake=intake if settings.trigger == "board" else None,
             )
-        doors["shut"] = Door("shut", SecretStr(""), UploadCamera(), None, None)
-        self.app = build_app(doors, LIMIT, SecretStr("from-the-sorter"))
+        endpoints["shut"] = LineEndpoint("shut", SecretStr(""), UploadCamera(), None, None)
+        self.app = build_app(endpoints, LIMIT, SecretStr("from-the-sorter"))
         for thread in self.threads:
             thread.start()
 
-    def _film(self, camera: Camera, intake: Intake) -> None:
+    def _run_camera(self, camera: GatewayCamera, intake: Intake) -> None:
         for frame in camera.frames(self.stopping):
-            intake.offer(camera, frame)
+            intake.accept(frame)
 
     def _decide(self, intake: Intake) -> None:
         while not self.stopping.wait(0.05):
-            intake.decide()
+            intake.decide_due()
 
     def parts(self, line: str) -> list[PartId]:
-        return [stored.part for stored in self.spools[line].after(0, 100)]
+        return [spooled.part for spooled in self.spools[line].read_after(0, 100)]
 
     def close(self) -> None:
         self.stopping.set()
@@ -82,52 +81,52 @@ class Hall:
 
 
 @pytest_asyncio.fixture
-async def hall(tmp_path: Path) -> AsyncIterator[Hall]:
-    hall = Hall(tmp_path)
-    yield hall
-    hall.close()
+async def plant(tmp_path: Path) -> AsyncIterator[UploadPlant]:
+    plant = UploadPlant(tmp_path)
+    yield plant
+    plant.close()
 
 
 @pytest_asyncio.fixture
-async def url(hall: Hall) -> AsyncIterator[str]:
-    async with TestServer(hall.app) as server:
+async def url(plant: UploadPlant) -> AsyncIterator[str]:
+    async with TestServer(plant.app) as server:
         yield str(server.make_url("")).rstrip("/")
 
 
 async def post(url: str, path: str, headers: dict[str, str], data: bytes = JPEG, json: object = None) -> tuple[int, dict[str, object]]:
     async with (
         ClientSession() as session,
-        session.post(url + path, headers=headers, **({"json": json} if json is not None else {"data": data})) as answer,
+        session.post(url + path, headers=headers, **({"json": json} if json is not None else {"data": data})) as response,
     ):
-        body: dict[str, object] = await answer.json()
-        return answer.status, body
+        body: dict[str, object] = await response.json()
+        return response.status, body
 
 
 @pytest.mark.asyncio
-async def test_an_upload_is_answered_with_its_part_once_it_is_safe(url: str, hall: Hall) -> None:
-    taken_at = "2026-11-22T10:00:00.250000Z"
-    status, body = await post(url, "/lines/http/pictures", {**UPLOAD, "X-Captured-At": taken_at})
-    (stored,) = hall.spools["http"].after(0, 10)
+async def test_an_upload_is_answered_with_its_part_once_it_is_safe(url: str, plant: UploadPlant) -> None:
+    captured_at = "2026-11-22T10:00:00.250000Z"
+    status, body = await post(url, "/lines/http/pictures", {**UPLOAD, "X-Captured-At": captured_at})
+    (spooled,) = plant.spools["http"].read_after(0, 10)
     assert status == 201
     assert body == {
-        "part": str(stored.part),
+        "part": str(spooled.part),
         "line": "http",
-        "run": hall.spools["http"].run,
+        "run": plant.spools["http"].run,
         "number": 1,
         "repeated": False,
         "matched": True,
     }
-    assert stored.picture.value == JPEG
-    assert stored.picture.captured_at == datetime(2026, 11, 22, 10, 0, 0, 250_000, tzinfo=UTC)
+    assert spooled.picture.value == JPEG
+    assert spooled.picture.captured_at == datetime(2026, 11, 22, 10, 0, 0, 250_000, tzinfo=UTC)
 
 
 @pytest.mark.asyncio
-async def test_a_retry_under_the_same_key_is_the_same_part(url: str, hall: Hall) -> None:
+async def test_a_retry_under_the_same_key_is_the_same_part(url: str, plant: UploadPlant) -> None:
     keyed = {**UPLOAD, "Idempotency-Key": "camera-7/000123"}
     _, first = await post(url, "/lines/http/pictures", keyed)
     status, second = await post(url, "/lines/http/pictures", keyed)
     assert (status, second["part"], second["repeated"]) == (201, first["part"], True)
-    assert len(hall.parts("http")) == 1
+    assert len(plant.parts("http")) == 1
     status, body = await post(url, "/lines/http/pictures", keyed, data=JPEG + b"another")
     assert status == 422
     assert "received another" in str(body["error"])
@@ -161,16 +160,16 @@ async def test_a_retry_under_the_same_key_is_the_same_part(url: str, hall: Hall)
     ],
 )
 async def test_what_is_wrong_is_refused_with_a_sentence_and_nothing_is_taken(
-    url: str, hall: Hall, path: str, headers: dict[str, str], data: bytes, status: int
+    url: str, plant: UploadPlant, path: str, headers: dict[str, str], data: bytes, status: int
 ) -> None:
     found, body = await post(url, path, headers, data=data)
     assert found == status
     assert body["error"]
-    assert [hall.parts(line) for line in hall.spools] == [[], [], []]
+    assert [plant.parts(line) for line in plant.spools] == [[], [], []]
 
 
 @pytest.mark.asyncio
-async def test_a_too_large_picture_is_told_its_size_and_the_limit(url: str, hall: Hall) -> None:
+async def test_a_too_large_picture_is_told_its_size_and_the_limit(url: str, plant: UploadPlant) -> None:
     status, body = await post(url, "/lines/http/pictures", UPLOAD, data=bytes(LIMIT + 1))
     assert (status, body["size_bytes"], body["limit_bytes"]) == (413, LIMIT + 1, LIMIT)
     assert body["error"] == f"expected at most {LIMIT} bytes, received {LIMIT + 1}"
@@ -179,27 +178,27 @@ async def test_a_too_large_picture_is_told_its_size_and_the_limit(url: str, hall
         for _ in range(50):
             yield bytes(1000)
 
-    async with ClientSession() as session, session.post(f"{url}/lines/http/pictures", headers=UPLOAD, data=endless()) as answer:
-        assert answer.status == 413, "also when no length is announced"
-    assert hall.parts("http") == []
+    async with ClientSession() as session, session.post(f"{url}/lines/http/pictures", headers=UPLOAD, data=endless()) as response:
+        assert response.status == 413, "also when no length is announced"
+    assert plant.parts("http") == []
     status, _ = await post(url, "/lines/http/pictures", UPLOAD, data=JPEG.ljust(LIMIT))
     assert status == 201
 
 
 @pytest.mark.asyncio
-async def test_a_full_spool_is_507_and_uses_up_no_number(url: str, hall: Hall) -> None:
+async def test_a_full_spool_is_507_and_uses_up_no_number(url: str, plant: UploadPlant) -> None:
     statuses = [(await post(url, "/lines/http/pictures", UPLOAD, data=JPEG.ljust(9000)))[0] for _ in range(7)]
     assert statuses == [201] * 5 + [507] * 2
-    hall.spools["http"].remove([hall.spools["http"].after(0, 1)[0].seq])
+    plant.spools["http"].remove([plant.spools["http"].read_after(0, 1)[0].seq])
     _, body = await post(url, "/lines/http/pictures", UPLOAD)
     assert body["number"] == 6
 
 
 @pytest.mark.asyncio
-async def test_any_bytes_are_taken_for_the_inspector_to_judge(url: str, hall: Hall) -> None:
+async def test_any_bytes_are_taken_for_the_inspector_to_judge(url: str, plant: UploadPlant) -> None:
     status, _ = await post(url, "/lines/http/pictures", UPLOAD, data=b"%PDF-1.7 hostile")
     assert status == 201
-    assert hall.spools["http"].after(0, 1)[0].picture.content_type == "application/octet-stream"
+    assert plant.spools["http"].read_after(0, 1)[0].picture.content_type == "application/octet-stream"
 
 
 def report(number: int, at: datetime) -> dict[str, object]:
@@ -207,23 +206,23 @@ def report(number: int, at: datetime) -> dict[str, object]:
 
 
 @pytest.mark.asyncio
-async def test_a_triggered_cameras_picture_is_safe_when_its_report_is_answered(url: str, hall: Hall) -> None:
+async def test_a_triggered_cameras_picture_is_safe_when_its_report_is_answered(url: str, plant: UploadPlant) -> None:
     now = datetime.now(UTC)
     for number in (1, 2, 2, 1, 3):
         status, body = await post(url, "/lines/replay/parts", PARTS, json=report(number, now))
         assert (status, body["part"]) == (202, f"replay:12:{number}")
-        assert PartId("replay", 12, number) in hall.parts("replay")
-    assert hall.parts("replay") == [PartId("replay", 12, number) for number in (1, 2, 3)]
+        assert PartId("replay", 12, number) in plant.parts("replay")
+    assert plant.parts("replay") == [PartId("replay", 12, number) for number in (1, 2, 3)]
 
 
 @pytest.mark.asyncio
-async def test_an_upload_takes_the_numbers_of_the_part_reported_at_its_time(url: str, hall: Hall) -> None:
+async def test_an_upload_takes_the_numbers_of_the_part_reported_at_its_time(url: str, plant: UploadPlant) -> None:
     now = datetime.now(UTC)
     for number in range(1, 4):
         assert (await post(url, "/lines/timed/parts", PARTS, json=report(number, now + timedelta(seconds=5 * number))))[0] == 202
     _, second = await post(url, "/lines/timed/pictures", {**UPLOAD, "X-Captured-At": (now + timedelta(seconds=10.01)).isoformat()})
     assert (second["part"], second["matched"]) == ("timed:12:2", True)
     _, stray = await post(url, "/lines/timed/pictures", {**UPLOAD, "X-Captured-At": (now + timedelta(seconds=12.5)).isoformat()})
-    assert (stray["run"], stray["matched"]) == (hall.spools["timed"].run, False)
+    assert (stray["run"], stray["matched"]) == (plant.spools["timed"].run, False)
     _, third = await post(url, "/lines/timed/pictures", {**UPLOAD, "X-Captured-At": (now + timedelta(seconds=15.01)).isoformat()})
     assert third["part"] == "timed:12:3"
