@@ -17,8 +17,8 @@ from streams.settings import load_settings
 def command(file: Path | None, lines: tuple[str, ...]) -> int:
     """Take pictures from the cameras of the lines, give each a part id, and send it to Kafka.
 
-    Without --line the gateway serves all lines that have a camera. While Kafka is unavailable the pictures wait in gateway.spool_dir, and they
-    are sent after a restart too. /readyz reports ready while Kafka accepts pictures and the spool has room.
+    Without --line the gateway serves all lines that have a camera. While Kafka is unavailable the pictures wait in gateway.spool_dir, and
+    they are sent after a restart too. /readyz reports ready while Kafka accepts pictures and the spool has room.
     """
     settings = load_settings(file)
     selected_lines = select_lines(settings, lines)
