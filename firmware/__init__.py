@@ -1,1 +1,1 @@
-"""What moves: the board's firmware, its protocol, and the boards that are simulated."""
+"""The firmware of the board at the gate, its protocol, a simulated board in Python, and the AVR simulator that runs the real firmware."""

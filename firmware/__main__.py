@@ -1,4 +1,4 @@
-"""`python -m firmware`: builds the board's firmware, says how full the board is and where the HEX file lies."""
+"""`python -m firmware` builds the board's firmware and prints how much of the board's memory it needs and where the HEX file is."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from firmware import toolchain
 
 
 def main() -> int:
+    """Builds and prints. Returns 1 if the firmware cannot be built."""
     try:
-        image = toolchain.hex_image()
-        flash, ram = toolchain.sizes(toolchain.firmware())
+        image = toolchain.build_hex_image()
+        flash, ram = toolchain.memory_use(toolchain.build_firmware())
     except toolchain.ToolchainError as error:
         print(error, file=sys.stderr)
         return 1

@@ -24,5 +24,5 @@ def program(name: str) -> str:
         debian.install([package])
     found = shutil.which(name)
     if found is None:
-        raise RuntimeError(f"{name} is missing; on Debian or Ubuntu: {debian.by_hand([package])}")
+        raise RuntimeError(f"{name} is missing; on Debian or Ubuntu: {debian.install_command([package])}")
     return found

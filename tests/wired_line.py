@@ -12,11 +12,10 @@ from typing import Any, Self
 
 from agents.gate.lane import FaultChanged, GateEvent, PartCounted, PartSorted, RunBegan
 from firmware.board.board import Board
-from firmware.board.lane_settings import LaneSettings
-from firmware.board.line import SimulatedLine
-from firmware.board.memory import Memory
-from firmware.board.plant import Belt, Fallen, Feed, Plant
-from firmware.board.terminal import Terminal
+from firmware.board.line import PseudoTerminal, SimulatedLine
+from firmware.board.memory import BoardMemory
+from firmware.board.plant import Belt, CastingExit, CastingFeed, Plant
+from firmware.lane_settings import LaneSettings
 
 # A part needs 0.6 s from the camera to the gate.
 SETTINGS = LaneSettings({"step_um": 1000, "eye_gap_mm": 600, "window_mm": 20, "spacing_mm": 70, "dwell_mm": 62, "servo_ms": 40})
@@ -34,12 +33,12 @@ class WiredLine:
         self.error_rate = 0.0
         # How often the servo left its rest position.
         self.swings = 0
-        self.memory = Memory()
+        self.memory = BoardMemory()
         self._random = random.Random(7)
-        self._feed = Feed(rate_per_s=rate_per_s, parts=parts)
+        self._feed = CastingFeed(rate_per_s=rate_per_s, parts=parts)
         self._clock_ms = clock_ms
         self._lock = threading.Lock()
-        self._terminal: Terminal | None = None
+        self._terminal: PseudoTerminal | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.reset()
@@ -54,7 +53,7 @@ class WiredLine:
     def plug(self) -> None:
         """Makes the port appear."""
         with self._lock:
-            self._terminal = Terminal(self.port).__enter__()
+            self._terminal = PseudoTerminal(self.port).__enter__()
 
     def pull(self) -> None:
         """Makes the port disappear."""
@@ -64,9 +63,9 @@ class WiredLine:
                 terminal.__exit__(None, None, None)
 
     @property
-    def exits(self) -> list[Fallen]:
+    def exits(self) -> list[CastingExit]:
         """The castings that have left the belt."""
-        return list(self.plant.fallen)
+        return list(self.plant.exits)
 
     def __enter__(self) -> Self:
         self.plug()
@@ -85,7 +84,7 @@ class WiredLine:
         while not self._stopping.is_set():
             with self._lock:
                 self.line.run_until(int((time.monotonic() - self.reset_s) * 1e6))
-                self.plant.feeding = self.line.supervised
+                self.plant.is_feeding = self.line.is_supervised
                 sent = self._with_errors(self.line.board.transmit())
                 if self._terminal is not None:
                     self._terminal.write(sent)

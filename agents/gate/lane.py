@@ -12,10 +12,9 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from agents.gate.requests import BoardRequest, BoardResponse, RequestInbox
-from firmware.board.frames import Frame
-from firmware.board.lane_settings import LaneSettings
-from firmware.board.words import VERSION, Fields, read_event
 from firmware.fault_table import code_of
+from firmware.lane_settings import LaneSettings
+from firmware.protocol import VERSION, Fields, Frame, read_event
 from streams import metrics
 
 log = logging.getLogger(__name__)

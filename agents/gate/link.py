@@ -21,10 +21,9 @@ from datetime import UTC, datetime
 from agents.gate.lane import BoardClock, GateEvent, GateLane, GateState
 from agents.gate.port import PORT_ERRORS, SerialPort
 from agents.gate.requests import BoardRequest, BoardResponse, RequestInbox, RequestWindow, gate_error
-from firmware.board.frames import EVENT, Frame
-from firmware.board.lane_settings import TABLE, LaneSettings
-from firmware.board.words import EVENTS, VERSION, Fields
 from firmware.fault_table import code_of
+from firmware.lane_settings import TABLE, LaneSettings
+from firmware.protocol import EVENT, EVENTS, VERSION, Fields, Frame
 from streams import metrics
 from streams.backoff import Backoff
 from streams.errors import GateError

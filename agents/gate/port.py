@@ -8,7 +8,7 @@ from typing import Any
 
 import serial
 
-from firmware.board.frames import Deframer, Frame
+from firmware.protocol import Deframer, Frame
 
 # Any method of SerialPort may raise these errors, because a cable can be pulled at any time.
 PORT_ERRORS = (serial.SerialException, OSError)

@@ -17,9 +17,8 @@ from datetime import datetime
 from queue import Empty, SimpleQueue
 
 from agents.gate.port import Waker
-from firmware.board.frames import COMMAND, Frame
-from firmware.board.words import COMMANDS, PAGES, Fields, read_fields
 from firmware.fault_table import code_of, error_codes
+from firmware.protocol import COMMAND, COMMANDS, PAGES, Fields, Frame, read_fields
 from streams.backoff import Backoff
 from streams.errors import GateError
 

@@ -8,8 +8,8 @@ from typing import Literal
 
 from agents.gate.lane import PartSorted
 from agents.sorter.part_states import PartState
-from firmware.board.lane_settings import LaneSettings
 from firmware.fault_table import code_of
+from firmware.lane_settings import LaneSettings
 from streams.records import Action, Sorting, SortingReason, Verdict
 from streams.settings import GateSettings, GradeSettings
 

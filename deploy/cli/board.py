@@ -1,4 +1,4 @@
-"""`castline board`: simulate a line's board, or talk to one."""
+"""`castline board`: talks to the board of a line, or simulates one."""
 
 from __future__ import annotations
 
@@ -8,36 +8,42 @@ import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from agents.gate.link import GateLink, LinkSettings
 from agents.sorter.decisions import grade_settings, lane_settings
-from deploy.cli.board_session import talk
 from deploy.supervisor.priority import raise_priority
 from firmware.board.board import Board
-from firmware.board.lane_settings import LaneSettings
-from firmware.board.line import SimulatedLine
-from firmware.board.memory import FileMemory
-from firmware.board.plant import Belt, Blade, Feed, Plant
-from firmware.board.terminal import Line, Terminal, TruthLog, run
-from firmware.board.words import PAGES, WORDS
-from streams.errors import SettingsError
+from firmware.board.line import BoardLine, PseudoTerminal, SimulatedLine, TruthLog, run_in_real_time
+from firmware.board.memory import FileBoardMemory
+from firmware.board.plant import Belt, Blade, CastingFeed, Plant
+from firmware.fault_table import code_of
+from firmware.lane_settings import LaneSettings
+from firmware.protocol import PAGES, WORDS, Fields
+from streams.errors import GateError, SettingsError
 from streams.settings import GateSettings, Settings, load_settings
+
+# Opening the port resets a Mega, which needs up to 3 s to start. Then the board is greeted and, with --line, configured.
+MAX_ANSWER_S = 15.0
+# A test swing of the gate takes one second and the way back.
+SWING_S = 1.5
 
 
 @click.group("board")
 def command() -> None:
-    """Talk to a line's board, or simulate one. The protocol is firmware/PROTOCOL.md."""
+    """Talk to the board of a line, or simulate a board. The protocol is described in firmware/PROTOCOL.md."""
 
 
 @dataclass(frozen=True)
-class Address:
-    """Where a board is reached, and the gate's settings where a line was named."""
+class BoardAddress:
+    """The serial port and the lane of a board. `gate` holds the settings of the line's gate if --line was given."""
 
     port: str
     baud: int
@@ -48,38 +54,78 @@ class Address:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _reached_by(function: F) -> F:
+def _with_address_options(function: F) -> F:
     for option in (
-        click.option("--line", "name", help="Line whose settings name the port."),
-        click.option("--port", help="Serial port, instead of a line's."),
-        click.option("--lane", type=click.IntRange(1, 4), help="Lane of the board; without: the line's own, or 1."),
+        click.option("--line", "name", help="Name of a line. Its settings name the port and the lane."),
+        click.option("--port", help="Serial port of the board. Replaces the port in the line's settings."),
+        click.option("--lane", type=click.IntRange(1, 4), help="Lane of the board. The default is the line's lane, or 1 without --line."),
     ):
         function = option(function)
     return function
 
 
-def _address(file: Path | None, name: str | None, port: str | None, lane: int | None) -> Address:
+def _find_address(file: Path | None, name: str | None, port: str | None, lane: int | None) -> BoardAddress:
     gate = load_settings(file).find_line(name).gate if name else None
     if name and gate is None:
-        raise SettingsError(f"lines.{name}.gate: expected the settings of a gate, found none")
+        raise SettingsError(f"{name} has no gate in the settings; add [lines.gate] to the line, or pass --port")
     if port is None and gate is None:
-        raise click.UsageError("expected --line or --port, found neither")
+        raise click.UsageError("it is not known which board is meant; pass --line or --port")
     if gate is None:
-        return Address(port or "", 115200, lane or 1, None)
-    return Address(port or gate.port, gate.baud, lane or gate.lane, gate)
+        return BoardAddress(port or "", 115200, lane or 1, None)
+    return BoardAddress(port or gate.port, gate.baud, lane or gate.lane, gate)
+
+
+class BoardConnection:
+    """A connection to a board that sends commands of the gate protocol and waits for the answers."""
+
+    def __init__(self, link: GateLink) -> None:
+        self._link = link
+
+    def ask(self, name: str, *fields: object) -> Fields:
+        """Sends a command and returns the fields of the answer.
+
+        Raises GateError if the board refuses the command or does not answer within 15 s.
+        """
+        try:
+            return self._link.send_command(name, *fields).result(MAX_ANSWER_S).fields
+        except FutureTimeoutError:
+            port, state = self._link.settings.port, self._link.lanes[0].state
+            raise GateError(
+                f"the board at {port} did not answer {name} within {MAX_ANSWER_S:.0f} s; the link is {state}. "
+                "Check that the port is right, and stop the sorter that uses it."
+            ) from None
+
+
+@contextmanager
+def _connect(
+    address: BoardAddress, lane: int, settings: LaneSettings | None = None, grades: Mapping[int, LaneSettings] | None = None
+) -> Iterator[BoardConnection]:
+    """Connects to a board, which resets a Mega. With `settings`, the lane and its further gates (`grades`) are configured first.
+
+    Raises GateError if the port does not exist.
+    """
+    if not Path(address.port).exists():
+        raise GateError(f"there is no serial port {address.port}; connect the board, or pass another --port", code_of("port-in-use"))
+    link = GateLink(LinkSettings(address.port, address.baud))
+    link.add_lane("board", lambda event: None, settings, lane, grades)
+    link.start()
+    try:
+        yield BoardConnection(link)
+    finally:
+        link.stop()
 
 
 @command.command("status")
-@_reached_by
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@_with_address_options
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
 def status(file: Path | None, name: str | None, port: str | None, lane: int | None, as_json: bool) -> int:
-    """Show a lane's state, counters, gate, link and eyes. Exit status 1 when a fault is in force.
+    """Show the state, counters, gate, link and photo-eyes of a lane. The exit status is 1 if a fault is in force.
 
-    The board must be free: a sorter holds its port. On a Mega, opening the port resets the board.
+    Stop the line's sorter first, because only one program can use the serial port. Opening the port resets a Mega.
     """
-    address = _address(file, name, port, lane)
-    with talk(address.port, address.baud, address.lane) as board:
+    address = _find_address(file, name, port, lane)
+    with _connect(address, address.lane) as board:
         pages = {page: dict(board.ask("STATUS", address.lane, page)) for page in PAGES}
     for page in pages.values():
         page.pop("page")
@@ -92,15 +138,15 @@ def status(file: Path | None, name: str | None, port: str | None, lane: int | No
 
 
 @command.command("configure")
-@_reached_by
+@_with_address_options
 @click.pass_obj
 def configure(file: Path | None, name: str | None, port: str | None, lane: int | None) -> None:
-    """Send a line's settings to its board, where they are kept over a reset."""
-    address = _address(file, name, port, lane)
+    """Send the settings of a line to its board. The board keeps them over a reset."""
+    address = _find_address(file, name, port, lane)
     if address.gate is None:
-        raise click.UsageError("expected --line, whose settings are to be sent; found --port alone")
-    settings, grades = _settings(name, address.gate)
-    with talk(address.port, address.baud, address.gate.lane, settings, grades) as board:
+        raise click.UsageError("the settings of a line are sent to the board, so pass --line; --port alone names no line")
+    settings, grades = _board_settings(name, address.gate)
+    with _connect(address, address.gate.lane, settings, grades) as board:
         for number, values in ((address.gate.lane, settings), *grades.items()):
             if grades:
                 click.echo(f"# lane {number}")
@@ -108,7 +154,7 @@ def configure(file: Path | None, name: str | None, port: str | None, lane: int |
                 click.echo(f"{key} = {board.ask('SHOW', number, key)['value']}")
 
 
-def _settings(name: str | None, gate: GateSettings) -> tuple[LaneSettings, dict[int, LaneSettings]]:
+def _board_settings(name: str | None, gate: GateSettings) -> tuple[LaneSettings, dict[int, LaneSettings]]:
     try:
         return lane_settings(gate), grade_settings(gate)
     except ValueError as error:
@@ -116,33 +162,33 @@ def _settings(name: str | None, gate: GateSettings) -> tuple[LaneSettings, dict[
 
 
 @command.command("test")
-@_reached_by
+@_with_address_options
 @click.argument("what", type=click.Choice(WORDS["what"]))
 @click.pass_obj
 def test(file: Path | None, name: str | None, port: str | None, lane: int | None, what: str) -> None:
-    """Swing the gate once, or pulse the trigger, lamp or relay. Refused while parts are on the belt.
+    """Swing the gate once, or switch the camera trigger, the lamp or the relay. The board refuses while parts are on the belt.
 
-    The gate swings only on a board that has been configured since its reset, so --line is needed for it.
+    The gate swings only if the board has been configured since its last reset, so "test gate" needs --line.
     """
-    address = _address(file, name, port, lane)
-    own = address.gate.lane if address.gate else address.lane
-    settings, grades = _settings(name, address.gate) if address.gate else (None, {})
-    with talk(address.port, address.baud, own, settings, grades) as board:
-        told = board.ask("TEST", address.lane, secrets.randbelow(65536), what)["told"]
+    address = _find_address(file, name, port, lane)
+    own_lane = address.gate.lane if address.gate else address.lane
+    settings, grades = _board_settings(name, address.gate) if address.gate else (None, {})
+    with _connect(address, own_lane, settings, grades) as board:
+        result = board.ask("TEST", address.lane, secrets.randbelow(65536), what)["told"]
         if what == "gate":
-            # The port is held until the swing is over: closing it may reset the board.
-            threading.Event().wait(1.5)
-    click.echo(f"{what}: {told}")
+            # The port stays open until the swing is over, because opening it again would reset the board.
+            threading.Event().wait(SWING_S)
+    click.echo(f"{what}: {result}")
 
 
 @command.command("clear")
-@_reached_by
+@_with_address_options
 @click.argument("code", type=click.IntRange(40, 69))
 @click.pass_obj
 def clear(file: Path | None, name: str | None, port: str | None, lane: int | None, code: int) -> None:
-    """End the fault CODE (firmware/error_codes.csv) once its cause is gone."""
-    address = _address(file, name, port, lane)
-    with talk(address.port, address.baud, address.lane) as board:
+    """End the fault CODE after its cause has been removed. The codes are listed in firmware/error_codes.csv."""
+    address = _find_address(file, name, port, lane)
+    with _connect(address, address.lane) as board:
         click.echo(f"fault {code}: {board.ask('CLEAR', address.lane, code)['told']}")
 
 
@@ -152,38 +198,44 @@ def clear(file: Path | None, name: str | None, port: str | None, lane: int | Non
     "--hex",
     "image",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Compiled firmware, Intel HEX; without: firmware/sorter, built now.",
+    help="Compiled firmware as an Intel HEX file. The default is the firmware of this program, which is compiled now.",
 )
 def flash(port: str, image: Path | None) -> int:
-    """Write the firmware to a Mega 2560 with avrdude, over its boot loader. Exit status 1 when avrdude could not."""
+    """Write the firmware to a Mega 2560 with avrdude and the board's boot loader. The exit status is 1 if avrdude fails."""
     if shutil.which("avrdude") is None:
-        raise SettingsError("expected avrdude to be installed, found none; on Debian: apt-get install avrdude")
+        raise SettingsError("avrdude is not installed; on Debian, install it with: apt-get install avrdude")
     if image is None:
         from firmware import toolchain
 
-        image = toolchain.hex_image()
+        image = toolchain.build_hex_image()
     arguments = ["-p", "atmega2560", "-c", "wiring", "-P", port, "-b", "115200", "-D", "-U", f"flash:w:{image}:i"]
-    # Where it cannot open the port avrdude ends itself by a signal, which is no exit status.
+    # If avrdude cannot open the port, it ends by a signal. The return code is then negative and no valid exit status.
     return min(1, abs(subprocess.run(["avrdude", *arguments], check=False).returncode))
 
 
 @command.command("simulate")
 @click.option(
-    "--line", "names", required=True, multiple=True, help="Line whose gate settings the simulated line has; again for each line of a board."
+    "--line", "names", required=True, multiple=True, help="Line whose gate is simulated. Repeat the option for each line of the board."
 )
-@click.option("--rate", default=2.0, show_default=True, type=click.FloatRange(0.01, 100), help="Parts a second, on each line.")
-@click.option("--jitter", default=0.2, show_default=True, type=click.FloatRange(0, 0.9), help="Random share of the distance of two parts.")
-@click.option("--seed", default=1, show_default=True, help="Seed of the jitter.")
-@click.option("--parts", type=click.IntRange(1), help="Stop feeding after so many; the board stays. Without: no end.")
+@click.option("--rate", default=2.0, show_default=True, type=click.FloatRange(0.01, 100), help="Parts per second on each line.")
 @click.option(
-    "--travel-s", type=click.FloatRange(0.2, 600), help="Time from camera to gate, instead of the settings'; changes the belt's speed."
+    "--jitter", default=0.2, show_default=True, type=click.FloatRange(0, 0.9), help="Random share of the time between two parts, 0..0.9."
+)
+@click.option("--seed", default=1, show_default=True, help="Seed of the random numbers.")
+@click.option("--parts", type=click.IntRange(1), help="Number of parts to feed. The default is to feed without end.")
+@click.option(
+    "--travel-s",
+    type=click.FloatRange(0.2, 600),
+    help="Seconds from the camera to the gate, which set the speed of the belt. The default comes from the settings.",
 )
 @click.option(
-    "--link", type=click.Path(path_type=Path), help="Where to put the link to the serial port; else the gate's port in the settings."
+    "--link", type=click.Path(path_type=Path), help="Path of the simulated serial port. The default is the gate's port in the settings."
 )
-@click.option("--memory", type=click.Path(path_type=Path, dir_okay=False), help="File that stands for the EEPROM; else <link>.eeprom.")
-@click.option("--log", type=click.Path(path_type=Path, dir_okay=False), help="Write what physically happened as JSON lines.")
-@click.option("--avr", is_flag=True, help="The board is the Mega's own firmware in an AVR simulator, built on the first call.")
+@click.option(
+    "--memory", type=click.Path(path_type=Path, dir_okay=False), help="File that stands for the EEPROM. The default is <link>.eeprom."
+)
+@click.option("--log", type=click.Path(path_type=Path, dir_okay=False), help="File for the physical events of the line, as JSON lines.")
+@click.option("--avr", is_flag=True, help="Run the Mega's real firmware in an AVR simulator, which is compiled on the first call.")
 @click.pass_obj
 def simulate(
     file: Path | None,
@@ -198,19 +250,20 @@ def simulate(
     log: Path | None,
     avr: bool,
 ) -> None:
-    """Run a board and its belts with castings behind a pseudo-terminal, until SIGTERM.
+    """Run a simulated board with its belts and castings at a pseudo-terminal until SIGTERM.
 
-    Castings come once a sorter has configured the board. SIGTERM ends the feeding, lets the belts run empty, then stops.
-    Starting again counts the boot up, as a reset does.
+    Castings are fed as soon as a sorter has configured the board. After SIGTERM, no more castings are fed, the belts run empty, and the
+    command ends. Each start counts as a reset of the board.
     """
     stopping = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stopping.set())
-    raise_priority()  # a board has a processor of its own
+    # A real board does not share its processor, so the simulated one gets a high priority.
+    raise_priority()
     gates = _gates_of_one_board(load_settings(file), names)
     try:
         plants = {
-            gate.lane: Plant(_belt(gate, travel_s), Feed(rate_per_s=rate, jitter=jitter, seed=seed + index, parts=parts))
+            gate.lane: Plant(_make_belt(gate, travel_s), CastingFeed(rate_per_s=rate, jitter=jitter, seed=seed + index, parts=parts))
             for index, gate in enumerate(gates)
         }
     except ValueError as error:
@@ -218,14 +271,14 @@ def simulate(
     link = link or Path(gates[0].port)
     with ExitStack() as stack:
         try:
-            terminal = stack.enter_context(Terminal(link))
-            truth = stack.enter_context(log.open("a")) if log else None
+            terminal = stack.enter_context(PseudoTerminal(link))
+            log_file = stack.enter_context(log.open("a")) if log else None
             memory = memory or link.with_name(f"{link.name}.eeprom")
-            served, boot = (_avr_line if avr else _python_line)(stack, plants, memory, TruthLog(truth))
+            line, run = (_make_avr_line if avr else _make_python_line)(stack, plants, memory, TruthLog(log_file))
         except OSError as error:
-            raise SettingsError(f"board {', '.join(names)}: {error}") from None
-        click.echo(f"board ready at {link}, run {boot}{', firmware in the AVR simulator' if avr else ''}")
-        run(served, terminal, stopping)
+            raise SettingsError(f"the board of {', '.join(names)} cannot be simulated: {error}") from None
+        click.echo(f"board ready at {link}, run {run}{', firmware in the AVR simulator' if avr else ''}")
+        run_in_real_time(line, terminal, stopping)
 
 
 def _gates_of_one_board(settings: Settings, names: Sequence[str]) -> list[GateSettings]:
@@ -233,30 +286,33 @@ def _gates_of_one_board(settings: Settings, names: Sequence[str]) -> list[GateSe
     for name in names:
         gate = settings.find_line(name).gate
         if gate is None:
-            raise SettingsError(f"lines.{name}.gate: expected the settings of a gate to simulate, found none")
+            raise SettingsError(f"{name} has no gate that could be simulated; add [lines.gate] to the line in the settings")
         gates.append(gate)
     if len(ports := {gate.port for gate in gates}) > 1:
-        raise SettingsError(f"--line: expected lines of one board, found the ports {', '.join(sorted(ports))}")
+        raise SettingsError(
+            f"--line: the lines {', '.join(names)} have different boards ({', '.join(sorted(ports))}); name lines of one board"
+        )
     return gates
 
 
-def _python_line(_: ExitStack, plants: dict[int, Plant], memory: Path, truth: TruthLog) -> tuple[Line, int]:
-    board = Board(FileMemory(memory))
-    return SimulatedLine(board, plants, truth), board.run
+def _make_python_line(_: ExitStack, plants: dict[int, Plant], memory: Path, log: TruthLog) -> tuple[BoardLine, int]:
+    board = Board(FileBoardMemory(memory))
+    return SimulatedLine(board, plants, log), board.run
 
 
-def _avr_line(stack: ExitStack, plants: dict[int, Plant], memory: Path, truth: TruthLog) -> tuple[Line, int]:
+def _make_avr_line(stack: ExitStack, plants: dict[int, Plant], memory: Path, log: TruthLog) -> tuple[BoardLine, int]:
     from firmware import toolchain
-    from firmware.simulator.avr import stepped
-    from firmware.simulator.line import AvrLine
+    from firmware.simulator.avr import start_mega
+    from firmware.simulator.avr_line import AvrLine
 
-    line = AvrLine(stack.enter_context(stepped(toolchain.firmware(), memory.with_suffix(".avr.eeprom"))), plants, truth)
+    mega = stack.enter_context(start_mega(toolchain.build_firmware(), memory.with_suffix(".avr.eeprom")))
+    line = AvrLine(mega, plants, log)
     return line, line.boot()
 
 
-def _belt(gate: GateSettings, travel_s: float | None) -> Belt:
+def _make_belt(gate: GateSettings, travel_s: float | None) -> Belt:
     speed_mm_s = gate.belt_mm_per_s if travel_s is None else gate.travel_mm / travel_s
-    # A part's leading edge is at the blade when a servo of 0.08 s that began at the part's moment has just arrived.
+    # The blade is so far behind the gate's moment that a servo with a swing of 0.08 s has just arrived when the part does.
     swing_mm = 0.08 * speed_mm_s
     further = tuple(Blade(grade.lane, grade.gate_mm + swing_mm) for grade in gate.grades)
     return Belt(speed_mm_s=speed_mm_s, eye_gap_mm=gate.travel_mm, blade_mm=20 + swing_mm, further=further)

@@ -138,15 +138,15 @@ def _firmware(boards: str, progress: Console) -> bool:
     from firmware import toolchain
     from streams.errors import SettingsError
 
-    absent = toolchain.missing()
+    absent = toolchain.missing_packages()
     if boards == "python" or (boards == "auto" and absent):
         why = f"; for the Mega's own firmware: apt-get install {' '.join(absent)}" if absent else ""
         progress.print(f"boards: simulated in Python{why}", soft_wrap=True)
         return False
     try:
-        toolchain.ensure()
-        toolchain.firmware()
-        toolchain.runner()
+        toolchain.ensure_installed()
+        toolchain.build_firmware()
+        toolchain.build_runner()
     except toolchain.ToolchainError as error:
         raise SettingsError(f"--boards avr: {error}") from None
     progress.print("boards: the Mega's own firmware in an AVR simulator", soft_wrap=True)

@@ -1,1 +1,4 @@
-"""A board in Python: speaks `firmware/PROTOCOL.md`, drives a modelled gate; for the demo and the tests."""
+"""A simulated board in Python that speaks the gate protocol, and a simulated line (belts, castings, gates) around it. For demo and tests.
+
+`board` is the board, `plant` one belt with its castings, and `line` puts both together behind a pseudo-terminal.
+"""

@@ -1,148 +1,358 @@
-"""The simulated board: a pure state machine that speaks the gate protocol. Bytes and time in, bytes and pulses out.
+"""The simulated board: a state machine that speaks the gate protocol. Bytes and time go in, bytes and servo pulses come out.
 
     reset --BOOT every second--> HELLO --> CONFIGURE, COMMIT --> counting, deciding, reporting
-The Mega's firmware does the same in C++; one conformance suite runs against both.
+
+The Mega's firmware does the same in C++, and one suite of conformance tests runs against both.
 """
 
 from __future__ import annotations
 
 from firmware.board import faults
-from firmware.board.commands import EVENTS, LANES, PARTS, Commands
-from firmware.board.frames import EVENT, Deframer, Frame
-from firmware.board.lane import Lane
-from firmware.board.memory import Memory
-from firmware.board.ring import EventRing
-from firmware.board.tracker import Decision, Part
-from firmware.board.words import VERSION
+from firmware.board.events import EventRing
+from firmware.board.lane import BoardLane
+from firmware.board.memory import BoardMemory
+from firmware.board.tracker import PartDecision, TrackedPart
+from firmware.fault_table import code_of, error_codes
+from firmware.lane_settings import BY_KEY, LaneSettings, SettingValue
+from firmware.protocol import COMMANDS, EVENT, VERSION, Deframer, Fields, Frame, read_fields
 
-BOOT_US = 1_000_000
-BEAT_US = 1_000_000
-ANNOUNCE_US = 300_000
+# What this board can hold, as the answer to HELLO says.
+LANES, MAX_PARTS, MAX_EVENTS, COMMAND_WINDOW, GRADES = 4, 64, 128, 4, 1
+
+BOOT_INTERVAL_US = 1_000_000
+BEAT_INTERVAL_US = 1_000_000
+# PART is repeated until the host has answered with SEEN.
+PART_INTERVAL_US = 300_000
+TEST_US = 1_000_000
 _U32 = 2**32
 
 
+class CommandError(Exception):
+    """A command is answered with ERR and the code that is called `name` in firmware/error_codes.csv."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.code = code_of(name)
+
+
 class Board:
-    """Times are microseconds since the reset, never falling. `clock_ms` sets where the clock on the wire begins: for tests of its wrap."""
+    """A board that was reset just now. Times are microseconds since the reset and never fall.
 
-    def __init__(self, memory: Memory, cause: str = "power", clock_ms: int = 0) -> None:
+    `clock_ms` is the value at which the board's clock on the wire begins, so that tests can let the clock wrap.
+    """
+
+    def __init__(self, memory: BoardMemory, cause: str = "power", clock_ms: int = 0) -> None:
         self.memory = memory
-        self.run = memory.boot()
+        self.run = memory.begin_run()
         self.cause = cause
-        self.greeted = False
+        self.is_greeted = False
         self.clock_ms = clock_ms
-        self.events = EventRing(EVENTS)
-        self.lanes = [Lane(number, memory.settings.get(number), PARTS, self) for number in range(1, LANES + 1)]
+        self.events = EventRing(MAX_EVENTS)
+        self.lanes = [BoardLane(number, memory.settings.get(number), MAX_PARTS, self) for number in range(1, LANES + 1)]
         self.deframer = Deframer(">")
+        # Faults that concern the whole board instead of one lane.
         self.board_faults: list[int] = []
-        self._commands = Commands(self)
+        # Values of CONFIGURE that wait for COMMIT, by lane and key.
+        self._uncommitted: dict[int, dict[str, SettingValue]] = {}
+        # The token of each lane's last TEST, so that a repeated TEST acts once.
+        self._test_tokens: dict[int, int] = {}
         self._out = bytearray()
-        self._seq = 0
-        self._heard_us = 0
-        self._booted_us: int | None = None
-        self._beat_us = 0
+        self._event_seq = 0
+        self._received_us = 0
+        self._boot_sent_us: int | None = None
+        self._beat_sent_us = 0
         if cause in ("brown-out", "watchdog"):
-            self.fault(0, faults.ABNORMAL_RESET, True, 1 if cause == "brown-out" else 2, 0)
-            self.board_faults.append(faults.ABNORMAL_RESET)
-        if memory.damaged:
-            self.fault(0, faults.SETTINGS_LOST, True, 0, 0)
-            self.board_faults.append(faults.SETTINGS_LOST)
+            self._raise_board_fault(faults.ABNORMAL_RESET, 1 if cause == "brown-out" else 2, 0)
+        if memory.is_damaged:
+            self._raise_board_fault(faults.SETTINGS_LOST, 0, 0)
 
-    # The wire
+    # Bytes and time
 
     def receive(self, data: bytes, now_us: int) -> None:
-        """Bytes from the host; answers are in `transmit` at once."""
+        """Takes bytes from the host. The answers are returned by the next `transmit`."""
         for frame in self.deframer.feed(data):
-            self._heard_us = now_us
-            answer = self._commands.answer(frame, now_us)
-            self._out += Frame("<", frame.seq, *answer).encode()
+            self._received_us = now_us
+            self._out += Frame("<", frame.seq, *self._answer(frame, now_us)).encode()
 
     def transmit(self) -> bytes:
-        """What the board has to say since the last call."""
+        """Returns the bytes that the board has sent since the last call."""
         out, self._out = bytes(self._out), bytearray()
         return out
 
     def tick(self, now_us: int) -> None:
-        """Time passes: parts are decided, gates move, events go out."""
+        """Lets time pass: parts are decided, gates move, and events are sent."""
         for lane in self.lanes:
             lane.tick(now_us)
-            if lane.committed and not lane.further and now_us - self._heard_us > lane.settings.number("host_timeout_ms") * 1000:
-                lane.raise_fault(faults.HOST_SILENT, (now_us - self._heard_us) // 1000, now_us)
-        if not self.greeted:
-            if self._booted_us is None or now_us - self._booted_us >= BOOT_US:
-                self._booted_us = now_us
-                self._send("BOOT", VERSION, self.run, self.cause)
+            silence_us = now_us - self._received_us
+            if lane.is_committed and not lane.is_further_gate and silence_us > lane.settings.number("host_timeout_ms") * 1000:
+                lane.raise_fault(faults.HOST_SILENT, silence_us // 1000, now_us)
+        if not self.is_greeted:
+            if self._boot_sent_us is None or now_us - self._boot_sent_us >= BOOT_INTERVAL_US:
+                self._boot_sent_us = now_us
+                self._send_event("BOOT", VERSION, self.run, self.cause)
             return
-        if now_us - self._beat_us >= BEAT_US:
-            self._beat_us = now_us
-            self._send("BEAT", *self.beat(now_us))
-        self._announce(now_us)
-        while (kept := self.events.due(now_us)) is not None:
-            self._send(kept.name, kept.event, *kept.fields)
+        if now_us - self._beat_sent_us >= BEAT_INTERVAL_US:
+            self._beat_sent_us = now_us
+            self._send_event("BEAT", *self._heartbeat(now_us))
+        self._announce_parts(now_us)
+        while (due := self.events.take_due(now_us)) is not None:
+            self._send_event(due.name, due.event, *due.fields)
 
-    def greet(self, now_us: int) -> None:
-        """A host has said HELLO: it hears everything anew, and is no longer silent."""
-        self.greeted = True
-        self._beat_us = now_us
-        self.events.send_again()
-        for lane in self.lanes:
-            lane.end(faults.HOST_SILENT, now_us)
-
-    def acknowledge(self, event: int, now_us: int) -> None:
-        self.events.acknowledge(event)
-        if self.events.unreported and not self.events.full:
-            lost, self.events.unreported = self.events.unreported, 0
-            if faults.EVENTS_LOST not in self.board_faults:
-                self.board_faults.append(faults.EVENTS_LOST)
-            self.fault(0, faults.EVENTS_LOST, True, lost, now_us)
-
-    # What STATUS and PING tell
+    # State
 
     def wire_ms(self, at_us: int) -> int:
-        """Board time as it is told: ms since the reset, 32 bits."""
+        """Returns a time as it is sent: milliseconds since the reset, 32 bits."""
         return (at_us // 1000 + self.clock_ms) % _U32
-
-    def beat(self, now_us: int) -> tuple[int, str, str, int, int]:
-        """board_ms, state, lamp, tracked, pending."""
-        return self.wire_ms(now_us), self.state, self.lamp, sum(lane.tracked for lane in self.lanes), self.events.pending
 
     @property
     def state(self) -> str:
-        """The worst of the committed lanes."""
-        states = [lane.state for lane in self.lanes if lane.committed]
+        """The worst state of the committed lanes."""
+        states = [lane.state for lane in self.lanes if lane.is_committed]
         return max(states, key=("waiting", "running", "safe", "stopped").index, default="waiting")
 
     @property
     def lamp(self) -> str:
-        lamps = [lane.lamp for lane in self.lanes if lane.committed] or ["yellow"]
+        """The worst lamp of the committed lanes."""
+        lamps = [lane.lamp for lane in self.lanes if lane.is_committed] or ["yellow"]
         if any(faults.EFFECTS[code] == "warning" for code in self.board_faults):
             lamps.append("yellow")
         return max(lamps, key=("green", "yellow", "red").index)
 
-    # What lanes tell (the protocol `Speaker`)
+    def _heartbeat(self, now_us: int) -> tuple[int, str, str, int, int]:
+        """Returns the fields of BEAT: board_ms, state, lamp, tracked, pending."""
+        return self.wire_ms(now_us), self.state, self.lamp, sum(lane.tracked for lane in self.lanes), self.events.pending
 
-    def part(self, lane: int, part: Part) -> None:
-        if self.greeted:
+    # Events of the lanes (the protocol LaneReporter)
+
+    def report_counted(self, lane: int, part: TrackedPart) -> None:
+        """Sends PART for a part that was just counted."""
+        if self.is_greeted:
             part.announced_us = part.edge.at_us
-            self._send("PART", lane, self.run, part.number, self.wire_ms(part.edge.at_us))
+            self._send_part(lane, part)
 
-    def gate(self, lane: int, part: int, decision: Decision, moved: bool, moves: int, at_us: int, travel_us: int | None) -> None:
+    def report_sorted(
+        self, lane: int, part: int, decision: PartDecision, moved: bool, moves: int, at_us: int, travel_us: int | None
+    ) -> None:
+        """Stores GATE for a part. `travel_us` is None for a part that was not counted."""
         travel_ms = 0 if travel_us is None else min(65535, travel_us // 1000)
-        number = self.wire_ms(at_us)
-        further = (decision.gate,) if decision.gate else ()
-        what = decision.action, decision.reason, int(moved), moves % 65536
-        self.events.add("GATE", lane, self.run, part, *what, number, travel_ms, *further)
+        further_gate = (decision.gate,) if decision.gate else ()
+        movement = decision.action, decision.reason, int(moved), moves % 65536
+        self.events.add("GATE", lane, self.run, part, *movement, self.wire_ms(at_us), travel_ms, *further_gate)
 
-    def fault(self, lane: int, code: int, raised: bool, detail: int, at_us: int) -> None:
+    def report_fault(self, lane: int, code: int, raised: bool, detail: int, at_us: int) -> None:
+        """Stores FAULT. Lane 0 means the whole board."""
         self.events.add("FAULT", lane, code, int(raised), detail % _U32, self.wire_ms(at_us))
 
-    def _announce(self, now_us: int) -> None:
+    def _raise_board_fault(self, code: int, detail: int, now_us: int) -> None:
+        if code not in self.board_faults:
+            self.board_faults.append(code)
+        self.report_fault(0, code, True, detail, now_us)
+
+    def _announce_parts(self, now_us: int) -> None:
         for lane in self.lanes:
             for part in lane.tracker.parts:
-                due = part.announced_us is None or now_us - part.announced_us >= ANNOUNCE_US
-                if due and not part.seen and part.decision is None:
+                is_due = part.announced_us is None or now_us - part.announced_us >= PART_INTERVAL_US
+                if is_due and not part.is_seen_by_host and part.decision is None:
                     part.announced_us = now_us
-                    self._send("PART", lane.number, self.run, part.number, self.wire_ms(part.edge.at_us))
+                    self._send_part(lane.number, part)
 
-    def _send(self, name: str, *fields: object) -> None:
-        self._out += Frame(EVENT, self._seq, name, tuple(str(field) for field in fields)).encode()
-        self._seq = (self._seq + 1) % 256
+    def _send_part(self, lane: int, part: TrackedPart) -> None:
+        self._send_event("PART", lane, self.run, part.number, self.wire_ms(part.edge.at_us))
+
+    def _send_event(self, name: str, *fields: object) -> None:
+        self._out += Frame(EVENT, self._event_seq, name, tuple(str(field) for field in fields)).encode()
+        self._event_seq = (self._event_seq + 1) % 256
+
+    # Commands: one method for each, which returns the fields of OK or raises CommandError
+
+    def _answer(self, frame: Frame, now_us: int) -> tuple[str, tuple[str, ...]]:
+        """Returns name and fields of the answer to a command."""
+        try:
+            fields = self._check_command(frame)
+            values = getattr(self, f"_do_{frame.name.lower()}")(fields, now_us)
+        except CommandError as error:
+            return "ERR", (str(error.code), error_codes()[error.code].name)
+        return "OK", tuple(str(value) for value in values)
+
+    def _check_command(self, frame: Frame) -> Fields:
+        if frame.name not in COMMANDS:
+            raise CommandError("unknown-command")
+        names, _, needs = COMMANDS[frame.name]
+        try:
+            fields = read_fields(names, frame.fields)
+        except ValueError:
+            raise CommandError("wrong-fields") from None
+        if needs and not self.is_greeted:
+            raise CommandError("not-greeted")
+        if "lane" in fields:
+            lane = fields.number("lane")
+            is_for_board = frame.name == "CLEAR" or fields.get("page") == "link"
+            if lane > len(self.lanes) or (lane == 0 and not is_for_board):
+                raise CommandError("unknown-lane")
+            if needs == "commit" and not self.lanes[lane - 1].is_committed:
+                raise CommandError("not-committed")
+        return fields
+
+    def _lane(self, fields: Fields) -> BoardLane:
+        return self.lanes[fields.number("lane") - 1]
+
+    def _do_hello(self, _: Fields, now_us: int) -> tuple[object, ...]:
+        self.is_greeted = True
+        self._beat_sent_us = now_us
+        self.events.send_all_again()
+        for lane in self.lanes:
+            lane.end_fault(faults.HOST_SILENT, now_us)
+        return VERSION, self.run, self.cause, LANES, MAX_PARTS, MAX_EVENTS, COMMAND_WINDOW, GRADES
+
+    def _do_configure(self, fields: Fields, _: int) -> tuple[object, ...]:
+        key = fields.word("key")
+        if key not in BY_KEY:
+            raise CommandError("unknown-setting")
+        try:
+            value = BY_KEY[key].read(fields.word("value"))
+        except ValueError:
+            raise CommandError("out-of-bounds") from None
+        self._uncommitted.setdefault(fields.number("lane"), {})[key] = value
+        return key, value
+
+    def _do_commit(self, fields: Fields, now_us: int) -> tuple[object, ...]:
+        lane = self._lane(fields)
+        try:
+            settings = LaneSettings(lane.settings.values | self._uncommitted.get(lane.number, {}))
+        except ValueError:
+            raise CommandError("inconsistent") from None
+        if not self._are_gates_consistent(lane, settings):
+            raise CommandError("inconsistent")
+        if settings != lane.settings and not lane.is_empty:
+            raise CommandError("busy")
+        self._uncommitted.pop(lane.number, None)
+        self.memory.store(lane.number, settings)
+        lane.commit(settings, now_us)
+        for code in (faults.ABNORMAL_RESET, faults.SETTINGS_LOST):
+            if code in self.board_faults:
+                self.board_faults.remove(code)
+                self.report_fault(0, code, False, 0, now_us)
+        return (settings.digest,)
+
+    def _are_gates_consistent(self, lane: BoardLane, settings: LaneSettings) -> bool:
+        """Returns whether new settings of a lane fit to the other lanes.
+
+        The belt of a further gate must be committed and must not be a further gate itself. All gates must lie within the belt's reach.
+        """
+        belt_number, step_um = settings.number("lane_of"), settings.number("step_um")
+        if belt_number:
+            belt = self.lanes[belt_number - 1]
+            is_possible = belt is not lane and belt.is_committed and not belt.is_further_gate and not lane.gate_lanes[1:]
+            return is_possible and settings.is_gate_within_reach(belt.settings.number("step_um"))
+        return all(gate_lane.settings.is_gate_within_reach(step_um) for gate_lane in lane.gate_lanes[1:])
+
+    def _do_show(self, fields: Fields, _: int) -> tuple[object, ...]:
+        key = fields.word("key")
+        if key not in BY_KEY:
+            raise CommandError("unknown-setting")
+        return key, self._lane(fields).settings.values[key]
+
+    def _do_ping(self, _: Fields, now_us: int) -> tuple[object, ...]:
+        return self._heartbeat(now_us)
+
+    def _do_sync(self, _: Fields, now_us: int) -> tuple[object, ...]:
+        return self.wire_ms(now_us), now_us % 1000
+
+    def _find_undecided_part(self, fields: Fields) -> TrackedPart:
+        """Returns the part that a command names. Raises CommandError if the part is not tracked or is decided already."""
+        if fields.number("run") != self.run:
+            raise CommandError("unknown-run")
+        tracker, number = self._lane(fields).tracker, fields.number("part")
+        if not 1 <= number <= tracker.count:
+            raise CommandError("unknown-part")
+        part = tracker.find(number)
+        if part is None or part.decision is not None:
+            raise CommandError("late")
+        return part
+
+    def _do_verdict(self, fields: Fields, _: int) -> tuple[object, ...]:
+        verdict, gate = fields.word("verdict"), fields.number("gate")
+        if (verdict == "keep") != (gate == 0):
+            raise CommandError("wrong-fields")
+        lane = self._lane(fields)
+        if gate and gate not in [gate_lane.number for gate_lane in lane.gate_lanes]:
+            raise CommandError("not-supported")
+        further_gate = 0 if gate == lane.number else gate
+        part = self._find_undecided_part(fields)
+        if part.verdict is None:
+            part.verdict, part.gate = verdict, further_gate
+            return ("accepted",)
+        if (part.verdict, part.gate) != (verdict, further_gate):
+            raise CommandError("conflict")
+        return ("same",)
+
+    def _do_cancel(self, fields: Fields, _: int) -> tuple[object, ...]:
+        part = self._find_undecided_part(fields)
+        if part.verdict is None:
+            return ("none",)
+        part.verdict, part.gate, part.is_cancelled = None, 0, True
+        return ("cancelled",)
+
+    def _do_seen(self, fields: Fields, _: int) -> tuple[object, ...]:
+        if fields.number("run") != self.run:
+            raise CommandError("unknown-run")
+        if (part := self._lane(fields).tracker.find(fields.number("part"))) is not None:
+            part.is_seen_by_host = True
+        return ()
+
+    def _do_ack(self, fields: Fields, now_us: int) -> tuple[object, ...]:
+        self.events.acknowledge(fields.number("event"))
+        if self.events.unreported and not self.events.is_full:
+            lost, self.events.unreported = self.events.unreported, 0
+            self._raise_board_fault(faults.EVENTS_LOST, lost, now_us)
+        return ()
+
+    def _do_status(self, fields: Fields, now_us: int) -> tuple[object, ...]:
+        page = fields.word("page")
+        if page == "link":
+            return page, self.deframer.good, self.deframer.damaged, 0, self.events.pending, self.events.lost
+        lane = self._lane(fields)
+        if page == "line":
+            oldest_fault = lane.belt.faults.oldest or (self.board_faults[0] if self.board_faults else 0)
+            return page, lane.state, oldest_fault, lane.lamp, lane.tracked
+        if page == "count":
+            counters = lane.counters
+            parts = lane.tracker.count
+            return page, parts, counters.diverted, counters.passed, counters.missing, counters.unmatched, counters.no_verdict
+        if page == "gate":
+            gate = lane.gate
+            return page, gate.pulse_us, gate.position(now_us), gate.moves, int(lane.has_servo_power), int(lane.is_estop_open)
+        return page, int(lane.eyes[0].blocked), int(lane.eyes[1].blocked), lane.place() // 1000 % _U32
+
+    def _do_test(self, fields: Fields, now_us: int) -> tuple[object, ...]:
+        lane, token, what = self._lane(fields), fields.number("token"), fields.word("what")
+        if self._test_tokens.get(lane.number) == token:
+            return ("same",)
+        if not lane.is_empty or lane.gate.is_testing:
+            raise CommandError("busy")
+        if what == "gate" and (lane.belt.faults.has(faults.GATE_HELD) or not lane.is_committed):
+            raise CommandError("fault-present" if lane.is_committed else "not-committed")
+        self._test_tokens[lane.number] = token
+        if what == "gate":
+            lane.gate.test(now_us)
+        elif what == "trigger":
+            lane.trigger_pulses.append(now_us)
+        elif what == "relay":
+            lane.relay_test_until_us = now_us + TEST_US
+        return ("done",)
+
+    def _do_clear(self, fields: Fields, now_us: int) -> tuple[object, ...]:
+        code, lane = fields.number("code"), fields.number("lane")
+        in_force = self.board_faults if lane == 0 else self._lane(fields).faults.codes
+        if code not in in_force:
+            return ("none",)
+        if faults.ENDS_BY[code] != "CLEAR":
+            raise CommandError("not-clearable")
+        if lane == 0:
+            in_force.remove(code)
+            self.report_fault(0, code, False, 0, now_us)
+        elif self._lane(fields).has_fault_cause(code):
+            raise CommandError("fault-present")
+        else:
+            self._lane(fields).end_fault(code, now_us)
+        return ("cleared",)

@@ -1,4 +1,4 @@
-"""Which faults there are, what each does to a lane, and how it ends. See firmware/PROTOCOL.md, "Faults"."""
+"""The faults of a board: what each does to a lane, and how each ends. See firmware/PROTOCOL.md, "Faults"."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dataclasses import dataclass, field
 HOST_SILENT, EYE1_STUCK, EYE2_STUCK, ENCODER_STOPPED, SERVO_POWER, EMERGENCY_STOP = 40, 41, 42, 43, 44, 45
 ABNORMAL_RESET, TRACKER_FULL, EVENTS_LOST, STOPPED, PARTS_EXHAUSTED, SETTINGS_LOST = 46, 47, 48, 49, 50, 51
 
-HELD = "gate held"
+GATE_HELD = "gate held"
 EFFECTS = {
     HOST_SILENT: "host silent",
-    EYE1_STUCK: HELD,
-    EYE2_STUCK: HELD,
-    ENCODER_STOPPED: HELD,
-    SERVO_POWER: HELD,
-    EMERGENCY_STOP: HELD,
+    EYE1_STUCK: GATE_HELD,
+    EYE2_STUCK: GATE_HELD,
+    ENCODER_STOPPED: GATE_HELD,
+    SERVO_POWER: GATE_HELD,
+    EMERGENCY_STOP: GATE_HELD,
     ABNORMAL_RESET: "report only",
-    TRACKER_FULL: HELD,
+    TRACKER_FULL: GATE_HELD,
     EVENTS_LOST: "warning",
     STOPPED: "stopped",
-    PARTS_EXHAUSTED: HELD,
+    PARTS_EXHAUSTED: GATE_HELD,
     SETTINGS_LOST: "report only",
 }
 ENDS_BY = dict.fromkeys(EFFECTS, "CLEAR") | {
@@ -37,8 +37,10 @@ class Faults:
     codes: list[int] = field(default_factory=list)
 
     def has(self, effect: str) -> bool:
+        """Returns whether a fault with this effect is in force."""
         return any(EFFECTS[code] == effect for code in self.codes)
 
     @property
     def oldest(self) -> int:
+        """The code of the oldest fault in force, 0 if there is none."""
         return self.codes[0] if self.codes else 0

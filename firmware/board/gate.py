@@ -1,79 +1,83 @@
-"""The gate's machine: which pulse the servo gets, and how often it left its rest.
+"""The state machine of a gate: the pulse that its servo gets, and how often the gate has left its rest position.
 
-rest --moment of a diverted part--> going out --servo_ms--> out --dwell over--> returning --servo_ms--> rest
-a fault holds it (`hold`), whatever parts want; nothing here looks at a clock but what is passed in
+    rest --moment of a diverted part--> going out --servo_ms--> out --dwell over--> returning --servo_ms--> rest
+
+A fault holds the gate (`hold`), whatever the parts need. Times and places are passed in.
 """
 
 from __future__ import annotations
 
-from firmware.board.lane_settings import LaneSettings
+from firmware.lane_settings import LaneSettings
 
 
 class Gate:
-    """Places are in thousandths of a step, times in board microseconds."""
+    """One gate. Places are in thousandths of a step, times in microseconds of the board's clock."""
 
     def __init__(self, settings: LaneSettings) -> None:
         self.settings = settings
         self.moves = 0
         self.pulse_us = settings.number("rest_us")
         self._arrives_us = 0
-        self._held: str | None = None
-        self._out_until: int | None = None
+        self._held_action: str | None = None
+        self._out_until_place: int | None = None
         self._test_until_us: int | None = None
 
     def position(self, now_us: int) -> str:
+        """Returns `rest`, `out` or `moving`, as STATUS reports the position."""
         if now_us < self._arrives_us:
             return "moving"
         return "out" if self.is_out else "rest"
 
     @property
     def is_out(self) -> bool:
-        """The pulse is that of `out`; the servo may still be on its way."""
+        """Whether the pulse is that of the position `out`. The servo may still be on its way there."""
         return self.pulse_us == self.settings.number("out_us")
 
     @property
-    def testing(self) -> bool:
+    def is_testing(self) -> bool:
+        """Whether the test swing of TEST is going on."""
         return self._test_until_us is not None
 
     def configure(self, settings: LaneSettings) -> None:
-        """New pulses are sent at once; the position (rest or out) is kept."""
+        """Takes new settings. The new pulse is sent at once, and the position (rest or out) stays."""
         was_out = self.is_out
         self.settings = settings
         self.pulse_us = settings.number("out_us" if was_out else "rest_us")
 
-    def divert(self, until: int, now_us: int) -> bool:
-        """Out for a part, until the belt has come to `until`; True when the gate left its rest for it."""
-        self._out_until = until if self._out_until is None else max(until, self._out_until)
-        return self._go(True, now_us)
+    def divert(self, until_place: int, now_us: int) -> bool:
+        """Moves the gate out until the belt is at `until_place`. Returns True if the gate left its rest position for this."""
+        self._out_until_place = until_place if self._out_until_place is None else max(until_place, self._out_until_place)
+        return self._move(True, now_us)
 
     def hold(self, action: str | None, now_us: int) -> None:
-        """A fault holds the gate: `divert` out, `pass` at rest, `stop` where it is; None lets go, back to rest."""
-        self._held = action
-        self._out_until = None
+        """Holds the gate because of a fault: `divert` out, `pass` at rest, `stop` where the gate is. None releases the gate to rest."""
+        self._held_action = action
+        self._out_until_place = None
         self._test_until_us = None
         if action == "divert":
-            self._go(True, now_us)
+            self._move(True, now_us)
         elif action == "pass":
-            self._go(False, now_us)
+            self._move(False, now_us)
 
     def test(self, now_us: int) -> None:
-        """One swing: out, one second, and back."""
+        """Swings the gate out for one second."""
         self._test_until_us = now_us + 1_000_000
-        self._go(True, now_us)
+        self._move(True, now_us)
 
     def tick(self, place: int, now_us: int) -> None:
-        if self._held is not None:
+        """Moves the gate back when the belt is far enough or the test is over. Must be called every few milliseconds."""
+        if self._held_action is not None:
             return
         if self._test_until_us is not None:
             if now_us < self._test_until_us:
                 return
             self._test_until_us = None
-        if self._out_until is not None and place >= self._out_until:
-            self._out_until = None
-        if self._out_until is None and now_us >= self._arrives_us:
-            self._go(False, now_us)
+        if self._out_until_place is not None and place >= self._out_until_place:
+            self._out_until_place = None
+        if self._out_until_place is None and now_us >= self._arrives_us:
+            self._move(False, now_us)
 
-    def _go(self, out: bool, now_us: int) -> bool:
+    def _move(self, out: bool, now_us: int) -> bool:
         if self.is_out == out:
             return False
         self.pulse_us = self.settings.number("out_us" if out else "rest_us")

@@ -1,30 +1,52 @@
-"""Simulated lines: a board and the belts that are wired to its lanes, carried forward in steps of a millisecond."""
+"""A simulated line: a board and the belts that are wired to its lanes, in steps of a millisecond or in real time at a pseudo-terminal."""
 
 from __future__ import annotations
 
+import json
+import os
+import pty
+import select
+import threading
+import time
+import tty
 from collections.abc import Callable, Mapping
-from typing import Any
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Protocol, Self
 
 from firmware.board.board import Board
-from firmware.board.plant import EYE1, STEPS, Plant
+from firmware.board.plant import EYE1, STEPS, CastingExit, Plant
 
 STEP_US = 1000
-Witness = Callable[[str, dict[str, Any]], None]
+# Called with the name of a physical event and its facts: `fell` (a casting left), `servo` (a pulse changed), `camera` (a trigger pulse).
+TruthListener = Callable[[str, dict[str, Any]], None]
+
+
+def exit_facts(casting: CastingExit) -> dict[str, Any]:
+    """Returns the facts of the physical event `fell`."""
+    return {
+        "at_us": casting.at_us,
+        "casting": casting.number,
+        "counted": casting.counted,
+        "side": casting.side,
+        "gate": casting.gate,
+        "struck": casting.struck,
+    }
 
 
 class SimulatedLine:
-    """`plants` by lane; one alone is wired to lane 1.
+    """Carries a simulated board and its belts through time. `plants` holds the belts by lane; a single plant is wired to lane 1.
 
-    `witness` is told the physical truth: each casting that fell, each change of a servo's pulse, each camera pulse.
+    `on_truth` is called for every physical event, so that tests need not trust the board's reports.
     """
 
-    def __init__(self, board: Board, plants: Plant | Mapping[int, Plant], witness: Witness = lambda what, facts: None) -> None:
+    def __init__(self, board: Board, plants: Plant | Mapping[int, Plant], on_truth: TruthListener = lambda event, facts: None) -> None:
         self.board = board
         self.plants = {1: plants} if isinstance(plants, Plant) else dict(plants)
         self.now_us = 0
-        self._witness = witness
-        self._pulses = {lane.number: lane.gate.pulse_us for lane in board.lanes}
-        self._told = dict.fromkeys(self.plants, 0)
+        self._on_truth = on_truth
+        self._pulses_us = {lane.number: lane.gate.pulse_us for lane in board.lanes}
+        self._reported_exits = dict.fromkeys(self.plants, 0)
 
     @property
     def plant(self) -> Plant:
@@ -32,24 +54,25 @@ class SimulatedLine:
         return next(iter(self.plants.values()))
 
     @property
-    def supervised(self) -> bool:
-        """A host has greeted and configured all belts: castings may come."""
-        return self.board.greeted and all(self.board.lanes[number - 1].committed for number in self.plants)
+    def is_supervised(self) -> bool:
+        """Whether a host has greeted the board and configured all belts, so that castings may come."""
+        return self.board.is_greeted and all(self.board.lanes[number - 1].is_committed for number in self.plants)
 
     @property
     def pending(self) -> int:
-        """Events that no host has acknowledged."""
+        """The number of events that no host has acknowledged."""
         return self.board.events.pending
 
     def transmit(self) -> bytes:
-        """What the board has said since the last call."""
+        """Returns the bytes that the board has sent since the last call."""
         return self.board.transmit()
 
     def receive(self, data: bytes) -> None:
+        """Sends bytes to the board."""
         self.board.receive(data, self.now_us)
 
     def run_until(self, to_us: int) -> None:
-        """Carries board and belts to `to_us`, in steps so small that a late caller does not make a gate late."""
+        """Carries board and belts to `to_us`, in steps of a millisecond, so that a caller that is late does not make a gate late."""
         while self.now_us < to_us:
             self.now_us += STEP_US
             self._step()
@@ -58,32 +81,136 @@ class SimulatedLine:
         lanes = self.board.lanes
         for number, plant in self.plants.items():
             lane = lanes[number - 1]
-            further = [lanes[blade.lane - 1].gate.pulse_us for blade in plant.belt.further]
-            for signal in plant.advance(self.now_us, lane.gate.pulse_us, lane.relay_closed(plant.now_us), further):
-                if signal.what == STEPS:
-                    lane.steps(signal.value, signal.at_us)
+            further_us = [lanes[blade.lane - 1].gate.pulse_us for blade in plant.belt.further]
+            for change in plant.advance(self.now_us, lane.gate.pulse_us, lane.is_relay_closed(plant.now_us), further_us):
+                if change.what == STEPS:
+                    lane.add_steps(change.value, change.at_us)
                 else:
-                    lane.eye(1 if signal.what == EYE1 else 2, bool(signal.value), signal.at_us)
+                    lane.change_eye(1 if change.what == EYE1 else 2, bool(change.value), change.at_us)
         self.board.tick(self.now_us)
         for number, plant in self.plants.items():
             for gate in (number, *(blade.lane for blade in plant.belt.further)):
-                self._look_at_servo(number, gate)
-            self._look_at_belt(number, plant)
+                self._report_servo(number, gate)
+            self._report_belt(number, plant)
 
-    def _look_at_servo(self, number: int, gate: int) -> None:
-        before, after = self._pulses[gate], self.board.lanes[gate - 1].gate.pulse_us
+    def _report_servo(self, number: int, gate: int) -> None:
+        before, after = self._pulses_us[gate], self.board.lanes[gate - 1].gate.pulse_us
         if before != after:
-            self._say("servo", number, {"at_us": self.now_us, "gate": gate, "from_us": before, "to_us": after})
-            self._pulses[gate] = after
+            self._report("servo", number, {"at_us": self.now_us, "gate": gate, "from_us": before, "to_us": after})
+            self._pulses_us[gate] = after
 
-    def _look_at_belt(self, number: int, plant: Plant) -> None:
+    def _report_belt(self, number: int, plant: Plant) -> None:
         lane = self.board.lanes[number - 1]
         while lane.trigger_pulses and lane.trigger_pulses[0] <= self.now_us:
-            self._say("camera", number, {"at_us": lane.trigger_pulses.pop(0)})
-        for fallen in plant.fallen[self._told[number] :]:
-            facts = {"casting": fallen.number, "counted": fallen.counted, "side": fallen.side, "gate": fallen.gate, "struck": fallen.struck}
-            self._say("fell", number, {"at_us": fallen.at_us, **facts})
-        self._told[number] = len(plant.fallen)
+            self._report("camera", number, {"at_us": lane.trigger_pulses.pop(0)})
+        for casting in plant.exits[self._reported_exits[number] :]:
+            self._report("fell", number, exit_facts(casting))
+        self._reported_exits[number] = len(plant.exits)
 
-    def _say(self, what: str, lane: int, facts: dict[str, Any]) -> None:
-        self._witness(what, {"run": self.board.run, "lane": lane, **facts})
+    def _report(self, event: str, lane: int, facts: dict[str, Any]) -> None:
+        self._on_truth(event, {"run": self.board.run, "lane": lane, **facts})
+
+
+# In real time, at a pseudo-terminal
+
+TICK_S = 0.002
+# Longest wait for the host's acknowledgements after the belts are empty.
+MAX_DRAIN_S = 5.0
+
+
+class PseudoTerminal:
+    """A pseudo-terminal with a symlink to it, so that a program can open the symlink like a serial port.
+
+    Raises FileExistsError if `link` exists and is no symlink.
+    """
+
+    def __init__(self, link: Path) -> None:
+        if link.exists() and not link.is_symlink():
+            raise FileExistsError(
+                f"{link} is a file, and would be overwritten by the link to the simulated serial port; choose another path"
+            )
+        self._master, self._slave = pty.openpty()
+        tty.setraw(self._slave)
+        os.set_blocking(self._master, False)
+        self.link = link
+        link.parent.mkdir(parents=True, exist_ok=True)
+        staged = link.with_name(f".{link.name}.{os.getpid()}")
+        staged.symlink_to(os.ttyname(self._slave))
+        staged.replace(link)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.link.is_symlink() and str(self.link.readlink()) == os.ttyname(self._slave):
+            self.link.unlink()
+        os.close(self._slave)
+        os.close(self._master)
+
+    def read(self, timeout_s: float) -> bytes:
+        """Returns the bytes that the host has written. Returns no bytes if none arrive within `timeout_s`."""
+        readable, _, _ = select.select([self._master], [], [], timeout_s)
+        return os.read(self._master, 4096) if readable else b""
+
+    def write(self, data: bytes) -> None:
+        """Sends bytes to the host. As on a wire, bytes that no host reads are lost."""
+        try:
+            os.write(self._master, data)
+        except BlockingIOError:
+            return
+
+
+class TruthLog:
+    """A TruthListener that writes each physical event as a JSON line. `file` None writes nothing."""
+
+    def __init__(self, file: IO[str] | None) -> None:
+        self._file = file
+
+    def __call__(self, event: str, facts: dict[str, Any]) -> None:
+        if self._file is not None:
+            self._file.write(json.dumps({"what": event, "at": time.time(), **facts}) + "\n")
+            self._file.flush()
+
+
+class BoardLine(Protocol):
+    """Belts with a board, either SimulatedLine or firmware.simulator.avr_line.AvrLine, whose board runs the real firmware."""
+
+    plants: dict[int, Plant]
+
+    @property
+    def is_supervised(self) -> bool: ...
+
+    @property
+    def pending(self) -> int: ...
+
+    def run_until(self, to_us: int) -> None: ...
+
+    def receive(self, data: bytes) -> None: ...
+
+    def transmit(self) -> bytes: ...
+
+
+def run_in_real_time(line: BoardLine, terminal: PseudoTerminal, stopping: threading.Event) -> None:
+    """Runs a line at a pseudo-terminal until `stopping` is set. Then the castings on the belts still leave, and their events are sent.
+
+    Castings are fed only while a host has configured the board, because a line does not run unsupervised.
+    """
+    began_s = time.monotonic()
+    emptied_s: float | None = None
+    while True:
+        now_s = time.monotonic()
+        line.run_until(int((now_s - began_s) * 1e6))
+        for plant in line.plants.values():
+            plant.is_feeding = line.is_supervised and not stopping.is_set()
+        if out := line.transmit():
+            terminal.write(out)
+        if data := terminal.read(TICK_S):
+            line.receive(data)
+            # An immediate answer is sent now instead of after the next tick.
+            if out := line.transmit():
+                terminal.write(out)
+        if stopping.is_set() and not any(plant.castings for plant in line.plants.values()):
+            emptied_s = emptied_s or now_s
+            # The wait is bounded, because a host that is gone acknowledges nothing.
+            if line.pending == 0 or now_s - emptied_s > MAX_DRAIN_S:
+                return

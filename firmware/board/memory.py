@@ -1,57 +1,55 @@
-"""What survives a reset: boot count and committed settings. The Mega keeps them in EEPROM, the simulated board in a small file."""
+"""What a simulated board keeps over a reset: the run number and the committed settings. A Mega keeps them in its EEPROM."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from firmware.board.lane_settings import LaneSettings
+from firmware.lane_settings import LaneSettings
+from streams.atomic_file import write_atomically
 
-LAST_RUN = 65535
+MAX_RUN = 65535
 
 
-class Memory:
-    """In memory alone; `boot` is called once a reset."""
+class BoardMemory:
+    """A memory that ends with the process."""
 
     def __init__(self) -> None:
         self.run = 0
         self.settings: dict[int, LaneSettings] = {}
-        self.damaged = False
+        self.is_damaged = False
 
-    def boot(self) -> int:
-        """The new run."""
-        self.run = self.run % LAST_RUN + 1
-        self.save()
+    def begin_run(self) -> int:
+        """Counts a reset, and returns the new run number. Must be called once for each reset."""
+        self.run = self.run % MAX_RUN + 1
+        self._save()
         return self.run
 
     def store(self, lane: int, settings: LaneSettings) -> None:
-        """Written only where something differs: EEPROM cells wear."""
+        """Stores the settings of a lane if they differ from the stored ones."""
         if self.settings.get(lane) != settings:
             self.settings[lane] = settings
-            self.save()
+            self._save()
 
-    def save(self) -> None:
-        """Nothing to do: this memory ends with the process."""
+    def _save(self) -> None:
+        """Does nothing, because this memory ends with the process."""
 
 
-class FileMemory(Memory):
-    """Kept in a JSON file, written whole and renamed, so that a kill in between leaves the old state."""
+class FileBoardMemory(BoardMemory):
+    """A memory in a JSON file. A file that cannot be read counts as a damaged memory, and the board reports fault 51."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self._path = path
         try:
-            kept = json.loads(path.read_text())
-            self.run = int(kept["run"])
-            self.settings = {int(lane): LaneSettings(values) for lane, values in kept["settings"].items()}
+            content = json.loads(path.read_text())
+            self.run = int(content["run"])
+            self.settings = {int(lane): LaneSettings(values) for lane, values in content["settings"].items()}
         except FileNotFoundError:
             pass
         except (ValueError, KeyError, TypeError, AttributeError):
-            self.damaged = True
+            self.is_damaged = True
 
-    def save(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self._path.with_suffix(".partial")
-        kept = {"run": self.run, "settings": {str(lane): settings.values for lane, settings in self.settings.items()}}
-        partial.write_text(json.dumps(kept))
-        partial.replace(self._path)
+    def _save(self) -> None:
+        content = {"run": self.run, "settings": {str(lane): settings.values for lane, settings in self.settings.items()}}
+        write_atomically(self._path, json.dumps(content))

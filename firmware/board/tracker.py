@@ -1,8 +1,9 @@
-"""Follows the parts of one lane from photo-eye 1 to photo-eye 2 and decides each. See firmware/PROTOCOL.md, "What the board does".
+"""Follows the parts of one lane from photo-eye 1 to photo-eye 2 and decides each part. See firmware/PROTOCOL.md, "What the board does".
 
-    counted --told--> counted, with a verdict --leading edge at photo-eye 2--> decided --moment of the gate--> reported
+    counted --VERDICT--> counted, with a verdict --leading edge at photo-eye 2--> decided --moment of the gate--> reported
     counted --window closed, or a later part came first--> missing
-Pure: places (thousandths of a step) and times (board microseconds) are passed in.
+
+Places (thousandths of a step) and times (microseconds of the board's clock) are passed in.
 """
 
 from __future__ import annotations
@@ -10,136 +11,186 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from firmware.board.eye import Edge
-from firmware.board.lane_settings import LaneSettings
+from firmware.lane_settings import LaneSettings
 
 
 @dataclass(frozen=True)
-class Decision:
-    """What is done with a part, and why. `gate`: the lane of the further gate that takes it, 0 for the lane's own or none."""
+class Edge:
+    """A change of a photo-eye that lasted for the debounce time, with the place and time at which the change began."""
+
+    blocked: bool
+    place: int
+    at_us: int
+
+
+class Eye:
+    """A debounced photo-eye: `change` takes the raw level, and `take_edges` returns the changes that have lasted long enough.
+
+    `blocking_edge` is the leading edge of the part that blocks the eye now.
+    """
+
+    def __init__(self) -> None:
+        self.blocked = False
+        self.blocking_edge: Edge | None = None
+        self._raw_level = False
+        self._changing: Edge | None = None
+        self._edges: list[Edge] = []
+
+    def change(self, blocked: bool, place: int, at_us: int, debounce_us: int) -> None:
+        """Takes a new raw level. A change back within the debounce time is ignored."""
+        self._accept_change(at_us, debounce_us)
+        if blocked == self._raw_level:
+            return
+        self._raw_level = blocked
+        self._changing = Edge(blocked, place, at_us) if blocked != self.blocked else None
+
+    def take_edges(self, now_us: int, debounce_us: int) -> list[Edge]:
+        """Returns the edges that have lasted by `now_us`, oldest first. Each edge is returned once."""
+        self._accept_change(now_us, debounce_us)
+        edges, self._edges = self._edges, []
+        return edges
+
+    def _accept_change(self, at_us: int, debounce_us: int) -> None:
+        edge = self._changing
+        if edge is not None and at_us - edge.at_us >= debounce_us:
+            self.blocked, self._changing = edge.blocked, None
+            self.blocking_edge = edge if edge.blocked else None
+            self._edges.append(edge)
+
+
+@dataclass(frozen=True)
+class PartDecision:
+    """What is done with a part, and the reason. `gate` is the lane of the further gate that takes the part, 0 for the lane's own gate."""
 
     action: str
     reason: str
     gate: int = 0
 
-    def same_as(self, other: Decision) -> bool:
-        """Whether both need the same of the gates."""
+    def is_same_movement(self, other: PartDecision) -> bool:
+        """Returns whether both decisions need the same movement of the same gate."""
         return (self.action, self.gate) == (other.action, other.gate)
 
 
 @dataclass
-class Part:
-    """A counted part on its way. `number` is 0 for one that came to photo-eye 2 without having been counted."""
+class TrackedPart:
+    """A part on its way. `number` is 0 for a part that reached photo-eye 2 without having been counted.
+
+    `edge` is the leading edge at photo-eye 1. `gate` belongs to the verdict `divert` and means the same as in PartDecision.
+    """
 
     number: int
     edge: Edge
     verdict: str | None = None
-    gate: int = 0  # of the verdict `divert`: as in Decision
-    cancelled: bool = False
-    touching: bool = False
-    decision: Decision | None = None
-    seen: bool = False
+    gate: int = 0
+    is_cancelled: bool = False
+    is_touching: bool = False
+    decision: PartDecision | None = None
+    is_seen_by_host: bool = False
     announced_us: int | None = None
 
 
 @dataclass(frozen=True)
-class Decided:
-    """A part that has come to photo-eye 2 (`edge`), or never will (reason `missing`)."""
+class DecidedPart:
+    """A part that has reached photo-eye 2 at `edge`, or never will (reason `missing`)."""
 
-    part: Part
-    decision: Decision
+    part: TrackedPart
+    decision: PartDecision
     edge: Edge
 
 
 class Tracker:
-    """`deaf` says that the host is silent: what was told stays in force, the rest is treated as `safe` says."""
+    """The counted parts of one lane that have not reached photo-eye 2.
+
+    While `is_host_silent`, parts without a verdict are treated as the setting `safe` says. Verdicts that the board has stay in force.
+    """
 
     def __init__(self, settings: LaneSettings, capacity: int) -> None:
         self.settings = settings
         self.capacity = capacity
-        self.deaf = False
+        self.is_host_silent = False
         self.count = 0
-        self.parts: deque[Part] = deque()
-        self._last: tuple[int, Decision] | None = None
+        self.parts: deque[TrackedPart] = deque()
+        self._last_at_eye2: tuple[int, PartDecision] | None = None
 
-    def add(self, edge: Edge) -> Part | None:
-        """Counts the part with this leading edge at photo-eye 1; None when there is no room to follow it."""
+    def add(self, edge: Edge) -> TrackedPart | None:
+        """Counts the part with this leading edge at photo-eye 1. Returns None if `capacity` parts are tracked already."""
         if len(self.parts) >= self.capacity:
             return None
         self.count += 1
-        part = Part(self.count, edge)
+        part = TrackedPart(self.count, edge)
         self.parts.append(part)
         return part
 
-    def find(self, number: int) -> Part | None:
-        """The part, while it is tracked."""
+    def find(self, number: int) -> TrackedPart | None:
+        """Returns the part with this number, or None if the part is not tracked."""
         return next((part for part in self.parts if part.number == number), None)
 
-    def arrive(self, edge: Edge) -> list[Decided]:
-        """A leading edge at photo-eye 2: the parts that it decides, missing ones before it first."""
+    def decide_at_eye2(self, edge: Edge) -> list[DecidedPart]:
+        """Takes a leading edge at photo-eye 2. Returns the parts that it decides: the missing ones before it, then the part itself."""
         gap, window = self.settings.travel("eye_gap_mm"), self.settings.travel("window_mm")
         distances = [(abs(edge.place - part.edge.place - gap), index) for index, part in enumerate(self.parts)]
         distance, index = min(distances, default=(window + 1, -1))
         if distance > window:
-            part = Part(0, edge)
-            return [self._take(part, self._follow(edge.place, Decision(self.settings.word("no_verdict"), "unmatched")), edge)]
-        decided = [self._miss(self.parts.popleft(), edge) for _ in range(index)]
+            unmatched = PartDecision(self.settings.word("no_verdict"), "unmatched")
+            return [self._pass_eye2(TrackedPart(0, edge), unmatched, edge)]
+        decided = [_missing(self.parts.popleft(), edge) for _ in range(index)]
         part = self.parts[0]
         if part.decision is None:
             self._decide_cluster()
         self.parts.popleft()
         assert part.decision is not None
-        decided.append(self._take(part, self._follow(edge.place, part.decision), edge))
+        decided.append(self._pass_eye2(part, part.decision, edge))
         return decided
 
-    def close_windows(self, place: int, now_us: int) -> list[Decided]:
-        """Parts that should have come to photo-eye 2 by `place` and did not."""
+    def take_missing(self, place: int, now_us: int) -> list[DecidedPart]:
+        """Removes and returns the parts that should have reached photo-eye 2 before the belt was at `place`."""
         reach = self.settings.travel("eye_gap_mm") + self.settings.travel("window_mm")
         missing = []
         while self.parts and place - self.parts[0].edge.place > reach:
-            missing.append(self._miss(self.parts.popleft(), Edge(False, place, now_us)))
+            missing.append(_missing(self.parts.popleft(), Edge(False, place, now_us)))
         return missing
 
-    def flush(self) -> list[Part]:
-        """Forgets all parts on the way, and returns them."""
+    def remove_all(self) -> list[TrackedPart]:
+        """Removes and returns all parts."""
         parts = list(self.parts)
         self.parts.clear()
-        self._last = None
+        self._last_at_eye2 = None
         return parts
 
-    def _wanted(self, part: Part) -> Decision:
+    def _own_decision(self, part: TrackedPart) -> PartDecision:
+        """Returns what is done with a part if no other part is close to it."""
         default = self.settings.word("no_verdict")
-        if part.touching:
-            return Decision(default, "touching")
+        if part.is_touching:
+            return PartDecision(default, "touching")
         if part.verdict is not None:
-            return Decision("divert" if part.verdict == "divert" else "pass", "verdict", part.gate)
-        if self.deaf:
-            return Decision(self.settings.word("safe"), "safe")
-        return Decision(default, "cancelled" if part.cancelled else "no-verdict")
+            return PartDecision("divert" if part.verdict == "divert" else "pass", "verdict", part.gate)
+        if self.is_host_silent:
+            return PartDecision(self.settings.word("safe"), "safe")
+        return PartDecision(default, "cancelled" if part.is_cancelled else "no-verdict")
 
     def _decide_cluster(self) -> None:
-        # No gate can change between parts so close: all of them get one action at one gate, and it is fixed now.
+        """Decides the first part and all parts that follow too closely. The gate cannot change between them, so all get one action."""
         spacing = self.settings.travel("spacing_mm")
-        cluster: list[Part] = []
+        cluster: list[TrackedPart] = []
         for part in self.parts:
             if cluster and part.edge.place - cluster[-1].edge.place >= spacing:
                 break
             cluster.append(part)
-        wanted = [self._wanted(part) for part in cluster]
-        united = all(decision.same_as(wanted[0]) for decision in wanted)
-        divided = Decision(self.settings.word("no_verdict"), "spacing")
-        for part, decision in zip(cluster, wanted, strict=True):
-            part.decision = decision if united or decision.same_as(divided) else divided
+        decisions = [self._own_decision(part) for part in cluster]
+        is_united = all(decision.is_same_movement(decisions[0]) for decision in decisions)
+        fallback = PartDecision(self.settings.word("no_verdict"), "spacing")
+        for part, decision in zip(cluster, decisions, strict=True):
+            part.decision = decision if is_united or decision.is_same_movement(fallback) else fallback
 
-    def _follow(self, place: int, decision: Decision) -> Decision:
-        if self._last is None or place - self._last[0] >= self.settings.travel("spacing_mm"):
-            return decision
-        last = self._last[1]
-        return decision if decision.same_as(last) else Decision(last.action, "spacing", last.gate)
+    def _pass_eye2(self, part: TrackedPart, decision: PartDecision, edge: Edge) -> DecidedPart:
+        """Returns the decision of a part at photo-eye 2. A part close behind another one gets the other one's movement."""
+        if self._last_at_eye2 is not None:
+            last_place, last = self._last_at_eye2
+            if edge.place - last_place < self.settings.travel("spacing_mm") and not decision.is_same_movement(last):
+                decision = PartDecision(last.action, "spacing", last.gate)
+        self._last_at_eye2 = (edge.place, decision)
+        return DecidedPart(part, decision, edge)
 
-    def _take(self, part: Part, decision: Decision, edge: Edge) -> Decided:
-        self._last = (edge.place, decision)
-        return Decided(part, decision, edge)
 
-    def _miss(self, part: Part, edge: Edge) -> Decided:
-        return Decided(part, Decision("none", "missing"), edge)
+def _missing(part: TrackedPart, edge: Edge) -> DecidedPart:
+    return DecidedPart(part, PartDecision("none", "missing"), edge)

@@ -1,1 +1,1 @@
-"""The board's own firmware, executed instruction by instruction by a simulated ATmega2560."""
+"""The real firmware in the AVR simulator libsimavr: `avr` drives the simulator's process, `avr_line` wires simulated belts to its pins."""

@@ -1,10 +1,11 @@
-"""A simulated Mega in a process of its own: levels in at exact times, pulses and bytes out with the time they happened.
+"""Drives a simulated Mega in a process of its own: pin levels and bytes go in, servo pulses and bytes with their times come out.
 
-    with stepped(firmware()) as mega:
-        mega.pin("A0", False)
+    with start_mega(toolchain.build_firmware()) as mega:
+        mega.set_pin("A0", False)
         mega.run_until(5_000)
         mega.pulses[-1]
-The same harness drives the portable core on a PC (`toolchain.pc_board`), which speaks the same control channel.
+
+The same class drives the firmware's portable core on a PC (`start_core`), because both programs speak one control channel.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from firmware import toolchain
 from firmware.pins import LANES
 
 CYCLES_PER_US = 16
+# The firmware writes this port once in each round of its main loop.
 LOOP_PORT = "F"
-PATIENCE_S = 120.0
 
 
 @dataclass(frozen=True)
-class Pulse:
-    """One pulse to a servo. `period_us` is the time since the pulse before began, 0 for the first."""
+class ServoPulse:
+    """One pulse to a servo. `compare` names the timer output. `period_us` is the time since the previous pulse began, 0 for the first."""
 
     at_us: float
     compare: str
@@ -39,8 +40,8 @@ class Pulse:
 
 
 @dataclass(frozen=True)
-class Change:
-    """An output pin that changed."""
+class PinChange:
+    """A change of an output pin."""
 
     at_us: float
     pin: str
@@ -48,16 +49,16 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Said:
-    """Bytes that left the board; `at_us` is when the last of them did."""
+class SentBytes:
+    """Bytes that the board has sent. `at_us` is the time at which the last of them was sent."""
 
     at_us: float
     data: bytes
 
 
 @dataclass(frozen=True)
-class Loops:
-    """How long the program's loops took, sleep included: what comes in waits so long at most to be looked at."""
+class LoopDurations:
+    """Durations of the firmware's main loop, including sleep. The longest one is the longest delay before an input is read."""
 
     count: int
     mean_us: float
@@ -65,24 +66,29 @@ class Loops:
 
 
 @dataclass(frozen=True)
-class Reset:
+class McuReset:
+    """A reset of the microcontroller: `power`, `button`, `brown-out` or `watchdog`."""
+
     at_us: float
     cause: str
 
 
-class Simulated:
-    """A process that speaks the runner's control channel (firmware/simulator/control.c). Times are us since its start, over all resets."""
+class SimulatedBoard:
+    """A process that speaks the control channel of firmware/simulator/control.c. Times are microseconds since its start, over all resets.
 
-    def __init__(self, call: Sequence[str]) -> None:
+    `levels` holds the levels of the output pins. The lists grow while time passes, oldest first.
+    """
+
+    def __init__(self, command: Sequence[str]) -> None:
         self.now_us = 0.0
-        self.pulses: list[Pulse] = []
-        self.changes: list[Change] = []
-        self.said: list[Said] = []
-        self.resets: list[Reset] = []
-        self.levels: dict[str, bool] = {}  # of the outputs, as last seen
-        self._loops = Loops(0, 0, 0)
-        # In a session of its own: a Ctrl-C is for the program that holds this, and the end of its input ends it in any case.
-        self._process = subprocess.Popen(call, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        self.pulses: list[ServoPulse] = []
+        self.changes: list[PinChange] = []
+        self.resets: list[McuReset] = []
+        self.levels: dict[str, bool] = {}
+        self._sent: list[SentBytes] = []
+        self._loops = LoopDurations(0, 0, 0)
+        # In a session of its own, the process does not get the Ctrl-C of this program. It ends when its input ends.
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
         self._orders: list[str] = []
         self._read_until("ready")
 
@@ -94,65 +100,67 @@ class Simulated:
 
     @property
     def pid(self) -> int:
+        """The id of the process."""
         return self._process.pid
 
-    # Levels and bytes in
+    # Inputs
 
-    def pin(self, pin: str, level: bool) -> None:
-        """The level from outside, now."""
+    def set_pin(self, pin: str, level: bool) -> None:
+        """Sets the level of an input pin now. A pin is named by port and bit, such as "A0"."""
         self._order(f"pin {pin} {level:d}")
 
-    def pin_at(self, at_us: float, pin: str, level: bool) -> None:
-        """The level from outside from `at_us` on, which is not in the past."""
+    def set_pin_at(self, at_us: float, pin: str, level: bool) -> None:
+        """Sets the level of an input pin at a time that is not in the past."""
         self._order(f"at {round(at_us * CYCLES_PER_US)} {pin} {level:d}")
 
-    def encoder(self, lane: int, us_per_edge: float, forward: bool = True) -> None:
-        """The encoder of `lane` (from 1) turns from now on; 0 stands still."""
+    def turn_encoder(self, lane: int, us_per_edge: float, forward: bool = True) -> None:
+        """Turns the encoder of a lane (1..4) from now on. `us_per_edge` 0 stops the encoder."""
         pins = LANES[lane - 1]
         self._order(f"encoder {pins.encoder_a.port} {pins.encoder_b.port} {round(us_per_edge * CYCLES_PER_US)} {forward:d}")
 
     def send(self, data: bytes) -> None:
-        """Bytes to the board, at the speed of the line."""
+        """Sends bytes to the board at the speed of the serial line."""
         if data:
             self._order(f"rx {data.hex()}")
 
     def reset(self, cause: str) -> None:
-        """`power`, `button`, `brown-out` or `watchdog`."""
+        """Resets the board. `cause` is `power`, `button`, `brown-out` or `watchdog`."""
         self._order(f"reset {cause}")
 
     def hang(self) -> None:
-        """The program runs in a circle until the watchdog bites."""
+        """Lets the firmware loop without end, until the watchdog resets it."""
         self._order("hang")
 
-    def all_pulses(self, wanted: bool = True) -> None:
-        """Whether every pulse is told, or only those whose width differs from the one before."""
-        self._order(f"servo {'all' if wanted else 'changes'}")
+    # Outputs
 
-    def watch_loop(self) -> None:
-        """From now on the program's loops are timed, by the port that each of them writes; not of the core."""
+    def record_all_pulses(self, every_pulse: bool = True) -> None:
+        """Records every servo pulse, or with `every_pulse` False only pulses whose width differs from the previous one."""
+        self._order(f"servo {'all' if every_pulse else 'changes'}")
+
+    def begin_loop_timing(self) -> None:
+        """Starts to measure the firmware's main loop. Not available for the core on a PC."""
         self._order(f"loop {LOOP_PORT}")
 
-    def loops(self) -> Loops:
-        """Since the last call."""
+    def take_loop_durations(self) -> LoopDurations:
+        """Returns the durations of the main loop since the last call."""
         self._order("loop")
         self._flush()
         self._read_until("loop")
         return self._loops
 
-    # Time
-
     def run_until(self, at_us: float) -> None:
-        """Lets the program run up to `at_us`."""
+        """Lets the firmware run up to a time."""
         self._order(f"run {round(at_us * CYCLES_PER_US)}")
         self._flush()
         self._read_until("paused")
 
-    def take(self) -> list[Said]:
-        """What the board has said since the last call."""
-        said, self.said = self.said, []
-        return said
+    def take_sent(self) -> list[SentBytes]:
+        """Returns what the board has sent since the last call."""
+        sent, self._sent = self._sent, []
+        return sent
 
     def close(self) -> None:
+        """Ends the process."""
         if self._process.poll() is None:
             with suppress(BrokenPipeError):
                 self._order("quit")
@@ -167,7 +175,7 @@ class Simulated:
                 with suppress(BrokenPipeError):
                     pipe.close()
 
-    # The channel
+    # The control channel
 
     def _order(self, line: str) -> None:
         self._orders.append(line)
@@ -178,83 +186,83 @@ class Simulated:
         self._process.stdin.flush()
         self._orders.clear()
 
-    def _read_until(self, wanted: str) -> None:
+    def _read_until(self, event_name: str) -> None:
         assert self._process.stdout is not None
         while line := self._process.stdout.readline():
             event = json.loads(line)
             if "cycle" in event:
                 self.now_us = event["cycle"] / CYCLES_PER_US
-            self._hear(event)
-            if event["event"] == wanted:
+            self._handle_event(event)
+            if event["event"] == event_name:
                 return
-        raise RuntimeError(f"expected {wanted!r} from the simulated board, it ended with status {self._process.wait()}")
+        raise RuntimeError(f"the simulated board ended with status {self._process.wait()} before it sent the event {event_name!r}")
 
-    def _hear(self, event: dict[str, Any]) -> None:
+    def _handle_event(self, event: dict[str, Any]) -> None:
         at_us = event.get("cycle", 0) / CYCLES_PER_US
         match event["event"]:
             case "tx":
-                self.said.append(Said(at_us, bytes.fromhex(event["hex"])))
+                self._sent.append(SentBytes(at_us, bytes.fromhex(event["hex"])))
             case "pulse":
-                self.pulses.append(Pulse(at_us, event["servo"], event["us"], event.get("period_us", 0)))
+                self.pulses.append(ServoPulse(at_us, event["servo"], event["us"], event.get("period_us", 0)))
             case "pin":
-                self.changes.append(Change(at_us, event["pin"], bool(event["level"])))
+                self.changes.append(PinChange(at_us, event["pin"], bool(event["level"])))
                 self.levels[event["pin"]] = bool(event["level"])
             case "reset":
-                self.resets.append(Reset(at_us, event["cause"]))
+                self.resets.append(McuReset(at_us, event["cause"]))
             case "loop":
-                self._loops = Loops(event["count"], event["mean_us"], event["longest_us"])
+                self._loops = LoopDurations(event["count"], event["mean_us"], event["longest_us"])
             case "error" | "crash":
-                raise RuntimeError(f"the simulated board says: {event}")
+                raise RuntimeError(f"the simulated board reports an error: {event}")
 
 
-def _call(elf: Path, eeprom: Path | None) -> list[str]:
+def _runner_command(elf: Path, eeprom: Path | None) -> list[str]:
     servos = ",".join(pins.compare for pins in LANES)
     outputs = ",".join(pin.port for lane in LANES for pin in (lane.trigger, lane.relay, lane.green, lane.yellow, lane.red))
-    call = [str(toolchain.runner()), "--servos", servos, "--pins", outputs]
-    return [*call, *(["--eeprom", str(eeprom)] if eeprom else []), str(elf)]
+    command = [str(toolchain.build_runner()), "--servos", servos, "--pins", outputs]
+    return [*command, *(["--eeprom", str(eeprom)] if eeprom else []), str(elf)]
 
 
-def stepped(elf: Path, eeprom: Path | None = None) -> Simulated:
-    """A Mega whose time passes only by `run_until`: as fast as it goes, and the same every time."""
-    return Simulated(_call(elf, eeprom))
+def start_mega(elf: Path, eeprom: Path | None = None) -> SimulatedBoard:
+    """Starts a simulated Mega whose time passes only in `run_until`: as fast as possible, and the same in every run."""
+    return SimulatedBoard(_runner_command(elf, eeprom))
 
 
-def core(clock_start_us: int = 0) -> Simulated:
-    """The portable core on this PC with sanitizers, driven in the same way. Any report of a sanitizer ends it."""
-    return Simulated([str(toolchain.pc_board()), str(clock_start_us)])
+def start_core(clock_start_us: int = 0) -> SimulatedBoard:
+    """Starts the firmware's portable core on this PC, with sanitizers. A sanitizer that finds an error ends the process."""
+    return SimulatedBoard([str(toolchain.build_pc_board()), str(clock_start_us)])
 
 
-class Paced(Simulated):
-    """A Mega in real time behind a pseudo-terminal at `link`; what it says goes there."""
+class RealTimeBoard(SimulatedBoard):
+    """A simulated Mega in real time. Its serial port is a pseudo-terminal at `link`."""
 
     def __init__(self, elf: Path, link: Path, eeprom: Path | None = None) -> None:
         link.parent.mkdir(parents=True, exist_ok=True)
-        call = _call(elf, eeprom)
-        super().__init__([call[0], "--link", str(link), *call[1:]])
+        command = _runner_command(elf, eeprom)
+        super().__init__([command[0], "--link", str(link), *command[1:]])
         assert self._process.stdout is not None
         os.set_blocking(self._process.stdout.fileno(), False)
-        self._partial = ""
+        self._partial_line = ""
 
     def poll(self) -> None:
-        """Sends what was ordered and takes in what has happened since; does not wait."""
+        """Sends the waiting orders and reads the events that have arrived. Does not wait."""
         if self._orders:
             self._flush()
         assert self._process.stdout is not None
-        # Not by readline: half a line is kept for the next call.
+        # Not read by readline, because half a line must wait for the next call.
         with suppress(BlockingIOError):
             while piece := os.read(self._process.stdout.fileno(), 65536):
-                *lines, self._partial = (self._partial + piece.decode()).split("\n")
+                *lines, self._partial_line = (self._partial_line + piece.decode()).split("\n")
                 for line in lines:
                     event = json.loads(line)
                     if "cycle" in event:
                         self.now_us = max(self.now_us, event["cycle"] / CYCLES_PER_US)
-                    self._hear(event)
+                    self._handle_event(event)
         if self._process.poll() is not None:
             raise RuntimeError(f"the simulated board ended with status {self._process.returncode}")
 
-    def poll_for(self, seconds: float) -> None:
-        """Polls for so long."""
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
+    def poll_for(self, duration_s: float) -> None:
+        """Polls for `duration_s` seconds."""
+        end_s = time.monotonic() + duration_s
+        while time.monotonic() < end_s:
             self.poll()
             time.sleep(0.005)

@@ -15,7 +15,7 @@ from agents.inspector.decoding import Decoded, receive
 from agents.inspector.judging import Judged, verdict
 from agents.sorter.decisions import make_late_sorting, make_sorting, make_untracked_sorting
 from agents.sorter.part_states import PartState
-from firmware.board.words import WORDS
+from firmware.protocol import WORDS
 from models.inference.soft_vote import Prediction
 from models.pictures.decoder import DecodedPicture
 from streams.errors import PictureError

@@ -1,4 +1,4 @@
-"""The Mega's firmware, and its portable core, as boards for the conformance suite of tests/agents/gate."""
+"""The boards under test of the conformance suite. A rig gives a test the inputs, the outputs and the time of a board."""
 
 from __future__ import annotations
 
@@ -6,84 +6,210 @@ import shutil
 import tempfile
 from itertools import pairwise
 from pathlib import Path
+from typing import Protocol
 
 from firmware import toolchain
-from firmware.board.frames import Deframer, Frame
+from firmware.board.board import Board
+from firmware.board.lane import BoardLane
+from firmware.board.memory import BoardMemory
 from firmware.pins import LANES
-from firmware.simulator.avr import Simulated, core, stepped
+from firmware.protocol import Deframer, Frame
+from firmware.simulator.avr import SimulatedBoard, start_core, start_mega
 
 LANE = LANES[0]
-REST_US = 1000  # the tests leave it at its default
-STORING_MS = 250  # 51 bytes of EEPROM at 3.3 ms each, and some
-START_MS = 60.0  # by then the Mega has started and said BOOT
+# The default of the setting rest_us, which the tests do not change.
+REST_US = 1000
+# Storing 51 bytes in the EEPROM takes 3.3 ms each.
+STORING_MS = 250
+# A Mega has started and sent BOOT by this time.
+START_MS = 60.0
+
+
+class Rig(Protocol):
+    """A board that was just reset by power. Times are milliseconds since the reset. Without a lane number, lane 1 is meant."""
+
+    run: int
+
+    def send(self, data: bytes) -> None:
+        """Sends bytes of the host to the board."""
+
+    def take_frames(self) -> list[Frame]:
+        """Returns the frames that the board has sent since the last call."""
+
+    def wait(self, ms: int) -> None:
+        """Lets board time pass."""
+
+    def now_ms(self) -> int:
+        """Returns the board time as the test counts it."""
+
+    def set_eye(self, which: int, blocked: bool) -> None:
+        """Sets the level of photo-eye 1 or 2."""
+
+    def add_steps(self, count: int) -> None:
+        """Makes encoder edges, either at once or during the next `wait`."""
+
+    def set_estop(self, is_open: bool) -> None:
+        """Opens or closes the emergency stop."""
+
+    def set_servo_power(self, present: bool, lane: int = 1) -> None:
+        """Switches the servo's supply."""
+
+    def pulse_us(self, lane: int = 1) -> int:
+        """Returns the present servo pulse."""
+
+    def is_relay_closed(self) -> bool:
+        """Returns whether the belt may run."""
+
+    def swing_count(self) -> int:
+        """Returns how often the servo pulse left its rest value since the reset, as the rig itself has counted."""
+
+    def trigger_count(self) -> int:
+        """Returns the number of camera pulses since the reset."""
+
+    def reset(self, cause: str) -> None:
+        """Resets the board by `power`, `button`, `brown-out` or `watchdog`. The EEPROM is kept."""
+
+    def close(self) -> None:
+        """Ends the board."""
+
+
+class PythonRig:
+    """The simulated board in Python, carried forward a millisecond at a time."""
+
+    def __init__(self, memory: BoardMemory | None = None, clock_ms: int = 0) -> None:
+        self.memory = memory or BoardMemory()
+        self._clock_ms = clock_ms
+        self.reset("power")
+
+    def reset(self, cause: str) -> None:
+        self.board = Board(self.memory, cause, self._clock_ms)
+        self.run = self.board.run
+        self._us = 0
+        self._deframer = Deframer("<!")
+        self._swings = self._triggers = 0
+        self._pulse_us = self.lane.settings.number("rest_us")
+        self._frames: list[Frame] = []
+
+    @property
+    def lane(self) -> BoardLane:
+        return self.board.lanes[0]
+
+    def send(self, data: bytes) -> None:
+        self.board.receive(data, self._us)
+
+    def take_frames(self) -> list[Frame]:
+        frames, self._frames = self._frames + self._deframer.feed(self.board.transmit()), []
+        return frames
+
+    def wait(self, ms: int) -> None:
+        for _ in range(ms):
+            self._us += 1000
+            self.board.tick(self._us)
+            # The rig counts the swings itself, from the pulse in every millisecond, because it must not trust the board.
+            before, self._pulse_us = self._pulse_us, self.pulse_us()
+            rest = self.lane.settings.number("rest_us")
+            self._swings += before == rest and self._pulse_us != rest
+            while self.lane.trigger_pulses and self.lane.trigger_pulses[0] <= self._us:
+                self.lane.trigger_pulses.pop(0)
+                self._triggers += 1
+
+    def now_ms(self) -> int:
+        return self._us // 1000
+
+    def set_eye(self, which: int, blocked: bool) -> None:
+        self.lane.change_eye(which, blocked, self._us)
+
+    def add_steps(self, count: int) -> None:
+        self.lane.add_steps(count, self._us)
+
+    def set_estop(self, is_open: bool) -> None:
+        self.lane.is_estop_open = is_open
+
+    def set_servo_power(self, present: bool, lane: int = 1) -> None:
+        self.board.lanes[lane - 1].has_servo_power = present
+
+    def pulse_us(self, lane: int = 1) -> int:
+        return self.board.lanes[lane - 1].gate.pulse_us
+
+    def is_relay_closed(self) -> bool:
+        return self.lane.is_relay_closed(self._us)
+
+    def swing_count(self) -> int:
+        return self._swings
+
+    def trigger_count(self) -> int:
+        return self._triggers
+
+    def close(self) -> None:
+        """Nothing is left open."""
 
 
 class SimulatedRig:
-    """A `Rig` of tests/agents/gate/rig.py over a simulated board; lane 1."""
+    """Drives lane 1 of a board that runs in a process of its own."""
 
-    def __init__(self, simulated: Simulated) -> None:
+    def __init__(self, simulated: SimulatedBoard) -> None:
         self.simulated = simulated
         self.run = 0
         self._steps = 0
         self._phase = 0
         self._first_pulse = self._first_change = 0
         for lane in LANES:
-            simulated.pin(lane.estop.port, False)
-            simulated.pin(lane.servo_power.port, True)
+            simulated.set_pin(lane.estop.port, False)
+            simulated.set_pin(lane.servo_power.port, True)
             for eye in (lane.eye1, lane.eye2):
-                simulated.pin(eye.port, True)
-        simulated.pin(LANE.encoder_a.port, False)
-        simulated.pin(LANE.encoder_b.port, False)
-        self._started()
+                simulated.set_pin(eye.port, True)
+        simulated.set_pin(LANE.encoder_a.port, False)
+        simulated.set_pin(LANE.encoder_b.port, False)
+        self._wait_for_boot()
 
-    def _started(self) -> None:
-        """Waits for BOOT, which is left to be taken, and counts time from the reset on."""
+    def _wait_for_boot(self) -> None:
+        """Waits for BOOT, which the next `take_frames` returns, and sets the zero of time to the reset."""
         self._reset_us = self.simulated.resets[-1].at_us if self.simulated.resets else 0.0
         self._deframer = Deframer("<!")
         self._frames: list[Frame] = []
         self.wait(round(START_MS))
-        self._collect()
+        self._read_frames()
         self.run = int(next(frame.fields[1] for frame in self._frames if frame.name == "BOOT"))
 
     def send(self, data: bytes) -> None:
         self.simulated.send(data)
 
-    def take(self) -> list[Frame]:
-        self._collect()
+    def take_frames(self) -> list[Frame]:
+        self._read_frames()
         frames, self._frames = self._frames, []
         return frames
 
-    def _collect(self) -> None:
-        for said in self.simulated.take():
-            self._frames += self._deframer.feed(said.data)
+    def _read_frames(self) -> None:
+        for sent in self.simulated.take_sent():
+            self._frames += self._deframer.feed(sent.data)
 
     def wait(self, ms: int) -> None:
-        until = self.simulated.now_us + ms * 1000
+        end_us = self.simulated.now_us + ms * 1000
         steps, self._steps = self._steps, 0
         for step in range(abs(steps)):
-            # Early in the interval, so that what comes after it sees them all; a millisecond holds 20 of them.
-            self._turn(self.simulated.now_us + min(50, ms * 900 / abs(steps)) * (step + 1), 1 if steps > 0 else -1)
-        self.simulated.run_until(until)
+            # The edges come early in the interval, so that all later events see them. A millisecond holds 20 of them.
+            self._turn_encoder(self.simulated.now_us + min(50, ms * 900 / abs(steps)) * (step + 1), 1 if steps > 0 else -1)
+        self.simulated.run_until(end_us)
 
-    def _turn(self, at_us: float, direction: int) -> None:
+    def _turn_encoder(self, at_us: float, direction: int) -> None:
         self._phase = (self._phase + direction) % 4
-        self.simulated.pin_at(at_us, LANE.encoder_a.port, self._phase in (1, 2))
-        self.simulated.pin_at(at_us, LANE.encoder_b.port, self._phase in (2, 3))
+        self.simulated.set_pin_at(at_us, LANE.encoder_a.port, self._phase in (1, 2))
+        self.simulated.set_pin_at(at_us, LANE.encoder_b.port, self._phase in (2, 3))
 
     def now_ms(self) -> int:
         return round((self.simulated.now_us - self._reset_us) / 1000)
 
-    def eye(self, which: int, blocked: bool) -> None:
-        self.simulated.pin((LANE.eye1 if which == 1 else LANE.eye2).port, not blocked)
+    def set_eye(self, which: int, blocked: bool) -> None:
+        self.simulated.set_pin((LANE.eye1 if which == 1 else LANE.eye2).port, not blocked)
 
-    def steps(self, count: int) -> None:
+    def add_steps(self, count: int) -> None:
         self._steps += count
 
-    def estop(self, is_open: bool) -> None:
-        self.simulated.pin(LANE.estop.port, is_open)
+    def set_estop(self, is_open: bool) -> None:
+        self.simulated.set_pin(LANE.estop.port, is_open)
 
-    def servo_power(self, present: bool, lane: int = 1) -> None:
-        self.simulated.pin(LANES[lane - 1].servo_power.port, present)
+    def set_servo_power(self, present: bool, lane: int = 1) -> None:
+        self.simulated.set_pin(LANES[lane - 1].servo_power.port, present)
 
     def pulse_us(self, lane: int = 1) -> int:
         return round(self._widths(lane)[-1])
@@ -91,23 +217,23 @@ class SimulatedRig:
     def _widths(self, lane: int = 1) -> list[float]:
         return [pulse.width_us for pulse in self.simulated.pulses[self._first_pulse :] if pulse.compare == LANES[lane - 1].compare]
 
-    def relay_closed(self) -> bool:
+    def is_relay_closed(self) -> bool:
         return self.simulated.levels[LANE.relay.port]
 
-    def swings(self) -> int:
+    def swing_count(self) -> int:
         widths = [round(width) for width in self._widths()]
         return sum(before == REST_US and after != REST_US for before, after in pairwise(widths))
 
-    def triggers(self) -> int:
+    def trigger_count(self) -> int:
         return sum(change.level for change in self.simulated.changes[self._first_change :] if change.pin == LANE.trigger.port)
 
     def reset(self, cause: str) -> None:
         self.simulated.run_until(self.simulated.now_us + STORING_MS * 1000)
-        self.simulated.take()
+        self.simulated.take_sent()
         self._first_pulse, self._first_change = len(self.simulated.pulses), len(self.simulated.changes)
         self.simulated.reset(cause)
         self.simulated.run_until(self.simulated.now_us + 100)
-        self._started()
+        self._wait_for_boot()
 
     def close(self) -> None:
         self.simulated.close()
@@ -118,7 +244,7 @@ class AvrRig(SimulatedRig):
 
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="castline-avr-"))
-        super().__init__(stepped(toolchain.firmware(), self._folder / "eeprom"))
+        super().__init__(start_mega(toolchain.build_firmware(), self._folder / "eeprom"))
 
     def close(self) -> None:
         super().close()
@@ -129,4 +255,4 @@ class CoreRig(SimulatedRig):
     """The portable core on this PC, with sanitizers."""
 
     def __init__(self) -> None:
-        super().__init__(core())
+        super().__init__(start_core())

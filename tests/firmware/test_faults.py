@@ -12,17 +12,17 @@ from pathlib import Path
 import pytest
 
 from firmware import toolchain
-from firmware.board.lane_settings import LaneSettings, Value
-from firmware.board.plant import EYE1, EYE2, STEPS, Belt, Feed, Plant
+from firmware.board.plant import EYE1, EYE2, STEPS, Belt, CastingFeed, Plant
+from firmware.lane_settings import LaneSettings, SettingValue
 from firmware.pins import LANES
-from firmware.simulator.avr import Simulated, stepped
-from firmware.simulator.line import AvrLine
-from tests.firmware.hosts import Opinion, PacedHost, Verdict
+from firmware.simulator.avr import SimulatedBoard, start_mega
+from firmware.simulator.avr_line import AvrLine
+from tests.firmware.line_host import DelayedVerdict, LineHost, VerdictRule
 
 pytestmark = pytest.mark.real
 
 BELT = Belt(speed_mm_s=1000, eye_gap_mm=500, blade_mm=66, servo_s=0.04)
-BASE: dict[str, Value] = {
+BASE: dict[str, SettingValue] = {
     "step_um": 1000,
     "eye_gap_mm": 500,
     "window_mm": 30,
@@ -36,7 +36,7 @@ BASE: dict[str, Value] = {
 PINS = LANES[0]
 
 
-def every_other_is_bad(part: int) -> Verdict:
+def divert_every_other(part: int) -> DelayedVerdict:
     return ("divert" if part % 2 else "keep", 100_000)
 
 
@@ -44,9 +44,9 @@ def every_other_is_bad(part: int) -> Verdict:
 class Scene:
     """A line with the simulated Mega and a host, running, with castings on it."""
 
-    mega: Simulated
+    mega: SimulatedBoard
     line: AvrLine
-    host: PacedHost
+    host: LineHost
 
     @property
     def plant(self) -> Plant:
@@ -84,42 +84,42 @@ class Scene:
 
     def feed_for(self, us: int) -> None:
         """Castings come for so long."""
-        self.plant.feeding = True
+        self.plant.is_feeding = True
         self.host.run_for(us)
 
     def run_empty(self) -> None:
-        self.plant.feeding = False
+        self.plant.is_feeding = False
         self.host.run_for(1_500_000)
 
     def sorts_again(self) -> None:
         """After the recovery castings fall where their verdicts say, and the reports say the same."""
         self.run_empty()
-        before = len(self.plant.fallen)
+        before = len(self.plant.exits)
         known = set(self.host.gates)
         self.feed_for(2_000_000)
         self.run_empty()
         reports = [gate for event, gate in sorted(self.host.gates.items()) if event not in known]
         assert len(reports) >= 5
-        for report, fallen in zip(reports, self.plant.fallen[before:], strict=True):
+        for report, casting in zip(reports, self.plant.exits[before:], strict=True):
             assert report["reason"] == "verdict", report
-            assert fallen.side == ("diverted" if report.number("part") % 2 else "passed"), (fallen, report)
-        assert [fallen for fallen in self.plant.fallen[before:] if fallen.struck] == []
+            assert casting.side == ("diverted" if report.number("part") % 2 else "passed"), (casting, report)
+        assert [casting for casting in self.plant.exits[before:] if casting.struck] == []
         assert self.state() == ("running", 0, "green")
         self.moved_nothing_twice()
 
     def moved_nothing_twice(self) -> None:
         """Each report is of another part, and the servo left its rest as often as the board says."""
-        self.host.by_part()
+        self.host.gates_by_part()
         assert self.departures() == self.moves()
 
 
 @contextmanager
 def scene(
-    tmp_path: Path, opinion: Opinion = every_other_is_bad, belt: Belt = BELT, elf: Path | None = None, **settings: Value
+    tmp_path: Path, verdict_of: VerdictRule = divert_every_other, belt: Belt = BELT, elf: Path | None = None, **settings: SettingValue
 ) -> Iterator[Scene]:
-    with stepped(elf or toolchain.firmware(), tmp_path / "eeprom") as mega:
-        line = AvrLine(mega, Plant(belt, Feed(rate_per_s=4, jitter=0.2, least_gap_mm=80, seed=5)))
-        host = PacedHost(line, LaneSettings(BASE | settings), opinion)
+    with start_mega(elf or toolchain.build_firmware(), tmp_path / "eeprom") as mega:
+        line = AvrLine(mega, Plant(belt, CastingFeed(rate_per_s=4, jitter=0.2, least_gap_mm=80, seed=5)))
+        host = LineHost(line, LaneSettings(BASE | settings), verdict_of)
         host.run_until(600_000)
         yield Scene(mega, line, host)
 
@@ -131,13 +131,13 @@ def test_a_cable_pulled_in_mid_frame_and_put_back(tmp_path: Path) -> None:
     with scene(tmp_path) as now:
         now.feed_for(1_500_000)
         now.line.receive(b">77 VERDICT 1 1 9 div")
-        now.host.alive = False
+        now.host.is_alive = False
         now.host.run_for(3_000_000)
         now.line.transmit()
-        # Nobody has told anything: parts are treated as for a silent host, the line runs on.
-        assert now.line.relay_closed
+        # Without verdicts, parts are treated as for a silent host. The line keeps running.
+        assert now.line.is_relay_closed
         assert now.mega.levels[PINS.yellow.port]
-        now.host.alive = True
+        now.host.is_alive = True
         now.host.greet()
         now.host.run_for(1_500_000)
         assert {(40, 1), (40, 0)} <= set(now.host.fault_codes())
@@ -148,13 +148,13 @@ def test_a_cable_pulled_in_mid_frame_and_put_back(tmp_path: Path) -> None:
 def test_a_host_killed_and_started_again_hears_what_it_missed(tmp_path: Path) -> None:
     with scene(tmp_path) as now:
         now.feed_for(1_500_000)
-        first, now.host.alive = now.host, False
+        first, now.host.is_alive = now.host, False
         first.run_for(1_000_000)  # within the time-out: the board has noticed nothing
         now.line.transmit()
-        now.host = PacedHost(now.line, first.settings, every_other_is_bad)
+        now.host = LineHost(now.line, first.settings, divert_every_other)
         now.host.greet()
         now.run_empty()
-        parts = set(first.by_part()) | set(now.host.by_part())
+        parts = set(first.gates_by_part()) | set(now.host.gates_by_part())
         assert parts == set(range(1, max(parts) + 1)), "a report was lost with the host"
         now.sorts_again()
 
@@ -167,19 +167,19 @@ def test_bits_flipped_both_ways_move_nothing_wrongly(tmp_path: Path, share: floa
         return bytes(byte ^ sum(1 << bit for bit in range(8) if chance.random() < share) for byte in data)
 
     with scene(tmp_path) as now:
-        now.host.harm = flip
+        now.host.damage = flip
         now.feed_for(6_000_000)
-        now.plant.feeding = False
-        now.host.harm = lambda data: data
+        now.plant.is_feeding = False
+        now.host.damage = lambda data: data
         now.host.greet()
         now.run_empty()
         assert int(now.ask("STATUS", 0, "link")[3]) > 0, name
-        reports = now.host.by_part()
-        for fallen in now.plant.fallen:
-            report = reports[fallen.counted]
-            assert fallen.side == {"divert": "diverted", "pass": "passed"}[report.word("action")]
-            # Only what was told can keep a casting on the belt; what was not is diverted.
-            assert fallen.side == "diverted" or fallen.counted % 2 == 0
+        reports = now.host.gates_by_part()
+        for casting in now.plant.exits:
+            report = reports[casting.counted]
+            assert casting.side == {"divert": "diverted", "pass": "passed"}[report.word("action")]
+            # Only a verdict can keep a casting on the belt. A casting without verdict is diverted.
+            assert casting.side == "diverted" or casting.counted % 2 == 0
         assert now.mega.resets == []
         now.sorts_again()
 
@@ -187,16 +187,16 @@ def test_bits_flipped_both_ways_move_nothing_wrongly(tmp_path: Path, share: floa
 def test_a_flood_of_garbage_at_line_rate_starves_nothing(tmp_path: Path) -> None:
     chance = random.Random(12)
     with scene(tmp_path) as now:
-        now.plant.feeding = True
-        now.host.alive = False
+        now.plant.is_feeding = True
+        now.host.is_alive = False
         for _ in range(1000):
             now.line.receive(chance.randbytes(46))  # 11,500 bytes a second
             now.line.run_until(now.line.now_us + 4000)
         now.line.transmit()
         assert now.mega.resets == [], "the watchdog bit"
-        assert len(now.plant.fallen) >= 10
-        assert {fallen.side for fallen in now.plant.fallen} == {"diverted"}
-        now.host.alive = True
+        assert len(now.plant.exits) >= 10
+        assert {casting.side for casting in now.plant.exits} == {"diverted"}
+        now.host.is_alive = True
         now.host.greet()
         now.run_empty()
         assert int(now.ask("STATUS", 0, "link")[3]) > 10
@@ -222,47 +222,47 @@ def test_a_stopped_encoder_holds_the_gate_until_cleared(tmp_path: Path) -> None:
         now.sorts_again()
 
 
-Break = Callable[[Scene], None]
+FaultCause = Callable[[Scene], None]
 
 
-def blocked(which: int) -> Break:
-    def break_it(now: Scene) -> None:
-        now.plant.feeding = False
+def blocked(which: int) -> FaultCause:
+    def cause_fault(now: Scene) -> None:
+        now.plant.is_feeding = False
         now.host.run_for(900_000)
-        now.mega.pin((PINS.eye1 if which == 1 else PINS.eye2).port, False)
+        now.mega.set_pin((PINS.eye1 if which == 1 else PINS.eye2).port, False)
         now.host.run_for(900_000)
 
-    return break_it
+    return cause_fault
 
 
-def dead(which: int) -> Break:
+def dead(which: int) -> FaultCause:
     """The eye's output never changes again: parts pass it unseen."""
 
-    def break_it(now: Scene) -> None:
-        now.mega.pin((PINS.eye1 if which == 1 else PINS.eye2).port, True)
+    def cause_fault(now: Scene) -> None:
+        now.mega.set_pin((PINS.eye1 if which == 1 else PINS.eye2).port, True)
         now.line.belt.broken.add(EYE1 if which == 1 else EYE2)
         now.feed_for(2_500_000)
-        now.plant.feeding = False
+        now.plant.is_feeding = False
         now.host.run_for(900_000)
         now.line.belt.broken.clear()
 
-    return break_it
+    return cause_fault
 
 
 @pytest.mark.parametrize(
-    ("break_it", "code", "detail"),
+    ("cause_fault", "code", "detail"),
     [(blocked(1), 41, 1), (blocked(2), 42, 1), (dead(1), 41, 2), (dead(2), 42, 2)],
     ids=["eye 1 blocked", "eye 2 blocked", "eye 1 dead", "eye 2 dead"],
 )
-def test_an_eye_stuck_either_way_holds_the_gate_until_cleared(tmp_path: Path, break_it: Break, code: int, detail: int) -> None:
+def test_an_eye_stuck_either_way_holds_the_gate_until_cleared(tmp_path: Path, cause_fault: FaultCause, code: int, detail: int) -> None:
     with scene(tmp_path) as now:
         now.feed_for(2_000_000)
-        break_it(now)
+        cause_fault(now)
         assert now.state() == ("safe", code, "red")
         assert [fault["detail"] for fault in now.host.faults.values() if fault["code"] == code and fault["raised"]] == [detail]
         assert now.mega.pulses[-1].width_us == pytest.approx(2000, abs=1), "safe is divert: the gate is out"
         for eye in (PINS.eye1, PINS.eye2):
-            now.mega.pin(eye.port, True)
+            now.mega.set_pin(eye.port, True)
         now.host.run_for(100_000)
         assert now.ask("CLEAR", 1, code) == ("OK", "cleared")
         now.host.run_for(700_000)
@@ -272,14 +272,14 @@ def test_an_eye_stuck_either_way_holds_the_gate_until_cleared(tmp_path: Path, br
 @pytest.mark.parametrize(("safe", "closed", "pulse_us"), [("divert", True, 2000), ("pass", True, 1000), ("stop", False, 1000)])
 def test_an_emergency_stop_ends_as_the_lines_owner_chose(tmp_path: Path, safe: str, closed: bool, pulse_us: int) -> None:
     with scene(tmp_path, safe=safe) as now:
-        now.mega.pin(PINS.estop.port, True)
+        now.mega.set_pin(PINS.estop.port, True)
         now.host.run_for(300_000)
         assert now.state() == ("safe", 45, "red")
-        assert now.line.relay_closed is closed
+        assert now.line.is_relay_closed is closed
         assert now.mega.levels[PINS.red.port]
         assert now.line.pulse_us == pytest.approx(pulse_us, abs=1)
         assert now.ask("CLEAR", 1, 45)[:2] == ("ERR", "12")
-        now.mega.pin(PINS.estop.port, False)
+        now.mega.set_pin(PINS.estop.port, False)
         now.host.run_for(50_000)
         assert now.ask("CLEAR", 1, 45) == ("OK", "cleared")
         now.host.run_for(300_000)
@@ -292,11 +292,11 @@ def test_an_emergency_stop_ends_as_the_lines_owner_chose(tmp_path: Path, safe: s
 @pytest.mark.parametrize(("cause", "detail"), [("brown-out", 1), ("watchdog", 2)])
 def test_a_reset_with_the_gate_out_starts_from_rest_and_holds_until_configured(tmp_path: Path, cause: str, detail: int) -> None:
     with scene(tmp_path) as now:
-        now.plant.feeding = True
+        now.plant.is_feeding = True
         while now.line.pulse_us < 1900:
             now.host.run_for(4000)
-        now.plant.feeding = False
-        now.host.alive = False
+        now.plant.is_feeding = False
+        now.host.is_alive = False
         if cause == "watchdog":
             now.mega.hang()
         else:
@@ -306,8 +306,8 @@ def test_a_reset_with_the_gate_out_starts_from_rest_and_holds_until_configured(t
         assert reset.cause == cause
         after = [round(pulse.width_us) for pulse in now.mega.pulses if pulse.compare == PINS.compare and pulse.at_us > reset.at_us]
         assert after == [1000, 2000], "rest first, then as the stored settings want it without a host"
-        assert now.line.relay_closed
-        now.host.alive = True
+        assert now.line.is_relay_closed
+        now.host.is_alive = True
         now.host.run_for(1_500_000)
         assert now.host.runs == [1, 2]
         assert now.host.fault_codes() == [(46, 1), (46, 0)]
@@ -322,12 +322,12 @@ def test_a_reset_with_the_gate_out_starts_from_rest_and_holds_until_configured(t
 
 def test_the_wrap_of_the_32_bit_clock_changes_nothing(tmp_path: Path) -> None:
     start_us = 2**32 - 4_000_000
-    with scene(tmp_path, elf=toolchain.firmware(f"CASTLINE_CLOCK_START_US={start_us}UL")) as now:
+    with scene(tmp_path, elf=toolchain.build_firmware(f"CASTLINE_CLOCK_START_US={start_us}UL")) as now:
         now.feed_for(6_000_000)
         assert now.line.now_us > 4_500_000
-        now.plant.feeding = False
+        now.plant.is_feeding = False
         now.run_empty()
-        reports = now.host.by_part()
+        reports = now.host.gates_by_part()
         assert len(reports) >= 20
         times = [reports[part].number("at_ms") for part in sorted(reports)]
         assert times == sorted(times)
@@ -344,13 +344,13 @@ def test_sequence_numbers_wrap_in_both_directions(tmp_path: Path) -> None:
         now.host.acknowledges = False
         now.feed_for(8_000_000)
         now.run_empty()
-        while len(now.host.events_heard) < 280:
+        while len(now.host.received) < 280:
             now.host.greet()  # all that is not acknowledged is sent again
             now.host.run_for(500_000)
         now.host.acknowledges = True
         now.host.greet()
         now.host.run_for(1_000_000)
-        heard = [frame.seq for frame in now.host.events_heard]
-        assert any(before == 255 and after == 0 for before, after in pairwise(heard))
-        assert all((after - before) % 256 == 1 for before, after in pairwise(heard)), "an event was lost on a sound wire"
+        seqs = [frame.seq for frame in now.host.received]
+        assert any(before == 255 and after == 0 for before, after in pairwise(seqs))
+        assert all((after - before) % 256 == 1 for before, after in pairwise(seqs)), "an event was lost on a sound wire"
         now.sorts_again()

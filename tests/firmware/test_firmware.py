@@ -13,25 +13,25 @@ import pytest
 import serial
 
 from firmware import toolchain
-from firmware.board.frames import Deframer, Frame
-from firmware.board.lane_settings import LaneSettings
+from firmware.lane_settings import LaneSettings
 from firmware.pins import LANES, LanePins
-from firmware.simulator.avr import Paced, Simulated, core, stepped
+from firmware.protocol import Deframer, Frame
+from firmware.simulator.avr import RealTimeBoard, SimulatedBoard, start_core, start_mega
 
 pytestmark = pytest.mark.real
 
 QUICK = LaneSettings({"step_um": 1000, "eye_gap_mm": 100, "window_mm": 40, "servo_ms": 20})
 
 
-class Talk:
+class StepHost:
     """Frames to a simulated board and what it answers, with its time in the caller's hand."""
 
-    def __init__(self, mega: Simulated) -> None:
+    def __init__(self, mega: SimulatedBoard) -> None:
         self.mega = mega
         self.events: list[Frame] = []
         self._deframer = Deframer("<!")
         for pins in LANES:
-            mega.pin(pins.estop.port, False)
+            mega.set_pin(pins.estop.port, False)
         mega.run_until(60_000)
 
     def ask(self, name: str, *fields: object) -> Frame:
@@ -44,7 +44,7 @@ class Talk:
 
     def wait(self, ms: float) -> None:
         self.mega.run_until(self.mega.now_us + ms * 1000)
-        frames = [frame for said in self.mega.take() for frame in self._deframer.feed(said.data)]
+        frames = [frame for said in self.mega.take_sent() for frame in self._deframer.feed(said.data)]
         self.events += [frame for frame in frames if frame.start == "!"]
         self._answers = [frame for frame in frames if frame.start == "<"]
 
@@ -54,18 +54,18 @@ class Talk:
         assert self.ask("COMMIT", lane).fields == (settings.digest,)
 
 
-def block(talk: Talk, pin: str, ms: float) -> None:
-    talk.mega.pin(pin, False)
-    talk.wait(ms)
-    talk.mega.pin(pin, True)
-    talk.wait(1)
+def block(host: StepHost, pin: str, ms: float) -> None:
+    host.mega.set_pin(pin, False)
+    host.wait(ms)
+    host.mega.set_pin(pin, True)
+    host.wait(1)
 
 
-Make = Callable[[], Simulated]
+Make = Callable[[], SimulatedBoard]
 BOARDS: dict[str, Make] = {
-    "plain": lambda: stepped(toolchain.firmware()),
-    "arduino": lambda: stepped(toolchain.arduino_firmware()),
-    "core": core,
+    "plain": lambda: start_mega(toolchain.build_firmware()),
+    "arduino": lambda: start_mega(toolchain.build_arduino_firmware()),
+    "core": start_core,
 }
 
 
@@ -74,18 +74,18 @@ BOARDS: dict[str, Make] = {
 def test_each_lane_has_its_own_eyes_servo_trigger_and_relay(board: str, lane: int) -> None:
     pins: LanePins = LANES[lane - 1]
     with BOARDS[board]() as mega:
-        talk = Talk(mega)
-        assert talk.ask("HELLO", 1).name == "OK"
-        talk.configure(lane, QUICK)
-        talk.wait(5)
+        host = StepHost(mega)
+        assert host.ask("HELLO", 1).name == "OK"
+        host.configure(lane, QUICK)
+        host.wait(5)
         assert mega.levels[pins.relay.port]
         before = len(mega.changes)
-        block(talk, pins.eye1.port, 20)
-        assert [event.fields[0] for event in talk.events if event.name == "PART"] == [str(lane)]
-        talk.wait(79)
-        block(talk, pins.eye2.port, 30)
-        talk.wait(20)
-        gates = [event.fields for event in talk.events if event.name == "GATE"]
+        block(host, pins.eye1.port, 20)
+        assert [event.fields[0] for event in host.events if event.name == "PART"] == [str(lane)]
+        host.wait(79)
+        block(host, pins.eye2.port, 30)
+        host.wait(20)
+        gates = [event.fields for event in host.events if event.name == "GATE"]
         assert [gate[1] for gate in gates] == [str(lane)]
         assert gates[0][4:7] == ("divert", "no-verdict", "1")
         assert [change.pin for change in mega.changes[before:] if change.level and change.pin.startswith("F")] == [pins.trigger.port]
@@ -95,44 +95,44 @@ def test_each_lane_has_its_own_eyes_servo_trigger_and_relay(board: str, lane: in
 @pytest.mark.parametrize("lane", [1, 2, 3, 4])
 def test_each_lane_has_its_own_encoder_inputs_and_lamp(lane: int) -> None:
     pins = LANES[lane - 1]
-    with stepped(toolchain.firmware()) as mega:
-        talk = Talk(mega)
-        mega.encoder(lane, 0)
-        talk.ask("HELLO", 1)
-        talk.configure(lane, LaneSettings({"encoder": 1, "use_servo_power": 1, "safe": "stop"}))
+    with start_mega(toolchain.build_firmware()) as mega:
+        host = StepHost(mega)
+        mega.turn_encoder(lane, 0)
+        host.ask("HELLO", 1)
+        host.configure(lane, LaneSettings({"encoder": 1, "use_servo_power": 1, "safe": "stop"}))
 
         def position() -> int:
-            return int(talk.ask("STATUS", lane, "eyes").fields[3])
+            return int(host.ask("STATUS", lane, "eyes").fields[3])
 
         began = position()
-        mega.encoder(lane, 500)
-        talk.wait(100)
+        mega.turn_encoder(lane, 500)
+        host.wait(100)
         forward = position() - began
-        mega.encoder(lane, 500, forward=False)
-        talk.wait(50)
+        mega.turn_encoder(lane, 500, forward=False)
+        host.wait(50)
         assert 190 <= forward <= 215
         assert 80 <= began + forward - position() <= 115
-        mega.encoder(lane, 0)
+        mega.turn_encoder(lane, 0)
 
-        talk.wait(20)
+        host.wait(20)
         # The servo's supply is sensed high; nothing pulls the pin down here.
         assert mega.levels[pins.green.port]
-        mega.pin(pins.servo_power.port, False)
-        talk.wait(30)
+        mega.set_pin(pins.servo_power.port, False)
+        host.wait(30)
         assert mega.levels[pins.red.port]
         assert not mega.levels[pins.green.port]
         assert not mega.levels[pins.relay.port]
-        assert talk.ask("STATUS", lane, "line").fields[1:4] == ("safe", "44", "red")
-        mega.pin(pins.servo_power.port, True)
-        talk.wait(5)
-        assert talk.ask("CLEAR", lane, 44).fields == ("cleared",)
-        mega.pin(pins.estop.port, True)
-        talk.wait(30)
-        assert talk.ask("STATUS", lane, "line").fields[1:4] == ("safe", "45", "red")
+        assert host.ask("STATUS", lane, "line").fields[1:4] == ("safe", "44", "red")
+        mega.set_pin(pins.servo_power.port, True)
+        host.wait(5)
+        assert host.ask("CLEAR", lane, 44).fields == ("cleared",)
+        mega.set_pin(pins.estop.port, True)
+        host.wait(30)
+        assert host.ask("STATUS", lane, "line").fields[1:4] == ("safe", "45", "red")
         # The lamp test of a lane with a fault, too: green, yellow, red for a second each.
         seen = len(mega.changes)
-        assert talk.ask("TEST", lane, 1, "lamp").fields == ("done",)
-        talk.wait(3200)
+        assert host.ask("TEST", lane, 1, "lamp").fields == ("done",)
+        host.wait(3200)
         lit = [
             change.pin
             for change in mega.changes[seen:]
@@ -142,8 +142,8 @@ def test_each_lane_has_its_own_encoder_inputs_and_lamp(lane: int) -> None:
 
 
 def test_flash_and_memory_are_at_most_half_full_in_both_builds(capsys: pytest.CaptureFixture[str]) -> None:
-    for name, elf in (("plain avr-g++", toolchain.firmware()), ("with the Arduino core", toolchain.arduino_firmware())):
-        flash, ram = toolchain.sizes(elf)
+    for name, elf in (("plain avr-g++", toolchain.build_firmware()), ("with the Arduino core", toolchain.build_arduino_firmware())):
+        flash, ram = toolchain.memory_use(elf)
         with capsys.disabled():
             print(f"\n{name}: flash {flash} of 262144 bytes ({flash / 262144:.1%}), RAM {ram} of 8192 bytes ({ram / 8192:.1%})", end="")
         assert flash <= 131_072
@@ -152,7 +152,7 @@ def test_flash_and_memory_are_at_most_half_full_in_both_builds(capsys: pytest.Ca
 
 def test_a_serial_port_opens_on_the_simulated_board_in_real_time(tmp_path: Path) -> None:
     link = tmp_path / "ttyMEGA"
-    with Paced(toolchain.firmware(), link, tmp_path / "eeprom") as mega:
+    with RealTimeBoard(toolchain.build_firmware(), link, tmp_path / "eeprom") as mega:
         mega.poll_for(0.2)
         with serial.Serial(str(link), 115200, timeout=2, exclusive=True) as port:
             deframer = Deframer("<!")
@@ -167,9 +167,9 @@ def test_a_serial_port_opens_on_the_simulated_board_in_real_time(tmp_path: Path)
             times = []
             for _ in range(2):
                 port.write(Frame(">", 2, "SYNC").encode())
-                while not (told := [f for f in deframer.feed(port.read_until(b"\n")) if f.start == "<" and f.seq == 2]):
+                while not (answers_to_sync := [f for f in deframer.feed(port.read_until(b"\n")) if f.start == "<" and f.seq == 2]):
                     pass
-                times.append((time.monotonic(), int(told[0].fields[0])))
+                times.append((time.monotonic(), int(answers_to_sync[0].fields[0])))
                 time.sleep(0.5)
             passed_ms = (times[1][0] - times[0][0]) * 1000
             assert times[1][1] - times[0][1] == pytest.approx(passed_ms, abs=250)
@@ -177,8 +177,8 @@ def test_a_serial_port_opens_on_the_simulated_board_in_real_time(tmp_path: Path)
 
 
 def test_a_simulated_line_runs_on_the_real_firmware_from_the_command_line(tmp_path: Path) -> None:
-    toolchain.firmware()
-    toolchain.runner()
+    toolchain.build_firmware()
+    toolchain.build_runner()
     link, log = tmp_path / "ttyMEGA", tmp_path / "truth.jsonl"
     settings = tmp_path / "castline.toml"
     settings.write_text(f'[[lines]]\nname = "line-1"\n[lines.gate]\nport = "{link}"\n')
@@ -200,18 +200,18 @@ def test_a_simulated_line_runs_on_the_real_firmware_from_the_command_line(tmp_pa
         assert board.stdout is not None
         board.stdout.close()
     facts = [json.loads(line) for line in log.read_text().splitlines()]
-    fallen = [fact for fact in facts if fact["what"] == "fell"]
-    assert len(fallen) >= 5
-    assert {fact["side"] for fact in fallen} == {"diverted"}
-    assert {fact["struck"] for fact in fallen} == {False}
-    assert [fact["counted"] for fact in fallen] == list(range(1, len(fallen) + 1))
+    exits = [fact for fact in facts if fact["what"] == "fell"]
+    assert len(exits) >= 5
+    assert {fact["side"] for fact in exits} == {"diverted"}
+    assert {fact["struck"] for fact in exits} == {False}
+    assert [fact["counted"] for fact in exits] == list(range(1, len(exits) + 1))
     assert [fact for fact in facts if fact["what"] == "camera"]
     assert next(fact for fact in facts if fact["what"] == "servo")["from_us"] == 1500
 
 
 def test_missing_tools_are_named_in_one_sentence() -> None:
     """In a process whose PATH leads nowhere: no compiler, and no apt-get to fetch one with."""
-    code = "from firmware import toolchain\ntoolchain.ensure()"
+    code = "from firmware import toolchain\ntoolchain.ensure_installed()"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={"PATH": "/nonexistent", "PYTHONPATH": str(Path.cwd())},
@@ -226,7 +226,7 @@ def test_missing_tools_are_named_in_one_sentence() -> None:
 
 def test_the_runner_answers_for_a_moment_that_has_passed() -> None:
     """It once waited for ever: a sleep of the program may go past the moment asked for, and the next one asked for lies before it."""
-    with stepped(toolchain.firmware()) as board:
+    with start_mega(toolchain.build_firmware()) as board:
         for step_us in range(2000):
             board.run_until(50_000 + step_us / 100)
         board.run_until(10_000)

@@ -8,19 +8,19 @@ from itertools import pairwise
 import pytest
 
 from firmware import toolchain
-from firmware.board.lane_settings import LaneSettings, Value
-from firmware.board.plant import Belt, Blade, Feed, Plant
+from firmware.board.plant import Belt, Blade, CastingFeed, Plant
+from firmware.lane_settings import LaneSettings, SettingValue
 from firmware.pins import LANES
-from firmware.simulator.avr import Pulse, Simulated, stepped
-from firmware.simulator.line import AvrLine
-from tests.firmware.hosts import BoardHost, PacedHost, Verdict, mixed_opinion
+from firmware.simulator.avr import ServoPulse, SimulatedBoard, start_mega
+from firmware.simulator.avr_line import AvrLine
+from tests.firmware.line_host import DelayedVerdict, LineHost, SharedWireHost, random_verdicts
 
 pytestmark = pytest.mark.real
 
 SPEED_MM_S = 500
 ENCODER_UM = 125
 GATE_MM = 20
-EVERYWHERE: dict[str, Value] = {"eye_gap_mm": 500, "window_mm": 30, "spacing_mm": 70, "dwell_mm": 66, "servo_ms": 40}
+EVERYWHERE: dict[str, SettingValue] = {"eye_gap_mm": 500, "window_mm": 30, "spacing_mm": 70, "dwell_mm": 66, "servo_ms": 40}
 ENCODED = LaneSettings(EVERYWHERE | {"encoder": 1, "step_um": ENCODER_UM, "gate_mm": GATE_MM})
 
 
@@ -42,13 +42,13 @@ class Moments:
         )
 
 
-def departures(mega: Simulated, compare: str) -> list[Pulse]:
+def departures(mega: SimulatedBoard, compare: str) -> list[ServoPulse]:
     """The first pulse of each swing."""
     pulses = [pulse for pulse in mega.pulses if pulse.compare == compare]
     return [after for before, after in pairwise(pulses) if round(before.width_us) == 1000 and round(after.width_us) == 2000]
 
 
-def moments(mega: Simulated, line: AvrLine, lane: int, moved: list[int], gate: int, gate_mm: int) -> Moments:
+def moments(mega: SimulatedBoard, line: AvrLine, lane: int, moved: list[int], gate: int, gate_mm: int) -> Moments:
     """`moved`: numbers of the parts for which the gate of that number left its rest."""
     compare = LANES[gate - 1].compare
     swings = departures(mega, compare)
@@ -63,43 +63,44 @@ def moments(mega: Simulated, line: AvrLine, lane: int, moved: list[int], gate: i
 def test_four_belts_with_encoders_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     belt = Belt(speed_mm_s=SPEED_MM_S, eye_gap_mm=500, blade_mm=46, servo_s=0.04, encoder_um=ENCODER_UM)
     parts = 45
-    with stepped(toolchain.firmware()) as mega:
-        mega.all_pulses()
-        plants = {lane: Plant(belt, Feed(2.5, 0.3, 80.0, lane, parts)) for lane in (1, 2, 3, 4)}
+    with start_mega(toolchain.build_firmware()) as mega:
+        mega.record_all_pulses()
+        plants = {lane: Plant(belt, CastingFeed(2.5, 0.3, 80.0, lane, parts)) for lane in (1, 2, 3, 4)}
         line = AvrLine(mega, plants)
         hosts = {
-            lane: PacedHost(line, ENCODED, mixed_opinion(lane, silent=0.05, least_us=20_000, most_us=880_000), lane=lane) for lane in plants
+            lane: LineHost(line, ENCODED, random_verdicts(lane, silent_share=0.05, least_us=20_000, most_us=880_000), lane=lane)
+            for lane in plants
         }
-        board = BoardHost(line, list(hosts.values()))
-        while not line.supervised:
+        board = SharedWireHost(line, list(hosts.values()))
+        while not line.is_supervised:
             board.run_for(100_000)
         for plant in plants.values():
-            plant.feeding = True
-        mega.watch_loop()
-        while any(len(plant.fallen) < parts for plant in plants.values()):
+            plant.is_feeding = True
+        mega.begin_loop_timing()
+        while any(len(plant.exits) < parts for plant in plants.values()):
             board.run_for(100_000)
         board.run_for(1_500_000)
-        loops, resets = mega.loops(), len(mega.resets)
+        loops, resets = mega.take_loop_durations(), len(mega.resets)
 
-    told = []
+    timings = []
     for lane, host in hosts.items():
-        reports = host.by_part()
+        reports = host.gates_by_part()
         assert sorted(reports) == list(range(1, parts + 1))
-        for fallen in plants[lane].fallen:
-            opinion, report = host.opinion(fallen.counted), reports[fallen.counted]
-            wanted = "diverted" if opinion is None or opinion[0] == "divert" else "passed"
-            assert (fallen.side, fallen.struck) == (wanted, False), (lane, fallen, report)
-            assert report["reason"] == ("no-verdict" if opinion is None else "verdict")
+        for casting in plants[lane].exits:
+            verdict, report = host.verdict_of(casting.counted), reports[casting.counted]
+            expected = "diverted" if verdict is None or verdict[0] == "divert" else "passed"
+            assert (casting.side, casting.struck) == (expected, False), (lane, casting, report)
+            assert report["reason"] == ("no-verdict" if verdict is None else "verdict")
         moved = [part for part in range(1, parts + 1) if reports[part]["moved"]]
-        told.append(moments(mega, line, lane, moved, lane, GATE_MM))
+        timings.append(moments(mega, line, lane, moved, lane, GATE_MM))
         assert host.faults == {}
     assert resets == 0
     with capsys.disabled():
         print(f"\nfour belts with encoders, {parts} castings each at 2.5 a second; gate's moment:")
-        for lane, each in enumerate(told, 1):
+        for lane, each in enumerate(timings, 1):
             print(f"  lane {lane}: {each}")
         print(f"  {loops.count} loops, mean {loops.mean_us:.0f} us, longest {loops.longest_us:.0f} us")
-    for lane, each in enumerate(told, 1):
+    for lane, each in enumerate(timings, 1):
         assert each.worst_pulse_us <= 1
         assert each.least_us >= -ENCODER_UM / SPEED_MM_S * 1000, "before its moment"
         # Gates 1 and 4 share a timer: the later of the two may be up to a pulse late (docs/wiring.md).
@@ -118,25 +119,25 @@ def test_one_belt_with_four_gates(capsys: pytest.CaptureFixture[str]) -> None:
     grades = {lane: LaneSettings({"lane_of": 1, "gate_mm": mm, "dwell_mm": 66, "servo_ms": 40}) for lane, mm in FURTHER.items()}
     words = ("keep", "divert", "second", "third", "fourth")
 
-    def opinion(part: int) -> Verdict:
+    def verdict_of(part: int) -> DelayedVerdict:
         return words[part * 7919 % 31 % 5], 30_000 + part * 104_729 % 700_000
 
-    with stepped(toolchain.firmware()) as mega:
-        mega.all_pulses()
-        line = AvrLine(mega, Plant(belt, Feed(2.5, 0.3, 80.0, 5, parts)))
+    with start_mega(toolchain.build_firmware()) as mega:
+        mega.record_all_pulses()
+        line = AvrLine(mega, Plant(belt, CastingFeed(2.5, 0.3, 80.0, 5, parts)))
         gates = {"second": 2, "third": 3, "fourth": 4}
-        host = PacedHost(line, settings, opinion, grades=grades, gates_by_word=gates)
+        host = LineHost(line, settings, verdict_of, grades=grades, further_gates=gates)
         host.run_until(1_000_000)
-        line.plant.feeding = True
-        while len(line.plant.fallen) < parts:
+        line.plant.is_feeding = True
+        while len(line.plant.exits) < parts:
             host.run_for(100_000)
         host.run_for(1_000_000)
-    reports = host.by_part()
-    for fallen in line.plant.fallen:
-        word = opinion(fallen.counted)[0]
-        wanted = ("passed", 0) if word == "keep" else ("diverted", gates.get(word, 0))
-        assert (fallen.side, fallen.gate, fallen.struck) == (*wanted, False)
-        assert reports[fallen.counted].get("gate", 0) == wanted[1]
+    reports = host.gates_by_part()
+    for casting in line.plant.exits:
+        word = verdict_of(casting.counted)[0]
+        expected = ("passed", 0) if word == "keep" else ("diverted", gates.get(word, 0))
+        assert (casting.side, casting.gate, casting.struck) == (*expected, False)
+        assert reports[casting.counted].get("gate", 0) == expected[1]
     assert host.faults == {}
     with capsys.disabled():
         print(f"\none belt with four gates, {parts} castings at 2.5 a second; each gate's moment:")

@@ -8,11 +8,11 @@ from itertools import pairwise
 import pytest
 
 from firmware import toolchain
-from firmware.board.lane_settings import LaneSettings
-from firmware.board.plant import Belt, Feed, Plant
-from firmware.simulator.avr import Simulated, stepped
-from firmware.simulator.line import AvrLine
-from tests.firmware.hosts import PacedHost, mixed_opinion
+from firmware.board.plant import Belt, CastingFeed, Plant
+from firmware.lane_settings import LaneSettings
+from firmware.simulator.avr import SimulatedBoard, start_mega
+from firmware.simulator.avr_line import AvrLine
+from tests.firmware.line_host import LineHost, random_verdicts
 
 pytestmark = pytest.mark.real
 
@@ -21,44 +21,44 @@ FLASH, RAM = 262_144, 8192
 SPEED_MM_S = 1000
 GATE_MM = 20
 BELT = Belt(speed_mm_s=SPEED_MM_S, eye_gap_mm=1000, blade_mm=66, servo_s=0.04)
-FEED = Feed(rate_per_s=10, jitter=0.2, least_gap_mm=75, seed=7, parts=PARTS)
+FEED = CastingFeed(rate_per_s=10, jitter=0.2, least_gap_mm=75, seed=7, parts=PARTS)
 SETTINGS = LaneSettings(
     {"step_um": SPEED_MM_S, "eye_gap_mm": 1000, "window_mm": 30, "spacing_mm": 66, "gate_mm": GATE_MM, "dwell_mm": 66, "servo_ms": 40}
 )
 
 
-def counted_and_sorted(mega: Simulated, parts: int) -> tuple[AvrLine, PacedHost]:
+def counted_and_sorted(mega: SimulatedBoard, parts: int) -> tuple[AvrLine, LineHost]:
     """So many castings from the first to the last, with a verdict for most of them some time before they arrive, in random order."""
     line = AvrLine(mega, Plant(BELT, FEED))
-    host = PacedHost(line, SETTINGS, mixed_opinion(seed=3, silent=0.04, least_us=20_000, most_us=880_000))
+    host = LineHost(line, SETTINGS, random_verdicts(seed=3, silent_share=0.04, least_us=20_000, most_us=880_000))
     host.run_until(500_000)
-    line.plant.feeding = True
-    while len(line.plant.fallen) < parts:
+    line.plant.is_feeding = True
+    while len(line.plant.exits) < parts:
         host.run_for(100_000)
     host.run_for(1_500_000)
     return line, host
 
 
 def test_a_thousand_castings_fall_on_the_right_side_and_the_pulses_are_exact(capsys: pytest.CaptureFixture[str]) -> None:
-    elf = toolchain.firmware()
-    with stepped(elf) as mega:
-        mega.all_pulses()
+    elf = toolchain.build_firmware()
+    with start_mega(elf) as mega:
+        mega.record_all_pulses()
         line, host = counted_and_sorted(mega, PARTS)
         pulses = [pulse for pulse in mega.pulses if pulse.compare == "4A" and pulse.at_us > 500_000]
         resets = len(mega.resets)
 
     # Every casting was counted once, decided once, and fell where its verdict says; where none came, it was diverted.
-    reports = host.by_part()
+    reports = host.gates_by_part()
     assert sorted(reports) == list(range(1, PARTS + 1))
-    assert [fallen.counted for fallen in line.plant.fallen] == list(range(1, PARTS + 1))
-    assert [fallen for fallen in line.plant.fallen if fallen.struck] == []
+    assert [casting.counted for casting in line.plant.exits] == list(range(1, PARTS + 1))
+    assert [casting for casting in line.plant.exits if casting.struck] == []
     silent = 0
-    for fallen in line.plant.fallen:
-        opinion, report = host.opinion(fallen.counted), reports[fallen.counted]
-        silent += opinion is None
-        wanted = "diverted" if opinion is None or opinion[0] == "divert" else "passed"
-        assert fallen.side == wanted, (fallen, report)
-        assert report["reason"] == ("no-verdict" if opinion is None else "verdict")
+    for casting in line.plant.exits:
+        verdict, report = host.verdict_of(casting.counted), reports[casting.counted]
+        silent += verdict is None
+        expected = "diverted" if verdict is None or verdict[0] == "divert" else "passed"
+        assert casting.side == expected, (casting, report)
+        assert report["reason"] == ("no-verdict" if verdict is None else "verdict")
     assert resets == 0
     assert host.faults == {}
 
@@ -75,10 +75,10 @@ def test_a_thousand_castings_fall_on_the_right_side_and_the_pulses_are_exact(cap
     ]
     jitter_us = max(late_us) - min(late_us)
     worst_us = max(min(abs(width - 1000), abs(width - 2000)) for width in widths)
-    flash, ram = toolchain.sizes(elf)
+    flash, ram = toolchain.memory_use(elf)
     with capsys.disabled():
         print(
-            f"\n1,000 castings at 10 a second: {Counter(f.side for f in line.plant.fallen)}, {silent} without verdict, {len(moved)} moves; "
+            f"\n1,000 castings at 10 a second: {Counter(f.side for f in line.plant.exits)}, {silent} without verdict, {len(moved)} moves; "
             f"pulse within {worst_us:.3f} us; moment {min(late_us):.0f} to {max(late_us):.0f} us "
             f"after the part's, jitter {jitter_us:.0f} us; flash {flash} bytes ({flash / FLASH:.1%}), RAM {ram} bytes ({ram / RAM:.1%})"
         )

@@ -43,8 +43,8 @@ class Opinions:
 def test_three_lines_sort_over_kafka_with_the_real_firmware(
     make_settings: MakeSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    toolchain.firmware()  # built before the clock runs
-    toolchain.runner()
+    toolchain.build_firmware()  # built before the clock runs
+    toolchain.build_runner()
     settings = make_settings(
         lines=tuple({"name": line, "gate": {"port": str(tmp_path / line), "travel_mm": TRAVEL_S * 500}} for line in LINES),
         gateway={"port": free_ports()},

@@ -12,7 +12,7 @@ import pytest
 from tests.structure.tree import PACKAGES, ROOT, Import, imports, modules
 
 # The part of `firmware` that is the gate's protocol: what host and board must agree on.
-PROTOCOL = ("firmware.board.frames", "firmware.board.lane_settings", "firmware.board.words")
+PROTOCOL = ("firmware.protocol", "firmware.lane_settings")
 # The table of fault and error codes, which every package may read.
 FAULT_TABLE = "firmware.fault_table"
 
@@ -20,7 +20,7 @@ FAULT_TABLE = "firmware.fault_table"
 ALLOWED = {
     "streams": ("streams",),
     "models": ("models", "streams"),
-    "firmware": ("firmware", "streams.errors"),
+    "firmware": ("firmware", "streams.errors", "streams.atomic_file"),
     "agents": ("agents", "models", "streams", FAULT_TABLE, *PROTOCOL),
     "station": ("station", "models.registry", "models.pictures", "streams", FAULT_TABLE),
     "dashboards": ("dashboards", "streams", FAULT_TABLE),

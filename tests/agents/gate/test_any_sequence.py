@@ -12,12 +12,11 @@ from hypothesis import strategies as st
 
 from agents.gate.requests import BoardRequest, RequestWindow
 from firmware.board.board import Board
-from firmware.board.frames import Deframer, Frame
-from firmware.board.lane_settings import LaneSettings
 from firmware.board.line import SimulatedLine
-from firmware.board.memory import Memory
-from firmware.board.plant import Belt, Blade, Casting, Feed, Plant
-from firmware.board.words import Fields, read_event
+from firmware.board.memory import BoardMemory
+from firmware.board.plant import Belt, BeltCasting, Blade, CastingFeed, Plant
+from firmware.lane_settings import LaneSettings
+from firmware.protocol import Deframer, Fields, Frame, read_event
 from streams.errors import GateError
 
 SETTINGS = LaneSettings(
@@ -142,7 +141,7 @@ class VirtualHost:
 
 
 def configured_board() -> Board:
-    board = Board(Memory())
+    board = Board(BoardMemory())
     board.receive(Frame(">", 0, "HELLO", ("1",)).encode(), 0)
     for lane, lane_settings in (("1", SETTINGS), (str(SECOND_GATE), SECOND_SETTINGS)):
         for key, value in lane_settings.values.items():
@@ -157,7 +156,7 @@ def has_room(plant: Plant, lead_mm: float) -> bool:
     return 30 < lead_mm < 580 and all(abs(lead_mm - other.lead_mm) > 25 for other in plant.castings)
 
 
-def let_happen(plant: Plant, planned: PlannedCasting, casting: Casting) -> None:
+def let_happen(plant: Plant, planned: PlannedCasting, casting: BeltCasting) -> None:
     """Lets the planned event happen when the casting is at its place."""
     if not (casting.lead_mm >= planned.event_mm > casting.lead_mm - 1) or casting not in plant.castings:
         return
@@ -175,7 +174,7 @@ def run_sequence(sequence: list[PlannedCasting], error_rate: float, seed: int) -
         if event == "servo" and facts["to_us"] == 2000:
             swings.append(1)
 
-    plant = Plant(BELT, Feed(rate_per_s=1))
+    plant = Plant(BELT, CastingFeed(rate_per_s=1))
     line = SimulatedLine(configured_board(), plant, count_swing)
     chance = random.Random(seed)
     host = VirtualHost(line, BadWire(chance, error_rate), BadWire(chance, error_rate), sequence)
@@ -208,12 +207,12 @@ def test_every_casting_falls_where_it_was_decided_and_no_gate_moves_twice_for_it
     # Each counted part has exactly one report.
     assert set(Counter(gate["part"] for gate in reports).values()) <= {1}
     assert set(by_part) == set(range(1, host.line.board.lanes[0].tracker.count + 1))
-    assert max((casting.counted for casting in plant.fallen), default=0) <= len(by_part)
+    assert max((casting.counted for casting in plant.exits), default=0) <= len(by_part)
     # The gate swings once for each part whose report says so, and strikes no casting.
     assert sum(gate.number("moved") for gate in host.gate_events.values()) == swings
-    assert [casting for casting in plant.fallen if casting.struck] == []
+    assert [casting for casting in plant.exits if casting.struck] == []
 
-    for casting in plant.fallen:
+    for casting in plant.exits:
         if casting.counted:
             report, planned = by_part[casting.counted], sequence[casting.counted - 1]
             assert casting.side == {"divert": "diverted", "pass": "passed"}[report.word("action")], report

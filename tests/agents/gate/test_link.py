@@ -14,7 +14,7 @@ import pytest
 from agents.gate.lane import GateEvent, GateLane, GateState, PartCounted, PartSorted
 from agents.gate.link import GateLink, LinkSettings
 from agents.gate.requests import BoardResponse
-from firmware.board.lane_settings import LaneSettings
+from firmware.lane_settings import LaneSettings
 from streams.errors import GateError
 from tests.wired_line import SETTINGS, EventRecorder, WiredLine, wait_until
 

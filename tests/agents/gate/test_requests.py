@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from agents.gate.requests import LATE_ANSWER_S, MAX_TRIES, BoardRequest, RequestWindow
-from firmware.board.frames import Frame
+from firmware.protocol import Frame
 from streams.errors import GateError
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)

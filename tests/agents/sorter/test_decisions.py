@@ -18,7 +18,7 @@ from agents.sorter.decisions import (
     verdict_deadline,
 )
 from agents.sorter.part_states import PartState, PartStates
-from firmware.board.words import WORDS
+from firmware.protocol import WORDS
 from streams.records import Label, Sorting
 from streams.settings import GateSettings
 from tests.fake_inspector import make_verdict

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from agents.gate.link import GateLink, LinkSettings
 from deploy.cli.main import castline
 from firmware import toolchain
-from firmware.board.lane_settings import LaneSettings
+from firmware.lane_settings import LaneSettings
 from streams.settings import GateSettings, LineSettings, Settings
 from tests.processes import CASTLINE, CastlineProcess
 from tests.wired_line import EventRecorder, WiredLine, wait_until
@@ -61,12 +61,12 @@ def test_status_shows_every_page(line: WiredLine, file: Path) -> None:
 
 def test_status_names_a_fault_by_its_exit_code(line: WiredLine, file: Path) -> None:
     call(file, "configure", "--line", LINE)
-    line.line.board.lanes[0].estop_open = True
+    line.line.board.lanes[0].is_estop_open = True
     wait_until(lambda: line.line.board.lanes[0].faults.oldest == 45)
     assert call(file, "status", "--line", LINE).return_value == 1
     refused = call(file, "clear", "--line", LINE, "45")
     assert "12 fault-present" in str(refused.exception)
-    line.line.board.lanes[0].estop_open = False
+    line.line.board.lanes[0].is_estop_open = False
     assert "cleared" in call(file, "clear", "--line", LINE, "45").output
 
 
@@ -128,7 +128,7 @@ def flash(tmp_path: Path, port: str, *arguments: str, avrdude: bool = True) -> s
 
 
 def test_flash_builds_the_firmware_and_hands_it_to_avrdude(tmp_path: Path) -> None:
-    toolchain.firmware()
+    toolchain.build_firmware()
     done = flash(tmp_path, "/dev/ttyACM7")
     assert done.returncode == 0, done.stderr
     *arguments, image = (tmp_path / "record").read_text().splitlines()

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from tests.agents.gate.host import PART_MS, Host
+from tests.firmware.protocol_host import PART_MS, ProtocolHost
 
 
-def test_a_counted_part_is_announced_until_it_is_seen_and_fires_the_camera_once(host: Host) -> None:
+def test_a_counted_part_is_announced_until_it_is_seen_and_fires_the_camera_once(host: ProtocolHost) -> None:
     host.greet()
     at_ms = host.rig.now_ms()
     host.block(1)
     host.rig.wait(10)
     assert [part.number("part") for part in host.events("PART")] == [1]
     assert abs(host.events("PART")[0].number("at_ms") - at_ms) <= 3
-    assert host.rig.triggers() == 1
+    assert host.rig.trigger_count() == 1
     host.greet(eye_gap_mm=300)
     host.ok("SEEN", 1, host.rig.run, 1)
     known = len(host.events("PART"))
@@ -22,37 +22,37 @@ def test_a_counted_part_is_announced_until_it_is_seen_and_fires_the_camera_once(
     assert len(host.events("PART")) == known
 
 
-def test_an_unseen_part_is_announced_again_but_counted_once(host: Host) -> None:
+def test_an_unseen_part_is_announced_again_but_counted_once(host: ProtocolHost) -> None:
     host.greet(eye_gap_mm=2000)
     host.block(1)
     host.wait(1000)
     announced = [(part.number("run"), part.number("part"), part.number("at_ms")) for part in host.events("PART")]
     assert len(announced) >= 3
     assert len(set(announced)) == 1
-    assert host.rig.triggers() == 1
+    assert host.rig.trigger_count() == 1
 
 
 @pytest.mark.parametrize(
     ("verdict", "action", "moved", "swings"),
     [("divert", "divert", 1, 1), ("keep", "pass", 0, 0)],
 )
-def test_a_part_is_treated_as_its_verdict_says(host: Host, verdict: str, action: str, moved: int, swings: int) -> None:
+def test_a_part_is_treated_as_its_verdict_says(host: ProtocolHost, verdict: str, action: str, moved: int, swings: int) -> None:
     host.greet()
-    part, at_ms = host.part()
-    assert host.tell(part, verdict).fields == ("accepted",)
-    host.carry(at_ms)
-    assert host.did() == [(part, action, "verdict", moved)]
+    part, at_ms = host.count_part()
+    assert host.send_verdict(part, verdict).fields == ("accepted",)
+    host.carry_to_eye2(at_ms)
+    assert host.gate_actions() == [(part, action, "verdict", moved)]
     host.wait(300)
-    assert host.rig.swings() == swings
+    assert host.rig.swing_count() == swings
     assert host.rig.pulse_us() == 1000
 
 
-def test_the_gate_moves_at_the_parts_moment_dwells_and_returns(host: Host) -> None:
+def test_the_gate_moves_at_the_parts_moment_dwells_and_returns(host: ProtocolHost) -> None:
     host.greet(gate_mm=50, dwell_mm=100, servo_ms=40)
-    part, at_ms = host.part()
-    host.tell(part, "divert")
+    part, at_ms = host.count_part()
+    host.send_verdict(part, "divert")
     host.wait_until(at_ms + 300)
-    host.rig.eye(2, True)
+    host.rig.set_eye(2, True)
     host.rig.wait(47)
     assert host.rig.pulse_us() == 1000, "it moved before the part's moment"
     host.rig.wait(6)
@@ -61,89 +61,89 @@ def test_the_gate_moves_at_the_parts_moment_dwells_and_returns(host: Host) -> No
     assert host.rig.pulse_us() == 2000, "it returned before the dwell was over"
     host.rig.wait(14)
     assert host.rig.pulse_us() == 1000, "it stayed after the dwell was over"
-    host.rig.eye(2, False)
+    host.rig.set_eye(2, False)
 
 
 @pytest.mark.parametrize(("policy", "action", "closed"), [("divert", "divert", True), ("pass", "pass", True), ("stop", "stop", False)])
-def test_a_part_without_verdict_is_treated_as_the_lines_owner_chose(host: Host, policy: str, action: str, closed: bool) -> None:
+def test_a_part_without_verdict_is_treated_as_the_lines_owner_chose(host: ProtocolHost, policy: str, action: str, closed: bool) -> None:
     host.greet(no_verdict=policy)
-    part, at_ms = host.part()
-    host.carry(at_ms)
-    assert host.did() == [(part, action, "no-verdict", int(action == "divert"))]
-    assert host.rig.relay_closed() is closed
+    part, at_ms = host.count_part()
+    host.carry_to_eye2(at_ms)
+    assert host.gate_actions() == [(part, action, "no-verdict", int(action == "divert"))]
+    assert host.rig.is_relay_closed() is closed
     if not closed:
         assert (49, 1, part) in host.faults()
         assert host.status("line").word("state") == "stopped"
         assert host.status("line").word("lamp") == "red"
         assert host.ok("CLEAR", 1, 49)["told"] == "cleared"
-        assert host.rig.relay_closed()
+        assert host.rig.is_relay_closed()
         assert host.status("line").word("state") == "running"
 
 
-def test_a_cancelled_verdict_is_no_verdict_until_told_anew(host: Host) -> None:
+def test_a_cancelled_verdict_is_no_verdict_until_a_new_one_is_sent(host: ProtocolHost) -> None:
     host.greet()
-    part, at_ms = host.part()
+    part, at_ms = host.count_part()
     assert host.ok("CANCEL", 1, host.rig.run, part)["told"] == "none"
-    host.tell(part, "keep")
+    host.send_verdict(part, "keep")
     assert host.ok("CANCEL", 1, host.rig.run, part)["told"] == "cancelled"
     assert host.ok("CANCEL", 1, host.rig.run, part)["told"] == "none"
-    host.carry(at_ms)
-    assert host.did() == [(part, "divert", "cancelled", 1)]
+    host.carry_to_eye2(at_ms)
+    assert host.gate_actions() == [(part, "divert", "cancelled", 1)]
     host.wait(300)
-    second, at_ms = host.part()
-    host.tell(second, "divert")
+    second, at_ms = host.count_part()
+    host.send_verdict(second, "divert")
     host.ok("CANCEL", 1, host.rig.run, second)
-    assert host.tell(second, "keep").fields == ("accepted",)
-    host.carry(at_ms)
-    assert host.did()[-1] == (second, "pass", "verdict", 0)
+    assert host.send_verdict(second, "keep").fields == ("accepted",)
+    host.carry_to_eye2(at_ms)
+    assert host.gate_actions()[-1] == (second, "pass", "verdict", 0)
 
 
-def test_a_verdict_is_answered_by_what_the_part_is(host: Host) -> None:
+def test_a_verdict_is_answered_by_what_the_part_is(host: ProtocolHost) -> None:
     host.greet()
     run = host.rig.run
-    part, at_ms = host.part()
-    assert host.tell(part, "divert").fields == ("accepted",)
-    assert host.tell(part, "divert").fields == ("same",)
-    assert host.tell(part, "keep").fields[0] == "23"
-    assert host.code("VERDICT", 1, run, part + 1, "keep", 0) == 22
-    assert host.code("VERDICT", 1, run, 0, "keep", 0) == 22
-    assert host.code("VERDICT", 1, run + 1, part, "keep", 0) == 21
-    assert host.code("VERDICT", 1, run, part, "keep", 1) == 2
-    assert host.code("VERDICT", 1, run, part, "divert", 0) == 2
-    assert host.code("VERDICT", 1, run, part, "divert", 2) == 10
-    host.carry(at_ms)
-    assert host.did() == [(part, "divert", "verdict", 1)]
-    assert host.code("VERDICT", 1, run, part, "divert", 1) == 20
-    assert host.code("CANCEL", 1, run, part) == 20
-    assert host.rig.swings() == 1
+    part, at_ms = host.count_part()
+    assert host.send_verdict(part, "divert").fields == ("accepted",)
+    assert host.send_verdict(part, "divert").fields == ("same",)
+    assert host.send_verdict(part, "keep").fields[0] == "23"
+    assert host.error_code("VERDICT", 1, run, part + 1, "keep", 0) == 22
+    assert host.error_code("VERDICT", 1, run, 0, "keep", 0) == 22
+    assert host.error_code("VERDICT", 1, run + 1, part, "keep", 0) == 21
+    assert host.error_code("VERDICT", 1, run, part, "keep", 1) == 2
+    assert host.error_code("VERDICT", 1, run, part, "divert", 0) == 2
+    assert host.error_code("VERDICT", 1, run, part, "divert", 2) == 10
+    host.carry_to_eye2(at_ms)
+    assert host.gate_actions() == [(part, "divert", "verdict", 1)]
+    assert host.error_code("VERDICT", 1, run, part, "divert", 1) == 20
+    assert host.error_code("CANCEL", 1, run, part) == 20
+    assert host.rig.swing_count() == 1
 
 
-def test_verdicts_come_in_any_order(host: Host) -> None:
+def test_verdicts_come_in_any_order(host: ProtocolHost) -> None:
     host.greet()
     parts = []
     for _ in range(3):
-        parts.append(host.part())
+        parts.append(host.count_part())
         host.wait(60)
     for (part, _), verdict in zip(reversed(parts), ("keep", "divert", "keep"), strict=True):
-        assert host.tell(part, verdict).fields == ("accepted",)
+        assert host.send_verdict(part, verdict).fields == ("accepted",)
     for _, at_ms in parts:
-        host.carry(at_ms)
-    assert [(did[1], did[2]) for did in host.did()] == [("pass", "verdict"), ("divert", "verdict"), ("pass", "verdict")]
+        host.carry_to_eye2(at_ms)
+    assert [(action[1], action[2]) for action in host.gate_actions()] == [("pass", "verdict"), ("divert", "verdict"), ("pass", "verdict")]
 
 
-def test_consecutive_rejects_keep_the_gate_out(host: Host) -> None:
+def test_consecutive_rejects_keep_the_gate_out(host: ProtocolHost) -> None:
     host.greet(dwell_mm=100)
     parts = []
     for _ in range(3):
-        parts.append(host.part())
+        parts.append(host.count_part())
         host.rig.wait(40)
     for part, _ in parts:
-        host.tell(part, "divert")
+        host.send_verdict(part, "divert")
     for _, at_ms in parts:
-        host.carry(at_ms)
-    assert [(did[1], did[3]) for did in host.did()] == [("divert", 1), ("divert", 0), ("divert", 0)]
+        host.carry_to_eye2(at_ms)
+    assert [(action[1], action[3]) for action in host.gate_actions()] == [("divert", 1), ("divert", 0), ("divert", 0)]
     host.wait(300)
-    assert host.rig.swings() == 1
+    assert host.rig.swing_count() == 1
     assert host.rig.pulse_us() == 1000
 
 
@@ -158,81 +158,81 @@ def test_consecutive_rejects_keep_the_gate_out(host: Host) -> None:
     ],
 )
 def test_parts_too_close_for_the_gate_get_one_decision(
-    host: Host, verdicts: tuple[str | None, ...], policy: str, actions: tuple[str, ...], reasons: tuple[str, ...]
+    host: ProtocolHost, verdicts: tuple[str | None, ...], policy: str, actions: tuple[str, ...], reasons: tuple[str, ...]
 ) -> None:
     host.greet(no_verdict=policy, eye_gap_mm=600)
     parts = []
     for _ in verdicts:
-        parts.append(host.part())
+        parts.append(host.count_part())
         host.rig.wait(max(0, 45 - (host.rig.now_ms() - parts[-1][1])))
     for (part, _), verdict in zip(parts, verdicts, strict=True):
         if verdict:
-            host.tell(part, verdict)
+            host.send_verdict(part, verdict)
     host.wait_until(parts[0][1] + 600)
     gap = parts[1][1] - parts[0][1]
     assert gap < 60, "the test itself was too slow"
     host.block(2)
-    late = host.tell(parts[1][0], "keep")
+    late = host.send_verdict(parts[1][0], "keep")
     assert late.fields[0] == "20", "the cluster is decided when its first part is"
     host.wait_until(parts[1][1] + 600)
     host.block(2)
     host.rig.wait(60)
-    assert [(did[1], did[2]) for did in host.did()] == list(zip(actions, reasons, strict=True))
+    assert [(action[1], action[2]) for action in host.gate_actions()] == list(zip(actions, reasons, strict=True))
 
 
-def test_touching_parts_are_not_told_apart_and_not_passed(host: Host) -> None:
+def test_touching_parts_count_as_one_and_do_not_pass(host: ProtocolHost) -> None:
     host.greet(part_max_mm=50)
     at_ms = host.rig.now_ms()
     host.block(1, 90)
-    host.tell(1, "keep")
+    host.send_verdict(1, "keep")
     host.wait_until(at_ms + 300)
     host.block(2, 90)
     host.rig.wait(40)
-    assert host.did() == [(1, "divert", "touching", 1)]
+    assert host.gate_actions() == [(1, "divert", "touching", 1)]
 
 
 @pytest.mark.parametrize("length_ms", [1, 3])
-def test_what_is_too_short_is_no_part(host: Host, length_ms: int) -> None:
+def test_what_is_too_short_is_no_part(host: ProtocolHost, length_ms: int) -> None:
     host.greet(part_min_mm=5)
     host.block(1, length_ms)
     host.wait(100)
     assert host.events("PART") == []
-    assert host.rig.triggers() == 0
+    assert host.rig.trigger_count() == 0
 
 
-def test_a_part_taken_off_is_missing_and_shifts_nothing_behind_it(host: Host) -> None:
+def test_a_part_taken_off_is_missing_and_shifts_nothing_behind_it(host: ProtocolHost) -> None:
     host.greet()
     parts = []
     for verdict in ("keep", "divert", "keep"):
-        parts.append(host.part())
-        host.tell(parts[-1][0], verdict)
+        parts.append(host.count_part())
+        host.send_verdict(parts[-1][0], verdict)
         host.wait(60)
-    host.carry(parts[0][1])
-    host.carry(parts[2][1])
-    assert [did[:3] for did in host.did()] == [(1, "pass", "verdict"), (2, "none", "missing"), (3, "pass", "verdict")]
-    assert host.rig.swings() == 0
-    assert host.tell(2, "divert").fields[0] == "20"
+    host.carry_to_eye2(parts[0][1])
+    host.carry_to_eye2(parts[2][1])
+    assert [action[:3] for action in host.gate_actions()] == [(1, "pass", "verdict"), (2, "none", "missing"), (3, "pass", "verdict")]
+    assert host.rig.swing_count() == 0
+    assert host.send_verdict(2, "divert").fields[0] == "20"
 
 
-def test_a_missing_last_part_is_reported_when_its_window_closes(host: Host) -> None:
+def test_a_missing_last_part_is_reported_when_its_window_closes(host: ProtocolHost) -> None:
     host.greet()
-    host.part()
+    host.count_part()
     host.wait(450)
-    assert host.did() == [(1, "none", "missing", 0)]
+    assert host.gate_actions() == [(1, "none", "missing", 0)]
     assert host.status("count").number("missing") == 1
 
 
-def test_an_extra_part_is_unmatched_and_shifts_nothing_behind_it(host: Host) -> None:
+def test_an_extra_part_is_unmatched_and_shifts_nothing_behind_it(host: ProtocolHost) -> None:
     host.greet()
-    part, at_ms = host.part()
-    host.tell(part, "keep")
+    part, at_ms = host.count_part()
+    host.send_verdict(part, "keep")
     host.wait_until(at_ms + 150)
     host.block(2)
-    host.carry(at_ms)
-    assert [did[:3] for did in host.did()] == [(0, "divert", "unmatched"), (1, "pass", "verdict")]
+    host.carry_to_eye2(at_ms)
+    assert [action[:3] for action in host.gate_actions()] == [(0, "divert", "unmatched"), (1, "pass", "verdict")]
 
 
-def test_sixty_four_parts_fit_between_the_eyes_and_one_more_is_a_fault(host: Host) -> None:
+def test_sixty_four_parts_fit_between_the_eyes_and_one_more_is_a_fault(host: ProtocolHost) -> None:
     host.greet(eye_gap_mm=20000, lost_limit=50)
     room = host.ok("HELLO", 1).number("parts")
     assert room >= 64
@@ -241,42 +241,42 @@ def test_sixty_four_parts_fit_between_the_eyes_and_one_more_is_a_fault(host: Hos
         host.rig.wait(60)
         host.ok("SEEN", 1, host.rig.run, part)
     assert host.status("line").number("tracked") == room
-    assert host.tell(room, "keep").fields == ("accepted",)
+    assert host.send_verdict(room, "keep").fields == ("accepted",)
     host.block(1, 10)
     assert (47, 1, room) in host.faults()
 
 
-def test_a_report_is_repeated_until_it_is_acknowledged_and_never_after(host: Host) -> None:
+def test_a_report_is_repeated_until_it_is_acknowledged_and_never_after(host: ProtocolHost) -> None:
     host.acknowledges = False
     host.greet()
-    _, at_ms = host.part()
-    host.carry(at_ms)
+    _, at_ms = host.count_part()
+    host.carry_to_eye2(at_ms)
     host.wait(2300)
     reports = host.events("GATE")
     assert len(reports) >= 3
     assert len({tuple(report.items()) for report in reports}) == 1
     host.ok("ACK", reports[0].number("event"))
     host.ok("ACK", reports[0].number("event"))
-    host.heard.clear()
+    host.received.clear()
     host.wait(2300)
     assert host.events("GATE") == []
 
 
-def test_a_host_that_comes_back_hears_everything_it_has_not_acknowledged(host: Host) -> None:
+def test_a_host_that_comes_back_receives_all_events_that_it_has_not_acknowledged(host: ProtocolHost) -> None:
     host.acknowledges = False
     host.greet()
     for _ in range(3):
-        _, at_ms = host.part()
-        host.carry(at_ms)
+        _, at_ms = host.count_part()
+        host.carry_to_eye2(at_ms)
         host.wait(200)
     host.ok("ACK", host.events("GATE")[0].number("event"))
-    host.heard.clear()
+    host.received.clear()
     host.ok("HELLO", 1)
     host.rig.wait(100)
     assert [gate.number("part") for gate in host.events("GATE")] == [2, 3]
 
 
-def test_a_full_ring_says_how_many_reports_were_lost(host: Host) -> None:
+def test_a_full_event_memory_reports_how_many_events_were_lost(host: ProtocolHost) -> None:
     host.acknowledges = False
     host.greet()
     room = host.ok("HELLO", 1).number("events")
@@ -296,45 +296,45 @@ def test_a_full_ring_says_how_many_reports_were_lost(host: Host) -> None:
     assert host.status("link").number("pending") <= room
 
 
-def test_a_test_swing_is_made_once_for_one_token(host: Host) -> None:
+def test_a_test_swing_is_made_once_for_each_token(host: ProtocolHost) -> None:
     host.greet()
     assert host.ok("TEST", 1, 7, "gate")["told"] == "done"
     assert host.ok("TEST", 1, 7, "gate")["told"] == "same"
-    assert host.code("TEST", 1, 8, "gate") == 9
+    assert host.error_code("TEST", 1, 8, "gate") == 9
     host.wait(1500)
-    assert host.rig.swings() == 1
+    assert host.rig.swing_count() == 1
     assert host.rig.pulse_us() == 1000
     assert host.ok("TEST", 1, 8, "trigger")["told"] == "done"
     host.rig.wait(30)
-    assert host.rig.triggers() == 1
+    assert host.rig.trigger_count() == 1
     assert host.ok("TEST", 1, 9, "relay")["told"] == "done"
-    assert not host.rig.relay_closed()
+    assert not host.rig.is_relay_closed()
     host.wait(1200)
-    assert host.rig.relay_closed()
-    host.part()
-    assert host.code("TEST", 1, 10, "gate") == 9
+    assert host.rig.is_relay_closed()
+    host.count_part()
+    assert host.error_code("TEST", 1, 10, "gate") == 9
 
 
-def test_the_encoder_carries_the_parts_where_there_is_one(host: Host) -> None:
+def test_the_encoder_carries_the_parts_where_there_is_one(host: ProtocolHost) -> None:
     host.greet(encoder=1, step_um=500)
 
     def travel(mm: int) -> None:
         for _ in range(mm):
-            host.rig.steps(2)
+            host.rig.add_steps(2)
             host.rig.wait(1)
 
     def pass_eye(which: int) -> None:
-        host.rig.eye(which, True)
+        host.rig.set_eye(which, True)
         travel(PART_MS)
-        host.rig.eye(which, False)
+        host.rig.set_eye(which, False)
 
     travel(10)
     pass_eye(1)
-    host.tell(1, "divert")
+    host.send_verdict(1, "divert")
     travel(150)
     host.wait(1000)  # the belt stands; time alone carries nothing
-    assert host.did() == []
+    assert host.gate_actions() == []
     travel(130)
     pass_eye(2)
     travel(10)
-    assert host.did() == [(1, "divert", "verdict", 1)]
+    assert host.gate_actions() == [(1, "divert", "verdict", 1)]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from firmware.board.frames import Frame, crc16, parse
-from firmware.board.lane_settings import TABLE, LaneSettings
-from firmware.board.words import COMMANDS, PAGES
-from tests.agents.gate.host import QUICK, Host
-from tests.agents.gate.protocol_page import session
-from tests.agents.gate.rig import Rig
+from firmware.lane_settings import TABLE, LaneSettings
+from firmware.protocol import COMMANDS, PAGES, Frame, crc16, parse_frame
+from tests.firmware.protocol_host import QUICK, ProtocolHost
+from tests.firmware.protocol_page import example_session
+from tests.firmware.rigs import Rig
 
 SAMPLE = {
     "HELLO": ("1",), "CONFIGURE": ("1", "gate_mm", "20"), "COMMIT": ("1",), "SHOW": ("1", "gate_mm"), "PING": ("7",), "SYNC": (),
@@ -18,35 +17,35 @@ SAMPLE = {
 }  # fmt: skip
 
 
-# Fields that are each board's own: capacities, and readings of its clock.
+# Indexes of the fields that differ between boards: capacities and clock readings.
 OWN = {"HELLO": range(3, 8), "SYNC": range(2), "PING": range(1)}
 MOMENTS = {"PART": (3,), "GATE": (8, 9)}
 
 
-def test_the_example_session_is_what_the_board_says(rig: Rig) -> None:
+def test_the_board_answers_as_in_the_example_session(rig: Rig) -> None:
     while rig.run < 12:
         rig.reset("power")
-    host, heard, asked = Host(rig), list[Frame](), ""
+    host, received, asked = ProtocolHost(rig), list[Frame](), ""
     rig.wait(5)
-    for line in session():
+    for line in example_session():
         if line.startswith("@"):
             at, _, what = line[1:].partition(" ")
             host.wait_until(int(at))
             host.block(1 if what.endswith("photo-eye 1") else 2, 150)
-            heard += host.heard
+            received += host.received
         elif line.startswith(">"):
-            heard += host.raw(line.encode() + b"\n")
+            received += host.send_raw(line.encode() + b"\n")
             asked = line.split("*")[0].split()[1]
         elif line.startswith(("<", "!")):
             rig.wait(10)
-            heard += rig.take()
-            expected = parse(line.encode())
+            received += rig.take_frames()
+            expected = parse_frame(line.encode())
             assert expected is not None
-            assert any(alike(frame, expected, asked) for frame in heard), f"expected {line}, heard {[frame.body for frame in heard]}"
+            assert any(is_alike(frame, expected, asked) for frame in received), f"{line} was not received"
 
 
-def alike(frame: Frame, expected: Frame, asked: str) -> bool:
-    """Whether the frame is the expected one, but for what is each board's own, and a few milliseconds."""
+def is_alike(frame: Frame, expected: Frame, asked: str) -> bool:
+    """Returns whether a frame is the expected one. Fields that differ between boards are ignored, and times may differ by 5 ms."""
     if (frame.start, frame.name, len(frame.fields)) != (expected.start, expected.name, len(expected.fields)):
         return False
     if frame.start == "<" and frame.seq != expected.seq:
@@ -61,59 +60,59 @@ def alike(frame: Frame, expected: Frame, asked: str) -> bool:
     return True
 
 
-def test_the_banner_is_repeated_until_the_host_greets(host: Host) -> None:
+def test_the_banner_is_repeated_until_the_host_greets(host: ProtocolHost) -> None:
     host.rig.wait(2500)
     banners = host.events("BOOT")
     assert len(banners) >= 3
     assert {banner.number("run") for banner in banners} == {host.rig.run}
     host.ok("HELLO", 1)
-    host.heard.clear()
+    host.received.clear()
     host.wait(2500)
     assert host.events("BOOT") == []
     assert len(host.events("BEAT")) >= 2
 
 
-def test_each_command_says_what_must_have_happened_before(host: Host) -> None:
+def test_each_command_says_what_must_have_happened_before(host: ProtocolHost) -> None:
     for name, fields in SAMPLE.items():
         if COMMANDS[name][2]:
-            assert host.code(name, *fields) == 4, name
+            assert host.error_code(name, *fields) == 4, name
         elif name != "HELLO":
             host.ok(name, *fields)
     host.ok("HELLO", 1)
     for name, fields in SAMPLE.items():
         if COMMANDS[name][2] == "commit":
-            assert host.code(name, *fields) == 5, name
+            assert host.error_code(name, *fields) == 5, name
 
 
-def test_a_command_with_a_field_too_few_is_refused_and_one_with_more_is_taken(host: Host) -> None:
+def test_a_command_with_a_field_too_few_is_refused_and_one_with_more_is_taken(host: ProtocolHost) -> None:
     host.greet()
     for name, fields in SAMPLE.items():
         if fields:
-            assert host.code(name, *fields[:-1]) == 2, name
+            assert host.error_code(name, *fields[:-1]) == 2, name
     assert host.ok("SHOW", 1, "gate_mm", "of-a-newer-host")["value"] == "20"
 
 
 @pytest.mark.parametrize("number", ["-1", "01", "+1", "5", "1.0", "99999999999", "one", "0x1"])
-def test_a_malformed_lane_is_refused(host: Host, number: str) -> None:
+def test_a_malformed_lane_is_refused(host: ProtocolHost, number: str) -> None:
     host.greet()
     frame = f">07 SHOW {number} gate_mm"
-    answers = host.raw(f"{frame}*{crc16(frame.encode()):04X}\n".encode())
+    answers = host.send_raw(f"{frame}*{crc16(frame.encode()):04X}\n".encode())
     # Characters that no frame has make it a damaged one, which is not answered.
     assert [answer.fields[0] for answer in answers] == ([] if "+" in number else ["2"])
 
 
-def test_an_unknown_command_is_answered(host: Host) -> None:
-    assert host.code("DANCE", 1) == 1
+def test_an_unknown_command_is_answered(host: ProtocolHost) -> None:
+    assert host.error_code("DANCE", 1) == 1
 
 
 @pytest.mark.parametrize("lane", [0, 2, 3, 4])
-def test_a_lane_that_is_not_there_or_not_committed_is_refused(host: Host, lane: int) -> None:
+def test_a_lane_that_is_not_there_or_not_committed_is_refused(host: ProtocolHost, lane: int) -> None:
     capacity = host.ok("HELLO", 1).number("lanes")
     expected = 5 if 1 <= lane <= capacity else 11
-    assert host.code("VERDICT", lane, host.rig.run, 1, "keep", 0) == expected
+    assert host.error_code("VERDICT", lane, host.rig.run, 1, "keep", 0) == expected
 
 
-def test_every_setting_takes_its_bounds_and_nothing_beyond(host: Host) -> None:
+def test_every_setting_takes_its_bounds_and_nothing_beyond(host: ProtocolHost) -> None:
     host.ok("HELLO", 1)
     for setting in TABLE:
         if setting.unit == "word":
@@ -125,12 +124,12 @@ def test_every_setting_takes_its_bounds_and_nothing_beyond(host: Host) -> None:
                 assert host.ok("CONFIGURE", 1, setting.key, bound)["value"] == str(bound)
             wrong = (*((str(setting.least - 1),) if setting.least else ()), str(setting.most + 1), "x", "007")
         for value in wrong:
-            assert host.code("CONFIGURE", 1, setting.key, value) == 7, (setting.key, value)
-    assert host.code("CONFIGURE", 1, "colour", 1) == 6
-    assert host.code("SHOW", 1, "colour") == 6
+            assert host.error_code("CONFIGURE", 1, setting.key, value) == 7, (setting.key, value)
+    assert host.error_code("CONFIGURE", 1, "colour", 1) == 6
+    assert host.error_code("SHOW", 1, "colour") == 6
 
 
-def test_defaults_are_in_force_before_anything_is_configured(host: Host) -> None:
+def test_defaults_are_in_force_before_anything_is_configured(host: ProtocolHost) -> None:
     host.ok("HELLO", 1)
     for setting in TABLE:
         assert host.ok("SHOW", 1, setting.key)["value"] == str(setting.default)
@@ -148,28 +147,28 @@ def test_defaults_are_in_force_before_anything_is_configured(host: Host) -> None
         ({"lane_of": 1}, 8),
     ],
 )
-def test_settings_that_contradict_each_other_are_refused_and_change_nothing(host: Host, values: dict[str, int], code: int) -> None:
+def test_settings_that_contradict_each_other_are_refused_and_change_nothing(host: ProtocolHost, values: dict[str, int], code: int) -> None:
     before = host.greet()
     for key, value in values.items():
         host.ok("CONFIGURE", 1, key, value)
-    assert host.code("COMMIT", 1) == code
+    assert host.error_code("COMMIT", 1) == code
     for key in values:
         assert host.ok("SHOW", 1, key)["value"] == str(before.values[key])
 
 
-def test_a_commit_that_changes_a_lane_with_parts_is_busy_and_one_that_changes_nothing_is_not(host: Host) -> None:
+def test_a_commit_that_changes_a_lane_with_parts_is_busy_and_one_that_changes_nothing_is_not(host: ProtocolHost) -> None:
     settings = host.greet()
-    host.part()
+    host.count_part()
     assert host.ok("COMMIT", 1)["digest"] == settings.digest
     host.ok("CONFIGURE", 1, "dwell_mm", 70)
-    assert host.code("COMMIT", 1) == 9
+    assert host.error_code("COMMIT", 1) == 9
 
 
-def test_settings_survive_a_reset_and_the_boot_is_counted(host: Host) -> None:
+def test_settings_survive_a_reset_and_the_boot_is_counted(host: ProtocolHost) -> None:
     host.greet(dwell_mm=77)
     run = host.rig.run
     host.rig.reset("button")
-    host.heard.clear()
+    host.received.clear()
     host.rig.wait(10)
     assert host.rig.run == run + 1
     assert [(boot.number("run"), boot.word("cause")) for boot in host.events("BOOT")] == [(run + 1, "button")]
@@ -178,27 +177,27 @@ def test_settings_survive_a_reset_and_the_boot_is_counted(host: Host) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_status_page_is_told(host: Host, page: str) -> None:
+def test_every_status_page_is_answered(host: ProtocolHost, page: str) -> None:
     host.greet()
     assert host.status(page).word("page") == page
 
 
-def test_a_board_agrees_on_the_lower_version(host: Host) -> None:
+def test_a_board_agrees_on_the_lower_version(host: ProtocolHost) -> None:
     assert host.ok("HELLO", 200).number("version") == 1
-    assert host.code("HELLO", 0) == 2
+    assert host.error_code("HELLO", 0) == 2
 
 
-def test_the_clock_is_told_to_the_microsecond(host: Host) -> None:
+def test_the_clock_is_sent_to_the_microsecond(host: ProtocolHost) -> None:
     host.greet()
     first, second = host.ok("SYNC"), host.ok("SYNC")
     assert second.number("board_ms") >= first.number("board_ms")
     assert abs(second.number("board_ms") - host.rig.now_ms()) <= 20
 
 
-def test_the_answers_of_a_sequence_of_commands_come_in_order(host: Host) -> None:
+def test_the_answers_of_a_sequence_of_commands_come_in_order(host: ProtocolHost) -> None:
     host.greet()
     frames = [Frame(">", seq, "PING", ("1",)).encode() for seq in range(0x40, 0x44)]
-    assert [answer.seq for answer in host.raw(b"".join(frames), 40)] == [0x40, 0x41, 0x42, 0x43]
+    assert [answer.seq for answer in host.send_raw(b"".join(frames), 40)] == [0x40, 0x41, 0x42, 0x43]
 
 
 PING = Frame(">", 0x21, "PING", ("1",)).encode()
@@ -223,12 +222,12 @@ NEXT = Frame(">", 0x22, "PING", ("1",)).encode()
         (bytes(range(256)) * 8, [0x22]),
     ],
 )
-def test_a_damaged_frame_costs_only_itself(host: Host, line: bytes, answered: list[int]) -> None:
+def test_a_damaged_frame_costs_only_itself(host: ProtocolHost, line: bytes, answered: list[int]) -> None:
     host.greet()
-    assert [answer.seq for answer in host.raw(line + NEXT, 300)] == answered
+    assert [answer.seq for answer in host.send_raw(line + NEXT, 300)] == answered
 
 
-def test_every_single_flipped_bit_is_found(host: Host) -> None:
+def test_every_single_flipped_bit_is_found(host: ProtocolHost) -> None:
     host.greet()
     frame = Frame(">", 0x21, "CLEAR", ("1", "41")).encode()
     before = host.ok("STATUS", 1, "link").number("damaged")
@@ -237,9 +236,9 @@ def test_every_single_flipped_bit_is_found(host: Host) -> None:
             flipped = bytearray(frame)
             flipped[at] ^= 1 << bit
             # A flipped byte may begin or end a frame; it must never be taken for the command.
-            assert host.raw(bytes(flipped) + b"\n", 2) == [], flipped
+            assert host.send_raw(bytes(flipped) + b"\n", 2) == [], flipped
     assert host.ok("STATUS", 1, "link").number("damaged") > before
-    assert [answer.seq for answer in host.raw(frame)] == [0x21]
+    assert [answer.seq for answer in host.send_raw(frame)] == [0x21]
 
 
 def test_quick_settings_are_whole() -> None:

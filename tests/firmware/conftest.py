@@ -6,22 +6,21 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.agents.gate.host import Host
-from tests.agents.gate.rig import PythonRig, Rig
-from tests.firmware.rigs import AvrRig, CoreRig
+from tests.firmware.protocol_host import ProtocolHost
+from tests.firmware.rigs import AvrRig, CoreRig, PythonRig, Rig
 
-# Another board joins by a function that makes its rig.
+# Functions that make the rigs of all boards.
 RIGS: dict[str, Callable[[], Rig]] = {"python": PythonRig, "core": CoreRig, "avr": AvrRig}
 
 
 @pytest.fixture(params=RIGS)
 def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
-    """A board just reset by power, with an empty EEPROM."""
+    """Each board in turn, just reset by power, with an empty EEPROM."""
     made = RIGS[request.param]()
     yield made
     made.close()
 
 
 @pytest.fixture
-def host(rig: Rig) -> Host:
-    return Host(rig)
+def host(rig: Rig) -> ProtocolHost:
+    return ProtocolHost(rig)

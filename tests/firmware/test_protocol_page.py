@@ -1,13 +1,14 @@
-"""What firmware/PROTOCOL.md says is what the Python side knows; error codes have one home."""
+"""The tables of firmware/PROTOCOL.md agree with the Python code, and no error code has changed."""
 
 from __future__ import annotations
 
-from firmware.board import commands, faults, frames, ring, words
-from firmware.board.lane_settings import TABLE
+from firmware import protocol
+from firmware.board import board, events, faults
 from firmware.fault_table import error_codes
-from tests.agents.gate.protocol_page import frames_shown, session, tables
+from firmware.lane_settings import TABLE
+from tests.firmware.protocol_page import example_session, shown_frames, tables
 
-# Released numbers. A line may be added here, never changed: boards in the field speak them.
+# Released numbers. A row may be added here, but never changed, because boards in the field use the numbers.
 RELEASED = {
     1: "unknown-command", 2: "wrong-fields", 3: "version", 4: "not-greeted", 5: "not-committed", 6: "unknown-setting",
     7: "out-of-bounds", 8: "inconsistent", 9: "busy", 10: "not-supported", 11: "unknown-lane", 12: "fault-present",
@@ -20,51 +21,53 @@ RELEASED = {
 
 def test_the_limits_are_those_of_the_codec() -> None:
     limits = {row["limit"]: row["value"] for table in tables("Frames") for row in table}
-    assert limits["longest frame, newline included, bytes"] == str(frames.LONGEST)
-    assert limits["longest command, newline included, bytes"] == str(frames.LONGEST_COMMAND)
-    assert limits["protocol version"] == str(words.VERSION)
-    assert limits["commands unanswered at a time, at most"] == str(commands.WINDOW)
+    assert limits["longest frame, newline included, bytes"] == str(protocol.MAX_FRAME_BYTES)
+    assert limits["longest command, newline included, bytes"] == str(protocol.MAX_COMMAND_BYTES)
+    assert limits["protocol version"] == str(protocol.VERSION)
+    assert limits["commands unanswered at a time, at most"] == str(board.COMMAND_WINDOW)
 
 
 def test_the_checksum_gives_the_check_value() -> None:
     (table,) = tables("CRC-16")
     check = next(row["value"] for row in table if row["property"].startswith("check value"))
-    assert frames.crc16(b"123456789") == int(check, 16) == 0x29B1
+    assert protocol.crc16(b"123456789") == int(check, 16) == 0x29B1
 
 
 def test_every_frame_shown_is_whole() -> None:
-    shown = frames_shown()
+    shown = shown_frames()
     assert len(shown) > 40
-    assert [line for line in shown if frames.parse(line.encode()) is None] == []
+    assert [line for line in shown if protocol.parse_frame(line.encode()) is None] == []
 
 
 def test_commands_events_and_pages_are_the_same_in_page_and_code() -> None:
     (table,) = tables("Commands")
     page = {row["command"]: (row["fields"], row["fields of OK"], row["needs"]) for row in table}
 
-    def told(fields: tuple[str, ...]) -> str:
+    def join(fields: tuple[str, ...]) -> str:
         return " ".join(fields) or "-"
 
-    code = {name: (told(fields), told(answer), needs or "-") for name, (fields, answer, needs) in words.COMMANDS.items()}
+    code = {name: (join(fields), join(answer), needs or "-") for name, (fields, answer, needs) in protocol.COMMANDS.items()}
     code["STATUS"] = ("lane page", "page and the page's fields", "-")
     assert page == code
-    events = {name: (*fields, *(f"[{field}]" for field in words.OPTIONAL.get(name, ()))) for name, fields in words.EVENTS.items()}
-    assert {row["event"]: tuple(row["fields"].split()) for row in tables("Events")[0]} == events
-    assert {row["page"]: tuple(row["fields"].split()) for row in tables("STATUS")[0]} == words.PAGES
+    event_fields = {
+        name: (*fields, *(f"[{field}]" for field in protocol.OPTIONAL.get(name, ()))) for name, fields in protocol.EVENTS.items()
+    }
+    assert {row["event"]: tuple(row["fields"].split()) for row in tables("Events")[0]} == event_fields
+    assert {row["page"]: tuple(row["fields"].split()) for row in tables("STATUS")[0]} == protocol.PAGES
 
 
 def test_every_field_has_the_same_bounds_or_words_in_page_and_code() -> None:
     numbers, lists = tables("Fields")
-    assert {row["field"]: (int(row["least"]), int(row["most"])) for row in numbers if row["type"] == "number"} == words.NUMBERS
-    assert {row["field"]: tuple(row["words"].split()) for row in lists} == words.WORDS
-    assert {row["field"] for row in numbers if row["type"] != "number"} == set(words.TEXTS)
-    spoken = {name for fields, answer, _ in words.COMMANDS.values() for name in (*fields, *answer)}
-    spoken |= {name for fields in (*words.EVENTS.values(), *words.PAGES.values()) for name in fields}
-    assert spoken - words.NUMBERS.keys() - words.WORDS.keys() - set(words.TEXTS) == set()
+    assert {row["field"]: (int(row["least"]), int(row["most"])) for row in numbers if row["type"] == "number"} == protocol.NUMBERS
+    assert {row["field"]: tuple(row["words"].split()) for row in lists} == protocol.WORDS
+    assert {row["field"] for row in numbers if row["type"] != "number"} == set(protocol.TEXTS)
+    used = {name for fields, answer, _ in protocol.COMMANDS.values() for name in (*fields, *answer)}
+    used |= {name for fields in (*protocol.EVENTS.values(), *protocol.PAGES.values()) for name in fields}
+    assert used - protocol.NUMBERS.keys() - protocol.WORDS.keys() - set(protocol.TEXTS) == set()
 
 
 def test_every_reason_of_a_gate_event_is_explained() -> None:
-    assert tuple(row["reason"] for row in tables("Reasons and actions of GATE")[0]) == words.WORDS["reason"]
+    assert tuple(row["reason"] for row in tables("Reasons and actions of GATE")[0]) == protocol.WORDS["reason"]
 
 
 def test_settings_have_the_same_bounds_and_defaults_in_page_and_code() -> None:
@@ -97,16 +100,16 @@ def test_codes_lie_in_the_range_of_their_kind() -> None:
 
 def test_the_longest_gate_event_just_fits() -> None:
     fields = ("65535", "4", "65535", "99999999", "divert", "no-verdict", "1", "65535", "4294967295", "65535")
-    assert len(frames.Frame("!", 7, "GATE", fields).encode()) == frames.LONGEST
-    # A further gate takes a part for these two reasons only: they leave room to name it.
+    assert len(protocol.Frame("!", 7, "GATE", fields).encode()) == protocol.MAX_FRAME_BYTES
+    # A further gate takes a part for these two reasons only. Both are short enough to leave room for the gate.
     for reason in ("verdict", "spacing"):
-        assert len(frames.Frame("!", 7, "GATE", (*fields[:5], reason, *fields[6:], "4")).encode()) <= frames.LONGEST
+        assert len(protocol.Frame("!", 7, "GATE", (*fields[:5], reason, *fields[6:], "4")).encode()) <= protocol.MAX_FRAME_BYTES
 
 
 def test_the_ring_repeats_as_the_page_says() -> None:
-    kept = {row["event"]: row["kept until"] for row in tables("Events")[0]}
-    assert kept["GATE"] == kept["FAULT"] == f"ACK; repeated every {ring.REPEAT_US // 1000} ms"
+    repetition = {row["event"]: row["kept until"] for row in tables("Events")[0]}
+    assert repetition["GATE"] == repetition["FAULT"] == f"ACK; repeated every {events.REPEAT_US // 1000} ms"
 
 
 def test_the_session_is_there_to_be_replayed() -> None:
-    assert sum(line.startswith(">") for line in session()) >= 15
+    assert sum(line.startswith(">") for line in example_session()) >= 15

@@ -1,4 +1,4 @@
-"""The codec: whatever is written is read, and whatever is damaged is not."""
+"""Frames and fields of the gate protocol: every written frame is read again, and no damaged frame is."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from firmware.board.frames import LONGEST, Deframer, Frame, crc16, parse
-from firmware.board.words import NUMBERS, read_fields
+from firmware.protocol import MAX_FRAME_BYTES, NUMBERS, Deframer, Frame, crc16, parse_frame, read_fields
 
 fields = st.lists(st.text("abcdefghijklmnopqrstuvwxyzABCXYZ0123456789_.-", min_size=1, max_size=10), max_size=3)
 frames = st.builds(
@@ -21,26 +20,26 @@ frames = st.builds(
 
 @given(frames)
 def test_a_frame_written_is_read_again(frame: Frame) -> None:
-    assert parse(frame.encode().removesuffix(b"\n")) == frame
+    assert parse_frame(frame.encode().removesuffix(b"\n")) == frame
 
 
 @given(st.lists(frames, max_size=6), st.data())
 def test_frames_come_whole_however_the_bytes_are_cut(sent: list[Frame], data: st.DataObject) -> None:
     stream = b"".join(frame.encode() for frame in sent)
-    deframer, heard = Deframer("><!"), []
+    deframer, read = Deframer("><!"), []
     while stream:
         cut = data.draw(st.integers(1, len(stream)))
-        heard += deframer.feed(stream[:cut])
+        read += deframer.feed(stream[:cut])
         stream = stream[cut:]
-    assert heard == sent
+    assert read == sent
     assert deframer.damaged == 0
 
 
 @given(frames, frames, st.binary(max_size=200))
 def test_garbage_between_two_frames_costs_neither(first: Frame, second: Frame, garbage: bytes) -> None:
-    heard = Deframer("><!").feed(first.encode() + garbage + second.encode())
-    assert heard[0] == first
-    assert heard[-1] == second
+    read = Deframer("><!").feed(first.encode() + garbage + second.encode())
+    assert read[0] == first
+    assert read[-1] == second
 
 
 @given(frames, frames, st.data())
@@ -56,15 +55,15 @@ def test_a_damaged_frame_costs_only_itself(damaged: Frame, after: Frame, data: s
 def test_no_bytes_break_the_deframer(data: bytes) -> None:
     deframer = Deframer("<!")
     for frame in deframer.feed(data):
-        assert parse(frame.encode().removesuffix(b"\n")) == frame
+        assert parse_frame(frame.encode().removesuffix(b"\n")) == frame
 
 
 def test_a_frame_that_is_too_long_is_not_written() -> None:
-    with pytest.raises(ValueError, match=f"at most {LONGEST} bytes"):
+    with pytest.raises(ValueError, match=f"may have {MAX_FRAME_BYTES} bytes"):
         Frame("!", 0, "GATE", ("9" * 40, "9" * 40)).encode()
-    with pytest.raises(ValueError, match="at most 60 bytes"):
+    with pytest.raises(ValueError, match="may have 60 bytes"):
         Frame(">", 0, "VERDICT", ("9" * 50,)).encode()
-    with pytest.raises(ValueError, match="shape"):
+    with pytest.raises(ValueError, match="not a frame"):
         Frame(">", 0, "VERDICT", ("a b*c",)).encode()
 
 

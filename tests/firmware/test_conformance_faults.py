@@ -7,65 +7,65 @@ from collections.abc import Callable
 import pytest
 
 from firmware.board.faults import EFFECTS, ENDS_BY
-from tests.agents.gate.host import Host
+from tests.firmware.protocol_host import ProtocolHost
 
-Break = Callable[[Host], None]
+FaultCause = Callable[[ProtocolHost], None]
 
 
-def block_for_ever(eye: int) -> Break:
-    def break_it(host: Host) -> None:
-        host.rig.eye(eye, True)
+def keep_blocked(eye: int) -> FaultCause:
+    def cause_fault(host: ProtocolHost) -> None:
+        host.rig.set_eye(eye, True)
         host.wait(1200)
 
-    return break_it
+    return cause_fault
 
 
-def kill_eye(eye: int) -> Break:
+def make_eye_blind(eye: int) -> FaultCause:
     """Parts pass that only the other eye sees."""
 
-    def break_it(host: Host) -> None:
+    def cause_fault(host: ProtocolHost) -> None:
         # Right after a start parts on the belt are unknown; one that matches ends that grace.
-        _, at_ms = host.part()
-        host.carry(at_ms)
+        _, at_ms = host.count_part()
+        host.carry_to_eye2(at_ms)
         for _ in range(3):
             host.block(3 - eye)
             host.wait(400)
 
-    return break_it
+    return cause_fault
 
 
-def stop_encoder(host: Host) -> None:
-    host.rig.steps(10)
+def stop_encoder(host: ProtocolHost) -> None:
+    host.rig.add_steps(10)
     host.wait(700)
-    host.rig.eye(1, True)
+    host.rig.set_eye(1, True)
     host.wait(30)
-    host.rig.eye(1, False)
+    host.rig.set_eye(1, False)
     host.wait(700)
 
 
-def open_estop(host: Host) -> None:
-    host.rig.estop(True)
+def open_estop(host: ProtocolHost) -> None:
+    host.rig.set_estop(True)
     host.wait(100)
 
 
-def cut_servo_power(host: Host) -> None:
-    host.rig.servo_power(False)
+def cut_servo_power(host: ProtocolHost) -> None:
+    host.rig.set_servo_power(False)
     host.wait(100)
 
 
-def mend(host: Host) -> None:
+def repair(host: ProtocolHost) -> None:
     for eye in (1, 2):
-        host.rig.eye(eye, False)
-    host.rig.estop(False)
-    host.rig.servo_power(True)
+        host.rig.set_eye(eye, False)
+    host.rig.set_estop(False)
+    host.rig.set_servo_power(True)
     host.wait(100)
 
 
-HOLDING: list[tuple[int, int, Break, dict[str, int]]] = [
-    (41, 1, block_for_ever(1), {}),
-    (41, 2, kill_eye(1), {"lost_limit": 3}),
-    (42, 1, block_for_ever(2), {}),
-    (42, 2, kill_eye(2), {"lost_limit": 3}),
+HOLDING: list[tuple[int, int, FaultCause, dict[str, int]]] = [
+    (41, 1, keep_blocked(1), {}),
+    (41, 2, make_eye_blind(1), {"lost_limit": 3}),
+    (42, 1, keep_blocked(2), {}),
+    (42, 2, make_eye_blind(2), {"lost_limit": 3}),
     (43, 0, stop_encoder, {"encoder": 1, "encoder_timeout_ms": 500}),
     (44, 0, cut_servo_power, {}),
     (45, 0, open_estop, {}),
@@ -74,12 +74,12 @@ NAMES = ["eye 1 blocked", "eye 1 dead", "eye 2 blocked", "eye 2 dead", "encoder"
 
 
 @pytest.mark.parametrize("safe", ["divert", "pass", "stop"])
-@pytest.mark.parametrize(("code", "detail", "break_it", "settings"), HOLDING, ids=NAMES)
+@pytest.mark.parametrize(("code", "detail", "cause_fault", "settings"), HOLDING, ids=NAMES)
 def test_a_fault_holds_the_gate_as_the_lines_owner_chose(
-    host: Host, code: int, detail: int, break_it: Break, settings: dict[str, int], safe: str
+    host: ProtocolHost, code: int, detail: int, cause_fault: FaultCause, settings: dict[str, int], safe: str
 ) -> None:
     host.greet(safe=safe, **settings)
-    break_it(host)
+    cause_fault(host)
     raised = [fault for fault in host.faults() if fault[:2] == (code, 1)]
     assert len(raised) == 1
     if detail:
@@ -87,28 +87,28 @@ def test_a_fault_holds_the_gate_as_the_lines_owner_chose(
     line = host.status("line")
     assert (line["state"], line["code"], line["lamp"], line["tracked"]) == ("safe", code, "red", 0)
     host.wait(200)
-    assert host.rig.relay_closed() is (safe != "stop")
+    assert host.rig.is_relay_closed() is (safe != "stop")
     if safe != "stop":
         assert host.rig.pulse_us() == (2000 if safe == "divert" else 1000)
-    swings = host.rig.swings()
+    swings = host.rig.swing_count()
     host.wait(1000)
-    assert host.rig.swings() == swings, "a held gate moves"
+    assert host.rig.swing_count() == swings, "a held gate moves"
 
 
-@pytest.mark.parametrize(("code", "detail", "break_it", "settings"), HOLDING, ids=NAMES)
+@pytest.mark.parametrize(("code", "detail", "cause_fault", "settings"), HOLDING, ids=NAMES)
 def test_a_fault_is_left_by_clear_and_only_when_its_cause_is_gone(
-    host: Host, code: int, detail: int, break_it: Break, settings: dict[str, int]
+    host: ProtocolHost, code: int, detail: int, cause_fault: FaultCause, settings: dict[str, int]
 ) -> None:
     host.greet(**settings)
-    break_it(host)
+    cause_fault(host)
     persists = code in (44, 45) or detail == 1
     if persists:
-        assert host.code("CLEAR", 1, code) == 12
+        assert host.error_code("CLEAR", 1, code) == 12
         assert host.status("line")["state"] == "safe"
     host.ok("HELLO", 1)
     host.wait(500)
     assert host.status("line")["state"] == "safe", "it was left by itself"
-    mend(host)
+    repair(host)
     assert host.ok("CLEAR", 1, code)["told"] == "cleared"
     assert host.ok("CLEAR", 1, code)["told"] == "none"
     assert host.status("line")["state"] == "running"
@@ -117,75 +117,75 @@ def test_a_fault_is_left_by_clear_and_only_when_its_cause_is_gone(
     assert host.rig.pulse_us() == 1000
     if code == 43:
         return  # carried by time no more
-    part, at_ms = host.part()
-    host.tell(part, "keep")
-    host.carry(at_ms)
-    assert host.did()[-1] == (part, "pass", "verdict", 0)
+    part, at_ms = host.count_part()
+    host.send_verdict(part, "keep")
+    host.carry_to_eye2(at_ms)
+    assert host.gate_actions()[-1] == (part, "pass", "verdict", 0)
 
 
-def test_parts_on_the_way_are_reported_once_when_a_fault_begins(host: Host) -> None:
+def test_parts_on_the_way_are_reported_once_when_a_fault_begins(host: ProtocolHost) -> None:
     host.greet(safe="pass", eye_gap_mm=1000)
     parts = []
     for verdict in ("divert", "keep"):
-        parts.append(host.part())
-        host.tell(parts[-1][0], verdict)
+        parts.append(host.count_part())
+        host.send_verdict(parts[-1][0], verdict)
         host.wait(100)
     open_estop(host)
-    assert host.did() == [(1, "pass", "safe", 0), (2, "pass", "safe", 0)]
-    assert host.tell(1, "divert").fields[0] == "20"
-    host.carry(parts[0][1], 1000)
-    mend(host)
+    assert host.gate_actions() == [(1, "pass", "safe", 0), (2, "pass", "safe", 0)]
+    assert host.send_verdict(1, "divert").fields[0] == "20"
+    host.carry_to_eye2(parts[0][1], 1000)
+    repair(host)
     host.ok("CLEAR", 1, 45)
     host.wait(1200)
-    assert len(host.did()) == 2
-    assert host.rig.swings() == 0
+    assert len(host.gate_actions()) == 2
+    assert host.rig.swing_count() == 0
 
 
-def test_a_part_whose_predecessors_make_a_fault_is_flushed_with_them(host: Host) -> None:
+def test_a_part_whose_predecessors_make_a_fault_is_flushed_with_them(host: ProtocolHost) -> None:
     """Three are taken off and the fourth comes: with it the three are known to be missing, photo-eye 2 is in doubt, no gate moves."""
     host.greet(safe="pass", eye_gap_mm=1000, window_mm=300, lost_limit=3)
-    first, at_ms = host.part()
-    host.tell(first, "keep")
-    host.carry(at_ms, 1000)
+    first, at_ms = host.count_part()
+    host.send_verdict(first, "keep")
+    host.carry_to_eye2(at_ms, 1000)
     for _ in range(4):
-        last, at_ms = host.part()
+        last, at_ms = host.count_part()
         host.wait_until(at_ms + 62)
-    host.tell(last, "divert")
-    host.carry(at_ms, 1000)
-    assert host.did() == [(1, "pass", "verdict", 0), *((part, "none", "missing", 0) for part in (2, 3, 4)), (5, "pass", "safe", 0)]
+    host.send_verdict(last, "divert")
+    host.carry_to_eye2(at_ms, 1000)
+    assert host.gate_actions() == [(1, "pass", "verdict", 0), *((part, "none", "missing", 0) for part in (2, 3, 4)), (5, "pass", "safe", 0)]
     assert host.faults() == [(42, 1, 2)]
     host.wait(200)
     assert host.ok("CLEAR", 1, 42)["told"] == "cleared"
     host.wait(500)
-    assert len(host.did()) == 5, "it was reported again after the repair"
-    assert host.rig.swings() == 0
+    assert len(host.gate_actions()) == 5, "it was reported again after the repair"
+    assert host.rig.swing_count() == 0
 
 
-def test_a_silent_host_is_a_fault_that_leaves_verdicts_in_force(host: Host) -> None:
+def test_a_silent_host_is_a_fault_that_leaves_verdicts_in_force(host: ProtocolHost) -> None:
     host.greet(host_timeout_ms=500, eye_gap_mm=1000, no_verdict="pass", safe="divert")
-    told, told_ms = host.part()
-    host.tell(told, "keep")
+    judged, judged_ms = host.count_part()
+    host.send_verdict(judged, "keep")
     host.rig.wait(80)
-    untold, untold_ms = host.part()
+    unjudged, unjudged_ms = host.count_part()
     host.rig.wait(600)
-    for at_ms in (told_ms, untold_ms):
+    for at_ms in (judged_ms, unjudged_ms):
         host.rig.wait(max(0, at_ms + 1000 - host.rig.now_ms()))
         host.block(2)
         host.rig.wait(40)
     host.ok("HELLO", 1)
     host.rig.wait(100)
-    assert host.did() == [(told, "pass", "verdict", 0), (untold, "divert", "safe", 1)]
+    assert host.gate_actions() == [(judged, "pass", "verdict", 0), (unjudged, "divert", "safe", 1)]
     faults = [(code, raised) for code, raised, _ in host.faults()]
     assert faults == [(40, 1), (40, 0)]
     assert host.status("line")["state"] == "running"
 
 
-def test_a_silent_host_is_not_cleared_by_anything_but_a_greeting(host: Host) -> None:
+def test_a_silent_host_is_not_cleared_by_anything_but_a_greeting(host: ProtocolHost) -> None:
     host.greet(host_timeout_ms=500)
     host.rig.wait(700)
     line = host.status("line")
     assert (line["state"], line["code"], line["lamp"]) == ("safe", 40, "yellow")
-    assert host.code("CLEAR", 1, 40) == 13
+    assert host.error_code("CLEAR", 1, 40) == 13
     host.wait(600)
     assert host.status("line")["state"] == "safe"
     host.ok("HELLO", 1)
@@ -193,11 +193,11 @@ def test_a_silent_host_is_not_cleared_by_anything_but_a_greeting(host: Host) -> 
 
 
 @pytest.mark.parametrize(("cause", "detail"), [("power", None), ("button", None), ("brown-out", 1), ("watchdog", 2)])
-def test_a_reset_says_its_cause_and_holds_the_gate_until_a_host_has_committed(host: Host, cause: str, detail: int | None) -> None:
+def test_a_reset_says_its_cause_and_holds_the_gate_until_a_host_has_committed(host: ProtocolHost, cause: str, detail: int | None) -> None:
     host.greet(safe="divert")
     run = host.rig.run
     host.rig.reset(cause)
-    host.heard.clear()
+    host.received.clear()
     host.rig.wait(300)
     assert host.status("line")["state"] == "waiting"
     assert host.rig.pulse_us() == 2000
@@ -209,26 +209,26 @@ def test_a_reset_says_its_cause_and_holds_the_gate_until_a_host_has_committed(ho
     host.wait(300)
     assert [fault for fault in host.faults() if fault[0] == 46] == ([(46, 1, detail), (46, 0, 0)] if detail else [])
     assert host.rig.pulse_us() == 1000
-    assert host.code("VERDICT", 1, run, 1, "keep", 0) == 21
+    assert host.error_code("VERDICT", 1, run, 1, "keep", 0) == 21
 
 
 @pytest.mark.parametrize(("safe", "closed"), [("divert", True), ("pass", True), ("stop", False)])
-def test_a_board_without_host_is_as_safe_as_the_stored_settings_say(host: Host, safe: str, closed: bool) -> None:
-    assert not host.rig.relay_closed(), "nothing is stored: the belt must not run"
+def test_a_board_without_host_is_as_safe_as_the_stored_settings_say(host: ProtocolHost, safe: str, closed: bool) -> None:
+    assert not host.rig.is_relay_closed(), "nothing is stored: the belt must not run"
     host.greet(safe=safe)
-    assert host.rig.relay_closed()
+    assert host.rig.is_relay_closed()
     host.rig.reset("power")
     host.rig.wait(100)
-    assert host.rig.relay_closed() is closed
+    assert host.rig.is_relay_closed() is closed
 
 
-def test_a_strong_fault_outlives_a_weak_one(host: Host) -> None:
+def test_a_strong_fault_outlives_a_weak_one(host: ProtocolHost) -> None:
     host.greet(host_timeout_ms=500)
-    host.rig.estop(True)
+    host.rig.set_estop(True)
     host.rig.wait(800)
     host.ok("HELLO", 1)
     assert host.status("line")["code"] == 45
-    mend(host)
+    repair(host)
     host.ok("CLEAR", 1, 45)
     assert host.status("line")["state"] == "running"
 

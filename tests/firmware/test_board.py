@@ -1,4 +1,4 @@
-"""What is shown on the simulated board alone: its memory, its plant, and faults that no other board can be brought to in a test."""
+"""Tests of the simulated board alone: its memory, its plant, and faults that tests cannot cause at other boards."""
 
 from __future__ import annotations
 
@@ -7,68 +7,68 @@ from pathlib import Path
 import pytest
 
 from firmware.board.board import Board
-from firmware.board.lane import LAST_PART
-from firmware.board.lane_settings import LaneSettings
-from firmware.board.memory import LAST_RUN, FileMemory, Memory
-from firmware.board.plant import EYE1, EYE2, STEPS, Belt, Feed, Plant, Signal
-from tests.agents.gate.host import Host
-from tests.agents.gate.rig import PythonRig
+from firmware.board.lane import MAX_PART
+from firmware.board.memory import MAX_RUN, BoardMemory, FileBoardMemory
+from firmware.board.plant import EYE1, EYE2, STEPS, Belt, CastingFeed, InputChange, Plant
+from firmware.lane_settings import LaneSettings
+from tests.firmware.protocol_host import ProtocolHost
+from tests.firmware.rigs import PythonRig
 
 
 def test_boots_are_counted_over_restarts(tmp_path: Path) -> None:
     file = tmp_path / "eeprom"
-    assert [Board(FileMemory(file)).run for _ in range(3)] == [1, 2, 3]
+    assert [Board(FileBoardMemory(file)).run for _ in range(3)] == [1, 2, 3]
 
 
 def test_the_boot_count_begins_again_after_its_last_number() -> None:
-    memory = Memory()
-    memory.run = LAST_RUN
-    assert memory.boot() == 1
+    memory = BoardMemory()
+    memory.run = MAX_RUN
+    assert memory.begin_run() == 1
 
 
 def test_settings_are_kept_over_restarts_and_written_only_when_they_change(tmp_path: Path) -> None:
     file = tmp_path / "eeprom"
-    memory, settings = FileMemory(file), LaneSettings({"dwell_mm": 99})
+    memory, settings = FileBoardMemory(file), LaneSettings({"dwell_mm": 99})
     memory.store(2, settings)
     written = file.stat().st_mtime_ns
     memory.store(2, settings)
     assert file.stat().st_mtime_ns == written
-    assert FileMemory(file).settings == {2: settings}
+    assert FileBoardMemory(file).settings == {2: settings}
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"run": "x", "settings": {}}', '{"run": 3, "settings": {"1": {"dwell_mm": 0}}}'])
 def test_a_damaged_memory_is_a_fault_until_settings_are_committed(tmp_path: Path, text: str) -> None:
     file = tmp_path / "eeprom"
     file.write_text(text)
-    host = Host(PythonRig(FileMemory(file)))
-    assert not host.rig.relay_closed()
+    host = ProtocolHost(PythonRig(FileBoardMemory(file)))
+    assert not host.rig.is_relay_closed()
     host.greet()
     host.wait(100)
     assert [fault for fault in host.faults() if fault[0] == 51] == [(51, 1, 0), (51, 0, 0)]
-    assert not FileMemory(file).damaged
+    assert not FileBoardMemory(file).is_damaged
 
 
 def test_when_part_numbers_are_used_up_the_gate_is_held() -> None:
     rig = PythonRig()
-    host = Host(rig)
+    host = ProtocolHost(rig)
     host.greet()
-    rig.lane.tracker.count = LAST_PART - 1
-    part, _ = host.part()
-    assert part == LAST_PART
+    rig.lane.tracker.count = MAX_PART - 1
+    part, _ = host.count_part()
+    assert part == MAX_PART
     host.wait(100)
     host.block(1)
     host.rig.wait(30)
     assert (50, 1, 0) in host.faults()
-    assert host.code("CLEAR", 1, 50) == 13
+    assert host.error_code("CLEAR", 1, 50) == 13
     rig.reset("button")
-    assert Host(rig).greet()
+    assert ProtocolHost(rig).greet()
 
 
 # The plant
 
 
-def signals(plant: Plant, ms: int, pulse_us: int = 1000) -> list[Signal]:
-    found: list[Signal] = []
+def signals(plant: Plant, ms: int, pulse_us: int = 1000) -> list[InputChange]:
+    found: list[InputChange] = []
     for _ in range(ms):
         found += plant.advance(plant.now_us + 1000, pulse_us, True)
     return found
@@ -115,11 +115,11 @@ def test_the_gate_takes_its_time_and_strikes_what_is_before_it() -> None:
     signals(plant, 30)  # the leading edge passes the blade
     signals(plant, 200, pulse_us=2000)
     assert plant.angle == pytest.approx(1)
-    assert [(fallen.side, fallen.struck) for fallen in plant.fallen] == [("passed", True)]
+    assert [(casting.side, casting.struck) for casting in plant.exits] == [("passed", True)]
 
 
 def test_a_standing_belt_carries_nothing() -> None:
-    plant = Plant(Belt(), feeding=True)
+    plant = Plant(Belt(), is_feeding=True)
     signals(plant, 500)
     before = [casting.lead_mm for casting in plant.castings]
     assert before
@@ -129,7 +129,7 @@ def test_a_standing_belt_carries_nothing() -> None:
 
 def test_castings_come_at_their_rate_and_the_same_for_a_seed() -> None:
     def fed(seed: int) -> list[int]:
-        plant = Plant(Belt(), Feed(rate_per_s=5, jitter=0.5, seed=seed), feeding=True)
+        plant = Plant(Belt(), CastingFeed(rate_per_s=5, jitter=0.5, seed=seed), is_feeding=True)
         return [each.at_us for each in signals(plant, 20_000) if each.what == EYE1 and each.value]
 
     assert fed(3) == fed(3) != fed(4)
@@ -138,10 +138,10 @@ def test_castings_come_at_their_rate_and_the_same_for_a_seed() -> None:
 
 def test_more_castings_than_fit_on_the_belt_are_refused() -> None:
     with pytest.raises(ValueError, match=r"at most 7.69 parts a second"):
-        Plant(Belt(speed_mm_s=500), Feed(rate_per_s=10))
+        Plant(Belt(speed_mm_s=500), CastingFeed(rate_per_s=10))
 
 
 def test_feeding_ends_after_the_number_asked_for() -> None:
-    plant = Plant(Belt(), Feed(rate_per_s=5, parts=7), feeding=True)
+    plant = Plant(Belt(), CastingFeed(rate_per_s=5, parts=7), is_feeding=True)
     signals(plant, 6000)
-    assert (plant.fed, plant.done_feeding) == (7, True)
+    assert (plant.fed, plant.has_fed_all) == (7, True)

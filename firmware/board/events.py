@@ -1,0 +1,89 @@
+"""The events that a board stores until the host acknowledges them. See firmware/PROTOCOL.md, "Events"."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+# An event is sent again if it was not acknowledged within this time.
+REPEAT_US = 1_000_000
+# Only the oldest events are sent again.
+MAX_REPEATED_EVENTS = 4
+# The time between two stored events on the wire.
+EVENT_INTERVAL_US = 10_000
+
+
+@dataclass
+class StoredEvent:
+    """An event and its fields after the event number. `sent_us` is None until the event is sent after the last greeting."""
+
+    event: int
+    name: str
+    fields: tuple[str, ...]
+    sent_us: int | None = None
+    is_acknowledged: bool = False
+
+
+class EventRing:
+    """Stores at most `size` events.
+
+    A full ring drops a new event. The number of the dropped event is used up, so the host sees a gap in the numbers.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.lost = 0
+        self.unreported = 0
+        self._events: deque[StoredEvent] = deque()
+        self._next_number = 0
+        self._next_send_us = 0
+
+    @property
+    def pending(self) -> int:
+        """The number of events that are not acknowledged."""
+        return len(self.pending_names)
+
+    @property
+    def pending_names(self) -> list[str]:
+        """The names of the events that are not acknowledged, oldest first."""
+        return [event.name for event in self._events if not event.is_acknowledged]
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the next event will be dropped."""
+        return len(self._events) >= self.size
+
+    def add(self, name: str, *fields: object) -> None:
+        """Stores an event, or counts the event as lost if the ring is full."""
+        number, self._next_number = self._next_number, (self._next_number + 1) % 65536
+        if self.is_full:
+            self.lost += 1
+            self.unreported += 1
+            return
+        self._events.append(StoredEvent(number, name, tuple(str(field) for field in fields)))
+
+    def acknowledge(self, number: int) -> None:
+        """Marks one event as acknowledged. Its room is free again when all older events are acknowledged too."""
+        for event in self._events:
+            if event.event == number:
+                event.is_acknowledged = True
+        while self._events and self._events[0].is_acknowledged:
+            self._events.popleft()
+
+    def send_all_again(self) -> None:
+        """Makes all events due again, because a new host has greeted the board."""
+        for event in self._events:
+            event.sent_us = None
+
+    def take_due(self, now_us: int) -> StoredEvent | None:
+        """Returns the next event to send, and marks the event as sent. Returns None if no event is due yet."""
+        if now_us < self._next_send_us:
+            return None
+        pending = [event for event in self._events if not event.is_acknowledged]
+        due = next((event for event in pending if event.sent_us is None), None) or next(
+            (event for event in pending[:MAX_REPEATED_EVENTS] if event.sent_us is not None and now_us - event.sent_us >= REPEAT_US), None
+        )
+        if due is not None:
+            due.sent_us = now_us
+            self._next_send_us = now_us + EVENT_INTERVAL_US
+        return due

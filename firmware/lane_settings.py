@@ -1,0 +1,136 @@
+"""The settings of one lane of a board: keys, bounds, defaults and rules. See firmware/PROTOCOL.md, "Settings"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from firmware.protocol import crc16, is_protocol_number
+
+CHOICES = ("divert", "pass", "stop")
+# A board may store places in 24 bits, so no distance on the belt may be longer than this.
+MAX_STEPS = 500_000
+SettingValue = int | str
+
+
+@dataclass(frozen=True)
+class LaneSetting:
+    """One row of the table of settings. A number lies between `least` and `most`. A setting with the unit `word` has one of CHOICES."""
+
+    key: str
+    unit: str
+    least: int
+    most: int
+    default: SettingValue
+
+    def read(self, text: str) -> SettingValue:
+        """Returns the value that `text` stands for. Raises ValueError if `text` is malformed or out of bounds."""
+        if self.unit == "word":
+            if text not in CHOICES:
+                raise ValueError(f"expected {self.key} as one of {', '.join(CHOICES)}, found {text!r}")
+            return text
+        if not is_protocol_number(text):
+            raise ValueError(f"expected {self.key} as a whole number, found {text!r}")
+        if not self.least <= int(text) <= self.most:
+            raise ValueError(f"expected {self.key} from {self.least} to {self.most} {self.unit}, found {text}")
+        return int(text)
+
+
+TABLE: tuple[LaneSetting, ...] = (
+    LaneSetting("encoder", "flag", 0, 1, 0),
+    LaneSetting("step_um", "um", 1, 10000, 200),
+    LaneSetting("eye_gap_mm", "mm", 50, 20000, 800),
+    LaneSetting("window_mm", "mm", 5, 500, 40),
+    LaneSetting("part_min_mm", "mm", 1, 200, 5),
+    LaneSetting("part_max_mm", "mm", 10, 2000, 150),
+    LaneSetting("spacing_mm", "mm", 0, 2000, 60),
+    LaneSetting("gate_mm", "mm", 1, 2000, 20),
+    LaneSetting("dwell_mm", "mm", 10, 2000, 60),
+    LaneSetting("debounce_us", "us", 0, 50000, 500),
+    LaneSetting("trigger_ms", "ms", 0, 1000, 20),
+    LaneSetting("trigger_pulse_ms", "ms", 1, 100, 5),
+    LaneSetting("rest_us", "us", 544, 2400, 1000),
+    LaneSetting("out_us", "us", 544, 2400, 2000),
+    LaneSetting("servo_ms", "ms", 20, 2000, 80),
+    LaneSetting("no_verdict", "word", 0, 0, "divert"),
+    LaneSetting("safe", "word", 0, 0, "divert"),
+    LaneSetting("host_timeout_ms", "ms", 300, 60000, 2000),
+    LaneSetting("encoder_timeout_ms", "ms", 50, 10000, 500),
+    LaneSetting("stuck_mm", "mm", 50, 20000, 1000),
+    LaneSetting("lost_limit", "parts", 1, 50, 5),
+    LaneSetting("use_estop", "flag", 0, 1, 1),
+    LaneSetting("use_servo_power", "flag", 0, 1, 0),
+    LaneSetting("lane_of", "lane", 0, 4, 0),
+)
+BY_KEY = {setting.key: setting for setting in TABLE}
+
+
+class LaneSettings:
+    """All settings of a lane, each within its bounds and consistent with the others. Immutable."""
+
+    def __init__(self, values: Mapping[str, SettingValue] | None = None) -> None:
+        """Takes `values` by their keys, and the default for every other setting.
+
+        Raises ValueError if a key is unknown, a value is out of bounds, or two values contradict each other.
+        """
+        given = dict(values or {})
+        if unknown := given.keys() - BY_KEY.keys():
+            raise ValueError(f"a board has no setting called {', '.join(sorted(unknown))}; its settings are {', '.join(BY_KEY)}")
+        self.values: dict[str, SettingValue] = {
+            setting.key: setting.read(str(given[setting.key])) if setting.key in given else setting.default for setting in TABLE
+        }
+        if contradiction := self._find_contradiction():
+            raise ValueError(contradiction)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LaneSettings) and self.values == other.values
+
+    def __hash__(self) -> int:
+        return hash(self.text())
+
+    def number(self, key: str) -> int:
+        """Returns a setting that is a number."""
+        value = self.values[key]
+        assert isinstance(value, int), key
+        return value
+
+    def word(self, key: str) -> str:
+        """Returns a setting as text."""
+        return str(self.values[key])
+
+    def travel(self, key: str) -> int:
+        """Returns the distance `key`, which is set in mm, in thousandths of a step."""
+        return self.places(self.number(key))
+
+    def places(self, mm: int) -> int:
+        """Returns a distance on this lane's belt in thousandths of a step."""
+        return mm * 1_000_000 // self.number("step_um")
+
+    def is_gate_within_reach(self, step_um: int) -> bool:
+        """Returns whether a board can count `gate_mm` + `dwell_mm` on a belt whose steps are `step_um` long."""
+        return (self.number("gate_mm") + self.number("dwell_mm")) * 1000 // step_um <= MAX_STEPS
+
+    def text(self) -> str:
+        """Returns all settings as `key=value` in the table's order. The digest is computed from this text."""
+        return " ".join(f"{key}={value}" for key, value in self.values.items())
+
+    @property
+    def digest(self) -> str:
+        """Four hexadecimal digits by which host and board compare their settings."""
+        return f"{crc16(self.text().encode()):04X}"
+
+    def _find_contradiction(self) -> str:
+        """Returns the rule that the settings break, or an empty text."""
+        number = self.number
+        if number("part_min_mm") >= number("part_max_mm"):
+            return "part_min_mm must be smaller than part_max_mm"
+        if number("gate_mm") < number("part_min_mm"):
+            return "gate_mm must be at least part_min_mm, because a part must be recognised before the gate moves"
+        if 2 * number("window_mm") > number("eye_gap_mm"):
+            return "twice window_mm must not be larger than eye_gap_mm"
+        travels = (number("eye_gap_mm") + number("window_mm"), number("stuck_mm"))
+        if max(travels) * 1000 // number("step_um") > MAX_STEPS or not self.is_gate_within_reach(number("step_um")):
+            return f"eye_gap_mm + window_mm, stuck_mm and gate_mm + dwell_mm must each be at most {MAX_STEPS} steps of step_um"
+        if number("rest_us") == number("out_us"):
+            return "rest_us must differ from out_us"
+        return ""
