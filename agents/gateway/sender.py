@@ -60,7 +60,7 @@ _REMINDER_INTERVAL_S = 60.0
 _IDLE_WAIT_S = 0.2
 
 
-class KafkaUnavailableError(Exception):
+class ChannelUnavailableError(Exception):
     """Kafka or the object store does not accept pictures at the moment."""
 
 
@@ -76,7 +76,7 @@ class PictureChannel(Protocol):
     """A connection that sends pictures."""
 
     def send(self, picture: SpooledPicture, on_result: Callable[[SendResult], None]) -> None:
-        """Sends `picture` and calls `on_result` at most once, from any thread. Raises KafkaUnavailableError."""
+        """Sends `picture` and calls `on_result` at most once, from any thread. Raises ChannelUnavailableError."""
 
     def close(self) -> None:
         """Closes the connection. Pictures that are not confirmed by then stay in the spool."""
@@ -90,13 +90,13 @@ class KafkaChannel:
     """
 
     def __init__(self, settings: Settings, line: str, store: ObjectStore) -> None:
-        """Raises KafkaUnavailableError if no broker is reachable, or the topic does not exist or may not be written."""
+        """Raises ChannelUnavailableError if no broker is reachable, or the topic does not exist or may not be written."""
         self._topic = TopicNames(settings.topics.prefix).images(line)
         self._inline_bytes = settings.pictures.inline_bytes
         self._store = store
         # Check first that a broker is reachable, because each KafkaProducer that fails to connect leaks a file descriptor for a while.
         if not is_reachable(settings.bootstrap):
-            raise KafkaUnavailableError(f"expected Kafka at {settings.bootstrap}, nothing listens there")
+            raise ChannelUnavailableError(f"expected Kafka at {settings.bootstrap}, nothing listens there")
         self._producer: Any = None
         try:
             self._producer = KafkaProducer(
@@ -116,10 +116,10 @@ class KafkaChannel:
         except (KafkaError, OSError, AssertionError) as error:
             if self._producer is not None:
                 self.close()
-                raise KafkaUnavailableError(
+                raise ChannelUnavailableError(
                     f"expected topic {self._topic} at {settings.bootstrap}: {error} (castline topics create makes it)"
                 ) from None
-            raise KafkaUnavailableError(f"Kafka at {settings.bootstrap} refused the connection: {error}") from None
+            raise ChannelUnavailableError(f"Kafka at {settings.bootstrap} refused the connection: {error}") from None
 
     def send(self, picture: SpooledPicture, on_result: Callable[[SendResult], None]) -> None:
         checked, claim, value = picture.picture, None, picture.picture.value
@@ -127,7 +127,7 @@ class KafkaChannel:
             try:
                 claim, value = self._store.put(value), b""
             except OSError as error:
-                raise KafkaUnavailableError(f"The object store did not accept the picture of part {picture.part}: {error}") from None
+                raise ChannelUnavailableError(f"The object store did not accept the picture of part {picture.part}: {error}") from None
         identity = PictureIdentity(picture.part, checked.captured_at, checked.content_type, checked.sha256, claim, checked.traceparent)
         headers = make_headers(identity, {"truth": checked.truth} if checked.truth else None)
         try:
@@ -136,7 +136,7 @@ class KafkaChannel:
             on_result(SendResult(picture, error))
             return
         except (KafkaError, ValueError) as error:
-            raise KafkaUnavailableError(str(error)) from None
+            raise ChannelUnavailableError(str(error)) from None
         future.add_callback(lambda _: on_result(SendResult(picture, None)))
         future.add_errback(lambda error: on_result(SendResult(picture, error)))
 
@@ -172,7 +172,7 @@ class _InFlightWindow:
         return time.monotonic() - self._last_result_s
 
     def send_next(self) -> int:
-        """Sends the next few pictures of the spool if the window has room, and returns their number. Raises KafkaUnavailableError."""
+        """Sends the next few pictures of the spool if the window has room, and returns their number. Raises ChannelUnavailableError."""
         room = self._max_pictures - len(self._in_flight)
         if room <= 0 or self._bytes >= _MAX_IN_FLIGHT_BYTES:
             return 0
@@ -218,7 +218,7 @@ class Sender:
         in_flight: int,
         watchdog: ProgressWatchdog,
     ) -> None:
-        """`connect` opens a channel or raises KafkaUnavailableError. `in_flight` is the largest number of unconfirmed pictures."""
+        """`connect` opens a channel or raises ChannelUnavailableError. `in_flight` is the largest number of unconfirmed pictures."""
         self.problem = "connecting to Kafka"
         self._spool = spool
         self._connect = connect
@@ -269,7 +269,7 @@ class Sender:
                     self._send_pictures(channel)
                 finally:
                     channel.close()
-            except (KafkaUnavailableError, sqlite3.OperationalError) as error:
+            except (ChannelUnavailableError, sqlite3.OperationalError) as error:
                 # OperationalError means that the spool's disk is full or fails. Pictures that Kafka has confirmed are then sent again, as
                 # the same parts.
                 self._set_unavailable(str(error))
@@ -278,7 +278,7 @@ class Sender:
     def _send_pictures(self, channel: PictureChannel) -> None:
         """Sends pictures over `channel` until the sender is finished or Kafka refuses a picture, which makes a new channel necessary.
 
-        Raises KafkaUnavailableError if Kafka does not accept pictures.
+        Raises ChannelUnavailableError if Kafka does not accept pictures.
         """
         window = _InFlightWindow(channel, self._spool, self._max_in_flight, self._wake_up.set)
         self._probed_at_s = time.monotonic()
@@ -302,7 +302,7 @@ class Sender:
         if len(window):
             silent_s = window.silent_s
             if silent_s > _STUCK_S:
-                raise KafkaUnavailableError(f"Kafka has confirmed nothing for {silent_s:.0f} s")
+                raise ChannelUnavailableError(f"Kafka has confirmed nothing for {silent_s:.0f} s")
             if silent_s > _SILENT_S:
                 self._set_unavailable(f"Kafka has confirmed nothing for {_SILENT_S:.0f} s")
         elif time.monotonic() - self._probed_at_s > _PROBE_INTERVAL_S:
@@ -319,7 +319,7 @@ class Sender:
             time.sleep(0.1)
 
     def _apply_results(self, results: list[SendResult]) -> None:
-        """Removes confirmed pictures from the spool and parks refused ones. Raises KafkaUnavailableError after a temporary error."""
+        """Removes confirmed pictures from the spool and parks refused ones. Raises ChannelUnavailableError after a temporary error."""
         self._remove_confirmed([result.sent for result in results if result.error is None])
         temporary_error: Exception | None = None
         for result in results:
@@ -328,7 +328,7 @@ class Sender:
             elif result.error is not None:
                 temporary_error = temporary_error or result.error
         if temporary_error is not None:
-            raise KafkaUnavailableError(f"Kafka did not accept a picture: {temporary_error}")
+            raise ChannelUnavailableError(f"Kafka did not accept a picture: {temporary_error}")
 
     def _remove_confirmed(self, pictures: list[SpooledPicture]) -> None:
         if not pictures:

@@ -81,7 +81,7 @@ class LineEndpoint:
     part_intake: Intake | None
 
 
-class PartReport(BaseModel):
+class PartReportBody(BaseModel):
     """The body of `POST /lines/{line}/parts`: the board counted a part at `captured_at`."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -150,7 +150,7 @@ class _Handlers:
         if not _is_authorised(request, self._parts_token):
             return _make_error(401, "expected Authorization: Bearer with gateway.token")
         try:
-            report = PartReport.model_validate_json(await request.read())
+            report = PartReportBody.model_validate_json(await request.read())
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]
             return _make_error(400, f"{'.'.join(str(step) for step in problem['loc']) or 'body'}: {problem['msg']}")

@@ -15,7 +15,7 @@ import pytest
 from kafka import KafkaConsumer
 from kafka.errors import KafkaTimeoutError, MessageSizeTooLargeError, TopicAuthorizationFailedError
 
-from agents.gateway.sender import KafkaChannel, KafkaUnavailableError, PictureChannel, Sender, SendResult
+from agents.gateway.sender import ChannelUnavailableError, KafkaChannel, PictureChannel, Sender, SendResult
 from agents.gateway.spool import CheckedPicture, Spool, SpoolBudget, SpooledPicture
 from streams.health import ProgressWatchdog
 from streams.identity import PartId, make_header_map, read_identity
@@ -46,7 +46,7 @@ class FakeKafka:
 
     def connect(self) -> PictureChannel:
         if self.is_unavailable:
-            raise KafkaUnavailableError("nothing listens there")
+            raise ChannelUnavailableError("nothing listens there")
         self.channel_count += 1
         return FakeChannel(self)
 
@@ -72,7 +72,7 @@ class FakeChannel:
     def send(self, picture: SpooledPicture, on_result: Callable[[SendResult], None]) -> None:
         kafka = self._kafka
         if kafka.is_unavailable:
-            raise KafkaUnavailableError("the connection broke")
+            raise ChannelUnavailableError("the connection broke")
         kafka.in_flight += 1
         kafka.max_in_flight = max(kafka.max_in_flight, kafka.in_flight)
         if not kafka.is_silent:
@@ -238,7 +238,7 @@ def test_a_real_record_carries_its_identity_and_a_large_picture_a_claim(make_set
 
 def test_a_missing_topic_is_named(make_settings: MakeSettings) -> None:
     settings = make_settings()
-    with pytest.raises(KafkaUnavailableError, match=r"images\.line-9.*castline topics create"):
+    with pytest.raises(ChannelUnavailableError, match=r"images\.line-9.*castline topics create"):
         KafkaChannel(settings, "line-9", ObjectStore(settings.store.url))
 
 
