@@ -1,4 +1,4 @@
-"""A file that is written atomically is whole, or is not there."""
+"""Atomic writes: the new file is complete, or the old file stays."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from streams.atomic_file import write_atomically
 
 
-def test_text_and_bytes_are_written_and_the_folder_is_made(tmp_path: Path) -> None:
+def test_text_and_bytes_are_written_and_a_missing_folder_is_created(tmp_path: Path) -> None:
     write_atomically(tmp_path / "a" / "text", "Gießerei")
     write_atomically(tmp_path / "a" / "bytes", b"\x00\xff")
     assert (tmp_path / "a" / "text").read_text(encoding="utf-8") == "Gießerei"
@@ -18,7 +18,7 @@ def test_text_and_bytes_are_written_and_the_folder_is_made(tmp_path: Path) -> No
     assert sorted(file.name for file in (tmp_path / "a").iterdir()) == ["bytes", "text"]
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_old_file_and_no_temporary_file(tmp_path: Path) -> None:
     file = tmp_path / "file"
     write_atomically(file, "old")
     with pytest.raises(UnicodeEncodeError):
@@ -27,7 +27,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
     assert [found.name for found in tmp_path.iterdir()] == ["file"]
 
 
-def test_the_mode_is_the_one_asked_for_less_the_umask(tmp_path: Path) -> None:
+def test_the_umask_is_subtracted_from_the_mode(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
         write_atomically(tmp_path / "open", "", mode=0o644)

@@ -1,4 +1,4 @@
-"""Waits double up to their bound and begin again after a success."""
+"""The back-off: waits double up to their bound, and start again after a success."""
 
 from __future__ import annotations
 

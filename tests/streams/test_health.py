@@ -1,4 +1,4 @@
-"""Health judges progress, not life; readiness says what is missing."""
+"""The health pages: /healthz checks progress, /readyz names what is missing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from streams.settings import ServiceSettings
 
 
 class Clock:
-    """Seconds that pass only when told."""
+    """A clock that a test sets."""
 
     now_s = 0.0
 
@@ -25,7 +25,7 @@ class Clock:
         return self.now_s
 
 
-def test_waiting_work_without_progress_is_unhealthy_and_progress_heals() -> None:
+def test_pending_work_without_progress_is_a_stall_and_progress_ends_it() -> None:
     clock = Clock()
     watchdog = ProgressWatchdog(stall_s=30, clock=clock)
     watchdog.set_pending(5)
@@ -35,7 +35,7 @@ def test_waiting_work_without_progress_is_unhealthy_and_progress_heals() -> None
     assert watchdog.find_stall() == ""
 
 
-def test_an_idle_process_is_healthy_however_long_and_new_work_gets_its_time() -> None:
+def test_an_idle_process_is_never_stalled_and_new_work_restarts_the_timer() -> None:
     clock = Clock()
     watchdog = ProgressWatchdog(stall_s=30, clock=clock)
     clock.now_s = 10_000
@@ -56,7 +56,7 @@ def test_a_process_is_ready_only_when_nothing_is_missing() -> None:
     assert health.check_readiness() == (200, "ready")
 
 
-def test_two_workers_never_share_a_slot_and_a_free_one_is_taken_again(tmp_path: Path) -> None:
+def test_two_workers_never_share_a_slot_and_a_released_slot_is_used_again(tmp_path: Path) -> None:
     first, second = InstanceSlot(tmp_path, "inspector"), InstanceSlot(tmp_path, "inspector")
     assert (str(first), str(second)) == ("inspector-1", "inspector-2")
     first.release()
@@ -72,23 +72,23 @@ def test_the_pages_are_served_and_prometheus_finds_them(tmp_path: Path) -> None:
         (target,) = json.loads((tmp_path / "targets" / "test-1.json").read_text())
         assert target["targets"] == [server.address]
         assert target["labels"]["role"] == "test"
-        with pytest.raises(urllib.error.HTTPError) as refused:
+        with pytest.raises(urllib.error.HTTPError) as error:
             urllib.request.urlopen(f"http://{server.address}/readyz", timeout=5)
-        assert refused.value.code == 503
-        refused.value.close()
-        with urllib.request.urlopen(f"http://{server.address}/healthz", timeout=5) as answer:
-            assert answer.read() == b"ok\n"
-        with urllib.request.urlopen(f"http://{server.address}/metrics", timeout=5) as answer:
-            assert b"# TYPE castline_verdicts_total counter" in answer.read()
+        assert error.value.code == 503
+        error.value.close()
+        with urllib.request.urlopen(f"http://{server.address}/healthz", timeout=5) as response:
+            assert response.read() == b"ok\n"
+        with urllib.request.urlopen(f"http://{server.address}/metrics", timeout=5) as response:
+            assert b"# TYPE castline_verdicts_total counter" in response.read()
     assert not (tmp_path / "targets" / "test-1.json").exists()
 
 
-def test_who_hangs_up_before_the_answer_leaves_no_traceback(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_client_that_disconnects_before_the_response_causes_no_traceback(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     health = ProcessHealth("test", ProgressWatchdog(30))
-    asked: list[int] = []
+    calls: list[int] = []
 
     def slow() -> str:
-        asked.append(1)
+        calls.append(1)
         time.sleep(0.3)
         return ""
 
@@ -97,11 +97,11 @@ def test_who_hangs_up_before_the_answer_leaves_no_traceback(tmp_path: Path, capf
         host, port = server.address.split(":")
         with socket.create_connection((host, int(port))) as client:
             client.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
-            while not asked:
+            while not calls:
                 time.sleep(0.01)
-            # Closing with no time to linger resets the connection.
+            # With a linger time of 0 the closing resets the connection.
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         time.sleep(0.6)
-        with urllib.request.urlopen(f"http://{server.address}/healthz") as answer:
-            assert answer.status == 200
+        with urllib.request.urlopen(f"http://{server.address}/healthz") as response:
+            assert response.status == 200
     assert "Traceback" not in capfd.readouterr().err

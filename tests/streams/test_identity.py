@@ -1,4 +1,4 @@
-"""Who a picture is: part ids, headers, and what is refused for naming nobody."""
+"""The identity of a picture: part ids, headers, times and content types."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_part_id_is_read_back_as_it_was_written(part: PartId) -> None:
 
 
 @given(st.text(max_size=60))
-def test_any_other_text_is_refused_and_nothing_else_is_raised(text: str) -> None:
+def test_any_other_text_raises_an_identity_error(text: str) -> None:
     try:
         assert str(PartId.parse(text)) == text or text.split(":")[1].startswith("0") or text.split(":")[2].startswith("0")
     except IdentityError:
@@ -43,7 +43,7 @@ def test_any_other_text_is_refused_and_nothing_else_is_raised(text: str) -> None
 
 
 @given(parts, st.datetimes(datetime(2020, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)))
-def test_headers_carry_the_whole_identity(part: PartId, captured_at: datetime) -> None:
+def test_headers_carry_the_complete_identity(part: PartId, captured_at: datetime) -> None:
     identity = PictureIdentity(part, captured_at, "image/jpeg", "a" * 64, "pictures/aa/" + "a" * 64, "00-1-2-01")
     headers = make_header_map(make_headers(identity, {"truth": "ok"}))
     assert read_identity(part.key, headers, part.line) == identity
@@ -59,7 +59,7 @@ def test_the_three_headers_alone_are_enough() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "headers", "says"),
+    ("key", "headers", "message"),
     [
         (None, {}, "found neither"),
         (b"line-1:17", {}, "expected a part id"),
@@ -73,12 +73,12 @@ def test_the_three_headers_alone_are_enough() -> None:
         (b"\xff", {}, "as UTF-8 text"),
     ],
 )
-def test_a_record_that_names_no_part_is_refused_in_words(key: bytes | None, headers: dict[str, bytes], says: str) -> None:
-    with pytest.raises(IdentityError, match=says):
+def test_a_record_that_names_no_part_is_refused_with_a_message(key: bytes | None, headers: dict[str, bytes], message: str) -> None:
+    with pytest.raises(IdentityError, match=message):
         read_identity(key, headers, "line-1")
 
 
-def test_times_are_written_in_utc_with_microseconds_whatever_their_zone() -> None:
+def test_times_of_any_zone_are_written_in_utc_with_microseconds() -> None:
     noon = datetime(2026, 1, 31, 13, tzinfo=timezone(timedelta(hours=1)))
     assert format_time(noon) == "2026-01-31T12:00:00.000000Z"
     assert parse_time("2026-01-31T13:00:00+01:00") == noon

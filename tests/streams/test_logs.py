@@ -1,4 +1,4 @@
-"""What a role's log leaves out and what it never does."""
+"""The log filter: repeated messages of Kafka clients are left out, all other messages pass."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ import logging
 from streams.logs import RepeatFilter
 
 
-def line(logger: str, words: str, *filled_in: object) -> logging.LogRecord:
-    return logging.LogRecord(logger, logging.ERROR, "file.py", 1, words, filled_in, None)
+def make_record(logger: str, message: str, *arguments: object) -> logging.LogRecord:
+    return logging.LogRecord(logger, logging.ERROR, "file.py", 1, message, arguments, None)
 
 
-def test_a_client_that_repeats_itself_is_told_once_in_a_while_and_counted() -> None:
+def test_a_repeated_message_passes_once_in_an_interval_with_the_number_left_out() -> None:
     now_s = 100.0
     repeats = RepeatFilter(interval_s=10, clock=lambda: now_s)
-    words = "Unable connect to node with id %s: %s"
-    assert repeats.filter(line("aiokafka", words, 1, "refused"))
-    assert not any(repeats.filter(line("aiokafka", words, node, "refused")) for node in range(40))
-    assert repeats.filter(line("aiokafka", "Heartbeat failed for group %s", "castings")), "other words are another matter"
-    assert repeats.filter(line("kafka.cluster", words, 1, "refused")), "and so is another place"
+    message = "Unable connect to node with id %s: %s"
+    assert repeats.filter(make_record("aiokafka", message, 1, "refused"))
+    assert not any(repeats.filter(make_record("aiokafka", message, node, "refused")) for node in range(40))
+    assert repeats.filter(make_record("aiokafka", "Heartbeat failed for group %s", "castings")), "another text is another message"
+    assert repeats.filter(make_record("kafka.cluster", message, 1, "refused")), "another logger is another message"
     now_s = 110.0
-    again = line("aiokafka", words, 7, "refused")
+    again = make_record("aiokafka", message, 7, "refused")
     assert repeats.filter(again)
     assert again.getMessage() == "Unable connect to node with id 7: refused (and 40 times more)"
     now_s = 120.0
-    last = line("aiokafka", words, 7, "100 % refused")
+    last = make_record("aiokafka", message, 7, "100 % refused")
     assert repeats.filter(last)
     assert last.getMessage() == "Unable connect to node with id 7: 100 % refused"
 
 
-def test_our_own_lines_are_never_left_out() -> None:
+def test_our_own_messages_always_pass() -> None:
     repeats = RepeatFilter(interval_s=10, clock=lambda: 0.0)
-    assert all(repeats.filter(line("agents.inspector.inspector", "part %s cannot be judged", part)) for part in range(100))
+    assert all(repeats.filter(make_record("agents.inspector.inspector", "part %s cannot be judged", part)) for part in range(100))

@@ -1,4 +1,4 @@
-"""Claim checks: put, fetched, verified, refused."""
+"""The object store: pictures are stored under their checksum and checked when they are read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from streams.object_store import ObjectStore
 VALUE = b"\xff\xd8\xff a large picture"
 
 
-def test_a_picture_comes_back_by_its_claim(tmp_path: Path) -> None:
+def test_a_stored_picture_is_read_by_its_claim(tmp_path: Path) -> None:
     store = ObjectStore(str(tmp_path))
     claim = store.put(VALUE)
     assert claim == f"pictures/{hashlib.sha256(VALUE).hexdigest()[:2]}/{hashlib.sha256(VALUE).hexdigest()}"
@@ -44,7 +44,7 @@ def test_a_claim_that_could_lead_outside_is_refused(tmp_path: Path, claim: str) 
     assert error.value.reason == "claim-damaged"
 
 
-def test_what_is_not_there_and_what_was_changed_are_told_apart(tmp_path: Path) -> None:
+def test_missing_and_damaged_pictures_have_different_reasons(tmp_path: Path) -> None:
     store = ObjectStore(str(tmp_path))
     claim = store.put(VALUE)
     (tmp_path / claim).write_bytes(VALUE[:-1] + b"!")
@@ -62,12 +62,12 @@ def test_an_object_above_the_limit_is_not_read(tmp_path: Path) -> None:
         ObjectStore(str(tmp_path), max_bytes=4999).fetch(claim)
 
 
-def test_a_remote_store_works_by_its_address(tmp_path: Path) -> None:
+def test_a_remote_store_is_opened_by_its_address(tmp_path: Path) -> None:
     store = ObjectStore("memory://castline-test")
     assert store.fetch(store.put(VALUE)) == VALUE
 
 
-def test_a_store_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+def test_a_store_that_cannot_be_written_raises_an_os_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
         ObjectStore(str(tmp_path / "file")).put(VALUE)

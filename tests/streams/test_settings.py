@@ -1,4 +1,4 @@
-"""Settings: what is wrong is refused at the start, with its name, what was expected and what was found."""
+"""Settings: a wrong one is refused with its name, the expected value and the found value."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from streams.settings import Settings, load_settings
 
 
 @pytest.mark.parametrize(
-    ("toml", "says"),
+    ("toml", "message"),
     [
         ("[batch]\nsize = 0", r"batch\.size: expected: input should be greater than or equal to 1; found '0'"),
         ("[batch]\nsise = 4", r"batch\.sise: expected a known setting .* found an unknown name"),
@@ -29,38 +29,38 @@ from streams.settings import Settings, load_settings
         ("[batch\nsize=1", r"expected TOML"),
     ],
 )
-def test_a_wrong_setting_is_refused_with_its_name(toml: str, says: str, tmp_path: Path) -> None:
+def test_a_wrong_setting_is_refused_with_its_name(toml: str, message: str, tmp_path: Path) -> None:
     file = tmp_path / "castline.toml"
     file.write_text(toml)
-    with pytest.raises(SettingsError, match=says):
+    with pytest.raises(SettingsError, match=message):
         load_settings(file, {})
 
 
-def test_every_wrong_setting_of_a_file_is_named_at_once(tmp_path: Path) -> None:
+def test_all_wrong_settings_of_a_file_are_named_together(tmp_path: Path) -> None:
     file = tmp_path / "castline.toml"
     file.write_text("[batch]\nsize = 0\nmax_wait_s = -1\n[broker]\nport = 80")
-    with pytest.raises(SettingsError) as refused:
+    with pytest.raises(SettingsError) as error:
         load_settings(file, {})
-    assert [line.split(":")[0] for line in str(refused.value).splitlines()] == ["broker.port", "batch.size", "batch.max_wait_s"]
+    assert [line.split(":")[0] for line in str(error.value).splitlines()] == ["broker.port", "batch.size", "batch.max_wait_s"]
 
 
-def test_the_environment_overrides_one_field_and_leaves_its_neighbours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_overrides_one_setting_and_leaves_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "castline.toml"
     file.write_text("[batch]\nsize = 8\nmax_wait_s = 0.5")
-    # The process's own environment is what pydantic-settings reads: the one thing here that has to be set from outside.
+    # pydantic-settings reads the environment of the process itself, so the test has to set a real variable.
     monkeypatch.setenv("CASTLINE_BATCH__SIZE", "16")
     settings = load_settings(file)
     assert (settings.batch.size, settings.batch.max_wait_s) == (16, 0.5)
 
 
-def test_a_misspelt_variable_is_refused_and_a_missing_file_named(tmp_path: Path) -> None:
+def test_a_misspelt_variable_is_refused_and_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="found CASTLINE_BACTH__SIZE"):
         load_settings(None, {"CASTLINE_BACTH__SIZE": "1"})
     with pytest.raises(SettingsError, match=r"absent\.toml: cannot be read"):
         load_settings(tmp_path / "absent.toml", {})
 
 
-def test_a_password_is_shown_nowhere_and_reaches_both_clients(tmp_path: Path) -> None:
+def test_a_password_reaches_both_kafka_clients_and_is_never_shown(tmp_path: Path) -> None:
     secret = tmp_path / "password"
     secret.write_text("s3cret\n")
     settings = Settings.model_validate(
@@ -78,7 +78,7 @@ def test_a_password_is_shown_nowhere_and_reaches_both_clients(tmp_path: Path) ->
     assert credentials.ssl_context.check_hostname
 
 
-def test_a_lines_last_useful_moment_is_its_travel_time_less_the_way_back() -> None:
+def test_the_default_deadline_of_a_line_is_its_travel_time_less_200_ms() -> None:
     gated = {"name": "a", "gate": {"port": "/dev/ttyACM0", "travel_mm": 1000, "belt_mm_per_s": 500}}
     settings = Settings.model_validate({"lines": [gated, {"name": "b"}, {**gated, "name": "c", "deadline_s": 0.7, "gate": None}]})
     assert [line.verdict_deadline_s for line in settings.lines] == [pytest.approx(1.8), None, 0.7]

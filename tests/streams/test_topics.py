@@ -1,4 +1,4 @@
-"""Topics are declared once, in one place, and grow when the settings ask for more."""
+"""Topics on a real broker: they are created as declared, and follow the settings when these change."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_every_topic_exists_as_declared_and_a_second_call_changes_nothing(make_s
     admin.close()
 
 
-def test_more_partitions_and_another_retention_are_brought_to_existing_topics(make_settings: MakeSettings) -> None:
+def test_existing_topics_get_more_partitions_and_a_new_retention(make_settings: MakeSettings) -> None:
     settings = make_settings()
     images = f"{settings.topics.prefix}.images.line-1"
     wider = settings.model_copy(update={"topics": settings.topics.model_copy(update={"image_partitions": 6, "image_hours": 1.0})})
@@ -30,6 +30,6 @@ def test_more_partitions_and_another_retention_are_brought_to_existing_topics(ma
     changes = {change.name: change.description for change in create_topics(admin, wider)}
     assert changes[images] == "partitions 4 -> 6, retention.ms 86400000 -> 3600000"
     assert {change.description for change in create_topics(admin, wider)} == {"as declared"}
-    # Fewer is not a change: Kafka cannot take partitions away, and the parts in them would be lost if it could.
+    # A smaller number of partitions changes nothing, because Kafka cannot remove partitions.
     assert "partitions" not in {change.name: change.description for change in create_topics(admin, settings)}[images]
     admin.close()

@@ -1,4 +1,4 @@
-"""The gateway as a process, with a real Kafka that comes late, goes away and comes back."""
+"""The gateway as a process, with a real Kafka that starts late, stops and starts again."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def make_settings_with_own_broker(tmp_path: Path) -> Settings:
 
 
 def read_runs(settings: Settings, line: str) -> dict[int, list[int]]:
-    """Run -> numbers of its parts in the order of their first records. The same part always has the same picture."""
+    """Returns the part numbers of each run in the order of their first records. Checks that a part always has the same picture."""
     consumer = KafkaConsumer(
         TopicNames(settings.topics.prefix).images(line),
         bootstrap_servers=settings.bootstrap,
@@ -63,11 +63,11 @@ def read_runs(settings: Settings, line: str) -> dict[int, list[int]]:
     return runs
 
 
-def test_nothing_is_lost_when_kafka_comes_late_the_gateway_is_killed_and_the_broker_restarts(tmp_path: Path) -> None:
+def test_no_picture_is_lost_when_kafka_starts_late_the_gateway_is_killed_and_the_broker_restarts(tmp_path: Path) -> None:
     settings = make_settings_with_own_broker(tmp_path)
     broker = EmbeddedBroker(settings)
     with CastlineProcess(settings, tmp_path / "gateway.log", "gateway") as gateway:
-        # Kafka is not there yet: the cameras are not blocked, the pictures wait, /readyz says why, /healthz does not complain.
+        # Kafka does not run yet. The cameras are not blocked, the pictures wait, /readyz names the reason, and /healthz is fine.
         wait_until(lambda: gateway.metric("castline_spool_pictures", line="line-1") > 2 * RATE_PER_S, 40)
         status, why = gateway.page("/readyz")
         assert status == 503
@@ -83,7 +83,7 @@ def test_nothing_is_lost_when_kafka_comes_late_the_gateway_is_killed_and_the_bro
         gateway.wait_ready(40)
         wait_until(lambda: gateway.metric("castline_spool_pictures") < 10, 40)
 
-        # Killed in mid-work.
+        # The gateway is killed while it works.
         gateway.kill()
         gateway.start()
         gateway.wait_ready(40)
@@ -98,23 +98,23 @@ def test_nothing_is_lost_when_kafka_comes_late_the_gateway_is_killed_and_the_bro
         wait_until(lambda: gateway.metric("castline_spool_pictures") < 10, 40)
         assert gateway.stop() == 0
         assert "Traceback" not in gateway.log()
-        assert gateway.log().count("stay on disk") < 20, "an outage is said once a line and minute, not once a picture"
+        assert gateway.log().count("stay on disk") < 20, "an outage is logged once a minute for each line, not for each picture"
     try:
         for line in ("line-1", "line-2"):
             spool = Spool(tmp_path / "spool", line, SpoolBudget(2**30))
             left = {(spooled.part.run, spooled.part.part) for spooled in spool.read_after(0, 10_000)}
             spool.close()
             runs = read_runs(settings, line)
-            assert len(runs) == 3, "each start is a run of its own"
+            assert len(runs) == 3, "each start begins a new run"
             for run, numbers in runs.items():
                 known = set(numbers) | {number for left_run, number in left if left_run == run}
-                # A number is given out with the picture's safekeeping: a gap would be a lost picture.
+                # Picture and number are stored in one transaction, so a gap would be a lost picture.
                 assert known == set(range(1, max(known) + 1))
     finally:
         broker.stop(20)
 
 
-def test_a_stopped_gateway_has_sent_what_it_took_and_ends_with_zero(make_settings: MakeSettings, tmp_path: Path) -> None:
+def test_a_stopped_gateway_has_sent_all_accepted_pictures_and_ends_with_status_0(make_settings: MakeSettings, tmp_path: Path) -> None:
     camera = {"kind": "folder", "path": str(write_class_folders(tmp_path / "in")), "rate_per_s": 100}
     settings = make_settings(lines=({"name": "line-1", "camera": camera}, {"name": "line-2"}))
     with CastlineProcess(settings, tmp_path / "gateway.log", "gateway") as gateway:
@@ -123,7 +123,7 @@ def test_a_stopped_gateway_has_sent_what_it_took_and_ends_with_zero(make_setting
         assert gateway.page("/healthz") == (200, "ok\n")
         assert gateway.stop() == 0
     (numbers,) = read_runs(settings, "line-1").values()
-    assert sorted(numbers) == list(range(1, len(numbers) + 1)), "no gap, and nothing twice without a crash"
+    assert sorted(numbers) == list(range(1, len(numbers) + 1)), "without a crash there is no gap and no repeat"
     spool = Spool(settings.gateway.spool_dir, "line-1", SpoolBudget(2**30))
     assert spool.waiting_count == 0
     spool.close()
@@ -136,7 +136,7 @@ def test_a_stopped_gateway_has_sent_what_it_took_and_ends_with_zero(make_setting
         (("--line", "line-2"), "lines.camera: expected a camera on line-2, found none"),
     ],
 )
-def test_a_line_that_cannot_be_served_is_refused_at_the_start(tmp_path: Path, arguments: tuple[str, ...], sentence: str) -> None:
+def test_a_line_without_a_camera_is_refused_at_the_start(tmp_path: Path, arguments: tuple[str, ...], sentence: str) -> None:
     camera = {"kind": "folder", "path": str(write_class_folders(tmp_path / "in"))}
     settings = Settings.model_validate({"lines": [{"name": "line-1", "camera": camera}, {"name": "line-2"}]})
     with CastlineProcess(settings, tmp_path / "gateway.log", "gateway", *arguments) as gateway:

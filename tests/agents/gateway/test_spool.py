@@ -29,7 +29,7 @@ def open_spool(folder: Path, max_bytes: int = 2**20, now_s: float = NOW_S) -> Sp
     return Spool(folder, "line-1", SpoolBudget(max_bytes), clock=lambda: now_s)
 
 
-def test_pictures_come_out_in_the_order_they_went_in_and_numbered_from_one(tmp_path: Path) -> None:
+def test_pictures_are_read_in_the_order_of_acceptance_and_numbered_from_one(tmp_path: Path) -> None:
     line = open_spool(tmp_path)
     parts = [line.accept(make_picture(number)).part for number in range(1, 21)]
     assert parts == [PartId("line-1", int(NOW_S), number) for number in range(1, 21)]
@@ -40,7 +40,7 @@ def test_pictures_come_out_in_the_order_they_went_in_and_numbered_from_one(tmp_p
     line.close()
 
 
-def test_a_spool_opened_again_gives_what_was_not_confirmed_under_the_same_identities(tmp_path: Path) -> None:
+def test_unconfirmed_pictures_have_the_same_part_ids_after_a_restart(tmp_path: Path) -> None:
     line = open_spool(tmp_path)
     parts = [line.accept(make_picture(number)).part for number in range(1, 6)]
     line.remove([spooled.seq for spooled in line.read_after(0, 2)])
@@ -52,28 +52,28 @@ def test_a_spool_opened_again_gives_what_was_not_confirmed_under_the_same_identi
 
 
 @pytest.mark.parametrize("now_s", [NOW_S, NOW_S - 86_400, NOW_S + 0.9], ids=["same second", "clock set back", "within the second"])
-def test_a_run_is_always_greater_than_the_last(tmp_path: Path, now_s: float) -> None:
+def test_a_run_is_always_greater_than_all_runs_before(tmp_path: Path, now_s: float) -> None:
     runs = []
-    for moment in (NOW_S, now_s, now_s):
-        line = open_spool(tmp_path, now_s=moment)
+    for start_s in (NOW_S, now_s, now_s):
+        line = open_spool(tmp_path, now_s=start_s)
         runs.append(line.run)
         line.close()
     assert runs == sorted(set(runs))
 
 
-def test_a_full_spool_refuses_and_takes_again_when_there_is_room(tmp_path: Path) -> None:
+def test_a_full_spool_refuses_pictures_until_there_is_room(tmp_path: Path) -> None:
     line = open_spool(tmp_path, max_bytes=10_000)
     accepted = [line.accept(make_picture(number, size=2000)).part for number in range(1, 4)]
     with pytest.raises(SpoolFullError, match="expected room for 3024 bytes"):
         line.accept(make_picture(4, size=2000))
     line.remove([line.read_after(0, 1)[0].seq])
-    assert line.accept(make_picture(4, size=2000)).part.part == 4, "a refused picture uses up no number"
+    assert line.accept(make_picture(4, size=2000)).part.part == 4, "a refused picture uses no number"
     assert [spooled.part.part for spooled in line.read_after(0, 10)] == [2, 3, 4]
     assert accepted[0].part == 1
     line.close()
 
 
-def test_the_limit_counts_all_lines_and_what_lay_there_at_the_start(tmp_path: Path) -> None:
+def test_the_limit_counts_all_lines_and_the_pictures_from_before_the_start(tmp_path: Path) -> None:
     line = open_spool(tmp_path)
     line.accept(make_picture(1, size=5000))
     line.close()
@@ -89,7 +89,7 @@ def test_the_limit_counts_all_lines_and_what_lay_there_at_the_start(tmp_path: Pa
     second.close()
 
 
-def test_a_mark_that_is_known_brings_back_its_part_and_stores_nothing(tmp_path: Path) -> None:
+def test_a_known_idempotency_key_returns_its_part_and_stores_nothing(tmp_path: Path) -> None:
     line = open_spool(tmp_path)
     first = line.accept(make_picture(1), ["file:a.jpg"])
     line.remove([line.read_after(0, 1)[0].seq])
@@ -104,14 +104,14 @@ def test_a_mark_that_is_known_brings_back_its_part_and_stores_nothing(tmp_path: 
     again.close()
 
 
-def test_a_boards_part_keeps_its_numbers_beside_the_own_run(tmp_path: Path) -> None:
+def test_parts_of_the_board_keep_their_numbers_beside_the_gateways_own_run(tmp_path: Path) -> None:
     line = open_spool(tmp_path)
     assert line.accept(make_picture(1), part=PartId("line-1", 12, 7)).part == PartId("line-1", 12, 7)
     assert line.accept(make_picture(2)).part == PartId("line-1", int(NOW_S), 1)
     line.close()
 
 
-def test_a_parked_picture_stays_is_passed_over_and_comes_back_with_the_next_start(tmp_path: Path) -> None:
+def test_a_parked_picture_is_left_out_until_the_next_start(tmp_path: Path) -> None:
     line = open_spool(tmp_path)
     for number in (1, 2, 3):
         line.accept(make_picture(number))
@@ -131,14 +131,14 @@ def test_a_second_gateway_on_the_same_line_is_refused(tmp_path: Path) -> None:
     line.close()
 
 
-def test_a_damaged_spool_is_named_and_not_thrown_away(tmp_path: Path) -> None:
+def test_a_damaged_spool_is_reported_and_not_deleted(tmp_path: Path) -> None:
     (tmp_path / "line-1.sqlite").write_bytes(b"this is no database" * 100)
     with pytest.raises(SettingsError, match=r"line-1\.sqlite.*unusable"):
         open_spool(tmp_path)
     assert (tmp_path / "line-1.sqlite").read_bytes().startswith(b"this is no database")
 
 
-def test_the_file_written_ahead_does_not_grow_for_ever(tmp_path: Path) -> None:
+def test_maintenance_bounds_the_size_of_the_write_ahead_file(tmp_path: Path) -> None:
     line = open_spool(tmp_path, max_bytes=2**30)
     ahead = tmp_path / "line-1.sqlite-wal"
     largest = 0
@@ -148,7 +148,7 @@ def test_the_file_written_ahead_does_not_grow_for_ever(tmp_path: Path) -> None:
         if number % 20 == 19:
             line.run_maintenance()
             largest = max(largest, ahead.stat().st_size)
-    assert largest < 100 * 2**20, "200 MB went through it"
+    assert largest < 100 * 2**20, "200 MB were written"
     line.close()
 
 
@@ -162,20 +162,20 @@ number, seq = 0, 0
 while True:
     number += 1
     part = line.accept(make_picture(number), [f"mark-{line.run}-{number}"]).part
-    print("taken", part, flush=True)  # only now the camera may forget it
+    print("accepted", part, flush=True)  # The camera may delete the picture from now on.
     if number % 3 == 0:
         spooled = line.read_after(seq, 2)
-        for one in spooled:
-            print("sent", one.part, one.picture.value[:8].decode(), flush=True)
-        line.remove(one.seq for one in spooled)
+        for each in spooled:
+            print("sent", each.part, each.picture.value[:8].decode(), flush=True)
+        line.remove(each.seq for each in spooled)
     if number % 50 == 0:
         line.set_full_sync(number % 100 == 0)
         line.run_maintenance()
 """
 
 
-def test_kill_at_any_moment_loses_no_taken_picture_and_gives_none_a_second_identity(tmp_path: Path) -> None:
-    taken: list[PartId] = []
+def test_a_kill_at_any_time_loses_no_accepted_picture_and_gives_none_a_second_part_id(tmp_path: Path) -> None:
+    accepted: list[PartId] = []
     sent: dict[PartId, str] = {}
     for life_s in (0.02, 0.05, 0.11, 0.23, 0.31):
         writer = subprocess.Popen([sys.executable, "-c", _WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
@@ -184,20 +184,20 @@ def test_kill_at_any_moment_loses_no_taken_picture_and_gives_none_a_second_ident
         time.sleep(life_s)
         writer.send_signal(signal.SIGKILL)
         rest, _ = writer.communicate()
-        whole = (lines[0] + rest).rsplit("\n", 1)[0].splitlines()
-        taken += [PartId.parse(line.split()[1]) for line in whole if line.startswith("taken")]
-        for _, part, content in (line.split() for line in whole if line.startswith("sent")):
+        complete_lines = (lines[0] + rest).rsplit("\n", 1)[0].splitlines()
+        accepted += [PartId.parse(line.split()[1]) for line in complete_lines if line.startswith("accepted")]
+        for _, part, content in (line.split() for line in complete_lines if line.startswith("sent")):
             assert sent.setdefault(PartId.parse(part), content) == content, f"{part} was sent with two contents"
     line = open_spool(tmp_path, now_s=time.time())
     waiting = {spooled.part: spooled.picture.value[:8].decode() for spooled in line.read_after(0, 1_000_000)}
     line.close()
-    assert len(taken) == len(set(taken)) > 50
-    assert set(taken) <= set(waiting) | set(sent)
-    for both in waiting.keys() & sent.keys():
-        assert waiting[both] == sent[both]
+    assert len(accepted) == len(set(accepted)) > 50
+    assert set(accepted) <= set(waiting) | set(sent)
+    for part in waiting.keys() & sent.keys():
+        assert waiting[part] == sent[part]
 
 
-def test_a_newer_layout_is_refused(tmp_path: Path) -> None:
+def test_a_file_of_a_newer_layout_is_refused(tmp_path: Path) -> None:
     open_spool(tmp_path).close()
     with sqlite3.connect(tmp_path / "line-1.sqlite") as database:
         database.execute("PRAGMA user_version = 99")

@@ -1,4 +1,4 @@
-"""Pictures and part reports over HTTP: a real server, a real spool, no Kafka."""
+"""Uploads and part reports over HTTP, with a real server and a real spool, without Kafka."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ async def post(url: str, path: str, headers: dict[str, str], data: bytes = JPEG,
 
 
 @pytest.mark.asyncio
-async def test_an_upload_is_answered_with_its_part_once_it_is_safe(url: str, plant: UploadPlant) -> None:
+async def test_an_upload_is_answered_with_its_part_when_the_picture_is_on_disk(url: str, plant: UploadPlant) -> None:
     captured_at = "2026-11-22T10:00:00.250000Z"
     status, body = await post(url, "/lines/http/pictures", {**UPLOAD, "X-Captured-At": captured_at})
     (spooled,) = plant.spools["http"].read_after(0, 10)
@@ -159,7 +159,7 @@ async def test_a_retry_under_the_same_key_is_the_same_part(url: str, plant: Uplo
         ("/lines/replay/parts", PARTS, b'{"run": 1, "part": 1, "captured_at": "2026-11-22T10:00:00"}', 400),
     ],
 )
-async def test_what_is_wrong_is_refused_with_a_sentence_and_nothing_is_taken(
+async def test_a_wrong_request_gets_an_error_and_nothing_is_stored(
     url: str, plant: UploadPlant, path: str, headers: dict[str, str], data: bytes, status: int
 ) -> None:
     found, body = await post(url, path, headers, data=data)
@@ -169,7 +169,7 @@ async def test_what_is_wrong_is_refused_with_a_sentence_and_nothing_is_taken(
 
 
 @pytest.mark.asyncio
-async def test_a_too_large_picture_is_told_its_size_and_the_limit(url: str, plant: UploadPlant) -> None:
+async def test_the_response_to_a_too_large_picture_holds_its_size_and_the_limit(url: str, plant: UploadPlant) -> None:
     status, body = await post(url, "/lines/http/pictures", UPLOAD, data=bytes(LIMIT + 1))
     assert (status, body["size_bytes"], body["limit_bytes"]) == (413, LIMIT + 1, LIMIT)
     assert body["error"] == f"expected at most {LIMIT} bytes, received {LIMIT + 1}"
@@ -179,14 +179,14 @@ async def test_a_too_large_picture_is_told_its_size_and_the_limit(url: str, plan
             yield bytes(1000)
 
     async with ClientSession() as session, session.post(f"{url}/lines/http/pictures", headers=UPLOAD, data=endless()) as response:
-        assert response.status == 413, "also when no length is announced"
+        assert response.status == 413, "also without a Content-Length"
     assert plant.parts("http") == []
     status, _ = await post(url, "/lines/http/pictures", UPLOAD, data=JPEG.ljust(LIMIT))
     assert status == 201
 
 
 @pytest.mark.asyncio
-async def test_a_full_spool_is_507_and_uses_up_no_number(url: str, plant: UploadPlant) -> None:
+async def test_a_full_spool_is_status_507_and_uses_no_number(url: str, plant: UploadPlant) -> None:
     statuses = [(await post(url, "/lines/http/pictures", UPLOAD, data=JPEG.ljust(9000)))[0] for _ in range(7)]
     assert statuses == [201] * 5 + [507] * 2
     plant.spools["http"].remove([plant.spools["http"].read_after(0, 1)[0].seq])
@@ -195,7 +195,7 @@ async def test_a_full_spool_is_507_and_uses_up_no_number(url: str, plant: Upload
 
 
 @pytest.mark.asyncio
-async def test_any_bytes_are_taken_for_the_inspector_to_judge(url: str, plant: UploadPlant) -> None:
+async def test_bytes_that_are_no_picture_are_accepted_for_the_inspector_to_judge(url: str, plant: UploadPlant) -> None:
     status, _ = await post(url, "/lines/http/pictures", UPLOAD, data=b"%PDF-1.7 hostile")
     assert status == 201
     assert plant.spools["http"].read_after(0, 1)[0].picture.content_type == "application/octet-stream"
@@ -206,7 +206,7 @@ def report(number: int, at: datetime) -> dict[str, object]:
 
 
 @pytest.mark.asyncio
-async def test_a_triggered_cameras_picture_is_safe_when_its_report_is_answered(url: str, plant: UploadPlant) -> None:
+async def test_the_picture_of_a_triggered_camera_is_on_disk_when_its_part_report_is_answered(url: str, plant: UploadPlant) -> None:
     now = datetime.now(UTC)
     for number in (1, 2, 2, 1, 3):
         status, body = await post(url, "/lines/replay/parts", PARTS, json=report(number, now))
@@ -216,7 +216,7 @@ async def test_a_triggered_cameras_picture_is_safe_when_its_report_is_answered(u
 
 
 @pytest.mark.asyncio
-async def test_an_upload_takes_the_numbers_of_the_part_reported_at_its_time(url: str, plant: UploadPlant) -> None:
+async def test_an_upload_gets_the_part_that_was_reported_for_its_time(url: str, plant: UploadPlant) -> None:
     now = datetime.now(UTC)
     for number in range(1, 4):
         assert (await post(url, "/lines/timed/parts", PARTS, json=report(number, now + timedelta(seconds=5 * number))))[0] == 202
