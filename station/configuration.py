@@ -1,41 +1,44 @@
-"""Django's settings, made from Castline's: there is one place to configure, castline.toml and the environment."""
+"""Django's settings, derived from Castline's settings. So castline.toml and the environment are the only places to configure."""
 
 from __future__ import annotations
 
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import django
 from csp.constants import NONE, SELF
-from django.conf import settings as in_force
+from django.conf import settings as django_settings
 
 from streams.errors import SettingsError
 from streams.settings import Settings, StationSettings
 
 _HERE = Path(__file__).parent
-# A form without files; pictures are bounded by `pictures.max_bytes` and `station.upload_files`.
+# Limit for the fields of a form without its files. The settings `pictures.max_bytes` and `station.upload_files` limit the files.
 MAX_FORM_BYTES = 2**20
+MIN_KEY_CHARACTERS = 50
 _YEAR_S = 365 * 24 * 3600
 
 
 def configure(settings: Settings) -> None:
-    """Makes this process a station process, by `settings`. Once a process; before any import of a table."""
-    in_force.configure(**make_django_settings(settings))
+    """Configures Django for this process. Must be called once, before any module with a database table is imported."""
+    django_settings.configure(**make_django_settings(settings))
     django.setup()
 
 
 def current_settings() -> Settings:
-    """The Castline settings in force in this process. Raises AttributeError: before `configure`."""
-    settings = getattr(in_force, "CASTLINE")  # noqa: B009  # not one of Django's own, which alone the type checker knows
+    """Returns the Castline settings of this process. Raises AttributeError if `configure` was not called."""
+    # The type checker only knows Django's own settings as attributes.
+    settings = getattr(django_settings, "CASTLINE")  # noqa: B009
     assert isinstance(settings, Settings)
     return settings
 
 
 def make_django_settings(settings: Settings) -> dict[str, Any]:
-    """What Django is told. Raises SettingsError: for a secret key or a password file that cannot be read or made."""
+    """Returns Django's settings by name. Raises SettingsError if the secret key or the password file cannot be read or created."""
     station = settings.station
     return {
         "CASTLINE": settings,
@@ -69,7 +72,7 @@ def make_django_settings(settings: Settings) -> dict[str, Any]:
             "django.middleware.clickjacking.XFrameOptionsMiddleware",
             "django_htmx.middleware.HtmxMiddleware",
             "axes.middleware.AxesMiddleware",
-            # The last, since it knows no coroutines: so all above are called in one thread, not each in a turn of its own.
+            # This synchronous middleware comes last, so that Django runs all of them in one thread instead of switching threads for each.
             "station.accounts.log_in.SessionRenewalMiddleware",
         ],
         "TEMPLATES": [
@@ -89,7 +92,7 @@ def make_django_settings(settings: Settings) -> dict[str, Any]:
         ],
         "DATABASES": {"default": make_database_settings(station)},
         "DEFAULT_AUTO_FIELD": "django.db.models.BigAutoField",
-        # Castline's own log configuration stays in force.
+        # None keeps the logging configuration of Castline.
         "LOGGING_CONFIG": None,
         "USE_TZ": True,
         "TIME_ZONE": station.time_zone,
@@ -99,12 +102,12 @@ def make_django_settings(settings: Settings) -> dict[str, Any]:
         "WHITENOISE_USE_FINDERS": True,
         "WHITENOISE_MAX_AGE": 300,
         "WHITENOISE_ALLOW_ALL_ORIGINS": False,
-        **_security(settings),
-        **_log_in(station),
+        **_security_settings(settings),
+        **_log_in_settings(station),
     }
 
 
-def _security(settings: Settings) -> dict[str, Any]:
+def _security_settings(settings: Settings) -> dict[str, Any]:
     station = settings.station
     tls = station.behind_tls
     return {
@@ -130,7 +133,7 @@ def _security(settings: Settings) -> dict[str, Any]:
                 "default-src": [NONE],
                 "script-src": [SELF],
                 "style-src": [SELF],
-                # blob: a picture that is about to be uploaded, shown before it is sent.
+                # The page of uploads previews a picture from a blob: URL before sending it.
                 "img-src": [SELF, "blob:"],
                 "font-src": [SELF],
                 "connect-src": [SELF],
@@ -142,7 +145,7 @@ def _security(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _log_in(station: StationSettings) -> dict[str, Any]:
+def _log_in_settings(station: StationSettings) -> dict[str, Any]:
     validators = "django.contrib.auth.password_validation"
     return {
         "LOGIN_URL": "log-in",
@@ -161,7 +164,7 @@ def _log_in(station: StationSettings) -> dict[str, Any]:
         "AXES_LOCKOUT_CALLABLE": "station.accounts.log_in.show_locked_out",
         "AXES_CLIENT_IP_CALLABLE": "station.accounts.log_in.client_address",
         "AXES_RESET_ON_SUCCESS": True,
-        # Guessing on while locked out does not keep the rightful owner out any longer.
+        # False: further attempts during a lock do not prolong the lock for the owner of the account.
         "AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT": False,
         "AXES_DISABLE_ACCESS_LOG": True,
         "AXES_VERBOSE": False,
@@ -169,7 +172,7 @@ def _log_in(station: StationSettings) -> dict[str, Any]:
 
 
 def make_database_settings(station: StationSettings) -> dict[str, Any]:
-    """Django's description of the database that `station` names. Raises SettingsError: for a password file that cannot be read."""
+    """Returns Django's settings of the database `station.database`. Raises SettingsError if the password file cannot be read."""
     if "://" not in station.database:
         file = Path(station.database).resolve()
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -177,7 +180,7 @@ def make_database_settings(station: StationSettings) -> dict[str, Any]:
             "ENGINE": "django.db.backends.sqlite3",
             "NAME": file,
             "OPTIONS": {
-                # Readers do not wait for the archivist, who writes all the time; it and the pages wait for each other's writes.
+                # With WAL, readers do not wait for the archivist, which writes all the time. Writers wait for each other.
                 "init_command": "PRAGMA journal_mode=WAL; PRAGMA cache_size=-65536;",
                 "transaction_mode": "IMMEDIATE",
                 "timeout": 20,
@@ -200,24 +203,23 @@ def make_database_settings(station: StationSettings) -> dict[str, Any]:
 
 
 def read_secret_key(station: StationSettings) -> str:
-    """The key that signs sessions: as set, else from its file, which is made at the first call. Raises SettingsError."""
-    if given := station.secret_key.get_secret_value():
-        if len(given) < 50:
-            raise SettingsError(f"station.secret_key: expected at least 50 characters, found {len(given)}")
-        return given
+    """Returns the key that signs sessions: the setting, or the content of the key file, which the first call creates.
+
+    Raises SettingsError if the key is too short, or if the file cannot be read or created.
+    """
+    if key := station.secret_key.get_secret_value():
+        if len(key) < MIN_KEY_CHARACTERS:
+            raise SettingsError(f"station.secret_key: expected at least {MIN_KEY_CHARACTERS} characters, found {len(key)}")
+        return key
     file = station.secret_key_file
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            pass
-        else:
-            with os.fdopen(handle, "w") as made:
-                made.write(secrets.token_urlsafe(64))
-        found = file.read_text().strip()
+        # O_EXCL: if two processes start together, one creates the file and the other reads it.
+        with suppress(FileExistsError), os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new_file:
+            new_file.write(secrets.token_urlsafe(64))
+        key = file.read_text().strip()
     except OSError as error:
-        raise SettingsError(f"station.secret_key_file: {file} cannot be read or made: {error.strerror}") from None
-    if len(found) < 50:
-        raise SettingsError(f"station.secret_key_file: expected at least 50 characters in {file}, found {len(found)}")
-    return found
+        raise SettingsError(f"station.secret_key_file: {file} cannot be read or created: {error.strerror}") from None
+    if len(key) < MIN_KEY_CHARACTERS:
+        raise SettingsError(f"station.secret_key_file: expected at least {MIN_KEY_CHARACTERS} characters in {file}, found {len(key)}")
+    return key

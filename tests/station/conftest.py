@@ -1,6 +1,6 @@
-"""The station in this process: a migrated database file, a browser logged in as each role, and parts to look at.
+"""The station inside the test process: a migrated database, a test client for each role, and a factory of parts.
 
-Settings of Django are one a process, so they are made here, before any test imports a table. What a test writes is rolled back.
+Django can be configured only once per process, so this module does it before any test imports a table. Each test's writes are rolled back.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ EARLIEST = datetime(2026, 11, 22, 6, 0, tzinfo=UTC)
 
 @pytest.fixture(scope="session")
 def migrated() -> Iterator[Path]:
-    """The database file, with all tables."""
+    """The database file with all tables."""
     call_command("migrate", verbosity=0)
     setup_test_environment(debug=False)
-    # The real one takes a third of a second for each password, on purpose.
+    # The real password hasher takes a third of a second for each password.
     with override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"]):
         yield FOLDER / "station.sqlite3"
     teardown_test_environment()
@@ -60,11 +60,12 @@ def migrated() -> Iterator[Path]:
 
 @pytest.fixture
 def database(migrated: Path) -> Iterator[Path]:
-    """The database; all that the test writes is taken back."""
+    """The database file. Everything that the test writes is rolled back."""
     with transaction.atomic():
         yield migrated
         transaction.set_rollback(True)
-    stop_live_consumer()  # a page may have begun it; it would look for its Kafka until the last test of this process
+    # A page may have started the consumer, which would try to connect to Kafka until the process ends.
+    stop_live_consumer()
 
 
 MakeAccount = Callable[..., User]
@@ -72,7 +73,7 @@ MakeAccount = Callable[..., User]
 
 @pytest.fixture
 def account(database: Path) -> MakeAccount:
-    """Makes accounts: `account("anna", "reviewer")`; their password is PASSWORD where `password=True`, since hashing takes long."""
+    """Creates accounts: `account("anna", "reviewer")`. Only with `password=True` the account gets PASSWORD, because hashing takes long."""
 
     def make(name: str, role: str, *, password: bool = False) -> User:
         user = User.objects.create_user(name, password=PASSWORD if password else None)
@@ -84,7 +85,7 @@ def account(database: Path) -> MakeAccount:
 
 @pytest.fixture
 def browser(account: MakeAccount) -> Callable[[str], Client]:
-    """A client logged in as an account of the given role, called like its role."""
+    """Returns a test client that is logged in as an account of a role. The account has the name of the role."""
 
     def logged_in(role: str) -> Client:
         client = Client()
@@ -96,7 +97,7 @@ def browser(account: MakeAccount) -> Callable[[str], Client]:
 
 @pytest.fixture
 def visitor(database: Path) -> Client:
-    """Nobody."""
+    """A test client that is not logged in."""
     return Client()
 
 
@@ -125,10 +126,10 @@ MakePart = Callable[..., Part]
 
 @pytest.fixture
 def part(database: Path) -> MakePart:
-    """Makes parts, each a second after the one before: `part(label="defect", defect_probability=0.97)`; good ones by default."""
+    """Creates parts, good ones by default: `part(label="defect", defect_probability=0.97)`. Each is one second younger."""
     numbers = itertools.count(1)
 
-    def make(**given: object) -> Part:
+    def make(**columns: object) -> Part:
         number = next(numbers)
         at = EARLIEST + timedelta(seconds=number)
         values: dict[str, object] = {
@@ -148,6 +149,6 @@ def part(database: Path) -> MakePart:
             "width_px": 300,
             "height_px": 300,
         }
-        return Part.objects.create(**{**values, **given})
+        return Part.objects.create(**{**values, **columns})
 
     return make

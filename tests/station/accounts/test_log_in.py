@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from django.test import Client
+from django.test import Client, RequestFactory, override_settings
 
+from station.accounts.log_in import client_address
 from station.accounts.models import ApiToken
-from tests.station.conftest import PASSWORD, MakeAccount
+from tests.station.conftest import PASSWORD, SETTINGS, MakeAccount
 
 
 def log_in(client: Client, name: str, password: str, **fields: str) -> int:
@@ -66,3 +67,10 @@ def test_a_form_without_a_csrf_token_is_refused_in_words(account: MakeAccount) -
     assert response.status_code == 403
     assert "did not come from this station" in response.content.decode()
     assert not ApiToken.objects.exists()
+
+
+def test_the_client_address_is_the_one_that_the_outermost_trusted_proxy_saw() -> None:
+    request = RequestFactory().get("/", REMOTE_ADDR="10.0.0.1", HTTP_X_FORWARDED_FOR="6.6.6.6, 192.0.2.9, 10.0.0.2")
+    assert client_address(request) == "10.0.0.1", "without proxies the header is ignored, because the client can write anything into it"
+    with override_settings(CASTLINE=SETTINGS.model_copy(update={"station": SETTINGS.station.model_copy(update={"proxies": 2})})):
+        assert client_address(request) == "192.0.2.9"
