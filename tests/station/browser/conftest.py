@@ -1,4 +1,4 @@
-"""The station as its users have it: real broker, inspector with the bundled version, archivist, station; Debian's Chromium before it."""
+"""The station as users have it: a real broker, an inspector with the bundled version, an archivist, the station, and Chromium."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from streams.settings import Settings
 from streams.topics import create_topics
 from tests.debian import program
 from tests.processes import CastlineProcess
-from tests.station.browser.plant import LINES, PASSWORD, ROLES, VERSION, Camera, Station, make_account, make_versions
+from tests.station.browser.plant import LINES, PASSWORD, ROLES, VERSION, KafkaCamera, RunningStation, copy_versions, create_account
 
 
 @pytest.fixture(scope="package")
-def station(kafka_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Station]:
-    """Started once, and stopped after the last test here. Accounts are called like their roles; their password is PASSWORD."""
+def station(kafka_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStation]:
+    """The running plant of all tests in this package. The accounts have the names of their roles and the password PASSWORD."""
     folder = tmp_path_factory.mktemp("plant")
-    make_versions(folder / "versions")
+    copy_versions(folder / "versions")
     settings = _settings(folder, kafka_port)
     admin = KafkaAdminClient(bootstrap_servers=settings.bootstrap)
     create_topics(admin, settings)
     admin.close()
     with ExitStack() as stack:
         inspector = stack.enter_context(CastlineProcess(settings, folder / "inspector.log", "inspector"))
-        served = stack.enter_context(CastlineProcess(settings, folder / "station.log", "station")).wait_ready()
+        station_process = stack.enter_context(CastlineProcess(settings, folder / "station.log", "station")).wait_ready()
         archivist = stack.enter_context(CastlineProcess(settings, folder / "archivist.log", "archivist"))
-        with ThreadPoolExecutor() as some:
-            list(some.map(lambda role: make_account(settings, role, role), ROLES))
+        with ThreadPoolExecutor() as executor:
+            list(executor.map(lambda role: create_account(settings, role, role), ROLES))
         archivist.wait_ready()
         inspector.wait_ready(180)
-        camera = Camera(settings)
+        camera = KafkaCamera(settings)
         stack.callback(camera.close)
-        yield Station(settings, f"http://127.0.0.1:{settings.station.port}", camera, served.process.pid)
-        log = served.log()
+        yield RunningStation(settings, f"http://127.0.0.1:{settings.station.port}", camera, station_process.process.pid)
+        log = station_process.log()
     assert "Traceback" not in log, log[log.index("Traceback") - 500 :][:4000]
 
 
@@ -68,34 +68,34 @@ def _settings(folder: Path, kafka_port: int) -> Settings:
 
 @pytest.fixture(scope="package")
 def chromium() -> Iterator[Browser]:
-    """Debian's Chromium. Of the package, not of the session: while it runs, no other test of this process may run an event loop."""
+    """Chromium, closed after the last test of this package, because no other test may run an event loop while Playwright runs."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program("chromium"), args=["--no-sandbox"])
         yield browser
         browser.close()
 
 
-# A machine that is busy with other tests takes its time.
+# The default time-out is too short for a machine that runs other tests at the same time.
 expect.set_options(timeout=30_000)
 
 OpenPage = Callable[..., Page]
 
 
 @pytest.fixture
-def page_of(station: Station, chromium: Browser) -> Iterator[OpenPage]:
-    """`page_of("engineer", "/models/")`: a page of a logged-in account, `page_of(None, "/")` of nobody. As `pages_of`."""
-    with pages_of(station.address, chromium) as open_page:
+def page_of(station: RunningStation, chromium: Browser) -> Iterator[OpenPage]:
+    """Opens pages of the running station: `page_of("engineer", "/models/")`, or `page_of(None, "/")` without a log-in. See `open_pages`."""
+    with open_pages(station.address, chromium) as open_page:
         yield open_page
 
 
 @contextmanager
-def pages_of(address: str, chromium: Browser) -> Iterator[OpenPage]:
+def open_pages(address: str, chromium: Browser) -> Iterator[OpenPage]:
     """Opens pages of the station at `address`.
 
-    When the block is over, whatever the browser complained of fails the test: errors of scripts, of the content security policy,
-    addresses that were not found (but those named in `expected`), and every request to another machine.
+    At the end of the block, the test fails if the browser reported errors of scripts, violations of the content security policy, failed
+    requests whose status is not in `expected`, or requests to another machine.
     """
-    complaints: list[str] = []
+    faults: list[str] = []
     contexts = []
 
     def open_page(role: str | None, path: str, expected: tuple[int, ...] = (), **options: object) -> Page:
@@ -107,17 +107,20 @@ def pages_of(address: str, chromium: Browser) -> Iterator[OpenPage]:
             log_in(page, role)
         page.on(
             "console",
-            lambda message: complaints.append(f"{page.url}: {message.text}") if _bad(message.type, message.text, expected) else None,
+            lambda message: faults.append(f"{page.url}: {message.text}") if _is_fault(message.type, message.text, expected) else None,
         )
-        page.on("pageerror", lambda error: complaints.append(f"{page.url}: {error}"))
-        page.on("request", lambda request: complaints.append(f"outside: {request.url}") if _outside(request.url, address) else None)
+        page.on("pageerror", lambda error: faults.append(f"{page.url}: {error}"))
+        page.on(
+            "request",
+            lambda request: faults.append(f"request to another machine: {request.url}") if _leaves_station(request.url, address) else None,
+        )
         page.goto(path)
         return page
 
     yield open_page
     for context in contexts:
         context.close()
-    assert complaints == []
+    assert faults == []
 
 
 def log_in(page: Page, role: str, password: str = PASSWORD) -> None:
@@ -127,10 +130,10 @@ def log_in(page: Page, role: str, password: str = PASSWORD) -> None:
     page.get_by_role("button", name="Log in").click()
 
 
-def _bad(kind: str, text: str, expected: tuple[int, ...]) -> bool:
+def _is_fault(kind: str, text: str, expected: tuple[int, ...]) -> bool:
     return kind in ("error", "warning") and not any(f"status of {code}" in text for code in expected)
 
 
-def _outside(url: str, address: str) -> bool:
+def _leaves_station(url: str, address: str) -> bool:
     parts = urlsplit(url)
     return parts.scheme not in ("blob", "data") and f"{parts.scheme}://{parts.netloc}" != address

@@ -1,4 +1,4 @@
-"""Every page judged by axe-core, in light and in dark; the whole station on a tablet and by keyboard."""
+"""Accessibility: every page is checked by axe-core in light and dark colours, on the width of a tablet, and by keyboard."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from tests.station.browser.conftest import OpenPage
-from tests.station.browser.plant import OTHER_VERSION, Station, castings
+from tests.station.browser.plant import OTHER_VERSION, RunningStation, make_jpeg
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -34,12 +34,12 @@ PAGES = (
 )
 
 
-# In the dark only the colours are others.
+# The dark scheme changes only the colours, so only the contrast is checked again.
 RULES: dict[str, dict[str, Any]] = {"light": {}, "dark": {"runOnly": ["color-contrast"]}}
 
 
-def serious(found: dict[str, Any]) -> list[str]:
-    """What axe-core calls serious or critical, with the elements."""
+def find_serious_violations(found: dict[str, Any]) -> list[str]:
+    """Returns the violations that axe-core calls serious or critical, with the elements concerned."""
     return [
         f"{one['id']}: {', '.join(node['html'][:120] for node in one['nodes'][:3])}"
         for one in found["violations"]
@@ -48,20 +48,20 @@ def serious(found: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_no_serious_fault_on_any_page(page_of: OpenPage, station: Station, scheme: str) -> None:
-    part = station.camera.photograph("line-1", good=False)
+def test_axe_finds_no_serious_violation_on_any_page(page_of: OpenPage, station: RunningStation, scheme: str) -> None:
+    part = station.camera.take_picture("line-1", good=False)
     page = page_of("administrator", "/uploads/", color_scheme=scheme)
-    page.locator("#picture").set_input_files({"name": "bad.jpeg", "mimeType": "image/jpeg", "buffer": castings()[1].jpeg()})
+    page.locator("#picture").set_input_files({"name": "bad.jpeg", "mimeType": "image/jpeg", "buffer": make_jpeg(good=False)})
     expect(page.locator("#rows tr[data-state=explained]").first).to_be_visible()
     result = page.locator("#rows a.thumb").first.get_attribute("href")
     assert result
     found, axe = {}, Axe()
     for path in (*PAGES, result, f"/parts/line-1/{part.run}/{part.part}/"):
         page.goto(path)
-        if faults := serious(axe.run(page, options=RULES[scheme]).response):
+        if faults := find_serious_violations(axe.run(page, options=RULES[scheme]).response):
             found[path] = faults
-    stranger = page_of(None, "/log-in/", color_scheme=scheme)
-    if faults := serious(axe.run(stranger, options=RULES[scheme]).response):
+    visitor_page = page_of(None, "/log-in/", color_scheme=scheme)
+    if faults := find_serious_violations(axe.run(visitor_page, options=RULES[scheme]).response):
         found["/log-in/"] = faults
     assert found == {}
 
@@ -77,7 +77,7 @@ def test_no_page_is_wider_than_a_tablet(page_of: OpenPage) -> None:
     assert wide == {}
 
 
-def test_a_picture_is_sent_with_the_keyboard_alone(page_of: OpenPage) -> None:
+def test_the_upload_field_is_reached_by_keyboard(page_of: OpenPage) -> None:
     page = page_of("reviewer", "/uploads/")
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to content")).to_be_focused()

@@ -1,4 +1,4 @@
-"""The wall while Kafka is away, before a broker of its own that the test stops and starts."""
+"""The wall while Kafka is away. The test stops and starts a broker of its own."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from streams.settings import Settings
 from streams.topics import TopicNames, create_topics
 from tests.processes import CastlineProcess
 from tests.sample_records import make_verdict
-from tests.station.browser.conftest import pages_of
-from tests.station.browser.plant import make_account
+from tests.station.browser.conftest import open_pages
+from tests.station.browser.plant import create_account
 
 pytestmark = pytest.mark.timeout(300)
 
-# A broker's start, and the station finding it, on a machine that is busy with other things.
-BACK_MS = 90_000
+# Time for the start of a broker and for the station to reconnect, on a busy machine.
+RECONNECT_MS = 90_000
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def broker(settings: Settings) -> Iterator[EmbeddedBroker]:
-    """Running, with its topics."""
+    """A running broker with the topics of the settings."""
     found = EmbeddedBroker(settings)
     found.start()
     admin = KafkaAdminClient(bootstrap_servers=settings.bootstrap)
@@ -57,8 +57,8 @@ def broker(settings: Settings) -> Iterator[EmbeddedBroker]:
     found.stop(20)
 
 
-def judge(settings: Settings, number: int) -> PartId:
-    """A verdict on a casting of this moment, as an inspector sends it."""
+def send_verdict(settings: Settings, number: int) -> PartId:
+    """Sends a verdict on a part that was photographed just now, as an inspector does."""
     part, now = PartId("line-1", 1, number), datetime.now(UTC)
     names = TopicNames(settings.topics.prefix)
     verdict = make_verdict(part, names.images("line-1"), 0, number, captured_at=now, received_at=now, decided_at=now)
@@ -68,33 +68,33 @@ def judge(settings: Settings, number: int) -> PartId:
     return part
 
 
-def test_the_wall_says_that_it_is_cut_off_from_kafka_and_recovers_by_itself(
+def test_the_wall_shows_that_kafka_is_away_and_recovers_by_itself(
     settings: Settings, broker: EmbeddedBroker, chromium: Browser, tmp_path: Path
 ) -> None:
-    make_account(settings, "operator", "operator")
-    with CastlineProcess(settings, tmp_path / "station.log", "station") as served:
-        served.wait_ready()
-        # The pictures of these verdicts lie nowhere: what a browser says of them is expected.
-        with pages_of(f"http://127.0.0.1:{settings.station.port}", chromium) as page_of:
+    create_account(settings, "operator", "operator")
+    with CastlineProcess(settings, tmp_path / "station.log", "station") as station_process:
+        station_process.wait_ready()
+        # The pictures of these verdicts do not exist, so failed requests for pictures are expected.
+        with open_pages(f"http://127.0.0.1:{settings.station.port}", chromium) as page_of:
             page = page_of("operator", "/", expected=(404, 503))
             status, card = page.locator("#live-status"), page.locator("#line-line-1")
             expect(status).to_have_text("Live")
-            first = judge(settings, 2)
+            first = send_verdict(settings, 2)
             expect(card.locator(f'a[href="/parts/line-1/1/{first.part}/"]')).to_be_visible()
             page.evaluate("window.sameDocument = true")
             broker.stop(20)
             expect(status.get_by_role("alert")).to_have_text(
-                re.compile(r"Cut off from Kafka since \d\d:\d\d:\d\d: what is shown is not of now\.")
+                re.compile(r"Cut off from Kafka since \d\d:\d\d:\d\d\. This page shows the state at that time\.")
             )
             expect(card.locator(f'a[href="/parts/line-1/1/{first.part}/"]')).to_be_visible()
             late = page_of("operator", "/", expected=(404, 503))
             expect(late.locator("#live-status").get_by_role("alert")).to_contain_text("Cut off from Kafka since")
             broker.start()
             for one in (page, late):
-                expect(one.locator("#live-status")).to_have_text("Live", timeout=BACK_MS)
+                expect(one.locator("#live-status")).to_have_text("Live", timeout=RECONNECT_MS)
                 expect(one.locator("#live-status").get_by_role("alert")).to_have_count(0)
-            second = judge(settings, 10)
+            second = send_verdict(settings, 10)
             expect(card.locator(f'a[href="/parts/line-1/1/{second.part}/"]')).to_be_visible()
             assert page.evaluate("window.sameDocument") is True
-        assert served.stop() == 0
-        assert "Traceback" not in served.log()
+        assert station_process.stop() == 0
+        assert "Traceback" not in station_process.log()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -55,7 +55,8 @@ def test_an_hour_with_few_parts_is_not_among_the_worst() -> None:
         add_up([make_group("ok", 50), make_group("defect", 50)]),
         add_up([make_group("defect", 5)]),
     )
-    assert [hour for hour, _ in worst_hours([(1, good), (2, bad), (3, few)])] == [2, 1]
+    hours = [datetime(2026, 11, 22, hour, tzinfo=UTC) for hour in (1, 2, 3)]
+    assert [begin.hour for begin, _ in worst_hours(zip(hours, (good, bad, few), strict=True))] == [2, 1]
 
 
 def test_an_empty_report_has_empty_charts() -> None:
