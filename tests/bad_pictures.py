@@ -1,6 +1,7 @@
-"""Hostile and odd pictures, built in code: what a camera, a network or a person may send instead of a clean JPEG.
+"""Hostile and unusual pictures that a camera, a network or a person may send instead of a clean JPEG. All are built in code.
 
-`expected` is "judged", "refused", or "either" where it lies with the libraries whether a damaged file still gives a picture.
+Each picture has an expected outcome: "judged", "refused", or "either" if the version of the image library decides whether a damaged file
+can be decoded.
 """
 
 from __future__ import annotations
@@ -23,28 +24,37 @@ PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 
 
 def make_bad_pictures() -> list[BadPicture]:
-    """All of them; the same bytes on every call. Names are unique."""
-    return [*_no_pictures(), *_cut_short(), *_hurt(), *_too_much(), *_odd_modes(), *_odd_shapes(), *_turned(), *_many_frames()]
+    """Returns all bad pictures as (name, bytes, expected outcome). Names are unique, and the bytes are the same on every call."""
+    return [
+        *_make_other_files(),
+        *_make_truncated(),
+        *_make_damaged(),
+        *_make_too_large(),
+        *_make_unusual_modes(),
+        *_make_unusual_sizes(),
+        *_make_rotated(),
+        *_make_animations(),
+    ]
 
 
-def _disc(mode: str = "L", size: tuple[int, int] = (96, 96)) -> Image.Image:
-    """A grey disc on a lighter ground, with a grain so that nothing compresses to a few bytes."""
+def _draw_disc(mode: str = "L", size: tuple[int, int] = (96, 96)) -> Image.Image:
+    """Returns a grey disc on a lighter background. Noise keeps the picture from compressing to a few bytes."""
     y, x = np.mgrid[0 : size[1], 0 : size[0]]
     far = np.hypot(x / size[0] - 0.5, y / size[1] - 0.5)
     grain = np.random.default_rng(3).integers(0, 12, far.shape)
     return Image.fromarray((np.where(far < 0.4, 150, 200) + grain).astype(np.uint8)).convert(mode)
 
 
-def _encoded(image: Image.Image, form: str, **options: object) -> bytes:
+def _encode(image: Image.Image, form: str, **options: object) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, form, **options)
     return buffer.getvalue()
 
 
-def _no_pictures() -> Iterator[BadPicture]:
+def _make_other_files() -> Iterator[BadPicture]:
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
-        file.writestr("casting.jpeg", _encoded(_disc(), "JPEG"))
+        file.writestr("casting.jpeg", _encode(_draw_disc(), "JPEG"))
     yield "empty", b"", "refused"
     yield "one zero byte", b"\0", "refused"
     yield "text", b"expected a casting, received a poem\n" * 20, "refused"
@@ -56,27 +66,27 @@ def _no_pictures() -> Iterator[BadPicture]:
     yield "elf", b"\x7fELF" + bytes(400), "refused"
     yield "zeros", bytes(5000), "refused"
     yield "noise", random.Random(1).randbytes(5000), "refused"
-    yield "gif", _encoded(_disc(), "GIF"), "refused"
-    yield "webp", _encoded(_disc(), "WEBP"), "refused"
-    yield "ppm", _encoded(_disc(), "PPM"), "refused"
-    yield "ico", _encoded(_disc(size=(32, 32)), "ICO"), "refused"
+    yield "gif", _encode(_draw_disc(), "GIF"), "refused"
+    yield "webp", _encode(_draw_disc(), "WEBP"), "refused"
+    yield "ppm", _encode(_draw_disc(), "PPM"), "refused"
+    yield "ico", _encode(_draw_disc(size=(32, 32)), "ICO"), "refused"
     yield "eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n", "refused"
     yield "base64 of a jpeg", b"data:image/jpeg;base64,/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAAgG", "refused"
 
 
-def _cut_short() -> Iterator[BadPicture]:
+def _make_truncated() -> Iterator[BadPicture]:
     for form in ("JPEG", "PNG", "BMP", "TIFF"):
-        whole = _encoded(_disc(), form)
+        whole = _encode(_draw_disc(), form)
         for share in (0.01, 0.1, 0.5, 0.9):
             yield f"{form} cut at {share:.0%}", whole[: max(1, int(len(whole) * share))], "refused"
         yield f"{form} magic alone", whole[:8], "refused"
         yield f"{form} with rubbish behind it", whole + random.Random(2).randbytes(300), "judged"
-    yield "JPEG without its last byte", _encoded(_disc(), "JPEG")[:-1], "refused"
-    yield "PNG without its end chunk", _encoded(_disc(), "PNG")[:-12], "refused"
+    yield "JPEG without its last byte", _encode(_draw_disc(), "JPEG")[:-1], "refused"
+    yield "PNG without its end chunk", _encode(_draw_disc(), "PNG")[:-12], "refused"
 
 
-def _hurt() -> Iterator[BadPicture]:
-    jpeg, png = _encoded(_disc(), "JPEG"), _encoded(_disc(), "PNG")
+def _make_damaged() -> Iterator[BadPicture]:
+    jpeg, png = _encode(_draw_disc(), "JPEG"), _encode(_draw_disc(), "PNG")
     yield "JPEG magic on PNG", b"\xff\xd8\xff\xe0" + png[4:], "refused"
     yield "PNG magic on JPEG", PNG_MAGIC + jpeg[8:], "refused"
     yield "PNG with a wrong header checksum", png[:29] + b"\0\0\0\0" + png[33:], "refused"
@@ -96,18 +106,18 @@ def _hurt() -> Iterator[BadPicture]:
     yield "BMP with its pixels behind its end", _bmp(8, 8, offset=2**30), "refused"
     yield "TIFF whose directory points at itself", b"II*\0\x08\0\0\0" + b"\0\0" + b"\x08\0\0\0", "refused"
     yield "TIFF whose directory lies outside", b"II*\0" + struct.pack("<I", 2**31), "refused"
-    yield "JPEG with damaged EXIF", _encoded(_disc("RGB"), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f"), "judged"
+    yield "JPEG with damaged EXIF", _encode(_draw_disc("RGB"), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f"), "judged"
     for form in ("JPEG", "PNG", "BMP", "TIFF"):
-        whole = _encoded(_disc(), form)
+        whole = _encode(_draw_disc(), form)
         for seed in range(6):
             chance, value = random.Random(seed), bytearray(whole)
             for _ in range(1 + seed * 4):
                 value[chance.randrange(len(value))] ^= 1 << chance.randrange(8)
-            outcome: ExpectedOutcome = "refused" if form == "PNG" else "either"  # a PNG carries checksums
+            outcome: ExpectedOutcome = "refused" if form == "PNG" else "either"  # A PNG file carries checksums.
             yield f"{form} with flipped bits, seed {seed}", bytes(value), outcome
 
 
-def _too_much() -> Iterator[BadPicture]:
+def _make_too_large() -> Iterator[BadPicture]:
     yield "PNG of 50,000 x 50,000 px", _png(50_000, 50_000), "refused"
     yield "PNG of 2,000,000,000 px in a row", _png(2_000_000_000, 1), "refused"
     yield "PNG of 10,000 x 10,000 px", _png(10_000, 10_000), "refused"
@@ -116,58 +126,58 @@ def _too_much() -> Iterator[BadPicture]:
     yield "TIFF of 60,000 x 60,000 px", _tiff_of(60_000, 60_000), "refused"
 
 
-def _odd_modes() -> Iterator[BadPicture]:
-    yield "CMYK JPEG", _encoded(_disc("CMYK"), "JPEG"), "judged"
-    yield "CMYK TIFF", _encoded(_disc("CMYK"), "TIFF"), "judged"
-    yield "progressive JPEG", _encoded(_disc("RGB"), "JPEG", progressive=True), "judged"
-    yield "JPEG of quality 1", _encoded(_disc("RGB"), "JPEG", quality=1), "judged"
-    yield "black and white PNG", _encoded(_disc("1"), "PNG"), "judged"
-    yield "palette PNG", _encoded(_disc("P"), "PNG"), "judged"
-    yield "palette PNG with transparency", _encoded(_disc("P"), "PNG", transparency=bytes(range(256))), "judged"
-    yield "grey PNG with a transparent level", _encoded(_disc(), "PNG", transparency=150), "judged"
-    yield "grey and alpha PNG", _encoded(_disc("LA"), "PNG"), "judged"
-    yield "RGBA PNG, all transparent", _encoded(Image.new("RGBA", (40, 40), (9, 9, 9, 0)), "PNG"), "judged"
-    yield "palette BMP", _encoded(_disc("P"), "BMP"), "judged"
-    yield "RGBA TIFF", _encoded(_disc("RGBA"), "TIFF"), "judged"
-    yield "16-bit PNG", _encoded(_wide(16), "PNG"), "judged"
-    yield "12 bits in a 16-bit PNG", _encoded(_wide(12), "PNG"), "judged"
-    yield "16-bit TIFF", _encoded(_wide(16), "TIFF"), "judged"
-    yield "32-bit TIFF", _encoded(Image.fromarray(np.asarray(_wide(16)).astype(np.int32)), "TIFF"), "judged"
-    yield "float TIFF", _encoded(Image.fromarray(np.asarray(_disc()).astype(np.float32) / 255), "TIFF"), "judged"
-    yield "float TIFF of no numbers", _encoded(Image.fromarray(np.full((20, 20), np.nan, np.float32)), "TIFF"), "judged"
-    yield "YCbCr TIFF", _encoded(_disc("YCbCr"), "TIFF"), "judged"
-    yield "LZW TIFF", _encoded(_disc("RGB"), "TIFF", compression="tiff_lzw"), "judged"
-    yield "deflated TIFF", _encoded(_disc(), "TIFF", compression="tiff_adobe_deflate"), "judged"
-    yield "black PNG", _encoded(Image.new("L", (60, 60)), "PNG"), "judged"
+def _make_unusual_modes() -> Iterator[BadPicture]:
+    yield "CMYK JPEG", _encode(_draw_disc("CMYK"), "JPEG"), "judged"
+    yield "CMYK TIFF", _encode(_draw_disc("CMYK"), "TIFF"), "judged"
+    yield "progressive JPEG", _encode(_draw_disc("RGB"), "JPEG", progressive=True), "judged"
+    yield "JPEG of quality 1", _encode(_draw_disc("RGB"), "JPEG", quality=1), "judged"
+    yield "black and white PNG", _encode(_draw_disc("1"), "PNG"), "judged"
+    yield "palette PNG", _encode(_draw_disc("P"), "PNG"), "judged"
+    yield "palette PNG with transparency", _encode(_draw_disc("P"), "PNG", transparency=bytes(range(256))), "judged"
+    yield "grey PNG with a transparent level", _encode(_draw_disc(), "PNG", transparency=150), "judged"
+    yield "grey and alpha PNG", _encode(_draw_disc("LA"), "PNG"), "judged"
+    yield "RGBA PNG, all transparent", _encode(Image.new("RGBA", (40, 40), (9, 9, 9, 0)), "PNG"), "judged"
+    yield "palette BMP", _encode(_draw_disc("P"), "BMP"), "judged"
+    yield "RGBA TIFF", _encode(_draw_disc("RGBA"), "TIFF"), "judged"
+    yield "16-bit PNG", _encode(_draw_deep_disc(16), "PNG"), "judged"
+    yield "12 bits in a 16-bit PNG", _encode(_draw_deep_disc(12), "PNG"), "judged"
+    yield "16-bit TIFF", _encode(_draw_deep_disc(16), "TIFF"), "judged"
+    yield "32-bit TIFF", _encode(Image.fromarray(np.asarray(_draw_deep_disc(16)).astype(np.int32)), "TIFF"), "judged"
+    yield "float TIFF", _encode(Image.fromarray(np.asarray(_draw_disc()).astype(np.float32) / 255), "TIFF"), "judged"
+    yield "float TIFF of no numbers", _encode(Image.fromarray(np.full((20, 20), np.nan, np.float32)), "TIFF"), "judged"
+    yield "YCbCr TIFF", _encode(_draw_disc("YCbCr"), "TIFF"), "judged"
+    yield "LZW TIFF", _encode(_draw_disc("RGB"), "TIFF", compression="tiff_lzw"), "judged"
+    yield "deflated TIFF", _encode(_draw_disc(), "TIFF", compression="tiff_adobe_deflate"), "judged"
+    yield "black PNG", _encode(Image.new("L", (60, 60)), "PNG"), "judged"
 
 
-def _odd_shapes() -> Iterator[BadPicture]:
+def _make_unusual_sizes() -> Iterator[BadPicture]:
     for size in ((1, 1), (1, 300), (300, 1), (2, 2), (33, 500), (1200, 900), (4000, 3)):
-        yield f"PNG of {size[0]} x {size[1]} px", _encoded(_disc(size=size), "PNG"), "judged"
-    yield "JPEG of 1 x 1 px", _encoded(_disc(size=(1, 1)), "JPEG"), "judged"
-    yield "JPEG of 3000 x 2000 px", _encoded(_disc("RGB", (3000, 2000)), "JPEG"), "judged"
+        yield f"PNG of {size[0]} x {size[1]} px", _encode(_draw_disc(size=size), "PNG"), "judged"
+    yield "JPEG of 1 x 1 px", _encode(_draw_disc(size=(1, 1)), "JPEG"), "judged"
+    yield "JPEG of 3000 x 2000 px", _encode(_draw_disc("RGB", (3000, 2000)), "JPEG"), "judged"
 
 
-def _turned() -> Iterator[BadPicture]:
-    for orientation in range(10):  # 0 and 9 do not exist
+def _make_rotated() -> Iterator[BadPicture]:
+    for orientation in range(10):  # EXIF defines the orientations 1 to 8.
         exif = Image.Exif()
         exif[0x0112] = orientation
-        yield f"JPEG of EXIF orientation {orientation}", _encoded(_disc("RGB", (90, 60)), "JPEG", exif=exif), "judged"
-    yield "TIFF of orientation 6", _encoded(_disc(size=(90, 60)), "TIFF", tiffinfo={274: 6}), "judged"
+        yield f"JPEG of EXIF orientation {orientation}", _encode(_draw_disc("RGB", (90, 60)), "JPEG", exif=exif), "judged"
+    yield "TIFF of orientation 6", _encode(_draw_disc(size=(90, 60)), "TIFF", tiffinfo={274: 6}), "judged"
 
 
-def _many_frames() -> Iterator[BadPicture]:
-    frames = [_disc("RGB").rotate(angle) for angle in (0, 30, 60)]
-    yield "animated GIF", _encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]), "refused"
-    yield "animated PNG", _encoded(frames[0], "PNG", save_all=True, append_images=frames[1:]), "judged"
-    yield "animated WebP", _encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:]), "refused"
-    yield "TIFF of three pages", _encoded(frames[0], "TIFF", save_all=True, append_images=frames[1:]), "judged"
-    yield "MPO, two JPEGs in one", _encoded(frames[0], "MPO", save_all=True, append_images=frames[1:]), "judged"
+def _make_animations() -> Iterator[BadPicture]:
+    frames = [_draw_disc("RGB").rotate(angle) for angle in (0, 30, 60)]
+    yield "animated GIF", _encode(frames[0], "GIF", save_all=True, append_images=frames[1:]), "refused"
+    yield "animated PNG", _encode(frames[0], "PNG", save_all=True, append_images=frames[1:]), "judged"
+    yield "animated WebP", _encode(frames[0], "WEBP", save_all=True, append_images=frames[1:]), "refused"
+    yield "TIFF of three pages", _encode(frames[0], "TIFF", save_all=True, append_images=frames[1:]), "judged"
+    yield "MPO, two JPEGs in one", _encode(frames[0], "MPO", save_all=True, append_images=frames[1:]), "judged"
 
 
-def _wide(bits: int) -> Image.Image:
-    """A disc whose levels fill `bits` bits of 16."""
-    return Image.fromarray((np.asarray(_disc()).astype(np.uint32) * (2**bits - 1) // 255).astype(np.uint16))
+def _draw_deep_disc(bits: int) -> Image.Image:
+    """Returns a 16-bit picture of a disc whose grey levels use `bits` bits."""
+    return Image.fromarray((np.asarray(_draw_disc()).astype(np.uint32) * (2**bits - 1) // 255).astype(np.uint16))
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
@@ -175,19 +185,19 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def _png(width: int, height: int, depth: int = 8, colour: int = 0, data: bytes | None = None) -> bytes:
-    """A PNG whose header promises that size; its data are a few kB of zeros."""
+    """Returns a PNG with this size in its header. Its data are a few kilobytes of zeros, which unpack to 4 MB."""
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     pixels = zlib.compress(bytes(4_000_000), 9) if data is None else data
     return PNG_MAGIC + _chunk(b"IHDR", header) + _chunk(b"IDAT", pixels) + _chunk(b"IEND", b"")
 
 
 def _png_with_text_bomb() -> bytes:
-    png = _encoded(_disc(), "PNG")
+    png = _encode(_draw_disc(), "PNG")
     return png[:33] + _chunk(b"zTXt", b"note\0\0" + zlib.compress(bytes(100_000_000), 9)) + png[33:]
 
 
 def _jpeg_of_height(height: int, width: int = 96) -> bytes:
-    jpeg = bytearray(_encoded(_disc(), "JPEG"))
+    jpeg = bytearray(_encode(_draw_disc(), "JPEG"))
     at = jpeg.index(b"\xff\xc0") + 5
     jpeg[at : at + 4] = struct.pack(">HH", height, width)
     return bytes(jpeg)
@@ -199,7 +209,7 @@ def _bmp(width: int, height: int, bits: int = 24, offset: int = 54) -> bytes:
 
 
 def _tiff_of(width: int, height: int) -> bytes:
-    tiff = _encoded(_disc(), "TIFF")
+    tiff = _encode(_draw_disc(), "TIFF")
     patched = bytearray(tiff)
     directory = struct.unpack("<I", tiff[4:8])[0]
     for index in range(struct.unpack("<H", tiff[directory : directory + 2])[0]):

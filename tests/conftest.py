@@ -1,4 +1,4 @@
-"""What all tests share: one real broker for the session, settings of their own, and ports that are free."""
+"""Fixtures for all tests: one real Kafka broker for the session, settings for each test, and the order of tests that need much time."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from deploy.supervisor.ports import free_ports
 from streams.settings import BrokerSettings, LineSettings, Settings
 from streams.topics import create_topics
 
-# Real pictures are not part of the project: what needs them is skipped, with this sentence, where they are absent.
+# The real pictures are not part of the project. Tests that need them are skipped on machines without them.
 REAL_PICTURES = Path(__file__).parents[2] / "shared" / "data"
 needs_real_pictures = pytest.mark.skipif(not REAL_PICTURES.is_dir(), reason="the real pictures are not on this machine")
 
-# Whole plants in real time, and the storm of requests: two of them at once on two processors would starve each other's gates.
-# The pages in a browser have one plant for all of them, which a second process would have to start again.
-ONE_AFTER_THE_OTHER = (
+# These tests run whole plants in real time. On two processors, two of them at once would delay each other's gates.
+# The browser tests share one plant, which a second test process would have to start again.
+SERIAL_TESTS = (
     "tests/deploy/demo/test_demo.py",
     "tests/deploy/supervisor/test_up.py",
     "tests/dashboards/test_live.py",
@@ -33,27 +33,27 @@ ONE_AFTER_THE_OTHER = (
 )
 
 
-class Turns(LoadFileScheduling):  # type: ignore[misc]  # xdist comes without types
-    """A file's tests run in one process one after the other, and so do all those of ONE_AFTER_THE_OTHER."""
+class SerialFileScheduling(LoadFileScheduling):  # type: ignore[misc]  # xdist has no type annotations.
+    """Runs the tests of one file in one process, one after the other, and all files of SERIAL_TESTS in the same process."""
 
     def _split_scope(self, nodeid: str) -> str:
         file: str = super()._split_scope(nodeid)
-        return ONE_AFTER_THE_OTHER[0] if file.startswith(ONE_AFTER_THE_OTHER) else file
+        return SERIAL_TESTS[0] if file.startswith(SERIAL_TESTS) else file
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling:
-    """Decides which process runs which tests."""
-    return Turns(config, log)
+    """Makes pytest-xdist distribute the tests with `SerialFileScheduling`."""
+    return SerialFileScheduling(config, log)
 
 
-# Until all tests are collected nothing that is made is let go; what is there then stays.
+# While tests are collected, almost no object becomes garbage, so the garbage collector only costs time.
 gc.disable()
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish() -> None:
-    """Thousands of tests and the libraries that they import need not be searched for garbage while they run."""
+    """Excludes all objects of the collection from garbage collection, because they live as long as the session."""
     gc.freeze()
     gc.enable()
 
@@ -77,7 +77,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def kafka_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of a real Apache Kafka that lives as long as the session."""
+    """Starts a real Apache Kafka for the session and returns its port."""
     settings = Settings(broker=BrokerSettings(port=free_ports(2), data_dir=tmp_path_factory.mktemp("kafka")))
     broker = EmbeddedBroker(settings)
     broker.start()
@@ -87,8 +87,8 @@ def kafka_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 @pytest.fixture(scope="session")
 def models_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the version `tiny`: whole, small and untrained."""
-    from tests.tiny_version import make_tiny_version  # imports TensorFlow: only the tests that judge wait for it
+    """Returns a folder that holds the small, untrained model version `tiny`."""
+    from tests.tiny_version import make_tiny_version  # Imported here, because it imports TensorFlow, which only some tests need.
 
     root = tmp_path_factory.mktemp("versions")
     make_tiny_version(root)
@@ -96,8 +96,8 @@ def models_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def same_precedence() -> Iterator[None]:
-    """A command that a test calls in this process may take or give up precedence: the next test begins as the first did."""
+def same_priority() -> Iterator[None]:
+    """Restores the priority of this process after each test, because some commands change it."""
     before = os.getpriority(os.PRIO_PROCESS, 0)
     yield
     if os.getpriority(os.PRIO_PROCESS, 0) != before:
@@ -109,14 +109,15 @@ MakeSettings = Callable[..., Settings]
 
 @pytest.fixture
 def make_settings(kafka_port: int, tmp_path: Path) -> MakeSettings:
-    """Makes settings on the session's broker with a topic prefix and folders that no other test uses, and their topics.
+    """Returns a function that makes settings for the session's broker, with a topic prefix and folders of their own, and creates the
+    topics.
 
-    `make_settings(lines=("line-1", "line-2"), batch={"size": 8})`: sections are given as mappings, lines as names or mappings.
+    Example: `make_settings(lines=("line-1", "line-2"), batch={"size": 8})`. Sections are mappings, and lines are names or mappings.
     """
     prefix = f"t{uuid.uuid4().hex[:12]}"
 
     def make(lines: tuple[str | dict[str, object], ...] = ("line-1",), **sections: dict[str, object]) -> Settings:
-        given: dict[str, dict[str, object]] = {
+        content: dict[str, dict[str, object]] = {
             "kafka": {"bootstrap": f"127.0.0.1:{kafka_port}"},
             "topics": {"prefix": prefix},
             "service": {"run_dir": tmp_path / "run", "log_format": "text"},
@@ -124,9 +125,9 @@ def make_settings(kafka_port: int, tmp_path: Path) -> MakeSettings:
             "store": {"url": str(tmp_path / "store")},
         }
         for name, values in sections.items():
-            given[name] = {**given.get(name, {}), **values}
-        named = [LineSettings.model_validate({"name": line} if isinstance(line, str) else line) for line in lines]
-        settings = Settings.model_validate({**given, "lines": named})
+            content[name] = {**content.get(name, {}), **values}
+        line_settings = [LineSettings.model_validate({"name": line} if isinstance(line, str) else line) for line in lines]
+        settings = Settings.model_validate({**content, "lines": line_settings})
         admin = KafkaAdminClient(bootstrap_servers=settings.bootstrap)
         try:
             create_topics(admin, settings)

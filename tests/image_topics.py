@@ -1,4 +1,4 @@
-"""Producers and readers for the delivery tests: plain kafka-python clients that know topics and keys, nothing of ours."""
+"""Plain kafka-python producers and consumers for the delivery tests. They use topic names and keys, but none of our delivery code."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from streams.topics import TopicNames
 
 
 def make_jpeg(seed: int, side_px: int = 120) -> bytes:
-    """A small noisy picture, another for each seed."""
+    """Returns a small JPEG of noise. Each seed gives another picture."""
     pixels = np.random.default_rng(seed).integers(0, 256, (side_px, side_px), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=60)
@@ -32,7 +32,7 @@ PICTURES = [make_jpeg(seed) for seed in range(50)]
 
 
 class PictureProducer:
-    """Sends pictures at `rate_per_s` from a thread until finished, over all lines in turn; part numbers count up per line."""
+    """A thread that sends `rate_per_s` pictures a second to all lines in turn until `finish`. Parts count up from 1 on each line."""
 
     def __init__(self, settings: Settings, rate_per_s: float) -> None:
         self._settings = settings
@@ -47,23 +47,23 @@ class PictureProducer:
     def _run(self) -> None:
         producer = KafkaProducer(bootstrap_servers=self._settings.bootstrap, delivery_timeout_ms=60_000, request_timeout_ms=5_000)
         lines = [line.name for line in self._settings.lines]
-        begun_s = time.monotonic()
-        sent: list[Any] = []  # kafka-python's futures
-        while not self._finishing.wait(max(0.0, begun_s + len(sent) / self._rate_per_s - time.monotonic())):
-            number = len(sent)
+        started_s = time.monotonic()
+        futures: list[Any] = []
+        while not self._finishing.wait(max(0.0, started_s + len(futures) / self._rate_per_s - time.monotonic())):
+            number = len(futures)
             line = lines[number % len(lines)]
             part = f"{line}:1:{number // len(lines) + 1}"
-            sent.append(producer.send(self._names.images(line), key=part.encode(), value=PICTURES[number % len(PICTURES)]))
+            futures.append(producer.send(self._names.images(line), key=part.encode(), value=PICTURES[number % len(PICTURES)]))
             self.parts.append(part)
-        for one in sent:
+        for future in futures:
             try:
-                one.get(60)
+                future.get(60)
             except KafkaError as error:
                 self._failures.append(error)
         producer.close()
 
     def finish(self) -> list[str]:
-        """Sends no more; the ids of all parts sent, each confirmed by the broker."""
+        """Stops sending and returns the ids of all parts. The broker has confirmed each of them."""
         self._finishing.set()
         self._thread.join()
         assert not self._failures, f"the test's own producer failed on {len(self._failures)}: {self._failures[0]!r}"
@@ -72,7 +72,7 @@ class PictureProducer:
 
 @dataclass
 class TopicContents:
-    """What a topic held."""
+    """The records that were read from one or more topics, as parallel lists of values, keys and headers."""
 
     values: list[bytes | None] = field(default_factory=list)
     keys: list[bytes | None] = field(default_factory=list)
@@ -80,15 +80,15 @@ class TopicContents:
 
 
 class TopicReader:
-    """Reads topics from their beginning on, each record once."""
+    """Reads topics from their beginning. Each record is returned once."""
 
     def __init__(self, settings: Settings, *topics: str) -> None:
         self._consumer = KafkaConsumer(bootstrap_servers=settings.bootstrap, auto_offset_reset="earliest", enable_auto_commit=False)
-        self._places = [
+        self._partitions = [
             TopicPartition(topic, partition) for topic in topics for partition in self._consumer.partitions_for_topic(topic) or ()
         ]
-        self._consumer.assign(self._places)
-        self._consumer.seek_to_beginning(*self._places)
+        self._consumer.assign(self._partitions)
+        self._consumer.seek_to_beginning(*self._partitions)
 
     def __enter__(self) -> Self:
         return self
@@ -96,60 +96,60 @@ class TopicReader:
     def __exit__(self, *error: object) -> None:
         self._consumer.close()
 
-    def fresh(self) -> TopicContents:
-        """What came since the last call, up to the topics' ends now."""
-        ends = self._consumer.end_offsets(self._places)
-        seen = TopicContents()
-        while any(self._consumer.position(place) < ends[place] for place in self._places):
+    def read_new(self) -> TopicContents:
+        """Returns the records since the last call, up to the present ends of the topics."""
+        ends = self._consumer.end_offsets(self._partitions)
+        contents = TopicContents()
+        while any(self._consumer.position(partition) < ends[partition] for partition in self._partitions):
             for records in self._consumer.poll(500).values():
                 for record in records:
-                    seen.values.append(record.value)
-                    seen.keys.append(record.key)
-                    seen.headers.append(dict(record.headers))
-        return seen
+                    contents.values.append(record.value)
+                    contents.keys.append(record.key)
+                    contents.headers.append(dict(record.headers))
+        return contents
 
 
 def read_topic(settings: Settings, topic: str) -> TopicContents:
-    """Everything in `topic` up to its end now."""
+    """Returns all records of `topic` up to its present end."""
     with TopicReader(settings, topic) as reader:
-        return reader.fresh()
+        return reader.read_new()
 
 
 def read_verdicts(settings: Settings) -> list[Verdict]:
-    """All verdicts of all lines; each must be one by the published schema."""
-    with _reader_of_verdicts(settings) as reader:
-        return _decoded(reader.fresh())
+    """Returns all verdicts of all lines. Fails if a record is not a valid verdict."""
+    with _open_verdict_reader(settings) as reader:
+        return _decode_verdicts(reader.read_new())
 
 
-def _reader_of_verdicts(settings: Settings) -> TopicReader:
+def _open_verdict_reader(settings: Settings) -> TopicReader:
     names = TopicNames(settings.topics.prefix)
     return TopicReader(settings, *(names.verdicts(line.name) for line in settings.lines))
 
 
-def _decoded(seen: TopicContents) -> list[Verdict]:
-    return [Verdict.decode(value or b"") for value in seen.values]
+def _decode_verdicts(contents: TopicContents) -> list[Verdict]:
+    return [Verdict.decode(value or b"") for value in contents.values]
 
 
 def count_by_part(found: list[Verdict]) -> Counter[str]:
     return Counter(str(verdict.part_id) for verdict in found)
 
 
-def wait_for(what: Callable[[], bool], within_s: float, saying: str) -> None:
-    """Returns once `what` holds; fails with `saying` after `within_s`."""
-    until = time.monotonic() + within_s
-    while not what():
-        assert time.monotonic() < until, f"{saying} within {within_s:.0f} s"
+def wait_for(condition: Callable[[], bool], within_s: float, message: str) -> None:
+    """Returns once `condition` returns True. Fails with `message` after `within_s` seconds."""
+    deadline_s = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline_s, f"{message} within {within_s:.0f} s"
         time.sleep(0.1)
 
 
 def wait_for_verdicts(settings: Settings, parts: int, within_s: float = 90) -> list[Verdict]:
-    """All verdicts, once `parts` different parts have one."""
+    """Waits until `parts` different parts have a verdict, and returns all verdicts."""
     found: list[Verdict] = []
-    with _reader_of_verdicts(settings) as reader:
+    with _open_verdict_reader(settings) as reader:
 
-        def enough() -> bool:
-            found.extend(_decoded(reader.fresh()))
+        def has_enough() -> bool:
+            found.extend(_decode_verdicts(reader.read_new()))
             return len(found) >= parts and len(count_by_part(found)) >= parts
 
-        wait_for(enough, within_s, f"expected verdicts on {parts} parts")
+        wait_for(has_enough, within_s, f"expected verdicts on {parts} parts")
     return found

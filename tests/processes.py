@@ -1,4 +1,4 @@
-"""Castline's roles as real processes, started, watched, killed and stopped by the tests."""
+"""Starts, checks, kills and stops real `castline` processes in tests."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ CASTLINE = Path(sys.executable).with_name("castline")
 
 
 def make_environment(settings: Settings) -> dict[str, str]:
-    """This process's environment, with `settings` as the variables that a `castline` process reads. Secrets stay behind."""
+    """Returns the environment for a `castline` process: that of this process, plus `settings` as variables, without secrets."""
     sections = settings.model_dump(mode="json", exclude_none=True)
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("CASTLINE_")}
-    return plain | {f"CASTLINE_{name.upper()}": json.dumps(_without_secrets(value)) for name, value in sections.items()}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("CASTLINE_")}
+    return inherited | {f"CASTLINE_{name.upper()}": json.dumps(_without_secrets(value)) for name, value in sections.items()}
 
 
 def _without_secrets(value: object) -> object:
@@ -34,17 +34,17 @@ def _without_secrets(value: object) -> object:
     return [_without_secrets(inner) for inner in value] if isinstance(value, list) else value
 
 
-def _answer(url: str) -> tuple[int, str]:
+def _get(url: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as refused:
-        with refused:
-            return refused.code, refused.read().decode()
+        with urllib.request.urlopen(url, timeout=5) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
 
 
 class CastlineProcess:
-    """One `castline` process. Its log goes to a file, which a failure shows."""
+    """A running `castline` process. Its log goes to a file, whose end is printed if the test fails."""
 
     def __init__(self, settings: Settings, log: Path, *arguments: str) -> None:
         self._settings = settings
@@ -55,7 +55,7 @@ class CastlineProcess:
         self.start()
 
     def start(self) -> None:
-        """Starts the process (again)."""
+        """Starts the process, or starts it again."""
         self.started_s = time.monotonic()
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -75,7 +75,7 @@ class CastlineProcess:
         return self._log.read_text(errors="replace")
 
     def address(self) -> str | None:
-        """Where this process serves its health, None before it does."""
+        """Returns the address of the process's health pages, or None if it does not serve them yet."""
         for target in (self._settings.service.run_dir / "targets").glob("*.json"):
             (entry,) = json.loads(target.read_text())
             if entry["labels"]["pid"] == str(self.process.pid):
@@ -83,39 +83,39 @@ class CastlineProcess:
         return None
 
     def page(self, path: str) -> tuple[int, str]:
-        """Status and text of one of its pages; 0 when it does not answer."""
+        """Returns HTTP status and text of a health page. The status is 0 if the process does not answer."""
         address = self.address()
         if address is None:
             return 0, ""
         try:
-            return _answer(f"http://{address}{path}")
-        except (OSError, HTTPException):  # it may end in the middle of its answer
+            return _get(f"http://{address}{path}")
+        except (OSError, HTTPException):  # The process may end while it answers.
             return 0, ""
 
     def metric(self, name: str, **labels: str) -> float:
-        """The sum of the samples called `name` whose labels include `labels`."""
-        wanted = [f'{label}="{value}"' for label, value in labels.items()]
+        """Returns the sum of all samples of the metric `name` that have these labels."""
+        pairs = [f'{label}="{value}"' for label, value in labels.items()]
         lines = [line for line in self.page("/metrics")[1].splitlines() if line.split("{")[0].split(" ")[0] == name]
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if all(label in line for label in wanted))
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if all(pair in line for pair in pairs))
 
     def wait_ready(self, within_s: float = 90) -> Self:
-        """Returns once /readyz says so."""
-        until = time.monotonic() + within_s
+        """Returns once the process is ready. Fails if it ends, or is not ready after `within_s` seconds."""
+        deadline_s = time.monotonic() + within_s
         while self.page("/readyz")[0] != 200:
             assert self.process.poll() is None, f"{self.arguments} ended with {self.process.returncode}\n{self.log()[-4000:]}"
-            assert time.monotonic() < until, (
+            assert time.monotonic() < deadline_s, (
                 f"{self.arguments} is not ready after {within_s} s: {self.page('/readyz')}\n{self.log()[-4000:]}"
             )
             time.sleep(0.1)
         return self
 
     def kill(self) -> None:
-        """SIGKILL: no chance to finish anything."""
+        """Kills the process with SIGKILL, so that it cannot finish its work."""
         self.process.kill()
         self.process.wait()
 
     def stop(self, within_s: float = 40) -> int:
-        """SIGTERM; the exit status."""
+        """Sends SIGTERM, waits for the end of the process and returns its exit status."""
         self.process.send_signal(signal.SIGTERM)
         try:
             return self.process.wait(within_s)

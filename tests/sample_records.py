@@ -1,4 +1,4 @@
-"""A line's records, sent as the inspector, the sorter, the localiser and the reviewers send them; about parts whose labels repeat."""
+"""Sample records about parts, as inspector, sorter, localiser and reviewers would send them. The labels repeat every eight parts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LABELS = ("ok", "ok", "defect", "ok", "review", "ok", "ok", "ok")
 
 
 def choose_label(part: int) -> str:
-    """Of eight parts one is a defect and one in doubt."""
+    """Returns the label of a part: of eight parts one is `defect`, one is `review`, and the others are `ok`."""
     return LABELS[part % len(LABELS)]
 
 
@@ -30,7 +30,7 @@ def choose_picture(part: int) -> bytes:
 
 
 def make_verdict(part: PartId, topic: str, partition: int, offset: int, **given: Any) -> Verdict:
-    """What an inspector says of `part`, whose picture lies there."""
+    """Returns a verdict on `part`, whose picture lies at this position in Kafka. `given` replaces fields of the verdict."""
     at = FIRST_CAPTURED_AT + timedelta(seconds=part.part)
     label = choose_label(part.part)
     sha256 = hashlib.sha256(choose_picture(part.part)).hexdigest()
@@ -54,7 +54,7 @@ def make_verdict(part: PartId, topic: str, partition: int, offset: int, **given:
 
 
 def make_sorting(part: PartId) -> Sorting:
-    """What the gate did."""
+    """Returns a sorting that follows the part's label: `ok` passed, all others were diverted."""
     at = FIRST_CAPTURED_AT + timedelta(seconds=part.part)
     diverted = choose_label(part.part) != "ok"
     return Sorting(
@@ -95,7 +95,10 @@ def make_review(part: PartId, label: str, **given: Any) -> Review:
 
 
 class SamplePlant:
-    """Sends all four kinds of records about parts of all lines, about `rate_per_s` parts a second, from a thread until finished."""
+    """A thread that sends pictures, verdicts, sortings, findings and reviews of about `rate_per_s` parts a second until `finish`.
+
+    The parts belong to all lines in turn.
+    """
 
     def __init__(self, settings: Settings, rate_per_s: float) -> None:
         self._names = TopicNames(settings.topics.prefix)
@@ -108,17 +111,17 @@ class SamplePlant:
         self._thread.start()
 
     def _run(self) -> None:
-        began, number = time.monotonic(), 0
-        while not self._finishing.wait(max(0.0, began + number * self._pause_s - time.monotonic())):
+        started_s, number = time.monotonic(), 0
+        while not self._finishing.wait(max(0.0, started_s + number * self._pause_s - time.monotonic())):
             part = PartId(self._lines[number % len(self._lines)], 3, number // len(self._lines) + 1)
-            self._tell(part)
+            self._send_records(part)
             self.parts.append(part)
             number += 1
 
-    def _tell(self, part: PartId) -> None:
+    def _send_records(self, part: PartId) -> None:
         images = self._names.images(part.line)
-        place = self._producer.send(images, key=part.key, value=choose_picture(part.part)).get(10)
-        verdict = make_verdict(part, images, place.partition, place.offset)
+        sent = self._producer.send(images, key=part.key, value=choose_picture(part.part)).get(10)
+        verdict = make_verdict(part, images, sent.partition, sent.offset)
         # Records of several topics reach the archivist in any order.
         records: list[tuple[str, PartRecord]] = [
             (self._names.verdicts(part.line), verdict),
@@ -134,7 +137,7 @@ class SamplePlant:
             self._producer.send(topic, key=part.key, value=record.encode())
 
     def finish(self) -> list[PartId]:
-        """Sends no more; all parts told of, each record confirmed by the broker."""
+        """Stops sending and returns all parts. The broker has confirmed all their records."""
         self._finishing.set()
         self._thread.join()
         self._producer.flush(30)

@@ -1,4 +1,4 @@
-"""A whole model version, small and untrained: real files, real networks, its verdicts mean nothing."""
+"""Makes a small, untrained model version for tests. Files and networks are real, but the predictions mean nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from models.registry import LocalRegistry, Version, open_registry, write_manifes
 def make_tiny_version(
     root: Path, name: str = "tiny", threshold: float = 0.5, seed: int = 7, side_px: int = 64, classes: tuple[str, ...] = ("ok", "defect")
 ) -> Version:
-    """Writes the version `name` below `root`: AlexNet at 64 px and LeNet, weights from `seed`. `classes` begin with the good one."""
+    """Writes the version `name` below `root`, with a small AlexNet at 64 px, a LeNet, and random weights from `seed`.
+
+    The first of `classes` is that of the good parts.
+    """
     from models.networks.framework import keras
 
     keras.utils.set_random_seed(seed)
@@ -28,7 +31,7 @@ def make_tiny_version(
         "classes": classes,
         "ok_class": 0,
         "preprocessing": {"side_px": side_px},
-        "voters": [one.model_dump() for one in voters],
+        "voters": [voter.model_dump() for voter in voters],
         "threshold": threshold,
         "band": {"low": threshold, "high": threshold},
         "costs": {"miss": 1, "false_alarm": 1},
@@ -37,13 +40,13 @@ def make_tiny_version(
         "figures": {},
         "command": "tests/tiny_version.py",
     }
-    # The golden answers are computed from the written weights, as a training does.
+    # The predictions of the golden set are computed from the written weights, as a training run does.
     with LocalRegistry(root).write_version(name) as folder:
-        for one in voters:
-            build_network(one, len(classes)).save_weights(folder / one.weights_file)
+        for voter in voters:
+            build_network(voter, len(classes)).save_weights(folder / voter.weights_file)
         save_golden_set(folder / "golden.npz", GoldenSet(pixels, np.zeros((4, 2, len(classes)), np.float32)))
         manifest = write_manifest(folder, fields)
-        answers = TensorFlowRuntime(Version(folder, manifest), "tensorflow", (4,), 0).predict(pixels)
-        save_golden_set(folder / "golden.npz", GoldenSet(pixels, answers))
+        predictions = TensorFlowRuntime(Version(folder, manifest), "tensorflow", (4,), 0).predict(pixels)
+        save_golden_set(folder / "golden.npz", GoldenSet(pixels, predictions))
         write_manifest(folder, fields)
     return open_registry(root).open_version(name)

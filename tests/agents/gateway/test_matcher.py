@@ -103,7 +103,7 @@ def belts(draw: st.DrawFn) -> tuple[list[float], list[tuple[float, str, int]], s
     lost_pictures = draw(st.sets(st.integers(0, count - 1), max_size=count // 3))
     lost_reports = draw(st.sets(st.integers(0, count - 1), max_size=count // 3)) - lost_pictures
     arrivals = []
-    reported_s = 0.0  # reports of matcher board come in order
+    reported_s = 0.0  # The reports of one board arrive in order.
     for number, at_s in enumerate(times):
         if number not in lost_reports:
             reported_s = max(reported_s, at_s + draw(st.floats(0, 0.4)))
