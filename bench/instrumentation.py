@@ -1,7 +1,4 @@
-"""Measures what the metrics cost: the inspector with metrics, scraped as by Prometheus, against an inspector whose metrics do nothing.
-
-`python -m bench.instrumentation inspector` runs `castline inspector` with silent metrics. Only the measurement uses this command.
-"""
+"""Measures what the metrics cost: the inspector with metrics, scraped as by Prometheus, against an inspector whose metrics do nothing."""
 
 from __future__ import annotations
 
@@ -25,7 +22,12 @@ from streams.settings import Settings
 ReportProgress = Callable[[str], None]
 
 _SCRAPE_INTERVAL_S = 5.0
-_CASTLINE_WITHOUT_METRICS = (sys.executable, "-m", "bench.instrumentation")
+# The command line is named in a text, because the package of the command line imports this one.
+_CASTLINE_WITHOUT_METRICS = (
+    sys.executable,
+    "-c",
+    "from bench.instrumentation import silence_metrics; silence_metrics(); from deploy.cli.main import main; main()",
+)
 
 
 @dataclass(frozen=True)
@@ -114,10 +116,3 @@ def silence_metrics() -> None:
             if hasattr(metric_class, name):
                 setattr(metric_class, name, make_null_context)
     MetricWrapperBase.labels = return_metric  # type: ignore[method-assign,assignment]
-
-
-if __name__ == "__main__":
-    from deploy.cli.main import main
-
-    silence_metrics()
-    main()

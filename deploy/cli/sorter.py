@@ -7,7 +7,6 @@ import logging
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -16,9 +15,8 @@ from deploy.supervisor.launch import bound_command
 from deploy.supervisor.priority import raise_priority
 from firmware.fault_table import error_codes
 from streams import metrics
-from streams.errors import SettingsError
 from streams.logs import configure_logs
-from streams.settings import GateSettings, Settings, load_settings
+from streams.settings import load_settings
 from streams.topics import TopicNames
 from streams.worker_process import WorkerProcess, handle_stop_signals, worker_process
 
@@ -39,7 +37,7 @@ def command(file: Path | None, names: tuple[str, ...], port: int) -> int:
     """
     settings = load_settings(file)
     configure_logs(settings.service, ROLE)
-    boards = lines_by_board(settings, names)
+    boards = settings.lines_by_board(names)
     if len(boards) > 1:
         return _serve_each(file, boards)
     raise_priority()
@@ -48,25 +46,6 @@ def command(file: Path | None, names: tuple[str, ...], port: int) -> int:
         metrics.initialise_counters(ROLE, line, [code.code for code in error_codes().values() if code.kind == "fault"])
     with worker_process(settings, ROLE, port, f"{ROLE}-{lines[0]}") as worker:
         return _serve(worker, lines)
-
-
-def lines_by_board(settings: Settings, names: Sequence[str] = ()) -> list[list[str]]:
-    """The lines of each board that the named lines are at, of all boards when none is named.
-
-    Raises SettingsError: when a line is not known or has no gate, or there is none.
-    """
-    gates = {line.name: line.gate for line in settings.lines if line.gate}
-    wanted = [_gate(settings, name).port for name in names] or [gate.port for gate in gates.values()]
-    if not wanted:
-        raise SettingsError("lines: expected at least one line with a gate, found none")
-    return [[line for line, gate in gates.items() if gate.port == port] for port in dict.fromkeys(wanted)]
-
-
-def _gate(settings: Settings, name: str) -> GateSettings:
-    gate = settings.find_line(name).gate
-    if gate is None:
-        raise SettingsError(f"lines.{name}.gate: expected the settings of a gate, found none: such a line has no sorter")
-    return gate
 
 
 def _serve_each(file: Path | None, boards: list[list[str]]) -> int:

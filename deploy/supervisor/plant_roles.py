@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from deploy.cli.sorter import lines_by_board
 from deploy.supervisor import LinePrinted, PageReady, RestartPolicy, Role, castline_command
 from streams.settings import Settings
 
@@ -65,7 +64,7 @@ def plant_roles(
     if any(line.camera for line in settings.lines):
         roles.append(worker("gateway", ("gateway",), _WORKERS, _GATEWAY_STOP))
     # Each board has a sorter process of its own, so that a serial port that hangs stops the lines of one board only.
-    sharing = lines_by_board(settings) if any(line.gate for line in settings.lines) else []
+    sharing = settings.lines_by_board() if any(line.gate for line in settings.lines) else []
     roles += [worker(sorter_name(*lines), ("sorter", "--line", lines[0]), _SORTER, _SORTER_STOP) for lines in sharing]
     return roles
 

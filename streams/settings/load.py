@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -103,6 +103,22 @@ class Settings(BaseSettings):
                 return line
         known_names = ", ".join(line.name for line in self.lines) or "none"
         raise SettingsError(f"lines: expected one of {known_names}, found {name!r}")
+
+    def lines_by_board(self, names: Sequence[str] = ()) -> list[list[str]]:
+        """Returns the names of the lines that share a board, one list for each board.
+
+        With `names` only the boards of these lines are listed, each with all its lines.
+
+        Raises SettingsError if a line is unknown or has no gate, or if no line has a gate.
+        """
+        gates = {line.name: line.gate for line in self.lines if line.gate}
+        for name in names:
+            if self.find_line(name).gate is None:
+                raise SettingsError(f"Line {name} has no gate, so that it has no sorter. Add [lines.gate] to its settings.")
+        ports = [gates[name].port for name in names] or [gate.port for gate in gates.values()]
+        if not ports:
+            raise SettingsError("No line has a gate. Add [lines.gate] to the settings of a line.")
+        return [[line for line, gate in gates.items() if gate.port == port] for port in dict.fromkeys(ports)]
 
 
 def load_settings(file: Path | None = None, environment: Mapping[str, str] = os.environ) -> Settings:

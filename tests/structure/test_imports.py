@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import sys
 import tomllib
+from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import packages_distributions
+from pathlib import Path
 
 import pytest
 
@@ -106,6 +108,46 @@ def test_a_library_is_known_only_where_it_belongs(library: str) -> None:
 @pytest.mark.parametrize("library", ["faust", "keras", "tensorflow", "serial"])
 def test_the_walk_finds_the_library_where_it_belongs(library: str) -> None:
     assert any(one.top == library for one in imports(*PACKAGES))
+
+
+def import_graph() -> dict[str, set[str]]:
+    """Returns the modules of the project that each module imports, imports in functions and for the type checker included."""
+    names = {_name(path): path for path in modules(*PACKAGES)}
+    graph: dict[str, set[str]] = {name: set() for name in names}
+    for one in imports(*PACKAGES):
+        source = _name(one.file)
+        if one.target in names and one.target != source and not source.startswith(f"{one.target}."):
+            graph[source].add(one.target)
+    return graph
+
+
+def _name(path: Path) -> str:
+    return ".".join(path.with_suffix("").parts).removesuffix(".__init__")
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """Returns one circle of imports, or an empty list if there is none."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    assert circle(import_graph()) == []
+
+
+def test_no_packages_import_each_other_in_a_circle() -> None:
+    packages: dict[str, set[str]] = {}
+    for source, targets in import_graph().items():
+        package = source.rpartition(".")[0] or source
+        for target in targets:
+            other = target if (ROOT / target.replace(".", "/")).is_dir() else target.rpartition(".")[0]
+            # A package and its subpackage are one room.
+            if other != package and not other.startswith(f"{package}.") and not package.startswith(f"{other}."):
+                packages.setdefault(package, set()).add(other)
+    assert circle(packages) == []
 
 
 def test_metrics_are_declared_in_one_module() -> None:

@@ -6,7 +6,6 @@ import pytest
 from pydantic import ValidationError
 
 from agents.sorter.decisions import BoardVerdict, board_verdict, grade_settings
-from deploy.cli.sorter import lines_by_board
 from streams.records import Label
 from streams.settings import GateSettings, Settings
 from tests.agents.sorter.test_decisions import NOW
@@ -23,8 +22,8 @@ def plant(*gates: dict[str, object]) -> Settings:
 
 def test_lines_with_the_same_port_share_a_board() -> None:
     settings = plant({"port": "a"}, {"port": "b"}, {"port": "a", "lane": 2})
-    assert lines_by_board(settings) == [["line-1", "line-3"], ["line-2"]]
-    assert lines_by_board(settings, ["line-3"]) == [["line-1", "line-3"]]
+    assert settings.lines_by_board() == [["line-1", "line-3"], ["line-2"]]
+    assert settings.lines_by_board(["line-3"]) == [["line-1", "line-3"]]
 
 
 @pytest.mark.parametrize(
