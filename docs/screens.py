@@ -1,6 +1,7 @@
-"""Photographs every page of the station over a running demo of rendered castings: `python -m docs.screens`, some minutes.
+"""Takes the pictures of the station's pages in `docs/screens/`, with `python -m docs.screens`. This takes some minutes.
 
-Chromium is Debian's, or the one that CHROMIUM names. The pictures lie in `docs/screens/`, each below 150 kB.
+The pages show a running demo with rendered castings. Chromium is Debian's, or the one that the variable CHROMIUM names. Each picture has
+less than 150 kB.
 """
 
 from __future__ import annotations
@@ -19,120 +20,134 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from deploy.cli.demo import CASTINGS_SEED
+from deploy.demo.foundry import StationLogIn, render_castings
 from deploy.supervisor import castline_command
 
 SCREENS = Path(__file__).parent / "screens"
-_LARGEST_BYTES = 150_000
-_SIZE = {"width": 1280, "height": 860}
+_MAX_BYTES = 150_000
+# The first quality that makes a picture small enough is used.
+_JPEG_QUALITIES = (85, 75, 60, 45)
+_DESKTOP = {"width": 1280, "height": 860}
 _TABLET = {"width": 820, "height": 1100}
-_LINK = re.compile(r"station: (http://\S+/)\s+log in as (\S+), password (\S+)")
-# The first verdicts are a second old then, and every line has some defects.
+_LOG_IN_LINE = re.compile(r"station: (http://\S+/)\s+log in as (\S+), password (\S+)")
+_TIMEOUT_MS = 60_000
+# After this time verdicts arrive within a second, and every line has some defects.
 _SETTLE_MS = 60_000
-_ARCHIVED_MS = 8000  # a decision goes over Kafka into the archive
+# A decision goes through Kafka into the archive within this time.
+_ARCHIVED_MS = 8000
+# Pages load their pictures after the page itself.
+_PICTURES_MS = 2500
 
 
 @contextmanager
-def demo() -> Iterator[tuple[str, str, str]]:
-    """A running demo: its station's address, and an account with its password."""
+def run_demo() -> Iterator[StationLogIn]:
+    """Runs a demo until the block ends. Yields how to log in to its station."""
     command = castline_command("demo", "--plain", "--boards", "python", "--rate", "0.7", "--seconds", "1200")
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
-            yield _link(process)
+            yield _read_log_in(process)
         finally:
             process.send_signal(signal.SIGINT)
-            process.send_signal(signal.SIGINT)  # the second: without the audit
+            # The second signal ends the demo without an audit.
+            process.send_signal(signal.SIGINT)
 
 
-def _link(process: subprocess.Popen[str]) -> tuple[str, str, str]:
+def _read_log_in(process: subprocess.Popen[str]) -> StationLogIn:
     assert process.stdout is not None
     for line in process.stdout:
-        if found := _LINK.search(line):
-            return found[1], found[2], found[3]
-    raise RuntimeError("expected the demo to tell where its station is, it ended")
+        if found := _LOG_IN_LINE.search(line):
+            return StationLogIn(found[1], found[2], found[3])
+    raise RuntimeError("The demo ended before it printed the address of its station. Run castline demo to see why.")
 
 
-def photograph_all(browser: Browser, address: str, account: str, password: str, castings: Path) -> None:
-    """All pages in light, the wall in dark and on a tablet as well."""
-    page = _logged_in(browser, address, account, password)
+def take_all_pictures(browser: Browser, station: StationLogIn, castings: Path) -> None:
+    """Takes a picture of every page in light colours, of the wall also in dark colours, and of two pages on a tablet."""
+    page = _log_in(browser, station, _DESKTOP, take_picture=True)
     page.goto("/")
     page.wait_for_timeout(_SETTLE_MS)
-    _photograph(page, "wall")
-    _see(page, "/lines/line-1/", "line")
-    _see(page, "/history/", "history")
+    _take_picture(page, "wall")
+    _visit(page, "/lines/line-1/", "line")
+    _visit(page, "/history/", "history")
     part = page.locator("tr:has(.badge.defect) a").first.get_attribute("href")
     if part:
-        _see(page, part, "part")
-    _see(page, "/reviews/", "reviews")
-    _decide(page)
-    _see(page, "/reviews/agreement/", "agreement")
+        _visit(page, part, "part")
+    _visit(page, "/reviews/", "reviews")
+    _review_some_parts(page)
+    _visit(page, "/reviews/agreement/", "agreement")
     page.goto("/reviews/data-sets/")
     page.get_by_role("button", name="Make a data set").click()
-    _photograph(page, "data-sets")
-    _see(page, "/reports/", "reports")
-    _see(page, "/models/", "models")
-    _see(page, "/models/version/demo/", "version")
-    _see(page, "/audit/", "audit")
-    _see(page, "/accounts/", "accounts")
-    _see(page, "/api/", "api")
-    page.goto("/uploads/")
-    bad, good = sorted((castings / "def_front").iterdir())[:3], sorted((castings / "ok_front").iterdir())[:2]
-    page.locator("#picture").set_input_files([*good, *bad])
-    page.locator("#rows tr[data-state=explained]").nth(len(bad) - 1).wait_for(timeout=60_000)
-    _photograph(page, "uploads")
-    page.locator("#rows tr[data-state=explained] .name a").first.click()
-    _photograph(page, "upload")
-    dark = _logged_in(browser, address, account, password, dark=True)
-    _see(dark, "/", "wall-dark")
-    _see(_logged_in(browser, address, account, password, _TABLET), "/", "wall-tablet")
-    _see(_logged_in(browser, address, account, password, _TABLET), "/lines/line-1/", "line-tablet")
+    _take_picture(page, "data-sets")
+    _visit(page, "/reports/", "reports")
+    _visit(page, "/models/", "models")
+    _visit(page, "/models/version/demo/", "version")
+    _visit(page, "/audit/", "audit")
+    _visit(page, "/accounts/", "accounts")
+    _visit(page, "/api/", "api")
+    _upload_some_pictures(page, castings)
+    _visit(_log_in(browser, station, _DESKTOP, dark=True), "/", "wall-dark")
+    _visit(_log_in(browser, station, _TABLET), "/", "wall-tablet")
+    _visit(_log_in(browser, station, _TABLET), "/lines/line-1/", "line-tablet")
 
 
-def _logged_in(browser: Browser, address: str, account: str, password: str, size: dict[str, int] | None = None, dark: bool = False) -> Page:
-    shown = size or _SIZE
+def _log_in(browser: Browser, station: StationLogIn, size: dict[str, int], dark: bool = False, take_picture: bool = False) -> Page:
     context = browser.new_context(
-        base_url=address, viewport={"width": shown["width"], "height": shown["height"]}, color_scheme="dark" if dark else "light"
+        base_url=station.address,
+        viewport={"width": size["width"], "height": size["height"]},
+        color_scheme="dark" if dark else "light",
     )
     page = context.new_page()
-    page.set_default_timeout(60_000)
+    page.set_default_timeout(_TIMEOUT_MS)
     page.goto("/log-in/")
-    if size is None and not dark:
-        _photograph(page, "log-in")
-    page.get_by_label("Name").fill(account)
-    page.get_by_label("Password").fill(password)
+    if take_picture:
+        _take_picture(page, "log-in")
+    page.get_by_label("Name").fill(station.account)
+    page.get_by_label("Password").fill(station.password)
     page.get_by_role("button", name="Log in").click()
     page.wait_for_url("**/")
     return page
 
 
-def _decide(page: Page) -> None:
-    """Labels some parts, so that the pages of what people said have something to show; one of them contradicts the model."""
+def _review_some_parts(page: Page) -> None:
+    """Labels some parts, so that the page of agreement has something to show. One of the labels contradicts the model."""
     for key in "ddod":
         page.goto("/reviews/")
-        said = page.locator("[data-announcement]")
-        before = said.text_content() or ""
+        announcement = page.locator("[data-announcement]")
+        before = announcement.text_content() or ""
         page.locator("body").press(key)
-        expect(said).not_to_have_text(before, timeout=60_000)
+        expect(announcement).not_to_have_text(before, timeout=_TIMEOUT_MS)
     page.wait_for_timeout(_ARCHIVED_MS)
 
 
-def _see(page: Page, path: str, name: str) -> None:
+def _upload_some_pictures(page: Page, castings: Path) -> None:
+    page.goto("/uploads/")
+    defective, good = sorted((castings / "def_front").iterdir())[:3], sorted((castings / "ok_front").iterdir())[:2]
+    page.locator("#picture").set_input_files([*good, *defective])
+    explained = page.locator("#rows tr[data-state=explained]")
+    explained.nth(len(defective) - 1).wait_for(timeout=_TIMEOUT_MS)
+    _take_picture(page, "uploads")
+    explained.locator(".name a").first.click()
+    _take_picture(page, "upload")
+
+
+def _visit(page: Page, path: str, name: str) -> None:
     page.goto(path)
-    _photograph(page, name)
+    _take_picture(page, name)
 
 
-def _photograph(page: Page, name: str) -> None:
-    """What is on the screen now, with its pictures there."""
-    page.wait_for_timeout(2500)  # pictures are fetched after the page
+def _take_picture(page: Page, name: str) -> None:
+    """Writes what the browser shows to `docs/screens/<name>.jpeg`, after the pictures of the page are loaded."""
+    page.wait_for_timeout(_PICTURES_MS)
     for _ in range(40):
-        # Not wait_for_function: the pages' security policy forbids what it does.
+        # `wait_for_function` cannot be used, because it evaluates text as code and the pages' security policy forbids that.
         if page.evaluate("[...document.images].every((image) => image.complete || image.loading === 'lazy')"):
             break
         page.wait_for_timeout(250)
-    value = page.screenshot(type="png")
-    for quality in (85, 75, 60, 45):
+    screenshot = Image.open(io.BytesIO(page.screenshot(type="png"))).convert("RGB")
+    for quality in _JPEG_QUALITIES:
         buffer = io.BytesIO()
-        Image.open(io.BytesIO(value)).convert("RGB").save(buffer, "JPEG", quality=quality, optimize=True, progressive=True)
-        if buffer.tell() < _LARGEST_BYTES:
+        screenshot.save(buffer, "JPEG", quality=quality, optimize=True, progressive=True)
+        if buffer.tell() < _MAX_BYTES:
             break
     file = SCREENS / f"{name}.jpeg"
     file.write_bytes(buffer.getvalue())
@@ -140,19 +155,16 @@ def _photograph(page: Page, name: str) -> None:
 
 
 def main() -> int:
-    """Exit status: 0 done; 3 without a browser."""
-    from deploy.cli.demo import CASTINGS_SEED
-    from deploy.demo.castings import cached_castings
-
+    """Runs the command line. Returns 3 if there is no browser, otherwise 0."""
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
     if chromium is None:
-        print("chromium is missing; on Debian or Ubuntu: sudo apt-get install chromium", file=sys.stderr)
+        print("There is no Chromium. Install it with: sudo apt-get install chromium", file=sys.stderr)
         return 3
-    castings = cached_castings(CASTINGS_SEED, lambda: None)
+    castings = render_castings(CASTINGS_SEED, lambda done, total: None)
     SCREENS.mkdir(exist_ok=True)
-    with demo() as (address, account, password), sync_playwright() as playwright:
+    with run_demo() as station, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        photograph_all(browser, address, account, password, castings)
+        take_all_pictures(browser, station, castings)
         browser.close()
     return 0
 

@@ -25,7 +25,7 @@ needs_real_pictures = pytest.mark.skipif(not REAL_PICTURES.is_dir(), reason="the
 # These tests run whole plants in real time. On two processors, two of them at once would delay each other's gates.
 # The browser tests share one plant, which a second test process would have to start again.
 SERIAL_TESTS = (
-    "tests/deploy/demo/test_demo.py",
+    "tests/deploy/demo/test_demo_run.py",
     "tests/deploy/supervisor/test_up.py",
     "tests/dashboards/test_live.py",
     "tests/plant/test_firmware_over_kafka.py",

@@ -1,4 +1,4 @@
-"""`castline demo`: a small foundry on this machine, with the processes of a real one."""
+"""`castline demo`: runs a small foundry on this machine with the same processes as a real plant."""
 
 from __future__ import annotations
 
@@ -14,41 +14,47 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from deploy.demo.foundry import Wishes
-    from deploy.demo.report import Report
+    from deploy.demo.foundry import DemoOptions
+    from deploy.demo.report import DemoReport
 
-# Other than the seeds that the project's own weights were trained on.
+# The shipped weights were trained on castings of other seeds.
 CASTINGS_SEED = 20261
 
 
 @click.command("demo")
-@click.option("--seconds", type=click.FloatRange(1, 864_000), help="Run for so long once all is ready; without: until Ctrl-C.")
-@click.option("--lines", default=3, show_default=True, type=click.IntRange(1, 24), help="Lines of the foundry.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(1, 864_000),
+    help="Run for this many seconds after all processes are ready. Without this option: run until Ctrl-C.",
+)
+@click.option("--lines", default=3, show_default=True, type=click.IntRange(1, 24), help="Number of lines.")
 @click.option("--rate", default=2.0, show_default=True, type=click.FloatRange(0.05, 6), help="Parts a second on each line.")
 @click.option(
     "--images",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Class folders (ok_front/, def_front/) instead of rendered castings.",
+    help="Folder with the class folders ok_front/ and def_front/, whose pictures are used instead of rendered castings.",
 )
 @click.option(
-    "--model", default="demo", show_default=True, help="Version of the model: a name, or the path of a folder made by castline train."
+    "--model", default="demo", show_default=True, help="Model version: its name, or the path of a folder that castline train has made."
 )
-@click.option("--report", "report_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the report as JSON.")
-@click.option("--inspectors", default=1, show_default=True, type=click.IntRange(1, 16), help="Inspector processes.")
+@click.option("--report", "report_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the report to this file as JSON.")
+@click.option("--inspectors", default=1, show_default=True, type=click.IntRange(1, 16), help="Number of inspector processes.")
 @click.option(
-    "--travel-s", default=3.0, show_default=True, type=click.FloatRange(0.5, 30), help="Time of a part from its camera to its gate."
+    "--travel-s", default=3.0, show_default=True, type=click.FloatRange(0.5, 30), help="Seconds from the camera to the gate of a line."
 )
-@click.option("--seed", default=1, show_default=True, type=click.IntRange(0, 1_000_000), help="Seed of the order and distance of parts.")
+@click.option(
+    "--seed", default=1, show_default=True, type=click.IntRange(0, 1_000_000), help="Seed for the order of the parts and their distances."
+)
 @click.option(
     "--boards",
     default="auto",
     show_default=True,
     type=click.Choice(["auto", "avr", "python"]),
-    help="avr: the Mega's own firmware in an AVR simulator; python: a simulated board; auto: avr where its Debian packages are installed.",
+    help="avr: the Mega's own firmware in an AVR simulator. python: a simulated board. auto: avr if its Debian packages are installed.",
 )
-@click.option("--no-station", is_flag=True, help="Without archivist and station: only broker, gateway, inspectors and sorters.")
-@click.option("--keep", is_flag=True, help="Keep the run folder: settings, topics, log of all processes, boards' logs.")
-@click.option("--plain", is_flag=True, help="A status line every few seconds instead of the live view; so without a terminal.")
+@click.option("--no-station", is_flag=True, help="Start neither archivist nor station, only broker, gateway, inspectors and sorters.")
+@click.option("--keep", is_flag=True, help="Keep the run folder with settings, topics, and the logs of all processes and boards.")
+@click.option("--plain", is_flag=True, help="Print a line every few seconds instead of the live table. Always so without a terminal.")
 def command(
     seconds: float | None,
     lines: int,
@@ -64,84 +70,84 @@ def command(
     keep: bool,
     plain: bool,
 ) -> int:
-    """Watch a foundry at work: castings photographed, judged and sorted over a real Kafka.
+    """Watch a foundry at work: castings are photographed, judged and sorted over a real Kafka.
 
-    Starts a broker, a gateway, inspectors, a sorter and a simulated board with a belt for each line, an archivist and the
-    station's pages, as separate processes with settings of their own in a temporary folder; settings of a real plant are not
-    touched. The pages' address and an account that exists only there are printed. Ctrl-C lets the belts run empty, then what
-    lies in the topics is audited by an independent reader and compared with where each casting really fell.
+    The demo starts a broker, a gateway, inspectors, an archivist, the station, and for each line a sorter and a simulated board with a
+    belt. They are separate processes with settings of their own in a temporary folder, so the settings of a real plant are not touched.
+    The demo prints the address of the station and an account for it. After Ctrl-C the belts run empty. Then an independent reader audits
+    the topics and compares them with the side to which each casting really fell.
 
-    Exit status 1 when a part was lost, a gate moved twice for one part or a casting fell to another side than recorded;
-    3 when a process cannot run; 130 when it was stopped before there was anything to audit.
+    Exit status 1 if a part was lost, a gate moved twice for one part, or a casting fell to another side than recorded. Exit status 3 if
+    a process cannot run, and 130 if the demo was stopped before there was anything to audit.
     """
     from rich.console import Console
 
-    from deploy.demo.foundry import Wishes, shed
+    from deploy.demo.foundry import DemoOptions, remove_plant_variables
     from models.registry import locate_version
 
-    # What the caller asked for comes to standard output, how it is prepared to standard error.
-    out, progress = Console(highlight=False), Console(stderr=True, highlight=False)
-    if foreign := shed(os.environ):
-        progress.print(f"the demo has settings of its own; passed over: {', '.join(foreign)}", soft_wrap=True)
+    # The result goes to standard output, and the preparations are reported on standard error.
+    output, progress = Console(highlight=False), Console(stderr=True, highlight=False)
+    if removed := remove_plant_variables(os.environ):
+        progress.print(f"The demo has settings of its own and ignores: {', '.join(removed)}", soft_wrap=True)
     if report_file is not None and not report_file.resolve().parent.is_dir():
-        raise click.UsageError(f"--report: expected an existing folder, found none at {report_file.resolve().parent}")
-    locate_version(model)  # refused before anything is drawn or started
-    wishes = Wishes(
-        lines, rate, travel_s, images or _rendered(progress), model, inspectors, seed, not no_station, _firmware(boards, progress)
-    )
+        folder_name = report_file.resolve().parent
+        raise click.UsageError(f"Cannot write --report {report_file}: there is no folder {folder_name}. Choose an existing folder.")
+    locate_version(model)  # a wrong version is refused before anything is rendered or started
+    images = images or _render_castings(progress)
+    options = DemoOptions(lines, rate, travel_s, model, inspectors, seed, not no_station, _prepare_firmware(boards, progress))
     folder = Path(tempfile.mkdtemp(prefix="castline-demo-"))
-    worth_keeping = True
+    keep_folder = True
     try:
-        report = _run(wishes, folder, seconds, out, plain or not out.is_terminal)
-        worth_keeping = report is not None and bool(report.bad)
+        report = _run(options, images, folder, seconds, output, plain or not output.is_terminal)
+        keep_folder = keep or (report is not None and bool(report.failures))
     finally:
-        if keep or worth_keeping:
-            progress.print(f"the run folder is kept: {folder} (all processes' log: demo.log)", soft_wrap=True)
+        if keep_folder:
+            progress.print(f"The run folder is kept: {folder} (demo.log holds the log of all processes)", soft_wrap=True)
         else:
             shutil.rmtree(folder, ignore_errors=True)
-    return 130 if report is None else _conclude(report, report_file, out)
+    return 130 if report is None else _conclude(report, report_file, output)
 
 
-def _run(wishes: Wishes, folder: Path, seconds: float | None, out: Console, plain: bool) -> Report | None:
-    from deploy.demo.foundry import found
-    from deploy.demo.screens import LiveScreen, PlainScreen
-    from deploy.demo.session import Interrupted, Session
+def _run(options: DemoOptions, images: Path, folder: Path, seconds: float | None, output: Console, plain: bool) -> DemoReport | None:
+    """Returns the report, or None if the demo was stopped before there was anything to audit."""
+    from deploy.demo.demo_run import DemoInterruptedError, DemoRun
+    from deploy.demo.foundry import make_foundry
+    from deploy.demo.terminal_view import LiveScreen, PlainScreen
     from deploy.supervisor import Journal, StopRequests
 
-    assert wishes.images is not None
-    foundry = found(wishes, wishes.images, folder)
+    foundry = make_foundry(options, images, folder)
     requests = StopRequests()
     try:
-        with foundry.log.open("w", encoding="utf-8") as log, PlainScreen(out) if plain else LiveScreen(out) as screen:
-            return Session(foundry, seconds, screen, requests, Journal(log)).run()
-    except Interrupted as interruption:
-        click.echo(str(interruption), err=True)
+        with foundry.log.open("w", encoding="utf-8") as log, PlainScreen(output) if plain else LiveScreen(output) as screen:
+            return DemoRun(foundry, seconds, screen, requests, Journal(log)).run()
+    except DemoInterruptedError as error:
+        click.echo(str(error), err=True)
         return None
 
 
-def _conclude(report: Report, file: Path | None, out: Console) -> int:
+def _conclude(report: DemoReport, file: Path | None, output: Console) -> int:
     from deploy.demo.report import print_report, write_report
 
-    print_report(report, out)
+    print_report(report, output)
     if file is not None:
         write_report(report, file)
         click.echo(f"report: {file}")
     sys.stdout.flush()
-    return 1 if report.bad else 0
+    return 1 if report.failures else 0
 
 
-def _firmware(boards: str, progress: Console) -> bool:
-    """Whether the boards run the real firmware; says so. Builds it first, so that the boards start at once.
+def _prepare_firmware(boards: str, progress: Console) -> bool:
+    """Returns whether the boards run the real firmware. If so, builds the firmware first, so that the boards start without delay.
 
-    Raises SettingsError: when it was asked for and cannot be built.
+    Raises SettingsError if the firmware cannot be built.
     """
     from firmware import toolchain
     from streams.errors import SettingsError
 
-    absent = toolchain.missing_packages()
-    if boards == "python" or (boards == "auto" and absent):
-        why = f"; for the Mega's own firmware: apt-get install {' '.join(absent)}" if absent else ""
-        progress.print(f"boards: simulated in Python{why}", soft_wrap=True)
+    missing = toolchain.missing_packages()
+    if boards == "python" or (boards == "auto" and missing):
+        advice = f" To run the Mega's own firmware: apt-get install {' '.join(missing)}" if missing else ""
+        progress.print(f"The boards are simulated in Python.{advice}", soft_wrap=True)
         return False
     try:
         toolchain.ensure_installed()
@@ -149,15 +155,15 @@ def _firmware(boards: str, progress: Console) -> bool:
         toolchain.build_runner()
     except toolchain.ToolchainError as error:
         raise SettingsError(f"--boards avr: {error}") from None
-    progress.print("boards: the Mega's own firmware in an AVR simulator", soft_wrap=True)
+    progress.print("The boards run the Mega's own firmware in an AVR simulator.", soft_wrap=True)
     return True
 
 
-def _rendered(progress: Console) -> Path:
+def _render_castings(progress: Console) -> Path:
     from rich.progress import Progress
 
-    from deploy.demo.castings import CASTINGS, cached_castings
+    from deploy.demo.foundry import CASTINGS_COUNT, render_castings
 
     with Progress(console=progress, transient=True) as bar:
-        task = bar.add_task("drawing castings, once", total=CASTINGS)
-        return cached_castings(CASTINGS_SEED, lambda: bar.advance(task))
+        task = bar.add_task("rendering castings (only once)", total=CASTINGS_COUNT)
+        return render_castings(CASTINGS_SEED, lambda done, total: bar.update(task, completed=done))

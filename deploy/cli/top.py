@@ -1,4 +1,4 @@
-"""`castline top`: the live view of a running plant, from its metrics."""
+"""`castline top`: shows the lines of a running plant in the terminal, from the metrics of its processes."""
 
 from __future__ import annotations
 
@@ -12,33 +12,37 @@ from streams.settings import load_settings
 
 
 @click.command("top")
-@click.option("--targets", multiple=True, help="Target files as a glob, instead of this machine's run folder. May be given several times.")
-@click.option("--every", "every_s", default=2.0, show_default=True, type=click.FloatRange(0.5, 60), help="Seconds between two looks.")
-@click.option("--seconds", type=click.FloatRange(0.5), help="End after so long; without: at Ctrl-C.")
-@click.option("--plain", is_flag=True, help="A status line every few seconds instead of the live view; so without a terminal.")
+@click.option(
+    "--targets",
+    multiple=True,
+    help="Pattern of the target files to read, instead of those in this machine's run folder. May be given several times.",
+)
+@click.option("--every", "every_s", default=2.0, show_default=True, type=click.FloatRange(0.5, 60), help="Seconds between two readings.")
+@click.option("--seconds", type=click.FloatRange(0.5), help="End after this many seconds. Without this option: end at Ctrl-C.")
+@click.option("--plain", is_flag=True, help="Print a line every few seconds instead of the live table. Always so without a terminal.")
 @click.pass_obj
 def command(file: Path | None, targets: tuple[str, ...], every_s: float, seconds: float | None, plain: bool) -> int:
-    """Watch the lines of a running plant: parts, verdicts, ages, queues and gates, and what an operator should act on.
+    """Watch the lines of a running plant: parts, verdicts, ages, queues and gates, and the alarms on which an operator should act.
 
-    Reads the metrics pages that the processes announce in `<service.run_dir>/targets`; the topics are not touched. Counts are
-    since the processes' start, ages and rates of the last minute. Exit status 3 when no process is announced.
+    The command reads the metrics pages of the processes that are listed in `<service.run_dir>/targets`. It does not read the topics.
+    Counts are since the start of the processes, and ages and rates are those of the last minute. Exit status 3 if no process is listed.
     """
     from rich.console import Console
 
-    from deploy.cli.plant_metrics import PlantWatch, look
-    from deploy.cli.plant_metrics import targets as announced
-    from deploy.demo.screens import LiveScreen, PlainScreen
+    from deploy.demo.plant_monitor import PlantMonitor, find_targets, read_plant_metrics
+    from deploy.demo.terminal_view import LiveScreen, PlainScreen
 
     patterns = targets or (str(load_settings(file).service.run_dir / "targets" / "*.json"),)
-    if not announced(patterns):
-        raise SettingsError(f"expected running processes to be announced in {', '.join(patterns)}, found none")
-    watch, out, began = PlantWatch(), Console(highlight=False), time.monotonic()
-    with PlainScreen(out) if plain or not out.is_terminal else LiveScreen(out) as screen:
+    if not find_targets(patterns):
+        places = ", ".join(patterns)
+        raise SettingsError(f"No running process is listed in {places}. Start the plant with castline up, or pass another --targets.")
+    monitor, output, started_at = PlantMonitor(), Console(highlight=False), time.monotonic()
+    with PlainScreen(output) if plain or not output.is_terminal else LiveScreen(output) as screen:
         try:
-            while seconds is None or time.monotonic() - began < seconds:
-                # Read anew each time: a process that was started again has another address.
-                watch.add(look(announced(patterns), time.monotonic()))
-                screen.show(watch.snapshot())
+            while seconds is None or time.monotonic() - started_at < seconds:
+                # The targets are read again each time, because a restarted process has another address.
+                monitor.add(read_plant_metrics(find_targets(patterns), time.monotonic()))
+                screen.show(monitor.make_snapshot())
                 time.sleep(every_s)
         except KeyboardInterrupt:
             return 0

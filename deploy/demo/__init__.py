@@ -1,1 +1,1 @@
-"""The demonstration: a small foundry with simulated boards, watched, and audited afterwards by an independent reader."""
+"""The demonstration: a small foundry with simulated boards, the live view of its lines, and an independent audit at the end."""

@@ -1,6 +1,7 @@
-"""What became of every part, computed from the topics' records alone. Pure: evidence in, findings out.
+"""Audits a run: reads all records of the run from the topics, and follows every part from its picture to its sorting.
 
-It believes no worker's counter: a worker that lost a part does not know that it did.
+The audit shares only the contracts of the topics with the workers. It trusts no counter of a worker, because a worker that lost a part
+does not know about the loss.
 """
 
 from __future__ import annotations
@@ -9,161 +10,252 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
 
-from deploy.demo.evidence import Evidence, Judged
-from streams.identity import PartId
-from streams.records import Sorting
+from streams.errors import CastlineError
+from streams.identity import PartId, make_header_map, read_identity
+from streams.kafka import read_to_end
+from streams.records import Sorting, Verdict
+from streams.settings import Settings
+from streams.topics import TopicNames
 
-# The gate acted before it knew: the verdict existed, and steered nothing.
-_UNKNOWING = frozenset({"no-verdict", "late-verdict"})
+# The reasons of sortings for which the gate acted before it knew the verdict.
+_REASONS_WITHOUT_VERDICT = frozenset({"no-verdict", "late-verdict"})
+_MAX_LOST_PARTS = 20
 
 
 @dataclass(frozen=True)
-class Findings:
-    """The audit's result. Counts are of distinct parts unless said otherwise; times are milliseconds."""
+class PictureRecord:
+    """A record of an image topic. `truth` is the known label of the casting, or None if it is not known."""
 
-    parts: int  # known from any source: pictures, verdicts, sortings, the boards' own logs
-    pictures: int
-    verdicts: int
-    sorted: int
-    diverted: int
-    lost: int  # without picture, without verdict or, on a line with a gate, without sorting
-    repeated_moves: int  # movements of a gate for a part that it had already moved for
-    late: int  # a verdict was decided, and the gate acted without it
-    accuracy: float | None  # right ones of all `ok` and `defect` verdicts whose truth is known
-    p50_ms: float | None  # capture to the verdict's append on the broker
-    p99_ms: float | None
-    lost_for: dict[str, int] = field(default_factory=dict)  # `picture`, `verdict`, `sorting`: what the lost ones lack
-    lost_parts: tuple[str, ...] = ()  # the first few, for a look at the log
-    labels: dict[str, int] = field(default_factory=dict)
-    confusion: dict[str, dict[str, int]] = field(default_factory=dict)  # truth -> label -> parts
-    misses: int = 0  # truth defect, label ok
-    false_alarms: int = 0  # truth ok, label defect
-    actions: dict[str, int] = field(default_factory=dict)
-    reasons: dict[str, int] = field(default_factory=dict)
-    repeated_pictures: int = 0  # records beyond the first of a part
-    repeated_verdicts: int = 0  # the same verdict again: harmless, recognisable
-    contradicting_verdicts: int = 0  # parts with verdicts of different labels
-    repeated_sortings: int = 0  # the same event of a board again: harmless, recognisable
-    unexplained_moves: int = 0  # movements that the board counted and no part accounts for
+    part: PartId
+    captured_at: datetime | None
+    truth: str | None
+
+
+@dataclass(frozen=True)
+class VerdictRecord:
+    """A record of a verdict topic, with the time at which the broker appended it."""
+
+    verdict: Verdict
+    appended_at: datetime
+
+
+@dataclass(frozen=True)
+class TopicRecords:
+    """All records of a run, in the order of their topics. `unreadable` counts records that do not follow the contract of their topic."""
+
+    pictures: tuple[PictureRecord, ...] = ()
+    verdicts: tuple[VerdictRecord, ...] = ()
+    sortings: tuple[Sorting, ...] = ()
     dead_letters: int = 0
     unreadable: int = 0
 
 
-def audit(evidence: Evidence, gated: frozenset[str], counted: Iterable[PartId] = ()) -> Findings:
-    """Follows every part of `evidence`; `gated` are the lines with a gate, `counted` the parts that the boards' logs name."""
-    pictured = {picture.part for picture in evidence.pictures}
-    first = _first_verdicts(evidence.judged)
-    events = _distinct_events(evidence.sortings)
-    by_part = _by_part(events)
-    parts = pictured | first.keys() | by_part.keys() | set(counted)
-    lacking = {
-        "picture": {part for part in parts if part not in pictured},
-        "verdict": {part for part in parts if part not in first},
-        "sorting": {part for part in parts if part.line in gated and part not in by_part},
+def read_topic_records(settings: Settings) -> TopicRecords:
+    """Reads the image, verdict, sorting and dead-letter topics of the settings' lines from their first to their last record.
+
+    Raises CastlineError if the broker stops answering before the last record.
+    """
+    names = TopicNames(settings.topics.prefix)
+    pictures: list[PictureRecord] = []
+    verdicts: list[VerdictRecord] = []
+    sortings: list[Sorting] = []
+    image_topics = {names.images(line.name) for line in settings.lines}
+    verdict_topics = {names.verdicts(line.name) for line in settings.lines}
+    sorting_topics = {names.sorted(line.name) for line in settings.lines}
+    dead_letters = unreadable = 0
+    for record in read_to_end(settings, "audit", sorted(image_topics | verdict_topics | sorting_topics | {names.dead_letters})):
+        try:
+            if record.topic in image_topics:
+                pictures.append(_parse_picture(record))
+            elif record.topic in verdict_topics:
+                appended_at = datetime.fromtimestamp(record.timestamp / 1000, UTC)
+                verdicts.append(VerdictRecord(Verdict.decode(record.value), appended_at))
+            elif record.topic in sorting_topics:
+                sortings.append(Sorting.decode(record.value))
+            else:
+                dead_letters += 1
+        except (ValueError, TypeError, CastlineError):
+            unreadable += 1
+    return TopicRecords(tuple(pictures), tuple(verdicts), tuple(sortings), dead_letters, unreadable)
+
+
+def _parse_picture(record: Any) -> PictureRecord:
+    headers = make_header_map(record.headers)
+    identity = read_identity(record.key, headers, record.topic.rpartition(".")[2])
+    truth = headers.get("truth")
+    return PictureRecord(identity.part, identity.captured_at, truth.decode() if truth else None)
+
+
+@dataclass(frozen=True)
+class AuditResult:
+    """The result of an audit. Counts are numbers of distinct parts unless stated otherwise. Times are in milliseconds.
+
+    The field names are those of the JSON report.
+    """
+
+    # Parts that any source knows: pictures, verdicts, sortings, or the logs of the simulated boards.
+    parts: int
+    pictures: int
+    verdicts: int
+    sorted: int
+    diverted: int
+    # Parts without a picture, without a verdict or, on a line with a gate, without a sorting.
+    lost: int
+    # Movements of a gate for a part for which the gate had moved before.
+    repeated_moves: int
+    # Parts that got a verdict only after the gate had acted.
+    late: int
+    # Share of right labels among the verdicts `ok` and `defect` of castings with a known label.
+    accuracy: float | None
+    # Times from capturing a picture until the broker has appended its verdict.
+    p50_ms: float | None
+    p99_ms: float | None
+    # The number of parts that lack a `picture`, a `verdict` and a `sorting`.
+    lost_for: dict[str, int] = field(default_factory=dict)
+    # The first lost parts, to look for in the log.
+    lost_parts: tuple[str, ...] = ()
+    labels: dict[str, int] = field(default_factory=dict)
+    # The number of parts for each known label and each label of a verdict.
+    confusion: dict[str, dict[str, int]] = field(default_factory=dict)
+    # Defective castings with the verdict `ok`.
+    misses: int = 0
+    # Good castings with the verdict `defect`.
+    false_alarms: int = 0
+    actions: dict[str, int] = field(default_factory=dict)
+    reasons: dict[str, int] = field(default_factory=dict)
+    # Records beyond the first one of a part.
+    repeated_pictures: int = 0
+    # Records that repeat an earlier verdict or an earlier event of a board. Readers recognise and ignore them.
+    repeated_verdicts: int = 0
+    contradicting_verdicts: int = 0
+    repeated_sortings: int = 0
+    # Movements that a board counted and that belong to no part.
+    unexplained_moves: int = 0
+    dead_letters: int = 0
+    unreadable: int = 0
+
+
+def audit_records(records: TopicRecords, gated_lines: frozenset[str], counted_parts: Iterable[PartId] = ()) -> AuditResult:
+    """Follows every part of `records`.
+
+    `gated_lines` are the lines with a gate, on which every part needs a sorting. `counted_parts` are the parts in the logs of the
+    simulated boards.
+    """
+    with_picture = {picture.part for picture in records.pictures}
+    first_verdicts = _find_first_verdicts(records.verdicts)
+    events = _find_distinct_events(records.sortings)
+    events_by_part = _group_by_part(events)
+    parts = with_picture | first_verdicts.keys() | events_by_part.keys() | set(counted_parts)
+    lost = {
+        "picture": {part for part in parts if part not in with_picture},
+        "verdict": {part for part in parts if part not in first_verdicts},
+        "sorting": {part for part in parts if part.line in gated_lines and part not in events_by_part},
     }
-    lost = set().union(*lacking.values())
-    truth = {picture.part: picture.truth for picture in evidence.pictures if picture.truth}
-    confusion = _confusion(truth, first)
-    ages = [age for part in first if (age := _age_ms(first[part])) is not None]
-    decided = sum(confusion[known][label] for known in confusion for label in ("ok", "defect"))
+    all_lost = set().union(*lost.values())
+    truth = {picture.part: picture.truth for picture in records.pictures if picture.truth}
+    confusion = _count_confusion(truth, first_verdicts)
+    ages_ms = [age_ms for record in first_verdicts.values() if (age_ms := _age_ms(record)) is not None]
+    judged = sum(confusion[known][label] for known in confusion for label in ("ok", "defect"))
     right = sum(confusion[known][known] for known in confusion)
-    return Findings(
+    return AuditResult(
         parts=len(parts),
-        pictures=len(pictured),
-        verdicts=len(first),
-        sorted=len(by_part),
-        diverted=sum(any(event.action == "diverted" for event in found) for found in by_part.values()),
-        lost=len(lost),
-        repeated_moves=sum(max(0, sum(event.gate_moved for event in found) - 1) for found in by_part.values()),
-        late=len(_acted_unknowing(evidence.sortings) & first.keys()),
-        accuracy=right / decided if decided else None,
-        p50_ms=percentile(ages, 0.50),
-        p99_ms=percentile(ages, 0.99),
-        lost_for={what: len(those) for what, those in lacking.items()},
-        lost_parts=tuple(str(part) for part in sorted(lost)[:20]),
-        labels=dict(Counter(judged.verdict.label for judged in first.values())),
-        confusion={known: dict(found) for known, found in confusion.items()},
+        pictures=len(with_picture),
+        verdicts=len(first_verdicts),
+        sorted=len(events_by_part),
+        diverted=sum(any(event.action == "diverted" for event in found) for found in events_by_part.values()),
+        lost=len(all_lost),
+        repeated_moves=sum(max(0, sum(event.gate_moved for event in found) - 1) for found in events_by_part.values()),
+        late=len(_find_sorted_without_verdict(records.sortings) & first_verdicts.keys()),
+        accuracy=right / judged if judged else None,
+        p50_ms=compute_percentile(ages_ms, 0.50),
+        p99_ms=compute_percentile(ages_ms, 0.99),
+        lost_for={kind: len(found) for kind, found in lost.items()},
+        lost_parts=tuple(str(part) for part in sorted(all_lost)[:_MAX_LOST_PARTS]),
+        labels=dict(Counter(record.verdict.label for record in first_verdicts.values())),
+        confusion={known: dict(counts) for known, counts in confusion.items()},
         misses=confusion["defect"]["ok"],
         false_alarms=confusion["ok"]["defect"],
         actions=dict(Counter(event.action for event in events)),
         reasons=dict(Counter(event.reason for event in events)),
-        repeated_pictures=len(evidence.pictures) - len(pictured),
-        repeated_verdicts=len(evidence.judged) - len({judged.verdict.verdict_id for judged in evidence.judged}),
-        contradicting_verdicts=_contradicted(evidence.judged),
-        repeated_sortings=len(evidence.sortings) - len(events),
-        unexplained_moves=_unexplained_moves(events),
-        dead_letters=evidence.dead_letters,
-        unreadable=evidence.unreadable,
+        repeated_pictures=len(records.pictures) - len(with_picture),
+        repeated_verdicts=len(records.verdicts) - len({record.verdict.verdict_id for record in records.verdicts}),
+        contradicting_verdicts=_count_contradictions(records.verdicts),
+        repeated_sortings=len(records.sortings) - len(events),
+        unexplained_moves=_count_unexplained_moves(events),
+        dead_letters=records.dead_letters,
+        unreadable=records.unreadable,
     )
 
 
-def percentile(values: Sequence[float], share: float) -> float | None:
-    """The smallest of `values` that at least `share` of them do not exceed (nearest rank); None without values."""
+def compute_percentile(values: Sequence[float], share: float) -> float | None:
+    """Returns the smallest of `values` that at least `share` of them do not exceed (nearest rank), or None without values."""
     ranked = sorted(values)
     return ranked[max(0, math.ceil(share * len(ranked)) - 1)] if ranked else None
 
 
-def _first_verdicts(judged: Iterable[Judged]) -> dict[PartId, Judged]:
-    first: dict[PartId, Judged] = {}
-    for one in judged:
-        part = one.verdict.part_id
-        if part not in first or one.appended_at < first[part].appended_at:
-            first[part] = one
+def _find_first_verdicts(records: Iterable[VerdictRecord]) -> dict[PartId, VerdictRecord]:
+    first: dict[PartId, VerdictRecord] = {}
+    for record in records:
+        part = record.verdict.part_id
+        if part not in first or record.appended_at < first[part].appended_at:
+            first[part] = record
     return first
 
 
-def _distinct_events(sortings: Iterable[Sorting]) -> list[Sorting]:
-    # A redelivery repeats board, run, event and what the board said. One that says otherwise is kept: it is no repeat,
-    # and so is a second record of the host alone (event 0), which no board event vouches for.
+def _find_distinct_events(sortings: Iterable[Sorting]) -> list[Sorting]:
+    # A redelivered event has the same board, run, event number and content. An event with the same number and another content is kept,
+    # because two events of a board must never share a number. Records of the host alone have the event number 0 and are told apart by
+    # their content too.
     distinct: dict[tuple[object, ...], Sorting] = {}
     for event in sortings:
         distinct.setdefault((event.board, event.run, event.event, event.part_id, event.action, event.gate_moved, event.move_count), event)
     return list(distinct.values())
 
 
-def _by_part(events: Iterable[Sorting]) -> dict[PartId, list[Sorting]]:
-    found: dict[PartId, list[Sorting]] = defaultdict(list)
+def _group_by_part(events: Iterable[Sorting]) -> dict[PartId, list[Sorting]]:
+    groups: dict[PartId, list[Sorting]] = defaultdict(list)
     for event in events:
-        # A piece on the belt that photo-eye 1 never counted has no part id of its own; a part that the board never
-        # counted (`untracked`) has one.
+        # An `unmatched` piece was never counted by photo-eye 1 and has no part id of its own. An `untracked` part has one.
         if event.reason != "unmatched" or event.action == "untracked":
-            found[event.part_id].append(event)
-    return dict(found)
+            groups[event.part_id].append(event)
+    return dict(groups)
 
 
-def _acted_unknowing(sortings: Iterable[Sorting]) -> set[PartId]:
-    # Of all records: that a verdict came too late is told by repeating the event.
-    return {event.part_id for event in sortings if event.late or event.reason in _UNKNOWING}
+def _find_sorted_without_verdict(sortings: Iterable[Sorting]) -> set[PartId]:
+    # Repeated events are included, because a late verdict is reported by a repeated event.
+    return {event.part_id for event in sortings if event.late or event.reason in _REASONS_WITHOUT_VERDICT}
 
 
-def _age_ms(judged: Judged) -> float | None:
-    # Kafka's time has milliseconds: decided_at is later where both fall into the same one.
-    out = max(judged.appended_at, judged.verdict.decided_at)
-    return (out - judged.verdict.captured_at).total_seconds() * 1000
+def _age_ms(record: VerdictRecord) -> float | None:
+    # Kafka's timestamps have milliseconds, so `decided_at` may be later than `appended_at` within the same millisecond.
+    published_at = max(record.appended_at, record.verdict.decided_at)
+    return (published_at - record.verdict.captured_at).total_seconds() * 1000
 
 
-def _confusion(truth: dict[PartId, str], first: dict[PartId, Judged]) -> dict[str, Counter[str]]:
+def _count_confusion(truth: dict[PartId, str], first_verdicts: dict[PartId, VerdictRecord]) -> dict[str, Counter[str]]:
     confusion: dict[str, Counter[str]] = {"ok": Counter(), "defect": Counter()}
     for part, known in truth.items():
-        if part in first and known in confusion:
-            confusion[known][first[part].verdict.label] += 1
+        if part in first_verdicts and known in confusion:
+            confusion[known][first_verdicts[part].verdict.label] += 1
     return confusion
 
 
-def _contradicted(judged: Iterable[Judged]) -> int:
+def _count_contradictions(records: Iterable[VerdictRecord]) -> int:
     labels: dict[PartId, set[str]] = defaultdict(set)
-    for one in judged:
-        labels[one.verdict.part_id].add(one.verdict.label)
+    for record in records:
+        labels[record.verdict.part_id].add(record.verdict.label)
     return sum(len(found) > 1 for found in labels.values())
 
 
-def _unexplained_moves(events: Iterable[Sorting]) -> int:
-    # The board counts its servo's departures from rest since the start of the run; every one should belong to a part.
+def _count_unexplained_moves(events: Iterable[Sorting]) -> int:
+    # A board counts the movements of its servo since the start of the run. Every one of them should belong to a part.
     counted: dict[tuple[str, int], int] = defaultdict(int)
-    told: Counter[tuple[str, int]] = Counter()
+    explained: Counter[tuple[str, int]] = Counter()
     for event in events:
         run = (event.board, event.run)
         counted[run] = max(counted[run], event.move_count)
-        told[run] += event.gate_moved
-    return sum(max(0, counted[run] - told[run]) for run in counted)
+        explained[run] += event.gate_moved
+    return sum(max(0, counted[run] - explained[run]) for run in counted)

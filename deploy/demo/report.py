@@ -1,4 +1,4 @@
-"""The report of a run: the fields that are promised first, then what helps to understand them."""
+"""The report of a demo run: the audit of the topics, the sides to which the castings really fell, and what the run cost."""
 
 from __future__ import annotations
 
@@ -12,143 +12,206 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from deploy.demo.audit import Findings, audit
-from deploy.demo.evidence import Evidence
-from deploy.demo.physical import Comparison, Fall, compare
+from deploy.demo.audit import AuditResult, TopicRecords, audit_records
+from streams.atomic_file import write_atomically
 from streams.identity import PartId
+from streams.records import Sorting
 
-PROMISED = (
+# The first fields of the JSON report. Other programs may rely on them.
+PROMISED_FIELDS = (
     *("parts", "pictures", "verdicts", "sorted", "diverted", "lost", "repeated_moves", "late"),
     *("accuracy", "p50_ms", "p99_ms", "cpu_s", "rss_mb"),
 )
-# Narrow enough for 80 columns.
+# The columns of the printed table by field, narrow enough for a terminal of 80 characters.
 _COLUMNS = {
     **{name: name for name in ("line", "parts", "pictures", "verdicts", "sorted", "diverted", "lost", "late")},
     **{"accuracy": "right", "p50_ms": "p50 ms", "p99_ms": "p99 ms"},
 }
+_MAX_EXAMPLES = 20
+_MAX_PRINTED_PARTS = 5
 
 
 @dataclass(frozen=True)
-class Report:
-    """Findings of the whole run and of each line, the physical truth, and what the run cost."""
+class CastingFall:
+    """A casting that left its belt.
 
-    findings: Findings
-    by_line: Mapping[str, Findings]
-    physical: Comparison
+    `part` is None if photo-eye 1 did not see the casting. `side` is `diverted` or `passed`. `struck` says whether the blade of the gate
+    hit the casting while it was swinging.
+    """
+
+    part: PartId | None
+    side: str
+    struck: bool
+
+
+@dataclass(frozen=True)
+class FallComparison:
+    """The castings that fell, compared with their sortings. The field names are those of the JSON report."""
+
+    fallen: int
+    # Castings that fell to another side than their sorting says.
+    mismatches: int
+    # Castings without a sorting.
+    unrecorded: int
+    # Castings that were hit by the swinging blade.
+    struck: int
+    examples: tuple[str, ...]
+
+
+def read_falls(log: Path, line: str) -> list[CastingFall]:
+    """Reads the castings that fell on `line` from the log of its simulated board, in their order. Returns none if there is no log."""
+    if not log.exists():
+        return []
+    falls = []
+    for text in log.read_text().splitlines():
+        entry = json.loads(text)
+        if entry["what"] == "fell":
+            part = PartId(line, entry["run"], entry["counted"]) if entry["counted"] else None
+            falls.append(CastingFall(part, entry["side"], entry["struck"]))
+    return falls
+
+
+def compare_falls(falls: Iterable[CastingFall], sortings: Iterable[Sorting]) -> FallComparison:
+    """Compares the side to which each casting fell with its sorting. A sorting `stopped` or `untracked` claims no side."""
+    recorded: dict[PartId, set[str]] = {}
+    for event in sortings:
+        recorded.setdefault(event.part_id, set()).add(event.action)
+    fallen = mismatches = unrecorded = struck = 0
+    examples: list[str] = []
+    for fall in falls:
+        fallen += 1
+        struck += fall.struck
+        actions = recorded.get(fall.part, set()) if fall.part else set()
+        claimed = actions & {"diverted", "passed"}
+        if not actions:
+            unrecorded += 1
+        elif claimed and claimed != {fall.side}:
+            mismatches += 1
+            examples.append(f"{fall.part}: {fall.side} on the belt, but recorded as {' and '.join(sorted(claimed))}")
+    return FallComparison(fallen, mismatches, unrecorded, struck, tuple(examples[:_MAX_EXAMPLES]))
+
+
+@dataclass(frozen=True)
+class DemoReport:
+    """The audit of the whole run and of each line, the comparison with the castings that fell, and the cost of the run.
+
+    `cpu_s` is the processor time of all processes and `rss_mb` the peak of their memory in MiB. `extra` holds further JSON fields.
+    """
+
+    whole: AuditResult
+    by_line: Mapping[str, AuditResult]
+    physical: FallComparison
     cpu_s: float
     rss_mb: float
     extra: Mapping[str, Any]
 
     @property
-    def bad(self) -> list[str]:
-        """Why the exit status is 1; empty when it is 0."""
-        found = self.findings
-        return [
-            sentence
-            for wrong, sentence in (
-                (not found.parts, "no part was seen"),
-                (found.lost, f"{found.lost} parts were lost, they lack {_lacks(found)}: {_some(found.lost_parts)}"),
-                (found.repeated_moves, f"{found.repeated_moves} times a gate moved again for the same part"),
-                (self.physical.mismatches, f"{self.physical.mismatches} castings fell to another side than recorded"),
-            )
-            if wrong
-        ]
+    def failures(self) -> list[str]:
+        """A sentence for each reason why the exit status is 1. Empty if the run was good."""
+        found = self.whole
+        checks = (
+            (not found.parts, "No part was seen."),
+            (found.lost, f"{found.lost} parts were lost. Missing: {_describe_missing(found)}. Parts: {_list_some(found.lost_parts)}."),
+            (found.repeated_moves, f"A gate moved again for the same part {found.repeated_moves} times."),
+            (self.physical.mismatches, f"{self.physical.mismatches} castings fell to another side than recorded."),
+        )
+        return [sentence for is_failure, sentence in checks if is_failure]
 
     def as_json(self) -> dict[str, Any]:
-        """The promised fields first; `latency` says what p50_ms and p99_ms are between."""
-        whole = {**asdict(self.findings), "cpu_s": round(self.cpu_s, 2), "rss_mb": round(self.rss_mb, 1)}
-        promised = {name: _rounded(whole.pop(name)) for name in PROMISED}
+        """Returns the JSON report. The promised fields come first, and `latency` says what `p50_ms` and `p99_ms` measure."""
+        whole = {**asdict(self.whole), "cpu_s": round(self.cpu_s, 2), "rss_mb": round(self.rss_mb, 1)}
+        promised = {name: _round(whole.pop(name)) for name in PROMISED_FIELDS}
         return {
             **promised,
             "latency": "from captured_at to the verdict's append on the broker",
-            "bad": self.bad,
+            "bad": self.failures,
             **whole,
             "physical_mismatches": self.physical.mismatches,
             "physical": asdict(self.physical),
-            "lines": {line: {name: _rounded(getattr(found, name)) for name in PROMISED[:-2]} for line, found in self.by_line.items()},
+            "lines": {line: {name: _round(getattr(found, name)) for name in PROMISED_FIELDS[:-2]} for line, found in self.by_line.items()},
             **self.extra,
         }
 
 
-def report_on(
-    evidence: Evidence,
-    falls: Mapping[str, Sequence[Fall]],
+def make_report(
+    records: TopicRecords,
+    falls: Mapping[str, Sequence[CastingFall]],
     cost: tuple[float, float],
     extra: Mapping[str, Any],
-) -> Report:
-    """`falls`: what the boards' logs of each line say; `cost`: processor seconds and peak MiB of all processes."""
+) -> DemoReport:
+    """Audits `records` and compares them with the castings that fell on each line.
+
+    `cost` is the processor time of all processes in seconds and the peak of their memory in MiB.
+    """
     lines = frozenset(falls)
-    whole = audit(evidence, lines, _counted(fall for line in falls.values() for fall in line))
-    by_line = {line: audit(only(evidence, line), lines, _counted(falls[line])) for line in falls}
-    return Report(whole, by_line, compare([fall for line in falls.values() for fall in line], evidence.sortings), *cost, extra)
+    all_falls = [fall for line_falls in falls.values() for fall in line_falls]
+    whole = audit_records(records, lines, _list_counted_parts(all_falls))
+    by_line = {line: audit_records(select_line(records, line), lines, _list_counted_parts(falls[line])) for line in falls}
+    return DemoReport(whole, by_line, compare_falls(all_falls, records.sortings), *cost, extra)
 
 
-def only(evidence: Evidence, line: str) -> Evidence:
-    """The records of one line."""
+def select_line(records: TopicRecords, line: str) -> TopicRecords:
+    """Returns the records of one line."""
     return replace(
-        evidence,
-        pictures=tuple(picture for picture in evidence.pictures if picture.part.line == line),
-        judged=tuple(judged for judged in evidence.judged if judged.verdict.line == line),
-        sortings=tuple(sorting for sorting in evidence.sortings if sorting.line == line),
+        records,
+        pictures=tuple(picture for picture in records.pictures if picture.part.line == line),
+        verdicts=tuple(record for record in records.verdicts if record.verdict.line == line),
+        sortings=tuple(sorting for sorting in records.sortings if sorting.line == line),
     )
 
 
-def write_report(report: Report, file: Path) -> None:
-    """As JSON; written under another name first, so that a reader never finds half of it."""
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_text(json.dumps(report.as_json(), indent=2) + "\n")
-    partial.replace(file)
+def write_report(report: DemoReport, file: Path) -> None:
+    """Writes the report as JSON. A reader never finds an incomplete file."""
+    write_atomically(file, json.dumps(report.as_json(), indent=2) + "\n")
 
 
-def print_report(report: Report, console: Console) -> None:
-    """For people: a table by line, the sums, and what is bad."""
+def print_report(report: DemoReport, console: Console) -> None:
+    """Prints the report for people: a table of the lines, the sums of the run, and its failures."""
     table = Table(title="Audit of the topics", title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
     for name, header in _COLUMNS.items():
         table.add_column(header, justify="left" if name == "line" else "right", no_wrap=True)
-    for line, found in [*report.by_line.items(), ("all", report.findings)]:
-        table.add_row(line, *(_shown(name, getattr(found, name)) for name in list(_COLUMNS)[1:]))
+    for line, found in [*report.by_line.items(), ("all", report.whole)]:
+        table.add_row(line, *(_format_cell(name, getattr(found, name)) for name in list(_COLUMNS)[1:]))
     console.print()
     console.print(table)
     console.print()
-    found, physical = report.findings, report.physical
-    console.print(
-        f"{found.repeated_moves} repeated moves, {found.misses} misses, {found.false_alarms} false alarms, "
-        f"{found.labels.get('review', 0)} for review; {found.repeated_pictures} pictures, {found.repeated_verdicts} verdicts and "
-        f"{found.repeated_sortings} sortings came more than once; {found.dead_letters} dead letters",
-        soft_wrap=not console.is_terminal,
-    )
-    console.print(
-        f"{physical.fallen} castings fell, {physical.mismatches} to another side than recorded, {physical.struck} struck by the blade; "
-        f"{report.cpu_s:.1f} s of processor, at most {report.rss_mb:.0f} MB",
-        soft_wrap=not console.is_terminal,
-    )
-    for sentence in report.bad:
-        console.print(f"BAD: {sentence}", style="bold red", soft_wrap=not console.is_terminal)
-    if not report.bad:
-        console.print(
-            "Every part has its picture, its verdict and its place; no gate moved twice for one.",
-            style="bold green",
-            soft_wrap=not console.is_terminal,
-        )
+    for sentence in _summarise(report):
+        console.print(sentence, soft_wrap=not console.is_terminal)
+    for sentence in report.failures:
+        console.print(f"FAILED: {sentence}", style="bold red", soft_wrap=not console.is_terminal)
+    if not report.failures:
+        sentence = "Every part has its picture, its verdict and its sorting, and no gate moved twice for one part."
+        console.print(sentence, style="bold green", soft_wrap=not console.is_terminal)
 
 
-def _counted(falls: Iterable[Fall]) -> list[PartId]:
+def _summarise(report: DemoReport) -> tuple[str, str]:
+    found, physical = report.whole, report.physical
+    return (
+        f"Repeated moves: {found.repeated_moves}. Misses: {found.misses}. False alarms: {found.false_alarms}. "
+        f"For review: {found.labels.get('review', 0)}. Repeated records: {found.repeated_pictures} pictures, "
+        f"{found.repeated_verdicts} verdicts, {found.repeated_sortings} sortings. Dead letters: {found.dead_letters}.",
+        f"{physical.fallen} castings fell, {physical.mismatches} of them to another side than recorded, and the blade struck "
+        f"{physical.struck} of them. The run took {report.cpu_s:.1f} s of processor time and at most {report.rss_mb:.0f} MB of memory.",
+    )
+
+
+def _list_counted_parts(falls: Iterable[CastingFall]) -> list[PartId]:
     return [fall.part for fall in falls if fall.part]
 
 
-def _lacks(found: Findings) -> str:
-    return ", ".join(f"{count} a {what}" for what, count in found.lost_for.items() if count)
+def _describe_missing(found: AuditResult) -> str:
+    return ", ".join(f"{count} x {kind}" for kind, count in found.lost_for.items() if count)
 
 
-def _some(parts: Sequence[str]) -> str:
-    return ", ".join(parts[:5]) + (" …" if len(parts) > 5 else "")
+def _list_some(parts: Sequence[str]) -> str:
+    return ", ".join(parts[:_MAX_PRINTED_PARTS]) + (" …" if len(parts) > _MAX_PRINTED_PARTS else "")
 
 
-def _rounded(value: Any) -> Any:
+def _round(value: Any) -> Any:
     return round(value, 4) if isinstance(value, float) else value
 
 
-def _shown(name: str, value: Any) -> str:
+def _format_cell(name: str, value: Any) -> str:
     if value is None:
         return "-"
     return f"{value:.4f}" if name == "accuracy" else f"{value:.0f}"

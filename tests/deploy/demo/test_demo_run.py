@@ -1,4 +1,4 @@
-"""`castline demo` as a person calls it: real processes, a real Kafka, and a report that adds up."""
+"""Tests of `castline demo` as a person calls it, with real processes and a real Kafka."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from typing import Any
 import psutil
 import pytest
 
-from deploy.demo.report import PROMISED
+from deploy.demo.report import PROMISED_FIELDS
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
 CASTLINE = Path(sys.executable).with_name("castline")
 
 
-class Demo:
-    """A demo in a session of its own, with its run folder below `folder`."""
+class DemoProcess:
+    """A demo as a process of its own, with its run folder below `folder`."""
 
     def __init__(self, folder: Path, *arguments: str) -> None:
         self.folder = folder
-        self.output = folder / "output.txt"
+        self.output_file = folder / "output.txt"
         self.report_file = folder / "report.json"
         environment = {name: value for name, value in os.environ.items() if not name.startswith("CASTLINE_")}
-        with self.output.open("w") as output:
+        with self.output_file.open("w") as output:
             self.process = subprocess.Popen(
                 [sys.executable, str(CASTLINE), "demo", "--report", str(self.report_file), *arguments],
                 stdout=output,
                 stderr=output,
                 cwd=folder,
-                # A variable of a real plant must not reach the demo's processes.
+                # This variable of a real plant must not reach the processes of the demo.
                 env={**environment, "TMPDIR": str(folder), "CASTLINE_KAFKA__BOOTSTRAP": "127.0.0.1:1"},
                 start_new_session=True,
             )
 
     @property
-    def said(self) -> str:
-        return self.output.read_text()
+    def output_text(self) -> str:
+        return self.output_file.read_text()
 
-    def report(self) -> dict[str, Any]:
+    def read_report(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.report_file.read_text())
         return found
 
@@ -55,15 +55,15 @@ class Demo:
     def wait_until(self, done: Callable[[], bool], within_s: float = 120) -> None:
         end = time.monotonic() + within_s
         while not done():
-            assert self.process.poll() is None, self.said
-            assert time.monotonic() < end, self.said
+            assert self.process.poll() is None, self.output_text
+            assert time.monotonic() < end, self.output_text
             time.sleep(0.1)
 
-    def log(self) -> str:
+    def read_log(self) -> str:
         return "".join(file.read_text() for file in self.folder.glob("castline-demo-*/demo.log"))
 
-    def started(self) -> list[psutil.Process]:
-        """Every process below the demo, and whatever names its folder."""
+    def list_processes(self) -> list[psutil.Process]:
+        """Returns every process whose command line names the folder of the demo."""
         found = {
             process.pid: process
             for process in psutil.process_iter(["cmdline"])
@@ -72,30 +72,30 @@ class Demo:
         found.pop(self.process.pid, None)
         return list(found.values())
 
-    def leaves_nothing(self) -> bool:
-        _, alive = psutil.wait_procs(self.started(), timeout=15)
+    def has_left_no_process(self) -> bool:
+        _, alive = psutil.wait_procs(self.list_processes(), timeout=15)
         return not alive
 
 
 @pytest.fixture
-def demo(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
-    begun: list[Demo] = []
+def demo(tmp_path: Path) -> Iterator[Callable[..., DemoProcess]]:
+    started: list[DemoProcess] = []
 
-    def begin(*arguments: str) -> Demo:
-        begun.append(Demo(tmp_path, *arguments))
-        return begun[-1]
+    def start(*arguments: str) -> DemoProcess:
+        started.append(DemoProcess(tmp_path, *arguments))
+        return started[-1]
 
-    yield begin
-    for one in begun:
-        one.process.kill()
-        one.process.wait()
+    yield start
+    for run in started:
+        run.process.kill()
+        run.process.wait()
 
 
-def test_every_part_of_three_lines_is_photographed_judged_and_sorted(demo: Callable[..., Demo]) -> None:
+def test_every_part_of_three_lines_is_photographed_judged_and_sorted(demo: Callable[..., DemoProcess]) -> None:
     run = demo("--seconds", "15")
-    assert run.wait() == 0, run.said
-    report = run.report()
-    assert list(report)[: len(PROMISED)] == list(PROMISED)
+    assert run.wait() == 0, run.output_text
+    report = run.read_report()
+    assert list(report)[: len(PROMISED_FIELDS)] == list(PROMISED_FIELDS)
     assert report["parts"] == report["pictures"] == report["verdicts"] == report["sorted"] >= 3 * 20
     assert report["lost"] == report["repeated_moves"] == report["physical_mismatches"] == report["unexplained_moves"] == 0
     assert report["physical"]["fallen"] == report["parts"]
@@ -106,45 +106,45 @@ def test_every_part_of_three_lines_is_photographed_judged_and_sorted(demo: Calla
     assert set(report["lines"]) == {"line-1", "line-2", "line-3"}
     assert sum(line["parts"] for line in report["lines"].values()) == report["parts"]
     assert report["restarts"] == {}
-    assert "passed over: CASTLINE_KAFKA__BOOTSTRAP" in run.said
-    # Rendered castings of a seed that the project's own weights have not seen.
+    assert "ignores: CASTLINE_KAFKA__BOOTSTRAP" in run.output_text
+    # The castings were rendered with a seed on which the shipped weights were not trained.
     assert report["accuracy"] > 0.8
-    assert run.leaves_nothing()
+    assert run.has_left_no_process()
     assert not list(run.folder.glob("castline-demo-*")), "the run folder is removed"
 
 
-def test_a_killed_inspector_loses_nothing_and_no_gate_moves_twice(demo: Callable[..., Demo]) -> None:
+def test_a_killed_inspector_loses_nothing_and_no_gate_moves_twice(demo: Callable[..., DemoProcess]) -> None:
     run = demo("--lines", "1", "--keep", "--no-station")
-    run.wait_until(lambda: " running; " in run.said and "; verdicts 0 " not in run.said.splitlines()[-1])
+    run.wait_until(lambda: " running; " in run.output_text and "; verdicts 0 " not in run.output_text.splitlines()[-1])
     (target,) = run.folder.glob("castline-demo-*/run/targets/inspector-1.json")
     os.kill(int(json.loads(target.read_text())[0]["labels"]["pid"]), signal.SIGKILL)
-    run.wait_until(lambda: run.log().count("inspector-1 ready") == 2)
+    run.wait_until(lambda: run.read_log().count("inspector-1 ready") == 2)
     time.sleep(5)
     run.process.send_signal(signal.SIGINT)
-    assert run.wait() == 0, run.said
-    report = run.report()
+    assert run.wait() == 0, run.output_text
+    report = run.read_report()
     assert report["restarts"] == {"inspector-1": 1}
     assert report["lost"] == report["repeated_moves"] == report["physical_mismatches"] == 0
     assert report["parts"] == report["pictures"] == report["verdicts"] == report["sorted"]
-    assert run.leaves_nothing()
+    assert run.has_left_no_process()
 
 
-def test_a_second_interrupt_ends_it_at_once_and_leaves_nothing(demo: Callable[..., Demo]) -> None:
+def test_a_second_interrupt_ends_the_demo_at_once(demo: Callable[..., DemoProcess]) -> None:
     run = demo("--lines", "1", "--no-station")
-    run.wait_until(lambda: "broker ready" in run.log())
+    run.wait_until(lambda: "broker ready" in run.read_log())
     run.process.send_signal(signal.SIGINT)
     run.process.send_signal(signal.SIGINT)
     assert run.process.wait(20) == 130
-    assert run.leaves_nothing()
+    assert run.has_left_no_process()
 
 
-def test_a_killed_demo_leaves_no_process(demo: Callable[..., Demo]) -> None:
+def test_a_killed_demo_leaves_no_process(demo: Callable[..., DemoProcess]) -> None:
     run = demo("--lines", "1", "--no-station")
-    run.wait_until(lambda: "topics done" in run.log())
-    assert len(run.started()) >= 3
+    run.wait_until(lambda: "topics done" in run.read_log())
+    assert len(run.list_processes()) >= 3
     run.process.kill()
     run.process.wait()
-    assert run.leaves_nothing()
+    assert run.has_left_no_process()
 
 
 @pytest.mark.parametrize(
@@ -153,10 +153,10 @@ def test_a_killed_demo_leaves_no_process(demo: Callable[..., Demo]) -> None:
         (("--model", "no-such-version"), "expected the model folder", 3),
         (("--images", "/nowhere"), "does not exist", 2),
         (("--lines", "0"), "--lines", 2),
-        (("--report", "nowhere/report.json"), "--report: expected an existing folder", 2),
+        (("--report", "nowhere/report.json"), "Cannot write --report", 2),
     ],
 )
-def test_what_cannot_work_is_refused_before_anything_starts(tmp_path: Path, arguments: tuple[str, ...], words: str, status: int) -> None:
+def test_wrong_options_are_refused_before_anything_starts(tmp_path: Path, arguments: tuple[str, ...], words: str, status: int) -> None:
     found = subprocess.run([sys.executable, str(CASTLINE), "demo", *arguments], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert found.returncode == status
     assert words in found.stderr

@@ -1,0 +1,164 @@
+"""Reads the verdict and sorting topics of a running foundry in a thread, and computes the figures of each line from them.
+
+The image topics are not read, because reading all pictures would slow down the pipeline that is being watched.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
+
+from deploy.demo.audit import compute_percentile
+from streams.kafka import make_client_arguments
+from streams.records import Sorting, Verdict
+from streams.settings import Settings
+from streams.topics import TopicNames
+
+# The ages are percentiles of the latest verdicts, so many of them.
+_MAX_AGES = 200
+_RATE_WINDOW_S = 10.0
+_RECONNECT_AFTER_S = 5.0
+
+
+@dataclass(frozen=True)
+class LineFigures:
+    """The figures of one line. Counts are numbers of distinct parts since the start.
+
+    The ages are in milliseconds and None without a verdict. `verdicts_per_s` is the rate of the last seconds, and `last_verdict_at` is
+    in monotonic seconds.
+    """
+
+    verdicts: int = 0
+    labels: Mapping[str, int] = field(default_factory=dict)
+    sorted: int = 0
+    diverted: int = 0
+    no_verdict: int = 0
+    late: int = 0
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+    verdicts_per_s: float = 0.0
+    last_verdict_at: float | None = None
+
+
+class LineCounters:
+    """Counts the records of one line. A part counts once, however often its record is redelivered. Times are monotonic seconds."""
+
+    def __init__(self) -> None:
+        self._judged: set[tuple[int, int]] = set()
+        self._sorted: set[tuple[int, int]] = set()
+        self._labels: Counter[str] = Counter()
+        self._ages_ms: deque[float] = deque(maxlen=_MAX_AGES)
+        self._verdict_times: deque[float] = deque()
+        self._figures = LineFigures()
+
+    def add_verdict(self, verdict: Verdict, appended_s: float, now: float) -> None:
+        """Counts a verdict. `appended_s` is the time at which the broker appended the record, in Unix seconds."""
+        part = (verdict.run, verdict.part)
+        if part in self._judged:
+            return
+        self._judged.add(part)
+        self._labels[verdict.label] += 1
+        published_s = max(appended_s, verdict.decided_at.timestamp())
+        self._ages_ms.append((published_s - verdict.captured_at.timestamp()) * 1000)
+        self._verdict_times.append(now)
+        self._figures = replace(self._figures, last_verdict_at=now)
+
+    def add_sorting(self, event: Sorting) -> None:
+        part = (event.run, event.part)
+        if part in self._sorted:
+            return
+        self._sorted.add(part)
+        self._figures = replace(
+            self._figures,
+            diverted=self._figures.diverted + (event.action == "diverted"),
+            no_verdict=self._figures.no_verdict + (event.reason == "no-verdict"),
+            late=self._figures.late + event.late,
+        )
+
+    def compute_figures(self, now: float) -> LineFigures:
+        while self._verdict_times and now - self._verdict_times[0] > _RATE_WINDOW_S:
+            self._verdict_times.popleft()
+        return replace(
+            self._figures,
+            verdicts=len(self._judged),
+            labels=dict(self._labels),
+            sorted=len(self._sorted),
+            p50_ms=compute_percentile(self._ages_ms, 0.5),
+            p99_ms=compute_percentile(self._ages_ms, 0.99),
+            verdicts_per_s=len(self._verdict_times) / _RATE_WINDOW_S,
+        )
+
+
+class LineMonitor:
+    """Reads the topics of all lines in a thread until it is closed. Thread-safe."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._counters = {line.name: LineCounters() for line in settings.lines}
+        names = TopicNames(settings.topics.prefix)
+        self._verdict_topics = {names.verdicts(line) for line in self._counters}
+        topics = {topic(line): line for line in self._counters for topic in (names.verdicts, names.sorted)}
+        self._line_of_partition = {TopicPartition(topic, 0): line for topic, line in topics.items()}
+        self._positions: dict[TopicPartition, int] = {}
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="line monitor", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread. The topics must exist already."""
+        self._thread.start()
+
+    def close(self) -> None:
+        self._closing.set()
+        if self._thread.is_alive():
+            self._thread.join(5)
+
+    def compute_figures(self) -> dict[str, LineFigures]:
+        """Returns the present figures by line."""
+        now = time.monotonic()
+        with self._lock:
+            return {line: counters.compute_figures(now) for line, counters in self._counters.items()}
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            try:
+                self._read()
+            except (KafkaError, OSError):
+                self._closing.wait(1)  # the broker is being restarted
+
+    def _read(self) -> None:
+        """Reads with a new consumer from the last position on. Returns when no record has come for some seconds."""
+        consumer = KafkaConsumer(**make_client_arguments(self._settings, "watch"), group_id=None, auto_offset_reset="earliest")
+        try:
+            consumer.assign(list(self._line_of_partition))
+            for partition, position in self._positions.items():
+                consumer.seek(partition, position)
+            received_at = time.monotonic()
+            # After a restart of the broker an existing consumer may get nothing for half a minute, but a new one gets records at once.
+            while not self._closing.is_set() and time.monotonic() - received_at < _RECONNECT_AFTER_S:
+                polled = consumer.poll(timeout_ms=300)
+                now = time.monotonic()
+                received_at = now if polled else received_at
+                with self._lock:
+                    for partition, records in polled.items():
+                        for record in records:
+                            self._count(self._counters[self._line_of_partition[partition]], record, now)
+                        self._positions[partition] = records[-1].offset + 1
+        finally:
+            consumer.close()
+
+    def _count(self, counters: LineCounters, record: Any, now: float) -> None:
+        try:
+            if record.topic in self._verdict_topics:
+                counters.add_verdict(Verdict.decode(record.value), record.timestamp / 1000, now)
+            else:
+                counters.add_sorting(Sorting.decode(record.value))
+        except ValueError:
+            return  # the audit counts unreadable records

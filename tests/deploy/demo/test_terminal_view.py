@@ -1,0 +1,86 @@
+"""Tests of the terminal view: it fits into the terminal, and shows starting processes and alarms."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from deploy.demo.line_monitor import LineFigures
+from deploy.demo.terminal_view import LineRow, ProcessRow, Snapshot, find_alarms, format_line, render_table
+from deploy.supervisor import State
+
+FIGURES = LineFigures(
+    verdicts=4242,
+    labels={"ok": 4000, "defect": 200, "review": 42},
+    sorted=4230,
+    diverted=242,
+    p50_ms=72,
+    p99_ms=285,
+    verdicts_per_s=2.0,
+    last_verdict_at=100,
+)
+ROWS = [LineRow(f"line-{number}", FIGURES, 4250, 8, 0, "running") for number in (1, 2, 3)]
+READY = [ProcessRow("broker", State.READY, 60), ProcessRow("topics", State.ENDED)]
+RUNNING = Snapshot("running", 65, 3600, ROWS, READY, cores=1.2, memory_mb=1700, deadline_s=2.8, now=101)
+
+
+def render_text(snapshot: Snapshot, width: int) -> list[str]:
+    console = Console(width=width, force_terminal=False, color_system=None)
+    with console.capture() as captured:
+        console.print(render_table(snapshot))
+    return captured.get().splitlines()
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_every_number_is_readable_at_width(width: int) -> None:
+    lines = render_text(RUNNING, width)
+    assert "…" not in "".join(lines)
+    assert all(len(line.rstrip()) <= width for line in lines)
+    (row,) = [line for line in lines if line.startswith("line-2")]
+    assert row.split() == ["line-2", "4250", "4000", "200", "42", "242", "72/285", "8", "running"]
+    assert any(line.startswith("6.0 verdicts/s   12726 verdicts   12690 sorted") for line in lines)
+
+
+def test_starting_processes_are_named_before_those_that_follow() -> None:
+    processes = [
+        ProcessRow("broker", State.READY, 9),
+        ProcessRow("inspector-1", State.STARTING, 7),
+        ProcessRow("sorter line-1", State.WAITING),
+    ]
+    text = "\n".join(render_text(replace(RUNNING, phase="starting", processes=processes), 80))
+    assert "waiting for inspector-1 (starting 7 s); then sorter line-1" in text
+
+
+def test_a_healthy_foundry_has_no_alarm() -> None:
+    assert find_alarms(RUNNING) == []
+
+
+@pytest.mark.parametrize(
+    ("figures", "row", "words"),
+    [
+        ({"no_verdict": 3}, {}, "line-1: 3 parts reached the gate without a verdict"),
+        ({"last_verdict_at": 80.0}, {}, "line-1: 8 pictures wait, and no verdict has come for 21 s"),
+        ({"p99_ms": 2900.0}, {}, "line-1: verdicts come more than 2.8 s after the picture"),
+        ({}, {"spooled": 12}, "line-1: 12 pictures wait on the gateway's disk"),
+    ],
+)
+def test_conditions_that_need_an_operator_are_alarms(figures: dict[str, Any], row: dict[str, Any], words: str) -> None:
+    damaged = replace(ROWS[0], figures=replace(FIGURES, **figures), **row)
+    (alarm,) = find_alarms(replace(RUNNING, rows=[damaged, *ROWS[1:]]))
+    assert alarm.startswith(words)
+    assert words in format_line(replace(RUNNING, rows=[damaged]))
+
+
+def test_many_alarms_are_cut_short_and_counted() -> None:
+    rows = [replace(row, spooled=15, figures=replace(FIGURES, no_verdict=1, p99_ms=9000.0)) for row in ROWS]
+    assert "and 4 more" in "\n".join(render_text(replace(RUNNING, rows=rows), 80))
+
+
+def test_a_plain_line_has_the_sums_of_all_lines() -> None:
+    assert format_line(RUNNING).strip() == (
+        "65 s running; parts 12750; verdicts 12726 (12000 ok 600 defect 126 review); sorted 12690; diverted 726; queue 24; "
+        "age p50/p99 72/285 ms; 6.0 verdicts/s"
+    )
