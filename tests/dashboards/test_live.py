@@ -151,4 +151,4 @@ def test_top_without_a_running_plant_says_what_it_looked_for(tmp_path: Path) -> 
     call = [sys.executable, str(CASTLINE), "top", "--targets", str(tmp_path / "*.json")]
     done = subprocess.run(call, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 3
-    assert f"expected running processes to be announced in {tmp_path / '*.json'}, found none" in done.stderr
+    assert f"No running process is listed in {tmp_path / '*.json'}" in done.stderr
