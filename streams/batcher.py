@@ -102,7 +102,7 @@ class Batcher(Generic[Item]):
         return batch
 
     def reconsider(self) -> None:
-        """Makes the batcher ask `is_busy` again."""
+        """Makes the batcher check again whether the consumer is busy and whether a batch is due."""
         self._changed.set()
 
     def _compute_wait_s(self) -> float | None:

@@ -103,7 +103,7 @@ def read_identity(key: bytes | None, headers: Headers, line: str) -> PictureIden
     text = {name: _decode_header(name, value) for name, value in headers.items() if name in _IDENTITY_HEADERS}
     part = _read_part(key, text)
     if part.line != line:
-        raise IdentityError(f"expected a part of {line}, whose topic this is, found {part}")
+        raise IdentityError(f"expected a part of {line} on the topic of that line, found {part}")
     sha256 = text.get("sha256")
     if sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", sha256):
         raise IdentityError(f"expected sha256 as 64 hexadecimal digits for part {part}, found {sha256[:80]!r}")

@@ -166,7 +166,7 @@ class ModelChoiceFollower:
             try:
                 self._follow()
             except (KafkaError, OSError) as error:
-                log.warning("The topic of model choices cannot be read. The current versions stay. %r", error)
+                log.warning("The topic of model choices cannot be read, so the current model versions stay in use: %r", error)
                 self._stopping.wait(_RETRY_S)
 
     def _follow(self) -> None:

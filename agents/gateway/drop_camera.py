@@ -37,7 +37,7 @@ _EMPTY_FILE_FACTOR = 10
 
 @dataclass(frozen=True)
 class _FileState:
-    """Size and time of change of a file. A file with another state has been written to."""
+    """Size and time of last change of a file. If they differ from an earlier state, the file has been written to."""
 
     size: int
     changed_ns: int
@@ -130,18 +130,18 @@ class DropCamera:
         return CameraFrame(value, datetime.fromtimestamp(state.changed_ns / 1e9, UTC), idempotency_key=key)
 
     def _finish_file(self, file: Path, state: _FileState, frame: CameraFrame, receipt: Future[PictureReceipt]) -> None:
-        """Moves a file to `sent/` or `refused/` when its frame was answered. If the spool is full, the file stays and is offered again."""
+        """Moves a file to `sent/` or `refused/` after the intake has answered. If the spool is full, the file stays and is read again."""
         error = receipt.exception()
         try:
             if isinstance(error, SpoolFullError):
                 self._paused_until_s = time.monotonic() + _PAUSE_S
-            # A file in another state was written again under the same name, so it holds the next picture and stays.
+            # If size or time have changed, the file was written again under the same name. It holds the next picture and stays.
             elif _FileState.read(file) == state:
                 self._move(file, "refused" if error else "sent", str(error or ""))
             if error is None:
                 self._forget_key(frame.idempotency_key)
         except OSError as move_error:
-            # The file stays and is offered again. The spool then recognises its key.
+            # The file stays and is read again. The spool then recognises by its key that the picture is stored already.
             log.error("%s cannot be moved: %s", file.name, move_error)
             self._paused_until_s = time.monotonic() + _PAUSE_S
         finally:

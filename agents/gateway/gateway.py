@@ -80,7 +80,7 @@ def select_lines(settings: Settings, names: Sequence[str]) -> list[LineSettings]
     if names_without_camera:
         raise SettingsError(f"lines.camera: expected a camera on {', '.join(names_without_camera)}, found none")
     if not lines:
-        raise SettingsError("lines: expected at least one with a camera, found none")
+        raise SettingsError("lines: expected at least one line with a camera, found none")
     return lines
 
 
@@ -123,7 +123,7 @@ class Gateway:
         self._stopping = threading.Event()
         # The problem of each camera that cannot be read, by line.
         self._camera_problems: dict[str, str] = {}
-        # The name of a thread that ended by itself, which ends the process.
+        # The name of the thread that failed and thereby ends the process, or "" while all threads run.
         self._failed_thread = ""
         self._health = ProcessHealth("gateway", self._lines[0].watchdog)
         for line in self._lines[1:]:
@@ -156,7 +156,12 @@ class Gateway:
         cameras = [threading.Thread(target=self._run_camera, args=(line,), name=f"camera-{line.name}", daemon=True) for line in self._lines]
         maintenance = threading.Thread(target=self._run_maintenance, name="maintenance", daemon=True)
         for line in self._lines:
-            log.info("%s: run %d begins, %d pictures wait from before.", line.name, line.spool.run, line.spool.waiting_count)
+            log.info(
+                "Line %s: run %d begins. %d pictures of earlier runs wait in the spool.",
+                line.name,
+                line.spool.run,
+                line.spool.waiting_count,
+            )
             line.sender.start()
         for thread in (*cameras, maintenance):
             thread.start()

@@ -174,7 +174,7 @@ class Intake:
         return self._spool.find_receipt(make_part_key(part)) is not None
 
     def decide_due(self) -> None:
-        """Stores the pictures, and counts the parts, that have waited long enough for each other."""
+        """Decides about pictures and parts that have waited long enough. Pictures are stored, parts without a picture are counted."""
         if self._matcher is not None:
             with self._lock:
                 decisions = self._matcher.decide_due(self._clock())

@@ -1,4 +1,4 @@
-"""Finds out which picture shows which part of the board, by their times alone.
+"""Finds out which picture shows which of the parts that the board has counted, by their times alone.
 
 A picture belongs to the part that is nearest in time, if it is within the window and nearer than half of the time to the next part.
 Pictures and parts are not counted against each other, so a lost picture or a lost part report affects only its own part and shifts no
@@ -78,7 +78,9 @@ class Matcher(Generic[Picture, Part]):
     def add_part(self, part: Part, time_s: float, now_s: float) -> list[MatchDecision[Picture, Part]]:
         """Adds a part that the board counted at `time_s`, and returns the decisions that are due."""
         while self._is_part_time(time_s):
-            time_s += 1e-6  # Two parts in one microsecond remain two parts.
+            time_s += (
+                1e-6  # Two parts that were counted in the same microsecond need different times, because the time is the key of a part.
+            )
         index = bisect_left(self._part_times, time_s)
         neighbours = self._part_times[max(0, index - 1) : index + 1]
         if neighbours:

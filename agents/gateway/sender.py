@@ -44,7 +44,7 @@ from streams.topics import TopicNames
 
 log = logging.getLogger(__name__)
 
-# After these errors the same record would be refused again.
+# Errors that concern the record itself. Kafka would refuse the same record again.
 _RECORD_ERRORS = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidRecordError, InvalidTimestampError, PolicyViolationError)
 
 # Kafka counts as unavailable if it confirms nothing for this time while pictures are in flight.
@@ -357,7 +357,8 @@ class Sender:
         waiting = self._spool.sendable_count
         if not self._is_behind and waiting > 2 * self._max_in_flight:
             self._is_behind = True
-            if not self.problem:  # Otherwise the reason was logged already.
+            # If Kafka is unavailable, the reason for the backlog was logged already.
+            if not self.problem:
                 log.warning("Pictures of %s arrive faster than Kafka accepts them. %d wait in the spool.", self._spool.line, waiting)
             self._spool.set_full_sync(True)
         elif self._is_behind and waiting <= self._max_in_flight // 2:

@@ -45,7 +45,7 @@ class OpenCvGrabber:
         self._capture = cv2.VideoCapture(int(address) if address.isdigit() else address)
         if not self._capture.isOpened():
             raise OSError(f"expected a video stream at {address}, it cannot be opened")
-        # Without a larger buffer the stream gives its newest picture. An older one could show the part before.
+        # With a buffer of one picture the stream gives its newest one. A longer buffer would give older pictures of earlier parts.
         self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
 
     def grab(self) -> bytes | None:

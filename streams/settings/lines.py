@@ -12,7 +12,7 @@ from pydantic import Field, SecretStr, model_validator
 from streams.identity import LineName
 from streams.settings.sections import Section
 
-# Lanes that one board can serve, see firmware/PROTOCOL.md.
+# Number of lanes that one board can serve, see firmware/PROTOCOL.md.
 LANES = 4
 # Time that the gate needs to get a verdict before the part arrives, in seconds.
 _GATE_LEAD_S = 0.2

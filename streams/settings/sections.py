@@ -176,13 +176,15 @@ class GatewaySettings(Section):
         ge=2**20,
         description="Largest size of the spool, in bytes. If it is full, the gateway refuses pictures and raises an alarm.",
     )
-    in_flight: int = Field(64, ge=1, le=10_000, description="Most pictures of a line that are sent to Kafka and not yet confirmed.")
+    in_flight: int = Field(
+        64, ge=1, le=10_000, description="Largest number of pictures of a line that are sent to Kafka and not yet confirmed."
+    )
 
 
 class BatchSettings(Section):
     """[batch]: how the inspector gathers pictures for one call of the networks."""
 
-    size: int = Field(32, ge=1, le=256, description="Most pictures in a batch.")
+    size: int = Field(32, ge=1, le=256, description="Largest number of pictures in a batch.")
     max_wait_s: float = Field(
         0.02, gt=0, le=5, description="Longest time that the first picture of a batch waits for more pictures, in seconds."
     )
@@ -272,14 +274,14 @@ class SorterSettings(Section):
     """[sorter]: the worker that sends verdicts to the boards."""
 
     gateway_url: str = Field("", description="Address of the gateway that gets the part reports. Empty means the gateway of this machine.")
-    window: int = Field(8, ge=1, le=64, description="Most commands to one board that are not yet answered.")
+    window: int = Field(8, ge=1, le=64, description="Largest number of commands to one board that are not yet answered.")
 
 
 class ArchivistSettings(Section):
     """[archivist]: what is archived about the parts, and for how long."""
 
     buffer: int = Field(2048, ge=64, le=65536, description="Records that the worker fetches ahead. The number bounds the worker's memory.")
-    batch: int = Field(256, ge=1, le=256, description="Most records that are written in one database transaction.")
+    batch: int = Field(256, ge=1, le=256, description="Largest number of records that are written in one database transaction.")
     max_wait_s: float = Field(
         0.2, gt=0, le=10, description="Longest time that the first record of a transaction waits for more records, in seconds."
     )
@@ -344,13 +346,17 @@ class StationSettings(Section):
     log_in_failures: int = Field(
         5, ge=2, le=100, description="Number of wrong passwords for one account from one address after which that address is locked out."
     )
-    log_in_lock_minutes: float = Field(15, gt=0, le=1440, description="Time that such an address stays locked out, in minutes.")
+    log_in_lock_minutes: float = Field(
+        15, gt=0, le=1440, description="Time, in minutes, for which an address stays locked out after too many wrong passwords."
+    )
     upload_line: LineName = Field(
         "uploads", description="Line under which uploaded pictures are judged. It has neither a camera nor a gate."
     )
     upload_bytes: int = Field(128 * 2**20, ge=2**20, le=2**32, description="Largest upload, all its pictures together, in bytes.")
-    upload_files: int = Field(64, ge=1, le=1000, description="Most pictures in one upload.")
-    uploads_per_minute: int = Field(600, ge=1, le=100_000, description="Most pictures that one account may upload in a minute.")
+    upload_files: int = Field(64, ge=1, le=1000, description="Largest number of pictures in one upload.")
+    uploads_per_minute: int = Field(
+        600, ge=1, le=100_000, description="Largest number of pictures that one account may upload in a minute."
+    )
     time_zone: str = Field(
         "UTC", description="Time zone of the plant, such as Europe/Berlin. Pages show times in this zone, and shifts begin by it."
     )

@@ -65,7 +65,7 @@ def test_the_three_headers_alone_are_enough() -> None:
         (b"line-1:17", {}, "expected a part id"),
         (b"line-1:17:0", {}, "expected part to be a whole number of at least 1"),
         (b"line-1:1_7:3", {}, "expected run to be a whole number"),
-        (b"line-2:17:345", {}, "expected a part of line-1, whose topic this is"),
+        (b"line-2:17:345", {}, "expected a part of line-1 on the topic of that line"),
         (b"line-1:17:345", {"line": b"line-1", "run": b"17", "part": b"346"}, "as the headers say"),
         (None, {"line": b"line-1", "part": b"3"}, "found only line, part"),
         (b"line-1:17:345", {"captured_at": b"2026-01-31 noon"}, "expected a time"),
