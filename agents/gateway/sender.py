@@ -292,7 +292,7 @@ class Sender:
             if self._is_finished():
                 return
             sent_count = window.send_next()
-            self._watch_backlog()
+            self._track_backlog()
             self._check_connection(window)
             if not sent_count:
                 self._wake_up.wait(_IDLE_WAIT_S)
@@ -315,7 +315,7 @@ class Sender:
     def _wait_before_retry(self) -> None:
         until_s = time.monotonic() + self._backoff.failed()
         while time.monotonic() < until_s and not self._is_finished():
-            self._watch_backlog()
+            self._track_backlog()
             time.sleep(0.1)
 
     def _apply_results(self, results: list[SendResult]) -> None:
@@ -352,7 +352,7 @@ class Sender:
             extra={"part": str(picture.part)},
         )
 
-    def _watch_backlog(self) -> None:
+    def _track_backlog(self) -> None:
         """Logs the beginning and the end of a backlog. During a backlog each commit of the spool waits for the disk."""
         waiting = self._spool.sendable_count
         if not self._is_behind and waiting > 2 * self._max_in_flight:

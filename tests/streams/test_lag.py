@@ -1,4 +1,4 @@
-"""How much work waits, asked of a real broker by workers with and without partitions of their own."""
+"""The lag of workers with and without partitions, measured on a real broker."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tests.image_topics import wait_for
 PARTITIONS = 4
 
 
-def shown(line: str) -> float | None:
+def read_lag_metric(line: str) -> float | None:
     return REGISTRY.get_sample_value("castline_consumer_lag_records", {"line": line})
 
 
-def test_what_waits_is_shown_once_by_those_whose_work_it_is_and_seen_by_all(make_settings: MakeSettings) -> None:
+def test_the_lag_is_shown_by_the_worker_that_has_the_partitions_and_watched_by_all(make_settings: MakeSettings) -> None:
     settings = make_settings(lines=("lag-1",), topics={"image_partitions": PARTITIONS})
     topic = TopicNames(settings.topics.prefix).images("lag-1")
     producer = KafkaProducer(bootstrap_servers=settings.bootstrap)
@@ -28,16 +28,16 @@ def test_what_waits_is_shown_once_by_those_whose_work_it_is_and_seen_by_all(make
     assigned: set[Partition] = {(topic, 0), (topic, 1), (topic, 2)}
     clock = [0.0]
     health = ProcessHealth("inspector", ProgressWatchdog(30, lambda: clock[0]))
-    watch = LagMonitor(settings, "nobody", {topic: "lag-1"}, lambda: set(assigned), health, interval_s=0.05)
-    watch.start()
+    monitor = LagMonitor(settings, "nobody", {topic: "lag-1"}, lambda: set(assigned), health, interval_s=0.05)
+    monitor.start()
     try:
-        wait_for(lambda: shown("lag-1") == 9, 20, "expected the lag of three of the four partitions")
+        wait_for(lambda: read_lag_metric("lag-1") == 9, 20, "expected the lag of three of the four partitions")
         assigned.clear()
-        wait_for(lambda: shown("lag-1") == 0, 20, "expected no lag of a worker without partitions")
-        # Nobody commits: the worker that has nothing to do says that the others stand still.
+        wait_for(lambda: read_lag_metric("lag-1") == 0, 20, "expected no lag of a worker without partitions")
+        # No worker commits anything, and the worker without partitions reports that the others are stalled.
         clock[0] = 60.0
-        wait_for(lambda: "12 pieces of work wait" in health.check_health()[1], 20, "expected the complaint about all that waits")
+        wait_for(lambda: "12 pieces of work wait" in health.check_health()[1], 20, "expected /healthz to report all pending records")
         assigned.add((topic, 3))
-        wait_for(lambda: shown("lag-1") == 3, 20, "expected the lag of the partition taken over")
+        wait_for(lambda: read_lag_metric("lag-1") == 3, 20, "expected the lag of the partition taken over")
     finally:
-        watch.stop()
+        monitor.stop()

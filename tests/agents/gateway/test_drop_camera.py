@@ -15,7 +15,7 @@ from tests.agents.gateway.camera_line import JPEG, CameraLine, wait_until, write
 
 
 @contextmanager
-def watching(root: Path, spool_dir: Path, max_bytes: int = 10_000, spool_bytes: int = 2**20) -> Iterator[CameraLine]:
+def running_drop_line(root: Path, spool_dir: Path, max_bytes: int = 10_000, spool_bytes: int = 2**20) -> Iterator[CameraLine]:
     """A line whose camera watches `root`."""
     settings = CameraSettings(kind="drop", path=root, settle_s=0.1)
     line = CameraLine(spool_dir, settings, max_bytes, spool_bytes)
@@ -28,7 +28,7 @@ def watching(root: Path, spool_dir: Path, max_bytes: int = 10_000, spool_bytes: 
 
 def test_a_complete_file_is_read_once_and_moved(tmp_path: Path) -> None:
     write_pictures(tmp_path / "in", "a.jpg")
-    with watching(tmp_path / "in", tmp_path / "spool") as line:
+    with running_drop_line(tmp_path / "in", tmp_path / "spool") as line:
         wait_until((tmp_path / "in/sent/a.jpg").exists)
         (spooled,) = line.spool.read_after(0, 10)
         assert spooled.picture.value == JPEG + b"a.jpg"
@@ -38,7 +38,7 @@ def test_a_complete_file_is_read_once_and_moved(tmp_path: Path) -> None:
 
 def test_a_file_that_is_written_to_is_not_read_before_it_is_complete(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    with watching(tmp_path / "in", tmp_path / "spool") as line:
+    with running_drop_line(tmp_path / "in", tmp_path / "spool") as line:
         with (tmp_path / "in/slow.jpg").open("wb") as upload:
             upload.write(JPEG)
             upload.flush()
@@ -51,7 +51,7 @@ def test_a_file_that_is_written_to_is_not_read_before_it_is_complete(tmp_path: P
 
 def test_names_of_unfinished_transfers_are_ignored_until_the_file_is_renamed(tmp_path: Path) -> None:
     write_pictures(tmp_path / "in", "a.jpg.part", ".hidden.jpg")
-    with watching(tmp_path / "in", tmp_path / "spool") as line:
+    with running_drop_line(tmp_path / "in", tmp_path / "spool") as line:
         time.sleep(0.4)
         assert line.parts() == []
         (tmp_path / "in/a.jpg.part").rename(tmp_path / "in/a.jpg")
@@ -63,7 +63,7 @@ def test_empty_and_too_large_files_are_refused_with_the_reason_beside_them(tmp_p
     write_pictures(tmp_path / "in", "good.jpg")
     (tmp_path / "in/empty.jpg").touch()
     (tmp_path / "in/large.jpg").write_bytes(JPEG + bytes(10_000))
-    with watching(tmp_path / "in", tmp_path / "spool") as line:
+    with running_drop_line(tmp_path / "in", tmp_path / "spool") as line:
         wait_until(lambda: (tmp_path / "in/refused/empty.jpg").exists() and (tmp_path / "in/refused/large.jpg").exists())
         wait_until((tmp_path / "in/sent/good.jpg").exists)
         assert len(line.parts()) == 1
@@ -74,7 +74,7 @@ def test_empty_and_too_large_files_are_refused_with_the_reason_beside_them(tmp_p
 
 def test_a_file_stays_while_the_spool_is_full_and_is_read_later(tmp_path: Path) -> None:
     write_pictures(tmp_path / "in", "a.jpg")
-    with watching(tmp_path / "in", tmp_path / "spool", spool_bytes=1500) as line:
+    with running_drop_line(tmp_path / "in", tmp_path / "spool", spool_bytes=1500) as line:
         wait_until((tmp_path / "in/sent/a.jpg").exists)
         write_pictures(tmp_path / "in", "b.jpg")
         time.sleep(0.5)
@@ -94,13 +94,13 @@ def test_a_file_that_was_stored_and_not_moved_before_a_crash_keeps_its_part_id(t
     before = crashed.parts()
     assert len(before) == 1
     crashed.stop()
-    with watching(tmp_path / "in", tmp_path / "spool") as line:
+    with running_drop_line(tmp_path / "in", tmp_path / "spool") as line:
         wait_until((tmp_path / "in/sent/a.jpg").exists)
         assert line.parts() == before
 
 
 def test_a_name_that_is_used_again_for_another_picture_is_another_part(tmp_path: Path) -> None:
-    with watching(tmp_path / "in", tmp_path / "spool") as line:
+    with running_drop_line(tmp_path / "in", tmp_path / "spool") as line:
         for number in (1, 2, 3):
             (tmp_path / "in/image.jpg").write_bytes(JPEG)
             wait_until(lambda: not (tmp_path / "in/image.jpg").exists())

@@ -186,8 +186,8 @@ def test_a_kill_at_any_time_loses_no_accepted_picture_and_gives_none_a_second_pa
         rest, _ = writer.communicate()
         complete_lines = (lines[0] + rest).rsplit("\n", 1)[0].splitlines()
         accepted += [PartId.parse(line.split()[1]) for line in complete_lines if line.startswith("accepted")]
-        for _, part, content in (line.split() for line in complete_lines if line.startswith("sent")):
-            assert sent.setdefault(PartId.parse(part), content) == content, f"{part} was sent with two contents"
+        for _, part_id, content in (line.split() for line in complete_lines if line.startswith("sent")):
+            assert sent.setdefault(PartId.parse(part_id), content) == content, f"{part_id} was sent with two contents"
     line = open_spool(tmp_path, now_s=time.time())
     waiting = {spooled.part: spooled.picture.value[:8].decode() for spooled in line.read_after(0, 1_000_000)}
     line.close()
