@@ -101,7 +101,7 @@ def _steps(record: Any, names: TopicNames) -> list[TraceStep]:
 
 def verdict_steps(verdict: Verdict, place: str) -> list[TraceStep]:
     """Returns the three steps that a verdict reports. `place` is the address of its record, as topic/partition@offset."""
-    detail = {
+    detail: dict[str, object] = {
         "label": verdict.label,
         "defect_probability": verdict.defect_probability,
         "votes": verdict.votes,
@@ -128,7 +128,7 @@ def sorting_steps(sorting: Sorting, place: str) -> list[TraceStep]:
         steps.append(TraceStep(sorting.told_at, "verdict taken by the board", {}))
     if sorting.at_gate_at:
         steps.append(TraceStep(sorting.at_gate_at, "seen at photo-eye 2", {}))
-    detail = {
+    detail: dict[str, object] = {
         "action": sorting.action,
         "reason": sorting.reason,
         "gate_moved": sorting.gate_moved,
