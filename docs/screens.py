@@ -26,15 +26,15 @@ from deploy.supervisor import castline_command
 
 SCREENS = Path(__file__).parent / "screens"
 _MAX_BYTES = 150_000
-# The first quality that makes a picture small enough is used.
+# A picture is saved with the first of these qualities that makes its file small enough.
 _JPEG_QUALITIES = (85, 75, 60, 45)
 _DESKTOP = {"width": 1280, "height": 860}
 _TABLET = {"width": 820, "height": 1100}
 _LOG_IN_LINE = re.compile(r"station: (http://\S+/)\s+log in as (\S+), password (\S+)")
 _TIMEOUT_MS = 60_000
-# After this time verdicts arrive within a second, and every line has some defects.
+# After a minute verdicts arrive within a second, and every line has some defects.
 _SETTLE_MS = 60_000
-# A decision goes through Kafka into the archive within this time.
+# Within eight seconds a decision goes through Kafka into the archive.
 _ARCHIVED_MS = 8000
 # Pages load their pictures after the page itself.
 _PICTURES_MS = 2500

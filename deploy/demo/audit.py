@@ -96,7 +96,7 @@ class AuditResult:
     The field names are those of the JSON report.
     """
 
-    # Parts that any source knows: pictures, verdicts, sortings, or the logs of the simulated boards.
+    # Parts that appear in any source: pictures, verdicts, sortings, or the logs of the simulated boards.
     parts: int
     pictures: int
     verdicts: int
@@ -113,12 +113,12 @@ class AuditResult:
     # Times from capturing a picture until the broker has appended its verdict.
     p50_ms: float | None
     p99_ms: float | None
-    # The number of parts that lack a `picture`, a `verdict` and a `sorting`.
+    # The number of lost parts by what is missing: `picture`, `verdict` or `sorting`.
     lost_for: dict[str, int] = field(default_factory=dict)
-    # The first lost parts, to look for in the log.
+    # The ids of the first lost parts, which can be looked up in the log.
     lost_parts: tuple[str, ...] = ()
     labels: dict[str, int] = field(default_factory=dict)
-    # The number of parts for each known label and each label of a verdict.
+    # The confusion matrix: parts by their known label and the label of their verdict.
     confusion: dict[str, dict[str, int]] = field(default_factory=dict)
     # Defective castings with the verdict `ok`.
     misses: int = 0
@@ -126,7 +126,7 @@ class AuditResult:
     false_alarms: int = 0
     actions: dict[str, int] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)
-    # Records beyond the first one of a part.
+    # Pictures of parts that had a picture already.
     repeated_pictures: int = 0
     # Records that repeat an earlier verdict or an earlier event of a board. Readers recognise and ignore them.
     repeated_verdicts: int = 0

@@ -15,7 +15,7 @@ from deploy.demo.audit import read_topic_records
 from deploy.demo.foundry import Foundry
 from deploy.demo.line_monitor import LineFigures, LineMonitor
 from deploy.demo.report import DemoReport, make_report, read_falls
-from deploy.demo.terminal_view import LineRow, ProcessRow, Screen, Snapshot
+from deploy.demo.terminal_view import LineStatus, ProcessStatus, Screen, Snapshot
 from deploy.supervisor import Journal, State, StopRequests, Supervisor
 from deploy.supervisor.plant_roles import BROKER_STOP, INSPECTORS_STOP, sorter_name
 from deploy.supervisor.supervisor import TICK_S
@@ -25,9 +25,9 @@ from streams.topics import TopicNames
 
 _SHOW_EVERY_S = 0.5
 _MEASURE_EVERY_S = 1.0
-# The number of used processor cores is an average over this time.
+# The number of used processor cores is an average over at least two seconds.
 _CORES_WINDOW_S = 2.0
-# After this time without a verdict the demo stops waiting for the verdicts that are missing.
+# If no verdict comes for this many seconds while the belts drain, the demo stops waiting for the missing verdicts.
 _BACKLOG_TIMEOUT_S = 15.0
 _MAX_WARNINGS = 3
 _WARNING_SHOWN_S = 20.0
@@ -109,7 +109,7 @@ class DemoRun:
         self._running_s = 0.0
         self._first_verdict_s: float | None = None
         self._shown_at = self._measured_at = 0.0
-        # The time and the processor time at the last computation of the used cores.
+        # The monotonic time and the processor time, in seconds, when the used cores were last computed.
         self._last_cpu: tuple[float, float] = (self._started_at, 0.0)
         self._cores = 0.0
 
@@ -247,7 +247,7 @@ class DemoRun:
         if self._first_verdict_s is None and any(line.verdicts for line in figures.values()):
             self._first_verdict_s = now - self._started_at
         processes = [
-            ProcessRow(name, managed.state, now - managed.started_at if managed.is_running else 0.0)
+            ProcessStatus(name, managed.state, now - managed.started_at if managed.is_running else 0.0)
             for name, managed in self._supervisor.processes.items()
         ]
         deadlines = [deadline_s for line in self._foundry.settings.lines if (deadline_s := line.verdict_deadline_s) is not None]
@@ -256,7 +256,7 @@ class DemoRun:
             phase=self._phase,
             elapsed_s=now - self._phase_started_at,
             seconds=self._seconds if self._phase == "running" else None,
-            rows=[self._make_line_row(line, figures[line]) for line in self._foundry.lines],
+            rows=[self._make_line_status(line, figures[line]) for line in self._foundry.lines],
             processes=processes,
             cores=self._cores,
             memory_mb=self._usage.current_mb,
@@ -266,12 +266,12 @@ class DemoRun:
             warnings=self._journal.latest_warnings(_MAX_WARNINGS, _WARNING_SHOWN_S) if is_busy else (),
         )
 
-    def _make_line_row(self, line: str, figures: LineFigures) -> LineRow:
+    def _make_line_status(self, line: str, figures: LineFigures) -> LineStatus:
         sorter, gateway = self._supervisor.probe_result(sorter_name(line)), self._supervisor.probe_result("gateway")
         names = [name for name in self._supervisor.processes if name.startswith("inspector")]
         inspectors = [result for name in names if (result := self._supervisor.probe_result(name))]
         counted = int(sorter.value("castline_parts_counted_total", line=line)) if sorter else 0
-        return LineRow(
+        return LineStatus(
             name=line,
             figures=figures,
             # The metrics are read less often than the topics, and the view must not show more verdicts than parts.

@@ -23,15 +23,15 @@ from streams.user_cache import cache_root
 CASTINGS_COUNT = 300
 # Raise this number with every change of the renderer that changes pictures, so that old pictures in the cache are not used any more.
 _RENDERER_VERSION = 1
-# A real foundry has far fewer defects, but with fewer a short demo would rarely show a gate that moves.
+# A real foundry has far fewer defects than 30 %, but then a short demo would rarely show a gate that moves.
 _DEFECT_SHARE = 0.3
 
-# This speed fits the board's default times of gate and dwell. On a faster belt the blade would strike the castings. At six parts a
-# second, the most that --rate allows, the parts are 83 mm apart. Between parts less than 65 mm apart the gate cannot change.
+# A belt speed of 500 mm/s fits the board's default times of gate and dwell. On a faster belt the blade would strike the castings. At six
+# parts a second, the most that --rate allows, the parts are 83 mm apart. Between parts less than 65 mm apart the gate cannot change.
 _BELT_MM_PER_S = 500
-# A board follows 64 parts between its photo-eyes. The limit is lower because the parts do not come evenly.
+# A board can follow 64 parts between its photo-eyes. The limit is 56 because the parts do not come evenly.
 _MAX_PARTS_ON_BELT = 56
-# These environment variables reach the demo. All others are removed, so that the demo never meets a real plant.
+# The settings in these environment variables reach the demo. All other settings are removed, so that the demo never meets a real plant.
 _PASSED_VARIABLES = (
     "CASTLINE_BATCH__",
     "CASTLINE_MODEL__RUNTIME",
@@ -42,10 +42,10 @@ _PASSED_VARIABLES = (
 # A replayed picture shows its part even if the camera is triggered late. On a slow machine the part is then late, which the audit
 # reports, but it has its picture. A real camera that was triggered so late would photograph another part.
 _MATCH_WINDOW_S = 15.0
-# A board drains longer than a part travels: the last parts reach the blade, and the last acknowledgements arrive.
+# Draining a belt takes longer than the way from camera to gate, because the board also waits for the last acknowledgements.
 _BOARD_DRAIN_S = 12.0
 _ACCOUNT = "demo"
-# If this port is free, the address of the station is the same in every run.
+# The station uses port 18000 if it is free, so that its address is the same in every run.
 _STATION_PORT = 18000
 _RESTARTS = RestartPolicy(first_s=0.5, longest_s=5, steady_s=30, give_up_after=5)
 

@@ -21,7 +21,7 @@ from streams.records import Sorting, Verdict
 from streams.settings import Settings
 from streams.topics import TopicNames
 
-# The ages are percentiles of the latest verdicts, so many of them.
+# The percentiles of the ages are computed from this many of the latest verdicts.
 _MAX_AGES = 200
 _RATE_WINDOW_S = 10.0
 _RECONNECT_AFTER_S = 5.0

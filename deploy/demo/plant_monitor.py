@@ -14,17 +14,17 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.demo.line_monitor import LineFigures
-from deploy.demo.terminal_view import LineRow, ProcessRow, Snapshot
+from deploy.demo.terminal_view import LineStatus, ProcessStatus, Snapshot
 from deploy.supervisor import State
 
-# Ages and rates are computed over this time.
+# Ages and rates are those of the last minute.
 _WINDOW_S = 60.0
 _PAGE_TIMEOUT_S = 2.0
 _MAX_THREADS = 16
 _AGE_BUCKETS = "castline_verdict_age_seconds_bucket"
 _CPU = "process_cpu_seconds_total"
 _MEMORY = "process_resident_memory_bytes"
-# A line exists if one of these metrics has its label.
+# The view shows every line that appears as a label of one of these metrics.
 _METRICS_OF_LINES = (
     "castline_verdict_deadline_seconds",
     "castline_verdicts_total",
@@ -195,8 +195,8 @@ class PlantMonitor:
             phase="running",
             elapsed_s=latest.now - (self._started_at or 0.0),
             seconds=None,
-            rows=[self._make_line_row(line, latest, earliest) for line in latest.lines()],
-            processes=[self._make_process_row(target, latest) for target in latest.targets],
+            rows=[self._make_line_status(line, latest, earliest) for line in latest.lines()],
+            processes=[self._make_process_status(target, latest) for target in latest.targets],
             cores=max(0.0, cpu_s / elapsed_s) if elapsed_s else 0.0,
             memory_mb=latest.sum(_MEMORY) / 2**20,
             deadline_s=min(deadlines, default=0.0),
@@ -205,7 +205,7 @@ class PlantMonitor:
             hint="Ctrl-C: leave the view",
         )
 
-    def _make_line_row(self, line: str, latest: PlantMetrics, earliest: PlantMetrics) -> LineRow:
+    def _make_line_status(self, line: str, latest: PlantMetrics, earliest: PlantMetrics) -> LineStatus:
         def count(name: str, **labels: str) -> int:
             return int(latest.sum(name, line=line, **labels))
 
@@ -227,7 +227,7 @@ class PlantMonitor:
             verdicts_per_s=new_verdicts / elapsed_s if elapsed_s else 0.0,
             last_verdict_at=last_verdict_at if verdicts else None,
         )
-        return LineRow(
+        return LineStatus(
             name=line,
             figures=figures,
             parts=max(count("castline_parts_counted_total"), int(verdicts)),
@@ -236,12 +236,12 @@ class PlantMonitor:
             gate=", ".join(latest.label_values("castline_gate_state", "state", line=line)),
         )
 
-    def _make_process_row(self, target: ScrapeTarget, latest: PlantMetrics) -> ProcessRow:
+    def _make_process_status(self, target: ScrapeTarget, latest: PlantMetrics) -> ProcessStatus:
         is_ready = target.instance not in latest.silent and any(
             sample.name == "castline_process_ready" and sample.instance == target.instance and sample.value > 0 for sample in latest.samples
         )
         if is_ready:
             self._unready_since.pop(target.instance, None)
-            return ProcessRow(target.instance, State.READY)
+            return ProcessStatus(target.instance, State.READY)
         since = self._unready_since.setdefault(target.instance, latest.now)
-        return ProcessRow(target.instance, State.STARTING, max(0.1, latest.now - since))
+        return ProcessStatus(target.instance, State.STARTING, max(0.1, latest.now - since))

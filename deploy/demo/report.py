@@ -17,7 +17,7 @@ from streams.atomic_file import write_atomically
 from streams.identity import PartId
 from streams.records import Sorting
 
-# The first fields of the JSON report. Other programs may rely on them.
+# The JSON report begins with these fields, and other programs may rely on them.
 PROMISED_FIELDS = (
     *("parts", "pictures", "verdicts", "sorted", "diverted", "lost", "repeated_moves", "late"),
     *("accuracy", "p50_ms", "p99_ms", "cpu_s", "rss_mb"),

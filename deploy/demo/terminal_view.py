@@ -16,17 +16,21 @@ from rich.text import Text
 from deploy.demo.line_monitor import LineFigures
 from deploy.supervisor import State
 
-# An alarm is shown if pictures wait and no verdict has come for this time.
+# If pictures wait and no verdict comes for this many seconds, the view shows an alarm.
 NO_VERDICT_ALARM_S = 10.0
 _MAX_ALARMS = 6
-# Every picture passes through the gateway's spool. If this many lie there, Kafka accepts no pictures.
+# Every picture passes through the spool, the gateway's queue on disk. If ten pictures lie there, Kafka accepts none.
 _SPOOLED_ALARM = 10
 _PLAIN_EVERY_S = 5.0
 
 
 @dataclass(frozen=True)
-class LineRow:
-    """The row of one line. `parts` were counted by photo-eye 1, `queue` are pictures without a verdict, `spooled` lie in the spool."""
+class LineStatus:
+    """What the view shows of one line.
+
+    `parts` is the number of parts that photo-eye 1 counted, `queue` the number of pictures without a verdict, and `spooled` the number of
+    pictures in the spool, the gateway's queue on disk.
+    """
 
     name: str
     figures: LineFigures
@@ -37,8 +41,8 @@ class LineRow:
 
 
 @dataclass(frozen=True)
-class ProcessRow:
-    """A process with its state. `starting_s` says for how long it has been starting, and is 0 before it is started."""
+class ProcessStatus:
+    """The state of one process. `starting_s` says for how many seconds the process has been starting, and is 0 before its start."""
 
     name: str
     state: State
@@ -56,13 +60,13 @@ class Snapshot:
     phase: str
     elapsed_s: float
     seconds: float | None
-    rows: Sequence[LineRow]
-    processes: Sequence[ProcessRow]
+    rows: Sequence[LineStatus]
+    processes: Sequence[ProcessStatus]
     cores: float = 0.0
     memory_mb: float = 0.0
     deadline_s: float = 0.0
     now: float = 0.0
-    # Where the station is and who may log in, or empty without a station.
+    # The address and the log-in of the station, or an empty text without a station.
     station: str = ""
     warnings: Sequence[str] = ()
     hint: str = "Ctrl-C: drain and stop; twice: at once"
@@ -174,7 +178,7 @@ def find_alarms(snapshot: Snapshot) -> list[str]:
     return alarms
 
 
-def _is_late(row: LineRow, snapshot: Snapshot) -> bool:
+def _is_late(row: LineStatus, snapshot: Snapshot) -> bool:
     return row.figures.p99_ms is not None and 0 < snapshot.deadline_s * 1000 < row.figures.p99_ms
 
 
@@ -231,11 +235,11 @@ def _render_unready(snapshot: Snapshot) -> Text | None:
     return text
 
 
-def _list_unready(snapshot: Snapshot) -> list[ProcessRow]:
+def _list_unready(snapshot: Snapshot) -> list[ProcessStatus]:
     return [process for process in snapshot.processes if process.state not in (State.READY, State.ENDED)]
 
 
-def _format_worst(rows: Sequence[LineRow], name: str) -> str:
+def _format_worst(rows: Sequence[LineStatus], name: str) -> str:
     return _format_ms(max((value for row in rows if (value := getattr(row.figures, name)) is not None), default=None))
 
 

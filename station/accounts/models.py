@@ -12,10 +12,12 @@ from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, User
 from django.db import models
 from django.utils import timezone
 
-# The prefix lets people, and programs that search for leaked secrets, recognise a token.
+# The prefix makes a leaked token recognisable, for people and for programs that search for secrets.
 _TOKEN_PREFIX = "castline_"
-# Once a minute is often enough to see which tokens are in use, and saves a write for each request.
+# The time of the last use of a token is written at most once a minute, because a write for each request would be too many.
 _USED_AT_PRECISION = timedelta(minutes=1)
+_MAX_WHO = 150
+_MAX_SUBJECT = 255
 
 
 class ApiToken(models.Model):
@@ -59,9 +61,9 @@ class AuditEntry(models.Model):
 
     at = models.DateTimeField(auto_now_add=True)
     # The name is stored instead of a foreign key so that the entry outlives the account.
-    who = models.CharField(max_length=150)
+    who = models.CharField(max_length=_MAX_WHO)
     action = models.CharField(max_length=64)
-    subject = models.CharField(max_length=255)
+    subject = models.CharField(max_length=_MAX_SUBJECT)
     detail = models.JSONField(default=dict, blank=True)
 
     class Meta:
@@ -79,12 +81,7 @@ class AuditEntry(models.Model):
         or rolled back together with the change that it describes.
         """
         who = user.get_username() if user is not None and user.is_authenticated else "castline"
-        cls.objects.create(
-            who=who[: cls._meta.get_field("who").max_length],
-            action=action,
-            subject=subject[: cls._meta.get_field("subject").max_length],
-            detail=detail,
-        )
+        cls.objects.create(who=who[:_MAX_WHO], action=action, subject=subject[:_MAX_SUBJECT], detail=detail)
 
 
 def _hash(text: str) -> str:

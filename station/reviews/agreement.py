@@ -82,17 +82,17 @@ class AgreementReport:
     The model is compared with the decision that counts for each part. Two people are compared on all parts that both decided about.
     """
 
-    # All reviewed parts.
+    # The model against people on all reviewed parts.
     model: LabelAgreement
-    # Only the parts of the random check, which represent all parts of the plant.
+    # The model against people on the parts of the random check, which represent all parts of the plant.
     audit: LabelAgreement
-    # The model against people, for each line.
+    # The model against people, for each line of the plant.
     lines: list[tuple[str, LabelAgreement]]
     # The model against each person.
     reviewers: list[tuple[str, LabelAgreement]]
     # For each type of defect: the parts that people gave the type to, and those of them that the model labelled `ok`.
     kinds: list[tuple[str, int, int]]
-    # Each pair of people.
+    # People against people, for each pair of people.
     people: list[tuple[str, str, LabelAgreement]]
     # The number of parts that the model left to people, by the label that people gave them.
     left_to_people: list[tuple[str, int]]

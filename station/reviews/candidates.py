@@ -111,7 +111,7 @@ def add_to_queue(selected: Iterable[tuple[Part, ReviewPriority]]) -> None:
         Candidate(part=part, score=priority.score, why=priority.why[:400], audit=priority.audit, since=part.seen_at)
         for part, priority in selected
     ]
-    # The score is updated because a sorting may be stored before its verdict, and then the first reason is no longer true.
+    # The score of a waiting part is updated, because its sorting may be stored before its verdict and then the first reason is outdated.
     Candidate.objects.bulk_create(rows, update_conflicts=True, unique_fields=["part"], update_fields=["score", "why", "audit"])
 
 

@@ -23,7 +23,7 @@ from streams.records import Box, Review
 from streams.settings import Settings
 from streams.topics import TopicNames
 
-# `open` waits for a first opinion, `second` and `third` for further opinions, and `settled` for none.
+# An `open` part needs a first opinion, a part in state `second` or `third` a further one, and a `settled` part none.
 CandidateState = Literal["open", "second", "third", "settled"]
 SKIP = "skip"
 MAX_BOXES = 50
@@ -102,16 +102,16 @@ def _parse_list(text: str) -> list[dict[str, Any]]:
     return values
 
 
-def next_state(model_label: str, labels: Sequence[str], second_opinions: bool = True) -> CandidateState:
+def next_state(model_label: str, labels: Sequence[str], ask_second_person: bool = True) -> CandidateState:
     """Returns whose opinion a part needs next. `labels` are the decisions about the part, oldest first, without undone ones.
 
     If the first person contradicts the model, a second person is asked, and if these two differ, a third person decides. A part
-    that the model left to people needs one opinion only. Without `second_opinions` every part needs one opinion only.
+    that the model left to people needs one opinion only. Without `ask_second_person` every part needs one opinion only.
     """
     opinions = [label for label in labels if label != SKIP]
     if not opinions:
         return "open"
-    if not second_opinions or len(opinions) > 2:
+    if not ask_second_person or len(opinions) > 2:
         return "settled"
     if len(opinions) == 1:
         return "settled" if model_label in ("", "review", opinions[0]) else "second"

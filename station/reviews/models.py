@@ -54,7 +54,7 @@ class Decision(models.Model):
 
     class Meta:
         constraints: ClassVar = [
-            # A person who clicks twice has still decided once.
+            # A person has at most one valid decision about a part, even after two clicks at the same moment.
             models.UniqueConstraint(fields=["part", "reviewer"], condition=models.Q(undone_at=None), name="decision_once"),
         ]
         indexes: ClassVar = [

@@ -13,9 +13,9 @@ from streams.settings import Settings
 
 # The states of waiting parts in the order in which they are served. Parts that somebody has decided about come first.
 _WAITING_STATES = ("third", "second", "open")
-# So many free parts are read at once, because other people may lease the first of them in the meantime.
+# Several free parts are read at once, because other people may lease the first ones in the meantime.
 _LEASE_ATTEMPTS = 20
-# A longer queue is not counted exactly, because counting would take long and a person could not work it off anyway.
+# A queue of more than 10,000 parts is not counted exactly, because counting takes long and nobody needs the exact number.
 MAX_COUNTED = 10_000
 
 

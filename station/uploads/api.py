@@ -29,9 +29,9 @@ from streams.identity import PartId
 from streams.records import Box
 
 _POLL_EVERY_S = 0.05
-# A finding follows its verdict within this time, so a request that waits for the verdict also waits for the finding.
+# A request that waits for a verdict also waits for its finding, which usually follows within two seconds.
 _FINDING_TIMEOUT_S = 2.0
-# A form holds a few lines of text around the picture.
+# A multipart form holds a few lines of text around the picture.
 _FORM_OVERHEAD_BYTES = 2**16
 
 
@@ -238,7 +238,7 @@ def _answer_refusal(request: HttpRequest, error: UploadRefusedError) -> HttpResp
 
 @api.exception_handler(Throttled)
 def _answer_throttled(request: HttpRequest, error: Throttled) -> HttpResponse:
-    # Ninja adds the header Retry-After.
+    # Django Ninja adds the header Retry-After to this response.
     return JsonResponse({"error": describe_rate_limit(error.wait or 1)}, status=429)
 
 

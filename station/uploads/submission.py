@@ -26,11 +26,11 @@ from streams.errors import CastlineError, PictureError, SettingsError
 from streams.identity import PictureIdentity, make_headers
 from streams.object_store import ObjectStore
 
-# Every request that is being read holds a whole picture in memory.
+# The number of uploads at once is limited because each one holds a whole picture in memory.
 MAX_CONCURRENT_REQUESTS = 32
-# Accounts that have been idle for a minute are removed above this number of accounts.
+# If the rate limiter knows more accounts than this, it forgets those that were idle for a minute.
 _MAX_REMEMBERED_ACCOUNTS = 1000
-# The HTTP status for each reason of a PictureError. Every other reason gets 422.
+# The HTTP status of a refused picture by the reason of its PictureError. All other reasons get 422.
 _STATUS_BY_REASON = {"too-large": 413, "too-many-pixels": 413, "not-an-image": 415}
 
 
@@ -55,7 +55,8 @@ class RateLimiter:
     def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._per_minute = per_minute
         self._clock = clock
-        self._buckets: dict[int, tuple[float, float]] = {}  # account -> (tokens, time of the last request)
+        # For each account: the tokens in its bucket, and the time at which they were counted.
+        self._buckets: dict[int, tuple[float, float]] = {}
         self._lock = threading.Lock()
 
     def acquire(self, account: int, pictures: int = 1) -> float:

@@ -23,7 +23,7 @@ UploadState = Literal["waiting", "judged", "explained"]
 # An inspector answers within a second, so after ten seconds something is wrong.
 SLOW_AFTER = timedelta(seconds=10)
 _STOP_ASKING_AFTER = timedelta(minutes=30)
-# A finding follows its verdict within seconds. After this time none is expected any more.
+# A finding follows its verdict within seconds. After 20 seconds without a finding the page stops asking for one.
 _FINDING_TIMEOUT = timedelta(seconds=20)
 
 

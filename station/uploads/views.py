@@ -89,7 +89,7 @@ def rows(request: HttpRequest) -> HttpResponse:
     changed = []
     for upload in uploads_visible_to(request.user).filter(pk__in=[number for number in states if number]):
         status = read_status(upload)
-        # A row that has waited long is sent each time, because it shows how long it has waited.
+        # The row of an upload that has waited long is sent each time, because it shows the waiting time.
         if status.state != states[upload.pk] or status.is_slow or not status.is_pending:
             changed.append(status)
     return render(request, "station/uploads/_rows.html", {"statuses": changed})

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from deploy.demo.line_monitor import LineFigures
-from deploy.demo.terminal_view import LineRow, ProcessRow, Snapshot, find_alarms, format_line, render_table
+from deploy.demo.terminal_view import LineStatus, ProcessStatus, Snapshot, find_alarms, format_line, render_table
 from deploy.supervisor import State
 
 FIGURES = LineFigures(
@@ -22,8 +22,8 @@ FIGURES = LineFigures(
     verdicts_per_s=2.0,
     last_verdict_at=100,
 )
-ROWS = [LineRow(f"line-{number}", FIGURES, 4250, 8, 0, "running") for number in (1, 2, 3)]
-READY = [ProcessRow("broker", State.READY, 60), ProcessRow("topics", State.ENDED)]
+ROWS = [LineStatus(f"line-{number}", FIGURES, 4250, 8, 0, "running") for number in (1, 2, 3)]
+READY = [ProcessStatus("broker", State.READY, 60), ProcessStatus("topics", State.ENDED)]
 RUNNING = Snapshot("running", 65, 3600, ROWS, READY, cores=1.2, memory_mb=1700, deadline_s=2.8, now=101)
 
 
@@ -46,9 +46,9 @@ def test_every_number_is_readable_at_width(width: int) -> None:
 
 def test_starting_processes_are_named_before_those_that_follow() -> None:
     processes = [
-        ProcessRow("broker", State.READY, 9),
-        ProcessRow("inspector-1", State.STARTING, 7),
-        ProcessRow("sorter line-1", State.WAITING),
+        ProcessStatus("broker", State.READY, 9),
+        ProcessStatus("inspector-1", State.STARTING, 7),
+        ProcessStatus("sorter line-1", State.WAITING),
     ]
     text = "\n".join(render_text(replace(RUNNING, phase="starting", processes=processes), 80))
     assert "waiting for inspector-1 (starting 7 s); then sorter line-1" in text

@@ -54,7 +54,7 @@ def test_the_decisions_so_far_say_whose_opinion_is_needed_next(model: str, label
 
 
 def test_without_second_opinions_one_decision_settles_a_part() -> None:
-    assert next_state("ok", ["defect"], second_opinions=False) == "settled"
+    assert next_state("ok", ["defect"], ask_second_person=False) == "settled"
 
 
 def test_the_last_decision_that_is_not_a_skip_counts() -> None:
