@@ -1,1 +1,1 @@
-"""What people see in Grafana, as code."""
+"""Grafana dashboards, alerts, recording rules and the runbook, written as code."""

@@ -1,4 +1,4 @@
-"""All dashboards, every expression that they and the rules read, and what of it is empty in health."""
+"""All dashboards and alerts together: rule groups, inhibitions, the runbook, links between them, and every PromQL expression."""
 
 from __future__ import annotations
 
@@ -6,76 +6,122 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from dashboards.alerts.alert import Alert
-from dashboards.alerts.catalogue import ALERTS
-from dashboards.alerts.recording import RECORDINGS
-from dashboards.pages import gates, kafka, line, pipeline, plant, quality, runbook
-from dashboards.panels import Page, document, runbook_link
+from dashboards.pages import gates, kafka, line, pipeline, plant, quality
+from dashboards.panels import RUNBOOK_UID, DashboardPage, build_dashboard, make_runbook_link, text_panel
+from dashboards.rules import RECORDING_RULES, Alert, Inhibition
 
-PAGES: tuple[Page, ...] = (plant.PAGE, line.PAGE, pipeline.PAGE, quality.PAGE, gates.PAGE, kafka.PAGE, runbook.PAGE)
+# Alerts by the name of their rule group.
+ALERT_GROUPS: dict[str, tuple[Alert, ...]] = {
+    "castline-parts": line.ALERTS,
+    "castline-gates": gates.ALERTS,
+    "castline-pipeline": pipeline.ALERTS,
+    "castline-quality": quality.MODEL_ALERTS,
+    "castline-cameras": quality.CAMERA_ALERTS,
+    "castline-reviews": quality.REVIEW_ALERTS,
+}
+ALERTS: tuple[Alert, ...] = tuple(alert for group in ALERT_GROUPS.values() for alert in group)
 
-# Metrics of ours that no dashboard shows, and why.
-UNSHOWN: dict[str, str] = {}
+INHIBITIONS: tuple[Inhibition, ...] = (
+    Inhibition("NoInspector", ("LineSilent", "VerdictsTooOld", "LagGrowing", "PartsWithoutVerdict", "PartsPassUnseen"), ("plant",)),
+    Inhibition("LineSilent", ("PartsWithoutVerdict", "PicturesUnmatched", "CameraGap"), ("plant", "line")),
+    Inhibition("CameraFrozen", ("VerdictsDrift", "PicturesDrift"), ("plant", "line")),
+    Inhibition("CameraDarkOrBright", ("VerdictsDrift", "PicturesDrift", "NetworksDisagree", "ReviewShareHigh"), ("plant", "line")),
+    Inhibition("CameraBlurred", ("VerdictsDrift", "PicturesDrift", "NetworksDisagree", "ReviewShareHigh"), ("plant", "line")),
+    Inhibition("GateNotAnswering", ("PartsWithoutVerdict", "GateLinkNoisy", "PartReportsFail"), ("plant", "line")),
+    Inhibition("ProcessDown", ("ProcessNotReady", "WorkerStalled"), ("plant", "instance_name")),
+    Inhibition("WorkerStalled", ("ProcessNotReady", "EventLoopBlocked"), ("plant", "instance_name")),
+    Inhibition("ErrorBudgetBurnsFast", ("ErrorBudgetBurnsSlowly",), ("plant", "line")),
+    Inhibition("PartsPassUnseen", ("PartsWithoutVerdict",), ("plant", "line")),
+)
 
-_NO_SHADOW = "until a shadow version is chosen there is none"
-_NO_STATION = "a plant may run without the station"
-# Queries that may return nothing while all is well, and why. Alerts are no part of it: in health none of them fires.
+# The runbook is a dashboard too, so that the link of an alert needs no second web server.
+RUNBOOK_PAGE = DashboardPage(
+    RUNBOOK_UID,
+    "Castline: runbook",
+    "What each alert means and what to do about it.",
+    tuple(text_panel(alert.name, f"`{alert.severity}` after {alert.for_duration}\n\n{alert.runbook.to_markdown()}") for alert in ALERTS),
+    has_line_variable=False,
+)
+PAGES: tuple[DashboardPage, ...] = (plant.PAGE, line.PAGE, pipeline.PAGE, quality.PAGE, gates.PAGE, kafka.PAGE, RUNBOOK_PAGE)
+
+# Metrics of Castline that no panel and no rule reads, each with the reason.
+METRICS_WITHOUT_PANEL: dict[str, str] = {}
+
+_NO_SHADOW = "There is no value until a shadow version is chosen."
+_NO_STATION = "A plant may run without the station."
+# Queries that may return nothing while all is well, each with the reason. Alerts are not listed, because none fires while all is well.
 EMPTY_IN_HEALTH: dict[str, str] = {
-    "castline-quality: Which version judges?: {{line}}: {{model}} on {{runtime}}, shadow": _NO_SHADOW,
-    "castline-quality: Would the shadow version judge otherwise?: {{line}} {{model}}": _NO_SHADOW,
-    "castline-quality: Would the shadow version judge otherwise?: {{line}} pictures a second it had no time for": _NO_SHADOW,
-    "castline-quality: Why is a part left to a person?: {{line}} {{reason}}": "a line may have no doubt for a while",
-    "castline-quality: Is a camera in trouble?: {{line}} {{state}}": "trouble is what makes it begin",
-    "castline-quality: Are pictures and answers what the version was made for?: {{line}} {{of}}": "of few pictures there is no index yet",
-    "castline-quality: Does anybody review?: {{state}} opinion, parts": _NO_STATION,
-    "castline-quality: Does anybody review?: h that the oldest waits": _NO_STATION,
-    "castline-quality: Does anybody review?: h that it may": _NO_STATION,
-    "castline-quality: Was a chosen version refused?: {{line}} {{reason}}": "a refusal is what makes it begin",
+    f"castline-quality: {quality.VERSIONS}: {{{{line}}}}: {{{{model}}}} on {{{{runtime}}}}, shadow": _NO_SHADOW,
+    f"castline-quality: {quality.SHADOW}: {{{{line}}}} {{{{model}}}}": _NO_SHADOW,
+    f"castline-quality: {quality.SHADOW}: {{{{line}}}} pictures a second dropped for lack of time": _NO_SHADOW,
+    f"castline-quality: {quality.REVIEW_REASONS}: {{{{line}}}} {{{{reason}}}}": "A line may have no doubtful part for a while.",
+    f"castline-quality: {quality.CAMERA}: {{{{line}}}} {{{{state}}}}": "The series begins when a camera is in trouble.",
+    f"castline-quality: {quality.DRIFT}: {{{{line}}}} {{{{of}}}}": "There is no index until enough pictures have come.",
+    f"castline-quality: {quality.REVIEWS}: {{{{state}}}} opinion, parts": _NO_STATION,
+    f"castline-quality: {quality.REVIEWS}: age of the oldest, h": _NO_STATION,
+    f"castline-quality: {quality.REVIEWS}: allowed age, h": _NO_STATION,
+    f"castline-quality: {quality.REFUSED_VERSIONS}: {{{{line}}}} {{{{reason}}}}": "The series begins when a version is refused.",
 }
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One expression, and where it stands."""
+class PlacedExpression:
+    """A PromQL expression, and the panel or rule that reads it."""
 
-    where: str
+    place: str
     expression: str
 
 
-def runbook_places() -> dict[str, int]:
-    """The panel of each alert's page on the runbook's dashboard."""
-    return {alert.name: runbook.PAGE.place(alert.name) for alert in ALERTS}
+def build_dashboards() -> dict[str, dict[str, Any]]:
+    """Returns Grafana's JSON of every dashboard by its uid."""
+    runbook_panel_ids = {alert.name: RUNBOOK_PAGE.panel_id(alert.name) for alert in ALERTS}
+    return {page.uid: build_dashboard(page, runbook_panel_ids) for page in PAGES}
 
 
-def documents() -> dict[str, dict[str, Any]]:
-    """Grafana's JSON of every dashboard by uid."""
-    places = runbook_places()
-    return {page.uid: document(page, places) for page in PAGES}
-
-
-def page_of(uid: str) -> Page:
+def find_page(uid: str) -> DashboardPage:
+    """Returns the dashboard with this uid."""
     return next(page for page in PAGES if page.uid == uid)
 
 
-def panel_place(alert: Alert) -> int:
-    return page_of(alert.page).place(alert.question)
+def find_panel_id(alert: Alert) -> int:
+    """Returns the number of the panel that shows the alert's problem, on the alert's dashboard."""
+    return find_page(alert.dashboard_uid).panel_id(alert.panel_title)
 
 
-def links(alert: Alert) -> tuple[str, str]:
-    """The panel that shows the alert's matter, for its line where it has one; and its page of the runbook."""
-    panel = f"/d/{alert.page}?viewPanel={panel_place(alert)}"
+def make_annotations(alert: Alert) -> dict[str, str]:
+    """Returns the alert's texts, with links to its panel (for the alert's line, if it has one) and to its page of the runbook."""
+    panel_link = f"/d/{alert.dashboard_uid}?viewPanel={find_panel_id(alert)}"
     if "$labels.line" in alert.summary:
-        panel += "&var-plant={{ $labels.plant }}&var-line={{ $labels.line }}"
-    return panel, runbook_link(runbook.PAGE.place(alert.name))
+        panel_link += "&var-plant={{ $labels.plant }}&var-line={{ $labels.line }}"
+    return alert.annotations(panel_link, make_runbook_link(RUNBOOK_PAGE.panel_id(alert.name)))
 
 
-def asked() -> Iterator[Asked]:
-    """Every expression of panels and rules."""
+def list_expressions() -> Iterator[PlacedExpression]:
+    """Yields every expression of panels, recording rules and alerts."""
     for page in PAGES:
         for panel in page.panels:
             for query in panel.queries:
-                yield Asked(f"{page.uid}: {panel.question}: {query.legend}", query.expression)
-    for recording in RECORDINGS:
-        yield Asked(f"recorded: {recording.name}", recording.expression)
+                yield PlacedExpression(f"{page.uid}: {panel.title}: {query.legend}", query.expression)
+    for recording in RECORDING_RULES:
+        yield PlacedExpression(f"recorded: {recording.name}", recording.expression)
     for alert in ALERTS:
-        yield Asked(f"alert: {alert.name}", alert.expression)
+        yield PlacedExpression(f"alert: {alert.name}", alert.expression)
+
+
+def make_runbook_markdown() -> str:
+    """Returns the runbook as one page of Markdown."""
+    parts = [
+        "# Runbook",
+        "<!-- Written by `python -m dashboards.generate` from dashboards/pages; changes made here are lost. -->",
+        "This page says what each alert means and what to do about it. Grafana shows the same text as the dashboard `Castline: runbook`. "
+        "A `critical` alert calls a person at once. A `warning` waits for the start of the next shift.",
+    ]
+    for group, alerts in ALERT_GROUPS.items():
+        parts.append(f"## {group.removeprefix('castline-').capitalize()}")
+        for alert in alerts:
+            parts += [
+                f"### {alert.slug}",
+                f"`{alert.name}`, {alert.severity}, after {alert.for_duration}. Panel: {alert.dashboard_uid}, “{alert.panel_title}”",
+                alert.runbook.to_markdown(),
+            ]
+    return "\n\n".join(parts) + "\n"

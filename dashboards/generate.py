@@ -1,6 +1,6 @@
-"""Writes what the code decides: `python -m dashboards.generate`; `--check` names the files that are not as the code has them.
+"""Writes all generated files of the dashboards: `python -m dashboards.generate`. With `--check` it only names files that are stale.
 
-The same code gives the same bytes: no date, no machine, no order of a set.
+The same code always writes the same bytes: no file contains a date or a machine's name.
 """
 
 from __future__ import annotations
@@ -11,68 +11,62 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dashboards.alerts.catalogue import ALERTS, prometheus_rules
-from dashboards.catalogue import documents, links
-from dashboards.pages.runbook import as_page
-from dashboards.scraping import Scraping, alertmanager_config, prometheus_config
+from dashboards.catalogue import build_dashboards, make_runbook_markdown
+from dashboards.prometheus import ScrapeConfig, make_alertmanager_config, make_prometheus_config, make_rules
 
 ROOT = Path(__file__).parents[1]
 RULES = "deploy/packaging/prometheus/rules.yml"
-# A site's own stack in containers: the run folders of all roles are mounted at one place.
-SITE = Scraping("plant", ("/run/castline/targets/*.json",), "rules.yml", "alertmanager:9093")
+# Configuration for a site's own stack in containers, where the run folders of all roles are mounted at one place.
+SITE = ScrapeConfig("plant", ("/run/castline/targets/*.json",), "rules.yml", "alertmanager:9093")
 
 
-def rules() -> str:
-    """The text of the rules file."""
-    return prometheus_rules({alert.name: links(alert) for alert in ALERTS})
-
-
-def files() -> dict[str, str]:
-    """The text of every generated file, by its path below the root."""
+def generate_files() -> dict[str, str]:
+    """Returns the text of every generated file by its path below the project's root."""
     pages = {
-        f"dashboards/json/{uid}.json": json.dumps(found, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-        for uid, found in documents().items()
+        f"dashboards/json/{uid}.json": json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        for uid, document in build_dashboards().items()
     }
     return {
         **pages,
-        "dashboards/RUNBOOK.md": as_page(),
-        RULES: rules(),
-        "deploy/packaging/prometheus/prometheus.yml": prometheus_config(SITE),
-        "deploy/packaging/prometheus/alertmanager.yml": alertmanager_config(),
+        "dashboards/RUNBOOK.md": make_runbook_markdown(),
+        RULES: make_rules(),
+        "deploy/packaging/prometheus/prometheus.yml": make_prometheus_config(SITE),
+        "deploy/packaging/prometheus/alertmanager.yml": make_alertmanager_config(),
     }
 
 
-def stale(root: Path = ROOT) -> list[str]:
-    """The files that are absent, not what the code says, or of a dashboard that is no more."""
-    wanted = files()
-    found = [path for path, text in wanted.items() if not (root / path).is_file() or (root / path).read_text(encoding="utf-8") != text]
-    return sorted(found + _left_over(root, wanted))
+def find_stale_files(root: Path = ROOT) -> list[str]:
+    """Returns the paths of files that are missing, that differ from the code, or whose dashboard no longer exists."""
+    files = generate_files()
+    stale = [path for path, text in files.items() if not (root / path).is_file() or (root / path).read_text(encoding="utf-8") != text]
+    return sorted(stale + _find_orphans(root, files))
 
 
-def write(root: Path = ROOT) -> None:
-    wanted = files()
-    for path, text in wanted.items():
+def write_files(root: Path = ROOT) -> None:
+    """Writes every generated file, and deletes the JSON of dashboards that no longer exist."""
+    files = generate_files()
+    for path, text in files.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(text, encoding="utf-8")
-    for path in _left_over(root, wanted):
+    for path in _find_orphans(root, files):
         (root / path).unlink()
 
 
-def _left_over(root: Path, wanted: dict[str, str]) -> list[str]:
-    found = (f"dashboards/json/{file.name}" for file in (root / "dashboards/json").glob("*.json"))
-    return [path for path in found if path not in wanted]
+def _find_orphans(root: Path, files: dict[str, str]) -> list[str]:
+    paths = (f"dashboards/json/{file.name}" for file in (root / "dashboards/json").glob("*.json"))
+    return [path for path in paths if path not in files]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done or fresh; 1 with `--check` when a file is stale."""
+    """Runs the program. The exit status is 1 if `--check` finds a stale file, else 0."""
     parser = argparse.ArgumentParser(prog="python -m dashboards.generate", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; name the files that are not as the code has them")
+    parser.add_argument("--check", action="store_true", help="Write nothing and name the files that differ from the code.")
     if parser.parse_args(arguments).check:
-        found = stale()
-        for path in found:
-            print(f"{path} is not as the code has it; write it again with: make dashboards")
-        return 1 if found else 0
-    write()
+        stale = find_stale_files()
+        for path in stale:
+            print(f"{path} differs from the code. Write it again with: make dashboards")
+        return 1 if stale else 0
+    write_files()
     return 0
 
 

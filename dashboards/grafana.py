@@ -1,6 +1,6 @@
-"""Grafana's HTTP API through grafana-api, the one module that knows that library: addresses, errors, empty answers.
+"""Calls Grafana's HTTP API. No other module knows the library grafana-api.
 
-What the library has no method for (alert rules, contact points) goes through its own session.
+The library has no methods for alert rules and contact points, so all calls go through its session.
 """
 
 from __future__ import annotations
@@ -16,36 +16,41 @@ from grafana_api.grafana_face import GrafanaFace
 
 from streams.errors import CastlineError, SettingsError
 
-OLDEST = (9, 3)
+OLDEST_VERSION = (9, 3)
 
 
 class GrafanaError(CastlineError):
-    """Grafana does not answer or refuses. `status` is that of HTTP, 0 where there was no answer."""
+    """Grafana does not answer, or refuses a request. `status` is the HTTP status, or 0 if there was no answer."""
 
     def __init__(self, message: str, status: int = 0) -> None:
         super().__init__(message)
         self.status = status
 
 
-_MEANINGS = {
-    401: "expected a valid token in GRAFANA_TOKEN, Grafana does not know it: wrong, expired or of another stack",
-    403: "expected a token that may write here, this one may not: give its service account the role Admin",
-    409: "expected no other thing of the same name, found one that Castline does not own: rename it",
-    412: "expected nobody else to change it at the same time, someone did: look at the difference and push again",
+_REASONS = {
+    401: "Grafana does not know the token in GRAFANA_TOKEN. It is wrong, expired or of another stack; set a valid one",
+    403: "the token may not write here. Give its service account the role Admin",
+    409: "something of the same name exists that Castline does not own. Rename it",
+    412: "somebody else changed it at the same time. Look at the difference and push again",
 }
 
 
 class Grafana:
-    """One Grafana, spoken to with a token. Raises SettingsError: for an address or token that cannot be one."""
+    """One Grafana server, called with the token of a service account.
+
+    Raises SettingsError if the address or the token cannot be valid.
+    """
 
     def __init__(self, url: str, token: str, timeout_s: float = 10.0, ca_file: str = "") -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise SettingsError(f"--url: expected an address like https://stack.grafana.net or http://host:3000/grafana, found {url!r}")
+            raise SettingsError(f"--url: {url!r} is no address. Give one like https://stack.grafana.net or http://host:3000/grafana.")
         if parts.username or parts.query or parts.fragment:
-            raise SettingsError("--url: expected scheme, host, port and path only, found more; the token comes from the environment")
+            raise SettingsError(
+                "--url: give scheme, host, port and path only. The token comes from the environment variable GRAFANA_TOKEN."
+            )
         if not token or not token.isprintable() or " " in token:
-            raise SettingsError("GRAFANA_TOKEN: expected the token of a service account in the environment, found none")
+            raise SettingsError("GRAFANA_TOKEN holds no token. Set the environment variable to the token of a Grafana service account.")
         prefix = parts.path.strip("/")
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
         self.url = url.rstrip("/")
@@ -61,7 +66,7 @@ class Grafana:
         self._api = face.api
 
     def get(self, path: str) -> Any:
-        """The answer, None where there is no such thing."""
+        """Returns the decoded JSON, or None if Grafana has nothing at `path` (status 404)."""
         try:
             return self._call("GET", path)
         except GrafanaError as error:
@@ -70,43 +75,52 @@ class Grafana:
             raise
 
     def post(self, path: str, body: object) -> Any:
+        """Creates something and returns Grafana's answer."""
         return self._call("POST", path, body)
 
     def put(self, path: str, body: object) -> Any:
+        """Replaces something and returns Grafana's answer, or None if there is none."""
         return self._call("PUT", path, body)
 
     def delete(self, path: str) -> None:
+        """Deletes what is at `path`."""
         self._call("DELETE", path)
 
     def expect_known_version(self) -> None:
-        """Raises GrafanaError: when there is no Grafana, or one older than what the dashboards need."""
+        """Raises GrafanaError if there is no Grafana at the address, or one that is too old for the dashboards."""
         health = self.get("/health")
         if not isinstance(health, dict):
-            raise GrafanaError(f"expected a Grafana at {self.url}, found something else: no /api/health there; is a path missing?", 404)
+            raise GrafanaError(f"The server at {self.url} has no /api/health, so it is no Grafana. Is a path missing in --url?", 404)
         version = re.match(r"(\d+)\.(\d+)", str(health.get("version", "")))
-        if version and (int(version[1]), int(version[2])) < OLDEST:
-            raise GrafanaError(f"expected Grafana {OLDEST[0]}.{OLDEST[1]} or later at {self.url}, found {health['version']}")
+        if version and (int(version[1]), int(version[2])) < OLDEST_VERSION:
+            oldest = ".".join(map(str, OLDEST_VERSION))
+            raise GrafanaError(f"The Grafana at {self.url} has version {health['version']}. Upgrade it to {oldest} or later.")
 
     def _call(self, method: str, path: str, body: object = None) -> Any:
-        what = f"{method} {path}"
+        request = f"{method} {path}"
         try:
             return getattr(self._api, method)(path, json=body)
         except GrafanaException as error:
-            meaning = _MEANINGS.get(error.status_code, "expected Grafana to accept it, it did not")
-            raise GrafanaError(f"{what}: {meaning} ({error.status_code}: {_told(error.response)})", error.status_code) from None
+            reason = _REASONS.get(error.status_code, "Grafana did not accept the request")
+            answer = _shorten_answer(error.response)
+            raise GrafanaError(f"{request}: {reason} (status {error.status_code}: {answer}).", error.status_code) from None
         except requests.exceptions.JSONDecodeError:
-            # 204 has no body, which the library does not expect. A page in another language than JSON is no Grafana.
+            # The library cannot read the empty body of status 204. Any other answer that is not JSON comes from another server.
             if method in ("DELETE", "PUT"):
                 return None
-            raise GrafanaError(f"{what}: expected JSON from {self.url}, found another page: a login of a proxy before Grafana?") from None
+            raise GrafanaError(
+                f"{request}: {self.url} answered with a page that is not JSON. Is that the login page of a proxy in front of Grafana?"
+            ) from None
         except requests.exceptions.SSLError as error:
-            raise GrafanaError(f"expected a certificate for {self.url} that this machine trusts, found none: {error}") from None
+            raise GrafanaError(
+                f"This machine does not trust the certificate of {self.url}: {error}. Give the authority's certificate as --ca-file."
+            ) from None
         except requests.exceptions.RequestException as error:
-            raise GrafanaError(f"expected a Grafana at {self.url}, none answers: {error}") from None
+            raise GrafanaError(f"No Grafana answers at {self.url}: {error}. Check --url, and that the server runs.") from None
         except TypeError:
-            # The library looks for "message" in whatever came, text included.
-            raise GrafanaError(f"{what}: expected an answer of Grafana's, found a text of another server at {self.url}") from None
+            # The library looks for the key "message" in every answer and fails on plain text.
+            raise GrafanaError(f"{request}: the server at {self.url} answered with plain text, so it is no Grafana. Check --url.") from None
 
 
-def _told(response: object) -> str:
+def _shorten_answer(response: object) -> str:
     return str(response.get("message", response)) if isinstance(response, dict) else json.dumps(response)[:200]

@@ -1,6 +1,6 @@
-"""A dashboard as a list of questions: what a panel asks, how its answer is shown, and how a page is laid out.
+"""Panels and dashboards as data, and the Grafana JSON that is built from them.
 
-Pure: builds Grafana's JSON by its own typed builders, in the oldest schema they have, which Grafana 9.3 and later load.
+The JSON comes from Grafana's own typed builders, in the oldest schema they support, which Grafana 9.3 and later load.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from grafana_foundation_sdk.builders import common as common_builders
 from grafana_foundation_sdk.builders import dashboard, prometheus, stat, text, timeseries
@@ -17,31 +17,31 @@ from grafana_foundation_sdk.models import common
 from grafana_foundation_sdk.models import dashboard as model
 from grafana_foundation_sdk.models import text as text_model
 
-DATASOURCE = "castline-prometheus"
+DATASOURCE_UID = "castline-prometheus"
+RUNBOOK_UID = "castline-runbook"
 TAG = "castline"
+# Width of Grafana's grid.
 COLUMNS = 24
-RUNBOOK = "castline-runbook"
 
-GOOD, WORRY, BAD, NEUTRAL = "green", "orange", "red", "blue"
-Steps = tuple[tuple[float | None, str], ...]
-
-
-def rising(worry: float, bad: float) -> Steps:
-    """Good while low."""
-    return ((None, GOOD), (worry, WORRY), (bad, BAD))
+GOOD, WARNING, BAD, NEUTRAL = "green", "orange", "red", "blue"
+# Each pair is a lower bound and the colour from there on. The first bound is None.
+Thresholds = tuple[tuple[float | None, str], ...]
+NO_THRESHOLDS: Thresholds = ((None, NEUTRAL),)
 
 
-def falling(bad: float, worry: float) -> Steps:
-    """Good while high."""
-    return ((None, BAD), (bad, WORRY), (worry, GOOD))
+def rising(warning: float, bad: float) -> Thresholds:
+    """Returns thresholds for a value that is good while it is low."""
+    return ((None, GOOD), (warning, WARNING), (bad, BAD))
 
 
-PLAIN: Steps = ((None, NEUTRAL),)
+def falling(bad: float, warning: float) -> Thresholds:
+    """Returns thresholds for a value that is good while it is high."""
+    return ((None, BAD), (bad, WARNING), (warning, GOOD))
 
 
 @dataclass(frozen=True)
 class Query:
-    """An expression, and how its series are called in the legend."""
+    """A PromQL expression and the legend of its series."""
 
     expression: str
     legend: str = "{{line}}"
@@ -49,72 +49,79 @@ class Query:
 
 @dataclass(frozen=True)
 class Panel:
-    """One question. `kind` is `trend`, `number` or `words`; `why` is what the answer is for; `alerts` are those that lead here."""
+    """One panel of a dashboard.
 
-    kind: str
-    question: str
+    `description` tells the reader what the values mean. `alerts` names the alerts that lead to this panel. `markdown` is the content of a
+    text panel. Width and height are in cells of Grafana's grid.
+    """
+
+    kind: Literal["timeseries", "stat", "text"]
+    title: str
     queries: tuple[Query, ...]
     unit: str
-    why: str
-    steps: Steps
+    description: str
+    thresholds: Thresholds
     width: int
     height: int
     alerts: tuple[str, ...] = ()
-    words: str = ""
+    markdown: str = ""
 
 
 @dataclass(frozen=True)
-class Page:
-    """One dashboard. Without `lines` its panels look at whole plants only."""
+class DashboardPage:
+    """One dashboard. `time_from` is the beginning of the time range, for instance "now-1h".
+
+    A dashboard without `has_line_variable` shows whole plants only.
+    """
 
     uid: str
     title: str
-    about: str
+    description: str
     panels: tuple[Panel, ...]
-    lines: bool = True
-    span: str = "now-1h"
+    has_line_variable: bool = True
+    time_from: str = "now-1h"
 
-    def place(self, question: str) -> int:
-        """The id of the panel that asks `question`. Raises KeyError: when none does."""
+    def panel_id(self, title: str) -> int:
+        """Returns the number of the panel with this title, counted from 1. Raises KeyError if there is none."""
         for number, panel in enumerate(self.panels, 1):
-            if panel.question == question:
+            if panel.title == title:
                 return number
-        raise KeyError(f"{self.title} has no panel {question!r}")
+        raise KeyError(f"{self.title} has no panel {title!r}")
 
 
-def trend(
-    question: str,
+def timeseries_panel(
+    title: str,
     *queries: str | Query,
     unit: str,
-    why: str,
-    steps: Steps = PLAIN,
+    description: str,
+    thresholds: Thresholds = NO_THRESHOLDS,
     alerts: tuple[str, ...] = (),
     width: int = 12,
 ) -> Panel:
-    """An answer over time."""
-    return Panel("trend", question, tuple(_query(one) for one in queries), unit, why, steps, width, 8, alerts)
+    """Returns a panel that draws values over time."""
+    return Panel("timeseries", title, tuple(map(_as_query, queries)), unit, description, thresholds, width, 8, alerts)
 
 
-def number(
-    question: str,
+def stat_panel(
+    title: str,
     *queries: str | Query,
     unit: str,
-    why: str,
-    steps: Steps,
+    description: str,
+    thresholds: Thresholds,
     alerts: tuple[str, ...] = (),
     width: int = 6,
 ) -> Panel:
-    """An answer as it is now, coloured by its threshold."""
-    return Panel("number", question, tuple(_query(one) for one in queries), unit, why, steps, width, 5, alerts)
+    """Returns a panel that shows the current values as large numbers, coloured by their thresholds."""
+    return Panel("stat", title, tuple(map(_as_query, queries)), unit, description, thresholds, width, 5, alerts)
 
 
-def words(title: str, markdown: str, height: int = 8, width: int = 12) -> Panel:
-    """Text, in Markdown."""
-    return Panel("words", title, (), "", "", PLAIN, width, height, words=markdown)
+def text_panel(title: str, markdown: str) -> Panel:
+    """Returns a panel with text."""
+    return Panel("text", title, (), "", "", NO_THRESHOLDS, 12, 8, markdown=markdown)
 
 
-def laid_out(panels: Sequence[Panel]) -> Iterator[tuple[Panel, model.GridPos]]:
-    """From left to right, and on below the highest of a row when the row is full."""
+def lay_out(panels: Sequence[Panel]) -> Iterator[tuple[Panel, model.GridPos]]:
+    """Yields each panel with its position. Panels fill a row from left to right; the next row begins below the highest panel."""
     x = y = height = 0
     for panel in panels:
         if x + panel.width > COLUMNS:
@@ -123,101 +130,94 @@ def laid_out(panels: Sequence[Panel]) -> Iterator[tuple[Panel, model.GridPos]]:
         x, height = x + panel.width, max(height, panel.height)
 
 
-def document(page: Page, runbook_places: dict[str, int]) -> dict[str, Any]:
-    """Grafana's JSON of `page`. `runbook_places`: the panel of the runbook's dashboard by alert."""
-    built = (
+def build_dashboard(page: DashboardPage, runbook_panel_ids: dict[str, int]) -> dict[str, Any]:
+    """Returns Grafana's JSON of `page`. `runbook_panel_ids` gives the panel of each alert on the runbook's dashboard."""
+    builder = (
         dashboard.Dashboard(page.title)
         .uid(page.uid)
-        .description(page.about)
+        .description(page.description)
         .tags([TAG])
         .timezone("browser")
         .refresh("10s")
-        .time(page.span, "now")
+        .time(page.time_from, "now")
         .tooltip(model.DashboardCursorSync.CROSSHAIR)
         .readonly()
         .link(dashboard.DashboardLink("Castline").type(model.DashboardLinkType.DASHBOARDS).tags([TAG]).include_vars(True).keep_time(True))
     )
-    built.with_variable(_variable("plant", "label_values(castline_process_ready, plant)"))
-    if page.lines:
-        built.with_variable(_variable("line", 'label_values(castline_verdict_deadline_seconds{plant=~"$plant"}, line)'))
-    for place, (panel, position) in enumerate(laid_out(page.panels), 1):
-        built.with_panel(_builder(panel, runbook_places).id(place).grid_pos(position))
-    found: dict[str, Any] = json.loads(json.dumps(built.build(), cls=JSONEncoder))
-    return found
+    builder.with_variable(_variable("plant", "label_values(castline_process_ready, plant)"))
+    if page.has_line_variable:
+        builder.with_variable(_variable("line", 'label_values(castline_verdict_deadline_seconds{plant=~"$plant"}, line)'))
+    for panel_id, (panel, position) in enumerate(lay_out(page.panels), 1):
+        builder.with_panel(_panel_builder(panel, runbook_panel_ids).id(panel_id).grid_pos(position))
+    document: dict[str, Any] = json.loads(json.dumps(builder.build(), cls=JSONEncoder))
+    return document
 
 
-def runbook_link(place: int) -> str:
-    """The address of an alert's heading, below Grafana's own."""
-    return f"/d/{RUNBOOK}?viewPanel={place}"
+def make_runbook_link(panel_id: int) -> str:
+    """Returns the path, below Grafana's address, of a panel of the runbook's dashboard."""
+    return f"/d/{RUNBOOK_UID}?viewPanel={panel_id}"
 
 
-def _query(one: str | Query) -> Query:
-    return one if isinstance(one, Query) else Query(one)
+def _as_query(query: str | Query) -> Query:
+    return query if isinstance(query, Query) else Query(query)
 
 
 def _variable(name: str, query: str) -> dashboard.QueryVariable:
     return (
         dashboard.QueryVariable(name)
         .label(name)
-        .datasource(_source())
+        .datasource(_datasource())
         .query(query)
         .refresh(model.VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(model.VariableSort.ALPHABETICAL_ASC)
         .multi(True)
         .include_all(True)
-        # Matches a series without the label, too: a Prometheus of one plant need not name it.
+        # `.*` also matches series without the label, because a Prometheus of one plant may not set it.
         .all_value(".*")
         .current(model.VariableOption(selected=True, text="All", value="$__all"))
     )
 
 
-def _source() -> model.DataSourceRef:
-    return model.DataSourceRef(type_val="prometheus", uid=DATASOURCE)
+def _datasource() -> model.DataSourceRef:
+    return model.DataSourceRef(type_val="prometheus", uid=DATASOURCE_UID)
 
 
-def _builder(panel: Panel, runbook_places: dict[str, int]) -> Any:
-    if panel.kind == "words":
-        return text.Panel().title(panel.question).description("What to do.").mode(text_model.TextMode.MARKDOWN).content(panel.words)
-    built: Any
-    if panel.kind == "number":
-        built = (
-            stat.Panel()
-            .color_mode(common.BigValueColorMode.BACKGROUND)
-            .graph_mode(common.BigValueGraphMode.NONE)
-            .text_mode(common.BigValueTextMode.VALUE_AND_NAME)
-            .reduce_options(common_builders.ReduceDataOptions().calcs(["lastNotNull"]).values(False))
-        )
-    else:
-        built = (
-            timeseries.Panel()
-            .line_width(1)
-            .fill_opacity(8)
-            .legend(
-                common_builders.VizLegendOptions()
-                .show_legend(True)
-                .placement(common.LegendPlacement.BOTTOM)
-                .display_mode(common.LegendDisplayMode.LIST)
-                .calcs([])
-            )
-            .tooltip(common_builders.VizTooltipOptions().mode(common.TooltipDisplayMode.MULTI))
-        )
-        if panel.steps != PLAIN:
-            built.thresholds_style(common_builders.GraphThresholdsStyleConfig().mode(common.GraphTresholdsStyleMode.DASHED))
-    built.title(panel.question).description(panel.why).unit(panel.unit).datasource(_source())
-    steps = [model.Threshold(value=value, color=colour) for value, colour in panel.steps]
-    built.thresholds(dashboard.ThresholdsConfig().mode(model.ThresholdsMode.ABSOLUTE).steps(steps))
+def _panel_builder(panel: Panel, runbook_panel_ids: dict[str, int]) -> Any:
+    if panel.kind == "text":
+        return text.Panel().title(panel.title).description("What to do.").mode(text_model.TextMode.MARKDOWN).content(panel.markdown)
+    builder: Any = _stat_builder() if panel.kind == "stat" else _timeseries_builder(panel.thresholds != NO_THRESHOLDS)
+    builder.title(panel.title).description(panel.description).unit(panel.unit).datasource(_datasource())
+    steps = [model.Threshold(value=value, color=colour) for value, colour in panel.thresholds]
+    builder.thresholds(dashboard.ThresholdsConfig().mode(model.ThresholdsMode.ABSOLUTE).steps(steps))
     for letter, query in zip("ABCDEFGH", panel.queries, strict=False):
-        target = prometheus.Dataquery().ref_id(letter).expr(query.expression).legend_format(query.legend).datasource(_source())
-        built.with_target(target.instant() if panel.kind == "number" else target.range())
+        target = prometheus.Dataquery().ref_id(letter).expr(query.expression).legend_format(query.legend).datasource(_datasource())
+        builder.with_target(target.instant() if panel.kind == "stat" else target.range())
     if panel.alerts:
-        built.links(
-            [
-                dashboard.DashboardLink(f"Runbook: {name}").type(model.DashboardLinkType.LINK).url(_there(name, runbook_places))
-                for name in panel.alerts
-            ]
-        )
-    return built
+        links = {f"Runbook: {name}": make_runbook_link(runbook_panel_ids[name]) for name in panel.alerts}
+        builder.links([dashboard.DashboardLink(title).type(model.DashboardLinkType.LINK).url(url) for title, url in links.items()])
+    return builder
 
 
-def _there(alert: str, runbook_places: dict[str, int]) -> str:
-    return runbook_link(runbook_places[alert])
+def _stat_builder() -> stat.Panel:
+    return (
+        stat.Panel()
+        .color_mode(common.BigValueColorMode.BACKGROUND)
+        .graph_mode(common.BigValueGraphMode.NONE)
+        .text_mode(common.BigValueTextMode.VALUE_AND_NAME)
+        .reduce_options(common_builders.ReduceDataOptions().calcs(["lastNotNull"]).values(False))
+    )
+
+
+def _timeseries_builder(has_thresholds: bool) -> timeseries.Panel:
+    legend = (
+        common_builders.VizLegendOptions()
+        .show_legend(True)
+        .placement(common.LegendPlacement.BOTTOM)
+        .display_mode(common.LegendDisplayMode.LIST)
+        .calcs([])
+    )
+    tooltip = common_builders.VizTooltipOptions().mode(common.TooltipDisplayMode.MULTI)
+    builder = timeseries.Panel().line_width(1).fill_opacity(8).legend(legend).tooltip(tooltip)
+    if has_thresholds:
+        builder.thresholds_style(common_builders.GraphThresholdsStyleConfig().mode(common.GraphTresholdsStyleMode.DASHED))
+    return builder

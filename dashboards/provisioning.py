@@ -1,115 +1,370 @@
-"""Brings a Grafana to what is wanted: first the differences, then all of them or none."""
+"""Brings a Grafana to the state that the code describes: data source, folder, contact point, alert rules and dashboards.
+
+Castline changes and removes only what it owns: resources with fixed uids in the folder `castline`. First all differences are listed, then
+all changes are made, or none if one is refused.
+"""
 
 from __future__ import annotations
 
 import difflib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from dashboards.desired import Wanted
+from dashboards.catalogue import ALERT_GROUPS, build_dashboards, find_panel_id, make_annotations
 from dashboards.grafana import Grafana, GrafanaError
-from dashboards.resources import AlertRule, ContactPoint, Content, Dashboard, Kind, Thing
+from dashboards.panels import DATASOURCE_UID, TAG
+from dashboards.rules import Alert
 
-_MOST_LINES = 30
+FOLDER_UID = "castline"
+UID_PREFIX = "castline-"
+CONTACT_POINT_UID = "castline-contact"
+# Lines of a difference that are shown to a person.
+MAX_DIFF_LINES = 30
+
+Content = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Change:
-    """What is to be done about one thing. `before` is what is there, `content` what is wanted; None for nothing."""
+class ActualResource:
+    """A resource as Grafana has it. `content` is the part that is compared, `raw` the whole answer, which updates need."""
 
-    kind: Kind
+    uid: str
+    content: Content
+    raw: Content
+
+
+class ResourceKind(ABC):
+    """How one kind of resource is read, compared, written and removed. `name` is the kind's name for people."""
+
+    name = ""
+
+    @abstractmethod
+    def read(self, grafana: Grafana, uid: str) -> ActualResource | None:
+        """Returns the resource, or None if Grafana does not have it."""
+
+    @abstractmethod
+    def write(self, grafana: Grafana, content: Content, before: ActualResource | None) -> None:
+        """Creates the resource, or updates `before`. Grafana refuses an update if somebody changed the resource since it was read."""
+
+    @abstractmethod
+    def remove(self, grafana: Grafana, uid: str) -> None:
+        """Deletes the resource."""
+
+    def list_owned(self, grafana: Grafana) -> list[str]:
+        """Returns the uids of the resources that Castline owns. Only these are ever removed."""
+        return []
+
+    def is_same(self, actual: Content, desired: Content) -> bool:
+        """Returns whether Grafana has the desired content. Keys that the server added do not count."""
+        return contains(actual, desired)
+
+
+def contains(actual: object, desired: object) -> bool:
+    """Returns whether `actual` has everything that `desired` has. Further keys of `actual` do not count."""
+    if isinstance(desired, dict):
+        return isinstance(actual, dict) and all(contains(actual.get(key), value) for key, value in desired.items())
+    if isinstance(desired, list):
+        return isinstance(actual, list) and len(actual) == len(desired) and all(map(contains, actual, desired))
+    return actual == desired
+
+
+class DataSourceKind(ResourceKind):
+    """The data source that the panels query."""
+
+    name = "data source"
+
+    def read(self, grafana: Grafana, uid: str) -> ActualResource | None:
+        answer = grafana.get(f"/datasources/uid/{uid}")
+        return ActualResource(uid, answer, answer) if answer else None
+
+    def write(self, grafana: Grafana, content: Content, before: ActualResource | None) -> None:
+        if before is None:
+            grafana.post("/datasources", content)
+        else:
+            version = {"version": before.raw["version"]} if "version" in before.raw else {}
+            grafana.put(f"/datasources/uid/{before.uid}", {**content, **version})
+
+    def remove(self, grafana: Grafana, uid: str) -> None:
+        grafana.delete(f"/datasources/uid/{uid}")
+
+
+class FolderKind(ResourceKind):
+    """The folder of dashboards and alert rules."""
+
+    name = "folder"
+
+    def read(self, grafana: Grafana, uid: str) -> ActualResource | None:
+        answer = grafana.get(f"/folders/{uid}")
+        return ActualResource(uid, {"uid": answer["uid"], "title": answer["title"]}, answer) if answer else None
+
+    def write(self, grafana: Grafana, content: Content, before: ActualResource | None) -> None:
+        if before is None:
+            grafana.post("/folders", content)
+        else:
+            grafana.put(f"/folders/{before.uid}", {"title": content["title"], "version": before.raw.get("version"), "overwrite": False})
+
+    def remove(self, grafana: Grafana, uid: str) -> None:
+        grafana.delete(f"/folders/{uid}")
+
+
+class DashboardKind(ResourceKind):
+    """A dashboard. Its content includes the uid of its folder, so that a dashboard that was moved counts as changed."""
+
+    name = "dashboard"
+
+    def read(self, grafana: Grafana, uid: str) -> ActualResource | None:
+        answer = grafana.get(f"/dashboards/uid/{uid}")
+        if not answer:
+            return None
+        content = {key: value for key, value in answer["dashboard"].items() if key not in ("id", "version")}
+        return ActualResource(uid, {**content, "folder": answer["meta"].get("folderUid", "")}, answer)
+
+    def write(self, grafana: Grafana, content: Content, before: ActualResource | None) -> None:
+        document = {key: value for key, value in content.items() if key != "folder"}
+        known = {"id": before.raw["dashboard"]["id"], "version": before.raw["dashboard"]["version"]} if before else {"id": None}
+        body = {"dashboard": {**document, **known}, "folderUid": content["folder"], "message": "pushed by castline", "overwrite": False}
+        grafana.post("/dashboards/db", body)
+
+    def remove(self, grafana: Grafana, uid: str) -> None:
+        grafana.delete(f"/dashboards/uid/{uid}")
+
+    def list_owned(self, grafana: Grafana) -> list[str]:
+        answers = grafana.get(f"/search?type=dash-db&tag={TAG}&limit=5000") or []
+        return [answer["uid"] for answer in answers if answer.get("folderUid") == FOLDER_UID and answer["uid"].startswith(UID_PREFIX)]
+
+    def is_same(self, actual: Content, desired: Content) -> bool:
+        """Returns whether the dashboards are equal. Grafana adds nothing to a dashboard, so an added key is the change of a person."""
+        return _without_none(actual) == _without_none(desired)
+
+
+class AlertRuleKind(ResourceKind):
+    """An alert rule that Grafana evaluates."""
+
+    name = "alert rule"
+
+    def read(self, grafana: Grafana, uid: str) -> ActualResource | None:
+        answer = grafana.get(f"/v1/provisioning/alert-rules/{uid}")
+        return ActualResource(uid, answer, answer) if answer else None
+
+    def write(self, grafana: Grafana, content: Content, before: ActualResource | None) -> None:
+        if before is None:
+            grafana.post("/v1/provisioning/alert-rules", content)
+        else:
+            grafana.put(f"/v1/provisioning/alert-rules/{before.uid}", content)
+
+    def remove(self, grafana: Grafana, uid: str) -> None:
+        grafana.delete(f"/v1/provisioning/alert-rules/{uid}")
+
+    def list_owned(self, grafana: Grafana) -> list[str]:
+        # Older servers cannot list rules. There, rules that are no longer desired stay.
+        answers = grafana.get("/v1/provisioning/alert-rules") or []
+        return [answer["uid"] for answer in answers if answer.get("folderUID") == FOLDER_UID and answer["uid"].startswith(UID_PREFIX)]
+
+
+class ContactPointKind(ResourceKind):
+    """The webhook that receives alerts. Its address is as secret as a password and never shown."""
+
+    name = "contact point"
+
+    def read(self, grafana: Grafana, uid: str) -> ActualResource | None:
+        answers = grafana.get("/v1/provisioning/contact-points") or []
+        return next((ActualResource(uid, answer, answer) for answer in answers if answer.get("uid") == uid), None)
+
+    def write(self, grafana: Grafana, content: Content, before: ActualResource | None) -> None:
+        if before is None:
+            grafana.post("/v1/provisioning/contact-points", content)
+        else:
+            grafana.put(f"/v1/provisioning/contact-points/{before.uid}", content)
+
+    def remove(self, grafana: Grafana, uid: str) -> None:
+        grafana.delete(f"/v1/provisioning/contact-points/{uid}")
+
+
+@dataclass(frozen=True)
+class ProvisioningOptions:
+    """What a Grafana is to get.
+
+    `datasource_uid` names a data source that exists already; empty creates Castline's own, which queries `prometheus_url`. `webhook_url`
+    receives alerts; empty leaves contact points as they are. Without `with_alerts` Grafana gets no alert rules, because the site's
+    Alertmanager calls people.
+    """
+
+    prometheus_url: str = "http://prometheus:9090"
+    datasource_uid: str = ""
+    webhook_url: str = ""
+    with_alerts: bool = True
+
+
+@dataclass(frozen=True)
+class DesiredResource:
+    """A resource that Grafana is to have."""
+
+    kind: ResourceKind
+    uid: str
+    content: Content
+
+
+@dataclass(frozen=True)
+class ResourceDiff:
+    """The change that one resource needs. `before` is what Grafana has, `content` what it is to have; each is None if there is none."""
+
+    kind: ResourceKind
     uid: str
     action: Literal["create", "update", "remove", "keep"]
-    before: Thing | None
+    before: ActualResource | None
     content: Content | None
 
-    def lines(self) -> list[str]:
-        """The difference as a person reads it, shortened. Nothing of a contact point: its address is as good as a password."""
-        if isinstance(self.kind, ContactPoint):
+    def format_lines(self) -> list[str]:
+        """Returns the difference for a person, at most MAX_DIFF_LINES lines. The difference of a contact point stays secret."""
+        if isinstance(self.kind, ContactPointKind):
             return []
-        wanted = self.content or {}
-        # Of what is there only what Castline sets: the rest is the server's.
-        there = (self.before.content if self.before else {}) if self.content is None or isinstance(self.kind, Dashboard) else _part(self)
-        found = [
-            line
-            for line in difflib.unified_diff(_text(there), _text(wanted), n=0, lineterm="")
-            if not line.startswith(("---", "+++", "@@"))
+        actual: object = self.before.content if self.before else {}
+        if self.content is not None and not isinstance(self.kind, DashboardKind):
+            # Keys that only the server sets are not shown.
+            actual = _restrict(actual, self.content)
+        diff = difflib.unified_diff(_to_lines(actual), _to_lines(self.content or {}), n=0, lineterm="")
+        lines = [line for line in diff if not line.startswith(("---", "+++", "@@"))]
+        return lines if len(lines) <= MAX_DIFF_LINES else [*lines[:MAX_DIFF_LINES], f"and {len(lines) - MAX_DIFF_LINES} more lines"]
+
+
+def list_desired(options: ProvisioningOptions) -> list[DesiredResource]:
+    """Returns all resources in the order of writing.
+
+    Resources that need the most rights come first, so that a token without these rights is refused before anything has changed.
+    """
+    desired: list[DesiredResource] = []
+    if not options.datasource_uid:
+        desired.append(DesiredResource(DataSourceKind(), DATASOURCE_UID, _datasource_content(options.prometheus_url)))
+    desired.append(DesiredResource(FolderKind(), FOLDER_UID, {"uid": FOLDER_UID, "title": "Castline"}))
+    if options.webhook_url:
+        contact = {"uid": CONTACT_POINT_UID, "name": "castline", "type": "webhook", "settings": {"url": options.webhook_url}}
+        desired.append(DesiredResource(ContactPointKind(), CONTACT_POINT_UID, contact))
+    datasource_uid = options.datasource_uid or DATASOURCE_UID
+    if options.with_alerts:
+        desired += [
+            DesiredResource(AlertRuleKind(), alert.uid, make_alert_rule(alert, group, datasource_uid))
+            for group, alerts in ALERT_GROUPS.items()
+            for alert in alerts
         ]
-        return found if len(found) <= _MOST_LINES else [*found[:_MOST_LINES], f"and {len(found) - _MOST_LINES} more lines"]
+    for uid, document in build_dashboards().items():
+        text = json.dumps(document).replace(f'"uid": "{DATASOURCE_UID}"', f'"uid": {json.dumps(datasource_uid)}')
+        desired.append(DesiredResource(DashboardKind(), uid, {**json.loads(text), "folder": FOLDER_UID}))
+    return desired
 
 
-def plan(grafana: Grafana, wanted: Sequence[Wanted]) -> list[Change]:
-    """Reads everything, changes nothing. Raises GrafanaError."""
+def make_alert_rule(alert: Alert, group: str, datasource_uid: str) -> Content:
+    """Returns `alert` as a rule that Grafana evaluates. The rule fires for every series that the expression returns, whatever its value."""
+    annotations = {name: text.replace("$value", "$values.B.Value") for name, text in make_annotations(alert).items()}
+    annotations |= {"__dashboardUid__": alert.dashboard_uid, "__panelId__": str(find_panel_id(alert))}
+    return {
+        "uid": alert.uid,
+        "title": alert.name,
+        "folderUID": FOLDER_UID,
+        "ruleGroup": group,
+        "condition": "C",
+        "for": "0s" if alert.for_duration == "0m" else alert.for_duration,
+        # An expression that returns nothing means that all is well.
+        "noDataState": "OK",
+        "execErrState": "Error",
+        "labels": alert.labels,
+        "annotations": annotations,
+        "data": [
+            _rule_query("A", datasource_uid, {"expr": alert.expression, "instant": True, "refId": "A"}),
+            _rule_query("B", "-100", {"type": "reduce", "expression": "A", "reducer": "last", "refId": "B"}),
+            _rule_query("C", "-100", {"type": "math", "expression": "is_number($B)", "refId": "C"}),
+        ],
+    }
+
+
+def plan_changes(grafana: Grafana, desired: Sequence[DesiredResource]) -> list[ResourceDiff]:
+    """Returns the change that each resource needs. Reads from Grafana and changes nothing. Raises GrafanaError."""
     grafana.expect_known_version()
     changes = []
-    for one in wanted:
-        before = one.kind.read(grafana, one.uid)
+    for resource in desired:
+        before = resource.kind.read(grafana, resource.uid)
         if before is None:
-            changes.append(Change(one.kind, one.uid, "create", None, one.content))
+            changes.append(ResourceDiff(resource.kind, resource.uid, "create", None, resource.content))
         else:
-            same = one.kind.same(before.content, one.content)
-            changes.append(Change(one.kind, one.uid, "keep" if same else "update", before, one.content))
-    for kind in (AlertRule(), Dashboard()):
-        uids = {one.uid for one in wanted if type(one.kind) is type(kind)}
-        for uid in sorted(set(kind.owned(grafana)) - uids):
-            changes.append(Change(kind, uid, "remove", kind.read(grafana, uid), None))
+            is_same = resource.kind.is_same(before.content, resource.content)
+            changes.append(ResourceDiff(resource.kind, resource.uid, "keep" if is_same else "update", before, resource.content))
+    for kind in (AlertRuleKind(), DashboardKind()):
+        desired_uids = {resource.uid for resource in desired if type(resource.kind) is type(kind)}
+        for uid in sorted(set(kind.list_owned(grafana)) - desired_uids):
+            changes.append(ResourceDiff(kind, uid, "remove", kind.read(grafana, uid), None))
     return changes
 
 
-def apply(grafana: Grafana, changes: Sequence[Change], tell: Callable[[str], None] = lambda _: None) -> None:
-    """Does all changes. Raises GrafanaError: after what was done before the failure has been undone."""
-    done: list[Change] = []
+def apply_changes(grafana: Grafana, changes: Sequence[ResourceDiff], report: Callable[[str], None] = lambda line: None) -> None:
+    """Makes all changes. `report` receives a line for each.
+
+    Raises GrafanaError if a change is refused, after the changes before it have been undone.
+    """
+    done: list[ResourceDiff] = []
     for change in changes:
         if change.action == "keep":
             continue
         try:
-            _do(grafana, change)
+            if change.content is None:
+                change.kind.remove(grafana, change.uid)
+            else:
+                change.kind.write(grafana, change.content, change.before)
         except GrafanaError as error:
-            # Without an answer nobody knows whether it was done.
-            left = _undo(grafana, done if error.status else [*done, change])
-            rest = f"; could not be undone: {', '.join(left)}" if left else "; nothing was changed"
-            raise GrafanaError(f"{change.kind.name} {change.uid}: {error}{rest}", error.status) from None
+            # Without an answer (status 0) the change may have been made, so it is undone too.
+            remaining = _undo(grafana, done if error.status else [*done, change])
+            outcome = f"These changes could not be undone: {', '.join(remaining)}." if remaining else "Nothing was changed."
+            raise GrafanaError(f"{change.kind.name} {change.uid}: {error} {outcome}", error.status) from None
         done.append(change)
-        tell(f"{change.action}d {change.kind.name} {change.uid}")
+        report(f"{change.action}d {change.kind.name} {change.uid}")
 
 
-def _do(grafana: Grafana, change: Change) -> None:
-    if change.content is None:
-        change.kind.remove(grafana, change.uid)
-    else:
-        change.kind.write(grafana, change.content, change.before)
-
-
-def _undo(grafana: Grafana, done: Sequence[Change]) -> list[str]:
-    """Puts back, the latest first; returns what could not be."""
-    left = []
+def _undo(grafana: Grafana, done: Sequence[ResourceDiff]) -> list[str]:
+    """Reverses changes, the latest first. Returns the resources that could not be restored."""
+    remaining = []
     for change in reversed(done):
         try:
-            there = change.kind.read(grafana, change.uid)
+            current = change.kind.read(grafana, change.uid)
             if change.before is not None:
-                # Over what is there now: its version has grown by our own writing.
-                change.kind.write(grafana, change.before.content, there)
-            elif there is not None:
+                # The current resource is passed on, because the change has raised its version.
+                change.kind.write(grafana, change.before.content, current)
+            elif current is not None:
                 change.kind.remove(grafana, change.uid)
         except GrafanaError:
-            left.append(f"{change.kind.name} {change.uid}")
-    return left
+            remaining.append(f"{change.kind.name} {change.uid}")
+    return remaining
 
 
-def _part(change: Change) -> object:
-    return _like(change.before.content if change.before else {}, change.content)
+def _datasource_content(prometheus_url: str) -> Content:
+    return {
+        "uid": DATASOURCE_UID,
+        "name": "Castline",
+        "type": "prometheus",
+        "access": "proxy",
+        "url": prometheus_url,
+        "jsonData": {"httpMethod": "POST", "timeInterval": "10s"},
+    }
 
 
-def _like(found: object, wanted: object) -> object:
-    """Of `found` what has a counterpart in `wanted`."""
-    if isinstance(found, dict) and isinstance(wanted, dict):
-        return {key: _like(found[key], value) for key, value in wanted.items() if key in found}
-    if isinstance(found, list) and isinstance(wanted, list) and len(found) == len(wanted):
-        return [_like(one, other) for one, other in zip(found, wanted, strict=True)]
-    return found
+def _rule_query(name: str, datasource_uid: str, model: Content) -> Content:
+    return {"refId": name, "datasourceUid": datasource_uid, "relativeTimeRange": {"from": 600, "to": 0}, "model": model}
 
 
-def _text(content: object) -> list[str]:
+def _without_none(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _without_none(inner) for key, inner in value.items() if inner is not None}
+    return [_without_none(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _restrict(actual: object, desired: object) -> object:
+    """Returns the part of `actual` that has a counterpart in `desired`."""
+    if isinstance(actual, dict) and isinstance(desired, dict):
+        return {key: _restrict(actual[key], value) for key, value in desired.items() if key in actual}
+    if isinstance(actual, list) and isinstance(desired, list) and len(actual) == len(desired):
+        return [_restrict(one, other) for one, other in zip(actual, desired, strict=True)]
+    return actual
+
+
+def _to_lines(content: object) -> list[str]:
     return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False).splitlines() if content else []

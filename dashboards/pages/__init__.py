@@ -1,1 +1,1 @@
-"""The dashboards, each a list of questions."""
+"""One module for each dashboard: its panels, and the alerts that lead to it."""

@@ -1,79 +1,84 @@
-"""Kafka, as those see it who depend on it: is it there, is it quick, does it keep up?"""
+"""The dashboard "Castline: Kafka": whether the brokers answer, how quickly they confirm, and what waits for them."""
 
 from __future__ import annotations
 
-from dashboards.panels import Page, Query, number, rising, trend
-from dashboards.queries import LINE, PLANT, p50, p99, rate
+from dashboards.panels import DashboardPage, Query, rising, stat_panel, timeseries_panel
+from dashboards.promql import LINE, PLANT, p50, p99, rate
 
-# A metric without labels is on every process' page, at 0 where nobody sets it.
+# A metric without labels appears on the metrics page of every process, with the value 0 if the process does not set it.
 _GATEWAY = f'{PLANT},role="gateway"'
 _INSPECTOR = 'role="inspector"'
 
-PAGE = Page(
+SPOOL_SHARE = "How full is the spool on each gateway's disk?"
+
+PAGE = DashboardPage(
     "castline-kafka",
     "Castline: Kafka",
-    "Kafka as its clients see it: is it there, is it quick, does it keep up?",
+    "Does Kafka answer its clients, how quickly, and do they keep up?",
     (
-        number(
-            "How full is the gateway's disk?",
+        stat_panel(
+            SPOOL_SHARE,
             Query(f"castline_spool_bytes{{{_GATEWAY}}} / castline_spool_limit_bytes{{{_GATEWAY}}}", "{{plant}} {{instance_name}}"),
             unit="percentunit",
-            why="Pictures wait there while Kafka does not confirm. Full, they are refused.",
-            steps=rising(0.5, 0.9),
+            description="The spool is the gateway's queue on disk. Pictures wait there while Kafka does not confirm them. When it is full, "
+            "pictures are refused.",
+            thresholds=rising(0.5, 0.9),
             alerts=("SpoolFilling",),
             width=12,
         ),
-        number(
-            "How many pictures wait on the gateway's disk?",
+        stat_panel(
+            "How many pictures wait in the spool?",
             f"castline_spool_pictures{{{LINE}}}",
             unit="short",
-            why="Every picture passes the spool; more than a few mean that Kafka is away or slow.",
-            steps=rising(10, 100),
+            description="Every picture passes through the spool, the gateway's queue on disk. More than a few pictures there mean that "
+            "Kafka is away or slow.",
+            thresholds=rising(10, 100),
             alerts=("SpoolFilling",),
             width=12,
         ),
-        trend(
+        timeseries_panel(
             "How quickly does Kafka confirm a picture?",
             Query(p99("castline_send_seconds"), "{{line}} 99 %"),
-            Query(p50("castline_send_seconds"), "{{line}} half"),
+            Query(p50("castline_send_seconds"), "{{line}} median"),
             unit="s",
-            why="From capture to the brokers' confirmation by all replicas.",
-            steps=rising(0.5, 1),
+            description="Time from the capture of a picture until all replicas have confirmed it.",
+            thresholds=rising(0.5, 1),
         ),
-        trend(
+        timeseries_panel(
             "How quickly does Kafka confirm verdicts?",
             Query(p99("castline_deliver_seconds", "instance_name", _INSPECTOR, scope=PLANT), "{{instance_name}} 99 %"),
-            Query(p50("castline_deliver_seconds", "instance_name", _INSPECTOR, scope=PLANT), "{{instance_name}} half"),
+            Query(p50("castline_deliver_seconds", "instance_name", _INSPECTOR, scope=PLANT), "{{instance_name}} median"),
             unit="s",
-            why="A batch of verdicts, confirmed by all replicas.",
-            steps=rising(0.1, 0.5),
+            description="Time until all replicas have confirmed the verdicts of a batch.",
+            thresholds=rising(0.1, 0.5),
         ),
-        trend(
-            "How much flows into Kafka?",
+        timeseries_panel(
+            "How many bytes of pictures flow into Kafka?",
             Query(rate("castline_picture_bytes_total"), "{{line}}"),
             unit="Bps",
-            why="Encoded pictures. Times `topics.image_hours` it is what the brokers' disks hold.",
+            description="Encoded pictures. The rate times the setting `topics.image_hours` is what the brokers' disks hold.",
         ),
-        trend(
+        timeseries_panel(
             "How many pictures come, and how many are confirmed?",
             Query(rate("castline_pictures_received_total"), "{{line}} received"),
             Query(rate("castline_pictures_sent_total"), "{{line}} confirmed"),
             unit="cps",
-            why="On top of each other in health; apart, the difference is on the gateway's disk.",
+            description="Both lines are the same when all is well. If they differ, the missing pictures wait on the gateway's disk.",
         ),
-        trend(
+        timeseries_panel(
             "Does each consumer keep up?",
             Query(f"castline_consumer_lag_records{{{LINE}}}", "{{instance_name}} {{line}}"),
             unit="short",
-            why="By worker: one that grows alone has lost touch with its group.",
-            steps=rising(30, 300),
+            description="Records that wait for each worker. If one worker's lag grows alone, it has lost its consumer group.",
+            thresholds=rising(30, 300),
             alerts=("LagGrowing",),
         ),
-        trend(
-            "Who waits for Kafka?",
+        timeseries_panel(
+            "Which processes are not ready?",
             Query(f"castline_process_ready{{{PLANT}}}", "{{instance_name}}"),
             unit="short",
-            why="0 for all of a plant at once: the brokers are away. 0 for one: see its /readyz.",
+            description="1 means ready. If all processes of a plant fall to 0 at once, the brokers are away. If one process falls to 0, "
+            "its page /readyz gives the reason.",
             alerts=("ProcessNotReady",),
         ),
     ),

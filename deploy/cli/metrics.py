@@ -24,9 +24,9 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
 def list_metrics(as_json: bool) -> None:
     """Show every metric with its type, labels and meaning."""
-    from dashboards.inventory import declared
+    from dashboards.promql import list_declared_metrics
 
-    metrics = declared()
+    metrics = list_declared_metrics()
     if as_json:
         rows = [{"name": metric.name, "type": metric.kind, "labels": metric.labels, "meaning": metric.meaning} for metric in metrics]
         click.echo(json.dumps(rows, indent=2))
@@ -51,26 +51,25 @@ def prometheus(file: Path | None, plant: str, folder: Path, targets: tuple[str, 
     If REMOTE_WRITE_URL and REMOTE_WRITE_TOKEN are set in the environment, Prometheus also sends all samples to that hosted
     stack. Set REMOTE_WRITE_USER too if the stack asks for a user name. The token goes into a file that only its owner can read.
     """
-    from dashboards.generate import rules
-    from dashboards.scraping import Remote, Scraping, alertmanager_config, prometheus_config
+    from dashboards.prometheus import RemoteWrite, ScrapeConfig, make_alertmanager_config, make_prometheus_config, make_rules
 
     settings = load_settings(file)
     url, token = os.environ.get(REMOTE_URL, ""), os.environ.get(REMOTE_TOKEN, "")
     _check_remote(url, token, agent)
     folder.mkdir(parents=True, exist_ok=True)
     token_file = folder / "remote-write.token"
-    remote = Remote(url, str(token_file.resolve()), os.environ.get(REMOTE_USER, "")) if url else None
+    remote = RemoteWrite(url, str(token_file.resolve()), os.environ.get(REMOTE_USER, "")) if url else None
     if remote:
         with os.fdopen(os.open(token_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
             stream.write(token)
     else:
         token_file.unlink(missing_ok=True)
     own_targets = str(settings.service.run_dir.resolve() / "targets" / "*.json")
-    scraping = Scraping(plant, (own_targets, *targets), "" if agent else "rules.yml", "" if agent else alertmanager, remote)
-    (folder / "prometheus.yml").write_text(prometheus_config(scraping))
+    config = ScrapeConfig(plant, (own_targets, *targets), "" if agent else "rules.yml", "" if agent else alertmanager, remote)
+    (folder / "prometheus.yml").write_text(make_prometheus_config(config))
     if not agent:
-        (folder / "rules.yml").write_text(rules())
-        (folder / "alertmanager.yml").write_text(alertmanager_config())
+        (folder / "rules.yml").write_text(make_rules())
+        (folder / "alertmanager.yml").write_text(make_alertmanager_config())
     # Samples that the hosted stack does not accept yet wait on disk. The flags bound their age, and without agent mode their size.
     flags = (
         f"--enable-feature=agent --storage.agent.path={folder / 'kept'} --storage.agent.retention.max-time=24h"

@@ -1,6 +1,7 @@
-"""What of Grafana's HTTP API is used, as its documents describe it and a 9.3 behaves: status codes, versions, rights.
+"""A fake Grafana server with the part of the HTTP API that Castline uses, because no package contains a real one.
 
-Typed and small; it stands here because no Grafana can be had as a package. It keeps what is posted, as the real one does.
+Status codes, versions and rights follow Grafana's documentation and the behaviour of Grafana 9.3. What is posted is stored, as in the
+real server.
 """
 
 from __future__ import annotations
@@ -16,12 +17,16 @@ from urllib.parse import parse_qs, urlsplit
 
 ADMIN, EDITOR, VIEWER = "token-of-an-admin", "token-of-an-editor", "token-of-a-viewer"
 Content = dict[str, Any]
-Answer = tuple[int, Any]
+# Status and body.
+Response = tuple[int, Any]
 
 
 @dataclass
 class FakeGrafana:
-    """Listens from the start. `writes` are the changes that were accepted, as "METHOD path"."""
+    """Serves from its creation on. `writes` lists the accepted changes as "METHOD path".
+
+    `fail` is called before each change. If it returns a response, the change is not made and the response is sent.
+    """
 
     prefix: str = ""
     version: str = "9.3.2"
@@ -29,17 +34,16 @@ class FakeGrafana:
     lists_rules: bool = True
     datasources: dict[str, Content] = field(default_factory=dict)
     folders: dict[str, Content] = field(default_factory=dict)
-    dashboards: dict[str, Content] = field(default_factory=dict)  # {"dashboard": ..., "folderUid": ...}
+    dashboards: dict[str, Content] = field(default_factory=dict)
     rules: dict[str, Content] = field(default_factory=dict)
     contacts: dict[str, Content] = field(default_factory=dict)
     writes: list[str] = field(default_factory=list)
-    # Called before a write is looked at; what it returns is the answer.
-    trouble: Callable[[str, str], Answer | None] = lambda _method, _path: None
+    fail: Callable[[str, str], Response | None] = lambda method, path: None
 
     def __post_init__(self) -> None:
         fake = self
 
-        class Door(BaseHTTPRequestHandler):
+        class Handler(BaseHTTPRequestHandler):
             def answer(self) -> None:
                 size = int(self.headers.get("Content-Length") or 0)
                 body = json.loads(self.rfile.read(size) or b"null")
@@ -62,10 +66,10 @@ class FakeGrafana:
             def log_message(self, format: str, *args: object) -> None:
                 """Requests are not logged."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Door)
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         if self.tls:
-            # The handshake belongs to the connection's thread: one that fails must not stop the others.
+            # The connection's own thread makes the handshake, so that a failed handshake does not stop other connections.
             self._server.socket = self.tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
         scheme = "https" if self.tls else "http"
         self.url = f"{scheme}://localhost:{self._server.server_address[1]}{self.prefix}"
@@ -76,11 +80,11 @@ class FakeGrafana:
         self._server.server_close()
 
     def edit(self, uid: str, **changes: Any) -> None:
-        """A person saves a dashboard in the browser."""
-        shown = self.dashboards[uid]["dashboard"]
-        shown.update(changes, version=shown["version"] + 1)
+        """Changes a dashboard as a person does in the browser."""
+        document = self.dashboards[uid]["dashboard"]
+        document.update(changes, version=document["version"] + 1)
 
-    def handle(self, method: str, path: str, query: dict[str, list[str]], body: Any, authorization: str) -> Answer:
+    def handle(self, method: str, path: str, query: dict[str, list[str]], body: Any, authorization: str) -> Response:
         if path == "/health":
             return 200, {"commit": "x", "database": "ok", "version": self.version}
         token = authorization.removeprefix("Bearer ")
@@ -90,14 +94,14 @@ class FakeGrafana:
             provisioning = path.startswith(("/v1/provisioning", "/datasources"))
             if token == VIEWER or (token == EDITOR and provisioning):
                 return 403, {"message": "You'll need additional permissions to perform this action."}
-            if (answer := self.trouble(method, path)) is not None:
+            if (answer := self.fail(method, path)) is not None:
                 return answer
         status, content = self._route(method, path, query, body)
         if method != "GET" and status < 300:
             self.writes.append(f"{method} {path}")
         return status, content
 
-    def _route(self, method: str, path: str, query: dict[str, list[str]], body: Any) -> Answer:
+    def _route(self, method: str, path: str, query: dict[str, list[str]], body: Any) -> Response:
         uid = path.rsplit("/", 1)[-1]
         if path == "/search":
             return 200, self._search(query)
@@ -116,32 +120,32 @@ class FakeGrafana:
     def _search(self, query: dict[str, list[str]]) -> list[Content]:
         (tag,) = query["tag"]
         return [
-            {"uid": uid, "title": kept["dashboard"]["title"], "type": "dash-db", "folderUid": kept["folderUid"]}
-            for uid, kept in self.dashboards.items()
-            if tag in kept["dashboard"].get("tags", [])
+            {"uid": uid, "title": saved["dashboard"]["title"], "type": "dash-db", "folderUid": saved["folderUid"]}
+            for uid, saved in self.dashboards.items()
+            if tag in saved["dashboard"].get("tags", [])
         ]
 
-    def _datasource(self, method: str, uid: str, body: Any) -> Answer:
+    def _datasource(self, method: str, uid: str, body: Any) -> Response:
         if method == "POST":
-            if any(one["name"] == body["name"] or one["uid"] == body["uid"] for one in self.datasources.values()):
+            if any(source["name"] == body["name"] or source["uid"] == body["uid"] for source in self.datasources.values()):
                 return 409, {"message": "data source with the same name already exists"}
             self.datasources[body["uid"]] = {"id": len(self.datasources) + 1, "orgId": 1, "version": 1, "readOnly": False, **body}
             return 200, {"datasource": self.datasources[body["uid"]], "message": "Datasource added"}
         if uid not in self.datasources:
             return 404, {"message": "Data source not found"}
-        kept = self.datasources[uid]
+        saved = self.datasources[uid]
         if method == "PUT":
-            if body.get("version", kept["version"]) != kept["version"]:
+            if body.get("version", saved["version"]) != saved["version"]:
                 return 409, {"message": "Datasource has already been updated by someone else. Please reload and try again"}
-            self.datasources[uid] = {**kept, **body, "version": kept["version"] + 1}
+            self.datasources[uid] = {**saved, **body, "version": saved["version"] + 1}
         elif method == "DELETE":
             del self.datasources[uid]
             return 200, {"message": "Data source deleted"}
         return 200, self.datasources[uid]
 
-    def _folder(self, method: str, uid: str, body: Any) -> Answer:
+    def _folder(self, method: str, uid: str, body: Any) -> Response:
         if method == "POST":
-            if body["uid"] in self.folders or any(one["title"] == body["title"] for one in self.folders.values()):
+            if body["uid"] in self.folders or any(folder["title"] == body["title"] for folder in self.folders.values()):
                 return 409, {"message": "a folder with the same name already exists"}
             self.folders[body["uid"]] = {"id": 7, "version": 1, "url": f"/dashboards/f/{body['uid']}", **body}
             return 200, self.folders[body["uid"]]
@@ -156,35 +160,35 @@ class FakeGrafana:
             return 200, {"message": "Folder deleted"}
         return 200, self.folders[uid]
 
-    def _dashboard(self, method: str, uid: str, body: Any) -> Answer:
+    def _dashboard(self, method: str, uid: str, body: Any) -> Response:
         if method == "POST":
             return self._save(body)
         if uid not in self.dashboards:
             return 404, {"message": "Dashboard not found"}
-        kept = self.dashboards[uid]
+        saved = self.dashboards[uid]
         if method == "DELETE":
             del self.dashboards[uid]
-            return 200, {"title": kept["dashboard"]["title"], "message": "Dashboard deleted"}
-        return 200, {"dashboard": kept["dashboard"], "meta": {"folderUid": kept["folderUid"], "version": kept["dashboard"]["version"]}}
+            return 200, {"title": saved["dashboard"]["title"], "message": "Dashboard deleted"}
+        return 200, {"dashboard": saved["dashboard"], "meta": {"folderUid": saved["folderUid"], "version": saved["dashboard"]["version"]}}
 
-    def _save(self, body: Any) -> Answer:
-        shown, folder = body["dashboard"], body.get("folderUid", "")
+    def _save(self, body: Any) -> Response:
+        document, folder = body["dashboard"], body.get("folderUid", "")
         if folder and folder not in self.folders:
             return 400, {"message": "folder not found"}
-        if len(shown["uid"]) > 40 or not shown.get("title"):
+        if len(document["uid"]) > 40 or not document.get("title"):
             return 400, {"message": "bad uid or title"}
-        kept = self.dashboards.get(shown["uid"])
+        saved = self.dashboards.get(document["uid"])
         if not body.get("overwrite"):
-            if kept and shown.get("version") != kept["dashboard"]["version"]:
+            if saved and document.get("version") != saved["dashboard"]["version"]:
                 return 412, {"status": "version-mismatch", "message": "The dashboard has been changed by someone else"}
-            alike = (one for uid, one in self.dashboards.items() if uid != shown["uid"] and one["folderUid"] == folder)
-            if any(one["dashboard"]["title"] == shown["title"] for one in alike):
+            others = (other for uid, other in self.dashboards.items() if uid != document["uid"] and other["folderUid"] == folder)
+            if any(other["dashboard"]["title"] == document["title"] for other in others):
                 return 412, {"status": "name-exists", "message": "A dashboard with the same name in the folder already exists"}
-        known = {"id": kept["dashboard"]["id"], "version": kept["dashboard"]["version"] + 1} if kept else {"id": 100, "version": 1}
-        self.dashboards[shown["uid"]] = {"dashboard": {**shown, **known}, "folderUid": folder}
-        return 200, {"status": "success", "uid": shown["uid"], "version": known["version"], "id": known["id"]}
+        known = {"id": saved["dashboard"]["id"], "version": saved["dashboard"]["version"] + 1} if saved else {"id": 100, "version": 1}
+        self.dashboards[document["uid"]] = {"dashboard": {**document, **known}, "folderUid": folder}
+        return 200, {"status": "success", "uid": document["uid"], "version": known["version"], "id": known["id"]}
 
-    def _rule(self, method: str, uid: str, body: Any) -> Answer:
+    def _rule(self, method: str, uid: str, body: Any) -> Response:
         if method == "POST":
             if body["uid"] in self.rules:
                 return 409, {"message": "alert rule with the same uid already exists"}
@@ -209,7 +213,7 @@ class FakeGrafana:
             return 204, None
         return 200, self.rules[uid]
 
-    def _contact(self, method: str, uid: str, body: Any) -> Answer:
+    def _contact(self, method: str, uid: str, body: Any) -> Response:
         if method == "POST":
             self.contacts[body["uid"]] = {"disableResolveMessage": False, "provenance": "api", **body}
             return 202, self.contacts[body["uid"]]

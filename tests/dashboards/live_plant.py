@@ -1,4 +1,4 @@
-"""A whole small plant and a real Prometheus that scrapes it."""
+"""A small plant, a real Prometheus that scrapes it, and a hosted stack that receives samples."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from tests.debian import program
 CASTLINE = Path(sys.executable).with_name("castline")
 
 
-def castline_here(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    """What `castline` does, says and ends with, within this process: without the second that its start takes.
+def run_castline(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs `castline` inside this process, which saves the second that a start takes, and returns its output and exit status.
 
-    Of this process's environment `castline` sees nothing of its own but `environment`.
+    The command sees the settings of `environment` and none of this process.
     """
     hidden = dict.fromkeys(name for name in os.environ if name.startswith(("CASTLINE_", "GRAFANA_", "REMOTE_WRITE")))
-    done = CliRunner().invoke(cli.castline, arguments, env={**hidden, **environment}, standalone_mode=False)
-    if isinstance(done.exception, CastlineError):
-        return subprocess.CompletedProcess(arguments, 3, done.stdout, f"castline: {done.exception}\n")
-    if done.exception is not None:
-        raise done.exception
-    status = done.return_value if isinstance(done.return_value, int) else 0
-    return subprocess.CompletedProcess(arguments, status, done.stdout, done.stderr)
+    result = CliRunner().invoke(cli.castline, arguments, env={**hidden, **environment}, standalone_mode=False)
+    if isinstance(result.exception, CastlineError):
+        return subprocess.CompletedProcess(arguments, 3, result.stdout, f"castline: {result.exception}\n")
+    if result.exception is not None:
+        raise result.exception
+    status = result.return_value if isinstance(result.return_value, int) else 0
+    return subprocess.CompletedProcess(arguments, status, result.stdout, result.stderr)
 
 
-class Plant:
-    """`castline demo` with its run folder below `folder`: broker, gateway, inspector, and a sorter and board a line."""
+class DemoPlant:
+    """Runs `castline demo` with two lines. Its run folder lies below `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -57,23 +57,23 @@ class Plant:
         )
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         return Path(self._output.name).read_text()
 
     @property
     def run_folder(self) -> Path:
-        (found,) = self._folder.glob("castline-demo-*")
-        return found
+        (folder,) = self._folder.glob("castline-demo-*")
+        return folder
 
     def wait_until(self, done: Callable[[], bool], within_s: float) -> None:
         end = time.monotonic() + within_s
         while not done():
-            assert self.process.poll() is None, self.said
-            assert time.monotonic() < end, self.said
+            assert self.process.poll() is None, self.output
+            assert time.monotonic() < end, self.output
             time.sleep(0.2)
 
     def stop(self) -> None:
-        """At once: what it would audit is another test's matter."""
+        """Stops the demo at once. The second Ctrl-C skips the audit at its end."""
         for _ in range(2):
             self.process.send_signal(signal.SIGINT)
             time.sleep(0.2)
@@ -85,8 +85,8 @@ class Plant:
         self._output.close()
 
 
-class Prometheus:
-    """A real one on a free port of loopback, with what it keeps below `folder`."""
+class PrometheusServer:
+    """Runs Prometheus on `port` of loopback. Its data lies below `folder`."""
 
     def __init__(self, folder: Path, config: Path, port: int) -> None:
         self.address = f"http://127.0.0.1:{port}"
@@ -103,17 +103,17 @@ class Prometheus:
         )
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         return Path(self._log.name).read_text()
 
     def get(self, path: str, **parameters: str) -> Any:
         with urllib.request.urlopen(f"{self.address}{path}?{urllib.parse.urlencode(parameters)}", timeout=20) as answer:
             return json.loads(answer.read())["data"]
 
-    def ask(self, expression: str) -> list[dict[str, Any]]:
-        """The series that an expression returns now."""
-        found: list[dict[str, Any]] = self.get("/api/v1/query", query=expression)["result"]
-        return found
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        """Returns the series that an expression has now."""
+        series: list[dict[str, Any]] = self.get("/api/v1/query", query=expression)["result"]
+        return series
 
     def stop(self) -> None:
         self._process.terminate()
@@ -122,14 +122,14 @@ class Prometheus:
 
 
 class HostedStack:
-    """Takes samples by remote write; says 503 to the first `refusals` requests, as an overloaded stack does."""
+    """Receives samples by remote write. Refuses the first `refusals` requests with status 503, as an overloaded stack does."""
 
     def __init__(self, refusals: int) -> None:
-        self.refused, self.taken = 0, 0
+        self.refused, self.accepted = 0, 0
         self.tokens: set[str] = set()
         stack = self
 
-        class Door(BaseHTTPRequestHandler):
+        class RemoteWriteHandler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 self.rfile.read(int(self.headers["Content-Length"]))
                 stack.tokens.add(self.headers.get("Authorization", ""))
@@ -137,14 +137,14 @@ class HostedStack:
                     stack.refused += 1
                     self.send_response(503)
                 else:
-                    stack.taken += 1
+                    stack.accepted += 1
                     self.send_response(204)
                 self.end_headers()
 
             def log_message(self, format: str, *args: object) -> None:
                 """Requests are not logged."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Door)
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), RemoteWriteHandler)
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/api/prom/push"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()

@@ -1,4 +1,4 @@
-"""What makes each alert fire, what looks alike and must not, and the text that the person reads."""
+"""For each alert: series that make it fire, similar series that must not, and the summary that a person reads."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ ON_WORKER = {"plant": "north", "instance_name": "inspector-1", "role": "inspecto
 
 
 @dataclass(frozen=True)
-class Case:
-    """Series in promtool's notation, a sample a minute; at minute `at` the alert fires with `labels` and `summary`.
+class AlertCase:
+    """With the series `fires` the alert fires at `minute` with `labels` and `summary`. With the series `quiet` it does not fire.
 
-    With the series `quiet` in their place it does not.
+    Series are written in promtool's notation, with one sample a minute.
     """
 
     alert: str
-    at: int
+    minute: int
     fires: dict[str, str]
     quiet: dict[str, str]
     labels: dict[str, str]
@@ -30,7 +30,7 @@ def _sorted(action: str, reason: str) -> str:
 
 
 def _ages(late: str) -> dict[str, str]:
-    """Twenty verdicts a minute within a second, `late` of them between 3 and 5 s; the part needs 2.8 s to the gate."""
+    """Returns twenty verdicts a minute within a second, and `late` ones of 3 to 5 s. A part needs 2.8 s to its gate."""
     return {
         f'castline_verdict_age_seconds_bucket{{{LINE},le="1"}}': "0+20x20",
         f'castline_verdict_age_seconds_bucket{{{LINE},le="3"}}': "0+20x20",
@@ -45,57 +45,57 @@ def _verdicts(ok: str, defect: str, review: str = "0x2000") -> dict[str, str]:
     return {f'castline_verdicts_total{{{LINE},label="{label}",model="a"}}': values for label, values in labels.items()}
 
 
-CASES: tuple[Case, ...] = (
-    Case(
+CASES: tuple[AlertCase, ...] = (
+    AlertCase(
         "PartsPassUnseen",
         5,
         {_sorted("passed", "no-verdict"): "0 0 0 1 2 2", _sorted("passed", "verdict"): "0+60x5"},
         {_sorted("passed", "no-verdict"): "0x5", _sorted("passed", "verdict"): "0+60x5", _sorted("diverted", "no-verdict"): "0+1x5"},
         ON_LINE,
-        "line-1: 2 parts stayed on the belt in 5 minutes without a verdict in force",
+        "line-1: 2 parts stayed on the belt in 5 minutes although no verdict said so",
     ),
-    Case(
+    AlertCase(
         "PartsWithoutVerdict",
         5,
         {_sorted("diverted", "no-verdict"): "0 0 0 1 2 3"},
         {_sorted("diverted", "no-verdict"): "3x5", _sorted("diverted", "verdict"): "0+9x5"},
         ON_LINE,
-        "line-1: 3 parts reached the gate without a verdict in 5 minutes and were treated as unsafe",
+        "line-1: 3 parts reached the gate without a verdict in 5 minutes and did not pass",
     ),
-    Case(
+    AlertCase(
         "VerdictsTooOld",
         10,
         _ages("0+21x20"),
         _ages("0+20x20"),
         ON_LINE,
-        "line-1: one verdict in a hundred comes 4.58s after its picture, when the part is at the gate",
+        "line-1: one verdict in a hundred comes 4.58s after its picture, when the part is already at the gate",
     ),
-    Case(
+    AlertCase(
         "LineSilent",
         10,
         {f"castline_parts_counted_total{{{LINE}}}": "0+120x10", **_verdicts("500x10", "0x10")},
         {f"castline_parts_counted_total{{{LINE}}}": "0+120x10", **_verdicts("0+119x10", "0x10")},
         ON_LINE,
-        "line-1: photo-eye 1 counts 2.0 parts a second and no verdict comes",
+        "line-1: photo-eye 1 counts 2.0 parts a second, but no verdict comes",
     ),
-    Case(
+    AlertCase(
         "ErrorBudgetBurnsFast",
         70,
         {_sorted("diverted", "verdict"): "0+99x80", _sorted("diverted", "no-verdict"): "0+1x80"},
-        # It was bad an hour ago and is over.
+        # Parts were lost an hour ago, but no longer.
         {_sorted("diverted", "verdict"): "0+100x80", _sorted("diverted", "no-verdict"): "0+2x40 80x40"},
         ON_LINE,
-        "line-1: 1% of the parts of the last hour had no verdict; a month's budget is gone in two days",
+        "line-1: 1% of the parts of the last hour had no verdict; at this pace a month's error budget lasts two days",
     ),
-    Case(
+    AlertCase(
         "ErrorBudgetBurnsSlowly",
         390,
         {_sorted("diverted", "verdict"): "0+996x400", _sorted("diverted", "no-verdict"): "0+4x400"},
         {_sorted("diverted", "verdict"): "0+9998x400", _sorted("diverted", "no-verdict"): "0+2x400"},
         ON_LINE,
-        "line-1: 0.4% of the parts of the last six hours had no verdict; a month's budget is gone in five days",
+        "line-1: 0.4% of the parts of the last six hours had no verdict; at this pace a month's error budget lasts five days",
     ),
-    Case(
+    AlertCase(
         "GateNotAnswering",
         4,
         {f'castline_gate_state{{{LINE},state="away"}}': "0 0 1 1 1", f'castline_gate_state{{{LINE},state="running"}}': "1 1 0 0 0"},
@@ -103,15 +103,15 @@ CASES: tuple[Case, ...] = (
         ON_LINE,
         "line-1: the board at the gate does not answer its sorter",
     ),
-    Case(
+    AlertCase(
         "GateHeldSafe",
         4,
         {f'castline_gate_state{{{LINE},state="safe"}}': "0 0 1 1 1"},
         {f'castline_gate_state{{{LINE},state="safe"}}': "0 0 0 0 1", f'castline_gate_state{{{LINE},state="away"}}': "1x4"},
         {**ON_LINE, "state": "safe"},
-        "line-1: the board holds its gate in the state `safe`",
+        "line-1: the board found a fault and holds its gate in the state `safe`",
     ),
-    Case(
+    AlertCase(
         "GateFault",
         10,
         {f'castline_gate_faults_total{{{LINE},code="41"}}': "0x5 1x5"},
@@ -119,7 +119,7 @@ CASES: tuple[Case, ...] = (
         {**ON_LINE, "code": "41"},
         "line-1: the board reported fault 41",
     ),
-    Case(
+    AlertCase(
         "GateLinkNoisy",
         20,
         {f"castline_gate_resends_total{{{LINE}}}": "0+3x20", f"castline_gate_round_trip_seconds_count{{{LINE}}}": "0+100x20"},
@@ -127,15 +127,15 @@ CASES: tuple[Case, ...] = (
         ON_LINE,
         "line-1: 3% of the commands to the board had to be sent again",
     ),
-    Case(
+    AlertCase(
         "PartReportsFail",
         5,
         {f"castline_part_reports_failed_total{{{LINE}}}": "0 1 2 3 4 5"},
         {f"castline_part_reports_failed_total{{{LINE}}}": "0 0 1 1 1 1"},
         ON_LINE,
-        "line-1: the gateway did not take 5 reports of parts in 5 minutes",
+        "line-1: the gateway did not accept 5 part reports in 5 minutes",
     ),
-    Case(
+    AlertCase(
         "PicturesUnmatched",
         20,
         {
@@ -149,17 +149,17 @@ CASES: tuple[Case, ...] = (
             f"castline_parts_counted_total{{{LINE}}}": "0+100x20",
         },
         ON_LINE,
-        "line-1: 2% of the parts have no picture, or pictures no part",
+        "line-1: 2% of the parts have no picture, or their pictures belong to no part",
     ),
-    Case(
+    AlertCase(
         "NoInspector",
         4,
         {f"castline_process_ready{{{WORKER}}}": "1 1 0 0 0", 'castline_process_ready{plant="north",role="gateway"}': "1x4"},
         {f"castline_process_ready{{{WORKER}}}": "1x4", 'castline_process_ready{plant="north",role="inspector",instance_name="b"}': "0x4"},
         {"plant": "north"},
-        "no inspector is ready in north: nothing is judged",
+        "no inspector is ready in north, so no picture is judged",
     ),
-    Case(
+    AlertCase(
         "ProcessDown",
         4,
         {f"up{{{WORKER}}}": "1 1 0 0 0"},
@@ -167,32 +167,32 @@ CASES: tuple[Case, ...] = (
         ON_WORKER,
         "inspector-1 does not answer on its metrics page",
     ),
-    Case(
+    AlertCase(
         "WorkerStalled",
         4,
         {f"castline_process_stalled{{{WORKER}}}": "0 0 1 1 1"},
         {f"castline_process_stalled{{{WORKER}}}": "0 0 1 0 1"},
         ON_WORKER,
-        "inspector-1 lives and gets nothing done",
+        "inspector-1 runs but gets nothing done",
     ),
-    Case(
+    AlertCase(
         "ProcessNotReady",
         8,
         {f"castline_process_ready{{{WORKER}}}": "1 1 0 0 0 0 0 0 0"},
         {f"castline_process_ready{{{WORKER}}}": "1 1 0 0 0 1 1 0 0"},
         ON_WORKER,
-        "inspector-1 has not taken work for 3 minutes",
+        "inspector-1 has not been ready for 3 minutes",
     ),
-    Case(
+    AlertCase(
         "LagGrowing",
         10,
         {f'castline_consumer_lag_records{{{LINE},role="inspector"}}': "0+20x10"},
-        # As much, and less every minute.
+        # As many pictures wait, but fewer every minute.
         {f'castline_consumer_lag_records{{{LINE},role="inspector"}}': "400-20x10"},
         ON_LINE,
         "line-1: 200 pictures wait for an inspector, and there are more every minute",
     ),
-    Case(
+    AlertCase(
         "SpoolFilling",
         20,
         {
@@ -204,33 +204,33 @@ CASES: tuple[Case, ...] = (
             'castline_spool_limit_bytes{plant="north",instance_name="gateway-1"}': "5e8x20",
         },
         {"plant": "north", "instance_name": "gateway-1"},
-        "gateway-1: the spool on disk fills, Kafka does not take the pictures",
+        "gateway-1: the spool on disk is filling up, because Kafka does not confirm the pictures",
     ),
-    Case(
+    AlertCase(
         "PicturesRefused",
         10,
         {f'castline_pictures_refused_total{{{LINE},reason="spool-full"}}': "0x5 4x5"},
         {f'castline_pictures_refused_total{{{LINE},reason="spool-full"}}': "4x10"},
         {**ON_LINE, "reason": "spool-full"},
-        "line-1: 4 pictures were refused in 10 minutes: spool-full",
+        "line-1: the gateway refused 4 pictures in 10 minutes, reason spool-full",
     ),
-    Case(
+    AlertCase(
         "DeadLettersRising",
         10,
         {f'castline_dead_letters_total{{{LINE},reason="truncated"}}': "0+1x10"},
         {f'castline_dead_letters_total{{{LINE},reason="truncated"}}': "0x5 2x5"},
         {**ON_LINE, "reason": "truncated"},
-        "line-1: 10 pictures could not be judged in 10 minutes: truncated",
+        "line-1: 10 pictures could not be judged in 10 minutes, reason truncated",
     ),
-    Case(
+    AlertCase(
         "BatchesSplit",
         10,
         {f"castline_batches_split_total{{{WORKER}}}": "0x5 1x5"},
         {f"castline_batches_split_total{{{WORKER}}}": "1x10"},
         {"plant": "north", "instance_name": "inspector-1"},
-        "inspector-1: the networks failed on a batch, which was judged picture by picture",
+        "inspector-1: the networks failed on a batch, so its pictures were judged one by one",
     ),
-    Case(
+    AlertCase(
         "EventLoopBlocked",
         15,
         {
@@ -244,27 +244,27 @@ CASES: tuple[Case, ...] = (
             f'castline_event_loop_delay_seconds_bucket{{{WORKER},le="+Inf"}}': "0+120x15",
         },
         {"plant": "north", "instance_name": "inspector-1"},
-        "inspector-1: its event loop wakes 1.94s late",
+        "inspector-1: the event loop wakes 1.94s late",
     ),
-    Case(
+    AlertCase(
         "VerdictsDrift",
         1440,
-        # A tenth for most of the day, a half in its last two hours.
+        # The share is a tenth for most of the day, and a half in the last two hours.
         _verdicts("0+9x1320 11880+5x120", "0+1x1320 1320+5x120"),
         _verdicts("0+9x1440", "0+1x1440"),
         ON_LINE,
         "line-1: the share of defects differs by 36.69% from the last day's",
     ),
-    Case(
+    AlertCase(
         "NetworksDisagree",
         120,
         {**_verdicts("0+10x120", "0x120"), f"castline_vote_disagreements_total{{{LINE}}}": "0+2x120"},
-        # As large a share of a handful says nothing.
+        # The same share of a handful of verdicts means nothing.
         {**_verdicts("0+1x120", "0x120"), f"castline_vote_disagreements_total{{{LINE}}}": "0+1x120"},
         ON_LINE,
         "line-1: the two networks disagree on 20% of the pictures",
     ),
-    Case(
+    AlertCase(
         "ReviewShareHigh",
         120,
         _verdicts("0+9x120", "0x120", "0+1x120"),
@@ -272,7 +272,7 @@ CASES: tuple[Case, ...] = (
         ON_LINE,
         "line-1: 10% of the parts are left to a person's review",
     ),
-    Case(
+    AlertCase(
         "ModelVersionsDiffer",
         20,
         {
@@ -286,32 +286,32 @@ CASES: tuple[Case, ...] = (
         ON_LINE,
         "2 model versions judge line-1 at the same time",
     ),
-    Case(
+    AlertCase(
         "ModelRefused",
         60,
         {f'castline_model_refused_total{{{LINE},reason="damaged"}}': "0x30 1x30"},
         {f'castline_model_refused_total{{{LINE},reason="damaged"}}': "1x60"},
         {**ON_LINE, "reason": "damaged"},
-        "line-1: a chosen model version was refused: damaged",
+        "line-1: a chosen model version was refused, reason damaged",
     ),
-    Case(
+    AlertCase(
         "CameraFrozen",
         5,
         {f'castline_camera_state{{{LINE},state="frozen"}}': "0 0 0 1 1 1"},
         {f'castline_camera_state{{{LINE},state="frozen"}}': "1 1 1 0 0 0", f'castline_camera_state{{{LINE},state="gap"}}': "0x5"},
         ON_LINE,
-        "line-1: the camera gives the same picture again and again",
+        "line-1: the camera sends the same picture again and again",
     ),
-    Case(
+    AlertCase(
         "CameraDarkOrBright",
         5,
         {f'castline_camera_state{{{LINE},state="dark"}}': "0 0 0 1 1 1", f'castline_camera_state{{{LINE},state="bright"}}': "0x5"},
-        # For a moment: somebody stood in the light.
+        # The picture was dark for a moment only, because somebody stood in the light.
         {f'castline_camera_state{{{LINE},state="dark"}}': "0 0 1 0 0 1", f'castline_camera_state{{{LINE},state="bright"}}': "0x5"},
         {**ON_LINE, "state": "dark"},
         "line-1: the pictures are too dark to be judged",
     ),
-    Case(
+    AlertCase(
         "CameraBlurred",
         5,
         {f'castline_camera_state{{{LINE},state="blurred"}}': "0 0 1 1 1 1"},
@@ -319,7 +319,7 @@ CASES: tuple[Case, ...] = (
         ON_LINE,
         "line-1: the pictures are not sharp",
     ),
-    Case(
+    AlertCase(
         "CameraGap",
         10,
         {
@@ -327,7 +327,7 @@ CASES: tuple[Case, ...] = (
             f'castline_camera_state{{{LINE},state="gap",instance_name="i-2"}}': "0x5 1x5",
             f"castline_parts_counted_total{{{LINE}}}": "0+30x10",
         },
-        # The belt of line-1 stands, and the pictures of line-2 have moved on to another inspector.
+        # The belt of line-1 stands, and another inspector now gets the pictures of line-2.
         {
             f'castline_camera_state{{{LINE},state="gap",instance_name="i-1"}}': "0x5 1x5",
             f"castline_parts_counted_total{{{LINE}}}": "300x10",
@@ -335,17 +335,17 @@ CASES: tuple[Case, ...] = (
             'castline_camera_state{plant="north",line="line-2",state="gap",instance_name="i-2"}': "0x10",
         },
         ON_LINE,
-        "line-1: the pictures have broken off",
+        "line-1: no more pictures come",
     ),
-    Case(
+    AlertCase(
         "PicturesDrift",
         20,
         {f'castline_drift_psi{{{LINE},of="brightness"}}': "0.05x5 0.6x15", f'castline_drift_psi{{{LINE},of="sharpness"}}': "0.05x20"},
         {f'castline_drift_psi{{{LINE},of="brightness"}}': "_x10 0.2x10", f'castline_drift_psi{{{LINE},of="sharpness"}}': "0.05x20"},
         {**ON_LINE, "of": "brightness"},
-        "line-1: the brightness of the pictures is no longer what the version was made for",
+        "line-1: the brightness of the pictures is no longer like that of the version's training",
     ),
-    Case(
+    AlertCase(
         "ReviewQueueOverdue",
         60,
         {

@@ -1,1 +1,0 @@
-"""Recorded series and alerts, each alert with its page of the runbook."""

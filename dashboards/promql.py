@@ -1,0 +1,90 @@
+"""Builds PromQL expressions for panels, and lists the metrics that expressions may read.
+
+`$plant` and `$line` are variables of the dashboards. `$__rate_interval` and `$__range` are Grafana's own.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from prometheus_client.metrics import MetricWrapperBase
+
+from streams import metrics
+
+PLANT = 'plant=~"$plant"'
+LINE = 'plant=~"$plant",line=~"$line"'
+
+# Metrics that Prometheus or its client library provides. Castline does not declare them.
+FOREIGN_METRICS = (
+    "up",
+    "process_resident_memory_bytes",
+    "process_cpu_seconds_total",
+    "process_open_fds",
+    "scrape_duration_seconds",
+    "ALERTS",
+)
+_NAME = re.compile(r"(?<![\w$\"=~.:-])([a-z_][a-z0-9_]*:)?(castline_\w+(?::\w+)?|" + "|".join(FOREIGN_METRICS) + r")(?![\w:]*\()")
+
+
+def select(metric: str, where: str = "", scope: str = LINE) -> str:
+    """Returns a selector of `metric` for the chosen plants and lines. `where` adds label matchers."""
+    return f"{metric}{{{','.join(part for part in (scope, where) if part)}}}"
+
+
+def rate(metric: str, by: str = "line", where: str = "", scope: str = LINE) -> str:
+    """Returns the growth of a counter in a second, summed by the labels `by`."""
+    return f"sum by ({by}) (rate({select(metric, where, scope)}[$__rate_interval]))"
+
+
+def increase(metric: str, by: str = "line", where: str = "", scope: str = LINE) -> str:
+    """Returns the growth of a counter over the time range of the dashboard."""
+    return f"sum by ({by}) (increase({select(metric, where, scope)}[$__range]))"
+
+
+def quantile(share: float, metric: str, by: str = "line", where: str = "", scope: str = LINE) -> str:
+    """Returns the quantile `share` (0..1) of a histogram."""
+    return f"histogram_quantile({share}, sum by (le, {by}) (rate({select(f'{metric}_bucket', where, scope)}[$__rate_interval])))"
+
+
+def p99(metric: str, by: str = "line", where: str = "", scope: str = LINE) -> str:
+    """Returns the 99th percentile of a histogram."""
+    return quantile(0.99, metric, by, where, scope)
+
+
+def p50(metric: str, by: str = "line", where: str = "", scope: str = LINE) -> str:
+    """Returns the median of a histogram."""
+    return quantile(0.5, metric, by, where, scope)
+
+
+def find_metric_names(expression: str) -> set[str]:
+    """Returns the names of the metrics and recorded series that an expression reads."""
+    return {(match[1] or "") + match[2] for match in _NAME.finditer(re.sub(r'"[^"]*"', '""', expression))}
+
+
+@dataclass(frozen=True)
+class DeclaredMetric:
+    """A metric that the code declares, under its name in Prometheus. `labels` have the order of the declaration."""
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    meaning: str
+
+    @property
+    def series(self) -> frozenset[str]:
+        """The names of the metric's series. A histogram has three."""
+        suffixes = ("_bucket", "_sum", "_count") if self.kind == "histogram" else ("",)
+        return frozenset(self.name + suffix for suffix in suffixes)
+
+
+def list_declared_metrics() -> list[DeclaredMetric]:
+    """Returns all metrics of the module streams.metrics, in the order of their declaration."""
+    return [_describe(value) for value in vars(metrics).values() if isinstance(value, MetricWrapperBase)]
+
+
+def _describe(metric: MetricWrapperBase) -> DeclaredMetric:
+    (family,) = metric.describe()
+    # The client library removes the suffix `_total` from a counter's name and adds it again in the exposition.
+    name = f"{family.name}_total" if family.type == "counter" else family.name
+    return DeclaredMetric(name, family.type, tuple(metric._labelnames), family.documentation)
