@@ -95,6 +95,35 @@ def models_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """The address of a real server of the S3 protocol on loopback, which keeps its objects in memory."""
+    from moto.server import ThreadedMotoServer  # takes long to import
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3_versions(s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of an empty folder of model versions on S3. The S3 client and the user's cache are configured by the environment."""
+    import fsspec
+
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "plant")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret of the test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")  # a server that is not there is asked once
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    bucket = f"plant-{uuid.uuid4().hex[:12]}"
+    fsspec.filesystem("s3").makedirs(bucket)
+    return f"s3://{bucket}/versions"
+
+
 @pytest.fixture(autouse=True)
 def same_priority() -> Iterator[None]:
     """Restores the priority of this process after each test, because some commands change it."""

@@ -1,4 +1,4 @@
-"""`castline evaluate`: judge labelled pictures and compare."""
+"""`castline evaluate`: judges labelled pictures with a version and compares the verdicts with the labels."""
 
 from __future__ import annotations
 
@@ -20,30 +20,36 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     multiple=True,
     required=True,
-    help="Folder of class folders, or CSV list with the columns path and class; may be repeated.",
+    help="Folder of class folders, or CSV list with the columns path and class. May be repeated.",
 )
 @click.option(
     "--report",
+    "report_folder",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for report.html and report.json, with strain tests and a gallery of the errors.",
+    help="Folder for report.html, report.json and PNG files, with robustness tests and a gallery of the errors.",
 )
-@click.option("--runtime", default="tensorflow", show_default=True, help="What computes the networks.")
+@click.option("--runtime", default="tensorflow", show_default=True, help="Runtime that computes the networks.")
 @click.option("--cascade", is_flag=True, help="Compare the cascade (LeNet alone where it is certain) with the whole ensemble.")
-@click.option("--band", type=(float, float), metavar="LOW HIGH", help="Where LeNet is in doubt; else as the version records.")
-@click.option("--json", "as_json", is_flag=True, help="Print the figures for programs.")
+@click.option(
+    "--band",
+    type=(float, float),
+    metavar="LOW HIGH",
+    help="Defect probabilities between which LeNet is in doubt. Without this option: as the version records.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON for programs.")
 def command(
     model: str,
     data: tuple[Path, ...],
-    report: Path | None,
+    report_folder: Path | None,
     runtime: str,
     cascade: bool,
     band: tuple[float, float] | None,
     as_json: bool,
 ) -> int:
-    """Judge labelled pictures with a version: accuracy, misses, false alarms with 95 % intervals.
+    """Judge labelled pictures with a version, and print accuracy, misses and false alarms with 95 % intervals.
 
-    Class folders must be named as the version's classes. Files that cannot be read are listed and left out. Exit codes: 0 done,
-    2 wrong option, 3 the version or the pictures are at fault.
+    Class folders must have the names of the version's classes. Files that cannot be read are listed and left out. Exit codes:
+    0 done, 2 wrong option, 3 fault of the version or of the pictures.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from rich.console import Console
@@ -57,31 +63,32 @@ def command(
     from models.training.labelled_pictures import find_pictures, read_pictures
 
     version = locate_version(model)
-    entries = find_pictures(data)
+    files = find_pictures(data)
+    side_px, classes = version.manifest.preprocessing.side_px, version.manifest.classes
     with Progress(console=Console(stderr=True), transient=True) as bars:
-        reading = bars.add_task("reading", total=len(entries))
-        pictures = read_pictures(
-            entries, version.manifest.preprocessing.side_px, version.manifest.classes, on_read=lambda done, total: bars.advance(reading)
-        )
+        reading = bars.add_task("reading", total=len(files))
+        pictures = read_pictures(files, side_px, classes, on_read=lambda done, total: bars.advance(reading))
         ensemble = open_ensemble(version, runtime)
-        judging = bars.add_task("judging", total=len(pictures) * (1 + len(make_disturbances()) if report else 1))
-        found = evaluate_version(ensemble, pictures, with_robustness=report is not None, advance=lambda count: bars.advance(judging, count))
-        compared = evaluate_cascade(found, open_ensemble(version, runtime, cascade=True, band=band), pictures) if cascade else None
+        judging = bars.add_task("judging", total=len(pictures) * (1 + len(make_disturbances()) if report_folder else 1))
+        report = evaluate_version(
+            ensemble, pictures, with_robustness=report_folder is not None, advance=lambda count: bars.advance(judging, count)
+        )
+        comparison = evaluate_cascade(report, open_ensemble(version, runtime, cascade=True, band=band), pictures) if cascade else None
     if as_json:
-        more = {"cascade": compared.to_json()} if compared else {}
-        click.echo(json.dumps({"model": version.name, "threshold": version.manifest.threshold, **found.to_json(), **more}, indent=2))
+        values = {"model": version.name, "threshold": version.manifest.threshold, **report.to_json()}
+        click.echo(json.dumps(values | ({"cascade": comparison.to_json()} if comparison else {}), indent=2))
     else:
-        _tell(version.name, found)
-        if compared:
-            _tell_cascade(compared)
-    if report:
-        click.echo(f"report: {write_report(report, version, found)}", err=as_json)
+        _echo_report(version.name, report)
+        if comparison:
+            _echo_cascade(comparison)
+    if report_folder:
+        click.echo(f"report: {write_report(report_folder, version, report)}", err=as_json)
     return 0
 
 
-def _tell(name: str, found: EvaluationReport) -> None:
-    figures = found.figures
-    click.echo(f"version {name} on {figures.pictures} pictures ({figures.defects} defective), {found.pictures_per_s:.0f} a second")
+def _echo_report(name: str, report: EvaluationReport) -> None:
+    figures = report.figures
+    click.echo(f"version {name} on {figures.pictures} pictures ({figures.defects} defective), {report.pictures_per_s:.0f} a second")
     click.echo(f"  accuracy      {figures.accuracy}")
     click.echo(f"  precision     {figures.precision}")
     click.echo(f"  recall        {figures.recall}")
@@ -89,18 +96,18 @@ def _tell(name: str, found: EvaluationReport) -> None:
     click.echo(f"  misses        {figures.misses}")
     click.echo(f"  false alarms  {figures.false_alarms}")
     click.echo(f"  for review    {figures.reviews}")
-    for voter, alone in found.voters.items():
+    for voter, alone in report.voters.items():
         click.echo(f"  {voter} alone at 0.5: accuracy {alone.accuracy}")
-    if len(found.sources) > 1:
-        for source, part in found.sources.items():
+    if len(report.sources) > 1:
+        for source, part in report.sources.items():
             click.echo(f"  {source}: accuracy {part.accuracy}, misses {part.misses.count}, false alarms {part.false_alarms.count}")
-    for bad in found.pictures.unreadable:
-        click.echo(f"  left out: {bad.path}: {bad.message}")
+    for unreadable in report.pictures.unreadable:
+        click.echo(f"  left out: {unreadable.path}: {unreadable.message}")
 
 
-def _tell_cascade(compared: CascadeEvaluation) -> None:
-    click.echo(f"cascade: {compared.per_s:.0f} a second, against {compared.whole_per_s:.0f} of the whole ensemble")
-    click.echo(f"  decided by LeNet alone  {compared.alone}")
-    click.echo(f"  labels as the ensemble  {compared.agreement}")
-    click.echo(f"  accuracy                {compared.figures.accuracy}")
-    click.echo(f"  misses added {compared.misses_added}, false alarms added {compared.alarms_added}")
+def _echo_cascade(comparison: CascadeEvaluation) -> None:
+    click.echo(f"cascade: {comparison.per_s:.0f} a second, against {comparison.whole_per_s:.0f} of the whole ensemble")
+    click.echo(f"  decided by LeNet alone  {comparison.alone}")
+    click.echo(f"  labels as the ensemble  {comparison.agreement}")
+    click.echo(f"  accuracy                {comparison.figures.accuracy}")
+    click.echo(f"  misses added {comparison.misses_added}, false alarms added {comparison.alarms_added}")

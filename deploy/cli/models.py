@@ -1,4 +1,4 @@
-"""`castline models`: the versions on this machine."""
+"""`castline models`: lists, shows, verifies, compares and copies model versions, and chooses which version judges which line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from pathlib import Path
 import click
 
 from deploy.cli import models_choice
-from models.registry import BUNDLED_VERSIONS, RemoteRegistry, add_drift_reference, locate_version, open_registry, parse_remote_url
+from models.registry import (
+    BUNDLED_VERSIONS,
+    RemoteRegistry,
+    add_drift_reference,
+    locate_version,
+    open_registry,
+    parse_remote_url,
+)
 from streams.errors import ModelError
 
 ROOT = click.option(
@@ -16,40 +23,45 @@ ROOT = click.option(
     type=click.Path(path_type=Path, file_okay=False),
     default=BUNDLED_VERSIONS,
     show_default="the versions that the project ships",
-    help="Folder of the versions, or an fsspec address.",
+    help="Folder of the versions, or an fsspec address such as s3://bucket/castline/versions.",
 )
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+DATA_HELP = "Labelled pictures: a folder of class folders or a CSV list, as for castline evaluate. May be repeated."
 
 
 @click.group("models")
 def command() -> None:
-    """List, show, verify and choose model versions. Exit codes: 0 done, 1 a version is damaged, 3 there is no such version."""
+    """List, show, verify and choose model versions.
+
+    Exit codes: 0 done, 1 a version is damaged, 3 there is no such version.
+    """
 
 
 @command.command("list")
 @ROOT
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@AS_JSON
 def list_versions(root: Path, as_json: bool) -> int:
-    """The versions below a folder, each verified."""
+    """List the versions of a folder, and verify the checksums of each."""
     import json
 
     from rich.console import Console
     from rich.table import Table
 
+    registry = open_registry(root)
     rows = []
-    for name in open_registry(root).list_names():
+    for name in registry.list_names():
         try:
-            manifest = open_registry(root).open_version(name).manifest
+            manifest = registry.open_version(name).manifest
         except ModelError as error:
             rows.append({"version": name, "state": str(error)})
             continue
-        voters = ", ".join(f"{voter.name} {voter.weight:.2f}" for voter in manifest.voters)
         rows.append(
             {
                 "version": name,
                 "state": "verified",
                 "created": f"{manifest.created:%Y-%m-%d %H:%M}",
                 "pictures": str(sum(manifest.data.pictures.values())),
-                "voters": voters,
+                "voters": ", ".join(f"{voter.name} {voter.weight:.2f}" for voter in manifest.voters),
                 "threshold": f"{manifest.threshold:.4f}",
                 "accuracy": f"{manifest.figures.get('accuracy', float('nan')):.4f}",
             }
@@ -67,46 +79,50 @@ def list_versions(root: Path, as_json: bool) -> int:
 @command.command("show")
 @click.argument("version")
 def show(version: str) -> None:
-    """The manifest of VERSION: a folder, or the name of a version that the project ships."""
+    """Print the manifest of VERSION, a folder or the name of a version that the project ships."""
     click.echo(locate_version(version).manifest.model_dump_json(indent=2, by_alias=True))
 
 
 @command.command("verify")
 @click.argument("version")
-@click.option("--runtime", default="tensorflow", show_default=True, help="Runtime that must judge the golden set as recorded.")
-def verify(version: str, runtime: str) -> int:
-    """Check VERSION's files against their checksums, and its golden set against its answers."""
+@click.option(
+    "--runtime", "runtime_name", default="tensorflow", show_default=True, help="Runtime that must judge the golden set as recorded."
+)
+def verify(version: str, runtime_name: str) -> int:
+    """Verify the checksums of VERSION, and that it judges its golden set as when it was made."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from models.inference.golden_set import compare_golden_set
     from models.inference.runtimes.runtime import open_runtime
 
-    found = locate_version(version)
-    opened = open_runtime(found, runtime, (8,))
-    agreement = compare_golden_set(found, opened)
-    good = agreement.same_labels and agreement.distance <= found.manifest.golden.tolerance
+    located = locate_version(version)
+    runtime = open_runtime(located, runtime_name, (8,))
+    comparison = compare_golden_set(located, runtime)
+    tolerance = located.manifest.golden.tolerance
     click.echo(
-        f"{found.folder}: {len(found.manifest.files)} files as recorded; golden set of {agreement.pictures} pictures on {opened.name}: "
-        f"labels {'same' if agreement.same_labels else 'differ'}, largest distance {agreement.distance:.5f} "
-        f"(allowed {found.manifest.golden.tolerance})"
+        f"{located.folder}: {len(located.manifest.files)} files as recorded; "
+        f"golden set of {comparison.pictures} pictures on {runtime.name}: "
+        f"labels {'same' if comparison.same_labels else 'differ'}, largest distance {comparison.distance:.5f} (allowed {tolerance})"
     )
-    return 0 if good else 1
+    return 0 if comparison.same_labels and comparison.distance <= tolerance else 1
 
 
 @command.command("push")
 @click.argument("version")
 @click.option("--to", "url", required=True, help="Folder of versions as an fsspec address, such as s3://bucket/castline/versions.")
 def push(version: str, url: str) -> None:
-    """Copy VERSION to a shelf that other machines take their versions from (`model.root` of the settings), its manifest last."""
+    """Copy VERSION to a remote registry, from which other machines get their versions (setting `model.root`).
 
+    The manifest is copied last, because it makes the version visible.
+    """
     if parse_remote_url(url) is None:
-        raise click.BadParameter(f"expected an address such as s3://bucket/castline/versions, found {url!r}", param_hint="--to")
+        raise click.BadParameter(f"{url!r} is no address such as s3://bucket/castline/versions.", param_hint="--to")
     click.echo(RemoteRegistry(url).push(locate_version(version)))
 
 
 @command.command("make-demo")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the new version.")
 def make_demo(out: Path) -> int:
-    """Make the weights again that the project ships: trained on rendered castings only, a quarter of an hour on two cores."""
+    """Train the version that the project ships once more, on rendered castings only. Takes a quarter of an hour on two cores."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from deploy.cli.train import echo_result
     from models.synthetic.demo_version import make_demo_version
@@ -121,12 +137,12 @@ def make_demo(out: Path) -> int:
 
 @command.command("reference")
 @click.argument("version")
-@click.option("--data", type=click.Path(path_type=Path), multiple=True, required=True, help="Labelled pictures, as for evaluate.")
+@click.option("--data", type=click.Path(path_type=Path), multiple=True, required=True, help=DATA_HELP)
 def reference(version: str, data: tuple[Path, ...]) -> None:
-    """Give VERSION the reference that drift is measured against, where it was made before there was one.
+    """Add a drift reference to VERSION, if it was made before trainings recorded one.
 
-    Brightness, sharpness and defect probability of labelled pictures that it did not learn from, such as those it was evaluated on.
-    A training does this by itself.
+    The reference holds brightness, sharpness and defect probability of labelled pictures. Use pictures that the version was not
+    trained on, such as those it was evaluated on.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from models.evaluation.evaluation_report import evaluate_version
@@ -134,22 +150,24 @@ def reference(version: str, data: tuple[Path, ...]) -> None:
     from models.inference.ensemble import open_ensemble
     from models.training.labelled_pictures import find_pictures, read_pictures
 
-    found = locate_version(version)
-    pictures = read_pictures(find_pictures(data), found.manifest.preprocessing.side_px, found.manifest.classes)
-    examined = evaluate_version(open_ensemble(found), pictures)
-    add_drift_reference(found, make_drift_reference(pictures.pixels, examined.probability, examined.is_defect))
-    click.echo(f"{found.folder}: a reference of {len(pictures)} pictures; restart its inspectors to measure against it")
+    located = locate_version(version)
+    pictures = read_pictures(find_pictures(data), located.manifest.preprocessing.side_px, located.manifest.classes)
+    report = evaluate_version(open_ensemble(located), pictures)
+    add_drift_reference(located, make_drift_reference(pictures.pixels, report.probability, report.is_defect))
+    click.echo(f"{located.folder} has a drift reference of {len(pictures)} pictures now. Restart its inspectors to use it.")
 
 
 @command.command("optimise")
 @click.argument("version")
-@click.option("--data", type=click.Path(path_type=Path), multiple=True, help="Pictures that a runtime must label as TensorFlow does, too.")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option(
+    "--data", type=click.Path(path_type=Path), multiple=True, help="Pictures that a runtime must label as TensorFlow in float32 does."
+)
+@AS_JSON
 def optimise(version: str, data: tuple[Path, ...], as_json: bool) -> None:
-    """Try VERSION on every runtime that is installed here and record the fastest that judges its golden set as recorded.
+    """Measure VERSION on every installed runtime, and record the fastest that judges the golden set as recorded.
 
-    Networks are converted on this machine from the version's weights, once, into the user's cache folder. The record stands
-    beside the version; `runtime = "auto"` takes it.
+    The networks are converted once on this machine, into the user's cache folder. The record lies beside the version, and the
+    setting `model.runtime = "auto"` uses it.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import json
@@ -159,30 +177,30 @@ def optimise(version: str, data: tuple[Path, ...], as_json: bool) -> None:
     from models.inference.runtimes.selection import select_runtime
     from models.training.labelled_pictures import find_pictures, read_pictures
 
-    left_out = {name: why for name in RUNTIMES if (why := find_obstacle(name))}
-    usable = [name for name in RUNTIMES if name not in left_out]
-    found = locate_version(version)
-    pixels = read_pictures(find_pictures(data), found.manifest.preprocessing.side_px).pixels if data else None
-    trial = select_runtime(found, usable, (1, 8, 32), open_runtime, pixels=pixels)
+    obstacles = {name: obstacle for name in RUNTIMES if (obstacle := find_obstacle(name))}
+    usable = [name for name in RUNTIMES if name not in obstacles]
+    located = locate_version(version)
+    pixels = read_pictures(find_pictures(data), located.manifest.preprocessing.side_px).pixels if data else None
+    selection = select_runtime(located, usable, (1, 8, 32), open_runtime, pixels=pixels)
     if as_json:
-        click.echo(json.dumps({**asdict(trial), "left_out": left_out}, indent=2))
+        click.echo(json.dumps({**asdict(selection), "left_out": obstacles}, indent=2))
         return
-    for each in trial.measured:
+    for each in selection.measured:
         click.echo(f"{each.runtime:16} batch {each.batch:2}: {each.per_s:7.1f} a second, same labels, distance {each.distance}")
-    for name, why in trial.refused.items():
-        click.echo(f"{name:16} refused: {why}")
-    for name, why in left_out.items():
-        click.echo(f"{name:16} left out: {why}")
-    click.echo(f"chosen: {trial.chosen}")
+    for name, reason in selection.refused.items():
+        click.echo(f"{name:16} refused: {reason}")
+    for name, obstacle in obstacles.items():
+        click.echo(f"{name:16} not measured: {obstacle}")
+    click.echo(f"chosen: {selection.chosen}")
 
 
 @command.command("compare")
 @click.argument("first")
 @click.argument("second")
-@click.option("--data", type=click.Path(path_type=Path), multiple=True, required=True, help="Labelled pictures, as for evaluate.")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--data", type=click.Path(path_type=Path), multiple=True, required=True, help=DATA_HELP)
+@AS_JSON
 def compare(first: str, second: str, data: tuple[Path, ...], as_json: bool) -> None:
-    """Judge labelled pictures with two versions and list those they judge differently."""
+    """Judge labelled pictures with two versions, and list the pictures that get different labels."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import json
 
@@ -190,24 +208,24 @@ def compare(first: str, second: str, data: tuple[Path, ...], as_json: bool) -> N
     from models.inference.ensemble import open_ensemble
     from models.training.labelled_pictures import find_pictures, read_pictures
 
-    entries = find_pictures(data)
-    found = []
-    for name in (first, second):
+    names, files = (first, second), find_pictures(data)
+    reports = []
+    for name in names:
         version = locate_version(name)
-        pictures = read_pictures(entries, version.manifest.preprocessing.side_px, version.manifest.classes)
-        found.append(evaluate_version(open_ensemble(version), pictures))
-    apart = list_differences(*found)
+        pictures = read_pictures(files, version.manifest.preprocessing.side_px, version.manifest.classes)
+        reports.append(evaluate_version(open_ensemble(version), pictures))
+    differences = list_differences(*reports)
     if as_json:
-        shown = [{"version": name, **each.figures.model_dump()} for name, each in zip((first, second), found, strict=True)]
-        click.echo(json.dumps({"versions": shown, "list_differences": apart}, indent=2))
+        versions = [{"version": name, **report.figures.model_dump()} for name, report in zip(names, reports, strict=True)]
+        click.echo(json.dumps({"versions": versions, "differences": differences}, indent=2))
         return
-    for name, each in zip((first, second), found, strict=True):
-        figures = each.figures
+    for name, report in zip(names, reports, strict=True):
+        figures = report.figures
         click.echo(f"{name}: accuracy {figures.accuracy}, misses {figures.misses.count}, false alarms {figures.false_alarms.count}")
-    click.echo(f"judged differently: {len(apart)}")
-    for row in apart:
+    click.echo(f"judged differently: {len(differences)}")
+    for row in differences:
         click.echo(f"  {row['path']} ({row['class']}): {row['first']} / {row['second']}")
 
 
-for _choice in (models_choice.choose, models_choice.shadow, models_choice.roll_back, models_choice.status):
-    command.add_command(_choice)
+for _subcommand in (models_choice.choose, models_choice.shadow, models_choice.roll_back, models_choice.status):
+    command.add_command(_subcommand)

@@ -1,4 +1,4 @@
-"""`castline models choose | shadow | roll-back | status`: which version judges which line, told to the running inspectors over Kafka."""
+"""`castline models choose | shadow | roll-back | status`: chooses which version judges which line, by records on Kafka."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from pathlib import Path
 
 import click
 
-from agents.inspector.model_switcher import classes, named
-from models.registry import Version, open_registry
+from models.registry import Manifest, open_registry
 from streams.errors import ModelError
 from streams.identity import format_time
 from streams.model_choices import ALL_LINES, EffectiveModel, ModelChoices, publish_model_choice, read_model_choices
@@ -20,26 +19,26 @@ from streams.records import ModelChoice
 from streams.settings import Settings, load_settings
 
 ROLE = "models"
-LINE = click.option("--line", "line", help="One line; all lines without a choice of their own where absent.")
+LINE = click.option("--line", "line", help="Name of one line. Without this option: all lines that have no choice of their own.")
 
 
 @click.command("choose")
 @click.argument("version")
 @LINE
-@click.option("--force", is_flag=True, help="Even when its classes are not those of the version in force.")
+@click.option("--force", is_flag=True, help="Accept a version whose classes differ from those of the version in force.")
 @click.pass_obj
 def choose(file: Path | None, version: str, line: str | None, force: bool) -> None:
-    """Put VERSION in force on running inspectors, from their next batch on.
+    """Put VERSION in force: running inspectors judge with it from their next batch on.
 
-    Its files are verified first, here and by every inspector, which also judges its golden set; where that fails the
-    version before goes on, and the inspector says why. Chosen once more, a version that stayed out is tried again.
+    This command verifies the checksums of the version. Each inspector verifies them again and judges the golden set. If that fails,
+    the version before stays in force and the inspector logs the reason. To try a refused version again, choose it once more.
     """
-    settings, key = _settings_and_key(file, line)
-    chosen = open_registry(settings.model.root).open_version(version)
+    settings, key = _load_settings_and_key(file, line)
+    manifest = open_registry(settings.model.root).open_version(version).manifest
     choices = read_model_choices(settings, ROLE)
     if not force:
-        _expect_same_classes(settings, chosen, choices, key)
-    _publish(settings, choices, choices.make_choice(key, version, _who(), datetime.now(UTC), force))
+        _check_classes(settings, manifest, choices, key)
+    _publish(settings, choices, choices.make_choice(key, version, _describe_user(), datetime.now(UTC), force))
 
 
 @click.command("shadow")
@@ -47,104 +46,109 @@ def choose(file: Path | None, version: str, line: str | None, force: bool) -> No
 @LINE
 @click.pass_obj
 def shadow(file: Path | None, version: str, line: str | None) -> None:
-    """Let VERSION judge silently beside the one in force, in idle time only; `none` ends it.
+    """Let VERSION judge silently as a shadow of the version in force, in idle time only. The VERSION `none` ends the shadow.
 
-    What it says is counted and logged, never acted on. With --line, the line keeps the version that is in force on it
-    from now on, whatever is chosen for all lines later.
+    The shadow's verdicts are counted and logged but never acted on. With --line, the line keeps the version in force on it from now
+    on, whatever is chosen for all lines later.
     """
-    settings, key = _settings_and_key(file, line)
-    beside = None if version == "none" else open_registry(settings.model.root).open_version(version).name
+    settings, key = _load_settings_and_key(file, line)
+    name = None if version == "none" else open_registry(settings.model.root).open_version(version).name
     choices = read_model_choices(settings, ROLE)
-    if beside == choices.find(key).version:
-        raise ModelError(f"expected a version other than the one in force for {key}, found {beside}")
-    _publish(settings, choices, choices.make_shadow_choice(key, beside, _who(), datetime.now(UTC)))
+    if name == choices.find(key).version:
+        raise ModelError(f"{name} is in force for {key} already. Choose another version as the shadow.")
+    _publish(settings, choices, choices.make_shadow_choice(key, name, _describe_user(), datetime.now(UTC)))
 
 
 @click.command("roll-back")
 @LINE
 @click.pass_obj
 def roll_back(file: Path | None, line: str | None) -> None:
-    """Put the version before in force again; once more goes one further back, up to eight."""
-    settings, key = _settings_and_key(file, line)
+    """Put the previous version in force again. Repeated calls go further back, up to eight versions."""
+    settings, key = _load_settings_and_key(file, line)
     choices = read_model_choices(settings, ROLE)
-    record = choices.make_roll_back(key, _who(), datetime.now(UTC))
+    record = choices.make_roll_back(key, _describe_user(), datetime.now(UTC))
     open_registry(settings.model.root).open_version(record.version)
     _publish(settings, choices, record)
 
 
 @click.command("status")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 @click.pass_obj
 def status(file: Path | None, as_json: bool) -> int:
-    """What is chosen for each line, and whether it is whole on this machine.
+    """Show the chosen version of each line, and whether it is undamaged on this machine.
 
-    What an inspector really serves is castline_model_info of its /metrics. Exit status 1 when a version is not whole here.
+    The metric castline_model_info of an inspector tells which version it really uses. Exit codes: 0 all versions are undamaged, 1 a
+    version is missing or damaged here.
     """
     settings = load_settings(file)
     choices = read_model_choices(settings, ROLE)
-    rows = [_row(settings, line.name, choices.find(line.name)) for line in settings.lines]
+    rows = [_describe_line(settings, line.name, choices.find(line.name)) for line in settings.lines]
     if as_json:
         click.echo(json.dumps(rows, indent=2))
     else:
         for row in rows:
-            beside = f", shadow {row['shadow']}" if row["shadow"] else ""
+            shadow = f", shadow {row['shadow']}" if row["shadow"] else ""
             by = f", by {row['chosen_by']} at {row['chosen_at']}" if row["chosen_by"] else ""
-            back = f", before it {', '.join(row['previous'])}" if row["previous"] else ""
-            click.echo(f"{row['line']}: {row['version']}{beside} (chosen for {row['chosen_for']}{by}{back}); {row['state']}")
+            previous = f", before it {', '.join(row['previous'])}" if row["previous"] else ""
+            click.echo(f"{row['line']}: {row['version']}{shadow} (chosen for {row['chosen_for']}{by}{previous}); {row['state']}")
     return 0 if all(row["state"] == "verified" for row in rows) else 1
 
 
-def _settings_and_key(file: Path | None, line: str | None) -> tuple[Settings, str]:
+def _load_settings_and_key(file: Path | None, line: str | None) -> tuple[Settings, str]:
+    """Returns the settings and the key of the choice: the name of the line, or `*` for all lines."""
     settings = load_settings(file)
     return settings, settings.find_line(line).name if line is not None else ALL_LINES
 
 
-def _who() -> str:
+def _describe_user() -> str:
     return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
 def _publish(settings: Settings, choices: ModelChoices, record: ModelChoice) -> None:
     before = choices.find(record.line)
     publish_model_choice(settings, record, ROLE)
-    where = "all lines without a choice of their own" if record.line == ALL_LINES else record.line
-    beside = f", with {record.shadow} in its shadow" if record.shadow else ""
-    was = f"before: {before.version}" if before.version != record.version else "as before"
-    click.echo(f"{where}: {record.version} is chosen{beside} ({was})")
+    lines = "all lines without a choice of their own" if record.line == ALL_LINES else record.line
+    shadow = f", with {record.shadow} in its shadow" if record.shadow else ""
+    earlier = f"before: {before.version}" if before.version != record.version else "as before"
+    click.echo(f"{lines}: {record.version} is chosen{shadow} ({earlier})")
 
 
-def _expect_same_classes(settings: Settings, chosen: Version, choices: ModelChoices, key: str) -> None:
-    """Raises ModelError: when the version in force on a line that `key` stands for has other classes."""
+def _check_classes(settings: Settings, manifest: Manifest, choices: ModelChoices, key: str) -> None:
+    """Raises ModelError if `manifest` has other classes than the version in force on the line `key`, or on a line that `*` stands for."""
+    registry = open_registry(settings.model.root)
     lines = [key] if key != ALL_LINES else [line.name for line in settings.lines if line.name not in choices.by_key]
     for line in lines:
         try:
-            now = open_registry(settings.model.root).open_version(choices.find(line).version)
+            present = registry.open_version(choices.find(line).version).manifest
         except ModelError as error:
-            raise ModelError(f"the classes of the version in force on {line} cannot be compared ({error}); choose with --force") from None
-        if classes(now) != classes(chosen):
+            raise ModelError(f"The classes of the version in force on {line} cannot be compared ({error}). Choose with --force.") from None
+        if not present.has_same_classes(manifest):
             raise ModelError(
-                f"expected the classes of {now.name}, in force on {line}: {named(now)}; found those of {chosen.name}: {named(chosen)}; "
-                "--force chooses it all the same"
+                f"expected the classes of {present.version}, in force on {line}: {present.describe_classes()}; found those of "
+                f"{manifest.version}: {manifest.describe_classes()}. Add --force to choose it nevertheless."
             )
 
 
-def _row(settings: Settings, line: str, now: EffectiveModel) -> dict[str, str | list[str] | None]:
-    choice = now.choice
+def _describe_line(settings: Settings, line: str, model: EffectiveModel) -> dict[str, str | list[str] | None]:
+    choice = model.choice
     return {
         "line": line,
-        "version": now.version,
-        "shadow": now.shadow,
-        "chosen_for": now.decided_for,
+        "version": model.version,
+        "shadow": model.shadow,
+        "chosen_for": model.decided_for,
         "chosen_by": choice.chosen_by if choice else None,
         "chosen_at": format_time(choice.chosen_at) if choice else None,
         "previous": list(choice.previous) if choice else [],
-        "state": _state(settings, [name for name in (now.version, now.shadow) if name]),
+        "state": _verify_versions(settings, [name for name in (model.version, model.shadow) if name]),
     }
 
 
-def _state(settings: Settings, versions: Iterable[str]) -> str:
-    for name in versions:
+def _verify_versions(settings: Settings, names: Iterable[str]) -> str:
+    """Returns `verified`, or the problem of the first version that is missing or damaged."""
+    registry = open_registry(settings.model.root)
+    for name in names:
         try:
-            open_registry(settings.model.root).open_version(name)
+            registry.open_version(name)
         except ModelError as error:
             return str(error)
     return "verified"

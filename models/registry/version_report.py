@@ -1,11 +1,11 @@
 """The files that an evaluation and a training write beside a version, and how the station reads them.
 
-    <version>/                      the version itself
-    <version>.report/report.json    VersionReport, written by `castline evaluate --report <version>.report`
-    <version>.report/*.png          its pictures: curves and a gallery of the errors
-    <version>.report/report.html    the same for people, in one file
-    <version>.training/*.png        curves of each network, written by `castline train`
-    <version>.training/*.curves.json    TrainingCurves, the numbers of these curves
+    <version>/                          the version itself
+    <version>.report/report.json        VersionReport, written by `castline evaluate --report <version>.report`
+    <version>.report/*.png              its pictures: curves and a gallery of the errors
+    <version>.report/report.html        the same for people, in one file
+    <version>.training/<network>.png    curves of a network, written by `castline train`
+    <version>.training/<network>.json   TrainingCurves, the numbers of these curves
 
 Release 0.1.0 wrote reports without the PNG files and trainings without the JSON files. Both are still read.
 """
@@ -20,7 +20,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from models.registry.registry import Registry
 
 REPORT_FILE = "report.json"
-CURVES_SUFFIX = ".curves.json"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_FILE_BYTES = 64 * 2**20
 MAX_GALLERY_PICTURES = 60  # in the gallery of errors; report.json lists every error
@@ -59,6 +58,21 @@ class Proportion(_ReportModel):
         low = 0.0 if count == 0 else float(betaincinv(count, of - count + 1, 0.025))
         high = 1.0 if count == of else float(betaincinv(count + 1, of - count, 0.975))
         return cls(count=count, of=of, value=count / of, low=low, high=high)
+
+    @property
+    def percent(self) -> float:
+        """The value in per cent."""
+        return 100 * self.value
+
+    @property
+    def low_percent(self) -> float:
+        """The lower end of the interval in per cent."""
+        return 100 * self.low
+
+    @property
+    def high_percent(self) -> float:
+        """The upper end of the interval in per cent."""
+        return 100 * self.high
 
     def __str__(self) -> str:
         return f"{self.value:.4f} ({self.count} of {self.of}; 95 %: {self.low:.4f} to {self.high:.4f})"
@@ -127,10 +141,11 @@ class TrainingEpoch(_ReportModel):
     validation_accuracy: float
 
 
-class TrainingCurves(ReportPicture):
-    """The content of a `.curves.json` file: the picture of one network's curves and their numbers."""
+class TrainingCurves(_ReportModel):
+    """The content of `<network>.json` beside the picture `<network>.png`: the numbers of one network's training curves."""
 
-    epochs: tuple[TrainingEpoch, ...] = ()
+    network: str
+    epochs: tuple[TrainingEpoch, ...]
 
 
 def read_report(registry: Registry, name: str) -> VersionReport | None:
@@ -154,16 +169,16 @@ def read_report_picture(registry: Registry, name: str, file: str) -> bytes | Non
 
 
 def list_training_curves(registry: Registry, name: str) -> list[ReportPicture]:
-    """Returns the curves of the training of the version `name`, sorted by file name. Curves without a JSON file get a general caption."""
+    """Returns the pictures of the training of the version `name`, one for each network, sorted by file name."""
     folder = f"{name}.training"
-    files = registry.list_companions(folder)
-    curves = []
-    for file in files:
+    pictures = []
+    for file in registry.list_companions(folder):
         if _PICTURE_FILE.fullmatch(file):
-            written = _read_training_curves(registry, folder, file.removesuffix(".png") + CURVES_SUFFIX, files)
-            caption = written.caption if written else f"Loss and accuracy over the epochs, {file}"
-            curves.append(ReportPicture(file=file, caption=caption))
-    return curves
+            network = file.removesuffix(".png")
+            curves = _read_training_curves(registry, folder, f"{network}.json")
+            epochs = f"{len(curves.epochs)} epochs" if curves else "the epochs"
+            pictures.append(ReportPicture(file=file, caption=f"{network}: loss and accuracy over {epochs} of its training"))
+    return pictures
 
 
 def read_training_curve(registry: Registry, name: str, file: str) -> bytes | None:
@@ -172,8 +187,8 @@ def read_training_curve(registry: Registry, name: str, file: str) -> bytes | Non
     return _read_png(registry, folder, file) if file in registry.list_companions(folder) else None
 
 
-def _read_training_curves(registry: Registry, folder: str, file: str, files: list[str]) -> TrainingCurves | None:
-    content = registry.read_companion(folder, file, MAX_FILE_BYTES) if file in files else None
+def _read_training_curves(registry: Registry, folder: str, file: str) -> TrainingCurves | None:
+    content = registry.read_companion(folder, file, MAX_FILE_BYTES)
     try:
         return TrainingCurves.model_validate_json(content) if content else None
     except ValidationError:

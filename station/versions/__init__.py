@@ -1,1 +1,1 @@
-"""Model versions: their figures, and which of them judges which line."""
+"""The Models pages: figures of each model version, and which version judges which line."""

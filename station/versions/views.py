@@ -1,4 +1,4 @@
-"""Models pages: which version judges which line, what each one can do, and changing it, with a confirmation."""
+"""The Models pages: which version judges which line, the figures of each version, and a change with its confirmation."""
 
 from __future__ import annotations
 
@@ -12,20 +12,28 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
+from models.registry import Manifest, Registry, open_registry
+from models.registry.version_report import Proportion, list_training_curves, read_report, read_report_picture, read_training_curve
 from station.accounts.access import right_required
 from station.configuration import current_settings
 from station.kafka_producer import KafkaUnavailableError
 from station.live.live_consumer import get_live_consumer
-from station.versions.choosing import NO_SHADOW, Action, OtherClassesError, Wish, carry_out, choices, consider
-from station.versions.records import gallery, report, training_curve, training_curves
-from station.versions.shelf import Manifest, names, read, verify
+from station.versions.model_choice_request import (
+    NO_SHADOW,
+    DifferentClassesError,
+    ModelAction,
+    ModelChoiceRequest,
+    check_request,
+    publish_choice,
+    read_current_choices,
+)
 from streams.errors import ModelError
 from streams.model_choices import ALL_LINES, EffectiveModel, ModelChoices
 
 
 @dataclass(frozen=True)
-class LineRow:
-    """What is chosen for a line, and what its inspectors say they run."""
+class LineModel:
+    """A line's chosen model, and the version of its latest verdict with the time of that verdict."""
 
     name: str
     chosen: EffectiveModel
@@ -33,40 +41,81 @@ class LineRow:
     running_at: datetime | None
 
     @property
-    def pending(self) -> bool:
-        """The last verdict is by another version than the one chosen."""
+    def is_pending(self) -> bool:
+        """Whether the latest verdict comes from another version than the chosen one."""
         return bool(self.running) and self.running != self.chosen.version
 
     @property
-    def back(self) -> str:
-        """The version that a roll-back puts in force; empty where there is none of the line's own."""
+    def previous_version(self) -> str:
+        """The version that a roll-back puts in force, or an empty text if the line has no choice to roll back."""
         choice = self.chosen.choice
         return choice.previous[0] if choice and choice.line == self.name and choice.previous else ""
 
 
 @dataclass(frozen=True)
-class VersionRow:
-    """A version on this machine; `problem` says why it cannot serve."""
+class VersionSummary:
+    """A version of the registry and the lines that it judges. A version with a `problem` is shown but cannot be chosen.
+
+    `is_verified` tells whether all checksums were compared. A remote registry compares them when the version is chosen.
+    """
 
     name: str
     manifest: Manifest | None
     problem: str
+    is_verified: bool
     lines: list[str]
+
+    @property
+    def training_pictures(self) -> int:
+        """The number of pictures that the version was trained on, validation pictures included."""
+        return sum(self.manifest.data.pictures.values()) if self.manifest else 0
+
+    @property
+    def accuracy(self) -> Proportion | None:
+        """The accuracy on the validation pictures, or None if the training recorded none."""
+        pictures = self._figure("pictures")
+        return _count_proportion(pictures - self._figure("misses") - self._figure("false_alarms"), pictures)
+
+    @property
+    def validation_figures(self) -> list[tuple[str, Proportion | None]]:
+        """The names and values of the figures on the validation pictures; empty if the training recorded none."""
+        pictures = self._figure("pictures")
+        if not pictures or self.manifest is None:
+            return []
+        alone = [(voter.name, self.manifest.figures.get(f"{voter.name}_accuracy_at_half")) for voter in self.manifest.voters]
+        return [
+            ("accuracy", self.accuracy),
+            ("misses, of all", _count_proportion(self._figure("misses"), pictures)),
+            ("false alarms, of all", _count_proportion(self._figure("false_alarms"), pictures)),
+            ("for review", _count_proportion(self._figure("reviews"), pictures)),
+            *(
+                (f"accuracy of {name} alone, at 0.5", _count_proportion(round(share * pictures), pictures))
+                for name, share in alone
+                if share
+            ),
+        ]
+
+    def _figure(self, name: str) -> int:
+        return int(self.manifest.figures.get(name, 0)) if self.manifest else 0
 
 
 @require_safe
 @right_required("look")
-def versions(request: HttpRequest) -> HttpResponse:
-    """Lines and versions."""
-    heard = get_live_consumer()
+def show_versions(request: HttpRequest) -> HttpResponse:
+    """Shows the chosen model of every line and the versions of the registry."""
+    live, registry = get_live_consumer(), _open_registry()
+    try:
+        names, registry_problem = registry.list_names(), ""
+    except ModelError as error:
+        names, registry_problem = [], str(error)
     return render(
         request,
         "station/versions/versions.html",
         {
-            "lines": _line_rows(heard.choices),
-            "everywhere": heard.choices.find(ALL_LINES),
-            "versions": [_row(name, heard.choices) for name in names(current_settings().model.root)],
-            "trouble": heard.connection_fault,
+            "lines": _list_line_models(live.choices),
+            "versions": [_summarise(registry, name, live.choices) for name in names],
+            "connection_fault": live.connection_fault,
+            "registry_problem": registry_problem,
             "all_lines": ALL_LINES,
             "no_shadow": NO_SHADOW,
         },
@@ -75,106 +124,131 @@ def versions(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 @right_required("look")
-def lines(request: HttpRequest) -> HttpResponse:
-    """The table of lines alone, for the page to renew itself."""
-    heard = get_live_consumer()
-    return render(request, "station/versions/_lines.html", {"lines": _line_rows(heard.choices)})
+def show_lines(request: HttpRequest) -> HttpResponse:
+    """Shows only the table of lines, which the Models page reloads every two seconds."""
+    return render(request, "station/versions/_lines.html", {"lines": _list_line_models(get_live_consumer().choices)})
 
 
 @require_safe
 @right_required("look")
-def version(request: HttpRequest, version: str) -> HttpResponse:
-    """One version: its figures, curves and errors."""
-    root = current_settings().model.root
-    if version not in names(root):
+def show_version(request: HttpRequest, version: str) -> HttpResponse:
+    """Shows one version: its figures, curves and errors."""
+    registry = _open_registry()
+    if version not in _list_names(registry):
         raise Http404
-    row = _row(version, get_live_consumer().choices)
+    summary = _summarise(registry, version, get_live_consumer().choices)
     return render(
         request,
         "station/versions/version.html",
         {
-            "row": row,
-            "manifest": row.manifest,
-            "curves": training_curves(root, version),
-            "report": report(root, version),
-            "gallery": gallery(root, version),
+            "version": summary,
+            "manifest": summary.manifest,
+            "training_curves": list_training_curves(registry, version),
+            "report": read_report(registry, version),
         },
     )
 
 
 @require_safe
 @right_required("look")
-def curve(request: HttpRequest, version: str, name: str) -> HttpResponse:
-    """A picture that the training or the report drew: `report.png` the report's curves, `error-3.png` its third error."""
-    root = current_settings().model.root
-    if version not in names(root):
-        raise Http404
-    value = training_curve(root, version, name)
-    if value is None and name == "report.png":
-        value = gallery(root, version).curves
-    elif value is None and name.startswith("error-") and name.endswith(".png"):
-        number = name.removeprefix("error-").removesuffix(".png")
-        errors = gallery(root, version).errors
-        value = errors[int(number)][1] if number.isdecimal() and len(number) < 5 and int(number) < len(errors) else None
-    if value is None:
-        raise Http404
-    response = HttpResponse(value, content_type="image/png")
-    response["Cache-Control"] = "private, max-age=300"
-    return response
+def send_report_picture(request: HttpRequest, version: str, file: str) -> HttpResponse:
+    """Sends a PNG of the report on a version: its curves or a picture of its gallery."""
+    registry = _open_registry()
+    return _send_png(read_report_picture(registry, version, file) if version in _list_names(registry) else None)
+
+
+@require_safe
+@right_required("look")
+def send_training_curve(request: HttpRequest, version: str, file: str) -> HttpResponse:
+    """Sends a PNG with the curves of a version's training."""
+    registry = _open_registry()
+    return _send_png(read_training_curve(registry, version, file) if version in _list_names(registry) else None)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
 @right_required("choose")
-def change(request: HttpRequest) -> HttpResponse:
-    """Says what a change would do; does it when the person confirms."""
-    wish = _wish(request)
-    if wish is None:
+def change_model(request: HttpRequest) -> HttpResponse:
+    """Shows what a change would do. A POST, the person's confirmation, carries it out."""
+    change = _parse_request(request)
+    if change is None:
         raise Http404
     assert isinstance(request.user, User)
+    context: dict[str, object] = {"change": change, "all_lines": ALL_LINES}
+    status = 200
     try:
-        plan = consider(current_settings(), wish, choices(), request.user.get_username(), datetime.now(UTC))
+        choice = check_request(current_settings(), change, read_current_choices(), request.user.get_username(), datetime.now(UTC))
         if request.method == "POST":
-            carry_out(plan, request.user)
-            where = "all lines without a choice of their own" if wish.line == ALL_LINES else wish.line
-            beside = f", with {plan.record.shadow} in its shadow" if plan.record.shadow else ""
-            messages.success(request, f"{plan.record.version} is chosen for {where}{beside}. Inspectors take it up with their next batch.")
+            publish_choice(choice, request.user)
+            lines = "all lines without a choice of their own" if change.line == ALL_LINES else change.line
+            shadow = f", with {choice.record.shadow} as its shadow" if choice.record.shadow else ""
+            messages.success(request, f"{choice.record.version} is chosen for {lines}{shadow}. Inspectors use it from their next batch on.")
             return redirect("versions")
-    except OtherClassesError as error:
-        return render(request, "station/versions/change.html", {"wish": wish, "problem": str(error), "forceable": True}, status=409)
+        context["choice"] = choice
+    except DifferentClassesError as error:
+        context |= {"problem": str(error), "is_forceable": True}
+        status = 409
     except ModelError as error:
-        return render(request, "station/versions/change.html", {"wish": wish, "problem": str(error)}, status=409)
+        context["problem"] = str(error)
+        status = 409
     except KafkaUnavailableError as error:
-        return render(request, "station/versions/change.html", {"wish": wish, "problem": str(error)}, status=503)
-    return render(request, "station/versions/change.html", {"wish": wish, "plan": plan, "all_lines": ALL_LINES})
+        context["problem"] = str(error)
+        status = 503
+    return render(request, "station/versions/change.html", context, status=status)
 
 
-def _wish(request: HttpRequest) -> Wish | None:
-    given = request.POST if request.method == "POST" else request.GET
-    action, line = given.get("action", ""), given.get("line", "")
-    known = {*(line.name for line in current_settings().lines), ALL_LINES}
-    if action not in get_args(Action) or line not in known:
-        return None
-    return Wish(action, line, given.get("version", "")[:64], given.get("force") == "yes")  # type: ignore[arg-type]  # one of the three
+def _open_registry() -> Registry:
+    return open_registry(current_settings().model.root, reuse_checksums=True)
 
 
-def _line_rows(chosen: ModelChoices) -> list[LineRow]:
-    heard = get_live_consumer()
+def _list_names(registry: Registry) -> list[str]:
+    """Returns the names of all versions. Raises Http404 if the registry cannot be read."""
+    try:
+        return registry.list_names()
+    except ModelError as error:
+        raise Http404(str(error)) from error
+
+
+def _summarise(registry: Registry, name: str, choices: ModelChoices) -> VersionSummary:
+    lines = [line.name for line in current_settings().lines if choices.find(line.name).version == name]
+    try:
+        manifest = registry.read_manifest(name)
+    except ModelError as error:
+        return VersionSummary(name, None, str(error), False, lines)
+    try:
+        return VersionSummary(name, manifest, "", registry.check_version(name), lines)
+    except ModelError as error:
+        return VersionSummary(name, manifest, str(error), False, lines)
+
+
+def _list_line_models(choices: ModelChoices) -> list[LineModel]:
+    live = get_live_consumer()
     rows = []
-    with heard.lock:
-        for name, state in heard.lines.items():
-            last = state.last_verdict
-            rows.append(LineRow(name, chosen.find(name), last.model if last else "", last.decided_at if last else None))
+    with live.lock:
+        for name, state in live.lines.items():
+            verdict = state.last_verdict
+            rows.append(LineModel(name, choices.find(name), verdict.model if verdict else "", verdict.decided_at if verdict else None))
     return rows
 
 
-def _row(name: str, chosen: ModelChoices) -> VersionRow:
-    root = current_settings().model.root
-    in_force = [line.name for line in current_settings().lines if chosen.find(line.name).version == name]
-    try:
-        return VersionRow(name, verify(root, name), "", in_force)
-    except ModelError as error:
-        problem = str(error)
-    try:
-        return VersionRow(name, read(root, name), problem, in_force)
-    except ModelError:
-        return VersionRow(name, None, problem, in_force)
+def _parse_request(request: HttpRequest) -> ModelChoiceRequest | None:
+    """Returns the change that the form or the address asks for, or None if its action or line is unknown."""
+    fields = request.POST if request.method == "POST" else request.GET
+    action, line = fields.get("action", ""), fields.get("line", "")
+    known_lines = {*(line.name for line in current_settings().lines), ALL_LINES}
+    if action not in get_args(ModelAction) or line not in known_lines:
+        return None
+    version, force = fields.get("version", "")[:64], fields.get("force") == "yes"
+    return ModelChoiceRequest(action, line, version, force)  # type: ignore[arg-type]  # the action is one of the three
+
+
+def _send_png(content: bytes | None) -> HttpResponse:
+    if content is None:
+        raise Http404
+    response = HttpResponse(content, content_type="image/png")
+    response["Cache-Control"] = "private, max-age=300"
+    return response
+
+
+def _count_proportion(count: int, of: int) -> Proportion | None:
+    """Returns the proportion, or None if nothing was counted or the manifest's figures contradict each other."""
+    return Proportion.from_counts(count, of) if 0 <= count <= of and of > 0 else None

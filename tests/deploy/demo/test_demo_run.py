@@ -150,7 +150,7 @@ def test_a_killed_demo_leaves_no_process(demo: Callable[..., DemoProcess]) -> No
 @pytest.mark.parametrize(
     ("arguments", "words", "status"),
     [
-        (("--model", "no-such-version"), "expected the model folder", 3),
+        (("--model", "no-such-version"), "There is no version 'no-such-version'", 3),
         (("--images", "/nowhere"), "does not exist", 2),
         (("--lines", "0"), "--lines", 2),
         (("--report", "nowhere/report.json"), "Cannot write --report", 2),

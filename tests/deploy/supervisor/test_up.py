@@ -160,7 +160,7 @@ def test_settings_without_a_line_are_refused(tmp_path: Path) -> None:
 def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
     values = adapted(tmp_path)
     values["model"] = {"root": str(tmp_path / "models"), "version": "line-a"}
-    assert f"expected the model folder {tmp_path / 'models' / 'line-a'}, found none" in refused(tmp_path, values)
+    assert f"There is no version 'line-a' in {tmp_path / 'models'}" in refused(tmp_path, values)
 
 
 def test_an_embedded_broker_with_tls_is_refused(tmp_path: Path) -> None:

@@ -96,5 +96,5 @@ def test_a_version_that_records_no_band_needs_one_given(models_root: Path) -> No
     def never(part: Version) -> Runtime:
         raise AssertionError("expected the refusal before a runtime is opened")
 
-    with pytest.raises(ModelError, match=r"says where its small network is certain.*model\.cascade_low"):
+    with pytest.raises(ModelError, match=r"has no cascade band.*model\.cascade_low"):
         open_cascade(open_registry(models_root).open_version("tiny"), never)

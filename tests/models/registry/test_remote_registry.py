@@ -1,14 +1,12 @@
-"""Versions on a shelf far away: memory, and a real S3 server; what comes broken is never served."""
+"""A remote registry, on a real S3 server and in another folder: damaged or half-copied versions are never opened."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
 import pytest
-from moto.server import ThreadedMotoServer
 
 from models.registry import MANIFEST_FILE, RemoteRegistry, Version, open_registry, parse_remote_url, user_cache_folder
 from streams.errors import ModelError
@@ -16,28 +14,27 @@ from streams.errors import ModelError
 LENET = "lenet.weights.h5"
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
 @pytest.fixture
 def version(models_root: Path) -> Version:
     return open_registry(models_root).open_version("tiny")
 
 
-@pytest.fixture(scope="module")
-def s3_endpoint() -> Iterator[str]:
-    """A real server of the S3 protocol on loopback, its objects in memory."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+@pytest.fixture
+def remote_folder(version: Version, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a remote registry with the version `tiny`, addressed as `file://`."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    shutil.copytree(version.folder, tmp_path / "remote" / "tiny")
+    return tmp_path / "remote"
+
+
+def flip_one_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
 
 
 @pytest.mark.parametrize(
-    ("written", "meant"),
+    ("root", "url"),
     [
         ("s3://plant/versions", "s3://plant/versions"),
         ("s3:/plant/versions", "s3://plant/versions"),
@@ -47,66 +44,88 @@ def s3_endpoint() -> Iterator[str]:
         ("/srv/models", None),
     ],
 )
-def test_a_shelf_is_told_from_a_folder(written: str, meant: str | None) -> None:
-    assert parse_remote_url(written) == meant
-    assert parse_remote_url(Path(written)) == meant
+def test_an_address_is_told_from_a_folder(root: str, url: str | None) -> None:
+    assert parse_remote_url(root) == url
+    assert parse_remote_url(Path(root)) == url
 
 
-def test_a_version_on_s3_is_listed_fetched_verified_and_never_changed(
-    version: Version, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
+def test_a_version_on_s3_is_listed_checked_opened_and_never_overwritten(
+    version: Version, s3_versions: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "plant")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret of the test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")  # the server that is not there is asked once
-    files = fsspec.filesystem("s3", skip_instance_cache=True)
-    files.makedirs("plant", exist_ok=True)
-    root = Path("s3://plant/versions")  # as the settings give it
-    assert RemoteRegistry("s3://plant/versions").push(version) == "s3://plant/versions/tiny"
-    assert open_registry(root).list_names() == ["tiny"]
-    loaded = open_registry(root).open_version("tiny")
-    assert loaded.manifest == version.manifest
-    assert loaded.file(LENET).read_bytes() == version.file(LENET).read_bytes()
+    root = Path(s3_versions)  # the settings hold the address as a Path
+    assert RemoteRegistry(s3_versions).push(version) == f"{s3_versions}/tiny"
+    registry = open_registry(root)
+    assert registry.list_names() == ["tiny"]
+    assert registry.read_manifest("tiny") == version.manifest
+    assert not user_cache_folder().exists(), "listing and reading a manifest copy no version"
+    assert not registry.check_version("tiny"), "only sizes are compared"
+    copy = registry.open_version("tiny")
+    assert copy.manifest == version.manifest
+    assert copy.file(LENET).read_bytes() == version.file(LENET).read_bytes()
     with pytest.raises(ModelError, match="never changed once written"):
-        RemoteRegistry("s3://plant/versions").push(version)
-    with pytest.raises(ModelError, match=r"There is no version .absent. in the model registry"):
-        open_registry(root).open_version("absent")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # nobody listens: what was fetched serves on
+        RemoteRegistry(s3_versions).push(version)
+    with pytest.raises(ModelError, match=r"There is no version .absent."):
+        registry.open_version("absent")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # nothing listens there
     fsspec.get_filesystem_class("s3").clear_instance_cache()
-    assert open_registry(root).open_version("tiny").manifest == version.manifest
+    assert open_registry(root).open_version("tiny").manifest == version.manifest, "the earlier copy is used"
+    with pytest.raises(ModelError, match="does not answer"):
+        open_registry(root).list_names()
 
 
-@pytest.fixture
-def far(version: Version, tmp_path: Path) -> Path:
-    """A shelf in another folder of this machine, with the version on it."""
-    shutil.copytree(version.folder, tmp_path / "far" / "tiny")
-    return tmp_path / "far"
+def test_files_beside_a_version_on_s3_are_read(s3_versions: str) -> None:
+    registry = RemoteRegistry(s3_versions)
+    assert registry.list_companions("tiny.report") == []
+    assert registry.read_companion("tiny.report", "report.json", 100) is None
+    fsspec.filesystem("s3").pipe_file(f"{s3_versions}/tiny.report/report.json", b"{}")
+    assert registry.list_companions("tiny.report") == ["report.json"]
+    assert registry.read_companion("tiny.report", "report.json", 100) == b"{}"
+    assert registry.read_companion("tiny.report", "report.json", 1) is None, "too large"
+    assert registry.read_companion("..", "report.json", 100) is None
 
 
-def test_a_file_that_changed_on_the_shelf_is_not_served(far: Path) -> None:
-    weights = bytearray((far / "tiny" / LENET).read_bytes())
-    weights[len(weights) // 2] ^= 1
-    (far / "tiny" / LENET).write_bytes(weights)
-    root = Path(f"file://{far}")
+@pytest.mark.parametrize("name", ["", ".", "..", "../tiny", "tiny/../tiny", "TINY"])
+def test_a_name_that_leads_out_of_the_registry_is_refused(remote_folder: Path, name: str) -> None:
+    for read in (RemoteRegistry(f"file://{remote_folder}").read_manifest, RemoteRegistry(f"file://{remote_folder}").open_version):
+        with pytest.raises(ModelError, match="There is no version"):
+            read(name)
+
+
+def test_a_remote_file_with_one_changed_bit_is_not_used(remote_folder: Path) -> None:
+    flip_one_bit(remote_folder / "tiny" / LENET)
     with pytest.raises(ModelError, match="damaged or was tampered with"):
-        open_registry(root).open_version("tiny")
+        open_registry(f"file://{remote_folder}").open_version("tiny")
     assert not any(path.name == "tiny" for path in user_cache_folder().rglob("*"))
 
 
-def test_a_fetch_that_broke_off_leaves_what_was_there(far: Path) -> None:
-    root = Path(f"file://{far}")
-    before = open_registry(root).open_version("tiny")
-    manifest = far / "tiny" / MANIFEST_FILE
+def test_a_remote_file_that_is_missing_shortened_or_unknown_is_found_without_a_copy(remote_folder: Path) -> None:
+    registry = open_registry(f"file://{remote_folder}")
+    (remote_folder / "tiny" / "run.py").write_text("")
+    with pytest.raises(ModelError, match=r"run\.py is not named"):
+        registry.check_version("tiny")
+    (remote_folder / "tiny" / "run.py").unlink()
+    weights = remote_folder / "tiny" / LENET
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(ModelError, match=rf"{LENET} has \d+ bytes instead of"):
+        registry.check_version("tiny")
+    weights.unlink()
+    with pytest.raises(ModelError, match="there is no such file"):
+        registry.check_version("tiny")
+
+
+def test_an_interrupted_download_leaves_the_earlier_copy(remote_folder: Path) -> None:
+    registry = open_registry(f"file://{remote_folder}")
+    before = registry.open_version("tiny")
+    manifest = remote_folder / "tiny" / MANIFEST_FILE
     manifest.write_text(manifest.read_text().replace('"command": "', '"command": "again '))
-    (far / "tiny" / LENET).unlink()
+    (remote_folder / "tiny" / LENET).unlink()
     with pytest.raises(ModelError, match=LENET):
-        open_registry(root).open_version("tiny")
+        registry.open_version("tiny")
     assert open_registry(before.folder.parent).open_version("tiny").manifest == before.manifest
     assert [path.name for path in before.folder.parent.iterdir()] == ["tiny"]
 
 
-def test_a_copy_that_was_damaged_here_is_fetched_again(far: Path) -> None:
-    root = Path(f"file://{far}")
-    open_registry(root).open_version("tiny").file(LENET).write_bytes(b"damaged")
-    assert open_registry(root).open_version("tiny").file(LENET).read_bytes() == (far / "tiny" / LENET).read_bytes()
+def test_a_damaged_copy_is_downloaded_again(remote_folder: Path) -> None:
+    registry = open_registry(f"file://{remote_folder}")
+    registry.open_version("tiny").file(LENET).write_bytes(b"damaged")
+    assert registry.open_version("tiny").file(LENET).read_bytes() == (remote_folder / "tiny" / LENET).read_bytes()

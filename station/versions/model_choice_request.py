@@ -1,0 +1,124 @@
+"""A person's request to change the model of a line: checked like `castline models choose`, then sent to the inspectors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from django.contrib.auth.models import User
+
+from models.registry import Manifest, Registry, open_registry
+from station.accounts.models import AuditEntry
+from station.configuration import current_settings
+from station.kafka_producer import KafkaUnavailableError, send_record
+from streams.errors import CastlineError, ModelError
+from streams.kafka import is_reachable
+from streams.model_choices import ALL_LINES, ModelChoices, read_model_choices
+from streams.record_producer import make_json_record
+from streams.records import ModelChoice
+from streams.settings import Settings
+from streams.topics import TopicNames
+
+ModelAction = Literal["choose", "shadow", "roll-back"]
+NO_SHADOW = "none"
+
+
+@dataclass(frozen=True)
+class ModelChoiceRequest:
+    """What a person wants to change. `line` is the name of a line or `*` for all lines. A roll-back has no version.
+
+    `force` accepts a version with other classes than the version in force.
+    """
+
+    action: ModelAction
+    line: str
+    version: str = ""
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class CheckedModelChoice:
+    """A request that passed all checks: the record to be sent, and the version and shadow version that are in force before."""
+
+    request: ModelChoiceRequest
+    record: ModelChoice
+    before: str
+    before_shadow: str | None
+
+
+class DifferentClassesError(ModelError):
+    """The requested version has other classes than the version in force. A person may force the choice."""
+
+
+def read_current_choices() -> ModelChoices:
+    """Returns the model choices that Kafka holds now. Raises KafkaUnavailableError if they cannot be read."""
+    settings = current_settings()
+    if not is_reachable(settings.bootstrap):
+        raise KafkaUnavailableError("Kafka does not answer, so no model can be chosen now. Try again in a moment.")
+    try:
+        return read_model_choices(settings, "station")
+    except CastlineError as error:
+        raise KafkaUnavailableError(f"The current model choices cannot be read from Kafka: {error}") from error
+
+
+def check_request(
+    settings: Settings, request: ModelChoiceRequest, current: ModelChoices, requested_by: str, at: datetime
+) -> CheckedModelChoice:
+    """Returns the checked choice for `request`. All files of the requested version are verified.
+
+    Raises DifferentClassesError if the classes differ from those in force and the request is not forced, and ModelError if any
+    other check fails. Both have messages for the person.
+    """
+    registry, before = open_registry(settings.model.root, reuse_checksums=True), current.find(request.line)
+    if request.line != ALL_LINES and request.line not in {line.name for line in settings.lines}:
+        raise ModelError(f"There is no line {request.line[:40]!r}. Choose one of the lines on the Models page.")
+    if request.action == "roll-back":
+        record = current.make_roll_back(request.line, requested_by, at)
+        registry.open_version(record.version)
+    elif request.action == "shadow":
+        shadow = None if request.version == NO_SHADOW else registry.open_version(request.version).name
+        if shadow == before.version:
+            raise ModelError(f"{shadow} is in force there already. Choose another version as the shadow.")
+        record = current.make_shadow_choice(request.line, shadow, requested_by, at)
+    else:
+        version = registry.open_version(request.version)
+        if not request.force:
+            _check_classes(settings, registry, version.manifest, current, request.line)
+        record = current.make_choice(request.line, version.name, requested_by, at, request.force)
+    return CheckedModelChoice(request, record, before.version, before.shadow)
+
+
+def publish_choice(choice: CheckedModelChoice, user: User) -> None:
+    """Sends the record to the inspectors and writes an entry into the audit log.
+
+    Raises KafkaUnavailableError if Kafka does not confirm the record; then nothing has changed.
+    """
+    record = choice.record
+    message = make_json_record(TopicNames(current_settings().topics.prefix).models, record.line.encode(), record, "station")
+    send_record(message.topic, record.line, record.encode(), message.headers)
+    AuditEntry.record(
+        user,
+        f"model {choice.request.action}",
+        record.line,
+        version=record.version,
+        shadow=record.shadow,
+        before=choice.before,
+        before_shadow=choice.before_shadow,
+        forced=record.forced,
+    )
+
+
+def _check_classes(settings: Settings, registry: Registry, requested: Manifest, current: ModelChoices, key: str) -> None:
+    """Compares the classes of the requested version with those in force on the line `key`, or on all lines without their own choice."""
+    lines = [key] if key != ALL_LINES else [line.name for line in settings.lines if line.name not in current.by_key]
+    for line in lines:
+        try:
+            present = registry.read_manifest(current.find(line).version)
+        except ModelError as error:
+            raise DifferentClassesError(f"The classes of the version in force on {line} cannot be compared: {error}") from None
+        if not present.has_same_classes(requested):
+            raise DifferentClassesError(
+                f"{requested.version} judges {requested.describe_classes()}; "
+                f"{present.version}, in force on {line}, judges {present.describe_classes()}."
+            )
