@@ -90,44 +90,35 @@ def is_picked_at_random(part: Part, share: float, seed: int) -> bool:
     return int.from_bytes(digest[:8]) < share * 2**64
 
 
-def select_candidates(parts: Iterable[Part], settings: Settings) -> list[tuple[Part, ReviewPriority]]:
-    """Returns those of `parts` that a person should look at. Uploaded pictures and reviewed parts are left out."""
-    selected = []
-    for part in parts:
-        if part.line == settings.station.upload_line or part.review_label:
-            continue
-        priority = rate_part(part, settings.review)
-        if priority.score > 0:
-            selected.append((part, priority))
-    return selected
-
-
-def add_to_queue(selected: Iterable[tuple[Part, ReviewPriority]]) -> None:
-    """Adds parts to the review queue. The parts must be in the database already.
-
-    A part that is in the queue already gets the new score and keeps its state, so parts may be added again.
-    """
-    rows = [
-        Candidate(part=part, score=priority.score, why=priority.why[:400], audit=priority.audit, since=part.seen_at)
-        for part, priority in selected
-    ]
-    # The score of a waiting part is updated, because its sorting may be stored before its verdict and then the first reason is outdated.
-    Candidate.objects.bulk_create(rows, update_conflicts=True, unique_fields=["part"], update_fields=["score", "why", "audit"])
-
-
 class CandidateQueue:
-    """The review queue as the archive's PartWriter uses it. Implements the protocol `station.archive.part_writer.ReviewQueue`."""
+    """The review queue for the writer of the archive. Implements the protocol `station.archive.part_writer.ReviewQueue`."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
     def select(self, parts: Iterable[Part]) -> list[tuple[Part, ReviewPriority]]:
-        """Returns those of `parts` that a person should look at."""
-        return select_candidates(parts, self._settings)
+        """Returns those of `parts` that a person should look at. Uploaded pictures and reviewed parts are left out."""
+        selected = []
+        for part in parts:
+            if part.line == self._settings.station.upload_line or part.review_label:
+                continue
+            priority = rate_part(part, self._settings.review)
+            if priority.score > 0:
+                selected.append((part, priority))
+        return selected
 
     def add(self, selected: Iterable[tuple[Part, ReviewPriority]]) -> None:
-        """Adds the selected parts, which must be in the database already, to the review queue."""
-        add_to_queue(selected)
+        """Adds parts to the review queue. The parts must be in the database already.
+
+        A part that is in the queue already gets the new score and keeps its state, so parts may be added again.
+        """
+        rows = [
+            Candidate(part=part, score=priority.score, why=priority.why[:400], audit=priority.audit, since=part.seen_at)
+            for part, priority in selected
+        ]
+        # The score of a waiting part is updated, because its sorting may be stored before its verdict, and then the first reason is
+        # outdated.
+        Candidate.objects.bulk_create(rows, update_conflicts=True, unique_fields=["part"], update_fields=["score", "why", "audit"])
 
 
 def get_or_add_candidate(part: Part, at: datetime) -> Candidate:

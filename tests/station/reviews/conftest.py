@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from station.archive.models import Part
-from station.reviews.candidates import add_to_queue, select_candidates
+from station.reviews.candidates import CandidateQueue
 from tests.station.conftest import SETTINGS, MakePart
 from tests.station.reviews.records import ReviewTopic
 
@@ -25,7 +25,8 @@ def waiting(part: MakePart) -> MakeWaitingPart:
 
     def make(**fields: object) -> Part:
         row = part(**{"label": "review", "reason": "doubt", "defect_probability": 0.48, "picture": "pictures/00/x", **fields})
-        add_to_queue(select_candidates([row], SETTINGS))
+        queue = CandidateQueue(SETTINGS)
+        queue.add(queue.select([row]))
         return row
 
     return make

@@ -14,12 +14,10 @@ from station.archive.retention import RetentionPolicy
 from station.reviews.candidates import (
     CandidateQueue,
     ReviewPriority,
-    add_to_queue,
     compute_disagreement,
     compute_doubt,
     is_picked_at_random,
     rate_part,
-    select_candidates,
 )
 from station.reviews.decisions import Annotation, decide
 from station.reviews.models import Candidate
@@ -81,7 +79,7 @@ def test_the_random_check_picks_its_share_and_depends_only_on_part_and_seed() ->
 
 def test_uploads_and_reviewed_parts_are_not_selected(part: MakePart) -> None:
     rows = [part(line="uploads", label="review"), part(label="review", review_label="ok")]
-    assert select_candidates(rows, SETTINGS) == []
+    assert CandidateQueue(SETTINGS).select(rows) == []
 
 
 def test_the_archive_adds_a_doubtful_part_to_the_queue_and_keeps_its_picture(database: Path) -> None:
@@ -100,5 +98,6 @@ def test_the_archive_adds_a_doubtful_part_to_the_queue_and_keeps_its_picture(dat
 def test_a_settled_part_that_is_added_again_stays_settled(waiting: MakeWaitingPart, account: MakeAccount, topic: ReviewTopic) -> None:
     row = waiting()
     decide(row, account("anna", "reviewer"), Annotation("ok"), SETTINGS, NOW, topic.send)
-    add_to_queue(select_candidates([row], SETTINGS))
+    queue = CandidateQueue(SETTINGS)
+    queue.add(queue.select([row]))
     assert Candidate.objects.get().state == "settled"
