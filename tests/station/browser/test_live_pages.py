@@ -75,7 +75,7 @@ def test_files_that_are_no_pictures_are_refused_and_other_files_accepted(page_of
     ]
     page.locator("#picture").set_input_files(files)
     expect(find_row(page, "poem.jpeg")).to_contain_text("The file is no picture that can be judged")
-    expect(find_row(page, "big.jpeg")).to_contain_text("it has 9.0 MB, at most 7.9 MB are taken")
+    expect(find_row(page, "big.jpeg")).to_contain_text("it has 9.0 MB, at most 7.9 MB are allowed")
     expect(find_row(page, "surface.tif").locator(".badge")).to_be_visible()
     assert find_row(page, "surface.tif").locator("img").first.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
 
