@@ -23,7 +23,7 @@ def command() -> None:
 
 @command.command("list")
 @click.option("--reason", help="List only dead letters with this reason, such as truncated or identity.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each line.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each dead letter, each on its own line.")
 @click.pass_obj
 def list_dead_letters(file: Path | None, reason: str | None, as_json: bool) -> None:
     """Print one line for each dead letter: its place, its time, the topic of the record, its key and the reason."""

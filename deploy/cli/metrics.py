@@ -70,7 +70,8 @@ def prometheus(file: Path | None, plant: str, folder: Path, targets: tuple[str, 
     if not agent:
         (folder / "rules.yml").write_text(make_rules())
         (folder / "alertmanager.yml").write_text(make_alertmanager_config())
-    # Samples that the hosted stack does not accept yet wait on disk. The flags bound their age, and without agent mode their size.
+    # Samples that the hosted stack does not accept yet wait on disk. The flags limit the age of waiting samples, and
+    # outside agent mode also their size.
     flags = (
         f"--enable-feature=agent --storage.agent.path={folder / 'kept'} --storage.agent.retention.max-time=24h"
         if agent

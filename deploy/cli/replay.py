@@ -165,7 +165,7 @@ def _format_probability(probability: float | None) -> str:
 def replay(settings: Settings, lines: Iterable[str], since: datetime, until: datetime, ensemble: Ensemble) -> Iterator[ReplayedPicture]:
     """Judges with `ensemble` the pictures of `lines` that reached Kafka from `since` until before `until`.
 
-    Yields every image record of that period, line by line.
+    Yields one result for each image record of that period. The lines follow each other.
     """
     store = ObjectStore(settings.store.url, settings.pictures.max_bytes)
     size = min(settings.batch.size, ensemble.max_batch)
@@ -204,7 +204,10 @@ def _read_images(settings: Settings, line: LineSettings, since: datetime, until:
 
 
 def _read_labels(settings: Settings, line: str, since: datetime) -> dict[_Position, VersionLabel]:
-    """Returns the recorded label of each picture. Of repeated verdicts the first counts, because the gate acted on the first."""
+    """Returns the recorded label of each picture, by the position of its image record.
+
+    If a picture has several verdicts, the first one counts, because the gate acted on the first one.
+    """
     labels: dict[_Position, VersionLabel] = {}
     for record in read_to_end(settings, "replay", [TopicNames(settings.topics.prefix).verdicts(line)], since):
         try:

@@ -71,7 +71,7 @@ def read_trace(settings: Settings, part: PartId) -> list[TraceStep]:
 
 
 def _belongs_to(record: Any, part: PartId) -> bool:
-    """Returns whether a record's key, or its headers if it has no key, name `part`."""
+    """Returns whether the key of a record names `part`. If the record has no key, its headers decide."""
     if record.key == part.key:
         return True
     if record.key:
