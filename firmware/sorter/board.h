@@ -31,7 +31,7 @@ class Board {
   void tick();
 
   // ---- the wire
-  bool wants_byte() const { return !answering_; }
+  bool can_receive() const { return !is_answer_due_; }
   void receive(uint8_t byte);
   // Writes the next frame into `buffer` of kLongestFrame bytes; its length, 0 when there is nothing to say.
   uint8_t next_frame(char* buffer);
@@ -39,14 +39,14 @@ class Board {
 
   Lane& lane(uint8_t index) { return lanes_[index]; }  // from 0
   uint8_t take_committed();  // one bit for each lane committed since the last call: its settings are to be stored
-  const Clock& clock() const { return common_.clock; }
-  bool greeted() const { return greeted_; }
+  const Clock& clock() const { return shared_.clock; }
+  bool is_greeted() const { return is_greeted_; }
   State state() const;
   Lamp lamp() const;
 
  private:
   enum Error : uint8_t {  // error_codes.csv
-    kFine = 0,
+    kNoError = 0,
     kUnknownCommand = 1,
     kWrongFields,
     kVersionUnknown,
@@ -70,11 +70,11 @@ class Board {
   // ---- commands.cpp: each writes the fields of OK into `answer` and says kFine, or writes nothing and says why not
   uint8_t write_answer(char* buffer);
   Error command(FrameWriter& answer);
-  Error admit(int8_t name, uint32_t* values);
+  Error check_command(int8_t name, uint32_t* values);
   Error hello(FrameWriter& answer);
   Error configure(const uint32_t* values, FrameWriter& answer);
   Error commit(const uint32_t* values, FrameWriter& answer);
-  bool consistent(uint8_t lane, const Settings& wanted) const;
+  bool is_consistent(uint8_t lane, const Settings& requested) const;
   Error show(FrameWriter& answer);
   Error verdict(const uint32_t* values, FrameWriter& answer);
   Error cancel(const uint32_t* values, FrameWriter& answer);
@@ -84,41 +84,41 @@ class Board {
   Error test(const uint32_t* values, FrameWriter& answer);
   Error clear(const uint32_t* values, FrameWriter& answer);
   Error find_part(const uint32_t* values, Part*& part);
-  void put_beat(FrameWriter& frame) const;
+  void write_heartbeat(FrameWriter& frame) const;
 
   // ---- events
   uint8_t write_event(char* buffer);
   uint8_t write_boot(char* buffer);
   uint8_t write_beat(char* buffer);
   uint8_t write_part(char* buffer);
-  uint8_t write_kept(char* buffer, const Event& event);
-  void raise_board(Fault code, uint32_t detail);
+  uint8_t write_stored(char* buffer, const Event& event);
+  void raise_board_fault(Fault code, uint32_t detail);
   bool end_board_fault(Fault code);
 
   // CONFIGURE puts values aside here until COMMIT; one lane at a time, see commands.cpp.
-  struct Aside {
+  struct UncommittedSettings {
     Settings settings;
     uint8_t lane;  // 0: nothing
   };
 
-  Common common_;
+  BoardShared shared_;
   Lane lanes_[kLanes];
   Faults faults_;  // of the whole board
   Deframer deframer_;
-  Aside aside_;
+  UncommittedSettings uncommitted_;
   Lane* lane_ = nullptr;  // the one that the present command speaks of
-  uint32_t heard_ms_ = 0;
-  uint32_t beat_ms_ = 0;  // when BOOT, later BEAT was sent
-  uint16_t announce_ms_ = 0;
+  uint32_t received_ms_ = 0;
+  uint32_t beat_sent_ms_ = 0;  // when BOOT, later BEAT was sent
+  uint16_t announced_ms_ = 0;
   uint32_t overrun_ = 0;
   uint16_t run_ = 0;
   uint16_t tokens_[kLanes];
-  uint8_t tokens_known_ = 0;  // a bit for each lane
+  uint8_t has_token_ = 0;  // a bit for each lane
   uint8_t seq_ = 0;
-  uint8_t turn_ = 0;  // the lane that was looked at last
-  uint8_t committed_ = 0;
+  uint8_t last_updated_ = 0;  // the lane that was looked at last
+  uint8_t committed_lanes_ = 0;
   Cause cause_ = kPower;
-  bool greeted_ = false, booted_ = false, answering_ = false;
+  bool is_greeted_ = false, is_boot_sent_ = false, is_answer_due_ = false;
 };
 
 }  // namespace castline

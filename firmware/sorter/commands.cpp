@@ -13,9 +13,9 @@ enum CommandName : int8_t { kHello, kConfigure, kCommit, kShow, kPing, kSync, kV
 const char kShapes[] PROGMEM = "v- lkt+ l+ lk+ m- - lrpdg* lrp* lrp+ e+ lP- leT+ lc+";
 const char kNumberLetters[] PROGMEM = "v l r p g e m c";  // version lane run part gate event-or-token ms code
 const uint32_t kNumberBounds[][2] PROGMEM = {{1, 255}, {0, 4}, {1, 65535}, {0, 99999999UL}, {0, 4}, {0, 65535}, {0, 0xFFFFFFFFUL}, {0, 99}};
-const uint8_t kMostValues = 5;
+const uint8_t kMaxValues = 5;
 // Where a command has them, these fields stand at:
-enum At : uint8_t { kLaneAt = 0, kRunAt = 1, kKeyAt = 1, kPageAt = 1, kTokenAt = 1, kCodeAt = 1, kPartAt = 2, kTextAt = 2, kWhatAt = 2, kVerdictAt = 3, kGateAt = 4 };
+enum FieldIndex : uint8_t { kLaneAt = 0, kRunAt = 1, kKeyAt = 1, kPageAt = 1, kTokenAt = 1, kCodeAt = 1, kPartAt = 2, kTextAt = 2, kWhatAt = 2, kVerdictAt = 3, kGateAt = 4 };
 
 const char kAnswerNames[] PROGMEM = "OK ERR";
 const char kToldWords[] PROGMEM = "accepted same cancelled none cleared done";
@@ -50,7 +50,7 @@ uint8_t Board::write_answer(char* buffer) {
   FrameWriter answer(buffer, '<', deframer_.seq());
   answer.word(kAnswerNames, 0);
   const Error error = command(answer);
-  if (error == kFine) return answer.close();
+  if (error == kNoError) return answer.close();
   FrameWriter refusal(buffer, '<', deframer_.seq());
   refusal.word(kAnswerNames, 1).number(error);
   if (error < kFirstPartError) {
@@ -62,41 +62,41 @@ uint8_t Board::write_answer(char* buffer) {
 }
 
 // Form of all fields, greeting, lane, commitment, in this order; `values` are the fields, and lane_ is the lane they speak of.
-Board::Error Board::admit(int8_t name, uint32_t* values) {
+Board::Error Board::check_command(int8_t name, uint32_t* values) {
   WordList shape = kShapes;
   for (; name > 0; ++shape) {
     if (pgm_read_byte(shape) == ' ') --name;
   }
-  bool of_lane = false, whole_board_too = false;
+  bool has_lane = false, is_for_board_too = false;
   uint8_t index = 0;
   char letter;
   for (; (letter = static_cast<char>(pgm_read_byte(shape))) > '-'; ++shape, ++index) {
     if (index >= deframer_.fields() || !read_field(letter, deframer_.field(index), values[index])) return kWrongFields;
-    of_lane = of_lane || letter == 'l';
-    whole_board_too = whole_board_too || (letter == 'P' && values[kPageAt] == kLinkPage) || letter == 'c';
+    has_lane = has_lane || letter == 'l';
+    is_for_board_too = is_for_board_too || (letter == 'P' && values[kPageAt] == kLinkPage) || letter == 'c';
   }
-  if (letter != '-' && !greeted_) return kNotGreeted;
+  if (letter != '-' && !is_greeted_) return kNotGreeted;
   lane_ = nullptr;
-  if (!of_lane) return kFine;
+  if (!has_lane) return kNoError;
   const uint32_t lane = values[kLaneAt];
-  if (lane > kLanes || (lane == 0 && !whole_board_too)) return kUnknownLane;
+  if (lane > kLanes || (lane == 0 && !is_for_board_too)) return kUnknownLane;
   if (lane > 0) lane_ = &lanes_[lane - 1];
-  return letter == '*' && !lane_->committed() ? kNotCommitted : kFine;
+  return letter == '*' && !lane_->is_committed() ? kNotCommitted : kNoError;
 }
 
 Board::Error Board::command(FrameWriter& answer) {
   const int8_t name = find_word(kCommandNames, deframer_.name());
   if (name < 0) return kUnknownCommand;
-  uint32_t values[kMostValues];
-  const Error error = admit(name, values);
-  if (error != kFine) return error;
+  uint32_t values[kMaxValues];
+  const Error error = check_command(name, values);
+  if (error != kNoError) return error;
   switch (name) {
     case kHello: return hello(answer);
     case kConfigure: return configure(values, answer);
     case kCommit: return commit(values, answer);
     case kShow: return show(answer);
-    case kPing: put_beat(answer); return kFine;
-    case kSync: answer.number(common_.clock.now().ms).number(common_.clock.now().us); return kFine;
+    case kPing: write_heartbeat(answer); return kNoError;
+    case kSync: answer.number(shared_.clock.now().ms).number(shared_.clock.now().us); return kNoError;
     case kVerdictName: return verdict(values, answer);
     case kCancelName: return cancel(values, answer);
     case kSeen: return seen(values);
@@ -107,19 +107,19 @@ Board::Error Board::command(FrameWriter& answer) {
   }
 }
 
-void Board::put_beat(FrameWriter& frame) const {
+void Board::write_heartbeat(FrameWriter& frame) const {
   uint16_t tracked = 0;
   for (uint8_t index = 0; index < kLanes; ++index) tracked = static_cast<uint16_t>(tracked + lanes_[index].tracked());
-  frame.number(common_.clock.now().ms).word(kStateWords, state()).word(kLampWords, lamp()).number(tracked).number(common_.events.pending());
+  frame.number(shared_.clock.now().ms).word(kStateWords, state()).word(kLampWords, lamp()).number(tracked).number(shared_.events.pending());
 }
 
 Board::Error Board::hello(FrameWriter& answer) {
-  greeted_ = true;
-  beat_ms_ = common_.clock.now().ms;
-  common_.events.send_again();
+  is_greeted_ = true;
+  beat_sent_ms_ = shared_.clock.now().ms;
+  shared_.events.send_all_again();
   for (uint8_t index = 0; index < kLanes; ++index) lanes_[index].end_fault(kHostSilent);
   answer.number(kVersion).number(run_).word(kCauseWords, cause_).number(kLanes).number(kParts).number(kEvents).number(kWindow).number(kGrades);
-  return kFine;
+  return kNoError;
 }
 
 // Values are put aside for one lane at a time: a host configures a lane and commits it. What was put aside for another lane is dropped
@@ -129,41 +129,41 @@ Board::Error Board::configure(const uint32_t* values, FrameWriter& answer) {
   if (key < 0) return kUnknownSetting;
   uint16_t value;
   if (!read_value(static_cast<uint8_t>(key), deframer_.field(kTextAt), value)) return kOutOfBounds;
-  if (aside_.lane != values[kLaneAt]) {
-    aside_.settings = lane_->settings();
-    aside_.lane = static_cast<uint8_t>(values[kLaneAt]);
+  if (uncommitted_.lane != values[kLaneAt]) {
+    uncommitted_.settings = lane_->settings();
+    uncommitted_.lane = static_cast<uint8_t>(values[kLaneAt]);
   }
-  aside_.settings.value[key] = value;
+  uncommitted_.settings.value[key] = value;
   answer.text(deframer_.field(kKeyAt)).text(deframer_.field(kTextAt));
-  return kFine;
+  return kNoError;
 }
 
 Board::Error Board::commit(const uint32_t* values, FrameWriter& answer) {
   const uint8_t number = static_cast<uint8_t>(values[kLaneAt]);
-  const bool aside = aside_.lane == number;
-  const Settings wanted = aside ? aside_.settings : lane_->settings();
-  if (!consistent(number, wanted)) return kInconsistent;
-  if (memcmp(&wanted, &lane_->settings(), sizeof wanted) != 0 && !lane_->empty()) return kBusy;
-  if (aside) aside_.lane = 0;
-  lane_->commit(wanted);
-  committed_ = static_cast<uint8_t>(committed_ | 1 << (number - 1));
+  const bool aside = uncommitted_.lane == number;
+  const Settings requested = aside ? uncommitted_.settings : lane_->settings();
+  if (!is_consistent(number, requested)) return kInconsistent;
+  if (memcmp(&requested, &lane_->settings(), sizeof requested) != 0 && !lane_->is_empty()) return kBusy;
+  if (aside) uncommitted_.lane = 0;
+  lane_->commit(requested);
+  committed_lanes_ = static_cast<uint8_t>(committed_lanes_ | 1 << (number - 1));
   end_board_fault(kAbnormalReset);
   end_board_fault(kSettingsLost);
-  answer.digest(wanted.digest());
-  return kFine;
+  answer.digest(requested.digest());
+  return kNoError;
 }
 
 // The rules of COMMIT, those that speak of other lanes as well: a further gate is at a belt of its own board that is in force, and at one only.
-bool Board::consistent(uint8_t lane, const Settings& wanted) const {
-  if (!wanted.consistent()) return false;
-  const uint16_t belt = wanted[kLaneOf];
+bool Board::is_consistent(uint8_t lane, const Settings& requested) const {
+  if (!requested.is_consistent()) return false;
+  const uint16_t belt = requested[kLaneOf];
   if (belt != 0) {
-    if (belt == lane || !lanes_[belt - 1].committed() || lanes_[belt - 1].further()) return false;
-    if (!wanted.gate_within_reach(lanes_[belt - 1].settings()[kStepUm])) return false;
+    if (belt == lane || !lanes_[belt - 1].is_committed() || lanes_[belt - 1].is_further_gate()) return false;
+    if (!requested.is_gate_within_reach(lanes_[belt - 1].settings()[kStepUm])) return false;
   }
   for (uint8_t index = 0; index < kLanes; ++index) {
     const Lane& other = lanes_[index];
-    if (other.is_gate_of(lane) && (belt != 0 || !other.settings().gate_within_reach(wanted[kStepUm]))) return false;
+    if (other.is_gate_of(lane) && (belt != 0 || !other.settings().is_gate_within_reach(requested[kStepUm]))) return false;
   }
   return true;
 }
@@ -178,7 +178,7 @@ Board::Error Board::show(FrameWriter& answer) {
   } else {
     answer.number(value);
   }
-  return kFine;
+  return kNoError;
 }
 
 // The part of lane_ that the fields name, when it is on its way and nothing is decided about it.
@@ -186,7 +186,7 @@ Board::Error Board::find_part(const uint32_t* values, Part*& part) {
   if (values[kRunAt] != run_) return kUnknownRun;
   if (values[kPartAt] < 1 || values[kPartAt] > lane_->tracker().counted()) return kUnknownPart;
   part = lane_->tracker().find(values[kPartAt]);
-  return part == nullptr || part->basis != kUndecided ? kLate : kFine;
+  return part == nullptr || part->basis != kUndecided ? kLate : kNoError;
 }
 
 Board::Error Board::verdict(const uint32_t* values, FrameWriter& answer) {
@@ -196,51 +196,51 @@ Board::Error Board::verdict(const uint32_t* values, FrameWriter& answer) {
   if (gate != 0 && gate != lane && !lanes_[gate - 1].is_gate_of(static_cast<uint8_t>(lane))) return kNotSupported;
   Part* part = nullptr;
   const Error error = find_part(values, part);
-  if (error != kFine) return error;
-  const uint8_t told = static_cast<uint8_t>(keep ? uint32_t{kKeep} : kReject + (gate == lane ? 0 : gate));
-  if (part->told >= kKeep) {
-    if (part->told != told) return kConflict;
+  if (error != kNoError) return error;
+  const uint8_t part_verdict = static_cast<uint8_t>(keep ? uint32_t{kKeep} : kReject + (gate == lane ? 0 : gate));
+  if (part->verdict >= kKeep) {
+    if (part->verdict != part_verdict) return kConflict;
     answer.word(kToldWords, kSame);
-    return kFine;
+    return kNoError;
   }
-  part->told = told & 15;
+  part->verdict = part_verdict & 15;
   answer.word(kToldWords, kAccepted);
-  return kFine;
+  return kNoError;
 }
 
 Board::Error Board::cancel(const uint32_t* values, FrameWriter& answer) {
   Part* part = nullptr;
   const Error error = find_part(values, part);
-  if (error != kFine) return error;
-  const bool had = part->told >= kKeep;
-  if (had) part->told = kTakenBack;
+  if (error != kNoError) return error;
+  const bool had = part->verdict >= kKeep;
+  if (had) part->verdict = kVerdictCancelled;
   answer.word(kToldWords, had ? kCancelledWord : kNoneWord);
-  return kFine;
+  return kNoError;
 }
 
 Board::Error Board::seen(const uint32_t* values) {
   if (values[kRunAt] != run_) return kUnknownRun;
   Part* part = lane_->tracker().find(values[kPartAt]);
   if (part != nullptr) part->seen = 1;
-  return kFine;
+  return kNoError;
 }
 
 Board::Error Board::acknowledge(const uint32_t* values) {
-  common_.events.acknowledge(static_cast<uint16_t>(values[0]));
-  const uint32_t lost = common_.events.take_unreported();
-  if (lost > 0) raise_board(kEventsLost, lost);
-  return kFine;
+  shared_.events.acknowledge(static_cast<uint16_t>(values[0]));
+  const uint32_t lost = shared_.events.take_unreported();
+  if (lost > 0) raise_board_fault(kEventsLost, lost);
+  return kNoError;
 }
 
 Board::Error Board::status(const uint32_t* values, FrameWriter& answer) {
   const uint8_t page = static_cast<uint8_t>(values[kPageAt]);
   answer.word(kPageWords, page);
   if (page == kLinkPage) {
-    answer.number(deframer_.good).number(deframer_.damaged).number(overrun_).number(common_.events.pending()).number(common_.events.lost());
-    return kFine;
+    answer.number(deframer_.good).number(deframer_.damaged).number(overrun_).number(shared_.events.pending()).number(shared_.events.lost());
+    return kNoError;
   }
   Lane& lane = *lane_;
-  const Counts& counts = lane.counts();
+  const LaneCounters& counts = lane.counters();
   switch (page) {
     case kLinePage:
       answer.word(kStateWords, lane.state()).number(lane.oldest_fault() ? lane.oldest_fault() : faults_.oldest());
@@ -252,47 +252,47 @@ Board::Error Board::status(const uint32_t* values, FrameWriter& answer) {
       break;
     case kGatePage:
       answer.number(lane.pulse_us()).word(kPositionWords, lane.gate().position()).number(lane.gate().moves());
-      answer.number(lane.servo_power()).number(lane.estop_open());
+      answer.number(lane.has_servo_power()).number(lane.is_estop_open());
       break;
     default:
-      answer.number(lane.blocked(1)).number(lane.blocked(2)).number(lane.position_steps());
+      answer.number(lane.is_blocked(1)).number(lane.is_blocked(2)).number(lane.position_steps());
   }
-  return kFine;
+  return kNoError;
 }
 
 Board::Error Board::test(const uint32_t* values, FrameWriter& answer) {
   const uint8_t index = static_cast<uint8_t>(values[kLaneAt] - 1), bit = static_cast<uint8_t>(1 << index);
   const Test what = static_cast<Test>(values[kWhatAt]);
-  if ((tokens_known_ & bit) && tokens_[index] == values[kTokenAt]) {
+  if ((has_token_ & bit) && tokens_[index] == values[kTokenAt]) {
     answer.word(kToldWords, kSame);
-    return kFine;
+    return kNoError;
   }
-  if (!lane_->empty() || lane_->testing()) return kBusy;
-  if (what == kTestGate && !lane_->committed()) return kNotCommitted;
-  if (what == kTestGate && lane_->gate_held()) return kFaultPresent;
-  tokens_known_ |= bit;
+  if (!lane_->is_empty() || lane_->is_testing()) return kBusy;
+  if (what == kTestGate && !lane_->is_committed()) return kNotCommitted;
+  if (what == kTestGate && lane_->is_gate_held()) return kFaultPresent;
+  has_token_ |= bit;
   tokens_[index] = static_cast<uint16_t>(values[kTokenAt]);
   lane_->test(what);
   answer.word(kToldWords, kDone);
-  return kFine;
+  return kNoError;
 }
 
 Board::Error Board::clear(const uint32_t* values, FrameWriter& answer) {
   const Fault code = static_cast<Fault>(values[kCodeAt]);
   const Faults& faults = lane_ == nullptr ? faults_ : lane_->faults();
-  if (values[kCodeAt] < kFirstFault || !faults.in_force(code)) {
+  if (values[kCodeAt] < kFirstFault || !faults.is_in_force(code)) {
     answer.word(kToldWords, kNoneWord);
-    return kFine;
+    return kNoError;
   }
   if (end(code) != kByClear) return kNotClearable;
   if (lane_ == nullptr) {
     end_board_fault(code);
   } else {
-    if (lane_->cause_persists(code)) return kFaultPresent;
+    if (lane_->has_fault_cause(code)) return kFaultPresent;
     lane_->end_fault(code);
   }
   answer.word(kToldWords, kCleared);
-  return kFine;
+  return kNoError;
 }
 
 }  // namespace castline

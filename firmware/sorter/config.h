@@ -22,14 +22,14 @@ const uint16_t kBootEveryMs = 1000;      // BOOT until HELLO; PROTOCOL.md, "Even
 const uint16_t kBeatEveryMs = 1000;      // BEAT after HELLO
 const uint16_t kAnnounceEveryMs = 300;   // PART until SEEN
 const uint16_t kRepeatEveryMs = 1000;    // GATE and FAULT until ACK
-const uint16_t kEventPaceMs = 10;        // between two kept events; PROTOCOL.md, "Flow"
-const uint8_t kRepeatedAtATime = 4;      // the oldest ones only
+const uint16_t kEventIntervalMs = 10;        // between two kept events; PROTOCOL.md, "Flow"
+const uint8_t kMaxRepeatedEvents = 4;      // the oldest ones only
 const uint16_t kTestMs = 1000;           // each step of TEST
 const uint16_t kNeutralUs = 1500;        // servo pulse when no settings are stored: the middle of its travel
 const uint16_t kServoFrameUs = 20000;    // 50 pulses a second, what every hobby servo takes
 const uint16_t kServoQuietUs = 4500;     // so near a gate's moment no pulse is begun and no return (see servo.h): longer than two pulses
 const uint16_t kEyeSampleUs = 200;       // how often the eyes are sampled: a fifth of the 1 ms that the gate may be off
-const uint16_t kOldMs = 65000;           // a part that is longer between the eyes is told as so old: 16 bits hold 65.5 s
+const uint16_t kMaxAgeMs = 65000;           // a part that is longer between the eyes is told as so old: 16 bits hold 65.5 s
 
 // Where the microsecond counter begins. Another value lets a test see its wrap without waiting for 71 minutes.
 #ifndef CASTLINE_CLOCK_START_US

@@ -12,7 +12,7 @@ const uint8_t kRepeatAfter = (kRepeatEveryMs + 24) >> kPhaseMsLog2;
 
 // The present phase, carried forward from the last call.
 uint8_t Events::phase(uint32_t now_ms) {
-  for (const uint8_t now = static_cast<uint8_t>(now_ms >> kPhaseMsLog2); phased_ != now; ++phased_) {
+  for (const uint8_t now = static_cast<uint8_t>(now_ms >> kPhaseMsLog2); phase_until_ != now; ++phase_until_) {
     if (++phase_ > kPhases) phase_ = 1;
   }
   return phase_;
@@ -21,7 +21,7 @@ uint8_t Events::phase(uint32_t now_ms) {
 // A full ring drops the new event; its number is used up, so the gap names it.
 Event* Events::add() {
   const uint16_t number = next_++;
-  if (full()) {
+  if (is_full()) {
     ++lost_;
     ++unreported_;
     return nullptr;
@@ -67,37 +67,37 @@ void Events::acknowledge(uint16_t number) {
   --size_;
 }
 
-void Events::send_again() {
+void Events::send_all_again() {
   for (uint8_t index = 0; index < size_; ++index) at(index).sent = 0;
 }
 
 uint32_t Events::take_unreported() {
-  if (full()) return 0;
+  if (is_full()) return 0;
   const uint32_t lost = unreported_;
   unreported_ = 0;
   return lost;
 }
 
-const Event* Events::due(uint32_t now_ms) {
+const Event* Events::take_due(uint32_t now_ms) {
   if (size_ == 0) return nullptr;
-  const uint16_t since_pace = static_cast<uint16_t>(now_ms - paced_ms_);
-  if (since_pace < kEventPaceMs) return nullptr;
+  const uint16_t since_pace = static_cast<uint16_t>(now_ms - sent_ms_);
+  if (since_pace < kEventIntervalMs) return nullptr;
   const uint8_t now = phase(now_ms);
-  Event* chosen = nullptr;
+  Event* next = nullptr;
   for (uint8_t index = 0; index < size_; ++index) {
     Event& event = at(index);
     if (event.sent == 0) {
-      chosen = &event;  // what was never sent goes before what is repeated
+      next = &event;  // what was never sent goes before what is repeated
       break;
     }
     const uint8_t since = static_cast<uint8_t>(now >= event.sent ? now - event.sent : now + kPhases - event.sent);
     const bool due = since >= kRepeatAfter;
-    if (due && index < kRepeatedAtATime && chosen == nullptr) chosen = &event;
+    if (due && index < kMaxRepeatedEvents && next == nullptr) next = &event;
   }
-  if (chosen == nullptr) return nullptr;
-  chosen->sent = now & 7;
-  paced_ms_ = static_cast<uint16_t>(now_ms);
-  return chosen;
+  if (next == nullptr) return nullptr;
+  next->sent = now & 7;
+  sent_ms_ = static_cast<uint16_t>(now_ms);
+  return next;
 }
 
 }  // namespace castline

@@ -30,13 +30,13 @@ class Events {
 
   // Frees that one event. Unknown numbers have been freed before.
   void acknowledge(uint16_t number);
-  void send_again();  // a host has greeted: everything is new to it
+  void send_all_again();  // a host has greeted: everything is new to it
 
   // The next event to send, marked as sent; nullptr when none is due or the pace forbids it.
-  const Event* due(uint32_t now_ms);
+  const Event* take_due(uint32_t now_ms);
 
   uint8_t pending() const { return size_; }
-  bool full() const { return size_ == kEvents; }
+  bool is_full() const { return size_ == kEvents; }
   uint32_t lost() const { return lost_; }
   uint32_t take_unreported();  // events lost since the last call; 0 while there is no room to say so
 
@@ -48,8 +48,8 @@ class Events {
   Event events_[kEvents];
   uint8_t first_ = 0, size_ = 0;
   uint16_t next_ = 0;
-  uint16_t paced_ms_ = 0;
-  uint8_t phased_ = 0, phase_ = 1;  // see phase()
+  uint16_t sent_ms_ = 0;
+  uint8_t phase_until_ = 0, phase_ = 1;  // see phase()
   uint32_t lost_ = 0, unreported_ = 0;
 };
 

@@ -15,7 +15,7 @@ class Eye {
  public:
   Eye() : since_(0), blocked_(false), raw_(false), pending_(false), place_(0) {}
 
-  bool blocked() const { return blocked_; }
+  bool is_blocked() const { return blocked_; }
   Place since() const { return since_; }  // leading edge of what blocks the eye now
 
   // The raw level is now `level`. To be called after settle() of the same moment.

@@ -16,7 +16,7 @@ End end(Fault code) {
   return code == kPartsExhausted ? kByReset : kByClear;
 }
 
-bool Faults::in_force(Fault code) const {
+bool Faults::is_in_force(Fault code) const {
   for (uint8_t index = 0; index < count_; ++index) {
     if (code_[index] == code) return true;
   }
@@ -24,9 +24,9 @@ bool Faults::in_force(Fault code) const {
 }
 
 void Faults::add(Fault code) {
-  if (in_force(code) || count_ == kMostAtATime) return;
+  if (is_in_force(code) || count_ == kMaxFaults) return;
   code_[count_++] = code;
-  sum_up();
+  update_effects();
 }
 
 bool Faults::remove(Fault code) {
@@ -34,13 +34,13 @@ bool Faults::remove(Fault code) {
     if (code_[index] != code) continue;
     --count_;
     for (; index < count_; ++index) code_[index] = code_[index + 1];
-    sum_up();
+    update_effects();
     return true;
   }
   return false;
 }
 
-void Faults::sum_up() {
+void Faults::update_effects() {
   effects_ = 0;
   for (uint8_t index = 0; index < count_; ++index) {
     effects_ = static_cast<uint8_t>(effects_ | 1 << effect(static_cast<Fault>(code_[index])));

@@ -44,7 +44,7 @@ bool Deframer::feed(uint8_t byte) {
     return false;
   }
   const bool printable = (byte >= 0x20 && byte < 0x7F) || byte == '\r';
-  if (!printable || length_ >= kLongestCommand) {
+  if (!printable || length_ >= kMaxCommandBytes) {
     drop();
     return false;
   }
@@ -63,14 +63,14 @@ bool Deframer::parse() {
   if (length_ > 0 && line_[length_ - 1] == '\r') --length_;
   if (length_ < 10 || line_[length_ - 5] != '*') return false;  // ">00 A*FFFF" is the shortest
   const uint8_t star = static_cast<uint8_t>(length_ - 5);
-  uint16_t told = 0, crc = kCrcFirst;
+  uint16_t sent_crc = 0, crc = kCrcFirst;
   for (uint8_t i = 0; i < 4; ++i) {
     const int8_t digit = hex_digit(line_[star + 1 + i], 'A');
     if (digit < 0) return false;
-    told = static_cast<uint16_t>((told << 4) | static_cast<uint8_t>(digit));
+    sent_crc = static_cast<uint16_t>((sent_crc << 4) | static_cast<uint8_t>(digit));
   }
   for (uint8_t i = 0; i < star; ++i) crc = crc16(crc, static_cast<uint8_t>(line_[i]));
-  if (crc != told) return false;
+  if (crc != sent_crc) return false;
 
   const int8_t high = hex_digit(line_[1], 'a'), low = hex_digit(line_[2], 'a');
   if (high < 0 || low < 0 || line_[3] != ' ') return false;
@@ -83,7 +83,7 @@ bool Deframer::parse() {
   while (*at == ' ') {
     *at++ = '\0';
     if (!is_field(*at)) return false;
-    if (fields_ < kMostFields) field_[fields_++] = static_cast<uint8_t>(at - line_);
+    if (fields_ < kMaxFields) field_[fields_++] = static_cast<uint8_t>(at - line_);
     while (is_field(*at)) ++at;
   }
   return *at == '\0' && at == line_ + star;
@@ -145,7 +145,7 @@ uint8_t FrameWriter::close() {
 }
 
 void FrameWriter::put(char letter) {
-  if (length_ < kLongestFrame) buffer_[length_++] = letter;
+  if (length_ < kMaxFrameBytes) buffer_[length_++] = letter;
 }
 
 void FrameWriter::hex4(uint16_t value) {

@@ -4,9 +4,9 @@
 
 namespace castline {
 
-const uint8_t kLongestFrame = 80;    // newline included; PROTOCOL.md, "Frames"
-const uint8_t kLongestCommand = 60;  // the same
-const uint8_t kMostFields = 6;     // of any command, with one to spare; further ones are a newer host's and are ignored
+const uint8_t kMaxFrameBytes = 80;    // newline included; PROTOCOL.md, "Frames"
+const uint8_t kMaxCommandBytes = 60;  // the same
+const uint8_t kMaxFields = 6;     // of any command, with one to spare; further ones are a newer host's and are ignored
 
 //   dropped --'>'--> collecting --newline, whole--> frame
 //   collecting --'>'--> collecting anew: a damaged newline costs no second frame
@@ -30,12 +30,12 @@ class Deframer {
   bool parse();
   void drop();
 
-  char line_[kLongestCommand + 1];
+  char line_[kMaxCommandBytes + 1];
   uint8_t length_ = 0;
   bool open_ = false;
   uint8_t seq_ = 0;
   uint8_t fields_ = 0;
-  uint8_t field_[kMostFields];  // where in the line
+  uint8_t field_[kMaxFields];  // where in the line
 };
 
 // Writes one frame into a buffer of kLongestFrame bytes. What would not fit is a fault of the program: it is cut off and fails the tests.

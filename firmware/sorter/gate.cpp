@@ -12,35 +12,35 @@ void Gate::start(const Settings& settings, bool stored) {
 }
 
 bool Gate::divert(Place until, const Settings& settings, uint32_t now_us) {
-  if (!dwelling_ || past(until, out_until_) > 0) out_until_ = until;
-  dwelling_ = true;
-  return go(true, settings, now_us);
+  if (!is_dwelling_ || past(until, out_until_place_) > 0) out_until_place_ = until;
+  is_dwelling_ = true;
+  return move(true, settings, now_us);
 }
 
 void Gate::hold(Action action, const Settings& settings, uint32_t now_us) {
-  held_ = action != kNone;
-  dwelling_ = testing_ = false;
-  if (action == kDivert) go(true, settings, now_us);
-  if (action == kPass) go(false, settings, now_us);
+  is_held_ = action != kNone;
+  is_dwelling_ = is_testing_ = false;
+  if (action == kDivert) move(true, settings, now_us);
+  if (action == kPass) move(false, settings, now_us);
 }
 
 void Gate::test(const Settings& settings, uint32_t now_us) {
-  testing_ = true;
-  go(true, settings, now_us);
+  is_testing_ = true;
+  move(true, settings, now_us);
 }
 
 void Gate::tick(Place place, const Settings& settings, uint32_t now_us, bool near) {
-  if (moving_ && reached(now_us, arrives_us_)) moving_ = false;
-  if (held_ || testing_) return;
-  if (dwelling_ && past(place, out_until_) >= 0) dwelling_ = false;
-  if (out_ && !dwelling_ && !moving_ && !near) go(false, settings, now_us);
+  if (is_moving_ && reached(now_us, arrives_us_)) is_moving_ = false;
+  if (is_held_ || is_testing_) return;
+  if (is_dwelling_ && past(place, out_until_place_) >= 0) is_dwelling_ = false;
+  if (is_out_ && !is_dwelling_ && !is_moving_ && !near) move(false, settings, now_us);
 }
 
-bool Gate::go(bool out, const Settings& settings, uint32_t now_us) {
-  if (out_ == out) return false;
-  out_ = out;
+bool Gate::move(bool out, const Settings& settings, uint32_t now_us) {
+  if (is_out_ == out) return false;
+  is_out_ = out;
   send(settings);
-  moving_ = true;
+  is_moving_ = true;
   arrives_us_ = now_us + uint32_t{settings[kServoMs]} * 1000;
   if (out) ++moves_;
   return out;

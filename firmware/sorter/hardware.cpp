@@ -18,14 +18,14 @@ namespace {
 // A gate's moment is near: frames are neither read nor written, which may take a millisecond. It lasts a few milliseconds at most.
 bool quiet = false;
 
-uint8_t lit = 0;  // when the lamps were set, in 16 ms
+uint8_t lamps_set_at = 0;  // when the lamps were set, in 16 ms
 
 // Kept out of the start-up's clearing: it is written before that.
 uint8_t reset_flags __attribute__((section(".noinit")));
 
 // The watchdog stays on after it has bitten; before anything else it must be stopped, or it bites again within 16 ms.
-void first_of_all() __attribute__((naked, used, section(".init3")));
-void first_of_all() {
+void save_reset_flags() __attribute__((naked, used, section(".init3")));
+void save_reset_flags() {
   reset_flags = MCUSR;
   MCUSR = 0;
   wdt_disable();
@@ -40,21 +40,21 @@ Cause cause() {
 }
 
 // Bit pattern of a lamp: 1 green, 2 yellow, 4 red.
-uint8_t colours(Lamp lamp) { return lamp == kDark ? 0 : static_cast<uint8_t>(1 << lamp); }
+uint8_t lamp_bits(Lamp lamp) { return lamp == kDark ? 0 : static_cast<uint8_t>(1 << lamp); }
 
 // PL7 green, PL6 yellow, PL5 red; and the same from PL4 down.
-uint8_t turned_round(uint8_t bits) { return static_cast<uint8_t>((bits & 1) << 2 | (bits & 2) | bits >> 2); }
+uint8_t mirrored(uint8_t bits) { return static_cast<uint8_t>((bits & 1) << 2 | (bits & 2) | bits >> 2); }
 
 // Lamps need no haste: 60 times a second.
-void light(Board& board) {
+void set_lamps(Board& board) {
   const uint8_t sixtieth = static_cast<uint8_t>(board.clock().now().ms >> 4);
-  if (sixtieth == lit) return;
-  lit = sixtieth;
+  if (sixtieth == lamps_set_at) return;
+  lamps_set_at = sixtieth;
   uint8_t lamps[kLanes];
-  for (uint8_t index = 0; index < kLanes; ++index) lamps[index] = colours(board.lane(index).lamp_lit());
+  for (uint8_t index = 0; index < kLanes; ++index) lamps[index] = lamp_bits(board.lane(index).shown_lamp());
   PORTK = static_cast<uint8_t>(lamps[0] | lamps[1] << 4);
-  PORTL = static_cast<uint8_t>((PORTL & 0x03) | turned_round(lamps[2]) << 5 | turned_round(lamps[3]) << 2);
-  if (lit & 32) {
+  PORTL = static_cast<uint8_t>((PORTL & 0x03) | mirrored(lamps[2]) << 5 | mirrored(lamps[3]) << 2);
+  if (lamps_set_at & 32) {
     PORTB |= _BV(PB7);
   } else {
     PORTB &= static_cast<uint8_t>(~_BV(PB7));
@@ -92,7 +92,7 @@ void read(Board& board) {
   board.overrun(link::take_overrun());
   // As many bytes as a flood brings in one loop would starve the gates and the watchdog: at most one frame's worth.
   uint8_t byte;
-  for (uint8_t count = 0; count < kLongestFrame && !quiet && board.wants_byte() && link::read(byte); ++count) board.receive(byte);
+  for (uint8_t count = 0; count < kMaxFrameBytes && !quiet && board.can_receive() && link::read(byte); ++count) board.receive(byte);
 }
 
 void write(Board& board) {
@@ -102,12 +102,12 @@ void write(Board& board) {
     const Lane& lane = board.lane(index);
     servo::send(index, lane.pulse_us(), lane.gate_moves_soon());
     quiet = quiet || lane.gate_moves_soon();
-    if (lane.trigger()) triggers |= static_cast<uint8_t>(1 << index);
-    if (lane.relay_closed()) relays |= static_cast<uint8_t>(0x10 << index);
+    if (lane.is_triggering()) triggers |= static_cast<uint8_t>(1 << index);
+    if (lane.is_relay_closed()) relays |= static_cast<uint8_t>(0x10 << index);
   }
   PORTF = triggers | relays;
-  light(board);
-  if (!quiet && link::idle()) {
+  set_lamps(board);
+  if (!quiet && link::is_idle()) {
     const uint8_t length = board.next_frame(link::buffer());
     if (length > 0) link::send(length);
   }

@@ -7,59 +7,59 @@ const char kLampWords[] PROGMEM = "green yellow red off";
 const char kTestWords[] PROGMEM = "gate trigger lamp relay";
 
 Lane::Lane()
-    : stored_(false),
-      committed_(false),
-      estop_open_(false),
-      servo_power_(true),
-      before1_(false),
-      counted1_(false),
-      before2_(false),
-      stale_(true),
-      suspect_(false),
-      grace_(false),
-      pulsing_(false),
-      relay_closed_(false),
-      divert_near_(false),
-      further_(false) {}
+    : has_stored_settings_(false),
+      is_committed_(false),
+      is_estop_open_(false),
+      has_servo_power_(true),
+      blocks_eye1_(false),
+      is_counted1_(false),
+      blocks_eye2_(false),
+      is_encoder_silent_(true),
+      has_unstepped_edge_(false),
+      ignores_missing_(false),
+      is_triggering_(false),
+      is_relay_closed_(false),
+      is_divert_near_(false),
+      is_further_gate_(false) {}
 
-void Lane::start(uint8_t number, const Settings& settings, bool stored, Common& common) {
+void Lane::start(uint8_t number, const Settings& settings, bool stored, BoardShared& common) {
   number_ = number;
   settings_ = settings;
-  stored_ = stored;
-  further_ = stored && settings_[kLaneOf] != 0;
-  common_ = &common;
-  gate_.start(settings_, stored_);
-  if (stored_) gate_.hold(settings_.action(kSafeAction), settings_, common.clock.us());
+  has_stored_settings_ = stored;
+  is_further_gate_ = stored && settings_[kLaneOf] != 0;
+  shared_ = &common;
+  gate_.start(settings_, has_stored_settings_);
+  if (has_stored_settings_) gate_.hold(settings_.action(kSafeAction), settings_, common.clock.us());
   switch_relay();
 }
 
 // ---- what others ask
 
 State Lane::state() const {
-  if (!committed_) return kWaiting;
-  if (further_) return belt().state();
+  if (!is_committed_) return kWaiting;
+  if (is_further_gate_) return belt().state();
   if (faults_.has(kHoldsGate)) return kSafeState;
   if (faults_.has(kSilentHost)) return kSafeState;
   return faults_.has(kStopsLine) ? kStoppedState : kRunning;
 }
 
 Lamp Lane::lamp() const {
-  if (further_ && committed_) return belt().lamp();
+  if (is_further_gate_ && is_committed_) return belt().lamp();
   if (faults_.has(kHoldsGate) || faults_.has(kStopsLine)) return kRed;
-  if (!committed_ || faults_.has(kSilentHost) || faults_.has(kWarning)) return kYellow;
+  if (!is_committed_ || faults_.has(kSilentHost) || faults_.has(kWarning)) return kYellow;
   return kGreen;
 }
 
-Lamp Lane::lamp_lit() const {
-  if (test_ != kTestLamp) return further_ ? kDark : lamp();
-  const uint32_t left_us = test_until_us_ - common_->clock.us();
+Lamp Lane::shown_lamp() const {
+  if (test_ != kTestLamp) return is_further_gate_ ? kDark : lamp();
+  const uint32_t left_us = test_until_us_ - shared_->clock.us();
   return left_us > 2 * kTestMs * 1000UL ? kGreen : left_us > kTestMs * 1000UL ? kYellow : kRed;
 }
 
 void Lane::switch_relay() {
   const bool stops = settings_.action(kSafeAction) == kStop;
-  relay_closed_ = !further_ && test_ != kTestRelay && !faults_.has(kStopsLine) &&
-                  (committed_ ? !(faults_.has(kHoldsGate) && stops) : stored_ && !stops);
+  is_relay_closed_ = !is_further_gate_ && test_ != kTestRelay && !faults_.has(kStopsLine) &&
+                  (is_committed_ ? !(faults_.has(kHoldsGate) && stops) : has_stored_settings_ && !stops);
 }
 
 Place Lane::place() const {
@@ -70,97 +70,97 @@ Place Lane::place() const {
 
 // The belt's speed is taken over at least 16 steps: over the two or three of one loop it would be wrong by a half. No division here: four
 // belts bring steps in every loop, and the processor cannot divide. divert_is_near() compares without.
-void Lane::steps(int16_t count) {
+void Lane::add_steps(int16_t count) {
   if (count == 0 || !settings_[kEncoder]) return;
   travelled_ += static_cast<uint32_t>(static_cast<int32_t>(count));
-  stepped_us_ = common_->clock.us();
-  const uint16_t took_us = static_cast<uint16_t>(stepped_us_ - measured_us_);
-  if (stale_ || count < 0 || count > 200) {
-    steps_seen_ = steps_new_ = 0;
-    measured_us_ = static_cast<uint16_t>(stepped_us_);
+  stepped_us_ = shared_->clock.us();
+  const uint16_t took_us = static_cast<uint16_t>(stepped_us_ - measuring_since_us_);
+  if (is_encoder_silent_ || count < 0 || count > 200) {
+    measured_steps_ = new_steps_ = 0;
+    measuring_since_us_ = static_cast<uint16_t>(stepped_us_);
   } else {
-    steps_new_ = static_cast<uint8_t>(steps_new_ + count);
-    if (steps_new_ >= kSpeedSteps || took_us > kSpeedUs) {
-      steps_seen_ = steps_new_;
-      steps_took_us_ = took_us;
-      steps_new_ = 0;
-      measured_us_ = static_cast<uint16_t>(stepped_us_);
+    new_steps_ = static_cast<uint8_t>(new_steps_ + count);
+    if (new_steps_ >= kSpeedSteps || took_us > kSpeedUs) {
+      measured_steps_ = new_steps_;
+      measured_duration_us_ = took_us;
+      new_steps_ = 0;
+      measuring_since_us_ = static_cast<uint16_t>(stepped_us_);
     }
   }
-  stale_ = suspect_ = false;
+  is_encoder_silent_ = has_unstepped_edge_ = false;
 }
 
 Place Lane::place_at(uint32_t at_us) const {
-  if (settings_[kEncoder] || !relay_closed_ || reached(at_us, common_->clock.us())) return place();
-  return places_of_us(travelled_ - (common_->clock.us() - at_us));
+  if (settings_[kEncoder] || !is_relay_closed_ || reached(at_us, shared_->clock.us())) return place();
+  return places_of_us(travelled_ - (shared_->clock.us() - at_us));
 }
 
-void Lane::eye(uint8_t which, bool blocked, uint32_t at_us) {
+void Lane::change_eye(uint8_t which, bool blocked, uint32_t at_us) {
   settle_eye(static_cast<uint8_t>(which - 1), at_us);
   eyes_[which - 1].change(blocked, place_at(at_us), at_us);
-  if (committed_ && settings_[kEncoder] && !suspect_ &&
-      (stale_ || at_us - stepped_us_ > settings_[kEncoderTimeoutMs] * 1000UL)) {
-    suspect_ = true;
-    suspect_us_ = at_us;
+  if (is_committed_ && settings_[kEncoder] && !has_unstepped_edge_ &&
+      (is_encoder_silent_ || at_us - stepped_us_ > settings_[kEncoderTimeoutMs] * 1000UL)) {
+    has_unstepped_edge_ = true;
+    unstepped_edge_us_ = at_us;
   }
 }
 
-void Lane::inputs(bool estop_open, bool servo_power) {
-  estop_open_ = estop_open;
-  servo_power_ = servo_power;
+void Lane::set_inputs(bool estop_open, bool servo_power) {
+  is_estop_open_ = estop_open;
+  has_servo_power_ = servo_power;
 }
 
 void Lane::advance(uint32_t passed_us) {
-  if (relay_closed_ && !settings_[kEncoder]) travelled_ += passed_us;
+  if (is_relay_closed_ && !settings_[kEncoder]) travelled_ += passed_us;
 }
 
-void Lane::look() {
-  const uint32_t now_us = common_->clock.us();
+void Lane::update() {
+  const uint32_t now_us = shared_->clock.us();
   if (test_ != kNoTest && reached(now_us, test_until_us_)) {
     test_ = kNoTest;
     gate_.end_test();
     switch_relay();
   }
-  if (triggers_waiting_ > 0 || pulsing_) fire_triggers();
-  if (!committed_) return;
-  if (further_) {
-    if (supply_fails()) belt().raise(kServoPower, 0);
+  if (triggers_waiting_ > 0 || is_triggering_) fire_triggers();
+  if (!is_committed_) return;
+  if (is_further_gate_) {
+    if (lacks_servo_power()) belt().raise(kServoPower, 0);
     return;
   }
   const Place here = place();
-  watch(here);
+  check_inputs(here);
   settle_eye(0, now_us);
   settle_eye(1, now_us);
-  if (!faults_.has(kHoldsGate)) lengths(here);
-  tracker_.age(here, common_->clock.now().ms);
-  if (grace_ && past(here, grace_until_) >= 0) grace_ = false;
+  if (!faults_.has(kHoldsGate)) check_lengths(here);
+  tracker_.age(here, shared_->clock.now().ms);
+  if (ignores_missing_ && past(here, ignore_missing_until_) >= 0) ignores_missing_ = false;
 }
 
-void Lane::act() {
-  if (armed_count_ == 0 && !gate_.busy()) {
-    divert_near_ = false;
+void Lane::move_gate() {
+  if (armed_count_ == 0 && !gate_.is_busy()) {
+    is_divert_near_ = false;
     return;
   }
   const Place here = belt().place();
-  moments(here);  // there are none while a fault holds the gate
-  divert_near_ = divert_is_near(here);
-  gate_.tick(here, settings_, common_->clock.us(), divert_near_);
+  act_on_moments(here);  // there are none while a fault holds the gate
+  is_divert_near_ = is_divert_near(here);
+  gate_.tick(here, settings_, shared_->clock.us(), is_divert_near_);
 }
 
-void Lane::watch(Place here) {
-  const uint32_t now_us = common_->clock.us();
-  if (estop_open_ && settings_[kUseEstop]) raise(kEmergencyStop, 0);
-  if (!servo_power_ && settings_[kUseServoPower]) raise(kServoPower, 0);
+void Lane::check_inputs(Place here) {
+  const uint32_t now_us = shared_->clock.us();
+  if (is_estop_open_ && settings_[kUseEstop]) raise(kEmergencyStop, 0);
+  if (!has_servo_power_ && settings_[kUseServoPower]) raise(kServoPower, 0);
   if (settings_[kEncoder]) {
     const uint32_t timeout_us = settings_[kEncoderTimeoutMs] * 1000UL;
-    if (now_us - stepped_us_ > timeout_us) stale_ = true;
-    if (suspect_ && now_us - suspect_us_ >= timeout_us) {
-      suspect_ = false;
-      raise(kEncoderStopped, (now_us - suspect_us_) / 1000);
+    if (now_us - stepped_us_ > timeout_us) is_encoder_silent_ = true;
+    if (has_unstepped_edge_ && now_us - unstepped_edge_us_ >= timeout_us) {
+      has_unstepped_edge_ = false;
+      raise(kEncoderStopped, (now_us - unstepped_edge_us_) / 1000);
     }
   }
   for (uint8_t index = 0; index < 2; ++index) {
-    if (!eyes_[index].blocked()) continue;
+    if (!eyes_[index].is_blocked()) continue;
     if (past(here, eyes_[index].since()) > static_cast<int32_t>(settings_.travel(kStuckMm))) {
       raise(index == 0 ? kEye1Stuck : kEye2Stuck, 1);
     }
@@ -170,39 +170,39 @@ void Lane::watch(Place here) {
 // ---- what the host does
 
 void Lane::commit(const Settings& settings) {
-  const bool first = !committed_, was_further = further_;
+  const bool first = !is_committed_, was_further = is_further_gate_;
   settings_ = settings;
-  reach_ = settings_.travel(kEyeGapMm) + settings_.travel(kWindowMm);
-  stored_ = committed_ = true;
-  further_ = settings_[kLaneOf] != 0;
+  missing_after_ = settings_.travel(kEyeGapMm) + settings_.travel(kWindowMm);
+  has_stored_settings_ = is_committed_ = true;
+  is_further_gate_ = settings_[kLaneOf] != 0;
   gate_.configure(settings_);
   switch_relay();
-  if (further_) {
+  if (is_further_gate_) {
     while (faults_.oldest() != 0) end_fault(static_cast<Fault>(faults_.oldest()));  // it has no belt that they could be of
-    gate_.hold(belt().faults_.has(kHoldsGate) ? belt().settings_.action(kSafeAction) : kNone, settings_, common_->clock.us());
+    gate_.hold(belt().faults_.has(kHoldsGate) ? belt().settings_.action(kSafeAction) : kNone, settings_, shared_->clock.us());
   } else if (first || was_further) {
     begin_counting();
   }
 }
 
 void Lane::raise(Fault code, uint32_t detail) {
-  if (faults_.in_force(code)) return;
+  if (faults_.is_in_force(code)) return;
   const bool held_before = faults_.has(kHoldsGate);
   faults_.add(code);
   switch_relay();
-  common_->events.fault(number_, code, true, detail, common_->clock.now().ms);
+  shared_->events.fault(number_, code, true, detail, shared_->clock.now().ms);
   if (effect(code) == kHoldsGate && !held_before) {
-    flush();
+    remove_parts();
     hold_gates(settings_.action(kSafeAction));
   }
 }
 
 // All gates of the belt do the same: a part that has passed one of them meets the next.
 void Lane::hold_gates(Action action) {
-  gate_.hold(action, settings_, common_->clock.us());
+  gate_.hold(action, settings_, shared_->clock.us());
   for (uint8_t index = 0; index < kLanes; ++index) {
-    Lane& other = common_->lanes[index];
-    if (other.is_gate_of(number_)) other.gate_.hold(action, other.settings_, common_->clock.us());
+    Lane& other = shared_->lanes[index];
+    if (other.is_gate_of(number_)) other.gate_.hold(action, other.settings_, shared_->clock.us());
   }
 }
 
@@ -210,56 +210,56 @@ bool Lane::end_fault(Fault code) {
   const bool held_before = faults_.has(kHoldsGate);
   if (!faults_.remove(code)) return false;
   switch_relay();
-  common_->events.fault(number_, code, false, 0, common_->clock.now().ms);
-  if (held_before && !faults_.has(kHoldsGate) && committed_ && !further_) begin_counting();
+  shared_->events.fault(number_, code, false, 0, shared_->clock.now().ms);
+  if (held_before && !faults_.has(kHoldsGate) && is_committed_ && !is_further_gate_) begin_counting();
   return true;
 }
 
-bool Lane::empty() const {
+bool Lane::is_empty() const {
   const Lane& belt = this->belt();
   bool none = belt.tracker_.size() == 0 && belt.armed_count_ == 0;
   for (uint8_t index = 0; index < kLanes; ++index) {
-    const Lane& other = common_->lanes[index];
+    const Lane& other = shared_->lanes[index];
     none = none && (other.armed_count_ == 0 || !other.is_gate_of(belt.number_));
   }
   return none;
 }
 
-bool Lane::cause_persists(Fault code) const {
+bool Lane::has_fault_cause(Fault code) const {
   for (uint8_t index = 0; code == kServoPower && index < kLanes; ++index) {
-    const Lane& other = common_->lanes[index];
-    if (other.is_gate_of(number_) && other.supply_fails()) return true;
+    const Lane& other = shared_->lanes[index];
+    if (other.is_gate_of(number_) && other.lacks_servo_power()) return true;
   }
   switch (code) {
-    case kEye1Stuck: return eyes_[0].blocked();
-    case kEye2Stuck: return eyes_[1].blocked();
-    case kServoPower: return !servo_power_;
-    case kEmergencyStop: return estop_open_;
+    case kEye1Stuck: return eyes_[0].is_blocked();
+    case kEye2Stuck: return eyes_[1].is_blocked();
+    case kServoPower: return !has_servo_power_;
+    case kEmergencyStop: return is_estop_open_;
     default: return false;
   }
 }
 
 void Lane::begin_counting() {
   // What stands before an eye now was not seen to arrive.
-  before1_ = before2_ = counted1_ = false;
-  eyes_[0].settle(common_->clock.us(), 0);
-  eyes_[1].settle(common_->clock.us(), 0);
-  missing_row_ = unmatched_row_ = 0;
-  grace_until_ = place() + reach_;
-  grace_ = true;
-  suspect_ = false;
+  blocks_eye1_ = blocks_eye2_ = is_counted1_ = false;
+  eyes_[0].settle(shared_->clock.us(), 0);
+  eyes_[1].settle(shared_->clock.us(), 0);
+  missing_in_a_row_ = unmatched_in_a_row_ = 0;
+  ignore_missing_until_ = place() + missing_after_;
+  ignores_missing_ = true;
+  has_unstepped_edge_ = false;
   hold_gates(kNone);
 }
 
 void Lane::test(Test what) {
   if (what == kTestTrigger) {
-    triggers_[0] = static_cast<uint16_t>(common_->clock.us() >> kTriggerLog2);
+    triggers_[0] = static_cast<uint16_t>(shared_->clock.us() >> kTriggerLog2);
     triggers_waiting_ = 1;
     return;
   }
   test_ = what;
-  test_until_us_ = common_->clock.us() + uint32_t{kTestMs} * (what == kTestLamp ? 3000 : 1000);
-  if (what == kTestGate) gate_.test(settings_, common_->clock.us());
+  test_until_us_ = shared_->clock.us() + uint32_t{kTestMs} * (what == kTestLamp ? 3000 : 1000);
+  if (what == kTestGate) gate_.test(settings_, shared_->clock.us());
   switch_relay();
 }
 

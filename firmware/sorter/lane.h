@@ -24,14 +24,14 @@ enum Test : uint8_t { kTestGate, kTestTrigger, kTestLamp, kTestRelay };
 extern const char kTestWords[] PROGMEM;
 
 // Since the reset, for STATUS.
-struct Counts {
+struct LaneCounters {
   uint32_t diverted, passed, missing, unmatched, no_verdict;
 };
 
 class Lane;
 
 // What the lanes of a board share.
-struct Common {
+struct BoardShared {
   Clock clock;
   Events events;
   Lane* lanes = nullptr;  // all of them
@@ -42,50 +42,50 @@ class Lane {
   Lane();
 
   // `stored`: the settings are those of the EEPROM; otherwise they are the defaults.
-  void start(uint8_t number, const Settings& settings, bool stored, Common& common);
+  void start(uint8_t number, const Settings& settings, bool stored, BoardShared& common);
 
   // ---- what the plant does
   void advance(uint32_t passed_us);  // time has passed
-  void steps(int16_t count);  // encoder edges; backwards is negative
-  void eye(uint8_t which, bool blocked, uint32_t at_us);  // the raw level of photo-eye 1 or 2
-  void inputs(bool estop_open, bool servo_power);
-  void look();  // at eyes, inputs and parts, at least every few milliseconds
-  void act();   // moves the gate when a part's moment has come: the more often, the more exactly
+  void add_steps(int16_t count);  // encoder edges; backwards is negative
+  void change_eye(uint8_t which, bool blocked, uint32_t at_us);  // the raw level of photo-eye 1 or 2
+  void set_inputs(bool estop_open, bool servo_power);
+  void update();  // at eyes, inputs and parts, at least every few milliseconds
+  void move_gate();   // moves the gate when a part's moment has come: the more often, the more exactly
 
   // ---- what the host does
   void commit(const Settings& settings);
   void raise(Fault code, uint32_t detail);
   bool end_fault(Fault code);  // false when it was not in force
-  bool cause_persists(Fault code) const;
+  bool has_fault_cause(Fault code) const;
   void test(Test what);
 
   // ---- what the board's outputs are to be
   uint16_t pulse_us() const { return gate_.pulse_us(); }
-  bool trigger() const { return pulsing_; }
-  bool relay_closed() const { return relay_closed_; }
-  Lamp lamp_lit() const;  // with the lamp test
+  bool is_triggering() const { return is_triggering_; }
+  bool is_relay_closed() const { return is_relay_closed_; }
+  Lamp shown_lamp() const;  // with the lamp test
   // A moment is so near that no servo pulse may be begun now.
-  bool gate_moves_soon() const { return divert_near_ && !gate_.out(); }
+  bool gate_moves_soon() const { return is_divert_near_ && !gate_.is_out(); }
 
   // ---- what others ask
-  bool committed() const { return committed_; }
+  bool is_committed() const { return is_committed_; }
   State state() const;
   Lamp lamp() const;
   const Settings& settings() const { return settings_; }
-  const Counts& counts() const { return counts_; }
+  const LaneCounters& counters() const { return counters_; }
   const Gate& gate() const { return gate_; }
   const Faults& faults() const { return faults_; }
   uint8_t oldest_fault() const { return belt().faults_.oldest(); }
-  bool gate_held() const { return belt().faults_.has(kHoldsGate); }
+  bool is_gate_held() const { return belt().faults_.has(kHoldsGate); }
   Tracker& tracker() { return tracker_; }
   uint8_t tracked() const { return tracker_.size(); }
-  bool further() const { return further_; }
-  bool is_gate_of(uint8_t lane) const { return further_ && committed_ && settings_[kLaneOf] == lane; }
-  bool empty() const;  // no part between photo-eye 1 and the last gate of the belt
-  bool testing() const { return test_ != kNoTest; }
-  bool servo_power() const { return servo_power_; }
-  bool estop_open() const { return estop_open_; }
-  bool blocked(uint8_t which) const { return eyes_[which - 1].blocked(); }
+  bool is_further_gate() const { return is_further_gate_; }
+  bool is_gate_of(uint8_t lane) const { return is_further_gate_ && is_committed_ && settings_[kLaneOf] == lane; }
+  bool is_empty() const;  // no part between photo-eye 1 and the last gate of the belt
+  bool is_testing() const { return test_ != kNoTest; }
+  bool has_servo_power() const { return has_servo_power_; }
+  bool is_estop_open() const { return is_estop_open_; }
+  bool is_blocked(uint8_t which) const { return eyes_[which - 1].is_blocked(); }
   uint32_t position_steps() const { return settings_[kEncoder] ? travelled_ : travelled_ / 1000; }
 
  private:
@@ -105,73 +105,73 @@ class Lane {
     uint16_t travel_ms;
   };
 
-  static const uint8_t kFarArmed = sizeof(Part) * kParts / sizeof(Armed);
+  static const uint8_t kFurtherGateArmed = sizeof(Part) * kParts / sizeof(Armed);
 
   // The lane whose belt this gate is at: itself, but for a further gate.
-  const Lane& belt() const { return further_ ? common_->lanes[settings_[kLaneOf] - 1] : *this; }
-  Lane& belt() { return further_ ? common_->lanes[settings_[kLaneOf] - 1] : *this; }
+  const Lane& belt() const { return is_further_gate_ ? shared_->lanes[settings_[kLaneOf] - 1] : *this; }
+  Lane& belt() { return is_further_gate_ ? shared_->lanes[settings_[kLaneOf] - 1] : *this; }
   // A further gate follows no parts of its own; those on their way to it take that room: it lies further behind, more are under way.
-  Armed* armed() { return further_ ? static_cast<Armed*>(tracker_.spare()) : armed_; }
+  Armed* armed() { return is_further_gate_ ? static_cast<Armed*>(tracker_.unused_memory()) : armed_; }
   const Armed& next_armed() const { return *const_cast<Lane*>(this)->armed(); }
   bool arm(const Armed& armed);  // false: no room
   void hold_gates(Action action);
-  bool supply_fails() const { return !servo_power_ && settings_[kUseServoPower]; }
+  bool lacks_servo_power() const { return !has_servo_power_ && settings_[kUseServoPower]; }
 
   Place place() const;
   Place place_at(uint32_t at_us) const;
-  void watch(Place here);
+  void check_inputs(Place here);
   void settle_eye(uint8_t index, uint32_t now_us);
-  void at_eye1();
-  void at_eye2();
-  void lengths(Place here);
-  void count();
-  void decide();
-  void miss_front(const Stamp& at);
-  void suspect_eyes();
-  void moments(Place here);
-  bool divert_is_near(Place here) const;
+  void handle_edge1();
+  void handle_edge2();
+  void check_lengths(Place here);
+  void count_part();
+  void decide_part();
+  void report_missing_front(const Stamp& at);
+  void check_eyes();
+  void act_on_moments(Place here);
+  bool is_divert_near(Place here) const;
   void report(uint32_t number, Decision decision, bool moved, uint32_t at_ms, uint16_t travel_ms);
-  void flush();
-  void flush_armed(Decision safe);
+  void remove_parts();
+  void remove_armed(Decision safe);
   void begin_counting();
   void switch_relay();
   void fire_triggers();
 
   // What every loop looks at comes first: the processor reaches the first 64 bytes of an object more quickly than the rest.
-  bool stored_ : 1, committed_ : 1;
-  bool estop_open_ : 1, servo_power_ : 1;
-  bool before1_ : 1, counted1_ : 1;  // something stands before photo-eye 1; it has been counted
-  bool before2_ : 1;
-  bool stale_ : 1;    // no encoder step for encoder_timeout_ms
-  bool suspect_ : 1;  // suspect_us_ holds
-  bool grace_ : 1;    // grace_until_ holds
-  bool pulsing_ : 1, relay_closed_ : 1;
-  bool divert_near_ : 1;
-  bool further_ : 1;  // a further gate of another lane's belt
+  bool has_stored_settings_ : 1, is_committed_ : 1;
+  bool is_estop_open_ : 1, has_servo_power_ : 1;
+  bool blocks_eye1_ : 1, is_counted1_ : 1;  // something stands before photo-eye 1; it has been counted
+  bool blocks_eye2_ : 1;
+  bool is_encoder_silent_ : 1;    // no encoder step for encoder_timeout_ms
+  bool has_unstepped_edge_ : 1;  // suspect_us_ holds
+  bool ignores_missing_ : 1;    // grace_until_ holds
+  bool is_triggering_ : 1, is_relay_closed_ : 1;
+  bool is_divert_near_ : 1;
+  bool is_further_gate_ : 1;  // a further gate of another lane's belt
   uint8_t triggers_waiting_ = 0;
   uint8_t armed_count_ = 0;
   uint8_t test_ = kNoTest;
-  Common* common_ = nullptr;
+  BoardShared* shared_ = nullptr;
   uint32_t travelled_ = 0;    // encoder steps; without encoder microseconds with the relay closed
   Gate gate_;
   Eye eyes_[2];
   Armed armed_[kArmed];
-  Place reach_ = 0;           // eye_gap_mm + window_mm
-  Place grace_until_ = 0;
+  Place missing_after_ = 0;           // eye_gap_mm + window_mm
+  Place ignore_missing_until_ = 0;
   uint32_t stepped_us_ = 0;   // when the last encoder step came
-  uint32_t suspect_us_ = 0;   // an edge at an eye since which no step came
+  uint32_t unstepped_edge_us_ = 0;   // an edge at an eye since which no step came
   uint32_t test_until_us_ = 0;
   uint16_t pulse_until_ = 0;  // in 64 us
-  uint16_t steps_took_us_ = 0;  // so long took ...
-  uint8_t steps_seen_ = 0;      // ... so many encoder steps lately; 0: the belt's speed is not known
-  uint8_t steps_new_ = 0;       // steps since measured_us_
-  uint16_t measured_us_ = 0;
+  uint16_t measured_duration_us_ = 0;  // so long took ...
+  uint8_t measured_steps_ = 0;      // ... so many encoder steps lately; 0: the belt's speed is not known
+  uint8_t new_steps_ = 0;       // steps since measured_us_
+  uint16_t measuring_since_us_ = 0;
   uint16_t triggers_[kTriggers];  // when the camera is to be fired, in 64 us
-  uint8_t missing_row_ = 0, unmatched_row_ = 0;
+  uint8_t missing_in_a_row_ = 0, unmatched_in_a_row_ = 0;
   uint8_t number_ = 0;
   Faults faults_;
   Edge edge1_, edge2_;        // leading edges of what is before the eyes now
-  Counts counts_ = {0, 0, 0, 0, 0};
+  LaneCounters counters_ = {0, 0, 0, 0, 0};
   Settings settings_;
   Tracker tracker_;
 };

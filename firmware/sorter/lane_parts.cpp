@@ -7,69 +7,69 @@ namespace castline {
 
 namespace {
 
-const uint32_t kLastPart = 99999999UL;
+const uint32_t kMaxPart = 99999999UL;
 
 }  // namespace
 
 void Lane::settle_eye(uint8_t index, uint32_t now_us) {
   if (!eyes_[index].pending() || !eyes_[index].settle(now_us, settings_[kDebounceUs])) return;
-  if (!committed_ || faults_.has(kHoldsGate)) return;
+  if (!is_committed_ || faults_.has(kHoldsGate)) return;
   if (index == 0) {
-    at_eye1();
+    handle_edge1();
   } else {
-    at_eye2();
+    handle_edge2();
   }
 }
 
-void Lane::at_eye1() {
+void Lane::handle_edge1() {
   const Place place = eyes_[0].place();
-  if (eyes_[0].blocked()) {
-    edge1_ = {place, common_->clock.at(eyes_[0].at_us())};
-    before1_ = true;
-    counted1_ = false;
+  if (eyes_[0].is_blocked()) {
+    edge1_ = {place, shared_->clock.at(eyes_[0].at_us())};
+    blocks_eye1_ = true;
+    is_counted1_ = false;
     return;
   }
-  if (before1_) {
+  if (blocks_eye1_) {
     const int32_t length = past(place, edge1_.place);
-    if (!counted1_ && length >= static_cast<int32_t>(settings_.travel(kPartMinMm))) count();
-    Part* part = counted1_ ? tracker_.find(tracker_.counted()) : nullptr;
+    if (!is_counted1_ && length >= static_cast<int32_t>(settings_.travel(kPartMinMm))) count_part();
+    Part* part = is_counted1_ ? tracker_.find(tracker_.counted()) : nullptr;
     if (part != nullptr && part->basis == kUndecided && length > static_cast<int32_t>(settings_.travel(kPartMaxMm))) part->touching = 1;
   }
-  before1_ = counted1_ = false;
+  blocks_eye1_ = is_counted1_ = false;
 }
 
-void Lane::at_eye2() {
-  if (eyes_[1].blocked()) {
-    edge2_ = {eyes_[1].place(), common_->clock.at(eyes_[1].at_us())};
-    before2_ = true;
+void Lane::handle_edge2() {
+  if (eyes_[1].is_blocked()) {
+    edge2_ = {eyes_[1].place(), shared_->clock.at(eyes_[1].at_us())};
+    blocks_eye2_ = true;
     return;
   }
-  if (before2_ && past(eyes_[1].place(), edge2_.place) >= static_cast<int32_t>(settings_.travel(kPartMinMm))) decide();
-  before2_ = false;
+  if (blocks_eye2_ && past(eyes_[1].place(), edge2_.place) >= static_cast<int32_t>(settings_.travel(kPartMinMm))) decide_part();
+  blocks_eye2_ = false;
 }
 
 // Parts that still stand before an eye are known as soon as they are long enough.
-void Lane::lengths(Place here) {
-  if (before1_) {
+void Lane::check_lengths(Place here) {
+  if (blocks_eye1_) {
     const int32_t length = past(here, edge1_.place);
-    if (!counted1_) {
-      if (length >= static_cast<int32_t>(settings_.travel(kPartMinMm))) count();
+    if (!is_counted1_) {
+      if (length >= static_cast<int32_t>(settings_.travel(kPartMinMm))) count_part();
     } else if (length > static_cast<int32_t>(settings_.travel(kPartMaxMm))) {
       Part* part = tracker_.find(tracker_.counted());
       if (part != nullptr && part->basis == kUndecided) part->touching = 1;
     }
   }
-  if (before2_ && past(here, edge2_.place) >= static_cast<int32_t>(settings_.travel(kPartMinMm))) {
-    before2_ = false;
-    decide();
+  if (blocks_eye2_ && past(here, edge2_.place) >= static_cast<int32_t>(settings_.travel(kPartMinMm))) {
+    blocks_eye2_ = false;
+    decide_part();
   }
-  if (before2_) return;  // what stands there may yet be the one whose window would close
-  while (!faults_.has(kHoldsGate) && tracker_.overdue(here, reach_)) miss_front(common_->clock.now());
+  if (blocks_eye2_) return;  // what stands there may yet be the one whose window would close
+  while (!faults_.has(kHoldsGate) && tracker_.is_front_overdue(here, missing_after_)) report_missing_front(shared_->clock.now());
 }
 
-void Lane::count() {
+void Lane::count_part() {
   if (faults_.has(kHoldsGate)) return;
-  if (tracker_.counted() >= kLastPart) {
+  if (tracker_.counted() >= kMaxPart) {
     raise(kPartsExhausted, 0);
     return;
   }
@@ -77,32 +77,32 @@ void Lane::count() {
     raise(kTrackerFull, tracker_.size());
     return;
   }
-  counted1_ = true;
+  is_counted1_ = true;
   // The trigger's delay runs from the leading edge, but a camera is not fired before the part is known to be one.
-  const Stamp& now = common_->clock.now();
+  const Stamp& now = shared_->clock.now();
   const uint32_t ago_ms = now.ms - edge1_.at.ms;
   const uint32_t ago_us = ago_ms > 2000 ? 2000000UL : ago_ms * 1000 + now.us - edge1_.at.us;
   const uint32_t delay_us = settings_[kTriggerMs] * 1000UL;
   const uint32_t wait_us = delay_us > ago_us ? delay_us - ago_us : 0;
   if (triggers_waiting_ == kTriggers) return;  // so many parts within trigger_ms: no camera takes that
-  triggers_[triggers_waiting_++] = static_cast<uint16_t>((common_->clock.us() + wait_us) >> kTriggerLog2);
+  triggers_[triggers_waiting_++] = static_cast<uint16_t>((shared_->clock.us() + wait_us) >> kTriggerLog2);
 }
 
 void Lane::fire_triggers() {
-  const uint16_t now = static_cast<uint16_t>(common_->clock.us() >> kTriggerLog2);
-  if (pulsing_) {
+  const uint16_t now = static_cast<uint16_t>(shared_->clock.us() >> kTriggerLog2);
+  if (is_triggering_) {
     if (static_cast<int16_t>(now - pulse_until_) < 0) return;
-    pulsing_ = false;
+    is_triggering_ = false;
   }
   if (triggers_waiting_ == 0 || static_cast<int16_t>(now - triggers_[0]) < 0) return;
   --triggers_waiting_;
   for (uint8_t index = 0; index < triggers_waiting_; ++index) triggers_[index] = triggers_[index + 1];
-  pulsing_ = true;
+  is_triggering_ = true;
   pulse_until_ = static_cast<uint16_t>(now + (uint32_t{settings_[kTriggerPulseMs]} * 1000 >> kTriggerLog2) + 1);
 }
 
 // The part whose leading edge at photo-eye 2 was edge2_ is decided; those that should have come before it are missing.
-void Lane::decide() {
+void Lane::decide_part() {
   int16_t index = tracker_.nearest(edge2_.place, settings_);
   Armed armed;
   armed.at_ms = edge2_.at.ms;
@@ -111,24 +111,24 @@ void Lane::decide() {
   Decision decision;
   if (index < 0) {
     decision = tracker_.take_unmatched(edge2_.place, settings_);
-    ++counts_.unmatched;
-    if (unmatched_row_ < 255) ++unmatched_row_;
+    ++counters_.unmatched;
+    if (unmatched_in_a_row_ < 255) ++unmatched_in_a_row_;
   } else {
-    for (; index > 0 && !faults_.has(kHoldsGate); --index) miss_front(edge2_.at);
+    for (; index > 0 && !faults_.has(kHoldsGate); --index) report_missing_front(edge2_.at);
     if (faults_.has(kHoldsGate)) return;  // the flush has reported this part too
     tracker_.decide_front(settings_, faults_.has(kSilentHost));
     const Part& part = tracker_[0];
     number = tracker_.front();
     armed.travel_ms = Tracker::travel_ms(part, edge2_.at.ms);
-    if (part.told < kKeep) ++counts_.no_verdict;
+    if (part.verdict < kKeep) ++counters_.no_verdict;
     decision = tracker_.take(edge2_.place, settings_);
-    missing_row_ = unmatched_row_ = 0;
-    grace_ = false;
+    missing_in_a_row_ = unmatched_in_a_row_ = 0;
+    ignores_missing_ = false;
   }
   armed.part = number & 0x7FFFFFFUL;
   armed.action = decision.action & 3;
   armed.reason = decision.reason & 7;
-  Lane& gate = decision.gate > 0 ? common_->lanes[decision.gate - 1] : *this;
+  Lane& gate = decision.gate > 0 ? shared_->lanes[decision.gate - 1] : *this;
   armed.moment = (edge2_.place + settings_.places(gate.settings_[kGateMm])) & kPlaceMask;
   if (decision.action == kStop) {
     report(number, decision, false, armed.at_ms, armed.travel_ms);
@@ -137,77 +137,77 @@ void Lane::decide() {
     raise(kTrackerFull, tracker_.size() + kArmed + 1);
     report(number, {settings_.action(kSafeAction), kSafe}, false, armed.at_ms, armed.travel_ms);
   }
-  suspect_eyes();
+  check_eyes();
 }
 
-bool Lane::arm(const Armed& wanted) {
-  if (armed_count_ == (further_ ? kFarArmed : kArmed)) return false;
-  armed()[armed_count_++] = wanted;
+bool Lane::arm(const Armed& requested) {
+  if (armed_count_ == (is_further_gate_ ? kFurtherGateArmed : kArmed)) return false;
+  armed()[armed_count_++] = requested;
   return true;
 }
 
-void Lane::miss_front(const Stamp& at) {
+void Lane::report_missing_front(const Stamp& at) {
   const uint32_t number = tracker_.front();
   const uint16_t travel_ms = Tracker::travel_ms(tracker_[0], at.ms);
   tracker_.drop_front();
-  ++counts_.missing;
-  if (missing_row_ < 255) ++missing_row_;
+  ++counters_.missing;
+  if (missing_in_a_row_ < 255) ++missing_in_a_row_;
   report(number, {kNone, kMissing}, false, at.ms, travel_ms);
-  suspect_eyes();
+  check_eyes();
 }
 
 // That an eye is never blocked is concluded from the other one.
-void Lane::suspect_eyes() {
-  if (grace_) {
-    if (past(place(), grace_until_) < 0) {
-      missing_row_ = unmatched_row_ = 0;
+void Lane::check_eyes() {
+  if (ignores_missing_) {
+    if (past(place(), ignore_missing_until_) < 0) {
+      missing_in_a_row_ = unmatched_in_a_row_ = 0;
       return;
     }
-    grace_ = false;
+    ignores_missing_ = false;
   }
-  if (missing_row_ >= settings_[kLostLimit]) {
+  if (missing_in_a_row_ >= settings_[kLostLimit]) {
     raise(kEye2Stuck, 2);
-  } else if (unmatched_row_ >= settings_[kLostLimit]) {
+  } else if (unmatched_in_a_row_ >= settings_[kLostLimit]) {
     raise(kEye1Stuck, 2);
   }
 }
 
-void Lane::moments(Place here) {
+void Lane::act_on_moments(Place here) {
   while (armed_count_ > 0) {
     if (past(here, next_armed().moment) < 0) return;
     const Armed next = next_armed();
     --armed_count_;
     memmove(armed(), armed() + 1, armed_count_ * sizeof(Armed));
     const Place until = next.moment + belt().settings_.places(settings_[kDwellMm]);
-    const bool moved = next.action == kDivert && gate_.divert(until, settings_, common_->clock.us());
-    const Decision decision = {static_cast<Action>(next.action), static_cast<Reason>(next.reason), further_ ? number_ : uint8_t{0}};
+    const bool moved = next.action == kDivert && gate_.divert(until, settings_, shared_->clock.us());
+    const Decision decision = {static_cast<Action>(next.action), static_cast<Reason>(next.reason), is_further_gate_ ? number_ : uint8_t{0}};
     report(next.part, decision, moved, next.at_ms, next.travel_ms);
   }
 }
 
-bool Lane::divert_is_near(Place here) const {
+bool Lane::is_divert_near(Place here) const {
   if (armed_count_ == 0 || next_armed().action != kDivert) return false;
   const Lane& belt = this->belt();
   // A belt that stands still may stand still for long.
-  if (belt.settings_[kEncoder] ? common_->clock.us() - belt.stepped_us_ > 2 * kServoQuietUs : !belt.relay_closed_) return false;
+  if (belt.settings_[kEncoder] ? shared_->clock.us() - belt.stepped_us_ > 2 * kServoQuietUs : !belt.is_relay_closed_) return false;
   const int32_t left = -past(here, next_armed().moment);
   if (left <= 0) return true;
   if (left >= 65536) return false;
   if (!belt.settings_[kEncoder]) return left < kServoQuietUs >> kMicrosPerPlaceLog2;
   // left / 16 steps at steps_took_us_ / steps_seen_ each, compared without dividing.
-  const uint32_t quiet = (uint32_t{kServoQuietUs} << kPlacesPerStepLog2) * belt.steps_seen_;
-  return static_cast<uint32_t>(left) * belt.steps_took_us_ < quiet;
+  const uint32_t quiet = (uint32_t{kServoQuietUs} << kPlacesPerStepLog2) * belt.measured_steps_;
+  return static_cast<uint32_t>(left) * belt.measured_duration_us_ < quiet;
 }
 
 // Of a further gate's part too: the report is the belt's, the movements are those of the gate.
 void Lane::report(uint32_t number, Decision decision, bool moved, uint32_t at_ms, uint16_t travel_ms) {
   Lane& belt = this->belt();
-  if (decision.action == kDivert) ++belt.counts_.diverted;
-  if (decision.action == kPass) ++belt.counts_.passed;
-  common_->events.gate(belt.number_, number, decision, moved, gate_.moves(), at_ms, travel_ms);
+  if (decision.action == kDivert) ++belt.counters_.diverted;
+  if (decision.action == kPass) ++belt.counters_.passed;
+  shared_->events.gate(belt.number_, number, decision, moved, gate_.moves(), at_ms, travel_ms);
 }
 
-void Lane::flush_armed(Decision safe) {
+void Lane::remove_armed(Decision safe) {
   for (uint8_t index = 0; index < armed_count_; ++index) {
     const Armed each = armed()[index];
     report(each.part, safe, false, each.at_ms, each.travel_ms);
@@ -216,21 +216,21 @@ void Lane::flush_armed(Decision safe) {
 }
 
 // A fault holds the gate: what is on its way is treated as the lane's owner wants it, reported, and forgotten.
-void Lane::flush() {
+void Lane::remove_parts() {
   const Decision safe = {settings_.action(kSafeAction), kSafe};
-  flush_armed(safe);
+  remove_armed(safe);
   for (uint8_t index = 0; index < kLanes; ++index) {
-    Lane& other = common_->lanes[index];
-    if (other.is_gate_of(number_)) other.flush_armed(safe);
+    Lane& other = shared_->lanes[index];
+    if (other.is_gate_of(number_)) other.remove_armed(safe);
   }
-  const uint32_t now_ms = common_->clock.now().ms;
+  const uint32_t now_ms = shared_->clock.now().ms;
   while (tracker_.size() > 0) {
     const uint32_t number = tracker_.front();
     const uint16_t travel_ms = Tracker::travel_ms(tracker_[0], now_ms);
     tracker_.drop_front();
     report(number, safe, false, now_ms, travel_ms);
   }
-  tracker_.forget_last();
+  tracker_.forget_last_part();
 }
 
 }  // namespace castline

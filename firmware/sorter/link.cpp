@@ -16,7 +16,7 @@ volatile uint8_t written = 0, taken = 0;
 volatile uint16_t waiting = 0;
 volatile uint8_t lost = 0;
 
-char frame[kLongestFrame];
+char frame[kMaxFrameBytes];
 volatile uint8_t length = 0, sent = 0;
 }  // namespace
 
@@ -45,7 +45,7 @@ uint32_t take_overrun() {
   return count;
 }
 
-bool idle() { return sent == length; }
+bool is_idle() { return sent == length; }
 
 char* buffer() { return frame; }
 

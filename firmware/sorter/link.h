@@ -8,7 +8,7 @@ namespace link {
 void begin();
 bool read(uint8_t& byte);      // false when nothing has come
 uint32_t take_overrun();       // bytes lost since the last call: ring full, or the UART was not read in time
-bool idle();                   // the last frame has left: the buffer may be filled again
+bool is_idle();                   // the last frame has left: the buffer may be filled again
 char* buffer();                // of kLongestFrame bytes
 void send(uint8_t length);     // what stands in the buffer
 

@@ -16,7 +16,7 @@ const uint8_t kImage = 1 + sizeof(Settings) + 2;
 uint8_t dirty = 0;            // lanes to be stored
 uint8_t lane = 0, offset = 0; // the byte that is looked at
 
-uint8_t* address(uint8_t of_lane, uint8_t at) { return reinterpret_cast<uint8_t*>(16 + 64U * of_lane + at); }
+uint8_t* address(uint8_t has_lane, uint8_t at) { return reinterpret_cast<uint8_t*>(16 + 64U * has_lane + at); }
 
 uint16_t checksum(const Settings& settings) {
   uint16_t crc = crc16(kCrcFirst, kLayout);
@@ -52,11 +52,11 @@ uint16_t count_boot() {
   return run;
 }
 
-Stored read(uint8_t of_lane, Settings& settings) {
-  const uint8_t layout = eeprom_read_byte(address(of_lane, 0));
-  eeprom_read_block(&settings, address(of_lane, 1), sizeof settings);
-  const uint16_t crc = eeprom_read_word(reinterpret_cast<const uint16_t*>(address(of_lane, 1 + sizeof settings)));
-  const bool whole = layout == kLayout && crc == checksum(settings) && settings.consistent();
+Stored read(uint8_t has_lane, Settings& settings) {
+  const uint8_t layout = eeprom_read_byte(address(has_lane, 0));
+  eeprom_read_block(&settings, address(has_lane, 1), sizeof settings);
+  const uint16_t crc = eeprom_read_word(reinterpret_cast<const uint16_t*>(address(has_lane, 1 + sizeof settings)));
+  const bool whole = layout == kLayout && crc == checksum(settings) && settings.is_consistent();
   if (!whole) settings.set_defaults();
   return whole ? kStored : layout == kBlank ? kNothingStored : kDamaged;
 }

@@ -16,7 +16,7 @@ const uint8_t kMicrosPerPlaceLog2 = 6;
 inline Place places_of_us(uint32_t us) { return us << 2 >> 8; }
 
 // Longest travel, in steps, that a setting may ask for: half of the 2^24 must not be reached.
-const uint32_t kMostSteps = 500000;
+const uint32_t kMaxSteps = 500000;
 
 // How far `place` lies past `mark`; negative when it is before it.
 inline int32_t past(Place place, Place mark) { return static_cast<int32_t>((place - mark) << 8) >> 8; }

@@ -27,7 +27,7 @@ volatile Stamp5 stamps[2 * kLanes];
 volatile bool sampled = false;
 
 volatile uint16_t steps[kLanes];
-uint16_t steps_told[kLanes];
+uint16_t reported_steps[kLanes];
 uint8_t phases[kLanes];
 
 void stamp(uint8_t eye, uint16_t count) {
@@ -44,10 +44,10 @@ void turn(uint8_t lane, bool a, bool b) {
   if (change == 3) steps[lane] = steps[lane] - 1;
 }
 
-void tell_steps(Board& board, uint8_t lane, uint16_t counted) {
-  if (counted == steps_told[lane]) return;
-  board.lane(lane).steps(static_cast<int16_t>(counted - steps_told[lane]));
-  steps_told[lane] = counted;
+void report_steps(Board& board, uint8_t lane, uint16_t counted) {
+  if (counted == reported_steps[lane]) return;
+  board.lane(lane).add_steps(static_cast<int16_t>(counted - reported_steps[lane]));
+  reported_steps[lane] = counted;
 }
 
 }  // namespace
@@ -101,17 +101,17 @@ void read(Board& board) {
       ago = static_cast<uint16_t>(TCNT5 - count);
     }
     const uint8_t lane = eye / 2;
-    tell_steps(board, lane, step);
-    board.lane(lane).eye(static_cast<uint8_t>(1 + eye % 2), level == kEyeBlockedLevel, now_us() - ago / kCountsPerUs);
+    report_steps(board, lane, step);
+    board.lane(lane).change_eye(static_cast<uint8_t>(1 + eye % 2), level == kEyeBlockedLevel, now_us() - ago / kCountsPerUs);
   }
   uint8_t inputs = PINC;
   for (uint8_t lane = 0; lane < kLanes; ++lane) {
     uint16_t step;
     ATOMIC_BLOCK(ATOMIC_RESTORESTATE) { step = steps[lane]; }
-    tell_steps(board, lane, step);
+    report_steps(board, lane, step);
     const bool estop = inputs & 0x80, power = inputs & 0x08;
     inputs = static_cast<uint8_t>(inputs << 1);
-    board.lane(lane).inputs(estop == kEstopOpenLevel, power == kServoPowerLevel);
+    board.lane(lane).set_inputs(estop == kEstopOpenLevel, power == kServoPowerLevel);
   }
 }
 

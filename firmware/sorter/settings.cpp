@@ -43,7 +43,7 @@ const uint16_t kTable[kKeys][3] PROGMEM = {
     {0, 4, 0},                      // lane_of
 };
 
-uint16_t cover(uint16_t crc, WordList list, uint8_t index) {
+uint16_t add_to_crc(uint16_t crc, WordList list, uint8_t index) {
   for (; index > 0; ++list) {
     if (pgm_read_byte(list) == ' ') --index;
   }
@@ -53,7 +53,7 @@ uint16_t cover(uint16_t crc, WordList list, uint8_t index) {
   return crc;
 }
 
-uint16_t cover(uint16_t crc, uint16_t number) {
+uint16_t add_to_crc(uint16_t crc, uint16_t number) {
   uint16_t divisor = 10000;
   while (divisor > 1 && number < divisor) divisor /= 10;
   for (; divisor > 0; divisor /= 10) crc = crc16(crc, static_cast<uint8_t>('0' + number / divisor % 10));
@@ -94,25 +94,25 @@ Place Settings::places(uint32_t mm) const {
   return mm * per_mm / value[kStepUm];
 }
 
-bool Settings::consistent() const {
+bool Settings::is_consistent() const {
   // In steps, rounded down, as the page has it; 22,000 mm of 1 um are 22 million.
   const uint32_t eyes = (value[kEyeGapMm] + uint32_t{value[kWindowMm]}) * 1000 / value[kStepUm];
   const uint32_t stuck = uint32_t{value[kStuckMm]} * 1000 / value[kStepUm];
   return value[kPartMinMm] < value[kPartMaxMm] && value[kGateMm] >= value[kPartMinMm] &&
          2 * value[kWindowMm] <= value[kEyeGapMm] && value[kRestUs] != value[kOutUs] &&
-         eyes <= kMostSteps && stuck <= kMostSteps && gate_within_reach(value[kStepUm]);
+         eyes <= kMaxSteps && stuck <= kMaxSteps && is_gate_within_reach(value[kStepUm]);
 }
 
-bool Settings::gate_within_reach(uint16_t step_um) const {
-  return (value[kGateMm] + uint32_t{value[kDwellMm]}) * 1000 / step_um <= kMostSteps;
+bool Settings::is_gate_within_reach(uint16_t step_um) const {
+  return (value[kGateMm] + uint32_t{value[kDwellMm]}) * 1000 / step_um <= kMaxSteps;
 }
 
 uint16_t Settings::digest() const {
   uint16_t crc = kCrcFirst;
   for (uint8_t key = 0; key < kKeys; ++key) {
     if (key > 0) crc = crc16(crc, ' ');
-    crc = crc16(cover(crc, kKeyWords, key), '=');
-    crc = bounds(key).word ? cover(crc, kActionWords, static_cast<uint8_t>(value[key])) : cover(crc, value[key]);
+    crc = crc16(add_to_crc(crc, kKeyWords, key), '=');
+    crc = bounds(key).word ? add_to_crc(crc, kActionWords, static_cast<uint8_t>(value[key])) : add_to_crc(crc, value[key]);
   }
   return crc;
 }

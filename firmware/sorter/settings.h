@@ -58,10 +58,10 @@ struct Settings {
   Place places(uint32_t mm) const;
 
   // Whether gate and dwell, on a belt whose steps are so long, lie within what a place can count.
-  bool gate_within_reach(uint16_t step_um) const;
+  bool is_gate_within_reach(uint16_t step_um) const;
 
   // The rules of COMMIT that speak of this lane alone: false when the settings contradict each other.
-  bool consistent() const;
+  bool is_consistent() const;
 
   // CRC-16 over `key=value` of all settings, joined by spaces.
   uint16_t digest() const;

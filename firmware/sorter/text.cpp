@@ -3,20 +3,20 @@
 namespace castline {
 
 int8_t find_word(WordList list, const char* text) {
-  const char* wanted = text;
+  const char* requested = text;
   int8_t index = 0;
   bool same = true;
   for (;; ++list) {
     const char letter = static_cast<char>(pgm_read_byte(list));
     if (letter == ' ' || letter == '\0') {
-      if (same && *wanted == '\0') return index;
+      if (same && *requested == '\0') return index;
       if (letter == '\0') return -1;
       ++index;
-      wanted = text;
+      requested = text;
       same = true;
     } else if (same) {
-      same = *wanted == letter;
-      if (same) ++wanted;
+      same = *requested == letter;
+      if (same) ++requested;
     }
   }
 }

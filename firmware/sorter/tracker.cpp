@@ -9,7 +9,7 @@ bool Tracker::add(const Edge& edge) {
   Part& part = (*this)[size_];
   ++size_;
   ++counted_;
-  ++untold_;
+  ++unannounced_;
   part = Part();
   part.place = edge.place & kPlaceMask;
   part.at_ms = static_cast<uint16_t>(edge.at.ms);
@@ -36,13 +36,13 @@ int16_t Tracker::nearest(Place place, const Settings& settings) {
   return found;
 }
 
-Decision Tracker::wish(const Part& part, const Settings& settings, bool host_silent) const {
+Decision Tracker::own_decision(const Part& part, const Settings& settings, bool host_silent) const {
   const Action otherwise = settings.action(kNoVerdictAction);
   if (part.touching) return {otherwise, kTouching};
-  if (part.told == kKeep) return {kPass, kVerdict};
-  if (part.told >= kReject) return {kDivert, kVerdict, static_cast<uint8_t>(part.told - kReject)};
+  if (part.verdict == kKeep) return {kPass, kVerdict};
+  if (part.verdict >= kReject) return {kDivert, kVerdict, static_cast<uint8_t>(part.verdict - kReject)};
   if (host_silent) return {settings.action(kSafeAction), kSafe};
-  return {otherwise, part.told == kTakenBack ? kCancelled : kNoVerdict};
+  return {otherwise, part.verdict == kVerdictCancelled ? kCancelled : kNoVerdict};
 }
 
 // No gate can change between parts that follow each other so closely: the whole cluster gets one action at one gate, now.
@@ -52,35 +52,35 @@ void Tracker::decide_front(const Settings& settings, bool host_silent) {
   uint8_t cluster = 1;
   while (cluster < size_ && past((*this)[cluster].place, (*this)[cluster - 1].place) < spacing) ++cluster;
 
-  const Decision first = wish((*this)[0], settings, host_silent);
+  const Decision first = own_decision((*this)[0], settings, host_silent);
   bool united = true;
-  for (uint8_t index = 1; index < cluster; ++index) united = united && wish((*this)[index], settings, host_silent).same_as(first);
+  for (uint8_t index = 1; index < cluster; ++index) united = united && own_decision((*this)[index], settings, host_silent).is_same_movement(first);
   const Decision divided = {settings.action(kNoVerdictAction), kSpacing};
   for (uint8_t index = 0; index < cluster; ++index) {
     Part& part = (*this)[index];
-    const bool own = united || wish(part, settings, host_silent).same_as(divided);
-    part.basis = own ? host_silent ? kOwnWishHostSilent : kOwnWish : kCluster;
+    const bool own = united || own_decision(part, settings, host_silent).is_same_movement(divided);
+    part.basis = own ? host_silent ? kOwnDecisionHostSilent : kOwnDecision : kClusterDecision;
   }
 }
 
 Decision Tracker::take(Place place, const Settings& settings) {
   const Part& part = (*this)[0];
   Decision decision = {settings.action(kNoVerdictAction), kSpacing};
-  if (part.basis != kCluster) decision = wish(part, settings, part.basis == kOwnWishHostSilent);
+  if (part.basis != kClusterDecision) decision = own_decision(part, settings, part.basis == kOwnDecisionHostSilent);
   drop_front();
-  return follow(place, settings, decision);
+  return keep_spacing(place, settings, decision);
 }
 
 Decision Tracker::take_unmatched(Place place, const Settings& settings) {
-  return follow(place, settings, {settings.action(kNoVerdictAction), kUnmatched});
+  return keep_spacing(place, settings, {settings.action(kNoVerdictAction), kUnmatched});
 }
 
 // Two parts that pass photo-eye 2 too closely get one action, whatever was decided: the gates cannot change between them.
-Decision Tracker::follow(Place place, const Settings& settings, Decision decision) {
+Decision Tracker::keep_spacing(Place place, const Settings& settings, Decision decision) {
   const Decision last = {static_cast<Action>(last_action_), kSpacing, last_gate_};
-  if (followed_ && past(place, follow_until_) < 0 && !decision.same_as(last)) decision = last;
-  followed_ = true;
-  follow_until_ = place + settings.travel(kSpacingMm);
+  if (has_last_ && past(place, last_until_) < 0 && !decision.is_same_movement(last)) decision = last;
+  has_last_ = true;
+  last_until_ = place + settings.travel(kSpacingMm);
   last_action_ = decision.action & 3;
   last_gate_ = decision.gate & 7;
   return decision;
@@ -89,13 +89,13 @@ Decision Tracker::follow(Place place, const Settings& settings, Decision decisio
 void Tracker::drop_front() {
   first_ = static_cast<uint8_t>((first_ + 1) % kParts);
   --size_;
-  if (untold_ > size_) untold_ = size_;
+  if (unannounced_ > size_) unannounced_ = size_;
   if (round_ != kRoundOver && round_ > 0) --round_;
 }
 
-const Part* Tracker::next_to_tell(uint32_t& number) {
-  while (untold_ > 0 || round_ < size_) {
-    const uint8_t index = untold_ > 0 ? static_cast<uint8_t>(size_ - untold_--) : round_++;
+const Part* Tracker::next_to_announce(uint32_t& number) {
+  while (unannounced_ > 0 || round_ < size_) {
+    const uint8_t index = unannounced_ > 0 ? static_cast<uint8_t>(size_ - unannounced_--) : round_++;
     const Part& part = (*this)[index];
     number = front() + index;
     if (!part.seen && part.basis == kUndecided) return &part;
@@ -105,11 +105,11 @@ const Part* Tracker::next_to_tell(uint32_t& number) {
 }
 
 void Tracker::age(Place place, uint32_t now_ms) {
-  if (followed_ && past(place, follow_until_) >= 0) followed_ = false;
+  if (has_last_ && past(place, last_until_) >= 0) has_last_ = false;
   if (size_ == 0) return;
-  if (++aged_ >= size_) aged_ = 0;  // one part a tick: all within 64 ticks
-  Part& part = (*this)[aged_];
-  if (age_ms(part, now_ms) > kOldMs) part.at_ms = static_cast<uint16_t>(now_ms - kOldMs);
+  if (++last_aged_ >= size_) last_aged_ = 0;  // one part a tick: all within 64 ticks
+  Part& part = (*this)[last_aged_];
+  if (age_ms(part, now_ms) > kMaxAgeMs) part.at_ms = static_cast<uint16_t>(now_ms - kMaxAgeMs);
 }
 
 }  // namespace castline

@@ -44,7 +44,7 @@ class Pc {
   explicit Pc(uint32_t clock_start_us) : clock_start_us_(clock_start_us) {
     for (uint8_t lane = 0; lane < kLanes; ++lane) {
       settings_[lane].set_defaults();
-      stored_[lane] = kNothingStored;
+      has_stored_settings_[lane] = kNothingStored;
     }
     reset(kPower);
   }
@@ -81,7 +81,7 @@ class Pc {
   void reset(Cause cause) {
     board_.reset(new Board());
     run_ = run_ == 65535 ? 1 : static_cast<uint16_t>(run_ + 1);
-    board_->start(now_us(), run_, cause, settings_, stored_);
+    board_->start(now_us(), run_, cause, settings_, has_stored_settings_);
     wire_.clear();
     ring_.clear();
     leaving_.clear();
@@ -90,9 +90,9 @@ class Pc {
     std::printf("{\"event\": \"reset\", \"cycle\": %" PRIu64 ", \"cause\": \"%s\"}\n", now_, cause == kWatchdog ? "watchdog" : "asked");
     for (uint8_t lane = 0; lane < kLanes; ++lane) {
       // Levels outside do not know of the reset.
-      for (uint8_t which = 1; which <= 2; ++which) board_->lane(lane).eye(which, level(kPins[lane].eye[which - 1]) == kEyeBlockedLevel, now_us());
+      for (uint8_t which = 1; which <= 2; ++which) board_->lane(lane).change_eye(which, level(kPins[lane].eye[which - 1]) == kEyeBlockedLevel, now_us());
       std::printf("{\"event\": \"pulse\", \"cycle\": %" PRIu64 ", \"servo\": \"%s\", \"us\": %u}\n", now_, kPins[lane].servo.c_str(),
-                  stored_[lane] == kStored ? settings_[lane][kRestUs] : kNeutralUs);
+                  has_stored_settings_[lane] == kStored ? settings_[lane][kRestUs] : kNeutralUs);
       pulse_[lane] = 0;
     }
     turned_.fill(0);
@@ -114,8 +114,8 @@ class Pc {
     for (uint8_t lane = 0; lane < kLanes; ++lane) {
       for (uint8_t which = 1; which <= 2; ++which) {
         if (kPins[lane].eye[which - 1] == pin) {
-          tell_steps(lane);
-          board_->lane(lane).eye(which, value == kEyeBlockedLevel, at_us);
+          report_steps(lane);
+          board_->lane(lane).change_eye(which, value == kEyeBlockedLevel, at_us);
         }
       }
       for (int phase = 0; phase < 2; ++phase) {
@@ -133,8 +133,8 @@ class Pc {
     if (change == 3) --turned_[lane];
   }
 
-  void tell_steps(uint8_t lane) {
-    board_->lane(lane).steps(turned_[lane]);
+  void report_steps(uint8_t lane) {
+    board_->lane(lane).add_steps(turned_[lane]);
     turned_[lane] = 0;
   }
 
@@ -162,17 +162,17 @@ class Pc {
       set(change.second.first, change.second.second, change.first);
     }
     for (uint8_t lane = 0; lane < kLanes; ++lane) {
-      tell_steps(lane);
-      board_->lane(lane).inputs(level(kPins[lane].estop) == kEstopOpenLevel, level(kPins[lane].power) == kServoPowerLevel);
+      report_steps(lane);
+      board_->lane(lane).set_inputs(level(kPins[lane].estop) == kEstopOpenLevel, level(kPins[lane].power) == kServoPowerLevel);
     }
     receive();
     board_->tick();
-    tell();
+    report();
     const uint8_t committed = board_->take_committed();
     for (uint8_t lane = 0; lane < kLanes; ++lane) {
       if (!(committed & 1 << lane)) continue;
       settings_[lane] = board_->lane(lane).settings();
-      stored_[lane] = kStored;
+      has_stored_settings_[lane] = kStored;
     }
   }
 
@@ -186,22 +186,22 @@ class Pc {
       wire_.pop_front();
       byte_due_ += kByteCycles;
     }
-    for (int count = 0; count < kLongestFrame && board_->wants_byte() && !ring_.empty(); ++count) {
+    for (int count = 0; count < kMaxFrameBytes && board_->can_receive() && !ring_.empty(); ++count) {
       board_->receive(ring_.front());
       ring_.pop_front();
     }
     if (wire_.empty()) byte_due_ = now_;
   }
 
-  void tell() {
+  void report() {
     for (uint8_t index = 0; index < kLanes; ++index) {
       const Lane& lane = board_->lane(index);
       if (lane.pulse_us() != pulse_[index]) {
         pulse_[index] = lane.pulse_us();
         std::printf("{\"event\": \"pulse\", \"cycle\": %" PRIu64 ", \"servo\": \"%s\", \"us\": %u}\n", now_, kPins[index].servo.c_str(), pulse_[index]);
       }
-      tell_pin(kPins[index].trigger, lane.trigger());
-      tell_pin(kPins[index].relay, lane.relay_closed());
+      report_pin(kPins[index].trigger, lane.is_triggering());
+      report_pin(kPins[index].relay, lane.is_relay_closed());
     }
     if (line_free_ > now_) return;
     if (!leaving_.empty()) {
@@ -209,7 +209,7 @@ class Pc {
       leaving_.clear();
     }
     // A buffer of exactly the frame's size: a sanitizer sees what is written beyond it.
-    std::unique_ptr<char[]> buffer(new char[kLongestFrame]);
+    std::unique_ptr<char[]> buffer(new char[kMaxFrameBytes]);
     const uint8_t length = board_->next_frame(buffer.get());
     if (length == 0) return;
     line_free_ = now_ + length * kByteCycles;
@@ -220,7 +220,7 @@ class Pc {
     }
   }
 
-  void tell_pin(const std::string& pin, bool value) {
+  void report_pin(const std::string& pin, bool value) {
     const auto found = outputs_.find(pin);
     if (found != outputs_.end() && found->second == value) return;
     outputs_[pin] = value;
@@ -229,7 +229,7 @@ class Pc {
 
   std::unique_ptr<Board> board_;
   Settings settings_[kLanes];
-  Stored stored_[kLanes];
+  Stored has_stored_settings_[kLanes];
   uint16_t run_ = 0;
   uint32_t clock_start_us_;
   uint64_t now_ = 0, byte_due_ = 0, line_free_ = 0, hung_until_ = 0;

@@ -82,12 +82,12 @@ TEST(shapes_that_are_none_are_dropped_though_their_checksum_is_right) {
 TEST(further_fields_of_a_newer_host_are_ignored) {
   Deframer deframer;
   CHECK(frames(deframer, framed(">00 PING 1 2 3 4 5 6 7 8 9")) == 1);
-  CHECK(deframer.fields() == kMostFields);
+  CHECK(deframer.fields() == kMaxFields);
 }
 
 TEST(numbers_are_written_as_they_are_read) {
   for (uint32_t value : {0u, 1u, 9u, 10u, 101u, 65535u, 99999999u, 1000000000u, 4294967295u}) {
-    char buffer[kLongestFrame];
+    char buffer[kMaxFrameBytes];
     FrameWriter writer(buffer, '<', 0xa5);
     writer.word(kNames, 1).number(value);
     const std::string frame(buffer, writer.close());
@@ -106,10 +106,10 @@ TEST(words_are_found_whole_only) {
 }
 
 TEST(what_does_not_fit_is_cut_off_and_writes_nowhere_else) {
-  char buffer[kLongestFrame + 1];
-  buffer[kLongestFrame] = '#';
+  char buffer[kMaxFrameBytes + 1];
+  buffer[kMaxFrameBytes] = '#';
   FrameWriter writer(buffer, '!', 0);
   for (int count = 0; count < 30; ++count) writer.number(4294967295u);
-  CHECK(writer.close() == kLongestFrame);
-  CHECK(buffer[kLongestFrame] == '#');
+  CHECK(writer.close() == kMaxFrameBytes);
+  CHECK(buffer[kMaxFrameBytes] == '#');
 }

@@ -28,11 +28,11 @@ TEST(a_gate_goes_out_once_for_parts_that_follow_and_returns_after_the_last) {
   CHECK(gate.position() == kOut);
   CHECK(!gate.divert(3000 + dwell, settings, 100000));
   gate.tick(1000 + dwell, settings, 300000, false);
-  CHECK(gate.out());
+  CHECK(gate.is_out());
   gate.tick(3000 + dwell, settings, 400000, true);
-  CHECK(gate.out());  // the next moment is too near for a return
+  CHECK(gate.is_out());  // the next moment is too near for a return
   gate.tick(3000 + dwell, settings, 400000, false);
-  CHECK(!gate.out() && gate.pulse_us() == 1000 && gate.position() == kMoving);
+  CHECK(!gate.is_out() && gate.pulse_us() == 1000 && gate.position() == kMoving);
   CHECK(gate.divert(9000 + dwell, settings, 410000));  // turned round
   CHECK(gate.moves() == 2);
 }
@@ -46,10 +46,10 @@ TEST(a_held_gate_stays_whatever_time_it_is) {
   for (uint32_t now_us = 0; now_us < 4000000000u; now_us += 100000000u) gate.tick(now_us & kPlaceMask, settings, now_us, false);
   CHECK(gate.position() == kOut);
   gate.hold(kStop, settings, 0);
-  CHECK(gate.out());
+  CHECK(gate.is_out());
   gate.hold(kNone, settings, 0);
   gate.tick(0, settings, 1, false);
-  CHECK(!gate.out());
+  CHECK(!gate.is_out());
 }
 
 TEST(an_event_holds_lane_gate_and_outcome_of_either_kind) {
@@ -57,11 +57,11 @@ TEST(an_event_holds_lane_gate_and_outcome_of_either_kind) {
   events.gate(4, 99999999, {kDivert, kVerdict, 3}, true, 7, 500, 400);
   events.gate(1, 1, {kNone, kMissing}, false, 0, 0, 0);
   events.fault(4, kStopped, true, 99999999, 600);
-  const Event* event = events.due(1000);
+  const Event* event = events.take_due(1000);
   CHECK(event != nullptr && event->lane == 3 && event->outcome == kFurther + 3 && event->part == 99999999 && !event->fault);
-  event = events.due(1020);
+  event = events.take_due(1020);
   CHECK(event != nullptr && event->lane == 0 && event->outcome == kNone && event->reason == kMissing);
-  event = events.due(1040);
+  event = events.take_due(1040);
   CHECK(event != nullptr && event->fault && event->outcome == 4 && event->part == kStopped);
 }
 
@@ -74,11 +74,11 @@ TEST(event_numbers_wrap_and_a_full_ring_names_what_it_lost) {
   CHECK(events.pending() == 10);
   uint32_t now_ms = 100000;
   for (uint16_t number = 0; number < 10; ++number, now_ms += 20) {
-    const Event* event = events.due(now_ms);
+    const Event* event = events.take_due(now_ms);
     CHECK(event != nullptr && event->number == number);
   }
   for (int count = 0; count < kEvents - 10 + 7; ++count) events.gate(1, 1, {kPass, kVerdict}, false, 0, 0, 0);
-  CHECK(events.full() && events.lost() == 7 && events.take_unreported() == 0);
+  CHECK(events.is_full() && events.lost() == 7 && events.take_unreported() == 0);
   events.acknowledge(5);
   CHECK(events.take_unreported() == 7 && events.take_unreported() == 0);
 }
@@ -89,7 +89,7 @@ TEST(an_event_is_repeated_about_every_second_until_acknowledged) {
   events.gate(2, 78, {kPass, kVerdict}, false, 3, 600, 400);
   int sent[2] = {0, 0};
   for (uint32_t now_ms = 1000; now_ms < 6000; ++now_ms) {
-    const Event* event = events.due(now_ms);
+    const Event* event = events.take_due(now_ms);
     if (event != nullptr) ++sent[event->number];
   }
   CHECK(sent[0] >= 5 && sent[0] <= 7 && sent[1] == sent[0]);
@@ -98,11 +98,11 @@ TEST(an_event_is_repeated_about_every_second_until_acknowledged) {
   events.acknowledge(999);
   CHECK(events.pending() == 1);
   for (uint32_t now_ms = 6000; now_ms < 8000; ++now_ms) {
-    const Event* event = events.due(now_ms);
+    const Event* event = events.take_due(now_ms);
     CHECK(event == nullptr || event->number == 1);
   }
-  events.send_again();
-  CHECK(events.due(9000) != nullptr);
+  events.send_all_again();
+  CHECK(events.take_due(9000) != nullptr);
 }
 
 TEST(events_acknowledged_out_of_order_leave_the_others_in_order) {
@@ -113,7 +113,7 @@ TEST(events_acknowledged_out_of_order_leave_the_others_in_order) {
   uint32_t now_ms = 1000;
   for (uint32_t number : {0u, 2u, 4u}) {
     now_ms += 20;
-    const Event* event = events.due(now_ms);
+    const Event* event = events.take_due(now_ms);
     CHECK(event != nullptr && event->number == number && event->part == number + 1);
   }
 }

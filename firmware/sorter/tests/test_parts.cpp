@@ -47,14 +47,14 @@ TEST(an_eye_takes_only_what_has_held) {
   CHECK(!eye.settle(3000, 500));
   eye.change(true, 200, 5000);
   CHECK(eye.settle(5500, 500));
-  CHECK(eye.blocked() && eye.place() == 200 && eye.at_us() == 5000 && eye.since() == 200);
+  CHECK(eye.is_blocked() && eye.place() == 200 && eye.at_us() == 5000 && eye.since() == 200);
   CHECK(!eye.settle(9000, 500));
 }
 
 TEST(settings_are_bounded_and_agree_with_each_other) {
   Settings settings;
   settings.set_defaults();
-  CHECK(settings.consistent());
+  CHECK(settings.is_consistent());
   CHECK(settings.travel(kEyeGapMm) == 800u * 1000 / 200 * 15625 / 1000);
   settings.value[kEncoder] = 1;
   CHECK(settings.travel(kEyeGapMm) == 800u * 1000 / 200 * kPlacesPerStep);
@@ -62,20 +62,20 @@ TEST(settings_are_bounded_and_agree_with_each_other) {
   CHECK(!read_value(kEyeGapMm, "49", value) && !read_value(kEyeGapMm, "20001", value) && !read_value(kSafeAction, "none", value));
   CHECK(read_value(kSafeAction, "stop", value) && value == kStop);
   settings.value[kRestUs] = settings.value[kOutUs];
-  CHECK(!settings.consistent());
+  CHECK(!settings.is_consistent());
   settings.set_defaults();
   settings.value[kStepUm] = 1;
   settings.value[kEyeGapMm] = 20000;
-  CHECK(!settings.consistent());
+  CHECK(!settings.is_consistent());
 }
 
 TEST(a_part_gets_what_was_told_and_nothing_shifts_when_one_is_missing) {
   const Settings settings = quick();
   Tracker tracker;
   for (uint32_t part = 0; part < 3; ++part) CHECK(tracker.add(edge_at(part * 100)));
-  tracker.find(1)->told = kReject;
-  tracker.find(2)->told = kReject;
-  tracker.find(3)->told = kKeep;
+  tracker.find(1)->verdict = kReject;
+  tracker.find(2)->verdict = kReject;
+  tracker.find(3)->verdict = kKeep;
   CHECK(tracker.nearest(at_mm(305), settings) == 0);
   CHECK(tracker.nearest(at_mm(400), settings) == 1);  // the first has been taken off
   CHECK(tracker.nearest(at_mm(350), settings) == -1);
@@ -95,11 +95,11 @@ TEST(parts_too_close_get_one_decision) {
   tracker.add(edge_at(0));
   tracker.add(edge_at(40));
   tracker.add(edge_at(200));
-  tracker.find(1)->told = kKeep;
-  tracker.find(2)->told = kReject;
-  tracker.find(3)->told = kKeep;
+  tracker.find(1)->verdict = kKeep;
+  tracker.find(2)->verdict = kReject;
+  tracker.find(3)->verdict = kKeep;
   tracker.decide_front(settings, false);
-  CHECK(tracker[0].basis == kCluster && tracker[1].basis == kOwnWish && tracker[2].basis == kUndecided);
+  CHECK(tracker[0].basis == kClusterDecision && tracker[1].basis == kOwnDecision && tracker[2].basis == kUndecided);
   CHECK(tracker.take(at_mm(300), settings).reason == kSpacing);
   CHECK(tracker.take(at_mm(340), settings).reason == kVerdict);
   // A stranger close behind gets the same, whatever it would have got.
@@ -115,8 +115,8 @@ TEST(parts_too_close_for_two_gates_fall_at_the_belts_own) {
   Tracker tracker;
   tracker.add(edge_at(0));
   tracker.add(edge_at(40));
-  tracker.find(1)->told = kReject + 2;
-  tracker.find(2)->told = kReject;
+  tracker.find(1)->verdict = kReject + 2;
+  tracker.find(2)->verdict = kReject;
   tracker.decide_front(settings, false);
   Decision decision = tracker.take(at_mm(300), settings);
   CHECK(decision.action == kDivert && decision.gate == 0 && decision.reason == kSpacing);
@@ -128,7 +128,7 @@ TEST(parts_for_one_further_gate_go_there_and_so_does_a_stranger_behind_them) {
   Tracker tracker;
   tracker.add(edge_at(0));
   tracker.add(edge_at(40));
-  tracker.find(1)->told = tracker.find(2)->told = kReject + 4;
+  tracker.find(1)->verdict = tracker.find(2)->verdict = kReject + 4;
   for (uint32_t part = 0; part < 2; ++part) {
     tracker.decide_front(settings, false);
     const Decision decision = tracker.take(at_mm(300 + 40 * part), settings);
@@ -155,20 +155,20 @@ TEST(what_lies_long_between_the_eyes_is_told_as_so_old) {
   CHECK(Tracker::travel_ms(tracker[0], 5000) == 4000);
   for (uint32_t now_ms = 1000; now_ms < 400000; now_ms += 100) tracker.age(0, now_ms);
   CHECK(Tracker::travel_ms(tracker[0], 399950) == 65535);
-  CHECK(399950 - Tracker::at_ms(tracker[0], 399950) >= kOldMs);
+  CHECK(399950 - Tracker::at_ms(tracker[0], 399950) >= kMaxAgeMs);
 }
 
 TEST(the_host_is_told_of_each_part_and_again_until_it_has_seen_it) {
   Tracker tracker;
   uint32_t number = 0;
-  CHECK(tracker.next_to_tell(number) == nullptr);
+  CHECK(tracker.next_to_announce(number) == nullptr);
   for (uint32_t part = 0; part < 3; ++part) tracker.add(edge_at(part * 100));
-  for (uint32_t part = 1; part <= 3; ++part) CHECK(tracker.next_to_tell(number) != nullptr && number == part);
-  CHECK(tracker.next_to_tell(number) == nullptr);
+  for (uint32_t part = 1; part <= 3; ++part) CHECK(tracker.next_to_announce(number) != nullptr && number == part);
+  CHECK(tracker.next_to_announce(number) == nullptr);
   tracker.find(2)->seen = 1;
-  tracker.tell_all_again();
-  CHECK(tracker.next_to_tell(number) != nullptr && number == 1);
+  tracker.announce_all_again();
+  CHECK(tracker.next_to_announce(number) != nullptr && number == 1);
   tracker.drop_front();
-  CHECK(tracker.next_to_tell(number) != nullptr && number == 3);
-  CHECK(tracker.next_to_tell(number) == nullptr);
+  CHECK(tracker.next_to_announce(number) != nullptr && number == 3);
+  CHECK(tracker.next_to_announce(number) == nullptr);
 }
