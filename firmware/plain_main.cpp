@@ -1,4 +1,4 @@
-// What the Arduino core would do around the sketch, for the build with plain avr-g++: nothing else of that core is needed.
+// The main function that the Arduino core would add to the sketch. The build with plain avr-g++ needs nothing else of that core.
 void setup();
 void loop();
 

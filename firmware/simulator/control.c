@@ -1,15 +1,15 @@
-/* The control channel: one command a line on stdin, one JSON object a line on stdout.
+/* The control channel. Each line on stdin is a command, and each line on stdout is an event as a JSON object.
  *
- * pin A0 1                level of a pin from outside, now
- * at CYCLE A0 1           the same at an exact cycle
- * encoder E4 E5 CYCLES 1  turns: an edge every so many cycles, forward (1) or backward (0); 0 cycles stands still
- * rx HEX                  bytes to UART 0, at the speed of the line
- * run CYCLE               stepped: runs up to this cycle and says `paused`
+ * pin A0 1                sets the level of an input pin now
+ * at CYCLE A0 1           sets the level of an input pin at an exact cycle
+ * encoder E4 E5 CYCLES 1  turns an encoder: an edge every CYCLES cycles, forward (1) or backward (0); 0 cycles stops the encoder
+ * rx HEX                  sends bytes to UART 0 at the speed of the line
+ * run CYCLE               stepped mode only: runs up to this cycle and sends the event `paused`
  * reset power|button|brown-out|watchdog
- * hang                    the program runs in a circle
- * servo all|changes       which pulses are told
- * pace X                  X times real time, 0: as fast as it goes
- * loop F                  the program's loops are timed by the port that each of them writes; `loop` alone tells
+ * hang                    lets the firmware loop without end
+ * servo all|changes       selects whether all pulses are reported, or only changed ones
+ * pace X                  runs at X times real time; 0 means as fast as possible
+ * loop F                  measures the firmware's main loop by its writes to port F; `loop` without a port reports the result
  * stat, quit
  */
 #define _GNU_SOURCE
@@ -25,7 +25,7 @@
 #include <unistd.h>
 
 uint64_t control_target;
-int control_asked;
+int control_run_pending;
 
 static char line[1 << 17];
 static size_t length;
@@ -36,7 +36,7 @@ void control_start(void) {
     fcntl(0, F_SETFL, O_NONBLOCK | fcntl(0, F_GETFL));
 }
 
-void control_tell(const char *format, ...) {
+void control_send(const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
     vprintf(format, arguments);
@@ -45,16 +45,16 @@ void control_tell(const char *format, ...) {
 }
 
 void control_flush(void) {
-    if (fflush(stdout)) quitting = 1; /* nobody reads any more */
+    if (fflush(stdout)) quitting = 1; /* The reader has closed the pipe. */
 }
 
-static void tell_statistics(void) {
+static void send_statistics(void) {
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
-    control_tell("{\"event\": \"stat\", \"cycle\": %llu, \"cpu_s\": %.3f, \"bytes_in\": %llu, \"bytes_out\": %llu, \"overruns\": %llu, "
+    control_send("{\"event\": \"stat\", \"cycle\": %llu, \"cpu_s\": %.3f, \"bytes_in\": %llu, \"bytes_out\": %llu, \"overruns\": %llu, "
                  "\"untaken\": %llu}",
                  (unsigned long long)mcu_cycle(), usage.ru_utime.tv_sec + usage.ru_stime.tv_sec + (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6,
-                 (unsigned long long)wire_in, (unsigned long long)wire_out, (unsigned long long)wire_overruns, (unsigned long long)wire_untaken);
+                 (unsigned long long)wire_in, (unsigned long long)wire_out, (unsigned long long)wire_overruns, (unsigned long long)wire_unread);
 }
 
 static void receive_hex(const char *hex) {
@@ -75,7 +75,7 @@ static void command(const char *text) {
         pin_schedule(cycle, port, bit, level);
     } else if (sscanf(text, "run %llu", &cycle) == 1) {
         control_target = cycle;
-        control_asked = 1;
+        control_run_pending = 1;
     } else if (!strncmp(text, "rx ", 3)) {
         receive_hex(text + 3);
     } else if (sscanf(text, "pin %c%d %d", &port, &bit, &level) == 3) {
@@ -94,24 +94,24 @@ static void command(const char *text) {
     } else if (!strcmp(text, "hang")) {
         mcu_hang();
     } else if (sscanf(text, "servo %15s", word) == 1) {
-        servo_tells_all = !strcmp(word, "all");
+        servo_reports_all = !strcmp(word, "all");
     } else if (sscanf(text, "pace %lf", &pace) == 1) {
         pace_restart();
     } else if (sscanf(text, "loop %c", &port) == 1) {
         fine = loop_watch(port);
     } else if (!strcmp(text, "loop")) {
-        loop_tell();
+        loop_report();
     } else if (!strcmp(text, "stat")) {
-        tell_statistics();
+        send_statistics();
     } else if (!strcmp(text, "quit")) {
         quitting = 1;
     } else {
         fine = 0;
     }
-    if (!fine) control_tell("{\"event\": \"error\", \"text\": \"expected a command of control.c, found %.60s\"}", text);
+    if (!fine) control_send("{\"event\": \"error\", \"text\": \"unknown command: %.60s\"}", text);
 }
 
-/* False when stdin has ended. */
+/* Returns false if stdin has ended. */
 static int read_commands(void) {
     const ssize_t got = read(0, line + length, sizeof line - 1 - length);
     if (got == 0) return 0;
@@ -137,10 +137,10 @@ int control_wait(uint64_t until_ns) {
         const uint64_t now = now_ns();
         const uint64_t left = until_ns > now ? until_ns - now : 0;
         const struct timespec time = {left / 1000000000u, left % 1000000000u};
-        /* A closed pseudo-terminal reports its hang-up at once: only an open one is waited on. */
+        /* A closed pseudo-terminal would report its hang-up at once, so only an open one is waited for. */
         ppoll(wait, wire_is_open() ? 2 : 1, &time, NULL);
         if ((wait[0].revents & (POLLIN | POLLHUP)) && !read_commands()) return 0;
         if (wire_is_open() && wait[1].revents) wire_poll();
-    } while (!quitting && now_ns() < until_ns && !control_asked);
+    } while (!quitting && now_ns() < until_ns && !control_run_pending);
     return 1;
 }

@@ -1,4 +1,4 @@
-/* The EEPROM in a file, written whole and renamed, so that a kill in between leaves the old content. */
+/* Keeps the EEPROM in a file. The file is written under another name and then renamed, so that a crash leaves the old content. */
 #include "runner.h"
 
 #include <fcntl.h>
@@ -30,11 +30,11 @@ void eeprom_save(void) {
     avr_eeprom_desc_t content = {.ee = bytes, .offset = 0, .size = sizeof bytes};
     avr_ioctl(avr, AVR_IOCTL_EEPROM_GET, &content);
     if (!memcmp(bytes, saved, sizeof saved)) return;
-    char partial[4096];
-    snprintf(partial, sizeof partial, "%s.partial", path);
-    const int handle = open(partial, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    char staged[4096];
+    snprintf(staged, sizeof staged, "%s.partial", path);
+    const int handle = open(staged, O_WRONLY | O_CREAT | O_TRUNC, 0644);
     if (handle < 0) return;
     const int whole = write(handle, bytes, sizeof bytes) == (ssize_t)sizeof bytes;
     close(handle);
-    if (whole && rename(partial, path) == 0) memcpy(saved, bytes, sizeof saved);
+    if (whole && rename(staged, path) == 0) memcpy(saved, bytes, sizeof saved);
 }

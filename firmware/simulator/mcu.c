@@ -1,4 +1,4 @@
-/* The microcontroller: start, resets, and repairs of what simavr 1.6 does not do as the hardware does. */
+/* The microcontroller: its start, its resets, and repairs of differences between simavr 1.6 and the hardware. */
 #include "runner.h"
 
 #include <stdio.h>
@@ -15,7 +15,7 @@ avr_ioport_t *ports[PORTS];
 avr_uart_t *uart0;
 int quitting;
 
-static uint64_t cycle_offset, last_cycle; /* newer libraries set the cycle counter to zero at a reset */
+static uint64_t cycle_offset, last_cycle; /* Newer versions of simavr set the cycle counter to zero at a reset. */
 static int after_reset = 1;
 static enum reset_cause cause;
 static int cause_known;
@@ -26,8 +26,8 @@ uint64_t mcu_cycle(void) { return cycle_offset + avr->cycle; }
 double mcu_us(uint64_t cycles) { return cycles * 1e6 / avr->frequency; }
 
 /* ---- repair: compare registers in fast PWM ----
- * simavr takes a new value over at once (a pulse in progress can stay high for a whole period) and ignores a write whose low byte equals
- * the old one. The hardware keeps the value aside until the counter passes its bottom; so does this. */
+ * simavr uses a new compare value at once, so that a pulse in progress can stay high for a whole period. It also ignores a write whose low
+ * byte is unchanged. The hardware uses a new value when the counter passes its bottom, and so does this repair. */
 static struct compare {
     avr_timer_t *timer;
     avr_timer_comp_t *channel;
@@ -48,7 +48,7 @@ static void compare_write(avr_t *mcu, avr_io_addr_t address, uint8_t value, void
     }
 }
 
-static void take_over(struct avr_irq_t *irq, uint32_t value, void *param) {
+static void apply_compares(struct avr_irq_t *irq, uint32_t value, void *param) {
     (void)irq;
     if (!value) return;
     for (int i = 0; i < compare_count; i++) {
@@ -75,7 +75,7 @@ static void repair_compares(void) {
             avr->io[address].w.param = compare;
             any = 1;
         }
-        if (any) avr_irq_register_notify(timer->overflow.irq + AVR_INT_IRQ_PENDING, take_over, timer);
+        if (any) avr_irq_register_notify(timer->overflow.irq + AVR_INT_IRQ_PENDING, apply_compares, timer);
     }
 }
 
@@ -88,29 +88,29 @@ static void set_reset_flag(void) {
     for (int i = 0; i < 4; i++) avr_regbit_setto(avr, *flags[i], i == (int)cause);
 }
 
-/* Called inside avr_reset(), which has dropped all cycle timers and pin levels. */
+/* Called by avr_reset(), which has removed all cycle timers and pin levels. */
 static void on_reset(avr_t *mcu) {
     if (core_reset) core_reset(mcu);
     if (mcu->cycle < last_cycle) cycle_offset += last_cycle - mcu->cycle;
     for (int i = 0; i < compare_count; i++) compares[i].pending = 0;
     after_reset = 1;
-    if (!cause_known) cause = RESET_WATCHDOG; /* nobody here asked for it */
+    if (!cause_known) cause = RESET_WATCHDOG; /* No command has caused this reset. */
     mcu->run_cycle_limit = 1000;
     pins_after_reset();
     servo_after_reset();
-    control_tell("{\"event\": \"reset\", \"cycle\": %llu, \"cause\": \"%s\"}", (unsigned long long)mcu_cycle(), cause_names[cause]);
-    stop = 1; /* mcu_run_until registers its timer again */
+    control_send("{\"event\": \"reset\", \"cycle\": %llu, \"cause\": \"%s\"}", (unsigned long long)mcu_cycle(), cause_names[cause]);
+    stop = 1; /* mcu_run_until must register its timer again. */
 }
 
-void mcu_reset(enum reset_cause why) {
-    cause = why;
+void mcu_reset(enum reset_cause new_cause) {
+    cause = new_cause;
     cause_known = 1;
     avr_reset(avr);
     set_reset_flag();
     cause_known = 0;
 }
 
-/* An endless jump to itself is put at the end of the flash, where no program is. */
+/* Writes a jump to itself at the end of the flash, where there is no program, and jumps there. */
 void mcu_hang(void) {
     const uint32_t address = avr->flashend - 1;
     avr->flash[address] = 0xFF;
@@ -121,7 +121,7 @@ void mcu_hang(void) {
 
 static void never_sleep(avr_t *mcu, avr_cycle_count_t cycles) {
     (void)mcu;
-    (void)cycles; /* the runner paces at the ends of slices */
+    (void)cycles; /* The runner waits between slices instead. */
 }
 
 static void log_warning(avr_t *mcu, const int level, const char *format, va_list arguments) {
@@ -132,7 +132,7 @@ static void log_warning(avr_t *mcu, const int level, const char *format, va_list
     for (char *c = text; *c; c++) {
         if (*c == '"' || *c == '\\' || *c < 32) *c = ' ';
     }
-    control_tell("{\"event\": \"log\", \"text\": \"%s\"}", text);
+    control_send("{\"event\": \"log\", \"text\": \"%s\"}", text);
 }
 
 void mcu_start(const char *path) {
@@ -140,14 +140,14 @@ void mcu_start(const char *path) {
     memset(&firmware, 0, sizeof firmware);
     avr_global_logger_set(log_warning);
     if (elf_read_firmware(path, &firmware)) {
-        fprintf(stderr, "expected a firmware in ELF format at %s\n", path);
+        fprintf(stderr, "%s is not a firmware in ELF format\n", path);
         exit(2);
     }
     strcpy(firmware.mmcu, "atmega2560");
     firmware.frequency = 16000000;
     avr = avr_make_mcu_by_name(firmware.mmcu);
     if (!avr) {
-        fprintf(stderr, "this libsimavr does not know the ATmega2560\n");
+        fprintf(stderr, "this version of libsimavr does not support the ATmega2560; install libsimavr 1.6 or newer\n");
         exit(2);
     }
     avr_init(avr);
@@ -159,7 +159,7 @@ void mcu_start(const char *path) {
         if (!strcmp(io->kind, "uart") && ((avr_uart_t *)io)->name == '0') uart0 = (avr_uart_t *)io;
         if (!strcmp(io->kind, "port")) ports[((avr_ioport_t *)io)->name - 'A'] = (avr_ioport_t *)io;
     }
-    uint32_t flags = 0; /* no echo to the console, no naps while the program polls */
+    uint32_t flags = 0; /* No echo to the console, and no waiting while the firmware polls. */
     avr_ioctl(avr, AVR_IOCTL_UART_SET_FLAGS('0'), &flags);
     repair_compares();
     core_reset = avr->reset;
@@ -186,7 +186,7 @@ void mcu_run_until(uint64_t cycle) {
         while (!stop && !quitting) {
             const int state = avr_run(avr);
             if (state == cpu_Done || state == cpu_Crashed) {
-                control_tell("{\"event\": \"crash\", \"cycle\": %llu, \"pc\": %u}", (unsigned long long)mcu_cycle(), avr->pc);
+                control_send("{\"event\": \"crash\", \"cycle\": %llu, \"pc\": %u}", (unsigned long long)mcu_cycle(), avr->pc);
                 quitting = 3;
             }
         }
@@ -200,6 +200,6 @@ void mcu_check(void) {
     last_cycle = avr->cycle;
     if (!after_reset) return;
     after_reset = 0;
-    /* Otherwise an external interrupt whose pin is held low polls at every cycle. */
+    /* Without this, an external interrupt whose pin is low is polled in every cycle. */
     for (int i = 0; i < 8; i++) avr_extint_set_strict_lvl_trig(avr, i, 0);
 }

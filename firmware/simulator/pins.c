@@ -1,4 +1,4 @@
-/* Pins: levels from outside at exact cycles, a turning encoder, and changes of the outputs. */
+/* The pins: input levels at exact cycles, turning encoders, and changes of the outputs. */
 #include "runner.h"
 
 #include <ctype.h>
@@ -14,14 +14,14 @@ int pin_set(char port, int bit, int level) {
     if (index < 0 || index >= PORTS || !ports[index] || bit < 0 || bit > 7) return 0;
     driven[index] |= 1 << bit;
     levels[index] = (levels[index] & ~(1 << bit)) | (level ? 1 << bit : 0);
-    /* Without this a write to the port's output register would put the pull-up's level back. */
+    /* Without this, a write to the port's output register would restore the level of the pull-up. */
     avr_ioport_external_t external = {.name = port, .mask = driven[index], .value = levels[index]};
     avr_ioctl(avr, AVR_IOCTL_IOPORT_SET_EXTERNAL(port), &external);
     avr_raise_irq(avr_io_getirq(avr, AVR_IOCTL_IOPORT_GETIRQ(port), bit), level);
     return 1;
 }
 
-/* ---- levels to come, earliest first ---- */
+/* ---- scheduled levels, earliest first ---- */
 
 static struct change {
     uint64_t cycle;
@@ -71,7 +71,7 @@ void pin_schedule(uint64_t cycle, char port, int bit, int level) {
     if (at == change_first) arm();
 }
 
-/* ---- an encoder that turns by itself ---- */
+/* ---- turning encoders ---- */
 
 static struct encoder {
     char port[2];
@@ -87,7 +87,7 @@ static avr_cycle_count_t turn(avr_t *mcu, avr_cycle_count_t when, void *param) {
     if (!encoder->cycles) return 0;
     encoder->phase = (encoder->phase + encoder->step) & 3;
     const int a = encoder->phase == 1 || encoder->phase == 2, b = encoder->phase >= 2;
-    const int changed = (encoder->phase & 1) == (encoder->step > 0 ? 1 : 0) ? 0 : 1; /* forward: A at 1 and 3, B at 2 and 0 */
+    const int changed = (encoder->phase & 1) == (encoder->step > 0 ? 1 : 0) ? 0 : 1; /* Forward, A changes at phases 1 and 3, and B at 2 and 0. */
     pin_set(encoder->port[changed], encoder->bit[changed], changed ? b : a);
     return when + encoder->cycles;
 }
@@ -112,9 +112,9 @@ void encoder_turn(char port_a, int bit_a, char port_b, int bit_b, uint32_t cycle
 
 /* ---- outputs ---- */
 
-static void tell(struct avr_irq_t *irq, uint32_t value, void *param) {
+static void send_change(struct avr_irq_t *irq, uint32_t value, void *param) {
     (void)irq;
-    control_tell("{\"event\": \"pin\", \"cycle\": %llu, \"pin\": \"%s\", \"level\": %d}", (unsigned long long)mcu_cycle(), (char *)param,
+    control_send("{\"event\": \"pin\", \"cycle\": %llu, \"pin\": \"%s\", \"level\": %d}", (unsigned long long)mcu_cycle(), (char *)param,
                  (value & 0xFF) != 0);
 }
 
@@ -122,12 +122,12 @@ int pin_watch(const char *name) {
     const int index = name[0] - 'A';
     if (index < 0 || index >= PORTS || !ports[index] || !isdigit((unsigned char)name[1]) || name[1] > '7') return 0;
     avr_irq_t *irq = avr_io_getirq(avr, AVR_IOCTL_IOPORT_GETIRQ(name[0]), name[1] - '0');
-    irq->flags |= IRQ_FLAG_FILTERED; /* changes only */
-    avr_irq_register_notify(irq, tell, strdup(name));
+    irq->flags |= IRQ_FLAG_FILTERED; /* Report changes only. */
+    avr_irq_register_notify(irq, send_change, strdup(name));
     return 1;
 }
 
-/* ---- the program's loop, which writes a certain port once each time ---- */
+/* ---- duration of the firmware's main loop, which writes a certain port once in each round ---- */
 
 static uint64_t loop_last, loop_longest, loop_sum, loop_count;
 
@@ -135,11 +135,11 @@ static void passed(struct avr_irq_t *irq, uint32_t value, void *param) {
     (void)irq;
     (void)value;
     (void)param;
-    const uint64_t now = mcu_cycle(), took = now - loop_last;
+    const uint64_t now = mcu_cycle(), duration = now - loop_last;
     if (loop_last) {
-        loop_sum += took;
+        loop_sum += duration;
         loop_count++;
-        if (took > loop_longest) loop_longest = took;
+        if (duration > loop_longest) loop_longest = duration;
     }
     loop_last = now;
 }
@@ -148,13 +148,13 @@ int loop_watch(char port) {
     const int index = port - 'A';
     if (index < 0 || index >= PORTS || !ports[index]) return 0;
     avr_irq_t *irq = avr_io_getirq(avr, AVR_IOCTL_IOPORT_GETIRQ(port), IOPORT_IRQ_REG_PORT);
-    irq->flags &= ~IRQ_FLAG_FILTERED; /* every write, the same value too */
+    irq->flags &= ~IRQ_FLAG_FILTERED; /* Report every write, even of the same value. */
     avr_irq_register_notify(irq, passed, NULL);
     return 1;
 }
 
-void loop_tell(void) {
-    control_tell("{\"event\": \"loop\", \"count\": %llu, \"mean_us\": %.1f, \"longest_us\": %.1f}", (unsigned long long)loop_count,
+void loop_report(void) {
+    control_send("{\"event\": \"loop\", \"count\": %llu, \"mean_us\": %.1f, \"longest_us\": %.1f}", (unsigned long long)loop_count,
                  loop_count ? mcu_us(loop_sum) / loop_count : 0, mcu_us(loop_longest));
     loop_last = loop_longest = loop_sum = loop_count = 0;
 }

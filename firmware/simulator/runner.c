@@ -1,9 +1,9 @@
-/* Runs the board's firmware in libsimavr: UART 0 on a pseudo-terminal or in hexadecimal, servo pulses and pins as JSON lines with the cycle
- * in which they happened, commands that drive pins at exact cycles (control.c).
+/* Runs the board's firmware in libsimavr. UART 0 is a pseudo-terminal or hexadecimal text, servo pulses and pin changes are JSON lines with
+ * their cycles, and commands set pins at exact cycles (control.c).
  *
- * Two ways of passing time:
- *   --link PATH   in real time (or `pace` times that), a pseudo-terminal at PATH: what a demo and a host program use
- *   without       stepped: time passes only by the command `run`, as fast as it goes and the same every time: what tests use
+ * Time passes in one of two ways:
+ *   --link PATH      in real time (or `pace` times that) with a pseudo-terminal at PATH, for the demo and host programs
+ *   without --link   stepped: only in the command `run`, as fast as possible and the same in every run, for tests
  *
  * Build: gcc -O2 -o runner runner.c mcu.c pins.c servo.c wire.c eeprom.c control.c -lsimavr -lutil
  */
@@ -19,10 +19,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#define SLICE_US 500             /* real time: how long the program runs between looks at the world */
-#define LAG_NS 250000000ull      /* behind by more than this, time is given up instead of made up for */
-#define STEPPED_SLICE 16000u     /* cycles, 1 ms */
-#define EEPROM_EVERY 1024        /* slices */
+#define SLICE_US 500             /* Real time: the firmware runs this long between two checks of the inputs. */
+#define LAG_NS 250000000ull      /* If the simulation is later than this, the lost time is not made up for. */
+#define STEPPED_SLICE 16000u     /* Cycles of 1 ms. */
+#define EEPROM_EVERY 1024        /* Slices between two savings of the EEPROM. */
 
 double pace = 1;
 static uint64_t pace_ns, pace_cycle;
@@ -62,24 +62,24 @@ static void run_paced(void) {
 
 static void run_stepped(void) {
     while (!quitting) {
-        if (!control_wait(control_asked ? 0 : now_ns() + 1000000000ull)) return;
-        if (!control_asked) continue;
-        /* Answered even when nothing is left to run: the last instruction, or a sleep, may have gone past this target. */
-        control_asked = 0;
+        if (!control_wait(control_run_pending ? 0 : now_ns() + 1000000000ull)) return;
+        if (!control_run_pending) continue;
+        /* `paused` is sent even if no cycle is left to run, because the last instruction or a sleep may have gone past the target. */
+        control_run_pending = 0;
         while (mcu_cycle() < control_target && !quitting) {
             wire_poll();
             const uint64_t left = control_target - mcu_cycle();
             mcu_run_until(mcu_cycle() + (left < STEPPED_SLICE ? left : STEPPED_SLICE));
         }
         eeprom_save();
-        control_tell("{\"event\": \"paused\", \"cycle\": %llu}", (unsigned long long)mcu_cycle());
+        control_send("{\"event\": \"paused\", \"cycle\": %llu}", (unsigned long long)mcu_cycle());
     }
 }
 
 static void watch_all(char *names, int (*watch)(const char *)) {
     for (char *name = strtok(names, ","); name; name = strtok(NULL, ",")) {
         if (watch(name)) continue;
-        fprintf(stderr, "expected a pin like F4 or an output like 4A, found %s\n", name);
+        fprintf(stderr, "unknown pin or output %s; a pin looks like F4, a timer output like 4A\n", name);
         exit(2);
     }
 }
@@ -111,7 +111,7 @@ int main(int count, char **words) {
     signal(SIGINT, on_signal);
     signal(SIGTERM, on_signal);
     signal(SIGPIPE, SIG_IGN);
-    prctl(PR_SET_TIMERSLACK, 1000); /* sleeps end within a microsecond, not fifty */
+    prctl(PR_SET_TIMERSLACK, 1000); /* Sleeps end within 1 us instead of 50 us. */
     control_start();
     mcu_start(firmware);
     if (servos) watch_all(servos, servo_watch);
@@ -119,7 +119,7 @@ int main(int count, char **words) {
     if (eeprom) eeprom_load(eeprom);
     wire_start(link);
     mcu_check();
-    control_tell("{\"event\": \"ready\", \"cycle\": 0, \"hz\": %u}", avr->frequency);
+    control_send("{\"event\": \"ready\", \"cycle\": 0, \"hz\": %u}", avr->frequency);
     control_flush();
     if (link) {
         run_paced();

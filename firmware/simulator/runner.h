@@ -1,6 +1,6 @@
-/* What the files of the runner share. The runner executes the board's firmware in libsimavr; see runner.c.
+/* Declarations that the files of the runner share. The runner executes the board's firmware in libsimavr, see runner.c.
  *
- * libsimavr is under the GPL-3: this program is a test tool that is built where it is used and never shipped as a binary.
+ * libsimavr is under the GPL-3. This program is a test tool that is built where it is used, and no binary of it is shipped.
  */
 #ifndef RUNNER_H
 #define RUNNER_H
@@ -23,47 +23,47 @@ extern int quitting;
 enum reset_cause { RESET_POWER, RESET_BUTTON, RESET_BROWN_OUT, RESET_WATCHDOG };
 
 void mcu_start(const char *firmware);
-uint64_t mcu_cycle(void); /* since the runner's start: goes on over resets */
+uint64_t mcu_cycle(void); /* Cycles since the runner's start, over all resets. */
 double mcu_us(uint64_t cycles);
 void mcu_reset(enum reset_cause cause);
-void mcu_hang(void); /* the program runs in a circle until the watchdog bites */
+void mcu_hang(void); /* Lets the firmware loop without end, until the watchdog resets it. */
 void mcu_run_until(uint64_t cycle);
-void mcu_check(void); /* to be called between slices: mends what a reset undid */
+void mcu_check(void); /* Must be called between slices. Repeats repairs that a reset has undone. */
 
-/* ---- pins.c: levels from outside, at exact cycles; changes of outputs ---- */
+/* ---- pins.c: input levels at exact cycles, and changes of outputs ---- */
 int pin_set(char port, int bit, int level);
 void pin_schedule(uint64_t cycle, char port, int bit, int level);
 int pin_watch(const char *name); /* "F4" */
 void encoder_turn(char port_a, int bit_a, char port_b, int bit_b, uint32_t cycles_per_edge, int forward);
 void pins_after_reset(void);
-int loop_watch(char port); /* the program writes this port once each loop */
-void loop_tell(void);      /* how long the loops took since the last call */
+int loop_watch(char port); /* Measures the main loop by its writes to this port. */
+void loop_report(void);      /* Reports the durations of the main loop since the last call. */
 
 /* ---- servo.c: widths of the pulses at output-compare pins ---- */
 int servo_watch(const char *name); /* "4A": OC4A */
-extern int servo_tells_all;        /* 0: only pulses that differ from the last one */
+extern int servo_reports_all;        /* 0: only pulses that differ from the previous one. */
 void servo_after_reset(void);
 
 /* ---- wire.c: UART 0 to a pseudo-terminal or to the control channel ---- */
-void wire_start(const char *link); /* NULL: bytes come by `rx` and go as `tx` events */
+void wire_start(const char *link); /* NULL: bytes are exchanged by `rx` commands and `tx` events. */
 void wire_receive(const uint8_t *bytes, unsigned count);
-void wire_poll(void); /* between slices: moves bytes */
+void wire_poll(void); /* Must be called between slices. Moves bytes. */
 int wire_handle(void);
 int wire_is_open(void);
 void wire_stop(void);
-extern uint64_t wire_in, wire_out, wire_overruns, wire_untaken;
+extern uint64_t wire_in, wire_out, wire_overruns, wire_unread;
 
 /* ---- eeprom.c: a file that keeps the EEPROM ---- */
 void eeprom_load(const char *path);
-void eeprom_save(void); /* when it has changed */
+void eeprom_save(void); /* Does nothing if the content is unchanged. */
 
 /* ---- control.c: commands on stdin, events on stdout ---- */
 void control_start(void);
-void control_tell(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void control_send(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void control_flush(void);
-int control_wait(uint64_t until_ns); /* handles commands until then; 0: at once. False when stdin has ended */
-extern uint64_t control_target;      /* stepped: the cycle up to which the program may run */
-extern int control_asked;              /* stepped: a `run` was told and not yet answered by `paused` */
+int control_wait(uint64_t until_ns); /* Handles commands until a time; 0 means only waiting ones. False if stdin has ended. */
+extern uint64_t control_target;      /* Stepped mode: the cycle up to which the firmware may run. */
+extern int control_run_pending;              /* Stepped mode: a `run` command is not answered by `paused` yet. */
 
 uint64_t now_ns(void);
 void pace_restart(void);

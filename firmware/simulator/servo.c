@@ -1,4 +1,4 @@
-/* Servo pulses: measured at the timers' compare outputs, since simavr does not carry them to the port pins faithfully. */
+/* Measures servo pulses at the timers' compare outputs, because simavr does not pass them on to the port pins exactly. */
 #include "runner.h"
 
 #include <stdio.h>
@@ -7,9 +7,9 @@
 #include <simavr/sim_io.h>
 
 #define SERVOS 8
-#define NOTABLE 8 /* cycles: half a microsecond is one count of the timer */
+#define NOTABLE 8 /* Cycles: one count of the timer, which is half a microsecond. */
 
-int servo_tells_all;
+int servo_reports_all;
 
 static struct servo {
     char name[3];
@@ -33,8 +33,8 @@ static void edge(struct avr_irq_t *irq, uint32_t value, void *param) {
     const uint64_t width = now - servo->rise;
     const uint64_t difference = width > servo->width ? width - servo->width : servo->width - width;
     servo->width = width;
-    if (!servo_tells_all && difference <= NOTABLE) return;
-    control_tell("{\"event\": \"pulse\", \"cycle\": %llu, \"servo\": \"%s\", \"us\": %.4f, \"period_us\": %.4f}",
+    if (!servo_reports_all && difference <= NOTABLE) return;
+    control_send("{\"event\": \"pulse\", \"cycle\": %llu, \"servo\": \"%s\", \"us\": %.4f, \"period_us\": %.4f}",
                  (unsigned long long)servo->rise, servo->name, mcu_us(width), servo->rise_before ? mcu_us(servo->rise - servo->rise_before) : 0);
 }
 
@@ -49,5 +49,5 @@ int servo_watch(const char *name) {
 }
 
 void servo_after_reset(void) {
-    for (int i = 0; i < servo_count; i++) servos[i].level = servos[i].width = 0; /* the first pulse is told */
+    for (int i = 0; i < servo_count; i++) servos[i].level = servos[i].width = 0; /* The first pulse after a reset is reported. */
 }

@@ -1,4 +1,4 @@
-/* UART 0: to a pseudo-terminal that pyserial opens, or in hexadecimal over the control channel. */
+/* Connects UART 0 to a pseudo-terminal, which pyserial can open, or to the control channel. */
 #define _GNU_SOURCE
 #include "runner.h"
 
@@ -19,16 +19,16 @@
 DEFINE_FIFO(uint16_t, uart_fifo);
 
 #define QUEUE 65536u
-#define HARDWARE_BYTES 3u /* two in the receive buffer, one in the shift register; simavr would hold 64 */
+#define HARDWARE_BYTES 3u /* Two in the receive buffer and one in the shift register. simavr has room for 64. */
 
-uint64_t wire_in, wire_out, wire_overruns, wire_untaken;
+uint64_t wire_in, wire_out, wire_overruns, wire_unread;
 
 static uint8_t incoming[QUEUE], outgoing[QUEUE];
 static unsigned in_read, in_written, out_read, out_written;
 static int master = -1, opened;
 static const char *link_path;
 
-/* A byte is 10 bits, 8N1; simavr 1.6 always counts a parity bit. */
+/* Returns the cycles of a byte: 10 bits (8N1). simavr 1.6 always adds a parity bit. */
 static uint32_t byte_cycles(void) {
     const uint32_t divisor = avr_regbit_get(avr, uart0->ubrrl) | avr_regbit_get(avr, uart0->ubrrh) << 8;
     return (divisor + 1) * (avr_regbit_get(avr, uart0->u2x) ? 8 : 16) * 10;
@@ -49,13 +49,13 @@ static avr_cycle_count_t feed(avr_t *mcu, avr_cycle_count_t when, void *param) {
     return when + byte_cycles();
 }
 
-static void tell_line(void) {
+static void send_line(void) {
     char text[2 * 256 + 1];
     unsigned length = 0;
     while (out_read != out_written && length < 256) {
         snprintf(text + 2 * length++, 3, "%02x", outgoing[out_read++ % QUEUE]);
     }
-    control_tell("{\"event\": \"tx\", \"cycle\": %llu, \"hex\": \"%s\"}", (unsigned long long)mcu_cycle(), text);
+    control_send("{\"event\": \"tx\", \"cycle\": %llu, \"hex\": \"%s\"}", (unsigned long long)mcu_cycle(), text);
 }
 
 static void sent(struct avr_irq_t *irq, uint32_t value, void *param) {
@@ -63,14 +63,14 @@ static void sent(struct avr_irq_t *irq, uint32_t value, void *param) {
     (void)param;
     outgoing[out_written++ % QUEUE] = value;
     wire_out++;
-    if (master < 0 && (value == '\n' || out_written - out_read == 200)) tell_line();
+    if (master < 0 && (value == '\n' || out_written - out_read == 200)) send_line();
 }
 
 void wire_start(const char *link) {
     avr_irq_register_notify(avr_io_getirq(avr, AVR_IOCTL_UART_GETIRQ('0'), UART_IRQ_OUTPUT), sent, NULL);
     if (!link) return;
     int slave;
-    char name[128], partial[4096];
+    char name[128], staged[4096];
     if (openpty(&master, &slave, name, NULL, NULL)) {
         perror("openpty");
         exit(2);
@@ -79,11 +79,11 @@ void wire_start(const char *link) {
     tcgetattr(slave, &raw);
     cfmakeraw(&raw);
     tcsetattr(slave, TCSANOW, &raw);
-    close(slave); /* so that a host that closes the port is seen */
+    close(slave); /* Closed, so that the closing of the port by the host is detected. */
     fcntl(master, F_SETFL, O_NONBLOCK | fcntl(master, F_GETFL));
     link_path = link;
-    snprintf(partial, sizeof partial, "%s.%d", link, getpid());
-    if (symlink(name, partial) || rename(partial, link)) {
+    snprintf(staged, sizeof staged, "%s.%d", link, getpid());
+    if (symlink(name, staged) || rename(staged, link)) {
         perror(link);
         exit(2);
     }
@@ -99,8 +99,8 @@ static void poll_terminal(void) {
     const int now_open = !(state.revents & POLLHUP);
     if (now_open != opened) {
         opened = now_open;
-        if (!opened) in_read = in_written; /* what was on the wire when the plug was pulled is gone */
-        control_tell("{\"event\": \"%s\", \"cycle\": %llu}", opened ? "opened" : "closed", (unsigned long long)mcu_cycle());
+        if (!opened) in_read = in_written; /* Bytes on the wire are lost when the port is closed. */
+        control_send("{\"event\": \"%s\", \"cycle\": %llu}", opened ? "opened" : "closed", (unsigned long long)mcu_cycle());
     }
     if (state.revents & POLLIN) {
         uint8_t bytes[4096];
@@ -111,12 +111,12 @@ static void poll_terminal(void) {
     while (out_read != out_written) {
         const unsigned at = out_read % QUEUE, whole = out_written - out_read;
         const unsigned count = at + whole > QUEUE ? QUEUE - at : whole;
-        const ssize_t taken = opened ? write(master, outgoing + at, count) : -1;
-        if (taken <= 0) { /* nobody listens: as with the real bridge, what nobody takes is lost */
-            wire_untaken += whole;
+        const ssize_t written = opened ? write(master, outgoing + at, count) : -1;
+        if (written <= 0) { /* As at a real USB bridge, bytes that the host does not read are lost. */
+            wire_unread += whole;
             out_read = out_written;
         } else {
-            out_read += taken;
+            out_read += written;
         }
     }
 }

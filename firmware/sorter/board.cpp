@@ -26,7 +26,8 @@ void Board::start(uint32_t now_us, uint16_t run, Cause cause, const Settings* se
 }
 
 void Board::advance(uint32_t now_us) {
-  if (!reached(now_us, shared_.clock.us())) return;  // a counter read in the moment of its overflow: what is not believed costs nothing
+  // A counter that is read at the moment of its overflow may be wrong. Ignoring such a value does no harm.
+  if (!reached(now_us, shared_.clock.us())) return;
   const uint32_t passed_us = now_us - shared_.clock.us();
   shared_.clock.advance(now_us);
   for (uint8_t index = 0; index < kLanes; ++index) lanes_[index].advance(passed_us);
@@ -41,7 +42,8 @@ uint8_t Board::take_committed() {
 void Board::tick() {
   const uint32_t silence_ms = shared_.clock.now().ms - received_ms_;
   for (uint8_t index = 0; index < kLanes; ++index) lanes_[index].move_gate();
-  // Of the lanes in force one is looked at in each loop: their gates' moments are met twice as exactly, and eyes have their own time stamps.
+  // Each loop updates one of the committed lanes only. Loops are shorter then, so that gates move twice as exactly. The eyes lose nothing,
+  // because interrupts take the times of their edges.
   for (uint8_t index = 0; index < kLanes; ++index) {
     last_updated_ = static_cast<uint8_t>((last_updated_ + 1) & (kLanes - 1));
     Lane& lane = lanes_[last_updated_];
@@ -81,7 +83,7 @@ bool Board::end_board_fault(Fault code) {
   return true;
 }
 
-// ---- the wire
+// ---- bytes and frames
 
 void Board::receive(uint8_t byte) {
   if (deframer_.feed(byte)) {
@@ -131,7 +133,7 @@ uint8_t Board::write_beat(char* buffer) {
   return frame.close();
 }
 
-// New parts at once; every kAnnounceEveryMs a round over all that the host has not yet seen.
+// Announces new parts at once. Every kAnnounceEveryMs, all parts are announced again that the host has not acknowledged by SEEN.
 uint8_t Board::write_part(char* buffer) {
   const uint32_t now_ms = shared_.clock.now().ms;
   const bool new_round = static_cast<uint16_t>(now_ms - announced_ms_) >= kAnnounceEveryMs;

@@ -1,9 +1,9 @@
-// The board: up to four lanes, the protocol with the host, and the ring of events. No Arduino call, no heap, nothing that waits.
+// The board: up to four lanes, the protocol with the host, and the stored events. It has no Arduino calls and no heap, and never waits.
 //
 //   reset --BOOT every second--> HELLO --> CONFIGURE, COMMIT --> counting, deciding, reporting
 //
-// Bytes go in by receive(), frames come out by next_frame() whenever the line is free: answers first, then events. While an answer
-// waits for the line, no further command is read; the receive ring holds them meanwhile.
+// Bytes of the host go into receive(). next_frame() returns the next frame when the serial line is free: answers first, then events.
+// While an answer waits for the line, no further command is read. The commands wait in the receive buffer.
 #pragma once
 #include "clock.h"
 #include "config.h"
@@ -13,39 +13,44 @@
 
 namespace castline {
 
-const uint8_t kVersion = 1;  // of the protocol
+// Version of the protocol.
+const uint8_t kVersion = 1;
 
 enum Cause : uint8_t { kPower, kButton, kBrownOut, kWatchdog, kUnknownCause };
 extern const char kCauseWords[] PROGMEM;
 
-// What was found in EEPROM for one lane.
+// What the EEPROM holds for one lane.
 enum Stored : uint8_t { kNothingStored, kDamaged, kStored };
 
 class Board {
  public:
-  // `run` is the boot count, >= 1. `settings` and `stored` have an entry for each lane.
+  // `run` counts the resets and begins with 1. `settings` and `stored` have an entry for each lane.
   void start(uint32_t now_us, uint16_t run, Cause cause, const Settings* settings, const Stored* stored);
 
-  // Each loop(), at least every few milliseconds: time passes, then the lanes are told what their sensors saw up to it, then they act.
+  // The main loop calls advance(), then passes the sensors' events to the lanes, then calls tick(), at least every few milliseconds.
   void advance(uint32_t now_us);
   void tick();
 
-  // ---- the wire
+  // ---- bytes and frames
   bool can_receive() const { return !is_answer_due_; }
   void receive(uint8_t byte);
-  // Writes the next frame into `buffer` of kLongestFrame bytes; its length, 0 when there is nothing to say.
+  // Writes the next frame into `buffer`, which has kMaxFrameBytes bytes. Returns its length, 0 if there is nothing to send.
   uint8_t next_frame(char* buffer);
-  void overrun(uint32_t bytes) { overrun_ += bytes; }  // lost in the receiver
+  // Counts bytes that the receiver has lost.
+  void overrun(uint32_t bytes) { overrun_ += bytes; }
 
-  Lane& lane(uint8_t index) { return lanes_[index]; }  // from 0
-  uint8_t take_committed();  // one bit for each lane committed since the last call: its settings are to be stored
+  // Returns a lane by its index, which begins with 0.
+  Lane& lane(uint8_t index) { return lanes_[index]; }
+  // Returns one bit for each lane that was committed since the last call, so that its settings are stored.
+  uint8_t take_committed();
   const Clock& clock() const { return shared_.clock; }
   bool is_greeted() const { return is_greeted_; }
   State state() const;
   Lamp lamp() const;
 
  private:
-  enum Error : uint8_t {  // error_codes.csv
+  // Codes of firmware/error_codes.csv.
+  enum Error : uint8_t {
     kNoError = 0,
     kUnknownCommand = 1,
     kWrongFields,
@@ -67,7 +72,7 @@ class Board {
   };
   enum ToldWord : uint8_t { kAccepted, kSame, kCancelledWord, kNoneWord, kCleared, kDone };
 
-  // ---- commands.cpp: each writes the fields of OK into `answer` and says kFine, or writes nothing and says why not
+  // ---- commands.cpp: each method writes the fields of OK into `answer` and returns kNoError, or writes nothing and returns the error
   uint8_t write_answer(char* buffer);
   Error command(FrameWriter& answer);
   Error check_command(int8_t name, uint32_t* values);
@@ -95,27 +100,32 @@ class Board {
   void raise_board_fault(Fault code, uint32_t detail);
   bool end_board_fault(Fault code);
 
-  // CONFIGURE puts values aside here until COMMIT; one lane at a time, see commands.cpp.
+  // The values of CONFIGURE until COMMIT. Only one lane at a time can have uncommitted values. 0 means no lane.
   struct UncommittedSettings {
     Settings settings;
-    uint8_t lane;  // 0: nothing
+    uint8_t lane;
   };
 
   BoardShared shared_;
   Lane lanes_[kLanes];
-  Faults faults_;  // of the whole board
+  // Faults of the whole board.
+  Faults faults_;
   Deframer deframer_;
   UncommittedSettings uncommitted_;
-  Lane* lane_ = nullptr;  // the one that the present command speaks of
+  // The lane that the present command names.
+  Lane* lane_ = nullptr;
   uint32_t received_ms_ = 0;
-  uint32_t beat_sent_ms_ = 0;  // when BOOT, later BEAT was sent
+  // When BOOT or, after HELLO, BEAT was sent last.
+  uint32_t beat_sent_ms_ = 0;
   uint16_t announced_ms_ = 0;
   uint32_t overrun_ = 0;
   uint16_t run_ = 0;
   uint16_t tokens_[kLanes];
-  uint8_t has_token_ = 0;  // a bit for each lane
+  // A bit for each lane whose last TEST token is known.
+  uint8_t has_token_ = 0;
   uint8_t seq_ = 0;
-  uint8_t last_updated_ = 0;  // the lane that was looked at last
+  // The lane that tick() has updated last.
+  uint8_t last_updated_ = 0;
   uint8_t committed_lanes_ = 0;
   Cause cause_ = kPower;
   bool is_greeted_ = false, is_boot_sent_ = false, is_answer_due_ = false;

@@ -1,19 +1,20 @@
-// Time on the board. Only differences below 35 minutes are formed from microseconds, so the 32-bit wrap (71.6 min) has no effect.
+// Time on the board. Microseconds have 32 bits and wrap after 71.6 minutes, which has no effect because all differences are below 35
+// minutes.
 #pragma once
 #include <stdint.h>
 
 namespace castline {
 
-// True when `now_us` is at or after `then_us`.
+// Returns whether `now_us` is at or after `then_us`.
 inline bool reached(uint32_t now_us, uint32_t then_us) { return static_cast<int32_t>(now_us - then_us) >= 0; }
 
-// A moment as it is told: ms since the reset (wraps after 49.7 days) and the part below.
+// A time as the protocol sends it: milliseconds since the reset, which wrap after 49.7 days, and the microseconds below (0..999).
 struct Stamp {
   uint32_t ms;
-  uint16_t us;  // 0..999
+  uint16_t us;
 };
 
-// Milliseconds are carried forward from the microsecond counter at every tick, remainder kept.
+// Counts milliseconds from the microsecond counter, and keeps the remainder.
 class Clock {
  public:
   void start(uint32_t now_us) {
@@ -21,18 +22,19 @@ class Clock {
     stamp_ = {0, 0};
   }
 
-  // To be called at least every 30 ms; never backwards.
+  // Sets the present time. Must be called at least every 30 ms, and never with an earlier time.
   void advance(uint32_t now_us) {
     uint32_t passed = now_us - us_ + stamp_.us;
     us_ = now_us;
-    for (; passed >= 1000; passed -= 1000) ++stamp_.ms;  // seldom more than once: cheaper than a division
+    // The loop seldom runs more than once, which is faster than a division.
+    for (; passed >= 1000; passed -= 1000) ++stamp_.ms;
     stamp_.us = static_cast<uint16_t>(passed);
   }
 
   uint32_t us() const { return us_; }
   const Stamp& now() const { return stamp_; }
 
-  // The stamp of a moment that is at most 30 s ago.
+  // Returns the stamp of a time that is at most 30 s ago.
   Stamp at(uint32_t then_us) const {
     const uint32_t ago = us_ - then_us;
     if (ago >= 0x80000000UL) return stamp_;

@@ -1,5 +1,5 @@
-// How the board answers each command: firmware/PROTOCOL.md, "Commands". One function a command, in the page's order; what is the same
-// for all of them, the fields' form and what must have happened before, is checked once, by admit().
+// The board's answer to each command. See firmware/PROTOCOL.md, "Commands". Each command has a method, in the order of that page.
+// check_command() checks what is common to all commands: the form of the fields, the lane, and what must have happened before.
 #include "board.h"
 
 namespace castline {
@@ -9,12 +9,14 @@ namespace {
 const char kCommandNames[] PROGMEM = "HELLO CONFIGURE COMMIT SHOW PING SYNC VERDICT CANCEL SEEN ACK STATUS TEST CLEAR";
 enum CommandName : int8_t { kHello, kConfigure, kCommit, kShow, kPing, kSync, kVerdictName, kCancelName, kSeen, kAck, kStatus, kTest, kClear };
 
-// The fields of each command, in the same order: a letter each, see below; then what it needs: - nothing, + a greeting, * a committed lane.
+// The fields of each command in the order of the names, with one letter for each field. The last character says what the command needs:
+// - nothing, + a greeting, * a committed lane.
 const char kShapes[] PROGMEM = "v- lkt+ l+ lk+ m- - lrpdg* lrp* lrp+ e+ lP- leT+ lc+";
-const char kNumberLetters[] PROGMEM = "v l r p g e m c";  // version lane run part gate event-or-token ms code
+// The letters of version, lane, run, part, gate, event or token, ms, and code.
+const char kNumberLetters[] PROGMEM = "v l r p g e m c";
 const uint32_t kNumberBounds[][2] PROGMEM = {{1, 255}, {0, 4}, {1, 65535}, {0, 99999999UL}, {0, 4}, {0, 65535}, {0, 0xFFFFFFFFUL}, {0, 99}};
 const uint8_t kMaxValues = 5;
-// Where a command has them, these fields stand at:
+// The indexes of fields that several commands have.
 enum FieldIndex : uint8_t { kLaneAt = 0, kRunAt = 1, kKeyAt = 1, kPageAt = 1, kTokenAt = 1, kCodeAt = 1, kPartAt = 2, kTextAt = 2, kWhatAt = 2, kVerdictAt = 3, kGateAt = 4 };
 
 const char kAnswerNames[] PROGMEM = "OK ERR";
@@ -29,10 +31,11 @@ const char kErrorWords[] PROGMEM =
 const char kPartErrorWords[] PROGMEM = "late unknown-run unknown-part conflict";
 const uint8_t kFirstPartError = 20;
 
-// Reads a field of that letter; words become their index. False when it is malformed or out of bounds.
+// Reads the field that a letter of kShapes stands for. A word is read as its index. Returns false for a malformed field.
 bool read_field(char letter, const char* text, uint32_t& value) {
   value = 0;
-  if (letter == 'k' || letter == 't') return true;  // looked at when the lane is known
+  // Keys and values are checked when the lane is known.
+  if (letter == 'k' || letter == 't') return true;
   const WordList words = letter == 'd' ? kVerdictWords : letter == 'P' ? kPageWords : letter == 'T' ? kTestWords : nullptr;
   if (words != nullptr) {
     const int8_t index = find_word(words, text);
@@ -61,7 +64,8 @@ uint8_t Board::write_answer(char* buffer) {
   return refusal.close();
 }
 
-// Form of all fields, greeting, lane, commitment, in this order; `values` are the fields, and lane_ is the lane they speak of.
+// Checks the fields, the greeting, the lane and its COMMIT, in this order. Reads the fields into `values`, and sets lane_ to the lane that
+// the command names.
 Board::Error Board::check_command(int8_t name, uint32_t* values) {
   WordList shape = kShapes;
   for (; name > 0; ++shape) {
@@ -122,8 +126,8 @@ Board::Error Board::hello(FrameWriter& answer) {
   return kNoError;
 }
 
-// Values are put aside for one lane at a time: a host configures a lane and commits it. What was put aside for another lane is dropped
-// when a new lane is begun, which costs 200 bytes less than keeping four sets that nobody needs at once.
+// Stores a value until COMMIT. Only one lane at a time has uncommitted values, and those of another lane are dropped. This saves 200 bytes
+// of RAM, and a host configures and commits one lane after the other anyway.
 Board::Error Board::configure(const uint32_t* values, FrameWriter& answer) {
   const int8_t key = find_word(kKeyWords, deframer_.field(kKeyAt));
   if (key < 0) return kUnknownSetting;
@@ -153,7 +157,8 @@ Board::Error Board::commit(const uint32_t* values, FrameWriter& answer) {
   return kNoError;
 }
 
-// The rules of COMMIT, those that speak of other lanes as well: a further gate is at a belt of its own board that is in force, and at one only.
+// Checks all rules of COMMIT, including those that concern other lanes: the belt of a further gate must be committed, and must not be a
+// further gate itself.
 bool Board::is_consistent(uint8_t lane, const Settings& requested) const {
   if (!requested.is_consistent()) return false;
   const uint16_t belt = requested[kLaneOf];
@@ -181,7 +186,7 @@ Board::Error Board::show(FrameWriter& answer) {
   return kNoError;
 }
 
-// The part of lane_ that the fields name, when it is on its way and nothing is decided about it.
+// Finds the part of lane_ that the fields name. Returns an error if the part is not tracked or is decided already.
 Board::Error Board::find_part(const uint32_t* values, Part*& part) {
   if (values[kRunAt] != run_) return kUnknownRun;
   if (values[kPartAt] < 1 || values[kPartAt] > lane_->tracker().counted()) return kUnknownPart;

@@ -1,4 +1,4 @@
-// CRC-16/IBM-3740: polynomial 0x1021, first value 0xFFFF, nothing reflected, no final xor. "123456789" gives 0x29B1.
+// The checksum CRC-16/IBM-3740: polynomial 0x1021, first value 0xFFFF, not reflected, no final xor. "123456789" gives 0x29B1.
 #pragma once
 #include <stdint.h>
 
@@ -6,7 +6,8 @@ namespace castline {
 
 const uint16_t kCrcFirst = 0xFFFF;
 
-// Without a table: 512 bytes of flash would save 15 us a frame that nobody waits for. (Bit tricks as in avr-libc's documentation.)
+// Adds a byte to the checksum. There is no table, because its 512 bytes of flash would save only 15 us per frame. The algorithm is that of
+// _crc_ccitt_update in the documentation of avr-libc.
 inline uint16_t crc16(uint16_t crc, uint8_t byte) {
   uint8_t x = static_cast<uint8_t>((crc >> 8) ^ byte);
   x = static_cast<uint8_t>(x ^ x >> 4);

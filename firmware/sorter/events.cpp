@@ -3,14 +3,15 @@
 namespace castline {
 
 namespace {
-// Three bits say when an event was sent: phases of 256 ms, counted 1 to 7 and round again. So "every second" is 0.77 to 1.02 s.
-const uint8_t kPhaseMsLog2 = 8;  // a shift: the processor cannot divide, and this is asked in every loop
+// Three bits say when an event was sent: phases of 256 ms, counted from 1 to 7 and again from 1. An event is repeated after 0.77 to 1.02 s.
+// A shift, because this is computed in every loop and the processor has no divide instruction.
+const uint8_t kPhaseMsLog2 = 8;
 const uint8_t kPhases = 7;
 const uint8_t kRepeatAfter = (kRepeatEveryMs + 24) >> kPhaseMsLog2;
 
 }  // namespace
 
-// The present phase, carried forward from the last call.
+// Returns the present phase, counted forward from the last call.
 uint8_t Events::phase(uint32_t now_ms) {
   for (const uint8_t now = static_cast<uint8_t>(now_ms >> kPhaseMsLog2); phase_until_ != now; ++phase_until_) {
     if (++phase_ > kPhases) phase_ = 1;
@@ -18,7 +19,7 @@ uint8_t Events::phase(uint32_t now_ms) {
   return phase_;
 }
 
-// A full ring drops the new event; its number is used up, so the gap names it.
+// Returns the place of a new event, or nullptr if all places are taken. The number of a dropped event is used up, so the host sees a gap.
 Event* Events::add() {
   const uint16_t number = next_++;
   if (is_full()) {
@@ -62,7 +63,8 @@ void Events::acknowledge(uint16_t number) {
   uint8_t index = 0;
   while (index < size_ && at(index).number != number) ++index;
   if (index == size_) return;
-  for (; index > 0; --index) at(index) = at(static_cast<uint8_t>(index - 1));  // the older ones move up; mostly there are none
+  // The older events move up. Mostly there are none.
+  for (; index > 0; --index) at(index) = at(static_cast<uint8_t>(index - 1));
   first_ = static_cast<uint8_t>((first_ + 1) % kEvents);
   --size_;
 }
@@ -87,7 +89,8 @@ const Event* Events::take_due(uint32_t now_ms) {
   for (uint8_t index = 0; index < size_; ++index) {
     Event& event = at(index);
     if (event.sent == 0) {
-      next = &event;  // what was never sent goes before what is repeated
+      // New events go before repeated ones.
+      next = &event;
       break;
     }
     const uint8_t since = static_cast<uint8_t>(now >= event.sent ? now - event.sent : now + kPhases - event.sent);

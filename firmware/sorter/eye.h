@@ -1,4 +1,5 @@
-// A photo-eye, debounced: an edge counts when the level has held, with the place and time it had when it happened.
+// A debounced photo-eye. A change of the level becomes an edge when it has lasted for debounce_us. The edge has the place and time at which
+// the change began.
 #pragma once
 #include "clock.h"
 #include "place.h"
@@ -10,15 +11,17 @@ struct Edge {
   Stamp at;
 };
 
-//   level changes --held for debounce_us--> edge;  changes back before --> nothing happened
+//   level changes --lasts for debounce_us--> edge
+//   level changes --changes back before--> ignored
 class Eye {
  public:
   Eye() : since_(0), blocked_(false), raw_(false), pending_(false), place_(0) {}
 
   bool is_blocked() const { return blocked_; }
-  Place since() const { return since_; }  // leading edge of what blocks the eye now
+  // Place of the leading edge of the part that blocks the eye now.
+  Place since() const { return since_; }
 
-  // The raw level is now `level`. To be called after settle() of the same moment.
+  // Takes a new raw level. settle() must be called first, with the same time.
   void change(bool level, Place place, uint32_t at_us) {
     if (level == raw_) return;
     raw_ = level;
@@ -27,7 +30,7 @@ class Eye {
     at_us_ = at_us;
   }
 
-  // True when a change has held: blocked() is new, place() and at_us() are those of the change.
+  // Returns true if a change has lasted long enough. Then is_blocked() is new, and place() and at_us() belong to the change.
   bool settle(uint32_t now_us, uint16_t debounce_us) {
     if (!pending_ || !reached(now_us, at_us_ + debounce_us)) return false;
     pending_ = false;
@@ -36,12 +39,13 @@ class Eye {
     return true;
   }
 
-  bool pending() const { return pending_; }  // a change has not yet held
+  // True while a change has not lasted long enough yet.
+  bool pending() const { return pending_; }
   Place place() const { return place_; }
   uint32_t at_us() const { return at_us_; }
 
  private:
-  // Packed: a board has eight of these.
+  // Packed, because a board has eight photo-eyes.
   Place since_ : 24;
   bool blocked_ : 1, raw_ : 1, pending_ : 1;
   Place place_ : 24;

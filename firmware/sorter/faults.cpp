@@ -2,7 +2,7 @@
 
 namespace castline {
 
-// No `switch` here: the compiler would make tables of it, which live in RAM.
+// There is no `switch` here, because the compiler would turn it into tables in RAM.
 Effect effect(Fault code) {
   if (code == kHostSilent) return kSilentHost;
   if (code == kAbnormalReset || code == kSettingsLost) return kReportOnly;

@@ -1,4 +1,4 @@
-// Which faults there are, what each does, and how it ends: firmware/PROTOCOL.md, "Faults". Numbers are those of error_codes.csv.
+// The faults, what each does, and how each ends. See firmware/PROTOCOL.md, "Faults". The numbers are those of firmware/error_codes.csv.
 #pragma once
 #include "text.h"
 
@@ -19,7 +19,8 @@ enum Fault : uint8_t {
   kSettingsLost
 };
 const uint8_t kFirstFault = kHostSilent;
-const uint8_t kMaxFaults = 9;  // of one lane; the board as a whole has three
+// A lane can have nine faults at a time, and the board as a whole three.
+const uint8_t kMaxFaults = 9;
 
 enum Effect : uint8_t { kReportOnly, kWarning, kSilentHost, kStopsLine, kHoldsGate };
 enum End : uint8_t { kByClear, kByHello, kByCommit, kByReset };
@@ -34,14 +35,16 @@ class Faults {
   bool has(Effect requested) const { return effects_ & (1 << requested); }
   uint8_t oldest() const { return count_ > 0 ? code_[0] : 0; }
   void add(Fault code);
-  bool remove(Fault code);  // false when it was not in force
+  // Returns false if the fault was not in force.
+  bool remove(Fault code);
 
  private:
   void update_effects();
 
   uint8_t code_[kMaxFaults];
   uint8_t count_ = 0;
-  uint8_t effects_ = 0;  // one bit for each Effect in force
+  // One bit for each Effect of the faults in force.
+  uint8_t effects_ = 0;
 };
 
 }  // namespace castline

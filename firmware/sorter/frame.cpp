@@ -11,14 +11,15 @@ bool is_upper(char c) { return c >= 'A' && c <= 'Z'; }
 bool is_lower(char c) { return c >= 'a' && c <= 'z'; }
 bool is_field(char c) { return is_digit(c) || is_upper(c) || is_lower(c) || c == '-' || c == '_' || c == '.'; }
 
-// The value of a hexadecimal digit, -1 when it is none. `first` is 'a' or 'A': the protocol never mixes the cases.
+// Returns the value of a hexadecimal digit, or -1. `first` is 'a' or 'A', because the protocol uses one case in each place.
 int8_t hex_digit(char c, char first) {
   if (is_digit(c)) return static_cast<int8_t>(c - '0');
   if (c >= first && c <= first + 5) return static_cast<int8_t>(c - first + 10);
   return -1;
 }
 
-// Subtracting these is ten times quicker than dividing, on a processor that cannot divide: a GATE frame would take a millisecond.
+// Numbers are written by subtracting powers of ten, which is ten times faster than division on a processor without a divide instruction.
+// With division, a GATE frame would take a millisecond.
 const uint32_t kPowersOfTen[9] PROGMEM = {1000000000UL, 100000000UL, 10000000UL, 1000000UL, 100000UL, 10000UL, 1000UL, 100UL, 10UL};
 
 char hex_letter(uint8_t value, char first) { return static_cast<char>(value < 10 ? '0' + value : first + value - 10); }
@@ -58,10 +59,11 @@ void Deframer::drop() {
   length_ = 0;
 }
 
-// Splits the line in place: its spaces and the star become ends of strings.
+// Splits the line in place: spaces and the star become ends of strings. Returns false if the line is not a valid frame.
 bool Deframer::parse() {
   if (length_ > 0 && line_[length_ - 1] == '\r') --length_;
-  if (length_ < 10 || line_[length_ - 5] != '*') return false;  // ">00 A*FFFF" is the shortest
+  // The shortest frame is ">00 A*FFFF".
+  if (length_ < 10 || line_[length_ - 5] != '*') return false;
   const uint8_t star = static_cast<uint8_t>(length_ - 5);
   uint16_t sent_crc = 0, crc = kCrcFirst;
   for (uint8_t i = 0; i < 4; ++i) {

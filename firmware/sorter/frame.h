@@ -1,19 +1,22 @@
-// Frames of the gate protocol, byte by byte in, byte by byte out: firmware/PROTOCOL.md, "Frames".
+// Reads and writes frames of the gate protocol byte by byte. See firmware/PROTOCOL.md, "Frames".
 #pragma once
 #include "text.h"
 
 namespace castline {
 
-const uint8_t kMaxFrameBytes = 80;    // newline included; PROTOCOL.md, "Frames"
-const uint8_t kMaxCommandBytes = 60;  // the same
-const uint8_t kMaxFields = 6;     // of any command, with one to spare; further ones are a newer host's and are ignored
+// Lengths with the newline. See PROTOCOL.md, "Frames".
+const uint8_t kMaxFrameBytes = 80;
+const uint8_t kMaxCommandBytes = 60;
+// One more than any command has. Further fields come from a newer host and are ignored.
+const uint8_t kMaxFields = 6;
 
+// Finds the frames in a stream of bytes:
 //   dropped --'>'--> collecting --newline, whole--> frame
-//   collecting --'>'--> collecting anew: a damaged newline costs no second frame
+//   collecting --'>'--> collecting a new frame, so that a damaged newline does not cost the next frame too
 //   collecting --newline, damaged | unprintable | too long--> dropped
 class Deframer {
  public:
-  // True when `byte` completed a whole frame; seq(), name() and field() then hold until the next byte.
+  // Takes the next byte. Returns true if the byte completed a valid frame, which seq(), name() and field() describe until the next byte.
   bool feed(uint8_t byte);
 
   uint8_t seq() const { return seq_; }
@@ -35,18 +38,24 @@ class Deframer {
   bool open_ = false;
   uint8_t seq_ = 0;
   uint8_t fields_ = 0;
-  uint8_t field_[kMaxFields];  // where in the line
+  // Positions of the fields in the line.
+  uint8_t field_[kMaxFields];
 };
 
-// Writes one frame into a buffer of kLongestFrame bytes. What would not fit is a fault of the program: it is cut off and fails the tests.
+// Writes one frame into a buffer of kMaxFrameBytes bytes. A longer frame would be a programming error. It is cut off, and the tests fail.
 class FrameWriter {
  public:
   FrameWriter(char* buffer, char start, uint8_t seq);
-  FrameWriter& word(WordList list, uint8_t index = 0);  // " " and the word
-  FrameWriter& text(const char* letters);               // " " and letters from RAM
-  FrameWriter& number(uint32_t value);                  // " " and the number
-  FrameWriter& digest(uint16_t crc);                    // " " and four hexadecimal digits
-  uint8_t close();                                      // adds checksum and newline; the frame's length
+  // Adds a space and a word of a list in flash.
+  FrameWriter& word(WordList list, uint8_t index = 0);
+  // Adds a space and a text from RAM.
+  FrameWriter& text(const char* letters);
+  // Adds a space and a number.
+  FrameWriter& number(uint32_t value);
+  // Adds a space and four hexadecimal digits.
+  FrameWriter& digest(uint16_t crc);
+  // Adds checksum and newline, and returns the length of the frame.
+  uint8_t close();
 
  private:
   void put(char letter);

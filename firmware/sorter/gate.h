@@ -1,8 +1,8 @@
-// The gate's machine: which pulse the servo gets, and how often it left its rest.
+// The state machine of a gate: the pulse that its servo gets, and how often the gate has left its rest position.
 //
 //   rest --moment of a diverted part--> going out --servo_ms--> out --dwell over--> returning --servo_ms--> rest
-//   out, returning --next diverted part--> out again: from `out` without a movement, from `returning` by turning round
-//   any --fault--> held where the lane's owner wants it; the lane lets go when the fault ends
+//   out, returning --next diverted part--> out again: no movement from `out`, and a turn from `returning`
+//   any state --fault--> held as the setting `safe` says, until the lane releases the gate
 #pragma once
 #include "clock.h"
 #include "settings.h"
@@ -17,26 +17,30 @@ class Gate {
   Gate() : is_out_(false), is_moving_(false), is_held_(false), is_dwelling_(false), is_testing_(false) {}
   void start(const Settings& settings, bool stored);
 
-  uint16_t pulse_us() const { return pulse_us_; }  // what the servo is to be sent, 544..2400 us
-  uint16_t moves() const { return moves_; }        // departures from rest since the reset
+  // Pulse for the servo, 544..2400 us.
+  uint16_t pulse_us() const { return pulse_us_; }
+  // How often the gate has left its rest position since the reset.
+  uint16_t moves() const { return moves_; }
   Position position() const { return is_moving_ ? kMoving : is_out_ ? kOut : kAtRest; }
   bool is_out() const { return is_out_; }
-  bool is_busy() const { return is_moving_ || (is_out_ && !is_held_); }  // tick() has something to do
+  // Whether tick() may have something to do.
+  bool is_busy() const { return is_moving_ || (is_out_ && !is_held_); }
 
-  // New pulses are sent at once; where the gate is (rest or out) is kept.
+  // Takes new settings. The new pulse is sent at once, and the position (rest or out) stays.
   void configure(const Settings& settings) { send(settings); }
 
-  // Out for a part, until the belt has come to `until`. True when the gate left its rest for it.
+  // Moves the gate out for a part until the belt is at `until`. Returns true if the gate left its rest position for this part.
   bool divert(Place until, const Settings& settings, uint32_t now_us);
 
-  // A fault holds the gate: kDivert out, kPass at rest, kStop where it is. kNone lets go, back to rest.
+  // Holds the gate because of a fault: kDivert out, kPass at rest, kStop where the gate is. kNone releases the gate to rest.
   void hold(Action action, const Settings& settings, uint32_t now_us);
 
-  // One swing: out, until end_test(), and back.
+  // Swings the gate out until end_test().
   void test(const Settings& settings, uint32_t now_us);
   void end_test() { is_testing_ = false; }
 
-  // `near`: the next diverted part's moment is so near that a return would be turned round before the servo noticed: it is left out.
+  // Moves the gate back when the belt is far enough. `near` says that the next diverted part is so close that the gate would have to turn
+  // at once. Then the gate stays out.
   void tick(Place place, const Settings& settings, uint32_t now_us, bool near);
 
  private:

@@ -15,15 +15,16 @@ namespace hardware {
 
 namespace {
 
-// A gate's moment is near: frames are neither read nor written, which may take a millisecond. It lasts a few milliseconds at most.
+// True for a few milliseconds before a gate moves. Then no frame is read or written, because that may take a millisecond.
 bool quiet = false;
 
-uint8_t lamps_set_at = 0;  // when the lamps were set, in 16 ms
+// When the lamps were set last, in units of 16 ms.
+uint8_t lamps_set_at = 0;
 
-// Kept out of the start-up's clearing: it is written before that.
+// In the section .noinit, because the variable is written before the start-up code clears all other variables.
 uint8_t reset_flags __attribute__((section(".noinit")));
 
-// The watchdog stays on after it has bitten; before anything else it must be stopped, or it bites again within 16 ms.
+// After a reset by the watchdog, the watchdog is still on. It must be stopped first, because it would reset the board again within 16 ms.
 void save_reset_flags() __attribute__((naked, used, section(".init3")));
 void save_reset_flags() {
   reset_flags = MCUSR;
@@ -31,7 +32,7 @@ void save_reset_flags() {
   wdt_disable();
 }
 
-// Power is looked at first: it comes with a brown-out flag as the voltage rises.
+// The power flag is checked first, because the rising voltage sets the brown-out flag too.
 Cause cause() {
   if (reset_flags & _BV(PORF)) return kPower;
   if (reset_flags & _BV(BORF)) return kBrownOut;
@@ -39,13 +40,13 @@ Cause cause() {
   return reset_flags & _BV(EXTRF) ? kButton : kUnknownCause;
 }
 
-// Bit pattern of a lamp: 1 green, 2 yellow, 4 red.
+// Returns the bit pattern of a lamp: 1 green, 2 yellow, 4 red.
 uint8_t lamp_bits(Lamp lamp) { return lamp == kDark ? 0 : static_cast<uint8_t>(1 << lamp); }
 
-// PL7 green, PL6 yellow, PL5 red; and the same from PL4 down.
+// Reverses a bit pattern, because on port L green has the highest bit: PL7 green, PL6 yellow, PL5 red, and PL4..PL2 likewise.
 uint8_t mirrored(uint8_t bits) { return static_cast<uint8_t>((bits & 1) << 2 | (bits & 2) | bits >> 2); }
 
-// Lamps need no haste: 60 times a second.
+// Sets the lamps 60 times a second, which is often enough for the eye.
 void set_lamps(Board& board) {
   const uint8_t sixtieth = static_cast<uint8_t>(board.clock().now().ms >> 4);
   if (sixtieth == lamps_set_at) return;
@@ -90,7 +91,7 @@ void read(Board& board) {
   board.advance(sensors::now_us());
   sensors::read(board);
   board.overrun(link::take_overrun());
-  // As many bytes as a flood brings in one loop would starve the gates and the watchdog: at most one frame's worth.
+  // At most one frame's bytes are read per loop, because a flood of bytes would delay the gates and the watchdog.
   uint8_t byte;
   for (uint8_t count = 0; count < kMaxFrameBytes && !quiet && board.can_receive() && link::read(byte); ++count) board.receive(byte);
 }
@@ -112,7 +113,8 @@ void write(Board& board) {
     if (length > 0) link::send(length);
   }
   memory::tick(board);
-  if (!sensors::take_sampled()) sleep_mode();  // until the next sample of the eyes, 200 us at most
+  // Sleeps until the next sample of the eyes, 200 us at most.
+  if (!sensors::take_sampled()) sleep_mode();
 }
 
 }  // namespace hardware

@@ -1,13 +1,16 @@
-// The one place where the board meets its pins: reset cause, watchdog, sensors in, servo, relay, lamp and camera out, serial line.
+// Connects the board with its pins: reset cause, watchdog, sensors, servos, relays, lamps, camera triggers and the serial line.
 #pragma once
 #include "board.h"
 
 namespace castline {
 namespace hardware {
 
-void begin(Board& board);  // once, after a reset: servos to rest first, then everything else
-void read(Board& board);   // time, sensors and bytes to the board
-void write(Board& board);  // the board's outputs to the pins, one frame to the line, settings to the EEPROM; sleeps until something happens
+// Must be called once after a reset. Sets the servos to rest first, then everything else.
+void begin(Board& board);
+// Passes time, sensor events and received bytes to the board.
+void read(Board& board);
+// Sets the pins to the board's outputs, sends a frame, stores settings, and sleeps until something happens.
+void write(Board& board);
 
 }  // namespace hardware
 }  // namespace castline

@@ -33,7 +33,7 @@ void Lane::start(uint8_t number, const Settings& settings, bool stored, BoardSha
   switch_relay();
 }
 
-// ---- what others ask
+// ---- state and outputs
 
 State Lane::state() const {
   if (!is_committed_) return kWaiting;
@@ -66,10 +66,10 @@ Place Lane::place() const {
   return settings_[kEncoder] ? travelled_ * kPlacesPerStep : places_of_us(travelled_);
 }
 
-// ---- what the plant does
+// ---- inputs and time
 
-// The belt's speed is taken over at least 16 steps: over the two or three of one loop it would be wrong by a half. No division here: four
-// belts bring steps in every loop, and the processor cannot divide. divert_is_near() compares without.
+// The belt's speed is measured over at least 16 steps, because the two or three steps of one loop would give an error of a half. The speed
+// is not divided out here, because four belts send steps in every loop and the processor has no divide instruction.
 void Lane::add_steps(int16_t count) {
   if (count == 0 || !settings_[kEncoder]) return;
   travelled_ += static_cast<uint32_t>(static_cast<int32_t>(count));
@@ -142,7 +142,8 @@ void Lane::move_gate() {
     return;
   }
   const Place here = belt().place();
-  act_on_moments(here);  // there are none while a fault holds the gate
+  // No part waits for its moment while a fault holds the gate.
+  act_on_moments(here);
   is_divert_near_ = is_divert_near(here);
   gate_.tick(here, settings_, shared_->clock.us(), is_divert_near_);
 }
@@ -167,7 +168,7 @@ void Lane::check_inputs(Place here) {
   }
 }
 
-// ---- what the host does
+// ---- commands of the host, and faults
 
 void Lane::commit(const Settings& settings) {
   const bool first = !is_committed_, was_further = is_further_gate_;
@@ -178,7 +179,8 @@ void Lane::commit(const Settings& settings) {
   gate_.configure(settings_);
   switch_relay();
   if (is_further_gate_) {
-    while (faults_.oldest() != 0) end_fault(static_cast<Fault>(faults_.oldest()));  // it has no belt that they could be of
+    // A further gate has no faults of its own, because it has no belt.
+    while (faults_.oldest() != 0) end_fault(static_cast<Fault>(faults_.oldest()));
     gate_.hold(belt().faults_.has(kHoldsGate) ? belt().settings_.action(kSafeAction) : kNone, settings_, shared_->clock.us());
   } else if (first || was_further) {
     begin_counting();
@@ -197,7 +199,7 @@ void Lane::raise(Fault code, uint32_t detail) {
   }
 }
 
-// All gates of the belt do the same: a part that has passed one of them meets the next.
+// Holds all gates of the belt alike, because a part that has passed one gate reaches the next.
 void Lane::hold_gates(Action action) {
   gate_.hold(action, settings_, shared_->clock.us());
   for (uint8_t index = 0; index < kLanes; ++index) {
@@ -240,7 +242,7 @@ bool Lane::has_fault_cause(Fault code) const {
 }
 
 void Lane::begin_counting() {
-  // What stands before an eye now was not seen to arrive.
+  // A part that stands before an eye now is not counted, because its leading edge was not seen.
   blocks_eye1_ = blocks_eye2_ = is_counted1_ = false;
   eyes_[0].settle(shared_->clock.us(), 0);
   eyes_[1].settle(shared_->clock.us(), 0);

@@ -1,10 +1,11 @@
-// One lane: two photo-eyes, a tracker, a gate, and the faults that take the lane to its safe state.
+// One lane: two photo-eyes, a tracker, a gate, and the faults that bring the lane into its safe state.
 //
 //   waiting --COMMIT--> running --fault--> safe or stopped --HELLO or CLEAR, by fault--> running
 //
-// A lane committed with `lane_of` is no belt of its own but a further gate of another lane's belt: that one decides, and faults are its.
-// lane.cpp has the lane's life, lane_parts.cpp the way of a part from eye to gate.
-// Driven by advance(), steps(), eye(), look() and act(), which never block; what it has to say goes to the board's ring of events.
+// A lane that is committed with `lane_of` has no belt of its own. Its gate is a further gate of another lane's belt, and the other lane
+// decides the parts and has the faults.
+// lane.cpp contains states, inputs and faults. lane_parts.cpp contains the way of a part from photo-eye 1 to the gate.
+// No method blocks. Reports go to the board's stored events.
 #pragma once
 #include "config.h"
 #include "events.h"
@@ -23,51 +24,58 @@ extern const char kLampWords[] PROGMEM;
 enum Test : uint8_t { kTestGate, kTestTrigger, kTestLamp, kTestRelay };
 extern const char kTestWords[] PROGMEM;
 
-// Since the reset, for STATUS.
+// Counters since the reset, for the page `count` of STATUS.
 struct LaneCounters {
   uint32_t diverted, passed, missing, unmatched, no_verdict;
 };
 
 class Lane;
 
-// What the lanes of a board share.
+// The parts of the board that all lanes use.
 struct BoardShared {
   Clock clock;
   Events events;
-  Lane* lanes = nullptr;  // all of them
+  Lane* lanes = nullptr;
 };
 
 class Lane {
  public:
   Lane();
 
-  // `stored`: the settings are those of the EEPROM; otherwise they are the defaults.
+  // `stored` says whether the settings come from the EEPROM. Otherwise they are the defaults.
   void start(uint8_t number, const Settings& settings, bool stored, BoardShared& common);
 
-  // ---- what the plant does
-  void advance(uint32_t passed_us);  // time has passed
-  void add_steps(int16_t count);  // encoder edges; backwards is negative
-  void change_eye(uint8_t which, bool blocked, uint32_t at_us);  // the raw level of photo-eye 1 or 2
+  // ---- inputs and time
+  // Lets `passed_us` microseconds pass.
+  void advance(uint32_t passed_us);
+  // Takes encoder edges. A negative count means that the belt ran backwards.
+  void add_steps(int16_t count);
+  // Takes the raw level of photo-eye 1 or 2.
+  void change_eye(uint8_t which, bool blocked, uint32_t at_us);
   void set_inputs(bool estop_open, bool servo_power);
-  void update();  // at eyes, inputs and parts, at least every few milliseconds
-  void move_gate();   // moves the gate when a part's moment has come: the more often, the more exactly
+  // Checks inputs and eyes, and decides parts. Must be called at least every few milliseconds.
+  void update();
+  // Moves the gate if a part's moment has come. The more often it is called, the more exact is the movement.
+  void move_gate();
 
-  // ---- what the host does
+  // ---- commands of the host, and faults
   void commit(const Settings& settings);
   void raise(Fault code, uint32_t detail);
-  bool end_fault(Fault code);  // false when it was not in force
+  // Returns false if the fault was not in force.
+  bool end_fault(Fault code);
   bool has_fault_cause(Fault code) const;
   void test(Test what);
 
-  // ---- what the board's outputs are to be
+  // ---- outputs
   uint16_t pulse_us() const { return gate_.pulse_us(); }
   bool is_triggering() const { return is_triggering_; }
   bool is_relay_closed() const { return is_relay_closed_; }
-  Lamp shown_lamp() const;  // with the lamp test
-  // A moment is so near that no servo pulse may be begun now.
+  // The lamp as it is lit now. During TEST this differs from lamp().
+  Lamp shown_lamp() const;
+  // True if the gate must move so soon that no other servo pulse may begin now.
   bool gate_moves_soon() const { return is_divert_near_ && !gate_.is_out(); }
 
-  // ---- what others ask
+  // ---- state
   bool is_committed() const { return is_committed_; }
   State state() const;
   Lamp lamp() const;
@@ -81,7 +89,8 @@ class Lane {
   uint8_t tracked() const { return tracker_.size(); }
   bool is_further_gate() const { return is_further_gate_; }
   bool is_gate_of(uint8_t lane) const { return is_further_gate_ && is_committed_ && settings_[kLaneOf] == lane; }
-  bool is_empty() const;  // no part between photo-eye 1 and the last gate of the belt
+  // True if there is no part between photo-eye 1 and the last gate of the belt.
+  bool is_empty() const;
   bool is_testing() const { return test_ != kNoTest; }
   bool has_servo_power() const { return has_servo_power_; }
   bool is_estop_open() const { return is_estop_open_; }
@@ -90,12 +99,15 @@ class Lane {
 
  private:
   static const uint8_t kNoTest = 0xFF;
-  static const uint8_t kSpeedSteps = 16;     // a belt's speed is taken over so many steps, ...
-  static const uint16_t kSpeedUs = 30000;    // ... or over so long, where they are rarer
-  static const uint8_t kTriggers = 3;     // waiting at a time
-  static const uint8_t kTriggerLog2 = 6;  // they are kept in 64 us
+  // The belt's speed is measured over 16 encoder steps, or over 30 ms if that takes longer.
+  static const uint8_t kSpeedSteps = 16;
+  static const uint16_t kSpeedUs = 30000;
+  // Largest number of waiting camera triggers.
+  static const uint8_t kTriggers = 3;
+  // Times of camera triggers are stored in units of 64 us.
+  static const uint8_t kTriggerLog2 = 6;
 
-  // A part past photo-eye 2, on its way to the gate's moment. It may lie in a tracker's memory: see armed().
+  // A decided part that has passed photo-eye 2 and waits for the moment of its gate. armed() says where these parts are stored.
   struct __attribute__((packed, may_alias)) Armed {
     uint32_t part : 27;
     uint8_t action : 2;
@@ -107,13 +119,15 @@ class Lane {
 
   static const uint8_t kFurtherGateArmed = sizeof(Part) * kParts / sizeof(Armed);
 
-  // The lane whose belt this gate is at: itself, but for a further gate.
+  // The lane whose belt this gate is at. This is another lane if this gate is a further gate.
   const Lane& belt() const { return is_further_gate_ ? shared_->lanes[settings_[kLaneOf] - 1] : *this; }
   Lane& belt() { return is_further_gate_ ? shared_->lanes[settings_[kLaneOf] - 1] : *this; }
-  // A further gate follows no parts of its own; those on their way to it take that room: it lies further behind, more are under way.
+  // A further gate tracks no parts, so its decided parts use the tracker's memory. That memory holds more of them, which is needed because
+  // a further gate can be far behind photo-eye 2.
   Armed* armed() { return is_further_gate_ ? static_cast<Armed*>(tracker_.unused_memory()) : armed_; }
   const Armed& next_armed() const { return *const_cast<Lane*>(this)->armed(); }
-  bool arm(const Armed& armed);  // false: no room
+  // Returns false if there is no room for the part.
+  bool arm(const Armed& armed);
   void hold_gates(Action action);
   bool lacks_servo_power() const { return !has_servo_power_ && settings_[kUseServoPower]; }
 
@@ -137,40 +151,54 @@ class Lane {
   void switch_relay();
   void fire_triggers();
 
-  // What every loop looks at comes first: the processor reaches the first 64 bytes of an object more quickly than the rest.
+  // The members that every loop uses come first, because the processor accesses the first 64 bytes of an object faster.
   bool has_stored_settings_ : 1, is_committed_ : 1;
   bool is_estop_open_ : 1, has_servo_power_ : 1;
-  bool blocks_eye1_ : 1, is_counted1_ : 1;  // something stands before photo-eye 1; it has been counted
+  // Whether photo-eye 1 is blocked, and whether the blocking part has been counted.
+  bool blocks_eye1_ : 1, is_counted1_ : 1;
   bool blocks_eye2_ : 1;
-  bool is_encoder_silent_ : 1;    // no encoder step for encoder_timeout_ms
-  bool has_unstepped_edge_ : 1;  // suspect_us_ holds
-  bool ignores_missing_ : 1;    // grace_until_ holds
+  // Whether no encoder step came for encoder_timeout_ms.
+  bool is_encoder_silent_ : 1;
+  // Whether unstepped_edge_us_ is valid.
+  bool has_unstepped_edge_ : 1;
+  // Whether ignore_missing_until_ is valid.
+  bool ignores_missing_ : 1;
   bool is_triggering_ : 1, is_relay_closed_ : 1;
   bool is_divert_near_ : 1;
-  bool is_further_gate_ : 1;  // a further gate of another lane's belt
+  // Whether this gate is a further gate of another lane's belt.
+  bool is_further_gate_ : 1;
   uint8_t triggers_waiting_ = 0;
   uint8_t armed_count_ = 0;
   uint8_t test_ = kNoTest;
   BoardShared* shared_ = nullptr;
-  uint32_t travelled_ = 0;    // encoder steps; without encoder microseconds with the relay closed
+  // Travel of the belt: encoder steps, or without encoder microseconds with a closed relay.
+  uint32_t travelled_ = 0;
   Gate gate_;
   Eye eyes_[2];
   Armed armed_[kArmed];
-  Place missing_after_ = 0;           // eye_gap_mm + window_mm
+  // A part that has travelled this far without reaching photo-eye 2 is missing: eye_gap_mm + window_mm.
+  Place missing_after_ = 0;
   Place ignore_missing_until_ = 0;
-  uint32_t stepped_us_ = 0;   // when the last encoder step came
-  uint32_t unstepped_edge_us_ = 0;   // an edge at an eye since which no step came
+  // Time of the last encoder step.
+  uint32_t stepped_us_ = 0;
+  // Time of an edge at an eye after which no encoder step came.
+  uint32_t unstepped_edge_us_ = 0;
   uint32_t test_until_us_ = 0;
-  uint16_t pulse_until_ = 0;  // in 64 us
-  uint16_t measured_duration_us_ = 0;  // so long took ...
-  uint8_t measured_steps_ = 0;      // ... so many encoder steps lately; 0: the belt's speed is not known
-  uint8_t new_steps_ = 0;       // steps since measured_us_
+  // End of the camera pulse, in units of 64 us.
+  uint16_t pulse_until_ = 0;
+  // The last measurement of the belt's speed: duration and steps. 0 steps mean that the speed is not known.
+  uint16_t measured_duration_us_ = 0;
+  uint8_t measured_steps_ = 0;
+  // The measurement in progress: steps so far and begin.
+  uint8_t new_steps_ = 0;
   uint16_t measuring_since_us_ = 0;
-  uint16_t triggers_[kTriggers];  // when the camera is to be fired, in 64 us
+  // Times of the waiting camera triggers, in units of 64 us.
+  uint16_t triggers_[kTriggers];
   uint8_t missing_in_a_row_ = 0, unmatched_in_a_row_ = 0;
   uint8_t number_ = 0;
   Faults faults_;
-  Edge edge1_, edge2_;        // leading edges of what is before the eyes now
+  // Leading edges of the parts that block the eyes now.
+  Edge edge1_, edge2_;
   LaneCounters counters_ = {0, 0, 0, 0, 0};
   Settings settings_;
   Tracker tracker_;

@@ -1,4 +1,4 @@
-// A lane's parts: from an edge at an eye to the moment at the gate. The rest of the lane is in lane.cpp.
+// The way of a lane's parts, from an edge at photo-eye 1 to the moment of the gate. The rest of the class Lane is in lane.cpp.
 #include <string.h>
 
 #include "lane.h"
@@ -48,7 +48,7 @@ void Lane::handle_edge2() {
   blocks_eye2_ = false;
 }
 
-// Parts that still stand before an eye are known as soon as they are long enough.
+// Counts or decides a part as soon as it has blocked an eye for long enough, while it still blocks the eye.
 void Lane::check_lengths(Place here) {
   if (blocks_eye1_) {
     const int32_t length = past(here, edge1_.place);
@@ -63,7 +63,8 @@ void Lane::check_lengths(Place here) {
     blocks_eye2_ = false;
     decide_part();
   }
-  if (blocks_eye2_) return;  // what stands there may yet be the one whose window would close
+  // The part that blocks the eye may still match the part whose window would close.
+  if (blocks_eye2_) return;
   while (!faults_.has(kHoldsGate) && tracker_.is_front_overdue(here, missing_after_)) report_missing_front(shared_->clock.now());
 }
 
@@ -78,13 +79,14 @@ void Lane::count_part() {
     return;
   }
   is_counted1_ = true;
-  // The trigger's delay runs from the leading edge, but a camera is not fired before the part is known to be one.
+  // The delay of the camera trigger starts at the leading edge, but the camera is not triggered before the part is counted.
   const Stamp& now = shared_->clock.now();
   const uint32_t ago_ms = now.ms - edge1_.at.ms;
   const uint32_t ago_us = ago_ms > 2000 ? 2000000UL : ago_ms * 1000 + now.us - edge1_.at.us;
   const uint32_t delay_us = settings_[kTriggerMs] * 1000UL;
   const uint32_t wait_us = delay_us > ago_us ? delay_us - ago_us : 0;
-  if (triggers_waiting_ == kTriggers) return;  // so many parts within trigger_ms: no camera takes that
+  // No camera accepts so many triggers within trigger_ms.
+  if (triggers_waiting_ == kTriggers) return;
   triggers_[triggers_waiting_++] = static_cast<uint16_t>((shared_->clock.us() + wait_us) >> kTriggerLog2);
 }
 
@@ -101,7 +103,7 @@ void Lane::fire_triggers() {
   pulse_until_ = static_cast<uint16_t>(now + (uint32_t{settings_[kTriggerPulseMs]} * 1000 >> kTriggerLog2) + 1);
 }
 
-// The part whose leading edge at photo-eye 2 was edge2_ is decided; those that should have come before it are missing.
+// Decides the part with the leading edge edge2_ at photo-eye 2. The parts that should have come before it are missing.
 void Lane::decide_part() {
   int16_t index = tracker_.nearest(edge2_.place, settings_);
   Armed armed;
@@ -115,7 +117,8 @@ void Lane::decide_part() {
     if (unmatched_in_a_row_ < 255) ++unmatched_in_a_row_;
   } else {
     for (; index > 0 && !faults_.has(kHoldsGate); --index) report_missing_front(edge2_.at);
-    if (faults_.has(kHoldsGate)) return;  // the flush has reported this part too
+    // remove_parts() has reported this part too.
+    if (faults_.has(kHoldsGate)) return;
     tracker_.decide_front(settings_, faults_.has(kSilentHost));
     const Part& part = tracker_[0];
     number = tracker_.front();
@@ -156,7 +159,7 @@ void Lane::report_missing_front(const Stamp& at) {
   check_eyes();
 }
 
-// That an eye is never blocked is concluded from the other one.
+// Raises a fault if so many parts in a row are missing or unmatched that one of the eyes must be defective.
 void Lane::check_eyes() {
   if (ignores_missing_) {
     if (past(place(), ignore_missing_until_) < 0) {
@@ -188,18 +191,18 @@ void Lane::act_on_moments(Place here) {
 bool Lane::is_divert_near(Place here) const {
   if (armed_count_ == 0 || next_armed().action != kDivert) return false;
   const Lane& belt = this->belt();
-  // A belt that stands still may stand still for long.
+  // On a belt that stands still the moment may be far away in time, however near it is in place.
   if (belt.settings_[kEncoder] ? shared_->clock.us() - belt.stepped_us_ > 2 * kServoQuietUs : !belt.is_relay_closed_) return false;
   const int32_t left = -past(here, next_armed().moment);
   if (left <= 0) return true;
   if (left >= 65536) return false;
   if (!belt.settings_[kEncoder]) return left < kServoQuietUs >> kMicrosPerPlaceLog2;
-  // left / 16 steps at steps_took_us_ / steps_seen_ each, compared without dividing.
+  // The time left is left / 16 steps times measured_duration_us_ / measured_steps_. The comparison is rearranged to need no division.
   const uint32_t quiet = (uint32_t{kServoQuietUs} << kPlacesPerStepLog2) * belt.measured_steps_;
   return static_cast<uint32_t>(left) * belt.measured_duration_us_ < quiet;
 }
 
-// Of a further gate's part too: the report is the belt's, the movements are those of the gate.
+// Reports a part. At a further gate, the lane number and the counters are those of the belt, and the movements those of the gate.
 void Lane::report(uint32_t number, Decision decision, bool moved, uint32_t at_ms, uint16_t travel_ms) {
   Lane& belt = this->belt();
   if (decision.action == kDivert) ++belt.counters_.diverted;
@@ -215,7 +218,7 @@ void Lane::remove_armed(Decision safe) {
   armed_count_ = 0;
 }
 
-// A fault holds the gate: what is on its way is treated as the lane's owner wants it, reported, and forgotten.
+// Reports all parts of the belt with the action of the setting `safe`, and removes them, because a fault holds the gate.
 void Lane::remove_parts() {
   const Decision safe = {settings_.action(kSafeAction), kSafe};
   remove_armed(safe);

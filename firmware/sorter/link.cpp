@@ -11,7 +11,8 @@ namespace castline {
 namespace link {
 
 namespace {
-uint8_t ring[kReceiveRing];  // 256 bytes: the indices wrap by themselves
+// With 256 bytes the indexes wrap by themselves.
+uint8_t ring[kReceiveRing];
 volatile uint8_t written = 0, taken = 0;
 volatile uint16_t waiting = 0;
 volatile uint8_t lost = 0;
@@ -23,9 +24,11 @@ volatile uint8_t length = 0, sent = 0;
 static_assert(kReceiveRing == 256, "the ring's indices are single bytes");
 
 void begin() {
-  UCSR0A = _BV(U2X0);  // double speed: 115200 is off by 2.1 %, instead of 3.5 %
+  // At double speed the rate differs from 115200 by 2.1 % instead of 3.5 %.
+  UCSR0A = _BV(U2X0);
   UBRR0 = F_CPU / 8 / kBaud - (F_CPU / 8 % kBaud * 2 < kBaud ? 1 : 0);
-  UCSR0C = _BV(UCSZ01) | _BV(UCSZ00);  // 8N1
+  // 8 data bits, no parity, 1 stop bit.
+  UCSR0C = _BV(UCSZ01) | _BV(UCSZ00);
   UCSR0B = _BV(RXEN0) | _BV(TXEN0) | _BV(RXCIE0);
 }
 
@@ -63,7 +66,8 @@ ISR(USART0_RX_vect) {
     if (lost < 255) ++lost;
     return;
   }
-  ring[written++] = byte;  // a byte with a framing error too: the checksum finds it
+  // A byte with a framing error is stored too, because the checksum detects it.
+  ring[written++] = byte;
   ++waiting;
 }
 

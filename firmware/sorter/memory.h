@@ -1,19 +1,20 @@
-// What survives a reset, in EEPROM: boot count and committed settings.
+// The EEPROM, which keeps the number of resets and the committed settings over a reset.
 //
-//   0..7     two copies of the boot count with its complement, written in turn: a power cut while one is written leaves the other
-//   16..     for each lane 64 bytes: layout number, settings, CRC-16
+//   bytes 0..7   two copies of the number of resets, each with its complement. They are written in turn, so that a power cut during a write
+//                leaves one valid copy.
+//   bytes 16..   64 bytes for each lane: layout number, settings, CRC-16
 #pragma once
 #include "board.h"
 
 namespace castline {
 namespace memory {
 
-// Counts this boot and gives its number, 1 to 65535 and round again.
+// Counts a reset and returns the new number, 1..65535. The number after 65535 is 1.
 uint16_t count_boot();
 
 Stored read(uint8_t lane, Settings& settings);
 
-// Stores what has been committed: one byte at a time, and only where it differs, since a byte takes 3.3 ms and cells wear.
+// Stores committed settings, one byte per call, because writing a byte takes 3.3 ms. Unchanged bytes are not written, because cells wear.
 void tick(Board& board);
 
 }  // namespace memory

@@ -9,18 +9,23 @@ namespace sensors {
 
 namespace {
 
-const uint8_t kCountsPerUs = 2;  // timer 5: 16 MHz / 8
+// Timer 5 counts 16 MHz / 8.
+const uint8_t kCountsPerUs = 2;
 const uint16_t kSampleCounts = kEyeSampleUs * kCountsPerUs;
-const uint8_t kSampled = 0b11111101;  // port A: all but PA1, whose eye is at the capture unit
-const uint8_t kCaptured = 0b00000010; // takes the place of PA1 in `levels` and `changed`
+// Port A without PA1, because that eye is at the capture unit.
+const uint8_t kSampled = 0b11111101;
+// The captured eye has the bit of PA1 in `levels` and `changed`.
+const uint8_t kCaptured = 0b00000010;
 
 volatile uint32_t overflows = CASTLINE_CLOCK_START_US >> 15;
 
-// Bit 2 * lane + (which eye - 1), as on port A.
+// One bit for each eye: bit 2 * lane + (which eye - 1), as on port A.
 volatile uint8_t levels = 0xFF, changed = 0;
 struct Stamp5 {
-  uint16_t count;  // of timer 5
-  uint16_t steps;  // the lane's encoder
+  // Count of timer 5.
+  uint16_t count;
+  // Steps of the lane's encoder.
+  uint16_t steps;
 };
 volatile Stamp5 stamps[2 * kLanes];
 
@@ -35,9 +40,10 @@ void stamp(uint8_t eye, uint16_t count) {
   stamps[eye].steps = steps[eye / 2];
 }
 
-// One quadrature edge. A moves before B when the belt runs forward; both at once is noise.
+// Counts one quadrature edge. A changes before B when the belt runs forward. A change of both at once is noise.
 void turn(uint8_t lane, bool a, bool b) {
-  const uint8_t phase = static_cast<uint8_t>(a ? (b ? 2 : 1) : (b ? 3 : 0));  // order of the four phases, forward
+  // The phases 0..3 follow each other when the belt runs forward.
+  const uint8_t phase = static_cast<uint8_t>(a ? (b ? 2 : 1) : (b ? 3 : 0));
   const uint8_t change = (phase - phases[lane]) & 3;
   phases[lane] = phase;
   if (change == 1) steps[lane] = steps[lane] + 1;
@@ -53,11 +59,11 @@ void report_steps(Board& board, uint8_t lane, uint16_t counted) {
 }  // namespace
 
 void begin() {
-  // Eyes, emergency stop, servo supply: inputs with pull-ups.
+  // Eyes, emergency stops and servo supplies are inputs with pull-ups.
   PORTA = 0xFF;
   PORTC = 0xFF;
   PORTL |= _BV(PL1);
-  // Encoders: inputs with pull-ups, an interrupt at any edge.
+  // Encoders are inputs with pull-ups and an interrupt at every edge.
   PORTE |= _BV(PE4) | _BV(PE5);
   PORTD |= _BV(PD0) | _BV(PD1) | _BV(PD2) | _BV(PD3);
   PORTB |= _BV(PB4) | _BV(PB6);
@@ -67,7 +73,7 @@ void begin() {
   EIMSK = _BV(INT0) | _BV(INT1) | _BV(INT2) | _BV(INT3) | _BV(INT4) | _BV(INT5);
   PCMSK0 = _BV(PCINT4) | _BV(PCINT6);
   PCICR = _BV(PCIE0);
-  // Timer 5 runs freely: clock, sampling of the eyes, capture of photo-eye 2 of lane 1 (falling edge first, noise cancelled).
+  // Timer 5 runs freely. It is the clock, samples the eyes, and captures photo-eye 2 of lane 1 (falling edge first, with noise canceller).
   TCCR5B = 0;
   TCCR5A = 0;
   TCNT5 = 0;
@@ -139,8 +145,8 @@ ISR(TIMER5_COMPA_vect) {
 
 ISR(TIMER5_CAPT_vect) {
   const uint16_t count = ICR5;
-  // The pin is asked, not the edge that was waited for: a lost or a false capture (the change of the edge below may cause one) then
-  // leaves no eye upside down. The flag is not cleared by hand: in simavr that loses an overflow of the clock that waits meanwhile.
+  // The level is read from the pin instead of the selected edge, so that a lost or false capture (changing the edge may cause one) does not
+  // invert the eye. The flag is not cleared by hand, because in simavr that loses a pending overflow of the clock.
   const bool high = PINL & _BV(PL1);
   TCCR5B = high ? TCCR5B & static_cast<uint8_t>(~_BV(ICES5)) : TCCR5B | _BV(ICES5);
   if (high == static_cast<bool>(levels & kCaptured)) return;

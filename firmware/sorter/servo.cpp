@@ -11,12 +11,14 @@ namespace servo {
 
 namespace {
 
-const uint16_t kCountsPerUs = 2;  // 16 MHz / 8
+// The timers count 16 MHz / 8.
+const uint16_t kCountsPerUs = 2;
 const uint16_t kTop = kServoFrameUs * kCountsPerUs - 1;
 const uint16_t kQuiet = kServoQuietUs * kCountsPerUs;
-const uint16_t kHold = kQuiet + 2000 * kCountsPerUs;  // to be sure beyond the moment
+// The timer is set this far before its top, so that the next frame begins after the movement.
+const uint16_t kHold = kQuiet + 2000 * kCountsPerUs;
 
-// Where a gate's channel is. Gates 1 and 4 share timer 4: when both move within 2.4 ms the second is up to 2.4 ms late.
+// The registers of a gate's servo output. Gates 1 and 4 share timer 4. If both move within 2.4 ms, the second one is up to 2.4 ms late.
 struct Channel {
   volatile uint16_t* count;
   volatile uint16_t* compare;
@@ -32,11 +34,14 @@ Channel channel(uint8_t index) {
 }
 
 uint16_t width[kLanes];
-uint16_t width_before[kLanes];  // of the pulse that may be in progress
-uint8_t changed = 0;   // a bit for each gate: a frame is to be begun as soon as no pulse is high
-uint8_t held_off = 0;  // this frame has been held off once: a belt that crawls must not starve the servo
+// Width of the pulse that may be in progress.
+uint16_t width_before[kLanes];
+// A bit for each gate whose new frame begins as soon as no pulse is high.
+uint8_t changed = 0;
+// A bit for each gate whose frame was delayed once. It is not delayed again, because a slow belt would stop the pulses.
+uint8_t held_off = 0;
 
-// The 16-bit registers share one byte of temporary storage with the interrupts' own accesses: never touch them interrupted.
+// All 16-bit registers share one temporary byte, which interrupts use too. So interrupts are off while such a register is accessed.
 uint16_t get(volatile uint16_t* from) {
   uint16_t value;
   ATOMIC_BLOCK(ATOMIC_RESTORESTATE) { value = *from; }
@@ -47,7 +52,8 @@ void put(volatile uint16_t* to, uint16_t value) {
   ATOMIC_BLOCK(ATOMIC_RESTORESTATE) { *to = value; }
 }
 
-// The top must stand before the clock runs; a pulse begins two counts later. The Arduino core leaves the timers running in another mode.
+// Starts a timer. The top is set before the clock runs, and a pulse begins two counts later. The timer is stopped first, because the
+// Arduino core leaves the timers running in another mode.
 void start_timer(volatile uint8_t* control_b, volatile uint8_t* control_a, volatile uint16_t* top, volatile uint16_t* count) {
   if (*control_b & _BV(WGM43)) return;
   *control_b = 0;
@@ -58,7 +64,7 @@ void start_timer(volatile uint8_t* control_b, volatile uint8_t* control_a, volat
   *control_b |= _BV(CS41);
 }
 
-// In a frame whose width has been changed either width may be the one that is running.
+// Returns whether a pulse may be in progress. After a change, either of the two widths may be the present one.
 bool pulse_may_be_high(uint8_t index, uint16_t count) {
   return count < width[index] * kCountsPerUs || count < width_before[index] * kCountsPerUs;
 }
@@ -85,7 +91,7 @@ void begin(uint8_t index, uint16_t pulse_us) {
       DDRH |= _BV(PH4);
       TCCR4A |= _BV(COM4B1);
   }
-  // A loop through all gates before the first timer runs would be neater; but each gate's timer is its own, and the bits' names are alike.
+  // Each gate has registers of its own, so there is no common code for all timers.
   if (index == 1) {
     start_timer(&TCCR1B, &TCCR1A, &ICR1, &TCNT1);
   } else if (index == 2) {
@@ -101,12 +107,14 @@ void send(uint8_t index, uint16_t pulse_us, bool quiet) {
   if (pulse_us != width[index]) {
     width_before[index] = width[index];
     width[index] = pulse_us;
-    put(to.compare, static_cast<uint16_t>(pulse_us * kCountsPerUs - 1));  // taken over by the hardware when the next frame begins
+    // The hardware uses the new width from the next frame on.
+    put(to.compare, static_cast<uint16_t>(pulse_us * kCountsPerUs - 1));
     changed |= gate;
   }
   if (!quiet && !(changed & gate) && !(held_off & gate)) return;
   const uint16_t count = get(to.count);
-  const uint8_t other = index == 0 ? 3 : index == 3 ? 0 : index;  // on the same timer
+  // The other gate on the same timer.
+  const uint8_t other = index == 0 ? 3 : index == 3 ? 0 : index;
   if (pulse_may_be_high(index, count) || pulse_may_be_high(other, count)) {
     held_off &= static_cast<uint8_t>(~gate);
   } else if (changed & gate) {

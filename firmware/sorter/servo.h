@@ -1,18 +1,18 @@
-// Servo pulses by hardware: fast PWM with ICRn as top (mode 14), exact to half a microsecond whatever the program does.
+// Servo pulses from hardware timers: fast PWM with ICRn as top (mode 14), exact to half a microsecond.
 //
-// The timers repeat the pulse 50 times a second, so a new width would by itself wait up to 20 ms for its turn. Therefore a change begins
-// a new frame at once; and while a gate's moment is near no frame is begun, lest a pulse in progress (2.4 ms) delay it.
-// No servo minds: frames are 2 to 27 ms apart instead of 20 for that one time.
+// A timer repeats the pulse every 20 ms, which is called a frame here. A new width would have to wait up to 20 ms for the next frame, so a
+// change begins a new frame at once. Shortly before a gate moves, no frame begins, because a pulse in progress (up to 2.4 ms) would delay
+// the movement. Servos accept that: the distance of two frames is then 2 to 27 ms once.
 #pragma once
 #include <stdint.h>
 
 namespace castline {
 namespace servo {
 
-// Starts the pulses of gate `index` (from 0) with this width.
+// Starts the pulses of gate `index`, which begins with 0.
 void begin(uint8_t index, uint16_t pulse_us);
 
-// To be called every loop. `quiet`: the gate's moment is nearer than kServoQuietUs.
+// Sends pulses of this width. Must be called in every loop. `quiet` says that the gate must move within kServoQuietUs.
 void send(uint8_t index, uint16_t pulse_us, bool quiet);
 
 }  // namespace servo

@@ -13,9 +13,10 @@ const char kKeyWords[] PROGMEM =
 
 namespace {
 
-const uint16_t kWordMark = 0xFFFF;  // in place of `least`: the value is a word
+// Stands in place of the least value if the setting is a word.
+const uint16_t kWordMark = 0xFFFF;
 
-// least, most, default
+// The least value, the greatest value and the default of each setting.
 const uint16_t kTable[kKeys][3] PROGMEM = {
     {0, 1, 0},                      // encoder
     {1, 10000, 200},                // step_um
@@ -89,13 +90,13 @@ void Settings::set_defaults() {
 }
 
 Place Settings::places(uint32_t mm) const {
-  // mm is at most 22,000: below 2^32 in both cases.
+  // The product fits into 32 bits, because mm is at most 22,000.
   const uint16_t per_mm = value[kEncoder] ? 1000 * kPlacesPerStep : kPlacesPerSecond;
   return mm * per_mm / value[kStepUm];
 }
 
 bool Settings::is_consistent() const {
-  // In steps, rounded down, as the page has it; 22,000 mm of 1 um are 22 million.
+  // Distances in steps, rounded down as in firmware/PROTOCOL.md. The largest, 22,000 mm with steps of 1 um, is 22 million steps.
   const uint32_t eyes = (value[kEyeGapMm] + uint32_t{value[kWindowMm]}) * 1000 / value[kStepUm];
   const uint32_t stuck = uint32_t{value[kStuckMm]} * 1000 / value[kStepUm];
   return value[kPartMinMm] < value[kPartMaxMm] && value[kGateMm] >= value[kPartMinMm] &&

@@ -1,11 +1,11 @@
-// The settings of one lane: keys, bounds, defaults and rules of firmware/PROTOCOL.md, "Settings". A test compares the tables.
+// The settings of one lane: keys, bounds, defaults and rules of firmware/PROTOCOL.md, "Settings". A test compares both tables.
 #pragma once
 #include "place.h"
 #include "text.h"
 
 namespace castline {
 
-// In the order of the page: the digest and the EEPROM depend on it. New ones go to the end.
+// The keys in the order of firmware/PROTOCOL.md. Digest and EEPROM depend on the order, so new keys are added at the end.
 enum Key : uint8_t {
   kEncoder,
   kStepUm,
@@ -34,18 +34,19 @@ enum Key : uint8_t {
   kKeys
 };
 
-// What is done with a part. The settings `no_verdict` and `safe` hold one of the last three.
+// What is done with a part. The settings `no_verdict` and `safe` hold kDivert, kPass or kStop.
 enum Action : uint8_t { kNone, kDivert, kPass, kStop };
 extern const char kActionWords[] PROGMEM;
 extern const char kKeyWords[] PROGMEM;
 
 struct Bounds {
   uint16_t least, most, standard;
-  bool word;  // divert, pass or stop
+  // Whether the value is one of the words divert, pass and stop.
+  bool word;
 };
 Bounds bounds(uint8_t key);
 
-// Plain numbers, as they are stored in EEPROM.
+// All settings of a lane as plain numbers, in the form in which the EEPROM stores them.
 struct Settings {
   uint16_t value[kKeys];
 
@@ -53,21 +54,21 @@ struct Settings {
   uint16_t operator[](Key key) const { return value[key]; }
   Action action(Key key) const { return static_cast<Action>(value[key]); }
 
-  // The distance `key` (mm) in places; exact to one place.
+  // Returns the distance `key`, which is set in mm, in places. The error is less than one place.
   Place travel(Key key) const { return places(value[key]); }
   Place places(uint32_t mm) const;
 
-  // Whether gate and dwell, on a belt whose steps are so long, lie within what a place can count.
+  // Returns whether gate_mm + dwell_mm can be counted on a belt whose steps are `step_um` long.
   bool is_gate_within_reach(uint16_t step_um) const;
 
-  // The rules of COMMIT that speak of this lane alone: false when the settings contradict each other.
+  // Returns whether the settings obey the rules of COMMIT that concern this lane only.
   bool is_consistent() const;
 
-  // CRC-16 over `key=value` of all settings, joined by spaces.
+  // Returns the CRC-16 of the text `key=value key=value ...` of all settings.
   uint16_t digest() const;
 };
 
-// Reads `text` as a value of `key`. False when it is malformed or out of bounds.
+// Reads the value of a setting from `text`. Returns false if the text is malformed or the value is out of bounds.
 bool read_value(uint8_t key, const char* text, uint16_t& value);
 
 }  // namespace castline

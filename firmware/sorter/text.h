@@ -1,4 +1,4 @@
-// Words that are kept in flash. On the Mega a plain string literal takes RAM; a PC has no such difference.
+// Lists of words in flash memory. On the Mega, a plain string literal would take RAM. On a PC there is no difference.
 #pragma once
 #include <stdint.h>
 #include <string.h>
@@ -14,13 +14,13 @@ inline uint32_t pgm_read_dword(const void* at) { return *static_cast<const uint3
 
 namespace castline {
 
-// A list of words is one string in flash, separated by spaces; a word is named by its index from 0.
+// A list of words is one string in flash with spaces between the words. A word is named by its index, which begins with 0.
 typedef const char* WordList;
 
-// Index of `text` in `list`, -1 when it is not there.
+// Returns the index of `text` in `list`, or -1.
 int8_t find_word(WordList list, const char* text);
 
-// A decimal number without sign or leading zeros, as the protocol writes it. False when `text` is anything else or above 2^32 - 1.
+// Reads a decimal number without sign or leading zeros. Returns false if `text` is anything else or larger than 2^32 - 1.
 bool read_number(const char* text, uint32_t& value);
 
 }  // namespace castline

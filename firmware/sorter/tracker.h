@@ -1,7 +1,7 @@
-// Follows the parts of one lane from photo-eye 1 to photo-eye 2 and decides what each is to get.
+// Follows the parts of one lane from photo-eye 1 to photo-eye 2 and decides what is done with each part.
 //
-//   counted --told--> counted, with a verdict --leading edge at photo-eye 2--> decided
-//   counted --a part close before it is decided--> decided, still on its way
+//   counted --VERDICT--> counted, with a verdict --leading edge at photo-eye 2--> decided
+//   counted --a part close before it is decided--> decided, still between the eyes
 //   counted --window closed, or a later part came first--> missing
 #pragma once
 #include "config.h"
@@ -13,7 +13,7 @@ namespace castline {
 enum Reason : uint8_t { kVerdict, kNoVerdict, kCancelled, kSpacing, kTouching, kSafe, kMissing, kUnmatched };
 extern const char kReasonWords[] PROGMEM;
 
-// kReject + n: to be taken out by the further gate of lane n; kReject itself: by the lane's own gate.
+// The verdict of a part. kReject means the lane's own gate, and kReject + n means the further gate of lane n.
 enum PartVerdict : uint8_t { kUnjudged, kVerdictCancelled, kKeep, kReject = 4 };
 
 struct Decision {
@@ -22,67 +22,77 @@ struct Decision {
 
   Action action;
   Reason reason;
-  uint8_t gate;  // with kDivert: the lane of the further gate that takes the part, 0 for the lane's own
+  // For kDivert the lane of the further gate that takes the part, 0 for the lane's own gate.
+  uint8_t gate;
 };
 
-// A counted part on its way, in 6 bytes: 256 of them are a good part of the board's memory.
+// A counted part between the photo-eyes, in 6 bytes. Small, because 256 of them take a fifth of the board's memory.
 struct __attribute__((packed)) Part {
-  uint32_t place : 24;    // leading edge at photo-eye 1
-  uint8_t verdict : 4;       // Told
-  uint8_t touching : 1;   // longer than part_max_mm: more than one casting under one number
-  uint8_t seen : 1;       // the host knows of it
-  uint8_t basis : 2;      // Basis of the decision; kUndecided: not yet
-  uint16_t at_ms;         // when it was at photo-eye 1, low bits: see Tracker::age
+  // Place of the leading edge at photo-eye 1.
+  uint32_t place : 24;
+  // A PartVerdict.
+  uint8_t verdict : 4;
+  // The part is longer than part_max_mm, so it is more than one casting.
+  uint8_t touching : 1;
+  // The host has acknowledged the part by SEEN.
+  uint8_t seen : 1;
+  // The Basis of the decision.
+  uint8_t basis : 2;
+  // Time at photo-eye 1, low 16 bits. Tracker::age keeps it from getting too old.
+  uint16_t at_ms;
 };
 static_assert(sizeof(Part) == 6, "no padding");
 
-// What a part's decision rests on; what it is follows from that, from what was told, and from the settings.
+// What a part's decision is based on. The decision itself is computed from the basis, the verdict and the settings.
 enum Basis : uint8_t { kUndecided, kOwnDecision, kOwnDecisionHostSilent, kClusterDecision };
 
 class Tracker {
  public:
   Tracker() : last_action_(kNone), last_gate_(0), has_last_(false) {}
 
-  // Counts the part whose leading edge at photo-eye 1 this was. False when there is no room to follow it.
+  // Counts the part with this leading edge at photo-eye 1. Returns false if there is no room to track the part.
   bool add(const Edge& edge);
 
-  uint32_t counted() const { return counted_; }  // parts since the reset: the number of the newest
+  // Number of parts since the reset, which is the number of the newest part.
+  uint32_t counted() const { return counted_; }
   uint8_t size() const { return size_; }
-  uint32_t front() const { return counted_ - size_ + 1; }  // number of the oldest on its way; they follow without gaps
+  // Number of the oldest tracked part. The numbers of the tracked parts have no gaps.
+  uint32_t front() const { return counted_ - size_ + 1; }
   Part& operator[](uint8_t index) { return parts_[(first_ + index) % kParts]; }
-  Part* find(uint32_t number);  // the part, while it is on its way; else nullptr
+  // Returns the tracked part with this number, or nullptr.
+  Part* find(uint32_t number);
 
-  // Index of the part that is expected nearest to `place` at photo-eye 2, -1 when none is within the window.
+  // Returns the index of the part that is expected nearest to `place` at photo-eye 2, or -1 if no part is within the window.
   int16_t nearest(Place place, const Settings& settings);
 
-  // Fixes the action of the oldest part and of all that follow it too closely for the gate to change between them.
+  // Decides the oldest part, and all parts that follow so closely that the gate cannot change between them.
   void decide_front(const Settings& settings, bool host_silent);
 
-  // Takes the oldest part off, which has come to photo-eye 2 at `place`, and says what it gets.
+  // Removes the oldest part, which has reached photo-eye 2 at `place`, and returns its decision.
   Decision take(Place place, const Settings& settings);
 
-  // What a part gets that has come to photo-eye 2 without having been counted.
+  // Returns the decision for a part that has reached photo-eye 2 and was not counted.
   Decision take_unmatched(Place place, const Settings& settings);
 
-  // The oldest part should have come to photo-eye 2 before `place`, and did not.
+  // Returns whether the oldest part should have reached photo-eye 2 before `place`. `reach` is the longest travel between the eyes.
   bool is_front_overdue(Place place, Place reach) { return size_ > 0 && past(place, parts_[first_].place) > static_cast<int32_t>(reach); }
   void drop_front();
   void forget_last_part() { has_last_ = false; }
 
-  // The memory of all parts, for another use while none is followed.
+  // Returns the memory of all parts, which may be used for something else while no part is tracked.
   void* unused_memory() { return parts_; }
 
-  // The next part that the host is to be told of: new ones first, then those of the present round of repetitions. nullptr: none.
-  // `number` is set to its number.
+  // Returns the next part to announce to the host, and sets `number` to its number. New parts come first, then the parts of the present
+  // round of repetitions. Returns nullptr if there is no such part.
   const Part* next_to_announce(uint32_t& number);
   void announce_all_again() { round_ = 0; }
 
-  // To be called at every tick: lets go what lies too far back for the counting modulo 2^24, of places and of times.
+  // Limits the age of places and times, because places are counted modulo 2^24 and times modulo 2^16. Must be called at every tick.
   void age(Place place, uint32_t now_ms);
 
-  // When a part on its way was at photo-eye 1, in full; 65 s ago when it was earlier.
+  // Returns when a part was at photo-eye 1. A part that was there more than 65 s ago counts as 65 s old.
   static uint32_t at_ms(const Part& part, uint32_t now_ms) { return now_ms - age_ms(part, now_ms); }
-  // The time since then as it is told: 65535 for 65 s or longer.
+  // Returns the time since photo-eye 1 as the protocol sends it: 65535 means 65 s or longer.
   static uint16_t travel_ms(const Part& part, uint32_t now_ms) {
     const uint16_t age = age_ms(part, now_ms);
     return age < kMaxAgeMs ? age : 65535;
@@ -97,14 +107,19 @@ class Tracker {
 
   Part parts_[kParts];
   uint8_t first_ = 0, size_ = 0;
-  uint8_t last_aged_ = 0;            // index that age() looked at last
-  uint8_t unannounced_ = 0;          // so many of the newest were not told of yet
-  uint8_t round_ = kRoundOver;  // index that the round of repetitions has reached
+  // Index of the part that age() has handled last.
+  uint8_t last_aged_ = 0;
+  // This many of the newest parts were not announced yet.
+  uint8_t unannounced_ = 0;
+  // Index that the round of repetitions has reached.
+  uint8_t round_ = kRoundOver;
   uint32_t counted_ = 0;
-  Place last_until_ = 0;      // up to here ...
-  uint8_t last_action_ : 2;     // ... a part at photo-eye 2 gets what the one before it got
+  // Up to this place, a part at photo-eye 2 gets the action and gate of the previous part.
+  Place last_until_ = 0;
+  uint8_t last_action_ : 2;
   uint8_t last_gate_ : 3;
-  bool has_last_ : 1;           // follow_until_ holds
+  // Whether last_until_ is valid.
+  bool has_last_ : 1;
 };
 
 }  // namespace castline

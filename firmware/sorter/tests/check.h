@@ -1,4 +1,4 @@
-// The least that unit tests need: TEST registers, CHECK counts. A framework would be one more thing to install on a line PC.
+// A minimal unit-test framework: TEST registers a test, and CHECK counts failures. A real framework would have to be installed first.
 #pragma once
 #include <cstdio>
 

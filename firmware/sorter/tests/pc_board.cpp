@@ -1,6 +1,6 @@
-// The portable core on a PC, with the same control channel as the AVR runner (firmware/simulator/control.c), so that the same tests drive
-// both: `at CYCLE PIN LEVEL`, `pin`, `encoder`, `rx HEX`, `run CYCLE`, `reset CAUSE`, `hang`, `quit` in; `tx`, `pulse`, `pin`, `reset` and
-// `paused` out. What stands in for the Mega's hardware is here: pins, a serial line of 115200 baud, an EEPROM that keeps settings.
+// Runs the portable core on a PC. The control channel is that of the AVR simulator (firmware/simulator/control.c), so that the same tests
+// drive both. Commands: `at CYCLE PIN LEVEL`, `pin`, `encoder`, `rx HEX`, `run CYCLE`, `reset CAUSE`, `hang`, `quit`. Events: `tx`,
+// `pulse`, `pin`, `reset`, `paused`. This file simulates the Mega's hardware: pins, a serial line of 115200 baud, and an EEPROM.
 #include <array>
 #include <cinttypes>
 #include <cstdio>
@@ -89,7 +89,7 @@ class Pc {
     line_free_ = now_;
     std::printf("{\"event\": \"reset\", \"cycle\": %" PRIu64 ", \"cause\": \"%s\"}\n", now_, cause == kWatchdog ? "watchdog" : "asked");
     for (uint8_t lane = 0; lane < kLanes; ++lane) {
-      // Levels outside do not know of the reset.
+      // A reset does not change the levels at the input pins.
       for (uint8_t which = 1; which <= 2; ++which) board_->lane(lane).change_eye(which, level(kPins[lane].eye[which - 1]) == kEyeBlockedLevel, now_us());
       std::printf("{\"event\": \"pulse\", \"cycle\": %" PRIu64 ", \"servo\": \"%s\", \"us\": %u}\n", now_, kPins[lane].servo.c_str(),
                   has_stored_settings_[lane] == kStored ? settings_[lane][kRestUs] : kNeutralUs);
@@ -98,7 +98,7 @@ class Pc {
     turned_.fill(0);
   }
 
-  // Pull-ups: what nobody drives is high.
+  // An input that is not connected is high because of its pull-up.
   bool level(const std::string& pin) const {
     const auto found = levels_.find(pin);
     return found == levels_.end() || found->second;
@@ -208,7 +208,7 @@ class Pc {
       std::printf("{\"event\": \"tx\", \"cycle\": %" PRIu64 ", \"hex\": \"%s\"}\n", line_free_, leaving_.c_str());
       leaving_.clear();
     }
-    // A buffer of exactly the frame's size: a sanitizer sees what is written beyond it.
+    // The buffer has exactly the size of the longest frame, so that a sanitizer detects any write beyond it.
     std::unique_ptr<char[]> buffer(new char[kMaxFrameBytes]);
     const uint8_t length = board_->next_frame(buffer.get());
     if (length == 0) return;

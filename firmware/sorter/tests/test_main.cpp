@@ -1,4 +1,4 @@
-// Runs all unit tests; the status is the number of failed checks, at most 100.
+// Runs all unit tests. The exit status is the number of failed checks, at most 100.
 #include "check.h"
 
 namespace {

@@ -1,4 +1,4 @@
-// Clock, places, eye, settings and tracker.
+// Unit tests of the clock, places, photo-eye, settings and tracker.
 #include "../clock.h"
 #include "../eye.h"
 #include "../tracker.h"
@@ -8,7 +8,7 @@ using namespace castline;
 
 namespace {
 
-// A belt of a metre a second: 15,625 places a second, about 16 a millimetre.
+// A belt with a metre a second has 15,625 places per second, which is about 16 per millimetre.
 Settings quick() {
   Settings settings;
   settings.set_defaults();
@@ -69,7 +69,7 @@ TEST(settings_are_bounded_and_agree_with_each_other) {
   CHECK(!settings.is_consistent());
 }
 
-TEST(a_part_gets_what_was_told_and_nothing_shifts_when_one_is_missing) {
+TEST(a_part_is_treated_by_its_verdict_when_another_one_is_missing) {
   const Settings settings = quick();
   Tracker tracker;
   for (uint32_t part = 0; part < 3; ++part) CHECK(tracker.add(edge_at(part * 100)));
@@ -102,7 +102,7 @@ TEST(parts_too_close_get_one_decision) {
   CHECK(tracker[0].basis == kClusterDecision && tracker[1].basis == kOwnDecision && tracker[2].basis == kUndecided);
   CHECK(tracker.take(at_mm(300), settings).reason == kSpacing);
   CHECK(tracker.take(at_mm(340), settings).reason == kVerdict);
-  // A stranger close behind gets the same, whatever it would have got.
+  // An uncounted part close behind gets the same decision.
   Settings pass = settings;
   pass.value[kNoVerdictAction] = kPass;
   const Decision decision = tracker.take_unmatched(at_mm(380), pass);
@@ -123,7 +123,7 @@ TEST(parts_too_close_for_two_gates_fall_at_the_belts_own) {
   CHECK(tracker.take(at_mm(340), settings).reason == kVerdict);
 }
 
-TEST(parts_for_one_further_gate_go_there_and_so_does_a_stranger_behind_them) {
+TEST(parts_for_one_further_gate_go_there_and_so_does_an_uncounted_part_behind_them) {
   const Settings settings = quick();
   Tracker tracker;
   tracker.add(edge_at(0));
@@ -149,7 +149,7 @@ TEST(sixty_four_parts_fit_over_the_wrap_of_places) {
   CHECK(tracker.nearest(at_mm(300 + 63 * 4, start), settings) == 63);
 }
 
-TEST(what_lies_long_between_the_eyes_is_told_as_so_old) {
+TEST(the_age_of_a_part_between_the_eyes_is_limited) {
   Tracker tracker;
   tracker.add({0, {1000, 0}});
   CHECK(Tracker::travel_ms(tracker[0], 5000) == 4000);
@@ -158,7 +158,7 @@ TEST(what_lies_long_between_the_eyes_is_told_as_so_old) {
   CHECK(399950 - Tracker::at_ms(tracker[0], 399950) >= kMaxAgeMs);
 }
 
-TEST(the_host_is_told_of_each_part_and_again_until_it_has_seen_it) {
+TEST(each_part_is_announced_until_the_host_has_seen_it) {
   Tracker tracker;
   uint32_t number = 0;
   CHECK(tracker.next_to_announce(number) == nullptr);
