@@ -1,4 +1,4 @@
-"""All dashboards and alerts together: rule groups, inhibitions, the runbook, links between them, and every PromQL expression."""
+"""Collects all dashboards and alerts: rule groups, inhibitions, the runbook, the links between them, and every PromQL expression."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dashboards.pages import gates, kafka, line, pipeline, plant, quality
 from dashboards.panels import RUNBOOK_UID, DashboardPage, build_dashboard, make_runbook_link, text_panel
 from dashboards.rules import RECORDING_RULES, Alert, Inhibition
 
-# Alerts by the name of their rule group.
+# All alerts, by the name of their rule group in Prometheus and Grafana.
 ALERT_GROUPS: dict[str, tuple[Alert, ...]] = {
     "castline-parts": line.ALERTS,
     "castline-gates": gates.ALERTS,
@@ -66,7 +66,7 @@ EMPTY_IN_HEALTH: dict[str, str] = {
 
 @dataclass(frozen=True)
 class PlacedExpression:
-    """A PromQL expression, and the panel or rule that reads it."""
+    """Holds a PromQL expression, and names the panel or rule that uses it."""
 
     place: str
     expression: str

@@ -66,7 +66,7 @@ class Grafana:
         self._api = face.api
 
     def get(self, path: str) -> Any:
-        """Returns the decoded JSON, or None if Grafana has nothing at `path` (status 404)."""
+        """Returns the decoded JSON, or None if Grafana has no resource at `path` (status 404)."""
         try:
             return self._call("GET", path)
         except GrafanaError as error:
@@ -75,15 +75,15 @@ class Grafana:
             raise
 
     def post(self, path: str, body: object) -> Any:
-        """Creates something and returns Grafana's answer."""
+        """Sends `body` to create a resource at `path`, and returns Grafana's answer."""
         return self._call("POST", path, body)
 
     def put(self, path: str, body: object) -> Any:
-        """Replaces something and returns Grafana's answer, or None if there is none."""
+        """Replaces the resource at `path` by `body`, and returns Grafana's answer, or None if the answer is empty."""
         return self._call("PUT", path, body)
 
     def delete(self, path: str) -> None:
-        """Deletes what is at `path`."""
+        """Deletes the resource at `path`."""
         self._call("DELETE", path)
 
     def expect_known_version(self) -> None:

@@ -1,4 +1,4 @@
-"""Panels and dashboards as data, and the Grafana JSON that is built from them.
+"""Describes panels and dashboards as data, and builds Grafana's JSON from them.
 
 The JSON comes from Grafana's own typed builders, in the oldest schema they support, which Grafana 9.3 and later load.
 """
@@ -30,12 +30,12 @@ NO_THRESHOLDS: Thresholds = ((None, NEUTRAL),)
 
 
 def rising(warning: float, bad: float) -> Thresholds:
-    """Returns thresholds for a value that is good while it is low."""
+    """Returns colour thresholds for a value that is good while it is low."""
     return ((None, GOOD), (warning, WARNING), (bad, BAD))
 
 
 def falling(bad: float, warning: float) -> Thresholds:
-    """Returns thresholds for a value that is good while it is high."""
+    """Returns colour thresholds for a value that is good while it is high."""
     return ((None, BAD), (bad, WARNING), (warning, GOOD))
 
 
@@ -86,7 +86,7 @@ class DashboardPage:
         for number, panel in enumerate(self.panels, 1):
             if panel.title == title:
                 return number
-        raise KeyError(f"{self.title} has no panel {title!r}")
+        raise KeyError(f"The dashboard {self.title!r} has no panel {title!r}. Correct the title in the alert.")
 
 
 def timeseries_panel(
@@ -116,7 +116,7 @@ def stat_panel(
 
 
 def text_panel(title: str, markdown: str) -> Panel:
-    """Returns a panel with text."""
+    """Returns a panel that shows text in Markdown."""
     return Panel("text", title, (), "", "", NO_THRESHOLDS, 12, 8, markdown=markdown)
 
 

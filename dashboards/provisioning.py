@@ -21,7 +21,7 @@ from dashboards.rules import Alert
 FOLDER_UID = "castline"
 UID_PREFIX = "castline-"
 CONTACT_POINT_UID = "castline-contact"
-# Lines of a difference that are shown to a person.
+# Largest number of lines of a difference that are shown to a person.
 MAX_DIFF_LINES = 30
 
 Content = dict[str, Any]
@@ -29,7 +29,7 @@ Content = dict[str, Any]
 
 @dataclass(frozen=True)
 class ActualResource:
-    """A resource as Grafana has it. `content` is the part that is compared, `raw` the whole answer, which updates need."""
+    """Holds a resource as Grafana has it. `content` is the part that is compared, `raw` the whole answer, which updates need."""
 
     uid: str
     content: Content
@@ -37,7 +37,7 @@ class ActualResource:
 
 
 class ResourceKind(ABC):
-    """How one kind of resource is read, compared, written and removed. `name` is the kind's name for people."""
+    """Reads, compares, writes and removes resources of one kind in Grafana. `name` is the name of the kind for people."""
 
     name = ""
 
@@ -72,7 +72,7 @@ def contains(actual: object, desired: object) -> bool:
 
 
 class DataSourceKind(ResourceKind):
-    """The data source that the panels query."""
+    """Handles the data source that the panels query."""
 
     name = "data source"
 
@@ -92,7 +92,7 @@ class DataSourceKind(ResourceKind):
 
 
 class FolderKind(ResourceKind):
-    """The folder of dashboards and alert rules."""
+    """Handles the folder of dashboards and alert rules."""
 
     name = "folder"
 
@@ -111,7 +111,7 @@ class FolderKind(ResourceKind):
 
 
 class DashboardKind(ResourceKind):
-    """A dashboard. Its content includes the uid of its folder, so that a dashboard that was moved counts as changed."""
+    """Handles dashboards. Their content includes the uid of the folder, so that a dashboard that was moved counts as changed."""
 
     name = "dashboard"
 
@@ -141,7 +141,7 @@ class DashboardKind(ResourceKind):
 
 
 class AlertRuleKind(ResourceKind):
-    """An alert rule that Grafana evaluates."""
+    """Handles alert rules that Grafana evaluates."""
 
     name = "alert rule"
 
@@ -165,7 +165,7 @@ class AlertRuleKind(ResourceKind):
 
 
 class ContactPointKind(ResourceKind):
-    """The webhook that receives alerts. Its address is as secret as a password and never shown."""
+    """Handles the webhook that receives alerts. Its address is as secret as a password and never shown."""
 
     name = "contact point"
 
@@ -185,7 +185,7 @@ class ContactPointKind(ResourceKind):
 
 @dataclass(frozen=True)
 class ProvisioningOptions:
-    """What a Grafana is to get.
+    """Says what a Grafana is to get.
 
     `datasource_uid` names a data source that exists already; empty creates Castline's own, which queries `prometheus_url`. `webhook_url`
     receives alerts; empty leaves contact points as they are. Without `with_alerts` Grafana gets no alert rules, because the site's
@@ -200,7 +200,7 @@ class ProvisioningOptions:
 
 @dataclass(frozen=True)
 class DesiredResource:
-    """A resource that Grafana is to have."""
+    """Describes a resource that Grafana is to have, such as a dashboard or an alert rule."""
 
     kind: ResourceKind
     uid: str
@@ -209,7 +209,7 @@ class DesiredResource:
 
 @dataclass(frozen=True)
 class ResourceDiff:
-    """The change that one resource needs. `before` is what Grafana has, `content` what it is to have; each is None if there is none."""
+    """Holds the change that one resource needs. `before` is what Grafana has, `content` what it is to have. Both can be None."""
 
     kind: ResourceKind
     uid: str
@@ -312,7 +312,7 @@ def apply_changes(grafana: Grafana, changes: Sequence[ResourceDiff], report: Cal
             else:
                 change.kind.write(grafana, change.content, change.before)
         except GrafanaError as error:
-            # Without an answer (status 0) the change may have been made, so it is undone too.
+            # If there was no answer (status 0), Grafana may have made the change. Then the change is undone too.
             remaining = _undo(grafana, done if error.status else [*done, change])
             outcome = f"These changes could not be undone: {', '.join(remaining)}." if remaining else "Nothing was changed."
             raise GrafanaError(f"{change.kind.name} {change.uid}: {error} {outcome}", error.status) from None
@@ -358,7 +358,7 @@ def _without_none(value: object) -> object:
 
 
 def _restrict(actual: object, desired: object) -> object:
-    """Returns the part of `actual` that has a counterpart in `desired`."""
+    """Returns `actual` without the keys that `desired` does not have."""
     if isinstance(actual, dict) and isinstance(desired, dict):
         return {key: _restrict(actual[key], value) for key, value in desired.items() if key in actual}
     if isinstance(actual, list) and isinstance(desired, list) and len(actual) == len(desired):

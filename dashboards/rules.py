@@ -1,4 +1,4 @@
-"""Alerting rules with their runbooks, recording rules, and rules that let one alert silence others."""
+"""Defines alerting rules with runbooks, recording rules, and rules that let one alert silence others."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Inhibition:
 
 @dataclass(frozen=True)
 class RecordingRule:
-    """A series that Prometheus computes from an expression and stores under a name."""
+    """Defines a series that Prometheus computes from an expression and stores under a name."""
 
     name: str
     expression: str
@@ -105,7 +105,7 @@ def _unseen_parts(window: str) -> RecordingRule:
 
 
 def _share_of_label(label: str, window: str) -> RecordingRule:
-    # The share of a line that has had no such verdict yet is 0. Without the `or` the line would have no value.
+    # A line that has had no verdict with this label yet has the share 0. Without the `or` the line would have no value.
     all_verdicts = f"sum by (plant, line) (rate(castline_verdicts_total[{window}]))"
     part = f'sum by (plant, line) (rate(castline_verdicts_total{{label="{label}"}}[{window}]))'
     return RecordingRule(f"line:castline_{label}_verdicts:ratio_rate{window}", f"({part} or 0 * {all_verdicts}) / ({all_verdicts} > 0)")

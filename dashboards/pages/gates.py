@@ -40,8 +40,8 @@ PAGE = DashboardPage(
             Query(p99(_ROUND_TRIP), "{{line}} 99 %"),
             Query(p50(_ROUND_TRIP), "{{line}} median"),
             unit="s",
-            description="Time from a command to its answer over the serial line. If the time rises before resends begin, the cable is "
-            "getting worse.",
+            description="Time from a command to the board's answer over the serial line. A rising time announces a failing cable, before "
+            "commands have to be sent again.",
             thresholds=rising(0.05, 0.2),
             alerts=("GateLinkNoisy",),
         ),

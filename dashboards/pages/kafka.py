@@ -63,7 +63,8 @@ PAGE = DashboardPage(
             Query(rate("castline_pictures_received_total"), "{{line}} received"),
             Query(rate("castline_pictures_sent_total"), "{{line}} confirmed"),
             unit="cps",
-            description="Both lines are the same when all is well. If they differ, the missing pictures wait on the gateway's disk.",
+            description="Received and confirmed pictures are equal in number when all is well. If fewer are confirmed, the rest waits on "
+            "the gateway's disk.",
         ),
         timeseries_panel(
             "Does each consumer keep up?",

@@ -30,7 +30,7 @@ PAGE = DashboardPage(
             "What were the verdicts?",
             Query(increase("castline_verdicts_total", "label"), "{{label}}"),
             unit="short",
-            description="Numbers of the verdicts ok, defect and review in the time range shown.",
+            description="Number of verdicts ok, defect and review in the time range shown.",
             thresholds=NO_THRESHOLDS,
         ),
         stat_panel(
@@ -44,7 +44,7 @@ PAGE = DashboardPage(
             "Which share of the parts had a verdict in time?",
             f"1 - line:castline_unseen_parts:ratio_rate1h{{{LINE}}}",
             unit="percentunit",
-            description="Share of the parts of the last hour. The objective is 99.95 %.",
+            description="Share of the last hour's parts that had their verdict in time. The objective is 99.95 %.",
             thresholds=falling(0.99, 0.9995),
         ),
         timeseries_panel(
@@ -86,7 +86,7 @@ PAGE = DashboardPage(
             Query(rate("castline_pictures_received_total"), "{{line}} pictures"),
             Query(rate("castline_verdicts_total"), "{{line}} verdicts"),
             unit="cps",
-            description="All three lines are the same when all is well.",
+            description="When all is well, the numbers of parts, pictures and verdicts are the same.",
         ),
         timeseries_panel(
             "How large are the camera's pictures?",
@@ -105,7 +105,10 @@ FAST_BURN, SLOW_BURN = 14.4, 6.0
 
 
 def _burns(pace: float, long_window: str, short_window: str) -> str:
-    """Returns an expression over two windows: the long one shows that the loss matters, the short one that it still goes on."""
+    """Returns an alert expression that holds while parts without a verdict spend the error budget at `pace` in two windows.
+
+    The long window shows that the loss matters, the short one that it still goes on.
+    """
     limit = round(pace * BUDGET, 6)
     return f"{_UNSEEN_SHARE}{long_window} > {limit} and {_UNSEEN_SHARE}{short_window} > {limit}"
 

@@ -107,7 +107,7 @@ PAGE = DashboardPage(
             "What are the verdicts of each version?",
             Query(rate("castline_verdicts_total", "model, label"), "{{model}} {{label}}"),
             unit="cps",
-            description="Compares the versions before and after a switch.",
+            description="Verdicts of each model version by label, to compare the versions before and after a switch.",
         ),
         timeseries_panel(
             CAMERA,
@@ -175,7 +175,7 @@ PAGE = DashboardPage(
     time_from="now-24h",
 )
 
-# Shares of fewer verdicts in an hour are dominated by chance.
+# Alerts about shares of verdicts need this many verdicts in an hour, because smaller numbers vary by chance.
 _ENOUGH_VERDICTS = "sum by (plant, line) (increase(castline_verdicts_total[1h])) > 200"
 
 MODEL_ALERTS: tuple[Alert, ...] = (

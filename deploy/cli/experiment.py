@@ -37,7 +37,11 @@ def _parse_numbers(context: click.Context, parameter: click.Parameter, value: st
 
 
 SEEDS = click.option(
-    "--seeds", default="1,2,3", show_default=True, callback=_parse_numbers, help="Each seed gives a split and a training of its own."
+    "--seeds",
+    default="1,2,3",
+    show_default=True,
+    callback=_parse_numbers,
+    help="Seeds, with commas between them. Each gives a split and a training.",
 )
 
 # Options of a training that an experiment varies or holds.
@@ -85,7 +89,13 @@ def command() -> None:
 @DATA
 @OUT
 @SEEDS
-@click.option("--layers", default="1,2,3", show_default=True, callback=_parse_numbers, help="Numbers of fully connected layers to compare.")
+@click.option(
+    "--layers",
+    default="1,2,3",
+    show_default=True,
+    callback=_parse_numbers,
+    help="Numbers of fully connected layers to compare, with commas between them.",
+)
 @click.option(
     "--test", type=click.Path(path_type=Path), multiple=True, help="Pictures that take no part in any training and test every network."
 )

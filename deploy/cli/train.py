@@ -95,7 +95,8 @@ def make_options(values: dict[str, Any]) -> TrainingOptions:
     except ValidationError as error:
         first = error.errors()[0]
         option = "-".join(map(str, first["loc"])).removesuffix("_px").replace("_", "-")
-        raise click.UsageError(f"--{option}: {first['msg']}, found {first['input']}") from error
+        value, reason = first["input"], first["msg"]
+        raise click.UsageError(f"The value {value} of --{option} is not allowed: {reason}. Give another value.") from error
 
 
 def echo_result(result: TrainingResult) -> None:

@@ -1,4 +1,4 @@
-"""Random changes of training pictures that leave a casting the same casting: rotation, mirroring, tilt, size, place, light, blur, noise.
+"""Changes training pictures at random, in ways that leave a casting the same casting: rotation, mirroring, tilt, size, place, light, blur, noise.
 
 All random numbers come from TensorFlow's stateless generators, so that an epoch looks the same whenever it is repeated.
 """
@@ -9,19 +9,19 @@ import math
 
 from models.networks.framework import tf
 
-# A picture grows or shrinks by at most this share.
+# The augmentation enlarges or shrinks a picture by at most this share of its size.
 MAX_SCALE = 0.1
-# A picture moves by at most this share of its side.
+# The augmentation moves a picture by at most this share of its side.
 MAX_SHIFT = 0.05
-# A tilted casting looks narrower along one axis, by at most this share.
+# The augmentation makes a casting look narrower along one axis, as if it lay aslant, by at most this share.
 MAX_TILT = 0.2
-# Grey levels are shifted by at most this share of full scale.
+# The augmentation makes a picture brighter or darker by at most this share of full scale.
 MAX_BRIGHTNESS = 0.12
-# Contrast is multiplied by 1 plus or minus at most this.
+# The augmentation multiplies the contrast by a factor that differs from 1 by at most this.
 MAX_CONTRAST = 0.25
-# Largest standard deviation of the noise, as a share of full scale.
+# Largest standard deviation of the added noise, as a share of full scale.
 MAX_NOISE = 0.02
-# Share of the batches that are blurred.
+# The augmentation blurs this share of the batches.
 BLUR_SHARE = 0.25
 
 

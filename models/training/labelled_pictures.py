@@ -27,7 +27,7 @@ DECODER_THREADS = 4
 
 @dataclass(frozen=True, slots=True)
 class PictureFile:
-    """A labelled file that has not been read yet. `source` is the folder or list in which it was found."""
+    """Names a labelled picture file that has not been read yet. `source` is the folder or list in which it was found."""
 
     path: Path
     class_name: str
@@ -36,7 +36,7 @@ class PictureFile:
 
 @dataclass(frozen=True, slots=True)
 class UnreadableFile:
-    """A file that is left out because it cannot be read as a picture. `reason` is a short code, `message` a sentence."""
+    """Names a file that is left out because it cannot be read as a picture. `reason` is a short code, `message` a sentence."""
 
     path: Path
     reason: str
@@ -45,7 +45,7 @@ class UnreadableFile:
 
 @dataclass(frozen=True)
 class LabelledPictures:
-    """Decoded pictures with their labels.
+    """Holds decoded pictures with their labels.
 
     `pixels` has shape (n, side_px, side_px), `labels` shape (n,) with indices into `classes`. `files` and `checksums` (SHA-256 of each
     file) have the same order. `unreadable` lists the files that were left out.

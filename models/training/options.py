@@ -1,4 +1,4 @@
-"""The options of a training. The defaults are the recipe whose figures on real castings stand in docs/RESULTS.md."""
+"""Defines the options of a training. The defaults are the recipe whose figures on real castings stand in docs/RESULTS.md."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from models.registry.manifest import NetworkOption, Voter
 
 @dataclass(frozen=True, slots=True)
 class NetworkRecipe:
-    """How one network is trained. The fields are those of TrainingOptions for that network."""
+    """Holds the hyperparameters for training one network. Each field has the meaning of the field of TrainingOptions."""
 
     batch: int
     epochs: int
@@ -25,7 +25,7 @@ class NetworkRecipe:
 
 
 class TrainingOptions(BaseModel):
-    """Everything that decides the result of a training besides the pictures. A stopped training resumes only with the same options."""
+    """Holds everything that decides the result of a training, except the pictures. A stopped training resumes only with the same options."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

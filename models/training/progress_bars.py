@@ -38,11 +38,11 @@ class ProgressBars:
         signal.signal(signal.SIGINT, self._previous_handler)
 
     def on_casting_rendered(self, done: int, total: int) -> None:
-        """Advances the bar of the renderer."""
+        """Advances the progress bar of rendered castings."""
         self._advance("rendering", done, total)
 
     def on_picture_read(self, done: int, total: int) -> None:
-        """Advances the bar of the reader."""
+        """Advances the progress bar of picture files that are read."""
         self._advance("reading", done, total)
 
     def on_pictures_split(self, pictures: LabelledPictures, groups: int, contradicting: int, validation: int) -> None:
@@ -56,7 +56,7 @@ class ProgressBars:
             self._console.print(f"left out: {file.path}: {file.message}", style="yellow", markup=False)
 
     def on_training_step(self, network: str, done: int, total: int, epoch: EpochResult | None) -> None:
-        """Advances the bar of the network, and prints a line after each epoch."""
+        """Advances the progress bar of the network that is trained, and prints a line after each epoch."""
         self._advance(network, done, total)
         if epoch:
             self._console.print(
@@ -65,7 +65,7 @@ class ProgressBars:
             )
 
     def on_cell_progress(self, cell: str, done: float, total: int) -> None:
-        """Advances the bar over all cells of an experiment, and removes the bar of a cell that is finished."""
+        """Advances the progress bar over all trainings of an experiment, and removes the bar of a training that is finished."""
         self._advance("all cells", done, total)
         if done == int(done) and cell in self._tasks:
             self._progress.remove_task(self._tasks.pop(cell))

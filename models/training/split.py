@@ -14,14 +14,14 @@ from models.training.labelled_pictures import LabelledPictures
 from streams.atomic_file import write_atomically
 from streams.errors import ModelError
 
-# A group of at most this many pictures may always validate.
+# A group of near-duplicates with at most this many pictures may always validate.
 MIN_DOMINANT_GROUP = 20
 # A larger group only teaches if it would be more than this share of its class among the validation pictures.
 MAX_GROUP_SHARE = 0.2
 
 
 def find_dominant_groups(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.int32], share: float) -> npt.NDArray[np.bool_]:
-    """Returns True for pictures of groups so large that they would be most of their class among a validation `share`.
+    """Returns a mask of the pictures in groups so large that they would be most of their class among a validation `share`.
 
     Such groups only teach. Nine groups hold most good pictures of the real impellers. Two of them once were a fold's whole share of
     good pictures, so no other casting could raise a false alarm there, and the threshold chosen on that fold called every fifth good
@@ -44,7 +44,7 @@ def class_share_weights(labels: npt.NDArray[np.int32], validates: npt.NDArray[np
 
 
 def split_by_group(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.int32], share: float, seed: int) -> npt.NDArray[np.bool_]:
-    """Returns True for the pictures that validate, about `share` of those that are not in dominant groups.
+    """Returns a mask of the pictures that validate: about `share` of those that are not in dominant groups.
 
     Raises ModelError if one side would lack a class, because there are too few pictures or too few different ones.
     """
@@ -82,7 +82,7 @@ def save_split(path: Path, pictures: LabelledPictures, groups: npt.NDArray[np.in
 
 
 def load_split(path: Path, pictures: LabelledPictures) -> npt.NDArray[np.bool_]:
-    """Returns True for the pictures that validate, as `save_split` wrote them, so that a resumed training keeps its split.
+    """Returns a mask of the pictures that validate, as `save_split` wrote it, so that a resumed training keeps its split.
 
     Raises ModelError if the pictures differ from those of the list.
     """

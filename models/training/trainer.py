@@ -1,4 +1,7 @@
-"""Trains one network of the ensemble with Keras' `fit`. A checkpoint after each epoch lets a stopped training go on exactly."""
+"""Trains one network of the ensemble with Keras' `fit`.
+
+After a stop, the checkpoint of the last epoch lets the training continue exactly as if it had not been stopped.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ Array = npt.NDArray[np.generic]
 
 @dataclass(frozen=True, slots=True)
 class EpochResult:
-    """Losses and accuracies after one epoch. Losses are cross-entropies in nats, accuracies lie in 0..1, `number` counts from 1."""
+    """Holds the losses and accuracies after one epoch. Losses are cross-entropies in nats, accuracies lie in 0..1, `number` counts from 1."""
 
     number: int
     loss: float
@@ -86,7 +89,7 @@ def save_arrays(path: Path, arrays: dict[str, Array]) -> None:
 
 @dataclass(frozen=True)
 class SplitPictures:
-    """The pictures that a network learns from and those that validate it.
+    """Holds the pictures that train a network and those that validate it.
 
     `pixels` has shape (n, side, side), uint8; `labels` (n,); `validates` (n,) is True for validation pictures. `repeats`, shape (n,),
     says how often an epoch learns from each picture. None means once.
@@ -99,7 +102,7 @@ class SplitPictures:
 
     @property
     def training_indices(self) -> npt.NDArray[np.int64]:
-        """Indices of the pictures that teach, each as often as an epoch learns from the picture."""
+        """Indices of the training pictures. A picture that an epoch repeats has its index several times."""
         indices = np.flatnonzero(~self.validates)
         return indices if self.repeats is None else np.repeat(indices, self.repeats[indices])
 
@@ -110,7 +113,7 @@ OnProgress = Callable[[int, int, Sequence[EpochResult], bool], None]
 
 @dataclass(frozen=True)
 class Trainer:
-    """Trains `network` on `pictures` as `recipe` says."""
+    """Trains one Keras network on labelled pictures, with the batch size, epochs and learning rate of a recipe."""
 
     network: keras.Model
     pictures: SplitPictures
@@ -215,7 +218,7 @@ class Trainer:
             if len(order) < batch:
                 order = np.resize(order, batch)
             for step in range(self.steps_per_epoch):
-                # The augmentation takes up to four seeds from the given one on.
+                # The augmentation of each batch uses up to four consecutive seeds.
                 yield order[step * batch : (step + 1) * batch], [seed, number * 2**16 + step * 4]
 
 

@@ -105,13 +105,15 @@ class TrainingRun:
         if path.exists():
             if not resume:
                 raise ModelError(f"{self.training_dir} holds an earlier training. Add --resume to continue it, or choose another --out.")
-            # Options that are newer than the stopped training had no value there. Ring spectra and balance were not used at that time.
+            # The file of an older release lacks options that were added later. Without ring spectra and balance their value was 0.
             defaults = TrainingOptions().model_dump() | {"near_rings": 0.0, "balance": 0.0}
             previous = defaults | json.loads(path.read_text(encoding="utf-8"))
             changed = sorted(name for name in options.keys() | previous.keys() if options.get(name) != previous.get(name))
             if changed:
                 values = ", ".join(f"{name} {previous.get(name)}" for name in changed)
-                raise ModelError(f"The training to be resumed began with other options; these differ: {', '.join(changed)}. Give {values}.")
+                raise ModelError(
+                    f"The training to be resumed began with other options; these differ: {', '.join(changed)}. Give their earlier values: {values}."
+                )
         elif (self.root / self.version).exists():
             raise ModelError(f"The version {self.root / self.version} exists, and versions are never changed. Choose another --out.")
         write_atomically(path, json.dumps(options, indent=2) + "\n")
@@ -121,11 +123,12 @@ class TrainingRun:
         classes = start.manifest.classes if start else None
         pictures = read_pictures(find_pictures(self.sources), side_px, classes, on_read=callback.on_picture_read)
         pictures.expect_two_classes()
-        _ = pictures.ok_class  # raises now, not after hours of training
+        # Reading the property raises ModelError for unclear classes now, before hours of training.
+        _ = pictures.ok_class
         return pictures
 
     def _split(self, pictures: LabelledPictures, callback: TrainingCallback) -> npt.NDArray[np.bool_]:
-        """Returns True for the validation pictures, and writes the split and the report on the pictures."""
+        """Returns a mask of the validation pictures, and writes the split and the report on the pictures."""
         options, path = self.options, self.training_dir / "split.csv"
         groups = group_near_duplicates(pictures.pixels, pictures.checksums, options.near_bits, options.near_rings)
         if path.exists():
@@ -187,7 +190,7 @@ class TrainingRun:
                     trainer.fit(path, on_progress)
             except KeyboardInterrupt:
                 was_interrupted = True
-            # After an interrupt the later networks take part as an earlier run left them. Without them there is no ensemble yet.
+            # After an interrupt, each later network gets the best weights of an earlier run. If there are none, no ensemble can be built.
             if was_interrupted and not trainer.restore_best(path):
                 raise KeyboardInterrupt
         return networks, was_interrupted

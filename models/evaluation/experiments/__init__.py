@@ -1,1 +1,1 @@
-"""Experiments of many trainings, each with a table of results: layers, ensemble against its members, cross-validation."""
+"""Runs experiments of many trainings: numbers of layers, the ensemble against its members, cross-validation. Each makes a table."""

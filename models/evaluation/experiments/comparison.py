@@ -41,7 +41,7 @@ Flags = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class ComparisonSplit:
-    """One split, on which all classifiers are trained and tested.
+    """One split of the pictures, on which all classifiers are trained and tested.
 
     `is_validation` and `is_test` have shape (n,). Every other picture teaches.
     """
@@ -165,7 +165,7 @@ def split_into_folds(pictures: LabelledPictures, options: TrainingOptions, folds
 
 
 def make_classifier_table(results: Sequence[SplitResult]) -> ResultTable:
-    """Returns a row for each classifier, and rows of the ensemble for each source of pictures.
+    """Returns a table with a row for each classifier, and rows of the ensemble for each source of pictures.
 
     A sentence below says whether the ensemble is better than its best member.
     """
@@ -177,7 +177,7 @@ def make_classifier_table(results: Sequence[SplitResult]) -> ResultTable:
 
 
 def make_fold_table(results: Sequence[SplitResult]) -> ResultTable:
-    """Returns a row for each fold, one for all folds pooled, and one for each source, with exact 95 % intervals."""
+    """Returns a table with a row for each fold, one for all folds pooled, and one for each source, with exact 95 % intervals."""
     rows = [(result.split.name, *_fold_row([result])) for result in results]
     rows.append(("pooled", *_fold_row(results)))
     rows += [(f"of {source}", *_fold_row(results, source)) for source in find_sources(results)]
@@ -233,7 +233,8 @@ def _compare_with_best_member(results: Sequence[SplitResult], members: Sequence[
 
 
 def _group(pictures: LabelledPictures, options: TrainingOptions) -> npt.NDArray[np.int32]:
-    _ = pictures.ok_class  # raises now, not after hours of training
+    # Reading the property raises ModelError for unclear classes now, before hours of training.
+    _ = pictures.ok_class
     return group_near_duplicates(pictures.pixels, pictures.checksums, options.near_bits, options.near_rings)
 
 

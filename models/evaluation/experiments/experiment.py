@@ -1,4 +1,4 @@
-"""What all experiments share: a folder of cells on disk, the training of one cell, progress, and the table of results.
+"""Provides what all experiments share: a folder of cells on disk, the training of one cell, progress, and the table of results.
 
 A cell is one training with its test. A finished cell is never trained again, and a stopped one continues from its checkpoint.
 """
@@ -38,7 +38,7 @@ class ExperimentCallback(Protocol):
 
 @dataclass(frozen=True)
 class CellProgress:
-    """Where a cell stands in its experiment: cell `number`, counted from 0, of `total` cells."""
+    """Holds the place of a cell in its experiment: cell `number`, counted from 0, of `total` cells. Reports the cell's progress."""
 
     callback: ExperimentCallback
     cell: str
@@ -53,7 +53,7 @@ class CellProgress:
 
 @dataclass(frozen=True)
 class ExperimentFolder:
-    """The folder of an experiment. `<cell>.npz` holds the result of a finished cell, `<cell>.state.npz` an unfinished training."""
+    """Manages the folder of an experiment. `<cell>.npz` holds the result of a finished cell, `<cell>.state.npz` an unfinished training."""
 
     path: Path
 
@@ -71,7 +71,7 @@ class ExperimentFolder:
             raise ModelError(f"{self.path} holds another experiment ({values}). Choose another --out, or give the same options.")
 
     def is_finished(self, cell: str) -> bool:
-        """Returns whether the cell has a result."""
+        """Returns whether the training of the cell is finished and its result saved."""
         return self._result_path(cell).exists()
 
     def load_result(self, cell: str) -> dict[str, npt.NDArray[np.generic]]:
@@ -110,7 +110,7 @@ class ExperimentFolder:
 
 @dataclass(frozen=True)
 class ResultTable:
-    """A table of results as text, with a title. `sentences` stand below the table."""
+    """Holds a table of results as text, with a title. `sentences` stand below the table."""
 
     title: str
     head: tuple[str, ...]

@@ -72,7 +72,7 @@ class LayersExperiment:
         folder.save_result(progress.cell, result)
 
     def make_table(self, classes: Sequence[str], has_test_pictures: bool) -> ResultTable:
-        """Returns a row for each number of layers. A cell without a result is shown as "not finished"."""
+        """Returns a table with a row for each number of layers. A cell without a result is shown as "not finished"."""
         folder = ExperimentFolder(self.folder)
         rows = []
         for count in self.layers:
