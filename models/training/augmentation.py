@@ -1,4 +1,4 @@
-"""Changes training pictures at random, in ways that leave a casting the same casting: rotation, mirroring, tilt, size, place, light, blur, noise.
+"""Changes training pictures at random, in ways that leave a casting the same: rotation, mirroring, tilt, size, place, light, blur, noise.
 
 All random numbers come from TensorFlow's stateless generators, so that an epoch looks the same whenever it is repeated.
 """

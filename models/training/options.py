@@ -25,7 +25,7 @@ class NetworkRecipe:
 
 
 class TrainingOptions(BaseModel):
-    """Holds everything that decides the result of a training, except the pictures. A stopped training resumes only with the same options."""
+    """Holds all that decides the result of a training, except the pictures. A stopped training resumes only with the same options."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

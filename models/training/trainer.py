@@ -39,7 +39,7 @@ Array = npt.NDArray[np.generic]
 
 @dataclass(frozen=True, slots=True)
 class EpochResult:
-    """Holds the losses and accuracies after one epoch. Losses are cross-entropies in nats, accuracies lie in 0..1, `number` counts from 1."""
+    """Holds losses (cross-entropy in nats) and accuracies (0..1) after one epoch. `number` counts the epochs from 1."""
 
     number: int
     loss: float
