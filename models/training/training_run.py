@@ -111,8 +111,9 @@ class TrainingRun:
             changed = sorted(name for name in options.keys() | previous.keys() if options.get(name) != previous.get(name))
             if changed:
                 values = ", ".join(f"{name} {previous.get(name)}" for name in changed)
+                names = ", ".join(changed)
                 raise ModelError(
-                    f"The training to be resumed began with other options; these differ: {', '.join(changed)}. Give their earlier values: {values}."
+                    f"The training to be resumed has other options; these differ: {names}. Give their earlier values: {values}."
                 )
         elif (self.root / self.version).exists():
             raise ModelError(f"The version {self.root / self.version} exists, and versions are never changed. Choose another --out.")
