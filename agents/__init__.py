@@ -1,1 +1,1 @@
-"""Who acts: the inspector and the sorter. Thin: receive, call a pure function, send, acknowledge."""
+"""The workers of the pipeline. Each consumes Kafka topics, decides, and writes its results to other topics, a board or a database."""

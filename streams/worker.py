@@ -16,10 +16,10 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 import faust
 from faust.types import AppT, EventT, StreamT
@@ -113,7 +113,7 @@ class RecordHandler(Protocol):
         """The topics to consume, each with the line under which its lag is counted."""
 
     @property
-    def background_tasks(self) -> Sequence[Callable[[], Awaitable[None]]]:
+    def background_tasks(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
         """Coroutine functions that run beside the stream for as long as the worker lives."""
 
     async def accept(self, received: ReceivedRecord) -> None:

@@ -12,10 +12,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from agents.archivist.decoding import UnfitRecord, read, shelves
 from streams import metrics
@@ -78,7 +78,7 @@ class Archivist:
         return {topic: shelf.line for topic, shelf in self._shelves.items()}
 
     @property
-    def background_tasks(self) -> Sequence[Callable[[], Awaitable[None]]]:
+    def background_tasks(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
         """The coroutine functions that run for as long as the worker lives."""
         return (self.write_batches,)
 

@@ -1,1 +1,1 @@
-"""Turns pictures into verdicts: `castings.images` -> batches -> `castings.verdicts` and `castings.findings`."""
+"""Judges pictures: image records in, one verdict for each picture out, and heat maps of suspicious pictures later."""

@@ -1,4 +1,4 @@
-"""What arrives at the inspector: an image record, read and decoded, or the reason why it could not be."""
+"""Decodes image records: the part that a record belongs to, and its picture, or the reason why there is no picture."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from streams.settings import LineSettings, PictureSettings
 
 
 @dataclass(frozen=True)
-class Arrival:
-    """An image record whose part is known. Times are UTC; `deadline` is None where nothing waits for the verdict."""
+class ImageRecord:
+    """A record of an image topic whose part is known. Times are UTC. `deadline` is None if the line has no gate that needs the verdict."""
 
-    came: ConsumedRecord
+    source: ConsumedRecord
     identity: PictureIdentity
     captured_at: datetime
     received_at: datetime
@@ -30,45 +30,53 @@ class Arrival:
 
 
 @dataclass(frozen=True)
-class Decoded:
-    """An arrival and its picture, or the error that kept it from being one."""
+class DecodedImage:
+    """An image record with its decoded picture, or with the decoder's error. `sha256` is the checksum of the encoded picture."""
 
-    arrival: Arrival
+    record: ImageRecord
     sha256: str
     picture: DecodedPicture | PictureError
 
+    def fits(self, side_px: int) -> bool:
+        """Returns whether a version that takes pictures of `side_px` can judge this image. An undecodable image fits every version."""
+        return isinstance(self.picture, PictureError) or self.picture.pixels.shape[0] == side_px
 
-def receive(came: ConsumedRecord, line: LineSettings, broker_time: datetime, received_at: datetime) -> Arrival:
-    """The arrival of a record on the image topic of `line`.
 
-    `broker_time`, the record's own, stands for an absent `captured_at`.
-    Raises IdentityError: when no part of this line is named.
+def read_image_record(source: ConsumedRecord, line: LineSettings, broker_time: datetime, received_at: datetime) -> ImageRecord:
+    """Returns the image record of the image topic of `line` that `source` holds. A missing `captured_at` is replaced by `broker_time`.
+
+    Raises IdentityError if the record names no part of this line.
     """
-    identity = read_identity(came.key, came.headers, line.name)
+    identity = read_identity(source.key, source.headers, line.name)
     captured_at = identity.captured_at or broker_time
-    useful_s = line.verdict_deadline_s
-    deadline = captured_at + timedelta(seconds=useful_s) if useful_s is not None else None
-    return Arrival(came, identity, captured_at, received_at, deadline)
+    deadline_s = line.verdict_deadline_s
+    deadline = captured_at + timedelta(seconds=deadline_s) if deadline_s is not None else None
+    return ImageRecord(source, identity, captured_at, received_at, deadline)
 
 
-def decode_arrival(arrival: Arrival, side_px: int, limits: PictureSettings, store: ObjectStore) -> Decoded:
-    """Fetches a claim check, verifies the checksum, decodes. Runs in a decoder thread; raises nothing for a bad picture."""
-    value = arrival.came.value or b""
+def decode_image(record: ImageRecord, side_px: int, limits: PictureSettings, store: ObjectStore) -> DecodedImage:
+    """Verifies the checksum of the picture and decodes it to a square of `side_px`.
+
+    If the record holds a claim instead of the picture, the picture is fetched from `store`. A bad picture raises no error: the returned
+    image holds it. Raises OSError if the store does not answer.
+    """
+    value = record.source.value or b""
     sha256 = hashlib.sha256(value).hexdigest()
     try:
-        if arrival.identity.claim is not None and not value:
-            value = store.fetch(arrival.identity.claim)
+        if record.identity.claim is not None and not value:
+            value = store.fetch(record.identity.claim)
             sha256 = hashlib.sha256(value).hexdigest()
-        if arrival.identity.sha256 not in (None, sha256):
+        if record.identity.sha256 not in (None, sha256):
             raise PictureError(
-                "checksum", f"expected a picture of sha256 {arrival.identity.sha256} for part {arrival.part}, found {sha256}"
+                "checksum",
+                f"The picture of part {record.part} has the SHA-256 {sha256}, but its record says {record.identity.sha256}.",
             )
         picture = decode_picture(value, side_px, PictureLimits(limits.max_bytes, limits.max_pixels))
     except PictureError as error:
-        return Decoded(arrival, sha256, error)
-    return Decoded(arrival, sha256, picture)
+        return DecodedImage(record, sha256, error)
+    return DecodedImage(record, sha256, picture)
 
 
-def now() -> datetime:
-    """The time in UTC; the one clock of the inspector's records."""
+def utc_now() -> datetime:
+    """Returns the current time, UTC."""
     return datetime.now(UTC)

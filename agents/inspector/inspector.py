@@ -1,10 +1,10 @@
 """The inspector: image records in, one verdict for each out.
 
-    arrive -> decoder threads -> batcher -> networks (threads of their own) -> delivery -> acknowledgement
+    accept -> decoder threads -> batcher -> networks (threads of their own) -> delivery -> acknowledgement
 
-Which ensemble judges a line is agents.inspector.model_switcher's; a batch of lines with different versions is judged in as many calls.
-Each step takes in order and hands on in order, so that a record is acknowledged only after all before it: Faust commits up to
-the last acknowledged record it can reach from the lowest one, and would otherwise commit over one still in hand.
+`model_switcher` says which ensemble judges a line. A batch whose lines have different versions is judged in several calls. Each step hands
+on the records in the order of their arrival, because a record may be acknowledged only after all records before it: Faust commits up
+to the last acknowledged offset that it reaches from the lowest one, and would otherwise commit over a record that is not finished.
 """
 
 from __future__ import annotations
@@ -12,21 +12,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
-from agents.inspector.counting import count, report_ages
-from agents.inspector.decoding import Arrival, Decoded, decode_arrival, now, receive
-from agents.inspector.drift_watch import DriftWatch
-from agents.inspector.judging import Judged, by_judge, judge, verdict
-from agents.inspector.localiser import Localiser, OpenMapper
-from agents.inspector.model_switcher import Duty, Serving
-from agents.inspector.shadow import Shadow, Witness, fits
+from agents.inspector.decoding import DecodedImage, ImageRecord, decode_image, read_image_record, utc_now
+from agents.inspector.drift_monitor import DriftMonitor
+from agents.inspector.judging import JudgedImage, do_networks_disagree, group_by_predictor, judge_images, make_verdict
+from agents.inspector.localiser import Localiser, OpenHeatMapper
+from agents.inspector.model_switcher import ModelAssignment, ModelSwitcher
+from agents.inspector.shadow_judge import ShadowJudge, ShadowSample
+from models.inference.soft_vote import Prediction
 from models.pictures.decoder import DecodedPicture
 from models.registry import Version
 from streams import metrics
+from streams.backoff import Backoff
 from streams.batcher import Batcher, QueuedItem
 from streams.errors import IdentityError, PictureError
 from streams.object_store import ObjectStore
@@ -39,237 +41,269 @@ from streams.worker import ReceivedRecord
 log = logging.getLogger(__name__)
 
 ROLE = "inspector"
-# Beside those that are computed a full one waits, so that the networks go on without a pause. Delivered while the next is computed.
-# More would only move the queue to where it cannot be seen.
+# One full batch waits beside those that are computed, so that the networks never pause. More waiting batches would only hide the queue.
 _BATCHES_AHEAD = 1
-_STORE_AGAIN_S = 1.0
+_STORE_RETRY_S = 1.0
 
 
 @dataclass(frozen=True)
-class InHand:
-    """A record that came and is not yet acknowledged: being decoded, or refused because it names no part."""
+class PendingRecord:
+    """An accepted record that is not acknowledged yet. `decoding` is the running decoder, or the error if the record names no part."""
 
     received: ReceivedRecord
-    came: ConsumedRecord
     line: str
     captured_at: datetime
-    decoding: Future[Decoded] | IdentityError
-    taken_s: float
+    decoding: Future[DecodedImage] | IdentityError
+    accepted_s: float
 
 
 @dataclass(frozen=True)
 class JudgedBatch:
-    """A batch that the networks are done with; `judged` are those of `in_hand` that name a part, in its order, each by its line's duty."""
+    """A batch that the networks have finished. `judged` holds the images of those records that name a part, in the same order.
 
-    in_hand: list[InHand]
-    judged: list[Judged]
-    duties: list[Duty]
+    `assignments` holds for each judged image the versions that were assigned to its line.
+    """
+
+    records: list[PendingRecord]
+    judged: list[JudgedImage]
+    assignments: list[ModelAssignment]
     decided_at: datetime
 
 
 class Inspector:
-    """One worker's way from image records to verdicts."""
+    """Handles the image records of one worker. It is the `RecordHandler` of the inspector's consumer group."""
 
     def __init__(
         self,
         settings: Settings,
-        serving: Serving,
+        switcher: ModelSwitcher,
         store: ObjectStore,
-        courier: RecordProducer,
-        open_mapper: OpenMapper,
-        trouble: Callable[[str, str], None],
-        at_once: int = 1,
+        producer: RecordProducer,
+        open_mapper: OpenHeatMapper,
+        report_problem: Callable[[str, str], None],
+        parallel_batches: int = 1,
     ) -> None:
-        """`serving` has begun, for `at_once` batches at a time. `trouble` is told, from any thread, what is wrong; "" when it is over."""
-        self._trouble = trouble
+        """`switcher` is already started. `parallel_batches` is the number of batches that the networks compute at a time.
+
+        `report_problem` is called from any thread with a sentence and a subject, and with "" once the problem of the subject is over.
+        """
         self._settings = settings
-        self._serving = serving
+        self._switcher = switcher
         self._store = store
-        self._courier = courier
+        self._producer = producer
+        self._report_problem = report_problem
         self._names = TopicNames(settings.topics.prefix)
         self._lines = {self._names.images(line.name): line for line in settings.lines}
-        self._at_networks = 0  # batches
-        self._room_at_networks = asyncio.Semaphore(at_once + _BATCHES_AHEAD)
-        most, busy = settings.inspector.buffer, lambda: self._at_networks >= at_once
-        self._batcher: Batcher[InHand] = Batcher(settings.batch, most, time.monotonic, busy)
-        self._delivery: asyncio.Queue[asyncio.Future[JudgedBatch] | None] = asyncio.Queue(at_once + _BATCHES_AHEAD)
+        self._batches_at_networks = 0
+        self._room_at_networks = asyncio.Semaphore(parallel_batches + _BATCHES_AHEAD)
+        self._batcher: Batcher[PendingRecord] = Batcher(
+            settings.batch, settings.inspector.buffer, time.monotonic, lambda: self._batches_at_networks >= parallel_batches
+        )
+        self._deliveries: asyncio.Queue[asyncio.Future[JudgedBatch] | None] = asyncio.Queue(parallel_batches + _BATCHES_AHEAD)
         self._decoders = ThreadPoolExecutor(settings.inspector.decoders, "decoder")
-        self._networks = ThreadPoolExecutor(at_once, "networks")
-        self.shadow = Shadow(self._networks, self._idle, self._decode_again)
-        self.localiser = Localiser(self._networks, self._idle, self._in_force, settings.inspector, self._names, store, courier, open_mapper)
-        self.drift = DriftWatch(line.name for line in settings.lines if line.name not in settings.inspector.explain_lines)
-        self._done = asyncio.Event()
+        self._networks = ThreadPoolExecutor(parallel_batches, "networks")
+        self.shadow_judge = ShadowJudge(self._networks, self._is_idle, self._decode_again)
+        self.localiser = Localiser(
+            self._networks, self._is_idle, self._current_versions, settings.inspector, self._names, store, producer, open_mapper
+        )
+        self.drift_monitor = DriftMonitor(line.name for line in settings.lines if line.name not in settings.inspector.explain_lines)
+        self._finished = asyncio.Event()
 
     @property
     def lines_by_topic(self) -> Mapping[str, str]:
-        """The image topics of all lines."""
+        """The image topics of all lines, each with its line."""
         return {topic: line.name for topic, line in self._lines.items()}
 
     @property
-    def background_tasks(self) -> Sequence[Callable[[], Awaitable[None]]]:
+    def background_tasks(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
         """The coroutine functions that run for as long as the worker lives."""
-        return self.judge_batches, self.deliver_batches, self.shadow.run, self.localiser.run, self.drift.run
+        return self.judge_batches, self.deliver_batches, self.shadow_judge.run, self.localiser.run, self.drift_monitor.run
 
     async def accept(self, received: ReceivedRecord) -> None:
-        """Takes a record; waits while the worker holds as many as it may."""
-        came = received.record
-        line = self._lines[came.topic]
+        """Starts decoding a record and queues it. Waits while as many records are queued as `inspector.buffer` allows."""
+        source = received.record
+        line = self._lines[source.topic]
         captured_at = received.broker_time
         deadline_s = None
-        decoding: Future[Decoded] | IdentityError
+        decoding: Future[DecodedImage] | IdentityError
         try:
-            arrival = receive(came, line, captured_at, now())
-            captured_at = arrival.captured_at
-            deadline_s = _on_monotonic_clock(arrival.deadline)
-            # Awaited by the networks' thread: the event loop would be woken for every picture.
-            decoding = self._decoders.submit(self._decode, arrival, self._side_px(line.name))
+            image = read_image_record(source, line, captured_at, utc_now())
+            captured_at = image.captured_at
+            deadline_s = _to_monotonic_clock(image.deadline)
+            # A thread of the networks waits for this future. The event loop would have to be woken for every picture.
+            decoding = self._decoders.submit(self._decode, image, self._side_px(line.name))
         except IdentityError as error:
             decoding = error
-        await self._batcher.put(InHand(received, came, line.name, captured_at, decoding, time.monotonic()), deadline_s)
+        await self._batcher.put(PendingRecord(received, line.name, captured_at, decoding, time.monotonic()), deadline_s)
         metrics.buffered_pictures.set(len(self._batcher))
 
-    def _idle(self) -> bool:
-        """Whether no picture waits for its verdict."""
-        return self._at_networks == 0 and len(self._batcher) == 0
+    def _is_idle(self) -> bool:
+        """Returns whether no picture waits for its verdict."""
+        return self._batches_at_networks == 0 and len(self._batcher) == 0
 
-    def _in_force(self) -> list[Version]:
-        return [duty.judge.version for duty in self._serving.duties.values()]
+    def _current_versions(self) -> list[Version]:
+        return [assignment.ensemble.version for assignment in self._switcher.assignments.values()]
 
     def _side_px(self, line: str) -> int:
-        return self._serving.duties[line].judge.side_px
+        return self._switcher.assignments[line].ensemble.side_px
 
-    def _decode_again(self, decoded: Decoded, side_px: int) -> Decoded:
-        return self._decode(decoded.arrival, side_px)
-
-    def _decode(self, arrival: Arrival, side_px: int) -> Decoded:
-        waited = False
+    def _decode(self, image: ImageRecord, side_px: int) -> DecodedImage:
+        """Decodes an image. Repeats the attempt while the object store does not answer, because the picture is not at fault then."""
+        backoff = Backoff(first_s=_STORE_RETRY_S, longest_s=_STORE_RETRY_S)
         while True:
             try:
                 with metrics.decode_seconds.time():
-                    decoded = decode_arrival(arrival, side_px, self._settings.pictures, self._store)
+                    decoded = decode_image(image, side_px, self._settings.pictures, self._store)
             except OSError as error:
-                # The store is at fault, not the picture: it is asked again, and what comes after waits.
-                if self.draining:
+                if self._batcher.is_closed:
                     raise
-                self._trouble(f"expected the object store at {self._settings.store.url} to answer, it did not: {error}", "store")
-                waited = True
-                time.sleep(_STORE_AGAIN_S)
+                self._report_problem(f"The object store at {self._settings.store.url} does not answer: {error}", "store")
+                time.sleep(backoff.failed())
                 continue
-            if waited:
-                self._trouble("", "store")
+            if backoff.failures:
+                self._report_problem("", "store")
             return decoded
 
-    async def judge_batches(self) -> None:
-        """Takes batch after batch to the networks, in turn with the delivery, until drained."""
-        loop = asyncio.get_running_loop()
-        while batch := await self._next_batch():
-            started_s = time.monotonic()
-            in_hand = [waiting.item for waiting in batch]
-            for item in in_hand:
-                metrics.batch_wait_seconds.observe(started_s - item.taken_s)
-            metrics.batch_pictures.observe(len(batch))
-            report_ages((item.line, item.captured_at) for item in in_hand)
-            self._at_networks += 1
-            judging = loop.run_in_executor(self._networks, self._judge_batch, in_hand)
-            judging.add_done_callback(self._networks_are_done)
-            # Turned into records by the delivery, while the networks are at the next batch already.
-            await self._delivery.put(judging)
-            metrics.buffered_pictures.set(len(self._batcher))
-        self.shadow.close()
-        self.localiser.close()
-        self.drift.close()
-        await self._delivery.put(None)
+    def _decode_again(self, decoded: DecodedImage, side_px: int) -> DecodedImage:
+        return self._decode(decoded.record, side_px)
 
-    async def _next_batch(self) -> list[QueuedItem[InHand]]:
+    async def judge_batches(self) -> None:
+        """Passes batch after batch to the networks, and their results in the same order to the delivery, until the inspector drains."""
+        loop = asyncio.get_running_loop()
+        while batch := await self._get_batch():
+            start_s = time.monotonic()
+            records = [queued.item for queued in batch]
+            for record in records:
+                metrics.batch_wait_seconds.observe(start_s - record.accepted_s)
+            metrics.batch_pictures.observe(len(batch))
+            _report_ages(records)
+            self._batches_at_networks += 1
+            judging = loop.run_in_executor(self._networks, self._judge_batch, records)
+            judging.add_done_callback(self._release_networks)
+            # The delivery makes the verdicts of this batch while the networks already compute the next one.
+            await self._deliveries.put(judging)
+            metrics.buffered_pictures.set(len(self._batcher))
+        self.shadow_judge.close()
+        self.localiser.close()
+        self.drift_monitor.close()
+        await self._deliveries.put(None)
+
+    async def _get_batch(self) -> list[QueuedItem[PendingRecord]]:
         await self._room_at_networks.acquire()
         return await self._batcher.get_batch()
 
-    def _networks_are_done(self, _: object) -> None:
-        self._at_networks -= 1
+    def _release_networks(self, _: object) -> None:
+        self._batches_at_networks -= 1
         self._room_at_networks.release()
         self._batcher.reconsider()
 
-    def _judge_batch(self, in_hand: list[InHand]) -> JudgedBatch:
-        """In a thread of the networks."""
-        decoded = [item.decoding.result() for item in in_hand if not isinstance(item.decoding, IdentityError)]
-        # Looked up once, so that the whole batch is judged by what is in force now, whatever comes into force meanwhile.
-        table = self._serving.duties
-        duties = [table[one.arrival.part.line] for one in decoded]
-        # Once more from the record where another version came into force meanwhile that takes another side.
+    def _judge_batch(self, records: list[PendingRecord]) -> JudgedBatch:
+        """Judges the records that name a part. Runs in a thread of the networks."""
+        decoded = [record.decoding.result() for record in records if not isinstance(record.decoding, IdentityError)]
+        # The table is read once, so that a switch of versions does not affect a batch that has begun.
+        table = self._switcher.assignments
+        assignments = [table[image.record.part.line] for image in decoded]
+        # A version that came into force since the picture was decoded may take pictures of another size.
         fitting = [
-            one if fits(one, duty.judge.side_px) else self._decode_again(one, duty.judge.side_px)
-            for one, duty in zip(decoded, duties, strict=True)
+            image if image.fits(assignment.ensemble.side_px) else self._decode_again(image, assignment.ensemble.side_px)
+            for image, assignment in zip(decoded, assignments, strict=True)
         ]
-        return JudgedBatch(in_hand, self._judge(fitting, duties), duties, now())
-
-    def _judge(self, decoded: list[Decoded], duties: list[Duty]) -> list[Judged]:
-        answers: dict[int, Judged] = {}
-        for ensemble, places in by_judge([duty.judge for duty in duties]):
-            with metrics.inference_seconds.labels(ensemble.runtime.name).time():
-                answers.update(zip(places, judge([decoded[place] for place in places], ensemble), strict=True))
-        return [answers[place] for place in range(len(decoded))]
-
-    def _verdicts(self, batch: JudgedBatch) -> list[Verdict]:
-        return [
-            verdict(judged, duty.judge.version_name, duty.judge.threshold, batch.decided_at)
-            for judged, duty in zip(batch.judged, batch.duties, strict=True)
-        ]
-
-    def _records(self, batch: JudgedBatch, verdicts: list[Verdict]) -> list[ProducerRecord]:
-        records = []
-        for judged, found in zip(batch.judged, verdicts, strict=True):
-            part = found.part_id
-            records.append(make_json_record(self._names.verdicts(part.line), part.key, found, ROLE, found.verdict_id))
-            if isinstance(judged.opinion, PictureError):
-                log.warning("part %s cannot be judged: %s", part, judged.opinion, extra={"part": str(part)})
-                records.append(self._letter(judged.decoded.arrival.came, judged.opinion.reason, str(judged.opinion)))
-        for item in batch.in_hand:
-            if isinstance(item.decoding, IdentityError):
-                log.warning("a record names no part: %s", item.decoding, extra={"offset": item.came.offset, "topic": item.came.topic})
-                records.append(self._letter(item.came, "identity", str(item.decoding)))
-        return records
-
-    def _letter(self, came: ConsumedRecord, reason: str, detail: str) -> ProducerRecord:
-        metrics.dead_letters.labels(self._lines[came.topic].name, reason).inc()
-        return make_dead_letter(self._names.dead_letters, came, ROLE, reason, detail)
+        return JudgedBatch(records, _judge_by_ensemble(fitting, assignments), assignments, utc_now())
 
     async def deliver_batches(self) -> None:
-        """Delivers batch after batch, then acknowledges its records; until drained."""
-        while (judging := await self._delivery.get()) is not None:
+        """Delivers the verdicts of batch after batch, and then acknowledges its records, until the inspector drains."""
+        while (judging := await self._deliveries.get()) is not None:
             batch = await judging
-            verdicts = self._verdicts(batch)
+            verdicts = [
+                make_verdict(judged, assignment.ensemble.version_name, assignment.ensemble.threshold, batch.decided_at)
+                for judged, assignment in zip(batch.judged, batch.assignments, strict=True)
+            ]
             with metrics.deliver_seconds.time():
-                await self._courier.deliver(self._records(batch, verdicts))
-            for item in batch.in_hand:
-                await item.received.acknowledge()
-            count(batch.judged, verdicts)
-            self._show_shadows(batch)
-            for judged, found, duty in zip(batch.judged, verdicts, batch.duties, strict=True):
-                self.localiser.watch(judged, found, duty.judge.version)
-                self.drift.see(judged, duty.judge.version, time.monotonic())
-        self._done.set()
+                await self._producer.deliver(self._make_records(batch, verdicts))
+            for record in batch.records:
+                await record.received.acknowledge()
+            _count_verdicts(batch.judged, verdicts)
+            self._pass_to_background(batch, verdicts)
+        self._finished.set()
 
-    def _show_shadows(self, batch: JudgedBatch) -> None:
-        witnesses = [
-            Witness(judged, duty.judge, duty.shadow)
-            for judged, duty in zip(batch.judged, batch.duties, strict=True)
-            if duty.shadow is not None and isinstance(judged.decoded.picture, DecodedPicture)
+    def _make_records(self, batch: JudgedBatch, verdicts: list[Verdict]) -> list[ProducerRecord]:
+        """Returns the verdicts as records, and a dead letter for each picture that could not be judged."""
+        records = []
+        for judged, verdict in zip(batch.judged, verdicts, strict=True):
+            part = verdict.part_id
+            records.append(make_json_record(self._names.verdicts(part.line), part.key, verdict, ROLE, verdict.verdict_id))
+            error = judged.prediction
+            if isinstance(error, PictureError):
+                log.warning("The picture of part %s cannot be judged: %s", part, error, extra={"part": str(part)})
+                records.append(self._make_dead_letter(judged.decoded.record.source, error.reason, str(error)))
+        for pending in batch.records:
+            if isinstance(pending.decoding, IdentityError):
+                source = pending.received.record
+                log.warning("A record names no part: %s", pending.decoding, extra={"offset": source.offset, "topic": source.topic})
+                records.append(self._make_dead_letter(source, "identity", str(pending.decoding)))
+        return records
+
+    def _make_dead_letter(self, source: ConsumedRecord, reason: str, detail: str) -> ProducerRecord:
+        metrics.dead_letters.labels(self._lines[source.topic].name, reason).inc()
+        return make_dead_letter(self._names.dead_letters, source, ROLE, reason, detail)
+
+    def _pass_to_background(self, batch: JudgedBatch, verdicts: list[Verdict]) -> None:
+        """Hands a delivered batch to the shadow versions, the localiser and the drift monitor."""
+        samples = [
+            ShadowSample(judged, assignment.ensemble, assignment.shadow)
+            for judged, assignment in zip(batch.judged, batch.assignments, strict=True)
+            if assignment.shadow is not None and isinstance(judged.decoded.picture, DecodedPicture)
         ]
-        if witnesses:
-            self.shadow.watch(witnesses)
-
-    @property
-    def draining(self) -> bool:
-        """Whether the worker stops."""
-        return self._batcher.is_closed
+        if samples:
+            self.shadow_judge.add_samples(samples)
+        for judged, verdict, assignment in zip(batch.judged, verdicts, batch.assignments, strict=True):
+            self.localiser.add(judged, verdict, assignment.ensemble.version)
+            self.drift_monitor.add(judged, assignment.ensemble.version, time.monotonic())
 
     async def drain(self) -> None:
-        """Takes nothing more; returns when all that was taken is delivered and acknowledged."""
+        """Accepts no more records, and returns once every accepted record has its verdict and is acknowledged."""
         self._batcher.close()
-        await self._done.wait()
+        await self._finished.wait()
 
 
-def _on_monotonic_clock(deadline: datetime | None) -> float | None:
+def _judge_by_ensemble(images: list[DecodedImage], assignments: list[ModelAssignment]) -> list[JudgedImage]:
+    """Judges each image by the ensemble of its assignment, with one call for all images of the same ensemble."""
+    judged: dict[int, JudgedImage] = {}
+    for ensemble, indices in group_by_predictor([assignment.ensemble for assignment in assignments]):
+        with metrics.inference_seconds.labels(ensemble.runtime.name).time():
+            judged.update(zip(indices, judge_images([images[index] for index in indices], ensemble), strict=True))
+    return [judged[index] for index in range(len(images))]
+
+
+def _report_ages(records: Iterable[PendingRecord]) -> None:
+    """Sets for each line the age of its oldest picture. The age grows while the inspection is slower than the cameras."""
+    now = utc_now()
+    oldest: dict[str, datetime] = {}
+    for record in records:
+        oldest[record.line] = min(record.captured_at, oldest.get(record.line, now))
+    for line, captured_at in oldest.items():
+        metrics.consumer_lag_seconds.labels(line).set((now - captured_at).total_seconds())
+
+
+def _count_verdicts(judged_images: list[JudgedImage], verdicts: list[Verdict]) -> None:
+    """Counts verdicts that the brokers have just confirmed."""
+    confirmed_at = utc_now()
+    for judged, verdict in zip(judged_images, verdicts, strict=True):
+        line = verdict.line
+        metrics.verdicts.labels(line, verdict.label, verdict.model).inc()
+        metrics.verdict_age_seconds.labels(line).observe(max(0.0, (confirmed_at - verdict.captured_at).total_seconds()))
+        if verdict.overdue:
+            metrics.verdicts_overdue.labels(line).inc()
+        if verdict.label == "review":
+            metrics.reviews_by_reason.labels(line, verdict.reason).inc()
+        if isinstance(judged.prediction, Prediction):
+            metrics.defect_probability.labels(line).observe(judged.prediction.defect_probability)
+            if do_networks_disagree(judged.prediction):
+                metrics.disagreements.labels(line).inc()
+
+
+def _to_monotonic_clock(deadline: datetime | None) -> float | None:
+    """Returns the time of `deadline` on the clock of `time.monotonic`, in seconds."""
     if deadline is None:
         return None
-    return time.monotonic() + (deadline - now()) / timedelta(seconds=1)
+    return time.monotonic() + (deadline - utc_now()) / timedelta(seconds=1)

@@ -1,4 +1,4 @@
-"""From decoded pictures to verdicts: asks the ensemble, and isolates what it cannot judge. No clock, no I/O."""
+"""Turns decoded images into verdicts, and isolates pictures on which the networks fail. Uses no clock and does no I/O."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from typing import Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from agents.inspector.decoding import Arrival, Decoded
+from agents.inspector.decoding import DecodedImage
 from models.inference.soft_vote import Prediction
 from models.pictures.decoder import DecodedPicture
 from streams import metrics
 from streams.errors import PictureError
-from streams.records import ImageReference, Verdict, make_verdict_id
+from streams.records import ImageReference, Label, Verdict, make_verdict_id
 
 log = logging.getLogger(__name__)
 
+# The reason in the verdict of a picture on which the networks raised an error.
 INFERENCE_FAILED = "inference-failed"
 
 
-class Judge(Protocol):
-    """What judges: models.inference.ensemble.Ensemble, and in tests a typed fake that fails on purpose."""
+class PicturePredictor(Protocol):
+    """Predicts defects in batches of pictures, as `models.inference.ensemble.Ensemble` does."""
 
     @property
     def version_name(self) -> str: ...
@@ -35,91 +36,94 @@ class Judge(Protocol):
     def predict(self, pixels: npt.NDArray[np.uint8]) -> list[Prediction]: ...
 
 
-AnyJudge = TypeVar("AnyJudge", bound=Judge)
+Predictor = TypeVar("Predictor", bound=PicturePredictor)
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A decoded arrival with the opinion on it, or the reason why there is none."""
+class JudgedImage:
+    """A decoded image with the ensemble's prediction, or with the error because of which there is no prediction."""
 
-    decoded: Decoded
-    opinion: Prediction | PictureError
+    decoded: DecodedImage
+    prediction: Prediction | PictureError
 
-
-def judge(batch: Sequence[Decoded], ensemble: Judge) -> list[Judged]:
-    """Every arrival of `batch` judged, in its order. Unreadable pictures cost no inference; one that breaks it harms no other."""
-    readable = [place for place, decoded in enumerate(batch) if isinstance(decoded.picture, DecodedPicture)]
-    answers: dict[int, Prediction | PictureError] = dict(
-        zip(readable, _opinions([batch[place] for place in readable], ensemble), strict=True)
-    )
-    judged = []
-    for place, decoded in enumerate(batch):
-        opinion = decoded.picture if isinstance(decoded.picture, PictureError) else answers[place]
-        judged.append(Judged(decoded, opinion))
-    return judged
+    @property
+    def label(self) -> Label:
+        """The label of the verdict. An image without a prediction goes to `review`."""
+        return "review" if isinstance(self.prediction, PictureError) else self.prediction.label
 
 
-def by_judge(judges: Sequence[AnyJudge]) -> list[tuple[AnyJudge, list[int]]]:
-    """Each judge with the places at which it stands, rising."""
-    places: dict[int, list[int]] = {}
-    for place, one in enumerate(judges):
-        places.setdefault(id(one), []).append(place)
-    return [(judges[its[0]], its) for its in places.values()]
+def judge_images(images: Sequence[DecodedImage], predictor: PicturePredictor) -> list[JudgedImage]:
+    """Returns `images` with their predictions, in the same order.
+
+    Images that could not be decoded are not passed to the networks. If the networks fail on a picture, only that picture gets an error.
+    """
+    readable = [image for image in images if isinstance(image.picture, DecodedPicture)]
+    predictions = iter(_predict_isolated(readable, predictor))
+    return [JudgedImage(image, image.picture if isinstance(image.picture, PictureError) else next(predictions)) for image in images]
 
 
-def _opinions(batch: list[Decoded], ensemble: Judge) -> list[Prediction | PictureError]:
-    if not batch:
+def _predict_isolated(images: Sequence[DecodedImage], predictor: PicturePredictor) -> list[Prediction | PictureError]:
+    """Predicts `images` in one call. If the call fails, the batch is halved until the picture that causes the failure is alone."""
+    if not images:
         return []
     try:
-        return list(ensemble.predict(np.stack([_pixels(decoded) for decoded in batch])))
-    except Exception as error:  # noqa: BLE001  the one place where a poison picture is isolated: whatever it broke
-        if len(batch) == 1:
-            return [PictureError(INFERENCE_FAILED, f"the networks failed on part {batch[0].arrival.part}: {error!r}")]
+        return list(predictor.predict(np.stack([_pixels(image) for image in images])))
+    except Exception as error:  # noqa: BLE001  the one place where a poison picture is isolated, whatever error it causes
+        if len(images) == 1:
+            return [PictureError(INFERENCE_FAILED, f"The networks failed on the picture of part {images[0].record.part}: {error!r}")]
         metrics.batches_split.inc()
-        log.warning("a batch of %d failed (%r): split to find the culprit", len(batch), error)
-        half = len(batch) // 2
-        return _opinions(batch[:half], ensemble) + _opinions(batch[half:], ensemble)
+        log.warning("The networks failed on a batch of %d pictures (%r). The batch is split to find the bad picture.", len(images), error)
+        half = len(images) // 2
+        return _predict_isolated(images[:half], predictor) + _predict_isolated(images[half:], predictor)
 
 
-def _pixels(decoded: Decoded) -> npt.NDArray[np.uint8]:
-    assert isinstance(decoded.picture, DecodedPicture)
-    return decoded.picture.pixels
+def _pixels(image: DecodedImage) -> npt.NDArray[np.uint8]:
+    assert isinstance(image.picture, DecodedPicture)
+    return image.picture.pixels
 
 
-def verdict(judged: Judged, model: str, threshold: float, decided_at: datetime) -> Verdict:
-    """The verdict on one judged arrival; `review` with the reason where the picture could not be judged."""
-    decoded, arrival, opinion = judged.decoded, judged.decoded.arrival, judged.opinion
+def group_by_predictor(predictors: Sequence[Predictor]) -> list[tuple[Predictor, list[int]]]:
+    """Returns each different predictor with the indices at which it stands in `predictors`, in ascending order."""
+    indices_by_id: dict[int, list[int]] = {}
+    for index, predictor in enumerate(predictors):
+        indices_by_id.setdefault(id(predictor), []).append(index)
+    return [(predictors[indices[0]], indices) for indices in indices_by_id.values()]
+
+
+def make_verdict(judged: JudgedImage, model: str, threshold: float, decided_at: datetime) -> Verdict:
+    """Returns the verdict on one judged image. A picture that could not be judged gets `review` with the reason."""
+    decoded, record, prediction = judged.decoded, judged.decoded.record, judged.prediction
     return Verdict(
-        line=arrival.part.line,
-        run=arrival.part.run,
-        part=arrival.part.part,
-        verdict_id=make_verdict_id(arrival.part, decoded.sha256, model),
-        label=opinion.label if isinstance(opinion, Prediction) else "review",
-        defect_probability=opinion.defect_probability if isinstance(opinion, Prediction) else None,
-        votes=opinion.votes if isinstance(opinion, Prediction) else {},
+        line=record.part.line,
+        run=record.part.run,
+        part=record.part.part,
+        verdict_id=make_verdict_id(record.part, decoded.sha256, model),
+        label=judged.label,
+        defect_probability=prediction.defect_probability if isinstance(prediction, Prediction) else None,
+        votes=prediction.votes if isinstance(prediction, Prediction) else {},
         threshold=threshold,
         model=model,
-        reason=opinion.reason,
-        overdue=arrival.deadline is not None and decided_at > arrival.deadline,
-        captured_at=arrival.captured_at,
-        received_at=arrival.received_at,
+        reason=prediction.reason,
+        overdue=record.deadline is not None and decided_at > record.deadline,
+        captured_at=record.captured_at,
+        received_at=record.received_at,
         decided_at=decided_at,
-        image=_reference(arrival, decoded),
+        image=_make_reference(decoded),
     )
 
 
-def _reference(arrival: Arrival, decoded: Decoded) -> ImageReference:
-    picture = decoded.picture
+def _make_reference(decoded: DecodedImage) -> ImageReference:
+    source, picture = decoded.record.source, decoded.picture
     return ImageReference(
-        topic=arrival.came.topic,
-        partition=arrival.came.partition,
-        offset=arrival.came.offset,
+        topic=source.topic,
+        partition=source.partition,
+        offset=source.offset,
         sha256=decoded.sha256,
         width_px=picture.width_px if isinstance(picture, DecodedPicture) else 0,
         height_px=picture.height_px if isinstance(picture, DecodedPicture) else 0,
     )
 
 
-def networks_disagree(opinion: Prediction) -> bool:
-    """Whether the networks, each asked alone at one half, would give different labels."""
-    return len({vote >= 0.5 for vote in opinion.votes.values()}) > 1
+def do_networks_disagree(prediction: Prediction) -> bool:
+    """Returns whether the networks would give different labels if each decided alone with a threshold of one half."""
+    return len({vote >= 0.5 for vote in prediction.votes.values()}) > 1

@@ -1,16 +1,15 @@
-"""The localiser: where a suspicious picture is suspicious, found after its verdict and in time that no other verdict needs.
+"""Makes heat maps: shows where a suspicious picture is suspicious, after its verdict and in time that no other verdict needs.
 
-    delivered verdicts -> suspects (bounded) -> heat map (the networks' thread, one at a time) -> store -> findings topic
+    delivered verdicts -> queue (bounded) -> heat map (a thread of the networks, one at a time) -> object store -> findings topic
 
-It has no share in the way of a casting: what it cannot do in idle time is dropped and counted, and what fails is counted and
-named. Pictures that a person waits for (`inspector.explain_lines`) come first and are kept longest; while the lines leave no idle
-time, one of them every two seconds is explained all the same.
+Heat maps never delay a verdict. A heat map for which there is no idle time is dropped and counted, and a failure is counted and
+logged. Pictures of the lines `inspector.explain_lines`, for which a person waits, are explained first. While the other lines leave no
+idle time, one of these pictures is explained every two seconds nevertheless.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import io
 import logging
 import time
@@ -25,7 +24,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from agents.inspector.judging import Judged
+from agents.inspector.background_loop import BackgroundLoop
+from agents.inspector.judging import JudgedImage
 from models.inference.heat_map import crop_to_picture, find_boxes
 from models.inference.soft_vote import Prediction
 from models.pictures.decoder import DecodedPicture
@@ -40,195 +40,203 @@ from streams.topics import TopicNames
 log = logging.getLogger(__name__)
 
 METHOD = "grad-cam"
-_MOST = 64  # suspects of ordinary lines that wait: 50 kB each
-_MOST_EXPLAINED = 1024  # of lines that a person waits for
-_LOOK_AGAIN_S = 0.05
-_LOOK_FOR_VERSIONS_S = 1.0
-# Opening a version takes seconds of processor. A worker that has just started looks idle, but pictures that waited for it come next.
-_SETTLED_S = 5.0
-# A person's picture goes before the lines' at most so often: a map takes the time of a few verdicts.
-_PATIENCE_S = 2.0
+# Bounds of the queue. A picture takes some 50 kB.
+_MAX_ORDINARY = 64
+_MAX_AWAITED = 1024
+_BUSY_WAIT_S = 0.05
+# A version that came into force is looked for at this interval, to open it before its first suspicious picture.
+_VERSION_CHECK_S = 1.0
+# Opening a version takes seconds of processor time. A worker that has just started looks idle, but waiting pictures come next.
+_START_DELAY_S = 5.0
+# A picture for which a person waits is explained before the verdicts of other lines at most this often.
+_MAX_PERSON_WAIT_S = 2.0
 
 
-class Mapper(Protocol):
-    """What makes heat maps: models.inference.grad_cam.GradCam."""
+class HeatMapper(Protocol):
+    """Computes heat maps, as `models.inference.grad_cam.GradCam` does."""
 
     def compute_heat_map(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]: ...
 
 
-OpenMapper = Callable[[Version], Mapper | None]  # warm; None for a version that has nothing to explain with
+# Returns the warmed-up heat mapper of a version, or None if the version has no network that can explain its predictions.
+OpenHeatMapper = Callable[[Version], HeatMapper | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Suspect:
-    """A picture whose verdict is out, and the version that gave it."""
+class HeatMapRequest:
+    """A picture that is to be explained, with its delivered verdict and the version that gave the verdict."""
 
     verdict: Verdict
     pixels: npt.NDArray[np.uint8]
     version: Version
 
 
-class Waiting:
-    """Suspects in two rows, each with its first come first: of lines that a person waits for, and of all others."""
+class HeatMapQueue:
+    """Two queues of requests: of the lines `explain_lines`, for which a person waits, and of all other lines. The first goes first."""
 
-    def __init__(self, explain_lines: Iterable[str], most: int = _MOST, most_explained: int = _MOST_EXPLAINED) -> None:
+    def __init__(self, explain_lines: Iterable[str], max_ordinary: int = _MAX_ORDINARY, max_awaited: int = _MAX_AWAITED) -> None:
         self._explain_lines = frozenset(explain_lines)
-        self._explained: deque[Suspect] = deque()
-        self._ordinary: deque[Suspect] = deque()
-        self._most, self._most_explained = most, most_explained
+        self._awaited: deque[HeatMapRequest] = deque()
+        self._ordinary: deque[HeatMapRequest] = deque()
+        self._max_ordinary, self._max_awaited = max_ordinary, max_awaited
 
     def __len__(self) -> int:
-        return len(self._explained) + len(self._ordinary)
+        return len(self._awaited) + len(self._ordinary)
 
-    def wants(self, verdict: Verdict) -> bool:
-        """Whether the picture of `verdict` is to be explained."""
+    def accepts(self, verdict: Verdict) -> bool:
+        """Returns whether the picture of `verdict` is to be explained."""
         return verdict.label != "ok" or verdict.line in self._explain_lines
 
-    def add(self, suspect: Suspect) -> Suspect | None:
-        """Takes `suspect`; returns the one that has to go where there is no room: of a belt the oldest, of uploads the one that came."""
-        if suspect.verdict.line in self._explain_lines:
-            if len(self._explained) >= self._most_explained:
-                return suspect
-            self._explained.append(suspect)
+    def add(self, request: HeatMapRequest) -> HeatMapRequest | None:
+        """Adds a request, and returns the request that is dropped for lack of room, or None.
+
+        The oldest request of an ordinary line is dropped, but on a line for which people wait the new one.
+        """
+        if request.verdict.line in self._explain_lines:
+            if len(self._awaited) >= self._max_awaited:
+                return request
+            self._awaited.append(request)
             return None
-        self._ordinary.append(suspect)
-        return self._ordinary.popleft() if len(self._ordinary) > self._most else None
+        self._ordinary.append(request)
+        return self._ordinary.popleft() if len(self._ordinary) > self._max_ordinary else None
 
     @property
-    def for_a_person(self) -> bool:
-        """Whether a person waits for the next one."""
-        return bool(self._explained)
+    def is_person_waiting(self) -> bool:
+        """Whether a person waits for the next request."""
+        return bool(self._awaited)
 
-    def next(self) -> Suspect:
-        """Who is next; there must be one."""
-        return (self._explained or self._ordinary).popleft()
+    def pop(self) -> HeatMapRequest:
+        """Removes and returns the next request. Raises IndexError if the queue is empty."""
+        return (self._awaited or self._ordinary).popleft()
 
     def versions(self) -> dict[str, Version]:
-        """Those that are still needed, by name."""
-        return {suspect.version.name: suspect.version for suspect in (*self._explained, *self._ordinary)}
+        """Returns the versions of all queued requests by name."""
+        return {request.version.name: request.version for request in (*self._awaited, *self._ordinary)}
 
 
 class Localiser:
-    """Explains what `watch` is given while `idle` says that no picture waits for its verdict, on the executor of the networks."""
+    """Explains suspicious pictures on `executor`, the threads of the networks, whenever `is_idle` returns True.
+
+    `current_versions` returns the versions that judge now. Their heat mappers are opened before the first suspicious picture.
+    """
 
     def __init__(
         self,
-        networks: Executor,
-        idle: Callable[[], bool],
-        in_force: Callable[[], Iterable[Version]],
+        executor: Executor,
+        is_idle: Callable[[], bool],
+        current_versions: Callable[[], Iterable[Version]],
         settings: InspectorSettings,
         names: TopicNames,
         store: ObjectStore,
-        courier: RecordProducer,
-        open_mapper: OpenMapper,
+        producer: RecordProducer,
+        open_mapper: OpenHeatMapper,
     ) -> None:
-        self._networks = networks
-        self._idle = idle
-        self._in_force = in_force
-        self._on = settings.localise
+        self._executor = executor
+        self._is_idle = is_idle
+        self._current_versions = current_versions
+        self._is_enabled = settings.localise
         self._names = names
         self._store = store
-        self._courier = courier
+        self._producer = producer
         self._open_mapper = open_mapper
-        self._waiting = Waiting(settings.explain_lines)
-        self._mappers: dict[str, Mapper | None] = {}  # by name of the version
-        self._aside = ThreadPoolExecutor(1, "localiser")  # opens versions and writes maps: neither is to hold the networks up
-        self._come = asyncio.Event()
-        self._closed = False
-        self._begun_s = self._explained_s = time.monotonic()
+        self._queue = HeatMapQueue(settings.explain_lines)
+        self._mappers: dict[str, HeatMapper | None] = {}
+        # Opens versions and writes files, which must not hold up the networks.
+        self._side_executor = ThreadPoolExecutor(1, "localiser")
+        self._loop = BackgroundLoop()
+        self._started_s = self._explained_s = time.monotonic()
 
-    def watch(self, judged: Judged, verdict: Verdict, version: Version) -> None:
-        """Takes a judged picture that is suspicious or of a line to be explained, as far as there is room; counts the others."""
+    def add(self, judged: JudgedImage, verdict: Verdict, version: Version) -> None:
+        """Queues an image whose verdict was delivered, if it is to be explained. Requests dropped for lack of room are counted."""
         picture = judged.decoded.picture
-        if not self._on or not self._waiting.wants(verdict):
+        if not self._is_enabled or not self._queue.accepts(verdict):
             return
-        if not isinstance(picture, DecodedPicture) or not isinstance(judged.opinion, Prediction):
-            return  # nothing was seen on it
+        if not isinstance(picture, DecodedPicture) or not isinstance(judged.prediction, Prediction):
+            return
         if version.name in self._mappers and self._mappers[version.name] is None:
-            return  # said when it was opened
-        dropped = self._waiting.add(Suspect(verdict, picture.pixels, version))
+            return
+        dropped = self._queue.add(HeatMapRequest(verdict, picture.pixels, version))
         if dropped is not None:
             metrics.findings_dropped.labels(dropped.verdict.line).inc()
-        self._come.set()
+        self._loop.wake()
 
     def close(self) -> None:
-        """What still waits is let go."""
-        self._closed = True
-        self._come.set()
+        """Ends `run`. Requests that are still queued are dropped."""
+        self._loop.close()
 
     async def run(self) -> None:
-        """Explains until closed."""
-        while self._on and not self._closed:
-            if len(self._waiting) and not self._turn():
-                await asyncio.sleep(_LOOK_AGAIN_S)
-                continue
-            missing = [version for name, version in self._needed().items() if name not in self._mappers]
-            if not missing and not len(self._waiting):
-                self._come.clear()
-                with contextlib.suppress(TimeoutError):
-                    # A version that comes into force is opened before its first picture wants it.
-                    await asyncio.wait_for(self._come.wait(), _LOOK_FOR_VERSIONS_S)
-            elif not self._turn() or (missing and not self._settled()):
-                await asyncio.sleep(_LOOK_AGAIN_S)
-            elif missing:
-                await self._open(missing[0])
-            else:
-                await self._explain(self._waiting.next())
-        self._aside.shutdown(wait=False)
+        """Explains pictures until `close` is called."""
+        while self._is_enabled and not self._loop.is_closed:
+            await self._take_step()
+        self._side_executor.shutdown(wait=False)
 
-    def _turn(self) -> bool:
-        """Whether the networks' thread may be asked now."""
-        return self._idle() or (self._waiting.for_a_person and time.monotonic() - self._explained_s >= _PATIENCE_S)
+    async def _take_step(self) -> None:
+        """Opens a version, explains a picture, or waits."""
+        if len(self._queue) and not self._may_use_networks():
+            await self._loop.wait(_BUSY_WAIT_S)
+            return
+        unopened = [version for name, version in self._needed_versions().items() if name not in self._mappers]
+        if unopened and self._may_use_networks() and self._may_open_version():
+            await self._open(unopened[0])
+        elif unopened:
+            await self._loop.wait(_BUSY_WAIT_S)
+        elif len(self._queue):
+            await self._explain(self._queue.pop())
+        else:
+            await self._loop.wait(_VERSION_CHECK_S)
 
-    def _settled(self) -> bool:
-        """Whether a version may be opened: no longer just started, or a person waits for it."""
-        return self._waiting.for_a_person or time.monotonic() - self._begun_s >= _SETTLED_S
+    def _may_use_networks(self) -> bool:
+        is_overdue = self._queue.is_person_waiting and time.monotonic() - self._explained_s >= _MAX_PERSON_WAIT_S
+        return self._is_idle() or is_overdue
 
-    def _needed(self) -> dict[str, Version]:
-        return {version.name: version for version in self._in_force()} | self._waiting.versions()
+    def _may_open_version(self) -> bool:
+        return self._queue.is_person_waiting or time.monotonic() - self._started_s >= _START_DELAY_S
+
+    def _needed_versions(self) -> dict[str, Version]:
+        return {version.name: version for version in self._current_versions()} | self._queue.versions()
 
     async def _open(self, version: Version) -> None:
-        needed = self._needed()
+        needed = self._needed_versions()
         self._mappers = {name: mapper for name, mapper in self._mappers.items() if name in needed}
         try:
-            mapper = await asyncio.get_running_loop().run_in_executor(self._aside, self._open_mapper, version)
-        except Exception as error:  # noqa: BLE001  whatever a version breaks here, its verdicts stand
-            log.error("version %s judges, but makes no heat maps: %r", version.name, error)
+            mapper = await asyncio.get_running_loop().run_in_executor(self._side_executor, self._open_mapper, version)
+        except Exception as error:  # noqa: BLE001  whatever fails here, the verdicts of the version stand
+            log.error("Version %s judges, but makes no heat maps, because its heat mapper could not be opened: %r", version.name, error)
             mapper = None
         else:
-            log.info("version %s %s", version.name, "makes heat maps" if mapper else "has no AlexNet: it makes no heat maps")
+            log.info("Version %s %s.", version.name, "makes heat maps" if mapper else "makes no heat maps, because it has no AlexNet")
         self._mappers[version.name] = mapper
 
-    async def _explain(self, suspect: Suspect) -> None:
-        part, loop = suspect.verdict.part_id, asyncio.get_running_loop()
+    async def _explain(self, request: HeatMapRequest) -> None:
+        part, loop = request.verdict.part_id, asyncio.get_running_loop()
         self._explained_s = time.monotonic()
-        mapper = self._mappers[suspect.version.name]
+        mapper = self._mappers[request.version.name]
         if mapper is None:
             return
         try:
-            heat = await loop.run_in_executor(self._networks, mapper.compute_heat_map, suspect.pixels)
-            found = await loop.run_in_executor(self._aside, self._kept, suspect.verdict, heat)
-            await self._courier.deliver([make_json_record(self._names.findings(part.line), part.key, found, "inspector")])
-        except Exception as error:  # noqa: BLE001  a picture that cannot be explained has its verdict all the same
+            heat = await loop.run_in_executor(self._executor, mapper.compute_heat_map, request.pixels)
+            finding = await loop.run_in_executor(self._side_executor, self._store_heat_map, request.verdict, heat)
+            await self._producer.deliver([make_json_record(self._names.findings(part.line), part.key, finding, "inspector")])
+        except Exception as error:  # noqa: BLE001  a picture that cannot be explained keeps its verdict
             metrics.findings_failed.labels(part.line).inc()
-            log.warning("part %s has no heat map: %r", part, error, extra={"part": str(part)})
+            log.warning("Part %s gets no heat map: %r", part, error, extra={"part": str(part)})
             return
         metrics.findings.labels(part.line).inc()
-        metrics.finding_seconds.observe((datetime.now(UTC) - suspect.verdict.decided_at).total_seconds())
+        metrics.finding_seconds.observe((datetime.now(UTC) - request.verdict.decided_at).total_seconds())
 
-    def _kept(self, verdict: Verdict, heat: npt.NDArray[np.float32]) -> Finding:
-        shown = crop_to_picture(heat, verdict.image.width_px, verdict.image.height_px)
-        address = self._store.put(as_png(shown), "maps")
-        return finding(verdict, shown, address, datetime.now(UTC))
+    def _store_heat_map(self, verdict: Verdict, heat: npt.NDArray[np.float32]) -> Finding:
+        cropped = crop_to_picture(heat, verdict.image.width_px, verdict.image.height_px)
+        address = self._store.put(encode_png(cropped), "maps")
+        return make_finding(verdict, cropped, address, datetime.now(UTC))
 
 
-def finding(verdict: Verdict, heat: npt.NDArray[np.float32], address: str, found_at: datetime) -> Finding:
-    """The record on a `heat` map within the picture of `verdict` that lies at `address`.
+def make_finding(verdict: Verdict, heat: npt.NDArray[np.float32], address: str, found_at: datetime) -> Finding:
+    """Returns the record of a heat map, shape (height, width), 0..1, that covers the picture of `verdict` and lies at `address`.
 
-    A map is as hot on a good part: the boxes' scores are their heat times the verdict's defect probability.
+    The heat map of a good part has hot areas, too. So the score of a box is its heat times the defect probability of the verdict.
     """
-    sure = verdict.defect_probability or 0.0
-    areas = find_boxes(heat, verdict.image.width_px, verdict.image.height_px)
+    probability = verdict.defect_probability or 0.0
+    boxes = find_boxes(heat, verdict.image.width_px, verdict.image.height_px)
     return Finding(
         line=verdict.line,
         run=verdict.run,
@@ -238,21 +246,21 @@ def finding(verdict: Verdict, heat: npt.NDArray[np.float32], address: str, found
         model=verdict.model,
         boxes=tuple(
             Box(
-                left_px=area.left_px,
-                top_px=area.top_px,
-                width_px=area.width_px,
-                height_px=area.height_px,
-                score=round(area.score * sure, 4),
+                left_px=box.left_px,
+                top_px=box.top_px,
+                width_px=box.width_px,
+                height_px=box.height_px,
+                score=round(box.score * probability, 4),
             )
-            for area in areas
+            for box in boxes
         ),
         heat_map=address,
         found_at=found_at,
     )
 
 
-def as_png(heat: npt.NDArray[np.float32]) -> bytes:
-    """Heat 0..1 as grey 0..255, 8 bit."""
+def encode_png(heat: npt.NDArray[np.float32]) -> bytes:
+    """Returns heat of 0..1 as a PNG with grey levels of 0..255."""
     file = io.BytesIO()
     Image.fromarray((heat * 255 + 0.5).astype(np.uint8)).save(file, "PNG")
     return file.getvalue()

@@ -1,11 +1,12 @@
-"""Which ensemble judges which line, and how another takes its place while the worker goes on judging.
+"""Switches model versions while the inspector goes on judging.
 
-    choice -> found and verified -> same classes? -> loaded, warmed up, golden set -> in force from the next batch on
-                    |                    |                        |
-                    +--------------------+------------------------+--> stays out and says why; the one in force stays
+    choice on Kafka -> version found and verified -> same classes? -> loaded, warmed up, golden set -> current from the next batch on
+                                 |                         |                      |
+                                 +-------------------------+----------------------+--> rejected with a reason; the current version stays
 
-All of it happens in a thread of its own. The table of duties is replaced whole, so a batch that took it is judged by it to its
-end. In memory are the versions in force, their shadows, and the last one relieved, so that a roll-back takes no time.
+All of this happens in a thread of its own. The table of assignments is never changed but replaced, so a batch is judged to its end by
+the versions that were current when it began. In memory are the current versions, their shadow versions, and the last version that was
+replaced, so that rolling back takes no time.
 """
 
 from __future__ import annotations
@@ -25,14 +26,17 @@ from streams.model_choices import ModelChoices
 
 log = logging.getLogger(__name__)
 
-FILES, CLASSES, WARM_UP = "files", "classes", "warm-up"  # why a version stays out: a metric's label
+# Values of the label `reason` of the metric of rejected versions.
+FILES, CLASSES, WARM_UP = "files", "classes", "warm-up"
 
-Find = Callable[[str], Version]  # the verified version of that name; raises ModelError
-Open = Callable[[Version], Ensemble]  # warm and checked against its golden set; raises ModelError
+# Returns the verified version of a name. Raises ModelError.
+FindVersion = Callable[[str], Version]
+# Returns the version warmed up and checked against its golden set. Raises ModelError.
+OpenVersion = Callable[[Version], Ensemble]
 
 
-class Refused(ModelError):
-    """A version that may not serve; `reason` is one of the few words above."""
+class VersionRejectedError(ModelError):
+    """A version may not judge. `reason` is `files`, `classes` or `warm-up`."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -40,207 +44,204 @@ class Refused(ModelError):
 
 
 @dataclass(frozen=True)
-class Duty:
-    """Who judges a line, and who judges it silently."""
+class ModelAssignment:
+    """The ensemble that judges a line, and the shadow version that judges beside it without consequences."""
 
-    judge: Ensemble
+    ensemble: Ensemble
     shadow: Ensemble | None = None
 
 
-class Serving:
-    """The versions that serve the worker's lines, as the choices on Kafka want it."""
+class ModelSwitcher:
+    """Assigns a version to each line as the topic of model choices says, and opens and closes versions for that."""
 
-    def __init__(self, lines: Sequence[str], find: Find, open_version: Open) -> None:
+    def __init__(self, lines: Sequence[str], find_version: FindVersion, open_version: OpenVersion) -> None:
         self._lines = tuple(lines)
-        self._find = find
-        self._open = open_version
-        self._duties: Mapping[str, Duty] = {}
-        self._held: dict[str, Ensemble] = {}  # the one that left service last stands last
-        self._failed: dict[str, Refused] = {}  # by the choices at hand: tried once, not once a line
-        self._wanted: ModelChoices | None = None
-        self._stopping = False
+        self._find_version = find_version
+        self._open_version = open_version
+        self._assignments: Mapping[str, ModelAssignment] = {}
+        # The version that was replaced last comes last.
+        self._loaded: dict[str, Ensemble] = {}
+        # Versions that were rejected under the current choices, so that each is tried once and not once for each line.
+        self._rejected: dict[str, VersionRejectedError] = {}
+        self._next_choices: ModelChoices | None = None
+        self._is_stopping = False
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name="serving", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="model switcher", daemon=True)
 
     @property
-    def duties(self) -> Mapping[str, Duty]:
-        """By line; a snapshot that never changes."""
-        return self._duties
+    def assignments(self) -> Mapping[str, ModelAssignment]:
+        """The assignments by line, as a snapshot that never changes."""
+        return self._assignments
 
     @property
-    def held(self) -> list[str]:
-        """Names of the versions in memory."""
-        return list(self._held)
+    def loaded_versions(self) -> list[str]:
+        """The names of the versions in memory."""
+        return list(self._loaded)
 
-    def begin(self, choices: ModelChoices) -> None:
-        """Puts in force what is chosen; where that cannot serve, says so and takes what was in force before.
+    def start(self, choices: ModelChoices) -> None:
+        """Assigns the chosen versions, or earlier ones if a chosen version is rejected, and starts the thread.
 
-        Raises ModelError: when there is a line that no version can serve.
+        Raises ModelError if there is a line that no version can judge.
         """
         for line in self._lines:
-            candidates, forced = choices.list_candidates(line), self._forced(choices, line)
-            for place, name in enumerate(candidates):
-                try:
-                    like = None if forced else self._first_found(candidates[place + 1 :])
-                    self._put_in_force({**self._duties, line: Duty(self._admit(name, like))})
-                    break
-                except Refused as error:
-                    going_on = f"{candidates[place + 1]} is tried" if place + 1 < len(candidates) else "nothing is left to serve"
-                    self._say_refused(line, name, error, going_on)
-                    if place + 1 == len(candidates):
-                        raise
-        self._bring_shadows(choices)
+            self._assign_first(line, choices)
+        self._assign_shadows(choices)
         self._thread.start()
 
     def follow(self, choices: ModelChoices) -> None:
-        """Takes note of new choices, from any thread; of several that come at once only the last counts."""
+        """Makes the thread assign new choices, from any thread. If choices come faster than versions open, only the last ones count."""
         with self._changed:
-            self._wanted = choices
+            self._next_choices = choices
             self._changed.notify()
 
     def stop(self) -> None:
-        """Begins nothing more; what is being opened is not waited for."""
+        """Ends the thread before its next version, without waiting for a version that is being opened."""
         with self._changed:
-            self._stopping = True
+            self._is_stopping = True
             self._changed.notify()
 
-    def take(self, within_s: float | None = None) -> ModelChoices | None:
-        """The choices to follow, once there are any; None when there were none in that time, or it is over."""
+    def wait_for_choices(self, timeout_s: float | None = None) -> ModelChoices | None:
+        """Returns the choices that `follow` passed last, as soon as there are any. Returns None after the timeout and after `stop`."""
         with self._changed:
-            self._changed.wait_for(lambda: self._wanted is not None or self._stopping, within_s)
-            choices, self._wanted = self._wanted, None
-            return None if self._stopping else choices
+            self._changed.wait_for(lambda: self._next_choices is not None or self._is_stopping, timeout_s)
+            choices, self._next_choices = self._next_choices, None
+            return None if self._is_stopping else choices
 
     def _run(self) -> None:
-        while (choices := self.take()) is not None:
-            self._turn_to(choices)
+        while (choices := self.wait_for_choices()) is not None:
+            self._rejected.clear()
+            for line in self._lines:
+                self._put_in_force({**self._assignments, line: self._switch(line, choices)})
+            # Shadow versions are opened last, so that no line waits for the shadow version of another line.
+            self._assign_shadows(choices)
 
-    def _turn_to(self, choices: ModelChoices) -> None:
-        self._failed.clear()
+    def _assign_first(self, line: str, choices: ModelChoices) -> None:
+        """Assigns the first candidate of `line` that is not rejected. Raises VersionRejectedError if all are rejected."""
+        candidates = choices.list_candidates(line)
+        for index, name in enumerate(candidates):
+            remaining = candidates[index + 1 :]
+            try:
+                like = None if _is_forced(choices, line) else self._find_first(remaining)
+                self._put_in_force({**self._assignments, line: ModelAssignment(self._admit(name, like))})
+                return
+            except VersionRejectedError as error:
+                consequence = f"version {remaining[0]} is tried next" if remaining else "no version is left for this line"
+                self._report_rejected(line, name, error, consequence)
+                if not remaining:
+                    raise
+
+    def _assign_shadows(self, choices: ModelChoices) -> None:
         for line in self._lines:
-            self._put_in_force({**self._duties, line: self._relieved(line, choices)})
-        # Afterwards, so that no line waits for another's shadow.
-        self._bring_shadows(choices)
+            self._put_in_force({**self._assignments, line: self._switch_shadow(line, choices)})
 
-    def _bring_shadows(self, choices: ModelChoices) -> None:
-        for line in self._lines:
-            self._put_in_force({**self._duties, line: self._shadowed(line, choices)})
-
-    def _relieved(self, line: str, choices: ModelChoices) -> Duty:
-        """The line's duty with the judge that is chosen; with the one in force where that cannot serve."""
-        duty, name = self._duties[line], choices.find(line).version
-        if name == duty.judge.version_name:
-            return duty
+    def _switch(self, line: str, choices: ModelChoices) -> ModelAssignment:
+        """Returns the assignment of `line` with the chosen version, or the current assignment if that version is rejected."""
+        current, name = self._assignments[line], choices.find(line).version
+        if name == current.ensemble.version_name:
+            return current
         try:
-            like = None if self._forced(choices, line) else duty.judge.version
-            return Duty(self._admit(name, like), duty.shadow)
-        except Refused as error:
-            self._say_refused(line, name, error, f"{duty.judge.version_name} goes on")
-            return duty
+            like = None if _is_forced(choices, line) else current.ensemble.version
+            return ModelAssignment(self._admit(name, like), current.shadow)
+        except VersionRejectedError as error:
+            self._report_rejected(line, name, error, f"version {current.ensemble.version_name} goes on")
+            return current
 
-    def _shadowed(self, line: str, choices: ModelChoices) -> Duty:
-        duty, name = self._duties[line], choices.find(line).shadow
-        if name is None or name == duty.judge.version_name:
-            return Duty(duty.judge)
+    def _switch_shadow(self, line: str, choices: ModelChoices) -> ModelAssignment:
+        """Returns the assignment of `line` with the chosen shadow version, or without one if that version is rejected."""
+        current, name = self._assignments[line], choices.find(line).shadow
+        if name is None or name == current.ensemble.version_name:
+            return ModelAssignment(current.ensemble)
         try:
-            return Duty(duty.judge, self._admit(name, None))
-        except Refused as error:
-            self._say_refused(line, name, error, "there is no shadow")
-            return Duty(duty.judge)
+            return ModelAssignment(current.ensemble, self._admit(name, None))
+        except VersionRejectedError as error:
+            self._report_rejected(line, name, error, "the line has no shadow version")
+            return ModelAssignment(current.ensemble)
 
     def _admit(self, name: str, like: Version | None) -> Ensemble:
-        """The version `name`, ready to serve; its classes must be those of `like`. Raises Refused."""
-        started_s = time.monotonic()
-        if name in self._failed:
-            raise self._failed[name]
-        held = self._held.get(name)
+        """Returns the version `name`, ready to judge. Raises VersionRejectedError, also if its classes are not those of `like`."""
+        start_s = time.monotonic()
+        if name in self._rejected:
+            raise self._rejected[name]
+        loaded = self._loaded.get(name)
         try:
-            version = held.version if held else self._find(name)
+            version = loaded.version if loaded else self._find_version(name)
         except (ModelError, OSError) as error:
-            raise self._fail(name, FILES, error) from error
-        if like is not None and classes(version) != classes(like):
-            raise Refused(CLASSES, f"{name}: expected the classes of {like.name}, {named(like)}; found {named(version)}")
-        if held:
-            return held
-        self._make_room()
+            raise self._reject(name, FILES, error) from error
+        if like is not None and not version.manifest.has_same_classes(like.manifest):
+            raise VersionRejectedError(
+                CLASSES,
+                f"Version {name} has the classes {version.manifest.describe_classes()}, but version {like.name} has the classes "
+                f"{like.manifest.describe_classes()}.",
+            )
+        if loaded:
+            return loaded
+        self._unload_spare()
         try:
-            ensemble = self._open(version)
-        except Exception as error:  # whatever a version breaks, the one in force stays and the next can be tried
-            raise self._fail(name, WARM_UP, error) from error
-        took_s = time.monotonic() - started_s
-        metrics.model_open_seconds.observe(took_s)
-        log.info("version %s is warm on %s after %.1f s", name, ensemble.runtime.name, took_s)
-        self._held[name] = ensemble
+            ensemble = self._open_version(version)
+        except Exception as error:  # whatever a version breaks, the current one stays and the next can be tried
+            raise self._reject(name, WARM_UP, error) from error
+        opened_s = time.monotonic() - start_s
+        metrics.model_open_seconds.observe(opened_s)
+        log.info("Version %s was opened with the runtime %s in %.1f s.", name, ensemble.runtime.name, opened_s)
+        self._loaded[name] = ensemble
         return ensemble
 
-    def _fail(self, name: str, reason: str, error: Exception) -> Refused:
-        self._failed[name] = Refused(reason, str(error) or repr(error))
-        return self._failed[name]
+    def _reject(self, name: str, reason: str, error: Exception) -> VersionRejectedError:
+        self._rejected[name] = VersionRejectedError(reason, str(error) or repr(error))
+        return self._rejected[name]
 
-    def _first_found(self, names: Sequence[str]) -> Version | None:
+    def _find_first(self, names: Sequence[str]) -> Version | None:
         for name in names:
             try:
-                return self._find(name)
+                return self._find_version(name)
             except (ModelError, OSError):
                 continue
         return None
 
-    def _make_room(self) -> None:
-        """Lets the one go that was kept for a roll-back, before another comes into memory."""
-        serving = _serving(self._duties)
-        for name in [name for name in self._held if name not in serving]:
-            del self._held[name]
-        # Networks lie in circles of references, which Python lets stand for a long time when it is left to itself:
-        # twenty switches between the smallest versions took 300 MB. Where the modules are frozen it takes milliseconds.
+    def _unload_spare(self) -> None:
+        """Drops the version that was kept for a roll-back, before another version is loaded."""
+        assigned = _assigned_names(self._assignments)
+        for name in [name for name in self._loaded if name not in assigned]:
+            del self._loaded[name]
+        # Networks contain reference cycles, which Python collects late if it is left to itself: twenty switches between the smallest
+        # versions took 300 MB. With frozen modules the collection takes milliseconds.
         gc.collect()
 
-    def _put_in_force(self, duties: Mapping[str, Duty]) -> None:
-        before, self._duties = self._duties, duties
-        for line, duty in duties.items():
-            was = before.get(line)
-            if was is None or was.judge is not duty.judge:
-                since = f", before: {was.judge.version_name}" if was else ""
-                log.info("%s: version %s is in force%s", line, duty.judge.version_name, since)
-            if (was.shadow if was else None) is not duty.shadow:
-                log.info("%s: %s judges silently", line, duty.shadow.version_name if duty.shadow else "no version")
-            _tell(line, was, duty)
-        relieved = _serving(before) - _serving(duties)
-        for name in relieved & self._held.keys():
-            self._held[name] = self._held.pop(name)
-        for name in [name for name in self._held if name not in _serving(duties)][:-1]:
-            del self._held[name]
+    def _put_in_force(self, assignments: Mapping[str, ModelAssignment]) -> None:
+        before, self._assignments = self._assignments, assignments
+        for line, assignment in assignments.items():
+            _report_assignment(line, before.get(line), assignment)
+        replaced = _assigned_names(before) - _assigned_names(assignments)
+        for name in replaced & self._loaded.keys():
+            self._loaded[name] = self._loaded.pop(name)
+        for name in [name for name in self._loaded if name not in _assigned_names(assignments)][:-1]:
+            del self._loaded[name]
 
-    def _say_refused(self, line: str, name: str, error: Refused, going_on: str) -> None:
+    def _report_rejected(self, line: str, name: str, error: VersionRejectedError, consequence: str) -> None:
         metrics.model_refused.labels(line, error.reason).inc()
-        log.error("%s: version %s stays out, %s: %s", line, name, going_on, error)
-
-    @staticmethod
-    def _forced(choices: ModelChoices, line: str) -> bool:
-        choice = choices.find(line).choice
-        return choice is not None and choice.forced
+        log.error("Version %s is rejected for %s, and %s: %s", name, line, consequence, error)
 
 
-def classes(version: Version) -> tuple[frozenset[str], str]:
-    """What must be the same for two versions to take each other's place: the classes, and which of them is good."""
-    manifest = version.manifest
-    return frozenset(manifest.classes), manifest.classes[manifest.ok_class]
+def _is_forced(choices: ModelChoices, line: str) -> bool:
+    choice = choices.find(line).choice
+    return choice is not None and choice.forced
 
 
-def named(version: Version) -> str:
-    """The classes in words."""
-    known, good = classes(version)
-    return f"{', '.join(sorted(known))} with {good} as the good one"
+def _assigned_names(assignments: Mapping[str, ModelAssignment]) -> set[str]:
+    names = {assignment.ensemble.version_name for assignment in assignments.values()}
+    return names | {assignment.shadow.version_name for assignment in assignments.values() if assignment.shadow}
 
 
-def _serving(duties: Mapping[str, Duty]) -> set[str]:
-    found = {duty.judge.version_name for duty in duties.values()}
-    return found | {duty.shadow.version_name for duty in duties.values() if duty.shadow}
-
-
-def _tell(line: str, was: Duty | None, duty: Duty) -> None:
+def _report_assignment(line: str, previous: ModelAssignment | None, current: ModelAssignment) -> None:
+    """Logs what has changed on `line`, and sets the metrics that name its versions."""
+    if previous is None or previous.ensemble is not current.ensemble:
+        instead = f" instead of version {previous.ensemble.version_name}" if previous else ""
+        log.info("Version %s judges %s from now on%s.", current.ensemble.version_name, line, instead)
+    if (previous.shadow if previous else None) is not current.shadow:
+        log.info("The shadow version of %s is now %s.", line, current.shadow.version_name if current.shadow else "none")
     for gauge, old, new in (
-        (metrics.model_info, was.judge if was else None, duty.judge),
-        (metrics.model_shadow_info, was.shadow if was else None, duty.shadow),
+        (metrics.model_info, previous.ensemble if previous else None, current.ensemble),
+        (metrics.model_shadow_info, previous.shadow if previous else None, current.shadow),
     ):
         if old is not None and old is not new:
             gauge.remove(line, old.version_name, old.runtime.name)

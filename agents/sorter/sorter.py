@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from agents.gate.lane import FaultChanged, GateEvent, GateLane, PartCounted, PartSorted, RunBegan
 from agents.sorter.decisions import (
@@ -87,7 +88,7 @@ class Sorter:
         return {self._names.verdicts(self._line): self._line}
 
     @property
-    def background_tasks(self) -> Sequence[Callable[[], Awaitable[None]]]:
+    def background_tasks(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
         """The coroutine functions that run for as long as the worker runs."""
         return self.acknowledge_verdicts, self.record_events
 

@@ -1,10 +1,9 @@
-"""`castline inspector`: one worker that turns pictures into verdicts."""
+"""The command `castline inspector`: one worker that turns pictures into verdicts."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -21,98 +20,103 @@ from streams.topics import TopicNames
 from streams.worker_process import WorkerProcess, worker_process
 
 if TYPE_CHECKING:
-    from agents.inspector.model_switcher import Serving
+    from agents.inspector.model_switcher import ModelSwitcher
 
-log = logging.getLogger(__name__)
 ROLE = "inspector"
+# A thread that runs Python code hands over to another thread after this time. With Python's 5 ms the threads of the networks would stand
+# still for so long after each call.
+_SWITCH_INTERVAL_S = 0.0005
 
 
 @click.command("inspector")
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port of /metrics, /healthz and /readyz; 0 takes a free one.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=0, help="Port of /metrics, /healthz and /readyz. 0 takes a free port.  [default: 0]"
+)
 @click.pass_obj
 def command(file: Path | None, port: int) -> int:
     """Judge the pictures of all lines with the ensemble, until SIGTERM.
 
-    May run any number of times, up to the image topics' partitions: Kafka's consumer group shares them out. Refuses to
-    start when no version that was in force for a line is whole. What `castline models choose` puts in force is followed
-    while it runs; a version that is damaged, tampered with or of other classes stays out, and the one in force goes on.
-    While Kafka is away it waits and says so; /readyz is 503.
+    Start it as many times as the image topics have partitions, if one process is too slow: Kafka shares out the work. The command
+    follows what `castline models choose` decides while it runs. A version that is damaged, was tampered with or has other classes
+    is rejected, and the current version goes on. The command does not start if no version of a line can be loaded.
+
+    While Kafka does not answer, the command waits and /readyz returns 503 with the reason.
     """
     settings = load_settings(file)
     configure_logs(settings.service, ROLE)
     if not settings.lines:
-        raise SettingsError("lines: expected at least one line, found none")
-    with worker_process(settings, ROLE, port) as worker:
-        return _serve(worker)
+        raise SettingsError("The settings name no line. Add at least one [[lines]] section.")
+    with worker_process(settings, ROLE, port) as process:
+        return _serve(process)
 
 
-def _serve(worker: WorkerProcess) -> int:
-    settings, health, stopping = worker.settings, worker.health, worker.stop_requested
-    if not worker.wait_for_topics(_topics(settings)):
+def _serve(process: WorkerProcess) -> int:
+    settings, health = process.settings, process.health
+    if not process.wait_for_topics(_list_topics(settings)):
         return 0
-    # Imported here: TensorFlow takes seconds, and `castline inspector --help` should not.
-    from agents.inspector.model_switcher import Serving
+    # Imported here because TensorFlow takes seconds, for which `castline inspector --help` should not wait.
+    from agents.inspector.model_switcher import ModelSwitcher
     from models.inference.ensemble import open_ensemble
     from models.inference.runtimes.runtime import choose_concurrent_calls
     from models.registry import open_registry
 
     import_module("models.inference.runtimes.tensorflow")
-    # What is here now stays for ever: searching it for garbage stops the worker for a quarter of a second each time.
+    # The imported modules stay for ever. Without freezing them, each search for garbage would stop the worker for a quarter of a second.
     gc.collect()
     gc.freeze()
-    # By default a thread that has the interpreter may keep it for 5 ms: the networks' would stand still that long after each call.
-    sys.setswitchinterval(0.0005)
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     model, lines = settings.model, [line.name for line in settings.lines]
-    at_once = choose_concurrent_calls(model.threads)
-    serving = Serving(
+    parallel_batches = choose_concurrent_calls(model.threads)
+    switcher = ModelSwitcher(
         lines,
         lambda name: open_registry(model.root).open_version(name),
         lambda version: open_ensemble(
-            version, model.runtime, settings.batch.shapes, model.threads, model.cascade, model.cascade_band, at_once
+            version, model.runtime, settings.batch.shapes, model.threads, model.cascade, model.cascade_band, parallel_batches
         ),
     )
-    watch = ModelChoiceFollower(settings, ROLE, serving.follow)
-    watch.start()
+    follower = ModelChoiceFollower(settings, ROLE, switcher.follow)
+    follower.start()
     try:
         health.set_not_ready("reading which versions are chosen")
         choices = None
         while choices is None:
-            if stopping.is_set():
+            if process.stop_requested.is_set():
                 return 0
-            choices = serving.take(within_s=0.2)
+            choices = switcher.wait_for_choices(timeout_s=0.2)
         health.set_not_ready("loading the models")
-        serving.begin(choices)
-        return asyncio.run(_run(worker, serving, at_once))
+        switcher.start(choices)
+        return asyncio.run(_run(process, switcher, parallel_batches))
     finally:
-        watch.stop()
-        serving.stop()
+        follower.stop()
+        switcher.stop()
 
 
-def _topics(settings: Settings) -> list[str]:
+def _list_topics(settings: Settings) -> list[str]:
     names = TopicNames(settings.topics.prefix)
-    wanted = [names.dead_letters]
+    topics = [names.dead_letters]
     for line in settings.lines:
-        wanted += [names.images(line.name), names.verdicts(line.name)]
+        topics += [names.images(line.name), names.verdicts(line.name)]
         if settings.inspector.localise:
-            wanted.append(names.findings(line.name))
-    return [*wanted, names.models]
+            topics.append(names.findings(line.name))
+    return [*topics, names.models]
 
 
-async def _run(worker: WorkerProcess, serving: Serving, at_once: int) -> int:
+async def _run(process: WorkerProcess, switcher: ModelSwitcher, parallel_batches: int) -> int:
     from agents.inspector.inspector import Inspector
     from models.inference.grad_cam import open_grad_cam
     from streams.object_store import ObjectStore
     from streams.record_producer import RecordProducer
     from streams.worker import ConsumerGroup, make_app, run_worker
 
-    settings, instance, health = worker.settings, worker.instance, worker.health
-    if worker.stop_requested.is_set():
+    settings, health = process.settings, process.health
+    if process.stop_requested.is_set():
         return 0
     for line in settings.lines:
         metrics.initialise_counters(ROLE, line.name)
-        if (useful_s := line.verdict_deadline_s) is not None:
-            metrics.verdict_deadline_seconds.labels(line.name).set(useful_s)
-    app = make_app(settings, ROLE, instance, settings.inspector.buffer)
-    store, courier = ObjectStore(settings.store.url, settings.pictures.max_bytes), RecordProducer(app, health.set_problem)
-    inspector = Inspector(settings, serving, store, courier, open_grad_cam, health.set_problem, at_once)
+        if (deadline_s := line.verdict_deadline_s) is not None:
+            metrics.verdict_deadline_seconds.labels(line.name).set(deadline_s)
+    app = make_app(settings, ROLE, process.instance, settings.inspector.buffer)
+    store = ObjectStore(settings.store.url, settings.pictures.max_bytes)
+    producer = RecordProducer(app, health.set_problem)
+    inspector = Inspector(settings, switcher, store, producer, open_grad_cam, health.set_problem, parallel_batches)
     return await run_worker([ConsumerGroup(app, inspector, settings, ROLE, health)], ROLE, settings.service.grace_s)

@@ -12,9 +12,8 @@ from pathlib import Path
 import click
 from pydantic import ValidationError
 
-from agents.inspector.decoding import Decoded, decode_arrival, receive
-from agents.inspector.judging import Judged, judge
-from agents.inspector.shadow import label_of
+from agents.inspector.decoding import DecodedImage, decode_image, read_image_record
+from agents.inspector.judging import JudgedImage, judge_images
 from models.inference.ensemble import Ensemble
 from streams.errors import CastlineError, IdentityError, PictureError
 from streams.identity import make_header_map
@@ -172,18 +171,18 @@ def replay(settings: Settings, lines: Iterable[str], since: datetime, until: dat
     for name in lines:
         line = settings.find_line(name)
         labels = _read_labels(settings, name, since)
-        batch: list[Decoded] = []
+        batch: list[DecodedImage] = []
         for record, appended_at in _read_images(settings, line, since, until):
             try:
-                arrival = receive(record, line, appended_at, appended_at)
+                image = read_image_record(record, line, appended_at, appended_at)
             except IdentityError:
                 yield ReplayedPicture(None, None, None)
                 continue
-            batch.append(decode_arrival(arrival, ensemble.side_px, settings.pictures, store))
+            batch.append(decode_image(image, ensemble.side_px, settings.pictures, store))
             if len(batch) == size:
-                yield from _compare(judge(batch, ensemble), labels, ensemble.version_name)
+                yield from _compare(judge_images(batch, ensemble), labels, ensemble.version_name)
                 batch = []
-        yield from _compare(judge(batch, ensemble), labels, ensemble.version_name)
+        yield from _compare(judge_images(batch, ensemble), labels, ensemble.version_name)
 
 
 # Topic, partition and offset of an image record.
@@ -221,10 +220,10 @@ def _read_labels(settings: Settings, line: str, since: datetime) -> dict[_Positi
     return labels
 
 
-def _compare(batch: list[Judged], labels: dict[_Position, VersionLabel], model: str) -> Iterator[ReplayedPicture]:
+def _compare(batch: list[JudgedImage], labels: dict[_Position, VersionLabel], model: str) -> Iterator[ReplayedPicture]:
     for judged in batch:
-        arrival = judged.decoded.arrival
-        record = arrival.came
-        probability = None if isinstance(judged.opinion, PictureError) else judged.opinion.defect_probability
-        now = VersionLabel(label_of(judged), probability, model)
-        yield ReplayedPicture(str(arrival.part), labels.get((record.topic, record.partition, record.offset)), now)
+        image = judged.decoded.record
+        record = image.source
+        probability = None if isinstance(judged.prediction, PictureError) else judged.prediction.defect_probability
+        now = VersionLabel(judged.label, probability, model)
+        yield ReplayedPicture(str(image.part), labels.get((record.topic, record.partition, record.offset)), now)

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.gate.lane import PartSorted
-from agents.inspector.decoding import Decoded, receive
-from agents.inspector.judging import Judged, verdict
+from agents.inspector.decoding import DecodedImage, read_image_record
+from agents.inspector.judging import JudgedImage
+from agents.inspector.judging import make_verdict as make_inspector_verdict
 from agents.sorter.decisions import make_late_sorting, make_sorting, make_untracked_sorting
 from agents.sorter.part_states import PartState
 from firmware.protocol import WORDS
@@ -48,9 +49,9 @@ def test_any_verdict_of_the_inspector_is_valid(
 
 def make_verdict(run: int, part: int, opinion: Prediction | PictureError, threshold: float, decided_at: datetime) -> Verdict:
     came = ConsumedRecord("castings.images.line-1", 3, 17, f"line-1:{run}:{part}".encode(), b"", {})
-    arrival = receive(came, LineSettings(name="line-1", deadline_s=1), TAKEN, TAKEN + timedelta(seconds=0.01))
+    image = read_image_record(came, LineSettings(name="line-1", deadline_s=1), TAKEN, TAKEN + timedelta(seconds=0.01))
     picture = opinion if isinstance(opinion, PictureError) else DecodedPicture(np.zeros((8, 8), np.uint8), 300, 200)
-    return verdict(Judged(Decoded(arrival, "0" * 64, picture), opinion), "v1", threshold, decided_at)
+    return make_inspector_verdict(JudgedImage(DecodedImage(image, "0" * 64, picture), opinion), "v1", threshold, decided_at)
 
 
 @given(

@@ -1,4 +1,4 @@
-"""Heat maps of suspicious pictures: after all verdicts, the uploads first, and nothing that goes wrong harms a verdict."""
+"""Heat maps of suspicious pictures: made after all verdicts, uploads first, and without harm to a verdict if they fail."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from PIL import Image
 from prometheus_client import REGISTRY
 
 from agents.inspector.inspector import Inspector
-from agents.inspector.localiser import Mapper
-from agents.inspector.model_switcher import Serving
+from agents.inspector.localiser import HeatMapper
+from agents.inspector.model_switcher import ModelSwitcher
 from models.inference.ensemble import Ensemble
 from models.inference.heat_map import crop_to_picture, find_boxes
 from models.inference.soft_vote import SoftVote
@@ -32,272 +32,271 @@ from models.registry import Version
 from streams.model_choices import ALL_LINES, ModelChoices
 from streams.object_store import ObjectStore
 from streams.record_producer import ConsumedRecord, ProducerRecord, RecordProducer
-from streams.records import Finding, ModelChoice
+from streams.records import Finding
 from streams.settings import LineSettings, Settings
 from streams.worker import ReceivedRecord
-from tests.agents.inspector.test_model_switcher import choice, version
+from tests.agents.inspector.test_model_switcher import make_choice, make_version
 from tests.image_topics import make_jpeg
 
-SIDE = 64
+SIDE_PX = 64
 LINES = ("line-1", "uploads")
 
 
 @dataclass
-class Networks:
-    """Calls every picture a defect with `sure`; `order` is what the networks' thread did, judging and explaining alike."""
+class RecordingRuntime:
+    """A runtime that gives every picture the same defect probability. `steps` lists what the threads of the networks did, in order."""
 
-    sure: float = 0.9
-    order: list[str] = field(default_factory=list)
-    name: str = "written down"
+    defect_probability: float = 0.9
+    steps: list[str] = field(default_factory=list)
+    name: str = "recording"
     max_batch: int = 32
-    takes_s: float = 0
+    duration_s: float = 0
 
     def warm_up(self) -> None: ...
 
     def predict(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        time.sleep(self.takes_s)
-        self.order.extend(["judged"] * len(pixels))
-        return np.full((len(pixels), 1, 2), (1 - self.sure, self.sure), np.float32)
+        time.sleep(self.duration_s)
+        self.steps.extend(["judged"] * len(pixels))
+        return np.full((len(pixels), 1, 2), (1 - self.defect_probability, self.defect_probability), np.float32)
 
 
 @dataclass
-class Explainer:
-    """A mapper that notes when it was asked; it can be held, and breaks on purpose."""
+class FakeHeatMapper:
+    """A heat mapper that records its calls. A test can make it wait and fail."""
 
-    of: str
-    order: list[str]
+    version: str
+    steps: list[str]
     may_go_on: threading.Event
-    begun: threading.Event
-    breaks: bool = False
+    was_called: threading.Event
+    fails: bool = False
 
     def compute_heat_map(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        self.begun.set()
+        self.was_called.set()
         assert self.may_go_on.wait(10)
-        self.order.append(f"explained by {self.of}")
-        if self.breaks:
+        self.steps.append(f"explained by {self.version}")
+        if self.fails:
             raise RuntimeError("no gradient")
         heat = np.zeros(pixels.shape, np.float32)
         heat[16:24, 32:48] = 1
         return heat
 
 
-class Topics(RecordProducer):
-    """What was sent, by topic."""
+class RecordingProducer(RecordProducer):
+    """Keeps the records instead of sending them."""
 
     def __init__(self) -> None:
-        self.sent: list[ProducerRecord] = []
+        self.records: list[ProducerRecord] = []
 
     async def deliver(self, records: Sequence[ProducerRecord]) -> None:
-        self.sent += records
+        self.records += records
 
     def findings(self) -> list[Finding]:
-        return [Finding.decode(one.value or b"") for one in self.sent if ".findings." in one.topic]
+        return [Finding.decode(record.value or b"") for record in self.records if ".findings." in record.topic]
 
 
 @dataclass
-class Plant:
-    """A real inspector with its real batcher, decoder and delivery; its networks write down what they do."""
+class InspectorRig:
+    """A real inspector with a fake runtime, fake heat mappers by version, and a producer that keeps the records."""
 
     inspector: Inspector
-    serving: Serving
-    topics: Topics
-    networks: Networks
-    mappers: dict[str, Explainer]
+    switcher: ModelSwitcher
+    producer: RecordingProducer
+    runtime: RecordingRuntime
+    mappers: dict[str, FakeHeatMapper]
     store: ObjectStore
     may_go_on: threading.Event
-    begun: threading.Event
-    sent: int = 0
+    was_called: threading.Event
+    sent_count: int = 0
 
-    async def take(self, line: str, count: int = 1, picture: bytes = make_jpeg(1)) -> None:
-        """So many pictures arrive without the event loop coming to anything else meanwhile."""
+    async def send(self, line: str, count: int = 1, picture: bytes = make_jpeg(1)) -> None:
+        """Passes pictures to the inspector, without letting the event loop run anything else in between."""
         for _ in range(count):
-            self.sent += 1
-            record = ConsumedRecord(f"castings.images.{line}", 0, self.sent, f"{line}:1:{self.sent}".encode(), picture, {})
+            self.sent_count += 1
+            key = f"{line}:1:{self.sent_count}".encode()
+            record = ConsumedRecord(f"castings.images.{line}", 0, self.sent_count, key, picture, {})
             broker_time = datetime.fromtimestamp(1.7e9, UTC)
             await self.inspector.accept(ReceivedRecord(record, broker_time, cast(EventT[bytes], None), cast(StreamT[bytes], self)))
 
     async def ack(self, _: EventT[bytes]) -> None:
-        """Stands in for Faust's stream."""
+        """Stands in for the acknowledgement of Faust's stream."""
 
 
-async def until(what: Callable[[], bool]) -> None:
+async def wait_until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
-        while not what():  # noqa: ASYNC110  the inspector has no event for a test
+        while not condition():  # noqa: ASYNC110  the inspector has no event for a test
             await asyncio.sleep(0.005)
 
 
 @asynccontextmanager
-async def running(
-    folder: Path, networks: Networks, open_mapper: Callable[[Explainer], Mapper | None], **inspector: Any
-) -> AsyncIterator[Plant]:
+async def run_inspector(
+    folder: Path, runtime: RecordingRuntime, choose_mapper: Callable[[FakeHeatMapper], HeatMapper | None], **inspector_settings: Any
+) -> AsyncIterator[InspectorRig]:
     settings = Settings.model_validate(
         {
             "lines": [LineSettings(name=line) for line in LINES],
             "batch": {"size": 8, "shapes": (8,)},
-            "inspector": inspector,
+            "inspector": inspector_settings,
             "store": {"url": str(folder)},
         }
     )
-    serving = Serving(LINES, version, lambda found: Ensemble(found, networks, SoftVote.from_manifest(found.manifest)))
-    serving.begin(ModelChoices("a"))
-    mappers: dict[str, Explainer] = {}
-    may_go_on, begun = threading.Event(), threading.Event()
+    switcher = ModelSwitcher(LINES, make_version, lambda version: Ensemble(version, runtime, SoftVote.from_manifest(version.manifest)))
+    switcher.start(ModelChoices("a"))
+    mappers: dict[str, FakeHeatMapper] = {}
+    may_go_on, was_called = threading.Event(), threading.Event()
     may_go_on.set()
 
-    def opened(found: Version) -> Mapper | None:
-        mappers[found.name] = Explainer(found.name, networks.order, may_go_on, begun)
-        return open_mapper(mappers[found.name])
+    def open_mapper(version: Version) -> HeatMapper | None:
+        mappers[version.name] = FakeHeatMapper(version.name, runtime.steps, may_go_on, was_called)
+        return choose_mapper(mappers[version.name])
 
-    topics, store = Topics(), ObjectStore(str(folder))
-    inspector_ = Inspector(settings, serving, store, topics, opened, lambda *_: None)
-    ways = (inspector_.judge_batches, inspector_.deliver_batches, inspector_.localiser.run)
-    tasks = [asyncio.create_task(way()) for way in ways]
+    producer, store = RecordingProducer(), ObjectStore(str(folder))
+    inspector = Inspector(settings, switcher, store, producer, open_mapper, lambda *_: None)
+    tasks = [asyncio.create_task(run()) for run in inspector.background_tasks]
     try:
-        yield Plant(inspector_, serving, topics, networks, mappers, store, may_go_on, begun)
+        yield InspectorRig(inspector, switcher, producer, runtime, mappers, store, may_go_on, was_called)
     finally:
         may_go_on.set()
-        await inspector_.drain()
+        await inspector.drain()
         await asyncio.wait_for(asyncio.gather(*tasks), 10)
-        serving.stop()
+        switcher.stop()
 
 
-def counted(name: str, line: str) -> float:
-    return REGISTRY.get_sample_value(f"castline_findings{name}_total", {"line": line}) or 0.0
+def read_counter(suffix: str, line: str) -> float:
+    return REGISTRY.get_sample_value(f"castline_findings{suffix}_total", {"line": line}) or 0.0
 
 
 @pytest.mark.asyncio
 async def test_maps_are_made_when_all_verdicts_are_out_the_uploads_first(tmp_path: Path) -> None:
-    before = counted("_dropped", "line-1")
-    async with running(tmp_path, Networks(), lambda made: made) as plant:
-        await plant.take("line-1", 100)
-        await plant.take("uploads", 4)
-        await until(lambda: len(plant.topics.findings()) == 64 + 4)
-        assert plant.networks.order == ["judged"] * 104 + ["explained by a"] * 68
-        assert [found.line for found in plant.topics.findings()] == ["uploads"] * 4 + ["line-1"] * 64
-        assert counted("_dropped", "line-1") == before + 36
-        assert [found.part for found in plant.topics.findings()][4:] == list(range(37, 101)), "of a belt the oldest had to go"
+    before = read_counter("_dropped", "line-1")
+    async with run_inspector(tmp_path, RecordingRuntime(), lambda mapper: mapper) as rig:
+        await rig.send("line-1", 100)
+        await rig.send("uploads", 4)
+        await wait_until(lambda: len(rig.producer.findings()) == 64 + 4)
+        assert rig.runtime.steps == ["judged"] * 104 + ["explained by a"] * 68
+        assert [finding.line for finding in rig.producer.findings()] == ["uploads"] * 4 + ["line-1"] * 64
+        assert read_counter("_dropped", "line-1") == before + 36
+        assert [finding.part for finding in rig.producer.findings()][4:] == list(range(37, 101)), "the oldest of a belt are dropped"
 
 
 @pytest.mark.asyncio
 async def test_a_picture_that_comes_meanwhile_waits_for_one_map_at_most(tmp_path: Path) -> None:
-    async with running(tmp_path, Networks(), lambda made: made) as plant:
-        await until(lambda: "a" in plant.mappers)
-        plant.may_go_on.clear()
-        await plant.take("line-1", 5)
-        await until(plant.begun.is_set)
-        await plant.take("line-1", 16)
+    async with run_inspector(tmp_path, RecordingRuntime(), lambda mapper: mapper) as rig:
+        await wait_until(lambda: "a" in rig.mappers)
+        rig.may_go_on.clear()
+        await rig.send("line-1", 5)
+        await wait_until(rig.was_called.is_set)
+        await rig.send("line-1", 16)
         await asyncio.sleep(0)
-        plant.may_go_on.set()
-        await until(lambda: len(plant.topics.findings()) == 21)
-        assert plant.networks.order == ["judged"] * 5 + ["explained by a"] + ["judged"] * 16 + ["explained by a"] * 20
+        rig.may_go_on.set()
+        await wait_until(lambda: len(rig.producer.findings()) == 21)
+        assert rig.runtime.steps == ["judged"] * 5 + ["explained by a"] + ["judged"] * 16 + ["explained by a"] * 20
 
 
 @pytest.mark.asyncio
 async def test_lines_that_never_pause_keep_no_person_waiting(tmp_path: Path) -> None:
-    async with running(tmp_path, Networks(takes_s=0.02), lambda made: made) as plant:
+    async with run_inspector(tmp_path, RecordingRuntime(duration_s=0.02), lambda mapper: mapper) as rig:
 
-        async def come_without_end() -> None:
+        async def send_without_pause() -> None:
             while True:
-                await plant.take("line-1", 8)
-                while len(plant.topics.sent) + 24 < plant.sent:  # noqa: ASYNC110  the inspector has no event for a test
+                await rig.send("line-1", 8)
+                while len(rig.producer.records) + 24 < rig.sent_count:  # noqa: ASYNC110  the inspector has no event for a test
                     await asyncio.sleep(0)
 
-        line = asyncio.create_task(come_without_end())
+        sending = asyncio.create_task(send_without_pause())
         try:
-            await plant.take("uploads", 2)
-            await until(lambda: len(plant.topics.findings()) == 2)
+            await rig.send("uploads", 2)
+            await wait_until(lambda: len(rig.producer.findings()) == 2)
         finally:
-            line.cancel()
-        assert [found.line for found in plant.topics.findings()] == ["uploads"] * 2
-        first, second = (at for at, what in enumerate(plant.networks.order) if what != "judged")
-        assert second - first > 100, "one of them every two seconds, of the lines 400 a second"
+            sending.cancel()
+        assert [finding.line for finding in rig.producer.findings()] == ["uploads"] * 2
+        first, second = (index for index, step in enumerate(rig.runtime.steps) if step != "judged")
+        assert second - first > 100, "one upload every two seconds, and 400 pictures of the line in each second"
 
 
 @pytest.mark.asyncio
-async def test_a_good_part_is_explained_only_where_a_person_waits_for_it(tmp_path: Path) -> None:
-    async with running(tmp_path, Networks(sure=0.1), lambda made: made) as plant:
-        await plant.take("line-1", 3)
-        await plant.take("uploads")
-        await until(lambda: len(plant.topics.findings()) == 1)
-        (found,) = plant.topics.findings()
-        assert found.line == "uploads"
+async def test_a_good_part_is_explained_only_if_a_person_waits_for_it(tmp_path: Path) -> None:
+    async with run_inspector(tmp_path, RecordingRuntime(defect_probability=0.1), lambda mapper: mapper) as rig:
+        await rig.send("line-1", 3)
+        await rig.send("uploads")
+        await wait_until(lambda: len(rig.producer.findings()) == 1)
+        (finding,) = rig.producer.findings()
+        assert finding.line == "uploads"
 
 
 @pytest.mark.asyncio
-async def test_what_cannot_be_read_is_not_explained_and_what_breaks_is_counted_and_harms_nothing(tmp_path: Path) -> None:
-    before = counted("_failed", "uploads")
-    async with running(tmp_path, Networks(), lambda made: made) as plant:
-        await until(lambda: "a" in plant.mappers)
-        plant.mappers["a"].breaks = True
-        await plant.take("uploads", picture=b"no picture")
-        await plant.take("uploads", 2)
-        await until(lambda: counted("_failed", "uploads") == before + 2)
-        plant.mappers["a"].breaks = False
-        await plant.take("uploads")
-        await until(lambda: len(plant.topics.findings()) == 1)
-        assert [one.topic for one in plant.topics.sent].count("castings.verdicts.uploads") == 4
+async def test_an_undecodable_picture_is_not_explained_and_a_failed_map_is_counted_and_harms_nothing(tmp_path: Path) -> None:
+    before = read_counter("_failed", "uploads")
+    async with run_inspector(tmp_path, RecordingRuntime(), lambda mapper: mapper) as rig:
+        await wait_until(lambda: "a" in rig.mappers)
+        rig.mappers["a"].fails = True
+        await rig.send("uploads", picture=b"no picture")
+        await rig.send("uploads", 2)
+        await wait_until(lambda: read_counter("_failed", "uploads") == before + 2)
+        rig.mappers["a"].fails = False
+        await rig.send("uploads")
+        await wait_until(lambda: len(rig.producer.findings()) == 1)
+        assert [record.topic for record in rig.producer.records].count("castings.verdicts.uploads") == 4
 
 
 @pytest.mark.asyncio
-async def test_a_switched_version_explains_what_it_judges(tmp_path: Path) -> None:
-    async with running(tmp_path, Networks(), lambda made: made) as plant:
-        await plant.take("uploads")
-        await until(lambda: len(plant.topics.findings()) == 1)
-        chosen: ModelChoice = choice(ALL_LINES, "b")
-        plant.serving.follow(ModelChoices("a", {ALL_LINES: chosen}))
-        await until(lambda: plant.serving.duties["uploads"].judge.version_name == "b")
-        await plant.take("uploads")
-        await until(lambda: len(plant.topics.findings()) == 2)
-        assert [found.model for found in plant.topics.findings()] == ["a", "b"]
-        assert plant.networks.order[-1] == "explained by b"
+async def test_a_new_version_explains_the_pictures_that_it_has_judged(tmp_path: Path) -> None:
+    async with run_inspector(tmp_path, RecordingRuntime(), lambda mapper: mapper) as rig:
+        await rig.send("uploads")
+        await wait_until(lambda: len(rig.producer.findings()) == 1)
+        rig.switcher.follow(ModelChoices("a", {ALL_LINES: make_choice(ALL_LINES, "b")}))
+        await wait_until(lambda: rig.switcher.assignments["uploads"].ensemble.version_name == "b")
+        await rig.send("uploads")
+        await wait_until(lambda: len(rig.producer.findings()) == 2)
+        assert [finding.model for finding in rig.producer.findings()] == ["a", "b"]
+        assert rig.runtime.steps[-1] == "explained by b"
 
 
 @pytest.mark.asyncio
-async def test_a_version_without_maps_leaves_verdicts_alone(tmp_path: Path) -> None:
-    async with running(tmp_path, Networks(), lambda made: None) as plant:
-        await plant.take("uploads", 3)
-        await until(lambda: len(plant.topics.sent) == 3 and "a" in plant.mappers)
-        assert plant.topics.findings() == []
+async def test_a_version_without_heat_maps_still_judges(tmp_path: Path) -> None:
+    async with run_inspector(tmp_path, RecordingRuntime(), lambda mapper: None) as rig:
+        await rig.send("uploads", 3)
+        await wait_until(lambda: len(rig.producer.records) == 3 and "a" in rig.mappers)
+        assert rig.producer.findings() == []
 
 
 @pytest.mark.asyncio
-async def test_it_can_be_switched_off(tmp_path: Path) -> None:
-    async with running(tmp_path, Networks(), lambda made: made, localise=False) as plant:
-        await plant.take("uploads", 3)
-        await until(lambda: len(plant.topics.sent) == 3)
-        assert plant.mappers == {}
+async def test_heat_maps_can_be_switched_off(tmp_path: Path) -> None:
+    async with run_inspector(tmp_path, RecordingRuntime(), lambda mapper: mapper, localise=False) as rig:
+        await rig.send("uploads", 3)
+        await wait_until(lambda: len(rig.producer.records) == 3)
+        assert rig.mappers == {}
 
 
 @pytest.mark.asyncio
-async def test_a_finding_names_its_verdict_its_boxes_and_a_map_of_the_whole_picture(tmp_path: Path) -> None:
+async def test_a_finding_names_its_verdict_and_boxes_and_its_map_covers_the_whole_picture(tmp_path: Path) -> None:
     file = io.BytesIO()
     Image.new("RGB", (400, 200), "grey").save(file, "PNG")
-    async with running(tmp_path, Networks(), lambda made: made) as plant:
-        await plant.take("uploads", picture=file.getvalue())
-        await until(lambda: len(plant.topics.findings()) == 1)
-        (found,) = plant.topics.findings()
-    assert f'"verdict_id":"{found.verdict_id}"'.encode() in (plant.topics.sent[0].value or b"")
-    # The networks are sure to 0.9. 64 px stand for 400: the picture's 32 rows lie between two times 16 that were filled up.
-    (box,) = found.boxes
+    async with run_inspector(tmp_path, RecordingRuntime(), lambda mapper: mapper) as rig:
+        await rig.send("uploads", picture=file.getvalue())
+        await wait_until(lambda: len(rig.producer.findings()) == 1)
+        (finding,) = rig.producer.findings()
+    assert f'"verdict_id":"{finding.verdict_id}"'.encode() in (rig.producer.records[0].value or b"")
+    # The defect probability is 0.9. 64 px of the networks stand for 400 px, and the picture's 32 rows lie between 16 rows of padding each.
+    (box,) = finding.boxes
     assert (box.left_px, box.top_px, box.width_px, box.height_px, box.score) == (200, 0, 100, 50, 0.9)
-    shown = Image.open(io.BytesIO(plant.store.fetch(found.heat_map)), formats=("PNG",))
-    assert (shown.mode, shown.size) == ("L", (64, 32))
-    assert shown.getpixel((40, 4)) == 255
-    assert shown.getpixel((40, 20)) == 0
+    heat_map = Image.open(io.BytesIO(rig.store.fetch(finding.heat_map)), formats=("PNG",))
+    assert (heat_map.mode, heat_map.size) == ("L", (64, 32))
+    assert heat_map.getpixel((40, 4)) == 255
+    assert heat_map.getpixel((40, 20)) == 0
 
 
-@given(st.integers(1, 3000), st.integers(1, 3000), st.integers(0, SIDE - 1), st.integers(0, SIDE - 1))
-def test_a_box_lies_within_its_picture_whatever_its_shape(width_px: int, height_px: int, row: int, column: int) -> None:
-    heat = np.zeros((SIDE, SIDE), np.float32)
+@given(st.integers(1, 3000), st.integers(1, 3000), st.integers(0, SIDE_PX - 1), st.integers(0, SIDE_PX - 1))
+def test_a_box_lies_within_its_picture_whatever_the_shape_of_the_picture(width_px: int, height_px: int, row: int, column: int) -> None:
+    heat = np.zeros((SIDE_PX, SIDE_PX), np.float32)
     heat[row, column] = 0.8
-    for area in find_boxes(crop_to_picture(heat, width_px, height_px), width_px, height_px):
-        assert 0 <= area.left_px < area.left_px + area.width_px <= width_px
-        assert 0 <= area.top_px < area.top_px + area.height_px <= height_px
-        assert area.score == np.float32(0.8)
+    for box in find_boxes(crop_to_picture(heat, width_px, height_px), width_px, height_px):
+        assert 0 <= box.left_px < box.left_px + box.width_px <= width_px
+        assert 0 <= box.top_px < box.top_px + box.height_px <= height_px
+        assert box.score == np.float32(0.8)
 
 
-def test_the_hottest_box_comes_first_and_an_empty_map_has_none() -> None:
-    heat = np.zeros((SIDE, SIDE), np.float32)
+def test_the_hottest_box_comes_first_and_an_empty_map_has_no_box() -> None:
+    heat = np.zeros((SIDE_PX, SIDE_PX), np.float32)
     assert find_boxes(heat, 300, 300) == []
     heat[2:4, 2:4], heat[50:60, 40:44], heat[20, 20] = 0.7, 1.0, 0.3
     first, second = find_boxes(heat, 128, 128)

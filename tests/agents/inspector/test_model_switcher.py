@@ -1,4 +1,4 @@
-"""Which version judges which line: precedence, history, what stays out and why, what is held in memory."""
+"""Which version judges which line: precedence, history, rejected versions, and the versions in memory."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import numpy.typing as npt
 import pytest
 from prometheus_client import REGISTRY
 
-from agents.inspector.judging import by_judge
-from agents.inspector.model_switcher import Serving
+from agents.inspector.model_switcher import ModelSwitcher
 from models.inference.ensemble import Ensemble
 from models.inference.soft_vote import SoftVote
 from models.registry import Version
@@ -24,25 +23,26 @@ from streams.model_choices import ALL_LINES, ModelChoices
 from streams.records import ModelChoice
 from tests.image_topics import wait_for
 
-AT = datetime(2026, 1, 31, 12, tzinfo=UTC)
+CHOSEN_AT = datetime(2026, 1, 31, 12, tzinfo=UTC)
+LINES = ("line-1", "line-2")
 
 
-class Still:
-    """A runtime that is never asked: what is tested here is who would be."""
+class UnusedRuntime:
+    """A runtime that is never called, because the tests only look at which ensemble would be called."""
 
-    name, max_batch = "still", 32
+    name, max_batch = "unused", 32
 
     def warm_up(self) -> None: ...
 
     def predict(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        raise AssertionError("nobody judges here")
+        raise AssertionError("no picture is judged here")
 
 
-def version(name: str, classes: Sequence[str] = ("ok", "defect")) -> Version:
-    """A version of that name, as a manifest describes it."""
+def make_version(name: str, classes: Sequence[str] = ("ok", "defect")) -> Version:
+    """A version of that name, as a manifest describes it. It has no files."""
     manifest = {
         "version": name,
-        "created": AT,
+        "created": CHOSEN_AT,
         "classes": classes,
         "ok_class": 0,
         "preprocessing": {"side_px": 64},
@@ -59,8 +59,8 @@ def version(name: str, classes: Sequence[str] = ("ok", "defect")) -> Version:
     return Version(Path(name), Manifest.model_validate(manifest))
 
 
-class Shelf:
-    """Versions that can be found and opened, but for those whose name says otherwise."""
+class FakeRegistry:
+    """Finds and opens a version of every name. Names that begin with tampered, kinds, odd or broken stand for faulty versions."""
 
     def __init__(self) -> None:
         self.opened: list[str] = []
@@ -70,164 +70,165 @@ class Shelf:
     def find(self, name: str) -> Version:
         if name.startswith("tampered"):
             raise ModelError(f"{name}: expected another SHA-256")
-        return version(name, ("ok", "crack", "pore") if name.startswith("kinds") else ("ok", "defect"))
+        return make_version(name, ("ok", "crack", "pore") if name.startswith("kinds") else ("ok", "defect"))
 
-    def open(self, found: Version) -> Ensemble:
+    def open(self, version: Version) -> Ensemble:
         assert self.may_open.wait(10)
-        self.opened.append(found.name)
-        if found.name.startswith("odd"):
-            raise ModelError(f"{found.name}: judges the golden set differently")
-        if found.name.startswith("broken"):
+        self.opened.append(version.name)
+        if version.name.startswith("odd"):
+            raise ModelError(f"{version.name}: judges the golden set differently")
+        if version.name.startswith("broken"):
             raise MemoryError
-        return Ensemble(found, Still(), SoftVote.from_manifest(found.manifest))
+        return Ensemble(version, UnusedRuntime(), SoftVote.from_manifest(version.manifest))
 
 
-def choice(line: str, name: str, shadow: str | None = None, previous: tuple[str, ...] = (), forced: bool = False) -> ModelChoice:
-    return ModelChoice(line=line, version=name, shadow=shadow, chosen_by="somebody", chosen_at=AT, previous=previous, forced=forced)
+def make_choice(line: str, name: str, shadow: str | None = None, previous: tuple[str, ...] = (), forced: bool = False) -> ModelChoice:
+    return ModelChoice(line=line, version=name, shadow=shadow, chosen_by="somebody", chosen_at=CHOSEN_AT, previous=previous, forced=forced)
 
 
-def choices(*chosen: ModelChoice, default: str = "a") -> ModelChoices:
-    return ModelChoices(default, {one.line: one for one in chosen})
-
-
-LINES = ("line-1", "line-2")
+def make_choices(*choices: ModelChoice, default: str = "a") -> ModelChoices:
+    return ModelChoices(default, {choice.line: choice for choice in choices})
 
 
 @pytest.fixture
-def shelf() -> Shelf:
-    return Shelf()
+def registry() -> FakeRegistry:
+    return FakeRegistry()
 
 
 @pytest.fixture
-def serving(shelf: Shelf) -> Iterator[Serving]:
-    """A worker's, with version `a` in force on both lines by the settings."""
-    begun = Serving(LINES, shelf.find, shelf.open)
-    begun.begin(choices())
-    yield begun
-    begun.stop()
+def switcher(registry: FakeRegistry) -> Iterator[ModelSwitcher]:
+    """A started switcher. Both lines have version `a` from the settings."""
+    switcher = ModelSwitcher(LINES, registry.find, registry.open)
+    switcher.start(make_choices())
+    yield switcher
+    switcher.stop()
 
 
-def in_force(serving: Serving) -> list[str]:
-    return [serving.duties[line].judge.version_name for line in LINES]
+def current_versions(switcher: ModelSwitcher) -> list[str]:
+    return [switcher.assignments[line].ensemble.version_name for line in LINES]
 
 
-def refusals(line: str, reason: str) -> float:
+def count_rejections(line: str, reason: str) -> float:
     return REGISTRY.get_sample_value("castline_model_refused_total", {"line": line, "reason": reason}) or 0
 
 
-def test_a_lines_own_choice_goes_before_that_of_all_lines_and_that_before_the_settings() -> None:
-    assert choices().find("line-1").version == "a"
-    assert choices(choice(ALL_LINES, "b")).find("line-1").version == "b"
-    both = choices(choice(ALL_LINES, "b"), choice("line-1", "c"))
+def test_the_choice_of_a_line_precedes_that_of_all_lines_which_precedes_the_settings() -> None:
+    assert make_choices().find("line-1").version == "a"
+    assert make_choices(make_choice(ALL_LINES, "b")).find("line-1").version == "b"
+    both = make_choices(make_choice(ALL_LINES, "b"), make_choice("line-1", "c"))
     assert (both.find("line-1").version, both.find("line-2").version) == ("c", "b")
 
 
-def test_the_topic_is_read_record_by_record_and_what_is_no_choice_changes_nothing() -> None:
-    found = choices().with_record(b"*", choice(ALL_LINES, "b").encode())
-    assert found.find("line-1").version == "b"
-    assert found.with_record(b"*", b"{}") == found
-    assert found.with_record(b"line-1", choice("line-2", "c").encode()) == found, "under another's key"
-    assert found.with_record(b"*", None).find("line-1").version == "a", "taken back"
+def test_the_topic_is_read_record_by_record_and_an_invalid_record_changes_nothing() -> None:
+    choices = make_choices().with_record(b"*", make_choice(ALL_LINES, "b").encode())
+    assert choices.find("line-1").version == "b"
+    assert choices.with_record(b"*", b"{}") == choices
+    assert choices.with_record(b"line-1", make_choice("line-2", "c").encode()) == choices, "its key names another line"
+    assert choices.with_record(b"*", None).find("line-1").version == "a", "an empty value removes the choice"
 
 
 def test_a_roll_back_goes_back_step_by_step_and_choosing_twice_adds_no_step() -> None:
-    now = choices()
+    choices = make_choices()
     for name in ("b", "b", "c", "c"):
-        now = now.with_record(b"line-1", now.make_choice("line-1", name, "me", AT).encode())
-    assert now.find("line-1").version == "c"
+        choices = choices.with_record(b"line-1", choices.make_choice("line-1", name, "me", CHOSEN_AT).encode())
+    assert choices.find("line-1").version == "c"
     for name in ("b", "a"):
-        now = now.with_record(b"line-1", now.make_roll_back("line-1", "me", AT).encode())
-        assert now.find("line-1").version == name
+        choices = choices.with_record(b"line-1", choices.make_roll_back("line-1", "me", CHOSEN_AT).encode())
+        assert choices.find("line-1").version == name
     with pytest.raises(ModelError, match="no version to roll back to for line-1"):
-        now.make_roll_back("line-1", "me", AT)
+        choices.make_roll_back("line-1", "me", CHOSEN_AT)
 
 
-def test_a_choice_that_is_followed_serves_from_then_on(serving: Serving) -> None:
-    assert in_force(serving) == ["a", "a"]
-    serving.follow(choices(choice("line-2", "b")))
-    wait_for(lambda: in_force(serving) == ["a", "b"], 5, "expected line-2 to have its own")
+def test_a_choice_is_followed_while_the_switcher_runs(switcher: ModelSwitcher) -> None:
+    assert current_versions(switcher) == ["a", "a"]
+    switcher.follow(make_choices(make_choice("line-2", "b")))
+    wait_for(lambda: current_versions(switcher) == ["a", "b"], 5, "expected line-2 to have its own version")
 
 
-def test_while_a_version_is_opened_the_one_in_force_goes_on_and_of_several_choices_the_last_counts(shelf: Shelf, serving: Serving) -> None:
-    shelf.may_open.clear()
-    serving.follow(choices(choice(ALL_LINES, "b")))
-    wait_for(lambda: serving._wanted is None, 5, "expected the choice to be taken up")
+def test_while_a_version_is_opened_the_one_in_force_goes_on_and_of_several_choices_the_last_counts(
+    registry: FakeRegistry, switcher: ModelSwitcher
+) -> None:
+    registry.may_open.clear()
+    switcher.follow(make_choices(make_choice(ALL_LINES, "b")))
+    wait_for(lambda: switcher._next_choices is None, 5, "expected the thread to take the choice")
     for name in ("c", "d", "e"):
-        serving.follow(choices(choice(ALL_LINES, name)))
-    assert in_force(serving) == ["a", "a"]
-    shelf.may_open.set()
-    wait_for(lambda: in_force(serving) == ["e", "e"], 5, "expected the last choice in force")
-    assert shelf.opened == ["a", "b", "e"]
+        switcher.follow(make_choices(make_choice(ALL_LINES, name)))
+    assert current_versions(switcher) == ["a", "a"]
+    registry.may_open.set()
+    wait_for(lambda: current_versions(switcher) == ["e", "e"], 5, "expected the last choice to be in force")
+    assert registry.opened == ["a", "b", "e"]
 
 
 @pytest.mark.parametrize(("name", "reason"), [("tampered", "files"), ("kinds", "classes"), ("odd", "warm-up"), ("broken", "warm-up")])
-def test_a_version_that_may_not_serve_stays_out_and_the_next_can_come(serving: Serving, name: str, reason: str) -> None:
-    before = refusals("line-1", reason)
-    serving.follow(choices(choice(ALL_LINES, name, previous=("a",))))
-    wait_for(lambda: refusals("line-2", reason) > 0 and refusals("line-1", reason) == before + 1, 5, "expected it to be refused")
-    assert in_force(serving) == ["a", "a"]
-    serving.follow(choices(choice(ALL_LINES, "b")))
-    wait_for(lambda: in_force(serving) == ["b", "b"], 5, "expected the next")
+def test_a_rejected_version_does_not_judge_and_the_next_choice_is_followed(switcher: ModelSwitcher, name: str, reason: str) -> None:
+    before = count_rejections("line-1", reason)
+    switcher.follow(make_choices(make_choice(ALL_LINES, name, previous=("a",))))
+    wait_for(lambda: count_rejections("line-2", reason) > 0 and count_rejections("line-1", reason) == before + 1, 5, "expected a rejection")
+    assert current_versions(switcher) == ["a", "a"]
+    switcher.follow(make_choices(make_choice(ALL_LINES, "b")))
+    wait_for(lambda: current_versions(switcher) == ["b", "b"], 5, "expected the next choice to be in force")
 
 
-def test_a_version_that_fails_is_tried_once_for_all_lines_and_again_when_it_is_chosen_again(shelf: Shelf, serving: Serving) -> None:
-    before = refusals("line-2", "warm-up")
+def test_a_faulty_version_is_tried_once_for_all_lines_and_again_when_it_is_chosen_again(
+    registry: FakeRegistry, switcher: ModelSwitcher
+) -> None:
+    before = count_rejections("line-2", "warm-up")
     for times in (1, 2):
-        serving.follow(choices(choice(ALL_LINES, "odd")))
-        wait_for(lambda times=times: refusals("line-2", "warm-up") == before + times, 5, "expected it to be refused")  # type: ignore[misc]
-    assert shelf.opened == ["a", "odd", "odd"]
+        switcher.follow(make_choices(make_choice(ALL_LINES, "odd")))
+        wait_for(lambda times=times: count_rejections("line-2", "warm-up") == before + times, 5, "expected a rejection")  # type: ignore[misc]
+    assert registry.opened == ["a", "odd", "odd"]
 
 
-def test_other_classes_come_in_by_force_alone(serving: Serving) -> None:
-    serving.follow(choices(choice(ALL_LINES, "kinds", forced=True)))
-    wait_for(lambda: in_force(serving) == ["kinds", "kinds"], 5, "expected what was forced")
+def test_a_version_with_other_classes_needs_a_forced_choice(switcher: ModelSwitcher) -> None:
+    switcher.follow(make_choices(make_choice(ALL_LINES, "kinds", forced=True)))
+    wait_for(lambda: current_versions(switcher) == ["kinds", "kinds"], 5, "expected the forced version to be in force")
 
 
-def test_a_worker_that_starts_takes_what_was_in_force_before_when_the_chosen_cannot_serve(shelf: Shelf) -> None:
-    begun = Serving(LINES, shelf.find, shelf.open)
-    begun.begin(choices(choice("line-1", "tampered", previous=("odd", "b")), choice("line-2", "kinds", previous=("c",))))
-    begun.stop()
-    assert in_force(begun) == ["b", "c"]
+def test_a_worker_that_starts_takes_what_was_in_force_before_when_the_chosen_cannot_serve(registry: FakeRegistry) -> None:
+    switcher = ModelSwitcher(LINES, registry.find, registry.open)
+    tampered, kinds = make_choice("line-1", "tampered", previous=("odd", "b")), make_choice("line-2", "kinds", previous=("c",))
+    switcher.start(make_choices(tampered, kinds))
+    switcher.stop()
+    assert current_versions(switcher) == ["b", "c"]
 
 
-def test_a_worker_without_any_whole_version_does_not_start(shelf: Shelf) -> None:
+def test_a_worker_without_any_whole_version_does_not_start(registry: FakeRegistry) -> None:
     with pytest.raises(ModelError, match="expected another SHA-256"):
-        Serving(LINES, shelf.find, shelf.open).begin(choices(default="tampered"))
+        ModelSwitcher(LINES, registry.find, registry.open).start(make_choices(default="tampered"))
 
 
-def test_only_what_serves_and_the_one_just_relieved_are_held(shelf: Shelf, serving: Serving) -> None:
+def test_only_the_current_version_and_the_one_before_stay_in_memory(registry: FakeRegistry, switcher: ModelSwitcher) -> None:
     for name in ("b", "c", "d"):
-        serving.follow(choices(choice(ALL_LINES, name)))
-        wait_for(lambda name=name: in_force(serving) == [name, name], 5, "expected it in force")  # type: ignore[misc]
-    assert sorted(serving.held) == ["c", "d"]
-    serving.follow(choices(choice(ALL_LINES, "c")))
-    wait_for(lambda: in_force(serving) == ["c", "c"], 5, "expected it in force")
-    assert shelf.opened == ["a", "b", "c", "d"], "the way back takes no time"
+        switcher.follow(make_choices(make_choice(ALL_LINES, name)))
+        wait_for(lambda name=name: current_versions(switcher) == [name, name], 5, "expected the version to be in force")  # type: ignore[misc]
+    assert sorted(switcher.loaded_versions) == ["c", "d"]
+    switcher.follow(make_choices(make_choice(ALL_LINES, "c")))
+    wait_for(lambda: current_versions(switcher) == ["c", "c"], 5, "expected the version to be in force")
+    assert registry.opened == ["a", "b", "c", "d"], "the version before is not opened again"
 
 
-def test_a_shadow_stands_beside_the_judge_and_one_that_fails_harms_nobody(serving: Serving) -> None:
-    serving.follow(choices(choice("line-1", "a", shadow="b"), choice("line-2", "c", shadow="tampered")))
-    wait_for(lambda: in_force(serving) == ["a", "c"] and serving.duties["line-1"].shadow is not None, 5, "expected judge and shadow")
-    shadow = serving.duties["line-1"].shadow
+def test_a_shadow_version_is_assigned_beside_the_current_one_and_a_rejected_one_changes_nothing(switcher: ModelSwitcher) -> None:
+    switcher.follow(make_choices(make_choice("line-1", "a", shadow="b"), make_choice("line-2", "c", shadow="tampered")))
+    wait_for(
+        lambda: current_versions(switcher) == ["a", "c"] and switcher.assignments["line-1"].shadow is not None,
+        5,
+        "expected a current version and a shadow version",
+    )
+    shadow = switcher.assignments["line-1"].shadow
     assert shadow is not None
     assert shadow.version_name == "b"
-    assert serving.duties["line-2"].shadow is None
-    serving.follow(choices(choice("line-1", "b")))
-    wait_for(lambda: in_force(serving) == ["b", "a"], 5, "expected the shadow in force and line-2 on the settings again")
-    assert serving.duties["line-1"].shadow is None
+    assert switcher.assignments["line-2"].shadow is None
+    switcher.follow(make_choices(make_choice("line-1", "b")))
+    wait_for(lambda: current_versions(switcher) == ["b", "a"], 5, "expected the shadow version on line-1 and the setting on line-2")
+    assert switcher.assignments["line-1"].shadow is None
 
 
-def test_the_metrics_name_what_is_in_force_and_nothing_else(shelf: Shelf) -> None:
-    begun = Serving(("line-9",), shelf.find, shelf.open)
-    begun.begin(choices())
-    begun.follow(choices(choice("line-9", "b", shadow="c")))
-    wait_for(lambda: begun.duties["line-9"].shadow is not None, 5, "expected judge and shadow")
-    begun.stop()
+def test_the_metrics_name_the_assigned_versions_only(registry: FakeRegistry) -> None:
+    switcher = ModelSwitcher(("line-9",), registry.find, registry.open)
+    switcher.start(make_choices())
+    switcher.follow(make_choices(make_choice("line-9", "b", shadow="c")))
+    wait_for(lambda: switcher.assignments["line-9"].shadow is not None, 5, "expected a current version and a shadow version")
+    switcher.stop()
     for gauge, name in ((metrics.model_info, "b"), (metrics.model_shadow_info, "c")):
         (family,) = gauge.collect()
         assert [sample.labels["model"] for sample in family.samples if sample.labels["line"] == "line-9"] == [name]
-
-
-def test_pictures_of_lines_with_the_same_version_are_judged_in_one_call() -> None:
-    a, b = (Ensemble(version(name), Still(), SoftVote.from_manifest(version(name).manifest)) for name in "ab")
-    assert by_judge([a, b, a, a, b]) == [(a, [0, 2, 3]), (b, [1, 4])]

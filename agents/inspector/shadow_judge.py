@@ -1,0 +1,111 @@
+"""Lets a shadow version judge pictures that already have their verdict, to compare it with the current version before a switch.
+
+A shadow version works only while no picture waits for its verdict. Its predictions are counted and logged, and move no gate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from agents.inspector.background_loop import BackgroundLoop
+from agents.inspector.decoding import DecodedImage
+from agents.inspector.judging import JudgedImage, judge_images
+from models.inference.ensemble import Ensemble
+from streams import metrics
+from streams.errors import PictureError
+
+log = logging.getLogger(__name__)
+
+# Two batches, so that memory does not grow.
+_MAX_SAMPLES = 64
+# A picture that arrives in the meantime waits for at most so many pictures of the shadow version.
+_MAX_BATCH = 4
+_BUSY_WAIT_S = 0.02
+
+# Decodes an image once more, for networks that take another side in pixels.
+DecodeAgain = Callable[[DecodedImage, int], DecodedImage]
+
+
+@dataclass(frozen=True)
+class ShadowSample:
+    """An image judged by the current version `ensemble`, which the version `shadow` is to judge as well."""
+
+    judged: JudgedImage
+    ensemble: Ensemble
+    shadow: Ensemble
+
+
+class ShadowJudge:
+    """Judges samples on `executor`, the threads of the networks, whenever `is_idle` returns True."""
+
+    def __init__(self, executor: Executor, is_idle: Callable[[], bool], decode_again: DecodeAgain) -> None:
+        self._executor = executor
+        self._is_idle = is_idle
+        self._decode_again = decode_again
+        self._samples: deque[ShadowSample] = deque()
+        self._loop = BackgroundLoop()
+
+    def add_samples(self, samples: Sequence[ShadowSample]) -> None:
+        """Queues samples whose pictures could be decoded. Samples for which the queue has no room are counted and dropped."""
+        for sample in samples:
+            if len(self._samples) < _MAX_SAMPLES:
+                self._samples.append(sample)
+            else:
+                metrics.shadow_dropped.labels(sample.judged.decoded.record.part.line).inc()
+        self._loop.wake()
+
+    def close(self) -> None:
+        """Ends `run`. Samples that are still queued are dropped."""
+        self._loop.close()
+
+    async def run(self) -> None:
+        """Judges samples until `close` is called."""
+        while not self._loop.is_closed:
+            if not self._samples:
+                await self._loop.wait()
+            elif self._is_idle():
+                await asyncio.get_running_loop().run_in_executor(self._executor, self._compare, self._take_batch())
+            else:
+                await self._loop.wait(_BUSY_WAIT_S)
+
+    def _take_batch(self) -> list[ShadowSample]:
+        """Removes the next samples of one shadow version from the queue."""
+        shadow = self._samples[0].shadow
+        batch: list[ShadowSample] = []
+        while self._samples and self._samples[0].shadow is shadow and len(batch) < min(_MAX_BATCH, shadow.max_batch):
+            batch.append(self._samples.popleft())
+        return batch
+
+    def _compare(self, batch: Sequence[ShadowSample]) -> None:
+        """Judges `batch` by its shadow version, and counts the labels that differ. Runs in a thread of the networks."""
+        shadow = batch[0].shadow
+        images = [self._fit(sample.judged.decoded, shadow.side_px) for sample in batch]
+        for sample, other in zip(batch, judge_images(images, shadow), strict=True):
+            part = sample.judged.decoded.record.part
+            metrics.shadow_judged.labels(part.line, shadow.version_name).inc()
+            if other.label != sample.judged.label:
+                metrics.shadow_disagreements.labels(part.line, shadow.version_name).inc()
+                log.info(
+                    "Part %s: version %s judges %s, and its shadow version %s judges %s.",
+                    part,
+                    sample.ensemble.version_name,
+                    _describe_prediction(sample.judged),
+                    shadow.version_name,
+                    _describe_prediction(other),
+                    extra={"part": str(part)},
+                )
+
+    def _fit(self, image: DecodedImage, side_px: int) -> DecodedImage:
+        return image if image.fits(side_px) else self._decode_again(image, side_px)
+
+
+def _describe_prediction(judged: JudgedImage) -> str:
+    prediction = judged.prediction
+    if isinstance(prediction, PictureError):
+        return f"review ({prediction.reason})"
+    return f"{prediction.label} ({prediction.defect_probability:.3f})"
