@@ -1,6 +1,6 @@
-"""What is wired to which pin of the Mega 2560, lane by lane: for the simulator's harness and the wiring guide.
+"""The pins of the Mega 2560, lane by lane, for the simulator and the wiring guide.
 
-The firmware's side is `firmware/sorter/config.h`; that both agree is what every test in the simulator shows.
+The firmware has the same pins in `firmware/sorter/config.h`. The tests in the simulator fail if the two files differ.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Pin:
-    """A pin by its port ("A0" is port A, bit 0) and by the name printed on the board ("D22")."""
+    """A pin with its port and bit ("A0" is port A, bit 0) and the label that is printed on the board ("D22")."""
 
     port: str
     label: str
@@ -18,7 +18,7 @@ class Pin:
 
 @dataclass(frozen=True)
 class LanePins:
-    """One lane. `compare` is the timer output that makes the servo's pulse: "4A" is OC4A."""
+    """The pins of one lane. `compare` is the timer output that makes the servo's pulse, such as "4A" for OC4A."""
 
     servo: Pin
     compare: str

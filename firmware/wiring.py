@@ -1,6 +1,6 @@
-"""Draws the wiring of one lane and the table of pins into docs/: `python -m firmware.wiring`.
+"""Writes the drawing of a lane's wiring and the table of pins into docs/. Run it with `python -m firmware.wiring`.
 
-What is drawn comes from `firmware/pins.py`; a test holds the documents to it.
+The pins come from `firmware/pins.py`. A test fails if the documents differ from it.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ DOCS = Path(__file__).parents[1] / "docs"
 BEGIN, END = "<!-- pins: written by python -m firmware.wiring -->", "<!-- end of pins -->"
 
 WIDTH, HEIGHT = 1180, 940
-BOARD = (490, 70, 200, 830)  # x, y, width, height of the Mega
+# Left, top, width and height of the Mega in the drawing.
+BOARD = (490, 70, 200, 830)
 INK, SIGNAL, HIGH, GROUND = "#222222", "#1f5fbf", "#b03030", "#555555"
 
-# Rows of the table: what, the field of LanePins, direction, what a level means.
+# The rows of the table: use, field of LanePins, direction, and meaning of a level.
 USES: tuple[tuple[str, str, str, str], ...] = (
     ("photo-eye 1 (camera)", "eye1", "in", "low: blocked"),
     ("photo-eye 2 (gate)", "eye2", "in", "low: blocked"),
@@ -36,8 +37,8 @@ USES: tuple[tuple[str, str, str, str], ...] = (
 
 
 @dataclass
-class Drawing:
-    """SVG elements, one after the other."""
+class SvgDrawing:
+    """Collects the elements of an SVG drawing. Coordinates are in pixels from the top left corner."""
 
     parts: list[str] = field(default_factory=list)
 
@@ -68,8 +69,8 @@ class Drawing:
         return "\n".join([head, f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>', *self.parts, "</svg>", ""])
 
 
-def _pin(drawing: Drawing, label: str, y: float, left: bool) -> float:
-    """A terminal at the Mega's edge; the x where a wire meets it."""
+def _draw_pin(drawing: SvgDrawing, label: str, y: float, left: bool) -> float:
+    """Draws a terminal at the Mega's edge and returns the x coordinate at which a wire meets the terminal."""
     x, _, width, _ = BOARD
     edge = x if left else x + width
     drawing.dot(edge, y)
@@ -77,9 +78,9 @@ def _pin(drawing: Drawing, label: str, y: float, left: bool) -> float:
     return edge
 
 
-def _isolated_input(drawing: Drawing, y: float, label: str, device: tuple[str, ...]) -> None:
-    """24 V device -> resistor -> optocoupler -> pin, with a pull-up to 5 V."""
-    edge = _pin(drawing, label, y, left=True)
+def _draw_isolated_input(drawing: SvgDrawing, y: float, label: str, device: tuple[str, ...]) -> None:
+    """Draws an input: 24 V device, resistor, optocoupler, and pin with a pull-up to 5 V."""
+    edge = _draw_pin(drawing, label, y, left=True)
     drawing.box(20, y - 26, 150, 52, *device)
     drawing.line((170, y - 10), (200, y - 10), colour=HIGH)
     drawing.box(200, y - 21, 60, 22, "2.2 k")
@@ -95,20 +96,20 @@ def _isolated_input(drawing: Drawing, y: float, label: str, device: tuple[str, .
     drawing.text(408, y + 20, "GND", colour=GROUND, size=10)
 
 
-def _inputs(drawing: Drawing, pins: LanePins) -> None:
-    _isolated_input(drawing, 130, pins.eye1.label, ("photo-eye 1", "24 V, PNP, dark on"))
-    _isolated_input(drawing, 230, pins.eye2.label, ("photo-eye 2", "24 V, PNP, dark on"))
-    _isolated_input(drawing, 330, pins.estop.label, ("emergency stop", "auxiliary contact, NC"))
+def _draw_inputs(drawing: SvgDrawing, pins: LanePins) -> None:
+    _draw_isolated_input(drawing, 130, pins.eye1.label, ("photo-eye 1", "24 V, PNP, dark on"))
+    _draw_isolated_input(drawing, 230, pins.eye2.label, ("photo-eye 2", "24 V, PNP, dark on"))
+    _draw_isolated_input(drawing, 330, pins.estop.label, ("emergency stop", "auxiliary contact, NC"))
     drawing.box(20, 400, 150, 70, "encoder", "5 V, open collector,", "screened cable")
     for y, pin in ((420, pins.encoder_a), (450, pins.encoder_b)):
-        edge = _pin(drawing, pin.label, y, left=True)
+        edge = _draw_pin(drawing, pin.label, y, left=True)
         drawing.line((170, y), (edge, y), colour=SIGNAL)
         drawing.dot(330, y, SIGNAL)
         drawing.text(336, y - 5, "2.2 k to 5 V", colour=SIGNAL, size=10)
     drawing.text(180, 414, "A", colour=SIGNAL, size=10)
     drawing.text(180, 444, "B", colour=SIGNAL, size=10)
     y = 550
-    edge = _pin(drawing, pins.servo_power.label, y, left=True)
+    edge = _draw_pin(drawing, pins.servo_power.label, y, left=True)
     drawing.box(20, 524, 150, 52, "servo supply +", "5 to 6 V")
     drawing.line((170, y), (210, y), colour=HIGH)
     drawing.box(210, y - 11, 60, 22, "4.7 k")
@@ -120,9 +121,9 @@ def _inputs(drawing: Drawing, pins: LanePins) -> None:
     drawing.text(346, y + 58, "GND", colour=GROUND, size=10)
 
 
-def _outputs(drawing: Drawing, pins: LanePins) -> None:
+def _draw_outputs(drawing: SvgDrawing, pins: LanePins) -> None:
     y = 130
-    edge = _pin(drawing, pins.servo.label, y, left=False)
+    edge = _draw_pin(drawing, pins.servo.label, y, left=False)
     drawing.line((edge, y), (740, y), colour=SIGNAL)
     drawing.box(740, y - 11, 60, 22, "220")
     drawing.line((800, y), (1010, y), colour=SIGNAL)
@@ -137,12 +138,12 @@ def _outputs(drawing: Drawing, pins: LanePins) -> None:
     drawing.line((950, 230), (950, 245))
     drawing.text(950, 275, "1000 uF and 100 nF", anchor="middle", size=10)
     drawing.text(950, 288, "at the servo", anchor="middle", size=10)
-    edge = _pin(drawing, "GND", 290, left=False)
+    edge = _draw_pin(drawing, "GND", 290, left=False)
     drawing.line((edge, 290), (720, 290), (720, 245), (740, 245), colour=GROUND, width=2.4)
     drawing.text(728, 306, "grounds meet here only", colour=GROUND, size=10)
 
     y = 390
-    edge = _pin(drawing, pins.trigger.label, y, left=False)
+    edge = _draw_pin(drawing, pins.trigger.label, y, left=False)
     drawing.line((edge, y), (740, y), colour=SIGNAL)
     drawing.box(740, y - 11, 60, 22, "330")
     drawing.line((800, y), (850, y), colour=SIGNAL)
@@ -151,7 +152,7 @@ def _outputs(drawing: Drawing, pins: LanePins) -> None:
     drawing.box(1010, y - 30, 150, 60, "camera", "trigger input,", "24 V or 5 V")
 
     y = 500
-    edge = _pin(drawing, pins.relay.label, y, left=False)
+    edge = _draw_pin(drawing, pins.relay.label, y, left=False)
     drawing.line((edge, y), (850, y), colour=SIGNAL)
     drawing.box(850, y - 30, 110, 60, "relay module", "isolated,", "active high")
     drawing.line((960, y), (1010, y), colour=HIGH)
@@ -159,7 +160,7 @@ def _outputs(drawing: Drawing, pins: LanePins) -> None:
 
     for number, (colour, pin) in enumerate((("green", pins.green), ("yellow", pins.yellow), ("red", pins.red))):
         y = 610 + 40 * number
-        edge = _pin(drawing, pin.label, y, left=False)
+        edge = _draw_pin(drawing, pin.label, y, left=False)
         drawing.line((edge, y), (850, y), colour=SIGNAL)
         drawing.line((960, y), (1010, y), colour=HIGH)
         drawing.text(985, y - 6, colour, anchor="middle", size=10)
@@ -167,33 +168,33 @@ def _outputs(drawing: Drawing, pins: LanePins) -> None:
     drawing.box(1010, 585, 150, 130, "lamp", "24 V tower")
 
 
-def _supply(drawing: Drawing) -> None:
-    edge = _pin(drawing, "USB", 790, left=True)
+def _draw_supply(drawing: SvgDrawing) -> None:
+    edge = _draw_pin(drawing, "USB", 790, left=True)
     drawing.box(20, 764, 150, 52, "line PC", "castline sorter")
     drawing.line((170, 790), (edge, 790), width=2.4)
     drawing.text(330, 784, "USB cable with ferrites, 3 m at most", anchor="middle", size=10)
-    edge = _pin(drawing, "VIN, GND", 850, left=True)
+    edge = _draw_pin(drawing, "VIN, GND", 850, left=True)
     drawing.box(20, 824, 150, 52, "9 V supply", "of the Mega alone")
     drawing.line((170, 850), (edge, 850), colour=HIGH, width=2.4)
 
 
-def lane_svg(pins: LanePins, number: int) -> str:
-    """The wiring of one lane as SVG."""
-    drawing = Drawing()
+def draw_lane(pins: LanePins, number: int) -> str:
+    """Returns a drawing of one lane's wiring as SVG."""
+    drawing = SvgDrawing()
     drawing.text(20, 34, f"Castline: lane {number} of an Arduino Mega 2560", bold=True, size=18)
     drawing.text(20, 54, "Resistors in ohms, 1/4 W; 2.2 k in the 24 V circuits 1/2 W. Not checked on real hardware.", size=12)
     drawing.box(*BOARD, "Arduino", "Mega 2560", fill="#e8f0f8")
-    _inputs(drawing, pins)
-    _outputs(drawing, pins)
-    _supply(drawing)
+    _draw_inputs(drawing, pins)
+    _draw_outputs(drawing, pins)
+    _draw_supply(drawing)
     for x, text, colour in ((740, "5 V logic", SIGNAL), (850, "24 V or servo supply", HIGH), (1040, "ground", GROUND)):
         drawing.line((x, 880), (x + 24, 880), colour=colour, width=2.4)
         drawing.text(x + 30, 884, text, size=11)
     return drawing.svg()
 
 
-def pin_table() -> str:
-    """Which pin does what, for all lanes, as Markdown."""
+def make_pin_table() -> str:
+    """Returns the table of all lanes' pins as Markdown."""
     rows = [f"| use | {' | '.join(f'lane {number}' for number in range(1, len(LANES) + 1))} | direction | level |"]
     rows.append("| --- |" + " --- |" * (len(LANES) + 2))
     for use, name, direction, level in USES:
@@ -202,17 +203,18 @@ def pin_table() -> str:
     return "\n".join(rows)
 
 
-def with_table(page: str) -> str:
-    """`page` with the table between its marks written anew."""
+def replace_pin_table(page: str) -> str:
+    """Returns `page` with a new table between its two marks."""
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{pin_table()}\n{END}{after}"
+    return f"{before}{BEGIN}\n{make_pin_table()}\n{END}{after}"
 
 
 def write() -> None:
-    (DOCS / "wiring.svg").write_text(lane_svg(LANES[0], 1))
+    """Writes both documents."""
+    (DOCS / "wiring.svg").write_text(draw_lane(LANES[0], 1))
     page = DOCS / "wiring.md"
-    page.write_text(with_table(page.read_text()))
+    page.write_text(replace_pin_table(page.read_text()))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The wiring guide says what the pins are, and names only commands that exist."""
+"""The wiring guide shows the pins of firmware/pins.py and names only commands that exist."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ PAGE = (wiring.DOCS / "wiring.md").read_text()
 
 
 def test_drawing_and_table_are_those_of_the_pins() -> None:
-    assert (wiring.DOCS / "wiring.svg").read_text() == wiring.lane_svg(LANES[0], 1)
-    assert wiring.with_table(PAGE) == PAGE, "call python -m firmware.wiring"
+    assert (wiring.DOCS / "wiring.svg").read_text() == wiring.draw_lane(LANES[0], 1)
+    assert wiring.replace_pin_table(PAGE) == PAGE, "call python -m firmware.wiring"
 
 
 def test_the_drawing_is_whole_and_names_every_pin_of_the_lane() -> None:
-    root = ElementTree.fromstring(wiring.lane_svg(LANES[0], 1))
+    root = ElementTree.fromstring(wiring.draw_lane(LANES[0], 1))
     texts = {element.text for element in root.iter("{http://www.w3.org/2000/svg}text")}
     pins = [getattr(LANES[0], each.name) for each in fields(LANES[0])]
     assert {pin.label for pin in pins if isinstance(pin, Pin)} <= texts
