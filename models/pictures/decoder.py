@@ -86,7 +86,7 @@ class DecodedPicture:
     height_px: int
 
 
-class PictureFile:
+class PictureReader:
     """An encoded picture whose header was read and checked against the limits. No pixel is decoded before `load` is called.
 
     `width_px` and `height_px` are the size of the upright picture. `orientation` is that of EXIF, 1 to 8, where 1 is upright; it is
@@ -138,7 +138,7 @@ def decode_picture(value: bytes, side_px: int, limits: PictureLimits | None = No
 
 
 @contextmanager
-def open_picture(value: bytes, limits: PictureLimits) -> Iterator[PictureFile]:
+def open_picture(value: bytes, limits: PictureLimits) -> Iterator[PictureReader]:
     """Yields the picture in `value` after its header was checked, and closes it afterwards.
 
     Raises PictureError for every error of the header, and for every error of Pillow within the block.
@@ -180,11 +180,11 @@ def rotate_upright(pixels: GreyPixels, orientation: int) -> GreyPixels:
     return pixels
 
 
-def _read_header(value: bytes) -> PictureFile:
+def _read_header(value: bytes) -> PictureReader:
     with _warnings_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         image = Image.open(io.BytesIO(value), formats=FORMATS)
-        return PictureFile(value, image, 1 if image.format in ("TIFF", "BMP") else _read_orientation(image))
+        return PictureReader(value, image, 1 if image.format in ("TIFF", "BMP") else _read_orientation(image))
 
 
 def _read_orientation(image: Image.Image) -> int:
@@ -195,7 +195,7 @@ def _read_orientation(image: Image.Image) -> int:
     return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
-def _check_size(file: PictureFile, limits: PictureLimits) -> None:
+def _check_size(file: PictureReader, limits: PictureLimits) -> None:
     if file.width_px * file.height_px > limits.max_pixels:
         message = f"The picture has {file.width_px} x {file.height_px} pixels; at most {limits.max_pixels:,} in all are accepted."
         raise PictureError(RefusalReason.TOO_MANY_PIXELS, message)

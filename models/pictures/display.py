@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from models.pictures.decoder import PictureFile, PictureLimits, open_picture, rotate_upright
+from models.pictures.decoder import PictureLimits, PictureReader, open_picture, rotate_upright
 
 HEAT_COLOUR = (255, 40, 0)
 HEAT_OPACITY = 0.6
@@ -102,7 +102,7 @@ def overlay_heat_map(pixels: npt.NDArray[np.uint8], heat: npt.NDArray[np.float32
     return Image.fromarray((pixels[..., np.newaxis] * (1 - opacity) + colour * opacity + 0.5).astype(np.uint8))
 
 
-def _is_shown_unchanged(file: PictureFile) -> bool:
+def _is_shown_unchanged(file: PictureReader) -> bool:
     """Tells whether a browser shows the bytes of `file` as the decoder reads them."""
     image = file.image
     return (

@@ -18,9 +18,9 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from models.registry.registry import Registry
+from streams.identity import sniff_content_type
 
 REPORT_FILE = "report.json"
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_FILE_BYTES = 64 * 2**20
 MAX_GALLERY_PICTURES = 60  # in the gallery of errors; report.json lists every error
 
@@ -199,4 +199,4 @@ def _read_png(registry: Registry, folder: str, file: str) -> bytes | None:
     if not _PICTURE_FILE.fullmatch(file):
         return None
     content = registry.read_companion(folder, file, MAX_FILE_BYTES)
-    return content if content is not None and content.startswith(PNG_SIGNATURE) else None
+    return content if content is not None and sniff_content_type(content) == "image/png" else None

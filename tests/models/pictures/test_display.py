@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from models.pictures.decoder import PictureLimits
+from models.pictures.decoder import PictureLimits, decode_picture
 from models.pictures.display import encode_for_browser, encode_heat_map_layer, encode_thumbnail, read_picture_header
 from streams.errors import PictureError
 from tests.bad_pictures import make_bad_pictures
@@ -69,3 +71,93 @@ def test_a_hostile_picture_is_refused_or_encoded_within_the_limits() -> None:
             if not picture.value.startswith({"image/jpeg": b"\xff\xd8\xff", "image/png": b"\x89PNG"}[picture.content_type]):
                 wrong.append((name, picture.content_type))
     assert wrong == []
+
+
+def make_colour_picture() -> Image.Image:
+    """A smooth picture of 64 x 64 px whose quarters differ in colour and brightness, so that no turn of it equals another."""
+    y, x = np.mgrid[0:64, 0:64]
+    channels = [40 + 3 * y, 200 - x - y, np.where((y < 32) & (x < 32), 220, 60 + x)]
+    return Image.fromarray(np.stack(channels, axis=-1).clip(0, 255).astype(np.uint8))
+
+
+def with_orientation(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+def with_gamma(png: bytes) -> bytes:
+    """Returns `png` with a chunk that makes browsers show it darker."""
+    chunk = b"gAMA" + struct.pack(">I", 100_000)
+    return png[:33] + struct.pack(">I", 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) + png[33:]
+
+
+COLOUR = make_colour_picture()
+GREY = COLOUR.convert("L")
+ALPHA = Image.merge("RGBA", (*COLOUR.split(), GREY))
+DEEP = np.asarray(GREY).astype(np.uint16)
+ACCEPTED = {
+    "grey JPEG": encoded(GREY, "JPEG"),
+    "colour JPEG": encoded(COLOUR, "JPEG"),
+    "CMYK JPEG": encoded(COLOUR.convert("CMYK"), "JPEG"),
+    "grey PNG": encoded(GREY, "PNG"),
+    "colour PNG": encoded(COLOUR, "PNG"),
+    "black and white PNG": encoded(COLOUR.convert("1"), "PNG"),
+    "palette PNG": encoded(COLOUR.convert("P"), "PNG"),
+    "palette PNG with transparency": encoded(COLOUR.convert("P"), "PNG", transparency=bytes(range(256))),
+    "grey PNG with a transparent level": encoded(GREY, "PNG", transparency=int(DEEP[9, 9])),
+    "PNG with alpha": encoded(ALPHA, "PNG"),
+    "grey PNG with alpha": encoded(ALPHA.convert("LA"), "PNG"),
+    "16-bit PNG": encoded(Image.fromarray(DEEP * 257), "PNG"),
+    "12 bits in a 16-bit PNG": encoded(Image.fromarray(DEEP * 16), "PNG"),
+    "PNG of an unusual gamma": encoded(COLOUR, "PNG")[:33]
+    + bytes.fromhex("0000000467414d410000ffff30dd5ca1")
+    + encoded(COLOUR, "PNG")[33:],
+    "animated PNG": encoded(COLOUR, "PNG", save_all=True, append_images=[COLOUR.rotate(90)]),
+    "grey BMP": encoded(GREY, "BMP"),
+    "colour BMP": encoded(COLOUR, "BMP"),
+    "palette BMP": encoded(COLOUR.convert("P"), "BMP"),
+    "grey TIFF": encoded(GREY, "TIFF"),
+    "colour TIFF": encoded(COLOUR, "TIFF"),
+    "TIFF with alpha": encoded(ALPHA, "TIFF"),
+    "CMYK TIFF": encoded(COLOUR.convert("CMYK"), "TIFF"),
+    "16-bit TIFF": encoded(Image.fromarray(DEEP * 257), "TIFF"),
+    "floating point TIFF": encoded(Image.fromarray(DEEP.astype(np.float32) / 255), "TIFF"),
+    **{f"grey JPEG of EXIF orientation {n}": encoded(GREY, "JPEG", exif=with_orientation(n)) for n in range(2, 9)},
+    **{f"colour JPEG of EXIF orientation {n}": encoded(COLOUR, "JPEG", exif=with_orientation(n)) for n in range(2, 9)},
+    **{f"PNG of EXIF orientation {n}": encoded(COLOUR, "PNG", exif=with_orientation(n)) for n in range(2, 9)},
+    **{f"TIFF of orientation {n}": encoded(COLOUR, "TIFF", tiffinfo={274: n}) for n in range(2, 9)},
+}
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_the_displayed_grey_levels_are_the_judged_ones(name: str) -> None:
+    """A browser shows the first frame and, because `encode_for_browser` leaves nothing to it, applies no rotation, alpha or gamma.
+
+    The grey levels of a colour JPEG are read without a way over RGB; there rounding may differ by 2 of 255 levels.
+    """
+    judged = decode_picture(ACCEPTED[name], 64, LIMITS).pixels.astype(int)
+    shown = opened(encode_for_browser(ACCEPTED[name], LIMITS).value)
+    assert shown.mode in ("1", "L", "P", "RGB")
+    assert not shown.has_transparency_data
+    assert shown.getexif().get(0x0112, 1) == 1
+    assert not {"gamma", "icc_profile"} & shown.info.keys()
+    difference = np.abs(np.asarray(shown.convert("L")).astype(int) - judged).max()
+    assert difference <= (2 if name.startswith("colour JPEG") else 0)
+    thumbnail = opened(encode_thumbnail(ACCEPTED[name], LIMITS, 64).value)
+    assert np.abs(np.asarray(thumbnail.convert("L")).astype(int) - judged).mean() < 6  # JPEG of quality 82
+
+
+def test_a_picture_that_browsers_show_as_it_is_keeps_its_bytes() -> None:
+    for name in ("grey JPEG", "colour JPEG", "grey PNG", "colour PNG", "palette PNG", "black and white PNG"):
+        assert encode_for_browser(ACCEPTED[name], LIMITS).value == ACCEPTED[name], name
+
+
+def test_a_picture_that_the_decoder_refuses_is_not_displayed() -> None:
+    damaged = bytearray(ACCEPTED["colour PNG"])
+    damaged[len(damaged) // 2] ^= 1
+    for value in (bytes(damaged), ACCEPTED["colour JPEG"][:-40]):
+        with pytest.raises(PictureError):
+            decode_picture(value, 64, LIMITS)
+        with pytest.raises(PictureError):
+            encode_for_browser(value, LIMITS)

@@ -9,7 +9,6 @@ import pytest
 
 from models.registry import LocalRegistry
 from models.registry.version_report import (
-    PNG_SIGNATURE,
     Proportion,
     list_training_curves,
     read_report,
@@ -17,7 +16,7 @@ from models.registry.version_report import (
     read_training_curve,
 )
 
-PNG = PNG_SIGNATURE + b"the rest of a picture"
+PNG = b"\x89PNG\r\n\x1a\n" + b"the rest of a picture"
 
 
 def make_report(**fields: object) -> dict[str, object]:

@@ -13,14 +13,11 @@ from django.test import Client
 from django.test.utils import override_settings
 
 from models.registry import BUNDLED_VERSIONS, LocalRegistry, RemoteRegistry
-from models.registry.version_report import PNG_SIGNATURE
 from station.accounts.models import AuditEntry
 from station.configuration import current_settings
 from streams.settings import load_settings
 from tests.conftest import MakeSettings
-from tests.models.registry.test_version_report import make_report, write_report
-
-PNG = PNG_SIGNATURE + b"the rest of a picture"
+from tests.models.registry.test_version_report import PNG, make_report, write_report
 
 
 @pytest.fixture
