@@ -104,12 +104,12 @@ _UNSEEN_SHARE = "line:castline_unseen_parts:ratio_rate"
 FAST_BURN, SLOW_BURN = 14.4, 6.0
 
 
-def _burns(pace: float, long_window: str, short_window: str) -> str:
-    """Returns an alert expression that holds while parts without a verdict spend the error budget at `pace` in two windows.
+def _burns(burn_rate: float, long_window: str, short_window: str) -> str:
+    """Returns an alert expression that holds while parts without a verdict spend the error budget at `burn_rate` in two windows.
 
     The long window shows that the loss matters, the short one that it still goes on.
     """
-    limit = round(pace * BUDGET, 6)
+    limit = round(burn_rate * BUDGET, 6)
     return f"{_UNSEEN_SHARE}{long_window} > {limit} and {_UNSEEN_SHARE}{short_window} > {limit}"
 
 

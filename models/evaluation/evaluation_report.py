@@ -48,7 +48,7 @@ class EvaluationReport:
     def to_json(self) -> dict[str, Any]:
         """Returns the report as JSON values, with the names that report.json has had since release 0.1.0."""
         return {
-            "pictures": self.pictures.counts,
+            "pictures": self.pictures.class_counts,
             "unreadable": [{"path": str(bad.path), "reason": bad.reason} for bad in self.pictures.unreadable],
             "figures": self.figures.model_dump(),
             "sources": {name: figures.model_dump() for name, figures in self.sources.items()},

@@ -26,7 +26,7 @@ DECODER_THREADS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class PictureFile:
+class LabelledFile:
     """Names a labelled picture file that has not been read yet. `source` is the folder or list in which it was found."""
 
     path: Path
@@ -54,7 +54,7 @@ class LabelledPictures:
     pixels: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int32]
     classes: tuple[str, ...]
-    files: tuple[PictureFile, ...]
+    files: tuple[LabelledFile, ...]
     checksums: tuple[str, ...]
     unreadable: tuple[UnreadableFile, ...]
 
@@ -73,7 +73,7 @@ class LabelledPictures:
         return found[0]
 
     @property
-    def counts(self) -> dict[str, int]:
+    def class_counts(self) -> dict[str, int]:
         """Number of pictures of each class."""
         found = Counter(self.classes[label] for label in self.labels)
         return {name: found[name] for name in self.classes}
@@ -102,13 +102,13 @@ class LabelledPictures:
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def find_pictures(sources: Sequence[Path]) -> list[PictureFile]:
+def find_pictures(sources: Sequence[Path]) -> list[LabelledFile]:
     """Returns the labelled files of `sources`, in a fixed order.
 
     A source is a folder of class folders, or a CSV list with the columns `path` (relative to the list) and `class`.
     Raises ModelError if a source is absent or names no picture.
     """
-    files: list[PictureFile] = []
+    files: list[LabelledFile] = []
     for source in sources:
         found = list(_files_of_list(source) if source.suffix.lower() == ".csv" else _files_of_folder(source))
         if not found:
@@ -120,7 +120,7 @@ def find_pictures(sources: Sequence[Path]) -> list[PictureFile]:
 
 
 def read_pictures(
-    files: Sequence[PictureFile],
+    files: Sequence[LabelledFile],
     side_px: int,
     classes: Sequence[str] | None = None,
     limits: PictureLimits | None = None,
@@ -156,7 +156,7 @@ def read_pictures(
     return LabelledPictures(np.stack(pixels), np.array(labels, np.int32), names, tuple(readable), tuple(checksums), tuple(unreadable))
 
 
-def _decode_file(file: PictureFile, side_px: int, limits: PictureLimits | None) -> tuple[str, npt.NDArray[np.uint8] | UnreadableFile]:
+def _decode_file(file: LabelledFile, side_px: int, limits: PictureLimits | None) -> tuple[str, npt.NDArray[np.uint8] | UnreadableFile]:
     try:
         content = file.path.read_bytes()
         return hashlib.sha256(content).hexdigest(), decode_picture(content, side_px, limits).pixels
@@ -166,17 +166,17 @@ def _decode_file(file: PictureFile, side_px: int, limits: PictureLimits | None) 
         return "", UnreadableFile(file.path, "not-read", str(error))
 
 
-def _files_of_folder(root: Path) -> Iterator[PictureFile]:
+def _files_of_folder(root: Path) -> Iterator[LabelledFile]:
     if not root.is_dir():
         raise ModelError(f"The folder of pictures {root} does not exist. Correct the path.")
     for folder in sorted(root.iterdir()):
         if folder.is_dir() and folder.name not in FOLDERS_WITHOUT_CLASS and not folder.name.startswith("."):
             for path in folder.rglob("*"):
                 if path.suffix.lower() in SUFFIXES:
-                    yield PictureFile(path, folder.name, str(root))
+                    yield LabelledFile(path, folder.name, str(root))
 
 
-def _files_of_list(path: Path) -> Iterator[PictureFile]:
+def _files_of_list(path: Path) -> Iterator[LabelledFile]:
     if not path.is_file():
         raise ModelError(f"The list of pictures {path} does not exist. Correct the path.")
     with path.open(newline="", encoding="utf-8") as file:
@@ -185,4 +185,4 @@ def _files_of_list(path: Path) -> Iterator[PictureFile]:
         if not {"path", "class"} <= set(columns):
             raise ModelError(f"The list of pictures {path} needs the columns path and class, but has {', '.join(columns)}. Add them.")
         for row in rows:
-            yield PictureFile(path.parent / row["path"], row["class"], str(path))
+            yield LabelledFile(path.parent / row["path"], row["class"], str(path))

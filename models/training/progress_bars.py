@@ -47,7 +47,7 @@ class ProgressBars:
 
     def on_pictures_split(self, pictures: LabelledPictures, groups: int, contradicting: int, validation: int) -> None:
         """Prints the number of pictures and groups, a warning about contradicting labels, and each file that could not be read."""
-        counts = ", ".join(f"{number} {name}" for name, number in pictures.counts.items())
+        counts = ", ".join(f"{number} {name}" for name, number in pictures.class_counts.items())
         self._console.print(f"{counts}; {groups} groups of near-duplicates; {validation} pictures validate")
         if contradicting:
             warning = f"{contradicting} groups of near-duplicates hold pictures of more than one class. Look at them in cleaning.json."

@@ -140,7 +140,7 @@ class Trainer:
         optimiser = self._optimiser()
         optimiser.build(self.network.trainable_variables)
         checkpoint = self._restore(checkpoint_path, optimiser)
-        keeper = _CheckpointCallback(self, checkpoint_path, checkpoint, on_progress)
+        checkpointing = _CheckpointCallback(self, checkpoint_path, checkpoint, on_progress)
         if not self.is_finished(checkpoint.history):
             pictures = self.pictures
             # XLA is off because it needs a minute to compile AlexNet on a processor.
@@ -152,12 +152,12 @@ class Trainer:
                 initial_epoch=len(checkpoint.history),
                 epochs=self.recipe.epochs,
                 class_weight=balance_classes(pictures.labels[pictures.training_indices]),
-                callbacks=[keeper],
+                callbacks=[checkpointing],
                 shuffle=False,  # the batches come in an order of their own
                 verbose=0,
             )
-        _assign(self.network.variables, keeper.checkpoint.best)
-        return keeper.checkpoint
+        _assign(self.network.variables, checkpointing.checkpoint.best)
+        return checkpointing.checkpoint
 
     def restore_best(self, checkpoint_path: Path) -> bool:
         """Gives the network the best weights of the checkpoint. Returns False if there is no checkpoint yet."""

@@ -145,7 +145,7 @@ class TrainingRun:
     def _save_picture_report(self, pictures: LabelledPictures, groups: npt.NDArray[np.int32], contradicting: npt.NDArray[np.int32]) -> None:
         sizes = np.bincount(groups)
         report = {
-            "pictures": pictures.counts,
+            "pictures": pictures.class_counts,
             "unreadable": [{"path": str(file.path), "reason": file.reason, "message": file.message} for file in pictures.unreadable],
             "equal_files": len(pictures) - len(set(pictures.checksums)),
             "groups": len(sizes),
@@ -244,7 +244,7 @@ class TrainingRun:
                     "golden": {"file": "golden.npz", "tolerance": GOLDEN_TOLERANCE},
                     "data": {
                         "sha256": pictures.fingerprint(),
-                        "pictures": pictures.counts,
+                        "pictures": pictures.class_counts,
                         "split": f"{options.validation_share:.0%} by groups of near-duplicates "
                         f"({options.near_bits} bits, rings {options.near_rings}), seed {options.seed}",
                     },

@@ -72,7 +72,7 @@ def test_a_training_run_reads_the_labels_of_people(settings: Settings, store: Pi
     folder = settings.review.data_sets / made.name
     collection = read_pictures(find_pictures([folder]), side_px=32)
     assert collection.classes == ("def_front", "ok_front")
-    assert collection.counts == {"def_front": 3, "ok_front": 3} == made.counts
+    assert collection.class_counts == {"def_front": 3, "ok_front": 3} == made.counts
     assert collection.unreadable == ()
     assert collection.fingerprint() == made.fingerprint
 
