@@ -1,1 +1,1 @@
-"""The station: the web application with which people in the plant watch, review and configure. Built with Django."""
+"""The station is the Django web application with which people in the plant watch the lines, review parts and choose models."""

@@ -17,7 +17,7 @@ from streams.errors import SettingsError
 from streams.settings import Settings, StationSettings
 
 _HERE = Path(__file__).parent
-# Limit for the fields of a form without its files. The settings `pictures.max_bytes` and `station.upload_files` limit the files.
+# Largest form in bytes, without its files. The settings `pictures.max_bytes` and `station.upload_files` limit the files.
 MAX_FORM_BYTES = 2**20
 MIN_KEY_CHARACTERS = 50
 _YEAR_S = 365 * 24 * 3600
@@ -31,7 +31,7 @@ def configure(settings: Settings) -> None:
 
 def current_settings() -> Settings:
     """Returns the Castline settings of this process. Raises AttributeError if `configure` was not called."""
-    # The type checker only knows Django's own settings as attributes.
+    # The type checker knows only Django's own settings as attributes, so this setting is read with getattr.
     settings = getattr(django_settings, "CASTLINE")  # noqa: B009
     assert isinstance(settings, Settings)
     return settings
@@ -92,7 +92,7 @@ def make_django_settings(settings: Settings) -> dict[str, Any]:
         ],
         "DATABASES": {"default": make_database_settings(station)},
         "DEFAULT_AUTO_FIELD": "django.db.models.BigAutoField",
-        # None keeps the logging configuration of Castline.
+        # With None, Django keeps the logging configuration of Castline.
         "LOGGING_CONFIG": None,
         "USE_TZ": True,
         "TIME_ZONE": station.time_zone,
@@ -164,7 +164,7 @@ def _log_in_settings(station: StationSettings) -> dict[str, Any]:
         "AXES_LOCKOUT_CALLABLE": "station.accounts.log_in.show_locked_out",
         "AXES_CLIENT_IP_CALLABLE": "station.accounts.log_in.client_address",
         "AXES_RESET_ON_SUCCESS": True,
-        # False: further attempts during a lock do not prolong the lock for the owner of the account.
+        # With False, attempts during a lock do not prolong the lock, which would keep the owner of the account out.
         "AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT": False,
         "AXES_DISABLE_ACCESS_LOG": True,
         "AXES_VERBOSE": False,
@@ -203,13 +203,15 @@ def make_database_settings(station: StationSettings) -> dict[str, Any]:
 
 
 def read_secret_key(station: StationSettings) -> str:
-    """Returns the key that signs sessions: the setting, or the content of the key file, which the first call creates.
+    """Returns the key that signs sessions: the setting `station.secret_key`, or the content of the key file, which the first call creates.
 
     Raises SettingsError if the key is too short, or if the file cannot be read or created.
     """
     if key := station.secret_key.get_secret_value():
         if len(key) < MIN_KEY_CHARACTERS:
-            raise SettingsError(f"station.secret_key: expected at least {MIN_KEY_CHARACTERS} characters, found {len(key)}")
+            raise SettingsError(
+                f"station.secret_key: the key has {len(key)} characters. Set a key of at least {MIN_KEY_CHARACTERS} characters."
+            )
         return key
     file = station.secret_key_file
     try:
@@ -221,5 +223,7 @@ def read_secret_key(station: StationSettings) -> str:
     except OSError as error:
         raise SettingsError(f"station.secret_key_file: {file} cannot be read or created: {error.strerror}") from None
     if len(key) < MIN_KEY_CHARACTERS:
-        raise SettingsError(f"station.secret_key_file: expected at least {MIN_KEY_CHARACTERS} characters in {file}, found {len(key)}")
+        raise SettingsError(
+            f"station.secret_key_file: {file} has {len(key)} characters. Delete the file, or write a key of at least {MIN_KEY_CHARACTERS}."
+        )
     return key

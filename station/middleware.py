@@ -1,4 +1,4 @@
-"""ASGI middleware that runs before Django: it limits the number of concurrent requests and the size of request bodies.
+"""Limits the number of concurrent requests and the size of request bodies, before Django sees the requests.
 
 `station.server` puts the parts together: RequestQueueMiddleware -> SignedUrlMiddleware -> BodyLimitMiddleware -> Django.
 """

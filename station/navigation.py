@@ -1,4 +1,4 @@
-"""The menu of all pages, and the context processor that gives the menu to every template."""
+"""Defines the menu that all pages show, and adds the menu to the context of every template."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The station's web server: uvicorn with Django behind the middleware, until SIGTERM."""
+"""Serves the station's pages: runs uvicorn, with Django behind the middleware, until SIGTERM."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 _MAX_CONNECTIONS = 4000
 # Files that are open besides the connections: databases, Kafka, pictures.
 _OTHER_OPEN_FILES = 1000
-# Django reads the other fields of a form and the multipart framing besides the files.
+# Allowance for the parts of a request that are no file: the other fields of a form and the multipart framing.
 _FORM_OVERHEAD_BYTES = 2**18
 _DATABASE_CHECK_S = 2.0
 _QUEUE_METRICS_S = 15.0
@@ -70,7 +70,7 @@ def open_socket() -> socket.socket:
 
 
 class _HealthReportingServer(uvicorn.Server):
-    """A uvicorn server that reports to `health` when it begins and when it stops to accept requests.
+    """A uvicorn server that tells `health` when it is ready for requests and when it is stopping.
 
     `stop_requested` is set if SIGTERM came before uvicorn had installed its own signal handlers.
     """

@@ -1,4 +1,4 @@
-"""The periods that counts and reports refer to: a shift, or a day of shifts, by the plant's clock. Without any clock or database."""
+"""Computes the periods that counts and reports refer to: a shift, or a whole day, by the plant's clock. Nothing here reads a clock."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def period_at(at: datetime, shifts: Sequence[time], zone: ZoneInfo) -> ShiftPeri
         for period in periods:
             if period.since <= at < period.to:
                 return period
-    raise ValueError(f"expected a shift at {at}, found none")
+    raise ValueError(f"no shift runs at {at}, because the shifts are not in rising order")
 
 
 def adjacent_period(period: ShiftPeriod, step: int, shifts: Sequence[time], zone: ZoneInfo) -> ShiftPeriod:

@@ -1,4 +1,4 @@
-"""Programs of Debian that the tests use: found, installed where the user may, or named."""
+"""Finds the Debian programs that the tests use, and installs missing ones if the user may."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _PACKAGES = {
 
 
 @cache
-def program(name: str) -> str:
-    """The path of `name`. Raises RuntimeError: when it is absent and cannot be installed by this user."""
+def find_program(name: str) -> str:
+    """Returns the path of the program `name`. Raises RuntimeError if it is missing and this user cannot install it."""
     package = _PACKAGES[name]
     if shutil.which(name) is None:
         debian.install([package])

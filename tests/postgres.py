@@ -1,4 +1,4 @@
-"""A PostgreSQL of Debian as a process of the tests: a data folder of its own, a free loopback port, a user without rights."""
+"""Starts a PostgreSQL server from Debian's packages for the tests, with a temporary data folder and a free port of this machine."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from deploy.supervisor.ports import free_ports
 _PACKAGE = ["apt-get", "install", "--yes", "--no-install-recommends", "postgresql"]
 
 
-def programs() -> Path:
-    """The folder of `initdb` and `postgres`. Raises RuntimeError: when they are absent and cannot be installed by this user."""
+def find_programs() -> Path:
+    """Returns the folder of `initdb` and `postgres`, after installing them if this user may. Raises RuntimeError if they are missing."""
     if not (found := sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))) and os.geteuid() == 0 and shutil.which("apt-get"):
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         subprocess.run(["apt-get", "update", "--quiet"], env=environment, capture_output=True, check=False)
@@ -30,13 +30,13 @@ def programs() -> Path:
 
 
 class PostgreSQL:
-    """One server. It takes connections from this machine without a password."""
+    """A PostgreSQL server that accepts connections from this machine without a password."""
 
     def __init__(self) -> None:
-        self._programs = programs()
+        self._programs = find_programs()
         self._folder = Path(tempfile.mkdtemp(prefix="castline-postgres-"))
         self.port = free_ports()
-        # PostgreSQL refuses to run as root; Debian's package made a user for it.
+        # PostgreSQL refuses to run as root, so it runs as the user that Debian's package has created.
         self._user = pwd.getpwnam("postgres").pw_uid if os.geteuid() == 0 else os.geteuid()
         os.chown(self._folder, self._user, -1)
         subprocess.run(
@@ -50,12 +50,12 @@ class PostgreSQL:
         self.start()
 
     @property
-    def running(self) -> bool:
+    def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        """Starts the server (again) and waits until it answers; one that runs is left alone."""
-        if self.running:
+        """Starts the server and waits until it answers. Does nothing if the server runs already."""
+        if self.is_running:
             return
         settings = {"listen_addresses": "127.0.0.1", "port": self.port, "unix_socket_directories": "", "fsync": "off"}
         options = [f"--{name}={value}" for name, value in settings.items()]
@@ -68,13 +68,13 @@ class PostgreSQL:
                 stderr=log,
             )
         while subprocess.run([self._programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)], check=False).returncode:
-            assert self.running, (self._folder / "log").read_text()[-2000:]
+            assert self.is_running, (self._folder / "log").read_text()[-2000:]
 
     def _as_user(self) -> list[str]:
         return ["--reuid", str(self._user)] if os.geteuid() == 0 else []
 
     def stop(self) -> None:
-        """Stops it at once: open transactions are lost, as in a crash."""
+        """Stops the server at once, so that open transactions are lost as in a crash."""
         if self._process is not None:
             self._process.send_signal(signal.SIGQUIT)
             self._process.wait(20)
@@ -83,8 +83,8 @@ class PostgreSQL:
         self.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def make(self, name: str) -> str:
-        """A new, empty database; its address as `station.database` takes it."""
+    def create_database(self, name: str) -> str:
+        """Creates an empty database and returns its address for the setting `station.database`."""
         with psycopg.connect(f"postgresql://castline@127.0.0.1:{self.port}/postgres", autocommit=True) as connection:
             connection.execute(psycopg.sql.SQL("CREATE DATABASE {}").format(psycopg.sql.Identifier(name)))
         return f"postgresql://castline@127.0.0.1:{self.port}/{name}"

@@ -1,4 +1,4 @@
-"""`castline station`: the web server of the station, the tables of its database, and its accounts."""
+"""`castline station` serves the web pages. Its subcommands update the database and create accounts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PASSWORD_VARIABLE = "STATION_PASSWORD"
 
 
 @click.group("station", invoke_without_command=True)
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port of /metrics, /healthz and /readyz; 0 takes a free one.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port of /metrics, /healthz and /readyz. 0 chooses a free port.")
 @click.option("--no-migrate", is_flag=True, help="Exit with an error if the database's tables are out of date, instead of updating them.")
 @click.pass_context
 def command(ctx: click.Context, port: int, no_migrate: bool) -> int | None:
@@ -94,7 +94,9 @@ def migrate(file: Path | None) -> None:
     "--role", type=click.Choice(["operator", "reviewer", "engineer", "administrator"]), required=True, help="What the account may do."
 )
 @click.option(
-    "--password-file", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="File whose first line is the password."
+    "--password-file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Read the password from the first line of this file.",
 )
 @click.pass_obj
 def account(file: Path | None, name: str, role: str, password_file: Path | None) -> None:

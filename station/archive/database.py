@@ -1,4 +1,4 @@
-"""The station's database: waits until it answers, brings its tables up to date, and locks the table of parts."""
+"""Waits until the station's database answers, brings its tables up to date, and locks the table of parts."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from django.db import models
 
-# Reasons of a sorting that the gate made before it knew a verdict.
+# Reasons in a sorting record which mean that the gate acted without a verdict.
 REASONS_WITHOUT_VERDICT = frozenset({"no-verdict", "late-verdict", "board-restarted"})
 
 # Columns that are often filtered by. Each index ends with them, so that a row is read from the table only if it is shown.
@@ -22,7 +22,8 @@ class Part(models.Model):
     line = models.CharField(max_length=40)
     run = models.BigIntegerField()
     part = models.BigIntegerField()
-    # The order of parts in the history: the time of the picture, else of counting at photo-eye 1, else the oldest known time of the part.
+    # The history is ordered by this time. It is the time of the picture, or without a picture the time of counting at photo-eye 1, or
+    # without both the oldest known time of the part.
     seen_at = models.DateTimeField()
 
     verdict_id = models.UUIDField(null=True)
@@ -68,10 +69,10 @@ class Part(models.Model):
     # Address of the picture in the object store; empty if the picture is not kept.
     picture = models.CharField(max_length=255, blank=True, default="")
     picture_bytes = models.IntegerField(null=True)
-    # NULL: the picture shall not be kept. True: the picture shall be copied to the object store. False: done, because the picture was
-    # copied, could not be found, or was deleted again.
+    # Whether the picture is to be kept. NULL: the picture need not be kept. True: the archivist must still copy the picture to the object
+    # store. False: nothing is left to do, because the picture was copied, was not found, or was deleted again.
     keep_picture = models.BooleanField(null=True)
-    # Type of defect, for filters: the first one that the reviewer named, else the first one of the finding.
+    # Type of defect, by which the history can be filtered: the first type that the reviewer named, else the first type of the finding.
     kind = models.CharField(max_length=64, blank=True, default="")
 
     class Meta:
@@ -81,9 +82,9 @@ class Part(models.Model):
             models.Index(fields=["seen_at", "id", "line", *_FILTERED], name="part_seen"),
             models.Index(fields=["line", "seen_at", "id", *_FILTERED], name="part_line_seen"),
             models.Index(fields=["label", "seen_at", "id", "line", *_FILTERED], name="part_label_seen"),
-            # With only an index of either column, SQLite read all parts of a line to find the few with the label.
+            # When each of the two columns had only an index of its own, SQLite read all parts of a line to find the few with the label.
             models.Index(fields=["line", "label", "seen_at", "id", *_FILTERED], name="part_line_label_seen"),
-            # These indexes are small, because they contain only the parts with the condition.
+            # These indexes are small, because they contain only the parts that fulfil their condition.
             models.Index(fields=["seen_at"], name="part_picture_wanted", condition=models.Q(keep_picture=True)),
             models.Index(fields=["seen_at", "picture_bytes"], name="part_picture_kept", condition=~models.Q(picture="")),
             models.Index(fields=["picture"], name="part_picture", condition=~models.Q(picture="")),

@@ -1,8 +1,8 @@
-"""Writes records from Kafka into the table of parts, one row a part. The archivist's access to the database.
+"""Writes the archivist's records into the table of parts, one row per part.
 
-Records arrive in any order, so merging them into a row needs no clock and no database, and any order gives the same row. Of several
-verdicts the first decided one counts, because the gate acted on it. Of several sortings the first one whose gate saw the part counts.
-Of several findings and of several reviews the last one counts.
+Records arrive in any order, and merging them into a row gives the same row for every order. A part may have several records of a kind.
+Of its verdicts the one that was decided first counts, because the gate acted on that verdict. Of its sortings the first one in which
+the gate saw the part counts. Of its findings and of its reviews the last one counts.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class ReviewQueue(Protocol):
         ...
 
     def add(self, selected: Sequence[tuple[Part, Any]]) -> None:
-        """Adds parts that `select` returned and whose rows are in the table by now."""
+        """Adds the parts that `select` returned to the queue. Their rows must be in the table of parts."""
         ...
 
 
@@ -85,7 +85,7 @@ class PartWriter:
             if row.keep_picture is None and row.image_offset is not None:
                 row.keep_picture = True
         for row in changed:
-            # Without a primary key each row is inserted, or updated by its identity, in one statement.
+            # Without a primary key, one statement inserts the row or updates the row that has the same line, run and part.
             row.pk = None
         Part.objects.bulk_create(changed, update_conflicts=True, unique_fields=list(_IDENTITY), update_fields=_MERGED_FIELDS)
         self._review_queue.add(selected)
@@ -112,12 +112,12 @@ def _first_line(error: BaseException) -> str:
 
 
 def make_row(part: PartId, seen_at: datetime) -> Part:
-    """Returns a new row of `part` without any record, not yet saved."""
+    """Returns a new row of `part` without any record. The row is not saved yet."""
     return Part(line=part.line, run=part.run, part=part.part, seen_at=seen_at)
 
 
 def time_of(record: PartRecord) -> datetime:
-    """Returns the best time that `record` alone gives for the order of parts in the history."""
+    """Returns the time by which a part that has only this record is ordered in the history."""
     match record:
         case Verdict():
             return record.captured_at

@@ -57,7 +57,7 @@ def is_sampled(part: PartId, share: float) -> bool:
 
 
 class PictureSource(Protocol):
-    """Reads the pictures that are to be archived."""
+    """A source of pictures for the archive. `station.pictures` implements the protocol with Kafka and the object store."""
 
     def read_original(self, part: Part) -> bytes | None:
         """Returns the picture of `part` as the camera sent it, or None if it does not exist any more.
@@ -84,7 +84,7 @@ class PictureArchiver:
             metrics.archive_dropped.labels(deleted)
 
     def archive_pictures(self, go_on: Callable[[], bool]) -> int:
-        """Archives some of the pictures that are marked to be kept, the oldest first. Returns how many parts are done.
+        """Archives some of the pictures that are marked to be kept, the oldest first. Returns the number of parts that are finished.
 
         Stops early when `go_on` returns False. Raises what `PictureSource.read_original` raises, except PictureError.
         """
@@ -106,7 +106,7 @@ class PictureArchiver:
         try:
             value = self._source.read_original(part)
         except PictureError as error:
-            log.warning("the picture of part %s is not kept: %s", part, error)
+            log.warning("cannot archive the picture of part %s: %s", part, error)
             value = None
         if not value:
             metrics.pictures_gone.inc()
@@ -116,7 +116,7 @@ class PictureArchiver:
         return address, len(value)
 
     def sweep(self, now: datetime) -> None:
-        """Deletes what exceeds the limits: old parts, old pictures and heat maps, pictures beyond the total size, and orphans."""
+        """Deletes old parts, old pictures and heat maps, the oldest pictures beyond the total size, and orphans in the store."""
         self._delete_old_parts(now - timedelta(days=self._limits.keep_rows_days))
         self._delete_old_pictures(now - timedelta(days=self._limits.keep_days))
         self._delete_excess_pictures()

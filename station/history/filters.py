@@ -1,4 +1,4 @@
-"""The filters of the history: read from the query of a URL, validated, and turned into database conditions."""
+"""Reads the filters of the history from the query of a URL and turns them into database conditions."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ SUPPORTED_YEARS = range(1971, 9000)
 
 @dataclass(frozen=True)
 class PartFilters:
-    """Conditions that a part must all fulfil; a condition that is empty or None is not applied.
+    """The conditions that a part must fulfil to be shown. A condition that is empty or None is not applied.
 
     `since` is included, `to` is not. `least` and `most` limit the defect probability. `label` and `action` may be "none" for parts without
-    a verdict or a sorting. Parts of `excluded_line` are never found. `errors` has, for each query parameter that could
-    not be read and is not applied, what its value must be, see `describe_errors`.
+    a verdict or a sorting. Parts of `excluded_line` are never found. A query parameter that cannot be read is not applied. `errors` says,
+    by the name of the parameter, what its value must be.
     """
 
     line: str = ""
@@ -59,7 +59,7 @@ class PartFilters:
         return "" if value is None else str(value)
 
     def describe_errors(self, labels: Mapping[str, str] | None = None) -> list[str]:
-        """Returns a sentence for each unreadable filter. `labels` has the labels of the form fields, if they differ from the history's."""
+        """Returns a sentence for each unreadable filter. `labels` has the labels of the form fields if they differ from FIELD_LABELS."""
         labels = labels or FIELD_LABELS
         return [f"{labels[name]} {problem}." for name, problem in self.errors.items()]
 
@@ -68,7 +68,7 @@ class PartFilters:
         """Whether at most one condition besides the times is set, and that condition has an index of its own."""
         has_unindexed = self.least is not None or self.most is not None or bool(self.model)
         indexed = [self.line, self.label, self.kind, self.reviewer, self.action]
-        # The index of actions omits these two, because most rows have one of them.
+        # The index of actions does not contain these two actions, because most rows have one of them.
         has_common_action = self.action in ("none", "passed")
         return not has_common_action and not has_unindexed and sum(map(bool, indexed)) <= 1
 
@@ -162,7 +162,7 @@ def _read_part(text: str) -> PartId:
         raise ValueError("a part id like line-1:17:345") from None
 
 
-# The readers of the query parameters. A reader raises ValueError with what the value must be.
+# The reader of each query parameter. A reader raises ValueError that says what the value must be.
 _READERS: dict[str, Callable[[str], object]] = {
     "line": _read_line,
     "since": _read_time,

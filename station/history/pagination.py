@@ -1,8 +1,8 @@
 """Keyset pagination of the history: pages of parts, newest first, whose cost does not grow with the table.
 
 A page begins at the key (`seen_at` and `id`) where another page ended. So the ten-thousandth page costs as much as the first, and new
-parts do not move the pages. A search that no index serves reads at most SEARCH_LIMIT rows, then says how far it has searched and offers
-to continue. So no URL makes the database read the whole table.
+parts do not move the pages. A search that no index serves reads at most SEARCH_LIMIT rows. Then the page says how far it has searched,
+and the person can continue. So no URL makes the database read the whole table.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from streams.identity import format_time, parse_time
 ROWS_PER_PAGE = 50
 SEARCH_LIMIT = 20_000
 COUNT_LIMIT = 10_000
-# The index of actions omits these two, because most rows have one of them.
+# Actions that the index of actions does not contain, because most rows have one of them.
 _COMMON_ACTIONS = ("none", "passed")
 # The conditions of the partial indexes part_<column>_seen, see station.archive.models.Part.
 _INDEX_CONDITIONS = {
@@ -35,7 +35,7 @@ _INDEX_CONDITIONS = {
 
 @dataclass(frozen=True)
 class HistoryKey:
-    """The key of a row in the order of the history."""
+    """The position of a row in the order of the history."""
 
     seen_at: datetime
     id: int
@@ -45,7 +45,7 @@ class HistoryKey:
 
     @classmethod
     def parse(cls, text: str) -> HistoryKey:
-        """Returns the key that `str` wrote. Raises ValueError if `text` is not a key."""
+        """Returns the key whose text form is `text`. Raises ValueError if `text` is not a key."""
         time, separator, number = text.partition("~")
         try:
             if not separator or not number.isascii() or not number.isdigit() or len(number) > 18:
@@ -103,7 +103,7 @@ def count_parts(filters: PartFilters, limit: int = COUNT_LIMIT, search_limit: in
 
 
 def order(parts: QuerySet[Part], newest_first: bool) -> QuerySet[Part]:
-    """Sorts `parts` in the order of the history."""
+    """Sorts `parts` in the order of the history: by `seen_at`, then by `id`."""
     return parts.order_by("-seen_at", "-id") if newest_first else parts.order_by("seen_at", "id")
 
 
@@ -111,7 +111,7 @@ def parts_beyond(parts: QuerySet[Part], key: HistoryKey | None, older: bool) -> 
     """Returns those of `parts` that are older than `key`, or newer if `older` is False; all of them if `key` is None."""
     if key is None:
         return parts
-    # The first condition of each pair is redundant, but it is the one that an index can serve.
+    # The first condition is redundant, but without it the database would not use an index.
     if older:
         return parts.filter(Q(seen_at__lte=key.seen_at) & (Q(seen_at__lt=key.seen_at) | Q(id__lt=key.id)))
     return parts.filter(Q(seen_at__gte=key.seen_at) & (Q(seen_at__gt=key.seen_at) | Q(id__gt=key.id)))
@@ -123,7 +123,7 @@ def filter_parts(filters: PartFilters) -> QuerySet[Part]:
 
 
 class _IndexCondition(RawSQL):
-    """The condition of a partial index as literal SQL, because SQLite does not compare bound values with the condition of an index."""
+    """The condition of a partial index as literal SQL. With bound values, SQLite would not use the index."""
 
     conditional: ClassVar[bool] = True
 
@@ -132,7 +132,7 @@ class _IndexCondition(RawSQL):
 
 
 def index_condition(column: str) -> Q:
-    """Returns the condition that a query must repeat to use the partial index of `column`. Empty if the index is not partial."""
+    """Returns the condition that a query must repeat to use the partial index of `column`, or no condition if that index is not partial."""
     return Q(_IndexCondition(column)) if column in _INDEX_CONDITIONS else Q()
 
 

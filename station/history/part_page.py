@@ -1,4 +1,4 @@
-"""The content of the page of one part: timeline, remarks, the records as JSON, and the boxes over the picture.
+"""Makes the content of the page of one part: timeline, remarks, archived records, and the boxes over the picture.
 
 Everything comes from the part's row in the archive. `castline trace` shows the same timeline from the Kafka topics.
 """
@@ -71,7 +71,7 @@ def make_timeline(part: Part) -> list[TimelineStep]:
 
 
 def _format_details(details: dict[str, Any]) -> dict[str, str]:
-    return {name: _format_value(value) for name, value in details.items() if value not in ("", None, [], {})}
+    return {name.replace("_", " "): _format_value(value) for name, value in details.items() if value not in ("", None, [], {})}
 
 
 def _format_value(value: object) -> str:

@@ -63,7 +63,7 @@ def history(request: HttpRequest) -> HttpResponse:
 
 
 def _read_filters(request: HttpRequest) -> PartFilters:
-    """Returns the filters of the query. Only administrators find uploads here; other accounts find their own on the page of uploads."""
+    """Returns the filters of the query. Only administrators find uploads here. Other people find theirs on the page of uploads."""
     is_administrator = "administer" in get_rights(request.user)
     return replace(read_filters(request.GET.dict()), excluded_line="" if is_administrator else current_settings().station.upload_line)
 
@@ -128,7 +128,7 @@ def part(request: HttpRequest, line: str, run: int, part: int) -> HttpResponse:
         "remarks": make_remarks(row, has_gate),
         "records": make_records(row),
         "boxes": make_overlay(row),
-        # A list of pairs, because the template would take a network called "items" for the method of the dict.
+        # The template gets pairs instead of a dict, because it would confuse a network called "items" with the method dict.items.
         "votes": list(row.votes.items()),
         "width_px": width_px,
         "height_px": height_px,
@@ -140,7 +140,7 @@ def part(request: HttpRequest, line: str, run: int, part: int) -> HttpResponse:
 
 def get_visible_part(request: HttpRequest, line: str, run: int, part: int) -> Part:
     """Returns the part's row in the archive. Raises Http404 if there is none or the person may not see it."""
-    # URLs allow larger numbers than databases do.
+    # A URL may contain a number that is too large for the database.
     if max(run, part) > _MAX_INTEGER or not may_see_part(request.user, line, run, part):
         raise Http404
     row = Part.objects.filter(line=line, run=run, part=part).first()
@@ -152,7 +152,7 @@ def get_visible_part(request: HttpRequest, line: str, run: int, part: int) -> Pa
 @require_safe
 @right_required("look")
 def part_picture(request: HttpRequest, line: str, run: int, part: int) -> HttpResponse:
-    """Sends the picture of a part, with `?side=` 160, 240 or 480 a small one of at most that many pixels."""
+    """Sends the picture of a part. With `?side=` 160, 240 or 480, the picture is at most that many pixels wide and high."""
     location = _locate_picture(request, line, run, part)
     side = request.GET.get("side", "")
     side_px = int(side) if side.isdecimal() and int(side) in _THUMBNAIL_SIDES_PX else None
@@ -177,7 +177,7 @@ def part_heat_map(request: HttpRequest, line: str, run: int, part: int) -> HttpR
 
 
 def _locate_picture(request: HttpRequest, line: str, run: int, part: int) -> Part | LivePart | Upload:
-    """Returns whichever knows the place of the part's picture: the archive, the live consumer, or the table of uploads.
+    """Finds the place of the part's picture in the archive, among the live parts, or in the table of uploads.
 
     Raises Http404 if the part is unknown or the person may not see it.
     """
@@ -210,7 +210,7 @@ def _send_picture(picture: EncodedPicture) -> HttpResponse:
 
 
 def _refuse_picture(error: PictureError | KafkaUnavailableError) -> HttpResponse:
-    """Returns the reason as text. Pages show a placeholder in place of the picture."""
+    """Returns the reason as a text response. Pages show a placeholder in place of the picture."""
     status = 503 if isinstance(error, KafkaUnavailableError) else 415
     return HttpResponse(str(error), status=status, content_type="text/plain; charset=utf-8")
 

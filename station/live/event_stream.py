@@ -1,4 +1,4 @@
-"""Server-sent events of the live pages, and the rendered cards that they carry.
+"""Renders the cards of the live pages and sends them to the browsers as server-sent events.
 
 A card is rendered once and sent to every browser that shows it. It is rendered at most every two seconds, or every ten seconds on a busy
 machine, and brings a bounded number of new pictures, however fast the line is. Every stream sends the connection status every two
@@ -23,16 +23,16 @@ from station.live.live_consumer import LiveConsumer, get_live_consumer
 MAX_STREAMS = 64
 TICK_S = 0.5
 _STATUS_TICKS = 4
-# Permission is checked again after this many ticks, which is once a minute.
+# After this many ticks, which is once a minute, the stream checks again that the person may see the page.
 _PERMISSION_TICKS = 30 * _STATUS_TICKS
-# A person does not read faster, and after each rendering all browsers request the new pictures.
+# Shortest time between two renderings of a card. A person does not read faster, and after each rendering all browsers request pictures.
 _RENDER_INTERVAL_S = 2.0
-# On a machine whose processors are needed by the workers, rendering and serving pictures would take a twentieth of them.
+# The same time on a busy machine. There the workers need all processors, and two seconds would cost a twentieth of the processors.
 _BUSY_RENDER_INTERVAL_S = 10.0
 # Share of the processors, as the mean of a minute, above which the machine counts as busy. A saturated inspector takes 0.96 of two
 # processors, and the measured load is sometimes lower.
 _BUSY_LOAD = 0.75
-# A card says how long ago events were, so it is rendered again after this time even if no record came.
+# A card is rendered again after this time even if no record came, because the card says how long ago events were.
 _MAX_AGE_S = 5
 PARTS_ON_WALL, PARTS_ON_PAGE = 5, 18
 

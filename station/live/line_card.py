@@ -1,4 +1,4 @@
-"""The content of a line's card at one moment: figures, bars and alarms, computed from the line's state for the template."""
+"""Computes what the card of a line shows at one moment, from the state of the line: figures, trend bars and alarms."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from station.live.line_state import LABELS, LineState, LivePart, VerdictLatency,
 from streams.records import Sorting
 
 _SILENCE_ALARM = timedelta(seconds=30)
-# A line that has been silent for longer counts as stopped, not as broken.
+# A line without parts for longer than this counts as stopped, and there is no alarm.
 _LINE_STOPPED = timedelta(hours=1)
 _CHART_HEIGHT = 100
 _ACTIONS = {"diverted": "diverted", "passed": "passed", "stopped": "line stopped", "untracked": "not followed"}
@@ -30,7 +30,7 @@ _SORTING_REASONS = {
 
 @dataclass(frozen=True)
 class LineAlarm:
-    """A trouble of a line that a person should look at. `level` is the colour of the alarm."""
+    """A problem of a line that a person should look at. `level` decides the colour."""
 
     level: Literal["defect", "review"]
     text: str

@@ -48,13 +48,13 @@ _REASONS_IN_WORDS = {
 
 
 def describe_reason(reason: str) -> str:
-    """Returns in words why a part is for review. `reason` is the field of a verdict; an unknown reason is returned as it is."""
+    """Returns in words why a part is for review. `reason` comes from a verdict. An unknown reason is returned with spaces for hyphens."""
     return _REASONS_IN_WORDS.get(reason, reason.replace("-", " "))
 
 
 @dataclass(frozen=True)
 class LivePart:
-    """The records that the station has received about one part. It is also a `station.pictures.picture_reader.PictureLocation`."""
+    """The records that the station has received about one part. Its picture can be read with PictureReader."""
 
     id: PartId
     verdict: Verdict | None = None
@@ -106,7 +106,7 @@ class LivePart:
 
     @property
     def thumbnail_url(self) -> str:
-        """URL of the small picture. It is signed, except for uploads: only their owner may see them, so the session is checked there."""
+        """URL of the small picture. The URL of an upload is not signed, because only the owner may see the picture."""
         if self.line == current_settings().station.upload_line:
             return f"{reverse('part-picture', args=(self.line, self.run, self.part))}?side={_THUMBNAIL_PX}"
         return make_signed_url(self, _THUMBNAIL_PX)

@@ -46,7 +46,7 @@ _BACKLOG_RECORDS = 500
 _CONNECTION_CHECK_S = 2.0
 _RESPONSE_MS = 4000
 _RECONNECT_WAIT_S = 1.0
-# How far back reading begins after the start.
+# After the start, reading begins this far in the past.
 _SORTINGS_BACK = timedelta(minutes=10)
 _DEAD_LETTERS_BACK = timedelta(hours=1)
 # People may upload many pictures at once and then wait for all verdicts.
@@ -59,7 +59,7 @@ _TREND = timedelta(hours=1)
 
 @dataclass(frozen=True)
 class ArchivedCounts:
-    """The archive's counts of a line by label, and by minute and label, of parts seen before `until`. Kafka has the parts after it."""
+    """The archive's counts of a line by label, and by minute and label. Parts seen from `until` on are counted from Kafka."""
 
     until: datetime
     counts: Counter[str] = field(default_factory=Counter)
@@ -90,7 +90,7 @@ def count_archived_parts(line: str, shift_since: datetime, now: datetime) -> Arc
         connection.close()
 
 
-# Arguments: line, beginning of the shift, current time.
+# A function like count_archived_parts. Its arguments are the line, the beginning of the shift and the current time.
 CountParts = Callable[[str, datetime, datetime], ArchivedCounts]
 
 
@@ -138,7 +138,7 @@ class LiveConsumer:
         try:
             self._add_record(record)
         except (ValidationError, IdentityError) as error:
-            log.warning("skips a record of %s that cannot be decoded: %s", record.topic, error)
+            log.warning("skipped a record of %s that cannot be decoded: %s", record.topic, error)
 
     def update_shift(self, now: datetime) -> None:
         """Resets the counts of a line if a shift has begun since the last call. The first call adds the archive's counts."""
@@ -196,9 +196,9 @@ class LiveConsumer:
         while not self._stopping.is_set():
             try:
                 self._connect_and_read()
-            except Exception as error:  # the thread must survive any exception of the client library; the pages show the fault
+            except Exception as error:  # The thread must survive every exception of the client library.
                 is_expected = isinstance(error, KafkaError | OSError | AssertionError | ValueError)
-                log.warning("the live pages have lost Kafka: %r", error, exc_info=not is_expected)
+                log.warning("the live pages have lost the connection to Kafka: %r", error, exc_info=not is_expected)
                 if not self._is_disconnected:
                     since = datetime.now(self._settings.station.zone)
                     self._is_disconnected = True

@@ -1,1 +1,1 @@
-"""Pictures of parts: read from the object store or from Kafka, converted for browsers, and served under signed addresses."""
+"""Reads the pictures of parts from the object store or from Kafka, and serves them under signed addresses."""

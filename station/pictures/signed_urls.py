@@ -1,4 +1,4 @@
-"""Signed addresses of the small pictures on live cards, and the middleware that answers them without Django.
+"""Makes signed addresses for the small pictures on live cards, and answers requests for them without Django.
 
 Every person who may see the live pages gets the same cards. So the address of a picture on a card carries a signature, says where the
 picture is stored, and is valid for one to two hours. A wall of three lines requests pictures day and night, and a request that looked up

@@ -1,4 +1,4 @@
-"""The two charts of a report as coordinates for SVG: a Pareto chart of the defect types, and stacked bars of the hours."""
+"""Computes the SVG coordinates of the two charts of a report: a Pareto chart of the defect types and stacked bars of the hours."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ChartBar:
 
 @dataclass(frozen=True)
 class BarChart:
-    """Bars, and the points of a line over them in the syntax of SVG's polyline."""
+    """A chart of bars. `points` are the points of a line over the bars, as SVG's polyline takes them."""
 
     bars: list[ChartBar]
     points: str = ""

@@ -1,4 +1,4 @@
-"""The figures of a report: the database counts the parts of a shift or a day in groups, and the groups are added up here."""
+"""Computes the figures of a report. The database counts the parts of a shift or a day in groups, and this module adds the groups up."""
 
 from __future__ import annotations
 
