@@ -20,7 +20,7 @@ from click.testing import CliRunner
 
 from deploy.cli import main as cli
 from streams.errors import CastlineError
-from tests.debian import program
+from tests.debian import find_program
 
 CASTLINE = Path(sys.executable).with_name("castline")
 
@@ -93,7 +93,7 @@ class PrometheusServer:
         self._log = (folder / "prometheus.log").open("w")
         self._process = subprocess.Popen(
             [
-                program("prometheus"),
+                find_program("prometheus"),
                 f"--config.file={config}",
                 f"--storage.tsdb.path={folder / 'kept'}",
                 f"--web.listen-address=127.0.0.1:{port}",

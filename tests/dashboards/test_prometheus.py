@@ -18,7 +18,7 @@ from dashboards.catalogue import INHIBITIONS
 from dashboards.promql import list_declared_metrics
 from docs.generator.reference import list_metrics
 from tests.dashboards.live_plant import run_castline
-from tests.debian import program
+from tests.debian import find_program
 
 SITE = generate.ROOT / "deploy/packaging/prometheus"
 HOSTED = {"REMOTE_WRITE_URL": "https://prometheus.example/api/prom/push", "REMOTE_WRITE_TOKEN": "of-the-stack"}
@@ -44,12 +44,12 @@ def read_config(folder: Path) -> Any:
 
 
 def test_promtool_accepts_the_configuration_of_the_site() -> None:
-    result = run(program("promtool"), "check", "config", str(SITE / "prometheus.yml"))
+    result = run(find_program("promtool"), "check", "config", str(SITE / "prometheus.yml"))
     assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_amtool_accepts_the_configuration_of_alertmanager() -> None:
-    result = run(program("amtool"), "check-config", str(SITE / "alertmanager.yml"))
+    result = run(find_program("amtool"), "check-config", str(SITE / "alertmanager.yml"))
     assert result.returncode == 0, result.stdout + result.stderr
     assert f"{len(INHIBITIONS)} inhibit rules" in result.stdout
 
@@ -57,7 +57,7 @@ def test_amtool_accepts_the_configuration_of_alertmanager() -> None:
 @pytest.mark.parametrize(("severity", "receiver"), [("critical", "on-call"), ("warning", "shift")])
 def test_the_severity_decides_who_receives_an_alert(severity: str, receiver: str) -> None:
     config = f"--config.file={SITE / 'alertmanager.yml'}"
-    result = run(program("amtool"), "config", "routes", "test", config, f"severity={severity}", "plant=north", "line=line-1")
+    result = run(find_program("amtool"), "config", "routes", "test", config, f"severity={severity}", "plant=north", "line=line-1")
     assert result.stdout.split() == [receiver], result.stderr
 
 
@@ -72,7 +72,7 @@ def test_the_command_configures_a_plants_prometheus(castline: Castline, tmp_path
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("prometheus --config.file=watch/prometheus.yml ")
     folder = tmp_path / "watch"
-    checked = run(program("promtool"), "check", "config", str(folder / "prometheus.yml"))
+    checked = run(find_program("promtool"), "check", "config", str(folder / "prometheus.yml"))
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert "remote_write" not in read_config(folder)
     (scrape,) = read_config(folder)["scrape_configs"]
@@ -86,7 +86,7 @@ def test_the_token_of_a_hosted_stack_is_written_to_a_private_file(castline: Cast
     assert result.returncode == 0, result.stderr
     folder = tmp_path / "watch"
     flags = ["--agent"] if agent else []
-    checked = run(program("promtool"), "check", "config", *flags, str(folder / "prometheus.yml"))
+    checked = run(find_program("promtool"), "check", "config", *flags, str(folder / "prometheus.yml"))
     assert checked.returncode == 0, checked.stdout + checked.stderr
     (remote,) = read_config(folder)["remote_write"]
     token = Path(remote["authorization"]["credentials_file"])

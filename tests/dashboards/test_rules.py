@@ -14,7 +14,7 @@ from dashboards import generate
 from dashboards.catalogue import ALERTS, INHIBITIONS, find_page, make_annotations
 from dashboards.promql import find_metric_names
 from tests.dashboards.alert_cases import CASES, AlertCase
-from tests.debian import program
+from tests.debian import find_program
 from tests.docs.castline_commands import find_problem
 
 RULES = generate.ROOT / generate.RULES
@@ -22,7 +22,7 @@ _BY_NAME = {alert.name: alert for alert in ALERTS}
 
 
 def test_promtool_accepts_the_rules() -> None:
-    result = subprocess.run([program("promtool"), "check", "rules", str(RULES)], capture_output=True, text=True, check=False)
+    result = subprocess.run([find_program("promtool"), "check", "rules", str(RULES)], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
 
 
@@ -74,7 +74,7 @@ def run_promtool(folder: Path, *tests: dict[str, Any]) -> subprocess.CompletedPr
         "tests": list(tests),
     }
     file.write_text(yaml.safe_dump(content, sort_keys=False))
-    return subprocess.run([program("promtool"), "test", "rules", str(file)], capture_output=True, text=True, check=False)
+    return subprocess.run([find_program("promtool"), "test", "rules", str(file)], capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.alert for case in CASES])

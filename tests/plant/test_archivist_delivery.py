@@ -28,7 +28,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return str(tmp_path / "station.sqlite3")
     server: PostgreSQL = request.getfixturevalue("postgres")
-    return server.make(f"t{uuid.uuid4().hex[:12]}")
+    return server.create_database(f"t{uuid.uuid4().hex[:12]}")
 
 
 def plant_settings(make_settings: MakeSettings, database: str, tmp_path: Path) -> Settings:
@@ -125,7 +125,7 @@ def test_what_is_no_record_or_does_not_fit_is_parked_and_the_rest_is_kept(
 def test_while_the_database_is_away_it_waits_says_so_and_loses_nothing(
     make_settings: MakeSettings, postgres: PostgreSQL, tmp_path: Path
 ) -> None:
-    database = postgres.make(f"t{uuid.uuid4().hex[:12]}")
+    database = postgres.create_database(f"t{uuid.uuid4().hex[:12]}")
     settings = plant_settings(make_settings, database, tmp_path)
     with CastlineProcess(settings, tmp_path / "log", "archivist") as archivist:
         archivist.wait_ready()

@@ -18,7 +18,7 @@ _ASKING = ("history/test_history", "reviews/test_reviews", "reviews/test_agreeme
 
 @pytest.mark.timeout(280)
 def test_history_review_and_reports_on_postgresql(postgres: PostgreSQL) -> None:
-    database = postgres.make(f"t{uuid.uuid4().hex[:12]}")
+    database = postgres.create_database(f"t{uuid.uuid4().hex[:12]}")
     call = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(f"tests/station/{one}.py" for one in _ASKING)]
     # Django has one database a process, so these tests have a process of their own.
     surroundings = os.environ | {"PAGES_DATABASE": database}

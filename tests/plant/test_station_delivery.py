@@ -65,7 +65,7 @@ def test_it_serves_pages_health_and_static_files_and_stops_in_time(tmp_path: Pat
 
 
 def test_while_the_database_is_away_it_waits_and_says_so(tmp_path: Path, postgres: PostgreSQL) -> None:
-    settings = station_settings(tmp_path, postgres.make(f"t{uuid.uuid4().hex[:12]}"))
+    settings = station_settings(tmp_path, postgres.create_database(f"t{uuid.uuid4().hex[:12]}"))
     postgres.stop()
     try:
         with CastlineProcess(settings, tmp_path / "log", "station") as station:

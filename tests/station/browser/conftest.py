@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from deploy.supervisor.ports import free_ports
 from streams.settings import Settings
 from streams.topics import create_topics
-from tests.debian import program
+from tests.debian import find_program
 from tests.processes import CastlineProcess
 from tests.station.browser.plant import LINES, PASSWORD, ROLES, VERSION, KafkaCamera, RunningStation, copy_versions, create_account
 
@@ -70,7 +70,7 @@ def _settings(folder: Path, kafka_port: int) -> Settings:
 def chromium() -> Iterator[Browser]:
     """Chromium, closed after the last test of this package, because no other test may run an event loop while Playwright runs."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program("chromium"), args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=find_program("chromium"), args=["--no-sandbox"])
         yield browser
         browser.close()
 
