@@ -8,7 +8,7 @@ from firmware import toolchain
 
 
 def main() -> int:
-    """Builds and prints. Returns 1 if the firmware cannot be built."""
+    """Builds the firmware and prints its size. Returns the exit status, which is 1 if the firmware cannot be built."""
     try:
         image = toolchain.build_hex_image()
         flash, ram = toolchain.memory_use(toolchain.build_firmware())

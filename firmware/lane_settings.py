@@ -89,13 +89,13 @@ class LaneSettings:
         return hash(self.text())
 
     def number(self, key: str) -> int:
-        """Returns a setting that is a number."""
+        """Returns the setting called `key`, which must be a number."""
         value = self.values[key]
         assert isinstance(value, int), key
         return value
 
     def word(self, key: str) -> str:
-        """Returns a setting as text."""
+        """Returns the setting called `key` as text."""
         return str(self.values[key])
 
     def travel(self, key: str) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 VERSION = 1
 
-# Frames: `start seq name fields*CRC` and a newline
+# A frame is one line: `start seq name fields*CRC` and a newline.
 
 MAX_FRAME_BYTES = 80
 MAX_COMMAND_BYTES = 60
@@ -38,7 +38,7 @@ class Frame:
 
     @property
     def body(self) -> str:
-        """The text that the checksum covers."""
+        """The frame without checksum and newline. The checksum covers this text."""
         return " ".join((f"{self.start}{self.seq:02x}", self.name, *self.fields))
 
     def encode(self) -> bytes:
@@ -52,7 +52,7 @@ class Frame:
         if len(frame) > longest:
             raise ValueError(f"a frame may have {longest} bytes, but this one has {len(frame)}: {self.body}")
         if not _SHAPE.fullmatch(self.body):
-            raise ValueError(f"not a frame of the gate protocol: {self.body!r}")
+            raise ValueError(f"this text has characters that the gate protocol does not allow: {self.body!r}")
         return frame
 
 
@@ -108,7 +108,7 @@ class Deframer:
         self._line.clear()
 
 
-# Words: commands, events, status pages, and the bounds of every field
+# The words of the protocol: commands, events, status pages, and the bounds of every field.
 
 # The fields of each command, the fields of its OK, and what must have happened before: nothing (""), HELLO ("hello") or COMMIT ("commit").
 COMMANDS: dict[str, tuple[tuple[str, ...], tuple[str, ...], str]] = {
@@ -209,13 +209,13 @@ class Fields(dict[str, int | str]):
     """The checked fields of one frame, by their names."""
 
     def number(self, name: str) -> int:
-        """Returns a field that holds a number."""
+        """Returns the field called `name`, which must be a number."""
         value = self[name]
         assert isinstance(value, int), name
         return value
 
     def word(self, name: str) -> str:
-        """Returns a field as text."""
+        """Returns the field called `name` as text."""
         return str(self[name])
 
 

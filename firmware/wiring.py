@@ -211,7 +211,7 @@ def replace_pin_table(page: str) -> str:
 
 
 def write() -> None:
-    """Writes both documents."""
+    """Writes the drawing docs/wiring.svg and the table in docs/wiring.md."""
     (DOCS / "wiring.svg").write_text(draw_lane(LANES[0], 1))
     page = DOCS / "wiring.md"
     page.write_text(replace_pin_table(page.read_text()))

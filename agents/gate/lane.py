@@ -267,7 +267,7 @@ class GateLane:
         self._on_event(RunBegan(run, cause))
 
     def read_early_events(self, now_s: float, now: datetime) -> list[BoardRequest]:
-        """Reads the events that arrived before the board's clock was known. Otherwise like `read_event`."""
+        """Reads the events that arrived before the board's clock was known, as `read_event` does."""
         self._is_clock_set = True
         frames, self._early_frames = self._early_frames, []
         return [request for frame in frames for request in self.read_event(frame, now_s, now)]

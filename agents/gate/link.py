@@ -40,9 +40,9 @@ MAX_SILENCE_S = 3.0
 PING_INTERVAL_S = 0.4
 SYNC_INTERVAL_S = 10.0
 FIRST_SYNCS = 8
-# Wait before settings are sent again that the board refused, because a person must act.
+# Wait before refused settings are sent again. It is long, because a person must correct the settings first.
 REFUSED_RETRY_S = 30.0
-# Wait before settings are sent again that the board could not use, because parts were on the belt.
+# Wait before settings are sent again that the board cannot use while parts are on the belt.
 BUSY_RETRY_S = 1.0
 _U32 = 2**32
 # A board answers with one of these codes if it was reset and its BOOT event was lost.
@@ -110,7 +110,7 @@ class GateLink:
             self._inbox.waker.close()
 
     def send_command(self, name: str, *fields: object) -> Future[BoardResponse]:
-        """Sends any command of the protocol to the board. For the command line."""
+        """Sends any command of the protocol to the board. The command line uses this method."""
         return self.lanes[0].send_command(name, *fields)
 
     # The methods below run in the link's thread.
@@ -162,7 +162,7 @@ class GateLink:
             lane.set_state(state)
 
     def _pause(self, wait_s: float) -> None:
-        """Waits between two attempts to open the port. Requests whose deadline passes meanwhile fail."""
+        """Waits before the next attempt to open the port. Requests whose deadline passes in the meantime fail."""
         end_s = time.monotonic() + wait_s
         while not self._stopping.is_set() and (now_s := time.monotonic()) < end_s:
             self._requests.add(self._inbox.take_all())
@@ -288,7 +288,7 @@ class BoardSession:
             lane.next_configuring_s = time.monotonic() + (BUSY_RETRY_S if is_busy else REFUSED_RETRY_S)
             if is_busy:
                 return None
-            log.error("%s: %s; the settings are sent again in %.0f s", lane.line, error, REFUSED_RETRY_S)
+            log.error("%s: the board does not accept the settings: %s; they are sent again in %.0f s", lane.line, error, REFUSED_RETRY_S)
             lane.set_state(GateState.REFUSED)
             return error
         self._requests.held_lanes.discard(lane.number)

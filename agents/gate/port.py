@@ -71,7 +71,7 @@ class SerialPort:
             return []
         data = self._port.read(4096)
         if not data:
-            raise serial.SerialException("the serial port was disconnected: it is readable but holds no data")
+            raise serial.SerialException("the serial port was disconnected; check the cable of the board")
         return self._deframer.feed(data)
 
     def close(self) -> None:

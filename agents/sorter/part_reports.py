@@ -15,7 +15,7 @@ from streams.identity import format_time
 
 log = logging.getLogger(__name__)
 
-# The bound keeps a slow gateway from piling up reports of parts whose pictures are long taken.
+# At most this many reports wait for a slow gateway. More would be useless, because the pictures of those parts were taken long ago.
 _MAX_UNDER_WAY = 32
 
 
@@ -50,11 +50,11 @@ class PartReports:
         elif len(self._under_way) >= _MAX_UNDER_WAY:
             self._count_failure(counted, f"{len(self._under_way)} earlier reports are still waiting for the gateway")
         else:
-            task = asyncio.create_task(self._post(counted))
+            task = asyncio.create_task(self._send_report(counted))
             self._under_way.add(task)
             task.add_done_callback(self._under_way.discard)
 
-    async def _post(self, counted: PartCounted) -> None:
+    async def _send_report(self, counted: PartCounted) -> None:
         assert self._session is not None
         body = {"run": counted.run, "part": counted.part, "captured_at": format_time(counted.counted_at)}
         try:
@@ -67,4 +67,6 @@ class PartReports:
     def _count_failure(self, counted: PartCounted, reason: str) -> None:
         metrics.part_reports_failed.labels(self._line).inc()
         part = f"{self._line}:{counted.run}:{counted.part}"
-        log.warning("part %s was not reported to the gateway: %s", part, reason, extra={"part": part})
+        log.warning(
+            "part %s could not be reported to the gateway, so its picture gets no part number: %s", part, reason, extra={"part": part}
+        )

@@ -143,5 +143,5 @@ def _decode(kind: type[R], value: bytes | None) -> R | None:
     try:
         return kind.decode(value or b"")
     except ValidationError as error:
-        log.warning("ignored a record that is not a valid %s: %s", kind.name, error)
+        log.warning("ignored a record on Kafka that is not a valid %s: %s", kind.name, error)
         return None

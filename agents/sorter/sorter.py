@@ -43,7 +43,7 @@ ROLE = "sorter"
 MAX_OPEN_VERDICTS = 64
 # A board reports a part at most this long after the part's deadline. A late verdict waits for that report.
 _MAX_REPORT_DELAY = timedelta(seconds=2)
-# Bounds of run and part in the protocol.
+# The largest run and the largest part that the gate protocol can express.
 _MAX_RUN, _MAX_PART = 65535, 99_999_999
 
 _LATE, _DEADLINE, _UNKNOWN_RUN = code_of("late"), code_of("deadline"), code_of("unknown-run")
@@ -84,7 +84,7 @@ class Sorter:
 
     @property
     def lines_by_topic(self) -> dict[str, str]:
-        """The topic of the line's verdicts, and the line."""
+        """Maps the topic of the verdicts to the name of the line."""
         return {self._names.verdicts(self._line): self._line}
 
     @property
@@ -99,7 +99,9 @@ class Sorter:
         await self._open_verdicts.put((received, asyncio.create_task(self._handle_verdict(received.record))))
 
     async def acknowledge_verdicts(self) -> None:
-        """Acknowledges handled verdicts to Kafka in their order, because Faust would commit an offset over an older open verdict."""
+        """Acknowledges handled verdicts to Kafka in their order, because Faust would commit an
+        offset while an older verdict is still being handled.
+        """
         while (pair := await self._open_verdicts.get()) is not None:
             received, handling = pair
             # If the link closes, this verdict and the later ones are not acknowledged, so that Kafka delivers them again.
@@ -157,7 +159,7 @@ class Sorter:
             return
         reason: SortingReason = "unmatched" if error.code == _UNKNOWN_PART else "board-restarted"
         if error.code not in (_UNKNOWN_PART, _UNKNOWN_RUN, _LATE, _DEADLINE):
-            log.error("part %s: %s", part, error, extra={"part": part})
+            log.error("part %s: the verdict was not sent to the board: %s", part, error, extra={"part": part})
         if self._states.last_sorting(verdict.run, verdict.part) is None:
             await self._record([self._untracked_sorting(verdict.run, verdict.part, reason, error.code)])
 
@@ -246,7 +248,7 @@ class Sorter:
     def _change_fault(self, event: FaultChanged) -> None:
         row = error_codes().get(event.code)
         name = row.name if row else "unknown"
-        log.warning("%s: fault %d %s %s, detail %d", self._line, event.code, name, "began" if event.raised else "ended", event.detail)
+        log.warning("%s: fault %d (%s) %s; detail %d", self._line, event.code, name, "began" if event.raised else "ended", event.detail)
         if event.raised:
             metrics.gate_faults.labels(self._line, str(event.code)).inc()
             self._faults.append(event.code)

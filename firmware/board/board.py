@@ -106,13 +106,13 @@ class Board:
 
     @property
     def state(self) -> str:
-        """The worst state of the committed lanes."""
+        """The state of the board, which is the worst state of its committed lanes."""
         states = [lane.state for lane in self.lanes if lane.is_committed]
         return max(states, key=("waiting", "running", "safe", "stopped").index, default="waiting")
 
     @property
     def lamp(self) -> str:
-        """The worst lamp of the committed lanes."""
+        """The lamp of the board, which is the worst lamp of its committed lanes."""
         lamps = [lane.lamp for lane in self.lanes if lane.is_committed] or ["yellow"]
         if any(faults.EFFECTS[code] == "warning" for code in self.board_faults):
             lamps.append("yellow")
@@ -122,10 +122,10 @@ class Board:
         """Returns the fields of BEAT: board_ms, state, lamp, tracked, pending."""
         return self.wire_ms(now_us), self.state, self.lamp, sum(lane.tracked for lane in self.lanes), self.events.pending
 
-    # Events of the lanes (the protocol LaneReporter)
+    # The methods of LaneReporter, by which the lanes report events
 
     def report_counted(self, lane: int, part: TrackedPart) -> None:
-        """Sends PART for a part that was just counted."""
+        """Sends the event PART for a part that was just counted."""
         if self.is_greeted:
             part.announced_us = part.edge.at_us
             self._send_part(lane, part)
@@ -133,14 +133,14 @@ class Board:
     def report_sorted(
         self, lane: int, part: int, decision: PartDecision, moved: bool, moves: int, at_us: int, travel_us: int | None
     ) -> None:
-        """Stores GATE for a part. `travel_us` is None for a part that was not counted."""
+        """Stores the event GATE of a part for the host. `travel_us` is None for a part that was not counted."""
         travel_ms = 0 if travel_us is None else min(65535, travel_us // 1000)
         further_gate = (decision.gate,) if decision.gate else ()
         movement = decision.action, decision.reason, int(moved), moves % 65536
         self.events.add("GATE", lane, self.run, part, *movement, self.wire_ms(at_us), travel_ms, *further_gate)
 
     def report_fault(self, lane: int, code: int, raised: bool, detail: int, at_us: int) -> None:
-        """Stores FAULT. Lane 0 means the whole board."""
+        """Stores the event FAULT for the host. Lane 0 means the whole board."""
         self.events.add("FAULT", lane, code, int(raised), detail % _U32, self.wire_ms(at_us))
 
     def _raise_board_fault(self, code: int, detail: int, now_us: int) -> None:

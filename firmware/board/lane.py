@@ -71,7 +71,7 @@ class BoardLane:
         self._reporter = reporter
         # Decided parts on their way from photo-eye 2 to the moment of the gate.
         self._armed: list[DecidedPart] = []
-        # Leading edges of what blocks photo-eye 1 and 2 now, and the part that was counted for the first of them.
+        # Leading edges of the parts that block photo-eye 1 and photo-eye 2 now, and the counted part at photo-eye 1.
         self._edge1: Edge | None = None
         self._edge2: Edge | None = None
         self._part_at_eye1: TrackedPart | None = None
@@ -82,7 +82,7 @@ class BoardLane:
         # An edge at an eye since which no encoder step came.
         self._no_step_since_us: int | None = None
         self._missing_in_a_row = self._unmatched_in_a_row = 0
-        # Until the belt is at this place, missing and unmatched parts say nothing about the eyes.
+        # Until the belt is at this place, missing and unmatched parts are no sign of a defective eye.
         self._ignore_missing_until: int | None = 0
         if self._has_stored_settings:
             self.gate.hold(self.settings.word("safe"), 0)
@@ -106,7 +106,7 @@ class BoardLane:
 
     @property
     def state(self) -> str:
-        """The state in the words of the protocol."""
+        """The state of the lane as a word of the protocol: waiting, running, safe or stopped."""
         if not self.is_committed:
             return "waiting"
         if self.is_further_gate:
@@ -119,7 +119,7 @@ class BoardLane:
 
     @property
     def lamp(self) -> str:
-        """The colour of the lamp."""
+        """The colour of the lane's lamp: green, yellow or red."""
         if self.is_committed and self.is_further_gate:
             return self.belt.lamp
         if self.faults.has(GATE_HELD) or self.faults.has("stopped"):

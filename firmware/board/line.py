@@ -50,7 +50,7 @@ class SimulatedLine:
 
     @property
     def plant(self) -> Plant:
-        """The first belt."""
+        """The belt of the first lane."""
         return next(iter(self.plants.values()))
 
     @property
@@ -111,7 +111,7 @@ class SimulatedLine:
         self._on_truth(event, {"run": self.board.run, "lane": lane, **facts})
 
 
-# In real time, at a pseudo-terminal
+# Running a line in real time, at a pseudo-terminal
 
 TICK_S = 0.002
 # Longest wait for the host's acknowledgements after the belts are empty.

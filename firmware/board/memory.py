@@ -12,7 +12,7 @@ MAX_RUN = 65535
 
 
 class BoardMemory:
-    """A memory that ends with the process."""
+    """The memory of a simulated board. Its content is lost when the process ends."""
 
     def __init__(self) -> None:
         self.run = 0
@@ -36,7 +36,10 @@ class BoardMemory:
 
 
 class FileBoardMemory(BoardMemory):
-    """A memory in a JSON file. A file that cannot be read counts as a damaged memory, and the board reports fault 51."""
+    """The memory of a simulated board in a JSON file.
+
+    A file that cannot be read counts as a damaged memory, and the board reports fault 51 (`settings-lost`).
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__()

@@ -89,7 +89,7 @@ class SimulatedBoard:
         self._loops = LoopDurations(0, 0, 0)
         # In a session of its own, the process does not get the Ctrl-C of this program. It ends when its input ends.
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
-        self._orders: list[str] = []
+        self._commands: list[str] = []
         self._read_until("ready")
 
     def __enter__(self) -> Self:
@@ -100,57 +100,57 @@ class SimulatedBoard:
 
     @property
     def pid(self) -> int:
-        """The id of the process."""
+        """The id of the process that runs the simulated board."""
         return self._process.pid
 
     # Inputs
 
     def set_pin(self, pin: str, level: bool) -> None:
         """Sets the level of an input pin now. A pin is named by port and bit, such as "A0"."""
-        self._order(f"pin {pin} {level:d}")
+        self._queue(f"pin {pin} {level:d}")
 
     def set_pin_at(self, at_us: float, pin: str, level: bool) -> None:
         """Sets the level of an input pin at a time that is not in the past."""
-        self._order(f"at {round(at_us * CYCLES_PER_US)} {pin} {level:d}")
+        self._queue(f"at {round(at_us * CYCLES_PER_US)} {pin} {level:d}")
 
     def turn_encoder(self, lane: int, us_per_edge: float, forward: bool = True) -> None:
         """Turns the encoder of a lane (1..4) from now on. `us_per_edge` 0 stops the encoder."""
         pins = LANES[lane - 1]
-        self._order(f"encoder {pins.encoder_a.port} {pins.encoder_b.port} {round(us_per_edge * CYCLES_PER_US)} {forward:d}")
+        self._queue(f"encoder {pins.encoder_a.port} {pins.encoder_b.port} {round(us_per_edge * CYCLES_PER_US)} {forward:d}")
 
     def send(self, data: bytes) -> None:
         """Sends bytes to the board at the speed of the serial line."""
         if data:
-            self._order(f"rx {data.hex()}")
+            self._queue(f"rx {data.hex()}")
 
     def reset(self, cause: str) -> None:
         """Resets the board. `cause` is `power`, `button`, `brown-out` or `watchdog`."""
-        self._order(f"reset {cause}")
+        self._queue(f"reset {cause}")
 
     def hang(self) -> None:
         """Lets the firmware loop without end, until the watchdog resets it."""
-        self._order("hang")
+        self._queue("hang")
 
     # Outputs
 
     def record_all_pulses(self, every_pulse: bool = True) -> None:
         """Records every servo pulse, or with `every_pulse` False only pulses whose width differs from the previous one."""
-        self._order(f"servo {'all' if every_pulse else 'changes'}")
+        self._queue(f"servo {'all' if every_pulse else 'changes'}")
 
     def begin_loop_timing(self) -> None:
         """Starts to measure the firmware's main loop. Not available for the core on a PC."""
-        self._order(f"loop {LOOP_PORT}")
+        self._queue(f"loop {LOOP_PORT}")
 
     def take_loop_durations(self) -> LoopDurations:
         """Returns the durations of the main loop since the last call."""
-        self._order("loop")
+        self._queue("loop")
         self._flush()
         self._read_until("loop")
         return self._loops
 
     def run_until(self, at_us: float) -> None:
-        """Lets the firmware run up to a time."""
-        self._order(f"run {round(at_us * CYCLES_PER_US)}")
+        """Lets the firmware run until the simulated time is `at_us`."""
+        self._queue(f"run {round(at_us * CYCLES_PER_US)}")
         self._flush()
         self._read_until("paused")
 
@@ -160,10 +160,10 @@ class SimulatedBoard:
         return sent
 
     def close(self) -> None:
-        """Ends the process."""
+        """Ends the process of the simulated board."""
         if self._process.poll() is None:
             with suppress(BrokenPipeError):
-                self._order("quit")
+                self._queue("quit")
                 self._flush()
             try:
                 self._process.wait(10)
@@ -177,14 +177,14 @@ class SimulatedBoard:
 
     # The control channel
 
-    def _order(self, line: str) -> None:
-        self._orders.append(line)
+    def _queue(self, line: str) -> None:
+        self._commands.append(line)
 
     def _flush(self) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.write("\n".join(self._orders) + "\n")
+        self._process.stdin.write("\n".join(self._commands) + "\n")
         self._process.stdin.flush()
-        self._orders.clear()
+        self._commands.clear()
 
     def _read_until(self, event_name: str) -> None:
         assert self._process.stdout is not None
@@ -244,8 +244,8 @@ class RealTimeBoard(SimulatedBoard):
         self._partial_line = ""
 
     def poll(self) -> None:
-        """Sends the waiting orders and reads the events that have arrived. Does not wait."""
-        if self._orders:
+        """Sends the queued commands to the simulator and reads the events that have arrived. Does not wait."""
+        if self._commands:
             self._flush()
         assert self._process.stdout is not None
         # Not read by readline, because half a line must wait for the next call.
@@ -261,7 +261,7 @@ class RealTimeBoard(SimulatedBoard):
             raise RuntimeError(f"the simulated board ended with status {self._process.returncode}")
 
     def poll_for(self, duration_s: float) -> None:
-        """Polls for `duration_s` seconds."""
+        """Calls `poll` again and again for `duration_s` seconds."""
         end_s = time.monotonic() + duration_s
         while time.monotonic() < end_s:
             self.poll()

@@ -19,7 +19,7 @@ STEP_US = 2000
 
 
 class AvrBelt:
-    """One belt at the pins of its lane. `servos_us` holds the servo pulses as measured, by timer output.
+    """One belt at the pins of its lane. `servos_us` holds the measured width of each servo's pulse, by timer output.
 
     `eye2_us` lists the times of the leading edges at photo-eye 2. The signals of the sensors in `broken` do not reach the board.
     """
@@ -56,7 +56,7 @@ class AvrBelt:
                 self._set_pins(change, from_us)
 
     def stop_encoder(self) -> None:
-        """Sets the pins of a standing encoder."""
+        """Sets the encoder's pins to the levels of an encoder that stands still."""
         self._board.set_pin(self.pins.encoder_a.port, False)
         self._board.set_pin(self.pins.encoder_b.port, False)
 
@@ -149,7 +149,7 @@ class AvrLine:
 
     @property
     def pulse_us(self) -> float:
-        """The servo pulse of the first belt, as measured."""
+        """The servo pulse of the first belt's gate in microseconds, as measured at the timer's output."""
         return self.belt.pulse_us
 
     def receive(self, data: bytes) -> None:

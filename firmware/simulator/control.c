@@ -95,8 +95,8 @@ static void command(const char *text) {
         mcu_hang();
     } else if (sscanf(text, "servo %15s", word) == 1) {
         servo_reports_all = !strcmp(word, "all");
-    } else if (sscanf(text, "pace %lf", &pace) == 1) {
-        pace_restart();
+    } else if (sscanf(text, "pace %lf", &speed_factor) == 1) {
+        restart_real_time();
     } else if (sscanf(text, "loop %c", &port) == 1) {
         fine = loop_watch(port);
     } else if (!strcmp(text, "loop")) {

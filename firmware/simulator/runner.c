@@ -24,8 +24,8 @@
 #define STEPPED_SLICE 16000u     /* Cycles of 1 ms. */
 #define EEPROM_EVERY 1024        /* Slices between two savings of the EEPROM. */
 
-double pace = 1;
-static uint64_t pace_ns, pace_cycle;
+double speed_factor = 1;
+static uint64_t start_ns, start_cycle;
 
 uint64_t now_ns(void) {
     struct timespec time;
@@ -33,9 +33,9 @@ uint64_t now_ns(void) {
     return time.tv_sec * 1000000000ull + time.tv_nsec;
 }
 
-void pace_restart(void) {
-    pace_ns = now_ns();
-    pace_cycle = mcu_cycle();
+void restart_real_time(void) {
+    start_ns = now_ns();
+    start_cycle = mcu_cycle();
 }
 
 static void on_signal(int signal) {
@@ -43,17 +43,17 @@ static void on_signal(int signal) {
     quitting = 1;
 }
 
-static void run_paced(void) {
+static void run_in_real_time(void) {
     const uint64_t slice = (uint64_t)avr->frequency * SLICE_US / 1000000;
-    pace_restart();
+    restart_real_time();
     for (unsigned count = 1; !quitting; count++) {
         mcu_run_until(mcu_cycle() + slice);
         wire_poll();
         uint64_t due = 0;
-        if (pace > 0) {
-            due = pace_ns + (uint64_t)((mcu_cycle() - pace_cycle) * (1e9 / avr->frequency) / pace);
+        if (speed_factor > 0) {
+            due = start_ns + (uint64_t)((mcu_cycle() - start_cycle) * (1e9 / avr->frequency) / speed_factor);
             const uint64_t now = now_ns();
-            if (now > due && now - due > LAG_NS) pace_restart();
+            if (now > due && now - due > LAG_NS) restart_real_time();
         }
         if (!control_wait(due)) return;
         if (count % EEPROM_EVERY == 0) eeprom_save();
@@ -122,7 +122,7 @@ int main(int count, char **words) {
     control_send("{\"event\": \"ready\", \"cycle\": 0, \"hz\": %u}", avr->frequency);
     control_flush();
     if (link) {
-        run_paced();
+        run_in_real_time();
     } else {
         run_stepped();
     }

@@ -66,7 +66,7 @@ extern uint64_t control_target;      /* Stepped mode: the cycle up to which the 
 extern int control_run_pending;              /* Stepped mode: a `run` command is not answered by `paused` yet. */
 
 uint64_t now_ns(void);
-void pace_restart(void);
-extern double pace;
+void restart_real_time(void);
+extern double speed_factor;
 
 #endif

@@ -23,7 +23,7 @@ DEFINE_FIFO(uint16_t, uart_fifo);
 
 uint64_t wire_in, wire_out, wire_overruns, wire_unread;
 
-static uint8_t incoming[QUEUE], outgoing[QUEUE];
+static uint8_t to_board[QUEUE], to_host[QUEUE];
 static unsigned in_read, in_written, out_read, out_written;
 static int master = -1, opened;
 static const char *link_path;
@@ -38,7 +38,7 @@ static avr_cycle_count_t feed(avr_t *mcu, avr_cycle_count_t when, void *param) {
     (void)mcu;
     (void)param;
     if (in_read == in_written) return 0;
-    const uint8_t byte = incoming[in_read++ % QUEUE];
+    const uint8_t byte = to_board[in_read++ % QUEUE];
     wire_in++;
     if (uart_fifo_get_read_size(&uart0->input) >= HARDWARE_BYTES) {
         wire_overruns++;
@@ -53,7 +53,7 @@ static void send_line(void) {
     char text[2 * 256 + 1];
     unsigned length = 0;
     while (out_read != out_written && length < 256) {
-        snprintf(text + 2 * length++, 3, "%02x", outgoing[out_read++ % QUEUE]);
+        snprintf(text + 2 * length++, 3, "%02x", to_host[out_read++ % QUEUE]);
     }
     control_send("{\"event\": \"tx\", \"cycle\": %llu, \"hex\": \"%s\"}", (unsigned long long)mcu_cycle(), text);
 }
@@ -61,7 +61,7 @@ static void send_line(void) {
 static void sent(struct avr_irq_t *irq, uint32_t value, void *param) {
     (void)irq;
     (void)param;
-    outgoing[out_written++ % QUEUE] = value;
+    to_host[out_written++ % QUEUE] = value;
     wire_out++;
     if (master < 0 && (value == '\n' || out_written - out_read == 200)) send_line();
 }
@@ -90,7 +90,7 @@ void wire_start(const char *link) {
 }
 
 void wire_receive(const uint8_t *bytes, unsigned count) {
-    while (count-- && in_written - in_read < QUEUE) incoming[in_written++ % QUEUE] = *bytes++;
+    while (count-- && in_written - in_read < QUEUE) to_board[in_written++ % QUEUE] = *bytes++;
 }
 
 static void poll_terminal(void) {
@@ -111,7 +111,7 @@ static void poll_terminal(void) {
     while (out_read != out_written) {
         const unsigned at = out_read % QUEUE, whole = out_written - out_read;
         const unsigned count = at + whole > QUEUE ? QUEUE - at : whole;
-        const ssize_t written = opened ? write(master, outgoing + at, count) : -1;
+        const ssize_t written = opened ? write(master, to_host + at, count) : -1;
         if (written <= 0) { /* As at a real USB bridge, bytes that the host does not read are lost. */
             wire_unread += whole;
             out_read = out_written;

@@ -12,7 +12,7 @@ enum CommandName : int8_t { kHello, kConfigure, kCommit, kShow, kPing, kSync, kV
 // The fields of each command in the order of the names, with one letter for each field. The last character says what the command needs:
 // - nothing, + a greeting, * a committed lane.
 const char kShapes[] PROGMEM = "v- lkt+ l+ lk+ m- - lrpdg* lrp* lrp+ e+ lP- leT+ lc+";
-// The letters of version, lane, run, part, gate, event or token, ms, and code.
+// The letters stand for version, lane, run, part, gate, event or token, milliseconds, and code.
 const char kNumberLetters[] PROGMEM = "v l r p g e m c";
 const uint32_t kNumberBounds[][2] PROGMEM = {{1, 255}, {0, 4}, {1, 65535}, {0, 99999999UL}, {0, 4}, {0, 65535}, {0, 0xFFFFFFFFUL}, {0, 99}};
 const uint8_t kMaxValues = 5;

@@ -8,37 +8,37 @@ namespace castline {
 // ---- sizes -------------------------------------------------------------------------------------------------------
 // Lanes, each with two photo-eyes and a gate.
 const uint8_t kLanes = 4;
-// Parts between the eyes of one belt. 64 parts are 6.4 s at 10 parts per second.
+// Largest number of parts between the eyes of one belt. 64 parts are 6.4 s at 10 parts per second.
 const uint8_t kParts = 64;
-// Parts of one belt between photo-eye 2 and the moment of the gate.
+// Largest number of parts of one belt between photo-eye 2 and the moment of the gate.
 const uint8_t kArmed = 3;
 // 1 means that a lane can be a further gate of another lane's belt (`lane_of`).
 const uint8_t kGrades = 1;
-// Events that wait for the host's acknowledgement.
+// Largest number of events that wait for the host's acknowledgement.
 const uint8_t kEvents = 64;
-// Commands that may be unanswered at a time.
+// Largest number of unanswered commands.
 const uint8_t kWindow = 4;
-// Bytes of the receive buffer. kWindow commands of 60 bytes fit.
+// Size of the receive buffer in bytes. kWindow commands of 60 bytes fit into it.
 const uint16_t kReceiveRing = 256;
 
 // ---- the link ----------------------------------------------------------------------------------------------------
-// The real rate is 2.1 % higher on a Mega with 16 MHz. A receiver tolerates 4.5 %.
+// A Mega with 16 MHz sends 2.1 % faster than this. A receiver tolerates 4.5 %.
 const uint32_t kBaud = 115200;
 
 // ---- times -------------------------------------------------------------------------------------------------------
-// Interval of BOOT until HELLO. See PROTOCOL.md, "Events".
+// BOOT is sent at this interval until HELLO arrives. See PROTOCOL.md, "Events".
 const uint16_t kBootEveryMs = 1000;
-// Interval of BEAT after HELLO.
+// BEAT is sent at this interval after HELLO.
 const uint16_t kBeatEveryMs = 1000;
-// Interval at which PART is repeated until SEEN.
+// PART is repeated at this interval until SEEN arrives.
 const uint16_t kAnnounceEveryMs = 300;
-// Interval at which GATE and FAULT are repeated until ACK.
+// GATE and FAULT are repeated at this interval until ACK arrives.
 const uint16_t kRepeatEveryMs = 1000;
 // Time between two stored events on the line. See PROTOCOL.md, "Flow".
 const uint16_t kEventIntervalMs = 10;
 // Only this many of the oldest events are repeated.
 const uint8_t kMaxRepeatedEvents = 4;
-// Duration of each step of TEST.
+// Each step of the command TEST takes this long.
 const uint16_t kTestMs = 1000;
 // Servo pulse without stored settings: the middle of the servo's travel.
 const uint16_t kNeutralUs = 1500;

@@ -6,8 +6,8 @@ namespace castline {
 
 const uint16_t kCrcFirst = 0xFFFF;
 
-// Adds a byte to the checksum. There is no table, because its 512 bytes of flash would save only 15 us per frame. The algorithm is that of
-// _crc_ccitt_update in the documentation of avr-libc.
+// Adds a byte to the checksum. There is no table, because its 512 bytes of flash would save only 15 us per frame. The bit
+// operations are those of the documentation of avr-libc.
 inline uint16_t crc16(uint16_t crc, uint8_t byte) {
   uint8_t x = static_cast<uint8_t>((crc >> 8) ^ byte);
   x = static_cast<uint8_t>(x ^ x >> 4);

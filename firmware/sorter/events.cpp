@@ -4,7 +4,7 @@ namespace castline {
 
 namespace {
 // Three bits say when an event was sent: phases of 256 ms, counted from 1 to 7 and again from 1. An event is repeated after 0.77 to 1.02 s.
-// A shift, because this is computed in every loop and the processor has no divide instruction.
+// The length of a phase is a power of two, so that it is computed by a shift. The processor has no divide instruction.
 const uint8_t kPhaseMsLog2 = 8;
 const uint8_t kPhases = 7;
 const uint8_t kRepeatAfter = (kRepeatEveryMs + 24) >> kPhaseMsLog2;
@@ -82,8 +82,8 @@ uint32_t Events::take_unreported() {
 
 const Event* Events::take_due(uint32_t now_ms) {
   if (size_ == 0) return nullptr;
-  const uint16_t since_pace = static_cast<uint16_t>(now_ms - sent_ms_);
-  if (since_pace < kEventIntervalMs) return nullptr;
+  const uint16_t since_sent_ms = static_cast<uint16_t>(now_ms - sent_ms_);
+  if (since_sent_ms < kEventIntervalMs) return nullptr;
   const uint8_t now = phase(now_ms);
   Event* next = nullptr;
   for (uint8_t index = 0; index < size_; ++index) {

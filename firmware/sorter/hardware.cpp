@@ -21,7 +21,7 @@ bool quiet = false;
 // When the lamps were set last, in units of 16 ms.
 uint8_t lamps_set_at = 0;
 
-// In the section .noinit, because the variable is written before the start-up code clears all other variables.
+// This variable is in the section .noinit, because it is written before the start-up code clears all other variables.
 uint8_t reset_flags __attribute__((section(".noinit")));
 
 // After a reset by the watchdog, the watchdog is still on. It must be stopped first, because it would reset the board again within 16 ms.

@@ -74,15 +74,15 @@ void Lane::add_steps(int16_t count) {
   if (count == 0 || !settings_[kEncoder]) return;
   travelled_ += static_cast<uint32_t>(static_cast<int32_t>(count));
   stepped_us_ = shared_->clock.us();
-  const uint16_t took_us = static_cast<uint16_t>(stepped_us_ - measuring_since_us_);
+  const uint16_t duration_us = static_cast<uint16_t>(stepped_us_ - measuring_since_us_);
   if (is_encoder_silent_ || count < 0 || count > 200) {
     measured_steps_ = new_steps_ = 0;
     measuring_since_us_ = static_cast<uint16_t>(stepped_us_);
   } else {
     new_steps_ = static_cast<uint8_t>(new_steps_ + count);
-    if (new_steps_ >= kSpeedSteps || took_us > kSpeedUs) {
+    if (new_steps_ >= kSpeedSteps || duration_us > kSpeedUs) {
       measured_steps_ = new_steps_;
-      measured_duration_us_ = took_us;
+      measured_duration_us_ = duration_us;
       new_steps_ = 0;
       measuring_since_us_ = static_cast<uint16_t>(stepped_us_);
     }

@@ -45,7 +45,7 @@ class Lane {
   // `stored` says whether the settings come from the EEPROM. Otherwise they are the defaults.
   void start(uint8_t number, const Settings& settings, bool stored, BoardShared& common);
 
-  // ---- inputs and time
+  // ---- methods for inputs and time
   // Lets `passed_us` microseconds pass.
   void advance(uint32_t passed_us);
   // Takes encoder edges. A negative count means that the belt ran backwards.
@@ -58,7 +58,7 @@ class Lane {
   // Moves the gate if a part's moment has come. The more often it is called, the more exact is the movement.
   void move_gate();
 
-  // ---- commands of the host, and faults
+  // ---- methods for commands of the host, and for faults
   void commit(const Settings& settings);
   void raise(Fault code, uint32_t detail);
   // Returns false if the fault was not in force.
@@ -189,7 +189,7 @@ class Lane {
   // The last measurement of the belt's speed: duration and steps. 0 steps mean that the speed is not known.
   uint16_t measured_duration_us_ = 0;
   uint8_t measured_steps_ = 0;
-  // The measurement in progress: steps so far and begin.
+  // The measurement in progress: its steps so far and the time at which it began.
   uint8_t new_steps_ = 0;
   uint16_t measuring_since_us_ = 0;
   // Times of the waiting camera triggers, in units of 64 us.

@@ -1,4 +1,4 @@
-// Servo pulses from hardware timers: fast PWM with ICRn as top (mode 14), exact to half a microsecond.
+// Makes the servo pulses with hardware timers in fast PWM mode 14 (ICRn is the top). They are exact to half a microsecond.
 //
 // A timer repeats the pulse every 20 ms, which is called a frame here. A new width would have to wait up to 20 ms for the next frame, so a
 // change begins a new frame at once. Shortly before a gate moves, no frame begins, because a pulse in progress (up to 2.4 ms) would delay

@@ -54,7 +54,9 @@ void Tracker::decide_front(const Settings& settings, bool host_silent) {
 
   const Decision first = own_decision((*this)[0], settings, host_silent);
   bool united = true;
-  for (uint8_t index = 1; index < cluster; ++index) united = united && own_decision((*this)[index], settings, host_silent).is_same_movement(first);
+  for (uint8_t index = 1; index < cluster; ++index) {
+    united = united && own_decision((*this)[index], settings, host_silent).is_same_movement(first);
+  }
   const Decision divided = {settings.action(kNoVerdictAction), kSpacing};
   for (uint8_t index = 0; index < cluster; ++index) {
     Part& part = (*this)[index];

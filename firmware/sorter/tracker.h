@@ -17,7 +17,8 @@ extern const char kReasonWords[] PROGMEM;
 enum PartVerdict : uint8_t { kUnjudged, kVerdictCancelled, kKeep, kReject = 4 };
 
 struct Decision {
-  Decision(Action its_action = kNone, Reason its_reason = kVerdict, uint8_t its_gate = 0) : action(its_action), reason(its_reason), gate(its_gate) {}
+  Decision(Action its_action = kNone, Reason its_reason = kVerdict, uint8_t its_gate = 0)
+      : action(its_action), reason(its_reason), gate(its_gate) {}
   bool is_same_movement(const Decision& other) const { return action == other.action && gate == other.gate; }
 
   Action action;
@@ -26,7 +27,7 @@ struct Decision {
   uint8_t gate;
 };
 
-// A counted part between the photo-eyes, in 6 bytes. Small, because 256 of them take a fifth of the board's memory.
+// A counted part between the photo-eyes. It has only 6 bytes, because a board can have 256 of them, which take a fifth of its memory.
 struct __attribute__((packed)) Part {
   // Place of the leading edge at photo-eye 1.
   uint32_t place : 24;
@@ -38,7 +39,7 @@ struct __attribute__((packed)) Part {
   uint8_t seen : 1;
   // The Basis of the decision.
   uint8_t basis : 2;
-  // Time at photo-eye 1, low 16 bits. Tracker::age keeps it from getting too old.
+  // The low 16 bits of the time at photo-eye 1. Tracker::age limits its age.
   uint16_t at_ms;
 };
 static_assert(sizeof(Part) == 6, "no padding");

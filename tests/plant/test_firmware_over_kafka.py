@@ -1,4 +1,4 @@
-"""Three lines at once: verdicts over a real Kafka, sorters on serial ports, and on each the Mega's firmware in the AVR simulator."""
+"""Three lines at once, with a real Kafka, sorters at serial ports, and the Mega's firmware in the AVR simulator at each port."""
 
 from __future__ import annotations
 
@@ -23,27 +23,28 @@ from tests.processes import CastlineProcess
 LINES = ("line-1", "line-2", "line-3")
 PARTS = 24
 RATE = 3
-TRAVEL_S = 6  # a machine that is busy with other tests stands still for a second or two; a late verdict is another test's matter
+# A machine that is busy with other tests may stand still for a second or two. Late verdicts are the subject of another test.
+TRAVEL_S = 6
 SILENT = {7}
 
 
-class Opinions:
-    """What each part is worth, and when that was said."""
+class LabelLog:
+    """Labels parts, and stores when each part was labelled."""
 
     def __init__(self) -> None:
-        self.said_at: dict[int, list[datetime]] = {}
+        self.labelled_at: dict[int, list[datetime]] = {}
         self._lock = threading.Lock()
 
     def __call__(self, part: int) -> Label | None:
         with self._lock:
-            self.said_at.setdefault(part, []).append(datetime.now(UTC))
+            self.labelled_at.setdefault(part, []).append(datetime.now(UTC))
         return None if part in SILENT else every_third_is_defect(part)
 
 
 def test_three_lines_sort_over_kafka_with_the_real_firmware(
     make_settings: MakeSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    toolchain.build_firmware()  # built before the clock runs
+    toolchain.build_firmware()  # Built before the test measures times.
     toolchain.build_runner()
     settings = make_settings(
         lines=tuple({"name": line, "gate": {"port": str(tmp_path / line), "travel_mm": TRAVEL_S * 500}} for line in LINES),
@@ -52,9 +53,9 @@ def test_three_lines_sort_over_kafka_with_the_real_firmware(
     )
     secrets = tmp_path / "secrets.toml"
     secrets.write_text(f'[gateway]\ntoken = "{TOKEN}"\n')
-    opinions = Opinions()
+    labels = LabelLog()
     with ExitStack() as stack:
-        stack.enter_context(FakeInspector(settings, opinions))
+        stack.enter_context(FakeInspector(settings, labels))
         for number, line in enumerate(LINES):
             log = str(tmp_path / f"{line}.jsonl")
             feed = ("--rate", str(RATE), "--parts", str(PARTS), "--seed", str(number), "--log", log)
@@ -86,11 +87,11 @@ def test_three_lines_sort_over_kafka_with_the_real_firmware(
         swings = sum(fact["what"] == "servo" and fact["to_us"] == 2000 for fact in facts)
         assert sum(record.gate_moved for record in records[line]) == swings
         for record in records[line]:
-            wanted = "diverted" if record.part in SILENT or every_third_is_defect(record.part) == "defect" else "passed"
-            assert sides[record.part] == record.action == wanted
+            expected = "diverted" if record.part in SILENT or every_third_is_defect(record.part) == "defect" else "passed"
+            assert sides[record.part] == record.action == expected
             if record.told_at is not None:
-                said = min(opinions.said_at[record.part], key=lambda at, told=record.told_at: abs(told - at))  # type: ignore[misc]
-                delays_ms.append((record.told_at - said).total_seconds() * 1000)
+                labelled = min(labels.labelled_at[record.part], key=lambda at, told_at=record.told_at: abs(told_at - at))  # type: ignore[misc]
+                delays_ms.append((record.told_at - labelled).total_seconds() * 1000)
     delays_ms.sort()
     with capsys.disabled():
         print(

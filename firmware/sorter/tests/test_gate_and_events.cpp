@@ -118,7 +118,7 @@ TEST(events_acknowledged_out_of_order_leave_the_others_in_order) {
   }
 }
 
-TEST(faults_are_kept_oldest_first) {
+TEST(faults_are_stored_oldest_first) {
   Faults faults;
   CHECK(faults.oldest() == 0 && !faults.has(kHoldsGate));
   faults.add(kHostSilent);

@@ -1,4 +1,4 @@
-"""The sorter between a real Kafka and the simulated board: every part recorded, on the right side, over kills of either."""
+"""The sorter between a real Kafka and the simulated board: every part is recorded and falls on the right side, even after crashes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SECOND = 1.0
 
 @dataclass
 class Plant:
-    """The processes of one test, and what they leave."""
+    """Starts the processes of one test, and reads their log of physical events."""
 
     settings: Settings
     folder: Path
@@ -43,19 +43,19 @@ class Plant:
         return self.role("board", "board", "simulate", "--line", LINE, "--rate", str(RATE), "--parts", str(parts), "--log", truth)
 
     def sorter(self) -> CastlineProcess:
-        # The secret comes from a file: it is not in the settings that the tests hand to processes.
+        # The secret comes from a file, because the settings that tests pass to processes contain no secrets.
         secrets = self.folder / "secrets.toml"
         secrets.write_text(f'[gateway]\ntoken = "{TOKEN}"\n')
         return self.role("sorter", "--settings", str(secrets), "sorter", "--line", LINE)
 
-    def fallen(self) -> dict[tuple[int, int], str]:
-        """Where each casting physically fell, by run and number as photo-eye 1 saw them; those struck by the gate are named so."""
+    def sides(self) -> dict[tuple[int, int], str]:
+        """Returns by run and part on which side each casting fell; castings that the gate struck are marked as struck."""
         lines = [json.loads(line) for line in (self.folder / "truth.jsonl").read_text().splitlines()]
         fell = [line for line in lines if line["what"] == "fell"]
         return {(line["run"], line["counted"]): "struck" if line["struck"] else line["side"] for line in fell}
 
     def swings(self) -> int:
-        """Movements of the servo away from rest, as the simulated servo saw them."""
+        """Returns how often the simulated servo left its rest position."""
         lines = [json.loads(line) for line in (self.folder / "truth.jsonl").read_text().splitlines()]
         return sum(line["what"] == "servo" and line["to_us"] == 2000 for line in lines)
 
@@ -72,8 +72,8 @@ def plant(make_settings: MakeSettings, tmp_path: Path) -> Iterator[Plant]:
         yield Plant(settings, tmp_path, stack)
 
 
-def sides(labels: dict[tuple[int, int], Label | None]) -> dict[tuple[int, int], str]:
-    """Where castings belong: defects, and those without a verdict, are diverted."""
+def expected_sides(labels: dict[tuple[int, int], Label | None]) -> dict[tuple[int, int], str]:
+    """Returns the side on which each casting must fall: defects and castings without verdict are diverted."""
     return {part: "passed" if label == "ok" else "diverted" for part, label in labels.items()}
 
 
@@ -92,22 +92,22 @@ def test_every_part_is_recorded_once_and_falls_where_its_verdict_says(plant: Pla
     assert len(inspector.reported) == parts
     assert Counter(record.part for record in records) == dict.fromkeys(range(1, parts + 1), 1)
     labels = {(1, part): None if part in silent else every_third_is_defect(part) for part in range(1, parts + 1)}
-    assert plant.fallen() == sides(labels)
-    assert {(record.run, record.part): record.action for record in records} == sides(labels)
+    assert plant.sides() == expected_sides(labels)
+    assert {(record.run, record.part): record.action for record in records} == expected_sides(labels)
     assert {record.part for record in records if record.reason == "no-verdict"} == silent
-    told = [record for record in records if record.part not in silent]
-    assert {record.reason for record in told} == {"verdict"}
-    assert all(record.label and record.verdict_id and record.counted_at and record.told_at and record.at_gate_at for record in told)
+    judged = [record for record in records if record.part not in silent]
+    assert {record.reason for record in judged} == {"verdict"}
+    assert all(record.label and record.verdict_id and record.counted_at and record.told_at and record.at_gate_at for record in judged)
     assert all(
         record.counted_at < record.told_at < record.at_gate_at
-        for record in told
+        for record in judged
         if record.counted_at and record.told_at and record.at_gate_at
     )
     assert sum(record.gate_moved for record in records) == plant.swings() == records[-1].move_count
 
 
 def settled(records: list[Sorting]) -> dict[int, Sorting]:
-    """The last record of each part: what a reader that takes repeats as repeats ends with."""
+    """Returns the last record of each part."""
     return {record.part: record for record in records}
 
 
@@ -125,14 +125,14 @@ def test_a_late_verdict_is_recorded_and_moves_nothing(plant: Plant) -> None:
     assert {part for part, record in found.items() if record.late} == late
     assert {part for part, record in found.items() if record.action == "diverted"} == late
     assert {found[part].reason for part in late} == {"late-verdict"}
-    # Recorded twice, moved once: both records tell of the same event.
+    # Each of these parts is recorded twice and moved once, so both records have the same event.
     for part in late:
         assert (
             len({(record.board, record.run, record.event) for record in records if record.part == part and record.action == "diverted"})
             == 1
         )
     assert plant.swings() == len(late)
-    assert {part for (_, part), side in plant.fallen().items() if side == "diverted"} == late
+    assert {part for (_, part), side in plant.sides().items() if side == "diverted"} == late
 
 
 def test_a_killed_sorter_loses_no_part_and_moves_no_gate_twice(plant: Plant) -> None:
@@ -152,12 +152,12 @@ def test_a_killed_sorter_loses_no_part_and_moves_no_gate_twice(plant: Plant) -> 
     assert set(settled(records)) == set(range(1, parts + 1))
     moved = {(record.run, record.event) for record in records if record.gate_moved}
     assert len(moved) == plant.swings()
-    # Parts counted while the sorter was dead were told by nobody: they are diverted, the others fall where they belong.
-    told = {(line, part) for line, _, part in inspector.reported}
-    labels = {(1, part): every_third_is_defect(part) if (LINE, part) in told else None for part in range(1, parts + 1)}
-    wrong = {part: side for part, side in plant.fallen().items() if side != sides(labels)[part]}
+    # Parts that were counted while the sorter was dead have no verdict and are diverted. The others fall where they belong.
+    reported = {(line, part) for line, _, part in inspector.reported}
+    labels = {(1, part): every_third_is_defect(part) if (LINE, part) in reported else None for part in range(1, parts + 1)}
+    wrong = {part: side for part, side in plant.sides().items() if side != expected_sides(labels)[part]}
     recorded_so = {(record.run, record.part): record.action for record in settled(records).values()}
-    assert plant.fallen() == recorded_so
+    assert plant.sides() == recorded_so
     # A verdict that came while the sorter was down may be too late; then the part is diverted, never passed.
     assert set(wrong.values()) <= {"diverted"}
     assert all(settled(records)[part].reason in ("no-verdict", "late-verdict", "fault") for _, part in wrong)
@@ -182,7 +182,7 @@ def test_a_killed_board_counts_its_boots_and_its_parts_are_closed(plant: Plant) 
     assert set(once.values()) == {1}
 
 
-def test_verdicts_that_no_board_can_be_told_are_recorded_as_late_and_bad_records_are_parked(plant: Plant) -> None:
+def test_verdicts_for_a_missing_board_are_recorded_as_late_and_bad_records_become_dead_letters(plant: Plant) -> None:
     sorter = plant.sorter()
     with FakeInspector(plant.settings) as inspector:
         hour_ago = datetime.now(UTC) - timedelta(hours=1)
@@ -214,7 +214,7 @@ def ok_defect_or_review(part: int) -> Label:
 
 
 def test_one_command_serves_every_line_that_has_a_gate(make_settings: MakeSettings, tmp_path: Path) -> None:
-    """Two lines share a board; the third has one of its own, with a further gate for what is to be reviewed."""
+    """Two lines share a board. The third line has a board of its own with a further gate for `review`."""
     parts, shared, alone = 10, str(tmp_path / "shared"), str(tmp_path / "alone")
     review = {"name": "review", "lane": 3, "takes": ["review"], "gate_mm": 250}
     boards = {"shared": ("line-1", "line-2"), "alone": ("line-3",)}

@@ -95,7 +95,7 @@ def test_a_test_swings_the_gate_once(line: WiredLine, file: Path) -> None:
         (("simulate", "--line", "line-1", "--rate", "40"), "parts a second"),
     ],
 )
-def test_what_is_wrong_is_said_in_a_sentence(file: Path, arguments: tuple[str, ...], sentence: str) -> None:
+def test_wrong_options_are_explained_in_a_sentence(file: Path, arguments: tuple[str, ...], sentence: str) -> None:
     assert sentence in str(call(file, *arguments).exception)
 
 
