@@ -143,7 +143,7 @@ class Trainer:
         checkpointing = _CheckpointCallback(self, checkpoint_path, checkpoint, on_progress)
         if not self.is_finished(checkpoint.history):
             pictures = self.pictures
-            # XLA is off because it needs a minute to compile AlexNet on a processor.
+            # XLA is off because on a processor an epoch takes about twice as long with it (docs/RESULTS.md).
             self.network.compile(optimiser, "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
             self.network.fit(
                 self._training_data(len(checkpoint.history)),
@@ -153,7 +153,8 @@ class Trainer:
                 epochs=self.recipe.epochs,
                 class_weight=balance_classes(pictures.labels[pictures.training_indices]),
                 callbacks=[checkpointing],
-                shuffle=False,  # the batches come in an order of their own
+                # The data set has shuffled the pictures already.
+                shuffle=False,
                 verbose=0,
             )
         _assign(self.network.variables, checkpointing.checkpoint.best)
