@@ -37,7 +37,7 @@ PAGE = DashboardPage(
             "What did the gate do?",
             Query(increase(_SORTED, "action"), "{{action}}"),
             unit="short",
-            description="Actions that the board reported in the time range shown.",
+            description="Number of parts for each action of the gate, as the board reported it, in the time range shown.",
             thresholds=NO_THRESHOLDS,
         ),
         stat_panel(

@@ -227,7 +227,7 @@ ALERTS: tuple[Alert, ...] = (
             "The process runs but takes no work, because Kafka, the board, the model or the object store is missing.",
             "If an inspector is not ready, the others take over its parts. If a sorter is not ready, no verdict reaches its line's gate.",
             "Run `curl <address>/readyz`, which names what is missing.",
-            "Bring back what the page /readyz names.",
+            "Restore the service that the page /readyz names, for instance Kafka, the board or the object store.",
         ),
     ),
     Alert(

@@ -79,8 +79,8 @@ PAGE = DashboardPage(
             Query(f"castline_process_ready{{{PLANT}}}", "{{instance_name}} ready"),
             Query(f'up{{job="castline",{PLANT}}}', "{{instance_name}} up"),
             unit="short",
-            description="1 is good. A process that is up and not ready waits for something, which its page /readyz names. A process that "
-            "is not up does not answer.",
+            description="Both values are 1 when all is well. A process that is up and not ready waits for something, which its page "
+            "/readyz names. A process that is not up does not answer.",
             thresholds=falling(0.5, 1),
             alerts=("NoInspector", "ProcessDown", "ProcessNotReady"),
         ),
