@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from agents.gate.requests import BoardRequest, BoardResponse, RequestInbox
+from agents.gate.requests import BoardRequest, BoardResponse, RequestWindow
 from firmware.fault_table import code_of
 from firmware.lane_settings import LaneSettings
 from firmware.protocol import VERSION, Fields, Frame, read_event
@@ -190,7 +190,7 @@ class GateLane:
         settings: LaneSettings | None,
         grades: Mapping[int, LaneSettings],
         clock: BoardClock,
-        inbox: RequestInbox,
+        requests: RequestWindow,
         on_event: Callable[[GateEvent], None],
     ) -> None:
         self.line = line
@@ -206,7 +206,7 @@ class GateLane:
         # The run in which the settings of each lane were last committed.
         self.committed_run: dict[int, int] = {}
         self._clock = clock
-        self._inbox = inbox
+        self._requests = requests
         self._on_event = on_event
         self._is_clock_set = False
         self._early_frames: list[Frame] = []
@@ -224,17 +224,17 @@ class GateLane:
         gate_lane = (gate or self.number) if verdict == "divert" else 0
         fields = tuple(str(field) for field in (self.number, run, part, verdict, gate_lane))
         request = BoardRequest("VERDICT", fields, _to_monotonic(deadline), run, self.number)
-        self._inbox.put(request)
+        self._requests.submit(request)
         return request.response
 
     def acknowledge_event(self, event: int, run: int) -> None:
         """Allows the board to delete an event. Call it when the event is recorded. An event of an earlier run is ignored."""
-        self._inbox.put(BoardRequest("ACK", (str(event),), run=run, lane=self.number))
+        self._requests.submit(BoardRequest("ACK", (str(event),), run=run, lane=self.number))
 
     def send_command(self, name: str, *fields: object) -> Future[BoardResponse]:
         """Sends any other command of the protocol to the board."""
         request = BoardRequest(name, tuple(str(field) for field in fields), lane=self.number)
-        self._inbox.put(request)
+        self._requests.submit(request)
         return request.response
 
     # The methods below run in the link's thread.

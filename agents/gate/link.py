@@ -3,8 +3,8 @@
     away --port opens--> greeting --HELLO, SYNC, CONFIGURE, COMMIT--> running <--BEAT--> safe, stopped
       ^-- port fails, board silent for 3 s, five tries without an answer --+    board reset --> greeting
 
-A verdict of the sorter takes this way: `GateLane.send_verdict` puts a request into the inbox, which wakes the link's thread.
-There `BoardSession.run_cycle` takes the due frames from the request window and writes them to the serial port.
+A verdict of the sorter takes this way: `GateLane.send_verdict` submits a request to the request window, which wakes the link's thread.
+There the session takes the due frames from the window (`RequestWindow.take_due`) and writes them (`SerialPort.write`).
 GateLink opens the port again and again; BoardSession is one conversation over the open port.
 """
 
@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from agents.gate.lane import BoardClock, GateEvent, GateLane, GateState
-from agents.gate.port import PORT_ERRORS, SerialPort
-from agents.gate.requests import BoardRequest, BoardResponse, RequestInbox, RequestWindow, gate_error
+from agents.gate.port import PORT_ERRORS, SerialPort, Waker
+from agents.gate.requests import BoardRequest, BoardResponse, RequestWindow, gate_error
 from firmware.fault_table import code_of
 from firmware.lane_settings import TABLE, LaneSettings
 from firmware.protocol import EVENT, EVENTS, VERSION, Fields, Frame
@@ -64,8 +64,8 @@ class GateLink:
     def __init__(self, settings: LinkSettings) -> None:
         self.settings = settings
         self.lanes: list[GateLane] = []
-        self._requests = RequestWindow()
-        self._inbox = RequestInbox()
+        self._waker = Waker()
+        self._requests = RequestWindow(waker=self._waker)
         self._clock = BoardClock()
         self._stopping = threading.Event()
         self._session: BoardSession | None = None
@@ -84,7 +84,7 @@ class GateLink:
         `on_event` is called in the link's thread. Without `settings`, the lane is not configured. `grades` holds the settings of the
         further gates at the line's belt, by their lanes.
         """
-        added = GateLane(line, lane, settings, grades or {}, self._clock, self._inbox, on_event)
+        added = GateLane(line, lane, settings, grades or {}, self._clock, self._requests, on_event)
         self.lanes.append(added)
         return added
 
@@ -103,11 +103,11 @@ class GateLink:
     def stop(self) -> None:
         """Closes the port. Requests without an answer fail with code 84 (`stopping`)."""
         self._stopping.set()
-        self._inbox.waker.wake()
+        self._waker.wake()
         if self._thread.ident is not None:
             self._thread.join(5)
         if not self._thread.is_alive():
-            self._inbox.waker.close()
+            self._waker.close()
 
     def send_command(self, name: str, *fields: object) -> Future[BoardResponse]:
         """Sends any command of the protocol to the board. The command line uses this method."""
@@ -138,14 +138,13 @@ class GateLink:
             self._pause(wait_s)
         self._set_states(GateState.AWAY)
         self._requests.requeue()
-        self._requests.add(self._inbox.take_all())
         self._requests.drop_all("stopping")
 
     def _serve(self) -> None:
         """Opens the port and talks to the board until the link stops. Raises one of PORT_ERRORS or GateError if that fails."""
         port = SerialPort(self.settings.port, self.settings.baud)
         try:
-            self._session = session = BoardSession(port, self.lanes, self._requests, self._inbox, self._clock, self._stopping)
+            self._session = session = BoardSession(port, self._waker, self.lanes, self._requests, self._clock, self._stopping)
             while not self._stopping.is_set():
                 try:
                     session.begin(self.settings.window)
@@ -165,8 +164,7 @@ class GateLink:
         """Waits before the next attempt to open the port. Requests whose deadline passes in the meantime fail."""
         end_s = time.monotonic() + wait_s
         while not self._stopping.is_set() and (now_s := time.monotonic()) < end_s:
-            self._requests.add(self._inbox.take_all())
-            self._requests.drop_overdue(now_s)
+            self._requests.drop_expired(now_s)
             self._stopping.wait(min(0.1, end_s - now_s))
 
 
@@ -180,24 +178,24 @@ class BoardSession:
         greeting --HELLO, SYNC--> each lane: CONFIGURE, COMMIT --> cycles: requests, heartbeat, events
 
     A lane is configured again later if the board refuses its settings or if its belt is not empty. The other lanes work meanwhile.
-    `requests` and `inbox` outlive the session.
+    `requests` outlives the session.
     """
 
     def __init__(
         self,
         port: SerialPort,
+        waker: Waker,
         lanes: Sequence[GateLane],
         requests: RequestWindow,
-        inbox: RequestInbox,
         clock: BoardClock,
         stopping: threading.Event,
     ) -> None:
         self.run = 0
         self.is_greeted = False
         self._port = port
+        self._waker = waker
         self._lanes = lanes
         self._requests = requests
-        self._inbox = inbox
         # The window that is served now: `requests`, or during the greeting a window with the greeting's own commands.
         self._window = requests
         self._clock = clock
@@ -228,7 +226,6 @@ class BoardSession:
         finally:
             self._window = self._requests
         self._requests.size = min(max_unanswered, greeting.number("window"))
-        self._requests.drop_other_runs(self.run)
 
     def run_cycle(self) -> None:
         """Sends the heartbeat and SYNC if they are due, configures lanes that wait for it, then sends and receives once.
@@ -263,6 +260,7 @@ class BoardSession:
         if greeting.number("lanes") < highest:
             raise gate_error("unknown-lane", f"lane {highest} of a board with {greeting.number('lanes')}")
         self.run, cause = greeting.number("run"), greeting.word("cause")
+        self._requests.run = self.run
         self._supports_grades = bool(greeting.number("grades"))
         log.info("%s: the board answers, run %d, last reset by %s", ", ".join(lane.line for lane in self._lanes), self.run, cause)
         if any(lane.run != self.run for lane in self._lanes):
@@ -356,11 +354,7 @@ class BoardSession:
     def _send_and_receive(self, max_wait_s: float) -> None:
         """Sends what is due, then waits up to `max_wait_s` seconds for frames or new requests, and handles the frames."""
         now_s = time.monotonic()
-        if new := self._inbox.take_all():
-            self._requests.add(new)
-            if self.is_greeted:
-                self._requests.drop_other_runs(self.run)
-        self._requests.drop_overdue(now_s, [lane.number for lane in self._lanes if lane.state is GateState.STOPPED])
+        self._requests.drop_expired(now_s, [lane.number for lane in self._lanes if lane.state is GateState.STOPPED])
         if due := self._window.take_due(now_s):
             self._port.write(due)
             self._sent_s = now_s
@@ -368,7 +362,7 @@ class BoardSession:
             metrics.gate_resends.labels(self._line_of(lane_number)).inc(count)
         due_s = self._window.next_due_s()
         wait_s = max_wait_s if due_s is None else min(max_wait_s, max(0.0, due_s - time.monotonic()))
-        for frame in self._port.wait_for_frames(self._inbox.waker, wait_s):
+        for frame in self._port.wait_for_frames(self._waker, wait_s):
             self._handle_frame(frame)
 
     def _handle_frame(self, frame: Frame) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from queue import Empty, SimpleQueue
@@ -78,44 +79,32 @@ class BoardRequest:
         return " ".join((self.name, *self.fields))
 
 
-class RequestInbox:
-    """Hands requests from any thread to the link's thread, and wakes that thread."""
-
-    def __init__(self) -> None:
-        self.waker = Waker()
-        self._requests: SimpleQueue[BoardRequest] = SimpleQueue()
-
-    def put(self, request: BoardRequest) -> None:
-        """Hands over one request. May be called from any thread."""
-        self._requests.put(request)
-        self.waker.wake()
-
-    def take_all(self) -> list[BoardRequest]:
-        """Removes and returns all requests, oldest first."""
-        requests = []
-        while True:
-            try:
-                requests.append(self._requests.get_nowait())
-            except Empty:
-                return requests
-
-
 @dataclass
 class RequestWindow:
     """Requests that are not answered yet. At most `size` of them are sent at a time, in the order in which they were added.
 
-    Requests to the lanes in `held_lanes` stay in the queue.
+    Requests to the lanes in `held_lanes` stay in the queue. `run` is the board's present run while it is known, and requests of other
+    runs fail. `waker` wakes the link's thread after `submit`. All methods except `submit` belong to the link's thread.
     """
 
     size: int = 1
+    run: int | None = None
+    waker: Waker | None = None
     queued: deque[BoardRequest] = field(default_factory=deque)
     sent: dict[int, BoardRequest] = field(default_factory=dict)
     held_lanes: set[int] = field(default_factory=set)
+    _submitted: SimpleQueue[BoardRequest] = field(default_factory=SimpleQueue)
     _resends: Counter[int | None] = field(default_factory=Counter)
     _next_seq: int = 0
 
     def __len__(self) -> int:
-        return len(self.queued) + len(self.sent)
+        return len(self.queued) + len(self.sent) + self._submitted.qsize()
+
+    def submit(self, request: BoardRequest) -> None:
+        """Hands over a request from another thread, and wakes the link's thread."""
+        self._submitted.put(request)
+        if self.waker is not None:
+            self.waker.wake()
 
     def add(self, requests: Iterable[BoardRequest]) -> None:
         """Puts requests at the end of the queue."""
@@ -123,6 +112,8 @@ class RequestWindow:
 
     def take_due(self, now_s: float) -> list[Frame]:
         """Returns the frames to send now: first those that were not answered in time, then as many new ones as there is room for.
+
+        Call `drop_expired` first, so that no verdict is sent after its deadline.
 
         Raises GateError if a command without a deadline was sent five times and never answered.
         """
@@ -169,8 +160,8 @@ class RequestWindow:
         resends, self._resends = self._resends, Counter()
         return resends
 
-    def drop_overdue(self, now_s: float, stopped_lanes: Collection[int] = ()) -> None:
-        """Removes requests whose deadline has passed; they fail with code 82 (`deadline`).
+    def drop_expired(self, now_s: float, stopped_lanes: Collection[int] = ()) -> None:
+        """Removes requests that are useless now. They fail with code 82 (`deadline`) or, if they belong to another run, 21 (`unknown-run`).
 
         Requests to `stopped_lanes` are kept, because no part reaches the gate of a belt that stands still.
         """
@@ -180,18 +171,22 @@ class RequestWindow:
                 return False
             return now_s > request.deadline_s + (LATE_ANSWER_S if request.tries else 0)
 
-        self._drop(is_overdue, "deadline")
+        def is_of_other_run(request: BoardRequest) -> bool:
+            return self.run is not None and request.run is not None and request.run != self.run
 
-    def drop_other_runs(self, run: int) -> None:
-        """Removes requests that belong to another run than `run`; they fail with code 21 (`unknown-run`)."""
-        self._drop(lambda request: request.run is not None and request.run != run, "unknown-run")
+        self._drop(is_of_other_run, "unknown-run")
+        self._drop(is_overdue, "deadline")
 
     def drop_all(self, error_name: str) -> None:
         """Removes all requests; they fail with the error that is called `error_name` in firmware/error_codes.csv."""
         self._drop(lambda request: True, error_name)
 
     def requeue(self) -> None:
-        """Moves all requests that were sent but not answered back to the head of the queue, because the link broke."""
+        """Moves all requests that were sent but not answered back to the head of the queue, because the link broke.
+
+        The board's run is unknown from then on.
+        """
+        self.run = None
         for request in reversed(self.sent.values()):
             request.tries = 0
             request.backoff.succeeded()
@@ -199,6 +194,9 @@ class RequestWindow:
         self.sent.clear()
 
     def _drop(self, is_dropped: Callable[[BoardRequest], bool], error_name: str) -> None:
+        with suppress(Empty):
+            while True:
+                self.queued.append(self._submitted.get_nowait())
         dropped = [request for request in (*self.sent.values(), *self.queued) if is_dropped(request)]
         self.sent = {seq: request for seq, request in self.sent.items() if not is_dropped(request)}
         self.queued = deque(request for request in self.queued if not is_dropped(request))

@@ -70,7 +70,7 @@ def test_a_command_without_deadline_breaks_the_link_after_five_tries() -> None:
 def test_a_verdict_past_its_deadline_is_not_sent() -> None:
     request = verdict_request(1, deadline_s=1.0)
     window = window_of(request)
-    window.drop_overdue(1.1)
+    window.drop_expired(1.1)
     assert window.take_due(1.1) == []
     assert error_of(request).code == 82
 
@@ -78,7 +78,7 @@ def test_a_verdict_past_its_deadline_is_not_sent() -> None:
 def test_a_verdict_to_a_stopped_belt_has_time() -> None:
     request = BoardRequest("VERDICT", ("1", "1", "1", "keep", "0"), 1.0, 1, lane=1)
     window = window_of(request)
-    window.drop_overdue(1.1, stopped_lanes=[1])
+    window.drop_expired(1.1, stopped_lanes=[1])
     assert len(window.take_due(1.1)) == 1
 
 
@@ -86,7 +86,7 @@ def test_the_answer_to_a_verdict_that_was_sent_in_time_is_waited_for() -> None:
     request = verdict_request(1, deadline_s=1.0)
     window = window_of(request)
     (frame,) = window.take_due(0.9)
-    window.drop_overdue(1.0 + LATE_ANSWER_S / 2)
+    window.drop_expired(1.0 + LATE_ANSWER_S / 2)
     assert window.take_due(1.3) == [], "it is not sent again after its deadline"
     window.take_answered(answer(frame), NOW)
     assert request.response.result(0).fields["told"] == "accepted"
@@ -117,7 +117,8 @@ def test_requests_of_an_earlier_run_are_dropped() -> None:
     old, new = verdict_request(1, run=1), verdict_request(2, run=2)
     window = window_of(old, new)
     window.take_due(0.0)
-    window.drop_other_runs(2)
+    window.run = 2
+    window.drop_expired(0.0)
     assert error_of(old).code == 21
     assert [frame.fields[1] for frame in window.take_due(0.0)] == ["2"]
 
