@@ -102,7 +102,7 @@ def _close(producer: Any) -> None:
 
 
 def _not_sent(reason: str) -> str:
-    return f"Kafka did not take it ({reason}). Nothing was lost: try again when the plant's Kafka runs."
+    return f"Kafka did not accept the record ({reason}). Nothing was changed. Try again when Kafka runs again."
 
 
 _producer: ConfirmedProducer | None = None

@@ -62,7 +62,7 @@ async def _run(worker: WorkerProcess) -> int:
     from agents.archivist.archivist import Archivist
     from station.archive.part_writer import PartWriter
     from station.archive.retention import PictureArchiver, RetentionPolicy, RetentionWorker
-    from station.pictures.picture_reader import PictureReader
+    from station.pictures.part_picture_reader import PartPictureReader
     from station.reviews.candidates import CandidateQueue
     from streams.object_store import ObjectStore
     from streams.record_producer import RecordProducer
@@ -77,7 +77,7 @@ async def _run(worker: WorkerProcess) -> int:
     part_writer = PartWriter(policy, CandidateQueue(settings))
     archivist = Archivist(settings, part_writer, RecordProducer(app, health.set_problem), health.set_problem)
     group = ConsumerGroup(app, archivist, settings, ROLE, health)
-    picture_reader = PictureReader(settings)
+    picture_reader = PartPictureReader(settings)
     store = ObjectStore(settings.store.url, settings.pictures.max_bytes)
     archiver = PictureArchiver(store, picture_reader, archivist_settings, settings.topics)
     retention = RetentionWorker(archiver, archivist_settings.sweep_s, lambda fault: health.set_problem(fault, "pictures"))

@@ -22,13 +22,13 @@ _DEFAULT_SIDE_PX = 300
 
 @dataclass(frozen=True)
 class TimelineStep:
-    """An event of a part. `after_ms` is the time since the first step, `took_ms` the time since the previous step."""
+    """An event of a part. The two durations count from the first and from the previous step of the timeline."""
 
     at: datetime
     event: str
     details: dict[str, str]
-    after_ms: float = 0.0
-    took_ms: float = 0.0
+    since_first_ms: float = 0.0
+    since_previous_ms: float = 0.0
 
 
 def make_timeline(part: Part) -> list[TimelineStep]:
@@ -65,7 +65,7 @@ def make_timeline(part: Part) -> list[TimelineStep]:
     steps = [TimelineStep(at, event, _format_details(details)) for at, event, details in events if at]
     steps.sort(key=lambda step: step.at)
     return [
-        replace(step, after_ms=_between_ms(steps[0], step), took_ms=_between_ms(steps[max(0, index - 1)], step))
+        replace(step, since_first_ms=_between_ms(steps[0], step), since_previous_ms=_between_ms(steps[max(0, index - 1)], step))
         for index, step in enumerate(steps)
     ]
 

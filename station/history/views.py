@@ -22,7 +22,7 @@ from station.history.part_page import make_overlay, make_records, make_remarks, 
 from station.kafka_producer import KafkaUnavailableError
 from station.live.line_state import LivePart
 from station.live.live_consumer import get_live_consumer
-from station.pictures.picture_reader import get_picture_reader
+from station.pictures.part_picture_reader import get_picture_reader
 from station.uploads.models import Upload, may_see_part
 from streams.errors import PictureError
 from streams.identity import PartId

@@ -54,7 +54,7 @@ def describe_reason(reason: str) -> str:
 
 @dataclass(frozen=True)
 class LivePart:
-    """The records that the station has received about one part. Its picture can be read with PictureReader."""
+    """The records that the station has received about one part. Its picture can be read with PartPictureReader."""
 
     id: PartId
     verdict: Verdict | None = None

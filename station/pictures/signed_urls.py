@@ -17,7 +17,7 @@ from django.core.signing import BadSignature, Signer
 from models.pictures.display import EncodedPicture
 from station.kafka_producer import KafkaUnavailableError
 from station.middleware import AsgiApplication, AsgiEvent, AsgiReceive, AsgiScope, AsgiSend, send_text_response
-from station.pictures.picture_reader import PictureLocation, get_picture_reader
+from station.pictures.part_picture_reader import PictureLocation, get_picture_reader
 from streams.errors import PictureError
 
 PREFIX = "/live/pictures/"

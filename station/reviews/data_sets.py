@@ -37,7 +37,7 @@ from streams.errors import PictureError
 from streams.identity import format_time, sniff_content_type
 from streams.settings import ReviewSettings, Settings
 
-# A function like PictureReader.read_original: returns the bytes of a part's picture, or None if it was deleted.
+# A function like PartPictureReader.read_original: returns the bytes of a part's picture, or None if it was deleted.
 FetchPicture = Callable[[Part], bytes | None]
 
 NOT_KEPT = "picture no longer kept"

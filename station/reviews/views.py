@@ -23,7 +23,7 @@ from station.history.filters import read_filters
 from station.history.part_page import picture_size_px
 from station.history.views import get_visible_part
 from station.kafka_producer import KafkaUnavailableError, send_record
-from station.pictures.picture_reader import get_picture_reader
+from station.pictures.part_picture_reader import get_picture_reader
 from station.reviews.agreement import compute_agreement
 from station.reviews.candidates import get_or_add_candidate
 from station.reviews.data_sets import make_data_set, parse_selection, stream_zip

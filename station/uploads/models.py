@@ -49,7 +49,7 @@ class Upload(models.Model):
     class Meta:
         indexes: ClassVar = [models.Index(fields=["owner", "-id"], name="upload_owner")]
 
-    # The module station.pictures.picture_reader reads these two attributes, and they are empty because an upload has no stored objects.
+    # station.pictures.part_picture_reader reads these two attributes. They are empty because an upload has no stored objects.
     picture = heat_map = ""
 
     def __str__(self) -> str:

@@ -69,7 +69,7 @@ def test_while_the_database_is_away_it_waits_and_says_so(tmp_path: Path, postgre
     postgres.stop()
     try:
         with CastlineProcess(settings, tmp_path / "log", "station") as station:
-            wait_for(lambda: "expected the database" in station.page("/readyz")[1], 40, "expected it to say that the database is away")
+            wait_for(lambda: "does not answer" in station.page("/readyz")[1], 40, "expected it to say that the database is away")
             assert station.page("/readyz")[0] == 503
             postgres.start()
             station.wait_ready()

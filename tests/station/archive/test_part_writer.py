@@ -88,7 +88,7 @@ def test_the_defect_type_of_the_reviewer_overrides_the_found_one() -> None:
     ],
     ids=["review", "ok", "ok, all are kept", "ok, all of the line are kept", "reviewed", "reviewed, picture not known yet"],
 )
-def test_pictures_are_marked_to_be_kept_by_the_policy(
+def test_the_policy_decides_which_pictures_are_marked(
     records: tuple[PartRecord, ...], policy: RetentionPolicy, keep_picture: bool | None
 ) -> None:
     assert merge(list(records), policy)["keep_picture"] == keep_picture

@@ -96,8 +96,8 @@ def test_each_marked_picture_is_archived_once_and_a_missing_one_is_tried_once(
 def test_archiving_stops_after_the_current_picture(make_archiver: MakeArchiver, part: MakePart) -> None:
     for _ in range(3):
         part(keep_picture=True)
-    answers = iter([True, False])
-    assert make_archiver().archive_pictures(lambda: next(answers)) == 1
+    go_on = iter([True, False])
+    assert make_archiver().archive_pictures(lambda: next(go_on)) == 1
     assert Part.objects.filter(keep_picture=True).count() == 2
 
 

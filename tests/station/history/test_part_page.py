@@ -35,7 +35,7 @@ def test_the_timeline_is_sorted_and_has_the_time_between_events(part: MakePart) 
         action="passed",
         sorted_reason="verdict",
     )
-    assert [(step.event, step.after_ms, step.took_ms) for step in make_timeline(row)] == [
+    assert [(step.event, step.since_first_ms, step.since_previous_ms) for step in make_timeline(row)] == [
         ("counted at photo-eye 1", 0, 0),
         ("photographed", 5, 5),
         ("received by an inspector", 30, 25),

@@ -25,7 +25,7 @@ def send(client: Client, name: str, picture: bytes) -> tuple[int, str]:
 def test_an_upload_without_kafka_is_refused_in_words_and_leaves_no_row(reviewer: Client) -> None:
     status, page = send(reviewer, "a.jpeg", make_jpeg(1))
     assert status == 503
-    assert "Kafka did not take it" in page
+    assert "Kafka did not accept the record" in page
     assert not Upload.objects.exists()
 
 

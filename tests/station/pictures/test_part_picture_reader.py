@@ -12,7 +12,7 @@ import pytest
 
 from deploy.supervisor.ports import free_ports
 from station.kafka_producer import ConfirmedProducer, KafkaUnavailableError
-from station.pictures.picture_reader import PictureReader, read_object
+from station.pictures.part_picture_reader import PartPictureReader, read_object
 from streams.errors import PictureError
 from streams.object_store import ObjectStore
 from streams.settings import KafkaSettings, Settings
@@ -45,7 +45,7 @@ def test_a_picture_is_read_from_kafka(make_settings: MakeSettings) -> None:
     settings = make_settings()
     values = [make_jpeg(seed) for seed in range(6)]
     locations = [send_picture(settings, value) for value in values]
-    reader = PictureReader(settings)
+    reader = PartPictureReader(settings)
     assert [reader.read_original(location) for location in locations] == values
     picture = reader.read_for_browser(locations[0])
     assert picture is not None
@@ -57,7 +57,7 @@ def test_concurrent_requests_read_a_picture_once(make_settings: MakeSettings) ->
     settings = make_settings()
     location = send_picture(settings, value := make_jpeg(1))
     location.sha256 = hashlib.sha256(value).hexdigest()
-    pictures, together = PictureReader(settings), Barrier(12)
+    pictures, together = PartPictureReader(settings), Barrier(12)
 
     def ask() -> object:
         together.wait(30)
@@ -73,16 +73,16 @@ def test_concurrent_requests_read_a_picture_once(make_settings: MakeSettings) ->
 def test_a_large_picture_is_read_by_its_claim_check(make_settings: MakeSettings) -> None:
     settings = make_settings()
     claim = ObjectStore(settings.store.url).put(make_jpeg(1))
-    reader = PictureReader(settings)
+    reader = PartPictureReader(settings)
     assert reader.read_original(send_picture(settings, b"", claim)) == make_jpeg(1)
     with pytest.raises(PictureError, match="claim"):
         reader.read_original(send_picture(settings, b"", "../../etc/passwd"))
     reader.close()
 
 
-def test_a_picture_that_is_kept_nowhere_is_none(make_settings: MakeSettings) -> None:
+def test_a_picture_that_exists_nowhere_is_none(make_settings: MakeSettings) -> None:
     settings = make_settings()
-    location, reader = send_picture(settings, make_jpeg(1)), PictureReader(settings)
+    location, reader = send_picture(settings, make_jpeg(1)), PartPictureReader(settings)
     assert reader.read_original(FakeLocation(image_topic=location.image_topic, image_partition=0, image_offset=10**9)) is None
     assert reader.read_original(FakeLocation(picture="pictures/00/" + "0" * 64)) is None
     assert reader.read_original(FakeLocation()) is None
@@ -91,7 +91,7 @@ def test_a_picture_that_is_kept_nowhere_is_none(make_settings: MakeSettings) -> 
 
 def test_the_store_is_read_first_and_kafka_if_the_store_has_deleted_the_picture(make_settings: MakeSettings) -> None:
     settings = make_settings()
-    location, reader = send_picture(settings, make_jpeg(1)), PictureReader(settings)
+    location, reader = send_picture(settings, make_jpeg(1)), PartPictureReader(settings)
     location.picture = ObjectStore(settings.store.url).put(make_jpeg(2))
     assert reader.read_original(location) == make_jpeg(2)
     (Path(settings.store.url) / location.picture).unlink()
@@ -101,7 +101,7 @@ def test_the_store_is_read_first_and_kafka_if_the_store_has_deleted_the_picture(
 
 def test_a_picture_with_another_checksum_is_refused(make_settings: MakeSettings) -> None:
     settings = make_settings()
-    location, reader = send_picture(settings, make_jpeg(1)), PictureReader(settings)
+    location, reader = send_picture(settings, make_jpeg(1)), PartPictureReader(settings)
     location.sha256 = hashlib.sha256(make_jpeg(2)).hexdigest()
     with pytest.raises(PictureError, match="Another picture"):
         reader.read_original(location)
@@ -113,7 +113,7 @@ def test_only_image_topics_are_read(make_settings: MakeSettings) -> None:
     names, producer = TopicNames(settings.topics.prefix), ConfirmedProducer(settings)
     partition, offset = producer.send(names.models, "line-1", b"{}")
     producer.close()
-    reader = PictureReader(settings)
+    reader = PartPictureReader(settings)
     assert reader.read_original(FakeLocation(image_topic=names.models, image_partition=partition, image_offset=offset)) is None
     assert reader.read_original(FakeLocation(image_topic="__consumer_offsets", image_partition=0, image_offset=0)) is None
 
@@ -122,10 +122,10 @@ def test_without_kafka_an_error_is_raised_at_once(tmp_path: Path) -> None:
     settings = Settings(
         kafka=KafkaSettings(bootstrap=f"127.0.0.1:{free_ports()}"), lines=Settings.model_validate({"lines": [{"name": "line-1"}]}).lines
     )
-    with pytest.raises(KafkaUnavailableError, match="Kafka did not take it"):
+    with pytest.raises(KafkaUnavailableError, match="Kafka did not accept the record"):
         ConfirmedProducer(settings).send("castings.images.line-1", "line-1:1:1", b"x")
     with pytest.raises(KafkaUnavailableError, match="cannot be read now"):
-        PictureReader(settings).read_original(FakeLocation(image_topic="castings.images.line-1", image_partition=0, image_offset=0))
+        PartPictureReader(settings).read_original(FakeLocation(image_topic="castings.images.line-1", image_partition=0, image_offset=0))
 
 
 @pytest.mark.parametrize(

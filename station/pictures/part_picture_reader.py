@@ -63,7 +63,7 @@ class PictureLocation(Protocol):
     def sha256(self) -> str: ...
 
 
-class PictureReader:
+class PartPictureReader:
     """Reads pictures and caches converted ones, up to 48 MiB. Thread-safe."""
 
     def __init__(self, settings: Settings) -> None:
@@ -233,14 +233,14 @@ def read_object(store_url: str, address: str, max_bytes: int) -> bytes:
     return value
 
 
-_reader: PictureReader | None = None
+_reader: PartPictureReader | None = None
 _creating = threading.Lock()
 
 
-def get_picture_reader() -> PictureReader:
+def get_picture_reader() -> PartPictureReader:
     """Returns the picture reader that all threads of this process share."""
     global _reader
     with _creating:
         if _reader is None:
-            _reader = PictureReader(current_settings())
+            _reader = PartPictureReader(current_settings())
         return _reader
