@@ -133,7 +133,7 @@ def test_while_the_database_is_away_it_waits_says_so_and_loses_nothing(
         wait_for(lambda: len(rows(database)) > 30, 30, "expected the first rows")
         postgres.stop()
         try:
-            wait_for(lambda: "the database did not take" in archivist.page("/readyz")[1], 30, "expected it to say that the database is away")
+            wait_for(lambda: "the database did not take" in archivist.page("/readyz")[1], 30, "expected the fault of the database")
             assert archivist.page("/readyz")[0] == 503
         finally:
             postgres.start()

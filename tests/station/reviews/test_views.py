@@ -76,7 +76,7 @@ def test_without_kafka_the_decision_is_refused_in_words(reviewer: Client, waitin
     row = waiting()
     response = reviewer.post(f"/reviews/line-1/7/{row.part}/", {"label": "ok"}, headers=FROM_SCRIPT)
     assert response.status_code == 503
-    assert "Kafka did not take it" in response.content.decode()
+    assert "Kafka did not accept the record" in response.content.decode()
     assert Decision.objects.count() == 0
 
 
