@@ -108,14 +108,14 @@ def next_state(model_label: str, labels: Sequence[str], ask_second_person: bool 
     If the first person contradicts the model, a second person is asked, and if these two differ, a third person decides. A part
     that the model left to people needs one opinion only. Without `ask_second_person` every part needs one opinion only.
     """
-    opinions = [label for label in labels if label != SKIP]
-    if not opinions:
+    given = [label for label in labels if label != SKIP]
+    if not given:
         return "open"
-    if not ask_second_person or len(opinions) > 2:
+    if not ask_second_person or len(given) > 2:
         return "settled"
-    if len(opinions) == 1:
-        return "settled" if model_label in ("", "review", opinions[0]) else "second"
-    return "settled" if opinions[0] == opinions[1] else "third"
+    if len(given) == 1:
+        return "settled" if model_label in ("", "review", given[0]) else "second"
+    return "settled" if given[0] == given[1] else "third"
 
 
 def find_effective(labels: Sequence[str]) -> int | None:
@@ -223,6 +223,6 @@ def _update_candidate(part: Part, settings: Settings, now: datetime) -> None:
     decisions = list_decisions(part)
     model_label = decisions[0].model_label if decisions else part.label
     state = next_state(model_label, [decision.label for decision in decisions], settings.review.second_opinion)
-    # A part that needs a further opinion begins to wait again.
+    # The waiting time of a part that needs a second or third opinion starts anew.
     since = {"since": now} if state in ("second", "third") else {}
     Candidate.objects.filter(part=part).update(state=state, leased_by="", leased_until=None, **since)

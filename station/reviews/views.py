@@ -150,7 +150,7 @@ def _render_review(request: HttpRequest, candidate: Candidate | None = None, ann
 
 def _describe_candidate(candidate: Candidate, following: Candidate | None) -> dict[str, Any]:
     part = candidate.part
-    # A person who knows the verdict or the first opinion tends to see the same, so both are hidden where they would bias.
+    # A person who knows the verdict tends to agree with it. It is hidden in the random check and from the second and third person.
     is_blind = candidate.audit or candidate.state in ("second", "third")
     width_px, height_px = picture_size_px(part)
     return {
@@ -225,7 +225,7 @@ def data_sets(request: HttpRequest) -> HttpResponse:
 @right_required("review")
 def data_set(request: HttpRequest, name: str) -> HttpResponseBase:
     """Downloads a data set as a zip file."""
-    # The name becomes part of a path, so only names of the known form that are in the table are accepted.
+    # The name of a data set becomes part of a path. Only names that are in the table and look like those of data sets are accepted.
     if not re.fullmatch(_DATA_SET_NAME, name) or not DataSet.objects.filter(name=name).exists():
         raise Http404
     folder = current_settings().review.data_sets / name

@@ -1,4 +1,4 @@
-"""The programs of docs/analysts.md as they stand there, as processes of their own, against a real broker and a real inspector."""
+"""Tests that the programs in docs/analysts.md work as they are printed, with a real broker and a real inspector."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ SINCE = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty folder away from the project: a program there can import nothing of ours."""
+    """An empty folder outside the project, so that a program in it can import nothing of Castline."""
     return tmp_path_factory.mktemp("elsewhere")
 
 
-def arguments_of(name: str, folder: Path) -> list[str]:
+def write_program(name: str, folder: Path) -> list[str]:
     file = folder / name
     file.write_text(read_program(PAGE, name))
     return [sys.executable, "-W", "error::DeprecationWarning:__main__", "-P", str(file)]
 
 
-def surroundings(settings: Settings) -> dict[str, str]:
-    """The variables that the page documents, and nothing else of ours."""
+def make_environment(settings: Settings) -> dict[str, str]:
+    """Returns the environment with the variables that the page documents, and without all other variables of Castline."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("CASTLINE_") and name != "PYTHONPATH"}
     return plain | {"KAFKA": settings.bootstrap, "PREFIX": settings.topics.prefix, "LINE": "line-1"}
 
 
 def run(name: str, settings: Settings, folder: Path, *arguments: str) -> str:
     found = subprocess.run(
-        [*arguments_of(name, folder), *arguments],
+        [*write_program(name, folder), *arguments],
         cwd=folder,
-        env=surroundings(settings),
+        env=make_environment(settings),
         capture_output=True,
         text=True,
         timeout=90,
@@ -62,13 +62,13 @@ def run(name: str, settings: Settings, folder: Path, *arguments: str) -> str:
 
 @pytest.fixture
 def reader(make_settings: MakeSettings, folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """The ten lines that read verdicts, running."""
+    """The program verdicts.py as a running process."""
     settings = make_settings()
     with (folder / "verdicts.err").open("w") as complaints:
         process = subprocess.Popen(
-            arguments_of("verdicts.py", folder),
+            write_program("verdicts.py", folder),
             cwd=folder,
-            env=surroundings(settings),
+            env=make_environment(settings),
             stdout=subprocess.PIPE,
             stderr=complaints,
             text=True,
@@ -78,7 +78,7 @@ def reader(make_settings: MakeSettings, folder: Path) -> Iterator[subprocess.Pop
     process.communicate()
 
 
-def test_the_reader_is_ten_lines_and_knows_nothing_of_ours() -> None:
+def test_the_reader_has_ten_lines_and_imports_nothing_of_castline() -> None:
     lines = [line for line in read_program(PAGE, "verdicts.py").splitlines() if line.strip()]
     assert len(lines) == 10
     for name in ("verdicts.py", "replay.py", "send.py"):
@@ -87,7 +87,7 @@ def test_the_reader_is_ten_lines_and_knows_nothing_of_ours() -> None:
             assert f"from {package}" not in read_program(PAGE, name)
 
 
-def test_pictures_are_sent_and_their_verdicts_come_by_key_and_are_read(
+def test_sent_pictures_get_verdicts_that_both_programs_print(
     make_settings: MakeSettings, models_root: Path, folder: Path, tmp_path: Path, reader: subprocess.Popen[str]
 ) -> None:
     settings = make_settings(model={"root": models_root, "version": "tiny", "runtime": "tensorflow"}, batch={"size": 4, "shapes": (1, 4)})
@@ -102,7 +102,7 @@ def test_pictures_are_sent_and_their_verdicts_come_by_key_and_are_read(
     for file in ("good.jpg", "small.png"):
         assert 0 <= float(by_file[file][1]) <= 1
     assert by_file["broken.jpg"][:2] == ["review", "None"]
-    assert len(by_file["broken.jpg"]) == 3, "expected the reason"
+    assert len(by_file["broken.jpg"]) == 3, "the line must end with the reason"
 
     assert reader.stdout is not None
     read = [reader.stdout.readline().split() for _ in range(3)]
@@ -114,7 +114,7 @@ def test_pictures_are_sent_and_their_verdicts_come_by_key_and_are_read(
         make_validator(Verdict).validate(json.loads(value or b""))
 
 
-def test_a_repeated_verdict_is_read_once(make_settings: MakeSettings, reader: subprocess.Popen[str]) -> None:
+def test_a_repeated_verdict_is_printed_once(make_settings: MakeSettings, reader: subprocess.Popen[str]) -> None:
     settings = make_settings()
     example = (DOCS / "examples" / "0.1.0" / "castline.verdict.v1.defect.json").read_bytes()
     last = (DOCS / "examples" / "0.1.0" / "castline.verdict.v1.review.json").read_bytes()
@@ -130,7 +130,7 @@ def test_a_repeated_verdict_is_read_once(make_settings: MakeSettings, reader: su
     ]
 
 
-def test_a_replay_begins_at_its_moment_and_keeps_the_last_of_each_event(make_settings: MakeSettings, folder: Path) -> None:
+def test_a_replay_starts_at_its_moment_and_prints_the_last_record_of_each_event(make_settings: MakeSettings, folder: Path) -> None:
     settings = make_settings(lines=("line-1", "line-2"))
     names = TopicNames(settings.topics.prefix)
     diverted = Sorting.decode((DOCS / "examples" / "0.1.0" / "castline.sorting.v1.diverted.json").read_bytes())

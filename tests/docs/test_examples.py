@@ -1,4 +1,4 @@
-"""Records of every released version against today's schemas and readers."""
+"""Tests that the examples of every release are valid by today's schemas and readable by today's readers."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ EXAMPLES = sorted((DOCS / "examples").glob("*/*.json"))
 Value = dict[str, Any]
 
 
-def record_of(example: Path) -> type[Record]:
-    """`castline.verdict.v1.defect.json` is an example of `castline.verdict.v1`."""
+def find_record(example: Path) -> type[Record]:
+    """Returns the record type of an example: `castline.verdict.v1.defect.json` is an example of `castline.verdict.v1`."""
     return BY_NAME[example.stem.rpartition(".")[0]]
 
 
@@ -34,52 +34,52 @@ every_example = pytest.mark.parametrize("example", EXAMPLES, ids=lambda example:
 def test_every_released_schema_has_an_example() -> None:
     released = {(file.parent.name, file.name.removesuffix(".schema.json")) for file in (DOCS / "schemas" / "released").glob("*/*.json")}
     assert released
-    assert released == {(example.parent.name, record_of(example).name) for example in EXAMPLES}
+    assert released == {(example.parent.name, find_record(example).name) for example in EXAMPLES}
 
 
 @every_example
 def test_an_example_is_valid_by_its_published_schema(example: Path) -> None:
-    make_validator(record_of(example)).validate(read(example))
+    make_validator(find_record(example)).validate(read(example))
 
 
 @every_example
 def test_an_example_is_valid_by_the_schema_of_its_release(example: Path) -> None:
-    released = DOCS / "schemas" / "released" / example.parent.name / f"{record_of(example).name}.schema.json"
+    released = DOCS / "schemas" / "released" / example.parent.name / f"{find_record(example).name}.schema.json"
     jsonschema.Draft202012Validator(json.loads(released.read_text())).validate(read(example))
 
 
 @every_example
-def test_an_example_is_read_and_written_again_as_it_was(example: Path) -> None:
-    record = record_of(example)
+def test_an_example_is_unchanged_after_reading_and_writing(example: Path) -> None:
+    record = find_record(example)
     value = read(example)
     decoded = record.decode(example.read_bytes())
     written = json.loads(decoded.encode())
-    # A field added since stands beside those of the release.
+    # Fields that were added after the release are ignored here.
     assert {name: written[name] for name in value} == value
     assert record.decode(decoded.encode()) == decoded
 
 
 @every_example
-def test_a_field_of_a_later_writer_harms_no_reader(example: Path) -> None:
-    record = record_of(example)
-    later = with_unknown_fields(read(example))
+def test_an_unknown_field_harms_no_reader(example: Path) -> None:
+    record = find_record(example)
+    later = add_unknown_fields(read(example))
     make_validator(record).validate(later)
     assert record.decode(json.dumps(later).encode()) == record.decode(example.read_bytes())
 
 
-def with_unknown_fields(value: Any) -> Any:
-    """`value` with a field more in every object but `votes`, whose names are the networks'."""
+def add_unknown_fields(value: Any) -> Any:
+    """Returns `value` with an unknown field in every object except `votes`, whose field names are those of the networks."""
     if isinstance(value, list):
-        return [with_unknown_fields(one) for one in value]
+        return [add_unknown_fields(item) for item in value]
     if not isinstance(value, dict):
         return value
-    inner = {name: one if name == "votes" else with_unknown_fields(one) for name, one in value.items()}
+    inner = {name: field if name == "votes" else add_unknown_fields(field) for name, field in value.items()}
     return {**inner, "added_later": {"by": "a newer release"}}
 
 
 @every_example
-def test_a_record_without_a_field_it_must_have_is_refused_by_schema_and_reader(example: Path) -> None:
-    record = record_of(example)
+def test_a_record_without_a_required_field_is_refused_by_schema_and_reader(example: Path) -> None:
+    record = find_record(example)
     validator = make_validator(record)
     for name in validator.schema["required"]:
         value = {field: found for field, found in read(example).items() if field != name}

@@ -1,4 +1,4 @@
-"""What the inspector and the sorter make is valid by the schemas that are published."""
+"""Tests that every record that the inspector and the sorter produce is valid by its published schema."""
 
 from __future__ import annotations
 
@@ -30,28 +30,28 @@ TAKEN = datetime(2026, 1, 31, 12, tzinfo=UTC)
 shares = st.floats(0, 1)
 counts = st.integers(1, 2**31)
 labels: st.SearchStrategy[Label] = st.sampled_from(get_args(Label))
-# A board's clock may be read as any time; the records carry it with its zone.
+# The clock of a board may be wrong, so its times can be any.
 times = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))
-opinions = st.one_of(
+predictions = st.one_of(
     st.builds(Prediction, labels, shares, st.fixed_dictionaries({"alexnet": shares, "lenet": shares}), st.sampled_from(["", "doubt"])),
     st.builds(PictureError, st.sampled_from(["truncated", "too-large"]), st.text(max_size=20)),
 )
 
 
-@given(counts, counts, opinions, shares, times)
+@given(counts, counts, predictions, shares, times)
 def test_any_verdict_of_the_inspector_is_valid(
-    run: int, part: int, opinion: Prediction | PictureError, threshold: float, decided_at: datetime
+    run: int, part: int, prediction: Prediction | PictureError, threshold: float, decided_at: datetime
 ) -> None:
-    made = make_verdict(run, part, opinion, threshold, decided_at)
-    VERDICTS.validate(json.loads(made.encode()))
-    assert Verdict.decode(made.encode()) == made
+    produced = make_verdict(run, part, prediction, threshold, decided_at)
+    VERDICTS.validate(json.loads(produced.encode()))
+    assert Verdict.decode(produced.encode()) == produced
 
 
-def make_verdict(run: int, part: int, opinion: Prediction | PictureError, threshold: float, decided_at: datetime) -> Verdict:
-    came = ConsumedRecord("castings.images.line-1", 3, 17, f"line-1:{run}:{part}".encode(), b"", {})
-    image = read_image_record(came, LineSettings(name="line-1", deadline_s=1), TAKEN, TAKEN + timedelta(seconds=0.01))
-    picture = opinion if isinstance(opinion, PictureError) else DecodedPicture(np.zeros((8, 8), np.uint8), 300, 200)
-    return make_inspector_verdict(JudgedImage(DecodedImage(image, "0" * 64, picture), opinion), "v1", threshold, decided_at)
+def make_verdict(run: int, part: int, prediction: Prediction | PictureError, threshold: float, decided_at: datetime) -> Verdict:
+    record = ConsumedRecord("castings.images.line-1", 3, 17, f"line-1:{run}:{part}".encode(), b"", {})
+    image = read_image_record(record, LineSettings(name="line-1", deadline_s=1), TAKEN, TAKEN + timedelta(seconds=0.01))
+    picture = prediction if isinstance(prediction, PictureError) else DecodedPicture(np.zeros((8, 8), np.uint8), 300, 200)
+    return make_inspector_verdict(JudgedImage(DecodedImage(image, "0" * 64, picture), prediction), "v1", threshold, decided_at)
 
 
 @given(
@@ -67,22 +67,31 @@ def make_verdict(run: int, part: int, opinion: Prediction | PictureError, thresh
     st.integers(0, 99),
 )
 def test_any_sorting_of_a_part_that_the_board_reports_is_valid(
-    event: int, run: int, part: int, action: str, reason: str, moved: bool, told_at: datetime | None, late: bool, label: Label, code: int
+    event: int,
+    run: int,
+    part: int,
+    action: str,
+    reason: str,
+    moved: bool,
+    answered_at: datetime | None,
+    late: bool,
+    label: Label,
+    code: int,
 ) -> None:
-    told = make_verdict(run, part, Prediction(label, 0.5, {}), 0.5, TAKEN)
-    state = PartState(counted_at=TAKEN, answered_at=told_at, is_late=late)
-    state.set_verdict(told)
+    known_verdict = make_verdict(run, part, Prediction(label, 0.5, {}), 0.5, TAKEN)
+    state = PartState(counted_at=TAKEN, answered_at=answered_at, is_late=late)
+    state.set_verdict(known_verdict)
     reported = PartSorted(event, run, part, action, reason, moved, event % 65536, None, TAKEN)
     first = make_sorting(reported, state, "line-1", "line-1", code, TAKEN)
-    again = make_late_sorting(first, told, TAKEN + timedelta(seconds=1))
-    for made in (first, again):
-        SORTINGS.validate(json.loads(made.encode()))
-        assert Sorting.decode(made.encode()) == made
-    assert (again.board, again.run, again.event) == (first.board, first.run, first.event), "a repeat is recognised"
+    again = make_late_sorting(first, known_verdict, TAKEN + timedelta(seconds=1))
+    for produced in (first, again):
+        SORTINGS.validate(json.loads(produced.encode()))
+        assert Sorting.decode(produced.encode()) == produced
+    assert (again.board, again.run, again.event) == (first.board, first.run, first.event), "readers must recognise the repeated event"
 
 
 @given(counts, counts, st.sampled_from(get_args(SortingReason)), st.integers(0, 99))
 def test_any_sorting_of_a_part_that_the_board_does_not_know_is_valid(run: int, part: int, reason: SortingReason, code: int) -> None:
-    made = make_untracked_sorting(PartState(), "line-1", run, part, "line-1", reason, code, TAKEN)
-    SORTINGS.validate(json.loads(made.encode()))
-    assert Sorting.decode(made.encode()) == made
+    produced = make_untracked_sorting(PartState(), "line-1", run, part, "line-1", reason, code, TAKEN)
+    SORTINGS.validate(json.loads(produced.encode()))
+    assert Sorting.decode(produced.encode()) == produced
