@@ -54,7 +54,11 @@ CASTINGS_SEED = 20261
 )
 @click.option("--no-station", is_flag=True, help="Start neither archivist nor station, only broker, gateway, inspectors and sorters.")
 @click.option("--keep", is_flag=True, help="Keep the run folder with settings, topics, and the logs of all processes and boards.")
-@click.option("--plain", is_flag=True, help="Print a line every few seconds instead of the live table. Always so without a terminal.")
+@click.option(
+    "--plain",
+    is_flag=True,
+    help="Print a line every few seconds instead of the live table. This is the default if the output is not a terminal.",
+)
 def command(
     seconds: float | None,
     lines: int,
@@ -92,7 +96,7 @@ def command(
     if report_file is not None and not report_file.resolve().parent.is_dir():
         folder_name = report_file.resolve().parent
         raise click.UsageError(f"Cannot write --report {report_file}: there is no folder {folder_name}. Choose an existing folder.")
-    locate_version(model)  # a wrong version is refused before anything is rendered or started
+    locate_version(model)  # A wrong --model is refused before castings are rendered and processes are started.
     images = images or _render_castings(progress)
     options = DemoOptions(lines, rate, travel_s, model, inspectors, seed, not no_station, _prepare_firmware(boards, progress))
     folder = Path(tempfile.mkdtemp(prefix="castline-demo-"))

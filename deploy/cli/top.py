@@ -19,7 +19,11 @@ from streams.settings import load_settings
 )
 @click.option("--every", "every_s", default=2.0, show_default=True, type=click.FloatRange(0.5, 60), help="Seconds between two readings.")
 @click.option("--seconds", type=click.FloatRange(0.5), help="End after this many seconds. Without this option: end at Ctrl-C.")
-@click.option("--plain", is_flag=True, help="Print a line every few seconds instead of the live table. Always so without a terminal.")
+@click.option(
+    "--plain",
+    is_flag=True,
+    help="Print a line every few seconds instead of the live table. This is the default if the output is not a terminal.",
+)
 @click.pass_obj
 def command(file: Path | None, targets: tuple[str, ...], every_s: float, seconds: float | None, plain: bool) -> int:
     """Watch the lines of a running plant: parts, verdicts, ages, queues and gates, and the alarms on which an operator should act.

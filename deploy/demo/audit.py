@@ -126,7 +126,7 @@ class AuditResult:
     false_alarms: int = 0
     actions: dict[str, int] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)
-    # Pictures of parts that had a picture already.
+    # The number of image records for parts that have an image record already.
     repeated_pictures: int = 0
     # Records that repeat an earlier verdict or an earlier event of a board. Readers recognise and ignore them.
     repeated_verdicts: int = 0

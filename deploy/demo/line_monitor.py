@@ -131,7 +131,7 @@ class LineMonitor:
             try:
                 self._read()
             except (KafkaError, OSError):
-                self._closing.wait(1)  # the broker is being restarted
+                self._closing.wait(1)  # The broker is probably being restarted.
 
     def _read(self) -> None:
         """Reads with a new consumer from the last position on. Returns when no record has come for some seconds."""
@@ -161,4 +161,4 @@ class LineMonitor:
             else:
                 counters.add_sorting(Sorting.decode(record.value))
         except ValueError:
-            return  # the audit counts unreadable records
+            return  # An unreadable record is skipped here, because the audit at the end of the run counts it.

@@ -1,4 +1,7 @@
-"""Shows the lines of a foundry in the terminal, for `castline demo` and `castline top`: a live table, or a line of text now and then."""
+"""Shows the lines of a foundry for `castline demo` and `castline top`.
+
+A terminal gets a table that is redrawn in place. Other output, such as a file, gets a line of text every few seconds.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +85,7 @@ class LiveScreen:
     """Redraws the live table in place. The last table stays in the terminal."""
 
     def __init__(self, console: Console) -> None:
-        # The caller draws each snapshot, so rich needs no thread that draws the same table again.
+        # The refresh thread of rich is switched off, because the caller draws every snapshot.
         self._live = Live(console=console, auto_refresh=False)
 
     def __enter__(self) -> Self:
@@ -174,7 +177,7 @@ def find_alarms(snapshot: Snapshot) -> list[str]:
         if _is_late(row, snapshot):
             alarms.append(f"{row.name}: verdicts come more than {snapshot.deadline_s:.1f} s after the picture, too late for the gate")
         if row.spooled >= _SPOOLED_ALARM:
-            alarms.append(f"{row.name}: {row.spooled} pictures wait on the gateway's disk, because Kafka does not accept them")
+            alarms.append(f"{row.name}: {row.spooled} pictures wait on the gateway's disk, because Kafka accepts none")
     return alarms
 
 

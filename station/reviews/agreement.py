@@ -13,7 +13,7 @@ from django.db.models import Count, Max, Q
 from station.reviews.models import Decision
 
 LABELS = ("ok", "defect")
-# Pairs of people are formed in memory, so only the newest decisions are read.
+# Only the newest 50,000 decisions are compared between people, because the pairs are formed in memory.
 MAX_DECISIONS = 50_000
 
 
@@ -88,7 +88,7 @@ class AgreementReport:
     audit: LabelAgreement
     # The model against people, for each line of the plant.
     lines: list[tuple[str, LabelAgreement]]
-    # The model against each person.
+    # The model against people, for each person.
     reviewers: list[tuple[str, LabelAgreement]]
     # For each type of defect: the parts that people gave the type to, and those of them that the model labelled `ok`.
     kinds: list[tuple[str, int, int]]

@@ -168,7 +168,7 @@ def _start_of_day() -> datetime:
 
 
 def _get_user(request: HttpRequest) -> User:
-    assert isinstance(request.user, User)  # `right_required` lets only logged-in users through
+    assert isinstance(request.user, User)  # The decorator `right_required` lets only logged-in users through.
     return request.user
 
 

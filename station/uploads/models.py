@@ -42,14 +42,14 @@ class Upload(models.Model):
     height_px = models.IntegerField()
     by_api = models.BooleanField(default=False)
     sent_at = models.DateTimeField()
-    # The place of the Kafka record, so that the picture can be shown before there is a verdict.
+    # Partition and offset of the picture's Kafka record, by which the picture is found before there is a verdict.
     image_partition = models.IntegerField(null=True)
     image_offset = models.BigIntegerField(null=True)
 
     class Meta:
         indexes: ClassVar = [models.Index(fields=["owner", "-id"], name="upload_owner")]
 
-    # station.pictures.part_picture_reader reads these two attributes. They are empty because an upload has no stored objects.
+    # The module part_picture_reader reads these two attributes. They are empty because an upload has no picture or heat map in the store.
     picture = heat_map = ""
 
     def __str__(self) -> str:
@@ -84,5 +84,5 @@ def may_see_part(user: AbstractBaseUser | AnonymousUser, line: str, run: int, pa
         return True
     try:
         return uploads_visible_to(user).filter(pk=part, run=run).exists()
-    except OverflowError:  # the number is too large for the database
+    except OverflowError:  # A number of more than 64 bits is no part number, and the database cannot search for it.
         return False

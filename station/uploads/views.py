@@ -75,7 +75,7 @@ def _accept_from_script(request: HttpRequest, file: UploadedFile[bytes] | None) 
 
 def _submit_file(request: HttpRequest, file: UploadedFile[bytes]) -> Upload:
     assert isinstance(request.user, User)
-    check_size(file.size or 0)  # before the file is read
+    check_size(file.size or 0)
     check_rate(request.user)
     with upload_slot():
         return submit(request.user, file.name or "", file.read())
@@ -111,7 +111,7 @@ def upload(request: HttpRequest, number: int) -> HttpResponse:
 def _find_status(request: HttpRequest, number: int) -> UploadStatus:
     try:
         found = uploads_visible_to(request.user).filter(pk=number).first()
-    except OverflowError:  # the number is too large for the database
+    except OverflowError:  # A number of more than 64 bits is no upload, and the database cannot search for it.
         found = None
     if found is None:
         raise Http404
