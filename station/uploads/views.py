@@ -166,7 +166,7 @@ def api_page(request: HttpRequest) -> HttpResponse:
             for path, methods in schema["paths"].items()
             for method, operation in methods.items()
         ],
-        "fields": [ApiField(name, _describe_type(field), field.get("description", "")) for name, field in fields.items()],
+        "fields": [ApiField(name, _describe_type(field), _plain_text(field.get("description", ""))) for name, field in fields.items()],
         "address": request.build_absolute_uri("/api/inspections"),
         "max_bytes": current_settings().pictures.max_bytes,
         "per_minute": current_settings().station.uploads_per_minute,
@@ -176,11 +176,16 @@ def api_page(request: HttpRequest) -> HttpResponse:
 
 def _describe_operation(method: str, path: str, operation: dict[str, Any]) -> ApiOperation:
     parameters = [
-        ApiField(parameter["name"], _describe_type(parameter["schema"]), parameter["schema"].get("description", ""))
+        ApiField(parameter["name"], _describe_type(parameter["schema"]), _plain_text(parameter["schema"].get("description", "")))
         for parameter in operation.get("parameters", [])
     ]
     answers = [(str(code), _STATUS_MEANINGS.get(str(code), "")) for code in sorted(operation["responses"])]
-    return ApiOperation(method.upper(), path, operation["summary"], operation.get("description", ""), parameters, answers)
+    return ApiOperation(method.upper(), path, operation["summary"], _plain_text(operation.get("description", "")), parameters, answers)
+
+
+def _plain_text(markdown: str) -> str:
+    """Removes the backticks, because the OpenAPI description is Markdown and the page shows plain text."""
+    return markdown.replace("`", "")
 
 
 def _describe_type(schema: dict[str, Any]) -> str:
