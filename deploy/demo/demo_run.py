@@ -13,9 +13,9 @@ from kafka.admin import ConfigResource, ConfigResourceType
 
 from deploy.demo.audit import read_topic_records
 from deploy.demo.foundry import Foundry
-from deploy.demo.line_monitor import LineFigures, LineMonitor
 from deploy.demo.report import DemoReport, make_report, read_falls
 from deploy.demo.terminal_view import LineStatus, ProcessStatus, Screen, Snapshot
+from deploy.demo.topic_monitor import LineFigures, TopicMonitor
 from deploy.supervisor import Journal, State, StopRequests, Supervisor
 from deploy.supervisor.plant_roles import BROKER_STOP, INSPECTORS_STOP, sorter_name
 from deploy.supervisor.supervisor import TICK_S
@@ -101,7 +101,7 @@ class DemoRun:
         self._requests = requests
         self._journal = journal
         self._supervisor = Supervisor(foundry.roles, journal)
-        self._monitor = LineMonitor(foundry.gated_settings)
+        self._monitor = TopicMonitor(foundry.gated_settings)
         self._usage = ProcessUsage()
         self._started_at = time.monotonic()
         self._phase = "starting"

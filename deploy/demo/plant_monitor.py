@@ -13,8 +13,8 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from deploy.demo.line_monitor import LineFigures
 from deploy.demo.terminal_view import LineStatus, ProcessStatus, Snapshot
+from deploy.demo.topic_monitor import LineFigures
 from deploy.supervisor import State
 
 # Ages and rates are those of the last minute.

@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from deploy.demo.line_monitor import LineFigures
+from deploy.demo.topic_monitor import LineFigures
 from deploy.supervisor import State
 
 # If pictures wait and no verdict comes for this many seconds, the view shows an alarm.

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from deploy.demo.line_monitor import LineFigures
 from deploy.demo.terminal_view import LineStatus, ProcessStatus, Snapshot, find_alarms, format_line, render_table
+from deploy.demo.topic_monitor import LineFigures
 from deploy.supervisor import State
 
 FIGURES = LineFigures(

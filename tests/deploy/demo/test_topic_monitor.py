@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deploy.demo.line_monitor import LineCounters
+from deploy.demo.topic_monitor import LineCounters
 from streams.records import Verdict
 from tests.deploy.demo.records import make_sorting, make_verdict
 

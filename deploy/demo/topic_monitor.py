@@ -96,7 +96,7 @@ class LineCounters:
         )
 
 
-class LineMonitor:
+class TopicMonitor:
     """Reads the topics of all lines in a thread until it is closed. Thread-safe."""
 
     def __init__(self, settings: Settings) -> None:
@@ -109,7 +109,7 @@ class LineMonitor:
         self._positions: dict[TopicPartition, int] = {}
         self._lock = threading.Lock()
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="line monitor", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="topic monitor", daemon=True)
 
     def start(self) -> None:
         """Starts the thread. The topics must exist already."""
