@@ -1,1 +1,1 @@
-"""Keeps what the topics tell of every part: verdicts, sortings, findings and reviews -> database and pictures."""
+"""Writes verdicts, sortings, findings and reviews from Kafka to the database of the station."""

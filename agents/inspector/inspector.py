@@ -47,7 +47,7 @@ _STORE_RETRY_S = 1.0
 
 
 @dataclass(frozen=True)
-class PendingRecord:
+class PendingImage:
     """An accepted record that is not acknowledged yet. `decoding` is the running decoder, or the error if the record names no part."""
 
     received: ReceivedRecord
@@ -64,7 +64,7 @@ class JudgedBatch:
     `assignments` holds for each judged image the versions that were assigned to its line.
     """
 
-    records: list[PendingRecord]
+    records: list[PendingImage]
     judged: list[JudgedImage]
     assignments: list[ModelAssignment]
     decided_at: datetime
@@ -96,7 +96,7 @@ class Inspector:
         self._lines = {self._names.images(line.name): line for line in settings.lines}
         self._batches_at_networks = 0
         self._room_at_networks = asyncio.Semaphore(parallel_batches + _BATCHES_AHEAD)
-        self._batcher: Batcher[PendingRecord] = Batcher(
+        self._batcher: Batcher[PendingImage] = Batcher(
             settings.batch, settings.inspector.buffer, time.monotonic, lambda: self._batches_at_networks >= parallel_batches
         )
         self._deliveries: asyncio.Queue[asyncio.Future[JudgedBatch] | None] = asyncio.Queue(parallel_batches + _BATCHES_AHEAD)
@@ -134,7 +134,7 @@ class Inspector:
             decoding = self._decoders.submit(self._decode, image, self._side_px(line.name))
         except IdentityError as error:
             decoding = error
-        await self._batcher.put(PendingRecord(received, line.name, captured_at, decoding, time.monotonic()), deadline_s)
+        await self._batcher.put(PendingImage(received, line.name, captured_at, decoding, time.monotonic()), deadline_s)
         metrics.buffered_pictures.set(len(self._batcher))
 
     def _is_idle(self) -> bool:
@@ -188,7 +188,7 @@ class Inspector:
         self.drift_monitor.close()
         await self._deliveries.put(None)
 
-    async def _get_batch(self) -> list[QueuedItem[PendingRecord]]:
+    async def _get_batch(self) -> list[QueuedItem[PendingImage]]:
         await self._room_at_networks.acquire()
         return await self._batcher.get_batch()
 
@@ -197,7 +197,7 @@ class Inspector:
         self._room_at_networks.release()
         self._batcher.reconsider()
 
-    def _judge_batch(self, records: list[PendingRecord]) -> JudgedBatch:
+    def _judge_batch(self, records: list[PendingImage]) -> JudgedBatch:
         """Judges the records that name a part. Runs in a thread of the networks."""
         decoded = [record.decoding.result() for record in records if not isinstance(record.decoding, IdentityError)]
         # The table is read once, so that a switch of versions does not affect a batch that has begun.
@@ -275,7 +275,7 @@ def _judge_by_ensemble(images: list[DecodedImage], assignments: list[ModelAssign
     return [judged[index] for index in range(len(images))]
 
 
-def _report_ages(records: Iterable[PendingRecord]) -> None:
+def _report_ages(records: Iterable[PendingImage]) -> None:
     """Sets for each line the age of its oldest picture. The age grows while the inspection is slower than the cameras."""
     now = utc_now()
     oldest: dict[str, datetime] = {}

@@ -1,9 +1,8 @@
-"""`castline sorter`: tells the boards the verdicts and records what their gates did."""
+"""The command `castline sorter`: sends verdicts to the boards and records what the gates did."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import subprocess
 import sys
 import time
@@ -20,36 +19,42 @@ from streams.settings import load_settings
 from streams.topics import TopicNames
 from streams.worker_process import WorkerProcess, handle_stop_signals, worker_process
 
-log = logging.getLogger(__name__)
 ROLE = "sorter"
 
 
 @click.command("sorter")
-@click.option("--line", "names", multiple=True, help="Line to serve; may be given several times. Without: all lines that have a gate.")
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port of the health pages of one board's lines; 0 takes a free one.")
+@click.option("--line", "names", multiple=True, help="Line to serve. May be given several times.  [default: all lines that have a gate]")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    help="Port of /metrics, /healthz and /readyz, for the lines of one board. 0 takes a free port.  [default: 0]",
+)
 @click.pass_obj
 def command(file: Path | None, names: tuple[str, ...], port: int) -> int:
-    """Tell each line's board the verdicts and record what its gate did, until SIGTERM.
+    """Send each line's verdicts to its board and record what the gate did, until SIGTERM.
 
-    One process serves one board, so that a stuck port harms one board: lines that share a board are served together, and naming
-    one names all of them. For several boards it starts one process each, and ends with the first that ends. While Kafka or the
-    board is away it waits and says so; /readyz is 503. It takes precedence of other processes where the user may.
+    One process serves one board, so that a stuck serial port affects only that board. Lines that share a board are served together, so
+    naming one of them names all of them. For several boards the command starts one process for each, and ends when the first of them
+    ends. The process raises its priority if the user may do that.
+
+    While Kafka or the board does not answer, the command waits and /readyz returns 503 with the reason.
     """
     settings = load_settings(file)
     configure_logs(settings.service, ROLE)
     boards = settings.lines_by_board(names)
     if len(boards) > 1:
-        return _serve_each(file, boards)
+        return _run_one_process_per_board(file, boards)
     raise_priority()
     (lines,) = boards
     for line in lines:
         metrics.initialise_counters(ROLE, line, [code.code for code in error_codes().values() if code.kind == "fault"])
-    with worker_process(settings, ROLE, port, f"{ROLE}-{lines[0]}") as worker:
-        return _serve(worker, lines)
+    with worker_process(settings, ROLE, port, f"{ROLE}-{lines[0]}") as process:
+        return _serve(process, lines)
 
 
-def _serve_each(file: Path | None, boards: list[list[str]]) -> int:
-    """A process a board; all of them end when one ends or when this one is told to."""
+def _run_one_process_per_board(file: Path | None, boards: list[list[str]]) -> int:
+    """Runs a sorter process for each board. Stops all of them when one ends, or when this process is asked to stop."""
     castline = [str(Path(sys.argv[0])), *(("--settings", str(file)) if file else ())]
     children = [subprocess.Popen(bound_command([*castline, ROLE, "--line", lines[0]])) for lines in boards]
     stop_requested = handle_stop_signals()
@@ -61,12 +66,12 @@ def _serve_each(file: Path | None, boards: list[list[str]]) -> int:
     return max(abs(child.wait()) for child in children)
 
 
-def _serve(worker: WorkerProcess, lines: list[str]) -> int:
-    names = TopicNames(worker.settings.topics.prefix)
-    wanted = [topic for line in lines for topic in (names.verdicts(line), names.sorted(line))]
-    if not worker.wait_for_topics([*wanted, names.dead_letters]):
+def _serve(process: WorkerProcess, lines: list[str]) -> int:
+    names = TopicNames(process.settings.topics.prefix)
+    topics = [topic for line in lines for topic in (names.verdicts(line), names.sorted(line))]
+    if not process.wait_for_topics([*topics, names.dead_letters]):
         return 0
-    # Imported here: Faust takes a second, and `castline sorter --help` should not.
+    # Imported here because Faust takes a second, for which `castline sorter --help` should not wait.
     from agents.sorter.process import run_sorters
 
-    return asyncio.run(run_sorters(worker.settings, lines, worker.instance, worker.health))
+    return asyncio.run(run_sorters(process.settings, lines, process.instance, process.health))
