@@ -95,7 +95,7 @@ def write_settings(file: Path, models_root: Path) -> Path:
 
 def test_this_checkout_is_compared_with_itself(models_root: Path, tmp_path: Path) -> None:
     settings = write_settings(tmp_path / "castline.toml", models_root)
-    command = [CASTLINE, "--settings", settings, "bench", "compare", ROOT, "--pairs", "1", "--pictures", "256", "--json"]
+    command: list[str | Path] = [CASTLINE, "--settings", settings, "bench", "compare", ROOT, "--pairs", "1", "--pictures", "256", "--json"]
     run = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert run.returncode in (0, 1), run.stderr
     result = json.loads(run.stdout)

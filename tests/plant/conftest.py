@@ -1,4 +1,4 @@
-"""What the delivery tests share beside the broker: one PostgreSQL."""
+"""The PostgreSQL server that the tests of this folder share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.postgres import PostgreSQL
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgreSQL]:
-    """A real server that lives as long as the session; a test that stops it starts it again."""
+    """A real server for the whole session. A test that stops it must start it again."""
     server = PostgreSQL()
     yield server
     server.remove()

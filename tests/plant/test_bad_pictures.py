@@ -1,4 +1,4 @@
-"""A corpus of hostile and odd records through the real pipeline: each gets its verdict or its dead letter, and harms no other."""
+"""Hostile and odd records sent through the real pipeline: each gets a verdict or a dead letter, and harms no other record."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.processes import CASTLINE, CastlineProcess, make_environment
 
 LINE = "line-1"
 
-# Records that name no part: (key, headers).
+# Key and headers of records that name no part.
 NAMELESS: list[tuple[bytes | None, list[tuple[str, bytes]]]] = [
     (None, []),
     (b"", []),
@@ -73,72 +73,71 @@ def test_every_bad_picture_has_a_verdict_every_refused_one_a_dead_letter_and_goo
     }
     for part, (bad_claim, _) in claims.items():
         producer.send(names.images(LINE), key=part.encode(), value=b"", headers=[("claim", bad_claim)])
-    kept = make_jpeg(77, side_px=400)
-    claim = ObjectStore(settings.store.url).put(kept)
+    claim = ObjectStore(settings.store.url).put(make_jpeg(77, side_px=400))
     producer.send(names.images(LINE), key=f"{LINE}:3:4".encode(), value=b"", headers=[("claim", claim.encode())])
     producer.send(names.images(LINE), key=f"{LINE}:3:5".encode(), value=make_jpeg(5), headers=[("sha256", b"0" * 64)])
     producer.send(names.images(LINE), key=f"{LINE}:3:6".encode(), value=None)
     producer.send(names.images(LINE), key=f"{LINE}:3:7".encode(), value=make_jpeg(7), headers=[("content-type", b"text/html")])
     producer.close()
-    judged_parts = 2 * len(corpus) + len(claims) + 4
+    verdict_count = 2 * len(corpus) + len(claims) + 4
 
     with CastlineProcess(settings, tmp_path / "log", "inspector") as inspector:
         inspector.wait_ready()
-        wait_for_verdicts(settings, judged_parts, 120)
+        wait_for_verdicts(settings, verdict_count, 120)
         wait_for(lambda: inspector.metric("castline_consumer_lag_records") == 0, 30, "expected everything to be committed")
-        found: dict[str, Verdict] = {str(verdict.part_id): verdict for verdict in read_verdicts(settings)}
+        verdicts: dict[str, Verdict] = {str(verdict.part_id): verdict for verdict in read_verdicts(settings)}
         assert inspector.stop() == 0
-    assert len(found) == len(read_verdicts(settings)) == judged_parts
+    assert len(verdicts) == len(read_verdicts(settings)) == verdict_count
 
-    letters = read_topic(settings, names.dead_letters)
+    dead_letters = read_topic(settings, names.dead_letters)
     by_part = {
         (key or b"").decode(errors="replace"): (value, headers)
-        for key, value, headers in zip(letters.keys, letters.values, letters.headers, strict=True)
+        for key, value, headers in zip(dead_letters.keys, dead_letters.values, dead_letters.headers, strict=True)
     }
     for part in good:
-        assert found[part].reason == "", f"a good picture was harmed: {found[part]}"
+        assert verdicts[part].reason == "", f"a good picture was harmed: {verdicts[part]}"
     for part, (name, value, outcome) in expected.items():
-        refused = found[part].defect_probability is None
-        assert outcome == "either" or refused == (outcome == "refused"), f"{name}: {found[part]}"
+        refused = verdicts[part].defect_probability is None
+        assert outcome == "either" or refused == (outcome == "refused"), f"{name}: {verdicts[part]}"
         if refused:
-            letter, said = by_part[part]
-            assert found[part].label == "review"
-            assert found[part].reason == said["dead-reason"].decode() != ""
-            assert (letter or b"") == value, f"{name}: the dead letter holds the bytes as they came"
-            assert said["dead-topic"].decode() == names.images(LINE)
+            dead_value, dead_headers = by_part[part]
+            assert verdicts[part].label == "review"
+            assert verdicts[part].reason == dead_headers["dead-reason"].decode() != ""
+            assert (dead_value or b"") == value, f"{name}: the dead letter holds the original bytes"
+            assert dead_headers["dead-topic"].decode() == names.images(LINE)
         else:
-            assert part not in by_part, f"{name}: judged, and yet a dead letter"
+            assert part not in by_part, f"{name}: it was judged and became a dead letter"
     for part, (_, reason) in claims.items():
-        assert found[part].reason == reason
-    assert found[f"{LINE}:3:4"].image.width_px == 400
-    assert found[f"{LINE}:3:5"].reason == "checksum"
-    assert found[f"{LINE}:3:6"].reason == "empty"
-    assert found[f"{LINE}:3:7"].reason == "", "a wrong content type does not spoil a picture"
+        assert verdicts[part].reason == reason
+    assert verdicts[f"{LINE}:3:4"].image.width_px == 400
+    assert verdicts[f"{LINE}:3:5"].reason == "checksum"
+    assert verdicts[f"{LINE}:3:6"].reason == "empty"
+    assert verdicts[f"{LINE}:3:7"].reason == "", "a wrong content type does not spoil a picture"
 
-    nameless = [headers for headers in letters.headers if headers["dead-reason"] == b"identity"]
+    nameless = [headers for headers in dead_letters.headers if headers["dead-reason"] == b"identity"]
     assert len(nameless) == len(NAMELESS)
     assert all(b"expected" in headers["dead-detail"] for headers in nameless)
     assert all(
         value == make_jpeg(1)
-        for value, headers in zip(letters.values, letters.headers, strict=True)
+        for value, headers in zip(dead_letters.values, dead_letters.headers, strict=True)
         if headers["dead-reason"] == b"identity"
     )
 
-    # What an operator asks afterwards.
-    listed = castline(settings, "dead-letters", "list", "--reason", "checksum")
-    (letter_line,) = listed.splitlines()
-    assert f"{LINE}:3:5" in letter_line
-    saved = tmp_path / "letter"
-    castline(settings, "dead-letters", "save", letter_line.split()[0], str(saved))
-    assert saved.read_bytes() == make_jpeg(5)
+    # The commands with which an operator looks into it.
+    listing = castline(settings, "dead-letters", "list", "--reason", "checksum")
+    (line,) = listing.splitlines()
+    assert f"{LINE}:3:5" in line
+    file = tmp_path / "letter"
+    castline(settings, "dead-letters", "save", line.split()[0], str(file))
+    assert file.read_bytes() == make_jpeg(5)
     story = json.loads(castline(settings, "trace", f"{LINE}:3:5", "--json"))
     assert [step["what"] for step in story] == ["photographed", "picture on Kafka", "received by an inspector", "judged", "dead letter"]
     assert story[3]["reason"] == story[4]["dead-reason"] == "checksum"
-    with pytest.raises(subprocess.CalledProcessError) as unseen:
+    with pytest.raises(subprocess.CalledProcessError) as failure:
         castline(settings, "trace", f"{LINE}:99:1")
-    assert unseen.value.returncode == 1
+    assert failure.value.returncode == 1
 
 
 def castline(settings: Settings, *arguments: str) -> str:
-    """What the command prints."""
+    """Runs a `castline` command and returns its output."""
     return subprocess.run([CASTLINE, *arguments], env=make_environment(settings), check=True, capture_output=True, text=True).stdout

@@ -1,4 +1,4 @@
-"""Heat maps by the inspector's own process and a version's own AlexNet, over the real broker and the object store."""
+"""Heat maps from an inspector process and the AlexNet of a version, with a real broker and object store."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.image_topics import make_jpeg, read_topic, read_verdicts, wait_for
 from tests.processes import CastlineProcess
 
 
-def findings(settings: Settings, line: str) -> list[Finding]:
+def read_findings(settings: Settings, line: str) -> list[Finding]:
     return [Finding.decode(value or b"") for value in read_topic(settings, TopicNames(settings.topics.prefix).findings(line)).values]
 
 
@@ -36,17 +36,17 @@ def test_uploaded_pictures_get_heat_maps_beside_their_verdicts(make_settings: Ma
         producer.send(images, key=b"uploads:1:6", value=b"no picture").get(10)
         producer.close()
         wait_for(lambda: inspector.metric("castline_findings_total", line="uploads") == 5, 60, "expected five heat maps")
-        assert "version tiny makes heat maps" in inspector.log()
+        assert "Version tiny makes heat maps" in inspector.log()
         assert inspector.metric("castline_findings_failed_total") == 0
         assert inspector.stop() == 0
-    judged = {verdict.part: verdict for verdict in read_verdicts(settings)}
-    found = findings(settings, "uploads")
-    assert sorted(one.part for one in found) == [1, 2, 3, 4, 5]
-    for one in found:
-        assert one.verdict_id == judged[one.part].verdict_id
-        assert (one.method, one.model) == ("grad-cam", "tiny")
-        assert one.found_at > judged[one.part].decided_at
-        assert [box.score for box in one.boxes] == sorted((box.score for box in one.boxes), reverse=True)
-        assert all(box.left_px + box.width_px <= 120 and box.top_px + box.height_px <= 120 for box in one.boxes)
-        with Image.open(io.BytesIO(ObjectStore(settings.store.url).fetch(one.heat_map)), formats=("PNG",)) as shown:
-            assert (shown.mode, shown.size) == ("L", (64, 64)), "the side that the networks take, as the picture is square"
+    verdicts = {verdict.part: verdict for verdict in read_verdicts(settings)}
+    findings = read_findings(settings, "uploads")
+    assert sorted(finding.part for finding in findings) == [1, 2, 3, 4, 5]
+    for finding in findings:
+        assert finding.verdict_id == verdicts[finding.part].verdict_id
+        assert (finding.method, finding.model) == ("grad-cam", "tiny")
+        assert finding.found_at > verdicts[finding.part].decided_at
+        assert [box.score for box in finding.boxes] == sorted((box.score for box in finding.boxes), reverse=True)
+        assert all(box.left_px + box.width_px <= 120 and box.top_px + box.height_px <= 120 for box in finding.boxes)
+        with Image.open(io.BytesIO(ObjectStore(settings.store.url).fetch(finding.heat_map)), formats=("PNG",)) as heat_map:
+            assert (heat_map.mode, heat_map.size) == ("L", (64, 64)), "a square picture has a map of the networks' size"

@@ -1,4 +1,4 @@
-"""The inspector as a process against a real broker: nothing is lost, whatever is killed."""
+"""The inspector as a process, with a real broker: no verdict is lost, whatever is killed."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def settings(make_settings: MakeSettings, models_root: Path) -> Settings:
     )
 
 
-def newest_verdict(settings: Settings) -> KafkaConsumer:
-    """A consumer that sees only verdicts that come from now on."""
+def open_verdict_consumer(settings: Settings) -> KafkaConsumer:
+    """Returns a consumer of the verdicts that come from now on."""
     names = TopicNames(settings.topics.prefix)
     consumer = KafkaConsumer(bootstrap_servers=settings.bootstrap, group_id=None)
     consumer.subscribe([names.verdicts(line.name) for line in settings.lines])
@@ -40,7 +40,7 @@ def newest_verdict(settings: Settings) -> KafkaConsumer:
 
 
 def test_a_plain_client_sends_pictures_and_gets_its_verdicts(settings: Settings, tmp_path: Path) -> None:
-    """As docs/analysts.md has it: a key `line:run:part`, the picture's bytes, and nothing else."""
+    """The record that docs/analysts.md describes: a key `line:run:part`, the bytes of the picture, and nothing else."""
     names = TopicNames(settings.topics.prefix)
     with CastlineProcess(settings, tmp_path / "log", "inspector") as inspector:
         inspector.wait_ready()
@@ -55,7 +55,7 @@ def test_a_plain_client_sends_pictures_and_gets_its_verdicts(settings: Settings,
         assert all(0 <= (verdict.defect_probability or -1) <= 1 and set(verdict.votes) == {"alexnet", "lenet"} for verdict in found)
         assert len({verdict.verdict_id for verdict in found}) == 21
         assert inspector.stop() == 0
-    assert len(read_verdicts(settings)) == 21, "a clean stop leaves nothing to be done again"
+    assert len(read_verdicts(settings)) == 21, "a clean stop causes no repeats"
 
 
 def test_pictures_killed_in_mid_batch_are_judged_after_the_restart_without_a_session_time_out(settings: Settings, tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_pictures_killed_in_mid_batch_are_judged_after_the_restart_without_a_ses
         feed = PictureProducer(settings, rate_per_s=150)
         wait_for_verdicts(settings, 200, 60)
         inspector.kill()
-        after = newest_verdict(settings)
+        after = open_verdict_consumer(settings)
         inspector.start()
         inspector.wait_ready()
         start_up_s = time.monotonic() - inspector.started_s
@@ -161,7 +161,7 @@ def test_told_to_stop_while_kafka_is_away_it_ends_by_itself(models_root: Path, t
         broker.stop(20)
 
 
-def test_an_inspector_started_before_kafka_waits_says_so_and_then_works(models_root: Path, tmp_path: Path) -> None:
+def test_an_inspector_that_starts_before_kafka_waits_and_then_names_the_missing_topics(models_root: Path, tmp_path: Path) -> None:
     settings = Settings.model_validate(
         {
             "broker": {"port": free_ports(2), "data_dir": tmp_path / "kafka"},
@@ -176,7 +176,7 @@ def test_an_inspector_started_before_kafka_waits_says_so_and_then_works(models_r
         broker = EmbeddedBroker(settings)
         broker.start()
         try:
-            # Without its topics a line cannot work: that is the operator's to mend, so the worker ends and says how.
+            # Without its topics a line cannot work. An operator must create them, so the worker ends and names the command.
             assert inspector.process.wait(30) == 3
             assert "these topics do not exist: castings.dead-letters, castings.images.line-1" in inspector.log()
             assert "castline topics create" in inspector.log()

@@ -1,4 +1,4 @@
-"""TLS and SASL/SCRAM against a real broker that lets nobody in without: pictures in, verdicts out, the wrong password refused."""
+"""TLS and SASL/SCRAM with a real broker that requires both: pictures get verdicts, and wrong credentials are refused."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ USER, PASSWORD = "castline", "a long and random one"
 
 
 @pytest.fixture
-def guarded(tmp_path: Path, models_root: Path) -> Iterator[Settings]:
-    """Settings for a broker whose only listener for clients wants TLS and a SCRAM password."""
+def secured_settings(tmp_path: Path, models_root: Path) -> Iterator[Settings]:
+    """Settings for a running broker whose only listener for clients requires TLS and a SCRAM password."""
     port = free_ports(3)
     folder = tmp_path / "kafka"
     folder.mkdir()
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(folder / "ca.pem"))
     server = authority.issue_cert("127.0.0.1", "localhost")
-    # Java reads keys in PKCS 8 alone.
+    # Java reads keys only in PKCS 8.
     key = load_pem_private_key(server.private_key_pem.bytes(), None).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     (folder / "server.pem").write_bytes(key + b"".join(blob.bytes() for blob in server.cert_chain_pems))
     broker = BrokerSettings(port=port, data_dir=folder)
-    plain = server_properties(broker, 8 * 2**20)
-    replaced = {
+    properties = server_properties(broker, 8 * 2**20)
+    replacements = {
         "listeners": f"OUTSIDE://127.0.0.1:{port},CONTROLLER://127.0.0.1:{port + 1},INSIDE://127.0.0.1:{port + 2}",
         "advertised.listeners": f"OUTSIDE://127.0.0.1:{port},INSIDE://127.0.0.1:{port + 2}",
         "listener.security.protocol.map": "OUTSIDE:SASL_SSL,CONTROLLER:PLAINTEXT,INSIDE:PLAINTEXT",
@@ -52,8 +52,8 @@ def guarded(tmp_path: Path, models_root: Path) -> Iterator[Settings]:
         "ssl.keystore.type": "PEM",
         "ssl.keystore.location": folder / "server.pem",
     }
-    kept = [line for line in plain.splitlines() if line.split("=")[0] not in replaced]
-    (folder / "server.properties").write_text("\n".join([*kept, *(f"{name}={value}" for name, value in replaced.items())]))
+    lines = [line for line in properties.splitlines() if line.split("=")[0] not in replacements]
+    (folder / "server.properties").write_text("\n".join([*lines, *(f"{name}={value}" for name, value in replacements.items())]))
     (folder / "log4j2.yaml").write_text(LOG4J)
     java = [*java_command(broker), *archive_options()]
     scram = f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]"
@@ -79,7 +79,7 @@ def guarded(tmp_path: Path, models_root: Path) -> Iterator[Settings]:
         }
     )
     try:
-        admin = _admin_once_it_answers(settings, process)
+        admin = wait_for_admin(settings, process)
         create_topics(admin, settings)
         admin.close()
         yield settings
@@ -88,27 +88,30 @@ def guarded(tmp_path: Path, models_root: Path) -> Iterator[Settings]:
         process.wait(30)
 
 
-def _admin_once_it_answers(settings: Settings, process: subprocess.Popen[bytes]) -> KafkaAdminClient:
-    until = time.monotonic() + 60
+def wait_for_admin(settings: Settings, process: subprocess.Popen[bytes]) -> KafkaAdminClient:
+    deadline_s = time.monotonic() + 60
     while True:
         try:
             return KafkaAdminClient(**make_client_arguments(settings, "test"), bootstrap_timeout_ms=3000)
         except (KafkaError, OSError):
             assert process.poll() is None, "the broker ended"
-            assert time.monotonic() < until, "the broker does not answer"
+            assert time.monotonic() < deadline_s, "the broker does not answer"
             time.sleep(0.5)
 
 
-def test_pictures_get_their_verdicts_over_tls_with_a_password(guarded: Settings, tmp_path: Path) -> None:
-    names = TopicNames(guarded.topics.prefix)
-    with CastlineProcess(guarded, tmp_path / "log", "inspector") as inspector:
+def test_pictures_get_their_verdicts_over_tls_with_a_password(secured_settings: Settings, tmp_path: Path) -> None:
+    names = TopicNames(secured_settings.topics.prefix)
+    with CastlineProcess(secured_settings, tmp_path / "log", "inspector") as inspector:
         inspector.wait_ready()
-        producer = KafkaProducer(**make_client_arguments(guarded, "test"))
+        producer = KafkaProducer(**make_client_arguments(secured_settings, "test"))
         for part in range(1, 6):
             producer.send(names.images("line-1"), key=f"line-1:1:{part}".encode(), value=make_jpeg(part)).get(20)
         producer.close()
         consumer = KafkaConsumer(
-            names.verdicts("line-1"), **make_client_arguments(guarded, "test"), auto_offset_reset="earliest", consumer_timeout_ms=30_000
+            names.verdicts("line-1"),
+            **make_client_arguments(secured_settings, "test"),
+            auto_offset_reset="earliest",
+            consumer_timeout_ms=30_000,
         )
         keys = {next(consumer).key for _ in range(5)}
         consumer.close()
@@ -116,10 +119,10 @@ def test_pictures_get_their_verdicts_over_tls_with_a_password(guarded: Settings,
         assert inspector.stop() == 0
 
 
-def test_a_wrong_password_and_an_unknown_authority_are_not_let_in(guarded: Settings, tmp_path: Path) -> None:
+def test_a_wrong_password_and_an_unknown_authority_are_refused(secured_settings: Settings, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong"
     wrong.write_text("guessed")
-    for change in ({"password_file": wrong}, {"ca_file": None}, {"security": "sasl-plaintext"}):
-        settings = guarded.model_copy(update={"kafka": guarded.kafka.model_copy(update=change)})
+    for changes in ({"password_file": wrong}, {"ca_file": None}, {"security": "sasl-plaintext"}):
+        settings = secured_settings.model_copy(update={"kafka": secured_settings.kafka.model_copy(update=changes)})
         with pytest.raises((KafkaError, OSError)):
             KafkaAdminClient(**make_client_arguments(settings, "test"), bootstrap_timeout_ms=3000)

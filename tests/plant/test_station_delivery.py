@@ -1,4 +1,4 @@
-"""`castline station` as a process: it comes up, waits for its database, and stops when asked."""
+"""The station as a process: it starts, waits for its database, and stops on SIGTERM."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from tests.processes import CASTLINE, CastlineProcess, make_environment
 pytestmark = pytest.mark.real
 
 
-def station_settings(tmp_path: Path, database: str, **station: object) -> Settings:
+def make_station_settings(tmp_path: Path, database: str, **station: object) -> Settings:
     return Settings.model_validate(
         {
-            # Nothing listens there: the pages about the past need no Kafka.
+            # Nothing listens there, because the pages about the past need no Kafka.
             "kafka": {"bootstrap": f"127.0.0.1:{free_ports()}"},
             "service": {"run_dir": tmp_path / "run", "log_format": "text", "grace_s": 3},
             "store": {"url": str(tmp_path / "store")},
@@ -32,40 +32,40 @@ def station_settings(tmp_path: Path, database: str, **station: object) -> Settin
     )
 
 
-def called(settings: Settings, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-    variables = {**make_environment(settings), **more}
-    return subprocess.run([CASTLINE, *arguments], env=variables, capture_output=True, text=True, check=False, timeout=60)
+def run_castline(settings: Settings, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**make_environment(settings), **variables}
+    return subprocess.run([CASTLINE, *arguments], env=environment, capture_output=True, text=True, check=False, timeout=60)
 
 
-def fetched(settings: Settings, path: str) -> tuple[int, str]:
+def fetch_page(settings: Settings, path: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{settings.station.port}{path}", timeout=20) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as refused:
-        with refused:
-            return refused.code, refused.read().decode()
+        with urllib.request.urlopen(f"http://127.0.0.1:{settings.station.port}{path}", timeout=20) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
 
 
 def test_it_serves_pages_health_and_static_files_and_stops_in_time(tmp_path: Path) -> None:
-    settings = station_settings(tmp_path, str(tmp_path / "station.sqlite3"))
-    made = called(settings, "station", "account", "anna", "--role", "administrator", STATION_PASSWORD="a long enough pass phrase")
-    assert made.stdout == "anna: made, administrator\n", made.stderr
+    settings = make_station_settings(tmp_path, str(tmp_path / "station.sqlite3"))
+    account = run_castline(settings, "station", "account", "anna", "--role", "administrator", STATION_PASSWORD="a long enough pass phrase")
+    assert account.stdout == "anna: made, administrator\n", account.stderr
     with CastlineProcess(settings, tmp_path / "log", "station") as station:
         station.wait_ready()
-        status, page = fetched(settings, "/history/")
-        assert status == 200, "a stranger is led to the log-in page"
+        status, page = fetch_page(settings, "/history/")
+        assert status == 200, "without a session the log-in page is shown"
         assert "Log in" in page
-        assert "Traceback" not in fetched(settings, "/no-such-page/")[1]
-        assert fetched(settings, "/static/station/station.css")[0] == 200
-        assert fetched(settings, "/static/../station.key")[0] == 404
+        assert "Traceback" not in fetch_page(settings, "/no-such-page/")[1]
+        assert fetch_page(settings, "/static/station/station.css")[0] == 200
+        assert fetch_page(settings, "/static/../station.key")[0] == 404
         assert 'castline_process_ready{role="station"} 1.0' in station.page("/metrics")[1]
         assert station.page("/healthz")[0] == 200
         assert station.stop() == 0
         assert "Traceback" not in station.log()
 
 
-def test_while_the_database_is_away_it_waits_and_says_so(tmp_path: Path, postgres: PostgreSQL) -> None:
-    settings = station_settings(tmp_path, postgres.create_database(f"t{uuid.uuid4().hex[:12]}"))
+def test_while_the_database_is_away_the_station_waits_and_is_not_ready(tmp_path: Path, postgres: PostgreSQL) -> None:
+    settings = make_station_settings(tmp_path, postgres.create_database(f"t{uuid.uuid4().hex[:12]}"))
     postgres.stop()
     try:
         with CastlineProcess(settings, tmp_path / "log", "station") as station:
@@ -73,7 +73,7 @@ def test_while_the_database_is_away_it_waits_and_says_so(tmp_path: Path, postgre
             assert station.page("/readyz")[0] == 503
             postgres.start()
             station.wait_ready()
-            assert fetched(settings, "/log-in/")[0] == 200
+            assert fetch_page(settings, "/log-in/")[0] == 200
             assert station.stop() == 0
     finally:
         postgres.start()

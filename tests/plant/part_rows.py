@@ -1,4 +1,4 @@
-"""What the archivist wrote, read by the databases' own clients."""
+"""Reads the rows of parts with the databases' own clients."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 import psycopg
 
-Row = dict[str, Any]
+PartRow = dict[str, Any]
 
 
-def rows(database: str) -> list[Row]:
-    """All parts, in the order of their identity; none where the table is not made yet."""
+def read_part_rows(database: str) -> list[PartRow]:
+    """Returns the rows of all parts in the order of their ids, or none if the table does not exist yet."""
     query = "SELECT * FROM archive_part ORDER BY line, run, part"
     if database.startswith("postgresql://"):
         try:
