@@ -101,7 +101,7 @@ class RequestWindow:
         return len(self.queued) + len(self.sent) + self._submitted.qsize()
 
     def submit(self, request: BoardRequest) -> None:
-        """Hands over a request from another thread, and wakes the link's thread."""
+        """Hands over a request from another thread, and wakes the link's thread, which queues the request in `drop_expired`."""
         self._submitted.put(request)
         if self.waker is not None:
             self.waker.wake()
@@ -174,11 +174,13 @@ class RequestWindow:
         def is_of_other_run(request: BoardRequest) -> bool:
             return self.run is not None and request.run is not None and request.run != self.run
 
+        self._queue_submitted()
         self._drop(is_of_other_run, "unknown-run")
         self._drop(is_overdue, "deadline")
 
     def drop_all(self, error_name: str) -> None:
         """Removes all requests; they fail with the error that is called `error_name` in firmware/error_codes.csv."""
+        self._queue_submitted()
         self._drop(lambda request: True, error_name)
 
     def requeue(self) -> None:
@@ -193,10 +195,12 @@ class RequestWindow:
             self.queued.appendleft(request)
         self.sent.clear()
 
-    def _drop(self, is_dropped: Callable[[BoardRequest], bool], error_name: str) -> None:
+    def _queue_submitted(self) -> None:
         with suppress(Empty):
             while True:
                 self.queued.append(self._submitted.get_nowait())
+
+    def _drop(self, is_dropped: Callable[[BoardRequest], bool], error_name: str) -> None:
         dropped = [request for request in (*self.sent.values(), *self.queued) if is_dropped(request)]
         self.sent = {seq: request for seq, request in self.sent.items() if not is_dropped(request)}
         self.queued = deque(request for request in self.queued if not is_dropped(request))
