@@ -1,10 +1,10 @@
 """Compares the speed of the inspector in two checkouts, or in one checkout with two settings files.
 
 Both inspectors run in turns on the same machine, with the same pictures: old, new, then new, old, and so on. Each turn starts a fresh
-process with fresh topics, because two processes of the same program already differ by a per cent or two. A turn puts a backlog on
-Kafka and measures in the middle of it, where the inspector is saturated: the start of the process, the first pictures and
-the last batches do not count. A checkout is used through its command line, the topics and the operating system, and is never imported, so
-that old releases can be measured.
+process with fresh topics, because chance also decides how fast a process is, for example by the layout of its memory. A turn puts
+a backlog on Kafka and measures in the middle of the backlog, where the inspector is saturated. The start of the process, the first
+pictures and the last batches do not count. A checkout is used through its command line, its topics and the operating system, and is
+never imported, so that old releases can be measured.
 """
 
 from __future__ import annotations
@@ -35,14 +35,15 @@ from streams.settings import Settings
 
 ReportProgress = Callable[[str], None]
 
-# The new inspector is "no slower" if the median of its processor time a picture is at most this multiple of the old one's.
+# The new inspector is called "no slower" if the median ratio of the processor times a picture, new to old, is at most this number.
 MAX_PROCESSOR_RATIO = 1.03
-# Below this number no interval of the median reaches 95 %: all pairs lie on one side of the true median with probability 2 ** (1 - pairs).
+# An interval of 95 % for the median needs six pairs, because all of five pairs lie on the same side of the true median with a probability
+# of 2 ** -4, which is more than 5 %.
 MIN_PAIRS_FOR_INTERVAL = 6
 _CONFIDENCE = 0.95
-# The rendered castings that are sent again and again.
+# So many different castings are rendered and sent again and again.
 _DIFFERENT_PICTURES = 256
-# Some 8 % of the speed are missing in the first two seconds of an inspector.
+# The first pictures do not count, because an inspector is some 8 % slower in its first two seconds.
 _WARM_UP_PICTURES = 256
 _SAMPLE_INTERVAL_S = 0.5
 _LATENCY_S = 20.0
@@ -73,13 +74,13 @@ class InspectorCheckout:
         try:
             content = tomllib.loads(self.settings_file.read_text(encoding="utf-8"))
         except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise SettingsError(f"cannot read the settings file {self.settings_file}: {error}") from error
+            raise SettingsError(f"The settings file {self.settings_file} cannot be read: {error}") from error
         return {name: content[name] for name in MEASURED_SECTIONS if name in content}
 
 
 @dataclass(frozen=True)
 class InspectorMeasurement:
-    """What one turn has measured. `latencies_ms` are times from capture to verdict; there are none without a load."""
+    """The result of one turn. `latencies_ms` are times from capture to verdict. It is empty if no load was given."""
 
     processor_ms_per_picture: float
     pictures_per_s: float
@@ -147,7 +148,7 @@ class SpeedComparison:
         return None if interval is None else interval[1] >= 1
 
     def as_json(self) -> dict[str, Any]:
-        """Returns the comparison as values that JSON can hold. The single latencies are left out."""
+        """Returns the comparison as values that JSON can hold. The latencies of single pictures are left out."""
         content = asdict(self)
         for pair in content["pairs"]:
             for measurement in pair.values():
@@ -165,7 +166,7 @@ def estimate_median(values: Sequence[float]) -> RatioEstimate:
     count = len(ordered)
     if count < MIN_PAIRS_FOR_INTERVAL:
         return RatioEstimate(statistics.median(ordered), None)
-    # Probability that at most `left_out` values lie below the true median; the interval may leave out so many values at each end.
+    # `tail` is the probability that at most `left_out` values lie below the true median. It may be 2.5 % at each end of the interval.
     tail = 2.0**-count
     left_out = 0
     while (tail := tail + math.comb(count, left_out + 1) * 2.0**-count) <= (1 - _CONFIDENCE) / 2:
@@ -174,7 +175,7 @@ def estimate_median(values: Sequence[float]) -> RatioEstimate:
 
 
 def summarise_pairs(pairs: Sequence[PairMeasurement], load_per_s: float | None = None) -> SpeedComparison:
-    """Returns the comparison that the measured `pairs` give."""
+    """Computes the medians, intervals and latency quantiles of all `pairs`. `load_per_s` is the rate at which latencies were measured."""
     return SpeedComparison(
         processor_ratio=estimate_median([pair.processor_ratio for pair in pairs]),
         throughput_ratio=estimate_median([pair.throughput_ratio for pair in pairs]),
@@ -207,7 +208,8 @@ def compare_checkouts(
 ) -> SpeedComparison:
     """Measures both inspectors in turns on a broker of its own and returns the comparison.
 
-    `picture_count` pictures are measured in a turn. `load` is the share of the first turn's throughput at which latencies are measured.
+    `picture_count` pictures are measured in a turn. `load` is the rate at which latencies are measured, as a share of the throughput of the
+    first turn. Latencies are not measured if it is None.
     Raises SettingsError if a checkout cannot be run, and BrokerError if an inspector fails.
     """
     for checkout in (old, new):
@@ -246,9 +248,9 @@ class _ComparisonBench:
         self._load = load
         self._report_progress = report_progress
         self._sections = {checkout.name: checkout.read_sections() for checkout in checkouts}
-        # So many pictures may be decoded ahead of the verdicts. They must not run out while the measurement lasts.
+        # An inspector decodes so many pictures ahead of their verdicts. The backlog must hold that many more than are measured.
         self._tail_count = max(self._count_ahead(sections) for sections in self._sections.values())
-        # An existing castline.toml of the checkout must not be read.
+        # Each checkout gets this file as its settings file, so that it does not read a castline.toml in its folder.
         self._empty_file = folder / "empty.toml"
         self._empty_file.touch()
 
@@ -296,7 +298,7 @@ class _ComparisonBench:
             "lines": [{"name": line.name} for line in self.settings.lines],
         }
         environment = make_environment(sections)
-        # A checkout must import its own packages only.
+        # These variables could make a checkout import the packages of another one.
         for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"):
             environment.pop(name, None)
         return environment
@@ -352,7 +354,7 @@ class _ProcessorTimes:
     def _read_seconds(self) -> float:
         times = [self._process.cpu_times()]
         for child in self._process.children(recursive=True):
-            # A child that has ended since it was listed is counted by its parent.
+            # A child may have ended since it was listed. Its processor time is then part of its parent's `children` times.
             with contextlib.suppress(psutil.NoSuchProcess):
                 times.append(child.cpu_times())
         return float(sum(each.user + each.system + each.children_user + each.children_system for each in times))

@@ -224,7 +224,7 @@ def _request_pages(client: Any, query: str) -> Iterator[PageTime]:
         response = client.get(address)
         yield PageTime((time.perf_counter() - start_s) * 1000, (time.process_time() - start_cpu_s) * 1000)
         if response.status_code != 200:
-            raise RuntimeError(f"the station answered {address} with status {response.status_code}")
+            raise RuntimeError(f"The station answered {address} with status {response.status_code}")
         older = re.search(r'href="(/history/\?[^"]*before=[^"]+)"', response.content.decode())
         if older is None:
             return

@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
 from types import TracebackType
@@ -27,7 +27,7 @@ from streams.topics import create_topics
 
 # The `castline` command of the environment that runs the measurement.
 CASTLINE = Path(sys.executable).with_name("castline")
-# Sections of the settings that decide how fast an inspector is. A measurement takes them from the user; all other sections are its own.
+# The sections of the settings that decide how fast an inspector is. A measurement takes them from the user's settings, and no others.
 MEASURED_SECTIONS = ("model", "batch", "inspector", "pictures")
 _START_TIMEOUT_S = 180.0
 _STOP_TIMEOUT_S = 60.0
@@ -71,13 +71,13 @@ def create_bench_topics(settings: Settings) -> None:
 
 
 def make_environment(sections: Mapping[str, Any]) -> dict[str, str]:
-    """Returns this process's environment with `sections` of the settings, as JSON values, in place of its own CASTLINE_ variables."""
+    """Returns the environment of this process, in which CASTLINE_ variables are replaced by `sections` of the settings as JSON values."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("CASTLINE_")}
     return plain | {f"CASTLINE_{name.upper()}": json.dumps(value) for name, value in sections.items()}
 
 
 def make_settings_environment(settings: Settings) -> dict[str, str]:
-    """Returns this process's environment with all of `settings` except the secrets, which `castline` processes make themselves."""
+    """Returns the environment of this process with all of `settings`, except the secrets, which each `castline` process makes itself."""
     sections = settings.model_dump(mode="json", exclude_none=True, exclude={"gateway": {"token"}, "kafka": {"password"}})
     for line in sections["lines"]:
         line.pop("token")
@@ -95,7 +95,7 @@ class InspectorProcess:
     def __init__(
         self, castline: Sequence[str | Path], environment: Mapping[str, str], run_dir: Path, log_file: Path, folder: Path | None = None
     ) -> None:
-        """`castline` is the command line that stands for `castline`; it is executed in `folder`."""
+        """`castline` is the program with its first arguments, for example a path and --settings. It is executed in `folder`."""
         self._command = [*castline, "inspector"]
         self._environment = environment
         self._targets = run_dir / "targets"
@@ -109,7 +109,7 @@ class InspectorProcess:
         return cls(castline, make_settings_environment(settings), settings.service.run_dir, folder / "inspector.log")
 
     def __enter__(self) -> Self:
-        # The address that a killed process has left behind would be taken for the address of this one.
+        # A killed inspector leaves the file with its address behind, which would be taken for the address of the new process.
         for target in self._targets.glob("inspector-*.json"):
             target.unlink()
         with self._log_file.open("ab") as log:
@@ -129,9 +129,10 @@ class InspectorProcess:
     def _stop(self) -> None:
         self._process.terminate()
         try:
-            self._process.wait(_STOP_TIMEOUT_S)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(_STOP_TIMEOUT_S)
         finally:
-            # A second Ctrl-C, or a process that does not end in time, must not leave the process behind.
+            # The process must not be left behind if it does not end in time, or if a second Ctrl-C interrupts the wait.
             self._process.kill()
             self._process.wait()
 
@@ -140,14 +141,14 @@ class InspectorProcess:
         while not self._is_ready():
             self.check_alive()
             if time.monotonic() > deadline_s:
-                raise BrokerError(f"the inspector was not ready within {_START_TIMEOUT_S:.0f} s. {self._describe_log()}")
+                raise BrokerError(f"The inspector was not ready within {_START_TIMEOUT_S:.0f} s. {self._describe_log()}")
             time.sleep(0.2)
 
     def check_alive(self) -> None:
         """Raises BrokerError with the end of the log if the process has ended."""
         status = self._process.poll()
         if status is not None:
-            raise BrokerError(f"the inspector ended with exit status {status}. {self._describe_log()}")
+            raise BrokerError(f"The inspector ended with exit status {status}. {self._describe_log()}")
 
     def _describe_log(self) -> str:
         return f"The end of its log: {self._log_file.read_text(errors='replace')[-2000:]}"

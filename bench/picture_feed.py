@@ -19,14 +19,14 @@ from streams.settings import Settings
 from streams.topics import TopicNames
 
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"})
-# An inspector that gives no verdict for this long does not work any more.
+# A measurement is given up if the inspector gives no verdict for this long.
 _STALL_S = 120.0
-# The first seconds of a feed count for nothing, because the inspector was idle before.
+# Latencies of the first second of a feed do not count, because the inspector was idle before.
 _SKIPPED_S = 1.0
 
 
 def load_pictures(folder: Path | None, count: int) -> list[bytes]:
-    """Returns at most `count` encoded pictures: those below `folder` in the order of their paths, or rendered castings if it is None.
+    """Returns at most `count` encoded pictures: those below `folder` in the order of their paths, or rendered castings if `folder` is None.
 
     Raises SettingsError if the folder holds no picture.
     """
@@ -36,7 +36,7 @@ def load_pictures(folder: Path | None, count: int) -> list[bytes]:
         return [casting.to_jpeg() for casting in render_series(count, seed=11)]
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)[:count]
     if not paths:
-        raise SettingsError(f"--images: there are no pictures ({', '.join(sorted(_SUFFIXES))}) in {folder}. Choose another folder.")
+        raise SettingsError(f"--images: There are no pictures ({', '.join(sorted(_SUFFIXES))}) in {folder}. Choose another folder.")
     return [path.read_bytes() for path in paths]
 
 
@@ -106,7 +106,7 @@ class VerdictTimes:
             if new_count != last_count:
                 last_count, changed_s = new_count, time.monotonic()
             elif time.monotonic() - changed_s > _STALL_S:
-                raise BrokerError(f"the inspector gave {last_count} of {count} verdicts, and none for {_STALL_S:.0f} s")
+                raise BrokerError(f"The inspector gave {last_count} of {count} verdicts, and none for {_STALL_S:.0f} s")
 
     def read_times_s(self) -> list[float]:
         """Returns the times of all verdicts so far, in seconds since 1970, in ascending order."""
@@ -128,7 +128,7 @@ def measure_throughput(feed: PictureFeed, count: int, inspector: InspectorProces
         verdicts.wait_for(count, inspector)
     times_s = verdicts.read_times_s()
     verdicts.close()
-    # The first batch was computed before the time of its verdicts, so it does not count.
+    # The time begins with the verdicts of the first batch. That batch was computed before, so its pictures do not count.
     return sum(time_s > times_s[0] + 0.005 for time_s in times_s) / (times_s[-1] - times_s[0])
 
 
@@ -150,7 +150,7 @@ def measure_latencies_ms(feed: PictureFeed, rate_per_s: float, count: int) -> li
                 captured_at = Verdict.decode(record.value).captured_at
                 latencies.append((captured_at, (arrived_at - captured_at).total_seconds() * 1000))
         if time.monotonic() - changed_s > _STALL_S:
-            raise BrokerError(f"the inspector gave {len(latencies)} of {count} verdicts, and none for {_STALL_S:.0f} s")
+            raise BrokerError(f"The inspector gave {len(latencies)} of {count} verdicts, and none for {_STALL_S:.0f} s")
     sending.join()
     consumer.close()
     first_captured_at = min(captured_at for captured_at, _ in latencies)

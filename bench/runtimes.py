@@ -45,7 +45,7 @@ class RuntimeSpeed:
 class RuntimeComparison:
     """The result of a comparison.
 
-    `refused` holds for each runtime that fails the golden set the reason, `left_out` the same for each runtime that cannot run here.
+    `refused` holds the reason for each runtime that fails the golden set, and `left_out` the reason for each runtime that cannot run here.
     `labelled` is the number of pictures whose labels were compared. `chosen` is the fastest runtime at the largest batch among those that
     change no label, and `ratio_to_predict` its speed as a multiple of `model.predict`.
     """
@@ -135,7 +135,7 @@ def compare_runtimes(
 def _open_runtimes(
     version: Version, names: Sequence[str], batch_sizes: Sequence[int], report_progress: Callable[[str], object]
 ) -> tuple[dict[str, Runtime], dict[str, str]]:
-    """Returns the runtimes that can be opened, and the reasons why some of all may not judge."""
+    """Returns the runtimes `names` that can be opened, and for each runtime that may not judge the reason."""
     runtimes: dict[str, Runtime] = {}
     refused = {}
     for name in names:

@@ -1,4 +1,4 @@
-"""Measures how much of the processors people take who look at the live wall, while an inspector works through a backlog.
+"""Measures how much processor time the live wall takes while people look at it and an inspector works through a backlog.
 
 First the inspector and the broker run alone, then the station and its browsers run beside them. What the wall takes is the processor time
 of the station and the additional processor time of the broker. Processor times repeat to a tenth of a per cent, whereas throughput
@@ -54,7 +54,7 @@ _STATION_START_S = 120.0
 _SETTLE_S = 10.0
 _TRIMMED_SHARE = 0.2
 _MIN_ROUNDS_FOR_INTERVAL = 5
-# Assumed speed of the inspector until the first round has shown it.
+# The backlog of the first round is sized for this speed, because the speed of the inspector is not known before.
 _FIRST_PICTURES_PER_S = 400.0
 _PROCESSORS = len(os.sched_getaffinity(0))
 
@@ -113,7 +113,7 @@ def measure_wall(
                     beside = _measure_rounds(pids, backlog, round_s, round_count, "with the wall", report_progress)
             verdicts.close()
             if not (shown := browsers.counts["pictures"] // browser_count):
-                raise CastlineError("the browsers were shown no pictures, so nothing was measured")
+                raise CastlineError("The browsers were shown no pictures, so nothing was measured.")
     broker_without = statistics.fmean(loads["broker"] for loads in without)
     return WallCost(
         taken=_estimate_share([(loads["station"] + loads["broker"] - broker_without) / _PROCESSORS for loads in beside]),
@@ -209,7 +209,7 @@ def _wait_for_station(address: str, station: subprocess.Popen[bytes], log_file: 
             if requests.get(f"{address}/log-in/", timeout=10).ok:
                 return
         if station.poll() is not None or time.monotonic() > deadline_s:
-            raise CastlineError(f"the station did not start at {address}. The end of its log: {log_file.read_text()[-2000:]}")
+            raise CastlineError(f"The station did not start at {address}. The end of its log: {log_file.read_text()[-2000:]}")
         time.sleep(0.2)
 
 
@@ -233,7 +233,7 @@ class _BrowserProcess:
     def __enter__(self) -> Self:
         assert self._process.stdout is not None
         if self._process.stdout.readline().strip() != "ready":
-            raise CastlineError("the browsers could not log in to the station")
+            raise CastlineError("The browsers could not log in to the station.")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -1,7 +1,7 @@
 """Measures how many records wait for a worker: the end offsets of its partitions less the offsets that its group has committed.
 
-A thread with a Kafka client of its own asks the brokers. A worker's own counters would not do, because a worker that hangs after
-a failed rebalance still finds them in order.
+A thread with a Kafka client of its own asks the brokers. The worker's own counters are not used, because they look right even if the
+worker hangs after a failed rebalance.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from streams.health import ProcessHealth
 from streams.kafka import make_client_arguments
 from streams.settings import Settings
 
-# Name of a topic and number of the partition.
+# The name of a topic and the number of a partition.
 Partition = tuple[str, int]
 
 

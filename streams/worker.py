@@ -6,7 +6,7 @@ A role writes a `RecordHandler` and knows no Faust; `make_app`, `ConsumerGroup` 
     group = ConsumerGroup(app, handler, settings, "inspector", health)
     exit_status = await run_worker([group], "inspector", settings.service.grace_s)
 
-The constants and options in this module were found by killing workers and brokers under load; ARCHITECTURE.md gives the reasons.
+The constants and options in this module were found by killing workers and brokers under load. docs/decisions gives the reasons.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from streams.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# Bound of two waits at the end of a process: from the last commit until Faust has closed its connections, and, if Kafka does not
-# answer, from then until the process is ended by force.
+# A process waits at most so long after its last commit until Faust has closed its connections. If Kafka does not answer, the process is
+# ended by force after the same time once more.
 _LEAVE_S = 3.0
 
 
@@ -77,7 +77,7 @@ def make_app(settings: Settings, group: str, instance: str, buffer_records: int)
         topic_disable_leader=True,
         table_standby_replicas=0,
         store="memory://",
-        # Faust insists on this folder. It stays empty because the workers have no tables.
+        # Faust creates this folder. It stays empty because the workers have no tables.
         datadir=folder,
         web_enabled=False,
         autodiscover=False,
@@ -89,7 +89,7 @@ def make_app(settings: Settings, group: str, instance: str, buffer_records: int)
 
 @dataclass(frozen=True, slots=True)
 class ReceivedRecord:
-    """A record that came from Kafka and waits to be acknowledged. `broker_time` is the record's own time stamp, UTC."""
+    """A record that came from Kafka and is not acknowledged yet. `broker_time` is the time stamp of the record, UTC."""
 
     record: ConsumedRecord
     broker_time: datetime
@@ -106,7 +106,7 @@ class ReceivedRecord:
 
 
 class RecordHandler(Protocol):
-    """What a role does with the records of its consumer group. All methods are called in the event loop."""
+    """Processes the records of a consumer group. Each role of Castline has one. All methods are called in the event loop."""
 
     @property
     def lines_by_topic(self) -> Mapping[str, str]:
@@ -117,7 +117,7 @@ class RecordHandler(Protocol):
         """Coroutine functions that run beside the stream for as long as the worker lives."""
 
     async def accept(self, received: ReceivedRecord) -> None:
-        """Takes over a record. Waits while the handler holds as many records as it may, which holds the consumer back."""
+        """Takes over a record. Waits while the handler holds as many records as it may, so that Faust fetches no more."""
 
     async def drain(self) -> None:
         """Accepts no more records, and returns once every accepted record is finished and acknowledged."""
@@ -150,13 +150,13 @@ class ConsumerGroup:
                 async for event in unacknowledged.events():
                     await self._handler.accept(_received(event, unacknowledged))
             except asyncio.CancelledError:
-                # Faust reports a cancelled agent as a crash. While the group drains, the cancellation is the end that was asked for.
+                # Faust reports a cancelled agent as a crash. A cancellation while the group drains is no crash.
                 if not self._is_draining:
                     raise
 
         @self.app.on_partitions_assigned.connect(weak=False)  # type: ignore[untyped-decorator]
         async def take_partitions(_sender: object, assigned: set[object], **_: object) -> None:
-            log.info("consumer group %s was assigned %d partitions", self.app.conf.id, len(assigned))
+            log.info("Consumer group %s was assigned %d partitions.", self.app.conf.id, len(assigned))
             self._health.set_ready()
             self.has_partitions.set()
 
@@ -200,7 +200,7 @@ async def run_worker(groups: Sequence[ConsumerGroup], role: str, grace_s: float)
         for group in groups:
             group.lag_monitor.stop()
     if crash := worker.crash_reason or next((group.app.crash_reason for group in groups if group.app.crash_reason), None):
-        log.error("the worker stopped because of a crash: %r", crash)
+        log.error("The worker stopped because of a crash: %r", crash)
         return 1
     return 0
 
@@ -227,14 +227,16 @@ class _DrainingWorker(faust.Worker):  # type: ignore[misc]  # Faust ships no typ
             self._stopping = asyncio.create_task(self._drain_and_stop())
 
     async def _drain_and_stop(self) -> None:
-        log.info("the worker stops: it finishes the records that it has accepted, for at most %.0f s", self._grace_s)
+        log.info("The worker stops. It first finishes the records that it has accepted, for at most %.0f s.", self._grace_s)
         try:
             async with asyncio.timeout(self._grace_s):
                 await asyncio.gather(*(group.drain() for group in self._groups))
                 for group in self._groups:
                     await group.app.consumer.commit()
         except TimeoutError:
-            log.warning("not all accepted records were finished within %.0f s: they are repeated after the next start", self._grace_s)
+            log.warning(
+                "Not all accepted records were finished within %.0f s. They are processed again after the next start.", self._grace_s
+            )
         await self.stop()
 
     async def wait_until_left(self) -> None:
@@ -246,7 +248,7 @@ class _DrainingWorker(faust.Worker):  # type: ignore[misc]  # Faust ships no typ
         await asyncio.wait([stopping], timeout=self._grace_s + _LEAVE_S)
         if stopping.done():
             return
-        log.warning("Kafka does not answer, so this worker cannot leave its group: its partitions stay assigned until the session ends")
+        log.warning("Kafka does not answer, so this worker cannot leave its group. Its partitions stay assigned until the session ends.")
         # Faust's consumer has a thread of its own that waits for Kafka, and the interpreter waits for that thread at its end.
         forced_exit = threading.Timer(_LEAVE_S, os._exit, (0,))
         forced_exit.daemon = True

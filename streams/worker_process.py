@@ -1,6 +1,6 @@
 """Sets up the process of a long-running role: its signals, its instance name, its health pages, and the wait for Kafka.
 
-The module imports no Faust, so that the health pages answer before the slow imports of a role begin.
+The module imports nothing slow, so that the health pages answer before a role loads Faust or TensorFlow.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class WorkerProcess:
         finally:
             admin.close()
         if missing := [topic for topic in topics if topic not in existing]:
-            raise SettingsError(f"these topics do not exist: {', '.join(missing)}. Create them with: castline topics create")
+            raise SettingsError(f"These topics do not exist: {', '.join(missing)}. Create them with: castline topics create")
         return not self.stop_requested.is_set()
 
 
@@ -74,5 +74,5 @@ def worker_process(settings: Settings, role: str, port: int, slot_name: str = ""
     slot = InstanceSlot(settings.service.run_dir, slot_name or role)
     health = ProcessHealth(role, ProgressWatchdog(settings.service.stall_s))
     with HealthServer(health, settings.service, str(slot), port) as pages:
-        log.info("%s serves its health pages at %s", slot, pages.address)
+        log.info("%s serves its health pages at %s.", slot, pages.address)
         yield WorkerProcess(settings, role, str(slot), health, stop_requested)

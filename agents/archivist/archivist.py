@@ -62,7 +62,7 @@ class ArchivedTopic:
 
 
 def list_archived_topics(settings: Settings) -> dict[str, ArchivedTopic]:
-    """Returns all topics whose records are archived, by name."""
+    """Returns the topics whose records are archived, by name: reviews, and the verdicts, sortings and findings of each line."""
     names = TopicNames(settings.topics.prefix)
     topics = {names.reviews: ArchivedTopic(Review, _REVIEWS_LINE)}
     for line in settings.lines:
@@ -219,6 +219,6 @@ class Archivist:
         return make_dead_letter(self._dead_letters, source, ROLE, error.reason, str(error))
 
     async def drain(self) -> None:
-        """Accepts no more records, and returns once every accepted record is archived or a dead letter, and acknowledged."""
+        """Accepts no more records, and returns once every accepted record is stored, as a row or as a dead letter, and acknowledged."""
         self._batcher.close()
         await self._finished.wait()

@@ -1,4 +1,4 @@
-"""The waits of the inspector's background tasks: heat maps, shadow versions and drift."""
+"""Provides the waits of the inspector's background tasks, which are heat maps, shadow versions and drift."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decodes image records: the part that a record belongs to, and its picture, or the reason why there is no picture."""
+"""Decodes image records: reads to which part a record belongs, and decodes its picture or says why that is impossible."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ class DecodedImage:
 
 
 def read_image_record(source: ConsumedRecord, line: LineSettings, broker_time: datetime, received_at: datetime) -> ImageRecord:
-    """Returns the image record of the image topic of `line` that `source` holds. A missing `captured_at` is replaced by `broker_time`.
+    """Reads the part, the time of capture and the deadline from `source`, a record of the image topic of `line`.
+
+    `broker_time` replaces a missing time of capture.
 
     Raises IdentityError if the record names no part of this line.
     """
@@ -57,8 +59,8 @@ def read_image_record(source: ConsumedRecord, line: LineSettings, broker_time: d
 def decode_image(record: ImageRecord, side_px: int, limits: PictureSettings, store: ObjectStore) -> DecodedImage:
     """Verifies the checksum of the picture and decodes it to a square of `side_px`.
 
-    If the record holds a claim instead of the picture, the picture is fetched from `store`. A bad picture raises no error: the returned
-    image holds it. Raises OSError if the store does not answer.
+    If the record holds a claim, the address of a picture in the object store, the picture is fetched from `store`. A bad picture raises no
+    error; the returned image then holds the decoder's error. Raises OSError if the store does not answer.
     """
     value = record.source.value or b""
     sha256 = hashlib.sha256(value).hexdigest()

@@ -1,4 +1,4 @@
-"""Makes heat maps: shows where a suspicious picture is suspicious, after its verdict and in time that no other verdict needs.
+"""Makes heat maps, which show the suspicious areas of a picture, after its verdict and while no other verdict needs the networks.
 
     delivered verdicts -> queue (bounded) -> heat map (a thread of the networks, one at a time) -> object store -> findings topic
 
@@ -40,15 +40,16 @@ from streams.topics import TopicNames
 log = logging.getLogger(__name__)
 
 METHOD = "grad-cam"
-# Bounds of the queue. A picture takes some 50 kB.
+# The most pictures in the queue, of ordinary lines and of lines for which a person waits. A picture takes some 50 kB.
 _MAX_ORDINARY = 64
 _MAX_AWAITED = 1024
 _BUSY_WAIT_S = 0.05
-# A version that came into force is looked for at this interval, to open it before its first suspicious picture.
+# The localiser looks for new versions at this interval, so that a version is opened before its first suspicious picture.
 _VERSION_CHECK_S = 1.0
-# Opening a version takes seconds of processor time. A worker that has just started looks idle, but waiting pictures come next.
+# A worker opens no version in its first seconds. It looks idle then, but its backlog comes next, and opening takes seconds of a
+# processor.
 _START_DELAY_S = 5.0
-# A picture for which a person waits is explained before the verdicts of other lines at most this often.
+# A picture for which a person waits is explained after this time, even if other pictures wait for verdicts.
 _MAX_PERSON_WAIT_S = 2.0
 
 
@@ -72,7 +73,7 @@ class HeatMapRequest:
 
 
 class HeatMapQueue:
-    """Two queues of requests: of the lines `explain_lines`, for which a person waits, and of all other lines. The first goes first."""
+    """The requests that wait. Those of the lines `explain_lines`, for which a person waits, come before those of all other lines."""
 
     def __init__(self, explain_lines: Iterable[str], max_ordinary: int = _MAX_ORDINARY, max_awaited: int = _MAX_AWAITED) -> None:
         self._explain_lines = frozenset(explain_lines)
@@ -90,7 +91,7 @@ class HeatMapQueue:
     def add(self, request: HeatMapRequest) -> HeatMapRequest | None:
         """Adds a request, and returns the request that is dropped for lack of room, or None.
 
-        The oldest request of an ordinary line is dropped, but on a line for which people wait the new one.
+        On an ordinary line the oldest request is dropped. On a line for which people wait, the new request is dropped.
         """
         if request.verdict.line in self._explain_lines:
             if len(self._awaited) >= self._max_awaited:

@@ -36,7 +36,7 @@ OpenVersion = Callable[[Version], Ensemble]
 
 
 class VersionRejectedError(ModelError):
-    """A version may not judge. `reason` is `files`, `classes` or `warm-up`."""
+    """A version may not judge, because of its files, its classes or its warm-up. `reason` is one of these words."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -45,21 +45,21 @@ class VersionRejectedError(ModelError):
 
 @dataclass(frozen=True)
 class ModelAssignment:
-    """The ensemble that judges a line, and the shadow version that judges beside it without consequences."""
+    """The ensemble that judges a line, and the shadow version whose predictions are only counted, or None."""
 
     ensemble: Ensemble
     shadow: Ensemble | None = None
 
 
 class ModelSwitcher:
-    """Assigns a version to each line as the topic of model choices says, and opens and closes versions for that."""
+    """Assigns a version to each line as the model choices on Kafka say, and loads and unloads versions for that."""
 
     def __init__(self, lines: Sequence[str], find_version: FindVersion, open_version: OpenVersion) -> None:
         self._lines = tuple(lines)
         self._find_version = find_version
         self._open_version = open_version
         self._assignments: Mapping[str, ModelAssignment] = {}
-        # The version that was replaced last comes last.
+        # The ensembles in memory by version. The version that was replaced last comes last.
         self._loaded: dict[str, Ensemble] = {}
         # Versions that were rejected under the current choices, so that each is tried once and not once for each line.
         self._rejected: dict[str, VersionRejectedError] = {}

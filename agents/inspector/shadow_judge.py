@@ -1,4 +1,4 @@
-"""Lets a shadow version judge pictures that already have their verdict, to compare it with the current version before a switch.
+"""Lets a shadow version, a candidate for the next switch, judge pictures that already have their verdict, and compares the labels.
 
 A shadow version works only while no picture waits for its verdict. Its predictions are counted and logged, and move no gate.
 """
@@ -21,9 +21,9 @@ from streams.errors import PictureError
 
 log = logging.getLogger(__name__)
 
-# Two batches, so that memory does not grow.
+# The most queued samples: two batches, so that memory does not grow.
 _MAX_SAMPLES = 64
-# A picture that arrives in the meantime waits for at most so many pictures of the shadow version.
+# A shadow version judges so few pictures at a time that a picture that arrives in the meantime waits only for a moment.
 _MAX_BATCH = 4
 _BUSY_WAIT_S = 0.02
 

@@ -17,7 +17,7 @@ from streams.record_producer import RecordProducer
 from streams.settings import GateSettings, Settings
 from streams.worker import ConsumerGroup, make_app, run_worker
 
-# States of a lane in which the board answers this sorter.
+# In these states of a lane the board answers the sorter.
 _CONNECTED_STATES = (GateState.RUNNING, GateState.SAFE, GateState.STOPPED)
 
 
@@ -94,7 +94,7 @@ async def _make_group(
 async def _start_link(link: GateLink, groups: list[ConsumerGroup]) -> None:
     """Opens the serial port once every line receives its verdicts.
 
-    A board begins to count parts as soon as it is configured. Verdicts of the first parts would be missed by a line without partitions.
+    A board begins to count parts as soon as it is configured. A line that has no partitions yet would miss the verdicts of the first parts.
     """
     for group in groups:
         await group.has_partitions.wait()
@@ -102,7 +102,7 @@ async def _start_link(link: GateLink, groups: list[ConsumerGroup]) -> None:
 
 
 async def _watch_lane(lane: GateLane, port: str, health: ProcessHealth) -> None:
-    """Keeps the health of a line not ready while the lane of its gate is not connected."""
+    """Shows at /readyz that a line is not ready while its lane, the part of the board that drives its gate, is not connected."""
     while True:
         health.set_problem("" if lane.state in _CONNECTED_STATES else f"lane {lane.number} of the board at {port} is {lane.state}", "gate")
         await asyncio.sleep(0.2)

@@ -1,4 +1,4 @@
-"""The command `castline bench`: measurements on this machine, each of which compares two things in one run."""
+"""The command `castline bench`: measurements of speed and cost on this machine."""
 
 from __future__ import annotations
 

@@ -178,7 +178,7 @@ def test_an_inspector_that_starts_before_kafka_waits_and_then_names_the_missing_
         try:
             # Without its topics a line cannot work. An operator must create them, so the worker ends and names the command.
             assert inspector.process.wait(30) == 3
-            assert "these topics do not exist: castings.dead-letters, castings.images.line-1" in inspector.log()
+            assert "These topics do not exist: castings.dead-letters, castings.images.line-1" in inspector.log()
             assert "castline topics create" in inspector.log()
         finally:
             broker.stop(20)
