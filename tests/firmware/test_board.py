@@ -64,7 +64,7 @@ def test_when_part_numbers_are_used_up_the_gate_is_held() -> None:
     assert ProtocolHost(rig).greet()
 
 
-# The plant
+# The simulated belt
 
 
 def signals(plant: Plant, ms: int, pulse_us: int = 1000) -> list[InputChange]:
@@ -112,7 +112,7 @@ def test_the_gate_takes_its_time_and_strikes_what_is_before_it() -> None:
     belt = Belt(speed_mm_s=500, eye_gap_mm=100, blade_mm=60, part_mm=20, servo_s=0.08)
     plant = Plant(belt)
     plant.place_casting(150)
-    signals(plant, 30)  # the leading edge passes the blade
+    signals(plant, 30)
     signals(plant, 200, pulse_us=2000)
     assert plant.angle == pytest.approx(1)
     assert [(casting.side, casting.struck) for casting in plant.exits] == [("passed", True)]

@@ -1,4 +1,4 @@
-"""Every board ends in the line's safe state when something breaks, says so, and leaves it only as firmware/PROTOCOL.md says."""
+"""Every board brings its lane into the safe state when something fails, reports the fault, and ends it as firmware/PROTOCOL.md says."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def keep_blocked(eye: int) -> FaultCause:
 
 
 def make_eye_blind(eye: int) -> FaultCause:
-    """Parts pass that only the other eye sees."""
+    """Lets parts pass that only the other eye sees."""
 
     def cause_fault(host: ProtocolHost) -> None:
-        # Right after a start parts on the belt are unknown; one that matches ends that grace.
+        # After a start, missing parts are ignored until one part has matched.
         _, at_ms = host.count_part()
         host.carry_to_eye2(at_ms)
         for _ in range(3):
@@ -116,7 +116,8 @@ def test_a_fault_is_left_by_clear_and_only_when_its_cause_is_gone(
     assert (code, 0, 0) in host.faults()
     assert host.rig.pulse_us() == 1000
     if code == 43:
-        return  # carried by time no more
+        # With an encoder, time does not carry the parts.
+        return
     part, at_ms = host.count_part()
     host.send_verdict(part, "keep")
     host.carry_to_eye2(at_ms)
@@ -141,8 +142,8 @@ def test_parts_on_the_way_are_reported_once_when_a_fault_begins(host: ProtocolHo
     assert host.rig.swing_count() == 0
 
 
-def test_a_part_whose_predecessors_make_a_fault_is_flushed_with_them(host: ProtocolHost) -> None:
-    """Three are taken off and the fourth comes: with it the three are known to be missing, photo-eye 2 is in doubt, no gate moves."""
+def test_a_part_is_removed_with_the_missing_parts_before_it_that_cause_a_fault(host: ProtocolHost) -> None:
+    """Three parts are taken off, and the fourth arrives. Then the three are missing, photo-eye 2 counts as defective, and no gate moves."""
     host.greet(safe="pass", eye_gap_mm=1000, window_mm=300, lost_limit=3)
     first, at_ms = host.count_part()
     host.send_verdict(first, "keep")
@@ -235,6 +236,6 @@ def test_a_strong_fault_outlives_a_weak_one(host: ProtocolHost) -> None:
 
 def test_every_fault_of_the_table_is_shown_to_happen() -> None:
     elsewhere = {40: "silent host", 46: "reset", 47: "tracker full", 48: "events lost", 49: "stopped"}
-    # 50 needs 99,999,999 parts and 51 a damaged EEPROM: shown on the simulated board alone, in test_board.py.
+    # Fault 50 needs 99,999,999 parts, and 51 a damaged EEPROM. test_board.py causes both at the simulated board.
     alone = {50, 51}
     assert {code for code, *_ in HOLDING} | elsewhere.keys() | alone == EFFECTS.keys() == ENDS_BY.keys()

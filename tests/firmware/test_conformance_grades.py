@@ -7,13 +7,14 @@ import pytest
 from firmware.lane_settings import SettingValue
 from tests.firmware.protocol_host import ProtocolHost
 
-REVIEW = 2  # the lane that lends its servo to lane 1's belt
+# The lane whose servo moves the further gate of lane 1's belt.
+REVIEW = 2
 FAR: dict[str, SettingValue] = {"lane_of": 1, "gate_mm": 150}
 
 
 @pytest.fixture
 def graded(host: ProtocolHost) -> ProtocolHost:
-    """Lane 1's own gate at 20 mm past photo-eye 2, the gate of lane 2 at 150 mm."""
+    """A belt with its own gate 20 mm past photo-eye 2, and the further gate of lane 2 at 150 mm."""
     host.greet()
     host.configure(REVIEW, **FAR)
     return host

@@ -332,7 +332,7 @@ def test_the_encoder_carries_the_parts_where_there_is_one(host: ProtocolHost) ->
     pass_eye(1)
     host.send_verdict(1, "divert")
     travel(150)
-    host.wait(1000)  # the belt stands; time alone carries nothing
+    host.wait(1000)
     assert host.gate_actions() == []
     travel(130)
     pass_eye(2)

@@ -97,7 +97,7 @@ def test_a_malformed_lane_is_refused(host: ProtocolHost, number: str) -> None:
     host.greet()
     frame = f">07 SHOW {number} gate_mm"
     answers = host.send_raw(f"{frame}*{crc16(frame.encode()):04X}\n".encode())
-    # Characters that no frame has make it a damaged one, which is not answered.
+    # A frame with a character that is not allowed is damaged, and is not answered.
     assert [answer.fields[0] for answer in answers] == ([] if "+" in number else ["2"])
 
 
@@ -235,7 +235,7 @@ def test_every_single_flipped_bit_is_found(host: ProtocolHost) -> None:
         for bit in range(8):
             flipped = bytearray(frame)
             flipped[at] ^= 1 << bit
-            # A flipped byte may begin or end a frame; it must never be taken for the command.
+            # A flipped byte may begin or end a frame, but the board must not accept the command.
             assert host.send_raw(bytes(flipped) + b"\n", 2) == [], flipped
     assert host.ok("STATUS", 1, "link").number("damaged") > before
     assert [answer.seq for answer in host.send_raw(frame)] == [0x21]

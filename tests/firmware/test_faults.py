@@ -1,4 +1,4 @@
-"""Whatever breaks, the real firmware ends in the state that firmware/PROTOCOL.md names, recovers as it says, and moves nothing twice."""
+"""Faults at the real firmware: each ends in the state of firmware/PROTOCOL.md, is ended as that page says, and moves no gate twice."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def divert_every_other(part: int) -> DelayedVerdict:
 
 @dataclass
 class Scene:
-    """A line with the simulated Mega and a host, running, with castings on it."""
+    """A running line with a simulated Mega and a host."""
 
     mega: SimulatedBoard
     line: AvrLine
@@ -53,21 +53,21 @@ class Scene:
         return self.line.plant
 
     def state(self) -> tuple[str, int, str]:
-        """State, oldest fault and lamp, as the board tells."""
+        """Returns state, oldest fault and lamp of the lane."""
         answer = self._status("line")
         return answer[0], int(answer[1]), answer[2]
 
     def moves(self) -> int:
         return int(self._status("gate")[2])
 
-    def departures(self) -> int:
-        """How often the servo's pulse left rest since the last reset, as measured."""
+    def swing_count(self) -> int:
+        """Returns how often the measured servo pulse has left its rest value since the last reset."""
         since = self.mega.resets[-1].at_us if self.mega.resets else 0
         widths = [round(pulse.width_us) for pulse in self.mega.pulses if pulse.compare == PINS.compare and pulse.at_us >= since]
         return sum(before == 1000 and after == 2000 for before, after in pairwise(widths))
 
     def ask(self, name: str, *fields: object) -> tuple[str, ...]:
-        """Name and fields of the answer."""
+        """Sends a command, and returns name and fields of the answer."""
         self.host.answers.clear()
         self.host.ask(name, *fields)
         for _ in range(200):
@@ -83,7 +83,7 @@ class Scene:
         return answer[2:]
 
     def feed_for(self, us: int) -> None:
-        """Castings come for so long."""
+        """Feeds castings for `us` microseconds."""
         self.plant.is_feeding = True
         self.host.run_for(us)
 
@@ -91,8 +91,8 @@ class Scene:
         self.plant.is_feeding = False
         self.host.run_for(1_500_000)
 
-    def sorts_again(self) -> None:
-        """After the recovery castings fall where their verdicts say, and the reports say the same."""
+    def check_sorting_again(self) -> None:
+        """Checks that castings fall as their verdicts say after the recovery, and that the reports agree."""
         self.run_empty()
         before = len(self.plant.exits)
         known = set(self.host.gates)
@@ -105,12 +105,12 @@ class Scene:
             assert casting.side == ("diverted" if report.number("part") % 2 else "passed"), (casting, report)
         assert [casting for casting in self.plant.exits[before:] if casting.struck] == []
         assert self.state() == ("running", 0, "green")
-        self.moved_nothing_twice()
+        self.check_moves()
 
-    def moved_nothing_twice(self) -> None:
-        """Each report is of another part, and the servo left its rest as often as the board says."""
+    def check_moves(self) -> None:
+        """Checks that no part is reported twice, and that the servo has left its rest position as often as the board reports."""
         self.host.gates_by_part()
-        assert self.departures() == self.moves()
+        assert self.swing_count() == self.moves()
 
 
 @contextmanager
@@ -142,21 +142,21 @@ def test_a_cable_pulled_in_mid_frame_and_put_back(tmp_path: Path) -> None:
         now.host.run_for(1_500_000)
         assert {(40, 1), (40, 0)} <= set(now.host.fault_codes())
         assert "safe" in {gate["reason"] for gate in now.host.gates.values()}
-        now.sorts_again()
+        now.check_sorting_again()
 
 
 def test_a_host_killed_and_started_again_hears_what_it_missed(tmp_path: Path) -> None:
     with scene(tmp_path) as now:
         now.feed_for(1_500_000)
         first, now.host.is_alive = now.host, False
-        first.run_for(1_000_000)  # within the time-out: the board has noticed nothing
+        first.run_for(1_000_000)  # Within host_timeout_ms.
         now.line.transmit()
         now.host = LineHost(now.line, first.settings, divert_every_other)
         now.host.greet()
         now.run_empty()
         parts = set(first.gates_by_part()) | set(now.host.gates_by_part())
         assert parts == set(range(1, max(parts) + 1)), "a report was lost with the host"
-        now.sorts_again()
+        now.check_sorting_again()
 
 
 @pytest.mark.parametrize(("share", "name"), [(1 / 800, "a byte in a hundred"), (1 / 100, "a bit in a hundred")])
@@ -181,7 +181,7 @@ def test_bits_flipped_both_ways_move_nothing_wrongly(tmp_path: Path, share: floa
             # Only a verdict can keep a casting on the belt. A casting without verdict is diverted.
             assert casting.side == "diverted" or casting.counted % 2 == 0
         assert now.mega.resets == []
-        now.sorts_again()
+        now.check_sorting_again()
 
 
 def test_a_flood_of_garbage_at_line_rate_starves_nothing(tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_a_flood_of_garbage_at_line_rate_starves_nothing(tmp_path: Path) -> None
         now.host.greet()
         now.run_empty()
         assert int(now.ask("STATUS", 0, "link")[3]) > 10
-        now.sorts_again()
+        now.check_sorting_again()
 
 
 # The plant
@@ -219,7 +219,7 @@ def test_a_stopped_encoder_holds_the_gate_until_cleared(tmp_path: Path) -> None:
         now.run_empty()
         assert now.ask("CLEAR", 1, 43) == ("OK", "cleared")
         now.host.run_for(700_000)
-        now.sorts_again()
+        now.check_sorting_again()
 
 
 FaultCause = Callable[[Scene], None]
@@ -235,8 +235,8 @@ def blocked(which: int) -> FaultCause:
     return cause_fault
 
 
-def dead(which: int) -> FaultCause:
-    """The eye's output never changes again: parts pass it unseen."""
+def blind(which: int) -> FaultCause:
+    """The eye's output does not change any more, so it does not see the parts."""
 
     def cause_fault(now: Scene) -> None:
         now.mega.set_pin((PINS.eye1 if which == 1 else PINS.eye2).port, True)
@@ -251,7 +251,7 @@ def dead(which: int) -> FaultCause:
 
 @pytest.mark.parametrize(
     ("cause_fault", "code", "detail"),
-    [(blocked(1), 41, 1), (blocked(2), 42, 1), (dead(1), 41, 2), (dead(2), 42, 2)],
+    [(blocked(1), 41, 1), (blocked(2), 42, 1), (blind(1), 41, 2), (blind(2), 42, 2)],
     ids=["eye 1 blocked", "eye 2 blocked", "eye 1 dead", "eye 2 dead"],
 )
 def test_an_eye_stuck_either_way_holds_the_gate_until_cleared(tmp_path: Path, cause_fault: FaultCause, code: int, detail: int) -> None:
@@ -266,7 +266,7 @@ def test_an_eye_stuck_either_way_holds_the_gate_until_cleared(tmp_path: Path, ca
         now.host.run_for(100_000)
         assert now.ask("CLEAR", 1, code) == ("OK", "cleared")
         now.host.run_for(700_000)
-        now.sorts_again()
+        now.check_sorting_again()
 
 
 @pytest.mark.parametrize(("safe", "closed", "pulse_us"), [("divert", True, 2000), ("pass", True, 1000), ("stop", False, 1000)])
@@ -283,7 +283,7 @@ def test_an_emergency_stop_ends_as_the_lines_owner_chose(tmp_path: Path, safe: s
         now.host.run_for(50_000)
         assert now.ask("CLEAR", 1, 45) == ("OK", "cleared")
         now.host.run_for(300_000)
-        now.sorts_again()
+        now.check_sorting_again()
 
 
 # Resets
@@ -314,7 +314,7 @@ def test_a_reset_with_the_gate_out_starts_from_rest_and_holds_until_configured(t
         assert now.host.faults[0]["detail"] == detail
         now.run_empty()
         now.host.run_for(200_000)
-        now.sorts_again()
+        now.check_sorting_again()
 
 
 # Counters that wrap
@@ -334,7 +334,7 @@ def test_the_wrap_of_the_32_bit_clock_changes_nothing(tmp_path: Path) -> None:
         assert times[-1] < 8000
         assert {report["reason"] for report in reports.values()} == {"verdict"}
         assert all(abs(report.number("travel_ms") - 500) <= 2 for report in reports.values())
-        now.sorts_again()
+        now.check_sorting_again()
 
 
 def test_sequence_numbers_wrap_in_both_directions(tmp_path: Path) -> None:
@@ -345,7 +345,7 @@ def test_sequence_numbers_wrap_in_both_directions(tmp_path: Path) -> None:
         now.feed_for(8_000_000)
         now.run_empty()
         while len(now.host.received) < 280:
-            now.host.greet()  # all that is not acknowledged is sent again
+            now.host.greet()  # All unacknowledged events are sent again.
             now.host.run_for(500_000)
         now.host.acknowledges = True
         now.host.greet()
@@ -353,4 +353,4 @@ def test_sequence_numbers_wrap_in_both_directions(tmp_path: Path) -> None:
         seqs = [frame.seq for frame in now.host.received]
         assert any(before == 255 and after == 0 for before, after in pairwise(seqs))
         assert all((after - before) % 256 == 1 for before, after in pairwise(seqs)), "an event was lost on a sound wire"
-        now.sorts_again()
+        now.check_sorting_again()

@@ -24,7 +24,7 @@ QUICK = LaneSettings({"step_um": 1000, "eye_gap_mm": 100, "window_mm": 40, "serv
 
 
 class StepHost:
-    """Frames to a simulated board and what it answers, with its time in the caller's hand."""
+    """Sends commands to a simulated board and returns the answers. Time passes only in `wait`."""
 
     def __init__(self, mega: SimulatedBoard) -> None:
         self.mega = mega
@@ -115,7 +115,7 @@ def test_each_lane_has_its_own_encoder_inputs_and_lamp(lane: int) -> None:
         mega.turn_encoder(lane, 0)
 
         host.wait(20)
-        # The servo's supply is sensed high; nothing pulls the pin down here.
+        # The input for the servo's supply is high, because nothing pulls it down here.
         assert mega.levels[pins.green.port]
         mega.set_pin(pins.servo_power.port, False)
         host.wait(30)
@@ -129,7 +129,7 @@ def test_each_lane_has_its_own_encoder_inputs_and_lamp(lane: int) -> None:
         mega.set_pin(pins.estop.port, True)
         host.wait(30)
         assert host.ask("STATUS", lane, "line").fields[1:4] == ("safe", "45", "red")
-        # The lamp test of a lane with a fault, too: green, yellow, red for a second each.
+        # The lamp test also works during a fault: green, yellow and red for a second each.
         seen = len(mega.changes)
         assert host.ask("TEST", lane, 1, "lamp").fields == ("done",)
         host.wait(3200)
@@ -163,7 +163,7 @@ def test_a_serial_port_opens_on_the_simulated_board_in_real_time(tmp_path: Path)
                 answers = [frame for frame in deframer.feed(port.read_until(b"\n")) if frame.start == "<"]
             assert answers
             assert answers[0].fields[:2] == ("1", "1")
-            # Board time runs with ours.
+            # Board time runs as fast as real time.
             times = []
             for _ in range(2):
                 port.write(Frame(">", 2, "SYNC").encode())
@@ -189,7 +189,7 @@ def test_a_simulated_line_runs_on_the_real_firmware_from_the_command_line(tmp_pa
     try:
         assert board.stdout is not None
         assert board.stdout.readline().strip() == f"board ready at {link}, run 1, firmware in the AVR simulator"
-        # A host that configures and goes away: the castings come, and are diverted unseen.
+        # The host configures the board and ends. Castings are fed, and are diverted because they have no verdicts.
         subprocess.run([*call, "configure", "--line", "line-1"], check=True, capture_output=True, timeout=60)
         until = time.monotonic() + 60
         while sum('"fell"' in line for line in log.read_text().splitlines()) < 5 and time.monotonic() < until:
@@ -210,7 +210,7 @@ def test_a_simulated_line_runs_on_the_real_firmware_from_the_command_line(tmp_pa
 
 
 def test_missing_tools_are_named_in_one_sentence() -> None:
-    """In a process whose PATH leads nowhere: no compiler, and no apt-get to fetch one with."""
+    """Runs in a process with an empty PATH, so that there is neither a compiler nor apt-get."""
     code = "from firmware import toolchain\ntoolchain.ensure_installed()"
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -225,7 +225,7 @@ def test_missing_tools_are_named_in_one_sentence() -> None:
 
 
 def test_the_runner_answers_for_a_moment_that_has_passed() -> None:
-    """It once waited for ever: a sleep of the program may go past the moment asked for, and the next one asked for lies before it."""
+    """The runner once waited for ever: a sleep of the firmware went past the requested time, and the next request lay before it."""
     with start_mega(toolchain.build_firmware()) as board:
         for step_us in range(2000):
             board.run_until(50_000 + step_us / 100)

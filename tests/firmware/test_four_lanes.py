@@ -25,8 +25,8 @@ ENCODED = LaneSettings(EVERYWHERE | {"encoder": 1, "step_um": ENCODER_UM, "gate_
 
 
 @dataclass(frozen=True)
-class Moments:
-    """How long after a part's moment its pulse began, us; and the pulses' worst error."""
+class GateTiming:
+    """The delays from the parts' moments to their servo pulses, and the largest error of a pulse, all in microseconds."""
 
     least_us: float
     most_us: float
@@ -42,22 +42,22 @@ class Moments:
         )
 
 
-def departures(mega: SimulatedBoard, compare: str) -> list[ServoPulse]:
-    """The first pulse of each swing."""
+def first_pulses(mega: SimulatedBoard, compare: str) -> list[ServoPulse]:
+    """Returns the first pulse of each swing."""
     pulses = [pulse for pulse in mega.pulses if pulse.compare == compare]
     return [after for before, after in pairwise(pulses) if round(before.width_us) == 1000 and round(after.width_us) == 2000]
 
 
-def moments(mega: SimulatedBoard, line: AvrLine, lane: int, moved: list[int], gate: int, gate_mm: int) -> Moments:
-    """`moved`: numbers of the parts for which the gate of that number left its rest."""
+def measure_timing(mega: SimulatedBoard, line: AvrLine, lane: int, moved: list[int], gate: int, gate_mm: int) -> GateTiming:
+    """Measures a gate. `moved` lists the parts for which the gate left its rest position."""
     compare = LANES[gate - 1].compare
-    swings = departures(mega, compare)
+    swings = first_pulses(mega, compare)
     assert len(swings) == len(moved)
     at_eye2 = line.belts[lane].eye2_us
     late_us = [swing.at_us - at_eye2[part - 1] - gate_mm * 1e6 / SPEED_MM_S for part, swing in zip(moved, swings, strict=True)]
-    # Before it is configured a servo is sent the middle of its travel.
+    # Before the lane is configured, the servo gets the middle of its travel.
     widths = [pulse.width_us for pulse in mega.pulses if pulse.compare == compare and round(pulse.width_us) != 1500]
-    return Moments(min(late_us), max(late_us), max(min(abs(width - 1000), abs(width - 2000)) for width in widths))
+    return GateTiming(min(late_us), max(late_us), max(min(abs(width - 1000), abs(width - 2000)) for width in widths))
 
 
 def test_four_belts_with_encoders_at_once(capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,7 +92,7 @@ def test_four_belts_with_encoders_at_once(capsys: pytest.CaptureFixture[str]) ->
             assert (casting.side, casting.struck) == (expected, False), (lane, casting, report)
             assert report["reason"] == ("no-verdict" if verdict is None else "verdict")
         moved = [part for part in range(1, parts + 1) if reports[part]["moved"]]
-        timings.append(moments(mega, line, lane, moved, lane, GATE_MM))
+        timings.append(measure_timing(mega, line, lane, moved, lane, GATE_MM))
         assert host.faults == {}
     assert resets == 0
     with capsys.disabled():
@@ -103,7 +103,7 @@ def test_four_belts_with_encoders_at_once(capsys: pytest.CaptureFixture[str]) ->
     for lane, each in enumerate(timings, 1):
         assert each.worst_pulse_us <= 1
         assert each.least_us >= -ENCODER_UM / SPEED_MM_S * 1000, "before its moment"
-        # Gates 1 and 4 share a timer: the later of the two may be up to a pulse late (docs/wiring.md).
+        # Gates 1 and 4 share a timer, so the later one may be up to a pulse late (docs/wiring.md).
         assert each.jitter_us <= (1000 if lane in (2, 3) else 3500)
 
 
@@ -111,7 +111,7 @@ FURTHER = {2: 150, 3: 280, 4: 410}  # gate_mm by lane
 
 
 def test_one_belt_with_four_gates(capsys: pytest.CaptureFixture[str]) -> None:
-    """Parts for each of the gates in every order: each falls at its own."""
+    """Parts for all four gates follow each other in random order, and each falls at its own gate."""
     parts = 70
     blades = tuple(Blade(lane, gate_mm + 26, servo_s=0.04) for lane, gate_mm in FURTHER.items())
     belt = Belt(speed_mm_s=SPEED_MM_S, eye_gap_mm=500, blade_mm=46, servo_s=0.04, further=blades)
@@ -143,7 +143,7 @@ def test_one_belt_with_four_gates(capsys: pytest.CaptureFixture[str]) -> None:
         print(f"\none belt with four gates, {parts} castings at 2.5 a second; each gate's moment:")
         for gate, gate_mm in {1: GATE_MM, **FURTHER}.items():
             moved = [part for part in sorted(reports) if reports[part]["moved"] and (reports[part].get("gate", 0) or 1) == gate]
-            found = moments(mega, line, 1, moved, gate, gate_mm)
+            found = measure_timing(mega, line, 1, moved, gate, gate_mm)
             print(f"  gate {gate}: {len(moved)} swings, {found}")
             assert found.worst_pulse_us <= 1
             assert found.jitter_us <= (1000 if gate in (2, 3) else 3500)

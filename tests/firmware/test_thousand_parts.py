@@ -1,4 +1,4 @@
-"""The whole firmware, instruction by instruction, on a line with 10 castings a second."""
+"""The whole firmware in the AVR simulator, at a line with 10 castings a second."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ SETTINGS = LaneSettings(
 )
 
 
-def counted_and_sorted(mega: SimulatedBoard, parts: int) -> tuple[AvrLine, LineHost]:
-    """So many castings from the first to the last, with a verdict for most of them some time before they arrive, in random order."""
+def run_castings(mega: SimulatedBoard, parts: int) -> tuple[AvrLine, LineHost]:
+    """Carries `parts` castings along the belt. Most of them get a verdict, after random delays and so in random order."""
     line = AvrLine(mega, Plant(BELT, FEED))
     host = LineHost(line, SETTINGS, random_verdicts(seed=3, silent_share=0.04, least_us=20_000, most_us=880_000))
     host.run_until(500_000)
@@ -43,11 +43,11 @@ def test_a_thousand_castings_fall_on_the_right_side_and_the_pulses_are_exact(cap
     elf = toolchain.build_firmware()
     with start_mega(elf) as mega:
         mega.record_all_pulses()
-        line, host = counted_and_sorted(mega, PARTS)
+        line, host = run_castings(mega, PARTS)
         pulses = [pulse for pulse in mega.pulses if pulse.compare == "4A" and pulse.at_us > 500_000]
         resets = len(mega.resets)
 
-    # Every casting was counted once, decided once, and fell where its verdict says; where none came, it was diverted.
+    # Every casting was counted and decided once, and fell as its verdict says. A casting without verdict was diverted.
     reports = host.gates_by_part()
     assert sorted(reports) == list(range(1, PARTS + 1))
     assert [casting.counted for casting in line.plant.exits] == list(range(1, PARTS + 1))
@@ -62,13 +62,13 @@ def test_a_thousand_castings_fall_on_the_right_side_and_the_pulses_are_exact(cap
     assert resets == 0
     assert host.faults == {}
 
-    # Exactly one departure from rest for each report that claims one.
+    # The servo left its rest position once for each report that says so.
     widths = [pulse.width_us for pulse in pulses]
     departures = [after for before, after in pairwise(pulses) if round(before.width_us) == 1000 and round(after.width_us) == 2000]
     moved = [part for part in range(1, PARTS + 1) if reports[part]["moved"]]
     assert len(departures) == len(moved)
 
-    # The moment of the pulse's change, against where the casting was.
+    # The time of each pulse is compared with the place of its casting.
     late_us = [
         departure.at_us - line.belt.eye2_us[part - 1] - GATE_MM * 1e6 / SPEED_MM_S
         for part, departure in zip(moved, departures, strict=True)

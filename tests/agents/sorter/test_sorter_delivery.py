@@ -106,7 +106,7 @@ def test_every_part_is_recorded_once_and_falls_where_its_verdict_says(plant: Pla
     assert sum(record.gate_moved for record in records) == plant.swings() == records[-1].move_count
 
 
-def settled(records: list[Sorting]) -> dict[int, Sorting]:
+def last_records(records: list[Sorting]) -> dict[int, Sorting]:
     """Returns the last record of each part."""
     return {record.part: record for record in records}
 
@@ -121,7 +121,7 @@ def test_a_late_verdict_is_recorded_and_moves_nothing(plant: Plant) -> None:
         time.sleep(SECOND)
         records = reader.read()
         reader.close()
-    found = settled(records)
+    found = last_records(records)
     assert {part for part, record in found.items() if record.late} == late
     assert {part for part, record in found.items() if record.action == "diverted"} == late
     assert {found[part].reason for part in late} == {"late-verdict"}
@@ -144,23 +144,23 @@ def test_a_killed_sorter_loses_no_part_and_moves_no_gate_twice(plant: Plant) -> 
         reader.wait_for(lambda found: len(found) >= 15)
         sorter.kill()
         sorter.start()
-        reader.wait_for(lambda found: len(settled(found)) >= parts, within_s=60)
+        reader.wait_for(lambda found: len(last_records(found)) >= parts, within_s=60)
         time.sleep(SECOND)
         records = reader.read()
         reader.close()
         assert sorter.wait_ready().stop() == 0
-    assert set(settled(records)) == set(range(1, parts + 1))
+    assert set(last_records(records)) == set(range(1, parts + 1))
     moved = {(record.run, record.event) for record in records if record.gate_moved}
     assert len(moved) == plant.swings()
     # Parts that were counted while the sorter was dead have no verdict and are diverted. The others fall where they belong.
     reported = {(line, part) for line, _, part in inspector.reported}
     labels = {(1, part): every_third_is_defect(part) if (LINE, part) in reported else None for part in range(1, parts + 1)}
     wrong = {part: side for part, side in plant.sides().items() if side != expected_sides(labels)[part]}
-    recorded_so = {(record.run, record.part): record.action for record in settled(records).values()}
-    assert plant.sides() == recorded_so
-    # A verdict that came while the sorter was down may be too late; then the part is diverted, never passed.
+    recorded_sides = {(record.run, record.part): record.action for record in last_records(records).values()}
+    assert plant.sides() == recorded_sides
+    # A verdict that arrived while the sorter was dead may be too late. Then the part is diverted and never passes.
     assert set(wrong.values()) <= {"diverted"}
-    assert all(settled(records)[part].reason in ("no-verdict", "late-verdict", "fault") for _, part in wrong)
+    assert all(last_records(records)[part].reason in ("no-verdict", "late-verdict", "fault") for _, part in wrong)
 
 
 def test_a_killed_board_counts_its_boots_and_its_parts_are_closed(plant: Plant) -> None:

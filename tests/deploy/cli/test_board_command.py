@@ -1,4 +1,4 @@
-"""`castline board`: a person talks to a board, and the simulated one behaves as a process should."""
+"""The command `castline board`: its subcommands at a simulated board, and the process of the simulated board."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def file(tmp_path: Path, port: Path) -> Path:
 
 @pytest.fixture
 def line(port: Path) -> Iterator[WiredLine]:
-    """A board on a belt that nothing is put on."""
+    """A board with an empty belt."""
     with WiredLine(port, parts=0) as wired:
         yield wired
 
@@ -105,7 +105,7 @@ def test_the_simulated_board_does_not_overwrite_a_file(file: Path, port: Path) -
     assert port.read_text() == "precious"
 
 
-# Records its arguments; the port's name says how it ends.
+# A fake avrdude that records its arguments. The port's name selects how it ends.
 AVRDUDE = """#!/bin/sh
 printf '%s\\n' "$@" > "$RECORD"
 case "$*" in *absent*) echo "cannot open port" >&2; kill -TERM $$;; *broken*) exit 1;; esac
@@ -113,7 +113,7 @@ case "$*" in *absent*) echo "cannot open port" >&2; kill -TERM $$;; *broken*) ex
 
 
 def flash(tmp_path: Path, port: str, *arguments: str, avrdude: bool = True) -> subprocess.CompletedProcess[str]:
-    """`castline board flash` as a process that finds no avrdude but the fake one, or none."""
+    """Runs `castline board flash` in a process that finds only a fake avrdude, or none."""
     tools = tmp_path / "tools"
     tools.mkdir()
     if avrdude:
