@@ -171,7 +171,7 @@ def test_an_inspector_that_starts_before_kafka_waits_and_then_names_the_missing_
         }
     )
     with CastlineProcess(settings, tmp_path / "log", "inspector") as inspector:
-        wait_for(lambda: "expected Kafka at" in inspector.page("/readyz")[1], 60, "expected /readyz to name Kafka")
+        wait_for(lambda: "No Kafka broker answers at" in inspector.page("/readyz")[1], 60, "expected /readyz to name Kafka")
         assert inspector.page("/readyz")[0] == 503
         broker = EmbeddedBroker(settings)
         broker.start()
