@@ -1,4 +1,4 @@
-"""Writes an untrained model version of the papers' size, for measuring what a machine has to compute with full networks."""
+"""Writes an untrained model version whose networks have the size of those in the papers, to measure how fast a machine computes them."""
 
 from __future__ import annotations
 

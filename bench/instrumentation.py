@@ -1,4 +1,7 @@
-"""Measures what the metrics cost: the inspector with metrics, scraped as by Prometheus, against an inspector whose metrics do nothing."""
+"""Measures how much throughput the metrics cost the inspector.
+
+An inspector whose metrics are scraped as by Prometheus is compared with an inspector whose metrics do nothing.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ _CASTLINE_WITHOUT_METRICS = (
 
 @dataclass(frozen=True)
 class InstrumentationCost:
-    """The result, medians over the rounds. `overhead` is the share of the throughput that the metrics take; below 0 it is noise."""
+    """The medians over the rounds. `overhead` is the share of the throughput that the metrics take. An overhead below 0 is noise."""
 
     with_per_s: float
     without_per_s: float

@@ -214,7 +214,9 @@ def _wait_for_station(address: str, station: subprocess.Popen[bytes], log_file: 
 
 
 class _BrowserProcess:
-    """Runs the browsers in a process of their own. They are logged in when the block begins; `counts` is filled when the block ends.
+    """Runs the browsers in a process of their own. They are logged in when the block begins.
+
+    After the block `counts` holds the number of cards and pictures that they received.
 
     Raises CastlineError if the browsers cannot log in.
     """

@@ -1,6 +1,6 @@
 """Puts a Faust worker together: the application, its consumer groups, their lag, and an orderly stop.
 
-A role writes a `RecordHandler` and knows no Faust; `make_app`, `ConsumerGroup` and `run_worker` do the rest:
+A role implements a `RecordHandler`, which needs no Faust. Three calls run the handler as a worker:
 
     app = make_app(settings, "inspector", instance, buffer_records)
     group = ConsumerGroup(app, handler, settings, "inspector", health)
@@ -124,9 +124,9 @@ class RecordHandler(Protocol):
 
 
 class ConsumerGroup:
-    """One consumer group of a worker: a Faust application whose records go to a handler, with a monitor of its lag.
+    """One consumer group of a worker: a Faust application that passes its records to a handler, and a monitor of its lag.
 
-    `has_partitions` is set after Kafka has assigned partitions for the first time; `health` becomes ready at each assignment.
+    `has_partitions` is set when Kafka assigns partitions for the first time. The worker's `health` becomes ready at each assignment.
     """
 
     def __init__(self, app: AppT[object], handler: RecordHandler, settings: Settings, role: str, health: ProcessHealth) -> None:
@@ -181,7 +181,7 @@ def _received(event: EventT[bytes], stream: StreamT[bytes]) -> ReceivedRecord:
 
 
 async def run_worker(groups: Sequence[ConsumerGroup], role: str, grace_s: float) -> int:
-    """Runs the consumer groups until SIGTERM, SIGINT or a crash; returns the exit status, 1 after a crash and 0 otherwise.
+    """Runs the consumer groups until SIGTERM, SIGINT or a crash. Returns the exit status: 1 after a crash, 0 otherwise.
 
     After a signal all groups drain, for at most `grace_s` seconds. Then their offsets are committed and they leave Kafka.
     """

@@ -46,7 +46,7 @@ _KINDS: dict[type[ArchivedRecord], str] = {
 
 
 class InvalidRecordError(CastlineError):
-    """A record is not what its topic requires. `reason` is one word of a small fixed set, because it becomes the label of a metric."""
+    """A record is not valid for its topic. `reason` is one word of a small fixed set, because it becomes the label of a metric."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)

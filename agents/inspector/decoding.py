@@ -59,8 +59,8 @@ def read_image_record(source: ConsumedRecord, line: LineSettings, broker_time: d
 def decode_image(record: ImageRecord, side_px: int, limits: PictureSettings, store: ObjectStore) -> DecodedImage:
     """Verifies the checksum of the picture and decodes it to a square of `side_px`.
 
-    If the record holds a claim, the address of a picture in the object store, the picture is fetched from `store`. A bad picture raises no
-    error; the returned image then holds the decoder's error. Raises OSError if the store does not answer.
+    If the record holds a claim, the address of a picture in the object store, the picture is fetched from `store`. For a bad
+    picture no error is raised, but the returned image holds the decoder's error. Raises OSError if the store does not answer.
     """
     value = record.source.value or b""
     sha256 = hashlib.sha256(value).hexdigest()

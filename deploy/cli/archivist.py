@@ -1,4 +1,4 @@
-"""The command `castline archivist`: one worker that writes what happened to every part to the station's database."""
+"""The command `castline archivist`: one worker that writes the history of every part to the station's database."""
 
 from __future__ import annotations
 

@@ -185,7 +185,7 @@ def compare(
 @_JSON_OPTION
 @click.pass_context
 def instrumentation(context: click.Context, rounds: int, pictures: int, as_json: bool) -> None:
-    """Measure what the metrics cost.
+    """Measure how much throughput the metrics cost the inspector.
 
     Compares the pictures a second of an inspector whose metrics are scraped every 5 s with those of an inspector whose metrics do nothing.
     """

@@ -1,4 +1,4 @@
-"""The command `castline sorter`: sends verdicts to the boards and records what the gates did."""
+"""The command `castline sorter`: sends verdicts to the boards and records the movements of the gates."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ROLE = "sorter"
 )
 @click.pass_obj
 def command(file: Path | None, names: tuple[str, ...], port: int) -> int:
-    """Send each line's verdicts to its board and record what the gate did, until SIGTERM.
+    """Send each line's verdicts to its board and record the movements of its gate, until SIGTERM.
 
     One process serves one board, so that a stuck serial port affects only that board. Lines that share a board are served together, so
     naming one of them names all of them. For several boards the command starts one process for each, and ends when the first of them
