@@ -13,7 +13,14 @@ from tests.postgres import PostgreSQL
 from tests.structure.tree import ROOT
 
 # The test modules whose pages query the database.
-_TEST_MODULES = ("history/test_history", "reviews/test_reviews", "reviews/test_agreement", "reports/test_reports")
+_TEST_MODULES = (
+    "archive/test_part_writer",
+    "history/test_history",
+    "reviews/test_agreement",
+    "reviews/test_decisions",
+    "reviews/test_queue",
+    "reports/test_report",
+)
 
 
 @pytest.mark.timeout(280)

@@ -88,7 +88,7 @@ def test_a_form_with_one_picture_is_accepted(api: ApiClient) -> None:
     ("value", "status", "reason"),
     [
         (b"", 422, "empty"),
-        (b"a poem", 415, "JPEG, PNG, BMP or TIFF"),
+        (b"a poem", 415, "JPEG, PNG, BMP, TIFF"),
         (bytes(9 * 2**20), 413, "it has 9.0 MB, at most 7.9 MB"),
         (HUGE, 413, "too many pixels|50000 x 50000"),
     ],
