@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 from importlib.metadata import packages_distributions
@@ -69,3 +70,15 @@ def test_no_folder_of_tests_is_left_out() -> None:
     options = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["pytest"]["ini_options"]
     folders = {f"tests/{path.parts[1]}" for path in tracked() if path.parts[0] == "tests" and path.name.startswith("test_")}
     assert folders == set(options["testpaths"])
+
+
+def test_no_class_name_is_defined_in_two_modules() -> None:
+    """A reader who searches for a class must find one."""
+    places: dict[str, set[str]] = {}
+    for path in modules(*PACKAGES):
+        if "migrations" in path.parts:
+            continue
+        for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef) and node.name != "Meta":
+                places.setdefault(node.name, set()).add(str(path))
+    assert {name: sorted(found) for name, found in places.items() if len(found) > 1} == {}
