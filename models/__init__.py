@@ -1,1 +1,1 @@
-"""What is known: networks, training, evaluation, registry, runtimes. Arrays in, probabilities out; knows no Kafka."""
+"""The machine-learning part of Castline: networks, training, evaluation, runtimes and the model registry. It does not know Kafka."""

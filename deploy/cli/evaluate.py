@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     "--band",
     type=(float, float),
     metavar="LOW HIGH",
-    help="Defect probabilities between which LeNet is in doubt. Without this option: as the version records.",
+    help="Cascade band: between these defect probabilities LeNet does not decide alone. Without this option: the band of the version.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON for programs.")
 def command(

@@ -115,7 +115,7 @@ def push(version: str, url: str) -> None:
     The manifest is copied last, because it makes the version visible.
     """
     if parse_remote_url(url) is None:
-        raise click.BadParameter(f"{url!r} is no address such as s3://bucket/castline/versions.", param_hint="--to")
+        raise click.BadParameter(f"{url!r} is a local folder. Use an address such as s3://bucket/castline/versions.", param_hint="--to")
     click.echo(RemoteRegistry(url).push(locate_version(version)))
 
 

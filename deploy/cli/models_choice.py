@@ -124,8 +124,8 @@ def _check_classes(settings: Settings, manifest: Manifest, choices: ModelChoices
             raise ModelError(f"The classes of the version in force on {line} cannot be compared ({error}). Choose with --force.") from None
         if not present.has_same_classes(manifest):
             raise ModelError(
-                f"expected the classes of {present.version}, in force on {line}: {present.describe_classes()}; found those of "
-                f"{manifest.version}: {manifest.describe_classes()}. Add --force to choose it nevertheless."
+                f"{manifest.version} judges {manifest.describe_classes()}; {present.version}, in force on {line}, judges "
+                f"{present.describe_classes()}. Add --force to choose it nevertheless."
             )
 
 

@@ -99,7 +99,8 @@ def evaluate_version(
     """
     manifest = ensemble.version.manifest
     if pictures.classes != manifest.classes:
-        raise ModelError(f"expected the classes {', '.join(manifest.classes)}, found {', '.join(pictures.classes)}")
+        expected, found = ", ".join(manifest.classes), ", ".join(pictures.classes)
+        raise ModelError(f"The pictures have the classes {found}, but version {manifest.version} has {expected}. Rename the class folders.")
     is_defect = pictures.labels != manifest.ok_class
     start_s = time.perf_counter()
     predictions = _predict_all(ensemble, pictures.pixels, advance)

@@ -81,7 +81,7 @@ def _draw_curves(report: EvaluationReport) -> bytes:
 
 
 def _draw_gallery(version: Version, report: EvaluationReport) -> list[tuple[ReportPicture, bytes]]:
-    """Returns a PNG for each of the most certain errors: the picture itself and, if the version has heat maps, beside it under its heat."""
+    """Returns a PNG for each of the most certain errors. It shows the picture and, if the version has heat maps, the overlaid heat map."""
     if not report.errors:
         return []
     grad_cam = open_grad_cam(version)

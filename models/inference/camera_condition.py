@@ -11,19 +11,19 @@ from models.registry.manifest import DriftReference
 FROZEN, DARK, BRIGHT, BLURRED, GAP = "frozen", "dark", "bright", "blurred", "gap"
 STATES = (FROZEN, DARK, BRIGHT, BLURRED, GAP)
 
-# Equal pictures in a row that mean a frozen camera. Noise alone makes two real pictures of one casting differ.
+# So many equal pictures in a row mean that the camera is frozen. Noise alone makes two real pictures of one casting differ.
 _FROZEN_PICTURES = 5
-# Pictures whose median is compared, so that one unusual part is no fault of the camera.
+# The median of so many pictures is compared, so that one unusual part does not look like a fault of the camera.
 _MEDIAN_PICTURES = 8
-# Too dark is below this share of the brightness of the reference's darkest hundredth.
+# A picture is too dark below this share of the reference's 1st percentile of brightness.
 _DARK_SHARE = 0.6
-# Too bright is beyond this share of the way from the reference's brightest hundredth to white.
+# A picture is too bright beyond this share of the way from the reference's 99th percentile of brightness to white.
 _BRIGHT_SHARE = 0.4
-# Blurred is below this share of the sharpness of the reference's most blurred hundredth.
+# A picture is blurred below this share of the reference's 1st percentile of sharpness.
 _BLURRED_SHARE = 0.5
 # Limits of the mean grey level for a version without a reference.
 _DARK_LEVEL, _BRIGHT_LEVEL = 30.0, 225.0
-# A gap is this many times longer than the mean interval of the latest pictures.
+# A gap in the pictures is this many times longer than the mean interval of the latest pictures.
 _GAP_INTERVALS = 20
 _MIN_GAP_S = 30.0
 # A line without pictures for longer than this beyond the shortest gap is taken to be stopped.
@@ -39,7 +39,7 @@ class CameraCondition:
         self._equal_pictures = 0
 
     def add(self, at_s: float, statistics: PictureStatistics) -> None:
-        """Adds the next picture, taken at `at_s`."""
+        """Adds the statistics of the next picture, which was taken at the time `at_s`."""
         is_equal = bool(self._statistics) and self._statistics[-1].checksum == statistics.checksum
         self._equal_pictures = self._equal_pictures + 1 if is_equal else 1
         self._statistics.append(statistics)

@@ -11,18 +11,18 @@ import numpy.typing as npt
 
 from models.registry.manifest import DriftReference, Histogram, PercentileHistogram
 
-# Bins of brightness and sharpness; each holds as many pictures of the reference.
+# Number of bins of brightness and of sharpness. Each bin holds the same number of pictures of the reference.
 PICTURE_BINS = 10
 # Edges of the bins of defect probabilities. Bins of equal size would separate 0.007 from 0.008, a difference that another runtime
 # of the same version produces as well.
 PROBABILITY_EDGES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98)
 # With fewer pictures the stability index is dominated by sampling noise.
 MIN_PICTURES = 200
-# Least share of a bin, because the logarithm of an empty bin would be infinite.
+# Smaller shares of a bin are raised to this value, because the logarithm of an empty bin would be infinite.
 MIN_SHARE = 1e-3
 # Every 16th row and column of a picture is measured.
 _LINE_STEP = 16
-# Steps of expectation maximisation; the share of defects converges long before.
+# Number of steps of expectation maximisation. The share of defects converges in fewer steps.
 _MIXTURE_STEPS = 30
 
 FloatArray = npt.NDArray[np.float64]
@@ -54,7 +54,9 @@ def measure_picture(pixels: npt.NDArray[np.uint8]) -> PictureStatistics:
 
 
 def make_drift_reference(pixels: npt.NDArray[np.uint8], probabilities: FloatArray, is_defect: npt.NDArray[np.bool_]) -> DriftReference:
-    """Returns the reference of a version from pictures that it was not trained on, because it is too certain of those it was.
+    """Returns the drift reference of a version, measured on pictures that it was not trained on.
+
+    On its training pictures a version is more certain than on others.
 
     `pixels` have shape (n, side, side); `probabilities` (of a defect) and `is_defect` have shape (n,).
     """
@@ -89,7 +91,7 @@ def compute_prediction_drift(reference: DriftReference, probabilities: Sequence[
     """Returns the stability index of the defect probabilities, independent of the share of defects.
 
     The share of defects is a matter of the castings and no drift. So the reference's histograms of good and of defective parts are
-    mixed in the proportion that fits best (expectation maximisation). What differs from the mixture means that the version sees
+    mixed in the proportion that fits best (expectation maximisation). A difference from the mixture means that the version sees
     other good parts, or other defects, than it was made for.
     """
     found = bin_shares(probabilities, reference.good.edges)

@@ -18,7 +18,7 @@ from models.inference.soft_vote import SoftVote
 from models.registry import Version
 from streams.errors import ModelError
 
-# Pixels (n, side, side) -> the voters' probabilities (n, voters, classes).
+# A function from pixels, shape (n, side, side), to the voters' class probabilities, shape (n, voters, classes).
 PredictFunction = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 
 
@@ -62,7 +62,9 @@ def load_golden_set(version: Version) -> GoldenSet:
     expected = ((count, side_px, side_px), (count, len(manifest.voters), len(manifest.classes)))
     found = (golden_set.pixels.shape, golden_set.probabilities.shape)
     if count == 0 or found != expected or golden_set.pixels.dtype != np.uint8:
-        raise ModelError(f"{path}: expected arrays of shapes {expected[0]} and {expected[1]}, found {found[0]} and {found[1]}")
+        raise ModelError(
+            f"The golden set {path} does not fit the manifest: expected shapes {expected}, found {found}. Copy the version again."
+        )
     return golden_set
 
 

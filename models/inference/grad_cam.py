@@ -24,9 +24,9 @@ from models.networks.preprocessing import resample, scale_pixels
 from models.registry import Version
 
 REGION_LAYER, DETAIL_LAYER = "conv5", "norm1"
-# Standard deviation of the smoothing, as a share of the side. Heat over several pixels then counts more than one noisy pixel.
+# Standard deviation of the smoothing, as a share of the picture's side. With it, heat over several pixels counts more than one noisy pixel.
 SMOOTHING_SHARE = 1 / 80
-# A map whose maximum lies below is called empty.
+# A heat map with a lower maximum counts as empty.
 MIN_HEAT = 1e-9
 
 
@@ -67,7 +67,7 @@ class GradCam:
     def _compute_log_odds(self, features: tf.Tensor) -> tf.Tensor:
         """Returns the log odds of a defect, computed from the logits.
 
-        Computed from probabilities they would have no gradient where the network is certain.
+        Log odds computed from probabilities would have no gradient where the network is certain.
         """
         logits = tf.cast(features, tf.float32) @ self._output.kernel + self._output.bias
         if logits.shape[-1] == 1:  # a logistic head has only the logit of the second class

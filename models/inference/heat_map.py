@@ -8,12 +8,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage  # type: ignore[import-untyped]  # no stubs among the locked packages
 
-# Share of the hottest value from which on a pixel belongs to a box. 0.5 fitted the renderer's defect masks best.
+# A pixel belongs to a box if its heat is at least this share of the hottest value. 0.5 fitted the renderer's defect masks best.
 HOT_SHARE = 0.5
-# Boxes of one picture; a person does not look at more.
+# A picture gets at most this many boxes, because a person does not look at more.
 MAX_BOXES = 5
 
-HeatMap = npt.NDArray[np.float32]  # shape (rows, columns), heat 0..1
+# A heat map has the shape (rows, columns) and values from 0, cold, to 1, hot.
+HeatMap = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,15 @@ import numpy.typing as npt
 
 from models.registry.manifest import Manifest
 
-VoterProbabilities = npt.NDArray[np.float32]  # shape (n, voters, classes), rows sum to 1; NaN for a voter that was not asked
+# Class probabilities of each voter, shape (n, voters, classes). Rows sum to 1, or are NaN for a voter that was not asked.
+VoterProbabilities = npt.NDArray[np.float32]
 Label = Literal["ok", "defect", "review"]
 
-IN_DOUBT = "doubt"  # the reason in a verdict whose probability lies in the review band
-MIN_PROBABILITY = 1e-7  # smaller probabilities are raised to it, because a probability of 0 has no logarithm
+# The reason in a verdict whose defect probability lies in the review band.
+IN_DOUBT = "doubt"
+
+# Smaller probabilities are raised to this value, because a probability of 0 has no logarithm.
+MIN_PROBABILITY = 1e-7
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from models.networks.head import Head, add_head
 
 layers = keras.layers
 
-MIN_SIDE_PX = 64  # on a smaller side nothing is left after the third pooling
+# With a smaller input nothing is left after AlexNet's third pooling.
+MIN_SIDE_PX = 64
 
 
 def alexnet(

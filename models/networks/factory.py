@@ -1,6 +1,6 @@
 """Builds, loads and saves the network of a manifest's voter.
 
-The module does not import TensorFlow, which takes seconds; its functions do.
+TensorFlow takes seconds to import, so only the functions that need it import it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def make_voter(network: Literal["alexnet", "lenet"], side_px: int, options: dict[str, NetworkOption]) -> Voter:
-    """Returns the voter of an untrained network. An ensemble has at most one of each network, so it is named after the network."""
+    """Returns the voter of an untrained network. The voter is named after the network, because an ensemble has at most one of each."""
     return Voter(name=network, network=network, weights_file=f"{network}.weights.h5", side_px=side_px, options=options)
 
 
@@ -30,7 +30,7 @@ def build_network(voter: Voter, classes: int, dtype: str = "float32") -> keras.M
     try:
         return functions[voter.network](classes, voter.side_px, dtype=dtype, **voter.options)  # type: ignore[operator]
     except (TypeError, ValueError) as error:
-        raise ModelError(f"voter {voter.name}: cannot build {voter.network} with {voter.options}: {error}") from error
+        raise ModelError(f"Cannot build {voter.network} for the voter {voter.name} with the options {voter.options}: {error}") from error
 
 
 def seed_weights(seed: int) -> None:
@@ -52,7 +52,7 @@ def load_network(version: Version, voter: Voter, dtype: str = "float32") -> kera
     try:
         network.load_weights(path)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{path}: expected the weights of {voter.network} with {voter.options}: {error}") from error
+        raise ModelError(f"{path} does not hold the weights of {voter.network} with the options {voter.options}: {error}") from error
     return network
 
 

@@ -7,7 +7,8 @@ from models.networks.head import Head, add_head
 
 layers = keras.layers
 
-MIN_SIDE_PX = 16  # on a smaller side nothing is left after the second pooling
+# With a smaller input nothing is left after LeNet's second pooling.
+MIN_SIDE_PX = 16
 
 
 def lenet(

@@ -38,7 +38,8 @@ GreyPixels = npt.NDArray[np.uint8]
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF")
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-ORIENTATION_TAG = 0x0112  # of EXIF
+# The number of the EXIF tag that says how a picture has to be rotated.
+ORIENTATION_TAG = 0x0112
 # Bits of a pixel that cameras store in 16-bit files.
 DEPTHS_BITS = (8, 10, 12, 14, 16)
 
@@ -113,7 +114,8 @@ class PictureReader:
         image = self.image
         if image.format == "PNG":
             _check_png_checksums(self.value)
-        if image.format == "TIFF":  # Pillow warns while it reads the pixels, and rotates them
+        # Pillow rotates TIFF by itself, and warns while it reads the pixels.
+        if image.format == "TIFF":
             with _warnings_lock, warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 image.load()
@@ -131,7 +133,7 @@ def decode_picture(value: bytes, side_px: int, limits: PictureLimits | None = No
     Raises PictureError with a `RefusalReason` for every picture that cannot be decoded, and no other error.
     """
     with open_picture(value, limits or PictureLimits()) as file:
-        # libjpeg may skip pixels, but twice the side is kept, so that the resampling below decides how the picture looks.
+        # libjpeg may decode at a smaller scale. Twice the side is kept, so that the resampling below decides how the picture looks.
         grey = file.load("L", 2 * side_px)
         pixels = rotate_upright(_fit_square(grey, side_px), file.orientation)
         return DecodedPicture(np.ascontiguousarray(pixels), file.width_px, file.height_px)
@@ -160,7 +162,7 @@ def open_picture(value: bytes, limits: PictureLimits) -> Iterator[PictureReader]
     except Image.DecompressionBombError as error:
         message = f"The picture has too many pixels; at most {limits.max_pixels:,} are accepted."
         raise PictureError(RefusalReason.TOO_MANY_PIXELS, message) from error
-    except Exception as error:  # one bad picture is isolated here, because Pillow raises a dozen types
+    except Exception as error:  # Pillow raises a dozen types of error for damaged pictures
         if isinstance(error, EOFError) or "truncated" in str(error).lower():
             raise PictureError(RefusalReason.TRUNCATED, f"The picture ends too early: {error}.") from error
         raise PictureError(RefusalReason.DAMAGED, f"The picture is damaged: {error}.") from error

@@ -27,7 +27,8 @@ from streams.atomic_file import write_atomically
 from streams.errors import ModelError
 
 MANIFEST_FILE = "manifest.json"
-MANIFEST_MAX_BYTES = 2**20  # a larger file is refused as a manifest
+# A larger file is refused as a manifest.
+MANIFEST_MAX_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +76,12 @@ class LocalRegistry:
         if path.is_symlink() or not path.is_file():
             raise ModelError(f"The manifest {path} is missing or no regular file. Copy the version again.")
         if path.stat().st_size > MANIFEST_MAX_BYTES:
-            raise ModelError(f"{path} has {path.stat().st_size} bytes, more than the {MANIFEST_MAX_BYTES} of a manifest.")
+            raise ModelError(
+                f"{path} is too large for a manifest: {path.stat().st_size} of at most {MANIFEST_MAX_BYTES} bytes. Copy the version again."
+            )
         manifest = parse_manifest(path.read_bytes(), str(path))
         if manifest.version != name:
-            raise ModelError(f"{path}: version: expected {name!r}, the name of the folder, found {manifest.version!r}")
+            raise ModelError(f"{path} names the version {manifest.version!r}, but the folder is called {name!r}. Copy the version again.")
         return manifest
 
     def check_version(self, name: str) -> bool:
@@ -115,7 +118,8 @@ class LocalRegistry:
         self.root.mkdir(parents=True, exist_ok=True)
         staged = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=self.root))
         try:
-            staged.chmod(0o755)  # mkdtemp makes folders 0o700, which workers of another user could not read
+            # mkdtemp makes folders with the mode 0o700, which workers of another user could not read.
+            staged.chmod(0o755)
             yield staged
             for path in staged.iterdir():
                 _flush(path)
@@ -162,8 +166,8 @@ def parse_manifest(content: bytes, path: str) -> Manifest:
         return Manifest.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the whole file"
-        raise ModelError(f"{path}: {field}: {first['msg']}") from error
+        field, reason = ".".join(str(part) for part in first["loc"]) or "the whole file", first["msg"]
+        raise ModelError(f"The manifest {path} is not valid: {field}: {reason}. Copy the version again.") from error
 
 
 def write_manifest(folder: Path, fields: Mapping[str, Any]) -> Manifest:
@@ -209,7 +213,9 @@ def verify_files(folder: Path, entries: Mapping[str, FileEntry], reuse_checksums
             raise ModelError(f"{path} has {stat.st_size} bytes instead of {entry.bytes}. Copy the version again.")
         checksum = _recall_sha256(path, stat.st_mtime_ns, stat.st_size) if reuse_checksums else _compute_sha256(path)
         if checksum != entry.sha256:
-            raise ModelError(f"{path} is damaged or was tampered with: expected SHA-256 {entry.sha256}, found {checksum}")
+            raise ModelError(
+                f"{path} is damaged or was tampered with: its SHA-256 is {checksum} instead of {entry.sha256}. Copy the version again."
+            )
 
 
 @lru_cache(maxsize=256)

@@ -39,7 +39,7 @@ class Preprocessing(_ManifestModel):
 class Voter(_ManifestModel):
     """One network of the ensemble: how to build it, the file of its weights, and how much its vote counts."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,31}$", description="Key of the network's vote in a verdict.")
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,31}$", description="Name of the voter, which is the key of its vote in a verdict.")
     network: Literal["alexnet", "lenet"]
     weights_file: str = Field(pattern=FILE_PATTERN)
     side_px: int = Field(
@@ -49,7 +49,7 @@ class Voter(_ManifestModel):
         default_factory=dict, description="Keyword arguments of the function that builds the network."
     )
     weight: float = Field(default=1, ge=0, description="Weight of the vote. The weights of all voters are scaled to sum 1.")
-    temperature: float = Field(default=1, gt=0, le=100, description="The network's logits are divided by it before the vote.")
+    temperature: float = Field(default=1, gt=0, le=100, description="Calibration temperature, by which the network's logits are divided.")
 
 
 class _ProbabilityBand(_ManifestModel):
@@ -123,18 +123,18 @@ class Histogram(_ManifestModel):
 class PercentileHistogram(Histogram):
     """A histogram of shares together with the 1st and the 99th percentile of the values."""
 
-    low: float = Field(description="1st percentile of the values.")
-    high: float = Field(description="99th percentile of the values.")
+    low: float = Field(description="1st percentile of the measured values.")
+    high: float = Field(description="99th percentile of the measured values.")
 
 
 class DriftReference(_ManifestModel):
     """Statistics of pictures that the version was not trained on. Drift is the difference of a line's pictures from them."""
 
     pictures: int = Field(ge=1, description="Number of pictures measured.")
-    brightness: PercentileHistogram = Field(description="Mean grey level of a picture, 0..255.")
-    sharpness: PercentileHistogram = Field(description="Mean square of the second differences of grey levels in a picture.")
-    good: Histogram = Field(description="Defect probability of good parts.")
-    bad: Histogram = Field(description="Defect probability of defective parts, in the same bins.")
+    brightness: PercentileHistogram = Field(description="Histogram of the mean grey level of a picture, 0..255.")
+    sharpness: PercentileHistogram = Field(description="Histogram of the mean square of the second differences of grey levels.")
+    good: Histogram = Field(description="Histogram of the defect probability of good parts.")
+    bad: Histogram = Field(description="Histogram of the defect probability of defective parts, in the same bins.")
 
 
 class Manifest(_ManifestModel):
@@ -151,12 +151,14 @@ class Manifest(_ManifestModel):
     threshold: Probability = Field(description="Least defect probability that is called a defect.")
     band: ReviewBand
     costs: Costs
-    cascade: CascadeBand | None = Field(default=None, description="Absent in versions of one voter and in versions older than cascades.")
+    cascade: CascadeBand | None = Field(
+        default=None, description="The cascade band. Absent in versions of one voter and in older versions."
+    )
     golden: GoldenSetEntry
     data: DataFingerprint
     figures: dict[str, float] = Field(description="Figures measured on the validation pictures when the version was made.")
     command: str = Field(description="Command that made the version.")
-    reference: DriftReference | None = Field(default=None, description="Absent in versions older than drift references.")
+    reference: DriftReference | None = Field(default=None, description="The drift reference. It is absent in older versions.")
     files: dict[str, FileEntry]
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_by_name=True, serialize_by_alias=True)

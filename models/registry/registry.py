@@ -9,7 +9,8 @@ from models.registry.local_registry import LocalRegistry, Version
 from models.registry.manifest import Manifest
 from models.registry.remote_registry import RemoteRegistry, parse_remote_url
 
-BUNDLED_VERSIONS = Path(__file__).parents[1] / "versions"  # the folder of the versions that Castline ships
+# The folder of the versions that Castline ships.
+BUNDLED_VERSIONS = Path(__file__).parents[1] / "versions"
 
 
 class Registry(Protocol):
@@ -19,7 +20,7 @@ class Registry(Protocol):
         """Returns the sorted names of all versions. A listed version can still be damaged."""
 
     def read_manifest(self, name: str) -> Manifest:
-        """Returns the manifest of the version `name`, without a look at its other files.
+        """Returns the manifest of the version `name`, without reading its other files.
 
         Raises ModelError if there is no such version or its manifest is not valid.
         """

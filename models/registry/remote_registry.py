@@ -31,7 +31,7 @@ from models.registry.manifest import VERSION_PATTERN, Manifest
 from streams.errors import ModelError
 
 COPY_CHUNK_BYTES = 2**20
-# Top-level modules of the libraries behind fsspec, whose errors mean that the registry does not answer.
+# An error from one of these libraries behind fsspec means that the registry does not answer.
 CLIENT_LIBRARIES = ("botocore", "aiobotocore", "aiohttp", "gcsfs", "adlfs")
 
 log = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ class RemoteRegistry:
         except _UnreachableError as error:
             if name not in self._copies.list_names():
                 raise
-            log.warning("%s; using the copy of %s in %s", error, name, self._copies.root)
+            log.warning("The copy of version %s in %s is used, because the remote registry failed: %s", name, self._copies.root, error)
         return self._copies.open_version(name)
 
     def push(self, version: Version) -> str:
@@ -156,7 +156,7 @@ class RemoteRegistry:
         path = f"{self.url}/{name}/{MANIFEST_FILE}"
         manifest = parse_manifest(content, path)
         if manifest.version != name:
-            raise ModelError(f"{path}: version: expected {name!r}, the name of the folder, found {manifest.version!r}")
+            raise ModelError(f"{path} names the version {manifest.version!r}, but the folder is called {name!r}. Push the version again.")
         return manifest
 
     def _download(self, files: Any, folder: str, name: str) -> None:
@@ -169,7 +169,7 @@ class RemoteRegistry:
             for file, entry in manifest.files.items():
                 _download_file(files, f"{folder}/{file}", staged / file, entry.bytes)
             verify_files(staged, manifest.files)
-        log.info("version %s downloaded from %s", name, folder)
+        log.info("Version %s was downloaded from %s.", name, folder)
 
     def _is_copied(self, name: str, manifest: bytes) -> bool:
         """Tells whether the local copy of the version `name` has the remote `manifest` and is undamaged."""
@@ -201,7 +201,7 @@ def _connect(url: str) -> Iterator[tuple[Any, str]]:
     except ModelError:
         raise
     except Exception as error:
-        # The libraries behind fsspec raise errors of their own. They are told by name, because they need not be installed.
+        # The libraries behind fsspec raise their own errors. They are recognised by module name, because they need not be installed.
         if not isinstance(error, (OSError, ValueError)) and type(error).__module__.partition(".")[0] not in CLIENT_LIBRARIES:
             raise
         raise _UnreachableError(f"The model registry {url} does not answer: {error}") from error
@@ -210,7 +210,7 @@ def _connect(url: str) -> Iterator[tuple[Any, str]]:
 def _check_name(name: str) -> str:
     """Returns `name` if it can be the name of a version, so that it never leads out of the registry's folder."""
     if not re.fullmatch(VERSION_PATTERN, name):
-        raise ModelError(f"There is no version {name[:64]!r}, because a name has only a-z, 0-9, dots, hyphens and underscores.")
+        raise ModelError(f"There is no version {name[:64]!r}. The name of a version has only a-z, 0-9, dots, hyphens and underscores.")
     return name
 
 
@@ -226,7 +226,9 @@ def _download_manifest(files: Any, folder: str, name: str) -> bytes:
     except FileNotFoundError as error:
         raise ModelError(f"There is no version {name!r} in the model registry: {folder}/{MANIFEST_FILE} does not exist.") from error
     if len(content) > MANIFEST_MAX_BYTES:
-        raise ModelError(f"{folder}/{MANIFEST_FILE} has more than the {MANIFEST_MAX_BYTES} bytes of a manifest.")
+        raise ModelError(
+            f"{folder}/{MANIFEST_FILE} is too large for a manifest: it has more than {MANIFEST_MAX_BYTES} bytes. Push the version again."
+        )
     return content
 
 

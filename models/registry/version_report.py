@@ -22,7 +22,8 @@ from streams.identity import sniff_content_type
 
 REPORT_FILE = "report.json"
 MAX_FILE_BYTES = 64 * 2**20
-MAX_GALLERY_PICTURES = 60  # in the gallery of errors; report.json lists every error
+# The gallery shows at most this many errors. report.json lists all of them.
+MAX_GALLERY_PICTURES = 60
 
 _PICTURE_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\.png")
 
@@ -61,17 +62,17 @@ class Proportion(_ReportModel):
 
     @property
     def percent(self) -> float:
-        """The value in per cent."""
+        """The counted share in per cent."""
         return 100 * self.value
 
     @property
     def low_percent(self) -> float:
-        """The lower end of the interval in per cent."""
+        """The lower end of the confidence interval in per cent."""
         return 100 * self.low
 
     @property
     def high_percent(self) -> float:
-        """The upper end of the interval in per cent."""
+        """The upper end of the confidence interval in per cent."""
         return 100 * self.high
 
     def __str__(self) -> str:
@@ -88,19 +89,19 @@ class ClassificationFigures(_ReportModel):
     pictures: int
     defects: int = 0
     accuracy: Proportion
-    precision: Proportion = Field(description="Of the parts called defective, those that are defective.")
-    recall: Proportion = Field(description="Of the defective parts, those called defective.")
+    precision: Proportion = Field(description="Precision: the share of the parts called defective that are defective.")
+    recall: Proportion = Field(description="Recall: the share of the defective parts that are called defective.")
     f1: float
-    misses: Proportion = Field(description="Of the defective parts, those called good.")
-    false_alarms: Proportion = Field(description="Of the good parts, those called defective.")
-    reviews: Proportion = Field(description="Of all parts, those in the review band.")
+    misses: Proportion = Field(description="The share of the defective parts that are called good.")
+    false_alarms: Proportion = Field(description="The share of the good parts that are called defective.")
+    reviews: Proportion = Field(description="The share of all parts whose probability lies in the review band.")
     misses_outside_review: int = 0
     false_alarms_outside_review: int = 0
     roc_auc: float | None = None
     average_precision: float | None = None
-    calibration_error: float = Field(0.0, description="Expected calibration error in 10 bins.")
+    calibration_error: float = Field(0.0, description="Expected calibration error, computed in 10 bins.")
     confusion: tuple[tuple[int, int], tuple[int, int]] = Field(
-        description="Rows: truly good, truly defective. Columns: called good, called defective."
+        description="Confusion matrix. Rows: truly good, truly defective. Columns: called good, called defective."
     )
 
 
@@ -124,8 +125,8 @@ class VersionReport(_ReportModel):
 
     model: str
     figures: ClassificationFigures
-    voters_at_half: dict[str, ClassificationFigures] = Field({}, description="Each network alone, at the threshold 0.5.")
-    strained: dict[str, ClassificationFigures] = Field({}, description="Robustness: the same pictures under each disturbance.")
+    voters_at_half: dict[str, ClassificationFigures] = Field({}, description="Figures of each network alone, at the threshold 0.5.")
+    strained: dict[str, ClassificationFigures] = Field({}, description="Robustness: figures of the same pictures under each disturbance.")
     errors: tuple[ReportedError, ...] = ()
     curves: tuple[ReportPicture, ...] = ()
     gallery: tuple[ReportPicture, ...] = Field((), description="Pictures of the errors, the most certain error first.")

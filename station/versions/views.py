@@ -168,7 +168,7 @@ def send_training_curve(request: HttpRequest, version: str, file: str) -> HttpRe
 @require_http_methods(["GET", "HEAD", "POST"])
 @right_required("choose")
 def change_model(request: HttpRequest) -> HttpResponse:
-    """Shows what a change would do. A POST, the person's confirmation, carries it out."""
+    """Shows the effect of a model change for confirmation. A POST request confirms the change and carries it out."""
     change = _parse_request(request)
     if change is None:
         raise Http404

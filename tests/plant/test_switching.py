@@ -177,10 +177,10 @@ def test_rejected_versions_do_not_judge_and_are_logged_and_the_commands_choose_s
     choices = assign_a(plant, inspector, *settings.lines)
     feed = PictureProducer(settings, rate_per_s=20)
     # The command refuses bad versions. If another program chooses them nevertheless, the inspector rejects them.
-    assert "lenet.weights.h5 is damaged or was tampered with: expected SHA-256" in castline_process(
+    assert "lenet.weights.h5 is damaged or was tampered with: its SHA-256" in castline_process(
         settings, "models", "choose", "tampered", status=3
     )
-    assert "expected the classes of a" in castline(settings, "models", "choose", "kinds", "--line", "line-3")
+    assert "a, in force on line-3, judges" in castline(settings, "models", "choose", "kinds", "--line", "line-3")
     assert "expected one of line-1, line-2, line-3, line-4, line-5, line-6, found 'line-9'" in castline(
         plant, "models", "choose", "b", "--line", "line-9"
     )

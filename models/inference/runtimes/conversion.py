@@ -28,8 +28,11 @@ from streams.errors import ModelError
 # static8: like weights8, but the ranges are fixed in advance from every second golden picture; the others check the result.
 Precision = Literal["float32", "weights8", "static8"]
 
-STRIDE = 4  # the stride of AlexNet's first convolution
-REVISION = 2  # raise it whenever the same weights are to yield other bytes
+# The stride of AlexNet's first convolution.
+STRIDE = 4
+
+# This number must be raised whenever the conversion yields other bytes for the same weights, so that old files are not used.
+REVISION = 2
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +52,7 @@ def get_flatbuffer(version: Version, precision: Precision) -> Path:
     if _is_intact(path):
         return path
     try:
-        log.info("converting %s to %s, once on this machine", version.name, precision)
+        log.info("The networks of version %s are converted to %s, once on this machine.", version.name, precision)
         content = _convert(version, precision)
         write_atomically(path, content)
         write_atomically(_checksum_path(path), hashlib.sha256(content).hexdigest())
@@ -74,7 +77,8 @@ def fold_first_convolution(network: Any) -> Callable[[Any], Any]:
     after = keras.Model(first.output, network.output, name="after")
     kernel_size, side_px = first.kernel_size[0], first.input.shape[1]
     output_size, kernel_blocks = -(-side_px // STRIDE), -(-kernel_size // STRIDE)
-    leading = max((output_size - 1) * STRIDE + kernel_size - side_px, 0) // 2  # zeros that "same" adds before the picture
+    # The padding "same" adds this many zeros before the picture.
+    leading = max((output_size - 1) * STRIDE + kernel_size - side_px, 0) // 2
     trailing = (output_size + kernel_blocks - 1) * STRIDE - side_px - leading
     with tf.init_scope():
         filters = first.filters
@@ -116,7 +120,8 @@ def _convert(version: Version, precision: Precision) -> bytes:
         try:
             return bytes(converter.convert())
         except (RuntimeError, ValueError, tf.errors.OpError) as error:
-            raise ModelError(f"{version.folder} cannot be converted to {precision}: {str(error).splitlines()[0]}") from error
+            reason = str(error).splitlines()[0]
+            raise ModelError(f"The networks of {version.folder} cannot be converted to {precision}: {reason}") from error
 
 
 def _representative_pictures(version: Version) -> Iterator[list[npt.NDArray[np.float32]]]:

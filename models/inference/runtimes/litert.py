@@ -38,7 +38,7 @@ class LiteRtRuntime:
             raise ModelError(f"{version.folder}: the runtime {name} cannot compute the version: {error}") from error
 
     def warm_up(self) -> None:
-        """Computes both batch shapes once."""
+        """Computes both batch shapes once, so that no picture waits for the first use of a shape."""
         for size in self._shapes:
             self.predict(np.zeros((size, self.side_px, self.side_px), np.uint8))
 

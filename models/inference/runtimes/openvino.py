@@ -47,7 +47,7 @@ class OpenVinoRuntime:
         self._thread_local = threading.local()  # each thread has a request of its own, which serves one call at a time
 
     def warm_up(self) -> None:
-        """Computes every batch shape once."""
+        """Computes every batch shape once, so that no picture waits for compilation."""
         for size in self.batch_sizes:
             self.predict(np.zeros((size, self.side_px, self.side_px), np.uint8))
 

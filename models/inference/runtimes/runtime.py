@@ -27,7 +27,8 @@ FLOAT32 = "tensorflow"
 RUNTIMES = ("tensorflow", "tensorflow-bf16", "openvino", "openvino-bf16", "openvino-int8", "litert", "litert-int8")
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 
-# First word of a runtime's name -> its module here, its class, the library it needs, the extra of Castline that installs the library.
+# The first word of a runtime's name selects its module in this package, its class, the library that it needs, and the extra of
+# Castline that installs the library.
 _CLASSES = {
     "tensorflow": ("tensorflow", "TensorFlowRuntime", "tensorflow", ""),
     "openvino": ("openvino", "OpenVinoRuntime", "openvino", "openvino"),
@@ -103,10 +104,10 @@ def resolve_runtime(version: Version, name: str) -> str:
     try:
         recorded = str(json.loads(runtime_record_path(version).read_text(encoding="utf-8"))[describe_processor()]["chosen"])
     except (OSError, ValueError, KeyError, TypeError):
-        log.info("No runtime is recorded for %s here; using %s. castline models optimise finds the fastest.", version.name, FLOAT32)
+        log.info("No runtime is recorded for %s here, so %s is used. castline models optimise finds the fastest.", version.name, FLOAT32)
         return FLOAT32
     if obstacle := find_obstacle(recorded):
-        log.warning("The recorded runtime %s of %s cannot be used: %s; using %s", recorded, version.name, obstacle, FLOAT32)
+        log.warning("The recorded runtime %s of %s cannot be used, so %s is used: %s", recorded, version.name, FLOAT32, obstacle)
         return FLOAT32
     return recorded
 

@@ -77,7 +77,7 @@ def select_runtime(
             refused[name] = str(error)
     if not runtimes:
         reasons = "; ".join(refused.values())
-        raise ModelError(f"{version.folder}: no runtime of {', '.join(names)} judges the golden set as recorded: {reasons}")
+        raise ModelError(f"No runtime of {', '.join(names)} judges the golden set of {version.folder} as recorded: {reasons}")
     functions = {name: runtime.predict for name, runtime in runtimes.items()}
     speeds = measure_speeds(functions, batch_sizes, version.manifest.preprocessing.side_px, measured_s)
     measurements = [
@@ -117,7 +117,7 @@ def _measure_speed(predict: PredictAny, pixels: npt.NDArray[np.uint8], duration_
 def _check_labels(expected: Sequence[str], found: Sequence[str], name: str) -> None:
     differing = sum(a != b for a, b in zip(expected, found, strict=True))
     if differing:
-        raise ModelError(f"{name} labels {differing} of {len(expected)} pictures otherwise than {FLOAT32}")
+        raise ModelError(f"The runtime {name} gives {differing} of {len(expected)} pictures another label than {FLOAT32}.")
 
 
 def _record(version: Version, selection: RuntimeSelection) -> None:

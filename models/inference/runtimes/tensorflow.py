@@ -36,7 +36,7 @@ class TensorFlowRuntime:
         self._graphs = {size: _trace_graph(networks, size, self.side_px) for size in self.batch_sizes}
 
     def warm_up(self) -> None:
-        """Computes every batch shape once."""
+        """Computes every batch shape once, so that no picture waits for compilation."""
         for size in self.batch_sizes:
             self.predict(np.zeros((size, self.side_px, self.side_px), np.uint8))
 

@@ -144,7 +144,7 @@ def test_a_runtime_that_turns_a_label_of_real_pictures_is_refused(version: Versi
     try:
         trial = select_runtime(version, ("tensorflow", "contrary"), (8,), opener, measured_s=0.1, pixels=some_pixels(20))
         assert trial.chosen == "tensorflow"
-        assert re.fullmatch(r"contrary labels \d+ of 20 pictures otherwise than tensorflow", trial.refused["contrary"])
+        assert re.fullmatch(r"The runtime contrary gives \d+ of 20 pictures another label than tensorflow\.", trial.refused["contrary"])
     finally:
         runtime_record_path(version).unlink(missing_ok=True)
 

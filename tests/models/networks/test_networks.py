@@ -67,5 +67,5 @@ def test_local_response_is_the_papers_formula() -> None:
 @pytest.mark.parametrize(("network", "side_px"), [("alexnet", 32), ("lenet", 16)])
 def test_options_that_do_not_fit_are_refused(network: str, side_px: int) -> None:
     voter = Voter.model_validate({"name": "one", "network": network, "weights_file": "w.h5", "side_px": side_px, "options": {"legs": 4}})
-    with pytest.raises(ModelError, match="cannot build"):
+    with pytest.raises(ModelError, match="Cannot build"):
         build_network(voter, 2)

@@ -110,9 +110,7 @@ ACCEPTED = {
     "grey PNG with alpha": encoded(ALPHA.convert("LA"), "PNG"),
     "16-bit PNG": encoded(Image.fromarray(DEEP * 257), "PNG"),
     "12 bits in a 16-bit PNG": encoded(Image.fromarray(DEEP * 16), "PNG"),
-    "PNG of an unusual gamma": encoded(COLOUR, "PNG")[:33]
-    + bytes.fromhex("0000000467414d410000ffff30dd5ca1")
-    + encoded(COLOUR, "PNG")[33:],
+    "PNG of an unusual gamma": with_gamma(encoded(COLOUR, "PNG")),
     "animated PNG": encoded(COLOUR, "PNG", save_all=True, append_images=[COLOUR.rotate(90)]),
     "grey BMP": encoded(GREY, "BMP"),
     "colour BMP": encoded(COLOUR, "BMP"),

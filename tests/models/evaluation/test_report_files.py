@@ -1,0 +1,85 @@
+"""The files of an evaluation report, as `castline evaluate --report` writes them and the station reads them."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from models.evaluation.evaluation_report import EvaluationReport, evaluate_version
+from models.evaluation.report_files import write_report
+from models.inference.ensemble import open_ensemble
+from models.registry import LocalRegistry, Version
+from models.registry.version_report import read_report, read_report_picture
+from models.training.labelled_pictures import find_pictures, read_pictures
+
+
+@pytest.fixture(scope="module")
+def version(models_root: Path) -> Version:
+    return LocalRegistry(models_root).open_version("tiny")
+
+
+@pytest.fixture(scope="module")
+def report(version: Version, tmp_path_factory: pytest.TempPathFactory) -> EvaluationReport:
+    """The untrained version's report on ten pictures of noise, of which it gets some wrong, and one file that is no picture."""
+    root = tmp_path_factory.mktemp("pictures")
+    random = np.random.default_rng(5)
+    for index in range(10):
+        folder = root / ("defect" if index % 2 else "ok")
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(random.integers(0, 255, (64, 64), dtype=np.uint8)).save(folder / f"{index}.png")
+    (root / "ok" / "broken.png").write_text("no picture")
+    pictures = read_pictures(find_pictures([root]), 64, version.manifest.classes)
+    return evaluate_version(open_ensemble(version, "tensorflow", (8,)), pictures, with_robustness=True)
+
+
+def test_the_station_reads_the_report_and_its_pictures(version: Version, report: EvaluationReport, tmp_path: Path) -> None:
+    (tmp_path / "tiny.report").mkdir()
+    (tmp_path / "tiny.report" / "error-59.png").write_bytes(b"of an earlier report")
+    page = write_report(tmp_path / "tiny.report", version, report)
+    registry = LocalRegistry(tmp_path)
+    found = read_report(registry, "tiny")
+    assert found is not None
+    assert found.figures == report.figures
+    assert found.strained == report.robustness
+    assert len(found.strained) > 5
+    assert len(found.errors) == len(found.gallery) == len(report.errors) > 0
+    for picture in (*found.curves, *found.gallery):
+        content = read_report_picture(registry, "tiny", picture.file)
+        assert content is not None
+        Image.open(io.BytesIO(content), formats=("PNG",)).verify()
+    assert not (tmp_path / "tiny.report" / "error-59.png").exists()
+    text = page.read_text()
+    assert "<h2>Robustness</h2>" in text
+    assert text.count("data:image/png;base64,") == 1 + len(found.gallery), "the page needs no file beside it"
+
+
+def test_report_json_has_the_names_of_release_0_1_0(version: Version, report: EvaluationReport, tmp_path: Path) -> None:
+    write_report(tmp_path, version, report)
+    values = json.loads((tmp_path / "report.json").read_text())
+    names = {"model", "threshold", "pictures", "unreadable", "figures", "sources", "voters_at_half", "strained", "pictures_per_s", "errors"}
+    assert names < values.keys()
+    assert values.keys() - names == {"curves", "gallery"}
+    assert set(values["figures"]) == {
+        "pictures",
+        "defects",
+        "accuracy",
+        "precision",
+        "recall",
+        "f1",
+        "misses",
+        "false_alarms",
+        "reviews",
+        "misses_outside_review",
+        "false_alarms_outside_review",
+        "roc_auc",
+        "average_precision",
+        "calibration_error",
+        "confusion",
+    }
+    assert set(values["figures"]["accuracy"]) == {"count", "of", "value", "low", "high"}
+    assert [Path(row["path"]).name for row in values["unreadable"]] == ["broken.png"]
