@@ -143,9 +143,9 @@ Wait = Annotated[float, Query(0, ge=0, le=30, description="Seconds to wait for t
     throttle=UploadThrottle(),
 )
 async def inspect(request: HttpRequest, wait: Wait = 0) -> tuple[int, dict[str, Any]]:
-    """Accepts a picture. Answers 200 with the verdict if the verdict comes within `wait` seconds.
+    """Accepts a picture and waits for its verdict, at most for the seconds in the parameter `wait`.
 
-    Otherwise answers 202: the picture is stored safely, and the address `status` gives the verdict later.
+    Answers 200 with the verdict, or 202 if there is no verdict yet. After 202, ask for the verdict at the address in the field `status`.
     """
     deadline = time.monotonic() + wait
     upload = await sync_to_async(_submit_picture)(request)
