@@ -24,6 +24,9 @@ from streams import metrics
 from streams.atomic_file import write_atomically
 from streams.settings import ServiceSettings
 
+# /readyz has this header with the value "person" while the process is not ready and only a person can change that.
+WAITS_FOR_HEADER = "X-Castline-Waits-For"
+
 
 class ProgressWatchdog:
     """Finds out whether a process is stalled: work is pending, and none of it was finished for `stall_s` seconds.
@@ -63,17 +66,25 @@ class ProcessHealth:
     """The answers of a process to /healthz and /readyz. The process is not ready before the first `set_ready`.
 
     A process is ready if none of its topics, such as "start" or "kafka", has a problem. It is healthy if no check finds a problem.
+    A complaint stands on /healthz too, but leaves the process healthy, because a restart would not remove its cause.
     """
 
     def __init__(self, role: str, watchdog: ProgressWatchdog) -> None:
         self.role = role
         self.watchdog = watchdog
         self._problems = {"start": "starting"}
+        # The topics whose problem only a person can solve.
+        self._person_topics: set[str] = set()
         self._checks: list[Callable[[], str]] = [watchdog.find_stall]
+        self._complaint_checks: list[Callable[[], str]] = []
 
     def add_check(self, find_problem: Callable[[], str]) -> None:
         """Adds a check to /healthz. `find_problem` returns a sentence, or "" if all is well, and is called by the thread of the pages."""
         self._checks.append(find_problem)
+
+    def add_complaint_check(self, find_complaint: Callable[[], str]) -> None:
+        """Adds a check whose sentence is shown on /healthz with status 200. `find_complaint` returns "" if there is nothing to say."""
+        self._complaint_checks.append(find_complaint)
 
     def set_ready(self, topic: str = "start") -> None:
         """Removes the problem of `topic`."""
@@ -92,8 +103,20 @@ class ProcessHealth:
         else:
             self.set_ready(topic)
 
+    def set_person_problem(self, problem: str, topic: str) -> None:
+        """Sets the problem of `topic`, or removes it if `problem` is "". Only a person can solve it, for example by a setting.
+
+        The process is not ready, but its start is complete, so that a supervisor neither waits for it nor starts it again.
+        """
+        self._person_topics.add(topic)
+        self.set_problem(problem, topic)
+
     def is_ready(self) -> bool:
         return not self._problems
+
+    def waits_for_person(self) -> bool:
+        """Returns whether the process is not ready for no other reason than problems that only a person can solve."""
+        return bool(self._problems) and self._person_topics.issuperset(list(self._problems))
 
     def check_readiness(self) -> tuple[int, str]:
         """Returns HTTP status and text for /readyz."""
@@ -103,7 +126,10 @@ class ProcessHealth:
     def check_health(self) -> tuple[int, str]:
         """Returns HTTP status and text for /healthz."""
         problems = [problem for find_problem in self._checks if (problem := find_problem())]
-        return (503, "; ".join(problems)) if problems else (200, "ok")
+        complaints = [complaint for find_complaint in self._complaint_checks if (complaint := find_complaint())]
+        if problems:
+            return 503, "; ".join([*problems, *complaints])
+        return 200, f"ok, but: {'; '.join(complaints)}" if complaints else "ok"
 
 
 class InstanceSlot:
@@ -158,6 +184,8 @@ class HealthServer:
                 self.send_response(status)
                 self.send_header("Content-Type", content_type)
                 self.send_header("Content-Length", str(len(body)))
+                if self.path == "/readyz" and health.waits_for_person():
+                    self.send_header(WAITS_FOR_HEADER, "person")
                 self.end_headers()
                 self.wfile.write(body)
 

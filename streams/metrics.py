@@ -15,6 +15,8 @@ _AGE_BUCKETS_S = (0.01, 0.02, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 1.
 # Buckets for single processing steps, in seconds.
 _SHORT_BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 _SHARE_BUCKETS = (*(step / 20 for step in range(1, 20)), 0.98, 0.99, 0.999, 1.0)
+_DISTANCE_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10)
+_DISTANCE_SHARE_BUCKETS = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.125, 0.15, 0.175, 0.2, 0.225, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 1)
 _BATCH_BUCKETS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 128, 256)
 
 # Gateway
@@ -32,6 +34,40 @@ unmatched_pictures = Counter(
     "castline_unmatched_pictures_total", "Pictures for which the board had counted no part at that time.", ["line"]
 )
 unmatched_parts = Counter("castline_unmatched_parts_total", "Parts that the board counted and for which no picture arrived.", ["line"])
+picture_distance_seconds = Histogram(
+    "castline_picture_distance_seconds",
+    "Distance in time between a picture, less the latency of its camera, and the nearest part.",
+    ["line"],
+    buckets=_DISTANCE_BUCKETS_S,
+)
+picture_distance_share = Histogram(
+    "castline_picture_distance_share",
+    "The same distance as a share of the spacing of the parts there. A picture is assigned below 0.25.",
+    ["line"],
+    buckets=_DISTANCE_SHARE_BUCKETS,
+)
+camera_latency_known = Gauge(
+    "castline_camera_latency_known", "1 if the latency of the line's camera is set or measured, 0 if it is neither.", ["line"]
+)
+camera_latency_seconds = Gauge("castline_camera_latency_seconds", "Latency of the line's camera that is in use.", ["line"])
+camera_latency_suspended = Gauge(
+    "castline_camera_latency_suspended",
+    "1 while no picture of the line is assigned to a part, because the latency of its camera is no longer right.",
+    ["line"],
+)
+camera_offset_seconds = Gauge(
+    "castline_camera_offset_seconds",
+    "Median of picture time less latency less time of the nearest part, over the last pictures. It is 0 if the latency is right.",
+    ["line"],
+)
+camera_offset_share = Gauge(
+    "castline_camera_offset_share", "The same median as a share of the spacing of the parts, between -0.5 and 0.5.", ["line"]
+)
+picture_times_replaced = Counter(
+    "castline_picture_times_replaced_total",
+    "Pictures whose time was before 2020 or more than two days ahead, so that the gateway replaced it by the time of arrival.",
+    ["line"],
+)
 
 # Inspector
 batch_pictures = Histogram("castline_batch_pictures", "Number of pictures in a batch.", buckets=_BATCH_BUCKETS)
@@ -165,7 +201,7 @@ process_ready = Gauge("castline_process_ready", "1 while the process accepts wor
 # The tables below list counters that are shown at 0 before anything is counted. An alert on an increase would otherwise miss the first
 # event, because Prometheus sees no increase in a counter that appears with the value 1.
 _COUNTERS_BY_ROLE = {
-    "gateway": (pictures_received, pictures_sent, picture_bytes, unmatched_pictures, unmatched_parts),
+    "gateway": (pictures_received, pictures_sent, picture_bytes, unmatched_pictures, unmatched_parts, picture_times_replaced),
     "inspector": (verdicts_overdue, disagreements, findings, findings_dropped, findings_failed),
     "archivist": (),
     "sorter": (gate_resends, gate_moves, verdicts_late, parts_counted, part_reports_failed),

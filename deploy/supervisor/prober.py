@@ -13,6 +13,8 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from streams.health import WAITS_FOR_HEADER
+
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
@@ -20,7 +22,8 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 class ProbeResult:
     """What the pages of one process said at the last probe.
 
-    `complaint` is the text of /healthz while the process is unhealthy, `unhealthy_since` the monotonic time in seconds since when, or
+    `is_ready` is also True if only a person can make the process ready, because waiting and restarts would not help then. `complaint` is
+    the text of /healthz while the process is unhealthy, `unhealthy_since` the monotonic time in seconds since when, or
     None while it is healthy. `samples` holds the metrics without histogram buckets, because the live view reads no more.
     """
 
@@ -43,6 +46,15 @@ class ProbeResult:
             for (sample, present), value in self.samples.items()
             if sample == name and value > 0 and required <= dict(present).items()
         ]
+
+
+@dataclass(frozen=True)
+class _Page:
+    """The response of a health page. `waits_for_person` says that only a person can make the process ready."""
+
+    status: int
+    text: str
+    waits_for_person: bool = False
 
 
 class Prober:
@@ -97,36 +109,38 @@ class Prober:
 
     def _probe(self, pid: int, before: ProbeResult) -> ProbeResult:
         now = time.monotonic()
-        readiness, _ = self._get(before.address, "/readyz")
-        health, text = self._get(before.address, "/healthz")
+        readiness = self._get(before.address, "/readyz")
+        health = self._get(before.address, "/healthz")
         samples = before.samples
         if now - self._metrics_read_at.get(pid, -self._metrics_every_s) >= self._metrics_every_s:
-            status, page = self._get(before.address, "/metrics")
-            if status == 200:
-                samples = read_samples(page)
+            page = self._get(before.address, "/metrics")
+            if page.status == 200:
+                samples = read_samples(page.text)
             self._metrics_read_at[pid] = now
-        if health == 200:
-            return replace(before, is_ready=readiness == 200, complaint="", unhealthy_since=None, samples=samples)
+        is_ready = readiness.status == 200 or readiness.waits_for_person
+        if health.status == 200:
+            return replace(before, is_ready=is_ready, complaint="", unhealthy_since=None, samples=samples)
         since = before.unhealthy_since or now
-        return replace(before, is_ready=readiness == 200, complaint=text.strip(), unhealthy_since=since, samples=samples)
+        return replace(before, is_ready=is_ready, complaint=health.text.strip(), unhealthy_since=since, samples=samples)
 
-    def _get(self, address: str, path: str) -> tuple[int, str]:
-        """Returns status and text of a page, or 0 and the reason if the response is missing or incomplete.
+    def _get(self, address: str, path: str) -> _Page:
+        """Returns a page, or status 0 and the reason if the response is missing or incomplete.
 
         A process can end while it responds, and this must not end the thread of the prober.
         """
         try:
             return self._request(f"http://{address}{path}")
         except (OSError, ValueError, HTTPException) as error:
-            return 0, f"{path} does not respond: {error!r}"
+            return _Page(0, f"{path} does not respond: {error!r}")
 
-    def _request(self, url: str) -> tuple[int, str]:
+    def _request(self, url: str) -> _Page:
         try:
             with urllib.request.urlopen(url, timeout=self._timeout_s) as response:
-                return response.status, response.read().decode(errors="replace")
+                return _Page(response.status, response.read().decode(errors="replace"))
         except urllib.error.HTTPError as error:
             with error:
-                return error.code, error.read().decode(errors="replace")
+                waits_for_person = error.headers.get(WAITS_FOR_HEADER) == "person"
+                return _Page(error.code, error.read().decode(errors="replace"), waits_for_person)
 
 
 def read_samples(page: str) -> Samples:

@@ -49,8 +49,26 @@ class CameraSettings(Section):
     settle_s: float = Field(
         0.5, ge=0.05, le=60, description="A camera of the kind `drop` takes a file as complete if it has not changed for this many seconds."
     )
+    time_source: Literal["arrival", "file"] = Field(
+        "file",
+        description="The time of a picture. With `file` it is the modification time of a file in a drop folder, or the header "
+        "X-Captured-At of an upload that has one. With `arrival` it is the moment at which the gateway received the complete picture; "
+        "choose this if the clock of the camera or of the file server is not reliable.",
+    )
+    latency_s: float | None = Field(
+        None,
+        ge=-60,
+        le=60,
+        description="Time from the count of a part at photo-eye 1 to the time of its picture, in seconds, if the trigger is `board`. It is "
+        "negative if the camera's clock is slow. If absent, the latency that `castline gateway measure` has stored is used. A camera of "
+        "the kinds `folder` and `video` needs none, because the gateway asks it for the picture of each part.",
+    )
     match_window_s: float = Field(
-        1.0, gt=0, le=60, description="Longest time between a part and its picture if the trigger is `board`, in seconds."
+        1.0,
+        gt=0,
+        le=60,
+        description="Longest time that a picture waits for the report of its part if the trigger is `board`, in seconds. It is also the "
+        "longest time between a part and its picture after the latency is subtracted.",
     )
 
     @model_validator(mode="after")
@@ -60,6 +78,11 @@ class CameraSettings(Section):
         if self.kind == "video" and not self.address:
             raise ValueError("a camera of kind video needs an address")
         return self
+
+    @property
+    def needs_latency(self) -> bool:
+        """Whether pictures and parts of this camera are matched by time, so that its latency must be known."""
+        return self.trigger == "board" and self.kind in ("drop", "http")
 
 
 class GradeSettings(Section):

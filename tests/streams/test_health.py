@@ -56,6 +56,30 @@ def test_a_process_is_ready_only_when_nothing_is_missing() -> None:
     assert health.check_readiness() == (200, "ready")
 
 
+def test_a_complaint_is_shown_and_leaves_the_process_healthy() -> None:
+    health = ProcessHealth("test", ProgressWatchdog(30))
+    complaint, problem = "", ""
+    health.add_complaint_check(lambda: complaint)
+    health.add_check(lambda: problem)
+    assert health.check_health() == (200, "ok")
+    complaint = "the clock of the camera is wrong"
+    assert health.check_health() == (200, "ok, but: the clock of the camera is wrong")
+    problem = "the camera gives no pictures"
+    assert health.check_health() == (503, "the camera gives no pictures; the clock of the camera is wrong")
+
+
+def test_a_process_waits_for_a_person_only_if_nothing_else_is_missing() -> None:
+    health = ProcessHealth("test", ProgressWatchdog(30))
+    health.set_person_problem("run castline gateway measure line-1", "latency")
+    assert not health.waits_for_person(), "it is starting, too"
+    health.set_ready()
+    assert health.waits_for_person()
+    assert health.check_readiness() == (503, "run castline gateway measure line-1")
+    health.set_person_problem("", "latency")
+    assert not health.waits_for_person()
+    assert health.check_readiness() == (200, "ready")
+
+
 def test_two_workers_never_share_a_slot_and_a_released_slot_is_used_again(tmp_path: Path) -> None:
     first, second = InstanceSlot(tmp_path, "inspector"), InstanceSlot(tmp_path, "inspector")
     assert (str(first), str(second)) == ("inspector-1", "inspector-2")

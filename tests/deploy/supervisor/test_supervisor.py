@@ -22,6 +22,8 @@ import pytest
 
 from deploy.supervisor import FileExists, Journal, LinePrinted, PageReady, RestartPolicy, Role, State, Supervisor
 from deploy.supervisor.prober import Prober
+from streams.health import HealthServer, ProcessHealth, ProgressWatchdog
+from streams.settings import ServiceSettings
 
 QUICK = RestartPolicy(first_s=0.05, longest_s=0.1, steady_s=60, give_up_after=3)
 SAYS_READY = LinePrinted("ready")
@@ -274,6 +276,27 @@ def test_pages_that_break_off_in_the_middle_do_not_blind_the_prober(status: int)
         prober.close()
         server.shutdown()
         server.server_close()
+
+
+def test_a_process_that_waits_for_a_person_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    """The sorters start after the gateway, and a camera's latency can be measured only while they run."""
+    health = ProcessHealth("gateway", ProgressWatchdog(30))
+    health.set_person_problem("run castline gateway measure line-1", "latency")
+    prober = Prober(every_s=0.02)
+    with HealthServer(health, ServiceSettings(run_dir=tmp_path), "gateway-1") as server:
+        prober.add(1, server.address)
+        prober.start()
+        try:
+            time.sleep(0.2)
+            assert (result := prober.result(1)) is not None
+            assert not result.is_ready, "the process has not started yet"
+            health.set_ready()
+            until = time.monotonic() + 20
+            while (result := prober.result(1)) is None or not result.is_ready:
+                assert time.monotonic() < until
+                time.sleep(0.02)
+        finally:
+            prober.close()
 
 
 def test_a_worker_that_never_gets_ready_is_started_again() -> None:
