@@ -41,7 +41,7 @@ class PictureProducer:
         self._finishing = threading.Event()
         self._failures: list[BaseException] = []
         self.parts: list[str] = []
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
