@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
+from models.pictures.decoder import decode_picture
+
 GreyPixels = npt.NDArray[np.uint8]
 Disturbance = Callable[[GreyPixels], GreyPixels]
 
@@ -51,4 +53,4 @@ def _rotate(pixels: GreyPixels, degrees: float) -> GreyPixels:
 def _compress(pixels: GreyPixels, quality: int) -> GreyPixels:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
-    return np.asarray(Image.open(buffer, formats=("JPEG",)))
+    return decode_picture(buffer.getvalue(), pixels.shape[0]).pixels

@@ -1,4 +1,4 @@
-"""The runtimes: each gives the answers of the version, and what is not installed, or answers otherwise, says so."""
+"""The runtimes: each gives the probabilities of the version; one that is not installed or predicts otherwise is refused with a reason."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ EXACT = ("tensorflow", "openvino", "litert")
 
 @pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A cache folder of the tests' own."""
+    """The tests have their own cache folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -46,7 +46,7 @@ def version(models_root: Path) -> Version:
     return open_registry(models_root).open_version("tiny")
 
 
-def some_pixels(count: int) -> npt.NDArray[np.uint8]:
+def make_pixels(count: int) -> npt.NDArray[np.uint8]:
     return np.random.default_rng(count).integers(0, 255, (count, 64, 64)).astype(np.uint8)
 
 
@@ -56,24 +56,24 @@ def test_openvino_and_litert_are_installed_where_the_tests_run() -> None:
 
 @pytest.mark.parametrize("name", USABLE)
 def test_every_runtime_serves_the_version(version: Version, name: str) -> None:
-    """Warm, the golden set judged as recorded; LeNet's resampling included, and a batch that fills no shape."""
+    """The runtime passes the golden set and computes a batch that fills no shape, LeNet's resampling included."""
     ensemble = open_ensemble(version, name, (1, 4, 16))
-    pixels = some_pixels(11)
+    pixels = make_pixels(11)
     found = ensemble.runtime.predict(pixels)
     assert found.shape == (11, 2, 2)
     assert np.allclose(found.sum(axis=-1), 1, atol=1e-2)
     expected = open_runtime(version, "tensorflow", (16,)).predict(pixels)
     assert np.allclose(found, expected, atol=1e-4 if name in EXACT else 0.1)
     with pytest.raises(ValueError, match="at most 16"):
-        ensemble.runtime.predict(some_pixels(17))
+        ensemble.runtime.predict(make_pixels(17))
 
 
 @pytest.mark.parametrize("name", USABLE)
-def test_calls_side_by_side_have_their_own_answers(version: Version, name: str) -> None:
-    """As two batches at the inspector's networks."""
+def test_concurrent_calls_get_their_own_probabilities(version: Version, name: str) -> None:
+    """The inspector computes two batches at once."""
     runtime = open_runtime(version, name, (1, 4, 16), at_once=2)
     runtime.warm_up()
-    batches = [some_pixels(count) for count in (1, 3, 16, 7)]
+    batches = [make_pixels(count) for count in (1, 3, 16, 7)]
     alone = [runtime.predict(batch) for batch in batches]
     with ThreadPoolExecutor(2) as threads:
         together = list(threads.map(runtime.predict, batches * 20))
@@ -82,7 +82,7 @@ def test_calls_side_by_side_have_their_own_answers(version: Version, name: str) 
 
 
 @pytest.mark.parametrize(("threads", "expected"), [(1, 1), (2, 2), (16, 2)])
-def test_two_calls_are_made_at_once_where_there_are_two_threads(threads: int, expected: int) -> None:
+def test_two_calls_are_made_at_once_on_two_threads_or_more(threads: int, expected: int) -> None:
     assert choose_concurrent_calls(threads) == expected
 
 
@@ -100,15 +100,15 @@ def test_an_unknown_runtime_is_refused_and_the_known_ones_are_named(version: Ver
 
 def test_a_damaged_conversion_is_made_again(version: Version) -> None:
     path = conversion.get_flatbuffer(version, "float32")
-    whole = hashlib.sha256(path.read_bytes()).digest()
+    checksum = hashlib.sha256(path.read_bytes()).digest()
     path.write_bytes(path.read_bytes()[:-1] + b"!")
-    assert hashlib.sha256(conversion.get_flatbuffer(version, "float32").read_bytes()).digest() == whole
+    assert hashlib.sha256(conversion.get_flatbuffer(version, "float32").read_bytes()).digest() == checksum
     assert path.parent.parent == conversion.flatbuffer_folder()
     assert not path.is_relative_to(version.folder)
 
 
-class Contrary:
-    """Gives the other answer."""
+class ContraryRuntime:
+    """Returns the probability of the other class."""
 
     name, max_batch = "contrary", 8
 
@@ -121,58 +121,58 @@ class Contrary:
         return 1 - self._runtime.predict(pixels)
 
 
-def test_a_runtime_that_answers_differently_may_not_serve(version: Version) -> None:
+def test_a_runtime_that_predicts_differently_may_not_serve(version: Version) -> None:
     runtime = open_runtime(version, "tensorflow", (8,))
     check_golden_set(version, runtime)
     with pytest.raises(ModelError, match="contrary judges the golden set differently"):
-        check_golden_set(version, Contrary(runtime))
+        check_golden_set(version, ContraryRuntime(runtime))
 
 
-def test_a_runtime_that_turns_a_label_of_real_pictures_is_refused(version: Version) -> None:
-    class Wavering(Contrary):
-        """Passes the golden set, and answers contrarily on everything else."""
+def test_a_runtime_that_changes_a_label_of_given_pictures_is_refused(version: Version) -> None:
+    class WaveringRuntime(ContraryRuntime):
+        """Passes the golden set, and returns the other class for all other pictures."""
 
         def predict(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-            answers = self._runtime.predict(pixels)
-            return answers if np.array_equal(pixels, golden[: len(pixels)]) else 1 - answers
+            probabilities = self._runtime.predict(pixels)
+            return probabilities if np.array_equal(pixels, golden[: len(pixels)]) else 1 - probabilities
 
-    def opener(of: Version, name: str, batches: Sequence[int]) -> Runtime:
+    def open_named(of: Version, name: str, batches: Sequence[int]) -> Runtime:
         runtime = open_runtime(of, "tensorflow", batches)
-        return Wavering(runtime) if name == "contrary" else runtime
+        return WaveringRuntime(runtime) if name == "contrary" else runtime
 
     golden = load_golden_pixels(version)[:8]
     try:
-        trial = select_runtime(version, ("tensorflow", "contrary"), (8,), opener, measured_s=0.1, pixels=some_pixels(20))
-        assert trial.chosen == "tensorflow"
-        assert re.fullmatch(r"The runtime contrary gives \d+ of 20 pictures another label than tensorflow\.", trial.refused["contrary"])
+        selection = select_runtime(version, ("tensorflow", "contrary"), (8,), open_named, measured_s=0.1, pixels=make_pixels(20))
+        assert selection.chosen == "tensorflow"
+        assert re.fullmatch(r"The runtime contrary gives \d+ of 20 pictures another label than tensorflow\.", selection.refused["contrary"])
     finally:
         runtime_record_path(version).unlink(missing_ok=True)
 
 
-def test_the_fastest_that_passes_is_recorded_and_taken_and_what_was_refused_is_named(version: Version) -> None:
-    def opener(of: Version, name: str, batches: Sequence[int]) -> Runtime:
+def test_the_fastest_runtime_that_passes_is_recorded_and_used_and_refused_ones_are_named(version: Version) -> None:
+    def open_named(of: Version, name: str, batches: Sequence[int]) -> Runtime:
         if name == "contrary":
-            return Contrary(open_runtime(of, "tensorflow", batches))
+            return ContraryRuntime(open_runtime(of, "tensorflow", batches))
         return open_runtime(of, name, batches)
 
     try:
-        trial = select_runtime(version, ("tensorflow", "openvino", "contrary"), (1, 8), opener, measured_s=0.1)
-        assert {(each.runtime, each.batch) for each in trial.measured} == {(n, b) for n in ("tensorflow", "openvino") for b in (1, 8)}
-        assert "differently" in trial.refused["contrary"]
-        assert resolve_runtime(version, "auto") == trial.chosen == open_runtime(version, "auto", (1,)).name
-        open_registry(version.folder.parent).open_version("tiny")  # the record stands beside the version, which is as it was
+        selection = select_runtime(version, ("tensorflow", "openvino", "contrary"), (1, 8), open_named, measured_s=0.1)
+        assert {(each.runtime, each.batch) for each in selection.measured} == {(n, b) for n in ("tensorflow", "openvino") for b in (1, 8)}
+        assert "differently" in selection.refused["contrary"]
+        assert resolve_runtime(version, "auto") == selection.chosen == open_runtime(version, "auto", (1,)).name
+        open_registry(version.folder.parent).open_version("tiny")  # the record lies beside the version, whose files are unchanged
     finally:
         runtime_record_path(version).unlink(missing_ok=True)
 
 
-def test_without_a_record_float32_serves_whatever_the_processor_computes(version: Version, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_record_float32_is_used_on_every_processor(version: Version, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("models.inference.runtimes.runtime.has_bfloat16", lambda: True)
     assert not runtime_record_path(version).exists()
     assert resolve_runtime(version, "auto") == "tensorflow"
 
 
 @pytest.mark.parametrize("side_px", [64, 75, 129, 160])
-def test_a_folded_network_gives_the_networks_own_answers(side_px: int) -> None:
+def test_a_folded_network_computes_the_same_probabilities(side_px: int) -> None:
     voter = networks.make_voter("alexnet", side_px, {"dense_width": 16, "maps": 0.25})
     networks.seed_weights(side_px)
     network = networks.build_network(voter, 2)

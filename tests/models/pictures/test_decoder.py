@@ -1,4 +1,4 @@
-"""From bytes to grey levels: what is judged, what is refused, and how."""
+"""The decoder: grey levels of accepted pictures, and reasons of refused ones."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from tests.bad_pictures import ExpectedOutcome, make_bad_pictures
 CORPUS = make_bad_pictures()
 
 
-def encoded(image: Image.Image, form: str = "PNG", **options: object) -> bytes:
+def encode(image: Image.Image, form: str = "PNG", **options: object) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, form, **options)
     return buffer.getvalue()
 
 
-def corner_marked() -> npt.NDArray[np.uint8]:
-    """Dark, with a bright upper left quarter: every turn and mirror image of it differs from it or from another."""
+def make_marked_corner() -> npt.NDArray[np.uint8]:
+    """A dark picture with a bright upper left and a grey upper right quarter, so that all its turns and mirror images differ."""
     pixels = np.full((64, 64), 20, np.uint8)
     pixels[:32, :32] = 220
     pixels[:32, 32:] = 120
     return pixels
 
 
-def outcome(value: bytes) -> DecodedPicture | PictureError:
+def decode_or_refuse(value: bytes) -> DecodedPicture | PictureError:
     try:
         return decode_picture(value, 64)
     except PictureError as error:
@@ -45,7 +45,7 @@ def test_the_corpus_has_at_least_sixty_pictures_of_different_names() -> None:
 
 @pytest.mark.parametrize(("value", "expected"), [(v, e) for _, v, e in CORPUS], ids=[name for name, _, _ in CORPUS])
 def test_every_bad_picture_is_judged_or_refused_as_expected(value: bytes, expected: ExpectedOutcome) -> None:
-    found = outcome(value)
+    found = decode_or_refuse(value)
     if isinstance(found, PictureError):
         assert expected in ("refused", "either"), found
         assert found.reason in set(RefusalReason)
@@ -58,11 +58,11 @@ def test_every_bad_picture_is_judged_or_refused_as_expected(value: bytes, expect
 
 
 def test_no_warning_leaves_the_decoder() -> None:
-    with warnings.catch_warnings(record=True) as heard:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for _, value, _ in CORPUS:
-            outcome(value)
-    assert [str(each.message) for each in heard] == []
+            decode_or_refuse(value)
+    assert [str(each.message) for each in caught] == []
 
 
 def test_the_same_bytes_give_the_same_picture_in_every_thread() -> None:
@@ -80,8 +80,8 @@ def test_the_same_bytes_give_the_same_picture_in_every_thread() -> None:
         (b"", RefusalReason.EMPTY),
         (b"x" * 2000, RefusalReason.TOO_LARGE),
         (b"no picture", RefusalReason.NOT_AN_IMAGE),
-        (encoded(Image.new("L", (200, 200))), RefusalReason.TOO_MANY_PIXELS),
-        (encoded(Image.fromarray(corner_marked()))[:-20], RefusalReason.TRUNCATED),
+        (encode(Image.new("L", (200, 200))), RefusalReason.TOO_MANY_PIXELS),
+        (encode(Image.fromarray(make_marked_corner()))[:-20], RefusalReason.TRUNCATED),
     ],
 )
 def test_a_refusal_bears_its_reason(value: bytes, reason: RefusalReason) -> None:
@@ -92,7 +92,7 @@ def test_a_refusal_bears_its_reason(value: bytes, reason: RefusalReason) -> None
 
 def test_a_png_whose_pixels_were_hurt_is_refused_though_pillow_would_show_it_black() -> None:
     noisy = Image.fromarray(np.random.default_rng(1).integers(0, 255, (64, 64)).astype(np.uint8))
-    value = bytearray(encoded(noisy))
+    value = bytearray(encode(noisy))
     value[200] ^= 1
     with pytest.raises(PictureError, match="checksum"):
         decode_picture(bytes(value), 64)
@@ -101,7 +101,7 @@ def test_a_png_whose_pixels_were_hurt_is_refused_though_pillow_would_show_it_bla
 @pytest.mark.parametrize("form", ["JPEG", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_picture_stands_upright_whatever_its_exif_orientation(form: str, orientation: int) -> None:
-    upright = corner_marked()
+    upright = make_marked_corner()
     stored = {
         1: upright,
         2: upright[:, ::-1],
@@ -115,21 +115,21 @@ def test_a_picture_stands_upright_whatever_its_exif_orientation(form: str, orien
     image = Image.fromarray(np.ascontiguousarray(stored))
     exif = Image.Exif()
     exif[0x0112] = orientation
-    value = encoded(image, form, exif=exif) if form == "JPEG" else encoded(image, form, tiffinfo={274: orientation})
+    value = encode(image, form, exif=exif) if form == "JPEG" else encode(image, form, tiffinfo={274: orientation})
     assert np.abs(decode_picture(value, 64).pixels.astype(int) - upright).mean() < 4
 
 
 def test_the_size_told_is_that_of_the_upright_picture() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    picture = decode_picture(encoded(Image.new("L", (90, 60), 50), "JPEG", exif=exif), 64)
+    picture = decode_picture(encode(Image.new("L", (90, 60), 50), "JPEG", exif=exif), 64)
     assert (picture.width_px, picture.height_px) == (60, 90)
 
 
 def test_a_disc_stays_a_disc_in_a_picture_that_is_not_square() -> None:
     y, x = np.mgrid[0:100, 0:200]
     disc = np.where(np.hypot(x - 100, y - 50) < 40, 0, 200).astype(np.uint8)
-    pixels = decode_picture(encoded(Image.fromarray(disc)), 100).pixels
+    pixels = decode_picture(encode(Image.fromarray(disc)), 100).pixels
     dark = pixels < 100
     assert abs(int(dark.any(axis=0).sum()) - int(dark.any(axis=1).sum())) <= 1
     assert pixels[0].min() == 200  # filled up with its own edge, without a line
@@ -138,7 +138,7 @@ def test_a_disc_stays_a_disc_in_a_picture_that_is_not_square() -> None:
 @pytest.mark.parametrize(("bits", "top"), [(16, 65535), (14, 16383), (12, 4095), (10, 1023)])
 def test_a_camera_of_any_depth_gives_the_same_grey_levels(bits: int, top: int) -> None:
     levels = np.linspace(0, top, 64 * 64).reshape(64, 64).astype(np.uint16)
-    pixels = decode_picture(encoded(Image.fromarray(levels)), 64).pixels
+    pixels = decode_picture(encode(Image.fromarray(levels)), 64).pixels
     assert bits > 8
     assert np.abs(pixels.astype(float) - np.linspace(0, 255, 64 * 64).reshape(64, 64)).max() <= 1
 
@@ -146,7 +146,7 @@ def test_a_camera_of_any_depth_gives_the_same_grey_levels(bits: int, top: int) -
 def test_what_is_transparent_is_white() -> None:
     image = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
     image.paste((80, 80, 80, 255), (0, 0, 64, 32))
-    pixels = decode_picture(encoded(image), 64).pixels
+    pixels = decode_picture(encode(image), 64).pixels
     assert pixels[5].max() == 80
     assert pixels[60].min() == 255
 
@@ -154,7 +154,7 @@ def test_what_is_transparent_is_white() -> None:
 def test_the_first_of_several_frames_is_judged() -> None:
     frames = [Image.new("L", (32, 32), level) for level in (30, 200)]
     for form in ("PNG", "TIFF"):
-        value = encoded(frames[0], form, save_all=True, append_images=frames[1:])
+        value = encode(frames[0], form, save_all=True, append_images=frames[1:])
         assert decode_picture(value, 32).pixels.max() == 30
 
 
@@ -162,5 +162,5 @@ def test_a_large_jpeg_looks_as_a_small_one() -> None:
     """libjpeg may leave out pixels of large ones; what is left must look the same."""
     y, x = np.mgrid[0:2400, 0:2400]
     large = Image.fromarray((127 + 100 * np.sin(x / 130) * np.cos(y / 90)).astype(np.uint8))
-    whole = np.asarray(large.resize((96, 96), Image.Resampling.BILINEAR)).astype(int)
-    assert np.abs(decode_picture(encoded(large, "JPEG", quality=95), 96).pixels - whole).mean() < 1.5
+    expected = np.asarray(large.resize((96, 96), Image.Resampling.BILINEAR)).astype(int)
+    assert np.abs(decode_picture(encode(large, "JPEG", quality=95), 96).pixels - expected).mean() < 1.5

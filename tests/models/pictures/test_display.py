@@ -18,33 +18,33 @@ from tests.bad_pictures import make_bad_pictures
 LIMITS = PictureLimits()
 
 
-def encoded(image: Image.Image, form: str, **options: object) -> bytes:
+def encode(image: Image.Image, form: str, **options: object) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, form, **options)
     return buffer.getvalue()
 
 
-def opened(value: bytes) -> Image.Image:
+def open_image(value: bytes) -> Image.Image:
     return Image.open(io.BytesIO(value))
 
 
 @pytest.mark.parametrize(("form", "mode"), [("TIFF", "L"), ("BMP", "RGB"), ("JPEG", "CMYK"), ("TIFF", "CMYK")])
 def test_formats_that_browsers_do_not_display_become_png(form: str, mode: str) -> None:
-    picture = encode_for_browser(encoded(Image.new(mode, (40, 30)), form), LIMITS)
+    picture = encode_for_browser(encode(Image.new(mode, (40, 30)), form), LIMITS)
     assert picture.content_type == "image/png"
-    assert opened(picture.value).size == (40, 30)
+    assert open_image(picture.value).size == (40, 30)
 
 
 def test_a_picture_of_12_bits_is_not_black() -> None:
     wide = Image.fromarray(np.full((20, 20), 4095, np.uint16))
     for form in ("PNG", "TIFF"):
-        assert opened(encode_for_browser(encoded(wide, form), LIMITS).value).getpixel((5, 5)) == 255
+        assert open_image(encode_for_browser(encode(wide, form), LIMITS).value).getpixel((5, 5)) == 255
 
 
 def test_a_heat_map_is_transparent_at_zero_and_red_at_its_maximum() -> None:
     heat = np.zeros((8, 8), np.uint8)
     heat[2, 3] = 255
-    light = opened(encode_heat_map_layer(encoded(Image.fromarray(heat), "PNG"), LIMITS).value)
+    light = open_image(encode_heat_map_layer(encode(Image.fromarray(heat), "PNG"), LIMITS).value)
     assert light.getpixel((3, 2)) == (255, 40, 0, 255)
     assert light.getpixel((0, 0)) == (255, 40, 0, 0)
 
@@ -52,8 +52,8 @@ def test_a_heat_map_is_transparent_at_zero_and_red_at_its_maximum() -> None:
 def test_a_thumbnail_is_upright() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    turned = encoded(Image.new("RGB", (900, 600)), "JPEG", exif=exif)
-    assert opened(encode_thumbnail(turned, LIMITS, 240).value).size == (160, 240)
+    turned = encode(Image.new("RGB", (900, 600)), "JPEG", exif=exif)
+    assert open_image(encode_thumbnail(turned, LIMITS, 240).value).size == (160, 240)
     assert (read_picture_header(turned, LIMITS).width_px, read_picture_header(turned, LIMITS).height_px) == (600, 900)
 
 
@@ -97,34 +97,34 @@ GREY = COLOUR.convert("L")
 ALPHA = Image.merge("RGBA", (*COLOUR.split(), GREY))
 DEEP = np.asarray(GREY).astype(np.uint16)
 ACCEPTED = {
-    "grey JPEG": encoded(GREY, "JPEG"),
-    "colour JPEG": encoded(COLOUR, "JPEG"),
-    "CMYK JPEG": encoded(COLOUR.convert("CMYK"), "JPEG"),
-    "grey PNG": encoded(GREY, "PNG"),
-    "colour PNG": encoded(COLOUR, "PNG"),
-    "black and white PNG": encoded(COLOUR.convert("1"), "PNG"),
-    "palette PNG": encoded(COLOUR.convert("P"), "PNG"),
-    "palette PNG with transparency": encoded(COLOUR.convert("P"), "PNG", transparency=bytes(range(256))),
-    "grey PNG with a transparent level": encoded(GREY, "PNG", transparency=int(DEEP[9, 9])),
-    "PNG with alpha": encoded(ALPHA, "PNG"),
-    "grey PNG with alpha": encoded(ALPHA.convert("LA"), "PNG"),
-    "16-bit PNG": encoded(Image.fromarray(DEEP * 257), "PNG"),
-    "12 bits in a 16-bit PNG": encoded(Image.fromarray(DEEP * 16), "PNG"),
-    "PNG of an unusual gamma": with_gamma(encoded(COLOUR, "PNG")),
-    "animated PNG": encoded(COLOUR, "PNG", save_all=True, append_images=[COLOUR.rotate(90)]),
-    "grey BMP": encoded(GREY, "BMP"),
-    "colour BMP": encoded(COLOUR, "BMP"),
-    "palette BMP": encoded(COLOUR.convert("P"), "BMP"),
-    "grey TIFF": encoded(GREY, "TIFF"),
-    "colour TIFF": encoded(COLOUR, "TIFF"),
-    "TIFF with alpha": encoded(ALPHA, "TIFF"),
-    "CMYK TIFF": encoded(COLOUR.convert("CMYK"), "TIFF"),
-    "16-bit TIFF": encoded(Image.fromarray(DEEP * 257), "TIFF"),
-    "floating point TIFF": encoded(Image.fromarray(DEEP.astype(np.float32) / 255), "TIFF"),
-    **{f"grey JPEG of EXIF orientation {n}": encoded(GREY, "JPEG", exif=with_orientation(n)) for n in range(2, 9)},
-    **{f"colour JPEG of EXIF orientation {n}": encoded(COLOUR, "JPEG", exif=with_orientation(n)) for n in range(2, 9)},
-    **{f"PNG of EXIF orientation {n}": encoded(COLOUR, "PNG", exif=with_orientation(n)) for n in range(2, 9)},
-    **{f"TIFF of orientation {n}": encoded(COLOUR, "TIFF", tiffinfo={274: n}) for n in range(2, 9)},
+    "grey JPEG": encode(GREY, "JPEG"),
+    "colour JPEG": encode(COLOUR, "JPEG"),
+    "CMYK JPEG": encode(COLOUR.convert("CMYK"), "JPEG"),
+    "grey PNG": encode(GREY, "PNG"),
+    "colour PNG": encode(COLOUR, "PNG"),
+    "black and white PNG": encode(COLOUR.convert("1"), "PNG"),
+    "palette PNG": encode(COLOUR.convert("P"), "PNG"),
+    "palette PNG with transparency": encode(COLOUR.convert("P"), "PNG", transparency=bytes(range(256))),
+    "grey PNG with a transparent level": encode(GREY, "PNG", transparency=int(DEEP[9, 9])),
+    "PNG with alpha": encode(ALPHA, "PNG"),
+    "grey PNG with alpha": encode(ALPHA.convert("LA"), "PNG"),
+    "16-bit PNG": encode(Image.fromarray(DEEP * 257), "PNG"),
+    "12 bits in a 16-bit PNG": encode(Image.fromarray(DEEP * 16), "PNG"),
+    "PNG of an unusual gamma": with_gamma(encode(COLOUR, "PNG")),
+    "animated PNG": encode(COLOUR, "PNG", save_all=True, append_images=[COLOUR.rotate(90)]),
+    "grey BMP": encode(GREY, "BMP"),
+    "colour BMP": encode(COLOUR, "BMP"),
+    "palette BMP": encode(COLOUR.convert("P"), "BMP"),
+    "grey TIFF": encode(GREY, "TIFF"),
+    "colour TIFF": encode(COLOUR, "TIFF"),
+    "TIFF with alpha": encode(ALPHA, "TIFF"),
+    "CMYK TIFF": encode(COLOUR.convert("CMYK"), "TIFF"),
+    "16-bit TIFF": encode(Image.fromarray(DEEP * 257), "TIFF"),
+    "floating point TIFF": encode(Image.fromarray(DEEP.astype(np.float32) / 255), "TIFF"),
+    **{f"grey JPEG of EXIF orientation {n}": encode(GREY, "JPEG", exif=with_orientation(n)) for n in range(2, 9)},
+    **{f"colour JPEG of EXIF orientation {n}": encode(COLOUR, "JPEG", exif=with_orientation(n)) for n in range(2, 9)},
+    **{f"PNG of EXIF orientation {n}": encode(COLOUR, "PNG", exif=with_orientation(n)) for n in range(2, 9)},
+    **{f"TIFF of orientation {n}": encode(COLOUR, "TIFF", tiffinfo={274: n}) for n in range(2, 9)},
 }
 
 
@@ -135,14 +135,14 @@ def test_the_displayed_grey_levels_are_the_judged_ones(name: str) -> None:
     The grey levels of a colour JPEG are read without a way over RGB; there rounding may differ by 2 of 255 levels.
     """
     judged = decode_picture(ACCEPTED[name], 64, LIMITS).pixels.astype(int)
-    shown = opened(encode_for_browser(ACCEPTED[name], LIMITS).value)
-    assert shown.mode in ("1", "L", "P", "RGB")
-    assert not shown.has_transparency_data
-    assert shown.getexif().get(0x0112, 1) == 1
-    assert not {"gamma", "icc_profile"} & shown.info.keys()
-    difference = np.abs(np.asarray(shown.convert("L")).astype(int) - judged).max()
+    displayed = open_image(encode_for_browser(ACCEPTED[name], LIMITS).value)
+    assert displayed.mode in ("1", "L", "P", "RGB")
+    assert not displayed.has_transparency_data
+    assert displayed.getexif().get(0x0112, 1) == 1
+    assert not {"gamma", "icc_profile"} & displayed.info.keys()
+    difference = np.abs(np.asarray(displayed.convert("L")).astype(int) - judged).max()
     assert difference <= (2 if name.startswith("colour JPEG") else 0)
-    thumbnail = opened(encode_thumbnail(ACCEPTED[name], LIMITS, 64).value)
+    thumbnail = open_image(encode_thumbnail(ACCEPTED[name], LIMITS, 64).value)
     assert np.abs(np.asarray(thumbnail.convert("L")).astype(int) - judged).mean() < 6  # JPEG of quality 82
 
 
