@@ -110,7 +110,7 @@ def _is_shown_unchanged(file: PictureReader) -> bool:
         and image.mode in _BROWSER_MODES
         and file.orientation == 1
         and not image.has_transparency_data
-        # Browsers correct colours by these two; the decoder does not.
+        # Browsers adjust colours by a colour profile or a gamma value; the decoder does not.
         and image.info.keys().isdisjoint(("icc_profile", "gamma"))
         and not (image.format == "PNG" and getattr(image, "is_animated", False))
     )

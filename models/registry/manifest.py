@@ -59,7 +59,7 @@ class _ProbabilityBand(_ManifestModel):
     @model_validator(mode="after")
     def _check_order(self) -> Self:
         if self.low > self.high:
-            raise ValueError(f"expected low <= high, found {self.low} > {self.high}")
+            raise ValueError(f"expected a band whose low end is at most its high end, found {self.low} > {self.high}")
         return self
 
 

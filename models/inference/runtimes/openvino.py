@@ -35,7 +35,8 @@ class OpenVinoRuntime:
         if threads > 0:
             options["INFERENCE_NUM_THREADS"] = threads
         if at_once > 1:
-            options["NUM_STREAMS"] = str(at_once)  # each stream gets its share of the threads
+            # Each stream computes one call at a time, on its share of the threads.
+            options["NUM_STREAMS"] = str(at_once)
         path = get_flatbuffer(version, "static8" if name.endswith("-int8") else "float32")
         core = openvino.Core()
         try:
