@@ -33,6 +33,31 @@ spool_limit_bytes = Gauge("castline_spool_limit_bytes", "Largest size of the spo
 unmatched_pictures = Counter(
     "castline_unmatched_pictures_total", "Pictures for which the board had counted no part at that time.", ["line"]
 )
+pictures_lost = Counter(
+    "castline_pictures_lost_total",
+    "Pictures that a camera delivered and that were gone before they could be read, by reason.",
+    ["line", "reason"],
+)
+files_put_aside = Counter(
+    "castline_files_put_aside_total",
+    "Files of a camera that could not be read or moved after several attempts, by reason. They are tried again from time to time.",
+    ["line", "reason"],
+)
+files_ignored = Counter(
+    "castline_files_ignored_total", "Entries in the folder of a camera that are no pictures or links, by reason.", ["line", "reason"]
+)
+files_incomplete = Counter(
+    "castline_files_incomplete_total", "Files that were taken although the end of their picture was missing for end_wait_s.", ["line"]
+)
+files_changed_after_move = Counter(
+    "castline_files_changed_after_move_total", "Files that changed after they were taken, and that were offered again.", ["line"]
+)
+camera_failures = Counter(
+    "castline_camera_failures_total", "Errors that interrupted a camera or its stream. It is opened again after a while.", ["line"]
+)
+camera_complaints = Gauge(
+    "castline_camera_complaints", "Complaints about a camera on the page /healthz of the gateway; 0 if there is none.", ["line"]
+)
 unmatched_parts = Counter("castline_unmatched_parts_total", "Parts that the board counted and for which no picture arrived.", ["line"])
 picture_distance_seconds = Histogram(
     "castline_picture_distance_seconds",
@@ -201,12 +226,23 @@ process_ready = Gauge("castline_process_ready", "1 while the process accepts wor
 # The tables below list counters that are shown at 0 before anything is counted. An alert on an increase would otherwise miss the first
 # event, because Prometheus sees no increase in a counter that appears with the value 1.
 _COUNTERS_BY_ROLE = {
-    "gateway": (pictures_received, pictures_sent, picture_bytes, unmatched_pictures, unmatched_parts, picture_times_replaced),
+    "gateway": (
+        pictures_received,
+        pictures_sent,
+        picture_bytes,
+        unmatched_pictures,
+        unmatched_parts,
+        picture_times_replaced,
+        files_incomplete,
+        files_changed_after_move,
+        camera_failures,
+    ),
     "inspector": (verdicts_overdue, disagreements, findings, findings_dropped, findings_failed),
     "archivist": (),
     "sorter": (gate_resends, gate_moves, verdicts_late, parts_counted, part_reports_failed),
 }
 _REFUSAL_REASONS = ("spool-full", "too-large", "refused-by-kafka")
+_PUT_ASIDE_REASONS = ("not-readable", "not-movable", "internal")
 _DEAD_LETTER_REASONS_BY_ROLE = {
     "inspector": ("identity", "not-an-image", "truncated", "damaged", "empty", "inference-failed"),
     "sorter": ("verdict",),
@@ -229,6 +265,9 @@ def initialise_counters(role: str, line: str, fault_codes: Iterable[int] = ()) -
     if role == "gateway":
         for reason in _REFUSAL_REASONS:
             pictures_refused.labels(line, reason)
+        pictures_lost.labels(line, "overwritten")
+        for reason in _PUT_ASIDE_REASONS:
+            files_put_aside.labels(line, reason)
     if role == "sorter":
         for action, reason in _SORTING_ACTIONS_AND_REASONS:
             parts_sorted.labels(line, action, reason)

@@ -1,174 +1,488 @@
 """The camera of kind `drop`: watches a folder to which an industrial camera writes files over FTP or a network share.
 
-A file is read when it is complete: size and time have not changed for `settle_s`, and no process on this machine has the file open for
-writing. Names that begin with a dot or end in .part, .partial, .tmp, .filepart or .crdownload belong to transfers in progress and are
-ignored. A stored file moves to the folder `sent/`. A refused file moves to `refused/`, and the reason stands beside it in `<name>.why`.
+```
+seen -> unchanged for settle_s and the format's end is there -> offered to the intake -> stored, or refused -> sent/ or refused/
+  |                                      |                            |
+  |                                      |                            +-- cannot be read or moved: tried again later, put aside after
+  |                                      |                                some failures, named on /healthz; the files behind it go on
+  |                                      +-- the end is missing for end_wait_s: taken as it is, counted and named
+  +-- no picture by name and content (Thumbs.db, XML, text), or a link: left where it is, counted once
+```
+
+A version of a file that was whole and was overwritten before its turn is offered from memory. A file that still changes after it was moved
+is moved back and offered again. Names that begin with a dot or end in .part, .partial, .tmp, .filepart or .crdownload belong to transfers
+in progress and are ignored.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import logging
-import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from threading import Event
 
-from agents.gateway.intake import CameraFrame
+from agents.gateway.complaints import Complaints
+from agents.gateway.drop_folder import REFUSED, SENT, DropFolder, FileState, FolderListing, make_printable, sort_naturally
+from agents.gateway.intake import TOO_LARGE, CameraFrame, PictureRefusedError
+from agents.gateway.picture_end import PictureEnd, find_picture_end
 from agents.gateway.spool import PictureReceipt
-from streams.errors import SettingsError, SpoolFullError
+from streams import metrics
+from streams.backoff import Backoff
+from streams.errors import SpoolFullError
+from streams.identity import UNKNOWN_CONTENT_TYPE, sniff_content_type
+from streams.picture_files import JUDGED_SUFFIXES, OTHER_PICTURE_SUFFIXES
 from streams.settings import CameraSettings
 
 log = logging.getLogger(__name__)
 
 _TRANSFER_SUFFIXES = (".part", ".partial", ".tmp", ".filepart", ".crdownload")
-# After a full spool, or a file that could not be moved, no file is read for this time.
-_PAUSE_S = 1.0
+# Files of these names are pictures whatever their content is, so that a damaged one gets its `review`.
+_PICTURE_SUFFIXES = JUDGED_SUFFIXES + OTHER_PICTURE_SUFFIXES
+# Files of these names stand beside pictures and are none, whatever their content begins with.
+_SIDECAR_SUFFIXES = (".xml", ".txt", ".csv", ".json", ".log", ".ini", ".db", ".md5", ".sha256", ".htm", ".html", ".pdf", ".svg", ".yaml")
+_MAX_POLL_S = 0.1
+# The folder is listed at most for a third of the time, however slow a network share is.
+_PAUSE_FACTOR = 2.0
+_FULL_SPOOL_PAUSE_S = 1.0
 # An empty file must stay unchanged ten times as long, because most empty files are uploads that have not begun.
 _EMPTY_FILE_FACTOR = 10
+# Failures of one file after which it counts as put aside. It is still tried again, with the longest wait of its back-off.
+_TRIES = 3
+_FIRST_RETRY_S = 0.25
+_LONGEST_RETRY_S = 60.0
+_LONGEST_FOLDER_RETRY_S = 5.0
+# Contents of files that wait for their turn. Beyond this a file is read when those before it are taken.
+_MAX_WAITING_BYTES = 64 * 2**20
+_MAX_OVERWRITTEN = 32
+# A file that never stays unchanged for settle_s is mentioned after this time.
+_RESTLESS_S = 15.0
+# Moved files are looked at for this time, because a writer on another machine may still hold them open.
+_WATCH_MOVED_S = 15.0
+_MAX_WATCHED = 2000
+_CLEANING_INTERVAL_S = 30.0
+_MAX_MENTIONED = 10_000
+# What the folder does not read, by the reason, which is a label of a metric.
+_UNREAD_TEXTS = {
+    "link": "links are not followed; let the camera write files",
+    "special": "entries are neither files nor folders; remove them",
+    "too-deep": "folders lie too deep and are not read; let the camera use at most 4 levels",
+    "not-readable": "entries cannot be read; give the gateway the right to read them",
+}
+_SECONDS_A_DAY = 86_400.0
 
 
-@dataclass(frozen=True)
-class _FileState:
-    """Size and time of last change of a file. If they differ from an earlier state, the file has been written to."""
+@dataclass(eq=False)
+class _FileVersion:
+    """What is known about one version of a file: its path, and its content since the last change.
 
-    size: int
-    changed_ns: int
+    `since_s` and `name_seen_s` are monotonic: since when the file has had this state, and its name is in the folder without a pause.
+    `content` is kept from reading until the version is offered, if it is whole. `previous` is a whole version that this one may have
+    overwritten. `destination` is the folder to which the file has to be moved, and the reason, once the intake has answered.
+    """
 
-    @classmethod
-    def read(cls, file: Path) -> _FileState:
-        status = file.stat()
-        return cls(status.st_size, status.st_mtime_ns)
+    path: str
+    state: FileState
+    since_s: float
+    name_seen_s: float
+    content: bytes | None = None
+    end: PictureEnd | None = None
+    previous: _FileVersion | None = None
+    is_offered: bool = False
+    destination: tuple[str, str] | None = None
+    key: str = ""
+    is_ignored: bool = False
+    backoff: Backoff = field(default_factory=lambda: Backoff(_FIRST_RETRY_S, _LONGEST_RETRY_S))
+    retry_at_s: float = 0.0
+    problem: str = ""
+
+    @property
+    def is_whole(self) -> bool:
+        return self.content is not None and self.end is PictureEnd.FOUND
+
+    @property
+    def is_put_aside(self) -> bool:
+        return self.backoff.failures >= _TRIES
+
+    def is_continued_by(self, later: _FileVersion, content: bytes) -> bool:
+        """Returns whether `later` with `content` is the same file with more bytes, or with another time."""
+        return self.state.inode == later.state.inode and self.content is not None and content.startswith(self.content)
 
 
 class DropCamera:
-    """Gives each complete file of a folder once.
+    """Gives each version of each complete file of a folder once.
 
     If the process was killed after a file was stored and before it was moved, the file's idempotency key shows after the restart that its
     picture is stored already.
     """
 
-    def __init__(self, line: str, settings: CameraSettings, max_bytes: int, forget_key: Callable[[str], None]) -> None:
-        """`forget_key` deletes an idempotency key from the spool. Raises SettingsError if the folder is not writable."""
+    def __init__(
+        self, line: str, settings: CameraSettings, max_bytes: int, forget_key: Callable[[str], None], folder: DropFolder | None = None
+    ) -> None:
+        """`forget_key` deletes an idempotency key from the spool. `folder` replaces the folder at `settings.path`."""
         assert settings.path is not None  # CameraSettings requires a path for this kind of camera.
-        self._root = settings.path
-        self._settle_s = settings.settle_s
+        self._line = line
+        self._settings = settings
+        self._folder = folder or DropFolder(settings.path)
         self._max_bytes = max_bytes
         self._forget_key = forget_key
-        # The last state of each file, and since when the file has had it, in monotonic seconds.
-        self._states: dict[Path, tuple[_FileState, float]] = {}
-        # The files whose frames are not answered yet.
-        self._offered_files: set[Path] = set()
-        self._lock = threading.Lock()
+        self._files: dict[str, _FileVersion] = {}
+        # Whole versions that were overwritten before their turn and have to be offered from memory.
+        self._overwritten: deque[_FileVersion] = deque()
+        # Files whose turn has come, the first one last.
+        self._due: list[_FileVersion] = []
+        # Moved files with the state in which they were read, and the time until which they are watched.
+        self._moved: deque[tuple[str, FileState, float]] = deque(maxlen=_MAX_WATCHED)
+        self._mentioned: set[str] = set()
+        self._lock = threading.Lock()  # of `_moved`, which the thread of the intake changes too
         self._paused_until_s = 0.0
-        try:
-            for folder in ("sent", "refused"):
-                (self._root / folder).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            message = f"lines.camera.path: expected a folder that can be written for {line}, found {self._root}: {error.strerror}"
-            raise SettingsError(message) from None
+        self._clean_at_s = 0.0
+        self._complaints = Complaints()
+        self._folder_backoff = Backoff(_FIRST_RETRY_S, _LONGEST_FOLDER_RETRY_S)
+        # A folder that cannot be made is reported as soon as it cannot be read.
+        with suppress(OSError):
+            settings.path.mkdir(parents=True, exist_ok=True)
+
+    def list_complaints(self) -> list[str]:
+        return self._complaints.list_texts()
 
     def frames(self, stopping: Event) -> Iterator[CameraFrame]:
-        while not stopping.wait(min(0.25, self._settle_s / 4)):
-            for file, state in self._find_complete_files(time.monotonic()):
-                if stopping.is_set() or time.monotonic() < self._paused_until_s:
-                    break
-                try:
-                    frame = self._read_frame(file, state)
-                except OSError as error:
-                    log.info("%s cannot be read now, because it was moved or is written to: %s", file.name, error)
-                    continue
-                if frame is not None:
-                    with self._lock:
-                        self._offered_files.add(file)
-                    frame.receipt.add_done_callback(partial(self._finish_file, file, state, frame))
+        poll_s = min(_MAX_POLL_S, self._settings.settle_s / 4)
+        wait_s = poll_s
+        # A camera that is run again after an error must not wait for answers that nobody will give.
+        for known in self._files.values():
+            known.is_offered = False
+        while not stopping.wait(wait_s):
+            started_s = time.monotonic()
+            if (listing := self._scan()) is None:
+                wait_s = self._folder_backoff.failed()
+                continue
+            self._update(listing, started_s)
+            wait_s = max(poll_s, _PAUSE_FACTOR * (time.monotonic() - started_s))
+            while (version := self._find_next()) is not None and not stopping.is_set():
+                if (frame := self._try_offer(version)) is not None:
                     yield frame
+            self._check_moved(time.monotonic())
+            self._clean(time.monotonic())
+            self._update_complaints(time.monotonic())
 
-    def _find_complete_files(self, now_s: float) -> list[tuple[Path, _FileState]]:
-        """Returns the complete files of the folder with their states, the oldest first."""
-        with self._lock:
-            offered_files = set(self._offered_files)
-        states: dict[Path, tuple[_FileState, float]] = {}
-        complete = []
-        for entry in os.scandir(self._root):
-            file = Path(entry.path)
-            if entry.name.startswith(".") or entry.name.lower().endswith(_TRANSFER_SUFFIXES) or file in offered_files:
-                continue
-            try:
-                if not entry.is_file(follow_symlinks=False):
-                    continue
-                state = _FileState.read(file)
-            except OSError:
-                continue
-            last_state, since_s = self._states.get(file, (state, now_s))
-            states[file] = (state, since_s if last_state == state else now_s)
-            settle_s = self._settle_s if state.size else self._settle_s * _EMPTY_FILE_FACTOR
-            if now_s - states[file][1] >= settle_s and not _is_open_for_writing(file):
-                complete.append((file, state))
-        self._states = states
-        return sorted(complete, key=lambda found: (found[1].changed_ns, found[0].name))
-
-    def _read_frame(self, file: Path, state: _FileState) -> CameraFrame | None:
-        """Returns the frame of a file, or None if the file changed while it was read or is too large and was moved to `refused/`."""
-        # One byte more than allowed is enough to know that the file is too large. The message gives its true size from the state.
-        with file.open("rb") as stream:
-            value = stream.read(self._max_bytes + 1)
-        if _FileState.read(file) != state:
-            return None
-        if state.size > self._max_bytes:
-            self._move(file, "refused", f"expected at most {self._max_bytes} bytes, received {state.size}")
-            log.warning("%s is refused: expected at most %d bytes, received %d", file.name, self._max_bytes, state.size)
-            return None
-        key = f"file:{file.name}:{state.changed_ns}:{hashlib.sha256(value).hexdigest()}"
-        return CameraFrame(value, datetime.fromtimestamp(state.changed_ns / 1e9, UTC), idempotency_key=key)
-
-    def _finish_file(self, file: Path, state: _FileState, frame: CameraFrame, receipt: Future[PictureReceipt]) -> None:
-        """Moves a file to `sent/` or `refused/` after the intake has answered. If the spool is full, the file stays and is read again."""
-        error = receipt.exception()
+    def _scan(self) -> FolderListing | None:
+        """Returns what is in the folder, or None with a complaint if the folder cannot be read, for example because its share is away."""
         try:
-            if isinstance(error, SpoolFullError):
-                self._paused_until_s = time.monotonic() + _PAUSE_S
-            # If size or time have changed, the file was written again under the same name. It holds the next picture and stays.
-            elif _FileState.read(file) == state:
-                self._move(file, "refused" if error else "sent", str(error or ""))
-            if error is None:
-                self._forget_key(frame.idempotency_key)
-        except OSError as move_error:
-            # The file stays and is read again. The spool then recognises by its key that the picture is stored already.
-            log.error("%s cannot be moved: %s", file.name, move_error)
-            self._paused_until_s = time.monotonic() + _PAUSE_S
-        finally:
+            listing = self._folder.scan()
+        except OSError as error:
+            text = f"the folder {self._settings.path} of {self._line} cannot be read: {error.strerror}"
+            if not self._folder_backoff.failures:
+                metrics.camera_failures.labels(self._line).inc()
+                log.error("%s.", text)
+            self._complaints.set("folder", f"{text}; mount the share, or correct lines.camera.path")
+            return None
+        self._folder_backoff.succeeded()
+        self._complaints.set("folder", "")
+        return listing
+
+    def _update(self, listing: FolderListing, now_s: float) -> None:
+        """Compares the folder with what was known about it."""
+        known, self._files = self._files, {}
+        for path, state in listing.files.items():
+            if path.lower().endswith(_TRANSFER_SUFFIXES):
+                continue
+            before = known.pop(path, None)
+            if before is None:
+                self._files[path] = _FileVersion(path, state, now_s, now_s)
+            elif before.state == state:
+                self._files[path] = before
+            else:
+                self._files[path] = _FileVersion(path, state, now_s, before.name_seen_s, previous=self._keep_overwritten(before, state))
+        for gone in known.values():
+            if gone.previous:
+                self._add_overwritten(gone.previous)
+        for reason, text in _UNREAD_TEXTS.items():
+            self._mention_unread(reason, text, listing.unread.get(reason, []))
+        self._read_settled(now_s)
+        self._due = sorted(
+            (version for version in self._files.values() if self._is_due(version, now_s)),
+            key=lambda version: (version.state.changed_ns, sort_naturally(version.path)),
+            reverse=True,
+        )
+
+    def _keep_overwritten(self, before: _FileVersion, state: FileState) -> _FileVersion | None:
+        """Decides about the version of a file that has just changed. Returns it if the next one will show whether it was overwritten."""
+        if before.is_offered or before.destination or before.is_ignored:
+            return None
+        if not before.is_whole:
+            # A new file under an old name was written whole elsewhere. The one before it was not read, because it lay here too shortly.
+            if before.end is None and before.state.size and state.inode != before.state.inode:
+                self._count_lost(before.path)
+            return before.previous
+        if before.previous:
+            self._add_overwritten(before.previous)
+            before.previous = None
+        if state.inode == before.state.inode and state.size >= before.state.size:
+            return before
+        self._add_overwritten(before)
+        return None
+
+    def _add_overwritten(self, version: _FileVersion) -> None:
+        if len(self._overwritten) < _MAX_OVERWRITTEN:
+            self._overwritten.append(version)
+        else:
+            self._count_lost(version.path)
+
+    def _count_lost(self, path: str) -> None:
+        metrics.pictures_lost.labels(self._line, "overwritten").inc()
+        name = make_printable(path)
+        log.error("%s was written again before it was taken. The picture is lost.", name)
+        self._complaints.add_event(
+            "lost",
+            f"{name} was written again before it was taken, and a picture of {self._line} is lost; let the camera number its files",
+        )
+
+    def _read_settled(self, now_s: float) -> None:
+        """Reads the files that did not change since the last look, and finds out whether their end is there."""
+        waiting_bytes = sum(len(version.content or b"") for version in self._files.values())
+        for version in sorted(self._files.values(), key=lambda version: version.state.changed_ns):
+            if waiting_bytes > _MAX_WAITING_BYTES:
+                return
+            if version.end is None and version.since_s < now_s and version.retry_at_s <= now_s:
+                self._attempt(version, "not-readable", self._read_first)
+                waiting_bytes += len(version.content or b"")
+
+    def _read_first(self, version: _FileVersion) -> None:
+        """Reads a version for the first time and decides what it is."""
+        is_picture_name = version.path.lower().endswith(_PICTURE_SUFFIXES)
+        if not version.state.size or version.path.lower().endswith(_SIDECAR_SUFFIXES):
+            version.end, version.is_ignored = PictureEnd.UNKNOWN, not is_picture_name
+        else:
+            content = self._read(version)
+            if content is None:
+                return
+            version.end = find_picture_end(content) if version.state.size <= self._max_bytes else PictureEnd.UNKNOWN
+            version.is_ignored = sniff_content_type(content) == UNKNOWN_CONTENT_TYPE and not is_picture_name
+            if version.previous and not version.previous.is_continued_by(version, content):
+                self._add_overwritten(version.previous)
+            version.previous = None
+            version.content = content if version.end is PictureEnd.FOUND and not version.is_ignored else None
+        if version.is_ignored and version.state.size:
+            self._mention_once(version.path, "no-picture")
+
+    def _read(self, version: _FileVersion) -> bytes | None:
+        """Returns the content of a version, or None if the file has just changed. The next listing shows its new state."""
+        found = self._folder.read(version.path, self._max_bytes + 1)
+        return found[0] if found and found[1] == version.state else None
+
+    def _is_due(self, version: _FileVersion, now_s: float) -> bool:
+        if version.is_offered or version.is_ignored or version.retry_at_s > now_s:
+            return False
+        if version.destination or version.end is None:
+            return version.destination is not None
+        quiet_s, settle_s = now_s - version.since_s, self._settings.settle_s
+        if not version.state.size:
+            return quiet_s >= settle_s * _EMPTY_FILE_FACTOR
+        is_over = version.end is PictureEnd.FOUND or version.state.size > self._max_bytes
+        return quiet_s >= (settle_s if is_over else max(settle_s, self._settings.end_wait_s))
+
+    def _find_next(self) -> _FileVersion | None:
+        """Returns what has to be offered or moved next: overwritten versions, then files in the order of times and natural names."""
+        if time.monotonic() < self._paused_until_s:
+            return None
+        if self._overwritten:
+            return self._overwritten.popleft()
+        return self._due.pop() if self._due else None
+
+    def _try_offer(self, version: _FileVersion) -> CameraFrame | None:
+        frames: list[CameraFrame] = []
+        if version.destination:
+            self._attempt(version, "not-movable", self._move)
+        else:
+            self._attempt(version, "not-readable", lambda found: frames.extend(self._make_frame(found)))
+        return frames[0] if frames else None
+
+    def _make_frame(self, version: _FileVersion) -> list[CameraFrame]:
+        """Returns the frame of a version, or none if the file is still written to, has just changed, or is too large."""
+        is_current = self._files.get(version.path) is version
+        if is_current and self._folder.is_open_for_writing(version.path):
+            version.since_s = time.monotonic()
+            return []
+        if version.state.size > self._max_bytes:
+            self._refuse_too_large(version)
+            return []
+        value = version.content if version.content is not None else self._read(version)
+        if value is None:
+            return []
+        if is_current:
+            self._mention_missing_end(version)
+        version.key = f"file:{make_printable(version.path)}:{version.state.changed_ns}:{hashlib.sha256(value).hexdigest()}"
+        frame = CameraFrame(value, _read_time(version.state), idempotency_key=version.key)
+        version.is_offered, version.content = True, None
+        frame.receipt.add_done_callback(partial(self._finish, version, frame))
+        return [frame]
+
+    def _refuse_too_large(self, version: _FileVersion) -> None:
+        reason = f"expected at most {self._max_bytes} bytes, received {version.state.size}"
+        metrics.pictures_received.labels(self._line).inc()
+        metrics.pictures_refused.labels(self._line, TOO_LARGE).inc()
+        log.warning("%s is refused: %s", make_printable(version.path), reason)
+        version.destination = REFUSED, reason
+        self._attempt(version, "not-movable", self._move)
+
+    def _mention_missing_end(self, version: _FileVersion) -> None:
+        if version.end is PictureEnd.FOUND or not version.state.size:
+            return
+        name = make_printable(version.path)
+        metrics.files_incomplete.labels(self._line).inc()
+        text = f"{name} has no end of its picture {self._settings.end_wait_s:g} s after its last change and is taken as it is"
+        log.warning("%s.", text)
+        self._complaints.add_event("incomplete", f"{text}; look for a transfer that breaks off, and let the camera use FTP in binary mode")
+
+    def _finish(self, version: _FileVersion, frame: CameraFrame, receipt: Future[PictureReceipt]) -> None:
+        """Moves a file to `sent` or `refused` after the intake has answered. If the spool is full, the file stays and is read again."""
+        error = receipt.exception()
+        is_current = self._files.get(version.path) is version
+        if error is None:
+            version.destination = SENT, ""
+            self._attempt(version, "not-movable", self._move)
+        elif isinstance(error, PictureRefusedError):
+            version.destination = REFUSED, str(error)
+            self._attempt(version, "not-movable", self._move)
+        elif isinstance(error, SpoolFullError):
+            self._paused_until_s = time.monotonic() + _FULL_SPOOL_PAUSE_S
+        else:
+            self._fail(version, "internal", error)
+        if version.destination is None and not is_current and not version.is_put_aside:
+            version.content = frame.value  # The file holds a later picture, so this one exists only here.
+            self._add_overwritten(version)
+        version.is_offered = False
+
+    def _move(self, version: _FileVersion) -> None:
+        """Moves the file of a version to its destination. If the file has changed, it holds a later picture and stays."""
+        assert version.destination is not None
+        folder, reason = version.destination
+        if self._folder.find_state(version.path) == version.state:
+            moved = self._folder.move(version.path, folder, reason)
             with self._lock:
-                self._offered_files.discard(file)
+                self._moved.append((moved, version.state, time.monotonic() + _WATCH_MOVED_S))
+        if folder == SENT:  # Name and time of this version cannot come again, so nobody will ask for its key.
+            self._forget_key(version.key)
 
-    def _move(self, file: Path, folder: str, reason: str) -> None:
-        target = self._root / folder / file.name
-        if target.exists():  # After a power cut many cameras number their files from 1 again.
-            target = target.with_name(f"{file.stem}-{time.time_ns()}{file.suffix}")
-        if reason:
-            target.with_name(f"{target.name}.why").write_text(reason + "\n", encoding="utf-8")
-        file.replace(target)
+    def _attempt(self, version: _FileVersion, reason: str, act: Callable[[_FileVersion], object]) -> None:
+        """Calls `act`, and counts a failure of this one file, so that it holds up no other."""
+        try:
+            act(version)
+        except FileNotFoundError as error:
+            if self._is_there(version):  # It is another name that was not found. A file that is gone needs nothing more.
+                self._fail(version, reason, error)
+        except Exception as error:  # noqa: BLE001  One file must not stop the others. The failure is counted and shown.
+            self._fail(version, reason if isinstance(error, OSError) else "internal", error)
+        else:
+            version.problem = ""
+            if not version.is_offered:
+                version.backoff.succeeded()
 
+    def _is_there(self, version: _FileVersion) -> bool:
+        try:
+            return self._folder.find_state(version.path) is not None
+        except OSError:
+            return True
 
-def _is_open_for_writing(file: Path) -> bool:
-    """Returns whether a process on this machine has the file open for writing.
+    def _fail(self, version: _FileVersion, reason: str, error: BaseException) -> None:
+        wait_s = version.backoff.failed()
+        version.retry_at_s = time.monotonic() + wait_s
+        version.problem = f"{reason}: {getattr(error, 'strerror', None) or error}"
+        name = make_printable(version.path)
+        log.warning("%s of %s failed, %s. The next attempt follows in %.1f s.", name, self._line, version.problem, wait_s)
+        if version.backoff.failures == _TRIES:
+            metrics.files_put_aside.labels(self._line, reason).inc()
 
-    Linux grants a read lease only for a file that nobody has open for writing. Network shares do not support leases, and other users' files
-    get none. For these the answer is False, and only the settling time protects them.
-    """
-    try:
-        with file.open("rb") as stream:
-            fcntl.fcntl(stream, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-            fcntl.fcntl(stream, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    except BlockingIOError:
+    def _check_moved(self, now_s: float) -> None:
+        """Moves a file back that has changed since it was read, so that its whole picture is offered."""
+        with self._lock:
+            watched, self._moved = self._moved, deque(maxlen=_MAX_WATCHED)
+        kept = []
+        for path, state, until_s in watched:
+            try:
+                found = self._folder.find_state(path)
+                if found is not None and found != state:
+                    self._take_again(path)
+                elif found is not None and now_s < until_s:
+                    kept.append((path, state, until_s))
+            except OSError as error:
+                log.warning("%s cannot be looked at after its move: %s", make_printable(path), error)
+        with self._lock:
+            self._moved.extendleft(reversed(kept))
+
+    def _take_again(self, path: str) -> None:
+        self._folder.move_back(path)
+        metrics.files_changed_after_move.labels(self._line).inc()
+        name = make_printable(path)
+        log.warning("%s changed after it was taken, and is offered again.", name)
+        self._complaints.add_event(
+            "changed",
+            f"{name} changed after it was taken, and is offered again; raise lines.camera.settle_s above the pauses of the writer",
+        )
+
+    def _clean(self, now_s: float) -> None:
+        """Deletes old files of `sent` and `refused`. Their loss harms no part, so a failure is only a complaint."""
+        if now_s < self._clean_at_s:
+            return
+        self._clean_at_s = now_s + _CLEANING_INTERVAL_S
+        settings, text = self._settings, ""
+        for folder, days, max_bytes in (
+            (SENT, settings.sent_keep_days, settings.sent_max_bytes),
+            (REFUSED, settings.refused_keep_days, settings.refused_max_bytes),
+        ):
+            try:
+                self._folder.delete_old(folder, days * _SECONDS_A_DAY, max_bytes)
+            except OSError as error:
+                text = f"the folder {folder} of {self._line} cannot be made or cleaned: {error.strerror}; let the gateway write to it"
+        self._complaints.set("cleaning", text)
+
+    def _mention_once(self, path: str, reason: str) -> bool:
+        """Counts and logs a path that is no picture, once for each path."""
+        if path in self._mentioned or len(self._mentioned) >= _MAX_MENTIONED:
+            return False
+        self._mentioned.add(path)
+        metrics.files_ignored.labels(self._line, reason).inc()
+        log.warning("%s of %s is left where it is, reason %s.", make_printable(path), self._line, reason)
         return True
-    except OSError:
-        return False
-    return False
+
+    def _mention_unread(self, reason: str, text: str, paths: list[str]) -> None:
+        for path in paths:
+            self._mention_once(path, reason)
+        complaint = f"{self._line}: {len(paths)} {text}; the first is {make_printable(min(paths))}" if paths else ""
+        self._complaints.set(f"unread-{reason}", complaint)
+
+    def _update_complaints(self, now_s: float) -> None:
+        aside = sorted((make_printable(version.path), version.problem) for version in self._files.values() if version.is_put_aside)
+        first = ", ".join(f"{name} ({problem})" for name, problem in aside[:3])
+        self._complaints.set(
+            "aside",
+            f"{len(aside)} files of {self._line} are put aside: {first}; correct their rights or names, or remove them" if aside else "",
+        )
+        restless = [make_printable(version.path) for version in self._files.values() if self._is_restless(version, now_s)]
+        self._complaints.set(
+            "restless",
+            f"{min(restless)} of {self._line} has been written to without a pause for more than {_RESTLESS_S:g} s; let the camera number "
+            "its files, or lower lines.camera.settle_s"
+            if restless
+            else "",
+        )
+
+    def _is_restless(self, version: _FileVersion, now_s: float) -> bool:
+        is_changing = now_s - version.since_s < self._settings.settle_s and not version.is_whole
+        return is_changing and version.since_s - version.name_seen_s > _RESTLESS_S
+
+
+def _read_time(state: FileState) -> datetime:
+    """Returns the time of a file's last change, or the present time if the file system gives one that no calendar has."""
+    try:
+        return datetime.fromtimestamp(state.changed_ns / 1e9, UTC)
+    except (OverflowError, ValueError, OSError):
+        return datetime.now(UTC)

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Event
 
+from agents.gateway.complaints import Complaints
+from agents.gateway.drop_folder import make_printable
 from agents.gateway.intake import NO_PICTURE, CameraFrame, PictureRefusedError
 from agents.gateway.spool import PictureReceipt
 from streams import metrics
 from streams.errors import SettingsError, SpoolFullError
 from streams.identity import PartId
+from streams.picture_files import JUDGED_SUFFIXES, is_foreign
 from streams.settings import CameraSettings
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".gif", ".webp"})
+log = logging.getLogger(__name__)
+
 _FULL_SPOOL_RETRY_S = 1.0
+_AWAY_RETRY_S = 1.0
+# Files that a triggered camera tries for one part before it gives up.
+_MAX_TRIES = 10
 
 
 def find_truth(file: Path, root: Path) -> str | None:
@@ -35,7 +44,8 @@ def find_truth(file: Path, root: Path) -> str | None:
 class FolderCamera:
     """Gives the pictures of a folder at a fixed rate, or one picture for each part that the board counts.
 
-    The pictures carry their class as `truth`, taken from the names of their folders.
+    The pictures carry their class as `truth`, taken from the names of their folders. A file that cannot be read is left out, counted and
+    named, and the next one follows. While the whole folder is away, the camera waits.
     """
 
     def __init__(self, line: str, settings: CameraSettings) -> None:
@@ -44,16 +54,21 @@ class FolderCamera:
         assert root is not None  # CameraSettings requires a path for this kind of camera.
         self._root = root
         self._settings = settings
-        self._files = sorted(file for file in root.rglob("*") if file.suffix.lower() in PICTURE_SUFFIXES and file.is_file())
+        self._line = line
+        self._files = sorted(file for file in root.rglob("*") if _is_picture(file, root))
         if not self._files:
-            raise SettingsError(
-                f"lines.camera.path: expected pictures ({', '.join(sorted(PICTURE_SUFFIXES))}) for {line} in {root}, found none"
-            )
+            raise SettingsError(f"lines.camera.path: expected pictures ({', '.join(JUDGED_SUFFIXES)}) for {line} in {root}, found none")
         self._random = random.Random(f"{line}:{settings.seed}")
+        # The files that come next. After an error the camera goes on with them and does not begin again.
+        self._next_files = self._files_in_order()
+        self._complaints = Complaints()
         self._triggers: SimpleQueue[tuple[PartId, datetime, Future[PictureReceipt]]] = SimpleQueue()
 
     def frames(self, stopping: Event) -> Iterator[CameraFrame]:
         return self._play_triggered(stopping) if self._settings.trigger == "board" else self._play_at_rate(stopping)
+
+    def list_complaints(self) -> list[str]:
+        return self._complaints.list_texts()
 
     def trigger(self, part: PartId, captured_at: datetime) -> Future[PictureReceipt]:
         receipt: Future[PictureReceipt] = Future()
@@ -69,41 +84,75 @@ class FolderCamera:
             if not self._settings.loop:
                 return
 
-    def _read_frame(self, file: Path) -> CameraFrame:
-        return CameraFrame(file.read_bytes(), datetime.now(UTC), truth=find_truth(file, self._root))
+    def _read(self, file: Path, stopping: Event) -> bytes | None:
+        """Returns the content of a file, or None if it cannot be read. Waits while the whole folder is away."""
+        while not stopping.is_set():
+            try:
+                value = file.read_bytes()
+            except OSError as error:
+                if self._root.is_dir():
+                    self._leave_out(file, error)
+                    return None
+                self._complaints.set("folder", f"the folder {self._root} of {self._line} is away; mount it, or correct lines.camera.path")
+                stopping.wait(_AWAY_RETRY_S)
+            else:
+                self._complaints.set("folder", "")
+                return value
+        return None
+
+    def _leave_out(self, file: Path, error: OSError) -> None:
+        metrics.pictures_lost.labels(self._line, "not-readable").inc()
+        name = make_printable(str(file.relative_to(self._root)))
+        log.warning("%s of %s cannot be read and is left out: %s", name, self._line, error)
+        self._complaints.add_event("lost", f"{name} of {self._line} cannot be read and is left out: {error.strerror}; restore the file")
 
     def _play_at_rate(self, stopping: Event) -> Iterator[CameraFrame]:
         period_s, jitter = 1 / self._settings.rate_per_s, self._settings.jitter
         due_s = time.monotonic()
-        for file in self._files_in_order():
+        for file in self._next_files:
             delay_s = period_s * jitter * self._random.uniform(-0.5, 0.5)
             if stopping.wait(max(0.0, due_s + delay_s - time.monotonic())):
                 return
             # If the camera is late by more than a second, because the machine slept or the spool was full, it does not catch up in a burst.
             due_s = max(due_s, time.monotonic() - 1) + period_s
-            yield (frame := self._read_frame(file))
+            if (value := self._read(file, stopping)) is None:
+                continue
+            yield (frame := CameraFrame(value, datetime.now(UTC), truth=find_truth(file, self._root)))
             while _is_spool_full(frame):
                 if stopping.wait(_FULL_SPOOL_RETRY_S):
                     return
-                yield (frame := self._read_frame(file))
+                yield (frame := CameraFrame(value, datetime.now(UTC), truth=find_truth(file, self._root)))
 
     def _play_triggered(self, stopping: Event) -> Iterator[CameraFrame]:
-        files = self._files_in_order()
         while not stopping.is_set():
             try:
                 part, captured_at, receipt = self._triggers.get(timeout=0.2)
             except Empty:
                 continue
-            file = next(files, None)
-            if file is None:
+            found = self._read_next(stopping)
+            if found is None:
                 metrics.unmatched_parts.labels(part.line).inc()
                 receipt.set_exception(
                     PictureRefusedError(NO_PICTURE, f"expected another picture for part {part}, the folder is at its end")
                 )
                 continue
+            file, value = found
             # The board's clock may be ahead of this one, but a picture must not come from the future.
             captured_at = min(captured_at, datetime.now(UTC))
-            yield CameraFrame(file.read_bytes(), captured_at, truth=find_truth(file, self._root), part=part, receipt=receipt)
+            yield CameraFrame(value, captured_at, truth=find_truth(file, self._root), part=part, receipt=receipt)
+
+    def _read_next(self, stopping: Event) -> tuple[Path, bytes] | None:
+        """Returns the next file that can be read with its content, or None at the end of the folder or after several failures."""
+        for file in islice(self._next_files, _MAX_TRIES):
+            if (value := self._read(file, stopping)) is not None:
+                return file, value
+        return None
+
+
+def _is_picture(file: Path, root: Path) -> bool:
+    """Returns whether a file has the name of a picture that the inspector takes, in no folder of a NAS device's own."""
+    is_named_so = file.suffix.lower() in JUDGED_SUFFIXES and not any(is_foreign(name) for name in file.relative_to(root).parts)
+    return is_named_so and file.is_file()
 
 
 def _is_spool_full(frame: CameraFrame) -> bool:

@@ -8,13 +8,14 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from agents.gateway.complaints import Complaints
 from agents.gateway.drop_camera import DropCamera
 from agents.gateway.folder_camera import FolderCamera
-from agents.gateway.intake import GatewayCamera, Intake, TriggeredCamera
+from agents.gateway.intake import CameraFrame, GatewayCamera, Intake, TriggeredCamera
 from agents.gateway.sender import KafkaChannel, Sender
 from agents.gateway.spool import Spool, SpoolBudget
 from agents.gateway.upload_camera import LineEndpoint, UploadCamera, build_app
@@ -48,6 +49,7 @@ class GatewayLine:
     intake: Intake
     sender: Sender
     watchdog: ProgressWatchdog
+    complaints: Complaints = field(default_factory=Complaints)
 
     @property
     def name(self) -> str:
@@ -64,10 +66,18 @@ class GatewayLine:
             part_intake=self.intake if has_board else None,
         )
 
-    def find_parked(self) -> str:
-        """Returns a sentence about the pictures that Kafka refused, or "" if there are none."""
+    def list_complaints(self) -> list[str]:
+        """Returns sentences about what a person has to mend for this line. They do not make the process unhealthy.
+
+        A restart would mend none of it, and it would interrupt the other lines.
+        """
         count = self.spool.parked_count
-        return f"Kafka refused {count} pictures of {self.name}, which are parked in the spool; the log says why" if count else ""
+        parked = f"Kafka refused {count} pictures of {self.name}, which are parked in the spool; the log says why"
+        return [*self.complaints.list_texts(), *self.camera.list_complaints(), *([parked] if count else [])]
+
+    def find_complaint(self) -> str:
+        """Returns all complaints of this line in one text, or "" if there are none."""
+        return "; ".join(self.list_complaints())
 
 
 def select_lines(settings: Settings, names: Sequence[str]) -> list[LineSettings]:
@@ -92,7 +102,7 @@ def _build_camera(line: LineSettings, settings: Settings, spool: Spool) -> Gatew
     if camera.kind == "drop":
         return DropCamera(line.name, camera, settings.pictures.max_bytes, spool.forget_key)
     if camera.kind == "video":
-        return VideoCamera(line.name, camera, make_stream_opener(camera.address))
+        return VideoCamera(line.name, camera, make_stream_opener(camera.address, camera.stall_s))
     return UploadCamera()
 
 
@@ -111,6 +121,16 @@ def _build_line(line: LineSettings, settings: Settings, budget: SpoolBudget, sto
     return GatewayLine(line, _build_camera(line, settings, spool), spool, intake, sender, watchdog)
 
 
+def _accept(line: GatewayLine, frame: CameraFrame) -> None:
+    """Hands a frame to the intake. If that fails, the frame learns of it too, so that its camera does not wait for an answer for ever."""
+    try:
+        line.intake.accept(frame)
+    except BaseException as error:
+        if not frame.receipt.done():
+            frame.receipt.set_exception(error)
+        raise
+
+
 class Gateway:
     """One gateway process, which serves some lines until SIGTERM or SIGINT."""
 
@@ -121,16 +141,13 @@ class Gateway:
         store = ObjectStore(settings.store.url, settings.pictures.max_bytes)
         self._lines = [_build_line(line, settings, self._budget, store) for line in lines]
         self._stopping = threading.Event()
-        # The problem of each camera that cannot be read, by line.
-        self._camera_problems: dict[str, str] = {}
         # The name of the thread that failed and thereby ends the process, or "" while all threads run.
         self._failed_thread = ""
         self._health = ProcessHealth("gateway", self._lines[0].watchdog)
         for line in self._lines[1:]:
             self._health.add_check(line.watchdog.find_stall)
         for line in self._lines:
-            self._health.add_check(line.find_parked)
-        self._health.add_check(lambda: "; ".join(list(self._camera_problems.values())))
+            self._health.add_complaint_check(line.find_complaint)
         metrics.spool_limit_bytes.set(self._budget.max_bytes)
         for line in self._lines:
             metrics.initialise_counters("gateway", line.name)
@@ -206,32 +223,28 @@ class Gateway:
         return runner
 
     def _run_camera(self, line: GatewayLine) -> None:
-        """The thread of one camera. It retries after an OSError of a folder or device; any other error ends the whole process."""
+        """The thread of one camera. After any error the camera goes on after a while, so that one line never harms the others."""
         backoff = Backoff(first_s=0.5, longest_s=10.0)
-        has_ended_well = False
-        try:
-            while not self._stopping.is_set():
-                try:
-                    for frame in line.camera.frames(self._stopping):
-                        backoff.succeeded()
-                        self._camera_problems.pop(line.name, None)
-                        line.intake.accept(frame)
-                    break
-                except OSError as error:
-                    wait_s = backoff.failed()
-                    self._camera_problems[line.name] = f"the camera of {line.name} gives no pictures: {error}"
-                    log.error("The camera of %s gives no pictures: %s. The next attempt follows in %.1f s.", line.name, error, wait_s)
-                    self._stopping.wait(wait_s)
-            has_ended_well = True
-        finally:
-            if not has_ended_well:
-                self._failed_thread = f"The camera of {line.name}"
+        while not self._stopping.is_set():
+            try:
+                for frame in line.camera.frames(self._stopping):
+                    _accept(line, frame)
+                    backoff.succeeded()
+                    line.complaints.set("camera", "")
+                return
+            except Exception as error:
+                wait_s = backoff.failed()
+                metrics.camera_failures.labels(line.name).inc()
+                line.complaints.set("camera", f"the camera of {line.name} was interrupted by an error: {error}; the log has the details")
+                log.exception("The camera of %s was interrupted by an error. It goes on in %.1f s.", line.name, wait_s)
+                self._stopping.wait(wait_s)
 
     def _check_lines(self) -> None:
         """Updates matching, metrics and health of all lines. Called several times a second."""
         for line in self._lines:
             line.intake.decide_due()
             metrics.spool_pictures.labels(line.name).set(line.spool.waiting_count)
+            metrics.camera_complaints.labels(line.name).set(len(line.list_complaints()))
             # While Kafka is unavailable no work can be done, so the watchdog sees none. /readyz reports the problem, not /healthz.
             line.watchdog.set_pending(0 if line.sender.problem else line.spool.sendable_count)
             if not line.sender.is_alive():

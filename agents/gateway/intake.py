@@ -67,7 +67,13 @@ class GatewayCamera(Protocol):
     """A source of pictures."""
 
     def frames(self, stopping: Event) -> Iterator[CameraFrame]:
-        """Yields pictures as they arrive, and ends soon after `stopping` is set. Runs in a thread of its own."""
+        """Yields pictures as they arrive, and ends soon after `stopping` is set. Runs in a thread of its own.
+
+        After an error the gateway calls the method again. The camera then goes on where it was.
+        """
+
+    def list_complaints(self) -> list[str]:
+        """Returns sentences about what a person has to mend at the camera or its folder. They stand on /healthz."""
 
 
 @runtime_checkable

@@ -58,6 +58,9 @@ class UploadCamera:
         self._queue.put(frame)
         return frame.receipt
 
+    def list_complaints(self) -> list[str]:
+        return []  # Whoever uploads gets the reason of a refusal as the response.
+
     def frames(self, stopping: Event) -> Iterator[CameraFrame]:
         while not stopping.is_set():
             try:

@@ -1,4 +1,8 @@
-"""The camera of kind `video`: reads a V4L2 device or an RTSP stream with OpenCV, which the extra `video` installs."""
+"""The camera of kind `video`: reads a V4L2 device or an RTSP stream with OpenCV, which the extra `video` installs.
+
+A thread of its own grabs without a pause, because a stream that is read too slowly gives older and older pictures. A picture has the time
+at which it was grabbed. Only the pictures that are given to the intake are encoded, in the thread of the camera.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,16 @@ import importlib
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
 from threading import Event
 from typing import Any, Protocol
 
+from agents.gateway.complaints import Complaints
 from agents.gateway.intake import NO_PICTURE, CameraFrame, PictureRefusedError
 from agents.gateway.spool import PictureReceipt
 from streams import metrics
@@ -23,65 +30,134 @@ from streams.settings import CameraSettings
 
 log = logging.getLogger(__name__)
 
+# Pictures that a triggered camera remembers. The report of a part arrives some hundredths of a second after the part.
+_REMEMBERED_FRAMES = 8
+# Threads that may hang in a call of OpenCV before no further one is started.
+_MAX_HANGING_READERS = 3
+# OpenCV gets twice its own limit, so that an open stream is closed in the ordinary way.
+_HANG_FACTOR = 2.0
+_WAIT_S = 0.2
+
+
+class VideoPicture(Protocol):
+    """A decoded picture of a stream."""
+
+    def encode(self) -> bytes | None:
+        """Returns the picture as PNG, or None if that is impossible. May be called from any thread."""
+
 
 class FrameGrabber(Protocol):
-    """An open video stream."""
+    """An open video stream. All methods are called by one thread."""
 
-    def grab(self) -> bytes | None:
-        """Waits for the next picture and returns it encoded. Returns None if the stream has broken."""
+    def grab(self) -> bool:
+        """Waits for the next picture. Returns False if the stream has broken."""
+
+    def retrieve(self) -> VideoPicture | None:
+        """Returns the picture that was grabbed last, or None if it is damaged."""
 
     def close(self) -> None: ...
 
 
-class OpenCvGrabber:
-    """A video stream that OpenCV reads. Pictures are encoded as PNG, so that no detail is lost to compression.
+@dataclass(frozen=True)
+class OpenCvPicture:
+    """Pixels of OpenCV, encoded as PNG so that no detail is lost to compression."""
 
-    `address` is a device number, a device file or a URL.
+    cv2: Any
+    pixels: Any
+
+    def encode(self) -> bytes | None:
+        is_encoded, value = self.cv2.imencode(".png", self.pixels, [self.cv2.IMWRITE_PNG_COMPRESSION, 1])
+        return bytes(value) if is_encoded else None
+
+
+class OpenCvGrabber:
+    """A video stream that OpenCV reads. `address` is a device number, a device file or a URL.
+
+    OpenCV gives up a network stream that is mute for `timeout_s`, while it is opened and while it is read.
     """
 
-    def __init__(self, cv2: Any, address: str) -> None:
+    def __init__(self, cv2: Any, address: str, timeout_s: float) -> None:
         """Raises OSError if the address cannot be opened."""
         self._cv2 = cv2
-        self._capture = cv2.VideoCapture(int(address) if address.isdigit() else address)
+        if "://" in address:
+            timeout_ms = round(timeout_s * 1000)
+            limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, timeout_ms, cv2.CAP_PROP_READ_TIMEOUT_MSEC, timeout_ms]
+            self._capture = cv2.VideoCapture(address, cv2.CAP_FFMPEG, limits)
+        else:
+            self._capture = cv2.VideoCapture(int(address) if address.isdigit() else address)
         if not self._capture.isOpened():
-            raise OSError(f"expected a video stream at {address}, it cannot be opened")
+            self._capture.release()
+            raise OSError(f"expected a video stream at {hide_password(address)}, it cannot be opened")
         # With a buffer of one picture the stream gives its newest one. A longer buffer would give older pictures of earlier parts.
         self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
 
-    def grab(self) -> bytes | None:
-        is_read, pixels = self._capture.read()
-        if not is_read:
-            return None
-        is_encoded, value = self._cv2.imencode(".png", pixels, [self._cv2.IMWRITE_PNG_COMPRESSION, 1])
-        return bytes(value) if is_encoded else None
+    def grab(self) -> bool:
+        return bool(self._capture.grab())
+
+    def retrieve(self) -> VideoPicture | None:
+        is_read, pixels = self._capture.retrieve()
+        return OpenCvPicture(self._cv2, pixels) if is_read else None
 
     def close(self) -> None:
         self._capture.release()
 
 
-def make_stream_opener(address: str) -> Callable[[], FrameGrabber]:
+def hide_password(address: str) -> str:
+    """Returns an address without the user name and the password that it may hold."""
+    scheme, separator, rest = address.partition("://")
+    return scheme + separator + rest.rpartition("@")[2] if separator else address
+
+
+def make_stream_opener(address: str, timeout_s: float) -> Callable[[], FrameGrabber]:
     """Returns a function that opens the video stream at `address`. Raises SettingsError if OpenCV is not installed."""
     try:
         cv2 = importlib.import_module("cv2")
     except ImportError:
         raise SettingsError("lines.camera.kind: expected OpenCV for a camera of kind video, found none; install castline[video]") from None
-    return lambda: OpenCvGrabber(cv2, address)
+    return lambda: OpenCvGrabber(cv2, address, timeout_s)
+
+
+@dataclass(frozen=True)
+class _GrabbedPicture:
+    """A picture with the time at which it was grabbed."""
+
+    picture: VideoPicture
+    grabbed_at: datetime
 
 
 class VideoCamera:
     """Reads a video stream all the time and gives its newest picture, at a fixed rate or for each part that the board counts.
 
-    A stream that breaks is opened again.
+    A stream that breaks, or that is mute for `stall_s`, is reported and opened again.
     """
 
     def __init__(self, line: str, settings: CameraSettings, open_stream: Callable[[], FrameGrabber]) -> None:
         self._line = line
         self._settings = settings
         self._open_stream = open_stream
-        # The newest picture that was not given yet.
-        self._newest: CameraFrame | None = None
-        self._newest_changed = threading.Condition()
+        self._is_triggered = settings.trigger == "board"
+        # The newest pictures that were not given yet, the oldest first. Without a trigger there is one, and only if it was asked for.
+        self._pictures: deque[_GrabbedPicture] = deque(maxlen=_REMEMBERED_FRAMES if self._is_triggered else 1)
+        self._pictures_changed = threading.Condition()
+        self._is_asked = Event()
         self._triggers: SimpleQueue[tuple[PartId, datetime, Future[PictureReceipt]]] = SimpleQueue()
+        self._complaints = Complaints()
+        # Monotonic time of the last picture, or of the start of the thread that reads the stream.
+        self._alive_s = time.monotonic()
+        self._last_error = "the stream is mute"
+        self._is_running = False
+        # Since when the reader is within one call of OpenCV, monotonic, or None while it waits for its next attempt.
+        self._busy_since_s: float | None = None
+        self._backoff = Backoff(first_s=0.5, longest_s=10.0)
+        self._hanging: list[threading.Thread] = []
+
+    def list_complaints(self) -> list[str]:
+        silent_s = time.monotonic() - self._alive_s
+        if not self._is_running or silent_s <= self._settings.stall_s:
+            return self._complaints.list_texts()
+        address = hide_password(self._settings.address)
+        silence = f"the camera of {self._line} at {address} has given no picture for {silent_s:.0f} s: {self._last_error}"
+        return [f"{silence}; check its power, its network and lines.camera.address", *self._complaints.list_texts()]
 
     def trigger(self, part: PartId, captured_at: datetime) -> Future[PictureReceipt]:
         receipt: Future[PictureReceipt] = Future()
@@ -89,68 +165,137 @@ class VideoCamera:
         return receipt
 
     def frames(self, stopping: Event) -> Iterator[CameraFrame]:
-        reader = threading.Thread(target=self._read_stream, args=(stopping,), name=f"video-{self._line}", daemon=True)
-        reader.start()
-        yield from self._take_triggered(stopping) if self._settings.trigger == "board" else self._take_at_rate(stopping)
-        reader.join(2)
+        watch = threading.Thread(target=self._watch_reader, args=(stopping,), name=f"video-watch-{self._line}", daemon=True)
+        self._is_running = True
+        self._alive_s = time.monotonic()
+        watch.start()
+        yield from self._take_triggered(stopping) if self._is_triggered else self._take_at_rate(stopping)
+        watch.join(2)
 
-    def _read_stream(self, stopping: Event) -> None:
-        """Keeps `_newest` up to date until `stopping` is set."""
-        backoff = Backoff(first_s=0.5, longest_s=10.0)
+    def _watch_reader(self, stopping: Event) -> None:
+        """Keeps a thread that reads the stream. A thread that hangs in OpenCV is left behind, and another one is started."""
         while not stopping.is_set():
-            try:
-                stream = self._open_stream()
-            except OSError as error:
-                wait_s = backoff.failed()
-                log.warning("The camera of %s cannot be opened: %s. The next attempt follows in %.1f s.", self._line, error, wait_s)
-                stopping.wait(wait_s)
+            abandoned = Event()
+            self._busy_since_s = None
+            reader = threading.Thread(target=self._read_stream, args=(stopping, abandoned), name=f"video-{self._line}", daemon=True)
+            reader.start()
+            while not stopping.wait(_WAIT_S) and not self._is_hanging(reader):
                 continue
-            try:
-                while not stopping.is_set() and (value := stream.grab()) is not None:
-                    backoff.succeeded()
-                    with self._newest_changed:
-                        self._newest = CameraFrame(value, datetime.now(UTC), "image/png")
-                        self._newest_changed.notify_all()
-            finally:
-                stream.close()
-            if not stopping.is_set():
-                wait_s = backoff.failed()
-                log.warning("The stream of the camera of %s broke. It is opened again in %.1f s.", self._line, wait_s)
-                stopping.wait(wait_s)
+            abandoned.set()
+            if stopping.is_set():
+                reader.join(2)
 
-    def _take_newest(self, timeout_s: float) -> CameraFrame | None:
+    def _is_hanging(self, reader: threading.Thread) -> bool:
+        """Returns whether `reader` has to be left behind: one call of OpenCV takes twice as long as a stream may be mute."""
+        busy_since_s = self._busy_since_s
+        if busy_since_s is None or time.monotonic() - busy_since_s <= _HANG_FACTOR * self._settings.stall_s:
+            return False
+        self._hanging = [thread for thread in self._hanging if thread.is_alive()]
+        if len(self._hanging) >= _MAX_HANGING_READERS:
+            return False
+        self._hanging.append(reader)
+        self._last_error = "OpenCV does not return from reading the stream"
+        metrics.camera_failures.labels(self._line).inc()
+        log.warning("The camera of %s: %s. Another reader is started.", self._line, self._last_error)
+        return True
+
+    def _read_stream(self, stopping: Event, abandoned: Event) -> None:
+        """Opens the stream again and again, and reads it, until `stopping` or `abandoned` is set."""
+        while not (stopping.is_set() or abandoned.is_set()):
+            try:
+                self._busy_since_s = time.monotonic()
+                stream = self._open_stream()
+                try:
+                    self._grab_pictures(stream, stopping, abandoned)
+                finally:
+                    stream.close()
+                error = "the stream broke"
+            except Exception as failure:  # noqa: BLE001  OpenCV raises its own errors for whatever a stream holds.
+                error = str(failure).strip() or repr(failure)
+            if stopping.is_set() or abandoned.is_set():
+                return
+            self._busy_since_s = None
+            self._last_error = error
+            metrics.camera_failures.labels(self._line).inc()
+            wait_s = self._backoff.failed()
+            log.warning("The camera of %s: %s. The stream is opened again in %.1f s.", self._line, error, wait_s)
+            stopping.wait(wait_s)
+
+    def _grab_pictures(self, stream: FrameGrabber, stopping: Event, abandoned: Event) -> None:
+        """Reads an open stream until it breaks or is mute for `stall_s`."""
+        while stream.grab():
+            grabbed_at = datetime.now(UTC)
+            if stopping.is_set() or abandoned.is_set():
+                return
+            self._alive_s = self._busy_since_s = time.monotonic()
+            self._backoff.succeeded()
+            if not self._is_triggered and not self._is_asked.is_set():
+                continue
+            picture = stream.retrieve()
+            if picture is None:
+                raise OSError("a picture of the stream cannot be decoded")
+            with self._pictures_changed:
+                self._pictures.append(_GrabbedPicture(picture, grabbed_at))
+                self._is_asked.clear()
+                self._pictures_changed.notify_all()
+
+    def _encode(self, grabbed: _GrabbedPicture, part: PartId | None = None) -> CameraFrame | None:
+        """Returns the frame of a picture, or None with a complaint if it cannot be encoded."""
+        try:
+            value, error = grabbed.picture.encode(), "OpenCV gives no reason"
+        except Exception as failure:  # noqa: BLE001  One picture must not end the camera. The failure is counted and shown.
+            value, error = None, str(failure)
+        if value is None:
+            metrics.camera_failures.labels(self._line).inc()
+            log.error("A picture of %s cannot be encoded: %s", self._line, error)
+            text = f"a picture of {self._line} cannot be encoded: {error}; choose another pixel format at the camera"
+            self._complaints.add_event("encoding", text)
+            return None
+        return CameraFrame(value, grabbed.grabbed_at, "image/png", part=part)
+
+    def _take_newest(self, timeout_s: float) -> _GrabbedPicture | None:
         """Waits for a picture that was not given yet and returns it, or None after `timeout_s`."""
-        with self._newest_changed:
-            self._newest_changed.wait_for(lambda: self._newest is not None, timeout_s)
-            frame, self._newest = self._newest, None
-        return frame
+        with self._pictures_changed:
+            if not self._pictures:
+                self._is_asked.set()
+            self._pictures_changed.wait_for(lambda: bool(self._pictures), timeout_s)
+            return self._pictures.pop() if self._pictures else None
 
     def _take_at_rate(self, stopping: Event) -> Iterator[CameraFrame]:
         due_s = time.monotonic()
         while not stopping.wait(max(0.0, due_s - time.monotonic())):
-            if frame := self._take_newest(0.2):
+            if grabbed := self._take_newest(_WAIT_S):
                 due_s = max(due_s, time.monotonic() - 1) + 1 / self._settings.rate_per_s
-                yield frame
+                if frame := self._encode(grabbed):
+                    yield frame
 
     def _take_triggered(self, stopping: Event) -> Iterator[CameraFrame]:
         window_s = self._settings.match_window_s
         while not stopping.is_set():
             try:
-                part, captured_at, receipt = self._triggers.get(timeout=0.2)
+                part, captured_at, receipt = self._triggers.get(timeout=_WAIT_S)
             except Empty:
                 continue
-            frame = self._take_near(captured_at, window_s)
+            grabbed = self._take_near(captured_at, window_s)
+            frame = self._encode(grabbed, part) if grabbed else None
             if frame is None:
                 metrics.unmatched_parts.labels(part.line).inc()
                 receipt.set_exception(PictureRefusedError(NO_PICTURE, f"expected a picture within {window_s} s of part {part}"))
                 continue
-            yield CameraFrame(frame.value, frame.captured_at, frame.declared_type, part=part, receipt=receipt)
+            yield replace(frame, receipt=receipt)
 
-    def _take_near(self, captured_at: datetime, window_s: float) -> CameraFrame | None:
-        """Waits at most `window_s` for a picture that was taken within `window_s` of `captured_at`."""
-        until_s = time.monotonic() + window_s
-        while (timeout_s := until_s - time.monotonic()) > 0:
-            frame = self._take_newest(timeout_s)
-            if frame and abs((frame.captured_at - captured_at).total_seconds()) <= window_s:
-                return frame
-        return None
+    def _take_near(self, captured_at: datetime, window_s: float) -> _GrabbedPicture | None:
+        """Returns the picture nearest to `captured_at` within `window_s`. Waits at most `window_s` for one that is not older."""
+
+        def is_later_one_there() -> bool:
+            return bool(self._pictures) and self._pictures[-1].grabbed_at >= captured_at
+
+        with self._pictures_changed:
+            self._pictures_changed.wait_for(is_later_one_there, window_s)
+            found = min(self._pictures, key=lambda grabbed: abs(grabbed.grabbed_at - captured_at), default=None)
+            if found is None or abs((found.grabbed_at - captured_at).total_seconds()) > window_s:
+                return None
+            # A part that comes later gets a later picture.
+            while self._pictures and self._pictures[0].grabbed_at <= found.grabbed_at:
+                self._pictures.popleft()
+        return found

@@ -63,6 +63,29 @@ class CameraSettings(Section):
         "negative if the camera's clock is slow. If absent, the latency that `castline gateway measure` has stored is used. A camera of "
         "the kinds `folder` and `video` needs none, because the gateway asks it for the picture of each part.",
     )
+    end_wait_s: float = Field(
+        5.0,
+        ge=0.05,
+        le=600,
+        description="A camera of the kind `drop` waits this many seconds after the last change of a file for the end of its picture. Then "
+        "it takes the file as it is.",
+    )
+    sent_keep_days: float = Field(
+        2.0, ge=0, le=3650, description="Time that a camera of the kind `drop` keeps stored files in the folder `sent`, in days."
+    )
+    sent_max_bytes: int = Field(2**30, ge=0, le=2**50, description="Largest size of the folder `sent`. The oldest files are deleted first.")
+    refused_keep_days: float = Field(
+        30.0, ge=0, le=3650, description="Time that a camera of the kind `drop` keeps refused files in the folder `refused`, in days."
+    )
+    refused_max_bytes: int = Field(
+        2**28, ge=0, le=2**50, description="Largest size of the folder `refused`. The oldest files are deleted first."
+    )
+    stall_s: float = Field(
+        5.0,
+        ge=0.5,
+        le=600,
+        description="A camera of the kind `video` that gives no picture for this many seconds is reported and opened again.",
+    )
     match_window_s: float = Field(
         1.0,
         gt=0,

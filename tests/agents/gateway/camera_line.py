@@ -12,15 +12,26 @@ from agents.gateway.spool import PictureReceipt, Spool, SpoolBudget
 from streams.identity import PartId
 from streams.settings import CameraSettings
 
-JPEG = b"\xff\xd8\xff\xe0 a picture of a casting"
+# Start and end of a JPEG, with a comment as its only content.
+JPEG_START = b"\xff\xd8\xff\xfe"
+JPEG_END = b"\xff\xd9"
+
+
+def make_jpeg(text: str) -> bytes:
+    """Returns bytes with the structure of a JPEG, which hold `text` and no pixels."""
+    comment = b"a picture of a casting" + text.encode()
+    return JPEG_START + (len(comment) + 2).to_bytes(2) + comment + JPEG_END
+
+
+JPEG = make_jpeg("")
 
 
 def write_pictures(root: Path, *names: str) -> Path:
-    """Writes files that begin like a JPEG and end with their name."""
+    """Writes files that have the structure of a JPEG and hold their name."""
     for name in names:
         file = root / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(JPEG + name.encode())
+        file.write_bytes(make_jpeg(name))
     return root
 
 

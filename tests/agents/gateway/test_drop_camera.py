@@ -11,7 +11,7 @@ from pathlib import Path
 from agents.gateway.drop_camera import DropCamera
 from agents.gateway.intake import CameraFrame
 from streams.settings import CameraSettings
-from tests.agents.gateway.camera_line import JPEG, CameraLine, wait_until, write_pictures
+from tests.agents.gateway.camera_line import JPEG, JPEG_END, CameraLine, make_jpeg, wait_until, write_pictures
 
 
 @contextmanager
@@ -31,7 +31,7 @@ def test_a_complete_file_is_read_once_and_moved(tmp_path: Path) -> None:
     with running_drop_line(tmp_path / "in", tmp_path / "spool") as line:
         wait_until((tmp_path / "in/sent/a.jpg").exists)
         (spooled,) = line.spool.read_after(0, 10)
-        assert spooled.picture.value == JPEG + b"a.jpg"
+        assert spooled.picture.value == make_jpeg("a.jpg")
         assert spooled.picture.content_type == "image/jpeg"
         assert not (tmp_path / "in/a.jpg").exists()
 
@@ -40,13 +40,13 @@ def test_a_file_that_is_written_to_is_not_read_before_it_is_complete(tmp_path: P
     (tmp_path / "in").mkdir()
     with running_drop_line(tmp_path / "in", tmp_path / "spool") as line:
         with (tmp_path / "in/slow.jpg").open("wb") as upload:
-            upload.write(JPEG)
+            upload.write(JPEG[:-2])
             upload.flush()
             time.sleep(0.5)  # Much longer than settle_s, so only the open file shows that the transfer goes on.
             assert line.parts() == []
-            upload.write(b"the rest")
+            upload.write(JPEG_END)
         wait_until((tmp_path / "in/sent/slow.jpg").exists)
-        assert [spooled.picture.value for spooled in line.spool.read_after(0, 10)] == [JPEG + b"the rest"]
+        assert [spooled.picture.value for spooled in line.spool.read_after(0, 10)] == [JPEG]
 
 
 def test_names_of_unfinished_transfers_are_ignored_until_the_file_is_renamed(tmp_path: Path) -> None:

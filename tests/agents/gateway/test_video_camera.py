@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from agents.gateway.intake import PictureRefusedError
-from agents.gateway.video_camera import FrameGrabber, VideoCamera, make_stream_opener
+from agents.gateway.video_camera import FrameGrabber, VideoCamera, VideoPicture, make_stream_opener
 from models.pictures.decoder import decode_picture
 from models.synthetic import render_series
 from streams.identity import PartId
@@ -63,7 +64,7 @@ def address() -> Iterator[str]:
 def test_the_pictures_of_a_network_camera_arrive_complete(address: str) -> None:
     settings = CameraSettings(kind="video", address=address, rate_per_s=20)
     stopping = threading.Event()
-    frames = VideoCamera("line-1", settings, make_stream_opener(address)).frames(stopping)
+    frames = VideoCamera("line-1", settings, make_stream_opener(address, 5)).frames(stopping)
     received = [next(frames) for _ in range(5)]
     stopping.set()
     assert list(frames) == []
@@ -76,7 +77,15 @@ def test_the_pictures_of_a_network_camera_arrive_complete(address: str) -> None:
 
 def test_an_address_without_a_camera_is_an_error() -> None:
     with pytest.raises(OSError, match="cannot be opened"):
-        make_stream_opener("/dev/video99")()
+        make_stream_opener("/dev/video99", 5)()
+
+
+@dataclass(frozen=True)
+class RecordedPicture:
+    value: bytes
+
+    def encode(self) -> bytes:
+        return self.value
 
 
 class RecordedStream:
@@ -86,10 +95,13 @@ class RecordedStream:
         self._name = name
         self._left = length
 
-    def grab(self) -> bytes | None:
+    def grab(self) -> bool:
         time.sleep(0.01)
         self._left -= 1
-        return None if self._left < 0 else f"{self._name}-{self._left}".encode()
+        return self._left >= 0
+
+    def retrieve(self) -> VideoPicture:
+        return RecordedPicture(f"{self._name}-{self._left}".encode())
 
     def close(self) -> None:
         self._left = 0
@@ -127,7 +139,7 @@ def test_a_triggered_video_gives_the_picture_near_the_trigger_or_reports_that_th
 def test_a_video_camera_without_opencv_names_the_extra() -> None:
     """Runs in a process that finds no OpenCV, because it is installed here for the tests of a real stream."""
     module = "agents.gateway.video_camera"
-    program = f"import sys; sys.modules['cv2'] = None; from {module} import make_stream_opener; make_stream_opener('/dev/video0')"
+    program = f"import sys; sys.modules['cv2'] = None; from {module} import make_stream_opener; make_stream_opener('/dev/video0', 5)"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 1
     assert "SettingsError" in result.stderr
