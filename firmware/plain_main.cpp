@@ -1,4 +1,4 @@
-// The main function that the Arduino core would add to the sketch. The build with plain avr-g++ needs nothing else of that core.
+// The main function for the build with plain avr-g++. The Arduino IDE would take it from the Arduino core, which this build does not use.
 void setup();
 void loop();
 

@@ -4,13 +4,15 @@
  * at CYCLE A0 1           sets the level of an input pin at an exact cycle
  * encoder E4 E5 CYCLES 1  turns an encoder: an edge every CYCLES cycles, forward (1) or backward (0); 0 cycles stops the encoder
  * rx HEX                  sends bytes to UART 0 at the speed of the line
- * run CYCLE               stepped mode only: runs up to this cycle and sends the event `paused`
+ * run CYCLE               without --link only: runs up to this cycle and sends the event `paused`
  * reset power|button|brown-out|watchdog
- * hang                    lets the firmware loop without end
- * servo all|changes       selects whether all pulses are reported, or only changed ones
+ * hang                    makes the processor execute an endless loop, until the watchdog resets it
+ * servo all|changes       reports all servo pulses, or only those whose width has changed
  * pace X                  runs at X times real time; 0 means as fast as possible
- * loop F                  measures the firmware's main loop by its writes to port F; `loop` without a port reports the result
- * stat, quit
+ * loop F                  measures how long the rounds of the firmware's main loop take, by its writes to port F
+ * loop                    reports these durations
+ * stat                    reports the processor time and the numbers of bytes on the serial line
+ * quit                    ends the program
  */
 #define _GNU_SOURCE
 #include "runner.h"
@@ -137,7 +139,7 @@ int control_wait(uint64_t until_ns) {
         const uint64_t now = now_ns();
         const uint64_t left = until_ns > now ? until_ns - now : 0;
         const struct timespec time = {left / 1000000000u, left % 1000000000u};
-        /* A closed pseudo-terminal would report its hang-up at once, so only an open one is waited for. */
+        /* ppoll() returns at once for a pseudo-terminal that no program has open, so only an open one is waited for. */
         ppoll(wait, wire_is_open() ? 2 : 1, &time, NULL);
         if ((wait[0].revents & (POLLIN | POLLHUP)) && !read_commands()) return 0;
         if (wire_is_open() && wait[1].revents) wire_poll();

@@ -1,4 +1,4 @@
-/* Keeps the EEPROM in a file. The file is written under another name and then renamed, so that a crash leaves the old content. */
+/* Keeps the EEPROM in a file. A new file is written and then renamed, so that the old file stays whole if the program crashes. */
 #include "runner.h"
 
 #include <fcntl.h>

@@ -1,4 +1,4 @@
-/* The microcontroller: its start, its resets, and repairs of differences between simavr 1.6 and the hardware. */
+/* The microcontroller: its start, its resets, and corrections where simavr 1.6 differs from the hardware. */
 #include "runner.h"
 
 #include <stdio.h>
@@ -15,7 +15,8 @@ avr_ioport_t *ports[PORTS];
 avr_uart_t *uart0;
 int quitting;
 
-static uint64_t cycle_offset, last_cycle; /* Newer versions of simavr set the cycle counter to zero at a reset. */
+/* Cycles before the last reset, because newer versions of simavr set the cycle counter to zero at a reset. */
+static uint64_t cycle_offset, last_cycle;
 static int after_reset = 1;
 static enum reset_cause cause;
 static int cause_known;
@@ -25,9 +26,9 @@ static int stop;
 uint64_t mcu_cycle(void) { return cycle_offset + avr->cycle; }
 double mcu_us(uint64_t cycles) { return cycles * 1e6 / avr->frequency; }
 
-/* ---- repair: compare registers in fast PWM ----
- * simavr uses a new compare value at once, so that a pulse in progress can stay high for a whole period. It also ignores a write whose low
- * byte is unchanged. The hardware uses a new value when the counter passes its bottom, and so does this repair. */
+/* ---- correction: compare registers in fast PWM ----
+ * The hardware uses a new compare value when the counter passes its bottom, and so does this correction. simavr uses the value at once, and
+ * a pulse in progress can then stay high for a whole period. simavr also ignores a write whose low byte is unchanged. */
 static struct compare {
     avr_timer_t *timer;
     avr_timer_comp_t *channel;
@@ -94,12 +95,12 @@ static void on_reset(avr_t *mcu) {
     if (mcu->cycle < last_cycle) cycle_offset += last_cycle - mcu->cycle;
     for (int i = 0; i < compare_count; i++) compares[i].pending = 0;
     after_reset = 1;
-    if (!cause_known) cause = RESET_WATCHDOG; /* No command has caused this reset. */
+    if (!cause_known) cause = RESET_WATCHDOG; /* No command has caused this reset, so it was the watchdog. */
     mcu->run_cycle_limit = 1000;
     pins_after_reset();
     servo_after_reset();
     control_send("{\"event\": \"reset\", \"cycle\": %llu, \"cause\": \"%s\"}", (unsigned long long)mcu_cycle(), cause_names[cause]);
-    stop = 1; /* mcu_run_until must register its timer again. */
+    stop = 1; /* mcu_run_until() must register its timer again, because the reset has removed it. */
 }
 
 void mcu_reset(enum reset_cause new_cause) {
@@ -110,7 +111,7 @@ void mcu_reset(enum reset_cause new_cause) {
     cause_known = 0;
 }
 
-/* Writes a jump to itself at the end of the flash, where there is no program, and jumps there. */
+/* Makes the processor execute an endless loop. The loop is a jump to itself at the end of the flash, which the firmware does not use. */
 void mcu_hang(void) {
     const uint32_t address = avr->flashend - 1;
     avr->flash[address] = 0xFF;
@@ -121,7 +122,7 @@ void mcu_hang(void) {
 
 static void never_sleep(avr_t *mcu, avr_cycle_count_t cycles) {
     (void)mcu;
-    (void)cycles; /* The runner waits between slices instead. */
+    (void)cycles; /* Does nothing, because the runner itself waits after each piece of simulated time. */
 }
 
 static void log_warning(avr_t *mcu, const int level, const char *format, va_list arguments) {
@@ -159,7 +160,8 @@ void mcu_start(const char *path) {
         if (!strcmp(io->kind, "uart") && ((avr_uart_t *)io)->name == '0') uart0 = (avr_uart_t *)io;
         if (!strcmp(io->kind, "port")) ports[((avr_ioport_t *)io)->name - 'A'] = (avr_ioport_t *)io;
     }
-    uint32_t flags = 0; /* No echo to the console, and no waiting while the firmware polls. */
+    /* Without flags, simavr does not write the bytes to the console, and does not sleep while the firmware polls the UART. */
+    uint32_t flags = 0;
     avr_ioctl(avr, AVR_IOCTL_UART_SET_FLAGS('0'), &flags);
     repair_compares();
     core_reset = avr->reset;
@@ -200,6 +202,6 @@ void mcu_check(void) {
     last_cycle = avr->cycle;
     if (!after_reset) return;
     after_reset = 0;
-    /* Without this, an external interrupt whose pin is low is polled in every cycle. */
+    /* Without this call, simavr would check an external interrupt in every cycle while its pin is low, which is slow. */
     for (int i = 0; i < 8; i++) avr_extint_set_strict_lvl_trig(avr, i, 0);
 }

@@ -14,7 +14,7 @@ int pin_set(char port, int bit, int level) {
     if (index < 0 || index >= PORTS || !ports[index] || bit < 0 || bit > 7) return 0;
     driven[index] |= 1 << bit;
     levels[index] = (levels[index] & ~(1 << bit)) | (level ? 1 << bit : 0);
-    /* Without this, a write to the port's output register would restore the level of the pull-up. */
+    /* Without this call, a write to the port's output register would set the pin back to the level of the pull-up. */
     avr_ioport_external_t external = {.name = port, .mask = driven[index], .value = levels[index]};
     avr_ioctl(avr, AVR_IOCTL_IOPORT_SET_EXTERNAL(port), &external);
     avr_raise_irq(avr_io_getirq(avr, AVR_IOCTL_IOPORT_GETIRQ(port), bit), level);
@@ -87,7 +87,8 @@ static avr_cycle_count_t turn(avr_t *mcu, avr_cycle_count_t when, void *param) {
     if (!encoder->cycles) return 0;
     encoder->phase = (encoder->phase + encoder->step) & 3;
     const int a = encoder->phase == 1 || encoder->phase == 2, b = encoder->phase >= 2;
-    const int changed = (encoder->phase & 1) == (encoder->step > 0 ? 1 : 0) ? 0 : 1; /* Forward, A changes at phases 1 and 3, and B at 2 and 0. */
+    /* Forward, A changes at the start of phases 1 and 3, and B at the start of phases 2 and 0. */
+    const int changed = (encoder->phase & 1) == (encoder->step > 0 ? 1 : 0) ? 0 : 1;
     pin_set(encoder->port[changed], encoder->bit[changed], changed ? b : a);
     return when + encoder->cycles;
 }
@@ -127,7 +128,7 @@ int pin_watch(const char *name) {
     return 1;
 }
 
-/* ---- duration of the firmware's main loop, which writes a certain port once in each round ---- */
+/* ---- durations of the rounds of the firmware's main loop, which writes one port once in each round ---- */
 
 static uint64_t loop_last, loop_longest, loop_sum, loop_count;
 

@@ -1,5 +1,5 @@
-/* Runs the board's firmware in libsimavr. UART 0 is a pseudo-terminal or hexadecimal text, servo pulses and pin changes are JSON lines with
- * their cycles, and commands set pins at exact cycles (control.c).
+/* Runs the board's firmware in libsimavr. UART 0 is connected to a pseudo-terminal, or its bytes are sent as hexadecimal text. Servo pulses
+ * and pin changes are reported as JSON lines with their cycles, and commands set pins at exact cycles (control.c).
  *
  * Time passes in one of two ways:
  *   --link PATH      in real time (or `pace` times that) with a pseudo-terminal at PATH, for the demo and host programs
@@ -19,10 +19,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#define SLICE_US 500             /* Real time: the firmware runs this long between two checks of the inputs. */
-#define LAG_NS 250000000ull      /* If the simulation is later than this, the lost time is not made up for. */
-#define STEPPED_SLICE 16000u     /* Cycles of 1 ms. */
-#define EEPROM_EVERY 1024        /* Slices between two savings of the EEPROM. */
+#define SLICE_US 500             /* With --link, the firmware runs for this time between two checks of the inputs. */
+#define LAG_NS 250000000ull      /* If the simulation is later than this, it does not catch up, and real time starts anew. */
+#define STEPPED_SLICE 16000u     /* Without --link, cycles between two checks of the inputs: 1 ms. */
+#define EEPROM_EVERY 1024        /* With --link, the EEPROM is saved once in this many checks. */
 
 double speed_factor = 1;
 static uint64_t start_ns, start_cycle;
@@ -64,7 +64,7 @@ static void run_stepped(void) {
     while (!quitting) {
         if (!control_wait(control_run_pending ? 0 : now_ns() + 1000000000ull)) return;
         if (!control_run_pending) continue;
-        /* `paused` is sent even if no cycle is left to run, because the last instruction or a sleep may have gone past the target. */
+        /* `paused` is sent even if the target cycle has passed already, because an instruction or a sleep can end after its target. */
         control_run_pending = 0;
         while (mcu_cycle() < control_target && !quitting) {
             wire_poll();
@@ -111,7 +111,7 @@ int main(int count, char **words) {
     signal(SIGINT, on_signal);
     signal(SIGTERM, on_signal);
     signal(SIGPIPE, SIG_IGN);
-    prctl(PR_SET_TIMERSLACK, 1000); /* Sleeps end within 1 us instead of 50 us. */
+    prctl(PR_SET_TIMERSLACK, 1000); /* The operating system ends each sleep within 1 us of its time instead of 50 us. */
     control_start();
     mcu_start(firmware);
     if (servos) watch_all(servos, servo_watch);

@@ -1,6 +1,6 @@
-/* Declarations that the files of the runner share. The runner executes the board's firmware in libsimavr, see runner.c.
+/* Declarations for all files of the runner, the program that executes the board's firmware in libsimavr (see runner.c).
  *
- * libsimavr is under the GPL-3. This program is a test tool that is built where it is used, and no binary of it is shipped.
+ * libsimavr is under the GPL-3. This program is a test tool. Each user builds it, and no binary of it is distributed.
  */
 #ifndef RUNNER_H
 #define RUNNER_H
@@ -14,7 +14,7 @@
 
 #define PORTS 26 /* named A to Z; the Mega has A to L without I */
 
-/* ---- mcu.c: the microcontroller, its resets, and repairs of simavr 1.6 ---- */
+/* ---- mcu.c: the microcontroller, its resets, and corrections of simavr 1.6 ---- */
 extern avr_t *avr;
 extern avr_ioport_t *ports[PORTS];
 extern avr_uart_t *uart0;
@@ -26,28 +26,28 @@ void mcu_start(const char *firmware);
 uint64_t mcu_cycle(void); /* Cycles since the runner's start, over all resets. */
 double mcu_us(uint64_t cycles);
 void mcu_reset(enum reset_cause cause);
-void mcu_hang(void); /* Lets the firmware loop without end, until the watchdog resets it. */
+void mcu_hang(void); /* Makes the processor execute an endless loop, until the watchdog resets it. */
 void mcu_run_until(uint64_t cycle);
-void mcu_check(void); /* Must be called between slices. Repeats repairs that a reset has undone. */
+void mcu_check(void); /* Must be called often. Repeats corrections of simavr that a reset has undone. */
 
 /* ---- pins.c: input levels at exact cycles, and changes of outputs ---- */
 int pin_set(char port, int bit, int level);
 void pin_schedule(uint64_t cycle, char port, int bit, int level);
-int pin_watch(const char *name); /* "F4" */
+int pin_watch(const char *name); /* Reports changes of an output pin such as "F4". */
 void encoder_turn(char port_a, int bit_a, char port_b, int bit_b, uint32_t cycles_per_edge, int forward);
 void pins_after_reset(void);
-int loop_watch(char port); /* Measures the main loop by its writes to this port. */
-void loop_report(void);      /* Reports the durations of the main loop since the last call. */
+int loop_watch(char port); /* Measures the rounds of the main loop, which writes this port once in each round. */
+void loop_report(void);      /* Reports the durations of the rounds since the last call. */
 
 /* ---- servo.c: widths of the pulses at output-compare pins ---- */
-int servo_watch(const char *name); /* "4A": OC4A */
-extern int servo_reports_all;        /* 0: only pulses that differ from the previous one. */
+int servo_watch(const char *name); /* Reports the pulses of a timer output; "4A" means OC4A. */
+extern int servo_reports_all;        /* 0: only pulses whose width differs from the previous one are reported. */
 void servo_after_reset(void);
 
 /* ---- wire.c: UART 0 to a pseudo-terminal or to the control channel ---- */
-void wire_start(const char *link); /* NULL: bytes are exchanged by `rx` commands and `tx` events. */
+void wire_start(const char *link); /* If `link` is NULL, bytes are exchanged by `rx` commands and `tx` events. */
 void wire_receive(const uint8_t *bytes, unsigned count);
-void wire_poll(void); /* Must be called between slices. Moves bytes. */
+void wire_poll(void); /* Must be called often. Moves bytes between the UART and the host. */
 int wire_handle(void);
 int wire_is_open(void);
 void wire_stop(void);
@@ -61,9 +61,9 @@ void eeprom_save(void); /* Does nothing if the content is unchanged. */
 void control_start(void);
 void control_send(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void control_flush(void);
-int control_wait(uint64_t until_ns); /* Handles commands until a time; 0 means only waiting ones. False if stdin has ended. */
-extern uint64_t control_target;      /* Stepped mode: the cycle up to which the firmware may run. */
-extern int control_run_pending;              /* Stepped mode: a `run` command is not answered by `paused` yet. */
+int control_wait(uint64_t until_ns); /* Handles commands until this time (0: only those that wait). Returns 0 if stdin has ended. */
+extern uint64_t control_target;      /* Without --link: the cycle up to which the firmware may run. */
+extern int control_run_pending;              /* Without --link: a `run` command was not answered by `paused` yet. */
 
 uint64_t now_ns(void);
 void restart_real_time(void);

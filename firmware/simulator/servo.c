@@ -1,4 +1,4 @@
-/* Measures servo pulses at the timers' compare outputs, because simavr does not pass them on to the port pins exactly. */
+/* Measures servo pulses at the timers' compare outputs, because simavr does not set the port pins at the exact time. */
 #include "runner.h"
 
 #include <stdio.h>
@@ -7,7 +7,7 @@
 #include <simavr/sim_io.h>
 
 #define SERVOS 8
-#define NOTABLE 8 /* Cycles: one count of the timer, which is half a microsecond. */
+#define NOTABLE 8 /* Cycles by which two different widths differ: one count of the timer, which is half a microsecond. */
 
 int servo_reports_all;
 
@@ -49,5 +49,6 @@ int servo_watch(const char *name) {
 }
 
 void servo_after_reset(void) {
-    for (int i = 0; i < servo_count; i++) servos[i].level = servos[i].width = 0; /* The first pulse after a reset is reported. */
+    /* With a previous width of 0, the first pulse after a reset is reported. */
+    for (int i = 0; i < servo_count; i++) servos[i].level = servos[i].width = 0;
 }

@@ -19,7 +19,7 @@
 DEFINE_FIFO(uint16_t, uart_fifo);
 
 #define QUEUE 65536u
-#define HARDWARE_BYTES 3u /* Two in the receive buffer and one in the shift register. simavr has room for 64. */
+#define HARDWARE_BYTES 3u /* Bytes that a real UART can hold: two in its buffer and one in the shift register. simavr has room for 64. */
 
 uint64_t wire_in, wire_out, wire_overruns, wire_unread;
 
@@ -28,7 +28,7 @@ static unsigned in_read, in_written, out_read, out_written;
 static int master = -1, opened;
 static const char *link_path;
 
-/* Returns the cycles of a byte: 10 bits (8N1). simavr 1.6 always adds a parity bit. */
+/* Returns how many cycles a byte of 10 bits (8N1) takes. simavr 1.6 computes a longer time, because it always adds a parity bit. */
 static uint32_t byte_cycles(void) {
     const uint32_t divisor = avr_regbit_get(avr, uart0->ubrrl) | avr_regbit_get(avr, uart0->ubrrh) << 8;
     return (divisor + 1) * (avr_regbit_get(avr, uart0->u2x) ? 8 : 16) * 10;
@@ -79,7 +79,7 @@ void wire_start(const char *link) {
     tcgetattr(slave, &raw);
     cfmakeraw(&raw);
     tcsetattr(slave, TCSANOW, &raw);
-    close(slave); /* Closed, so that the closing of the port by the host is detected. */
+    close(slave); /* The slave must be closed here. Otherwise the master would not notice when the host closes the port. */
     fcntl(master, F_SETFL, O_NONBLOCK | fcntl(master, F_GETFL));
     link_path = link;
     snprintf(staged, sizeof staged, "%s.%d", link, getpid());
@@ -99,7 +99,7 @@ static void poll_terminal(void) {
     const int now_open = !(state.revents & POLLHUP);
     if (now_open != opened) {
         opened = now_open;
-        if (!opened) in_read = in_written; /* Bytes on the wire are lost when the port is closed. */
+        if (!opened) in_read = in_written; /* Bytes that have not reached the board are lost when the host closes the port. */
         control_send("{\"event\": \"%s\", \"cycle\": %llu}", opened ? "opened" : "closed", (unsigned long long)mcu_cycle());
     }
     if (state.revents & POLLIN) {
@@ -112,7 +112,7 @@ static void poll_terminal(void) {
         const unsigned at = out_read % QUEUE, whole = out_written - out_read;
         const unsigned count = at + whole > QUEUE ? QUEUE - at : whole;
         const ssize_t written = opened ? write(master, to_host + at, count) : -1;
-        if (written <= 0) { /* As at a real USB bridge, bytes that the host does not read are lost. */
+        if (written <= 0) { /* Bytes that the host does not read are lost, as at a real USB bridge. */
             wire_unread += whole;
             out_read = out_written;
         } else {

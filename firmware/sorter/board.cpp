@@ -26,7 +26,8 @@ void Board::start(uint32_t now_us, uint16_t run, Cause cause, const Settings* se
 }
 
 void Board::advance(uint32_t now_us) {
-  // A counter that is read at the moment of its overflow may be wrong. Ignoring such a value does no harm.
+  // A timer that is read at the moment of its overflow can give a time in the past. Such a time is ignored, and the next round has a right
+  // one.
   if (!reached(now_us, shared_.clock.us())) return;
   const uint32_t passed_us = now_us - shared_.clock.us();
   shared_.clock.advance(now_us);
@@ -42,8 +43,8 @@ uint8_t Board::take_committed() {
 void Board::tick() {
   const uint32_t silence_ms = shared_.clock.now().ms - received_ms_;
   for (uint8_t index = 0; index < kLanes; ++index) lanes_[index].move_gate();
-  // Each loop updates one of the committed lanes only. Loops are shorter then, so that gates move twice as exactly. The eyes lose nothing,
-  // because interrupts take the times of their edges.
+  // Only one of the committed lanes is updated per call. So each round of the main loop is shorter, and the gates move twice as exactly.
+  // The times of edges at the eyes stay exact, because interrupts record them.
   for (uint8_t index = 0; index < kLanes; ++index) {
     last_updated_ = static_cast<uint8_t>((last_updated_ + 1) & (kLanes - 1));
     Lane& lane = lanes_[last_updated_];
@@ -133,7 +134,8 @@ uint8_t Board::write_beat(char* buffer) {
   return frame.close();
 }
 
-// Announces new parts at once. Every kAnnounceEveryMs, all parts are announced again that the host has not acknowledged by SEEN.
+// Writes the next PART event. A new part is announced at once. Every kAnnounceEveryMs, all parts that the host has not acknowledged by SEEN
+// are announced again.
 uint8_t Board::write_part(char* buffer) {
   const uint32_t now_ms = shared_.clock.now().ms;
   const bool new_round = static_cast<uint16_t>(now_ms - announced_ms_) >= kAnnounceEveryMs;

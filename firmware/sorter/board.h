@@ -1,9 +1,11 @@
-// The board: up to four lanes, the protocol with the host, and the stored events. It has no Arduino calls and no heap, and never waits.
+// The board: up to four lanes, the protocol with the host, and the stored events. The class Board calls no Arduino functions, allocates no
+// memory and never waits.
 //
 //   reset --BOOT every second--> HELLO --> CONFIGURE, COMMIT --> counting, deciding, reporting
 //
-// Bytes of the host go into receive(). next_frame() returns the next frame when the serial line is free: answers first, then events.
-// While an answer waits for the line, no further command is read. The commands wait in the receive buffer.
+// The caller passes bytes of the host to receive(). When the serial line is free, the caller gets the next frame to send from next_frame():
+// answers first, then events. While an answer is not sent yet, can_receive() is false, and further commands stay in the receive buffer of
+// the serial line.
 #pragma once
 #include "clock.h"
 #include "config.h"
@@ -19,15 +21,16 @@ const uint8_t kVersion = 1;
 enum Cause : uint8_t { kPower, kButton, kBrownOut, kWatchdog, kUnknownCause };
 extern const char kCauseWords[] PROGMEM;
 
-// What the EEPROM holds for one lane.
+// Whether the EEPROM holds settings of a lane, and whether they are valid.
 enum Stored : uint8_t { kNothingStored, kDamaged, kStored };
 
 class Board {
  public:
-  // `run` counts the resets and begins with 1. `settings` and `stored` have an entry for each lane.
+  // Must be called once after a reset. `run` is the number of resets, from 1. `settings` and `stored` have an entry for each lane.
   void start(uint32_t now_us, uint16_t run, Cause cause, const Settings* settings, const Stored* stored);
 
-  // The main loop calls advance(), then passes the sensors' events to the lanes, then calls tick(), at least every few milliseconds.
+  // The main loop calls advance(), then passes the sensors' events to the lanes, then calls tick(). A round may take a few milliseconds at
+  // most.
   void advance(uint32_t now_us);
   void tick();
 
@@ -36,12 +39,13 @@ class Board {
   void receive(uint8_t byte);
   // Writes the next frame into `buffer`, which has kMaxFrameBytes bytes. Returns its length, 0 if there is nothing to send.
   uint8_t next_frame(char* buffer);
-  // Counts bytes that the receiver has lost.
+  // Adds to the number of bytes that the serial line has lost.
   void overrun(uint32_t bytes) { overrun_ += bytes; }
 
   // Returns a lane by its index, which begins with 0.
   Lane& lane(uint8_t index) { return lanes_[index]; }
-  // Returns one bit for each lane that was committed since the last call, so that its settings are stored.
+  // Returns a bit mask of the lanes for which COMMIT was accepted since the last call (bit 0 is lane 1). The caller stores their settings
+  // in the EEPROM.
   uint8_t take_committed();
   const Clock& clock() const { return shared_.clock; }
   bool is_greeted() const { return is_greeted_; }
@@ -72,7 +76,7 @@ class Board {
   };
   enum ToldWord : uint8_t { kAccepted, kSame, kCancelledWord, kNoneWord, kCleared, kDone };
 
-  // ---- commands.cpp: each method writes the fields of OK into `answer` and returns kNoError, or writes nothing and returns the error
+  // ---- commands.cpp: each method either writes the fields of OK to `answer` and returns kNoError, or returns an error
   uint8_t write_answer(char* buffer);
   Error command(FrameWriter& answer);
   Error check_command(int8_t name, uint32_t* values);
@@ -100,7 +104,7 @@ class Board {
   void raise_board_fault(Fault code, uint32_t detail);
   bool end_board_fault(Fault code);
 
-  // The values of CONFIGURE until COMMIT. Only one lane at a time can have uncommitted values. 0 means no lane.
+  // The settings of one lane with the values of CONFIGURE that wait for COMMIT. `lane` is the lane's number from 1, or 0 if no values wait.
   struct UncommittedSettings {
     Settings settings;
     uint8_t lane;
@@ -112,19 +116,19 @@ class Board {
   Faults faults_;
   Deframer deframer_;
   UncommittedSettings uncommitted_;
-  // The lane that the present command names.
+  // The lane that the command in progress names, nullptr for the whole board.
   Lane* lane_ = nullptr;
   uint32_t received_ms_ = 0;
-  // When BOOT or, after HELLO, BEAT was sent last.
+  // The time at which the last BEAT (before HELLO, the last BOOT) was sent.
   uint32_t beat_sent_ms_ = 0;
   uint16_t announced_ms_ = 0;
   uint32_t overrun_ = 0;
   uint16_t run_ = 0;
   uint16_t tokens_[kLanes];
-  // A bit for each lane whose last TEST token is known.
+  // Bit mask of the lanes that have had a TEST since the reset. Only their entries of tokens_ are valid.
   uint8_t has_token_ = 0;
   uint8_t seq_ = 0;
-  // The lane that tick() has updated last.
+  // Index of the lane that tick() has updated last.
   uint8_t last_updated_ = 0;
   uint8_t committed_lanes_ = 0;
   Cause cause_ = kPower;

@@ -1,5 +1,5 @@
-// Time on the board. Microseconds have 32 bits and wrap after 71.6 minutes, which has no effect because all differences are below 35
-// minutes.
+// Time on the board. Times in microseconds have 32 bits and wrap after 71.6 minutes. The wrap has no effect, because only differences below
+// 35 minutes are used.
 #pragma once
 #include <stdint.h>
 
@@ -8,13 +8,14 @@ namespace castline {
 // Returns whether `now_us` is at or after `then_us`.
 inline bool reached(uint32_t now_us, uint32_t then_us) { return static_cast<int32_t>(now_us - then_us) >= 0; }
 
-// A time as the protocol sends it: milliseconds since the reset, which wrap after 49.7 days, and the microseconds below (0..999).
+// A time as the protocol sends it: milliseconds since the reset, which wrap after 49.7 days, and the microseconds after this millisecond
+// (0..999).
 struct Stamp {
   uint32_t ms;
   uint16_t us;
 };
 
-// Counts milliseconds from the microsecond counter, and keeps the remainder.
+// Counts the milliseconds since the reset. The microseconds that are less than a whole millisecond are kept for the next call of advance().
 class Clock {
  public:
   void start(uint32_t now_us) {
@@ -22,11 +23,11 @@ class Clock {
     stamp_ = {0, 0};
   }
 
-  // Sets the present time. Must be called at least every 30 ms, and never with an earlier time.
+  // Sets the present time. Must be called at least every 30 ms. `now_us` must not be before the time of the last call.
   void advance(uint32_t now_us) {
     uint32_t passed = now_us - us_ + stamp_.us;
     us_ = now_us;
-    // The loop seldom runs more than once, which is faster than a division.
+    // A loop is faster than a division here, because it seldom runs more than once.
     for (; passed >= 1000; passed -= 1000) ++stamp_.ms;
     stamp_.us = static_cast<uint16_t>(passed);
   }
@@ -34,7 +35,7 @@ class Clock {
   uint32_t us() const { return us_; }
   const Stamp& now() const { return stamp_; }
 
-  // Returns the stamp of a time that is at most 30 s ago.
+  // Converts a time in microseconds that is at most 30 s ago.
   Stamp at(uint32_t then_us) const {
     const uint32_t ago = us_ - then_us;
     if (ago >= 0x80000000UL) return stamp_;

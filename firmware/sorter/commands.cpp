@@ -1,5 +1,6 @@
-// The board's answer to each command. See firmware/PROTOCOL.md, "Commands". Each command has a method, in the order of that page.
-// check_command() checks what is common to all commands: the form of the fields, the lane, and what must have happened before.
+// The board's answers to commands. See firmware/PROTOCOL.md, "Commands". Most commands have a method of their own, in the order of that
+// page. check_command() makes the checks that all commands have in common: the form of the fields, the lane, and whether HELLO and COMMIT
+// came before.
 #include "board.h"
 
 namespace castline {
@@ -9,14 +10,14 @@ namespace {
 const char kCommandNames[] PROGMEM = "HELLO CONFIGURE COMMIT SHOW PING SYNC VERDICT CANCEL SEEN ACK STATUS TEST CLEAR";
 enum CommandName : int8_t { kHello, kConfigure, kCommit, kShow, kPing, kSync, kVerdictName, kCancelName, kSeen, kAck, kStatus, kTest, kClear };
 
-// The fields of each command in the order of the names, with one letter for each field. The last character says what the command needs:
-// - nothing, + a greeting, * a committed lane.
+// The fields of each command, in the order of kCommandNames, with one letter for each field. The last character says which command must
+// have come before: - none, + HELLO, * HELLO and the COMMIT of the lane.
 const char kShapes[] PROGMEM = "v- lkt+ l+ lk+ m- - lrpdg* lrp* lrp+ e+ lP- leT+ lc+";
-// The letters stand for version, lane, run, part, gate, event or token, milliseconds, and code.
+// The letters of numbers in kShapes: version, lane, run, part, gate, event or token, milliseconds, code. kNumberBounds has their bounds.
 const char kNumberLetters[] PROGMEM = "v l r p g e m c";
 const uint32_t kNumberBounds[][2] PROGMEM = {{1, 255}, {0, 4}, {1, 65535}, {0, 99999999UL}, {0, 4}, {0, 65535}, {0, 0xFFFFFFFFUL}, {0, 99}};
 const uint8_t kMaxValues = 5;
-// The indexes of fields that several commands have.
+// Positions of fields in a command, counted from 0.
 enum FieldIndex : uint8_t { kLaneAt = 0, kRunAt = 1, kKeyAt = 1, kPageAt = 1, kTokenAt = 1, kCodeAt = 1, kPartAt = 2, kTextAt = 2, kWhatAt = 2, kVerdictAt = 3, kGateAt = 4 };
 
 const char kAnswerNames[] PROGMEM = "OK ERR";
@@ -31,10 +32,11 @@ const char kErrorWords[] PROGMEM =
 const char kPartErrorWords[] PROGMEM = "late unknown-run unknown-part conflict";
 const uint8_t kFirstPartError = 20;
 
-// Reads the field that a letter of kShapes stands for. A word is read as its index. Returns false for a malformed field.
+// Reads a field whose kind is a letter of kShapes. The value of a word is its index in the list of words. Returns false if the field is
+// malformed.
 bool read_field(char letter, const char* text, uint32_t& value) {
   value = 0;
-  // Keys and values are checked when the lane is known.
+  // The key and the value of a setting are checked later, by configure() and show().
   if (letter == 'k' || letter == 't') return true;
   const WordList words = letter == 'd' ? kVerdictWords : letter == 'P' ? kPageWords : letter == 'T' ? kTestWords : nullptr;
   if (words != nullptr) {
@@ -126,8 +128,8 @@ Board::Error Board::hello(FrameWriter& answer) {
   return kNoError;
 }
 
-// Stores a value until COMMIT. Only one lane at a time has uncommitted values, and those of another lane are dropped. This saves 200 bytes
-// of RAM, and a host configures and commits one lane after the other anyway.
+// Keeps a value until COMMIT. Only one lane at a time can have such values. A value for another lane replaces them, which saves 150 bytes
+// of RAM. Nothing is lost, because a host sends COMMIT for a lane before it configures the next one.
 Board::Error Board::configure(const uint32_t* values, FrameWriter& answer) {
   const int8_t key = find_word(kKeyWords, deframer_.field(kKeyAt));
   if (key < 0) return kUnknownSetting;
@@ -157,8 +159,8 @@ Board::Error Board::commit(const uint32_t* values, FrameWriter& answer) {
   return kNoError;
 }
 
-// Checks all rules of COMMIT, including those that concern other lanes: the belt of a further gate must be committed, and must not be a
-// further gate itself.
+// Returns whether settings obey all rules of COMMIT. Some rules concern other lanes: the belt of a further gate must be committed, and must
+// not be a further gate itself.
 bool Board::is_consistent(uint8_t lane, const Settings& requested) const {
   if (!requested.is_consistent()) return false;
   const uint16_t belt = requested[kLaneOf];
@@ -186,7 +188,8 @@ Board::Error Board::show(FrameWriter& answer) {
   return kNoError;
 }
 
-// Finds the part of lane_ that the fields name. Returns an error if the part is not tracked or is decided already.
+// Sets `part` to the part of lane_ that the command names. Returns an error if the part is not between the photo-eyes or is decided
+// already.
 Board::Error Board::find_part(const uint32_t* values, Part*& part) {
   if (values[kRunAt] != run_) return kUnknownRun;
   if (values[kPartAt] < 1 || values[kPartAt] > lane_->tracker().counted()) return kUnknownPart;

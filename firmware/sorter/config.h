@@ -1,16 +1,16 @@
-// Pins, sizes, and times that no setting changes. docs/wiring.md has a drawing of the pins.
-// Values that differ from belt to belt are settings of the protocol, which the EEPROM stores.
+// Pins, sizes and times that are the same for all belts. Values that differ from belt to belt are settings, which the host sends and the
+// EEPROM stores. docs/wiring.md has a drawing of the pins.
 #pragma once
 #include <stdint.h>
 
 namespace castline {
 
 // ---- sizes -------------------------------------------------------------------------------------------------------
-// Lanes, each with two photo-eyes and a gate.
+// Number of lanes. Each lane has two photo-eyes and a gate.
 const uint8_t kLanes = 4;
-// Largest number of parts between the eyes of one belt. 64 parts are 6.4 s at 10 parts per second.
+// Largest number of parts between the eyes of one belt. At 10 parts per second, 64 parts are 6.4 s of travel.
 const uint8_t kParts = 64;
-// Largest number of parts of one belt between photo-eye 2 and the moment of the gate.
+// Largest number of parts of one belt that have passed photo-eye 2 and wait for their moment at the belt's own gate.
 const uint8_t kArmed = 3;
 // 1 means that a lane can be a further gate of another lane's belt (`lane_of`).
 const uint8_t kGrades = 1;
@@ -22,7 +22,7 @@ const uint8_t kWindow = 4;
 const uint16_t kReceiveRing = 256;
 
 // ---- the link ----------------------------------------------------------------------------------------------------
-// A Mega with 16 MHz sends 2.1 % faster than this. A receiver tolerates 4.5 %.
+// The baud rate. A Mega with 16 MHz sends 2.1 % faster than this, which is within the 4.5 % that a receiver tolerates.
 const uint32_t kBaud = 115200;
 
 // ---- times -------------------------------------------------------------------------------------------------------
@@ -34,42 +34,50 @@ const uint16_t kBeatEveryMs = 1000;
 const uint16_t kAnnounceEveryMs = 300;
 // GATE and FAULT are repeated at this interval until ACK arrives.
 const uint16_t kRepeatEveryMs = 1000;
-// Time between two stored events on the line. See PROTOCOL.md, "Flow".
+// Least time between two stored events on the serial line. See PROTOCOL.md, "Flow".
 const uint16_t kEventIntervalMs = 10;
-// Only this many of the oldest events are repeated.
+// At most this many events are repeated, the oldest ones.
 const uint8_t kMaxRepeatedEvents = 4;
-// Each step of the command TEST takes this long.
+// Duration of a test (command TEST). The test of the lamp takes this time for each of its three colours.
 const uint16_t kTestMs = 1000;
-// Servo pulse without stored settings: the middle of the servo's travel.
+// Width of the servo pulse if no settings are stored: the middle of the servo's travel.
 const uint16_t kNeutralUs = 1500;
-// 50 pulses a second, which every hobby servo accepts.
+// Time from one servo pulse to the next: 50 pulses a second, which every hobby servo accepts.
 const uint16_t kServoFrameUs = 20000;
-// If a gate must move within this time, no servo pulse begins and no gate returns (see servo.h). Longer than two pulses.
+// If a gate must go out within this time, its servo gets no new pulse until then (see servo.h). If the gate is still out, it stays out. The
+// time is longer than two pulses of 2 ms.
 const uint16_t kServoQuietUs = 4500;
-// Interval at which the eyes are sampled: a fifth of the 1 ms by which a gate may be late.
+// Interval at which the photo-eyes are read: a fifth of the 1 ms by which a gate may be late.
 const uint16_t kEyeSampleUs = 200;
-// A part that is longer between the eyes is reported with this age, because 16 bits hold 65.5 s.
+// Largest age of a part. If a part has been between the eyes for more time, this age is reported, because the age has 16 bits (65.5 s).
 const uint16_t kMaxAgeMs = 65000;
 
-// First value of the microsecond counter. A test sets another value, because the counter wraps only after 71 minutes.
+// First value of the microsecond counter. A test of the wrap sets a high value, because the counter would otherwise wrap only after 71
+// minutes.
 #ifndef CASTLINE_CLOCK_START_US
 #define CASTLINE_CLOCK_START_US 0UL
 #endif
 
 // ---- pins of the Arduino Mega 2560 -------------------------------------------------------------------------------
 // A pin is named by port and bit (PA0) and by the number on the board (D22).
-// All inputs have pull-ups. The levels below are chosen so that a broken wire shows as a fault. A photo-eye with a dark-switching output
-// and an optocoupler reads low while it is blocked. The emergency-stop chain pulls its pin low while it is closed. The servo's supply
-// makes its pin high through a voltage divider.
+// All inputs have pull-ups, so a pin without a signal reads high. This is what each input reads, and what a broken wire reads:
+//   photo-eye       Low while a part blocks the eye, because the eye's output is on when dark. With a broken wire, the pin reads high, so
+//                   the eye seems to be free. Fault 41 or 42 comes after `lost_limit` parts in a row that only the other eye has seen.
+//   emergency stop  Low while the contact of the emergency stop is closed. With a broken wire, the pin reads high, so the emergency stop
+//                   seems to be open. Fault 45 comes at once.
+//   servo supply    High while the supply is on, through a voltage divider (4.7 kohm to the supply, 10 kohm to ground). With a broken wire
+//                   from the supply to the divider, the divider pulls the pin low. Fault 44 comes at once if `use_servo_power` is 1.
+//                   A broken wire from the divider to the pin is not noticed, because the pin reads high.
+//   encoder         Changes at every edge. With a broken wire, the pin of that phase stays high, so no travel is counted.
 const bool kEyeBlockedLevel = false;
 const bool kEstopOpenLevel = true;
 const bool kServoPowerLevel = true;
 
-// Servo pulses come from the 16-bit timers, so they are exact to half a microsecond:
+// Servo pulses are made by the 16-bit timers, so they are exact to half a microsecond:
 //   gate 1 OC4A = D6,  gate 2 OC1A = D11,  gate 3 OC3A = D5,  gate 4 OC4B = D7 (on the same timer as gate 1)
-// A further gate (a lane with `lane_of`) uses only its servo pulse and the input for its servo's supply.
-// Timer 5 is the clock. Its capture unit takes the times of photo-eye 2 of lane 1: ICP5 = PL1 = D48.
-// The other photo-eyes are sampled on port A: eye 1 of lanes 1..4 = PA0, PA2, PA4, PA6 = D22, D24, D26, D28;
+// A further gate (a lane whose setting `lane_of` is not 0) uses only the pins for its servo pulse and its servo's supply. Timer 5 is the
+// clock. Its input-capture unit records the times of edges at photo-eye 2 of lane 1: ICP5 = PL1 = D48. The other photo-eyes are read from
+// port A every kEyeSampleUs: eye 1 of lanes 1..4 = PA0, PA2, PA4, PA6 = D22, D24, D26, D28;
 //                                   eye 2 of lanes 2..4 =      PA3, PA5, PA7 =      D25, D27, D29.
 // Encoders, phases A and B: lane 1 INT4, INT5 = PE4, PE5 = D2, D3;   lane 2 INT3, INT2 = PD3, PD2 = D18, D19;
 //                           lane 3 INT1, INT0 = PD1, PD0 = D20, D21; lane 4 PCINT4, PCINT6 = PB4, PB6 = D10, D12.

@@ -1,4 +1,4 @@
-// The checksum CRC-16/IBM-3740: polynomial 0x1021, first value 0xFFFF, not reflected, no final xor. "123456789" gives 0x29B1.
+// The checksum CRC-16/IBM-3740: polynomial 0x1021, first value 0xFFFF, not reflected, no final xor. The checksum of "123456789" is 0x29B1.
 #pragma once
 #include <stdint.h>
 
@@ -6,8 +6,8 @@ namespace castline {
 
 const uint16_t kCrcFirst = 0xFFFF;
 
-// Adds a byte to the checksum. There is no table, because its 512 bytes of flash would save only 15 us per frame. The bit
-// operations are those of the documentation of avr-libc.
+// Adds a byte to the checksum. A table of 512 bytes of flash would save only 15 us per frame, so the checksum is computed without a table.
+// The bit operations are taken from the documentation of avr-libc (_crc_xmodem_update).
 inline uint16_t crc16(uint16_t crc, uint8_t byte) {
   uint8_t x = static_cast<uint8_t>((crc >> 8) ^ byte);
   x = static_cast<uint8_t>(x ^ x >> 4);

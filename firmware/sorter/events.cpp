@@ -3,15 +3,16 @@
 namespace castline {
 
 namespace {
-// Three bits say when an event was sent: phases of 256 ms, counted from 1 to 7 and again from 1. An event is repeated after 0.77 to 1.02 s.
-// The length of a phase is a power of two, so that it is computed by a shift. The processor has no divide instruction.
+// To save RAM, the time at which an event was sent has only three bits. Time is divided into phases of 256 ms, which are numbered 1 to 7
+// and then again from 1. An event is repeated four phases later, which is after 0.77 to 1.02 s. The length of a phase is a power of two,
+// because a shift is fast and the processor has no divide instruction.
 const uint8_t kPhaseMsLog2 = 8;
 const uint8_t kPhases = 7;
 const uint8_t kRepeatAfter = (kRepeatEveryMs + 24) >> kPhaseMsLog2;
 
 }  // namespace
 
-// Returns the present phase, counted forward from the last call.
+// Returns the number of the present phase.
 uint8_t Events::phase(uint32_t now_ms) {
   for (const uint8_t now = static_cast<uint8_t>(now_ms >> kPhaseMsLog2); phase_until_ != now; ++phase_until_) {
     if (++phase_ > kPhases) phase_ = 1;
@@ -19,7 +20,8 @@ uint8_t Events::phase(uint32_t now_ms) {
   return phase_;
 }
 
-// Returns the place of a new event, or nullptr if all places are taken. The number of a dropped event is used up, so the host sees a gap.
+// Returns memory for a new event, or nullptr if the memory is full. The number of a dropped event is not used again, so the host sees that
+// a number is missing.
 Event* Events::add() {
   const uint16_t number = next_++;
   if (is_full()) {
@@ -63,7 +65,7 @@ void Events::acknowledge(uint16_t number) {
   uint8_t index = 0;
   while (index < size_ && at(index).number != number) ++index;
   if (index == size_) return;
-  // The older events move up. Mostly there are none.
+  // All older events move by one entry, to fill the entry of the deleted event. Most often there is no older event.
   for (; index > 0; --index) at(index) = at(static_cast<uint8_t>(index - 1));
   first_ = static_cast<uint8_t>((first_ + 1) % kEvents);
   --size_;

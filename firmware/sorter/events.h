@@ -6,13 +6,13 @@
 
 namespace castline {
 
-// A GATE or FAULT event in 15 bytes. FAULT has its code in `part`, `raised` in `moved`, its lane (0..4) in `outcome`, and its detail in
-// `travel_ms` and `moves`. A GATE at a further gate has kFurther + lane in `outcome`, otherwise an Action.
+// A GATE or FAULT event in 15 bytes. In a GATE event, `outcome` is an Action, or kFurther + lane if the further gate of this lane took the
+// part. A FAULT event has its code in `part`, `raised` in `moved`, its lane (0..4) in `outcome`, and its detail in `travel_ms` and `moves`.
 struct __attribute__((packed)) Event {
   uint32_t part : 27;
   uint32_t moved : 1;
   uint32_t fault : 1;
-  // 0: not sent since the last HELLO. Otherwise the phase in which the event was sent, see Events::phase.
+  // 0 if the event was not sent since the last HELLO, otherwise the phase in which it was sent (see events.cpp).
   uint32_t sent : 3;
   uint16_t number;
   uint32_t at_ms;
@@ -20,10 +20,10 @@ struct __attribute__((packed)) Event {
   uint16_t moves;
   uint8_t outcome : 3;
   uint8_t reason : 3;
-  // Lane of a GATE event, from 0.
+  // Index of the lane of a GATE event. Lane 1 has index 0.
   uint8_t lane : 2;
 };
-// The values 4..7 stand for the further gates of lanes 1..4.
+// The values kFurther + 1 to kFurther + 4 of `outcome` stand for the further gates of lanes 1 to 4.
 const uint8_t kFurther = kStop;
 static_assert(sizeof(Event) == 15, "no padding");
 
@@ -32,7 +32,7 @@ class Events {
   void gate(uint8_t lane, uint32_t part, Decision decision, bool moved, uint16_t moves, uint32_t at_ms, uint16_t travel_ms);
   void fault(uint8_t lane, Fault code, bool raised, uint32_t detail, uint32_t at_ms);
 
-  // Deletes one event. An unknown number belongs to an event that was deleted before.
+  // Deletes one event. Does nothing if the number is unknown, because that event was deleted before.
   void acknowledge(uint16_t number);
   // Makes all events due again, because a new host has greeted the board.
   void send_all_again();
@@ -43,7 +43,8 @@ class Events {
   uint8_t pending() const { return size_; }
   bool is_full() const { return size_ == kEvents; }
   uint32_t lost() const { return lost_; }
-  // Returns the number of events lost since the last call, 0 while there is no room for the report.
+  // Returns the number of events that were lost since the last call. Returns 0 while the memory is full, because a report of the loss would
+  // be lost too.
   uint32_t take_unreported();
 
  private:

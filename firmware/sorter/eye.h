@@ -1,5 +1,5 @@
-// A debounced photo-eye. A change of the level becomes an edge when it has lasted for debounce_us. The edge has the place and time at which
-// the change began.
+// A debounced photo-eye. A change of its level counts as an edge when the new level has lasted for debounce_us. The place and time of the
+// edge are those at which the change began.
 #pragma once
 #include "clock.h"
 #include "place.h"
@@ -21,7 +21,7 @@ class Eye {
   // Place of the leading edge of the part that blocks the eye now.
   Place since() const { return since_; }
 
-  // Takes a new raw level. settle() must be called first, with the same time.
+  // Takes a new raw level (true: blocked). Call settle() first with the same time, because the change before may have lasted long enough.
   void change(bool level, Place place, uint32_t at_us) {
     if (level == raw_) return;
     raw_ = level;
@@ -30,7 +30,8 @@ class Eye {
     at_us_ = at_us;
   }
 
-  // Returns true if a change has lasted long enough. Then is_blocked() is new, and place() and at_us() belong to the change.
+  // Returns true if a change has now lasted long enough. Then is_blocked() is the new level, and place() and at_us() say where and when the
+  // change began.
   bool settle(uint32_t now_us, uint16_t debounce_us) {
     if (!pending_ || !reached(now_us, at_us_ + debounce_us)) return false;
     pending_ = false;
@@ -39,13 +40,13 @@ class Eye {
     return true;
   }
 
-  // True while a change has not lasted long enough yet.
+  // Whether there is a change that has not lasted long enough yet.
   bool pending() const { return pending_; }
   Place place() const { return place_; }
   uint32_t at_us() const { return at_us_; }
 
  private:
-  // Packed, because a board has eight photo-eyes.
+  // Bit fields save RAM, because a board has eight photo-eyes.
   Place since_ : 24;
   bool blocked_ : 1, raw_ : 1, pending_ : 1;
   Place place_ : 24;

@@ -2,7 +2,7 @@
 
 namespace castline {
 
-// There is no `switch` here, because the compiler would turn it into tables in RAM.
+// Uses `if` instead of `switch`, because the compiler would turn a `switch` into a table in RAM.
 Effect effect(Fault code) {
   if (code == kHostSilent) return kSilentHost;
   if (code == kAbnormalReset || code == kSettingsLost) return kReportOnly;

@@ -1,4 +1,5 @@
-// The faults, what each does, and how each ends. See firmware/PROTOCOL.md, "Faults". The numbers are those of firmware/error_codes.csv.
+// The faults of the board: the effect of each, and how each ends. See firmware/PROTOCOL.md, "Faults". The numbers are those of
+// firmware/error_codes.csv.
 #pragma once
 #include "text.h"
 
@@ -19,7 +20,7 @@ enum Fault : uint8_t {
   kSettingsLost
 };
 const uint8_t kFirstFault = kHostSilent;
-// A lane can have nine faults at a time, and the board as a whole three.
+// Nine of the faults concern a lane, and the other three the whole board.
 const uint8_t kMaxFaults = 9;
 
 enum Effect : uint8_t { kReportOnly, kWarning, kSilentHost, kStopsLine, kHoldsGate };
@@ -28,14 +29,14 @@ enum End : uint8_t { kByClear, kByHello, kByCommit, kByReset };
 Effect effect(Fault code);
 End end(Fault code);
 
-// The faults in force, oldest first.
+// The faults of a lane (or of the whole board) that have begun and not ended, oldest first.
 class Faults {
  public:
   bool is_in_force(Fault code) const;
   bool has(Effect requested) const { return effects_ & (1 << requested); }
   uint8_t oldest() const { return count_ > 0 ? code_[0] : 0; }
   void add(Fault code);
-  // Returns false if the fault was not in force.
+  // Ends a fault. Returns false if there was no such fault.
   bool remove(Fault code);
 
  private:
@@ -43,7 +44,7 @@ class Faults {
 
   uint8_t code_[kMaxFaults];
   uint8_t count_ = 0;
-  // One bit for each Effect of the faults in force.
+  // Bit mask of the effects of all present faults. Bit n stands for the Effect with value n.
   uint8_t effects_ = 0;
 };
 

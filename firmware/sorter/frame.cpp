@@ -11,15 +11,16 @@ bool is_upper(char c) { return c >= 'A' && c <= 'Z'; }
 bool is_lower(char c) { return c >= 'a' && c <= 'z'; }
 bool is_field(char c) { return is_digit(c) || is_upper(c) || is_lower(c) || c == '-' || c == '_' || c == '.'; }
 
-// Returns the value of a hexadecimal digit, or -1. `first` is 'a' or 'A', because the protocol uses one case in each place.
+// Returns the value of a hexadecimal digit, or -1 for any other character. `first` is 'a' if letters must be lower-case (sequence number),
+// or 'A' if they must be upper-case (checksum).
 int8_t hex_digit(char c, char first) {
   if (is_digit(c)) return static_cast<int8_t>(c - '0');
   if (c >= first && c <= first + 5) return static_cast<int8_t>(c - first + 10);
   return -1;
 }
 
-// Numbers are written by subtracting powers of ten, which is ten times faster than division on a processor without a divide instruction.
-// With division, a GATE frame would take a millisecond.
+// Decimal digits are computed by subtracting powers of ten. This is ten times faster than division, because the processor has no divide
+// instruction. With division, writing a GATE frame would take a millisecond.
 const uint32_t kPowersOfTen[9] PROGMEM = {1000000000UL, 100000000UL, 10000000UL, 1000000UL, 100000UL, 10000UL, 1000UL, 100UL, 10UL};
 
 char hex_letter(uint8_t value, char first) { return static_cast<char>(value < 10 ? '0' + value : first + value - 10); }
@@ -59,7 +60,8 @@ void Deframer::drop() {
   length_ = 0;
 }
 
-// Splits the line in place: spaces and the star become ends of strings. Returns false if the line is not a valid frame.
+// Checks the line and splits it into strings. Each space and the star is replaced by the zero byte that ends a string. Returns false if the
+// line is not a valid frame.
 bool Deframer::parse() {
   if (length_ > 0 && line_[length_ - 1] == '\r') --length_;
   // The shortest frame is ">00 A*FFFF".

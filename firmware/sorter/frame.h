@@ -4,10 +4,11 @@
 
 namespace castline {
 
-// Lengths with the newline. See PROTOCOL.md, "Frames".
+// Largest lengths of a frame and of a command, newline included. See PROTOCOL.md, "Frames".
 const uint8_t kMaxFrameBytes = 80;
 const uint8_t kMaxCommandBytes = 60;
-// One more than any command has. Further fields come from a newer host and are ignored.
+// Largest number of fields that are stored, which is one more than any command has. Further fields, which only a newer host sends, are
+// ignored.
 const uint8_t kMaxFields = 6;
 
 // Finds the frames in a stream of bytes:
@@ -16,7 +17,8 @@ const uint8_t kMaxFields = 6;
 //   collecting --newline, damaged | unprintable | too long--> dropped
 class Deframer {
  public:
-  // Takes the next byte. Returns true if the byte completed a valid frame, which seq(), name() and field() describe until the next byte.
+  // Takes the next byte. Returns true if the byte completed a valid frame. seq(), name() and field() return the parts of this frame until
+  // the next byte is taken.
   bool feed(uint8_t byte);
 
   uint8_t seq() const { return seq_; }
@@ -42,11 +44,12 @@ class Deframer {
   uint8_t field_[kMaxFields];
 };
 
-// Writes one frame into a buffer of kMaxFrameBytes bytes. A longer frame would be a programming error. It is cut off, and the tests fail.
+// Writes one frame into a buffer of kMaxFrameBytes bytes. The end of a longer frame is cut off. The tests fail then, because no frame may
+// be longer.
 class FrameWriter {
  public:
   FrameWriter(char* buffer, char start, uint8_t seq);
-  // Adds a space and a word of a list in flash.
+  // Adds a space and the word of `list` with this index.
   FrameWriter& word(WordList list, uint8_t index = 0);
   // Adds a space and a text from RAM.
   FrameWriter& text(const char* letters);

@@ -1,7 +1,8 @@
-// The state machine of a gate: the pulse that its servo gets, and how often the gate has left its rest position.
+// The state machine of a gate. It decides which pulse the gate's servo gets, and counts how often the gate has left its rest position.
 //
 //   rest --moment of a diverted part--> going out --servo_ms--> out --dwell over--> returning --servo_ms--> rest
-//   out, returning --next diverted part--> out again: no movement from `out`, and a turn from `returning`
+//   out --next diverted part--> out, without a movement
+//   returning --next diverted part--> going out again
 //   any state --fault--> held as the setting `safe` says, until the lane releases the gate
 #pragma once
 #include "clock.h"
@@ -17,30 +18,32 @@ class Gate {
   Gate() : is_out_(false), is_moving_(false), is_held_(false), is_dwelling_(false), is_testing_(false) {}
   void start(const Settings& settings, bool stored);
 
-  // Pulse for the servo, 544..2400 us.
+  // Width of the servo pulse, 544..2400 us.
   uint16_t pulse_us() const { return pulse_us_; }
   // How often the gate has left its rest position since the reset.
   uint16_t moves() const { return moves_; }
   Position position() const { return is_moving_ ? kMoving : is_out_ ? kOut : kAtRest; }
   bool is_out() const { return is_out_; }
-  // Whether tick() may have something to do.
+  // False if the next call of tick() would change nothing.
   bool is_busy() const { return is_moving_ || (is_out_ && !is_held_); }
 
-  // Takes new settings. The new pulse is sent at once, and the position (rest or out) stays.
+  // Uses new settings from now on. A gate at rest gets the new rest_us at once, and a gate that is out gets the new out_us.
   void configure(const Settings& settings) { send(settings); }
 
-  // Moves the gate out for a part until the belt is at `until`. Returns true if the gate left its rest position for this part.
+  // Moves the gate out for a part, until the belt has reached the place `until`. Returns true if the gate left its rest position for this
+  // part, and false if it was out already.
   bool divert(Place until, const Settings& settings, uint32_t now_us);
 
-  // Holds the gate because of a fault: kDivert out, kPass at rest, kStop where the gate is. kNone releases the gate to rest.
+  // Holds the gate while a fault lasts: kDivert holds it out, kPass at rest, and kStop where it is now. kNone releases the gate, which then
+  // returns to rest.
   void hold(Action action, const Settings& settings, uint32_t now_us);
 
-  // Swings the gate out until end_test().
+  // Moves the gate out. It stays out until end_test() is called.
   void test(const Settings& settings, uint32_t now_us);
   void end_test() { is_testing_ = false; }
 
-  // Moves the gate back when the belt is far enough. `near` says that the next diverted part is so close that the gate would have to turn
-  // at once. Then the gate stays out.
+  // Moves the gate back to rest when the belt has reached the place `until` of divert(). If `near` is true, the gate stays out, because the
+  // next diverted part needs it within kServoQuietUs.
   void tick(Place place, const Settings& settings, uint32_t now_us, bool near);
 
  private:

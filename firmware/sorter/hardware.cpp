@@ -15,16 +15,19 @@ namespace hardware {
 
 namespace {
 
-// True for a few milliseconds before a gate moves. Then no frame is read or written, because that may take a millisecond.
+// True for a few milliseconds before a gate moves. In that time no frame is read or written, because this may take a millisecond and would
+// delay the gate.
 bool quiet = false;
 
-// When the lamps were set last, in units of 16 ms.
+// Time at which the lamps were set last, in units of 16 ms.
 uint8_t lamps_set_at = 0;
 
-// This variable is in the section .noinit, because it is written before the start-up code clears all other variables.
+// Causes of the last reset, as the register MCUSR gave them. The variable is in the section .noinit, because it is written before the
+// start-up code sets all other variables to zero.
 uint8_t reset_flags __attribute__((section(".noinit")));
 
-// After a reset by the watchdog, the watchdog is still on. It must be stopped first, because it would reset the board again within 16 ms.
+// Runs before the start-up code. After a reset by the watchdog, the watchdog is still on and would reset the board again within 16 ms, so
+// it is switched off first.
 void save_reset_flags() __attribute__((naked, used, section(".init3")));
 void save_reset_flags() {
   reset_flags = MCUSR;
@@ -32,7 +35,7 @@ void save_reset_flags() {
   wdt_disable();
 }
 
-// The power flag is checked first, because the rising voltage sets the brown-out flag too.
+// The power-on flag is checked first, because the rising voltage at power-on sets the brown-out flag too.
 Cause cause() {
   if (reset_flags & _BV(PORF)) return kPower;
   if (reset_flags & _BV(BORF)) return kBrownOut;
@@ -40,13 +43,14 @@ Cause cause() {
   return reset_flags & _BV(EXTRF) ? kButton : kUnknownCause;
 }
 
-// Returns the bit pattern of a lamp: 1 green, 2 yellow, 4 red.
+// Returns the bits for a lane's lamp: 1 is green, 2 is yellow, 4 is red, and 0 is dark.
 uint8_t lamp_bits(Lamp lamp) { return lamp == kDark ? 0 : static_cast<uint8_t>(1 << lamp); }
 
-// Reverses a bit pattern, because on port L green has the highest bit: PL7 green, PL6 yellow, PL5 red, and PL4..PL2 likewise.
+// Reverses the three bits of a lamp. Port L needs this order, because green is at the highest bit: PL7 green, PL6 yellow, PL5 red, and
+// PL4..PL2 in the same way.
 uint8_t mirrored(uint8_t bits) { return static_cast<uint8_t>((bits & 1) << 2 | (bits & 2) | bits >> 2); }
 
-// Sets the lamps 60 times a second, which is often enough for the eye.
+// Sets the lamps, at most once in 16 ms. Lamps need not follow faster, and the time of most rounds of the main loop is saved.
 void set_lamps(Board& board) {
   const uint8_t sixtieth = static_cast<uint8_t>(board.clock().now().ms >> 4);
   if (sixtieth == lamps_set_at) return;
@@ -91,7 +95,7 @@ void read(Board& board) {
   board.advance(sensors::now_us());
   sensors::read(board);
   board.overrun(link::take_overrun());
-  // At most one frame's bytes are read per loop, because a flood of bytes would delay the gates and the watchdog.
+  // At most as many bytes as one frame has are read per round of the main loop. Otherwise a flood of bytes could delay the gates.
   uint8_t byte;
   for (uint8_t count = 0; count < kMaxFrameBytes && !quiet && board.can_receive() && link::read(byte); ++count) board.receive(byte);
 }
@@ -113,7 +117,7 @@ void write(Board& board) {
     if (length > 0) link::send(length);
   }
   memory::tick(board);
-  // Sleeps until the next sample of the eyes, 200 us at most.
+  // Sleeps until the next interrupt, which comes within 200 us because the eyes are read at this interval.
   if (!sensors::take_sampled()) sleep_mode();
 }
 

@@ -1,13 +1,14 @@
-// Connects the board with its pins: reset cause, watchdog, sensors, servos, relays, lamps, camera triggers and the serial line.
+// Connects the class Board with the hardware of the Mega: reset cause, watchdog, sensors, servos, relays, lamps, camera triggers and the
+// serial line.
 #pragma once
 #include "board.h"
 
 namespace castline {
 namespace hardware {
 
-// Must be called once after a reset. Sets the servos to rest first, then everything else.
+// Must be called once after a reset. Starts the servo pulses for the rest position first, then everything else.
 void begin(Board& board);
-// Passes time, sensor events and received bytes to the board.
+// Passes the time, the changes at the sensors and the received bytes to the board.
 void read(Board& board);
 // Sets the pins to the board's outputs, sends a frame, stores settings, and sleeps until something happens.
 void write(Board& board);

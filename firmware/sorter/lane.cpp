@@ -68,8 +68,9 @@ Place Lane::place() const {
 
 // ---- inputs and time
 
-// The belt's speed is measured over at least 16 steps, because the two or three steps of one loop would give an error of a half. The speed
-// is not divided out here, because four belts send steps in every loop and the processor has no divide instruction.
+// The belt's speed is measured over at least 16 steps. One round of the main loop brings only two or three steps, which would give an error
+// of up to a half. Steps and duration are stored instead of their quotient, because the processor has no divide instruction and a division
+// in every round would take too long.
 void Lane::add_steps(int16_t count) {
   if (count == 0 || !settings_[kEncoder]) return;
   travelled_ += static_cast<uint32_t>(static_cast<int32_t>(count));
@@ -142,7 +143,7 @@ void Lane::move_gate() {
     return;
   }
   const Place here = belt().place();
-  // No part waits for its moment while a fault holds the gate.
+  // This needs no check for a fault that holds the gate, because such a fault has removed all waiting parts.
   act_on_moments(here);
   is_divert_near_ = is_divert_near(here);
   gate_.tick(here, settings_, shared_->clock.us(), is_divert_near_);
@@ -199,7 +200,7 @@ void Lane::raise(Fault code, uint32_t detail) {
   }
 }
 
-// Holds all gates of the belt alike, because a part that has passed one gate reaches the next.
+// Holds all gates of the belt in the same way, because a part that passes one gate reaches the next one. kNone releases the gates.
 void Lane::hold_gates(Action action) {
   gate_.hold(action, settings_, shared_->clock.us());
   for (uint8_t index = 0; index < kLanes; ++index) {
@@ -242,7 +243,7 @@ bool Lane::has_fault_cause(Fault code) const {
 }
 
 void Lane::begin_counting() {
-  // A part that stands before an eye now is not counted, because its leading edge was not seen.
+  // A part that blocks an eye now is not counted, because the place of its leading edge is not known.
   blocks_eye1_ = blocks_eye2_ = is_counted1_ = false;
   eyes_[0].settle(shared_->clock.us(), 0);
   eyes_[1].settle(shared_->clock.us(), 0);

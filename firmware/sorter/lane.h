@@ -1,11 +1,10 @@
-// One lane: two photo-eyes, a tracker, a gate, and the faults that bring the lane into its safe state.
+// One lane: two photo-eyes, a tracker of the parts between them, a gate, and the faults that bring the lane into its safe state.
 //
 //   waiting --COMMIT--> running --fault--> safe or stopped --HELLO or CLEAR, by fault--> running
 //
-// A lane that is committed with `lane_of` has no belt of its own. Its gate is a further gate of another lane's belt, and the other lane
-// decides the parts and has the faults.
-// lane.cpp contains states, inputs and faults. lane_parts.cpp contains the way of a part from photo-eye 1 to the gate.
-// No method blocks. Reports go to the board's stored events.
+// If the setting `lane_of` is not 0, the lane has no belt of its own, and its gate is a further gate of another lane's belt. The other lane
+// decides the parts of that belt and has the faults. lane.cpp handles states, inputs and faults. lane_parts.cpp follows the parts from
+// photo-eye 1 to the gate. No method waits. Reports are added to the board's stored events.
 #pragma once
 #include "config.h"
 #include "events.h"
@@ -24,14 +23,14 @@ extern const char kLampWords[] PROGMEM;
 enum Test : uint8_t { kTestGate, kTestTrigger, kTestLamp, kTestRelay };
 extern const char kTestWords[] PROGMEM;
 
-// Counters since the reset, for the page `count` of STATUS.
+// Numbers of parts since the reset, which the command STATUS returns on its page `count`.
 struct LaneCounters {
   uint32_t diverted, passed, missing, unmatched, no_verdict;
 };
 
 class Lane;
 
-// The parts of the board that all lanes use.
+// The objects of the board that all lanes use.
 struct BoardShared {
   Clock clock;
   Events events;
@@ -42,26 +41,27 @@ class Lane {
  public:
   Lane();
 
-  // `stored` says whether the settings come from the EEPROM. Otherwise they are the defaults.
+  // Must be called once after a reset. `number` is 1..4. `stored` is true if the settings were read from the EEPROM, and false if they are
+  // the defaults.
   void start(uint8_t number, const Settings& settings, bool stored, BoardShared& common);
 
   // ---- methods for inputs and time
-  // Lets `passed_us` microseconds pass.
+  // Moves the lane's time forward. Without an encoder, this moves the belt too.
   void advance(uint32_t passed_us);
-  // Takes encoder edges. A negative count means that the belt ran backwards.
+  // Adds encoder edges to the belt's position. A negative count means that the belt ran backwards.
   void add_steps(int16_t count);
-  // Takes the raw level of photo-eye 1 or 2.
+  // Reports a change at photo-eye 1 or 2, before it is debounced.
   void change_eye(uint8_t which, bool blocked, uint32_t at_us);
   void set_inputs(bool estop_open, bool servo_power);
-  // Checks inputs and eyes, and decides parts. Must be called at least every few milliseconds.
+  // Checks the inputs and the photo-eyes, and counts and decides parts. Must be called at least every few milliseconds.
   void update();
-  // Moves the gate if a part's moment has come. The more often it is called, the more exact is the movement.
+  // Moves the gate if the moment of a part has come. The more often this method is called, the more exact is the time of the movement.
   void move_gate();
 
   // ---- methods for commands of the host, and for faults
   void commit(const Settings& settings);
   void raise(Fault code, uint32_t detail);
-  // Returns false if the fault was not in force.
+  // Ends a fault and reports its end. Returns false if there was no such fault.
   bool end_fault(Fault code);
   bool has_fault_cause(Fault code) const;
   void test(Test what);
@@ -70,9 +70,9 @@ class Lane {
   uint16_t pulse_us() const { return gate_.pulse_us(); }
   bool is_triggering() const { return is_triggering_; }
   bool is_relay_closed() const { return is_relay_closed_; }
-  // The lamp as it is lit now. During TEST this differs from lamp().
+  // The lamp that is lit now. It differs from lamp() during the test of the lamp, and it is dark for a further gate.
   Lamp shown_lamp() const;
-  // True if the gate must move so soon that no other servo pulse may begin now.
+  // True if the gate must go out within kServoQuietUs, so that no other pulse of its servo may begin before.
   bool gate_moves_soon() const { return is_divert_near_ && !gate_.is_out(); }
 
   // ---- state
@@ -89,7 +89,7 @@ class Lane {
   uint8_t tracked() const { return tracker_.size(); }
   bool is_further_gate() const { return is_further_gate_; }
   bool is_gate_of(uint8_t lane) const { return is_further_gate_ && is_committed_ && settings_[kLaneOf] == lane; }
-  // True if there is no part between photo-eye 1 and the last gate of the belt.
+  // True if no counted part is between photo-eye 1 and the last gate of the belt.
   bool is_empty() const;
   bool is_testing() const { return test_ != kNoTest; }
   bool has_servo_power() const { return has_servo_power_; }
@@ -102,12 +102,13 @@ class Lane {
   // The belt's speed is measured over 16 encoder steps, or over 30 ms if that takes longer.
   static const uint8_t kSpeedSteps = 16;
   static const uint16_t kSpeedUs = 30000;
-  // Largest number of waiting camera triggers.
+  // Largest number of camera triggers that wait for their time.
   static const uint8_t kTriggers = 3;
-  // Times of camera triggers are stored in units of 64 us.
+  // Times of camera triggers are stored in units of 2^6 us, which are 64 us.
   static const uint8_t kTriggerLog2 = 6;
 
-  // A decided part that has passed photo-eye 2 and waits for the moment of its gate. armed() says where these parts are stored.
+  // A decided part between photo-eye 2 and its gate. `moment` is the place of the belt at which the gate must move. armed() returns the
+  // memory of these parts.
   struct __attribute__((packed, may_alias)) Armed {
     uint32_t part : 27;
     uint8_t action : 2;
@@ -119,14 +120,14 @@ class Lane {
 
   static const uint8_t kFurtherGateArmed = sizeof(Part) * kParts / sizeof(Armed);
 
-  // The lane whose belt this gate is at. This is another lane if this gate is a further gate.
+  // The lane on whose belt this lane's gate stands: another lane if this is a further gate, otherwise this lane.
   const Lane& belt() const { return is_further_gate_ ? shared_->lanes[settings_[kLaneOf] - 1] : *this; }
   Lane& belt() { return is_further_gate_ ? shared_->lanes[settings_[kLaneOf] - 1] : *this; }
-  // A further gate tracks no parts, so its decided parts use the tracker's memory. That memory holds more of them, which is needed because
-  // a further gate can be far behind photo-eye 2.
+  // Returns the memory of the decided parts that wait for this gate. A further gate can be far behind photo-eye 2, so many parts can wait
+  // for it. It uses the memory of its tracker, which has more room and is free because a further gate tracks no parts.
   Armed* armed() { return is_further_gate_ ? static_cast<Armed*>(tracker_.unused_memory()) : armed_; }
   const Armed& next_armed() const { return *const_cast<Lane*>(this)->armed(); }
-  // Returns false if there is no room for the part.
+  // Adds a part to those that wait for this gate. Returns false if there is no room.
   bool arm(const Armed& armed);
   void hold_gates(Action action);
   bool lacks_servo_power() const { return !has_servo_power_ && settings_[kUseServoPower]; }
@@ -151,13 +152,14 @@ class Lane {
   void switch_relay();
   void fire_triggers();
 
-  // The members that every loop uses come first, because the processor accesses the first 64 bytes of an object faster.
+  // The members that are used in every round of the main loop come first, because the processor reads the first 64 bytes of an object
+  // faster.
   bool has_stored_settings_ : 1, is_committed_ : 1;
   bool is_estop_open_ : 1, has_servo_power_ : 1;
-  // Whether photo-eye 1 is blocked, and whether the blocking part has been counted.
+  // Whether a part blocks photo-eye 1, and whether this part has been counted.
   bool blocks_eye1_ : 1, is_counted1_ : 1;
   bool blocks_eye2_ : 1;
-  // Whether no encoder step came for encoder_timeout_ms.
+  // True if no encoder step has come for encoder_timeout_ms.
   bool is_encoder_silent_ : 1;
   // Whether unstepped_edge_us_ is valid.
   bool has_unstepped_edge_ : 1;
@@ -165,34 +167,35 @@ class Lane {
   bool ignores_missing_ : 1;
   bool is_triggering_ : 1, is_relay_closed_ : 1;
   bool is_divert_near_ : 1;
-  // Whether this gate is a further gate of another lane's belt.
+  // True if this lane's gate is a further gate of another lane's belt.
   bool is_further_gate_ : 1;
   uint8_t triggers_waiting_ = 0;
   uint8_t armed_count_ = 0;
   uint8_t test_ = kNoTest;
   BoardShared* shared_ = nullptr;
-  // Travel of the belt: encoder steps, or without encoder microseconds with a closed relay.
+  // Travel of the belt: with an encoder in steps, otherwise in microseconds during which the relay was closed.
   uint32_t travelled_ = 0;
   Gate gate_;
   Eye eyes_[2];
   Armed armed_[kArmed];
-  // A part that has travelled this far without reaching photo-eye 2 is missing: eye_gap_mm + window_mm.
+  // A part that has travelled farther than this without reaching photo-eye 2 is missing. The distance is eye_gap_mm + window_mm.
   Place missing_after_ = 0;
+  // Until the belt has reached this place, missing and unmatched parts are not taken as a sign of a defective eye.
   Place ignore_missing_until_ = 0;
   // Time of the last encoder step.
   uint32_t stepped_us_ = 0;
-  // Time of an edge at an eye after which no encoder step came.
+  // Time of the first edge at a photo-eye since the encoder has been silent.
   uint32_t unstepped_edge_us_ = 0;
   uint32_t test_until_us_ = 0;
   // End of the camera pulse, in units of 64 us.
   uint16_t pulse_until_ = 0;
-  // The last measurement of the belt's speed: duration and steps. 0 steps mean that the speed is not known.
+  // Duration and steps of the last measurement of the belt's speed. If the steps are 0, the speed is not known.
   uint16_t measured_duration_us_ = 0;
   uint8_t measured_steps_ = 0;
-  // The measurement in progress: its steps so far and the time at which it began.
+  // Steps so far and start of the measurement of speed that is in progress.
   uint8_t new_steps_ = 0;
   uint16_t measuring_since_us_ = 0;
-  // Times of the waiting camera triggers, in units of 64 us.
+  // Times at which the waiting camera triggers are due, in units of 64 us.
   uint16_t triggers_[kTriggers];
   uint8_t missing_in_a_row_ = 0, unmatched_in_a_row_ = 0;
   uint8_t number_ = 0;

@@ -1,4 +1,4 @@
-// The way of a lane's parts, from an edge at photo-eye 1 to the moment of the gate. The rest of the class Lane is in lane.cpp.
+// Follows the parts of a lane from photo-eye 1 to their moment at the gate. The other methods of the class Lane are in lane.cpp.
 #include <string.h>
 
 #include "lane.h"
@@ -48,7 +48,8 @@ void Lane::handle_edge2() {
   blocks_eye2_ = false;
 }
 
-// Counts or decides a part as soon as it has blocked an eye for long enough, while it still blocks the eye.
+// Counts a part at photo-eye 1 and decides a part at photo-eye 2 as soon as it has blocked the eye for part_min_mm. The part may still
+// block the eye then.
 void Lane::check_lengths(Place here) {
   if (blocks_eye1_) {
     const int32_t length = past(here, edge1_.place);
@@ -63,7 +64,7 @@ void Lane::check_lengths(Place here) {
     blocks_eye2_ = false;
     decide_part();
   }
-  // The part that blocks the eye may still match the part whose window would close.
+  // While a part blocks photo-eye 2 and is not decided yet, no part is reported as missing, because the missing one may be this part.
   if (blocks_eye2_) return;
   while (!faults_.has(kHoldsGate) && tracker_.is_front_overdue(here, missing_after_)) report_missing_front(shared_->clock.now());
 }
@@ -79,13 +80,14 @@ void Lane::count_part() {
     return;
   }
   is_counted1_ = true;
-  // The delay of the camera trigger starts at the leading edge, but the camera is not triggered before the part is counted.
+  // The camera is triggered trigger_ms after the leading edge. If this time has passed already when the part is counted, the camera is
+  // triggered at once.
   const Stamp& now = shared_->clock.now();
   const uint32_t ago_ms = now.ms - edge1_.at.ms;
   const uint32_t ago_us = ago_ms > 2000 ? 2000000UL : ago_ms * 1000 + now.us - edge1_.at.us;
   const uint32_t delay_us = settings_[kTriggerMs] * 1000UL;
   const uint32_t wait_us = delay_us > ago_us ? delay_us - ago_us : 0;
-  // No camera accepts so many triggers within trigger_ms.
+  // If there is no room, the trigger is left out, because no camera accepts so many triggers within trigger_ms.
   if (triggers_waiting_ == kTriggers) return;
   triggers_[triggers_waiting_++] = static_cast<uint16_t>((shared_->clock.us() + wait_us) >> kTriggerLog2);
 }
@@ -103,7 +105,7 @@ void Lane::fire_triggers() {
   pulse_until_ = static_cast<uint16_t>(now + (uint32_t{settings_[kTriggerPulseMs]} * 1000 >> kTriggerLog2) + 1);
 }
 
-// Decides the part with the leading edge edge2_ at photo-eye 2. The parts that should have come before it are missing.
+// Decides the part whose leading edge at photo-eye 2 is edge2_. Reports the counted parts that should have come before it as missing.
 void Lane::decide_part() {
   int16_t index = tracker_.nearest(edge2_.place, settings_);
   Armed armed;
@@ -117,7 +119,7 @@ void Lane::decide_part() {
     if (unmatched_in_a_row_ < 255) ++unmatched_in_a_row_;
   } else {
     for (; index > 0 && !faults_.has(kHoldsGate); --index) report_missing_front(edge2_.at);
-    // remove_parts() has reported this part too.
+    // The missing parts have raised a fault, and remove_parts() has reported this part too.
     if (faults_.has(kHoldsGate)) return;
     tracker_.decide_front(settings_, faults_.has(kSilentHost));
     const Part& part = tracker_[0];
@@ -159,7 +161,7 @@ void Lane::report_missing_front(const Stamp& at) {
   check_eyes();
 }
 
-// Raises a fault if so many parts in a row are missing or unmatched that one of the eyes must be defective.
+// Raises a fault if lost_limit parts in a row are missing or unmatched, because one of the eyes must be defective then.
 void Lane::check_eyes() {
   if (ignores_missing_) {
     if (past(place(), ignore_missing_until_) < 0) {
@@ -191,18 +193,20 @@ void Lane::act_on_moments(Place here) {
 bool Lane::is_divert_near(Place here) const {
   if (armed_count_ == 0 || next_armed().action != kDivert) return false;
   const Lane& belt = this->belt();
-  // On a belt that stands still the moment may be far away in time, however near it is in place.
+  // On a belt that stands still, a part may be near its gate and still reach it much later.
   if (belt.settings_[kEncoder] ? shared_->clock.us() - belt.stepped_us_ > 2 * kServoQuietUs : !belt.is_relay_closed_) return false;
   const int32_t left = -past(here, next_armed().moment);
   if (left <= 0) return true;
   if (left >= 65536) return false;
   if (!belt.settings_[kEncoder]) return left < kServoQuietUs >> kMicrosPerPlaceLog2;
-  // The time left is left / 16 steps times measured_duration_us_ / measured_steps_. The comparison is rearranged to need no division.
+  // The time left in microseconds is (left / 16) * (measured_duration_us_ / measured_steps_). Both sides of the comparison are multiplied
+  // by the divisors, so that no division is needed.
   const uint32_t quiet = (uint32_t{kServoQuietUs} << kPlacesPerStepLog2) * belt.measured_steps_;
   return static_cast<uint32_t>(left) * belt.measured_duration_us_ < quiet;
 }
 
-// Reports a part. At a further gate, the lane number and the counters are those of the belt, and the movements those of the gate.
+// Reports a part. If this is a further gate, the report has the belt's lane number and the gate's movements, and the part is added to the
+// counters of the belt.
 void Lane::report(uint32_t number, Decision decision, bool moved, uint32_t at_ms, uint16_t travel_ms) {
   Lane& belt = this->belt();
   if (decision.action == kDivert) ++belt.counters_.diverted;
@@ -218,7 +222,7 @@ void Lane::remove_armed(Decision safe) {
   armed_count_ = 0;
 }
 
-// Reports all parts of the belt with the action of the setting `safe`, and removes them, because a fault holds the gate.
+// Reports all parts of the belt with the action of the setting `safe` and removes them. Called when a fault begins to hold the gate.
 void Lane::remove_parts() {
   const Decision safe = {settings_.action(kSafeAction), kSafe};
   remove_armed(safe);

@@ -11,7 +11,7 @@ namespace castline {
 namespace link {
 
 namespace {
-// With 256 bytes the indexes wrap by themselves.
+// The ring buffer has 256 bytes, so an index of one byte wraps at its end without a check.
 uint8_t ring[kReceiveRing];
 volatile uint8_t written = 0, taken = 0;
 volatile uint16_t waiting = 0;
@@ -24,7 +24,7 @@ volatile uint8_t length = 0, sent = 0;
 static_assert(kReceiveRing == 256, "the ring's indices are single bytes");
 
 void begin() {
-  // At double speed the rate differs from 115200 by 2.1 % instead of 3.5 %.
+  // With the double-speed bit, the baud rate differs from 115200 by 2.1 %, without it by 3.5 %.
   UCSR0A = _BV(U2X0);
   UBRR0 = F_CPU / 8 / kBaud - (F_CPU / 8 % kBaud * 2 < kBaud ? 1 : 0);
   // 8 data bits, no parity, 1 stop bit.

@@ -8,11 +8,11 @@ namespace link {
 void begin();
 // Reads the next byte. Returns false if there is none.
 bool read(uint8_t& byte);
-// Returns the bytes lost since the last call, because the ring buffer was full or the UART was read too late.
+// Returns how many bytes were lost since the last call. Bytes are lost if the ring buffer is full or if the UART is read too late.
 uint32_t take_overrun();
-// True if the last frame was sent, so that the buffer may be filled again.
+// Returns whether the last frame has been sent. Only then may the buffer be filled again.
 bool is_idle();
-// The buffer of kMaxFrameBytes bytes.
+// Returns the buffer for the next frame, which has kMaxFrameBytes bytes.
 char* buffer();
 // Sends the first `length` bytes of the buffer.
 void send(uint8_t length);

@@ -9,15 +9,16 @@ namespace memory {
 
 namespace {
 
-// Must be raised when the order or the number of the settings changes.
+// Version of the layout of settings in the EEPROM. Must be increased when the order or the number of settings changes, because stored
+// settings could not be read then.
 const uint8_t kLayout = 1;
 // Content of an EEPROM cell that was never written.
 const uint8_t kBlank = 0xFF;
 const uint8_t kImage = 1 + sizeof(Settings) + 2;
 
-// A bit for each lane whose settings must be stored.
+// Bit mask of the lanes whose settings are not completely stored yet.
 uint8_t dirty = 0;
-// The byte that tick() handles next.
+// Lane and offset of the byte that tick() writes next.
 uint8_t lane = 0, offset = 0;
 
 uint8_t* address(uint8_t has_lane, uint8_t at) { return reinterpret_cast<uint8_t*>(16 + 64U * has_lane + at); }
@@ -36,7 +37,7 @@ uint8_t image(const Settings& settings, uint8_t at) {
   return static_cast<uint8_t>(at == kImage - 1 ? crc >> 8 : crc);
 }
 
-// Returns the number of resets of copy 0 or 1, or 0 if that copy is damaged or blank.
+// Returns the number of resets that copy 0 or 1 in the EEPROM holds, or 0 if that copy is damaged or was never written.
 uint16_t boot_copy(uint8_t copy) {
   const uint16_t run = eeprom_read_word(reinterpret_cast<const uint16_t*>(4U * copy));
   const uint16_t check = eeprom_read_word(reinterpret_cast<const uint16_t*>(4U * copy + 2));
@@ -51,7 +52,7 @@ uint16_t count_boot() {
   uint16_t run = static_cast<uint16_t>((second_is_newer ? second : first) + 1);
   if (run == 0) run = 1;
   const uint8_t older = second_is_newer ? 0 : 1;
-  // Writing takes some milliseconds, once, before any gate moves.
+  // Waiting for the EEPROM takes some milliseconds. This does no harm here, because no gate moves yet.
   eeprom_update_word(reinterpret_cast<uint16_t*>(4U * older), run);
   eeprom_update_word(reinterpret_cast<uint16_t*>(4U * older + 2), static_cast<uint16_t>(~run));
   return run;

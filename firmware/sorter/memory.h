@@ -1,4 +1,4 @@
-// The EEPROM, which keeps the number of resets and the committed settings over a reset.
+// The EEPROM. It holds the number of resets and the committed settings, which must not be lost at a reset.
 //
 //   bytes 0..7   two copies of the number of resets, each with its complement. They are written in turn, so that a power cut during a write
 //                leaves one valid copy.
@@ -9,12 +9,13 @@
 namespace castline {
 namespace memory {
 
-// Counts a reset and returns the new number, 1..65535. The number after 65535 is 1.
+// Increases the number of resets by one, and returns it: 1..65535. After 65535 comes 1.
 uint16_t count_boot();
 
 Stored read(uint8_t lane, Settings& settings);
 
-// Stores committed settings, one byte per call, because writing a byte takes 3.3 ms. Unchanged bytes are not written, because cells wear.
+// Stores committed settings in the EEPROM. Each call writes at most one byte, because writing a byte takes 3.3 ms. Unchanged bytes are not
+// written, because each write wears the memory cell.
 void tick(Board& board);
 
 }  // namespace memory

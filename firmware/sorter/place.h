@@ -1,11 +1,12 @@
-// A position on the belt, counted modulo 2^24, so that 256 parts fit into half of the Mega's RAM. Only differences have a meaning.
+// A position on the belt. It is counted modulo 2^24, because 3 bytes instead of 4 save RAM for each of up to 256 tracked parts. Only the
+// difference of two positions has a meaning.
 #pragma once
 #include <stdint.h>
 
 namespace castline {
 
-// A place is a sixteenth of an encoder step or, without encoder, 64 us of running belt. Both are far below the 1 ms by which a gate may be
-// late.
+// The unit of a place is 1/16 of an encoder step. Without an encoder, the unit is 64 us of a running belt, which is far below the 1 ms by
+// which a gate may be late.
 typedef uint32_t Place;
 const Place kPlaceMask = 0xFFFFFFUL;
 const uint8_t kPlacesPerStepLog2 = 4;
@@ -13,10 +14,11 @@ const uint8_t kPlacesPerStep = 1 << kPlacesPerStepLog2;
 const uint16_t kPlacesPerSecond = 15625;
 const uint8_t kMicrosPerPlaceLog2 = 6;
 
-// Converts microseconds to places, which is a shift right by 6. Shifting left by 2 and right by a byte is four times faster on 8 bits.
+// Converts microseconds to places (us / 64). On this 8-bit processor, a shift left by 2 and right by a whole byte is four times faster than
+// a shift right by 6.
 inline Place places_of_us(uint32_t us) { return us << 2 >> 8; }
 
-// Longest travel, in steps, that settings may require. It stays below half of 2^24, so that differences keep their sign.
+// Longest distance, in steps, that settings may require. In places this is less than half of 2^24, so the sign of a difference stays right.
 const uint32_t kMaxSteps = 500000;
 
 // Returns how far `place` is past `mark`. The result is negative if `place` is before `mark`.

@@ -9,22 +9,23 @@ namespace sensors {
 
 namespace {
 
-// Timer 5 counts 16 MHz / 8.
+// Timer 5 counts at 16 MHz / 8, which is two counts per microsecond.
 const uint8_t kCountsPerUs = 2;
 const uint16_t kSampleCounts = kEyeSampleUs * kCountsPerUs;
-// Port A without PA1, because that eye is at the capture unit.
+// The pins of port A that are photo-eyes. PA1 is not used, because photo-eye 2 of lane 1 is at the capture unit.
 const uint8_t kSampled = 0b11111101;
-// The captured eye has the bit of PA1 in `levels` and `changed`.
+// The bit of photo-eye 2 of lane 1 in `levels` and `changed`. It is the bit of the unused PA1.
 const uint8_t kCaptured = 0b00000010;
 
 volatile uint32_t overflows = CASTLINE_CLOCK_START_US >> 15;
 
-// One bit for each eye: bit 2 * lane + (which eye - 1), as on port A.
+// Levels of the photo-eyes, and the eyes that have changed since the last read(). Photo-eye 1 of lane index n has bit 2 * n, photo-eye 2
+// has bit 2 * n + 1, as on port A.
 volatile uint8_t levels = 0xFF, changed = 0;
 struct Stamp5 {
-  // Count of timer 5.
+  // Count of timer 5 at the change.
   uint16_t count;
-  // Steps of the lane's encoder.
+  // Steps of the lane's encoder at the change.
   uint16_t steps;
 };
 volatile Stamp5 stamps[2 * kLanes];
@@ -40,9 +41,10 @@ void stamp(uint8_t eye, uint16_t count) {
   stamps[eye].steps = steps[eye / 2];
 }
 
-// Counts one quadrature edge. A changes before B when the belt runs forward. A change of both at once is noise.
+// Takes the levels of an encoder's phases after an edge, and counts one step forward or backward. A changes before B when the belt runs
+// forward. If both phases seem to have changed at once, this is noise and not counted.
 void turn(uint8_t lane, bool a, bool b) {
-  // The phases 0..3 follow each other when the belt runs forward.
+  // The number of the present quarter of the cycle. It counts 0, 1, 2, 3, 0 when the belt runs forward.
   const uint8_t phase = static_cast<uint8_t>(a ? (b ? 2 : 1) : (b ? 3 : 0));
   const uint8_t change = (phase - phases[lane]) & 3;
   phases[lane] = phase;
@@ -73,7 +75,8 @@ void begin() {
   EIMSK = _BV(INT0) | _BV(INT1) | _BV(INT2) | _BV(INT3) | _BV(INT4) | _BV(INT5);
   PCMSK0 = _BV(PCINT4) | _BV(PCINT6);
   PCICR = _BV(PCIE0);
-  // Timer 5 runs freely. It is the clock, samples the eyes, and captures photo-eye 2 of lane 1 (falling edge first, with noise canceller).
+  // Timer 5 is never stopped or reset. It is the clock, starts the reading of the photo-eyes, and captures the edges of photo-eye 2 of lane
+  // 1 (the falling edge first, with the noise canceller).
   TCCR5B = 0;
   TCCR5A = 0;
   TCNT5 = 0;
@@ -145,8 +148,9 @@ ISR(TIMER5_COMPA_vect) {
 
 ISR(TIMER5_CAPT_vect) {
   const uint16_t count = ICR5;
-  // The level is read from the pin instead of the selected edge, so that a lost or false capture (changing the edge may cause one) does not
-  // invert the eye. The flag is not cleared by hand, because in simavr that loses a pending overflow of the clock.
+  // The level is read from the pin and not concluded from the selected edge. Otherwise a lost or false capture would invert the level of
+  // the eye for ever. Such a capture can happen when the edge is selected. The capture flag is not cleared here, because in simavr this
+  // would also clear a pending overflow of the timer.
   const bool high = PINL & _BV(PL1);
   TCCR5B = high ? TCCR5B & static_cast<uint8_t>(~_BV(ICES5)) : TCCR5B | _BV(ICES5);
   if (high == static_cast<bool>(levels & kCaptured)) return;

@@ -7,13 +7,13 @@ namespace sensors {
 
 void begin();
 
-// Returns the microseconds since the start: timer 5, extended to 32 bits. Wraps after 71.6 minutes.
+// Returns the microseconds since the start, which are counted by timer 5 and extended to 32 bits. They wrap after 71.6 minutes.
 uint32_t now_us();
 
-// Returns whether the eyes have been sampled since the last call.
+// Returns whether the photo-eyes on port A have been read since the last call.
 bool take_sampled();
 
-// Passes all events of the sensors to the board's lanes. Must be called in every loop after Board::advance.
+// Passes all changes at the sensors to the board's lanes. Must be called in every round of the main loop after Board::advance.
 void read(Board& board);
 
 }  // namespace sensors

@@ -11,14 +11,15 @@ namespace servo {
 
 namespace {
 
-// The timers count 16 MHz / 8.
+// The timers count at 16 MHz / 8, which is two counts per microsecond.
 const uint16_t kCountsPerUs = 2;
 const uint16_t kTop = kServoFrameUs * kCountsPerUs - 1;
 const uint16_t kQuiet = kServoQuietUs * kCountsPerUs;
-// The timer is set this far before its top, so that the next frame begins after the movement.
+// To delay the next frame until after a movement, the timer is set back to this many counts before its top.
 const uint16_t kHold = kQuiet + 2000 * kCountsPerUs;
 
-// The registers of a gate's servo output. Gates 1 and 4 share timer 4. If both move within 2.4 ms, the second one is up to 2.4 ms late.
+// The registers of a gate's servo output. Gates 1 and 4 share timer 4. If both have to move within 2.4 ms, the second one moves up to 2.4
+// ms late.
 struct Channel {
   volatile uint16_t* count;
   volatile uint16_t* compare;
@@ -34,14 +35,16 @@ Channel channel(uint8_t index) {
 }
 
 uint16_t width[kLanes];
-// Width of the pulse that may be in progress.
+// Width of each gate's pulse before the last change. A pulse of this width may still be in progress.
 uint16_t width_before[kLanes];
-// A bit for each gate whose new frame begins as soon as no pulse is high.
+// Bit mask of the gates with a new width. Their next frame begins as soon as no pulse of the timer is high.
 uint8_t changed = 0;
-// A bit for each gate whose frame was delayed once. It is not delayed again, because a slow belt would stop the pulses.
+// Bit mask of the gates whose frame was delayed before a movement. The frame is delayed only once, because on a slow belt the gate would
+// get no pulses for too long.
 uint8_t held_off = 0;
 
-// All 16-bit registers share one temporary byte, which interrupts use too. So interrupts are off while such a register is accessed.
+// Reads a 16-bit register of a timer. Interrupts are off meanwhile, because all these registers share one temporary byte, which the code of
+// interrupts uses too.
 uint16_t get(volatile uint16_t* from) {
   uint16_t value;
   ATOMIC_BLOCK(ATOMIC_RESTORESTATE) { value = *from; }
@@ -52,8 +55,8 @@ void put(volatile uint16_t* to, uint16_t value) {
   ATOMIC_BLOCK(ATOMIC_RESTORESTATE) { *to = value; }
 }
 
-// Starts a timer. The top is set before the clock runs, and a pulse begins two counts later. The timer is stopped first, because the
-// Arduino core leaves the timers running in another mode.
+// Starts a timer, unless it runs already. The Arduino core leaves the timers running in another mode, so the timer is stopped first. The
+// top is set before the timer runs. The first pulse begins two counts after the start.
 void start_timer(volatile uint8_t* control_b, volatile uint8_t* control_a, volatile uint16_t* top, volatile uint16_t* count) {
   if (*control_b & _BV(WGM43)) return;
   *control_b = 0;
@@ -64,7 +67,7 @@ void start_timer(volatile uint8_t* control_b, volatile uint8_t* control_a, volat
   *control_b |= _BV(CS41);
 }
 
-// Returns whether a pulse may be in progress. After a change, either of the two widths may be the present one.
+// Returns whether a pulse of the gate may be in progress. The pulse may have the new width or the width before the last change.
 bool pulse_may_be_high(uint8_t index, uint16_t count) {
   return count < width[index] * kCountsPerUs || count < width_before[index] * kCountsPerUs;
 }
@@ -91,7 +94,7 @@ void begin(uint8_t index, uint16_t pulse_us) {
       DDRH |= _BV(PH4);
       TCCR4A |= _BV(COM4B1);
   }
-  // Each gate has registers of its own, so there is no common code for all timers.
+  // Each timer has registers of its own, so each is started with other arguments.
   if (index == 1) {
     start_timer(&TCCR1B, &TCCR1A, &ICR1, &TCNT1);
   } else if (index == 2) {
@@ -107,7 +110,7 @@ void send(uint8_t index, uint16_t pulse_us, bool quiet) {
   if (pulse_us != width[index]) {
     width_before[index] = width[index];
     width[index] = pulse_us;
-    // The hardware uses the new width from the next frame on.
+    // The timer uses the new width from its next frame on.
     put(to.compare, static_cast<uint16_t>(pulse_us * kCountsPerUs - 1));
     changed |= gate;
   }

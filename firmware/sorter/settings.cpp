@@ -13,7 +13,7 @@ const char kKeyWords[] PROGMEM =
 
 namespace {
 
-// Stands in place of the least value if the setting is a word.
+// Marks a setting that is a word: the table has this number in place of the least value.
 const uint16_t kWordMark = 0xFFFF;
 
 // The least value, the greatest value and the default of each setting.
@@ -96,7 +96,8 @@ Place Settings::places(uint32_t mm) const {
 }
 
 bool Settings::is_consistent() const {
-  // Distances in steps, rounded down as in firmware/PROTOCOL.md. The largest, 22,000 mm with steps of 1 um, is 22 million steps.
+  // Distances in steps, rounded down as in firmware/PROTOCOL.md. The largest possible one is 22 million steps (22,000 mm with steps of 1
+  // um), which fits into 32 bits.
   const uint32_t eyes = (value[kEyeGapMm] + uint32_t{value[kWindowMm]}) * 1000 / value[kStepUm];
   const uint32_t stuck = uint32_t{value[kStuckMm]} * 1000 / value[kStepUm];
   return value[kPartMinMm] < value[kPartMaxMm] && value[kGateMm] >= value[kPartMinMm] &&

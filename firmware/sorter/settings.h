@@ -1,11 +1,12 @@
-// The settings of one lane: keys, bounds, defaults and rules of firmware/PROTOCOL.md, "Settings". A test compares both tables.
+// The settings of one lane: keys, bounds, defaults and rules. A test compares them with the table in firmware/PROTOCOL.md, "Settings".
 #pragma once
 #include "place.h"
 #include "text.h"
 
 namespace castline {
 
-// The keys in the order of firmware/PROTOCOL.md. Digest and EEPROM depend on the order, so new keys are added at the end.
+// The keys in the order of firmware/PROTOCOL.md. The digest and the layout of the EEPROM depend on this order, so new keys are added at the
+// end.
 enum Key : uint8_t {
   kEncoder,
   kStepUm,
@@ -41,12 +42,12 @@ extern const char kKeyWords[] PROGMEM;
 
 struct Bounds {
   uint16_t least, most, standard;
-  // Whether the value is one of the words divert, pass and stop.
+  // True if the value is one of the words divert, pass and stop.
   bool word;
 };
 Bounds bounds(uint8_t key);
 
-// All settings of a lane as plain numbers, in the form in which the EEPROM stores them.
+// All settings of a lane as numbers. The EEPROM stores them in the same form.
 struct Settings {
   uint16_t value[kKeys];
 
@@ -54,11 +55,11 @@ struct Settings {
   uint16_t operator[](Key key) const { return value[key]; }
   Action action(Key key) const { return static_cast<Action>(value[key]); }
 
-  // Returns the distance `key`, which is set in mm, in places. The error is less than one place.
+  // Converts the setting `key` from mm to places (see place.h). The error is less than one place.
   Place travel(Key key) const { return places(value[key]); }
   Place places(uint32_t mm) const;
 
-  // Returns whether gate_mm + dwell_mm can be counted on a belt whose steps are `step_um` long.
+  // Returns whether gate_mm + dwell_mm are at most kMaxSteps steps of a belt whose steps are `step_um` long.
   bool is_gate_within_reach(uint16_t step_um) const;
 
   // Returns whether the settings obey the rules of COMMIT that concern this lane only.

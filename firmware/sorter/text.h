@@ -1,4 +1,5 @@
-// Lists of words in flash memory. On the Mega, a plain string literal would take RAM. On a PC there is no difference.
+// Lists of words in flash memory. On the Mega, a usual string literal would take RAM. On a PC, flash memory does not exist, and the lists
+// are usual strings.
 #pragma once
 #include <stdint.h>
 #include <string.h>
@@ -14,10 +15,10 @@ inline uint32_t pgm_read_dword(const void* at) { return *static_cast<const uint3
 
 namespace castline {
 
-// A list of words is one string in flash with spaces between the words. A word is named by its index, which begins with 0.
+// A list of words is one string in flash memory with spaces between the words. The first word has index 0.
 typedef const char* WordList;
 
-// Returns the index of `text` in `list`, or -1.
+// Returns the index of the word `text` in `list`, or -1 if the list does not have the word.
 int8_t find_word(WordList list, const char* text);
 
 // Reads a decimal number without sign or leading zeros. Returns false if `text` is anything else or larger than 2^32 - 1.

@@ -45,7 +45,7 @@ Decision Tracker::own_decision(const Part& part, const Settings& settings, bool 
   return {otherwise, part.verdict == kVerdictCancelled ? kCancelled : kNoVerdict};
 }
 
-// Decides the first part and all parts that follow too closely. The gate cannot change between them, so all get one action at one gate.
+// Decides the oldest part and all parts of its cluster. The gate cannot change between them, so all get the same action at the same gate.
 void Tracker::decide_front(const Settings& settings, bool host_silent) {
   if ((*this)[0].basis != kUndecided) return;
   const int32_t spacing = static_cast<int32_t>(settings.travel(kSpacingMm));
@@ -77,7 +77,8 @@ Decision Tracker::take_unmatched(Place place, const Settings& settings) {
   return keep_spacing(place, settings, {settings.action(kNoVerdictAction), kUnmatched});
 }
 
-// Gives a part close behind another one the action and gate of that part, because the gates cannot change between them.
+// Returns the decision for a part at photo-eye 2. If the part is closer than spacing_mm behind another part, it gets the action and gate of
+// that part, because the gates cannot change between them.
 Decision Tracker::keep_spacing(Place place, const Settings& settings, Decision decision) {
   const Decision last = {static_cast<Action>(last_action_), kSpacing, last_gate_};
   if (has_last_ && past(place, last_until_) < 0 && !decision.is_same_movement(last)) decision = last;
@@ -109,7 +110,7 @@ const Part* Tracker::next_to_announce(uint32_t& number) {
 void Tracker::age(Place place, uint32_t now_ms) {
   if (has_last_ && past(place, last_until_) >= 0) has_last_ = false;
   if (size_ == 0) return;
-  // One part per tick, so that all parts are handled within 64 ticks.
+  // One part per call, so that all parts are handled within 64 calls.
   if (++last_aged_ >= size_) last_aged_ = 0;
   Part& part = (*this)[last_aged_];
   if (age_ms(part, now_ms) > kMaxAgeMs) part.at_ms = static_cast<uint16_t>(now_ms - kMaxAgeMs);

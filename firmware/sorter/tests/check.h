@@ -1,4 +1,5 @@
-// A minimal unit-test framework: TEST registers a test, and CHECK counts failures. A real framework would have to be installed first.
+// A minimal unit-test framework: TEST registers a test, and CHECK counts failed checks. It is part of the project, because a framework such
+// as GoogleTest would have to be installed first.
 #pragma once
 #include <cstdio>
 

@@ -1,6 +1,7 @@
-// Runs the portable core on a PC. The control channel is that of the AVR simulator (firmware/simulator/control.c), so that the same tests
-// drive both. Commands: `at CYCLE PIN LEVEL`, `pin`, `encoder`, `rx HEX`, `run CYCLE`, `reset CAUSE`, `hang`, `quit`. Events: `tx`,
-// `pulse`, `pin`, `reset`, `paused`. This file simulates the Mega's hardware: pins, a serial line of 115200 baud, and an EEPROM.
+// Runs the firmware on a PC, without the files that access registers. The program has the same control channel as the AVR simulator
+// (firmware/simulator/control.c), so that the same tests can use either. Commands: `at CYCLE PIN LEVEL`, `pin`, `encoder`, `rx HEX`, `run
+// CYCLE`, `reset CAUSE`, `hang`, `quit`. Events: `tx`, `pulse`, `pin`, `reset`, `paused`. In place of the Mega's hardware, this file
+// simulates pins, a serial line of 115200 baud, and an EEPROM.
 #include <array>
 #include <cinttypes>
 #include <cstdio>
@@ -234,12 +235,12 @@ class Pc {
   uint32_t clock_start_us_;
   uint64_t now_ = 0, byte_due_ = 0, line_free_ = 0, hung_until_ = 0;
   std::deque<uint8_t> wire_, ring_;
-  std::string leaving_;  // the frame on the line, in hexadecimal
+  std::string leaving_;  // the frame that is being sent, in hexadecimal
   std::multimap<uint64_t, std::pair<std::string, bool>> changes_;
   std::map<std::string, bool> levels_, outputs_;
   Encoder encoders_[kLanes] = {};
   std::array<int16_t, kLanes> turned_ = {};
-  int phase_[kLanes] = {2, 2, 2, 2};  // both phases high by their pull-ups
+  int phase_[kLanes] = {2, 2, 2, 2};  // both phases of each encoder are high because of their pull-ups
   uint16_t pulse_[kLanes] = {};
 };
 

@@ -19,7 +19,7 @@ std::string framed(const std::string& body) {
   return body + tail;
 }
 
-// Returns how many valid frames `bytes` completes.
+// Returns the number of valid frames in `bytes`.
 int frames(Deframer& deframer, const std::string& bytes) {
   int count = 0;
   for (char byte : bytes) count += deframer.feed(static_cast<uint8_t>(byte));

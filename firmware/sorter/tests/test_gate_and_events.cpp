@@ -17,7 +17,7 @@ Settings defaults() {
 }  // namespace
 
 TEST(a_gate_goes_out_once_for_parts_that_follow_and_returns_after_the_last) {
-  const Settings settings = defaults();  // dwell 60 mm at 200 mm/s: 300 ms, 4687 places
+  const Settings settings = defaults();  // a dwell of 60 mm takes 300 ms at 200 mm/s, which are 4687 places
   const Place dwell = settings.travel(kDwellMm);
   Gate gate;
   gate.start(settings, true);
@@ -30,10 +30,10 @@ TEST(a_gate_goes_out_once_for_parts_that_follow_and_returns_after_the_last) {
   gate.tick(1000 + dwell, settings, 300000, false);
   CHECK(gate.is_out());
   gate.tick(3000 + dwell, settings, 400000, true);
-  CHECK(gate.is_out());  // the next moment is too near for a return
+  CHECK(gate.is_out());  // the next diverted part is too near for a return
   gate.tick(3000 + dwell, settings, 400000, false);
   CHECK(!gate.is_out() && gate.pulse_us() == 1000 && gate.position() == kMoving);
-  CHECK(gate.divert(9000 + dwell, settings, 410000));  // turned round
+  CHECK(gate.divert(9000 + dwell, settings, 410000));  // the returning gate turned and went out again
   CHECK(gate.moves() == 2);
 }
 

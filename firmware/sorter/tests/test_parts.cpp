@@ -8,7 +8,7 @@ using namespace castline;
 
 namespace {
 
-// A belt with a metre a second has 15,625 places per second, which is about 16 per millimetre.
+// At one metre per second, the belt travels 15,625 places per second, which are about 16 places per millimetre.
 Settings quick() {
   Settings settings;
   settings.set_defaults();
@@ -43,7 +43,7 @@ TEST(an_eye_takes_only_what_has_held) {
   Eye eye;
   eye.change(true, 100, 1000);
   CHECK(!eye.settle(1400, 500));
-  eye.change(false, 101, 1450);  // bounced
+  eye.change(false, 101, 1450);  // a bounce: the level changes back
   CHECK(!eye.settle(3000, 500));
   eye.change(true, 200, 5000);
   CHECK(eye.settle(5500, 500));
@@ -77,7 +77,7 @@ TEST(a_part_is_treated_by_its_verdict_when_another_one_is_missing) {
   tracker.find(2)->verdict = kReject;
   tracker.find(3)->verdict = kKeep;
   CHECK(tracker.nearest(at_mm(305), settings) == 0);
-  CHECK(tracker.nearest(at_mm(400), settings) == 1);  // the first has been taken off
+  CHECK(tracker.nearest(at_mm(400), settings) == 1);  // the first part was taken off the belt
   CHECK(tracker.nearest(at_mm(350), settings) == -1);
   tracker.drop_front();
   tracker.decide_front(settings, false);
@@ -102,7 +102,7 @@ TEST(parts_too_close_get_one_decision) {
   CHECK(tracker[0].basis == kClusterDecision && tracker[1].basis == kOwnDecision && tracker[2].basis == kUndecided);
   CHECK(tracker.take(at_mm(300), settings).reason == kSpacing);
   CHECK(tracker.take(at_mm(340), settings).reason == kVerdict);
-  // An uncounted part close behind gets the same decision.
+  // An uncounted part close behind another part gets the action of that part.
   Settings pass = settings;
   pass.value[kNoVerdictAction] = kPass;
   const Decision decision = tracker.take_unmatched(at_mm(380), pass);
