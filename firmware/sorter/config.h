@@ -68,16 +68,19 @@ const uint16_t kMaxAgeMs = 65000;
 //   servo supply    High while the supply is on, through a voltage divider (4.7 kohm to the supply, 10 kohm to ground). With a broken wire
 //                   from the supply to the divider, the divider pulls the pin low. Fault 44 comes at once if `use_servo_power` is 1.
 //                   A broken wire from the divider to the pin is not noticed, because the pin reads high.
-//   encoder         Changes at every edge. With a broken wire, the pin of that phase stays high, so no travel is counted.
+//   encoder         Changes as the belt moves. With a broken wire, the pin of that phase stays high, and the belt seems to stand still. If
+//                   both phases stay high, fault 43 comes when a part reaches an eye. If only one phase stays high, the other phase counts
+//                   one step forward and one step backward in turn, which raises no fault.
 const bool kEyeBlockedLevel = false;
 const bool kEstopOpenLevel = true;
 const bool kServoPowerLevel = true;
 
 // Servo pulses are made by the 16-bit timers, so they are exact to half a microsecond:
 //   gate 1 OC4A = D6,  gate 2 OC1A = D11,  gate 3 OC3A = D5,  gate 4 OC4B = D7 (on the same timer as gate 1)
-// A further gate (a lane whose setting `lane_of` is not 0) uses only the pins for its servo pulse and its servo's supply. Timer 5 is the
-// clock. Its input-capture unit records the times of edges at photo-eye 2 of lane 1: ICP5 = PL1 = D48. The other photo-eyes are read from
-// port A every kEyeSampleUs: eye 1 of lanes 1..4 = PA0, PA2, PA4, PA6 = D22, D24, D26, D28;
+// A further gate (a lane whose setting `lane_of` is not 0) uses only the pins for its servo pulse and its servo's supply.
+// Timer 5 is the clock. Its input-capture unit records the times of edges at photo-eye 2 of lane 1: ICP5 = PL1 = D48.
+// The other photo-eyes are read from port A every kEyeSampleUs:
+//                                   eye 1 of lanes 1..4 = PA0, PA2, PA4, PA6 = D22, D24, D26, D28;
 //                                   eye 2 of lanes 2..4 =      PA3, PA5, PA7 =      D25, D27, D29.
 // Encoders, phases A and B: lane 1 INT4, INT5 = PE4, PE5 = D2, D3;   lane 2 INT3, INT2 = PD3, PD2 = D18, D19;
 //                           lane 3 INT1, INT0 = PD1, PD0 = D20, D21; lane 4 PCINT4, PCINT6 = PB4, PB6 = D10, D12.
