@@ -32,12 +32,13 @@ def write_atomically(path: Path, content: bytes | str, *, mode: int = 0o644) -> 
         with contextlib.suppress(OSError):
             Path(staged).unlink()
         raise
-    _flush_folder(path.parent)
+    # A power cut can undo the renaming of a file if its folder was not flushed.
+    flush_to_disk(path.parent)
 
 
-def _flush_folder(folder: Path) -> None:
-    """Flushes the folder to the disk, because a power cut can undo the renaming of a file in a folder that was not flushed."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def flush_to_disk(path: Path) -> None:
+    """Forces the content of a file, or the entries of a folder, to the disk. Raises OSError if that fails."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

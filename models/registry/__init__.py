@@ -11,7 +11,7 @@ The registry loads no TensorFlow, so the station and the command line use it as 
 from models.registry.local_registry import MANIFEST_FILE, LocalRegistry, Version, add_drift_reference, write_manifest
 from models.registry.manifest import Manifest
 from models.registry.registry import BUNDLED_VERSIONS, Registry, locate_version, open_registry
-from models.registry.remote_registry import RemoteRegistry, parse_remote_url, user_cache_folder
+from models.registry.remote_registry import RemoteRegistry, parse_remote_url
 
 __all__ = [
     "BUNDLED_VERSIONS",
@@ -25,6 +25,5 @@ __all__ = [
     "locate_version",
     "open_registry",
     "parse_remote_url",
-    "user_cache_folder",
     "write_manifest",
 ]

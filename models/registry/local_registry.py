@@ -9,8 +9,6 @@ folder is then renamed.
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,8 +21,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from models.registry.manifest import DriftReference, FileEntry, Manifest
-from streams.atomic_file import write_atomically
+from streams.atomic_file import flush_to_disk, write_atomically
 from streams.errors import ModelError
+from streams.user_cache import sha256_of_file
 
 MANIFEST_FILE = "manifest.json"
 # A larger file is refused as a manifest.
@@ -122,10 +121,10 @@ class LocalRegistry:
             staged.chmod(0o755)
             yield staged
             for path in staged.iterdir():
-                _flush(path)
-            _flush(staged)
+                flush_to_disk(path)
+            flush_to_disk(staged)
             _move_into_place(staged, final)
-            _flush(self.root)
+            flush_to_disk(self.root)
         except BaseException:
             shutil.rmtree(staged, ignore_errors=True)
             raise
@@ -176,7 +175,7 @@ def write_manifest(folder: Path, fields: Mapping[str, Any]) -> Manifest:
     `fields` holds everything but `files`, which this function fills with the checksums of the files in `folder`.
     """
     paths = sorted(path for path in folder.iterdir() if path.name != MANIFEST_FILE)
-    entries = {path.name: FileEntry(sha256=_compute_sha256(path), bytes=path.stat().st_size) for path in paths}
+    entries = {path.name: FileEntry(sha256=sha256_of_file(path), bytes=path.stat().st_size) for path in paths}
     manifest = Manifest.model_validate({**fields, "files": entries})
     (folder / MANIFEST_FILE).write_text(_format_manifest(manifest), encoding="utf-8")
     return manifest
@@ -211,7 +210,7 @@ def verify_files(folder: Path, entries: Mapping[str, FileEntry], reuse_checksums
         stat = path.stat()
         if stat.st_size != entry.bytes:
             raise ModelError(f"{path} has {stat.st_size} bytes instead of {entry.bytes}. Copy the version again.")
-        checksum = _recall_sha256(path, stat.st_mtime_ns, stat.st_size) if reuse_checksums else _compute_sha256(path)
+        checksum = _recall_sha256(path, stat.st_mtime_ns, stat.st_size) if reuse_checksums else sha256_of_file(path)
         if checksum != entry.sha256:
             raise ModelError(
                 f"{path} is damaged or was tampered with: its SHA-256 is {checksum} instead of {entry.sha256}. Copy the version again."
@@ -220,24 +219,11 @@ def verify_files(folder: Path, entries: Mapping[str, FileEntry], reuse_checksums
 
 @lru_cache(maxsize=256)
 def _recall_sha256(path: Path, changed_ns: int, size_bytes: int) -> str:
-    return _compute_sha256(path)
-
-
-def _compute_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of_file(path)
 
 
 def _format_manifest(manifest: Manifest) -> str:
     return manifest.model_dump_json(indent=2, by_alias=True) + "\n"
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _move_into_place(staged: Path, final: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -29,6 +28,7 @@ from models.registry.local_registry import (
 )
 from models.registry.manifest import VERSION_PATTERN, Manifest
 from streams.errors import ModelError
+from streams.user_cache import user_cache_folder
 
 COPY_CHUNK_BYTES = 2**20
 # An error from one of these libraries behind fsspec means that the registry does not answer.
@@ -46,12 +46,6 @@ def parse_remote_url(root: Path | str) -> str | None:
     if not found:
         return None
     return f"{found[1]}://{'/' if found[1] == 'file' else ''}{found[2]}"
-
-
-def user_cache_folder() -> Path:
-    """Returns Castline's folder in the user's cache: `castline` below XDG_CACHE_HOME, or below ~/.cache without that variable."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "castline"
 
 
 class RemoteRegistry:

@@ -51,7 +51,7 @@ def test_a_batch_has_the_largest_size_that_needs_no_padding(count: int, size: in
 )
 def test_no_batch_waits_longer_than_max_wait(count: int, first: float, later: float, deadline: float | None) -> None:
     wait_s = compute_wait_s(first + later, count, first, deadline, LIMITS)
-    assert 0 <= wait_s <= LIMITS.max_wait_s
+    assert 0 <= wait_s <= LIMITS.max_wait_s * (1 + 1e-9), "more than the rounding of floating-point numbers explains"
 
 
 @pytest.mark.asyncio

@@ -20,9 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from models.inference.golden_set import load_golden_pixels
-from models.registry import MANIFEST_FILE, Version, user_cache_folder
+from models.registry import MANIFEST_FILE, Version
 from streams.atomic_file import write_atomically
 from streams.errors import ModelError
+from streams.user_cache import has_valid_checksum, user_cache_folder, write_checksum
 
 # float32: 32 bits throughout. weights8: weights of 8 bits, and activations of 8 bits in a range that is found for each batch.
 # static8: like weights8, but the ranges are fixed in advance from every second golden picture; the others check the result.
@@ -49,13 +50,13 @@ def get_flatbuffer(version: Version, precision: Precision) -> Path:
     Raises ModelError if the networks cannot be converted or the file cannot be written.
     """
     path = flatbuffer_folder() / _build_key(version) / f"{precision}.tflite"
-    if _is_intact(path):
+    if has_valid_checksum(path):
         return path
     try:
         log.info("The networks of version %s are converted to %s, once on this machine.", version.name, precision)
         content = _convert(version, precision)
         write_atomically(path, content)
-        write_atomically(_checksum_path(path), hashlib.sha256(content).hexdigest())
+        write_checksum(path, hashlib.sha256(content).hexdigest())
     except OSError as error:
         raise ModelError(f"Cannot write the converted networks of {version.name} to {path}: {error}. Set XDG_CACHE_HOME.") from error
     return path
@@ -160,15 +161,3 @@ def _build_key(version: Version) -> str:
     voters = " ".join(voter.name for voter in version.manifest.voters)
     digest.update(f"{REVISION} {get_release('tensorflow')} {voters}".encode())
     return f"{version.name}-{digest.hexdigest()[:24]}"
-
-
-def _checksum_path(path: Path) -> Path:
-    return path.with_suffix(".sha256")
-
-
-def _is_intact(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == _checksum_path(path).read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError):
-        return False

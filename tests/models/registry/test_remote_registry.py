@@ -8,8 +8,9 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from models.registry import MANIFEST_FILE, RemoteRegistry, Version, open_registry, parse_remote_url, user_cache_folder
+from models.registry import MANIFEST_FILE, RemoteRegistry, Version, open_registry, parse_remote_url
 from streams.errors import ModelError
+from streams.user_cache import user_cache_folder
 
 LENET = "lenet.weights.h5"
 
