@@ -12,23 +12,8 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from streams.errors import SettingsError
+from streams.settings import sections
 from streams.settings.lines import LineSettings, check_board_conflicts
-from streams.settings.sections import (
-    ArchivistSettings,
-    BatchSettings,
-    BrokerSettings,
-    GatewaySettings,
-    InspectorSettings,
-    KafkaSettings,
-    ModelSettings,
-    PictureSettings,
-    ReviewSettings,
-    ServiceSettings,
-    SorterSettings,
-    StationSettings,
-    StoreSettings,
-    TopicSettings,
-)
 
 VARIABLE_PREFIX = "CASTLINE_"
 FILE_VARIABLE = "CASTLINE_SETTINGS_FILE"
@@ -49,20 +34,30 @@ class Settings(BaseSettings):
         nested_model_default_partial_update=True,
     )
 
-    kafka: KafkaSettings = Field(KafkaSettings(), description="The Kafka cluster and the credentials for it.")
-    broker: BrokerSettings = Field(BrokerSettings(), description="The embedded broker of this machine.")
-    topics: TopicSettings = Field(TopicSettings(), description="Names, sizes and retention of the topics.")
-    service: ServiceSettings = Field(ServiceSettings(), description="Settings that all processes share.")
-    pictures: PictureSettings = Field(PictureSettings(), description="Limits for pictures.")
-    store: StoreSettings = Field(StoreSettings(), description="The object store for large pictures, archived pictures and heat maps.")
-    gateway: GatewaySettings = Field(GatewaySettings(), description="The process that takes pictures from cameras and sends them to Kafka.")
-    batch: BatchSettings = Field(BatchSettings(), description="How the inspector gathers pictures for one call of the networks.")
-    model: ModelSettings = Field(ModelSettings(), description="The model version that judges pictures, and how it runs.")
-    inspector: InspectorSettings = Field(InspectorSettings(), description="The worker that judges pictures.")
-    sorter: SorterSettings = Field(SorterSettings(), description="The worker that sends verdicts to the boards.")
-    station: StationSettings = Field(StationSettings(), description="The web application and its database.")
-    archivist: ArchivistSettings = Field(ArchivistSettings(), description="What is archived about the parts, and for how long.")
-    review: ReviewSettings = Field(ReviewSettings(), description="Which parts people review, and what happens with their labels.")
+    kafka: sections.KafkaSettings = Field(sections.KafkaSettings(), description="The Kafka cluster and the credentials for it.")
+    broker: sections.BrokerSettings = Field(sections.BrokerSettings(), description="The embedded broker of this machine.")
+    topics: sections.TopicSettings = Field(sections.TopicSettings(), description="Names, sizes and retention of the topics.")
+    service: sections.ServiceSettings = Field(sections.ServiceSettings(), description="Settings that all processes share.")
+    pictures: sections.PictureSettings = Field(sections.PictureSettings(), description="Limits for pictures.")
+    store: sections.StoreSettings = Field(
+        sections.StoreSettings(), description="The object store for large pictures, archived pictures and heat maps."
+    )
+    gateway: sections.GatewaySettings = Field(
+        sections.GatewaySettings(), description="The process that takes pictures from cameras and sends them to Kafka."
+    )
+    batch: sections.BatchSettings = Field(
+        sections.BatchSettings(), description="How the inspector gathers pictures for one call of the networks."
+    )
+    model: sections.ModelSettings = Field(sections.ModelSettings(), description="The model version that judges pictures, and how it runs.")
+    inspector: sections.InspectorSettings = Field(sections.InspectorSettings(), description="The worker that judges pictures.")
+    sorter: sections.SorterSettings = Field(sections.SorterSettings(), description="The worker that sends verdicts to the boards.")
+    station: sections.StationSettings = Field(sections.StationSettings(), description="The web application and its database.")
+    archivist: sections.ArchivistSettings = Field(
+        sections.ArchivistSettings(), description="What is archived about the parts, and for how long."
+    )
+    review: sections.ReviewSettings = Field(
+        sections.ReviewSettings(), description="Which parts people review, and what happens with their labels."
+    )
     lines: tuple[LineSettings, ...] = Field((), description="The lines of the foundry.")
 
     @classmethod
