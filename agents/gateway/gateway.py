@@ -121,10 +121,32 @@ def _build_line(line: LineSettings, settings: Settings, budget: SpoolBudget, sto
     return GatewayLine(line, _build_camera(line, settings, spool), spool, intake, sender, watchdog)
 
 
-def _accept(line: GatewayLine, frame: CameraFrame) -> None:
+def run_camera(line: str, camera: GatewayCamera, intake: Intake, complaints: Complaints, stopping: threading.Event) -> None:
+    """Hands the frames of a camera to its intake until `stopping` is set.
+
+    After any error the camera goes on after a while, so that one line never harms the others. The error is counted and is a complaint until
+    the next picture is accepted.
+    """
+    backoff = Backoff(first_s=0.5, longest_s=10.0)
+    while not stopping.is_set():
+        try:
+            for frame in camera.frames(stopping):
+                _accept(intake, frame)
+                backoff.succeeded()
+                complaints.set("camera", "")
+            return
+        except Exception as error:
+            wait_s = backoff.failed()
+            metrics.camera_failures.labels(line).inc()
+            complaints.set("camera", f"the camera of {line} was interrupted by an error: {error}; the log has the details")
+            log.exception("The camera of %s was interrupted by an error. It goes on in %.1f s.", line, wait_s)
+            stopping.wait(wait_s)
+
+
+def _accept(intake: Intake, frame: CameraFrame) -> None:
     """Hands a frame to the intake. If that fails, the frame learns of it too, so that its camera does not wait for an answer for ever."""
     try:
-        line.intake.accept(frame)
+        intake.accept(frame)
     except BaseException as error:
         if not frame.receipt.done():
             frame.receipt.set_exception(error)
@@ -170,7 +192,15 @@ class Gateway:
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, stop.set)
         web_runner = await self._start_web_server()
-        cameras = [threading.Thread(target=self._run_camera, args=(line,), name=f"camera-{line.name}", daemon=True) for line in self._lines]
+        cameras = [
+            threading.Thread(
+                target=run_camera,
+                args=(line.name, line.camera, line.intake, line.complaints, self._stopping),
+                name=f"camera-{line.name}",
+                daemon=True,
+            )
+            for line in self._lines
+        ]
         maintenance = threading.Thread(target=self._run_maintenance, name="maintenance", daemon=True)
         for line in self._lines:
             log.info(
@@ -221,23 +251,6 @@ class Gateway:
         for line in self._lines:
             write_atomically(self._settings.service.run_dir / "gateways" / line.name, f"http://{host}:{port}\n")
         return runner
-
-    def _run_camera(self, line: GatewayLine) -> None:
-        """The thread of one camera. After any error the camera goes on after a while, so that one line never harms the others."""
-        backoff = Backoff(first_s=0.5, longest_s=10.0)
-        while not self._stopping.is_set():
-            try:
-                for frame in line.camera.frames(self._stopping):
-                    _accept(line, frame)
-                    backoff.succeeded()
-                    line.complaints.set("camera", "")
-                return
-            except Exception as error:
-                wait_s = backoff.failed()
-                metrics.camera_failures.labels(line.name).inc()
-                line.complaints.set("camera", f"the camera of {line.name} was interrupted by an error: {error}; the log has the details")
-                log.exception("The camera of %s was interrupted by an error. It goes on in %.1f s.", line.name, wait_s)
-                self._stopping.wait(wait_s)
 
     def _check_lines(self) -> None:
         """Updates matching, metrics and health of all lines. Called several times a second."""

@@ -51,12 +51,14 @@ class CameraLine:
         self.intake = Intake(settings, max_bytes, self.spool, on_stored=lambda: None)
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
+        self._camera: GatewayCamera | None = None
 
     def start(self, camera: GatewayCamera) -> None:
         def run() -> None:
             for frame in camera.frames(self._stopping):
                 self.intake.accept(frame)
 
+        self._camera = camera
         self._thread = threading.Thread(target=run)
         self._thread.start()
 
@@ -68,6 +70,11 @@ class CameraLine:
     def parts(self) -> list[PartId]:
         """The parts of all pictures in the spool, in order."""
         return [spooled.part for spooled in self.spool.read_after(0, 1000)]
+
+    def complaints(self) -> str:
+        """The complaints of the camera in one text."""
+        assert self._camera is not None
+        return "; ".join(self._camera.list_complaints())
 
     def stop(self) -> None:
         self._stopping.set()

@@ -15,7 +15,7 @@ from agents.gateway.intake import CameraFrame
 from streams.errors import SettingsError
 from streams.identity import PartId
 from streams.settings import CameraSettings
-from tests.agents.gateway.camera_line import CameraLine, wait_until, write_pictures
+from tests.agents.gateway.camera_line import CameraLine, make_jpeg, wait_until, write_pictures
 
 
 def read_frames(camera: FolderCamera, count: int) -> list[CameraFrame]:
@@ -93,4 +93,50 @@ def test_a_triggered_picture_is_never_from_the_future(tmp_path: Path) -> None:
     line.start(camera)
     camera.trigger(PartId("line-1", 4, 1), datetime.now(UTC) + timedelta(hours=1)).result(5)
     assert line.spool.read_after(0, 1)[0].picture.captured_at <= datetime.now(UTC)
+    line.stop()
+
+
+def test_a_replay_offers_only_what_the_inspector_takes_and_nothing_of_a_nas_device(tmp_path: Path) -> None:
+    write_pictures(tmp_path, "a.jpg", "b.webp", "c.gif", "._d.jpg", "@eaDir/e.jpg", "__MACOSX/f.jpg", ".hidden/g.jpg", "h.TIFF")
+    camera = FolderCamera("line-1", CameraSettings(kind="folder", path=tmp_path, rate_per_s=1000, loop=False, shuffle=False))
+    assert [frame.value[22 + 4 + 2 : -2] for frame in read_frames(camera, 10)] == [b"a.jpg", b"h.TIFF"]
+
+
+def test_a_replay_that_loses_files_goes_on_with_the_next_ones_and_never_begins_again(tmp_path: Path) -> None:
+    root = write_pictures(tmp_path / "in", *(f"{number}.jpg" for number in range(6)))
+    settings = CameraSettings(kind="folder", path=root, rate_per_s=1000, loop=False, shuffle=False)
+    camera = FolderCamera("line-1", settings)
+    frames = camera.frames(threading.Event())
+    read = [next(frames).value for _ in range(2)]
+    (root / "2.jpg").unlink()
+    read.append(next(frames).value)
+    # After an error the gateway asks for the frames again.
+    frames.close()  # type: ignore[attr-defined]
+    read += [frame.value for frame in camera.frames(threading.Event())]
+    assert read == [make_jpeg(f"{number}.jpg") for number in (0, 1, 3, 4, 5)]
+    assert any("2.jpg of line-1 cannot be read" in text for text in camera.list_complaints())
+
+
+def test_a_replay_waits_while_its_whole_folder_is_away(tmp_path: Path) -> None:
+    root = write_pictures(tmp_path / "in", "a.jpg", "b.jpg")
+    settings = CameraSettings(kind="folder", path=root, rate_per_s=1000, loop=False, shuffle=False)
+    camera = FolderCamera("line-1", settings)
+    root.rename(tmp_path / "away")
+    line = CameraLine(tmp_path / "spool", settings)
+    line.start(camera)
+    wait_until(lambda: "is away" in line.complaints())
+    (tmp_path / "away").rename(root)
+    wait_until(lambda: len(line.parts()) == 2 and line.complaints() == "")
+    line.stop()
+
+
+def test_a_triggered_replay_takes_the_next_file_for_a_part_whose_file_is_lost(tmp_path: Path) -> None:
+    root = write_pictures(tmp_path / "in", "a.jpg", "b.jpg")
+    settings = CameraSettings(kind="folder", path=root, trigger="board", shuffle=False)
+    line = CameraLine(tmp_path / "spool", settings)
+    camera = FolderCamera("line-1", settings)
+    (root / "a.jpg").unlink()
+    line.start(camera)
+    assert camera.trigger(PartId("line-1", 4, 1), datetime.now(UTC)).result(5).part.part == 1
+    assert line.spool.read_after(0, 1)[0].picture.value == make_jpeg("b.jpg")
     line.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import threading
@@ -12,7 +13,9 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import cv2
 import pytest
+from prometheus_client import REGISTRY
 
 from agents.gateway.intake import PictureRefusedError
 from agents.gateway.video_camera import FrameGrabber, VideoCamera, VideoPicture, make_stream_opener
@@ -144,3 +147,96 @@ def test_a_video_camera_without_opencv_names_the_extra() -> None:
     assert result.returncode == 1
     assert "SettingsError" in result.stderr
     assert "castline[video]" in result.stderr
+
+
+class HangingStream(RecordedStream):
+    """A stream that gives one picture and then hangs, until `release` is set."""
+
+    def __init__(self, release: threading.Event) -> None:
+        super().__init__("hanging", 1)
+        self._release = release
+
+    def grab(self) -> bool:
+        if super().grab():
+            return True
+        self._release.wait(20)
+        return False
+
+
+class FaultyStream(RecordedStream):
+    """A stream whose pictures cannot be decoded: OpenCV raises an error of its own."""
+
+    def retrieve(self) -> VideoPicture:
+        raise cv2.error("the picture is corrupt")
+
+
+class SlowPicture(RecordedPicture):
+    """A picture whose encoding takes much longer than the time between two pictures."""
+
+    def encode(self) -> bytes:
+        time.sleep(0.3)
+        return self.value
+
+
+class FastStream(RecordedStream):
+    """A stream of pictures with the time at which they were taken, whose encoding is slow."""
+
+    def retrieve(self) -> VideoPicture:
+        return SlowPicture(datetime.now(UTC).isoformat().encode())
+
+
+@pytest.mark.parametrize("scheme", ["http", "rtsp"])
+def test_a_mute_stream_is_a_complaint_within_seconds_that_hides_the_password(tmp_path: Path, scheme: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        address = f"{scheme}://admin:secret@127.0.0.1:{mute.getsockname()[1]}/stream"
+        settings = CameraSettings(kind="video", address=address, stall_s=0.5)
+        line = CameraLine(tmp_path, settings)
+        line.start(VideoCamera("line-1", settings, make_stream_opener(address, settings.stall_s)))
+        wait_until(lambda: "has given no picture for" in line.complaints())
+        wait_until(lambda: "it cannot be opened" in line.complaints())
+        assert "secret" not in line.complaints()
+        line.stop()
+
+
+def test_a_stream_that_hangs_is_reported_and_opened_again(tmp_path: Path) -> None:
+    release = threading.Event()
+    streams: list[FrameGrabber] = [HangingStream(release), RecordedStream("second", 10_000)]
+    settings = CameraSettings(kind="video", address="/dev/video7", rate_per_s=50, stall_s=0.5)
+    line = CameraLine(tmp_path, settings)
+    line.start(VideoCamera("line-1", settings, lambda: streams.pop(0)))
+    wait_until(lambda: "has given no picture for" in line.complaints())
+    wait_until(lambda: any(spooled.picture.value.startswith(b"second") for spooled in line.spool.read_after(0, 1000)))
+    assert line.complaints() == ""
+    release.set()
+    line.stop()
+
+
+def test_an_error_of_opencv_is_counted_and_the_stream_is_opened_again(tmp_path: Path) -> None:
+    before = REGISTRY.get_sample_value("castline_camera_failures_total", {"line": "line-1"}) or 0.0
+    streams: list[FrameGrabber] = [FaultyStream("faulty", 10), RecordedStream("second", 10_000)]
+    settings = CameraSettings(kind="video", address="/dev/video7", rate_per_s=50)
+    line = CameraLine(tmp_path, settings)
+    line.start(VideoCamera("line-1", settings, lambda: streams.pop(0)))
+    wait_until(lambda: len(line.parts()) > 0)
+    assert REGISTRY.get_sample_value("castline_camera_failures_total", {"line": "line-1"}) == before + 1
+    line.stop()
+
+
+def test_a_picture_has_the_time_of_its_grab_however_slow_its_encoding_is(tmp_path: Path) -> None:
+    settings = CameraSettings(kind="video", address="0", trigger="board", match_window_s=0.5)
+    line = CameraLine(tmp_path, settings)
+    camera = VideoCamera("line-1", settings, lambda: FastStream("fast", 10_000))
+    line.start(camera)
+    times = [datetime.now(UTC)]
+    receipts = []
+    for number in range(1, 5):
+        times.append(datetime.now(UTC))
+        receipts.append(camera.trigger(PartId("line-1", 2, number), times[-1]))
+        receipts[-1].result(10)
+    pictures = [spooled.picture for spooled in line.spool.read_after(0, 10)]
+    line.stop()
+    assert len(pictures) == 4
+    for picture, time_of_part in zip(pictures, times[1:], strict=True):
+        taken_at = datetime.fromisoformat(picture.value.decode())
+        assert abs((picture.captured_at - taken_at).total_seconds()) < 0.1, "the time is that of the grab"
+        assert abs((picture.captured_at - time_of_part).total_seconds()) < 0.2, "the picture is the one nearest to the part"
