@@ -14,11 +14,11 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from bench.inspector_process import InspectorProcess
 from streams.errors import BrokerError, SettingsError
 from streams.identity import format_time
+from streams.picture_files import JUDGED_SUFFIXES, is_foreign
 from streams.records import Verdict
 from streams.settings import Settings
 from streams.topics import TopicNames
 
-_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"})
 # A measurement is given up if the inspector gives no verdict for this long.
 _STALL_S = 120.0
 # Latencies of the first second of a feed do not count, because the inspector was idle before.
@@ -34,9 +34,9 @@ def load_pictures(folder: Path | None, count: int) -> list[bytes]:
         from models.synthetic import render_series
 
         return [casting.to_jpeg() for casting in render_series(count, seed=11)]
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)[:count]
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in JUDGED_SUFFIXES and not is_foreign(path.name))[:count]
     if not paths:
-        raise SettingsError(f"--images: There are no pictures ({', '.join(sorted(_SUFFIXES))}) in {folder}. Choose another folder.")
+        raise SettingsError(f"--images: There are no pictures ({', '.join(JUDGED_SUFFIXES)}) in {folder}. Choose another folder.")
     return [path.read_bytes() for path in paths]
 
 

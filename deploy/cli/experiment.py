@@ -189,6 +189,7 @@ def _read(data: tuple[Path, ...], side_px: int, bars: ProgressBars, classes: tup
     for file in pictures.unreadable:
         click.echo(f"left out: {file.path}: {file.message}", err=True)
     pictures.expect_two_classes()
+    pictures.expect_enough(2)
     return pictures
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import logging
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,10 +17,13 @@ import numpy.typing as npt
 
 from models.pictures.decoder import PictureLimits, decode_picture
 from streams.errors import ModelError, PictureError
+from streams.picture_files import JUDGED_SUFFIXES, OTHER_PICTURE_SUFFIXES, is_foreign
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
+log = logging.getLogger(__name__)
+
 # The renderer writes its masks into a folder beside the class folders.
 FOLDERS_WITHOUT_CLASS = ("masks",)
+_FOREIGN_FOLDERS = "folders of the system or the NAS device"
 # Upper bound of how often one epoch repeats a picture.
 MAX_REPEATS = 16
 # Threads that decode pictures. Pillow releases the interpreter's lock while it decodes.
@@ -84,6 +89,14 @@ class LabelledPictures:
         if len(found) < 2:
             raise ModelError(f"A training needs pictures of at least two classes, found only {', '.join(found)}. Add those of another.")
 
+    def expect_enough(self, folds: int) -> None:
+        """Raises ModelError if a class has fewer than `folds` pictures, because then one side of a split would lack the class."""
+        counts = {name: count for name, count in self.class_counts.items() if count}
+        if min(counts.values()) < folds:
+            found = " and ".join(f"{count} of {name}" for name, count in counts.items())
+            unread = f" {len(self.unreadable)} more files could not be read." if self.unreadable else ""
+            raise ModelError(f"Found {found}, but at least {folds} pictures of each class are needed.{unread} Add pictures.")
+
     def repeats(self, balance: float) -> npt.NDArray[np.int32]:
         """Returns how often one epoch learns from each picture, shape (n,), so that small sources are not drowned by the largest.
 
@@ -105,16 +118,23 @@ class LabelledPictures:
 def find_pictures(sources: Sequence[Path]) -> list[LabelledFile]:
     """Returns the labelled files of `sources`, in a fixed order.
 
-    A source is a folder of class folders, or a CSV list with the columns `path` (relative to the list) and `class`.
-    Raises ModelError if a source is absent or names no picture.
+    A source is a folder of class folders, or a CSV list with the columns `path` (relative to the list) and `class`. Hidden files and
+    folders, and those in which NAS devices and computers keep data of their own, are left out. Each source's files that were left out are
+    logged once, with their numbers. Raises ModelError if a source is absent or names no picture.
     """
     files: list[LabelledFile] = []
     for source in sources:
-        found = list(_files_of_list(source) if source.suffix.lower() == ".csv" else _files_of_folder(source))
+        left_out: Counter[str] = Counter()
+        found = list(_files_of_list(source) if source.suffix.lower() == ".csv" else _files_of_folder(source, left_out))
+        text = ", ".join(f"{count} {kind}" for kind, count in sorted(left_out.items()))
         if not found:
+            others = f", but left out {text}" if text else ""
             raise ModelError(
-                f"Found no pictures in {source}. Put them ({', '.join(SUFFIXES)}) into subfolders that are named after their class."
+                f"Found no pictures in {source}{others}. Put pictures ({', '.join(JUDGED_SUFFIXES)}) into subfolders that are named after "
+                "their class."
             )
+        if text:
+            log.warning("Left out in %s: %s. Pictures of other formats have to be converted to PNG.", source, text)
         files += sorted(found, key=lambda file: str(file.path))
     return files
 
@@ -166,14 +186,29 @@ def _decode_file(file: LabelledFile, side_px: int, limits: PictureLimits | None)
         return "", UnreadableFile(file.path, "not-read", str(error))
 
 
-def _files_of_folder(root: Path) -> Iterator[LabelledFile]:
+def _files_of_folder(root: Path, left_out: Counter[str]) -> Iterator[LabelledFile]:
+    """Yields the pictures of a folder of class folders. Counts in `left_out` what is no picture or cannot be read, by its kind."""
     if not root.is_dir():
         raise ModelError(f"The folder of pictures {root} does not exist. Correct the path.")
     for folder in sorted(root.iterdir()):
-        if folder.is_dir() and folder.name not in FOLDERS_WITHOUT_CLASS and not folder.name.startswith("."):
-            for path in folder.rglob("*"):
-                if path.suffix.lower() in SUFFIXES:
-                    yield LabelledFile(path, folder.name, str(root))
+        if not folder.is_dir() or folder.name in FOLDERS_WITHOUT_CLASS:
+            continue
+        if is_foreign(folder.name):
+            left_out[_FOREIGN_FOLDERS] += 1
+            continue
+        for parent, subfolders, names in os.walk(folder):
+            left_out.update(_FOREIGN_FOLDERS for name in subfolders if is_foreign(name))
+            subfolders[:] = sorted(name for name in subfolders if not is_foreign(name))
+            for name in names:
+                suffix = Path(name).suffix.lower()
+                if is_foreign(name):
+                    left_out["hidden files"] += 1
+                elif suffix in JUDGED_SUFFIXES:
+                    yield LabelledFile(Path(parent) / name, folder.name, str(root))
+                elif suffix in OTHER_PICTURE_SUFFIXES:
+                    left_out[f"{suffix} pictures"] += 1
+                else:
+                    left_out["files that are no pictures"] += 1
 
 
 def _files_of_list(path: Path) -> Iterator[LabelledFile]:

@@ -43,15 +43,21 @@ def class_share_weights(labels: npt.NDArray[np.int32], validates: npt.NDArray[np
     return weights
 
 
+def count_folds(share: float) -> int:
+    """Returns into how many parts pictures are divided, so that one part is about `share` of them."""
+    return max(2, round(1 / share))
+
+
 def split_by_group(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.int32], share: float, seed: int) -> npt.NDArray[np.bool_]:
     """Returns a mask of the pictures that validate: about `share` of those that are not in dominant groups.
 
     Raises ModelError if one side would lack a class, because there are too few pictures or too few different ones.
     """
-    folds = max(2, round(1 / share))
+    folds = count_folds(share)
     expect_groups(groups, folds)
     validates = np.zeros(len(labels), np.bool_)
     candidates = np.flatnonzero(~find_dominant_groups(labels, groups, share))
+    expect_members(labels[candidates], folds)
     folder = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     _, fold = next(folder.split(candidates, labels[candidates], groups[candidates]))
     validates[candidates[fold]] = True
@@ -68,6 +74,16 @@ def expect_groups(groups: npt.NDArray[np.int32], folds: int) -> None:
     if count < folds:
         raise ModelError(
             f"The pictures form only {count} groups of near-duplicates, and at least {folds} are needed. Add pictures of other castings."
+        )
+
+
+def expect_members(labels: npt.NDArray[np.int32], folds: int) -> None:
+    """Raises ModelError if each class has fewer than `folds` pictures. `labels` are those of the pictures that can be divided."""
+    counts = np.bincount(labels) if len(labels) else np.zeros(1, np.int64)
+    if counts.max() < folds:
+        raise ModelError(
+            f"Only {len(labels)} pictures can be divided, at most {counts.max()} of one class, but at least {folds} of each class are "
+            "needed. Add pictures that are not near-duplicates."
         )
 
 

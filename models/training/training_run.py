@@ -29,7 +29,7 @@ from models.training.combination import Combination, choose_combination
 from models.training.labelled_pictures import LabelledPictures, find_pictures, read_pictures
 from models.training.near_duplicates import find_contradicting_groups, group_near_duplicates
 from models.training.options import TrainingOptions
-from models.training.split import class_share_weights, load_split, save_split, split_by_group
+from models.training.split import class_share_weights, count_folds, load_split, save_split, split_by_group
 from models.training.trainer import EpochResult, SplitPictures, Trainer, fastest_precision, predict
 from streams.atomic_file import write_atomically
 from streams.errors import ModelError
@@ -135,6 +135,7 @@ class TrainingRun:
         if path.exists():
             validates = load_split(path, pictures)
         else:
+            pictures.expect_enough(count_folds(options.validation_share))
             validates = split_by_group(pictures.labels, groups, options.validation_share, options.seed)
             save_split(path, pictures, groups, validates)
         contradicting = find_contradicting_groups(pictures.labels, groups)

@@ -27,7 +27,7 @@ from models.training.combination import choose_combination
 from models.training.labelled_pictures import LabelledPictures
 from models.training.near_duplicates import group_near_duplicates
 from models.training.options import TrainingOptions
-from models.training.split import class_share_weights, expect_groups, find_dominant_groups, split_by_group
+from models.training.split import class_share_weights, expect_groups, expect_members, find_dominant_groups, split_by_group
 from models.training.trainer import SplitPictures, predict
 
 # A support vector machine on small pictures is the classifier without a network.
@@ -154,6 +154,7 @@ def split_into_folds(pictures: LabelledPictures, options: TrainingOptions, folds
     expect_groups(groups, folds)
     candidates = np.flatnonzero(~find_dominant_groups(pictures.labels, groups, 1 / folds))
     labels = pictures.labels[candidates]
+    expect_members(labels, folds)
     folder = StratifiedGroupKFold(folds, shuffle=True, random_state=options.seed)
     splits = []
     for number, (_, fold) in enumerate(folder.split(candidates, labels, groups[candidates]), 1):

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import defaultdict
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer
 
+from agents.gateway.complaints import Complaints
+from agents.gateway.gateway import run_camera
+from agents.gateway.intake import CameraFrame
 from agents.gateway.spool import Spool, SpoolBudget
 from deploy.kafka.broker import EmbeddedBroker
 from deploy.supervisor.ports import free_ports
 from streams.identity import make_header_map, read_identity
-from streams.settings import Settings
+from streams.settings import CameraSettings, Settings
 from streams.topics import TopicNames, create_topics
-from tests.agents.gateway.camera_line import wait_until
+from tests.agents.gateway.camera_line import CameraLine, make_jpeg, wait_until
 from tests.conftest import MakeSettings
 from tests.processes import CastlineProcess
 
@@ -28,7 +34,7 @@ def write_class_folders(root: Path, count: int = 20) -> Path:
     for number in range(count):
         file = root / ("ok_front" if number % 2 else "def_front") / f"{number}.jpg"
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(b"\xff\xd8\xff" + f"casting {number}".encode() * 50)
+        file.write_bytes(make_jpeg(f"casting {number}" * 50))
     return root
 
 
@@ -142,3 +148,52 @@ def test_a_line_without_a_camera_is_refused_at_the_start(tmp_path: Path, argumen
     with CastlineProcess(settings, tmp_path / "gateway.log", "gateway", *arguments) as gateway:
         assert gateway.process.wait(30) == 3
         assert sentence in gateway.log()
+
+
+def test_a_line_without_its_folder_complains_and_the_other_line_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    settings = make_settings_with_own_broker(tmp_path)
+    good = settings.lines[1].model_dump(mode="json", exclude={"token", "gate", "deadline_s"})
+    away = {"name": "line-1", "camera": {"kind": "drop", "path": str(tmp_path / "file/share")}}
+    settings = Settings.model_validate(settings.model_dump(exclude={"lines"}) | {"lines": [away, good]})
+    with CastlineProcess(settings, tmp_path / "gateway.log", "gateway") as gateway:
+        wait_until(lambda: gateway.metric("castline_pictures_received_total", line="line-2") > RATE_PER_S, 40)
+        wait_until(lambda: gateway.metric("castline_camera_complaints", line="line-1") == 1, 10)
+        status, text = gateway.page("/healthz")
+        assert status == 200, "a restart would help nobody and would interrupt the other line"
+        assert "share of line-1 cannot be read: Not a directory; mount the share, or correct lines.camera.path" in text
+        assert "line-2" not in text
+        (tmp_path / "file").unlink()
+        write_class_folders(tmp_path / "file/share", 1)
+        wait_until(lambda: gateway.metric("castline_pictures_received_total", line="line-1") > 0, 20)
+        assert gateway.page("/healthz") == (200, "ok\n")
+        assert gateway.stop() == 0
+
+
+class FailingCamera:
+    """A camera that fails after each of its pictures with an error that nobody expects."""
+
+    def __init__(self) -> None:
+        self.given = 0
+
+    def list_complaints(self) -> list[str]:
+        return []
+
+    def frames(self, stopping: threading.Event) -> Iterator[CameraFrame]:
+        self.given += 1
+        yield CameraFrame(make_jpeg(str(self.given)), datetime.now(UTC))
+        raise ZeroDivisionError("an error that nobody expects")
+
+
+def test_a_camera_survives_every_error_and_says_so(tmp_path: Path) -> None:
+    line = CameraLine(tmp_path, CameraSettings(kind="http"))
+    complaints, stopping = Complaints(), threading.Event()
+    thread = threading.Thread(target=run_camera, args=("line-1", FailingCamera(), line.intake, complaints, stopping))
+    thread.start()
+    wait_until(lambda: len(line.parts()) >= 3)
+    assert complaints.list_texts() == [
+        "the camera of line-1 was interrupted by an error: an error that nobody expects; the log has the details"
+    ]
+    stopping.set()
+    thread.join(5)
+    line.stop()

@@ -75,3 +75,31 @@ def test_a_list_without_its_columns_is_refused(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("file,kind\na.png,ok\n")
     with pytest.raises(ModelError, match="columns path and class"):
         find_pictures([tmp_path / "list.csv"])
+
+
+def test_folders_of_nas_devices_are_no_classes_and_what_is_left_out_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_castings(tmp_path, 6, seed=1)
+    picture = next((tmp_path / "ok_front").glob("*.*")).read_bytes()
+    for name in (
+        "@eaDir/a.jpg",
+        "__MACOSX/ok_front/b.jpg",
+        ".Trash/c.jpg",
+        "ok_front/@eaDir/d.jpg",
+        "ok_front/._e.jpg",
+        "ok_front/Thumbs.db",
+        "ok_front/new.webp",
+        "def_front/newer.WEBP",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(picture)
+    pictures = read_sources(tmp_path)
+    assert (pictures.classes, len(pictures), pictures.unreadable) == (("def_front", "ok_front"), 6, ())
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert "2 .webp pictures, 1 files that are no pictures, 4 folders of the system or the NAS device, 1 hidden files" in message
+
+
+def test_a_folder_with_nothing_but_unsupported_pictures_says_what_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "ok").mkdir()
+    (tmp_path / "ok/a.webp").write_bytes(b"RIFF")
+    with pytest.raises(ModelError, match=r"Found no pictures in .* but left out 1 \.webp pictures"):
+        find_pictures([tmp_path])

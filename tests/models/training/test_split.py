@@ -38,3 +38,8 @@ def test_no_group_stands_on_both_sides_of_a_split() -> None:
 def test_too_few_different_pictures_are_refused() -> None:
     with pytest.raises(ModelError, match="near-duplicates"):
         split_by_group(np.array([0, 1] * 20, np.int32), np.zeros(40, np.int32), 0.2, seed=1)
+
+
+def test_too_few_pictures_of_each_class_are_refused_in_one_sentence() -> None:
+    with pytest.raises(ModelError, match="Only 7 pictures can be divided, at most 4 of one class, but at least 5"):
+        split_by_group(np.array([0, 0, 0, 1, 1, 1, 1], np.int32), np.arange(7, dtype=np.int32), 0.2, seed=1)
