@@ -19,22 +19,25 @@ from streams.settings import FILE_VARIABLE, VARIABLE_PREFIX, Settings
 
 _HELP_WIDTH = 100
 _COMMANDS_INTRODUCTION = "This page shows what `castline COMMAND --help` prints for each command."
-_SETTINGS_INTRODUCTION = f"""Settings are read from the file that `--settings FILE` names. Without this option they are read from the
-file that the variable `{FILE_VARIABLE}` names, or from `castline.toml` in the current folder. Environment variables override the file.
-A process with an unknown setting, or with a value outside its bounds, does not start. `castline settings check` checks the settings, and
-`castline settings show` prints those in force.
+_SETTINGS_INTRODUCTION = f"""Settings are read from the file that the option `--settings FILE` names. Without this option, they are read
+from the file that the environment variable `{FILE_VARIABLE}` names. Without both, they are read from `castline.toml` in the current folder.
+Environment variables override the values of the file. A process does not start with an unknown setting, or with a value outside its bounds.
+The command `castline settings check` checks the settings, and `castline settings show` prints the values in use.
 
 Secrets belong in environment variables or in files of their own, never in `castline.toml`."""
-_LINES_INTRODUCTION = f"""The lines are a list. In the environment the whole list is given as JSON:
-`{VARIABLE_PREFIX}LINES='[{{"name": "line-1"}}]'`."""
-_METRICS_INTRODUCTION = """Every process serves its metrics at `/metrics`. The name of a metric ends with its base unit, such as seconds or
-bytes, and the name of a counter ends with `_total`. A histogram has the three series `_bucket`, `_sum` and `_count`. All metrics are
-declared in `streams/metrics.py`."""
+_LINES_INTRODUCTION = f"""The settings of a line have no environment variables of their own, because the lines are a list. One variable
+holds the whole list as JSON, for example `{VARIABLE_PREFIX}LINES='[{{"name": "line-1"}}]'`."""
+_METRICS_INTRODUCTION = """Every process serves its metrics at the address `/metrics`. The name of a metric ends with its base unit, such
+as seconds or bytes, and the name of a counter ends with `_total`. A histogram has three series, with the endings `_bucket`, `_sum`
+and `_count`. The module `streams/metrics.py` declares all metrics."""
 
 
 @dataclass(frozen=True)
 class MetricDescription:
-    """A metric as it is declared. `labels` are in the order of the declaration, and `section` is the role that exports the metric."""
+    """A metric as `streams/metrics.py` declares it.
+
+    `labels` are in the order of the declaration. `section` names the role that exports the metric.
+    """
 
     name: str
     type: str
@@ -49,7 +52,7 @@ class MetricDescription:
 
 
 def walk_commands(command: click.Command, name: str, parent: click.Context | None = None) -> Iterator[click.Context]:
-    """Yields a click context for `command` and for every subcommand below it, which prints the help of that command."""
+    """Yields a click context for `command` and for every subcommand below it. `context.get_help()` returns the help of its command."""
     context = click.Context(command, info_name=name, parent=parent, terminal_width=_HELP_WIDTH, max_content_width=_HELP_WIDTH)
     yield context
     if isinstance(command, click.Group):
@@ -81,8 +84,12 @@ def make_settings_page() -> dict[str, str]:
         head: tuple[str, ...] = ("setting", "variable", "type and bounds", "default", "meaning")
         parts.append(f"## [[{title}]]" if section.endswith("[]") else f"## [{title}]")
         if "[]" in section:
-            parts.append(_LINES_INTRODUCTION if section == "lines[]" else "These settings belong to each of `[[lines]]`.")
-            # A setting of a line has no variable of its own.
+            parts.append(
+                _LINES_INTRODUCTION
+                if section == "lines[]"
+                else "These settings belong to a line. Write the table below the `[[lines]]` of this line."
+            )
+            # A setting of a line has no environment variable of its own.
             rows, head = [(row[0], *row[2:]) for row in rows], (head[0], *head[2:])
         else:
             parts.append(f"{Settings.model_fields[section].description}")
@@ -115,13 +122,16 @@ def make_metrics_page() -> dict[str, str]:
 
 def _describe_metric(metric: Counter | Gauge | Histogram, section: str) -> MetricDescription:
     (family,) = metric.describe()
-    # The client library removes the ending `_total` from a counter's name and appends it again when the page is served.
+    # The client library stores the name of a counter without its ending `_total`, and appends the ending when it serves the metrics.
     name = f"{family.name}_total" if family.type == "counter" else family.name
     return MetricDescription(name, family.type, tuple(metric._labelnames), family.documentation, section)
 
 
 def _read_sections() -> dict[str, str]:
-    """Returns the section of each variable in `streams/metrics.py`: the last comment line above its declaration."""
+    """Returns the section of each metric in `streams/metrics.py`, by the name of its variable.
+
+    The section is the last comment line above the declaration.
+    """
     sections, section = {}, ""
     for line in inspect.getsource(metrics).splitlines():
         if heading := re.match(r"# (.+)", line):

@@ -1,6 +1,7 @@
-"""Describes the Kafka topics twice: as the page `topics.md` for people, and as the AsyncAPI document `asyncapi.yaml` for tools.
+"""Generates two descriptions of the Kafka topics: the page `topics.md` for people and the AsyncAPI document `asyncapi.yaml` for tools.
 
-Names, partitions and retention come from the code that creates the topics. Which role writes and reads a topic is stated only here.
+Names, partitions and retention come from the code that creates the topics. The roles that write and read each topic are listed in this
+module only.
 """
 
 from __future__ import annotations
@@ -56,17 +57,18 @@ DEAD_LETTER_HEADERS: HeaderMeanings = {
     "dead-at": "Time at which the dead letter was written, RFC 3339, UTC.",
 }
 
-_PAGE_INTRODUCTION = """`castings` is the default of the setting `topics.prefix`, and `{line}` stands for the name of a line, such as
-`line-1`. Partitions and retention are the defaults of `topics.image_partitions`, `topics.image_hours` and `topics.record_days`. For
-tools, the same facts are in [asyncapi.yaml](asyncapi.yaml). The page [analysts.md](analysts.md) shows how to read the topics."""
+_PAGE_INTRODUCTION = """The names of all topics begin with the setting `topics.prefix`, which is `castings` by default. In the table,
+the part `{line}` stands for the name of a line, such as `line-1`. The numbers of partitions and the retention are defaults; the
+settings under [topics] change them. Your own programs may read every topic, and the page [analysts.md](analysts.md) shows how. The
+document [asyncapi.yaml](asyncapi.yaml) describes the same topics for tools."""
 _ASYNCAPI_HEAD = "# Written by `python -m docs.generate` from the code; changes made here are lost.\n"
 
 
 @dataclass(frozen=True)
 class TopicDescription:
-    """A topic, or one topic for each line. In the latter case `address` holds the parameter `{line}`.
+    """A Kafka topic, or a kind of topic that exists once for each line.
 
-    `record` is the type of a JSON value and None for other values.
+    If the topic exists once for each line, `address` contains `{line}`. `record` is the type of JSON values, and None for other values.
     """
 
     name: str
@@ -82,7 +84,7 @@ class TopicDescription:
 
     @property
     def is_per_line(self) -> bool:
-        """Whether every line has such a topic."""
+        """Whether each line has a topic of its own."""
         return "{line}" in self.address
 
     @property
@@ -92,7 +94,7 @@ class TopicDescription:
 
     @property
     def retention(self) -> str:
-        """Says in words how long records are kept."""
+        """How long Kafka keeps the records, in words."""
         if self.is_compacted:
             return "the last record of each key, without a time limit"
         hours = int(self.spec.configs["retention.ms"]) / _HOUR_MS
@@ -119,8 +121,8 @@ def describe_topics() -> list[TopicDescription]:
         value="the encoded picture (JPEG, PNG, BMP or TIFF), or empty if the header `claim` is given",
         headers=IMAGE_HEADERS,
         record=None,
-        writers="gateway; your programs",
-        readers="inspector",
+        writers="gateway, station; your programs",
+        readers="inspector; archivist and station, single pictures",
         spec=specs[names.images(_EXAMPLE_LINE)],
     )
     dead_letters = TopicDescription(
@@ -131,18 +133,18 @@ def describe_topics() -> list[TopicDescription]:
         value="the value of the original record",
         headers=DEAD_LETTER_HEADERS,
         record=None,
-        writers="inspector, sorter",
-        readers="",
+        writers="inspector, sorter, archivist",
+        readers="station, `castline dead-letters`",
         spec=specs[names.dead_letters],
     )
     return [
         images,
-        describe_json("verdicts", names.verdicts(_EXAMPLE_LINE), Verdict, "inspector", "sorter"),
-        describe_json("sorted", names.sorted(_EXAMPLE_LINE), Sorting, "sorter", "sorter, when it starts"),
-        describe_json("findings", names.findings(_EXAMPLE_LINE), Finding, "inspector, when it is idle", ""),
+        describe_json("verdicts", names.verdicts(_EXAMPLE_LINE), Verdict, "inspector", "sorter, archivist, station"),
+        describe_json("sorted", names.sorted(_EXAMPLE_LINE), Sorting, "sorter", "archivist, station; sorter, when it starts"),
+        describe_json("findings", names.findings(_EXAMPLE_LINE), Finding, "inspector", "archivist, station"),
         dead_letters,
         describe_json("reviews", names.reviews, Review, "station", "archivist"),
-        describe_json("models", names.models, ModelChoice, "`castline models`", "inspector", key="the line, or `*`"),
+        describe_json("models", names.models, ModelChoice, "`castline models`, station", "inspector, station", key="the line, or `*`"),
     ]
 
 
@@ -151,7 +153,7 @@ def _with_line_parameter(topic: str) -> str:
 
 
 def _first_sentence(record: type[Record]) -> str:
-    """Returns the first sentence of the record's docstring, which says what the record is."""
+    """Returns the first sentence of the record's docstring. It says what the record is."""
     return f"{(record.__doc__ or '').partition('. ')[0].strip()}."
 
 
@@ -168,7 +170,7 @@ def make_topics_page() -> dict[str, str]:
                 str(topic.spec.partitions),
                 topic.retention,
                 topic.writers,
-                topic.readers or "your programs",
+                topic.readers,
             )
             for topic in describe_topics()
         ),
@@ -176,9 +178,9 @@ def make_topics_page() -> dict[str, str]:
     parts = [_PAGE_INTRODUCTION, overview, "## Headers", "All header values are UTF-8 text."]
     parts += _make_header_section("image records", IMAGE_HEADERS)
     parts += _make_header_section(
-        "JSON records", CLOUD_EVENT_HEADERS, "These are the headers of CloudEvents' Kafka binding in binary mode."
+        "JSON records", CLOUD_EVENT_HEADERS, "The headers of JSON records follow the Kafka binding of CloudEvents in binary mode."
     )
-    remark = "The headers of the original record are kept too, at most 32 of them with at most 1,024 bytes each."
+    remark = "A dead letter also keeps the headers of the original record, at most 32 headers of at most 1,024 bytes each."
     parts += _make_header_section("dead letters", DEAD_LETTER_HEADERS, remark)
     parts.append("## Fields of the JSON records")
     for record in RECORDS:
@@ -206,7 +208,7 @@ def _make_field_table(schema: dict[str, object]) -> str:
 
 
 def _describe_type(schema: dict[str, object]) -> str:
-    """Returns the type of a field in words, without its bounds, which only the schema gives."""
+    """Returns the type of a field in words, without the bounds of its values."""
     for keyword in ("anyOf", "oneOf"):
         options = schema.get(keyword)
         if isinstance(options, list):
@@ -259,7 +261,7 @@ def make_asyncapi() -> dict[str, Any]:
 
 
 def read_castline_version() -> str:
-    """Returns the version in pyproject.toml, which may be newer than the version of the installed package."""
+    """Returns the version in pyproject.toml. It may be newer than the version of the installed package."""
     project = tomllib.loads(_PROJECT_FILE.read_text(encoding="utf-8"))["project"]
     return str(project["version"])
 
@@ -298,9 +300,9 @@ def _make_message(topic: TopicDescription) -> dict[str, Any]:
 
 
 def _make_operations(topics: Iterable[TopicDescription]) -> Iterable[tuple[str, dict[str, Any]]]:
-    """Yields what a program of the reader may do: receive from every topic, and send pictures."""
+    """Yields the AsyncAPI operations of an analyst's program: to receive from every topic, and to send pictures."""
     for topic in topics:
-        yield f"read-{topic.name}", _make_operation(topic, "receive", f"Read by: {topic.readers or 'your programs'}.")
+        yield f"read-{topic.name}", _make_operation(topic, "receive", f"Read by: {topic.readers}.")
         if topic.name == "images":
             summary = "The smallest valid record has a key and the bytes of a picture."
             yield f"send-{topic.name}", _make_operation(topic, "send", summary)
