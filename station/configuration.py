@@ -1,4 +1,4 @@
-"""Django's settings, derived from Castline's settings. So castline.toml and the environment are the only places to configure."""
+"""Makes Django's settings from Castline's settings, which come from castline.toml and the environment."""
 
 from __future__ import annotations
 
@@ -72,7 +72,8 @@ def make_django_settings(settings: Settings) -> dict[str, Any]:
             "django.middleware.clickjacking.XFrameOptionsMiddleware",
             "django_htmx.middleware.HtmxMiddleware",
             "axes.middleware.AxesMiddleware",
-            # This synchronous middleware comes last, so that Django runs all of them in one thread instead of switching threads for each.
+            # This middleware can only run synchronously. Because it comes last, Django runs all the middleware above in one thread too,
+            # and does not switch threads for each of them.
             "station.accounts.log_in.SessionRenewalMiddleware",
         ],
         "TEMPLATES": [
@@ -92,7 +93,7 @@ def make_django_settings(settings: Settings) -> dict[str, Any]:
         ],
         "DATABASES": {"default": make_database_settings(station)},
         "DEFAULT_AUTO_FIELD": "django.db.models.BigAutoField",
-        # With None, Django keeps the logging configuration of Castline.
+        # None: Django does not touch the logging, which Castline has configured already.
         "LOGGING_CONFIG": None,
         "USE_TZ": True,
         "TIME_ZONE": station.time_zone,
@@ -133,7 +134,7 @@ def _security_settings(settings: Settings) -> dict[str, Any]:
                 "default-src": [NONE],
                 "script-src": [SELF],
                 "style-src": [SELF],
-                # The page of uploads previews a picture from a blob: URL before sending it.
+                # The page of uploads shows a preview of each picture from a blob: URL before the picture is sent.
                 "img-src": [SELF, "blob:"],
                 "font-src": [SELF],
                 "connect-src": [SELF],
@@ -164,7 +165,7 @@ def _log_in_settings(station: StationSettings) -> dict[str, Any]:
         "AXES_LOCKOUT_CALLABLE": "station.accounts.log_in.show_locked_out",
         "AXES_CLIENT_IP_CALLABLE": "station.accounts.log_in.client_address",
         "AXES_RESET_ON_SUCCESS": True,
-        # With False, attempts during a lock do not prolong the lock, which would keep the owner of the account out.
+        # False: wrong passwords during a lock do not extend the lock. Otherwise an attacker could lock out an account for ever.
         "AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT": False,
         "AXES_DISABLE_ACCESS_LOG": True,
         "AXES_VERBOSE": False,
@@ -180,7 +181,7 @@ def make_database_settings(station: StationSettings) -> dict[str, Any]:
             "ENGINE": "django.db.backends.sqlite3",
             "NAME": file,
             "OPTIONS": {
-                # With WAL, readers do not wait for the archivist, which writes all the time. Writers wait for each other.
+                # In the mode WAL, readers need not wait for the archivist, which writes all the time. Only writers wait for each other.
                 "init_command": "PRAGMA journal_mode=WAL; PRAGMA cache_size=-65536;",
                 "transaction_mode": "IMMEDIATE",
                 "timeout": 20,
@@ -203,8 +204,9 @@ def make_database_settings(station: StationSettings) -> dict[str, Any]:
 
 
 def read_secret_key(station: StationSettings) -> str:
-    """Returns the key that signs sessions: the setting `station.secret_key`, or the content of the key file, which the first call creates.
+    """Returns the key that signs sessions: the setting `station.secret_key`, or else the content of the file `station.secret_key_file`.
 
+    If the file does not exist, it is created with a random key.
     Raises SettingsError if the key is too short, or if the file cannot be read or created.
     """
     if key := station.secret_key.get_secret_value():
@@ -221,9 +223,10 @@ def read_secret_key(station: StationSettings) -> str:
             new_file.write(secrets.token_urlsafe(64))
         key = file.read_text().strip()
     except OSError as error:
-        raise SettingsError(f"station.secret_key_file: {file} cannot be read or created: {error.strerror}") from None
+        raise SettingsError(f"station.secret_key_file: {file} cannot be read or created: {error.strerror}. Set another file.") from None
     if len(key) < MIN_KEY_CHARACTERS:
         raise SettingsError(
-            f"station.secret_key_file: {file} has {len(key)} characters. Delete the file, or write a key of at least {MIN_KEY_CHARACTERS}."
+            f"station.secret_key_file: the key in {file} has {len(key)} characters. Delete the file, so that a new key is made, "
+            f"or write a key of at least {MIN_KEY_CHARACTERS} characters into it."
         )
     return key

@@ -17,7 +17,7 @@ from streams.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# A person waits for the answer in a browser, so the limits are shorter than the restart of a broker.
+# A person waits for the answer in a browser, so these limits are shorter than the time that a broker needs to restart.
 _REQUEST_S = 5.0
 _DELIVERY_S = 8.0
 
@@ -29,7 +29,7 @@ class KafkaUnavailableError(CastlineError):
 class ConfirmedProducer:
     """Sends records synchronously: `send` returns once the brokers have confirmed the record. Thread-safe.
 
-    The connection opens with the first record. After a failure the next call opens a new connection.
+    The first record opens the connection. After a failure the next call opens a new one.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -38,7 +38,7 @@ class ConfirmedProducer:
         self._producer: Any = None
 
     def send(self, topic: str, key: str, value: bytes | None, headers: Sequence[tuple[str, bytes]] = ()) -> tuple[int, int]:
-        """Returns partition and offset of the confirmed record. Raises KafkaUnavailableError if the brokers do not confirm it."""
+        """Sends a record. Returns its partition and offset, or raises KafkaUnavailableError if the brokers do not confirm it."""
         producer = self._open()
         try:
             metadata = producer.send(topic, key=key.encode(), value=value, headers=list(headers)).get(_DELIVERY_S + 2)
@@ -96,7 +96,7 @@ def _close(producer: Any) -> None:
     try:
         producer.close(timeout=1)
     except KafkaError:
-        # close() leaves its thread running when its flush times out, and there is no public way to end the thread.
+        # If the last records cannot be sent in time, close() leaves the producer's thread running. No public method ends this thread.
         producer._sender.force_close()
         producer._sender.join(5)
 

@@ -23,14 +23,14 @@ stopping = threading.Event()
 API_PREFIX = "/api/"
 _UPLOAD_PREFIXES = ("/uploads/", API_PREFIX)
 
-# Every running request occupies a thread and a database connection. Live pages and API calls that wait for a verdict occupy theirs
-# for a long time, so the limit is generous.
+# Every running request occupies a thread and a database connection. The limit is high, because live pages and API calls that
+# wait for a verdict run for a long time.
 _MAX_RUNNING = 160
 _MAX_QUEUE_WAIT_S = 15.0
 # At ten milliseconds a request, a full queue is served within about three seconds. Further requests are refused at once, because
 # in a longer queue every request would wait until its client gives up.
 _MAX_QUEUED = 320
-# A client that announces a body and sends nothing would otherwise occupy its place for ever.
+# Without this limit, a client that announces a body and sends nothing would occupy a place for ever.
 _MAX_BODY_PAUSE_S = 30.0
 
 
@@ -51,7 +51,7 @@ async def send_text_response(scope: AsgiScope, send: AsgiSend, status: int, sent
 
 
 class RequestQueueMiddleware:
-    """Runs a bounded number of requests at once, and lets a bounded number wait for their turn.
+    """Limits how many requests run at once, and how many further requests wait in a queue.
 
     A request that finds the queue full, or waits longer than `max_wait_s`, gets status 503 with Retry-After.
     """
@@ -94,8 +94,8 @@ class RequestQueueMiddleware:
 class BodyLimitMiddleware:
     """Refuses a request body that is too large (status 413) or that stops arriving (status 408).
 
-    The announced Content-Length is checked before the body is read, and a body without one is cut off at the limit. Django has limits of
-    its own for forms, but it reads all files of a request before it checks who sent them.
+    The header Content-Length is checked before the body is read. A body without this header is cut off at the limit. Django has limits of
+    its own, but it reads all files of a request before it checks who sent them.
     """
 
     def __init__(self, inner: AsgiApplication, form_bytes: int, upload_bytes: int, max_pause_s: float = _MAX_BODY_PAUSE_S) -> None:
@@ -119,7 +119,7 @@ class BodyLimitMiddleware:
         async def receive_within_limits() -> AsgiEvent:
             nonlocal read_bytes, body_complete, refusal
             try:
-                # After the end of the body Django keeps waiting here to learn that the client has disconnected.
+                # After the end of the body there is no time limit, because Django then waits here until the client disconnects.
                 async with asyncio.timeout(None if body_complete else self._max_pause_s):
                     event = await receive()
             except TimeoutError:

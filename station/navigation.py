@@ -22,7 +22,7 @@ class MenuEntry:
 
 @dataclass(frozen=True)
 class MenuLink:
-    """An entry of the menu as one person sees it. `is_current` is true on the page that the link leads to and on the pages below."""
+    """A link in the menu of one person. `is_current` is true if the page that is shown is the link's page or lies below it."""
 
     url: str
     title: str
@@ -42,7 +42,7 @@ ENTRIES = (
 
 
 def add_navigation(request: HttpRequest) -> dict[str, Any]:
-    """Returns the variables `navigation`, the person's menu, and `rights`, the person's rights, for all templates."""
+    """Returns two variables for all templates: the person's menu (`navigation`) and the person's rights (`rights`)."""
     rights = get_rights(request.user)
     links = [(reverse(entry.url_name), entry.title) for entry in ENTRIES if entry.right in rights]
     return {"rights": rights, "navigation": [MenuLink(url, title, _is_below(request.path, url)) for url, title in links]}

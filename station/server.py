@@ -28,11 +28,11 @@ from streams.health import ProcessHealth
 
 log = logging.getLogger(__name__)
 
-# Most connections are idle. Requests that run at the same moment are far fewer, see RequestQueueMiddleware.
+# Most connections are idle. Far fewer requests run at the same time, see RequestQueueMiddleware.
 _MAX_CONNECTIONS = 4000
 # Files that are open besides the connections: databases, Kafka, pictures.
 _OTHER_OPEN_FILES = 1000
-# Allowance for the parts of a request that are no file: the other fields of a form and the multipart framing.
+# Bytes that a request may have besides its files: the other fields of a form, and the headers between them.
 _FORM_OVERHEAD_BYTES = 2**18
 _DATABASE_CHECK_S = 2.0
 _QUEUE_METRICS_S = 15.0
@@ -70,7 +70,7 @@ def open_socket() -> socket.socket:
 
 
 class _HealthReportingServer(uvicorn.Server):
-    """A uvicorn server that tells `health` when it is ready for requests and when it is stopping.
+    """A uvicorn server that sets the state of `health`: ready when requests are accepted, and not ready while it stops.
 
     `stop_requested` is set if SIGTERM came before uvicorn had installed its own signal handlers.
     """
@@ -95,13 +95,13 @@ class _HealthReportingServer(uvicorn.Server):
 def serve_pages(listening: socket.socket, health: ProcessHealth, stop_requested: threading.Event) -> None:
     """Serves all pages on the socket `listening` until SIGTERM. Must be called from the main thread.
 
-    After SIGTERM running requests get `service.grace_s` to finish.
+    After SIGTERM, running requests have `service.grace_s` seconds to finish.
     """
     settings = current_settings()
     _raise_open_file_limit(_MAX_CONNECTIONS)
-    # Loads the modules of all pages now, so that a broken one prevents the start instead of failing the first request.
+    # This loads the modules of all pages. If a module is broken, the station does not start, instead of failing at the first request.
     _ = get_resolver().url_patterns
-    # WhiteNoise returns files as plain iterators. Django then reads them at once, which is fine for files as small as ours.
+    # WhiteNoise returns a file as a synchronous iterator. Django warns that it reads the whole file into memory, but our files are small.
     warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume synchronous iterators")
     config = uvicorn.Config(
         make_application(),
@@ -109,7 +109,8 @@ def serve_pages(listening: socket.socket, health: ProcessHealth, stop_requested:
         log_config=None,
         access_log=False,
         server_header=False,
-        # The client's address and its use of TLS are determined in one place, from our own settings.
+        # False: the station itself reads the client's address and TLS from proxy headers, as `station.proxies` and
+        # `station.behind_tls` say.
         proxy_headers=False,
         limit_concurrency=_MAX_CONNECTIONS,
         timeout_keep_alive=20,
@@ -122,7 +123,7 @@ def serve_pages(listening: socket.socket, health: ProcessHealth, stop_requested:
 
 
 def _raise_open_file_limit(connections: int) -> None:
-    """Raises this process's limit of open files as far as needed and allowed. The usual limit of 1,024 is too low for our connections."""
+    """Raises this process's limit of open files as far as needed and allowed. The usual limit is 1,024, too low for our connections."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = connections + _OTHER_OPEN_FILES
     if hard != resource.RLIM_INFINITY:

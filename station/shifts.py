@@ -1,4 +1,4 @@
-"""Computes the periods that counts and reports refer to: a shift, or a whole day, by the plant's clock. Nothing here reads a clock."""
+"""Computes the periods that counts and reports refer to: a shift or a whole day in the plant's time zone. The current time is passed in."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from zoneinfo import ZoneInfo
 class ShiftPeriod:
     """The time from `since` (included) to `to` (excluded), both UTC.
 
-    `day` is the date by the plant's clock on which the period begins. `shift` is the time of day at which the shift begins by the same
-    clock, or None if the period is a whole day.
+    `day` is the date on which the period begins. `shift` is the time of day at which the shift begins, or None if the period is a whole
+    day. Both are in the plant's time zone.
     """
 
     day: date
@@ -31,7 +31,7 @@ class ShiftPeriod:
 
 
 def day_period(day: date, shifts: Sequence[time], zone: ZoneInfo) -> ShiftPeriod:
-    """Returns the whole day `day`, from its first shift to the first shift of the next day, or from midnight if `shifts` is empty.
+    """Returns the whole day `day`. It begins with the first shift of the day, or at midnight if `shifts` is empty.
 
     The day has 23 or 25 hours if the plant's clock changes between summer and winter time.
     """
@@ -43,7 +43,7 @@ def shift_period(day: date, shift: time, shifts: Sequence[time], zone: ZoneInfo)
     """Returns the shift that begins at `shift` on `day`. Raises ValueError if no shift begins at that time of day."""
     if shift not in shifts:
         known = ", ".join(f"{begin:%H:%M}" for begin in shifts) or "none"
-        raise ValueError(f"expected a shift of {known}, found {shift:%H:%M}")
+        raise ValueError(f"No shift begins at {shift:%H:%M}. The shifts begin at: {known}.")
     index = list(shifts).index(shift)
     is_last = index + 1 == len(shifts)
     end = _to_utc(day + timedelta(days=1), shifts[0], zone) if is_last else _to_utc(day, shifts[index + 1], zone)
@@ -58,11 +58,11 @@ def period_at(at: datetime, shifts: Sequence[time], zone: ZoneInfo) -> ShiftPeri
         for period in periods:
             if period.since <= at < period.to:
                 return period
-    raise ValueError(f"no shift runs at {at}, because the shifts are not in rising order")
+    raise ValueError(f"No shift runs at {at}, because the setting station.shifts is not in ascending order.")
 
 
 def adjacent_period(period: ShiftPeriod, step: int, shifts: Sequence[time], zone: ZoneInfo) -> ShiftPeriod:
-    """Returns the period before `period` (`step` -1) or after it (`step` 1): a shift if `period` is a shift, else a day."""
+    """Returns the shift or day before `period` if `step` is -1, or after `period` if `step` is 1."""
     if period.shift is None:
         return day_period(period.day + timedelta(days=step), shifts, zone)
     index = list(shifts).index(period.shift) + step

@@ -52,8 +52,9 @@ def get_rights(user: AbstractBaseUser | AnonymousUser) -> frozenset[Right]:
 
 
 def get_role(user: AbstractBaseUser | AnonymousUser) -> Role | None:
-    """Returns the user's role: the strongest one if the user has several, None if the user is not logged in or has none.
+    """Returns the user's role, or None if the user is not logged in or has no role.
 
+    If the user has several roles, the role with the most rights is returned.
     The role is read from the database once for each user object and is then cached on the object.
     """
     if not isinstance(user, User) or not user.is_active:
@@ -135,5 +136,5 @@ def right_required(right: Right) -> Callable[[View], View]:
 
 
 def render_error_page(request: HttpRequest, status: int, title: str, sentence: str) -> HttpResponse:
-    """Returns a page with the HTTP status `status` that shows `title` and explains the refusal in `sentence`."""
+    """Returns an error page with the HTTP status `status`. `sentence` explains below `title` why the request was refused."""
     return render(request, "station/refusal.html", {"title": title, "sentence": sentence}, status=status)

@@ -34,7 +34,7 @@ class NewAccountForm(UserCreationForm):  # type: ignore[type-arg]  # generic for
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        # The form stands beside the list of accounts, and most people open the page for the list.
+        # The cursor must not jump into this form when the page opens, because most people open the page to read the list of accounts.
         self.fields["username"].widget.attrs.pop("autofocus", None)
 
     def save(self, commit: bool = True) -> User:

@@ -1,4 +1,4 @@
-"""Protects the log-in: the client's address for the lock-out, the pages for refused forms, and the life of a session.
+"""Protects the log-in: finds the address of a client, shows the pages for refused forms, and extends sessions that are in use.
 
 `station.configuration` names these functions in the settings of Django and of django-axes, the library that counts wrong passwords.
 """
@@ -18,10 +18,11 @@ _RENEWED_AT = "seen"
 
 
 def client_address(request: HttpRequest) -> str:
-    """Returns the network address of the client, which the lock-out after wrong passwords counts by.
+    """Returns the network address of the client. Wrong passwords are counted for each account and client address.
 
-    Without proxies this is the address of the connection. Behind `station.proxies` proxies it is the entry of X-Forwarded-For that
-    the outermost of these proxies wrote. Entries further left are ignored because the client can write them itself.
+    Without proxies this is the address of the connection. The setting `station.proxies` gives the number of proxies before the station.
+    With proxies the address is the entry of the header X-Forwarded-For that the outermost proxy wrote. Entries further left are ignored,
+    because the client can write them itself.
     """
     # PostgreSQL's address type accepts no empty text, so a connection without an address gets 0.0.0.0.
     peer: str = request.META.get("REMOTE_ADDR", "") or "0.0.0.0"
@@ -50,7 +51,7 @@ def show_csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
 class SessionRenewalMiddleware:
     """Extends a log-in session while its user is active, so that only an idle session expires.
 
-    The new end is written to the database at most every ten minutes, because a write for each request would be too many.
+    The new end of the session is written to the database at most every ten minutes, because a write for each request would be too many.
     In `MIDDLEWARE` this class must come after Django's session middleware.
     """
 

@@ -43,7 +43,7 @@ class ApiToken(models.Model):
 
     @classmethod
     def find_owner(cls, text: str) -> User | None:
-        """Returns the account that the token `text` belongs to, and notes that the token is in use.
+        """Returns the account that the token `text` belongs to, and updates the time of the token's last use.
 
         Returns None if the token is unknown or revoked, or if the account may no longer log in.
         """
@@ -57,7 +57,7 @@ class ApiToken(models.Model):
 
 
 class AuditEntry(models.Model):
-    """One action of a person, such as a changed account. Entries are written and never changed."""
+    """One action of a person, such as a changed account. An entry is never changed after it was written."""
 
     at = models.DateTimeField(auto_now_add=True)
     # The name is stored instead of a foreign key so that the entry outlives the account.
@@ -77,8 +77,8 @@ class AuditEntry(models.Model):
     def record(cls, user: AbstractBaseUser | AnonymousUser | None, action: str, subject: str, **detail: object) -> None:
         """Writes to the audit log that `user` did `action` to `subject`. The values of `detail` must be JSON-serialisable.
 
-        The entry is written in the name "castline" if `user` is None or not logged in. Inside a transaction the entry is committed
-        or rolled back together with the change that it describes.
+        If `user` is None or not logged in, the name in the entry is "castline". Inside a transaction the entry is committed or rolled
+        back together with the change that it describes.
         """
         who = user.get_username() if user is not None and user.is_authenticated else "castline"
         cls.objects.create(who=who[:_MAX_WHO], action=action, subject=subject[:_MAX_SUBJECT], detail=detail)

@@ -1,4 +1,4 @@
-"""The URLs of the account pages."""
+"""URL patterns of the account pages."""
 
 from __future__ import annotations
 

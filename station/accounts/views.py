@@ -76,7 +76,7 @@ def make_token(request: HttpRequest) -> HttpResponse:
 @login_required
 @require_POST
 def revoke_token(request: HttpRequest, token: int) -> HttpResponse:
-    """Revokes one of the person's own API tokens. A token of another account is answered with 404."""
+    """Revokes one of the person's own API tokens. Answers 404 if the token belongs to another account."""
     found = get_object_or_404(ApiToken, pk=token, user=_get_user(request))
     found.delete()
     AuditEntry.record(request.user, "token revoked", found.name)

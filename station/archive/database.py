@@ -18,13 +18,13 @@ from streams.errors import SettingsError
 
 log = logging.getLogger(__name__)
 
-# Arbitrary numbers of PostgreSQL's advisory locks, which no other program uses.
+# Two arbitrary numbers, by which PostgreSQL tells our advisory locks from those of other programs.
 _MIGRATION_LOCK = 0x6361_7375
 _PARTS_LOCK = 0x6361_7374
 
 
 def find_database_fault() -> str:
-    """Returns a sentence on why the database does not answer, or "" if it answers."""
+    """Returns a sentence that says why the database does not answer, or "" if it answers."""
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
@@ -36,9 +36,10 @@ def find_database_fault() -> str:
 
 
 def wait_for_database(report: Callable[[str], None], sleep: Callable[[float], bool]) -> bool:
-    """Returns True once the database answers, or False if `sleep` returned True, which means that the process shall stop.
+    """Waits until the database answers and returns True. Returns False if the process shall stop before that.
 
-    `report` is called with the reason before each wait. `sleep` waits for the given number of seconds.
+    `report` is called with the reason before each wait. `sleep` waits for the given number of seconds and returns True if the process
+    shall stop.
     """
     backoff = Backoff(first_s=0.5, longest_s=5.0)
     while fault := find_database_fault():
@@ -76,7 +77,7 @@ def _migrate(apply: bool) -> list[str]:
     missing = [f"{migration.app_label}.{migration.name}" for migration, _ in executor.migration_plan(executor.loader.graph.leaf_nodes())]
     if missing and not apply:
         raise SettingsError(
-            f"station.database: the tables in {address} are out of date, {len(missing)} changes are missing. "
+            f"station.database: the tables in {address} are out of date: {len(missing)} changes are missing. "
             "Apply them with: castline station migrate"
         )
     if missing:
@@ -89,7 +90,7 @@ def _migrate(apply: bool) -> list[str]:
 def _migration_lock() -> Iterator[None]:
     """Prevents other processes from changing the tables inside the block."""
     if connection.vendor == "postgresql":
-        # The lock belongs to the session, because a migration takes several transactions.
+        # The lock is held by the database session and not by a transaction, because a migration consists of several transactions.
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_lock(%s)", [_MIGRATION_LOCK])
         try:
@@ -106,7 +107,7 @@ def _migration_lock() -> Iterator[None]:
 
 def lock_parts() -> None:
     """Locks the table of parts against other writing processes until the end of the current transaction."""
-    # SQLite needs no lock, because our SQLite transactions are immediate: they wait for each other when they begin.
+    # SQLite needs no lock, because our SQLite transactions have the mode IMMEDIATE: each waits at its beginning for the end of the others.
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_PARTS_LOCK])

@@ -6,10 +6,11 @@ from typing import ClassVar
 
 from django.db import models
 
-# Reasons in a sorting record which mean that the gate acted without a verdict.
+# These reasons in a sorting record mean that the gate acted without a verdict.
 REASONS_WITHOUT_VERDICT = frozenset({"no-verdict", "late-verdict", "board-restarted"})
 
-# Columns that are often filtered by. Each index ends with them, so that a row is read from the table only if it is shown.
+# People often filter by these columns. The indexes of the history end with them, so that the database can test the filters in the
+# index and reads only the rows that are shown.
 _FILTERED = ("model", "defect_probability", "action")
 
 
@@ -22,8 +23,8 @@ class Part(models.Model):
     line = models.CharField(max_length=40)
     run = models.BigIntegerField()
     part = models.BigIntegerField()
-    # The history is ordered by this time. It is the time of the picture, or without a picture the time of counting at photo-eye 1, or
-    # without both the oldest known time of the part.
+    # The history is ordered by this time. It is the time at which the picture was taken. If that is unknown, it is the time at which
+    # photo-eye 1 counted the part. If both are unknown, it is the oldest known time of the part.
     seen_at = models.DateTimeField()
 
     verdict_id = models.UUIDField(null=True)
@@ -78,17 +79,19 @@ class Part(models.Model):
     class Meta:
         constraints: ClassVar = [models.UniqueConstraint(fields=["line", "run", "part"], name="part_identity")]
         indexes: ClassVar = [
-            # Each index begins with the column that is looked up, followed by the order of the history.
+            # Each of these indexes begins with the column that is searched. Then come `seen_at` and `id`, the order of the history.
             models.Index(fields=["seen_at", "id", "line", *_FILTERED], name="part_seen"),
             models.Index(fields=["line", "seen_at", "id", *_FILTERED], name="part_line_seen"),
             models.Index(fields=["label", "seen_at", "id", "line", *_FILTERED], name="part_label_seen"),
-            # When each of the two columns had only an index of its own, SQLite read all parts of a line to find the few with the label.
+            # This index covers line and label together. With one index for each of them, SQLite read all parts of a line to find the few
+            # with the label.
             models.Index(fields=["line", "label", "seen_at", "id", *_FILTERED], name="part_line_label_seen"),
             # These indexes are small, because they contain only the parts that fulfil their condition.
             models.Index(fields=["seen_at"], name="part_picture_wanted", condition=models.Q(keep_picture=True)),
             models.Index(fields=["seen_at", "picture_bytes"], name="part_picture_kept", condition=~models.Q(picture="")),
             models.Index(fields=["picture"], name="part_picture", condition=~models.Q(picture="")),
-            # These indexes contain the few rows with a value. Queries must repeat the condition, see station.history.pagination.
+            # These indexes contain only the few rows that fulfil their condition. The database uses such an index only if the query
+            # repeats the condition, see station.history.pagination.
             models.Index(
                 fields=["kind", "seen_at", "id", "line", "label", *_FILTERED], name="part_kind_seen", condition=~models.Q(kind="")
             ),

@@ -1,8 +1,10 @@
 """Writes the archivist's records into the table of parts, one row per part.
 
-Records arrive in any order, and merging them into a row gives the same row for every order. A part may have several records of a kind.
-Of its verdicts the one that was decided first counts, because the gate acted on that verdict. Of its sortings the first one in which
-the gate saw the part counts. Of its findings and of its reviews the last one counts.
+Records arrive in any order, and the row of a part is the same for every order. If a part has several records of a kind, only one counts:
+
+- Of several verdicts, the one that was decided first, because the gate acted on that verdict.
+- Of several sortings, the first one in which the gate saw the part.
+- Of several findings or reviews, the last one.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ _MERGED_FIELDS = [name for name in _FIELDS if name not in _IDENTITY]
 
 
 class ReviewQueue(Protocol):
-    """The queue of parts that people should review. `station.reviews` implements the queue, because the archive may not import reviews."""
+    """The queue of parts that people should review. `station.reviews` implements the queue, because the archive must not import it."""
 
     def select(self, parts: Iterable[Part]) -> list[tuple[Part, Any]]:
         """Returns those of `parts` that a person should review, each with the reasons that `add` stores."""
@@ -52,9 +54,9 @@ class PartWriter:
         self._review_queue = review_queue
 
     def write(self, records: Sequence[ArchivedRecord]) -> int:
-        """Merges `records` into their parts in this order and commits. Returns the number of rows that were added or changed.
+        """Merges `records` in this order into the rows of their parts. Returns the number of rows that were added or changed.
 
-        Raises ArchiveError, which is `retriable` if the database does not answer, and not retriable if it rejects one of the records.
+        Raises ArchiveError. Its attribute `retriable` is True if the database does not answer, and False if it rejects a record.
         """
         try:
             with transaction.atomic():
@@ -62,7 +64,7 @@ class PartWriter:
                 return self._merge_all(records)
         except (OperationalError, InterfaceError) as error:
             connection.close()
-            raise ArchiveError(f"the database did not take {len(records)} records: {_first_line(error)}") from error
+            raise ArchiveError(f"cannot write {len(records)} records into the database: {_first_line(error)}") from error
         except (DatabaseError, OverflowError, ValueError) as error:
             connection.close()
             raise ArchiveError(f"a record does not fit the table of parts: {_first_line(error)}", retriable=False) from error
@@ -73,7 +75,7 @@ class PartWriter:
         for record in records:
             row = rows.get(record.part_id)
             if row is None:
-                # A withdrawn review of a part that the archive does not know changes nothing.
+                # If the archive does not know the part, there is no review that could be withdrawn.
                 if not isinstance(record, PartRecord):
                     continue
                 row = rows[record.part_id] = make_row(record.part_id, time_of(record))
@@ -81,11 +83,11 @@ class PartWriter:
         changed = [row for part, row in sorted(rows.items()) if before.get(part) != _values(row)]
         selected = self._review_queue.select(changed)
         for row, _ in selected:
-            # A person cannot review a part without its picture.
+            # The picture is kept, because a person cannot review the part without it.
             if row.keep_picture is None and row.image_offset is not None:
                 row.keep_picture = True
         for row in changed:
-            # Without a primary key, one statement inserts the row or updates the row that has the same line, run and part.
+            # The primary key is removed, so that one statement inserts new rows and updates rows with the same line, run and part.
             row.pk = None
         Part.objects.bulk_create(changed, update_conflicts=True, unique_fields=list(_IDENTITY), update_fields=_MERGED_FIELDS)
         self._review_queue.add(selected)
@@ -103,7 +105,7 @@ def _load_rows(parts: Iterable[PartId]) -> dict[PartId, Part]:
 
 
 def _values(row: Part) -> list[object]:
-    # Merging replaces lists and dicts and never changes them in place, so these values stay comparable with later ones.
+    # These values can be compared with the values after merging, because merging replaces lists and dicts and never changes them.
     return [getattr(row, name) for name in _FIELDS]
 
 
@@ -117,7 +119,7 @@ def make_row(part: PartId, seen_at: datetime) -> Part:
 
 
 def time_of(record: PartRecord) -> datetime:
-    """Returns the time by which a part that has only this record is ordered in the history."""
+    """Returns the time that gives a part its place in the history while `record` is its only record."""
     match record:
         case Verdict():
             return record.captured_at
@@ -127,7 +129,7 @@ def time_of(record: PartRecord) -> datetime:
             return record.found_at
         case Review():
             return record.reviewed_at
-    raise TypeError(f"expected a record about a part, found {type(record).__name__}")
+    raise TypeError(f"a {type(record).__name__} is not a record about a part")
 
 
 def merge_record(row: Part, record: ArchivedRecord, policy: RetentionPolicy) -> None:
@@ -165,7 +167,7 @@ def _merge_verdict(row: Part, verdict: Verdict) -> None:
 
 def _merge_sorting(row: Part, sorting: Sorting) -> None:
     if row.sorted_at is not None:
-        # A gate that saw the part knows more than a host that lost track of the part.
+        # A sorting by a gate that saw the part counts more than an `untracked` sorting, which the sorter writes if the board lost the part.
         present, new = (row.action == "untracked", row.sorted_at), (sorting.action == "untracked", sorting.sorted_at)
         if present <= new:
             return
@@ -198,7 +200,7 @@ def _plain_boxes(boxes: tuple[Box, ...]) -> list[dict[str, object]]:
 
 
 def _defect_type(row: Part) -> str:
-    """Returns the first defect type that the reviewer named. If nobody reviewed the part, returns the first type that was found."""
+    """Returns the first defect type that the reviewer named. If nobody reviewed the part, returns the first type in the finding."""
     if row.review_label:
         named = [*row.review_kinds, *(box["kind"] for box in row.review_boxes)]
     else:

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 _ARCHIVED_PER_STEP = 32
 _DELETED_PER_STEP = 500
-# The store has one folder for each first byte of a picture's checksum. A sweep searches one folder for orphans.
+# The store has one folder for each first byte of a picture's checksum. Each sweep searches one folder for orphans.
 _FOLDERS = 256
 _IDLE_S = 0.5
 _LONGEST_WAIT_S = 30.0
@@ -51,7 +51,10 @@ class RetentionPolicy:
 
 
 def is_sampled(part: PartId, share: float) -> bool:
-    """Returns whether `part` is in the sample: a pseudo-random `share` (0..1) of all parts that depends on the part ids alone."""
+    """Returns whether `part` is in a pseudo-random sample. `share` (0..1) is the share of all parts that are in the sample.
+
+    The answer depends only on the part id and `share`, so it is the same in every process.
+    """
     first_bytes = hashlib.sha256(part.key).digest()[:8]
     return int.from_bytes(first_bytes, "big") < share * 2**64
 
@@ -62,7 +65,7 @@ class PictureSource(Protocol):
     def read_original(self, part: Part) -> bytes | None:
         """Returns the picture of `part` as the camera sent it, or None if it does not exist any more.
 
-        Raises PictureError if other bytes were found in its place, and another CastlineError if the source does not answer.
+        Raises PictureError if the bytes found are not this picture, and another CastlineError if the source does not answer.
         """
         ...
 
@@ -70,8 +73,8 @@ class PictureSource(Protocol):
 class PictureArchiver:
     """Copies pictures into the object store and deletes them again by age and by total size.
 
-    All state is in the table of parts, so a process that was killed continues where it stopped. For use by one thread. Methods raise
-    OSError if the store does not answer, and DatabaseError if the database does not answer.
+    All state is in the table of parts, so after a crash the work continues where it stopped. Only one thread may use an archiver. Its
+    methods raise OSError if the store does not answer, and DatabaseError if the database does not answer.
     """
 
     def __init__(self, store: ObjectStore, source: PictureSource, limits: ArchivistSettings, topics: TopicSettings) -> None:
@@ -84,9 +87,10 @@ class PictureArchiver:
             metrics.archive_dropped.labels(deleted)
 
     def archive_pictures(self, go_on: Callable[[], bool]) -> int:
-        """Archives some of the pictures that are marked to be kept, the oldest first. Returns the number of parts that are finished.
+        """Archives up to 32 of the pictures that are marked to be kept, the oldest first. Stops early when `go_on` returns False.
 
-        Stops early when `go_on` returns False. Raises what `PictureSource.read_original` raises, except PictureError.
+        Returns the number of parts whose mark was removed, because the picture was copied or does not exist any more. A PictureError
+        of the source counts as a missing picture; its other exceptions are raised.
         """
         marked = list(Part.objects.filter(keep_picture=True).order_by("seen_at")[:_ARCHIVED_PER_STEP])
         done: list[Part] = []
@@ -97,7 +101,8 @@ class PictureArchiver:
                 part.picture, part.picture_bytes = self._archive_picture(part)
                 done.append(part)
         finally:
-            # One transaction for all of them waits for the disk only once. After a crash the same pictures are archived again.
+            # One transaction for all these parts is fast, because only the commit waits for the disk. After a crash in between, the same
+            # pictures are archived again.
             _save_archived(done)
         return len(done)
 
@@ -116,7 +121,7 @@ class PictureArchiver:
         return address, len(value)
 
     def sweep(self, now: datetime) -> None:
-        """Deletes old parts, old pictures and heat maps, the oldest pictures beyond the total size, and orphans in the store."""
+        """Deletes parts, pictures and heat maps that are too old, the oldest pictures beyond the total size, and orphans in the store."""
         self._delete_old_parts(now - timedelta(days=self._limits.keep_rows_days))
         self._delete_old_pictures(now - timedelta(days=self._limits.keep_days))
         self._delete_excess_pictures()
@@ -157,7 +162,7 @@ class PictureArchiver:
         metrics.archive_kept_bytes.set(total)
 
     def _delete_pictures(self, parts: list[Part]) -> None:
-        # The table is changed first, so that a crash in between leaves an orphan in the store and no part without its picture.
+        # The table is changed first. A crash in between then leaves an orphan in the store, but never a part whose picture is missing.
         with transaction.atomic():
             lock_parts()
             Part.objects.filter(pk__in=[part.pk for part in parts]).update(picture="", picture_bytes=None, heat_map="", keep_picture=False)
@@ -177,7 +182,7 @@ class PictureArchiver:
 
         Orphans are large pictures that were sent by claim check and then not kept, and pictures that a crash left behind.
         """
-        # As long as the image topic has the record that refers to a picture, an inspector may still read the picture.
+        # Younger pictures stay, because an inspector may read a picture as long as the image topic has a record that refers to it.
         before = now - timedelta(hours=self._topics.image_hours + 24)
         found = set(self._store.list_older_than(f"pictures/{self._next_folder:02x}", before))
         self._next_folder = (self._next_folder + 1) % _FOLDERS

@@ -1,4 +1,4 @@
-"""Export of the filtered history as CSV or Parquet, written while it is sent, with some thousand rows in memory at a time."""
+"""Exports the filtered history as CSV or Parquet. The file is sent while it is written, so its whole content is never in memory."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from station.history.pagination import HistoryKey, order, parts_beyond
 from streams.identity import format_time
 
 ROWS_PER_QUERY = 2000
-# Rows of a Parquet row group: enough for good compression, and still little memory.
+# Rows of a Parquet row group. A larger group is compressed better, but needs more memory.
 ROWS_PER_GROUP = 20_000
 _TIME = pa.timestamp("us", tz="UTC")
-# A spreadsheet takes text that begins with one of these characters for a formula and runs it.
+# A spreadsheet runs text that begins with one of these characters as a formula.
 _FORMULA_CHARACTERS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 @dataclass(frozen=True)
 class ExportColumn:
-    """One column of the export. `read` returns the column's value of a row."""
+    """One column of the export. `read` takes a row of the table of parts and returns its value for this column."""
 
     name: str
     type: pa.DataType
@@ -117,7 +117,7 @@ def export_parquet(filters: PartFilters, rows_per_query: int = ROWS_PER_QUERY, r
 
 
 def _query_parts(filters: PartFilters, rows_per_query: int) -> Iterator[list[Part]]:
-    """Yields all parts, newest first. Each list is a query of its own, so that a slow download keeps no transaction open."""
+    """Yields the parts in lists, newest first. Each list is read by its own query, so a slow download keeps no transaction open."""
     key: HistoryKey | None = None
     while True:
         parts = parts_beyond(Part.objects.filter(filters.conditions(), filters.time_conditions()), key, older=True)
@@ -130,7 +130,7 @@ def _query_parts(filters: PartFilters, rows_per_query: int) -> Iterator[list[Par
 
 
 def format_csv_cell(value: Any) -> str:
-    """Returns `value` as the text of a CSV cell. Text that a spreadsheet would run as a formula gets an apostrophe in front."""
+    """Returns `value` as the text of a CSV cell. An apostrophe is put before text that a spreadsheet would run as a formula."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -150,7 +150,10 @@ def _drain(text: io.StringIO) -> bytes:
 
 
 class StreamBuffer(io.RawIOBase):
-    """A write-only file whose content is taken out while it is being written. It cannot seek, so zipfile writes sizes after the data."""
+    """A write-only file in memory. `drain` removes and returns the content, also while the file is still being written.
+
+    The file cannot seek. zipfile therefore writes the size of each member after its data.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -170,14 +173,14 @@ class StreamBuffer(io.RawIOBase):
         return self._written
 
     def drain(self) -> bytes:
-        """Returns what was written since the last call."""
+        """Returns the bytes that were written since the last call."""
         value = b"".join(self._pieces)
         self._pieces.clear()
         return value
 
 
 def stream_file(request: HttpRequest, pieces: Iterator[bytes], content_type: str, file_name: str) -> StreamingHttpResponse:
-    """Returns a download that is sent while `pieces` are produced, under ASGI and WSGI alike.
+    """Returns a response that sends `pieces` as a download while they are produced. It works under ASGI and under WSGI.
 
     `file_name` goes into a header unchecked, so it must not come from a user.
     """
@@ -188,8 +191,8 @@ def stream_file(request: HttpRequest, pieces: Iterator[bytes], content_type: str
 
 
 async def _iterate_in_thread(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
-    # Each piece is produced in a thread, because database queries would block the event loop. Without this, Django would collect all
-    # pieces in memory before it sends the first.
+    # Each piece is produced in a thread, because its database queries would block the event loop. If Django got `pieces` itself, it
+    # would collect all of them in memory before it sends the first.
     next_piece = sync_to_async(lambda: next(pieces, None))
     while (piece := await next_piece()) is not None:
         yield piece

@@ -18,7 +18,7 @@ from streams.identity import LINE_PATTERN, PartId
 LABELS = ("ok", "defect", "review", "none")
 ACTIONS = ("diverted", "passed", "stopped", "untracked", "none")
 _MAX_CHARACTERS = 150
-# Years that Python, SQLite and PostgreSQL can all calculate with.
+# Years that Python, SQLite and PostgreSQL all support.
 SUPPORTED_YEARS = range(1971, 9000)
 
 
@@ -26,9 +26,9 @@ SUPPORTED_YEARS = range(1971, 9000)
 class PartFilters:
     """The conditions that a part must fulfil to be shown. A condition that is empty or None is not applied.
 
-    `since` is included, `to` is not. `least` and `most` limit the defect probability. `label` and `action` may be "none" for parts without
-    a verdict or a sorting. Parts of `excluded_line` are never found. A query parameter that cannot be read is not applied. `errors` says,
-    by the name of the parameter, what its value must be.
+    A part seen exactly at `since` is shown, a part seen exactly at `to` is not. `least` and `most` limit the defect probability. The
+    label "none" finds parts without a verdict, and the action "none" finds parts without a sorting. Parts of `excluded_line` are never
+    found. If a query parameter cannot be read, it is not applied, and `errors` says under its name what its value must be.
     """
 
     line: str = ""
@@ -47,33 +47,33 @@ class PartFilters:
 
     @property
     def query(self) -> str:
-        """The filters as the query of a URL, without empty ones."""
+        """The filters that are not empty, as the query of a URL."""
         names = [one.name for one in fields(self) if one.name in _READERS]
         return urlencode([(name, text) for name in names if (text := self.format_value(name))])
 
     def format_value(self, name: str) -> str:
-        """Returns the filter `name` as text for a form field. Times are given by the plant's clock."""
+        """Returns the filter `name` as text for a form field. Times are shown in the plant's time zone."""
         value = getattr(self, name)
         if isinstance(value, datetime):
             return timezone.localtime(value).strftime("%Y-%m-%dT%H:%M:%S").removesuffix(":00")
         return "" if value is None else str(value)
 
     def describe_errors(self, labels: Mapping[str, str] | None = None) -> list[str]:
-        """Returns a sentence for each unreadable filter. `labels` has the labels of the form fields if they differ from FIELD_LABELS."""
+        """Returns a sentence for each filter that cannot be read. `labels` has the labels of the form fields, by default FIELD_LABELS."""
         labels = labels or FIELD_LABELS
         return [f"{labels[name]} {problem}." for name, problem in self.errors.items()]
 
     @property
     def is_served_by_one_index(self) -> bool:
-        """Whether at most one condition besides the times is set, and that condition has an index of its own."""
+        """Whether one database index is enough: at most one filter besides the times is set, and its column has an index."""
         has_unindexed = self.least is not None or self.most is not None or bool(self.model)
         indexed = [self.line, self.label, self.kind, self.reviewer, self.action]
-        # The index of actions does not contain these two actions, because most rows have one of them.
+        # Most rows have one of these two actions, so the index of actions does not contain them.
         has_common_action = self.action in ("none", "passed")
         return not has_common_action and not has_unindexed and sum(map(bool, indexed)) <= 1
 
     def conditions(self) -> Q:
-        """Returns the conditions for the table of parts, without the times."""
+        """Returns the conditions for the table of parts, except those of `since` and `to`."""
         found = Q()
         if self.part:
             found &= Q(line=self.part.line, run=self.part.run, part=self.part.part)
@@ -102,7 +102,7 @@ class PartFilters:
 
 
 def read_filters(query: Mapping[str, str]) -> PartFilters:
-    """Returns the filters in the query of a URL. Unknown parameters are ignored; unreadable ones are described in `errors`."""
+    """Returns the filters in the query of a URL. An unknown parameter is ignored. If a value cannot be read, `errors` says why."""
     values: dict[str, object] = {}
     errors: dict[str, str] = {}
     for name, read in _READERS.items():
@@ -111,7 +111,7 @@ def read_filters(query: Mapping[str, str]) -> PartFilters:
             continue
         try:
             if len(text) > _MAX_CHARACTERS or "\0" in text:
-                raise ValueError(f"at most {_MAX_CHARACTERS} printable characters")
+                raise ValueError(f"a text of at most {_MAX_CHARACTERS} printable characters")
             values[name] = read(text)
         except ValueError as requirement:
             errors[name] = f"must be {requirement}, not {text[:40]!r}"
@@ -162,7 +162,7 @@ def _read_part(text: str) -> PartId:
         raise ValueError("a part id like line-1:17:345") from None
 
 
-# The reader of each query parameter. A reader raises ValueError that says what the value must be.
+# For each query parameter, the function that reads it. The function raises a ValueError that says what the value must be.
 _READERS: dict[str, Callable[[str], object]] = {
     "line": _read_line,
     "since": _read_time,

@@ -1,8 +1,10 @@
-"""Keyset pagination of the history: pages of parts, newest first, whose cost does not grow with the table.
+"""Loads the history in pages, newest parts first, by keyset pagination.
 
-A page begins at the key (`seen_at` and `id`) where another page ended. So the ten-thousandth page costs as much as the first, and new
-parts do not move the pages. A search that no index serves reads at most SEARCH_LIMIT rows. Then the page says how far it has searched,
-and the person can continue. So no URL makes the database read the whole table.
+The URL of a page contains the key (`seen_at` and `id`) of the part at which the adjacent page ended. The database finds this key in an
+index. Therefore the ten-thousandth page costs as much as the first, and new parts do not shift the pages.
+
+Some combinations of filters have no index. Such a search reads at most SEARCH_LIMIT rows. The page then says how far the search has
+come, and the person can continue it. Therefore no URL makes the database read the whole table.
 """
 
 from __future__ import annotations
@@ -23,9 +25,10 @@ from streams.identity import format_time, parse_time
 ROWS_PER_PAGE = 50
 SEARCH_LIMIT = 20_000
 COUNT_LIMIT = 10_000
-# Actions that the index of actions does not contain, because most rows have one of them.
+# The index of actions (part_action_seen) does not contain parts that passed and parts without a sorting ("none"), because most
+# parts are such parts.
 _COMMON_ACTIONS = ("none", "passed")
-# The conditions of the partial indexes part_<column>_seen, see station.archive.models.Part.
+# For each column, the condition of its partial index part_<column>_seen, see station.archive.models.Part.
 _INDEX_CONDITIONS = {
     "kind": """NOT ("archive_part"."kind" = '')""",
     "reviewer": """NOT ("archive_part"."reviewer" = '')""",
@@ -35,7 +38,7 @@ _INDEX_CONDITIONS = {
 
 @dataclass(frozen=True)
 class HistoryKey:
-    """The position of a row in the order of the history."""
+    """The place of a part in the history, which is ordered by `seen_at` and then by `id`."""
 
     seen_at: datetime
     id: int
@@ -45,21 +48,23 @@ class HistoryKey:
 
     @classmethod
     def parse(cls, text: str) -> HistoryKey:
-        """Returns the key whose text form is `text`. Raises ValueError if `text` is not a key."""
+        """Returns the key that was written as `text` with `str`. Raises ValueError if `text` is not a key."""
         time, separator, number = text.partition("~")
         try:
             if not separator or not number.isascii() or not number.isdigit() or len(number) > 18:
                 raise ValueError
             return cls(parse_time(time), int(number))
         except (ValueError, IdentityError):
-            raise ValueError(f"expected a place in the history, found {text[:40]!r}") from None
+            raise ValueError(
+                f"{text[:40]!r} is not a key of the history, which is a time and a number, such as 2026-01-31T12:00:00Z~345"
+            ) from None
 
 
 @dataclass(frozen=True)
 class HistoryPage:
-    """A page of rows, newest first. `older` and `newer` are the keys where the adjacent pages begin, or None if there are none.
+    """A page of parts, newest first. `older` and `newer` are the keys where the adjacent pages begin, or None if there is no such page.
 
-    `searched_to` is set if the search stopped at its limit before the page was full: it is the time of the last row that was searched.
+    If the search stopped at its limit before the page was full, `searched_to` is the time up to which it came. Otherwise it is None.
     """
 
     rows: Sequence[Part]
@@ -75,13 +80,13 @@ def load_page(
     rows: int = ROWS_PER_PAGE,
     search_limit: int = SEARCH_LIMIT,
 ) -> HistoryPage:
-    """Returns the page of parts just older than `before`, or just newer than `after`, or the newest page if both are None."""
+    """Returns the parts just older than `before`, or just newer than `after`, or the newest parts if both keys are None."""
     if filters.part:
         return HistoryPage(list(order(filter_parts(filters), newest_first=True)[:rows]), None, None)
     if after is not None:
         found, limit = _search(filters, after, False, rows, search_limit)
         shown, has_more = found[:rows][::-1], len(found) > rows
-        # Fewer rows than a page are newer, so this is the newest page.
+        # There are no parts beyond these, so the newest page is shown. It is loaded again, because these parts may not fill a page.
         if not has_more and limit is None:
             return load_page(filters, rows=rows, search_limit=search_limit)
         newer = _key_of(shown[0]) if has_more and shown else limit
@@ -94,7 +99,10 @@ def load_page(
 
 
 def count_parts(filters: PartFilters, limit: int = COUNT_LIMIT, search_limit: int = SEARCH_LIMIT) -> tuple[int, bool]:
-    """Returns the number of parts, at most `limit`, and whether there may be more. Searches only the newest `search_limit` rows."""
+    """Returns the number of parts that fulfil `filters`, but at most `limit`, and whether there may be more.
+
+    If the filters have no index of their own, only the newest `search_limit` rows are searched.
+    """
     if filters.part:
         return filter_parts(filters).count(), False
     bound = None if filters.is_served_by_one_index else _find_bound(filters, None, True, search_limit)
@@ -108,22 +116,22 @@ def order(parts: QuerySet[Part], newest_first: bool) -> QuerySet[Part]:
 
 
 def parts_beyond(parts: QuerySet[Part], key: HistoryKey | None, older: bool) -> QuerySet[Part]:
-    """Returns those of `parts` that are older than `key`, or newer if `older` is False; all of them if `key` is None."""
+    """Returns those of `parts` that are older than `key`, or newer if `older` is False. If `key` is None, returns all parts."""
     if key is None:
         return parts
-    # The first condition is redundant, but without it the database would not use an index.
+    # The second condition alone would give the same parts, but the database would not use an index for it.
     if older:
         return parts.filter(Q(seen_at__lte=key.seen_at) & (Q(seen_at__lt=key.seen_at) | Q(id__lt=key.id)))
     return parts.filter(Q(seen_at__gte=key.seen_at) & (Q(seen_at__gt=key.seen_at) | Q(id__gt=key.id)))
 
 
 def filter_parts(filters: PartFilters) -> QuerySet[Part]:
-    """Returns the parts that fulfil `filters`, as a query for which the database finds an index."""
+    """Returns a query for the parts that fulfil `filters`. The query is written so that the database uses an index."""
     return Part.objects.filter(filters.conditions(), filters.time_conditions(), _indexed_condition(filters))
 
 
 class _IndexCondition(RawSQL):
-    """The condition of a partial index as literal SQL. With bound values, SQLite would not use the index."""
+    """The condition of a partial index as literal SQL. If its values were query parameters, SQLite would not use the index."""
 
     conditional: ClassVar[bool] = True
 
@@ -139,21 +147,21 @@ def index_condition(column: str) -> Q:
 def _search(
     filters: PartFilters, key: HistoryKey | None, older: bool, rows: int, search_limit: int
 ) -> tuple[list[Part], HistoryKey | None]:
-    """Returns up to `rows` + 1 parts beyond `key`, and the key at which the search stopped at its limit, if it did."""
+    """Returns up to `rows` + 1 parts beyond `key`. The second value is the key where the search reached its limit, or None."""
     bound = None if filters.is_served_by_one_index else _find_bound(filters, key, older, search_limit)
     within_bound = _between(filter_parts(filters), key, bound, older)
     return list(order(within_bound, newest_first=older)[: rows + 1]), bound
 
 
 def _find_bound(filters: PartFilters, key: HistoryKey | None, older: bool, search_limit: int) -> HistoryKey | None:
-    """Returns the key of the row `search_limit` rows beyond `key` in the index that is used, or None if there are fewer rows."""
+    """Returns the key at which the search must stop, `search_limit` rows beyond `key`, or None if there are fewer rows."""
     parts = parts_beyond(Part.objects.filter(_indexed_condition(filters), filters.time_conditions()), key, older)
     last = order(parts, newest_first=older).values_list("seen_at", "id")[search_limit : search_limit + 1]
     return HistoryKey(*last[0]) if last else None
 
 
 def _indexed_condition(filters: PartFilters) -> Q:
-    """Returns the condition by which the rows are looked up: the probably rarest one whose index also contains the time."""
+    """Returns the condition by which the database looks up the rows in an index: the filter that probably fits the fewest parts."""
     for column, value in (("reviewer", filters.reviewer), ("kind", filters.kind), ("action", filters.action)):
         if value and value not in _COMMON_ACTIONS:
             return Q(**{column: value}) & index_condition(column)

@@ -16,13 +16,13 @@ from station.archive.models import REASONS_WITHOUT_VERDICT, Part
 from streams.identity import format_time
 from streams.records import Box
 
-# A picture of unknown size is drawn on as if it had this width and height.
+# If the size of a picture is unknown, boxes are drawn on it as if it had this width and height.
 _DEFAULT_SIDE_PX = 300
 
 
 @dataclass(frozen=True)
 class TimelineStep:
-    """An event of a part. The two durations count from the first and from the previous step of the timeline."""
+    """An event of a part. The durations are the times since the first and since the previous event."""
 
     at: datetime
     event: str
@@ -89,7 +89,7 @@ def _between_ms(earlier: TimelineStep, later: TimelineStep) -> float:
 
 
 def make_remarks(part: Part, has_gate: bool) -> list[str]:
-    """Returns sentences about what is missing or unusual on `part`. `has_gate` says whether its line has a gate."""
+    """Returns sentences that say what is missing or unusual about `part`. `has_gate` says whether its line has a gate."""
     remarks = []
     if not part.label:
         remarks.append(
@@ -178,7 +178,7 @@ def _format_optional_time(at: datetime | None) -> str | None:
 
 @dataclass(frozen=True)
 class OverlayBox:
-    """A box over the picture with the caption beside it. `source` is `finding` or `review`."""
+    """A box that is drawn over the picture, with its caption. `source` says where the box comes from: `finding` or `review`."""
 
     left_px: int
     top_px: int
@@ -189,7 +189,7 @@ class OverlayBox:
 
     @property
     def caption_px(self) -> tuple[int, int]:
-        """Left end and baseline of the caption: above the box, or below its upper edge if there is no room above."""
+        """Left end (x) and baseline (y) of the caption. It stands above the box, or inside the box if there is no room above."""
         return self.left_px, self.top_px - 3 if self.top_px > 14 else self.top_px + 12
 
 
@@ -206,7 +206,7 @@ def make_overlay(part: Part) -> list[OverlayBox]:
 def _make_boxes(plain_boxes: Iterable[Any], source: str) -> list[OverlayBox]:
     boxes = []
     for plain_box in plain_boxes:
-        # The boxes come from records of other programs, so an invalid one is left out.
+        # The boxes come from records of other programs and may be invalid. An invalid box is left out.
         try:
             box = Box.model_validate(plain_box)
         except ValidationError:

@@ -36,7 +36,7 @@ _THUMBNAIL_SIDES_PX = (160, 240, 480)
 @require_safe
 @right_required("look")
 def history(request: HttpRequest) -> HttpResponse:
-    """Shows one page of parts. The query holds the filters and, as `before` or `after`, the key of the page."""
+    """Shows one page of parts. The query of the URL has the filters and, as `before` or `after`, the key where the page begins."""
     filters = _read_filters(request)
     before, after, key_errors = _read_keys(request)
     page = load_page(filters, before, after)
@@ -63,13 +63,13 @@ def history(request: HttpRequest) -> HttpResponse:
 
 
 def _read_filters(request: HttpRequest) -> PartFilters:
-    """Returns the filters of the query. Only administrators find uploads here. Other people find theirs on the page of uploads."""
+    """Returns the filters of the query. Uploads are left out, except for administrators. The page of uploads shows a person's own."""
     is_administrator = "administer" in get_rights(request.user)
     return replace(read_filters(request.GET.dict()), excluded_line="" if is_administrator else current_settings().station.upload_line)
 
 
 def _read_keys(request: HttpRequest) -> tuple[HistoryKey | None, HistoryKey | None, list[str]]:
-    """Returns the keys `before` and `after` of the query, at most one of which is set, and a sentence for each unreadable one."""
+    """Returns the keys `before` and `after` of the query, of which at most one is not None, and a sentence for each invalid key."""
     keys: dict[str, HistoryKey] = {}
     errors = []
     for name in ("before", "after"):
@@ -83,7 +83,7 @@ def _read_keys(request: HttpRequest) -> tuple[HistoryKey | None, HistoryKey | No
 
 
 def _make_url(filters: PartFilters, **keys: HistoryKey | None) -> str:
-    """Returns the URL of a page of the history with `filters`, or "" if the key is None."""
+    """Returns the URL of the page that begins at the key in `keys`, with `filters`. Returns "" if the key is None."""
     query = [filters.query] if filters.query else []
     for name, key in keys.items():
         if key is None:
@@ -118,7 +118,7 @@ def _download(request: HttpRequest, export: Callable[[PartFilters], Iterator[byt
 @require_safe
 @right_required("look")
 def part(request: HttpRequest, line: str, run: int, part: int) -> HttpResponse:
-    """Shows everything that is known of one part."""
+    """Shows everything that the archive knows about one part."""
     row = get_visible_part(request, line, run, part)
     has_gate = any(settings.name == line and settings.gate is not None for settings in current_settings().lines)
     width_px, height_px = picture_size_px(row)
@@ -128,7 +128,7 @@ def part(request: HttpRequest, line: str, run: int, part: int) -> HttpResponse:
         "remarks": make_remarks(row, has_gate),
         "records": make_records(row),
         "boxes": make_overlay(row),
-        # The template gets pairs instead of a dict, because it would confuse a network called "items" with the method dict.items.
+        # The votes are passed as pairs. If they were a dict, a template would take a network called "items" for the method dict.items.
         "votes": list(row.votes.items()),
         "width_px": width_px,
         "height_px": height_px,
@@ -177,7 +177,7 @@ def part_heat_map(request: HttpRequest, line: str, run: int, part: int) -> HttpR
 
 
 def _locate_picture(request: HttpRequest, line: str, run: int, part: int) -> Part | LivePart | Upload:
-    """Finds the place of the part's picture in the archive, among the live parts, or in the table of uploads.
+    """Returns the object that knows where the part's picture is stored: a row of the archive, a live part, or an upload.
 
     Raises Http404 if the part is unknown or the person may not see it.
     """
@@ -186,10 +186,10 @@ def _locate_picture(request: HttpRequest, line: str, run: int, part: int) -> Par
     try:
         archived = Part.objects.filter(line=line, run=run, part=part).first()
     except OverflowError:
-        # The URL has a number that no database can store.
+        # The URL contains a number that is too large for the database.
         raise Http404 from None
     live = get_live_consumer().find_part(PartId(line, run, part))
-    # The archive is written a moment later, so the live consumer may know more about a new part.
+    # The archivist writes a record a moment after the live consumer has read it, so the live consumer may know more about a new part.
     is_archive_complete = (
         archived is not None and (archived.image_topic or archived.picture) and (archived.heat_map or not (live and live.heat_map))
     )
@@ -210,7 +210,7 @@ def _send_picture(picture: EncodedPicture) -> HttpResponse:
 
 
 def _refuse_picture(error: PictureError | KafkaUnavailableError) -> HttpResponse:
-    """Returns the reason as a text response. Pages show a placeholder in place of the picture."""
+    """Returns a response with the reason as text. Pages show a placeholder in place of the picture."""
     status = 503 if isinstance(error, KafkaUnavailableError) else 415
     return HttpResponse(str(error), status=status, content_type="text/plain; charset=utf-8")
 

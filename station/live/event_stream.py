@@ -1,8 +1,10 @@
 """Renders the cards of the live pages and sends them to the browsers as server-sent events.
 
-A card is rendered once and sent to every browser that shows it. It is rendered at most every two seconds, or every ten seconds on a busy
-machine, and brings a bounded number of new pictures, however fast the line is. Every stream sends the connection status every two
-seconds, so a browser that receives nothing for longer knows that it has lost the station.
+A card is the part of a page that shows one line. It is rendered once and sent to every browser that shows the line. A card is rendered at
+most every two seconds, or every ten seconds on a busy machine. On a fast line, too, each rendering shows only a few new pictures.
+
+Every stream sends the connection status every two seconds. If a browser receives nothing for much longer, its page says that it is cut off
+from the station.
 """
 
 from __future__ import annotations
@@ -23,23 +25,23 @@ from station.live.live_consumer import LiveConsumer, get_live_consumer
 MAX_STREAMS = 64
 TICK_S = 0.5
 _STATUS_TICKS = 4
-# After this many ticks, which is once a minute, the stream checks again that the person may see the page.
+# Every so many ticks, which is once a minute, the stream checks again that the person may see the page.
 _PERMISSION_TICKS = 30 * _STATUS_TICKS
-# Shortest time between two renderings of a card. A person does not read faster, and after each rendering all browsers request pictures.
+# Shortest time between two renderings of a card. People do not read faster, and each rendering makes all browsers request pictures.
 _RENDER_INTERVAL_S = 2.0
-# The same time on a busy machine. There the workers need all processors, and two seconds would cost a twentieth of the processors.
+# The same time on a busy machine, where the workers need all processors. Rendering every two seconds would use 5 % of the processors.
 _BUSY_RENDER_INTERVAL_S = 10.0
-# Share of the processors, as the mean of a minute, above which the machine counts as busy. A saturated inspector takes 0.96 of two
-# processors, and the measured load is sometimes lower.
+# The machine counts as busy if its mean load of the last minute is above this share of its processors. On two processors, an inspector
+# under full load gives a share of 0.96 and sometimes less.
 _BUSY_LOAD = 0.75
-# A card is rendered again after this time even if no record came, because the card says how long ago events were.
+# A card is rendered again after this time even if no record came, because some of its alarms and figures depend on the time.
 _MAX_AGE_S = 5
 PARTS_ON_WALL, PARTS_ON_PAGE = 5, 18
 
 
 @dataclass(frozen=True)
 class RenderedCard:
-    """The HTML of a card with the parts that it shows. `revision` differs from the revisions of the earlier and later cards."""
+    """The HTML of a card, and the parts that it shows. If the content of a card changes, its `revision` changes too."""
 
     revision: tuple[int, int]
     html: str
@@ -48,12 +50,12 @@ class RenderedCard:
 
 
 def is_machine_busy() -> bool:
-    """Returns whether almost as many threads run or wait for a processor as the machine has processors."""
+    """Returns whether the load of the machine is high: on average, more than 0.75 threads run or wait for each processor."""
     return os.getloadavg()[0] > _BUSY_LOAD * (os.cpu_count() or 1)
 
 
 class CardRenderer:
-    """Renders the cards of all lines and caches each card until its line changes. Thread-safe."""
+    """Renders the cards of all lines, and caches each card until the state of its line changes. Thread-safe."""
 
     def __init__(self, consumer: LiveConsumer, is_busy: Callable[[], bool] = is_machine_busy) -> None:
         self.consumer = consumer
@@ -62,7 +64,7 @@ class CardRenderer:
         self._lock = threading.Lock()
 
     def render_card(self, line: str, for_page: bool) -> RenderedCard:
-        """Returns the current card of `line`: the small one for the wall, or with `for_page` the content of the line's own page."""
+        """Returns the current card of `line`: the small card for the wall, or if `for_page` is True the content of the line's own page."""
         now = datetime.now(UTC)
         busy_interval = timedelta(seconds=_BUSY_RENDER_INTERVAL_S)
         with self._lock:
@@ -71,10 +73,10 @@ class CardRenderer:
             known = self._cards.get((line, for_page))
             age = now - known.rendered_at if known else busy_interval
             interval = busy_interval if self._is_busy() else timedelta(seconds=_RENDER_INTERVAL_S)
-            # The age is negative if the machine's clock was set back. Then the card is rendered.
+            # If the machine's clock was set back, the age is negative, and the card is rendered again.
             if known is not None and (known.revision == revision or timedelta() <= age < interval):
                 return known
-            # If nobody has looked at the card for a while, it starts with the newest parts.
+            # If nobody has looked at the card for a while, it shows the newest parts, and not those of the last rendering.
             shown_parts = known.parts if known and age < 2 * busy_interval else []
             with self.consumer.lock:
                 parts = state.update_selection(shown_parts, PARTS_ON_PAGE if for_page else PARTS_ON_WALL)
@@ -101,7 +103,7 @@ def get_card_renderer() -> CardRenderer:
 
 
 class OpenStreams:
-    """The number of open streams. It is limited so that many open browsers do not overload the station."""
+    """Counts the open streams. Their number is limited, so that many open browsers do not overload the station."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -117,7 +119,7 @@ open_streams = OpenStreams()
 async def stream_events(
     renderer: CardRenderer, line: str | None, is_stopping: Callable[[], bool], is_permitted: Callable[[], Awaitable[bool]]
 ) -> AsyncIterator[bytes]:
-    """Yields the events of the wall, or of the page of `line`, until `is_stopping()` is true or the person lost the permission.
+    """Yields the events of the wall, or of the page of `line`. Ends if `is_stopping()` is true or `is_permitted()` is false.
 
     The event `<line>` carries a card, `page` the content of a line's page, and `status` the banner.
     """
@@ -144,6 +146,6 @@ async def stream_events(
 
 
 def _format_event(name: str, html: str) -> bytes:
-    """Returns one server-sent event. Each line of `html` becomes a line of its data."""
+    """Returns one server-sent event. Each line of `html` becomes one `data:` line."""
     data = "".join(f"data: {line}\n" for line in html.splitlines() if line.strip())
     return f"event: {name}\n{data}\n".encode()

@@ -12,7 +12,7 @@ from station.live.line_state import LABELS, LineState, LivePart, VerdictLatency,
 from streams.records import Sorting
 
 _SILENCE_ALARM = timedelta(seconds=30)
-# A line without parts for longer than this counts as stopped, and there is no alarm.
+# A line that has had no part for longer than this counts as stopped on purpose, and the alarm "No part" ends.
 _LINE_STOPPED = timedelta(hours=1)
 _CHART_HEIGHT = 100
 _ACTIONS = {"diverted": "diverted", "passed": "passed", "stopped": "line stopped", "untracked": "not followed"}
@@ -38,7 +38,7 @@ class LineAlarm:
 
 @dataclass(frozen=True)
 class TrendBar:
-    """One minute of the trend chart, which is 60 units wide and 100 high. The labels ok, review and defect are stacked upwards."""
+    """One minute of the trend chart, which is 60 units wide and 100 high. From the bottom up, the bar shows ok, review and defect."""
 
     x: int
     ok_y: float
@@ -84,7 +84,10 @@ class LineCard:
 
 
 def make_card(state: LineState, now: datetime, parts: Sequence[LivePart], with_trend: bool = False) -> LineCard:
-    """Returns the card of the line `state` that shows `parts`. `with_trend` adds the last hour and the last faulty parts."""
+    """Returns the card of the line that has the state `state`. `parts` are the pictures on the card.
+
+    If `with_trend` is True, the card also has the trend of the last hour and the last faulty parts.
+    """
     sorting, verdict = state.last_sorting, state.last_verdict
     trend = state.trend(now) if with_trend else []
     return LineCard(

@@ -23,7 +23,7 @@ LABELS: tuple[Label, ...] = ("ok", "defect", "review")
 RECENT_PARTS = 60
 MAX_NEW_PER_UPDATE = 2
 _THUMBNAIL_PX = 240
-# Number of part ids that are remembered to recognise repeated records. A repeat follows soon after the first record.
+# Number of part ids that are remembered to recognise repeated records. This is enough, because a repeat follows soon after the first.
 _REMEMBERED_PARTS = 4096
 _REMEMBERED_LATENCIES = 6000
 _REMEMBERED_EVENTS = 1000
@@ -48,7 +48,7 @@ _REASONS_IN_WORDS = {
 
 
 def describe_reason(reason: str) -> str:
-    """Returns in words why a part is for review. `reason` comes from a verdict. An unknown reason is returned with spaces for hyphens."""
+    """Returns a phrase that says why a part is for review. `reason` is the reason in its verdict, such as `too-large`."""
     return _REASONS_IN_WORDS.get(reason, reason.replace("-", " "))
 
 
@@ -79,7 +79,7 @@ class LivePart:
 
     @property
     def seen_at(self) -> datetime | None:
-        """The time of the picture, or if there is no verdict yet, the time of counting at photo-eye 1."""
+        """When the picture was taken. If that is unknown because there is no verdict yet, when photo-eye 1 counted the part."""
         return self.verdict.captured_at if self.verdict else self.sorting.counted_at if self.sorting else None
 
     @property
@@ -106,14 +106,14 @@ class LivePart:
 
     @property
     def thumbnail_url(self) -> str:
-        """URL of the small picture. The URL of an upload is not signed, because only the owner may see the picture."""
+        """URL of the small picture. For an upload it is not a signed URL, because only the owner of the upload may see the picture."""
         if self.line == current_settings().station.upload_line:
             return f"{reverse('part-picture', args=(self.line, self.run, self.part))}?side={_THUMBNAIL_PX}"
         return make_signed_url(self, _THUMBNAIL_PX)
 
     @property
     def picture(self) -> str:
-        """Always "", because the archivist copies pictures to the object store only later."""
+        """Always "", so that the picture is read from Kafka. The archivist copies pictures to the object store only later."""
         return ""
 
     @property
@@ -135,7 +135,7 @@ class LivePart:
 
 @dataclass(frozen=True)
 class VerdictLatency:
-    """Seconds from picture to verdict in the last minute, as percentiles; None if there was no verdict in that minute."""
+    """The time from picture to verdict in seconds: median and 99th percentile of the last minute, or None if it had no verdict."""
 
     p50_s: float | None
     p99_s: float | None
@@ -167,17 +167,23 @@ class LineState:
         self._missed_verdicts: deque[tuple[datetime, str]] = deque(maxlen=_REMEMBERED_EVENTS)
 
     def start_shift(self, since: datetime, counts: Counter[str], minutes: dict[datetime, Counter[str]] | None = None) -> None:
-        """Starts counting from `since`, beginning with the archive's `counts` by label and, if given, its counts by `minutes`."""
+        """Starts the counts of a shift that began at `since` with `counts`, the archive's number of parts by label.
+
+        If `minutes` is given, it replaces the trend: the archive's number of parts by minute and label.
+        """
         self.shift_since, self.counts, self.diverted = since, Counter(counts), 0
         if minutes is not None:
             self._trend = dict(minutes)
         self.version += 1
 
     def add_verdict(self, verdict: Verdict, arrived_at: datetime, count_from: datetime) -> None:
-        """Adds a verdict that reached the broker at `arrived_at`. Parts photographed before `count_from` are in the counts already."""
+        """Adds a verdict that reached the broker at `arrived_at`.
+
+        A part that was photographed before `count_from` is not counted, because the counts of the archive contain it already.
+        """
         part = verdict.part_id
         known = self._parts.get(part)
-        # A later verdict on the same part is a repeat. The first verdict counts.
+        # If a part has several verdicts, the one that was decided first counts.
         if known is not None and known.verdict is not None and known.verdict.decided_at <= verdict.decided_at:
             return
         self._store_part(replace(known or LivePart(part), verdict=verdict))
@@ -197,7 +203,7 @@ class LineState:
             self._trend = {minute: counts for minute, counts in self._trend.items() if verdict.captured_at - minute <= _HOUR}
 
     def add_sorting(self, sorting: Sorting) -> None:
-        """Adds the gate's report on a part."""
+        """Adds the record of what the gate did with a part."""
         part = sorting.part_id
         if not _remember(self._sorted, part):
             return
@@ -213,7 +219,7 @@ class LineState:
         self.version += 1
 
     def add_finding(self, finding: Finding) -> None:
-        """Adds the boxes and the heat map of a suspicious part, if they belong to the verdict that is known of the part."""
+        """Adds the boxes and the heat map of a suspicious part. A finding that belongs to another verdict on the part is ignored."""
         part = finding.part_id
         known = self._parts.get(part)
         if known is None or (known.verdict is not None and known.verdict.verdict_id != finding.verdict_id):
@@ -227,7 +233,7 @@ class LineState:
         self.version += 1
 
     def find_part(self, part: PartId) -> LivePart | None:
-        """Returns a recent part, or None if the part is unknown or too old."""
+        """Returns what is known of `part`, or None if it is not among the recent parts of the line."""
         return self._parts.get(part)
 
     def last_parts(self, count: int) -> list[LivePart]:
@@ -236,16 +242,16 @@ class LineState:
         return [part for part, _ in zip(with_verdict, range(count), strict=False)]
 
     def update_selection(self, shown: Sequence[LivePart], count: int) -> list[LivePart]:
-        """Returns the `count` parts that a card shows next, newest first, if it shows `shown` now.
+        """Returns the `count` parts that a card shows next, newest first. `shown` are the parts that the card shows now.
 
-        At most MAX_NEW_PER_UPDATE parts are new: the newest part and the newest faulty part. So the pictures on a card change as slowly
-        on a fast line as on a slow line. A card with free places shows the newest parts.
+        At most MAX_NEW_PER_UPDATE parts are new: the newest part and the newest faulty part. Therefore the pictures on a card change as
+        slowly on a fast line as on a slow line. If `shown` has fewer than `count` parts, the newest parts are returned.
         """
         if len(shown) < count:
             return self.last_parts(count)
         shown_ids = {part.id for part in shown}
         new_parts = list(takewhile(lambda part: part.id not in shown_ids, self.last_parts(self._recent_parts)))
-        # The sort is stable: the newest part comes first, then faulty parts, then good ones, each group newest first.
+        # Order: the newest part, then the other faulty parts, then the other good parts. Each group stays ordered from new to old.
         by_priority = sorted(new_parts, key=lambda part: (part is not new_parts[0], part.label == "ok"))
         chosen = {part.id for part in by_priority[:MAX_NEW_PER_UPDATE]}
         remaining = [self._parts.get(part.id, part) for part in shown]
@@ -265,7 +271,7 @@ class LineState:
         return [(minute, self._trend.get(minute, Counter())) for minute in minutes]
 
     def count_dead_letters(self, now: datetime) -> Counter[str]:
-        """Returns the number of dead letters in the hour before `now` by reason."""
+        """Returns for each reason the number of dead letters in the hour before `now`."""
         return Counter(reason for at, reason in self._dead_letters if now - at <= _HOUR)
 
     def count_missed_verdicts(self, now: datetime) -> Counter[str]:
@@ -288,7 +294,7 @@ class LineState:
 
 
 def _remember(remembered: OrderedDict[PartId, None], part: PartId) -> bool:
-    """Remembers `part` and returns True, or returns False if it is remembered already."""
+    """Adds `part` to `remembered` and returns True. Returns False if `part` was there already."""
     if part in remembered:
         return False
     remembered[part] = None

@@ -1,7 +1,7 @@
 """The station's Kafka consumer: one thread that reads verdicts, sortings, findings, dead letters and model choices of all lines.
 
-The live pages and the uploads show what the thread has read. The consumer belongs to no group and commits no offsets, so the plant
-does not depend on how many stations run.
+The live pages and the uploads show what the thread has read. The consumer belongs to no group and commits no offsets, so any
+number of stations can run beside each other.
 """
 
 from __future__ import annotations
@@ -37,21 +37,22 @@ from streams.topics import TopicNames
 log = logging.getLogger(__name__)
 
 _POLL_MS = 250
-# Pause after each poll, so that records are read in groups. One poll per record of a fast line took a tenth of a processor, because a
-# poll costs two milliseconds. Pages ask for an upload's verdict every 0.6 s, so the verdict still appears within a second.
+# Pause after each poll, so that a poll returns several records. A poll takes two milliseconds of a processor. Without the pause there was
+# a poll for each record, and on a fast line this took 10 % of a processor. Pages ask for an upload's verdict every 0.6 s, so the verdict
+# still appears within about a second.
 _POLL_PAUSE_S = 0.4
-# A poll that returns this many records means a backlog, which is read without pauses.
+# If a poll returns this many records, more are waiting, and they are read without pauses.
 _BACKLOG_RECORDS = 500
 # How often the connection is checked while no records arrive.
 _CONNECTION_CHECK_S = 2.0
 _RESPONSE_MS = 4000
 _RECONNECT_WAIT_S = 1.0
-# After the start, reading begins this far in the past.
+# After the start, the topics are read from this far in the past.
 _SORTINGS_BACK = timedelta(minutes=10)
 _DEAD_LETTERS_BACK = timedelta(hours=1)
-# People may upload many pictures at once and then wait for all verdicts.
+# The line of uploads remembers more parts, because people may upload many pictures at once and then wait for all verdicts.
 _RECENT_UPLOADS = 2000
-# The archivist may not have written records younger than this, so they are counted from Kafka.
+# Parts younger than this may still be missing in the archive, so they are counted from Kafka.
 _NOT_YET_ARCHIVED = timedelta(minutes=5)
 _ARCHIVE_DELAY = timedelta(minutes=1)
 _TREND = timedelta(hours=1)
@@ -59,7 +60,7 @@ _TREND = timedelta(hours=1)
 
 @dataclass(frozen=True)
 class ArchivedCounts:
-    """The archive's counts of a line by label, and by minute and label. Parts seen from `until` on are counted from Kafka."""
+    """The archive's number of parts of a line by label, and by minute and label. Parts seen at or after `until` are not counted."""
 
     until: datetime
     counts: Counter[str] = field(default_factory=Counter)
@@ -67,9 +68,9 @@ class ArchivedCounts:
 
 
 def count_archived_parts(line: str, shift_since: datetime, now: datetime) -> ArchivedCounts:
-    """Returns the archive's counts of `line` in the shift that began at `shift_since`, and by the minute in the last hour.
+    """Counts the archived parts of `line`: those of the shift that began at `shift_since`, and those of each minute of the last hour.
 
-    If the archive is empty or does not answer, the counts are empty and `until` is not before the beginning of the shift.
+    If the archive is empty or does not answer, the counts are empty. In all cases `until` is not before the beginning of the shift.
     """
     try:
         newest = Part.objects.filter(line=line, decided_at__isnull=False, seen_at__lte=now).aggregate(at=Max("seen_at"))["at"]
@@ -84,7 +85,7 @@ def count_archived_parts(line: str, shift_since: datetime, now: datetime) -> Arc
             minutes.setdefault(minute, Counter())[label] += count
         return ArchivedCounts(until, Counter(dict(counts)), minutes)
     except Error as error:
-        log.warning("the database does not answer, so %s is counted without the archive: %s", line, error)
+        log.warning("the database does not answer, so the counts of %s do not contain archived parts: %s", line, error)
         return ArchivedCounts(max(shift_since, now - _TREND))
     finally:
         connection.close()
@@ -141,7 +142,7 @@ class LiveConsumer:
             log.warning("skipped a record of %s that cannot be decoded: %s", record.topic, error)
 
     def update_shift(self, now: datetime) -> None:
-        """Resets the counts of a line if a shift has begun since the last call. The first call adds the archive's counts."""
+        """Starts the counts of all lines anew if a shift has begun since the last call. The first call begins with the archive's counts."""
         station = self._settings.station
         since = period_at(now, station.shifts, station.zone).since
         for name, state in self.lines.items():
@@ -206,9 +207,9 @@ class LiveConsumer:
                 self._stopping.wait(_RECONNECT_WAIT_S)
 
     def _connect_and_read(self) -> None:
-        """Reads until `stop` is called or the connection fails."""
+        """Connects to Kafka and reads until `stop` is called or the connection fails."""
         if not is_reachable(self._settings.bootstrap):
-            raise ConnectionError(f"nothing listens at {self._settings.bootstrap}")
+            raise ConnectionError(f"no Kafka broker listens at {self._settings.bootstrap}")
         arguments = make_client_arguments(self._settings, "station-watch") | {"bootstrap_timeout_ms": 5000}
         consumer = KafkaConsumer(
             **arguments, group_id=None, enable_auto_commit=False, auto_offset_reset="latest", max_poll_records=2000, metrics_enabled=False
@@ -234,12 +235,16 @@ class LiveConsumer:
         return partitions
 
     def _seek(self, consumer: Any, partitions: list[TopicPartition]) -> None:
-        """Seeks to where reading stopped. After the start, seeks some minutes back, and for verdicts to where the archive's counts end."""
+        """Chooses where the reading of each partition begins.
+
+        After a lost connection reading continues where it stopped. After the start it begins some time in the past, and for verdicts at
+        the latest where the archive's counts end.
+        """
         now = datetime.now(UTC)
         self.update_shift(now)
         since_ms = {}
         for partition in partitions:
-            # The topic of model choices is small and read from its beginning.
+            # The topic of model choices is small, so it is read from its beginning.
             if partition.topic == self._names.models:
                 since_ms[partition] = 0
                 continue
@@ -250,7 +255,7 @@ class LiveConsumer:
         offsets = consumer.offsets_for_times(since_ms, timeout_ms=_RESPONSE_MS)
         for partition in partitions:
             begin = offsets[partition].offset if offsets[partition] else ends[partition]
-            # A remembered position beyond the end belongs to a topic that was deleted and created again.
+            # If the remembered position is beyond the end, the topic was deleted and created again, and the position is not used.
             position = self._positions.get(partition)
             consumer.seek(partition, position if position is not None and position <= ends[partition] else begin)
 
@@ -266,7 +271,7 @@ class LiveConsumer:
             if polled and not self.connection_fault:
                 checked_at = now
             elif now - checked_at > _CONNECTION_CHECK_S or self.connection_fault:
-                # end_offsets() raises an exception if Kafka does not answer, while poll() returns nothing.
+                # If Kafka does not answer, end_offsets() raises an exception. poll() only returns no records in this case.
                 consumer.end_offsets(partitions[:1], timeout_ms=_RESPONSE_MS)
                 checked_at = now
                 self.connection_fault, self._is_disconnected = "", False

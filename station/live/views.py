@@ -55,7 +55,7 @@ async def live_events(request: HttpRequest) -> HttpResponseBase:
     events: AsyncIterator[bytes] = stream_events(renderer, line, stopping.is_set, is_permitted)
     response = StreamingHttpResponse(events, content_type="text/event-stream")
     response["Cache-Control"] = "no-store"
-    # Tells nginx not to buffer the events, which would delay them.
+    # This header tells nginx not to buffer the events, because buffering would delay them.
     response["X-Accel-Buffering"] = "no"
     return response
 

@@ -30,21 +30,22 @@ from streams.topics import TopicNames
 
 log = logging.getLogger(__name__)
 
-# Number of Kafka connections. A reader that finds all of them in use waits for one for up to _MAX_WAIT_S.
+# Number of Kafka connections. If all of them are in use, a request waits for one for up to _MAX_WAIT_S.
 _CONSUMERS = 4
 _MAX_WAIT_S = 10.0
 _READ_MS = 4000
 _CACHE_BYTES = 48 * 2**20
-# Number of locks that the pictures share, so that each picture is converted once and different pictures seldom wait for each other.
+# Number of locks for the conversion of pictures. A picture always gets the same lock, so it is converted only once. Because there are
+# many locks, different pictures seldom wait for each other.
 _LOCKS = 64
-# Every segment of an address begins with a letter, a digit or an underscore. So the address has no scheme, no drive, no empty segment
-# and no "..", and cannot lead out of the store.
+# Every segment of an address must begin with a letter, a digit or an underscore. Such an address has no scheme, no drive, no empty
+# segment and no "..", so it cannot lead out of the store.
 _SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
 _ADDRESS = re.compile(rf"{_SEGMENT}(/{_SEGMENT}){{0,9}}")
 
 
 class PictureLocation(Protocol):
-    """Where a part's picture may be found. Rows of the archive, uploads and parts of the live pages have these attributes.
+    """The attributes by which the picture of a part is found. Rows of the archive, uploads and parts of the live pages have them.
 
     `picture` is an address in the object store, or "" if the picture is not kept there. `sha256` is "" if unknown.
     """
@@ -64,7 +65,7 @@ class PictureLocation(Protocol):
 
 
 class PartPictureReader:
-    """Reads pictures and caches converted ones, up to 48 MiB. Thread-safe."""
+    """Reads pictures, converts them for browsers, and caches up to 48 MiB of converted pictures. Thread-safe."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -82,15 +83,15 @@ class PartPictureReader:
     def read_original(self, part: PictureLocation) -> bytes | None:
         """Returns the picture as the camera sent it, or None if neither the store nor the topic has it any more.
 
-        Raises PictureError if the bytes found there are not this picture (their SHA-256 differs), and KafkaUnavailableError if Kafka or
-        the store does not answer.
+        Raises PictureError if the bytes found are not this picture, because their SHA-256 differs. Raises KafkaUnavailableError if Kafka
+        or the store does not answer.
         """
         try:
             value = self._read_from_store(part.picture) if part.picture else None
             if value is None:
                 value = self._read_from_topic(part)
         except (KafkaError, OSError, AssertionError) as error:
-            log.warning("a picture of %s cannot be read: %r", part.line, error)
+            log.warning("a picture of line %s cannot be read: %r", part.line, error)
             raise KafkaUnavailableError("The picture cannot be read now: Kafka or the store of pictures does not answer.") from error
         if value is not None and part.sha256 and hashlib.sha256(value).hexdigest() != part.sha256:
             raise PictureError("claim-damaged", "Another picture was found in the place of this picture: their checksums differ.")
@@ -99,7 +100,7 @@ class PartPictureReader:
     def read_for_browser(self, part: PictureLocation, side_px: int | None = None) -> EncodedPicture | None:
         """Returns the picture in a format that browsers display, or None if it is not kept any more.
 
-        With `side_px` the picture is at most that wide and high. Raises PictureError and KafkaUnavailableError as `read_original`.
+        If `side_px` is given, the picture is at most so many pixels wide and high. Raises the same exceptions as `read_original`.
         """
         limits = PictureLimits.from_settings(self._settings.pictures)
         if side_px is None:
@@ -109,7 +110,7 @@ class PartPictureReader:
     def read_heat_map(self, address: str) -> EncodedPicture:
         """Returns the heat map at `address` of the object store as a transparent overlay for its picture.
 
-        Raises PictureError if there is none, and KafkaUnavailableError if the store does not answer.
+        Raises PictureError if there is no heat map at this address, and KafkaUnavailableError if the store does not answer.
         """
         try:
             value = read_object(self._settings.store.url, address, self._settings.pictures.max_bytes)
@@ -126,7 +127,7 @@ class PartPictureReader:
             self._idle.put(None)
 
     def _cached(self, part: PictureLocation, side_px: int | None, convert: Callable[[bytes], EncodedPicture]) -> EncodedPicture | None:
-        """Reads and converts a picture once, also if many browsers request it at the same moment, as those that show the wall do."""
+        """Reads and converts a picture only once, even if many browsers, such as those that show the wall, request it at once."""
         key = (part.sha256, side_px)
         with self._conversion_locks[hash(key) % _LOCKS]:
             with self._cache_lock:
@@ -157,7 +158,7 @@ class PartPictureReader:
 
     def _read_from_topic(self, part: PictureLocation) -> bytes | None:
         image_topics = {self._names.images(line.name) for line in self._settings.lines}
-        # The topic's name comes from a verdict, and a hostile verdict must not make the station read any other topic.
+        # The name of the topic comes from a verdict. A forged verdict must not make the station read a topic without pictures.
         if part.image_topic not in image_topics or part.image_partition is None or part.image_offset is None:
             return None
         try:
@@ -183,9 +184,9 @@ class PartPictureReader:
 
     def _connect(self) -> Any:
         if not is_reachable(self._settings.bootstrap):
-            raise ConnectionError(f"nothing listens at {self._settings.bootstrap}")
+            raise ConnectionError(f"no Kafka broker listens at {self._settings.bootstrap}")
         arguments = make_client_arguments(self._settings, "station-pictures") | {"request_timeout_ms": 5000, "bootstrap_timeout_ms": 5000}
-        # With a limit of one byte Kafka returns the first batch of records whatever its size, and no further batch.
+        # With a limit of one byte, Kafka returns only one batch of records, however large this batch is.
         return KafkaConsumer(
             **arguments,
             group_id=None,
@@ -205,10 +206,10 @@ def _read_record(consumer: Any, partition: TopicPartition, offset: int) -> Any |
             return record if record.offset == offset else None
     except OffsetOutOfRangeError:
         return None
-    # A poll at the end of the partition returns nothing, because Kafka waits for the next record.
+    # If the offset is the end of the partition, the poll returns nothing, because Kafka waits for the next record.
     if consumer.end_offsets([partition])[partition] <= offset:
         return None
-    raise ConnectionError(f"Kafka sent nothing of {partition.topic}/{partition.partition} within {_READ_MS} ms")
+    raise ConnectionError(f"Kafka sent no record of {partition.topic}/{partition.partition} within {_READ_MS} ms")
 
 
 def read_object(store_url: str, address: str, max_bytes: int) -> bytes:

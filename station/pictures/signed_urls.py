@@ -1,8 +1,8 @@
 """Makes signed addresses for the small pictures on live cards, and answers requests for them without Django.
 
-Every person who may see the live pages gets the same cards. So the address of a picture on a card carries a signature, says where the
-picture is stored, and is valid for one to two hours. A wall of three lines requests pictures day and night, and a request that looked up
-session, account and archive cost ten times as much.
+Everybody who may see the live pages gets the same cards. Therefore a request for a picture on a card is not checked against an account:
+the address contains a signature and the place where the picture is stored, and is valid for one to two hours. A wall of three lines
+requests pictures day and night, and a request with a look-up of session, account and archive would cost ten times as much.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from station.pictures.part_picture_reader import PictureLocation, get_picture_re
 from streams.errors import PictureError
 
 PREFIX = "/live/pictures/"
-# An address stays the same for this long, so that browsers can cache the picture. It expires one such period later.
+# An address stays the same for this long, so that browsers can cache the picture. It is valid until the end of the following period.
 _SLOT_S = 3600
 _HEADERS = [
     (b"cache-control", b"private, max-age=3600, immutable"),
@@ -32,7 +32,7 @@ _HEADERS = [
 
 
 class SignedUrl(NamedTuple):
-    """The content of a signed address: the hour it was made in, the size of the picture, and a PictureLocation."""
+    """The content of a signed address: the hour in which it was made (`slot`), the size of the picture, and where it is stored."""
 
     slot: int
     side_px: int
@@ -52,11 +52,14 @@ def make_signed_url(part: PictureLocation, side_px: int, now_s: float | None = N
 
 
 def read_signed_url(token: str, now_s: float) -> SignedUrl | None:
-    """Returns the content of an address after its prefix, or None if the signature is wrong or the address has expired."""
+    """Returns the content of a signed address, or None if the signature is wrong or the address has expired.
+
+    `token` is the part of the address after PREFIX, and `now_s` is the current Unix time.
+    """
     try:
         content = SignedUrl(*_signer().unsign_object(token))
     except (BadSignature, ValueError, TypeError):
-        # TypeError: another release of the station signed other fields.
+        # TypeError: another release of the station signed the address, and its addresses have other fields.
         return None
     return content if 0 <= int(now_s) // _SLOT_S - content.slot <= 1 else None
 
@@ -68,7 +71,7 @@ def _signer() -> Signer:
 class SignedUrlMiddleware:
     """Answers requests for signed picture addresses and passes all other requests to `inner`.
 
-    `read_picture` returns the picture of an address, or None if it is not kept any more.
+    `read_picture` returns the picture of an address, or None if the picture is no longer kept.
     """
 
     def __init__(self, inner: AsgiApplication, read_picture: Callable[[SignedUrl], EncodedPicture | None] | None = None) -> None:

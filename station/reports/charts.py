@@ -12,13 +12,17 @@ WIDTH_PX, HEIGHT_PX = 640, 220
 LEFT_PX, RIGHT_PX, TOP_PX, BOTTOM_PX = 40, 40, 14, 34
 _PLOT_WIDTH_PX = WIDTH_PX - LEFT_PX - RIGHT_PX
 _PLOT_HEIGHT_PX = HEIGHT_PX - TOP_PX - BOTTOM_PX
-# Without this limit the bar of a single type would be as wide as the page.
+# Largest width of a bar. Without this limit, the bar of a chart with a single type would be as wide as the page.
 _MAX_BAR_PX = 64
 
 
 @dataclass(frozen=True)
 class ChartBar:
-    """A rectangle with a caption below and a number above. `kind` is a label, `none`, `hour` for an axis caption, or ""."""
+    """A rectangle with a caption below and a number above.
+
+    In the chart of the hours, `kind` is the label of the parts, `none` for parts without a verdict, or `hour` for a caption of the axis.
+    In a Pareto chart, `kind` is "".
+    """
 
     x: float
     y: float
@@ -34,13 +38,13 @@ class ChartBar:
 
     @property
     def above(self) -> float:
-        """Baseline of the number."""
+        """y coordinate of the number above the bar: its baseline is 3 px above the upper edge of the bar."""
         return self.y - 3
 
 
 @dataclass(frozen=True)
 class BarChart:
-    """A chart of bars. `points` are the points of a line over the bars, as SVG's polyline takes them."""
+    """A chart of bars. `points` are the points of a line that is drawn over the bars, in the format of an SVG polyline."""
 
     bars: list[ChartBar]
     points: str = ""
@@ -50,7 +54,10 @@ class BarChart:
 
 
 def make_pareto_chart(rows: Sequence[tuple[str, int, float]]) -> BarChart:
-    """Returns a bar for each row of (defect type, number, cumulative share 0..1), and a line of the cumulative share."""
+    """Returns a chart with a bar for each row, and a line of the cumulative shares.
+
+    A row is a defect type, its number of parts, and the cumulative share (0..1) of this row and all rows before it.
+    """
     if not rows:
         return BarChart([])
     most, step = rows[0][1], _PLOT_WIDTH_PX / len(rows)
@@ -67,7 +74,7 @@ def make_pareto_chart(rows: Sequence[tuple[str, int, float]]) -> BarChart:
 
 
 def make_hourly_chart(hours: Sequence[tuple[datetime, PartCounters]], zone: tzinfo) -> BarChart:
-    """Returns for each hour a stack of bars with its ok, review and defect parts and its parts without a verdict."""
+    """Returns a chart with a stack of bars for each hour: its ok, review and defect parts, and its parts without a verdict."""
     most = max((counters.parts for _, counters in hours), default=0)
     if not most:
         return BarChart([])

@@ -14,14 +14,14 @@ from station.reviews.agreement import LabelAgreement, count_agreement
 from station.shifts import ShiftPeriod
 
 NO_TYPE = "no type named"
-# An hour with fewer judged parts is never listed as one of the worst, because its share of defects means little.
+# An hour with fewer judged parts is never listed as one of the worst, because the share of defects among so few parts is mostly chance.
 _MIN_PARTS_PER_HOUR = 20
 _GROUPED_BY = ("line", "label", "action", "sorted_reason", "late", "kind", "review_label")
 
 
 @dataclass(frozen=True)
 class PartGroup:
-    """The number of parts, `count`, that are equal in everything that a report distinguishes."""
+    """A group of parts that have the same line, label and other fields below. `count` is the number of parts in the group."""
 
     line: str
     label: str
@@ -37,7 +37,7 @@ class PartGroup:
 class PartCounters:
     """Numbers of parts by label, gate action, defect type and review.
 
-    `labels` has the key "none" for parts without a verdict. `reviews` is keyed by the labels of model and reviewer.
+    `labels` has the key "none" for parts without a verdict. The keys of `reviews` are pairs: the model's label and the reviewer's label.
     """
 
     parts: int = 0
@@ -62,7 +62,7 @@ class PartCounters:
             self.sorted_without_verdict += count
         if group.late or group.sorted_reason == "late-verdict":
             self.late += count
-        # The reviewer's label overrides the model's.
+        # If a part was reviewed, the reviewer's label counts, and not the model's label.
         if (group.review_label or group.label) == "defect":
             self.defect_types[group.kind or NO_TYPE] += count
         if group.review_label:
@@ -75,7 +75,7 @@ class PartCounters:
 
     @property
     def good(self) -> int:
-        """Number of good parts by the reviewer's label, or by the model's label if nobody reviewed the part."""
+        """Number of good parts. The reviewer's label of a part counts, or the model's label if nobody reviewed the part."""
         turned_good = sum(count for (label, review), count in self.reviews.items() if label in ("defect", "review") and review == "ok")
         turned_bad = sum(count for (label, review), count in self.reviews.items() if label == "ok" and review == "defect")
         return self.labels["ok"] + turned_good - turned_bad
@@ -87,7 +87,7 @@ class PartCounters:
 
     @property
     def defect_share(self) -> float | None:
-        """Share (0..1) of parts that the model called a defect among the judged parts; None if no part was judged."""
+        """Share (0..1) of the judged parts that the model labelled as defects; None if no part was judged."""
         return self.labels["defect"] / self.judged if self.judged else None
 
     @property
@@ -100,17 +100,17 @@ class PartCounters:
 
     @property
     def review_rows(self) -> list[tuple[str, str, int]]:
-        """The model's label, the reviewer's label and the number of parts, for each pair of labels that occurs."""
+        """Rows of a table: the model's label, the reviewer's label, and the number of parts with this pair of labels."""
         return [(label, review, count) for (label, review), count in sorted(self.reviews.items())]
 
     @property
     def agreement(self) -> LabelAgreement:
-        """How often reviewers and model agree."""
+        """The agreement between model and reviewers on the reviewed parts."""
         return count_agreement(self.review_rows)
 
     @property
     def pareto(self) -> list[tuple[str, int, float]]:
-        """Defect types, the most frequent first, with the number of parts and the cumulative share (0..1) of all defects."""
+        """Rows of the Pareto chart, the most frequent defect type first: type, number of parts, cumulative share (0..1) of all defects."""
         rows, total, cumulative = [], self.defect_types.total(), 0
         for defect_type, count in sorted(self.defect_types.items(), key=lambda pair: (-pair[1], pair[0])):
             cumulative += count
@@ -120,7 +120,7 @@ class PartCounters:
 
 @dataclass(frozen=True)
 class PartReport:
-    """The counters of a period: of all parts together, of each line, and of each hour by the time at which the hour begins."""
+    """The counters of a period: for all parts together, for each line, and for each hour. The key of an hour is its beginning."""
 
     period: ShiftPeriod
     all: PartCounters
@@ -129,9 +129,9 @@ class PartReport:
 
 
 def count_period(period: ShiftPeriod, line: str, excluded_line: str) -> PartReport:
-    """Counts the parts of `line` in `period`, or of all lines except `excluded_line` if `line` is empty.
+    """Counts the parts of `line` in `period`. If `line` is empty, counts the parts of all lines except `excluded_line`.
 
-    The database runs one grouped query per hour, which the index of times serves.
+    The database runs one query for each hour and finds the parts of the hour by the index of times.
     """
     condition = Q(line=line) if line else ~Q(line=excluded_line)
     hours: list[tuple[datetime, PartCounters]] = []
@@ -157,6 +157,6 @@ def add_up(groups: Iterable[PartGroup]) -> PartCounters:
 
 
 def worst_hours(hours: Iterable[tuple[datetime, PartCounters]], limit: int = 3) -> list[tuple[datetime, PartCounters]]:
-    """Returns the hours with the largest share of defects, the worst first. Hours with very few parts are left out."""
+    """Returns the hours with the largest share of defects, the worst first. Hours with fewer than 20 judged parts are left out."""
     candidates = [(hour, counters) for hour, counters in hours if counters.judged >= _MIN_PARTS_PER_HOUR and counters.labels["defect"]]
     return sorted(candidates, key=lambda pair: -(pair[1].defect_share or 0))[:limit]

@@ -22,7 +22,7 @@ from station.shifts import ShiftPeriod, adjacent_period, day_period, period_at, 
 @require_safe
 @right_required("look")
 def report(request: HttpRequest) -> HttpResponse:
-    """Shows the report of the day, shift and line in the query. Without a query the report is of the current shift."""
+    """Shows the report of the day, shift and line in the query. Without a query, shows the report of the current shift."""
     station = current_settings().station
     shifts, zone = station.shifts, station.zone
     lines = [line.name for line in current_settings().lines if line.name != station.upload_line]
@@ -57,7 +57,7 @@ def report(request: HttpRequest) -> HttpResponse:
 
 
 def _read_period(request: HttpRequest, shifts: tuple[time, ...]) -> ShiftPeriod:
-    """Returns the period in the query. Raises ValueError with a sentence for the person if there is no such period."""
+    """Returns the shift or day that the query asks for. Raises ValueError with a sentence for the person if it does not exist."""
     zone = current_settings().station.zone
     day_text, shift_text = request.GET.get("date", ""), request.GET.get("shift", "")
     current = period_at(timezone.now(), shifts, zone)

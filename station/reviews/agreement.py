@@ -1,4 +1,4 @@
-"""Measures how often the model and people, and people among themselves, give parts the same label."""
+"""Measures how often people give a part the same label as the model, and how often two people give it the same label."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from django.db.models import Count, Max, Q
 from station.reviews.models import Decision
 
 LABELS = ("ok", "defect")
-# Only the newest 50,000 decisions are compared between people, because the pairs are formed in memory.
+# The comparison between people uses at most the newest 50,000 decisions, because it holds them in memory.
 MAX_DECISIONS = 50_000
 
 
@@ -46,7 +46,7 @@ class LabelAgreement:
     def kappa(self) -> float | None:
         """Cohen's kappa: 1 is full agreement, 0 is the agreement that chance would give.
 
-        None if both sides used only one and the same label, because kappa is not defined then.
+        None if both sides gave all parts one and the same label, because kappa is not defined then. Also None if there are no parts.
         Source: Cohen, Educational and Psychological Measurement 20(1), 1960.
         """
         if not self.parts:
@@ -64,9 +64,9 @@ class LabelAgreement:
 
 
 def count_agreement(pairs: Iterable[tuple[str, str, int]]) -> LabelAgreement:
-    """Sums up triples of the first side's label, the second side's label, and the number of parts.
+    """Adds up `pairs`. Each entry has the first side's label, the second side's label, and a number of parts.
 
-    Triples with a label other than `ok` and `defect` are ignored.
+    Entries with a label other than `ok` and `defect` are ignored.
     """
     counts: Counter[tuple[str, str]] = Counter()
     for first, second, count in pairs:
@@ -90,7 +90,7 @@ class AgreementReport:
     lines: list[tuple[str, LabelAgreement]]
     # The model against people, for each person.
     reviewers: list[tuple[str, LabelAgreement]]
-    # For each type of defect: the parts that people gave the type to, and those of them that the model labelled `ok`.
+    # For each type of defect: the number of parts to which people gave this type, and how many of these the model labelled `ok`.
     kinds: list[tuple[str, int, int]]
     # People against people, for each pair of people.
     people: list[tuple[str, str, LabelAgreement]]

@@ -1,7 +1,7 @@
 """Selects the parts that a person should look at, and says why.
 
-Each part gets a score, the sum of the scores of all reasons that apply to it. Parts without a reason are not shown to anybody. The
-scores only define an order:
+The score of a part is the sum of the scores of all reasons that apply to it. Parts with a high score are shown first, and parts without a
+reason are shown to nobody. These are the reasons with their scores:
 
 - The model is in doubt: 0..1, twice the doubt. The doubt is 0.5 on the threshold and 0 at the probabilities 0 and 1.
 - The networks have different labels: 0..0.5, half the distance of their probabilities.
@@ -29,10 +29,10 @@ _SCORE_OF_RANDOM_CHECK = 0.05
 
 @dataclass(frozen=True)
 class ReviewPriority:
-    """How useful a person's look at a part is.
+    """How useful it is that a person reviews a part.
 
-    `score` is 0 if nobody should look. `why` gives the reasons in words. `audit` is true if the random check picked the part,
-    whatever other reasons apply.
+    `score` is 0 if nobody should review the part. `why` gives the reasons in words. `audit` is true if the random check picked the
+    part, even if other reasons apply too.
     """
 
     score: float
@@ -41,7 +41,7 @@ class ReviewPriority:
 
 
 def rate_part(part: Part, review: ReviewSettings) -> ReviewPriority:
-    """Returns how useful a person's look at `part` is."""
+    """Returns how useful it is that a person reviews `part`."""
     reasons: list[tuple[float, str]] = []
     doubt = compute_doubt(part.defect_probability, part.threshold)
     if doubt is not None and (doubt >= review.least_doubt or part.label == "review"):
@@ -91,7 +91,7 @@ def is_picked_at_random(part: Part, share: float, seed: int) -> bool:
 
 
 class CandidateQueue:
-    """The review queue for the writer of the archive. Implements the protocol `station.archive.part_writer.ReviewQueue`."""
+    """Adds parts to the review queue when the archive writes them. Implements the protocol `station.archive.part_writer.ReviewQueue`."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -116,13 +116,12 @@ class CandidateQueue:
             Candidate(part=part, score=priority.score, why=priority.why[:400], audit=priority.audit, since=part.seen_at)
             for part, priority in selected
         ]
-        # The score of a waiting part is updated, because its sorting may be stored before its verdict, and then the first reason is
-        # outdated.
+        # The score of a waiting part is updated, because its reasons may change. A sorting, for example, may be stored before the verdict.
         Candidate.objects.bulk_create(rows, update_conflicts=True, unique_fields=["part"], update_fields=["score", "why", "audit"])
 
 
 def get_or_add_candidate(part: Part, at: datetime) -> Candidate:
-    """Returns the candidate of a part that a person opens. Adds the part if it was not in the queue."""
+    """Returns the entry of the review queue for a part that a person opens. Makes an entry if there is none."""
     defaults = {"score": 0.0, "why": "a person opened the part", "since": at, "state": "settled"}
     candidate, _ = Candidate.objects.get_or_create(part=part, defaults=defaults)
     return candidate

@@ -51,19 +51,19 @@ _FIELD_LABELS = {"line": "Line", "since": "Seen from", "to": "To"}
 
 
 class EmptyDataSetError(ValueError):
-    """A data set cannot be made, because no reviewed part with a picture is selected. The text can be shown on a page."""
+    """A data set cannot be made: it would be empty, or another person is making one. The text can be shown on a page."""
 
 
 @dataclass(frozen=True)
 class DataSetSelection:
-    """The reviewed parts that go into a data set: those of `line`, seen from `since` until before `to`. Empty fields select all."""
+    """Selects the reviewed parts of a data set: those of `line`, seen from `since` until before `to`. An empty field selects all."""
 
     line: str = ""
     since: datetime | None = None
     to: datetime | None = None
 
     def as_json(self) -> dict[str, str]:
-        """Returns the fields that are set, as data-set.json and the table of data sets hold them."""
+        """Returns the fields that are not empty, in the form in which data-set.json and the table of data sets store them."""
         fields = {"line": self.line, "since": format_time(self.since) if self.since else "", "to": format_time(self.to) if self.to else ""}
         return {name: text for name, text in fields.items() if text}
 
@@ -84,7 +84,7 @@ class DataSetSelection:
 
 
 def parse_selection(form: Mapping[str, Any]) -> DataSetSelection:
-    """Reads the fields of the form on the page of data sets. Raises ValueError, in words for a page, if a field is wrong."""
+    """Reads the fields of the form on the page of data sets. Raises ValueError with a text for the page if a field is wrong."""
     filters = read_filters({name: str(form.get(name, "")) for name in _FIELD_LABELS})
     if filters.errors:
         raise ValueError(" ".join(filters.describe_errors(_FIELD_LABELS)))
@@ -94,8 +94,8 @@ def parse_selection(form: Mapping[str, Any]) -> DataSetSelection:
 def make_data_set(selection: DataSetSelection, settings: Settings, made_by: str, now: datetime, fetch: FetchPicture) -> DataSet:
     """Writes the next data set into the folder `review.data_sets` and returns its row in the table of data sets.
 
-    Raises EmptyDataSetError if no picture is selected or another person makes a data set at the same moment, and OSError if the
-    folder cannot be written. Then neither a folder nor a row is left behind.
+    Raises EmptyDataSetError if no picture is selected or another person makes a data set at the same moment. Raises OSError if the
+    folder cannot be written. After an error no unfinished folder is left behind.
     """
     root = settings.review.data_sets
     root.mkdir(parents=True, exist_ok=True)
@@ -107,7 +107,9 @@ def make_data_set(selection: DataSetSelection, settings: Settings, made_by: str,
         written = _write_pictures(partial, selection, settings, fetch)
         if not written.counts:
             reasons = ", ".join(f"{count} {reason}" for reason, count in written.left_out.items())
-            raise EmptyDataSetError(f"There is nothing to put into a data set: {reasons or 'no such part was reviewed'}.")
+            raise EmptyDataSetError(
+                f"There is nothing to put into a data set: {reasons or 'no such part was reviewed'}. Select other parts."
+            )
         row = DataSet(
             number=number,
             name=name,
@@ -130,7 +132,7 @@ def make_data_set(selection: DataSetSelection, settings: Settings, made_by: str,
 
 
 def stream_zip(folder: Path) -> Iterator[bytes]:
-    """Yields the folder as a zip file, piece by piece. The pictures are compressed already, so they are stored as they are."""
+    """Yields the folder as a zip file, piece by piece. The zip file is not compressed, because the pictures are compressed already."""
     sink = StreamBuffer()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:
         for file in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -157,7 +159,8 @@ class _WrittenPictures:
 
 def _next_number(root: Path) -> int:
     number = (DataSet.objects.aggregate(last=Max("number"))["last"] or 0) + 1
-    # A restored database may know fewer data sets than the folder holds, and an existing data set must never be overwritten.
+    # If the database was restored from an older copy, the folder may hold data sets that the table does not list. They must not be
+    # overwritten.
     while any(root.glob(f"reviews-{number:04d}-*")):
         number += 1
     return number

@@ -1,8 +1,8 @@
 """Decisions of people about parts: what a person may enter, how a decision is sent and undone, and whose opinion is needed next.
 
-A decision is first sent to the topic `castings.reviews`, and stored only after Kafka has confirmed it. If Kafka does not answer, the
-decision is refused and the page keeps what the person entered. A decision that was stored now and sent later would be known to the
-station, but not to the next training and not to other readers of the topic.
+A decision is first sent to the topic `castings.reviews`, and stored in the database only after Kafka has confirmed it. If Kafka does not
+answer, the decision is refused and the page keeps what the person entered. If the decision were stored first and sent later, the station
+would know it, but other readers of the topic would not.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from streams.records import Box, Review
 from streams.settings import Settings
 from streams.topics import TopicNames
 
-# An `open` part needs a first opinion, a part in state `second` or `third` a further one, and a `settled` part none.
+# An `open` part needs a first opinion. A part in the state `second` or `third` needs a second or third opinion. A `settled` part needs
+# no opinion.
 CandidateState = Literal["open", "second", "third", "settled"]
 SKIP = "skip"
 MAX_BOXES = 50
@@ -53,8 +54,8 @@ class Annotation:
 def make_annotation(label: str, kinds: Sequence[str], boxes: tuple[Box, ...], known_kinds: Sequence[str]) -> Annotation:
     """Checks what a person entered and returns it as an annotation.
 
-    A part has the types of defect in `kinds` and those of its boxes, in the order of `known_kinds`. A part that is not a defect has
-    neither types nor boxes. Raises DecisionRefusedError if the label or a type of defect does not exist.
+    The annotation of a defect has the types of defect in `kinds` and those of `boxes`, in the order of `known_kinds`. Other annotations
+    have neither types nor boxes. Raises DecisionRefusedError if the label or a type of defect does not exist.
     """
     if label not in ("ok", "defect", SKIP):
         raise DecisionRefusedError(f"There is no label {label[:20]!r}. Choose ok, defect or skip.")
@@ -70,8 +71,8 @@ def make_annotation(label: str, kinds: Sequence[str], boxes: tuple[Box, ...], kn
 def parse_boxes(text: str, width_px: int | None, height_px: int | None, known_kinds: Sequence[str]) -> tuple[Box, ...]:
     """Parses the JSON list of boxes that the review page sends. The score of a person's box is 1.
 
-    The size of the picture is None if it is unknown. Raises InvalidBoxesError if the text is not such a list, a box reaches beyond
-    the picture, or a type of defect is not one of `known_kinds`.
+    `width_px` and `height_px` are the size of the picture, or None if it is unknown. Raises InvalidBoxesError if the text is not such a
+    list, if a box reaches beyond the picture, or if a type of defect is not one of `known_kinds`.
     """
     boxes = []
     for number, values in enumerate(_parse_list(text), 1):
@@ -105,8 +106,8 @@ def _parse_list(text: str) -> list[dict[str, Any]]:
 def next_state(model_label: str, labels: Sequence[str], ask_second_person: bool = True) -> CandidateState:
     """Returns whose opinion a part needs next. `labels` are the decisions about the part, oldest first, without undone ones.
 
-    If the first person contradicts the model, a second person is asked, and if these two differ, a third person decides. A part
-    that the model left to people needs one opinion only. Without `ask_second_person` every part needs one opinion only.
+    If the first person contradicts the model, a second person is asked. If these two people differ, a third person decides. A part
+    that the model left to people needs only one opinion. If `ask_second_person` is False, every part needs only one opinion.
     """
     given = [label for label in labels if label != SKIP]
     if not given:
@@ -170,8 +171,8 @@ def decide(part: Part, user: User, annotation: Annotation, settings: Settings, n
 def undo_last_decision(user: User, settings: Settings, now: datetime, send: SendRecord) -> Decision | None:
     """Undoes the last decision of `user` and returns it, or returns None if there is nothing to undo.
 
-    If the undone decision was the one that counts, the topic gets the decision that counts now. If there is none, the topic gets a
-    record without a value, which deletes the review of the part for every reader because the topic is compacted by part.
+    If the undone decision was the one that counts, the decision that counts now is sent to the topic `castings.reviews`. If no decision
+    is left, a record without a value is sent. Every reader then deletes the review of the part, because the topic is compacted by part.
 
     Raises KafkaUnavailableError if Kafka did not confirm the record. Then nothing is undone.
     """
@@ -191,9 +192,9 @@ def undo_last_decision(user: User, settings: Settings, now: datetime, send: Send
 
 
 def make_review(part: Part, reviewer: str, annotation: Annotation, at: datetime) -> Review:
-    """Returns the record of a decision for the topic `castings.reviews`. Raises DecisionRefusedError for a skip, which has none."""
+    """Returns the record of a decision for the topic `castings.reviews`. Raises DecisionRefusedError for a skip."""
     if annotation.label not in ("ok", "defect"):
-        raise DecisionRefusedError("A skipped part has no review.")
+        raise DecisionRefusedError("A part that was skipped has no review. Choose ok or defect.")
     return Review(
         line=part.line,
         run=part.run,
@@ -223,6 +224,6 @@ def _update_candidate(part: Part, settings: Settings, now: datetime) -> None:
     decisions = list_decisions(part)
     model_label = decisions[0].model_label if decisions else part.label
     state = next_state(model_label, [decision.label for decision in decisions], settings.review.second_opinion)
-    # The waiting time of a part that needs a second or third opinion starts anew.
+    # If the part now waits for a second or third person, its waiting time starts anew.
     since = {"since": now} if state in ("second", "third") else {}
     Candidate.objects.filter(part=part).update(state=state, leased_by="", leased_until=None, **since)

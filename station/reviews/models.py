@@ -21,7 +21,7 @@ class Candidate(models.Model):
     why = models.CharField(max_length=400)
     audit = models.BooleanField(default=False)
     state = models.CharField(max_length=8, default="open")
-    # The time at which the part began to wait: when the part was seen, or when the last opinion was given.
+    # The time at which the part began to wait: when the part was seen, or later when another person's opinion became necessary.
     since = models.DateTimeField()
     leased_by = models.CharField(max_length=150, blank=True, default="")
     leased_until = models.DateTimeField(null=True)
@@ -76,7 +76,7 @@ class DataSet(models.Model):
     selection = models.JSONField(default=dict)
     # The number of pictures in each class.
     counts = models.JSONField(default=dict)
-    # The number of parts without a usable picture, by reason.
+    # For each reason, the number of parts that were left out because they have no usable picture.
     left_out = models.JSONField(default=dict)
     fingerprint = models.CharField(max_length=64)
 

@@ -1,4 +1,4 @@
-"""The review queue: which part a person gets next. One person reviews a part at a time, and nobody gets the same part twice."""
+"""The review queue: which part a person gets next. One person reviews a part at a time. A person who has decided about a part does not get it again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from station.reviews.models import Candidate, Decision
 from streams import metrics
 from streams.settings import Settings
 
-# The states of waiting parts in the order in which they are served. Parts that somebody has decided about come first.
+# The states of waiting parts, in the order in which people get the parts. Parts that already have a decision come first.
 _WAITING_STATES = ("third", "second", "open")
 # Several free parts are read at once, because other people may lease the first ones in the meantime.
 _LEASE_ATTEMPTS = 20
@@ -20,9 +20,10 @@ MAX_COUNTED = 10_000
 
 
 def claim_candidates(user: User, settings: Settings, now: datetime, count: int = 2) -> list[Candidate]:
-    """Leases up to `count` parts to `user` and returns them, the most useful one first. Parts that the user has already come first.
+    """Leases up to `count` parts to `user` and returns them, the most useful one first.
 
-    The default is two parts: one to review now, and one whose picture the browser loads meanwhile.
+    Parts that are leased to the user already come before all others. The default is two parts: one to review now, and one whose picture
+    the browser loads meanwhile.
     """
     until = now + timedelta(minutes=settings.review.lease_minutes)
     claimed = list(
@@ -60,7 +61,7 @@ def _waiting_for(user: User, settings: Settings, now: datetime) -> QuerySet[Cand
 
 
 def waiting_candidates(settings: Settings, now: datetime) -> QuerySet[Candidate]:
-    """Returns the parts that need an opinion and whose picture can be shown, because it is in the store or still on its topic."""
+    """Returns the parts that need an opinion and whose picture still exists, in the object store or on the image topic."""
     expired_at = now - timedelta(hours=settings.topics.image_hours)
     has_picture = ~Q(part__picture="") | Q(part__seen_at__gt=expired_at)
     return Candidate.objects.filter(has_picture, state__in=_WAITING_STATES)
@@ -74,13 +75,13 @@ def count_waiting(settings: Settings, now: datetime) -> dict[str, int]:
 
 
 def find_oldest(settings: Settings, now: datetime) -> datetime | None:
-    """Returns the time since which the oldest part in the queue has been waiting, or None if the queue is empty."""
+    """Returns the time at which the part that has waited longest began to wait, or None if the queue is empty."""
     since: datetime | None = waiting_candidates(settings, now).aggregate(since=Min("since"))["since"]
     return since
 
 
 def update_metrics(settings: Settings, now: datetime) -> None:
-    """Sets the Prometheus metrics of the queue: waiting parts for each state, and the age of the oldest one in seconds.
+    """Sets the Prometheus metrics of the queue: the number of waiting parts for each state, and the longest waiting time in seconds.
 
     Raises django.db.DatabaseError if the database does not answer.
     """

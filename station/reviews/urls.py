@@ -1,4 +1,4 @@
-"""The URLs of the review pages."""
+"""URL patterns of the review pages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pages of the review: the review page, where a person decides about one part after the other, agreement, and data sets."""
+"""The review pages: the page where a person decides about one part after the other, the page of agreement, and that of data sets."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def next_part(request: HttpRequest) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 @right_required("review")
 def review_part(request: HttpRequest, line: str, run: int, part: int) -> HttpResponse:
-    """Shows a certain part for review. A POST request decides about the part and shows the next one."""
+    """Shows a certain part for review. A POST request stores a decision about the part and shows the next part."""
     found = get_visible_part(request, line, run, part)
     now = timezone.now()
     if request.method == "POST":
@@ -150,7 +150,8 @@ def _render_review(request: HttpRequest, candidate: Candidate | None = None, ann
 
 def _describe_candidate(candidate: Candidate, following: Candidate | None) -> dict[str, Any]:
     part = candidate.part
-    # A person who knows the verdict tends to agree with it. It is hidden in the random check and from the second and third person.
+    # A person who knows the verdict tends to agree with it. Therefore the verdict is hidden in the random check, and from the second and
+    # third person.
     is_blind = candidate.audit or candidate.state in ("second", "third")
     width_px, height_px = picture_size_px(part)
     return {
@@ -225,7 +226,7 @@ def data_sets(request: HttpRequest) -> HttpResponse:
 @right_required("review")
 def data_set(request: HttpRequest, name: str) -> HttpResponseBase:
     """Downloads a data set as a zip file."""
-    # The name of a data set becomes part of a path. Only names that are in the table and look like those of data sets are accepted.
+    # The name of a data set becomes part of a path. Only names that are in the table and have the form of such a name are accepted.
     if not re.fullmatch(_DATA_SET_NAME, name) or not DataSet.objects.filter(name=name).exists():
         raise Http404
     folder = current_settings().review.data_sets / name

@@ -31,7 +31,7 @@ from streams.records import Box
 _POLL_EVERY_S = 0.05
 # A request that waits for a verdict also waits for its finding, which usually follows within two seconds.
 _FINDING_TIMEOUT_S = 2.0
-# A multipart form holds a few lines of text around the picture.
+# A multipart form has some lines of text before and after the picture. They need at most this many bytes.
 _FORM_OVERHEAD_BYTES = 2**16
 
 
@@ -53,28 +53,28 @@ class Inspection(Schema):
     """A picture that was sent for inspection, and what is known of it."""
 
     part: str = Field(description="Id of the part that the picture is judged as: `<line>:<run>:<part>`.")
-    status: str = Field(description="Address of this inspection in the API. Ask there again for the verdict.")
+    status: str = Field(description="Address of this inspection in the API. A GET request to this address returns the verdict.")
     page: str = Field(description="Address of the page that shows the result to people.")
     state: Literal["waiting", "judged", "explained"] = Field(
-        description="`waiting` without a verdict, `judged` with a verdict, `explained` with a verdict and a finding."
+        description="`waiting`: there is no verdict yet. `judged`: there is a verdict. `explained`: there are a verdict and a finding."
     )
     sha256: str = Field(description="SHA-256 of the picture as it was received.")
     label: Literal["ok", "defect", "review"] | None = Field(None, description="The verdict, or null as long as there is none.")
     defect_probability: float | None = Field(
         None, description="Calibrated probability of a defect, 0..1, or null if the picture could not be judged."
     )
-    votes: dict[str, float] = Field({}, description="Probability of a defect according to each network.")
+    votes: dict[str, float] = Field({}, description="For each network of the ensemble, the defect probability that it gave, 0..1.")
     threshold: float | None = Field(None, description="The smallest defect_probability that is labelled `defect`.")
     model: str | None = Field(None, description="Version of the model that judged the picture.")
-    reason: str = Field("", description="Reason for the label `review`, one word.")
+    reason: str = Field("", description="Reason for the label `review`, such as `doubt`. Empty if there is no reason.")
     decided_at: datetime | None = Field(None, description="Time of the verdict.")
     finding: SuspiciousRegions | None = Field(
-        None, description="Where the picture looks defective. Comes moments after the verdict, and only for `defect` and `review`."
+        None, description="Where the picture looks defective. It follows moments after the verdict, and only for `defect` and `review`."
     )
 
 
 class TokenAuthentication(HttpBearer):
-    """Checks the API token of a request, which a person makes on the account page.
+    """Finds the account that a request belongs to by the API token of the request.
 
     Raises UploadRefusedError (403) if the account of the token may not upload pictures.
     """
@@ -92,10 +92,10 @@ class TokenAuthentication(HttpBearer):
 
 
 class UploadThrottle(BaseThrottle):
-    """Counts each picture that a program sends against the limit of its account, which the upload page shares.
+    """Limits how many pictures a program may send in a minute. The upload page counts against the same limit of the account.
 
-    Ninja's own SimpleRateThrottle is not used, because it stores the times of all requests of a minute in Django's cache, is not
-    thread-safe, and lets an account that reached its limit wait until the oldest of these requests is a minute old.
+    Ninja's own SimpleRateThrottle is not used, because it stores the times of all requests of a minute in Django's cache and is not
+    thread-safe. An account that has reached its limit would also have to wait until the oldest of these requests is a minute old.
     """
 
     _wait_s = 0.0
@@ -132,7 +132,7 @@ api = NinjaAPI(
     auth=TokenAuthentication(),
     urls_namespace="api",
 )
-Wait = Annotated[float, Query(0, ge=0, le=30, description="Seconds to wait for the verdict before the answer is sent.")]
+Wait = Annotated[float, Query(0, ge=0, le=30, description="Longest time that the request waits for the verdict, in seconds.")]
 
 
 @api.post(
@@ -143,9 +143,9 @@ Wait = Annotated[float, Query(0, ge=0, le=30, description="Seconds to wait for t
     throttle=UploadThrottle(),
 )
 async def inspect(request: HttpRequest, wait: Wait = 0) -> tuple[int, dict[str, Any]]:
-    """Accepts a picture and waits for its verdict, at most for the seconds in the parameter `wait`.
+    """Accepts a picture and waits for its verdict. The parameter `wait` gives the longest waiting time in seconds.
 
-    Answers 200 with the verdict, or 202 if there is no verdict yet. After 202, ask for the verdict at the address in the field `status`.
+    Answers 200 with the verdict, or 202 if there is no verdict yet. After 202, get the verdict from the address in the field `status`.
     """
     deadline = time.monotonic() + wait
     upload = await sync_to_async(_submit_picture)(request)
@@ -159,7 +159,7 @@ async def inspect(request: HttpRequest, wait: Wait = 0) -> tuple[int, dict[str, 
     url_name="inspection",
 )
 async def inspection(request: HttpRequest, part: str, wait: Wait = 0) -> tuple[int, dict[str, Any]]:
-    """Answers 200 with the verdict, or 202 as long as there is none. Answers 404 for a picture of another account."""
+    """Answers 200 with the verdict, or 202 if there is no verdict yet. Answers 404 for a picture of another account."""
     deadline = time.monotonic() + wait
     upload = await sync_to_async(_find_upload)(request, part)
     return await _wait_for_verdict(request, upload, deadline)

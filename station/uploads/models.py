@@ -1,4 +1,4 @@
-"""The tables of uploaded pictures, and the rule who may see an upload."""
+"""The tables of uploaded pictures, and the rule that says who may see an upload."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from streams.topics import TopicNames
 class UploadRun(models.Model):
     """The run number under which this database numbers its uploads. The table has exactly one row.
 
-    The number is the time in seconds at which the table was made. A database that is made later therefore has another run, and no
-    part id is ever used twice.
+    The number is the time at which the table was made, in seconds. A database that is made later therefore has another run number, and
+    no part id is ever used twice.
     """
 
     number = models.BigIntegerField()
@@ -33,7 +33,7 @@ class Upload(models.Model):
 
     owner = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="uploads")
     run = models.BigIntegerField()
-    # The name is what the sender called the file. It is shown on pages and never used as a path.
+    # The name of the file on the sender's machine. It is shown on pages and never used as a path.
     name = models.CharField(max_length=200)
     size = models.BigIntegerField()
     sha256 = models.CharField(max_length=64)
@@ -49,7 +49,8 @@ class Upload(models.Model):
     class Meta:
         indexes: ClassVar = [models.Index(fields=["owner", "-id"], name="upload_owner")]
 
-    # The module part_picture_reader reads these two attributes. They are empty because an upload has no picture or heat map in the store.
+    # Code that reads pictures expects these two addresses in the object store. An upload has no such address: its picture is found by
+    # its Kafka record, and its heat map by its finding.
     picture = heat_map = ""
 
     def __str__(self) -> str:
@@ -79,7 +80,10 @@ def uploads_visible_to(user: AbstractBaseUser | AnonymousUser) -> QuerySet[Uploa
 
 
 def may_see_part(user: AbstractBaseUser | AnonymousUser, line: str, run: int, part: int) -> bool:
-    """Returns whether `user` may see a part. Parts of the plant's lines are open to all who may look, uploads only to their owner."""
+    """Returns whether `user` may see a part. Everybody may see parts of the plant's lines, but only the owner may see an upload.
+
+    Administrators may see all uploads.
+    """
     if line != current_settings().station.upload_line or "administer" in get_rights(user):
         return True
     try:

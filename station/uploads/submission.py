@@ -1,6 +1,6 @@
-"""Accepts an uploaded picture: limits how much one account may send, checks the picture, and sends it to Kafka like a camera's.
+"""Accepts an uploaded picture: limits how much one account may send, checks the picture, and sends it to Kafka.
 
-The upload page and the API share these functions, and therefore the limits.
+The Kafka record looks like that of a picture from a camera. The upload page and the API use the same functions, so they share the limits.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from streams.object_store import ObjectStore
 
 # The number of uploads at once is limited because each one holds a whole picture in memory.
 MAX_CONCURRENT_REQUESTS = 32
-# If the rate limiter knows more accounts than this, it forgets those that were idle for a minute.
+# If the rate limiter stores more accounts than this, it removes those that were idle for a minute.
 _MAX_REMEMBERED_ACCOUNTS = 1000
-# The HTTP status of a refused picture by the reason of its PictureError. All other reasons get 422.
+# For some reasons of a PictureError, the HTTP status of the answer. For all other reasons the status is 422.
 _STATUS_BY_REASON = {"too-large": 413, "too-many-pixels": 413, "not-an-image": 415}
 
 
 class UploadRefusedError(CastlineError):
     """A picture was not accepted. The text can be shown on a page, and `status` is the HTTP status.
 
-    `retry_after_s` says when the sender may try again, in seconds. It is 0 if another try cannot succeed.
+    `retry_after_s` says when the sender may try again, in seconds. It is 0 if another try would fail too.
     """
 
     def __init__(self, status: int, message: str, retry_after_s: float = 0) -> None:
@@ -73,7 +73,7 @@ class RateLimiter:
                 return (min(pictures, self._per_minute) - tokens) * 60 / self._per_minute
             self._buckets[account] = (tokens - pictures, now)
             if len(self._buckets) > _MAX_REMEMBERED_ACCOUNTS:
-                # A bucket that was idle for a minute is full again, so nothing is lost with it.
+                # A bucket that was idle for a minute is full again, so it can be removed without effect.
                 self._buckets = {key: bucket for key, bucket in self._buckets.items() if now - bucket[1] < 60}
             return 0.0
 
@@ -116,7 +116,7 @@ def check_rate(user: User) -> None:
 
 
 def describe_rate_limit(wait_s: float) -> str:
-    """Returns the sentence for an account that has sent too many pictures and has to wait `wait_s` seconds."""
+    """Returns the error message for an account that has sent too many pictures and must wait `wait_s` seconds."""
     return f"Too many pictures: at most {current_settings().station.uploads_per_minute} a minute. Try again in {wait_s:.0f} s."
 
 
@@ -138,7 +138,7 @@ def upload_slot() -> Iterator[None]:
 
 
 def submit(user: User, name: str, picture: bytes, by_api: bool = False) -> Upload:
-    """Sends a picture to the inspectors and returns its row in the table of uploads, once Kafka has confirmed the picture.
+    """Sends a picture to the inspectors and returns its row in the table of uploads, when Kafka has confirmed the picture.
 
     `name` is the name of the file on the sender's machine. Raises UploadRefusedError if the picture is not accepted.
     """

@@ -1,6 +1,6 @@
-"""Tells what is known of an uploaded picture: whether it waits, is judged, or is judged and explained by a heat map.
+"""Finds out what is known of an uploaded picture: it waits, it was judged, or it was judged and a heat map explains the verdict.
 
-The latest records of the topics are in the memory of the station. Older ones are in the archive, the table of parts.
+The station has the latest records of the topics in memory. It finds older ones in the archive, the table of parts.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _FINDING_TIMEOUT = timedelta(seconds=20)
 class UploadVerdict:
     """The verdict on an uploaded picture, together with the finding (boxes and heat map) if there is one already.
 
-    `method` names how the finding was made. It is empty as long as there is no finding.
+    `method` is the method by which the finding was made, such as `grad-cam`, or empty if there is no finding yet.
     """
 
     label: str
@@ -47,7 +47,7 @@ class UploadVerdict:
 
     @property
     def reason_text(self) -> str:
-        """Says in words why the picture was left for review, or is empty."""
+        """Why the picture is for review, as a phrase; empty if the verdict has no reason."""
         return describe_reason(self.reason) if self.reason else ""
 
 
@@ -62,7 +62,7 @@ class UploadStatus:
 
     @property
     def state(self) -> UploadState:
-        """`waiting` without a verdict, `judged` with a verdict, `explained` with a verdict and a finding."""
+        """`waiting`: there is no verdict yet. `judged`: there is a verdict. `explained`: there are a verdict and a finding."""
         if self.verdict is None:
             return "waiting"
         return "explained" if self.verdict.method else "judged"
@@ -82,7 +82,7 @@ class UploadStatus:
 
     @property
     def is_slow(self) -> bool:
-        """Whether the picture has waited longer for its verdict than an inspector ever needs."""
+        """Whether the picture has waited for its verdict for more than ten seconds, which means that something is wrong."""
         return self.verdict is None and self.now - self.upload.sent_at > SLOW_AFTER
 
     @property
@@ -99,7 +99,7 @@ def read_status(upload: Upload) -> UploadStatus:
     if verdict is None or (verdict.label != "ok" and not verdict.method):
         row = Part.objects.filter(line=part.line, run=part.run, part=part.part).first()
         archived = _from_archive(row) if row else None
-        # The archive may hold the finding while the memory holds only the verdict, and the other way round.
+        # The archive may have the finding while the memory has only the verdict, or the other way round.
         verdict = archived if archived and (verdict is None or archived.method) else verdict
     return UploadStatus(upload, part, verdict, datetime.now(UTC))
 

@@ -1,4 +1,4 @@
-"""The URLs of the upload pages and of the API."""
+"""URL patterns of the upload pages and of the API."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The pages of uploads: people send pictures, see each verdict arrive, and find it again under a permanent address.
+"""The pages of uploads. People send pictures here and see the verdicts, and each verdict keeps a permanent address.
 
-The page of the API is here too. It is made from the API's own OpenAPI description, so both always agree.
+The page of the API is here too. It is made from the OpenAPI description of the API, so the page always agrees with the API.
 """
 
 from __future__ import annotations
@@ -84,7 +84,10 @@ def _submit_file(request: HttpRequest, file: UploadedFile[bytes]) -> Upload:
 @require_safe
 @right_required("upload")
 def rows(request: HttpRequest) -> HttpResponse:
-    """Returns the table rows of those uploads in `?open=12.waiting,13.judged` whose state is no longer the given one."""
+    """Returns the table rows of uploads whose state has changed.
+
+    The query names the uploads with the states that the page shows, for example `?open=12.waiting,13.judged`.
+    """
     states = dict(_parse_number_and_state(text) for text in request.GET.get("open", "").split(",")[:_MAX_POLLED_UPLOADS])
     changed = []
     for upload in uploads_visible_to(request.user).filter(pk__in=[number for number in states if number]):
@@ -103,7 +106,7 @@ def _parse_number_and_state(text: str) -> tuple[int, str]:
 @require_safe
 @right_required("upload")
 def upload(request: HttpRequest, number: int) -> HttpResponse:
-    """Shows one upload under its permanent address. A request of the page's script gets only the part that may change."""
+    """Shows one upload at its permanent address. If the page's script sends the request, it gets only the content that may change."""
     template = "station/uploads/_result.html" if request.headers.get("HX-Request") else "station/uploads/upload.html"
     return render(request, template, {"status": _find_status(request, number)})
 

@@ -1,4 +1,4 @@
-"""A person's request to change the model of a line: checked like `castline models choose`, then sent to the inspectors."""
+"""A person's request to change the model of a line. It is checked like `castline models choose` and then sent to the inspectors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NO_SHADOW = "none"
 class ModelChoiceRequest:
     """What a person wants to change. `line` is the name of a line or `*` for all lines. A roll-back has no version.
 
-    `force` accepts a version with other classes than the version in force.
+    If `force` is True, a version is accepted even if its classes differ from those of the version in force.
     """
 
     action: ModelAction
@@ -39,7 +39,7 @@ class ModelChoiceRequest:
 
 @dataclass(frozen=True)
 class CheckedModelChoice:
-    """A request that passed all checks: the record to be sent, and the version and shadow version that are in force before."""
+    """A request that passed all checks, and the record to be sent. `before` and `before_shadow` are the versions before the change."""
 
     request: ModelChoiceRequest
     record: ModelChoice
@@ -48,7 +48,7 @@ class CheckedModelChoice:
 
 
 class DifferentClassesError(ModelError):
-    """The requested version has other classes than the version in force. A person may force the choice."""
+    """The requested version has other classes than the version in force. A person may choose it nevertheless, with `force`."""
 
 
 def read_current_choices() -> ModelChoices:
@@ -67,8 +67,8 @@ def check_request(
 ) -> CheckedModelChoice:
     """Returns the checked choice for `request`. All files of the requested version are verified.
 
-    Raises DifferentClassesError if the classes differ from those in force and the request is not forced, and ModelError if any
-    other check fails. Both have messages for the person.
+    Raises DifferentClassesError if the classes differ from those of the version in force and `request.force` is False. Raises ModelError
+    if another check fails. The messages of both exceptions can be shown on a page.
     """
     registry, before = open_registry(settings.model.root, reuse_checksums=True), current.find(request.line)
     if request.line != ALL_LINES and request.line not in {line.name for line in settings.lines}:
@@ -79,7 +79,7 @@ def check_request(
     elif request.action == "shadow":
         shadow = None if request.version == NO_SHADOW else registry.open_version(request.version).name
         if shadow == before.version:
-            raise ModelError(f"{shadow} is in force there already. Choose another version as the shadow.")
+            raise ModelError(f"{shadow} is the version in force. Choose another version as the shadow.")
         record = current.make_shadow_choice(request.line, shadow, requested_by, at)
     else:
         version = registry.open_version(request.version)
@@ -110,7 +110,10 @@ def publish_choice(choice: CheckedModelChoice, user: User) -> None:
 
 
 def _check_classes(settings: Settings, registry: Registry, requested: Manifest, current: ModelChoices, key: str) -> None:
-    """Compares the classes of the requested version with those in force on the line `key`, or on all lines without their own choice."""
+    """Compares the classes of the requested version with those of the version in force on the line `key`.
+
+    If `key` means all lines, compares them on all lines that have no choice of their own.
+    """
     lines = [key] if key != ALL_LINES else [line.name for line in settings.lines if line.name not in current.by_key]
     for line in lines:
         try:
@@ -119,6 +122,6 @@ def _check_classes(settings: Settings, registry: Registry, requested: Manifest, 
             raise DifferentClassesError(f"The classes of the version in force on {line} cannot be compared: {error}") from None
         if not present.has_same_classes(requested):
             raise DifferentClassesError(
-                f"{requested.version} judges {requested.describe_classes()}; "
-                f"{present.version}, in force on {line}, judges {present.describe_classes()}."
+                f"The classes differ: {requested.version} judges {requested.describe_classes()}, "
+                f"but {present.version}, which is in force on {line}, judges {present.describe_classes()}."
             )

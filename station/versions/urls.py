@@ -1,4 +1,4 @@
-"""Addresses of the Models pages."""
+"""URL patterns of the Models pages."""
 
 from __future__ import annotations
 

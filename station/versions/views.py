@@ -33,7 +33,7 @@ from streams.model_choices import ALL_LINES, EffectiveModel, ModelChoices
 
 @dataclass(frozen=True)
 class LineModel:
-    """A line's chosen model, and the version of its latest verdict with the time of that verdict."""
+    """The model that is chosen for a line, and the version (`running`) and time (`running_at`) of the line's latest verdict."""
 
     name: str
     chosen: EffectiveModel
@@ -47,7 +47,7 @@ class LineModel:
 
     @property
     def previous_version(self) -> str:
-        """The version that a roll-back puts in force, or an empty text if the line has no choice to roll back."""
+        """The version that a roll-back puts in force, or an empty text if the line has no earlier choice."""
         choice = self.chosen.choice
         return choice.previous[0] if choice and choice.line == self.name and choice.previous else ""
 
@@ -56,7 +56,7 @@ class LineModel:
 class VersionSummary:
     """A version of the registry and the lines that it judges. A version with a `problem` is shown but cannot be chosen.
 
-    `is_verified` tells whether all checksums were compared. A remote registry compares them when the version is chosen.
+    `is_verified` says whether the checksums of all files were compared. In a remote registry they are compared when the version is chosen.
     """
 
     name: str
@@ -250,5 +250,5 @@ def _send_png(content: bytes | None) -> HttpResponse:
 
 
 def _count_proportion(count: int, of: int) -> Proportion | None:
-    """Returns the proportion, or None if nothing was counted or the manifest's figures contradict each other."""
+    """Returns the proportion of `count` in `of`, or None if `of` is 0 or the manifest's figures contradict each other."""
     return Proportion.from_counts(count, of) if 0 <= count <= of and of > 0 else None

@@ -135,7 +135,7 @@ def test_while_the_database_is_away_the_archivist_waits_and_is_not_ready_and_los
         wait_for(lambda: len(read_part_rows(database)) > 30, 30, "expected the first rows")
         postgres.stop()
         try:
-            wait_for(lambda: "the database did not take" in archivist.page("/readyz")[1], 30, "expected the fault of the database")
+            wait_for(lambda: "into the database" in archivist.page("/readyz")[1], 30, "expected the fault of the database")
             assert archivist.page("/readyz")[0] == 503
         finally:
             postgres.start()

@@ -170,8 +170,8 @@ def test_the_page_lists_parts_with_links(operator: Client, part: MakePart) -> No
         ("?before=2026-11-22T06:00:00Z~-1", "This page of the history does not exist"),
         ("?before=x~" + "9" * 40, "This page of the history does not exist"),
         ("?after=%00", "This page of the history does not exist"),
-        ("?kind=" + "x" * 4000, "Type of defect must be at most 150 printable characters"),
-        ("?kind=%00", "Type of defect must be at most 150 printable characters"),
+        ("?kind=" + "x" * 4000, "Type of defect must be a text of at most 150 printable characters"),
+        ("?kind=%00", "Type of defect must be a text of at most 150 printable characters"),
     ],
 )
 def test_an_unreadable_query_is_explained(operator: Client, part: MakePart, query: str, sentence: str) -> None:
