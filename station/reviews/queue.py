@@ -1,4 +1,4 @@
-"""The review queue: which part a person gets next. One person reviews a part at a time. A person who has decided about a part does not get it again."""
+"""The review queue chooses which part a person gets next. A part is reviewed by one person at a time, and never twice by the same person."""
 
 from __future__ import annotations
 
