@@ -18,7 +18,7 @@ _RENEWED_AT = "seen"
 
 
 def client_address(request: HttpRequest) -> str:
-    """Returns the network address of the client. Wrong passwords are counted for each account and client address.
+    """Returns the network address of the client. Wrong passwords are counted for each pair of account and client address.
 
     Without proxies this is the address of the connection. The setting `station.proxies` gives the number of proxies before the station.
     With proxies the address is the entry of the header X-Forwarded-For that the outermost proxy wrote. Entries further left are ignored,

@@ -18,7 +18,7 @@ from streams.errors import SettingsError
 
 log = logging.getLogger(__name__)
 
-# Two arbitrary numbers, by which PostgreSQL tells our advisory locks from those of other programs.
+# Two arbitrary numbers that identify our advisory locks in PostgreSQL. No other program uses these numbers.
 _MIGRATION_LOCK = 0x6361_7375
 _PARTS_LOCK = 0x6361_7374
 

@@ -32,7 +32,7 @@ _MERGED_FIELDS = [name for name in _FIELDS if name not in _IDENTITY]
 
 
 class ReviewQueue(Protocol):
-    """The queue of parts that people should review. `station.reviews` implements the queue, because the archive must not import it."""
+    """The queue of parts that people should review. `station.reviews` implements it, because `station.archive` must not import reviews."""
 
     def select(self, parts: Iterable[Part]) -> list[tuple[Part, Any]]:
         """Returns those of `parts` that a person should review, each with the reasons that `add` stores."""

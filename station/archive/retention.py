@@ -89,8 +89,8 @@ class PictureArchiver:
     def archive_pictures(self, go_on: Callable[[], bool]) -> int:
         """Archives up to 32 of the pictures that are marked to be kept, the oldest first. Stops early when `go_on` returns False.
 
-        Returns the number of parts whose mark was removed, because the picture was copied or does not exist any more. A PictureError
-        of the source counts as a missing picture; its other exceptions are raised.
+        Returns the number of parts whose mark was removed, because the picture was copied or does not exist any more. A PictureError counts
+        as a missing picture. Other exceptions of the source are raised.
         """
         marked = list(Part.objects.filter(keep_picture=True).order_by("seen_at")[:_ARCHIVED_PER_STEP])
         done: list[Part] = []

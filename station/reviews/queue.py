@@ -1,4 +1,4 @@
-"""The review queue chooses which part a person gets next. A part is reviewed by one person at a time, and never twice by the same person."""
+"""The review queue chooses which part a person gets next. A part is reviewed by one person at a time, never twice by the same person."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class Inspection(Schema):
     status: str = Field(description="Address of this inspection in the API. A GET request to this address returns the verdict.")
     page: str = Field(description="Address of the page that shows the result to people.")
     state: Literal["waiting", "judged", "explained"] = Field(
-        description="`waiting`: there is no verdict yet. `judged`: there is a verdict. `explained`: there are a verdict and a finding."
+        description="`waiting`: there is no verdict yet. `judged`: there is a verdict. `explained`: there is a verdict with a finding."
     )
     sha256: str = Field(description="SHA-256 of the picture as it was received.")
     label: Literal["ok", "defect", "review"] | None = Field(None, description="The verdict, or null as long as there is none.")

@@ -30,7 +30,7 @@ from streams.object_store import ObjectStore
 MAX_CONCURRENT_REQUESTS = 32
 # If the rate limiter stores more accounts than this, it removes those that were idle for a minute.
 _MAX_REMEMBERED_ACCOUNTS = 1000
-# For some reasons of a PictureError, the HTTP status of the answer. For all other reasons the status is 422.
+# The HTTP status of the answer for some reasons of a PictureError. For all other reasons the status is 422.
 _STATUS_BY_REASON = {"too-large": 413, "too-many-pixels": 413, "not-an-image": 415}
 
 
@@ -138,7 +138,7 @@ def upload_slot() -> Iterator[None]:
 
 
 def submit(user: User, name: str, picture: bytes, by_api: bool = False) -> Upload:
-    """Sends a picture to the inspectors and returns its row in the table of uploads, when Kafka has confirmed the picture.
+    """Sends a picture to the inspectors. Returns its row in the table of uploads after Kafka has confirmed the picture.
 
     `name` is the name of the file on the sender's machine. Raises UploadRefusedError if the picture is not accepted.
     """

@@ -62,7 +62,7 @@ class UploadStatus:
 
     @property
     def state(self) -> UploadState:
-        """`waiting`: there is no verdict yet. `judged`: there is a verdict. `explained`: there are a verdict and a finding."""
+        """`waiting`: there is no verdict yet. `judged`: there is a verdict. `explained`: there is a verdict with a finding."""
         if self.verdict is None:
             return "waiting"
         return "explained" if self.verdict.method else "judged"
