@@ -1,4 +1,4 @@
-"""`python -m firmware` builds the board's firmware and prints how much of the board's memory it needs and where the HEX file is."""
+"""`python -m firmware` builds the board's firmware. It prints how much memory the firmware needs, and the path of the HEX file."""
 
 from __future__ import annotations
 

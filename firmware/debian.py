@@ -1,4 +1,4 @@
-"""Installs Debian packages with apt-get, if the user may. A lock keeps two processes apart, because a second apt-get would fail."""
+"""Installs Debian packages with apt-get. A lock file lets only one process install at a time, because a second apt-get would fail."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _APT_GET_INSTALL = ("apt-get", "install", "--yes", "--no-install-recommends")
 
 
 def install(packages: Sequence[str]) -> None:
-    """Tries to install `packages`; the caller must check whether they are there afterwards.
+    """Tries to install `packages`. The caller must check afterwards whether they are installed.
 
     Does nothing if the user is not root or if there is no apt-get.
     """
@@ -28,5 +28,5 @@ def install(packages: Sequence[str]) -> None:
 
 
 def install_command(packages: Sequence[str]) -> str:
-    """Returns the command with which a person installs `packages`."""
+    """Returns the command by which a person can install `packages`."""
     return f"sudo {' '.join(_APT_GET_INSTALL)} {' '.join(packages)}"

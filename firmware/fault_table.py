@@ -1,4 +1,4 @@
-"""Reads `firmware/error_codes.csv`, the table of all error and fault codes of the gate protocol. Every package may import this module."""
+"""Reads `firmware/error_codes.csv`, the table of the gate protocol's error and fault codes. Every package may import this module."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from importlib.resources import files
 
 @dataclass(frozen=True)
 class ErrorCode:
-    """One row of the table. `kind` is `answer` (a board refuses a command), `fault` (of a board) or `link` (concluded by the host)."""
+    """One row of the table. `kind` is `answer` (a board refuses a command), `fault` (of a board) or `link` (detected by the host)."""
 
     code: int
     name: str
@@ -22,7 +22,7 @@ class ErrorCode:
 
 @cache
 def error_codes() -> dict[int, ErrorCode]:
-    """Returns all rows of the table by their number."""
+    """Returns all rows of the table. The keys are the code numbers."""
     text = (files("firmware") / "error_codes.csv").read_text(encoding="utf-8")
     return {
         int(row["code"]): ErrorCode(
@@ -39,9 +39,9 @@ def code_of(name: str) -> int:
 
 
 def describe_fault(code: int) -> str:
-    """Returns a fault in words, such as `fault 41: photo-eye 1 is blocked too long or never`.
+    """Returns a text that describes a fault, such as `fault 41: photo-eye 1 is blocked too long or never`.
 
-    A code that the table does not contain is described by its number alone, because a newer board may know more codes.
+    If the table does not have the code, the text is only `fault` and the number, because a newer board may have more codes.
     """
     row = error_codes().get(code)
     return f"fault {code}: {row.meaning}" if row else f"fault {code}"

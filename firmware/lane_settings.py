@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from firmware.protocol import crc16, is_protocol_number
 
 CHOICES = ("divert", "pass", "stop")
-# A board may store places in 24 bits, so no distance on the belt may be longer than this.
+# No distance on the belt may be longer than this many steps, because a board may store positions in 24 bits.
 MAX_STEPS = 500_000
 SettingValue = int | str
 
 
 @dataclass(frozen=True)
 class LaneSetting:
-    """One row of the table of settings. A number lies between `least` and `most`. A setting with the unit `word` has one of CHOICES."""
+    """One row of the table of settings. A number must be from `least` to `most`. A setting with the unit `word` must be one of CHOICES."""
 
     key: str
     unit: str
@@ -24,7 +24,7 @@ class LaneSetting:
     default: SettingValue
 
     def read(self, text: str) -> SettingValue:
-        """Returns the value that `text` stands for. Raises ValueError if `text` is malformed or out of bounds."""
+        """Converts `text` to a value of this setting. Raises ValueError if `text` is malformed or out of bounds."""
         if self.unit == "word":
             if text not in CHOICES:
                 raise ValueError(f"expected {self.key} as one of {', '.join(CHOICES)}, found {text!r}")
@@ -66,16 +66,16 @@ BY_KEY = {setting.key: setting for setting in TABLE}
 
 
 class LaneSettings:
-    """All settings of a lane, each within its bounds and consistent with the others. Immutable."""
+    """All settings of a lane. Each value is within its bounds, and the values obey the rules of COMMIT. Settings never change."""
 
     def __init__(self, values: Mapping[str, SettingValue] | None = None) -> None:
-        """Takes `values` by their keys, and the default for every other setting.
+        """Takes the settings that `values` has, and the defaults of all other settings.
 
         Raises ValueError if a key is unknown, a value is out of bounds, or two values contradict each other.
         """
         given = dict(values or {})
         if unknown := given.keys() - BY_KEY.keys():
-            raise ValueError(f"a board has no setting called {', '.join(sorted(unknown))}; its settings are {', '.join(BY_KEY)}")
+            raise ValueError(f"a lane has no setting called {', '.join(sorted(unknown))}; its settings are {', '.join(BY_KEY)}")
         self.values: dict[str, SettingValue] = {
             setting.key: setting.read(str(given[setting.key])) if setting.key in given else setting.default for setting in TABLE
         }
@@ -99,28 +99,28 @@ class LaneSettings:
         return str(self.values[key])
 
     def travel(self, key: str) -> int:
-        """Returns the distance `key`, which is set in mm, in thousandths of a step."""
+        """Converts the setting `key` from mm to thousandths of a step."""
         return self.places(self.number(key))
 
     def places(self, mm: int) -> int:
-        """Returns a distance on this lane's belt in thousandths of a step."""
+        """Converts a distance on this lane's belt from mm to thousandths of a step."""
         return mm * 1_000_000 // self.number("step_um")
 
     def is_gate_within_reach(self, step_um: int) -> bool:
-        """Returns whether a board can count `gate_mm` + `dwell_mm` on a belt whose steps are `step_um` long."""
+        """Returns whether `gate_mm` + `dwell_mm` are at most MAX_STEPS steps of a belt whose steps are `step_um` long."""
         return (self.number("gate_mm") + self.number("dwell_mm")) * 1000 // step_um <= MAX_STEPS
 
     def text(self) -> str:
-        """Returns all settings as `key=value` in the table's order. The digest is computed from this text."""
+        """Returns all settings as text `key=value key=value ...` in the order of TABLE. The digest is the checksum of this text."""
         return " ".join(f"{key}={value}" for key, value in self.values.items())
 
     @property
     def digest(self) -> str:
-        """Four hexadecimal digits by which host and board compare their settings."""
+        """The CRC-16 of the settings as four hexadecimal digits. The host compares it with the digest that the board returns."""
         return f"{crc16(self.text().encode()):04X}"
 
     def _find_contradiction(self) -> str:
-        """Returns the rule that the settings break, or an empty text."""
+        """Returns the first rule that the settings break as a text, or an empty text if they break no rule."""
         number = self.number
         if number("part_min_mm") >= number("part_max_mm"):
             return "part_min_mm must be smaller than part_max_mm"

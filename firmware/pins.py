@@ -1,6 +1,7 @@
 """The pins of the Mega 2560, lane by lane, for the simulator and the wiring guide.
 
-The firmware has the same pins in `firmware/sorter/config.h`. The tests in the simulator fail if the two files differ.
+The comments in `firmware/sorter/config.h` list the same pins. The tests run the real firmware in a simulator with the pins of this module,
+and fail if the firmware uses other pins.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Pin:
-    """A pin with its port and bit ("A0" is port A, bit 0) and the label that is printed on the board ("D22")."""
+    """A pin. `port` is its port and bit ("A0" is bit 0 of port A), and `label` is the text that is printed on the board ("D22")."""
 
     port: str
     label: str

@@ -1,6 +1,6 @@
-"""The gate protocol as host and simulated board share it: frames, and the words and bounds of every field. See firmware/PROTOCOL.md.
+"""The part of the gate protocol that the host and the simulated board share: frames, and the words and bounds of all fields.
 
-A test compares the tables of this module with the tables of that page.
+firmware/PROTOCOL.md describes the protocol. A test compares the tables of this module with the tables of that page.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Frame:
 
     @property
     def body(self) -> str:
-        """The frame without checksum and newline. The checksum covers this text."""
+        """The text of the frame before the `*`. The checksum is computed from this text."""
         return " ".join((f"{self.start}{self.seq:02x}", self.name, *self.fields))
 
     def encode(self) -> bytes:
@@ -50,14 +50,14 @@ class Frame:
         frame = b"%b*%04X\n" % (body, crc16(body))
         longest = MAX_COMMAND_BYTES if self.start == COMMAND else MAX_FRAME_BYTES
         if len(frame) > longest:
-            raise ValueError(f"a frame may have {longest} bytes, but this one has {len(frame)}: {self.body}")
+            raise ValueError(f"a frame may have {longest} bytes at most, but this one has {len(frame)}: {self.body}")
         if not _SHAPE.fullmatch(self.body):
-            raise ValueError(f"this text has characters that the gate protocol does not allow: {self.body!r}")
+            raise ValueError(f"a frame has characters or words that the gate protocol does not allow: {self.body!r}")
         return frame
 
 
 def parse_frame(line: bytes) -> Frame | None:
-    """Parses a line without its newline. Returns None if the checksum or the shape is wrong."""
+    """Parses a line without its newline. Returns None if the checksum is wrong or the line is not a frame."""
     body, star, crc = line.rpartition(b"*")
     if not star or crc != b"%04X" % crc16(body):
         return None
@@ -68,10 +68,10 @@ def parse_frame(line: bytes) -> Frame | None:
 
 
 class Deframer:
-    """Finds the frames in a stream of bytes. `starts` holds the start characters of the frames to return.
+    """Finds the frames in a stream of bytes. `starts` has the start characters of the frames that are returned.
 
-    A damaged frame is dropped and counted in `damaged`. A start character always begins a new frame, so a damaged newline does not cost
-    the next frame too.
+    A damaged frame is dropped and counted in `damaged`. A start character always begins a new frame. So the next frame is not lost even if
+    the newline was damaged.
     """
 
     def __init__(self, starts: str) -> None:
@@ -82,7 +82,7 @@ class Deframer:
         self.damaged = 0
 
     def feed(self, data: bytes) -> list[Frame]:
-        """Takes the next bytes of the stream and returns the frames that they complete."""
+        """Takes the next bytes of the stream. Returns the frames that these bytes complete."""
         frames = []
         for byte in data:
             if byte in self._starts:
@@ -110,7 +110,8 @@ class Deframer:
 
 # The words of the protocol: commands, events, status pages, and the bounds of every field.
 
-# The fields of each command, the fields of its OK, and what must have happened before: nothing (""), HELLO ("hello") or COMMIT ("commit").
+# For each command: its fields, the fields of its OK, and the command that must have come before: none (""), HELLO ("hello") or COMMIT
+# ("commit").
 COMMANDS: dict[str, tuple[tuple[str, ...], tuple[str, ...], str]] = {
     "HELLO": (("version",), ("version", "run", "cause", "lanes", "parts", "events", "window", "grades"), ""),
     "CONFIGURE": (("lane", "key", "value"), ("key", "value"), "hello"),
@@ -135,7 +136,7 @@ EVENTS: dict[str, tuple[str, ...]] = {
     "FAULT": ("event", "lane", "code", "raised", "detail", "at_ms"),
 }
 
-# Fields at the end of an event that may be absent.
+# Fields at the end of an event that may be left out.
 OPTIONAL: dict[str, tuple[str, ...]] = {"GATE": ("gate",)}
 
 PAGES: dict[str, tuple[str, ...]] = {
@@ -206,7 +207,7 @@ TEXTS = ("key", "value", "digest")
 
 
 class Fields(dict[str, int | str]):
-    """The checked fields of one frame, by their names."""
+    """The fields of one frame by their names. The values have been checked."""
 
     def number(self, name: str) -> int:
         """Returns the field called `name`, which must be a number."""
@@ -220,7 +221,7 @@ class Fields(dict[str, int | str]):
 
 
 def read_fields(names: Sequence[str], values: Sequence[str]) -> Fields:
-    """Gives `values` the field names `names` and checks them. Further values, which a newer board may send, are ignored.
+    """Checks the fields of a frame and returns them by their names. Further values, which only a newer board sends, are ignored.
 
     Raises ValueError if a field is absent, malformed or out of its bounds.
     """
@@ -230,7 +231,7 @@ def read_fields(names: Sequence[str], values: Sequence[str]) -> Fields:
 
 
 def read_event(name: str, values: Sequence[str]) -> Fields:
-    """Returns the fields of the event `name`, with the optional fields that are present.
+    """Checks the fields of the event `name` and returns them by their names. Optional fields may be left out.
 
     Raises ValueError if a field is absent, malformed or out of its bounds.
     """
@@ -251,5 +252,5 @@ def _read_field(name: str, value: str) -> int | str:
 
 
 def is_protocol_number(text: str) -> bool:
-    """Returns whether `text` is a number as the protocol writes it: up to 10 decimal digits without sign or leading zeros."""
+    """Returns whether `text` is a number in the form of the protocol: up to 10 decimal digits without sign or leading zeros."""
     return text.isascii() and text.isdecimal() and len(text) <= 10 and (text[0] != "0" or text == "0")

@@ -1,6 +1,8 @@
-"""Builds the board's firmware, the AVR simulator, and the firmware's portable core on a PC. Installs missing compilers if the user may.
+"""Builds the board's firmware, the program that simulates the board, and the portable core of the firmware for a PC.
 
-Each program is built into `var/firmware/<hash>/`. The hash covers the sources, so an old program is never used for new sources.
+Missing compilers are installed if the user is root. Each program is built into `var/firmware/<hash>/`. The hash is computed from the
+sources, so a program is built again when its sources have changed. The portable core is all of the firmware except the files that access
+the Mega's registers.
 """
 
 from __future__ import annotations
@@ -20,12 +22,12 @@ ROOT = Path(__file__).parent
 SORTER = ROOT / "sorter"
 SIMULATOR = ROOT / "simulator"
 BUILDS = Path("var/firmware")
-# Flash and RAM of an ATmega2560.
+# Sizes of the flash memory and the RAM of an ATmega2560.
 FLASH_BYTES, RAM_BYTES = 262_144, 8192
 ARDUINO = Path("/usr/share/arduino/hardware/arduino/avr")
 
 DEBIAN_PACKAGES = ("gcc", "g++", "libc6-dev", "gcc-avr", "binutils-avr", "avr-libc", "libsimavr-dev", "arduino-core-avr")
-# A package counts as installed if all these programs and files are there.
+# The programs and files of each package. If all of them exist, the package is installed.
 _CONTENTS: dict[str, tuple[str, ...]] = {
     "gcc": ("gcc",),
     "g++": ("g++",),
@@ -37,7 +39,7 @@ _CONTENTS: dict[str, tuple[str, ...]] = {
     "arduino-core-avr": (str(ARDUINO / "cores/arduino/Arduino.h"),),
 }
 
-# The source files that access the Mega's registers. The other ones are the portable core.
+# The source files that access the Mega's registers. All others are the portable core.
 HARDWARE = ("hardware", "link", "memory", "sensors", "servo")
 AVR_FLAGS = (
     *("-mmcu=atmega2560", "-DF_CPU=16000000UL", "-std=gnu++11", "-Os", "-g", "-Wall", "-Wextra", "-Werror"),
@@ -52,15 +54,15 @@ class ToolchainError(CastlineError):
 
 
 def missing_packages(packages: Sequence[str] = DEBIAN_PACKAGES) -> list[str]:
-    """Returns those of `packages` that are not installed on this machine."""
+    """Returns the names in `packages` that are not installed on this machine."""
     return [name for name in packages if not all(shutil.which(item) or Path(item).exists() for item in _CONTENTS[name])]
 
 
 @cache
 def ensure_installed(packages: tuple[str, ...] = DEBIAN_PACKAGES) -> None:
-    """Installs missing packages by apt-get.
+    """Installs the packages that are missing.
 
-    Raises ToolchainError, which names the packages, if the user may not install them or the installation fails.
+    Raises ToolchainError if packages are still missing afterwards. The message has the command that installs them.
     """
     missing = missing_packages(packages)
     if not missing:
@@ -71,16 +73,16 @@ def ensure_installed(packages: tuple[str, ...] = DEBIAN_PACKAGES) -> None:
 
 
 def core_sources() -> list[Path]:
-    """Returns the C++ files of the portable core, which do not access the Mega's hardware."""
+    """Returns the C++ files of the portable core."""
     return sorted(path for path in SORTER.glob("*.cpp") if path.stem not in HARDWARE)
 
 
 def build_firmware(*defines: str) -> Path:
-    """Builds the firmware for the Mega with plain avr-g++ and returns the ELF file. A define looks like `CASTLINE_CLOCK_START_US=1`."""
+    """Builds the firmware for the Mega with avr-g++ alone and returns the ELF file. A define looks like `CASTLINE_CLOCK_START_US=1`."""
     ensure_installed()
     sources = [*sorted(SORTER.glob("*.cpp")), ROOT / "plain_main.cpp"]
     flags = [*AVR_FLAGS, *(f"-D{define}" for define in defines)]
-    # The sketch is the last argument, because `-x c++` applies to all files after it.
+    # The sketch sorter.ino comes last, because `-x c++` makes g++ read all later files as C++.
     return _build("sorter.elf", ["avr-g++", *flags], sources, ["-x", "c++", str(SORTER / "sorter.ino")], SORTER.glob("*"))
 
 
@@ -88,7 +90,7 @@ def build_arduino_firmware() -> Path:
     """Builds the firmware as the Arduino IDE does, with the Arduino core, and returns the ELF file."""
     ensure_installed()
     core = ARDUINO / "cores/arduino"
-    # Warnings of the Arduino core are not ours. avr-gcc 5.4 lacks the macro DECIMAL_DIG, which the core's headers need.
+    # Warnings are off, because the Arduino core causes some. avr-gcc 5.4 lacks the macro DECIMAL_DIG, which the core's headers need.
     common = [flag for flag in AVR_FLAGS if flag not in ("-Wall", "-Wextra", "-Werror")]
     common += ["-DARDUINO=10819", "-DARDUINO_AVR_MEGA2560", "-DARDUINO_ARCH_AVR", "-DDECIMAL_DIG=__DECIMAL_DIG__"]
     common += [f"-I{core}", f"-I{ARDUINO / 'variants/mega'}"]
@@ -109,21 +111,21 @@ def build_runner() -> Path:
 
 
 def build_pc_board(*flags: str) -> Path:
-    """Builds the portable core for this PC, behind the runner's control channel. Without `flags`, sanitizers are on."""
+    """Builds the portable core for this PC, with the same control channel as the simulator. If no `flags` are given, sanitizers are on."""
     ensure_installed()
     sources = [*core_sources(), SORTER / "tests/pc_board.cpp"]
     return _build("pc_board", ["g++", *PC_FLAGS, *(flags or SANITIZERS)], sources, [], SORTER.rglob("*"))
 
 
 def build_unit_tests(*flags: str) -> Path:
-    """Builds the unit tests of the portable core, a program that returns 0 if all tests pass."""
+    """Builds the unit tests of the portable core. The program returns 0 if all tests pass."""
     ensure_installed()
     sources = [*core_sources(), *sorted((SORTER / "tests").glob("test_*.cpp"))]
     return _build("unit_tests", ["g++", *PC_FLAGS, *(flags or SANITIZERS)], sources, [], SORTER.rglob("*"))
 
 
 def build_for_coverage(folder: Path) -> tuple[Path, Path]:
-    """Builds the unit tests and the core on a PC into `folder`, with counters from which gcov computes the coverage."""
+    """Builds the unit tests and the portable core into `folder`. When they run, they record which lines were executed, for gcov."""
     ensure_installed()
     tests = SORTER / "tests"
     programs = {"unit_tests": sorted(tests.glob("test_*.cpp")), "pc_board": [tests / "pc_board.cpp"]}
@@ -143,7 +145,7 @@ def build_hex_image() -> Path:
 
 
 def memory_use(elf: Path) -> tuple[int, int]:
-    """Returns the bytes of flash and of RAM that a firmware needs before it runs."""
+    """Returns how many bytes of flash and of RAM a firmware needs. The RAM of the stack is not included."""
     report = subprocess.run(["avr-size", "-A", elf], capture_output=True, text=True, check=True).stdout
     section = {words[0]: int(words[1]) for line in report.splitlines() if len(words := line.split()) == 3 and words[1].isdigit()}
     flash = section.get(".text", 0) + section.get(".data", 0)
@@ -153,7 +155,7 @@ def memory_use(elf: Path) -> tuple[int, int]:
 def _build(
     name: str, compiler: Sequence[str], sources: Sequence[Path], last_arguments: Sequence[str] = (), dependencies: Iterable[Path] = ()
 ) -> Path:
-    """Builds the program `name`, or returns an earlier build from the same sources, dependencies and arguments."""
+    """Builds the program `name`. If it was built before from the same sources, dependencies and arguments, that build is returned."""
     digest = hashlib.sha256("\0".join([*compiler, *map(str, sources), *last_arguments]).encode())
     for path in sorted({*sources, *(path for path in dependencies if path.is_file())}):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
@@ -170,4 +172,4 @@ def _build(
 def _run_compiler(name: str, command: Sequence[str], folder: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
     if done.returncode != 0:
-        raise ToolchainError(f"{name} does not compile; the end of the compiler's output:\n{done.stderr[-4000:]}")
+        raise ToolchainError(f"{name} does not compile; the compiler's output ends with:\n{done.stderr[-4000:]}")

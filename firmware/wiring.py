@@ -1,6 +1,6 @@
 """Writes the drawing of a lane's wiring and the table of pins into docs/. Run it with `python -m firmware.wiring`.
 
-The pins come from `firmware/pins.py`. A test fails if the documents differ from it.
+The pins are those of `firmware/pins.py`. A test fails if the documents show other pins.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ DOCS = Path(__file__).parents[1] / "docs"
 BEGIN, END = "<!-- pins: written by python -m firmware.wiring -->", "<!-- end of pins -->"
 
 WIDTH, HEIGHT = 1180, 940
-# Left, top, width and height of the Mega in the drawing.
+# The Mega in the drawing: left, top, width and height in pixels.
 BOARD = (490, 70, 200, 830)
 INK, SIGNAL, HIGH, GROUND = "#222222", "#1f5fbf", "#b03030", "#555555"
 
-# The rows of the table: use, field of LanePins, direction, and meaning of a level.
+# The rows of the table: use of the pin, field of LanePins, direction, and what the level means.
 USES: tuple[tuple[str, str, str, str], ...] = (
     ("photo-eye 1 (camera)", "eye1", "in", "low: blocked"),
     ("photo-eye 2 (gate)", "eye2", "in", "low: blocked"),
@@ -70,7 +70,7 @@ class SvgDrawing:
 
 
 def _draw_pin(drawing: SvgDrawing, label: str, y: float, left: bool) -> float:
-    """Draws a terminal at the Mega's edge and returns the x coordinate at which a wire meets the terminal."""
+    """Draws a pin at the Mega's edge and returns the x coordinate at which the wire ends."""
     x, _, width, _ = BOARD
     edge = x if left else x + width
     drawing.dot(edge, y)
@@ -79,7 +79,7 @@ def _draw_pin(drawing: SvgDrawing, label: str, y: float, left: bool) -> float:
 
 
 def _draw_isolated_input(drawing: SvgDrawing, y: float, label: str, device: tuple[str, ...]) -> None:
-    """Draws an input: 24 V device, resistor, optocoupler, and pin with a pull-up to 5 V."""
+    """Draws the circuit of an input: 24 V device, resistor, optocoupler, and pin with a resistor to 5 V."""
     edge = _draw_pin(drawing, label, y, left=True)
     drawing.box(20, y - 26, 150, 52, *device)
     drawing.line((170, y - 10), (200, y - 10), colour=HIGH)
@@ -204,7 +204,7 @@ def make_pin_table() -> str:
 
 
 def replace_pin_table(page: str) -> str:
-    """Returns `page` with a new table between its two marks."""
+    """Returns `page` with a new table between the marks BEGIN and END."""
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n{make_pin_table()}\n{END}{after}"

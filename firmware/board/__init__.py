@@ -1,4 +1,5 @@
-"""A simulated board in Python that speaks the gate protocol, and a simulated line (belts, castings, gates) around it. For demo and tests.
+"""A simulated board in Python that speaks the gate protocol, and simulated belts with castings and gates. The demo and the tests use them.
 
-`board` is the board, `plant` one belt with its castings, and `line` puts both together behind a pseudo-terminal.
+Module `board` simulates the board and `plant` a belt with its castings. `line` connects both, and makes the board reachable at a
+pseudo-terminal.
 """

@@ -1,8 +1,8 @@
-"""The simulated board: a state machine that speaks the gate protocol. Bytes and time go in, bytes and servo pulses come out.
+"""The simulated board: a state machine that speaks the gate protocol. Its inputs are bytes, sensors and time, its outputs bytes and pulses.
 
     reset --BOOT every second--> HELLO --> CONFIGURE, COMMIT --> counting, deciding, reporting
 
-The Mega's firmware does the same in C++, and one suite of conformance tests runs against both.
+The firmware of the Mega does the same in C++. The same conformance tests run against both.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from firmware.fault_table import code_of, error_codes
 from firmware.lane_settings import BY_KEY, LaneSettings, SettingValue
 from firmware.protocol import COMMANDS, EVENT, VERSION, Deframer, Fields, Frame, read_fields
 
-# What this board can hold, as the answer to HELLO says.
+# The limits of this board, which it sends in its answer to HELLO.
 LANES, MAX_PARTS, MAX_EVENTS, COMMAND_WINDOW, GRADES = 4, 64, 128, 4, 1
 
 BOOT_INTERVAL_US = 1_000_000
 BEAT_INTERVAL_US = 1_000_000
-# PART is repeated until the host has answered with SEEN.
+# PART is repeated at this interval until the host has acknowledged it by SEEN.
 PART_INTERVAL_US = 300_000
 TEST_US = 1_000_000
 _U32 = 2**32
 
 
 class CommandError(Exception):
-    """A command is answered with ERR and the code that is called `name` in firmware/error_codes.csv."""
+    """The board refuses a command. The answer is ERR with the code that is called `name` in firmware/error_codes.csv."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -36,9 +36,9 @@ class CommandError(Exception):
 
 
 class Board:
-    """A board that was reset just now. Times are microseconds since the reset and never fall.
+    """A simulated board. Making one is a reset. Times are microseconds since the reset, and each call must pass the same or a later time.
 
-    `clock_ms` is the value at which the board's clock on the wire begins, so that tests can let the clock wrap.
+    `clock_ms` is the first value of the board's clock in frames. Tests begin with a high value, so that the clock soon wraps.
     """
 
     def __init__(self, memory: BoardMemory, cause: str = "power", clock_ms: int = 0) -> None:
@@ -52,7 +52,7 @@ class Board:
         self.deframer = Deframer(">")
         # Faults that concern the whole board instead of one lane.
         self.board_faults: list[int] = []
-        # Values of CONFIGURE that wait for COMMIT, by lane and key.
+        # Values of CONFIGURE that wait for COMMIT, by lane number and key.
         self._uncommitted: dict[int, dict[str, SettingValue]] = {}
         # The token of each lane's last TEST, so that a repeated TEST acts once.
         self._test_tokens: dict[int, int] = {}
@@ -69,7 +69,7 @@ class Board:
     # Bytes and time
 
     def receive(self, data: bytes, now_us: int) -> None:
-        """Takes bytes from the host. The answers are returned by the next `transmit`."""
+        """Takes bytes from the host. The next call of `transmit` returns the answers."""
         for frame in self.deframer.feed(data):
             self._received_us = now_us
             self._out += Frame("<", frame.seq, *self._answer(frame, now_us)).encode()
@@ -80,7 +80,7 @@ class Board:
         return out
 
     def tick(self, now_us: int) -> None:
-        """Lets time pass: parts are decided, gates move, and events are sent."""
+        """Moves the board's time forward to `now_us`: decides parts, moves gates and sends events."""
         for lane in self.lanes:
             lane.tick(now_us)
             silence_us = now_us - self._received_us
@@ -101,18 +101,18 @@ class Board:
     # State
 
     def wire_ms(self, at_us: int) -> int:
-        """Returns a time as it is sent: milliseconds since the reset, 32 bits."""
+        """Converts a time to the form of the protocol: milliseconds since the reset, with 32 bits."""
         return (at_us // 1000 + self.clock_ms) % _U32
 
     @property
     def state(self) -> str:
-        """The state of the board, which is the worst state of its committed lanes."""
+        """The worst state of the committed lanes. From good to bad: waiting, running, safe, stopped."""
         states = [lane.state for lane in self.lanes if lane.is_committed]
         return max(states, key=("waiting", "running", "safe", "stopped").index, default="waiting")
 
     @property
     def lamp(self) -> str:
-        """The lamp of the board, which is the worst lamp of its committed lanes."""
+        """The worst lamp of the committed lanes: red, yellow or green. A warning of the whole board makes green yellow."""
         lamps = [lane.lamp for lane in self.lanes if lane.is_committed] or ["yellow"]
         if any(faults.EFFECTS[code] == "warning" for code in self.board_faults):
             lamps.append("yellow")
@@ -122,10 +122,10 @@ class Board:
         """Returns the fields of BEAT: board_ms, state, lamp, tracked, pending."""
         return self.wire_ms(now_us), self.state, self.lamp, sum(lane.tracked for lane in self.lanes), self.events.pending
 
-    # The methods of LaneReporter, by which the lanes report events
+    # The methods of LaneReporter. The lanes call them to report events.
 
     def report_counted(self, lane: int, part: TrackedPart) -> None:
-        """Sends the event PART for a part that was just counted."""
+        """Sends the event PART for a part that a lane has just counted."""
         if self.is_greeted:
             part.announced_us = part.edge.at_us
             self._send_part(lane, part)
@@ -133,14 +133,14 @@ class Board:
     def report_sorted(
         self, lane: int, part: int, decision: PartDecision, moved: bool, moves: int, at_us: int, travel_us: int | None
     ) -> None:
-        """Stores the event GATE of a part for the host. `travel_us` is None for a part that was not counted."""
+        """Stores the event GATE about a part. `travel_us` is the time since photo-eye 1, or None for a part that was not counted."""
         travel_ms = 0 if travel_us is None else min(65535, travel_us // 1000)
         further_gate = (decision.gate,) if decision.gate else ()
         movement = decision.action, decision.reason, int(moved), moves % 65536
         self.events.add("GATE", lane, self.run, part, *movement, self.wire_ms(at_us), travel_ms, *further_gate)
 
     def report_fault(self, lane: int, code: int, raised: bool, detail: int, at_us: int) -> None:
-        """Stores the event FAULT for the host. Lane 0 means the whole board."""
+        """Stores the event FAULT. Lane 0 means the whole board."""
         self.events.add("FAULT", lane, code, int(raised), detail % _U32, self.wire_ms(at_us))
 
     def _raise_board_fault(self, code: int, detail: int, now_us: int) -> None:
@@ -163,10 +163,10 @@ class Board:
         self._out += Frame(EVENT, self._event_seq, name, tuple(str(field) for field in fields)).encode()
         self._event_seq = (self._event_seq + 1) % 256
 
-    # Commands: one method for each, which returns the fields of OK or raises CommandError
+    # Commands. Each has a method that returns the fields of OK or raises CommandError.
 
     def _answer(self, frame: Frame, now_us: int) -> tuple[str, tuple[str, ...]]:
-        """Returns name and fields of the answer to a command."""
+        """Returns the name (OK or ERR) and the fields of the answer to a command."""
         try:
             fields = self._check_command(frame)
             values = getattr(self, f"_do_{frame.name.lower()}")(fields, now_us)
@@ -235,9 +235,10 @@ class Board:
         return (settings.digest,)
 
     def _are_gates_consistent(self, lane: BoardLane, settings: LaneSettings) -> bool:
-        """Returns whether new settings of a lane fit to the other lanes.
+        """Returns whether new settings of a lane agree with the settings of the other lanes.
 
-        The belt of a further gate must be committed and must not be a further gate itself. All gates must lie within the belt's reach.
+        The lane of a further gate's belt must be committed, and must not be a further gate itself. No gate of a belt may be more than
+        500,000 steps away.
         """
         belt_number, step_um = settings.number("lane_of"), settings.number("step_um")
         if belt_number:
@@ -259,7 +260,7 @@ class Board:
         return self.wire_ms(now_us), now_us % 1000
 
     def _find_undecided_part(self, fields: Fields) -> TrackedPart:
-        """Returns the part that a command names. Raises CommandError if the part is not tracked or is decided already."""
+        """Returns the part that a command names. Raises CommandError if the part is not between the photo-eyes or is decided already."""
         if fields.number("run") != self.run:
             raise CommandError("unknown-run")
         tracker, number = self._lane(fields).tracker, fields.number("part")

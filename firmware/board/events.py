@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-# An event is sent again if it was not acknowledged within this time.
+# An event is sent again if it is not acknowledged within this time.
 REPEAT_US = 1_000_000
-# Only the oldest events are sent again.
+# At most this many events are sent again, the oldest ones.
 MAX_REPEATED_EVENTS = 4
-# The time between two stored events on the wire.
+# The least time between two stored events on the serial line.
 EVENT_INTERVAL_US = 10_000
 
 
 @dataclass
 class StoredEvent:
-    """An event and its fields after the event number. `sent_us` is None until the event is sent after the last greeting."""
+    """A stored event. `event` is its number, and `fields` has the fields after the number.
+
+    `sent_us` is None if the event was not sent since the last HELLO.
+    """
 
     event: int
     name: str
@@ -25,9 +28,10 @@ class StoredEvent:
 
 
 class EventRing:
-    """Stores at most `size` events.
+    """The stored events of a board, at most `size`.
 
-    A full ring drops a new event. The number of the dropped event is used up, so the host sees a gap in the numbers.
+    If the ring is full, a new event is dropped. The number of the dropped event is not used again, so the host sees that a number is
+    missing.
     """
 
     def __init__(self, size: int) -> None:
@@ -50,7 +54,7 @@ class EventRing:
 
     @property
     def is_full(self) -> bool:
-        """Whether the next event will be dropped."""
+        """Whether the ring is full, so that the next event will be dropped."""
         return len(self._events) >= self.size
 
     def add(self, name: str, *fields: object) -> None:
@@ -63,7 +67,7 @@ class EventRing:
         self._events.append(StoredEvent(number, name, tuple(str(field) for field in fields)))
 
     def acknowledge(self, number: int) -> None:
-        """Marks one event as acknowledged. Its room is free again when all older events are acknowledged too."""
+        """Marks one event as acknowledged. The event is deleted when all older events are acknowledged too."""
         for event in self._events:
             if event.event == number:
                 event.is_acknowledged = True
@@ -71,7 +75,7 @@ class EventRing:
             self._events.popleft()
 
     def send_all_again(self) -> None:
-        """Makes all events due again, because a new host has greeted the board."""
+        """Makes all events due to be sent again. Called when a host has sent HELLO."""
         for event in self._events:
             event.sent_us = None
 

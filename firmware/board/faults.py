@@ -1,4 +1,4 @@
-"""The faults of a board: what each does to a lane, and how each ends. See firmware/PROTOCOL.md, "Faults"."""
+"""The faults of a board: the effect of each, and how each ends. See firmware/PROTOCOL.md, "Faults"."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ ENDS_BY = dict.fromkeys(EFFECTS, "CLEAR") | {
 
 @dataclass
 class Faults:
-    """The faults in force, oldest first."""
+    """The faults of a lane that have begun and not ended. `codes` has their codes, oldest first."""
 
     codes: list[int] = field(default_factory=list)
 
     def has(self, effect: str) -> bool:
-        """Returns whether a fault with this effect is in force."""
+        """Returns whether there is a fault with this effect."""
         return any(EFFECTS[code] == effect for code in self.codes)
 
     @property
     def oldest(self) -> int:
-        """The code of the oldest fault in force, 0 if there is none."""
+        """The code of the oldest fault, or 0 if there is no fault."""
         return self.codes[0] if self.codes else 0

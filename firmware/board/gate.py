@@ -1,8 +1,8 @@
-"""The state machine of a gate: the pulse that its servo gets, and how often the gate has left its rest position.
+"""The state machine of a gate. It decides which pulse the gate's servo gets, and counts how often the gate has left its rest position.
 
     rest --moment of a diverted part--> going out --servo_ms--> out --dwell over--> returning --servo_ms--> rest
 
-A fault holds the gate (`hold`), whatever the parts need. Times and places are passed in.
+While a fault holds the gate (`hold`), parts do not move it. The caller passes the time and the position of the belt.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from firmware.lane_settings import LaneSettings
 
 
 class Gate:
-    """One gate. Places are in thousandths of a step, times in microseconds of the board's clock."""
+    """One gate. Places on the belt are in thousandths of a step, times in microseconds of the board's clock."""
 
     def __init__(self, settings: LaneSettings) -> None:
         self.settings = settings
@@ -23,34 +23,34 @@ class Gate:
         self._test_until_us: int | None = None
 
     def position(self, now_us: int) -> str:
-        """Returns `rest`, `out` or `moving`, as STATUS reports the position."""
+        """Returns the position of the gate as a word of the protocol: rest, out or moving."""
         if now_us < self._arrives_us:
             return "moving"
         return "out" if self.is_out else "rest"
 
     @property
     def is_out(self) -> bool:
-        """Whether the pulse is that of the position `out`. The servo may still be on its way there."""
+        """Whether the servo gets the pulse for the position `out`. The gate may still be on its way there."""
         return self.pulse_us == self.settings.number("out_us")
 
     @property
     def is_testing(self) -> bool:
-        """Whether the test swing of TEST is going on."""
+        """Whether the gate makes the swing of the command TEST."""
         return self._test_until_us is not None
 
     def configure(self, settings: LaneSettings) -> None:
-        """Takes new settings. The new pulse is sent at once, and the position (rest or out) stays."""
+        """Uses new settings from now on. A gate at rest gets the new `rest_us` at once, and a gate that is out gets the new `out_us`."""
         was_out = self.is_out
         self.settings = settings
         self.pulse_us = settings.number("out_us" if was_out else "rest_us")
 
     def divert(self, until_place: int, now_us: int) -> bool:
-        """Moves the gate out until the belt is at `until_place`. Returns True if the gate left its rest position for this."""
+        """Moves the gate out until the belt is at `until_place`. Returns True if the gate was at rest, False if it was out already."""
         self._out_until_place = until_place if self._out_until_place is None else max(until_place, self._out_until_place)
         return self._move(True, now_us)
 
     def hold(self, action: str | None, now_us: int) -> None:
-        """Holds the gate because of a fault: `divert` out, `pass` at rest, `stop` where the gate is. None releases the gate to rest."""
+        """Holds the gate while a fault lasts: `divert` out, `pass` at rest, `stop` where it is. None lets the gate return to rest."""
         self._held_action = action
         self._out_until_place = None
         self._test_until_us = None
@@ -60,12 +60,12 @@ class Gate:
             self._move(False, now_us)
 
     def test(self, now_us: int) -> None:
-        """Swings the gate out for one second."""
+        """Moves the gate out for one second."""
         self._test_until_us = now_us + 1_000_000
         self._move(True, now_us)
 
     def tick(self, place: int, now_us: int) -> None:
-        """Moves the gate back when the belt is far enough or the test is over. Must be called every few milliseconds."""
+        """Moves the gate to rest when the belt has reached `until_place` or the test is over. Must be called every few milliseconds."""
         if self._held_action is not None:
             return
         if self._test_until_us is not None:

@@ -1,9 +1,9 @@
-"""One lane of a simulated board: two photo-eyes, a tracker, a gate, and the faults that bring the lane into its safe state.
+"""One lane of a simulated board: two photo-eyes, a tracker of parts, a gate, and the faults that bring the lane into its safe state.
 
     waiting --COMMIT--> running --fault--> safe or stopped --HELLO or CLEAR, by fault--> running
 
-A lane that is committed with `lane_of` has no belt of its own: its gate is a further gate of another lane's belt. The other lane decides
-the parts and has the faults. The firmware's lane.cpp and lane_parts.cpp do the same.
+If the setting `lane_of` is not 0, the lane has no belt of its own, and its gate is a further gate of another lane's belt. The other lane
+decides the parts of that belt and has the faults. In the firmware, lane.cpp and lane_parts.cpp do the same.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_PART = 99_999_999
 
 
 class LaneReporter(Protocol):
-    """What a lane needs of its board: the other lanes, and methods that send the lane's events to the host."""
+    """What a lane needs of its board: the list of all lanes, and methods that report events to the host."""
 
     lanes: list[BoardLane]
 
@@ -36,7 +36,7 @@ class LaneReporter(Protocol):
 
 @dataclass
 class LaneCounters:
-    """Counters since the reset, for the page `count` of STATUS."""
+    """Numbers of parts since the reset, which the command STATUS returns on its page `count`."""
 
     diverted: int = 0
     passed: int = 0
@@ -46,9 +46,9 @@ class LaneCounters:
 
 
 class BoardLane:
-    """A lane, driven by `change_eye`, `add_steps` and `tick`. Times are microseconds of the board's clock.
+    """A lane. Its inputs come by `change_eye` and `add_steps`, and its time by `tick`. Times are microseconds of the board's clock.
 
-    `stored` holds the settings of the EEPROM, None if it has no valid ones.
+    `stored` has the settings that the EEPROM holds for the lane, or is None if it holds no valid settings.
     """
 
     def __init__(self, number: int, stored: LaneSettings | None, capacity: int, reporter: LaneReporter) -> None:
@@ -62,16 +62,17 @@ class BoardLane:
         self.eyes = (Eye(), Eye())
         self.is_estop_open = False
         self.has_servo_power = True
-        # Times at which the camera is to be triggered.
+        # Times at which the camera must be triggered.
         self.trigger_pulses: list[int] = []
         self.relay_test_until_us = 0
-        # Whether this lane's gate is a further gate of another lane's belt.
+        # True if this lane's gate is a further gate of another lane's belt.
         self.is_further_gate = self.settings.number("lane_of") > 0
         self._has_stored_settings = stored is not None
         self._reporter = reporter
-        # Decided parts on their way from photo-eye 2 to the moment of the gate.
+        # Decided parts on their way from photo-eye 2 to this lane's gate.
         self._armed: list[DecidedPart] = []
-        # Leading edges of the parts that block photo-eye 1 and photo-eye 2 now, and the counted part at photo-eye 1.
+        # Leading edges of the parts that block photo-eye 1 and photo-eye 2 now. _part_at_eye1 is the part at photo-eye 1 after it was
+        # counted.
         self._edge1: Edge | None = None
         self._edge2: Edge | None = None
         self._part_at_eye1: TrackedPart | None = None
@@ -79,10 +80,10 @@ class BoardLane:
         self._running_us = 0
         self._ticked_us = 0
         self._stepped_us: int | None = None
-        # An edge at an eye since which no encoder step came.
+        # Time of the first edge at a photo-eye since the encoder has been silent.
         self._no_step_since_us: int | None = None
         self._missing_in_a_row = self._unmatched_in_a_row = 0
-        # Until the belt is at this place, missing and unmatched parts are no sign of a defective eye.
+        # Until the belt has reached this place, missing and unmatched parts are not taken as a sign of a defective eye.
         self._ignore_missing_until: int | None = 0
         if self._has_stored_settings:
             self.gate.hold(self.settings.word("safe"), 0)
@@ -91,17 +92,17 @@ class BoardLane:
 
     @property
     def belt(self) -> BoardLane:
-        """The lane whose belt this gate is at: this lane, or another one if this is a further gate."""
+        """The lane on whose belt this lane's gate stands: another lane if this is a further gate, otherwise this lane."""
         return self._reporter.lanes[self.settings.number("lane_of") - 1] if self.is_further_gate else self
 
     @property
     def gate_lanes(self) -> list[BoardLane]:
-        """The lanes whose gates are at this belt, this lane first."""
+        """The lanes whose gates stand at this lane's belt. This lane is the first."""
         return [self] + [lane for lane in self._reporter.lanes if lane.is_committed and lane.is_further_gate and lane.belt is self]
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is no part between photo-eye 1 and the last gate of the belt."""
+        """Whether no counted part is between photo-eye 1 and the last gate of the belt."""
         return not self.belt.tracker.parts and not any(lane._armed for lane in self.belt.gate_lanes)
 
     @property
@@ -148,13 +149,13 @@ class BoardLane:
     # Inputs of the board
 
     def advance(self, now_us: int) -> None:
-        """Lets time pass. Without an encoder, the time of the belt stands still while the relay is open."""
+        """Moves the lane's time forward to `now_us`. Without an encoder, this also moves the belt, unless the relay is open."""
         if self.is_relay_closed(self._ticked_us):
             self._running_us += now_us - self._ticked_us
         self._ticked_us = now_us
 
     def change_eye(self, which: int, blocked: bool, at_us: int) -> None:
-        """Takes the raw level of photo-eye 1 or 2."""
+        """Takes a change at photo-eye 1 or 2, before it is debounced."""
         self.advance(max(at_us, self._ticked_us))
         self.eyes[which - 1].change(blocked, self.place(), at_us, self.settings.number("debounce_us"))
         if self.is_committed and self.settings.number("encoder") and self._no_step_since_us is None:
@@ -163,7 +164,7 @@ class BoardLane:
                 self._no_step_since_us = at_us
 
     def add_steps(self, count: int, at_us: int) -> None:
-        """Takes encoder edges. A negative count means that the belt ran backwards."""
+        """Adds encoder edges to the belt's position. A negative count means that the belt ran backwards."""
         self._steps += count
         self._stepped_us = at_us
         self._no_step_since_us = None
@@ -171,7 +172,7 @@ class BoardLane:
     # Commands and faults
 
     def commit(self, settings: LaneSettings, now_us: int) -> None:
-        """Puts settings in force. The first commit after a reset begins the counting of parts."""
+        """Uses new settings from now on. The first commit after a reset begins the counting of parts."""
         is_changed = settings != self.settings
         was_further_gate, is_first = self.is_further_gate, not self.is_committed
         self.settings = self.tracker.settings = settings
@@ -189,7 +190,7 @@ class BoardLane:
             self._begin_counting(now_us)
 
     def raise_fault(self, code: int, detail: int, now_us: int) -> None:
-        """Puts a fault in force and reports the fault. Does nothing if the fault is in force already."""
+        """Begins a fault and reports it. Does nothing if the fault has begun already."""
         if code in self.faults.codes:
             return
         was_held = self.faults.has(GATE_HELD)
@@ -201,7 +202,7 @@ class BoardLane:
             self._hold_gates(self.settings.word("safe"), now_us)
 
     def end_fault(self, code: int, now_us: int) -> bool:
-        """Ends a fault and reports its end. Returns False if the fault was not in force."""
+        """Ends a fault and reports its end. Returns False if there was no such fault."""
         if code not in self.faults.codes:
             return False
         was_held = self.faults.has(GATE_HELD)
@@ -213,7 +214,7 @@ class BoardLane:
         return True
 
     def has_fault_cause(self, code: int) -> bool:
-        """Returns whether the cause of a fault is still there, so that CLEAR must be refused."""
+        """Returns whether the cause of a fault is still there. CLEAR must be refused then."""
         return (
             (code == faults.EYE1_STUCK and self.eyes[0].blocked)
             or (code == faults.EYE2_STUCK and self.eyes[1].blocked)
@@ -226,7 +227,7 @@ class BoardLane:
         return not self.has_servo_power and self.settings.number("use_servo_power") > 0
 
     def _hold_gates(self, action: str | None, now_us: int) -> None:
-        """Holds all gates of the belt alike, because a part that has passed one gate reaches the next."""
+        """Holds all gates of the belt in the same way, because a part that passes one gate reaches the next. None releases the gates."""
         for lane in self.gate_lanes:
             lane.gate.hold(action, now_us)
 
@@ -291,7 +292,7 @@ class BoardLane:
         self._edge2 = None
 
     def _check_lengths(self, place: int, now_us: int) -> None:
-        """Counts or decides a part as soon as it has blocked an eye for long enough, while it still blocks the eye."""
+        """Counts a part at photo-eye 1 and decides a part at photo-eye 2 as soon as it has blocked the eye for `part_min_mm`."""
         min_length = self.settings.travel("part_min_mm")
         if self._edge1 is not None:
             if self._part_at_eye1 is None and place - self._edge1.place >= min_length:
@@ -320,15 +321,15 @@ class BoardLane:
     def _decide_parts(self, edge: Edge, now_us: int) -> None:
         for decided in self.tracker.decide_at_eye2(edge):
             if self.faults.has(GATE_HELD):
-                # The missing parts before this one have just raised a fault. This part is reported as the fault demands, and not diverted
-                # after the repair.
+                # The missing parts before this one have just raised a fault that holds the gate. So this part gets the action of the
+                # setting `safe` now. Otherwise it would wait for its moment until the fault is cleared.
                 safe = PartDecision(self.settings.word("safe"), "safe")
                 self._report(DecidedPart(decided.part, safe, Edge(False, self.place(), now_us)), False)
             else:
                 self._arm(decided, now_us)
 
     def _arm(self, decided: DecidedPart, now_us: int) -> None:
-        """Reports a missing part at once, and lets any other part wait for the moment of its gate."""
+        """Reports a missing part at once. Any other part waits for its moment at the gate."""
         if decided.decision.reason == "missing":
             self.counters.missing += 1
             self._missing_in_a_row += 1
@@ -352,7 +353,7 @@ class BoardLane:
         self._check_eyes(now_us)
 
     def _check_eyes(self, now_us: int) -> None:
-        """Raises a fault if so many parts in a row are missing or unmatched that one of the eyes must be defective."""
+        """Raises a fault if `lost_limit` parts in a row are missing or unmatched, because one of the eyes must be defective then."""
         if self._ignore_missing_until is not None:
             if self.place() < self._ignore_missing_until:
                 self._missing_in_a_row = self._unmatched_in_a_row = 0
@@ -365,7 +366,7 @@ class BoardLane:
             self.raise_fault(faults.EYE1_STUCK, 2, now_us)
 
     def _act_on_moments(self, place: int, now_us: int) -> None:
-        """Moves the gate for the parts whose moment has come, and reports them."""
+        """Moves the gate for the parts whose moment has come, and reports these parts."""
         belt = self.belt.settings
         distance, dwell = belt.places(self.settings.number("gate_mm")), belt.places(self.settings.number("dwell_mm"))
         while self._armed and place >= (moment := self._armed[0].edge.place + distance):
@@ -374,7 +375,7 @@ class BoardLane:
             self._report(decided, moved)
 
     def _report(self, decided: DecidedPart, moved: bool) -> None:
-        """Reports a part. At a further gate the counters and the lane number are those of the belt, and the movements those of the gate."""
+        """Reports a part. For a further gate, lane number and counters are those of the belt, and the movements those of the gate."""
         action, belt = decided.decision.action, self.belt
         belt.counters.diverted += action == "divert"
         belt.counters.passed += action == "pass"
@@ -383,7 +384,7 @@ class BoardLane:
         self._reporter.report_sorted(belt.number, part.number, decided.decision, moved, self.gate.moves, at_us, travel_us)
 
     def _remove_parts(self, now_us: int) -> None:
-        """Reports all parts of the belt with the action `safe` and removes them."""
+        """Reports all parts of the belt with the action of the setting `safe`, and removes them."""
         safe = PartDecision(self.settings.word("safe"), "safe")
         edge = Edge(False, self.place(), now_us)
         for lane in self.gate_lanes:
@@ -394,7 +395,7 @@ class BoardLane:
             self._report(DecidedPart(part, safe, edge), False)
 
     def _begin_counting(self, now_us: int) -> None:
-        # A part that stands before an eye now is not counted, because its leading edge was not seen.
+        # A part that blocks an eye now is not counted, because the place of its leading edge is not known.
         self._edge1 = self._edge2 = self._part_at_eye1 = None
         for eye in self.eyes:
             eye.take_edges(now_us, 0)

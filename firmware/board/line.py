@@ -1,4 +1,4 @@
-"""A simulated line: a board and the belts that are wired to its lanes, in steps of a millisecond or in real time at a pseudo-terminal."""
+"""A simulated board with the belts that are connected to its lanes. It can run in real time at a pseudo-terminal."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from firmware.board.board import Board
 from firmware.board.plant import EYE1, STEPS, CastingExit, Plant
 
 STEP_US = 1000
-# Called with the name of a physical event and its facts: `fell` (a casting left), `servo` (a pulse changed), `camera` (a trigger pulse).
+# A function that is called with the name of a physical event and its facts: `fell` (a casting left the belt), `servo` (a pulse changed), or
+# `camera` (a trigger pulse).
 TruthListener = Callable[[str, dict[str, Any]], None]
 
 
 def exit_facts(casting: CastingExit) -> dict[str, Any]:
-    """Returns the facts of the physical event `fell`."""
+    """Returns the facts about a casting that left the belt, for the physical event `fell`."""
     return {
         "at_us": casting.at_us,
         "casting": casting.number,
@@ -35,9 +36,9 @@ def exit_facts(casting: CastingExit) -> dict[str, Any]:
 
 
 class SimulatedLine:
-    """Carries a simulated board and its belts through time. `plants` holds the belts by lane; a single plant is wired to lane 1.
+    """A simulated board and its belts. `plants` has the belts by lane number; a single plant is connected to lane 1.
 
-    `on_truth` is called for every physical event, so that tests need not trust the board's reports.
+    `on_truth` is called for every physical event. Tests compare these events with the board's reports.
     """
 
     def __init__(self, board: Board, plants: Plant | Mapping[int, Plant], on_truth: TruthListener = lambda event, facts: None) -> None:
@@ -72,7 +73,7 @@ class SimulatedLine:
         self.board.receive(data, self.now_us)
 
     def run_until(self, to_us: int) -> None:
-        """Carries board and belts to `to_us`, in steps of a millisecond, so that a caller that is late does not make a gate late."""
+        """Simulates board and belts until `to_us`, in steps of a millisecond. So the gates are on time even if the caller is late."""
         while self.now_us < to_us:
             self.now_us += STEP_US
             self._step()
@@ -111,23 +112,23 @@ class SimulatedLine:
         self._on_truth(event, {"run": self.board.run, "lane": lane, **facts})
 
 
-# Running a line in real time, at a pseudo-terminal
+# Run in real time, at a pseudo-terminal
 
 TICK_S = 0.002
-# Longest wait for the host's acknowledgements after the belts are empty.
+# Longest time that the line waits for the host's acknowledgements after its belts are empty.
 MAX_DRAIN_S = 5.0
 
 
 class PseudoTerminal:
-    """A pseudo-terminal with a symlink to it, so that a program can open the symlink like a serial port.
+    """A pseudo-terminal with a symlink `link`, which a program can open like a serial port.
 
-    Raises FileExistsError if `link` exists and is no symlink.
+    Raises FileExistsError if `link` exists and is not a symlink.
     """
 
     def __init__(self, link: Path) -> None:
         if link.exists() and not link.is_symlink():
             raise FileExistsError(
-                f"{link} is a file, and would be overwritten by the link to the simulated serial port; choose another path"
+                f"the link to the simulated serial port cannot be made at {link}, because there is a file; choose another path"
             )
         self._master, self._slave = pty.openpty()
         tty.setraw(self._slave)
@@ -148,12 +149,12 @@ class PseudoTerminal:
         os.close(self._master)
 
     def read(self, timeout_s: float) -> bytes:
-        """Returns the bytes that the host has written. Returns no bytes if none arrive within `timeout_s`."""
+        """Returns the bytes that the host has written. If no bytes arrive within `timeout_s`, the result is empty."""
         readable, _, _ = select.select([self._master], [], [], timeout_s)
         return os.read(self._master, 4096) if readable else b""
 
     def write(self, data: bytes) -> None:
-        """Sends bytes to the host. As on a wire, bytes that no host reads are lost."""
+        """Sends bytes to the host. Bytes that no host reads are lost, as on a real serial line."""
         try:
             os.write(self._master, data)
         except BlockingIOError:
@@ -161,7 +162,7 @@ class PseudoTerminal:
 
 
 class TruthLog:
-    """A TruthListener that writes each physical event as a JSON line. `file` None writes nothing."""
+    """A TruthListener that writes each physical event to `file` as a line of JSON. If `file` is None, nothing is written."""
 
     def __init__(self, file: IO[str] | None) -> None:
         self._file = file
@@ -173,7 +174,7 @@ class TruthLog:
 
 
 class BoardLine(Protocol):
-    """Belts with a board, either SimulatedLine or firmware.simulator.avr_line.AvrLine, whose board runs the real firmware."""
+    """A board with its belts: SimulatedLine, or firmware.simulator.avr_line.AvrLine, whose board runs the real firmware."""
 
     plants: dict[int, Plant]
 
@@ -191,9 +192,10 @@ class BoardLine(Protocol):
 
 
 def run_in_real_time(line: BoardLine, terminal: PseudoTerminal, stopping: threading.Event) -> None:
-    """Runs a line at a pseudo-terminal until `stopping` is set. Then the castings on the belts still leave, and their events are sent.
+    """Runs a line at a pseudo-terminal until `stopping` is set, all castings have left the belts, and the host has acknowledged all events.
 
-    Castings are fed only while a host has configured the board, because a line does not run unsupervised.
+    Castings are put on the belts only after a host has configured the board, because no verdicts would come without a host. The wait for
+    acknowledgements ends after MAX_DRAIN_S.
     """
     began_s = time.monotonic()
     emptied_s: float | None = None
@@ -206,11 +208,11 @@ def run_in_real_time(line: BoardLine, terminal: PseudoTerminal, stopping: thread
             terminal.write(out)
         if data := terminal.read(TICK_S):
             line.receive(data)
-            # An immediate answer is sent now instead of after the next tick.
+            # The answer is sent now, so that the host need not wait until the next round.
             if out := line.transmit():
                 terminal.write(out)
         if stopping.is_set() and not any(plant.castings for plant in line.plants.values()):
             emptied_s = emptied_s or now_s
-            # The wait is bounded, because a host that is gone acknowledges nothing.
+            # The wait has a limit, because a host that has ended acknowledges nothing.
             if line.pending == 0 or now_s - emptied_s > MAX_DRAIN_S:
                 return

@@ -1,4 +1,4 @@
-"""What a simulated board keeps over a reset: the run number and the committed settings. A Mega keeps them in its EEPROM."""
+"""The run number and the committed settings of a simulated board, which must not be lost at a reset. A Mega has them in its EEPROM."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class BoardMemory:
         self.is_damaged = False
 
     def begin_run(self) -> int:
-        """Counts a reset, and returns the new run number. Must be called once for each reset."""
+        """Counts a reset and returns the new run number. Must be called once for each reset."""
         self.run = self.run % MAX_RUN + 1
         self._save()
         return self.run
@@ -32,13 +32,13 @@ class BoardMemory:
             self._save()
 
     def _save(self) -> None:
-        """Does nothing, because this memory ends with the process."""
+        """Does nothing here. FileBoardMemory overrides this method."""
 
 
 class FileBoardMemory(BoardMemory):
-    """The memory of a simulated board in a JSON file.
+    """The memory of a simulated board, stored in a JSON file.
 
-    A file that cannot be read counts as a damaged memory, and the board reports fault 51 (`settings-lost`).
+    If the content of the file is not valid, `is_damaged` is true, and the board reports fault 51 (`settings-lost`).
     """
 
     def __init__(self, path: Path) -> None:

@@ -1,7 +1,7 @@
-"""A simulated belt with castings, photo-eyes, an encoder, and gates with inertia. It drives any board and knows where each casting falls.
+"""A simulated belt with castings, photo-eyes, an encoder and gates. It records where each casting has really left the belt.
 
-Places are in mm from photo-eye 1, downstream positive. Times are in microseconds. Nothing reads a clock: `Plant.advance` takes the time and
-the board's outputs, and returns the changes at the board's inputs.
+Places are in mm from photo-eye 1, positive in the direction of the belt. Times are in microseconds. `Plant.advance` takes the time and the
+board's outputs, and returns the changes at the board's inputs. So the belt can be used with every kind of board.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-# Castings are put on the belt this far before photo-eye 1.
+# Place at which castings are put on the belt, in mm from photo-eye 1. It is negative, because it is before photo-eye 1.
 FEED_MM = -60.0
 EYE1, EYE2, STEPS = "eye1", "eye2", "steps"
 
 
 @dataclass(frozen=True)
 class Blade:
-    """A gate's blade, which is `blade_mm` behind photo-eye 2. `lane` is the board's lane whose servo moves the blade."""
+    """The blade of a gate, `blade_mm` behind photo-eye 2. `lane` is the number of the lane whose servo moves the blade."""
 
     lane: int
     blade_mm: float
@@ -29,9 +29,9 @@ class Blade:
 
 @dataclass(frozen=True)
 class Belt:
-    """The construction of a line. `blade_mm` is the distance from photo-eye 2 to the blade, `servo_s` the time of a full swing.
+    """Dimensions and speed of a belt. `blade_mm` is the distance from photo-eye 2 to the blade, `servo_s` the time of a full swing.
 
-    `encoder_um` is the belt's travel per encoder edge, 0 for a belt without encoder. `further` holds the further gates of the belt.
+    `encoder_um` is the travel of the belt per encoder edge, or 0 if the belt has no encoder. `further` has the blades of the further gates.
     """
 
     speed_mm_s: float = 500.0
@@ -46,13 +46,16 @@ class Belt:
 
     @cached_property
     def blades(self) -> tuple[Blade, ...]:
-        """All blades of the belt. The belt's own blade is the first and has lane 0."""
+        """All blades of the belt. The blade of the belt's own gate is the first, and its lane is 0."""
         return (Blade(0, self.blade_mm, self.servo_s, self.rest_us, self.out_us), *self.further)
 
 
 @dataclass(frozen=True)
 class CastingFeed:
-    """How castings are put on the belt. `jitter` is the random share of their distance in time; `parts` None means without end."""
+    """How castings are put on the belt. If `parts` is None, their number has no limit.
+
+    `jitter` is the largest random change of the distance between castings, as a share of the mean distance.
+    """
 
     rate_per_s: float = 2.0
     jitter: float = 0.2
@@ -63,7 +66,7 @@ class CastingFeed:
 
 @dataclass(frozen=True)
 class InputChange:
-    """A change at the board's inputs. `value` is an eye's level (1 means blocked) or a number of encoder edges."""
+    """A change at an input of the board. `value` is the level of a photo-eye (1 means blocked) or a number of encoder edges."""
 
     at_us: int
     what: str
@@ -72,9 +75,9 @@ class InputChange:
 
 @dataclass
 class BeltCasting:
-    """A casting on the belt. `number` counts the castings that were fed, `counted` those that photo-eye 1 has seen (0: not yet).
+    """A casting on the belt. `number` is its number in the order of feeding, `counted` its number at photo-eye 1, or 0 before it.
 
-    `lead_mm` is the place of the leading edge. `past_mm` is how far the end was past photo-eye 2 at the last step.
+    `lead_mm` is the place of the leading edge. `past_mm` is the distance from photo-eye 2 to the rear end at the last step.
     """
 
     number: int
@@ -87,9 +90,9 @@ class BeltCasting:
 
 @dataclass(frozen=True)
 class CastingExit:
-    """How a casting left the belt: its side (`diverted` or `passed`), its gate, and whether a swinging gate struck the casting.
+    """How a casting left the belt. `side` is `diverted` or `passed`. `struck` is true if a moving gate hit the casting.
 
-    `gate` is the lane of a further gate, 0 for the belt's own gate or none.
+    `gate` is the lane number of the further gate that diverted the casting. It is 0 for the belt's own gate, and if the casting passed.
     """
 
     number: int
@@ -102,9 +105,9 @@ class CastingExit:
 
 @dataclass
 class Plant:
-    """One belt. Castings are fed while `is_feeding`. `exits` lists the castings that have left, oldest first.
+    """One belt. While `is_feeding` is true, castings are put on it. `exits` lists the castings that have left the belt, oldest first.
 
-    `angles` holds the angle of each blade: 0 at rest, 1 out.
+    `angles` has the angle of each blade, from 0 (at rest) to 1 (out).
     """
 
     belt: Belt = field(default_factory=Belt)
@@ -128,18 +131,19 @@ class Plant:
         least_s = self.feed.least_gap_mm / self.belt.speed_mm_s
         if self.feed.rate_per_s * least_s > 1:
             raise ValueError(
-                f"{self.feed.rate_per_s:g} parts a second are too many for a belt of {self.belt.speed_mm_s:g} mm/s: with "
-                f"{self.feed.least_gap_mm:g} mm between leading edges, at most {1 / least_s:.2f} parts a second are possible"
+                f"{self.feed.rate_per_s:g} parts a second are too many for a belt of {self.belt.speed_mm_s:g} mm/s. With "
+                f"{self.feed.least_gap_mm:g} mm from one leading edge to the next, at most {1 / least_s:.2f} parts a second are possible. "
+                "Choose a lower rate."
             )
 
     @property
     def angle(self) -> float:
-        """The angle of the belt's own gate: 0 at rest, 1 out."""
+        """The angle of the belt's own gate, from 0 (at rest) to 1 (out)."""
         return self.angles[0]
 
     @property
     def has_fed_all(self) -> bool:
-        """Whether the number of castings that the feed sets is on the belt or past it."""
+        """Whether all castings of the feed were put on the belt. False if their number has no limit."""
         return self.feed.parts is not None and self.fed >= self.feed.parts
 
     def place_casting(self, lead_mm: float, length_mm: float | None = None) -> BeltCasting:
@@ -150,16 +154,17 @@ class Plant:
         return casting
 
     def take_off(self, casting: BeltCasting) -> None:
-        """Takes a casting off the belt. An eye that it blocked becomes free when time next passes."""
+        """Takes a casting off the belt. If it blocked a photo-eye, the next call of `advance` reports that the eye is free."""
         self.castings.remove(casting)
         for what, eye_mm in self._eyes():
             if casting.lead_mm >= eye_mm > casting.lead_mm - casting.length_mm:
                 self._removed.append(what)
 
     def advance(self, to_us: int, pulse_us: int, belt_runs: bool, further_us: Sequence[int] = ()) -> list[InputChange]:
-        """Lets time pass until `to_us`, and returns the changes at the board's inputs in the order of time.
+        """Moves the time forward to `to_us`, and returns the changes at the board's inputs in the order of time.
 
-        `pulse_us` is the servo pulse of the belt's own gate, and `further_us` holds those of the further gates in their order.
+        `pulse_us` is the servo pulse of the belt's own gate. `further_us` has the servo pulses of the further gates, in the order of
+        `Belt.further`.
         """
         from_us, self.now_us = self.now_us, to_us
         self._swing((pulse_us, *further_us), (to_us - from_us) / 1e6)
@@ -170,7 +175,7 @@ class Plant:
             return self._level_changes(removed)
         travel_mm = self.belt.speed_mm_s * (to_us - from_us) / 1e6
         self._feed(travel_mm)
-        # If one casting's end and the next one's leading edge reach an eye together, the eye stays blocked.
+        # If the end of one casting and the leading edge of the next one reach an eye at the same time, the eye stays blocked.
         edges = sorted([*removed, *self._edges(from_us, travel_mm)], key=lambda change: (change.at_us, -change.value))
         changes = self._level_changes(edges)
         if self.belt.encoder_um:
@@ -202,7 +207,7 @@ class Plant:
         return (EYE1, 0.0), (EYE2, self.belt.eye_gap_mm)
 
     def _level_changes(self, edges: list[InputChange]) -> list[InputChange]:
-        """Returns the changes of each eye's level, from the leading edges (1) and ends (0) of castings."""
+        """Returns the changes of the photo-eyes' levels that the leading edges (1) and ends (0) of castings cause."""
         changes = []
         for edge in edges:
             before = self._castings_at_eye[edge.what]
@@ -223,7 +228,7 @@ class Plant:
                         yield InputChange(at_us, what, level)
 
     def _with_steps(self, changes: list[InputChange], from_us: int, to_us: int) -> Iterator[InputChange]:
-        """Adds encoder edges before each change of an eye and at the end, so that the board knows the place of every change."""
+        """Adds the encoder edges before each change at a photo-eye and at the end. So the board counts the right place for every change."""
         for at_us in [*(change.at_us for change in changes), to_us]:
             place_mm = self._travelled_mm + self.belt.speed_mm_s * (at_us - from_us) / 1e6
             steps = int(place_mm * 1000 / self.belt.encoder_um) - self._reported_steps
@@ -234,7 +239,7 @@ class Plant:
                 yield changes.pop(0)
 
     def _strike(self) -> None:
-        """Marks the castings that a swinging blade hits."""
+        """Marks the castings that a moving blade hits."""
         for blade, angle in zip(self.belt.blades, self.angles, strict=True):
             if 0.1 < angle < 0.9:
                 at_mm = self.belt.eye_gap_mm + blade.blade_mm
@@ -243,7 +248,7 @@ class Plant:
                         casting.struck = True
 
     def _let_castings_leave(self, now_us: int) -> None:
-        """Removes a casting at the first gate that is out when the casting's end passes the blade, else behind the last gate."""
+        """Removes the castings that leave the belt: at a gate that is out when their end passes its blade, or behind the last gate."""
         gates = list(zip(self.belt.blades, self.angles, strict=True))
         last_mm = max(blade.blade_mm for blade, _ in gates)
         for casting in list(self.castings):

@@ -1,9 +1,9 @@
-"""Follows the parts of one lane from photo-eye 1 to photo-eye 2 and decides each part. See firmware/PROTOCOL.md, "What the board does".
+"""Follows the parts of one lane from photo-eye 1 to photo-eye 2 and decides what is done with each. See firmware/PROTOCOL.md.
 
     counted --VERDICT--> counted, with a verdict --leading edge at photo-eye 2--> decided --moment of the gate--> reported
     counted --window closed, or a later part came first--> missing
 
-Places (thousandths of a step) and times (microseconds of the board's clock) are passed in.
+The caller passes places on the belt in thousandths of a step, and times in microseconds of the board's clock.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from firmware.lane_settings import LaneSettings
 
 @dataclass(frozen=True)
 class Edge:
-    """A change of a photo-eye that lasted for the debounce time, with the place and time at which the change began."""
+    """A change at a photo-eye that lasted for the debounce time. `place` and `at_us` are the place and time at which the change began."""
 
     blocked: bool
     place: int
@@ -24,9 +24,9 @@ class Edge:
 
 
 class Eye:
-    """A debounced photo-eye: `change` takes the raw level, and `take_edges` returns the changes that have lasted long enough.
+    """A debounced photo-eye. `change` takes the level of the input, and `take_edges` returns the changes that have lasted long enough.
 
-    `blocking_edge` is the leading edge of the part that blocks the eye now.
+    `blocking_edge` is the leading edge of the part that blocks the eye now, or None.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Eye:
         self._edges: list[Edge] = []
 
     def change(self, blocked: bool, place: int, at_us: int, debounce_us: int) -> None:
-        """Takes a new raw level. A change back within the debounce time is ignored."""
+        """Takes a new level of the input. If the level changes back within the debounce time, both changes are ignored."""
         self._accept_change(at_us, debounce_us)
         if blocked == self._raw_level:
             return
@@ -45,7 +45,7 @@ class Eye:
         self._changing = Edge(blocked, place, at_us) if blocked != self.blocked else None
 
     def take_edges(self, now_us: int, debounce_us: int) -> list[Edge]:
-        """Returns the edges that have lasted by `now_us`, oldest first. Each edge is returned once."""
+        """Returns the edges that have lasted for the debounce time at `now_us`, oldest first. Each edge is returned once."""
         self._accept_change(now_us, debounce_us)
         edges, self._edges = self._edges, []
         return edges
@@ -60,22 +60,22 @@ class Eye:
 
 @dataclass(frozen=True)
 class PartDecision:
-    """What is done with a part, and the reason. `gate` is the lane of the further gate that takes the part, 0 for the lane's own gate."""
+    """What is done with a part, and the reason. `gate` is the lane of the further gate that diverts the part, 0 for the belt's gate."""
 
     action: str
     reason: str
     gate: int = 0
 
     def is_same_movement(self, other: PartDecision) -> bool:
-        """Returns whether both decisions need the same movement of the same gate."""
+        """Returns whether both decisions have the same action and the same gate."""
         return (self.action, self.gate) == (other.action, other.gate)
 
 
 @dataclass
 class TrackedPart:
-    """A part on its way. `number` is 0 for a part that reached photo-eye 2 without having been counted.
+    """A part on the belt. `number` is 0 if the part reached photo-eye 2 without having been counted.
 
-    `edge` is the leading edge at photo-eye 1. `gate` belongs to the verdict `divert` and means the same as in PartDecision.
+    `edge` is the leading edge at photo-eye 1. `gate` is the gate of the verdict `divert`, with the same meaning as in PartDecision.
     """
 
     number: int
@@ -91,7 +91,10 @@ class TrackedPart:
 
 @dataclass(frozen=True)
 class DecidedPart:
-    """A part that has reached photo-eye 2 at `edge`, or never will (reason `missing`)."""
+    """A part with its decision. `edge` is its leading edge at photo-eye 2.
+
+    If the part did not reach photo-eye 2, `edge` has the place and time at which it was reported.
+    """
 
     part: TrackedPart
     decision: PartDecision
@@ -99,9 +102,9 @@ class DecidedPart:
 
 
 class Tracker:
-    """The counted parts of one lane that have not reached photo-eye 2.
+    """The parts of one lane that are counted and have not reached photo-eye 2.
 
-    While `is_host_silent`, parts without a verdict are treated as the setting `safe` says. Verdicts that the board has stay in force.
+    While `is_host_silent` is true, parts without a verdict get the action of the setting `safe`. Parts with a verdict are treated as usual.
     """
 
     def __init__(self, settings: LaneSettings, capacity: int) -> None:
@@ -113,7 +116,7 @@ class Tracker:
         self._last_at_eye2: tuple[int, PartDecision] | None = None
 
     def add(self, edge: Edge) -> TrackedPart | None:
-        """Counts the part with this leading edge at photo-eye 1. Returns None if `capacity` parts are tracked already."""
+        """Counts a part with this leading edge at photo-eye 1. Returns None if `capacity` parts are tracked already."""
         if len(self.parts) >= self.capacity:
             return None
         self.count += 1
@@ -122,11 +125,11 @@ class Tracker:
         return part
 
     def find(self, number: int) -> TrackedPart | None:
-        """Returns the part with this number, or None if the part is not tracked."""
+        """Returns the part with this number, or None if it is not between the photo-eyes."""
         return next((part for part in self.parts if part.number == number), None)
 
     def decide_at_eye2(self, edge: Edge) -> list[DecidedPart]:
-        """Takes a leading edge at photo-eye 2. Returns the parts that it decides: the missing ones before it, then the part itself."""
+        """Decides the part with this leading edge at photo-eye 2. Returns the missing parts before it, then the part itself."""
         gap, window = self.settings.travel("eye_gap_mm"), self.settings.travel("window_mm")
         distances = [(abs(edge.place - part.edge.place - gap), index) for index, part in enumerate(self.parts)]
         distance, index = min(distances, default=(window + 1, -1))
@@ -143,7 +146,7 @@ class Tracker:
         return decided
 
     def take_missing(self, place: int, now_us: int) -> list[DecidedPart]:
-        """Removes and returns the parts that should have reached photo-eye 2 before the belt was at `place`."""
+        """Removes and returns the parts that are missing, because they should have reached photo-eye 2 before the belt was at `place`."""
         reach = self.settings.travel("eye_gap_mm") + self.settings.travel("window_mm")
         missing = []
         while self.parts and place - self.parts[0].edge.place > reach:
@@ -158,7 +161,7 @@ class Tracker:
         return parts
 
     def _own_decision(self, part: TrackedPart) -> PartDecision:
-        """Returns what is done with a part if no other part is close to it."""
+        """Returns the decision for a part if no other part is close to it."""
         default = self.settings.word("no_verdict")
         if part.is_touching:
             return PartDecision(default, "touching")
@@ -169,7 +172,7 @@ class Tracker:
         return PartDecision(default, "cancelled" if part.is_cancelled else "no-verdict")
 
     def _decide_cluster(self) -> None:
-        """Decides the first part and all parts that follow too closely. The gate cannot change between them, so all get one action."""
+        """Decides the oldest part and all parts of its cluster. The gate cannot change between them, so all get the same action."""
         spacing = self.settings.travel("spacing_mm")
         cluster: list[TrackedPart] = []
         for part in self.parts:
@@ -183,7 +186,7 @@ class Tracker:
             part.decision = decision if is_united or decision.is_same_movement(fallback) else fallback
 
     def _pass_eye2(self, part: TrackedPart, decision: PartDecision, edge: Edge) -> DecidedPart:
-        """Returns the decision of a part at photo-eye 2. A part close behind another one gets the other one's movement."""
+        """Returns the decision of a part at photo-eye 2. A part close behind another part gets the action and the gate of that part."""
         if self._last_at_eye2 is not None:
             last_place, last = self._last_at_eye2
             if edge.place - last_place < self.settings.travel("spacing_mm") and not decision.is_same_movement(last):

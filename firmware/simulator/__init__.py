@@ -1,1 +1,1 @@
-"""The real firmware in the AVR simulator libsimavr: `avr` drives the simulator's process, `avr_line` wires simulated belts to its pins."""
+"""Runs the real firmware in the AVR simulator libsimavr. `avr` controls the simulator, `avr_line` connects simulated belts to its pins."""

@@ -1,11 +1,11 @@
-"""Drives a simulated Mega in a process of its own: pin levels and bytes go in, servo pulses and bytes with their times come out.
+"""Runs a simulated Mega in another process. Its inputs are pin levels and bytes, its outputs servo pulses, pin changes and bytes.
 
     with start_mega(toolchain.build_firmware()) as mega:
         mega.set_pin("A0", False)
         mega.run_until(5_000)
         mega.pulses[-1]
 
-The same class drives the firmware's portable core on a PC (`start_core`), because both programs speak one control channel.
+`start_core` runs the firmware on a PC without the simulator. Both programs have the same control channel, so the same class controls them.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from firmware import toolchain
 from firmware.pins import LANES
 
 CYCLES_PER_US = 16
-# The firmware writes this port once in each round of its main loop.
+# The firmware writes this port once in each round of its main loop, so the writes show how long a round takes.
 LOOP_PORT = "F"
 
 
 @dataclass(frozen=True)
 class ServoPulse:
-    """One pulse to a servo. `compare` names the timer output. `period_us` is the time since the previous pulse began, 0 for the first."""
+    """A pulse to a servo. `compare` is the timer output, such as 4A. `period_us` is the time since the previous pulse began, or 0."""
 
     at_us: float
     compare: str
@@ -58,7 +58,7 @@ class SentBytes:
 
 @dataclass(frozen=True)
 class LoopDurations:
-    """Durations of the firmware's main loop, including sleep. The longest one is the longest delay before an input is read."""
+    """Durations of the rounds of the firmware's main loop, sleep included. An input is read at the latest after `longest_us`."""
 
     count: int
     mean_us: float
@@ -67,16 +67,17 @@ class LoopDurations:
 
 @dataclass(frozen=True)
 class McuReset:
-    """A reset of the microcontroller: `power`, `button`, `brown-out` or `watchdog`."""
+    """A reset of the microcontroller. `cause` is `power`, `button`, `brown-out` or `watchdog`."""
 
     at_us: float
     cause: str
 
 
 class SimulatedBoard:
-    """A process that speaks the control channel of firmware/simulator/control.c. Times are microseconds since its start, over all resets.
+    """A simulated board in another process. firmware/simulator/control.c lists the commands that control it.
 
-    `levels` holds the levels of the output pins. The lists grow while time passes, oldest first.
+    Times are microseconds since the start of the process. A reset does not set the time back. `levels` has the present levels of the
+    output pins. New entries are added at the end of the lists.
     """
 
     def __init__(self, command: Sequence[str]) -> None:
@@ -87,7 +88,7 @@ class SimulatedBoard:
         self.levels: dict[str, bool] = {}
         self._sent: list[SentBytes] = []
         self._loops = LoopDurations(0, 0, 0)
-        # In a session of its own, the process does not get the Ctrl-C of this program. It ends when its input ends.
+        # The process gets a session of its own, so that Ctrl-C does not end it before this program. It ends when its input is closed.
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
         self._commands: list[str] = []
         self._read_until("ready")
@@ -114,7 +115,7 @@ class SimulatedBoard:
         self._queue(f"at {round(at_us * CYCLES_PER_US)} {pin} {level:d}")
 
     def turn_encoder(self, lane: int, us_per_edge: float, forward: bool = True) -> None:
-        """Turns the encoder of a lane (1..4) from now on. `us_per_edge` 0 stops the encoder."""
+        """Turns the encoder of a lane (1..4) from now on, with an edge every `us_per_edge`. 0 stops the encoder."""
         pins = LANES[lane - 1]
         self._queue(f"encoder {pins.encoder_a.port} {pins.encoder_b.port} {round(us_per_edge * CYCLES_PER_US)} {forward:d}")
 
@@ -128,28 +129,28 @@ class SimulatedBoard:
         self._queue(f"reset {cause}")
 
     def hang(self) -> None:
-        """Lets the firmware loop without end, until the watchdog resets it."""
+        """Makes the processor execute an endless loop, until the watchdog resets it."""
         self._queue("hang")
 
     # Outputs
 
     def record_all_pulses(self, every_pulse: bool = True) -> None:
-        """Records every servo pulse, or with `every_pulse` False only pulses whose width differs from the previous one."""
+        """Records every servo pulse. If `every_pulse` is False, only pulses whose width differs from the previous one are recorded."""
         self._queue(f"servo {'all' if every_pulse else 'changes'}")
 
     def begin_loop_timing(self) -> None:
-        """Starts to measure the firmware's main loop. Not available for the core on a PC."""
+        """Starts to measure the rounds of the firmware's main loop. This works in the simulator only, not with `start_core`."""
         self._queue(f"loop {LOOP_PORT}")
 
     def take_loop_durations(self) -> LoopDurations:
-        """Returns the durations of the main loop since the last call."""
+        """Returns the durations of the main loop's rounds since the last call."""
         self._queue("loop")
         self._flush()
         self._read_until("loop")
         return self._loops
 
     def run_until(self, at_us: float) -> None:
-        """Lets the firmware run until the simulated time is `at_us`."""
+        """Runs the firmware until the simulated time is `at_us`."""
         self._queue(f"run {round(at_us * CYCLES_PER_US)}")
         self._flush()
         self._read_until("paused")
@@ -195,7 +196,7 @@ class SimulatedBoard:
             self._handle_event(event)
             if event["event"] == event_name:
                 return
-        raise RuntimeError(f"the simulated board ended with status {self._process.wait()} before it sent the event {event_name!r}")
+        raise RuntimeError(f"the simulator's process ended with status {self._process.wait()} before it sent the event {event_name!r}")
 
     def _handle_event(self, event: dict[str, Any]) -> None:
         at_us = event.get("cycle", 0) / CYCLES_PER_US
@@ -223,17 +224,17 @@ def _runner_command(elf: Path, eeprom: Path | None) -> list[str]:
 
 
 def start_mega(elf: Path, eeprom: Path | None = None) -> SimulatedBoard:
-    """Starts a simulated Mega whose time passes only in `run_until`: as fast as possible, and the same in every run."""
+    """Starts a simulated Mega for tests. Its time passes only in `run_until`, as fast as possible, and every run gives the same result."""
     return SimulatedBoard(_runner_command(elf, eeprom))
 
 
 def start_core(clock_start_us: int = 0) -> SimulatedBoard:
-    """Starts the firmware's portable core on this PC, with sanitizers. A sanitizer that finds an error ends the process."""
+    """Starts the portable core of the firmware on this PC. If a sanitizer finds an error in it, the process ends."""
     return SimulatedBoard([str(toolchain.build_pc_board()), str(clock_start_us)])
 
 
 class RealTimeBoard(SimulatedBoard):
-    """A simulated Mega in real time. Its serial port is a pseudo-terminal at `link`."""
+    """A simulated Mega that runs in real time. Its serial port is a pseudo-terminal, which programs open at `link`."""
 
     def __init__(self, elf: Path, link: Path, eeprom: Path | None = None) -> None:
         link.parent.mkdir(parents=True, exist_ok=True)
@@ -248,7 +249,7 @@ class RealTimeBoard(SimulatedBoard):
         if self._commands:
             self._flush()
         assert self._process.stdout is not None
-        # Not read by readline, because half a line must wait for the next call.
+        # readline() is not used, because it would wait for the end of a line of which only a part has arrived.
         with suppress(BlockingIOError):
             while piece := os.read(self._process.stdout.fileno(), 65536):
                 *lines, self._partial_line = (self._partial_line + piece.decode()).split("\n")
@@ -258,10 +259,10 @@ class RealTimeBoard(SimulatedBoard):
                         self.now_us = max(self.now_us, event["cycle"] / CYCLES_PER_US)
                     self._handle_event(event)
         if self._process.poll() is not None:
-            raise RuntimeError(f"the simulated board ended with status {self._process.returncode}")
+            raise RuntimeError(f"the simulator's process ended with status {self._process.returncode}")
 
     def poll_for(self, duration_s: float) -> None:
-        """Calls `poll` again and again for `duration_s` seconds."""
+        """Calls `poll` repeatedly for `duration_s` seconds."""
         end_s = time.monotonic() + duration_s
         while time.monotonic() < end_s:
             self.poll()

@@ -1,6 +1,6 @@
-"""A simulated line whose board runs the real firmware: the simulated belts drive the pins of the simulated Mega.
+"""Simulated belts that are connected to the pins of a simulated Mega, which runs the real firmware.
 
-AvrLine has the same methods as firmware.board.line.SimulatedLine, so that a pseudo-terminal can serve either.
+AvrLine has the same methods as firmware.board.line.SimulatedLine, so `run_in_real_time` can run either at a pseudo-terminal.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from firmware.pins import LANES
 from firmware.protocol import Deframer, Frame
 from firmware.simulator.avr import SimulatedBoard
 
-# The belts see the board's outputs at most this late, which is 1/40 of a servo's swing.
+# A change of the board's outputs reaches the belts after this time at most, which is 1/40 of a servo's swing.
 STEP_US = 2000
 
 
 class AvrBelt:
-    """One belt at the pins of its lane. `servos_us` holds the measured width of each servo's pulse, by timer output.
+    """A belt that is connected to the pins of its lane. `servos_us` has the measured width of each servo's pulse, by timer output.
 
-    `eye2_us` lists the times of the leading edges at photo-eye 2. The signals of the sensors in `broken` do not reach the board.
+    `eye2_us` lists the times of the leading edges at photo-eye 2. Signals of the sensors that are listed in `broken` do not reach the
+    board.
     """
 
     def __init__(self, board: SimulatedBoard, plant: Plant, lane: int, servos_us: dict[str, float]) -> None:
@@ -44,11 +45,11 @@ class AvrBelt:
 
     @property
     def pulse_us(self) -> float:
-        """The servo pulse of the belt's own gate, 0 before the first pulse."""
+        """The width of the servo pulse of the belt's own gate in microseconds, 0 before the first pulse."""
         return self._servos_us.get(self.pins.compare, 0.0)
 
     def advance(self, to_us: int, from_us: int) -> None:
-        """Lets the belt run until `to_us`, and schedules the changes at the board's pins."""
+        """Moves the belt from `from_us` to `to_us`, and schedules the changes at the board's pins."""
         belt = self.plant.belt
         further_us = [round(self._servos_us.get(LANES[blade.lane - 1].compare, 0.0)) or blade.rest_us for blade in belt.further]
         for change in self.plant.advance(to_us, round(self.pulse_us) or belt.rest_us, self.is_relay_closed, further_us):
@@ -56,7 +57,7 @@ class AvrBelt:
                 self._set_pins(change, from_us)
 
     def stop_encoder(self) -> None:
-        """Sets the encoder's pins to the levels of an encoder that stands still."""
+        """Sets both pins of the encoder to low, as at an encoder that stands still."""
         self._board.set_pin(self.pins.encoder_a.port, False)
         self._board.set_pin(self.pins.encoder_b.port, False)
 
@@ -70,7 +71,7 @@ class AvrBelt:
             self.eye2_us.append(change.at_us)
 
     def _turn_encoder(self, change: InputChange, from_us: int) -> None:
-        """Spreads encoder edges over the time since the last ones."""
+        """Distributes the encoder edges evenly over the time since the last ones."""
         begin_us = max(self._stepped_us, from_us)
         for step in range(change.value):
             at_us = begin_us + (change.at_us - begin_us) * (step + 0.5) / change.value
@@ -81,9 +82,9 @@ class AvrBelt:
 
 
 class AvrLine:
-    """Carries a simulated Mega and its belts through time. `plants` holds the belts by lane; a single plant is wired to lane 1.
+    """A simulated Mega and its belts. `plants` has the belts by lane number; a single plant is connected to lane 1.
 
-    `on_truth` is called for every physical event. At the start, all inputs are as on a line without faults.
+    `on_truth` is called for every physical event. At the start, no input of the board signals a fault.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class AvrLine:
         self._deframer = Deframer("<!")
         self._out = bytearray()
         self._pulses_read = self._changes_read = 0
-        # The belt's lane and the gate's number of each servo, by timer output.
+        # For each servo, by timer output: the lane of the belt and the lane of the gate.
         self._gates = {LANES[lane - 1].compare: (lane, lane) for lane in self.plants}
         for lane, plant in self.plants.items():
             self._gates |= {LANES[blade.lane - 1].compare: (lane, blade.lane) for blade in plant.belt.further}
@@ -122,13 +123,13 @@ class AvrLine:
         return self.belt.plant
 
     def boot(self) -> int:
-        """Lets the board start until it sends BOOT, and returns its run number."""
+        """Runs the board until it has sent BOOT, and returns its run number."""
         while not self.run:
             self.run_until(self.now_us + 20_000)
         return self.run
 
     def _set_inputs_ready(self) -> None:
-        """Sets the inputs of all lanes as on a line without faults and without a part before an eye."""
+        """Sets the inputs of all lanes so that there is no fault and no part blocks a photo-eye."""
         for pins in LANES:
             self.board.set_pin(pins.estop.port, False)
             self.board.set_pin(pins.servo_power.port, True)
@@ -139,7 +140,7 @@ class AvrLine:
 
     @property
     def is_supervised(self) -> bool:
-        """Whether a host has greeted the board and configured all belts since the reset. The green lamps show this."""
+        """Whether a host has configured the lanes of all belts since the reset. This is known because their green lamps were lit."""
         return all(belt.was_green for belt in self.belts.values())
 
     @property
@@ -162,7 +163,7 @@ class AvrLine:
         return out
 
     def run_until(self, to_us: int) -> None:
-        """Carries board and belts to `to_us` in small steps, so that a caller that is late does not make a gate late."""
+        """Simulates board and belts until `to_us` in small steps. So the gates are on time even if the caller is late."""
         while self.now_us < to_us:
             before_us, self.now_us = self.now_us, min(self.now_us + STEP_US, to_us)
             for belt in self.belts.values():

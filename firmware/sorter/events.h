@@ -34,7 +34,7 @@ class Events {
 
   // Deletes one event. Does nothing if the number is unknown, because that event was deleted before.
   void acknowledge(uint16_t number);
-  // Makes all events due again, because a new host has greeted the board.
+  // Makes all events due to be sent again. Called when a host has sent HELLO.
   void send_all_again();
 
   // Returns the next event to send and marks the event as sent. Returns nullptr if no event is due yet.
