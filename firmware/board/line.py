@@ -128,7 +128,7 @@ class PseudoTerminal:
     def __init__(self, link: Path) -> None:
         if link.exists() and not link.is_symlink():
             raise FileExistsError(
-                f"the link to the simulated serial port cannot be made at {link}, because there is a file; choose another path"
+                f"{link} is a file, which would be overwritten by the link to the simulated serial port; choose another path"
             )
         self._master, self._slave = pty.openpty()
         tty.setraw(self._slave)
