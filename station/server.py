@@ -101,7 +101,8 @@ def serve_pages(listening: socket.socket, health: ProcessHealth, stop_requested:
     _raise_open_file_limit(_MAX_CONNECTIONS)
     # This loads the modules of all pages. If a module is broken, the station does not start, instead of failing at the first request.
     _ = get_resolver().url_patterns
-    # WhiteNoise returns a file as a synchronous iterator. Django warns that it reads the whole file into memory, but our files are small.
+    # WhiteNoise returns a file as a synchronous iterator. Django then reads the whole file into memory and warns. The warning is ignored,
+    # because our files are small.
     warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume synchronous iterators")
     config = uvicorn.Config(
         make_application(),

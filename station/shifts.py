@@ -31,7 +31,7 @@ class ShiftPeriod:
 
 
 def day_period(day: date, shifts: Sequence[time], zone: ZoneInfo) -> ShiftPeriod:
-    """Returns the whole day `day`. It begins with the first shift of the day, or at midnight if `shifts` is empty.
+    """Returns the whole day `day`. It lasts from its first shift (from midnight if `shifts` is empty) to the beginning of the next day.
 
     The day has 23 or 25 hours if the plant's clock changes between summer and winter time.
     """

@@ -3,8 +3,8 @@
 The URL of a page contains the key (`seen_at` and `id`) of the part at which the adjacent page ended. The database finds this key in an
 index. Therefore the ten-thousandth page costs as much as the first, and new parts do not shift the pages.
 
-Some combinations of filters have no index. Such a search reads at most SEARCH_LIMIT rows. The page then says how far the search has
-come, and the person can continue it. Therefore no URL makes the database read the whole table.
+Some combinations of filters have no index that fits them. Such a search reads at most SEARCH_LIMIT rows. The page then says how far the
+search has come, and the person can continue it. Therefore no URL makes the database read the whole table.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ from streams.identity import format_time, parse_time
 ROWS_PER_PAGE = 50
 SEARCH_LIMIT = 20_000
 COUNT_LIMIT = 10_000
-# The index of actions (part_action_seen) does not contain parts that passed and parts without a sorting ("none"), because most
-# parts are such parts.
+# Most parts passed the gate ("passed") or have no sorting ("none"), so the index of actions (part_action_seen) does not contain them.
 _COMMON_ACTIONS = ("none", "passed")
 # For each column, the condition of its partial index part_<column>_seen, see station.archive.models.Part.
 _INDEX_CONDITIONS = {
@@ -48,7 +47,7 @@ class HistoryKey:
 
     @classmethod
     def parse(cls, text: str) -> HistoryKey:
-        """Returns the key that was written as `text` with `str`. Raises ValueError if `text` is not a key."""
+        """Reads a key from `text`, which has the form of `str(key)`. Raises ValueError if `text` is not a key."""
         time, separator, number = text.partition("~")
         try:
             if not separator or not number.isascii() or not number.isdigit() or len(number) > 18:
@@ -86,7 +85,7 @@ def load_page(
     if after is not None:
         found, limit = _search(filters, after, False, rows, search_limit)
         shown, has_more = found[:rows][::-1], len(found) > rows
-        # There are no parts beyond these, so the newest page is shown. It is loaded again, because these parts may not fill a page.
+        # No parts are newer than these, so the newest page is shown. It is loaded anew, because these parts may be too few for a page.
         if not has_more and limit is None:
             return load_page(filters, rows=rows, search_limit=search_limit)
         newer = _key_of(shown[0]) if has_more and shown else limit
@@ -101,7 +100,7 @@ def load_page(
 def count_parts(filters: PartFilters, limit: int = COUNT_LIMIT, search_limit: int = SEARCH_LIMIT) -> tuple[int, bool]:
     """Returns the number of parts that fulfil `filters`, but at most `limit`, and whether there may be more.
 
-    If the filters have no index of their own, only the newest `search_limit` rows are searched.
+    If no single index fits the filters, only the newest `search_limit` rows are searched.
     """
     if filters.part:
         return filter_parts(filters).count(), False
@@ -161,7 +160,7 @@ def _find_bound(filters: PartFilters, key: HistoryKey | None, older: bool, searc
 
 
 def _indexed_condition(filters: PartFilters) -> Q:
-    """Returns the condition by which the database looks up the rows in an index: the filter that probably fits the fewest parts."""
+    """Returns the condition by which the database looks up the rows in an index: the filter that probably finds the fewest parts."""
     for column, value in (("reviewer", filters.reviewer), ("kind", filters.kind), ("action", filters.action)):
         if value and value not in _COMMON_ACTIONS:
             return Q(**{column: value}) & index_condition(column)

@@ -63,7 +63,7 @@ def history(request: HttpRequest) -> HttpResponse:
 
 
 def _read_filters(request: HttpRequest) -> PartFilters:
-    """Returns the filters of the query. Uploads are left out, except for administrators. The page of uploads shows a person's own."""
+    """Returns the filters of the query. Only administrators find uploads in the history. Others see theirs on the page of uploads."""
     is_administrator = "administer" in get_rights(request.user)
     return replace(read_filters(request.GET.dict()), excluded_line="" if is_administrator else current_settings().station.upload_line)
 

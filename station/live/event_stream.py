@@ -25,7 +25,7 @@ from station.live.live_consumer import LiveConsumer, get_live_consumer
 MAX_STREAMS = 64
 TICK_S = 0.5
 _STATUS_TICKS = 4
-# Every so many ticks, which is once a minute, the stream checks again that the person may see the page.
+# Number of ticks in a minute. Once a minute the stream checks again that the person may see the page.
 _PERMISSION_TICKS = 30 * _STATUS_TICKS
 # Shortest time between two renderings of a card. People do not read faster, and each rendering makes all browsers request pictures.
 _RENDER_INTERVAL_S = 2.0

@@ -21,10 +21,10 @@ _SORTING_REASONS = {
     "no-verdict": "no verdict had come",
     "late-verdict": "the verdict came too late",
     "board-restarted": "the board had restarted",
-    "taken-off": "it never came to the gate",
-    "unmatched": "the board never counted it",
+    "taken-off": "the part never came to the gate",
+    "unmatched": "the board never counted the part",
     "spacing": "too close to the next part",
-    "touching": "more than one part under one number",
+    "touching": "several parts were counted as one",
 }
 
 

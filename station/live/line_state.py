@@ -37,12 +37,12 @@ _REASONS_IN_WORDS = {
     "empty": "the picture was empty",
     "too-large": "the picture was too large",
     "too-many-pixels": "the picture had too many pixels",
-    "not-an-image": "it was no picture",
+    "not-an-image": "the file was not a picture",
     "truncated": "the picture ended too early",
     "damaged": "the picture was damaged",
     "claim-missing": "the picture was not in the store",
-    "claim-damaged": "what lay in the store was not this picture",
-    "inference-failed": "the networks failed on it",
+    "claim-damaged": "the store held another picture in its place",
+    "inference-failed": "the networks failed on the picture",
     "doubt": "the networks were in doubt",
 }
 
@@ -135,7 +135,7 @@ class LivePart:
 
 @dataclass(frozen=True)
 class VerdictLatency:
-    """The time from picture to verdict in seconds: median and 99th percentile of the last minute, or None if it had no verdict."""
+    """The time from picture to verdict in seconds: median and 99th percentile of the last minute, None without verdicts."""
 
     p50_s: float | None
     p99_s: float | None
@@ -244,8 +244,8 @@ class LineState:
     def update_selection(self, shown: Sequence[LivePart], count: int) -> list[LivePart]:
         """Returns the `count` parts that a card shows next, newest first. `shown` are the parts that the card shows now.
 
-        At most MAX_NEW_PER_UPDATE parts are new: the newest part and the newest faulty part. Therefore the pictures on a card change as
-        slowly on a fast line as on a slow line. If `shown` has fewer than `count` parts, the newest parts are returned.
+        At most two parts are new: the newest part, and the newest faulty part or else the second newest part. Therefore the pictures on a
+        card change as slowly on a fast line as on a slow line. If `shown` has fewer than `count` parts, the newest parts are returned.
         """
         if len(shown) < count:
             return self.last_parts(count)

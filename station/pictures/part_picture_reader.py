@@ -100,7 +100,7 @@ class PartPictureReader:
     def read_for_browser(self, part: PictureLocation, side_px: int | None = None) -> EncodedPicture | None:
         """Returns the picture in a format that browsers display, or None if it is not kept any more.
 
-        If `side_px` is given, the picture is at most so many pixels wide and high. Raises the same exceptions as `read_original`.
+        If `side_px` is given, the picture is at most `side_px` pixels wide and high. Raises the same exceptions as `read_original`.
         """
         limits = PictureLimits.from_settings(self._settings.pictures)
         if side_px is None:
@@ -158,7 +158,7 @@ class PartPictureReader:
 
     def _read_from_topic(self, part: PictureLocation) -> bytes | None:
         image_topics = {self._names.images(line.name) for line in self._settings.lines}
-        # The name of the topic comes from a verdict. A forged verdict must not make the station read a topic without pictures.
+        # The name of the topic comes from a verdict. A forged verdict must not make the station read any other topic.
         if part.image_topic not in image_topics or part.image_partition is None or part.image_offset is None:
             return None
         try:

@@ -1,8 +1,8 @@
 """Makes signed addresses for the small pictures on live cards, and answers requests for them without Django.
 
-Everybody who may see the live pages gets the same cards. Therefore a request for a picture on a card is not checked against an account:
-the address contains a signature and the place where the picture is stored, and is valid for one to two hours. A wall of three lines
-requests pictures day and night, and a request with a look-up of session, account and archive would cost ten times as much.
+Everybody who may see the live pages gets the same cards. Therefore the station does not check the account for each picture on a card.
+Instead the address of the picture carries a signature, says where the picture is stored, and is valid for one to two hours. A wall of three
+lines requests pictures day and night, and a look-up of session, account and archive would make each request cost ten times as much.
 """
 
 from __future__ import annotations

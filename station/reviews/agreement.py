@@ -1,4 +1,4 @@
-"""Measures how often people give a part the same label as the model, and how often two people give it the same label."""
+"""Measures how often people give a part the same label as the model, and how often two people agree about a part."""
 
 from __future__ import annotations
 

@@ -159,8 +159,8 @@ class _WrittenPictures:
 
 def _next_number(root: Path) -> int:
     number = (DataSet.objects.aggregate(last=Max("number"))["last"] or 0) + 1
-    # If the database was restored from an older copy, the folder may hold data sets that the table does not list. They must not be
-    # overwritten.
+    # If the database was restored from an older copy, the folder may hold data sets that the table does not list. Such a data set
+    # must not be overwritten.
     while any(root.glob(f"reviews-{number:04d}-*")):
         number += 1
     return number

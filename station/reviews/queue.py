@@ -1,4 +1,7 @@
-"""The review queue chooses which part a person gets next. A part is reviewed by one person at a time, never twice by the same person."""
+"""The review queue chooses which part a person gets next.
+
+Only one person reviews a part at a time. The queue never gives a part to a person who has decided about it, unless the decision was undone.
+"""
 
 from __future__ import annotations
 
