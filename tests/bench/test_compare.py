@@ -107,17 +107,29 @@ def test_this_checkout_is_compared_with_itself(models_root: Path, tmp_path: Path
     assert "pair 1 of 1, old first" in run.stderr
 
 
+def is_inspector(process: psutil.Process) -> bool:
+    """Whether the process is a running inspector. A process that has just ended is none."""
+    try:
+        return "inspector" in process.cmdline()
+    except psutil.Error:
+        return False
+
+
 @pytest.mark.parametrize("stop_signal", [signal.SIGTERM, signal.SIGINT])
 def test_a_comparison_that_is_stopped_leaves_no_process_behind(models_root: Path, tmp_path: Path, stop_signal: signal.Signals) -> None:
     settings = write_settings(tmp_path / "castline.toml", models_root)
     bench = subprocess.Popen([CASTLINE, "--settings", settings, "bench", "compare", ROOT], stderr=subprocess.DEVNULL)
     children: set[psutil.Process] = set()
-    deadline_s = time.monotonic() + 120
-    while not any("inspector" in child.cmdline() for child in children if child.is_running()):
-        assert time.monotonic() < deadline_s, "expected the bench to start an inspector"
-        children |= set(psutil.Process(bench.pid).children(recursive=True))
-        time.sleep(0.1)
-    bench.send_signal(stop_signal)
-    assert bench.wait(60) == (143 if stop_signal == signal.SIGTERM else 130)
+    try:
+        deadline_s = time.monotonic() + 120
+        while not any(map(is_inspector, children)):
+            assert time.monotonic() < deadline_s, "expected the bench to start an inspector"
+            children |= set(psutil.Process(bench.pid).children(recursive=True))
+            time.sleep(0.1)
+        bench.send_signal(stop_signal)
+        assert bench.wait(60) == (143 if stop_signal == signal.SIGTERM else 130)
+    finally:
+        bench.kill()
+        bench.wait()
     _, alive = psutil.wait_procs(children, timeout=5)
     assert alive == []
