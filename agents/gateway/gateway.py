@@ -18,7 +18,7 @@ from agents.gateway.folder_camera import FolderCamera
 from agents.gateway.intake import CameraFrame, GatewayCamera, Intake, TriggeredCamera
 from agents.gateway.sender import KafkaChannel, Sender
 from agents.gateway.spool import Spool, SpoolBudget
-from agents.gateway.upload_camera import LineEndpoint, UploadCamera, build_app
+from agents.gateway.upload_camera import LineEndpoint, UploadCamera, build_app, build_runner
 from agents.gateway.video_camera import VideoCamera, make_stream_opener
 from streams import metrics
 from streams.atomic_file import write_atomically
@@ -235,7 +235,7 @@ class Gateway:
             return None
         gateway = self._settings.gateway
         app = build_app(endpoints, self._settings.pictures.max_bytes, gateway.token)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=2)
+        runner = build_runner(app)
         await runner.setup()
         site = web.TCPSite(runner, gateway.host, gateway.port)
         try:

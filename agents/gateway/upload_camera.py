@@ -1,21 +1,24 @@
 """The camera of kind `http`: uploads over HTTP, and the HTTP interface for part reports of cameras that a board triggers.
 
-| request | `Authorization: Bearer` | response |
+| request | token | response |
 | --- | --- | --- |
-| `POST /lines/{line}/pictures`, the picture as body | the line's token | 201, `{"part": "line-1:1700000000:7", …}`, when it is on disk |
+| `POST` or `PUT /lines/{line}/pictures`, a picture as body or in a form | the line's | 201, `{"part": "line-1:1700000000:7", …}`, on disk |
+| `PUT /lines/{line}/pictures/{name}`, the same with a file name, which is ignored | the line's | the same |
 | `POST /lines/{line}/parts`, `{"run", "part", "captured_at"}` | gateway.token | 202; the picture of a triggered camera is on disk by then |
 
-A picture may have the headers `Idempotency-Key` (a retry under the same key is not a new part) and `X-Captured-At` (RFC 3339). Errors are
-JSON `{"error": …}` with one of these statuses:
+The token follows "Bearer" in the header Authorization, or is the password of Basic authentication. A picture may have the headers
+`Idempotency-Key` (a retry under the same key is not a new part) and `X-Captured-At` (RFC 3339). Errors are JSON `{"error": …}`, a sentence
+that says what was found and what to change, with one of these statuses:
 
 | status | meaning |
 | --- | --- |
-| 400 | a header or the body is malformed |
+| 400 | a header, a form or compressed data is malformed |
 | 401 | the token is missing or wrong |
 | 404 | the line does not exist or does not accept this request |
+| 405 | the method is neither POST nor PUT |
 | 409 | the camera has no picture of this part |
 | 413 | the picture is too large; the response holds `size_bytes` and `limit_bytes` |
-| 415 | the content type is not that of a picture |
+| 415 | the content type is not that of a picture or a form, or the form holds no picture |
 | 422 | the idempotency key was used for another picture, or the body is empty |
 | 503 | the picture was not stored in time |
 | 507 | the spool, the gateway's queue on disk, is full |
@@ -24,8 +27,7 @@ JSON `{"error": …}` with one of these statuses:
 from __future__ import annotations
 
 import asyncio
-import hmac
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -37,13 +39,13 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, Val
 
 from agents.gateway.intake import EMPTY, KEY_REUSED, NO_PICTURE, TOO_LARGE, CameraFrame, Intake, PictureRefusedError, TriggeredCamera
 from agents.gateway.spool import PictureReceipt
+from agents.gateway.upload_request import UploadRefusedError, find_authorisation_problem, read_picture
 from streams import metrics
 from streams.errors import IdentityError, SpoolFullError
 from streams.identity import PartId, parse_time
 
 _RECEIPT_TIMEOUT_S = 15.0
 _MAX_KEY_CHARACTERS = 200
-_CHUNK_BYTES = 2**16
 _STATUS_BY_REASON = {EMPTY: 422, TOO_LARGE: 413, KEY_REUSED: 422, NO_PICTURE: 409}
 
 
@@ -97,10 +99,31 @@ class PartReportBody(BaseModel):
 def build_app(endpoints: Mapping[str, LineEndpoint], max_bytes: int, parts_token: SecretStr) -> web.Application:
     """Returns the web application of the gateway. `endpoints` are keyed by line, and `parts_token` authorises part reports."""
     handlers = _Handlers(endpoints, max_bytes, parts_token)
-    app = web.Application(client_max_size=max_bytes)
-    app.router.add_post("/lines/{line}/pictures", handlers.accept_picture)
+    app = web.Application(client_max_size=max_bytes, middlewares=[_describe_error])
+    for path in ("/lines/{line}/pictures", "/lines/{line}/pictures/{name}"):
+        app.router.add_post(path, handlers.accept_picture)
+        app.router.add_put(path, handlers.accept_picture)
     app.router.add_post("/lines/{line}/parts", handlers.accept_part)
     return app
+
+
+def build_runner(app: web.Application) -> web.AppRunner:
+    """Returns the runner that serves `app`. It leaves the unpacking of bodies to the handlers, which bound it."""
+    return web.AppRunner(app, access_log=None, shutdown_timeout=2, auto_decompress=False)
+
+
+@web.middleware
+async def _describe_error(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
+    """Answers a request for an unknown address or with another method by a sentence as JSON, like all other errors."""
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        if error.status not in (404, 405):
+            raise
+        message = f"expected POST or PUT of a picture at /lines/<line>/pictures, found {request.method} {request.path[:80]}"
+        response = _make_error(error.status, f"{message}; correct method and address at the camera")
+        response.headers.update({"Allow": error.headers["Allow"]} if "Allow" in error.headers else {})
+        return response
 
 
 class _Handlers:
@@ -113,45 +136,32 @@ class _Handlers:
         endpoint = self._endpoints.get(request.match_info["line"])
         if endpoint is None or endpoint.uploads is None:
             return _make_error(404, f"expected a line that takes uploads, found {request.match_info['line'][:80]!r}")
-        if not _is_authorised(request, endpoint.token):
-            return _make_error(401, f"expected Authorization: Bearer with the token of {endpoint.line}")
-        if not _is_picture_type(request.content_type):
-            return _make_error(
-                415, f"expected the picture itself as body (image/… or application/octet-stream), found {request.content_type}"
-            )
+        if refusal := find_authorisation_problem(request, endpoint.token, endpoint.line):
+            return _make_unauthorised(refusal)
         try:
             captured_at = parse_time(request.headers["X-Captured-At"]) if "X-Captured-At" in request.headers else datetime.now(UTC)
         except IdentityError as error:
             return _make_error(400, f"X-Captured-At: {error}")
-        body = await self._read_body(request)
-        if isinstance(body, int):
+        try:
+            picture = await read_picture(request, self._max_bytes)
+        except UploadRefusedError as error:
+            if error.status != 413:
+                return _make_error(error.status, str(error))
             metrics.pictures_received.labels(endpoint.line).inc()
             metrics.pictures_refused.labels(endpoint.line, TOO_LARGE).inc()
-            return _make_too_large_error(body, self._max_bytes)
+            return _make_too_large_error(error.size, self._max_bytes)
         key = request.headers.get("Idempotency-Key", "")
         if len(key) > _MAX_KEY_CHARACTERS:
             return _make_error(400, f"expected an Idempotency-Key of at most {_MAX_KEY_CHARACTERS} characters, found {len(key)}")
-        declared_type = request.headers.get("Content-Type", "") if request.content_type.startswith("image/") else ""
-        frame = CameraFrame(body, captured_at, declared_type, idempotency_key=f"key:{key}" if key else "")
-        return await _await_receipt(endpoint.uploads.upload(frame), 201, len(body), self._max_bytes)
-
-    async def _read_body(self, request: web.Request) -> bytes | int:
-        """Returns the body, or its size as far as it is known if it is too large. At most the allowed size is held in memory."""
-        if request.content_length is not None and request.content_length > self._max_bytes:
-            return request.content_length
-        body = bytearray()
-        async for chunk in request.content.iter_chunked(_CHUNK_BYTES):
-            body += chunk
-            if len(body) > self._max_bytes:
-                return len(body)
-        return bytes(body)
+        frame = CameraFrame(picture.value, captured_at, picture.declared_type, idempotency_key=f"key:{key}" if key else "")
+        return await _await_receipt(endpoint.uploads.upload(frame), 201, len(picture.value), self._max_bytes)
 
     async def accept_part(self, request: web.Request) -> web.Response:
         endpoint = self._endpoints.get(request.match_info["line"])
         if endpoint is None or endpoint.part_intake is None:
             return _make_error(404, f"expected a line whose camera is triggered by its board, found {request.match_info['line'][:80]!r}")
-        if not _is_authorised(request, self._parts_token):
-            return _make_error(401, "expected Authorization: Bearer with gateway.token")
+        if refusal := find_authorisation_problem(request, self._parts_token, "gateway.token"):
+            return _make_unauthorised(refusal)
         try:
             report = PartReportBody.model_validate_json(await request.read())
         except ValidationError as error:
@@ -182,17 +192,11 @@ async def _await_receipt(future: Future[PictureReceipt], status: int, size: int,
     return web.json_response({**body, "repeated": receipt.is_repeat, "matched": receipt.is_matched}, status=status)
 
 
-def _is_authorised(request: web.Request, token: SecretStr) -> bool:
-    """Returns whether the request carries `token`. If `token` is empty, nobody is authorised."""
-    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    expected = token.get_secret_value()
-    # The comparison takes constant time, so that its duration does not reveal how many characters of a guess were right.
-    is_equal = hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), expected.encode())
-    return bool(expected) and scheme.lower() == "bearer" and is_equal
-
-
-def _is_picture_type(content_type: str) -> bool:
-    return content_type.startswith("image/") or content_type == "application/octet-stream"
+def _make_unauthorised(message: str) -> web.Response:
+    """Returns status 401. Many cameras send their password only after the response has named Basic authentication."""
+    response = _make_error(401, message)
+    response.headers["WWW-Authenticate"] = 'Basic realm="castline", charset="UTF-8"'
+    return response
 
 
 def _make_too_large_error(size: int, limit: int) -> web.Response:

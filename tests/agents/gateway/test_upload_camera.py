@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import gzip
 import threading
+import zlib
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
-from aiohttp import ClientSession
-from aiohttp.test_utils import TestServer
+from aiohttp import ClientSession, FormData, encode_basic_auth, web
 from pydantic import SecretStr
 
 from agents.gateway.folder_camera import FolderCamera
 from agents.gateway.intake import GatewayCamera, Intake, TriggeredCamera
 from agents.gateway.spool import Spool, SpoolBudget
-from agents.gateway.upload_camera import LineEndpoint, UploadCamera, build_app
+from agents.gateway.upload_camera import LineEndpoint, UploadCamera, build_app, build_runner
 from streams.identity import PartId
 from streams.settings import CameraSettings
 
@@ -89,8 +92,12 @@ async def plant(tmp_path: Path) -> AsyncIterator[UploadPlant]:
 
 @pytest_asyncio.fixture
 async def url(plant: UploadPlant) -> AsyncIterator[str]:
-    async with TestServer(plant.app) as server:
-        yield str(server.make_url("")).rstrip("/")
+    runner = build_runner(plant.app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0][:2]
+    yield f"http://{host}:{port}"
+    await runner.cleanup()
 
 
 async def post(url: str, path: str, headers: dict[str, str], data: bytes = JPEG, json: object = None) -> tuple[int, dict[str, object]]:
@@ -146,7 +153,15 @@ async def test_a_retry_under_the_same_key_is_the_same_part(url: str, plant: Uplo
         ("/lines/nowhere/pictures", UPLOAD, JPEG, 404),
         ("/lines/replay/pictures", UPLOAD, JPEG, 404),
         ("/lines/http/pictures", {**UPLOAD, "Content-Type": "text/html"}, JPEG, 415),
-        ("/lines/http/pictures", {**UPLOAD, "Content-Type": "multipart/form-data; boundary=x"}, JPEG, 415),
+        ("/lines/http/pictures", {**UPLOAD, "Content-Type": "multipart/form-data; boundary=x"}, JPEG, 400),
+        ("/lines/http/pictures", {**UPLOAD, "Content-Type": "multipart/form-data"}, JPEG, 400),
+        ("/lines/http/pictures", {**UPLOAD, "Content-Type": "multipart/form-data; boundary=x"}, b"--x\r\n\r\nhalf", 400),
+        ("/lines/http/pictures", {**UPLOAD, "Content-Type": "multipart/form-data; boundary=x"}, b"--x\r\n\r\ntext\r\n--x--", 415),
+        ("/lines/http/pictures", {**UPLOAD, "Content-Type": "application/x-www-form-urlencoded"}, b"picture=7", 415),
+        ("/lines/http/pictures", {**UPLOAD, "Content-Encoding": "gzip"}, JPEG, 400),
+        ("/lines/http/pictures", {**UPLOAD, "Content-Encoding": "gzip"}, gzip.compress(JPEG)[:-9], 400),
+        ("/lines/http/pictures", {**UPLOAD, "Content-Encoding": "br"}, JPEG, 415),
+        ("/lines/http/pictures", {**UPLOAD, "Authorization": 'Digest username="camera", nonce="7"'}, JPEG, 401),
         ("/lines/http/pictures", {**UPLOAD, "X-Captured-At": "yesterday"}, JPEG, 400),
         ("/lines/http/pictures", {**UPLOAD, "X-Captured-At": "2026-11-22T10:00:00"}, JPEG, 400),
         ("/lines/http/pictures", {**UPLOAD, "Idempotency-Key": "k" * 201}, JPEG, 400),
@@ -226,3 +241,85 @@ async def test_an_upload_gets_the_part_that_was_reported_for_its_time(url: str, 
     assert (stray["run"], stray["matched"]) == (plant.spools["timed"].run, False)
     _, third = await post(url, "/lines/timed/pictures", {**UPLOAD, "X-Captured-At": (now + timedelta(seconds=15.01)).isoformat()})
     assert third["part"] == "timed:12:3"
+
+
+async def send(url: str, method: str = "POST", path: str = "/lines/http/pictures", **options: Any) -> tuple[int, dict[str, Any]]:
+    """Sends a request with the line's token as Basic password, as cameras do, unless `options` say otherwise."""
+    headers = {"Authorization": encode_basic_auth("camera", "let-me-in"), **options.pop("headers", {})}
+    async with ClientSession() as session, session.request(method, url + path, headers=headers, **options) as response:
+        return response.status, await response.json()
+
+
+def make_form(*parts: tuple[str, bytes | str, str]) -> FormData:
+    form = FormData()
+    for name, content, content_type in parts:
+        form.add_field(name, content, content_type=content_type, filename=f"{name}.bin" if isinstance(content, bytes) else None)
+    return form
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("path", ["/lines/http/pictures", "/lines/http/pictures/cam7_000123.jpg"])
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+async def test_cameras_put_and_post_with_basic_authentication(url: str, plant: UploadPlant, method: str, path: str) -> None:
+    status, _ = await send(url, method, path, data=JPEG, headers={"Content-Type": "image/jpeg"})
+    assert status == 201
+    assert plant.spools["http"].read_after(0, 10)[0].picture.value == JPEG
+
+
+@pytest.mark.asyncio
+async def test_the_first_picture_of_a_form_is_taken_whatever_stands_beside_it(url: str, plant: UploadPlant) -> None:
+    event = ("event", "<EventNotificationAlert/>", "application/xml")
+    forms = [
+        make_form(event, ("picture", JPEG, "image/jpeg"), ("second", JPEG + b"2", "image/jpeg")),
+        make_form(("file", JPEG, "application/octet-stream"), event),
+        make_form(event, ("damaged", b"no picture any more", "image/jpeg")),
+    ]
+    for form in forms:
+        assert (await send(url, data=form))[0] == 201
+    # Line feeds alone, base64, another kind of form, and bytes before the first boundary, as small devices write them.
+    body = b"preamble\n--x y\nContent-Type: image/jpeg\nContent-Transfer-Encoding: base64\n\n" + b64encode(JPEG) + b"\n--x y--\n"
+    assert (await send(url, data=body, headers={"Content-Type": 'multipart/mixed; boundary="x y"'}))[0] == 201
+    assert [spooled.picture.value for spooled in plant.spools["http"].read_after(0, 10)] == [JPEG, JPEG, b"no picture any more", JPEG]
+
+
+@pytest.mark.asyncio
+async def test_bytes_of_a_picture_that_look_like_a_boundary_stay_in_it(url: str, plant: UploadPlant) -> None:
+    picture = JPEG + b"\r\n--\r\n\n\r\n"
+    assert (await send(url, data=make_form(("picture", picture, "image/jpeg"))))[0] == 201
+    assert plant.spools["http"].read_after(0, 10)[0].picture.value == picture
+
+
+@pytest.mark.asyncio
+async def test_a_compressed_body_is_unpacked_up_to_the_limit(url: str, plant: UploadPlant) -> None:
+    for encoding, body in (("gzip", gzip.compress(JPEG)), ("deflate", zlib.compress(JPEG))):
+        headers = {"Content-Type": "image/jpeg", "Content-Encoding": encoding}
+        assert (await send(url, data=body, headers=headers))[0] == 201
+    assert [spooled.picture.value for spooled in plant.spools["http"].read_after(0, 10)] == [JPEG, JPEG]
+    bomb = gzip.compress(JPEG + bytes(50_000_000))
+    status, answer = await send(url, data=bomb, headers={"Content-Type": "image/jpeg", "Content-Encoding": "gzip"})
+    assert (status, answer["size_bytes"], answer["limit_bytes"]) == (413, LIMIT + 1, LIMIT)
+
+
+@pytest.mark.asyncio
+async def test_a_picture_in_a_form_has_the_same_limit(url: str) -> None:
+    status, body = await send(url, data=make_form(("picture", JPEG.ljust(LIMIT + 1), "image/jpeg")))
+    assert (status, body["size_bytes"]) == (413, LIMIT + 1)
+
+
+@pytest.mark.asyncio
+async def test_refusals_say_what_was_found_and_what_to_change_at_the_camera(url: str) -> None:
+    html, event = {"Content-Type": "text/html"}, make_form(("event", "<a/>", "application/xml"))
+    refusals = {
+        "found GET /lines/http/pictures; correct method and address at the camera": await send(url, "GET"),
+        "found POST /picture; correct method and address at the camera": await send(url, path="/picture"),
+        "found text/html; choose JPEG, PNG, BMP or TIFF at the camera": await send(url, data=JPEG, headers=html),
+        "found event (application/xml, 4 bytes); let the camera attach": await send(url, data=event),
+        "found other bytes; remove the header at the camera": await send(url, data=JPEG, headers={**UPLOAD, "Content-Encoding": "gzip"}),
+    }
+    assert {sentence: body["error"] for sentence, (_, body) in refusals.items() if sentence not in body["error"]} == {}
+    async with ClientSession() as session, session.post(f"{url}/lines/http/pictures", data=JPEG) as response:
+        assert response.headers["WWW-Authenticate"].startswith("Basic"), "many cameras send a password only if they are asked"
+        assert "found no Authorization; enter the token at the camera" in (await response.json())["error"]
+    digest = {"Authorization": 'Digest username="camera", nonce="7"'}
+    async with ClientSession() as session, session.post(f"{url}/lines/http/pictures", data=JPEG, headers=digest) as response:
+        assert "found 'Digest'; choose Basic authentication at the camera" in (await response.json())["error"]

@@ -1,0 +1,200 @@
+"""Finds the picture in an HTTP request of a camera, and checks the request's authorisation.
+
+A camera may send the picture as the body, or as a part of a form (`multipart/…`) beside texts and XML; the body may be compressed with gzip
+or deflate. It proves its right with `Authorization: Bearer` and the token, or with Basic authentication and the token as the password.
+Everything is bounded: the body, what it unpacks to, and the number of parts.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from email.message import Message
+from email.parser import HeaderParser
+
+from aiohttp import web
+from pydantic import SecretStr
+
+from streams.identity import UNKNOWN_CONTENT_TYPE, sniff_content_type
+
+_CHUNK_BYTES = 2**16
+# Room for the texts beside the picture in a form.
+_FORM_EXTRA_BYTES = 2**20
+_MAX_PARTS = 50
+# Types of a body that is the picture itself. Many programs send the last one if nobody names a type.
+_RAW_TYPES = ("application/octet-stream", "binary/octet-stream", "application/x-www-form-urlencoded")
+
+
+class UploadRefusedError(Exception):
+    """A request that is answered with `status`. The message says what was found and what to change at the camera.
+
+    `size` is the number of bytes of a picture that is too large, as far as it is known, else 0.
+    """
+
+    def __init__(self, status: int, message: str, size: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+        self.size = size
+
+
+@dataclass(frozen=True)
+class UploadedPicture:
+    """The bytes of a picture, and the content type that the camera declares, or "" if it declares none of a picture."""
+
+    value: bytes
+    declared_type: str
+
+
+async def read_picture(request: web.Request, max_bytes: int) -> UploadedPicture:
+    """Returns the picture in a request. At most `max_bytes` and the texts of a form are held in memory.
+
+    Raises UploadRefusedError with status 400, 413 or 415.
+    """
+    is_form = request.content_type.startswith("multipart/")
+    if not (is_form or request.content_type.startswith("image/") or request.content_type in _RAW_TYPES):
+        raise UploadRefusedError(
+            415,
+            f"expected a picture as body (image/… or application/octet-stream) or a form (multipart/form-data), found "
+            f"{request.content_type}; choose JPEG, PNG, BMP or TIFF at the camera",
+        )
+    body = await _read_body(request, max_bytes + _FORM_EXTRA_BYTES if is_form else max_bytes, max_bytes)
+    if is_form:
+        return _find_picture_part(body, _read_boundary(request), max_bytes)
+    if request.content_type == _RAW_TYPES[-1] and body and sniff_content_type(body) == UNKNOWN_CONTENT_TYPE:
+        raise UploadRefusedError(
+            415,
+            f"expected a picture, found {request.content_type} that is none; let the camera send the picture itself or multipart/form-data",
+        )
+    return UploadedPicture(body, request.content_type if request.content_type.startswith("image/") else "")
+
+
+async def _read_body(request: web.Request, limit: int, max_bytes: int) -> bytes:
+    """Returns the unpacked body of at most `limit` bytes. The message of a larger one names `max_bytes`."""
+    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
+        raise UploadRefusedError(415, f"expected no Content-Encoding, gzip or deflate, found {encoding[:40]!r}; switch off the compression")
+    is_packed = encoding not in ("", "identity")
+    if not is_packed and request.content_length is not None and request.content_length > limit:
+        raise _make_too_large(request.content_length, max_bytes)
+    # 47 stands for a window of 32 KiB with the header of gzip or of zlib.
+    unpacker = zlib.decompressobj(47) if is_packed else None
+    body = bytearray()
+    async for chunk in request.content.iter_chunked(_CHUNK_BYTES):
+        body += _unpack(unpacker, chunk, limit + 1 - len(body), encoding) if unpacker else chunk
+        if len(body) > limit:
+            raise _make_too_large(len(body), max_bytes)
+    if unpacker and not unpacker.eof:
+        raise UploadRefusedError(400, f"expected {encoding} data up to its end, found {len(body)} bytes and no end; send the picture again")
+    return bytes(body)
+
+
+def _unpack(unpacker: zlib._Decompress, chunk: bytes, room: int, encoding: str) -> bytes:
+    try:
+        return unpacker.decompress(chunk, max(1, room))
+    except zlib.error:
+        raise UploadRefusedError(
+            400, f"expected {encoding} data as the header Content-Encoding says, found other bytes; remove the header at the camera"
+        ) from None
+
+
+def _make_too_large(size: int, max_bytes: int) -> UploadRefusedError:
+    return UploadRefusedError(413, f"expected at most {max_bytes} bytes, received {size}", size)
+
+
+def _read_boundary(request: web.Request) -> bytes:
+    header = Message()
+    header["Content-Type"] = request.headers["Content-Type"]
+    boundary = header.get_boundary("")
+    if not boundary:
+        raise UploadRefusedError(400, f"expected {request.content_type} with a boundary, found none; correct the header Content-Type")
+    return boundary.encode("latin-1", "replace")
+
+
+def _find_picture_part(body: bytes, boundary: bytes, max_bytes: int) -> UploadedPicture:
+    """Returns the first part of a form that is a picture by its content, or else the first one that is declared as a picture."""
+    declared: UploadedPicture | None = None
+    found = []
+    for header, content in _split_form(body, boundary):
+        content_type = header.get_content_type() if "Content-Type" in header else ""
+        if "base64" in str(header.get("Content-Transfer-Encoding", "")).lower():
+            content = _decode_base64(content)
+        picture = UploadedPicture(content, content_type if content_type.startswith("image/") else "")
+        if sniff_content_type(content) != UNKNOWN_CONTENT_TYPE:
+            return _check_size(picture, max_bytes)
+        if declared is None and (picture.declared_type or content_type == UNKNOWN_CONTENT_TYPE):
+            declared = picture
+        name = header.get_param("name", "", "Content-Disposition") or "without a name"
+        found.append(f"{str(name)[:40]} ({content_type or 'no type'}, {len(content)} bytes)")
+    if declared is None:
+        text = ", ".join(found[:5]) or "no part"
+        raise UploadRefusedError(415, f"expected a form with a picture, found {text}; let the camera attach a JPEG, PNG, BMP or TIFF")
+    return _check_size(declared, max_bytes)
+
+
+def _check_size(picture: UploadedPicture, max_bytes: int) -> UploadedPicture:
+    if len(picture.value) > max_bytes:
+        raise _make_too_large(len(picture.value), max_bytes)
+    return picture
+
+
+def _decode_base64(content: bytes) -> bytes:
+    try:
+        return base64.b64decode(content)
+    except binascii.Error:
+        raise UploadRefusedError(400, "expected base64 as the part of the form says, found other bytes; choose binary transfer") from None
+
+
+def _split_form(body: bytes, boundary: bytes) -> Iterator[tuple[Message, bytes]]:
+    """Yields header and content of each part of a form. Source: RFC 2046, section 5.1.1; plain line feeds are accepted."""
+    delimiter = b"--" + boundary
+    at = body.find(delimiter)
+    for _ in range(_MAX_PARTS):
+        if at < 0:
+            raise UploadRefusedError(400, "expected a form up to its closing boundary, found its end missing; send the picture again")
+        at += len(delimiter)
+        if body[at : at + 2] == b"--":
+            return
+        start, gap = min(((place, gap) for gap in (b"\r\n\r\n", b"\n\n") if (place := body.find(gap, at)) >= 0), default=(-1, b""))
+        if start < 0:
+            raise UploadRefusedError(400, "expected a header and an empty line in each part of the form, found none; correct the sender")
+        header = HeaderParser().parsestr(body[at:start].decode("utf-8", "replace").strip())
+        end = body.find(b"\n" + delimiter, start + len(gap) - 1)
+        content = body[start + len(gap) : max(end, start + len(gap))] if end >= 0 else b""
+        if end >= 0:
+            yield header, content.removesuffix(b"\r")
+        at = end + 1 if end >= 0 else -1
+    raise UploadRefusedError(400, f"expected at most {_MAX_PARTS} parts in a form, found more; send one picture in each request")
+
+
+def find_authorisation_problem(request: web.Request, token: SecretStr, owner: str) -> str:
+    """Returns why the request does not carry `token`, which belongs to `owner`, or "" if it does.
+
+    The token may stand after "Bearer", or be the password of Basic authentication with any user name. If `token` is empty, nobody is
+    authorised.
+    """
+    expected = token.get_secret_value().encode()
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    if not expected:
+        return f"no token is set for {owner}, so all requests are refused; set it in castline.toml or as a variable"
+    ways = f"Authorization: Bearer or Basic with the token of {owner} (as password)"
+    if not scheme:
+        return f"expected {ways}, found no Authorization; enter the token at the camera"
+    if scheme.lower() not in ("bearer", "basic"):
+        return f"expected {ways}, found {scheme[:20]!r}; choose Basic authentication at the camera"
+    secret = given.strip().encode("utf-8", "surrogateescape")
+    if scheme.lower() == "basic":
+        secret = _read_password(secret)
+    # The comparison takes constant time, so that its duration does not reveal how many characters of a guess were right.
+    return "" if hmac.compare_digest(secret, expected) else f"expected {ways}, found another one; correct the token at the camera"
+
+
+def _read_password(encoded: bytes) -> bytes:
+    """Returns the password of Basic authentication, or b"" if the text is malformed. Source: RFC 7617."""
+    try:
+        return base64.b64decode(encoded, validate=True).partition(b":")[2]
+    except binascii.Error:
+        return b""
