@@ -1,4 +1,4 @@
-"""Evaluates a version, or its cascade, on labelled pictures."""
+"""Evaluates a version on labelled pictures, and compares its cascade with the whole ensemble."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from streams.errors import ModelError
 class EvaluationReport:
     """The result of an evaluation. `predictions`, `probability` (of a defect) and `is_defect` are in the order of `pictures`.
 
-    `sources` holds the figures of each data set, `voters` those of each network alone at the threshold 0.5, and `robustness` those
-    under each disturbance. `pictures_per_s` is the speed without decoding.
+    `sources` holds the figures for each folder or list of pictures. `voters` holds the figures of each network alone at the threshold
+    0.5. `robustness` holds the figures under each disturbance. `pictures_per_s` is the speed without the time for decoding.
     """
 
     pictures: LabelledPictures
@@ -41,12 +41,12 @@ class EvaluationReport:
 
     @property
     def errors(self) -> list[int]:
-        """The indices of the pictures on the wrong side of the threshold, the most certain error first."""
+        """Indices of the pictures on the wrong side of the threshold. The picture farthest from the threshold comes first."""
         errors = np.flatnonzero((self.probability >= self.threshold) != self.is_defect)
         return sorted(errors.tolist(), key=lambda index: -abs(self.probability[index] - self.threshold))
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the report as JSON values, with the names that report.json has had since release 0.1.0."""
+        """Returns the report as JSON values. The names have been the same since release 0.1.0."""
         return {
             "pictures": self.pictures.class_counts,
             "unreadable": [{"path": str(bad.path), "reason": bad.reason} for bad in self.pictures.unreadable],
@@ -71,8 +71,9 @@ class EvaluationReport:
 class CascadeEvaluation:
     """The cascade compared with the whole ensemble on the same pictures.
 
-    `alone` counts the pictures that the first voter decided alone, `agreement` those with the label of the ensemble. An added miss is
-    a defect that only the cascade calls ok; an added alarm is a good part that only the cascade calls defective.
+    `alone` is the share of pictures about which the first voter decided alone. `agreement` is the share of pictures with the same label
+    from the cascade and the ensemble. `misses_added` counts defects that only the cascade calls ok. `alarms_added` counts good parts that
+    only the cascade calls defective. `per_s` and `whole_per_s` are the pictures a second of the cascade and of the ensemble.
     """
 
     alone: Proportion
@@ -92,10 +93,10 @@ class CascadeEvaluation:
 def evaluate_version(
     ensemble: Ensemble, pictures: LabelledPictures, with_robustness: bool = False, advance: Callable[[int], object] = lambda _: None
 ) -> EvaluationReport:
-    """Predicts all `pictures` and measures the figures, with `with_robustness` also under each disturbance.
+    """Judges all `pictures` and measures the figures. If `with_robustness` is true, it does the same under each disturbance.
 
-    `advance` is called with the number of pictures after each batch. Raises ModelError if the classes of the pictures are not those
-    of the version.
+    After each batch, `advance` is called with the number of pictures in the batch. Raises ModelError if the pictures have other classes
+    than the version.
     """
     manifest = ensemble.version.manifest
     if pictures.classes != manifest.classes:
@@ -135,7 +136,7 @@ def evaluate_version(
 
 
 def evaluate_cascade(whole: EvaluationReport, cascade: Ensemble, pictures: LabelledPictures) -> CascadeEvaluation:
-    """Predicts `pictures` with `cascade` and compares it with the report on the whole ensemble, made of the same pictures."""
+    """Judges `pictures` with `cascade`, and compares the result with `whole`, the report on the whole ensemble for the same pictures."""
     report = evaluate_version(cascade, pictures)
     pairs = list(zip(report.predictions, whole.predictions, report.is_defect, strict=True))
     voters = len(cascade.version.manifest.voters)
@@ -151,7 +152,7 @@ def evaluate_cascade(whole: EvaluationReport, cascade: Ensemble, pictures: Label
 
 
 def list_differences(first: EvaluationReport, second: EvaluationReport) -> list[dict[str, str]]:
-    """Returns the pictures that two versions label differently: `path`, true `class`, and the labels `first` and `second`."""
+    """Lists the pictures that two versions label differently: `path`, the true `class`, and the two labels `first` and `second`."""
     return [
         {"path": str(entry.path), "class": entry.class_name, "first": one.label, "second": other.label}
         for entry, one, other in zip(first.pictures.files, first.predictions, second.predictions, strict=True)

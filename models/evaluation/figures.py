@@ -1,4 +1,4 @@
-"""Computes the figures of a version on labelled pictures. "Positive" is a defect."""
+"""Computes the figures of a version on labelled pictures. A defect is the positive class."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ RELIABILITY_BINS = 10
 def measure_figures(
     probability: FloatArray, is_defect: BoolArray, threshold: float, review_low: float, review_high: float
 ) -> ClassificationFigures:
-    """Returns the figures of predictions for parts that are truly defective or not; both arrays have shape (n,).
+    """Computes the figures of predictions from the defect `probability` and the truth `is_defect`, both of shape (n,).
 
-    `probability` is the predicted probability of a defect. The review band reaches from `review_low` up to, but not including,
-    `review_high`; it is counted apart and does not change what the threshold calls a defect.
+    The `threshold` alone decides what is called a defect. The review band reaches from `review_low` up to, but not including,
+    `review_high`. Pictures in the band are counted a second time, as reviews.
     """
     is_called = probability >= threshold
     is_review = (probability >= review_low) & (probability < review_high)
@@ -47,7 +47,9 @@ def measure_figures(
 
 
 def bin_reliability(probability: FloatArray, is_defect: BoolArray) -> list[tuple[float, float, int]]:
-    """Returns the reliability diagram: mean probability, share of defects and number of pictures of each of 10 bins that is not empty."""
+    """Returns the points of the reliability diagram: mean probability, share of defects and number of pictures of each bin.
+
+    There are 10 bins of equal width. Empty bins are left out."""
     bins = np.clip((probability * RELIABILITY_BINS).astype(int), 0, RELIABILITY_BINS - 1)
     return [
         (float(probability[bins == index].mean()), float(is_defect[bins == index].mean()), int((bins == index).sum()))
@@ -57,5 +59,6 @@ def bin_reliability(probability: FloatArray, is_defect: BoolArray) -> list[tuple
 
 
 def compute_calibration_error(probability: FloatArray, is_defect: BoolArray) -> float:
-    """Returns the expected calibration error: the mean difference of probability and share of defects, weighted by pictures."""
+    """Returns the expected calibration error: the mean difference between probability and share of defects over the bins of
+    `bin_reliability`. Each bin is weighted by its number of pictures."""
     return sum(count * abs(mean - share) for mean, share, count in bin_reliability(probability, is_defect)) / len(is_defect)

@@ -1,6 +1,6 @@
-"""Writes an evaluation report as a folder: report.json with PNG files for the station and other programs, report.html for people.
+"""Writes an evaluation report into a folder: report.json and PNG files for the station and other programs, report.html for people.
 
-The form of report.json is `models.registry.version_report.VersionReport`, which the station reads.
+The station reads report.json as a `models.registry.version_report.VersionReport`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ figcaption{font-size:.8rem;overflow-wrap:anywhere}.plot{max-width:100%}"""
 def write_report(folder: Path, version: Version, report: EvaluationReport) -> Path:
     """Writes report.json, its PNG files and report.html into `folder`, and returns the path of report.html.
 
-    report.html embeds the pictures, so it can be sent alone. report.json is written last, because it makes the report visible.
+    report.html contains the pictures, so it needs no other file. report.json is written last, because the station shows the report as
+    soon as this file exists.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("error-*.png"):
@@ -81,7 +82,9 @@ def _draw_curves(report: EvaluationReport) -> bytes:
 
 
 def _draw_gallery(version: Version, report: EvaluationReport) -> list[tuple[ReportPicture, bytes]]:
-    """Returns a PNG for each of the most certain errors. It shows the picture and, if the version has heat maps, the overlaid heat map."""
+    """Returns a PNG for each of the errors farthest from the threshold, at most MAX_GALLERY_PICTURES.
+
+    A PNG shows the picture. If the version has an AlexNet, the picture with its heat map is shown beside it."""
     if not report.errors:
         return []
     grad_cam = open_grad_cam(version)

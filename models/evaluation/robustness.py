@@ -1,6 +1,6 @@
-"""Disturbances that pictures suffer in a plant, in steps: other light, blur, noise, rotation and JPEG compression.
+"""Disturbs pictures as it happens in a plant: by other light, blur, noise, rotation and JPEG compression, each in several strengths.
 
-An evaluation judges the same pictures under each disturbance, which shows how robust a version is.
+An evaluation judges the same pictures under each disturbance. The figures show how robust a version is.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Disturbance = Callable[[GreyPixels], GreyPixels]
 
 
 def make_disturbances(seed: int = 1) -> dict[str, Disturbance]:
-    """Returns the disturbances by name. Each is a function of one picture, shape (side, side); noise is drawn from `seed`."""
+    """Returns the disturbances by name. Each is a function that changes one picture, shape (side, side). Noise depends on `seed`."""
     rng = np.random.default_rng(seed)
     return {
         "light x 0.6": lambda pixels: _clip(pixels * 0.6),

@@ -1,1 +1,1 @@
-"""Computes the networks: runtimes, the ensemble, the cascade, heat maps and drift."""
+"""Judges pictures with trained networks: runtimes, the ensemble, the cascade, heat maps, drift and faults of cameras."""

@@ -1,4 +1,4 @@
-"""Finds faults of a line's camera in the statistics of its latest pictures and in their absence. Pure: the time is passed in."""
+"""Finds faults of a line's camera from the statistics and the times of its latest pictures. It reads no clock: the time is passed in."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from models.registry.manifest import DriftReference
 FROZEN, DARK, BRIGHT, BLURRED, GAP = "frozen", "dark", "bright", "blurred", "gap"
 STATES = (FROZEN, DARK, BRIGHT, BLURRED, GAP)
 
-# So many equal pictures in a row mean that the camera is frozen. Noise alone makes two real pictures of one casting differ.
+# The camera is frozen if this many pictures in a row are equal. Because of noise, two real pictures of one casting always differ.
 _FROZEN_PICTURES = 5
-# The median of so many pictures is compared, so that one unusual part does not look like a fault of the camera.
+# Limits are compared with the median of this many pictures, so that one unusual part does not look like a fault of the camera.
 _MEDIAN_PICTURES = 8
-# A picture is too dark below this share of the reference's 1st percentile of brightness.
+# Pictures are too dark if their brightness is below this share of the drift reference's 1st percentile of brightness.
 _DARK_SHARE = 0.6
-# A picture is too bright beyond this share of the way from the reference's 99th percentile of brightness to white.
+# Pictures are too bright if their brightness exceeds the reference's 99th percentile by this share of the distance to white (255).
 _BRIGHT_SHARE = 0.4
-# A picture is blurred below this share of the reference's 1st percentile of sharpness.
+# Pictures are blurred if their sharpness is below this share of the reference's 1st percentile of sharpness.
 _BLURRED_SHARE = 0.5
-# Limits of the mean grey level for a version without a reference.
+# Least and largest brightness (mean grey level, 0..255) if the version has no drift reference.
 _DARK_LEVEL, _BRIGHT_LEVEL = 30.0, 225.0
-# A gap in the pictures is this many times longer than the mean interval of the latest pictures.
+# A gap is reported if no picture came for this many times the mean interval between the latest pictures, but not before _MIN_GAP_S.
 _GAP_INTERVALS = 20
 _MIN_GAP_S = 30.0
-# A line without pictures for longer than this beyond the shortest gap is taken to be stopped.
+# After a gap has been reported for this long, the line counts as stopped, and the gap is not reported any more.
 _MAX_GAP_S = 3600.0
 
 
 class CameraCondition:
-    """The latest pictures of one line's camera. Times are seconds on one clock that only goes forward."""
+    """Holds the statistics of the latest pictures of one line's camera. All times are seconds of the same monotonic clock."""
 
     def __init__(self) -> None:
         self._statistics: deque[PictureStatistics] = deque(maxlen=_MEDIAN_PICTURES)
@@ -39,16 +39,16 @@ class CameraCondition:
         self._equal_pictures = 0
 
     def add(self, at_s: float, statistics: PictureStatistics) -> None:
-        """Adds the statistics of the next picture, which was taken at the time `at_s`."""
+        """Adds the statistics of the next picture. It was taken at the time `at_s`."""
         is_equal = bool(self._statistics) and self._statistics[-1].checksum == statistics.checksum
         self._equal_pictures = self._equal_pictures + 1 if is_equal else 1
         self._statistics.append(statistics)
         self._times_s.append(at_s)
 
     def find_faults(self, now_s: float, reference: DriftReference | None) -> dict[str, str]:
-        """Returns the faults by state (`frozen`, `dark`, `bright`, `blurred`, `gap`), each described in words; empty without a fault.
+        """Returns a description of each fault, under its state: `frozen`, `dark`, `bright`, `blurred` or `gap`. Empty without a fault.
 
-        Without a reference blur is never reported, and fixed limits of brightness are used.
+        If `reference` is None, blur is never reported, and the limits of brightness are fixed.
         """
         faults: dict[str, str] = {}
         if gap := self._describe_gap(now_s):
@@ -58,7 +58,7 @@ class CameraCondition:
         if len(self._statistics) < _MEDIAN_PICTURES:
             return faults
         faults |= self._find_light_faults(reference)
-        # Dark and overexposed pictures are never sharp, so only one fault is reported for one cause.
+        # Dark and overexposed pictures are never sharp. So blur is not reported together with them, because it has the same cause.
         if reference is not None and faults.keys().isdisjoint((DARK, BRIGHT)):
             sharpness = median(one.sharpness for one in self._statistics)
             limit = _BLURRED_SHARE * reference.sharpness.low
@@ -86,5 +86,5 @@ class CameraCondition:
         interval_s = (self._times_s[-1] - self._times_s[0]) / (len(self._times_s) - 1)
         limit_s, silent_s = max(_MIN_GAP_S, _GAP_INTERVALS * interval_s), now_s - self._times_s[-1]
         if limit_s < silent_s < limit_s + _MAX_GAP_S:
-            return f"no picture for {silent_s:.0f} s; before that one came every {interval_s:.1f} s"
+            return f"no picture for {silent_s:.0f} s; before that, one came every {interval_s:.1f} s"
         return ""

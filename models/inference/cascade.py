@@ -1,7 +1,8 @@
-"""The cascade: the small network decides alone where it is certain, and only the remaining pictures go through all networks.
+"""The cascade: the small network judges every picture first. Only the pictures of which it is not certain go through all networks.
 
-Most pictures of a line are easy, so a cascade saves most of the computing time. Its verdicts are not exactly those of the whole
-ensemble. `castline evaluate --cascade` measures the difference, and the setting `model.cascade` is off by default.
+The small network is certain of most pictures of a line, so a cascade saves most of the computing time. But some of its verdicts
+differ from those of the whole ensemble. `castline evaluate --cascade` measures the difference. The setting `model.cascade` is off by
+default.
 """
 
 from __future__ import annotations
@@ -18,15 +19,16 @@ from models.registry import Version
 from models.registry.manifest import CascadeBand
 from streams.errors import ModelError
 
-# The band's odds lie this factor beyond the odds of the most certain picture for which the small network and the ensemble differ.
+# The cascade band first reaches to the outermost validation pictures on which the small network and the ensemble differ. Then each end
+# of the band is moved outwards: its odds are divided or multiplied by this factor.
 ODDS_MARGIN = 2.0
 
 
 @dataclass(frozen=True)
 class Cascade:
-    """A runtime of two stages: the first voter sees every picture, the other voters only those inside the cascade band.
+    """A runtime of two stages. The first voter judges every picture, and the other voters only the pictures inside the cascade band.
 
-    `first_index` is the index of the first voter in `vote`, the voting rule of the whole ensemble.
+    `vote` is the voting rule of the whole ensemble, and `first_index` the index of the first voter in it.
     """
 
     name: str
@@ -43,7 +45,7 @@ class Cascade:
         self.others.warm_up()
 
     def predict(self, pixels: npt.NDArray[np.uint8]) -> VoterProbabilities:
-        """Returns the voters' probabilities, shape (n, voters, classes). They are NaN for voters that were not asked.
+        """Returns the voters' class probabilities, shape (n, voters, classes). They are NaN for a voter that did not judge the picture.
 
         Input shape: (n, side_px, side_px), grey level 0..255, 1 <= n <= max_batch.
         """
@@ -56,14 +58,14 @@ class Cascade:
         return probabilities
 
     def is_certain(self, probabilities: VoterProbabilities) -> npt.NDArray[np.bool_]:
-        """Returns whether the first voter decides alone, for each picture, shape (n,)."""
+        """Returns a mask, shape (n,), of the pictures about which the first voter decides alone."""
         own = _compute_own_probability(self.vote, self.first_index, probabilities)
         result: npt.NDArray[np.bool_] = (own < self.band.low) | (own >= self.band.high)
         return result
 
     @property
     def all_voters(self) -> Runtime:
-        """The same two stages as a runtime that asks every voter about every picture. The golden set is checked with it."""
+        """A runtime of the same two stages in which every voter judges every picture. It serves to check the golden set."""
         return _TwoStages(f"{self.name} asking all", self.max_batch, self.first, self.others, self.first_index, self._other_indices)
 
     @property
@@ -92,11 +94,12 @@ class _TwoStages:
 
 
 def open_cascade(version: Version, open_stage: Callable[[Version], Runtime], limits: tuple[float, float] | None = None) -> Cascade:
-    """Returns the cascade of `version`. `open_stage` opens the runtime of a version that was reduced to the voters of one stage.
+    """Returns the cascade of `version`.
 
-    `limits`, the low and the high end of the band, take precedence over the band in the manifest.
+    `open_stage` opens a runtime for one stage. It gets the version with only the voters of that stage. `limits` are the low and the
+    high end of the cascade band; without `limits` the band in the manifest is used.
 
-    Raises ModelError if there is no band in either place, or the version has only one voter.
+    Raises ModelError if neither `limits` nor the manifest give a band, or if the version has only one voter.
     """
     manifest, vote = version.manifest, SoftVote.from_manifest(version.manifest)
     band = manifest.cascade
@@ -104,34 +107,37 @@ def open_cascade(version: Version, open_stage: Callable[[Version], Runtime], lim
         band = CascadeBand(voter=band.voter if band else _find_small_voter(version), low=limits[0], high=limits[1])
     if band is None:
         raise ModelError(
-            f"The manifest of {version.folder} has no cascade band, as trainings record it. "
-            "Set model.cascade_low and model.cascade_high, or pass --band."
+            f"The manifest of {version.folder} has no cascade band. Set model.cascade_low and model.cascade_high, or pass --band."
         )
     if band.voter not in vote.names or len(vote.names) < 2:
-        raise ModelError(f"{version.folder}: a cascade needs voters besides {band.voter}, found {', '.join(vote.names)}")
+        raise ModelError(
+            f"A cascade needs the voter {band.voter} and at least one more, but {version.folder} has only {', '.join(vote.names)}. "
+            "Switch the cascade off, or choose another version."
+        )
     first = open_stage(version.select_voters([band.voter]))
     others = open_stage(version.select_voters([name for name in vote.names if name != band.voter]))
     return Cascade(f"cascade-{others.name}", others.max_batch, first, others, vote, vote.names.index(band.voter), band)
 
 
 def find_cascade_band(vote: SoftVote, voter: str, probabilities: VoterProbabilities) -> CascadeBand:
-    """Returns the band outside which `voter` gives the label of the whole ensemble on all validation pictures, with a margin.
+    """Returns the cascade band for `voter`. Outside the band, `voter` labels all validation pictures like the whole ensemble.
 
-    `probabilities` are those of the validation pictures, shape (n, voters, classes).
+    The band is wider than these pictures demand, by ODDS_MARGIN at each end. `probabilities` are the voters' class probabilities of the
+    validation pictures, shape (n, voters, classes).
     """
     index = vote.names.index(voter)
     own, combined = _compute_own_probability(vote, index, probabilities), vote.compute_defect_probability(probabilities)
     labels = np.array([vote.choose_label(float(probability)) for probability in combined])
     not_ok, not_defect = own[labels != "ok"], own[labels != "defect"]
-    # The margin assumes that the next contradicting picture may lie as much further out again. The band always contains the
-    # threshold and the review band.
+    # On other pictures, the voter and the ensemble may differ a little further out than on the validation pictures. ODDS_MARGIN allows
+    # for that. The band always contains the threshold and the review band.
     low = _scale_odds(min(float(not_ok.min(initial=1.0)), vote.low, vote.threshold), 1 / ODDS_MARGIN)
     high = _scale_odds(max(float(not_defect.max(initial=0.0)), vote.high, vote.threshold), ODDS_MARGIN)
     return CascadeBand(voter=voter, low=low, high=high)
 
 
 def _compute_own_probability(vote: SoftVote, index: int, probabilities: VoterProbabilities) -> npt.NDArray[np.float64]:
-    """Returns the defect probability of the voter at `index`, calibrated by its own temperature, shape (n,)."""
+    """Returns the defect probabilities that the voter at `index` gives, calibrated by its own temperature, shape (n,)."""
     result: npt.NDArray[np.float64] = vote.compute_votes(probabilities[:, index : index + 1], [index])[:, 0]
     return result
 

@@ -1,4 +1,6 @@
-"""Drift: how far a line's pictures and predictions are from the reference of its version. Pure NumPy, microseconds a picture."""
+"""Measures drift: how much a line's pictures and defect probabilities differ from the drift reference of its version.
+
+The module uses only NumPy and takes microseconds for each picture."""
 
 from __future__ import annotations
 
@@ -11,18 +13,18 @@ import numpy.typing as npt
 
 from models.registry.manifest import DriftReference, Histogram, PercentileHistogram
 
-# Number of bins of brightness and of sharpness. Each bin holds the same number of pictures of the reference.
+# Number of bins in the histograms of brightness and sharpness. Each bin has the same number of pictures of the reference.
 PICTURE_BINS = 10
-# Edges of the bins of defect probabilities. Bins of equal size would separate 0.007 from 0.008, a difference that another runtime
-# of the same version produces as well.
+# Edges of the bins of defect probabilities. With equally filled bins, 0.007 and 0.008 could fall into different bins, but another
+# runtime of the same version causes such a difference as well.
 PROBABILITY_EDGES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98)
-# With fewer pictures the stability index is dominated by sampling noise.
+# With fewer pictures than this, the stability index is mostly sampling noise.
 MIN_PICTURES = 200
-# Smaller shares of a bin are raised to this value, because the logarithm of an empty bin would be infinite.
+# The share of a bin is raised to at least this value, because the share 0 has no finite logarithm.
 MIN_SHARE = 1e-3
-# Every 16th row and column of a picture is measured.
+# Only every 16th row and every 16th column of a picture are measured.
 _LINE_STEP = 16
-# Number of steps of expectation maximisation. The share of defects converges in fewer steps.
+# Number of steps of expectation maximisation. The share of defects has converged before the last step.
 _MIXTURE_STEPS = 30
 
 FloatArray = npt.NDArray[np.float64]
@@ -30,10 +32,10 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class PictureStatistics:
-    """What is measured of a picture without judging it.
+    """Statistics of a picture that need no network.
 
-    `brightness` is the mean grey level, 0..255. `sharpness` is the mean square of the second differences of grey levels along rows
-    or columns, whichever is less. `checksum` is equal for equal pixels.
+    `brightness` is the mean grey level, 0..255. `sharpness` is the mean square of the second differences of grey levels, computed
+    along rows and along columns; it is the smaller of the two values. Pictures with equal pixels have the same `checksum`.
     """
 
     brightness: float
@@ -44,8 +46,8 @@ class PictureStatistics:
 def measure_picture(pixels: npt.NDArray[np.uint8]) -> PictureStatistics:
     """Returns the statistics of a decoded picture, shape (side, side).
 
-    Sharpness is the energy of the Laplacian (Pertuz, Puig, Garcia, Pattern Recognition 46, 2013, measure LAP1), computed for each
-    direction alone, so that motion blur in one direction shows as well.
+    Sharpness is the energy of the Laplacian (Pertuz, Puig, Garcia, Pattern Recognition 46, 2013, measure LAP1). It is computed for
+    rows and columns separately, and the smaller value counts. So motion blur in only one direction lowers the sharpness too.
     """
     rows = pixels[::_LINE_STEP].astype(np.float32)
     columns = pixels[:, ::_LINE_STEP].T.astype(np.float32, order="C")
@@ -54,11 +56,10 @@ def measure_picture(pixels: npt.NDArray[np.uint8]) -> PictureStatistics:
 
 
 def make_drift_reference(pixels: npt.NDArray[np.uint8], probabilities: FloatArray, is_defect: npt.NDArray[np.bool_]) -> DriftReference:
-    """Returns the drift reference of a version, measured on pictures that it was not trained on.
+    """Returns the drift reference of a version.
 
-    On its training pictures a version is more certain than on others.
-
-    `pixels` have shape (n, side, side); `probabilities` (of a defect) and `is_defect` have shape (n,).
+    The pictures must not be training pictures of the version, because a version is more certain of those than of others. `pixels` have
+    shape (n, side, side); `probabilities` (of a defect) and `is_defect` have shape (n,).
     """
     statistics = [measure_picture(picture) for picture in pixels]
     return DriftReference(
@@ -71,7 +72,7 @@ def make_drift_reference(pixels: npt.NDArray[np.uint8], probabilities: FloatArra
 
 
 def bin_shares(values: Sequence[float] | FloatArray, edges: Sequence[float] | FloatArray) -> FloatArray:
-    """Returns the share of `values` in each bin between the rising `edges`. There is one more bin than edges."""
+    """Returns the share of `values` in each bin. The `edges` between the bins must rise; there is one more bin than edges."""
     counts = np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1)
     result: FloatArray = counts / max(1, len(values))
     return result
@@ -80,7 +81,7 @@ def bin_shares(values: Sequence[float] | FloatArray, edges: Sequence[float] | Fl
 def compute_stability_index(expected: Sequence[float] | FloatArray, found: Sequence[float] | FloatArray) -> float:
     """Returns the population stability index of two histograms of shares (Siddiqi, Credit Risk Scorecards, 2006).
 
-    Below 0.1 the histograms are alike, above 0.25 they come from different populations.
+    Below 0.1 the histograms are similar. Above 0.25 they come from different populations.
     """
     before, now = np.maximum(expected, MIN_SHARE), np.maximum(found, MIN_SHARE)
     before, now = before / before.sum(), now / now.sum()
@@ -90,9 +91,9 @@ def compute_stability_index(expected: Sequence[float] | FloatArray, found: Seque
 def compute_prediction_drift(reference: DriftReference, probabilities: Sequence[float] | FloatArray) -> float:
     """Returns the stability index of the defect probabilities, independent of the share of defects.
 
-    The share of defects is a matter of the castings and no drift. So the reference's histograms of good and of defective parts are
-    mixed in the proportion that fits best (expectation maximisation). A difference from the mixture means that the version sees
-    other good parts, or other defects, than it was made for.
+    More or fewer defects than usual are no drift. So `probabilities` are compared with a mixture of the reference's histograms of
+    good and of defective parts, in the proportion that fits best (expectation maximisation). A large index means that the good parts,
+    or the defects, look different from those that the version was made for.
     """
     found = bin_shares(probabilities, reference.good.edges)
     good, bad = np.maximum(reference.good.shares, MIN_SHARE), np.maximum(reference.bad.shares, MIN_SHARE)

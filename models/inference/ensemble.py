@@ -1,4 +1,4 @@
-"""The ensemble that inspects pictures: a model version together with the runtime that computes its networks."""
+"""The ensemble that judges pictures: a model version together with the runtime that computes its networks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from models.registry import Version
 
 @dataclass(frozen=True, slots=True)
 class Ensemble:
-    """Predicts defects in batches of pictures. Several threads may call `predict` at once, but not the thread of the event loop."""
+    """Predicts defects in batches of pictures.
+
+    Several threads may call `predict` at the same time. The thread of the event loop must not call it, because the call takes long."""
 
     version: Version
     runtime: Runtime
@@ -25,7 +27,7 @@ class Ensemble:
 
     @property
     def version_name(self) -> str:
-        """The name of the version in verdicts."""
+        """The version's name, as it stands in verdicts."""
         return self.version.name
 
     @property
@@ -35,7 +37,7 @@ class Ensemble:
 
     @property
     def side_px(self) -> int:
-        """The side of the square pictures that `predict` takes."""
+        """The side of the square pictures that `predict` takes, in pixels."""
         return self.version.manifest.preprocessing.side_px
 
     @property
@@ -51,9 +53,9 @@ class Ensemble:
         return self.vote.predict(self.runtime.predict(pixels))
 
     def warm_up(self) -> None:
-        """Computes every batch shape once, then checks the golden set.
+        """Computes a batch of every size once, then checks the golden set.
 
-        Raises ModelError if the golden set does not get the labels that it got when the version was made.
+        Raises ModelError if the labels or probabilities of the golden set differ from those that the version gave when it was made.
         """
         self.runtime.warm_up()
         check_golden_set(self.version, self.runtime.all_voters if isinstance(self.runtime, Cascade) else self.runtime)
@@ -68,12 +70,12 @@ def open_ensemble(
     band: tuple[float, float] | None = None,
     at_once: int = 1,
 ) -> Ensemble:
-    """Returns `version` on the runtime of that name, warmed up and checked against the golden set. Takes seconds.
+    """Opens `version` with the named runtime, warms it up and checks the golden set. Takes seconds.
 
-    With `cascade`, the small network decides alone outside the cascade band, which is `band` or, if that is None, the one in the
-    manifest. `threads` (0: every processor) are shared by `at_once` concurrent calls.
+    With `cascade`, the small network decides alone outside the cascade band. `band` gives the low and the high end of the cascade
+    band; if it is None, the manifest's band is used. `at_once` concurrent calls share `threads` threads (0: every processor).
 
-    Raises ModelError if the runtime or the networks cannot be opened, or the golden set is predicted differently.
+    Raises ModelError if the runtime or the networks cannot be opened, or if the runtime judges the golden set differently.
     """
     name = resolve_runtime(version, runtime)
     opened: Runtime

@@ -1,6 +1,6 @@
-"""The golden set of a version: pictures and the probabilities they got when the version was made.
+"""The golden set of a version: some pictures, with the probabilities that the version gave them when it was made.
 
-A runtime must reproduce the labels, and nearly the probabilities, before it may serve.
+Before a runtime may judge parts, it must give these pictures the same labels and nearly the same probabilities.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class GoldenSet:
 
 @dataclass(frozen=True, slots=True)
 class GoldenSetComparison:
-    """A runtime's predictions for the golden set, compared with the recorded ones.
+    """The difference between a runtime's predictions for the golden set and the recorded ones.
 
-    `distance` is the largest difference of two defect probabilities.
+    `distance` is the largest difference between the two defect probabilities of a picture.
     """
 
     pictures: int
@@ -44,7 +44,7 @@ class GoldenSetComparison:
 
 def save_golden_set(path: Path, golden_set: GoldenSet) -> None:
     """Writes `golden_set` to `path` as a compressed NumPy archive of two arrays."""
-    # The names of the arrays are those of version files since release 0.1.0.
+    # The arrays have had these names in the files since release 0.1.0.
     np.savez_compressed(path, pixels=golden_set.pixels, answers=golden_set.probabilities)
 
 
@@ -69,14 +69,14 @@ def load_golden_set(version: Version) -> GoldenSet:
 
 
 def load_golden_pixels(version: Version) -> npt.NDArray[np.uint8]:
-    """Returns only the pictures of the golden set, which also fit a version that was reduced to some of its voters."""
+    """Returns only the pictures of the golden set. Unlike `load_golden_set`, it also works for a version with a part of its voters."""
     with version.file(version.manifest.golden.file).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         pixels: npt.NDArray[np.uint8] = arrays["pixels"]
     return pixels
 
 
 def compare_golden_set(version: Version, runtime: Runtime) -> GoldenSetComparison:
-    """Predicts the golden set of `version` with `runtime` and returns the comparison with the recorded probabilities."""
+    """Judges the golden set of `version` with `runtime`, and compares the result with the recorded probabilities."""
     golden_set, vote = load_golden_set(version), SoftVote.from_manifest(version.manifest)
     probabilities = np.concatenate([runtime.predict(batch) for batch in split_batches(golden_set.pixels, runtime.max_batch)])
     expected, found = (vote.compute_defect_probability(some) for some in (golden_set.probabilities, probabilities))
@@ -85,16 +85,17 @@ def compare_golden_set(version: Version, runtime: Runtime) -> GoldenSetCompariso
 
 
 def check_golden_set(version: Version, runtime: Runtime) -> GoldenSetComparison:
-    """Compares the golden set as `compare_golden_set` does.
+    """Returns the same comparison as `compare_golden_set`.
 
-    Raises ModelError if a label differs, or a defect probability differs by more than the tolerance in the manifest.
+    Raises ModelError if a label differs, or if a defect probability differs by more than the tolerance in the manifest.
     """
     comparison = compare_golden_set(version, runtime)
     tolerance = version.manifest.golden.tolerance
     if not comparison.same_labels or not comparison.distance <= tolerance:
         raise ModelError(
-            f"{version.folder}: {runtime.name} judges the golden set differently: labels {'same' if comparison.same_labels else 'differ'}, "
-            f"largest distance {comparison.distance:.4f}, allowed {tolerance}"
+            f"The runtime {runtime.name} judges the golden set differently from the record in {version.folder}: labels are "
+            f"{'the same' if comparison.same_labels else 'different'}, and probabilities differ by up to {comparison.distance:.4f} "
+            f"(allowed: {tolerance}). Choose another runtime."
         )
     return comparison
 
@@ -102,7 +103,7 @@ def check_golden_set(version: Version, runtime: Runtime) -> GoldenSetComparison:
 def label_pictures(version: Version, predict: PredictFunction, pixels: npt.NDArray[np.uint8], max_batch: int) -> list[str]:
     """Returns the label that `version` gives to each of `pixels`, shape (n, side_px, side_px).
 
-    `predict` computes the networks, at most `max_batch` pictures a call.
+    `predict` computes the networks. It gets at most `max_batch` pictures in one call.
     """
     vote = SoftVote.from_manifest(version.manifest)
     probabilities = np.concatenate([predict(batch) for batch in split_batches(pixels, max_batch)])

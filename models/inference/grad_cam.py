@@ -1,10 +1,11 @@
-"""Heat maps of what AlexNet takes for a defect: Grad-CAM of its last convolution, sharpened by LayerCAM of its first.
+"""Computes heat maps that show where AlexNet sees a defect: Grad-CAM of its last convolution times LayerCAM of its first.
 
-Grad-CAM of `conv5` (Selvaraju et al., ICCV 2017, equations 1 and 2) has one cell for 16 pixels of a side or more. Most defects are
-smaller: on the renderer's masks its hottest point lay on a defect in only 4 of 100 pictures. The paper multiplies Grad-CAM by a
-fine map (section 3.2, guided backpropagation). Here that fine map is LayerCAM of `norm1` (Jiang et al., IEEE TIP 30, 2021,
-equation 3), which has one cell for 4 pixels. The hottest point then lies on a defect in 73 of 100 pictures, and within 8 pixels
-(of 300) of one in 96.
+Grad-CAM of `conv5` (Selvaraju et al., ICCV 2017, equations 1 and 2) is coarse: each of its cells is at least 16 pixels wide. Most
+defects are smaller. On rendered castings, the hottest point of Grad-CAM lay on a defect in only 4 of 100 pictures.
+
+So Grad-CAM is multiplied by a finer map, as in section 3.2 of the paper. The paper uses guided backpropagation for the finer map. Here
+it is LayerCAM of `norm1` (Jiang et al., IEEE TIP 30, 2021, equation 3), whose cells are 4 pixels wide. The hottest point of the product
+lies on a defect in 73 of 100 pictures. In 96 of 100 pictures it lies at most 8 pixels (of 300) away from a defect.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ from models.networks.preprocessing import resample, scale_pixels
 from models.registry import Version
 
 REGION_LAYER, DETAIL_LAYER = "conv5", "norm1"
-# Standard deviation of the smoothing, as a share of the picture's side. With it, heat over several pixels counts more than one noisy pixel.
+# Standard deviation of the smoothing, as a share of the picture's side. After smoothing, a single noisy pixel is not the hottest point.
 SMOOTHING_SHARE = 1 / 80
-# A heat map with a lower maximum counts as empty.
+# If the maximum of a heat map is not above this value, the heat map is set to 0 everywhere.
 MIN_HEAT = 1e-9
 
 
 class GradCam:
-    """Computes heat maps with one traced graph for one picture. Not thread-safe; call it outside the event loop's thread."""
+    """Computes heat maps, one picture at a time. It is not thread-safe, and the thread of the event loop must not call it."""
 
     def __init__(self, alexnet: keras.Model, ok_class: int, side_px: int) -> None:
         self._ok_class = ok_class
@@ -45,7 +46,7 @@ class GradCam:
         self._graph = traced.get_concrete_function(tf.TensorSpec((1, side_px, side_px), tf.uint8))
 
     def compute_heat_map(self, pixels: npt.NDArray[np.uint8]) -> HeatMap:
-        """Returns the heat of each pixel, 0..1, same shape as `pixels`, (side_px, side_px). All 0 if nothing indicates a defect."""
+        """Returns the heat of each pixel, 0..1, shape (side_px, side_px). The heat is 0 everywhere if nothing indicates a defect."""
         side_px = pixels.shape[0]
         region, detail = (_resize(cells.numpy()[0], side_px) for cells in self._graph(tf.constant(pixels[np.newaxis])))
         return _normalise(ndimage.gaussian_filter(region * detail, SMOOTHING_SHARE * side_px))
@@ -67,17 +68,17 @@ class GradCam:
     def _compute_log_odds(self, features: tf.Tensor) -> tf.Tensor:
         """Returns the log odds of a defect, computed from the logits.
 
-        Log odds computed from probabilities would have no gradient where the network is certain.
+        If the log odds were computed from the probabilities, their gradient would vanish where a probability is nearly 0 or 1.
         """
         logits = tf.cast(features, tf.float32) @ self._output.kernel + self._output.bias
-        if logits.shape[-1] == 1:  # a logistic head has only the logit of the second class
+        if logits.shape[-1] == 1:  # A logistic head has only the logit of the second class.
             return logits[:, 0] * (-1.0 if self._ok_class == 1 else 1.0)
         others = [index for index in range(logits.shape[-1]) if index != self._ok_class]
         return tf.reduce_logsumexp(tf.gather(logits, others, axis=1), axis=1) - logits[:, self._ok_class]
 
 
 def open_grad_cam(version: Version) -> GradCam | None:
-    """Returns the warmed-up heat maps of the version's AlexNet, in bfloat16 if the processor computes it. Takes seconds.
+    """Returns a warmed-up GradCam for the version's AlexNet, which computes in bfloat16 if the processor supports it. Takes seconds.
 
     Returns None if the version has no AlexNet. Raises ModelError if the weights cannot be read.
     """
@@ -98,5 +99,5 @@ def _normalise(heat: npt.NDArray[Any]) -> HeatMap:
 
 
 def _resize(cells: npt.NDArray[np.float32], side_px: int) -> HeatMap:
-    """Returns the map `cells`, normalised to 0..1 and resampled to the picture's side."""
+    """Returns the coarse map `cells`, scaled to 0..1 and resampled to the picture's side."""
     return np.asarray(Image.fromarray(_normalise(cells)).resize((side_px, side_px), Image.Resampling.BILINEAR))

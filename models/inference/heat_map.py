@@ -1,4 +1,4 @@
-"""Heat maps of a picture, and the boxes around their hot areas in pixels of the original picture. Pure NumPy and SciPy."""
+"""Crops heat maps and finds boxes around their hot areas, in pixels of the original picture."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage  # type: ignore[import-untyped]  # no stubs among the locked packages
 
-# A pixel belongs to a box if its heat is at least this share of the hottest value. 0.5 fitted the renderer's defect masks best.
+# A pixel is hot if its heat is at least this share of the hottest value. With 0.5, the boxes fit the masks of rendered defects best.
 HOT_SHARE = 0.5
-# A picture gets at most this many boxes, because a person does not look at more.
+# A picture gets at most this many boxes, because people do not look at more.
 MAX_BOXES = 5
 
-# A heat map has the shape (rows, columns) and values from 0, cold, to 1, hot.
+# A heat map has the shape (rows, columns) and values from 0 (cold) to 1 (hot).
 HeatMap = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class HeatBox:
-    """A rectangle in pixels of the upright original picture, origin top left. `score` is its hottest heat, 0..1."""
+    """A rectangle in pixels of the upright original picture. The origin is at the top left. `score` is the highest heat inside, 0..1."""
 
     left_px: int
     top_px: int
@@ -29,7 +29,7 @@ class HeatBox:
 
 
 def crop_to_picture(heat: HeatMap, width_px: int, height_px: int) -> HeatMap:
-    """Returns the part of a square heat map that shows the picture, without the margins that the decoder added to make it square.
+    """Returns a square heat map without the margins that the decoder had added to make the picture square.
 
     `width_px` and `height_px` are the size of the upright original picture.
     """
@@ -41,10 +41,10 @@ def crop_to_picture(heat: HeatMap, width_px: int, height_px: int) -> HeatMap:
 
 
 def find_boxes(heat: HeatMap, width_px: int, height_px: int, hot_share: float = HOT_SHARE, max_boxes: int = MAX_BOXES) -> list[HeatBox]:
-    """Returns the boxes of the connected hot areas in a cropped heat map, the hottest first, at most `max_boxes`.
+    """Returns boxes around the connected hot areas of a cropped heat map, the hottest first, at most `max_boxes`.
 
-    An area is hot where its heat is at least `hot_share` of the hottest value. `width_px` and `height_px` are the size of the
-    upright original picture.
+    A pixel is hot if its heat is at least `hot_share` of the hottest value. `width_px` and `height_px` are the size of the upright
+    original picture.
     """
     hottest = float(heat.max(initial=0.0))
     if hottest <= 0:
@@ -61,6 +61,6 @@ def find_boxes(heat: HeatMap, width_px: int, height_px: int, hot_share: float = 
 
 
 def _scale_span(span: slice, scale: float, size_px: int) -> tuple[int, int]:
-    """Returns the first pixel of `span` and the one after its last, scaled to a picture of `size_px` and at least one apart."""
+    """Returns start and stop of `span` in pixels of the original picture, which has `size_px`. The stop is greater than the start."""
     first = min(int(span.start * scale), size_px - 1)
     return first, min(max(first + 1, round(span.stop * scale)), size_px)

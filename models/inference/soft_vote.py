@@ -1,6 +1,6 @@
 """Turns the voters' class probabilities into predictions: weighted soft vote, calibration, threshold and review band.
 
-The module is pure NumPy, without networks, so every runtime decides in the same way.
+The module uses only NumPy. All runtimes use it, so they decide in the same way.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import numpy.typing as npt
 
 from models.registry.manifest import Manifest
 
-# Class probabilities of each voter, shape (n, voters, classes). Rows sum to 1, or are NaN for a voter that was not asked.
+# Class probabilities of each voter, shape (n, voters, classes). Rows sum to 1, or are NaN for a voter that did not judge the picture.
 VoterProbabilities = npt.NDArray[np.float32]
 Label = Literal["ok", "defect", "review"]
 
-# The reason in a verdict whose defect probability lies in the review band.
+# The reason that a verdict gives if its defect probability lies in the review band.
 IN_DOUBT = "doubt"
 
-# Smaller probabilities are raised to this value, because a probability of 0 has no logarithm.
+# Smaller probabilities are raised to this value before a logarithm, because 0 has none.
 MIN_PROBABILITY = 1e-7
 
 
@@ -29,8 +29,8 @@ MIN_PROBABILITY = 1e-7
 class Prediction:
     """The ensemble's result for one picture.
 
-    `defect_probability` is calibrated, 0..1. `votes` holds the own defect probability of each voter that was asked. `reason` is
-    empty unless the label is `review`.
+    `defect_probability` is calibrated, 0..1. `votes` holds the defect probability that each voter gave, by the voter's name. Voters
+    that did not judge the picture are missing. `reason` is empty unless the label is `review`.
     """
 
     label: Label
@@ -41,7 +41,9 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class SoftVote:
-    """The voting rule of a version: the numbers of its manifest as arrays of shape (voters,). `weights` sum to 1."""
+    """The voting rule of a version, from its manifest. `weights` and `temperatures` have shape (voters,); the weights sum to 1.
+
+    `temperature` calibrates the combined vote. `low` and `high` are the ends of the review band."""
 
     names: tuple[str, ...]
     weights: npt.NDArray[np.float64]
@@ -85,24 +87,24 @@ class SoftVote:
     def compute_votes(self, probabilities: VoterProbabilities, voters: Sequence[int] | None = None) -> npt.NDArray[np.float64]:
         """Returns the defect probability of each voter, calibrated by its own temperature, shape (n, voters).
 
-        `voters` gives the indices of the voters in `probabilities` if these are not all voters of the version.
+        If `probabilities` contain only some of the version's voters, `voters` gives their indices.
         """
         return 1 - self._temper_voters(probabilities, slice(None) if voters is None else list(voters))[..., self.ok_class]
 
     def compute_defect_probability(self, probabilities: VoterProbabilities) -> npt.NDArray[np.float64]:
-        """Returns the calibrated defect probability of each picture, shape (n,): 1 - P(ok), so every class but the good one counts.
+        """Returns the calibrated defect probability of each picture, shape (n,): 1 minus the probability of the good class.
 
-        The version's own temperature calibrates the combined vote of all voters. Where only one voter was asked it is left out,
-        because that voter is calibrated already.
+        The version's `temperature` calibrates the combined vote of all voters. It is not used where a voter is missing, because each
+        voter is already calibrated by its own temperature.
         """
         has_all_voters = ~np.isnan(probabilities).any(axis=(1, 2))
         temperatures = np.where(has_all_voters, self.temperature, 1.0)[:, None]
         return 1 - temper_probabilities(self.average(probabilities), temperatures)[..., self.ok_class]
 
     def average(self, probabilities: VoterProbabilities) -> npt.NDArray[np.float64]:
-        """Returns the weighted mean of the voters before the calibration of the combined vote, shape (n, classes).
+        """Returns the weighted mean of the voters' class probabilities, shape (n, classes), before the combined vote is calibrated.
 
-        Voters that were not asked (NaN) are left out, and the weights of the others are scaled to sum 1.
+        Voters that did not judge a picture (NaN) are left out, and the weights of the others are scaled so that they sum to 1.
         """
         is_asked: npt.NDArray[np.bool_] = np.logical_not(np.isnan(probabilities).any(axis=-1))
         weights = self.weights * is_asked
@@ -112,7 +114,7 @@ class SoftVote:
         return result
 
     def choose_label(self, defect_probability: float) -> Label:
-        """Returns the label of a part. The review band takes precedence over the threshold."""
+        """Returns the label of a part. Inside the review band the label is `review`, on either side of the threshold."""
         if self.low <= defect_probability < self.high:
             return "review"
         return "defect" if defect_probability >= self.threshold else "ok"
@@ -122,10 +124,10 @@ class SoftVote:
 
 
 def temper_probabilities(probabilities: npt.NDArray[np.float64], temperature: float | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Returns the probabilities whose logits are divided by `temperature`, along the last axis; same shape.
+    """Divides the logits of `probabilities` by `temperature`. Returns the new probabilities, same shape; the last axis is the classes.
 
-    Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, section 4.2. A temperature above 1 makes them less
-    certain, below 1 more certain. Their order never changes.
+    Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, section 4.2. A temperature above 1 moves the probabilities
+    closer together, and one below 1 moves them apart. The order of the classes never changes.
     """
     scaled = np.log(np.clip(probabilities, MIN_PROBABILITY, 1)) / temperature
     raised = np.exp(scaled - scaled.max(axis=-1, keepdims=True))

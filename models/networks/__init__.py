@@ -1,1 +1,1 @@
-"""The networks of the ensemble, one module each, and the function that builds the network a manifest names."""
+"""The networks of the ensemble, each in its own module, and a factory that builds the network that a manifest describes."""

@@ -9,7 +9,7 @@ from models.networks.head import Head, add_head
 
 layers = keras.layers
 
-# With a smaller input nothing is left after AlexNet's third pooling.
+# A smaller input would be reduced to nothing by AlexNet's third pooling.
 MIN_SIDE_PX = 64
 
 
@@ -28,22 +28,25 @@ def alexnet(
     """Builds AlexNet for grey castings, the large member of the ensemble.
 
     Source: Krizhevsky, Sutskever, Hinton, ImageNet Classification with Deep Convolutional Neural Networks, NIPS 25, 2012, section 3
-    and figure 2. Layers: conv1 to conv5, norm1, norm2, pool1, pool2, pool5, the fully connected fc6, fc7 and so on, and `output`
-    (fc8 in the paper). Differences:
+    and figure 2. Layers: conv1 to conv5, norm1, norm2, pool1, pool2, pool5, the fully connected layers fc6, fc7 and so on, and
+    `output` (fc8 in the paper). Differences from the paper:
 
     - The input has one grey channel instead of three colours.
-    - The convolutions are padded with zeros ("same"), so that sides other than 224 px fit.
-    - `normalisation` is "batch" (Ioffe, Szegedy, ICML 2015) in the two places of the paper's local response normalisation, because
-      on some thousand pictures it needs a tenth of the training steps and also works in bfloat16. "local-response" is the paper's.
-    - `groups` 1 joins what the paper splits between two graphics cards (conv2, conv4, conv5; `groups` 2), because TensorFlow trains
-      grouped convolutions four times more slowly on a processor.
-    - `maps` is the share of the paper's feature maps in each convolution, rounded to eights. Half of them take a quarter of the time.
-    - `dense_width` and `dense_layers` are parameters of the fully connected layers; the paper has 2 layers of 4096 units.
-    - `head` "logistic" is one sigmoid unit for two classes, see `add_head`.
-    - Weights are initialised after He, and training uses Adam, instead of a Gaussian of 0.01, biases of 1 and momentum.
+    - The convolutions are padded with zeros ("same"). So the side of the input need not be 224 px.
+    - `normalisation` is "batch" by default (Ioffe, Szegedy, ICML 2015), where the paper has local response normalisation. On some
+      thousand pictures batch normalisation needs a tenth of the training steps, and it also works in bfloat16. "local-response" is
+      the paper's normalisation.
+    - `groups` is 1 by default. The paper splits conv2, conv4 and conv5 between two graphics cards (`groups` 2), but TensorFlow trains
+      such grouped convolutions four times more slowly on a processor.
+    - Each convolution has the share `maps` of the paper's feature maps, rounded to a multiple of 8. Half of the feature maps take a
+      quarter of the time.
+    - The fully connected part has `dense_layers` layers of `dense_width` units. The paper has 2 layers of 4096 units.
+    - The `head` "logistic" is one sigmoid unit for two classes, see `add_head`.
+    - The first weights are drawn as He et al. propose. The paper draws them from a Gaussian of deviation 0.01 and sets most biases to 1.
+    - The training uses Adam. The paper uses gradient descent with momentum.
 
     Input shape: (batch, side_px, side_px, 1), float32, grey level 0..1. Output shape: (batch, classes), float32, rows sum to 1.
-    Raises ValueError if `side_px` < 64, because nothing is left after the third pooling, or if the head does not fit `classes`.
+    Raises ValueError if `side_px` < 64, because the third pooling would leave nothing, or if the head does not fit `classes`.
     """
     if side_px < MIN_SIDE_PX:
         raise ValueError(f"expected AlexNet's side to be at least {MIN_SIDE_PX} px, found {side_px}")
@@ -94,10 +97,10 @@ def alexnet(
 
 
 class LocalResponse(keras.layers.Layer):  # type: ignore[misc]  # Keras comes without types
-    """Local response normalisation of the AlexNet paper, section 3.3, with its constants k 2, n 5, alpha 1e-4, beta 0.75."""
+    """Local response normalisation, as in section 3.3 of the AlexNet paper: k = 2, n = 5, alpha = 1e-4, beta = 0.75."""
 
     def call(self, values: keras.KerasTensor) -> keras.KerasTensor:
-        """Returns `values` divided by (2 + 1e-4 * sum of squares over 5 adjacent channels) ** 0.75; same shape."""
+        """Returns `values` / (2 + 1e-4 * s) ** 0.75, same shape, where s is the sum of the squares over 5 adjacent channels."""
         channels = values.shape[-1]
         squares = keras.ops.pad(keras.ops.square(values), [(0, 0), (0, 0), (0, 0), (2, 2)])
         sums = sum(squares[..., shift : shift + channels] for shift in range(5))

@@ -1,6 +1,6 @@
-"""Builds, loads and saves the network of a manifest's voter.
+"""Builds, loads and saves the networks that a manifest describes as voters.
 
-TensorFlow takes seconds to import, so only the functions that need it import it.
+The import of TensorFlow takes seconds, so TensorFlow is imported inside the functions that need it.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def make_voter(network: Literal["alexnet", "lenet"], side_px: int, options: dict[str, NetworkOption]) -> Voter:
-    """Returns the voter of an untrained network. The voter is named after the network, because an ensemble has at most one of each."""
+    """Returns a manifest's entry for an untrained network. The voter has the network's name, which is unique in an ensemble."""
     return Voter(name=network, network=network, weights_file=f"{network}.weights.h5", side_px=side_px, options=options)
 
 
 def build_network(voter: Voter, classes: int, dtype: str = "float32") -> keras.Model:
-    """Returns the untrained network of `voter`. Raises ModelError if the network does not have the voter's options."""
+    """Returns the untrained network of `voter`. Raises ModelError if the network does not accept the voter's options."""
     from models.networks.alexnet import alexnet
     from models.networks.lenet import lenet
 
@@ -34,14 +34,14 @@ def build_network(voter: Voter, classes: int, dtype: str = "float32") -> keras.M
 
 
 def seed_weights(seed: int) -> None:
-    """Seeds the random initial weights of all networks that are built from now on."""
+    """Sets the seed from which the first weights of networks are drawn."""
     from models.networks.framework import keras
 
     keras.utils.set_random_seed(seed)
 
 
 def load_networks(version: Version, dtype: str = "float32") -> list[keras.Model]:
-    """Returns the trained networks of `version` in the order of its voters, with weights cast to `dtype`."""
+    """Returns the trained networks of `version` in the order of its voters. Weights are cast to `dtype`."""
     return [load_network(version, voter, dtype) for voter in version.manifest.voters]
 
 
@@ -59,7 +59,7 @@ def load_network(version: Version, voter: Voter, dtype: str = "float32") -> kera
 def save_weights(path: Path, voter: Voter, network: keras.Model, half: bool = False) -> None:
     """Writes the weights of `network` to `path`.
 
-    With `half` they are written as float16, and `network` is given the rounded weights, so that it predicts what the file will.
+    With `half`, the weights are written as float16. `network` then gets the rounded weights too, so it predicts the same as the file.
     """
     if half:
         small = build_network(voter, network.output_shape[-1], "float16")

@@ -1,7 +1,7 @@
-"""TensorFlow and Keras, imported without the optional libraries that Keras looks for and that Castline never uses through Keras.
+"""Imports TensorFlow and Keras, but keeps Keras from importing optional libraries that Castline does not use through Keras.
 
-scikit-learn (with SciPy's statistics), Matplotlib and OpenCV take a third of the import time and 100 MB in each process that
-computes networks. Modules that need one of them import it themselves.
+These libraries are scikit-learn (with SciPy's statistics), Matplotlib and OpenCV. They would take a third of the import time, and
+100 MB in each process that computes networks. Modules of Castline that need one of these libraries import it themselves.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import gc
 import sys
 
 _UNUSED_LIBRARIES = [name for name in ("sklearn", "matplotlib", "cv2") if name not in sys.modules]
-# None in sys.modules makes an import fail as if the library were not installed.
+# If sys.modules holds None for a library, its import fails as if the library were not installed.
 sys.modules.update(dict.fromkeys(_UNUSED_LIBRARIES))  # type: ignore[arg-type]
-# Nearly all objects of the import stay alive. Searching them for garbage took a seventh of the import time.
+# The garbage collector took a seventh of the import time, but nearly all objects that an import creates stay alive.
 _IS_COLLECTING = gc.isenabled()
 gc.disable()
 try:

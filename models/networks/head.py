@@ -12,16 +12,17 @@ Head = Literal["softmax", "logistic"]
 
 
 def add_head(features: keras.KerasTensor, classes: int, head: Head) -> keras.KerasTensor:
-    """Returns class probabilities, shape (batch, classes), computed from `features`, shape (batch, units), by the layer `output`.
+    """Adds the layer `output` behind `features`, shape (batch, units). Returns class probabilities, shape (batch, classes).
 
-    The probabilities are float32, whatever the precision of the layers before. The head "logistic", for two classes, is one sigmoid
-    unit, the probability of the second class, written out as two columns.
+    The probabilities are float32 even if the layers before have another precision. The head "logistic" is for two classes only. It is
+    one sigmoid unit, which yields the probability of the second class. The probability of the first class is computed from it.
 
     Raises ValueError if there are fewer than two classes, or more than two with a logistic head.
     """
     if classes < 2:
         raise ValueError(f"expected at least two classes, found {classes}")
-    # Small first weights make the first predictions undecided. A wrong certainty would kill units in the first training steps.
+    # With small first weights, all classes are about equally probable at first. Large wrong probabilities would cause such large
+    # gradients in the first training steps that some units never become active again.
     initializer = keras.initializers.RandomNormal(stddev=0.01)
     if head == "softmax":
         return layers.Dense(classes, "softmax", kernel_initializer=initializer, name="output", dtype="float32")(features)

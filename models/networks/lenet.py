@@ -7,7 +7,7 @@ from models.networks.head import Head, add_head
 
 layers = keras.layers
 
-# With a smaller input nothing is left after LeNet's second pooling.
+# A smaller input would be reduced to nothing by LeNet's second pooling.
 MIN_SIDE_PX = 16
 
 
@@ -23,20 +23,22 @@ def lenet(
     """Builds LeNet-5 for grey castings, the small member of the ensemble.
 
     Source: LeCun, Bottou, Bengio, Haffner, Gradient-Based Learning Applied to Document Recognition, Proc. IEEE 86(11), 1998, figure 2.
-    Layers: the convolutions c1 and c3, the poolings s2 and s4, the fully connected f5 and f6 (120 and 84 units), and `output`.
-    Differences:
+    Layers: the convolutions c1 and c3, the poolings s2 and s4, the fully connected layers f5 and f6 (120 and 84 units), and `output`.
+    Differences from the paper:
 
-    - ReLU instead of the scaled tanh, max instead of the trainable average pooling, softmax instead of radial basis functions.
-    - Every map of s2 feeds every map of c3; table I of the paper leaves some out.
-    - The paper's third convolution, c5, has a window as large as its input, so here it is the fully connected f5 of 120 units.
-    - `side_px` is any side from 16 px instead of 32 px, because castings need more pixels than digits. The window of s4 grows with
-      the side, so that s4 yields 5 x 5 fields as in the paper and the fully connected layers stay small. A small hole then counts
-      the same wherever it lies in a field.
-    - `width` multiplies the number of maps (6 and 16), and there is dropout before the output.
-    - `dense_layers` is the number of fully connected layers; the paper has 2. `head` "logistic" is described in `add_head`.
+    - The activation is ReLU instead of a scaled tanh, the pooling takes the maximum instead of a trained average, and the output is a
+      softmax instead of radial basis functions.
+    - Every feature map of c3 sees every feature map of s2. Table I of the paper leaves out some of these connections.
+    - The paper's third convolution, c5, has a window as large as its input. So it is a fully connected layer here: f5 with 120 units.
+    - `side_px` may be any side from 16 px on. The paper has 32 px for digits, but castings need more. The window of s4 grows with the
+      side. So s4 yields 5 x 5 values for each feature map, as in the paper, and the fully connected layers stay small.
+    - The numbers of feature maps in c1 and c3 are `width` times 6 and 16.
+    - There is a dropout layer before the output.
+    - `dense_layers` is the number of fully connected layers before the output. The paper has 2.
+    - The `head` "logistic" is one sigmoid unit for two classes, see `add_head`.
 
     Input shape: (batch, side_px, side_px, 1), float32, grey level 0..1. Output shape: (batch, classes), float32, rows sum to 1.
-    Raises ValueError if `side_px` < 16, because nothing is left after the second pooling, or if the head does not fit `classes`.
+    Raises ValueError if `side_px` < 16, because the second pooling would leave nothing, or if the head does not fit `classes`.
     """
     if side_px < MIN_SIDE_PX:
         raise ValueError(f"expected LeNet's side to be at least {MIN_SIDE_PX} px, found {side_px}")

@@ -1,4 +1,4 @@
-"""Scales and resamples decoded pictures for the networks, in the same way in training and in inference."""
+"""Scales and resamples decoded pictures for the networks. Training and inference use the same functions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from models.networks.framework import tf
 
 
 def scale_pixels(pixels: tf.Tensor) -> tf.Tensor:
-    """Returns grey levels as network input.
+    """Converts grey levels to the input of a network.
 
     Input shape: (n, side, side), 0..255. Output shape: (n, side, side, 1), float32, 0..1.
     """
@@ -16,9 +16,9 @@ def scale_pixels(pixels: tf.Tensor) -> tf.Tensor:
 
 
 def resample(grey: tf.Tensor, network: Any) -> tf.Tensor:
-    """Returns `grey`, shape (n, side, side, 1), at the side that `network` takes.
+    """Resamples `grey`, shape (n, side, side, 1), to the side of the input of `network`.
 
-    The resampling is bilinear and antialiased, so that every pixel counts and a small hole is not skipped.
+    The resampling is bilinear and antialiased. So every pixel has an influence, and no small hole is skipped.
     """
     side_px = network.input_shape[1]
     if side_px == grey.shape[1]:

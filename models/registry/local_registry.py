@@ -1,10 +1,11 @@
 """Model versions in a folder of this machine: `<root>/<version>/` holds `manifest.json`, the weights and the golden set.
 
-Weights are Keras' `.weights.h5` files: arrays only, for networks that Castline's own code builds from the manifest. A `.keras`
-file would also describe layers to be built, which is one thing more to distrust. Nothing is unpickled, and a version holds no code.
+The weights of a network are a Keras `.weights.h5` file, which contains only arrays. Castline's own code builds the network from the
+manifest. A `.keras` file would also describe the layers, and a manipulated description could run foreign code when it is loaded. For
+the same reason nothing is unpickled.
 
-A version is complete or absent, because its files are written into a hidden folder beside its place, flushed to disk, and the
-folder is then renamed.
+A version is either complete or absent. Its files are first written into a hidden folder in the registry and flushed to disk. Then the
+hidden folder is renamed to the name of the version.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ from streams.errors import ModelError
 from streams.user_cache import sha256_of_file
 
 MANIFEST_FILE = "manifest.json"
-# A larger file is refused as a manifest.
+# A manifest that is larger than this is refused.
 MANIFEST_MAX_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A model version on this machine. Its files were complete and their checksums right when the version was opened."""
+    """A model version on this machine. When it was opened, all its files were present and their checksums were correct."""
 
     folder: Path
     manifest: Manifest
@@ -43,24 +44,24 @@ class Version:
         return self.manifest.version
 
     def file(self, name: str) -> Path:
-        """Returns the path of the version's file `name`."""
+        """Returns the path of the file `name` in the version's folder."""
         return self.folder / name
 
     def select_voters(self, names: Sequence[str]) -> Version:
-        """Returns the version reduced to the voters `names`, for a runtime that computes only these networks."""
+        """Returns the same version with only the voters `names` in its manifest. A runtime then computes only these networks."""
         selected = tuple(voter for voter in self.manifest.voters if voter.name in names)
         return replace(self, manifest=self.manifest.model_copy(update={"voters": selected}))
 
 
 class LocalRegistry:
-    """The model versions below the folder `root` of this machine; implements `models.registry.Registry`."""
+    """A registry in the folder `root` of this machine. It implements `models.registry.Registry`."""
 
     def __init__(self, root: Path, reuse_checksums: bool = False) -> None:
         self.root = root
         self._reuse_checksums = reuse_checksums
 
     def list_names(self) -> list[str]:
-        """Returns the sorted names of the folders that hold a manifest. None of them is verified."""
+        """Returns the sorted names of the folders that contain a manifest. The versions are not verified."""
         if not self.root.is_dir():
             return []
         return sorted(found.parent.name for found in self.root.glob(f"*/{MANIFEST_FILE}") if not found.parent.name.startswith("."))
@@ -73,10 +74,10 @@ class LocalRegistry:
         folder = self._find_folder(name)
         path = folder / MANIFEST_FILE
         if path.is_symlink() or not path.is_file():
-            raise ModelError(f"The manifest {path} is missing or no regular file. Copy the version again.")
+            raise ModelError(f"The manifest {path} is missing, or it is not a regular file. Copy the version again.")
         if path.stat().st_size > MANIFEST_MAX_BYTES:
             raise ModelError(
-                f"{path} is too large for a manifest: {path.stat().st_size} of at most {MANIFEST_MAX_BYTES} bytes. Copy the version again."
+                f"{path} has {path.stat().st_size} bytes, but a manifest has at most {MANIFEST_MAX_BYTES}. Copy the version again."
             )
         manifest = parse_manifest(path.read_bytes(), str(path))
         if manifest.version != name:
@@ -84,7 +85,7 @@ class LocalRegistry:
         return manifest
 
     def check_version(self, name: str) -> bool:
-        """Compares every file of the version `name` with the manifest, checksums included. Always returns True.
+        """Compares every file of the version `name` with the manifest, including the checksums. Always returns True.
 
         Raises ModelError, naming the file, if a file is missing, changed or not named in the manifest.
         """
@@ -108,8 +109,8 @@ class LocalRegistry:
     def write_version(self, name: str, replace: bool = False) -> Iterator[Path]:
         """Yields an empty folder for the files of the new version `name`. The folder becomes the version if the block succeeds.
 
-        Any failure, a full disk included, leaves the registry as it was. Raises ModelError if the version exists already and
-        `replace` is false.
+        If anything fails, for example because the disk is full, the registry stays as it was. Raises ModelError if the version exists
+        already and `replace` is false.
         """
         final = self.root / name
         if final.exists() and not replace:
@@ -117,7 +118,7 @@ class LocalRegistry:
         self.root.mkdir(parents=True, exist_ok=True)
         staged = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=self.root))
         try:
-            # mkdtemp makes folders with the mode 0o700, which workers of another user could not read.
+            # mkdtemp creates the folder with the mode 0o700. Workers that run as another user could not read the folder then.
             staged.chmod(0o755)
             yield staged
             for path in staged.iterdir():
@@ -130,12 +131,12 @@ class LocalRegistry:
             raise
 
     def list_companions(self, folder: str) -> list[str]:
-        """Returns the sorted names of the files in `folder` beside the versions, or none if there is no such folder."""
+        """Returns the sorted names of the files in `folder`, which lies beside the versions. Returns [] if there is no such folder."""
         path = self._companion_folder(folder)
         return sorted(file.name for file in path.iterdir() if file.is_file() and not file.is_symlink()) if path else []
 
     def read_companion(self, folder: str, file: str, max_bytes: int) -> bytes | None:
-        """Returns the content of `file` in `folder` beside the versions, or None if it is missing, a link or too large."""
+        """Returns the content of `file` in `folder` beside the versions, or None if the file is missing, a link or too large."""
         parent = self._companion_folder(folder)
         if parent is None or Path(file).name != file:
             return None
@@ -148,7 +149,7 @@ class LocalRegistry:
             return None
 
     def _find_folder(self, name: str) -> Path:
-        # The name comes from settings, records of Kafka and addresses of pages: it must not lead out of the registry's folder.
+        # The name may come from the settings, from Kafka or from a web address, so it could be a path such as "../other".
         if name in ("", ".", "..") or "\0" in name or Path(name).name != name or not (self.root / name).is_dir():
             known = ", ".join(self.list_names()) or "none"
             raise ModelError(f"There is no version {name[:64]!r} in {self.root}. Versions there: {known}.")
@@ -160,7 +161,7 @@ class LocalRegistry:
 
 
 def parse_manifest(content: bytes, path: str) -> Manifest:
-    """Returns the manifest in `content`, the JSON text of the file at `path`. Raises ModelError, naming the field, if it is not valid."""
+    """Parses `content`, the JSON text of the manifest at `path`. Raises ModelError, which names the field, if the manifest is not valid."""
     try:
         return Manifest.model_validate_json(content)
     except ValidationError as error:
@@ -172,7 +173,7 @@ def parse_manifest(content: bytes, path: str) -> Manifest:
 def write_manifest(folder: Path, fields: Mapping[str, Any]) -> Manifest:
     """Writes `manifest.json` into `folder`, the folder of a new version, and returns the manifest.
 
-    `fields` holds everything but `files`, which this function fills with the checksums of the files in `folder`.
+    `fields` contains all fields of the manifest except `files`. This function computes `files` from the files in `folder`.
     """
     paths = sorted(path for path in folder.iterdir() if path.name != MANIFEST_FILE)
     entries = {path.name: FileEntry(sha256=sha256_of_file(path), bytes=path.stat().st_size) for path in paths}
@@ -184,12 +185,12 @@ def write_manifest(folder: Path, fields: Mapping[str, Any]) -> Manifest:
 def add_drift_reference(version: Version, reference: DriftReference) -> Manifest:
     """Adds `reference` to the manifest of a version that was made before manifests had one, and returns the new manifest.
 
-    No other file changes, so the version judges as before. Raises ModelError if the version has a reference, because what was
-    measured is never changed.
+    No other file changes, so the version judges as before. Raises ModelError if the version already has a reference, because a
+    reference is never replaced.
     """
     path = version.folder / MANIFEST_FILE
     if version.manifest.reference is not None:
-        raise ModelError(f"{path} has a drift reference already, and a reference is never changed.")
+        raise ModelError(f"{path} has a drift reference already, and it cannot be replaced. Train a new version to get another reference.")
     manifest = version.manifest.model_copy(update={"reference": reference})
     write_atomically(path, _format_manifest(manifest))
     return manifest
@@ -198,7 +199,7 @@ def add_drift_reference(version: Version, reference: DriftReference) -> Manifest
 def verify_files(folder: Path, entries: Mapping[str, FileEntry], reuse_checksums: bool = False) -> None:
     """Compares the files in `folder` with the `entries` of its manifest: names, sizes and SHA-256.
 
-    Raises ModelError, naming the file, if `folder` does not hold exactly these files and the manifest.
+    Raises ModelError, which names the file, if `folder` does not contain exactly these files and the manifest.
     """
     found = {path.name: path for path in folder.iterdir()}
     for name in sorted(found.keys() - entries.keys() - {MANIFEST_FILE}):
@@ -227,7 +228,7 @@ def _format_manifest(manifest: Manifest) -> str:
 
 
 def _move_into_place(staged: Path, final: Path) -> None:
-    """Renames the folder `staged` to `final`. A folder at `final` is moved aside first, and back if the renaming fails."""
+    """Renames the folder `staged` to `final`. An old folder `final` is moved aside first, and moved back if the renaming fails."""
     if not final.exists():
         staged.rename(final)
         return

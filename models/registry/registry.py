@@ -1,4 +1,4 @@
-"""Opens the registry of model versions that a setting or a person names: a local folder or an address on S3."""
+"""Opens a registry of model versions, either in a local folder or on S3."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from models.registry.local_registry import LocalRegistry, Version
 from models.registry.manifest import Manifest
 from models.registry.remote_registry import RemoteRegistry, parse_remote_url
 
-# The folder of the versions that Castline ships.
+# The model versions in this folder are part of Castline.
 BUNDLED_VERSIONS = Path(__file__).parents[1] / "versions"
 
 
 class Registry(Protocol):
-    """A folder of model versions, read by name. Every method raises ModelError if the registry cannot be read."""
+    """A folder of model versions, on this machine or remote. Every method raises ModelError if the registry cannot be read."""
 
     def list_names(self) -> list[str]:
-        """Returns the sorted names of all versions. A listed version can still be damaged."""
+        """Returns the sorted names of all versions. The versions are not verified, so some of them may be damaged."""
 
     def read_manifest(self, name: str) -> Manifest:
         """Returns the manifest of the version `name`, without reading its other files.
@@ -26,37 +26,38 @@ class Registry(Protocol):
         """
 
     def check_version(self, name: str) -> bool:
-        """Checks the files of the version `name` without copying them. Returns whether their checksums were compared.
+        """Compares the files of the version `name` with its manifest, without copying them. Returns True if checksums were compared.
 
-        A remote registry compares sizes only, because a checksum needs the whole file; `open_version` compares the checksums.
+        A remote registry compares only names and sizes, because it would have to download a file to compute its checksum.
+        `open_version` compares the checksums in every registry.
         Raises ModelError, naming the file, if a file is missing, changed or not named in the manifest.
         """
 
     def open_version(self, name: str) -> Version:
-        """Returns the version `name` with all its files on this machine and every checksum verified.
+        """Returns the version `name` after its files were copied to this machine, if necessary, and their checksums verified.
 
         Raises ModelError, naming the file, if a file is missing, changed or not named in the manifest.
         """
 
     def list_companions(self, folder: str) -> list[str]:
-        """Returns the sorted names of the files in `folder`, which lies beside the versions, for example `demo.report`."""
+        """Returns the sorted names of the files in `folder`. The folder lies beside the versions, for example `demo.report`."""
 
     def read_companion(self, folder: str, file: str, max_bytes: int) -> bytes | None:
-        """Returns the content of `file` in `folder` beside the versions, or None if it is missing, a link or too large."""
+        """Returns the content of `file` in `folder` beside the versions, or None if the file is missing, a link or too large."""
 
 
 def open_registry(root: Path | str, reuse_checksums: bool = False) -> Registry:
     """Returns the registry at `root`: a folder of this machine or an fsspec address such as s3://bucket/castline/versions.
 
-    With `reuse_checksums` a checksum is computed again only if the size or the modification time of its file has changed.
-    That is meant for pages that are shown often; a worker that is going to compute with the files leaves it off.
+    With `reuse_checksums`, the checksum of a file is computed again only after its size or modification time has changed. Web pages
+    use this option, because they are shown often. A worker that computes with the files must not use it.
     """
     url = parse_remote_url(root)
     return RemoteRegistry(url, reuse_checksums) if url else LocalRegistry(Path(root), reuse_checksums)
 
 
 def locate_version(model: str | Path) -> Version:
-    """Returns the verified version that a person names: a folder, or the name of a version that Castline ships.
+    """Returns the version `model`, which is a folder or the name of a version in BUNDLED_VERSIONS, after its checksums were verified.
 
     Raises ModelError if there is no such version or it is damaged.
     """

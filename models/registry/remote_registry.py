@@ -1,8 +1,8 @@
 """Model versions on S3 or any other file system that fsspec opens by its address, such as `s3://bucket/castline/versions`.
 
-Inspectors always compute with a local copy whose checksums were verified after the download. The copy is downloaded into a hidden
-folder and renamed when it is complete, so an interrupted download is never used. A version that was downloaded before stays usable
-while the remote registry does not answer.
+Inspectors always compute with a local copy, whose checksums are verified after the download. The copy is downloaded into a hidden
+folder, which is renamed when it is complete. So an interrupted download is never used. If the remote registry does not answer, an
+earlier copy of the version is used.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from streams.errors import ModelError
 from streams.user_cache import user_cache_folder
 
 COPY_CHUNK_BYTES = 2**20
-# An error from one of these libraries behind fsspec means that the registry does not answer.
+# fsspec uses these libraries. An error that one of them raises means that the registry does not answer.
 CLIENT_LIBRARIES = ("botocore", "aiobotocore", "aiohttp", "gcsfs", "adlfs")
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 def parse_remote_url(root: Path | str) -> str | None:
     """Returns `root` as an fsspec address, or None if `root` is a folder of this machine.
 
-    A Path keeps only one slash of `s3://`; such a Path is understood as well.
+    A Path shortens `s3://` to `s3:/`, so an address with a single slash is accepted as well.
     """
     found = re.match(r"([a-z][a-z0-9+.-]+):/{1,3}([^/].*)", str(root))
     if not found:
@@ -49,9 +49,9 @@ def parse_remote_url(root: Path | str) -> str | None:
 
 
 class RemoteRegistry:
-    """The model versions below the fsspec address `url`; implements `models.registry.Registry`.
+    """A registry at the fsspec address `url`. It implements `models.registry.Registry`.
 
-    Copies of versions lie in the user's cache folder, in one subfolder for each address.
+    Local copies of versions are kept in the user's cache folder, in a separate subfolder for each address.
     """
 
     def __init__(self, url: str, reuse_checksums: bool = False) -> None:
@@ -60,7 +60,7 @@ class RemoteRegistry:
         self._copies = LocalRegistry(user_cache_folder() / "versions" / hashlib.sha256(url.encode()).hexdigest()[:16], reuse_checksums)
 
     def list_names(self) -> list[str]:
-        """Returns the sorted names of the remote folders that hold a manifest. None of them is verified."""
+        """Returns the sorted names of the remote folders that contain a manifest. The versions are not verified."""
         with _connect(self.url) as (files, root):
             names = [path.rsplit("/", 2)[1] for path in files.glob(f"{root}/*/{MANIFEST_FILE}")]
         return sorted(name for name in names if not name.startswith("."))
@@ -77,8 +77,8 @@ class RemoteRegistry:
     def check_version(self, name: str) -> bool:
         """Compares the names and sizes of the remote files of the version `name` with its manifest. Always returns False.
 
-        False says that no checksum was compared, because that would download every file. Raises ModelError, naming the file, if a
-        file is missing, has another size or is not named in the manifest.
+        False means that no checksum was compared, because each file would have to be downloaded for that. Raises ModelError, which
+        names the file, if a file is missing, has another size or is not named in the manifest.
         """
         with _connect(self.url) as (files, root):
             folder = f"{root}/{_check_name(name)}"
@@ -98,9 +98,9 @@ class RemoteRegistry:
         return False
 
     def open_version(self, name: str) -> Version:
-        """Returns a local copy of the version `name`, downloaded now unless the copy is the same as the remote version.
+        """Returns a local copy of the version `name`. The version is downloaded if no local copy equals it.
 
-        An earlier copy is used if the remote registry does not answer. Raises ModelError if the version does not exist or is damaged.
+        If the remote registry does not answer, an earlier local copy is used. Raises ModelError if the version is missing or damaged.
         """
         try:
             with _connect(self.url) as (files, root):
@@ -108,11 +108,11 @@ class RemoteRegistry:
         except _UnreachableError as error:
             if name not in self._copies.list_names():
                 raise
-            log.warning("The copy of version %s in %s is used, because the remote registry failed: %s", name, self._copies.root, error)
+            log.warning("The local copy of %s in %s is used, because the remote registry failed: %s", name, self._copies.root, error)
         return self._copies.open_version(name)
 
     def push(self, version: Version) -> str:
-        """Copies `version` into the registry and returns its address there. The manifest comes last, because it makes the version visible.
+        """Copies `version` into the registry and returns its new address. The manifest is last, because it makes the version visible.
 
         Raises ModelError if the registry has a version of that name, because versions are never changed once written.
         """
@@ -128,7 +128,7 @@ class RemoteRegistry:
         return f"{self.url.rstrip('/')}/{version.name}"
 
     def list_companions(self, folder: str) -> list[str]:
-        """Returns the sorted names of the files in the remote `folder` beside the versions, or none if there is no such folder."""
+        """Returns the sorted names of the files in the remote `folder` beside the versions, or [] if there is no such folder."""
         with _connect(self.url) as (files, root):
             try:
                 entries = files.ls(f"{root}/{_check_segment(folder)}", detail=True)
@@ -138,7 +138,7 @@ class RemoteRegistry:
         return sorted(name for name in names if name)
 
     def read_companion(self, folder: str, file: str, max_bytes: int) -> bytes | None:
-        """Returns the content of the remote `file` in `folder` beside the versions, or None if it is missing or too large."""
+        """Returns the content of `file` in the remote `folder` beside the versions, or None if the file is missing or too large."""
         with _connect(self.url) as (files, root):
             try:
                 content: bytes = files.cat_file(f"{root}/{_check_segment(folder)}/{_check_segment(file)}", end=max_bytes + 1)
@@ -166,7 +166,7 @@ class RemoteRegistry:
         log.info("Version %s was downloaded from %s.", name, folder)
 
     def _is_copied(self, name: str, manifest: bytes) -> bool:
-        """Tells whether the local copy of the version `name` has the remote `manifest` and is undamaged."""
+        """Tells whether the local copy of the version `name` is undamaged and has the same manifest as the remote version."""
         try:
             if (self._copies.root / name / MANIFEST_FILE).read_bytes() != manifest:
                 return False
@@ -177,12 +177,12 @@ class RemoteRegistry:
 
 
 class _UnreachableError(ModelError):
-    """The remote registry does not answer. An earlier local copy of a version may be used."""
+    """The remote registry does not answer. An earlier local copy of the version may be used instead."""
 
 
 @contextmanager
 def _connect(url: str) -> Iterator[tuple[Any, str]]:
-    """Yields the fsspec file system of `url` and the path of `url` in it. Turns the errors of its libraries into ModelError."""
+    """Yields the fsspec file system for `url`, and the path of `url` in it. Turns errors of fsspec's libraries into ModelError."""
     try:
         files, root = fsspec.core.url_to_fs(url)
         files.invalidate_cache()
@@ -191,18 +191,20 @@ def _connect(url: str) -> Iterator[tuple[Any, str]]:
         message = f"{url} needs a library that is not installed. For s3 install the extra s3: pip install 'castline[s3]'"
         raise ModelError(message) from error
     except FileNotFoundError as error:
-        raise ModelError(f"{url} lacks a file: {error}. Push the version again.") from error
+        raise ModelError(f"A file is missing in {url}: {error}. Push the version again.") from error
     except ModelError:
         raise
     except Exception as error:
-        # The libraries behind fsspec raise their own errors. They are recognised by module name, because they need not be installed.
+        # fsspec's libraries raise errors of their own classes. Not all of these libraries are installed, so their errors are recognised
+        # by the name of the module.
         if not isinstance(error, (OSError, ValueError)) and type(error).__module__.partition(".")[0] not in CLIENT_LIBRARIES:
             raise
-        raise _UnreachableError(f"The model registry {url} does not answer: {error}") from error
+        message = f"The model registry {url} does not answer: {error}. Check the address, the network and the credentials."
+        raise _UnreachableError(message) from error
 
 
 def _check_name(name: str) -> str:
-    """Returns `name` if it can be the name of a version, so that it never leads out of the registry's folder."""
+    """Returns `name`. Raises ModelError if it is not a valid name of a version, for example a path such as "../other"."""
     if not re.fullmatch(VERSION_PATTERN, name):
         raise ModelError(f"There is no version {name[:64]!r}. The name of a version has only a-z, 0-9, dots, hyphens and underscores.")
     return name
@@ -221,13 +223,13 @@ def _download_manifest(files: Any, folder: str, name: str) -> bytes:
         raise ModelError(f"There is no version {name!r} in the model registry: {folder}/{MANIFEST_FILE} does not exist.") from error
     if len(content) > MANIFEST_MAX_BYTES:
         raise ModelError(
-            f"{folder}/{MANIFEST_FILE} is too large for a manifest: it has more than {MANIFEST_MAX_BYTES} bytes. Push the version again."
+            f"{folder}/{MANIFEST_FILE} is too large: a manifest has at most {MANIFEST_MAX_BYTES} bytes. Push the version again."
         )
     return content
 
 
 def _download_file(files: Any, path: str, target: Path, expected_bytes: int) -> None:
-    """Downloads `path` to `target`. Raises ModelError if its size is not `expected_bytes`, before it can fill the disk."""
+    """Downloads `path` to `target`. Raises ModelError before the download if the remote file does not have `expected_bytes`."""
     size_bytes = files.size(path)
     if size_bytes != expected_bytes:
         raise ModelError(f"{path} has {size_bytes} bytes instead of {expected_bytes}. Push the version again.")

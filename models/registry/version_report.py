@@ -1,13 +1,13 @@
-"""The files that an evaluation and a training write beside a version, and how the station reads them.
+"""Reads the files that an evaluation and a training run write beside a version. The station shows them.
 
     <version>/                          the version itself
     <version>.report/report.json        VersionReport, written by `castline evaluate --report <version>.report`
-    <version>.report/*.png              its pictures: curves and a gallery of the errors
-    <version>.report/report.html        the same for people, in one file
-    <version>.training/<network>.png    curves of a network, written by `castline train`
+    <version>.report/*.png              the pictures of the report: curves and a gallery of the errors
+    <version>.report/report.html        the same report as one web page
+    <version>.training/<network>.png    training curves of a network, written by `castline train`
     <version>.training/<network>.json   TrainingCurves, the numbers of these curves
 
-Release 0.1.0 wrote reports without the PNG files and trainings without the JSON files. Both are still read.
+Release 0.1.0 wrote no PNG files into `.report` and no JSON files into `.training`. Such folders can still be read.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ class _ReportModel(BaseModel):
 
 
 class Proportion(_ReportModel):
-    """A counted share with its 95 % confidence interval, `low` to `high`. All three are 0..1; `value` is NaN if `of` is 0.
+    """The share `value` = `count` / `of`, with its 95 % confidence interval from `low` to `high`.
 
-    The interval is exact, so rather too wide than too narrow (Clopper, Pearson, Biometrika 26, 1934).
+    Shares are 0..1; `value` is NaN if `of` is 0. The interval is the exact one of Clopper and Pearson (Biometrika 26, 1934). It covers
+    at least 95 %, so it is rather too wide than too narrow.
     """
 
     count: int
@@ -46,7 +47,7 @@ class Proportion(_ReportModel):
 
     @classmethod
     def from_counts(cls, count: int, of: int) -> Self:
-        """Returns the proportion `count` of `of`. If `of` is 0, the interval is 0 to 1.
+        """Returns the share `count` / `of` with its confidence interval. If `of` is 0, the interval is 0 to 1.
 
         Raises ValueError if `count` is not within 0..`of`.
         """
@@ -80,10 +81,10 @@ class Proportion(_ReportModel):
 
 
 class ClassificationFigures(_ReportModel):
-    """The figures of one set of labelled pictures. "Positive" is a defect.
+    """The figures of a version on one set of labelled pictures. A defect is the positive class.
 
-    The threshold decides what is called a defect; pictures in the review band are counted in `reviews` as well. The area under ROC
-    and the average precision are None if all pictures are of one kind.
+    The threshold alone decides what is called defective. Pictures in the review band are counted a second time in `reviews`.
+    `roc_auc` and `average_precision` are None if all pictures are good or all are defective.
     """
 
     pictures: int
@@ -94,7 +95,7 @@ class ClassificationFigures(_ReportModel):
     f1: float
     misses: Proportion = Field(description="The share of the defective parts that are called good.")
     false_alarms: Proportion = Field(description="The share of the good parts that are called defective.")
-    reviews: Proportion = Field(description="The share of all parts whose probability lies in the review band.")
+    reviews: Proportion = Field(description="The share of all parts whose defect probability lies in the review band.")
     misses_outside_review: int = 0
     false_alarms_outside_review: int = 0
     roc_auc: float | None = None
@@ -113,7 +114,7 @@ class ReportPicture(_ReportModel):
 
 
 class ReportedError(_ReportModel):
-    """One picture that the version labelled wrongly. `path` is that of the picture's file when it was evaluated."""
+    """One picture that the version labelled wrongly. `path` is where the picture's file was during the evaluation."""
 
     path: str
     defect_probability: float
@@ -121,19 +122,19 @@ class ReportedError(_ReportModel):
 
 
 class VersionReport(_ReportModel):
-    """The content of report.json: how a version did on labelled pictures."""
+    """The content of report.json: the figures of a version on labelled pictures, and its errors."""
 
     model: str
     figures: ClassificationFigures
     voters_at_half: dict[str, ClassificationFigures] = Field({}, description="Figures of each network alone, at the threshold 0.5.")
-    strained: dict[str, ClassificationFigures] = Field({}, description="Robustness: figures of the same pictures under each disturbance.")
+    strained: dict[str, ClassificationFigures] = Field({}, description="Figures of the same pictures under each disturbance, such as blur.")
     errors: tuple[ReportedError, ...] = ()
     curves: tuple[ReportPicture, ...] = ()
     gallery: tuple[ReportPicture, ...] = Field((), description="Pictures of the errors, the most certain error first.")
 
 
 class TrainingEpoch(_ReportModel):
-    """One epoch of a training: loss in nats and accuracy 0..1, on the training and on the validation pictures."""
+    """The result of one epoch of training: loss in nats and accuracy 0..1, for training and validation pictures."""
 
     number: int
     loss: float
@@ -143,14 +144,14 @@ class TrainingEpoch(_ReportModel):
 
 
 class TrainingCurves(_ReportModel):
-    """The content of `<network>.json` beside the picture `<network>.png`: the numbers of one network's training curves."""
+    """The content of `<network>.json`: the numbers of the training curves that `<network>.png` shows."""
 
     network: str
     epochs: tuple[TrainingEpoch, ...]
 
 
 def read_report(registry: Registry, name: str) -> VersionReport | None:
-    """Returns the report on the version `name`, or None if there is none, or it is damaged or about another version."""
+    """Returns the report on the version `name`. Returns None if the report is missing or damaged, or if it is about another version."""
     content = registry.read_companion(f"{name}.report", REPORT_FILE, MAX_FILE_BYTES)
     if content is None:
         return None
@@ -162,7 +163,7 @@ def read_report(registry: Registry, name: str) -> VersionReport | None:
 
 
 def read_report_picture(registry: Registry, name: str, file: str) -> bytes | None:
-    """Returns the PNG `file` of the report on the version `name`, or None if the report does not name the file or it is no PNG."""
+    """Returns the PNG `file` of the report on the version `name`. Returns None if the report does not name it or it is not a PNG."""
     report = read_report(registry, name)
     if report is None or file not in {picture.file for picture in (*report.curves, *report.gallery)}:
         return None
@@ -170,7 +171,7 @@ def read_report_picture(registry: Registry, name: str, file: str) -> bytes | Non
 
 
 def list_training_curves(registry: Registry, name: str) -> list[ReportPicture]:
-    """Returns the pictures of the training of the version `name`, one for each network, sorted by file name."""
+    """Lists the pictures of the training curves of the version `name`: one for each network, sorted by file name."""
     folder = f"{name}.training"
     pictures = []
     for file in registry.list_companions(folder):
@@ -183,7 +184,7 @@ def list_training_curves(registry: Registry, name: str) -> list[ReportPicture]:
 
 
 def read_training_curve(registry: Registry, name: str, file: str) -> bytes | None:
-    """Returns the PNG `file` of the training of the version `name`, or None if the training has no such PNG."""
+    """Returns the PNG `file` with training curves of the version `name`, or None if there is no such PNG."""
     folder = f"{name}.training"
     return _read_png(registry, folder, file) if file in registry.list_companions(folder) else None
 

@@ -1,4 +1,4 @@
-"""Renders castings: each has a picture, its defects and a mask of the defects. The same seed and number give the same casting."""
+"""Renders castings, each with a picture, its defects and a mask of the defects. The same seed and number give the same casting."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from PIL import Image, ImageFilter
 from models.synthetic.defects import MIN_COVER, DefectKind, draw_defect
 from models.synthetic.impeller import CameraView, Field, Generator, clouds, render_impeller
 
-# Side of the pictures of the real line.
+# The pictures of real impellers have this side.
 SIDE_PX = 300
 JPEG_QUALITY = 92
-# Chances that a defective casting has one, two or three kinds of defect.
+# Probabilities that a defective casting has one, two or three kinds of defect.
 KIND_COUNT_CHANCES = (0.5, 0.32, 0.18)
 KIND_CHANCES = {
     DefectKind.BLOW_HOLE: 0.16,
@@ -33,10 +33,10 @@ OK_CLASS, DEFECT_CLASS, MASK_FOLDER = "ok_front", "def_front", "masks"
 
 @dataclass(frozen=True, slots=True)
 class RenderedCasting:
-    """A rendered picture with its defects.
+    """A rendered picture of a casting with its defects.
 
-    `pixels` and `mask` have shape (SIDE_PX, SIDE_PX), uint8. A pixel of `mask` holds the number of its DefectKind, or 0 where nothing is
-    wrong.
+    `pixels` and `mask` have shape (SIDE_PX, SIDE_PX), uint8. A pixel of `mask` is the number of the DefectKind there, or 0 where there
+    is no defect.
     """
 
     number: int
@@ -51,18 +51,18 @@ class RenderedCasting:
 
     @property
     def class_name(self) -> str:
-        """Folder and class of the casting in a data set."""
+        """Name of the casting's class. The class folder in a data set has the same name."""
         return OK_CLASS if self.is_ok else DEFECT_CLASS
 
     def to_jpeg(self) -> bytes:
-        """Returns the picture as a camera would send it."""
+        """Returns the picture as JPEG, as a camera would send it."""
         buffer = io.BytesIO()
         Image.fromarray(self.pixels).save(buffer, "JPEG", quality=JPEG_QUALITY)
         return buffer.getvalue()
 
 
 def render_series(count: int, seed: int, defect_share: float = 0.5) -> Iterator[RenderedCasting]:
-    """Yields `count` castings, numbered from 0, of which about `defect_share` are defective."""
+    """Yields `count` castings, numbered from 0. About `defect_share` of them are defective."""
     for number in range(count):
         rng = np.random.default_rng([seed, number])
         yield render_casting(rng, _choose_kinds(rng, defect_share), number)
@@ -71,9 +71,9 @@ def render_series(count: int, seed: int, defect_share: float = 0.5) -> Iterator[
 def render_casting(rng: Generator, kinds: tuple[DefectKind, ...], number: int = 0) -> RenderedCasting:
     """Returns a casting with one defect of each of `kinds`.
 
-    For the same state of `rng`, castings with other defects or none have the same view, surface and light.
+    If `rng` is in the same state, a casting with other `kinds` or none has the same view, surface and light.
     """
-    # The camera has a generator of its own, because defects use up different amounts of random numbers.
+    # The camera has its own random generator, because the number of random numbers that are drawn for a defect depends on its kind.
     camera_rng = rng.spawn(1)[0]
     view = CameraView.draw(rng, SIDE_PX)
     image = render_impeller(view, rng)
@@ -89,9 +89,9 @@ def write_castings(
 ) -> dict[str, int]:
     """Writes `count` castings as a data set for training, and returns the number of castings of each class.
 
-    `ok_front/` and `def_front/` hold the JPEG pictures. `masks/def_front/` holds a PNG mask for each defective casting, under the name
-    of the picture. `castings.csv` lists path, class and defects. The same seed writes the same bytes. `on_casting` receives the castings
-    done and the castings in all.
+    `ok_front/` and `def_front/` contain the JPEG pictures. `masks/def_front/` contains a PNG mask for each defective casting, with the
+    name of its picture. `castings.csv` lists path, class and defects of each picture. The same seed writes the same bytes. `on_casting`
+    is called after each casting with the number of castings written so far and with `count`.
     """
     counts = {OK_CLASS: 0, DEFECT_CLASS: 0}
     for name in (OK_CLASS, DEFECT_CLASS, f"{MASK_FOLDER}/{DEFECT_CLASS}"):
@@ -111,9 +111,9 @@ def write_castings(
 
 
 def _choose_kinds(rng: Generator, defect_share: float) -> tuple[DefectKind, ...]:
-    """Returns no kind for a good casting, and one to three kinds for a defective one.
+    """Returns the kinds of defect of a random casting: none for a good casting, one to three for a defective one.
 
-    Half of the real defective castings have more than one defect, and most have a damaged rim.
+    The probabilities follow real castings: half of the defective ones have more than one defect, and most have a damaged rim.
     """
     if rng.random() >= defect_share:
         return ()
@@ -135,7 +135,7 @@ def _add_stains_and_dust(image: Field, view: CameraView, rng: Generator) -> None
 
 
 def _expose(image: Field, rng: Generator) -> npt.NDArray[np.uint8]:
-    """Returns the picture that a camera takes of `image`, with its exposure, slight blur and noise."""
+    """Returns the picture that a camera would take of `image`, with random exposure, slight blur and noise."""
     bright = 128 + (image - 128) * rng.uniform(0.85, 1.12) + rng.normal(0, 9)
     soft = Image.fromarray(np.clip(bright, 0, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 0.8)))
     noisy = np.asarray(soft, np.float32) + rng.normal(0, rng.uniform(1, 3), image.shape)

@@ -1,6 +1,6 @@
 """Draws casting defects into the picture of a good casting, and returns which pixels they cover.
 
-Sizes are in plate radii. The smallest defects are at the limit of what a person sees in a picture of 300 px.
+Sizes are shares of the plate's radius. A person can just see the smallest defects in a picture of 300 px.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ MIN_COVER = 0.3
 
 
 class DefectKind(IntEnum):
-    """Kinds of casting defect. The number is the value of the defect's pixels in a mask; 0 means sound metal or belt."""
+    """Kinds of casting defects. In a mask, the pixels of a defect have the number of its kind; 0 means no defect."""
 
     # A gas bubble that broke through the surface.
     BLOW_HOLE = 1
-    # Ragged cavities that tore open while the metal shrank.
+    # A cavity with ragged edges, which opened when the cooling metal shrank.
     SHRINKAGE = 2
-    # A seam where two streams of metal met too cold to weld.
+    # A seam between two streams of metal that were too cold to join.
     COLD_SHUT = 3
     # A piece broken out of the rim.
     CHIPPING = 4
-    # Fins of metal that ran between the halves of the mould.
+    # Thin fins at the rim, where metal flowed between the two halves of the mould.
     FLASH = 5
-    # A straight mark of handling.
+    # A nearly straight mark that was made while the casting was handled.
     SCRATCH = 6
 
     @property
     def text(self) -> str:
-        """Name for people, for instance "blow hole"."""
+        """Readable name, for example "blow hole"."""
         return self.name.lower().replace("_", " ")
 
 
 def draw_defect(kind: DefectKind, image: Field, view: CameraView, rng: Generator) -> Field:
-    """Draws one defect of `kind` into `image`, in place. Returns how much of each pixel the defect covers, 0..1."""
+    """Draws one defect of `kind` into `image`, which is changed. Returns the share of each pixel that the defect covers, 0..1."""
     return _DRAWERS[kind](image, view, rng)
 
 
@@ -61,7 +61,7 @@ def _shrinkage(image: Field, view: CameraView, rng: Generator) -> Field:
     ragged = clouds(rng, view.side_px, int(rng.integers(45, 75)))
     depth = 1 - np.hypot(x, y) / reach + 0.75 * ragged
     cover = np.clip((depth - 0.55) * 4, 0, 1) * (np.hypot(x, y) < 1.3 * reach)
-    # A small hole in the middle makes sure that the defect covers some pixels.
+    # The random shape above can be empty. A round hole of radius 0.02 is added, so that the defect always covers some pixels.
     cover = np.maximum(cover, view.inside(np.hypot(x, y).astype(np.float32), 0.02))
     image += cover * (rng.uniform(20, 65) + 20 * ragged - image)
     return as_float32(cover)
@@ -96,7 +96,7 @@ def _chipping(image: Field, view: CameraView, rng: Generator) -> Field:
 def _flash(image: Field, view: CameraView, rng: Generator) -> Field:
     distance, angle = view.plate
     height = np.zeros_like(distance)
-    # On real castings, flash often covers half the rim.
+    # Flash often covers half of the rim of a real casting, so 3 to 10 pieces are drawn.
     for _ in range(int(rng.integers(3, 11))):
         off, half = angle_between(angle, rng.uniform(0, 2 * np.pi)), rng.uniform(0.1, 0.5)
         height = np.maximum(height, rng.uniform(0.03, 0.1) * np.clip(1 - np.square(off / half), 0, 1))
@@ -121,7 +121,7 @@ def _scratch(image: Field, view: CameraView, rng: Generator) -> Field:
 
 
 def _coordinates_around(view: CameraView, distance: float, direction: float) -> tuple[Field, Field]:
-    """Returns the coordinates of every pixel, in plate radii, about the point at `distance` and `direction` from the plate's centre."""
+    """Returns x and y of every pixel, in plate radii. The origin lies at `distance` and `direction` from the plate's centre."""
     far, angle = view.plate
     x = far * np.cos(angle) - np.float32(distance * np.cos(direction))
     y = far * np.sin(angle) - np.float32(distance * np.sin(direction))

@@ -1,4 +1,4 @@
-"""Makes the model version `demo` that the project ships, by training on rendered castings. `castline models make-demo` calls it."""
+"""Makes the model version `demo`, which is part of Castline, by training on rendered castings (`castline models make-demo`)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from models.training.options import TrainingOptions
 from models.training.training_run import TrainingCallback, TrainingResult, TrainingRun
 
 CASTINGS, SEED = 4000, 2026
-# At 160 px the smallest hole is still two pixels wide, and a picture takes half the time of one at 224 px. Small batches suit AlexNet,
-# which gains more from many steps than from smooth ones. Weights in half precision take about 9 MB.
+# At 160 px the smallest hole is still two pixels wide, and a picture takes half as long as at 224 px. The batches are small, because
+# AlexNet profits more from many training steps than from less noisy gradients. Weights in half precision take about 9 MB.
 OPTIONS = TrainingOptions(
     side_px=160,
     lenet_side_px=160,

@@ -1,4 +1,4 @@
-"""Renders a good impeller on the belt: the camera's view of it, and its plate, groove, vanes, hub and bore as grey levels."""
+"""Renders the picture of a good impeller on the belt, with its plate, groove, vanes, hub and bore."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-# One value for each pixel.
+# An array with one value for each pixel, shape (side, side).
 Field = npt.NDArray[np.float32]
 Generator = np.random.Generator
 
@@ -23,9 +23,9 @@ VANES = 7
 class CameraView:
     """How the camera sees one casting. Angles are in radians, counter-clockwise from the right.
 
-    `radius_px` is the plate's radius along its longer axis. A tilted camera sees the plate as an ellipse: `squash` is the shorter axis
-    over the longer one, and `tilt` the direction of the shorter axis. `depth_px` is the shift of the hub, which lies nearer to the
-    camera. `light` is the direction from which the light comes.
+    A tilted camera sees the plate as an ellipse. `radius_px` is half of its longer axis, `squash` the ratio of the shorter axis to the
+    longer one, and `tilt` the direction of the shorter axis. `depth_px` is the shift of the hub in the picture, because the hub is
+    nearer to the camera than the plate. `light` is the direction from which the light comes.
     """
 
     side_px: int
@@ -38,7 +38,7 @@ class CameraView:
 
     @classmethod
     def draw(cls, rng: Generator, side_px: int) -> CameraView:
-        """Returns a random view such as occurs in real pictures."""
+        """Returns a random view. The ranges are those of real pictures."""
         tilt = rng.uniform(0, np.pi)
         squash = 1 - 0.14 * rng.beta(1.2, 2.2)
         lift = (1 - squash) * side_px * 0.09 * rng.choice((-1, 1))
@@ -55,21 +55,21 @@ class CameraView:
 
     @property
     def pixel(self) -> float:
-        """Width of one pixel in plate radii. Edges are blended over this width."""
+        """Width of one pixel in plate radii. Edges are smoothed over this width."""
         return 1 / self.radius_px
 
     @cached_property
     def plate(self) -> tuple[Field, Field]:
-        """Distance of every pixel from the plate's centre, in plate radii, and its angle."""
+        """Polar coordinates of every pixel around the plate's centre: the distance in plate radii and the angle."""
         return self.polar((0.0, 0.0))
 
     @cached_property
     def hub(self) -> tuple[Field, Field]:
-        """Distance and angle of every pixel about the hub's centre, which is shifted by `depth_px`."""
+        """Polar coordinates of every pixel around the hub's centre, which is shifted by `depth_px`."""
         return self.polar(self.depth_px)
 
     def polar(self, shift_px: tuple[float, float]) -> tuple[Field, Field]:
-        """Returns distance (in plate radii) and angle of every pixel about the plate's centre shifted by `shift_px`."""
+        """Returns distance (in plate radii) and angle of every pixel around a point that lies `shift_px` from the plate's centre."""
         steps = np.arange(self.side_px, dtype=np.float32)
         x = (steps - self.centre_px[0] - shift_px[0])[None, :] / self.radius_px
         y = (self.centre_px[1] + shift_px[1] - steps)[:, None] / self.radius_px
@@ -79,17 +79,17 @@ class CameraView:
         return as_float32(np.hypot(x, y)), as_float32(np.arctan2(y, x))
 
     def inside(self, distance: Field, radius: float | Field) -> Field:
-        """Returns how much of each pixel lies within `radius`, 0..1."""
+        """Returns the share of each pixel that lies within `radius`, 0..1. Pixels lie at `distance`."""
         return as_float32(np.clip((radius - distance) / self.pixel + 0.5, 0, 1))
 
     def band(self, distance: Field, middle: float, width: float) -> Field:
-        """Returns a soft ring that is 1 at the distance `middle` and falls off over `width`."""
+        """Returns a soft ring: 1 where `distance` is `middle`, and less with a greater difference, like a Gaussian of `width`."""
         result: Field = np.exp(-np.square((distance - middle) / width, dtype=np.float32))
         return result
 
 
 def render_impeller(view: CameraView, rng: Generator) -> Field:
-    """Returns the grey levels, 0..255, of a casting without a defect on the belt."""
+    """Returns the grey levels, 0..255, of a good casting on the belt."""
     distance, angle = view.plate
     image = _belt(view, rng)
     image += view.inside(distance, 1.0) * (_plate(view, rng) - image)
@@ -107,7 +107,7 @@ def render_impeller(view: CameraView, rng: Generator) -> Field:
 
 
 def _belt(view: CameraView, rng: Generator) -> Field:
-    """Returns the belt: light grey, unevenly lit, with the casting's shadow on it."""
+    """Returns grey levels of the belt, which is light grey, unevenly lit, and partly in the casting's shadow."""
     slope = np.linspace(-1, 1, view.side_px, dtype=np.float32)
     image = rng.uniform(125, 205) + rng.normal(0, 11) * slope[None, :] + rng.normal(0, 11) * slope[:, None]
     image = image + 7 * clouds(rng, view.side_px, 3)
@@ -118,7 +118,7 @@ def _belt(view: CameraView, rng: Generator) -> Field:
 
 
 def _plate(view: CameraView, rng: Generator) -> Field:
-    """Returns the machined plate: bright fans where the turning lines face the light, rings, streaks and a bevelled rim."""
+    """Returns grey levels of the machined plate: bright fans where the turning lines face the light, rings, streaks and a bevelled rim."""
     distance, angle = view.plate
     image = np.full_like(distance, rng.uniform(140, 190))
     first = view.light + rng.normal(0, 0.5)
@@ -135,7 +135,7 @@ def _plate(view: CameraView, rng: Generator) -> Field:
 
 
 def _cavity(view: CameraView, rng: Generator) -> Field:
-    """Returns the dark cavity with its vanes, which bend backwards."""
+    """Returns grey levels of the dark cavity with its vanes, which bend backwards."""
     distance, angle = view.hub
     phase = VANES * (angle + 1.9 * distance) + rng.uniform(0, 2 * np.pi)
     vane = np.exp(-np.square((1 - np.cos(phase)) / 0.22)) * np.clip((distance - HUB) * 12, 0, 1)
@@ -146,7 +146,7 @@ def _cavity(view: CameraView, rng: Generator) -> Field:
 
 
 def _bore(view: CameraView, rng: Generator) -> Field:
-    """Returns the belt as seen through the bore. The bore's wall shades one side."""
+    """Returns grey levels of the belt as it is seen through the bore. The wall of the bore shades one side."""
     distance, angle = view.hub
     across = distance / BORE * np.cos(angle - view.light)
     wall = np.clip((distance / BORE - 0.82) * 5, 0, 1)
@@ -154,18 +154,18 @@ def _bore(view: CameraView, rng: Generator) -> Field:
 
 
 def as_float32(values: npt.NDArray[Any]) -> Field:
-    """Returns `values` in single precision, because numpy widens them when a number of its own types takes part."""
+    """Returns `values` as float32, because NumPy turns the result of an operation with a NumPy scalar into float64."""
     return values.astype(np.float32, copy=False)
 
 
 def clouds(rng: Generator, side_px: int, cells: int) -> Field:
-    """Returns smooth noise of about -1 to 1, with `cells` ups and downs along a side."""
+    """Returns smooth random noise, mostly within -1..1. It is interpolated from `cells` + 1 random values along each side."""
     coarse = rng.normal(0, 0.5, (cells + 1, cells + 1)).astype(np.float32)
     return np.asarray(Image.fromarray(coarse).resize((side_px, side_px), Image.Resampling.BICUBIC))
 
 
 def noise_along(rng: Generator, values: Field, cells: int, smooth: int = 1) -> Field:
-    """Returns noise of deviation 1 that depends on `values` (0..1) alone. Distances give rings, angles give streaks."""
+    """Returns noise of standard deviation 1 that is equal where `values` (0..1) are equal. Distances give rings, angles give streaks."""
     table = rng.normal(0, 1, cells + smooth).astype(np.float32)
     table = np.convolve(table, np.ones(smooth, np.float32) / np.sqrt(smooth), "valid")[:cells].astype(np.float32)
     result: Field = table[np.clip((values * cells).astype(np.int32), 0, cells - 1)]

@@ -1,6 +1,7 @@
-"""Changes training pictures at random, in ways that leave a casting the same: rotation, mirroring, tilt, size, place, light, blur, noise.
+"""Changes training pictures at random. The changes leave good castings good, and defective ones defective.
 
-All random numbers come from TensorFlow's stateless generators, so that an epoch looks the same whenever it is repeated.
+The changes are rotation, mirroring, tilt, size, position, brightness, contrast, blur and noise. All random numbers come from TensorFlow's
+stateless generators. So a repeated epoch gets exactly the same pictures.
 """
 
 from __future__ import annotations
@@ -9,27 +10,27 @@ import math
 
 from models.networks.framework import tf
 
-# The augmentation enlarges or shrinks a picture by at most this share of its size.
+# A picture is enlarged or reduced by at most this share of its size.
 MAX_SCALE = 0.1
-# The augmentation moves a picture by at most this share of its side.
+# A picture is moved in each direction by at most this share of its side.
 MAX_SHIFT = 0.05
-# The augmentation makes a casting look narrower along one axis, as if it lay aslant, by at most this share.
+# A casting becomes narrower along one axis by at most this share, as if the camera were tilted.
 MAX_TILT = 0.2
-# The augmentation makes a picture brighter or darker by at most this share of full scale.
+# A picture becomes brighter or darker by at most this share of the difference between black and white.
 MAX_BRIGHTNESS = 0.12
-# The augmentation multiplies the contrast by a factor that differs from 1 by at most this.
+# The contrast is multiplied by a random factor. The factor differs from 1 by at most this value.
 MAX_CONTRAST = 0.25
-# Largest standard deviation of the added noise, as a share of full scale.
+# Largest standard deviation of the added noise, as a share of the difference between black and white.
 MAX_NOISE = 0.02
-# The augmentation blurs this share of the batches.
+# This share of the batches is blurred.
 BLUR_SHARE = 0.25
 
 
 def augment(grey: tf.Tensor, seed: tf.Tensor, turned: str = "free") -> tf.Tensor:
-    """Returns `grey`, shape (n, side, side, 1), 0..1, with each picture changed at random.
+    """Returns `grey`, shape (n, side, side, 1), 0..1, with random changes in each picture.
 
-    `seed` holds two integers; the same seed gives the same changes. With `turned` "quarter" pictures turn by right angles only and are
-    neither moved nor scaled, because resampling would blur the grain of a texture.
+    `seed` is two integers; the same seed gives the same changes. If `turned` is "quarter", pictures are rotated by right angles only, and
+    they are not moved, scaled or tilted. This suits pictures of textures, because resampling would blur the texture's grain.
     """
     count, side = tf.shape(grey)[0], tf.cast(tf.shape(grey)[1], tf.float32)
     chance = tf.random.stateless_uniform((10, count), seed, -1.0, 1.0)
@@ -43,7 +44,7 @@ def augment(grey: tf.Tensor, seed: tf.Tensor, turned: str = "free") -> tf.Tensor
     )
     contrast = 1 + MAX_CONTRAST * chance[5][:, None, None, None]
     lit = (moved - 0.5) * contrast + 0.5 + MAX_BRIGHTNESS * chance[6][:, None, None, None]
-    # A camera's noise is normally distributed. Uniform noise of the same deviation is computed in a third of the time.
+    # The noise of a camera is normally distributed, but uniform noise of the same deviation is computed in a third of the time.
     uniform = math.sqrt(3) * tf.random.stateless_uniform(tf.shape(lit), seed + 1, -1.0, 1.0)
     noise = uniform * (MAX_NOISE * tf.abs(chance[7]))[:, None, None, None]
     is_blurred = tf.random.stateless_uniform((), seed + 2) < BLUR_SHARE
@@ -52,14 +53,14 @@ def augment(grey: tf.Tensor, seed: tf.Tensor, turned: str = "free") -> tf.Tensor
 
 
 def _transforms(chance: tf.Tensor, side: tf.Tensor, turned: str) -> tf.Tensor:
-    """Returns eight numbers for each picture, which map a place in the changed picture to the place in the original."""
+    """Returns the eight numbers of a projective transform for each picture. It maps positions in the changed picture to the original."""
     turn, scale, mirror = math.pi * chance[0], 1 + MAX_SCALE * chance[1], tf.sign(chance[2] + 1e-9)
     shift_x, shift_y = MAX_SHIFT * side * chance[3], MAX_SHIFT * side * chance[4]
     axis, tilt = math.pi * chance[8], MAX_TILT * tf.abs(chance[9])
     if turned == "quarter":
         turn, scale, tilt = tf.floor(2 * chance[0]) / 2 * math.pi, tf.ones_like(scale), tf.zeros_like(tilt)
         shift_x, shift_y = tf.zeros_like(shift_x), tf.zeros_like(shift_y)
-    # The mapping goes backwards, so it undoes the tilt first, then the mirroring, the rotation and the scale.
+    # The transform leads from the changed picture back to the original. So it undoes the tilt first, then the other changes.
     wider = 1 / (1 - tilt) - 1
     xx, xy, yy = 1 + wider * tf.cos(axis) ** 2, wider * tf.cos(axis) * tf.sin(axis), 1 + wider * tf.sin(axis) ** 2
     cos, sin = tf.cos(turn) / scale, tf.sin(turn) / scale
@@ -73,7 +74,7 @@ def _transforms(chance: tf.Tensor, side: tf.Tensor, turned: str) -> tf.Tensor:
 
 
 def _blur(grey: tf.Tensor) -> tf.Tensor:
-    """Returns the means of 3 x 3 pixels. Shifted sums compute them thirty times as fast as average pooling of one channel."""
+    """Returns for each pixel the mean of 3 x 3 pixels. Sums of shifted pictures are thirty times as fast as average pooling."""
     wide = tf.pad(grey, [[0, 0], [1, 1], [1, 1], [0, 0]], "REFLECT")
     rows = wide[:, :-2] + wide[:, 1:-1] + wide[:, 2:]
     return (rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]) / 9

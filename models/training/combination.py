@@ -1,6 +1,6 @@
-"""Chooses how the trained networks vote: temperatures, weights, threshold and review band, from the costs of mistakes.
+"""Chooses how the trained networks vote: temperatures, weights, threshold and review band.
 
-All are chosen on the probabilities that the networks give for the validation pictures.
+The choice is made on the validation pictures. It minimises the costs of misses and false alarms there.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import numpy.typing as npt
 from models.inference.soft_vote import MIN_PROBABILITY, SoftVote, temper_probabilities
 from models.registry.manifest import Costs, ReviewBand
 
-# Temperatures that are tried, 2.5 % apart. Some hundred pictures cannot tell finer steps apart.
+# The temperatures that are tried. Each is 2.5 % larger than the one before; some hundred pictures cannot distinguish smaller steps.
 TEMPERATURES = np.geomspace(0.5, 20.0, 150)
-# Weights of two networks are tried in steps of one twentieth.
+# The weights of two networks are tried in steps of 1/20.
 WEIGHT_STEPS = 20
-# A threshold between two pictures keeps away from both by this share of the gap.
+# A threshold lies between the probabilities of two pictures. It stays away from both by at least this share of their difference.
 GAP_MARGIN = 0.1
-# The review band reaches at most this many logits beyond its last picture.
+# Each end of the review band is at most this many logits further from the threshold than the outermost picture in the band.
 MAX_LOGITS_BEYOND_PICTURE = 0.1
-# The review band reaches at most this many logits from the threshold, a factor of 20 in the odds.
+# Each end of the review band is at most this many logits away from the threshold, which is a factor of 20 in the odds.
 MAX_BAND_LOGITS = 3.0
 
 Numbers = npt.NDArray[np.float64]
@@ -31,10 +31,10 @@ Flags = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Combination:
-    """A voting rule, and what it costs on the pictures it was chosen on.
+    """A voting rule, with its costs on the pictures on which it was chosen.
 
-    `cost` is per picture. `cross_entropy` is that of "defect or not", in nats. `member_costs` and `member_cross_entropies` hold the same
-    for each network alone, at a threshold of its own.
+    `cost` is the mean cost per picture. `cross_entropy` is that of the two classes defective and good, in nats. `member_costs` and
+    `member_cross_entropies` are the same figures for each network alone, with the best threshold for this network.
     """
 
     vote: SoftVote
@@ -45,7 +45,7 @@ class Combination:
 
     @property
     def beats_members(self) -> bool:
-        """Whether the ensemble costs less than each network alone, or costs the same and has the lower cross-entropy."""
+        """Whether the ensemble costs less than each network alone. If the costs are equal, the cross-entropies are compared."""
         members = zip(self.member_costs, self.member_cross_entropies, strict=True)
         return all((self.cost, self.cross_entropy) < member for member in members)
 
@@ -59,10 +59,10 @@ def choose_combination(
     review_share: float,
     picture_weights: Numbers | None = None,
 ) -> Combination:
-    """Returns the cheapest combination of the networks `names`.
+    """Returns the combination of the networks `names` that has the lowest cost.
 
-    `probabilities` has shape (n, networks, classes), `labels` shape (n,). `picture_weights`, shape (n,), says how much each picture
-    counts; None means 1. `review_share` of the pictures fall into the review band.
+    `probabilities` has shape (n, networks, classes), `labels` shape (n,). `picture_weights`, shape (n,), gives the weight of each
+    picture; None means 1 for all. The review band contains about the share `review_share` of the pictures.
     """
     is_defect: Flags = labels != ok_class
     counts = np.ones(len(labels)) if picture_weights is None else picture_weights
@@ -81,10 +81,11 @@ def choose_combination(
 
 
 def choose_temperature(probabilities: Numbers, labels: npt.NDArray[np.int32], counts: Numbers | None = None) -> float:
-    """Returns the divisor of the logits of `probabilities`, shape (n, classes), that gives the lowest cross-entropy.
+    """Returns the temperature with the lowest cross-entropy: the number by which the logits of `probabilities` are divided.
 
-    `counts`, shape (n,), says how much each picture counts; None means 1. The temperature is never below 0.5: on some hundred pictures
-    without an error the best temperature would be 0, and every later mistake would be made with full certainty.
+    `probabilities` has shape (n, classes). `counts`, shape (n,), gives the weight of each picture; None means 1 for all. The temperature
+    is at least 0.5. If some hundred pictures have no error, the best temperature would be 0, and every later error would get a
+    probability of 1.
     """
     of_truth = [temper_probabilities(probabilities, temperature)[np.arange(len(labels)), labels] for temperature in TEMPERATURES]
     losses = [np.average(-np.log(np.clip(shares, MIN_PROBABILITY, 1)), weights=counts) for shares in of_truth]
@@ -92,11 +93,13 @@ def choose_temperature(probabilities: Numbers, labels: npt.NDArray[np.int32], co
 
 
 def choose_threshold(probability: Numbers, is_defect: Flags, costs: Costs, counts: Numbers | None = None) -> tuple[float, float]:
-    """Returns the cheapest threshold for the defect `probability`, shape (n,), and its cost per picture.
+    """Returns the threshold with the lowest cost for the defect `probability`, shape (n,), and its cost per picture.
 
-    `counts`, shape (n,), says how much each picture counts; None means 1. Among thresholds of the same cost, the one nearest (in odds) to
-    false alarm / (miss + false alarm) is chosen, because calibrated probabilities would ask for that one. A threshold never lies
-    at a picture, because the rounding of another runtime would then change the picture's label.
+    `counts`, shape (n,), gives the weight of each picture; None means 1 for all. If several thresholds have the same cost, the one nearest
+    (in log odds) to false alarm / (miss + false alarm) is chosen. That value would be best for perfectly calibrated probabilities.
+
+    A threshold never equals the probability of a picture. Otherwise another runtime, which rounds differently, could change the label of
+    this picture.
     """
     edges = np.unique(np.concatenate([[0.0], probability, [1.0]]))
     counts = np.ones(len(probability)) if counts is None else counts
@@ -114,9 +117,10 @@ def choose_threshold(probability: Numbers, is_defect: Flags, costs: Costs, count
 
 
 def choose_review_band(probability: Numbers, threshold: float, share: float) -> ReviewBand:
-    """Returns the band around `threshold` that holds `share` of the pictures, equally wide in odds to both sides.
+    """Returns the review band around `threshold`, which contains about the share `share` of the pictures.
 
-    The band ends between two pictures.
+    Measured in log odds, the threshold lies in the middle of the band. The constants MAX_BAND_LOGITS and MAX_LOGITS_BEYOND_PICTURE limit
+    the width of the band. No picture lies exactly at an end of the band, because rounding could then change its label.
     """
     inside = int(share * len(probability))
     if inside == 0:
@@ -143,7 +147,7 @@ def _choose_threshold_of(
 
 
 def _candidate_weights(networks: int) -> list[Numbers]:
-    """Returns the weights to try. Each has the sum 1 and gives every network a share."""
+    """Returns the sets of weights that are tried. The weights of a set are above 0 and sum to 1."""
     if networks == 1:
         return [np.ones(1)]
     if networks > 2:
@@ -152,7 +156,7 @@ def _candidate_weights(networks: int) -> list[Numbers]:
 
 
 def _sum_below(edges: Numbers, probability: Numbers, counts: Numbers) -> Numbers:
-    """Returns for each edge the sum of the counts of the pictures whose probability is lower."""
+    """Returns for each edge the sum of the `counts` of all pictures whose probability is below the edge."""
     order = np.argsort(probability)
     sums = np.concatenate([[0.0], np.cumsum(counts[order])])
     result: Numbers = sums[np.searchsorted(probability[order], edges, side="left")]

@@ -1,7 +1,10 @@
-"""Groups pictures that show the same casting, so that a split can keep each group on one side.
+"""Groups pictures that show the same casting (near-duplicates).
 
-Two measures find such near-duplicates. A perceptual hash finds copies that are mirrored or turned by right angles. Spectra of rings
-around the centre find copies that are turned by any angle. A validation figure is honest only if no casting both teaches and validates.
+A split never divides a group between training and validation. If the same casting were used for both, the validation figures would be
+too good.
+
+Two measures find near-duplicates. A perceptual hash finds copies that are mirrored or turned by right angles. Spectra of rings around
+the centre of the picture find copies that are turned by any angle.
 """
 
 from __future__ import annotations
@@ -11,18 +14,19 @@ import numpy.typing as npt
 from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates  # type: ignore[import-untyped]  # no stubs
 
-# A hash holds the horizontal and the vertical differences of a picture of 16 x 16 pixels: 512 bits.
+# A hash has two bits for each of 16 x 16 places of a picture, 512 in all: does it get brighter to the right, and downwards?
 HASH_SIDE = 16
-# Largest number of differing bits. Among 7,218 pictures of real impellers, many of which their makers had turned and mirrored, pairs of up
-# to 44 bits showed one casting. 40 bits make 3,284 groups, the largest of 490 pictures. From 60 bits on, different castings join into one
-# group of thousands.
+# Pictures whose hashes differ in at most this many bits are near-duplicates. The number comes from 7,218 pictures of real impellers. The
+# authors of that data set had turned and mirrored many of them. Pairs that differed in up to 44 bits showed the same casting. A limit of
+# 40 bits makes 3,284 groups, and the largest has 490 pictures. From 60 bits on, different castings fall into one group of thousands.
 NEAR_BITS = 40
-# Pictures that are compared with all others at a time; it bounds the memory.
+# So many pictures are compared with all others in one step. A larger number would need more memory.
 BLOCK = 256
 
-# Largest distance of ring spectra. Among 1,500 of those pictures at 128 px, copies turned by 10 to 80 degrees lay 0.023 to 0.040 (5th to
-# 95th percentile) from their original, and other castings 0.045 to 0.39. A distance of 0.045 joins 447 more of the 3,284 groups. The
-# largest group does not grow, and two of a thousand joined pairs are of two classes.
+# Pictures whose ring spectra have at most this distance are near-duplicates. The number comes from 1,500 pictures of real impellers at
+# 128 px. Copies that were turned by 10 to 80 degrees had distances of 0.023 to 0.040 (5th to 95th percentile) from their original, and
+# pictures of other castings 0.045 to 0.39. With a limit of 0.045, 447 of the 3,284 groups of the hash are joined to others. The largest
+# group does not grow. In two of a thousand joined pairs, the pictures have different classes.
 NEAR_RINGS = 0.045
 RING_SIDE, RINGS, ANGLES, WAVES = 128, 16, 64, 20
 
@@ -32,9 +36,9 @@ Pairs = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 def group_near_duplicates(
     pixels: npt.NDArray[np.uint8], checksums: tuple[str, ...], near_bits: int = NEAR_BITS, near_rings: float = NEAR_RINGS
 ) -> npt.NDArray[np.int32]:
-    """Returns a group number for each picture of `pixels`, shape (n, side, side). Equal files and near-duplicates share a number.
+    """Returns a group number for each picture of `pixels`, shape (n, side, side). Equal files and near-duplicates have the same number.
 
-    With `near_rings` 0, copies that are turned by other than right angles stay in groups of their own.
+    If `near_rings` is 0, ring spectra are not compared, so only copies that are mirrored or turned by right angles are found.
     """
     parents = list(range(len(pixels)))
 
@@ -54,7 +58,7 @@ def group_near_duplicates(
 
 
 def find_hash_pairs(pixels: npt.NDArray[np.uint8], near_bits: int) -> Pairs:
-    """Returns the pairs of pictures whose hashes differ in at most `near_bits` bits after some right-angled turn or mirroring."""
+    """Returns the pairs of pictures whose hashes differ in at most `near_bits` bits, if one of them is turned or mirrored suitably."""
     hashes = np.stack([_orientation_hashes(picture) for picture in pixels])
     upright = hashes[:, 0]
     lefts, rights = [], []
@@ -72,7 +76,7 @@ def find_hash_pairs(pixels: npt.NDArray[np.uint8], near_bits: int) -> Pairs:
 
 
 def find_ring_pairs(pixels: npt.NDArray[np.uint8], max_distance: float) -> Pairs:
-    """Returns the pairs of pictures whose ring spectra lie at most `max_distance` apart (Euclidean)."""
+    """Returns the pairs of pictures whose ring spectra have a Euclidean distance of at most `max_distance`."""
     spectra = np.stack([_ring_spectrum(picture) for picture in pixels])
     squares = np.square(spectra).sum(axis=1)
     lefts, rights = [], []
@@ -87,7 +91,7 @@ def find_ring_pairs(pixels: npt.NDArray[np.uint8], max_distance: float) -> Pairs
 
 
 def find_contradicting_groups(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """Returns the numbers of the groups whose pictures have more than one label. `labels` and `groups` have shape (n,)."""
+    """Returns the numbers of the groups that contain pictures with different labels. `labels` and `groups` have shape (n,)."""
     pairs = np.unique(np.stack([groups, labels]), axis=1)
     numbers, classes = np.unique(pairs[0], return_counts=True)
     result: npt.NDArray[np.int32] = numbers[classes > 1]
@@ -95,7 +99,9 @@ def find_contradicting_groups(labels: npt.NDArray[np.int32], groups: npt.NDArray
 
 
 def _ring_spectrum(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Returns the strengths of the waves along each ring around the centre. Turning the casting or changing its light keeps them."""
+    """Returns the Fourier amplitudes of the grey levels along each ring around the centre.
+
+    The amplitudes do not change if the casting is turned or if brightness and contrast change."""
     grey = np.asarray(Image.fromarray(picture).resize((RING_SIDE, RING_SIDE)), np.float32)
     radius = (np.arange(RINGS)[:, None] + 0.5) / RINGS * (RING_SIDE / 2 - 4)
     angle = np.arange(ANGLES)[None] / ANGLES * 2 * np.pi
@@ -108,7 +114,7 @@ def _ring_spectrum(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
 
 
 def _orientation_hashes(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
-    """Returns the difference hashes of the picture's eight right-angled turns and mirror images, shape (8, words)."""
+    """Returns the hashes of the picture turned by 0, 90, 180 and 270 degrees, and of its mirror image turned likewise, shape (8, words)."""
     small = np.asarray(Image.fromarray(picture).resize((HASH_SIDE + 1, HASH_SIDE + 1), Image.Resampling.BOX), np.int16)
     orientations = [np.rot90(side, quarter) for side in (small, small[:, ::-1]) for quarter in range(4)]
     return np.stack([_difference_hash(orientation) for orientation in orientations])

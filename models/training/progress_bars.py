@@ -1,4 +1,4 @@
-"""Shows the progress of a training on a terminal: bars with the remaining time, and one line for each epoch."""
+"""Shows the progress of a training run on a terminal: bars with the remaining time, and one line for each epoch."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from models.training.trainer import EpochResult
 
 
 class ProgressBars:
-    """Draws progress bars on standard error and turns Ctrl-C into a KeyboardInterrupt between two batches.
+    """The TrainingCallback of the command line. Draws progress bars on standard error, and handles Ctrl-C. Use it as a context manager.
 
-    Inside a batch TensorFlow may be calling Python code, and an exception raised in such a call would be lost. A second Ctrl-C stops
-    the program at once. Use the object as a context manager. It is the TrainingCallback of the command line.
+    After the first Ctrl-C, the next call that reports progress raises KeyboardInterrupt, so the current batch is finished first. During a
+    batch, TensorFlow may call Python code, and an exception in such a call would be lost. A second Ctrl-C stops the program at once.
     """
 
     def __init__(self) -> None:
@@ -42,13 +42,13 @@ class ProgressBars:
         self._advance("rendering", done, total)
 
     def on_picture_read(self, done: int, total: int) -> None:
-        """Advances the progress bar of picture files that are read."""
+        """Advances the progress bar of the picture files that were read."""
         self._advance("reading", done, total)
 
     def on_pictures_split(self, pictures: LabelledPictures, groups: int, contradicting: int, validation: int) -> None:
-        """Prints the number of pictures and groups, a warning about contradicting labels, and each file that could not be read."""
+        """Prints the numbers of pictures and groups, each file that could not be read, and a warning if labels in a group contradict."""
         counts = ", ".join(f"{number} {name}" for name, number in pictures.class_counts.items())
-        self._console.print(f"{counts}; {groups} groups of near-duplicates; {validation} pictures validate")
+        self._console.print(f"{counts}; {groups} groups of near-duplicates; {validation} validation pictures")
         if contradicting:
             warning = f"{contradicting} groups of near-duplicates hold pictures of more than one class. Look at them in cleaning.json."
             self._console.print(warning, style="yellow")
@@ -56,7 +56,7 @@ class ProgressBars:
             self._console.print(f"left out: {file.path}: {file.message}", style="yellow", markup=False)
 
     def on_training_step(self, network: str, done: int, total: int, epoch: EpochResult | None) -> None:
-        """Advances the progress bar of the network that is trained, and prints a line after each epoch."""
+        """Advances the progress bar of the network that is being trained, and prints a line after each epoch."""
         self._advance(network, done, total)
         if epoch:
             self._console.print(
@@ -65,7 +65,7 @@ class ProgressBars:
             )
 
     def on_cell_progress(self, cell: str, done: float, total: int) -> None:
-        """Advances the progress bar over all trainings of an experiment, and removes the bar of a training that is finished."""
+        """Advances the progress bar of the experiment, and removes the bar of a cell when its training is finished."""
         self._advance("all cells", done, total)
         if done == int(done) and cell in self._tasks:
             self._progress.remove_task(self._tasks.pop(cell))

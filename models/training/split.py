@@ -1,4 +1,4 @@
-"""Splits pictures into those that teach and those that validate. A group of near-duplicates stays on one side."""
+"""Splits pictures into training and validation pictures. A group of near-duplicates is never divided between them."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ from models.training.labelled_pictures import LabelledPictures
 from streams.atomic_file import write_atomically
 from streams.errors import ModelError
 
-# A group of near-duplicates with at most this many pictures may always validate.
+# A group of near-duplicates with at most this many pictures is never dominant (see `find_dominant_groups`).
 MIN_DOMINANT_GROUP = 20
-# A larger group only teaches if it would be more than this share of its class among the validation pictures.
+# A larger group is dominant if it would be more than this share of the validation pictures of its class.
 MAX_GROUP_SHARE = 0.2
 
 
 def find_dominant_groups(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.int32], share: float) -> npt.NDArray[np.bool_]:
-    """Returns a mask of the pictures in groups so large that they would be most of their class among a validation `share`.
+    """Returns a mask of the pictures in dominant groups. These would be more than a fifth of the validation pictures of their class.
 
-    Such groups only teach. Nine groups hold most good pictures of the real impellers. Two of them once were a fold's whole share of
-    good pictures, so no other casting could raise a false alarm there, and the threshold chosen on that fold called every fifth good
-    casting of the next fold a defect. No group counts as dominant if too few groups of a class would remain to validate.
+    `share` is the share of the pictures that will be validation pictures. Pictures of dominant groups are only used for training. If too
+    few other groups of a class were left for validation, no group counts as dominant.
+
+    Dominant groups distorted a cross-validation once. Nine groups contain most of the good pictures of the real impellers. In one fold,
+    all good pictures came from two of these groups. The threshold that was chosen on this fold caused false alarms for every fifth good
+    casting of the next fold.
     """
     is_dominant = np.zeros(len(labels), np.bool_)
     for label in np.unique(labels):
@@ -36,7 +39,7 @@ def find_dominant_groups(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.i
 
 
 def class_share_weights(labels: npt.NDArray[np.int32], validates: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """Returns a weight for each validation picture, such that the weighted classes have the shares that they have among all pictures."""
+    """Returns a weight for each validation picture. The weighted shares of the classes equal their shares among all pictures."""
     all_shares = np.bincount(labels, minlength=labels.max() + 1) / len(labels)
     validation_shares = np.bincount(labels[validates], minlength=labels.max() + 1) / validates.sum()
     weights: npt.NDArray[np.float64] = (all_shares / np.maximum(validation_shares, 1e-12))[labels[validates]]
@@ -49,9 +52,9 @@ def count_folds(share: float) -> int:
 
 
 def split_by_group(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.int32], share: float, seed: int) -> npt.NDArray[np.bool_]:
-    """Returns a mask of the pictures that validate: about `share` of those that are not in dominant groups.
+    """Returns a mask of the validation pictures: about `share` of the pictures that are not in dominant groups.
 
-    Raises ModelError if one side would lack a class, because there are too few pictures or too few different ones.
+    Raises ModelError if a class would have no training or no validation pictures, because there are too few different pictures.
     """
     folds = count_folds(share)
     expect_groups(groups, folds)
@@ -64,7 +67,7 @@ def split_by_group(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.int32],
     for side, name in ((validates, "validation"), (~validates, "training")):
         missing = set(np.unique(labels)) - set(np.unique(labels[side]))
         if missing or not side.any():
-            raise ModelError(f"The {name} pictures would lack a class. Add pictures of each class that are not near-duplicates.")
+            raise ModelError(f"A class would have no {name} pictures. Add pictures of each class that are not near-duplicates.")
     return validates
 
 
@@ -88,7 +91,7 @@ def expect_members(labels: npt.NDArray[np.int32], folds: int) -> None:
 
 
 def save_split(path: Path, pictures: LabelledPictures, groups: npt.NDArray[np.int32], validates: npt.NDArray[np.bool_]) -> None:
-    """Writes a CSV list with path, class, group, side and checksum of each picture."""
+    """Writes a CSV list with path, class, group, side (training or validation) and checksum of each picture."""
     buffer = io.StringIO(newline="")
     rows = csv.writer(buffer)
     rows.writerow(["path", "class", "group", "side", "sha256"])
@@ -98,15 +101,15 @@ def save_split(path: Path, pictures: LabelledPictures, groups: npt.NDArray[np.in
 
 
 def load_split(path: Path, pictures: LabelledPictures) -> npt.NDArray[np.bool_]:
-    """Returns a mask of the pictures that validate, as `save_split` wrote it, so that a resumed training keeps its split.
+    """Returns the mask of the validation pictures that `save_split` wrote. A resumed training run keeps its split in this way.
 
-    Raises ModelError if the pictures differ from those of the list.
+    Raises ModelError if `pictures` are not the pictures of the list.
     """
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     if [row["sha256"] for row in rows] != list(pictures.checksums):
         raise ModelError(
-            f"The training to be resumed has the {len(rows)} pictures of {path}, but now {len(pictures)} or other pictures are given. "
+            f"The pictures are not those of the training run to be resumed. {path} lists its {len(rows)} pictures. "
             "Give the same pictures, or choose another --out to train anew."
         )
     return np.array([row["side"] == "validation" for row in rows])

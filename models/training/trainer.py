@@ -1,6 +1,7 @@
 """Trains one network of the ensemble with Keras' `fit`.
 
-After a stop, the checkpoint of the last epoch lets the training continue exactly as if it had not been stopped.
+A checkpoint is written after each epoch. A training that was stopped continues from its last checkpoint, with the same result as if it
+had not been stopped.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from models.training.options import NetworkRecipe
 from streams.atomic_file import write_atomically
 from streams.errors import ModelError
 
-# The learning rate rises over this share of all steps, because the first gradients of an untrained network are large.
+# During this share of all steps, the learning rate rises, because the first gradients of an untrained network are large.
 WARM_UP_SHARE = 0.05
-# The learning rate begins at this share of its highest value.
+# The first learning rate, as a share of the highest one.
 FIRST_RATE_SHARE = 0.02
-# The learning rate ends at this share of its highest value.
+# The last learning rate, as a share of the highest one.
 LAST_RATE_SHARE = 1e-3
-# Longer gradients are cut to this norm. Without the cut, AlexNet's first steps end in weights that never recover.
+# A gradient with a larger norm is scaled down to this norm. Otherwise AlexNet's first steps can spoil the weights for good.
 MAX_GRADIENT_NORM = 1.0
 VALIDATION_BATCH = 64
 
@@ -39,7 +40,7 @@ Array = npt.NDArray[np.generic]
 
 @dataclass(frozen=True, slots=True)
 class EpochResult:
-    """Holds losses (cross-entropy in nats) and accuracies (0..1) after one epoch. `number` counts the epochs from 1."""
+    """Holds the losses (cross-entropy in nats) and accuracies (0..1) of one epoch. `number` counts epochs from 1."""
 
     number: int
     loss: float
@@ -50,9 +51,10 @@ class EpochResult:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Everything that a training of one network needs to go on after a stop.
+    """Holds everything that is needed to continue the training of one network after a stop.
 
-    `variables` and `optimiser` hold the values after the last epoch, `best` the variables to be used if the training ends here.
+    `variables` and `optimiser` are the values after the last epoch. `best` are the variables that the network gets if the training ends
+    here.
     """
 
     variables: list[Array]
@@ -61,7 +63,7 @@ class Checkpoint:
     history: list[EpochResult]
 
     def save(self, path: Path) -> None:
-        """Writes an `.npz` file. If the disk is full, the file of the epoch before stays as it was."""
+        """Writes the checkpoint as an `.npz` file. If the disk is full, the checkpoint of the epoch before stays unchanged."""
         arrays: dict[str, Array] = {}
         for name in ("variables", "optimiser", "best"):
             arrays |= {f"{name}.{index}": array for index, array in enumerate(getattr(self, name))}
@@ -71,7 +73,7 @@ class Checkpoint:
 
     @classmethod
     def load(cls, path: Path) -> Checkpoint:
-        """Reads the file that `save` wrote. Raises ModelError if the file is damaged."""
+        """Reads a checkpoint that `save` wrote. Raises ModelError if the file is damaged."""
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 history = [EpochResult(**fields) for fields in json.loads(arrays["history"].tobytes())]
@@ -81,7 +83,7 @@ class Checkpoint:
 
 
 def save_arrays(path: Path, arrays: dict[str, Array]) -> None:
-    """Writes `arrays` as an `.npz` file. A crash or a full disk leaves the old file or none, never a part of the new one."""
+    """Writes `arrays` as an `.npz` file. After a crash or on a full disk, an old file is unchanged, and no partial file exists."""
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
     write_atomically(path, buffer.getvalue())
@@ -89,10 +91,10 @@ def save_arrays(path: Path, arrays: dict[str, Array]) -> None:
 
 @dataclass(frozen=True)
 class SplitPictures:
-    """Holds the pictures that train a network and those that validate it.
+    """Holds the training and validation pictures of a network.
 
-    `pixels` has shape (n, side, side), uint8; `labels` (n,); `validates` (n,) is True for validation pictures. `repeats`, shape (n,),
-    says how often an epoch learns from each picture. None means once.
+    `pixels` has shape (n, side, side), uint8; `labels` has shape (n,). `validates`, shape (n,), is True for validation pictures.
+    `repeats`, shape (n,), says how often each training picture is used in an epoch. None means once.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -102,12 +104,13 @@ class SplitPictures:
 
     @property
     def training_indices(self) -> npt.NDArray[np.int64]:
-        """Indices of the training pictures. A picture that an epoch repeats has its index several times."""
+        """Indices of the training pictures. If a picture is used several times in an epoch, its index occurs several times."""
         indices = np.flatnonzero(~self.validates)
         return indices if self.repeats is None else np.repeat(indices, self.repeats[indices])
 
 
-# Receives the batches done, the batches of all epochs, the results of all epochs so far, and whether an epoch has just ended.
+# Receives the number of finished batches, the number of batches of all epochs, the results of the epochs so far, and whether an epoch has
+# just ended.
 OnProgress = Callable[[int, int, Sequence[EpochResult], bool], None]
 
 
@@ -121,21 +124,25 @@ class Trainer:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches of one epoch. Pictures that do not fill the last batch are left out, in every epoch other ones."""
+        """Number of batches in one epoch. Pictures that do not fill a last batch are left out. They are other pictures in each epoch."""
         return max(1, len(self.pictures.training_indices) // self.recipe.batch)
 
     @property
     def total_steps(self) -> int:
-        """Batches of all epochs."""
+        """Number of batches in all epochs."""
         return self.recipe.epochs * self.steps_per_epoch
 
     def fit(self, checkpoint_path: Path, on_progress: OnProgress) -> Checkpoint:
-        """Trains until the last epoch, or until `patience` epochs brought no better validation loss, and returns the last checkpoint.
+        """Trains the network and returns the last checkpoint.
 
-        A checkpoint at `checkpoint_path` is continued; a new one is written there after each epoch. Afterwards the network has the
-        weights of the last epoch, or, if patience ended the training, those of the lowest validation loss.
+        The training ends after the last epoch, or after `patience` epochs without a lower validation loss. If there is a checkpoint at
+        `checkpoint_path`, the training continues from it. A new checkpoint is written there after each epoch.
 
-        Lets KeyboardInterrupt through, from `on_progress` too. The checkpoint of the last whole epoch then stays on disk.
+        After the last epoch, the network keeps the weights of that epoch. If the training ended because of `patience`, the network gets
+        the weights with the lowest validation loss.
+
+        Raises KeyboardInterrupt if `on_progress` raises it or the process is interrupted. The checkpoint of the last complete epoch stays
+        on disk.
         """
         optimiser = self._optimiser()
         optimiser.build(self.network.trainable_variables)
@@ -143,7 +150,7 @@ class Trainer:
         checkpointing = _CheckpointCallback(self, checkpoint_path, checkpoint, on_progress)
         if not self.is_finished(checkpoint.history):
             pictures = self.pictures
-            # XLA is off because on a processor an epoch takes about twice as long with it (docs/RESULTS.md).
+            # XLA is off. With XLA an epoch takes about twice as long on a processor without GPU (docs/RESULTS.md).
             self.network.compile(optimiser, "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
             self.network.fit(
                 self._training_data(len(checkpoint.history)),
@@ -153,7 +160,7 @@ class Trainer:
                 epochs=self.recipe.epochs,
                 class_weight=balance_classes(pictures.labels[pictures.training_indices]),
                 callbacks=[checkpointing],
-                # The data set has shuffled the pictures already.
+                # `_batches` has already shuffled the pictures.
                 shuffle=False,
                 verbose=0,
             )
@@ -161,14 +168,14 @@ class Trainer:
         return checkpointing.checkpoint
 
     def restore_best(self, checkpoint_path: Path) -> bool:
-        """Gives the network the best weights of the checkpoint. Returns False if there is no checkpoint yet."""
+        """Sets the network's weights to the best ones of the checkpoint. Returns False if there is no checkpoint yet."""
         if not checkpoint_path.exists():
             return False
         _assign(self.network.variables, Checkpoint.load(checkpoint_path).best)
         return True
 
     def is_finished(self, history: Sequence[EpochResult]) -> bool:
-        """Returns whether all epochs are over, or the best one was `patience` epochs ago. A patience of 0 never ends a training."""
+        """Returns whether all epochs are done or the best epoch was `patience` epochs ago. A patience of 0 never ends a training."""
         if not history:
             return False
         best = min(history, key=lambda epoch: epoch.validation_loss).number
@@ -192,14 +199,14 @@ class Trainer:
         checkpoint = Checkpoint.load(path)
         values = checkpoint.optimiser
         if len(values) == len(optimiser.variables) + 1:
-            # Release 0.1.0 kept the learning rate as the optimiser's second variable. Now the schedule computes the rate from the step.
+            # In release 0.1.0 the learning rate was the optimiser's second variable. Now it is computed from the number of the step.
             values = [values[0], *values[2:]]
         _assign(self.network.variables, checkpoint.variables)
         _assign(optimiser.variables, values)
         return checkpoint
 
     def _training_data(self, first_epoch: int) -> tf.data.Dataset:
-        """Returns batches (pixels 0..1, labels) of all epochs from `first_epoch` (counted from 0) on, the same after every restart."""
+        """Returns batches (pixels 0..1, labels) of the epochs from `first_epoch` (0 is the first). They are equal after a restart."""
         network, turned = self.network, self.recipe.turned
         pixels, labels = tf.constant(self.pictures.pixels), tf.constant(self.pictures.labels)
 
@@ -212,21 +219,21 @@ class Trainer:
         return batches.map(prepare, num_parallel_calls=2, deterministic=True).prefetch(4)
 
     def _batches(self, first_epoch: int) -> Iterator[tuple[npt.NDArray[np.int64], list[int]]]:
-        """Yields the picture indices and the augmentation's seed of each batch."""
+        """Yields for each batch the indices of its pictures and the seed of its augmentation."""
         seed, batch = self.recipe.seed, self.recipe.batch
         for number in range(first_epoch + 1, self.recipe.epochs + 1):
             order = np.random.default_rng([seed, number]).permutation(self.pictures.training_indices)
             if len(order) < batch:
                 order = np.resize(order, batch)
             for step in range(self.steps_per_epoch):
-                # The augmentation of each batch uses up to four consecutive seeds.
+                # The seeds of two batches lie 4 apart, because `augment` uses the seeds from `seed` to `seed + 2`.
                 yield order[step * batch : (step + 1) * batch], [seed, number * 2**16 + step * 4]
 
 
 class _CheckpointCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras comes without types
-    """Writes a checkpoint after each epoch, reports progress, and ends the training when patience is used up.
+    """Writes a checkpoint after each epoch, reports progress, and ends the training when `Trainer.is_finished` says so.
 
-    Keras' BackupAndRestore cannot take this place, because the callback also keeps the history and the best weights.
+    Keras' own callback BackupAndRestore is not enough, because it keeps neither the history nor the best weights.
     """
 
     def __init__(self, trainer: Trainer, path: Path, checkpoint: Checkpoint, on_progress: OnProgress) -> None:
@@ -244,7 +251,8 @@ class _CheckpointCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Ke
         logs = logs or {}
         result = EpochResult(epoch + 1, *(float(logs[name]) for name in ("loss", "accuracy", "val_loss", "val_accuracy")))
         before, network = self.checkpoint, self._trainer.network
-        # The weights after the last epoch, when the learning rate is nearly 0, judge better than those of the lowest validation loss.
+        # At the end of the last epoch the learning rate is nearly 0. The weights then give better results than those of the epoch with the
+        # lowest validation loss.
         is_last = result.number == self._trainer.recipe.epochs
         is_best = is_last or all(result.validation_loss < earlier.validation_loss for earlier in before.history)
         variables = _arrays(network.variables)
@@ -258,7 +266,7 @@ class _CheckpointCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Ke
 
 
 def predict(network: keras.Model, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Returns the probabilities of `network`, shape (n, classes), for `pixels`, shape (n, side, side)."""
+    """Returns the class probabilities that `network` gives, shape (n, classes), for `pixels`, shape (n, side, side)."""
     signature = [tf.TensorSpec((None, *pixels.shape[1:]), tf.uint8)]
     compute = tf.function(
         lambda some: network(resample(scale_pixels(some), network), training=False), input_signature=signature, autograph=False
@@ -268,12 +276,12 @@ def predict(network: keras.Model, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[
 
 
 def fastest_precision() -> str:
-    """Returns "mixed_bfloat16" on a GPU or a processor with bfloat16 units, where training is faster with it, else "float32"."""
+    """Returns "mixed_bfloat16" if there is a GPU or the processor has bfloat16 units, because it is faster then; else "float32"."""
     return "mixed_bfloat16" if has_bfloat16() or tf.config.list_physical_devices("GPU") else "float32"
 
 
 def balance_classes(labels: npt.NDArray[np.int32]) -> dict[int, float]:
-    """Returns a weight for each class, such that all classes count the same in the loss, however many pictures each has."""
+    """Returns a weight for each class. The weights give all classes the same influence on the loss, even if some have few pictures."""
     counts = np.bincount(labels)
     return {label: float(len(labels) / (len(counts) * max(1, count))) for label, count in enumerate(counts)}
 

@@ -1,7 +1,7 @@
-"""A whole training: reads the pictures, trains each network and writes a model version. A stopped training can be resumed.
+"""A training run: reads the pictures, trains each network and writes a model version. A stopped training run can be resumed.
 
-The version is the folder `<root>/<version>/`. The folder `<root>/<version>.training/` beside it holds the options, the split, the report
-on the pictures, the curves, and, until the version is complete, a checkpoint of each network.
+The version is the folder `<root>/<version>/`. The folder `<root>/<version>.training/` beside it contains the options, the split, the
+report on the pictures and the training curves. It also contains a checkpoint of each network, until the training run is finished.
 """
 
 from __future__ import annotations
@@ -35,26 +35,26 @@ from streams.atomic_file import write_atomically
 from streams.errors import ModelError
 
 GOLDEN_PICTURES = 24
-# Largest difference of a golden picture's probability in another runtime. bfloat16 was seen to move one by 0.02.
+# Another runtime may change the defect probability of a golden picture by at most this value. With bfloat16, 0.02 has been seen.
 GOLDEN_TOLERANCE = 0.05
 
 
 class TrainingCallback(Protocol):
-    """Receives the progress of a training. A method may raise KeyboardInterrupt to stop the training after the current batch."""
+    """Receives the progress of a training run. A method may raise KeyboardInterrupt to stop the run after the current batch."""
 
     def on_picture_read(self, done: int, total: int) -> None:
-        """Receives the number of picture files that have been read."""
+        """Receives the number of picture files that were read so far, and the number of all files."""
 
     def on_pictures_split(self, pictures: LabelledPictures, groups: int, contradicting: int, validation: int) -> None:
-        """Receives the pictures, their groups of near-duplicates, the groups with several classes, and the validation pictures."""
+        """Receives the pictures and the numbers of groups of near-duplicates, groups with several classes and validation pictures."""
 
     def on_training_step(self, network: str, done: int, total: int, epoch: EpochResult | None) -> None:
-        """Receives the batches done by a network, and the result of an epoch that has just ended."""
+        """Receives the numbers of finished and of all batches of a network, and the result of an epoch that has just ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
-    """The version that a training wrote, its voting rule, and whether the training was interrupted before its end."""
+    """The version that a training run wrote, its voting rule, and whether the run was interrupted before its end."""
 
     version: Version
     combination: Combination
@@ -63,9 +63,9 @@ class TrainingResult:
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """Trains all networks of an ensemble on the pictures of `sources`, and writes the version `root`/`version`.
+    """Trains all networks of an ensemble on the pictures in `sources`, and writes the version `root`/`version`.
 
-    `command` is the command line that the manifest names as the version's origin.
+    `command` is the command line of the training run. It is written into the manifest.
     """
 
     options: TrainingOptions
@@ -76,15 +76,15 @@ class TrainingRun:
 
     @property
     def training_dir(self) -> Path:
-        """Folder of everything that a resumed training needs, and of the curves and reports for people."""
+        """The folder for checkpoints and everything else that a resumed run needs, and for curves and the report on the pictures."""
         return self.root / f"{self.version}.training"
 
     def run(self, callback: TrainingCallback, resume: bool = False) -> TrainingResult:
         """Trains the networks one after the other and writes the version.
 
-        If the training is interrupted and each network has had an epoch, the version holds the best weights so far.
-        Raises ModelError if the pictures cannot be learned from or the folder is in use, and KeyboardInterrupt if the training was
-        interrupted before each network had an epoch.
+        If the run is interrupted after each network has completed an epoch, a version is still written, with the best weights so far.
+        If it is interrupted earlier, KeyboardInterrupt is raised. Raises ModelError if the pictures are not suitable for a training,
+        or if the folder of the version or of the training is already in use.
         """
         self._save_options(resume)
         keras.utils.set_random_seed(self.options.seed)
@@ -104,8 +104,10 @@ class TrainingRun:
         options = self.options.model_dump() | {"data": [str(source) for source in self.sources]}
         if path.exists():
             if not resume:
-                raise ModelError(f"{self.training_dir} holds an earlier training. Add --resume to continue it, or choose another --out.")
-            # The file of an older release lacks options that were added later. Without ring spectra and balance their value was 0.
+                raise ModelError(
+                    f"{self.training_dir} holds an earlier training run. Add --resume to continue it, or choose another --out."
+                )
+            # Older releases did not write options that were added later. They trained as if `near_rings` and `balance` were 0.
             defaults = TrainingOptions().model_dump() | {"near_rings": 0.0, "balance": 0.0}
             previous = defaults | json.loads(path.read_text(encoding="utf-8"))
             changed = sorted(name for name in options.keys() | previous.keys() if options.get(name) != previous.get(name))
@@ -113,7 +115,7 @@ class TrainingRun:
                 values = ", ".join(f"{name} {previous.get(name)}" for name in changed)
                 names = ", ".join(changed)
                 raise ModelError(
-                    f"The training to be resumed has other options; these differ: {names}. Give their earlier values: {values}."
+                    f"The options differ from those of the training run to be resumed: {names}. Give the earlier values: {values}."
                 )
         elif (self.root / self.version).exists():
             raise ModelError(f"The version {self.root / self.version} exists, and versions are never changed. Choose another --out.")
@@ -124,12 +126,12 @@ class TrainingRun:
         classes = start.manifest.classes if start else None
         pictures = read_pictures(find_pictures(self.sources), side_px, classes, on_read=callback.on_picture_read)
         pictures.expect_two_classes()
-        # Reading the property raises ModelError for unclear classes now, before hours of training.
+        # The property raises ModelError if it is unclear which class is the good one. It is read now, before hours of training.
         _ = pictures.ok_class
         return pictures
 
     def _split(self, pictures: LabelledPictures, callback: TrainingCallback) -> npt.NDArray[np.bool_]:
-        """Returns a mask of the validation pictures, and writes the split and the report on the pictures."""
+        """Returns the mask of the validation pictures. Writes the split and the report on the pictures."""
         options, path = self.options, self.training_dir / "split.csv"
         groups = group_near_duplicates(pictures.pixels, pictures.checksums, options.near_bits, options.near_rings)
         if path.exists():
@@ -151,7 +153,7 @@ class TrainingRun:
             "equal_files": len(pictures) - len(set(pictures.checksums)),
             "groups": len(sizes),
             "largest_group": int(sizes.max()),
-            # In such a group some labels are wrong, or the classes differ in something that the grouping does not see. A person decides.
+            # Groups with several classes. Either some labels are wrong, or the grouping does not see the defects. A person has to decide.
             "contradicting_groups": [
                 {
                     name: [str(pictures.files[index].path) for index in np.flatnonzero((groups == group) & (pictures.labels == label))]
@@ -192,13 +194,14 @@ class TrainingRun:
                     trainer.fit(path, on_progress)
             except KeyboardInterrupt:
                 was_interrupted = True
-            # After an interrupt, each later network gets the best weights of an earlier run. If there are none, no ensemble can be built.
+            # After an interruption, the networks that were not trained get the best weights from an earlier, stopped run. Without such
+            # weights no ensemble can be built.
             if was_interrupted and not trainer.restore_best(path):
                 raise KeyboardInterrupt
         return networks, was_interrupted
 
     def _save_curves(self, network: str, history: Sequence[EpochResult]) -> None:
-        """Writes loss and accuracy over the epochs as a picture (`<network>.png`) and as numbers (`<network>.json`)."""
+        """Writes the training curves (loss and accuracy over the epochs) to `<network>.png`, and their numbers to `<network>.json`."""
         curves = {"network": network, "epochs": [asdict(epoch) for epoch in history]}
         write_atomically(self.training_dir / f"{network}.json", json.dumps(curves, indent=2) + "\n")
         write_atomically(self.training_dir / f"{network}.png", draw_curves(network, history))
@@ -210,7 +213,7 @@ class TrainingRun:
         costs = Costs(miss=options.cost_miss, false_alarm=options.cost_false_alarm)
         pixels, labels = pictures.pixels[validates], pictures.labels[validates]
         with LocalRegistry(self.root).write_version(self.version, replace=True) as folder:
-            # The networks that are saved compute in float32, whatever the precision of the training.
+            # The saved networks always compute in float32, even if the training used another precision.
             saved_networks = []
             for voter, network in zip(voters, networks, strict=True):
                 saved = build_network(voter, len(pictures.classes))
@@ -258,7 +261,7 @@ class TrainingRun:
 
 
 def draw_curves(title: str, history: Sequence[EpochResult]) -> bytes:
-    """Returns a PNG of loss and accuracy over the epochs, for training and validation pictures."""
+    """Returns a PNG with the curves of loss and accuracy over the epochs, for training and validation pictures."""
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     numbers = [epoch.number for epoch in history]
     left, right = figure.subplots(1, 2)
@@ -277,9 +280,9 @@ def draw_curves(title: str, history: Sequence[EpochResult]) -> bytes:
 
 
 def measure_validation(combination: Combination, probabilities: npt.NDArray[np.float32], labels: npt.NDArray[np.int32]) -> dict[str, float]:
-    """Returns the figures of the ensemble and of each network on the validation pictures, under the names that the manifest gives them.
+    """Returns the figures of the ensemble and of each network on the validation pictures, under the names in the manifest.
 
-    The threshold alone decides about each picture here; pictures in the review band are counted beside it.
+    For misses and false alarms only the threshold counts. Pictures in the review band are counted a second time as reviews.
     """
     vote = combination.vote
     is_defect = labels != vote.ok_class
@@ -304,9 +307,9 @@ def measure_validation(combination: Combination, probabilities: npt.NDArray[np.f
 
 
 def choose_golden_pictures(probability: npt.NDArray[np.float64], edges: tuple[float, ...], seed: int) -> npt.NDArray[np.int64]:
-    """Returns the indices of the validation pictures for the golden set, spread evenly over the ranked probabilities.
+    """Chooses pictures for the golden set, evenly spread over the ranking by defect `probability`. Returns their indices.
 
-    A picture near one of `edges` (threshold and review band) is left out, because rounding could change its label.
+    A picture near one of `edges` (the threshold and the ends of the review band) is left out, because rounding could change its label.
     """
     margin = np.min([np.abs(probability - edge) for edge in edges], axis=0)
     candidates = np.flatnonzero(margin > 2 * GOLDEN_TOLERANCE)

@@ -1,1 +1,1 @@
-"""Runs experiments of many trainings: numbers of layers, the ensemble against its members, cross-validation. Each makes a table."""
+"""Runs experiments that consist of many trainings: numbers of layers, ensemble against members, cross-validation. Each yields a table."""

@@ -1,7 +1,7 @@
-"""Compares the ensemble with its members and with a classifier that is no network, on several grouped splits.
+"""Compares the ensemble with its members, and with a classifier that is not a neural network, on several splits of the pictures.
 
-Each split has three sides: training, validation (which chooses temperatures, weights and threshold) and test. No group of near-duplicates
-stands on two sides.
+A split has three sides: training, validation and test pictures. Temperatures, weights and threshold are chosen on the validation
+pictures. A group of near-duplicates is never divided between two sides.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from models.training.options import TrainingOptions
 from models.training.split import class_share_weights, expect_groups, expect_members, find_dominant_groups, split_by_group
 from models.training.trainer import SplitPictures, predict
 
-# A support vector machine on small pictures is the classifier without a network.
+# The classifier that is not a neural network is a support vector machine on pictures of this side.
 SVM, SVM_SIDE_PX = "svm", 32
 ENSEMBLE = "ensemble"
-# With equal costs, the threshold is chosen for the accuracy that is compared.
+# With equal costs, the chosen threshold is the one with the highest accuracy, which is what the experiment compares.
 EQUAL_COSTS = Costs(miss=1, false_alarm=1)
 
 Flags = npt.NDArray[np.bool_]
@@ -43,7 +43,7 @@ Flags = npt.NDArray[np.bool_]
 class ComparisonSplit:
     """One split of the pictures, on which all classifiers are trained and tested.
 
-    `is_validation` and `is_test` have shape (n,). Every other picture teaches.
+    `is_validation` and `is_test` are masks of shape (n,). All other pictures are training pictures.
     """
 
     name: str
@@ -53,7 +53,7 @@ class ComparisonSplit:
 
     @property
     def sides(self) -> tuple[tuple[str, Flags], tuple[str, Flags]]:
-        """Validation and test pictures, under the names of their arrays in a cell's file."""
+        """The masks of the validation and test pictures, each with the name of its array in the file of a cell."""
         return ("chooses", self.is_validation), ("judges", self.is_test)
 
 
@@ -61,8 +61,8 @@ class ComparisonSplit:
 class SplitResult:
     """The labels that each classifier gave to the test pictures of one split.
 
-    `called_defect` holds for each classifier whether each picture is called a defect, shape (n,). `is_defect` is the truth, and
-    `sources` names the folder or list of each picture.
+    `called_defect` has a mask for each classifier, shape (n,): the pictures that it calls defective. `is_defect` is the truth. `sources`
+    names the folder or list of each picture.
     """
 
     split: ComparisonSplit
@@ -82,9 +82,10 @@ class SplitResult:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Trains and tests all classifiers, split by split. Finished trainings are kept in `folder`.
+    """Trains and tests all classifiers on one split after the other. Finished trainings are kept in `folder`.
 
-    `kind` is the experiment that the folder holds, for instance "voters" or "5 folds". `with_svm` adds the support vector machine.
+    `kind` names the experiment, for example "voters" or "5 folds"; a folder is used for one kind only. `with_svm` adds the support vector
+    machine.
     """
 
     options: TrainingOptions
@@ -93,7 +94,7 @@ class Comparison:
     with_svm: bool
 
     def run(self, pictures: LabelledPictures, splits: Sequence[ComparisonSplit], callback: ExperimentCallback) -> list[SplitResult]:
-        """Trains every classifier that is not finished and returns the results, one for each split."""
+        """Trains all classifiers whose training is not finished, and returns the results, one for each split."""
         folder = ExperimentFolder(self.folder)
         folder.claim({"experiment": self.kind, "options": self.options.model_dump(), "pictures": pictures.fingerprint()})
         names = [*([SVM] if self.with_svm else []), *(voter.name for voter in self.options.voters())]
@@ -139,7 +140,10 @@ class Comparison:
 
 
 def split_by_seeds(pictures: LabelledPictures, options: TrainingOptions, seeds: Sequence[int]) -> list[ComparisonSplit]:
-    """Returns a split for each seed. A share of the groups tests, and as large a share of the rest validates."""
+    """Returns a split for each seed.
+
+    About `options.validation_share` of the pictures are test pictures, and the same share of the remaining pictures are validation
+    pictures."""
     groups = _group(pictures, options)
     splits = []
     for seed in seeds:
@@ -149,7 +153,7 @@ def split_by_seeds(pictures: LabelledPictures, options: TrainingOptions, seeds: 
 
 
 def split_into_folds(pictures: LabelledPictures, options: TrainingOptions, folds: int) -> list[ComparisonSplit]:
-    """Returns `folds` splits. Every picture tests in one of them, unless its group is so large that the group teaches in all."""
+    """Returns `folds` splits. Each picture is a test picture in one split, but pictures of dominant groups in none."""
     groups = _group(pictures, options)
     expect_groups(groups, folds)
     candidates = np.flatnonzero(~find_dominant_groups(pictures.labels, groups, 1 / folds))
@@ -166,19 +170,19 @@ def split_into_folds(pictures: LabelledPictures, options: TrainingOptions, folds
 
 
 def make_classifier_table(results: Sequence[SplitResult]) -> ResultTable:
-    """Returns a table with a row for each classifier, and rows of the ensemble for each source of pictures.
+    """Returns a table with a row for each classifier, and a row with the ensemble's figures for each source of pictures.
 
-    A sentence below says whether the ensemble is better than its best member.
+    The sentence below the table says whether the ensemble is better than its best member.
     """
     names = [name for name in results[0].called_defect if name != ENSEMBLE]
     rows = [_classifier_row(results, name) for name in (*sorted(names), ENSEMBLE)]
     rows += [_classifier_row(results, ENSEMBLE, source) for source in find_sources(results)]
     head = ("classifier", *(result.split.name for result in results), "mean", "misses", "false alarms")
-    return ResultTable("Accuracy on pictures apart, equal costs", head, tuple(rows), (_compare_with_best_member(results, names),))
+    return ResultTable("Accuracy on test pictures, equal costs", head, tuple(rows), (_compare_with_best_member(results, names),))
 
 
 def make_fold_table(results: Sequence[SplitResult]) -> ResultTable:
-    """Returns a table with a row for each fold, one for all folds pooled, and one for each source, with exact 95 % intervals."""
+    """Returns a table with exact 95 % confidence intervals: a row for each fold, one for all folds together, and one for each source."""
     rows = [(result.split.name, *_fold_row([result])) for result in results]
     rows.append(("pooled", *_fold_row(results)))
     rows += [(f"of {source}", *_fold_row(results, source)) for source in find_sources(results)]
@@ -188,13 +192,13 @@ def make_fold_table(results: Sequence[SplitResult]) -> ResultTable:
 
 
 def count_correct(results: Sequence[SplitResult], classifier: str, source: str | None = None) -> Proportion:
-    """Returns the share of correctly labelled test pictures over all splits, of one source or of all."""
+    """Returns the share of correctly labelled test pictures in all splits. Only pictures of `source` count, unless it is None."""
     correct = sum(int((result.called_defect[classifier] == result.is_defect)[result.select(source)].sum()) for result in results)
     return Proportion.from_counts(correct, sum(int(result.select(source).sum()) for result in results))
 
 
 def count_mistakes(results: Sequence[SplitResult], classifier: str, source: str | None = None) -> tuple[int, int]:
-    """Returns the misses and the false alarms over all splits, of one source or of all."""
+    """Returns the numbers of misses and false alarms in all splits. Only pictures of `source` count, unless it is None."""
     misses = false_alarms = 0
     for result in results:
         called, mask = result.called_defect[classifier], result.select(source)
@@ -204,7 +208,7 @@ def count_mistakes(results: Sequence[SplitResult], classifier: str, source: str 
 
 
 def find_sources(results: Sequence[SplitResult]) -> list[str]:
-    """Returns the names of the folders and lists that the pictures came from, or an empty list if there is only one."""
+    """Returns the names of the folders and lists from which the pictures came, or an empty list if there is only one."""
     sources = sorted(set(np.concatenate([result.sources for result in results]).tolist()))
     return sources if len(sources) > 1 else []
 
@@ -228,13 +232,13 @@ def _compare_with_best_member(results: Sequence[SplitResult], members: Sequence[
     losses = sum(result.accuracy(ENSEMBLE) < result.accuracy(best) for result in results)
     relation = "better than" if means[ENSEMBLE] > means[best] else "as good as" if means[ENSEMBLE] == means[best] else "worse than"
     return (
-        f"The ensemble ({count_correct(results, ENSEMBLE)}) is in the mean {relation} its best member, {best} "
+        f"The ensemble ({count_correct(results, ENSEMBLE)}) is on average {relation} its best member, {best} "
         f"({count_correct(results, best)}): better in {wins} of {len(results)}, worse in {losses}."
     )
 
 
 def _group(pictures: LabelledPictures, options: TrainingOptions) -> npt.NDArray[np.int32]:
-    # Reading the property raises ModelError for unclear classes now, before hours of training.
+    # The property raises ModelError if it is unclear which class is the good one. It is read now, before hours of training.
     _ = pictures.ok_class
     return group_near_duplicates(pictures.pixels, pictures.checksums, options.near_bits, options.near_rings)
 
@@ -254,7 +258,7 @@ def _call_defects(vote: SoftVote, probabilities: npt.NDArray[np.float32]) -> Fla
 
 
 def _train_svm(pictures: LabelledPictures, split: ComparisonSplit) -> dict[str, npt.NDArray[np.generic]]:
-    """Returns the predictions of a support vector machine for validation and test pictures, as probabilities of 0 or 1."""
+    """Trains a support vector machine. Returns its predictions for validation and test pictures, as class probabilities of 0 or 1."""
     side = (SVM_SIDE_PX, SVM_SIDE_PX)
     small = np.stack([np.asarray(Image.fromarray(picture).resize(side, Image.Resampling.BOX)) for picture in pictures.pixels])
     flat = small.reshape(len(small), -1).astype(np.float32)

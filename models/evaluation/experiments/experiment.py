@@ -1,6 +1,7 @@
-"""Provides what all experiments share: a folder of cells on disk, the training of one cell, progress, and the table of results.
+"""Provides the common parts of all experiments: the folder on disk, the training of one cell, progress, and the table of results.
 
-A cell is one training with its test. A finished cell is never trained again, and a stopped one continues from its checkpoint.
+A cell is the training and the test of one network. A finished cell is never computed again. A cell that was stopped continues from its
+checkpoint.
 """
 
 from __future__ import annotations
@@ -30,15 +31,15 @@ class ExperimentCallback(Protocol):
     """Receives the progress of an experiment. A method may raise KeyboardInterrupt to stop the experiment."""
 
     def on_cell_progress(self, cell: str, done: float, total: int) -> None:
-        """Receives the number of finished cells, including the finished share of the current `cell`."""
+        """Receives the number of finished cells, including the finished share of the current `cell`, and the number of all cells."""
 
     def on_training_step(self, network: str, done: int, total: int, epoch: EpochResult | None) -> None:
-        """Receives the batches done by the network of a cell, and the result of an epoch that has just ended."""
+        """Receives the numbers of finished and of all batches of a cell's network, and the result of an epoch that has just ended."""
 
 
 @dataclass(frozen=True)
 class CellProgress:
-    """Holds the place of a cell in its experiment: cell `number`, counted from 0, of `total` cells. Reports the cell's progress."""
+    """Reports the progress of one cell. The cell has the index `number`, counted from 0, among the `total` cells of the experiment."""
 
     callback: ExperimentCallback
     cell: str
@@ -46,19 +47,19 @@ class CellProgress:
     total: int
 
     def on_progress(self, done: int, total: int, history: Sequence[EpochResult], is_epoch_end: bool) -> None:
-        """Passes the progress of the cell's training on to the experiment's callback."""
+        """Reports the progress of the cell's training to the callback of the experiment."""
         self.callback.on_training_step(self.cell, done, total, history[-1] if is_epoch_end else None)
         self.callback.on_cell_progress(self.cell, self.number + done / total, self.total)
 
 
 @dataclass(frozen=True)
 class ExperimentFolder:
-    """Manages the folder of an experiment. `<cell>.npz` holds the result of a finished cell, `<cell>.state.npz` an unfinished training."""
+    """The folder of an experiment. `<cell>.npz` is the result of a finished cell. `<cell>.state.npz` is a checkpoint."""
 
     path: Path
 
     def claim(self, description: Mapping[str, Any]) -> None:
-        """Writes the description of the experiment. Raises ModelError if the folder holds another experiment."""
+        """Writes `description` into a new folder. Raises ModelError if the folder contains an experiment with another description."""
         path = self.path / "experiment.json"
         new = json.loads(json.dumps(dict(description)))
         if not path.exists():
@@ -68,20 +69,20 @@ class ExperimentFolder:
         changed = sorted(name for name in previous.keys() | new.keys() if previous.get(name) != new.get(name))
         if changed:
             values = ", ".join(f"{name} {previous.get(name)}" for name in changed)
-            raise ModelError(f"{self.path} holds another experiment ({values}). Choose another --out, or give the same options.")
+            raise ModelError(f"{self.path} holds another experiment ({values}). Choose another --out, or give its options.")
 
     def is_finished(self, cell: str) -> bool:
-        """Returns whether the training of the cell is finished and its result saved."""
+        """Returns whether the cell was trained and tested and its result is saved."""
         return self._result_path(cell).exists()
 
     def load_result(self, cell: str) -> dict[str, npt.NDArray[np.generic]]:
-        """Returns the arrays that `save_result` wrote. Raises ModelError if the file is damaged."""
+        """Returns the arrays that `save_result` wrote for the cell. Raises ModelError if the file is damaged."""
         path = self._result_path(cell)
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return dict(arrays)
         except (OSError, ValueError) as error:
-            raise ModelError(f"Cannot read the finished cell {path}: {error}. Delete the file to compute the cell anew.") from error
+            raise ModelError(f"Cannot read the finished cell {path}: {error}. Delete the file to compute the cell again.") from error
 
     def save_result(self, cell: str, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None:
         """Writes the result of a cell and removes its checkpoint."""
@@ -91,9 +92,10 @@ class ExperimentFolder:
     def train(
         self, voter: Voter, options: TrainingOptions, seed: int, pictures: SplitPictures, classes: int, progress: CellProgress
     ) -> keras.Model:
-        """Returns the network of a cell after all its epochs.
+        """Trains the network of a cell and returns it.
 
-        The training never stops early, so that no picture that tests the network has decided when it ends.
+        The training never stops early. Otherwise the validation loss would choose the epoch, and in some experiments the validation
+        pictures also test the network.
         """
         keras.utils.set_random_seed(seed)
         network = build_network(voter, classes)
@@ -110,7 +112,7 @@ class ExperimentFolder:
 
 @dataclass(frozen=True)
 class ResultTable:
-    """Holds a table of results as text, with a title. `sentences` stand below the table."""
+    """A table of results as text, with a title above it and `sentences` below it."""
 
     title: str
     head: tuple[str, ...]
@@ -131,7 +133,7 @@ class ResultTable:
 
 
 def format_spread(values: Sequence[float]) -> str:
-    """Returns the mean, and the standard deviation if there is more than one value."""
+    """Returns the mean as text, with the standard deviation if there are several values. Returns "not finished" if there are none."""
     if not values:
         return "not finished"
     mean = statistics.fmean(values)

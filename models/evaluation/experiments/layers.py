@@ -1,4 +1,4 @@
-"""Measures AlexNet's recognition rate against the number of its fully connected layers, with several seeds."""
+"""Measures how AlexNet's recognition rate depends on the number of its fully connected layers, with several seeds."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from models.training.trainer import SplitPictures, predict
 class LayersExperiment:
     """Trains AlexNet with each number of fully connected layers and each seed.
 
-    `layers` counts the output layer too, so AlexNet as published has three. Each seed has a split of its own. Finished trainings are
-    kept in `folder`.
+    The numbers in `layers` include the output layer, so AlexNet as published has 3. Each seed has its own split of the pictures. Finished
+    trainings are kept in `folder`.
     """
 
     options: TrainingOptions
@@ -31,14 +31,14 @@ class LayersExperiment:
     folder: Path
 
     def run(self, pictures: LabelledPictures, test_pictures: LabelledPictures | None, callback: ExperimentCallback) -> ResultTable:
-        """Trains every cell that is not finished and returns the table. `test_pictures` take no part in any training."""
+        """Trains all cells that are not finished, and returns the table. `test_pictures` are not used in any training."""
         folder = ExperimentFolder(self.folder)
         folder.claim(
             {"experiment": "layers", "options": self.options.model_dump(), "pictures": pictures.fingerprint()}
             | ({"apart": test_pictures.fingerprint()} if test_pictures else {})
         )
         groups = group_near_duplicates(pictures.pixels, pictures.checksums, self.options.near_bits, self.options.near_rings)
-        # The seeds come one after the other, so that a stopped experiment has complete columns.
+        # All numbers of layers are trained with one seed before the next seed. So the table of a stopped experiment has complete columns.
         cells = [(count, seed) for seed in self.seeds for count in self.layers]
         for number, (count, seed) in enumerate(cells):
             progress = CellProgress(callback, _cell_name(count, seed), number, len(cells))

@@ -1,9 +1,10 @@
-"""Converts a version's networks into one flatbuffer, which LiteRT computes and OpenVINO reads.
+"""Converts a version's networks into one file in TensorFlow Lite's flatbuffer format. LiteRT and OpenVINO read this file.
 
-A version holds arrays only, never a graph to be executed, so each machine converts the Keras weights itself when a runtime first
-needs the flatbuffer. The file lies in the user's cache folder under the checksum of the manifest. A file that does not match the
-checksum beside it is made again. TensorFlow is imported inside the functions that convert, because a worker whose flatbuffer exists
-does without it.
+A version contains only arrays and no executable graph. So each machine converts the Keras weights itself, when a runtime needs the
+flatbuffer for the first time. The flatbuffer is kept in the user's cache folder, in a subfolder that is named after a checksum of the
+manifest. If the flatbuffer does not match its own checksum file, it is made again.
+
+TensorFlow is imported inside the functions that convert, because a worker whose flatbuffer exists does not need TensorFlow.
 """
 
 from __future__ import annotations
@@ -25,14 +26,15 @@ from streams.atomic_file import write_atomically
 from streams.errors import ModelError
 from streams.user_cache import has_valid_checksum, user_cache_folder, write_checksum
 
-# float32: 32 bits throughout. weights8: weights of 8 bits, and activations of 8 bits in a range that is found for each batch.
-# static8: like weights8, but the ranges are fixed in advance from every second golden picture; the others check the result.
+# float32: weights and activations have 32 bits. weights8: both have 8 bits; the range of the activations is computed for each batch.
+# static8: like weights8, but the ranges of the activations are fixed during the conversion. They are measured on every second picture
+# of the golden set. The pictures in between are new to the converted networks when the golden set is checked.
 Precision = Literal["float32", "weights8", "static8"]
 
-# The stride of AlexNet's first convolution.
+# The stride of AlexNet's first convolution, in pixels.
 STRIDE = 4
 
-# This number must be raised whenever the conversion yields other bytes for the same weights, so that old files are not used.
+# Raise this number whenever a change of the code makes the conversion yield other bytes. Old files in the cache are then not used.
 REVISION = 2
 
 log = logging.getLogger(__name__)
@@ -44,41 +46,43 @@ def flatbuffer_folder() -> Path:
 
 
 def get_flatbuffer(version: Version, precision: Precision) -> Path:
-    """Returns the path of the version's flatbuffer, which is made now if it is missing or damaged.
+    """Returns the path of the version's flatbuffer. If the flatbuffer is missing or damaged, it is made first.
 
-    Input of the graph: (n, side, side), float32, grey level 0..255, for any n. Output: (n, voters, classes), probabilities.
+    Input shape of the graph: (n, side, side), float32, grey level 0..255, for any n. Output shape: (n, voters, classes), probabilities.
     Raises ModelError if the networks cannot be converted or the file cannot be written.
     """
     path = flatbuffer_folder() / _build_key(version) / f"{precision}.tflite"
     if has_valid_checksum(path):
         return path
     try:
-        log.info("The networks of version %s are converted to %s, once on this machine.", version.name, precision)
+        log.info("The networks of version %s are being converted to %s. This happens only once on this machine.", version.name, precision)
         content = _convert(version, precision)
         write_atomically(path, content)
         write_checksum(path, hashlib.sha256(content).hexdigest())
     except OSError as error:
-        raise ModelError(f"Cannot write the converted networks of {version.name} to {path}: {error}. Set XDG_CACHE_HOME.") from error
+        message = f"Cannot write the converted networks of {version.name} to {path}: {error}. Set XDG_CACHE_HOME to another folder."
+        raise ModelError(message) from error
     return path
 
 
 def fold_first_convolution(network: Any) -> Callable[[Any], Any]:
-    """Returns a function that computes `network` faster with the same numbers.
+    """Returns a function that computes the same as `network`, but faster if `network` is an AlexNet.
 
-    AlexNet's first convolution has a stride of 4 over one grey channel. The same sum is a convolution without strides over the 16
-    channels of 4 x 4 pixels each, for which the libraries have fast kernels. Other networks are computed as they are.
+    AlexNet's first convolution has one grey channel and a stride of 4 pixels. The returned function first turns each block of 4 x 4
+    pixels into 16 channels. A convolution with stride 1 over these channels gives the same sums, and the libraries compute it fast.
+    Other networks are computed without a change.
     """
     from models.networks.framework import keras, tf
 
     first = next((layer for layer in network.layers if isinstance(layer, keras.layers.Conv2D)), None)
     if first is None or first.strides != (STRIDE, STRIDE) or first.padding != "same" or first.input.shape[-1] != 1:
         return lambda grey: network(grey, training=False)
-    # The names are fixed because the same weights must yield the same bytes.
+    # The names are fixed, because Keras would number them, and the same weights must always yield the same bytes.
     before = keras.Model(network.input, first.input, name="before")
     after = keras.Model(first.output, network.output, name="after")
     kernel_size, side_px = first.kernel_size[0], first.input.shape[1]
     output_size, kernel_blocks = -(-side_px // STRIDE), -(-kernel_size // STRIDE)
-    # The padding "same" adds this many zeros before the picture.
+    # The padding "same" adds this many rows and columns of zeros above and to the left of the picture.
     leading = max((output_size - 1) * STRIDE + kernel_size - side_px, 0) // 2
     trailing = (output_size + kernel_blocks - 1) * STRIDE - side_px - leading
     with tf.init_scope():
@@ -117,12 +121,13 @@ def _convert(version: Version, precision: Precision) -> bytes:
     if precision == "static8":
         converter.representative_dataset = lambda: _representative_pictures(version)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the converter warns of defaults that are intended here
+        warnings.simplefilter("ignore")  # The converter warns of default values that are intended here.
         try:
             return bytes(converter.convert())
         except (RuntimeError, ValueError, tf.errors.OpError) as error:
             reason = str(error).splitlines()[0]
-            raise ModelError(f"The networks of {version.folder} cannot be converted to {precision}: {reason}") from error
+            message = f"The networks of {version.folder} cannot be converted to {precision}: {reason}. Choose another runtime."
+            raise ModelError(message) from error
 
 
 def _representative_pictures(version: Version) -> Iterator[list[npt.NDArray[np.float32]]]:
@@ -131,9 +136,9 @@ def _representative_pictures(version: Version) -> Iterator[list[npt.NDArray[np.f
 
 
 def _resample(grey: Any, side_px: int) -> Any:
-    """Resamples like `models.networks.preprocessing.resample`, but by two convolutions.
+    """Computes the same as `models.networks.preprocessing.resample`, but with two convolutions.
 
-    A flatbuffer has no antialiased resampling.
+    TensorFlow Lite has no antialiased resampling.
     """
     from models.networks.framework import tf
 
@@ -143,11 +148,11 @@ def _resample(grey: Any, side_px: int) -> Any:
     with tf.init_scope():
         unit = np.eye(from_px, dtype=np.float32)[..., np.newaxis]
         weights = tf.image.resize(unit, (side_px, from_px), "bilinear", antialias=True).numpy()[..., 0]
-    # With columns as channels, resampling is one more 1 x 1 convolution, which is quantised like all others.
+    # If the columns of the picture are seen as channels, resampling is a 1 x 1 convolution. It is quantised like all other convolutions.
     kernel = tf.constant(weights.T[np.newaxis, np.newaxis])
 
     def resample_and_transpose(some: Any) -> Any:
-        """Resamples the columns, then exchanges rows and columns."""
+        """Resamples the columns, then swaps rows and columns."""
         rows = some.shape[1]
         narrow = tf.nn.conv2d(tf.reshape(some, (-1, rows, 1, from_px)), kernel, 1, "VALID")
         return tf.reshape(tf.transpose(narrow, (0, 3, 1, 2)), (-1, side_px, rows, 1))
@@ -156,7 +161,7 @@ def _resample(grey: Any, side_px: int) -> Any:
 
 
 def _build_key(version: Version) -> str:
-    # The manifest names the checksums of all weights. A cascade's stages are versions reduced to some voters.
+    # The manifest contains the checksums of all weights. The voters are part of the key, because each stage of a cascade has other voters.
     digest = hashlib.sha256(version.file(MANIFEST_FILE).read_bytes())
     voters = " ".join(voter.name for voter in version.manifest.voters)
     digest.update(f"{REVISION} {get_release('tensorflow')} {voters}".encode())

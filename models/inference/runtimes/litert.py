@@ -1,4 +1,4 @@
-"""The runtime LiteRT (formerly TensorFlow Lite): float32, or weights of 8 bits."""
+"""The runtime LiteRT (formerly TensorFlow Lite), with numbers of 32 or 8 bits."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from models.inference.runtimes.runtime import count_threads, find_batch_size, pa
 from models.registry import Version
 from streams.errors import ModelError
 
-# Each shape has an interpreter with its own copy of the weights. 8 pictures at once are as fast a picture as 32.
+# Batch sizes for which an interpreter is opened. Each interpreter has its own copy of the weights. A size of 32 is left out, because a
+# picture takes as long in a batch of 8 as in a batch of 32.
 SHAPES = (1, 8)
 
 
 class LiteRtRuntime:
-    """Computes the flatbuffer with interpreters of two fixed batch shapes; larger batches are split.
+    """Computes the flatbuffer with two interpreters, each for one batch size. Larger batches are split.
 
-    Concurrent calls wait for each other, and each gets all threads, because more interpreters would hold more copies of the weights.
+    Concurrent calls wait for each other, and each call uses all threads. To compute them in parallel, more interpreters would be
+    needed, each with its own copy of the weights.
     """
 
     def __init__(self, version: Version, name: str, batch_sizes: Sequence[int], threads: int, at_once: int = 1) -> None:
@@ -35,10 +37,10 @@ class LiteRtRuntime:
         try:
             self._interpreters = {size: _open_interpreter(path, size, self.side_px, threads) for size in self._shapes}
         except (RuntimeError, ValueError) as error:
-            raise ModelError(f"{version.folder}: the runtime {name} cannot compute the version: {error}") from error
+            raise ModelError(f"The runtime {name} cannot compute the version {version.folder}: {error}. Choose another runtime.") from error
 
     def warm_up(self) -> None:
-        """Computes both batch shapes once, so that no picture waits for the first use of a shape."""
+        """Computes a batch of each size once, because the first computation of a size takes longer."""
         for size in self._shapes:
             self.predict(np.zeros((size, self.side_px, self.side_px), np.uint8))
 

@@ -1,4 +1,4 @@
-"""The runtime OpenVINO: float32, bfloat16 on processors that compute it, or 8 bits."""
+"""The runtime OpenVINO, with numbers in float32, in bfloat16 (if the processor supports it) or of 8 bits."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from streams.errors import ModelError
 
 
 class OpenVinoRuntime:
-    """Computes one compiled graph for all voters.
+    """Computes all voters in one compiled graph.
 
-    The graph's batch size is left open, so that the weights are in memory only once. Batches are padded to fixed sizes, because
-    OpenVINO compiles kernels for each new shape and keeps them.
+    One graph serves all batch sizes, so the weights are in memory only once. Batches are padded to a few fixed sizes, because OpenVINO
+    compiles and keeps kernels for each new size.
     """
 
     def __init__(self, version: Version, name: str, batch_sizes: Sequence[int], threads: int, at_once: int = 1) -> None:
@@ -35,7 +35,7 @@ class OpenVinoRuntime:
         if threads > 0:
             options["INFERENCE_NUM_THREADS"] = threads
         if at_once > 1:
-            # Each stream computes one call at a time, on its share of the threads.
+            # Each stream computes one call at a time, with its share of the threads.
             options["NUM_STREAMS"] = str(at_once)
         path = get_flatbuffer(version, "static8" if name.endswith("-int8") else "float32")
         core = openvino.Core()
@@ -44,11 +44,12 @@ class OpenVinoRuntime:
             self._compiled = core.compile_model(core.read_model(path), "CPU", options)
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
-            raise ModelError(f"{version.folder}: the runtime {name} cannot compute the version: {reason}") from error
-        self._thread_local = threading.local()  # each thread has a request of its own, which serves one call at a time
+            message = f"The runtime {name} cannot compute the version {version.folder}: {reason}. Choose another runtime."
+            raise ModelError(message) from error
+        self._thread_local = threading.local()  # Each thread has its own request, because a request can serve only one call at a time.
 
     def warm_up(self) -> None:
-        """Computes every batch shape once, so that no picture waits for compilation."""
+        """Computes a batch of each size once, because OpenVINO compiles kernels at the first use of a size."""
         for size in self.batch_sizes:
             self.predict(np.zeros((size, self.side_px, self.side_px), np.uint8))
 

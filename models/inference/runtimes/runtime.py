@@ -1,7 +1,7 @@
-"""The interface of all runtimes, and how the runtime of a name is opened.
+"""Defines the interface of all runtimes, and opens a runtime by its name.
 
-Each runtime is a class in a module of its own, which is imported only when the runtime is opened, because OpenVINO and LiteRT are
-extras and TensorFlow takes seconds to import.
+Each runtime is a class in its own module. The module is imported only when the runtime is opened, because OpenVINO and LiteRT may not be
+installed, and the import of TensorFlow takes seconds.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ FLOAT32 = "tensorflow"
 RUNTIMES = ("tensorflow", "tensorflow-bf16", "openvino", "openvino-bf16", "openvino-int8", "litert", "litert-int8")
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 
-# The first word of a runtime's name selects its module in this package, its class, the library that it needs, and the extra of
-# Castline that installs the library.
+# For the first word of a runtime's name: its module in this package, its class, the library that it needs, and the extra of Castline
+# that installs this library.
 _CLASSES = {
     "tensorflow": ("tensorflow", "TensorFlowRuntime", "tensorflow", ""),
     "openvino": ("openvino", "OpenVinoRuntime", "openvino", "openvino"),
@@ -41,20 +41,20 @@ log = logging.getLogger(__name__)
 class Runtime(Protocol):
     """Computes the voters' class probabilities.
 
-    Several threads may call `predict` at once; calls beyond the number that the runtime was opened for wait for each other. The
-    thread of the event loop must not call it.
+    Several threads may call `predict` at the same time. If there are more calls than the runtime was opened for, some of them wait. The
+    thread of the event loop must not call `predict`, because the call takes long.
     """
 
     @property
     def name(self) -> str:
-        """The name of the runtime in the settings."""
+        """The name of the runtime, as it stands in the settings."""
 
     @property
     def max_batch(self) -> int:
-        """The largest number of pictures in one call."""
+        """The largest number of pictures in one call of `predict`."""
 
     def warm_up(self) -> None:
-        """Computes every batch shape once, so that no picture waits for compilation."""
+        """Computes a batch of each size once, because the first computation of a size takes longer."""
 
     def predict(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Returns the voters' class probabilities, shape (n, voters, classes), rows sum to 1.
@@ -66,16 +66,17 @@ class Runtime(Protocol):
 def open_runtime(
     version: Version, name: str = AUTO, batch_sizes: Sequence[int] = BATCH_SIZES, threads: int = 0, at_once: int = 1
 ) -> Runtime:
-    """Returns the runtime `name` with the networks of `version`, not warmed up yet. `auto` is the fastest one recorded here.
+    """Returns the runtime `name` with the networks of `version`. The runtime is not warmed up yet.
 
-    With `threads` 0 the runtime chooses its number of threads. `at_once` concurrent calls share the threads. A bfloat16 runtime
-    opens on a processor without bfloat16 units as well, but is slow there.
+    The name `auto` means the fastest runtime that is recorded for this processor, see `resolve_runtime`. `at_once` concurrent calls
+    share `threads` threads; with 0 the runtime chooses the number of threads. A bfloat16 runtime can also be opened on a processor
+    without bfloat16 units, but it is slow there.
 
     Raises ModelError if the name is unknown, its library is not installed, or the networks cannot be built.
     """
     name = resolve_runtime(version, name)
     if name not in RUNTIMES:
-        raise ModelError(f"expected one of the runtimes {AUTO}, {', '.join(RUNTIMES)}, found {name!r}")
+        raise ModelError(f"There is no runtime {name!r}. Choose {AUTO}, {', '.join(RUNTIMES[:-1])} or {RUNTIMES[-1]}.")
     module_name, class_name, library, _ = _CLASSES[name.partition("-")[0]]
     if find_spec(library) is None:
         raise ModelError(f"The runtime {name} cannot be used: {find_obstacle(name)}.")
@@ -85,7 +86,7 @@ def open_runtime(
 
 
 def find_obstacle(name: str, find_library: Callable[[str], object] = find_spec) -> str:
-    """Returns why the runtime `name` cannot be used well on this machine, or an empty text if it can."""
+    """Returns why the runtime `name` cannot be used, or is slow, on this machine. Returns "" if there is no such reason."""
     _, _, library, extra = _CLASSES[name.partition("-")[0]]
     if find_library(library) is None:
         return f"{library} is not installed; install Castline with the extra {extra}: pip install 'castline[{extra}]'"
@@ -95,16 +96,19 @@ def find_obstacle(name: str, find_library: Callable[[str], object] = find_spec) 
 
 
 def resolve_runtime(version: Version, name: str) -> str:
-    """Returns `name`, or for `auto` the runtime that `castline models optimise` recorded for `version` on this processor.
+    """Returns `name`. For `auto`, returns the runtime that `castline models optimise` recorded for `version` on this processor.
 
-    Without a usable record `auto` is TensorFlow in float32 on every processor, because no other runtime's labels were compared yet.
+    If no runtime is recorded or the recorded one cannot be used, `auto` means TensorFlow in float32. The labels of any other runtime
+    would not have been checked on this processor.
     """
     if name != AUTO:
         return name
     try:
         recorded = str(json.loads(runtime_record_path(version).read_text(encoding="utf-8"))[describe_processor()]["chosen"])
     except (OSError, ValueError, KeyError, TypeError):
-        log.info("No runtime is recorded for %s here, so %s is used. castline models optimise finds the fastest.", version.name, FLOAT32)
+        log.info(
+            "No runtime is recorded for %s here, so %s is used. To find the fastest, run castline models optimise.", version.name, FLOAT32
+        )
         return FLOAT32
     if obstacle := find_obstacle(recorded):
         log.warning("The recorded runtime %s of %s cannot be used, so %s is used: %s", recorded, version.name, FLOAT32, obstacle)
@@ -113,19 +117,19 @@ def resolve_runtime(version: Version, name: str) -> str:
 
 
 def runtime_record_path(version: Version) -> Path:
-    """Returns the path of the recorded runtimes. The file lies beside the version's folder, because a version is never changed."""
+    """Returns the path of the file that records the fastest runtimes. It is not in the version's folder, which never changes."""
     return version.folder.with_name(f"{version.folder.name}.runtimes.json")
 
 
 def describe_processor() -> str:
-    """Returns the key under which the runtimes of this processor are recorded: architecture, bfloat16 or not, model and number."""
+    """Returns the key under which this processor's runtime is recorded: architecture, bfloat16 or not, model, number of processors."""
     models = [line.partition(":")[2].strip() for line in _read_cpuinfo().splitlines() if line.startswith("model name")]
     bfloat16 = "bfloat16" if has_bfloat16() else "no bfloat16"
     return f"{platform.machine()} {bfloat16} {models[0] if models else platform.processor()} x {len(models)}"
 
 
 def has_bfloat16() -> bool:
-    """Tells whether the processor has bfloat16 units (AVX512_BF16 or AMX). Always false on systems other than Linux."""
+    """Tells whether the processor has bfloat16 units (AVX512_BF16 or AMX). On systems other than Linux the answer is always False."""
     return any(flag in _read_cpuinfo() for flag in ("avx512_bf16", "amx_bf16"))
 
 
@@ -135,15 +139,16 @@ def count_threads(threads: int) -> int:
 
 
 def choose_concurrent_calls(threads: int) -> int:
-    """Returns how many calls of `predict` are fastest at once on `threads` threads (0: every processor): 2, or 1 on one thread.
+    """Returns how many concurrent calls of `predict` are fastest with `threads` threads (0: every processor): 2, or 1 with one thread.
 
-    Threads that share one call wait for each other at every layer. Two calls on half of the threads each keep every processor busy.
+    Threads that share one call wait for each other at every layer. Two calls at the same time, each with half of the threads, keep
+    every processor busy.
     """
     return min(2, count_threads(threads))
 
 
 def pad_batch(pixels: npt.NDArray[np.uint8], batch_sizes: Sequence[int]) -> npt.NDArray[np.uint8]:
-    """Returns `pixels`, shape (n, side, side), with black pictures appended up to the next of the sorted `batch_sizes`.
+    """Appends black pictures to `pixels`, shape (n, side, side), until the next larger of the sorted `batch_sizes` is reached.
 
     Raises ValueError if `pixels` is empty or larger than every batch size.
     """

@@ -1,4 +1,4 @@
-"""Finds the fastest runtime for a version on this machine: checks the golden set, measures, and records the result."""
+"""Finds the fastest runtime for a version on this machine. Only runtimes that judge the golden set as recorded are measured."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from models.registry import Version
 from streams.atomic_file import write_atomically
 from streams.errors import ModelError
 
-# How long each runtime is measured at each batch size.
+# Each runtime is measured for this long at each batch size.
 MEASURED_S = 2.0
 ROUNDS = 3
 
@@ -26,9 +26,10 @@ PredictAny = Callable[[npt.NDArray[np.uint8]], object]
 
 @dataclass(frozen=True, slots=True)
 class RuntimeMeasurement:
-    """Speed of one runtime at one batch size: pictures a second in its best round.
+    """The speed `per_s` of one runtime at one batch size: pictures a second in its best round.
 
-    `same_labels` and `distance` compare the golden set; `distance` is the largest difference of a defect probability.
+    `same_labels` and `distance` are the result of the check of the golden set. `distance` is the largest difference of a defect
+    probability.
     """
 
     runtime: str
@@ -40,7 +41,7 @@ class RuntimeMeasurement:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeSelection:
-    """All runtimes that were tried for one version: measurements, the reasons of the refused ones, and the name of the fastest."""
+    """The result of a selection: measurements, the reason why each refused runtime was refused, and the name of the fastest runtime."""
 
     measured: list[RuntimeMeasurement]
     refused: dict[str, str]
@@ -55,10 +56,10 @@ def select_runtime(
     measured_s: float = MEASURED_S,
     pixels: npt.NDArray[np.uint8] | None = None,
 ) -> RuntimeSelection:
-    """Measures every runtime that passes the golden set and records the one that is fastest at the largest batch size.
+    """Measures all runtimes that judge the golden set as recorded. Records the runtime that is fastest at the largest batch size.
 
-    With `pixels`, shape (n, side_px, side_px), a runtime must also give each picture the label that TensorFlow in float32 gives.
-    Raises ModelError if no runtime passes.
+    If `pixels` are given, shape (n, side_px, side_px), a runtime must also give these pictures the labels that TensorFlow in float32
+    gives. Raises ModelError if no runtime is left.
     """
     largest = max(batch_sizes)
     expected = [] if pixels is None else label_pictures(version, open_runtime(version, FLOAT32, batch_sizes).predict, pixels, largest)
@@ -77,7 +78,7 @@ def select_runtime(
             refused[name] = str(error)
     if not runtimes:
         reasons = "; ".join(refused.values())
-        raise ModelError(f"No runtime of {', '.join(names)} judges the golden set of {version.folder} as recorded: {reasons}")
+        raise ModelError(f"None of the runtimes {', '.join(names)} can be used for {version.folder}: {reasons}")
     functions = {name: runtime.predict for name, runtime in runtimes.items()}
     speeds = measure_speeds(functions, batch_sizes, version.manifest.preprocessing.side_px, measured_s)
     measurements = [
@@ -93,9 +94,9 @@ def select_runtime(
 def measure_speeds(
     functions: Mapping[str, PredictAny], batch_sizes: Sequence[int], side_px: int, measured_s: float
 ) -> dict[tuple[str, int], float]:
-    """Returns the pictures a second of each function at each batch size, by name and batch size: the best of several rounds.
+    """Returns for each function and batch size the pictures a second in the best of several rounds.
 
-    In a round the functions take turns, so that a busy moment of the machine does not slow down only one of them.
+    In each round, all functions are measured one after the other. So a busy moment of the machine does not always hit the same one.
     """
     best = {(name, batch): 0.0 for batch in batch_sizes for name in functions}
     for batch in batch_sizes:
@@ -117,7 +118,7 @@ def _measure_speed(predict: PredictAny, pixels: npt.NDArray[np.uint8], duration_
 def _check_labels(expected: Sequence[str], found: Sequence[str], name: str) -> None:
     differing = sum(a != b for a, b in zip(expected, found, strict=True))
     if differing:
-        raise ModelError(f"The runtime {name} gives {differing} of {len(expected)} pictures another label than {FLOAT32}.")
+        raise ModelError(f"The runtime {name} labels {differing} of {len(expected)} pictures differently from {FLOAT32}.")
 
 
 def _record(version: Version, selection: RuntimeSelection) -> None:

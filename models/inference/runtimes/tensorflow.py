@@ -1,8 +1,8 @@
 """The runtime TensorFlow, in float32 or in bfloat16.
 
-bfloat16 is the type that the networks are built with, not the environment variable `TF_SET_ONEDNN_FPMATH_MODE`. The variable holds
-for the whole process, so float32 could not run beside it, and it was measured to bring little: on two cores with avx512_bf16, AlexNet
-at 224 px and batch 32 computed 107 pictures a second in float32, 106 with the variable and 207 with the type.
+For bfloat16, the networks are built with this type. The environment variable `TF_SET_ONEDNN_FPMATH_MODE` is not used. It would apply to
+the whole process, so no other runtime of the process could use float32. It also gives no speed. AlexNet at 224 px, in batches of 32 on
+two cores with avx512_bf16, computed 107 pictures a second in float32, 106 with the variable, and 207 with networks built in bfloat16.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class TensorFlowRuntime:
-    """Computes one traced graph for each batch shape. The graph scales, resamples and computes all voters."""
+    """Computes one traced graph for each batch size. The graph scales and resamples the pictures and computes all voters."""
 
     def __init__(self, version: Version, name: str, batch_sizes: Sequence[int], threads: int, at_once: int = 1) -> None:
         _set_threads(threads, at_once)
@@ -36,7 +36,7 @@ class TensorFlowRuntime:
         self._graphs = {size: _trace_graph(networks, size, self.side_px) for size in self.batch_sizes}
 
     def warm_up(self) -> None:
-        """Computes every batch shape once, so that no picture waits for compilation."""
+        """Computes a batch of each size once, because the first computation of a size takes longer."""
         for size in self.batch_sizes:
             self.predict(np.zeros((size, self.side_px, self.side_px), np.uint8))
 
@@ -57,9 +57,9 @@ def _trace_graph(networks: list[Any], batch_size: int, side_px: int) -> Callable
 
 
 def _set_threads(threads: int, at_once: int) -> None:
-    """Sets TensorFlow's threads for the whole process. They cannot change any more once TensorFlow has computed something."""
+    """Sets TensorFlow's number of threads for the whole process. It cannot be changed after TensorFlow has computed something."""
     if threads <= 0 and at_once == 1:
-        return  # TensorFlow then uses every processor
+        return  # TensorFlow uses every processor by default.
     intra_op, inter_op = max(1, count_threads(threads) // at_once), at_once
     config = tf.config.threading
     if (intra_op, inter_op) == (config.get_intra_op_parallelism_threads(), config.get_inter_op_parallelism_threads()):
@@ -68,4 +68,4 @@ def _set_threads(threads: int, at_once: int) -> None:
         config.set_intra_op_parallelism_threads(intra_op)
         config.set_inter_op_parallelism_threads(inter_op)
     except RuntimeError:
-        log.warning("TensorFlow has started already, so its threads cannot be set to %d for each of %d calls", intra_op, inter_op)
+        log.warning("TensorFlow has already started, so it cannot use %d threads for each of %d calls.", intra_op, inter_op)

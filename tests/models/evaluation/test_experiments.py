@@ -114,7 +114,7 @@ def make_result(*right: bool, source: str = "a") -> SplitResult:
 def test_the_table_of_classifiers_says_whether_the_ensemble_is_better_than_its_best_member() -> None:
     table = make_classifier_table([make_result(True, False), make_result(True, True)])
     (sentence,) = table.sentences
-    assert "in the mean better than its best member, lenet" in sentence
+    assert "on average better than its best member, lenet" in sentence
     assert "better in 1 of 2, worse in 0" in sentence
     assert table.rows[-1][0] == "ensemble"
 
