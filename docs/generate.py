@@ -30,7 +30,7 @@ def make_documents() -> dict[str, str]:
 
 
 def find_outdated(folder: Path = DOCS) -> list[str]:
-    """Returns the paths of documents below `folder` that are missing, differ from the code, or describe a record that is gone."""
+    """Returns the paths of documents below `folder` that are missing, differ from the code, or describe a record that no longer exists."""
     documents = make_documents()
     outdated = [
         path for path, text in documents.items() if not (folder / path).is_file() or (folder / path).read_text(encoding="utf-8") != text
@@ -42,7 +42,7 @@ def find_outdated(folder: Path = DOCS) -> list[str]:
 def write_documents(folder: Path = DOCS) -> None:
     """Writes all documents into `folder`.
 
-    Raises SystemExit, and writes nothing, if a schema breaks the promise of a released schema. The text names every broken promise.
+    Raises SystemExit, and writes nothing, if a schema breaks the promise of a released schema. The message lists every broken promise.
     """
     problems = find_broken_promises(folder / "schemas" / "released", make_schemas())
     if problems:
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line. Returns 1 if `--check` finds an outdated document, otherwise 0."""
     parser = argparse.ArgumentParser(prog="python -m docs.generate", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing, and name the documents that differ from the code")
-    parser.add_argument("--release", action="store_true", help="keep the schemas as those of the version in pyproject.toml")
+    parser.add_argument("--release", action="store_true", help="also keep a copy of the schemas as those of the release in pyproject.toml")
     options = parser.parse_args(arguments)
     if options.check:
         outdated = find_outdated()

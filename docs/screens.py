@@ -1,7 +1,7 @@
 """Takes the pictures of the station's pages in `docs/screens/`, with `python -m docs.screens`. This takes some minutes.
 
-The pages show a running demo with rendered castings. Chromium is Debian's, or the one that the variable CHROMIUM names. Each picture has
-less than 150 kB.
+The pictures show the station of a running demo with rendered castings. The browser is Debian's Chromium, or the program that the
+environment variable CHROMIUM names. Each picture has less than 150 kB.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from deploy.supervisor import castline_command
 
 SCREENS = Path(__file__).parent / "screens"
 _MAX_BYTES = 150_000
-# A picture is saved with the first of these qualities that makes its file small enough.
+# A picture is saved with the first of these qualities with which its file is smaller than _MAX_BYTES.
 _JPEG_QUALITIES = (85, 75, 60, 45)
 _DESKTOP = {"width": 1280, "height": 860}
 _TABLET = {"width": 820, "height": 1100}
 _LOG_IN_LINE = re.compile(r"station: (http://\S+/)\s+log in as (\S+), password (\S+)")
 _TIMEOUT_MS = 60_000
-# After a minute verdicts arrive within a second, and every line has some defects.
+# Time before the first picture is taken. After it, verdicts arrive within a second, and every line has some defects.
 _SETTLE_MS = 60_000
-# Within eight seconds a decision goes through Kafka into the archive.
+# After this time a person's decision has gone through Kafka into the archive.
 _ARCHIVED_MS = 8000
-# Pages load their pictures after the page itself.
+# The time that is left to a page to load its pictures, because they are loaded after the text.
 _PICTURES_MS = 2500
 
 
 @contextmanager
 def run_demo() -> Iterator[StationLogIn]:
-    """Runs a demo until the block ends. Yields how to log in to its station."""
+    """Runs a demo until the `with` block ends. Yields the address, the account and the password of its station."""
     command = castline_command("demo", "--plain", "--boards", "python", "--rate", "0.7", "--seconds", "1200")
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -109,7 +109,7 @@ def _log_in(browser: Browser, station: StationLogIn, size: dict[str, int], dark:
 
 
 def _review_some_parts(page: Page) -> None:
-    """Labels some parts, so that the page of agreement has something to show. One of the labels contradicts the model."""
+    """Labels some parts, because the page "Agreement" would be empty otherwise. One of the labels contradicts the model."""
     for key in "ddod":
         page.goto("/reviews/")
         announcement = page.locator("[data-announcement]")
@@ -136,10 +136,10 @@ def _visit(page: Page, path: str, name: str) -> None:
 
 
 def _take_picture(page: Page, name: str) -> None:
-    """Writes what the browser shows to `docs/screens/<name>.jpeg`, after the pictures of the page are loaded."""
+    """Waits until the pictures of the page are loaded, and writes a screenshot to `docs/screens/<name>.jpeg`."""
     page.wait_for_timeout(_PICTURES_MS)
     for _ in range(40):
-        # `wait_for_function` cannot be used, because it evaluates text as code and the pages' security policy forbids that.
+        # Playwright's `wait_for_function` evaluates text as code, and the content security policy of the pages forbids that.
         if page.evaluate("[...document.images].every((image) => image.complete || image.loading === 'lazy')"):
             break
         page.wait_for_timeout(250)

@@ -25,7 +25,7 @@ def schema_path(record: type[Record]) -> str:
 
 
 def make_schema(record: type[Record]) -> dict[str, Any]:
-    """Returns the schema of a record as its readers need it.
+    """Returns the JSON Schema that readers of a record need.
 
     The fields have the names that they have on the wire. Fields that were added after the first release are not required, and
     unknown fields are allowed.
@@ -92,7 +92,7 @@ def _compare_keyword(keyword: str, old: Any, new: Any, old_root: Schema, new_roo
 
 
 def _resolve(schema: Schema, root: Schema) -> Schema:
-    """Replaces a reference by the definition that it refers to."""
+    """Returns the definition that `schema` refers to, or `schema` itself if it is no reference."""
     if "$ref" not in schema:
         return schema
     target: Schema = root["$defs"][schema["$ref"].rpartition("/")[2]]
