@@ -25,10 +25,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from threading import Event
 
+from agents.gateway.capture_time import read_file_time
 from agents.gateway.complaints import Complaints
 from agents.gateway.drop_folder import REFUSED, SENT, DropFolder, FileState, FolderListing, make_printable, sort_naturally
 from agents.gateway.intake import TOO_LARGE, CameraFrame, PictureRefusedError
@@ -320,7 +320,7 @@ class DropCamera:
         if is_current:
             self._mention_missing_end(version)
         version.key = f"file:{make_printable(version.path)}:{version.state.changed_ns}:{hashlib.sha256(value).hexdigest()}"
-        frame = CameraFrame(value, _read_time(version.state), idempotency_key=version.key)
+        frame = CameraFrame(value, read_file_time(version.state.changed_ns / 1e9), idempotency_key=version.key)
         version.is_offered, version.content = True, None
         frame.receipt.add_done_callback(partial(self._finish, version, frame))
         return [frame]
@@ -478,11 +478,3 @@ class DropCamera:
     def _is_restless(self, version: _FileVersion, now_s: float) -> bool:
         is_changing = now_s - version.since_s < self._settings.settle_s and not version.is_whole
         return is_changing and version.since_s - version.name_seen_s > _RESTLESS_S
-
-
-def _read_time(state: FileState) -> datetime:
-    """Returns the time of a file's last change, or the present time if the file system gives one that no calendar has."""
-    try:
-        return datetime.fromtimestamp(state.changed_ns / 1e9, UTC)
-    except (OverflowError, ValueError, OSError):
-        return datetime.now(UTC)

@@ -16,6 +16,7 @@ from agents.gateway.complaints import Complaints
 from agents.gateway.drop_camera import DropCamera
 from agents.gateway.folder_camera import FolderCamera
 from agents.gateway.intake import CameraFrame, GatewayCamera, Intake, TriggeredCamera
+from agents.gateway.latency_endpoint import add_latency_routes
 from agents.gateway.sender import KafkaChannel, Sender
 from agents.gateway.spool import Spool, SpoolBudget
 from agents.gateway.upload_camera import LineEndpoint, UploadCamera, build_app, build_runner
@@ -31,7 +32,8 @@ from streams.settings import LineSettings, Settings
 
 log = logging.getLogger(__name__)
 
-_CHECK_INTERVAL_S = 0.25
+# A picture may wait for a decision by this time longer than it must.
+_CHECK_INTERVAL_S = 0.05
 _MAINTENANCE_INTERVAL_S = 1.0
 # The gateway is not ready if the spool is fuller than this share.
 _NEARLY_FULL = 0.95
@@ -73,7 +75,8 @@ class GatewayLine:
         """
         count = self.spool.parked_count
         parked = f"Kafka refused {count} pictures of {self.name}, which are parked in the spool; the log says why"
-        return [*self.complaints.list_texts(), *self.camera.list_complaints(), *([parked] if count else [])]
+        cameras = [*self.camera.list_complaints(), *self.intake.list_complaints()]
+        return [*self.complaints.list_texts(), *cameras, *([parked] if count else [])]
 
     def find_complaint(self) -> str:
         """Returns all complaints of this line in one text, or "" if there are none."""
@@ -235,6 +238,8 @@ class Gateway:
             return None
         gateway = self._settings.gateway
         app = build_app(endpoints, self._settings.pictures.max_bytes, gateway.token)
+        timed = {line.name: line.intake for line in self._lines if line.settings.camera and line.settings.camera.needs_latency}
+        add_latency_routes(app, timed, gateway.token)
         runner = build_runner(app)
         await runner.setup()
         site = web.TCPSite(runner, gateway.host, gateway.port)
@@ -262,6 +267,8 @@ class Gateway:
             line.watchdog.set_pending(0 if line.sender.problem else line.spool.sendable_count)
             if not line.sender.is_alive():
                 self._failed_thread = f"The sender of {line.name}"
+        latency_problems = [problem for line in self._lines if (problem := line.intake.find_latency_problem())]
+        self._health.set_person_problem("; ".join(latency_problems), "latency")
         used_bytes = self._budget.used_bytes
         metrics.spool_bytes.set(used_bytes)
         problems = [f"{line.name}: {line.sender.problem}" for line in self._lines if line.sender.problem]
@@ -269,7 +276,7 @@ class Gateway:
             problems.append(f"the spool is nearly full: {used_bytes} of {self._budget.max_bytes} bytes")
         if problems:
             self._health.set_not_ready("; ".join(problems))
-        elif not self._health.is_ready():
+        else:
             self._health.set_ready()
 
     def _run_maintenance(self) -> None:

@@ -10,11 +10,14 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from threading import Event
 from typing import Protocol, runtime_checkable
 
+from agents.gateway.camera_latency import CameraLatency
+from agents.gateway.capture_time import is_plausible
+from agents.gateway.complaints import Complaints
 from agents.gateway.matcher import MatchDecision, Matcher
 from agents.gateway.spool import CheckedPicture, PictureReceipt, Spool
 from streams import metrics
@@ -31,7 +34,7 @@ SPOOL_FULL = "spool-full"
 KEY_REUSED = "key-reused"
 NO_PICTURE = "no-picture"
 
-# A part that has no picture after this time is counted as unmatched. A verdict for it would be much too late.
+# A part without a picture is counted as unmatched after this time and the latency of the camera. A verdict would be much too late.
 _PART_TIMEOUT_S = 10.0
 _MAX_REMEMBERED_REPORTS = 10_000
 
@@ -49,9 +52,10 @@ class CameraFrame:
     """An encoded picture as a camera gave it, and the future in which the intake answers.
 
     `receipt` gets a PictureReceipt as soon as the picture is on disk. Otherwise it gets a SpoolFullError, after which the camera may offer
-    the picture again, or a PictureRefusedError. `captured_at` is in UTC. `declared_type` is the camera's own statement of the content
-    type, which is logged if it is wrong. `truth` is "ok" or "defect" for replayed pictures whose class is known. A picture with the same
-    `idempotency_key` as an earlier one is not a new part. `part` is set by cameras that are triggered for each part.
+    the picture again, or a PictureRefusedError. `captured_at` is in UTC and may be any time that the camera claims. `declared_type` is the
+    camera's own statement of the content type, which is logged if it is wrong. `truth` is "ok" or "defect" for replayed pictures whose
+    class is known. A picture with the same `idempotency_key` as an earlier one is not a new part. `part` is set by cameras that are
+    triggered for each part.
     """
 
     value: bytes
@@ -114,11 +118,28 @@ class _PendingFrame:
     picture: CheckedPicture
 
 
+@dataclass(frozen=True)
+class LatencyReport:
+    """The latency of a line's camera as the gateway uses it, and the last times of parts and pictures, in seconds since 1970.
+
+    `latency_s` is None if it is neither set nor measured. `source` is "settings", "measured" or "". `suspension` says why the latency is
+    no longer trusted, or is "".
+    """
+
+    line: str
+    latency_s: float | None
+    source: str
+    suspension: str
+    part_times: tuple[float, ...]
+    picture_times: tuple[float, ...]
+
+
 class Intake:
     """Accepts the frames and part reports of one line. Thread-safe.
 
     `on_stored` is called after each picture that was put into the spool. If the board counts the parts, frames wait for the report of their
-    part, and `decide_due` must be called several times a second.
+    part, and `decide_due` must be called several times a second. While the latency of the camera is unknown or no longer right, pictures
+    get part ids of the gateway's own run. A measured latency is kept in a file beside the spool.
     """
 
     def __init__(
@@ -138,28 +159,73 @@ class Intake:
         # Pictures that were refused since the spool became full.
         self._refused_count = 0
         self._reported_parts: OrderedDict[PartId, None] = OrderedDict()
+        self._uses_arrival = camera.time_source == "arrival"
+        self._complaints = Complaints(clock)
         window_s = camera.match_window_s
-        self._matcher: Matcher[_PendingFrame, PartId] | None = None
+        self._part_timeout_s = max(_PART_TIMEOUT_S, 2 * window_s)
+        self._matcher: Matcher[_PendingFrame] | None = None
+        self._latency: CameraLatency | None = None
         if camera.trigger == "board":
-            self._matcher = Matcher(window_s, picture_timeout_s=window_s, part_timeout_s=max(_PART_TIMEOUT_S, 2 * window_s))
+            self._matcher = Matcher(window_s, part_timeout_s=self._part_timeout_s)
+        if camera.needs_latency:
+            self._latency = CameraLatency(spool.line, camera.latency_s, spool.folder / f"{spool.line}.latency.json")
 
     def accept(self, frame: CameraFrame) -> None:
         """Stores or refuses `frame`, or keeps it until its part is known. The answer goes to `frame.receipt`."""
         metrics.pictures_received.labels(self._line).inc()
+        frame, has_own_time = self._check_time(frame)
         try:
             picture = check_picture(frame, self._max_bytes)
             self._log_wrong_type(frame, picture)
             is_repeat = self._is_repeat(frame, picture)
-            if self._matcher is None or frame.part is not None or is_repeat:
-                self._store(_PendingFrame(frame, picture), frame.part)
-                return
         except PictureRefusedError as error:
             self._refuse(frame, error, error.reason)
             return
+        pending = _PendingFrame(frame, picture)
+        if self._matcher is None or self._latency is None or frame.part is not None or is_repeat:
+            self._store(pending, frame.part)
+        elif not has_own_time:
+            # The latency belongs to the camera's clock. With the time of arrival the picture could be near a neighbour of its part.
+            self._store(pending, None)
+        else:
+            self._apply(self._match(pending, self._matcher, self._latency))
+
+    def _check_time(self, frame: CameraFrame) -> tuple[CameraFrame, bool]:
+        """Returns the frame with a plausible time, and whether this is the time that the setting `time_source` asks for."""
+        now_s = self._clock()
+        arrived_at = datetime.fromtimestamp(now_s, UTC)
+        if self._uses_arrival and frame.part is None:
+            return replace(frame, captured_at=arrived_at), True
+        if is_plausible(frame.captured_at, arrived_at):
+            return frame, True
+        metrics.picture_times_replaced.labels(self._line).inc()
+        self._complaints.add_event(
+            "clock",
+            f"{self._line}: a picture has the time {frame.captured_at:%Y-%m-%d %H:%M}, which cannot be right, so the gateway used the time "
+            'of arrival; set the clock of the camera or file server, best by NTP, or set lines.camera.time_source = "arrival"',
+        )
+        return replace(frame, captured_at=arrived_at), False
+
+    def list_complaints(self) -> list[str]:
+        """Returns sentences about a wrong clock of the camera."""
+        return self._complaints.list_texts()
+
+    def _match(self, pending: _PendingFrame, matcher: Matcher[_PendingFrame], latency: CameraLatency) -> list[MatchDecision[_PendingFrame]]:
+        """Hands a picture to the matcher and returns the decisions that are due. Without a latency the picture is unmatched."""
+        time_s = pending.frame.captured_at.timestamp()
         with self._lock:
-            pending = _PendingFrame(frame, picture)
-            decisions = self._matcher.add_picture(pending, frame.captured_at.timestamp(), self._clock())
-        self._apply(decisions)
+            latency.add_picture(time_s)
+            if latency.usable_s is None:
+                return [*matcher.release_pictures(), MatchDecision(pending, None)]
+            return self._watch(matcher.add_picture(pending, time_s - latency.usable_s, self._clock()))
+
+    def _watch(self, decisions: list[MatchDecision[_PendingFrame]]) -> list[MatchDecision[_PendingFrame]]:
+        """Shows the distances of the pictures to the watch over the latency, and returns the decisions. Needs the lock."""
+        if self._latency is not None:
+            for decision in decisions:
+                if decision.offset_s is not None and decision.spacing_s is not None:
+                    self._latency.add_offset(decision.offset_s, decision.spacing_s)
+        return decisions
 
     def report_part(self, part: PartId, captured_at: datetime) -> bool:
         """Takes the report that the board counted `part` at `captured_at`. Returns False if the part was reported before."""
@@ -171,9 +237,48 @@ class Intake:
             self._reported_parts[part] = None
             if len(self._reported_parts) > _MAX_REMEMBERED_REPORTS:
                 self._reported_parts.popitem(last=False)
-            decisions = self._matcher.add_part(part, captured_at.timestamp(), self._clock())
+            if self._latency is not None:
+                self._latency.add_part(captured_at.timestamp())
+                self._matcher.part_timeout_s = self._part_timeout_s + max(0.0, self._latency.value_s or 0.0)
+            decisions = self._watch(self._matcher.add_part(part, captured_at.timestamp(), self._clock()))
         self._apply(decisions)
         return True
+
+    def read_latency(self) -> LatencyReport:
+        """Returns the latency in use and the last times of parts and pictures, for `castline gateway measure`.
+
+        Raises ValueError if the camera needs no latency.
+        """
+        if self._latency is None:
+            raise ValueError(f"the camera of {self._line} needs no latency, because its pictures and parts are not matched by time")
+        with self._lock:
+            return LatencyReport(
+                line=self._line,
+                latency_s=self._latency.value_s,
+                source=self._latency.source,
+                suspension=self._latency.suspension,
+                part_times=tuple(self._latency.history.parts),
+                picture_times=tuple(self._latency.history.pictures),
+            )
+
+    def store_latency(self, latency_s: float, spacing_s: float) -> None:
+        """Stores a measured latency. Pictures that still wait were dated with the old one and become unmatched.
+
+        Raises ValueError if the camera needs no latency, and OSError if the latency cannot be stored.
+        """
+        if self._latency is None or self._matcher is None:
+            raise ValueError(f"the camera of {self._line} needs no latency, because its pictures and parts are not matched by time")
+        with self._lock:
+            self._latency.store_measured(latency_s, spacing_s)
+            decisions = self._matcher.release_pictures()
+        self._apply(decisions)
+
+    def find_latency_problem(self) -> str:
+        """Returns why no picture is assigned to a part, and what to do, or "" if pictures are assigned."""
+        if self._latency is None:
+            return ""
+        with self._lock:
+            return self._latency.find_problem()
 
     def has_picture(self, part: PartId) -> bool:
         """Returns whether the picture of a part that the board counted is stored."""
@@ -181,16 +286,16 @@ class Intake:
 
     def decide_due(self) -> None:
         """Decides about pictures and parts that have waited long enough. Pictures are stored, parts without a picture are counted."""
-        if self._matcher is not None:
-            with self._lock:
-                decisions = self._matcher.decide_due(self._clock())
-            self._apply(decisions)
+        self._decide()
 
     def drain(self) -> None:
         """Stores all pictures that still wait for their part. Used when the process ends."""
+        self._decide(is_ending=True)
+
+    def _decide(self, is_ending: bool = False) -> None:
         if self._matcher is not None:
             with self._lock:
-                decisions = self._matcher.decide_all()
+                decisions = self._watch(self._matcher.decide_due(self._clock(), is_ending=is_ending))
             self._apply(decisions)
 
     def _is_repeat(self, frame: CameraFrame, picture: CheckedPicture) -> bool:
@@ -205,7 +310,7 @@ class Intake:
         if declared_type and declared_type != picture.content_type:
             log.info("The camera of %s declares %s, but the picture is %s.", self._line, declared_type, picture.content_type)
 
-    def _apply(self, decisions: Sequence[MatchDecision[_PendingFrame, PartId]]) -> None:
+    def _apply(self, decisions: Sequence[MatchDecision[_PendingFrame]]) -> None:
         for decision in decisions:
             if decision.picture is None:
                 metrics.unmatched_parts.labels(self._line).inc()

@@ -126,6 +126,7 @@ class Spool:
         Raises SettingsError if another process has opened it, or if the file is damaged or was written by a newer version.
         """
         self.line = line
+        self.folder = folder
         self._budget = budget
         self._lock = threading.RLock()
         self._path = folder / f"{line}.sqlite"

@@ -37,12 +37,13 @@ from threading import Event
 from aiohttp import web
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
+from agents.gateway.capture_time import parse_capture_time
 from agents.gateway.intake import EMPTY, KEY_REUSED, NO_PICTURE, TOO_LARGE, CameraFrame, Intake, PictureRefusedError, TriggeredCamera
 from agents.gateway.spool import PictureReceipt
 from agents.gateway.upload_request import UploadRefusedError, find_authorisation_problem, read_picture
 from streams import metrics
 from streams.errors import IdentityError, SpoolFullError
-from streams.identity import PartId, parse_time
+from streams.identity import PartId
 
 _RECEIPT_TIMEOUT_S = 15.0
 _MAX_KEY_CHARACTERS = 200
@@ -138,8 +139,10 @@ class _Handlers:
             return _make_error(404, f"expected a line that takes uploads, found {request.match_info['line'][:80]!r}")
         if refusal := find_authorisation_problem(request, endpoint.token, endpoint.line):
             return _make_unauthorised(refusal)
+        arrived_at = datetime.now(UTC)
         try:
-            captured_at = parse_time(request.headers["X-Captured-At"]) if "X-Captured-At" in request.headers else datetime.now(UTC)
+            claimed = request.headers.get("X-Captured-At")
+            captured_at = arrived_at if claimed is None else parse_capture_time(claimed, arrived_at)
         except IdentityError as error:
             return _make_error(400, f"X-Captured-At: {error}")
         try:

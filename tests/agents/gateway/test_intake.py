@@ -5,10 +5,14 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from agents.gateway.intake import CameraFrame, PictureRefusedError
+from agents.gateway.capture_time import parse_capture_time, read_file_time
+from agents.gateway.intake import CameraFrame, Intake, PictureRefusedError
+from agents.gateway.spool import PictureReceipt, Spool, SpoolBudget
+from streams import metrics
 from streams.errors import SpoolFullError
 from streams.identity import UNKNOWN_CONTENT_TYPE, PartId
 from streams.settings import CameraSettings
@@ -24,7 +28,7 @@ def test_a_wrong_declared_type_is_corrected_by_the_bytes(tmp_path: Path) -> None
 
 
 def test_a_picture_gets_the_part_of_the_board_and_an_unmatched_one_a_part_of_the_gateways_own_run(tmp_path: Path) -> None:
-    settings = CameraSettings(kind="http", trigger="board", match_window_s=0.3)
+    settings = CameraSettings(kind="http", trigger="board", latency_s=0.0, match_window_s=0.3)
     line, now = CameraLine(tmp_path, settings), datetime.now(UTC)
     assert line.intake.report_part(PartId("line-1", 9, 1), now - timedelta(seconds=5))
     assert line.intake.report_part(PartId("line-1", 9, 2), now)
@@ -35,7 +39,7 @@ def test_a_picture_gets_the_part_of_the_board_and_an_unmatched_one_a_part_of_the
     line.intake.accept(unmatched)
     time.sleep(0.4)
     line.intake.decide_due()
-    assert line.parts() == [PartId("line-1", 9, 2), PartId("line-1", line.spool.run, 1)]
+    assert line.parts() == [PartId("line-1", line.spool.run, 1), PartId("line-1", 9, 2)]
     assert matched.receipt.result(0).is_matched
     assert not unmatched.receipt.result(0).is_matched
     repeat = line.accept(CameraFrame(JPEG, now, idempotency_key="key:1"))
@@ -45,6 +49,96 @@ def test_a_picture_gets_the_part_of_the_board_and_an_unmatched_one_a_part_of_the
     restarted = CameraLine(tmp_path, settings)
     assert not restarted.intake.report_part(PartId("line-1", 9, 2), now), "also after a restart"
     restarted.stop()
+
+
+def test_without_a_latency_pictures_are_not_assigned_and_the_line_says_what_to_do(tmp_path: Path) -> None:
+    settings, now = CameraSettings(kind="http", trigger="board", match_window_s=0.3), datetime.now(UTC)
+    line = CameraLine(tmp_path, settings)
+    assert line.intake.report_part(PartId("line-1", 9, 1), now - timedelta(seconds=5))
+    assert line.intake.report_part(PartId("line-1", 9, 2), now)
+    receipt = line.accept(CameraFrame(JPEG, now))
+    assert (receipt.part, receipt.is_matched) == (PartId("line-1", line.spool.run, 1), False)
+    assert "castline gateway measure line-1" in line.intake.find_latency_problem()
+    report = line.intake.read_latency()
+    assert (report.latency_s, report.picture_times, len(report.part_times)) == (None, (now.timestamp(),), 2)
+    line.intake.store_latency(0.25, spacing_s=5.0)
+    assert line.intake.find_latency_problem() == ""
+    frame = CameraFrame(JPEG, now + timedelta(seconds=0.25))
+    line.intake.accept(frame)
+    time.sleep(0.4)
+    line.intake.decide_due()
+    assert frame.receipt.result(0) == PictureReceipt(PartId("line-1", 9, 2))
+    line.stop()
+
+
+@pytest.mark.parametrize("kind", ["folder", "video"])
+def test_a_camera_that_is_asked_for_each_part_needs_no_latency(tmp_path: Path, kind: Literal["folder", "video"]) -> None:
+    line = CameraLine(tmp_path, CameraSettings(kind=kind, path=tmp_path, address="0", trigger="board"))
+    assert line.intake.find_latency_problem() == ""
+    receipt = line.accept(CameraFrame(JPEG, datetime.now(UTC), part=PartId("line-1", 9, 2)))
+    assert receipt == PictureReceipt(PartId("line-1", 9, 2))
+    with pytest.raises(ValueError, match="needs no latency"):
+        line.intake.read_latency()
+    line.stop()
+
+
+@pytest.mark.parametrize("claimed", ["9999-12-31T23:59:59", "2096-01-01T00:00:00", "1970-01-01T00:00:00", "0001-01-01T00:00:00"])
+@pytest.mark.parametrize("zone", ["", "Z", "+14:00", "-12:00"])
+def test_a_time_that_cannot_be_right_is_replaced_by_the_time_of_arrival(tmp_path: Path, claimed: str, zone: str) -> None:
+    now = datetime.now(UTC)
+    line = CameraLine(tmp_path, CameraSettings(kind="http"))
+    before = metrics.picture_times_replaced.labels("line-1")._value.get()
+    assert line.intake.list_complaints() == []
+    line.accept(CameraFrame(JPEG, parse_capture_time(claimed + zone, now)))
+    (spooled,) = line.spool.read_after(0, 9)
+    assert abs(spooled.picture.captured_at - now) < timedelta(minutes=1)
+    assert metrics.picture_times_replaced.labels("line-1")._value.get() == before + 1
+    (complaint,) = line.intake.list_complaints()
+    assert "line-1: a picture has the time" in complaint
+    assert "NTP" in complaint
+    line.stop()
+
+
+def test_the_complaint_about_a_clock_ends_ten_minutes_after_its_last_picture(tmp_path: Path) -> None:
+    now_s = 1_800_000_000.0
+    spool = Spool(tmp_path, "line-1", SpoolBudget(2**20))
+    intake = Intake(CameraSettings(kind="http"), 10_000, spool, on_stored=lambda: None, clock=lambda: now_s)
+    for hours in (-24 * 365, 0, 47):
+        intake.accept(CameraFrame(JPEG, datetime.fromtimestamp(now_s, UTC) + timedelta(hours=hours)))
+    assert intake.list_complaints() == [], "a year back and two days ahead are possible"
+    intake.accept(CameraFrame(JPEG, datetime.fromtimestamp(now_s, UTC) + timedelta(hours=49)))
+    assert len(intake.list_complaints()) == 1
+    now_s += 601
+    assert intake.list_complaints() == []
+    spool.close()
+
+
+@pytest.mark.parametrize("changed_s", [0.0, -62e9, 3_976_214_400.0, 253_402_300_799.0, 8e12])
+def test_files_with_such_times_are_accepted_too(tmp_path: Path, changed_s: float) -> None:
+    line = CameraLine(tmp_path, CameraSettings(kind="http"))
+    line.accept(CameraFrame(JPEG, read_file_time(changed_s)))
+    (spooled,) = line.spool.read_after(0, 9)
+    assert abs(spooled.picture.captured_at - datetime.now(UTC)) < timedelta(minutes=1)
+    line.stop()
+
+
+def test_a_picture_with_a_replaced_time_is_never_assigned(tmp_path: Path) -> None:
+    """The latency belongs to the clock of the camera. Less this latency, the time of arrival could be that of the next part."""
+    now = datetime.now(UTC)
+    line = CameraLine(tmp_path, CameraSettings(kind="http", trigger="board", latency_s=-0.8))
+    for number in (1, 2, 3):
+        line.intake.report_part(PartId("line-1", 9, number), now + timedelta(seconds=number - 2))
+    assert not line.accept(CameraFrame(JPEG, datetime(1970, 1, 1, tzinfo=UTC))).is_matched
+    line.stop()
+
+
+def test_with_the_time_of_arrival_the_times_of_files_and_headers_do_not_matter(tmp_path: Path) -> None:
+    line = CameraLine(tmp_path, CameraSettings(kind="http", time_source="arrival"))
+    for captured_at in (datetime(1970, 1, 1, tzinfo=UTC), datetime.now(UTC) - timedelta(hours=1)):
+        line.accept(CameraFrame(JPEG, captured_at))
+    assert all(datetime.now(UTC) - spooled.picture.captured_at < timedelta(minutes=1) for spooled in line.spool.read_after(0, 9))
+    assert line.intake.list_complaints() == []
+    line.stop()
 
 
 def test_refusals_give_size_and_limit(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ class UploadPlant:
         endpoints = {}
         for name, settings in {
             "http": CameraSettings(kind="http"),
-            "timed": CameraSettings(kind="http", trigger="board", match_window_s=0.5),
+            "timed": CameraSettings(kind="http", trigger="board", latency_s=0.0, match_window_s=0.5),
             "replay": CameraSettings(kind="folder", path=root / "in", trigger="board"),
         }.items():
             spool = self.spools[name] = Spool(root / "spool", name, budget)

@@ -1,0 +1,183 @@
+"""The latency of one line's camera as the gateway uses it: from the settings or measured, kept over restarts, and watched."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from agents.gateway.latency import DRIFT_SHARE, HIGHEST_LATENCY_S, LOWEST_LATENCY_S, LatencyMonitor, TimeHistory
+from streams import metrics
+from streams.atomic_file import write_atomically
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _StoredLatency:
+    """The content of the file in which the gateway keeps a measured latency, in seconds.
+
+    `suspended_s` is the latency that was suspended, measured or set, and `suspension` says why. Both are empty while none is suspended.
+    """
+
+    measured_s: float | None = None
+    suspended_s: float | None = None
+    suspension: str = ""
+
+    @classmethod
+    def read(cls, file: Path) -> _StoredLatency:
+        """Returns the content of `file`, or an empty one if there is no such file or it cannot be understood."""
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            measured_s, suspended_s = (_read_latency(content.get(name)) for name in ("measured_s", "suspended_s"))
+            return cls(measured_s, suspended_s, str(content.get("suspension", "")))
+        except FileNotFoundError:
+            return cls()
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            log.error("The measured latency in %s cannot be read, so it has to be measured again: %s", file, error)
+            return cls()
+
+    def write(self, file: Path) -> None:
+        """Writes the content to `file`. Raises OSError if that is impossible."""
+        write_atomically(file, json.dumps(vars(self)) + "\n")
+
+
+def _read_latency(value: float | None) -> float | None:
+    if value is not None and not LOWEST_LATENCY_S <= float(value) <= HIGHEST_LATENCY_S:
+        raise ValueError(f"expected a latency between {LOWEST_LATENCY_S:g} and {HIGHEST_LATENCY_S:g} s, found {value}")
+    return None if value is None else float(value)
+
+
+class CameraLatency:
+    """The latency of the camera of `line`. A latency in the settings, `set_s`, wins over a measured one. Not thread-safe.
+
+    `file` keeps the measured latency, and a suspension of the latency in use, over restarts of the gateway. The times of parts and
+    pictures are seconds as the clocks of board and camera show them.
+    """
+
+    def __init__(self, line: str, set_s: float | None, file: Path) -> None:
+        self.line = line
+        self.set_s = set_s
+        self.history = TimeHistory()
+        self._file = file
+        self._stored = _StoredLatency.read(file)
+        self._monitor: LatencyMonitor | None = None
+        self._use_latency()
+
+    @property
+    def value_s(self) -> float | None:
+        """The latency in use, or None if it is neither set nor measured."""
+        return self.set_s if self.set_s is not None else self._stored.measured_s
+
+    @property
+    def source(self) -> str:
+        """Where the latency in use comes from: "settings", "measured" or ""."""
+        if self.set_s is not None:
+            return "settings"
+        return "measured" if self._stored.measured_s is not None else ""
+
+    @property
+    def usable_s(self) -> float | None:
+        """The latency with which pictures are assigned. It is None if it is unknown or suspended, and then no picture is assigned."""
+        return None if self._monitor is None or self._monitor.suspension else self._monitor.latency_s
+
+    @property
+    def suspension(self) -> str:
+        """Why the latency in use is no longer trusted, or "" if it is trusted."""
+        return self._monitor.suspension if self._monitor else ""
+
+    @property
+    def median_share(self) -> float:
+        """The median distance of the last pictures from their parts, as a share of the spacing there, between -0.5 and 0.5."""
+        return self._monitor.median_share if self._monitor else 0.0
+
+    def find_problem(self) -> str:
+        """Returns why no picture of the line is assigned to a part, and what to do, or "" if pictures are assigned."""
+        command = f"castline gateway measure {self.line}"
+        if self._monitor is None:
+            return (
+                f"{self.line}: the latency of the camera is neither set nor measured, so no picture is assigned to a part; "
+                f'run "{command}" while parts pass'
+            )
+        if self._monitor.suspension:
+            return (
+                f"{self.line}: the latency of {self._monitor.latency_s:.3f} s is no longer right, so no picture is assigned to a part: "
+                f'{self._monitor.suspension}; check the clock of the camera, then run "{command}" while parts pass'
+            )
+        return ""
+
+    def store_measured(self, latency_s: float, spacing_s: float) -> None:
+        """Stores a measured latency and uses it from now on, unless the settings hold one. Raises OSError if it cannot be stored.
+
+        `spacing_s` is the spacing of the parts during the measurement. A suspension of the latency in the settings ends only if the
+        measured one confirms it.
+        """
+        stored = _StoredLatency(latency_s)
+        if self.set_s is not None and abs(self.set_s - latency_s) > DRIFT_SHARE * spacing_s:
+            stored = replace(self._stored, measured_s=latency_s)
+        stored.write(self._file)
+        self._stored = stored
+        self._use_latency()
+
+    def add_part(self, time_s: float) -> None:
+        """Adds a part that the board counted at `time_s`."""
+        self.history.parts.append(time_s)
+        if self._monitor:
+            self._monitor.add_part(time_s)
+
+    def add_picture(self, time_s: float) -> None:
+        """Adds a picture whose time is `time_s`."""
+        self.history.pictures.append(time_s)
+        if self._monitor:
+            self._monitor.add_picture(time_s)
+            self._follow_suspension()
+
+    def add_offset(self, offset_s: float, spacing_s: float) -> None:
+        """Adds the signed distance of a picture, less the latency, to the nearest part, and the spacing there."""
+        metrics.picture_distance_seconds.labels(self.line).observe(abs(offset_s))
+        if spacing_s:
+            metrics.picture_distance_share.labels(self.line).observe(abs(offset_s) / spacing_s)
+        if self._monitor:
+            self._monitor.add_offset(offset_s, spacing_s)
+            metrics.camera_offset_seconds.labels(self.line).set(self._monitor.median_offset_s)
+            metrics.camera_offset_share.labels(self.line).set(self._monitor.median_share)
+            self._follow_suspension()
+
+    def _use_latency(self) -> None:
+        value_s = self.value_s
+        if value_s != self._stored.suspended_s:
+            self._stored = _StoredLatency(self._stored.measured_s)
+        self._monitor = None if value_s is None else LatencyMonitor(value_s, self._stored.suspension)
+        if self._monitor:
+            # The parts that the board has counted already belong to the pictures that come next.
+            for time_s in self.history.parts:
+                self._monitor.add_part(time_s)
+        self._show_state()
+
+    def _follow_suspension(self) -> None:
+        """Logs and stores that the latency was suspended or is trusted again."""
+        assert self._monitor is not None
+        suspension = self._monitor.suspension
+        if bool(suspension) == bool(self._stored.suspension):
+            return
+        if suspension:
+            log.error("No picture is assigned from now on. %s", self.find_problem())
+        else:
+            log.warning(
+                "%s: the pictures show that the latency of %.3f s is right. They are assigned again.", self.line, self._monitor.latency_s
+            )
+        suspended_s = self._monitor.latency_s if suspension else None
+        self._stored = _StoredLatency(self._stored.measured_s, suspended_s, suspension)
+        try:
+            self._stored.write(self._file)
+        except OSError as error:
+            log.error("%s: the suspension of the latency cannot be stored in %s: %s", self.line, self._file, error)
+        self._show_state()
+
+    def _show_state(self) -> None:
+        value_s = self.value_s
+        metrics.camera_latency_known.labels(self.line).set(value_s is not None)
+        metrics.camera_latency_suspended.labels(self.line).set(bool(self.suspension))
+        if value_s is not None:
+            metrics.camera_latency_seconds.labels(self.line).set(value_s)

@@ -1,0 +1,326 @@
+"""The latency of a camera: its estimation from the times of parts and pictures, and the watch over it while the line runs.
+
+The latency is the time from the count of a part at photo-eye 1 to the time of the part's picture, as the clocks of board and camera show
+them. It is negative if the camera's clock is slow.
+
+If parts follow each other regularly, a latency that differs by one spacing explains the pictures equally well. Only an irregular gap
+shows which latency is right:
+
+```
+parts                A   B   C       D   E        one gap is longer than the others
+pictures               a   b   c       d   e      latency of half a spacing: each picture has its part
+latency + 1 spacing    -   A   B   ?   -   D      the picture c falls into the long gap, where there is no part
+```
+
+All times are seconds of one clock. The module has no clock of its own and no input or output.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import sqrt
+from statistics import fmean, median
+
+# A picture is assigned to the nearest part if its distance is below this share of the spacing there.
+ASSIGNED_SHARE = 0.25
+# The latency is to be measured again if the median distance leaves this share of the spacing.
+DRIFT_SHARE = 0.125
+
+LOWEST_LATENCY_S = -60.0
+HIGHEST_LATENCY_S = 60.0
+# Fewer pictures or parts say nothing about a latency.
+MIN_PICTURES = 10
+# A latency explains a picture well if the distance to the nearest part is below this share of the spacing.
+_FIT_SHARE = 0.2
+# At least this share of the pictures must be near a part, both of all pictures and of the newest ones.
+_EXPLAINED_SHARE = 0.8
+_NEWEST_PICTURES = 10
+# A latency is possible if it puts at least this share of the pictures between known parts.
+_KNOWN_SHARE = 0.7
+# Two latencies can be compared if this many pictures lie between known parts under both of them.
+_MIN_COMMON_PICTURES = 5
+# A latency is better than another one if the pictures are nearer by this share of the spacing, and by this many standard errors.
+_NEARER_SHARE = 0.02
+_NEARER_ERRORS = 5.0
+# Latencies that put fewer pictures near a part than this share of the best one are not compared.
+_CANDIDATE_SHARE = 0.5
+_MAX_CANDIDATES = 1500
+
+# The watch looks at this many of the last pictures. The latency is suspended if this many of them are too far from their parts.
+_WATCHED_PICTURES = 12
+_TOO_MANY_FAR = 7
+# Estimating needs some milliseconds, so that the watch does it after every eighth picture, and only near the latency in use. The fewest
+# pictures show a change soonest, and more of them are likelier to have seen an irregular gap.
+_ESTIMATE_EVERY = 8
+_ESTIMATE_PICTURES = (16, 48)
+_ESTIMATE_RANGE_SPACINGS = 4.5
+_KEPT_PARTS = 2048
+_KEPT_PICTURES = 128
+
+
+@dataclass(frozen=True)
+class LatencyEstimate:
+    """The latency that explains the times of some pictures best.
+
+    `latency_s` is None if there is none. `spread_s` is the distance from the nearest part that nine of ten pictures keep. `problem` is a
+    sentence that says why the latency cannot be used, or "" if it is certain. `rival_s` is the latency that is hardest to tell from it, and
+    `speaking_count` the number of pictures that speak against that one.
+    """
+
+    picture_count: int
+    problem: str = ""
+    latency_s: float | None = None
+    spread_s: float = 0.0
+    spacing_s: float = 0.0
+    rival_s: float | None = None
+    speaking_count: int = 0
+
+    @property
+    def is_certain(self) -> bool:
+        return self.latency_s is not None and not self.problem
+
+
+class _PartGrid:
+    """The rising times of parts, and the distance of a time to the nearest part as a share of the spacing there."""
+
+    def __init__(self, times: Sequence[float]) -> None:
+        self.times = times
+        self.spacing_s = median(later - earlier for earlier, later in pairwise(times))
+
+    def locate(self, time_s: float) -> tuple[float, float] | None:
+        """Returns the signed distance of `time_s` to the nearest part and the spacing there. Returns None outside the known parts."""
+        times = self.times
+        index = bisect_left(times, time_s)
+        if index == len(times) or (index and time_s - times[index - 1] <= times[index] - time_s):
+            index -= 1
+        offset_s = time_s - times[index]
+        before_s = times[index] - times[index - 1] if index else float("inf")
+        after_s = times[index + 1] - times[index] if index + 1 < len(times) else float("inf")
+        spacing_s = max(min(before_s, after_s), 1e-6)
+        is_outside = (offset_s < 0 and not index) or (offset_s > 0 and index + 1 == len(times))
+        if is_outside and abs(offset_s) >= ASSIGNED_SHARE * spacing_s:
+            return None
+        return offset_s, spacing_s
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A possible latency with the distance of each picture as a share of the spacing, or None for a picture outside the known parts."""
+
+    latency_s: float
+    shares: list[float | None]
+
+    @property
+    def known_shares(self) -> list[float]:
+        return [share for share in self.shares if share is not None]
+
+    @property
+    def unexplained_count(self) -> int:
+        return sum(share >= ASSIGNED_SHARE for share in self.known_shares)
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """The candidates with the smallest rank explain the pictures best."""
+        known = self.known_shares
+        return self.unexplained_count / len(known), fmean(min(share, ASSIGNED_SHARE) for share in known)
+
+
+def estimate_latency(
+    part_times: Sequence[float],
+    picture_times: Sequence[float],
+    lowest_s: float = LOWEST_LATENCY_S,
+    highest_s: float = HIGHEST_LATENCY_S,
+) -> LatencyEstimate:
+    """Returns the latency between `lowest_s` and `highest_s` that explains the pictures, and whether it is the only one.
+
+    The times may come in any order. Pictures may be missing, and a few may belong to no part.
+    """
+    parts, pictures = sorted(set(part_times)), sorted(picture_times)
+    if len(parts) < MIN_PICTURES or len(pictures) < MIN_PICTURES:
+        missing = f"{len(pictures)} pictures and {len(parts)} parts are known, and {MIN_PICTURES} of each are needed"
+        return LatencyEstimate(len(pictures), missing)
+    grid = _PartGrid(parts)
+    candidates = sorted(_find_candidates(grid, pictures, lowest_s, highest_s), key=lambda candidate: candidate.rank)
+    best = candidates[0] if candidates else None
+    if best is None or not _explains(best):
+        return LatencyEstimate(len(pictures), "no latency explains the times of the pictures", spacing_s=grid.spacing_s)
+    offsets = sorted(abs(located[0]) for time_s in pictures if (located := grid.locate(time_s - best.latency_s)))
+    spread_s = offsets[int(0.9 * (len(offsets) - 1))]
+    rivals = [rival for rival in candidates[1:] if abs(rival.latency_s - best.latency_s) > ASSIGNED_SHARE * grid.spacing_s]
+    comparisons = [comparison for rival in rivals if (comparison := _compare(best, rival)) is not None]
+    if equals := [comparison.rival_s for comparison in comparisons if not comparison.is_decided]:
+        nearest_s, next_s, *_ = sorted([best.latency_s, *equals], key=abs)
+        problem = f"ambiguous: {nearest_s:.2f} s and {next_s:.2f} s explain the pictures equally well, because the gaps are alike"
+        return LatencyEstimate(len(pictures), problem, nearest_s, spread_s, grid.spacing_s, next_s)
+    weakest = min(comparisons, key=lambda comparison: comparison.speaking_count, default=None)
+    rival_s, speaking_count = (weakest.rival_s, weakest.speaking_count) if weakest else (None, len(best.known_shares))
+    return LatencyEstimate(len(pictures), "", best.latency_s, spread_s, grid.spacing_s, rival_s, speaking_count)
+
+
+def _find_candidates(grid: _PartGrid, pictures: Sequence[float], lowest_s: float, highest_s: float) -> Iterator[_Candidate]:
+    """Yields the latencies under which many pictures are near a part: those where the differences of all pairs cluster."""
+    width_s = grid.spacing_s / 8
+    counts: Counter[int] = Counter()
+    for time_s in pictures:
+        first, end = bisect_left(grid.times, time_s - highest_s), bisect_right(grid.times, time_s - lowest_s)
+        counts.update({int((time_s - part_s) // width_s) for part_s in grid.times[first:end]})
+    scores = {bin_: count + counts[bin_ + 1] for bin_, count in counts.items()}
+    least = _CANDIDATE_SHARE * max(scores.values(), default=0)
+    chosen = [
+        bin_ for bin_, score in scores.items() if score >= least and score >= scores.get(bin_ - 1, 0) and score >= scores.get(bin_ + 1, 0)
+    ]
+    seen: set[int] = set()
+    for bin_ in sorted(chosen, key=lambda bin_: -scores[bin_])[:_MAX_CANDIDATES]:
+        latency_s = _refine(grid, pictures, (bin_ + 1) * width_s)
+        rounded = round(latency_s / width_s)
+        if seen.isdisjoint((rounded - 1, rounded, rounded + 1)):
+            seen.add(rounded)
+            shares = [abs(located[0]) / located[1] if (located := grid.locate(time_s - latency_s)) else None for time_s in pictures]
+            candidate = _Candidate(latency_s, shares)
+            if len(candidate.known_shares) >= max(MIN_PICTURES, _KNOWN_SHARE * len(pictures)):
+                yield candidate
+
+
+def _refine(grid: _PartGrid, pictures: Sequence[float], latency_s: float) -> float:
+    """Returns the latency near `latency_s` for which the median distance of the pictures is 0."""
+    for _ in range(2):
+        located = [found for time_s in pictures if (found := grid.locate(time_s - latency_s)) is not None]
+        near = [offset_s for offset_s, spacing_s in located if abs(offset_s) < 0.4 * spacing_s]
+        latency_s += median(near) if near else 0.0
+    return latency_s
+
+
+def _explains(candidate: _Candidate) -> bool:
+    known = candidate.known_shares
+    newest = known[-_NEWEST_PICTURES:]
+    return all(sum(share < ASSIGNED_SHARE for share in shares) >= _EXPLAINED_SHARE * len(shares) for shares in (known, newest))
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """Whether the pictures decide against the latency `rival_s`, and how many of them speak against it."""
+
+    rival_s: float
+    is_decided: bool
+    speaking_count: int
+
+
+def _compare(best: _Candidate, rival: _Candidate) -> _Comparison | None:
+    """Compares two latencies by the pictures that both can explain. Returns None if these are too few."""
+    pairs = [(ours, theirs) for ours, theirs in zip(best.shares, rival.shares, strict=True) if ours is not None and theirs is not None]
+    if len(pairs) < _MIN_COMMON_PICTURES:
+        return None
+    speaking = sum(_speaks_against(theirs, ours) for ours, theirs in pairs)
+    opposing = sum(_speaks_against(ours, theirs) for ours, theirs in pairs)
+    # One picture is enough if the best latency explains all pictures. Otherwise it may be a picture that belongs to no part.
+    needed = (1 if not best.unexplained_count else 2) + 2 * opposing
+    return _Comparison(rival.latency_s, speaking >= needed or _is_nearer(pairs), speaking)
+
+
+def _speaks_against(rival_share: float, share: float) -> bool:
+    return share < _FIT_SHARE and rival_share >= max(ASSIGNED_SHARE, share + 0.15)
+
+
+def _is_nearer(pairs: Sequence[tuple[float, float]]) -> bool:
+    """Returns whether the pictures are clearly nearer to their parts under the first latency than under the second one."""
+    if len(pairs) < MIN_PICTURES:
+        return False
+    gains = [min(theirs, 0.5) - min(ours, 0.5) for ours, theirs in pairs]
+    mean = fmean(gains)
+    error = sqrt(sum((gain - mean) ** 2 for gain in gains) / (len(gains) - 1) / len(gains))
+    return mean >= _NEARER_SHARE and mean >= _NEARER_ERRORS * error
+
+
+class TimeHistory:
+    """The times of the last parts and pictures of a line, as the clocks of board and camera show them."""
+
+    def __init__(self) -> None:
+        self.parts: deque[float] = deque(maxlen=_KEPT_PARTS)
+        self.pictures: deque[float] = deque(maxlen=_KEPT_PICTURES)
+
+    def estimate_near(self, latency_s: float) -> LatencyEstimate:
+        """Returns the estimate of the last pictures, within some spacings of `latency_s`."""
+        parts = sorted(self.parts)
+        gaps = [later - earlier for earlier, later in pairwise(parts[-max(_ESTIMATE_PICTURES) :])]
+        reach_s = _ESTIMATE_RANGE_SPACINGS * (median(gaps) if gaps else 1.0)
+        estimate = LatencyEstimate(0)
+        for count in _ESTIMATE_PICTURES:
+            pictures = list(self.pictures)[-count:]
+            first = bisect_left(parts, min(pictures, default=0.0) - latency_s - 2 * reach_s)
+            end = bisect_right(parts, max(pictures, default=0.0) - latency_s + 2 * reach_s)
+            estimate = estimate_latency(parts[first:end], pictures, latency_s - reach_s, latency_s + reach_s)
+            if estimate.is_certain:
+                break
+        return estimate
+
+
+class LatencyMonitor:
+    """Watches whether the latency in use is still right, by the distances of the last pictures to their parts.
+
+    The latency is suspended, so that no picture is assigned with it, in two cases. Either most of the last pictures are further from
+    their part than a quarter of the spacing, or the last pictures show without doubt that another latency is right. The suspension ends
+    only when the last pictures show without doubt that the latency is right. With regular parts this needs an irregular gap, because a
+    latency that has drifted by a whole spacing looks right, too.
+    """
+
+    def __init__(self, latency_s: float, suspension: str = "") -> None:
+        self.latency_s = latency_s
+        self.suspension = suspension
+        self._history = TimeHistory()
+        # Signed distance and spacing of the last pictures between known parts.
+        self._offsets: deque[tuple[float, float]] = deque(maxlen=_WATCHED_PICTURES)
+        self._pictures_since_estimate = 0
+
+    @property
+    def median_offset_s(self) -> float:
+        """The median of picture time less latency less time of the nearest part, over the last pictures; 0 without pictures."""
+        return median(offset_s for offset_s, _ in self._offsets) if self._offsets else 0.0
+
+    @property
+    def median_share(self) -> float:
+        """The same median as a share of the spacing, between -0.5 and 0.5."""
+        return median(offset_s / spacing_s for offset_s, spacing_s in self._offsets) if self._offsets else 0.0
+
+    def add_part(self, time_s: float) -> None:
+        """Adds a part that the board counted at `time_s`."""
+        self._history.parts.append(time_s)
+
+    def add_picture(self, time_s: float) -> None:
+        """Adds a picture that was taken at `time_s` by the camera's clock."""
+        self._history.pictures.append(time_s)
+        self._pictures_since_estimate += 1
+        if self._pictures_since_estimate >= _ESTIMATE_EVERY:
+            self._pictures_since_estimate = 0
+            self._check_estimate()
+
+    def add_offset(self, offset_s: float, spacing_s: float) -> None:
+        """Adds the signed distance of a picture, less the latency, to the nearest part, and the spacing there."""
+        self._offsets.append((offset_s, spacing_s))
+        far = sum(abs(offset_s) >= ASSIGNED_SHARE * spacing_s for offset_s, spacing_s in self._offsets)
+        if far >= _TOO_MANY_FAR:
+            self._suspend(
+                f"{far} of the last {len(self._offsets)} pictures are further from the nearest part than a quarter of the spacing "
+                f"(median distance {self.median_offset_s:+.3f} s)"
+            )
+
+    def _check_estimate(self) -> None:
+        estimate = self._history.estimate_near(self.latency_s)
+        if not estimate.is_certain or estimate.latency_s is None:
+            return
+        error_s = abs(estimate.latency_s - self.latency_s)
+        if error_s >= ASSIGNED_SHARE * estimate.spacing_s:
+            self._suspend(f"the last pictures show a latency of {estimate.latency_s:.3f} s")
+        elif error_s <= DRIFT_SHARE * estimate.spacing_s:
+            self.suspension = ""
+
+    def _suspend(self, reason: str) -> None:
+        if not self.suspension:
+            # The end of the suspension is decided by the pictures that follow.
+            self._history.pictures.clear()
+            self._offsets.clear()
+            self._pictures_since_estimate = 0
+        self.suspension = reason

@@ -1,0 +1,71 @@
+"""The HTTP interface of the gateway for `castline gateway measure`.
+
+| request | `Authorization: Bearer` | response |
+| --- | --- | --- |
+| `GET /lines/{line}/latency` | gateway.token | 200, the latency in use and the last times of parts and pictures |
+| `PUT /lines/{line}/latency`, `{"latency_s", "spacing_s"}` | gateway.token | 200, the same, after the measured latency was stored |
+
+Errors are JSON `{"error": …}`: 400 for a malformed body, 401 for a wrong token, 404 for a line whose pictures are not matched by time, and
+507 if the latency cannot be stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+from agents.gateway.intake import Intake
+from agents.gateway.latency import HIGHEST_LATENCY_S, LOWEST_LATENCY_S
+from agents.gateway.upload_request import find_authorisation_problem
+
+
+class MeasuredLatencyBody(BaseModel):
+    """The body of `PUT /lines/{line}/latency`: a measured latency, and the spacing of the parts during the measurement, in seconds."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    latency_s: float = Field(ge=LOWEST_LATENCY_S, le=HIGHEST_LATENCY_S)
+    spacing_s: float = Field(gt=0)
+
+
+def add_latency_routes(app: web.Application, intakes: Mapping[str, Intake], token: SecretStr) -> None:
+    """Adds the routes to the web application of the gateway. `intakes` are those of the lines whose pictures are matched by time."""
+
+    def make_handler(answer: Callable[[web.Request, Intake], Awaitable[web.Response]]) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def handle(request: web.Request) -> web.Response:
+            line = request.match_info["line"]
+            if refusal := find_authorisation_problem(request, token, "gateway.token"):
+                return _make_error(401, refusal)
+            if line not in intakes:
+                return _make_error(404, f"expected a line whose pictures and parts are matched by time, found {line[:80]!r}")
+            return await answer(request, intakes[line])
+
+        return handle
+
+    app.router.add_get("/lines/{line}/latency", make_handler(_show_latency))
+    app.router.add_put("/lines/{line}/latency", make_handler(_store_latency))
+
+
+async def _show_latency(request: web.Request, intake: Intake) -> web.Response:
+    return web.json_response(asdict(await asyncio.to_thread(intake.read_latency)))
+
+
+async def _store_latency(request: web.Request, intake: Intake) -> web.Response:
+    try:
+        body = MeasuredLatencyBody.model_validate_json(await request.read())
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        return _make_error(400, f"{'.'.join(str(step) for step in problem['loc']) or 'body'}: {problem['msg']}")
+    try:
+        await asyncio.to_thread(intake.store_latency, body.latency_s, body.spacing_s)
+    except OSError as error:
+        return _make_error(507, f"the latency cannot be stored: {error}")
+    return await _show_latency(request, intake)
+
+
+def _make_error(status: int, message: str) -> web.Response:
+    return web.json_response({"error": message}, status=status)
