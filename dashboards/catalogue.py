@@ -30,6 +30,8 @@ INHIBITIONS: tuple[Inhibition, ...] = (
     Inhibition("GateNotAnswering", ("PartsWithoutVerdict", "GateLinkNoisy", "PartReportsFail"), ("plant", "line")),
     Inhibition("ProcessDown", ("ProcessNotReady", "WorkerStalled"), ("plant", "instance_name")),
     Inhibition("WorkerStalled", ("ProcessNotReady", "EventLoopBlocked"), ("plant", "instance_name")),
+    Inhibition("CameraLatencyUnknown", ("PartsWithoutVerdict", "PicturesUnmatched", "CameraLatencyDrifts"), ("plant", "line")),
+    Inhibition("CameraLatencyWrong", ("PartsWithoutVerdict", "PicturesUnmatched", "CameraLatencyDrifts"), ("plant", "line")),
     Inhibition("ErrorBudgetBurnsFast", ("ErrorBudgetBurnsSlowly",), ("plant", "line")),
     Inhibition("PartsPassUnseen", ("PartsWithoutVerdict",), ("plant", "line")),
 )
@@ -48,12 +50,29 @@ PAGES: tuple[DashboardPage, ...] = (plant.PAGE, line.PAGE, pipeline.PAGE, qualit
 METRICS_WITHOUT_PANEL: dict[str, str] = {}
 
 _NO_SHADOW = "There is no value until a shadow version is chosen."
+_NO_TIMED_CAMERA = "Only cameras that send pictures by themselves while a board counts the parts have a latency."
 _NO_STATION = "A plant may run without the station."
 # Queries that may return nothing while all is well, each with the reason. Alerts are not listed, because none fires while all is well.
 EMPTY_IN_HEALTH: dict[str, str] = {
     f"castline-quality: {quality.VERSIONS}: {{{{line}}}}: {{{{model}}}} on {{{{runtime}}}}, shadow": _NO_SHADOW,
     f"castline-quality: {quality.SHADOW}: {{{{line}}}} {{{{model}}}}": _NO_SHADOW,
     f"castline-quality: {quality.SHADOW}: {{{{line}}}} pictures a second dropped for lack of time": _NO_SHADOW,
+    **{
+        f"castline-gates: {panel}: {{{{line}}}} {legend}": _NO_TIMED_CAMERA
+        for panel, legends in (
+            (
+                gates.DISTANCE,
+                (
+                    "median, share of the spacing",
+                    "99 %, share of the spacing",
+                    "median of the last pictures, with its sign",
+                    "99 %, in seconds",
+                ),
+            ),
+            (gates.LATENCY, ("latency in use", "median distance of the last pictures", "latency unknown", "latency no longer right")),
+        )
+        for legend in legends
+    },
     f"castline-quality: {quality.REVIEW_REASONS}: {{{{line}}}} {{{{reason}}}}": "A line may have no doubtful part for a while.",
     f"castline-quality: {quality.CAMERA}: {{{{line}}}} {{{{state}}}}": "The series begins when a camera is in trouble.",
     f"castline-quality: {quality.DRIFT}: {{{{line}}}} {{{{of}}}}": "There is no index until enough pictures have come.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dashboards.panels import DashboardPage, Query, rising, timeseries_panel
-from dashboards.promql import LINE, p50, p99, rate
+from dashboards.promql import LINE, p50, p99, rate, select
 from dashboards.rules import Alert, Runbook
 
 _ROUND_TRIP = "castline_gate_round_trip_seconds"
@@ -12,6 +12,9 @@ STATE = "In which state is each gate?"
 FAULTS = "Which faults did the boards report?"
 RESENDS = "How many commands have to be sent again?"
 UNMATCHED = "Does every part have a picture, and every picture a part?"
+DISTANCE = "How far in time is each picture from its part?"
+LATENCY = "Which latency do the cameras have, and is it still right?"
+CLOCKS = "Which cameras have a clock that cannot be right?"
 
 PAGE = DashboardPage(
     "castline-gates",
@@ -80,6 +83,38 @@ PAGE = DashboardPage(
             description="A part without a picture is not judged. Such parts mean that photo-eye, trigger and camera do not work together.",
             thresholds=rising(0.001, 0.02),
             alerts=("PicturesUnmatched", "PartReportsFail"),
+        ),
+        timeseries_panel(
+            DISTANCE,
+            Query(p50("castline_picture_distance_share"), "{{line}} median, share of the spacing"),
+            Query(p99("castline_picture_distance_share"), "{{line}} 99 %, share of the spacing"),
+            Query(f"max by (line) ({select('castline_camera_offset_share')})", "{{line}} median of the last pictures, with its sign"),
+            Query(p99("castline_picture_distance_seconds"), "{{line}} 99 %, in seconds"),
+            unit="short",
+            description="Distance between a picture, less the latency of its camera, and the nearest part. A picture is assigned to a part "
+            "below 0.25 of the spacing. A median that moves away from 0 shows that the latency drifts.",
+            thresholds=rising(0.125, 0.25),
+            alerts=("CameraLatencyDrifts",),
+        ),
+        timeseries_panel(
+            LATENCY,
+            Query(f"max by (line) ({select('castline_camera_latency_seconds')})", "{{line}} latency in use"),
+            Query(f"max by (line) ({select('castline_camera_offset_seconds')})", "{{line}} median distance of the last pictures"),
+            Query(f"min by (line) ({select('castline_camera_latency_known')}) == 0", "{{line}} latency unknown"),
+            Query(f"max by (line) ({select('castline_camera_latency_suspended')}) > 0", "{{line}} latency no longer right"),
+            unit="s",
+            description="The latency is the time from photo-eye 1 to the time of the picture. While it is unknown or no longer right, no "
+            "picture of the line is assigned to a part.",
+            alerts=("CameraLatencyUnknown", "CameraLatencyWrong"),
+        ),
+        timeseries_panel(
+            CLOCKS,
+            Query(rate("castline_picture_times_replaced_total"), "{{line}} times replaced"),
+            unit="cps",
+            description="Pictures with a time before 2020 or more than two days ahead. The gateway uses the time of arrival for them, and "
+            "assigns none of them to a part that a board has counted.",
+            thresholds=rising(0.0001, 0.01),
+            alerts=("CameraClockWrong",),
         ),
         timeseries_panel(
             "Do all counted parts reach the gate?",
@@ -190,9 +225,83 @@ ALERTS: tuple[Alert, ...] = (
         Runbook(
             "The parts that photo-eye 1 counts and the pictures that the camera sends do not match.",
             "A part without a picture gets no verdict, and a picture without a part gives none.",
-            "If parts have no picture, look at the trigger and the camera. If pictures have no part, look at photo-eye 1, or at a camera "
-            "that triggers itself.",
-            "Align photo-eye and trigger. If the camera is slow, raise `lines.camera.match_window_s`. Read the camera's own log.",
+            "Look at the panel with the distances on the Gates dashboard. If the distances are small, pictures or reports are lost. If "
+            "many are above 0.25, the latency of the camera is wrong, or its times scatter too much for the spacing of the parts.",
+            "If pictures are lost, look at the trigger and at the camera's own log. If part reports fail, follow `PartReportsFail`. If the "
+            "latency is wrong, check the clock of the camera and run `castline gateway measure <line>`. If the times scatter, shorten the "
+            "way of the files, or set `lines.camera.time_source` to the other clock and measure again. A longer "
+            "`lines.camera.match_window_s` helps only if the reports of the parts come late.",
+        ),
+    ),
+    Alert(
+        "CameraLatencyUnknown",
+        "min by (plant, line) (castline_camera_latency_known) == 0",
+        "1m",
+        "critical",
+        "{{ $labels.line }}: the latency of the camera is neither set nor measured, so no picture is assigned to a part",
+        PAGE.uid,
+        LATENCY,
+        Runbook(
+            "A board counts the parts of this line, and the camera sends its pictures by itself. The gateway finds the part of a picture "
+            "by the time, and for that it must know how long after its part a picture is dated.",
+            "The pictures are judged, but no verdict belongs to a part. The board treats every part by the line's safe action.",
+            "The page /readyz of the gateway names the line.",
+            "Run `castline gateway measure <line>` while parts pass. One part with an odd gap before or behind it shows the latency. Or "
+            "set `lines.camera.latency_s`.",
+        ),
+    ),
+    Alert(
+        "CameraLatencyWrong",
+        "max by (plant, line) (castline_camera_latency_suspended) > 0",
+        "0m",
+        "critical",
+        "{{ $labels.line }}: the latency of the camera is no longer right, so no picture is assigned to a part",
+        PAGE.uid,
+        LATENCY,
+        Runbook(
+            "Most of the last pictures were further from the nearest part than a quarter of the spacing, or the pictures showed another "
+            "latency. The clock of the camera was set or has drifted, or the pictures take another time to arrive.",
+            "The gateway assigns no picture of this line, because verdicts would go to neighbouring parts. The board treats every part by "
+            "the line's safe action.",
+            "The page /readyz of the gateway says what the pictures showed. Compare the clock of the camera with that of the gateway.",
+            "Mend the cause first: time synchronisation (NTP) of the camera or file server, or the network. Then run "
+            "`castline gateway measure <line>` while parts pass, and let one part come with an odd gap. If `lines.camera.latency_s` is "
+            "set, correct it. Do not raise `lines.camera.match_window_s`, which does not change the latency.",
+        ),
+    ),
+    Alert(
+        "CameraLatencyDrifts",
+        "max by (plant, line) (abs(castline_camera_offset_share)) > 0.125",
+        "1m",
+        "warning",
+        "{{ $labels.line }}: the pictures are {{ $value | humanizePercentage }} of the spacing away from their parts",
+        PAGE.uid,
+        DISTANCE,
+        Runbook(
+            "The median distance of the last pictures from their parts is more than an eighth of the spacing of the parts.",
+            "The pictures still have the right parts. Beyond a quarter of the spacing they are no longer assigned.",
+            "Look at the panel with the distances on the Gates dashboard. A median that moves steadily shows that the clock of the camera "
+            "drifts. A median that has jumped shows a change at the camera, at the trigger or in the network.",
+            "Synchronise the clock of the camera or file server by NTP. Then run `castline gateway measure <line>` while parts pass, or "
+            "correct `lines.camera.latency_s`.",
+        ),
+    ),
+    Alert(
+        "CameraClockWrong",
+        "sum by (plant, line) (increase(castline_picture_times_replaced_total[10m])) > 0",
+        "0m",
+        "warning",
+        '{{ $labels.line }}: {{ $value | printf "%.0f" }} pictures in 10 minutes had a time that cannot be right',
+        PAGE.uid,
+        CLOCKS,
+        Runbook(
+            "Pictures came with a time before 2020 or more than two days ahead. The gateway used the time of arrival for them.",
+            "These pictures are judged. On a line whose parts a board counts they are assigned to no part, so that the board treats these "
+            "parts by the line's safe action.",
+            "The page /healthz of the gateway shows the last such time. Years such as 1970 or 2000 mean that the camera has lost its "
+            "clock, often after a power cut.",
+            "Set the clock of the camera or file server, best by NTP. If that is impossible, set `lines.camera.time_source` to `arrival` "
+            "and run `castline gateway measure <line>`.",
         ),
     ),
 )
