@@ -19,7 +19,7 @@ from agents.gateway.intake import CameraFrame, GatewayCamera, Intake, TriggeredC
 from agents.gateway.latency_endpoint import add_latency_routes
 from agents.gateway.sender import KafkaChannel, Sender
 from agents.gateway.spool import Spool, SpoolBudget
-from agents.gateway.upload_camera import LineEndpoint, UploadCamera, build_app, build_runner
+from agents.gateway.upload_camera import LineEndpoint, UploadCamera, build_app, start_site
 from agents.gateway.video_camera import VideoCamera, make_stream_opener
 from streams import metrics
 from streams.atomic_file import write_atomically
@@ -240,21 +240,11 @@ class Gateway:
         app = build_app(endpoints, self._settings.pictures.max_bytes, gateway.token)
         timed = {line.name: line.intake for line in self._lines if line.settings.camera and line.settings.camera.needs_latency}
         add_latency_routes(app, timed, gateway.token)
-        runner = build_runner(app)
-        await runner.setup()
-        site = web.TCPSite(runner, gateway.host, gateway.port)
-        try:
-            await site.start()
-        except OSError as error:
-            await runner.cleanup()
-            raise SettingsError(
-                f"gateway.port: expected {gateway.host}:{gateway.port} to be free, found it in use: {error.strerror}"
-            ) from None
-        host, port = runner.addresses[0][:2]
-        log.info("The gateway accepts uploads and part reports at http://%s:%d.", host, port)
+        runner, address = await start_site(app, gateway.host, gateway.port)
+        log.info("The gateway accepts uploads and part reports at %s.", address)
         # With gateway.port = 0 nobody else knows the port, so the address is left in a file for each line.
         for line in self._lines:
-            write_atomically(self._settings.service.run_dir / "gateways" / line.name, f"http://{host}:{port}\n")
+            write_atomically(self._settings.service.run_dir / "gateways" / line.name, f"{address}\n")
         return runner
 
     def _check_lines(self) -> None:

@@ -42,7 +42,7 @@ from agents.gateway.intake import EMPTY, KEY_REUSED, NO_PICTURE, TOO_LARGE, Came
 from agents.gateway.spool import PictureReceipt
 from agents.gateway.upload_request import UploadRefusedError, find_authorisation_problem, read_picture
 from streams import metrics
-from streams.errors import IdentityError, SpoolFullError
+from streams.errors import IdentityError, SettingsError, SpoolFullError
 from streams.identity import PartId
 
 _RECEIPT_TIMEOUT_S = 15.0
@@ -108,9 +108,21 @@ def build_app(endpoints: Mapping[str, LineEndpoint], max_bytes: int, parts_token
     return app
 
 
-def build_runner(app: web.Application) -> web.AppRunner:
-    """Returns the runner that serves `app`. It leaves the unpacking of bodies to the handlers, which bound it."""
-    return web.AppRunner(app, access_log=None, shutdown_timeout=2, auto_decompress=False)
+async def start_site(app: web.Application, host: str, port: int) -> tuple[web.AppRunner, str]:
+    """Serves `app` and returns its runner and its address, such as `http://127.0.0.1:18080`. Port 0 takes a free port.
+
+    Raises SettingsError if the port is in use.
+    """
+    # The handlers unpack the bodies, because aiohttp would unpack them without a bound.
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=2, auto_decompress=False)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError as error:
+        await runner.cleanup()
+        raise SettingsError(f"gateway.port: expected {host}:{port} to be free, found it in use: {error.strerror}") from None
+    host, port = runner.addresses[0][:2]
+    return runner, f"http://{host}:{port}"
 
 
 @web.middleware

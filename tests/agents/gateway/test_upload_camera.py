@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from aiohttp import ClientSession, FormData, encode_basic_auth, web
+from aiohttp import ClientSession, FormData, encode_basic_auth
 from pydantic import SecretStr
 
 from agents.gateway.folder_camera import FolderCamera
 from agents.gateway.intake import GatewayCamera, Intake, TriggeredCamera
 from agents.gateway.spool import Spool, SpoolBudget
-from agents.gateway.upload_camera import LineEndpoint, UploadCamera, build_app, build_runner
+from agents.gateway.upload_camera import LineEndpoint, UploadCamera, build_app, start_site
 from streams.identity import PartId
 from streams.settings import CameraSettings
 
@@ -92,11 +92,8 @@ async def plant(tmp_path: Path) -> AsyncIterator[UploadPlant]:
 
 @pytest_asyncio.fixture
 async def url(plant: UploadPlant) -> AsyncIterator[str]:
-    runner = build_runner(plant.app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    host, port = runner.addresses[0][:2]
-    yield f"http://{host}:{port}"
+    runner, address = await start_site(plant.app, "127.0.0.1", 0)
+    yield address
     await runner.cleanup()
 
 

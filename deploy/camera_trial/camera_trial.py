@@ -1,0 +1,244 @@
+"""Takes some pictures from the camera of a line with the gateway's own classes, without spool and Kafka, and measures them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from queue import Empty, SimpleQueue
+
+import numpy as np
+from pydantic import SecretStr
+
+from agents.gateway.drop_camera import DropCamera
+from agents.gateway.drop_folder import DropFolder
+from agents.gateway.folder_camera import FolderCamera
+from agents.gateway.intake import CameraFrame, GatewayCamera, PictureRefusedError, check_picture
+from agents.gateway.spool import PictureReceipt
+from agents.gateway.upload_camera import LineEndpoint, UploadCamera, build_app, start_site
+from agents.gateway.video_camera import VideoCamera, make_stream_opener
+from models.pictures.decoder import PictureLimits, decode_picture, open_picture
+from models.pictures.display import encode_thumbnail
+from streams.errors import PictureError, SettingsError
+from streams.identity import PartId
+from streams.settings import CameraSettings, LineSettings, Settings
+
+THUMBNAIL_PX = 320
+# Brightness is measured on a picture of this side, on which single hot pixels do not count.
+_MEASURED_PX = 256
+# A file that the camera would refuse for its size is read up to this size, so that it can be shown as refused.
+_LARGEST_BYTES = 2**28
+
+
+@dataclass(frozen=True)
+class TriedPicture:
+    """One picture of a trial. What could not be measured is None.
+
+    `name` is the name of its file, or "" if it has none. `refusal` says why the picture would not be judged, or is "".
+    `offset_s` is the time from the picture's own time to its arrival. `mean`, `darkest` and `brightest` are grey levels of the picture as
+    the networks see it, 0 is black and 255 white. `thumbnail` is a JPEG, or b"" for a picture that cannot be decoded.
+    """
+
+    number: int
+    name: str
+    size_bytes: int
+    content_type: str
+    offset_s: float
+    refusal: str = ""
+    width_px: int | None = None
+    height_px: int | None = None
+    mode: str | None = None
+    depth_bits: int | None = None
+    mean: float | None = None
+    darkest: int | None = None
+    brightest: int | None = None
+    thumbnail: bytes = b""
+
+
+class _UntouchedFolder(DropFolder):
+    """A drop folder in which nothing is moved or deleted."""
+
+    def move(self, path: str, folder: str, reason: str = "") -> str:
+        return path
+
+    def move_back(self, path: str) -> str:
+        return path
+
+    def delete_old(self, folder: str, max_age_s: float, max_bytes: int) -> int:
+        return 0
+
+
+@contextmanager
+def open_trial_camera(line: LineSettings, settings: Settings, say: Callable[[str], object]) -> Iterator[GatewayCamera]:
+    """Yields the camera of `line`, with its own trigger, so that no board is needed. `say` gets a sentence for the person.
+
+    Raises SettingsError if the camera cannot be opened.
+    """
+    assert line.camera is not None
+    camera = line.camera.model_copy(update={"trigger": "free"})
+    if camera.kind == "http":
+        uploads = UploadCamera()
+        with _serve_uploads(line, settings, uploads, say):
+            yield uploads
+    else:
+        yield _build_camera(line.name, camera)
+
+
+def _build_camera(line: str, camera: CameraSettings) -> GatewayCamera:
+    if camera.kind == "folder":
+        return FolderCamera(line, camera)
+    if camera.kind == "video":
+        return VideoCamera(line, camera, make_stream_opener(camera.address, camera.stall_s))
+    assert camera.path is not None
+    folder = _UntouchedFolder(camera.path)
+    try:
+        folder.scan()
+    except OSError as error:
+        raise SettingsError(
+            f"lines.camera.path: expected the folder of {line}, found that {camera.path} cannot be read: {error.strerror}; mount the "
+            "share, or correct the path"
+        ) from None
+    return DropCamera(line, camera, _LARGEST_BYTES, forget_key=lambda key: None, folder=folder)
+
+
+@contextmanager
+def _serve_uploads(line: LineSettings, settings: Settings, uploads: UploadCamera, say: Callable[[str], object]) -> Iterator[None]:
+    """Accepts uploads to `line` in a thread, at the address of the gateway."""
+    endpoint = LineEndpoint(line.name, line.token, uploads, triggered=None, part_intake=None)
+    app = build_app({line.name: endpoint}, settings.pictures.max_bytes, SecretStr(""))
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="uploads", daemon=True)
+    thread.start()
+    try:
+        runner, address = asyncio.run_coroutine_threadsafe(start_site(app, settings.gateway.host, settings.gateway.port), loop).result(10)
+        say(f"Send pictures to {address}/lines/{line.name}/pictures with the token of the line.")
+        try:
+            yield
+        finally:
+            asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(5)
+        loop.close()
+
+
+def try_camera(line: LineSettings, settings: Settings, camera: GatewayCamera, count: int, wait_s: float) -> Iterator[TriedPicture]:
+    """Yields up to `count` pictures as they arrive. Ends earlier if none comes for `wait_s`.
+
+    Raises SettingsError if no picture comes at all.
+    """
+    stopping = threading.Event()
+    frames: SimpleQueue[CameraFrame | Exception] = SimpleQueue()
+    thread = threading.Thread(target=_read_frames, args=(camera, stopping, frames), name="camera", daemon=True)
+    thread.start()
+    try:
+        for number in range(1, count + 1):
+            frame = _wait_for_frame(frames, thread, lambda: _find_fault(line, camera), wait_s)
+            if frame is None:
+                if number == 1:
+                    raise SettingsError(_describe_silence(line, camera, wait_s))
+                return
+            picture = measure_frame(frame, number, line, settings)
+            _answer(frame, picture, line.name)
+            yield picture
+    finally:
+        stopping.set()
+        thread.join(3)
+
+
+def _read_frames(camera: GatewayCamera, stopping: threading.Event, frames: SimpleQueue[CameraFrame | Exception]) -> None:
+    try:
+        for frame in camera.frames(stopping):
+            frames.put(frame)
+    except Exception as error:  # noqa: BLE001  The thread that waits for pictures reports the error.
+        frames.put(error)
+
+
+def _wait_for_frame(
+    frames: SimpleQueue[CameraFrame | Exception], thread: threading.Thread, find_fault: Callable[[], str], wait_s: float
+) -> CameraFrame | None:
+    """Returns the next frame, or None after `wait_s`, at the end of a replay, or when the camera cannot be opened."""
+    until_s = time.monotonic() + wait_s
+    while time.monotonic() < until_s and not find_fault():
+        is_running = thread.is_alive()
+        try:
+            found = frames.get(timeout=0.2)
+        except Empty:
+            if not is_running:
+                return None
+            continue
+        if isinstance(found, Exception):
+            raise SettingsError(f"the camera was interrupted by an error: {found}") from found
+        return found
+    return None
+
+
+def _find_fault(line: LineSettings, camera: GatewayCamera) -> str:
+    """Returns why a video stream cannot be read, or "". The complaints of a folder concern single files."""
+    assert line.camera is not None
+    return "; ".join(camera.list_complaints()) if line.camera.kind == "video" else ""
+
+
+def _describe_silence(line: LineSettings, camera: GatewayCamera, wait_s: float) -> str:
+    complaints = "; ".join(camera.list_complaints())
+    return complaints or (
+        f"expected pictures of {line.name}, none came within {wait_s:g} s; let the camera take pictures, and stop the gateway of this "
+        "line, because it takes them first"
+    )
+
+
+def _answer(frame: CameraFrame, picture: TriedPicture, line: str) -> None:
+    """Answers a frame as the gateway would, so that an uploading camera shows the same."""
+    receipt: Future[PictureReceipt] = frame.receipt
+    receipt.set_result(PictureReceipt(PartId(line, 1, picture.number)))
+
+
+def measure_frame(frame: CameraFrame, number: int, line: LineSettings, settings: Settings) -> TriedPicture:
+    """Returns what is known about the picture of `frame`, and why gateway or inspector would refuse it."""
+    offset_s = (datetime.now(UTC) - frame.captured_at).total_seconds()
+    size, name = len(frame.value), _find_name(frame)
+    try:
+        checked = check_picture(frame, settings.pictures.max_bytes)
+    except PictureRefusedError as error:
+        return TriedPicture(number, name, size, "", offset_s, f"{error.reason}: {error}")
+    limits = PictureLimits.from_settings(settings.pictures)
+    try:
+        decoded = decode_picture(frame.value, _MEASURED_PX, limits)
+        mode, depth_bits = _read_mode(frame.value, limits)
+        thumbnail = encode_thumbnail(frame.value, limits, THUMBNAIL_PX).value
+    except PictureError as error:
+        return TriedPicture(number, name, size, checked.content_type, offset_s, f"{error.reason}: {error}")
+    return TriedPicture(
+        number,
+        name,
+        size,
+        checked.content_type,
+        offset_s,
+        "",
+        decoded.width_px,
+        decoded.height_px,
+        mode,
+        depth_bits,
+        round(float(np.mean(decoded.pixels)), 1),
+        int(decoded.pixels.min()),
+        int(decoded.pixels.max()),
+        thumbnail,
+    )
+
+
+def _find_name(frame: CameraFrame) -> str:
+    """Returns the name of the file that a drop camera read, which stands in the frame's idempotency key."""
+    kind, _, rest = frame.idempotency_key.partition(":")
+    return rest.rsplit(":", 2)[0] if kind == "file" else ""
+
+
+def _read_mode(value: bytes, limits: PictureLimits) -> tuple[str, int]:
+    """Returns the mode of a picture in Pillow's words, and the bits of one sample."""
+    with open_picture(value, limits) as file:
+        mode = file.image.mode
+    return mode, {"1": 1, "I;16": 16, "I;16B": 16, "I": 32, "F": 32}.get(mode, 8)
