@@ -1,4 +1,4 @@
-"""Disturbs pictures as it happens in a plant: by other light, blur, noise, rotation and JPEG compression, each in several strengths.
+"""Changes pictures in ways that occur in a plant: other light, blur, noise, rotation and JPEG compression, each in several strengths.
 
 An evaluation judges the same pictures under each disturbance. The figures show how robust a version is.
 """

@@ -40,7 +40,7 @@ class Cascade:
     band: CascadeBand
 
     def warm_up(self) -> None:
-        """Computes every batch shape of both stages once."""
+        """Computes a batch of each size once in both stages, because the first computation of a size takes longer."""
         self.first.warm_up()
         self.others.warm_up()
 

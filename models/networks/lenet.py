@@ -28,7 +28,7 @@ def lenet(
 
     - The activation is ReLU instead of a scaled tanh, the pooling takes the maximum instead of a trained average, and the output is a
       softmax instead of radial basis functions.
-    - Every feature map of c3 sees every feature map of s2. Table I of the paper leaves out some of these connections.
+    - Every feature map of c3 is computed from all feature maps of s2. Table I of the paper leaves out some of these connections.
     - The paper's third convolution, c5, has a window as large as its input. So it is a fully connected layer here: f5 with 120 units.
     - `side_px` may be any side from 16 px on. The paper has 32 px for digits, but castings need more. The window of s4 grows with the
       side. So s4 yields 5 x 5 values for each feature map, as in the paper, and the fully connected layers stay small.

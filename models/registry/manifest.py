@@ -1,6 +1,7 @@
-"""The manifest of a model version, `manifest.json`: checked when it is read and never changed once it is written.
+"""The manifest of a model version, `manifest.json`. It is checked whenever it is read.
 
-The names of the fields are those of the file, which versions of release 0.1.0 have as well.
+A manifest is never changed, except that `add_drift_reference` may add a missing drift reference. The names of the fields have been the
+same since release 0.1.0.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-# A name must be a valid folder on every file system, and a bounded label of a metric.
+# The name of a version must be a valid folder name on every file system, and short enough for the label of a metric.
 VERSION_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 # A file lies directly in the version's folder, so its name holds no slash.
 FILE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -31,24 +32,24 @@ class FileEntry(_ManifestModel):
 
 
 class Preprocessing(_ManifestModel):
-    """The side of the square grey pictures that the version takes. The networks themselves scale grey levels to 0..1."""
+    """Describes the input of the version: grey levels 0..255 of square pictures with the side `side_px`."""
 
     side_px: int = Field(ge=16, le=1024)
 
 
 class Voter(_ManifestModel):
-    """One network of the ensemble: how to build it, the file of its weights, and how much its vote counts."""
+    """One network of the ensemble: how the network is built, the file of its weights, and the weight of its vote."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,31}$", description="Name of the voter, which is the key of its vote in a verdict.")
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,31}$", description="Name of the voter. A verdict holds its vote under this name.")
     network: Literal["alexnet", "lenet"]
     weights_file: str = Field(pattern=FILE_PATTERN)
     side_px: int = Field(
-        ge=16, le=1024, description="Side of the network's input. The runtime resamples pictures of the version's side to it."
+        ge=16, le=1024, description="Side of the network's input. The runtime resamples the version's pictures to this side."
     )
     options: dict[str, NetworkOption] = Field(
         default_factory=dict, description="Keyword arguments of the function that builds the network."
     )
-    weight: float = Field(default=1, ge=0, description="Weight of the vote. The weights of all voters are scaled to sum 1.")
+    weight: float = Field(default=1, ge=0, description="Weight of the vote. The weights of all voters are scaled so that they sum to 1.")
     temperature: float = Field(default=1, gt=0, le=100, description="Calibration temperature, by which the network's logits are divided.")
 
 
@@ -71,29 +72,33 @@ class ReviewBand(_ProbabilityBand):
 
 
 class CascadeBand(_ProbabilityBand):
-    """The band in which a cascade (`model.cascade`) asks all voters. Outside it `voter` decides alone.
+    """The range of defect probabilities in which a cascade (`model.cascade`) asks all voters. Outside the range `voter` decides alone.
 
-    The limits are defect probabilities of `voter`, calibrated by its own temperature: below `low` the part is good, from `high` on
-    it is defective.
+    The probabilities are those of `voter`, calibrated by its own temperature. Below `low` the part is good, from `high` on it is
+    defective.
     """
 
     voter: str
 
 
 class GoldenSetEntry(_ManifestModel):
-    """The file of the golden set: pictures with the probabilities that the version gave when it was made.
+    """The file of the golden set: some pictures, with the probabilities that the version gave them when it was made.
 
-    A runtime must give the same labels, and nearly the same probabilities, before it may serve.
+    Before a runtime may judge parts, it must give these pictures the same labels and nearly the same probabilities.
     """
 
     file: str = Field(pattern=FILE_PATTERN)
-    tolerance: float = Field(default=0.05, gt=0, le=0.5, description="Largest difference allowed between two defect probabilities.")
+    tolerance: float = Field(
+        default=0.05, gt=0, le=0.5, description="Largest allowed difference between a runtime's defect probability and the recorded one."
+    )
 
 
 class DataFingerprint(_ManifestModel):
     """Identifies the pictures that the version was trained on."""
 
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the sorted list of each picture's class and checksum.")
+    sha256: str = Field(
+        pattern=r"^[0-9a-f]{64}$", description="SHA-256 of a sorted list, which has the class and the checksum of each picture."
+    )
     pictures: dict[str, int] = Field(description="Number of pictures of each class.")
     split: str = Field(description="How the validation pictures were chosen.")
 
@@ -106,7 +111,9 @@ class Costs(_ManifestModel):
 
 
 class Histogram(_ManifestModel):
-    """A histogram of shares: bin k holds the values between `edges[k - 1]` and `edges[k]`; the outer bins are open. Shares sum to 1."""
+    """A histogram of shares, which sum to 1. Bin k is for values between `edges[k - 1]` and `edges[k]`.
+
+    The first bin is for all values below the first edge, and the last bin for all values from the last edge on."""
 
     edges: tuple[float, ...]
     shares: tuple[Probability, ...]
@@ -128,7 +135,7 @@ class PercentileHistogram(Histogram):
 
 
 class DriftReference(_ManifestModel):
-    """Statistics of pictures that the version was not trained on. Drift is the difference of a line's pictures from them."""
+    """Statistics of pictures on which the version was not trained. Drift is the difference between a line's pictures and these."""
 
     pictures: int = Field(ge=1, description="Number of pictures measured.")
     brightness: PercentileHistogram = Field(description="Histogram of the mean grey level of a picture, 0..255.")
@@ -138,7 +145,7 @@ class DriftReference(_ManifestModel):
 
 
 class Manifest(_ManifestModel):
-    """All facts about a model version except the weights."""
+    """Describes a model version: everything except the weights and the golden pictures."""
 
     schema_name: Literal["castline.model.v1"] = Field(default="castline.model.v1", alias="schema")
     version: str = Field(pattern=VERSION_PATTERN)
@@ -148,11 +155,11 @@ class Manifest(_ManifestModel):
     preprocessing: Preprocessing
     voters: tuple[Voter, ...] = Field(min_length=1)
     temperature: float = Field(default=1, gt=0, le=100, description="Calibration temperature of the combined vote.")
-    threshold: Probability = Field(description="Least defect probability that is called a defect.")
+    threshold: Probability = Field(description="A part is called a defect from this defect probability on.")
     band: ReviewBand
     costs: Costs
     cascade: CascadeBand | None = Field(
-        default=None, description="The cascade band. Absent in versions of one voter and in older versions."
+        default=None, description="The cascade band. It is absent in versions with only one voter and in older versions."
     )
     golden: GoldenSetEntry
     data: DataFingerprint
@@ -168,7 +175,7 @@ class Manifest(_ManifestModel):
         if self.ok_class >= len(self.classes):
             raise ValueError(f"expected ok_class below {len(self.classes)}, found {self.ok_class}")
         if len({voter.name for voter in self.voters}) < len(self.voters):
-            raise ValueError("expected voters of different names")
+            raise ValueError("expected voters with different names")
         if sum(voter.weight for voter in self.voters) <= 0:
             raise ValueError("expected at least one voter with a weight above 0")
         named = {voter.weights_file for voter in self.voters} | {self.golden.file}
@@ -179,11 +186,11 @@ class Manifest(_ManifestModel):
     def has_same_classes(self, other: Manifest) -> bool:
         """Tells whether both versions have the same classes, in any order, and the same class of good parts.
 
-        Only then may one version replace the other on a line without a person's explicit consent.
+        If they differ, one version replaces the other on a line only if a person agrees explicitly.
         """
         mine, others = (set(one.classes) for one in (self, other))
         return mine == others and self.classes[self.ok_class] == other.classes[other.ok_class]
 
     def describe_classes(self) -> str:
-        """Returns the names of the classes and of the good one in words, for messages and pages."""
+        """Returns a phrase with the names of all classes and of the class of good parts, for messages and pages."""
         return f"{', '.join(sorted(self.classes))} with {self.classes[self.ok_class]} as the good one"

@@ -79,7 +79,7 @@ class CameraView:
         return as_float32(np.hypot(x, y)), as_float32(np.arctan2(y, x))
 
     def inside(self, distance: Field, radius: float | Field) -> Field:
-        """Returns the share of each pixel that lies within `radius`, 0..1. Pixels lie at `distance`."""
+        """Returns the share of each pixel, 0..1, that lies inside a circle of `radius`, if the pixels lie at `distance` from its centre."""
         return as_float32(np.clip((radius - distance) / self.pixel + 0.5, 0, 1))
 
     def band(self, distance: Field, middle: float, width: float) -> Field:

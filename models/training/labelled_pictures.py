@@ -1,4 +1,4 @@
-"""Reads labelled pictures: folders whose subfolders are named after classes, or CSV lists, become one array of grey levels."""
+"""Reads labelled pictures from folders or CSV lists into one array of grey levels. The subfolders of a folder are named after classes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 # The renderer writes its masks into a folder beside the class folders.
 FOLDERS_WITHOUT_CLASS = ("masks",)
 _FOREIGN_FOLDERS = "folders of the system or the NAS device"
-# Upper bound of how often one epoch repeats a picture.
+# A picture is used at most this often in one epoch.
 MAX_REPEATS = 16
 # Threads that decode pictures. Pillow releases the interpreter's lock while it decodes.
 DECODER_THREADS = 4
@@ -68,7 +68,7 @@ class LabelledPictures:
 
     @property
     def ok_class(self) -> int:
-        """Index of the class of good parts, whose name begins with "ok". Raises ModelError if there is none or more than one."""
+        """Index of the class of good parts. Its name begins with "ok". Raises ModelError unless exactly one class has such a name."""
         found = [index for index, name in enumerate(self.classes) if name.lower().startswith("ok")]
         if len(found) != 1:
             raise ModelError(
@@ -87,10 +87,12 @@ class LabelledPictures:
         """Raises ModelError if all pictures have the same class, because nothing can be learned from them."""
         found = sorted({file.class_name for file in self.files})
         if len(found) < 2:
-            raise ModelError(f"A training needs pictures of at least two classes, found only {', '.join(found)}. Add those of another.")
+            raise ModelError(
+                f"All pictures have the class {', '.join(found)}, but a training needs at least two. Add pictures of another class."
+            )
 
     def expect_enough(self, folds: int) -> None:
-        """Raises ModelError if a class has fewer than `folds` pictures, because then one side of a split would lack the class."""
+        """Raises ModelError if a class has fewer than `folds` pictures. A split could then leave one side without this class."""
         counts = {name: count for name, count in self.class_counts.items() if count}
         if min(counts.values()) < folds:
             found = " and ".join(f"{count} of {name}" for name, count in counts.items())
@@ -98,11 +100,11 @@ class LabelledPictures:
             raise ModelError(f"Found {found}, but at least {folds} pictures of each class are needed.{unread} Add pictures.")
 
     def repeats(self, balance: float) -> npt.NDArray[np.int32]:
-        """Returns how often one epoch learns from each picture, shape (n,), so that small sources are not drowned by the largest.
+        """Returns how often each picture is used in one epoch, shape (n,). Pictures of small sources are used more often.
 
-        Pictures of the largest source count once. Those of a source of a tenth of its size count 10 ** `balance` times: 0 leaves the
-        sizes as they are, 1 makes all sources equal. The bound of MAX_REPEATS keeps twenty corrected pictures beside thousands from
-        becoming half of every epoch.
+        A source is a folder or a list. Pictures of the largest source are used once. If another source is ten times smaller, its
+        pictures are used 10 ** `balance` times. So 0 uses all pictures equally often, and 1 all sources. Without the limit
+        MAX_REPEATS, twenty corrected pictures beside thousands of others would make up half of every epoch.
         """
         sizes = Counter(file.source for file in self.files)
         largest = max(sizes.values())
@@ -110,7 +112,7 @@ class LabelledPictures:
         return np.array([times[file.source] for file in self.files], np.int32)
 
     def fingerprint(self) -> str:
-        """Returns a SHA-256 over the class and checksum of all pictures. Names and places of the folders do not change it."""
+        """Returns a SHA-256 over the class and checksum of all pictures. It does not depend on the names and places of the files."""
         lines = sorted(f"{self.classes[label]} {sha}" for label, sha in zip(self.labels, self.checksums, strict=True))
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
@@ -119,8 +121,8 @@ def find_pictures(sources: Sequence[Path]) -> list[LabelledFile]:
     """Returns the labelled files of `sources`, in a fixed order.
 
     A source is a folder of class folders, or a CSV list with the columns `path` (relative to the list) and `class`. Hidden files and
-    folders, and those in which NAS devices and computers keep data of their own, are left out. Each source's files that were left out are
-    logged once, with their numbers. Raises ModelError if a source is absent or names no picture.
+    folders, and folders in which NAS devices and computers keep their own data, are left out. For each source, one log line tells how
+    many files and folders were left out. Raises ModelError if a source does not exist or has no picture.
     """
     files: list[LabelledFile] = []
     for source in sources:
@@ -134,7 +136,7 @@ def find_pictures(sources: Sequence[Path]) -> list[LabelledFile]:
                 "their class."
             )
         if text:
-            log.warning("Left out in %s: %s. Pictures of other formats have to be converted to PNG.", source, text)
+            log.warning("Left out in %s: %s. To use pictures of other formats, convert them to PNG.", source, text)
         files += sorted(found, key=lambda file: str(file.path))
     return files
 
@@ -146,11 +148,11 @@ def read_pictures(
     limits: PictureLimits | None = None,
     on_read: Callable[[int, int], object] = lambda done, total: None,
 ) -> LabelledPictures:
-    """Reads `files`, resampled to `side_px`. Files that cannot be decoded are listed in the result.
+    """Reads `files` and resamples the pictures to `side_px`. Files that cannot be decoded are listed in the result.
 
-    `classes` fixes the order of the labels, for instance to that of a model version; without it the names are sorted.
-    `on_read` receives the files done and the files in all. Raises ModelError if a class is not among `classes`, or if no file could
-    be read.
+    `classes` gives the order of the classes, for example that of a model version. Without it, the names are sorted. After each file,
+    `on_read` gets the number of files read so far and the number of all files. Raises ModelError if a class is not among `classes`, or
+    if no file could be read.
     """
     names = tuple(classes) if classes else tuple(sorted({file.class_name for file in files}))
     unknown = sorted({file.class_name for file in files} - set(names))
@@ -187,7 +189,7 @@ def _decode_file(file: LabelledFile, side_px: int, limits: PictureLimits | None)
 
 
 def _files_of_folder(root: Path, left_out: Counter[str]) -> Iterator[LabelledFile]:
-    """Yields the pictures of a folder of class folders. Counts in `left_out` what is no picture or cannot be read, by its kind."""
+    """Yields the pictures in the class folders of `root`. Counts in `left_out` the other files and folders, by their kind."""
     if not root.is_dir():
         raise ModelError(f"The folder of pictures {root} does not exist. Correct the path.")
     for folder in sorted(root.iterdir()):

@@ -47,7 +47,7 @@ def class_share_weights(labels: npt.NDArray[np.int32], validates: npt.NDArray[np
 
 
 def count_folds(share: float) -> int:
-    """Returns into how many parts pictures are divided, so that one part is about `share` of them."""
+    """Returns the number of equal parts into which pictures are divided, if one part is to be about `share` of them."""
     return max(2, round(1 / share))
 
 

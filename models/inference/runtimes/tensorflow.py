@@ -1,7 +1,7 @@
 """The runtime TensorFlow, in float32 or in bfloat16.
 
 For bfloat16, the networks are built with this type. The environment variable `TF_SET_ONEDNN_FPMATH_MODE` is not used. It would apply to
-the whole process, so no other runtime of the process could use float32. It also gives no speed. AlexNet at 224 px, in batches of 32 on
+the whole process, so no other runtime of the process could use float32. It also saves no time. AlexNet at 224 px, in batches of 32 on
 two cores with avx512_bf16, computed 107 pictures a second in float32, 106 with the variable, and 207 with networks built in bfloat16.
 """
 
