@@ -1,4 +1,4 @@
-"""What all processes share: settings, topics, records, delivery to Kafka, object store, metrics and health.
+"""The code that all processes share: settings, topics, records, delivery to Kafka, object store, metrics and health pages.
 
 This package imports no other package of Castline.
 """

@@ -1,4 +1,4 @@
-"""The waits between the attempts of an operation that keeps failing."""
+"""Computes the waits between the attempts of an operation that fails several times."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Backoff:
-    """Doubles the wait after each failure, up to a bound, and starts again after a success.
+    """Doubles the wait after each failure up to a bound. After a success, the waits start from the first one again.
 
-    `first_s` is the wait after the first failure and `longest_s` the upper bound of all waits, both in seconds. The class only computes
-    the waits. The caller sleeps, so that threads, coroutines and tests can all use the class.
+    `first_s` is the wait after the first failure, and `longest_s` is the longest wait, both in seconds. The class only computes the
+    waits. The caller sleeps, so threads, coroutines and tests can use the class.
 
     >>> backoff = Backoff(first_s=0.5, longest_s=5.0)
     >>> [backoff.failed() for _ in range(5)]
@@ -26,11 +26,11 @@ class Backoff:
 
     def failed(self) -> float:
         """Counts one more failure and returns how many seconds to wait before the next attempt."""
-        # The exponent is bounded, because 2.0 ** 2000 would overflow after some days of failures.
+        # The exponent is bounded, because 2.0 ** 1024 would raise OverflowError after many failures.
         wait_s = min(self.longest_s, self.first_s * 2.0 ** min(self.failures, 64))
         self.failures += 1
         return wait_s
 
     def succeeded(self) -> None:
-        """Resets the count of failures, so that the next failure waits `first_s` again."""
+        """Resets the count of failures. The wait after the next failure is `first_s` again."""
         self.failures = 0

@@ -1,7 +1,7 @@
 """The micro-batcher: gathers records for the next batch while the current batch is being processed.
 
-Faust's own `Stream.take` is not used, because it acknowledges a batch that failed, starts its clock before the first record arrives, and
-gathers nothing while the batch is processed.
+Faust's own `Stream.take` is not used for three reasons: it acknowledges a batch that failed, it measures the wait from before the first
+record arrives, and it gathers nothing while a batch is being processed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class QueuedItem(Generic[Item]):
-    """An item in the batcher's queue, with its arrival and its deadline (None if it has no deadline), in seconds of the batcher's clock."""
+    """An item in the queue, with the times of its arrival and of its deadline (or None) in seconds of the batcher's clock."""
 
     item: Item
     arrived_s: float
@@ -27,9 +27,9 @@ class QueuedItem(Generic[Item]):
 
 
 def compute_wait_s(now_s: float, count: int, first_arrived_s: float, earliest_deadline_s: float | None, limits: BatchSettings) -> float:
-    """Returns how many seconds a batch of `count` items may still wait for more items. 0 means that the batch is due.
+    """Returns how many seconds a batch of `count` items may still wait for more items. 0 means that the batch must go now.
 
-    A batch is due if it is full, if its first item has waited `max_wait_s`, or if a deadline is less than `deadline_margin_s` away.
+    A batch must go if it is full, if its first item has waited `max_wait_s`, or if a deadline is less than `deadline_margin_s` away.
     """
     if count >= limits.size:
         return 0.0
@@ -42,19 +42,19 @@ def compute_wait_s(now_s: float, count: int, first_arrived_s: float, earliest_de
 def choose_batch_size(count: int, limits: BatchSettings) -> int:
     """Returns how many of `count` waiting items form the next batch: the largest of the batch sizes `limits.shapes` that they fill.
 
-    The remaining items form the batch after that. If 9 pictures were padded to 16 instead, they would cost as much as 16, more pictures
-    would arrive in that time, and the batches would grow for no gain.
+    Of 9 pictures, 8 form the next batch, and the last one goes into the batch after it. Padding 9 pictures to 16 would take as much time as
+    judging 16. In that time more pictures would arrive, and the batches would grow without any advantage.
     """
     available = min(count, limits.size)
     return max((shape for shape in limits.shapes if shape <= available), default=available)
 
 
 class Batcher(Generic[Item]):
-    """A bounded queue that hands out its items in batches, the oldest first. Used within one event loop.
+    """A bounded queue that gives out its items in batches, the oldest first. Used within one event loop.
 
-    `capacity` is the largest number of queued items. `clock` returns monotonic seconds. While `is_busy` returns True the consumer still
-    processes the previous batch, and only a full batch is handed out, because a smaller one can still grow here. Call `reconsider` when
-    the consumer is no longer busy.
+    `capacity` is the largest number of queued items. `clock` returns monotonic seconds. `is_busy` returns True while the consumer still
+    processes the previous batch. Then only a full batch is given out, because a smaller batch can still grow. Call `reconsider` when the
+    consumer is no longer busy.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Batcher(Generic[Item]):
         return len(self._queue)
 
     async def put(self, item: Item, deadline_s: float | None) -> None:
-        """Adds `item`, and waits while the queue is full. After `close` the call never returns, so its task has to be cancelled."""
+        """Waits while the queue is full, then adds `item`. After `close` this call never returns, so its task must be cancelled."""
         while not self._is_open or len(self._queue) >= self._capacity:
             self._has_room.clear()
             await self._has_room.wait()
@@ -106,7 +106,7 @@ class Batcher(Generic[Item]):
         self._changed.set()
 
     def _compute_wait_s(self) -> float | None:
-        """Returns how long the next batch may wait in seconds, or None if it waits until something changes."""
+        """Returns how many seconds the next batch may still wait, or None if it waits for the consumer or for more items."""
         if self._is_busy() and len(self._queue) < self._limits.size:
             return None
         # Only the deadlines of the first `size` items count, because later items are not part of the next batch.
@@ -119,6 +119,6 @@ class Batcher(Generic[Item]):
         return not self._is_open
 
     def close(self) -> None:
-        """Accepts no more items. `get_batch` returns the items that are still queued, and then empty lists."""
+        """Accepts no more items. `get_batch` first returns the items that are still queued, and after them empty lists."""
         self._is_open = False
         self._changed.set()

@@ -1,14 +1,14 @@
-"""All errors that Castline raises on purpose, in one tree. The tree says what the program does about each kind.
+"""All errors that Castline raises on purpose, as one tree. For each kind, the tree says what the program does then.
 
 CastlineError
-  +- PictureError    A picture cannot be judged. The record becomes a dead letter, the part gets a `review` verdict, the work goes on.
-  +- IdentityError   A record names no part. The record becomes a dead letter without a verdict, the work goes on.
-  +- ModelError      A model version cannot serve. It is refused, and the version in use stays.
-  +- GateError       A board or its serial link failed. The command is sent again while `retriable` is True, then an alarm is raised.
-  +- ArchiveError    The database did not accept records. The write is repeated while `retriable` is True, else the record is a dead letter.
+  +- PictureError    A picture cannot be judged. Its record becomes a dead letter, and its part gets the verdict `review`. Work continues.
+  +- IdentityError   A record names no part. It becomes a dead letter, and there is no verdict. Work continues.
+  +- ModelError      A model version cannot judge. It is refused, and the current version stays in use.
+  +- GateError       A board or its serial link failed. If `retriable` is True, the sorter tries again. Otherwise it reports the error.
+  +- ArchiveError    The database did not accept a record. If `retriable` is True, the write is repeated. Otherwise a dead letter is made.
   +- SpoolFullError  The gateway's queue on disk is full. The picture is refused and counted.
   +- SettingsError   A setting is wrong. The process does not start.
-  +- BrokerError     The embedded broker cannot run. The process does not start.
+  +- BrokerError     The embedded broker cannot run, or Kafka does not serve a request. The process or the command ends.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class CastlineError(Exception):
 
 
 class PictureError(CastlineError):
-    """A picture cannot be judged. `reason` is one word of a small fixed set, because it becomes a metric label."""
+    """A picture cannot be judged. `reason` is one word of a small fixed set, because it becomes the label of a metric."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -35,7 +35,7 @@ class ModelError(CastlineError):
 
 
 class GateError(CastlineError):
-    """A board answered with an error or did not answer. `code` is the error code of the gate protocol, or 0 if no answer came."""
+    """A board answered with an error or did not answer. `code` is a code of firmware/error_codes.csv, for example 80 for no answer."""
 
     def __init__(self, message: str, code: int = 0, retriable: bool = True) -> None:
         super().__init__(message)
@@ -60,4 +60,4 @@ class SettingsError(CastlineError):
 
 
 class BrokerError(CastlineError):
-    """The embedded broker cannot be started, or it has stopped by itself."""
+    """The embedded broker cannot start or has stopped by itself, or Kafka did not serve a request in time."""

@@ -1,7 +1,7 @@
 """The health pages of a process: GET /metrics, /healthz and /readyz.
 
-/healthz checks that work gets done, not only that the process lives. A thread of its own serves the pages, so that a stalled event loop is
-reported.
+/healthz checks that the process finishes work, not only that the process runs. A thread of its own serves the pages. So the pages answer
+even if the event loop of the process is blocked.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from streams import metrics
 from streams.atomic_file import write_atomically
 from streams.settings import ServiceSettings
 
-# /readyz has this header with the value "person" while the process is not ready and only a person can change that.
+# The answer of /readyz has this header with the value "person" if only a person can make the process ready.
 WAITS_FOR_HEADER = "X-Castline-Waits-For"
 
 
 class ProgressWatchdog:
-    """Finds out whether a process is stalled: work is pending, and none of it was finished for `stall_s` seconds.
+    """Finds out whether a process is stalled, which means that work waits but none was finished for `stall_s` seconds.
 
     Thread-safe. `clock` returns monotonic seconds.
     """
@@ -47,14 +47,14 @@ class ProgressWatchdog:
             self._last_progress_s = self._clock()
 
     def set_pending(self, count: int) -> None:
-        """Sets how many pieces of work are pending. Work that arrives at an idle process restarts the stall timer."""
+        """Sets how many pieces of work wait. When work arrives at a process that had none, the time without progress starts from 0."""
         with self._lock:
             if self._pending == 0 and count > 0:
                 self._last_progress_s = self._clock()
             self._pending = count
 
     def find_stall(self) -> str:
-        """Returns a sentence about the stall, or "" if the process is not stalled."""
+        """Returns a sentence that describes the stall, or "" if the process is not stalled."""
         with self._lock:
             idle_s = self._clock() - self._last_progress_s
             if self._pending and idle_s > self._stall_s:
@@ -63,10 +63,10 @@ class ProgressWatchdog:
 
 
 class ProcessHealth:
-    """The answers of a process to /healthz and /readyz. The process is not ready before the first `set_ready`.
+    """Holds what a process answers at /healthz and /readyz. The process is not ready before the first `set_ready`.
 
     A process is ready if none of its topics, such as "start" or "kafka", has a problem. It is healthy if no check finds a problem.
-    A complaint stands on /healthz too, but leaves the process healthy, because a restart would not remove its cause.
+    A complaint is shown at /healthz, too. The process stays healthy then, because a restart would not remove the cause.
     """
 
     def __init__(self, role: str, watchdog: ProgressWatchdog) -> None:
@@ -79,7 +79,7 @@ class ProcessHealth:
         self._complaint_checks: list[Callable[[], str]] = []
 
     def add_check(self, find_problem: Callable[[], str]) -> None:
-        """Adds a check to /healthz. `find_problem` returns a sentence, or "" if all is well, and is called by the thread of the pages."""
+        """Adds a check to /healthz. `find_problem` runs in the thread of the pages and returns a sentence, or "" without a problem."""
         self._checks.append(find_problem)
 
     def add_complaint_check(self, find_complaint: Callable[[], str]) -> None:
@@ -104,9 +104,9 @@ class ProcessHealth:
             self.set_ready(topic)
 
     def set_person_problem(self, problem: str, topic: str) -> None:
-        """Sets the problem of `topic`, or removes it if `problem` is "". Only a person can solve it, for example by a setting.
+        """Sets a problem of `topic` that only a person can solve, for example by a setting. Removes it if `problem` is "".
 
-        The process is not ready, but its start is complete, so that a supervisor neither waits for it nor starts it again.
+        The process is not ready then, but its start counts as complete. A supervisor neither waits for the process nor restarts it.
         """
         self._person_topics.add(topic)
         self.set_problem(problem, topic)
@@ -115,7 +115,7 @@ class ProcessHealth:
         return not self._problems
 
     def waits_for_person(self) -> bool:
-        """Returns whether the process is not ready for no other reason than problems that only a person can solve."""
+        """Returns whether the process is not ready, and only a person can solve all of its problems."""
         return bool(self._problems) and self._person_topics.issuperset(list(self._problems))
 
     def check_readiness(self) -> tuple[int, str]:
@@ -133,10 +133,10 @@ class ProcessHealth:
 
 
 class InstanceSlot:
-    """The lowest number of a role that is free on this machine, held by a file lock until the process ends for any reason.
+    """Reserves the lowest number of a role that is free on this machine. A file lock holds the number until the process ends.
 
-    A worker that is started again gets the same number and therefore the same Kafka group instance id. Kafka then gives it back its
-    partitions at once.
+    A worker that is started again gets the same number, and so it has the same group instance id in Kafka. Kafka then gives the worker its
+    partitions back at once.
     """
 
     def __init__(self, run_dir: Path, role: str) -> None:
@@ -163,12 +163,12 @@ class InstanceSlot:
 
 
 class HealthServer:
-    """Serves the three health pages from a thread, and writes its address to a file in `run_dir`, where Prometheus discovers it."""
+    """Serves the three health pages from a thread, and writes its address to a file in `run_dir`, from which Prometheus reads it."""
 
     def __init__(self, health: ProcessHealth, service: ServiceSettings, instance: str, port: int = 0) -> None:
         class HealthPages(BaseHTTPRequestHandler):
             def handle(self) -> None:
-                with suppress(ConnectionError):  # A client that closes the connection early is no fault.
+                with suppress(ConnectionError):  # A client may close the connection early.
                     super().handle()
 
             def do_GET(self) -> None:

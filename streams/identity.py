@@ -1,4 +1,4 @@
-"""The identity of a picture: its part, capture time, content type and checksum, and the Kafka headers that carry them."""
+"""The identity of a picture: its part, capture time, content type and checksum. In Kafka, the headers of its record hold them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pydantic import StringConstraints
 
 from streams.errors import IdentityError
 
-# Characters that are valid both in a Kafka topic name and in a Prometheus label, without the dot that separates the parts of a topic name.
+# These characters are valid in a Kafka topic name and in a Prometheus label. The dot is left out, because it divides topic names.
 LINE_PATTERN = r"^[a-z0-9][a-z0-9-]{0,39}$"
 LineName = Annotated[str, StringConstraints(pattern=LINE_PATTERN)]
 
 UNKNOWN_CONTENT_TYPE = "application/octet-stream"
 
-# Run and part fit a signed 64-bit integer, as databases store them.
+# The largest number that a database can store as a signed 64-bit integer.
 _LARGEST_NUMBER = 2**63 - 1
 
 _IDENTITY_HEADERS = frozenset({"line", "run", "part", "captured_at", "content-type", "sha256", "claim", "traceparent"})
@@ -59,7 +59,7 @@ class PartId:
 
     @classmethod
     def parse(cls, text: str) -> PartId:
-        """Returns the part id that `text` stands for. Raises IdentityError if it is not `<line>:<run>:<part>`."""
+        """Returns the part id that `text` stands for. Raises IdentityError if `text` is not `<line>:<run>:<part>`."""
         fields = text.split(":")
         if len(fields) != 3:
             raise IdentityError(f"expected a part id <line>:<run>:<part>, found {text[:80]!r}")
@@ -67,14 +67,14 @@ class PartId:
 
     @classmethod
     def from_fields(cls, line: str, run: str, part: str) -> PartId:
-        """Returns the part id of three texts. Raises IdentityError if the line's name is not valid or a number is not in 1..2^63-1."""
+        """Returns the part id of three texts. Raises IdentityError if `line` is not a valid name or a number is not in 1..2^63-1."""
         if not re.match(LINE_PATTERN, line):
             raise IdentityError(f"expected a line name like line-1, found {line[:80]!r}")
         return cls(line, _parse_number("run", run), _parse_number("part", part))
 
 
 def _parse_number(name: str, text: str) -> int:
-    # The pattern is checked first, because int() would also accept "1_000", " 7 " and digits of other scripts.
+    # The pattern is checked first, because int() also accepts "1_000", " 7 " and digits that are not ASCII.
     if not re.fullmatch(r"[0-9]{1,19}", text) or not 1 <= int(text) <= _LARGEST_NUMBER:
         raise IdentityError(f"expected {name} to be a whole number of at least 1, found {text[:80]!r}")
     return int(text)
@@ -82,9 +82,9 @@ def _parse_number(name: str, text: str) -> int:
 
 @dataclass(frozen=True)
 class PictureIdentity:
-    """What the key and the headers of an image record say about its picture. Optional headers that are absent are None.
+    """What the key and the headers of an image record say about its picture. A value whose header is absent is None.
 
-    `claim` is the address of the picture in the object store if the record itself does not hold the picture.
+    `claim` is the address of the picture in the object store. It is None if the record itself holds the picture.
     """
 
     part: PartId
@@ -96,9 +96,9 @@ class PictureIdentity:
 
 
 def read_identity(key: bytes | None, headers: Headers, line: str) -> PictureIdentity:
-    """Returns the identity of a record on the image topic of `line`, from the headers line, run and part, or else from the key.
+    """Returns the identity of a record on the image topic of `line`. The headers line, run and part name the part, or else the key.
 
-    Raises IdentityError if neither names a part, if they contradict each other or the topic, or if a header is malformed.
+    Raises IdentityError if neither headers nor key name a part, if they contradict each other or the topic, or if a header is malformed.
     """
     text = {name: _decode_header(name, value) for name, value in headers.items() if name in _IDENTITY_HEADERS}
     part = _read_part(key, text)
@@ -141,7 +141,7 @@ def _decode_header(name: str, value: bytes | str) -> str:
 
 
 def make_headers(identity: PictureIdentity, extra: Mapping[str, str] | None = None) -> list[tuple[str, bytes]]:
-    """Returns the headers of an image record in a fixed order, without those that are None. The headers of `extra` come last."""
+    """Returns the headers of an image record in a fixed order. Values that are None get no header. The headers of `extra` come last."""
     part = identity.part
     fields: dict[str, str | None] = {
         "line": part.line,
@@ -158,7 +158,7 @@ def make_headers(identity: PictureIdentity, extra: Mapping[str, str] | None = No
 
 
 def make_header_map(headers: Iterable[tuple[str, bytes]] | Mapping[str, bytes] | None) -> dict[str, bytes]:
-    """Returns a record's headers by name, whether a Kafka client hands them over as pairs, as a mapping or as None.
+    """Returns a record's headers by name. Some Kafka clients give the headers as pairs, others as a mapping or as None.
 
     If a name occurs twice, the last value is used.
     """
@@ -171,7 +171,7 @@ def make_header_map(headers: Iterable[tuple[str, bytes]] | Mapping[str, bytes] |
 def sniff_content_type(value: bytes) -> str:
     """Returns the content type that the first bytes of an encoded picture show, or `application/octet-stream` if they are unknown.
 
-    Cameras and uploads often declare a wrong content type, so their declaration is not used. Nothing is decoded.
+    The content type that a camera or an upload declares is not used, because it is often wrong. The picture is not decoded.
     """
     for magic_number, content_type in _MAGIC_NUMBERS:
         if value.startswith(magic_number):
@@ -182,7 +182,7 @@ def sniff_content_type(value: bytes) -> str:
 
 
 def parse_time(text: str) -> datetime:
-    """Returns the time of an RFC 3339 text in UTC. Raises IdentityError if the text is not a time with a zone."""
+    """Returns the time that an RFC 3339 text gives, in UTC. Raises IdentityError if the text is not a time with a time zone."""
     try:
         time = datetime.fromisoformat(text)
         if time.tzinfo is None:
@@ -193,5 +193,5 @@ def parse_time(text: str) -> datetime:
 
 
 def format_time(time: datetime) -> str:
-    """Returns `time` in RFC 3339, in UTC and with microseconds."""
+    """Returns `time` as RFC 3339 text, in UTC and with microseconds."""
     return time.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -1,4 +1,4 @@
-"""Connects to Kafka: turns the settings into the arguments of kafka-python and Faust, waits for a broker, and reads topics to their end."""
+"""Connects to Kafka: makes the arguments of kafka-python and Faust, waits for a broker, and reads topics to their end."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from streams.errors import CastlineError
 from streams.settings import KafkaSettings, Settings
 
 _SECURITY_PROTOCOLS = {"plaintext": "PLAINTEXT", "tls": "SSL", "sasl-plaintext": "SASL_PLAINTEXT", "sasl-tls": "SASL_SSL"}
-# Reading a topic to its end fails if no record arrives for this time.
+# Reading a topic to its end fails if no record arrives for this time, in seconds.
 _READ_TIMEOUT_S = 30
 
 
 def make_tls_context(kafka: KafkaSettings) -> ssl.SSLContext | None:
-    """Returns the TLS context for the connection to the brokers, or None if the settings ask for no TLS.
+    """Returns the TLS context for the connection to the brokers, or None if the settings do not ask for TLS.
 
     Raises OSError if a certificate file cannot be read.
     """
@@ -80,9 +80,10 @@ def is_reachable(bootstrap: str) -> bool:
 def wait_for_kafka(
     settings: Settings, role: str, report_problem: Callable[[str], None], should_stop: Callable[[], bool]
 ) -> KafkaAdminClient | None:
-    """Returns an admin client as soon as a broker answers, or None if `should_stop` returns True before that.
+    """Waits until a broker answers and returns an admin client, or None if `should_stop` returns True before that.
 
-    Waits 0.5 s after the first failed attempt and doubles the wait up to 10 s. Each failed attempt calls `report_problem` with a sentence.
+    The wait after the first failed attempt is 0.5 s. Each further failure doubles the wait, up to 10 s. After each failure `report_problem`
+    is called with a sentence.
     """
     backoff = Backoff(first_s=0.5, longest_s=10.0)
     while not should_stop():
@@ -101,9 +102,10 @@ def wait_for_kafka(
 
 
 def read_to_end(settings: Settings, role: str, topics: Sequence[str], since: datetime | None = None) -> Iterator[Any]:
-    """Yields the records of `topics`, as kafka-python's consumer returns them, up to the end offsets at the time of the call.
+    """Yields the records that `topics` hold at the time of the call, as kafka-python's consumer returns them.
 
-    The records of one partition come in order. No consumer group is joined. `since` leaves out records with an older Kafka timestamp.
+    The records of one partition come in order. The call joins no consumer group and commits nothing. With `since`, records with an older
+    Kafka timestamp are left out.
 
     Raises CastlineError if a topic does not exist, or if no record arrives for 30 s before the end is reached.
     """
@@ -114,7 +116,7 @@ def read_to_end(settings: Settings, role: str, topics: Sequence[str], since: dat
         starts, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
         if since is not None:
             found = consumer.offsets_for_times(dict.fromkeys(partitions, int(since.timestamp() * 1000)))
-            # Kafka returns no offset for a partition whose records are all older than `since`.
+            # If all records of a partition are older than `since`, Kafka returns no offset for the partition.
             starts = {partition: found[partition].offset if found[partition] else ends[partition] for partition in partitions}
         for partition in partitions:
             consumer.seek(partition, starts[partition])

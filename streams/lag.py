@@ -1,7 +1,7 @@
-"""Measures how many records wait for a worker: the end offsets of its partitions less the offsets that its group has committed.
+"""Measures how many records wait for a worker: the end offsets of its partitions minus the offsets that its group has committed.
 
-A thread with a Kafka client of its own asks the brokers. The worker's own counters are not used, because they look right even if the
-worker hangs after a failed rebalance.
+A thread with its own Kafka client asks the brokers. The worker's own counters are not used, because they look normal even if the worker
+hangs after a failed rebalance of the consumer group.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Partition = tuple[str, int]
 
 
 def lag_by_topic(end_offsets: Mapping[Partition, int], committed_offsets: Mapping[Partition, int]) -> dict[str, int]:
-    """Returns for each topic the number of records not yet committed. A partition without a commit counts from its beginning."""
+    """Returns, for each topic, the number of uncommitted records. In a partition without a commit all records count."""
     lag: dict[str, int] = defaultdict(int)
     for partition, end in end_offsets.items():
         lag[partition[0]] += max(0, end - max(0, committed_offsets.get(partition, 0)))
@@ -32,11 +32,12 @@ def lag_by_topic(end_offsets: Mapping[Partition, int], committed_offsets: Mappin
 
 
 class LagMonitor:
-    """Writes a worker's lag to the metrics and to its health page, at intervals of `interval_s`, from a thread.
+    """Writes a worker's lag to the metrics and to its health, in a thread, every `interval_s` seconds.
 
-    `assigned_partitions` returns the worker's partitions. For a worker without partitions the monitor watches all partitions of
-    `lines_by_topic`, so that /healthz complains if no worker makes progress there. The lag metric is then 0, because the records
-    wait for other workers and a sum over the workers would count them twice. While Kafka does not answer, the worker is not ready.
+    `assigned_partitions` returns the worker's partitions. For a worker without partitions the monitor watches all partitions of the
+    topics in `lines_by_topic`, so /healthz shows a problem if no worker makes progress there. The lag metric of this worker is then 0,
+    because the records wait for other workers, and a sum over all workers would count them twice. While Kafka does not answer, the
+    worker is not ready.
     """
 
     def __init__(
@@ -64,11 +65,11 @@ class LagMonitor:
         self._thread.start()
 
     def request_stop(self) -> None:
-        """Makes the thread end after its current measurement, without waiting for the end."""
+        """Asks the thread to end after its current measurement. Does not wait for the end."""
         self._stop_requested.set()
 
     def stop(self) -> None:
-        """Ends the thread and waits for at most 5 s until it has ended."""
+        """Asks the thread to end, and waits for its end for at most 5 s."""
         self.request_stop()
         self._thread.join(5)
 

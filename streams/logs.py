@@ -1,4 +1,4 @@
-"""Log output: one JSON object a line, or plain text for a terminal. A part is logged as `extra={"part": ...}`."""
+"""Log output: one JSON object a line, or plain text for a terminal. A message about a part has `extra={"part": ...}`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _REPEAT_INTERVAL_S = 10.0
 
 
 class RepeatFilter(logging.Filter):
-    """Lets a repeated message of a Kafka client through once in `interval_s` seconds.
+    """Passes the same message of a Kafka client only once in `interval_s` seconds. Messages of other loggers always pass.
 
-    Without the filter the clients log the same failure hundreds of times a second while Kafka is away. Two messages are the same if they
-    have the same logger and the same text before its arguments are inserted. A message that passes says how many were left out before it.
-    Messages of other loggers always pass. `clock` returns monotonic seconds.
+    Without the filter, the clients log the same failure hundreds of times a second while Kafka does not answer. Two messages are the same
+    if they have the same logger and the same text before the arguments are inserted. The next message that passes says how many were left
+    out. `clock` returns monotonic seconds.
     """
 
     def __init__(self, interval_s: float = _REPEAT_INTERVAL_S, clock: Callable[[], float] = time.monotonic) -> None:
@@ -44,7 +44,7 @@ class RepeatFilter(logging.Filter):
 
 
 def configure_logs(service: ServiceSettings, role: str) -> None:
-    """Sends all logs of this process to standard error, in the format and from the level that the settings name."""
+    """Sends all logs of this process to standard error. The settings give the format and the lowest level."""
     handler = logging.StreamHandler(sys.stderr)
     if service.log_format == "json":
         handler.setFormatter(
@@ -62,8 +62,8 @@ def configure_logs(service: ServiceSettings, role: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(service.log_level.upper())
-    # These libraries log every connection and every fetch at level info.
+    # At level info, these libraries would log every connection and every fetch.
     for name in (*_KAFKA_CLIENTS, "faust", "mode", "asyncio", "urllib3", "fsspec"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
-    # TensorFlow warns about every batch size after the fifth that it compiles. Castline compiles all batch sizes on purpose, once.
+    # TensorFlow warns about each batch size that it compiles after the fifth one. Castline compiles all batch sizes once, on purpose.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)

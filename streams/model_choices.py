@@ -1,6 +1,6 @@
-"""Which model version judges which line: reads, follows and writes the topic `castings.models`.
+"""Reads, follows and writes the topic `castings.models`, which says which model version judges which line.
 
-The choice for a line overrides the choice for all lines (`*`), which overrides the setting `model.version`.
+The choice for a line overrides the choice for all lines (`*`). The choice for all lines overrides the setting `model.version`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from streams.topics import TopicNames
 log = logging.getLogger(__name__)
 
 ALL_LINES = "*"
-# A choice lists at most this many earlier versions, to which a person can roll back.
+# A choice lists at most this many earlier versions. A person can roll back to them.
 _MAX_PREVIOUS = 8
 _POLL_MS = 500
 _RETRY_S = 1.0
@@ -33,7 +33,7 @@ _RETRY_S = 1.0
 
 @dataclass(frozen=True)
 class EffectiveModel:
-    """The version that judges a line, its shadow version, and the choice they come from, or None if they come from the settings."""
+    """The version that judges a line, and its shadow version. `choice` is None if the version comes from the settings."""
 
     version: str
     shadow: str | None
@@ -58,13 +58,13 @@ class ModelChoices:
         return EffectiveModel(choice.version, choice.shadow, choice) if choice else EffectiveModel(self.default, None, None)
 
     def list_candidates(self, line: str) -> list[str]:
-        """Returns the chosen version for `line`, and then the versions that a starting worker tries if that one cannot be loaded."""
+        """Returns the chosen version of `line`, followed by the versions that a starting worker tries if that one cannot be loaded."""
         effective = self.find(line)
         previous = effective.choice.previous if effective.choice else ()
         return list(dict.fromkeys([effective.version, *previous, self.find(ALL_LINES).version, self.default]))
 
     def with_record(self, key: bytes | None, value: bytes | None) -> ModelChoices:
-        """Returns the choices after one more record of the topic. An empty value removes a choice, an invalid record changes nothing."""
+        """Returns the choices after one more record of the topic. An empty value removes a choice. An invalid record changes nothing."""
         name = (key or b"").decode(errors="replace")
         if not value:
             return ModelChoices(self.default, {line: choice for line, choice in self.by_key.items() if line != name})
@@ -81,7 +81,7 @@ class ModelChoices:
     def make_choice(self, line: str, version: str, by: str, at: datetime, forced: bool = False) -> ModelChoice:
         """Returns the record that makes `version` judge `line`. Choosing the same version again keeps the list of earlier versions.
 
-        `forced` says that the version may have other classes than the one before it.
+        `forced` permits a version whose classes differ from the classes of the previous version.
         """
         effective = self.find(line)
         own = self.by_key.get(line)
@@ -94,7 +94,7 @@ class ModelChoices:
         return ModelChoice(line=line, version=version, shadow=shadow, chosen_by=by, chosen_at=at, previous=previous, forced=forced)
 
     def make_shadow_choice(self, line: str, shadow: str | None, by: str, at: datetime) -> ModelChoice:
-        """Returns the record that sets the shadow version of `line`, or removes it if `shadow` is None."""
+        """Returns the record that sets the shadow version of `line`, or removes the shadow version if `shadow` is None."""
         effective, own = self.find(line), self.by_key.get(line)
         return ModelChoice(
             line=line,
@@ -113,12 +113,12 @@ class ModelChoices:
             raise ModelError(f"There is no version to roll back to for {line}, because no other version was chosen for it before.")
         version, *previous = own.previous
         shadow = own.shadow if own.shadow != version else None
-        # Forced, because the version judged this line before, even if its classes differ from those of the current version.
+        # The choice is forced, because the version has judged this line before. Its classes may differ from those of the current version.
         return ModelChoice(line=line, version=version, shadow=shadow, chosen_by=by, chosen_at=at, previous=tuple(previous), forced=True)
 
 
 def read_model_choices(settings: Settings, role: str) -> ModelChoices:
-    """Returns the choices that the topic holds now. Raises CastlineError if the topic does not exist or cannot be read."""
+    """Reads the topic and returns the present choices. Raises CastlineError if the topic does not exist or cannot be read."""
     choices = ModelChoices(settings.model.version)
     for record in read_to_end(settings, role, [TopicNames(settings.topics.prefix).models]):
         choices = choices.with_record(record.key, record.value)
@@ -141,7 +141,7 @@ def publish_model_choice(settings: Settings, choice: ModelChoice, source: str) -
 
 
 class ModelChoiceFollower:
-    """A thread that follows the topic of model choices with a consumer outside any group. Failures of Kafka only delay it.
+    """A thread that follows the topic of model choices without a consumer group. While Kafka fails, it tries again every second.
 
     `on_change` is called with the choices when the topic has been read to its end, and again after each later change.
     """
@@ -170,7 +170,7 @@ class ModelChoiceFollower:
                 self._stopping.wait(_RETRY_S)
 
     def _follow(self) -> None:
-        """Reads the topic from its beginning, so that choices made while Kafka was away are found, and then follows it until `stop`."""
+        """Reads the topic from its beginning and follows it until `stop`. So no choice is missed after a failure of Kafka."""
         partition = TopicPartition(TopicNames(self._settings.topics.prefix).models, 0)
         consumer = KafkaConsumer(
             **make_client_arguments(self._settings, f"{self._role}-choices"),

@@ -1,8 +1,8 @@
 """The object store for large pictures, archived pictures and heat maps: a folder, or any file system that fsspec can open.
 
-The store is addressed by content. The claim of a picture, its address in the store, is `pictures/<first two digits>/<sha256>`, and that of
-a heat map begins with `maps/`. Therefore equal pictures are stored once, a claim proves what it must lead to, and no claim can lead out of
-the store.
+An address in the store, also called a claim, contains the SHA-256 of the object: `pictures/<first two digits>/<sha256>` for a picture and
+`maps/<first two digits>/<sha256>` for a heat map. Therefore equal pictures are stored only once, a reader can check the object, and no
+claim can lead out of the store.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CLAIM_DAMAGED = "claim-damaged"
 
 StoreFolder = Literal["pictures", "maps"]
 
-# A segment neither begins with a dot nor is empty, so no address contains "..", a scheme or a drive.
+# A segment is not empty and does not begin with a dot. So no address can contain "..", a scheme (s3:) or a drive (C:).
 _SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
 _ADDRESS = re.compile(rf"{_SEGMENT}(/{_SEGMENT}){{0,9}}")
 _CLAIM = re.compile(r"(?:pictures|maps)/([0-9a-f]{2})/([0-9a-f]{64})")
@@ -34,14 +34,14 @@ _LARGEST_BYTES = 256 * 2**20
 
 
 class ObjectStore:
-    """Stores pictures below `url` and reads them again. Thread-safe. The store is opened when it is first used."""
+    """Stores pictures and heat maps below `url` and reads pictures again. Thread-safe. The store is opened at its first use."""
 
     def __init__(self, url: str, max_bytes: int = _LARGEST_BYTES) -> None:
         self._url = url
         self._max_bytes = max_bytes
 
     def put(self, value: bytes, folder: StoreFolder = "pictures") -> str:
-        """Stores `value` and returns its claim when the bytes are on disk or confirmed by the remote store.
+        """Stores `value` and returns its claim. At the return, the bytes are on disk or the remote store has confirmed them.
 
         A value that is stored already is not written again. Raises OSError if the store cannot be written.
         """
@@ -49,20 +49,20 @@ class ObjectStore:
         claim = f"{folder}/{sha256[:2]}/{sha256}"
         files, root = fsspec.core.url_to_fs(self._url)
         path = f"{root}/{claim}"
-        # An object of the right name and size is complete, because writing it ends with giving it this name.
+        # An object with this name and size is complete, because an object gets its name only after its bytes are written.
         if files.exists(path) and files.size(path) == len(value):
             return claim
         if isinstance(files, LocalFileSystem):
             write_atomically(Path(path), value, mode=0o600)
         else:
-            files.pipe_file(path, value)  # Remote object stores show an object only when it is complete.
+            files.pipe_file(path, value)  # A remote object store shows only complete objects.
         return claim
 
     def fetch(self, claim: str) -> bytes:
         """Returns the picture that `claim` addresses, after checking its size and its checksum.
 
-        Raises PictureError with the reason `claim-missing` if nothing is stored there, and `claim-damaged` if the claim is malformed, or
-        the object is too large or has another checksum. Raises OSError if the store cannot be reached; a later attempt may succeed.
+        Raises PictureError. Its reason is `claim-missing` if nothing is stored there. It is `claim-damaged` if the claim is malformed, the
+        object is too large or the checksum differs. Raises OSError if the store cannot be reached. A later attempt may succeed then.
         """
         match = _CLAIM.fullmatch(claim)
         if not match or match[1] != match[2][:2]:
@@ -82,7 +82,7 @@ class ObjectStore:
         return value
 
     def delete(self, address: str) -> None:
-        """Deletes the object at `address`. An absent object and an address outside the store are ignored.
+        """Deletes the object at `address`. Does nothing if the object is absent or the address is not valid.
 
         Raises OSError if the store cannot be reached.
         """
@@ -93,7 +93,7 @@ class ObjectStore:
             files.rm_file(f"{root}/{address}")
 
     def list_older_than(self, folder: str, before: datetime) -> list[str]:
-        """Returns the sorted addresses of the objects below `folder` that were stored before the time `before`.
+        """Returns the addresses of the objects below `folder` that were stored before the time `before`, in alphabetical order.
 
         Raises OSError if the store cannot be reached.
         """
@@ -102,6 +102,6 @@ class ObjectStore:
             entries: dict[str, dict[str, Any]] = files.find(f"{root}/{folder}", detail=True)
         except FileNotFoundError:
             return []
-        # S3 gives the time of an object as `LastModified`, a local file system as `mtime` in seconds since 1970.
+        # S3 gives the time of an object as `LastModified`. A local file system gives `mtime`, in seconds since 1970.
         times = {path: entry.get("LastModified") or datetime.fromtimestamp(entry["mtime"], UTC) for path, entry in entries.items()}
         return sorted(path[path.index(f"/{folder}/") + 1 :] for path, time in times.items() if time < before)

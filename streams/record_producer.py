@@ -1,6 +1,6 @@
 """Sends records to Kafka and waits until the brokers have confirmed them.
 
-An agent commits an image's offset only after `RecordProducer.deliver` has returned, so a crash repeats work but never loses a record.
+A worker acknowledges a record only after `RecordProducer.deliver` has returned. So a crash repeats work but never loses a record.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from streams.records import Record
 
 log = logging.getLogger(__name__)
 
-# A dead letter keeps at most 32 headers of at most 1 KiB each. Otherwise a hostile producer could make it larger than the topic allows.
+# A dead letter keeps at most 32 headers of 1 KiB each. Otherwise a hostile producer could make dead letters larger than Kafka accepts.
 _MAX_HEADERS = 32
 _MAX_HEADER_BYTES = 1024
 _MAX_HEADER_NAME_CHARACTERS = 128
@@ -52,9 +52,9 @@ class ConsumedRecord:
 
 
 def make_json_record(topic: str, key: bytes, record: Record, source: str, event_id: uuid.UUID | None = None) -> ProducerRecord:
-    """Returns `record` as JSON with the headers of CloudEvents' Kafka binding (binary mode).
+    """Returns `record` as JSON, with the headers that CloudEvents prescribes for Kafka (binary mode).
 
-    `source` is the role that writes the record. `event_id` becomes the header `ce_id`; a random id is used if it is None.
+    `source` is the role that writes the record. `event_id` becomes the header `ce_id`. If it is None, a random id is used.
     """
     headers = {
         "content-type": "application/json",
@@ -68,10 +68,10 @@ def make_json_record(topic: str, key: bytes, record: Record, source: str, event_
 
 
 def make_dead_letter(topic: str, record: ConsumedRecord, role: str, reason: str, detail: str) -> ProducerRecord:
-    """Returns the dead letter for a record that an agent cannot use: the same value, with headers that say where it came from and why.
+    """Returns the dead letter of a record that a worker cannot use. It has the same value, and headers that give the origin and reason.
 
-    `topic` is the dead-letter topic, `role` the agent that gives up, `reason` a word from a fixed set and `detail` a sentence.
-    The record keeps its own headers; the headers that are added begin with `dead-`.
+    `topic` is the topic of dead letters. `role` is the role of the worker, `reason` a word from a fixed set, and `detail` a sentence.
+    The dead letter keeps the headers of the record. The names of the added headers begin with `dead-`.
     """
     original = [
         (name[:_MAX_HEADER_NAME_CHARACTERS], value[:_MAX_HEADER_BYTES])
@@ -87,7 +87,7 @@ def make_dead_letter(topic: str, record: ConsumedRecord, role: str, reason: str,
         "dead-offset": str(record.offset),
         "dead-at": format_time(datetime.now(UTC)),
     }
-    # The key is cut as well. It only serves to find the dead letter.
+    # A long key is cut, too, because it only helps a person to find the dead letter.
     key = record.key[:_MAX_HEADER_BYTES] if record.key is not None else None
     return ProducerRecord(topic, key, record.value, original[:_MAX_HEADERS] + _encode_headers(added))
 
@@ -97,7 +97,7 @@ def _encode_headers(headers: dict[str, str]) -> list[tuple[str, bytes]]:
 
 
 class RecordProducer:
-    """Delivers records through the producer of a Faust app and repeats the attempt until the brokers have confirmed all of them.
+    """Sends records through the producer of a Faust app, and tries again until the brokers have confirmed all records.
 
     `report_problem` is called with a sentence while Kafka does not accept records, and with "" as soon as Kafka accepts them again.
     """
@@ -107,9 +107,9 @@ class RecordProducer:
         self._report_problem = report_problem
 
     async def deliver(self, records: Sequence[ProducerRecord]) -> None:
-        """Returns when the brokers have confirmed all `records`. The records of one topic are sent in the given order.
+        """Sends `records` in the given order, and returns when the brokers have confirmed all of them.
 
-        After an error the unconfirmed records are sent again, so a record may arrive twice but is never lost.
+        After an error, the unconfirmed records are sent again. So a record may arrive twice, but no record is lost.
         """
         unconfirmed = list(records)
         backoff = Backoff(first_s=0.2, longest_s=5.0)
@@ -124,7 +124,7 @@ class RecordProducer:
         self._report_problem("")
 
     async def _send_once(self, records: list[ProducerRecord]) -> tuple[BaseException | None, list[ProducerRecord]]:
-        """Sends all records once. Returns the first error, or None, and the records that were not confirmed."""
+        """Sends all records once. Returns the first error (or None) and the unconfirmed records."""
         try:
             producer = await self._app.maybe_start_producer()
             confirmations = [await producer.send(record.topic, record.key, record.value, None, None, record.headers) for record in records]

@@ -56,7 +56,7 @@ class TopicSpec:
 
 
 def declare_topics(settings: Settings) -> list[TopicSpec]:
-    """Returns the declarations of all topics: four topics for each line of the settings, then the topics that all lines share."""
+    """Returns the declarations of all topics: first four topics for each line, then the topics that all lines share."""
     topics, names = settings.topics, TopicNames(settings.topics.prefix)
     specs = []
     for line in settings.lines:
@@ -87,10 +87,10 @@ class TopicChange:
 
 
 def create_topics(admin: KafkaAdminClient, settings: Settings) -> list[TopicChange]:
-    """Makes the topics of the cluster as they are declared, and returns what changed. A second call changes nothing.
+    """Creates missing topics on the cluster, changes differing ones, and returns what changed. A second call changes nothing.
 
-    Missing topics are created, and partitions and configuration of existing ones are aligned. Partitions are only ever added, because Kafka
-    cannot remove them. Raises kafka.errors.KafkaError if the cluster refuses a change.
+    Existing topics get the declared configuration and missing partitions. No partitions are removed, because Kafka cannot remove any.
+    Raises kafka.errors.KafkaError if the cluster refuses a change.
     """
     specs = declare_topics(settings)
     partitions_by_topic = {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics(None)}
@@ -122,7 +122,7 @@ def create_topics(admin: KafkaAdminClient, settings: Settings) -> list[TopicChan
 
 
 def _align_configs(admin: KafkaAdminClient, specs: list[TopicSpec]) -> dict[str, list[str]]:
-    """Sets the configuration of existing topics as declared. Returns the changes of each topic that differed, as `name old -> new`."""
+    """Sets the declared configuration of existing topics. Returns the changes by topic, each as `name old -> new`."""
     found = read_topic_configs(admin, [spec.name for spec in specs])
     changes: dict[str, list[str]] = {}
     resources = []

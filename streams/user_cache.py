@@ -1,4 +1,4 @@
-"""Finds the cache folder of the user, and vouches for the files in it by checksums."""
+"""Finds Castline's folder in the user's cache, and verifies the files of that folder by checksums."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def sha256_of_file(path: Path) -> str:
 
 
 def write_checksum(path: Path, sha256: str) -> None:
-    """Writes the checksum that `path` has, or will have, to a file beside it (`name.sha256` for `name.ext`)."""
+    """Writes the checksum of the file `path` to a file beside it: `name.sha256` for `name.ext`. `path` need not exist yet."""
     write_atomically(_checksum_file(path), sha256)
 
 
 def has_valid_checksum(path: Path) -> bool:
-    """Returns whether `path` exists and its content has the checksum in the file beside it."""
+    """Returns whether `path` exists and has the checksum that `write_checksum` wrote beside it."""
     try:
         return _checksum_file(path).read_text(encoding="ascii") == sha256_of_file(path)
     except (OSError, UnicodeDecodeError):

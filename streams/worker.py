@@ -1,12 +1,12 @@
-"""Puts a Faust worker together: the application, its consumer groups, their lag, and an orderly stop.
+"""Builds a Faust worker from its parts: application, consumer groups, lag monitors, and a stop that first finishes accepted records.
 
-A role implements a `RecordHandler`, which needs no Faust. Three calls run the handler as a worker:
+A role implements a `RecordHandler`, which does not depend on Faust. Three calls run the handler as a worker:
 
     app = make_app(settings, "inspector", instance, buffer_records)
     group = ConsumerGroup(app, handler, settings, "inspector", health)
     exit_status = await run_worker([group], "inspector", settings.service.grace_s)
 
-The constants and options in this module were found by killing workers and brokers under load. docs/decisions gives the reasons.
+The constants and options of this module come from tests that killed workers and brokers under load. docs/decisions gives the reasons.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from streams.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# A process waits at most so long after its last commit until Faust has closed its connections. If Kafka does not answer, the process is
-# ended by force after the same time once more.
+# After the grace period, a process waits at most this long until Faust has closed its connections. If Kafka does not answer, the process
+# waits for the same time once more and then ends itself by force.
 _LEAVE_S = 3.0
 
 
 def make_app(settings: Settings, group: str, instance: str, buffer_records: int) -> AppT[object]:
     """Returns a Faust application that consumes in the group `<topic prefix>-<group>`.
 
-    `instance` is the stable name of this process, from which Kafka's `group.instance.id` is made. `buffer_records` is the number of records
-    fetched ahead, which bounds the memory of the worker.
+    `instance` is the stable name of this process. Kafka's `group.instance.id` is made from it. `buffer_records` is the largest number of
+    records that are fetched ahead, which bounds the memory of the worker.
     """
     kafka, topics = settings.kafka, settings.topics
     group_id = f"{topics.prefix}-{group}"
@@ -56,7 +56,7 @@ def make_app(settings: Settings, group: str, instance: str, buffer_records: int)
         broker=[f"kafka://{address}" for address in settings.bootstrap.split(",")],
         broker_credentials=make_faust_credentials(kafka),
         broker_client_id=f"castline-{instance}",
-        # With static membership a worker that was killed gets its partitions back at its restart, without waiting for the session to end.
+        # A worker with this id that restarts after a crash gets its partitions back at once, and not only after its session has timed out.
         consumer_group_instance_id=f"{group_id}-{instance}",
         broker_session_timeout=kafka.session_timeout_s,
         broker_heartbeat_interval=kafka.session_timeout_s / 5,
@@ -66,7 +66,7 @@ def make_app(settings: Settings, group: str, instance: str, buffer_records: int)
         consumer_max_fetch_size=request_bytes,
         consumer_auto_offset_reset="earliest",
         stream_buffer_maxsize=buffer_records,
-        # The handlers acknowledge records themselves. Waiting for an empty stream would wait for pictures that are still in a batch.
+        # The handlers acknowledge records themselves. With True, Faust would also wait for pictures that are still in a batch.
         stream_wait_empty=False,
         producer_acks=-1,
         producer_linger=0.0,
@@ -99,14 +99,14 @@ class ReceivedRecord:
     async def acknowledge(self) -> None:
         """Lets the next commit include the record.
 
-        Acknowledge in the order of arrival: Faust commits up to the last acknowledged offset that it reaches from the lowest one, and
-        would otherwise commit over a record that is still being worked on.
+        Acknowledge the records of a partition in the order of their arrival. In another order, Faust could commit the offset of a later
+        record while an earlier record is unfinished.
         """
         await self._stream.ack(self._event)
 
 
 class RecordHandler(Protocol):
-    """Processes the records of a consumer group. Each role of Castline has one. All methods are called in the event loop."""
+    """Processes the records of a consumer group. Each worker role implements it. All methods are called in the event loop."""
 
     @property
     def lines_by_topic(self) -> Mapping[str, str]:
@@ -114,19 +114,19 @@ class RecordHandler(Protocol):
 
     @property
     def background_tasks(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
-        """Coroutine functions that run beside the stream for as long as the worker lives."""
+        """The coroutine functions that run beside the stream as long as the worker runs."""
 
     async def accept(self, received: ReceivedRecord) -> None:
-        """Takes over a record. Waits while the handler holds as many records as it may, so that Faust fetches no more."""
+        """Accepts a record. Waits while the handler has no room for further records, and Faust then fetches no more."""
 
     async def drain(self) -> None:
-        """Accepts no more records, and returns once every accepted record is finished and acknowledged."""
+        """Accepts no more records. Returns when every accepted record is finished and acknowledged."""
 
 
 class ConsumerGroup:
-    """One consumer group of a worker: a Faust application that passes its records to a handler, and a monitor of its lag.
+    """One consumer group of a worker: a Faust application that passes its records to a handler, and a monitor of the lag.
 
-    `has_partitions` is set when Kafka assigns partitions for the first time. The worker's `health` becomes ready at each assignment.
+    `has_partitions` is set when Kafka assigns partitions for the first time. Each assignment also makes the worker's `health` ready.
     """
 
     def __init__(self, app: AppT[object], handler: RecordHandler, settings: Settings, role: str, health: ProcessHealth) -> None:
@@ -150,7 +150,7 @@ class ConsumerGroup:
                 async for event in unacknowledged.events():
                     await self._handler.accept(_received(event, unacknowledged))
             except asyncio.CancelledError:
-                # Faust reports a cancelled agent as a crash. A cancellation while the group drains is no crash.
+                # Faust treats a cancelled agent as a crash. While the group drains, a cancellation is expected.
                 if not self._is_draining:
                     raise
 
@@ -183,7 +183,7 @@ def _received(event: EventT[bytes], stream: StreamT[bytes]) -> ReceivedRecord:
 async def run_worker(groups: Sequence[ConsumerGroup], role: str, grace_s: float) -> int:
     """Runs the consumer groups until SIGTERM, SIGINT or a crash. Returns the exit status: 1 after a crash, 0 otherwise.
 
-    After a signal all groups drain, for at most `grace_s` seconds. Then their offsets are committed and they leave Kafka.
+    After a signal, all groups finish the records that they have accepted, for at most `grace_s` seconds. Then they commit and leave Kafka.
     """
     worker = _DrainingWorker(groups, grace_s)
     measuring = asyncio.create_task(_measure_loop_delay(role))
@@ -206,7 +206,7 @@ async def run_worker(groups: Sequence[ConsumerGroup], role: str, grace_s: float)
 
 
 class _DrainingWorker(faust.Worker):  # type: ignore[misc]  # Faust ships no types
-    """Faust's worker with another order of stopping: accept nothing new, finish accepted records, commit, leave the group."""
+    """Faust's worker with another order of stopping: accept no records, finish the accepted ones, commit, and leave the group."""
 
     def __init__(self, groups: Sequence[ConsumerGroup], grace_s: float) -> None:
         apps = [group.app for group in groups]
@@ -240,20 +240,20 @@ class _DrainingWorker(faust.Worker):  # type: ignore[misc]  # Faust ships no typ
         await self.stop()
 
     async def wait_until_left(self) -> None:
-        """Returns when Faust has stopped completely, or after a bounded time.
+        """Waits until Faust has stopped completely, but only for a bounded time.
 
-        The event loop must run until then. If the loop ends earlier, Faust waits forever for a producer whose sender is already cancelled.
+        The event loop must run until then. If the loop ended earlier, Faust would wait for ever for a producer that can no longer send.
         """
         stopping = self._stopping or asyncio.create_task(self.stop())
         await asyncio.wait([stopping], timeout=self._grace_s + _LEAVE_S)
         if stopping.done():
             return
-        log.warning("Kafka does not answer, so this worker cannot leave its group. Its partitions stay assigned until the session ends.")
-        # Faust's consumer has a thread of its own that waits for Kafka, and the interpreter waits for that thread at its end.
+        log.warning("Kafka does not answer, so this worker cannot leave its group. It keeps its partitions until its session times out.")
+        # Faust's consumer has a thread that waits for Kafka. Without a forced exit, the interpreter would wait for this thread.
         forced_exit = threading.Timer(_LEAVE_S, os._exit, (0,))
         forced_exit.daemon = True
         forced_exit.start()
-        # One cancellation is not enough, because Faust ignores it and waits for the next request that Kafka does not answer.
+        # One cancellation is not enough. Faust ignores it and makes another request that Kafka does not answer.
         while others := asyncio.all_tasks() - {asyncio.current_task()}:
             for task in others:
                 task.cancel()
@@ -261,7 +261,7 @@ class _DrainingWorker(faust.Worker):  # type: ignore[misc]  # Faust ships no typ
 
 
 async def _measure_loop_delay(role: str, interval_s: float = 0.25) -> None:
-    """Measures how late the event loop wakes up, because whatever blocks the loop also delays commits and heartbeats."""
+    """Measures how late the event loop wakes up. A late event loop also delays commits and heartbeats."""
     loop = asyncio.get_running_loop()
     observe = metrics.event_loop_delay_seconds.labels(role).observe
     while True:

@@ -1,6 +1,6 @@
-"""Sets up the process of a long-running role: its signals, its instance name, its health pages, and the wait for Kafka.
+"""Sets up the process of a long-running role: signals, instance name, health pages, and the wait for Kafka.
 
-The module imports nothing slow, so that the health pages answer before a role loads Faust or TensorFlow.
+The module loads quickly, because the health pages must answer before a role has loaded Faust or TensorFlow.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class WorkerProcess:
-    """A process of a role that has started.
+    """The running process of a role.
 
-    `instance` is the name that the process keeps over restarts on this machine. `stop_requested` is set by SIGTERM and SIGINT.
+    `instance` is the name that the process keeps after a restart on this machine. `stop_requested` is set by SIGTERM and SIGINT.
     """
 
     settings: Settings
@@ -39,7 +39,7 @@ class WorkerProcess:
         log.warning(reason)
 
     def wait_for_topics(self, topics: Iterable[str]) -> bool:
-        """Waits until Kafka answers. Returns True then, or False if the process is asked to stop in the meantime.
+        """Waits until Kafka answers, and returns True. Returns False if the process is asked to stop before that.
 
         Raises SettingsError if one of `topics` does not exist.
         """
@@ -66,9 +66,9 @@ def handle_stop_signals() -> threading.Event:
 
 @contextmanager
 def worker_process(settings: Settings, role: str, port: int, slot_name: str = "") -> Iterator[WorkerProcess]:
-    """Starts the process of `role`, and serves its health pages at `port` until the block ends. Port 0 takes a free port.
+    """Sets up this process as one of `role`, and serves its health pages at `port` until the block ends. Port 0 means a free port.
 
-    Processes of one role that do not share their work, such as sorters of different boards, pass different `slot_name`s.
+    Processes of one role that do not share their work, such as sorters of different boards, use different values of `slot_name`.
     """
     stop_requested = handle_stop_signals()
     slot = InstanceSlot(settings.service.run_dir, slot_name or role)

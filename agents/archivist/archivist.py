@@ -1,10 +1,10 @@
-"""The archivist: verdicts, sortings, findings and reviews in, rows of the database out.
+"""The archivist: reads verdicts, sortings, findings and reviews from Kafka and stores them as rows of the station's database.
 
-    accept -> batcher -> archive (a thread of its own, one transaction for each batch) -> acknowledgement
+    accept -> batcher -> database (in a thread of its own, one transaction for each batch) -> acknowledgement to Kafka
 
-A record is acknowledged only after its row is stored. While the archive does not answer, the worker keeps the records that it has
-accepted, and later records wait on Kafka. A record that is invalid, or that the archive rejects, becomes a dead letter. A
-rejected batch is halved until the rejected record is alone, so that it harms no other record.
+A record is acknowledged only after its row is stored. While the database does not answer, the worker keeps the records that it has
+accepted, and later records wait on Kafka. A record that is invalid, or that the database rejects, becomes a dead letter. If the
+database rejects a batch, the batch is halved until the bad record is alone. All other records are stored.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from streams.worker import ReceivedRecord
 log = logging.getLogger(__name__)
 
 ROLE = "archivist"
-# The topic of reviews belongs to no line. Its records and its lag are counted under this name.
+# The topic of reviews belongs to no line. In the metrics this name stands in place of the name of a line.
 _REVIEWS_LINE = "reviews"
-# Values of the label `kind` of the metric of archived records.
+# Values of the label `kind` of the metric `castline_records_archived_total`.
 _KINDS: dict[type[ArchivedRecord], str] = {
     Verdict: "verdict",
     Sorting: "sorting",
@@ -55,7 +55,7 @@ class InvalidRecordError(CastlineError):
 
 @dataclass(frozen=True)
 class ArchivedTopic:
-    """A topic whose records are archived: their type, and the line that they must belong to."""
+    """A topic whose records are archived, with the type of its records and the line that they must belong to."""
 
     record_type: type[PartRecord]
     line: str
@@ -73,14 +73,14 @@ def list_archived_topics(settings: Settings) -> dict[str, ArchivedTopic]:
 
 
 def decode_record(topic: ArchivedTopic, key: bytes | None, value: bytes | None) -> ArchivedRecord:
-    """Returns the record of `topic` that `key` and `value` hold. A review without a value withdraws the review of its part.
+    """Decodes a record that was read from `topic`. A review that has a key but no value withdraws the review of that part.
 
-    Raises InvalidRecordError if they hold no such record.
+    Raises InvalidRecordError if `key` and `value` are not a valid record of this topic.
     """
     expected = topic.record_type
     if value is None:
         if expected is not Review:
-            raise InvalidRecordError("empty", f"The record has no value, but its topic holds records {expected.name}.")
+            raise InvalidRecordError("empty", f"The record has no value, but every record of its topic must be a {expected.name}.")
         try:
             return ReviewWithdrawal(PartId.parse((key or b"").decode("utf-8", "replace")))
         except IdentityError as error:
@@ -90,21 +90,22 @@ def decode_record(topic: ArchivedTopic, key: bytes | None, value: bytes | None) 
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         field = ".".join(str(step) for step in fault["loc"]) or "the record"
-        raise InvalidRecordError("not-a-record", f"The record is no valid {expected.name}: {field}: {fault['msg']}") from None
+        raise InvalidRecordError("not-a-record", f"The record is not a valid {expected.name}: {field}: {fault['msg']}") from None
     if topic.line not in (_REVIEWS_LINE, record.line):
-        # Without this check a client that may write to the topic of one line could change the history of another line.
-        raise InvalidRecordError("other-line", f"The record belongs to {record.line}, but its topic to {topic.line}.")
+        # Without this check, a client with access to the topic of one line could change the history of another line.
+        raise InvalidRecordError("other-line", f"The record belongs to {record.line}, but its topic belongs to {topic.line}.")
     return record
 
 
 class PartArchive(Protocol):
-    """Stores records about parts in a database. Used from one thread."""
+    """Stores records about parts in a database. All calls come from one thread."""
 
     def write(self, records: Sequence[ArchivedRecord]) -> int:
         """Stores all `records` in order, or none of them, and returns how many rows of parts were inserted or changed.
 
-        Writing a record again changes nothing. Raises ArchiveError: `retriable` is True if the database does not answer, and False
-        if it rejects one of the records.
+        Writing a record a second time changes nothing.
+
+        Raises ArchiveError. `retriable` is True if the database does not answer, and False if the database rejects one of the records.
         """
         ...
 
@@ -123,7 +124,7 @@ class Archivist:
     def __init__(
         self, settings: Settings, archive: PartArchive, producer: RecordProducer, report_problem: Callable[[str, str], None]
     ) -> None:
-        """`report_problem` is called with a sentence and a subject, and with "" once the problem of the subject is over."""
+        """`report_problem` is called with a sentence and the name of what has the problem, and with "" when that problem has ended."""
         self._archive = archive
         self._producer = producer
         self._report_problem = report_problem
@@ -139,16 +140,16 @@ class Archivist:
 
     @property
     def lines_by_topic(self) -> Mapping[str, str]:
-        """The archived topics, each with the line that its lag is counted under."""
+        """The archived topics, each with the line under which its lag (the number of waiting records) is counted."""
         return {name: topic.line for name, topic in self._topics.items()}
 
     @property
     def background_tasks(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
-        """The coroutine functions that run for as long as the worker lives."""
+        """The coroutine functions that run as long as the worker runs."""
         return (self.write_batches,)
 
     async def accept(self, received: ReceivedRecord) -> None:
-        """Decodes a record and queues it. Waits while as many records are queued as `archivist.buffer` allows."""
+        """Decodes a record and queues it. Waits while the queue holds as many records as the setting `archivist.buffer` allows."""
         source = received.record
         content: ArchivedRecord | InvalidRecordError
         try:
@@ -158,7 +159,7 @@ class Archivist:
         await self._batcher.put(PendingArchiveRecord(received, content), None)
 
     async def write_batches(self) -> None:
-        """Archives batch after batch, and acknowledges each after its records or dead letters are stored, until the archivist drains."""
+        """Stores one batch after another and then acknowledges its records. Ends when `drain` was called and the queue is empty."""
         while batch := await self._batcher.get_batch():
             pending = [queued.item for queued in batch]
             dead_letters: list[ProducerRecord] = []
@@ -177,7 +178,7 @@ class Archivist:
         self._finished.set()
 
     async def _archive_isolated(self, records: Sequence[tuple[ConsumedRecord, ArchivedRecord]]) -> list[ProducerRecord]:
-        """Archives `records`, and returns a dead letter for each record that the archive rejects."""
+        """Stores `records` in the database, and returns a dead letter for each record that the database rejects."""
         if not records:
             return []
         try:
@@ -192,9 +193,9 @@ class Archivist:
         return []
 
     async def _write(self, contents: Sequence[ArchivedRecord]) -> None:
-        """Writes `contents` in one transaction, and repeats the attempt while the archive does not answer.
+        """Writes `contents` in one transaction, and tries again while the database does not answer.
 
-        Raises ArchiveError if the archive rejects one of them.
+        Raises ArchiveError if the database rejects one of the records.
         """
         backoff = Backoff(first_s=0.2, longest_s=5.0)
         while True:
@@ -206,7 +207,7 @@ class Archivist:
                     raise
                 wait_s = backoff.failed()
                 self._report_problem(str(error), "database")
-                log.warning("The archive does not answer: %s. The next attempt follows in %.1f s.", error, wait_s)
+                log.warning("The database does not answer: %s. The next attempt follows in %.1f s.", error, wait_s)
                 await asyncio.sleep(wait_s)
                 continue
             metrics.archive_rows.inc(changed_rows)
@@ -214,11 +215,11 @@ class Archivist:
             return
 
     def _make_dead_letter(self, source: ConsumedRecord, error: InvalidRecordError) -> ProducerRecord:
-        log.warning("A record is not archived but becomes a dead letter: %s", error, extra={"topic": source.topic, "offset": source.offset})
+        log.warning("A record is rejected and becomes a dead letter: %s", error, extra={"topic": source.topic, "offset": source.offset})
         metrics.dead_letters.labels(self._topics[source.topic].line, error.reason).inc()
         return make_dead_letter(self._dead_letters, source, ROLE, error.reason, str(error))
 
     async def drain(self) -> None:
-        """Accepts no more records, and returns once every accepted record is stored, as a row or as a dead letter, and acknowledged."""
+        """Accepts no more records. Returns when every accepted record is stored (as a row or a dead letter) and acknowledged."""
         self._batcher.close()
         await self._finished.wait()

@@ -1,5 +1,5 @@
-"""The host's end of the gate protocol (firmware/PROTOCOL.md): a serial link to one board, for the one to four lines that share the board.
+"""The host's side of the gate protocol (firmware/PROTOCOL.md): a serial link to one board, for the one to four lines that share the board.
 
-`link` runs the thread and the conversation with the board, `lane` is what a sorter uses, `requests` holds commands until they are answered,
-and `port` is the serial port.
+`link` has the thread that talks to the board. `lane` has the class through which a sorter uses the board. `requests` holds commands until
+the board has answered them. `port` is the serial port.
 """

@@ -1,4 +1,4 @@
-"""One lane of a board: its line's sorter sends verdicts to the lane, and receives the board's events in the host's time."""
+"""One lane of a board. The sorter of a line sends verdicts to its lane, and receives the board's events with times of the host's clock."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ log = logging.getLogger(__name__)
 
 
 class GateState(StrEnum):
-    """The state of a line's gate as its sorter sees it. Also the label `state` of the metric `castline_gate_state`."""
+    """The state of a line's gate as its sorter knows it. The values are also the label `state` of the metric `castline_gate_state`."""
 
     # The port is closed, or the board does not answer.
     AWAY = "away"
-    # The port is open, and the board is being greeted and configured.
+    # The port is open. The host greets the board (HELLO) and sends the settings (CONFIGURE).
     GREETING = "greeting"
-    # The board refuses the settings. A person must change them.
+    # The board refuses the settings. A person must correct the settings.
     REFUSED = "refused"
     RUNNING = "running"
-    # A fault is in force, and parts are treated as the line's setting `safe` says.
+    # A fault is active. The gate treats all parts as the line's setting `safe` says.
     SAFE = "safe"
     # The board stopped the belt.
     STOPPED = "stopped"
@@ -41,7 +41,7 @@ _STATE_OF_WORD = {"running": GateState.RUNNING, "safe": GateState.SAFE, "stopped
 
 @dataclass(frozen=True)
 class PartCounted:
-    """The event that photo-eye 1 counted a part. `age_s` is the time between the counting and the event's arrival at the host."""
+    """Event: photo-eye 1 counted a part. `age_s` is the time from the count to the arrival of the event at the host."""
 
     run: int
     part: int
@@ -51,10 +51,10 @@ class PartCounted:
 
 @dataclass(frozen=True)
 class PartSorted:
-    """The event that a gate treated a part. Acknowledge the event when it is recorded.
+    """Event: a gate diverted a part, let it pass or stopped the belt. The sorter acknowledges the event after recording it.
 
-    `part` 0 means a part that photo-eye 1 had not counted. `action` and `reason` are words of the protocol. `gate` is the lane of the
-    further gate that took the part, and 0 if the line's own gate or no gate took it.
+    `part` is 0 for a part that photo-eye 1 had not counted. `action` and `reason` are words of the protocol. `gate` is the lane of the
+    further gate that diverted the part. It is 0 if the line's own gate diverted the part or no gate did.
     """
 
     event: int
@@ -71,7 +71,7 @@ class PartSorted:
 
 @dataclass(frozen=True)
 class FaultChanged:
-    """The event that a fault began (`raised`) or ended. Acknowledge the event when it is recorded."""
+    """Event: a fault began (`raised` is True) or ended. The sorter acknowledges the event after recording it."""
 
     event: int
     run: int
@@ -83,7 +83,7 @@ class FaultChanged:
 
 @dataclass(frozen=True)
 class RunBegan:
-    """The event that the board answers with another run number, because it was reset. Verdicts of earlier runs are lost at the board."""
+    """Event: the board has another run number than before, usually after a reset. The board has lost all verdicts of earlier runs."""
 
     run: int
     cause: str
@@ -93,13 +93,13 @@ GateEvent = PartCounted | PartSorted | FaultChanged | RunBegan
 
 _CLOCK_WRAP_MS = 2**32
 _MAX_CLOCK_SAMPLES = 16
-# Over a shorter time, the computed drift would mostly be the error of the samples.
+# The clocks' drift is not computed over a shorter time, because the errors of the samples would then be larger than the drift.
 _MIN_DRIFT_BASE_S = 20.0
 
 
 @dataclass(frozen=True)
 class ClockSample:
-    """One answered SYNC command: the host's times of sending and receiving, and the board's time in between, in seconds."""
+    """One answered SYNC command: the host's time of sending, the host's time of receiving, and the board's time in between, in seconds."""
 
     sent_s: float
     received_s: float
@@ -107,20 +107,20 @@ class ClockSample:
 
     @property
     def round_trip_s(self) -> float:
-        """Seconds between sending and receiving."""
+        """The time from sending the command to receiving its answer, in seconds."""
         return self.received_s - self.sent_s
 
     @property
     def middle_s(self) -> float:
-        """The host's time that belongs to `board_s`, wrong by at most half the round trip."""
+        """The best estimate of the host's time at `board_s`, in seconds. Its error is at most half the round trip."""
         return (self.sent_s + self.received_s) / 2
 
 
 class BoardClock:
     """Converts a board's time to the host's monotonic time.
 
-    The offset comes from the sample with the shortest round trip of the last 16. The drift comes from the best early and the best
-    late sample.
+    Of the last 16 samples, the one with the shortest round trip gives the offset between the clocks. The best sample of the older half
+    and the best of the newer half give the drift, which is the difference in speed between the clocks.
     """
 
     def __init__(self) -> None:
@@ -128,32 +128,32 @@ class BoardClock:
 
     @property
     def error_s(self) -> float:
-        """The largest possible error of the offset: half the shortest round trip."""
+        """The largest possible error of the offset between the clocks, in seconds. It is half the shortest round trip."""
         return min((sample.round_trip_s for sample in self._samples), default=0.0) / 2
 
     def reset(self) -> None:
-        """Forgets all samples, because a board that was reset starts its time anew."""
+        """Deletes all samples, because the clock of a board that was reset starts from 0 again."""
         self._samples.clear()
 
     def add_sample(self, sent_s: float, received_s: float, board_ms: int, board_us: int) -> None:
-        """Adds one answered SYNC. `board_ms` and `board_us` are the fields of the answer."""
+        """Adds the sample of one answered SYNC command. `board_ms` and `board_us` are the fields of the answer."""
         ms = board_ms if not self._samples else self._unwrap(board_ms, received_s)
         self._samples.append(ClockSample(sent_s, received_s, ms / 1000 + board_us / 1e6))
 
     def host_s(self, board_ms: int, near_s: float) -> float:
         """Returns the host's monotonic time at which the board's clock showed `board_ms` (32 bits).
 
-        The board's clock wraps every 49.7 days. The returned time is the one nearest to `near_s`, so the event must lie
-        within 24 days of it. Raises ValueError if no sample was added yet.
+        The board's clock starts from 0 again every 49.7 days, so `board_ms` stands for many times. The time nearest to `near_s` is
+        returned, which is right if the two differ by less than 24 days. Raises ValueError if no sample was added yet.
         """
         if not self._samples:
-            raise ValueError("board time cannot be converted: no answer to SYNC has been added yet")
+            raise ValueError("The board's time cannot be converted, because no answer to SYNC was added yet. Call add_sample first.")
         board_s = self._unwrap(board_ms, near_s) / 1000
         best = min(self._samples, key=lambda sample: sample.round_trip_s)
         return best.middle_s + (board_s - best.board_s) * self._host_seconds_per_board_second()
 
     def _unwrap(self, board_ms: int, near_s: float) -> int:
-        """Adds the wraps of the board's clock that bring `board_ms` nearest to the board's time at the host's time `near_s`."""
+        """Returns `board_ms` plus so many full periods (2^32 ms) of the board's clock that it is nearest to the host's time `near_s`."""
         last = self._samples[-1]
         near_ms = round((last.board_s + near_s - last.middle_s) * 1000)
         return near_ms + (board_ms - near_ms + _CLOCK_WRAP_MS // 2) % _CLOCK_WRAP_MS - _CLOCK_WRAP_MS // 2
@@ -170,17 +170,17 @@ class BoardClock:
         return (late.middle_s - early.middle_s) / (late.board_s - early.board_s)
 
 
-# Repeated announcements of the newest 256 parts are recognised. A lane can follow fewer parts than that.
+# The board may repeat a PART event. Repetitions of the newest 256 parts are recognised, which is more parts than a lane can follow.
 _MAX_ANNOUNCED_PARTS = 256
-# The field travel_ms of the protocol ends at this value, which means "this long or longer".
+# The largest value of the protocol's field travel_ms. It means "this long or longer".
 _MAX_TRAVEL_MS = 65535
 
 
 class GateLane:
-    """A lane as its line's sorter uses it. `send_verdict`, `acknowledge_event` and `send_command` may be called from any thread.
+    """A lane as the sorter of its line uses it. `send_verdict`, `acknowledge_event` and `send_command` may be called from any thread.
 
-    Each event of the board is passed to `on_event` once, in the link's thread, however often the board repeats the event.
-    Without `settings`, the lane is not configured. `grades` holds the settings of the further gates at the same belt, by their lanes.
+    Each event of the board is passed to `on_event` once in the link's thread, even if the board repeats the event.
+    If `settings` is None, the lane is not configured. `grades` holds the settings of the further gates at the same belt, by their lanes.
     """
 
     def __init__(
@@ -196,14 +196,14 @@ class GateLane:
         self.line = line
         self.number = number
         self.state = GateState.AWAY
-        # The run of the board, which is its number of resets. 0 until the board has answered for the first time.
+        # The run of the board, which is its number of resets. It is 0 until the board has answered for the first time.
         self.run = 0
         self.settings_by_lane = {} if settings is None else {number: settings, **grades}
         self.lane_numbers = {number, *grades}
         self.has_grades = bool(grades)
         self.is_configured = False
         self.next_configuring_s = 0.0
-        # The run in which the settings of each lane were last committed.
+        # For each lane, the run in which COMMIT last put its settings in force.
         self.committed_run: dict[int, int] = {}
         self._clock = clock
         self._requests = requests
@@ -216,10 +216,11 @@ class GateLane:
     def send_verdict(
         self, run: int, part: int, verdict: str, deadline: datetime | None = None, gate: int | None = None
     ) -> Future[BoardResponse]:
-        """Sends `keep` or `divert` for a part to the board. A part to divert goes to the lane's own gate or to the further gate `gate`.
+        """Sends the verdict `keep` or `divert` for a part to the board.
 
-        The field `told` of the response is `accepted`, or `same` if the board had this verdict already. The future fails with GateError,
-        code 20 (late), 21 (unknown run), 22 (unknown part), 23 (conflict), 82 (the deadline passed before sending) or 84 (the link closes).
+        The lane's own gate diverts the part, or the further gate at lane `gate` if that is given. The field `told` of the response is
+        `accepted`, or `same` if the board already had this verdict. The future fails with GateError: code 20 (late), 21 (unknown run),
+        22 (unknown part), 23 (conflict), 82 (the deadline passed before the board confirmed the verdict) or 84 (the link is closing).
         """
         gate_lane = (gate or self.number) if verdict == "divert" else 0
         fields = tuple(str(field) for field in (self.number, run, part, verdict, gate_lane))
@@ -228,11 +229,11 @@ class GateLane:
         return request.response
 
     def acknowledge_event(self, event: int, run: int) -> None:
-        """Allows the board to delete an event. Call it when the event is recorded. An event of an earlier run is ignored."""
+        """Tells the board that an event is recorded, so that the board deletes the event. An event of an earlier run is ignored."""
         self._requests.submit(BoardRequest("ACK", (str(event),), run=run, lane=self.number))
 
     def send_command(self, name: str, *fields: object) -> Future[BoardResponse]:
-        """Sends any other command of the protocol to the board."""
+        """Sends any other command of the protocol to the board. The future holds the answer or fails with GateError."""
         request = BoardRequest(name, tuple(str(field) for field in fields), lane=self.number)
         self._requests.submit(request)
         return request.response
@@ -240,7 +241,7 @@ class GateLane:
     # The methods below run in the link's thread.
 
     def set_state(self, state: GateState) -> None:
-        """Sets the state, and the metric of the state."""
+        """Sets the state of the gate and the metric `castline_gate_state`."""
         if state is not self.state:
             log.info("%s: the gate is now %s", self.line, state)
         self.state = state
@@ -248,18 +249,18 @@ class GateLane:
             metrics.gate_state.labels(self.line, each.value).set(each is state)
 
     def set_state_from_board(self, state_word: str) -> None:
-        """Sets the state from the protocol's word for it, such as `running`."""
+        """Sets the state that the board reported with a word of the protocol, such as `running`."""
         self.set_state(_STATE_OF_WORD.get(state_word, GateState.GREETING))
 
     def begin_greeting(self) -> None:
-        """Prepares for a board that may have been reset. Its events wait until `read_early_events`, because its clock is not known."""
+        """Prepares for a board that may have been reset. Its events wait until `read_early_events`, because its clock is not known yet."""
         self.set_state(GateState.GREETING)
         self.is_configured = False
         self._is_clock_set = False
         self._early_frames.clear()
 
     def begin_run(self, run: int, cause: str) -> None:
-        """Takes over the run number of the board's greeting. In a new run the board numbers its parts and events anew."""
+        """Sets the run number that the board's answer to HELLO gave. In a new run the board numbers its parts and events from the start."""
         if run == self.run:
             return
         self.run = run
@@ -273,13 +274,13 @@ class GateLane:
         return [request for frame in frames for request in self.read_event(frame, now_s, now)]
 
     def forget_event(self, event: int, run: int | None) -> None:
-        """Forgets an event that the board has deleted, because the board may use its number again."""
+        """Forgets an event that the board has deleted, because the board may use the number of the event again."""
         self._unacknowledged.discard((run or self.run, event))
 
     def read_event(self, frame: Frame, now_s: float, now: datetime) -> list[BoardRequest]:
-        """Passes a PART, GATE or FAULT event of this lane to `on_event`, and returns the requests with which the host reacts at once.
+        """Passes a PART, GATE or FAULT event of this lane to `on_event`, and returns the commands that the host must send in answer.
 
-        `now_s` and `now` are the same moment as monotonic time and as UTC.
+        `now_s` (monotonic clock) and `now` (UTC) are the same moment.
         """
         if not self._is_clock_set:
             self._early_frames.append(frame)
@@ -287,7 +288,7 @@ class GateLane:
         try:
             fields = read_event(frame.name, frame.fields)
         except ValueError as error:
-            log.warning("%s: ignored the event %s, because it breaks the protocol: %s", self.line, frame.body, error)
+            log.warning("%s: the event %s is ignored, because it does not follow the protocol: %s", self.line, frame.body, error)
             return []
         if fields.number("lane") not in (0, self.number):
             return []
@@ -329,7 +330,7 @@ class GateLane:
         if not self._is_new(event):
             return []
         self._on_event(FaultChanged(event, self.run, code, raised, fields.number("detail"), at))
-        # The fault "host silent" ends by HELLO. The board raised it although the link was up, so the host greets again.
+        # The host ends the fault "host-silent" by HELLO. The link stayed open, so no new greeting would follow by itself.
         return [BoardRequest("HELLO", (str(VERSION),))] if raised and code == code_of("host-silent") else []
 
     def _is_new(self, event: int) -> bool:

@@ -3,9 +3,11 @@
     away --port opens--> greeting --HELLO, SYNC, CONFIGURE, COMMIT--> running <--BEAT--> safe, stopped
       ^-- port fails, board silent for 3 s, five tries without an answer --+    board reset --> greeting
 
-A verdict of the sorter takes this way: `GateLane.send_verdict` submits a request to the request window, which wakes the link's thread.
-There the session takes the due frames from the window (`RequestWindow.take_due`) and writes them (`SerialPort.write`).
-GateLink opens the port again and again; BoardSession is one conversation over the open port.
+A verdict goes from the sorter to the board in these steps: `GateLane.send_verdict` adds a request to the request window
+(`RequestWindow.submit`) and wakes the link's thread. In that thread, the session takes the frames that are due from the window
+(`RequestWindow.take_due`) and writes them to the port (`SerialPort.write`).
+
+GateLink opens the port, and opens it again after each failure. BoardSession is one conversation over an open port.
 """
 
 from __future__ import annotations
@@ -30,9 +32,9 @@ from streams.errors import GateError
 
 log = logging.getLogger(__name__)
 
-# Waits before the port is opened again.
+# The wait before the port is opened again grows from the first value to the second one.
 FIRST_REOPEN_S, LONGEST_REOPEN_S = 0.2, 5.0
-# Opening the port resets a Mega, which then does not answer for up to 3 s.
+# Longest wait for an answer to HELLO. Opening the port resets an Arduino Mega, which then does not answer for up to 3 s.
 MAX_GREETING_S = 8.0
 HELLO_INTERVAL_S = 1.0
 # A board that sends nothing for this long is treated as gone.
@@ -40,18 +42,18 @@ MAX_SILENCE_S = 3.0
 PING_INTERVAL_S = 0.4
 SYNC_INTERVAL_S = 10.0
 FIRST_SYNCS = 8
-# Wait before refused settings are sent again. It is long, because a person must correct the settings first.
+# Wait before the host sends settings again that the board refused. It is long, because a person must first correct the settings.
 REFUSED_RETRY_S = 30.0
-# Wait before settings are sent again that the board cannot use while parts are on the belt.
+# Wait before the host sends settings again that the board cannot accept while parts are on the belt.
 BUSY_RETRY_S = 1.0
 _U32 = 2**32
-# A board answers with one of these codes if it was reset and its BOOT event was lost.
+# An answer with one of these codes shows that the board was reset and that its BOOT event was lost.
 _CODES_AFTER_RESET = tuple((str(code_of(name)),) for name in ("not-greeted", "not-committed"))
 
 
 @dataclass(frozen=True)
 class LinkSettings:
-    """The serial port of one board. `window` is the largest number of unanswered commands; the board may allow fewer."""
+    """The serial port of one board. `window` is the largest number of unanswered commands. The board can reduce this number."""
 
     port: str
     baud: int = 115200
@@ -59,7 +61,7 @@ class LinkSettings:
 
 
 class GateLink:
-    """Keeps a connection to one board. Call `add_lane` for each line, then `start`; the lanes can then be used from any thread."""
+    """Keeps a connection to one board. Call `add_lane` for each line, then `start`. After that, any thread may use the lanes."""
 
     def __init__(self, settings: LinkSettings) -> None:
         self.settings = settings
@@ -81,7 +83,7 @@ class GateLink:
     ) -> GateLane:
         """Returns the lane that `line` is wired to. Must not be called after `start`.
 
-        `on_event` is called in the link's thread. Without `settings`, the lane is not configured. `grades` holds the settings of the
+        `on_event` is called in the link's thread. If `settings` is None, the lane is not configured. `grades` holds the settings of the
         further gates at the line's belt, by their lanes.
         """
         added = GateLane(line, lane, settings, grades or {}, self._clock, self._requests, on_event)
@@ -89,7 +91,7 @@ class GateLink:
         return added
 
     def start(self) -> None:
-        """Opens the port and keeps it open. A second call does nothing."""
+        """Starts the thread that opens the port and keeps it open. A second call does nothing."""
         if self._thread.ident is not None:
             return
         self._set_states(GateState.AWAY)
@@ -97,11 +99,11 @@ class GateLink:
 
     @property
     def is_alive(self) -> bool:
-        """False if the link's thread has ended, which happens only after `stop` or because of a programming error."""
+        """False if the link's thread has ended. The thread ends only after `stop` or because of a programming error."""
         return self._thread.ident is None or self._thread.is_alive()
 
     def stop(self) -> None:
-        """Closes the port. Requests without an answer fail with code 84 (`stopping`)."""
+        """Closes the port. Requests that the board has not answered fail with code 84 (`stopping`)."""
         self._stopping.set()
         self._waker.wake()
         if self._thread.ident is not None:
@@ -124,7 +126,7 @@ class GateLink:
                 continue
             except PORT_ERRORS as error:
                 wait_s = backoff.failed()
-                log.warning("board at %s: %s; the port is opened again in %.1f s", self.settings.port, error, wait_s)
+                log.warning("The port of the board at %s failed: %s. It is opened again in %.1f s.", self.settings.port, error, wait_s)
             except GateError as error:
                 if self._session is not None and self._session.is_greeted:
                     backoff.succeeded()
@@ -141,7 +143,7 @@ class GateLink:
         self._requests.drop_all("stopping")
 
     def _serve(self) -> None:
-        """Opens the port and talks to the board until the link stops. Raises one of PORT_ERRORS or GateError if that fails."""
+        """Opens the port and talks to the board until the link stops. Raises one of PORT_ERRORS, or GateError, if the connection fails."""
         port = SerialPort(self.settings.port, self.settings.baud)
         try:
             self._session = session = BoardSession(port, self._waker, self.lanes, self._requests, self._clock, self._stopping)
@@ -161,7 +163,7 @@ class GateLink:
             lane.set_state(state)
 
     def _pause(self, wait_s: float) -> None:
-        """Waits before the next attempt to open the port. Requests whose deadline passes in the meantime fail."""
+        """Waits before the next attempt to open the port. During the wait, requests fail when their deadline passes."""
         end_s = time.monotonic() + wait_s
         while not self._stopping.is_set() and (now_s := time.monotonic()) < end_s:
             self._requests.drop_expired(now_s)
@@ -173,12 +175,12 @@ class BoardReset(Exception):
 
 
 class BoardSession:
-    """One conversation with a board over its open port, from the greeting until the port fails or the board is reset.
+    """One conversation with a board over its open port, until the port fails. If the board is reset, `begin` is called again.
 
         greeting --HELLO, SYNC--> each lane: CONFIGURE, COMMIT --> cycles: requests, heartbeat, events
 
-    A lane is configured again later if the board refuses its settings or if its belt is not empty. The other lanes work meanwhile.
-    `requests` outlives the session.
+    If the board refuses the settings of a lane, or if parts are on its belt, that lane is configured later. The other lanes work
+    in the meantime. The requests in `requests` are kept when the session ends.
     """
 
     def __init__(
@@ -196,7 +198,7 @@ class BoardSession:
         self._waker = waker
         self._lanes = lanes
         self._requests = requests
-        # The window that is served now: `requests`, or during the greeting a window with the greeting's own commands.
+        # The window whose commands are sent now. It is `requests`, except during the greeting, which has a window of its own.
         self._window = requests
         self._clock = clock
         self._stopping = stopping
@@ -206,7 +208,7 @@ class BoardSession:
     def begin(self, max_unanswered: int) -> None:
         """Greets the board and configures all lanes. Requests of the sorters wait until this is done.
 
-        Raises GateError if the board does not answer or refuses the settings of all lanes.
+        Raises GateError if the board does not answer, or if it refuses the settings of all lanes.
         """
         for lane in self._lanes:
             lane.begin_greeting()
@@ -228,9 +230,9 @@ class BoardSession:
         self._requests.size = min(max_unanswered, greeting.number("window"))
 
     def run_cycle(self) -> None:
-        """Sends the heartbeat and SYNC if they are due, configures lanes that wait for it, then sends and receives once.
+        """Adds PING and SYNC if they are due, configures lanes that wait for their settings, then sends and receives once.
 
-        Raises GateError if the board is silent.
+        Raises GateError if the board has sent nothing for 3 s.
         """
         now_s = time.monotonic()
         if now_s - self._received_s > MAX_SILENCE_S:
@@ -262,7 +264,7 @@ class BoardSession:
         self.run, cause = greeting.number("run"), greeting.word("cause")
         self._requests.run = self.run
         self._supports_grades = bool(greeting.number("grades"))
-        log.info("%s: the board answers, run %d, last reset by %s", ", ".join(lane.line for lane in self._lanes), self.run, cause)
+        log.info("%s: the board answers; run %d, last reset caused by %s", ", ".join(lane.line for lane in self._lanes), self.run, cause)
         if any(lane.run != self.run for lane in self._lanes):
             self._clock.reset()
         for lane in self._lanes:
@@ -275,7 +277,7 @@ class BoardSession:
         self._next_sync_s = time.monotonic() + SYNC_INTERVAL_S
 
     def _configure(self, lane: GateLane) -> GateError | None:
-        """Configures a lane, and returns the error if the board refuses the settings. The lane's requests are held back then."""
+        """Configures a lane. If the board refuses the settings, returns the error. The lane's requests then wait in the queue."""
         try:
             self._commit_lane(lane)
         except GateError as error:
@@ -286,7 +288,7 @@ class BoardSession:
             lane.next_configuring_s = time.monotonic() + (BUSY_RETRY_S if is_busy else REFUSED_RETRY_S)
             if is_busy:
                 return None
-            log.error("%s: the board does not accept the settings: %s; they are sent again in %.0f s", lane.line, error, REFUSED_RETRY_S)
+            log.error("%s: the board refuses the settings: %s. They are sent again in %.0f s.", lane.line, error, REFUSED_RETRY_S)
             lane.set_state(GateState.REFUSED)
             return error
         self._requests.held_lanes.discard(lane.number)
@@ -298,14 +300,14 @@ class BoardSession:
         if lane.has_grades and not self._supports_grades:
             raise gate_error("not-supported", f"{lane.line}: further gates on one belt (grades)")
         for number, settings in lane.settings_by_lane.items():
-            # If the settings were committed earlier in this run, their digest is enough: one command instead of 25.
+            # Were these settings committed earlier in this run? Then comparing their digest is enough: one command instead of 25.
             was_committed = lane.committed_run.get(number) == self.run
             if was_committed and self._ask("COMMIT", number).word("digest") == settings.digest:
                 continue
             digest = self._commit(number, settings)
             lane.committed_run[number] = self.run
             if digest != settings.digest:
-                message = "%s: lane %d has the settings digest %s instead of %s, because the board knows other settings"
+                message = "%s: lane %d has the settings digest %s, not %s, because the firmware knows other settings than this program"
                 log.warning(message, lane.line, number, digest, settings.digest)
         lane.is_configured = True
         lane.set_state_from_board(self._ask("STATUS", lane.number, "line").word("state"))
@@ -313,8 +315,8 @@ class BoardSession:
     def _commit(self, lane_number: int, settings: LaneSettings) -> str:
         """Sends every setting, then COMMIT, and returns the digest of the settings that are now in force at the board.
 
-        A setting that the board does not know is skipped if it has its default value. Raises GateError if the board refuses any other,
-        with code 9 (busy) while parts that were counted under other settings are on the belt.
+        A setting that the board does not know is skipped if it has its default value. Raises GateError if the board refuses a setting.
+        The code is 9 (busy) while parts are on the belt that the board counted under other settings.
         """
         for setting in TABLE:
             value = settings.values[setting.key]
@@ -328,7 +330,7 @@ class BoardSession:
     # One request and its answer
 
     def _try_once(self, name: str, *fields: object) -> Fields | None:
-        """Sends a command, and returns None if no answer arrives within a second. Raises GateError if the answer is ERR."""
+        """Sends a command and returns the fields of its answer, or None if none arrives within a second. Raises GateError for an ERR."""
         request = BoardRequest(name, tuple(str(field) for field in fields))
         window, end_s = self._window, time.monotonic() + HELLO_INTERVAL_S
         window.add([request])
@@ -340,7 +342,7 @@ class BoardSession:
         return request.response.result().fields
 
     def _ask(self, name: str, *fields: object) -> Fields:
-        """Sends a command until it is answered. Raises GateError if the answer is ERR, or if there is none after all tries."""
+        """Sends a command until it is answered. Raises GateError if the answer is ERR, or if no answer arrives after all tries."""
         request = BoardRequest(name, tuple(str(field) for field in fields))
         self._window.add([request])
         while not request.response.done():
@@ -352,7 +354,7 @@ class BoardSession:
     # Sending and receiving
 
     def _send_and_receive(self, max_wait_s: float) -> None:
-        """Sends what is due, then waits up to `max_wait_s` seconds for frames or new requests, and handles the frames."""
+        """Sends the frames that are due. Then waits up to `max_wait_s` seconds for frames or new requests, and handles the frames."""
         now_s = time.monotonic()
         self._requests.drop_expired(now_s, [lane.number for lane in self._lanes if lane.state is GateState.STOPPED])
         if due := self._window.take_due(now_s):
@@ -385,7 +387,7 @@ class BoardSession:
         if request.response.exception() is not None:
             return
         answer = request.response.result().fields
-        # The greeting handles its own SYNC. After a resend it is unknown which of the two commands was answered, and so is the round trip.
+        # The greeting handles its own SYNC. If SYNC was sent twice, the round trip is unknown, because either command may be answered.
         if request.name == "SYNC" and request.tries == 1 and self._window is self._requests:
             self._clock.add_sample(request.sent_s, self._received_s, answer.number("board_ms"), answer.number("board_us"))
         if request.name == "STATUS" and answer.word("page") == "line":
@@ -400,7 +402,7 @@ class BoardSession:
         elif frame.name == "BEAT":
             if len(frame.fields) > 1:
                 self._handle_heartbeat(frame.fields[1])
-        # Events with other names come from a board that is newer than this program. They are ignored.
+        # An event with another name comes from a board that is newer than this program. Such events are ignored.
         elif frame.name in EVENTS:
             now = datetime.now(UTC)
             for lane in self._lanes:
@@ -409,15 +411,15 @@ class BoardSession:
                 self._window.add([BoardRequest("ACK", (frame.fields[0],))])
 
     def _is_of_unserved_lane(self, frame: Frame) -> bool:
-        """Returns whether a GATE or FAULT event belongs to a lane without a line, which an earlier host configured.
+        """Returns whether a GATE or FAULT event belongs to a lane that serves no line now. An earlier host may have configured such a lane.
 
-        Such an event is acknowledged unread, because unacknowledged events would fill the board's memory.
+        The host acknowledges such an event without reading it, because unacknowledged events would fill the board's memory.
         """
         served = {"0", *(str(lane.number) for lane in self._lanes)}
         return frame.name in ("GATE", "FAULT") and len(frame.fields) > 1 and frame.fields[1] not in served
 
     def _handle_heartbeat(self, worst_state: str) -> None:
-        """Updates the states of the lanes. A heartbeat holds the worst state of all lanes, so a lane is asked if it may differ."""
+        """Updates the states of the lanes. A heartbeat holds only the worst one, so the host asks each lane if that is not `running`."""
         for lane in self._lanes:
             if not lane.is_configured or (worst_state == "running" and lane.state is GateState.RUNNING):
                 continue

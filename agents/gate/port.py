@@ -15,7 +15,7 @@ PORT_ERRORS = (serial.SerialException, OSError)
 
 
 class Waker:
-    """Wakes the thread that waits in `SerialPort.wait_for_frames`. It is a pipe, because `select` can wait for a pipe and the port."""
+    """Wakes the thread that waits in `SerialPort.wait_for_frames`. A pipe is used, because `select` can wait for both pipe and port."""
 
     def __init__(self) -> None:
         self._read_end, self._write_end = os.pipe()
@@ -35,7 +35,7 @@ class Waker:
             return
 
     def clear(self) -> None:
-        """Forgets all calls of `wake` so far. Called by the woken thread."""
+        """Empties the pipe, so that the next wait lasts until the next `wake`. Called by the thread that was woken."""
         os.read(self._read_end, 4096)
 
     def close(self) -> None:
@@ -54,14 +54,14 @@ class SerialPort:
         self._deframer = Deframer("<!")
 
     def write(self, frames: list[Frame]) -> None:
-        """Sends all frames in one write, because a write per frame would let the scheduler delay the later frames."""
+        """Sends all frames in one write. With one write for each frame, the operating system could delay the later frames."""
         if frames:
             self._port.write(b"".join(frame.encode() for frame in frames))
 
     def wait_for_frames(self, waker: Waker, max_wait_s: float) -> list[Frame]:
         """Waits for input and returns the frames that are complete.
 
-        Returns an empty list when `waker` was used or when nothing arrived within `max_wait_s` seconds.
+        Returns an empty list if `waker` ended the wait, or if no complete frame arrived within `max_wait_s` seconds.
         """
         watched: list[Any] = [self._port, waker]
         readable, _, _ = select.select(watched, [], [], max_wait_s)
@@ -71,7 +71,7 @@ class SerialPort:
             return []
         data = self._port.read(4096)
         if not data:
-            raise serial.SerialException("the serial port was disconnected; check the cable of the board")
+            raise serial.SerialException("The serial port was disconnected. Check the cable of the board.")
         return self._deframer.feed(data)
 
     def close(self) -> None:

@@ -1,10 +1,10 @@
-"""Requests to a board: commands that wait to be sent, are sent again, and end with an answer or an error.
+"""Requests to a board: commands that wait to be sent, are repeated if no answer arrives, and end with an answer or an error.
 
     queued --room in the window--> sent --answer--> done
                                     |--no answer in time--> sent again, under the same sequence number
 
-A verdict leaves the window when its deadline has passed, whether it was sent or not. Any other command breaks the link after five tries
-without an answer. RequestWindow computes only: the time is passed in, in seconds of the monotonic clock.
+A verdict is removed when its deadline has passed, even if it was not sent. If any other command stays without an answer after five tries,
+the link counts as broken. RequestWindow does no I/O and reads no clock. Its callers pass the time, in seconds of the monotonic clock.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from firmware.protocol import COMMAND, COMMANDS, PAGES, Fields, Frame, read_fiel
 from streams.backoff import Backoff
 from streams.errors import GateError
 
-# Waits before a command is sent again, and the number of tries: see firmware/PROTOCOL.md, "Timing budget".
+# The first and the longest wait before a command is sent again, and the number of tries. See firmware/PROTOCOL.md, "Timing budget".
 FIRST_RESEND_S = 0.25
 LONGEST_RESEND_S = 1.0
 MAX_TRIES = 5
-# A board may answer a verdict after its deadline although the verdict was sent in time. The window waits this much longer for the answer.
+# A verdict that was sent in time may be answered after its deadline. The window waits this much longer for the answer.
 LATE_ANSWER_S = 0.5
 
 
 def gate_error(name: str, subject: str) -> GateError:
-    """Returns the error that is called `name` in firmware/error_codes.csv. Its message begins with `subject`."""
+    """Returns the error that firmware/error_codes.csv calls `name`. The message begins with `subject`."""
     row = error_codes()[code_of(name)]
     return GateError(f"{subject}: {row.meaning} ({row.code} {row.name})", row.code, row.retriable)
 
 
 @dataclass(frozen=True)
 class BoardResponse:
-    """A board's positive answer (OK): its fields, and the time when it arrived (UTC)."""
+    """A board's positive answer (OK): the fields of the answer, and the time of its arrival (UTC)."""
 
     fields: Fields
     answered_at: datetime
@@ -47,10 +47,10 @@ class BoardResponse:
 
 @dataclass(eq=False)
 class BoardRequest:
-    """A command to a board. `response` is resolved with the board's answer, or fails with GateError.
+    """A command to a board. The future `response` gets the board's answer, or fails with GateError.
 
-    `deadline_s` None means that the command is worth sending at any time. `run` None means that the command is not bound to a run
-    (the time between two resets of the board). `lane` None means that the command concerns the whole board.
+    `deadline_s` is the last useful time for sending, or None if there is no such time. `run` is the run (the time between two resets
+    of the board) for which the command is valid, or None for every run. `lane` is None if the command concerns the whole board.
     """
 
     name: str
@@ -67,12 +67,12 @@ class BoardRequest:
     backoff: Backoff = field(default_factory=lambda: Backoff(FIRST_RESEND_S, LONGEST_RESEND_S))
 
     def __post_init__(self) -> None:
-        # A running future cannot be cancelled. A caller that stops waiting must not make the link's thread fail when the answer arrives.
+        # A future that counts as running cannot be cancelled. A cancelled one would make the link's thread fail when the answer arrives.
         self.response.set_running_or_notify_cancel()
 
     @property
     def may_be_sent_again(self) -> bool:
-        """Whether the next try lies before the deadline."""
+        """True if the time of the next try is before the deadline, or if there is no deadline."""
         return self.deadline_s is None or self.resend_s <= self.deadline_s
 
     def __str__(self) -> str:
@@ -81,10 +81,10 @@ class BoardRequest:
 
 @dataclass
 class RequestWindow:
-    """Requests that are not answered yet. At most `size` of them are sent at a time, in the order in which they were added.
+    """The requests that are not answered yet. They are sent in the order of their addition, and at most `size` wait for their answer.
 
-    Requests to the lanes in `held_lanes` stay in the queue. `run` is the board's present run while it is known, and requests of other
-    runs fail. `waker` wakes the link's thread after `submit`. All methods except `submit` belong to the link's thread.
+    Requests to the lanes in `held_lanes` stay in the queue. `run` is the board's present run, or None while it is not known. Requests
+    of other runs fail. `waker` wakes the link's thread after `submit`. Only the link's thread may call the other methods.
     """
 
     size: int = 1
@@ -101,7 +101,7 @@ class RequestWindow:
         return len(self.queued) + len(self.sent) + self._submitted.qsize()
 
     def submit(self, request: BoardRequest) -> None:
-        """Hands over a request from another thread, and wakes the link's thread, which queues the request in `drop_expired`."""
+        """Adds a request from any thread and wakes the link's thread. That thread moves the request to the queue in `drop_expired`."""
         self._submitted.put(request)
         if self.waker is not None:
             self.waker.wake()
@@ -111,11 +111,11 @@ class RequestWindow:
         self.queued.extend(requests)
 
     def take_due(self, now_s: float) -> list[Frame]:
-        """Returns the frames to send now: first those that were not answered in time, then as many new ones as there is room for.
+        """Returns the frames to send now: first the commands that were not answered in time, then new ones up to `size` unanswered ones.
 
         Call `drop_expired` first, so that no verdict is sent after its deadline.
 
-        Raises GateError if a command without a deadline was sent five times and never answered.
+        Raises GateError if a command without a deadline was sent five times and the board did not answer.
         """
         frames = []
         for request in self.sent.values():
@@ -132,15 +132,15 @@ class RequestWindow:
         return frames
 
     def next_due_s(self) -> float | None:
-        """Returns the time at which `take_due` will next return a frame, or None if it is not known yet."""
+        """Returns the time at which `take_due` will next return a frame, or None if no frame is planned."""
         if len(self.sent) < self.size and self._next_queued() is not None:
             return 0.0
         return min((request.resend_s for request in self.sent.values() if request.may_be_sent_again), default=None)
 
     def take_answered(self, answer: Frame, answered_at: datetime) -> BoardRequest | None:
-        """Resolves the request that `answer` belongs to, and returns the request.
+        """Completes the request that `answer` belongs to, and returns the request.
 
-        Returns None if no request waits for this answer, because the answer is a repetition.
+        Returns None if no request waits for this answer. The answer is then a repetition.
         """
         request = self.sent.pop(answer.seq, None)
         if request is None:
@@ -156,14 +156,15 @@ class RequestWindow:
         return request
 
     def take_resends(self) -> Counter[int | None]:
-        """Returns how often commands were sent again since the last call, by lane."""
+        """Returns, by lane, how many commands were sent again since the last call of this method."""
         resends, self._resends = self._resends, Counter()
         return resends
 
     def drop_expired(self, now_s: float, stopped_lanes: Collection[int] = ()) -> None:
-        """Removes requests that are useless now. They fail with code 82 (`deadline`) or, if they belong to another run, 21 (`unknown-run`).
+        """Removes requests that have become useless. Requests after their deadline fail with code 82 (`deadline`).
 
-        Requests to `stopped_lanes` are kept, because no part reaches the gate of a belt that stands still.
+        Requests of another run fail with code 21 (`unknown-run`). Requests to `stopped_lanes` have no deadline, because no part reaches
+        the gate while the belt stands still.
         """
 
         def is_overdue(request: BoardRequest) -> bool:
@@ -179,14 +180,14 @@ class RequestWindow:
         self._drop(is_overdue, "deadline")
 
     def drop_all(self, error_name: str) -> None:
-        """Removes all requests; they fail with the error that is called `error_name` in firmware/error_codes.csv."""
+        """Removes all requests. They fail with the error that firmware/error_codes.csv calls `error_name`."""
         self._queue_submitted()
         self._drop(lambda request: True, error_name)
 
     def requeue(self) -> None:
-        """Moves all requests that were sent but not answered back to the head of the queue, because the link broke.
+        """Puts all requests that were sent but not answered back at the head of the queue. Called after the link has failed.
 
-        The board's run is unknown from then on.
+        The board's run is unknown until the next greeting.
         """
         self.run = None
         for request in reversed(self.sent.values()):
@@ -225,13 +226,13 @@ class RequestWindow:
 
 
 def _read_answer(request: BoardRequest, answer: Frame) -> Fields:
-    """Returns the fields of an OK. Raises GateError for an ERR, and ValueError if a field is malformed."""
+    """Returns the fields of the answer OK. Raises GateError for the answer ERR, and ValueError if a field is malformed."""
     if answer.name == "ERR":
         code = read_fields(("code",), answer.fields).number("code")
         row = error_codes().get(code)
         if row is None:
             unknown = " ".join(answer.fields)
-            raise GateError(f"{request}: a code that this version does not know ({code} {unknown})", code, retriable=False)
+            raise GateError(f"{request}: the board sent an unknown error code ({code} {unknown})", code, retriable=False)
         raise GateError(f"{request}: {row.meaning} ({code} {row.name})", code, row.retriable)
     names = COMMANDS[request.name][1]
     if request.name == "STATUS":

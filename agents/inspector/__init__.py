@@ -1,1 +1,1 @@
-"""Judges pictures: image records in, one verdict for each picture out, and heat maps of suspicious pictures later."""
+"""Judges pictures: reads image records from Kafka, sends one verdict for each picture, and later makes heat maps of suspicious ones."""

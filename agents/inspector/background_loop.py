@@ -1,4 +1,4 @@
-"""Provides the waits of the inspector's background tasks, which are heat maps, shadow versions and drift."""
+"""Provides the wait between the steps of the inspector's background tasks: heat maps, shadow versions and drift."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from contextlib import suppress
 
 
 class BackgroundLoop:
-    """Lets a background task wait until there is something to do, until a time has passed, or until the inspector drains."""
+    """Lets a background task wait until it has new work, until a time has passed, or until the inspector stops."""
 
     def __init__(self) -> None:
         self.is_closed = False
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
-        """Ends the current wait, or the next one if the task is not waiting."""
+        """Ends the current wait. If the task is not waiting, its next wait ends at once."""
         self._woken.set()
 
     def close(self) -> None:
-        """Ends the current wait and all later ones, and sets `is_closed`, upon which the task ends."""
+        """Sets `is_closed`, on which the task ends, and ends the current wait and all later ones at once."""
         self.is_closed = True
         self._woken.set()
 
     async def wait(self, timeout_s: float | None = None) -> None:
-        """Returns after `wake`, after `close`, or after `timeout_s` seconds."""
+        """Waits until `wake` or `close` is called, or for at most `timeout_s` seconds. None means without limit."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._woken.wait(), timeout_s)
         if not self.is_closed:

@@ -1,7 +1,8 @@
-"""Monitors the camera of each line, and whether its pictures and predictions have drifted from those the version was made with.
+"""Monitors the camera of each line for faults, and the line's pictures and predictions for drift.
 
-The monitor measures pictures in the event loop after their verdicts were delivered, at most ten a second of each line: more pictures would
-show no more about a camera. It writes the metrics of camera states every second and those of drift every ten seconds.
+Drift is a change of pictures or predictions, compared with the reference that the model version holds. The monitor measures pictures in
+the event loop, after the delivery of their verdicts. It measures at most ten pictures of a line in a second, because more would not
+improve the result. It writes the metrics of camera states every second and the metrics of drift every ten seconds.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ from streams import metrics
 
 log = logging.getLogger(__name__)
 
-# The number of the latest pictures that are compared with the reference.
+# So many of the latest pictures of a line are compared with the reference.
 WINDOW_PICTURES = 500
-# Values of the label `of` of the drift metric.
+# Values of the label `of` of the metric `castline_drift_psi`.
 PROBABILITY, BRIGHTNESS, SHARPNESS = "defect-probability", "brightness", "sharpness"
 DRIFT_QUANTITIES = (PROBABILITY, BRIGHTNESS, SHARPNESS)
 _MEASURE_INTERVAL_S = 0.1
 _STATE_INTERVAL_S = 1.0
-# The drift is computed once in so many updates of the camera states.
+# One computation of the drift follows after so many updates of the camera states.
 _STATES_PER_DRIFT = 10
 
 
@@ -42,7 +43,7 @@ def _make_window() -> deque[float]:
 
 @dataclass
 class LineMonitor:
-    """The latest pictures and predictions of one line. They are cleared when another version begins to judge the line."""
+    """The measurements of one line: camera, latest pictures and latest predictions. The last two start anew with each new version."""
 
     version: str = ""
     reference: DriftReference | None = None
@@ -54,7 +55,7 @@ class LineMonitor:
     measured_s: float = -math.inf
 
     def add(self, at_s: float, judged: JudgedImage, version: Version) -> None:
-        """Adds an image that `version` has judged, at `at_s` of a monotonic clock. An image that could not be decoded is ignored."""
+        """Adds an image that `version` has judged. `at_s` is the present time of a monotonic clock. An undecodable image is ignored."""
         if version.name != self.version:
             self.version, self.reference = version.name, version.manifest.reference
             self.brightness, self.sharpness, self.probability = _make_window(), _make_window(), _make_window()
@@ -70,7 +71,7 @@ class LineMonitor:
             self.probability.append(judged.prediction.defect_probability)
 
     def compute_drift(self) -> dict[str, float]:
-        """Returns the population stability index of each quantity, or nothing if there is no reference or there are too few pictures."""
+        """Returns the population stability index by quantity. The result is empty without a reference or with too few pictures."""
         reference = self.reference
         if reference is None or min(len(self.brightness), len(self.probability)) < MIN_PICTURES:
             return {}
@@ -82,20 +83,20 @@ class LineMonitor:
 
 
 class DriftMonitor:
-    """Monitors `lines`, each from its first picture on. Do not pass lines to which people upload pictures, because they have no camera."""
+    """Monitors `lines`, each from its first picture on. Leave out lines to which people upload pictures, because they have no camera."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         self._lines = {line: LineMonitor() for line in lines}
         self._loop = BackgroundLoop()
         for line in self._lines:
-            # The state `gap` is shown from the first picture on, because a worker that has never had the line cannot know of a gap.
+            # The metric of the state `gap` (no pictures arrive) starts with the first picture, because another worker may serve this line.
             for state in set(STATES) - {GAP}:
                 metrics.camera_state.labels(line, state).set(0)
             for quantity in DRIFT_QUANTITIES:
                 metrics.drift_psi.labels(line, quantity).set(math.nan)
 
     def add(self, judged: JudgedImage, version: Version, at_s: float) -> None:
-        """Adds an image whose verdict was delivered, at `at_s` of a monotonic clock. Images of other lines are ignored."""
+        """Adds an image whose verdict was delivered. `at_s` is the present time of a monotonic clock. Images of other lines are ignored."""
         line = self._lines.get(judged.decoded.record.part.line)
         if line is not None:
             line.add(at_s, judged, version)
@@ -115,14 +116,14 @@ class DriftMonitor:
             line.faults = faults
 
     def update_drift(self) -> None:
-        """Sets the metrics of drift. They are NaN where no index can be computed."""
+        """Sets the metrics of drift. The value is NaN if no index can be computed."""
         for name, line in self._lines.items():
             indices = line.compute_drift()
             for quantity in DRIFT_QUANTITIES:
                 metrics.drift_psi.labels(name, quantity).set(indices.get(quantity, math.nan))
 
     def close(self) -> None:
-        """Ends `run`."""
+        """Makes `run` return."""
         self._loop.close()
 
     async def run(self) -> None:

@@ -1,10 +1,11 @@
-"""The inspector: image records in, one verdict for each out.
+"""The inspector: reads image records from Kafka and sends one verdict for each picture.
 
     accept -> decoder threads -> batcher -> networks (threads of their own) -> delivery -> acknowledgement
 
-`model_switcher` says which ensemble judges a line. A batch whose lines have different versions is judged in several calls. Each step hands
-on the records in the order of their arrival, because a record may be acknowledged only after all records before it: Faust commits up
-to the last acknowledged offset that it reaches from the lowest one, and would otherwise commit over a record that is not finished.
+`model_switcher` decides which ensemble judges a line. If the lines of a batch have different versions, several calls judge the batch.
+
+Each step passes the records on in the order of their arrival, because a record must be acknowledged after all earlier records. In another
+order, Faust could commit the offset of a later record while an earlier record is unfinished. A crash would then lose the earlier one.
 """
 
 from __future__ import annotations
@@ -41,14 +42,14 @@ from streams.worker import ReceivedRecord
 log = logging.getLogger(__name__)
 
 ROLE = "inspector"
-# One full batch waits beside those that are computed, so that the networks never pause. More waiting batches would only hide the queue.
+# One batch waits while others are computed, so that the networks never pause. More waiting batches would only make the queue longer.
 _BATCHES_AHEAD = 1
 _STORE_RETRY_S = 1.0
 
 
 @dataclass(frozen=True)
 class PendingImage:
-    """An accepted record that is not acknowledged yet. `decoding` is the running decoder, or the error if the record names no part."""
+    """An accepted record that is not acknowledged yet. `decoding` is the future decoded image, or the error if the record names no part."""
 
     received: ReceivedRecord
     line: str
@@ -59,9 +60,9 @@ class PendingImage:
 
 @dataclass(frozen=True)
 class JudgedBatch:
-    """A batch that the networks have finished. `judged` holds the images of those records that name a part, in the same order.
+    """A batch that the networks have judged. `judged` holds the images of all records that name a part, in the order of the records.
 
-    `assignments` holds for each judged image the versions that were assigned to its line.
+    `assignments` holds, for each judged image, the versions that were assigned to its line.
     """
 
     records: list[PendingImage]
@@ -83,9 +84,10 @@ class Inspector:
         report_problem: Callable[[str, str], None],
         parallel_batches: int = 1,
     ) -> None:
-        """`switcher` is already started. `parallel_batches` is the number of batches that the networks compute at a time.
+        """`switcher` must be started already. `parallel_batches` is the number of batches that the networks compute at the same time.
 
-        `report_problem` is called from any thread with a sentence and a subject, and with "" once the problem of the subject is over.
+        `report_problem` is called, in any thread, with a sentence and the name of what has the problem. It is called with "" when that
+        problem has ended.
         """
         self._settings = settings
         self._switcher = switcher
@@ -111,16 +113,16 @@ class Inspector:
 
     @property
     def lines_by_topic(self) -> Mapping[str, str]:
-        """The image topics of all lines, each with its line."""
+        """The image topics of all lines, each with the name of its line."""
         return {topic: line.name for topic, line in self._lines.items()}
 
     @property
     def background_tasks(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
-        """The coroutine functions that run for as long as the worker lives."""
+        """The coroutine functions that run as long as the worker runs."""
         return self.judge_batches, self.deliver_batches, self.shadow_judge.run, self.localiser.run, self.drift_monitor.run
 
     async def accept(self, received: ReceivedRecord) -> None:
-        """Starts decoding a record and queues it. Waits while as many records are queued as `inspector.buffer` allows."""
+        """Starts decoding a record and queues it. Waits while the queue holds as many records as the setting `inspector.buffer` allows."""
         source = received.record
         line = self._lines[source.topic]
         captured_at = received.broker_time
@@ -130,7 +132,7 @@ class Inspector:
             image = read_image_record(source, line, captured_at, utc_now())
             captured_at = image.captured_at
             deadline_s = _to_monotonic_clock(image.deadline)
-            # A thread of the networks waits for this future. The event loop would have to be woken for every picture.
+            # A thread of the networks waits for this future. If the event loop waited, each picture would wake the event loop.
             decoding = self._decoders.submit(self._decode, image, self._side_px(line.name))
         except IdentityError as error:
             decoding = error
@@ -148,7 +150,7 @@ class Inspector:
         return self._switcher.assignments[line].ensemble.side_px
 
     def _decode(self, image: ImageRecord, side_px: int) -> DecodedImage:
-        """Decodes an image. Repeats the attempt while the object store does not answer, because the picture is not at fault then."""
+        """Decodes an image. Tries again while the object store does not answer, because the picture itself may be good."""
         backoff = Backoff(first_s=_STORE_RETRY_S, longest_s=_STORE_RETRY_S)
         while True:
             try:
@@ -168,7 +170,7 @@ class Inspector:
         return self._decode(decoded.record, side_px)
 
     async def judge_batches(self) -> None:
-        """Passes batch after batch to the networks, and their results in the same order to the delivery, until the inspector drains."""
+        """Passes one batch after another to the networks, and the results in the same order to the delivery. Ends after `drain`."""
         loop = asyncio.get_running_loop()
         while batch := await self._get_batch():
             start_s = time.monotonic()
@@ -180,7 +182,7 @@ class Inspector:
             self._batches_at_networks += 1
             judging = loop.run_in_executor(self._networks, self._judge_batch, records)
             judging.add_done_callback(self._release_networks)
-            # The delivery makes the verdicts of this batch while the networks already compute the next one.
+            # While `deliver_batches` delivers the verdicts of this batch, the networks already compute the next batch.
             await self._deliveries.put(judging)
             metrics.buffered_pictures.set(len(self._batcher))
         self.shadow_judge.close()
@@ -200,10 +202,10 @@ class Inspector:
     def _judge_batch(self, records: list[PendingImage]) -> JudgedBatch:
         """Judges the records that name a part. Runs in a thread of the networks."""
         decoded = [record.decoding.result() for record in records if not isinstance(record.decoding, IdentityError)]
-        # The table is read once, so that a switch of versions does not affect a batch that has begun.
+        # The table of assignments is read once for each batch, so that a switch of versions affects only later batches.
         table = self._switcher.assignments
         assignments = [table[image.record.part.line] for image in decoded]
-        # A version that came into force since the picture was decoded may take pictures of another size.
+        # If the version was switched after the picture was decoded, the new version may need another picture size.
         fitting = [
             image if image.fits(assignment.ensemble.side_px) else self._decode_again(image, assignment.ensemble.side_px)
             for image, assignment in zip(decoded, assignments, strict=True)
@@ -211,7 +213,7 @@ class Inspector:
         return JudgedBatch(records, _judge_by_ensemble(fitting, assignments), assignments, utc_now())
 
     async def deliver_batches(self) -> None:
-        """Delivers the verdicts of batch after batch, and then acknowledges its records, until the inspector drains."""
+        """Delivers the verdicts of one batch after another and then acknowledges the batch's records. Ends after `drain`."""
         while (judging := await self._deliveries.get()) is not None:
             batch = await judging
             verdicts = [
@@ -227,7 +229,7 @@ class Inspector:
         self._finished.set()
 
     def _make_records(self, batch: JudgedBatch, verdicts: list[Verdict]) -> list[ProducerRecord]:
-        """Returns the verdicts as records, and a dead letter for each picture that could not be judged."""
+        """Returns the verdicts as records, and a dead letter for each record that has no part or whose picture could not be judged."""
         records = []
         for judged, verdict in zip(batch.judged, verdicts, strict=True):
             part = verdict.part_id
@@ -248,7 +250,7 @@ class Inspector:
         return make_dead_letter(self._names.dead_letters, source, ROLE, reason, detail)
 
     def _pass_to_background(self, batch: JudgedBatch, verdicts: list[Verdict]) -> None:
-        """Hands a delivered batch to the shadow versions, the localiser and the drift monitor."""
+        """Passes a delivered batch to the shadow versions, the localiser and the drift monitor."""
         samples = [
             ShadowSample(judged, assignment.ensemble, assignment.shadow)
             for judged, assignment in zip(batch.judged, batch.assignments, strict=True)
@@ -261,13 +263,13 @@ class Inspector:
             self.drift_monitor.add(judged, assignment.ensemble.version, time.monotonic())
 
     async def drain(self) -> None:
-        """Accepts no more records, and returns once every accepted record has its verdict and is acknowledged."""
+        """Accepts no more records. Returns when every accepted record has its verdict or dead letter and is acknowledged."""
         self._batcher.close()
         await self._finished.wait()
 
 
 def _judge_by_ensemble(images: list[DecodedImage], assignments: list[ModelAssignment]) -> list[JudgedImage]:
-    """Judges each image by the ensemble of its assignment, with one call for all images of the same ensemble."""
+    """Judges each image by the ensemble that is assigned to its line. All images of one ensemble are judged in one call."""
     judged: dict[int, JudgedImage] = {}
     for ensemble, indices in group_by_predictor([assignment.ensemble for assignment in assignments]):
         with metrics.inference_seconds.labels(ensemble.runtime.name).time():
@@ -276,7 +278,7 @@ def _judge_by_ensemble(images: list[DecodedImage], assignments: list[ModelAssign
 
 
 def _report_ages(records: Iterable[PendingImage]) -> None:
-    """Sets for each line the age of its oldest picture. The age grows while the inspection is slower than the cameras."""
+    """Sets the metric of the age of each line's oldest picture in the batch. The age grows while cameras are faster than the inspector."""
     now = utc_now()
     oldest: dict[str, datetime] = {}
     for record in records:
@@ -286,7 +288,7 @@ def _report_ages(records: Iterable[PendingImage]) -> None:
 
 
 def _count_verdicts(judged_images: list[JudgedImage], verdicts: list[Verdict]) -> None:
-    """Counts verdicts that the brokers have just confirmed."""
+    """Updates the metrics of verdicts that the brokers have just confirmed."""
     confirmed_at = utc_now()
     for judged, verdict in zip(judged_images, verdicts, strict=True):
         line = verdict.line
@@ -303,7 +305,7 @@ def _count_verdicts(judged_images: list[JudgedImage], verdicts: list[Verdict]) -
 
 
 def _to_monotonic_clock(deadline: datetime | None) -> float | None:
-    """Returns the time of `deadline` on the clock of `time.monotonic`, in seconds."""
+    """Converts `deadline` to the clock of `time.monotonic`, in seconds."""
     if deadline is None:
         return None
     return time.monotonic() + (deadline - utc_now()) / timedelta(seconds=1)

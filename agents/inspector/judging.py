@@ -1,4 +1,4 @@
-"""Turns decoded images into verdicts, and isolates pictures on which the networks fail. Uses no clock and does no I/O."""
+"""Turns decoded images into verdicts, and finds the single pictures on which the networks fail. Reads no clock and does no I/O."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from streams.records import ImageReference, Label, Verdict, make_verdict_id
 
 log = logging.getLogger(__name__)
 
-# The reason in the verdict of a picture on which the networks raised an error.
+# The reason in a verdict if the networks raised an error for the picture.
 INFERENCE_FAILED = "inference-failed"
 
 
 class PicturePredictor(Protocol):
-    """Predicts defects in batches of pictures, as `models.inference.ensemble.Ensemble` does."""
+    """Computes the defect probabilities of a batch of pictures. `models.inference.ensemble.Ensemble` implements this protocol."""
 
     @property
     def version_name(self) -> str: ...
@@ -41,21 +41,22 @@ Predictor = TypeVar("Predictor", bound=PicturePredictor)
 
 @dataclass(frozen=True)
 class JudgedImage:
-    """A decoded image with the ensemble's prediction, or with the error because of which there is no prediction."""
+    """A decoded image with the ensemble's prediction, or with the error that prevented a prediction."""
 
     decoded: DecodedImage
     prediction: Prediction | PictureError
 
     @property
     def label(self) -> Label:
-        """The label of the verdict. An image without a prediction goes to `review`."""
+        """The label of the verdict. An image without a prediction has the label `review`."""
         return "review" if isinstance(self.prediction, PictureError) else self.prediction.label
 
 
 def judge_images(images: Sequence[DecodedImage], predictor: PicturePredictor) -> list[JudgedImage]:
     """Returns `images` with their predictions, in the same order.
 
-    Images that could not be decoded are not passed to the networks. If the networks fail on a picture, only that picture gets an error.
+    An image that could not be decoded keeps its error and is not passed to the networks. If the networks fail on one picture of a batch,
+    only that picture gets an error.
     """
     readable = [image for image in images if isinstance(image.picture, DecodedPicture)]
     predictions = iter(_predict_isolated(readable, predictor))
@@ -63,12 +64,12 @@ def judge_images(images: Sequence[DecodedImage], predictor: PicturePredictor) ->
 
 
 def _predict_isolated(images: Sequence[DecodedImage], predictor: PicturePredictor) -> list[Prediction | PictureError]:
-    """Predicts `images` in one call. If the call fails, the batch is halved until the picture that causes the failure is alone."""
+    """Predicts `images` in one call. If the call fails, the images are halved until the picture that causes the failure is alone."""
     if not images:
         return []
     try:
         return list(predictor.predict(np.stack([_pixels(image) for image in images])))
-    except Exception as error:  # noqa: BLE001  the one place where a poison picture is isolated, whatever error it causes
+    except Exception as error:  # noqa: BLE001  a picture may cause any error, and only this picture must fail
         if len(images) == 1:
             return [PictureError(INFERENCE_FAILED, f"The networks failed on the picture of part {images[0].record.part}: {error!r}")]
         metrics.batches_split.inc()
@@ -83,7 +84,7 @@ def _pixels(image: DecodedImage) -> npt.NDArray[np.uint8]:
 
 
 def group_by_predictor(predictors: Sequence[Predictor]) -> list[tuple[Predictor, list[int]]]:
-    """Returns each different predictor with the indices at which it stands in `predictors`, in ascending order."""
+    """Groups equal predictors. Returns each different predictor with its indices in `predictors`, in ascending order."""
     indices_by_id: dict[int, list[int]] = {}
     for index, predictor in enumerate(predictors):
         indices_by_id.setdefault(id(predictor), []).append(index)
@@ -91,7 +92,7 @@ def group_by_predictor(predictors: Sequence[Predictor]) -> list[tuple[Predictor,
 
 
 def make_verdict(judged: JudgedImage, model: str, threshold: float, decided_at: datetime) -> Verdict:
-    """Returns the verdict on one judged image. A picture that could not be judged gets `review` with the reason."""
+    """Returns the verdict on one judged image. A picture that could not be judged gets the label `review` and a reason."""
     decoded, record, prediction = judged.decoded, judged.decoded.record, judged.prediction
     return Verdict(
         line=record.part.line,

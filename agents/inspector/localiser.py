@@ -1,10 +1,12 @@
-"""Makes heat maps, which show the suspicious areas of a picture, after its verdict and while no other verdict needs the networks.
+"""Makes heat maps, which show the suspicious areas of a picture. It does so after the verdict, while the networks are idle.
 
     delivered verdicts -> queue (bounded) -> heat map (a thread of the networks, one at a time) -> object store -> findings topic
 
-Heat maps never delay a verdict. A heat map for which there is no idle time is dropped and counted, and a failure is counted and
-logged. Pictures of the lines `inspector.explain_lines`, for which a person waits, are explained first. While the other lines leave no
-idle time, one of these pictures is explained every two seconds nevertheless.
+To explain a picture means to make its heat map. The localiser begins a heat map only while no picture waits for its verdict. If there is
+too little idle time, heat maps are left out and counted. Failures are counted and logged.
+
+A person waits for the pictures of the lines `inspector.explain_lines`, so these pictures are explained first. Even if the networks are
+never idle, one of these pictures is explained every two seconds.
 """
 
 from __future__ import annotations
@@ -40,32 +42,32 @@ from streams.topics import TopicNames
 log = logging.getLogger(__name__)
 
 METHOD = "grad-cam"
-# The most pictures in the queue, of ordinary lines and of lines for which a person waits. A picture takes some 50 kB.
+# Largest numbers of queued pictures: of ordinary lines, and of lines for which a person waits. A picture takes some 50 kB of memory.
 _MAX_ORDINARY = 64
 _MAX_AWAITED = 1024
 _BUSY_WAIT_S = 0.05
-# The localiser looks for new versions at this interval, so that a version is opened before its first suspicious picture.
+# The localiser looks for new versions at this interval. So the heat mapper of a version is ready before its first suspicious picture.
 _VERSION_CHECK_S = 1.0
-# A worker opens no version in its first seconds. It looks idle then, but its backlog comes next, and opening takes seconds of a
-# processor.
+# A worker opens no heat mapper in its first seconds. At that time it seems idle, but waiting pictures will arrive at once, and opening
+# needs a processor for several seconds.
 _START_DELAY_S = 5.0
-# A picture for which a person waits is explained after this time, even if other pictures wait for verdicts.
+# If a person waits and the last heat map was made this long ago, a picture is explained even if other pictures wait for verdicts.
 _MAX_PERSON_WAIT_S = 2.0
 
 
 class HeatMapper(Protocol):
-    """Computes heat maps, as `models.inference.grad_cam.GradCam` does."""
+    """Computes heat maps. `models.inference.grad_cam.GradCam` implements this protocol."""
 
     def compute_heat_map(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]: ...
 
 
-# Returns the warmed-up heat mapper of a version, or None if the version has no network that can explain its predictions.
+# Opens the heat mapper of a version and warms it up. Returns None if no network of the version can explain predictions.
 OpenHeatMapper = Callable[[Version], HeatMapper | None]
 
 
 @dataclass(frozen=True, slots=True)
 class HeatMapRequest:
-    """A picture that is to be explained, with its delivered verdict and the version that gave the verdict."""
+    """A picture that needs a heat map, with its delivered verdict and the version that gave the verdict."""
 
     verdict: Verdict
     pixels: npt.NDArray[np.uint8]
@@ -73,7 +75,7 @@ class HeatMapRequest:
 
 
 class HeatMapQueue:
-    """The requests that wait. Those of the lines `explain_lines`, for which a person waits, come before those of all other lines."""
+    """The waiting requests. A person waits for the pictures of the lines `explain_lines`, so their requests come first."""
 
     def __init__(self, explain_lines: Iterable[str], max_ordinary: int = _MAX_ORDINARY, max_awaited: int = _MAX_AWAITED) -> None:
         self._explain_lines = frozenset(explain_lines)
@@ -85,13 +87,13 @@ class HeatMapQueue:
         return len(self._awaited) + len(self._ordinary)
 
     def accepts(self, verdict: Verdict) -> bool:
-        """Returns whether the picture of `verdict` is to be explained."""
+        """Returns whether the picture of `verdict` needs a heat map."""
         return verdict.label != "ok" or verdict.line in self._explain_lines
 
     def add(self, request: HeatMapRequest) -> HeatMapRequest | None:
-        """Adds a request, and returns the request that is dropped for lack of room, or None.
+        """Adds a request. If the queue is full, drops a request and returns it. Otherwise returns None.
 
-        On an ordinary line the oldest request is dropped. On a line for which people wait, the new request is dropped.
+        Of ordinary lines, the oldest request is dropped. Of lines for which people wait, the new request is dropped.
         """
         if request.verdict.line in self._explain_lines:
             if len(self._awaited) >= self._max_awaited:
@@ -103,7 +105,7 @@ class HeatMapQueue:
 
     @property
     def is_person_waiting(self) -> bool:
-        """Whether a person waits for the next request."""
+        """True if a person waits for the heat map of the next request."""
         return bool(self._awaited)
 
     def pop(self) -> HeatMapRequest:
@@ -116,9 +118,9 @@ class HeatMapQueue:
 
 
 class Localiser:
-    """Explains suspicious pictures on `executor`, the threads of the networks, whenever `is_idle` returns True.
+    """Makes heat maps of suspicious pictures in `executor`, the threads of the networks, while `is_idle` returns True.
 
-    `current_versions` returns the versions that judge now. Their heat mappers are opened before the first suspicious picture.
+    `current_versions` returns the versions that judge now. Their heat mappers are opened before the first suspicious picture arrives.
     """
 
     def __init__(
@@ -142,13 +144,13 @@ class Localiser:
         self._open_mapper = open_mapper
         self._queue = HeatMapQueue(settings.explain_lines)
         self._mappers: dict[str, HeatMapper | None] = {}
-        # Opens versions and writes files, which must not hold up the networks.
+        # This thread opens heat mappers and writes files, because both would delay the networks.
         self._side_executor = ThreadPoolExecutor(1, "localiser")
         self._loop = BackgroundLoop()
         self._started_s = self._explained_s = time.monotonic()
 
     def add(self, judged: JudgedImage, verdict: Verdict, version: Version) -> None:
-        """Queues an image whose verdict was delivered, if it is to be explained. Requests dropped for lack of room are counted."""
+        """Queues an image whose verdict was delivered, if the image needs a heat map. Requests that a full queue drops are counted."""
         picture = judged.decoded.picture
         if not self._is_enabled or not self._queue.accepts(verdict):
             return
@@ -162,17 +164,17 @@ class Localiser:
         self._loop.wake()
 
     def close(self) -> None:
-        """Ends `run`. Requests that are still queued are dropped."""
+        """Makes `run` return. Requests that are still queued are dropped."""
         self._loop.close()
 
     async def run(self) -> None:
-        """Explains pictures until `close` is called."""
+        """Makes heat maps of queued pictures until `close` is called."""
         while self._is_enabled and not self._loop.is_closed:
             await self._take_step()
         self._side_executor.shutdown(wait=False)
 
     async def _take_step(self) -> None:
-        """Opens a version, explains a picture, or waits."""
+        """Opens the heat mapper of a version, makes one heat map, or waits."""
         if len(self._queue) and not self._may_use_networks():
             await self._loop.wait(_BUSY_WAIT_S)
             return
@@ -201,7 +203,7 @@ class Localiser:
         self._mappers = {name: mapper for name, mapper in self._mappers.items() if name in needed}
         try:
             mapper = await asyncio.get_running_loop().run_in_executor(self._side_executor, self._open_mapper, version)
-        except Exception as error:  # noqa: BLE001  whatever fails here, the verdicts of the version stand
+        except Exception as error:  # noqa: BLE001  without a heat mapper the version still gives verdicts
             log.error("Version %s judges, but makes no heat maps, because its heat mapper could not be opened: %r", version.name, error)
             mapper = None
         else:
@@ -232,9 +234,10 @@ class Localiser:
 
 
 def make_finding(verdict: Verdict, heat: npt.NDArray[np.float32], address: str, found_at: datetime) -> Finding:
-    """Returns the record of a heat map, shape (height, width), 0..1, that covers the picture of `verdict` and lies at `address`.
+    """Returns the finding of a heat map that covers the whole picture of `verdict` and is stored at `address`.
 
-    The heat map of a good part has hot areas, too. So the score of a box is its heat times the defect probability of the verdict.
+    `heat` has the shape (height, width) and the range 0..1. The heat map of a good part has hot areas, too. Therefore the score of a box is
+    its heat times the defect probability of the verdict.
     """
     probability = verdict.defect_probability or 0.0
     boxes = find_boxes(heat, verdict.image.width_px, verdict.image.height_px)
@@ -261,7 +264,7 @@ def make_finding(verdict: Verdict, heat: npt.NDArray[np.float32], address: str, 
 
 
 def encode_png(heat: npt.NDArray[np.float32]) -> bytes:
-    """Returns heat of 0..1 as a PNG with grey levels of 0..255."""
+    """Returns a heat map of the range 0..1 as a PNG with the grey levels 0..255."""
     file = io.BytesIO()
     Image.fromarray((heat * 255 + 0.5).astype(np.uint8)).save(file, "PNG")
     return file.getvalue()

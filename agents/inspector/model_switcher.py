@@ -4,9 +4,9 @@
                                  |                         |                      |
                                  +-------------------------+----------------------+--> rejected with a reason; the current version stays
 
-All of this happens in a thread of its own. The table of assignments is never changed but replaced, so a batch is judged to its end by
-the versions that were current when it began. In memory are the current versions, their shadow versions, and the last version that was
-replaced, so that rolling back takes no time.
+All of this happens in a thread of its own. A switch replaces the table of assignments by a new table and does not change the old one. So
+the versions that begin a batch also finish the batch. The current versions, their shadow versions and the version that was replaced last
+are kept in memory. Rolling back to the replaced version therefore takes no time.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from streams.model_choices import ModelChoices
 
 log = logging.getLogger(__name__)
 
-# Values of the label `reason` of the metric of rejected versions.
+# Values of the label `reason` of the metric `castline_model_refused_total`.
 FILES, CLASSES, WARM_UP = "files", "classes", "warm-up"
 
-# Returns the verified version of a name. Raises ModelError.
+# Returns the version that has the given name, after verifying its files. Raises ModelError.
 FindVersion = Callable[[str], Version]
-# Returns the version warmed up and checked against its golden set. Raises ModelError.
+# Returns the version's ensemble, warmed up and checked against the golden set. Raises ModelError.
 OpenVersion = Callable[[Version], Ensemble]
 
 
 class VersionRejectedError(ModelError):
-    """A version may not judge, because of its files, its classes or its warm-up. `reason` is one of these words."""
+    """A version must not judge a line. `reason` names the check that failed: FILES, CLASSES or WARM_UP."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -45,23 +45,23 @@ class VersionRejectedError(ModelError):
 
 @dataclass(frozen=True)
 class ModelAssignment:
-    """The ensemble that judges a line, and the shadow version whose predictions are only counted, or None."""
+    """The ensemble that judges a line, and the line's shadow version or None. The predictions of a shadow version are only counted."""
 
     ensemble: Ensemble
     shadow: Ensemble | None = None
 
 
 class ModelSwitcher:
-    """Assigns a version to each line as the model choices on Kafka say, and loads and unloads versions for that."""
+    """Assigns a version to each line, as the model choices on Kafka say. Loads and unloads the versions for this purpose."""
 
     def __init__(self, lines: Sequence[str], find_version: FindVersion, open_version: OpenVersion) -> None:
         self._lines = tuple(lines)
         self._find_version = find_version
         self._open_version = open_version
         self._assignments: Mapping[str, ModelAssignment] = {}
-        # The ensembles in memory by version. The version that was replaced last comes last.
+        # The ensembles in memory by the name of the version. The version that was replaced last comes last.
         self._loaded: dict[str, Ensemble] = {}
-        # Versions that were rejected under the current choices, so that each is tried once and not once for each line.
+        # Versions that could not be opened since the last change of choices. So a bad version is tried only once, and not for each line.
         self._rejected: dict[str, VersionRejectedError] = {}
         self._next_choices: ModelChoices | None = None
         self._is_stopping = False
@@ -70,7 +70,7 @@ class ModelSwitcher:
 
     @property
     def assignments(self) -> Mapping[str, ModelAssignment]:
-        """The assignments by line, as a snapshot that never changes."""
+        """The assignments by line. The returned mapping never changes. A switch makes a new mapping."""
         return self._assignments
 
     @property
@@ -79,9 +79,9 @@ class ModelSwitcher:
         return list(self._loaded)
 
     def start(self, choices: ModelChoices) -> None:
-        """Assigns the chosen versions, or earlier ones if a chosen version is rejected, and starts the thread.
+        """Assigns the chosen version to each line, or an earlier version if the chosen one is rejected. Then starts the thread.
 
-        Raises ModelError if there is a line that no version can judge.
+        Raises ModelError if no version can judge one of the lines.
         """
         for line in self._lines:
             self._assign_first(line, choices)
@@ -89,19 +89,22 @@ class ModelSwitcher:
         self._thread.start()
 
     def follow(self, choices: ModelChoices) -> None:
-        """Makes the thread assign new choices, from any thread. If choices come faster than versions open, only the last ones count."""
+        """Makes the switcher's thread assign new choices. May be called from any thread.
+
+        If new choices arrive before the thread has taken the previous ones, the previous ones are skipped.
+        """
         with self._changed:
             self._next_choices = choices
             self._changed.notify()
 
     def stop(self) -> None:
-        """Ends the thread before its next version, without waiting for a version that is being opened."""
+        """Asks the thread to end when it has assigned its current choices. Does not wait for the end."""
         with self._changed:
             self._is_stopping = True
             self._changed.notify()
 
     def wait_for_choices(self, timeout_s: float | None = None) -> ModelChoices | None:
-        """Returns the choices that `follow` passed last, as soon as there are any. Returns None after the timeout and after `stop`."""
+        """Waits for new choices and returns the last ones that `follow` passed. Returns None after the timeout and after `stop`."""
         with self._changed:
             self._changed.wait_for(lambda: self._next_choices is not None or self._is_stopping, timeout_s)
             choices, self._next_choices = self._next_choices, None
@@ -135,7 +138,7 @@ class ModelSwitcher:
             self._put_in_force({**self._assignments, line: self._switch_shadow(line, choices)})
 
     def _switch(self, line: str, choices: ModelChoices) -> ModelAssignment:
-        """Returns the assignment of `line` with the chosen version, or the current assignment if that version is rejected."""
+        """Returns the assignment of `line` with the chosen version, or the current assignment if the chosen version is rejected."""
         current, name = self._assignments[line], choices.find(line).version
         if name == current.ensemble.version_name:
             return current
@@ -147,7 +150,7 @@ class ModelSwitcher:
             return current
 
     def _switch_shadow(self, line: str, choices: ModelChoices) -> ModelAssignment:
-        """Returns the assignment of `line` with the chosen shadow version, or without one if that version is rejected."""
+        """Returns the assignment of `line` with the chosen shadow version, or without a shadow version if the chosen one is rejected."""
         current, name = self._assignments[line], choices.find(line).shadow
         if name is None or name == current.ensemble.version_name:
             return ModelAssignment(current.ensemble)
@@ -158,7 +161,10 @@ class ModelSwitcher:
             return ModelAssignment(current.ensemble)
 
     def _admit(self, name: str, like: Version | None) -> Ensemble:
-        """Returns the version `name`, ready to judge. Raises VersionRejectedError, also if its classes are not those of `like`."""
+        """Returns the ensemble of version `name`, ready to judge.
+
+        Raises VersionRejectedError if the version cannot be opened, or if its classes differ from the classes of `like`.
+        """
         start_s = time.monotonic()
         if name in self._rejected:
             raise self._rejected[name]
@@ -178,7 +184,7 @@ class ModelSwitcher:
         self._unload_spare()
         try:
             ensemble = self._open_version(version)
-        except Exception as error:  # whatever a version breaks, the current one stays and the next can be tried
+        except Exception as error:  # any error of a bad version is caught, so that the current version stays
             raise self._reject(name, WARM_UP, error) from error
         opened_s = time.monotonic() - start_s
         metrics.model_open_seconds.observe(opened_s)
@@ -199,12 +205,12 @@ class ModelSwitcher:
         return None
 
     def _unload_spare(self) -> None:
-        """Drops the version that was kept for a roll-back, before another version is loaded."""
+        """Unloads the version that was kept for a roll-back. Called before another version is loaded, to save memory."""
         assigned = _assigned_names(self._assignments)
         for name in [name for name in self._loaded if name not in assigned]:
             del self._loaded[name]
-        # Networks contain reference cycles, which Python collects late if it is left to itself: twenty switches between the smallest
-        # versions took 300 MB. With frozen modules the collection takes milliseconds.
+        # Networks contain reference cycles, and Python alone would collect them too late: after twenty switches between the smallest
+        # versions, 300 MB were in use. The collection takes milliseconds, because the worker has excluded the imported modules (gc.freeze).
         gc.collect()
 
     def _put_in_force(self, assignments: Mapping[str, ModelAssignment]) -> None:
@@ -233,7 +239,7 @@ def _assigned_names(assignments: Mapping[str, ModelAssignment]) -> set[str]:
 
 
 def _report_assignment(line: str, previous: ModelAssignment | None, current: ModelAssignment) -> None:
-    """Logs what has changed on `line`, and sets the metrics that name its versions."""
+    """Logs a change of the versions of `line`, and sets the metrics that name its versions."""
     if previous is None or previous.ensemble is not current.ensemble:
         instead = f" instead of version {previous.ensemble.version_name}" if previous else ""
         log.info("Version %s judges %s from now on%s.", current.ensemble.version_name, line, instead)

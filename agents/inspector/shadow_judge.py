@@ -1,6 +1,7 @@
-"""Lets a shadow version, a candidate for the next switch, judge pictures that already have their verdict, and compares the labels.
+"""Lets a shadow version judge pictures that already have their verdict, and compares its labels with the labels of the verdicts.
 
-A shadow version works only while no picture waits for its verdict. Its predictions are counted and logged, and move no gate.
+A shadow version is a candidate for the next switch. It judges only while no picture waits for its verdict. Its labels are counted, and
+differences are logged. They never move a gate.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ from streams.errors import PictureError
 
 log = logging.getLogger(__name__)
 
-# The most queued samples: two batches, so that memory does not grow.
+# Largest number of queued samples, which is two full batches. It bounds the memory.
 _MAX_SAMPLES = 64
-# A shadow version judges so few pictures at a time that a picture that arrives in the meantime waits only for a moment.
+# A shadow version judges few pictures at a time, because a picture that arrives in the meantime must wait for their end.
 _MAX_BATCH = 4
 _BUSY_WAIT_S = 0.02
 
-# Decodes an image once more, for networks that take another side in pixels.
+# Decodes an image once more, in the size that other networks need. The second argument is the side in pixels.
 DecodeAgain = Callable[[DecodedImage, int], DecodedImage]
 
 
 @dataclass(frozen=True)
 class ShadowSample:
-    """An image judged by the current version `ensemble`, which the version `shadow` is to judge as well."""
+    """An image that the current version `ensemble` has judged, and that the shadow version `shadow` will judge, too."""
 
     judged: JudgedImage
     ensemble: Ensemble
@@ -41,7 +42,7 @@ class ShadowSample:
 
 
 class ShadowJudge:
-    """Judges samples on `executor`, the threads of the networks, whenever `is_idle` returns True."""
+    """Judges samples in `executor`, the threads of the networks, while `is_idle` returns True."""
 
     def __init__(self, executor: Executor, is_idle: Callable[[], bool], decode_again: DecodeAgain) -> None:
         self._executor = executor
@@ -51,7 +52,7 @@ class ShadowJudge:
         self._loop = BackgroundLoop()
 
     def add_samples(self, samples: Sequence[ShadowSample]) -> None:
-        """Queues samples whose pictures could be decoded. Samples for which the queue has no room are counted and dropped."""
+        """Queues samples, whose pictures must be decoded. If the queue is full, further samples are dropped and counted."""
         for sample in samples:
             if len(self._samples) < _MAX_SAMPLES:
                 self._samples.append(sample)
@@ -60,7 +61,7 @@ class ShadowJudge:
         self._loop.wake()
 
     def close(self) -> None:
-        """Ends `run`. Samples that are still queued are dropped."""
+        """Makes `run` return. Samples that are still queued are dropped."""
         self._loop.close()
 
     async def run(self) -> None:
@@ -74,7 +75,7 @@ class ShadowJudge:
                 await self._loop.wait(_BUSY_WAIT_S)
 
     def _take_batch(self) -> list[ShadowSample]:
-        """Removes the next samples of one shadow version from the queue."""
+        """Removes the next few samples from the queue. All of them have the same shadow version."""
         shadow = self._samples[0].shadow
         batch: list[ShadowSample] = []
         while self._samples and self._samples[0].shadow is shadow and len(batch) < min(_MAX_BATCH, shadow.max_batch):
@@ -82,7 +83,7 @@ class ShadowJudge:
         return batch
 
     def _compare(self, batch: Sequence[ShadowSample]) -> None:
-        """Judges `batch` by its shadow version, and counts the labels that differ. Runs in a thread of the networks."""
+        """Judges `batch` by its shadow version, and counts and logs the labels that differ. Runs in a thread of the networks."""
         shadow = batch[0].shadow
         images = [self._fit(sample.judged.decoded, shadow.side_px) for sample in batch]
         for sample, other in zip(batch, judge_images(images, shadow), strict=True):

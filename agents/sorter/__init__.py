@@ -1,5 +1,5 @@
-"""The sorter sends the verdicts of a line to its board (`castings.verdicts`), and records what its gate did (`castings.sorted`).
+"""The sorter sends the verdicts of a line (`castings.verdicts`) to the board, and records what the gate did (`castings.sorted`).
 
-`process` runs the process, `sorter` is one line, `decisions` holds the pure decisions, `part_states` what is known of each part, and
-`part_reports` announces each counted part to the gateway.
+`process` runs the sorters of one board, and `sorter` is the sorter of one line. `decisions` holds decisions as pure functions,
+`part_states` holds what is known of each part, and `part_reports` reports each counted part to the gateway.
 """

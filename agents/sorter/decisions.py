@@ -1,4 +1,4 @@
-"""The sorter's decisions as pure functions: what a board is sent for a verdict, how it is configured, and what is recorded of a part."""
+"""The sorter's decisions as pure functions: the settings of a lane, what the board gets for a verdict, and the record of a part."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from firmware.lane_settings import LaneSettings
 from streams.records import Action, Sorting, SortingReason, Verdict
 from streams.settings import GateSettings, GradeSettings
 
-# The serial line and the board together need less time than this for one verdict. A verdict with less time left is not sent.
+# The serial line and the board need less time than this for one verdict. With less time left until the gate, a verdict is not sent.
 MIN_SENDING_TIME = timedelta(milliseconds=30)
 LATE: SortingReason = "late-verdict"
 
-# From the protocol's words to the words of the records.
+# The words of the gate protocol, each with the word that stands in the records.
 ACTIONS: dict[str, Action] = {"divert": "diverted", "pass": "passed", "stop": "stopped", "none": "untracked"}
 _REASONS: dict[str, SortingReason] = {
     "verdict": "verdict",
@@ -32,9 +32,9 @@ _REASONS: dict[str, SortingReason] = {
 
 
 def lane_settings(gate: GateSettings) -> LaneSettings:
-    """Returns the board's settings for a line's lane. What the line's settings do not name has the protocol's default.
+    """Returns the board's settings for the lane of a line. Values that the line's settings do not give are the protocol's defaults.
 
-    Raises ValueError if a value is beyond the board's bounds.
+    Raises ValueError if a value is outside the board's bounds.
     """
     return LaneSettings(
         {
@@ -49,9 +49,9 @@ def lane_settings(gate: GateSettings) -> LaneSettings:
 
 
 def grade_settings(gate: GateSettings) -> dict[int, LaneSettings]:
-    """Returns the board's settings for the further gates of a line, by the lane whose servo moves the gate.
+    """Returns the board's settings for the further gates of a line. The key is the lane whose servo moves the gate.
 
-    Raises ValueError if a value is beyond the board's bounds.
+    Raises ValueError if a value is outside the board's bounds.
     """
     return {grade.lane: _one_grade(gate, grade) for grade in gate.grades}
 
@@ -62,17 +62,17 @@ def _one_grade(gate: GateSettings, grade: GradeSettings) -> LaneSettings:
 
 @dataclass(frozen=True)
 class BoardVerdict:
-    """The verdict as a board understands it. `gate` is the lane of the further gate that takes the part, None for the line's own gate."""
+    """A verdict in the words of the gate protocol. `gate` is the lane of the further gate that takes the part, or None."""
 
     word: Literal["keep", "divert"]
     gate: int | None = None
 
 
 def board_verdict(verdict: Verdict, gate: GateSettings) -> BoardVerdict:
-    """Decides what a board is sent for a verdict.
+    """Returns what the board gets for a verdict.
 
     A `defect` is diverted, and a `review` is treated as the line's setting `on_review` says. A diverted part goes to the first grade
-    (a further gate on the belt) that takes such parts, and otherwise to the line's own gate.
+    (a further gate on the belt) that takes such parts. If there is none, it goes to the line's own gate.
     """
     if verdict.label == "ok" or (verdict.label == "review" and gate.on_review == "pass"):
         return BoardVerdict("keep")
@@ -82,22 +82,22 @@ def board_verdict(verdict: Verdict, gate: GateSettings) -> BoardVerdict:
 
 
 def verdict_deadline(counted_at: datetime, gate: GateSettings) -> datetime:
-    """Returns the latest time at which a verdict is sent, for a part that was counted or photographed at `counted_at`."""
+    """Returns the last time at which a verdict may be sent. `counted_at` is the time when the part was counted or photographed."""
     return counted_at + timedelta(seconds=gate.travel_s) - MIN_SENDING_TIME
 
 
 def make_sorting(
     event: PartSorted, state: PartState, line: str, board: str, fault: int, now: datetime, grade: str | None = None
 ) -> Sorting:
-    """Returns the record of what the gate did with a part.
+    """Returns the sorting record: what the gate did with a part.
 
-    `fault` is the code of the fault in force; the record names it if the fault decided the part. `grade` is the name of the further
-    gate that took the part.
+    `fault` is the code of the active fault, or 0. The record names the fault if the gate acted because of it. `grade` is the name of the
+    further gate that diverted the part, or None.
     """
     reason = _REASONS[event.reason]
     if state.is_late and reason == "no-verdict":
         reason = LATE
-    # A verdict that is on Kafka but was never sent to the board did not take part in the decision, so the record does not name it.
+    # The record does not name a verdict that never reached the board, because the board decided about the part without this verdict.
     has_verdict = state.answered_at is not None or state.is_late or event.reason == "verdict"
     return Sorting(
         line=line,
@@ -122,9 +122,9 @@ def make_sorting(
 
 
 def make_late_sorting(previous: Sorting, verdict: Verdict, now: datetime) -> Sorting:
-    """Returns a second record of a part whose verdict was too late.
+    """Returns a second sorting record of a part, which adds a verdict that came too late.
 
-    The record repeats the board, run and event of the `previous` one, so a reader knows that the gate did not move again.
+    Both records have the same board, run and event. From this a reader knows that the gate did not move again.
     """
     reason: SortingReason = LATE if previous.reason == "no-verdict" else previous.reason
     change = {
@@ -141,7 +141,7 @@ def make_late_sorting(previous: Sorting, verdict: Verdict, now: datetime) -> Sor
 def make_untracked_sorting(
     state: PartState, line: str, run: int, part: int, board: str, reason: SortingReason, code: int, now: datetime
 ) -> Sorting:
-    """Returns the record of a part that no board reports, because the part belongs to an earlier run or was never counted."""
+    """Returns the sorting record of a part that the board will not report, for example a part of an earlier run."""
     return Sorting(
         line=line,
         run=run,

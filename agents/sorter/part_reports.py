@@ -1,4 +1,4 @@
-"""Announces each part that a board has counted to the gateway, so that the gateway gives the camera's picture the board's numbers."""
+"""Reports each part that a board has counted to the gateway. The gateway then gives the part's picture the run and part numbers."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from streams.identity import format_time
 
 log = logging.getLogger(__name__)
 
-# At most this many reports wait for a slow gateway. More would be useless, because the pictures of those parts were taken long ago.
+# At most this many reports wait for a slow gateway. Further reports would come too late for the pictures of their parts.
 _MAX_UNDER_WAY = 32
 
 
 class PartReports:
     """Posts each counted part to `<url>/lines/<line>/parts`.
 
-    A report is never repeated and never waited for. A part that is older than `max_age_s` seconds is not reported. If the gateway misses
-    a part, the part gets no verdict and the board treats it as the line's setting `safe` says.
+    `report` does not wait for the gateway, and no report is repeated. A part that was counted more than `max_age_s` seconds ago is not
+    reported. A part without a report gets no verdict, and the board treats the part as the line's setting `safe` says.
     """
 
     def __init__(self, url: str, line: str, token: str, max_age_s: float) -> None:
@@ -44,7 +44,7 @@ class PartReports:
         await self._session.close()
 
     def report(self, counted: PartCounted) -> None:
-        """Starts to report a part, and returns at once."""
+        """Starts to send the report of a part, and returns at once."""
         if counted.age_s > self._max_age_s:
             self._count_failure(counted, f"the part was counted {counted.age_s:.2f} s ago")
         elif len(self._under_way) >= _MAX_UNDER_WAY:
@@ -67,6 +67,4 @@ class PartReports:
     def _count_failure(self, counted: PartCounted, reason: str) -> None:
         metrics.part_reports_failed.labels(self._line).inc()
         part = f"{self._line}:{counted.run}:{counted.part}"
-        log.warning(
-            "part %s could not be reported to the gateway, so its picture gets no part number: %s", part, reason, extra={"part": part}
-        )
+        log.warning("part %s was not reported to the gateway, so its picture gets no part number: %s", part, reason, extra={"part": part})

@@ -1,4 +1,4 @@
-"""What a sorter knows of the parts of one line: verdict, times and record of each part. Restored from Kafka after a restart."""
+"""What a sorter knows of the parts of one line: verdict, times and sorting record. A restarted sorter reads them from Kafka again."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ log = logging.getLogger(__name__)
 
 # Run and part.
 PartKey = tuple[int, int]
-# At 10 parts a second, 2048 parts are some three minutes: longer than any part needs from the camera to the gate.
+# At 10 parts a second, 2048 parts pass in some three minutes. No part needs that long from the camera to the gate.
 MAX_PARTS = 2048
-# The board's and the camera's time of one part differ by less than this. A larger difference means another part with the same numbers.
+# The times of one part differ by less than this. A larger difference means that there are two parts with the same numbers.
 _MAX_TIME_DIFFERENCE = timedelta(seconds=60)
 _MAX_RESTORE_S = 30.0
 
 
 @dataclass
 class PartState:
-    """What is known of a part before the board reports the part. `captured_at` is the time of the verdict's picture."""
+    """What is known of a part before the board reports it at the gate. `captured_at` is the time of the picture that was judged."""
 
     counted_at: datetime | None = None
     label: Label | None = None
     verdict_id: uuid.UUID | None = None
     captured_at: datetime | None = None
-    # When the board acknowledged the verdict.
+    # The time at which the board acknowledged the verdict.
     answered_at: datetime | None = None
-    # Whether the verdict was too late for the gate.
+    # True if the verdict came too late for the gate.
     is_late: bool = False
 
     def set_verdict(self, verdict: Verdict) -> None:
@@ -51,7 +51,7 @@ class PartState:
 
 
 class PartStates:
-    """The states of the newest parts, and the newest record of each part. At most `max_parts` of both are kept."""
+    """The states and the newest sorting records of the newest parts. At most `max_parts` states and `max_parts` records are kept."""
 
     def __init__(self, max_parts: int = MAX_PARTS) -> None:
         self._max_parts = max_parts
@@ -59,7 +59,7 @@ class PartStates:
         self._sortings: OrderedDict[PartKey, Sorting] = OrderedDict()
 
     def get(self, run: int, part: int) -> PartState:
-        """Returns the part's state. A part without a state gets an empty one."""
+        """Returns the state of a part. If the part has no state yet, an empty one is added."""
         state = self._states.get((run, part))
         if state is None:
             state = self._states[run, part] = PartState()
@@ -70,8 +70,8 @@ class PartStates:
     def set_counted(self, run: int, part: int, counted_at: datetime) -> PartState:
         """Stores the time at which a part was counted, and returns the part's state.
 
-        An exchanged board starts with run 1 again. So a state or record with the same numbers and a very different time belongs to
-        another part, and is deleted.
+        A new board in place of an old one starts with run 1 again. So a state or record with the same run and part numbers but a very
+        different time belongs to another part, and is deleted.
         """
         state, sorting = self.get(run, part), self._sortings.get((run, part))
         times = [state.counted_at, state.captured_at, sorting.counted_at if sorting else None]
@@ -82,25 +82,25 @@ class PartStates:
         return state
 
     def last_sorting(self, run: int, part: int) -> Sorting | None:
-        """Returns the part's newest record, or None if the part has none or is too old."""
+        """Returns the newest sorting record of a part, or None if the part has no record or its record is no longer kept."""
         return self._sortings.get((run, part))
 
     def add_sorting(self, sorting: Sorting) -> None:
-        """Stores the newest record of a part."""
+        """Stores the newest sorting record of a part."""
         self._sortings[sorting.run, sorting.part] = sorting
         self._sortings.move_to_end((sorting.run, sorting.part))
         while len(self._sortings) > self._max_parts:
             self._sortings.popitem(last=False)
 
     def unrecorded_parts(self, run: int) -> list[PartKey]:
-        """Returns the parts that were counted in another run than `run` and have no record. No board will report these parts any more."""
+        """Returns the parts without a sorting record that were counted in another run than `run`. The board will not report them."""
         return [key for key, state in self._states.items() if key[0] != run and state.counted_at is not None and key not in self._sortings]
 
 
 def restore_states(settings: Settings, line: str) -> PartStates:
-    """Reads the newest verdicts and records of `line` from Kafka, so that a restarted sorter knows the parts on the belt.
+    """Reads the newest verdicts and sorting records of `line` from Kafka. From them a restarted sorter knows the parts on the belt.
 
-    Raises BrokerError if the records cannot be read within 30 s.
+    Raises BrokerError if one of the two topics cannot be read within 30 s.
     """
     names, states = TopicNames(settings.topics.prefix), PartStates()
     try:
@@ -109,7 +109,7 @@ def restore_states(settings: Settings, line: str) -> PartStates:
         for sorting in _read_newest(settings, names.sorted(line), Sorting):
             states.add_sorting(sorting)
     except KafkaError as error:
-        raise BrokerError(f"cannot read the newest records of {line} from Kafka at {settings.bootstrap}: {error!r}") from error
+        raise BrokerError(f"Cannot read the newest records of {line} from Kafka at {settings.bootstrap}: {error!r}") from error
     return states
 
 
@@ -129,8 +129,8 @@ def _read_newest(settings: Settings, topic: str, kind: type[R]) -> list[R]:
         while (position := consumer.position(partition)) < end:
             if time.monotonic() > give_up_s:
                 raise BrokerError(
-                    f"reading {topic} took longer than {_MAX_RESTORE_S:.0f} s: offset {position} of {end} was reached. "
-                    "Check the broker's load and the network; the sorter tries again when it is restarted."
+                    f"Reading {topic} took longer than {_MAX_RESTORE_S:.0f} s. Offset {position} of {end} was reached. "
+                    "Check the broker's load and the network. The sorter tries again at its next start."
                 )
             for records in consumer.poll(timeout_ms=500).values():
                 newest += [decoded for record in records if (decoded := _decode(kind, record.value)) is not None]
@@ -143,5 +143,5 @@ def _decode(kind: type[R], value: bytes | None) -> R | None:
     try:
         return kind.decode(value or b"")
     except ValidationError as error:
-        log.warning("ignored a record on Kafka that is not a valid %s: %s", kind.name, error)
+        log.warning("A record on Kafka is ignored, because it is not a valid %s: %s", kind.name, error)
         return None

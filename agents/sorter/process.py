@@ -1,4 +1,4 @@
-"""Runs the sorters of one board: a serial link, and for each line of the board a sorter with a consumer group of its own."""
+"""Runs the sorters of one board. They share a serial link. Each line of the board has a sorter with a consumer group of its own."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CONNECTED_STATES = (GateState.RUNNING, GateState.SAFE, GateState.STOPPED)
 
 
 async def run_sorters(settings: Settings, lines: list[str], instance: str, health: ProcessHealth) -> int:
-    """Serves `lines`, whose gates are wired to the same board, until SIGTERM. Returns the exit status of the process."""
+    """Runs the sorters of `lines`, whose gates are wired to the same board, until SIGTERM. Returns the exit status of the process."""
     gates = {line: gate for line in lines if (gate := settings.find_line(line).gate) is not None}
     board = gates[lines[0]]
     link = GateLink(LinkSettings(board.port, board.baud, settings.sorter.window))
@@ -42,7 +42,7 @@ async def run_sorters(settings: Settings, lines: list[str], instance: str, healt
 
 
 class _LineHealth(ProcessHealth):
-    """The health of one line, shown as a part of the health of its process."""
+    """The health of one line. Its problems are added to the health of the process."""
 
     def __init__(self, process: ProcessHealth, line: str, stall_s: float) -> None:
         super().__init__(process.role, ProgressWatchdog(stall_s))
@@ -63,10 +63,10 @@ class _LineHealth(ProcessHealth):
 async def _make_group(
     stack: AsyncExitStack, settings: Settings, line: str, gate: GateSettings, instance: str, link: GateLink, health: ProcessHealth
 ) -> ConsumerGroup:
-    """Connects the sorter of `line` to Kafka and to its lane of the board. Whatever it opens is closed with `stack`."""
+    """Connects the sorter of `line` to Kafka and to its lane of the board. The opened resources are closed together with `stack`."""
     loop = asyncio.get_running_loop()
-    # Each line has a consumer group of its own. In a shared group two processes with different topics would take partitions from each
-    # other, and a line that is wired to another board would lose its offset.
+    # Each line has a consumer group of its own. In a shared group, two processes that read different topics would disturb each other's
+    # partitions. If a line were wired to another board, its committed offset would be lost.
     app = make_app(settings, f"{ROLE}-{line}", instance, max(64, MAX_OPEN_VERDICTS))
     health.set_not_ready("waiting for its partitions")
 
@@ -92,9 +92,9 @@ async def _make_group(
 
 
 async def _start_link(link: GateLink, groups: list[ConsumerGroup]) -> None:
-    """Opens the serial port once every line receives its verdicts.
+    """Opens the serial port when every line receives its verdicts.
 
-    A board begins to count parts as soon as it is configured. A line that has no partitions yet would miss the verdicts of the first parts.
+    A board begins to count parts as soon as it is configured. Verdicts of the first parts would be late on a line without partitions.
     """
     for group in groups:
         await group.has_partitions.wait()
@@ -102,7 +102,7 @@ async def _start_link(link: GateLink, groups: list[ConsumerGroup]) -> None:
 
 
 async def _watch_lane(lane: GateLane, port: str, health: ProcessHealth) -> None:
-    """Shows at /readyz that a line is not ready while its lane, the part of the board that drives its gate, is not connected."""
+    """Shows a problem at /readyz while the lane of the board, which drives the line's gate, is not connected."""
     while True:
         health.set_problem("" if lane.state in _CONNECTED_STATES else f"lane {lane.number} of the board at {port} is {lane.state}", "gate")
         await asyncio.sleep(0.2)

@@ -1,10 +1,10 @@
 """The sorter of one line: verdicts go from Kafka to the board, and the board's events go to Kafka.
 
-    verdict -> sent to the board -> acknowledged to Kafka, in the order of Kafka
+    verdict from Kafka -> sent to the board -> acknowledged to Kafka, in the order of arrival
     event of the board -> record written to Kafka -> acknowledged to the board
 
-A crash between two steps repeats work and loses nothing, because the board ignores a repeated verdict and repeats every event until the
-event is acknowledged.
+A crash between two steps repeats work and loses nothing. The board ignores a repeated verdict, and it repeats every event until the sorter
+has acknowledged the event.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from streams.worker import ReceivedRecord
 log = logging.getLogger(__name__)
 
 ROLE = "sorter"
-# Verdicts that are being handled at a time. Further verdicts stay in Kafka.
+# The largest number of verdicts that are handled at the same time. Further verdicts stay in Kafka.
 MAX_OPEN_VERDICTS = 64
-# A board reports a part at most this long after the part's deadline. A late verdict waits for that report.
+# A board reports a part at the gate at most this long after the part's deadline. A late verdict waits for this report.
 _MAX_REPORT_DELAY = timedelta(seconds=2)
-# The largest run and the largest part that the gate protocol can express.
+# The largest run number and the largest part number of the gate protocol.
 _MAX_RUN, _MAX_PART = 65535, 99_999_999
 
 _LATE, _DEADLINE, _UNKNOWN_RUN = code_of("late"), code_of("deadline"), code_of("unknown-run")
@@ -52,9 +52,9 @@ _EVENTS_LOST = code_of("events-lost")
 
 
 class Sorter:
-    """Handles the verdicts and the board's events of one line. Runs in the event loop; the gate link has a thread of its own.
+    """Handles the verdicts and the board's events of one line. Runs in the event loop, while the gate link has a thread of its own.
 
-    `reports` announces counted parts to the gateway. None means that the line's camera counts the parts itself.
+    `reports` reports counted parts to the gateway. It is None if the gateway itself counts the pictures of the line's camera.
     """
 
     def __init__(
@@ -84,34 +84,35 @@ class Sorter:
 
     @property
     def lines_by_topic(self) -> dict[str, str]:
-        """Maps the topic of the verdicts to the name of the line."""
+        """The topic of the line's verdicts, with the name of the line."""
         return {self._names.verdicts(self._line): self._line}
 
     @property
     def background_tasks(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
-        """The coroutine functions that run for as long as the worker runs."""
+        """The coroutine functions that run as long as the worker runs."""
         return self.acknowledge_verdicts, self.record_events
 
     # From Kafka to the board
 
     async def accept(self, received: ReceivedRecord) -> None:
-        """Starts to handle a verdict. Waits while MAX_OPEN_VERDICTS are being handled, so that further verdicts stay in Kafka."""
+        """Starts to handle a verdict. Waits while MAX_OPEN_VERDICTS verdicts are being handled. Further verdicts then stay in Kafka."""
         await self._open_verdicts.put((received, asyncio.create_task(self._handle_verdict(received.record))))
 
     async def acknowledge_verdicts(self) -> None:
-        """Acknowledges handled verdicts to Kafka in their order, because Faust would commit an
-        offset while an older verdict is still being handled.
+        """Acknowledges handled verdicts to Kafka in the order of their arrival.
+
+        In another order, Faust could commit the offset of a later verdict while an earlier verdict is not handled yet.
         """
         while (pair := await self._open_verdicts.get()) is not None:
             received, handling = pair
-            # If the link closes, this verdict and the later ones are not acknowledged, so that Kafka delivers them again.
+            # If the link closes, this verdict and all later ones stay unacknowledged. Kafka then delivers them again.
             if not await handling:
                 break
             await received.acknowledge()
         self._verdicts_done.set()
 
     async def _handle_verdict(self, record: ConsumedRecord) -> bool:
-        """Sends one verdict to the board, and records the part if the board refuses. Returns False if Kafka must deliver it again."""
+        """Sends one verdict to the board. If the board refuses, records the part. Returns False if Kafka must deliver the verdict again."""
         try:
             verdict = _decode_verdict(record.value, self._line)
         except ValueError as error:
@@ -129,21 +130,21 @@ class Sorter:
                 return False
             await self._handle_refusal(verdict, error, deadline)
             return True
-        # The state is read again, because the part may have been counted under its numbers in the meantime.
+        # The state is read again, because `set_counted` may have replaced it in the meantime.
         state = self._states.get(verdict.run, verdict.part)
         state.answered_at = state.answered_at or response.answered_at
         metrics.verdict_tell_seconds.labels(self._line).observe(max(0.0, (response.answered_at - verdict.decided_at).total_seconds()))
         return True
 
     async def _write_dead_letter(self, record: ConsumedRecord, error: ValueError) -> None:
-        log.warning("a record on %s is not a valid verdict: %s", record.topic, error)
+        log.warning("a record on %s is not a valid verdict and becomes a dead letter: %s", record.topic, error)
         metrics.dead_letters.labels(self._line, "verdict").inc()
         await self._producer.deliver([make_dead_letter(self._names.dead_letters, record, ROLE, "verdict", str(error))])
 
     def _check_run(self, verdict: Verdict) -> None:
-        """Raises GateError with code 21 (`unknown-run`) if no board can have this run any more, or ever."""
+        """Raises GateError with code 21 (`unknown-run`) if the run is over, or if its number is too large for any board."""
         is_earlier_run = self._lane.run and verdict.run < self._lane.run
-        # A gateway without a board numbers its runs by seconds since 1970, which is larger than any board's run.
+        # A gateway without a board uses the seconds since 1970 as run number. This number is larger than the run of any board.
         if verdict.run > _MAX_RUN or verdict.part > _MAX_PART or is_earlier_run:
             row = error_codes()[_UNKNOWN_RUN]
             raise GateError(f"part {verdict.part_id}: {row.meaning}", row.code, row.retriable)
@@ -155,7 +156,7 @@ class Sorter:
             await self._record_late_verdict(verdict, error, deadline)
             return
         if error.code == _CONFLICT:
-            log.warning("part %s: the board has another verdict and keeps it; ignored %s", part, verdict.verdict_id, extra={"part": part})
+            log.warning("part %s: the board keeps an earlier verdict; ignored %s", part, verdict.verdict_id, extra={"part": part})
             return
         reason: SortingReason = "unmatched" if error.code == _UNKNOWN_PART else "board-restarted"
         if error.code not in (_UNKNOWN_PART, _UNKNOWN_RUN, _LATE, _DEADLINE):
@@ -164,7 +165,7 @@ class Sorter:
             await self._record([self._untracked_sorting(verdict.run, verdict.part, reason, error.code)])
 
     async def _record_late_verdict(self, verdict: Verdict, error: GateError, deadline: datetime) -> None:
-        """Records that a verdict was too late, unless the verdict is a repetition of one that the gate carried out."""
+        """Records that a verdict was too late. Records nothing if the record of the part already has a verdict."""
         previous = await self._wait_for_sorting(verdict, deadline)
         if previous is not None and (previous.verdict_id is not None or previous.late):
             return
@@ -178,7 +179,7 @@ class Sorter:
             await self._record([make_late_sorting(previous, verdict, _now())])
 
     async def _wait_for_sorting(self, verdict: Verdict, deadline: datetime) -> Sorting | None:
-        """Returns the part's record. Waits for the record while the board may still report the part."""
+        """Returns the sorting record of the part, or None. Waits for the record while the board may still report the part."""
         left_s = (deadline + _MAX_REPORT_DELAY - _now()).total_seconds()
 
         def has_sorting() -> bool:
@@ -195,7 +196,7 @@ class Sorter:
     # From the board to Kafka
 
     def handle_event(self, event: GateEvent) -> None:
-        """Takes an event of the gate link. Must be called in the event loop."""
+        """Accepts an event of the gate link. Must be called in the event loop."""
         if isinstance(event, PartCounted):
             metrics.parts_counted.labels(self._line).inc()
             self._states.set_counted(event.run, event.part, event.counted_at)
@@ -205,7 +206,10 @@ class Sorter:
             self._events.put_nowait(event)
 
     async def record_events(self) -> None:
-        """Records the board's events, all that are waiting at once, and acknowledges them to the board when the records are on Kafka."""
+        """Writes records of the board's events to Kafka and then acknowledges the events to the board. Never returns.
+
+        All events that wait are recorded together.
+        """
         while True:
             events = [await self._events.get()]
             while not self._events.empty():
@@ -229,17 +233,17 @@ class Sorter:
             self._states.set_counted(event.run, event.part, event.counted_at)
         previous = self._states.last_sorting(event.run, event.part)
         if previous is not None and previous.action != "untracked" and previous.event == event.event:
-            # The event was recorded before a crash, and is only acknowledged now.
+            # The event was recorded before, but not acknowledged, for example because of a crash. It needs no second record.
             return []
         metrics.gate_moves.labels(self._line).inc(event.moved)
         if event.part == 0:
             metrics.parts_sorted.labels(self._line, ACTIONS[event.action], "unmatched").inc()
-            log.warning("%s: a part reached the gate that photo-eye 1 had not counted; action of the gate: %s", self._line, event.action)
+            log.warning("%s: a part that photo-eye 1 had not counted reached the gate. Action of the gate: %s", self._line, event.action)
             return []
         state = self._states.get(event.run, event.part)
         if event.reason == "spacing" and event.action == "pass" and state.label == "defect":
             part = f"{self._line}:{event.run}:{event.part}"
-            log.error("part %s is a defect but passed, because an uncounted part was too close before it", part, extra={"part": part})
+            log.error("part %s is a defect, but it passed, because an uncounted part was too close before it", part, extra={"part": part})
         fault = self._faults[-1] if self._faults else 0
         sorting = make_sorting(event, state, self._line, self._board, fault, _now(), self._grade_names.get(event.gate))
         metrics.parts_sorted.labels(self._line, sorting.action, sorting.reason).inc()
@@ -248,7 +252,7 @@ class Sorter:
     def _change_fault(self, event: FaultChanged) -> None:
         row = error_codes().get(event.code)
         name = row.name if row else "unknown"
-        log.warning("%s: fault %d (%s) %s; detail %d", self._line, event.code, name, "began" if event.raised else "ended", event.detail)
+        log.warning("%s: fault %d (%s) %s, detail %d", self._line, event.code, name, "began" if event.raised else "ended", event.detail)
         if event.raised:
             metrics.gate_faults.labels(self._line, str(event.code)).inc()
             self._faults.append(event.code)
@@ -266,7 +270,7 @@ class Sorter:
             return
         topic = self._names.sorted(self._line)
         records = [make_json_record(topic, sorting.part_id.key, sorting, ROLE) for sorting in sortings]
-        # The sortings are stored before they are delivered, so that an event that arrives meanwhile is not recorded a second time.
+        # The sortings are stored before their delivery. So an event that is repeated during the delivery is not recorded a second time.
         for sorting in sortings:
             self._states.add_sorting(sorting)
         await self._producer.deliver(records)
@@ -274,16 +278,16 @@ class Sorter:
             self._sorting_added.notify_all()
 
     async def drain(self) -> None:
-        """Accepts no further verdicts, and returns when all accepted verdicts are handled and acknowledged."""
+        """Accepts no more verdicts. Returns when all accepted verdicts are handled and acknowledged."""
         await self._open_verdicts.put(None)
         await self._verdicts_done.wait()
 
 
 def _decode_verdict(value: bytes | None, line: str) -> Verdict:
-    """Raises ValueError (of which pydantic's ValidationError is a kind) if `value` is not a verdict of `line`."""
+    """Decodes a verdict of `line`. Raises ValueError (or its subclass ValidationError of pydantic) if `value` is no such verdict."""
     verdict = Verdict.decode(value or b"")
     if verdict.line != line:
-        raise ValueError(f"the verdict is of {verdict.line}, but this topic is for {line} only")
+        raise ValueError(f"The verdict belongs to {verdict.line}, but its topic belongs to {line}.")
     return verdict
 
 
