@@ -241,8 +241,12 @@ _COUNTERS_BY_ROLE = {
     "archivist": (),
     "sorter": (gate_resends, gate_moves, verdicts_late, parts_counted, part_reports_failed),
 }
-_REFUSAL_REASONS = ("spool-full", "too-large", "refused-by-kafka")
-_PUT_ASIDE_REASONS = ("not-readable", "not-movable", "internal")
+_GATEWAY_REASONS = (
+    (pictures_refused, ("spool-full", "too-large", "refused-by-kafka")),
+    (pictures_lost, ("overwritten", "not-readable")),
+    (files_ignored, ("no-picture", "link", "special", "too-deep", "not-readable")),
+    (files_put_aside, ("not-readable", "not-movable", "internal")),
+)
 _DEAD_LETTER_REASONS_BY_ROLE = {
     "inspector": ("identity", "not-an-image", "truncated", "damaged", "empty", "inference-failed"),
     "sorter": ("verdict",),
@@ -263,11 +267,9 @@ def initialise_counters(role: str, line: str, fault_codes: Iterable[int] = ()) -
     for reason in _DEAD_LETTER_REASONS_BY_ROLE.get(role, ()):
         dead_letters.labels(line, reason)
     if role == "gateway":
-        for reason in _REFUSAL_REASONS:
-            pictures_refused.labels(line, reason)
-        pictures_lost.labels(line, "overwritten")
-        for reason in _PUT_ASIDE_REASONS:
-            files_put_aside.labels(line, reason)
+        for counter, reasons in _GATEWAY_REASONS:
+            for reason in reasons:
+                counter.labels(line, reason)
     if role == "sorter":
         for action, reason in _SORTING_ACTIONS_AND_REASONS:
             parts_sorted.labels(line, action, reason)

@@ -14,6 +14,7 @@ _ARCHIVIST = 'role="archivist"'
 
 WAITING = "How many pictures wait for an inspector?"
 REFUSED = "Which pictures does the gateway refuse?"
+COMPLAINTS = "What has a person to mend at the cameras?"
 DEAD_LETTERS = "What could not be judged, and why?"
 STALLED = "Which process gets nothing done?"
 EVENT_LOOP = "How late do the event loops wake?"
@@ -85,6 +86,21 @@ PAGE = DashboardPage(
             description="The part of a refused picture is never judged.",
             thresholds=rising(0.0001, 0.01),
             alerts=("PicturesRefused",),
+        ),
+        timeseries_panel(
+            COMPLAINTS,
+            Query(f"max by (line) ({select('castline_camera_complaints')})", "{{line}} complaints"),
+            Query(rate("castline_pictures_lost_total", "line, reason"), "{{line}} pictures lost: {{reason}}"),
+            Query(rate("castline_files_put_aside_total", "line, reason"), "{{line}} files put aside: {{reason}}"),
+            Query(rate("castline_files_incomplete_total"), "{{line}} files without their end"),
+            Query(rate("castline_files_changed_after_move_total"), "{{line}} files changed after they were taken"),
+            Query(rate("castline_files_ignored_total", "line, reason"), "{{line}} entries ignored: {{reason}}"),
+            Query(rate("castline_camera_failures_total"), "{{line}} interruptions of the camera"),
+            unit="short",
+            description="Complaints stand as sentences on the page /healthz of the gateway. They say which file, folder or stream is "
+            "meant and what to change at the camera. The other curves are events a second.",
+            thresholds=rising(0.0001, 1),
+            alerts=("CameraComplains", "PicturesLost"),
         ),
         timeseries_panel(
             DEAD_LETTERS,
@@ -280,6 +296,41 @@ ALERTS: tuple[Alert, ...] = (
             "Read the reason in the alert's text.",
             "For `spool-full` see SpoolFilling. For `too-large` change the camera's settings or `pictures.max_bytes`. For "
             "`refused-by-kafka` raise the largest record size of topic and broker, or give the gateway the right to write.",
+        ),
+    ),
+    Alert(
+        "CameraComplains",
+        "max by (plant, line) (castline_camera_complaints) > 0",
+        "1m",
+        "warning",
+        '{{ $labels.line }}: {{ $value | printf "%.0f" }} complaints about the camera or its folder',
+        PAGE.uid,
+        COMPLAINTS,
+        Runbook(
+            "The gateway found something at the camera, its folder or its stream that only a person can mend. The other lines go on.",
+            "Pictures may be missing, and their parts get no verdict. Files that are put aside are tried again from time to time.",
+            "Run `curl <address>/healthz` of the gateway, which gives each complaint as a sentence. The address stands in "
+            "`<run_dir>/targets/<instance>.json`.",
+            "Do what the sentence says. The page docs/cameras.md explains each of them. `castline gateway try <line>` shows what would "
+            "become of the camera's pictures.",
+        ),
+    ),
+    Alert(
+        "PicturesLost",
+        "sum by (plant, line, reason) (increase(castline_pictures_lost_total[10m])) > 0",
+        "0m",
+        "critical",
+        '{{ $labels.line }}: {{ $value | printf "%.0f" }} pictures were lost in 10 minutes before they could be read, reason '
+        "{{ $labels.reason }}",
+        PAGE.uid,
+        COMPLAINTS,
+        Runbook(
+            "The camera delivered pictures that were gone before the gateway could read them. The reason `overwritten` means that the next "
+            "picture came under the same name too soon, `not-readable` that a file of a replay is gone or has no right to be read.",
+            "The parts on these pictures get no verdict. The board treats them by the line's safe action.",
+            "The page /healthz of the gateway names the file.",
+            "For `overwritten` let the camera number its files or put the time into their names. For `not-readable` restore the files, or "
+            "give the gateway the right to read them.",
         ),
     ),
     Alert(

@@ -247,6 +247,22 @@ CASES: tuple[AlertCase, ...] = (
         "line-1: the gateway refused 4 pictures in 10 minutes, reason spool-full",
     ),
     AlertCase(
+        "CameraComplains",
+        5,
+        {f"castline_camera_complaints{{{LINE}}}": "2x5"},
+        {f"castline_camera_complaints{{{LINE}}}": "0x5"},
+        ON_LINE,
+        "line-1: 2 complaints about the camera or its folder",
+    ),
+    AlertCase(
+        "PicturesLost",
+        10,
+        {f'castline_pictures_lost_total{{{LINE},reason="overwritten"}}': "0x5 4x5"},
+        {f'castline_pictures_lost_total{{{LINE},reason="overwritten"}}': "4x10"},
+        {**ON_LINE, "reason": "overwritten"},
+        "line-1: 4 pictures were lost in 10 minutes before they could be read, reason overwritten",
+    ),
+    AlertCase(
         "DeadLettersRising",
         10,
         {f'castline_dead_letters_total{{{LINE},reason="truncated"}}': "0+1x10"},
