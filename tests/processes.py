@@ -44,10 +44,14 @@ def _get(url: str) -> tuple[int, str]:
 
 
 class CastlineProcess:
-    """A running `castline` process. Its log goes to a file, whose end is printed if the test fails."""
+    """A running `castline` process. Its log goes to a file, whose end is printed if the test fails.
 
-    def __init__(self, settings: Settings, log: Path, *arguments: str) -> None:
+    With `file` the process reads its settings from that file, secrets included, and none from the environment.
+    """
+
+    def __init__(self, settings: Settings, log: Path, *arguments: str, file: Path | None = None) -> None:
         self._settings = settings
+        self._file = file
         self._log = log
         self.arguments = arguments
         self.started_s = 0.0
@@ -57,10 +61,12 @@ class CastlineProcess:
     def start(self) -> None:
         """Starts the process, or starts it again."""
         self.started_s = time.monotonic()
+        command = [CASTLINE, *(("--settings", self._file) if self._file else ()), *self.arguments]
+        environment = make_environment(self._settings)
+        if self._file:
+            environment = {name: value for name, value in environment.items() if not name.startswith("CASTLINE_")}
         with self._log.open("ab") as log:
-            self.process = subprocess.Popen(
-                bound_command([CASTLINE, *self.arguments]), env=make_environment(self._settings), stdout=log, stderr=log
-            )
+            self.process = subprocess.Popen(bound_command(command), env=environment, stdout=log, stderr=log)
 
     def __enter__(self) -> Self:
         return self

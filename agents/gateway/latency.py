@@ -60,6 +60,8 @@ _ESTIMATE_PICTURES = (16, 48)
 _ESTIMATE_RANGE_SPACINGS = 4.5
 _KEPT_PARTS = 2048
 _KEPT_PICTURES = 128
+# A measurement uses this many of the newest pictures, the first number of which the estimate is certain.
+_MEASURED_PICTURES = (128, 64, 32, 16)
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,19 @@ def estimate_latency(
     weakest = min(comparisons, key=lambda comparison: comparison.speaking_count, default=None)
     rival_s, speaking_count = (weakest.rival_s, weakest.speaking_count) if weakest else (None, len(best.known_shares))
     return LatencyEstimate(len(pictures), "", best.latency_s, spread_s, grid.spacing_s, rival_s, speaking_count)
+
+
+def estimate_from_newest(part_times: Sequence[float], picture_times: Sequence[float]) -> LatencyEstimate:
+    """Returns the estimate of as many of the newest pictures as possible. The times are in the order of arrival.
+
+    Fewer pictures are used if the older ones were taken before the latency changed. If nothing is certain, all pictures are used.
+    """
+    estimates = []
+    for count in _MEASURED_PICTURES:
+        estimates.append(estimate_latency(part_times, picture_times[-count:]))
+        if estimates[-1].is_certain:
+            return estimates[-1]
+    return estimates[0]
 
 
 def _find_candidates(grid: _PartGrid, pictures: Sequence[float], lowest_s: float, highest_s: float) -> Iterator[_Candidate]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from agents.gateway.gateway import Gateway, select_lines
-from deploy.cli import gateway_try
+from deploy.cli import gateway_measure, gateway_try
 from streams.logs import configure_logs
 from streams.settings import load_settings
 
@@ -15,19 +13,22 @@ from streams.settings import load_settings
 @click.group("gateway", invoke_without_command=True)
 @click.option("--line", "lines", multiple=True, metavar="NAME", help="Serve only this line. The option may be given more than once.")
 @click.pass_context
-def command(ctx: click.Context, lines: tuple[str, ...]) -> int | None:
+def command(context: click.Context, lines: tuple[str, ...]) -> int:
     """Take pictures from the cameras of the lines, give each a part id, and send it to Kafka.
 
     Without --line the gateway serves all lines that have a camera. While Kafka is unavailable the pictures wait in gateway.spool_dir, and
-    they are sent after a restart too. /readyz reports ready while Kafka accepts pictures and the spool has room.
+    they are sent after a restart too. /readyz reports ready while Kafka accepts pictures, the spool has room, and the latency of every
+    camera that needs one is known.
     """
-    if ctx.invoked_subcommand is not None:
-        return None
-    file: Path | None = ctx.obj
-    settings = load_settings(file)
+    if context.invoked_subcommand is not None:
+        if lines:
+            raise click.UsageError(f"--line belongs to `castline gateway` alone, not to `castline gateway {context.invoked_subcommand}`.")
+        return 0
+    settings = load_settings(context.obj)
     selected_lines = select_lines(settings, lines)
     configure_logs(settings.service, "gateway")
     return Gateway(settings, selected_lines).run()
 
 
+command.add_command(gateway_measure.command)
 command.add_command(gateway_try.command)

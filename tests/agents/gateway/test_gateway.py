@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import json
+import random
+import subprocess
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from aiohttp import ClientSession
 from kafka import KafkaAdminClient, KafkaConsumer
 
 from agents.gateway.complaints import Complaints
@@ -23,7 +28,7 @@ from streams.settings import CameraSettings, Settings
 from streams.topics import TopicNames, create_topics
 from tests.agents.gateway.camera_line import CameraLine, make_jpeg, wait_until
 from tests.conftest import MakeSettings
-from tests.processes import CastlineProcess
+from tests.processes import CASTLINE, CastlineProcess
 
 pytestmark = pytest.mark.real
 
@@ -197,3 +202,158 @@ def test_a_camera_survives_every_error_and_says_so(tmp_path: Path) -> None:
     stopping.set()
     thread.join(5)
     line.stop()
+
+
+BELT_SPACING_S = 0.2
+ODD_PARTS = (7, 12, 18)
+
+
+class TimedBelt:
+    """Parts and pictures of one line, sent to a gateway over HTTP in real time. A picture is dated `latency_s` after its part."""
+
+    def __init__(self, line: str, url: str, latency_s: float) -> None:
+        self._line = line
+        self._url = url
+        self.latency_s = latency_s
+        self.next_part = 1
+        self._time = datetime.now(UTC)
+        self._draw = random.Random(line)
+
+    async def run(self, count: int) -> list[tuple[int, int, bool]]:
+        """Lets `count` parts pass. Returns the number of each part, the number that its picture got, and whether it was matched."""
+        self._time = datetime.now(UTC) + timedelta(seconds=0.5)
+        async with ClientSession() as session, asyncio.TaskGroup() as tasks:
+            sent = [tasks.create_task(self._pass_part(session, number)) for number in range(count)]
+        return [task.result() for task in sent]
+
+    async def _pass_part(self, session: ClientSession, index: int) -> tuple[int, int, bool]:
+        number, self.next_part = self.next_part, self.next_part + 1
+        odd_s = BELT_SPACING_S / 2 * sum(odd <= index for odd in ODD_PARTS)
+        counted_at = self._time + timedelta(seconds=index * BELT_SPACING_S + odd_s)
+        await asyncio.sleep(max(0.0, (counted_at - datetime.now(UTC)).total_seconds()))
+        report = {"run": 9, "part": number, "captured_at": counted_at.isoformat()}
+        async with session.post(f"{self._url}/lines/{self._line}/parts", json=report, headers={"Authorization": "Bearer secret"}) as answer:
+            assert answer.status == 202
+        jitter_s = self._draw.uniform(-0.1, 0.1) * BELT_SPACING_S / 2
+        captured_at = counted_at + timedelta(seconds=self.latency_s + jitter_s)
+        await asyncio.sleep(max(0.0, (captured_at - datetime.now(UTC)).total_seconds()))
+        headers = {"Authorization": "Bearer upload", "Content-Type": "image/jpeg", "X-Captured-At": captured_at.isoformat()}
+        picture = b"\xff\xd8\xff" + f"{self._line} {number}".encode() + b"\xff\xd9"
+        async with session.post(f"{self._url}/lines/{self._line}/pictures", data=picture, headers=headers) as answer:
+            receipt = await answer.json()
+            assert answer.status == 201, receipt
+        return number, receipt["number"], receipt["matched"]
+
+
+def count_wrong(passed: list[tuple[int, int, bool]]) -> int:
+    return sum(is_matched and number != got for number, got, is_matched in passed)
+
+
+def count_right(passed: list[tuple[int, int, bool]]) -> int:
+    return sum(is_matched and number == got for number, got, is_matched in passed)
+
+
+def write_timed_lines(settings: Settings, tmp_path: Path) -> Path:
+    """Writes a settings file with two HTTP cameras, whose parts a board counts. The latency of line-1 is unknown."""
+    file = tmp_path / "castline.toml"
+    file.write_text(
+        f"""
+[kafka]
+bootstrap = "{settings.bootstrap}"
+[topics]
+prefix = "{settings.topics.prefix}"
+[service]
+run_dir = "{settings.service.run_dir}"
+[gateway]
+spool_dir = "{settings.gateway.spool_dir}"
+port = 0
+token = "secret"
+[[lines]]
+name = "line-1"
+token = "upload"
+camera = {{ kind = "http", trigger = "board" }}
+[[lines]]
+name = "line-2"
+token = "upload"
+camera = {{ kind = "http", trigger = "board", latency_s = 0.0 }}
+"""
+    )
+    return file
+
+
+def test_the_latency_of_a_camera_is_measured_once_and_a_drifting_one_moves_no_verdict_to_a_neighbour(
+    make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    settings = make_settings(lines=({"name": "line-1"}, {"name": "line-2"}))
+    file = write_timed_lines(settings, tmp_path)
+    measure: list[str | Path] = [CASTLINE, "--settings", file, "gateway", "measure", "line-1"]
+
+    def find_url(line: str) -> str:
+        return (settings.service.run_dir / "gateways" / line).read_text().strip()
+
+    with CastlineProcess(settings, tmp_path / "gateway.log", "gateway", file=file) as gateway:
+        # Without a latency the line is not ready and none of its pictures is assigned. The other line is not affected.
+        wait_until(lambda: "castline gateway measure line-1" in gateway.page("/readyz")[1], 40)
+        wait_until(lambda: "line-2" not in gateway.page("/readyz")[1], 40)
+        belt, other = TimedBelt("line-1", find_url("line-1"), 0.3), TimedBelt("line-2", find_url("line-2"), 0.0)
+
+        async def run_both() -> tuple[list[tuple[int, int, bool]], list[tuple[int, int, bool]]]:
+            return await asyncio.gather(belt.run(24), other.run(24))
+
+        passed, others = asyncio.run(run_both())
+        assert gateway.page("/readyz")[0] == 503
+        assert count_right(passed) == count_wrong(passed) == 0
+        assert (count_right(others), count_wrong(others)) == (24, 0)
+        assert gateway.metric("castline_camera_latency_known", line="line-1") == 0
+
+        # The pictures that came meanwhile show the latency, of more than one spacing, because some gaps were odd.
+        dry = subprocess.run([*measure, "--seconds", "0", "--dry-run", "--json"], capture_output=True, text=True, timeout=60, check=True)
+        assert json.loads(dry.stdout)["latency_s"] == pytest.approx(0.3, abs=0.02)
+        assert gateway.page("/readyz")[0] == 503
+        measured = subprocess.run([*measure, "--seconds", "0"], capture_output=True, text=True, timeout=60, check=True)
+        assert measured.stdout.startswith("line-1: latency 0.")
+        assert "The gateway has stored the latency and uses it now." in measured.stdout
+        gateway.wait_ready(20)
+        passed = asyncio.run(belt.run(24))
+        assert (count_right(passed), count_wrong(passed)) == (24, 0)
+
+        # The gateway still knows the latency after a restart.
+        assert gateway.stop() == 0
+        gateway.start()
+        gateway.wait_ready(40)
+        belt = TimedBelt("line-1", find_url("line-1"), 0.3)
+        belt.next_part = 101
+        passed = asyncio.run(belt.run(24))
+        assert count_right(passed) >= 23
+        assert count_wrong(passed) == 0
+
+        # The clock of the camera jumps by half a spacing, and the gateway stops assigning, also after a restart.
+        belt.latency_s += BELT_SPACING_S / 2
+        passed = asyncio.run(belt.run(24))
+        assert count_right(passed) == count_wrong(passed) == 0
+        assert gateway.metric("castline_camera_latency_suspended", line="line-1") == 1
+        assert "is no longer right" in gateway.page("/readyz")[1]
+        assert gateway.page("/healthz")[0] == 200
+        gateway.kill()
+        gateway.start()
+        wait_until(lambda: "is no longer right" in gateway.page("/readyz")[1], 40)
+        belt = TimedBelt("line-1", find_url("line-1"), 0.3 + BELT_SPACING_S / 2)
+        belt.next_part = 201
+        asyncio.run(belt.run(24))
+        subprocess.run([*measure, "--seconds", "5"], capture_output=True, text=True, timeout=60, check=True)
+        gateway.wait_ready(20)
+        passed = asyncio.run(belt.run(24))
+        assert (count_right(passed), count_wrong(passed)) == (24, 0)
+        assert gateway.stop() == 0
+        assert "Traceback" not in gateway.log()
+
+
+def test_measuring_says_why_it_cannot_measure(tmp_path: Path) -> None:
+    camera = {"kind": "folder", "path": str(write_class_folders(tmp_path / "in")), "trigger": "board"}
+    lines = [{"name": "line-1", "camera": camera}, {"name": "line-2", "camera": {"kind": "http", "trigger": "board"}}]
+    gateway = {"port": free_ports(1), "spool_dir": tmp_path / "spool"}
+    settings = Settings.model_validate({"lines": lines, "gateway": gateway, "service": {"run_dir": tmp_path / "run"}})
+    for line, sentence in (("line-1", "other cameras need no latency"), ("line-2", 'Start it with "castline gateway"')):
+        with CastlineProcess(settings, tmp_path / f"{line}.log", "gateway", "measure", line) as command:
+            assert command.process.wait(30) == 3
+            assert sentence in command.log()
