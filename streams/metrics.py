@@ -241,7 +241,7 @@ _COUNTERS_BY_ROLE = {
     "archivist": (),
     "sorter": (gate_resends, gate_moves, verdicts_late, parts_counted, part_reports_failed),
 }
-_GATEWAY_REASONS = (
+GATEWAY_REASONS = (
     (pictures_refused, ("spool-full", "too-large", "refused-by-kafka")),
     (pictures_lost, ("overwritten", "not-readable")),
     (files_ignored, ("no-picture", "link", "special", "too-deep", "not-readable")),
@@ -267,7 +267,7 @@ def initialise_counters(role: str, line: str, fault_codes: Iterable[int] = ()) -
     for reason in _DEAD_LETTER_REASONS_BY_ROLE.get(role, ()):
         dead_letters.labels(line, reason)
     if role == "gateway":
-        for counter, reasons in _GATEWAY_REASONS:
+        for counter, reasons in GATEWAY_REASONS:
             for reason in reasons:
                 counter.labels(line, reason)
     if role == "sorter":
