@@ -40,7 +40,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, Val
 from agents.gateway.capture_time import parse_capture_time
 from agents.gateway.intake import EMPTY, KEY_REUSED, NO_PICTURE, TOO_LARGE, CameraFrame, Intake, PictureRefusedError, TriggeredCamera
 from agents.gateway.spool import PictureReceipt
-from agents.gateway.upload_request import UploadRefusedError, find_authorisation_problem, read_picture
+from agents.gateway.upload_request import RequestRefusedError, find_authorisation_problem, read_picture
 from streams import metrics
 from streams.errors import IdentityError, SettingsError, SpoolFullError
 from streams.identity import PartId
@@ -159,7 +159,7 @@ class _Handlers:
             return _make_error(400, f"X-Captured-At: {error}")
         try:
             picture = await read_picture(request, self._max_bytes)
-        except UploadRefusedError as error:
+        except RequestRefusedError as error:
             if error.status != 413:
                 return _make_error(error.status, str(error))
             metrics.pictures_received.labels(endpoint.line).inc()

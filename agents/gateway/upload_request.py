@@ -29,7 +29,7 @@ _MAX_PARTS = 50
 _RAW_TYPES = ("application/octet-stream", "binary/octet-stream", "application/x-www-form-urlencoded")
 
 
-class UploadRefusedError(Exception):
+class RequestRefusedError(Exception):
     """A request that is answered with `status`. The message says what was found and what to change at the camera.
 
     `size` is the number of bytes of a picture that is too large, as far as it is known, else 0.
@@ -52,11 +52,11 @@ class UploadedPicture:
 async def read_picture(request: web.Request, max_bytes: int) -> UploadedPicture:
     """Returns the picture in a request. At most `max_bytes` and the texts of a form are held in memory.
 
-    Raises UploadRefusedError with status 400, 413 or 415.
+    Raises RequestRefusedError with status 400, 413 or 415.
     """
     is_form = request.content_type.startswith("multipart/")
     if not (is_form or request.content_type.startswith("image/") or request.content_type in _RAW_TYPES):
-        raise UploadRefusedError(
+        raise RequestRefusedError(
             415,
             f"expected a picture as body (image/… or application/octet-stream) or a form (multipart/form-data), found "
             f"{request.content_type}; choose JPEG, PNG, BMP or TIFF at the camera",
@@ -65,7 +65,7 @@ async def read_picture(request: web.Request, max_bytes: int) -> UploadedPicture:
     if is_form:
         return _find_picture_part(body, _read_boundary(request), max_bytes)
     if request.content_type == _RAW_TYPES[-1] and body and sniff_content_type(body) == UNKNOWN_CONTENT_TYPE:
-        raise UploadRefusedError(
+        raise RequestRefusedError(
             415,
             f"expected a picture, found {request.content_type} that is none; let the camera send the picture itself or multipart/form-data",
         )
@@ -76,7 +76,9 @@ async def _read_body(request: web.Request, limit: int, max_bytes: int) -> bytes:
     """Returns the unpacked body of at most `limit` bytes. The message of a larger one names `max_bytes`."""
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
-        raise UploadRefusedError(415, f"expected no Content-Encoding, gzip or deflate, found {encoding[:40]!r}; switch off the compression")
+        raise RequestRefusedError(
+            415, f"expected no Content-Encoding, gzip or deflate, found {encoding[:40]!r}; switch off the compression"
+        )
     is_packed = encoding not in ("", "identity")
     if not is_packed and request.content_length is not None and request.content_length > limit:
         raise _make_too_large(request.content_length, max_bytes)
@@ -88,7 +90,9 @@ async def _read_body(request: web.Request, limit: int, max_bytes: int) -> bytes:
         if len(body) > limit:
             raise _make_too_large(len(body), max_bytes)
     if unpacker and not unpacker.eof:
-        raise UploadRefusedError(400, f"expected {encoding} data up to its end, found {len(body)} bytes and no end; send the picture again")
+        raise RequestRefusedError(
+            400, f"expected {encoding} data up to its end, found {len(body)} bytes and no end; send the picture again"
+        )
     return bytes(body)
 
 
@@ -96,13 +100,13 @@ def _unpack(unpacker: zlib._Decompress, chunk: bytes, room: int, encoding: str) 
     try:
         return unpacker.decompress(chunk, max(1, room))
     except zlib.error:
-        raise UploadRefusedError(
+        raise RequestRefusedError(
             400, f"expected {encoding} data as the header Content-Encoding says, found other bytes; remove the header at the camera"
         ) from None
 
 
-def _make_too_large(size: int, max_bytes: int) -> UploadRefusedError:
-    return UploadRefusedError(413, f"expected at most {max_bytes} bytes, received {size}", size)
+def _make_too_large(size: int, max_bytes: int) -> RequestRefusedError:
+    return RequestRefusedError(413, f"expected at most {max_bytes} bytes, received {size}", size)
 
 
 def _read_boundary(request: web.Request) -> bytes:
@@ -110,7 +114,7 @@ def _read_boundary(request: web.Request) -> bytes:
     header["Content-Type"] = request.headers["Content-Type"]
     boundary = header.get_boundary("")
     if not boundary:
-        raise UploadRefusedError(400, f"expected {request.content_type} with a boundary, found none; correct the header Content-Type")
+        raise RequestRefusedError(400, f"expected {request.content_type} with a boundary, found none; correct the header Content-Type")
     return boundary.encode("latin-1", "replace")
 
 
@@ -131,7 +135,7 @@ def _find_picture_part(body: bytes, boundary: bytes, max_bytes: int) -> Uploaded
         found.append(f"{str(name)[:40]} ({content_type or 'no type'}, {len(content)} bytes)")
     if declared is None:
         text = ", ".join(found[:5]) or "no part"
-        raise UploadRefusedError(415, f"expected a form with a picture, found {text}; let the camera attach a JPEG, PNG, BMP or TIFF")
+        raise RequestRefusedError(415, f"expected a form with a picture, found {text}; let the camera attach a JPEG, PNG, BMP or TIFF")
     return _check_size(declared, max_bytes)
 
 
@@ -145,7 +149,7 @@ def _decode_base64(content: bytes) -> bytes:
     try:
         return base64.b64decode(content)
     except binascii.Error:
-        raise UploadRefusedError(400, "expected base64 as the part of the form says, found other bytes; choose binary transfer") from None
+        raise RequestRefusedError(400, "expected base64 as the part of the form says, found other bytes; choose binary transfer") from None
 
 
 def _split_form(body: bytes, boundary: bytes) -> Iterator[tuple[Message, bytes]]:
@@ -154,20 +158,20 @@ def _split_form(body: bytes, boundary: bytes) -> Iterator[tuple[Message, bytes]]
     at = body.find(delimiter)
     for _ in range(_MAX_PARTS):
         if at < 0:
-            raise UploadRefusedError(400, "expected a form up to its closing boundary, found its end missing; send the picture again")
+            raise RequestRefusedError(400, "expected a form up to its closing boundary, found its end missing; send the picture again")
         at += len(delimiter)
         if body[at : at + 2] == b"--":
             return
         start, gap = min(((place, gap) for gap in (b"\r\n\r\n", b"\n\n") if (place := body.find(gap, at)) >= 0), default=(-1, b""))
         if start < 0:
-            raise UploadRefusedError(400, "expected a header and an empty line in each part of the form, found none; correct the sender")
+            raise RequestRefusedError(400, "expected a header and an empty line in each part of the form, found none; correct the sender")
         header = HeaderParser().parsestr(body[at:start].decode("utf-8", "replace").strip())
         end = body.find(b"\n" + delimiter, start + len(gap) - 1)
         content = body[start + len(gap) : max(end, start + len(gap))] if end >= 0 else b""
         if end >= 0:
             yield header, content.removesuffix(b"\r")
         at = end + 1 if end >= 0 else -1
-    raise UploadRefusedError(400, f"expected at most {_MAX_PARTS} parts in a form, found more; send one picture in each request")
+    raise RequestRefusedError(400, f"expected at most {_MAX_PARTS} parts in a form, found more; send one picture in each request")
 
 
 def find_authorisation_problem(request: web.Request, token: SecretStr, owner: str) -> str:
