@@ -1,4 +1,4 @@
-"""Collects all dashboards and alerts: rule groups, inhibitions, the runbook, the links between them, and every PromQL expression."""
+"""Collects all dashboards and alerts, the rule groups and inhibitions, the runbook, and every PromQL expression."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dashboards.pages import gates, kafka, line, pipeline, plant, quality
 from dashboards.panels import RUNBOOK_UID, DashboardPage, build_dashboard, make_runbook_link, text_panel
 from dashboards.rules import RECORDING_RULES, Alert, Inhibition
 
-# All alerts, by the name of their rule group in Prometheus and Grafana.
+# All alerts. The keys are the names of the rule groups in Prometheus and Grafana.
 ALERT_GROUPS: dict[str, tuple[Alert, ...]] = {
     "castline-parts": line.ALERTS,
     "castline-gates": gates.ALERTS,
@@ -36,7 +36,7 @@ INHIBITIONS: tuple[Inhibition, ...] = (
     Inhibition("PartsPassUnseen", ("PartsWithoutVerdict",), ("plant", "line")),
 )
 
-# The runbook is a dashboard too, so that the link of an alert needs no second web server.
+# The runbook is a dashboard too, so that the runbook link of an alert opens in Grafana and needs no second web server.
 RUNBOOK_PAGE = DashboardPage(
     RUNBOOK_UID,
     "Castline: runbook",
@@ -52,7 +52,7 @@ METRICS_WITHOUT_PANEL: dict[str, str] = {}
 _NO_SHADOW = "There is no value until a shadow version is chosen."
 _NO_TIMED_CAMERA = "Only cameras that send pictures by themselves while a board counts the parts have a latency."
 _NO_STATION = "A plant may run without the station."
-# Queries that may return nothing while all is well, each with the reason. Alerts are not listed, because none fires while all is well.
+# Queries of panels that may return nothing while all is well, each with the reason. Alerts are not listed, as none fires then.
 EMPTY_IN_HEALTH: dict[str, str] = {
     f"castline-quality: {quality.VERSIONS}: {{{{line}}}}: {{{{model}}}} on {{{{runtime}}}}, shadow": _NO_SHADOW,
     f"castline-quality: {quality.SHADOW}: {{{{line}}}} {{{{model}}}}": _NO_SHADOW,
@@ -108,7 +108,7 @@ def find_panel_id(alert: Alert) -> int:
 
 
 def make_annotations(alert: Alert) -> dict[str, str]:
-    """Returns the alert's texts, with links to its panel (for the alert's line, if it has one) and to its page of the runbook."""
+    """Returns the alert's texts, with links to its panel and to the runbook. If the alert names a line, the panel shows only this line."""
     panel_link = f"/d/{alert.dashboard_uid}?viewPanel={find_panel_id(alert)}"
     if "$labels.line" in alert.summary:
         panel_link += "&var-plant={{ $labels.plant }}&var-line={{ $labels.line }}"
@@ -134,13 +134,18 @@ def make_runbook_markdown() -> str:
         "<!-- Written by `python -m dashboards.generate` from dashboards/pages; changes made here are lost. -->",
         "This page says what each alert means and what to do about it. Grafana shows the same text as the dashboard `Castline: runbook`. "
         "A `critical` alert calls a person at once. A `warning` waits for the start of the next shift.",
+        "Many alerts name the safe action of a line. This is the setting `lines.gate.safe`. It says whether the board diverts a part "
+        "that has no verdict, lets the part pass, or stops the belt.",
+        "The objective is that 99.95 % of the parts have a verdict before they reach the gate, measured over 30 days. The other 0.05 % are "
+        "the error budget.",
     ]
     for group, alerts in ALERT_GROUPS.items():
         parts.append(f"## {group.removeprefix('castline-').capitalize()}")
         for alert in alerts:
             parts += [
                 f"### {alert.slug}",
-                f"`{alert.name}`, {alert.severity}, after {alert.for_duration}. Panel: {alert.dashboard_uid}, “{alert.panel_title}”",
+                f"`{alert.name}` is {alert.severity} and fires after {alert.for_duration}. "
+                f"Its panel is “{alert.panel_title}” on the dashboard {alert.dashboard_uid}.",
                 alert.runbook.to_markdown(),
             ]
     return "\n\n".join(parts) + "\n"

@@ -1,6 +1,6 @@
-"""Writes all generated files of the dashboards: `python -m dashboards.generate`. With `--check` it only names files that are stale.
+"""Writes all generated files of the dashboards: `python -m dashboards.generate`. With `--check`, it only names the stale files.
 
-The same code always writes the same bytes: no file contains a date or a machine's name.
+The files contain no date and no name of a machine, so that the same code always writes the same bytes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dashboards.prometheus import ScrapeConfig, make_alertmanager_config, make_p
 
 ROOT = Path(__file__).parents[1]
 RULES = "deploy/packaging/prometheus/rules.yml"
-# Configuration for a site's own stack in containers, where the run folders of all roles are mounted at one place.
+# The configuration for a site's own stack in containers. All roles share one run folder there, which is mounted at /run/castline.
 SITE = ScrapeConfig("plant", ("/run/castline/targets/*.json",), "rules.yml", "alertmanager:9093")
 
 
@@ -36,7 +36,7 @@ def generate_files() -> dict[str, str]:
 
 
 def find_stale_files(root: Path = ROOT) -> list[str]:
-    """Returns the paths of files that are missing, that differ from the code, or whose dashboard no longer exists."""
+    """Returns the paths of files that are missing, that differ from the code, or that belong to no dashboard."""
     files = generate_files()
     stale = [path for path, text in files.items() if not (root / path).is_file() or (root / path).read_text(encoding="utf-8") != text]
     return sorted(stale + _find_orphans(root, files))
@@ -60,7 +60,7 @@ def _find_orphans(root: Path, files: dict[str, str]) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the program. The exit status is 1 if `--check` finds a stale file, else 0."""
     parser = argparse.ArgumentParser(prog="python -m dashboards.generate", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="Write nothing and name the files that differ from the code.")
+    parser.add_argument("--check", action="store_true", help="Write nothing. Name the files that differ from the code.")
     if parser.parse_args(arguments).check:
         stale = find_stale_files()
         for path in stale:

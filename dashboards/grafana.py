@@ -1,6 +1,6 @@
-"""Calls Grafana's HTTP API. No other module knows the library grafana-api.
+"""Calls Grafana's HTTP API through the library grafana-api, which no other module imports.
 
-The library has no methods for alert rules and contact points, so all calls go through its session.
+The library has no methods for alert rules and contact points, so all calls are made through its HTTP session.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ OLDEST_VERSION = (9, 3)
 
 
 class GrafanaError(CastlineError):
-    """Grafana does not answer, or refuses a request. `status` is the HTTP status, or 0 if there was no answer."""
+    """Raised if Grafana does not answer or refuses a request. `status` is the HTTP status, or 0 if there was no answer."""
 
     def __init__(self, message: str, status: int = 0) -> None:
         super().__init__(message)
@@ -28,15 +28,15 @@ class GrafanaError(CastlineError):
 
 
 _REASONS = {
-    401: "Grafana does not know the token in GRAFANA_TOKEN. It is wrong, expired or of another stack; set a valid one",
-    403: "the token may not write here. Give its service account the role Admin",
-    409: "something of the same name exists that Castline does not own. Rename it",
-    412: "somebody else changed it at the same time. Look at the difference and push again",
+    401: "Grafana does not know the token in GRAFANA_TOKEN. The token is wrong, has expired, or belongs to another stack; set a valid one",
+    403: "the token may not write to Grafana. Give its service account the role Admin",
+    409: "Grafana has an object of the same name that Castline does not own. Rename that object",
+    412: "somebody else changed the object at the same time. Look at the difference and push again",
 }
 
 
 class Grafana:
-    """One Grafana server, called with the token of a service account.
+    """A Grafana server, which is called with the token of a service account.
 
     Raises SettingsError if the address or the token cannot be valid.
     """
@@ -47,10 +47,13 @@ class Grafana:
             raise SettingsError(f"--url: {url!r} is no address. Give one like https://stack.grafana.net or http://host:3000/grafana.")
         if parts.username or parts.query or parts.fragment:
             raise SettingsError(
-                "--url: give scheme, host, port and path only. The token comes from the environment variable GRAFANA_TOKEN."
+                "--url: only scheme, host, port and path are allowed. Remove user name, query and fragment, and set the token in the "
+                "environment variable GRAFANA_TOKEN."
             )
         if not token or not token.isprintable() or " " in token:
-            raise SettingsError("GRAFANA_TOKEN holds no token. Set the environment variable to the token of a Grafana service account.")
+            raise SettingsError(
+                "GRAFANA_TOKEN holds no valid token. Set the environment variable to the token of a Grafana service account."
+            )
         prefix = parts.path.strip("/")
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
         self.url = url.rstrip("/")
@@ -87,7 +90,7 @@ class Grafana:
         self._call("DELETE", path)
 
     def expect_known_version(self) -> None:
-        """Raises GrafanaError if there is no Grafana at the address, or one that is too old for the dashboards."""
+        """Raises GrafanaError if the server at the address is no Grafana, or a Grafana that is too old for the dashboards."""
         health = self.get("/health")
         if not isinstance(health, dict):
             raise GrafanaError(f"The server at {self.url} has no /api/health, so it is no Grafana. Is a path missing in --url?", 404)
@@ -105,7 +108,8 @@ class Grafana:
             answer = _shorten_answer(error.response)
             raise GrafanaError(f"{request}: {reason} (status {error.status_code}: {answer}).", error.status_code) from None
         except requests.exceptions.JSONDecodeError:
-            # The library cannot read the empty body of status 204. Any other answer that is not JSON comes from another server.
+            # Grafana may answer DELETE and PUT with an empty body (status 204), which the library cannot read. Any other answer that is
+            # not JSON comes from another server.
             if method in ("DELETE", "PUT"):
                 return None
             raise GrafanaError(
@@ -118,7 +122,7 @@ class Grafana:
         except requests.exceptions.RequestException as error:
             raise GrafanaError(f"No Grafana answers at {self.url}: {error}. Check --url, and that the server runs.") from None
         except TypeError:
-            # The library looks for the key "message" in every answer and fails on plain text.
+            # The library looks for the key "message" in every answer, and raises TypeError if the answer is plain text.
             raise GrafanaError(f"{request}: the server at {self.url} answered with plain text, so it is no Grafana. Check --url.") from None
 
 

@@ -1,6 +1,6 @@
 """Describes panels and dashboards as data, and builds Grafana's JSON from them.
 
-The JSON comes from Grafana's own typed builders, in the oldest schema they support, which Grafana 9.3 and later load.
+Grafana's own typed builders write the JSON in the oldest schema that they support. Grafana 9.3 and later load this schema.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TAG = "castline"
 COLUMNS = 24
 
 GOOD, WARNING, BAD, NEUTRAL = "green", "orange", "red", "blue"
-# Each pair is a lower bound and the colour from there on. The first bound is None.
+# Each pair is a lower bound and the colour of the values from this bound on. The first bound is None, which means no bound.
 Thresholds = tuple[tuple[float | None, str], ...]
 NO_THRESHOLDS: Thresholds = ((None, NEUTRAL),)
 
@@ -41,7 +41,7 @@ def falling(bad: float, warning: float) -> Thresholds:
 
 @dataclass(frozen=True)
 class Query:
-    """A PromQL expression and the legend of its series."""
+    """A PromQL expression, and the pattern of the name under which the panel's legend shows each of its series."""
 
     expression: str
     legend: str = "{{line}}"
@@ -49,10 +49,10 @@ class Query:
 
 @dataclass(frozen=True)
 class Panel:
-    """One panel of a dashboard.
+    """A panel of a dashboard.
 
-    `description` tells the reader what the values mean. `alerts` names the alerts that lead to this panel. `markdown` is the content of a
-    text panel. Width and height are in cells of Grafana's grid.
+    `description` tells the reader what the values mean. `alerts` names the alerts that link to this panel. `markdown` is the content of a
+    text panel. `width` and `height` are in cells of Grafana's grid.
     """
 
     kind: Literal["timeseries", "stat", "text"]
@@ -69,9 +69,9 @@ class Panel:
 
 @dataclass(frozen=True)
 class DashboardPage:
-    """One dashboard. `time_from` is the beginning of the time range, for instance "now-1h".
+    """A dashboard with its panels. `time_from` is the beginning of the time range, for instance "now-1h".
 
-    A dashboard without `has_line_variable` shows whole plants only.
+    A dashboard without `has_line_variable` cannot be limited to some lines.
     """
 
     uid: str
@@ -111,7 +111,7 @@ def stat_panel(
     alerts: tuple[str, ...] = (),
     width: int = 6,
 ) -> Panel:
-    """Returns a panel that shows the current values as large numbers, coloured by their thresholds."""
+    """Returns a panel that shows the current values as large numbers. `thresholds` gives the colour of each value."""
     return Panel("stat", title, tuple(map(_as_query, queries)), unit, description, thresholds, width, 5, alerts)
 
 
@@ -121,7 +121,7 @@ def text_panel(title: str, markdown: str) -> Panel:
 
 
 def lay_out(panels: Sequence[Panel]) -> Iterator[tuple[Panel, model.GridPos]]:
-    """Yields each panel with its position. Panels fill a row from left to right; the next row begins below the highest panel."""
+    """Yields each panel with its position. Panels fill a row from left to right. The next row begins below the highest panel of the row."""
     x = y = height = 0
     for panel in panels:
         if x + panel.width > COLUMNS:
@@ -131,7 +131,7 @@ def lay_out(panels: Sequence[Panel]) -> Iterator[tuple[Panel, model.GridPos]]:
 
 
 def build_dashboard(page: DashboardPage, runbook_panel_ids: dict[str, int]) -> dict[str, Any]:
-    """Returns Grafana's JSON of `page`. `runbook_panel_ids` gives the panel of each alert on the runbook's dashboard."""
+    """Returns Grafana's JSON of `page`. `runbook_panel_ids` holds, for each alert, the number of its panel on the runbook's dashboard."""
     builder = (
         dashboard.Dashboard(page.title)
         .uid(page.uid)
@@ -154,7 +154,7 @@ def build_dashboard(page: DashboardPage, runbook_panel_ids: dict[str, int]) -> d
 
 
 def make_runbook_link(panel_id: int) -> str:
-    """Returns the path, below Grafana's address, of a panel of the runbook's dashboard."""
+    """Returns the link to a panel of the runbook's dashboard, as a path below Grafana's address."""
     return f"/d/{RUNBOOK_UID}?viewPanel={panel_id}"
 
 
@@ -172,7 +172,7 @@ def _variable(name: str, query: str) -> dashboard.QueryVariable:
         .sort(model.VariableSort.ALPHABETICAL_ASC)
         .multi(True)
         .include_all(True)
-        # `.*` also matches series without the label, because a Prometheus of one plant may not set it.
+        # `.*` also matches series without the label. The Prometheus of a single plant may not set the label `plant`.
         .all_value(".*")
         .current(model.VariableOption(selected=True, text="All", value="$__all"))
     )

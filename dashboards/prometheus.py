@@ -1,6 +1,6 @@
-"""Makes the configuration files of Prometheus and Alertmanager: targets, rules, receivers, and samples for a hosted stack.
+"""Makes the texts of the configuration files of Prometheus and Alertmanager, and of the rules file.
 
-All functions return text and write no file.
+No function of this module writes a file.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ JOB = "castline"
 
 @dataclass(frozen=True)
 class RemoteWrite:
-    """A hosted stack that receives samples by remote write.
+    """A hosted Prometheus stack to which samples are sent by remote write.
 
-    `token_file` holds the token and must be readable by Prometheus' user only. `username` is for stacks that expect a user name with the
-    token as password.
+    `token_file` is the path of the file with the token. Only the user of Prometheus should be able to read this file. `username` is for
+    stacks that expect a user name, with the token as password.
     """
 
     url: str
@@ -31,10 +31,11 @@ class RemoteWrite:
 
 @dataclass(frozen=True)
 class ScrapeConfig:
-    """What a Prometheus collects and where it sends alerts.
+    """Says which processes a Prometheus scrapes, and where it sends alerts and samples.
 
-    `targets` are patterns of the files that Castline's processes write, `<service.run_dir>/targets/*.json` on all machines of the plant.
-    `rules` is the rules file, empty in agent mode, which evaluates none. `alertmanager` is host:port, or empty.
+    `targets` are path patterns of the files `<service.run_dir>/targets/*.json`, which the processes of the plant write on all machines.
+    `rules` is the path of the rules file. It is empty in agent mode, because an agent evaluates no rules. `alertmanager` is host:port, or
+    empty if there is none.
     """
 
     plant: str
@@ -51,9 +52,9 @@ def make_prometheus_config(config: ScrapeConfig) -> str:
         "job_name": JOB,
         "file_sd_configs": [{"files": list(config.targets), "refresh_interval": "30s"}],
         "relabel_configs": [
-            # The plant is a label of the target, because queries of the same Prometheus do not see external labels.
+            # The plant is a label of each target, because queries of the same Prometheus do not see external labels.
             {"target_label": "plant", "replacement": config.plant},
-            # A process has another pid after each restart. As a label it would begin all series anew.
+            # The label `pid` is dropped. It changes with each restart of a process, so all series of the process would begin anew.
             {"action": "labeldrop", "regex": "pid"},
         ],
     }
@@ -71,7 +72,7 @@ def make_prometheus_config(config: ScrapeConfig) -> str:
 
 
 def make_alertmanager_config(webhook_url: str = "http://127.0.0.1:9095/castline") -> str:
-    """Returns the text of alertmanager.yml. Alerts of one plant and line arrive as one message, and inhibited alerts call nobody."""
+    """Returns the text of alertmanager.yml. Alerts of the same plant and line are sent as one message. Inhibited alerts are not sent."""
     document: dict[str, Any] = {
         "route": {
             "receiver": "shift",
@@ -131,7 +132,7 @@ def _remote_write(remote: RemoteWrite) -> dict[str, Any]:
         "name": "hosted",
         **login,
         "remote_timeout": "30s",
-        # Samples that cannot be sent wait in a log on disk, which the retention bounds. The queue bounds the copies in memory.
+        # Samples that cannot be sent wait in Prometheus' log on disk, which its retention limits. This queue limits the copies in memory.
         "queue_config": {
             "capacity": 5000,
             "max_shards": 4,
@@ -141,7 +142,7 @@ def _remote_write(remote: RemoteWrite) -> dict[str, Any]:
             "max_backoff": "1m",
             "retry_on_http_429": True,
         },
-        # Hosted stacks charge by the series, so only Castline's metrics and the figures of its processes are sent.
+        # Only Castline's metrics and figures about its processes are sent, because hosted stacks charge for each series.
         "write_relabel_configs": [
             {
                 "source_labels": ["__name__"],

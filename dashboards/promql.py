@@ -1,6 +1,6 @@
 """Builds PromQL expressions for panels, and lists the metrics that expressions may read.
 
-`$plant` and `$line` are variables of the dashboards. `$__rate_interval` and `$__range` are Grafana's own.
+In the expressions, `$plant` and `$line` are variables of our dashboards, and `$__rate_interval` and `$__range` are Grafana's own variables.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from streams import metrics
 PLANT = 'plant=~"$plant"'
 LINE = 'plant=~"$plant",line=~"$line"'
 
-# Metrics that Prometheus or its client library provides. Castline does not declare them.
+# Metrics that Castline does not declare itself. Prometheus or its client library provides them.
 FOREIGN_METRICS = (
     "up",
     "process_resident_memory_bytes",
@@ -28,32 +28,32 @@ _NAME = re.compile(r"(?<![\w$\"=~.:-])([a-z_][a-z0-9_]*:)?(castline_\w+(?::\w+)?
 
 
 def select(metric: str, where: str = "", scope: str = LINE) -> str:
-    """Returns a selector of `metric` for the chosen plants and lines. `where` adds label matchers."""
+    """Returns a selector of `metric` for the plants and lines that the dashboard shows. `where` adds label matchers."""
     return f"{metric}{{{','.join(part for part in (scope, where) if part)}}}"
 
 
 def rate(metric: str, by: str = "line", where: str = "", scope: str = LINE) -> str:
-    """Returns the growth of a counter in a second, summed by the labels `by`."""
+    """Returns an expression for the growth of a counter per second, summed by the labels `by`."""
     return f"sum by ({by}) (rate({select(metric, where, scope)}[$__rate_interval]))"
 
 
 def increase(metric: str, by: str = "line", where: str = "", scope: str = LINE) -> str:
-    """Returns the growth of a counter over the time range of the dashboard."""
+    """Returns an expression for the growth of a counter over the time range of the dashboard."""
     return f"sum by ({by}) (increase({select(metric, where, scope)}[$__range]))"
 
 
 def quantile(share: float, metric: str, by: str = "line", where: str = "", scope: str = LINE) -> str:
-    """Returns the quantile `share` (0..1) of a histogram."""
+    """Returns an expression for the quantile `share` (0..1) of a histogram."""
     return f"histogram_quantile({share}, sum by (le, {by}) (rate({select(f'{metric}_bucket', where, scope)}[$__rate_interval])))"
 
 
 def p99(metric: str, by: str = "line", where: str = "", scope: str = LINE) -> str:
-    """Returns the 99th percentile of a histogram."""
+    """Returns an expression for the 99th percentile of a histogram."""
     return quantile(0.99, metric, by, where, scope)
 
 
 def p50(metric: str, by: str = "line", where: str = "", scope: str = LINE) -> str:
-    """Returns the median of a histogram."""
+    """Returns an expression for the median of a histogram."""
     return quantile(0.5, metric, by, where, scope)
 
 
@@ -64,7 +64,7 @@ def find_metric_names(expression: str) -> set[str]:
 
 @dataclass(frozen=True)
 class DeclaredMetric:
-    """A metric that the code declares, under its name in Prometheus. `labels` have the order of the declaration."""
+    """A metric that the module streams.metrics declares, with its name in Prometheus. `labels` are in the order of the declaration."""
 
     name: str
     kind: str
@@ -73,7 +73,7 @@ class DeclaredMetric:
 
     @property
     def series(self) -> frozenset[str]:
-        """The names of the metric's series. A histogram has three."""
+        """The names under which Prometheus stores the metric. A histogram has three names, every other metric has one."""
         suffixes = ("_bucket", "_sum", "_count") if self.kind == "histogram" else ("",)
         return frozenset(self.name + suffix for suffix in suffixes)
 

@@ -1,7 +1,7 @@
 """Brings a Grafana to the state that the code describes: data source, folder, contact point, alert rules and dashboards.
 
-Castline changes and removes only what it owns: resources with fixed uids in the folder `castline`. First all differences are listed, then
-all changes are made, or none if one is refused.
+Castline changes and removes only its own resources. They have fixed uids, and the dashboards and alert rules are in the folder `castline`.
+Castline first finds all differences and then makes all changes. If Grafana refuses a change, Castline undoes the changes before it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dashboards.rules import Alert
 FOLDER_UID = "castline"
 UID_PREFIX = "castline-"
 CONTACT_POINT_UID = "castline-contact"
-# Largest number of lines of a difference that are shown to a person.
+# A difference is shown to a person up to this number of lines.
 MAX_DIFF_LINES = 30
 
 Content = dict[str, Any]
@@ -29,7 +29,7 @@ Content = dict[str, Any]
 
 @dataclass(frozen=True)
 class ActualResource:
-    """Holds a resource as Grafana has it. `content` is the part that is compared, `raw` the whole answer, which updates need."""
+    """A resource as Grafana has it. `content` is compared with the code. `raw` is Grafana's whole answer, which updates need."""
 
     uid: str
     content: Content
@@ -37,7 +37,7 @@ class ActualResource:
 
 
 class ResourceKind(ABC):
-    """Reads, compares, writes and removes resources of one kind in Grafana. `name` is the name of the kind for people."""
+    """Reads, compares, writes and removes Grafana's resources of one kind. `name` is the kind's name in messages."""
 
     name = ""
 
@@ -47,23 +47,23 @@ class ResourceKind(ABC):
 
     @abstractmethod
     def write(self, grafana: Grafana, content: Content, before: ActualResource | None) -> None:
-        """Creates the resource, or updates `before`. Grafana refuses an update if somebody changed the resource since it was read."""
+        """Creates the resource if `before` is None, else updates it. Grafana refuses the update if `before` is no longer current."""
 
     @abstractmethod
     def remove(self, grafana: Grafana, uid: str) -> None:
         """Deletes the resource."""
 
     def list_owned(self, grafana: Grafana) -> list[str]:
-        """Returns the uids of the resources that Castline owns. Only these are ever removed."""
+        """Returns the uids of this kind's resources that Castline owns. Castline removes no others."""
         return []
 
     def is_same(self, actual: Content, desired: Content) -> bool:
-        """Returns whether Grafana has the desired content. Keys that the server added do not count."""
+        """Returns whether Grafana's content equals the desired one. Keys that the server added do not count as a difference."""
         return contains(actual, desired)
 
 
 def contains(actual: object, desired: object) -> bool:
-    """Returns whether `actual` has everything that `desired` has. Further keys of `actual` do not count."""
+    """Returns whether `actual` has all keys and values of `desired`. Further keys of `actual` do not count as a difference."""
     if isinstance(desired, dict):
         return isinstance(actual, dict) and all(contains(actual.get(key), value) for key, value in desired.items())
     if isinstance(desired, list):
@@ -72,7 +72,7 @@ def contains(actual: object, desired: object) -> bool:
 
 
 class DataSourceKind(ResourceKind):
-    """Handles the data source that the panels query."""
+    """Reads and writes the data source that the panels query."""
 
     name = "data source"
 
@@ -92,7 +92,7 @@ class DataSourceKind(ResourceKind):
 
 
 class FolderKind(ResourceKind):
-    """Handles the folder of dashboards and alert rules."""
+    """Reads and writes the folder of the dashboards and alert rules."""
 
     name = "folder"
 
@@ -111,7 +111,7 @@ class FolderKind(ResourceKind):
 
 
 class DashboardKind(ResourceKind):
-    """Handles dashboards. Their content includes the uid of the folder, so that a dashboard that was moved counts as changed."""
+    """Reads and writes dashboards. The content includes the folder's uid, so that a dashboard in another folder counts as changed."""
 
     name = "dashboard"
 
@@ -136,12 +136,12 @@ class DashboardKind(ResourceKind):
         return [answer["uid"] for answer in answers if answer.get("folderUid") == FOLDER_UID and answer["uid"].startswith(UID_PREFIX)]
 
     def is_same(self, actual: Content, desired: Content) -> bool:
-        """Returns whether the dashboards are equal. Grafana adds nothing to a dashboard, so an added key is the change of a person."""
+        """Returns whether the dashboards are equal. A person has added any additional key, because Grafana adds none."""
         return _without_none(actual) == _without_none(desired)
 
 
 class AlertRuleKind(ResourceKind):
-    """Handles alert rules that Grafana evaluates."""
+    """Reads and writes the alert rules that Grafana evaluates."""
 
     name = "alert rule"
 
@@ -159,13 +159,13 @@ class AlertRuleKind(ResourceKind):
         grafana.delete(f"/v1/provisioning/alert-rules/{uid}")
 
     def list_owned(self, grafana: Grafana) -> list[str]:
-        # Older servers cannot list rules. There, rules that are no longer desired stay.
+        # Older versions of Grafana cannot list rules. In them, rules that Castline no longer has are not removed.
         answers = grafana.get("/v1/provisioning/alert-rules") or []
         return [answer["uid"] for answer in answers if answer.get("folderUID") == FOLDER_UID and answer["uid"].startswith(UID_PREFIX)]
 
 
 class ContactPointKind(ResourceKind):
-    """Handles the webhook that receives alerts. Its address is as secret as a password and never shown."""
+    """Reads and writes the webhook to which Grafana sends alerts. Its address is as secret as a password, so it is never shown."""
 
     name = "contact point"
 
@@ -185,11 +185,11 @@ class ContactPointKind(ResourceKind):
 
 @dataclass(frozen=True)
 class ProvisioningOptions:
-    """Says what a Grafana is to get.
+    """Options that choose the resources of a Grafana.
 
-    `datasource_uid` names a data source that exists already; empty creates Castline's own, which queries `prometheus_url`. `webhook_url`
-    receives alerts; empty leaves contact points as they are. Without `with_alerts` Grafana gets no alert rules, because the site's
-    Alertmanager calls people.
+    `datasource_uid` names an existing data source. If it is empty, Castline creates its own data source, which queries `prometheus_url`.
+    `webhook_url` is the address to which Grafana sends alerts. If it is empty, Castline leaves the contact points as they are. With
+    `with_alerts` False, Grafana gets no alert rules, because the site's Alertmanager calls people.
     """
 
     prometheus_url: str = "http://prometheus:9090"
@@ -200,7 +200,7 @@ class ProvisioningOptions:
 
 @dataclass(frozen=True)
 class DesiredResource:
-    """Describes a resource that Grafana is to have, such as a dashboard or an alert rule."""
+    """A resource that Grafana shall have, such as a dashboard or an alert rule."""
 
     kind: ResourceKind
     uid: str
@@ -209,7 +209,7 @@ class DesiredResource:
 
 @dataclass(frozen=True)
 class ResourceDiff:
-    """Holds the change that one resource needs. `before` is what Grafana has, `content` what it is to have. Both can be None."""
+    """The change of one resource. `before` is what Grafana has, or None. `content` is what it shall have, or None if it is removed."""
 
     kind: ResourceKind
     uid: str
@@ -218,12 +218,12 @@ class ResourceDiff:
     content: Content | None
 
     def format_lines(self) -> list[str]:
-        """Returns the difference for a person, at most MAX_DIFF_LINES lines. The difference of a contact point stays secret."""
+        """Returns the lines that differ, at most MAX_DIFF_LINES. For a contact point it returns none, because the address is secret."""
         if isinstance(self.kind, ContactPointKind):
             return []
         actual: object = self.before.content if self.before else {}
         if self.content is not None and not isinstance(self.kind, DashboardKind):
-            # Keys that only the server sets are not shown.
+            # Keys that only the server sets are left out, because they are no difference.
             actual = _restrict(actual, self.content)
         diff = difflib.unified_diff(_to_lines(actual), _to_lines(self.content or {}), n=0, lineterm="")
         lines = [line for line in diff if not line.startswith(("---", "+++", "@@"))]
@@ -231,9 +231,9 @@ class ResourceDiff:
 
 
 def list_desired(options: ProvisioningOptions) -> list[DesiredResource]:
-    """Returns all resources in the order of writing.
+    """Returns all resources that Grafana shall have, in the order of writing.
 
-    Resources that need the most rights come first, so that a token without these rights is refused before anything has changed.
+    Resources that need the most rights come first. So if the token lacks these rights, Grafana refuses before anything has changed.
     """
     desired: list[DesiredResource] = []
     if not options.datasource_uid:
@@ -256,7 +256,7 @@ def list_desired(options: ProvisioningOptions) -> list[DesiredResource]:
 
 
 def make_alert_rule(alert: Alert, group: str, datasource_uid: str) -> Content:
-    """Returns `alert` as a rule that Grafana evaluates. The rule fires for every series that the expression returns, whatever its value."""
+    """Returns `alert` as a rule that Grafana evaluates. The rule fires for each series that the alert's expression returns."""
     annotations = {name: text.replace("$value", "$values.B.Value") for name, text in make_annotations(alert).items()}
     annotations |= {"__dashboardUid__": alert.dashboard_uid, "__panelId__": str(find_panel_id(alert))}
     return {
@@ -266,7 +266,7 @@ def make_alert_rule(alert: Alert, group: str, datasource_uid: str) -> Content:
         "ruleGroup": group,
         "condition": "C",
         "for": "0s" if alert.for_duration == "0m" else alert.for_duration,
-        # An expression that returns nothing means that all is well.
+        # The expression of an alert returns no series while all is well.
         "noDataState": "OK",
         "execErrState": "Error",
         "labels": alert.labels,
@@ -280,7 +280,7 @@ def make_alert_rule(alert: Alert, group: str, datasource_uid: str) -> Content:
 
 
 def plan_changes(grafana: Grafana, desired: Sequence[DesiredResource]) -> list[ResourceDiff]:
-    """Returns the change that each resource needs. Reads from Grafana and changes nothing. Raises GrafanaError."""
+    """Returns the change that each resource needs. It only reads. Raises GrafanaError if Grafana refuses or does not answer."""
     grafana.expect_known_version()
     changes = []
     for resource in desired:
@@ -298,9 +298,9 @@ def plan_changes(grafana: Grafana, desired: Sequence[DesiredResource]) -> list[R
 
 
 def apply_changes(grafana: Grafana, changes: Sequence[ResourceDiff], report: Callable[[str], None] = lambda line: None) -> None:
-    """Makes all changes. `report` receives a line for each.
+    """Makes all changes in their order. Calls `report` with a line of text after each change.
 
-    Raises GrafanaError if a change is refused, after the changes before it have been undone.
+    If Grafana refuses a change, the changes that were already made are undone. Then GrafanaError is raised.
     """
     done: list[ResourceDiff] = []
     for change in changes:
@@ -312,7 +312,7 @@ def apply_changes(grafana: Grafana, changes: Sequence[ResourceDiff], report: Cal
             else:
                 change.kind.write(grafana, change.content, change.before)
         except GrafanaError as error:
-            # If there was no answer (status 0), Grafana may have made the change. Then the change is undone too.
+            # Status 0 means that Grafana did not answer. It may have made the change all the same, so the change is undone too.
             remaining = _undo(grafana, done if error.status else [*done, change])
             outcome = f"These changes could not be undone: {', '.join(remaining)}." if remaining else "Nothing was changed."
             raise GrafanaError(f"{change.kind.name} {change.uid}: {error} {outcome}", error.status) from None
@@ -321,13 +321,13 @@ def apply_changes(grafana: Grafana, changes: Sequence[ResourceDiff], report: Cal
 
 
 def _undo(grafana: Grafana, done: Sequence[ResourceDiff]) -> list[str]:
-    """Reverses changes, the latest first. Returns the resources that could not be restored."""
+    """Undoes changes, beginning with the last one. Returns the names of the resources that could not be restored."""
     remaining = []
     for change in reversed(done):
         try:
             current = change.kind.read(grafana, change.uid)
             if change.before is not None:
-                # The current resource is passed on, because the change has raised its version.
+                # The update needs the current version number of the resource, which the change has raised.
                 change.kind.write(grafana, change.before.content, current)
             elif current is not None:
                 change.kind.remove(grafana, change.uid)

@@ -1,4 +1,4 @@
-"""Defines alerting rules with runbooks, recording rules, and rules that let one alert silence others."""
+"""Defines alerting rules with their runbooks, recording rules, and inhibitions, by which one alert silences others."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ Severity = Literal["critical", "warning"]
 
 @dataclass(frozen=True)
 class Runbook:
-    """Instructions for the person who is called by an alert.
+    """Instructions for the person whom an alert calls.
 
-    `meaning` says what happened, `impact` what that means for the castings, `first_look` where to look first, and `fix` how to end it.
+    `meaning` says what happened, `impact` what this means for the castings, `first_look` where to look first, and `fix` how to end the
+    problem.
     """
 
     meaning: str
@@ -22,18 +23,18 @@ class Runbook:
     fix: str
 
     def to_markdown(self) -> str:
-        """Returns the four parts as paragraphs, without a heading."""
+        """Returns the four texts as paragraphs, without a heading."""
         parts = (("Meaning", self.meaning), ("Impact", self.impact), ("First look", self.first_look), ("Fix", self.fix))
         return "\n\n".join(f"**{title}.** {text}" for title, text in parts)
 
 
 @dataclass(frozen=True)
 class Alert:
-    """An alerting rule together with its runbook, so that no alert can be written without one.
+    """An alerting rule with its runbook, so that nobody can add an alert without one.
 
-    `expression` must hold for `for_duration` before the alert fires. `critical` calls a person at once, `warning` waits for the start of
-    the next shift. `summary` is a template that Prometheus and Grafana both understand. `dashboard_uid` and `panel_title` name the panel
-    that shows the problem.
+    The alert fires when `expression` has been true for `for_duration`. A `critical` alert calls a person at once. A `warning` waits for the
+    start of the next shift. `summary` is a template that both Prometheus and Grafana can fill in. `dashboard_uid` and `panel_title` name
+    the panel that shows the problem.
     """
 
     name: str
@@ -47,21 +48,21 @@ class Alert:
 
     @property
     def uid(self) -> str:
-        """Fixed identifier of the rule in Grafana, at most 40 characters."""
+        """The fixed identifier of the rule in Grafana, at most 40 characters."""
         return f"castline-{self.slug}"[:40]
 
     @property
     def slug(self) -> str:
-        """Heading of the alert in the runbook, for instance `gate-not-answering`."""
+        """The heading of the alert in the runbook, for instance `gate-not-answering`."""
         return re.sub(r"(?<!^)(?=[A-Z])", "-", self.name).lower()
 
     @property
     def labels(self) -> dict[str, str]:
-        """Labels that the firing alert gets."""
+        """The labels of the firing alert."""
         return {"severity": self.severity, "service": "castline"}
 
     def annotations(self, panel_link: str, runbook_link: str) -> dict[str, str]:
-        """Returns the texts of the firing alert. The links are paths below Grafana's address."""
+        """Returns the texts that are sent with the firing alert. The links are paths below Grafana's address."""
         book = self.runbook
         description = f"{book.meaning} {book.impact} First look: {book.first_look}"
         return {"summary": self.summary, "description": description, "dashboard": panel_link, "runbook": runbook_link}
@@ -69,7 +70,10 @@ class Alert:
 
 @dataclass(frozen=True)
 class Inhibition:
-    """While the alert `source` fires, the alerts `targets` with the same labels `equal` call nobody, because they are its consequences."""
+    """A rule that silences alerts while another alert fires, because they are consequences of it.
+
+    While the alert `source` fires, the alerts `targets` call nobody if they have the same values of the labels `equal` as `source`.
+    """
 
     source: str
     targets: tuple[str, ...]
@@ -78,24 +82,24 @@ class Inhibition:
 
 @dataclass(frozen=True)
 class RecordingRule:
-    """Defines a series that Prometheus computes from an expression and stores under a name."""
+    """A rule by which Prometheus computes a series from an expression and stores it under a name."""
 
     name: str
     expression: str
 
 
-# The service level objective: the share of parts that reach the gate with a verdict, over 30 days.
+# The service level objective: the least share of parts that have a verdict when they reach the gate, measured over 30 days.
 OBJECTIVE = 0.9995
 BUDGET = round(1 - OBJECTIVE, 6)
 WINDOWS = ("5m", "30m", "1h", "6h", "30d")
 
 _WITHOUT_VERDICT = 'reason=~"no-verdict|late-verdict"'
-# Parts that a fault decided about, that were taken off the belt or that were never counted say nothing about verdicts.
+# Other reasons are left out, such as a fault or a part that was taken off the belt. They do not show whether verdicts come in time.
 _COUNTED = 'reason=~"verdict|no-verdict|late-verdict"'
 
 
 def _share(window: str, part: str, whole: str) -> str:
-    """Returns the share `part` / `whole` by line. There is no value while nothing moves, because 0 / 0 is neither good nor bad."""
+    """Returns an expression for the share `part` / `whole` of each line. A line where nothing moves has no value, not 0."""
     return f"sum by (plant, line) (rate({part}[{window}])) / (sum by (plant, line) (rate({whole}[{window}])) > 0)"
 
 
@@ -105,13 +109,13 @@ def _unseen_parts(window: str) -> RecordingRule:
 
 
 def _share_of_label(label: str, window: str) -> RecordingRule:
-    # A line that has had no verdict with this label yet has the share 0. Without the `or` the line would have no value.
+    # `or` gives the share 0 to a line that has had no verdict with this label yet. Without it, the line would have no value.
     all_verdicts = f"sum by (plant, line) (rate(castline_verdicts_total[{window}]))"
     part = f'sum by (plant, line) (rate(castline_verdicts_total{{label="{label}"}}[{window}]))'
     return RecordingRule(f"line:castline_{label}_verdicts:ratio_rate{window}", f"({part} or 0 * {all_verdicts}) / ({all_verdicts} > 0)")
 
 
-# Series that several panels and alerts read, or that take too long to compute each time.
+# Series that several panels and alerts read, or that would take too long to compute for each reading.
 RECORDING_RULES: tuple[RecordingRule, ...] = (
     *(_unseen_parts(window) for window in WINDOWS),
     _share_of_label("defect", "1h"),

@@ -1,1 +1,1 @@
-"""One module for each dashboard: its panels, and the alerts that lead to it."""
+"""One module for each dashboard, with its panels and with the alerts whose links open it."""

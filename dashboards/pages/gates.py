@@ -19,7 +19,7 @@ CLOCKS = "Which cameras have a clock that cannot be right?"
 PAGE = DashboardPage(
     "castline-gates",
     "Castline: gates",
-    "Do boards, photo-eyes and gates work?",
+    "Do the boards, the photo-eyes and the gates work?",
     (
         timeseries_panel(
             STATE,
@@ -33,8 +33,8 @@ PAGE = DashboardPage(
             FAULTS,
             Query(rate("castline_gate_faults_total", "line, code"), "{{line}} fault {{code}}"),
             unit="cps",
-            description="Faults by their code in `firmware/error_codes.csv`: 41 and 42 are photo-eyes, 44 is the servo's supply, 45 the "
-            "emergency stop.",
+            description="Faults that the boards reported, by code: 41 and 42 are photo-eyes, 44 is the servo's supply, 45 is the "
+            "emergency stop. `firmware/error_codes.csv` explains every code.",
             thresholds=rising(0.0001, 0.01),
             alerts=("GateFault",),
         ),
@@ -43,8 +43,8 @@ PAGE = DashboardPage(
             Query(p99(_ROUND_TRIP), "{{line}} 99 %"),
             Query(p50(_ROUND_TRIP), "{{line}} median"),
             unit="s",
-            description="Time from a command to the board's answer over the serial line. A rising time announces a failing cable, before "
-            "commands have to be sent again.",
+            description="Time from a command to the board's answer over the serial line. If the time rises, the cable may be failing, "
+            "although no command has to be sent again yet.",
             thresholds=rising(0.05, 0.2),
             alerts=("GateLinkNoisy",),
         ),
@@ -55,7 +55,8 @@ PAGE = DashboardPage(
                 "{{line}}",
             ),
             unit="percentunit",
-            description="The sorter repeats each command until the board answers. Many repeats mean a bad cable or a busy board.",
+            description="Share of the commands that the sorter had to send again, because no answer came. Many repeats mean a bad cable "
+            "or a busy board.",
             thresholds=rising(0.01, 0.02),
             alerts=("GateLinkNoisy",),
         ),
@@ -63,7 +64,7 @@ PAGE = DashboardPage(
             "How soon does the board have the verdict?",
             Query(p99("castline_verdict_tell_seconds"), "{{line}} 99 %"),
             unit="s",
-            description="Time from the decision of the networks to the board's acknowledgement.",
+            description="Time from the decision of the networks until the board has acknowledged the verdict.",
             thresholds=rising(0.2, 0.5),
         ),
         timeseries_panel(
@@ -71,8 +72,8 @@ PAGE = DashboardPage(
             Query(rate("castline_gate_moves_total"), "{{line}} moves"),
             Query(rate("castline_parts_sorted_total", "line", 'action="diverted"'), "{{line}} parts diverted"),
             unit="cps",
-            description="Moves wear the servo. Bad parts that follow each other share one move, so there are at most as many moves as "
-            "diverted parts.",
+            description="Each move wears the servo. Bad parts that follow each other closely share one move, so there are at most as many "
+            "moves as diverted parts.",
         ),
         timeseries_panel(
             UNMATCHED,
@@ -80,7 +81,8 @@ PAGE = DashboardPage(
             Query(rate("castline_unmatched_pictures_total"), "{{line}} pictures without part"),
             Query(rate("castline_part_reports_failed_total"), "{{line}} part reports not accepted by the gateway"),
             unit="cps",
-            description="A part without a picture is not judged. Such parts mean that photo-eye, trigger and camera do not work together.",
+            description="A part without a picture is not judged. If there are such parts, the photo-eye, the trigger and the camera do "
+            "not work together.",
             thresholds=rising(0.001, 0.02),
             alerts=("PicturesUnmatched", "PartReportsFail"),
         ),
@@ -91,8 +93,8 @@ PAGE = DashboardPage(
             Query(f"max by (line) ({select('castline_camera_offset_share')})", "{{line}} median of the last pictures, with its sign"),
             Query(p99("castline_picture_distance_seconds"), "{{line}} 99 %, in seconds"),
             unit="short",
-            description="Distance between a picture, less the latency of its camera, and the nearest part. A picture is assigned to a part "
-            "below 0.25 of the spacing. A median that moves away from 0 shows that the latency drifts.",
+            description="Distance in time between a picture, less the latency of its camera, and the nearest part. A picture is assigned "
+            "to a part if the distance is below 0.25 of the spacing of the parts. If the median moves away from 0, the latency changes.",
             thresholds=rising(0.125, 0.25),
             alerts=("CameraLatencyDrifts",),
         ),
@@ -122,7 +124,8 @@ PAGE = DashboardPage(
             Query(rate("castline_parts_sorted_total"), "{{line}} sorted"),
             Query(rate("castline_parts_sorted_total", "line, reason", 'action="untracked"'), "{{line}} untracked: {{reason}}"),
             unit="cps",
-            description="A part that is counted and never sorted fell off the belt or was taken off, or photo-eye 2 does not see it.",
+            description="If a part is counted but not sorted, the part fell off the belt, somebody took it off, or photo-eye 2 does not "
+            "see it.",
         ),
     ),
 )
@@ -133,17 +136,18 @@ ALERTS: tuple[Alert, ...] = (
         'max by (plant, line) (castline_gate_state{state=~"away|greeting|refused"}) > 0',
         "30s",
         "critical",
-        "{{ $labels.line }}: the board at the gate does not answer its sorter",
+        "{{ $labels.line }}: the sorter has no working link to the board at the gate",
         PAGE.uid,
         STATE,
         Runbook(
-            "For half a minute the sorter has had no working link to the line's board. The board is unplugged or without power, or its "
-            "firmware does not fit the settings.",
-            "No verdict reaches the board, so it treats every part by the line's safe action.",
-            "Run `castline board status --line <line>`. The log of `sorter <line>` names the port and the reason. The state `refused` "
-            "means that settings and firmware do not fit.",
-            "Check the USB cable and the lamp on the board. After the board was exchanged, run `castline board configure --line <line>`. "
-            "If the firmware is wrong, run `castline board flash`.",
+            "The sorter has had no working link to the line's board for half a minute. Either the board is unplugged or has no power, or "
+            "its firmware does not fit the line's settings.",
+            "No verdict reaches the board, so the board applies the line's safe action (divert, pass or stop) to every part.",
+            "Read the log of `sorter <line>`, which names the serial port and the reason. If the state of the gate is `refused`, the "
+            "firmware does not fit the settings. For details, stop the sorter, because only one program can use the port, and run "
+            "`castline board status --line <line>`.",
+            "Check the USB cable and the lamp on the board. If the board was replaced, stop the sorter and run `castline board configure "
+            "--line <line>`. If the firmware does not fit, stop the sorter and run `castline board flash`. Then start the sorter again.",
         ),
     ),
     Alert(
@@ -151,15 +155,18 @@ ALERTS: tuple[Alert, ...] = (
         'max by (plant, line, state) (castline_gate_state{state=~"safe|stopped"}) > 0',
         "1m",
         "critical",
-        "{{ $labels.line }}: the board found a fault and holds its gate in the state `{{ $labels.state }}`",
+        "{{ $labels.line }}: the board found a fault and is in the state `{{ $labels.state }}`",
         PAGE.uid,
         STATE,
         Runbook(
-            "The board has found a fault. It treats every part by the line's safe action, or has stopped the belt.",
-            "No verdict is carried out until the cause is removed.",
-            "Open the panel with the faults on the Gates dashboard. `firmware/error_codes.csv` explains each code.",
-            "Remove the cause, for instance a blocked photo-eye, the servo's supply or the emergency stop. Then run "
-            "`castline board clear --line <line> <code>`.",
+            "The board has found a fault. In the state `safe`, the board applies the line's safe action (divert, pass or stop) to every "
+            "part. In the state `stopped`, the board has stopped the belt, because a part had no verdict.",
+            "In the state `safe`, the gate follows no verdict until the fault is cleared. In the state `stopped`, the line produces "
+            "nothing.",
+            "On the Gates dashboard, open the panel “Which faults did the boards report?”. `firmware/error_codes.csv` explains each code.",
+            "Remove the cause, for instance a blocked photo-eye, a servo without power, or a pressed emergency stop. Then stop the "
+            "sorter, because only one program can use the serial port, run `castline board clear --line <line> <code>`, and start the "
+            "sorter again.",
         ),
     ),
     Alert(
@@ -171,13 +178,13 @@ ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         FAULTS,
         Runbook(
-            "The board reported a fault in the last ten minutes. The fault may be over already.",
-            "While a fault lasts, parts are treated by the line's safe action. One fault costs seconds, but a fault that comes back again "
-            "and again costs many parts.",
-            "Look up the code in `firmware/error_codes.csv`: 40 means that the sorter was silent, 41 and 42 are photo-eyes, 43 is the "
-            "encoder, 44 the servo's supply, 45 the emergency stop.",
-            "Clean and align the photo-eyes, or measure the servo's supply under load. For code 40, check whether the sorter's computer is "
-            "overloaded.",
+            "The board has reported a fault in the last ten minutes. The fault may be over already.",
+            "While a fault holds the gate, the board applies the line's safe action (divert, pass or stop) to all parts. A single short "
+            "fault affects few parts. A fault that comes back again and again affects many.",
+            "Look up the fault's code in `firmware/error_codes.csv`. 40 means that the board received nothing from the sorter, 41 and 42 "
+            "are photo-eyes, 43 is the encoder, 44 is the servo's supply, and 45 is the emergency stop.",
+            "For the codes 41 and 42, clean and align the photo-eyes. For code 44, measure the servo's supply under load. For code 40, "
+            "check whether the sorter's computer is overloaded.",
         ),
     ),
     Alert(
@@ -190,10 +197,14 @@ ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         RESENDS,
         Runbook(
-            "More than two in a hundred commands to the board had no answer in time or arrived damaged.",
-            "No part is harmed yet, because the sorter repeats every command. Verdicts of parts close to the gate may come too late.",
-            "Look on the Gates dashboard whether the board also answers more slowly, and whether the trouble begins when a motor starts.",
-            "Use a shorter or shielded USB cable and lay it away from the motor's cable. Otherwise try a powered hub or another port.",
+            "More than two in a hundred commands to the board had to be sent again, because their answer did not come in time or was "
+            "damaged.",
+            "So far no part is affected, because the sorter repeats every command. But verdicts of parts that are close to the gate may "
+            "come too late.",
+            "On the Gates dashboard, check whether the board also answers more slowly. At the line, check whether the trouble begins when "
+            "a motor starts.",
+            "Use a shorter or shielded USB cable, and lay it away from the motor's cable. If that does not help, try a powered USB hub or "
+            "another port.",
         ),
     ),
     Alert(
@@ -205,11 +216,13 @@ ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         UNMATCHED,
         Runbook(
-            "The sorter reports each part that photo-eye 1 counts to the gateway, and the gateway did not accept these reports.",
-            "A camera that waits for the report takes no picture, so these parts are not judged.",
-            "Check that the gateway runs. The setting `sorter.gateway_url` must name it, and the token (CASTLINE_GATEWAY__TOKEN) must be "
-            "the same for sorter and gateway.",
-            "Start the gateway, or correct address and token and restart the sorter.",
+            "The sorter sends a report to the gateway for each part that photo-eye 1 counts. The gateway did not accept some of these "
+            "reports.",
+            "Without the report, the gateway cannot assign a picture to the part. So the part gets no verdict, and the board applies the "
+            "line's safe action (divert, pass or stop).",
+            "Check that the gateway runs. Check that the setting `sorter.gateway_url` is the gateway's address, and that the sorter and "
+            "the gateway have the same token (CASTLINE_GATEWAY__TOKEN).",
+            "Start the gateway. If the address or the token is wrong, correct it and restart the sorter.",
         ),
     ),
     Alert(
@@ -219,14 +232,16 @@ ALERTS: tuple[Alert, ...] = (
         "/ on (plant, line) (sum by (plant, line) (rate(castline_parts_counted_total[10m])) > 0) > 0.01",
         "5m",
         "warning",
-        "{{ $labels.line }}: {{ $value | humanizePercentage }} of the parts have no picture, or their pictures belong to no part",
+        "{{ $labels.line }}: {{ $value | humanizePercentage }} of the parts have no picture, or that many pictures belong to no part",
         PAGE.uid,
         UNMATCHED,
         Runbook(
-            "The parts that photo-eye 1 counts and the pictures that the camera sends do not match.",
-            "A part without a picture gets no verdict, and a picture without a part gives none.",
-            "Look at the panel with the distances on the Gates dashboard. If the distances are small, pictures or reports are lost. If "
-            "many are above 0.25, the latency of the camera is wrong, or its times scatter too much for the spacing of the parts.",
+            "Some parts that photo-eye 1 counts have no picture, or some pictures of the camera belong to no counted part.",
+            "A part without a picture gets no verdict, so the board applies the line's safe action (divert, pass or stop). A picture "
+            "without a part leads to no verdict.",
+            "On the Gates dashboard, look at the panel “How far in time is each picture from its part?”. If the distances are small, "
+            "pictures or reports are lost. If many are above 0.25 of the spacing, the latency of the camera is wrong, or its times "
+            "scatter too much for the spacing of the parts.",
             "If pictures are lost, look at the trigger and at the camera's own log. If part reports fail, follow `PartReportsFail`. If the "
             "latency is wrong, check the clock of the camera and run `castline gateway measure <line>`. If the times scatter, shorten the "
             "way of the files, or set `lines.camera.time_source` to the other clock and measure again. A longer "

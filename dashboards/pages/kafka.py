@@ -1,11 +1,11 @@
-"""The dashboard "Castline: Kafka": whether the brokers answer, how quickly they confirm, and what waits for them."""
+"""The dashboard "Castline: Kafka": whether the brokers answer, how quickly they confirm records, and how many records wait."""
 
 from __future__ import annotations
 
 from dashboards.panels import DashboardPage, Query, rising, stat_panel, timeseries_panel
 from dashboards.promql import LINE, PLANT, p50, p99, rate
 
-# A metric without labels appears on the metrics page of every process, with the value 0 if the process does not set it.
+# Every process exports metrics without labels, with the value 0 if it does not set them. So the queries choose the role.
 _GATEWAY = f'{PLANT},role="gateway"'
 _INSPECTOR = 'role="inspector"'
 
@@ -14,14 +14,14 @@ SPOOL_SHARE = "How full is the spool on each gateway's disk?"
 PAGE = DashboardPage(
     "castline-kafka",
     "Castline: Kafka",
-    "Does Kafka answer its clients, how quickly, and do they keep up?",
+    "Does Kafka answer the processes, how quickly does it confirm records, and do the processes keep up?",
     (
         stat_panel(
             SPOOL_SHARE,
             Query(f"castline_spool_bytes{{{_GATEWAY}}} / castline_spool_limit_bytes{{{_GATEWAY}}}", "{{plant}} {{instance_name}}"),
             unit="percentunit",
-            description="The spool is the gateway's queue on disk. Pictures wait there while Kafka does not confirm them. When it is full, "
-            "pictures are refused.",
+            description="The spool is the gateway's queue on disk. Pictures wait there until Kafka confirms them. When the spool is full, "
+            "the gateway refuses pictures.",
             thresholds=rising(0.5, 0.9),
             alerts=("SpoolFilling",),
             width=12,
@@ -30,7 +30,7 @@ PAGE = DashboardPage(
             "How many pictures wait in the spool?",
             f"castline_spool_pictures{{{LINE}}}",
             unit="short",
-            description="Every picture passes through the spool, the gateway's queue on disk. More than a few pictures there mean that "
+            description="Every picture passes through the spool, the gateway's queue on disk. If more than a few pictures wait there, "
             "Kafka is away or slow.",
             thresholds=rising(10, 100),
             alerts=("SpoolFilling",),
@@ -41,7 +41,7 @@ PAGE = DashboardPage(
             Query(p99("castline_send_seconds"), "{{line}} 99 %"),
             Query(p50("castline_send_seconds"), "{{line}} median"),
             unit="s",
-            description="Time from the capture of a picture until all replicas have confirmed it.",
+            description="Time from the capture of a picture until all replicas of the topic have confirmed the picture.",
             thresholds=rising(0.5, 1),
         ),
         timeseries_panel(
@@ -49,28 +49,29 @@ PAGE = DashboardPage(
             Query(p99("castline_deliver_seconds", "instance_name", _INSPECTOR, scope=PLANT), "{{instance_name}} 99 %"),
             Query(p50("castline_deliver_seconds", "instance_name", _INSPECTOR, scope=PLANT), "{{instance_name}} median"),
             unit="s",
-            description="Time until all replicas have confirmed the verdicts of a batch.",
+            description="Time from the decision about a batch until all replicas of the topic have confirmed its verdicts.",
             thresholds=rising(0.1, 0.5),
         ),
         timeseries_panel(
             "How many bytes of pictures flow into Kafka?",
             Query(rate("castline_picture_bytes_total"), "{{line}}"),
             unit="Bps",
-            description="Encoded pictures. The rate times the setting `topics.image_hours` is what the brokers' disks hold.",
+            description="Size of the encoded pictures. The brokers keep pictures for `topics.image_hours`, so their disks need this rate "
+            "times that time.",
         ),
         timeseries_panel(
             "How many pictures come, and how many are confirmed?",
             Query(rate("castline_pictures_received_total"), "{{line}} received"),
             Query(rate("castline_pictures_sent_total"), "{{line}} confirmed"),
             unit="cps",
-            description="Received and confirmed pictures are equal in number when all is well. If fewer are confirmed, the rest waits on "
-            "the gateway's disk.",
+            description="When all is well, the gateway receives as many pictures as Kafka confirms. If Kafka confirms fewer, the rest "
+            "waits on the gateway's disk.",
         ),
         timeseries_panel(
             "Does each consumer keep up?",
             Query(f"castline_consumer_lag_records{{{LINE}}}", "{{instance_name}} {{line}}"),
             unit="short",
-            description="Records that wait for each worker. If one worker's lag grows alone, it has lost its consumer group.",
+            description="Records that wait for each worker. If the lag of only one worker grows, this worker is too slow or hangs.",
             thresholds=rising(30, 300),
             alerts=("LagGrowing",),
         ),

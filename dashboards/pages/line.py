@@ -17,7 +17,7 @@ UNJUDGED = "How many parts reached the gate unjudged?"
 PAGE = DashboardPage(
     "castline-line",
     "Castline: line",
-    "One line over a shift: which parts came, what was found, and what the gate did.",
+    "One line over a shift: how many parts came, what the verdicts were, and what the gate did.",
     (
         stat_panel(
             "How many parts came?",
@@ -37,14 +37,14 @@ PAGE = DashboardPage(
             "What did the gate do?",
             Query(increase(_SORTED, "action"), "{{action}}"),
             unit="short",
-            description="Number of parts for each action of the gate, as the board reported it, in the time range shown.",
+            description="Number of parts for each action of the gate in the time range shown, as the board reported them.",
             thresholds=NO_THRESHOLDS,
         ),
         stat_panel(
             "Which share of the parts had a verdict in time?",
             f"1 - line:castline_unseen_parts:ratio_rate1h{{{LINE}}}",
             unit="percentunit",
-            description="Share of the last hour's parts that had their verdict in time. The objective is 99.95 %.",
+            description="Share of the last hour's parts that had their verdict before they reached the gate. The objective is 99.95 %.",
             thresholds=falling(0.99, 0.9995),
         ),
         timeseries_panel(
@@ -53,8 +53,8 @@ PAGE = DashboardPage(
             Query(p50(_AGE), "{{line}} median"),
             Query(f"max by (line) (castline_verdict_deadline_seconds{{{LINE}}})", "{{line}} deadline"),
             unit="s",
-            description="Time from the picture to its verdict. When the deadline passes, the part is treated by the line's safe action, "
-            "without a verdict.",
+            description="Time from a picture to its verdict. If a verdict comes after the deadline, its part is already at the gate, and "
+            "the board applies the line's safe action instead.",
             alerts=("VerdictsTooOld",),
         ),
         timeseries_panel(
@@ -63,7 +63,8 @@ PAGE = DashboardPage(
             Query(rate("castline_verdicts_late_total"), "{{line}} verdict too late"),
             Query(rate("castline_verdicts_overdue_total"), "{{line}} decided past the deadline"),
             unit="cps",
-            description="Diverted parts cost good castings. Passed parts may be bad castings among the good ones.",
+            description="Parts that the board sorted without a verdict, and verdicts that came too late. Diverted parts may be good "
+            "castings. Passed parts may be bad castings.",
             thresholds=rising(0.0001, 0.01),
             alerts=("PartsPassUnseen", "PartsWithoutVerdict"),
         ),
@@ -71,14 +72,16 @@ PAGE = DashboardPage(
             "How many verdicts of each label come?",
             Query(rate("castline_verdicts_total", "line, label"), "{{line}} {{label}}"),
             unit="cps",
-            description="If the mixture of labels changes, either the castings or the pictures have changed.",
+            description="Verdicts a second, by label. If the proportion of the labels changes, either the castings or the pictures have "
+            "changed.",
             alerts=("VerdictsDrift",),
         ),
         timeseries_panel(
             "What did the gate do, and why?",
             Query(rate(_SORTED, "line, action, reason"), "{{line}} {{action}}: {{reason}}"),
             unit="cps",
-            description="With every reason other than `verdict`, the board acted without a verdict.",
+            description="What the gate did with each part, and why. With the reason `verdict`, the gate followed the verdict. With any "
+            "other reason, it did not.",
         ),
         timeseries_panel(
             "Does each part have one picture and one verdict?",
@@ -86,28 +89,28 @@ PAGE = DashboardPage(
             Query(rate("castline_pictures_received_total"), "{{line}} pictures"),
             Query(rate("castline_verdicts_total"), "{{line}} verdicts"),
             unit="cps",
-            description="When all is well, the numbers of parts, pictures and verdicts are the same.",
+            description="Parts, pictures and verdicts a second. When all is well, the three curves are equal.",
         ),
         timeseries_panel(
             "How large are the camera's pictures?",
             Query(rate("castline_picture_bytes_total") + " / " + rate("castline_pictures_sent_total"), "{{line}}"),
             unit="bytes",
-            description="Mean size of an encoded picture. The size falls when the lens is covered or the lamp is out, long before the "
-            "models show it.",
+            description="Mean size of an encoded picture. The size falls as soon as the lens is covered or the lamp is off. The verdicts "
+            "show such a fault much later.",
         ),
     ),
     time_from="now-8h",
 )
 
 _UNSEEN_SHARE = "line:castline_unseen_parts:ratio_rate"
-# 14.4 times the allowed pace spends 2 % of the 30 days' budget in an hour. 6 times the pace spends 5 % in six hours.
+# At 14.4 times the allowed rate, 2 % of the error budget for 30 days is spent in an hour. At 6 times the rate, 5 % is spent in six hours.
 FAST_BURN, SLOW_BURN = 14.4, 6.0
 
 
 def _burns(burn_rate: float, long_window: str, short_window: str) -> str:
-    """Returns an alert expression that holds while parts without a verdict spend the error budget at `burn_rate` in two windows.
+    """Returns an alert expression that is true if the error budget is spent `burn_rate` times as fast as allowed in both time windows.
 
-    The long window shows that the loss matters, the short one that it still goes on.
+    The long window shows that many parts had no verdict. The short window shows that the loss still continues.
     """
     limit = round(burn_rate * BUDGET, 6)
     return f"{_UNSEEN_SHARE}{long_window} > {limit} and {_UNSEEN_SHARE}{short_window} > {limit}"
@@ -119,17 +122,18 @@ ALERTS: tuple[Alert, ...] = (
         'sum by (plant, line) (increase(castline_parts_sorted_total{action="passed",reason!="verdict"}[5m])) > 0',
         "0m",
         "critical",
-        '{{ $labels.line }}: {{ $value | printf "%.0f" }} parts stayed on the belt in 5 minutes although no verdict said so',
+        '{{ $labels.line }}: {{ $value | printf "%.0f" }} parts passed the gate in 5 minutes without a verdict that allowed it',
         PAGE.uid,
         UNJUDGED,
         Runbook(
-            "Parts passed the gate without a verdict. Either the line's safe action is `pass`, or the gate could not move between two "
-            "parts.",
-            "Bad castings may be among the good ones. The topic `castings.sorted.<line>` names each of these parts with its reason.",
-            "Look at the reason in the panel. For `no-verdict` and `late-verdict` open the Pipeline dashboard, for `fault` the Gates "
-            "dashboard.",
-            "Hold back the castings of that time. Remove the cause; another alert usually names it. Set `lines.gate.safe` to `divert` if "
-            "a bad part costs more than a good one.",
+            "Parts passed the gate although no verdict called them good. Either the line's safe action is `pass`, or two parts were so "
+            "close together that the gate could not move between them.",
+            "Bad castings may lie among the good ones. The topic `castings.sorted.<line>` names each of these parts with the reason why "
+            "it passed.",
+            "Find the reason in the panel “What did the gate do, and why?” of the Line dashboard. If it is `no-verdict` or "
+            "`late-verdict`, open the Pipeline dashboard. If it is `fault`, open the Gates dashboard.",
+            "Hold back the castings of that time. Remove the cause, which another alert usually names. If a bad part costs more than a "
+            "good one, set `lines.gate.safe` to `divert`.",
         ),
     ),
     Alert(
@@ -137,15 +141,18 @@ ALERTS: tuple[Alert, ...] = (
         'sum by (plant, line) (increase(castline_parts_sorted_total{action!="passed",reason=~"no-verdict|late-verdict"}[5m])) > 0',
         "0m",
         "warning",
-        '{{ $labels.line }}: {{ $value | printf "%.0f" }} parts reached the gate without a verdict in 5 minutes and did not pass',
+        '{{ $labels.line }}: {{ $value | printf "%.0f" }} parts reached the gate without a verdict in 5 minutes and were diverted or '
+        "stopped",
         PAGE.uid,
         UNJUDGED,
         Runbook(
-            "Parts were diverted, or the belt was stopped, because no verdict had come in time.",
-            "Good castings lie in the reject chute and have to be inspected again. The error budget is being spent.",
-            "Look on the Line dashboard whether the verdicts' age is near the deadline, or whether no pictures come.",
-            "If verdicts are late, start another inspector; see LagGrowing. If no pictures come, see LineSilent and PicturesUnmatched. "
-            "`castline trace <part>` shows what happened to one part.",
+            "Parts reached the gate before their verdicts. So the board diverted these parts or stopped the belt, as the line's safe "
+            "action says.",
+            "Good castings may lie in the reject chute and must be inspected again. If this happens to more than 0.05 % of the parts in "
+            "30 days, the line misses its objective.",
+            "On the Line dashboard, check whether the age of the verdicts is near the deadline, and whether pictures arrive.",
+            "If the verdicts are late, start another inspector; see `LagGrowing`. If no pictures arrive, see `LineSilent` and "
+            "`PicturesUnmatched`. `castline trace <part>` shows what happened to one part.",
         ),
     ),
     Alert(
@@ -153,18 +160,18 @@ ALERTS: tuple[Alert, ...] = (
         "line:castline_verdict_age_seconds:p99_5m > on (plant, line) max by (plant, line) (castline_verdict_deadline_seconds)",
         "2m",
         "critical",
-        "{{ $labels.line }}: one verdict in a hundred comes {{ $value | humanizeDuration }} after its picture, "
-        "when the part is already at the gate",
+        "{{ $labels.line }}: one verdict in a hundred comes later than {{ $value | humanizeDuration }} after its picture, when the part "
+        "is already at the gate",
         PAGE.uid,
         IN_TIME,
         Runbook(
-            "The slowest hundredth of the verdicts takes longer than a part takes from the camera to the gate.",
-            "These parts are treated by the line's safe action, `divert` by default, although nobody judged them.",
-            "Read the Pipeline dashboard from left to right and find the stage whose time has grown: confirmation by Kafka, waiting, "
-            "networks or delivery.",
+            "More than one verdict in a hundred comes after its part has reached the gate.",
+            "The board has no verdict for these parts and applies the line's safe action (divert, pass or stop).",
+            "On the Pipeline dashboard, open the first panel and find the stage whose time has grown. The stages are sending to Kafka, "
+            "decoding, waiting for a batch, the networks, and delivery of the verdict.",
             "If pictures wait, start more inspectors (`castline up --inspectors`, or the replicas of the Deployment), at most one for "
-            "each image partition. If the networks are slow, look for other programs on the machine. If Kafka is slow, open the Kafka "
-            "dashboard.",
+            "each partition of the image topics. If the networks are slow, look for other programs that use the machine's processors. If "
+            "Kafka is slow, open the Kafka dashboard.",
         ),
     ),
     Alert(
@@ -177,11 +184,12 @@ ALERTS: tuple[Alert, ...] = (
         plant.PAGE.uid,
         plant.SILENT_LINES,
         Runbook(
-            "Castings are on the belt, and none of them was judged for two minutes.",
-            "All parts of the line are treated by its safe action: all go to the reject chute, or all stay on the belt unjudged.",
-            "Look on the Plant dashboard whether pictures arrive at the gateway, whether an inspector is ready, and whether Kafka answers.",
-            "If no pictures arrive, check the camera's power, lamp, trigger cable, and the folder it writes to. If pictures arrive and no "
-            "inspector is ready, see NoInspector. If pictures wait on the gateway's disk, see SpoolFilling.",
+            "Photo-eye 1 counts castings, but no verdict has come for two minutes.",
+            "No casting of the line is judged. The board applies the line's safe action (divert, pass or stop) to all of them.",
+            "On the Line dashboard, check whether pictures arrive. On the Plant dashboard, check whether an inspector is ready. On the "
+            "Kafka dashboard, check whether pictures wait in the spool, the gateway's queue on disk.",
+            "If no pictures arrive, check the camera's power, its lamp, the trigger cable, and the folder into which the camera writes. "
+            "If pictures arrive and no inspector is ready, see `NoInspector`. If pictures wait in the spool, see `SpoolFilling`.",
         ),
     ),
     Alert(
@@ -189,16 +197,18 @@ ALERTS: tuple[Alert, ...] = (
         _burns(FAST_BURN, "1h", "5m"),
         "2m",
         "critical",
-        "{{ $labels.line }}: {{ $value | humanizePercentage }} of the parts of the last hour had no verdict; "
-        "at this pace a month's error budget lasts two days",
+        "{{ $labels.line }}: {{ $value | humanizePercentage }} of the parts in the last hour had no verdict; at this rate, the month's "
+        "error budget lasts two days at most",
         plant.PAGE.uid,
         plant.BURN_RATE,
         Runbook(
-            "For an hour, and still now, parts without a verdict are more than 14.4 times as frequent as the objective of 99.95 % over 30 "
-            "days allows.",
-            "These parts are treated by the line's safe action. At this pace a month's error budget lasts two days.",
-            "Look which other alert of the line fires. This alert tells how bad the loss is, the other one tells the cause.",
-            "Do what PartsWithoutVerdict says. Afterwards write down what happened, because the budget does not come back within 30 days.",
+            "Too many parts reach the gate without a verdict. Their share was above 0.72 % in the last hour, and it is still above 0.72 % "
+            "in the last 5 minutes. The objective allows 0.05 %, measured over 30 days.",
+            "The board applies the line's safe action (divert, pass or stop) to these parts. The error budget for 30 days, which is the "
+            "allowed 0.05 % of the parts, is spent 14.4 times too fast: it lasts two days at most.",
+            "Find out which other alerts of this line fire, because they name the cause. This alert only shows that the loss is large.",
+            "Do what `PartsWithoutVerdict` says. Then write down what happened, because these parts count against the error budget for 30 "
+            "days.",
         ),
     ),
     Alert(
@@ -206,16 +216,18 @@ ALERTS: tuple[Alert, ...] = (
         _burns(SLOW_BURN, "6h", "30m"),
         "15m",
         "warning",
-        "{{ $labels.line }}: {{ $value | humanizePercentage }} of the parts of the last six hours had no verdict; "
-        "at this pace a month's error budget lasts five days",
+        "{{ $labels.line }}: {{ $value | humanizePercentage }} of the parts in the last six hours had no verdict; at this rate, the "
+        "month's error budget lasts five days at most",
         plant.PAGE.uid,
         plant.BURN_RATE,
         Runbook(
-            "For six hours, and still now, parts without a verdict are more than 6 times as frequent as the objective allows.",
-            "Few parts are affected and nobody sees the loss on the belt, but at this pace the month's objective is missed.",
-            "Look at the Line dashboard over the last shift. Does the loss come with a product, a time of day or a machine?",
-            "Usually the inspectors have too little reserve, and the verdicts' age is close to the deadline at full speed. Start more "
-            "inspectors, or lower `batch.max_wait_s`.",
+            "Too many parts reach the gate without a verdict. Their share was above 0.3 % in the last six hours, and it is still above "
+            "0.3 % in the last 30 minutes. The objective allows 0.05 %, measured over 30 days.",
+            "The loss is too small to be seen at the belt. But the error budget for 30 days, which is the allowed 0.05 % of the parts, is "
+            "spent 6 times too fast: it lasts five days at most.",
+            "On the Line dashboard, look at the last shift. Check whether parts are lost with one product only, or at one time of day.",
+            "Usually the inspectors are too slow when the line runs at full speed, and the age of the verdicts is close to the deadline. "
+            "Start more inspectors, or lower `batch.max_wait_s`.",
         ),
     ),
 )

@@ -8,7 +8,7 @@ from dashboards.promql import LINE, PLANT, p50, p99, rate, select
 from dashboards.rules import Alert, Runbook
 
 _LAG = f'castline_consumer_lag_records{{{LINE},role="inspector"}}'
-# A metric without labels appears on the metrics page of every process, with the value 0 if the process does not set it.
+# Every process exports metrics without labels, with the value 0 if it does not set them. So the queries choose the role.
 _INSPECTOR = 'role="inspector"'
 _ARCHIVIST = 'role="archivist"'
 
@@ -27,7 +27,7 @@ def _p99(metric: str, by: str) -> str:
 PAGE = DashboardPage(
     "castline-pipeline",
     "Castline: pipeline",
-    "Where do time and lag build up? The panels follow the way of a picture.",
+    "Where do pictures lose time, and where do records wait? The panels follow a picture from the camera to the archive.",
     (
         timeseries_panel(
             "In which stage does a picture spend its time?",
@@ -38,7 +38,8 @@ PAGE = DashboardPage(
             Query(_p99("castline_deliver_seconds", "plant"), "verdict to Kafka"),
             Query(_p99("castline_verdict_tell_seconds", "plant"), "verdict to the board"),
             unit="s",
-            description="99th percentile of each stage. If verdicts are late, look at the stage whose time has grown.",
+            description="Time in each stage; one picture in a hundred takes longer. If verdicts are late, look at the stage whose time "
+            "has grown.",
             alerts=("VerdictsTooOld",),
         ),
         timeseries_panel(
@@ -46,7 +47,8 @@ PAGE = DashboardPage(
             Query(f"sum by (line) ({_LAG})", "{{line}}"),
             Query(f'sum by (line) (castline_consumer_lag_records{{{LINE},role="sorter"}})', "{{line}} verdicts for the sorter"),
             unit="short",
-            description="Records on the brokers that no worker has finished. The number should fall back to a few within seconds.",
+            description="Pictures on the brokers that no inspector has finished, and verdicts that no sorter has finished. Each number "
+            "should fall back to a few within seconds.",
             thresholds=rising(30, 300),
             alerts=("LagGrowing",),
         ),
@@ -54,14 +56,15 @@ PAGE = DashboardPage(
             "How old is the oldest picture that is not judged?",
             f"max by (line) (castline_consumer_lag_seconds{{{LINE}}})",
             unit="s",
-            description="The lag in seconds. A part on the belt waits this long for its verdict.",
+            description="Age of the oldest picture that an inspector has fetched and not judged. A part on the belt waits about this long "
+            "for its verdict.",
             thresholds=rising(1, 3),
         ),
         timeseries_panel(
             "How many pictures has each inspector fetched and not judged?",
             Query(select("castline_buffered_pictures", _INSPECTOR, PLANT), "{{instance_name}}"),
             unit="short",
-            description="The setting `inspector.buffer` bounds this number. At the bound, further pictures wait in Kafka.",
+            description="The setting `inspector.buffer` limits this number. When the limit is reached, further pictures wait in Kafka.",
             thresholds=rising(128, 256),
         ),
         timeseries_panel(
@@ -69,21 +72,21 @@ PAGE = DashboardPage(
             Query(p50("castline_batch_pictures", "instance_name", _INSPECTOR, scope=PLANT), "{{instance_name}} median"),
             Query(p99("castline_batch_pictures", "instance_name", _INSPECTOR, PLANT), "{{instance_name}} 99 %"),
             unit="short",
-            description="If batches are always full, the networks are the bottleneck. If they always hold one picture, there is computing "
-            "power to spare, or `batch.max_wait_s` is too short.",
+            description="Number of pictures in a batch. If the batches are always full, the networks are the bottleneck. If each batch "
+            "holds only one picture, there is computing power to spare, or `batch.max_wait_s` is too short.",
         ),
         timeseries_panel(
             "How long do the networks take, by runtime?",
             Query(_p99("castline_inference_seconds", "instance_name, runtime"), "{{instance_name}} {{runtime}} 99 %"),
             Query(p50("castline_inference_seconds", "instance_name, runtime", scope=PLANT), "{{instance_name}} {{runtime}} median"),
             unit="s",
-            description="Time for one batch. The time grows when another program computes on the machine.",
+            description="Time for one batch. The time grows when another program uses the machine's processors.",
         ),
         timeseries_panel(
             REFUSED,
             Query(rate("castline_pictures_refused_total", "line, reason"), "{{line}} {{reason}}"),
             unit="cps",
-            description="The part of a refused picture is never judged.",
+            description="Pictures that the gateway refused, by reason. The parts on these pictures are not judged.",
             thresholds=rising(0.0001, 0.01),
             alerts=("PicturesRefused",),
         ),
@@ -107,7 +110,8 @@ PAGE = DashboardPage(
             Query(rate("castline_dead_letters_total", "line, reason"), "{{line}} {{reason}}"),
             Query(rate("castline_batches_split_total", "instance_name", _INSPECTOR, scope=PLANT), "{{instance_name}} batch split"),
             unit="cps",
-            description="Records that were set aside on the topic `castings.dead-letters`. `castline dead-letters list` shows them.",
+            description="Records that could not be processed and are now on the topic `castings.dead-letters`; `castline dead-letters "
+            "list` shows them. The panel also shows batches that were split because the networks failed.",
             thresholds=rising(0.001, 0.1),
             alerts=("DeadLettersRising", "BatchesSplit"),
         ),
@@ -117,8 +121,8 @@ PAGE = DashboardPage(
             Query(rate("castline_records_archived_total", "kind", scope=PLANT), "{{kind}} a second"),
             Query(rate("castline_archive_rows_total", "plant", _ARCHIVIST, PLANT), "rows written a second"),
             unit="short",
-            description="Records that wait for the archivist are missing on the station's pages. They are not lost, because Kafka keeps "
-            "them.",
+            description="Records that wait for the archivist do not appear on the station's pages yet. They are not lost, because Kafka "
+            "keeps them.",
             thresholds=rising(1000, 100_000),
         ),
         timeseries_panel(
@@ -126,8 +130,8 @@ PAGE = DashboardPage(
             Query(p99("castline_archive_write_seconds", "instance_name", _ARCHIVIST, PLANT), "{{instance_name}} 99 %"),
             Query(p50("castline_archive_write_seconds", "instance_name", _ARCHIVIST, scope=PLANT), "{{instance_name}} median"),
             unit="s",
-            description="Time for one transaction of at most `archivist.batch` records. If the time grows with the table, look at the "
-            "disk.",
+            description="Time for one transaction of at most `archivist.batch` records. If the time grows while the database grows, the "
+            "disk may be too slow.",
             thresholds=rising(0.5, 5),
         ),
         timeseries_panel(
@@ -137,22 +141,22 @@ PAGE = DashboardPage(
             Query(select("castline_archive_pictures_wanted", _ARCHIVIST, PLANT), "wait to be fetched"),
             Query(rate("castline_archive_dropped_total", "what", scope=PLANT), "{{what}} dropped a second"),
             unit="short",
-            description="The image topic keeps a picture for `topics.image_hours`. A picture that waits longer to be fetched is lost for "
-            "the archive.",
+            description="The image topic keeps a picture for `topics.image_hours`. A picture that is not fetched within this time is lost "
+            "for the archive.",
             thresholds=rising(1000, 10_000),
         ),
         timeseries_panel(
             "How much disk do the archive's pictures take?",
             Query(select("castline_archive_kept_bytes", _ARCHIVIST, PLANT), "{{instance_name}}"),
             unit="bytes",
-            description="Above `archivist.keep_bytes` the oldest pictures are dropped.",
+            description="When the pictures take more than `archivist.keep_bytes`, the archivist deletes the oldest ones.",
         ),
         timeseries_panel(
             STALLED,
             Query(f"castline_process_stalled{{{PLANT}}}", "{{instance_name}}"),
             unit="short",
-            description="1 means that work waits and the process finishes none, or that a part of the process has ended. The process's "
-            "page /healthz gives the reason.",
+            description="1 means that work waits and the process finishes none of it, or that one of its tasks has ended. The page "
+            "/healthz of the process gives the reason.",
             thresholds=rising(0.5, 1),
             alerts=("WorkerStalled",),
         ),
@@ -160,7 +164,8 @@ PAGE = DashboardPage(
             EVENT_LOOP,
             Query(_p99("castline_event_loop_delay_seconds", "instance_name"), "{{instance_name}}"),
             unit="s",
-            description="Delay of the process's event loop, 99th percentile. Above one second, heartbeats and commits to Kafka come late.",
+            description="Delay with which the event loop of a process wakes up; one delay in a hundred is longer. Above one second, "
+            "heartbeats and commits to Kafka come late.",
             thresholds=rising(0.1, 1),
             alerts=("EventLoopBlocked",),
         ),
@@ -168,14 +173,15 @@ PAGE = DashboardPage(
             "Which process uses the processors?",
             Query(f'rate(process_cpu_seconds_total{{job="castline",{PLANT}}}[$__rate_interval])', "{{instance_name}}"),
             unit="short",
-            description="Processor cores used. When the sum reaches the cores of the machine, every process becomes slower.",
+            description="Number of processor cores that each process uses. When the sum reaches the number of cores of the machine, every "
+            "process becomes slower.",
         ),
         timeseries_panel(
             "Does a process's memory grow?",
             Query(f'process_resident_memory_bytes{{job="castline",{PLANT}}}', "{{instance_name}}"),
             Query(f'process_open_fds{{job="castline",{PLANT}}}', "{{instance_name}} open files"),
             unit="bytes",
-            description="All queues are bounded, so memory that rises over days is a leak.",
+            description="All queues have a maximum length, so memory that rises for days is a leak.",
             thresholds=rising(3e9, 6e9),
             alerts=("BatchesSplit",),
         ),
@@ -188,15 +194,15 @@ ALERTS: tuple[Alert, ...] = (
         'count by (plant) (castline_process_ready) unless on (plant) (sum by (plant) (castline_process_ready{role="inspector"}) > 0)',
         "30s",
         "critical",
-        "no inspector is ready in {{ $labels.plant }}, so no picture is judged",
+        "no inspector of plant {{ $labels.plant }} is ready, so no picture is judged",
         plant.PAGE.uid,
         plant.PROCESSES,
         Runbook(
-            "The processes of the plant run, but none of its inspectors is ready.",
-            "No part is judged, and every part of every line is treated by the line's safe action.",
-            "Read the inspectors' log. It names a model version that was refused, Kafka that does not answer, or a lack of memory. "
-            "`castline models list` verifies the versions.",
-            "Start the inspectors. If a new version is refused, run `castline models roll-back`.",
+            "Processes of the plant run, but none of its inspectors is ready.",
+            "No part is judged. The boards apply the safe action of their lines (divert, pass or stop) to every part.",
+            "Read the log of the inspectors. Usually it names a model version that was refused, Kafka that does not answer, or a lack of "
+            "memory. `castline models list` verifies the files of the versions.",
+            "Start the inspectors. If a new version was refused, run `castline models roll-back`.",
         ),
     ),
     Alert(
@@ -204,15 +210,16 @@ ALERTS: tuple[Alert, ...] = (
         'up{job="castline"} == 0',
         "1m",
         "critical",
-        "{{ $labels.instance_name }} does not answer on its metrics page",
+        "{{ $labels.instance_name }} does not answer on its page /metrics",
         plant.PAGE.uid,
         plant.PROCESSES,
         Runbook(
             "A process that has registered for monitoring does not answer. It was killed, it hangs, or its machine cannot be reached.",
-            "The impact depends on the role. Without its sorter a line gets no verdicts at its gate; without its gateway no camera of the "
-            "machine delivers pictures.",
-            "Check that the machine can be reached. `castline up` writes into its log why it restarts a process.",
-            "Start the process. If it was removed for good, delete the file that it left in `<run_dir>/targets`.",
+            "The impact depends on the role. Without its sorter, a line gets no verdicts at its gate. Without the gateway of a machine, "
+            "the cameras of this machine deliver no pictures.",
+            "Check that the machine can be reached. Read the log of `castline up`, which says why it restarted a process.",
+            "Start the process. If it was removed for good, delete its file in `<run_dir>/targets`, so that Prometheus no longer expects "
+            "the process.",
         ),
     ),
     Alert(
@@ -220,15 +227,17 @@ ALERTS: tuple[Alert, ...] = (
         "castline_process_stalled > 0",
         "1m",
         "critical",
-        "{{ $labels.instance_name }} runs but gets nothing done",
+        "{{ $labels.instance_name }} runs but finishes no work",
         PAGE.uid,
         STALLED,
         Runbook(
-            "Work waits for the process, and it has finished none for `service.stall_s`, or a part of the process has ended.",
-            "Parts of the process's lines reach the gate without a verdict, although the process seems to be alive.",
-            "Run `curl <address>/healthz`, which gives the reason. The address stands in `<run_dir>/targets/<instance>.json`.",
-            "`castline up` and Kubernetes restart the process after a while. To restart it by hand, send SIGTERM and start it again; "
-            "nothing is lost.",
+            "Work waits for the process, but it has finished none of it within `service.stall_s` seconds. Or one of the tasks of the "
+            "process has ended.",
+            "The process seems to be alive. But if it is a gateway, an inspector or a sorter, the parts of its lines reach the gate "
+            "without a verdict.",
+            "Run `curl <address>/healthz`, which prints the reason. The address stands in the file `<run_dir>/targets/<instance>.json`.",
+            "`castline up` and Kubernetes restart the process after a while. To restart it yourself, send it SIGTERM and start it again. "
+            "No record is lost.",
         ),
     ),
     Alert(
@@ -240,10 +249,12 @@ ALERTS: tuple[Alert, ...] = (
         plant.PAGE.uid,
         plant.PROCESSES,
         Runbook(
-            "The process runs but takes no work, because Kafka, the board, the model or the object store is missing.",
-            "If an inspector is not ready, the others take over its parts. If a sorter is not ready, no verdict reaches its line's gate.",
-            "Run `curl <address>/readyz`, which names what is missing.",
-            "Restore the service that the page /readyz names, for instance Kafka, the board or the object store.",
+            "The process runs but takes no work, because something that it needs is missing. This may be Kafka, the board, the model "
+            "version or the object store.",
+            "If an inspector is not ready, the other inspectors judge its parts. If a sorter is not ready, no verdict reaches the gate of "
+            "its line.",
+            "Run `curl <address>/readyz`, which names what is missing. The address stands in the file `<run_dir>/targets/<instance>.json`.",
+            "Restore what the page /readyz names, for instance Kafka, the board or the object store. The process then goes on by itself.",
         ),
     ),
     Alert(
@@ -255,12 +266,12 @@ ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         WAITING,
         Runbook(
-            "The cameras deliver more pictures than the inspectors judge.",
-            "Verdicts come later and later, until they come after their part has passed the gate.",
-            "Look at the batches on the Pipeline dashboard. Full batches mean too little computing power; small ones mean that something "
-            "else is slow.",
-            "Start one more inspector for each that is at its limit, at most one for each image partition. Look for other programs that "
-            "compute on the machine.",
+            "The cameras deliver more pictures than the inspectors can judge, so more and more pictures wait.",
+            "Verdicts come later and later. In the end, they come after their parts have passed the gate.",
+            "On the Pipeline dashboard, look at the panel “How full are the batches?”. If the batches are full, the machine has too "
+            "little computing power. If they are small, something else is slow.",
+            "Start more inspectors, at most one for each partition of the image topics. Look for other programs that use the machine's "
+            "processors.",
         ),
     ),
     Alert(
@@ -273,13 +284,14 @@ ALERTS: tuple[Alert, ...] = (
         kafka.PAGE.uid,
         kafka.SPOOL_SHARE,
         Runbook(
-            "Pictures wait in the spool, the gateway's queue on disk, because Kafka does not confirm them. The spool is half full, or "
-            "will be full in an hour.",
-            "Parts whose pictures wait get no verdict in time. When the spool is full, pictures are refused and those parts are never "
-            "judged.",
-            "Look on the Kafka dashboard whether the broker is away or slow. Run `df` on the gateway's machine.",
-            "Bring Kafka back; the gateway then sends the pictures by itself, the oldest first. Raise `gateway.spool_max_bytes` if the "
-            "disk has room.",
+            "Kafka does not confirm the pictures, so they wait in the spool, the gateway's queue on disk. The spool is half full, or will "
+            "be full within an hour.",
+            "The parts on the waiting pictures get no verdict in time. When the spool is full, the gateway refuses new pictures, and "
+            "their parts are never judged.",
+            "On the Kafka dashboard, check whether the broker is away or slow. Run `df` on the gateway's machine to see how much disk is "
+            "free.",
+            "Bring Kafka back. The gateway then sends the waiting pictures by itself, the oldest first. If the disk has room, raise "
+            "`gateway.spool_max_bytes`.",
         ),
     ),
     Alert(
@@ -291,11 +303,11 @@ ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         REFUSED,
         Runbook(
-            "The gateway did not accept pictures. The reason is `spool-full`, `too-large` or `refused-by-kafka`.",
+            "The gateway refused pictures. The reason is `spool-full` (the queue on disk is full), `too-large` or `refused-by-kafka`.",
             "The parts on these pictures are never judged.",
-            "Read the reason in the alert's text.",
-            "For `spool-full` see SpoolFilling. For `too-large` change the camera's settings or `pictures.max_bytes`. For "
-            "`refused-by-kafka` raise the largest record size of topic and broker, or give the gateway the right to write.",
+            "Read the reason in the alert's summary.",
+            "For `spool-full`, see `SpoolFilling`. For `too-large`, make the camera's pictures smaller, or raise `pictures.max_bytes`. "
+            "For `refused-by-kafka`, raise the largest record size of the topic and the broker, or give the gateway the right to write.",
         ),
     ),
     Alert(
@@ -338,15 +350,18 @@ ALERTS: tuple[Alert, ...] = (
         "sum by (plant, line, reason) (increase(castline_dead_letters_total[10m])) > 3",
         "0m",
         "warning",
-        '{{ $labels.line }}: {{ $value | printf "%.0f" }} pictures could not be judged in 10 minutes, reason {{ $labels.reason }}',
+        '{{ $labels.line }}: {{ $value | printf "%.0f" }} records could not be processed in 10 minutes, reason {{ $labels.reason }}',
         PAGE.uid,
         DEAD_LETTERS,
         Runbook(
-            "Records were set aside on the topic `castings.dead-letters`, and each of these parts got the verdict `review`.",
-            "The parts are treated by the line's setting `on_review`, and a person has to look at them.",
-            "Run `castline dead-letters list`. `castline dead-letters save` writes the pictures to files.",
-            "For `truncated` and `damaged` check the camera's cable and disk. For `not-an-image` find the program that writes other files "
-            "into the camera's folder. For `identity` correct the producer that does not name line, run and part.",
+            "Some records could not be processed, and now lie on the topic `castings.dead-letters`. Usually they are pictures that could "
+            "not be judged.",
+            "A part whose picture could not be judged gets the verdict `review`. The gate follows the line's setting `on_review`, and a "
+            "person has to look at the part.",
+            "Run `castline dead-letters list`, which shows the reason for each record. `castline dead-letters save` writes one record, "
+            "such as a picture, to a file.",
+            "For `truncated` and `damaged`, check the camera's cable and disk. For `not-an-image`, find the program that writes other "
+            "files into the camera's folder. For `identity`, correct the producer that does not name line, run and part.",
         ),
     ),
     Alert(
@@ -354,13 +369,15 @@ ALERTS: tuple[Alert, ...] = (
         "sum by (plant, instance_name) (increase(castline_batches_split_total[10m])) > 0",
         "0m",
         "warning",
-        "{{ $labels.instance_name }}: the networks failed on a batch, so its pictures were judged one by one",
+        "{{ $labels.instance_name }}: the networks failed on a batch of pictures, so the inspector split the batch",
         PAGE.uid,
         DEAD_LETTERS,
         Runbook(
-            "A picture or a lack of memory made the networks fail. The inspector split the batch until the picture at fault stood alone.",
-            "One part of the batch has the verdict `review`, and all parts of the batch got their verdict later than usual.",
-            "The inspector's log names the part and the error. Look at the process's memory on the Pipeline dashboard.",
+            "The networks failed on a batch of pictures, because of one picture or because of too little memory. The inspector halved the "
+            "batch again and again, until the networks succeeded or a single picture was left.",
+            "If the networks failed on a single picture again, its part has the verdict `review`. All parts of the batch got their "
+            "verdicts later than usual.",
+            "Read the inspector's log, which names the part and the error. On the Pipeline dashboard, look at the memory of the process.",
             "If memory ran out, lower `batch.size` or run fewer inspectors on the machine. Otherwise keep the picture and report the "
             "error.",
         ),
@@ -370,14 +387,15 @@ ALERTS: tuple[Alert, ...] = (
         "histogram_quantile(0.99, sum by (plant, instance_name, le) (rate(castline_event_loop_delay_seconds_bucket[5m]))) > 1",
         "5m",
         "warning",
-        "{{ $labels.instance_name }}: the event loop wakes {{ $value | humanizeDuration }} late",
+        "{{ $labels.instance_name }}: the event loop wakes up {{ $value | humanizeDuration }} late",
         PAGE.uid,
         EVENT_LOOP,
         Runbook(
-            "Something blocks the event loop of the process, so commits, heartbeats and deliveries come late.",
-            "Kafka may take the worker for dead and give its partitions to others, again and again. Verdicts are late meanwhile.",
-            "Look at the processor use on the Pipeline dashboard. Are all cores of the machine busy?",
-            "Run fewer processes on the machine, or lower `model.threads` so that the networks leave one core free.",
+            "Something blocks the event loop of the process, so its commits, heartbeats and deliveries come late.",
+            "Kafka may conclude that the worker is dead, and give its partitions to other workers again and again. Meanwhile, verdicts "
+            "are late.",
+            "On the Pipeline dashboard, open the panel “Which process uses the processors?”. Are all cores of the machine busy?",
+            "Run fewer processes on the machine, or lower `model.threads`, so that the networks leave one core free.",
         ),
     ),
 )

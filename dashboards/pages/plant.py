@@ -24,7 +24,7 @@ PAGE = DashboardPage(
             SILENT_LINES,
             Query(_SILENT, "{{plant}} {{line}}"),
             unit="short",
-            description="0 is good. 1 means that photo-eye 1 counts castings and none of them was judged for two minutes.",
+            description="0 is good. 1 means that photo-eye 1 counted castings in the last two minutes, and that none of them was judged.",
             thresholds=rising(0.5, 1),
             alerts=("LineSilent",),
             width=8,
@@ -37,15 +37,15 @@ PAGE = DashboardPage(
                 "{{severity}}",
             ),
             unit="short",
-            description="Each alert has a page in the runbook that says what to do first.",
+            description="Number of firing alerts, by severity. The dashboard “Castline: runbook” says what to do about each alert.",
             thresholds=rising(1, 3),
         ),
         stat_panel(
             "How much of the month's error budget is left?",
             Query(f"1 - line:castline_unseen_parts:ratio_rate30d{{{LINE}}} / {BUDGET}", "{{plant}} {{line}}"),
             unit="percentunit",
-            description="The objective is that 99.95 % of the parts have their verdict before they reach the gate, over 30 days. The error "
-            "budget is the allowed rest. Below 0 the objective is missed.",
+            description="The objective is that 99.95 % of the parts have a verdict before they reach the gate, measured over 30 days. The "
+            "other 0.05 % are the error budget. If the value is below 0, the line has missed the objective.",
             thresholds=falling(0, 0.25),
             width=10,
         ),
@@ -53,13 +53,14 @@ PAGE = DashboardPage(
             "How many parts a second does each line count?",
             Query(rate("castline_parts_counted_total", "plant, line"), "{{plant}} {{line}}"),
             unit="cps",
-            description="Parts that photo-eye 1 counts. A value of 0 means that the line stands.",
+            description="Parts that photo-eye 1 counts. If the value is 0, no parts pass, for instance because the belt stands.",
         ),
         timeseries_panel(
             "How many verdicts a second does each line get?",
             Query(rate("castline_verdicts_total", "plant, line"), "{{plant}} {{line}}"),
             unit="cps",
-            description="As many verdicts as counted parts should come, a few seconds later. If fewer come for long, parts are not judged.",
+            description="Each counted part should get a verdict within a few seconds. If the line has fewer verdicts than parts for a "
+            "long time, parts are not judged.",
             alerts=("LineSilent",),
         ),
         timeseries_panel(
@@ -69,8 +70,8 @@ PAGE = DashboardPage(
             Query(f"line:castline_unseen_parts:ratio_rate5m{{{LINE}}} / {BUDGET}", "{{line}} 5 min"),
             Query(f"line:castline_unseen_parts:ratio_rate30m{{{LINE}}} / {BUDGET}", "{{line}} 30 min"),
             unit="short",
-            description="At 1 the error budget lasts exactly 30 days. An alert warns at 6 over six hours, and calls a person at 14.4 over "
-            "an hour.",
+            description="At the value 1, the error budget lasts exactly 30 days. A value above 6 over six hours raises a warning. A value "
+            "above 14.4 over one hour calls a person.",
             thresholds=rising(6, 14.4),
             alerts=("ErrorBudgetBurnsFast", "ErrorBudgetBurnsSlowly"),
         ),
@@ -79,8 +80,8 @@ PAGE = DashboardPage(
             Query(f"castline_process_ready{{{PLANT}}}", "{{instance_name}} ready"),
             Query(f'up{{job="castline",{PLANT}}}', "{{instance_name}} up"),
             unit="short",
-            description="Both values are 1 when all is well. A process that is up and not ready waits for something, which its page "
-            "/readyz names. A process that is not up does not answer.",
+            description="Both values are 1 when all is well. If a process is up but not ready, its page /readyz names what is missing. A "
+            "process that is not up does not answer.",
             thresholds=falling(0.5, 1),
             alerts=("NoInspector", "ProcessDown", "ProcessNotReady"),
         ),
@@ -89,15 +90,16 @@ PAGE = DashboardPage(
             Query(f"line:castline_verdict_age_seconds:p99_5m{{{LINE}}}", "{{plant}} {{line}}"),
             Query(f"max by (plant, line) (castline_verdict_deadline_seconds{{{LINE}}})", "{{line}} deadline"),
             unit="s",
-            description="Time from picture to verdict, exceeded by one verdict in a hundred, and the time that a part takes to its gate.",
+            description="Time from a picture to its verdict; one verdict in a hundred takes longer. Verdicts that come after the deadline "
+            "are too late for the gate.",
             alerts=("VerdictsTooOld",),
         ),
         timeseries_panel(
             "Which share of the verdicts is defect?",
             Query(f"line:castline_defect_verdicts:ratio_rate1h{{{LINE}}}", "{{plant}} {{line}}"),
             unit="percentunit",
-            description="Share over the last hour. A jump means either bad castings or bad pictures, for instance from a dirty lens. A "
-            "person has to look in both cases.",
+            description="Share of the verdict `defect` over the last hour. A jump means either bad castings or bad pictures, for instance "
+            "because of a dirty lens. In both cases, a person has to look at the line.",
             thresholds=NO_THRESHOLDS,
             alerts=("VerdictsDrift",),
         ),

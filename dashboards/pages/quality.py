@@ -14,7 +14,7 @@ DEFECT_SHARE = "Are there more defects than usual?"
 DISAGREEMENT = "How often do the two networks disagree?"
 REVIEWS = "Do people review the parts that wait?"
 CAMERA = "Is a camera in trouble?"
-DRIFT = "Are pictures and predictions like those that the version was made with?"
+DRIFT = "Are pictures and predictions like those of the version's reference?"
 REFUSED_VERSIONS = "Was a chosen version refused?"
 SHADOW = "Would the shadow version judge differently?"
 REVIEW_REASONS = "Why are parts left to a person?"
@@ -22,15 +22,16 @@ REVIEW_REASONS = "Why are parts left to a person?"
 PAGE = DashboardPage(
     "castline-quality",
     "Castline: quality",
-    "Can the models still be trusted? The true labels are not known here, so the panels show whether pictures and verdicts have changed.",
+    "Can the models still be trusted? Castline does not know the true labels, so the panels show whether pictures and verdicts have "
+    "changed.",
     (
         stat_panel(
             VERSIONS,
             Query(f"sum by (line, model, runtime) (castline_model_info{{{LINE}}})", "{{line}}: {{model}} on {{runtime}}"),
             Query(f"sum by (line, model, runtime) (castline_model_shadow_info{{{LINE}}})", "{{line}}: {{model}} on {{runtime}}, shadow"),
             unit="short",
-            description="Number of inspectors that judge with each version. If a line has several versions for long, a switch of versions "
-            "did not end.",
+            description="Number of inspectors that judge with each version. If a line has several versions for more than a few minutes, a "
+            "switch of versions did not finish.",
             thresholds=((None, "blue"),),
             alerts=("ModelVersionsDiffer",),
             width=12,
@@ -39,7 +40,7 @@ PAGE = DashboardPage(
             REVIEW_SHARE,
             f"line:castline_review_verdicts:ratio_rate1h{{{LINE}}}",
             unit="percentunit",
-            description="Share of the verdict `review` over the last hour. Above 5 % people cannot keep up.",
+            description="Share of the verdict `review` over the last hour. Above 5 %, people cannot review all of these parts.",
             thresholds=rising(0.05, 0.15),
             alerts=("ReviewShareHigh",),
             width=12,
@@ -49,7 +50,8 @@ PAGE = DashboardPage(
             Query(f"line:castline_defect_verdicts:ratio_rate1h{{{LINE}}}", "{{line}} last hour"),
             Query(f"line:castline_defect_verdicts:ratio_rate1d{{{LINE}}}", "{{line}} last day"),
             unit="percentunit",
-            description="Share of the verdict `defect`. If the hour differs from the day by ten points, castings or pictures have changed.",
+            description="Share of the verdict `defect` over the last hour and over the last day. If the two differ by ten percentage "
+            "points, castings or pictures have changed.",
             alerts=("VerdictsDrift",),
         ),
         timeseries_panel(
@@ -57,8 +59,8 @@ PAGE = DashboardPage(
             Query(f"line:castline_vote_disagreements:ratio_rate1h{{{LINE}}}", "{{line}} last hour"),
             Query(rate("castline_vote_disagreements_total") + " / " + rate("castline_verdicts_total"), "{{line}} now"),
             unit="percentunit",
-            description="Share of the pictures to which the two networks give different labels. The share rises first when pictures become "
-            "unlike those of the training.",
+            description="Share of the pictures to which the two networks give different labels. This share is the first to rise when "
+            "pictures become unlike the training pictures.",
             thresholds=rising(0.05, 0.1),
             alerts=("NetworksDisagree",),
         ),
@@ -68,8 +70,8 @@ PAGE = DashboardPage(
             Query(quantile(0.5, _PROBABILITY), "{{line}} median"),
             Query(quantile(0.9, _PROBABILITY), "{{line}} 90 %"),
             unit="percentunit",
-            description="Calibrated probability of a defect. Values near 0 and near 1 are good. If they move towards the middle, verdicts "
-            "become less certain.",
+            description="Calibrated probability of a defect: the median, and the values below which 10 % and 90 % of the pictures lie. "
+            "Values near 0 and 1 are certain. If the curves move towards the middle, the verdicts become less certain.",
         ),
         timeseries_panel(
             "How many verdicts are uncertain?",
@@ -81,16 +83,16 @@ PAGE = DashboardPage(
                 "{{line}}",
             ),
             unit="percentunit",
-            description="Share of the pictures with a defect probability between 0.2 and 0.8, where a small change of light changes the "
-            "verdict.",
+            description="Share of the pictures with a defect probability between 0.2 and 0.8. A small change of light can change the "
+            "verdicts on these pictures.",
             thresholds=rising(0.1, 0.3),
         ),
         timeseries_panel(
             REVIEW_REASONS,
             Query(rate("castline_reviews_total", "line, reason"), "{{line}} {{reason}}"),
             unit="cps",
-            description="The reason `doubt` comes from the model: the probability lies near the threshold. All other reasons come from the "
-            "picture.",
+            description="The reason `doubt` means that the defect probability lies near the threshold. All other reasons mean that the "
+            "picture could not be judged.",
             alerts=("ReviewShareHigh",),
         ),
         timeseries_panel(
@@ -99,15 +101,15 @@ PAGE = DashboardPage(
             Query(f"max(castline_review_queue_oldest_seconds{{{PLANT}}}) / 3600", "age of the oldest, h"),
             Query(f"max(castline_review_overdue_seconds{{{PLANT}}}) / 3600", "allowed age, h"),
             unit="short",
-            description="Parts that wait for a person, and the age of the oldest. The state `open` means that nobody has looked at the "
-            "part.",
+            description="Number of parts that wait for a person, and the age of the oldest part. In the state `open`, nobody has reviewed "
+            "the part yet. In the states `second` and `third`, the part waits for another person's opinion.",
             alerts=("ReviewQueueOverdue",),
         ),
         timeseries_panel(
             "What are the verdicts of each version?",
             Query(rate("castline_verdicts_total", "model, label"), "{{model}} {{label}}"),
             unit="cps",
-            description="Verdicts of each model version by label, to compare the versions before and after a switch.",
+            description="Verdicts of each model version, by label. Compare the versions before and after a switch.",
         ),
         timeseries_panel(
             CAMERA,
@@ -117,8 +119,8 @@ PAGE = DashboardPage(
                 "{{line}} {{state}}",
             ),
             unit="short",
-            description="States of cameras in trouble: frozen, dark, bright, blurred, or gap (no more pictures). An empty panel means "
-            "that all cameras work.",
+            description="Faults of the cameras: `frozen`, `dark`, `bright`, `blurred`, or `gap` (no more pictures come). If the panel is "
+            "empty, all cameras work.",
             thresholds=rising(0.5, 1),
             alerts=("CameraFrozen", "CameraDarkOrBright", "CameraBlurred", "CameraGap"),
         ),
@@ -126,8 +128,8 @@ PAGE = DashboardPage(
             DRIFT,
             Query(f"max by (line, of) (castline_drift_psi{{{LINE}}})", "{{line}} {{of}}"),
             unit="short",
-            description="Population stability index of the last 500 pictures against the version's reference. Below 0.1 they are alike, "
-            "above 0.25 they differ.",
+            description="Population stability index: how much the last 500 pictures differ from the reference of the version. Below 0.1 "
+            "they are alike. Above 0.25 they differ clearly.",
             thresholds=rising(0.1, 0.25),
             alerts=("PicturesDrift",),
         ),
@@ -137,15 +139,15 @@ PAGE = DashboardPage(
             Query(rate("castline_findings_dropped_total"), "{{line}} dropped for lack of time"),
             Query(rate("castline_findings_failed_total"), "{{line}} failed"),
             unit="cps",
-            description="The inspector explains suspicious pictures by heat maps in its idle time. Without heat maps, either there is no "
-            "idle time, or the version has no AlexNet.",
+            description="A heat map shows which places in a picture look defective. The inspector makes heat maps in its idle time. If "
+            "there are none, the inspector has no idle time, or the version has no AlexNet.",
         ),
         timeseries_panel(
             "How long after its verdict comes a heat map?",
             Query(quantile(0.5, "castline_finding_seconds", "plant", scope=PLANT), "{{plant}} median"),
             Query(quantile(0.95, "castline_finding_seconds", "plant", scope=PLANT), "{{plant}} 95 %"),
             unit="s",
-            description="A person who uploads a picture waits this long for the heat map.",
+            description="A person who uploads a picture waits this long for its heat map.",
         ),
         timeseries_panel(
             SHADOW,
@@ -155,8 +157,8 @@ PAGE = DashboardPage(
             ),
             Query(rate("castline_shadow_dropped_total"), "{{line}} pictures a second dropped for lack of time"),
             unit="percentunit",
-            description="Share of the pictures to which the shadow version gives another label. Look at these pictures before you switch "
-            "to the version. Dropped pictures are not in the share.",
+            description="Share of the pictures to which the shadow version gives another label than the version in force. Look at these "
+            "pictures before you put the shadow version in force. Pictures that were dropped for lack of time do not count.",
             thresholds=rising(0.02, 0.1),
         ),
         timeseries_panel(
@@ -167,7 +169,8 @@ PAGE = DashboardPage(
                 "{{instance_name}} s to open its versions",
             ),
             unit="short",
-            description="A refused version does not judge. The version before it continues.",
+            description="A refused version does not judge. The version before it continues to judge. The panel also shows how many "
+            "seconds each inspector needed to open its versions.",
             thresholds=rising(0.0001, 1),
             alerts=("ModelRefused",),
         ),
@@ -175,7 +178,7 @@ PAGE = DashboardPage(
     time_from="now-24h",
 )
 
-# Alerts about shares of verdicts need this many verdicts in an hour, because smaller numbers vary by chance.
+# Alerts about shares of verdicts need more than 200 verdicts in an hour, because the shares of fewer verdicts vary by chance.
 _ENOUGH_VERDICTS = "sum by (plant, line) (increase(castline_verdicts_total[1h])) > 200"
 
 MODEL_ALERTS: tuple[Alert, ...] = (
@@ -185,15 +188,17 @@ MODEL_ALERTS: tuple[Alert, ...] = (
         f"and on (plant, line) ({_ENOUGH_VERDICTS})",
         "30m",
         "warning",
-        "{{ $labels.line }}: the share of defects differs by {{ $value | humanizePercentage }} from the last day's",
+        "{{ $labels.line }}: the share of defects in the last hour differs by {{ $value | humanizePercentage }} from that of the last day",
         PAGE.uid,
         DEFECT_SHARE,
         Runbook(
-            "The share of defects in the last hour differs by more than ten points from that of the last day.",
-            "Either the castings have changed and the foundry has to know at once, or the pictures have changed and the verdicts are "
+            "The share of defects in the last hour is more than ten percentage points above or below the share in the last day.",
+            "Either the castings have changed, and the foundry must know at once. Or the pictures have changed, and the verdicts may be "
             "wrong.",
-            "Open ten of the latest pictures on the station. Look for other light, lost focus, dirt on the lens, or another product.",
-            "Clean and adjust the camera. If the castings have changed, tell the shift. If the product is new, train a version on it.",
+            "On the station, open ten of the latest pictures. Look for a change of light, lost focus, dirt on the lens, or another "
+            "product.",
+            "If the pictures have changed, clean and adjust the camera. If the castings have changed, inform the shift. If the product is "
+            "new, train a version on it.",
         ),
     ),
     Alert(
@@ -205,10 +210,12 @@ MODEL_ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         DISAGREEMENT,
         Runbook(
-            "AlexNet and LeNet give different labels to more than one picture in ten.",
-            "More parts get a wrong verdict than the version's figures say, because the pictures are unlike those of its training.",
-            "Look on the Quality dashboard whether the disagreement began suddenly (camera, light) or slowly (wear, new product).",
-            "Do what VerdictsDrift says. Correct wrong verdicts in the review, then train again.",
+            "The two networks, AlexNet and LeNet, gave different labels to more than one picture in ten.",
+            "Probably the pictures are unlike the training pictures. Then more parts get a wrong verdict than the figures of the version "
+            "say.",
+            "On the Quality dashboard, check whether the disagreement began suddenly or slowly. A sudden change points to the camera or "
+            "the light. A slow one points to wear or a new product.",
+            "Do what `VerdictsDrift` says. Correct wrong verdicts on the Review page of the station, then train a new version.",
         ),
     ),
     Alert(
@@ -220,12 +227,12 @@ MODEL_ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         REVIEW_SHARE,
         Runbook(
-            "More than one part in twenty gets the verdict `review`.",
-            'People cannot keep up. On lines with `on_review = "divert"` the reject chute fills with good castings.',
-            "Look at the reasons on the Quality dashboard. `doubt` means a probability near the threshold; the other reasons mean pictures "
-            "that cannot be read.",
-            "If pictures cannot be read, see DeadLettersRising. If the model is in doubt, do what VerdictsDrift says, or train a version "
-            "with a narrower review band (`castline train --review-share`).",
+            "More than one part in twenty has got the verdict `review` in the last hour.",
+            'People cannot review so many parts. On lines with `on_review = "divert"`, the reject chute fills with good castings.',
+            "On the Quality dashboard, look at the panel “Why are parts left to a person?”. The reason `doubt` means a defect probability "
+            "near the threshold. The other reasons mean pictures that could not be judged.",
+            "If pictures cannot be judged, see `DeadLettersRising`. If the model is in doubt, do what `VerdictsDrift` says, or train a "
+            "version with a narrower review band (`castline train --review-share`).",
         ),
     ),
     Alert(
@@ -237,10 +244,10 @@ MODEL_ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         VERSIONS,
         Runbook(
-            "For ten minutes, inspectors have judged one line with different versions, because a switch of versions did not end.",
-            "The same casting may get another verdict from another inspector.",
-            "Look on the Quality dashboard which version each line has, and on how many inspectors.",
-            "Choose the version again with `castline models choose`. Restart the inspectors that keep the other version, and set "
+            "Inspectors have judged one line with different versions for ten minutes. A switch of versions did not finish.",
+            "The verdict on a casting may depend on the inspector that judges it.",
+            "On the Quality dashboard, look at the panel “Which version judges each line?”. It shows how many inspectors use each version.",
+            "Choose the version again with `castline models choose`. Restart the inspectors that still use the other version. Set "
             "`model.version` to the same value on all machines.",
         ),
     ),
@@ -253,18 +260,19 @@ MODEL_ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         REFUSED_VERSIONS,
         Runbook(
-            "A version was chosen for the line and cannot judge. It is absent, damaged or tampered with, it has other classes, or it gives "
-            "other probabilities on its golden set.",
-            "No part is harmed, because the version before continues to judge. The chosen version does not.",
-            "The inspector's log says what was expected and what was found. `castline models verify` checks the version's files.",
+            "A version was chosen for the line, but the inspectors refused it. Its files are missing, damaged or changed, its classes "
+            "differ, or it gives other probabilities for the pictures of its golden set.",
+            "No part is affected, because the version before continues to judge. The chosen version does not judge.",
+            "Read the inspector's log, which says what was expected and what was found. `castline models verify` checks the version's "
+            "files and golden set.",
             "Copy the version again from the machine where it was trained, or choose a version that is complete.",
         ),
     ),
 )
 
-# Each inspector sees a share of the pictures only, so the gap counts when all inspectors of the line agree.
+# Each inspector gets only some of the pictures, so the camera has a gap only if all inspectors of the line report one.
 _GAP = 'min by (plant, line) (castline_camera_state{state="gap"}) > 0'
-# A standing belt gives no pictures. Where a board counts the parts, it shows that the belt stands.
+# There is nothing to photograph while the belt stands. If a board counts the parts of the line, its counter shows whether the belt stands.
 _BELT_STANDS = "on (plant, line) (sum by (plant, line) (rate(castline_parts_counted_total[5m])) == 0)"
 
 CAMERA_ALERTS: tuple[Alert, ...] = (
@@ -277,10 +285,11 @@ CAMERA_ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         CAMERA,
         Runbook(
-            "Five or more pictures in a row are equal in every pixel. A working camera never takes two such pictures.",
-            "Every part is judged by the picture of another part, so bad castings stay on the belt.",
-            "Look at the line's last pictures on the station. The inspector's log says since when they are equal.",
-            "Hold back the castings since then. Switch the camera off and on. Check its driver or the program that writes its files.",
+            "Five or more pictures in a row are equal in every pixel. Two pictures of a working camera always differ.",
+            "Every part is judged by the picture of another part, so bad castings may pass the gate.",
+            "On the station, look at the last pictures of the line. The time in the inspector's log shows when the pictures became equal.",
+            "Hold back the castings since that time. Switch the camera off and on. Check the camera's driver, or the program that writes "
+            "its files.",
         ),
     ),
     Alert(
@@ -292,12 +301,12 @@ CAMERA_ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         CAMERA,
         Runbook(
-            "The mean grey level of the latest pictures lies far outside that of the pictures that the version was made with.",
-            "Verdicts on such pictures are guesses.",
-            "Look at the line's last pictures on the station. Look on the Quality dashboard whether the brightness changed suddenly or "
-            "slowly.",
-            "If the pictures are dark, check lamp, cable, lens cap and exposure. If they are bright, look for sunlight on the belt, a long "
-            "exposure, or a lamp that is too near. Then inspect the castings of that time again.",
+            "The mean grey level of the latest pictures is far below or above that of the version's reference pictures.",
+            "The verdicts on such pictures are unreliable.",
+            "On the station, look at the last pictures of the line. On the Quality dashboard, check whether the brightness changed "
+            "suddenly or slowly.",
+            "If the pictures are dark, check the lamp, the cable, the lens cap and the exposure. If they are bright, look for sunlight on "
+            "the belt, a long exposure, or a lamp that is too near. Then inspect the castings of that time again.",
         ),
     ),
     Alert(
@@ -309,9 +318,10 @@ CAMERA_ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         CAMERA,
         Runbook(
-            "The latest pictures have less than half the sharpness of the most blurred pictures that the version was made with.",
-            "Small holes and scratches are overlooked, and nothing else shows it.",
-            "Look at the line's last pictures on the station. Are they out of focus everywhere, or smeared along the belt?",
+            "The latest pictures have less than half the sharpness of the most blurred reference pictures of the version.",
+            "The networks overlook small holes and scratches, and no other alert may show it.",
+            "On the station, look at the last pictures of the line. Are they out of focus everywhere, or smeared in the direction of the "
+            "belt?",
             "If they are out of focus, correct the focus and clean the lens. If they are smeared, use a shorter exposure, more light or a "
             "slower belt.",
         ),
@@ -325,11 +335,12 @@ CAMERA_ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         CAMERA,
         Runbook(
-            "No picture has come for twenty times the usual interval, and no board reports that the belt stands. After an hour the line is "
-            "taken to stand.",
-            "If castings still run, they are not judged; see LineSilent.",
-            "Check whether the belt runs, and on the Pipeline dashboard whether pictures arrive at the gateway.",
-            "Check the camera's power and cable, the trigger, and the folder it writes to. If the line was stopped on purpose, do nothing.",
+            "No picture has come for twenty times the usual interval, and at least 30 seconds. The belt seems to run, because the board "
+            "counts parts or the line has no board. After an hour the alert ends, because the line then counts as stopped.",
+            "If castings still pass, they are not judged; see `LineSilent`.",
+            "Check whether the belt runs. On the Line dashboard, check whether pictures arrive at the gateway.",
+            "Check the camera's power and cable, the trigger, and the folder into which the camera writes. If the line was stopped on "
+            "purpose, do nothing.",
         ),
     ),
     Alert(
@@ -337,18 +348,19 @@ CAMERA_ALERTS: tuple[Alert, ...] = (
         "max by (plant, line, of) (castline_drift_psi) > 0.25",
         "10m",
         "warning",
-        "{{ $labels.line }}: the {{ $labels.of }} of the pictures is no longer like that of the version's training",
+        "{{ $labels.line }}: the {{ $labels.of }} of the pictures differs from that of the version's reference pictures",
         PAGE.uid,
         DRIFT,
         Runbook(
-            "Over the last 500 pictures, the population stability index against the version's reference is above 0.25. Light, camera or "
-            "product have changed, or, for defect-probability, the castings are unlike those of the training.",
-            "More parts may get a wrong verdict than the version's figures say. A mere change of the share of defects does not cause this "
-            "alert.",
-            "See which value has changed: brightness (light, exposure), sharpness (focus, surface) or defect-probability (the castings). "
-            "Did it change suddenly or slowly?",
-            "Bring light and focus back to what they were. If the pictures are to stay like this, review some hundred of them and train on "
-            "them.",
+            "The last 500 pictures differ clearly from the version's reference pictures: the population stability index is above 0.25. If "
+            "brightness or sharpness differs, the light, the camera or the product has changed. If defect-probability differs, the "
+            "castings may be unlike those of the training.",
+            "More parts may get a wrong verdict than the figures of the version say. This alert does not fire only because the share of "
+            "defects changes.",
+            "Read in the alert's summary which value has changed: brightness (light, exposure), sharpness (focus, surface) or "
+            "defect-probability (the castings). On the Quality dashboard, check whether it changed suddenly or slowly.",
+            "Bring light and focus back to what they were. If the pictures will stay as they are now, review some hundred of them and "
+            "train a version on them.",
         ),
     ),
 )
@@ -363,12 +375,12 @@ REVIEW_ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         REVIEWS,
         Runbook(
-            "A part that the model left to people has waited longer than `review.overdue_hours`.",
-            "Castings lie aside without a decision, and the next training lacks the parts that would teach it most.",
-            "Open the Review page of the station. See how many parts wait and why, and whether they wait for a second opinion that nobody "
-            "else can give.",
-            "Review the parts; the most informative come first. If there are too many, raise `review.least_doubt` or lower "
-            "`review.audit_share`. With only one reviewer set `review.second_opinion = false`.",
+            "A part has waited in the review queue for longer than `review.overdue_hours`.",
+            "Castings wait for a person's decision. The next training lacks these parts, which would improve the networks most.",
+            "Open the Review page of the station. See how many parts wait, and why. Check whether parts wait for a second opinion "
+            "although there is only one reviewer.",
+            "Review the parts; the page shows the most useful ones first. If too many parts wait, raise `review.least_doubt` or lower "
+            "`review.audit_share`. If there is only one reviewer, set `review.second_opinion = false`.",
         ),
     ),
 )

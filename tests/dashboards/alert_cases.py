@@ -52,7 +52,7 @@ CASES: tuple[AlertCase, ...] = (
         {_sorted("passed", "no-verdict"): "0 0 0 1 2 2", _sorted("passed", "verdict"): "0+60x5"},
         {_sorted("passed", "no-verdict"): "0x5", _sorted("passed", "verdict"): "0+60x5", _sorted("diverted", "no-verdict"): "0+1x5"},
         ON_LINE,
-        "line-1: 2 parts stayed on the belt in 5 minutes although no verdict said so",
+        "line-1: 2 parts passed the gate in 5 minutes without a verdict that allowed it",
     ),
     AlertCase(
         "PartsWithoutVerdict",
@@ -60,7 +60,7 @@ CASES: tuple[AlertCase, ...] = (
         {_sorted("diverted", "no-verdict"): "0 0 0 1 2 3"},
         {_sorted("diverted", "no-verdict"): "3x5", _sorted("diverted", "verdict"): "0+9x5"},
         ON_LINE,
-        "line-1: 3 parts reached the gate without a verdict in 5 minutes and did not pass",
+        "line-1: 3 parts reached the gate without a verdict in 5 minutes and were diverted or stopped",
     ),
     AlertCase(
         "VerdictsTooOld",
@@ -68,7 +68,7 @@ CASES: tuple[AlertCase, ...] = (
         _ages("0+21x20"),
         _ages("0+20x20"),
         ON_LINE,
-        "line-1: one verdict in a hundred comes 4.58s after its picture, when the part is already at the gate",
+        "line-1: one verdict in a hundred comes later than 4.58s after its picture, when the part is already at the gate",
     ),
     AlertCase(
         "LineSilent",
@@ -85,7 +85,7 @@ CASES: tuple[AlertCase, ...] = (
         # Parts were lost an hour ago, but no longer.
         {_sorted("diverted", "verdict"): "0+100x80", _sorted("diverted", "no-verdict"): "0+2x40 80x40"},
         ON_LINE,
-        "line-1: 1% of the parts of the last hour had no verdict; at this pace a month's error budget lasts two days",
+        "line-1: 1% of the parts in the last hour had no verdict; at this rate, the month's error budget lasts two days at most",
     ),
     AlertCase(
         "ErrorBudgetBurnsSlowly",
@@ -93,7 +93,7 @@ CASES: tuple[AlertCase, ...] = (
         {_sorted("diverted", "verdict"): "0+996x400", _sorted("diverted", "no-verdict"): "0+4x400"},
         {_sorted("diverted", "verdict"): "0+9998x400", _sorted("diverted", "no-verdict"): "0+2x400"},
         ON_LINE,
-        "line-1: 0.4% of the parts of the last six hours had no verdict; at this pace a month's error budget lasts five days",
+        "line-1: 0.4% of the parts in the last six hours had no verdict; at this rate, the month's error budget lasts five days at most",
     ),
     AlertCase(
         "GateNotAnswering",
@@ -101,7 +101,7 @@ CASES: tuple[AlertCase, ...] = (
         {f'castline_gate_state{{{LINE},state="away"}}': "0 0 1 1 1", f'castline_gate_state{{{LINE},state="running"}}': "1 1 0 0 0"},
         {f'castline_gate_state{{{LINE},state="away"}}': "0 0 0 0 0", f'castline_gate_state{{{LINE},state="running"}}': "1x4"},
         ON_LINE,
-        "line-1: the board at the gate does not answer its sorter",
+        "line-1: the sorter has no working link to the board at the gate",
     ),
     AlertCase(
         "GateHeldSafe",
@@ -109,7 +109,7 @@ CASES: tuple[AlertCase, ...] = (
         {f'castline_gate_state{{{LINE},state="safe"}}': "0 0 1 1 1"},
         {f'castline_gate_state{{{LINE},state="safe"}}': "0 0 0 0 1", f'castline_gate_state{{{LINE},state="away"}}': "1x4"},
         {**ON_LINE, "state": "safe"},
-        "line-1: the board found a fault and holds its gate in the state `safe`",
+        "line-1: the board found a fault and is in the state `safe`",
     ),
     AlertCase(
         "GateFault",
@@ -149,7 +149,7 @@ CASES: tuple[AlertCase, ...] = (
             f"castline_parts_counted_total{{{LINE}}}": "0+100x20",
         },
         ON_LINE,
-        "line-1: 2% of the parts have no picture, or their pictures belong to no part",
+        "line-1: 2% of the parts have no picture, or that many pictures belong to no part",
     ),
     AlertCase(
         "CameraLatencyUnknown",
@@ -189,7 +189,7 @@ CASES: tuple[AlertCase, ...] = (
         {f"castline_process_ready{{{WORKER}}}": "1 1 0 0 0", 'castline_process_ready{plant="north",role="gateway"}': "1x4"},
         {f"castline_process_ready{{{WORKER}}}": "1x4", 'castline_process_ready{plant="north",role="inspector",instance_name="b"}': "0x4"},
         {"plant": "north"},
-        "no inspector is ready in north, so no picture is judged",
+        "no inspector of plant north is ready, so no picture is judged",
     ),
     AlertCase(
         "ProcessDown",
@@ -197,7 +197,7 @@ CASES: tuple[AlertCase, ...] = (
         {f"up{{{WORKER}}}": "1 1 0 0 0"},
         {f"up{{{WORKER}}}": "1 1 1 1 1", 'up{job="another"}': "0x4"},
         ON_WORKER,
-        "inspector-1 does not answer on its metrics page",
+        "inspector-1 does not answer on its page /metrics",
     ),
     AlertCase(
         "WorkerStalled",
@@ -205,7 +205,7 @@ CASES: tuple[AlertCase, ...] = (
         {f"castline_process_stalled{{{WORKER}}}": "0 0 1 1 1"},
         {f"castline_process_stalled{{{WORKER}}}": "0 0 1 0 1"},
         ON_WORKER,
-        "inspector-1 runs but gets nothing done",
+        "inspector-1 runs but finishes no work",
     ),
     AlertCase(
         "ProcessNotReady",
@@ -268,7 +268,7 @@ CASES: tuple[AlertCase, ...] = (
         {f'castline_dead_letters_total{{{LINE},reason="truncated"}}': "0+1x10"},
         {f'castline_dead_letters_total{{{LINE},reason="truncated"}}': "0x5 2x5"},
         {**ON_LINE, "reason": "truncated"},
-        "line-1: 10 pictures could not be judged in 10 minutes, reason truncated",
+        "line-1: 10 records could not be processed in 10 minutes, reason truncated",
     ),
     AlertCase(
         "BatchesSplit",
@@ -276,7 +276,7 @@ CASES: tuple[AlertCase, ...] = (
         {f"castline_batches_split_total{{{WORKER}}}": "0x5 1x5"},
         {f"castline_batches_split_total{{{WORKER}}}": "1x10"},
         {"plant": "north", "instance_name": "inspector-1"},
-        "inspector-1: the networks failed on a batch, so its pictures were judged one by one",
+        "inspector-1: the networks failed on a batch of pictures, so the inspector split the batch",
     ),
     AlertCase(
         "EventLoopBlocked",
@@ -292,7 +292,7 @@ CASES: tuple[AlertCase, ...] = (
             f'castline_event_loop_delay_seconds_bucket{{{WORKER},le="+Inf"}}': "0+120x15",
         },
         {"plant": "north", "instance_name": "inspector-1"},
-        "inspector-1: the event loop wakes 1.94s late",
+        "inspector-1: the event loop wakes up 1.94s late",
     ),
     AlertCase(
         "VerdictsDrift",
@@ -301,7 +301,7 @@ CASES: tuple[AlertCase, ...] = (
         _verdicts("0+9x1320 11880+5x120", "0+1x1320 1320+5x120"),
         _verdicts("0+9x1440", "0+1x1440"),
         ON_LINE,
-        "line-1: the share of defects differs by 36.69% from the last day's",
+        "line-1: the share of defects in the last hour differs by 36.69% from that of the last day",
     ),
     AlertCase(
         "NetworksDisagree",
@@ -391,7 +391,7 @@ CASES: tuple[AlertCase, ...] = (
         {f'castline_drift_psi{{{LINE},of="brightness"}}': "0.05x5 0.6x15", f'castline_drift_psi{{{LINE},of="sharpness"}}': "0.05x20"},
         {f'castline_drift_psi{{{LINE},of="brightness"}}': "_x10 0.2x10", f'castline_drift_psi{{{LINE},of="sharpness"}}': "0.05x20"},
         {**ON_LINE, "of": "brightness"},
-        "line-1: the brightness of the pictures is no longer like that of the version's training",
+        "line-1: the brightness of the pictures differs from that of the version's reference pictures",
     ),
     AlertCase(
         "ReviewQueueOverdue",

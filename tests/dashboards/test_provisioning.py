@@ -110,7 +110,9 @@ def test_a_dashboard_saved_by_a_person_at_the_same_time_is_not_overwritten(fake:
     grafana = Grafana(fake.url, ADMIN)
     changes = plan_changes(grafana, list_desired(OPTIONS))
     fake.edit("castline-kafka", title="Saved meanwhile")
-    with pytest.raises(GrafanaError, match=r"dashboard castline-kafka: .*somebody else changed it.*412.*Nothing was changed") as refusal:
+    with pytest.raises(
+        GrafanaError, match=r"dashboard castline-kafka: .*somebody else changed the object.*412.*Nothing was changed"
+    ) as refusal:
         apply_changes(grafana, changes)
     assert refusal.value.status == 412
     assert fake.dashboards["castline-kafka"]["dashboard"]["title"] == "Saved meanwhile"
@@ -121,8 +123,8 @@ def test_a_dashboard_saved_by_a_person_at_the_same_time_is_not_overwritten(fake:
     ("token", "status", "words"),
     [
         ("token-of-nobody", 401, "Grafana does not know the token"),
-        (VIEWER, 403, "may not write here. Give its service account the role Admin"),
-        (EDITOR, 403, "may not write here. Give its service account the role Admin"),
+        (VIEWER, 403, "may not write to Grafana. Give its service account the role Admin"),
+        (EDITOR, 403, "may not write to Grafana. Give its service account the role Admin"),
     ],
 )
 def test_a_token_without_rights_changes_nothing(fake: FakeGrafana, token: str, status: int, words: str) -> None:
