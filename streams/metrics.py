@@ -1,7 +1,8 @@
-"""All Prometheus metrics of Castline. No other module declares any.
+"""All Prometheus metrics of Castline. No other module declares metrics.
 
-Names begin with `castline_` and use base units. The number of label values is bounded by the lines, roles, model versions and fixed words.
-The durations of processing stages are histograms of our own, because Faust's metrics do not know batches.
+Names begin with `castline_` and use base units such as seconds and bytes. The values of labels are lines, roles, model versions and words
+of fixed sets, so their number is bounded. Castline measures the durations of its processing steps itself, because Faust's metrics do not
+know batches.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ files_put_aside = Counter(
     ["line", "reason"],
 )
 files_ignored = Counter(
-    "castline_files_ignored_total", "Entries in the folder of a camera that are no pictures or links, by reason.", ["line", "reason"]
+    "castline_files_ignored_total", "Entries in the folder of a camera that are links or not pictures, by reason.", ["line", "reason"]
 )
 files_incomplete = Counter(
     "castline_files_incomplete_total", "Files that were taken although the end of their picture was missing for end_wait_s.", ["line"]
@@ -53,7 +54,7 @@ files_changed_after_move = Counter(
     "castline_files_changed_after_move_total", "Files that changed after they were taken, and that were offered again.", ["line"]
 )
 camera_failures = Counter(
-    "castline_camera_failures_total", "Errors that interrupted a camera or its stream. It is opened again after a while.", ["line"]
+    "castline_camera_failures_total", "Errors that interrupted a camera or its stream. The camera is opened again after a while.", ["line"]
 )
 camera_complaints = Gauge(
     "castline_camera_complaints", "Complaints about a camera on the page /healthz of the gateway; 0 if there is none.", ["line"]
@@ -67,7 +68,7 @@ picture_distance_seconds = Histogram(
 )
 picture_distance_share = Histogram(
     "castline_picture_distance_share",
-    "The same distance as a share of the spacing of the parts there. A picture is assigned below 0.25.",
+    "Distance in time between a picture and the nearest part, divided by the spacing of the parts. Below 0.25 the picture is assigned.",
     ["line"],
     buckets=_DISTANCE_SHARE_BUCKETS,
 )
@@ -86,7 +87,7 @@ camera_offset_seconds = Gauge(
     ["line"],
 )
 camera_offset_share = Gauge(
-    "castline_camera_offset_share", "The same median as a share of the spacing of the parts, between -0.5 and 0.5.", ["line"]
+    "castline_camera_offset_share", "castline_camera_offset_seconds divided by the spacing of the parts, between -0.5 and 0.5.", ["line"]
 )
 picture_times_replaced = Counter(
     "castline_picture_times_replaced_total",
@@ -223,8 +224,8 @@ process_stalled = Gauge(
 process_ready = Gauge("castline_process_ready", "1 while the process accepts work.", ["role"])
 
 
-# The tables below list counters that are shown at 0 before anything is counted. An alert on an increase would otherwise miss the first
-# event, because Prometheus sees no increase in a counter that appears with the value 1.
+# The tables below list counters that exist with the value 0 before anything is counted. Without them, an alert on an increase would miss
+# the first event, because Prometheus sees no increase in a counter that appears with the value 1.
 _COUNTERS_BY_ROLE = {
     "gateway": (
         pictures_received,
@@ -261,7 +262,7 @@ _SORTING_ACTIONS_AND_REASONS = (
 
 
 def initialise_counters(role: str, line: str, fault_codes: Iterable[int] = ()) -> None:
-    """Makes the counters of `role` for `line` appear with the value 0. `fault_codes` are the error codes that a board may report."""
+    """Creates the counters of `role` for `line` with the value 0. `fault_codes` are the error codes that a board can report."""
     for counter in _COUNTERS_BY_ROLE[role]:
         counter.labels(line)
     for reason in _DEAD_LETTER_REASONS_BY_ROLE.get(role, ()):

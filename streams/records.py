@@ -1,7 +1,7 @@
-"""The JSON records on Castline's topics. Within v1, fields are added but never changed or removed.
+"""The JSON records on Castline's topics. Within version v1, fields may be added, but no field is changed or removed.
 
-Each class is the only declaration of its record: readers check records with it, writers encode them with it, and the published JSON Schema
-is generated from it. Readers ignore fields that they do not know, so a newer writer does not disturb an older reader.
+Each class is the only declaration of its record. Readers check records with the class, writers encode records with it, and the published
+JSON Schema is generated from it. Readers ignore unknown fields, so an older reader can read the records of a newer writer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
 Label = Literal["ok", "defect", "review"]
-# The namespace of all verdict ids never changes, so that a repeated verdict has the same id on every machine.
+# All verdict ids are computed in this namespace. It must never change, because a repeated verdict must have the same id everywhere.
 _VERDICT_NAMESPACE = uuid.UUID("6f1d7a0e-3f0b-5a52-9a0f-0d5f7a3c9b11")
 
 
@@ -36,7 +36,7 @@ class Record(BaseModel):
 
     @classmethod
     def decode(cls, value: bytes) -> Self:
-        """Returns the record that `value` holds as JSON. Raises pydantic.ValidationError if it holds another record or none."""
+        """Returns the record that `value` holds as JSON. Raises pydantic.ValidationError if `value` is not such a record."""
         return cls.model_validate_json(value)
 
 
@@ -45,7 +45,7 @@ class PartRecord(Record):
 
     line: LineName = Field(description="Line of the part, the same as in the name of the topic.")
     run: Count = Field(description="Boot count of the board, or start time of the gateway in seconds if the line has no board.")
-    part: Count = Field(description="Number of the part, which counts up from 1 within the run.")
+    part: Count = Field(description="Number of the part. The numbers count up from 1 within the run.")
 
     @property
     def part_id(self) -> PartId:
@@ -53,7 +53,7 @@ class PartRecord(Record):
 
 
 class ImageReference(BaseModel):
-    """The position of the judged picture in Kafka, its checksum and its size."""
+    """The picture that was judged: its position in Kafka, its checksum and its size."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -61,8 +61,8 @@ class ImageReference(BaseModel):
     partition: int = Field(ge=0, description="Partition of the image record.")
     offset: int = Field(ge=0, description="Offset of the image record.")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 checksum of the encoded picture.")
-    width_px: int = Field(ge=0, description="Width after EXIF rotation, in pixels; 0 if the picture could not be read.")
-    height_px: int = Field(ge=0, description="Height after EXIF rotation, in pixels; 0 if the picture could not be read.")
+    width_px: int = Field(ge=0, description="Width in pixels, after the rotation that EXIF gives; 0 if the picture could not be read.")
+    height_px: int = Field(ge=0, description="Height in pixels, after the rotation that EXIF gives; 0 if the picture could not be read.")
 
 
 class Verdict(PartRecord):
@@ -73,17 +73,15 @@ class Verdict(PartRecord):
     verdict_id: uuid.UUID = Field(
         description="Id of the verdict, computed from part id, image sha256 and model version. A repeated verdict has the same id."
     )
-    label: Label = Field(
-        description="`ok`, `defect`, or `review` for a part that a person should check. The gate's action for `review` is a setting."
-    )
+    label: Label = Field(description="`ok`, `defect` or `review`. A person should check a part with the label `review`.")
     defect_probability: Share | None = Field(
         description="Calibrated probability that the part is defective, 0..1; null if the picture could not be judged."
     )
     votes: dict[str, Share] = Field(
         description="Defect probability by network (`alexnet`, `lenet`), 0..1; empty if the picture could not be judged."
     )
-    threshold: Share = Field(description="Lowest defect_probability that counts as a defect.")
-    model: str = Field(description="Version of the model that judged the picture.")
+    threshold: Share = Field(description="Lowest defect probability that counts as a defect.")
+    model: str = Field(description="Model version that judged the picture.")
     reason: str = Field("", description="Reason for `review` in one word; empty for the other labels.")
     overdue: bool = Field(False, description="True if the part's deadline had passed when the verdict was decided.")
     captured_at: Time = Field(
@@ -101,24 +99,24 @@ def make_verdict_id(part: PartId, sha256: str, model: str) -> uuid.UUID:
 
 @dataclass(frozen=True)
 class ReviewWithdrawal:
-    """States that a person withdrew the review of a part. On `castings.reviews` this is a record that has a key and no value."""
+    """States that a person withdrew the review of a part. On `castings.reviews`, a record with a key and without a value means this."""
 
     part_id: PartId
 
 
-# The archivist stores all records about parts, and withdrawals of reviews.
+# The records that the archivist stores: all records about parts, and withdrawals of reviews.
 ArchivedRecord = PartRecord | ReviewWithdrawal
 
 Action = Literal["diverted", "passed", "stopped", "untracked"]
 # Reason of a sorting:
 #   verdict          The gate did what the verdict asked for.
-#   no-verdict       No verdict had arrived when the part was at the gate.
-#   late-verdict     The verdict arrived after the part had left.
+#   no-verdict       The board had no verdict when the part reached the gate.
+#   late-verdict     The verdict came too late for the gate.
 #   fault            A fault of the board was active; `code` names the fault.
 #   board-restarted  The board did not know the part any more, because it had restarted.
 #   taken-off        The part never arrived at the gate.
 #   unmatched        The board never counted the part.
-#   spacing          The part was too close to the next one for the gate to change its position in between.
+#   spacing          The part was so close to another part that the gate could not move between the two.
 #   touching         Several touching parts were counted as one.
 SortingReason = Literal[
     "verdict",
@@ -136,27 +134,30 @@ SortingReason = Literal[
 class Sorting(PartRecord):
     """What a gate did with one part. Topic `castings.sorted.<line>`, keyed by part id.
 
-    A record with the same `board`, `run` and `event` as an earlier one is a redelivery of that event, not a second movement.
+    Two records with the same `board`, `run` and `event` describe the same event. The gate did not move a second time.
     """
 
     name: ClassVar[str] = "castline.sorting.v1"
     schema_: Literal["castline.sorting.v1"] = Field("castline.sorting.v1", alias="schema", description="Name of this schema.")
     board: str = Field(description="Name of the board that reported the part.")
     event: int = Field(
-        ge=0, description="Number of the board's event within the run; 0 if the sorter wrote the record without an event of the board."
+        ge=0,
+        description="Number of the board's event within the run; 0 if the board reported no event and the sorter wrote the record alone.",
     )
-    action: Action = Field(description="What happened to the part. `untracked` means that the board did not know the part any more.")
+    action: Action = Field(
+        description="What the gate did with the part. `untracked` means that no gate treated the part; `reason` says why."
+    )
     grade: str | None = Field(
         None,
-        description="Name of the further gate that diverted the part; null if it was the line's own gate or the part was not diverted.",
+        description="Name of the further gate that diverted the part; null if the line's own gate diverted it, or no gate did.",
     )
     reason: SortingReason = Field(description="Reason for the action.")
-    code: int = Field(0, ge=0, description="Error code of the board, see firmware/error_codes.csv; 0 if there was no error.")
-    label: Label | None = Field(None, description="Label of the verdict that was sent to the board; null if none was sent.")
-    verdict_id: uuid.UUID | None = Field(None, description="Id of the verdict that was sent to the board; null if none was sent.")
-    gate_moved: bool = Field(description="True if the servo was moved for this part.")
-    move_count: int = Field(ge=0, description="Number of servo movements that the board had counted when it reported the part.")
-    late: bool = Field(False, description="True if a verdict arrived, but only after the part had left.")
+    code: int = Field(0, ge=0, description="Error code from firmware/error_codes.csv; 0 if there was no error.")
+    label: Label | None = Field(None, description="Label of the verdict that the board got or that came too late; null if there was none.")
+    verdict_id: uuid.UUID | None = Field(None, description="Id of the verdict that belongs to `label`; null if there was none.")
+    gate_moved: bool = Field(description="True if the servo moved for this part.")
+    move_count: int = Field(ge=0, description="Number of servo movements that the board had counted when it reported this part.")
+    late: bool = Field(False, description="True if the verdict came too late for the gate.")
     counted_at: Time | None = Field(None, description="Time at which photo-eye 1 counted the part.")
     told_at: Time | None = Field(None, description="Time at which the board acknowledged the verdict.")
     at_gate_at: Time | None = Field(None, description="Time at which photo-eye 2 saw the part.")
@@ -164,7 +165,7 @@ class Sorting(PartRecord):
 
 
 class Box(BaseModel):
-    """A rectangle in a picture, in pixels. The picture is rotated as its EXIF data say, and the origin is its top left corner."""
+    """A rectangle in a picture, in pixels. It counts from the top left corner of the picture after the rotation that EXIF gives."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -177,7 +178,7 @@ class Box(BaseModel):
 
 
 class Finding(PartRecord):
-    """The areas of a picture that look defective. Topic `castings.findings.<line>`, keyed by part id."""
+    """The suspicious areas of a picture, with a heat map. Topic `castings.findings.<line>`, keyed by part id."""
 
     name: ClassVar[str] = "castline.finding.v1"
     schema_: Literal["castline.finding.v1"] = Field("castline.finding.v1", alias="schema", description="Name of this schema.")
@@ -186,14 +187,14 @@ class Finding(PartRecord):
     model: str = Field(description="Version of the model that made the finding.")
     boxes: tuple[Box, ...] = Field(description="Suspicious areas, the most suspicious one first.")
     heat_map: str = Field(
-        description="Address of the heat map in the object store. It is a grey PNG of the whole picture, 255 is the hottest. "
-        "Stretch it to the size of the picture."
+        description="Address of the heat map in the object store. The heat map is a grey PNG that covers the whole picture. The grey level "
+        "255 is the most suspicious. Stretch the PNG to the size of the picture."
     )
     found_at: Time = Field(description="Time at which the finding was made.")
 
 
 class Review(PartRecord):
-    """A person's label for one part. Topic `castings.reviews`, keyed by part id and compacted."""
+    """A person's label for one part. Topic `castings.reviews` (compacted), keyed by part id."""
 
     name: ClassVar[str] = "castline.review.v1"
     schema_: Literal["castline.review.v1"] = Field("castline.review.v1", alias="schema", description="Name of this schema.")
@@ -206,22 +207,22 @@ class Review(PartRecord):
 
 
 class ModelChoice(Record):
-    """Which model version judges a line. Topic `castings.models`, keyed by the line or `*`, compacted."""
+    """Which model version judges a line. Topic `castings.models` (compacted), keyed by the line, or by `*` for all lines."""
 
     name: ClassVar[str] = "castline.model-choice.v1"
     schema_: Literal["castline.model-choice.v1"] = Field("castline.model-choice.v1", alias="schema", description="Name of this schema.")
     line: str = Field(pattern=r"^(\*|[a-z0-9][a-z0-9-]{0,39})$", description="Line, or `*` for all lines that have no choice of their own.")
     version: str = Field(description="Version that judges the line.")
     shadow: str | None = Field(
-        None, description="Shadow version: it judges the same pictures, but its verdicts are only counted. Null if there is none."
+        None, description="Shadow version, which judges the same pictures for comparison and moves no gate; null if there is none."
     )
     chosen_by: str = Field(description="Account or host that made the choice.")
     chosen_at: Time = Field(description="Time of the choice.")
     previous: tuple[str, ...] = Field(
-        (), description="Versions that judged the line before, the newest first. A roll-back uses the first one."
+        (), description="Versions that judged the line before, the newest first. A roll-back returns to the first one in this list."
     )
     forced: bool = Field(
-        False, description="True if the version was accepted although its classes differ from those of the version before it."
+        False, description="True if the version may judge the line even if its classes differ from the classes of the previous version."
     )
 
 

@@ -12,9 +12,9 @@ from pydantic import Field, SecretStr, model_validator
 from streams.identity import LineName
 from streams.settings.sections import Section
 
-# Number of lanes that one board can serve, see firmware/PROTOCOL.md.
+# The number of lanes of one board, see firmware/PROTOCOL.md.
 LANES = 4
-# Time that the gate needs to get a verdict before the part arrives, in seconds.
+# A verdict must reach the gate this many seconds before its part.
 _GATE_LEAD_S = 0.2
 _SHORTEST_DEADLINE_S = 0.05
 
@@ -23,18 +23,18 @@ class CameraSettings(Section):
     """[lines.camera]: the source of the line's pictures."""
 
     kind: Literal["folder", "drop", "http", "video"] = Field(
-        description="`folder` replays the pictures of a folder, `drop` watches a folder that a camera writes to, `http` accepts uploads, "
-        "`video` reads a V4L2 device or an RTSP stream and needs the extra `video`."
+        description="`folder` replays the pictures of a folder. `drop` watches a folder into which a camera writes. `http` accepts "
+        "uploads. `video` reads a V4L2 device or an RTSP stream and needs the extra `video`."
     )
     path: Path | None = Field(None, description="Folder for cameras of the kinds `folder` and `drop`.")
     address: str = Field("", description="Device or URL for cameras of the kind `video`, such as /dev/video0 or rtsp://camera/stream.")
     trigger: Literal["free", "board"] = Field(
         "free",
         description="With `free` the gateway counts the parts: each picture is the next part of a run that began when the gateway started. "
-        "With `board` the board counts the parts, and the sorter reports each part to the gateway, which finds its picture.",
+        "With `board` the board counts the parts, the sorter reports each part, and the gateway finds the picture of the part.",
     )
     rate_per_s: float = Field(
-        2.0, gt=0, le=1000, description="Pictures a second of the kinds `folder` and `video` if the trigger is `free`."
+        2.0, gt=0, le=1000, description="Pictures that a camera of the kind `folder` or `video` gives in a second if the trigger is `free`."
     )
     jitter: float = Field(
         0.0, ge=0, le=0.9, description="Random variation of the time between two pictures of the kind `folder`, as a share of that time."
@@ -42,7 +42,7 @@ class CameraSettings(Section):
     loop: bool = Field(True, description="A camera of the kind `folder` begins again after its last picture.")
     shuffle: bool = Field(
         True,
-        description="A camera of the kind `folder` plays its pictures in a random order that `seed` decides, and not in the order of "
+        description="A camera of the kind `folder` gives its pictures in a random order, which `seed` determines, and not in the order of "
         "their paths.",
     )
     seed: int = Field(1, ge=0, description="Seed of the random order and of the jitter.")
@@ -90,8 +90,8 @@ class CameraSettings(Section):
         1.0,
         gt=0,
         le=60,
-        description="Longest time that a picture waits for the report of its part if the trigger is `board`, in seconds. It is also the "
-        "longest time between a part and its picture after the latency is subtracted.",
+        description="Longest wait of a picture for the report of its part, in seconds, if the trigger is `board`. It is also the largest "
+        "distance in time between a part and its picture, after the latency is subtracted.",
     )
 
     @model_validator(mode="after")
@@ -122,12 +122,13 @@ class GradeSettings(Section):
         0,
         ge=0,
         le=1,
-        description="Lowest defect probability of the verdicts whose parts go to this gate. A part goes to the first gate that fits.",
+        description="Lowest defect probability of the verdicts whose parts go to this gate. A part goes to the first gate whose `takes` "
+        "and `least_probability` fit.",
     )
     gate_mm: float = Field(
         ge=1,
         le=2000,
-        description="Distance from photo-eye 2 to the position of a part's leading edge at which this gate begins to move, in millimetres.",
+        description="Distance behind photo-eye 2 in millimetres. This gate begins to move when the front edge of a part is there.",
     )
     board: dict[str, int | str] = Field(
         {}, description="Further settings of this gate under the names of the gate protocol: dwell_mm, servo_ms, out_us."
@@ -163,11 +164,11 @@ class GateSettings(Section):
     def _check_grades(self) -> Self:
         for what, values in (("name", [grade.name for grade in self.grades]), ("lane", [str(lane) for lane in self.lanes])):
             if repeated := sorted({value for value in values if values.count(value) > 1}):
-                raise ValueError(
-                    f"grades: expected each gate of a belt with a {what} of its own, found {', '.join(repeated)} more than once"
-                )
+                raise ValueError(f"grades: expected each gate of a belt to have its own {what}, found {', '.join(repeated)} more than once")
         if self.on_review == "pass" and (names := [grade.name for grade in self.grades if "review" in grade.takes]):
-            raise ValueError(f"grades: expected no grade that takes review where on_review is pass, found {', '.join(names)}")
+            raise ValueError(
+                f"grades: no part with the label review reaches {', '.join(names)}, because on_review is pass. Set on_review to divert"
+            )
         return self
 
     @property
@@ -191,7 +192,7 @@ class LineSettings(Section):
         None,
         gt=0,
         le=3600,
-        description="Longest useful time from picture to verdict, in seconds. If absent, it is the travel time to the gate less 0.2 s.",
+        description="Longest useful time from a picture to its verdict, in seconds. If absent, the travel time to the gate minus 0.2 s.",
     )
     token: SecretStr = Field(SecretStr(""), description="Token for uploads to this line. Without a token all uploads are refused.")
 
@@ -204,7 +205,7 @@ class LineSettings(Section):
 
 
 def check_board_conflicts(gates: Mapping[str, GateSettings]) -> None:
-    """Checks that lines which share a board agree. `gates` holds the gate of each line by the line's name.
+    """Checks that the lines of a board do not conflict. `gates` holds the gate of each line by the line's name.
 
     Raises ValueError if two lines use the same lane of a board, or the same serial port at different speeds.
     """
@@ -219,7 +220,7 @@ def check_board_conflicts(gates: Mapping[str, GateSettings]) -> None:
         for lane in gate.lanes:
             if lane in line_by_lane[gate.port]:
                 raise ValueError(
-                    f"lines.gate.lane: expected each lane of the board at {gate.port} for one gate, "
+                    f"lines.gate.lane: expected each lane of the board at {gate.port} to move one gate, "
                     f"found lane {lane} for {line_by_lane[gate.port][lane]} and for {line}"
                 )
             line_by_lane[gate.port][lane] = line

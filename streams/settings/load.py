@@ -1,4 +1,4 @@
-"""Reads the settings from the file `castline.toml` and from the environment, and refuses names and values that are not allowed."""
+"""Reads the settings from the file `castline.toml` and from environment variables. Refuses unknown names and wrong values."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ VARIABLE_PREFIX = "CASTLINE_"
 FILE_VARIABLE = "CASTLINE_SETTINGS_FILE"
 DEFAULT_FILE = Path("castline.toml")
 
-# A Kafka record is larger than its picture by its key and headers, in bytes.
+# The largest size of the key and the headers of an image record, in bytes.
 _RECORD_OVERHEAD_BYTES = 16384
 
 
 class Settings(BaseSettings):
-    """All settings of Castline. Sections are the tables of `castline.toml`; `CASTLINE_BATCH__SIZE=16` sets `batch.size`."""
+    """All settings of Castline. Each field is a table of `castline.toml`. `CASTLINE_BATCH__SIZE=16` sets `batch.size`."""
 
     model_config = SettingsConfigDict(
         frozen=True,
@@ -53,10 +53,10 @@ class Settings(BaseSettings):
     sorter: sections.SorterSettings = Field(sections.SorterSettings(), description="The worker that sends verdicts to the boards.")
     station: sections.StationSettings = Field(sections.StationSettings(), description="The web application and its database.")
     archivist: sections.ArchivistSettings = Field(
-        sections.ArchivistSettings(), description="What is archived about the parts, and for how long."
+        sections.ArchivistSettings(), description="The worker that archives what happened to the parts, and how long the archive is kept."
     )
     review: sections.ReviewSettings = Field(
-        sections.ReviewSettings(), description="Which parts people review, and what happens with their labels."
+        sections.ReviewSettings(), description="Which parts people review, and how data sets are made from the reviewed parts."
     )
     lines: tuple[LineSettings, ...] = Field((), description="The lines of the foundry.")
 
@@ -69,7 +69,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Returns the sources of settings, the strongest first: the environment, then the file that `load_settings` has read."""
+        """Returns the sources of the settings. The environment comes first and overrides the file that `load_settings` has read."""
         return env_settings, init_settings
 
     @model_validator(mode="after")
@@ -97,19 +97,19 @@ class Settings(BaseSettings):
             if line.name == name:
                 return line
         known_names = ", ".join(line.name for line in self.lines) or "none"
-        raise SettingsError(f"lines: expected one of {known_names}, found {name!r}")
+        raise SettingsError(f"The settings have no line {name!r}. Known lines: {known_names}.")
 
     def lines_by_board(self, names: Sequence[str] = ()) -> list[list[str]]:
-        """Returns the names of the lines that share a board, one list for each board.
+        """Returns one list for each board, with the names of the lines that share this board.
 
-        With `names` only the boards of these lines are listed, each with all its lines.
+        If `names` is given, only the boards of these lines are listed, but each with all of its lines.
 
         Raises SettingsError if a line is unknown or has no gate, or if no line has a gate.
         """
         gates = {line.name: line.gate for line in self.lines if line.gate}
         for name in names:
             if self.find_line(name).gate is None:
-                raise SettingsError(f"Line {name} has no gate, so that it has no sorter. Add [lines.gate] to its settings.")
+                raise SettingsError(f"Line {name} has no gate, so it has no sorter. Add [lines.gate] to its settings.")
         ports = [gates[name].port for name in names] or [gate.port for gate in gates.values()]
         if not ports:
             raise SettingsError("No line has a gate. Add [lines.gate] to the settings of a line.")
@@ -117,12 +117,12 @@ class Settings(BaseSettings):
 
 
 def load_settings(file: Path | None = None, environment: Mapping[str, str] = os.environ) -> Settings:
-    """Returns the settings from a file and from the environment, which overrides the file.
+    """Returns the settings from a file and from the environment. A value in the environment overrides the value in the file.
 
-    The file is `file`, else the one that CASTLINE_SETTINGS_FILE names, else `castline.toml` if it exists. Relative paths in the settings
-    count from the working directory of the process.
+    The file is `file` if given, else the file that CASTLINE_SETTINGS_FILE names, else `castline.toml` if it exists. Relative paths in the
+    settings start at the working directory of the process.
 
-    Raises SettingsError with one line for each fault, if the file cannot be read, a name is unknown or a value is not allowed.
+    Raises SettingsError if the file cannot be read, a name is unknown or a value is not allowed. The message has one line for each fault.
     """
     given_file = file or (Path(environment[FILE_VARIABLE]) if environment.get(FILE_VARIABLE) else None)
     path = given_file or DEFAULT_FILE
@@ -134,7 +134,7 @@ def load_settings(file: Path | None = None, environment: Mapping[str, str] = os.
         return Settings(**content)
     except ValidationError as error:
         raise SettingsError("\n".join(_describe_faults(error, path.name))) from None
-    except ValueError as error:  # pydantic-settings raises it for a variable whose value is not valid JSON.
+    except ValueError as error:  # pydantic-settings raises ValueError if the value of a variable is not valid JSON.
         raise SettingsError(f"environment: {error}") from None
 
 
@@ -142,13 +142,13 @@ def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise SettingsError(f"settings file {path}: cannot be read: {error.strerror}") from None
+        raise SettingsError(f"The settings file {path} cannot be read: {error.strerror}. Check the path and the access rights.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"settings file {path}: expected TOML: {error}") from None
+        raise SettingsError(f"The settings file {path} is not valid TOML: {error}. Correct the file.") from None
 
 
 def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
-    """Raises SettingsError for a variable of an unknown section, because pydantic-settings ignores such a variable silently."""
+    """Raises SettingsError for a variable that names an unknown section, because pydantic-settings would ignore this variable."""
     sections = {name.upper() for name in Settings.model_fields}
     for variable in sorted(environment):
         if variable.startswith(VARIABLE_PREFIX) and variable != FILE_VARIABLE:
@@ -161,7 +161,7 @@ def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
 
 
 def _describe_faults(error: ValidationError, source: str) -> list[str]:
-    """Returns one line for each fault that pydantic found. `source` stands for faults that belong to no single setting."""
+    """Returns one line for each fault that pydantic found. A fault that belongs to no single setting is named after `source`."""
     faults = []
     for problem in error.errors(include_url=False):
         name = ".".join(str(step) for step in problem["loc"]) or source

@@ -1,7 +1,7 @@
-"""The sections of `castline.toml`, except those of a line, which stand in `lines.py`.
+"""The sections of `castline.toml`, except the sections of a line, which are in `lines.py`.
 
-Each class is one table of the file and its docstring begins with the table's name. Order: Kafka and topics, what all processes share,
-pictures and their store, gateway, inspector, sorter, archivist, station, reviews.
+Each class is one table of the file. Its docstring begins with the name of the table. The order of the classes is: Kafka and topics,
+settings of all processes, pictures and object store, gateway, inspector, sorter, archivist, station, reviews.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints,
 
 from streams.identity import LineName
 
-# The name of a class of parts becomes the name of a folder.
+# The name of a class of parts in a data set is also the name of a folder.
 ClassName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
 DefectKind = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z -]{0,39}$")]
 
 
 class Section(BaseModel):
-    """The base class of all settings sections: frozen, and strict about names.
+    """The base class of all sections of settings. Sections are frozen and accept no unknown names.
 
-    An unknown name is an error, because a misspelt setting would otherwise silently keep its default.
+    Without this check, a misspelt setting would keep its default, and nobody would notice the mistake.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=False)
 
 
 def _read_secret(file: Path | None, name: str, value: SecretStr) -> str:
-    """Returns the secret in `file`, or `value` if no file is set. Raises ValueError if the file cannot be read; `name` is its setting."""
+    """Returns the secret in `file`, or `value` if `file` is None. Raises ValueError, which names the setting `name`, if reading fails."""
     if file is None:
         return value.get_secret_value()
     try:
@@ -46,11 +46,9 @@ class BrokerSettings(Section):
         19092,
         ge=1024,
         le=65534,
-        description="Port on the loopback interface for Kafka clients. The broker's controller uses the next port.",
+        description="Port for Kafka clients on the loopback interface. The broker's controller uses the next higher port.",
     )
-    data_dir: Path = Field(
-        Path("var/kafka"), description="Folder of the broker's data. The broker makes it when it starts for the first time."
-    )
+    data_dir: Path = Field(Path("var/kafka"), description="Folder of the broker's data. The broker creates the folder at its first start.")
     heap_mb: int = Field(512, ge=256, le=65536, description="Java heap of the broker, in MiB.")
     start_timeout_s: float = Field(
         60, gt=0, le=600, description="Longest time from the start of the broker to its first answer, in seconds."
@@ -66,26 +64,32 @@ class KafkaSettings(Section):
         description="`embedded` for the broker of this machine, or host:port of one or more brokers, separated by commas.",
     )
     security: Literal["plaintext", "tls", "sasl-plaintext", "sasl-tls"] = Field(
-        "plaintext", description="Protection of the connection: TLS encrypts it, SASL logs in with user name and password."
+        "plaintext", description="Protection of the connection. TLS encrypts the connection. SASL logs in with user name and password."
     )
     ca_file: Path | None = Field(
         None,
-        description="File with the certificates that sign the brokers' certificates. If absent, those of the operating system are used.",
+        description="File with the CA certificates that verify the brokers. If absent, those of the operating system are used.",
     )
-    cert_file: Path | None = Field(None, description="File with this client's certificate. Needed if the brokers ask clients for one.")
+    cert_file: Path | None = Field(
+        None, description="File with this client's certificate. Needed if the brokers ask their clients for a certificate."
+    )
     key_file: Path | None = Field(None, description="File with the private key that belongs to `cert_file`.")
     mechanism: Literal["SCRAM-SHA-256", "SCRAM-SHA-512"] = Field("SCRAM-SHA-512", description="SASL mechanism for the log-in.")
     username: str = Field("", description="SASL user name.")
     password: SecretStr = Field(
-        SecretStr(""), description="SASL password. Better set it with CASTLINE_KAFKA__PASSWORD or `password_file` than in castline.toml."
+        SecretStr(""),
+        description="SASL password. It is safer to set CASTLINE_KAFKA__PASSWORD or `password_file` than to write the password here.",
     )
     password_file: Path | None = Field(None, description="File that holds the SASL password.")
     request_timeout_s: float = Field(20, ge=5, le=300, description="Longest wait for a broker's answer to one request, in seconds.")
     session_timeout_s: float = Field(
-        10, ge=6, le=300, description="Time without a heartbeat, in seconds, after which a worker loses its partitions."
+        10, ge=6, le=300, description="If Kafka gets no heartbeat from a worker for this many seconds, the worker loses its partitions."
     )
     commit_interval_s: float = Field(
-        0.5, ge=0.1, le=60, description="Time between two offset commits, in seconds. A crash repeats at most the work of this time."
+        0.5,
+        ge=0.1,
+        le=60,
+        description="Time between two offset commits, in seconds. After a crash, the work since the last commit is done again.",
     )
 
     @model_validator(mode="after")
@@ -96,7 +100,7 @@ class KafkaSettings(Section):
             if not self.read_password():
                 raise ValueError(f"security {self.security} needs a password or password_file")
         if (self.cert_file is None) != (self.key_file is None):
-            raise ValueError("cert_file and key_file must be set together")
+            raise ValueError("cert_file and key_file: expected both or neither, found only one of them")
         return self
 
     def read_password(self) -> str:
@@ -105,17 +109,20 @@ class KafkaSettings(Section):
 
 
 class TopicSettings(Section):
-    """[topics]: names, sizes and retention of the topics."""
+    """[topics]: names, sizes and retention times of the topics."""
 
     prefix: str = Field("castings", pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$", description="First part of every topic name.")
     image_partitions: int = Field(
-        4, ge=1, le=256, description="Partitions of each image topic. At most this many inspectors can share the pictures of a line."
+        4,
+        ge=1,
+        le=256,
+        description="Partitions of each image topic. This is also the largest number of inspectors that can share the pictures of a line.",
     )
-    image_hours: float = Field(24, gt=0, le=8760, description="Time that Kafka keeps pictures, in hours.")
+    image_hours: float = Field(24, gt=0, le=8760, description="Time for which Kafka keeps pictures, in hours.")
     record_days: float = Field(
-        30, gt=0, le=3660, description="Time that Kafka keeps verdicts, sortings, findings and dead letters, in days."
+        30, gt=0, le=3660, description="Time for which Kafka keeps verdicts, sortings, findings and dead letters, in days."
     )
-    replication: int = Field(1, ge=1, le=9, description="Copies of each partition. Use 3 on a cluster.")
+    replication: int = Field(1, ge=1, le=9, description="Copies of each partition. Use 3 on a cluster of brokers.")
     max_message_bytes: int = Field(8 * 2**20, ge=2**16, le=256 * 2**20, description="Largest record, in bytes.")
 
 
@@ -124,17 +131,20 @@ class ServiceSettings(Section):
 
     host: str = Field("127.0.0.1", description="Address of the network interface that serves /metrics, /healthz and /readyz.")
     run_dir: Path = Field(
-        Path("var/run"), description="Folder of the lock files of running processes and of the files in which Prometheus finds its targets."
+        Path("var/run"),
+        description="Folder for the lock files of running processes, and for the files from which Prometheus reads their addresses.",
     )
     grace_s: float = Field(
         10, gt=0, le=300, description="Longest time that a process may take to finish its work after SIGTERM, in seconds."
     )
     stall_s: float = Field(
-        30, gt=1, le=3600, description="A process is unhealthy if work waits and none of it was finished for this many seconds."
+        30, gt=1, le=3600, description="A process is unhealthy if work waits but none was finished for this many seconds."
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level of the messages that are logged.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Messages of this level and of higher levels are logged."
+    )
     log_format: Literal["json", "text"] = Field(
-        "json", description="`json` writes one JSON object a line for programs, `text` is for a terminal."
+        "json", description="`json` writes one JSON object a line, for programs. `text` writes plain text, for a terminal."
     )
 
 
@@ -148,7 +158,7 @@ class PictureSettings(Section):
     inline_bytes: int = Field(
         2**20,
         ge=1024,
-        description="Pictures of more bytes are put into the object store, and their Kafka record holds only an address (claim check).",
+        description="A picture of more bytes is put into the object store. Its Kafka record then holds only the address (claim check).",
     )
 
 
@@ -177,7 +187,7 @@ class GatewaySettings(Section):
         description="Largest size of the spool, in bytes. If it is full, the gateway refuses pictures and raises an alarm.",
     )
     in_flight: int = Field(
-        64, ge=1, le=10_000, description="Largest number of pictures of a line that are sent to Kafka and not yet confirmed."
+        64, ge=1, le=10_000, description="Largest number of pictures of one line that were sent to Kafka and are not confirmed yet."
     )
 
 
@@ -190,16 +200,16 @@ class BatchSettings(Section):
     )
     shapes: tuple[int, ...] = Field(
         (1, 2, 4, 8, 16, 32),
-        description="Batch sizes that the networks are compiled for, rising. Smaller batches are padded. The last one is at least `size`.",
+        description="Batch sizes for which the networks are compiled, in ascending order. The last one must be at least `size`.",
     )
     deadline_margin_s: float = Field(
-        0.3, ge=0, le=10, description="A batch is judged at once if one of its parts has less time left than this many seconds."
+        0.3, ge=0, le=10, description="A batch is judged at once if the deadline of one of its parts is less than this many seconds away."
     )
 
     @model_validator(mode="after")
     def _check_shapes(self) -> Self:
         if not self.shapes or list(self.shapes) != sorted(set(self.shapes)) or self.shapes[0] < 1:
-            raise ValueError("shapes: expected rising batch sizes of at least 1")
+            raise ValueError("shapes: expected batch sizes of at least 1 in ascending order")
         if self.shapes[-1] < self.size:
             raise ValueError(f"shapes: expected the last to be at least size {self.size}, found {self.shapes[-1]}")
         return self
@@ -215,7 +225,7 @@ class ModelSettings(Section):
     version: str = Field(
         "demo",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
-        description="Version that judges lines for which no version was chosen on the topic of model choices.",
+        description="Model version that judges a line if no version was chosen for the line (topic `castings.models`).",
     )
     runtime: str = Field(
         "auto", description="Runtime of the networks. `auto` uses the one that the version recorded as the fastest on this kind of machine."
@@ -224,34 +234,34 @@ class ModelSettings(Section):
         0,
         ge=0,
         le=256,
-        description="Processor threads of the runtime, shared by two batches that run in parallel. 0 means one thread for each processor.",
+        description="Processor threads of the runtime. Two batches run in parallel and share them. 0 means one thread for each processor.",
     )
     cascade: bool = Field(
         False,
-        description="Run LeNet first and AlexNet only where LeNet is in doubt. `castline evaluate --cascade` measures the effect.",
+        description="Run LeNet first, and AlexNet only for pictures in doubt. `castline evaluate --cascade` measures the effect.",
     )
     cascade_low: float | None = Field(
         None,
         ge=0,
         le=1,
-        description="Defect probability below which LeNet alone decides for a good part. If absent, the version's recorded value is used.",
+        description="With `cascade`: below this defect probability, LeNet alone decides `ok`. If absent, the version gives the value.",
     )
     cascade_high: float | None = Field(
         None,
         ge=0,
         le=1,
-        description="Defect probability from which LeNet alone decides for a defect. If absent, the version's recorded value is used.",
+        description="With `cascade`: from this defect probability, LeNet alone decides `defect`. If absent, the version gives the value.",
     )
 
     @property
     def cascade_band(self) -> tuple[float, float] | None:
-        """The defect probabilities between which LeNet is in doubt, as (low, high), or None if the settings do not give both."""
+        """The defect probabilities (low, high) between which LeNet is in doubt. None if the settings do not give them."""
         return None if self.cascade_low is None or self.cascade_high is None else (self.cascade_low, self.cascade_high)
 
     @model_validator(mode="after")
     def _check_cascade_band(self) -> Self:
         if (self.cascade_low is None) != (self.cascade_high is None):
-            raise ValueError("cascade_low and cascade_high: expected both or neither")
+            raise ValueError("cascade_low and cascade_high: expected both or neither, found only one of them")
         if self.cascade_low is not None and self.cascade_high is not None and self.cascade_low > self.cascade_high:
             raise ValueError(f"cascade_low: expected at most cascade_high, found {self.cascade_low} and {self.cascade_high}")
         return self
@@ -262,23 +272,24 @@ class InspectorSettings(Section):
 
     buffer: int = Field(256, ge=8, le=4096, description="Pictures that one worker fetches ahead. The number bounds the worker's memory.")
     decoders: int = Field(2, ge=1, le=64, description="Threads that decode pictures.")
-    localise: bool = Field(
-        True, description="Make heat maps and boxes for suspicious pictures. They are made only while no verdict needs the processor."
-    )
+    localise: bool = Field(True, description="Make heat maps with boxes of suspicious pictures, while no picture waits for its verdict.")
     explain_lines: tuple[LineName, ...] = Field(
-        ("uploads",), description="Lines whose pictures all get a heat map. These heat maps are made before those of other lines."
+        ("uploads",),
+        description="Lines on which every picture gets a heat map, even of a good part. These heat maps are made before all others.",
     )
 
 
 class SorterSettings(Section):
     """[sorter]: the worker that sends verdicts to the boards."""
 
-    gateway_url: str = Field("", description="Address of the gateway that gets the part reports. Empty means the gateway of this machine.")
-    window: int = Field(8, ge=1, le=64, description="Largest number of commands to one board that are not yet answered.")
+    gateway_url: str = Field(
+        "", description="URL of the gateway to which the sorter reports parts. Empty means the gateway of this machine."
+    )
+    window: int = Field(8, ge=1, le=64, description="Largest number of commands to one board that wait for their answer.")
 
 
 class ArchivistSettings(Section):
-    """[archivist]: what is archived about the parts, and for how long."""
+    """[archivist]: the worker that archives what happened to the parts, and how long the archive is kept."""
 
     buffer: int = Field(2048, ge=64, le=65536, description="Records that the worker fetches ahead. The number bounds the worker's memory.")
     batch: int = Field(256, ge=1, le=256, description="Largest number of records that are written in one database transaction.")
@@ -289,7 +300,7 @@ class ArchivistSettings(Section):
         0.02,
         ge=0,
         le=1,
-        description="Share of the good parts whose picture is archived. Pictures of defect and review parts are all archived.",
+        description="Share of the good parts whose pictures are archived, 0..1. All pictures of defect and review parts are archived.",
     )
     keep_days: float = Field(
         90, gt=0, le=36600, description="Age of a part, in days, at which its archived picture and heat map are deleted."
@@ -297,10 +308,15 @@ class ArchivistSettings(Section):
     keep_bytes: int = Field(
         50 * 10**9,
         ge=2**20,
-        description="Largest size of all archived pictures together, in bytes. Above it the oldest pictures are deleted.",
+        description="Largest size of all archived pictures together, in bytes. If it is exceeded, the oldest pictures are deleted.",
     )
     keep_rows_days: float = Field(730, gt=0, le=36600, description="Age of a part, in days, at which it is deleted from the database.")
-    sweep_s: float = Field(300, gt=0, le=86400, description="Time between two runs that delete what is too old or too large, in seconds.")
+    sweep_s: float = Field(
+        300,
+        gt=0,
+        le=86400,
+        description="Time between two clean-ups of the archive, in seconds. A clean-up deletes what is too old or too large.",
+    )
 
 
 class StationSettings(Section):
@@ -310,18 +326,18 @@ class StationSettings(Section):
     port: int = Field(18000, ge=0, le=65535, description="Port of the pages. With 0 the station chooses a free port.")
     hosts: tuple[str, ...] = Field(
         ("127.0.0.1", "localhost", "[::1]"),
-        description="Host names under which browsers may open the station, as they stand in the browser's address bar.",
+        description="Host names under which browsers may open the station, as a person types them into the address bar.",
     )
     behind_tls: bool = Field(
         False,
-        description="A proxy in front of the station handles TLS and sets X-Forwarded-Proto. Cookies are then sent over TLS only, and HSTS "
-        "is switched on. The station must not be reachable without this proxy.",
+        description="Set this if a proxy in front of the station handles TLS and sets X-Forwarded-Proto. Browsers then send cookies only "
+        "over TLS, and HSTS is on. The station must not be reachable without this proxy.",
     )
     proxies: int = Field(
         0,
         ge=0,
         le=8,
-        description="Number of proxies in front of the station that add to X-Forwarded-For. With 0 the header is ignored.",
+        description="Number of proxies in front of the station that add an address to X-Forwarded-For. With 0 the header is ignored.",
     )
     database: str = Field(
         "var/station.sqlite3",
@@ -330,21 +346,21 @@ class StationSettings(Section):
     )
     database_password: SecretStr = Field(
         SecretStr(""),
-        description="Password for PostgreSQL. Better set it with CASTLINE_STATION__DATABASE_PASSWORD or `database_password_file` than in "
-        "castline.toml.",
+        description="Password for PostgreSQL. It is safer to set CASTLINE_STATION__DATABASE_PASSWORD or `database_password_file` than to "
+        "write the password here.",
     )
     database_password_file: Path | None = Field(None, description="File that holds the password for PostgreSQL.")
     secret_key: SecretStr = Field(
         SecretStr(""),
-        description="Key that signs the sessions. Set it with CASTLINE_STATION__SECRET_KEY. If empty, `secret_key_file` is used.",
+        description="Key that signs the sessions. Set the key with CASTLINE_STATION__SECRET_KEY. If empty, `secret_key_file` is used.",
     )
     secret_key_file: Path = Field(
         Path("var/station.key"),
-        description="File that holds the key that signs the sessions. The station makes it at the first start, readable by its owner only.",
+        description="File with the key that signs the sessions. The station creates it at the first start, readable only by its owner.",
     )
     session_hours: float = Field(12, gt=0, le=720, description="Time without a request, in hours, after which a person is logged out.")
     log_in_failures: int = Field(
-        5, ge=2, le=100, description="Number of wrong passwords for one account from one address after which that address is locked out."
+        5, ge=2, le=100, description="After this many wrong passwords for one account from one address, that address is locked out."
     )
     log_in_lock_minutes: float = Field(
         15, gt=0, le=1440, description="Time, in minutes, for which an address stays locked out after too many wrong passwords."
@@ -358,10 +374,12 @@ class StationSettings(Section):
         600, ge=1, le=100_000, description="Largest number of pictures that one account may upload in a minute."
     )
     time_zone: str = Field(
-        "UTC", description="Time zone of the plant, such as Europe/Berlin. Pages show times in this zone, and shifts begin by it."
+        "UTC", description="Time zone of the plant, such as Europe/Berlin. The pages show times of this zone, and shifts begin in it."
     )
     shifts: tuple[time, ...] = Field(
-        (time(6), time(14), time(22)), max_length=24, description="Times of day at which shifts begin. With none, a shift is a whole day."
+        (time(6), time(14), time(22)),
+        max_length=24,
+        description="Times of day at which shifts begin. If the list is empty, a shift is a whole day.",
     )
 
     @model_validator(mode="after")
@@ -369,7 +387,7 @@ class StationSettings(Section):
         if self.time_zone not in available_timezones():
             raise ValueError(f"time_zone: expected the name of a time zone such as Europe/Berlin, found {self.time_zone!r}")
         if list(self.shifts) != sorted(set(self.shifts)) or any(begin.tzinfo for begin in self.shifts):
-            raise ValueError("shifts: expected rising times of day such as 06:00, without a zone")
+            raise ValueError("shifts: expected times of day such as 06:00 in ascending order, without a zone")
         return self
 
     @model_validator(mode="after")
@@ -378,7 +396,7 @@ class StationSettings(Section):
         if separator and scheme not in ("postgresql", "postgres"):
             raise ValueError(f"database: expected a file, or postgresql://user@host:port/name; found the scheme {scheme}")
         if separator and ":" in rest.rpartition("@")[0]:
-            raise ValueError("database: expected no password in the address; put it into CASTLINE_STATION__DATABASE_PASSWORD")
+            raise ValueError("database: the address contains a password. Set it with CASTLINE_STATION__DATABASE_PASSWORD")
         return self
 
     @property
@@ -392,7 +410,7 @@ class StationSettings(Section):
 
 
 class ReviewSettings(Section):
-    """[review]: which parts people review, and what happens with their labels."""
+    """[review]: which parts people review, and how data sets are made from the reviewed parts."""
 
     kinds: tuple[DefectKind, ...] = Field(
         ("blow hole", "shrinkage", "cold shut", "chipping", "flash", "scratch"),
@@ -404,17 +422,17 @@ class ReviewSettings(Section):
         0.25,
         ge=0,
         le=0.5,
-        description="Parts with at least this doubt are put into the review queue. 0 is a certain verdict, 0.5 is a defect probability on "
-        "the threshold.",
+        description="A part with at least this doubt is put into the review queue. The doubt is 0.5 if the defect probability is equal to "
+        "the threshold, and 0 if the probability is 0 or 1.",
     )
-    audit_share: float = Field(0.002, ge=0, le=1, description="Share of all parts that is drawn at random and put into the review queue.")
-    audit_seed: int = Field(1, ge=0, description="Seed of the random draw of `audit_share`.")
+    audit_share: float = Field(0.002, ge=0, le=1, description="Share of all parts that are put into the review queue at random, 0..1.")
+    audit_seed: int = Field(1, ge=0, description="Seed of the random choice for `audit_share`.")
     second_opinion: bool = Field(
         True,
         description="If a reviewer contradicts the model, a second person reviews the part. If the two disagree, a third person decides.",
     )
     lease_minutes: float = Field(
-        5, gt=0, le=240, description="Time, in minutes, for which a part that one person reviews is hidden from other people."
+        5, gt=0, le=240, description="While one person reviews a part, other people do not get it for this many minutes."
     )
     overdue_hours: float = Field(24, gt=0, le=8760, description="Time, in hours, after which a part that waits for its review is overdue.")
     data_sets: Path = Field(Path("var/data-sets"), description="Folder of the data sets that are made from reviewed parts.")
@@ -424,7 +442,7 @@ class ReviewSettings(Section):
     @model_validator(mode="after")
     def _check_classes_and_kinds(self) -> Self:
         if not self.ok_class.lower().startswith("ok") or self.defect_class.lower().startswith("ok"):
-            raise ValueError(f"ok_class: expected ok_class alone to begin with `ok`, found {self.ok_class} and {self.defect_class}")
+            raise ValueError(f"ok_class must begin with `ok`, and defect_class must not; found {self.ok_class} and {self.defect_class}")
         if len(set(self.kinds)) != len(self.kinds):
-            raise ValueError("kinds: expected each type of defect once")
+            raise ValueError("kinds: expected each type of defect once, found one more than once")
         return self

@@ -143,7 +143,7 @@ def test_a_stopped_gateway_has_sent_all_accepted_pictures_and_ends_with_status_0
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--line", "line-7"), "lines: expected one of line-1, line-2, found 'line-7'"),
+        (("--line", "line-7"), "The settings have no line 'line-7'. Known lines: line-1, line-2"),
         (("--line", "line-2"), "lines.camera: expected a camera on line-2, found none"),
     ],
 )

@@ -32,9 +32,9 @@ def test_lines_with_the_same_port_share_a_board() -> None:
         (({"port": "a"}, {"port": "a"}), "found lane 1 for line-1 and for line-2"),
         (({"port": "a", "grades": [REVIEW]}, {"port": "a", "lane": 2}), "found lane 2 for line-1 and for line-2"),
         (({"port": "a"}, {"port": "a", "lane": 2, "baud": 250000}), "found 115200 for line-1 and 250000 for line-2"),
-        (({"port": "a", "lane": 2, "grades": [REVIEW]},), "a lane of its own, found 2 more than once"),
-        (({"port": "a", "grades": [REVIEW, REVIEW | {"lane": 3}]},), "a name of its own, found review more than once"),
-        (({"port": "a", "on_review": "pass", "grades": [REVIEW]},), "no grade that takes review where on_review is pass"),
+        (({"port": "a", "lane": 2, "grades": [REVIEW]},), "its own lane, found 2 more than once"),
+        (({"port": "a", "grades": [REVIEW, REVIEW | {"lane": 3}]},), "its own name, found review more than once"),
+        (({"port": "a", "on_review": "pass", "grades": [REVIEW]},), "no part with the label review reaches review"),
     ],
 )
 def test_contradicting_settings_are_refused_with_a_sentence(gates: tuple[dict[str, object], ...], sentence: str) -> None:

@@ -89,7 +89,7 @@ def test_a_test_swings_the_gate_once(line: WiredLine, file: Path) -> None:
     [
         (("status",), "pass --line or --port"),
         (("status", "--line", "line-2"), "line-2 has no gate in the settings"),
-        (("status", "--line", "line-7"), "expected one of line-1, line-2"),
+        (("status", "--line", "line-7"), "Known lines: line-1, line-2"),
         (("status", "--port", "/dev/no-such-board"), "there is no serial port /dev/no-such-board"),
         (("simulate", "--line", "line-2"), "line-2 has no gate that could be simulated"),
         (("simulate", "--line", "line-1", "--rate", "40"), "parts a second"),

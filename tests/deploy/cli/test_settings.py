@@ -62,7 +62,7 @@ def test_a_misspelt_variable_is_refused() -> None:
 def test_a_missing_settings_file_is_named(tmp_path: Path) -> None:
     found = run_castline("--settings", str(tmp_path / "no.toml"), "settings", "check")
     assert found.returncode == 3
-    assert "no.toml: cannot be read" in found.stderr
+    assert "no.toml cannot be read" in found.stderr
 
 
 def test_secrets_of_every_section_are_masked(tmp_path: Path) -> None:
