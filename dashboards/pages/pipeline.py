@@ -14,7 +14,7 @@ _ARCHIVIST = 'role="archivist"'
 
 WAITING = "How many pictures wait for an inspector?"
 REFUSED = "Which pictures does the gateway refuse?"
-COMPLAINTS = "What has a person to mend at the cameras?"
+COMPLAINTS = "Which cameras need a person?"
 DEAD_LETTERS = "What could not be judged, and why?"
 STALLED = "Which process gets nothing done?"
 EVENT_LOOP = "How late do the event loops wake?"
@@ -100,8 +100,8 @@ PAGE = DashboardPage(
             Query(rate("castline_files_ignored_total", "line, reason"), "{{line}} entries ignored: {{reason}}"),
             Query(rate("castline_camera_failures_total"), "{{line}} interruptions of the camera"),
             unit="short",
-            description="Complaints stand as sentences on the page /healthz of the gateway. They say which file, folder or stream is "
-            "meant and what to change at the camera. The other curves are events a second.",
+            description="Number of complaints about each camera, and events a second in the other curves. Each complaint is a sentence on "
+            "the page /healthz of the gateway. It names the file, folder or stream and says what to change at the camera.",
             thresholds=rising(0.0001, 1),
             alerts=("CameraComplains", "PicturesLost"),
         ),
@@ -319,12 +319,14 @@ ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         COMPLAINTS,
         Runbook(
-            "The gateway found something at the camera, its folder or its stream that only a person can mend. The other lines go on.",
-            "Pictures may be missing, and their parts get no verdict. Files that are put aside are tried again from time to time.",
-            "Run `curl <address>/healthz` of the gateway, which gives each complaint as a sentence. The address stands in "
-            "`<run_dir>/targets/<instance>.json`.",
-            "Do what the sentence says. The page docs/cameras.md explains each of them. `castline gateway try <line>` shows what would "
-            "become of the camera's pictures.",
+            "The gateway found a problem with the camera, its folder or its stream that only a person can solve. Other lines are not "
+            "affected.",
+            "Pictures may be missing, and their parts get no verdict. Files that the gateway has put aside are tried again from time to "
+            "time.",
+            "Run `curl <address>/healthz` with the address of the gateway. The page shows each complaint as a sentence. The address "
+            "stands in the file `<run_dir>/targets/<instance>.json`.",
+            "Do what the sentence says. `docs/cameras.md` explains every complaint. `castline gateway try <line>` shows what would happen "
+            "to the camera's pictures.",
         ),
     ),
     Alert(
@@ -337,12 +339,14 @@ ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         COMPLAINTS,
         Runbook(
-            "The camera delivered pictures that were gone before the gateway could read them. The reason `overwritten` means that the next "
-            "picture came under the same name too soon, `not-readable` that a file of a replay is gone or has no right to be read.",
-            "The parts on these pictures get no verdict. The board treats them by the line's safe action.",
-            "The page /healthz of the gateway names the file.",
-            "For `overwritten` let the camera number its files or put the time into their names. For `not-readable` restore the files, or "
-            "give the gateway the right to read them.",
+            "The camera delivered pictures that were gone before the gateway could read them. The reason `overwritten` means that the "
+            "next picture got the same name too soon. The reason `not-readable` means that a file of a replay is missing, or that the "
+            "gateway may not read it.",
+            "The parts on these pictures get no verdict, so the board applies the line's safe action (divert, pass or stop).",
+            "Run `curl <address>/healthz` with the address of the gateway. The page names the file. The address stands in the file "
+            "`<run_dir>/targets/<instance>.json`.",
+            "For `overwritten`, make the camera number its files, or make it put the time into their names. For `not-readable`, restore "
+            "the files, or give the gateway the right to read them.",
         ),
     ),
     Alert(
