@@ -61,6 +61,8 @@ _LONGEST_RETRY_S = 60.0
 _LONGEST_FOLDER_RETRY_S = 5.0
 # Contents of files that wait for their turn. Beyond this a file is read when those before it are taken.
 _MAX_WAITING_BYTES = 64 * 2**20
+# A file that is new after the folder was not looked at for this many seconds may have arrived at any time before.
+_MAX_LOOK_GAP_S = 1.0
 _MAX_OVERWRITTEN = 32
 # A file that never stays unchanged for settle_s is mentioned after this time.
 _RESTLESS_S = 15.0
@@ -86,6 +88,7 @@ class _FileVersion:
     `since_s` and `name_seen_s` are monotonic: since when the file has had this state, and its name is in the folder without a pause.
     `content` is kept from reading until the version is offered, if it is whole. `previous` is a whole version that this one may have
     overwritten. `destination` is the folder to which the file has to be moved, and the reason, once the intake has answered.
+    `is_arrival_known` is False if the folder was not looked at for a while before this version was seen.
     """
 
     path: str
@@ -102,6 +105,7 @@ class _FileVersion:
     backoff: Backoff = field(default_factory=lambda: Backoff(_FIRST_RETRY_S, _LONGEST_RETRY_S))
     retry_at_s: float = 0.0
     problem: str = ""
+    is_arrival_known: bool = True
 
     @property
     def is_whole(self) -> bool:
@@ -143,6 +147,7 @@ class DropCamera:
         self._mentioned: set[str] = set()
         self._lock = threading.Lock()  # of `_moved`, which the thread of the intake changes too
         self._paused_until_s = 0.0
+        self._looked_at_s = float("-inf")
         self._clean_at_s = 0.0
         self._complaints = Complaints()
         self._folder_backoff = Backoff(_FIRST_RETRY_S, _LONGEST_FOLDER_RETRY_S)
@@ -196,11 +201,12 @@ class DropCamera:
                 continue
             before = known.pop(path, None)
             if before is None:
-                self._files[path] = _FileVersion(path, state, now_s, now_s)
+                self._files[path] = _FileVersion(path, state, now_s, now_s, is_arrival_known=now_s - self._looked_at_s <= _MAX_LOOK_GAP_S)
             elif before.state == state:
                 self._files[path] = before
             else:
                 self._files[path] = _FileVersion(path, state, now_s, before.name_seen_s, previous=self._keep_overwritten(before, state))
+        self._looked_at_s = now_s
         for gone in known.values():
             if gone.previous:
                 self._add_overwritten(gone.previous)
@@ -320,7 +326,8 @@ class DropCamera:
         if is_current:
             self._mention_missing_end(version)
         version.key = f"file:{make_printable(version.path)}:{version.state.changed_ns}:{hashlib.sha256(value).hexdigest()}"
-        frame = CameraFrame(value, read_file_time(version.state.changed_ns / 1e9), idempotency_key=version.key)
+        waited_s = time.monotonic() - version.since_s if version.is_arrival_known else None
+        frame = CameraFrame(value, read_file_time(version.state.changed_ns / 1e9), idempotency_key=version.key, waited_s=waited_s)
         version.is_offered, version.content = True, None
         frame.receipt.add_done_callback(partial(self._finish, version, frame))
         return [frame]

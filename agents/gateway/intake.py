@@ -55,7 +55,8 @@ class CameraFrame:
     the picture again, or a PictureRefusedError. `captured_at` is in UTC and may be any time that the camera claims. `declared_type` is the
     camera's own statement of the content type, which is logged if it is wrong. `truth` is "ok" or "defect" for replayed pictures whose
     class is known. A picture with the same `idempotency_key` as an earlier one is not a new part. `part` is set by cameras that are
-    triggered for each part.
+    triggered for each part. `waited_s` is the time since the picture arrived, in seconds; None means that it may have lain there for long,
+    for example while the gateway did not run.
     """
 
     value: bytes
@@ -64,6 +65,7 @@ class CameraFrame:
     truth: str | None = None
     idempotency_key: str = ""
     part: PartId | None = None
+    waited_s: float | None = 0.0
     receipt: Future[PictureReceipt] = field(default_factory=Future)
 
 
@@ -192,10 +194,9 @@ class Intake:
 
     def _check_time(self, frame: CameraFrame) -> tuple[CameraFrame, bool]:
         """Returns the frame with a plausible time, and whether this is the time that the setting `time_source` asks for."""
-        now_s = self._clock()
-        arrived_at = datetime.fromtimestamp(now_s, UTC)
+        arrived_at = datetime.fromtimestamp(self._clock() - (frame.waited_s or 0.0), UTC)
         if self._uses_arrival and frame.part is None:
-            return replace(frame, captured_at=arrived_at), True
+            return replace(frame, captured_at=arrived_at), frame.waited_s is not None
         if is_plausible(frame.captured_at, arrived_at):
             return frame, True
         metrics.picture_times_replaced.labels(self._line).inc()

@@ -52,7 +52,7 @@ class CameraSettings(Section):
     time_source: Literal["arrival", "file"] = Field(
         "file",
         description="The time of a picture. With `file` it is the modification time of a file in a drop folder, or the header "
-        "X-Captured-At of an upload that has one. With `arrival` it is the moment at which the gateway received the complete picture; "
+        "X-Captured-At of an upload that has one. With `arrival` it is the moment at which the gateway received the picture; "
         "choose this if the clock of the camera or of the file server is not reliable.",
     )
     latency_s: float | None = Field(

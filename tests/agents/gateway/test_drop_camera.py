@@ -17,6 +17,8 @@ from prometheus_client import REGISTRY
 from agents.gateway.drop_camera import DropCamera
 from agents.gateway.drop_folder import DropFolder, FileState
 from agents.gateway.intake import CameraFrame
+from agents.gateway.spool import PictureReceipt
+from streams.identity import PartId
 from streams.settings import CameraSettings
 from tests.agents.gateway.camera_line import JPEG, JPEG_END, CameraLine, make_jpeg, wait_until, write_pictures
 
@@ -82,6 +84,20 @@ def test_a_complete_file_is_read_once_and_moved(tmp_path: Path) -> None:
         assert spooled.picture.value == make_jpeg("a.jpg")
         assert spooled.picture.content_type == "image/jpeg"
         assert not (tmp_path / "in/a.jpg").exists()
+
+
+def test_a_file_knows_how_long_ago_it_arrived_unless_it_came_while_nobody_looked(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "in", "before.jpg")
+    camera = DropCamera("line-1", CameraSettings(kind="drop", path=tmp_path / "in", settle_s=0.4), 10_000, lambda key: None)
+    frames, part = camera.frames(threading.Event()), PartId("line-1", 7, 1)
+    before = next(frames)
+    assert before.waited_s is None
+    before.receipt.set_result(PictureReceipt(part))
+    write_pictures(tmp_path / "in", "now.jpg")
+    now = next(frames)
+    assert now.waited_s is not None
+    assert now.waited_s >= 0.4, "it has lain there since its arrival"
+    now.receipt.set_result(PictureReceipt(part))
 
 
 def test_a_file_that_is_written_to_is_not_read_before_it_is_complete(tmp_path: Path) -> None:

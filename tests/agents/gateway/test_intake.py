@@ -141,6 +141,18 @@ def test_with_the_time_of_arrival_the_times_of_files_and_headers_do_not_matter(t
     line.stop()
 
 
+def test_with_the_time_of_arrival_a_picture_that_waited_has_the_time_at_which_it_arrived(tmp_path: Path) -> None:
+    """Files that lay in the folder while the gateway did not run arrived at an unknown time. They must not get the parts of today."""
+    settings, now = CameraSettings(kind="drop", path=tmp_path, trigger="board", latency_s=0.2, time_source="arrival"), datetime.now(UTC)
+    line = CameraLine(tmp_path / "spool", settings)
+    for number in (1, 2, 3):
+        line.intake.report_part(PartId("line-1", 9, number), now - timedelta(seconds=9.2 - 3 * number))
+    receipt = line.accept(CameraFrame(JPEG, now, waited_s=3.0))
+    assert receipt == PictureReceipt(PartId("line-1", 9, 2))
+    assert not line.accept(CameraFrame(JPEG, now, waited_s=None)).is_matched
+    line.stop()
+
+
 def test_refusals_give_size_and_limit(tmp_path: Path) -> None:
     line = CameraLine(tmp_path, CameraSettings(kind="http"), max_bytes=5000, spool_bytes=3000)
     with pytest.raises(PictureRefusedError) as empty:
