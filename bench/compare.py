@@ -1,10 +1,13 @@
 """Compares the speed of the inspector in two checkouts, or in one checkout with two settings files.
 
-Both inspectors run in turns on the same machine, with the same pictures: old, new, then new, old, and so on. Each turn starts a fresh
-process with fresh topics, because chance also decides how fast a process is, for example by the layout of its memory. A turn puts
-a backlog on Kafka and measures in the middle of the backlog, where the inspector is saturated. The start of the process, the first
-pictures and the last batches do not count. A checkout is used through its command line, its topics and the operating system, and is
-never imported, so that old releases can be measured.
+The two inspectors run alternately on the same machine, with the same pictures: old, new, then new, old, and so on. One such run of one
+inspector is called a turn. Each turn starts a fresh process with fresh topics, because the speed of a process also depends on chance, for
+example on the layout of its memory.
+
+A turn sends more pictures to Kafka than it measures, and measures while the inspector works without a pause. The start of the process, the
+first pictures and the last batches do not count.
+
+The measurement starts each checkout's `castline` program and never imports its code. Therefore it can also measure old releases.
 """
 
 from __future__ import annotations
@@ -35,13 +38,14 @@ from streams.settings import Settings
 
 ReportProgress = Callable[[str], None]
 
-# The new inspector is called "no slower" if the median ratio of the processor times a picture, new to old, is at most this number.
+# For each pair of turns, the processor time per picture of the new inspector is divided by that of the old one. The new inspector is called
+# "no slower" if the median of these ratios is at most this number.
 MAX_PROCESSOR_RATIO = 1.03
-# An interval of 95 % for the median needs six pairs, because all of five pairs lie on the same side of the true median with a probability
-# of 2 ** -4, which is more than 5 %.
+# A 95 % interval for the median needs at least six pairs. With five pairs, all values lie on the same side of the true median with a
+# probability of 2 ** -4, which is more than 5 %.
 MIN_PAIRS_FOR_INTERVAL = 6
 _CONFIDENCE = 0.95
-# So many different castings are rendered and sent again and again.
+# Number of different castings that are rendered. The measurement sends these pictures again and again.
 _DIFFERENT_PICTURES = 256
 # The first pictures do not count, because an inspector is some 8 % slower in its first two seconds.
 _WARM_UP_PICTURES = 256
@@ -52,7 +56,7 @@ _MIN_LATENCY_PICTURES = 20
 
 @dataclass(frozen=True)
 class InspectorCheckout:
-    """A checkout of Castline whose inspector is measured, and the settings file for it. `name` is `old` or `new`."""
+    """A checkout of Castline whose inspector is measured, and the settings file of this inspector. `name` is `old` or `new`."""
 
     name: str
     folder: Path
@@ -63,24 +67,30 @@ class InspectorCheckout:
         return self.folder / ".venv" / "bin" / "castline"
 
     def check(self) -> None:
-        """Raises SettingsError if the checkout has no environment of its own."""
+        """Raises SettingsError if the checkout has no `castline` program in its own virtual environment, the folder .venv."""
         if not self.castline.is_file():
             raise SettingsError(f"{self.folder} has no .venv/bin/castline. Run `make setup` in that checkout first.")
 
     def read_sections(self) -> dict[str, Any]:
-        """Returns the sections of the settings file that decide speed. Raises SettingsError if the file is not readable TOML."""
+        """Returns the sections of the settings file that affect the inspector's speed.
+
+        Raises SettingsError if the file cannot be read or is no TOML.
+        """
         if self.settings_file is None:
             return {}
         try:
             content = tomllib.loads(self.settings_file.read_text(encoding="utf-8"))
         except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise SettingsError(f"The settings file {self.settings_file} cannot be read: {error}") from error
+            raise SettingsError(f"The settings file {self.settings_file} cannot be read: {error}. Correct the file.") from error
         return {name: content[name] for name in MEASURED_SECTIONS if name in content}
 
 
 @dataclass(frozen=True)
 class InspectorMeasurement:
-    """The result of one turn. `latencies_ms` are times from capture to verdict. It is empty if no load was given."""
+    """The figures of one inspector in one turn.
+
+    `latencies_ms` holds the time from capture to verdict of each picture. It is empty if latencies were not measured.
+    """
 
     processor_ms_per_picture: float
     pictures_per_s: float
@@ -89,25 +99,25 @@ class InspectorMeasurement:
 
 @dataclass(frozen=True)
 class PairMeasurement:
-    """The measurements of the old and the new inspector in two turns that followed each other."""
+    """The measurements of the old and of the new inspector, in two turns that ran one directly after the other."""
 
     old: InspectorMeasurement
     new: InspectorMeasurement
 
     @property
     def processor_ratio(self) -> float:
-        """The processor time a picture, new to old. Below 1 the new inspector needs less."""
+        """Processor time per picture of the new inspector, divided by that of the old one. Below 1, the new inspector needs less time."""
         return self.new.processor_ms_per_picture / self.old.processor_ms_per_picture
 
     @property
     def throughput_ratio(self) -> float:
-        """The pictures a second, new to old. Above 1 the new inspector judges more."""
+        """Throughput of the new inspector, divided by the throughput of the old one. Above 1, the new inspector is faster."""
         return self.new.pictures_per_s / self.old.pictures_per_s
 
 
 @dataclass(frozen=True)
 class RatioEstimate:
-    """The median of the pairs' ratios with its 95 % interval. The interval is None if there are fewer than six pairs."""
+    """The median of the ratios of all pairs, with its 95 % interval. The interval is None if there are fewer than six pairs."""
 
     median: float
     interval: tuple[float, float] | None
@@ -115,7 +125,7 @@ class RatioEstimate:
 
 @dataclass(frozen=True)
 class LatencyQuantiles:
-    """Quantiles of the time from capture to verdict over all turns of one inspector."""
+    """The median and the 99th percentile of the time from capture to verdict, over all turns of one inspector, in milliseconds."""
 
     p50_ms: float
     p99_ms: float
@@ -123,7 +133,11 @@ class LatencyQuantiles:
 
 @dataclass(frozen=True)
 class SpeedComparison:
-    """The result of a comparison. The fields `old_…` and `new_…` are medians over the pairs, except the latencies."""
+    """The result of the comparison of two inspectors.
+
+    The fields `old_…` and `new_…` are medians over all pairs, except the latencies, which are quantiles over all pictures of all turns.
+    `load_per_s` is the number of pictures a second that were sent while latencies were measured, or None if they were not measured.
+    """
 
     processor_ratio: RatioEstimate
     throughput_ratio: RatioEstimate
@@ -138,17 +152,17 @@ class SpeedComparison:
 
     @property
     def is_no_slower(self) -> bool:
-        """Whether the new inspector needs at most 3 % more processor time a picture."""
+        """Whether the new inspector needs at most 3 % more processor time per picture than the old one, by the median."""
         return self.processor_ratio.median <= MAX_PROCESSOR_RATIO
 
     @property
     def does_throughput_reach_old(self) -> bool | None:
-        """Whether the interval of the throughput ratio reaches 1, or None if there are too few pairs for an interval."""
+        """Whether the 95 % interval of the throughput ratio ends at 1 or above, or None if there are too few pairs for an interval."""
         interval = self.throughput_ratio.interval
         return None if interval is None else interval[1] >= 1
 
     def as_json(self) -> dict[str, Any]:
-        """Returns the comparison as values that JSON can hold. The latencies of single pictures are left out."""
+        """Returns the comparison as values that JSON can hold, without the latencies of single pictures."""
         content = asdict(self)
         for pair in content["pairs"]:
             for measurement in pair.values():
@@ -159,14 +173,15 @@ class SpeedComparison:
 def estimate_median(values: Sequence[float]) -> RatioEstimate:
     """Returns the median of `values` and an interval that contains the true median with a probability of at least 95 %.
 
-    The ends of the interval are order statistics of the values (sign test), so nothing is assumed about their distribution and single
-    disturbed turns do no harm. With ten values these are the second smallest and the second largest one.
+    The interval is that of the sign test: it ends at two of the sorted values. With ten values these are the second smallest and the second
+    largest one. This method assumes nothing about the distribution of the values, and a few disturbed turns hardly change its result.
     """
     ordered = sorted(values)
     count = len(ordered)
     if count < MIN_PAIRS_FOR_INTERVAL:
         return RatioEstimate(statistics.median(ordered), None)
-    # `tail` is the probability that at most `left_out` values lie below the true median. It may be 2.5 % at each end of the interval.
+    # `left_out` is the number of values outside the interval at each end. `tail` is the probability that at most so many values lie below
+    # the true median. A 95 % interval allows 2.5 % for each end.
     tail = 2.0**-count
     left_out = 0
     while (tail := tail + math.comb(count, left_out + 1) * 2.0**-count) <= (1 - _CONFIDENCE) / 2:
@@ -175,7 +190,10 @@ def estimate_median(values: Sequence[float]) -> RatioEstimate:
 
 
 def summarise_pairs(pairs: Sequence[PairMeasurement], load_per_s: float | None = None) -> SpeedComparison:
-    """Computes the medians, intervals and latency quantiles of all `pairs`. `load_per_s` is the rate at which latencies were measured."""
+    """Computes the medians, intervals and latency quantiles of all `pairs`.
+
+    `load_per_s` is the number of pictures a second that were sent while latencies were measured.
+    """
     return SpeedComparison(
         processor_ratio=estimate_median([pair.processor_ratio for pair in pairs]),
         throughput_ratio=estimate_median([pair.throughput_ratio for pair in pairs]),
@@ -206,10 +224,11 @@ def compare_checkouts(
     load: float | None,
     report_progress: ReportProgress,
 ) -> SpeedComparison:
-    """Measures both inspectors in turns on a broker of its own and returns the comparison.
+    """Runs both inspectors alternately on a temporary broker and returns the comparison of their speeds.
 
-    `picture_count` pictures are measured in a turn. `load` is the rate at which latencies are measured, as a share of the throughput of the
-    first turn. Latencies are not measured if it is None.
+    Each turn measures `picture_count` pictures. `load` sets how many pictures a second are sent for the latencies, as a share of the
+    throughput of the first turn. If `load` is None, latencies are not measured.
+
     Raises SettingsError if a checkout cannot be run, and BrokerError if an inspector fails.
     """
     for checkout in (old, new):
@@ -219,7 +238,7 @@ def compare_checkouts(
         with run_broker(bench.settings):
             pairs = []
             for number in range(1, pair_count + 1):
-                # The order alternates, so that a machine that grows slower or faster favours neither.
+                # The order alternates. If the machine becomes slower or faster meanwhile, neither inspector has an advantage.
                 order = (old, new) if number % 2 else (new, old)
                 by_name = {checkout.name: bench.measure_turn(checkout, f"{checkout.name}-{number}") for checkout in order}
                 pairs.append(PairMeasurement(by_name["old"], by_name["new"]))
@@ -248,9 +267,10 @@ class _ComparisonBench:
         self._load = load
         self._report_progress = report_progress
         self._sections = {checkout.name: checkout.read_sections() for checkout in checkouts}
-        # An inspector decodes so many pictures ahead of their verdicts. The backlog must hold that many more than are measured.
+        # Number of pictures that an inspector decodes before their verdicts are due. The backlog holds so many pictures more than are
+        # measured, because the inspector does not work at full speed while it judges its last pictures.
         self._tail_count = max(self._count_ahead(sections) for sections in self._sections.values())
-        # Each checkout gets this file as its settings file, so that it does not read a castline.toml in its folder.
+        # Each checkout gets this empty settings file. Without it a checkout would read the castline.toml in its own folder.
         self._empty_file = folder / "empty.toml"
         self._empty_file.touch()
 
@@ -262,7 +282,7 @@ class _ComparisonBench:
         return buffer + 4 * batch_size
 
     def measure_turn(self, checkout: InspectorCheckout, prefix: str) -> InspectorMeasurement:
-        """Starts the inspector of `checkout` on fresh topics that begin with `prefix`, measures it, and stops it."""
+        """Starts the inspector of `checkout` on fresh topics whose names begin with `prefix`, measures its speed, and stops it."""
         topics = self.settings.topics.model_copy(update={"prefix": prefix})
         settings = self.settings.model_copy(update={"topics": topics})
         run_dir = self._folder / f"run-{prefix}"
@@ -298,7 +318,7 @@ class _ComparisonBench:
             "lines": [{"name": line.name} for line in self.settings.lines],
         }
         environment = make_environment(sections)
-        # These variables could make a checkout import the packages of another one.
+        # These variables could make a checkout import the packages of another checkout.
         for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"):
             environment.pop(name, None)
         return environment
@@ -311,7 +331,7 @@ class _ComparisonBench:
 
     def _measure_latencies(self, feed: PictureFeed, pictures_per_s: float) -> list[float]:
         assert self._load is not None
-        # One rate for all turns, because latencies at different loads cannot be compared.
+        # All turns use the rate of the first turn, because latencies at different rates cannot be compared.
         self.load_per_s = self.load_per_s or self._load * pictures_per_s
         count = max(_MIN_LATENCY_PICTURES, round(self.load_per_s * _LATENCY_S))
         return measure_latencies_ms(feed, self.load_per_s, count)
@@ -354,35 +374,35 @@ class _ProcessorTimes:
     def _read_seconds(self) -> float:
         times = [self._process.cpu_times()]
         for child in self._process.children(recursive=True):
-            # A child may have ended since it was listed. Its processor time is then part of its parent's `children` times.
+            # A child may have ended since it was listed. The `children_…` times of its parent then include its processor time.
             with contextlib.suppress(psutil.NoSuchProcess):
                 times.append(child.cpu_times())
         return float(sum(each.user + each.system + each.children_user + each.children_system for each in times))
 
     def wait_until(self, time_s: float) -> None:
-        """Returns once there is a sample after `time_s`, in seconds since 1970."""
+        """Returns as soon as a sample was taken at `time_s` or later, in seconds since 1970, or when no more samples will come."""
         while self._thread.is_alive() and (not self._samples or self._samples[-1][0] < time_s):
             time.sleep(0.1)
 
     def seconds_at(self, time_s: float) -> float:
-        """Returns the processor seconds used until `time_s`, interpolated between two samples."""
+        """Returns the processor time that was used until `time_s`, in seconds, interpolated between two samples."""
         times, seconds = zip(*self._samples, strict=True)
         return float(np.interp(time_s, times, seconds))
 
 
 def describe_pair(pair: PairMeasurement) -> str:
-    """Returns one pair as a line for the terminal."""
+    """Returns the figures of one pair as a line for the terminal."""
     return (
-        f"processor time a picture {pair.old.processor_ms_per_picture:.2f} ms old, {pair.new.processor_ms_per_picture:.2f} ms new, "
+        f"processor time per picture {pair.old.processor_ms_per_picture:.2f} ms old, {pair.new.processor_ms_per_picture:.2f} ms new, "
         f"ratio {pair.processor_ratio:.3f}; throughput {pair.old.pictures_per_s:.1f}/s old, {pair.new.pictures_per_s:.1f}/s new, "
         f"ratio {pair.throughput_ratio:.3f}"
     )
 
 
 def describe_comparison(comparison: SpeedComparison) -> list[str]:
-    """Returns the result as lines for the terminal."""
+    """Returns the result of the comparison as lines for the terminal."""
     lines = [
-        f"processor time a picture: {comparison.old_processor_ms_per_picture:.2f} ms old, "
+        f"processor time per picture: {comparison.old_processor_ms_per_picture:.2f} ms old, "
         f"{comparison.new_processor_ms_per_picture:.2f} ms new, ratio {_describe_ratio(comparison.processor_ratio)}",
         f"  {'no slower' if comparison.is_no_slower else 'SLOWER'}: the ratio may be at most {MAX_PROCESSOR_RATIO}",
         f"throughput: {comparison.old_pictures_per_s:.1f}/s old, {comparison.new_pictures_per_s:.1f}/s new, "

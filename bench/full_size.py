@@ -1,4 +1,4 @@
-"""Writes an untrained model version whose networks have the size of those in the papers, to measure how fast a machine computes them."""
+"""Writes an untrained model version with networks as large as in the papers. Benchmarks measure how fast a machine computes them."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ _NAME = "full-size"
 _SIDE_PX = 224
 _CLASSES = ("def_front", "ok_front")
 _GOLDEN_PICTURES = 16
-# Wide, because the probabilities of untrained networks lie in the middle, where an error of a logit moves them most.
+# The tolerance is wide, because untrained networks give probabilities near 0.5. There a small error of a logit changes the probability
+# most.
 _TOLERANCE = 0.25
 _SEED = 1998
 
 
 def write_full_size_version(root: Path) -> str:
-    """Writes the version below `root` and returns its name. It takes some 240 MB and some seconds.
+    """Writes the version below `root` and returns its name. Writing takes some seconds and about 240 MB of disk space.
 
     The version holds AlexNet at 224 px with two dense layers of 4096 units, and LeNet as published at 112 px. The weights are drawn
     from a fixed seed, so the verdicts mean nothing, but computing them takes as long as with trained networks.
     """
-    from models.inference.runtimes.tensorflow import TensorFlowRuntime  # imported here because it takes seconds
+    from models.inference.runtimes.tensorflow import TensorFlowRuntime  # imported here because the import takes seconds
 
     seed_weights(_SEED)
     wide: dict[str, NetworkOption] = {"dense_width": 4096, "dense_layers": 2}
@@ -52,7 +53,8 @@ def write_full_size_version(root: Path) -> str:
 def _set_normalisations(network: Any, pixels: npt.NDArray[np.uint8]) -> Any:
     """Sets the averages of the network's normalisation layers from `pixels` and returns the network.
 
-    Without them the values would grow from layer to layer, as they do not in a trained network, and 8 bits would be too few for them.
+    Without these averages the values in the network would grow from layer to layer. In a trained network they do not grow. Runtimes that
+    compute with 8 bits could not represent such large values.
     """
     from models.networks.preprocessing import resample, scale_pixels
 
@@ -64,7 +66,10 @@ def _set_normalisations(network: Any, pixels: npt.NDArray[np.uint8]) -> Any:
 
 
 def _make_manifest_fields(voters: list[Voter]) -> dict[str, object]:
-    """Returns the manifest without its checksums. The threshold 0.1 lies where no probability of an untrained network lies."""
+    """Returns the fields of the manifest, without the checksums of the files.
+
+    The threshold is 0.1, far from the probabilities of an untrained network. Therefore small rounding errors change no label.
+    """
     return {
         "version": _NAME,
         "created": datetime.now(UTC),

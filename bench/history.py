@@ -1,7 +1,7 @@
-"""Measures how long the pages of the history take with as many parts in the table as years of production bring.
+"""Measures how long the station takes for a history page when the table holds the parts of years of production.
 
-The database itself generates the parts, the same ones in every run. The pages are requested through Django's test client, which calls
-the real view with its queries and templates, without the network.
+An SQL statement makes the parts, the same ones in every run. The pages are requested through Django's test client, which calls the real
+view with its queries and templates, but without the network.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LAST_PART_AT = datetime(2026, 11, 1, tzinfo=UTC)
 _INSERT_SIZE = 250_000
 _DEFECT_KINDS = ("blow hole", "shrinkage", "cold shut", "chipping", "flash", "scratch")
 _REVIEWERS = ("anna", "berta", "carla")
-# The 95th percentile over all pages must stay below this.
+# The 95th percentile of the times of all pages must stay below this limit.
 _ALLOWED_MS = 300.0
 
 
@@ -45,14 +45,14 @@ class HistoryQuery:
 
 @dataclass(frozen=True)
 class PageTime:
-    """How long one page took, and how much processor time it used in this process. SQLite works in this process, too."""
+    """The time that one page took, and the processor time that this process used for the page. SQLite runs in this process, too."""
 
     ms: float
     cpu_ms: float
 
 
 def prepare_database(file: Path, rows: int, report_progress: ReportProgress) -> None:
-    """Configures this process as a station with the SQLite database `file`, and fills the table up to `rows` parts."""
+    """Configures this process as a station with the SQLite database `file`, and adds parts to the table until it holds `rows` parts."""
     key = SecretStr("a measurement signs no session " * 3)
     station = StationSettings(database=str(file), secret_key=key, hosts=("testserver",))
     configure(Settings(station=station, lines=tuple(LineSettings(name=f"line-{number}") for number in range(1, _LINES + 1))))
@@ -65,7 +65,7 @@ def prepare_database(file: Path, rows: int, report_progress: ReportProgress) -> 
 
     migrate_database()
     create_or_update_account("bench", "operator", "a measurement logs in")
-    # The parts are numbered without gaps. Counting them would read a whole index.
+    # The parts are numbered without gaps, so the last number is their count. Counting the rows would read a whole index.
     existing = Part.objects.aggregate(last=Max("pk"))["last"] or 0
     if existing >= rows:
         return
@@ -79,11 +79,14 @@ def prepare_database(file: Path, rows: int, report_progress: ReportProgress) -> 
 
 
 def _make_insert_statement(rows: int) -> str:
-    """Returns the SQLite statement that inserts the parts numbered from its first to its second parameter, of `rows` parts in all."""
+    """Returns the SQLite statement that inserts the parts between two numbers, which are the parameters of the statement.
+
+    `rows` is the number of parts in the full table. It decides when each part was made.
+    """
     from station.archive.models import Part
 
     time = f"({int(_LAST_PART_AT.timestamp())} - ({rows} - i) / {_PARTS_PER_S})"
-    # Knuth's multiplier scatters neighbouring numbers, and gives the same parts in every run.
+    # Multiplying by Knuth's constant (2654435761) gives neighbouring parts different values, and the same values in every run.
     permille = "((i * 2654435761) % 1000)"
     scatter = "((i * 40503) % 997)"
     label = f"CASE WHEN {permille} < 900 THEN 'ok' WHEN {permille} < 980 THEN 'defect' ELSE 'review' END"
@@ -119,14 +122,14 @@ def _make_insert_statement(rows: int) -> str:
     }
     columns = [field for field in Part._meta.concrete_fields if not field.primary_key]
     names = ", ".join(f'"{field.column}"' for field in columns)
-    # Django's placeholders are Python's, so a per cent sign of SQL is doubled.
+    # Django replaces `%s` in a statement by a parameter, so each per cent sign that belongs to the SQL is doubled.
     values = ", ".join((expressions.get(field.column or "") or _make_default(field)).replace("%", "%%") for field in columns)
     numbers = "WITH RECURSIVE numbers(i) AS (SELECT %s UNION ALL SELECT i + 1 FROM numbers WHERE i < %s)"
     return f"INSERT INTO archive_part ({names}) {numbers} SELECT {values} FROM numbers"
 
 
 def _choose_word(words: tuple[str, ...]) -> str:
-    """Returns an SQL expression that gives each of `words` equally often."""
+    """Returns an SQL expression that chooses one of `words` by the number of the part. Each word is chosen equally often."""
     cases = " ".join(f"WHEN {place} THEN '{word}'" for place, word in enumerate(words))
     return f"CASE (i / 7) % {len(words)} {cases} END"
 
@@ -142,7 +145,10 @@ def _make_default(field: Any) -> str:
 
 
 def make_queries(rows: int) -> list[HistoryQuery]:
-    """Returns the searches that are measured: each filter alone, some together, and all of these with a latest time."""
+    """Returns the searches that are measured.
+
+    They are each filter alone, some filters together, and all of these again with a latest time. The last search finds one part by its id.
+    """
     first_part_at = _LAST_PART_AT - timedelta(seconds=rows / _PARTS_PER_S)
 
     def line(draw: random.Random) -> str:
@@ -185,16 +191,16 @@ def make_queries(rows: int) -> list[HistoryQuery]:
 
 
 def measure_pages(rows: int, requests: int, report_progress: ReportProgress) -> dict[str, Any]:
-    """Returns times of pages in milliseconds by search, with `requests` requests a search. The result can be written as JSON.
+    """Measures each search with `requests` requests and returns the times of the pages, in milliseconds, as values that JSON can hold.
 
-    Each request is followed by one for the page of older parts, if the page has such a link.
+    If a page has a link to older parts, the page behind the link is requested and measured too.
     """
     from django.contrib.auth.models import User
     from django.test import Client
 
     client = Client()
     client.force_login(User.objects.get(username="bench"), "django.contrib.auth.backends.ModelBackend")
-    # The first request loads templates and modules and is not counted.
+    # The first request is not counted, because the station loads templates and modules during this request.
     list(_request_pages(client, ""))
     draw = random.Random(1)
     by_query: list[dict[str, Any]] = []
@@ -217,14 +223,17 @@ def measure_pages(rows: int, requests: int, report_progress: ReportProgress) -> 
 
 
 def _request_pages(client: Any, query: str) -> Iterator[PageTime]:
-    """Requests the page for `query`, then the page of older parts. Raises RuntimeError if the station does not answer with a page."""
+    """Requests the page for `query`, then the page of older parts, and yields the time of each.
+
+    Raises RuntimeError if the station does not answer with a page.
+    """
     address = f"/history/?{query}"
     for _ in range(2):
         start_s, start_cpu_s = time.perf_counter(), time.process_time()
         response = client.get(address)
         yield PageTime((time.perf_counter() - start_s) * 1000, (time.process_time() - start_cpu_s) * 1000)
         if response.status_code != 200:
-            raise RuntimeError(f"The station answered {address} with status {response.status_code}")
+            raise RuntimeError(f"The station answered {address} with status {response.status_code} instead of a page.")
         older = re.search(r'href="(/history/\?[^"]*before=[^"]+)"', response.content.decode())
         if older is None:
             return

@@ -1,4 +1,4 @@
-"""Starts a broker and an inspector for a measurement: real processes on free ports, which end with the measurement."""
+"""Starts a broker and an inspector for a measurement. They are real processes on free ports, and they are stopped after the measurement."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from streams.errors import BrokerError
 from streams.settings import Settings
 from streams.topics import create_topics
 
-# The `castline` command of the environment that runs the measurement.
+# The `castline` program of the Python environment in which the measurement runs.
 CASTLINE = Path(sys.executable).with_name("castline")
-# The sections of the settings that decide how fast an inspector is. A measurement takes them from the user's settings, and no others.
+# The sections of the settings that affect the speed of an inspector. A measurement takes only these sections from the user's settings.
 MEASURED_SECTIONS = ("model", "batch", "inspector", "pictures")
 _START_TIMEOUT_S = 180.0
 _STOP_TIMEOUT_S = 60.0
@@ -36,7 +36,7 @@ _STOP_TIMEOUT_S = 60.0
 def make_bench_settings(base: Settings, folder: Path, line_count: int = 3) -> Settings:
     """Returns settings for a measurement.
 
-    The sections that decide speed come from `base`. All other sections are new, with free ports and with files below `folder`.
+    The sections that affect speed come from `base`. All other sections are made new, with free ports and with files below `folder`.
     """
     return Settings.model_validate(
         {
@@ -71,13 +71,19 @@ def create_bench_topics(settings: Settings) -> None:
 
 
 def make_environment(sections: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the environment of this process, in which CASTLINE_ variables are replaced by `sections` of the settings as JSON values."""
+    """Returns the environment variables of this process, but with new CASTLINE_ variables.
+
+    Each section of settings in `sections` becomes one variable, which holds the settings as JSON.
+    """
     plain = {name: value for name, value in os.environ.items() if not name.startswith("CASTLINE_")}
     return plain | {f"CASTLINE_{name.upper()}": json.dumps(value) for name, value in sections.items()}
 
 
 def make_settings_environment(settings: Settings) -> dict[str, str]:
-    """Returns the environment of this process with all of `settings`, except the secrets, which each `castline` process makes itself."""
+    """Returns the environment variables of this process, and all of `settings` as CASTLINE_ variables.
+
+    Tokens and passwords are left out.
+    """
     sections = settings.model_dump(mode="json", exclude_none=True, exclude={"gateway": {"token"}, "kafka": {"password"}})
     for line in sections["lines"]:
         line.pop("token")
@@ -86,16 +92,16 @@ def make_settings_environment(settings: Settings) -> dict[str, str]:
 
 
 class InspectorProcess:
-    """Runs `castline inspector` as a process. It is ready when the block begins, and stopped by SIGTERM when the block ends.
+    """Runs `castline inspector` as a process during a `with` block. The process is ready when the block begins, and stopped when it ends.
 
-    `run_dir` is the setting `service.run_dir` of `environment`, in which the process writes the address of its health pages.
+    `run_dir` is the value of `service.run_dir` in `environment`. The process writes the address of its health pages into this folder.
     Raises BrokerError if the process does not become ready.
     """
 
     def __init__(
         self, castline: Sequence[str | Path], environment: Mapping[str, str], run_dir: Path, log_file: Path, folder: Path | None = None
     ) -> None:
-        """`castline` is the program with its first arguments, for example a path and --settings. It is executed in `folder`."""
+        """Prepares the command. `castline` is the program with its first arguments, such as --settings. The program runs in `folder`."""
         self._command = [*castline, "inspector"]
         self._environment = environment
         self._targets = run_dir / "targets"
@@ -105,11 +111,11 @@ class InspectorProcess:
 
     @classmethod
     def of_settings(cls, settings: Settings, folder: Path, castline: Sequence[str | Path] = (CASTLINE,)) -> Self:
-        """Returns an inspector of this checkout with `settings`, which writes its log below `folder`."""
+        """Returns an inspector of this checkout that uses `settings` and writes its log to `folder`/inspector.log."""
         return cls(castline, make_settings_environment(settings), settings.service.run_dir, folder / "inspector.log")
 
     def __enter__(self) -> Self:
-        # A killed inspector leaves the file with its address behind, which would be taken for the address of the new process.
+        # A killed inspector leaves behind the file with its address. The old address would be mistaken for that of the new process.
         for target in self._targets.glob("inspector-*.json"):
             target.unlink()
         with self._log_file.open("ab") as log:
@@ -132,7 +138,7 @@ class InspectorProcess:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(_STOP_TIMEOUT_S)
         finally:
-            # The process must not be left behind if it does not end in time, or if a second Ctrl-C interrupts the wait.
+            # Kill the process if it did not end in time, or if a second Ctrl-C interrupted the wait, so that it does not go on running.
             self._process.kill()
             self._process.wait()
 
@@ -145,7 +151,7 @@ class InspectorProcess:
             time.sleep(0.2)
 
     def check_alive(self) -> None:
-        """Raises BrokerError with the end of the log if the process has ended."""
+        """Raises BrokerError if the process has ended. The message holds the end of its log."""
         status = self._process.poll()
         if status is not None:
             raise BrokerError(f"The inspector ended with exit status {status}. {self._describe_log()}")
@@ -160,7 +166,10 @@ class InspectorProcess:
             return False
 
     def read_metrics(self) -> bytes:
-        """Returns the page that Prometheus would read. Raises OSError or ValueError if the process serves no page yet or no more."""
+        """Returns the metrics page of the process, as Prometheus reads it.
+
+        Raises OSError or ValueError if the process does not serve the page yet, or no longer serves it.
+        """
         return self._get_page("/metrics")
 
     def _get_page(self, path: str) -> bytes:

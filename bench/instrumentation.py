@@ -1,6 +1,7 @@
-"""Measures how much throughput the metrics cost the inspector.
+"""Measures by how much the metrics reduce the throughput of the inspector.
 
-An inspector whose metrics are scraped as by Prometheus is compared with an inspector whose metrics do nothing.
+The measurement compares two inspectors. The metrics of the first are updated and read as Prometheus reads them. The metrics of the second
+are never updated.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from streams.settings import Settings
 ReportProgress = Callable[[str], None]
 
 _SCRAPE_INTERVAL_S = 5.0
-# The command line is named in a text, because the package of the command line imports this one.
+# The text imports `deploy.cli` only in the new process. This module cannot import it, because `deploy.cli` imports this module.
 _CASTLINE_WITHOUT_METRICS = (
     sys.executable,
     "-c",
@@ -35,7 +36,10 @@ _CASTLINE_WITHOUT_METRICS = (
 
 @dataclass(frozen=True)
 class InstrumentationCost:
-    """The medians over the rounds. `overhead` is the share of the throughput that the metrics take. An overhead below 0 is noise."""
+    """The cost of the metrics: medians over all rounds. The throughputs are in pictures a second.
+
+    `overhead` is the share of the throughput that is lost by the metrics. An overhead below 0 means that the loss is too small to measure.
+    """
 
     with_per_s: float
     without_per_s: float
@@ -50,7 +54,10 @@ class InstrumentationCost:
 def measure_instrumentation(
     base: Settings, pictures: list[bytes], picture_count: int, round_count: int, report_progress: ReportProgress
 ) -> InstrumentationCost:
-    """Measures rounds of `picture_count` pictures with and without metrics in turns, on a broker of its own."""
+    """Measures `round_count` rounds on a temporary broker.
+
+    In each round an inspector with metrics and an inspector without metrics judge `picture_count` pictures each.
+    """
     with tempfile.TemporaryDirectory(prefix="castline-bench-") as name:
         folder = Path(name)
         settings = make_bench_settings(base, folder)
@@ -62,7 +69,7 @@ def measure_instrumentation(
             feed = PictureFeed(settings, pictures)
             for number in range(1, round_count + 1):
                 per_s: dict[bool, float] = {}
-                # The order alternates, so that a machine that grows slower or faster favours neither.
+                # The order alternates. If the machine becomes slower or faster meanwhile, neither inspector has an advantage.
                 for has_metrics in (True, False) if number % 2 else (False, True):
                     inspector = with_metrics if has_metrics else without_metrics
                     with _scrape(inspector) if has_metrics else nullcontext():
@@ -87,7 +94,7 @@ def _scrape(inspector: InspectorProcess) -> Iterator[None]:
             try:
                 inspector.read_metrics()
             except (OSError, ValueError):
-                # The inspector does not serve its pages yet, or not any more.
+                # The inspector does not serve its pages yet, or no longer serves them.
                 continue
 
     thread = threading.Thread(target=run, name="scraper", daemon=True)
@@ -100,7 +107,7 @@ def _scrape(inspector: InspectorProcess) -> Iterator[None]:
 
 
 def silence_metrics() -> None:
-    """Makes every metric of this process do nothing when it is changed. Metrics can still be declared and served."""
+    """Makes every metric of this process ignore its updates. Metrics can still be declared and served."""
 
     def do_nothing(*_: Any, **__: Any) -> None:
         return None

@@ -1,4 +1,4 @@
-"""Puts pictures on Kafka for a measurement, and reads when their verdicts came."""
+"""Sends pictures to Kafka for a measurement, and reads the times at which their verdicts came."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ from streams.records import Verdict
 from streams.settings import Settings
 from streams.topics import TopicNames
 
-# A measurement is given up if the inspector gives no verdict for this long.
+# A measurement fails if the inspector gives no verdict for this long.
 _STALL_S = 120.0
-# Latencies of the first second of a feed do not count, because the inspector was idle before.
+# Pictures of the first second do not count for the latencies, because the inspector was idle before and is not yet at its usual speed.
 _SKIPPED_S = 1.0
 
 
 def load_pictures(folder: Path | None, count: int) -> list[bytes]:
-    """Returns at most `count` encoded pictures: those below `folder` in the order of their paths, or rendered castings if `folder` is None.
+    """Returns at most `count` encoded pictures.
+
+    They are the files below `folder` in the order of their paths, or rendered castings if `folder` is None.
 
     Raises SettingsError if the folder holds no picture.
     """
@@ -41,7 +43,7 @@ def load_pictures(folder: Path | None, count: int) -> list[bytes]:
 
 
 class PictureFeed:
-    """Sends pictures to the image topics of all lines in turn. The part numbers count up over the whole life of the feed."""
+    """Sends pictures to the image topics of all lines, one line after the other. Each picture gets the next part number of the feed."""
 
     def __init__(self, settings: Settings, pictures: list[bytes]) -> None:
         self.settings = settings
@@ -67,7 +69,7 @@ class PictureFeed:
 
 
 def open_verdict_consumer(settings: Settings) -> KafkaConsumer:
-    """Returns a consumer of all verdicts that come from now on."""
+    """Returns a Kafka consumer that reads the verdicts of all lines from now on."""
     names = TopicNames(settings.topics.prefix)
     consumer = KafkaConsumer(bootstrap_servers=settings.bootstrap, enable_auto_commit=False)
     partitions = [TopicPartition(names.verdicts(line.name), 0) for line in settings.lines]
@@ -79,10 +81,10 @@ def open_verdict_consumer(settings: Settings) -> KafkaConsumer:
 
 
 class VerdictTimes:
-    """The times at which verdicts came to Kafka since this object was made, from the time stamps of their records.
+    """Counts the verdicts that came to Kafka since this object was made, and reads their times from the timestamps of their records.
 
-    The records are read only when the times are asked for, because a reader beside the inspector would use the processor that is
-    being measured.
+    The records are read only when the times are asked for. Reading them earlier would take processor time from the inspector that is being
+    measured.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -106,7 +108,9 @@ class VerdictTimes:
             if new_count != last_count:
                 last_count, changed_s = new_count, time.monotonic()
             elif time.monotonic() - changed_s > _STALL_S:
-                raise BrokerError(f"The inspector gave {last_count} of {count} verdicts, and none for {_STALL_S:.0f} s")
+                raise BrokerError(
+                    f"The inspector gave {last_count} of {count} verdicts, and then none for {_STALL_S:.0f} s. Run the bench again."
+                )
 
     def read_times_s(self) -> list[float]:
         """Returns the times of all verdicts so far, in seconds since 1970, in ascending order."""
@@ -128,14 +132,16 @@ def measure_throughput(feed: PictureFeed, count: int, inspector: InspectorProces
         verdicts.wait_for(count, inspector)
     times_s = verdicts.read_times_s()
     verdicts.close()
-    # The time begins with the verdicts of the first batch. That batch was computed before, so its pictures do not count.
+    # The measured time begins when the verdicts of the first batch come. That batch was computed before this moment, so its pictures do not
+    # count.
     return sum(time_s > times_s[0] + 0.005 for time_s in times_s) / (times_s[-1] - times_s[0])
 
 
 def measure_latencies_ms(feed: PictureFeed, rate_per_s: float, count: int) -> list[float]:
-    """Feeds `count` pictures at `rate_per_s` and returns the time from capture until a consumer has the verdict, for each picture.
+    """Sends `count` pictures at `rate_per_s`. Returns for each picture the time from its capture until a consumer has received its verdict.
 
-    The pictures of the first second are left out. An inspector must be running. Raises BrokerError if it gives no verdict for two minutes.
+    An inspector must be running. The pictures of the first second are left out of the result. Raises BrokerError if the inspector gives no
+    verdict for two minutes.
     """
     consumer = open_verdict_consumer(feed.settings)
     sending = threading.Thread(target=feed.send, args=(count, rate_per_s), daemon=True)
@@ -150,7 +156,9 @@ def measure_latencies_ms(feed: PictureFeed, rate_per_s: float, count: int) -> li
                 captured_at = Verdict.decode(record.value).captured_at
                 latencies.append((captured_at, (arrived_at - captured_at).total_seconds() * 1000))
         if time.monotonic() - changed_s > _STALL_S:
-            raise BrokerError(f"The inspector gave {len(latencies)} of {count} verdicts, and none for {_STALL_S:.0f} s")
+            raise BrokerError(
+                f"The inspector gave {len(latencies)} of {count} verdicts, and then none for {_STALL_S:.0f} s. Run the bench again."
+            )
     sending.join()
     consumer.close()
     first_captured_at = min(captured_at for captured_at, _ in latencies)

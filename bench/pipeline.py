@@ -1,7 +1,8 @@
-"""Measures the whole inspector against the bare ensemble: throughput as a ratio, latency at half load, memory under a backlog.
+"""Measures the throughput, the latency and the memory of an inspector, and compares its throughput with that of the ensemble alone.
 
-Throughput is measured in rounds. In each round a `castline inspector` process judges a backlog, and then the same ensemble judges as many
-pictures in a plain loop in this process. Each has the machine to itself while it is measured.
+Throughput is measured in rounds. In each round a `castline inspector` process judges pictures that wait on Kafka. Then the same ensemble
+judges as many pictures in a plain loop in this process. The inspector and the loop never run at the same time. Latency is measured at half
+of the throughput, and memory while many pictures wait.
 """
 
 from __future__ import annotations
@@ -25,15 +26,16 @@ from streams.settings import Settings
 
 ReportProgress = Callable[[str], None]
 
-# The resident memory is watched for this long after the start on a backlog.
+# For so many seconds after its start, the resident memory of the inspector is read while pictures wait.
 _MEMORY_WATCH_S = 40.0
 
 
 @dataclass(frozen=True)
 class PipelineBenchPlan:
-    """How much is measured: pictures a round, number of rounds, length of the latency run, pictures of the backlog.
+    """The size of a measurement.
 
-    An inspector's first two seconds are some 8 % slower than the rest, so a round is long enough for them to weigh little.
+    `pictures` is the number of pictures in a round, `latency_s` the length of the latency measurement, and `backlog` the number of pictures
+    that wait during the memory measurement. An inspector is some 8 % slower in its first two seconds, so a round should take much longer.
     """
 
     pictures: int = 6144
@@ -45,7 +47,11 @@ class PipelineBenchPlan:
 
 @dataclass(frozen=True)
 class PipelineBenchResult:
-    """The result: medians over the rounds, latencies from capture to verdict, resident memory in MB, and the settings that were used."""
+    """The result of a measurement: medians over the rounds, latencies, resident memory in MB, and the settings that were used.
+
+    `pipeline_per_s` is the throughput of the inspector and `bare_per_s` that of the ensemble alone. Latencies are times from capture to
+    verdict, measured at `latency_load_per_s` pictures a second.
+    """
 
     pipeline_per_s: float
     bare_per_s: float
@@ -66,7 +72,7 @@ class PipelineBenchResult:
 def measure_pipeline(
     base: Settings, pictures: list[bytes], plan: PipelineBenchPlan, report_progress: ReportProgress
 ) -> PipelineBenchResult:
-    """Measures an inspector with the model, batch, inspector and picture settings of `base`, on a broker of its own."""
+    """Measures an inspector on a temporary broker, with the sections model, batch, inspector and pictures of the settings `base`."""
     with tempfile.TemporaryDirectory(prefix="castline-bench-") as name:
         folder = Path(name)
         settings = make_bench_settings(base, folder, plan.lines)
@@ -113,7 +119,7 @@ def measure_pipeline(
 
 
 def _measure_bare_throughput(ensemble: Ensemble, pictures: list[bytes], batch_size: int, picture_count: int) -> float:
-    """Returns the pictures a second that the ensemble judges in batches of pictures that were decoded beforehand."""
+    """Returns how many pictures a second the ensemble judges. The pictures are decoded before the measurement."""
     needed = max(batch_size, len(pictures))
     pixels = np.stack([decode_picture(picture, ensemble.side_px).pixels for picture in islice(cycle(pictures), needed)])
     starts = cycle(range(0, len(pixels) - batch_size + 1, batch_size))
@@ -125,7 +131,7 @@ def _measure_bare_throughput(ensemble: Ensemble, pictures: list[bytes], batch_si
 
 
 def _measure_memory(feed: PictureFeed, backlog: int, inspector: InspectorProcess) -> tuple[float, float]:
-    """Starts `inspector` on a backlog and returns its resident memory, at the start and at most, in MB."""
+    """Starts `inspector` while `backlog` pictures wait. Returns its resident memory at the start and its largest resident memory, in MB."""
     feed.send(backlog)
     with inspector:
         start_mb = max_mb = inspector.read_resident_mb()

@@ -1,4 +1,4 @@
-"""Compares the runtimes of this machine with plain `model.predict`: pictures a second, measured in turns, and whether the labels agree."""
+"""Compares the runtimes of this machine with plain `model.predict` of Keras: pictures a second, and whether the labels are the same."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from models.registry import Version, locate_version, open_registry
 from models.training.labelled_pictures import find_pictures, read_pictures
 from streams.errors import ModelError
 
-# Sizes of the batches that are measured.
+# The batch sizes that are measured, in pictures.
 BATCH_SIZES = (1, 8, 32)
 MAX_PICTURES = 512
 _PREDICT = "predict"
@@ -29,9 +29,9 @@ _FULL_SIZE = "full"
 
 @dataclass(frozen=True, slots=True)
 class RuntimeSpeed:
-    """Speed of one runtime at one batch size.
+    """The speed of one runtime at one batch size, in pictures a second.
 
-    `other_labels` is the number of pictures that get another label than from TensorFlow in float32.
+    `other_labels` is the number of pictures to which the runtime gives another label than TensorFlow in float32 gives.
     """
 
     runtime: str
@@ -43,11 +43,13 @@ class RuntimeSpeed:
 
 @dataclass(frozen=True)
 class RuntimeComparison:
-    """The result of a comparison.
+    """The result of a comparison of runtimes.
 
-    `refused` holds the reason for each runtime that fails the golden set, and `left_out` the reason for each runtime that cannot run here.
-    `labelled` is the number of pictures whose labels were compared. `chosen` is the fastest runtime at the largest batch among those that
-    change no label, and `ratio_to_predict` its speed as a multiple of `model.predict`.
+    `refused` holds a reason for each runtime that could not be opened or failed the golden set. `left_out` holds a reason for each runtime
+    that this machine cannot run. `labelled` is the number of pictures whose labels were compared.
+
+    `chosen` is the runtime that is fastest at the largest batch size and changes no label. `ratio_to_predict` is its speed divided by the
+    speed of `model.predict`.
     """
 
     model: str
@@ -64,7 +66,7 @@ class RuntimeComparison:
 
 
 class PlainPredict:
-    """Calls `model.predict` of each network, as a notebook does. Scaling and resampling the pictures is not part of the measured time."""
+    """Calls Keras' `model.predict` for each network. The time for scaling and resampling the pictures is not measured."""
 
     def __init__(self, version: Version) -> None:
         self._networks = load_networks(version)
@@ -72,7 +74,7 @@ class PlainPredict:
         self._inputs: list[npt.NDArray[np.float32]] = []
 
     def __call__(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        # A measurement passes the same pictures again and again, so they are prepared only once.
+        # A measurement passes the same pictures again and again. They are scaled and resampled only at the first call.
         if pixels is not self._last_pixels:
             self._last_pixels, self._inputs = pixels, self._prepare(pixels)
         pairs = zip(self._networks, self._inputs, strict=True)
@@ -88,7 +90,7 @@ class PlainPredict:
 def find_version(model: str) -> Iterator[Version]:
     """Yields the version that `model` names.
 
-    The name `full` stands for an untrained version of the papers' size, which exists until the block ends.
+    The name `full` means an untrained version with networks as large as in the papers. This version is deleted when the `with` block ends.
     """
     if model != _FULL_SIZE:
         yield locate_version(model)
@@ -109,7 +111,7 @@ def compare_runtimes(
 ) -> RuntimeComparison:
     """Measures every installed runtime for `measured_s` seconds at each batch size.
 
-    Labels are compared on at most `max_pictures` pictures below the folders `data`, or on the golden set if there are none.
+    Labels are compared on at most `max_pictures` pictures in the folders `data`, or on the golden set if `data` is empty.
     """
     left_out = {name: reason for name in RUNTIMES if (reason := find_obstacle(name))}
     installed = [name for name in RUNTIMES if name not in left_out]
@@ -135,7 +137,10 @@ def compare_runtimes(
 def _open_runtimes(
     version: Version, names: Sequence[str], batch_sizes: Sequence[int], report_progress: Callable[[str], object]
 ) -> tuple[dict[str, Runtime], dict[str, str]]:
-    """Returns the runtimes `names` that can be opened, and for each runtime that may not judge the reason."""
+    """Returns the runtimes of `names` that could be opened, and the reasons why runtimes may not judge.
+
+    A runtime may not judge if it could not be opened or if it failed the golden set.
+    """
     runtimes: dict[str, Runtime] = {}
     refused = {}
     for name in names:

@@ -1,11 +1,13 @@
-"""Measures how much processor time the live wall takes while people look at it and an inspector works through a backlog.
+"""Measures how much processor time the live wall takes while browsers show the wall and an inspector is busy.
 
-First the inspector and the broker run alone, then the station and its browsers run beside them. What the wall takes is the processor time
-of the station and the additional processor time of the broker. Processor times repeat to a tenth of a per cent, whereas throughput
-moves by a tenth on a shared machine, so throughput is not measured.
+First the inspector and the broker run alone. Then the station and the browsers run too. The processor time that the wall takes is the
+processor time of the station, plus the processor time that the broker needs in addition.
 
-The browsers would run on other computers. Here they are a process of their own, `python -m bench.wall ADDRESS BROWSERS`, whose processor
-time is shown but not counted.
+Throughput is not measured. On a shared machine it varies by a tenth from measurement to measurement, whereas processor times vary by a
+tenth of a per cent.
+
+In a plant the browsers run on other computers. Here they run in a process of their own, `python -m bench.wall ADDRESS BROWSERS`. The
+processor time of this process is shown but not counted.
 """
 
 from __future__ import annotations
@@ -50,11 +52,11 @@ ReportProgress = Callable[[str], None]
 
 _ACCOUNT = "bench"
 _STATION_START_S = 120.0
-# A browser that has just opened the wall fetches every card, which does not count.
+# The measurement begins this long after the browsers have opened the wall, because at first each browser fetches every card.
 _SETTLE_S = 10.0
 _TRIMMED_SHARE = 0.2
 _MIN_ROUNDS_FOR_INTERVAL = 5
-# The backlog of the first round is sized for this speed, because the speed of the inspector is not known before.
+# The number of pictures for the first round is computed from this speed, because the speed of the inspector is not known yet.
 _FIRST_PICTURES_PER_S = 400.0
 _PROCESSORS = len(os.sched_getaffinity(0))
 
@@ -69,9 +71,10 @@ class ShareEstimate:
 
 @dataclass(frozen=True)
 class WallCost:
-    """What the wall takes.
+    """The processor time that the wall takes.
 
-    Loads are means of all rounds, in processors: 1.0 is one processor that is busy all the time.
+    `taken` is the share of the machine's processors that the wall takes. `station`, `browsers`, `broker_with` and `broker_without` are
+    means over all rounds, in processors: 1.0 is one processor that is busy all the time.
     """
 
     taken: ShareEstimate
@@ -84,14 +87,14 @@ class WallCost:
     pictures_per_browser: int
 
     def as_json(self) -> dict[str, object]:
-        """Returns the cost as values that JSON can hold."""
+        """Returns the result as values that JSON can hold."""
         return asdict(self)
 
 
 def measure_wall(
     base: Settings, pictures: list[bytes], round_s: float, round_count: int, browser_count: int, report_progress: ReportProgress
 ) -> WallCost:
-    """Measures `round_count` rounds of `round_s` seconds without the wall and as many with it, on a broker of its own."""
+    """Measures `round_count` rounds of `round_s` seconds without the wall and as many rounds with the wall, on a temporary broker."""
     with tempfile.TemporaryDirectory(prefix="castline-bench-") as name:
         folder = Path(name)
         settings = make_bench_settings(base, folder)
@@ -113,7 +116,7 @@ def measure_wall(
                     beside = _measure_rounds(pids, backlog, round_s, round_count, "with the wall", report_progress)
             verdicts.close()
             if not (shown := browsers.counts["pictures"] // browser_count):
-                raise CastlineError("The browsers were shown no pictures, so nothing was measured.")
+                raise CastlineError("The browsers received no pictures, so the result would be too low. Use longer rounds.")
     broker_without = statistics.fmean(loads["broker"] for loads in without)
     return WallCost(
         taken=_estimate_share([(loads["station"] + loads["broker"] - broker_without) / _PROCESSORS for loads in beside]),
@@ -153,7 +156,7 @@ def _processor_seconds(process: psutil.Process) -> float:
 def _estimate_share(shares: list[float]) -> ShareEstimate:
     """Returns the mean without the lowest and the highest fifth, with its 95 % interval (Tukey and McLaughlin, 1963).
 
-    In some rounds a shared machine does other work for seconds. These rounds would dominate the error of a plain mean.
+    On a shared machine other programs run for seconds in some rounds. In a plain mean these rounds would cause most of the error.
     """
     if len(shares) < _MIN_ROUNDS_FOR_INTERVAL:
         return ShareEstimate(statistics.fmean(shares), math.inf)
@@ -162,7 +165,7 @@ def _estimate_share(shares: list[float]) -> ShareEstimate:
 
 
 class _Backlog:
-    """Keeps more pictures on Kafka than the inspector can judge in a round."""
+    """Keeps more pictures waiting on Kafka than the inspector can judge in a round."""
 
     def __init__(self, feed: PictureFeed, verdicts: VerdictTimes, round_s: float) -> None:
         self._feed = feed
@@ -172,7 +175,7 @@ class _Backlog:
         self._last: tuple[float, int] | None = None
 
     def refill(self) -> None:
-        """Sends the pictures that are missing for the next round."""
+        """Sends as many pictures as are missing for the next round."""
         now_s, count = time.monotonic(), self._verdicts.count()
         if self._last is not None:
             last_s, last_count = self._last
@@ -185,7 +188,7 @@ class _Backlog:
 
 @contextmanager
 def _run_station(address: str, environment: dict[str, str], folder: Path) -> Iterator[int]:
-    """Runs a station with an account for the browsers until the block ends. Yields the id of its process."""
+    """Runs a station with an account for the browsers until the `with` block ends. Yields the process id of the station."""
     account = [str(CASTLINE), "station", "account", _ACCOUNT, "--role", "operator"]
     subprocess.run(account, env=environment, check=True, capture_output=True)
     log_file = folder / "station.log"
@@ -214,9 +217,9 @@ def _wait_for_station(address: str, station: subprocess.Popen[bytes], log_file: 
 
 
 class _BrowserProcess:
-    """Runs the browsers in a process of their own. They are logged in when the block begins.
+    """Runs the browsers in a process of their own during a `with` block. They are logged in when the block begins.
 
-    After the block `counts` holds the number of cards and pictures that they received.
+    After the block `counts` holds the number of cards and the number of pictures that the browsers received.
 
     Raises CastlineError if the browsers cannot log in.
     """
@@ -244,12 +247,13 @@ class _BrowserProcess:
 
 
 class _Browser:
-    """A session that follows the events of the wall and fetches the pictures of the cards. `counts` holds the cards and pictures received.
+    """Behaves like a browser that shows the wall: it follows the wall's events and fetches the pictures of the cards.
 
-    Like a browser it fetches four pictures at a time and gives up pictures that no card shows any more.
+    `counts` holds the number of cards and the number of pictures received. The class fetches four pictures at a time, and skips a picture
+    if no card shows it any longer.
     """
 
-    # A browser opens six connections to a server. One carries the events, and one is left for pages.
+    # A browser opens at most six connections to a server. One is used for the events, and one stays free for pages.
     _FETCHERS = 4
     _TIMEOUT_S = 120
     _PICTURE = re.compile(r'src="(/live/pictures/[^"]+)"')
@@ -275,7 +279,7 @@ class _Browser:
         return session
 
     def _follow_events(self) -> None:
-        """Reads the stream of events and connects again when it ends, as the EventSource of a browser does."""
+        """Reads the stream of events. When the stream ends, connects again as the EventSource of a browser does."""
         while True:
             with suppress(requests.RequestException):
                 self._read_events()
@@ -301,7 +305,7 @@ class _Browser:
         session = self._open_session()
         while True:
             path = self._await_picture()
-            # Like a browser, a fetcher tries once more on a new connection if the station has closed the old one.
+            # If the station has closed the connection, the request is repeated once on a new connection, as a browser does.
             for _ in range(2):
                 with suppress(requests.RequestException):
                     is_shown = session.get(self._address + path, timeout=self._TIMEOUT_S).status_code == 200
@@ -321,12 +325,12 @@ class _Browser:
 
 
 def _run_browsers(address: str, browser_count: int) -> None:
-    """Runs browsers until standard input ends, then prints their counts as JSON and ends the process."""
+    """Runs `browser_count` browsers until standard input ends. Then prints the sums of their counts as JSON and ends the process."""
     browsers = [_Browser(address, os.environ["STATION_PASSWORD"]) for _ in range(browser_count)]
     print("ready", flush=True)
     sys.stdin.read()
     print(json.dumps(sum((browser.counts for browser in browsers), Counter())), flush=True)
-    # The streams of events never end, so their threads would keep the process alive.
+    # End the process at once, because some threads still read the streams of events, which never end.
     os._exit(0)
 
 
