@@ -1,1 +1,1 @@
-"""Starts and operates Castline: the command line, the supervisor, the embedded Kafka broker, the simulated foundry, example settings."""
+"""Starts and operates Castline. Holds the command line, the supervisor, the embedded Kafka broker, the demo and the example settings."""

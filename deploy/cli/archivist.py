@@ -27,11 +27,14 @@ ROLE = "archivist"
 def command(file: Path | None, port: int) -> int:
     """Archive the verdicts, sortings, findings and reviews of all lines in the station's database, until SIGTERM.
 
-    A record is acknowledged after its row is stored, and a record that arrives again changes nothing. Pictures of defects, of parts in
-    doubt, of reviewed parts and of a share of the good parts are copied to the object store, and are deleted by age and size as the section
-    [archivist] of the settings says. Missing tables of the database are created at the start.
+    A record is acknowledged after its row is stored. A record that arrives again changes nothing. At its start the command creates the
+    tables that the database lacks.
 
-    While Kafka or the database does not answer, the command waits and /readyz returns 503 with the reason. It catches up afterwards.
+    The command also copies pictures to the object store: those of defects, of parts in doubt, of reviewed parts, and of a share of the good
+    parts. It deletes them again when they are too old or too many. The section [archivist] of the settings sets the limits.
+
+    While Kafka or the database does not answer, the command waits, and /readyz returns 503 with the reason. Afterwards the command archives
+    the records that have arrived meanwhile.
     """
     settings = load_settings(file)
     configure_logs(settings.service, ROLE)
@@ -54,7 +57,7 @@ def _serve(process: WorkerProcess) -> int:
     migrate_database()
     if not process.wait_for_topics([*list_archived_topics(settings), TopicNames(settings.topics.prefix).dead_letters]):
         return 0
-    # The imported modules stay for ever, so the garbage collector need not search them.
+    # The imported modules are never deleted, so the garbage collector need not search them.
     gc.collect()
     gc.freeze()
     return asyncio.run(_run(process))

@@ -31,7 +31,10 @@ def _print_json(content: object) -> None:
 
 @contextmanager
 def _use_model(settings: Settings, is_full_size: bool) -> Iterator[Settings]:
-    """Yields `settings`, or for `is_full_size` a copy of them with an untrained version of the papers' size, deleted after the block."""
+    """Yields `settings`, or a copy of `settings` with an untrained full-size version if `is_full_size` is True.
+
+    The networks of the full-size version are as large as in the papers. The version is deleted after the `with` block.
+    """
     if not is_full_size:
         yield settings
         return
@@ -46,7 +49,7 @@ def _use_model(settings: Settings, is_full_size: bool) -> Iterator[Settings]:
 @click.group("bench")
 def command() -> None:
     """Measure speed and cost on this machine. Run nothing else meanwhile."""
-    # Without a handler SIGTERM would end this process without stopping the processes that it has started.
+    # Without this handler, SIGTERM would end this process, but the processes that it has started would go on running.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
@@ -61,20 +64,24 @@ def command() -> None:
     default=3,
     show_default=True,
     type=click.IntRange(1, 50),
-    help="Rounds, each of which measures the pipeline and then the bare model.",
+    help="Number of rounds. Each round measures the inspector and then the networks alone.",
 )
 @click.option("--pictures", default=6144, show_default=True, type=click.IntRange(256, 1_000_000), help="Pictures in a round.")
 @click.option(
-    "--latency-seconds", default=30.0, show_default=True, type=click.FloatRange(5, 3600), help="Length of the latency measurement."
+    "--latency-seconds",
+    default=30.0,
+    show_default=True,
+    type=click.FloatRange(5, 3600),
+    help="Length of the latency measurement, in seconds.",
 )
 @click.option(
     "--backlog",
     default=20_000,
     show_default=True,
     type=click.IntRange(1000, 1_000_000),
-    help="Pictures that wait in the memory measurement.",
+    help="Number of pictures that wait on Kafka during the memory measurement.",
 )
-@click.option("--full-size", is_flag=True, help="Use untrained networks of the papers' size instead of the version in the settings.")
+@click.option("--full-size", is_flag=True, help="Use untrained networks as large as in the papers, instead of the version in the settings.")
 @_JSON_OPTION
 @click.pass_context
 def pipeline(
@@ -87,10 +94,13 @@ def pipeline(
     full_size: bool,
     as_json: bool,
 ) -> None:
-    """Measure the whole inspector against the bare model.
+    """Compare the inspector with its networks alone, and measure its latency and its memory.
 
-    Prints the pictures a second of both and their ratio, p50 and p99 of the time from capture to verdict at half that load, and the
-    resident memory under a backlog. The sections model, batch, inspector and pictures of the settings are used.
+    First the command measures how many pictures a second an inspector judges on Kafka, and how many its networks judge in a plain loop (the
+    "bare model"), and prints the ratio. Then the command sends pictures at half of the inspector's speed and prints the median (p50) and
+    the 99th percentile (p99) of the time from capture to verdict. Last, it prints the resident memory while many pictures wait.
+
+    The measurement uses the sections model, batch, inspector and pictures of the settings.
     """
     from bench.picture_feed import load_pictures
     from bench.pipeline import PipelineBenchPlan, measure_pipeline
@@ -124,17 +134,21 @@ def pipeline(
 @click.option(
     "--load",
     type=click.FloatRange(0.001, 0.95),
-    help="Measure latencies, too, at this share of the measured throughput, for example 0.05.",
+    help="Also measure latencies, while pictures are sent at this share of the measured throughput, for example 0.05.",
 )
 @click.option(
     "--pairs",
     default=10,
     show_default=True,
     type=click.IntRange(1, 1000),
-    help="Pairs of turns, each with one turn of the old and one of the new inspector. Below 6 there is no 95 % interval.",
+    help="Number of pairs: in each pair the old and the new inspector run once. A 95 % interval needs at least 6 pairs.",
 )
 @click.option(
-    "--pictures", default=2048, show_default=True, type=click.IntRange(64, 1_000_000), help="Pictures that are measured in a turn."
+    "--pictures",
+    default=2048,
+    show_default=True,
+    type=click.IntRange(64, 1_000_000),
+    help="Number of pictures that are measured in each run of an inspector.",
 )
 @_JSON_OPTION
 @click.pass_context
@@ -150,17 +164,19 @@ def compare(
 ) -> int:
     """Compare the speed of this checkout's inspector with the inspector of OLD_CHECKOUT.
 
-    Both run in turns: old, new, then new, old, and so on, each time as a fresh process with the same pictures. OLD_CHECKOUT must
-    have a .venv of its own, made by `make setup` there. To compare two settings files, pass this checkout as OLD_CHECKOUT.
+    The two inspectors run alternately: old, new, then new, old, and so on. Each run is a fresh process and gets the same pictures. Call
+    `make setup` in OLD_CHECKOUT first. To compare two settings files, pass this checkout as OLD_CHECKOUT.
 
-    Prints the processor time a picture and the pictures a second of both, and the ratios new to old: the median of the pairs with its
-    95 % interval. The new inspector is no slower if the median ratio of the processor times is at most 1.03. The interval of the
-    throughput ratio should reach 1. With --load, p50 and p99 of the time from capture to verdict are printed, too.
+    Prints the processor time per picture and the pictures a second of both inspectors. In each pair of runs, the figure of the new
+    inspector is divided by that of the old one. The command prints the median of these ratios with its 95 % interval. The new inspector
+    counts as no slower if the median ratio of the processor times is at most 1.03. With --load, the command also prints the median (p50)
+    and the 99th percentile (p99) of the time from capture to verdict.
 
-    The sections model, batch, inspector and pictures of a settings file are used. Without --old-settings or --new-settings the file of
-    `castline --settings` is used, and without that the defaults of each checkout. Relative paths count from the checkout's folder.
+    The measurement uses the sections model, batch, inspector and pictures of a settings file. Without --old-settings or --new-settings it
+    uses the file of `castline --settings`, or the defaults of each checkout. Relative paths start at the checkout's folder.
 
-    Exit code 1 if the processor ratio is above 1.03 or the interval of the throughput ratio lies below 1.
+    The exit code is 1 if the median ratio of the processor times is above 1.03, or if the whole interval of the throughput ratio lies below
+    1.
     """
     from bench.compare import InspectorCheckout, compare_checkouts, describe_comparison
 
@@ -179,15 +195,20 @@ def compare(
 
 @command.command("instrumentation")
 @click.option(
-    "--rounds", default=5, show_default=True, type=click.IntRange(1, 50), help="Rounds, each with one run with metrics and one without."
+    "--rounds",
+    default=5,
+    show_default=True,
+    type=click.IntRange(1, 50),
+    help="Number of rounds. Each round has one run with metrics and one run without metrics.",
 )
 @click.option("--pictures", default=2048, show_default=True, type=click.IntRange(256, 1_000_000), help="Pictures in a run.")
 @_JSON_OPTION
 @click.pass_context
 def instrumentation(context: click.Context, rounds: int, pictures: int, as_json: bool) -> None:
-    """Measure how much throughput the metrics cost the inspector.
+    """Measure by how much the metrics reduce the throughput of the inspector.
 
-    Compares the pictures a second of an inspector whose metrics are scraped every 5 s with those of an inspector whose metrics do nothing.
+    Compares the pictures a second of two inspectors. The metrics of the first are updated, and read every 5 s. The metrics of the second
+    are never updated.
     """
     from bench.instrumentation import measure_instrumentation
     from bench.picture_feed import load_pictures
@@ -205,13 +226,13 @@ def instrumentation(context: click.Context, rounds: int, pictures: int, as_json:
     "--model",
     default="demo",
     show_default=True,
-    help="Folder of a version, the name of a version that the project ships, or `full` for an untrained version of the papers' size.",
+    help="Folder of a version, name of a version that comes with Castline, or `full`: untrained networks as large as in the papers.",
 )
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
     multiple=True,
-    help="Folder of labelled pictures on which labels are compared. Without the option, the golden set is used.",
+    help="Folder of labelled pictures on which the runtimes' labels are compared. Without the option, the golden set is used.",
 )
 @click.option(
     "--seconds",
@@ -225,14 +246,14 @@ def instrumentation(context: click.Context, rounds: int, pictures: int, as_json:
     default=512,
     show_default=True,
     type=click.IntRange(1),
-    help="Most pictures of --data on which labels are compared. They are drawn at random.",
+    help="Largest number of pictures on which labels are compared. If --data has more pictures, they are drawn at random.",
 )
 @_JSON_OPTION
 def runtimes(model: str, data: tuple[Path, ...], seconds: float, pictures: int, as_json: bool) -> None:
     """Compare every installed runtime of the networks with plain model.predict.
 
-    Measures batches of 1, 8 and 32 pictures in turns, and chooses the fastest runtime that changes no label. The model `full` has
-    AlexNet at 224 px with two dense layers of 4096 units, and LeNet.
+    Measures batches of 1, 8 and 32 pictures, and names the fastest runtime that gives the same labels as TensorFlow in float32. The model
+    `full` has AlexNet at 224 px with two dense layers of 4096 units, and LeNet.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from bench.runtimes import compare_runtimes, find_version
@@ -256,20 +277,24 @@ def runtimes(model: str, data: tuple[Path, ...], seconds: float, pictures: int, 
 
 @command.command("history")
 @click.option(
-    "--rows", default=1_000_000, show_default=True, type=click.IntRange(1000, 20_000_000), help="Parts in the table of the history."
+    "--rows",
+    default=1_000_000,
+    show_default=True,
+    type=click.IntRange(1000, 20_000_000),
+    help="Number of parts in the table of the history.",
 )
-@click.option("--requests", default=20, show_default=True, type=click.IntRange(1, 1000), help="Requests of each kind of search.")
+@click.option("--requests", default=20, show_default=True, type=click.IntRange(1, 1000), help="Number of requests for each kind of search.")
 @click.option(
     "--database",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="SQLite file to fill and to keep for the next call. Without the option, a temporary file is used.",
+    help="SQLite file for the parts. The file is kept, so the next call need not make the parts again. The default is a temporary file.",
 )
 @_JSON_OPTION
 def history(rows: int, requests: int, database: Path | None, as_json: bool) -> int:
-    """Measure the pages of the history with a large table, by what is searched for.
+    """Measure how long the station takes for a history page when the table has many parts.
 
-    Generates the parts in an SQLite database (about 800 bytes each), then requests pages through the station's own view. Exit code 1
-    if the 95th percentile of all pages is not below 300 ms.
+    Makes the parts in an SQLite database (about 800 bytes each). Then requests pages with different searches, directly from the station's
+    view without the network. The exit code is 1 if the 95th percentile of the times of all pages is not below 300 ms.
     """
     from bench.history import measure_pages, prepare_database
 
@@ -288,20 +313,28 @@ def history(rows: int, requests: int, database: Path | None, as_json: bool) -> i
 
 @command.command("wall")
 @click.option(
-    "--rounds", default=16, show_default=True, type=click.IntRange(1, 1000), help="Rounds without the wall, and as many with the wall."
+    "--rounds",
+    default=16,
+    show_default=True,
+    type=click.IntRange(1, 1000),
+    help="Number of rounds without the wall. As many rounds with the wall follow.",
 )
 @click.option(
-    "--seconds", default=20.0, show_default=True, type=click.FloatRange(2, 600), help="Length of a round. Cards change every ten seconds."
+    "--seconds",
+    default=20.0,
+    show_default=True,
+    type=click.FloatRange(2, 600),
+    help="Length of a round, in seconds. The cards of the wall change every ten seconds.",
 )
 @click.option("--browsers", default=2, show_default=True, type=click.IntRange(1, 64), help="Browsers that show the wall.")
 @_JSON_OPTION
 @click.pass_context
 def wall(context: click.Context, rounds: int, seconds: float, browsers: int, as_json: bool) -> None:
-    """Measure the processor time that the live wall takes while an inspector works through a backlog.
+    """Measure the processor time that the live wall takes while an inspector is busy.
 
-    What the wall takes is the processor time of the station and the additional processor time of the broker, as a share of all
-    processors. Throughput is not measured, because it moves by a tenth on a shared machine, whereas processor times are known to a
-    tenth of a per cent. The browsers' processor time is shown but not counted, because they would run on other computers.
+    The result is the processor time of the station, plus the processor time that the broker needs in addition, as a share of all
+    processors. The browsers' processor time is shown but not counted, because in a plant the browsers run on other computers. Throughput is
+    not measured, because on a shared machine it varies by a tenth, whereas processor times vary by a tenth of a per cent.
     """
     from bench.picture_feed import load_pictures
     from bench.wall import measure_wall

@@ -30,15 +30,15 @@ from firmware.protocol import PAGES, WORDS, Fields
 from streams.errors import GateError, SettingsError
 from streams.settings import GateSettings, Settings, load_settings
 
-# Opening the port resets a Mega, which needs up to 3 s to start. Then the board is greeted and, with --line, configured.
+# Opening the port resets a Mega. The board needs up to 3 s to start, then the link sends HELLO and, with --line, the settings of the lane.
 MAX_ANSWER_S = 15.0
-# A test swing of the gate takes one second and the way back.
+# In a test the gate stays out for one second, and then needs some time to swing back.
 SWING_S = 1.5
 
 
 @click.group("board")
 def command() -> None:
-    """Talk to the board of a line, or simulate a board. The protocol is described in firmware/PROTOCOL.md."""
+    """Send commands to the board of a line, or simulate a board. firmware/PROTOCOL.md describes the commands."""
 
 
 @dataclass(frozen=True)
@@ -67,22 +67,22 @@ def _with_address_options(function: F) -> F:
 def _find_address(file: Path | None, name: str | None, port: str | None, lane: int | None) -> BoardAddress:
     gate = load_settings(file).find_line(name).gate if name else None
     if name and gate is None:
-        raise SettingsError(f"{name} has no gate in the settings; add [lines.gate] to the line, or pass --port")
+        raise SettingsError(f"The line {name} has no gate in the settings. Add [lines.gate] to the line, or pass --port.")
     if port is None and gate is None:
-        raise click.UsageError("it is not known which board is meant; pass --line or --port")
+        raise click.UsageError("The command does not know which board you mean. Pass --line or --port.")
     if gate is None:
         return BoardAddress(port or "", 115200, lane or 1, None)
     return BoardAddress(port or gate.port, gate.baud, lane or gate.lane, gate)
 
 
 class BoardConnection:
-    """A connection to a board that sends commands of the gate protocol and waits for the answers."""
+    """Sends commands of the gate protocol to a board and waits for the answers."""
 
     def __init__(self, link: GateLink) -> None:
         self._link = link
 
     def ask(self, name: str, *fields: object) -> Fields:
-        """Sends a command and returns the fields of the answer.
+        """Sends the command `name` with `fields` to the board and returns the fields of the answer.
 
         Raises GateError if the board refuses the command or does not answer within 15 s.
         """
@@ -91,7 +91,7 @@ class BoardConnection:
         except FutureTimeoutError:
             port, state = self._link.settings.port, self._link.lanes[0].state
             raise GateError(
-                f"the board at {port} did not answer {name} within {MAX_ANSWER_S:.0f} s; the link is {state}. "
+                f"The board at {port} did not answer {name} within {MAX_ANSWER_S:.0f} s. The state of the link is: {state}. "
                 "Check that the port is right, and stop the sorter that uses it."
             ) from None
 
@@ -100,12 +100,14 @@ class BoardConnection:
 def _connect(
     address: BoardAddress, lane: int, settings: LaneSettings | None = None, grades: Mapping[int, LaneSettings] | None = None
 ) -> Iterator[BoardConnection]:
-    """Connects to a board, which resets a Mega. With `settings`, the lane and its further gates (`grades`) are configured first.
+    """Connects to a board until the `with` block ends. A Mega resets when the connection is opened.
+
+    If `settings` are given, the lane and its further gates (`grades`, by lane) are configured before the first command.
 
     Raises GateError if the port does not exist.
     """
     if not Path(address.port).exists():
-        raise GateError(f"there is no serial port {address.port}; connect the board, or pass another --port", code_of("port-in-use"))
+        raise GateError(f"There is no serial port {address.port}. Connect the board, or pass another --port.", code_of("port-in-use"))
     link = GateLink(LinkSettings(address.port, address.baud))
     link.add_lane("board", lambda event: None, settings, lane, grades)
     link.start()
@@ -120,9 +122,10 @@ def _connect(
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
 def status(file: Path | None, name: str | None, port: str | None, lane: int | None, as_json: bool) -> int:
-    """Show the state, counters, gate, link and photo-eyes of a lane. The exit status is 1 if a fault is in force.
+    """Show the state, counters, gate, link and photo-eyes of a lane. The exit status is 1 if the lane has a fault.
 
-    Stop the line's sorter first, because only one program can use the serial port. Opening the port resets a Mega.
+    Stop the line's sorter first, because only one program can use the serial port. The command resets a Mega, because opening its serial
+    port resets it.
     """
     address = _find_address(file, name, port, lane)
     with _connect(address, address.lane) as board:
@@ -141,10 +144,13 @@ def status(file: Path | None, name: str | None, port: str | None, lane: int | No
 @_with_address_options
 @click.pass_obj
 def configure(file: Path | None, name: str | None, port: str | None, lane: int | None) -> None:
-    """Send the settings of a line to its board. The board keeps them over a reset."""
+    """Send the settings of a line's gate to its board, and print the values that the board uses now.
+
+    The board stores the settings, so that it still has them after a reset.
+    """
     address = _find_address(file, name, port, lane)
     if address.gate is None:
-        raise click.UsageError("the settings of a line are sent to the board, so pass --line; --port alone names no line")
+        raise click.UsageError("--line is missing. Pass --line, because this command sends the settings of a line to the board.")
     settings, grades = _board_settings(name, address.gate)
     with _connect(address, address.gate.lane, settings, grades) as board:
         for number, values in ((address.gate.lane, settings), *grades.items()):
@@ -166,9 +172,9 @@ def _board_settings(name: str | None, gate: GateSettings) -> tuple[LaneSettings,
 @click.argument("what", type=click.Choice(WORDS["what"]))
 @click.pass_obj
 def test(file: Path | None, name: str | None, port: str | None, lane: int | None, what: str) -> None:
-    """Swing the gate once, or switch the camera trigger, the lamp or the relay. The board refuses while parts are on the belt.
+    """Swing the gate once, or switch the camera trigger, the lamp or the relay. The board refuses the test while parts are on the belt.
 
-    The gate swings only if the board has been configured since its last reset, so "test gate" needs --line.
+    Testing the gate needs --line, because the board swings the gate only after a program has configured it, and the command resets a Mega.
     """
     address = _find_address(file, name, port, lane)
     own_lane = address.gate.lane if address.gate else address.lane
@@ -186,7 +192,7 @@ def test(file: Path | None, name: str | None, port: str | None, lane: int | None
 @click.argument("code", type=click.IntRange(40, 69))
 @click.pass_obj
 def clear(file: Path | None, name: str | None, port: str | None, lane: int | None, code: int) -> None:
-    """End the fault CODE after its cause has been removed. The codes are listed in firmware/error_codes.csv."""
+    """Clear the fault CODE on the board. Remove the cause of the fault first. firmware/error_codes.csv lists the codes."""
     address = _find_address(file, name, port, lane)
     with _connect(address, address.lane) as board:
         click.echo(f"fault {code}: {board.ask('CLEAR', address.lane, code)['told']}")
@@ -198,44 +204,62 @@ def clear(file: Path | None, name: str | None, port: str | None, lane: int | Non
     "--hex",
     "image",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Compiled firmware as an Intel HEX file. The default is the firmware of this program, which is compiled now.",
+    help="Compiled firmware as an Intel HEX file. Without the option, the command compiles Castline's own firmware.",
 )
 def flash(port: str, image: Path | None) -> int:
-    """Write the firmware to a Mega 2560 with avrdude and the board's boot loader. The exit status is 1 if avrdude fails."""
+    """Write the firmware to a Mega 2560. The exit status is 1 if the program avrdude, which writes the firmware, fails."""
     if shutil.which("avrdude") is None:
-        raise SettingsError("avrdude is not installed; on Debian, install it with: apt-get install avrdude")
+        raise SettingsError("avrdude is not installed. On Debian, install it with: apt-get install avrdude")
     if image is None:
         from firmware import toolchain
 
         image = toolchain.build_hex_image()
     arguments = ["-p", "atmega2560", "-c", "wiring", "-P", port, "-b", "115200", "-D", "-U", f"flash:w:{image}:i"]
-    # If avrdude cannot open the port, it ends by a signal. The return code is then negative and no valid exit status.
+    # If avrdude cannot open the port, a signal ends it. The return code is then negative, and a process cannot end with a negative status.
     return min(1, abs(subprocess.run(["avrdude", *arguments], check=False).returncode))
 
 
 @command.command("simulate")
 @click.option(
-    "--line", "names", required=True, multiple=True, help="Line whose gate is simulated. Repeat the option for each line of the board."
+    "--line",
+    "names",
+    required=True,
+    multiple=True,
+    help="Name of a line whose gate is simulated. Repeat the option for each line that shares the board.",
 )
 @click.option("--rate", default=2.0, show_default=True, type=click.FloatRange(0.01, 100), help="Parts per second on each line.")
 @click.option(
-    "--jitter", default=0.2, show_default=True, type=click.FloatRange(0, 0.9), help="Random share of the time between two parts, 0..0.9."
+    "--jitter",
+    default=0.2,
+    show_default=True,
+    type=click.FloatRange(0, 0.9),
+    help="Random variation of the time between two parts, as a share of that time, 0..0.9.",
 )
 @click.option("--seed", default=1, show_default=True, help="Seed of the random numbers.")
-@click.option("--parts", type=click.IntRange(1), help="Number of parts to feed. The default is to feed without end.")
+@click.option(
+    "--parts",
+    type=click.IntRange(1),
+    help="Number of parts to put on each belt. Without the option, parts come until the command is stopped.",
+)
 @click.option(
     "--travel-s",
     type=click.FloatRange(0.2, 600),
-    help="Seconds from the camera to the gate, which set the speed of the belt. The default comes from the settings.",
+    help="Time that a part needs from the camera to the gate, in seconds. Sets the speed of the belt. The default comes from the settings.",
 )
 @click.option(
     "--link", type=click.Path(path_type=Path), help="Path of the simulated serial port. The default is the gate's port in the settings."
 )
 @click.option(
-    "--memory", type=click.Path(path_type=Path, dir_okay=False), help="File that stands for the EEPROM. The default is <link>.eeprom."
+    "--memory",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File that holds the simulated board's EEPROM. The default is <link>.eeprom.",
 )
-@click.option("--log", type=click.Path(path_type=Path, dir_okay=False), help="File for the physical events of the line, as JSON lines.")
-@click.option("--avr", is_flag=True, help="Run the Mega's real firmware in an AVR simulator, which is compiled on the first call.")
+@click.option(
+    "--log",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Append what really happens on the belt to this file, such as castings that fall, as JSON lines.",
+)
+@click.option("--avr", is_flag=True, help="Run the Mega's real firmware in an AVR simulator. The first call compiles both.")
 @click.pass_obj
 def simulate(
     file: Path | None,
@@ -250,15 +274,16 @@ def simulate(
     log: Path | None,
     avr: bool,
 ) -> None:
-    """Run a simulated board with its belts and castings at a pseudo-terminal until SIGTERM.
+    """Simulate a board with its belts and castings until SIGTERM. A pseudo-terminal takes the place of the serial port.
 
-    Castings are fed as soon as a sorter has configured the board. After SIGTERM, no more castings are fed, the belts run empty, and the
-    command ends. Each start counts as a reset of the board.
+    Castings come as soon as a sorter has configured the board. After SIGTERM no more castings come, the belts run empty, and the command
+    ends. Each start counts as a reset of the board.
     """
     stopping = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stopping.set())
-    # A real board does not share its processor, so the simulated one gets a high priority.
+    # A real board has a processor of its own. The simulated board gets a high priority, so that other programs delay it as little as
+    # possible.
     raise_priority()
     gates = _gates_of_one_board(load_settings(file), names)
     try:
@@ -276,7 +301,7 @@ def simulate(
             memory = memory or link.with_name(f"{link.name}.eeprom")
             line, run = (_make_avr_line if avr else _make_python_line)(stack, plants, memory, TruthLog(log_file))
         except OSError as error:
-            raise SettingsError(f"the board of {', '.join(names)} cannot be simulated: {error}") from None
+            raise SettingsError(f"The board of {', '.join(names)} cannot be simulated: {error}") from None
         click.echo(f"board ready at {link}, run {run}{', firmware in the AVR simulator' if avr else ''}")
         run_in_real_time(line, terminal, stopping)
 
@@ -286,11 +311,11 @@ def _gates_of_one_board(settings: Settings, names: Sequence[str]) -> list[GateSe
     for name in names:
         gate = settings.find_line(name).gate
         if gate is None:
-            raise SettingsError(f"{name} has no gate that could be simulated; add [lines.gate] to the line in the settings")
+            raise SettingsError(f"The line {name} has no gate to simulate. Add [lines.gate] to the line in the settings.")
         gates.append(gate)
     if len(ports := {gate.port for gate in gates}) > 1:
         raise SettingsError(
-            f"--line: the lines {', '.join(names)} have different boards ({', '.join(sorted(ports))}); name lines of one board"
+            f"--line: The lines {', '.join(names)} have different boards ({', '.join(sorted(ports))}). Name only lines of one board."
         )
     return gates
 
@@ -312,7 +337,8 @@ def _make_avr_line(stack: ExitStack, plants: dict[int, Plant], memory: Path, log
 
 def _make_belt(gate: GateSettings, travel_s: float | None) -> Belt:
     speed_mm_s = gate.belt_mm_per_s if travel_s is None else gate.travel_mm / travel_s
-    # The blade is so far behind the gate's moment that a servo with a swing of 0.08 s has just arrived when the part does.
+    # At the gate's moment the servo begins to move. The blade stands so much further along the belt that a servo that swings within 0.08 s
+    # arrives together with the part.
     swing_mm = 0.08 * speed_mm_s
     further = tuple(Blade(grade.lane, grade.gate_mm + swing_mm) for grade in gate.grades)
     return Belt(speed_mm_s=speed_mm_s, eye_gap_mm=gate.travel_mm, blade_mm=20 + swing_mm, further=further)

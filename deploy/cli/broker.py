@@ -16,13 +16,15 @@ from streams.settings import load_settings
 
 
 @click.command("broker")
-@click.option("--fetch-only", is_flag=True, help="Download and verify the jars, make the start-up archive, then end.")
+@click.option(
+    "--fetch-only", is_flag=True, help="Download and verify Kafka's jars, make the archive that shortens the start of Kafka, then end."
+)
 @click.pass_obj
 def command(file: Path | None, fetch_only: bool) -> int:
-    """Run Apache Kafka 4 on this machine, on loopback, with its data in broker.data_dir.
+    """Run Apache Kafka 4 on this machine, with its data in broker.data_dir. Only programs on this machine can connect.
 
-    Prints `Kafka ready at HOST:PORT` when it serves clients. SIGTERM and Ctrl-C stop it cleanly, and it starts again on
-    the same data. Exit status 3 if the port is in use, or if the data folder is damaged or belongs to another cluster.
+    Prints `Kafka ready at HOST:PORT` when Kafka serves clients. SIGTERM and Ctrl-C stop Kafka cleanly, and the next start uses the same
+    data. The exit status is 3 if the port is in use, or if the data folder is damaged or belongs to another cluster.
     """
     if fetch_only:
         click.echo(f"{len(kafka_jars())} jars of the broker in the cache, verified")
@@ -41,7 +43,8 @@ def command(file: Path | None, fetch_only: bool) -> int:
             log = settings.broker.data_dir / "broker.log"
             click.echo(f"castline: The broker ended by itself with status {status}. Its log {log} says why.", err=True)
             return 1
-    # Kafka flushes its logs after SIGTERM. Killing it earlier costs a recovery at the next start, but no data.
+    # After SIGTERM Kafka writes its logs to disk. If Kafka is killed earlier, it loses no data, but must recover its logs at the next
+    # start.
     broker.stop(max(settings.service.grace_s, 20))
     return 0
 
@@ -50,5 +53,5 @@ def _prepare_archive() -> None:
     try:
         click.echo(f"start-up archive of the broker: {make_archive()}")
     except BrokerError as error:
-        # The archive only saves time, so a broker without it is no failure.
+        # The archive only shortens the start of the broker, so the command does not fail without an archive.
         click.echo(f"castline: The broker will start without its start-up archive, in twice the time. {error}", err=True)

@@ -1,4 +1,4 @@
-"""`castline dashboards` pushes dashboards and alerts to a Grafana, or compares them with what the Grafana has."""
+"""The command `castline dashboards`: writes dashboards and alerts into a Grafana, or compares them with those in the Grafana."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dashboards.grafana import Grafana
     from dashboards.provisioning import ResourceDiff
 
-# The names have no prefix CASTLINE_, because the settings refuse unknown names with this prefix.
+# These variables do not begin with CASTLINE_, because the settings refuse every CASTLINE_ variable that they do not know.
 TOKEN_VARIABLE, WEBHOOK_VARIABLE = "GRAFANA_TOKEN", "GRAFANA_ALERT_WEBHOOK"
 
 
@@ -23,7 +23,7 @@ def _connection_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--no-alerts",
             is_flag=True,
-            help="Do not put alert rules into Grafana, and remove those of Castline, because the site's Alertmanager calls people.",
+            help="Put no alert rules into Grafana, and remove those of Castline. For sites where an Alertmanager sends the alerts.",
         ),
         click.option("--datasource-uid", default="", help="Use the existing data source with this uid instead of creating one."),
         click.option(
@@ -32,7 +32,11 @@ def _connection_options(function: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             help="Address of Prometheus, as the Grafana server sees it.",
         ),
-        click.option("--ca-file", default="", help="Certificates to trust if the system does not trust Grafana's certificate."),
+        click.option(
+            "--ca-file",
+            default="",
+            help="File with the certificates to trust, if the operating system does not trust Grafana's certificate.",
+        ),
         click.option("--url", required=True, help="Address of Grafana, with its path if it has one, for instance https://host/grafana."),
     ):
         function = option(function)
@@ -41,10 +45,10 @@ def _connection_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group("dashboards")
 def command() -> None:
-    """Push dashboards and alerts to a Grafana, or show what differs there.
+    """Write dashboards and alerts into a Grafana, or show how those in the Grafana differ.
 
-    GRAFANA_TOKEN holds the token of a service account. If GRAFANA_ALERT_WEBHOOK is set, alerts get a contact point that calls this
-    address. Castline changes and removes only resources with its own fixed uids in the folder `castline`.
+    The environment variable GRAFANA_TOKEN must hold the token of a Grafana service account. If GRAFANA_ALERT_WEBHOOK is set, Grafana sends
+    the alerts to this address. Castline changes and removes only what it has made itself, which it recognises by fixed uids.
     """
 
 
@@ -52,7 +56,7 @@ def command() -> None:
 @_connection_options
 @click.option("--dry-run", is_flag=True, help="Show the differences and change nothing.")
 def push(url: str, ca_file: str, prometheus: str, datasource_uid: str, no_alerts: bool, dry_run: bool) -> None:
-    """Show what differs and change it to what the code describes. If a change is refused, all changes are undone."""
+    """Show the differences, and change Grafana to what the code describes. If Grafana refuses a change, all changes are undone."""
     from dashboards.provisioning import apply_changes
 
     grafana, changes = _plan(url, ca_file, prometheus, datasource_uid, no_alerts)
@@ -64,7 +68,7 @@ def push(url: str, ca_file: str, prometheus: str, datasource_uid: str, no_alerts
 @command.command("check")
 @_connection_options
 def check(url: str, ca_file: str, prometheus: str, datasource_uid: str, no_alerts: bool) -> int:
-    """Show what differs and change nothing. The exit status is 1 if something differs."""
+    """Show the differences and change nothing. The exit status is 1 if there are differences."""
     _, changes = _plan(url, ca_file, prometheus, datasource_uid, no_alerts)
     _show(changes)
     return int(any(change.action != "keep" for change in changes))
@@ -74,10 +78,10 @@ def check(url: str, ca_file: str, prometheus: str, datasource_uid: str, no_alert
 @_connection_options
 @click.option("--into", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder to write the JSON files into.")
 def pull(url: str, ca_file: str, prometheus: str, datasource_uid: str, no_alerts: bool, into: Path) -> None:
-    """Write Castline's resources as the Grafana has them into files, so that changes made by hand can be read."""
+    """Save Castline's dashboards and alerts from the Grafana as files. The files show changes that people made by hand in Grafana."""
     _, changes = _plan(url, ca_file, prometheus, datasource_uid, no_alerts)
     for change in changes:
-        # The address of a contact point is as secret as a password.
+        # Contact points are not written to files, because their address is as secret as a password.
         if change.before is not None and change.kind.name != "contact point":
             file = into / change.kind.name.replace(" ", "-") / f"{change.uid}.json"
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -18,15 +18,21 @@ from streams.topics import TopicNames
 
 @click.group("dead-letters")
 def command() -> None:
-    """List and save dead letters, the records that could not be processed. PARTITION@OFFSET is the place of a dead letter."""
+    """List and save dead letters, the records that could not be processed.
+
+    A dead letter is found by its place on the topic of dead letters, written as PARTITION@OFFSET.
+    """
 
 
 @command.command("list")
-@click.option("--reason", help="List only dead letters with this reason, such as truncated or identity.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each dead letter, each on its own line.")
+@click.option("--reason", help="List only dead letters with this reason, for example `truncated` or `identity`.")
+@click.option("--json", "as_json", is_flag=True, help="Print a line with a JSON object for each dead letter.")
 @click.pass_obj
 def list_dead_letters(file: Path | None, reason: str | None, as_json: bool) -> None:
-    """Print one line for each dead letter: its place, its time, the topic of the record, its key and the reason."""
+    """Print one line for each dead letter.
+
+    The line shows its place, the time when it was put aside, the topic and the key of the original record, and the reason.
+    """
     for place, record, headers in _read_dead_letters(file):
         if reason is not None and headers.get("dead-reason") != reason:
             continue
@@ -43,7 +49,7 @@ def list_dead_letters(file: Path | None, reason: str | None, as_json: bool) -> N
 @click.argument("out", type=click.Path(path_type=Path, dir_okay=False))
 @click.pass_obj
 def save(file: Path | None, place: str, out: Path) -> None:
-    """Write the unchanged bytes of the dead letter at PLACE to the new file OUT. The command overwrites no file."""
+    """Save the dead letter at PLACE, byte for byte, as the new file OUT. The command does not overwrite a file."""
     for found_place, record, headers in _read_dead_letters(file):
         if found_place == place:
             content = record.value or b""
@@ -58,7 +64,7 @@ def save(file: Path | None, place: str, out: Path) -> None:
 
 
 def _read_dead_letters(file: Path | None) -> Iterator[tuple[str, Any, dict[str, str]]]:
-    """Yields the place, the record and the headers as text of every dead letter."""
+    """Yields three values for every dead letter: its place, its record, and its headers as text."""
     settings = load_settings(file)
     for record in read_to_end(settings, "dead-letters", [TopicNames(settings.topics.prefix).dead_letters]):
         headers = {name: value.decode(errors="replace") for name, value in make_header_map(record.headers).items()}

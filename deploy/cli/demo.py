@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from deploy.demo.foundry import DemoOptions
     from deploy.demo.report import DemoReport
 
-# The shipped weights were trained on castings of other seeds.
+# The demo version was trained on castings of other seeds, so the demo shows castings that are new to the version.
 CASTINGS_SEED = 20261
 
 
@@ -32,25 +32,36 @@ CASTINGS_SEED = 20261
 @click.option(
     "--images",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Folder with the class folders ok_front/ and def_front/, whose pictures are used instead of rendered castings.",
+    help="Use the pictures in the folders ok_front/ and def_front/ of this folder instead of rendered castings.",
 )
 @click.option(
-    "--model", default="demo", show_default=True, help="Model version: its name, or the path of a folder that castline train has made."
+    "--model",
+    default="demo",
+    show_default=True,
+    help="Model version: the name of a version that comes with Castline, or the path of a folder that castline train has made.",
 )
 @click.option("--report", "report_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the report to this file as JSON.")
 @click.option("--inspectors", default=1, show_default=True, type=click.IntRange(1, 16), help="Number of inspector processes.")
 @click.option(
-    "--travel-s", default=3.0, show_default=True, type=click.FloatRange(0.5, 30), help="Seconds from the camera to the gate of a line."
+    "--travel-s",
+    default=3.0,
+    show_default=True,
+    type=click.FloatRange(0.5, 30),
+    help="Time that a part needs from the camera to the gate, in seconds.",
 )
 @click.option(
-    "--seed", default=1, show_default=True, type=click.IntRange(0, 1_000_000), help="Seed for the order of the parts and their distances."
+    "--seed",
+    default=1,
+    show_default=True,
+    type=click.IntRange(0, 1_000_000),
+    help="Seed of the random numbers that decide the order of the parts and the distances between them.",
 )
 @click.option(
     "--boards",
     default="auto",
     show_default=True,
     type=click.Choice(["auto", "avr", "python"]),
-    help="avr: the Mega's own firmware in an AVR simulator. python: a simulated board. auto: avr if its Debian packages are installed.",
+    help="avr: the Mega's own firmware in an AVR simulator. python: a board simulated in Python. auto: avr if its packages are installed.",
 )
 @click.option("--no-station", is_flag=True, help="Start neither archivist nor station, only broker, gateway, inspectors and sorters.")
 @click.option("--keep", is_flag=True, help="Keep the run folder with settings, topics, and the logs of all processes and boards.")
@@ -74,29 +85,31 @@ def command(
     keep: bool,
     plain: bool,
 ) -> int:
-    """Watch a foundry at work: castings are photographed, judged and sorted over a real Kafka.
+    """Run a simulated foundry on a real Kafka: castings are photographed, judged and sorted.
 
     The demo starts a broker, a gateway, inspectors, an archivist, the station, and for each line a sorter and a simulated board with a
-    belt. They are separate processes with settings of their own in a temporary folder, so the settings of a real plant are not touched.
-    The demo prints the address of the station and an account for it. After Ctrl-C the belts run empty. Then an independent reader audits
-    the topics and compares them with the side to which each casting really fell.
+    belt. Their settings are in a temporary folder, so the settings of a real plant are neither used nor changed. The demo prints the
+    address of the station, and a name and a password to log in.
 
-    Exit status 1 if a part was lost, a gate moved twice for one part, or a casting fell to another side than recorded. Exit status 3 if
-    a process cannot run, and 130 if the demo was stopped before there was anything to audit.
+    After Ctrl-C the belts run empty. Then the demo reads all records from the topics. It checks that every part has a picture, a verdict
+    and a sorting, and compares the sortings with the side to which each simulated casting fell.
+
+    The exit status is 1 if a part was lost, a gate moved twice for one part, or a casting fell to another side than recorded. It is 3 if a
+    process cannot run, and 130 if the demo was stopped before the audit.
     """
     from rich.console import Console
 
     from deploy.demo.foundry import DemoOptions, remove_plant_variables
     from models.registry import locate_version
 
-    # The result goes to standard output, and the preparations are reported on standard error.
+    # The result goes to standard output, and messages about the preparations go to standard error.
     output, progress = Console(highlight=False), Console(stderr=True, highlight=False)
     if removed := remove_plant_variables(os.environ):
         progress.print(f"The demo has settings of its own and ignores: {', '.join(removed)}", soft_wrap=True)
     if report_file is not None and not report_file.resolve().parent.is_dir():
         folder_name = report_file.resolve().parent
         raise click.UsageError(f"Cannot write --report {report_file}: there is no folder {folder_name}. Choose an existing folder.")
-    locate_version(model)  # A wrong --model is refused before castings are rendered and processes are started.
+    locate_version(model)  # Raises ModelError for a wrong --model now, before castings are rendered and processes are started.
     images = images or _render_castings(progress)
     options = DemoOptions(lines, rate, travel_s, model, inspectors, seed, not no_station, _prepare_firmware(boards, progress))
     folder = Path(tempfile.mkdtemp(prefix="castline-demo-"))
@@ -113,7 +126,7 @@ def command(
 
 
 def _run(options: DemoOptions, images: Path, folder: Path, seconds: float | None, output: Console, plain: bool) -> DemoReport | None:
-    """Returns the report, or None if the demo was stopped before there was anything to audit."""
+    """Runs the demo and returns its report, or None if the demo was stopped before the audit."""
     from deploy.demo.demo_run import DemoInterruptedError, DemoRun
     from deploy.demo.foundry import make_foundry
     from deploy.demo.terminal_view import LiveScreen, PlainScreen
@@ -141,7 +154,7 @@ def _conclude(report: DemoReport, file: Path | None, output: Console) -> int:
 
 
 def _prepare_firmware(boards: str, progress: Console) -> bool:
-    """Returns whether the boards run the real firmware. If so, builds the firmware first, so that the boards start without delay.
+    """Returns True if the boards run the real firmware. Builds this firmware first, so that the boards start without delay.
 
     Raises SettingsError if the firmware cannot be built.
     """

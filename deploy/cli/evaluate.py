@@ -14,27 +14,31 @@ if TYPE_CHECKING:
 
 
 @click.command("evaluate")
-@click.option("--model", required=True, help="Folder of a version, or the name of one that the project ships.")
+@click.option("--model", required=True, help="Folder of a version, or the name of a version that comes with Castline.")
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
     multiple=True,
     required=True,
-    help="Folder of class folders, or CSV list with the columns path and class. May be repeated.",
+    help="Folder with a subfolder of pictures for each class, or CSV list with the columns path and class. The option may be repeated.",
 )
 @click.option(
     "--report",
     "report_folder",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for report.html, report.json and PNG files, with robustness tests and a gallery of the errors.",
+    help="Write a report to this folder: report.html, report.json and PNG files. It includes robustness tests and pictures of the errors.",
 )
 @click.option("--runtime", default="tensorflow", show_default=True, help="Runtime that computes the networks.")
-@click.option("--cascade", is_flag=True, help="Compare the cascade (LeNet alone where it is certain) with the whole ensemble.")
+@click.option(
+    "--cascade",
+    is_flag=True,
+    help="Also judge with the cascade, in which LeNet decides alone if it is certain, and compare it with the whole ensemble.",
+)
 @click.option(
     "--band",
     type=(float, float),
     metavar="LOW HIGH",
-    help="Cascade band: between these defect probabilities LeNet does not decide alone. Without this option: the band of the version.",
+    help="For --cascade: between these two defect probabilities LeNet does not decide alone. The default is the band of the version.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON for programs.")
 def command(
@@ -48,8 +52,9 @@ def command(
 ) -> int:
     """Judge labelled pictures with a version, and print accuracy, misses and false alarms with 95 % intervals.
 
-    Class folders must have the names of the version's classes. Files that cannot be read are listed and left out. Exit codes:
-    0 done, 2 wrong option, 3 fault of the version or of the pictures.
+    The subfolders of a folder must have the names of the version's classes. Files that cannot be read are listed and left out.
+
+    Exit codes: 0 done, 2 wrong option, 3 the version or the pictures cannot be used.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from rich.console import Console

@@ -1,4 +1,7 @@
-"""`castline experiment` makes tables of many trainings. A finished training is kept, and the same command continues after a stop."""
+"""The command `castline experiment`: trains networks in many variants and prints a table of the results.
+
+Finished trainings are kept. After an interruption, the same command continues with the trainings that are missing.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +25,13 @@ DATA = click.option(
     type=click.Path(path_type=Path),
     multiple=True,
     required=True,
-    help="Folder of class folders, or CSV list of pictures. The option may be repeated.",
+    help="Folder with a subfolder of pictures for each class, or CSV list with the columns path and class. The option may be repeated.",
 )
 OUT = click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the finished trainings and the table."
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    help="Folder into which the command writes the finished trainings and the table.",
 )
 
 
@@ -33,7 +39,9 @@ def _parse_numbers(context: click.Context, parameter: click.Parameter, value: st
     try:
         return tuple(dict.fromkeys(int(number) for number in value.split(",")))
     except ValueError as error:
-        raise click.BadParameter(f"{value!r} is no list of whole numbers with commas between them, such as 1,2,3.") from error
+        raise click.BadParameter(
+            f"{value!r} is not a list of whole numbers. Write the numbers with commas between them, such as 1,2,3."
+        ) from error
 
 
 SEEDS = click.option(
@@ -41,15 +49,15 @@ SEEDS = click.option(
     default="1,2,3",
     show_default=True,
     callback=_parse_numbers,
-    help="Seeds, with commas between them. Each gives a split and a training.",
+    help="Seeds with commas between them. For each seed the pictures are split anew and the networks are trained.",
 )
 
-# Options of a training that an experiment varies or holds.
+# Options of a training that the commands of this module offer: for each name, its type and its help text.
 RECIPE_OPTIONS: dict[str, tuple[Any, str]] = {
     "side_px": (int, "Side in pixels that pictures are resampled to, and that AlexNet takes."),
     "lenet_side_px": (int, "Side in pixels that LeNet takes."),
-    "lenet_width": (int, "LeNet has this multiple of the paper's feature maps."),
-    "maps": (float, "AlexNet's convolutions have this share of the paper's feature maps."),
+    "lenet_width": (int, "Multiplies the numbers of LeNet's feature maps in the paper (6 and 16)."),
+    "maps": (float, "Size of AlexNet's convolutions, as a share of the numbers of feature maps in the paper."),
     "dense_width": (int, "Units of each fully connected layer of AlexNet."),
     "dense_layers": (int, "Number of AlexNet's fully connected layers before the output layer."),
     "epochs": (int, "Epochs of AlexNet."),
@@ -58,13 +66,16 @@ RECIPE_OPTIONS: dict[str, tuple[Any, str]] = {
     "rate": (float, "AlexNet's learning rate after the warm-up."),
     "lenet_rate": (float, "LeNet's learning rate after the warm-up."),
     "dropout": (float, "Dropout of AlexNet's fully connected layers."),
-    "balance": (float, "How much more often an epoch repeats the pictures of small folders, from 0 (not at all) to 1."),
+    "balance": (
+        float,
+        "Repeats the pictures of small folders in each epoch. 0: not at all. 1: until each folder gives as many pictures as the largest.",
+    ),
     "turned": (click.Choice(["free", "quarter"]), "Rotations of the augmentation: by any angle, or by right angles only."),
 }
 
 
 def recipe_options(**defaults: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Returns a decorator that gives a command the named options of a training, with the experiment's own defaults."""
+    """Returns a decorator that adds training options to a command. `defaults` maps names in RECIPE_OPTIONS to default values."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         for name, default in reversed(defaults.items()):
@@ -78,10 +89,11 @@ def recipe_options(**defaults: Any) -> Callable[[Callable[..., Any]], Callable[.
 
 @click.group("experiment")
 def command() -> None:
-    """Make a table of many trainings on the same pictures.
+    """Train many variants on the same pictures and print a table of the results.
 
-    Ctrl-C stops after the current batch. The same command continues, and repeats no finished training. Exit codes: 0 done, 2 wrong
-    option, 3 the pictures or the folder cannot be used, 130 interrupted.
+    Ctrl-C stops the command after the current batch. The same command then continues, and does not repeat finished trainings.
+
+    Exit codes: 0 done, 2 wrong option, 3 the pictures or the folder cannot be used, 130 interrupted.
     """
 
 
@@ -94,19 +106,25 @@ def command() -> None:
     default="1,2,3",
     show_default=True,
     callback=_parse_numbers,
-    help="Numbers of fully connected layers to compare, with commas between them.",
+    help="Numbers of fully connected layers to compare, with commas between them. The output layer is counted too.",
 )
 @click.option(
-    "--test", type=click.Path(path_type=Path), multiple=True, help="Pictures that take no part in any training and test every network."
+    "--test",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Folder or CSV list of further pictures. Every network is tested on them, and no network is trained with them.",
 )
 @recipe_options(side_px=96, maps=0.25, dense_width=256, epochs=30, batch=16, rate=1e-3, dropout=0.2, turned="quarter")
 def layers(
     data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], layers: tuple[int, ...], test: tuple[Path, ...], **chosen: Any
 ) -> int:
-    """Measure AlexNet's recognition rate against the number of its fully connected layers.
+    """Compare how well AlexNet recognises pictures with different numbers of fully connected layers.
 
-    The output layer is counted, and the pictures may have any number of classes. Every seed has a split of its own, by groups of
-    near-duplicates. The rate is that after the last epoch, on pictures that neither taught the network nor chose anything.
+    For each seed the pictures are divided anew into training and validation pictures. Near-duplicates always stay on the same side. The
+    pictures may have any number of classes.
+
+    The table shows the recognition rate: the share of validation pictures that get their correct class after the last epoch. These pictures
+    are used neither for training nor for choosing an epoch. The number of fully connected layers includes the output layer.
     """
     _silence_tensorflow()
     from models.evaluation.experiments.layers import LayersExperiment
@@ -121,7 +139,7 @@ def layers(
     return _run_and_show(out, run)
 
 
-# The recipe is that of `castline train`, so that the figures are those to expect of a training.
+# The same defaults as in `castline train`, so that the table shows the figures to expect from such a training.
 ENSEMBLE_RECIPE: dict[str, Any] = {
     name: TrainingOptions.model_fields[name].default
     for name in (
@@ -137,10 +155,12 @@ ENSEMBLE_RECIPE: dict[str, Any] = {
 @SEEDS
 @recipe_options(**ENSEMBLE_RECIPE)
 def voters(data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], **chosen: Any) -> int:
-    """Compare the ensemble with each of its networks and with a classifier that is no network.
+    """Compare the ensemble with each of its networks, and with a support vector machine, which is not a neural network.
 
-    All are trained on the same grouped splits, one for each seed. The test pictures of a split neither teach nor choose weights and
-    threshold. A sentence below the table says whether the ensemble is better than its best member.
+    For each seed the pictures are divided into training, validation and test pictures. Near-duplicates always stay on the same side. All
+    classifiers are trained on the same division, and the table shows their figures on the test pictures.
+
+    A sentence below the table says whether the ensemble is better than its best network.
     """
     _silence_tensorflow()
     from models.evaluation.experiments.comparison import Comparison, make_classifier_table, split_by_seeds
@@ -158,12 +178,18 @@ def voters(data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], **chosen: 
 @command.command("folds")
 @DATA
 @OUT
-@click.option("--folds", default=5, show_default=True, type=click.IntRange(2, 20), help="Number of folds. Each is the test set once.")
+@click.option(
+    "--folds",
+    default=5,
+    show_default=True,
+    type=click.IntRange(2, 20),
+    help="Number of folds into which the pictures are divided. Each fold is the test set once.",
+)
 @recipe_options(**ENSEMBLE_RECIPE)
 def folds(data: tuple[Path, ...], out: Path, folds: int, **chosen: Any) -> int:
-    """Cross-validate the recipe of a training on grouped folds.
+    """Cross-validate a training with the given options. Near-duplicates always stay in the same fold.
 
-    The table has figures with 95 % intervals for each fold, for all folds pooled, and for each folder of pictures.
+    The table shows figures with 95 % intervals for each fold, for all folds together, and for each folder of pictures.
     """
     _silence_tensorflow()
     from models.evaluation.experiments.comparison import Comparison, make_fold_table, split_into_folds

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from agents.inspector.model_switcher import ModelSwitcher
 
 ROLE = "inspector"
-# A thread that runs Python code hands over to another thread after this time. With Python's 5 ms the threads of the networks would stand
-# still for so long after each call.
+# A thread that runs Python code lets another thread run after this time. With Python's default of 5 ms, the threads that call the networks
+# would wait up to 5 ms after each call.
 _SWITCH_INTERVAL_S = 0.0005
 
 
@@ -36,11 +36,14 @@ _SWITCH_INTERVAL_S = 0.0005
 def command(file: Path | None, port: int) -> int:
     """Judge the pictures of all lines with the ensemble, until SIGTERM.
 
-    Start it as many times as the image topics have partitions, if one process is too slow: Kafka shares out the work. The command
-    follows what `castline models choose` decides while it runs. A version that is damaged, was tampered with or has other classes
-    is rejected, and the current version goes on. The command does not start if no version of a line can be loaded.
+    If one inspector is too slow, start more of them, at most as many as the image topics have partitions. Kafka divides the pictures among
+    them.
 
-    While Kafka does not answer, the command waits and /readyz returns 503 with the reason.
+    If `castline models choose` chooses another version, a running inspector switches to this version. It refuses a version that is damaged,
+    was changed or has other classes, and then goes on with its present version. The command fails at its start if it can load no version
+    for a line.
+
+    While Kafka does not answer, the command waits, and /readyz returns 503 with the reason.
     """
     settings = load_settings(file)
     configure_logs(settings.service, ROLE)
@@ -54,14 +57,15 @@ def _serve(process: WorkerProcess) -> int:
     settings, health = process.settings, process.health
     if not process.wait_for_topics(_list_topics(settings)):
         return 0
-    # Imported here because TensorFlow takes seconds, for which `castline inspector --help` should not wait.
+    # Imported here because importing TensorFlow takes seconds, and `castline inspector --help` should be fast.
     from agents.inspector.model_switcher import ModelSwitcher
     from models.inference.ensemble import open_ensemble
     from models.inference.runtimes.runtime import choose_concurrent_calls
     from models.registry import open_registry
 
     import_module("models.inference.runtimes.tensorflow")
-    # The imported modules stay for ever. Without freezing them, each search for garbage would stop the worker for a quarter of a second.
+    # The imported modules are never deleted. `freeze` tells the garbage collector to skip them, because otherwise each search for garbage
+    # would stop the worker for a quarter of a second.
     gc.collect()
     gc.freeze()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)

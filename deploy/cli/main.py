@@ -12,7 +12,7 @@ import click
 from streams.errors import CastlineError
 from streams.garbage_collector import garbage_collector_paused
 
-# The name of each subcommand and its line in the help. The module is deploy.cli.<name>, with "_" in place of "-".
+# The name of each subcommand, and its text in `castline --help`. Its module is deploy.cli.<name>, with "_" in place of "-".
 COMMANDS = {
     "demo": "Run a simulated foundry of three lines over a real Kafka, then audit the result.",
     "up": "Run the roles that castline.toml names on this machine.",
@@ -32,8 +32,8 @@ COMMANDS = {
     "board": "Talk to the board of a line, or simulate a board.",
     "render": "Draw castings with known defects.",
     "train": "Train a model version on folders of pictures.",
-    "evaluate": "Judge folders of pictures and compare with their labels.",
-    "experiment": "Train many variants and print a table: dense layers, voters, folds.",
+    "evaluate": "Judge labelled pictures with a version and count its errors.",
+    "experiment": "Train many variants of the networks and print a table.",
     "models": "List, show, verify and choose model versions.",
     "replay": "Judge pictures on Kafka again with another version.",
     "bench": "Measure speed, latency and memory.",
@@ -45,7 +45,7 @@ command has changed nothing. 130 means interrupted."""
 
 
 class LazyGroup(click.Group):
-    """A command group that imports a subcommand when it is called, so that `castline --help` does not wait for TensorFlow."""
+    """A command group that imports a subcommand only when it is called, so that `castline --help` need not import TensorFlow."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -68,7 +68,7 @@ class LazyGroup(click.Group):
     "--settings",
     "file",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Settings file. By default the file that CASTLINE_SETTINGS_FILE names; if the variable is not set, castline.toml if it exists.",
+    help="Settings file. The default is the file in the variable CASTLINE_SETTINGS_FILE or, if it is not set, castline.toml.",
 )
 @click.pass_context
 def castline(ctx: click.Context, file: Path | None) -> None:

@@ -37,19 +37,26 @@ def list_metrics(as_json: bool) -> None:
 
 
 @command.command("prometheus")
-@click.option("--plant", required=True, help="Name of the plant. All series of this Prometheus get it as the label plant.")
+@click.option("--plant", required=True, help="Name of the plant. Prometheus adds this name to all its series as the label `plant`.")
 @click.option("--folder", required=True, type=click.Path(path_type=Path, file_okay=False), help="Write the files into this folder.")
 @click.option(
-    "--targets", multiple=True, help="Glob of further target files, for example run folders of other machines. May be given several times."
+    "--targets",
+    multiple=True,
+    help="Pattern for further target files, for example in the run folders of other machines. The option may be repeated.",
 )
 @click.option("--alertmanager", default="", help="Send alerts to the Alertmanager at this host:port.")
-@click.option("--agent", is_flag=True, help="Configure agent mode: Prometheus evaluates no rules and only sends samples to a hosted stack.")
+@click.option(
+    "--agent",
+    is_flag=True,
+    help="Configure Prometheus as an agent, which evaluates no rules and only sends samples to a hosted monitoring service.",
+)
 @click.pass_obj
 def prometheus(file: Path | None, plant: str, folder: Path, targets: tuple[str, ...], alertmanager: str, agent: bool) -> None:
     """Write prometheus.yml, rules.yml and alertmanager.yml for the plant's Prometheus, and print the command that starts it.
 
-    If REMOTE_WRITE_URL and REMOTE_WRITE_TOKEN are set in the environment, Prometheus also sends all samples to that hosted
-    stack. Set REMOTE_WRITE_USER too if the stack asks for a user name. The token goes into a file that only its owner can read.
+    If the environment variables REMOTE_WRITE_URL and REMOTE_WRITE_TOKEN are set, Prometheus also sends all samples to the hosted monitoring
+    service at that address. Set REMOTE_WRITE_USER too if the service asks for a user name. The command writes the token to a file that only
+    its owner can read.
     """
     from dashboards.prometheus import RemoteWrite, ScrapeConfig, make_alertmanager_config, make_prometheus_config, make_rules
 
@@ -70,8 +77,7 @@ def prometheus(file: Path | None, plant: str, folder: Path, targets: tuple[str, 
     if not agent:
         (folder / "rules.yml").write_text(make_rules())
         (folder / "alertmanager.yml").write_text(make_alertmanager_config())
-    # Samples that the hosted stack does not accept yet wait on disk. The flags limit the age of waiting samples, and
-    # outside agent mode also their size.
+    # Prometheus keeps samples on disk. The flags limit their age and, outside agent mode, also the disk space that they take.
     flags = (
         f"--enable-feature=agent --storage.agent.path={folder / 'kept'} --storage.agent.retention.max-time=24h"
         if agent
@@ -81,7 +87,9 @@ def prometheus(file: Path | None, plant: str, folder: Path, targets: tuple[str, 
 
 
 def _check_remote(url: str, token: str, agent: bool) -> None:
-    """Raises SettingsError if address, token and --agent do not fit together."""
+    """Raises SettingsError if only one of `url` and `token` is set, if `url` is neither https nor local, or if `agent` is set without
+    `url`.
+    """
     if bool(url) != bool(token):
         present, absent = (REMOTE_URL, REMOTE_TOKEN) if url else (REMOTE_TOKEN, REMOTE_URL)
         raise SettingsError(f"The environment has {present} without {absent}. Set both, or neither.")

@@ -79,17 +79,15 @@ def list_versions(root: Path, as_json: bool) -> int:
 @command.command("show")
 @click.argument("version")
 def show(version: str) -> None:
-    """Print the manifest of VERSION, a folder or the name of a version that the project ships."""
+    """Print the manifest of VERSION. VERSION is a folder, or the name of a version that comes with Castline."""
     click.echo(locate_version(version).manifest.model_dump_json(indent=2, by_alias=True))
 
 
 @command.command("verify")
 @click.argument("version")
-@click.option(
-    "--runtime", "runtime_name", default="tensorflow", show_default=True, help="Runtime that must judge the golden set as recorded."
-)
+@click.option("--runtime", "runtime_name", default="tensorflow", show_default=True, help="Runtime that judges the golden set.")
 def verify(version: str, runtime_name: str) -> int:
-    """Verify the checksums of VERSION, and that it judges its golden set as when it was made."""
+    """Verify that the files of VERSION are unchanged, and that VERSION still gives the recorded answers to its golden set."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from models.inference.golden_set import compare_golden_set
     from models.inference.runtimes.runtime import open_runtime
@@ -110,9 +108,9 @@ def verify(version: str, runtime_name: str) -> int:
 @click.argument("version")
 @click.option("--to", "url", required=True, help="Folder of versions as an fsspec address, such as s3://bucket/castline/versions.")
 def push(version: str, url: str) -> None:
-    """Copy VERSION to a remote registry, from which other machines get their versions (setting `model.root`).
+    """Copy VERSION to a remote registry. Machines whose setting `model.root` names this registry can then use the version.
 
-    The manifest is copied last, because it makes the version visible.
+    The manifest is copied last, because other machines see a version only if its manifest exists.
     """
     if parse_remote_url(url) is None:
         raise click.BadParameter(f"{url!r} is a local folder. Use an address such as s3://bucket/castline/versions.", param_hint="--to")
@@ -122,7 +120,10 @@ def push(version: str, url: str) -> None:
 @command.command("make-demo")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the new version.")
 def make_demo(out: Path) -> int:
-    """Train the version that the project ships once more, on rendered castings only. Takes a quarter of an hour on two cores."""
+    """Train the version `demo`, which comes with Castline, once more. It learns from rendered castings only.
+
+    The training takes a quarter of an hour on two processor cores.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from deploy.cli.train import echo_result
     from models.synthetic.demo_version import make_demo_version
@@ -139,10 +140,10 @@ def make_demo(out: Path) -> int:
 @click.argument("version")
 @click.option("--data", type=click.Path(path_type=Path), multiple=True, required=True, help=DATA_HELP)
 def reference(version: str, data: tuple[Path, ...]) -> None:
-    """Add a drift reference to VERSION, if it was made before trainings recorded one.
+    """Add a drift reference to VERSION. Only old versions need this command, because a training now records a drift reference itself.
 
-    The reference holds brightness, sharpness and defect probability of labelled pictures. Use pictures that the version was not
-    trained on, such as those it was evaluated on.
+    The drift reference describes the brightness, the sharpness and the defect probability of labelled pictures. Inspectors compare new
+    pictures with it. Use pictures with which the version was not trained, for example those of its evaluation.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from models.evaluation.evaluation_report import evaluate_version
@@ -160,14 +161,17 @@ def reference(version: str, data: tuple[Path, ...]) -> None:
 @command.command("optimise")
 @click.argument("version")
 @click.option(
-    "--data", type=click.Path(path_type=Path), multiple=True, help="Pictures that a runtime must label as TensorFlow in float32 does."
+    "--data",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Folder or CSV list of pictures. A runtime must give them the same labels as TensorFlow in float32. The option may be repeated.",
 )
 @AS_JSON
 def optimise(version: str, data: tuple[Path, ...], as_json: bool) -> None:
-    """Measure VERSION on every installed runtime, and record the fastest that judges the golden set as recorded.
+    """Measure the speed of VERSION on every installed runtime, and record the fastest one for this kind of machine.
 
-    The networks are converted once on this machine, into the user's cache folder. The record lies beside the version, and the
-    setting `model.runtime = "auto"` uses it.
+    A runtime that does not give the recorded answers to the golden set is refused. The networks are converted for each runtime once, into
+    the user's cache folder. The result is written beside the version, and the setting `model.runtime = "auto"` uses it.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import json

@@ -1,4 +1,7 @@
-"""`castline models choose | shadow | roll-back | status`: chooses which version judges which line, by records on Kafka."""
+"""The commands `castline models choose`, `shadow`, `roll-back` and `status`: choose which version judges which line.
+
+A choice is a record on a Kafka topic, which all inspectors read.
+"""
 
 from __future__ import annotations
 
@@ -19,19 +22,22 @@ from streams.records import ModelChoice
 from streams.settings import Settings, load_settings
 
 ROLE = "models"
-LINE = click.option("--line", "line", help="Name of one line. Without this option: all lines that have no choice of their own.")
+LINE = click.option(
+    "--line", "line", help="Name of a line. Without the option, the command is for all lines that have no choice of their own."
+)
 
 
 @click.command("choose")
 @click.argument("version")
 @LINE
-@click.option("--force", is_flag=True, help="Accept a version whose classes differ from those of the version in force.")
+@click.option("--force", is_flag=True, help="Choose the version even if its classes differ from those of the version that judges now.")
 @click.pass_obj
 def choose(file: Path | None, version: str, line: str | None, force: bool) -> None:
-    """Put VERSION in force: running inspectors judge with it from their next batch on.
+    """Put VERSION in force: running inspectors load it and judge with it from then on.
 
-    This command verifies the checksums of the version. Each inspector verifies them again and judges the golden set. If that fails,
-    the version before stays in force and the inspector logs the reason. To try a refused version again, choose it once more.
+    The command verifies the checksums of VERSION. Each inspector verifies them again, and checks that VERSION gives the recorded answers to
+    its golden set. If a check fails, the inspector goes on with the previous version and logs the reason. To try a refused version again,
+    choose it once more.
     """
     settings, key = _load_settings_and_key(file, line)
     manifest = open_registry(settings.model.root).open_version(version).manifest
@@ -46,10 +52,10 @@ def choose(file: Path | None, version: str, line: str | None, force: bool) -> No
 @LINE
 @click.pass_obj
 def shadow(file: Path | None, version: str, line: str | None) -> None:
-    """Let VERSION judge silently as a shadow of the version in force, in idle time only. The VERSION `none` ends the shadow.
+    """Let VERSION judge as a shadow: beside the version in force, while the inspector has time. The VERSION `none` ends this.
 
-    The shadow's verdicts are counted and logged but never acted on. With --line, the line keeps the version in force on it from now
-    on, whatever is chosen for all lines later.
+    The answers of the shadow version are counted and logged, but move no gate. With --line, the line gets a choice of its own: it keeps its
+    present version, even if another version is chosen for all lines later.
     """
     settings, key = _load_settings_and_key(file, line)
     name = None if version == "none" else open_registry(settings.model.root).open_version(version).name
@@ -75,10 +81,11 @@ def roll_back(file: Path | None, line: str | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 @click.pass_obj
 def status(file: Path | None, as_json: bool) -> int:
-    """Show the chosen version of each line, and whether it is undamaged on this machine.
+    """Show the version that is chosen for each line, and whether its files on this machine are undamaged.
 
-    The metric castline_model_info of an inspector tells which version it really uses. Exit codes: 0 all versions are undamaged, 1 a
-    version is missing or damaged here.
+    An inspector may have refused the chosen version. Its metric castline_model_info shows which version it uses.
+
+    Exit codes: 0 all versions are undamaged, 1 a version is missing or damaged on this machine.
     """
     settings = load_settings(file)
     choices = read_model_choices(settings, ROLE)
@@ -95,7 +102,7 @@ def status(file: Path | None, as_json: bool) -> int:
 
 
 def _load_settings_and_key(file: Path | None, line: str | None) -> tuple[Settings, str]:
-    """Returns the settings and the key of the choice: the name of the line, or `*` for all lines."""
+    """Returns the settings and the key of the record of the choice. The key is the name of the line, or `*` for all lines."""
     settings = load_settings(file)
     return settings, settings.find_line(line).name if line is not None else ALL_LINES
 
@@ -114,18 +121,23 @@ def _publish(settings: Settings, choices: ModelChoices, record: ModelChoice) -> 
 
 
 def _check_classes(settings: Settings, manifest: Manifest, choices: ModelChoices, key: str) -> None:
-    """Raises ModelError if `manifest` has other classes than the version in force on the line `key`, or on a line that `*` stands for."""
+    """Raises ModelError if a version that judges now has other classes than `manifest`.
+
+    `key` is the name of the line to check, or `*` for all lines that have no choice of their own.
+    """
     registry = open_registry(settings.model.root)
     lines = [key] if key != ALL_LINES else [line.name for line in settings.lines if line.name not in choices.by_key]
     for line in lines:
         try:
             present = registry.open_version(choices.find(line).version).manifest
         except ModelError as error:
-            raise ModelError(f"The classes of the version in force on {line} cannot be compared ({error}). Choose with --force.") from None
+            raise ModelError(
+                f"The classes of the present version of {line} cannot be read: {error} To choose nevertheless, add --force."
+            ) from None
         if not present.has_same_classes(manifest):
             raise ModelError(
-                f"{manifest.version} judges {manifest.describe_classes()}; {present.version}, in force on {line}, judges "
-                f"{present.describe_classes()}. Add --force to choose it nevertheless."
+                f"{manifest.version} has the classes {manifest.describe_classes()}, but {present.version}, which judges {line} now, has "
+                f"{present.describe_classes()}. To choose {manifest.version} nevertheless, add --force."
             )
 
 
@@ -144,7 +156,7 @@ def _describe_line(settings: Settings, line: str, model: EffectiveModel) -> dict
 
 
 def _verify_versions(settings: Settings, names: Iterable[str]) -> str:
-    """Returns `verified`, or the problem of the first version that is missing or damaged."""
+    """Returns "verified" if all versions are undamaged, or the problem of the first version that is missing or damaged."""
     registry = open_registry(settings.model.root)
     for name in names:
         try:

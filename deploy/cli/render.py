@@ -1,4 +1,4 @@
-"""`castline render` renders pictures of castings with known defects."""
+"""The command `castline render`: renders pictures of castings with known defects."""
 
 from __future__ import annotations
 
@@ -12,13 +12,20 @@ import click
     "--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder to write to. It must be empty or absent."
 )
 @click.option("--count", type=click.IntRange(1, 1_000_000), default=100, show_default=True, help="Number of castings to render.")
-@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="The same seed renders the same castings.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=1,
+    show_default=True,
+    help="Seed of the random numbers. The same seed gives the same castings.",
+)
 @click.option("--defect-share", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Share of castings with a defect.")
 def command(out: Path, count: int, seed: int, defect_share: float) -> None:
     """Render pictures of good and defective impellers, 300 x 300 px, in class folders.
 
-    Writes ok_front/, def_front/, masks/def_front/ (pixel values 1 blow hole, 2 shrinkage, 3 cold shut, 4 chipping, 5 flash,
-    6 scratch) and castings.csv.
+    The command writes the pictures into the folders ok_front/ and def_front/, and the list castings.csv. The folder masks/def_front/ gets a
+    picture for each defective casting that shows where its defects are. Its pixel values are 1 blow hole, 2 shrinkage, 3 cold shut, 4
+    chipping, 5 flash, 6 scratch.
     """
     from rich.console import Console
     from rich.progress import track

@@ -1,4 +1,4 @@
-"""`castline replay`: judges the pictures that Kafka still holds with another model version and lists the parts whose label changes."""
+"""The command `castline replay`: judges pictures that Kafka still holds with another version, and lists the parts whose label changes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from streams.topics import TopicNames
 
 
 class TimeParameter(click.ParamType):
-    """Parses a time as the records write it (RFC 3339). A time without an offset is UTC."""
+    """Parses a time in the format of the records, RFC 3339. A time without a time zone is UTC."""
 
     name = "time"
 
@@ -43,15 +43,15 @@ class TimeParameter(click.ParamType):
 @click.command("replay")
 @click.option("--from", "since", type=TimeParameter(), required=True, help="Judge pictures that reached Kafka at this time or later.")
 @click.option("--to", "until", type=TimeParameter(), help="Judge pictures that reached Kafka before this time.  [default: now]")
-@click.option("--model", "version", required=True, help="The version that judges the pictures, a folder in model.root.")
+@click.option("--model", "version", required=True, help="The version that judges the pictures: the name of a folder in model.root.")
 @click.option("--line", "line", help="Judge the pictures of this line only.  [default: all lines]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
 def command(file: Path | None, since: datetime, until: datetime | None, version: str, line: str | None, as_json: bool) -> None:
     """Judge pictures that Kafka still holds with another version, and list the parts whose label changes.
 
-    The command reads the image and verdict topics and writes to none of them, so no gate moves. It fetches large pictures
-    from the object store. Times are written as 2026-01-31T12:00:00Z.
+    The command only reads: it writes to no topic, so no gate moves. It fetches large pictures from the object store. Write times as
+    2026-01-31T12:00:00Z.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from rich.console import Console
@@ -63,7 +63,9 @@ def command(file: Path | None, since: datetime, until: datetime | None, version:
     settings = load_settings(file)
     until = until or datetime.now(UTC)
     if since >= until:
-        raise click.UsageError(f"--from is {since.isoformat()}, --to is {until.isoformat()}. Give a --from that is before --to.")
+        raise click.UsageError(
+            f"--from ({since.isoformat()}) is not before --to ({until.isoformat()}). Give an earlier --from or a later --to."
+        )
     lines = [settings.find_line(line).name] if line is not None else [one.name for one in settings.lines]
     if not lines:
         raise CastlineError("The settings name no line. Add at least one [[lines]] section.")
@@ -86,7 +88,7 @@ class VersionLabel:
 
 @dataclass(frozen=True)
 class ReplayedPicture:
-    """A picture with its recorded label `was` and its new label `now`.
+    """A picture that was judged again. `was` is the label in its recorded verdict, and `now` the label from the other version.
 
     `was` is None if the picture has no verdict yet. `part` and `now` are None if the image record names no part.
     """
@@ -98,7 +100,7 @@ class ReplayedPicture:
 
 @dataclass(frozen=True)
 class LabelChange:
-    """A part whose picture gets another label from the replayed version."""
+    """A part whose picture gets another label now (`now`) than in its recorded verdict (`was`)."""
 
     part: str
     was: VersionLabel
@@ -109,8 +111,8 @@ class LabelChange:
 class ReplayReport:
     """The result of a replay.
 
-    `nameless` counts image records that name no part; `pictures` counts all others. `changes` counts label changes such as
-    "ok -> defect", and `parts` lists them.
+    `nameless` counts image records that name no part. `pictures` counts all other image records. `changes` counts the parts by their label
+    change, such as "ok -> defect", and `parts` lists these parts.
     """
 
     model: str
@@ -123,7 +125,7 @@ class ReplayReport:
 
 
 def summarise(model: str, replayed: Iterable[ReplayedPicture]) -> ReplayReport:
-    """Counts the pictures that version `model` has judged again, and collects the parts whose label changes."""
+    """Summarises the pictures that the version named `model` has judged again, and lists the parts whose label changes."""
     report = ReplayReport(model)
     for picture in replayed:
         if picture.part is None or picture.now is None:
@@ -162,9 +164,9 @@ def _format_probability(probability: float | None) -> str:
 
 
 def replay(settings: Settings, lines: Iterable[str], since: datetime, until: datetime, ensemble: Ensemble) -> Iterator[ReplayedPicture]:
-    """Judges with `ensemble` the pictures of `lines` that reached Kafka from `since` until before `until`.
+    """Judges pictures of `lines` again, with `ensemble`: those that reached Kafka at `since` or later, but before `until`.
 
-    Yields one result for each image record of that period. The lines follow each other.
+    Yields one result for each image record of that time. All results of one line come before those of the next line.
     """
     store = ObjectStore(settings.store.url, settings.pictures.max_bytes)
     size = min(settings.batch.size, ensemble.max_batch)
@@ -190,11 +192,11 @@ _Position = tuple[str, int, int]
 
 
 def _read_images(settings: Settings, line: LineSettings, since: datetime, until: datetime) -> Iterator[tuple[ConsumedRecord, datetime]]:
-    """Yields the image records of a line, each with the time at which Kafka appended it."""
+    """Yields the image records of a line from `since` until before `until`, each with the time at which Kafka appended the record."""
     topic = TopicNames(settings.topics.prefix).images(line.name)
     for record in read_to_end(settings, "replay", [topic], since):
         appended_at = datetime.fromtimestamp(record.timestamp / 1000, UTC)
-        # Times within a partition may go back a little, because the clocks of producers differ.
+        # The times in a partition are not always ascending, because the clocks of the producers differ.
         if since <= appended_at < until:
             yield (
                 ConsumedRecord(topic, record.partition, record.offset, record.key, record.value, make_header_map(record.headers)),
@@ -203,7 +205,7 @@ def _read_images(settings: Settings, line: LineSettings, since: datetime, until:
 
 
 def _read_labels(settings: Settings, line: str, since: datetime) -> dict[_Position, VersionLabel]:
-    """Returns the recorded label of each picture, by the position of its image record.
+    """Returns the label in the recorded verdict of each picture. The keys are the positions of the image records.
 
     If a picture has several verdicts, the first one counts, because the gate acted on the first one.
     """
@@ -212,7 +214,7 @@ def _read_labels(settings: Settings, line: str, since: datetime) -> dict[_Positi
         try:
             verdict = Verdict.decode(record.value or b"")
         except ValidationError:
-            # The audit reports unreadable verdicts.
+            # A replay skips unreadable verdicts.
             continue
         image = verdict.image
         label = VersionLabel(verdict.label, verdict.defect_probability, verdict.model)

@@ -1,4 +1,4 @@
-"""`castline settings`: checks the settings, shows their values, and describes every setting."""
+"""The command `castline settings`: checks the settings, shows their values, and describes every setting."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from streams.settings import Settings, load_settings
 
 @click.group("settings")
 def command() -> None:
-    """Check, show or describe the settings. The variables CASTLINE_<SECTION>__<NAME> override castline.toml."""
+    """Check, show or describe the settings. The environment variables CASTLINE_<SECTION>__<NAME> override the settings in castline.toml."""
 
 
 @command.command("check")
 @click.pass_obj
 def check(file: Path | None) -> int:
-    """Read the settings as every process reads them. The exit status is 3, with a line for each problem, if they are wrong."""
+    """Check the settings. If they are wrong, the command prints a line for each problem and ends with exit status 3."""
     try:
         settings = load_settings(file)
     except SettingsError as error:
@@ -45,14 +45,19 @@ def show(file: Path | None, as_json: bool) -> None:
 
 
 def _without_none(values: Any) -> Any:
-    """Removes the names whose value is None, because TOML has no null and an absent name means the same."""
+    """Removes the settings whose value is None. TOML cannot write None, and an absent setting means the same."""
     if isinstance(values, dict):
         return {name: _without_none(value) for name, value in values.items() if value is not None}
     return [_without_none(value) for value in values] if isinstance(values, list) else values
 
 
 @command.command("schema")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON Schema, for editors and for your own checks.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print a JSON Schema of the settings. Editors and other programs can use it to check a settings file.",
+)
 def schema(as_json: bool) -> None:
     """Describe every setting: name, type, bounds, default and meaning."""
     if as_json:
@@ -63,10 +68,10 @@ def schema(as_json: bool) -> None:
 
 
 class SettingDescription(NamedTuple):
-    """Describes one setting.
+    """The description of one setting.
 
-    `name` includes the section, for example `batch.size`. `kind` is the type with its bounds, for example `integer >= 1`.
-    `default` is "required", or "default " and the value as JSON.
+    `name` includes the section, for example `batch.size`. `kind` is the type with its bounds, for example `integer >= 1`. `default` is the
+    text "required", or the text "default " followed by the value as JSON.
     """
 
     name: str
@@ -93,7 +98,10 @@ def _describe_section(section: Mapping[str, Any], root: Mapping[str, Any], prefi
 
 
 def _resolve_section(schema_of_name: Mapping[str, Any], root: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, str]:
-    """Returns the section that a name stands for, and "[]" if the name is a list of sections; (None, "") for a plain setting."""
+    """Returns the schema of the section that a name stands for, and "[]" if the name is a list of sections, or "" if it is one section.
+
+    Returns (None, "") if the name is a setting and not a section.
+    """
     items = schema_of_name.get("items", {})
     options = schema_of_name.get("anyOf", [])
     for node, suffix in ((schema_of_name, ""), (items, "[]"), *((option, "") for option in options)):

@@ -23,22 +23,24 @@ ROLE = "sorter"
 
 
 @click.command("sorter")
-@click.option("--line", "names", multiple=True, help="Line to serve. May be given several times.  [default: all lines that have a gate]")
+@click.option(
+    "--line", "names", multiple=True, help="Name of a line to serve. The option may be repeated.  [default: all lines that have a gate]"
+)
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
     default=0,
-    help="Port of /metrics, /healthz and /readyz, for the lines of one board. 0 takes a free port.  [default: 0]",
+    help="Port of /metrics, /healthz and /readyz, if the command serves only one board. 0 takes a free port.  [default: 0]",
 )
 @click.pass_obj
 def command(file: Path | None, names: tuple[str, ...], port: int) -> int:
-    """Send each line's verdicts to its board and record the movements of its gate, until SIGTERM.
+    """Send the verdicts of lines to their boards, and record what the gates do, until SIGTERM.
 
-    One process serves one board, so that a stuck serial port affects only that board. Lines that share a board are served together, so
-    naming one of them names all of them. For several boards the command starts one process for each, and ends when the first of them
-    ends. The process raises its priority if the user may do that.
+    One process serves one board, so that a serial port that hangs affects only one board. For several boards the command starts a process
+    for each, and ends when one of these processes ends. Lines that share a board are served together: if you name one of them, all of them
+    are served. The process raises its priority if the user may do that.
 
-    While Kafka or the board does not answer, the command waits and /readyz returns 503 with the reason.
+    While Kafka or the board does not answer, the command waits, and /readyz returns 503 with the reason.
     """
     settings = load_settings(file)
     configure_logs(settings.service, ROLE)
@@ -71,7 +73,7 @@ def _serve(process: WorkerProcess, lines: list[str]) -> int:
     topics = [topic for line in lines for topic in (names.verdicts(line), names.sorted(line))]
     if not process.wait_for_topics([*topics, names.dead_letters]):
         return 0
-    # Imported here because Faust takes a second, for which `castline sorter --help` should not wait.
+    # Imported here because importing Faust takes a second, and `castline sorter --help` should be fast.
     from agents.sorter.process import run_sorters
 
     return asyncio.run(run_sorters(process.settings, lines, process.instance, process.health))

@@ -1,4 +1,4 @@
-"""`castline station` serves the web pages. Its subcommands update the database and create accounts."""
+"""The command `castline station`: serves the web pages. Its subcommands update the database and create accounts."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ PASSWORD_VARIABLE = "STATION_PASSWORD"
 def command(ctx: click.Context, port: int, no_migrate: bool) -> int | None:
     """Serve the station's pages at station.host and station.port, until SIGTERM.
 
-    The station first creates or updates the tables of its database. While the database does not answer, the station
-    waits, logs the reason, and /readyz answers 503. The station runs with low priority, so that the inspectors get the
-    processors first. Pages are served without TLS. If people open them from other machines, put a proxy with TLS in
-    front and set station.behind_tls. `castline station account` creates the first administrator.
+    The station first creates or updates the tables of its database. While the database does not answer, the station waits and logs the
+    reason, and /readyz returns 503. The station runs with low priority, because the inspectors need the processors more.
+
+    The station itself does not encrypt. If people open the pages from other machines, put a proxy with TLS in front of the station and set
+    station.behind_tls. To create the first administrator, call `castline station account`.
     """
     if ctx.invoked_subcommand is not None:
         return None
@@ -69,7 +70,7 @@ def _serve(settings: Settings, health: ProcessHealth, stop_requested: threading.
             return 0
         migrate_database(apply=migrate)
         host, port = listening.getsockname()[:2]
-        log.info("the station is at http://%s:%d/", host, port)
+        log.info("The station serves its pages at http://%s:%d/", host, port)
         serve_pages(listening, health, stop_requested)
     return 0
 
@@ -100,10 +101,10 @@ def migrate(file: Path | None) -> None:
 )
 @click.pass_obj
 def account(file: Path | None, name: str, role: str, password_file: Path | None) -> None:
-    """Create the account NAME, or change its role and password. The account may log in.
+    """Create the account NAME. If the account exists, set its role and password, and allow it to log in again.
 
-    The password is the first line of --password-file. Without the option it is the value of STATION_PASSWORD, and if that
-    variable is not set either, the command asks for the password.
+    The password is the first line of the file --password-file. Without this option, the password is the value of the environment variable
+    STATION_PASSWORD. If neither is given, the command asks for the password.
     """
     _configure(file)
     from station.accounts.access import create_or_update_account

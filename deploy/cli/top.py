@@ -1,4 +1,4 @@
-"""`castline top`: shows the lines of a running plant in the terminal, from the metrics of its processes."""
+"""The command `castline top`: shows the lines of a running plant in the terminal. The figures come from the metrics of the processes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from streams.settings import load_settings
 @click.option(
     "--targets",
     multiple=True,
-    help="Pattern of the target files to read, instead of those in this machine's run folder. May be given several times.",
+    help="Pattern for the target files to read, instead of those in this machine's run folder. The option may be repeated.",
 )
 @click.option("--every", "every_s", default=2.0, show_default=True, type=click.FloatRange(0.5, 60), help="Seconds between two readings.")
 @click.option("--seconds", type=click.FloatRange(0.5), help="End after this many seconds. Without this option: end at Ctrl-C.")
@@ -26,10 +26,13 @@ from streams.settings import load_settings
 )
 @click.pass_obj
 def command(file: Path | None, targets: tuple[str, ...], every_s: float, seconds: float | None, plain: bool) -> int:
-    """Watch the lines of a running plant: parts, verdicts, ages, queues and gates, and the alarms on which an operator should act.
+    """Watch the lines of a running plant.
 
-    The command reads the metrics pages of the processes that are listed in `<service.run_dir>/targets`. It does not read the topics.
-    Counts are since the start of the processes, and ages and rates are those of the last minute. Exit status 3 if no process is listed.
+    The command shows for each line its parts and verdicts, the age of its verdicts, the pictures that wait and the state of its gate. An
+    alarm appears when an operator should act.
+
+    The command reads the metrics pages of the processes that are listed in `<service.run_dir>/targets`. It does not read the topics. Counts
+    begin at the start of each process. Ages and rates are those of the last minute. The exit status is 3 if no process is listed.
     """
     from rich.console import Console
 

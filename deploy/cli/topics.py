@@ -1,4 +1,4 @@
-"""`castline topics`: creates the topics of the settings' lines, and compares them with the topics on Kafka."""
+"""The command `castline topics`: creates the topics that the lines of the settings need, or compares them with the topics on Kafka."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from streams.settings import Settings, load_settings
 @click.group("topics")
 def command() -> None:
     """Create or describe the topics that the lines of the settings need."""
-    # With the default action SIGTERM ends this command also while a call to a hanging broker blocks.
+    # With the default action, SIGTERM ends this command even while it waits for a broker that does not answer.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
@@ -30,7 +30,7 @@ def command() -> None:
 @command.command("create")
 @click.pass_obj
 def create(file: Path | None) -> None:
-    """Create missing topics, add missing partitions and set the retention. Repeated calls change nothing more."""
+    """Create missing topics, add missing partitions, and set how long Kafka keeps the records. A second call changes nothing."""
     settings = load_settings(file)
     with _open_admin(settings) as admin:
         for change in topics.create_topics(admin, settings):
@@ -41,9 +41,9 @@ def create(file: Path | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
 @click.pass_obj
 def describe(file: Path | None, as_json: bool) -> int:
-    """Show each topic as the settings declare it and as it is on Kafka.
+    """Show for each topic what the settings ask for and what Kafka has.
 
-    The exit status is 1 when a topic is missing or has too few partitions.
+    The exit status is 1 if a topic is missing or has too few partitions.
     """
     settings = load_settings(file)
     specs = topics.declare_topics(settings)
@@ -71,7 +71,7 @@ def describe(file: Path | None, as_json: bool) -> int:
 
 @contextmanager
 def _open_admin(settings: Settings) -> Iterator[KafkaAdminClient]:
-    """Opens an admin client. Raises SettingsError if Kafka does not answer or refuses a call."""
+    """Opens an admin client of Kafka for a `with` block. Raises SettingsError if Kafka does not answer, or refuses a call in the block."""
     try:
         admin = KafkaAdminClient(**make_client_arguments(settings, "topics"), bootstrap_timeout_ms=15000)
     except (KafkaError, OSError) as error:
@@ -81,6 +81,6 @@ def _open_admin(settings: Settings) -> Iterator[KafkaAdminClient]:
     try:
         yield admin
     except KafkaError as error:
-        raise SettingsError(f"Kafka at {settings.bootstrap} refused a call: {error}") from None
+        raise SettingsError(f"Kafka at {settings.bootstrap} refused to read or change its topics: {error}") from None
     finally:
         admin.close()

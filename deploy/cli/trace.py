@@ -1,4 +1,4 @@
-"""`castline trace`: shows everything that the topics hold about one part."""
+"""The command `castline trace`: shows everything that the topics hold about one part."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from streams.topics import TopicNames
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array, oldest step first.")
 @click.pass_obj
 def command(file: Path | None, part: str, as_json: bool) -> int:
-    """Show everything that happened to PART (`line:run:part`, such as line-1:17:345), as the topics recorded it.
+    """Show everything that the topics hold about PART, oldest step first. PART is a part id such as line-1:17:345.
 
-    The command reads the topics from their beginning, which takes a while on a full day.
-    The exit status is 1 when the topics hold no record of the part.
+    The command reads the topics from their beginning, which takes a while after a full day of production. The exit status is 1 if the
+    topics hold no record of the part.
     """
     try:
         part_id = PartId.parse(part)
@@ -48,7 +48,7 @@ def command(file: Path | None, part: str, as_json: bool) -> int:
 
 @dataclass(frozen=True, order=True)
 class TraceStep:
-    """One event in the life of a part: when it happened, its name, and the fields of the record that reports it."""
+    """One event in the history of a part: its time, its name, and the fields of the record that reports the event."""
 
     at: datetime
     what: str
@@ -56,9 +56,9 @@ class TraceStep:
 
 
 def read_trace(settings: Settings, part: PartId) -> list[TraceStep]:
-    """Reads all steps of `part` that the topics of its line still hold and returns them, oldest first.
+    """Returns all steps of `part` that the topics of its line still hold, oldest first.
 
-    Repeated records give repeated steps. Raises SettingsError if the settings do not name the part's line.
+    If a record was sent twice, its steps appear twice. Raises SettingsError if the settings do not name the part's line.
     """
     names = TopicNames(settings.topics.prefix)
     settings.find_line(part.line)
@@ -71,7 +71,7 @@ def read_trace(settings: Settings, part: PartId) -> list[TraceStep]:
 
 
 def _belongs_to(record: Any, part: PartId) -> bool:
-    """Returns whether the key of a record names `part`. If the record has no key, its headers decide."""
+    """Returns whether a record belongs to `part`. The key of the record decides or, if the record has no key, its headers."""
     if record.key == part.key:
         return True
     if record.key:
@@ -100,7 +100,7 @@ def _steps(record: Any, names: TopicNames) -> list[TraceStep]:
 
 
 def verdict_steps(verdict: Verdict, place: str) -> list[TraceStep]:
-    """Returns the three steps that a verdict reports. `place` is the address of its record, as topic/partition@offset."""
+    """Returns the three steps that a verdict reports: photographed, received and judged. `place` is written as topic/partition@offset."""
     detail: dict[str, object] = {
         "label": verdict.label,
         "defect_probability": verdict.defect_probability,
@@ -120,7 +120,7 @@ def verdict_steps(verdict: Verdict, place: str) -> list[TraceStep]:
 
 
 def sorting_steps(sorting: Sorting, place: str) -> list[TraceStep]:
-    """Returns up to four steps that a sorting record reports. `place` is the record's address, as topic/partition@offset."""
+    """Returns the steps that a sorting record reports, at most four. `place` is the place of the record, as topic/partition@offset."""
     steps = []
     if sorting.counted_at:
         steps.append(TraceStep(sorting.counted_at, "counted at photo-eye 1", {"board": sorting.board}))

@@ -1,4 +1,4 @@
-"""`castline train` trains the ensemble on folders of pictures and writes a model version."""
+"""The command `castline train`: trains the ensemble on folders of pictures and writes a model version."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     "The option may be repeated.",
 )
 @click.option(
-    "--out", type=click.Path(path_type=Path), required=True, help="Folder of the new version. Its last part is the version's name."
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder of the new version. The name of the folder becomes the name of the version.",
 )
 @click.option("--resume", is_flag=True, help="Continue a training that was stopped.")
 @click.option(
@@ -35,12 +38,12 @@ if TYPE_CHECKING:
 @click.option("--epochs", type=int, help="Largest number of epochs of AlexNet.")
 @click.option("--lenet-epochs", type=int, help="Largest number of epochs of LeNet.")
 @click.option("--patience", type=int, help="Epochs without a lower validation loss after which a network stops early. 0 never stops early.")
-@click.option("--side", "side_px", type=int, help="Side in pixels that pictures are resampled to, and that AlexNet takes.")
-@click.option("--lenet-side", "lenet_side_px", type=int, help="Side in pixels that LeNet takes.")
-@click.option("--lenet-width", type=int, help="LeNet has this multiple of the paper's 6 and 16 feature maps.")
+@click.option("--side", "side_px", type=int, help="Side of the resampled pictures, in pixels. AlexNet takes pictures of this size.")
+@click.option("--lenet-side", "lenet_side_px", type=int, help="Side of the pictures that LeNet takes, in pixels.")
+@click.option("--lenet-width", type=int, help="Multiplies the numbers of LeNet's feature maps in the paper (6 and 16).")
 @click.option("--dense-width", type=int, help="Units of each fully connected layer of AlexNet.")
 @click.option("--dense-layers", type=int, help="Number of AlexNet's fully connected layers before the output layer.")
-@click.option("--maps", type=float, help="AlexNet's convolutions have this share of the paper's feature maps.")
+@click.option("--maps", type=float, help="Size of AlexNet's convolutions, as a share of the numbers of feature maps in the paper.")
 @click.option("--normalisation", type=click.Choice(["batch", "local-response"]), help="Kind of AlexNet's normalisation layers.")
 @click.option("--head", type=click.Choice(["softmax", "logistic"]), help="Kind of the output layer. logistic is for two classes only.")
 @click.option("--batch", type=int, help="Pictures in one training step.")
@@ -50,33 +53,39 @@ if TYPE_CHECKING:
 @click.option(
     "--balance",
     type=float,
-    help="How much more often an epoch repeats the pictures of small folders and lists: 0 not at all, 1 as often as those of the "
-    "largest, but at most 16 times.",
+    help="Repeats the pictures of small folders and lists in each epoch. 0: not at all. 1: until each folder or list gives as many "
+    "pictures as the largest, but at most 16 times.",
 )
 @click.option(
     "--turned", type=click.Choice(["free", "quarter"]), help="Rotations of the augmentation: by any angle, or by right angles only."
 )
 @click.option("--seed", type=int, help="Seed of the split, the first weights and the augmentation.")
-@click.option("--validation-share", type=float, help="Share of the pictures that validate and do not teach.")
+@click.option("--validation-share", type=float, help="Share of the pictures that are used for validation and not for training.")
 @click.option(
     "--near-rings",
     type=float,
-    help="How far apart the ring spectra of two pictures may lie if they show one casting turned by any angle. 0 compares no rings and "
-    "finds right-angled turns only.",
+    help="Two pictures count as one casting, turned by any angle, if their spectra on rings around the centre lie at most this far apart. "
+    "0 finds only pictures that are turned by right angles.",
 )
 @click.option("--cost-miss", type=float, help="Cost of a defect that is judged good.")
 @click.option("--cost-false-alarm", type=float, help="Cost of a good part that is judged a defect.")
-@click.option("--review-share", type=float, help="Share of the validation pictures whose probability is left to a person's review.")
+@click.option(
+    "--review-share",
+    type=float,
+    help="Sets the band of doubt around the threshold: this share of the validation pictures gets the label review.",
+)
 @click.option("--precision", type=click.Choice(["auto", "float32", "mixed_bfloat16"]), help="Number type of the training.")
 @click.option("--half/--full", default=None, help="Save the weights in half precision, which takes half the disk space.")
 def command(data: tuple[Path, ...], out: Path, resume: bool, **chosen: Any) -> int:
     """Train the ensemble on folders of pictures.
 
-    Ctrl-C stops the training after the current batch and saves the best weights so far as a version. The same command with --resume
-    continues it. The folder OUT.training holds the curves, the split and a report on the pictures. Exit codes: 0 done, 2 wrong option,
-    3 the pictures or the folder cannot be used, 130 interrupted.
+    Ctrl-C stops the training after the current batch and saves the best weights so far as a version. To continue the training, give the
+    same command again with --resume. The folder OUT.training holds the training curves, the list of training and validation pictures, and a
+    report on the pictures.
+
+    Exit codes: 0 done, 2 wrong option, 3 the pictures or the folder cannot be used, 130 interrupted.
     """
-    # Set before TensorFlow is imported, because its messages would break the progress bars.
+    # Hide TensorFlow's messages, because they would disturb the progress bars. This must be set before TensorFlow is imported.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from models.training.training_run import TrainingRun
 
@@ -87,7 +96,7 @@ def command(data: tuple[Path, ...], out: Path, resume: bool, **chosen: Any) -> i
 
 
 def make_options(values: dict[str, Any]) -> TrainingOptions:
-    """Returns the options of a training. Raises click.UsageError that names the option if a value is out of bounds."""
+    """Returns the options of a training. If a value is out of bounds, raises click.UsageError with the name of the option."""
     from pydantic import ValidationError
 
     try:
@@ -131,7 +140,10 @@ def _shorten_paths(arguments: list[str]) -> list[str]:
 
 
 def _show_defaults() -> None:
-    """Adds the training's own defaults to the help texts. The options themselves have none, so that --resume sees what was given."""
+    """Adds the defaults to the help texts.
+
+    click itself gets no defaults, because the command must know which options were given.
+    """
     for parameter in command.params:
         default = TrainingOptions.model_fields[parameter.name].default if parameter.name in TrainingOptions.model_fields else None
         if isinstance(parameter, click.Option) and default is not None and not parameter.is_flag:

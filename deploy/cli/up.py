@@ -1,4 +1,4 @@
-"""`castline up`: runs the roles that castline.toml names on this machine, and starts again what fails."""
+"""The command `castline up`: runs the processes that castline.toml asks for on this machine, and restarts a process that fails."""
 
 from __future__ import annotations
 
@@ -19,17 +19,20 @@ from streams.settings import DEFAULT_FILE, FILE_VARIABLE, Settings, load_setting
     "--inspectors", default=1, show_default=True, type=click.IntRange(1, 64), help="Number of inspector processes on this machine."
 )
 @click.option("--no-station", is_flag=True, help="Run neither the archivist nor the station on this machine.")
-@click.option("--log", "log_file", type=click.Path(path_type=Path, dir_okay=False), help="Append the log to this file too.")
+@click.option(
+    "--log", "log_file", type=click.Path(path_type=Path, dir_okay=False), help="Also append the log of all processes to this file."
+)
 @click.pass_obj
 def command(file: Path | None, inspectors: int, no_station: bool, log_file: Path | None) -> int:
     """Run broker, topics, inspectors, gateway, sorters, archivist and station until SIGTERM or Ctrl-C.
 
-    The broker runs if kafka.bootstrap is `embedded`, the gateway if a line has a camera, a sorter if a line has a gate.
-    A process that ends or stays unhealthy is started again. The wait before the next start grows up to 30 s. The log of all
-    processes goes to standard output, and every line begins with the role. At a stop the processes end in the order of the
-    flow, from the gateway to the broker. A second Ctrl-C kills all processes at once.
+    The broker runs only if kafka.bootstrap is `embedded`, the gateway only if a line has a camera, and a sorter for each board. The log of
+    all processes goes to standard output, and every line begins with the role of its process.
 
-    The exit status is 3 if the settings, the model version or the broker's data are wrong. No process is left running then.
+    A process that ends or stays unhealthy is started again, after a wait that grows up to 30 s. The first Ctrl-C stops the processes one
+    after the other, from the gateway to the broker, so that each one can finish its work. A second Ctrl-C kills all processes at once.
+
+    The exit status is 3 if the settings, the model version or the broker's data are wrong. All processes are stopped then.
     """
     from deploy.supervisor import Journal, RestartPolicy, StopRequests, Supervisor
     from deploy.supervisor.plant_roles import plant_roles
@@ -40,7 +43,7 @@ def command(file: Path | None, inspectors: int, no_station: bool, log_file: Path
     slot = InstanceSlot(settings.service.run_dir, "up")
     if slot.number > 1:
         raise SettingsError(
-            f"Another castline up runs with the same service.run_dir, {settings.service.run_dir}. Stop it, or set another folder."
+            f"Another `castline up` runs with the same service.run_dir, {settings.service.run_dir}. Stop it, or set another folder."
         )
     requests = StopRequests()
     with ExitStack() as stack:
@@ -72,18 +75,20 @@ def command(file: Path | None, inspectors: int, no_station: bool, log_file: Path
 
 
 def _check_plant(settings: Settings) -> None:
-    """Raises CastlineError for faults that would make processes fail at every start."""
+    """Raises CastlineError if the settings or the model version are wrong, because then processes would fail at every start."""
     from models.registry import open_registry
 
     if not settings.lines:
-        raise SettingsError("lines: expected at least one [[lines]] section in the settings, found none")
+        raise SettingsError("The settings name no line. Add at least one [[lines]] section.")
     if settings.kafka.bootstrap == "embedded" and settings.kafka.security != "plaintext":
-        raise SettingsError(f"kafka.security: expected plaintext with the embedded broker, found {settings.kafka.security}")
+        raise SettingsError(
+            f"kafka.security is {settings.kafka.security}, but the embedded broker allows only plaintext. Change one of the two."
+        )
     open_registry(settings.model.root).open_version(settings.model.version)
 
 
 def _missing_devices(settings: Settings) -> list[str]:
-    """Returns a warning for each board and each camera folder that is missing. They may appear later, so this is no error."""
+    """Returns a warning for each board and each camera folder that is missing. It is not an error, because both may appear later."""
     warnings = []
     for line in settings.lines:
         if line.gate and not Path(line.gate.port).exists():
@@ -94,7 +99,7 @@ def _missing_devices(settings: Settings) -> list[str]:
 
 
 def _settings_file(file: Path | None) -> Path | None:
-    """Returns the absolute path of the settings file for all processes, or None if all settings come from the environment."""
+    """Returns the absolute path of the settings file, which all processes read, or None if all settings come from environment variables."""
     chosen = file or (Path(os.environ[FILE_VARIABLE]) if os.environ.get(FILE_VARIABLE) else DEFAULT_FILE)
     return chosen.resolve() if chosen.exists() else None
 

@@ -87,11 +87,11 @@ def test_a_test_swings_the_gate_once(line: WiredLine, file: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("status",), "pass --line or --port"),
+        (("status",), "Pass --line or --port"),
         (("status", "--line", "line-2"), "line-2 has no gate in the settings"),
         (("status", "--line", "line-7"), "Known lines: line-1, line-2"),
-        (("status", "--port", "/dev/no-such-board"), "there is no serial port /dev/no-such-board"),
-        (("simulate", "--line", "line-2"), "line-2 has no gate that could be simulated"),
+        (("status", "--port", "/dev/no-such-board"), "There is no serial port /dev/no-such-board"),
+        (("simulate", "--line", "line-2"), "line-2 has no gate to simulate"),
         (("simulate", "--line", "line-1", "--rate", "40"), "parts a second"),
     ],
 )
@@ -157,7 +157,7 @@ def test_flash_says_when_avrdude_could_not(tmp_path: Path, port: str) -> None:
 def test_flash_names_the_package_that_is_missing(tmp_path: Path) -> None:
     done = flash(tmp_path, "/dev/ttyACM7", avrdude=False)
     assert done.returncode == 3
-    assert "avrdude is not installed; on Debian, install it with: apt-get install avrdude" in done.stderr
+    assert "avrdude is not installed. On Debian, install it with: apt-get install avrdude" in done.stderr
 
 
 def test_a_simulated_board_that_is_stopped_lets_the_belt_run_empty(tmp_path: Path, port: Path) -> None:

@@ -123,7 +123,7 @@ def test_the_examples_two_lines_run_recover_and_stop(tmp_path: Path, running: li
         [sys.executable, str(CASTLINE), "--settings", str(up.settings), "up"], capture_output=True, text=True, check=False, cwd=tmp_path
     )
     assert second.returncode == 3
-    assert "Another castline up runs" in second.stderr
+    assert "Another `castline up` runs" in second.stderr
 
     up.process.send_signal(signal.SIGTERM)
     assert up.process.wait(90) == 0, up.log_text
@@ -154,7 +154,7 @@ def refused(folder: Path, values: dict[str, Any]) -> str:
 
 
 def test_settings_without_a_line_are_refused(tmp_path: Path) -> None:
-    assert "lines: expected at least one" in refused(tmp_path, {})
+    assert "The settings name no line" in refused(tmp_path, {})
 
 
 def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_an_embedded_broker_with_tls_is_refused(tmp_path: Path) -> None:
     values = adapted(tmp_path)
     values["kafka"]["security"] = "tls"
-    assert "kafka.security: expected plaintext with the embedded broker, found tls" in refused(tmp_path, values)
+    assert "kafka.security is tls, but the embedded broker allows only plaintext" in refused(tmp_path, values)
 
 
 def test_a_foreign_data_folder_ends_it_with_the_brokers_sentence(tmp_path: Path) -> None:
