@@ -1,1 +1,1 @@
-"""The demonstration: a small foundry with simulated boards, the live view of its lines, and an independent audit at the end."""
+"""The demo: a small foundry with simulated boards, a live view of its lines in the terminal, and an audit at the end."""

@@ -1,7 +1,7 @@
-"""Audits a run: reads all records of the run from the topics, and follows every part from its picture to its sorting.
+"""Audits a run of the demo: reads all records from the topics, and checks every part from its picture to its sorting.
 
-The audit shares only the contracts of the topics with the workers. It trusts no counter of a worker, because a worker that lost a part
-does not know about the loss.
+The audit counts the records itself. It does not use the counters of the workers, because a worker that lost a part does not know about the
+loss.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from streams.records import Sorting, Verdict
 from streams.settings import Settings
 from streams.topics import TopicNames
 
-# The reasons of sortings for which the gate acted before it knew the verdict.
+# The reasons of sortings in which the gate acted before the board had a verdict.
 _REASONS_WITHOUT_VERDICT = frozenset({"no-verdict", "late-verdict"})
 _MAX_LOST_PARTS = 20
 
@@ -44,7 +44,7 @@ class VerdictRecord:
 
 @dataclass(frozen=True)
 class TopicRecords:
-    """All records of a run, in the order of their topics. `unreadable` counts records that do not follow the contract of their topic."""
+    """All records of a run. `unreadable` is the number of records that do not have the format of their topic."""
 
     pictures: tuple[PictureRecord, ...] = ()
     verdicts: tuple[VerdictRecord, ...] = ()
@@ -56,7 +56,7 @@ class TopicRecords:
 def read_topic_records(settings: Settings) -> TopicRecords:
     """Reads the image, verdict, sorting and dead-letter topics of the settings' lines from their first to their last record.
 
-    Raises CastlineError if the broker stops answering before the last record.
+    Raises CastlineError if the broker stops answering before the last record was read.
     """
     names = TopicNames(settings.topics.prefix)
     pictures: list[PictureRecord] = []
@@ -91,12 +91,12 @@ def _parse_picture(record: Any) -> PictureRecord:
 
 @dataclass(frozen=True)
 class AuditResult:
-    """The result of an audit. Counts are numbers of distinct parts unless stated otherwise. Times are in milliseconds.
+    """The result of an audit. A count without a comment is the number of different parts. Times are in milliseconds.
 
-    The field names are those of the JSON report.
+    The JSON report uses the same field names.
     """
 
-    # Parts that appear in any source: pictures, verdicts, sortings, or the logs of the simulated boards.
+    # Parts that appear in at least one source: pictures, verdicts, sortings, or the logs of the simulated boards.
     parts: int
     pictures: int
     verdicts: int
@@ -104,21 +104,21 @@ class AuditResult:
     diverted: int
     # Parts without a picture, without a verdict or, on a line with a gate, without a sorting.
     lost: int
-    # Movements of a gate for a part for which the gate had moved before.
+    # Number of times that a gate moved again for a part for which it had already moved.
     repeated_moves: int
     # Parts that got a verdict only after the gate had acted.
     late: int
-    # Share of right labels among the verdicts `ok` and `defect` of castings with a known label.
+    # Share of correct labels, among castings whose true label is known and whose verdict is `ok` or `defect`.
     accuracy: float | None
-    # Times from capturing a picture until the broker has appended its verdict.
+    # Median and 99th percentile of the time from the capture of a picture until the broker has appended its verdict.
     p50_ms: float | None
     p99_ms: float | None
-    # The number of lost parts by what is missing: `picture`, `verdict` or `sorting`.
+    # The number of lost parts that lack a `picture`, a `verdict` or a `sorting`.
     lost_for: dict[str, int] = field(default_factory=dict)
     # The ids of the first lost parts, which can be looked up in the log.
     lost_parts: tuple[str, ...] = ()
     labels: dict[str, int] = field(default_factory=dict)
-    # The confusion matrix: parts by their known label and the label of their verdict.
+    # The confusion matrix: number of parts by their true label, and then by the label of their verdict.
     confusion: dict[str, dict[str, int]] = field(default_factory=dict)
     # Defective castings with the verdict `ok`.
     misses: int = 0
@@ -126,22 +126,22 @@ class AuditResult:
     false_alarms: int = 0
     actions: dict[str, int] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)
-    # The number of image records for parts that have an image record already.
+    # The number of image records in excess of one for each part.
     repeated_pictures: int = 0
-    # Records that repeat an earlier verdict or an earlier event of a board. Readers recognise and ignore them.
+    # The number of verdicts and sortings that were sent again. Readers recognise and ignore the repeated records.
     repeated_verdicts: int = 0
     contradicting_verdicts: int = 0
     repeated_sortings: int = 0
-    # Movements that a board counted and that belong to no part.
+    # Movements of a gate that its board counted, but that no sorting reports.
     unexplained_moves: int = 0
     dead_letters: int = 0
     unreadable: int = 0
 
 
 def audit_records(records: TopicRecords, gated_lines: frozenset[str], counted_parts: Iterable[PartId] = ()) -> AuditResult:
-    """Follows every part of `records`.
+    """Checks every part of `records` from its picture to its sorting.
 
-    `gated_lines` are the lines with a gate, on which every part needs a sorting. `counted_parts` are the parts in the logs of the
+    `gated_lines` are the lines with a gate. On these lines every part must have a sorting. `counted_parts` are the parts in the logs of the
     simulated boards.
     """
     with_picture = {picture.part for picture in records.pictures}
@@ -191,7 +191,10 @@ def audit_records(records: TopicRecords, gated_lines: frozenset[str], counted_pa
 
 
 def compute_percentile(values: Sequence[float], share: float) -> float | None:
-    """Returns the smallest of `values` that at least `share` of them do not exceed (nearest rank), or None without values."""
+    """Returns the percentile for `share`, from 0 to 1, by the nearest-rank method, or None if `values` is empty.
+
+    The percentile is the smallest value for which at least this share of the values are not larger.
+    """
     ranked = sorted(values)
     return ranked[max(0, math.ceil(share * len(ranked)) - 1)] if ranked else None
 
@@ -206,9 +209,9 @@ def _find_first_verdicts(records: Iterable[VerdictRecord]) -> dict[PartId, Verdi
 
 
 def _find_distinct_events(sortings: Iterable[Sorting]) -> list[Sorting]:
-    # A redelivered event has the same board, run, event number and content. An event with the same number and another content is kept,
-    # because two events of a board must never share a number. Records of the host alone have the event number 0 and are told apart by
-    # their content too.
+    # A sorting that was delivered twice has the same board, run, event number and content both times. The content is compared too, so that
+    # the audit sees two different events to which a board gave the same number. Sortings that the sorter records without the board all have
+    # the event number 0.
     distinct: dict[tuple[object, ...], Sorting] = {}
     for event in sortings:
         distinct.setdefault((event.board, event.run, event.event, event.part_id, event.action, event.gate_moved, event.move_count), event)
@@ -218,19 +221,19 @@ def _find_distinct_events(sortings: Iterable[Sorting]) -> list[Sorting]:
 def _group_by_part(events: Iterable[Sorting]) -> dict[PartId, list[Sorting]]:
     groups: dict[PartId, list[Sorting]] = defaultdict(list)
     for event in events:
-        # An `unmatched` piece was never counted by photo-eye 1 and has no part id of its own. An `untracked` part has one.
+        # Photo-eye 1 did not count an `unmatched` part, so such a part has no part id of its own. An `untracked` part has one.
         if event.reason != "unmatched" or event.action == "untracked":
             groups[event.part_id].append(event)
     return dict(groups)
 
 
 def _find_sorted_without_verdict(sortings: Iterable[Sorting]) -> set[PartId]:
-    # Repeated events are included, because a late verdict is reported by a repeated event.
+    # Repeated events are included, because the board reports a late verdict by repeating the event of the part.
     return {event.part_id for event in sortings if event.late or event.reason in _REASONS_WITHOUT_VERDICT}
 
 
 def _age_ms(record: VerdictRecord) -> float | None:
-    # Kafka's timestamps have milliseconds, so `decided_at` may be later than `appended_at` within the same millisecond.
+    # Kafka cuts its timestamps to milliseconds, so `appended_at` can seem to be earlier than `decided_at`, by less than a millisecond.
     published_at = max(record.appended_at, record.verdict.decided_at)
     return (published_at - record.verdict.captured_at).total_seconds() * 1000
 
@@ -251,7 +254,7 @@ def _count_contradictions(records: Iterable[VerdictRecord]) -> int:
 
 
 def _count_unexplained_moves(events: Iterable[Sorting]) -> int:
-    # A board counts the movements of its servo since the start of the run. Every one of them should belong to a part.
+    # A board counts the movements of its servo since the start of the run. Each movement should belong to a part.
     counted: dict[tuple[str, int], int] = defaultdict(int)
     explained: Counter[tuple[str, int]] = Counter()
     for event in events:

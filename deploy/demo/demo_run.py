@@ -1,4 +1,4 @@
-"""Runs the demo's foundry once: starts its processes, shows its lines, drains the belts, and audits the topics at the end."""
+"""Runs the demo's foundry once: starts its processes, shows its lines, lets the belts run empty, and audits the topics at the end."""
 
 from __future__ import annotations
 
@@ -27,33 +27,33 @@ _SHOW_EVERY_S = 0.5
 _MEASURE_EVERY_S = 1.0
 # The number of used processor cores is an average over at least two seconds.
 _CORES_WINDOW_S = 2.0
-# If no verdict comes for this many seconds while the belts drain, the demo stops waiting for the missing verdicts.
+# If no verdict comes for this many seconds after the belts have run empty, the demo does not wait for the missing verdicts any longer.
 _BACKLOG_TIMEOUT_S = 15.0
 _MAX_WARNINGS = 3
 _WARNING_SHOWN_S = 20.0
 
 
 class DemoInterruptedError(CastlineError):
-    """The caller stopped the demo before there was anything to audit."""
+    """The user stopped the demo before it could audit the topics."""
 
 
 class ProcessUsage:
-    """Measures processor time and memory of processes and their children, in seconds and MiB.
+    """Measures the processor time (seconds) and the memory (MiB) of processes and their children.
 
-    Call `measure` about every second. A process that has ended keeps the processor time of its last measurement.
+    Call `measure` about every second. For a process that has ended, the processor time of its last measurement is counted.
     """
 
     def __init__(self) -> None:
         self.peak_mb = 0.0
         self.current_mb = 0.0
         self.peak_mb_by_role: dict[str, float] = defaultdict(float)
-        # The process id alone does not identify a process, because ids are used again. The key is the id and the creation time.
+        # Processor seconds with the role, by process id and creation time. The id alone is not enough, because the system uses ids again.
         self._cpu_s: dict[tuple[int, float], tuple[str, float]] = {}
         self._processes: dict[int, psutil.Process] = {}
 
     @property
     def cpu_s(self) -> float:
-        """User and system time of all processes so far."""
+        """User and system time of all processes so far, in seconds."""
         return sum(seconds for _, seconds in self._cpu_s.values())
 
     def cpu_s_by_role(self) -> dict[str, float]:
@@ -63,7 +63,7 @@ class ProcessUsage:
         return dict(by_role)
 
     def measure(self, pids: Mapping[str, int]) -> None:
-        """Measures the running processes. `pids` gives the process id of each role."""
+        """Measures the running processes. `pids` maps each role to its process id."""
         total_mb = 0.0
         for role, pid in pids.items():
             role_mb = sum(self._measure_process(role, process) for process in self._find_family(pid)) / 2**20
@@ -92,7 +92,7 @@ class ProcessUsage:
 
 
 class DemoRun:
-    """One run of `foundry`, from the first process to the report. `seconds` is None for a run without an end."""
+    """One run of the demo, from the start of the first process to the report. `seconds` is its length, or None if it runs until Ctrl-C."""
 
     def __init__(self, foundry: Foundry, seconds: float | None, screen: Screen, requests: StopRequests, journal: Journal) -> None:
         self._foundry = foundry
@@ -109,15 +109,15 @@ class DemoRun:
         self._running_s = 0.0
         self._first_verdict_s: float | None = None
         self._shown_at = self._measured_at = 0.0
-        # The monotonic time and the processor time, in seconds, when the used cores were last computed.
+        # The monotonic time at which the number of used cores was last computed, and the processor time at that moment, both in seconds.
         self._last_cpu: tuple[float, float] = (self._started_at, 0.0)
         self._cores = 0.0
 
     def run(self) -> DemoReport:
-        """Starts all processes, runs until the end of the run or until asked to stop, drains the belts, audits, and stops.
+        """Starts all processes, lets the foundry work until the time is over or the user stops it, and returns the report of the audit.
 
-        Call this in the main thread. When it returns or raises, no process is left. Raises CastlineError if a process cannot run, and
-        DemoInterruptedError if the caller asked to stop before the lines ran, or asked twice.
+        Call this method in the main thread. When it returns or raises an error, all processes have ended. Raises CastlineError if a process
+        cannot run. Raises DemoInterruptedError if the user stopped the demo before the lines ran, or stopped it twice.
         """
         try:
             self._start()
@@ -145,13 +145,13 @@ class DemoRun:
         self._running_s = time.monotonic() - started_at
 
     def _drain(self) -> None:
-        """Lets the belts run empty and the last pictures be judged, then stops the workers. The broker stays for the audit."""
+        """Lets the belts run empty, waits for the last verdicts, and stops the workers. The broker keeps running for the audit."""
         self._enter_phase("draining")
         self._supervisor.stop(self._requests.is_kill_requested, before=INSPECTORS_STOP, meanwhile=self._refresh)
         self._wait_for_backlog()
         self._supervisor.stop(self._requests.is_kill_requested, before=BROKER_STOP, meanwhile=self._refresh)
         if self._requests.is_kill_requested():
-            raise DemoInterruptedError("The demo was stopped at once, so the topics of this run were not audited.")
+            raise DemoInterruptedError("The demo was stopped twice, so the topics of this run were not audited.")
 
     def _wait_for_backlog(self) -> None:
         pictures = self._count_pictures()
@@ -187,7 +187,7 @@ class DemoRun:
         return make_report(records, falls, (self._usage.cpu_s, self._usage.peak_mb), self._describe_run())
 
     def _describe_run(self) -> dict[str, Any]:
-        """Returns the fields of the JSON report about the processes and the settings."""
+        """Returns those fields of the JSON report that describe the processes and the settings."""
         settings = self._foundry.gated_settings
         return {
             "seconds": round(self._running_s, 1),
@@ -206,7 +206,8 @@ class DemoRun:
         }
 
     def _stamp_verdicts_on_append(self) -> None:
-        # By default a record carries the time of the producer. The promised latency ends when the broker has appended the verdict.
+        # By default the timestamp of a record is the producer's time. The report measures latency until the broker has appended the
+        # verdict.
         names = TopicNames(self._foundry.settings.topics.prefix)
         admin = KafkaAdminClient(**make_client_arguments(self._foundry.settings, "demo"))
         try:
@@ -221,7 +222,7 @@ class DemoRun:
             if self._supervisor.failure:
                 raise CastlineError(self._supervisor.failure)
             if may_interrupt and self._requests.is_stop_requested():
-                raise DemoInterruptedError("The demo was stopped before the lines ran.")
+                raise DemoInterruptedError("The demo was stopped before the lines ran, so there is no report.")
             self._refresh()
             time.sleep(TICK_S)
 
@@ -230,7 +231,7 @@ class DemoRun:
         self._refresh(force=True)
 
     def _refresh(self, force: bool = False) -> None:
-        """Measures the processes and shows a snapshot, each if its time has come or if forced."""
+        """Measures the processes every second and shows a snapshot every half second. With `force`, does both now."""
         now = time.monotonic()
         if force or now - self._measured_at >= _MEASURE_EVERY_S:
             self._measured_at = now
@@ -274,7 +275,8 @@ class DemoRun:
         return LineStatus(
             name=line,
             figures=figures,
-            # The metrics are read less often than the topics, and the view must not show more verdicts than parts.
+            # The metrics are older than the figures from the topics. The largest number is used, so that the view never shows more verdicts
+            # than parts.
             parts=max(counted, figures.verdicts, figures.sorted),
             queue=int(sum(inspector.value("castline_consumer_lag_records", line=line) for inspector in inspectors)),
             spooled=int(gateway.value("castline_spool_pictures", line=line)) if gateway else 0,

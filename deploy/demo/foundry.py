@@ -1,4 +1,4 @@
-"""Prepares the demo's foundry: rendered castings, a run folder, free ports, the settings of a plant, and the roles of its processes."""
+"""Prepares the demo's foundry: renders castings, writes the settings of a plant with free ports, and lists the processes to start."""
 
 from __future__ import annotations
 
@@ -21,17 +21,19 @@ from streams.settings import LineSettings, Settings, StationSettings, load_setti
 from streams.user_cache import user_cache_folder
 
 CASTINGS_COUNT = 300
-# Raise this number with every change of the renderer that changes pictures, so that old pictures in the cache are not used any more.
+# Increase this number when a change of the renderer changes its pictures, so that the demo does not use old pictures from the cache.
 _RENDERER_VERSION = 1
-# A real foundry has far fewer defects than 30 %, but then a short demo would rarely show a gate that moves.
+# Share of defective castings. A real foundry has far fewer than 30 %, but with fewer a short demo would rarely show a moving gate.
 _DEFECT_SHARE = 0.3
 
-# A belt speed of 500 mm/s fits the board's default times of gate and dwell. On a faster belt the blade would strike the castings. At six
-# parts a second, the most that --rate allows, the parts are 83 mm apart. Between parts less than 65 mm apart the gate cannot change.
+# At 500 mm/s the board's default settings for servo and dwell are right. On a faster belt the blade would strike the castings. At six parts
+# a second, the largest --rate, the parts follow each other at 83 mm. If two parts are less than 65 mm apart, the gate cannot move between
+# them.
 _BELT_MM_PER_S = 500
-# A board can follow 64 parts between its photo-eyes. The limit is 56 because the parts do not come evenly.
+# A board can follow 64 parts between its photo-eyes. The limit is 56, because the parts come at irregular times.
 _MAX_PARTS_ON_BELT = 56
-# The settings in these environment variables reach the demo. All other settings are removed, so that the demo never meets a real plant.
+# The demo uses the settings in environment variables that begin with these names. It removes all other CASTLINE_ variables, so that it
+# never connects to a real plant.
 _PASSED_VARIABLES = (
     "CASTLINE_BATCH__",
     "CASTLINE_MODEL__RUNTIME",
@@ -39,10 +41,10 @@ _PASSED_VARIABLES = (
     "CASTLINE_INSPECTOR__",
     "CASTLINE_SERVICE__LOG_LEVEL",
 )
-# A replayed picture shows its part even if the camera is triggered late. On a slow machine the part is then late, which the audit
-# reports, but it has its picture. A real camera that was triggered so late would photograph another part.
+# Longest time that a picture may be late. A real camera that is triggered so late would photograph another part. The simulated camera takes
+# the right picture even then, so on a slow machine a part is only late and not lost.
 _MATCH_WINDOW_S = 15.0
-# Draining a belt takes longer than the way from camera to gate, because the board also waits for the last acknowledgements.
+# After SIGTERM a board needs the time that a part takes from camera to gate, and some seconds more to have its last events acknowledged.
 _BOARD_DRAIN_S = 12.0
 _ACCOUNT = "demo"
 # The station uses port 18000 if it is free, so that its address is the same in every run.
@@ -52,10 +54,11 @@ _RESTARTS = RestartPolicy(first_s=0.5, longest_s=5, steady_s=30, give_up_after=5
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """What the caller of the demo asked for. `rate_per_s` is the rate of each line, `travel_s` the way from camera to gate.
+    """The options of the demo.
 
-    With `station` the parts are archived and the station serves its pages. With `avr` the boards run the Mega's own firmware in an AVR
-    simulator, otherwise the simulated board in Python.
+    `rate_per_s` is the number of parts a second on each line. `travel_s` is the time from the camera to the gate, in seconds. If `station`
+    is True, the parts are archived and the station serves its pages. If `avr` is True, the boards run the Mega's own firmware in an AVR
+    simulator; otherwise they are simulated in Python.
     """
 
     lines: int = 3
@@ -70,7 +73,7 @@ class DemoOptions:
 
 @dataclass(frozen=True)
 class StationLogIn:
-    """The address of the station, and the account that may log in there."""
+    """The address of the station, and the name and the password of an account for logging in."""
 
     address: str
     account: str
@@ -82,7 +85,7 @@ class StationLogIn:
 
 @dataclass(frozen=True)
 class Foundry:
-    """A run folder with its settings, the roles of all processes, and the log-in of the station if there is one."""
+    """A prepared foundry: its run folder, its settings, the roles of all processes, and the station's log-in, or None without a station."""
 
     folder: Path
     settings: Settings
@@ -96,7 +99,7 @@ class Foundry:
 
     @property
     def gated_settings(self) -> Settings:
-        """The settings with the gated lines only. The line of uploaded pictures has no belt and is neither watched nor audited."""
+        """The settings without the line of uploaded pictures. That line has no gate, so it is neither shown nor audited."""
         return self.settings.model_copy(update={"lines": tuple(line for line in self.settings.lines if line.gate)})
 
     @property
@@ -110,9 +113,9 @@ class Foundry:
 
 
 def render_castings(seed: int, on_casting: Callable[[int, int], object], cache: Path | None = None, count: int = CASTINGS_COUNT) -> Path:
-    """Returns a folder of rendered castings, sorted into class folders. The castings are rendered once and kept in the user's cache.
+    """Returns a folder of rendered castings, with a subfolder for each class. The castings are rendered once and kept in the user's cache.
 
-    `on_casting` is called after each rendered casting with the castings done and the castings in all.
+    After each casting, `on_casting` is called with the number of castings that are done and the number of all castings.
     """
     from models.synthetic.casting import MASK_FOLDER, write_castings
 
@@ -125,7 +128,7 @@ def render_castings(seed: int, on_casting: Callable[[int, int], object], cache: 
     partial = Path(tempfile.mkdtemp(prefix="castings-", dir=root))
     try:
         write_castings(partial, count, seed, _DEFECT_SHARE, on_casting=on_casting)
-        # The camera replays every picture below the folder, and a mask is no photograph.
+        # Delete the masks, because the simulated camera would show every picture in the folder.
         shutil.rmtree(partial / MASK_FOLDER)
         if not folder.is_dir():
             partial.rename(folder)
@@ -135,7 +138,7 @@ def render_castings(seed: int, on_casting: Callable[[int, int], object], cache: 
 
 
 def remove_plant_variables(environment: MutableMapping[str, str]) -> list[str]:
-    """Removes the settings of a real plant from `environment`, which the child processes inherit. Returns the removed names."""
+    """Removes the settings of a real plant from `environment`, because the child processes inherit them. Returns the removed names."""
     names = sorted(name for name in environment if name.startswith("CASTLINE_") and not name.startswith(_PASSED_VARIABLES))
     for name in names:
         del environment[name]
@@ -143,10 +146,10 @@ def remove_plant_variables(environment: MutableMapping[str, str]) -> list[str]:
 
 
 def make_foundry(options: DemoOptions, images: Path, folder: Path) -> Foundry:
-    """Writes the settings of a foundry into `folder` and lists its roles. Starts nothing. Call `remove_plant_variables` first.
+    """Writes the settings of a foundry into `folder` and returns the foundry. Call `remove_plant_variables` before this function.
 
-    `images` holds the pictures in class folders. Raises ModelError if the model version is missing or damaged, and SettingsError if the
-    options put more parts on a belt than a board can follow.
+    `images` is a folder with a subfolder of pictures for each class. Raises ModelError if the model version is missing or damaged, and
+    SettingsError if the options put more parts on a belt than a board can follow.
     """
     parts_on_belt = options.rate_per_s * options.travel_s
     if parts_on_belt > _MAX_PARTS_ON_BELT:
@@ -202,7 +205,7 @@ def _make_sections(options: DemoOptions, images: Path, folder: Path) -> dict[str
         "database": str(folder / "station.sqlite3"),
         "secret_key_file": str(folder / "station.key"),
     }
-    # The same inspectors judge uploaded pictures, on a line of their own without belt and gate.
+    # Pictures that people upload have a line of their own, without camera and gate. The same inspectors judge them.
     uploads = {"name": StationSettings().upload_line}
     return {
         "broker": {"port": free_ports(2), "data_dir": str(folder / "kafka")},

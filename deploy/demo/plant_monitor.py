@@ -17,14 +17,14 @@ from deploy.demo.terminal_view import LineStatus, ProcessStatus, Snapshot
 from deploy.demo.topic_monitor import LineFigures
 from deploy.supervisor import State
 
-# Ages and rates are those of the last minute.
+# Ages and rates are computed over this time.
 _WINDOW_S = 60.0
 _PAGE_TIMEOUT_S = 2.0
 _MAX_THREADS = 16
 _AGE_BUCKETS = "castline_verdict_age_seconds_bucket"
 _CPU = "process_cpu_seconds_total"
 _MEMORY = "process_resident_memory_bytes"
-# The view shows every line that appears as a label of one of these metrics.
+# The view shows every line that one of these metrics names in its label `line`.
 _METRICS_OF_LINES = (
     "castline_verdict_deadline_seconds",
     "castline_verdicts_total",
@@ -32,13 +32,13 @@ _METRICS_OF_LINES = (
     "castline_spool_pictures",
 )
 
-# The cumulative buckets of a histogram: the number of observations up to each upper bound in seconds.
+# The cumulative buckets of a histogram: for each upper bound, in seconds, the number of values up to this bound.
 Buckets = Mapping[float, float]
 
 
 @dataclass(frozen=True)
 class ScrapeTarget:
-    """A process as its target file for Prometheus describes it. `address` is the host and port of its metrics page."""
+    """A process that Prometheus scrapes, as its target file describes it. `address` is the host and port of its metrics page."""
 
     instance: str
     role: str
@@ -58,7 +58,7 @@ class MetricSample:
 
 @dataclass(frozen=True)
 class PlantMetrics:
-    """All metrics of the plant at the monotonic time `now` in seconds. `silent` are the instances that did not answer."""
+    """All metrics of the plant at one time. `now` is this time, in monotonic seconds. `silent` names the instances that did not answer."""
 
     now: float
     samples: Sequence[MetricSample]
@@ -66,7 +66,7 @@ class PlantMetrics:
     silent: frozenset[str] = field(default_factory=frozenset)
 
     def sum(self, name: str, role: str = "", **labels: str) -> float:
-        """Returns the sum of the samples of a metric, limited to the given role and labels."""
+        """Returns the sum of all samples of a metric that have the given role and labels."""
         return sum(
             sample.value
             for sample in self.samples
@@ -74,7 +74,7 @@ class PlantMetrics:
         )
 
     def label_values(self, name: str, label: str, **labels: str) -> list[str]:
-        """Returns the values of `label` on the samples above 0 of a metric, limited to the given labels."""
+        """Returns the values of the label `label` on all samples of a metric that are above 0 and have the given other labels."""
         return sorted(
             {
                 sample.labels[label]
@@ -84,7 +84,7 @@ class PlantMetrics:
         )
 
     def age_buckets(self, line: str) -> Buckets:
-        """Returns the ages of the verdicts of a line, summed over all inspectors."""
+        """Returns the histogram of the ages of a line's verdicts, summed over all inspectors."""
         buckets: dict[float, float] = defaultdict(float)
         for sample in self.samples:
             if sample.name == _AGE_BUCKETS and sample.labels["line"] == line:
@@ -92,14 +92,14 @@ class PlantMetrics:
         return buckets
 
     def lines(self) -> list[str]:
-        """Returns the names of all lines in the metrics."""
+        """Returns the names of all lines that the metrics name."""
         return sorted({sample.labels["line"] for sample in self.samples if sample.name in _METRICS_OF_LINES})
 
 
 def find_targets(patterns: Iterable[str]) -> list[ScrapeTarget]:
-    """Returns the processes in the target files. A pattern may have `*` in the name of the file, but not in its folder.
+    """Returns the processes that the target files list. A pattern may have `*` in the name of the file, but not in its folder.
 
-    A file that cannot be read is skipped, because its process may just be writing it.
+    A file that cannot be read is skipped, because its process may be writing the file at this moment.
     """
     targets = {}
     for pattern in patterns:
@@ -115,7 +115,7 @@ def find_targets(patterns: Iterable[str]) -> list[ScrapeTarget]:
 
 
 def read_plant_metrics(targets: Sequence[ScrapeTarget], now: float) -> PlantMetrics:
-    """Reads the metrics pages of all processes in parallel."""
+    """Reads the metrics pages of all processes in parallel and returns their metrics."""
     with ThreadPoolExecutor(max_workers=min(_MAX_THREADS, len(targets)) or 1) as threads:
         pages = list(threads.map(_read_page, targets))
     answers = list(zip(targets, pages, strict=True))
@@ -134,7 +134,10 @@ def _read_page(target: ScrapeTarget) -> str | None:
 
 
 def parse_metrics(page: str, role: str, instance: str = "") -> Iterable[MetricSample]:
-    """Yields those samples of a metrics page that the view needs. Parsing all histograms would take too long."""
+    """Yields the samples of a metrics page that the view needs.
+
+    Other samples are not parsed, because parsing all histograms would take too long.
+    """
     lines = [
         line
         for line in page.splitlines()
@@ -148,7 +151,7 @@ def parse_metrics(page: str, role: str, instance: str = "") -> Iterable[MetricSa
 def compute_quantile_s(share: float, buckets: Buckets) -> float | None:
     """Computes a quantile as Prometheus does: by linear interpolation within a bucket. Returns None without observations.
 
-    A quantile above the last finite bound is that bound.
+    If the quantile is above the last finite bound of the histogram, this bound is returned.
     """
     bounds = sorted(buckets)
     if not bounds or buckets[bounds[-1]] <= 0:
@@ -165,7 +168,7 @@ def compute_quantile_s(share: float, buckets: Buckets) -> float | None:
 
 
 class PlantMonitor:
-    """Keeps the metrics of the last minute and computes snapshots for the view. Counts are since the start of the processes."""
+    """Keeps the metrics of the last minute and computes snapshots for the view. Counts begin at the start of each process."""
 
     def __init__(self) -> None:
         self._history: deque[PlantMetrics] = deque()
@@ -175,7 +178,7 @@ class PlantMonitor:
         self._unready_since: dict[str, float] = {}
 
     def add(self, metrics: PlantMetrics) -> None:
-        """Adds the latest metrics and forgets those that are older than a minute."""
+        """Adds the latest metrics, and removes metrics that are older than a minute."""
         self._started_at = metrics.now if self._started_at is None else self._started_at
         self._history.append(metrics)
         while metrics.now - self._history[0].now > _WINDOW_S and len(self._history) > 2:

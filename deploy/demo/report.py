@@ -1,4 +1,4 @@
-"""The report of a demo run: the audit of the topics, the sides to which the castings really fell, and what the run cost."""
+"""The report of a demo run: the audit of the topics, a comparison with the simulated castings, and the used processor time and memory."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from streams.atomic_file import write_atomically
 from streams.identity import PartId
 from streams.records import Sorting
 
-# The JSON report begins with these fields, and other programs may rely on them.
+# The JSON report begins with these fields. Their names do not change, so that other programs can use them.
 PROMISED_FIELDS = (
     *("parts", "pictures", "verdicts", "sorted", "diverted", "lost", "repeated_moves", "late"),
     *("accuracy", "p50_ms", "p99_ms", "cpu_s", "rss_mb"),
 )
-# The columns of the printed table by field, narrow enough for a terminal of 80 characters.
+# The heading of each column of the printed table, by field. The headings are short, so that the table fits into 80 characters.
 _COLUMNS = {
     **{name: name for name in ("line", "parts", "pictures", "verdicts", "sorted", "diverted", "lost", "late")},
     **{"accuracy": "right", "p50_ms": "p50 ms", "p99_ms": "p99 ms"},
@@ -33,10 +33,10 @@ _MAX_PRINTED_PARTS = 5
 
 @dataclass(frozen=True)
 class CastingFall:
-    """A casting that left its belt.
+    """A simulated casting that left its belt.
 
-    `part` is None if photo-eye 1 did not see the casting. `side` is `diverted` or `passed`. `struck` says whether the blade of the gate
-    hit the casting while it was swinging.
+    `part` is None if photo-eye 1 did not see the casting. `side` is `diverted` or `passed`. `struck` says whether the blade of the gate hit
+    the casting while the blade was swinging.
     """
 
     part: PartId | None
@@ -46,20 +46,20 @@ class CastingFall:
 
 @dataclass(frozen=True)
 class FallComparison:
-    """The castings that fell, compared with their sortings. The field names are those of the JSON report."""
+    """The result of comparing the fallen castings with their sortings. The JSON report uses the same field names."""
 
     fallen: int
-    # Castings that fell to another side than their sorting says.
+    # Number of castings that fell to another side than their sorting says.
     mismatches: int
-    # Castings without a sorting.
+    # Number of castings without a sorting.
     unrecorded: int
-    # Castings that were hit by the swinging blade.
+    # Number of castings that the swinging blade hit.
     struck: int
     examples: tuple[str, ...]
 
 
 def read_falls(log: Path, line: str) -> list[CastingFall]:
-    """Reads the castings that fell on `line` from the log of its simulated board, in their order. Returns none if there is no log."""
+    """Returns the castings that fell on `line`, in their order, from the log of the simulated board. Without a log the list is empty."""
     if not log.exists():
         return []
     falls = []
@@ -72,7 +72,7 @@ def read_falls(log: Path, line: str) -> list[CastingFall]:
 
 
 def compare_falls(falls: Iterable[CastingFall], sortings: Iterable[Sorting]) -> FallComparison:
-    """Compares the side to which each casting fell with its sorting. A sorting `stopped` or `untracked` claims no side."""
+    """Compares the side to which each casting fell with the side in its sorting. The actions `stopped` and `untracked` name no side."""
     recorded: dict[PartId, set[str]] = {}
     for event in sortings:
         recorded.setdefault(event.part_id, set()).add(event.action)
@@ -93,9 +93,10 @@ def compare_falls(falls: Iterable[CastingFall], sortings: Iterable[Sorting]) -> 
 
 @dataclass(frozen=True)
 class DemoReport:
-    """The audit of the whole run and of each line, the comparison with the castings that fell, and the cost of the run.
+    """The report of a run: the audit of the whole run and of each line, and the comparison with the castings that fell.
 
-    `cpu_s` is the processor time of all processes and `rss_mb` the peak of their memory in MiB. `extra` holds further JSON fields.
+    `cpu_s` is the processor time of all processes, in seconds. `rss_mb` is the peak of their memory, in MiB. `extra` holds further fields
+    of the JSON report.
     """
 
     whole: AuditResult
@@ -107,7 +108,7 @@ class DemoReport:
 
     @property
     def failures(self) -> list[str]:
-        """A sentence for each reason why the exit status is 1. Empty if the run was good."""
+        """A sentence for each failure of the run. The list is empty if the run was good; otherwise the exit status of the demo is 1."""
         found = self.whole
         checks = (
             (not found.parts, "No part was seen."),
@@ -118,7 +119,7 @@ class DemoReport:
         return [sentence for is_failure, sentence in checks if is_failure]
 
     def as_json(self) -> dict[str, Any]:
-        """Returns the JSON report. The promised fields come first, and `latency` says what `p50_ms` and `p99_ms` measure."""
+        """Returns the JSON report, with PROMISED_FIELDS first. The field `latency` says what `p50_ms` and `p99_ms` measure."""
         whole = {**asdict(self.whole), "cpu_s": round(self.cpu_s, 2), "rss_mb": round(self.rss_mb, 1)}
         promised = {name: _round(whole.pop(name)) for name in PROMISED_FIELDS}
         return {
@@ -139,9 +140,9 @@ def make_report(
     cost: tuple[float, float],
     extra: Mapping[str, Any],
 ) -> DemoReport:
-    """Audits `records` and compares them with the castings that fell on each line.
+    """Audits `records`, compares them with the castings that fell on each line, and returns the report.
 
-    `cost` is the processor time of all processes in seconds and the peak of their memory in MiB.
+    `cost` holds two numbers: the processor time of all processes, in seconds, and the peak of their memory, in MiB.
     """
     lines = frozenset(falls)
     all_falls = [fall for line_falls in falls.values() for fall in line_falls]
@@ -161,12 +162,12 @@ def select_line(records: TopicRecords, line: str) -> TopicRecords:
 
 
 def write_report(report: DemoReport, file: Path) -> None:
-    """Writes the report as JSON. A reader never finds an incomplete file."""
+    """Writes the report as JSON. The file appears only when it is complete."""
     write_atomically(file, json.dumps(report.as_json(), indent=2) + "\n")
 
 
 def print_report(report: DemoReport, console: Console) -> None:
-    """Prints the report for people: a table of the lines, the sums of the run, and its failures."""
+    """Prints the report as text: a table of the lines, the sums of the run, and its failures."""
     table = Table(title="Audit of the topics", title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
     for name, header in _COLUMNS.items():
         table.add_column(header, justify="left" if name == "line" else "right", no_wrap=True)

@@ -19,20 +19,21 @@ from rich.text import Text
 from deploy.demo.topic_monitor import LineFigures
 from deploy.supervisor import State
 
-# If pictures wait and no verdict comes for this many seconds, the view shows an alarm.
+# The view shows an alarm if pictures wait and no verdict comes for this many seconds.
 NO_VERDICT_ALARM_S = 10.0
 _MAX_ALARMS = 6
-# Every picture passes through the spool, the gateway's queue on disk. If ten pictures lie there, Kafka accepts none.
+# The view shows an alarm if this many pictures are in the spool, the gateway's queue on disk. Every picture is there for a moment, but ten
+# pictures mean that Kafka accepts none.
 _SPOOLED_ALARM = 10
 _PLAIN_EVERY_S = 5.0
 
 
 @dataclass(frozen=True)
 class LineStatus:
-    """What the view shows of one line.
+    """The figures of one line in the view.
 
-    `parts` is the number of parts that photo-eye 1 counted, `queue` the number of pictures without a verdict, and `spooled` the number of
-    pictures in the spool, the gateway's queue on disk.
+    `parts` is the number of parts that photo-eye 1 counted. `queue` is the number of pictures on Kafka that wait for a verdict. `spooled`
+    is the number of pictures in the spool, the gateway's queue on disk.
     """
 
     name: str
@@ -45,7 +46,7 @@ class LineStatus:
 
 @dataclass(frozen=True)
 class ProcessStatus:
-    """The state of one process. `starting_s` says for how many seconds the process has been starting, and is 0 before its start."""
+    """The state of one process in the view. `starting_s` is the time since its start, in seconds, or 0 if it was not started yet."""
 
     name: str
     state: State
@@ -56,8 +57,8 @@ class ProcessStatus:
 class Snapshot:
     """Everything that the view shows at one moment.
 
-    `phase` is `starting`, `running`, `draining`, `auditing` or `stopping`. `seconds` is the length of the run, or None for a run without
-    an end. `deadline_s` is the time from a picture to the last moment at which its verdict is useful, and 0 if there is none.
+    `phase` is `starting`, `running`, `draining`, `auditing` or `stopping`. `seconds` is the planned length of the run, or None if it runs
+    until Ctrl-C. `deadline_s` is the longest useful time from a picture to its verdict, in seconds, or 0 if no line has a deadline.
     """
 
     phase: str
@@ -69,23 +70,23 @@ class Snapshot:
     memory_mb: float = 0.0
     deadline_s: float = 0.0
     now: float = 0.0
-    # The address and the log-in of the station, or an empty text without a station.
+    # The address of the station and the account for it, or an empty text without a station.
     station: str = ""
     warnings: Sequence[str] = ()
     hint: str = "Ctrl-C: drain and stop; twice: at once"
 
 
 class Screen(Protocol):
-    """Shows snapshots."""
+    """Shows a snapshot of the foundry to the user."""
 
     def show(self, snapshot: Snapshot) -> None: ...
 
 
 class LiveScreen:
-    """Redraws the live table in place. The last table stays in the terminal."""
+    """Shows snapshots as a table that is redrawn in place. The last table stays in the terminal."""
 
     def __init__(self, console: Console) -> None:
-        # The refresh thread of rich is switched off, because the caller draws every snapshot.
+        # The refresh thread of rich is switched off, because each call of `show` draws the table anyway.
         self._live = Live(console=console, auto_refresh=False)
 
     def __enter__(self) -> Self:
@@ -100,7 +101,7 @@ class LiveScreen:
 
 
 class PlainScreen:
-    """Prints a line of text at each change of the phase and every few seconds, for output that is not a terminal."""
+    """Shows snapshots as lines of text, for output that is not a terminal. Prints a line every few seconds and when the phase changes."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -125,7 +126,7 @@ class PlainScreen:
 
 
 def render_table(snapshot: Snapshot) -> RenderableType:
-    """Returns the live table with its alarms and warnings. It fits into 80 columns."""
+    """Returns the live table of the lines, with alarms and warnings. The table fits into 80 columns."""
     parts: list[RenderableType] = [_render_title(snapshot), Text(), _render_lines(snapshot), Text(), _render_totals(snapshot)]
     if snapshot.station and snapshot.phase in ("starting", "running"):
         parts.append(Text(f"station: {snapshot.station}", "cyan", overflow="fold"))
@@ -140,7 +141,7 @@ def render_table(snapshot: Snapshot) -> RenderableType:
 
 
 def format_line(snapshot: Snapshot) -> str:
-    """Returns the sums of all lines and the alarms in one line of text."""
+    """Returns one line of text with the sums over all lines and the alarms."""
     rows = snapshot.rows
     waiting = [process.name + (f" ({process.state})" if process.starting_s else "") for process in _list_unready(snapshot)]
     if snapshot.phase == "starting":
@@ -162,14 +163,14 @@ def format_line(snapshot: Snapshot) -> str:
 
 
 def find_alarms(snapshot: Snapshot) -> list[str]:
-    """Returns a sentence for each condition on which an operator should act. There are none while the foundry starts."""
+    """Returns an alarm, a sentence, for each problem on which an operator should act. Returns none while the foundry starts."""
     if snapshot.phase == "starting":
         return []
     alarms = []
     for row in snapshot.rows:
         figures = row.figures
         if figures.no_verdict:
-            alarms.append(f"{row.name}: {figures.no_verdict} parts reached the gate without a verdict and were treated as unsafe")
+            alarms.append(f"{row.name}: {figures.no_verdict} parts reached the gate without a verdict, so it took its safe action")
         if snapshot.phase == "running" and row.queue and figures.last_verdict_at:
             waited_s = snapshot.now - figures.last_verdict_at
             if waited_s > NO_VERDICT_ALARM_S:

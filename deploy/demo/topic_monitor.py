@@ -1,6 +1,6 @@
-"""Reads the verdict and sorting topics of a running foundry in a thread, and computes the figures of each line from them.
+"""Reads the verdict and sorting topics of a running foundry in a thread, and computes the figures of each line.
 
-The image topics are not read, because reading all pictures would slow down the pipeline that is being watched.
+The image topics are not read, because reading all pictures would slow down the foundry.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _RECONNECT_AFTER_S = 5.0
 
 @dataclass(frozen=True)
 class LineFigures:
-    """The figures of one line. Counts are numbers of distinct parts since the start.
+    """The figures of one line. Counts are numbers of different parts since the start.
 
-    The ages are in milliseconds and None without a verdict. `verdicts_per_s` is the rate of the last seconds, and `last_verdict_at` is
-    in monotonic seconds.
+    `p50_ms` and `p99_ms` are percentiles of the age of verdicts: the time from capture until the verdict was on Kafka. They are None if
+    there is no verdict. `verdicts_per_s` is the rate of the last seconds. `last_verdict_at` is a time in monotonic seconds.
     """
 
     verdicts: int = 0
@@ -48,7 +48,7 @@ class LineFigures:
 
 
 class LineCounters:
-    """Counts the records of one line. A part counts once, however often its record is redelivered. Times are monotonic seconds."""
+    """Counts the records of one line. A part is counted once, even if its record is delivered twice. Times are monotonic seconds."""
 
     def __init__(self) -> None:
         self._judged: set[tuple[int, int]] = set()
@@ -59,7 +59,7 @@ class LineCounters:
         self._figures = LineFigures()
 
     def add_verdict(self, verdict: Verdict, appended_s: float, now: float) -> None:
-        """Counts a verdict. `appended_s` is the time at which the broker appended the record, in Unix seconds."""
+        """Counts a verdict. `appended_s` is the time at which the broker appended the record, in seconds since 1970."""
         part = (verdict.run, verdict.part)
         if part in self._judged:
             return
@@ -121,7 +121,7 @@ class TopicMonitor:
             self._thread.join(5)
 
     def compute_figures(self) -> dict[str, LineFigures]:
-        """Returns the present figures by line."""
+        """Returns the present figures of each line, by its name."""
         now = time.monotonic()
         with self._lock:
             return {line: counters.compute_figures(now) for line, counters in self._counters.items()}
@@ -134,14 +134,14 @@ class TopicMonitor:
                 self._closing.wait(1)  # The broker is probably being restarted.
 
     def _read(self) -> None:
-        """Reads with a new consumer from the last position on. Returns when no record has come for some seconds."""
+        """Reads the topics with a new consumer, from the last position on. Returns when no record has come for some seconds."""
         consumer = KafkaConsumer(**make_client_arguments(self._settings, "watch"), group_id=None, auto_offset_reset="earliest")
         try:
             consumer.assign(list(self._line_of_partition))
             for partition, position in self._positions.items():
                 consumer.seek(partition, position)
             received_at = time.monotonic()
-            # After a restart of the broker an existing consumer may get nothing for half a minute, but a new one gets records at once.
+            # After a restart of the broker, an existing consumer may get no records for half a minute. A new consumer gets records at once.
             while not self._closing.is_set() and time.monotonic() - received_at < _RECONNECT_AFTER_S:
                 polled = consumer.poll(timeout_ms=300)
                 now = time.monotonic()

@@ -1,1 +1,1 @@
-"""Runs the embedded broker: one Apache Kafka process on this machine, with a Java runtime and jars from package registries."""
+"""Runs the embedded broker: one Apache Kafka process on this machine. Java and Kafka's jars come from package registries."""

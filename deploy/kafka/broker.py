@@ -1,4 +1,4 @@
-"""Runs the embedded broker: one Apache Kafka process that is broker and controller (KRaft) on loopback."""
+"""Runs the embedded broker: one Apache Kafka process, which is both broker and KRaft controller and listens on loopback only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from deploy.supervisor.launch import bound_command
 from streams.errors import BrokerError
 from streams.settings import BrokerSettings, Settings
 
-# The id only distinguishes data folders of the embedded broker from those of other clusters, so a constant is enough.
+# The cluster id of every embedded broker. It only serves to recognise a data folder that belongs to another kind of cluster.
 CLUSTER_ID = "Y2FzdGxpbmUtZm91bmRyeQ"
 
 LOG4J = """\
@@ -35,7 +35,7 @@ Configuration:
 
 
 def server_properties(broker: BrokerSettings, max_message_bytes: int) -> str:
-    """Returns the text of server.properties: loopback only, one replica, consumer groups that start at once."""
+    """Returns the text of server.properties. The broker listens on loopback only, keeps one replica, and starts consumer groups at once."""
     listener, controller = broker.port, broker.port + 1
     properties = {
         "process.roles": "broker,controller",
@@ -59,7 +59,7 @@ def server_properties(broker: BrokerSettings, max_message_bytes: int) -> str:
         "message.max.bytes": max_message_bytes,
         "replica.fetch.max.bytes": max_message_bytes,
         "log.segment.bytes": 256 * 2**20,
-        # After kill -9 the new process waits until the session of the old one has expired, by default 9 s.
+        # After kill -9 a new broker process must wait until the session of the old process has expired. Kafka's default is 9 s.
         "broker.session.timeout.ms": 3000,
         "broker.heartbeat.interval.ms": 500,
         "num.network.threads": 2,
@@ -69,9 +69,9 @@ def server_properties(broker: BrokerSettings, max_message_bytes: int) -> str:
 
 
 class EmbeddedBroker:
-    """One broker process whose data lies in `broker.data_dir`.
+    """Runs one broker process, which keeps its data in the folder `broker.data_dir` of the settings.
 
-    With `record` the Java runtime writes a start-up archive to that file when the broker is stopped.
+    If `record` is given, the Java runtime writes a start-up archive to this file when the broker is stopped.
     """
 
     def __init__(self, settings: Settings, record: Path | None = None) -> None:
@@ -87,13 +87,13 @@ class EmbeddedBroker:
 
     @property
     def pid(self) -> int:
-        """The process id, or 0 before the start."""
+        """The process id of the broker, or 0 before the start."""
         return self._process.pid if self._process else 0
 
     def start(self, is_cancelled: Callable[[], bool] = lambda: False) -> None:
         """Formats the data folder if it is new, starts Kafka, and returns when Kafka serves clients.
 
-        `is_cancelled` is called ten times a second; once it returns True, the broker is stopped and the method returns.
+        `is_cancelled` is called about ten times a second. If it returns True, the method stops the broker and returns.
 
         Raises BrokerError if a port is in use, the data folder is damaged or belongs to another cluster, jars are missing, or Kafka does
         not respond within `broker.start_timeout_s`.
@@ -102,7 +102,7 @@ class EmbeddedBroker:
             _refuse_used_port(port)
         java = java_command(self._broker)
         properties = self._prepare_folder(java)
-        # Ctrl-C in a terminal must not reach the broker, because it is stopped after its clients.
+        # The new session keeps Ctrl-C in a terminal away from the broker, because the broker must stop after its clients.
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 bound_command([*java, *archive_options(self._record), "kafka.Kafka", str(properties)]),
@@ -119,11 +119,11 @@ class EmbeddedBroker:
             properties = folder / "server.properties"
             meta = folder / "log" / "meta.properties"
             if not meta.exists() and any(entry.name not in _OWN_FILES for entry in folder.iterdir()):
-                raise BrokerError(f"The folder {folder} holds other files than a broker's data. Choose another broker.data_dir.")
+                raise BrokerError(f"The folder {folder} holds files that are not the data of a broker. Choose another broker.data_dir.")
             properties.write_text(server_properties(self._broker, self._max_message_bytes))
             (folder / "log4j2.yaml").write_text(LOG4J)
         except OSError as error:
-            raise BrokerError(f"Cannot write to broker.data_dir {folder}: {error.strerror}.") from None
+            raise BrokerError(f"Cannot write to broker.data_dir {folder}: {error.strerror}. Choose another broker.data_dir.") from None
         if meta.exists():
             cluster = re.search(r"^cluster\.id=(\S+)$", meta.read_text(errors="replace"), re.MULTILINE)
             if not cluster or cluster[1] != CLUSTER_ID:
@@ -162,7 +162,7 @@ class EmbeddedBroker:
         self.stop(5)
 
     def _refuse_lost_topics(self) -> None:
-        # If its metadata log is damaged, Kafka starts without the topics and renames their folders to *-stray.
+        # If Kafka's metadata log is damaged, Kafka starts without the topics and renames their folders to *-stray.
         strays = sorted(folder.name for folder in (self._broker.data_dir / "log").glob("*-stray"))
         if strays:
             self.stop(20)
@@ -182,7 +182,7 @@ class EmbeddedBroker:
         return self._process.poll() if self._process else None
 
     def stop(self, grace_s: float) -> None:
-        """Sends SIGTERM, and SIGKILL if the broker still runs after `grace_s` seconds."""
+        """Stops the broker by SIGTERM. If it still runs after `grace_s` seconds, kills it."""
         if self._process is None or self._process.poll() is not None:
             return
         self._process.send_signal(signal.SIGTERM)

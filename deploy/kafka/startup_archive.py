@@ -1,4 +1,4 @@
-"""Makes the broker's start-up archive by a short run of a broker."""
+"""Makes the broker's start-up archive: runs a broker for a short time, and the Java runtime records the classes that it uses."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from deploy.supervisor.ports import free_ports
 from streams.errors import BrokerError
 from streams.settings import BrokerSettings, Settings
 
-# The Java runtime writes the archive while it ends.
+# Longest time for stopping the broker. The Java runtime writes the archive while it ends.
 _WRITING_S = 180.0
 
 
 def make_archive() -> Path:
-    """Returns the start-up archive of this machine, and makes it first if it is missing, which takes some seconds.
+    """Returns the path of this machine's start-up archive. If there is no archive, makes it first, which takes some seconds.
 
-    Raises BrokerError if the archive cannot be made. The broker then starts without it, in twice the time.
+    Raises BrokerError if the archive cannot be made. A broker can start without the archive, but needs twice the time.
     """
     final = archive_path()
     if is_archive_whole():
@@ -50,7 +50,7 @@ def _record(data_dir: Path, archive: Path) -> None:
 
 
 def _use(address: str) -> None:
-    """Does what every plant does at its start, because the archive holds the classes that were used in this run."""
+    """Makes a topic, sends a record and reads it, as a plant does at its start. The archive gets the Kafka classes that these steps use."""
     admin = KafkaAdminClient(bootstrap_servers=address)
     admin.create_topics({"used": {"num_partitions": 1}}, wait_for_metadata=True)
     admin.close()

@@ -1,4 +1,4 @@
-"""Starts, watches, restarts and stops the processes of one machine, for `castline up` and `castline demo` alike."""
+"""Starts, watches, restarts and stops the processes of one machine. `castline up` and `castline demo` use this package."""
 
 from deploy.supervisor.journal import Journal
 from deploy.supervisor.role import FileExists, LinePrinted, PageReady, ReadyCheck, RestartPolicy, Role, State, castline_command

@@ -13,10 +13,10 @@ _WARNINGS = 20
 
 
 class Journal:
-    """Writes each line of a process's output, after the name of its role, to all `files`. Thread-safe.
+    """Writes the output of all processes to all `files`. Each line begins with the name of the process's role. Thread-safe.
 
-    A line that is JSON stays JSON behind the role's name. The journal also holds the supervisor's latest 20 warnings, because
-    the live view of the demo shows them.
+    The text of a line, which may be JSON, is not changed. The journal also keeps the latest 20 warnings of the supervisor, because the live
+    view of the demo shows them.
     """
 
     def __init__(self, *files: IO[str], width: int = 12) -> None:
@@ -26,21 +26,21 @@ class Journal:
         self._warnings: deque[tuple[float, str]] = deque(maxlen=_WARNINGS)
 
     def writer(self, role: str) -> Callable[[str], None]:
-        """Returns a function that writes one line of the output of `role`."""
+        """Returns a function that takes one line of the output of `role` and writes it to the journal."""
         return lambda line: self._write(role, line)
 
     def latest_warnings(self, count: int, for_s: float) -> list[str]:
-        """Returns at most `count` warnings of the last `for_s` seconds, the newest last."""
+        """Returns the newest warnings of the last `for_s` seconds, at most `count`. The newest warning comes last."""
         since = time.monotonic() - for_s
         return [sentence for at, sentence in list(self._warnings) if at >= since][-count:]
 
     def warn(self, sentence: str) -> None:
-        """Writes a sentence of the supervisor and keeps it for `latest_warnings`."""
+        """Writes a warning of the supervisor, with the time in UTC, and keeps it for `latest_warnings`."""
         self._warnings.append((time.monotonic(), sentence))
         self.inform(sentence)
 
     def inform(self, sentence: str) -> None:
-        """Writes a sentence of the supervisor with the time in UTC."""
+        """Writes a message of the supervisor, with the time in UTC."""
         now = datetime.now(UTC)
         self._write("supervisor", f"{now.isoformat(timespec='seconds').replace('+00:00', 'Z')} {sentence}")
 

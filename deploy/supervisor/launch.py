@@ -1,12 +1,13 @@
-"""Replaces itself by a command whose process is killed when its parent dies.
+"""Runs a command in such a way that its process is killed when the parent process dies. Linux only.
 
-Called as `python -S launch.py PARENT_PID COMMAND...`. The kernel sends SIGKILL to the process when the thread that started it ends, so
-that a supervisor that is killed leaves no process behind. SIGKILL is used for all processes, the broker included, because a process
-that ignores SIGTERM, or takes long to stop, would keep its port and its data folder from the process that replaces it. A killed worker
-repeats some work, and a killed broker recovers its logs at the next start; neither loses what was acknowledged.
+Call it as `python -S launch.py PARENT_PID COMMAND...`. The script asks the kernel to send SIGKILL to its process when the thread that
+started it ends. Then it replaces itself by COMMAND. Thus a supervisor that is killed leaves no process behind.
 
-This is a step of its own before `exec`, and not `preexec_fn` of `subprocess`, because Python code between fork and exec can hang if
-the parent has threads. Linux only.
+The kernel sends SIGKILL even to the broker. A process that ignores SIGTERM, or takes long to stop, would still hold its port and its data
+folder when a new process needs them. No acknowledged record is lost: a killed worker repeats some work, and a killed broker recovers its
+logs at the next start.
+
+`preexec_fn` of `subprocess` could ask the kernel too, but Python code that runs between fork and exec can hang if the parent has threads.
 """
 
 import ctypes
@@ -19,17 +20,17 @@ _PR_SET_PDEATHSIG = 1
 
 
 def bound_command(command: Sequence[str | os.PathLike[str]]) -> list[str]:
-    """Returns the command that runs `command` bound to the life of this process, for `subprocess.Popen` or `subprocess.run`.
+    """Returns a command for `subprocess` that runs `command` and makes the kernel kill it when this process dies.
 
-    Start it from a thread that lives as long as this process, because the kernel watches the thread.
+    Start the command from a thread that lives as long as this process, because the kernel kills the command when that thread ends.
     """
     return [sys.executable, "-S", __file__, str(os.getpid()), *(os.fspath(word) for word in command)]
 
 
 def _launch(parent: int, command: list[str]) -> None:
-    """Executes `command`. Ends with exit status 127 and a sentence if there is no such program."""
+    """Replaces this process by `command`. If the program cannot be run, prints the reason and ends with exit status 127."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    # The parent may have died before prctl was called; then the kernel sends no signal any more.
+    # If the parent died before the call of prctl, the kernel sends no signal, so this process must end by itself.
     if os.getppid() != parent:
         os._exit(128 + signal.SIGKILL)
     try:

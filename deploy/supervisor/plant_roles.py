@@ -1,4 +1,4 @@
-"""Lists the roles that the settings name for this machine, with the order in which they start and stop."""
+"""Lists the roles that run on this machine by its settings, and the order in which they start and stop."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 from deploy.supervisor import LinePrinted, PageReady, RestartPolicy, Role, castline_command
 from streams.settings import Settings
 
-# The sorter starts last, because it starts the boards, and whoever handles a part must be ready before the first part is counted.
+# The sorters start last. A sorter makes its board count parts, and all other workers must be ready before the first part is counted.
 _BROKER, _TOPICS, _WORKERS, _SORTER = range(4)
 BOARDS_STAGE = _WORKERS
-# A simulated board stops first: it feeds no more castings and lets its belt run empty. The workers then stop in the order of a
-# picture's way, so that each one finishes what the worker before it left. The broker stops after all its clients.
+# Simulated boards stop first: no more castings come, and the belts run empty. Then the workers stop in the order in which a picture passes
+# them, so that each worker can finish the work that the one before it has sent. The broker stops last, after all its clients.
 BOARDS_STOP, _GATEWAY_STOP, INSPECTORS_STOP, _SORTER_STOP, _ARCHIVIST_STOP, BROKER_STOP = range(6)
-# A worker needs up to service.grace_s for its work, and after that some time to leave its consumer group and to close its clients.
+# After SIGTERM a worker may work for up to service.grace_s. Then it needs this time to leave its consumer group and to close its clients.
 _CLOSING_S = 10.0
-# Loading TensorFlow and warming up takes a minute if the disk cache is cold and the processors are busy.
+# Longest time until a worker is ready. Loading TensorFlow and the networks can take a minute on a machine that is busy and just started.
 _SLOW_START_S = 240.0
 
 
@@ -30,8 +30,8 @@ def plant_roles(
 ) -> list[Role]:
     """Returns the roles of this machine: broker, topics, inspectors, gateway, sorters, archivist and station.
 
-    Every process reads the settings from `file`, or from the environment alone if `file` is None. `boards` are simulated boards; a real
-    plant has none. Without `station` neither archivist nor station run.
+    Every process reads the settings from `file`, or only from environment variables if `file` is None. `boards` are the roles of simulated
+    boards; a real plant has none. If `station` is False, neither the archivist nor the station is in the list.
     """
     page = PageReady(settings.service.run_dir)
     castline = castline_command(*(("--settings", str(file)) if file else ()))
@@ -63,12 +63,12 @@ def plant_roles(
         roles.append(worker("station", ("station",), _WORKERS, _ARCHIVIST_STOP))
     if any(line.camera for line in settings.lines):
         roles.append(worker("gateway", ("gateway",), _WORKERS, _GATEWAY_STOP))
-    # Each board has a sorter process of its own, so that a serial port that hangs stops the lines of one board only.
+    # Each board has its own sorter process, so that a serial port that hangs stops only the lines of this board.
     sharing = settings.lines_by_board() if any(line.gate for line in settings.lines) else []
     roles += [worker(sorter_name(*lines), ("sorter", "--line", lines[0]), _SORTER, _SORTER_STOP) for lines in sharing]
     return roles
 
 
 def sorter_name(*lines: str) -> str:
-    """Returns the name of the role that sorts `lines`, which share a board."""
+    """Returns the name of the sorter role for `lines`. All these lines share one board."""
     return f"sorter {', '.join(lines)}"

@@ -5,15 +5,15 @@ from __future__ import annotations
 import random
 import socket
 
-# The range lies below the ports of outgoing connections (from 32768 on Linux, from 49152 by IANA), because an outgoing connection
-# could take a port between its choice and its use.
+# Ports from 32768 on are not used, because Linux takes them for outgoing connections. Such a connection could take a chosen port before the
+# server opens it.
 _FIRST, _LAST = 20_000, 32_000
-# Random, so that two processes that look for a port at the same moment find different ones.
+# The ports are chosen at random, so that two processes that look for a port at the same moment find different ports.
 _random = random.SystemRandom()
 
 
 def free_ports(count: int = 1) -> int:
-    """Returns the first of `count` consecutive loopback ports that are free now."""
+    """Finds `count` consecutive free ports on loopback and returns the lowest of them."""
     while True:
         first = _random.randrange(_FIRST, _LAST - count)
         if all(is_free(first + step) for step in range(count)):
@@ -21,7 +21,7 @@ def free_ports(count: int = 1) -> int:
 
 
 def is_free(port: int) -> bool:
-    """Returns whether a server could listen on loopback `port` now."""
+    """Returns whether `port` on loopback is free, so that a server could listen there now."""
     with socket.socket() as probe:
         try:
             probe.bind(("127.0.0.1", port))

@@ -1,4 +1,4 @@
-"""Sets the scheduling priority of a process: gates first, pages for people last."""
+"""Sets the scheduling priority of a process. Sorters get the highest priority, and the station and the archivist the lowest."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ import os
 log = logging.getLogger(__name__)
 
 GATE_NICENESS = -10
-# A process of niceness 19 gets about a sixtieth of a processor that a worker of niceness 0 also needs.
+# If a process of niceness 19 and a worker of niceness 0 both need a processor, the process gets about a sixtieth of its time.
 PAGES_NICENESS = 19
 
 
 def raise_priority() -> bool:
-    """Raises the priority of this thread, and of threads that it starts later, because a gate must move at its moment.
+    """Raises the priority of this thread, and of threads that it starts later, because a gate must move in time.
 
-    Returns False if the user may not raise the priority; then `Nice=-10` in the systemd unit has the same effect. Measured with 20
-    busy programs on two processors, p99: from the verdict in the sorter to the write on the serial port 1,225 ms at normal and 7.5 ms
-    at raised priority; from there to the answer of a simulated board 660 ms and 20 ms.
+    Returns False if the user may not raise the priority. The setting `Nice=-10` of a systemd unit has the same effect.
+
+    Two times were measured beside 20 busy programs on two processors. The 99th percentile from the verdict in the sorter to the write on
+    the serial port was 1,225 ms at normal priority and 7.5 ms at raised priority. From this write to the answer of a simulated board, it
+    was 660 ms and 20 ms.
     """
     try:
         os.setpriority(os.PRIO_PROCESS, 0, GATE_NICENESS)
@@ -28,5 +30,5 @@ def raise_priority() -> bool:
 
 
 def lower_priority() -> None:
-    """Lowers the priority of this process, because archive and pages must not take processor time that verdicts need."""
+    """Lowers the priority of this process, so that the inspectors get the processor time that they need for verdicts."""
     os.setpriority(os.PRIO_PROCESS, 0, PAGES_NICENESS)

@@ -1,4 +1,4 @@
-"""Reads /readyz, /healthz and /metrics of the supervised processes."""
+"""Reads the pages /readyz, /healthz and /metrics of the supervised processes."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What the pages of one process said at the last probe.
+    """What the pages of one process said when they were last read.
 
-    `is_ready` is also True if only a person can make the process ready, because waiting and restarts would not help then. `complaint` is
-    the text of /healthz while the process is unhealthy, `unhealthy_since` the monotonic time in seconds since when, or
-    None while it is healthy. `samples` holds the metrics without histogram buckets, because the live view reads no more.
+    `is_ready` is also True if only a person can make the process ready, because waiting or a restart would not help then. `complaint` is
+    the text of /healthz while the process is unhealthy. `unhealthy_since` is the time at which it became unhealthy, in monotonic seconds,
+    or None while it is healthy. `samples` holds the metrics without histogram buckets, which the live view does not need.
     """
 
     address: str
@@ -39,7 +39,7 @@ class ProbeResult:
         return sum(value for (sample, present), value in self.samples.items() if sample == name and required <= dict(present).items())
 
     def labels(self, name: str, label: str, **labels: str) -> list[str]:
-        """Returns the values of `label` on the samples of metric `name` that are above 0 and whose labels include `labels`."""
+        """Returns the values of the label `label` on all samples of metric `name` that are above 0 and have the labels `labels`."""
         required = labels.items()
         return [
             dict(present)[label]
@@ -58,9 +58,9 @@ class _Page:
 
 
 class Prober:
-    """Probes all watched processes every `every_s` seconds, and their metrics every `metrics_every_s`. Thread-safe.
+    """Reads /readyz and /healthz of all added processes every `every_s` seconds, and /metrics every `metrics_every_s`. Thread-safe.
 
-    A thread of its own reads the pages, because a page that hangs must not delay a restart.
+    A separate thread reads the pages, so that a page that hangs cannot delay a restart.
     """
 
     def __init__(self, every_s: float = 0.5, metrics_every_s: float = 2.0, timeout_s: float = 2.0) -> None:
@@ -82,18 +82,18 @@ class Prober:
             self._thread.join(self._timeout_s * 2)
 
     def add(self, pid: int, address: str) -> None:
-        """Begins to probe the pages of process `pid` at `address` (host:port)."""
+        """Begins to read the pages of process `pid` at `address` (host:port)."""
         with self._lock:
             self._results.setdefault(pid, ProbeResult(address))
 
     def remove(self, pid: int) -> None:
-        """Ends the probing of process `pid`."""
+        """Stops reading the pages of process `pid`."""
         with self._lock:
             self._results.pop(pid, None)
             self._metrics_read_at.pop(pid, None)
 
     def result(self, pid: int) -> ProbeResult | None:
-        """Returns the last result for process `pid`, or None if the process is not probed."""
+        """Returns the last result for process `pid`, or None if its pages are not read."""
         with self._lock:
             return self._results.get(pid)
 
@@ -124,9 +124,9 @@ class Prober:
         return replace(before, is_ready=is_ready, complaint=health.text.strip(), unhealthy_since=since, samples=samples)
 
     def _get(self, address: str, path: str) -> _Page:
-        """Returns a page, or status 0 and the reason if the response is missing or incomplete.
+        """Returns a page. If the response is missing or incomplete, the page has status 0 and its text is the reason.
 
-        A process can end while it responds, and this must not end the thread of the prober.
+        No error is raised, because a process can end while it responds, and this must not end the thread of the prober.
         """
         try:
             return self._request(f"http://{address}{path}")
@@ -161,5 +161,5 @@ def find_target(run_dir: Path, pid: int) -> str | None:
             if target["labels"]["pid"] == str(pid):
                 return str(target["targets"][0])
         except (OSError, ValueError, KeyError, IndexError, TypeError):
-            continue  # The file is being replaced, or another program wrote it.
+            continue  # The file is just being replaced, or is no target file.
     return None

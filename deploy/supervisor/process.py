@@ -1,4 +1,4 @@
-"""Runs one process of the plant: in its own session, bound to the life of the supervisor, its output read line by line."""
+"""Runs one process of the plant in its own session, and reads its output line by line. The process dies if the supervisor dies."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ _LAST_LINES = 40
 
 
 class ChildProcess:
-    """A started process. `on_line` is called with each line of its output, from a thread.
+    """Starts a process. `on_line` is called with each line of the process's output, from another thread.
 
-    Start it from the main thread, because the process is killed when the thread that started it ends.
+    Make this object in the main thread, because the kernel kills the process when the thread that started it ends.
     """
 
     def __init__(self, command: Sequence[str], on_line: Callable[[str], None]) -> None:
         if threading.current_thread() is not threading.main_thread():
-            raise RuntimeError("Processes must be started from the main thread, because they die with the thread that starts them.")
-        # Ctrl-C in the terminal reaches only the session of the supervisor, which then stops the processes in their order.
+            raise RuntimeError("A process must be started from the main thread, because it is killed when the thread that started it ends.")
+        # The process gets its own session, so that Ctrl-C in the terminal reaches only the supervisor. The supervisor then stops the
+        # processes in order.
         self._process = subprocess.Popen(
             bound_command(command),
             stdin=subprocess.DEVNULL,
@@ -55,13 +56,13 @@ class ChildProcess:
         return self._last_lines[-1] if self._last_lines else "nothing"
 
     def exit_status(self) -> int | None:
-        """Returns None while the process runs, then its exit status, or minus the number of the signal that killed it.
+        """Returns the exit status, or minus the number of the signal that killed the process, or None while it runs.
 
-        When the process has ended, this also kills the processes that it left behind in its process group.
+        When the process has ended, this method also kills the processes that it left behind in its process group.
         """
         if self._process.returncode is not None:
             return self._process.returncode
-        # The group is signalled before the process is reaped, because afterwards another group may have the same id.
+        # The group gets its signal before `wait` frees the process id, because afterwards another group may have the same id.
         if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
             return None
         self._signal_group(signal.SIGKILL)
@@ -70,13 +71,13 @@ class ChildProcess:
         return status
 
     def terminate(self) -> None:
-        """Sends SIGTERM to the process alone, because the process stops its own children."""
+        """Sends SIGTERM only to the process itself, because the process stops its own children."""
         self.signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """Sends SIGKILL to the process and to all its descendants."""
         if self._process.returncode is None:
-            # The descendants are listed first, because nobody knows whose children they were once the process is dead.
+            # The descendants are listed first. Once the process is dead, the system no longer knows that they were its descendants.
             descendants = psutil.Process(self.pid).children(recursive=True)
             self._signal_group(signal.SIGKILL)
             for process in descendants:
@@ -84,7 +85,7 @@ class ChildProcess:
                     process.kill()
 
     def signal(self, signum: int) -> None:
-        """Sends a signal to the process alone."""
+        """Sends a signal to the process itself, but not to its children."""
         if self._process.returncode is None:
             self._process.send_signal(signum)
 

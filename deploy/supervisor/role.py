@@ -1,4 +1,4 @@
-"""Describes one process of the plant: its command, when it counts as ready, when it is restarted, when it is stopped."""
+"""Describes one process of the plant: its command, and when it is ready, restarted and stopped."""
 
 from __future__ import annotations
 
@@ -71,10 +71,11 @@ class PageReady:
 
 @dataclass(frozen=True)
 class RestartPolicy:
-    """When a process that died is started again.
+    """Decides when a process that died is started again.
 
-    The first death waits `first_s` seconds, each further one twice as long, at most `longest_s`. A process that lived for `steady_s`
-    starts again with `first_s`. After more than `give_up_after` deaths in a row it is given up; None means never.
+    After its first death a process is started again when `first_s` seconds have passed. After each further death the wait is twice as long,
+    but at most `longest_s`. If the process ran for `steady_s` seconds, the wait begins with `first_s` again. After more than
+    `give_up_after` deaths in a row, the process is not started any more. None means that it is always started again.
     """
 
     first_s: float = 0.5
@@ -87,11 +88,16 @@ class RestartPolicy:
 class Role:
     """A process that the supervisor keeps running.
 
-    All roles of a lower `stage` are ready before those of a higher one start. Roles with a lower `stop_order` stop first, and roles
-    with the same one stop together. The process is killed if it runs `grace_s` seconds after SIGTERM, and is started again if it is
-    not ready `slow_start_s` seconds after its start. A role that `is_one_shot` ends by itself with status 0 and is ready only then.
-    If a role that `is_essential` ends with exit status 3 before it was ever ready, the whole plant is given up, because its settings
-    are wrong and nothing else can run.
+    Roles start in the order of their `stage`: a stage starts when all roles of the stage before are ready. Roles stop in the order of their
+    `stop_order`. Roles with the same `stop_order` stop together.
+
+    The process is killed if it still runs `grace_s` seconds after SIGTERM. It is started again if it is not ready `slow_start_s` seconds
+    after its start.
+
+    If `is_one_shot` is True, the process does its work and ends. Its role counts as ready when the process has ended with status 0.
+
+    If `is_essential` is True, no other role can run without this one. If such a process ends with exit status 3, which means wrong
+    settings, before it was ever ready, the supervisor stops the whole plant.
     """
 
     name: str
@@ -107,7 +113,7 @@ class Role:
 
 
 def castline_command(*arguments: str) -> tuple[str, ...]:
-    """Returns the command `castline ARGUMENTS` of this installation, whatever PATH says."""
+    """Returns the command `castline ARGUMENTS` of this installation, even if PATH finds another one."""
     script = Path(sys.executable).with_name("castline")
     entry = [str(script)] if script.exists() else ["-c", "from deploy.cli.main import main; main()"]
     return (sys.executable, *entry, *arguments)

@@ -1,4 +1,4 @@
-"""Counts requests to stop: the first SIGTERM or Ctrl-C asks for an orderly stop, the second one for an immediate end."""
+"""Counts the signals that ask this process to stop. The first SIGTERM or Ctrl-C asks for an orderly stop, the second for an end at once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from types import FrameType
 
 
 class StopRequests:
-    """Handles SIGTERM and SIGINT of this process. Make it in the main thread."""
+    """Handles SIGTERM and SIGINT of this process. Make this object in the main thread."""
 
     def __init__(self) -> None:
         self._count = 0

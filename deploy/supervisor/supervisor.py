@@ -1,4 +1,4 @@
-"""Starts roles stage by stage, watches them, restarts what dies or stalls, and stops them in their order."""
+"""Starts the processes of all roles stage by stage, watches them, restarts those that die or hang, and stops them in order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SETTINGS_AT_FAULT = 3  # see EXIT_CODES in deploy/cli/main.py
 
 @dataclass
 class ManagedProcess:
-    """The state of one role and its process, if one runs. Times are monotonic seconds."""
+    """The state of one role, and its process while one runs. Times are in monotonic seconds."""
 
     role: Role
     state: State = State.WAITING
@@ -45,14 +45,14 @@ class ManagedProcess:
 
     @property
     def is_up(self) -> bool:
-        """Whether the role is ready, or has done its work if it is a one-shot."""
+        """Whether the role is ready. A one-shot role is ready when its process has done its work and ended."""
         return self.state is (State.ENDED if self.role.is_one_shot else State.READY)
 
 
 class Supervisor:
-    """Owns the processes of one machine. Single-threaded: its owner calls `tick` or `run` in the main thread.
+    """Starts, watches and stops the processes of one machine. Its methods must be called from the main thread.
 
-    `failure` is a sentence once a role that all others need cannot run.
+    `failure` is empty until a role is given up. Then it is a sentence with the reason.
     """
 
     def __init__(self, roles: Iterable[Role], journal: Journal, unhealthy_s: float = 15.0) -> None:
@@ -70,12 +70,14 @@ class Supervisor:
         return all(managed.is_up for managed in self.processes.values())
 
     def probe_result(self, name: str) -> ProbeResult | None:
-        """Returns what the pages of role `name` said last, or None if no page was read yet."""
+        """Returns what the pages of the process of role `name` said last, or None if they were not read yet."""
         managed = self.processes[name]
         return self.prober.result(managed.pid) if managed.is_running else None
 
     def tick(self, now: float | None = None) -> None:
-        """Checks every process once: reaps it, restarts it, checks its readiness and its health; then starts the next stage."""
+        """Checks each process once: whether it has ended, is ready and is healthy. Restarts processes and starts the next stage if
+        necessary.
+        """
         now = time.monotonic() if now is None else now
         for managed in self.processes.values():
             self._reap(managed, now)
@@ -86,7 +88,7 @@ class Supervisor:
             self._start_next_stage(now)
 
     def run(self, until: Callable[[], bool]) -> None:
-        """Ticks ten times a second until `until` returns True or `failure` is set."""
+        """Calls `tick` ten times a second, until `until` returns True or `failure` is set."""
         while not until() and not self.failure:
             self.tick()
             time.sleep(TICK_S)
@@ -97,10 +99,10 @@ class Supervisor:
         before: int | None = None,
         meanwhile: Callable[[], None] = lambda: None,
     ) -> None:
-        """Stops the roles by SIGTERM in the order of their `stop_order`, and kills those that outlive their grace.
+        """Stops the roles by SIGTERM in the order of their `stop_order`, and kills a process that does not end within its role's `grace_s`.
 
-        With `before`, roles of that `stop_order` and higher keep running. As soon as `kill_now` returns True, the roles that are still
-        to be stopped are killed. `meanwhile` is called again and again while the supervisor waits.
+        If `before` is given, roles with this `stop_order` or a higher one keep running. As soon as `kill_now` returns True, the processes
+        that are still to be stopped are killed. `meanwhile` is called again and again while the supervisor waits.
         """
         self._is_stopping = True
         for order in sorted({managed.role.stop_order for managed in self.processes.values()}):
@@ -116,7 +118,8 @@ class Supervisor:
         self.prober.close()
 
     def _start_next_stage(self, now: float) -> None:
-        # A stage waits only for the first readiness of the one before. When the broker is restarted later, the workers go on by themselves.
+        # A stage starts when every role of the stages before was ready once. If the broker is restarted later, the workers connect again by
+        # themselves.
         for stage in sorted({managed.role.stage for managed in self.processes.values()}):
             in_stage = [managed for managed in self.processes.values() if managed.role.stage == stage]
             for managed in in_stage:
@@ -161,7 +164,7 @@ class Supervisor:
             self._journal.inform(sentence)
         elif is_out_of_tries or cannot_run:
             managed.state = State.GIVEN_UP
-            self._journal.warn(f"{sentence}; it is given up after {managed.starts} starts")
+            self._journal.warn(f"{sentence}; after {managed.starts} starts it is not started again")
             self.failure = self.failure or f"{role.name} cannot run: {last_line}"
         else:
             managed.state, managed.restart_at = State.BACKING_OFF, now + wait_s
@@ -184,7 +187,7 @@ class Supervisor:
         self._kill_if_overdue(managed, now)
 
     def _replace(self, managed: ManagedProcess, now: float, reason: str) -> None:
-        """Stops a process that runs but does not work. Its end is then handled like any other death."""
+        """Stops a process that runs but does not work. When it has ended, it is restarted like any process that died."""
         if managed.kill_at < math.inf:
             return
         assert managed.process is not None

@@ -71,7 +71,7 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
 
 def test_a_folder_with_other_files_is_not_written_to(tmp_path: Path) -> None:
     (tmp_path / "holiday.txt").write_text("not Kafka's")
-    with pytest.raises(BrokerError, match="holds other files"):
+    with pytest.raises(BrokerError, match="holds files that are not the data"):
         EmbeddedBroker(settings_for(tmp_path)).start()
     assert [entry.name for entry in tmp_path.iterdir()] == ["holiday.txt"]
 

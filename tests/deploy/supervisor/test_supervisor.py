@@ -107,7 +107,7 @@ def test_what_keeps_dying_is_given_up_with_its_last_words() -> None:
         tick_until(supervisor, lambda: bool(supervisor.failure))
         assert supervisor.failure == "worker cannot run: no camera"
         assert supervisor.processes["worker"].starts == 4
-    assert "it is given up after 4 starts" in log.getvalue()
+    assert "after 4 starts it is not started again" in log.getvalue()
 
 
 def test_an_essential_role_whose_settings_are_wrong_is_not_retried() -> None:

@@ -173,7 +173,7 @@ def test_a_foreign_data_folder_ends_it_with_the_brokers_sentence(tmp_path: Path)
     values = adapted(tmp_path)
     (tmp_path / "kafka").mkdir()
     (tmp_path / "kafka" / "holiday.txt").write_text("not Kafka's")
-    assert "holds other files than a broker's data" in refused(tmp_path, values)
+    assert "holds files that are not the data of a broker" in refused(tmp_path, values)
 
 
 def test_the_service_unit_runs_up_and_waits_longer_than_all_graces(tmp_path: Path) -> None:
