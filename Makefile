@@ -1,20 +1,20 @@
-# The commands of this project. A bare `make` lists them. Everything is installed into .venv at the root.
-# ARGS="..." passes options on to the command behind a target.
+# The commands of this project. `make` without a target lists them. All packages are installed into the folder .venv.
+# ARGS="..." adds options to the command that a target runs.
 PYTHON ?= python3
 UV_VERSION := 0.13.9
 BIN := .venv/bin
 READY := .venv/.ready
 ARGS ?=
-# Number of processes that run the tests. The tests wait more than they compute.
-# WORKERS=0 runs one test after the other in one process and lets the tests print (with ARGS=-s).
+# Number of processes that run the tests in parallel. WORKERS=0 runs all tests in one process, which is needed to see their output
+# with ARGS=-s.
 WORKERS ?= 2
-# A file's tests stay in one process, so that they share their fixtures.
+# All tests of a file run in the same process, so that they share their fixtures.
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast check format bench firmware dashboards docs lock clean
 
-# The text behind "##" is the help of a target. The column is wide enough for names such as campaign-station.
+# Prints the name of each target and the text behind its "##".
 help: ## List these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -33,7 +33,7 @@ setup: $(READY) ## Install the locked packages, the Java runtime and Kafka into 
 demo: $(READY) ## Run a simulated foundry of three lines over a real Kafka; ARGS="--seconds 60"
 	@$(BIN)/castline demo $(ARGS)
 
-test: $(READY) ## Run all tests, with real brokers, processes and simulators; ARGS="tests/..." runs a part of them
+test: $(READY) ## Run all tests, with real brokers, processes and simulators; ARGS="tests/..." runs some of them
 	@$(PYTEST) $(ARGS)
 
 test-fast: $(READY) ## Run the tests that start no broker, board, browser, training run or whole process, in about two minutes
@@ -48,7 +48,7 @@ format: $(READY) ## Format the code and apply the linter's fixes
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench: $(READY) ## Measure throughput and latency of the inspector against the bare model; ARGS="--json"
+bench: $(READY) ## Measure throughput and latency of the inspector, and compare it with its networks alone; ARGS="--json"
 	@$(BIN)/castline bench pipeline $(ARGS)
 
 firmware: $(READY) ## Build the firmware of the board and print its flash and RAM use
@@ -60,7 +60,7 @@ dashboards: $(READY) ## Generate the Grafana dashboards, alert rules and runbook
 docs: $(READY) ## Generate the pages of docs/: schemas, topics, settings, metrics, commands
 	@$(BIN)/python -m docs.generate
 
-lock: ## Resolve uv.lock after a change of the dependencies in pyproject.toml
+lock: ## Write uv.lock anew after a change of the dependencies in pyproject.toml
 	@$(BIN)/uv lock
 
 clean: ## Remove .venv, the caches and the folder var/

@@ -1,4 +1,4 @@
-"""Sets the scheduling priority of a process. Sorters get the highest priority, and the station and the archivist the lowest."""
+"""Sets the scheduling priority of a process: a high priority for sorters, a low priority for the station."""
 
 from __future__ import annotations
 

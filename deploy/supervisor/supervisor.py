@@ -75,9 +75,7 @@ class Supervisor:
         return self.prober.result(managed.pid) if managed.is_running else None
 
     def tick(self, now: float | None = None) -> None:
-        """Checks each process once: whether it has ended, is ready and is healthy. Restarts processes and starts the next stage if
-        necessary.
-        """
+        """Checks once whether each process has ended, is ready and is healthy. Restarts processes and starts the next stage."""
         now = time.monotonic() if now is None else now
         for managed in self.processes.values():
             self._reap(managed, now)
