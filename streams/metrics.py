@@ -73,7 +73,7 @@ picture_distance_share = Histogram(
     buckets=_DISTANCE_SHARE_BUCKETS,
 )
 camera_latency_known = Gauge(
-    "castline_camera_latency_known", "1 if the latency of the line's camera is set or measured, 0 if it is neither.", ["line"]
+    "castline_camera_latency_known", "0 if the latency of the line's camera is needed and neither set nor measured, otherwise 1.", ["line"]
 )
 camera_latency_seconds = Gauge("castline_camera_latency_seconds", "Latency of the line's camera that is in use.", ["line"])
 camera_latency_suspended = Gauge(

@@ -49,6 +49,13 @@ def _read_latency(value: float | None) -> float | None:
     return None if value is None else float(value)
 
 
+def show_no_latency_needed(line: str) -> None:
+    """Shows in the metrics that nothing is wrong with the latency of a camera that needs none."""
+    metrics.camera_latency_known.labels(line).set(1)
+    metrics.camera_latency_suspended.labels(line).set(0)
+    metrics.camera_offset_share.labels(line).set(0)
+
+
 class CameraLatency:
     """The latency of the camera of `line`. A latency in the settings, `set_s`, wins over a measured one. Not thread-safe.
 
@@ -179,5 +186,6 @@ class CameraLatency:
         value_s = self.value_s
         metrics.camera_latency_known.labels(self.line).set(value_s is not None)
         metrics.camera_latency_suspended.labels(self.line).set(bool(self.suspension))
+        metrics.camera_offset_share.labels(self.line).set(self.median_share)
         if value_s is not None:
             metrics.camera_latency_seconds.labels(self.line).set(value_s)

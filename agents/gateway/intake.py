@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from threading import Event
 from typing import Protocol, runtime_checkable
 
-from agents.gateway.camera_latency import CameraLatency
+from agents.gateway.camera_latency import CameraLatency, show_no_latency_needed
 from agents.gateway.capture_time import is_plausible
 from agents.gateway.complaints import Complaints
 from agents.gateway.matcher import MatchDecision, Matcher
@@ -171,6 +171,8 @@ class Intake:
             self._matcher = Matcher(window_s, part_timeout_s=self._part_timeout_s)
         if camera.needs_latency:
             self._latency = CameraLatency(spool.line, camera.latency_s, spool.folder / f"{spool.line}.latency.json")
+        else:
+            show_no_latency_needed(spool.line)
 
     def accept(self, frame: CameraFrame) -> None:
         """Stores or refuses `frame`, or keeps it until its part is known. The answer goes to `frame.receipt`."""
