@@ -1,6 +1,6 @@
 """The micro-batcher: gathers records for the next batch while the current batch is being processed.
 
-Faust's own `Stream.take` is not used for three reasons: it acknowledges a batch that failed, it measures the wait from before the first
+Faust's own `Stream.take` is not used for three reasons: it acknowledges a batch that failed, its waiting time begins before the first
 record arrives, and it gathers nothing while a batch is being processed.
 """
 

@@ -1,4 +1,4 @@
-"""All errors that Castline raises on purpose, as one tree. For each kind, the tree says what the program does then.
+"""All errors that Castline raises on purpose, as one tree. For each kind, the tree says what the program does.
 
 CastlineError
   +- PictureError    A picture cannot be judged. Its record becomes a dead letter, and its part gets the verdict `review`. Work continues.

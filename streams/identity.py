@@ -1,4 +1,4 @@
-"""The identity of a picture: its part, capture time, content type and checksum. In Kafka, the headers of its record hold them."""
+"""The identity of a picture: its part, capture time, content type and checksum. The headers of the Kafka record hold them."""
 
 from __future__ import annotations
 
@@ -96,7 +96,9 @@ class PictureIdentity:
 
 
 def read_identity(key: bytes | None, headers: Headers, line: str) -> PictureIdentity:
-    """Returns the identity of a record on the image topic of `line`. The headers line, run and part name the part, or else the key.
+    """Returns the identity of a record on the image topic of `line`.
+
+    The headers line, run and part name the part. Without these headers, the key names the part.
 
     Raises IdentityError if neither headers nor key name a part, if they contradict each other or the topic, or if a header is malformed.
     """

@@ -159,7 +159,9 @@ drift_psi = Gauge(
 )
 camera_state = Gauge("castline_camera_state", "1 while the line's camera is in this faulty state.", ["line", "state"])
 consumer_lag = Gauge("castline_consumer_lag_records", "Records of the line that wait for this worker.", ["line"])
-consumer_lag_seconds = Gauge("castline_consumer_lag_seconds", "Age of the oldest picture of the line that this worker holds.", ["line"])
+consumer_lag_seconds = Gauge(
+    "castline_consumer_lag_seconds", "Age of the line's oldest picture in the latest batch of this worker.", ["line"]
+)
 buffered_pictures = Gauge("castline_buffered_pictures", "Pictures that this worker has fetched and not yet judged.")
 
 # Sorter
@@ -177,7 +179,7 @@ verdict_tell_seconds = Histogram(
     buckets=_AGE_BUCKETS_S,
 )
 parts_sorted = Counter(
-    "castline_parts_sorted_total", "Parts that the board reported at the gate, by action and reason.", ["line", "action", "reason"]
+    "castline_parts_sorted_total", "Parts at the gate, and parts that no gate treated, by action and reason.", ["line", "action", "reason"]
 )
 verdicts_late = Counter("castline_verdicts_late_total", "Verdicts that arrived after their part had left the gate.", ["line"])
 parts_counted = Counter("castline_parts_counted_total", "Parts that photo-eye 1 counted.", ["line"])

@@ -134,7 +134,7 @@ SortingReason = Literal[
 class Sorting(PartRecord):
     """What a gate did with one part. Topic `castings.sorted.<line>`, keyed by part id.
 
-    Two records with the same `board`, `run` and `event` describe the same event. The gate did not move a second time.
+    Two records of one part with the same `board`, `run` and `event` describe the same event. The gate did not move a second time.
     """
 
     name: ClassVar[str] = "castline.sorting.v1"
@@ -165,7 +165,7 @@ class Sorting(PartRecord):
 
 
 class Box(BaseModel):
-    """A rectangle in a picture, in pixels. It counts from the top left corner of the picture after the rotation that EXIF gives."""
+    """A rectangle in a picture, in pixels. The origin is the top left corner of the picture after the rotation that EXIF gives."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 

@@ -87,9 +87,11 @@ class TopicChange:
 
 
 def create_topics(admin: KafkaAdminClient, settings: Settings) -> list[TopicChange]:
-    """Creates missing topics on the cluster, changes differing ones, and returns what changed. A second call changes nothing.
+    """Creates missing topics, corrects topics that differ from their declaration, and returns what changed.
 
     Existing topics get the declared configuration and missing partitions. No partitions are removed, because Kafka cannot remove any.
+    A second call changes nothing.
+
     Raises kafka.errors.KafkaError if the cluster refuses a change.
     """
     specs = declare_topics(settings)

@@ -34,8 +34,8 @@ from streams.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# After the grace period, a process waits at most this long until Faust has closed its connections. If Kafka does not answer, the process
-# waits for the same time once more and then ends itself by force.
+# After the time for finishing its work (`grace_s`), a process waits at most this long until Faust has closed its connections. If Kafka
+# does not answer, the process waits for the same time once more and then ends itself by force.
 _LEAVE_S = 3.0
 
 
@@ -66,7 +66,7 @@ def make_app(settings: Settings, group: str, instance: str, buffer_records: int)
         consumer_max_fetch_size=request_bytes,
         consumer_auto_offset_reset="earliest",
         stream_buffer_maxsize=buffer_records,
-        # The handlers acknowledge records themselves. With True, Faust would also wait for pictures that are still in a batch.
+        # The handlers acknowledge records themselves. With stream_wait_empty=True, Faust would wait for pictures that are still in a batch.
         stream_wait_empty=False,
         producer_acks=-1,
         producer_linger=0.0,

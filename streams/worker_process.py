@@ -66,7 +66,7 @@ def handle_stop_signals() -> threading.Event:
 
 @contextmanager
 def worker_process(settings: Settings, role: str, port: int, slot_name: str = "") -> Iterator[WorkerProcess]:
-    """Sets up this process as one of `role`, and serves its health pages at `port` until the block ends. Port 0 means a free port.
+    """Sets up this process for `role`, and serves its health pages at `port` until the block ends. Port 0 means a free port.
 
     Processes of one role that do not share their work, such as sorters of different boards, use different values of `slot_name`.
     """

@@ -300,7 +300,7 @@ class BoardSession:
         if lane.has_grades and not self._supports_grades:
             raise gate_error("not-supported", f"{lane.line}: further gates on one belt (grades)")
         for number, settings in lane.settings_by_lane.items():
-            # Were these settings committed earlier in this run? Then comparing their digest is enough: one command instead of 25.
+            # If settings were committed earlier in this run, it is enough to compare their digest: one command instead of 25.
             was_committed = lane.committed_run.get(number) == self.run
             if was_committed and self._ask("COMMIT", number).word("digest") == settings.digest:
                 continue
@@ -419,7 +419,10 @@ class BoardSession:
         return frame.name in ("GATE", "FAULT") and len(frame.fields) > 1 and frame.fields[1] not in served
 
     def _handle_heartbeat(self, worst_state: str) -> None:
-        """Updates the states of the lanes. A heartbeat holds only the worst one, so the host asks each lane if that is not `running`."""
+        """Updates the states of the lanes.
+
+        A heartbeat holds only the worst state of all lanes. If this is not `running`, the host asks for the state of each lane.
+        """
         for lane in self._lanes:
             if not lane.is_configured or (worst_state == "running" and lane.state is GateState.RUNNING):
                 continue

@@ -3,8 +3,8 @@
     queued --room in the window--> sent --answer--> done
                                     |--no answer in time--> sent again, under the same sequence number
 
-A verdict is removed when its deadline has passed, even if it was not sent. If any other command stays without an answer after five tries,
-the link counts as broken. RequestWindow does no I/O and reads no clock. Its callers pass the time, in seconds of the monotonic clock.
+A verdict is removed after its deadline, also if it was never sent. If any other command has no answer after five tries, the link counts
+as broken. RequestWindow does no I/O and reads no clock. Its callers pass the time, in seconds of the monotonic clock.
 """
 
 from __future__ import annotations

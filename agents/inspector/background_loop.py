@@ -18,7 +18,7 @@ class BackgroundLoop:
         self._woken.set()
 
     def close(self) -> None:
-        """Sets `is_closed`, on which the task ends, and ends the current wait and all later ones at once."""
+        """Sets `is_closed`, so that the task ends. The current wait and all later waits end at once."""
         self.is_closed = True
         self._woken.set()
 

@@ -26,14 +26,14 @@ from streams import metrics
 
 log = logging.getLogger(__name__)
 
-# So many of the latest pictures of a line are compared with the reference.
+# This many of the latest pictures of a line are compared with the reference.
 WINDOW_PICTURES = 500
 # Values of the label `of` of the metric `castline_drift_psi`.
 PROBABILITY, BRIGHTNESS, SHARPNESS = "defect-probability", "brightness", "sharpness"
 DRIFT_QUANTITIES = (PROBABILITY, BRIGHTNESS, SHARPNESS)
 _MEASURE_INTERVAL_S = 0.1
 _STATE_INTERVAL_S = 1.0
-# One computation of the drift follows after so many updates of the camera states.
+# The drift is computed once after this many updates of the camera states.
 _STATES_PER_DRIFT = 10
 
 
@@ -43,7 +43,7 @@ def _make_window() -> deque[float]:
 
 @dataclass
 class LineMonitor:
-    """The measurements of one line: camera, latest pictures and latest predictions. The last two start anew with each new version."""
+    """The measurements of one line. When another version begins to judge it, the measured pictures and predictions are deleted."""
 
     version: str = ""
     reference: DriftReference | None = None

@@ -49,7 +49,10 @@ _STORE_RETRY_S = 1.0
 
 @dataclass(frozen=True)
 class PendingImage:
-    """An accepted record that is not acknowledged yet. `decoding` is the future decoded image, or the error if the record names no part."""
+    """An accepted record that is not acknowledged yet.
+
+    `decoding` is the future of the decoded image, or the error if the record names no part.
+    """
 
     received: ReceivedRecord
     line: str

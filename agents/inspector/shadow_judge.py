@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 # Largest number of queued samples, which is two full batches. It bounds the memory.
 _MAX_SAMPLES = 64
-# A shadow version judges few pictures at a time, because a picture that arrives in the meantime must wait for their end.
+# A shadow version judges few pictures at a time, because a picture that arrives in the meantime must wait until it has finished.
 _MAX_BATCH = 4
 _BUSY_WAIT_S = 0.02
 
@@ -52,7 +52,7 @@ class ShadowJudge:
         self._loop = BackgroundLoop()
 
     def add_samples(self, samples: Sequence[ShadowSample]) -> None:
-        """Queues samples, whose pictures must be decoded. If the queue is full, further samples are dropped and counted."""
+        """Queues samples with decoded pictures. If the queue is full, further samples are dropped and counted."""
         for sample in samples:
             if len(self._samples) < _MAX_SAMPLES:
                 self._samples.append(sample)

@@ -1,4 +1,4 @@
-"""Reports each part that a board has counted to the gateway. The gateway then gives the part's picture the run and part numbers."""
+"""Reports to the gateway each part that a board has counted. The gateway then gives the part's picture the run and part numbers."""
 
 from __future__ import annotations
 

@@ -65,8 +65,8 @@ async def _make_group(
 ) -> ConsumerGroup:
     """Connects the sorter of `line` to Kafka and to its lane of the board. The opened resources are closed together with `stack`."""
     loop = asyncio.get_running_loop()
-    # Each line has a consumer group of its own. In a shared group, two processes that read different topics would disturb each other's
-    # partitions. If a line were wired to another board, its committed offset would be lost.
+    # Each line has a consumer group of its own. In a shared group, two processes that read different topics would take partitions
+    # from each other. If a line were wired to another board, its committed offset would be lost.
     app = make_app(settings, f"{ROLE}-{line}", instance, max(64, MAX_OPEN_VERDICTS))
     health.set_not_ready("waiting for its partitions")
 
@@ -94,7 +94,8 @@ async def _make_group(
 async def _start_link(link: GateLink, groups: list[ConsumerGroup]) -> None:
     """Opens the serial port when every line receives its verdicts.
 
-    A board begins to count parts as soon as it is configured. Verdicts of the first parts would be late on a line without partitions.
+    A board begins to count parts as soon as it is configured. A line that does not receive its verdicts yet would get those of the first
+    parts too late.
     """
     for group in groups:
         await group.has_partitions.wait()

@@ -156,7 +156,7 @@ class Sorter:
             await self._record_late_verdict(verdict, error, deadline)
             return
         if error.code == _CONFLICT:
-            log.warning("part %s: the board keeps an earlier verdict; ignored %s", part, verdict.verdict_id, extra={"part": part})
+            log.warning("part %s: the board has another verdict, so verdict %s is ignored", part, verdict.verdict_id, extra={"part": part})
             return
         reason: SortingReason = "unmatched" if error.code == _UNKNOWN_PART else "board-restarted"
         if error.code not in (_UNKNOWN_PART, _UNKNOWN_RUN, _LATE, _DEADLINE):

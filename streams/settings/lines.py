@@ -37,7 +37,10 @@ class CameraSettings(Section):
         2.0, gt=0, le=1000, description="Pictures that a camera of the kind `folder` or `video` gives in a second if the trigger is `free`."
     )
     jitter: float = Field(
-        0.0, ge=0, le=0.9, description="Random variation of the time between two pictures of the kind `folder`, as a share of that time."
+        0.0,
+        ge=0,
+        le=0.9,
+        description="Random variation of the time between two pictures of a camera of the kind `folder`, as a share of that time.",
     )
     loop: bool = Field(True, description="A camera of the kind `folder` begins again after its last picture.")
     shuffle: bool = Field(
@@ -67,8 +70,8 @@ class CameraSettings(Section):
         5.0,
         ge=0.05,
         le=600,
-        description="A camera of the kind `drop` waits this many seconds after the last change of a file for the end of its picture. Then "
-        "it takes the file as it is.",
+        description="If the end of a picture is missing in a file, a camera of the kind `drop` waits this many seconds after the last "
+        "change of the file. Then it takes the file as it is.",
     )
     sent_keep_days: float = Field(
         2.0, ge=0, le=3650, description="Time that a camera of the kind `drop` keeps stored files in the folder `sent`, in days."
@@ -104,7 +107,7 @@ class CameraSettings(Section):
 
     @property
     def needs_latency(self) -> bool:
-        """Whether pictures and parts of this camera are matched by time, so that its latency must be known."""
+        """True if the gateway matches this camera's pictures and the parts by time. It must then know the camera's latency."""
         return self.trigger == "board" and self.kind in ("drop", "http")
 
 
@@ -112,7 +115,8 @@ class GradeSettings(Section):
     """[[lines.gate.grades]]: a further gate on the same belt, which sorts out the parts of some labels."""
 
     name: str = Field(
-        pattern=r"^[a-z0-9][a-z0-9-]{0,30}$", description="Name of the gate, after the parts it sorts out, such as `review` or `rework`."
+        pattern=r"^[a-z0-9][a-z0-9-]{0,30}$",
+        description="Name of the gate. It should say which parts the gate sorts out, such as `review` or `rework`.",
     )
     lane: int = Field(
         ge=1, le=LANES, description="Lane of the board whose servo output moves this gate. The lane cannot serve a belt of its own."
@@ -138,7 +142,7 @@ class GradeSettings(Section):
 class GateSettings(Section):
     """[lines.gate]: the gate of a line. A line without this section has no gate and no sorter."""
 
-    port: str = Field(description="Serial port of the board, best a path below /dev/serial/by-id/. Several lines may share a board.")
+    port: str = Field(description="Serial port of the board. A path below /dev/serial/by-id/ is best. Several lines may share a board.")
     lane: int = Field(1, ge=1, le=LANES, description="Lane of the board that this line is wired to.")
     baud: int = Field(
         115200, ge=9600, le=1_000_000, description="Speed of the serial port in bits a second. All lines of a board use the same speed."
@@ -192,7 +196,7 @@ class LineSettings(Section):
         None,
         gt=0,
         le=3600,
-        description="Longest useful time from a picture to its verdict, in seconds. If absent, the travel time to the gate minus 0.2 s.",
+        description="Longest useful time from a picture to its verdict, in seconds. If absent, it is the travel time to the gate minus 0.2 s.",
     )
     token: SecretStr = Field(SecretStr(""), description="Token for uploads to this line. Without a token all uploads are refused.")
 

@@ -78,7 +78,7 @@ class KafkaSettings(Section):
     username: str = Field("", description="SASL user name.")
     password: SecretStr = Field(
         SecretStr(""),
-        description="SASL password. It is safer to set CASTLINE_KAFKA__PASSWORD or `password_file` than to write the password here.",
+        description="SASL password. Setting CASTLINE_KAFKA__PASSWORD or `password_file` is safer than writing it into castline.toml.",
     )
     password_file: Path | None = Field(None, description="File that holds the SASL password.")
     request_timeout_s: float = Field(20, ge=5, le=300, description="Longest wait for a broker's answer to one request, in seconds.")
@@ -346,8 +346,8 @@ class StationSettings(Section):
     )
     database_password: SecretStr = Field(
         SecretStr(""),
-        description="Password for PostgreSQL. It is safer to set CASTLINE_STATION__DATABASE_PASSWORD or `database_password_file` than to "
-        "write the password here.",
+        description="Password for PostgreSQL. Setting CASTLINE_STATION__DATABASE_PASSWORD or `database_password_file` is safer than "
+        "writing it into castline.toml.",
     )
     database_password_file: Path | None = Field(None, description="File that holds the password for PostgreSQL.")
     secret_key: SecretStr = Field(
