@@ -196,7 +196,7 @@ class LineSettings(Section):
         None,
         gt=0,
         le=3600,
-        description="Longest useful time from a picture to its verdict, in seconds. If absent, it is the travel time to the gate minus 0.2 s.",
+        description="Longest useful time from picture to verdict, in seconds. The default is the travel time to the gate minus 0.2 s.",
     )
     token: SecretStr = Field(SecretStr(""), description="Token for uploads to this line. Without a token all uploads are refused.")
 
