@@ -247,7 +247,7 @@ def compare_checkouts(
 
 
 class _ComparisonBench:
-    """Measures single turns on a running broker."""
+    """Measures one inspector at a time, on a broker that runs already."""
 
     def __init__(
         self,
@@ -337,7 +337,7 @@ class _ComparisonBench:
         return measure_latencies_ms(feed, self.load_per_s, count)
 
     def _delete_topics(self, prefix: str) -> None:
-        """Deletes the topics of a turn, because the pictures of all turns would fill the disk."""
+        """Deletes the topics that begin with `prefix`, because the pictures of all measurements together would fill the disk."""
         admin = KafkaAdminClient(bootstrap_servers=self.settings.bootstrap)
         try:
             admin.delete_topics([name for name in admin.list_topics() if name.startswith(f"{prefix}.")])

@@ -37,7 +37,7 @@ _ALLOWED_MS = 300.0
 
 @dataclass(frozen=True)
 class HistoryQuery:
-    """A kind of search. `make_query` draws the query string of one request."""
+    """A kind of search on the history page. `make_query` returns the query string of one request, with random values."""
 
     name: str
     make_query: Callable[[random.Random], str]

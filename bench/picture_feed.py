@@ -125,7 +125,7 @@ class VerdictTimes:
 
 
 def measure_throughput(feed: PictureFeed, count: int, inspector: InspectorProcess) -> float:
-    """Starts `inspector` on a backlog of `count` pictures, stops it, and returns how many pictures a second it has judged."""
+    """Sends `count` pictures, starts `inspector`, waits for all verdicts, and returns how many pictures a second it judged."""
     feed.send(count)
     verdicts = VerdictTimes(feed.settings)
     with inspector:

@@ -133,7 +133,7 @@ def measure_wall(
 def _measure_rounds(
     pids: dict[str, int], backlog: _Backlog, round_s: float, round_count: int, phase: str, report_progress: ReportProgress
 ) -> list[dict[str, float]]:
-    """Returns for each round the load of each process, in processors."""
+    """Measures `round_count` rounds. Returns for each round how many processors each process used."""
     processes = {name: psutil.Process(pid) for name, pid in pids.items()}
     rounds = []
     for number in range(1, round_count + 1):

@@ -1,4 +1,4 @@
-"""`castline board`: talks to the board of a line, or simulates one."""
+"""The command `castline board`: sends commands to the board of a line, or simulates a board."""
 
 from __future__ import annotations
 

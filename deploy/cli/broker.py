@@ -1,4 +1,4 @@
-"""Runs the embedded Apache Kafka: `castline broker`."""
+"""The command `castline broker`: runs the embedded Apache Kafka."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`castline dead-letters`: lists and saves dead letters, the records that an agent could not process."""
+"""The command `castline dead-letters`: lists and saves dead letters, the records that could not be processed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`castline demo`: runs a small foundry on this machine with the same processes as a real plant."""
+"""The command `castline demo`: runs a small simulated foundry on this machine, with the same processes as a real plant."""
 
 from __future__ import annotations
 
