@@ -409,7 +409,7 @@ class DropCamera:
             metrics.files_put_aside.labels(self._line, reason).inc()
 
     def _check_moved(self, now_s: float) -> None:
-        """Moves a file back that has changed since it was read, so that its whole picture is offered."""
+        """Moves each file that has changed since it was read back into the drop folder, so that the whole picture is read."""
         with self._lock:
             watched, self._moved = self._moved, deque(maxlen=_MAX_WATCHED)
         kept = []

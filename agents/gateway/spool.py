@@ -155,13 +155,15 @@ class Spool:
         # Large pages suit rows that consist mostly of one picture.
         connection.execute("PRAGMA page_size = 8192")
         connection.execute("PRAGMA journal_mode = WAL")
-        # Checkpoints are made by `run_maintenance`. With automatic checkpoints, every thousandth page would make its picture wait for the
-        # disk.
+        # `run_maintenance` makes the checkpoints of SQLite's write-ahead log. Automatic checkpoints would make a picture wait for the
+        # disk whenever the log has grown by 1,000 pages.
         connection.execute("PRAGMA wal_autocheckpoint = 0")
         connection.execute("PRAGMA synchronous = FULL")
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version not in (0, _LAYOUT_VERSION):
-            raise sqlite3.DatabaseError(f"its layout is {version}, this version knows {_LAYOUT_VERSION}")
+            raise sqlite3.DatabaseError(
+                f"it has layout version {version}, but this release of Castline reads only layout version {_LAYOUT_VERSION}"
+            )
         connection.executescript(_SCHEMA)
         connection.execute(f"PRAGMA user_version = {_LAYOUT_VERSION}")
         return connection

@@ -83,7 +83,10 @@ class ShadowJudge:
         return batch
 
     def _compare(self, batch: Sequence[ShadowSample]) -> None:
-        """Judges `batch` by its shadow version, and counts and logs the labels that differ. Runs in a thread of the networks."""
+        """Lets the shadow version judge `batch`. Counts and logs each label that differs from the label of the version in use.
+
+        Runs in one of the threads that compute the networks.
+        """
         shadow = batch[0].shadow
         images = [self._fit(sample.judged.decoded, shadow.side_px) for sample in batch]
         for sample, other in zip(batch, judge_images(images, shadow), strict=True):

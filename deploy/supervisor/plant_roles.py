@@ -70,5 +70,5 @@ def plant_roles(
 
 
 def sorter_name(*lines: str) -> str:
-    """Returns the name of the sorter role for `lines`. All these lines share one board."""
+    """Returns the name of the role that diverts parts on the production lines `lines`, which share one board."""
     return f"sorter {', '.join(lines)}"

@@ -75,9 +75,12 @@ class InputChange:
 
 @dataclass
 class BeltCasting:
-    """A casting on the belt. `number` is its number in the order of feeding, `counted` its number at photo-eye 1, or 0 before it.
+    """A casting on the belt. `number` is its number in the order of feeding.
 
-    `lead_mm` is the place of the leading edge. `past_mm` is the distance from photo-eye 2 to the rear end at the last step.
+    `counted` is the number that photo-eye 1 gave it, or 0 until it has reached photo-eye 1.
+
+    `lead_mm` is the place of the leading edge. `past_mm` is the distance from photo-eye 2 to the rear end after the last step of the
+    simulation.
     """
 
     number: int
@@ -228,7 +231,10 @@ class Plant:
                         yield InputChange(at_us, what, level)
 
     def _with_steps(self, changes: list[InputChange], from_us: int, to_us: int) -> Iterator[InputChange]:
-        """Adds the encoder edges before each change at a photo-eye and at the end. So the board counts the right place for every change."""
+        """Yields `changes` with the encoder edges of the time from `from_us` to `to_us` between them.
+
+        The edges before a change at a photo-eye come first, so that the board knows the right place of the belt at each change.
+        """
         for at_us in [*(change.at_us for change in changes), to_us]:
             place_mm = self._travelled_mm + self.belt.speed_mm_s * (at_us - from_us) / 1e6
             steps = int(place_mm * 1000 / self.belt.encoder_um) - self._reported_steps

@@ -72,7 +72,7 @@ class Lane {
   bool is_relay_closed() const { return is_relay_closed_; }
   // The lamp that is lit now. It differs from lamp() during the test of the lamp, and it is dark for a further gate.
   Lamp shown_lamp() const;
-  // True if the gate must go out within kServoQuietUs, so that no other pulse of its servo may begin before.
+  // True if the gate must begin to move within kServoQuietUs. Until then no other pulse of its servo may begin.
   bool gate_moves_soon() const { return is_divert_near_ && !gate_.is_out(); }
 
   // ---- state

@@ -23,9 +23,9 @@ volatile uint32_t overflows = CASTLINE_CLOCK_START_US >> 15;
 // has bit 2 * n + 1, as on port A.
 volatile uint8_t levels = 0xFF, changed = 0;
 struct Stamp5 {
-  // Count of timer 5 at the change.
+  // Count of timer 5 when the photo-eye changed.
   uint16_t count;
-  // Steps of the lane's encoder at the change.
+  // Number of encoder steps of the lane when the photo-eye changed.
   uint16_t steps;
 };
 volatile Stamp5 stamps[2 * kLanes];

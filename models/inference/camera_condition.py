@@ -17,7 +17,8 @@ _FROZEN_PICTURES = 5
 _MEDIAN_PICTURES = 8
 # Pictures are too dark if their brightness is below this share of the drift reference's 1st percentile of brightness.
 _DARK_SHARE = 0.6
-# Pictures are too bright if their brightness exceeds the reference's 99th percentile by this share of the distance to white (255).
+# Pictures are too bright if their brightness exceeds the drift reference's 99th percentile by more than this share of the distance from
+# that percentile to white (255).
 _BRIGHT_SHARE = 0.4
 # Pictures are blurred if their sharpness is below this share of the reference's 1st percentile of sharpness.
 _BLURRED_SHARE = 0.5

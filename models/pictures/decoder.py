@@ -40,7 +40,7 @@ FORMATS = ("JPEG", "PNG", "BMP", "TIFF")
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # The number of the EXIF tag that says how a picture has to be rotated.
 ORIENTATION_TAG = 0x0112
-# Bits of a pixel that cameras store in 16-bit files.
+# The numbers of bits of a grey level that cameras store in files with 16 bits a pixel.
 DEPTHS_BITS = (8, 10, 12, 14, 16)
 
 # The filters of `warnings` are shared by all threads, so only one thread at a time may change them.

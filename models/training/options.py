@@ -33,7 +33,9 @@ class TrainingOptions(BaseModel):
 
     side_px: int = Field(192, ge=64, le=512, description="Side of the resampled pictures and of AlexNet's input, in pixels.")
     lenet_side_px: int = Field(128, ge=16, le=512, description="Side of LeNet's input in pixels.")
-    lenet_width: int = Field(2, ge=1, le=16, description="Factor of LeNet's feature maps, 6 and 16 in the paper.")
+    lenet_width: int = Field(
+        2, ge=1, le=16, description="Factor by which LeNet has more feature maps than in the paper, which has 6 and 16."
+    )
     dense_width: int = Field(256, ge=8, le=8192, description="Units of each fully connected layer of AlexNet.")
     dense_layers: int = Field(2, ge=0, le=4, description="Number of AlexNet's fully connected layers before the output layer.")
     maps: float = Field(0.25, ge=0.05, le=2, description="Share of the paper's feature maps that AlexNet's convolutions have.")

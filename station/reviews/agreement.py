@@ -64,9 +64,10 @@ class LabelAgreement:
 
 
 def count_agreement(pairs: Iterable[tuple[str, str, int]]) -> LabelAgreement:
-    """Adds up `pairs`. Each entry has the first side's label, the second side's label, and a number of parts.
+    """Counts the parts on which two sides, such as a reviewer and the model, gave the same label or different ones.
 
-    Entries with a label other than `ok` and `defect` are ignored.
+    Each of `pairs` holds the label of the first side, the label of the second side, and a number of parts. Pairs with a label other than
+    `ok` and `defect` are ignored.
     """
     counts: Counter[tuple[str, str]] = Counter()
     for first, second, count in pairs:

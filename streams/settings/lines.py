@@ -219,12 +219,14 @@ def check_board_conflicts(gates: Mapping[str, GateSettings]) -> None:
         baud, first_line = speed_by_port.setdefault(gate.port, (gate.baud, line))
         if gate.baud != baud:
             raise ValueError(
-                f"lines.gate.baud: expected one speed at {gate.port}, found {baud} for {first_line} and {gate.baud} for {line}"
+                f"lines.gate.baud: the lines {first_line} and {line} share the serial port {gate.port}, but their speeds are {baud} and "
+                f"{gate.baud} baud. Give them the same speed."
             )
         for lane in gate.lanes:
             if lane in line_by_lane[gate.port]:
+                first_line = line_by_lane[gate.port][lane]
                 raise ValueError(
-                    f"lines.gate.lane: expected each lane of the board at {gate.port} to move one gate, "
-                    f"found lane {lane} for {line_by_lane[gate.port][lane]} and for {line}"
+                    f"lines.gate.lane: the lines {first_line} and {line} both use lane {lane} of the board at {gate.port}. "
+                    "Give each line a lane of its own."
                 )
             line_by_lane[gate.port][lane] = line

@@ -29,8 +29,8 @@ def test_lines_with_the_same_port_share_a_board() -> None:
 @pytest.mark.parametrize(
     ("gates", "sentence"),
     [
-        (({"port": "a"}, {"port": "a"}), "found lane 1 for line-1 and for line-2"),
-        (({"port": "a", "grades": [REVIEW]}, {"port": "a", "lane": 2}), "found lane 2 for line-1 and for line-2"),
+        (({"port": "a"}, {"port": "a"}), "line-1 and line-2 both use lane 1"),
+        (({"port": "a", "grades": [REVIEW]}, {"port": "a", "lane": 2}), "line-1 and line-2 both use lane 2"),
         (({"port": "a"}, {"port": "a", "lane": 2, "baud": 250000}), "found 115200 for line-1 and 250000 for line-2"),
         (({"port": "a", "lane": 2, "grades": [REVIEW]},), "its own lane, found 2 more than once"),
         (({"port": "a", "grades": [REVIEW, REVIEW | {"lane": 3}]},), "its own name, found review more than once"),
