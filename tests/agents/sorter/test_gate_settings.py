@@ -31,7 +31,7 @@ def test_lines_with_the_same_port_share_a_board() -> None:
     [
         (({"port": "a"}, {"port": "a"}), "line-1 and line-2 both use lane 1"),
         (({"port": "a", "grades": [REVIEW]}, {"port": "a", "lane": 2}), "line-1 and line-2 both use lane 2"),
-        (({"port": "a"}, {"port": "a", "lane": 2, "baud": 250000}), "found 115200 for line-1 and 250000 for line-2"),
+        (({"port": "a"}, {"port": "a", "lane": 2, "baud": 250000}), "but their speeds are 115200 and 250000 baud"),
         (({"port": "a", "lane": 2, "grades": [REVIEW]},), "its own lane, found 2 more than once"),
         (({"port": "a", "grades": [REVIEW, REVIEW | {"lane": 3}]},), "its own name, found review more than once"),
         (({"port": "a", "on_review": "pass", "grades": [REVIEW]},), "no part with the label review reaches review"),
