@@ -40,15 +40,16 @@ class TriedPicture:
     """One picture of a trial. What could not be measured is None.
 
     `name` is the name of its file, or "" if it has none. `refusal` says why the picture would not be judged, or is "".
-    `offset_s` is the time from the picture's own time to its arrival. `mean`, `darkest` and `brightest` are grey levels of the picture as
-    the networks see it, 0 is black and 255 white. `thumbnail` is a JPEG, or b"" for a picture that cannot be decoded.
+    `offset_s` is the time from the picture's own time to its arrival; it is unknown for a file that lay there before the trial. `mean`,
+    `darkest` and `brightest` are grey levels of the picture as the networks see it, 0 is black and 255 white. `thumbnail` is a JPEG, or
+    b"" for a picture that cannot be decoded.
     """
 
     number: int
     name: str
     size_bytes: int
     content_type: str
-    offset_s: float
+    offset_s: float | None
     refusal: str = ""
     width_px: int | None = None
     height_px: int | None = None
@@ -200,7 +201,7 @@ def _answer(frame: CameraFrame, picture: TriedPicture, line: str) -> None:
 
 def measure_frame(frame: CameraFrame, number: int, line: LineSettings, settings: Settings) -> TriedPicture:
     """Returns what is known about the picture of `frame`, and why gateway or inspector would refuse it."""
-    offset_s = (datetime.now(UTC) - frame.captured_at).total_seconds()
+    offset_s = None if frame.waited_s is None else (datetime.now(UTC) - frame.captured_at).total_seconds() - frame.waited_s
     size, name = len(frame.value), _find_name(frame)
     try:
         checked = check_picture(frame, settings.pictures.max_bytes)

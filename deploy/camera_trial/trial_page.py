@@ -68,7 +68,7 @@ def _make_facts(picture: TriedPicture) -> str:
     if picture.width_px is not None:
         facts["Size"] = f"{picture.width_px} × {picture.height_px} px"
         facts["Mode"] = f"{picture.mode}, {picture.depth_bits} bits a sample"
-    facts["Time offset"] = f"{picture.offset_s:+.2f} s"
+    facts["Time offset"] = "unknown, it lay there before" if picture.offset_s is None else f"{picture.offset_s:+.2f} s"
     if picture.mean is not None:
         facts["Brightness"] = f"{picture.darkest} … {picture.brightest}, mean {picture.mean:.0f}"
     return "<dl>" + "".join(f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in facts.items()) + "</dl>"

@@ -73,9 +73,10 @@ def command(file: Path | None, line: str, count: int, wait_s: float, report: Pat
 def _describe(picture: TriedPicture) -> str:
     if picture.refusal:
         return f"{picture.number:3}  refused, {picture.refusal} {picture.name}".rstrip()
+    offset = "unknown" if picture.offset_s is None else f"{picture.offset_s:+.2f} s"
     return (
         f"{picture.number:3}  {picture.content_type.removeprefix('image/'):5} {picture.width_px} x {picture.height_px} px, {picture.mode} "
-        f"{picture.depth_bits} bits, grey {picture.darkest}..{picture.brightest} mean {picture.mean:.0f}, offset {picture.offset_s:+.2f} s"
+        f"{picture.depth_bits} bits, grey {picture.darkest}..{picture.brightest} mean {picture.mean:.0f}, offset {offset}"
     )
 
 
@@ -97,7 +98,7 @@ def _make_notes(line: LineSettings, pictures: Sequence[TriedPicture], count: int
         notes.insert(0, f"Refused: {', '.join(refused)}. The reason stands beside each picture; docs/cameras.md says what to change.")
     if any(picture.depth_bits and picture.depth_bits > 8 for picture in judged):
         notes.append("The pictures have more than 8 bits. Set the depth of the camera, and compare the brightness with the part.")
-    offsets = [picture.offset_s for picture in pictures]
+    offsets = [picture.offset_s for picture in pictures if picture.offset_s is not None]
     camera = line.camera
     if camera and camera.trigger == "board" and offsets and max(offsets) - min(offsets) > _SPREAD_S:
         notes.append("The time offsets differ by more than 0.2 s. Check the camera's clock, or let the gateway use the time of arrival.")

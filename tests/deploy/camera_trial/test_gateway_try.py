@@ -56,6 +56,7 @@ def test_a_trial_of_a_drop_folder_shows_its_pictures_and_leaves_the_folder_as_it
     first = json.loads(output)["pictures"][0]
     assert (first["width_px"], first["height_px"], first["mode"], first["depth_bits"]) == (300, 300, "L", 8)
     assert first["darkest"] < first["mean"] < first["brightest"]
+    assert first["offset_s"] is None, "nobody knows when a file arrived that lay there before"
     assert {file: file.stat().st_mtime_ns for file in folder.iterdir()} == before
     page = (tmp_path / "report.html").read_text()
     assert page.count('src="data:image/jpeg;base64,') == 4
