@@ -38,6 +38,7 @@ from aiohttp import web
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from agents.gateway.capture_time import parse_capture_time
+from agents.gateway.complaints import Complaints
 from agents.gateway.intake import EMPTY, KEY_REUSED, NO_PICTURE, TOO_LARGE, CameraFrame, Intake, PictureRefusedError, TriggeredCamera
 from agents.gateway.spool import PictureReceipt
 from agents.gateway.upload_request import RequestRefusedError, find_authorisation_problem, read_picture
@@ -47,6 +48,7 @@ from streams.identity import PartId
 
 _RECEIPT_TIMEOUT_S = 15.0
 _MAX_KEY_CHARACTERS = 200
+_REFUSED = "refused"  # topic of the complaint about the last refused request
 _STATUS_BY_REASON = {EMPTY: 422, TOO_LARGE: 413, KEY_REUSED: 422, NO_PICTURE: 409}
 
 
@@ -55,14 +57,20 @@ class UploadCamera:
 
     def __init__(self) -> None:
         self._queue: SimpleQueue[CameraFrame] = SimpleQueue()
+        self._complaints = Complaints()
 
     def upload(self, frame: CameraFrame) -> Future[PictureReceipt]:
         """Hands `frame` to the intake. Returns the future of its receipt, which may fail with SpoolFullError or PictureRefusedError."""
+        self._complaints.set(_REFUSED, "")
         self._queue.put(frame)
         return frame.receipt
 
     def list_complaints(self) -> list[str]:
-        return []  # Whoever uploads gets the reason of a refusal as the response.
+        return self._complaints.list_texts()
+
+    def complain(self, text: str) -> None:
+        """Adds a complaint about a refused request. It disappears with the next picture, or after some minutes."""
+        self._complaints.add_event(_REFUSED, text)
 
     def frames(self, stopping: Event) -> Iterator[CameraFrame]:
         while not stopping.is_set():
@@ -149,27 +157,36 @@ class _Handlers:
         endpoint = self._endpoints.get(request.match_info["line"])
         if endpoint is None or endpoint.uploads is None:
             return _make_error(404, f"expected a line that takes uploads, found {request.match_info['line'][:80]!r}")
-        if refusal := find_authorisation_problem(request, endpoint.token, endpoint.line):
-            return _make_unauthorised(refusal)
-        arrived_at = datetime.now(UTC)
         try:
-            claimed = request.headers.get("X-Captured-At")
-            captured_at = arrived_at if claimed is None else parse_capture_time(claimed, arrived_at)
-        except IdentityError as error:
-            return _make_error(400, f"X-Captured-At: {error}")
-        try:
-            picture = await read_picture(request, self._max_bytes)
+            frame = await self._read_frame(request, endpoint)
         except RequestRefusedError as error:
+            # Many cameras ask once without their password before they send it.
+            if error.status != 401 or "Authorization" in request.headers:
+                endpoint.uploads.complain(f"an upload to {endpoint.line} from {request.remote} was refused with {error.status}: {error}")
+            if error.status == 401:
+                return _make_unauthorised(str(error))
             if error.status != 413:
                 return _make_error(error.status, str(error))
             metrics.pictures_received.labels(endpoint.line).inc()
             metrics.pictures_refused.labels(endpoint.line, TOO_LARGE).inc()
             return _make_too_large_error(error.size, self._max_bytes)
+        return await _await_receipt(endpoint.uploads.upload(frame), 201, len(frame.value), self._max_bytes)
+
+    async def _read_frame(self, request: web.Request, endpoint: LineEndpoint) -> CameraFrame:
+        """Returns the picture of a request as a frame. Raises RequestRefusedError."""
+        if refusal := find_authorisation_problem(request, endpoint.token, endpoint.line):
+            raise RequestRefusedError(401, refusal)
+        arrived_at = datetime.now(UTC)
+        try:
+            claimed = request.headers.get("X-Captured-At")
+            captured_at = arrived_at if claimed is None else parse_capture_time(claimed, arrived_at)
+        except IdentityError as error:
+            raise RequestRefusedError(400, f"X-Captured-At: {error}") from None
         key = request.headers.get("Idempotency-Key", "")
         if len(key) > _MAX_KEY_CHARACTERS:
-            return _make_error(400, f"expected an Idempotency-Key of at most {_MAX_KEY_CHARACTERS} characters, found {len(key)}")
-        frame = CameraFrame(picture.value, captured_at, picture.declared_type, idempotency_key=f"key:{key}" if key else "")
-        return await _await_receipt(endpoint.uploads.upload(frame), 201, len(picture.value), self._max_bytes)
+            raise RequestRefusedError(400, f"expected an Idempotency-Key of at most {_MAX_KEY_CHARACTERS} characters, found {len(key)}")
+        picture = await read_picture(request, self._max_bytes)
+        return CameraFrame(picture.value, captured_at, picture.declared_type, idempotency_key=f"key:{key}" if key else "")
 
     async def accept_part(self, request: web.Request) -> web.Response:
         endpoint = self._endpoints.get(request.match_info["line"])

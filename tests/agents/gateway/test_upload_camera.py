@@ -36,6 +36,7 @@ class UploadPlant:
         (root / "in").mkdir()
         (root / "in/a.jpg").write_bytes(JPEG)
         self.spools: dict[str, Spool] = {}
+        self.cameras: dict[str, GatewayCamera] = {}
         self.stopping = threading.Event()
         self.threads: list[threading.Thread] = []
         budget = SpoolBudget(60_000)
@@ -48,6 +49,7 @@ class UploadPlant:
             spool = self.spools[name] = Spool(root / "spool", name, budget)
             intake = Intake(settings, LIMIT, spool, on_stored=lambda: None)
             camera: GatewayCamera = UploadCamera() if settings.kind == "http" else FolderCamera(name, settings)
+            self.cameras[name] = camera
             self.threads += [
                 threading.Thread(target=self._run_camera, args=(camera, intake)),
                 threading.Thread(target=self._decide, args=(intake,)),
@@ -320,3 +322,15 @@ async def test_refusals_say_what_was_found_and_what_to_change_at_the_camera(url:
     digest = {"Authorization": 'Digest username="camera", nonce="7"'}
     async with ClientSession() as session, session.post(f"{url}/lines/http/pictures", data=JPEG, headers=digest) as response:
         assert "found 'Digest'; choose Basic authentication at the camera" in (await response.json())["error"]
+
+
+@pytest.mark.asyncio
+async def test_a_refused_upload_is_a_complaint_until_the_next_picture(url: str, plant: UploadPlant) -> None:
+    async with ClientSession() as session, session.post(f"{url}/lines/http/pictures", data=JPEG) as response:
+        assert response.status == 401
+    assert plant.cameras["http"].list_complaints() == [], "a first request without a password is ordinary"
+    await send(url, data=JPEG, headers={"Content-Type": "text/html"})
+    (text,) = plant.cameras["http"].list_complaints()
+    assert text.startswith("an upload to http from 127.0.0.1 was refused with 415: expected a picture as body")
+    await send(url, data=JPEG)
+    assert plant.cameras["http"].list_complaints() == []
