@@ -154,7 +154,7 @@ def _processor_seconds(process: psutil.Process) -> float:
 
 
 def _estimate_share(shares: list[float]) -> ShareEstimate:
-    """Returns the mean without the lowest and the highest fifth, with its 95 % interval (Tukey and McLaughlin, 1963).
+    """Returns the mean of `shares` without the lowest and the highest fifth, with its 95 % interval (Tukey and McLaughlin, 1963).
 
     On a shared machine other programs run for seconds in some rounds. In a plain mean these rounds would cause most of the error.
     """

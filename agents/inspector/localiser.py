@@ -75,7 +75,7 @@ class HeatMapRequest:
 
 
 class HeatMapQueue:
-    """The waiting requests. A person waits for the pictures of the lines `explain_lines`, so their requests come first."""
+    """Holds the requests for heat maps. Requests of the lines in `explain_lines` come first, because a person waits for these heat maps."""
 
     def __init__(self, explain_lines: Iterable[str], max_ordinary: int = _MAX_ORDINARY, max_awaited: int = _MAX_AWAITED) -> None:
         self._explain_lines = frozenset(explain_lines)

@@ -239,7 +239,7 @@ def _find_name(frame: CameraFrame) -> str:
 
 
 def _read_mode(value: bytes, limits: PictureLimits) -> tuple[str, int]:
-    """Returns the mode of a picture in Pillow's words, and the bits of one sample."""
+    """Returns Pillow's name for the mode of a picture, such as "RGB", and the number of bits of a sample."""
     with open_picture(value, limits) as file:
         mode = file.image.mode
     return mode, {"1": 1, "I;16": 16, "I;16B": 16, "I": 32, "F": 32}.get(mode, 8)

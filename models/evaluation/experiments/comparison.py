@@ -153,7 +153,10 @@ def split_by_seeds(pictures: LabelledPictures, options: TrainingOptions, seeds: 
 
 
 def split_into_folds(pictures: LabelledPictures, options: TrainingOptions, folds: int) -> list[ComparisonSplit]:
-    """Returns `folds` splits. Each picture is a test picture in one split, but pictures of dominant groups in none."""
+    """Returns `folds` splits in which each picture is a test picture once.
+
+    Exceptions are the pictures of dominant groups, which are too large for one fold. They are test pictures in no split.
+    """
     groups = _group(pictures, options)
     expect_groups(groups, folds)
     candidates = np.flatnonzero(~find_dominant_groups(pictures.labels, groups, 1 / folds))
