@@ -226,8 +226,8 @@ def compare_checkouts(
 ) -> SpeedComparison:
     """Runs both inspectors alternately on a temporary broker and returns the comparison of their speeds.
 
-    Each turn measures `picture_count` pictures. `load` sets how many pictures a second are sent for the latencies, as a share of the
-    throughput of the first turn. If `load` is None, latencies are not measured.
+    Each turn measures `picture_count` pictures. While latencies are measured, pictures are sent at
+    `load` times the throughput of the first turn. If `load` is None, latencies are not measured.
 
     Raises SettingsError if a checkout cannot be run, and BrokerError if an inspector fails.
     """

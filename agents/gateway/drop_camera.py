@@ -296,7 +296,10 @@ class DropCamera:
         return quiet_s >= (settle_s if is_over else max(settle_s, self._settings.end_wait_s))
 
     def _find_next(self) -> _FileVersion | None:
-        """Returns what has to be offered or moved next: overwritten versions, then files in the order of times and natural names."""
+        """Returns the next file to handle: earlier contents of overwritten files first, then files by time.
+
+        Files with the same time come in the natural order of their names, 2 before 10.
+        """
         if time.monotonic() < self._paused_until_s:
             return None
         if self._overwritten:

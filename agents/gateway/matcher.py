@@ -80,7 +80,7 @@ class _KnownPart:
 
 @dataclass(frozen=True)
 class _Gap:
-    """The time between a part and a neighbour, at least `seconds`. It is exact if the neighbour is known."""
+    """The time between a part and its neighbour: exactly `seconds` if the neighbour is known, otherwise at least `seconds`."""
 
     seconds: float
     is_exact: bool

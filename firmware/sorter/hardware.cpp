@@ -95,7 +95,7 @@ void read(Board& board) {
   board.advance(sensors::now_us());
   sensors::read(board);
   board.overrun(link::take_overrun());
-  // At most as many bytes as one frame has are read per round of the main loop. Otherwise a flood of bytes could delay the gates.
+  // Each round of the main loop reads at most as many bytes as a frame has. Otherwise a flood of bytes could delay the gates.
   uint8_t byte;
   for (uint8_t count = 0; count < kMaxFrameBytes && !quiet && board.can_receive() && link::read(byte); ++count) board.receive(byte);
 }

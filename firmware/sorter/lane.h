@@ -70,7 +70,8 @@ class Lane {
   uint16_t pulse_us() const { return gate_.pulse_us(); }
   bool is_triggering() const { return is_triggering_; }
   bool is_relay_closed() const { return is_relay_closed_; }
-  // The lamp that is lit now. It differs from lamp() during the test of the lamp, and it is dark for a further gate.
+  // The colour that the lamp shows now. It differs from lamp() while the lamp is tested. A lane that only moves an additional gate of
+  // another lane's belt has no lamp, so its colour is always dark.
   Lamp shown_lamp() const;
   // True if the gate must begin to move within kServoQuietUs. Until then no other pulse of its servo may begin.
   bool gate_moves_soon() const { return is_divert_near_ && !gate_.is_out(); }

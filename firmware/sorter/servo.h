@@ -13,7 +13,8 @@ namespace servo {
 // Starts the pulses of a gate. Gate 1 has index 0.
 void begin(uint8_t index, uint16_t pulse_us);
 
-// Sends pulses of this width. Must be called in every round of the main loop. `quiet` is true if the gate must go out within kServoQuietUs.
+// Sends pulses of width `pulse_us`. Must be called in every round of the main loop. If `quiet`, no new pulse begins: the gate must begin to
+// move within kServoQuietUs, and a pulse that has begun would delay the first pulse of the move.
 void send(uint8_t index, uint16_t pulse_us, bool quiet);
 
 }  // namespace servo

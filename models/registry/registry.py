@@ -40,10 +40,13 @@ class Registry(Protocol):
         """
 
     def list_companions(self, folder: str) -> list[str]:
-        """Returns the sorted names of the files in `folder`. The folder lies beside the versions, for example `demo.report`."""
+        """Returns the sorted names of the files in `folder`, a folder next to those of the versions, such as `demo.report`."""
 
     def read_companion(self, folder: str, file: str, max_bytes: int) -> bytes | None:
-        """Returns the content of `file` in `folder` beside the versions, or None if the file is missing, a link or too large."""
+        """Returns the content of `file` in `folder`, a folder next to those of the versions.
+
+        Returns None if the file is missing, is a link, or has more than `max_bytes`.
+        """
 
 
 def open_registry(root: Path | str, reuse_checksums: bool = False) -> Registry:

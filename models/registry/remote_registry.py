@@ -128,7 +128,7 @@ class RemoteRegistry:
         return f"{self.url.rstrip('/')}/{version.name}"
 
     def list_companions(self, folder: str) -> list[str]:
-        """Returns the sorted names of the files in the remote `folder` beside the versions, or [] if there is no such folder."""
+        """Returns the sorted names of the files in the remote folder `folder`, or [] if there is no such folder."""
         with _connect(self.url) as (files, root):
             try:
                 entries = files.ls(f"{root}/{_check_segment(folder)}", detail=True)

@@ -275,7 +275,7 @@ class InspectorSettings(Section):
     localise: bool = Field(True, description="Make heat maps with boxes of suspicious pictures, while no picture waits for its verdict.")
     explain_lines: tuple[LineName, ...] = Field(
         ("uploads",),
-        description="Lines on which every picture gets a heat map, also a picture of a good part. These heat maps are made before all others.",
+        description="Lines on which every picture gets a heat map, also one of a good part. These heat maps are made first.",
     )
 
 
