@@ -13,8 +13,8 @@ namespace servo {
 // Starts the pulses of a gate. Gate 1 has index 0.
 void begin(uint8_t index, uint16_t pulse_us);
 
-// Sends pulses of width `pulse_us`. Must be called in every round of the main loop. If `quiet`, no new pulse begins: the gate must begin to
-// move within kServoQuietUs, and a pulse that has begun would delay the first pulse of the move.
+// Sends pulses of width `pulse_us`. Must be called in every round of the main loop. If `quiet`, the next pulse of an
+// unchanged width is held back: the gate must begin to move within kServoQuietUs, and a pulse that has begun would delay the move.
 void send(uint8_t index, uint16_t pulse_us, bool quiet);
 
 }  // namespace servo
