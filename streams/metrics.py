@@ -251,7 +251,7 @@ GATEWAY_REASONS = (
     (files_put_aside, ("not-readable", "not-movable", "internal")),
 )
 _DEAD_LETTER_REASONS_BY_ROLE = {
-    "inspector": ("identity", "not-an-image", "truncated", "damaged", "empty", "inference-failed"),
+    "inspector": ("identity", "not-an-image", "truncated", "damaged", "empty", "depth", "blank", "partly-blank", "inference-failed"),
     "sorter": ("verdict",),
     "archivist": ("not-a-record", "other-line", "empty", "identity", "refused-by-archive"),
 }

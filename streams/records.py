@@ -82,7 +82,12 @@ class Verdict(PartRecord):
     )
     threshold: Share = Field(description="Lowest defect probability that counts as a defect.")
     model: str = Field(description="Model version that judged the picture.")
-    reason: str = Field("", description="Reason for `review` in one word; empty for the other labels.")
+    reason: str = Field(
+        "",
+        description="Reason for `review` in one word; empty for the other labels. The networks were in `doubt`, or the picture could "
+        "not be judged: `empty`, `too-large`, `too-many-pixels`, `not-an-image`, `truncated`, `damaged`, `depth`, `blank`, `partly-blank`, "
+        "`decoder-limits`, `checksum`, `claim-missing`, `claim-damaged`, `inference-failed`. Words may be added.",
+    )
     overdue: bool = Field(False, description="True if the part's deadline had passed when the verdict was decided.")
     captured_at: Time = Field(
         description="Time at which the picture was taken, or the Kafka timestamp of its record if the camera gave none."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Protocol
 
 from models.pictures.decoder import DecodedPicture, PictureLimits, decode_picture
 from streams.errors import PictureError
@@ -16,13 +17,17 @@ from streams.settings import LineSettings, PictureSettings
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """A record of an image topic whose part is known. Times are UTC. `deadline` is None if the line has no gate that needs the verdict."""
+    """A record of an image topic whose part is known. Times are UTC. `deadline` is None if the line has no gate that needs the verdict.
+
+    `depth_bits` is the number of bits that the line's camera uses, or None if the settings do not name it.
+    """
 
     source: ConsumedRecord
     identity: PictureIdentity
     captured_at: datetime
     received_at: datetime
     deadline: datetime | None
+    depth_bits: int | None = None
 
     @property
     def part(self) -> PartId:
@@ -53,10 +58,18 @@ def read_image_record(source: ConsumedRecord, line: LineSettings, broker_time: d
     captured_at = identity.captured_at or broker_time
     deadline_s = line.verdict_deadline_s
     deadline = captured_at + timedelta(seconds=deadline_s) if deadline_s is not None else None
-    return ImageRecord(source, identity, captured_at, received_at, deadline)
+    return ImageRecord(source, identity, captured_at, received_at, deadline, line.depth_bits)
 
 
-def decode_image(record: ImageRecord, side_px: int, limits: PictureSettings, store: ObjectStore) -> DecodedImage:
+class PictureDecoder(Protocol):
+    """Decodes a picture in this process, as `models.pictures.decoder.decode_picture` does, or in another one."""
+
+    def __call__(self, value: bytes, side_px: int, limits: PictureLimits, depth_bits: int | None) -> DecodedPicture: ...
+
+
+def decode_image(
+    record: ImageRecord, side_px: int, limits: PictureSettings, store: ObjectStore, decoder: PictureDecoder = decode_picture
+) -> DecodedImage:
     """Verifies the checksum of the picture and decodes it to a square of `side_px`.
 
     If the record holds a claim, the address of a picture in the object store, the picture is fetched from `store`. For a bad
@@ -73,7 +86,7 @@ def decode_image(record: ImageRecord, side_px: int, limits: PictureSettings, sto
                 "checksum",
                 f"The picture of part {record.part} has the SHA-256 {sha256}, but its record says {record.identity.sha256}.",
             )
-        picture = decode_picture(value, side_px, PictureLimits(limits.max_bytes, limits.max_pixels))
+        picture = decoder(value, side_px, PictureLimits.from_settings(limits), record.depth_bits)
     except PictureError as error:
         return DecodedImage(record, sha256, error)
     return DecodedImage(record, sha256, picture)

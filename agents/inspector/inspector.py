@@ -1,6 +1,7 @@
 """The inspector: reads image records from Kafka and sends one verdict for each picture.
 
-    accept -> decoder threads -> batcher -> networks (threads of their own) -> delivery -> acknowledgement
+    accept -> decoder threads ------------------------> batcher -> networks (threads of their own) -> delivery -> acknowledgement
+      uploads -> decoder process -> admission --------^
 
 `model_switcher` decides which ensemble judges a line. If the lines of a batch have different versions, several calls judge the batch.
 
@@ -25,8 +26,10 @@ from agents.inspector.judging import JudgedImage, do_networks_disagree, group_by
 from agents.inspector.localiser import Localiser, OpenHeatMapper
 from agents.inspector.model_switcher import ModelAssignment, ModelSwitcher
 from agents.inspector.shadow_judge import ShadowJudge, ShadowSample
+from agents.inspector.upload_admission import UploadAdmission
 from models.inference.soft_vote import Prediction
-from models.pictures.decoder import DecodedPicture
+from models.pictures.decoder import DecodedPicture, decode_picture
+from models.pictures.decoder_process import DecoderProcess
 from models.registry import Version
 from streams import metrics
 from streams.backoff import Backoff
@@ -106,6 +109,11 @@ class Inspector:
         )
         self._deliveries: asyncio.Queue[asyncio.Future[JudgedBatch] | None] = asyncio.Queue(parallel_batches + _BATCHES_AHEAD)
         self._decoders = ThreadPoolExecutor(settings.inspector.decoders, "decoder")
+        # Uploads are decoded one after the other, so that they take one process and its memory, and no thread of the cameras.
+        self._upload_decoders = ThreadPoolExecutor(1, "upload decoder")
+        self._upload_process = DecoderProcess(settings.pictures.upload_memory_bytes, settings.pictures.upload_time_s)
+        self._uploads: UploadAdmission[PendingImage] = UploadAdmission(self._batcher.put, settings.inspector.buffer)
+        self._is_draining = False
         self._networks = ThreadPoolExecutor(parallel_batches, "networks")
         self.shadow_judge = ShadowJudge(self._networks, self._is_idle, self._decode_again)
         self.localiser = Localiser(
@@ -122,7 +130,14 @@ class Inspector:
     @property
     def background_tasks(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
         """The coroutine functions that run as long as the worker runs."""
-        return self.judge_batches, self.deliver_batches, self.shadow_judge.run, self.localiser.run, self.drift_monitor.run
+        return (
+            self._uploads.run,
+            self.judge_batches,
+            self.deliver_batches,
+            self.shadow_judge.run,
+            self.localiser.run,
+            self.drift_monitor.run,
+        )
 
     async def accept(self, received: ReceivedRecord) -> None:
         """Starts decoding a record and queues it. Waits while the queue holds as many records as the setting `inspector.buffer` allows."""
@@ -136,10 +151,15 @@ class Inspector:
             captured_at = image.captured_at
             deadline_s = _to_monotonic_clock(image.deadline)
             # A thread of the networks waits for this future. If the event loop waited, each picture would wake the event loop.
-            decoding = self._decoders.submit(self._decode, image, self._side_px(line.name))
+            decoders = self._upload_decoders if self._is_upload(line.name) else self._decoders
+            decoding = decoders.submit(self._decode, image, self._side_px(line.name))
         except IdentityError as error:
             decoding = error
-        await self._batcher.put(PendingImage(received, line.name, captured_at, decoding, time.monotonic()), deadline_s)
+        pending = PendingImage(received, line.name, captured_at, decoding, time.monotonic())
+        if self._is_upload(line.name):
+            await self._uploads.put(pending, None if isinstance(decoding, IdentityError) else decoding, deadline_s)
+        else:
+            await self._batcher.put(pending, deadline_s)
         metrics.buffered_pictures.set(len(self._batcher))
 
     def _is_idle(self) -> bool:
@@ -152,15 +172,20 @@ class Inspector:
     def _side_px(self, line: str) -> int:
         return self._switcher.assignments[line].ensemble.side_px
 
+    def _is_upload(self, line: str) -> bool:
+        """Returns whether the pictures of `line` come from people and not from a camera, so that they are not trusted."""
+        return line == self._settings.station.upload_line
+
     def _decode(self, image: ImageRecord, side_px: int) -> DecodedImage:
         """Decodes an image. Tries again while the object store does not answer, because the picture itself may be good."""
+        decoder = self._upload_process.decode_picture if self._is_upload(image.part.line) else decode_picture
         backoff = Backoff(first_s=_STORE_RETRY_S, longest_s=_STORE_RETRY_S)
         while True:
             try:
                 with metrics.decode_seconds.time():
-                    decoded = decode_image(image, side_px, self._settings.pictures, self._store)
+                    decoded = decode_image(image, side_px, self._settings.pictures, self._store, decoder)
             except OSError as error:
-                if self._batcher.is_closed:
+                if self._is_draining:
                     raise
                 self._report_problem(f"The object store at {self._settings.store.url} does not answer: {error}", "store")
                 time.sleep(backoff.failed())
@@ -267,8 +292,11 @@ class Inspector:
 
     async def drain(self) -> None:
         """Accepts no more records. Returns when every accepted record has its verdict or dead letter and is acknowledged."""
+        self._is_draining = True
+        await self._uploads.drain()
         self._batcher.close()
         await self._finished.wait()
+        self._upload_process.close()
 
 
 def _judge_by_ensemble(images: list[DecodedImage], assignments: list[ModelAssignment]) -> list[JudgedImage]:

@@ -364,8 +364,9 @@ ALERTS: tuple[Alert, ...] = (
             "person has to look at the part.",
             "Run `castline dead-letters list`, which shows the reason for each record. `castline dead-letters save` writes one record, "
             "such as a picture, to a file.",
-            "For `truncated` and `damaged`, check the camera's cable and disk. For `not-an-image`, find the program that writes other "
-            "files into the camera's folder. For `identity`, correct the producer that does not name line, run and part.",
+            "For `truncated`, `damaged` and `partly-blank`, check the camera's cable, its disk and its file transfer, which must be in "
+            "binary mode. For `blank`, check the light and the lens cap. For `depth`, set `depth_bits` of the line. For `not-an-image`, "
+            "find the program that writes other files into the camera's folder. For `identity`, correct the producer that does not name line, run and part.",
         ),
     ),
     Alert(

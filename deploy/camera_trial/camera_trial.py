@@ -209,9 +209,9 @@ def measure_frame(frame: CameraFrame, number: int, line: LineSettings, settings:
         return TriedPicture(number, name, size, "", offset_s, f"{error.reason}: {error}")
     limits = PictureLimits.from_settings(settings.pictures)
     try:
-        decoded = decode_picture(frame.value, _MEASURED_PX, limits)
+        decoded = decode_picture(frame.value, _MEASURED_PX, limits, line.depth_bits)
         mode, depth_bits = _read_mode(frame.value, limits)
-        thumbnail = encode_thumbnail(frame.value, limits, THUMBNAIL_PX).value
+        thumbnail = encode_thumbnail(frame.value, limits, THUMBNAIL_PX, line.depth_bits).value
     except PictureError as error:
         return TriedPicture(number, name, size, checked.content_type, offset_s, f"{error.reason}: {error}")
     return TriedPicture(
@@ -241,5 +241,4 @@ def _find_name(frame: CameraFrame) -> str:
 def _read_mode(value: bytes, limits: PictureLimits) -> tuple[str, int]:
     """Returns Pillow's name for the mode of a picture, such as "RGB", and the number of bits of a sample."""
     with open_picture(value, limits) as file:
-        mode = file.image.mode
-    return mode, {"1": 1, "I;16": 16, "I;16B": 16, "I": 32, "F": 32}.get(mode, 8)
+        return file.header.mode, file.header.sample_bits

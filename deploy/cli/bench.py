@@ -352,3 +352,28 @@ def wall(context: click.Context, rounds: int, seconds: float, browsers: int, as_
         f"{cost.browser_count} browsers took {cost.browsers:.3f} processors, which do not count; "
         f"each was shown {cost.pictures_per_browser} pictures"
     )
+
+
+@command.command("decoding")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder of JPEG or PNG files to decode. Without the option, castings are rendered.",
+)
+@click.option("--pictures", default=300, show_default=True, type=click.IntRange(1, 100_000), help="Largest number of files.")
+@_JSON_OPTION
+def decoding(data: Path | None, pictures: int, as_json: bool) -> None:
+    """Measure the time for decoding one picture, in a thread and in the decoder process of uploads."""
+    from dataclasses import asdict
+
+    from bench.decoding import measure_decoding
+
+    results = measure_decoding(data, pictures)
+    if as_json:
+        _print_json([asdict(result) for result in results])
+        return
+    for result in results:
+        click.echo(
+            f"{result.form}: {result.pictures} pictures of {result.mean_bytes} bytes; {result.thread_us:.0f} µs of processor time in a "
+            f"thread, {result.process_us:.0f} µs from request to answer in the decoder process"
+        )

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, file_okay=False),
     help="Write a report to this folder: report.html, report.json and PNG files. It includes robustness tests and pictures of the errors.",
 )
+@click.option(
+    "--depth-bits", type=click.IntRange(8, 16), help="Bits that the camera uses in pictures of more than 8 bits, as depth_bits of the line."
+)
 @click.option("--runtime", default="tensorflow", show_default=True, help="Runtime that computes the networks.")
 @click.option(
     "--cascade",
@@ -45,6 +48,7 @@ def command(
     model: str,
     data: tuple[Path, ...],
     report_folder: Path | None,
+    depth_bits: int | None,
     runtime: str,
     cascade: bool,
     band: tuple[float, float] | None,
@@ -72,7 +76,7 @@ def command(
     side_px, classes = version.manifest.preprocessing.side_px, version.manifest.classes
     with Progress(console=Console(stderr=True), transient=True) as bars:
         reading = bars.add_task("reading", total=len(files))
-        pictures = read_pictures(files, side_px, classes, on_read=lambda done, total: bars.advance(reading))
+        pictures = read_pictures(files, side_px, classes, depth_bits=depth_bits, on_read=lambda done, total: bars.advance(reading))
         ensemble = open_ensemble(version, runtime)
         judging = bars.add_task("judging", total=len(pictures) * (1 + len(make_disturbances()) if report_folder else 1))
         report = evaluate_version(

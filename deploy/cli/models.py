@@ -79,8 +79,14 @@ def list_versions(root: Path, as_json: bool) -> int:
 @command.command("show")
 @click.argument("version")
 def show(version: str) -> None:
-    """Print the manifest of VERSION. VERSION is a folder, or the name of a version that comes with Castline."""
-    click.echo(locate_version(version).manifest.model_dump_json(indent=2, by_alias=True))
+    """Print the manifest of VERSION. VERSION is a folder, or the name of a version that comes with Castline.
+
+    If VERSION was made with another picture decoder than this program has, a sentence on standard error says so.
+    """
+    manifest = locate_version(version).manifest
+    click.echo(manifest.model_dump_json(indent=2, by_alias=True))
+    if note := manifest.describe_decoder():
+        click.echo(note, err=True)
 
 
 @command.command("verify")
@@ -101,6 +107,8 @@ def verify(version: str, runtime_name: str) -> int:
         f"golden set of {comparison.pictures} pictures on {runtime.name}: "
         f"labels {'same' if comparison.same_labels else 'differ'}, largest distance {comparison.distance:.5f} (allowed {tolerance})"
     )
+    if note := located.manifest.describe_decoder():
+        click.echo(note)
     return 0 if comparison.same_labels and comparison.distance <= tolerance else 1
 
 

@@ -98,6 +98,8 @@ def status(file: Path | None, as_json: bool) -> int:
             by = f", by {row['chosen_by']} at {row['chosen_at']}" if row["chosen_by"] else ""
             previous = f", before it {', '.join(row['previous'])}" if row["previous"] else ""
             click.echo(f"{row['line']}: {row['version']}{shadow} (chosen for {row['chosen_for']}{by}{previous}); {row['state']}")
+            if row["decoder"]:
+                click.echo(f"  {row['decoder']}")
     return 0 if all(row["state"] == "verified" for row in rows) else 1
 
 
@@ -152,7 +154,16 @@ def _describe_line(settings: Settings, line: str, model: EffectiveModel) -> dict
         "chosen_at": format_time(choice.chosen_at) if choice else None,
         "previous": list(choice.previous) if choice else [],
         "state": _verify_versions(settings, [name for name in (model.version, model.shadow) if name]),
+        "decoder": _describe_decoder(settings, model.version),
     }
+
+
+def _describe_decoder(settings: Settings, name: str) -> str:
+    """Returns a sentence if the version `name` was made with another picture decoder, else "" or if it cannot be read here."""
+    try:
+        return open_registry(settings.model.root).read_manifest(name).describe_decoder()
+    except ModelError:
+        return ""
 
 
 def _verify_versions(settings: Settings, names: Iterable[str]) -> str:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 @click.option("--lenet-epochs", type=int, help="Largest number of epochs of LeNet.")
 @click.option("--patience", type=int, help="Epochs without a lower validation loss after which a network stops early. 0 never stops early.")
 @click.option("--side", "side_px", type=int, help="Side of the resampled pictures, in pixels. AlexNet takes pictures of this size.")
+@click.option("--depth-bits", type=int, help="Bits that the camera uses in pictures of more than 8 bits, as depth_bits of the line.")
 @click.option("--lenet-side", "lenet_side_px", type=int, help="Side of the pictures that LeNet takes, in pixels.")
 @click.option("--lenet-width", type=int, help="Multiplies the numbers of LeNet's feature maps in the paper (6 and 16).")
 @click.option("--dense-width", type=int, help="Units of each fully connected layer of AlexNet.")

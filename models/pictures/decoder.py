@@ -1,65 +1,56 @@
 """The decoder: the only place where the bytes of a picture become pixels, for training, inference and display alike.
 
+    bytes -> header and limits -> checks of the whole file -> pixels -> 8 bits -> upright square
+
 The bytes are hostile until they are decoded. Length and size in pixels are checked before a pixel is touched, only four formats are
-opened, and every error of Pillow becomes a `PictureError` with one of the words of `RefusalReason`.
+opened, and every error becomes a `PictureError` with one of the words of `RefusalReason`. What cannot be understood is refused.
 
 Decisions and their reasons:
 - Shape: a picture that is not square keeps its proportions and is padded with its own edge. A disc stays a disc, the rim, where
   most defects lie, is not cut off, and no line appears where the padding begins.
-- Transparency: transparent pixels become white, like a light belt. Black would look like a hole.
-- More than 8 bits: industrial cameras store 10, 12 or 14 bits in 16 without saying so. The smallest of these depths that holds the
-  brightest pixel is taken as the full range, because the picture would otherwise be nearly black.
+- Transparency: transparent pixels become white, like a light belt. Black would look like a hole. Transparency that is the same in all
+  pixels is ignored, because cameras leave a fourth channel unused.
+- More than 8 bits: see `grey_levels`.
 - Several frames: the first one is decoded, as picture viewers do.
+- A change that gives the same bytes other grey levels raises `DECODER_VERSION`.
 """
 
 from __future__ import annotations
 
-import io
-import threading
-import warnings
-import zlib
-from collections.abc import Iterator
+import struct
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from models.pictures.bmp import prepare_bmp, read_bmp_header
+from models.pictures.format_header import FormatHeader, PictureFormat
+from models.pictures.grey_levels import GreyPixels, check_not_blank, check_not_partly_blank, scale_to_8_bits
+from models.pictures.jpeg import decode_jpeg, read_jpeg_header
+from models.pictures.pillow_pixels import read_image, read_levels
+from models.pictures.png import PNG_SIGNATURE, prepare_png, read_png_header
+from models.pictures.refusal import RefusalReason, damaged, truncated
+from models.pictures.tiff import prepare_tiff, read_tiff_header
 from streams.errors import PictureError
 from streams.identity import sniff_content_type
 
 if TYPE_CHECKING:
     from streams.settings import PictureSettings
 
-GreyPixels = npt.NDArray[np.uint8]
-
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF")
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# The number of the EXIF tag that says how a picture has to be rotated.
-ORIENTATION_TAG = 0x0112
-# The numbers of bits of a grey level that cameras store in files with 16 bits a pixel.
-DEPTHS_BITS = (8, 10, 12, 14, 16)
-
-# The filters of `warnings` are shared by all threads, so only one thread at a time may change them.
-_warnings_lock = threading.Lock()
-
-
-class RefusalReason(StrEnum):
-    """Why a picture cannot be decoded. The values are labels of metrics and are never renamed.
-
-    empty: no bytes. too-large: too many bytes. too-many-pixels: too many pixels. not-an-image: none of the accepted formats.
-    truncated: an accepted format that ends too early. damaged: an accepted format whose content contradicts itself.
-    """
-
-    EMPTY = "empty"
-    TOO_LARGE = "too-large"
-    TOO_MANY_PIXELS = "too-many-pixels"
-    NOT_AN_IMAGE = "not-an-image"
-    TRUNCATED = "truncated"
-    DAMAGED = "damaged"
+_SIGNATURES: dict[bytes, PictureFormat] = {b"\xff\xd8\xff": "JPEG", PNG_SIGNATURE: "PNG", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
+_READ_HEADER: dict[PictureFormat, Callable[[bytes], FormatHeader]] = {
+    "JPEG": read_jpeg_header,
+    "PNG": read_png_header,
+    "BMP": read_bmp_header,
+    "TIFF": read_tiff_header,
+}
+# Checks a file from its first to its last byte, and returns bytes of the same pixels for Pillow.
+_PREPARE: dict[PictureFormat, Callable[[bytes, FormatHeader], bytes]] = {"PNG": prepare_png, "BMP": prepare_bmp, "TIFF": prepare_tiff}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +81,15 @@ class DecodedPicture:
 class PictureReader:
     """An encoded picture whose header was read and checked against the limits. No pixel is decoded before `load` is called.
 
-    `width_px` and `height_px` are the size of the upright picture. `orientation` is that of EXIF, 1 to 8, where 1 is upright; it is
-    1 for TIFF, because Pillow rotates TIFF by itself.
+    `width_px` and `height_px` are the size of the upright picture. `depth_bits` is the setting of the picture's line.
     """
 
-    def __init__(self, value: bytes, image: Image.Image, orientation: int) -> None:
+    def __init__(self, value: bytes, header: FormatHeader, depth_bits: int | None) -> None:
         self.value = value
-        self.image = image
-        self.orientation = orientation
-        self.width_px, self.height_px = image.size if orientation < 5 else image.size[::-1]
+        self.header = header
+        self.depth_bits = depth_bits
+        size = header.width_px, header.height_px
+        self.width_px, self.height_px = size if header.orientation < 5 else size[::-1]
 
     @property
     def content_type(self) -> str:
@@ -111,61 +102,65 @@ class PictureReader:
         With mode "L" the result is grey; with "RGB" it has colour if the picture has. `min_side_px` allows a JPEG to be decoded at a
         half, a quarter or an eighth of its size, as long as no side gets smaller than `min_side_px`.
         """
-        image = self.image
-        if image.format == "PNG":
-            _check_png_checksums(self.value)
-        # Pillow rotates TIFF by itself, and warns while it reads the pixels.
-        if image.format == "TIFF":
-            with _warnings_lock, warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                image.load()
-            self.width_px, self.height_px = image.size
-        else:
-            if min_side_px is not None:
-                image.draft("L" if image.mode == "L" else mode, (min_side_px, min_side_px))
-            image.load()
-        return _flatten(image, mode)
+        if self.header.format == "JPEG":
+            return Image.fromarray(decode_jpeg(self.value, mode, self.header, min_side_px))
+        value = _PREPARE[self.header.format](self.value, self.header)
+        if not self.header.is_deep:
+            return _flatten(read_image(value, self.header), mode)
+        return _flatten(self._scale(read_levels(value, self.header)), mode)
+
+    def _scale(self, levels: npt.NDArray[np.generic]) -> Image.Image:
+        """Returns levels of more than 8 bits as an image of 8 bits. Transparency keeps its own range."""
+        if levels.ndim == 2 or levels.shape[2] not in (2, 4):
+            return Image.fromarray(scale_to_8_bits(levels, self.header, self.depth_bits))
+        colours = scale_to_8_bits(levels[..., :-1], self.header, self.depth_bits)
+        opacity = levels[..., -1:].astype(np.float32)
+        opacity = (opacity * (255 / max(1.0, float(opacity.max())))).astype(np.uint8)
+        return Image.fromarray(np.concatenate((colours, opacity), axis=2))
 
 
-def decode_picture(value: bytes, side_px: int, limits: PictureLimits | None = None) -> DecodedPicture:
+def decode_picture(value: bytes, side_px: int, limits: PictureLimits | None = None, depth_bits: int | None = None) -> DecodedPicture:
     """Returns the picture in `value`, upright, grey and resampled to `side_px` x `side_px`. Thread-safe.
 
-    Raises PictureError with a `RefusalReason` for every picture that cannot be decoded, and no other error.
+    `depth_bits` is the number of bits that the camera uses in pictures of more than 8 bits, or None if the settings do not name it.
+    Raises PictureError with a `RefusalReason` for every picture that cannot be decoded or is blank, and no other error.
     """
-    with open_picture(value, limits or PictureLimits()) as file:
+    with open_picture(value, limits or PictureLimits(), depth_bits) as file:
         # libjpeg may decode at a smaller scale. Twice the side is kept, so that the resampling below decides how the picture looks.
         grey = file.load("L", 2 * side_px)
-        pixels = rotate_upright(_fit_square(grey, side_px), file.orientation)
+        small = _shrink(grey, side_px)
+        check_not_blank(small.histogram())
+        check_not_partly_blank(grey, is_raw=file.header.format in ("BMP", "TIFF"))
+        pixels = rotate_upright(_pad_square(np.asarray(small), side_px), file.header.orientation)
         return DecodedPicture(np.ascontiguousarray(pixels), file.width_px, file.height_px)
 
 
 @contextmanager
-def open_picture(value: bytes, limits: PictureLimits) -> Iterator[PictureReader]:
-    """Yields the picture in `value` after its header was checked, and closes it afterwards.
+def open_picture(value: bytes, limits: PictureLimits, depth_bits: int | None = None) -> Iterator[PictureReader]:
+    """Yields the picture in `value` after its header was checked.
 
-    Raises PictureError for every error of the header, and for every error of Pillow within the block.
+    Raises PictureError for every error of the header, and for every error of the decoding libraries within the block.
     """
     if not value:
-        raise PictureError(RefusalReason.EMPTY, "The file is empty.")
+        raise PictureError(RefusalReason.EMPTY, "The file is empty. Check that the camera has finished writing before the file is taken.")
     if len(value) > limits.max_bytes:
-        raise PictureError(RefusalReason.TOO_LARGE, f"The file has {len(value)} bytes; at most {limits.max_bytes} are accepted.")
+        message = f"The file has {len(value)} bytes; at most {limits.max_bytes} are accepted. Reduce the camera's picture size or quality."
+        raise PictureError(RefusalReason.TOO_LARGE, message)
     try:
-        file = _read_header(value)
-        with file.image:
-            _check_size(file, limits)
-            yield file
+        header = _READ_HEADER[_find_format(value)](value)
+        _check_size(header, limits)
+        yield PictureReader(value, header, depth_bits)
     except PictureError:
         raise
+    except MemoryError as error:
+        message = "The picture needs more memory than it may use. Reduce the camera's resolution, or upload a smaller picture."
+        raise PictureError(RefusalReason.DECODER_LIMITS, message) from error
     except UnidentifiedImageError as error:
-        message = f"The file is no picture that can be judged: {', '.join(FORMATS)} are accepted."
-        raise PictureError(RefusalReason.NOT_AN_IMAGE, message) from error
-    except Image.DecompressionBombError as error:
-        message = f"The picture has too many pixels; at most {limits.max_pixels:,} are accepted."
-        raise PictureError(RefusalReason.TOO_MANY_PIXELS, message) from error
+        raise damaged("its header has a form that is not read") from error
+    except (EOFError, struct.error) as error:
+        raise truncated(str(error)) from error
     except Exception as error:  # Pillow raises a dozen types of error for damaged pictures
-        if isinstance(error, EOFError) or "truncated" in str(error).lower():
-            raise PictureError(RefusalReason.TRUNCATED, f"The picture ends too early: {error}.") from error
-        raise PictureError(RefusalReason.DAMAGED, f"The picture is damaged: {error}.") from error
+        raise (truncated if "truncated" in str(error).lower() else damaged)(str(error) or repr(error)) from error
 
 
 def rotate_upright(pixels: GreyPixels, orientation: int) -> GreyPixels:
@@ -182,54 +177,34 @@ def rotate_upright(pixels: GreyPixels, orientation: int) -> GreyPixels:
     return pixels
 
 
-def _read_header(value: bytes) -> PictureReader:
-    with _warnings_lock, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        image = Image.open(io.BytesIO(value), formats=FORMATS)
-        return PictureReader(value, image, 1 if image.format in ("TIFF", "BMP") else _read_orientation(image))
+def _find_format(value: bytes) -> PictureFormat:
+    for signature, name in _SIGNATURES.items():
+        if value.startswith(signature):
+            return name
+    message = f"The file is no picture that can be judged: {', '.join(FORMATS)} are accepted. Set the camera to one of them."
+    raise PictureError(RefusalReason.NOT_AN_IMAGE, message)
 
 
-def _read_orientation(image: Image.Image) -> int:
-    try:
-        orientation = image.getexif().get(ORIENTATION_TAG, 1)
-    except Exception:  # noqa: BLE001  Pillow parses EXIF and raises whatever its bytes provoke
-        return 1
-    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
-
-
-def _check_size(file: PictureReader, limits: PictureLimits) -> None:
-    if file.width_px * file.height_px > limits.max_pixels:
-        message = f"The picture has {file.width_px} x {file.height_px} pixels; at most {limits.max_pixels:,} in all are accepted."
-        raise PictureError(RefusalReason.TOO_MANY_PIXELS, message)
-    if file.width_px == 0 or file.height_px == 0:
-        raise PictureError(RefusalReason.DAMAGED, f"The picture is damaged: it has {file.width_px} x {file.height_px} pixels.")
-
-
-def _check_png_checksums(value: bytes) -> None:
-    """Verifies the checksums of a PNG up to its end. Pillow ignores those of the pixels and would return black for lost ones."""
-    start = len(PNG_SIGNATURE)
-    while True:
-        if start + 12 > len(value):
-            raise PictureError(RefusalReason.TRUNCATED, "The picture ends too early: the PNG has no end chunk.")
-        size = int.from_bytes(value[start : start + 4])
-        kind, end = value[start + 4 : start + 8], start + 8 + size
-        if end + 4 > len(value):
-            raise PictureError(RefusalReason.TRUNCATED, f"The picture ends too early: {len(value)} of at least {end + 4} bytes of PNG.")
-        if zlib.crc32(memoryview(value)[start + 4 : end]) != int.from_bytes(value[end : end + 4]):
-            raise PictureError(RefusalReason.DAMAGED, f"The picture is damaged: the checksum of its PNG chunk {kind!r} is wrong.")
-        if kind == b"IEND":
-            return
-        start = end + 4
+def _check_size(header: FormatHeader, limits: PictureLimits) -> None:
+    if header.width_px * header.height_px > limits.max_pixels:
+        raise PictureError(
+            RefusalReason.TOO_MANY_PIXELS,
+            f"The picture has {header.width_px} x {header.height_px} pixels; at most {limits.max_pixels:,} in all are accepted. Reduce the "
+            "camera's resolution or its region of interest.",
+        )
+    if header.width_px <= 0 or header.height_px <= 0:
+        raise damaged(f"it has {header.width_px} x {header.height_px} pixels")
 
 
 def _flatten(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
     """Returns `image` in 8 bits without transparency: grey (mode "L"), or in colour if it has colour and `mode` is "RGB"."""
     if image.mode == "L" and "transparency" not in image.info:
         return image
-    if image.mode.startswith(("I", "F")):
-        return Image.fromarray(_scale_to_8_bits(np.asarray(image)))
     if image.has_transparency_data:
         image = image.convert("RGBA")
+        least, most = image.getchannel("A").getextrema()
+        if least == most:
+            return image.convert("RGB").convert(mode)
         background = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(background, image).convert(mode)
     if image.mode in ("1", "P", "RGB", "RGBX", "YCbCr", "L"):
@@ -237,24 +212,18 @@ def _flatten(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
     return image.convert("RGB").convert(mode)  # Pillow cannot convert CMYK, LAB and HSV to grey directly
 
 
-def _scale_to_8_bits(wide: npt.NDArray[np.generic]) -> GreyPixels:
-    """Returns grey levels of more than 8 bits, or of floating point, as 0..255."""
-    levels = np.nan_to_num(wide.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0).clip(min=0)
-    brightest = float(levels.max(initial=0.0))
-    is_fraction = wide.dtype.kind == "f" and brightest <= 1
-    full_range = 1.0 if is_fraction else next((2.0**bits - 1 for bits in DEPTHS_BITS if brightest < 2**bits), brightest)
-    return (levels * (255 / full_range) + 0.5).astype(np.uint8)
-
-
-def _fit_square(image: Image.Image, side_px: int) -> GreyPixels:
-    """Returns `image` within a square of `side_px`, its proportions kept, padded with its own edge."""
+def _shrink(image: Image.Image, side_px: int) -> Image.Image:
+    """Returns `image` resampled, its proportions kept, so that its longer side is `side_px`."""
     width_px, height_px = image.size
     scale = side_px / max(width_px, height_px)
     size = max(1, round(width_px * scale)), max(1, round(height_px * scale))
-    if size != image.size:
-        image = image.resize(size, Image.Resampling.BILINEAR)
-    pixels: GreyPixels = np.asarray(image)
-    if size == (side_px, side_px):
+    return image if size == image.size else image.resize(size, Image.Resampling.BILINEAR)
+
+
+def _pad_square(pixels: GreyPixels, side_px: int) -> GreyPixels:
+    """Returns pixels of at most `side_px` in both directions within a square of `side_px`, padded with their own edge."""
+    height_px, width_px = pixels.shape
+    if (height_px, width_px) == (side_px, side_px):
         return pixels
-    left, top = (side_px - size[0]) // 2, (side_px - size[1]) // 2
-    return np.pad(pixels, ((top, side_px - size[1] - top), (left, side_px - size[0] - left)), mode="edge")
+    left, top = (side_px - width_px) // 2, (side_px - height_px) // 2
+    return np.pad(pixels, ((top, side_px - height_px - top), (left, side_px - width_px - left)), mode="edge")

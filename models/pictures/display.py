@@ -14,13 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from models.pictures.decoder import PictureLimits, PictureReader, open_picture, rotate_upright
+from models.pictures.decoder import PictureLimits, open_picture, rotate_upright
 
 HEAT_COLOUR = (255, 40, 0)
 HEAT_OPACITY = 0.6
 JPEG_QUALITY = 82
-# Modes of JPEG and PNG files whose bytes a browser shows with the grey levels that the decoder reads.
-_BROWSER_MODES = ("1", "L", "P", "RGB")
 # One picture at a time is decoded for display, because decoding takes several bytes of memory for each pixel.
 _display_lock = threading.Lock()
 
@@ -51,30 +49,29 @@ def read_picture_header(value: bytes, limits: PictureLimits) -> PictureHeader:
         return PictureHeader(file.content_type, file.width_px, file.height_px)
 
 
-def encode_for_browser(value: bytes, limits: PictureLimits) -> EncodedPicture:
+def encode_for_browser(value: bytes, limits: PictureLimits, depth_bits: int | None = None) -> EncodedPicture:
     """Returns the picture in `value` for a browser, in its own size.
 
     An upright JPEG or PNG that browsers show as the decoder reads it keeps its bytes. All other pictures become an upright PNG: TIFF
     and BMP, more than 8 bits, CMYK, transparency, EXIF rotation, colour profiles and animated PNG.
-    Raises PictureError if the decoder refuses the picture.
+    `depth_bits` is that of the picture's line. Raises PictureError if the decoder refuses the picture.
     """
-    with _display_lock, open_picture(value, limits) as file:
-        is_unchanged = _is_shown_unchanged(file)
+    with _display_lock, open_picture(value, limits, depth_bits) as file:
         image = file.load("RGB")
-        if is_unchanged:
+        if file.header.shows_unchanged:
             return EncodedPicture(value, file.content_type)
-        return _encode_png(rotate_upright(np.asarray(image), file.orientation))
+        return _encode_png(rotate_upright(np.asarray(image), file.header.orientation))
 
 
-def encode_thumbnail(value: bytes, limits: PictureLimits, side_px: int) -> EncodedPicture:
+def encode_thumbnail(value: bytes, limits: PictureLimits, side_px: int, depth_bits: int | None = None) -> EncodedPicture:
     """Returns the picture in `value` as an upright JPEG, at most `side_px` wide and high.
 
-    Raises PictureError if the decoder refuses the picture.
+    `depth_bits` is that of the picture's line. Raises PictureError if the decoder refuses the picture.
     """
     buffer = io.BytesIO()
-    with _display_lock, open_picture(value, limits) as file:
+    with _display_lock, open_picture(value, limits, depth_bits) as file:
         image = file.load("RGB", side_px)
-        upright = Image.fromarray(np.ascontiguousarray(rotate_upright(np.asarray(image), file.orientation)))
+        upright = Image.fromarray(np.ascontiguousarray(rotate_upright(np.asarray(image), file.header.orientation)))
         upright.thumbnail((side_px, side_px))
         upright.save(buffer, "JPEG", quality=JPEG_QUALITY)
     return EncodedPicture(buffer.getvalue(), "image/jpeg")
@@ -86,7 +83,7 @@ def encode_heat_map_layer(value: bytes, limits: PictureLimits) -> EncodedPicture
     Raises PictureError if the decoder refuses the heat map.
     """
     with _display_lock, open_picture(value, limits) as file:
-        heat = rotate_upright(np.asarray(file.load("L")), file.orientation)
+        heat = rotate_upright(np.asarray(file.load("L")), file.header.orientation)
     layer = np.empty((*heat.shape, 4), np.uint8)
     layer[..., :3] = HEAT_COLOUR
     # The square root makes faint heat visible.
@@ -100,20 +97,6 @@ def overlay_heat_map(pixels: npt.NDArray[np.uint8], heat: npt.NDArray[np.float32
     opacity = HEAT_OPACITY * heat[..., np.newaxis]
     colour = np.array(HEAT_COLOUR, np.float32)
     return Image.fromarray((pixels[..., np.newaxis] * (1 - opacity) + colour * opacity + 0.5).astype(np.uint8))
-
-
-def _is_shown_unchanged(file: PictureReader) -> bool:
-    """Tells whether a browser shows the bytes of `file` as the decoder reads them."""
-    image = file.image
-    return (
-        image.format in ("JPEG", "MPO", "PNG")
-        and image.mode in _BROWSER_MODES
-        and file.orientation == 1
-        and not image.has_transparency_data
-        # Browsers adjust colours by a colour profile or a gamma value; the decoder does not.
-        and image.info.keys().isdisjoint(("icc_profile", "gamma"))
-        and not (image.format == "PNG" and getattr(image, "is_animated", False))
-    )
 
 
 def _encode_png(pixels: npt.NDArray[np.uint8]) -> EncodedPicture:

@@ -21,6 +21,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from models.pictures.decoder_version import DECODER_VERSION
 from models.registry.manifest import DriftReference, FileEntry, Manifest
 from streams.atomic_file import flush_to_disk, write_atomically
 from streams.errors import ModelError
@@ -173,11 +174,12 @@ def parse_manifest(content: bytes, path: str) -> Manifest:
 def write_manifest(folder: Path, fields: Mapping[str, Any]) -> Manifest:
     """Writes `manifest.json` into `folder`, the folder of a new version, and returns the manifest.
 
-    `fields` contains all fields of the manifest except `files`. This function computes `files` from the files in `folder`.
+    `fields` contains all fields of the manifest except `files`. This function computes `files` from the files in `folder`,
+    and adds the version of the picture decoder.
     """
     paths = sorted(path for path in folder.iterdir() if path.name != MANIFEST_FILE)
     entries = {path.name: FileEntry(sha256=sha256_of_file(path), bytes=path.stat().st_size) for path in paths}
-    manifest = Manifest.model_validate({**fields, "files": entries})
+    manifest = Manifest.model_validate({"decoder_version": DECODER_VERSION, **fields, "files": entries})
     (folder / MANIFEST_FILE).write_text(_format_manifest(manifest), encoding="utf-8")
     return manifest
 

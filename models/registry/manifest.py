@@ -11,6 +11,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from models.pictures.decoder_version import describe_decoder_version
+
 # The name of a version must be a valid folder name on every file system, and short enough for the label of a metric.
 VERSION_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 # A file lies directly in the version's folder, so its name holds no slash.
@@ -166,6 +168,11 @@ class Manifest(_ManifestModel):
     figures: dict[str, float] = Field(description="Figures measured on the validation pictures when the version was made.")
     command: str = Field(description="Command that made the version.")
     reference: DriftReference | None = Field(default=None, description="The drift reference. It is absent in older versions.")
+    decoder_version: int | None = Field(
+        default=None,
+        ge=1,
+        description="DECODER_VERSION of the program that made the version. Absent in versions of release 0.1.0, where it means 1.",
+    )
     files: dict[str, FileEntry]
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_by_name=True, serialize_by_alias=True)
@@ -190,6 +197,10 @@ class Manifest(_ManifestModel):
         """
         mine, others = (set(one.classes) for one in (self, other))
         return mine == others and self.classes[self.ok_class] == other.classes[other.ok_class]
+
+    def describe_decoder(self) -> str:
+        """Returns a sentence if the version was made with another picture decoder than this program has, else ""."""
+        return describe_decoder_version(self.decoder_version)
 
     def describe_classes(self) -> str:
         """Returns a phrase with the names of all classes and of the class of good parts, for messages and pages."""

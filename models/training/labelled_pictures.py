@@ -146,10 +146,12 @@ def read_pictures(
     side_px: int,
     classes: Sequence[str] | None = None,
     limits: PictureLimits | None = None,
+    depth_bits: int | None = None,
     on_read: Callable[[int, int], object] = lambda done, total: None,
 ) -> LabelledPictures:
     """Reads `files` and resamples the pictures to `side_px`. Files that cannot be decoded are listed in the result.
 
+    `depth_bits` is the number of bits that the camera uses in pictures of more than 8 bits, as in the settings of a line.
     `classes` gives the order of the classes, for example that of a model version. Without it, the names are sorted. After each file,
     `on_read` gets the number of files read so far and the number of all files. Raises ModelError if a class is not among `classes`, or
     if no file could be read.
@@ -163,7 +165,7 @@ def read_pictures(
         )
     pixels, labels, readable, checksums, unreadable = [], [], [], [], []
     with ThreadPoolExecutor(DECODER_THREADS) as pool:
-        decoded = pool.map(lambda file: _decode_file(file, side_px, limits), files)
+        decoded = pool.map(lambda file: _decode_file(file, side_px, limits, depth_bits), files)
         for done, (file, (checksum, result)) in enumerate(zip(files, decoded, strict=True), 1):
             on_read(done, len(files))
             if isinstance(result, UnreadableFile):
@@ -178,10 +180,12 @@ def read_pictures(
     return LabelledPictures(np.stack(pixels), np.array(labels, np.int32), names, tuple(readable), tuple(checksums), tuple(unreadable))
 
 
-def _decode_file(file: LabelledFile, side_px: int, limits: PictureLimits | None) -> tuple[str, npt.NDArray[np.uint8] | UnreadableFile]:
+def _decode_file(
+    file: LabelledFile, side_px: int, limits: PictureLimits | None, depth_bits: int | None
+) -> tuple[str, npt.NDArray[np.uint8] | UnreadableFile]:
     try:
         content = file.path.read_bytes()
-        return hashlib.sha256(content).hexdigest(), decode_picture(content, side_px, limits).pixels
+        return hashlib.sha256(content).hexdigest(), decode_picture(content, side_px, limits, depth_bits).pixels
     except PictureError as error:
         return "", UnreadableFile(file.path, error.reason, str(error))
     except OSError as error:

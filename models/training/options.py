@@ -32,6 +32,9 @@ class TrainingOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     side_px: int = Field(192, ge=64, le=512, description="Side of the resampled pictures and of AlexNet's input, in pixels.")
+    depth_bits: int | None = Field(
+        None, ge=8, le=16, description="Bits that the camera uses in pictures of more than 8 bits, as `depth_bits` of the line."
+    )
     lenet_side_px: int = Field(128, ge=16, le=512, description="Side of LeNet's input in pixels.")
     lenet_width: int = Field(
         2, ge=1, le=16, description="Factor by which LeNet has more feature maps than in the paper, which has 6 and 16."

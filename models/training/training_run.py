@@ -124,7 +124,9 @@ class TrainingRun:
     def _read_pictures(self, start: Version | None, callback: TrainingCallback) -> LabelledPictures:
         side_px = start.manifest.preprocessing.side_px if start else self.options.side_px
         classes = start.manifest.classes if start else None
-        pictures = read_pictures(find_pictures(self.sources), side_px, classes, on_read=callback.on_picture_read)
+        pictures = read_pictures(
+            find_pictures(self.sources), side_px, classes, depth_bits=self.options.depth_bits, on_read=callback.on_picture_read
+        )
         pictures.expect_two_classes()
         # The property raises ModelError if it is unclear which class is the good one. It is read now, before hours of training.
         _ = pictures.ok_class

@@ -103,9 +103,10 @@ class PartPictureReader:
         If `side_px` is given, the picture is at most `side_px` pixels wide and high. Raises the same exceptions as `read_original`.
         """
         limits = PictureLimits.from_settings(self._settings.pictures)
+        depth_bits = next((line.depth_bits for line in self._settings.lines if line.name == part.line), None)
         if side_px is None:
-            return self._cached(part, side_px, lambda value: encode_for_browser(value, limits))
-        return self._cached(part, side_px, lambda value: encode_thumbnail(value, limits, side_px))
+            return self._cached(part, side_px, lambda value: encode_for_browser(value, limits, depth_bits))
+        return self._cached(part, side_px, lambda value: encode_thumbnail(value, limits, side_px, depth_bits))
 
     def read_heat_map(self, address: str) -> EncodedPicture:
         """Returns the heat map at `address` of the object store as a transparent overlay for its picture.

@@ -198,6 +198,13 @@ class LineSettings(Section):
         le=3600,
         description="Longest useful time from picture to verdict, in seconds. The default is the travel time to the gate minus 0.2 s.",
     )
+    depth_bits: int | None = Field(
+        None,
+        ge=8,
+        le=16,
+        description="Number of bits that the line's camera uses in pictures of more than 8 bits, such as 12 for 12 bits stored in 16. "
+        "If absent, the file's own word counts, else 16. A dark picture of unknown depth gets `review`.",
+    )
     token: SecretStr = Field(SecretStr(""), description="Token for uploads to this line. Without a token all uploads are refused.")
 
     @property

@@ -160,6 +160,18 @@ class PictureSettings(Section):
         ge=1024,
         description="A picture of more bytes is put into the object store. Its Kafka record then holds only the address (claim check).",
     )
+    upload_memory_bytes: int = Field(
+        2**30,
+        ge=2**25,
+        le=2**36,
+        description="Memory that the decoder of uploaded pictures may use for one picture. A picture that needs more gets `review`.",
+    )
+    upload_time_s: float = Field(
+        10.0,
+        ge=0.1,
+        le=300,
+        description="Longest time for decoding an uploaded picture, in seconds. A picture that takes longer gets `review`.",
+    )
 
 
 class StoreSettings(Section):

@@ -92,7 +92,7 @@ def test_sent_pictures_get_verdicts_that_both_programs_print(
 ) -> None:
     settings = make_settings(model={"root": models_root, "version": "tiny", "runtime": "tensorflow"}, batch={"size": 4, "shapes": (1, 4)})
     (folder / "good.jpg").write_bytes(make_jpeg(1))
-    Image.new("L", (40, 30), 128).save(folder / "small.png")
+    Image.linear_gradient("L").resize((40, 30)).save(folder / "small.png")
     (folder / "broken.jpg").write_bytes(make_jpeg(2)[:700])
     with CastlineProcess(settings, tmp_path / "log", "inspector") as inspector:
         inspector.wait_ready()

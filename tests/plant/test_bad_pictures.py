@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 from pathlib import Path
 
 import pytest
 from kafka import KafkaProducer
+from PIL import Image
 
 from streams.object_store import ObjectStore
 from streams.records import Verdict
@@ -18,7 +20,9 @@ from tests.conftest import MakeSettings
 from tests.image_topics import make_jpeg, read_topic, read_verdicts, wait_for, wait_for_verdicts
 from tests.processes import CASTLINE, CastlineProcess, make_environment
 
-LINE = "line-1"
+LINE, UPLOADS = "line-1", "uploads"
+# Enough for every good picture of this test, and less than the picture of `make_memory_bomb` takes.
+UPLOAD_MEMORY_BYTES = 2**25
 
 # Key and headers of records that name no part.
 NAMELESS: list[tuple[bytes | None, list[tuple[str, bytes]]]] = [
@@ -51,7 +55,10 @@ def test_every_bad_picture_has_a_verdict_every_refused_one_a_dead_letter_and_goo
     make_settings: MakeSettings, models_root: Path, tmp_path: Path
 ) -> None:
     settings = make_settings(
-        lines=(LINE,), model={"root": models_root, "version": "tiny", "runtime": "tensorflow"}, topics={"image_partitions": 1}
+        lines=(LINE, UPLOADS),
+        pictures={"upload_memory_bytes": UPLOAD_MEMORY_BYTES},
+        model={"root": models_root, "version": "tiny", "runtime": "tensorflow"},
+        topics={"image_partitions": 1},
     )
     names = TopicNames(settings.topics.prefix)
     corpus = make_bad_pictures()
@@ -78,8 +85,11 @@ def test_every_bad_picture_has_a_verdict_every_refused_one_a_dead_letter_and_goo
     producer.send(names.images(LINE), key=f"{LINE}:3:5".encode(), value=make_jpeg(5), headers=[("sha256", b"0" * 64)])
     producer.send(names.images(LINE), key=f"{LINE}:3:6".encode(), value=None)
     producer.send(names.images(LINE), key=f"{LINE}:3:7".encode(), value=make_jpeg(7), headers=[("content-type", b"text/html")])
+    uploads = {f"{UPLOADS}:1:1": make_jpeg(1), f"{UPLOADS}:1:2": make_memory_bomb(), f"{UPLOADS}:1:3": make_jpeg(3)}
+    for part, value in uploads.items():
+        producer.send(names.images(UPLOADS), key=part.encode(), value=value)
     producer.close()
-    verdict_count = 2 * len(corpus) + len(claims) + 4
+    verdict_count = 2 * len(corpus) + len(claims) + 4 + len(uploads)
 
     with CastlineProcess(settings, tmp_path / "log", "inspector") as inspector:
         inspector.wait_ready()
@@ -114,6 +124,8 @@ def test_every_bad_picture_has_a_verdict_every_refused_one_a_dead_letter_and_goo
     assert verdicts[f"{LINE}:3:6"].reason == "empty"
     assert verdicts[f"{LINE}:3:7"].reason == "", "a wrong content type does not spoil a picture"
 
+    assert [verdicts[part].reason for part in uploads] == ["", "decoder-limits", ""], "an upload that takes too much memory harms no other"
+
     nameless = [headers for headers in dead_letters.headers if headers["dead-reason"] == b"identity"]
     assert len(nameless) == len(NAMELESS)
     assert all(b"expected" in headers["dead-detail"] for headers in nameless)
@@ -136,6 +148,13 @@ def test_every_bad_picture_has_a_verdict_every_refused_one_a_dead_letter_and_goo
     with pytest.raises(subprocess.CalledProcessError) as failure:
         castline(settings, "trace", f"{LINE}:99:1")
     assert failure.value.returncode == 1
+
+
+def make_memory_bomb() -> bytes:
+    """Returns a PNG of 49 megapixels, which the limit of pixels allows."""
+    buffer = io.BytesIO()
+    Image.linear_gradient("L").resize((7000, 7000)).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def castline(settings: Settings, *arguments: str) -> str:

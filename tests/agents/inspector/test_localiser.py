@@ -270,7 +270,7 @@ async def test_heat_maps_can_be_switched_off(tmp_path: Path) -> None:
 @pytest.mark.asyncio
 async def test_a_finding_names_its_verdict_and_boxes_and_its_map_covers_the_whole_picture(tmp_path: Path) -> None:
     file = io.BytesIO()
-    Image.new("RGB", (400, 200), "grey").save(file, "PNG")
+    Image.linear_gradient("L").resize((400, 200)).convert("RGB").save(file, "PNG")
     async with run_inspector(tmp_path, RecordingRuntime(), lambda mapper: mapper) as rig:
         await rig.send("uploads", picture=file.getvalue())
         await wait_until(lambda: len(rig.producer.findings()) == 1)

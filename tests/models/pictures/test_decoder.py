@@ -11,7 +11,8 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from models.pictures.decoder import DecodedPicture, PictureLimits, RefusalReason, decode_picture
+from models.pictures.decoder import DecodedPicture, PictureLimits, decode_picture
+from models.pictures.refusal import RefusalReason
 from streams.errors import PictureError
 from tests.bad_pictures import ExpectedOutcome, make_bad_pictures
 
@@ -26,7 +27,7 @@ def encode(image: Image.Image, form: str = "PNG", **options: object) -> bytes:
 
 def make_marked_corner() -> npt.NDArray[np.uint8]:
     """A dark picture with a bright upper left and a grey upper right quarter, so that all its turns and mirror images differ."""
-    pixels = np.full((64, 64), 20, np.uint8)
+    pixels = np.full((64, 64), 20, np.uint8) + np.arange(64, dtype=np.uint8) // 8
     pixels[:32, :32] = 220
     pixels[:32, 32:] = 120
     return pixels
@@ -122,7 +123,8 @@ def test_a_picture_stands_upright_whatever_its_exif_orientation(form: str, orien
 def test_the_size_told_is_that_of_the_upright_picture() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    picture = decode_picture(encode(Image.new("L", (90, 60), 50), "JPEG", exif=exif), 64)
+    gradient = Image.linear_gradient("L").resize((90, 60))
+    picture = decode_picture(encode(gradient, "JPEG", exif=exif), 64)
     assert (picture.width_px, picture.height_px) == (60, 90)
 
 
@@ -135,27 +137,19 @@ def test_a_disc_stays_a_disc_in_a_picture_that_is_not_square() -> None:
     assert pixels[0].min() == 200  # filled up with its own edge, without a line
 
 
-@pytest.mark.parametrize(("bits", "top"), [(16, 65535), (14, 16383), (12, 4095), (10, 1023)])
-def test_a_camera_of_any_depth_gives_the_same_grey_levels(bits: int, top: int) -> None:
-    levels = np.linspace(0, top, 64 * 64).reshape(64, 64).astype(np.uint16)
-    pixels = decode_picture(encode(Image.fromarray(levels)), 64).pixels
-    assert bits > 8
-    assert np.abs(pixels.astype(float) - np.linspace(0, 255, 64 * 64).reshape(64, 64)).max() <= 1
-
-
 def test_what_is_transparent_is_white() -> None:
     image = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
-    image.paste((80, 80, 80, 255), (0, 0, 64, 32))
+    image.paste((80, 80, 80, 255), (0, 0, 32, 64))
     pixels = decode_picture(encode(image), 64).pixels
-    assert pixels[5].max() == 80
-    assert pixels[60].min() == 255
+    assert pixels[:, 5].max() == 80
+    assert pixels[:, 60].min() == 255
 
 
 def test_the_first_of_several_frames_is_judged() -> None:
-    frames = [Image.new("L", (32, 32), level) for level in (30, 200)]
+    frames = [Image.fromarray(np.tile(np.arange(level, level + 32, dtype=np.uint8), (32, 1))) for level in (30, 200)]
     for form in ("PNG", "TIFF"):
         value = encode(frames[0], form, save_all=True, append_images=frames[1:])
-        assert decode_picture(value, 32).pixels.max() == 30
+        assert decode_picture(value, 32).pixels.max() == 61
 
 
 def test_a_large_jpeg_looks_as_a_small_one() -> None:

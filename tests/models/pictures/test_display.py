@@ -35,10 +35,11 @@ def test_formats_that_browsers_do_not_display_become_png(form: str, mode: str) -
     assert open_image(picture.value).size == (40, 30)
 
 
-def test_a_picture_of_12_bits_is_not_black() -> None:
+def test_a_picture_of_a_camera_of_12_bits_is_not_black() -> None:
     wide = Image.fromarray(np.full((20, 20), 4095, np.uint16))
     for form in ("PNG", "TIFF"):
-        assert open_image(encode_for_browser(encode(wide, form), LIMITS).value).getpixel((5, 5)) == 255
+        assert open_image(encode_for_browser(encode(wide, form), LIMITS, depth_bits=12).value).getpixel((5, 5)) == 255
+        assert open_image(encode_thumbnail(encode(wide, form), LIMITS, 20, depth_bits=12).value).getpixel((5, 5)) == 255
 
 
 def test_a_heat_map_is_transparent_at_zero_and_red_at_its_maximum() -> None:
@@ -94,7 +95,7 @@ def with_gamma(png: bytes) -> bytes:
 
 COLOUR = make_colour_picture()
 GREY = COLOUR.convert("L")
-ALPHA = Image.merge("RGBA", (*COLOUR.split(), GREY))
+ALPHA = Image.merge("RGBA", (*COLOUR.split(), GREY.rotate(180)))
 DEEP = np.asarray(GREY).astype(np.uint16)
 ACCEPTED = {
     "grey JPEG": encode(GREY, "JPEG"),
@@ -109,7 +110,7 @@ ACCEPTED = {
     "PNG with alpha": encode(ALPHA, "PNG"),
     "grey PNG with alpha": encode(ALPHA.convert("LA"), "PNG"),
     "16-bit PNG": encode(Image.fromarray(DEEP * 257), "PNG"),
-    "12 bits in a 16-bit PNG": encode(Image.fromarray(DEEP * 16), "PNG"),
+    "12 bits at the upper end of a 16-bit PNG": encode(Image.fromarray(DEEP * 256), "PNG"),
     "PNG of an unusual gamma": with_gamma(encode(COLOUR, "PNG")),
     "animated PNG": encode(COLOUR, "PNG", save_all=True, append_images=[COLOUR.rotate(90)]),
     "grey BMP": encode(GREY, "BMP"),

@@ -1,0 +1,242 @@
+"""JPEG: the structure of the file is checked here, and libjpeg-turbo decodes it through simplejpeg, which raises on damaged data.
+
+Pillow passes over libjpeg's warnings and returns grey or shifted pixels for lost data, and it ignores what follows the end marker.
+Source: ITU-T T.81, annex B.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+from PIL import Image
+
+from models.pictures.format_header import FormatHeader
+from models.pictures.refusal import damaged, truncated, unsupported
+from models.pictures.tiff_directory import read_orientation
+
+_START, _END, _SCAN = 0xD8, 0xD9, 0xDA
+_HUFFMAN, _QUANTISATION, _APP1, _APP2, _APP14 = 0xC4, 0xDB, 0xE1, 0xE2, 0xEE
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
+# Cameras store at most some dozen scans. A small file with thousands of them takes minutes to decode.
+_MAX_SCANS = 100
+_MAX_ZEROS = 32
+# libjpeg's own scales that Pillow also uses, so that pictures keep the grey levels that model versions have learned from.
+_SCALES = (8, 4, 2, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    """A marker with its content: `value[start:end]`."""
+
+    marker: int
+    start: int
+    end: int
+
+
+def read_jpeg_header(value: bytes) -> FormatHeader:
+    """Returns the header of a JPEG. Raises PictureError if it is damaged, has no frame, or has more than 8 bits."""
+    orientation, is_corrected = 1, False
+    for segment in _walk_segments(value):
+        content = value[segment.start : segment.end]
+        if segment.marker == _APP1 and content.startswith(b"Exif\0\0"):
+            orientation = read_orientation(content)
+        elif (segment.marker == _APP2 and content.startswith(b"ICC_PROFILE\0")) or segment.marker == _APP14:
+            is_corrected = True
+        elif segment.marker in _FRAMES:
+            return _read_frame(content, orientation, is_corrected)
+    raise truncated("the JPEG has no frame")
+
+
+def decode_jpeg(value: bytes, mode: Literal["L", "RGB"], header: FormatHeader, min_side_px: int | None) -> npt.NDArray[np.uint8]:
+    """Returns the pixels of a JPEG as stored: shape (height, width), or (height, width, 3) if `mode` is "RGB" and the file has colour.
+
+    `min_side_px` allows a half, a quarter or an eighth of the size, as long as no side gets smaller. Raises PictureError if libjpeg
+    reports any damage.
+    """
+    _check_structure(value)
+    scale = _choose_scale(header, min_side_px)
+    size = {"min_height": -(-header.height_px // scale), "min_width": -(-header.width_px // scale)}
+    try:
+        if header.samples == 4:
+            return _flatten_cmyk(simplejpeg.decode_jpeg(value, "CMYK", strict=True, **size), mode)
+        colours = "RGB" if mode == "RGB" and header.samples == 3 else "GRAY"
+        pixels: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(value, colours, strict=True, **size)
+    except ValueError as error:  # the file is complete, as `_check_structure` has found, so that no loss at its end is meant
+        raise damaged(str(error)) from error
+    return pixels[..., 0] if colours == "GRAY" else pixels
+
+
+def _choose_scale(header: FormatHeader, min_side_px: int | None) -> int:
+    if min_side_px is None:
+        return 1
+    room = min(header.width_px // min_side_px, header.height_px // min_side_px)
+    return next((scale for scale in _SCALES if room >= scale), 1)
+
+
+def _check_structure(value: bytes) -> None:
+    """Checks the markers of a JPEG from first to last. Raises PictureError if it is damaged, or if something follows its end.
+
+    Behind the end, only equal bytes that fill up a block are accepted, and the further pictures of a file that announces them (MPO).
+    """
+    segments = [(segment, value[segment.start : segment.end]) for segment in _walk_segments(value)]
+    _check_scans([(segment.marker, content) for segment, content in segments if segment.marker in _FRAMES or segment.marker == _SCAN])
+    for segment, content in segments:
+        if segment.marker == _QUANTISATION:
+            _check_quantisation(content)
+    _check_zeros(value, segments)
+    end = segments[-1][0].end
+    is_multiple = any(segment.marker == _APP2 and content.startswith(b"MPF\0") for segment, content in segments)
+    if not is_multiple and len(set(value[end:])) > 1:
+        raise damaged(f"{len(value) - end} bytes follow the end of the JPEG, as if the end of another picture were attached")
+
+
+def _check_last_byte(value: bytes, end: int) -> None:
+    """Checks that a JPEG cannot be decoded without the last byte before its end marker. Raises PictureError if it can.
+
+    libjpeg keeps up to seven bytes in a register and does not miss them. Pixels of two pictures that were joined then end some bits
+    early, and one in fifty of such files passes. The second decoding leaves out nearly all of the inverse transformation.
+    """
+    while value[end - 1] == 0xFF:
+        end -= 1
+    is_stuffed = value[end - 2 : end] == b"\xff\0"
+    if value[end - 1] == 0 and not is_stuffed:  # some encoders fill up the last word with zeros
+        return
+    shorter = value[: end - 1 - is_stuffed] + b"\xff\xd9"
+    try:
+        simplejpeg.decode_jpeg(shorter, "GRAY", min_height=1, min_width=1, strict=True)
+    except ValueError:
+        return
+    raise damaged("the pixels of the JPEG end before its data do, as if parts of two pictures were joined")
+
+
+def _flatten_cmyk(cmyk: npt.NDArray[np.uint8], mode: Literal["L", "RGB"]) -> npt.NDArray[np.uint8]:
+    """Returns grey or colour from CMYK as Adobe's programs store it: inverted."""
+    return np.asarray(Image.fromarray(255 - cmyk, "CMYK").convert("RGB").convert(mode))
+
+
+def _read_frame(content: bytes, orientation: int, is_corrected: bool) -> FormatHeader:
+    if len(content) < 6:
+        raise truncated("the frame header of the JPEG is incomplete")
+    height_px, width_px, components = int.from_bytes(content[1:3]), int.from_bytes(content[3:5]), content[5]
+    if content[0] != 8:
+        raise unsupported(f"it is a JPEG of {content[0]} bits")
+    shows_unchanged = components in (1, 3) and orientation == 1 and not is_corrected
+    return FormatHeader("JPEG", width_px, height_px, orientation, components, shows_unchanged=shows_unchanged)
+
+
+def _walk_segments(value: bytes) -> Iterator[_Segment]:
+    """Yields the segments of a JPEG up to its end marker, which comes last. Raises PictureError where the structure breaks."""
+    at, markers = 0, None
+    while True:
+        found = _read_marker(value, at)
+        yield found
+        if found.marker == _END:
+            return
+        at = found.end
+        if found.marker == _SCAN:
+            markers = _find_markers(value) if markers is None else markers
+            behind = int(np.searchsorted(markers, at))
+            if behind == len(markers):
+                raise truncated("the JPEG has no end marker")
+            at = int(markers[behind])
+
+
+def _find_markers(value: bytes) -> npt.NDArray[np.intp]:
+    """Returns where markers begin if `value` were compressed data: bytes 0xFF not followed by a stuffed 0 or a restart marker."""
+    content = np.frombuffer(value, np.uint8)
+    at = np.flatnonzero(content[:-1] == 0xFF)
+    behind = content[at + 1]
+    markers: npt.NDArray[np.intp] = at[(behind != 0) & (behind != 0xFF) & (behind & 0xF8 != 0xD0)]
+    return markers
+
+
+def _read_marker(value: bytes, at: int) -> _Segment:
+    if at + 2 > len(value):
+        raise truncated(f"the JPEG has no end marker within its {len(value)} bytes")
+    if value[at] != 0xFF:
+        raise damaged(f"byte {at} of the JPEG should begin a marker")
+    while value[at + 1] == 0xFF:  # markers may be preceded by any number of such bytes
+        at += 1
+        if at + 2 > len(value):
+            raise truncated("the JPEG ends within a marker")
+    marker, start = value[at + 1], at + 2
+    if marker in (_START, _END):
+        return _Segment(marker, start, start)
+    length = int.from_bytes(value[start : start + 2])
+    if length < 2 or marker < 0xC0:
+        raise damaged(f"byte {at} of the JPEG begins a marker that does not exist")
+    if start + length > len(value):
+        raise truncated(f"a segment of the JPEG ends at byte {start + length} of {len(value)}")
+    return _Segment(marker, start + 2, start + length)
+
+
+def _check_zeros(value: bytes, segments: list[tuple[_Segment, bytes]]) -> None:
+    """Checks that no block of the pixels was overwritten by zeros.
+
+    Zeros decode to whatever has the code of only zeros. Where that is no end of a block, so many zeros are blocks of equal coefficients,
+    which no camera sends. Progressive files store single bits, of which many may be 0.
+    """
+    markers = {segment.marker for segment, _ in segments}
+    tables = b"".join(content for segment, content in segments if segment.marker == _HUFFMAN)
+    if not markers.isdisjoint(_PROGRESSIVE) or _may_hold_zeros(tables):
+        return
+    start = next(segment.end for segment, _ in segments if segment.marker == _SCAN)
+    at = value.find(bytes(_MAX_ZEROS), start)
+    if 0 <= at < segments[-1][0].start - _MAX_ZEROS:
+        raise damaged(f"the pixels of the JPEG hold a block of zeros at byte {at}")
+
+
+def _may_hold_zeros(tables: bytes) -> bool:
+    """Tells whether a Huffman table of AC coefficients gives the code of only zeros to the end of a block. Source: T.81, B.2.4.2."""
+    at = 0
+    while at + 17 < len(tables):
+        if tables[at] >> 4 and tables[at + 17] == 0:
+            return True
+        at += 17 + sum(tables[at + 1 : at + 17])
+    return False
+
+
+def _check_scans(headers: list[tuple[int, bytes]]) -> None:
+    """Checks that the scans give each coefficient of each component to its last bit. `headers` are those of frames and scans.
+
+    libjpeg does not miss a scan that was lost from a progressive file; the picture only becomes blurred.
+    Source: ITU-T T.81, B.2.3 and G.1.1.1.
+    """
+    frames = [(marker, content) for marker, content in headers if marker in _FRAMES]
+    scans = [content for marker, content in headers if marker == _SCAN]
+    if not scans:
+        raise truncated("the JPEG has no pixels")
+    if len(scans) > _MAX_SCANS:
+        raise unsupported(f"the JPEG has {len(scans)} scans; at most {_MAX_SCANS} are accepted")
+    if len(frames) != 1:
+        raise damaged(f"the JPEG has {len(frames)} frames")
+    marker, frame = frames[0]
+    missing = {frame[at] for at in range(6, len(frame) - 2, 3)}
+    complete: dict[int, set[int]] = {component: set() for component in missing}
+    for scan in scans:
+        count = scan[0] if scan else 0
+        if len(scan) != 2 * count + 4:
+            raise damaged("a scan of the JPEG has a header of a wrong length")
+        first, last, lowest_bit = (0, 63, 0) if marker not in _PROGRESSIVE else (scan[-3], scan[-2], scan[-1] & 15)
+        for component in scan[1 : 2 * count + 1 : 2]:
+            if lowest_bit == 0:
+                complete.setdefault(component, set()).update(range(first, last + 1))
+    if any(len(coefficients) < 64 for coefficients in complete.values()):
+        raise damaged("a scan of the JPEG was lost")
+
+
+def _check_quantisation(content: bytes) -> None:
+    """Checks that no step of a quantisation table is 0. libjpeg decodes such tables, which a zeroed block leaves behind."""
+    at = 0
+    while at < len(content):
+        step = 2 if content[at] >> 4 else 1
+        table = content[at + 1 : at + 1 + 64 * step]
+        if len(table) < 64 * step or 0 in (table if step == 1 else np.frombuffer(table, ">u2")):
+            raise damaged("a quantisation table of the JPEG holds a zero")
+        at += 1 + 64 * step

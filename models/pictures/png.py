@@ -1,0 +1,131 @@
+"""PNG: the chunks are checked here up to the end of the file, because Pillow ignores the checksums of pixels.
+
+Source: W3C Portable Network Graphics, third edition.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from models.pictures.format_header import FormatHeader
+from models.pictures.refusal import damaged, truncated, unsupported
+from models.pictures.tiff_directory import read_orientation
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# By colour type: the number of samples of a pixel and the allowed depths.
+_COLOUR_TYPES = {0: (1, (1, 2, 4, 8, 16)), 2: (3, (8, 16)), 3: (1, (1, 2, 4, 8)), 4: (2, (8, 16)), 6: (4, (8, 16))}
+# Adam7: first column, first row, step of columns, step of rows of each pass.
+_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+# Chunks because of which a browser shows other grey levels than the decoder, or several frames.
+_CHANGES_DISPLAY = frozenset((b"tRNS", b"iCCP", b"gAMA", b"acTL"))
+# Chunks, beside the pixels themselves, that Pillow needs to read the pixels.
+_PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS")
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """A chunk: its type and its content, `value[start:end]`. The checksum follows the content."""
+
+    kind: bytes
+    start: int
+    end: int
+
+
+def read_png_header(value: bytes) -> FormatHeader:
+    """Returns the header of a PNG from its chunks. Raises PictureError if a chunk is damaged or the file ends too early.
+
+    The checksums of all chunks are verified here, which is cheap and needs no pixel.
+    """
+    header: FormatHeader | None = None
+    for chunk in _walk_chunks(value):
+        content = memoryview(value)[chunk.start : chunk.end]
+        if header is None:
+            header = _read_ihdr(chunk, bytes(content))
+        elif chunk.kind == b"sBIT" and len(content) > 0:
+            header = replace(header, significant_bits=max(content[:3]))
+        elif chunk.kind == b"eXIf":
+            header = replace(header, orientation=read_orientation(bytes(content)))
+        elif chunk.kind == b"tRNS" and header.is_deep:
+            raise unsupported("the PNG names a transparent colour of 16 bits")
+        elif chunk.kind in _CHANGES_DISPLAY:
+            header = replace(header, shows_unchanged=False)
+    if header is None:
+        raise damaged("the PNG has no header chunk")
+    return header if header.orientation == 1 else replace(header, shows_unchanged=False)
+
+
+def prepare_png(value: bytes, _: FormatHeader) -> bytes:
+    """Returns a PNG of the same pixels, unpacked, for Pillow. Raises PictureError if they do not unpack to exactly the size of the PNG.
+
+    The pixels are unpacked here, because Pillow stops before their checksum, and only once, because that takes longest. Chunks that say
+    nothing about the pixels are left out; a text chunk may unpack to gigabytes.
+    """
+    expected = _count_bytes(value[16:29])
+    packed, kept = [], []
+    for chunk in _walk_chunks(value):
+        if chunk.kind == b"IDAT":
+            packed.append(value[chunk.start : chunk.end])
+        elif chunk.kind in _PIXEL_CHUNKS:
+            kept.append(value[chunk.start - 8 : chunk.end + 4])
+    inflate = zlib.decompressobj()
+    try:
+        rows = inflate.decompress(b"".join(packed), expected + 1)
+        # The end of the stream and its checksum may be left, without further pixels.
+        rows += inflate.decompress(inflate.unconsumed_tail, 1)
+    except zlib.error as error:
+        raise damaged(f"the pixels of the PNG cannot be unpacked: {error}") from error
+    if len(rows) > expected:
+        raise damaged(f"the PNG holds more than the {expected} bytes of pixels that its header asks for")
+    if not inflate.eof:
+        raise truncated(f"the PNG holds {len(rows)} of {expected} bytes of pixels")
+    if inflate.unused_data:
+        raise damaged(f"{len(inflate.unused_data)} bytes follow the pixels of the PNG")
+    if len(rows) < expected:
+        raise damaged(f"the PNG holds {len(rows)} bytes of pixels, and its header asks for {expected}")
+    return b"".join((PNG_SIGNATURE, *kept, _make_chunk(b"IDAT", zlib.compress(rows, 0)), _make_chunk(b"IEND", b"")))
+
+
+def _make_chunk(kind: bytes, content: bytes) -> bytes:
+    return b"".join((len(content).to_bytes(4), kind, content, zlib.crc32(content, zlib.crc32(kind)).to_bytes(4)))
+
+
+def _read_ihdr(chunk: _Chunk, content: bytes) -> FormatHeader:
+    if chunk.kind != b"IHDR" or len(content) != 13:
+        raise damaged("the PNG does not begin with a header chunk")
+    width_px, height_px, depth, colour = int.from_bytes(content[:4]), int.from_bytes(content[4:8]), content[8], content[9]
+    if depth not in _COLOUR_TYPES.get(colour, (0, ()))[1] or max(width_px, height_px) >= 2**31:
+        raise damaged(f"the header of the PNG names colour type {colour} with {depth} bits and {width_px} x {height_px} pixels")
+    samples = 3 if colour == 3 else _COLOUR_TYPES[colour][0]
+    return FormatHeader(
+        "PNG", width_px, height_px, samples=samples, sample_bits=max(8, depth), shows_unchanged=depth <= 8 and colour in (0, 2, 3)
+    )
+
+
+def _count_bytes(ihdr: bytes) -> int:
+    """Returns the number of unpacked bytes, with the filter byte of each row."""
+    width_px, height_px, depth, colour, interlaced = int.from_bytes(ihdr[:4]), int.from_bytes(ihdr[4:8]), ihdr[8], ihdr[9], ihdr[12]
+    bits = depth * _COLOUR_TYPES[colour][0]
+    total = 0
+    for left, top, step_x, step_y in _PASSES if interlaced else ((0, 0, 1, 1),):
+        columns, rows = -(-max(0, width_px - left) // step_x), -(-max(0, height_px - top) // step_y)
+        total += rows * (1 + -(-columns * bits // 8)) if columns else 0
+    return total
+
+
+def _walk_chunks(value: bytes) -> Iterator[_Chunk]:
+    """Yields the chunks of a PNG up to its end chunk, each with a verified checksum. What follows the end chunk is not read."""
+    start = len(PNG_SIGNATURE)
+    while True:
+        if start + 12 > len(value):
+            raise truncated("the PNG has no end chunk")
+        kind, end = value[start + 4 : start + 8], start + 8 + int.from_bytes(value[start : start + 4])
+        if end + 4 > len(value):
+            raise truncated(f"{len(value)} of at least {end + 4} bytes of PNG")
+        if zlib.crc32(memoryview(value)[start + 4 : end]) != int.from_bytes(value[end : end + 4]):
+            raise damaged(f"the checksum of its PNG chunk {kind!r} is wrong")
+        yield _Chunk(kind, start + 8, end)
+        if kind == b"IEND":
+            return
+        start = end + 4

@@ -1,0 +1,41 @@
+"""What the inspector passes to the decoder: the depth of the line, the limits of the settings, and the decoder of uploads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from agents.inspector.decoding import decode_image, read_image_record
+from models.pictures.decoder import DecodedPicture, PictureLimits, decode_picture
+from models.pictures.refusal import RefusalReason
+from streams.errors import PictureError
+from streams.object_store import ObjectStore
+from streams.record_producer import ConsumedRecord
+from streams.settings import LineSettings, PictureSettings
+from tests.agents.inspector.images import CAPTURED_AT
+from tests.encoded_pictures import make_png
+from tests.rendered_pictures import camera_pictures
+
+MONO_12 = make_png(np.round(camera_pictures()[0] * (4095 / 255)).astype(np.uint16))
+
+
+def decode(line: LineSettings, tmp_path: Path) -> DecodedPicture | PictureError:
+    source = ConsumedRecord(f"castings.images.{line.name}", 0, 1, f"{line.name}:1:1".encode(), MONO_12, {})
+    record = read_image_record(source, line, CAPTURED_AT, CAPTURED_AT)
+    settings = PictureSettings()
+    return decode_image(record, 96, settings, ObjectStore(str(tmp_path), settings.max_bytes)).picture
+
+
+def test_a_picture_is_decoded_with_the_depth_of_its_line(tmp_path: Path) -> None:
+    picture = decode(LineSettings(name="line-1", depth_bits=12), tmp_path)
+    assert isinstance(picture, DecodedPicture)
+    expected = decode_picture(MONO_12, 96, PictureLimits(), depth_bits=12)
+    assert np.array_equal(picture.pixels, expected.pixels)
+
+
+def test_a_dark_picture_of_a_line_without_a_depth_is_for_review_and_its_message_names_the_setting(tmp_path: Path) -> None:
+    picture = decode(LineSettings(name="line-1"), tmp_path)
+    assert isinstance(picture, PictureError)
+    assert picture.reason == RefusalReason.DEPTH
+    assert "depth_bits" in str(picture)

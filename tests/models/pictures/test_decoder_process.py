@@ -1,0 +1,137 @@
+"""Uploads are decoded in a process that can be killed: what a picture does there harms no other picture."""
+
+from __future__ import annotations
+
+import os
+import signal
+import struct
+import subprocess
+import sys
+import textwrap
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from models.pictures.decoder import PictureLimits, decode_picture
+from models.pictures.decoder_process import DecoderProcess
+from models.pictures.refusal import RefusalReason
+from streams.errors import PictureError
+from tests.bad_pictures import make_bad_pictures
+from tests.encoded_pictures import PNG_SIGNATURE, encode, make_chunk, make_png
+from tests.rendered_pictures import camera_pictures
+
+pytestmark = pytest.mark.real
+
+SIDE_PX = 96
+LIMITS = PictureLimits(max_pixels=20_000_000)
+GOOD = encode(camera_pictures()[0], "JPEG")
+
+
+@pytest.fixture
+def process() -> Iterator[DecoderProcess]:
+    decoder = DecoderProcess(memory_bytes=2**29, time_s=60)
+    yield decoder
+    decoder.close()
+
+
+def make_large_png(side_px: int) -> bytes:
+    """Returns a PNG of noise-free pixels, which is small for its size."""
+    row = zlib.compressobj(1)
+    pixels = b"".join(row.compress(b"\0" + bytes(range(256)) * (side_px // 256)) for _ in range(side_px)) + row.flush()
+    header = struct.pack(">IIBBBBB", side_px // 256 * 256, side_px, 8, 0, 0, 0, 0)
+    return PNG_SIGNATURE + make_chunk(b"IHDR", header) + make_chunk(b"IDAT", pixels) + make_chunk(b"IEND", b"")
+
+
+def test_a_picture_has_the_same_pixels_and_refusals_as_in_this_process(process: DecoderProcess) -> None:
+    for name, value, _ in make_bad_pictures():
+        outcomes: list[object] = []
+        for decode in (decode_picture, process.decode_picture):
+            try:
+                picture = decode(value, SIDE_PX, LIMITS, None)
+                outcomes.append((picture.pixels.tobytes(), picture.width_px, picture.height_px))
+            except PictureError as error:
+                outcomes.append((error.reason, str(error)))
+        assert outcomes[0] == outcomes[1], name
+    depth_12 = make_png(np.round(camera_pictures()[0] * (4095 / 255)).astype(np.uint16))
+    assert np.array_equal(
+        process.decode_picture(depth_12, SIDE_PX, LIMITS, 12).pixels, decode_picture(depth_12, SIDE_PX, LIMITS, 12).pixels
+    )
+
+
+def test_a_picture_that_needs_too_much_memory_is_refused_and_the_next_one_is_decoded() -> None:
+    process = DecoderProcess(memory_bytes=2**25, time_s=60)
+    try:
+        process.decode_picture(GOOD, SIDE_PX, LIMITS)
+        with pytest.raises(PictureError) as refusal:
+            process.decode_picture(make_large_png(8192), SIDE_PX, PictureLimits(max_pixels=10**8))
+        assert refusal.value.reason == RefusalReason.DECODER_LIMITS
+        assert process.decode_picture(GOOD, SIDE_PX, LIMITS).width_px == 300
+    finally:
+        process.close()
+
+
+def test_a_picture_that_takes_too_long_is_refused_its_process_killed_and_the_next_one_decoded() -> None:
+    process = DecoderProcess(memory_bytes=2**30, time_s=0.1)
+    try:
+        with pytest.raises(PictureError, match=r"more than 0\.1 s") as refusal:
+            process.decode_picture(make_large_png(13_312), SIDE_PX, PictureLimits(max_bytes=2**28, max_pixels=10**9))
+        assert refusal.value.reason == RefusalReason.DECODER_LIMITS
+        assert process.pid is None
+    finally:
+        process.close()
+    patient = DecoderProcess(memory_bytes=2**29, time_s=60)
+    assert patient.decode_picture(GOOD, SIDE_PX, LIMITS).width_px == 300
+    patient.close()
+
+
+def test_a_process_that_was_killed_between_two_pictures_is_started_again(process: DecoderProcess) -> None:
+    process.decode_picture(GOOD, SIDE_PX, LIMITS)
+    first = process.pid
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    psutil.Process(first).wait(30)
+    assert process.decode_picture(GOOD, SIDE_PX, LIMITS).width_px == 300
+    assert process.pid != first
+
+
+def test_the_process_knows_no_secrets_and_has_not_loaded_tensorflow(process: DecoderProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CASTLINE_KAFKA__PASSWORD", "long and random")
+    process.decode_picture(GOOD, SIDE_PX, LIMITS)
+    child = psutil.Process(process.pid)
+    assert not [name for name in child.environ() if name.startswith("CASTLINE_")]
+    loaded = Path(f"/proc/{process.pid}/maps").read_text()
+    assert "numpy" in loaded
+    assert "tensorflow" not in loaded
+
+
+def test_the_process_ends_with_a_parent_that_is_killed() -> None:
+    script = """
+        import sys, time
+        from models.pictures.decoder import PictureLimits
+        from models.pictures.decoder_process import DecoderProcess
+        process = DecoderProcess(2**29, 60)
+        try:
+            process.decode_picture(b"x", 96, PictureLimits())
+        except Exception:
+            pass
+        print(process.pid, flush=True)
+        time.sleep(600)
+    """
+    parent = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert parent.stdout is not None
+        child = psutil.Process(int(parent.stdout.readline()))
+    finally:
+        parent.kill()
+        parent.wait(30)
+        if parent.stdout is not None:
+            parent.stdout.close()
+    deadline_s = time.monotonic() + 60
+    while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline_s, "the decoder outlived its parent"
+        time.sleep(0.1)

@@ -1,0 +1,44 @@
+"""The manifest names the picture decoder with which a version was made, and a version of another decoder says so everywhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from deploy.cli import models
+from models.pictures.decoder_version import DECODER_VERSION
+from models.registry import BUNDLED_VERSIONS, MANIFEST_FILE, open_registry
+from tests.tiny_version import make_tiny_version
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_version(tmp_path_factory.mktemp("versions")).folder
+
+
+def test_a_new_version_names_the_decoder_of_this_program(folder: Path) -> None:
+    manifest = open_registry(folder.parent).open_version("tiny").manifest
+    assert manifest.decoder_version == DECODER_VERSION
+    assert manifest.describe_decoder() == ""
+    assert "decoder" not in CliRunner().invoke(models.command, ["show", str(folder)]).stderr
+
+
+def test_a_manifest_of_release_0_1_0_means_the_first_decoder(folder: Path) -> None:
+    fields = json.loads((folder / MANIFEST_FILE).read_text())
+    del fields["decoder_version"]
+    (folder / MANIFEST_FILE).write_text(json.dumps(fields))
+    manifest = open_registry(folder.parent).open_version("tiny").manifest
+    assert "picture decoder 1" in manifest.describe_decoder()
+    assert f"decoder {DECODER_VERSION}" in manifest.describe_decoder()
+
+
+def test_a_version_made_with_another_decoder_says_so() -> None:
+    """The bundled version was made by release 0.1.0."""
+    demo = open_registry(BUNDLED_VERSIONS).open_version("demo")
+    assert demo.manifest.decoder_version is None
+    shown = CliRunner().invoke(models.command, ["show", "demo"])
+    assert demo.manifest.describe_decoder() in shown.stderr
+    assert json.loads(shown.stdout)["version"] == "demo"
