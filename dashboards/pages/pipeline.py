@@ -366,7 +366,8 @@ ALERTS: tuple[Alert, ...] = (
             "such as a picture, to a file.",
             "For `truncated`, `damaged` and `partly-blank`, check the camera's cable, its disk and its file transfer, which must be in "
             "binary mode. For `blank`, check the light and the lens cap. For `depth`, set `depth_bits` of the line. For `not-an-image`, "
-            "find the program that writes other files into the camera's folder. For `identity`, correct the producer that does not name line, run and part.",
+            "find the program that writes other files into the camera's folder. For `identity`, correct the producer that does not "
+            "name line, run and part.",
         ),
     ),
     Alert(

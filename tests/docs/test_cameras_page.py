@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from agents.gateway import upload_camera
-from models.pictures.decoder import RefusalReason
+from models.pictures.refusal import RefusalReason
 from streams import metrics
 from streams.settings import CameraSettings
 from tests.docs.pages import DOCS
