@@ -220,10 +220,10 @@ class Intake:
             latency.add_picture(time_s)
             if latency.usable_s is None:
                 return [*matcher.release_pictures(), MatchDecision(pending, None)]
-            return self._watch(matcher.add_picture(pending, time_s - latency.usable_s, self._clock()))
+            return self._track_offsets(matcher.add_picture(pending, time_s - latency.usable_s, self._clock()))
 
-    def _watch(self, decisions: list[MatchDecision[_PendingFrame]]) -> list[MatchDecision[_PendingFrame]]:
-        """Shows the distances of the pictures to the watch over the latency, and returns the decisions. Needs the lock."""
+    def _track_offsets(self, decisions: list[MatchDecision[_PendingFrame]]) -> list[MatchDecision[_PendingFrame]]:
+        """Adds the distances of the pictures to the check of the latency, and returns `decisions`. The caller holds the lock."""
         if self._latency is not None:
             for decision in decisions:
                 if decision.offset_s is not None and decision.spacing_s is not None:
@@ -243,7 +243,7 @@ class Intake:
             if self._latency is not None:
                 self._latency.add_part(captured_at.timestamp())
                 self._matcher.part_timeout_s = self._part_timeout_s + max(0.0, self._latency.value_s or 0.0)
-            decisions = self._watch(self._matcher.add_part(part, captured_at.timestamp(), self._clock()))
+            decisions = self._track_offsets(self._matcher.add_part(part, captured_at.timestamp(), self._clock()))
         self._apply(decisions)
         return True
 
@@ -298,7 +298,7 @@ class Intake:
     def _decide(self, is_ending: bool = False) -> None:
         if self._matcher is not None:
             with self._lock:
-                decisions = self._watch(self._matcher.decide_due(self._clock(), is_ending=is_ending))
+                decisions = self._track_offsets(self._matcher.decide_due(self._clock(), is_ending=is_ending))
             self._apply(decisions)
 
     def _is_repeat(self, frame: CameraFrame, picture: CheckedPicture) -> bool:

@@ -67,7 +67,7 @@ class DecoderProcess:
             timer = threading.Timer(self._time_s, _kill, (process, killed))
             timer.start()
             try:
-                answer = _exchange(process, value, side_px, limits, depth_bits)
+                answer = _request_decode(process, value, side_px, limits, depth_bits)
             except (OSError, EOFError) as error:
                 self._stop()
                 raise self._explain_death(killed.is_set()) from error
@@ -127,7 +127,7 @@ def _close(pipe: object) -> None:
         pipe.close()  # type: ignore[attr-defined]
 
 
-def _exchange(
+def _request_decode(
     process: subprocess.Popen[bytes], value: bytes, side_px: int, limits: PictureLimits, depth_bits: int | None
 ) -> DecodedPicture:
     """Sends a picture and returns the answer. Raises PictureError for a refusal, and OSError or EOFError if the process has ended."""

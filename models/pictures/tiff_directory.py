@@ -31,8 +31,11 @@ def read_byte_order(value: bytes) -> str:
     raise damaged("it has no TIFF header")
 
 
-def read_first_directory(value: bytes, wanted: Collection[int]) -> TiffTags:
-    """Returns those numeric tags of the first directory of a TIFF that are `wanted`. Raises PictureError if the directory is damaged."""
+def read_first_directory(value: bytes, numbers: Collection[int]) -> TiffTags:
+    """Returns the tags of a TIFF's first directory that have one of the `numbers` and numeric values.
+
+    Raises PictureError if the directory is damaged.
+    """
     order = read_byte_order(value)
     if len(value) < 8:
         raise truncated("the header of the TIFF is incomplete")
@@ -47,7 +50,7 @@ def read_first_directory(value: bytes, wanted: Collection[int]) -> TiffTags:
     tags: dict[int, tuple[float, ...]] = {}
     for at in range(start + 2, start + 2 + 12 * count, 12):
         tag, kind, values = struct.unpack_from(order + "HHI", value, at)
-        if tag in wanted and kind in _TYPES:
+        if tag in numbers and kind in _TYPES:
             tags[tag] = _read_values(value, order + f"{values}" + _TYPES[kind], at + 8, values)
     return tags
 
