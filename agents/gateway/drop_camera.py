@@ -439,7 +439,7 @@ class DropCamera:
         )
 
     def _clean(self, now_s: float) -> None:
-        """Deletes old files of `sent` and `refused`. Their loss harms no part, so a failure is only a complaint."""
+        """Deletes old files in `sent` and `refused`. If that fails, the gateway only reports it, because no part is affected."""
         if now_s < self._clean_at_s:
             return
         self._clean_at_s = now_s + _CLEANING_INTERVAL_S

@@ -140,8 +140,8 @@ class Intake:
     """Accepts the frames and part reports of one line. Thread-safe.
 
     `on_stored` is called after each picture that was put into the spool. If the board counts the parts, frames wait for the report of their
-    part, and `decide_due` must be called several times a second. While the latency of the camera is unknown or no longer right, pictures
-    get part ids of the gateway's own run. A measured latency is kept in a file beside the spool.
+    part, and `decide_due` must be called several times a second. While the latency of the camera is unknown or suspended, the gateway
+    counts the pictures itself instead of assigning them to parts of the board. A measured latency is kept in a file beside the spool.
     """
 
     def __init__(

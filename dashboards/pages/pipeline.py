@@ -164,7 +164,7 @@ PAGE = DashboardPage(
             EVENT_LOOP,
             Query(_p99("castline_event_loop_delay_seconds", "instance_name"), "{{instance_name}}"),
             unit="s",
-            description="Delay with which the event loop of a process wakes up; one delay in a hundred is longer. Above one second, "
+            description="99th percentile of the delay with which the event loop of a process wakes up. If it is above one second, "
             "heartbeats and commits to Kafka come late.",
             thresholds=rising(0.1, 1),
             alerts=("EventLoopBlocked",),

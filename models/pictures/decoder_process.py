@@ -179,7 +179,7 @@ def _limit_memory(memory_bytes: int) -> None:
 
 
 def main() -> None:
-    """Serves requests on standard input and output, within the bytes of memory that the only argument names."""
+    """Reads requests from standard input and answers on standard output. The only argument is the memory limit in bytes."""
     threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
     _warm_up()
     _limit_memory(int(sys.argv[1]))

@@ -84,15 +84,16 @@ def _find_named_range(levels: Levels, brightest: float, header: FormatHeader, de
         return 2.0**header.sample_bits - 1, "the file's bits per sample"
     bits = header.significant_bits
     if bits is not None and 0 < bits < header.sample_bits:
-        is_shifted = brightest >= 2**bits or _are_low_bits_filled(levels, header.sample_bits - bits)
+        is_shifted = brightest >= 2**bits or _are_low_bits_zero(levels, header.sample_bits - bits)
         return (2.0**header.sample_bits - 1, "the file's sample size") if is_shifted else (2.0**bits - 1, "the file's significant bits")
     return None
 
 
-def _are_low_bits_filled(levels: Levels, spare_bits: int) -> bool:
-    """Tells whether the spare low bits of all levels are 0, as in a PNG whose writer shifted the levels as the standard asks.
+def _are_low_bits_zero(levels: Levels, spare_bits: int) -> bool:
+    """Returns whether the unused low bits of all levels are 0.
 
-    Many cameras write sBIT and leave the levels at the low end.
+    If they are 0, the writer has shifted the levels to the high bits, as the PNG standard asks. Many cameras write the chunk sBIT without
+    shifting the levels.
     """
     return not np.bitwise_and(levels.astype(np.int64), 2**spare_bits - 1).any()
 

@@ -122,7 +122,7 @@ def _walk_chunks(value: bytes) -> Iterator[_Chunk]:
             raise truncated("the PNG has no end chunk")
         kind, end = value[start + 4 : start + 8], start + 8 + int.from_bytes(value[start : start + 4])
         if end + 4 > len(value):
-            raise truncated(f"{len(value)} of at least {end + 4} bytes of PNG")
+            raise truncated(f"the PNG is cut off: it has {len(value)} bytes and needs at least {end + 4}")
         if zlib.crc32(memoryview(value)[start + 4 : end]) != int.from_bytes(value[end : end + 4]):
             raise damaged(f"the checksum of its PNG chunk {kind!r} is wrong")
         yield _Chunk(kind, start + 8, end)
