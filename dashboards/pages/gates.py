@@ -274,7 +274,7 @@ ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         LATENCY,
         Runbook(
-            "Most of the last pictures were further in time from the nearest part than a quarter of the spacing, or they fit another latency "
+            "Most of the last pictures were further in time from the nearest part than a quarter of the spacing, or fit another latency "
             "than the one in use. The clock of the camera was set or has drifted, or pictures now take longer or shorter to arrive.",
             "The gateway assigns no picture of this line, because verdicts would go to neighbouring parts. The board treats every part by "
             "the line's safe action.",
