@@ -21,6 +21,11 @@ from streams.settings import Settings
 CASTLINE = Path(sys.executable).with_name("castline")
 
 
+def enable_ctrl_c() -> None:
+    """For `preexec_fn`: lets a program react to SIGINT, because a shell that runs the tests in the background has it ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def make_environment(settings: Settings) -> dict[str, str]:
     """Returns the environment for a `castline` process: that of this process, plus `settings` as variables, without secrets."""
     sections = settings.model_dump(mode="json", exclude_none=True)

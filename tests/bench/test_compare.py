@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from bench.compare import InspectorMeasurement, PairMeasurement, describe_comparison, estimate_median, summarise_pairs
+from tests.processes import enable_ctrl_c
 
 ROOT = Path(__file__).resolve().parents[2]
 CASTLINE = Path(sys.executable).with_name("castline")
@@ -118,7 +119,9 @@ def is_inspector(process: psutil.Process) -> bool:
 @pytest.mark.parametrize("stop_signal", [signal.SIGTERM, signal.SIGINT])
 def test_a_comparison_that_is_stopped_leaves_no_process_behind(models_root: Path, tmp_path: Path, stop_signal: signal.Signals) -> None:
     settings = write_settings(tmp_path / "castline.toml", models_root)
-    bench = subprocess.Popen([CASTLINE, "--settings", settings, "bench", "compare", ROOT], stderr=subprocess.DEVNULL)
+    bench = subprocess.Popen(
+        [CASTLINE, "--settings", settings, "bench", "compare", ROOT], stderr=subprocess.DEVNULL, preexec_fn=enable_ctrl_c
+    )
     children: set[psutil.Process] = set()
     try:
         deadline_s = time.monotonic() + 120

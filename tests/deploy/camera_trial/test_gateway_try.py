@@ -15,7 +15,7 @@ import pytest
 from aiohttp import ClientSession, encode_basic_auth
 
 from models.synthetic import render_series
-from tests.processes import CASTLINE
+from tests.processes import CASTLINE, enable_ctrl_c
 
 JPEGS = [casting.to_jpeg() for casting in render_series(4, seed=8)]
 
@@ -29,7 +29,7 @@ def write_settings(tmp_path: Path, camera: str, extra: str = "") -> Path:
 def start_trial(settings: Path, *arguments: str) -> subprocess.Popen[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CASTLINE_")}
     command = [str(CASTLINE), "--settings", str(settings), "gateway", "try", "line-1", *arguments]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=enable_ctrl_c)
 
 
 def run_trial(settings: Path, *arguments: str) -> tuple[int, str, str]:
