@@ -258,7 +258,11 @@ class TimeHistory:
         self.pictures: deque[float] = deque(maxlen=_KEPT_PICTURES)
 
     def estimate_near(self, latency_s: float) -> LatencyEstimate:
-        """Returns the estimate of the last pictures, within some spacings of `latency_s`."""
+        """Estimates the latency from the times of the last pictures and of the parts.
+
+        Only latencies that differ from `latency_s` by a few spacings between parts are considered. If none of them is certain, the
+        estimate says so.
+        """
         parts = sorted(self.parts)
         gaps = [later - earlier for earlier, later in pairwise(parts[-max(_ESTIMATE_PICTURES) :])]
         reach_s = _ESTIMATE_RANGE_SPACINGS * (median(gaps) if gaps else 1.0)
@@ -274,12 +278,12 @@ class TimeHistory:
 
 
 class LatencyMonitor:
-    """Watches whether the latency in use is still right, by the distances of the last pictures to their parts.
+    """Checks whether the latency in use is still right, from the times of the last pictures and of their parts.
 
-    The latency is suspended, so that no picture is assigned with it, in two cases. Either most of the last pictures are further from
-    their part than a quarter of the spacing, or the last pictures show without doubt that another latency is right. The suspension ends
-    only when the last pictures show without doubt that the latency is right. With regular parts this needs an irregular gap, because a
-    latency that has drifted by a whole spacing looks right, too.
+    The latency is suspended, so that no picture is assigned with it, in two cases. Either most of the last pictures differ in
+    time from their part by more than a quarter of the spacing (the time between two parts), or the last pictures prove another latency. The
+    suspension ends only when the last pictures prove the latency in use. If the parts come at equal intervals, a latency that is wrong by a
+    whole spacing looks right, too. Then the proof needs one irregular gap between two parts.
     """
 
     def __init__(self, latency_s: float, suspension: str = "") -> None:

@@ -165,7 +165,7 @@ def find_batch_size(count: int, batch_sizes: Sequence[int]) -> int:
     for size in batch_sizes:
         if count <= size:
             return size
-    raise ValueError(f"expected at most {batch_sizes[-1]} pictures, received {count}")
+    raise ValueError(f"expected at most {batch_sizes[-1]} pictures in a batch, received {count}")
 
 
 def split_batches(pixels: npt.NDArray[np.uint8], max_batch: int) -> Iterator[npt.NDArray[np.uint8]]:
