@@ -1,4 +1,8 @@
-"""One lane of a board. The sorter of a line sends verdicts to its lane, and receives the board's events with times of the host's clock."""
+"""One lane of a board: the part of the board that works for one line.
+
+The line's sorter sends verdicts to the lane and receives the events that the board reports. Times of the board's clock are converted to
+times of the host's clock.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +34,7 @@ class GateState(StrEnum):
     # The board refuses the settings. A person must correct the settings.
     REFUSED = "refused"
     RUNNING = "running"
-    # A fault is active. The gate treats all parts as the line's setting `safe` says.
+    # A fault is active. The gate diverts all parts, lets all pass, or stops the belt, as the line's setting `safe` says.
     SAFE = "safe"
     # The board stopped the belt.
     STOPPED = "stopped"
@@ -53,8 +57,8 @@ class PartCounted:
 class PartSorted:
     """Event: a gate diverted a part, let it pass or stopped the belt. The sorter acknowledges the event after recording it.
 
-    `part` is 0 for a part that photo-eye 1 had not counted. `action` and `reason` are words of the protocol. `gate` is the lane of the
-    further gate that diverted the part. It is 0 if the line's own gate diverted the part or no gate did.
+    `part` is 0 if photo-eye 1 had not counted the part. `action` and `reason` are words of the protocol. If an additional gate of the
+    same belt (a "further gate") diverted the part, `gate` is the number of that gate's lane. Otherwise `gate` is 0.
     """
 
     event: int
@@ -83,7 +87,7 @@ class FaultChanged:
 
 @dataclass(frozen=True)
 class RunBegan:
-    """Event: the board has another run number than before, usually after a reset. The board has lost all verdicts of earlier runs."""
+    """Event: the board reports a new run number, because it was reset or replaced. It has lost all verdicts that it got before."""
 
     run: int
     cause: str
@@ -93,13 +97,18 @@ GateEvent = PartCounted | PartSorted | FaultChanged | RunBegan
 
 _CLOCK_WRAP_MS = 2**32
 _MAX_CLOCK_SAMPLES = 16
-# The clocks' drift is not computed over a shorter time, because the errors of the samples would then be larger than the drift.
+# The drift between the clocks of host and board is computed only from samples that are at least this far apart in time. Over a shorter
+# time, the errors of the samples would be larger than the drift.
 _MIN_DRIFT_BASE_S = 20.0
 
 
 @dataclass(frozen=True)
 class ClockSample:
-    """One answered SYNC command: the host's time of sending, the host's time of receiving, and the board's time in between, in seconds."""
+    """The times of one SYNC command, in seconds. SYNC asks the board for the time of its clock.
+
+    By the host's clock, the command was sent at `sent_s`, and the answer arrived at `received_s`. In between, the board's clock showed
+    `board_s`.
+    """
 
     sent_s: float
     received_s: float
@@ -112,7 +121,10 @@ class ClockSample:
 
     @property
     def middle_s(self) -> float:
-        """The best estimate of the host's time at `board_s`, in seconds. Its error is at most half the round trip."""
+        """The estimated host's time of the moment when the board's clock showed `board_s`, in seconds.
+
+        It is the middle between sending and receiving, so its error is at most half the round trip.
+        """
         return (self.sent_s + self.received_s) / 2
 
 
@@ -153,7 +165,11 @@ class BoardClock:
         return best.middle_s + (board_s - best.board_s) * self._host_seconds_per_board_second()
 
     def _unwrap(self, board_ms: int, near_s: float) -> int:
-        """Returns `board_ms` plus so many full periods (2^32 ms) of the board's clock that it is nearest to the host's time `near_s`."""
+        """Returns the board's time in milliseconds since its start, computed from the 32-bit value `board_ms`.
+
+        The 32-bit value starts from 0 again every 2^32 ms. Of all times with this value, the one nearest to the host's time `near_s` is
+        returned.
+        """
         last = self._samples[-1]
         near_ms = round((last.board_s + near_s - last.middle_s) * 1000)
         return near_ms + (board_ms - near_ms + _CLOCK_WRAP_MS // 2) % _CLOCK_WRAP_MS - _CLOCK_WRAP_MS // 2
@@ -170,17 +186,21 @@ class BoardClock:
         return (late.middle_s - early.middle_s) / (late.board_s - early.board_s)
 
 
-# The board may repeat a PART event. Repetitions of the newest 256 parts are recognised, which is more parts than a lane can follow.
+# The board repeats a PART event until the host confirms it. To recognise repetitions, a lane remembers its newest 256 parts. These are more
+# parts than can be between the two photo-eyes.
 _MAX_ANNOUNCED_PARTS = 256
 # The largest value of the protocol's field travel_ms. It means "this long or longer".
 _MAX_TRAVEL_MS = 65535
 
 
 class GateLane:
-    """A lane as the sorter of its line uses it. `send_verdict`, `acknowledge_event` and `send_command` may be called from any thread.
+    """A lane of a board, through which the sorter of a line sends verdicts and receives events.
 
-    Each event of the board is passed to `on_event` once in the link's thread, even if the board repeats the event.
-    If `settings` is None, the lane is not configured. `grades` holds the settings of the further gates at the same belt, by their lanes.
+    Any thread may call `send_verdict`, `acknowledge_event` and `send_command`. The link's thread passes each event of the board
+    to `on_event` once, even if the board repeats the event.
+
+    `settings` are sent to the board. If they are None, the host sends no settings, and the board uses those that it has stored. `grades`
+    holds the settings of additional gates at the same belt (further gates), under the numbers of their lanes.
     """
 
     def __init__(
@@ -196,14 +216,14 @@ class GateLane:
         self.line = line
         self.number = number
         self.state = GateState.AWAY
-        # The run of the board, which is its number of resets. It is 0 until the board has answered for the first time.
+        # The run number of the board: how often the board was reset. It is 0 until the board has answered for the first time.
         self.run = 0
         self.settings_by_lane = {} if settings is None else {number: settings, **grades}
         self.lane_numbers = {number, *grades}
         self.has_grades = bool(grades)
         self.is_configured = False
         self.next_configuring_s = 0.0
-        # For each lane, the run in which COMMIT last put its settings in force.
+        # For each lane, the run number at the latest COMMIT. In the same run, the board still uses the settings of that COMMIT.
         self.committed_run: dict[int, int] = {}
         self._clock = clock
         self._requests = requests
@@ -218,9 +238,10 @@ class GateLane:
     ) -> Future[BoardResponse]:
         """Sends the verdict `keep` or `divert` for a part to the board.
 
-        The lane's own gate diverts the part, or the further gate at lane `gate` if that is given. The field `told` of the response is
-        `accepted`, or `same` if the board already had this verdict. The future fails with GateError: code 20 (late), 21 (unknown run),
-        22 (unknown part), 23 (conflict), 82 (the deadline passed before the board confirmed the verdict) or 84 (the link is closing).
+        The lane's own gate diverts the part. To divert the part at another gate of the belt, pass the number of that gate's lane as
+        `gate`. The field `told` of the response is `accepted`, or `same` if the board already had this verdict. The future fails with
+        GateError: code 20 (late), 21 (unknown run), 22 (unknown part), 23 (conflict), 82 (the deadline passed before the board confirmed
+        the verdict) or 84 (the link is closing).
         """
         gate_lane = (gate or self.number) if verdict == "divert" else 0
         fields = tuple(str(field) for field in (self.number, run, part, verdict, gate_lane))
@@ -229,11 +250,11 @@ class GateLane:
         return request.response
 
     def acknowledge_event(self, event: int, run: int) -> None:
-        """Tells the board that an event is recorded, so that the board deletes the event. An event of an earlier run is ignored."""
+        """Tells the board that an event is recorded, so that the board deletes the event. Does nothing for an event of an earlier run."""
         self._requests.submit(BoardRequest("ACK", (str(event),), run=run, lane=self.number))
 
     def send_command(self, name: str, *fields: object) -> Future[BoardResponse]:
-        """Sends any other command of the protocol to the board. The future holds the answer or fails with GateError."""
+        """Sends a command of the protocol to the board. The returned future gets the board's answer or fails with GateError."""
         request = BoardRequest(name, tuple(str(field) for field in fields), lane=self.number)
         self._requests.submit(request)
         return request.response
@@ -241,7 +262,7 @@ class GateLane:
     # The methods below run in the link's thread.
 
     def set_state(self, state: GateState) -> None:
-        """Sets the state of the gate and the metric `castline_gate_state`."""
+        """Sets the state of the gate, logs a change, and updates the metric `castline_gate_state`."""
         if state is not self.state:
             log.info("%s: the gate is now %s", self.line, state)
         self.state = state
@@ -249,18 +270,25 @@ class GateLane:
             metrics.gate_state.labels(self.line, each.value).set(each is state)
 
     def set_state_from_board(self, state_word: str) -> None:
-        """Sets the state that the board reported with a word of the protocol, such as `running`."""
+        """Sets the state of the gate to the one that the board reported as `state_word`, such as `running`."""
         self.set_state(_STATE_OF_WORD.get(state_word, GateState.GREETING))
 
     def begin_greeting(self) -> None:
-        """Prepares for a board that may have been reset. Its events wait until `read_early_events`, because its clock is not known yet."""
+        """Prepares the lane for a new greeting of the board, which may have been reset.
+
+        The time of the board's clock is not known yet. Events that arrive now are therefore kept until `read_early_events` is called.
+        """
         self.set_state(GateState.GREETING)
         self.is_configured = False
         self._is_clock_set = False
         self._early_frames.clear()
 
     def begin_run(self, run: int, cause: str) -> None:
-        """Sets the run number that the board's answer to HELLO gave. In a new run the board numbers its parts and events from the start."""
+        """Takes over the run number from the board's answer to HELLO.
+
+        If the number is new, the board has been reset and numbers its events from the start. So the remembered events are forgotten, and
+        RunBegan is passed to `on_event`.
+        """
         if run == self.run:
             return
         self.run = run
@@ -268,7 +296,7 @@ class GateLane:
         self._on_event(RunBegan(run, cause))
 
     def read_early_events(self, now_s: float, now: datetime) -> list[BoardRequest]:
-        """Reads the events that arrived before the board's clock was known, as `read_event` does."""
+        """Passes the events that arrived before the board's time was known to `on_event`. Returns the commands to send in answer."""
         self._is_clock_set = True
         frames, self._early_frames = self._early_frames, []
         return [request for frame in frames for request in self.read_event(frame, now_s, now)]
@@ -330,11 +358,12 @@ class GateLane:
         if not self._is_new(event):
             return []
         self._on_event(FaultChanged(event, self.run, code, raised, fields.number("detail"), at))
-        # The host ends the fault "host-silent" by HELLO. The link stayed open, so no new greeting would follow by itself.
+        # The board raises the fault "host-silent" if it receives nothing for some time, and ends it when it receives HELLO. The port is
+        # still open, so no new greeting begins, and HELLO must be sent here.
         return [BoardRequest("HELLO", (str(VERSION),))] if raised and code == code_of("host-silent") else []
 
     def _is_new(self, event: int) -> bool:
-        """Returns False for an event that was passed on before and is not acknowledged yet."""
+        """Returns whether the event arrives for the first time. The board repeats an event until it is acknowledged."""
         if (self.run, event) in self._unacknowledged:
             return False
         self._unacknowledged.add((self.run, event))

@@ -1,4 +1,4 @@
-"""The serial link to one board, in a thread of its own, for the one to four lines that share the board. See firmware/PROTOCOL.md.
+"""The serial link to one board, which one to four lines share. The link runs in a thread of its own. See firmware/PROTOCOL.md.
 
     away --port opens--> greeting --HELLO, SYNC, CONFIGURE, COMMIT--> running <--BEAT--> safe, stopped
       ^-- port fails, board silent for 3 s, five tries without an answer --+    board reset --> greeting
@@ -32,19 +32,21 @@ from streams.errors import GateError
 
 log = logging.getLogger(__name__)
 
-# The wait before the port is opened again grows from the first value to the second one.
+# After a failure, the link waits before it opens the port again. With each further failure the wait grows, from the first of these values
+# up to the second.
 FIRST_REOPEN_S, LONGEST_REOPEN_S = 0.2, 5.0
 # Longest wait for an answer to HELLO. Opening the port resets an Arduino Mega, which then does not answer for up to 3 s.
 MAX_GREETING_S = 8.0
 HELLO_INTERVAL_S = 1.0
-# A board that sends nothing for this long is treated as gone.
+# If the board sends nothing for this long, the link treats it as gone and opens the port again.
 MAX_SILENCE_S = 3.0
 PING_INTERVAL_S = 0.4
 SYNC_INTERVAL_S = 10.0
 FIRST_SYNCS = 8
-# Wait before the host sends settings again that the board refused. It is long, because a person must first correct the settings.
+# If the board refuses the settings, the host waits this long before it sends them again. The wait is long, because a person must first
+# correct the settings.
 REFUSED_RETRY_S = 30.0
-# Wait before the host sends settings again that the board cannot accept while parts are on the belt.
+# The board cannot accept changed settings while parts are on the belt. The host then waits this long before it sends them again.
 BUSY_RETRY_S = 1.0
 _U32 = 2**32
 # An answer with one of these codes shows that the board was reset and that its BOOT event was lost.
@@ -53,7 +55,7 @@ _CODES_AFTER_RESET = tuple((str(code_of(name)),) for name in ("not-greeted", "no
 
 @dataclass(frozen=True)
 class LinkSettings:
-    """The serial port of one board. `window` is the largest number of unanswered commands. The board can reduce this number."""
+    """The serial port of one board. At most `window` commands, or fewer if the board says so, may wait for their answers at one time."""
 
     port: str
     baud: int = 115200
@@ -61,7 +63,7 @@ class LinkSettings:
 
 
 class GateLink:
-    """Keeps a connection to one board. Call `add_lane` for each line, then `start`. After that, any thread may use the lanes."""
+    """Keeps a connection to one board. Call `add_lane` for each line, then `start`. After that, any thread may use the returned lanes."""
 
     def __init__(self, settings: LinkSettings) -> None:
         self.settings = settings
@@ -81,10 +83,10 @@ class GateLink:
         lane: int = 1,
         grades: Mapping[int, LaneSettings] | None = None,
     ) -> GateLane:
-        """Returns the lane that `line` is wired to. Must not be called after `start`.
+        """Adds and returns the lane that `line` is wired to. Must not be called after `start`.
 
-        `on_event` is called in the link's thread. If `settings` is None, the lane is not configured. `grades` holds the settings of the
-        further gates at the line's belt, by their lanes.
+        The link's thread calls `on_event` with each event. If `settings` is None, the host sends no settings, and the board uses those
+        that it has stored. `grades` holds the settings of additional gates at the line's belt, under the numbers of their lanes.
         """
         added = GateLane(line, lane, settings, grades or {}, self._clock, self._requests, on_event)
         self.lanes.append(added)
@@ -99,7 +101,7 @@ class GateLink:
 
     @property
     def is_alive(self) -> bool:
-        """False if the link's thread has ended. The thread ends only after `stop` or because of a programming error."""
+        """False if the link's thread has ended. It ends only after `stop` was called, or because of a programming error."""
         return self._thread.ident is None or self._thread.is_alive()
 
     def stop(self) -> None:
@@ -112,7 +114,7 @@ class GateLink:
             self._waker.close()
 
     def send_command(self, name: str, *fields: object) -> Future[BoardResponse]:
-        """Sends any command of the protocol to the board. The command line uses this method."""
+        """Sends a command of the protocol to the board through the first lane. The command line uses this method."""
         return self.lanes[0].send_command(name, *fields)
 
     # The methods below run in the link's thread.
@@ -171,16 +173,16 @@ class GateLink:
 
 
 class BoardReset(Exception):
-    """The board was reset in the middle of a session."""
+    """Raised if the board turns out to have been reset in the middle of a session."""
 
 
 class BoardSession:
-    """One conversation with a board over its open port, until the port fails. If the board is reset, `begin` is called again.
+    """One conversation with a board over its open port, until the port fails. If the board is reset, GateLink calls `begin` again.
 
         greeting --HELLO, SYNC--> each lane: CONFIGURE, COMMIT --> cycles: requests, heartbeat, events
 
-    If the board refuses the settings of a lane, or if parts are on its belt, that lane is configured later. The other lanes work
-    in the meantime. The requests in `requests` are kept when the session ends.
+    If the board refuses the settings of a lane, or if parts are on its belt, the session configures that lane later. The other lanes
+    work in the meantime. When the session ends, unanswered requests stay in `requests` for the next session.
     """
 
     def __init__(
@@ -198,7 +200,8 @@ class BoardSession:
         self._waker = waker
         self._lanes = lanes
         self._requests = requests
-        # The window whose commands are sent now. It is `requests`, except during the greeting, which has a window of its own.
+        # The request window from which commands are sent now. The greeting uses a window of its own, so that the sorters' commands in
+        # `requests` wait until the greeting is done.
         self._window = requests
         self._clock = clock
         self._stopping = stopping
@@ -206,7 +209,7 @@ class BoardSession:
         self._received_s = self._sent_s = self._next_sync_s = 0.0
 
     def begin(self, max_unanswered: int) -> None:
-        """Greets the board and configures all lanes. Requests of the sorters wait until this is done.
+        """Greets the board and configures all lanes. In the meantime, requests of the sorters wait.
 
         Raises GateError if the board does not answer, or if it refuses the settings of all lanes.
         """
@@ -264,7 +267,8 @@ class BoardSession:
         self.run, cause = greeting.number("run"), greeting.word("cause")
         self._requests.run = self.run
         self._supports_grades = bool(greeting.number("grades"))
-        log.info("%s: the board answers; run %d, last reset caused by %s", ", ".join(lane.line for lane in self._lanes), self.run, cause)
+        lines = ", ".join(lane.line for lane in self._lanes)
+        log.info("%s: the board answers. It is in run %d, and the cause of its last reset was %s.", lines, self.run, cause)
         if any(lane.run != self.run for lane in self._lanes):
             self._clock.reset()
         for lane in self._lanes:
@@ -277,7 +281,10 @@ class BoardSession:
         self._next_sync_s = time.monotonic() + SYNC_INTERVAL_S
 
     def _configure(self, lane: GateLane) -> GateError | None:
-        """Configures a lane. If the board refuses the settings, returns the error. The lane's requests then wait in the queue."""
+        """Sends the settings of a lane. If the board refuses them, returns the error.
+
+        If the board refuses them or cannot accept them yet, the requests of the lane wait in the queue.
+        """
         try:
             self._commit_lane(lane)
         except GateError as error:
@@ -295,12 +302,13 @@ class BoardSession:
         return None
 
     def _commit_lane(self, lane: GateLane) -> None:
-        """Puts the settings of a lane and of its further gates in force. Raises GateError if the board refuses them."""
+        """Makes the board use the settings of a lane and of the other gates at its belt. Raises GateError if the board refuses them."""
         lane.is_configured = False
         if lane.has_grades and not self._supports_grades:
             raise gate_error("not-supported", f"{lane.line}: further gates on one belt (grades)")
         for number, settings in lane.settings_by_lane.items():
-            # If settings were committed earlier in this run, it is enough to compare their digest: one command instead of 25.
+            # If the host has already sent these settings since the last reset, COMMIT only returns their digest. If the digest is right,
+            # the 25 CONFIGURE commands are not needed.
             was_committed = lane.committed_run.get(number) == self.run
             if was_committed and self._ask("COMMIT", number).word("digest") == settings.digest:
                 continue
@@ -313,10 +321,10 @@ class BoardSession:
         lane.set_state_from_board(self._ask("STATUS", lane.number, "line").word("state"))
 
     def _commit(self, lane_number: int, settings: LaneSettings) -> str:
-        """Sends every setting, then COMMIT, and returns the digest of the settings that are now in force at the board.
+        """Sends every setting, then COMMIT, and returns the digest of the settings that the board now uses.
 
         A setting that the board does not know is skipped if it has its default value. Raises GateError if the board refuses a setting.
-        The code is 9 (busy) while parts are on the belt that the board counted under other settings.
+        The code is 9 (busy) if a value would change while parts are on the belt.
         """
         for setting in TABLE:
             value = settings.values[setting.key]
@@ -330,7 +338,10 @@ class BoardSession:
     # One request and its answer
 
     def _try_once(self, name: str, *fields: object) -> Fields | None:
-        """Sends a command and returns the fields of its answer, or None if none arrives within a second. Raises GateError for an ERR."""
+        """Sends a command and returns the fields of its answer, or None if no answer arrives within a second.
+
+        Raises GateError if the answer is ERR.
+        """
         request = BoardRequest(name, tuple(str(field) for field in fields))
         window, end_s = self._window, time.monotonic() + HELLO_INTERVAL_S
         window.add([request])
@@ -354,7 +365,7 @@ class BoardSession:
     # Sending and receiving
 
     def _send_and_receive(self, max_wait_s: float) -> None:
-        """Sends the frames that are due. Then waits up to `max_wait_s` seconds for frames or new requests, and handles the frames."""
+        """Sends the frames that are due. Then waits up to `max_wait_s` seconds for input or new requests, and reads arrived frames."""
         now_s = time.monotonic()
         self._requests.drop_expired(now_s, [lane.number for lane in self._lanes if lane.state is GateState.STOPPED])
         if due := self._window.take_due(now_s):
@@ -379,7 +390,7 @@ class BoardSession:
             self._handle_answer(request)
 
     def _handle_answer(self, request: BoardRequest) -> None:
-        """Handles the answers that change the state of the session."""
+        """Uses an answer for the link itself: forgets acknowledged events, adds clock samples, and sets the states of lanes."""
         if request.name == "ACK":
             for lane in self._lanes:
                 if lane.number == request.lane:
@@ -387,7 +398,8 @@ class BoardSession:
         if request.response.exception() is not None:
             return
         answer = request.response.result().fields
-        # The greeting handles its own SYNC. If SYNC was sent twice, the round trip is unknown, because either command may be answered.
+        # During the greeting, `_sync_clock` adds the samples. If SYNC was sent twice, the round trip is unknown, because nobody knows
+        # which of the two commands was answered first.
         if request.name == "SYNC" and request.tries == 1 and self._window is self._requests:
             self._clock.add_sample(request.sent_s, self._received_s, answer.number("board_ms"), answer.number("board_us"))
         if request.name == "STATUS" and answer.word("page") == "line":
@@ -402,7 +414,7 @@ class BoardSession:
         elif frame.name == "BEAT":
             if len(frame.fields) > 1:
                 self._handle_heartbeat(frame.fields[1])
-        # An event with another name comes from a board that is newer than this program. Such events are ignored.
+        # Events with unknown names are ignored. A board with newer firmware than this program may send them.
         elif frame.name in EVENTS:
             now = datetime.now(UTC)
             for lane in self._lanes:
@@ -411,7 +423,7 @@ class BoardSession:
                 self._window.add([BoardRequest("ACK", (frame.fields[0],))])
 
     def _is_of_unserved_lane(self, frame: Frame) -> bool:
-        """Returns whether a GATE or FAULT event belongs to a lane that serves no line now. An earlier host may have configured such a lane.
+        """Returns whether a GATE or FAULT event belongs to a lane that no line uses now. An earlier host may have configured that lane.
 
         The host acknowledges such an event without reading it, because unacknowledged events would fill the board's memory.
         """
@@ -419,9 +431,9 @@ class BoardSession:
         return frame.name in ("GATE", "FAULT") and len(frame.fields) > 1 and frame.fields[1] not in served
 
     def _handle_heartbeat(self, worst_state: str) -> None:
-        """Updates the states of the lanes.
+        """Updates the states of the lanes after a heartbeat of the board.
 
-        A heartbeat holds only the worst state of all lanes. If this is not `running`, the host asks for the state of each lane.
+        A heartbeat holds only the worst state of all lanes. If it is not `running`, the host asks for the state of each lane.
         """
         for lane in self._lanes:
             if not lane.is_configured or (worst_state == "running" and lane.state is GateState.RUNNING):
@@ -432,5 +444,5 @@ class BoardSession:
                 self._window.add([BoardRequest("STATUS", (str(lane.number), "line"), lane=lane.number)])
 
     def _line_of(self, lane_number: int | None) -> str:
-        """Returns the line under which a command to a lane is counted. A command to the whole board is counted under the first line."""
+        """Returns the line of a lane, for the label of a metric. For a command to the whole board, returns the board's first line."""
         return next((lane.line for lane in self._lanes if lane.number == lane_number), self._lanes[0].line)

@@ -15,7 +15,10 @@ PORT_ERRORS = (serial.SerialException, OSError)
 
 
 class Waker:
-    """Wakes the thread that waits in `SerialPort.wait_for_frames`. A pipe is used, because `select` can wait for both pipe and port."""
+    """Wakes the thread that waits in `SerialPort.wait_for_frames`.
+
+    It uses a pipe, because `select` can wait for a pipe and a port at the same time.
+    """
 
     def __init__(self) -> None:
         self._read_end, self._write_end = os.pipe()
@@ -31,11 +34,11 @@ class Waker:
         try:
             os.write(self._write_end, b"x")
         except BlockingIOError:
-            # The pipe is full, so the thread is about to wake up anyway.
+            # The pipe is full of earlier wake-ups, so the thread will wake up anyway.
             return
 
     def clear(self) -> None:
-        """Empties the pipe, so that the next wait lasts until the next `wake`. Called by the thread that was woken."""
+        """Empties the pipe, so that earlier calls of `wake` do not end the next wait. The woken thread calls this method."""
         os.read(self._read_end, 4096)
 
     def close(self) -> None:
@@ -54,7 +57,7 @@ class SerialPort:
         self._deframer = Deframer("<!")
 
     def write(self, frames: list[Frame]) -> None:
-        """Sends all frames in one write. With one write for each frame, the operating system could delay the later frames."""
+        """Sends all frames in one write, because the operating system could delay the later frames if each had a write of its own."""
         if frames:
             self._port.write(b"".join(frame.encode() for frame in frames))
 

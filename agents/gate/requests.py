@@ -3,7 +3,7 @@
     queued --room in the window--> sent --answer--> done
                                     |--no answer in time--> sent again, under the same sequence number
 
-A verdict is removed after its deadline, also if it was never sent. If any other command has no answer after five tries, the link counts
+A verdict is removed after its deadline, even if it was never sent. If any other command has no answer after five tries, the link is treated
 as broken. RequestWindow does no I/O and reads no clock. Its callers pass the time, in seconds of the monotonic clock.
 """
 
@@ -27,7 +27,7 @@ from streams.errors import GateError
 FIRST_RESEND_S = 0.25
 LONGEST_RESEND_S = 1.0
 MAX_TRIES = 5
-# A verdict that was sent in time may be answered after its deadline. The window waits this much longer for the answer.
+# The answer to a verdict that was sent in time may arrive after the verdict's deadline. The host waits this much longer for the answer.
 LATE_ANSWER_S = 0.5
 
 
@@ -49,8 +49,8 @@ class BoardResponse:
 class BoardRequest:
     """A command to a board. The future `response` gets the board's answer, or fails with GateError.
 
-    `deadline_s` is the last useful time for sending, or None if there is no such time. `run` is the run (the time between two resets
-    of the board) for which the command is valid, or None for every run. `lane` is None if the command concerns the whole board.
+    After `deadline_s` it is useless to send the command; None means that there is no deadline. `run` is the run number of the board (its
+    number of resets) for which the command is valid, or None for every run. `lane` is None if the command concerns the whole board.
     """
 
     name: str
@@ -67,7 +67,8 @@ class BoardRequest:
     backoff: Backoff = field(default_factory=lambda: Backoff(FIRST_RESEND_S, LONGEST_RESEND_S))
 
     def __post_init__(self) -> None:
-        # A future that counts as running cannot be cancelled. A cancelled one would make the link's thread fail when the answer arrives.
+        # The future is marked as running, so that callers cannot cancel it. When the answer to a cancelled future arrives, the link's
+        # thread would fail.
         self.response.set_running_or_notify_cancel()
 
     @property
@@ -81,10 +82,12 @@ class BoardRequest:
 
 @dataclass
 class RequestWindow:
-    """The requests that are not answered yet. They are sent in the order of their addition, and at most `size` wait for their answer.
+    """Holds the requests that the board has not answered yet, and says which of them are to be sent now.
 
-    Requests to the lanes in `held_lanes` stay in the queue. `run` is the board's present run, or None while it is not known. Requests
-    of other runs fail. `waker` wakes the link's thread after `submit`. Only the link's thread may call the other methods.
+    Requests are sent in the order in which they were added. At most `size` sent requests wait for their answers at the same time. Requests
+    to the lanes in `held_lanes` are not sent. `run` is the present run number of the board, or None while it is not known. Requests that
+    are valid only for another run fail. Any thread may call `submit`, which wakes the link's thread through `waker`. Only the link's
+    thread may call the other methods.
     """
 
     size: int = 1
@@ -101,7 +104,7 @@ class RequestWindow:
         return len(self.queued) + len(self.sent) + self._submitted.qsize()
 
     def submit(self, request: BoardRequest) -> None:
-        """Adds a request from any thread and wakes the link's thread. That thread moves the request to the queue in `drop_expired`."""
+        """Adds a request and wakes the link's thread, which moves the request to the queue in `drop_expired`. Any thread may call it."""
         self._submitted.put(request)
         if self.waker is not None:
             self.waker.wake()
@@ -111,9 +114,10 @@ class RequestWindow:
         self.queued.extend(requests)
 
     def take_due(self, now_s: float) -> list[Frame]:
-        """Returns the frames to send now: first the commands that were not answered in time, then new ones up to `size` unanswered ones.
+        """Returns the frames to send now: first repetitions of commands that were not answered in time, then new commands.
 
-        Call `drop_expired` first, so that no verdict is sent after its deadline.
+        New commands are added only until `size` commands wait for answers. Call `drop_expired` first, so that no verdict is sent after its
+        deadline.
 
         Raises GateError if a command without a deadline was sent five times and the board did not answer.
         """
@@ -140,7 +144,7 @@ class RequestWindow:
     def take_answered(self, answer: Frame, answered_at: datetime) -> BoardRequest | None:
         """Completes the request that `answer` belongs to, and returns the request.
 
-        Returns None if no request waits for this answer. The answer is then a repetition.
+        Returns None if no request waits for this answer. It is then a second answer to a command that was sent twice.
         """
         request = self.sent.pop(answer.seq, None)
         if request is None:
@@ -163,8 +167,8 @@ class RequestWindow:
     def drop_expired(self, now_s: float, stopped_lanes: Collection[int] = ()) -> None:
         """Removes requests that have become useless. Requests after their deadline fail with code 82 (`deadline`).
 
-        Requests of another run fail with code 21 (`unknown-run`). Requests to `stopped_lanes` have no deadline, because no part reaches
-        the gate while the belt stands still.
+        Requests that are valid only for another run of the board fail with code 21 (`unknown-run`). For `stopped_lanes`, deadlines are
+        ignored, because no part reaches the gate while the belt stands still.
         """
 
         def is_overdue(request: BoardRequest) -> bool:
@@ -185,9 +189,9 @@ class RequestWindow:
         self._drop(lambda request: True, error_name)
 
     def requeue(self) -> None:
-        """Puts all requests that were sent but not answered back at the head of the queue. Called after the link has failed.
+        """Moves the unanswered requests back to the head of the queue, so that they are sent again. Called after the link has failed.
 
-        The board's run is unknown until the next greeting.
+        Until the next greeting, the run number of the board is unknown.
         """
         self.run = None
         for request in reversed(self.sent.values()):

@@ -1,4 +1,4 @@
-"""Provides the wait between the steps of the inspector's background tasks: heat maps, shadow versions and drift."""
+"""Lets the inspector's background tasks (heat maps, shadow versions and drift) wait until they have something to do."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class BackgroundLoop:
         self._woken.set()
 
     async def wait(self, timeout_s: float | None = None) -> None:
-        """Waits until `wake` or `close` is called, or for at most `timeout_s` seconds. None means without limit."""
+        """Waits until `wake` or `close` is called, but for at most `timeout_s` seconds. With None, the wait has no limit."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._woken.wait(), timeout_s)
         if not self.is_closed:

@@ -1,4 +1,4 @@
-"""Decodes image records: reads to which part a record belongs, and decodes its picture or says why that is impossible."""
+"""Decodes image records: finds out which part a record belongs to, and decodes its picture or says why this is impossible."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from streams.settings import LineSettings, PictureSettings
 class ImageRecord:
     """A record of an image topic whose part is known. Times are UTC. `deadline` is None if the line has no gate that needs the verdict.
 
-    `depth_bits` is the number of bits that the line's camera uses, or None if the settings do not name it.
+    `depth_bits` is the number of bits that the line's camera uses for a pixel, or None if the settings do not say.
     """
 
     source: ConsumedRecord
@@ -43,16 +43,14 @@ class DecodedImage:
     picture: DecodedPicture | PictureError
 
     def fits(self, side_px: int) -> bool:
-        """Returns whether a version that takes pictures of `side_px` can judge this image. An undecodable image fits every version."""
+        """Returns whether a version for pictures of the side `side_px` can judge this image. An undecodable image fits every version."""
         return isinstance(self.picture, PictureError) or self.picture.pixels.shape[0] == side_px
 
 
 def read_image_record(source: ConsumedRecord, line: LineSettings, broker_time: datetime, received_at: datetime) -> ImageRecord:
     """Reads the part, the time of capture and the deadline from `source`, a record of the image topic of `line`.
 
-    `broker_time` replaces a missing time of capture.
-
-    Raises IdentityError if the record names no part of this line.
+    If the record has no time of capture, `broker_time` is used. Raises IdentityError if the record names no part of this line.
     """
     identity = read_identity(source.key, source.headers, line.name)
     captured_at = identity.captured_at or broker_time
@@ -62,7 +60,7 @@ def read_image_record(source: ConsumedRecord, line: LineSettings, broker_time: d
 
 
 class PictureDecoder(Protocol):
-    """Decodes a picture in this process, as `models.pictures.decoder.decode_picture` does, or in another one."""
+    """A function that decodes a picture, in this process (`models.pictures.decoder.decode_picture`) or in a separate process."""
 
     def __call__(self, value: bytes, side_px: int, limits: PictureLimits, depth_bits: int | None) -> DecodedPicture: ...
 
@@ -72,8 +70,8 @@ def decode_image(
 ) -> DecodedImage:
     """Verifies the checksum of the picture and decodes it to a square of `side_px`.
 
-    If the record holds a claim, the address of a picture in the object store, the picture is fetched from `store`. For a bad
-    picture no error is raised, but the returned image holds the decoder's error. Raises OSError if the store does not answer.
+    If the record holds only a claim, which is the address of a picture in the object store, the picture is fetched from `store`. If the
+    picture is bad, no error is raised; the returned image holds the decoder's error instead. Raises OSError if the store does not answer.
     """
     value = record.source.value or b""
     sha256 = hashlib.sha256(value).hexdigest()
@@ -93,5 +91,5 @@ def decode_image(
 
 
 def utc_now() -> datetime:
-    """Returns the current time, UTC."""
+    """Returns the current time in UTC."""
     return datetime.now(UTC)

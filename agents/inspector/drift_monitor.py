@@ -1,8 +1,8 @@
 """Monitors the camera of each line for faults, and the line's pictures and predictions for drift.
 
-Drift is a change of pictures or predictions, compared with the reference that the model version holds. The monitor measures pictures in
-the event loop, after the delivery of their verdicts. It measures at most ten pictures of a line in a second, because more would not
-improve the result. It writes the metrics of camera states every second and the metrics of drift every ten seconds.
+Drift means that pictures or predictions differ from the reference that the model version holds. The monitor measures pictures in the event
+loop, after the delivery of their verdicts. It measures at most ten pictures of a line in a second, because more would not improve the
+result. It updates the metrics of camera states every second and the metrics of drift every ten seconds.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from streams import metrics
 
 log = logging.getLogger(__name__)
 
-# This many of the latest pictures of a line are compared with the reference.
+# Drift is measured on the latest pictures of a line. This is their number.
 WINDOW_PICTURES = 500
-# Values of the label `of` of the metric `castline_drift_psi`.
+# The quantities whose drift is measured. The words are values of the label `of` of the metric `castline_drift_psi`.
 PROBABILITY, BRIGHTNESS, SHARPNESS = "defect-probability", "brightness", "sharpness"
 DRIFT_QUANTITIES = (PROBABILITY, BRIGHTNESS, SHARPNESS)
 _MEASURE_INTERVAL_S = 0.1
 _STATE_INTERVAL_S = 1.0
-# The drift is computed once after this many updates of the camera states.
+# The camera states are updated every second, but the drift only once for this many updates.
 _STATES_PER_DRIFT = 10
 
 
@@ -43,7 +43,10 @@ def _make_window() -> deque[float]:
 
 @dataclass
 class LineMonitor:
-    """The measurements of one line. When another version begins to judge it, the measured pictures and predictions are deleted."""
+    """The measurements of one line.
+
+    When another model version begins to judge the line, the measurements for drift start anew, because each version has its own reference.
+    """
 
     version: str = ""
     reference: DriftReference | None = None
@@ -55,7 +58,10 @@ class LineMonitor:
     measured_s: float = -math.inf
 
     def add(self, at_s: float, judged: JudgedImage, version: Version) -> None:
-        """Adds an image that `version` has judged. `at_s` is the present time of a monotonic clock. An undecodable image is ignored."""
+        """Adds an image that `version` has judged. `at_s` is the present time of a monotonic clock.
+
+        Ignores an undecodable image, and an image that arrives less than 0.1 s after the last measured one.
+        """
         if version.name != self.version:
             self.version, self.reference = version.name, version.manifest.reference
             self.brightness, self.sharpness, self.probability = _make_window(), _make_window(), _make_window()
@@ -71,7 +77,10 @@ class LineMonitor:
             self.probability.append(judged.prediction.defect_probability)
 
     def compute_drift(self) -> dict[str, float]:
-        """Returns the population stability index by quantity. The result is empty without a reference or with too few pictures."""
+        """Returns the population stability index of each of DRIFT_QUANTITIES.
+
+        The result is empty if the version has no reference, or if too few pictures have been measured yet.
+        """
         reference = self.reference
         if reference is None or min(len(self.brightness), len(self.probability)) < MIN_PICTURES:
             return {}
@@ -83,20 +92,21 @@ class LineMonitor:
 
 
 class DriftMonitor:
-    """Monitors `lines`, each from its first picture on. Leave out lines to which people upload pictures, because they have no camera."""
+    """Monitors the cameras and the drift of `lines`. Leave out lines to which people upload pictures, because they have no camera."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         self._lines = {line: LineMonitor() for line in lines}
         self._loop = BackgroundLoop()
         for line in self._lines:
-            # The metric of the state `gap` (no pictures arrive) starts with the first picture, because another worker may serve this line.
+            # The state `gap` (no pictures arrive) gets no value before the first picture, because another worker may receive the pictures
+            # of this line.
             for state in set(STATES) - {GAP}:
                 metrics.camera_state.labels(line, state).set(0)
             for quantity in DRIFT_QUANTITIES:
                 metrics.drift_psi.labels(line, quantity).set(math.nan)
 
     def add(self, judged: JudgedImage, version: Version, at_s: float) -> None:
-        """Adds an image whose verdict was delivered. `at_s` is the present time of a monotonic clock. Images of other lines are ignored."""
+        """Adds an image whose verdict was delivered. `at_s` is the present time of a monotonic clock. Ignores images of other lines."""
         line = self._lines.get(judged.decoded.record.part.line)
         if line is not None:
             line.add(at_s, judged, version)
@@ -116,7 +126,7 @@ class DriftMonitor:
             line.faults = faults
 
     def update_drift(self) -> None:
-        """Sets the metrics of drift. The value is NaN if no index can be computed."""
+        """Sets the metric `castline_drift_psi` of each line. Its value is NaN if the version has no reference or pictures are too few."""
         for name, line in self._lines.items():
             indices = line.compute_drift()
             for quantity in DRIFT_QUANTITIES:
@@ -127,7 +137,7 @@ class DriftMonitor:
         self._loop.close()
 
     async def run(self) -> None:
-        """Updates the metrics until `close` is called."""
+        """Updates the metrics of camera states and drift until `close` is called."""
         updates = 0
         while not self._loop.is_closed:
             self.update_camera_states(time.monotonic())

@@ -3,10 +3,11 @@
     accept -> decoder threads ------------------------> batcher -> networks (threads of their own) -> delivery -> acknowledgement
       uploads -> decoder process -> admission --------^
 
-`model_switcher` decides which ensemble judges a line. If the lines of a batch have different versions, several calls judge the batch.
+`model_switcher` decides which ensemble judges a line. If a batch holds pictures of lines with different model versions, each version judges
+its pictures in a call of its own.
 
 Each step passes the records on in the order of their arrival, because a record must be acknowledged after all earlier records. In another
-order, Faust could commit the offset of a later record while an earlier record is unfinished. A crash would then lose the earlier one.
+order, Faust could commit the offset of a later record while an earlier record is unfinished. A crash would then lose the earlier record.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ from streams.worker import ReceivedRecord
 log = logging.getLogger(__name__)
 
 ROLE = "inspector"
-# One batch waits while others are computed, so that the networks never pause. More waiting batches would only make the queue longer.
+# One complete batch waits while the networks compute, so that they can go on without a pause. With more waiting batches they would not be
+# faster, and pictures would only wait longer.
 _BATCHES_AHEAD = 1
 _STORE_RETRY_S = 1.0
 
@@ -68,7 +70,7 @@ class PendingImage:
 class JudgedBatch:
     """A batch that the networks have judged. `judged` holds the images of all records that name a part, in the order of the records.
 
-    `assignments` holds, for each judged image, the versions that were assigned to its line.
+    `assignments` holds, for each judged image, the model version that judged it and the shadow version of its line.
     """
 
     records: list[PendingImage]
@@ -78,7 +80,7 @@ class JudgedBatch:
 
 
 class Inspector:
-    """Handles the image records of one worker. It is the `RecordHandler` of the inspector's consumer group."""
+    """Judges the pictures of the image records that one worker receives. It is the `RecordHandler` of the inspector's consumer group."""
 
     def __init__(
         self,
@@ -90,10 +92,10 @@ class Inspector:
         report_problem: Callable[[str, str], None],
         parallel_batches: int = 1,
     ) -> None:
-        """`switcher` must be started already. `parallel_batches` is the number of batches that the networks compute at the same time.
+        """Creates the inspector. `switcher` must be started already. The networks compute `parallel_batches` batches at the same time.
 
-        `report_problem` is called, in any thread, with a sentence and the name of what has the problem. It is called with "" when that
-        problem has ended.
+        When a problem begins, `report_problem` is called with a sentence about it and with the name of the failed service, such as
+        "store". When the problem has ended, it is called with "" and that name. The call may come from any thread.
         """
         self._settings = settings
         self._switcher = switcher
@@ -109,7 +111,8 @@ class Inspector:
         )
         self._deliveries: asyncio.Queue[asyncio.Future[JudgedBatch] | None] = asyncio.Queue(parallel_batches + _BATCHES_AHEAD)
         self._decoders = ThreadPoolExecutor(settings.inspector.decoders, "decoder")
-        # Uploads are decoded one after the other, so that they take one process and its memory, and no thread of the cameras.
+        # Uploaded pictures are decoded one after the other in a separate process. So they need the memory of only one process, and they
+        # take no decoder thread away from the cameras' pictures.
         self._upload_decoders = ThreadPoolExecutor(1, "upload decoder")
         self._upload_process = DecoderProcess(settings.pictures.upload_memory_bytes, settings.pictures.upload_time_s)
         self._uploads: UploadAdmission[PendingImage] = UploadAdmission(self._batcher.put, settings.inspector.buffer)
@@ -129,7 +132,7 @@ class Inspector:
 
     @property
     def background_tasks(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
-        """The coroutine functions that run as long as the worker runs."""
+        """The coroutine functions that the worker starts, and that run until the inspector is drained."""
         return (
             self._uploads.run,
             self.judge_batches,
@@ -150,7 +153,8 @@ class Inspector:
             image = read_image_record(source, line, captured_at, utc_now())
             captured_at = image.captured_at
             deadline_s = _to_monotonic_clock(image.deadline)
-            # A thread of the networks waits for this future. If the event loop waited, each picture would wake the event loop.
+            # The thread that computes the networks waits for this future. If the event loop waited for it, the event loop would wake up
+            # for each decoded picture.
             decoders = self._upload_decoders if self._is_upload(line.name) else self._decoders
             decoding = decoders.submit(self._decode, image, self._side_px(line.name))
         except IdentityError as error:
@@ -173,11 +177,11 @@ class Inspector:
         return self._switcher.assignments[line].ensemble.side_px
 
     def _is_upload(self, line: str) -> bool:
-        """Returns whether the pictures of `line` come from people and not from a camera, so that they are not trusted."""
+        """Returns whether people upload the pictures of `line`. Such pictures are less trusted than a camera's pictures."""
         return line == self._settings.station.upload_line
 
     def _decode(self, image: ImageRecord, side_px: int) -> DecodedImage:
-        """Decodes an image. Tries again while the object store does not answer, because the picture itself may be good."""
+        """Decodes an image. While the object store does not answer, tries again, because the picture itself may be good."""
         decoder = self._upload_process.decode_picture if self._is_upload(image.part.line) else decode_picture
         backoff = Backoff(first_s=_STORE_RETRY_S, longest_s=_STORE_RETRY_S)
         while True:
@@ -198,7 +202,7 @@ class Inspector:
         return self._decode(decoded.record, side_px)
 
     async def judge_batches(self) -> None:
-        """Passes one batch after another to the networks, and the results in the same order to the delivery. Ends after `drain`."""
+        """Passes one batch after another to the networks, and queues their results for delivery in the same order. Ends after `drain`."""
         loop = asyncio.get_running_loop()
         while batch := await self._get_batch():
             start_s = time.monotonic()
@@ -228,9 +232,9 @@ class Inspector:
         self._batcher.reconsider()
 
     def _judge_batch(self, records: list[PendingImage]) -> JudgedBatch:
-        """Judges the records that name a part. Runs in a thread of the networks."""
+        """Judges the records that name a part. Runs in a thread that computes networks."""
         decoded = [record.decoding.result() for record in records if not isinstance(record.decoding, IdentityError)]
-        # The table of assignments is read once for each batch, so that a switch of versions affects only later batches.
+        # The batch reads the table of assignments only once, so that a switch of versions during the batch affects only later batches.
         table = self._switcher.assignments
         assignments = [table[image.record.part.line] for image in decoded]
         # If the version was switched after the picture was decoded, the new version may need another picture size.
@@ -309,7 +313,10 @@ def _judge_by_ensemble(images: list[DecodedImage], assignments: list[ModelAssign
 
 
 def _report_ages(records: Iterable[PendingImage]) -> None:
-    """Sets the metric of the age of each line's oldest picture in the batch. The age grows while cameras are faster than the inspector."""
+    """Sets the metric `castline_consumer_lag_seconds`: for each line, the age of its oldest picture in the batch.
+
+    While the cameras take pictures faster than the inspector judges them, this age grows.
+    """
     now = utc_now()
     oldest: dict[str, datetime] = {}
     for record in records:
@@ -319,7 +326,7 @@ def _report_ages(records: Iterable[PendingImage]) -> None:
 
 
 def _count_verdicts(judged_images: list[JudgedImage], verdicts: list[Verdict]) -> None:
-    """Updates the metrics of verdicts that the brokers have just confirmed."""
+    """Updates the metrics of verdicts after the brokers have confirmed `verdicts`."""
     confirmed_at = utc_now()
     for judged, verdict in zip(judged_images, verdicts, strict=True):
         line = verdict.line

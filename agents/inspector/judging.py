@@ -64,7 +64,7 @@ def judge_images(images: Sequence[DecodedImage], predictor: PicturePredictor) ->
 
 
 def _predict_isolated(images: Sequence[DecodedImage], predictor: PicturePredictor) -> list[Prediction | PictureError]:
-    """Predicts `images` in one call. If the call fails, the images are halved until the picture that causes the failure is alone."""
+    """Predicts `images` in one call. If the call fails, calls itself for each half, until the picture that causes the failure is alone."""
     if not images:
         return []
     try:
@@ -84,7 +84,7 @@ def _pixels(image: DecodedImage) -> npt.NDArray[np.uint8]:
 
 
 def group_by_predictor(predictors: Sequence[Predictor]) -> list[tuple[Predictor, list[int]]]:
-    """Groups equal predictors. Returns each different predictor with its indices in `predictors`, in ascending order."""
+    """Returns each predictor that occurs in `predictors` once, together with all indices at which it occurs, in ascending order."""
     indices_by_id: dict[int, list[int]] = {}
     for index, predictor in enumerate(predictors):
         indices_by_id.setdefault(id(predictor), []).append(index)
@@ -126,5 +126,5 @@ def _make_reference(decoded: DecodedImage) -> ImageReference:
 
 
 def do_networks_disagree(prediction: Prediction) -> bool:
-    """Returns whether the networks would give different labels if each decided alone with a threshold of one half."""
+    """Returns whether the networks would give different labels if each network decided alone with the threshold 0.5."""
     return len({vote >= 0.5 for vote in prediction.votes.values()}) > 1

@@ -1,12 +1,12 @@
-"""Makes heat maps, which show the suspicious areas of a picture. It does so after the verdict, while the networks are idle.
+"""Makes heat maps, which show the suspicious areas of a picture. The localiser works after the verdict, while the networks are idle.
 
     delivered verdicts -> queue (bounded) -> heat map (a thread of the networks, one at a time) -> object store -> findings topic
 
 To explain a picture means to make its heat map. The localiser begins a heat map only while no picture waits for its verdict. If there is
 too little idle time, heat maps are left out and counted. Failures are counted and logged.
 
-A person waits for the pictures of the lines `inspector.explain_lines`, so these pictures are explained first. Even if the networks are
-never idle, one of these pictures is explained every two seconds.
+For lines in the setting `inspector.explain_lines`, a person waits for each heat map. So their pictures are explained first. Even if the
+networks are never idle, one of these pictures is explained every two seconds.
 """
 
 from __future__ import annotations
@@ -42,16 +42,18 @@ from streams.topics import TopicNames
 log = logging.getLogger(__name__)
 
 METHOD = "grad-cam"
-# Largest numbers of queued pictures: of ordinary lines, and of lines for which a person waits. A picture takes some 50 kB of memory.
+# Largest numbers of queued pictures: first for ordinary lines, then for lines whose heat maps a person waits for. A picture takes about
+# 50 kB of memory.
 _MAX_ORDINARY = 64
 _MAX_AWAITED = 1024
 _BUSY_WAIT_S = 0.05
-# The localiser looks for new versions at this interval. So the heat mapper of a version is ready before its first suspicious picture.
+# The localiser looks for new model versions at this interval and opens their heat mappers, so that these are usually ready before the first
+# suspicious picture arrives.
 _VERSION_CHECK_S = 1.0
-# A worker opens no heat mapper in its first seconds. At that time it seems idle, but waiting pictures will arrive at once, and opening
-# needs a processor for several seconds.
+# A worker opens no heat mapper in its first seconds, because opening needs a processor for several seconds. The worker is idle at that
+# moment, but many pictures may be waiting in Kafka.
 _START_DELAY_S = 5.0
-# If a person waits and the last heat map was made this long ago, a picture is explained even if other pictures wait for verdicts.
+# If a person waits for a heat map and none was made for this long, the next one is made even if other pictures wait for their verdicts.
 _MAX_PERSON_WAIT_S = 2.0
 
 
@@ -61,7 +63,7 @@ class HeatMapper(Protocol):
     def compute_heat_map(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]: ...
 
 
-# Opens the heat mapper of a version and warms it up. Returns None if no network of the version can explain predictions.
+# A function that opens the heat mapper of a version and warms it up. It returns None if no network of the version supports heat maps.
 OpenHeatMapper = Callable[[Version], HeatMapper | None]
 
 
@@ -93,7 +95,7 @@ class HeatMapQueue:
     def add(self, request: HeatMapRequest) -> HeatMapRequest | None:
         """Adds a request. If the queue is full, drops a request and returns it. Otherwise returns None.
 
-        Of ordinary lines, the oldest request is dropped. Of lines for which people wait, the new request is dropped.
+        If the line is in `explain_lines`, the new request is dropped. For any other line, the oldest request is dropped.
         """
         if request.verdict.line in self._explain_lines:
             if len(self._awaited) >= self._max_awaited:
@@ -113,14 +115,15 @@ class HeatMapQueue:
         return (self._awaited or self._ordinary).popleft()
 
     def versions(self) -> dict[str, Version]:
-        """Returns the versions of all queued requests by name."""
+        """Returns the model versions that the queued requests need, by name."""
         return {request.version.name: request.version for request in (*self._awaited, *self._ordinary)}
 
 
 class Localiser:
     """Makes heat maps of suspicious pictures in `executor`, the threads of the networks, while `is_idle` returns True.
 
-    `current_versions` returns the versions that judge now. Their heat mappers are opened before the first suspicious picture arrives.
+    `current_versions` returns the model versions that judge now. Their heat mappers are opened early, so that the first suspicious picture
+    need not wait.
     """
 
     def __init__(
@@ -144,13 +147,13 @@ class Localiser:
         self._open_mapper = open_mapper
         self._queue = HeatMapQueue(settings.explain_lines)
         self._mappers: dict[str, HeatMapper | None] = {}
-        # This thread opens heat mappers and writes files, because both would delay the networks.
+        # A separate thread opens heat mappers and writes files, because this work would delay the threads that compute networks.
         self._side_executor = ThreadPoolExecutor(1, "localiser")
         self._loop = BackgroundLoop()
         self._started_s = self._explained_s = time.monotonic()
 
     def add(self, judged: JudgedImage, verdict: Verdict, version: Version) -> None:
-        """Queues an image whose verdict was delivered, if the image needs a heat map. Requests that a full queue drops are counted."""
+        """Queues an image whose verdict was delivered, if the image needs a heat map. Counts requests that a full queue drops."""
         picture = judged.decoded.picture
         if not self._is_enabled or not self._queue.accepts(verdict):
             return
@@ -174,7 +177,7 @@ class Localiser:
         self._side_executor.shutdown(wait=False)
 
     async def _take_step(self) -> None:
-        """Opens the heat mapper of a version, makes one heat map, or waits."""
+        """Does one of three things: opens the heat mapper of a version, makes one heat map, or waits for work or for idle networks."""
         if len(self._queue) and not self._may_use_networks():
             await self._loop.wait(_BUSY_WAIT_S)
             return
@@ -236,8 +239,8 @@ class Localiser:
 def make_finding(verdict: Verdict, heat: npt.NDArray[np.float32], address: str, found_at: datetime) -> Finding:
     """Returns the finding of a heat map that covers the whole picture of `verdict` and is stored at `address`.
 
-    `heat` has the shape (height, width) and the range 0..1. The heat map of a good part has hot areas, too. Therefore the score of a box is
-    its heat times the defect probability of the verdict.
+    `heat` has the shape (height, width) and the range 0..1. Even the heat map of a good part has hot areas. Therefore the score of a box is
+    the highest heat in the box times the defect probability of the verdict.
     """
     probability = verdict.defect_probability or 0.0
     boxes = find_boxes(heat, verdict.image.width_px, verdict.image.height_px)
@@ -264,7 +267,7 @@ def make_finding(verdict: Verdict, heat: npt.NDArray[np.float32], address: str, 
 
 
 def encode_png(heat: npt.NDArray[np.float32]) -> bytes:
-    """Returns a heat map of the range 0..1 as a PNG with the grey levels 0..255."""
+    """Returns a heat map (values 0..1) as the bytes of a PNG file with the grey levels 0..255."""
     file = io.BytesIO()
     Image.fromarray((heat * 255 + 0.5).astype(np.uint8)).save(file, "PNG")
     return file.getvalue()

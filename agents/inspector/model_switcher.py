@@ -4,9 +4,9 @@
                                  |                         |                      |
                                  +-------------------------+----------------------+--> rejected with a reason; the current version stays
 
-All of this happens in a thread of its own. A switch replaces the table of assignments by a new table and does not change the old one. So
-the versions that begin a batch also finish the batch. The current versions, their shadow versions and the version that was replaced last
-are kept in memory. Rolling back to the replaced version therefore takes no time.
+All of this happens in a thread of its own. A switch makes a new table of assignments and does not change the old table. So the versions
+that begin a batch also finish the batch. The current versions, their shadow versions and the version that was replaced last stay in memory,
+so rolling back to the replaced version needs no loading.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from streams.model_choices import ModelChoices
 
 log = logging.getLogger(__name__)
 
-# Values of the label `reason` of the metric `castline_model_refused_total`.
+# Why a version was rejected. The words are values of the label `reason` of the metric `castline_model_refused_total`.
 FILES, CLASSES, WARM_UP = "files", "classes", "warm-up"
 
-# Returns the version that has the given name, after verifying its files. Raises ModelError.
+# A function that finds the version with the given name and verifies its files. It raises ModelError if there is no such undamaged version.
 FindVersion = Callable[[str], Version]
-# Returns the version's ensemble, warmed up and checked against the golden set. Raises ModelError.
+# A function that loads a version, warms it up and checks it against its golden set. It raises ModelError if one of these steps fails.
 OpenVersion = Callable[[Version], Ensemble]
 
 
@@ -52,16 +52,17 @@ class ModelAssignment:
 
 
 class ModelSwitcher:
-    """Assigns a version to each line, as the model choices on Kafka say. Loads and unloads the versions for this purpose."""
+    """Assigns a model version to each line, as the model choices on Kafka say, and loads and unloads versions as needed."""
 
     def __init__(self, lines: Sequence[str], find_version: FindVersion, open_version: OpenVersion) -> None:
         self._lines = tuple(lines)
         self._find_version = find_version
         self._open_version = open_version
         self._assignments: Mapping[str, ModelAssignment] = {}
-        # The ensembles in memory by the name of the version. The version that was replaced last comes last.
+        # The loaded ensembles, by the name of their version. A replaced version is moved to the end.
         self._loaded: dict[str, Ensemble] = {}
-        # Versions that could not be opened since the last change of choices. So a bad version is tried only once, and not for each line.
+        # Versions that could not be opened, with the errors. They are remembered until the choices change, so that a bad version is tried
+        # only once and not once for each line.
         self._rejected: dict[str, VersionRejectedError] = {}
         self._next_choices: ModelChoices | None = None
         self._is_stopping = False
@@ -70,7 +71,7 @@ class ModelSwitcher:
 
     @property
     def assignments(self) -> Mapping[str, ModelAssignment]:
-        """The assignments by line. The returned mapping never changes. A switch makes a new mapping."""
+        """The assignment of each line. The returned mapping never changes, because a switch makes a new mapping."""
         return self._assignments
 
     @property
@@ -89,22 +90,22 @@ class ModelSwitcher:
         self._thread.start()
 
     def follow(self, choices: ModelChoices) -> None:
-        """Makes the switcher's thread assign new choices. May be called from any thread.
+        """Makes the switcher's thread put new choices into effect. May be called from any thread.
 
-        If new choices arrive before the thread has taken the previous ones, the previous ones are skipped.
+        If this is called again before the thread has begun with the previous choices, the previous choices are skipped.
         """
         with self._changed:
             self._next_choices = choices
             self._changed.notify()
 
     def stop(self) -> None:
-        """Asks the thread to end when it has assigned its current choices. Does not wait for the end."""
+        """Asks the thread to end when it has finished with its current choices. Does not wait until it has ended."""
         with self._changed:
             self._is_stopping = True
             self._changed.notify()
 
     def wait_for_choices(self, timeout_s: float | None = None) -> ModelChoices | None:
-        """Waits for new choices and returns the last ones that `follow` passed. Returns None after the timeout and after `stop`."""
+        """Waits for new choices and returns the latest that `follow` received. Returns None after the timeout and after `stop`."""
         with self._changed:
             self._changed.wait_for(lambda: self._next_choices is not None or self._is_stopping, timeout_s)
             choices, self._next_choices = self._next_choices, None
@@ -115,11 +116,11 @@ class ModelSwitcher:
             self._rejected.clear()
             for line in self._lines:
                 self._put_in_force({**self._assignments, line: self._switch(line, choices)})
-            # Shadow versions are opened last, so that no line waits for the shadow version of another line.
+            # Shadow versions are opened last, because no line's switch should wait until the shadow version of another line is loaded.
             self._assign_shadows(choices)
 
     def _assign_first(self, line: str, choices: ModelChoices) -> None:
-        """Assigns the first candidate of `line` that is not rejected. Raises VersionRejectedError if all are rejected."""
+        """Assigns to `line` the first of its candidate versions that passes the checks. Raises VersionRejectedError if none does."""
         candidates = choices.list_candidates(line)
         for index, name in enumerate(candidates):
             remaining = candidates[index + 1 :]
@@ -146,7 +147,7 @@ class ModelSwitcher:
             like = None if _is_forced(choices, line) else current.ensemble.version
             return ModelAssignment(self._admit(name, like), current.shadow)
         except VersionRejectedError as error:
-            self._report_rejected(line, name, error, f"version {current.ensemble.version_name} goes on")
+            self._report_rejected(line, name, error, f"version {current.ensemble.version_name} goes on judging")
             return current
 
     def _switch_shadow(self, line: str, choices: ModelChoices) -> ModelAssignment:
@@ -161,9 +162,10 @@ class ModelSwitcher:
             return ModelAssignment(current.ensemble)
 
     def _admit(self, name: str, like: Version | None) -> Ensemble:
-        """Returns the ensemble of version `name`, ready to judge.
+        """Returns the ensemble of version `name`, ready to judge. Loads the version if it is not in memory.
 
-        Raises VersionRejectedError if the version cannot be opened, or if its classes differ from the classes of `like`.
+        Raises VersionRejectedError if the version cannot be opened, or if its classes differ from those of the version `like`. If `like`
+        is None, the classes are not compared.
         """
         start_s = time.monotonic()
         if name in self._rejected:
@@ -184,7 +186,7 @@ class ModelSwitcher:
         self._unload_spare()
         try:
             ensemble = self._open_version(version)
-        except Exception as error:  # any error of a bad version is caught, so that the current version stays
+        except Exception as error:  # a bad version may cause any error, and the current version must go on judging
             raise self._reject(name, WARM_UP, error) from error
         opened_s = time.monotonic() - start_s
         metrics.model_open_seconds.observe(opened_s)
@@ -205,12 +207,13 @@ class ModelSwitcher:
         return None
 
     def _unload_spare(self) -> None:
-        """Unloads the version that was kept for a roll-back. Called before another version is loaded, to save memory."""
+        """Unloads the version that was kept for a roll-back. This is done before another version is loaded, to save memory."""
         assigned = _assigned_names(self._assignments)
         for name in [name for name in self._loaded if name not in assigned]:
             del self._loaded[name]
-        # Networks contain reference cycles, and Python alone would collect them too late: after twenty switches between the smallest
-        # versions, 300 MB were in use. The collection takes milliseconds, because the worker has excluded the imported modules (gc.freeze).
+        # Networks contain reference cycles, so their memory is freed only by the garbage collector. Python would start it too late: after
+        # twenty switches between the smallest versions, 300 MB were in use. The collection takes only milliseconds, because the worker
+        # has excluded the imported modules from it (gc.freeze).
         gc.collect()
 
     def _put_in_force(self, assignments: Mapping[str, ModelAssignment]) -> None:

@@ -1,7 +1,7 @@
 """Lets a shadow version judge pictures that already have their verdict, and compares its labels with the labels of the verdicts.
 
-A shadow version is a candidate for the next switch. It judges only while no picture waits for its verdict. Its labels are counted, and
-differences are logged. They never move a gate.
+A shadow version is a candidate for the next switch. It judges only while no picture waits for its verdict. Labels that differ are counted
+and logged. The labels of a shadow version never move a gate.
 """
 
 from __future__ import annotations
@@ -22,19 +22,20 @@ from streams.errors import PictureError
 
 log = logging.getLogger(__name__)
 
-# Largest number of queued samples, which is two full batches. It bounds the memory.
+# Largest number of pictures that wait for a shadow version, two full batches. The limit bounds the memory.
 _MAX_SAMPLES = 64
-# A shadow version judges few pictures at a time, because a picture that arrives in the meantime must wait until it has finished.
+# A shadow version judges at most this many pictures at a time, because a picture that arrives in the meantime waits until it has finished.
 _MAX_BATCH = 4
 _BUSY_WAIT_S = 0.02
 
-# Decodes an image once more, in the size that other networks need. The second argument is the side in pixels.
+# A function that decodes an image again, to a square with the given side in pixels. A shadow version may need another size than the version
+# in use.
 DecodeAgain = Callable[[DecodedImage, int], DecodedImage]
 
 
 @dataclass(frozen=True)
 class ShadowSample:
-    """An image that the current version `ensemble` has judged, and that the shadow version `shadow` will judge, too."""
+    """An image that the version in use (`ensemble`) has judged, and that the shadow version (`shadow`) will judge as well."""
 
     judged: JudgedImage
     ensemble: Ensemble
@@ -42,7 +43,7 @@ class ShadowSample:
 
 
 class ShadowJudge:
-    """Judges samples in `executor`, the threads of the networks, while `is_idle` returns True."""
+    """Lets shadow versions judge queued images in `executor` (the threads that compute networks), while `is_idle` returns True."""
 
     def __init__(self, executor: Executor, is_idle: Callable[[], bool], decode_again: DecodeAgain) -> None:
         self._executor = executor
@@ -52,7 +53,7 @@ class ShadowJudge:
         self._loop = BackgroundLoop()
 
     def add_samples(self, samples: Sequence[ShadowSample]) -> None:
-        """Queues samples with decoded pictures. If the queue is full, further samples are dropped and counted."""
+        """Queues images for their shadow versions. The pictures must be decoded. If the queue is full, drops and counts further images."""
         for sample in samples:
             if len(self._samples) < _MAX_SAMPLES:
                 self._samples.append(sample)
@@ -65,7 +66,7 @@ class ShadowJudge:
         self._loop.close()
 
     async def run(self) -> None:
-        """Judges samples until `close` is called."""
+        """Lets shadow versions judge the queued images, until `close` is called."""
         while not self._loop.is_closed:
             if not self._samples:
                 await self._loop.wait()
@@ -75,7 +76,7 @@ class ShadowJudge:
                 await self._loop.wait(_BUSY_WAIT_S)
 
     def _take_batch(self) -> list[ShadowSample]:
-        """Removes the next few samples from the queue. All of them have the same shadow version."""
+        """Removes the next few samples from the queue and returns them. All of them have the same shadow version."""
         shadow = self._samples[0].shadow
         batch: list[ShadowSample] = []
         while self._samples and self._samples[0].shadow is shadow and len(batch) < min(_MAX_BATCH, shadow.max_batch):
@@ -85,7 +86,7 @@ class ShadowJudge:
     def _compare(self, batch: Sequence[ShadowSample]) -> None:
         """Lets the shadow version judge `batch`. Counts and logs each label that differs from the label of the version in use.
 
-        Runs in one of the threads that compute the networks.
+        Runs in a thread that computes networks.
         """
         shadow = batch[0].shadow
         images = [self._fit(sample.judged.decoded, shadow.side_px) for sample in batch]
@@ -95,7 +96,7 @@ class ShadowJudge:
             if other.label != sample.judged.label:
                 metrics.shadow_disagreements.labels(part.line, shadow.version_name).inc()
                 log.info(
-                    "Part %s: version %s judges %s, and its shadow version %s judges %s.",
+                    "Part %s: version %s gives the label %s, but the shadow version %s gives %s.",
                     part,
                     sample.ensemble.version_name,
                     _describe_prediction(sample.judged),

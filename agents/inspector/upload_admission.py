@@ -1,4 +1,4 @@
-"""Holds uploaded pictures back until they are decoded, so that no batch with pictures of cameras waits for a stranger's picture."""
+"""Holds uploaded pictures back until they are decoded, so that no batch with a camera's pictures waits for an uploaded picture."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ Item = TypeVar("Item")
 
 
 class UploadAdmission(Generic[Item]):
-    """A queue whose items go on, in the order of their arrival, as soon as they are decoded. Used within one event loop.
+    """A queue that passes each item to `admit` when it is decoded, in the order of arrival. Use it only within one event loop.
 
-    `admit` takes over an item with its deadline, in monotonic seconds. `capacity` is the largest number of items that wait.
+    `admit` receives the item and its deadline, in seconds of the monotonic clock. At most `capacity` items wait in the queue.
     """
 
     def __init__(self, admit: Callable[[Item, float | None], Awaitable[None]], capacity: int) -> None:
@@ -24,27 +24,27 @@ class UploadAdmission(Generic[Item]):
         self._is_empty = asyncio.Event()
 
     async def put(self, item: Item, decoding: Future[Any] | None, deadline_s: float | None) -> None:
-        """Adds an item, and waits while the queue is full. `decoding` is the running decoder, or None if nothing has to be decoded.
+        """Adds an item. Waits while the queue is full. `decoding` is the future of the decoded picture, or None without one.
 
-        After `drain` the call never returns, so its task has to be cancelled.
+        After `drain` was called, this never returns, so the waiting task must be cancelled.
         """
         if self._is_closed:
             await asyncio.Event().wait()
         await self._queue.put((item, decoding, deadline_s))
 
     async def run(self) -> None:
-        """Admits item after item, until the queue is drained."""
+        """Passes one item after another to `admit`, until the queue is drained."""
         while (waiting := await self._queue.get()) is not None:
             item, decoding, deadline_s = waiting
             if decoding is not None:
-                # Who takes the item over asks for the result again, and handles the error.
+                # An error of the decoder is ignored here, because the receiver of the item reads the future too and gets the same error.
                 with suppress(Exception):
                     await asyncio.wrap_future(decoding)
             await self._admit(item, deadline_s)
         self._is_empty.set()
 
     async def drain(self) -> None:
-        """Accepts no more items, and returns once all have been admitted."""
+        """Accepts no more items. Returns when all items have been passed to `admit`."""
         self._is_closed = True
         await self._queue.put(None)
         await self._is_empty.wait()
