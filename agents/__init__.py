@@ -1,1 +1,1 @@
-"""The workers of the pipeline. Each consumes Kafka topics, decides, and writes its results to other topics, a board or a database."""
+"""The workers: the gateway sends pictures to Kafka, the inspector judges them, the sorter moves gates, the archivist stores records."""

@@ -33,7 +33,7 @@ from streams.worker import ReceivedRecord
 log = logging.getLogger(__name__)
 
 ROLE = "archivist"
-# The topic of reviews belongs to no line. In the metrics this name stands in place of the name of a line.
+# The topic of reviews is shared by all lines. In metrics with the label `line`, this name is the label's value for reviews.
 _REVIEWS_LINE = "reviews"
 # Values of the label `kind` of the metric `castline_records_archived_total`.
 _KINDS: dict[type[ArchivedRecord], str] = {
@@ -46,7 +46,7 @@ _KINDS: dict[type[ArchivedRecord], str] = {
 
 
 class InvalidRecordError(CastlineError):
-    """A record is not valid for its topic. `reason` is one word of a small fixed set, because it becomes the label of a metric."""
+    """Raised for a record that is not valid for its topic. `reason` is one of a few fixed words, because it is a metric label."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -55,14 +55,14 @@ class InvalidRecordError(CastlineError):
 
 @dataclass(frozen=True)
 class ArchivedTopic:
-    """A topic whose records are archived, with the type of its records and the line that they must belong to."""
+    """A topic that the archivist reads, with the type of its records and the line to which they must belong."""
 
     record_type: type[PartRecord]
     line: str
 
 
 def list_archived_topics(settings: Settings) -> dict[str, ArchivedTopic]:
-    """Returns the topics whose records are archived, by name: reviews, and the verdicts, sortings and findings of each line."""
+    """Returns the topics that the archivist reads, by topic name: reviews, and the verdicts, sortings and findings of each line."""
     names = TopicNames(settings.topics.prefix)
     topics = {names.reviews: ArchivedTopic(Review, _REVIEWS_LINE)}
     for line in settings.lines:
@@ -73,7 +73,7 @@ def list_archived_topics(settings: Settings) -> dict[str, ArchivedTopic]:
 
 
 def decode_record(topic: ArchivedTopic, key: bytes | None, value: bytes | None) -> ArchivedRecord:
-    """Decodes a record that was read from `topic`. A review that has a key but no value withdraws the review of that part.
+    """Returns the decoded record of `topic`. A record of the topic of reviews that has a key but no value withdraws that part's review.
 
     Raises InvalidRecordError if `key` and `value` are not a valid record of this topic.
     """
@@ -119,12 +119,12 @@ class PendingArchiveRecord:
 
 
 class Archivist:
-    """Handles the records of one worker. It is the `RecordHandler` of the archivist's consumer group."""
+    """Stores the records that one archivist process receives from Kafka. It is the `RecordHandler` of the archivist's consumer group."""
 
     def __init__(
         self, settings: Settings, archive: PartArchive, producer: RecordProducer, report_problem: Callable[[str, str], None]
     ) -> None:
-        """`report_problem` is called with a sentence and the name of what has the problem, and with "" when that problem has ended."""
+        """`report_problem(sentence, subject)` is called when a problem with the subject begins, and with an empty sentence when it ends."""
         self._archive = archive
         self._producer = producer
         self._report_problem = report_problem
@@ -140,7 +140,7 @@ class Archivist:
 
     @property
     def lines_by_topic(self) -> Mapping[str, str]:
-        """The archived topics, each with the line under which its lag (the number of waiting records) is counted."""
+        """The topics that the archivist reads. Each has the value of the metric label `line` for its lag, the number of waiting records."""
         return {name: topic.line for name, topic in self._topics.items()}
 
     @property
@@ -178,7 +178,10 @@ class Archivist:
         self._finished.set()
 
     async def _archive_isolated(self, records: Sequence[tuple[ConsumedRecord, ArchivedRecord]]) -> list[ProducerRecord]:
-        """Stores `records` in the database, and returns a dead letter for each record that the database rejects."""
+        """Stores `records` in the database, and returns a dead letter for each record that the database rejects.
+
+        If the database rejects a batch, each half is stored by itself, and so on, until only the rejected records are left.
+        """
         if not records:
             return []
         try:

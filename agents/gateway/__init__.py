@@ -2,10 +2,10 @@
 
 ```
 camera -> intake -> [matcher] -> spool -> sender -> Kafka
-  |         |          |           |         +-- waits for the brokers' confirmation, repeats, parks what Kafka refuses
+  |         |          |           |         +-- deletes a picture from the spool after Kafka has confirmed it, otherwise sends it again
   |         |          |           +-- the queue on disk: the picture and its part id are stored in one transaction
-  |         |          +-- only if the board counts the parts: finds the part of each picture by their times
-  |         +-- checks the size, detects the content type, refuses what is empty or too large
+  |         |          +-- only if a board counts the parts: finds the part of each picture by comparing their times
+  |         +-- checks the size, detects the content type, refuses empty and too large pictures
   +-- drop folder, replayed folder, video stream or HTTP upload
 ```
 """

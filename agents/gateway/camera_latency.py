@@ -1,4 +1,8 @@
-"""The latency of one line's camera as the gateway uses it: from the settings or measured, kept over restarts, and watched."""
+"""The latency of one line's camera: the time from the count of a part at photo-eye 1 to the time of the part's picture.
+
+The gateway needs the latency to assign pictures to parts. It takes the latency from the settings or from a measurement, keeps it in a file
+over restarts, and suspends it when the pictures no longer fit.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,8 @@ log = logging.getLogger(__name__)
 class _StoredLatency:
     """The content of the file in which the gateway keeps a measured latency, in seconds.
 
-    `suspended_s` is the latency that was suspended, measured or set, and `suspension` says why. Both are empty while none is suspended.
+    If the latency in use (measured or from the settings) is suspended, `suspended_s` is its value and `suspension` says why. Otherwise
+    they are None and "".
     """
 
     measured_s: float | None = None
@@ -27,7 +32,7 @@ class _StoredLatency:
 
     @classmethod
     def read(cls, file: Path) -> _StoredLatency:
-        """Returns the content of `file`, or an empty one if there is no such file or it cannot be understood."""
+        """Returns the content of `file`, or no latency if the file does not exist or is not valid."""
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
             measured_s, suspended_s = (_read_latency(content.get(name)) for name in ("measured_s", "suspended_s"))
@@ -35,11 +40,11 @@ class _StoredLatency:
         except FileNotFoundError:
             return cls()
         except (OSError, ValueError, TypeError, AttributeError) as error:
-            log.error("The measured latency in %s cannot be read, so it has to be measured again: %s", file, error)
+            log.error('The latency in %s cannot be read, so measure it again with "castline gateway measure": %s', file, error)
             return cls()
 
     def write(self, file: Path) -> None:
-        """Writes the content to `file`. Raises OSError if that is impossible."""
+        """Writes the content to `file`. Raises OSError if the file cannot be written."""
         write_atomically(file, json.dumps(vars(self)) + "\n")
 
 
@@ -50,17 +55,18 @@ def _read_latency(value: float | None) -> float | None:
 
 
 def show_no_latency_needed(line: str) -> None:
-    """Shows in the metrics that nothing is wrong with the latency of a camera that needs none."""
+    """Sets the metrics of the latency for a line whose camera needs none, so that they raise no alert."""
     metrics.camera_latency_known.labels(line).set(1)
     metrics.camera_latency_suspended.labels(line).set(0)
     metrics.camera_offset_share.labels(line).set(0)
 
 
 class CameraLatency:
-    """The latency of the camera of `line`. A latency in the settings, `set_s`, wins over a measured one. Not thread-safe.
+    """The latency of the camera of `line`: the time from the count of a part to the time of its picture. Not thread-safe.
 
-    `file` keeps the measured latency, and a suspension of the latency in use, over restarts of the gateway. The times of parts and
-    pictures are seconds as the clocks of board and camera show them.
+    A latency in the settings, `set_s`, is used in place of a measured one. The latency is suspended, and no picture is assigned to a part,
+    while the pictures show that it is wrong. `file` keeps a measured latency and a suspension over restarts of the gateway. The times of
+    parts are those of the board's clock and the times of pictures those of the camera's clock, both in seconds.
     """
 
     def __init__(self, line: str, set_s: float | None, file: Path) -> None:
@@ -86,7 +92,7 @@ class CameraLatency:
 
     @property
     def usable_s(self) -> float | None:
-        """The latency with which pictures are assigned. It is None if it is unknown or suspended, and then no picture is assigned."""
+        """The latency with which pictures are assigned to parts, or None while it is unknown or suspended. Then none is assigned."""
         return None if self._monitor is None or self._monitor.suspension else self._monitor.latency_s
 
     @property
@@ -96,7 +102,7 @@ class CameraLatency:
 
     @property
     def median_share(self) -> float:
-        """The median distance of the last pictures from their parts, as a share of the spacing there, between -0.5 and 0.5."""
+        """The median time from the last pictures to their nearest parts, as a share of the time between two parts, from -0.5 to 0.5."""
         return self._monitor.median_share if self._monitor else 0.0
 
     def find_problem(self) -> str:
@@ -117,8 +123,8 @@ class CameraLatency:
     def store_measured(self, latency_s: float, spacing_s: float) -> None:
         """Stores a measured latency and uses it from now on, unless the settings hold one. Raises OSError if it cannot be stored.
 
-        `spacing_s` is the spacing of the parts during the measurement. A suspension of the latency in the settings ends only if the
-        measured one confirms it.
+        `spacing_s` is the usual time between two parts during the measurement. If the latency of the settings is suspended, the
+        suspension ends only if the measured latency differs from it by less than an eighth of this time.
         """
         stored = _StoredLatency(latency_s)
         if self.set_s is not None and abs(self.set_s - latency_s) > DRIFT_SHARE * spacing_s:
@@ -141,7 +147,10 @@ class CameraLatency:
             self._follow_suspension()
 
     def add_offset(self, offset_s: float, spacing_s: float) -> None:
-        """Adds the signed distance of a picture, less the latency, to the nearest part, and the spacing there."""
+        """Notes how far a picture was from its nearest part, so that a latency that has become wrong is noticed.
+
+        `offset_s` is the picture's time minus the latency minus the part's time. `spacing_s` is the smaller gap beside the part.
+        """
         metrics.picture_distance_seconds.labels(self.line).observe(abs(offset_s))
         if spacing_s:
             metrics.picture_distance_share.labels(self.line).observe(abs(offset_s) / spacing_s)
@@ -157,29 +166,31 @@ class CameraLatency:
             self._stored = _StoredLatency(self._stored.measured_s)
         self._monitor = None if value_s is None else LatencyMonitor(value_s, self._stored.suspension)
         if self._monitor:
-            # The parts that the board has counted already belong to the pictures that come next.
+            # The pictures of the newest parts are still to come, so the new monitor needs the times of these parts too.
             for time_s in self.history.parts:
                 self._monitor.add_part(time_s)
         self._show_state()
 
     def _follow_suspension(self) -> None:
-        """Logs and stores that the latency was suspended or is trusted again."""
+        """If the latency has just been suspended or is trusted again, logs this and stores it in the file."""
         assert self._monitor is not None
         suspension = self._monitor.suspension
         if bool(suspension) == bool(self._stored.suspension):
             return
         if suspension:
-            log.error("No picture is assigned from now on. %s", self.find_problem())
+            log.error("The gateway stops assigning pictures to parts. %s", self.find_problem())
         else:
             log.warning(
-                "%s: the pictures show that the latency of %.3f s is right. They are assigned again.", self.line, self._monitor.latency_s
+                "%s: the pictures show that the latency of %.3f s is right. Pictures are assigned to parts again.",
+                self.line,
+                self._monitor.latency_s,
             )
         suspended_s = self._monitor.latency_s if suspension else None
         self._stored = _StoredLatency(self._stored.measured_s, suspended_s, suspension)
         try:
             self._stored.write(self._file)
         except OSError as error:
-            log.error("%s: the suspension of the latency cannot be stored in %s: %s", self.line, self._file, error)
+            log.error("%s: the state of the camera's latency cannot be stored in %s: %s", self.line, self._file, error)
         self._show_state()
 
     def _show_state(self) -> None:

@@ -1,8 +1,8 @@
-"""Times at which cameras say that they took a picture.
+"""Reads the times at which cameras say that they took a picture, and tells plausible times from wrong ones.
 
-The clock of a camera without a battery begins in 1970 or in the year 1, and a broken one shows years such as 2096 or 9999. Such times must
-cost neither the picture nor its verdict. The functions here return a time in UTC for all of them. The intake replaces those that are not
-plausible.
+The clock of a camera without a battery begins in 1970 or in the year 1, and a broken clock shows years such as 2096 or 9999. A picture with
+such a time must still be accepted and judged. Therefore these functions return a time in UTC even for such clocks, and the intake
+replaces a time that is not plausible by the time of arrival.
 """
 
 from __future__ import annotations
@@ -20,22 +20,24 @@ _LATEST_UTC = datetime.max.replace(tzinfo=UTC)
 def is_plausible(captured_at: datetime, arrived_at: datetime) -> bool:
     """Returns whether a picture that arrived at `arrived_at` can have been taken at `captured_at`.
 
-    A time before 2020 or more than two days after the arrival is the sign of a wrong clock.
+    It cannot if `captured_at` is before 2020 or more than two days after the arrival. Then the camera's clock is wrong.
     """
     return EARLIEST <= captured_at <= arrived_at + MAX_AHEAD
 
 
 def parse_capture_time(text: str, arrived_at: datetime) -> datetime:
-    """Returns the time of an RFC 3339 text in UTC. A time that is not plausible needs no zone and may lie outside the years of UTC.
+    """Returns the time in UTC that an RFC 3339 text gives.
 
-    Raises IdentityError if the text is no time, or if a plausible time has no zone.
+    A text without a time zone is accepted only if its time is not plausible, because the intake replaces such a time anyway.
+
+    Raises IdentityError if the text is no time, or if a plausible time has no time zone.
     """
     try:
         return parse_time(text)
     except IdentityError as error:
         refusal = error
     try:
-        # Without its zone the time is wrong by a day at most, which does not matter for a time that is not plausible.
+        # Ignoring the time zone changes the time by a day at most. If the time is not plausible, the intake replaces it anyway.
         captured_at = datetime.fromisoformat(text).replace(tzinfo=UTC)
     except ValueError:
         raise refusal from None
@@ -45,9 +47,9 @@ def parse_capture_time(text: str, arrived_at: datetime) -> datetime:
 
 
 def read_file_time(changed_s: float) -> datetime:
-    """Returns a file's time of last change, given in seconds since 1970, in UTC.
+    """Returns the time in UTC at which a file was last changed. `changed_s` is this time in seconds since 1970.
 
-    A time outside the years 1 to 9999 becomes the nearest one.
+    A time before the year 1 becomes the first moment of that year, and a time after 9999 the last moment of 9999.
     """
     try:
         return datetime.fromtimestamp(changed_s, UTC)

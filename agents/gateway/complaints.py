@@ -1,4 +1,4 @@
-"""The complaints of a camera: sentences about what is wrong with it, which the page /healthz shows."""
+"""The complaints of a camera: sentences that tell a person on the page /healthz what is wrong with the camera."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import threading
 import time
 from collections.abc import Callable
 
-# An event, such as a lost picture, is shown for this time after it happened last.
+# A complaint about an event, such as a lost picture, is shown for this many seconds after the last such event.
 _EVENT_SHOWN_S = 600.0
 
 
 class Complaints:
-    """Holds one sentence for each topic. Thread-safe. `clock` returns monotonic seconds."""
+    """The current complaints of a camera, at most one sentence for each subject. Thread-safe. `clock` returns monotonic seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        # Sentence and time of expiry of each topic. The expiry is infinite for a condition that lasts until it is cleared.
+        # The sentence of each subject and the time at which it expires, which is infinite for a lasting condition.
         self._texts: dict[str, tuple[str, float]] = {}
 
     def set(self, topic: str, text: str) -> None:
-        """Sets the sentence of a condition, or removes it if `text` is ""."""
+        """Sets the complaint about a lasting condition of the subject `topic`. An empty `text` removes the complaint."""
         with self._lock:
             if text:
                 self._texts[topic] = (text, float("inf"))
@@ -28,12 +28,12 @@ class Complaints:
                 self._texts.pop(topic, None)
 
     def add_event(self, topic: str, text: str) -> None:
-        """Sets the sentence of an event. It disappears ten minutes after the last event of its topic."""
+        """Sets the complaint about an event of the subject `topic`. It disappears ten minutes after the last such event."""
         with self._lock:
             self._texts[topic] = (text, self._clock() + _EVENT_SHOWN_S)
 
     def list_texts(self) -> list[str]:
-        """Returns the sentences that hold now, in the order of their topics."""
+        """Returns the sentences of all complaints that have not expired or been removed, sorted by subject."""
         now_s = self._clock()
         with self._lock:
             self._texts = {topic: found for topic, found in self._texts.items() if found[1] > now_s}
