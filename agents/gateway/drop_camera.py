@@ -1,17 +1,14 @@
 """The camera of kind `drop`: watches a folder to which an industrial camera writes files over FTP or a network share.
 
-```
-seen -> unchanged for settle_s and the format's end is there -> offered to the intake -> stored, or refused -> sent/ or refused/
-  |                                      |                            |
-  |                                      |                            +-- cannot be read or moved: tried again later, put aside after
-  |                                      |                                some failures, named on /healthz; the files behind it go on
-  |                                      +-- the end is missing for end_wait_s: taken as it is, counted and named
-  +-- no picture by name and content (Thumbs.db, XML, text), or a link: left where it is, counted once
-```
+A new file is given to the intake when it has not changed for the setting `settle_s` and its content is complete. The intake stores the
+picture or refuses it, and then the camera moves the file to the subfolder `sent` or `refused`. The exceptions:
 
-A version of a file that was whole and was overwritten before its turn is offered from memory. A file that still changes after it was moved
-is moved back and offered again. Names that begin with a dot or end in .part, .partial, .tmp, .filepart or .crdownload belong to transfers
-in progress and are ignored.
+- A file that is still incomplete `end_wait_s` after its last change is given to the intake as it is. A complaint on /healthz names it.
+- A file that cannot be read or moved is tried again later. After some failures a complaint names it. Other files do not wait for it.
+- A link, or a file whose name and content are not those of a picture (Thumbs.db, XML, text), stays where it is and is counted once.
+- If the writer overwrites a complete file before it was given to the intake, its content is given to the intake from memory.
+- A file that changes after it was moved is moved back into the folder and given to the intake again.
+- A file whose name begins with a dot or ends in .part, .partial, .tmp, .filepart or .crdownload is ignored, because its transfer goes on.
 """
 
 from __future__ import annotations
@@ -44,34 +41,34 @@ from streams.settings import CameraSettings
 log = logging.getLogger(__name__)
 
 _TRANSFER_SUFFIXES = (".part", ".partial", ".tmp", ".filepart", ".crdownload")
-# Files of these names are pictures whatever their content is, so that a damaged one gets its `review`.
+# A file with one of these suffixes counts as a picture even if its content is damaged. The inspector then gives it the label `review`.
 _PICTURE_SUFFIXES = JUDGED_SUFFIXES + OTHER_PICTURE_SUFFIXES
-# Files of these names stand beside pictures and are none, whatever their content begins with.
+# A file with one of these suffixes never counts as a picture, whatever its content is. Cameras write such files beside their pictures.
 _SIDECAR_SUFFIXES = (".xml", ".txt", ".csv", ".json", ".log", ".ini", ".db", ".md5", ".sha256", ".htm", ".html", ".pdf", ".svg", ".yaml")
 _MAX_POLL_S = 0.1
-# The folder is listed at most for a third of the time, however slow a network share is.
+# After each listing the camera pauses for twice the time that the listing took, so that it does not overload a slow network share.
 _PAUSE_FACTOR = 2.0
 _FULL_SPOOL_PAUSE_S = 1.0
-# An empty file must stay unchanged ten times as long, because most empty files are uploads that have not begun.
+# An empty file must stay unchanged ten times as long as another file, because it is usually an upload that has just begun.
 _EMPTY_FILE_FACTOR = 10
-# Failures of one file after which it counts as put aside. It is still tried again, with the longest wait of its back-off.
+# After this many failures a file counts as put aside: a complaint names it. The camera still tries it again, at least once a minute.
 _TRIES = 3
 _FIRST_RETRY_S = 0.25
 _LONGEST_RETRY_S = 60.0
 _LONGEST_FOLDER_RETRY_S = 5.0
-# Contents of files that wait for their turn. Beyond this a file is read when those before it are taken.
+# Waiting files are read in advance until their contents take this many bytes of memory. Further files are read later.
 _MAX_WAITING_BYTES = 64 * 2**20
-# A file that is new after the folder was not looked at for this many seconds may have arrived at any time before.
+# If the last listing of the folder is older than this many seconds, the time of arrival of a new file is not known.
 _MAX_LOOK_GAP_S = 1.0
 _MAX_OVERWRITTEN = 32
-# A file that never stays unchanged for settle_s is mentioned after this time.
+# If a file keeps changing for longer than this many seconds, a complaint names it.
 _RESTLESS_S = 15.0
-# Moved files are looked at for this time, because a writer on another machine may still hold them open.
+# After a file was moved, the camera checks it for changes for this many seconds, because a remote writer may still have it open.
 _WATCH_MOVED_S = 15.0
 _MAX_WATCHED = 2000
 _CLEANING_INTERVAL_S = 30.0
 _MAX_MENTIONED = 10_000
-# What the folder does not read, by the reason, which is a label of a metric.
+# Complaints about entries of the folder that the camera does not read. The keys are values of the metric label `reason`.
 _UNREAD_TEXTS = {
     "link": "links are not followed; let the camera write files",
     "special": "entries are neither files nor folders; remove them",
@@ -83,12 +80,12 @@ _SECONDS_A_DAY = 86_400.0
 
 @dataclass(eq=False)
 class _FileVersion:
-    """What is known about one version of a file: its path, and its content since the last change.
+    """One version of a file. Each change of the file makes a new version.
 
-    `since_s` and `name_seen_s` are monotonic: since when the file has had this state, and its name is in the folder without a pause.
-    `content` is kept from reading until the version is offered, if it is whole. `previous` is a whole version that this one may have
-    overwritten. `destination` is the folder to which the file has to be moved, and the reason, once the intake has answered.
-    `is_arrival_known` is False if the folder was not looked at for a while before this version was seen.
+    `since_s` is the monotonic time at which this version was first seen. `name_seen_s` is the one at which the folder first had a file of
+    this name. `content` holds the bytes of a complete picture until the intake gets them. `previous` is a complete version that this one
+    may have overwritten. After the intake has answered, `destination` is the folder to which the file has to be moved, with the reason of
+    a refusal. `is_arrival_known` is False if the folder had not been listed for so long that the time of the file's arrival is not known.
     """
 
     path: str
@@ -116,21 +113,21 @@ class _FileVersion:
         return self.backoff.failures >= _TRIES
 
     def is_continued_by(self, later: _FileVersion, content: bytes) -> bool:
-        """Returns whether `later` with `content` is the same file with more bytes, or with another time."""
+        """Returns whether the version `later`, whose bytes are `content`, only adds bytes to this version or changes the file's time."""
         return self.state.inode == later.state.inode and self.content is not None and content.startswith(self.content)
 
 
 class DropCamera:
-    """Gives each version of each complete file of a folder once.
+    """Yields the picture in each file of a folder, and again after the file was overwritten, but never the same version twice.
 
-    If the process was killed after a file was stored and before it was moved, the file's idempotency key shows after the restart that its
-    picture is stored already.
+    If the process is killed after a picture was stored and before its file was moved, the camera yields the file again after the restart.
+    The spool then recognises the picture by the frame's idempotency key.
     """
 
     def __init__(
         self, line: str, settings: CameraSettings, max_bytes: int, forget_key: Callable[[str], None], folder: DropFolder | None = None
     ) -> None:
-        """`forget_key` deletes an idempotency key from the spool. `folder` replaces the folder at `settings.path`."""
+        """`forget_key` deletes an idempotency key from the spool. `folder`, if given, is used in place of the folder at `settings.path`."""
         assert settings.path is not None  # CameraSettings requires a path for this kind of camera.
         self._line = line
         self._settings = settings
@@ -138,20 +135,20 @@ class DropCamera:
         self._max_bytes = max_bytes
         self._forget_key = forget_key
         self._files: dict[str, _FileVersion] = {}
-        # Whole versions that were overwritten before their turn and have to be offered from memory.
+        # Complete versions that were overwritten before the intake got them. They exist only in memory.
         self._overwritten: deque[_FileVersion] = deque()
-        # Files whose turn has come, the first one last.
+        # Files that are ready for the intake or to be moved. The file at the end of the list is handled first.
         self._due: list[_FileVersion] = []
-        # Moved files with the state in which they were read, and the time until which they are watched.
+        # Path of each moved file, its state when it was read, and the time until which it is checked for changes.
         self._moved: deque[tuple[str, FileState, float]] = deque(maxlen=_MAX_WATCHED)
         self._mentioned: set[str] = set()
-        self._lock = threading.Lock()  # of `_moved`, which the thread of the intake changes too
+        self._lock = threading.Lock()  # protects `_moved`, which is also changed by the thread in which the intake answers
         self._paused_until_s = 0.0
         self._looked_at_s = float("-inf")
         self._clean_at_s = 0.0
         self._complaints = Complaints()
         self._folder_backoff = Backoff(_FIRST_RETRY_S, _LONGEST_FOLDER_RETRY_S)
-        # A folder that cannot be made is reported as soon as it cannot be read.
+        # If the folder cannot be made, `_scan` reports that it cannot be read.
         with suppress(OSError):
             settings.path.mkdir(parents=True, exist_ok=True)
 
@@ -161,7 +158,7 @@ class DropCamera:
     def frames(self, stopping: Event) -> Iterator[CameraFrame]:
         poll_s = min(_MAX_POLL_S, self._settings.settle_s / 4)
         wait_s = poll_s
-        # A camera that is run again after an error must not wait for answers that nobody will give.
+        # If this method is called again after an error, the intake does not answer the frames from before, so they are offered again.
         for known in self._files.values():
             known.is_offered = False
         while not stopping.wait(wait_s):
@@ -179,7 +176,7 @@ class DropCamera:
             self._update_complaints(time.monotonic())
 
     def _scan(self) -> FolderListing | None:
-        """Returns what is in the folder, or None with a complaint if the folder cannot be read, for example because its share is away."""
+        """Lists the folder. If that fails, for example because the share is not mounted, adds a complaint and returns None."""
         try:
             listing = self._folder.scan()
         except OSError as error:
@@ -194,7 +191,7 @@ class DropCamera:
         return listing
 
     def _update(self, listing: FolderListing, now_s: float) -> None:
-        """Compares the folder with what was known about it."""
+        """Compares `listing` with the known files, makes a version for each new or changed file, and finds the files that are ready."""
         known, self._files = self._files, {}
         for path, state in listing.files.items():
             if path.lower().endswith(_TRANSFER_SUFFIXES):
@@ -220,11 +217,15 @@ class DropCamera:
         )
 
     def _keep_overwritten(self, before: _FileVersion, state: FileState) -> _FileVersion | None:
-        """Decides about the version of a file that has just changed. Returns it if the next one will show whether it was overwritten."""
+        """Saves the version `before` of a file that has just changed to `state`, if its picture would be lost otherwise.
+
+        If the content of the new version has to show whether `before` was overwritten or only continued, returns `before`, which then
+        waits as `previous` of the new version.
+        """
         if before.is_offered or before.destination or before.is_ignored:
             return None
         if not before.is_whole:
-            # A new file under an old name was written whole elsewhere. The one before it was not read, because it lay here too shortly.
+            # Another inode means that a new file replaced the old one, which was there too briefly to be read. Its picture is lost.
             if before.end is None and before.state.size and state.inode != before.state.inode:
                 self._count_lost(before.path)
             return before.previous
@@ -245,14 +246,14 @@ class DropCamera:
     def _count_lost(self, path: str) -> None:
         metrics.pictures_lost.labels(self._line, "overwritten").inc()
         name = make_printable(path)
-        log.error("%s was written again before it was taken. The picture is lost.", name)
+        log.error("The file %s of %s was overwritten before the gateway had read it. Its picture is lost.", name, self._line)
         self._complaints.add_event(
             "lost",
             f"{name} was written again before it was taken, and a picture of {self._line} is lost; let the camera number its files",
         )
 
     def _read_settled(self, now_s: float) -> None:
-        """Reads the files that did not change since the last look, and finds out whether their end is there."""
+        """Reads the files that have not changed since the last listing, and finds out whether their pictures are complete."""
         waiting_bytes = sum(len(version.content or b"") for version in self._files.values())
         for version in sorted(self._files.values(), key=lambda version: version.state.changed_ns):
             if waiting_bytes > _MAX_WAITING_BYTES:
@@ -262,7 +263,7 @@ class DropCamera:
                 waiting_bytes += len(version.content or b"")
 
     def _read_first(self, version: _FileVersion) -> None:
-        """Reads a version for the first time and decides what it is."""
+        """Reads a version for the first time. Decides whether it is a picture, whether it is complete and what it overwrote."""
         is_picture_name = version.path.lower().endswith(_PICTURE_SUFFIXES)
         if not version.state.size or version.path.lower().endswith(_SIDECAR_SUFFIXES):
             version.end, version.is_ignored = PictureEnd.UNKNOWN, not is_picture_name
@@ -280,7 +281,7 @@ class DropCamera:
             self._mention_once(version.path, "no-picture")
 
     def _read(self, version: _FileVersion) -> bytes | None:
-        """Returns the content of a version, or None if the file has just changed. The next listing shows its new state."""
+        """Returns the content of a version, or None if the file has changed meanwhile. The next listing then makes a new version of it."""
         found = self._folder.read(version.path, self._max_bytes + 1)
         return found[0] if found and found[1] == version.state else None
 
@@ -296,9 +297,9 @@ class DropCamera:
         return quiet_s >= (settle_s if is_over else max(settle_s, self._settings.end_wait_s))
 
     def _find_next(self) -> _FileVersion | None:
-        """Returns the next file to handle: earlier contents of overwritten files first, then files by time.
+        """Returns the version to handle next: first those that exist only in memory, then the files, the oldest first.
 
-        Files with the same time come in the natural order of their names, 2 before 10.
+        Files with the same time are sorted by the numbers in their names, so `2.jpg` comes before `10.jpg`.
         """
         if time.monotonic() < self._paused_until_s:
             return None
@@ -315,7 +316,7 @@ class DropCamera:
         return frames[0] if frames else None
 
     def _make_frame(self, version: _FileVersion) -> list[CameraFrame]:
-        """Returns the frame of a version, or none if the file is still written to, has just changed, or is too large."""
+        """Returns a list with the frame of a version. The list is empty if the file is open for writing, has changed or is too large."""
         is_current = self._files.get(version.path) is version
         if is_current and self._folder.is_open_for_writing(version.path):
             version.since_s = time.monotonic()
@@ -339,7 +340,7 @@ class DropCamera:
         reason = f"expected at most {self._max_bytes} bytes, received {version.state.size}"
         metrics.pictures_received.labels(self._line).inc()
         metrics.pictures_refused.labels(self._line, TOO_LARGE).inc()
-        log.warning("%s is refused: %s", make_printable(version.path), reason)
+        log.warning("The file %s of %s is refused: %s", make_printable(version.path), self._line, reason)
         version.destination = REFUSED, reason
         self._attempt(version, "not-movable", self._move)
 
@@ -353,7 +354,7 @@ class DropCamera:
         self._complaints.add_event("incomplete", f"{text}; look for a transfer that breaks off, and let the camera use FTP in binary mode")
 
     def _finish(self, version: _FileVersion, frame: CameraFrame, receipt: Future[PictureReceipt]) -> None:
-        """Moves a file to `sent` or `refused` after the intake has answered. If the spool is full, the file stays and is read again."""
+        """Moves a file to `sent` or `refused` after the answer of the intake. If the spool is full, the file stays and is read again."""
         error = receipt.exception()
         is_current = self._files.get(version.path) is version
         if error is None:
@@ -367,27 +368,29 @@ class DropCamera:
         else:
             self._fail(version, "internal", error)
         if version.destination is None and not is_current and not version.is_put_aside:
-            version.content = frame.value  # The file holds a later picture, so this one exists only here.
+            version.content = frame.value  # The file was overwritten, so this picture exists only in memory.
             self._add_overwritten(version)
         version.is_offered = False
 
     def _move(self, version: _FileVersion) -> None:
-        """Moves the file of a version to its destination. If the file has changed, it holds a later picture and stays."""
+        """Moves the file of a version to its destination, except if the file has changed, because it then holds another picture."""
         assert version.destination is not None
         folder, reason = version.destination
         if self._folder.find_state(version.path) == version.state:
             moved = self._folder.move(version.path, folder, reason)
             with self._lock:
                 self._moved.append((moved, version.state, time.monotonic() + _WATCH_MOVED_S))
-        if folder == SENT:  # Name and time of this version cannot come again, so nobody will ask for its key.
+        # A stored version is no longer in the folder, so its key is no longer needed to recognise a repeat.
+        if folder == SENT:
             self._forget_key(version.key)
 
     def _attempt(self, version: _FileVersion, reason: str, act: Callable[[_FileVersion], object]) -> None:
-        """Calls `act`, and counts a failure of this one file, so that it holds up no other."""
+        """Calls `act(version)`. If that fails, notes the failure and the time of the next try, so that the other files go on."""
         try:
             act(version)
         except FileNotFoundError as error:
-            if self._is_there(version):  # It is another name that was not found. A file that is gone needs nothing more.
+            # If the file itself is gone, nothing is left to do. Any other missing path is a failure.
+            if self._is_there(version):
                 self._fail(version, reason, error)
         except Exception as error:  # noqa: BLE001  One file must not stop the others. The failure is counted and shown.
             self._fail(version, reason if isinstance(error, OSError) else "internal", error)
@@ -407,12 +410,14 @@ class DropCamera:
         version.retry_at_s = time.monotonic() + wait_s
         version.problem = f"{reason}: {getattr(error, 'strerror', None) or error}"
         name = make_printable(version.path)
-        log.warning("%s of %s failed, %s. The next attempt follows in %.1f s.", name, self._line, version.problem, wait_s)
+        log.warning(
+            "The file %s of %s could not be processed: %s. The next attempt follows in %.1f s.", name, self._line, version.problem, wait_s
+        )
         if version.backoff.failures == _TRIES:
             metrics.files_put_aside.labels(self._line, reason).inc()
 
     def _check_moved(self, now_s: float) -> None:
-        """Moves each file that has changed since it was read back into the drop folder, so that the whole picture is read."""
+        """Checks the moved files. A file that has changed since it was read is moved back into the folder, where it is read again."""
         with self._lock:
             watched, self._moved = self._moved, deque(maxlen=_MAX_WATCHED)
         kept = []
@@ -424,7 +429,7 @@ class DropCamera:
                 elif found is not None and now_s < until_s:
                     kept.append((path, state, until_s))
             except OSError as error:
-                log.warning("%s cannot be looked at after its move: %s", make_printable(path), error)
+                log.warning("Whether %s of %s still changes cannot be checked: %s", make_printable(path), self._line, error)
         with self._lock:
             self._moved.extendleft(reversed(kept))
 
@@ -432,14 +437,14 @@ class DropCamera:
         self._folder.move_back(path)
         metrics.files_changed_after_move.labels(self._line).inc()
         name = make_printable(path)
-        log.warning("%s changed after it was taken, and is offered again.", name)
+        log.warning("The file %s of %s changed after it was read, so it is read again.", name, self._line)
         self._complaints.add_event(
             "changed",
             f"{name} changed after it was taken, and is offered again; raise lines.camera.settle_s above the pauses of the writer",
         )
 
     def _clean(self, now_s: float) -> None:
-        """Deletes old files in `sent` and `refused`. If that fails, the gateway only reports it, because no part is affected."""
+        """Deletes old files in `sent` and `refused`. A failure only adds a complaint, because no picture is affected."""
         if now_s < self._clean_at_s:
             return
         self._clean_at_s = now_s + _CLEANING_INTERVAL_S
@@ -455,12 +460,12 @@ class DropCamera:
         self._complaints.set("cleaning", text)
 
     def _mention_once(self, path: str, reason: str) -> bool:
-        """Counts and logs a path that is no picture, once for each path."""
+        """Counts and logs a path that the camera does not read. Does nothing and returns False if the path was mentioned before."""
         if path in self._mentioned or len(self._mentioned) >= _MAX_MENTIONED:
             return False
         self._mentioned.add(path)
         metrics.files_ignored.labels(self._line, reason).inc()
-        log.warning("%s of %s is left where it is, reason %s.", make_printable(path), self._line, reason)
+        log.warning("The gateway does not read %s in the folder of %s. Reason: %s", make_printable(path), self._line, reason)
         return True
 
     def _mention_unread(self, reason: str, text: str, paths: list[str]) -> None:

@@ -1,8 +1,8 @@
-"""The folder to which a camera writes its files, reached by directory handles only.
+"""The folder to which a camera writes its files. Links in it are never followed.
 
-Everybody who may write to the folder could put a link there. Every folder and file is therefore opened relative to the handle of its
-parent, and no link is followed: a file is only ever read, moved or deleted within the folder. The root itself may be a link, because the
-plant's administrator sets its path.
+Anybody who may write to the folder could put a link to another place there. Therefore each file and subfolder is opened relative to the
+handle of its parent folder, without following links, so that no file outside the folder is ever read, moved or deleted. Only the path of
+the folder itself may be a link, because the plant's administrator sets it.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ SENT = "sent"
 REFUSED = "refused"
 REASON_SUFFIX = ".why"
 
-# Folders by year, month, day and hour are common. Deeper ones are mentioned and not read.
+# Cameras commonly make subfolders for year, month, day and hour. A deeper folder is reported and not read.
 _MAX_DEPTH = 4
 _MAX_NAME_BYTES = 255
-_MIN_FILE_BYTES = 4096  # A file takes at least a block of the disk.
+_MIN_FILE_BYTES = 4096  # Even a smaller file takes one block of the disk.
 
 
 @dataclass(frozen=True)
 class FileState:
-    """Identity, size and time of last change of a file. If they differ from an earlier state, the file was written again."""
+    """Inode, size and time of last change of a file. If one of them differs from an earlier state, the file was written again."""
 
     inode: int
     size: int
@@ -46,9 +46,9 @@ class FileState:
 
 @dataclass
 class FolderListing:
-    """The files of the folder with their states, by path, and the paths that are not read, by the reason.
+    """What the folder holds: `files` has the state of each file by its path, and `unread` has the paths that are not read, by the reason.
 
-    A path has the names of its subfolders before its own, with "/" between them. Names that are not UTF-8 hold surrogate characters.
+    Paths are relative to the folder, with "/" between the names. Bytes of a name that are not UTF-8 are surrogate characters.
     """
 
     files: dict[str, FileState] = field(default_factory=dict)
@@ -65,19 +65,19 @@ def make_printable(path: str) -> str:
 
 
 def sort_naturally(name: str) -> list[tuple[int, int, str]]:
-    """Returns a sort key by which 2 comes before 10, as cameras count their files."""
-    words = re.split(r"([0-9]+)", name)  # every second word is a number
+    """Returns a sort key that compares the numbers in names by value, so that `2.jpg` comes before `10.jpg`."""
+    words = re.split(r"([0-9]+)", name)  # numbers have odd indexes
     return [(0, int(word), "") if index % 2 else (1, 0, word) for index, word in enumerate(words)]
 
 
 class DropFolder:
-    """Lists, reads, moves and deletes files below `root`. All methods raise OSError if the system refuses."""
+    """Lists, reads, moves and deletes files below `root`. All methods raise OSError if the operating system refuses."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
     def scan(self) -> FolderListing:
-        """Returns the files of the folder and its subfolders, without those of `sent` and `refused`."""
+        """Lists the files of the folder and its subfolders, except those in `sent` and `refused`."""
         listing = FolderListing()
         with self._opened("") as handle:
             self._scan(handle, "", listing)
@@ -93,7 +93,7 @@ class DropFolder:
             try:
                 status = os.stat(entry.name, dir_fd=handle, follow_symlinks=False)
             except FileNotFoundError:
-                continue  # The file was moved or deleted meanwhile.
+                continue  # The file was moved or deleted after the folder had been listed.
             except OSError:
                 listing.add_unread("not-readable", path)
                 continue
@@ -119,7 +119,7 @@ class DropFolder:
             os.close(subfolder)
 
     def read(self, path: str, max_bytes: int) -> tuple[bytes, FileState] | None:
-        """Returns at most `max_bytes` of a file with its state, or None if the file changed while it was read."""
+        """Returns the first `max_bytes` of a file and the file's state, or None if the file changed while it was read."""
         with self._opened_file(path) as handle:
             state = FileState.read(os.fstat(handle))
             with os.fdopen(os.dup(handle), "rb") as stream:
@@ -140,8 +140,8 @@ class DropFolder:
     def is_open_for_writing(self, path: str) -> bool:
         """Returns whether a process on this machine has the file open for writing.
 
-        Linux grants a read lease only for a file that nobody has open for writing. Network shares do not support leases, and other users'
-        files get none. For these the answer is False, and only the format's own end and the settling time protect them.
+        Linux grants a read lease only for a file that no process has open for writing. For a file on a network share or of another user,
+        Linux grants no lease at all. Then this method returns False, and the caller has to judge by the file's content and age.
         """
         try:
             with self._opened_file(path) as handle:
@@ -154,16 +154,16 @@ class DropFolder:
         return False
 
     def move(self, path: str, folder: str, reason: str = "") -> str:
-        """Moves a file to `folder`, which is made if it is absent, and returns its path there. `reason` is written beside the file.
+        """Moves a file to `folder` and returns its path there. Makes the folder if it is absent, and writes `reason` to a file beside it.
 
-        A file of the same name is never overwritten: after a power cut many cameras number their files from 1 again.
+        A file of the same name is never overwritten, because many cameras number their files from 1 again after a power cut.
         """
         parent, _, name = path.rpartition("/")
         with self._opened(parent) as source, self._opened_or_made(folder) as target:
             new_name = _find_free_name(path.replace("/", "_"), target)
             os.rename(name, new_name, src_dir_fd=source, dst_dir_fd=target)
             if reason:
-                with suppress(OSError):  # The file is moved, which is what counts.
+                with suppress(OSError):  # Without the reason, the move is still a success.
                     _write_reason(new_name, reason, target)
         return f"{folder}/{new_name}"
 
@@ -176,7 +176,7 @@ class DropFolder:
         return new_name
 
     def delete_old(self, folder: str, max_age_s: float, max_bytes: int) -> int:
-        """Deletes the files of `folder` that were moved there more than `max_age_s` ago, then the oldest until `max_bytes` are left.
+        """Deletes files of `folder` that were moved there more than `max_age_s` ago, and the oldest ones beyond `max_bytes` in all.
 
         Returns the number of deleted files.
         """
@@ -188,7 +188,7 @@ class DropFolder:
             for name in names:
                 with suppress(FileNotFoundError):
                     status = os.stat(name, dir_fd=handle, follow_symlinks=False)
-                    # A move sets the time of the last change of the inode. The time of the content comes from the camera's clock.
+                    # The age is counted from st_ctime, which the move has set. st_mtime may come from a wrong clock of the camera.
                     found.append((status.st_ctime, max(_MIN_FILE_BYTES, status.st_size), name))
             for moved_at_s, size, name in sorted(found, reverse=True):
                 kept_bytes += size
@@ -200,7 +200,7 @@ class DropFolder:
 
     @contextmanager
     def _opened(self, folder: str) -> Iterator[int]:
-        """Yields the handle of a folder below the root. The root is opened anew, so that a share that was mounted again is seen."""
+        """Yields the handle of a folder below the root. The root is opened anew each time, because its share may have been remounted."""
         handle = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             for name in folder.split("/") if folder else ():
@@ -239,7 +239,10 @@ def _open_folder(name: str, parent: int) -> int:
 
 
 def _find_free_name(name: str, folder: int) -> str:
-    """Returns `name`, shortened so that the file of its reason has a name too, or with the time if the name is taken in `folder`."""
+    """Returns a name that is free in `folder`: `name` itself, or `name` with the time added. A long name is shortened.
+
+    The name leaves room for REASON_SUFFIX, because the file with the reason of a refusal has the same name with this suffix.
+    """
     for addition in ("", f"-{time.time_ns()}"):
         free = _shorten(name, addition)
         try:
@@ -250,13 +253,13 @@ def _find_free_name(name: str, folder: int) -> str:
 
 
 def _shorten(name: str, addition: str) -> str:
-    """Returns `name` with `addition` before its suffix, within the longest name of file systems. A cut name gets a checksum."""
+    """Returns `name` with `addition` before its suffix. A name that is too long for file systems is cut and gets a checksum."""
     stem, suffix = Path(name).stem, Path(name).suffix
     whole = os.fsencode(stem)
     room = _MAX_NAME_BYTES - len(os.fsencode(addition + suffix + REASON_SUFFIX))
     if len(whole) <= room:
         return stem + addition + suffix
-    if room < 16:  # The suffix alone is too long.
+    if room < 16:  # The suffix is so long that no stem fits before it.
         return hashlib.sha256(os.fsencode(name)).hexdigest()[:32] + addition
     return os.fsdecode(whole[: room - 9]) + "~" + hashlib.sha256(whole).hexdigest()[:8] + addition + suffix
 

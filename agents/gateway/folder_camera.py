@@ -1,4 +1,4 @@
-"""The camera of kind `folder`: replays the pictures of a folder, for the demo, for tests and for judging old pictures again."""
+"""The camera of kind `folder`: replays the pictures in a folder. It is used for the demo, for tests and to judge old pictures again."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 _FULL_SPOOL_RETRY_S = 1.0
 _AWAY_RETRY_S = 1.0
-# Files that a triggered camera tries for one part before it gives up.
+# If this many files in a row cannot be read, a triggered camera gives up and the part gets no picture.
 _MAX_TRIES = 10
 
 
@@ -42,10 +42,10 @@ def find_truth(file: Path, root: Path) -> str | None:
 
 
 class FolderCamera:
-    """Gives the pictures of a folder at a fixed rate, or one picture for each part that the board counts.
+    """Yields the pictures in a folder at a fixed rate, or one picture for each part that the board counts.
 
-    The pictures carry their class as `truth`, taken from the names of their folders. A file that cannot be read is left out, counted and
-    named, and the next one follows. While the whole folder is away, the camera waits.
+    Each picture carries its class as `truth`, which is taken from the name of its subfolder. A file that cannot be read is skipped, counted
+    and named in a complaint. If the whole folder cannot be reached, the camera waits until it is back.
     """
 
     def __init__(self, line: str, settings: CameraSettings) -> None:
@@ -59,7 +59,7 @@ class FolderCamera:
         if not self._files:
             raise SettingsError(f"lines.camera.path: expected pictures ({', '.join(JUDGED_SUFFIXES)}) for {line} in {root}, found none")
         self._random = random.Random(f"{line}:{settings.seed}")
-        # The files that come next. After an error the camera goes on with them and does not begin again.
+        # The iterator is kept here, so that the camera goes on with the next file after an error and does not begin again.
         self._next_files = self._files_in_order()
         self._complaints = Complaints()
         self._triggers: SimpleQueue[tuple[PartId, datetime, Future[PictureReceipt]]] = SimpleQueue()
@@ -85,7 +85,7 @@ class FolderCamera:
                 return
 
     def _read(self, file: Path, stopping: Event) -> bytes | None:
-        """Returns the content of a file, or None if it cannot be read. Waits while the whole folder is away."""
+        """Returns the content of a file, or None if it cannot be read. Waits while the whole folder cannot be reached."""
         while not stopping.is_set():
             try:
                 value = file.read_bytes()
@@ -103,7 +103,7 @@ class FolderCamera:
     def _leave_out(self, file: Path, error: OSError) -> None:
         metrics.pictures_lost.labels(self._line, "not-readable").inc()
         name = make_printable(str(file.relative_to(self._root)))
-        log.warning("%s of %s cannot be read and is left out: %s", name, self._line, error)
+        log.warning("The file %s of %s cannot be read and is left out: %s", name, self._line, error)
         self._complaints.add_event("lost", f"{name} of {self._line} cannot be read and is left out: {error.strerror}; restore the file")
 
     def _play_at_rate(self, stopping: Event) -> Iterator[CameraFrame]:
@@ -113,7 +113,7 @@ class FolderCamera:
             delay_s = period_s * jitter * self._random.uniform(-0.5, 0.5)
             if stopping.wait(max(0.0, due_s + delay_s - time.monotonic())):
                 return
-            # If the camera is late by more than a second, because the machine slept or the spool was full, it does not catch up in a burst.
+            # After a sleep of the machine or a full spool, the camera may be late. It catches up at most one second of missed pictures.
             due_s = max(due_s, time.monotonic() - 1) + period_s
             if (value := self._read(file, stopping)) is None:
                 continue
@@ -137,12 +137,12 @@ class FolderCamera:
                 )
                 continue
             file, value = found
-            # The board's clock may be ahead of this one, but a picture must not come from the future.
+            # The board's clock may be ahead of this machine's clock, but the time of a picture must not lie in the future.
             captured_at = min(captured_at, datetime.now(UTC))
             yield CameraFrame(value, captured_at, truth=find_truth(file, self._root), part=part, receipt=receipt)
 
     def _read_next(self, stopping: Event) -> tuple[Path, bytes] | None:
-        """Returns the next file that can be read with its content, or None at the end of the folder or after several failures."""
+        """Returns the next readable file and its content, or None if no file is left or several files in a row cannot be read."""
         for file in islice(self._next_files, _MAX_TRIES):
             if (value := self._read(file, stopping)) is not None:
                 return file, value
@@ -150,11 +150,11 @@ class FolderCamera:
 
 
 def _is_picture(file: Path, root: Path) -> bool:
-    """Returns whether a file has the name of a picture that the inspector takes, in no folder of a NAS device's own."""
+    """Returns whether a file has a suffix of a picture that the inspector reads, and is neither hidden nor internal data of a NAS."""
     is_named_so = file.suffix.lower() in JUDGED_SUFFIXES and not any(is_foreign(name) for name in file.relative_to(root).parts)
     return is_named_so and file.is_file()
 
 
 def _is_spool_full(frame: CameraFrame) -> bool:
-    """Returns whether the intake refused the frame because the spool is full. The intake does so before it asks for the next frame."""
+    """Returns whether the spool was full. Call it after the frame was yielded, because the intake answers before it takes the next one."""
     return frame.receipt.done() and isinstance(frame.receipt.exception(), SpoolFullError)
