@@ -1,4 +1,4 @@
-"""The gateway's process: builds camera, intake, spool and sender of each line, starts them, watches them and stops them."""
+"""The process of the gateway: builds the camera, intake, spool and sender of each line, runs them, and stops them in order."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ from streams.settings import LineSettings, Settings
 
 log = logging.getLogger(__name__)
 
-# A picture may wait for a decision by this time longer than it must.
+# The interval, in seconds, at which waiting pictures are matched with parts. A picture waits at most this much longer than needed.
 _CHECK_INTERVAL_S = 0.05
 _MAINTENANCE_INTERVAL_S = 1.0
-# The gateway is not ready if the spool is fuller than this share.
+# If more than this share of the spool is used, the gateway reports on /readyz that it is not ready.
 _NEARLY_FULL = 0.95
-# Share of the setting service.grace_s that cameras and senders may use when the process stops.
+# When the process stops, cameras and senders may use this share of the setting service.grace_s.
 _GRACE_SHARE = 0.8
 
 
 @dataclass(frozen=True)
 class GatewayLine:
-    """The parts of the gateway that serve one line."""
+    """The components of the gateway that serve one line."""
 
     settings: LineSettings
     camera: GatewayCamera
@@ -58,7 +58,7 @@ class GatewayLine:
         return self.settings.name
 
     def make_endpoint(self) -> LineEndpoint:
-        """Returns what this line accepts over HTTP."""
+        """Returns the endpoint that says which HTTP requests this line accepts: uploads, part reports or none."""
         has_board = self.settings.camera is not None and self.settings.camera.trigger == "board"
         return LineEndpoint(
             line=self.name,
@@ -69,9 +69,9 @@ class GatewayLine:
         )
 
     def list_complaints(self) -> list[str]:
-        """Returns sentences about what a person has to mend for this line. They do not make the process unhealthy.
+        """Returns sentences about problems of this line that a person has to solve.
 
-        A restart would mend none of it, and it would interrupt the other lines.
+        They do not make the process unhealthy, because a restart would solve none of them and would interrupt the other lines.
         """
         count = self.spool.parked_count
         parked = f"Kafka refused {count} pictures of {self.name}, which are parked in the spool; the log says why"
@@ -84,7 +84,7 @@ class GatewayLine:
 
 
 def select_lines(settings: Settings, names: Sequence[str]) -> list[LineSettings]:
-    """Returns the lines called `names`, or all lines with a camera if `names` is empty.
+    """Returns the lines with the given `names`, or all lines with a camera if `names` is empty.
 
     Raises SettingsError if a line is unknown or has no camera, or if no line has a camera.
     """
@@ -127,8 +127,8 @@ def _build_line(line: LineSettings, settings: Settings, budget: SpoolBudget, sto
 def run_camera(line: str, camera: GatewayCamera, intake: Intake, complaints: Complaints, stopping: threading.Event) -> None:
     """Hands the frames of a camera to its intake until `stopping` is set.
 
-    After any error the camera goes on after a while, so that one line never harms the others. The error is counted and is a complaint until
-    the next picture is accepted.
+    After any error the camera is started again after a short wait, so that an error on one line does not end the gateway. The error is
+    counted, and a complaint names it until the intake has accepted the next picture.
     """
     backoff = Backoff(first_s=0.5, longest_s=10.0)
     while not stopping.is_set():
@@ -142,12 +142,12 @@ def run_camera(line: str, camera: GatewayCamera, intake: Intake, complaints: Com
             wait_s = backoff.failed()
             metrics.camera_failures.labels(line).inc()
             complaints.set("camera", f"the camera of {line} was interrupted by an error: {error}; the log has the details")
-            log.exception("The camera of %s was interrupted by an error. It goes on in %.1f s.", line, wait_s)
+            log.exception("The camera of %s was interrupted by an error. It starts again in %.1f s.", line, wait_s)
             stopping.wait(wait_s)
 
 
 def _accept(intake: Intake, frame: CameraFrame) -> None:
-    """Hands a frame to the intake. If that fails, the frame learns of it too, so that its camera does not wait for an answer for ever."""
+    """Hands a frame to the intake. An error is also set as the frame's receipt, so that the camera does not wait for it for ever."""
     try:
         intake.accept(frame)
     except BaseException as error:
@@ -157,7 +157,7 @@ def _accept(intake: Intake, frame: CameraFrame) -> None:
 
 
 class Gateway:
-    """One gateway process, which serves some lines until SIGTERM or SIGINT."""
+    """One gateway process, which serves the given lines until it receives SIGTERM or SIGINT."""
 
     def __init__(self, settings: Settings, lines: Sequence[LineSettings]) -> None:
         """Raises SettingsError if a camera or a spool cannot be opened."""
@@ -166,7 +166,7 @@ class Gateway:
         store = ObjectStore(settings.store.url, settings.pictures.max_bytes)
         self._lines = [_build_line(line, settings, self._budget, store) for line in lines]
         self._stopping = threading.Event()
-        # The name of the thread that failed and thereby ends the process, or "" while all threads run.
+        # The name of the thread whose failure ends the process, or "" while all threads run.
         self._failed_thread = ""
         self._health = ProcessHealth("gateway", self._lines[0].watchdog)
         for line in self._lines[1:]:
@@ -225,14 +225,14 @@ class Gateway:
         self._health.set_not_ready("stopping")
         if self._failed_thread:
             log.critical("%s has ended by itself. The gateway stops; the spool keeps all accepted pictures.", self._failed_thread)
-        # The web server stops first, while the cameras still answer the requests that have arrived.
+        # The web server stops first, because the requests that have arrived still need the cameras for their answers.
         if web_runner is not None:
             await web_runner.cleanup()
         await asyncio.to_thread(self._stop_lines, cameras, stop_by_s)
         await asyncio.to_thread(maintenance.join, 2)
 
     async def _start_web_server(self) -> web.AppRunner | None:
-        """Starts the HTTP server for uploads and part reports. Returns None if no line needs it."""
+        """Starts the HTTP server for uploads and part reports, or returns None if no line accepts them."""
         endpoints = {line.name: line.make_endpoint() for line in self._lines}
         if not any(endpoint.uploads or endpoint.part_intake for endpoint in endpoints.values()):
             return None
@@ -242,18 +242,18 @@ class Gateway:
         add_latency_routes(app, timed, gateway.token)
         runner, address = await start_site(app, gateway.host, gateway.port)
         log.info("The gateway accepts uploads and part reports at %s.", address)
-        # With gateway.port = 0 nobody else knows the port, so the address is left in a file for each line.
+        # With gateway.port = 0 the system chooses the port. Other processes read the address from the file of their line.
         for line in self._lines:
             write_atomically(self._settings.service.run_dir / "gateways" / line.name, f"{address}\n")
         return runner
 
     def _check_lines(self) -> None:
-        """Updates matching, metrics and health of all lines. Called several times a second."""
+        """Matches the waiting pictures of all lines with parts, and updates metrics and health. Called several times a second."""
         for line in self._lines:
             line.intake.decide_due()
             metrics.spool_pictures.labels(line.name).set(line.spool.waiting_count)
             metrics.camera_complaints.labels(line.name).set(len(line.list_complaints()))
-            # While Kafka is unavailable no work can be done, so the watchdog sees none. /readyz reports the problem, not /healthz.
+            # While Kafka is unavailable, no picture counts as pending, because waiting for Kafka is no stall. /readyz reports the problem.
             line.watchdog.set_pending(0 if line.sender.problem else line.spool.sendable_count)
             if not line.sender.is_alive():
                 self._failed_thread = f"The sender of {line.name}"
@@ -275,7 +275,7 @@ class Gateway:
                 line.spool.run_maintenance()
 
     def _stop_lines(self, cameras: Sequence[threading.Thread], stop_by_s: float) -> None:
-        """Stops the cameras, stores what still waits for its part, and lets the senders empty the spools until `stop_by_s`."""
+        """Stops the cameras, stores pictures that still wait for their parts, and lets the senders empty the spools until `stop_by_s`."""
         self._stopping.set()
         for thread in cameras:
             thread.join(max(0.1, stop_by_s - time.monotonic()))

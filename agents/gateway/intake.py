@@ -1,4 +1,4 @@
-"""The intake of a line: checks the frames of a camera, finds their part ids and puts them into the spool."""
+"""The intake of a line: checks the pictures of a camera, finds their part ids and stores them in the spool, the queue on disk."""
 
 from __future__ import annotations
 
@@ -27,20 +27,21 @@ from streams.settings import CameraSettings
 
 log = logging.getLogger(__name__)
 
-# Reasons of refusals, which are also metric labels.
+# The reasons for which a picture is refused. They are also values of the metric label `reason`.
 EMPTY = "empty"
 TOO_LARGE = "too-large"
 SPOOL_FULL = "spool-full"
 KEY_REUSED = "key-reused"
 NO_PICTURE = "no-picture"
 
-# A part without a picture is counted as unmatched after this time and the latency of the camera. A verdict would be much too late.
+# If no picture arrives for a part within this time plus the latency of the camera, the part is counted as unmatched. A later picture
+# would be judged too late for the gate.
 _PART_TIMEOUT_S = 10.0
 _MAX_REMEMBERED_REPORTS = 10_000
 
 
 class PictureRefusedError(CastlineError):
-    """The gateway will never accept this picture. `reason` is a metric label."""
+    """The gateway does not accept this picture, and would refuse it again. `reason` is a value of a metric label."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -49,14 +50,14 @@ class PictureRefusedError(CastlineError):
 
 @dataclass(frozen=True, eq=False)
 class CameraFrame:
-    """An encoded picture as a camera gave it, and the future in which the intake answers.
+    """An encoded picture as a camera gave it, and `receipt`, the future in which the intake answers.
 
-    `receipt` gets a PictureReceipt as soon as the picture is on disk. Otherwise it gets a SpoolFullError, after which the camera may offer
-    the picture again, or a PictureRefusedError. `captured_at` is in UTC and may be any time that the camera claims. `declared_type` is the
-    camera's own statement of the content type, which is logged if it is wrong. `truth` is "ok" or "defect" for replayed pictures whose
-    class is known. A picture with the same `idempotency_key` as an earlier one is not a new part. `part` is set by cameras that are
-    triggered for each part. `waited_s` is the time since the picture arrived, in seconds; None means that it may have lain there for long,
-    for example while the gateway did not run.
+    `receipt` gets a PictureReceipt as soon as the picture is on disk. Otherwise it gets a PictureRefusedError, or a SpoolFullError, after
+    which the camera may send the picture again. `captured_at` is the time that the camera claims, in UTC, and may be wrong. `declared_type`
+    is the content type that the camera declares; a wrong one is only logged. `truth` is the class, "ok" or "defect", of a replayed picture
+    if it is known. A frame with the `idempotency_key` of an earlier one is a repeat and no new part. `part` is set only by cameras that are
+    triggered for each part. `waited_s` is the time in seconds since the picture arrived at the gateway, or None if that time is not known,
+    for example because the gateway did not run.
     """
 
     value: bytes
@@ -70,16 +71,16 @@ class CameraFrame:
 
 
 class GatewayCamera(Protocol):
-    """A source of pictures."""
+    """A source of pictures for one line."""
 
     def frames(self, stopping: Event) -> Iterator[CameraFrame]:
         """Yields pictures as they arrive, and ends soon after `stopping` is set. Runs in a thread of its own.
 
-        After an error the gateway calls the method again. The camera then goes on where it was.
+        After an error the gateway calls the method again. The camera then continues with the next picture.
         """
 
     def list_complaints(self) -> list[str]:
-        """Returns sentences about what a person has to mend at the camera or its folder. They stand on /healthz."""
+        """Returns sentences about problems of the camera or its folder that a person has to solve. The page /healthz shows them."""
 
 
 @runtime_checkable
@@ -93,15 +94,16 @@ class TriggeredCamera(Protocol):
 def check_picture(frame: CameraFrame, max_bytes: int) -> CheckedPicture:
     """Returns the picture of `frame` with its detected content type, its checksum and a new trace id.
 
-    The bytes are not decoded, because hostile pictures are the inspector's task. Raises PictureRefusedError with the reason `empty` or
-    `too-large`.
+    The picture is not decoded here, so only the inspector notices a damaged or malicious picture.
+
+    Raises PictureRefusedError with the reason `empty` or `too-large`.
     """
     size = len(frame.value)
     if not size:
         raise PictureRefusedError(EMPTY, "expected a picture, received no bytes")
     if size > max_bytes:
         raise PictureRefusedError(TOO_LARGE, f"expected at most {max_bytes} bytes, received {size}")
-    # The format is that of W3C Trace Context: version 00, trace id, span id, and 01 for "sampled".
+    # The header traceparent of W3C Trace Context: version 00, a trace id, a span id, and 01 for "sampled".
     trace = f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
     content_type, sha256 = sniff_content_type(frame.value), hashlib.sha256(frame.value).hexdigest()
     return CheckedPicture(frame.value, frame.captured_at, content_type, sha256, trace, frame.truth)
@@ -122,7 +124,7 @@ class _PendingFrame:
 
 @dataclass(frozen=True)
 class LatencyReport:
-    """The latency of a line's camera as the gateway uses it, and the last times of parts and pictures, in seconds since 1970.
+    """The latency of a line's camera that the gateway uses, and the times of the last parts and pictures, in seconds since 1970.
 
     `latency_s` is None if it is neither set nor measured. `source` is "settings", "measured" or "". `suspension` says why the latency is
     no longer trusted, or is "".
@@ -139,9 +141,10 @@ class LatencyReport:
 class Intake:
     """Accepts the frames and part reports of one line. Thread-safe.
 
-    `on_stored` is called after each picture that was put into the spool. If the board counts the parts, frames wait for the report of their
-    part, and `decide_due` must be called several times a second. While the latency of the camera is unknown or suspended, the gateway
-    counts the pictures itself instead of assigning them to parts of the board. A measured latency is kept in a file beside the spool.
+    `on_stored` is called after each picture that was stored in the spool. If a board counts the parts, each frame waits until the board has
+    reported its part, and `decide_due` must be called several times a second. While the latency of the camera is unknown or suspended,
+    pictures are not assigned to parts of the board, and each gets a part id that the gateway counts itself. A measured latency is kept in a
+    file beside the spool.
     """
 
     def __init__(
@@ -158,7 +161,7 @@ class Intake:
         self._on_stored = on_stored
         self._clock = clock
         self._lock = threading.Lock()
-        # Pictures that were refused since the spool became full.
+        # The number of pictures that were refused since the spool became full.
         self._refused_count = 0
         self._reported_parts: OrderedDict[PartId, None] = OrderedDict()
         self._uses_arrival = camera.time_source == "arrival"
@@ -175,7 +178,7 @@ class Intake:
             show_no_latency_needed(spool.line)
 
     def accept(self, frame: CameraFrame) -> None:
-        """Stores or refuses `frame`, or keeps it until its part is known. The answer goes to `frame.receipt`."""
+        """Stores or refuses `frame`, or holds it until its part is known. The answer is set in `frame.receipt`."""
         metrics.pictures_received.labels(self._line).inc()
         frame, has_own_time = self._check_time(frame)
         try:
@@ -189,13 +192,13 @@ class Intake:
         if self._matcher is None or self._latency is None or frame.part is not None or is_repeat:
             self._store(pending, frame.part)
         elif not has_own_time:
-            # The latency belongs to the camera's clock. With the time of arrival the picture could be near a neighbour of its part.
+            # The latency is valid only for times of the camera's clock. With the time of arrival, a wrong part could be the nearest one.
             self._store(pending, None)
         else:
             self._apply(self._match(pending, self._matcher, self._latency))
 
     def _check_time(self, frame: CameraFrame) -> tuple[CameraFrame, bool]:
-        """Returns the frame with a plausible time, and whether this is the time that the setting `time_source` asks for."""
+        """Returns the frame with a plausible time, and whether the time comes from the source that the setting `time_source` names."""
         arrived_at = datetime.fromtimestamp(self._clock() - (frame.waited_s or 0.0), UTC)
         if self._uses_arrival and frame.part is None:
             return replace(frame, captured_at=arrived_at), frame.waited_s is not None
@@ -210,11 +213,11 @@ class Intake:
         return replace(frame, captured_at=arrived_at), False
 
     def list_complaints(self) -> list[str]:
-        """Returns sentences about a wrong clock of the camera."""
+        """Returns sentences for the page /healthz about a wrong clock of the camera."""
         return self._complaints.list_texts()
 
     def _match(self, pending: _PendingFrame, matcher: Matcher[_PendingFrame], latency: CameraLatency) -> list[MatchDecision[_PendingFrame]]:
-        """Hands a picture to the matcher and returns the decisions that are due. Without a latency the picture is unmatched."""
+        """Hands a picture to the matcher and returns the matches decided so far. While no latency is usable, no picture gets a part."""
         time_s = pending.frame.captured_at.timestamp()
         with self._lock:
             latency.add_picture(time_s)
@@ -223,7 +226,7 @@ class Intake:
             return self._track_offsets(matcher.add_picture(pending, time_s - latency.usable_s, self._clock()))
 
     def _track_offsets(self, decisions: list[MatchDecision[_PendingFrame]]) -> list[MatchDecision[_PendingFrame]]:
-        """Adds the distances of the pictures to the check of the latency, and returns `decisions`. The caller holds the lock."""
+        """Tells the check of the latency how far each picture was from its nearest part. Returns `decisions`. The caller holds the lock."""
         if self._latency is not None:
             for decision in decisions:
                 if decision.offset_s is not None and decision.spacing_s is not None:
@@ -231,7 +234,7 @@ class Intake:
         return decisions
 
     def report_part(self, part: PartId, captured_at: datetime) -> bool:
-        """Takes the report that the board counted `part` at `captured_at`. Returns False if the part was reported before."""
+        """Accepts the report that the board counted `part` at `captured_at`. Returns False if the part was reported before."""
         if self._matcher is None:
             raise ValueError(f"the camera of {self._line} is not triggered by a board")
         with self._lock:
@@ -248,7 +251,7 @@ class Intake:
         return True
 
     def read_latency(self) -> LatencyReport:
-        """Returns the latency in use and the last times of parts and pictures, for `castline gateway measure`.
+        """Returns the latency in use and the times of the last parts and pictures. `castline gateway measure` asks for them.
 
         Raises ValueError if the camera needs no latency.
         """
@@ -265,7 +268,7 @@ class Intake:
             )
 
     def store_latency(self, latency_s: float, spacing_s: float) -> None:
-        """Stores a measured latency. Pictures that still wait were dated with the old one and become unmatched.
+        """Stores a measured latency. Pictures that still wait for a part get none, because their times were computed with the old latency.
 
         Raises ValueError if the camera needs no latency, and OSError if the latency cannot be stored.
         """
@@ -277,22 +280,22 @@ class Intake:
         self._apply(decisions)
 
     def find_latency_problem(self) -> str:
-        """Returns why no picture is assigned to a part, and what to do, or "" if pictures are assigned."""
+        """Returns why pictures are not assigned to parts, and what to do about it, or "" if they are assigned."""
         if self._latency is None:
             return ""
         with self._lock:
             return self._latency.find_problem()
 
     def has_picture(self, part: PartId) -> bool:
-        """Returns whether the picture of a part that the board counted is stored."""
+        """Returns whether the picture of `part`, which the board counted, was stored before."""
         return self._spool.find_receipt(make_part_key(part)) is not None
 
     def decide_due(self) -> None:
-        """Decides about pictures and parts that have waited long enough. Pictures are stored, parts without a picture are counted."""
+        """Stores the pictures that have waited long enough for a part, and counts the parts that have waited long enough for a picture."""
         self._decide()
 
     def drain(self) -> None:
-        """Stores all pictures that still wait for their part. Used when the process ends."""
+        """Stores all pictures that still wait for their parts, because the process ends."""
         self._decide(is_ending=True)
 
     def _decide(self, is_ending: bool = False) -> None:
@@ -302,7 +305,7 @@ class Intake:
             self._apply(decisions)
 
     def _is_repeat(self, frame: CameraFrame, picture: CheckedPicture) -> bool:
-        """Returns whether the frame was accepted before. Raises PictureRefusedError if its key was used for another picture."""
+        """Returns whether the frame is a repeat of a stored one. Raises PictureRefusedError if its key was used for another picture."""
         receipt = self._spool.find_receipt(frame.idempotency_key) if frame.idempotency_key else None
         if receipt and receipt[1] != picture.sha256:
             raise PictureRefusedError(KEY_REUSED, f"expected the picture of part {receipt[0]} again under this key, received another")
@@ -311,18 +314,20 @@ class Intake:
     def _log_wrong_type(self, frame: CameraFrame, picture: CheckedPicture) -> None:
         declared_type = frame.declared_type.split(";")[0].strip().lower()
         if declared_type and declared_type != picture.content_type:
-            log.info("The camera of %s declares %s, but the picture is %s.", self._line, declared_type, picture.content_type)
+            log.info(
+                "The camera of %s declares the content type %s, but the picture is %s.", self._line, declared_type, picture.content_type
+            )
 
     def _apply(self, decisions: Sequence[MatchDecision[_PendingFrame]]) -> None:
         for decision in decisions:
             if decision.picture is None:
                 metrics.unmatched_parts.labels(self._line).inc()
-                log.warning("No picture arrived for this part.", extra={"part": str(decision.part)})
+                log.warning("No picture arrived for part %s, so it gets no verdict.", decision.part, extra={"part": str(decision.part)})
             else:
                 self._store(decision.picture, decision.part)
 
     def _store(self, pending: _PendingFrame, part: PartId | None) -> None:
-        """Puts a picture into the spool under `part`, or under the next part of the gateway's own run, and answers its frame."""
+        """Stores a picture in the spool under `part`, or under a part id that the gateway counts itself, and sets the frame's receipt."""
         frame, is_matched = pending.frame, self._matcher is None or part is not None
         keys = [key for key in (frame.idempotency_key, make_part_key(part) if part else "") if key]
         try:
@@ -335,19 +340,23 @@ class Intake:
         if not is_matched and not stored.is_repeat:
             metrics.unmatched_pictures.labels(self._line).inc()
             log.warning(
-                "The board counted no part at the time of this picture. The picture gets a part id of the gateway's own run.",
+                "A picture of %s was not assigned to a part of the board. It is stored under the gateway's own part id %s.",
+                self._line,
+                stored.part,
                 extra={"part": str(stored.part)},
             )
-        log.debug("Stored a picture of %d bytes.", len(frame.value), extra={"part": str(stored.part)})
+        log.debug("Stored the picture of part %s, %d bytes.", stored.part, len(frame.value), extra={"part": str(stored.part)})
         self._on_stored()
         frame.receipt.set_result(PictureReceipt(stored.part, stored.is_repeat, is_matched))
 
     def _log_full_spool(self, error: SpoolFullError | None) -> None:
-        """Logs once when the spool becomes full and once when it has room again, however many pictures are refused in between."""
+        """Counts the pictures that the full spool refuses. Logs only the first refusal and the first success after it."""
         if error and not self._refused_count:
-            log.error("Pictures of %s are refused: %s", self._line, error)
+            log.error("Pictures of %s are refused, because the spool cannot store them: %s", self._line, error)
         elif not error and self._refused_count:
-            log.warning("Pictures of %s are accepted again. %d pictures were refused.", self._line, self._refused_count)
+            log.warning(
+                "The spool can store pictures of %s again. %d pictures were refused in the meantime.", self._line, self._refused_count
+            )
         self._refused_count = self._refused_count + 1 if error else 0
 
     def _refuse(self, frame: CameraFrame, error: CastlineError, reason: str) -> None:
