@@ -1,18 +1,19 @@
-"""The latency of a camera: its estimation from the times of parts and pictures, and the watch over it while the line runs.
+"""Estimates the latency of a camera from the times of parts and pictures, and checks while the line runs whether it is still right.
 
-The latency is the time from the count of a part at photo-eye 1 to the time of the part's picture, as the clocks of board and camera show
-them. It is negative if the camera's clock is slow.
+The latency is the time from the count of a part at photo-eye 1 to the time of the part's picture. The board's clock gives the time of the
+part, and the camera's clock the time of the picture. The latency is negative if the camera's clock is slow.
 
-If parts follow each other regularly, a latency that differs by one spacing explains the pictures equally well. Only an irregular gap
-shows which latency is right:
+The spacing is the time between two parts. If all spacings are equal, a latency that is wrong by one spacing also puts every picture at a
+part. Only an irregular gap shows which latency is right:
 
 ```
-parts                A   B   C       D   E        one gap is longer than the others
-pictures               a   b   c       d   e      latency of half a spacing: each picture has its part
-latency + 1 spacing    -   A   B   ?   -   D      the picture c falls into the long gap, where there is no part
+parts                   A   B   C       D   E         the gap between C and D is longer than the others
+pictures                  a   b   c       d   e       taken half a spacing after their parts
+latency 0.5 spacings      A   B   C       D   E       every picture has a part
+latency 1.5 spacings      -   A   B       ?   D       no part fits picture d, so this latency is wrong (`-`: before the known parts)
 ```
 
-All times are seconds of one clock. The module has no clock of its own and no input or output.
+All times are in seconds. The functions do no input or output and read no clock.
 """
 
 from __future__ import annotations
@@ -25,42 +26,43 @@ from itertools import pairwise
 from math import sqrt
 from statistics import fmean, median
 
-# A picture is assigned to the nearest part if its distance is below this share of the spacing there.
+# A picture is assigned to the nearest part if they are closer in time than this share of the spacing, the smaller gap beside the part.
 ASSIGNED_SHARE = 0.25
-# The latency is to be measured again if the median distance leaves this share of the spacing.
+# If the median distance of the pictures from their parts exceeds this share of the spacing, the latency should be measured again.
 DRIFT_SHARE = 0.125
 
 LOWEST_LATENCY_S = -60.0
 HIGHEST_LATENCY_S = 60.0
-# Fewer pictures or parts say nothing about a latency.
+# A latency is estimated only from at least this many pictures and this many parts.
 MIN_PICTURES = 10
-# A latency explains a picture well if the distance to the nearest part is below this share of the spacing.
+# Two latencies are compared by pictures that one of them puts closer to a part than this share of the spacing.
 _FIT_SHARE = 0.2
-# At least this share of the pictures must be near a part, both of all pictures and of the newest ones.
+# A latency is accepted only if it assigns at least this share of all pictures, and of the newest ones, to parts.
 _EXPLAINED_SHARE = 0.8
 _NEWEST_PICTURES = 10
-# A latency is possible if it puts at least this share of the pictures between known parts.
+# A latency is considered only if it puts at least this share of the pictures between known parts.
 _KNOWN_SHARE = 0.7
-# Two latencies can be compared if this many pictures lie between known parts under both of them.
+# Two latencies are compared only if both of them put at least this many pictures between known parts.
 _MIN_COMMON_PICTURES = 5
-# A latency is better than another one if the pictures are nearer by this share of the spacing, and by this many standard errors.
+# One latency is better than another if it puts the pictures nearer to parts, on average by this share of the spacing and by this many
+# standard errors.
 _NEARER_SHARE = 0.02
 _NEARER_ERRORS = 5.0
-# Latencies that put fewer pictures near a part than this share of the best one are not compared.
+# A latency is dropped at once if it puts fewer pictures near a part than this share of the number for the best latency.
 _CANDIDATE_SHARE = 0.5
 _MAX_CANDIDATES = 1500
 
-# The watch looks at this many of the last pictures. The latency is suspended if this many of them are too far from their parts.
+# The monitor looks at this many of the last pictures. If the second number of them are too far from a part, it suspends the latency.
 _WATCHED_PICTURES = 12
 _TOO_MANY_FAR = 7
-# Estimating needs some milliseconds, so that the watch does it after every eighth picture, and only near the latency in use. The fewest
-# pictures show a change soonest, and more of them are likelier to have seen an irregular gap.
+# An estimate takes some milliseconds, so the monitor makes one only after every eighth picture and only for latencies near the one in
+# use. It tries the smaller number of pictures first, which shows a change sooner. More pictures are likelier to include an irregular gap.
 _ESTIMATE_EVERY = 8
 _ESTIMATE_PICTURES = (16, 48)
 _ESTIMATE_RANGE_SPACINGS = 4.5
 _KEPT_PARTS = 2048
 _KEPT_PICTURES = 128
-# A measurement uses this many of the newest pictures, the first number of which the estimate is certain.
+# A measurement uses as many of the newest pictures as the first of these numbers for which the estimate is certain.
 _MEASURED_PICTURES = (128, 64, 32, 16)
 
 
@@ -68,9 +70,9 @@ _MEASURED_PICTURES = (128, 64, 32, 16)
 class LatencyEstimate:
     """The latency that explains the times of some pictures best.
 
-    `latency_s` is None if there is none. `spread_s` is the distance from the nearest part that nine of ten pictures keep. `problem` is a
-    sentence that says why the latency cannot be used, or "" if it is certain. `rival_s` is the latency that is hardest to tell from it, and
-    `speaking_count` the number of pictures that speak against that one.
+    `latency_s` is None if no latency explains them. `problem` says why the latency cannot be used, and is "" if the latency is certain.
+    With this latency, nine of ten pictures are at most `spread_s` seconds from a part, and `spacing_s` is the median time between two parts.
+    `rival_s` is the other latency that fits the pictures best, or None, and `speaking_count` is the number of pictures that do not fit it.
     """
 
     picture_count: int
@@ -87,14 +89,17 @@ class LatencyEstimate:
 
 
 class _PartGrid:
-    """The rising times of parts, and the distance of a time to the nearest part as a share of the spacing there."""
+    """The sorted times of parts, in which the nearest part to a time can be looked up."""
 
     def __init__(self, times: Sequence[float]) -> None:
         self.times = times
         self.spacing_s = median(later - earlier for earlier, later in pairwise(times))
 
     def locate(self, time_s: float) -> tuple[float, float] | None:
-        """Returns the signed distance of `time_s` to the nearest part and the spacing there. Returns None outside the known parts."""
+        """Returns the signed time from the nearest part to `time_s`, and the smaller gap beside that part, both in seconds.
+
+        Returns None if `time_s` lies before the first or after the last known part, and not close to it.
+        """
         times = self.times
         index = bisect_left(times, time_s)
         if index == len(times) or (index and time_s - times[index - 1] <= times[index] - time_s):
@@ -111,7 +116,10 @@ class _PartGrid:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A possible latency with the distance of each picture as a share of the spacing, or None for a picture outside the known parts."""
+    """A possible latency and, for each picture, its distance from the nearest part under this latency, as a share of the spacing.
+
+    The share is None for a picture that lies before the first or after the last known part.
+    """
 
     latency_s: float
     shares: list[float | None]
@@ -126,7 +134,7 @@ class _Candidate:
 
     @property
     def rank(self) -> tuple[float, float]:
-        """The candidates with the smallest rank explain the pictures best."""
+        """A sort key: the share of pictures without a part, then the mean distance. The best candidate has the smallest rank."""
         known = self.known_shares
         return self.unexplained_count / len(known), fmean(min(share, ASSIGNED_SHARE) for share in known)
 
@@ -137,9 +145,10 @@ def estimate_latency(
     lowest_s: float = LOWEST_LATENCY_S,
     highest_s: float = HIGHEST_LATENCY_S,
 ) -> LatencyEstimate:
-    """Returns the latency between `lowest_s` and `highest_s` that explains the pictures, and whether it is the only one.
+    """Returns the latency between `lowest_s` and `highest_s` with which the most pictures have a part.
 
-    The times may come in any order. Pictures may be missing, and a few may belong to no part.
+    The estimate is certain only if the pictures show that every other latency is wrong. The times may be in any order. Pictures may be
+    missing, and a few pictures may belong to no part.
     """
     parts, pictures = sorted(set(part_times)), sorted(picture_times)
     if len(parts) < MIN_PICTURES or len(pictures) < MIN_PICTURES:
@@ -164,9 +173,10 @@ def estimate_latency(
 
 
 def estimate_from_newest(part_times: Sequence[float], picture_times: Sequence[float]) -> LatencyEstimate:
-    """Returns the estimate of as many of the newest pictures as possible. The times are in the order of arrival.
+    """Returns the estimate from the newest 128 pictures, or from the newest 64, 32 or 16 if only that estimate is certain.
 
-    Fewer pictures are used if the older ones were taken before the latency changed. If nothing is certain, all pictures are used.
+    Fewer pictures help if the older ones were taken before the latency changed. If no estimate is certain, returns the one from the most
+    pictures. The times must be in the order of arrival.
     """
     estimates = []
     for count in _MEASURED_PICTURES:
@@ -177,7 +187,10 @@ def estimate_from_newest(part_times: Sequence[float], picture_times: Sequence[fl
 
 
 def _find_candidates(grid: _PartGrid, pictures: Sequence[float], lowest_s: float, highest_s: float) -> Iterator[_Candidate]:
-    """Yields the latencies under which many pictures are near a part: those where the differences of all pairs cluster."""
+    """Yields the latencies under which many pictures are near a part.
+
+    It computes the time from every part to every picture. A latency is likely if many of these differences are nearly equal to it.
+    """
     width_s = grid.spacing_s / 8
     counts: Counter[int] = Counter()
     for time_s in pictures:
@@ -201,7 +214,7 @@ def _find_candidates(grid: _PartGrid, pictures: Sequence[float], lowest_s: float
 
 
 def _refine(grid: _PartGrid, pictures: Sequence[float], latency_s: float) -> float:
-    """Returns the latency near `latency_s` for which the median distance of the pictures is 0."""
+    """Returns `latency_s`, corrected so that the median distance of the pictures from their nearest parts is about 0."""
     for _ in range(2):
         located = [found for time_s in pictures if (found := grid.locate(time_s - latency_s)) is not None]
         near = [offset_s for offset_s, spacing_s in located if abs(offset_s) < 0.4 * spacing_s]
@@ -217,7 +230,7 @@ def _explains(candidate: _Candidate) -> bool:
 
 @dataclass(frozen=True)
 class _Comparison:
-    """Whether the pictures decide against the latency `rival_s`, and how many of them speak against it."""
+    """Whether the pictures prove that the latency `rival_s` is wrong, and the number of pictures that do not fit it."""
 
     rival_s: float
     is_decided: bool
@@ -225,13 +238,13 @@ class _Comparison:
 
 
 def _compare(best: _Candidate, rival: _Candidate) -> _Comparison | None:
-    """Compares two latencies by the pictures that both can explain. Returns None if these are too few."""
+    """Compares two latencies by the pictures that both put between known parts. Returns None if there are too few such pictures."""
     pairs = [(ours, theirs) for ours, theirs in zip(best.shares, rival.shares, strict=True) if ours is not None and theirs is not None]
     if len(pairs) < _MIN_COMMON_PICTURES:
         return None
     speaking = sum(_speaks_against(theirs, ours) for ours, theirs in pairs)
     opposing = sum(_speaks_against(ours, theirs) for ours, theirs in pairs)
-    # One picture is enough if the best latency explains all pictures. Otherwise it may be a picture that belongs to no part.
+    # One picture that does not fit the rival is enough if all pictures fit the best latency. Otherwise it may be one without a part.
     needed = (1 if not best.unexplained_count else 2) + 2 * opposing
     return _Comparison(rival.latency_s, speaking >= needed or _is_nearer(pairs), speaking)
 
@@ -241,7 +254,10 @@ def _speaks_against(rival_share: float, share: float) -> bool:
 
 
 def _is_nearer(pairs: Sequence[tuple[float, float]]) -> bool:
-    """Returns whether the pictures are clearly nearer to their parts under the first latency than under the second one."""
+    """Returns whether the pictures are clearly nearer to parts under one latency than under another.
+
+    Each pair holds a picture's distances under the one and the other latency, as shares of the spacing.
+    """
     if len(pairs) < MIN_PICTURES:
         return False
     gains = [min(theirs, 0.5) - min(ours, 0.5) for ours, theirs in pairs]
@@ -251,17 +267,17 @@ def _is_nearer(pairs: Sequence[tuple[float, float]]) -> bool:
 
 
 class TimeHistory:
-    """The times of the last parts and pictures of a line, as the clocks of board and camera show them."""
+    """The times of the last parts, by the board's clock, and of the last pictures, by the camera's clock, of one line."""
 
     def __init__(self) -> None:
         self.parts: deque[float] = deque(maxlen=_KEPT_PARTS)
         self.pictures: deque[float] = deque(maxlen=_KEPT_PICTURES)
 
     def estimate_near(self, latency_s: float) -> LatencyEstimate:
-        """Estimates the latency from the times of the last pictures and of the parts.
+        """Estimates the latency from the times of the last pictures and parts.
 
-        Only latencies that differ from `latency_s` by a few spacings between parts are considered. If none of them is certain, the
-        estimate says so.
+        Only latencies that differ from `latency_s` by at most 4.5 spacings between parts are considered. If none of them is certain, the
+        estimate's `is_certain` is False.
         """
         parts = sorted(self.parts)
         gaps = [later - earlier for earlier, later in pairwise(parts[-max(_ESTIMATE_PICTURES) :])]
@@ -278,30 +294,30 @@ class TimeHistory:
 
 
 class LatencyMonitor:
-    """Checks whether the latency in use is still right, from the times of the last pictures and of their parts.
+    """Checks from the times of the last pictures and parts whether the latency in use is still right, and suspends it if it is not.
 
-    The latency is suspended, so that no picture is assigned with it, in two cases. Either most of the last pictures differ in
-    time from their part by more than a quarter of the spacing (the time between two parts), or the last pictures prove another latency. The
-    suspension ends only when the last pictures prove the latency in use. If the parts come at equal intervals, a latency that is wrong by a
-    whole spacing looks right, too. Then the proof needs one irregular gap between two parts.
+    While the latency is suspended, the gateway assigns no picture to a part. A suspension begins if most of the last pictures are further
+    from a part than a quarter of the spacing (the time between two parts), or if the last pictures prove another latency. It ends only
+    when the last pictures prove the latency in use. If the parts come at equal intervals, a latency that is wrong by a whole spacing
+    fits as well, so the proof needs at least one irregular gap between two parts.
     """
 
     def __init__(self, latency_s: float, suspension: str = "") -> None:
         self.latency_s = latency_s
         self.suspension = suspension
         self._history = TimeHistory()
-        # Signed distance and spacing of the last pictures between known parts.
+        # For each of the last pictures, the signed time from its nearest part and the smaller gap beside that part, both in seconds.
         self._offsets: deque[tuple[float, float]] = deque(maxlen=_WATCHED_PICTURES)
         self._pictures_since_estimate = 0
 
     @property
     def median_offset_s(self) -> float:
-        """The median of picture time less latency less time of the nearest part, over the last pictures; 0 without pictures."""
+        """The median signed time from the nearest part to the picture, after subtracting the latency; 0 if there are no pictures."""
         return median(offset_s for offset_s, _ in self._offsets) if self._offsets else 0.0
 
     @property
     def median_share(self) -> float:
-        """The same median as a share of the spacing, between -0.5 and 0.5."""
+        """The median signed distance of the last pictures from their nearest parts, as a share of the spacing, from -0.5 to 0.5."""
         return median(offset_s / spacing_s for offset_s, spacing_s in self._offsets) if self._offsets else 0.0
 
     def add_part(self, time_s: float) -> None:
@@ -317,7 +333,10 @@ class LatencyMonitor:
             self._check_estimate()
 
     def add_offset(self, offset_s: float, spacing_s: float) -> None:
-        """Adds the signed distance of a picture, less the latency, to the nearest part, and the spacing there."""
+        """Adds how far a picture was from its nearest part, and suspends the latency if most of the last pictures were too far.
+
+        `offset_s` is the picture's time minus the latency minus the part's time. `spacing_s` is the smaller gap beside the part.
+        """
         self._offsets.append((offset_s, spacing_s))
         far = sum(abs(offset_s) >= ASSIGNED_SHARE * spacing_s for offset_s, spacing_s in self._offsets)
         if far >= _TOO_MANY_FAR:
@@ -338,7 +357,7 @@ class LatencyMonitor:
 
     def _suspend(self, reason: str) -> None:
         if not self.suspension:
-            # The end of the suspension is decided by the pictures that follow.
+            # Only pictures that follow may end the suspension, so the earlier ones are dropped.
             self._history.pictures.clear()
             self._offsets.clear()
             self._pictures_since_estimate = 0

@@ -1,9 +1,9 @@
-"""The HTTP interface of the gateway for `castline gateway measure`.
+"""The HTTP interface through which `castline gateway measure` reads and stores the latency of a line's camera.
 
 | request | `Authorization: Bearer` | response |
 | --- | --- | --- |
-| `GET /lines/{line}/latency` | gateway.token | 200, the latency in use and the last times of parts and pictures |
-| `PUT /lines/{line}/latency`, `{"latency_s", "spacing_s"}` | gateway.token | 200, the same, after the measured latency was stored |
+| `GET /lines/{line}/latency` | gateway.token | 200, the latency in use and the times of the last parts and pictures |
+| `PUT /lines/{line}/latency`, `{"latency_s", "spacing_s"}` | gateway.token | 200, the same values, after the measured latency was stored |
 
 Errors are JSON `{"error": …}`: 400 for a malformed body, 401 for a wrong token, 404 for a line whose pictures are not matched by time, and
 507 if the latency cannot be stored.
@@ -24,7 +24,7 @@ from agents.gateway.upload_request import find_authorisation_problem
 
 
 class MeasuredLatencyBody(BaseModel):
-    """The body of `PUT /lines/{line}/latency`: a measured latency, and the spacing of the parts during the measurement, in seconds."""
+    """The body of `PUT /lines/{line}/latency`: a measured latency and the usual time between two parts meanwhile, both in seconds."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -33,7 +33,7 @@ class MeasuredLatencyBody(BaseModel):
 
 
 def add_latency_routes(app: web.Application, intakes: Mapping[str, Intake], token: SecretStr) -> None:
-    """Adds the routes to the web application of the gateway. `intakes` are those of the lines whose pictures are matched by time."""
+    """Adds the routes for the latency to the gateway's web application. `intakes` has each line whose pictures are matched by time."""
 
     def make_handler(answer: Callable[[web.Request, Intake], Awaitable[web.Response]]) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def handle(request: web.Request) -> web.Response:

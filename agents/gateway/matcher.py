@@ -1,22 +1,22 @@
-"""Finds out which picture shows which of the parts that the board has counted, by their times and the numbers of the parts.
+"""Finds the part that each picture shows, by comparing the times of the pictures with those of the parts that the board has counted.
 
-A picture belongs to the nearest part if its distance, after the latency of the camera is subtracted, is less than a quarter of the spacing
-there. The spacing at a part is the smaller one of the gaps to its two neighbours. All other pictures are unmatched: no verdict is better
-than the verdict of a neighbour. Pictures and parts are not counted against each other, so a lost picture or a lost report affects only its
-own part and shifts no other.
+The latency of the camera is subtracted from the time of each picture. The picture then belongs to the part that is nearest in time, if it
+is closer than a quarter of the spacing, which is the smaller one of the gaps to the part's two neighbours. All other pictures are
+unmatched, because a part without a verdict is better than a part with the verdict of its neighbour. The matcher compares times and not
+the order of pictures and parts, so a lost picture or a lost report affects only its own part.
 
 ```
-parts     |--------A--------|--------B--------|      A and B reach a quarter of the spacing to both sides
-pictures           a    ?            b b2            a shows A, b shows B; `?` is near no part, and b2 is near a part that has its picture
+parts     |--------A--------|--------B--------|      a picture must be close to A or B, within a quarter of the spacing
+pictures           a    ?            b b2            a gets A, b gets B; `?` is near no part; b2 is unmatched, because B has b
 ```
 
-If a picture is earlier or later than its part by less than three quarters of the smaller gap beside it, it is never matched to a neighbour.
+A picture is therefore never given to a neighbour of its part, unless its time is wrong by three quarters of the smaller gap or more.
 
-A picture waits until enough is known. If its nearest part is the newest one, the silence since the report of that part is a lower bound of
-the gap behind it. If the numbers of the parts show that a report is missing, the picture waits for that report. When the time of a picture
-is over, the smallest recent gap stands in for a gap that is still unknown.
+A picture waits until the gaps beside its nearest part are known well enough. If that part is the newest one, the gap behind it is at least
+the time that has passed since its report. If the numbers of the parts show that a report is missing, the picture waits for that report.
+When the picture has waited for the longest time that is allowed, the smallest recent gap is used in place of an unknown gap.
 
-All times are seconds of one clock. The module has no clock of its own and no input or output.
+All times are in seconds. The functions do no input or output and read no clock.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from streams.identity import PartId
 
 Picture = TypeVar("Picture")
 
-# The smallest of this many recent gaps stands in for a gap that is unknown because a report was lost.
+# If a gap is unknown because a report was lost, the smallest of this many recent gaps is used in its place.
 _RECENT_GAPS = 32
-# The delay of reports varies by less than this, in seconds. During this time silence does not show that no part has come.
+# The delays of two reports differ by less than this many seconds. Only after a longer silence is it certain that no part has followed.
 _REPORT_DELAY_S = 0.1
 
 
 @dataclass(frozen=True)
 class MatchDecision(Generic[Picture]):
-    """A picture with its part. `part` is None for an unmatched picture, and `picture` is None for an unmatched part.
+    """A picture with its part. `part` is None if no part was found for the picture, and `picture` is None if the part got no picture.
 
-    `offset_s` is the signed distance of the picture to the nearest part, and `spacing_s` the spacing there as far as it is known. Both are
-    None if a nearer part may exist, whose report is missing, or if no gap is known.
+    `offset_s` is the signed time from the nearest part to the picture. `spacing_s` is the smaller gap beside that part, or the known gap if
+    only one is known. Both are None if no gap is known, or if the report of a nearer part may be missing.
     """
 
     picture: Picture | None
@@ -54,7 +54,7 @@ class MatchDecision(Generic[Picture]):
 
 @dataclass(frozen=True)
 class _WaitingPicture(Generic[Picture]):
-    """A picture that waits for its part until `expires_s`."""
+    """A picture that waits for a decision about its part, at the longest until `expires_s`."""
 
     time_s: float
     expires_s: float
@@ -63,7 +63,7 @@ class _WaitingPicture(Generic[Picture]):
 
 @dataclass
 class _KnownPart:
-    """A part that was reported. It waits for its picture until `expires_s`, unless it has one."""
+    """A part that the board has reported. If it has no picture, it waits for one until `expires_s`."""
 
     time_s: float
     part: PartId
@@ -72,7 +72,7 @@ class _KnownPart:
     is_waiting: bool = True
 
     def is_followed_by(self, later: _KnownPart) -> bool:
-        """Returns whether no part can lie between this part and `later`. A new run begins with part 1."""
+        """Returns whether `later` is the very next part by its number. The next part after the last one of a run is part 1 of a new run."""
         if later.part.run == self.part.run:
             return later.part.part == self.part.part + 1
         return later.part.part == 1
@@ -80,32 +80,32 @@ class _KnownPart:
 
 @dataclass(frozen=True)
 class _Gap:
-    """The time between a part and its neighbour: exactly `seconds` if the neighbour is known, otherwise at least `seconds`."""
+    """The time from a part to its neighbour. If the report of the neighbour is missing, the true gap is `seconds` or longer."""
 
     seconds: float
     is_exact: bool
 
 
 class Matcher(Generic[Picture]):
-    """Matches pictures and parts that arrive in any order. Each picture and each part comes out in exactly one decision.
+    """Matches pictures and parts that arrive in any order. Returns exactly one decision for each picture and each part.
 
-    A picture waits at most `window_s` for the report of its part, and `window_s` is also the longest distance between the two. A part waits
-    at most `part_timeout_s` for its picture. If more than `max_pictures` wait, the oldest ones are decided as unmatched.
+    A picture waits at most `window_s` for the report of its part, and their times may differ by at most `window_s`. A part waits at most
+    `part_timeout_s` for its picture. If more than `max_pictures` pictures wait, the oldest ones are decided as unmatched.
     """
 
     def __init__(self, window_s: float, part_timeout_s: float, max_pictures: int = 256) -> None:
         self._window_s = window_s
         self.part_timeout_s = part_timeout_s
         self._max_pictures = max_pictures
-        # All known parts by rising time, including matched ones.
+        # The parts that were reported, the earliest first, including those that have a picture.
         self._parts: list[_KnownPart] = []
-        # The pictures without a decision, in the order of arrival.
+        # The pictures that wait for a decision, in the order of arrival.
         self._pictures: list[_WaitingPicture[Picture]] = []
         self._recent_gaps: deque[float] = deque(maxlen=_RECENT_GAPS)
 
     @property
     def pending_pictures(self) -> int:
-        """The number of pictures without a decision."""
+        """The number of pictures that wait for a decision."""
         return len(self._pictures)
 
     def add_part(self, part: PartId, time_s: float, now_s: float) -> list[MatchDecision[Picture]]:
@@ -119,18 +119,18 @@ class Matcher(Generic[Picture]):
         return self.decide_due(now_s)
 
     def add_picture(self, picture: Picture, time_s: float, now_s: float) -> list[MatchDecision[Picture]]:
-        """Adds a picture whose part was counted at about `time_s`, and returns the decisions that are due."""
+        """Adds a picture whose time, after subtracting the latency, is `time_s`, and returns the decisions that are due."""
         self._pictures.append(_WaitingPicture(time_s, now_s + self._window_s, picture))
         return self.decide_due(now_s)
 
     def decide_due(self, now_s: float, *, is_ending: bool = False) -> list[MatchDecision[Picture]]:
         """Returns all decisions that are due at `now_s`. Call it several times a second.
 
-        With `is_ending` all pictures and parts are decided with what is known now, because the process ends.
+        If `is_ending` is True because the process ends, no picture and no part waits any longer.
         """
         decisions: list[MatchDecision[Picture]] = []
         undecided: list[_WaitingPicture[Picture]] = []
-        # The nearest picture is decided first. If two pictures are near one part, the nearer one gets it.
+        # The pictures that are nearest to a part come first. So if two pictures are near one part, the nearer one gets the part.
         for waiting in sorted(self._pictures, key=self._distance_s):
             decision = self._decide(waiting, now_s, is_final=is_ending or now_s >= waiting.expires_s)
             if decision is None:
@@ -144,7 +144,7 @@ class Matcher(Generic[Picture]):
         return decisions + self._expire_parts(float("inf") if is_ending else now_s)
 
     def release_pictures(self) -> list[MatchDecision[Picture]]:
-        """Decides all waiting pictures as unmatched, because their times are no longer right."""
+        """Decides that all waiting pictures are unmatched. To be called if the latency used for their times is no longer valid."""
         pictures, self._pictures = self._pictures, []
         return [MatchDecision(waiting.picture, None) for waiting in pictures]
 
@@ -157,14 +157,14 @@ class Matcher(Generic[Picture]):
         offset_s = waiting.time_s - nearest.time_s
         before, after = self._gap_before(index), self._gap_after(index, now_s)
         reach_s = ASSIGNED_SHARE * min(self._bound(before, is_final), self._bound(after, is_final))
-        # The spacing is at most as large as each gap that is known.
+        # The spacing is the smaller gap, so it is at most as large as any gap that is known.
         spacing_s = min((gap.seconds for gap in (before, after) if gap.is_exact), default=float("inf"))
         located = (offset_s, spacing_s) if spacing_s < float("inf") else (None, None)
-        # A part that has a picture already gets no other one, and its neighbours are too far away.
+        # A second picture near a part that has one stays unmatched, because the neighbours of the part are too far away.
         if nearest.is_waiting and abs(offset_s) < reach_s and abs(offset_s) <= self._window_s:
             nearest.is_waiting = False
             return MatchDecision(waiting.picture, nearest.part, *located)
-        # Between two known parts there is no other part that could be nearer.
+        # If the picture lies between two parts with successive numbers, no other part can be nearer.
         lies_between_known = (before if offset_s < 0 else after).is_exact
         is_far = lies_between_known and abs(offset_s) >= ASSIGNED_SHARE * spacing_s
         if is_far or (is_final and before.is_exact and after.is_exact):
@@ -172,7 +172,7 @@ class Matcher(Generic[Picture]):
         return MatchDecision(waiting.picture, None) if is_final else None
 
     def _bound(self, gap: _Gap, is_final: bool) -> float:
-        """Returns the lower bound of a gap. When the time of a picture is over, a gap that is unknown counts as the smallest recent one."""
+        """Returns how long a gap is at least. If the picture cannot wait any longer, an unknown gap is taken to be the smallest recent one."""
         return max(gap.seconds, min(self._recent_gaps, default=0.0)) if is_final and not gap.is_exact else gap.seconds
 
     def _gap_before(self, index: int) -> _Gap:
@@ -205,7 +205,7 @@ class Matcher(Generic[Picture]):
         expired = [known for known in self._parts if known.is_waiting and now_s >= known.expires_s]
         for known in expired:
             known.is_waiting = False
-        # The times of matched parts are still needed for the gaps of their neighbours. The oldest ones are dropped by number, not by age.
+        # Parts with a picture are kept for a while, because their times limit the gaps of their neighbours. The oldest beyond a number go.
         surplus = len(self._parts) - 4 * _RECENT_GAPS - sum(known.is_waiting for known in self._parts)
         if surplus > 0:
             self._parts = [known for index, known in enumerate(self._parts) if index >= surplus or known.is_waiting]
