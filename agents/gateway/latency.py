@@ -71,7 +71,7 @@ class LatencyEstimate:
     """The latency that explains the times of some pictures best.
 
     `latency_s` is None if no latency explains them. `problem` says why the latency cannot be used, and is "" if the latency is certain.
-    With this latency, nine of ten pictures are at most `spread_s` seconds from a part, and `spacing_s` is the median time between two parts.
+    With this latency, nine of ten pictures are at most `spread_s` seconds from a part, and `spacing_s` is the median gap between two parts.
     `rival_s` is the other latency that fits the pictures best, or None, and `speaking_count` is the number of pictures that do not fit it.
     """
 

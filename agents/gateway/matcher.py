@@ -10,7 +10,7 @@ parts     |--------A--------|--------B--------|      a picture must be close to 
 pictures           a    ?            b b2            a gets A, b gets B; `?` is near no part; b2 is unmatched, because B has b
 ```
 
-A picture is therefore never given to a neighbour of its part, unless its time is wrong by three quarters of the smaller gap or more.
+Therefore a picture is given to a neighbour of its part only if its time is wrong by at least three quarters of the smaller gap.
 
 A picture waits until the gaps beside its nearest part are known well enough. If that part is the newest one, the gap behind it is at least
 the time that has passed since its report. If the numbers of the parts show that a report is missing, the picture waits for that report.
@@ -172,7 +172,7 @@ class Matcher(Generic[Picture]):
         return MatchDecision(waiting.picture, None) if is_final else None
 
     def _bound(self, gap: _Gap, is_final: bool) -> float:
-        """Returns how long a gap is at least. If the picture cannot wait any longer, an unknown gap is taken to be the smallest recent one."""
+        """Returns how long a gap is at least. If the picture cannot wait longer, an unknown gap counts as the smallest recent one."""
         return max(gap.seconds, min(self._recent_gaps, default=0.0)) if is_final and not gap.is_exact else gap.seconds
 
     def _gap_before(self, index: int) -> _Gap:
@@ -205,7 +205,7 @@ class Matcher(Generic[Picture]):
         expired = [known for known in self._parts if known.is_waiting and now_s >= known.expires_s]
         for known in expired:
             known.is_waiting = False
-        # Parts with a picture are kept for a while, because their times limit the gaps of their neighbours. The oldest beyond a number go.
+        # Parts that have a picture are kept too, because the gaps beside other parts depend on them. Only the oldest surplus is deleted.
         surplus = len(self._parts) - 4 * _RECENT_GAPS - sum(known.is_waiting for known in self._parts)
         if surplus > 0:
             self._parts = [known for index, known in enumerate(self._parts) if index >= surplus or known.is_waiting]
