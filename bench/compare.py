@@ -74,7 +74,7 @@ class InspectorCheckout:
     def read_sections(self) -> dict[str, Any]:
         """Returns the sections of the settings file that affect the inspector's speed.
 
-        Raises SettingsError if the file cannot be read or is no TOML.
+        Raises SettingsError if the file cannot be read or is not valid TOML.
         """
         if self.settings_file is None:
             return {}
@@ -152,12 +152,12 @@ class SpeedComparison:
 
     @property
     def is_no_slower(self) -> bool:
-        """Whether the new inspector needs at most 3 % more processor time per picture than the old one, by the median."""
+        """Whether the new inspector needs at most 3 % more processor time per picture than the old one. The median of all pairs decides."""
         return self.processor_ratio.median <= MAX_PROCESSOR_RATIO
 
     @property
     def does_throughput_reach_old(self) -> bool | None:
-        """Whether the 95 % interval of the throughput ratio ends at 1 or above, or None if there are too few pairs for an interval."""
+        """Whether the 95 % interval of the throughput ratio contains 1 or lies above 1. None if there are too few pairs."""
         interval = self.throughput_ratio.interval
         return None if interval is None else interval[1] >= 1
 
@@ -173,15 +173,15 @@ class SpeedComparison:
 def estimate_median(values: Sequence[float]) -> RatioEstimate:
     """Returns the median of `values` and an interval that contains the true median with a probability of at least 95 %.
 
-    The interval is that of the sign test: it ends at two of the sorted values. With ten values these are the second smallest and the second
-    largest one. This method assumes nothing about the distribution of the values, and a few disturbed turns hardly change its result.
+    The interval is that of the sign test: its two ends are values of the sorted list. With ten values they are the second smallest and the
+    second largest value. This method assumes nothing about the distribution of the values, and a few outliers hardly change its result.
     """
     ordered = sorted(values)
     count = len(ordered)
     if count < MIN_PAIRS_FOR_INTERVAL:
         return RatioEstimate(statistics.median(ordered), None)
-    # `left_out` is the number of values outside the interval at each end. `tail` is the probability that at most so many values lie below
-    # the true median. A 95 % interval allows 2.5 % for each end.
+    # `left_out` is the number of values that lie outside the interval at each end. `tail` is the probability that at most `left_out` values
+    # are below the true median. For a 95 % interval it may be at most 2.5 % at each end.
     tail = 2.0**-count
     left_out = 0
     while (tail := tail + math.comb(count, left_out + 1) * 2.0**-count) <= (1 - _CONFIDENCE) / 2:
@@ -247,7 +247,7 @@ def compare_checkouts(
 
 
 class _ComparisonBench:
-    """Measures one inspector at a time, on a broker that runs already."""
+    """Measures one inspector at a time, on a broker that is already running."""
 
     def __init__(
         self,
@@ -267,10 +267,10 @@ class _ComparisonBench:
         self._load = load
         self._report_progress = report_progress
         self._sections = {checkout.name: checkout.read_sections() for checkout in checkouts}
-        # Number of pictures that an inspector decodes before their verdicts are due. The backlog holds so many pictures more than are
-        # measured, because the inspector does not work at full speed while it judges its last pictures.
+        # Largest number of pictures that an inspector has fetched but not judged. So many extra pictures are sent after the measured ones,
+        # because an inspector that finds no more pictures to fetch does not work at full speed.
         self._tail_count = max(self._count_ahead(sections) for sections in self._sections.values())
-        # Each checkout gets this empty settings file. Without it a checkout would read the castline.toml in its own folder.
+        # Each inspector is started with this empty settings file. Otherwise it would read the castline.toml in the folder of its checkout.
         self._empty_file = folder / "empty.toml"
         self._empty_file.touch()
 
@@ -346,7 +346,7 @@ class _ComparisonBench:
 
 
 class _ProcessorTimes:
-    """Records in a thread how much processor time a process and its children have used, twice a second."""
+    """Samples twice a second, in a thread of its own, how much processor time a process and its children have used."""
 
     def __init__(self, pid: int) -> None:
         self._process = psutil.Process(pid)
@@ -374,18 +374,18 @@ class _ProcessorTimes:
     def _read_seconds(self) -> float:
         times = [self._process.cpu_times()]
         for child in self._process.children(recursive=True):
-            # A child may have ended since it was listed. The `children_…` times of its parent then include its processor time.
+            # A child may have ended after it was listed. In this case the `children_…` times of its parent include its processor time.
             with contextlib.suppress(psutil.NoSuchProcess):
                 times.append(child.cpu_times())
         return float(sum(each.user + each.system + each.children_user + each.children_system for each in times))
 
     def wait_until(self, time_s: float) -> None:
-        """Returns as soon as a sample was taken at `time_s` or later, in seconds since 1970, or when no more samples will come."""
+        """Returns as soon as a sample was taken at `time_s` (in seconds since 1970) or later, or when no more samples will come."""
         while self._thread.is_alive() and (not self._samples or self._samples[-1][0] < time_s):
             time.sleep(0.1)
 
     def seconds_at(self, time_s: float) -> float:
-        """Returns the processor time that was used until `time_s`, in seconds, interpolated between two samples."""
+        """Returns the processor time that had been used at `time_s`, in seconds, interpolated between two samples."""
         times, seconds = zip(*self._samples, strict=True)
         return float(np.interp(time_s, times, seconds))
 

@@ -1,4 +1,4 @@
-"""Measures how long the decoder takes for a picture, in a thread of the inspector and in the decoder process of uploads."""
+"""Measures how long decoding a picture takes: in the calling process, as an inspector does it, and in a decoder process, as for uploads."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ _SEED = 5
 
 @dataclass(frozen=True, slots=True)
 class DecodingTime:
-    """Time for decoding one picture of a form, in microseconds: the best of some rounds.
+    """Mean time for decoding one picture in the fastest of several rounds, in microseconds. `form` is "as stored" or "as PNG".
 
-    `thread_us` is processor time in this process. `process_us` is the time from request to answer of a decoder process.
+    `thread_us` is the processor time if this process decodes. `process_us` is the time from the request to the answer if a decoder process
+    decodes.
     """
 
     form: str
@@ -36,7 +37,10 @@ class DecodingTime:
 
 
 def measure_decoding(data: Path | None, pictures: int) -> list[DecodingTime]:
-    """Measures the first `pictures` files of the folder `data`, or rendered castings without one, as they are and as PNG."""
+    """Measures the decoding of pictures, each in its stored format and converted to PNG.
+
+    The pictures are the first `pictures` files of the folder `data`, or rendered castings if `data` is None.
+    """
     values = _read_values(data, pictures)
     png = [_encode_png(value) for value in values]
     settings = PictureSettings()
@@ -70,7 +74,7 @@ def _measure(form: str, values: Sequence[bytes], process: DecoderProcess) -> Dec
 
 
 def _find_best(values: Sequence[bytes], clock: Callable[[], float], decode: Callable[[bytes], object]) -> float:
-    """Returns the shortest mean time for one picture of several rounds, in seconds of `clock`."""
+    """Decodes all values in several rounds. Returns the mean time for one picture in the fastest round, in seconds of `clock`."""
     best_s = float("inf")
     for _ in range(_ROUNDS):
         start_s = clock()

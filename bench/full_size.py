@@ -1,4 +1,4 @@
-"""Writes an untrained model version with networks as large as in the papers. Benchmarks measure how fast a machine computes them."""
+"""Writes an untrained model version for benchmarks, with AlexNet and LeNet as large as in the papers that introduced them."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _NAME = "full-size"
 _SIDE_PX = 224
 _CLASSES = ("def_front", "ok_front")
 _GOLDEN_PICTURES = 16
-# The tolerance is wide, because untrained networks give probabilities near 0.5. There a small error of a logit changes the probability
-# most.
+# Largest difference of a probability from the golden set. It is large, because untrained networks give probabilities near 0.5, where a
+# small error of a logit changes the probability most.
 _TOLERANCE = 0.25
 _SEED = 1998
 
 
 def write_full_size_version(root: Path) -> str:
-    """Writes the version below `root` and returns its name. Writing takes some seconds and about 240 MB of disk space.
+    """Writes the version into a folder below `root` and returns its name. This takes some seconds and about 240 MB of disk space.
 
     The version holds AlexNet at 224 px with two dense layers of 4096 units, and LeNet as published at 112 px. The weights are drawn
     from a fixed seed, so the verdicts mean nothing, but computing them takes as long as with trained networks.

@@ -1,6 +1,6 @@
-"""Measures how long the station takes for a history page when the table holds the parts of years of production.
+"""Measures how long the station takes for a history page when its database holds the parts of several years.
 
-An SQL statement makes the parts, the same ones in every run. The pages are requested through Django's test client, which calls the real
+An SQL statement makes the parts. They are the same in every run. The pages are requested through Django's test client, which calls the real
 view with its queries and templates, but without the network.
 """
 
@@ -25,7 +25,7 @@ from streams.settings import LineSettings, Settings, StationSettings
 ReportProgress = Callable[[str], None]
 
 _LINES = 6
-# Each of the six lines makes two parts a second.
+# Parts that the plant makes in a second: two on each of its six lines.
 _PARTS_PER_S = 12
 _LAST_PART_AT = datetime(2026, 11, 1, tzinfo=UTC)
 _INSERT_SIZE = 250_000
@@ -81,7 +81,7 @@ def prepare_database(file: Path, rows: int, report_progress: ReportProgress) -> 
 def _make_insert_statement(rows: int) -> str:
     """Returns the SQLite statement that inserts the parts between two numbers, which are the parameters of the statement.
 
-    `rows` is the number of parts in the full table. It decides when each part was made.
+    `rows` is the number of parts in the full table. The time of each part depends on it, because the last part always has the same time.
     """
     from station.archive.models import Part
 
@@ -129,7 +129,7 @@ def _make_insert_statement(rows: int) -> str:
 
 
 def _choose_word(words: tuple[str, ...]) -> str:
-    """Returns an SQL expression that chooses one of `words` by the number of the part. Each word is chosen equally often."""
+    """Returns an SQL expression that chooses one of `words` from the number of the part. All words are chosen equally often."""
     cases = " ".join(f"WHEN {place} THEN '{word}'" for place, word in enumerate(words))
     return f"CASE (i / 7) % {len(words)} {cases} END"
 
@@ -147,7 +147,8 @@ def _make_default(field: Any) -> str:
 def make_queries(rows: int) -> list[HistoryQuery]:
     """Returns the searches that are measured.
 
-    They are each filter alone, some filters together, and all of these again with a latest time. The last search finds one part by its id.
+    The searches use each filter alone and some filters together. Each search is also made with a random latest time, so that its page
+    begins with an older part. The last search finds one part by its id.
     """
     first_part_at = _LAST_PART_AT - timedelta(seconds=rows / _PARTS_PER_S)
 
@@ -223,7 +224,7 @@ def measure_pages(rows: int, requests: int, report_progress: ReportProgress) -> 
 
 
 def _request_pages(client: Any, query: str) -> Iterator[PageTime]:
-    """Requests the page for `query`, then the page of older parts, and yields the time of each.
+    """Requests the page for `query` and then the next page with older parts, and yields the time of each page.
 
     Raises RuntimeError if the station does not answer with a page.
     """

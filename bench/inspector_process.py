@@ -71,7 +71,7 @@ def create_bench_topics(settings: Settings) -> None:
 
 
 def make_environment(sections: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the environment variables of this process, but with new CASTLINE_ variables.
+    """Returns the environment variables of this process, but with other CASTLINE_ variables.
 
     Each section of settings in `sections` becomes one variable, which holds the settings as JSON.
     """
@@ -80,10 +80,7 @@ def make_environment(sections: Mapping[str, Any]) -> dict[str, str]:
 
 
 def make_settings_environment(settings: Settings) -> dict[str, str]:
-    """Returns the environment variables of this process, and all of `settings` as CASTLINE_ variables.
-
-    Tokens and passwords are left out.
-    """
+    """Returns the environment variables of this process, and all `settings` as CASTLINE_ variables, but without tokens and passwords."""
     sections = settings.model_dump(mode="json", exclude_none=True, exclude={"gateway": {"token"}, "kafka": {"password"}})
     for line in sections["lines"]:
         line.pop("token")
@@ -101,7 +98,7 @@ class InspectorProcess:
     def __init__(
         self, castline: Sequence[str | Path], environment: Mapping[str, str], run_dir: Path, log_file: Path, folder: Path | None = None
     ) -> None:
-        """Prepares the command. `castline` is the program with its first arguments, such as --settings. The program runs in `folder`."""
+        """Prepares the command. `castline` is the program, followed by options such as --settings. `folder` is its working directory."""
         self._command = [*castline, "inspector"]
         self._environment = environment
         self._targets = run_dir / "targets"
@@ -115,7 +112,8 @@ class InspectorProcess:
         return cls(castline, make_settings_environment(settings), settings.service.run_dir, folder / "inspector.log")
 
     def __enter__(self) -> Self:
-        # A killed inspector leaves behind the file with its address. The old address would be mistaken for that of the new process.
+        # An inspector that was killed leaves the file with its address behind. The file is deleted, because otherwise the old address would
+        # be taken for the address of the new process.
         for target in self._targets.glob("inspector-*.json"):
             target.unlink()
         with self._log_file.open("ab") as log:

@@ -1,7 +1,7 @@
 """Measures by how much the metrics reduce the throughput of the inspector.
 
-The measurement compares two inspectors. The metrics of the first are updated and read as Prometheus reads them. The metrics of the second
-are never updated.
+The measurement compares two inspectors. The first one updates its metrics, and they are read as Prometheus reads them. The second one never
+updates its metrics.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from streams.settings import Settings
 ReportProgress = Callable[[str], None]
 
 _SCRAPE_INTERVAL_S = 5.0
-# The text imports `deploy.cli` only in the new process. This module cannot import it, because `deploy.cli` imports this module.
+# The command of an inspector without metrics. Its program text imports `deploy.cli`, which this module cannot import, because `deploy.cli`
+# imports this module.
 _CASTLINE_WITHOUT_METRICS = (
     sys.executable,
     "-c",
@@ -38,7 +39,7 @@ _CASTLINE_WITHOUT_METRICS = (
 class InstrumentationCost:
     """The cost of the metrics: medians over all rounds. The throughputs are in pictures a second.
 
-    `overhead` is the share of the throughput that is lost by the metrics. An overhead below 0 means that the loss is too small to measure.
+    `overhead` is the share of the throughput that the metrics cost. A value below 0 means that the cost is too small to be measured.
     """
 
     with_per_s: float

@@ -43,7 +43,7 @@ def load_pictures(folder: Path | None, count: int) -> list[bytes]:
 
 
 class PictureFeed:
-    """Sends pictures to the image topics of all lines, one line after the other. Each picture gets the next part number of the feed."""
+    """Sends pictures to the image topics of all lines in turn. The part numbers count from 1 over all lines."""
 
     def __init__(self, settings: Settings, pictures: list[bytes]) -> None:
         self.settings = settings
@@ -53,7 +53,7 @@ class PictureFeed:
         self._pictures: Iterator[bytes] = cycle(pictures)
 
     def send(self, count: int, rate_per_s: float | None = None) -> None:
-        """Sends `count` pictures, at `rate_per_s` or as fast as the broker takes them. Returns once the broker has confirmed them."""
+        """Sends `count` pictures, at `rate_per_s` or as fast as the broker takes them. Returns when the broker has confirmed them."""
         producer = KafkaProducer(bootstrap_servers=self.settings.bootstrap, linger_ms=0 if rate_per_s else 20)
         start_s = time.monotonic()
         for number in range(count):

@@ -1,8 +1,8 @@
-"""Measures the throughput, the latency and the memory of an inspector, and compares its throughput with that of the ensemble alone.
+"""Measures the throughput, the latency and the memory of an inspector, and compares its throughput with that of its networks alone.
 
-Throughput is measured in rounds. In each round a `castline inspector` process judges pictures that wait on Kafka. Then the same ensemble
-judges as many pictures in a plain loop in this process. The inspector and the loop never run at the same time. Latency is measured at half
-of the throughput, and memory while many pictures wait.
+Throughput is measured in rounds. In each round a `castline inspector` process judges pictures that wait on Kafka. Then the same networks
+judge as many pictures in a plain loop in this process. The inspector and the loop never run at the same time. For the latency, pictures are
+sent at half of the measured throughput. The memory is read while many pictures wait.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from streams.settings import Settings
 
 ReportProgress = Callable[[str], None]
 
-# For so many seconds after its start, the resident memory of the inspector is read while pictures wait.
+# How long the resident memory of the inspector is read after its start, while pictures wait, in seconds.
 _MEMORY_WATCH_S = 40.0
 
 
 @dataclass(frozen=True)
 class PipelineBenchPlan:
-    """The size of a measurement.
+    """How many pictures, rounds and seconds a measurement takes.
 
     `pictures` is the number of pictures in a round, `latency_s` the length of the latency measurement, and `backlog` the number of pictures
     that wait during the memory measurement. An inspector is some 8 % slower in its first two seconds, so a round should take much longer.
@@ -49,8 +49,8 @@ class PipelineBenchPlan:
 class PipelineBenchResult:
     """The result of a measurement: medians over the rounds, latencies, resident memory in MB, and the settings that were used.
 
-    `pipeline_per_s` is the throughput of the inspector and `bare_per_s` that of the ensemble alone. Latencies are times from capture to
-    verdict, measured at `latency_load_per_s` pictures a second.
+    `pipeline_per_s` is the throughput of the inspector and `bare_per_s` that of its networks alone, in pictures a second. Latencies are
+    times from capture to verdict, measured at `latency_load_per_s` pictures a second.
     """
 
     pipeline_per_s: float

@@ -45,11 +45,12 @@ class RuntimeSpeed:
 class RuntimeComparison:
     """The result of a comparison of runtimes.
 
-    `refused` holds a reason for each runtime that could not be opened or failed the golden set. `left_out` holds a reason for each runtime
-    that this machine cannot run. `labelled` is the number of pictures whose labels were compared.
+    `refused` holds a reason for each runtime that could not be opened, or that gave other probabilities than the version's golden set.
+    `left_out` holds a reason for each runtime that this machine cannot run. `labelled` is the number of pictures whose labels were
+    compared.
 
-    `chosen` is the runtime that is fastest at the largest batch size and changes no label. `ratio_to_predict` is its speed divided by the
-    speed of `model.predict`.
+    `chosen` is the fastest runtime at the largest batch size among those that change no label. `ratio_to_predict` is its speed divided by
+    the speed of `model.predict`.
     """
 
     model: str
@@ -90,7 +91,8 @@ class PlainPredict:
 def find_version(model: str) -> Iterator[Version]:
     """Yields the version that `model` names.
 
-    The name `full` means an untrained version with networks as large as in the papers. This version is deleted when the `with` block ends.
+    The name `full` means an untrained version with AlexNet and LeNet as large as in the papers that introduced them. This version is
+    deleted when the `with` block ends.
     """
     if model != _FULL_SIZE:
         yield locate_version(model)
@@ -139,7 +141,7 @@ def _open_runtimes(
 ) -> tuple[dict[str, Runtime], dict[str, str]]:
     """Returns the runtimes of `names` that could be opened, and the reasons why runtimes may not judge.
 
-    A runtime may not judge if it could not be opened or if it failed the golden set.
+    A runtime may not judge if it could not be opened or if it gave other probabilities than the version's golden set.
     """
     runtimes: dict[str, Runtime] = {}
     refused = {}

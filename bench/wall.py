@@ -1,7 +1,7 @@
-"""Measures how much processor time the live wall takes while browsers show the wall and an inspector is busy.
+"""Measures how much processor time the wall takes while an inspector is busy. The wall is the station's page that shows all lines live.
 
-First the inspector and the broker run alone. Then the station and the browsers run too. The processor time that the wall takes is the
-processor time of the station, plus the processor time that the broker needs in addition.
+First the inspector and the broker run alone. Then the station runs too, and browsers show the wall. The processor time that the wall takes
+is the processor time of the station, plus the processor time that the broker needs in addition to that of the first phase.
 
 Throughput is not measured. On a shared machine it varies by a tenth from measurement to measurement, whereas processor times vary by a
 tenth of a per cent.
@@ -52,7 +52,7 @@ ReportProgress = Callable[[str], None]
 
 _ACCOUNT = "bench"
 _STATION_START_S = 120.0
-# The measurement begins this long after the browsers have opened the wall, because at first each browser fetches every card.
+# The measurement begins this long after the browsers have opened the wall, because at first each browser fetches the cards of all lines.
 _SETTLE_S = 10.0
 _TRIMMED_SHARE = 0.2
 _MIN_ROUNDS_FOR_INTERVAL = 5
@@ -63,7 +63,7 @@ _PROCESSORS = len(os.sched_getaffinity(0))
 
 @dataclass(frozen=True)
 class ShareEstimate:
-    """A share of the machine's processors, and the half width of its 95 % interval."""
+    """A share of the machine's processors. Its 95 % interval reaches from `share` - `within` to `share` + `within`."""
 
     share: float
     within: float
@@ -73,7 +73,7 @@ class ShareEstimate:
 class WallCost:
     """The processor time that the wall takes.
 
-    `taken` is the share of the machine's processors that the wall takes. `station`, `browsers`, `broker_with` and `broker_without` are
+    `taken` is this time as a share of all processors of the machine. `station`, `browsers`, `broker_with` and `broker_without` are
     means over all rounds, in processors: 1.0 is one processor that is busy all the time.
     """
 
@@ -165,7 +165,7 @@ def _estimate_share(shares: list[float]) -> ShareEstimate:
 
 
 class _Backlog:
-    """Keeps more pictures waiting on Kafka than the inspector can judge in a round."""
+    """Makes sure that more pictures wait on Kafka than the inspector can judge in a round."""
 
     def __init__(self, feed: PictureFeed, verdicts: VerdictTimes, round_s: float) -> None:
         self._feed = feed
@@ -175,7 +175,7 @@ class _Backlog:
         self._last: tuple[float, int] | None = None
 
     def refill(self) -> None:
-        """Sends as many pictures as are missing for the next round."""
+        """Sends more pictures if too few wait for the next round."""
         now_s, count = time.monotonic(), self._verdicts.count()
         if self._last is not None:
             last_s, last_count = self._last
@@ -238,7 +238,7 @@ class _BrowserProcess:
     def __enter__(self) -> Self:
         assert self._process.stdout is not None
         if self._process.stdout.readline().strip() != "ready":
-            raise CastlineError("The browsers could not log in to the station.")
+            raise CastlineError("The browsers could not log in to the station. The reason is printed above.")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

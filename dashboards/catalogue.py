@@ -46,13 +46,14 @@ RUNBOOK_PAGE = DashboardPage(
 )
 PAGES: tuple[DashboardPage, ...] = (plant.PAGE, line.PAGE, pipeline.PAGE, quality.PAGE, gates.PAGE, kafka.PAGE, RUNBOOK_PAGE)
 
-# Metrics of Castline that no panel and no rule reads, each with the reason.
+# Metrics of Castline that no panel and no rule reads. The values are the reasons.
 METRICS_WITHOUT_PANEL: dict[str, str] = {}
 
 _NO_SHADOW = "There is no value until a shadow version is chosen."
-_NO_TIMED_CAMERA = "Only cameras that send pictures by themselves while a board counts the parts have a latency."
+_NO_TIMED_CAMERA = "The gateway needs the latency of a camera only if it matches the camera's pictures and the board's parts by time."
 _NO_STATION = "A plant may run without the station."
-# Queries of panels that may return nothing while all is well, each with the reason. Alerts are not listed, as none fires then.
+# Queries of panels that may return nothing although all is well. The values are the reasons. Expressions of alerts are not listed, because
+# all of them return nothing while all is well.
 EMPTY_IN_HEALTH: dict[str, str] = {
     f"castline-quality: {quality.VERSIONS}: {{{{line}}}}: {{{{model}}}} on {{{{runtime}}}}, shadow": _NO_SHADOW,
     f"castline-quality: {quality.SHADOW}: {{{{line}}}} {{{{model}}}}": _NO_SHADOW,
@@ -85,7 +86,7 @@ EMPTY_IN_HEALTH: dict[str, str] = {
 
 @dataclass(frozen=True)
 class PlacedExpression:
-    """Holds a PromQL expression, and names the panel or rule that uses it."""
+    """A PromQL expression with the name of the panel or rule that uses it."""
 
     place: str
     expression: str

@@ -16,7 +16,8 @@ from dashboards.prometheus import ScrapeConfig, make_alertmanager_config, make_p
 
 ROOT = Path(__file__).parents[1]
 RULES = "deploy/packaging/prometheus/rules.yml"
-# The configuration for a site's own stack in containers. All roles share one run folder there, which is mounted at /run/castline.
+# The configuration for a plant that runs Castline and Prometheus in containers. All roles share one run folder, which is mounted at
+# /run/castline.
 SITE = ScrapeConfig("plant", ("/run/castline/targets/*.json",), "rules.yml", "alertmanager:9093")
 
 
@@ -60,7 +61,7 @@ def _find_orphans(root: Path, files: dict[str, str]) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the program. The exit status is 1 if `--check` finds a stale file, else 0."""
     parser = argparse.ArgumentParser(prog="python -m dashboards.generate", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="Write nothing. Name the files that differ from the code.")
+    parser.add_argument("--check", action="store_true", help="Write nothing, but list the files that differ from the code.")
     if parser.parse_args(arguments).check:
         stale = find_stale_files()
         for path in stale:

@@ -38,13 +38,15 @@ _REASONS = {
 class Grafana:
     """A Grafana server, which is called with the token of a service account.
 
-    Raises SettingsError if the address or the token cannot be valid.
+    Raises SettingsError if the address or the token is malformed.
     """
 
     def __init__(self, url: str, token: str, timeout_s: float = 10.0, ca_file: str = "") -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise SettingsError(f"--url: {url!r} is no address. Give one like https://stack.grafana.net or http://host:3000/grafana.")
+            raise SettingsError(
+                f"--url: {url!r} is not a valid address. Use one like https://stack.grafana.net or http://host:3000/grafana."
+            )
         if parts.username or parts.query or parts.fragment:
             raise SettingsError(
                 "--url: only scheme, host, port and path are allowed. Remove user name, query and fragment, and set the token in the "
@@ -52,7 +54,7 @@ class Grafana:
             )
         if not token or not token.isprintable() or " " in token:
             raise SettingsError(
-                "GRAFANA_TOKEN holds no valid token. Set the environment variable to the token of a Grafana service account."
+                "GRAFANA_TOKEN is empty or is not a valid token. Set this environment variable to the token of a Grafana service account."
             )
         prefix = parts.path.strip("/")
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
@@ -90,10 +92,13 @@ class Grafana:
         self._call("DELETE", path)
 
     def expect_known_version(self) -> None:
-        """Raises GrafanaError if the server at the address is no Grafana, or a Grafana that is too old for the dashboards."""
+        """Raises GrafanaError if the server at the address is not a Grafana, or is a Grafana that is too old for the dashboards."""
         health = self.get("/health")
         if not isinstance(health, dict):
-            raise GrafanaError(f"The server at {self.url} has no /api/health, so it is no Grafana. Is a path missing in --url?", 404)
+            raise GrafanaError(
+                f"The server at {self.url} has no /api/health, so it is not a Grafana. Check whether --url lacks a path.",
+                404,
+            )
         version = re.match(r"(\d+)\.(\d+)", str(health.get("version", "")))
         if version and (int(version[1]), int(version[2])) < OLDEST_VERSION:
             oldest = ".".join(map(str, OLDEST_VERSION))
@@ -108,22 +113,24 @@ class Grafana:
             answer = _shorten_answer(error.response)
             raise GrafanaError(f"{request}: {reason} (status {error.status_code}: {answer}).", error.status_code) from None
         except requests.exceptions.JSONDecodeError:
-            # Grafana may answer DELETE and PUT with an empty body (status 204), which the library cannot read. Any other answer that is
-            # not JSON comes from another server.
+            # Grafana may answer DELETE and PUT with an empty body (status 204), which the library cannot read. If any other answer is
+            # not JSON, it does not come from Grafana.
             if method in ("DELETE", "PUT"):
                 return None
             raise GrafanaError(
-                f"{request}: {self.url} answered with a page that is not JSON. Is that the login page of a proxy in front of Grafana?"
+                f"{request}: {self.url} did not answer with JSON. Check whether a proxy in front of Grafana shows its login page."
             ) from None
         except requests.exceptions.SSLError as error:
             raise GrafanaError(
-                f"This machine does not trust the certificate of {self.url}: {error}. Give the authority's certificate as --ca-file."
+                f"This machine does not trust the certificate of {self.url}: {error}. Pass the certificate of its authority with --ca-file."
             ) from None
         except requests.exceptions.RequestException as error:
-            raise GrafanaError(f"No Grafana answers at {self.url}: {error}. Check --url, and that the server runs.") from None
+            raise GrafanaError(f"No Grafana answers at {self.url}: {error}. Check --url, and check that the server runs.") from None
         except TypeError:
             # The library looks for the key "message" in every answer, and raises TypeError if the answer is plain text.
-            raise GrafanaError(f"{request}: the server at {self.url} answered with plain text, so it is no Grafana. Check --url.") from None
+            raise GrafanaError(
+                f"{request}: the server at {self.url} answered with plain text, so it is not a Grafana. Check --url."
+            ) from None
 
 
 def _shorten_answer(response: object) -> str:

@@ -24,7 +24,7 @@ TAG = "castline"
 COLUMNS = 24
 
 GOOD, WARNING, BAD, NEUTRAL = "green", "orange", "red", "blue"
-# Each pair is a lower bound and the colour of the values from this bound on. The first bound is None, which means no bound.
+# Pairs of a lower bound and the colour of the values from this bound on. The first bound is None, so its colour has no lower limit.
 Thresholds = tuple[tuple[float | None, str], ...]
 NO_THRESHOLDS: Thresholds = ((None, NEUTRAL),)
 
@@ -41,7 +41,7 @@ def falling(bad: float, warning: float) -> Thresholds:
 
 @dataclass(frozen=True)
 class Query:
-    """A PromQL expression, and the pattern of the name under which the panel's legend shows each of its series."""
+    """A PromQL expression and the text for its series in the panel's legend, where Grafana replaces `{{line}}` by the label `line`."""
 
     expression: str
     legend: str = "{{line}}"
@@ -172,7 +172,7 @@ def _variable(name: str, query: str) -> dashboard.QueryVariable:
         .sort(model.VariableSort.ALPHABETICAL_ASC)
         .multi(True)
         .include_all(True)
-        # `.*` also matches series without the label. The Prometheus of a single plant may not set the label `plant`.
+        # `.*` also matches series without the label, because the Prometheus of a single plant need not set the label `plant`.
         .all_value(".*")
         .current(model.VariableOption(selected=True, text="All", value="$__all"))
     )

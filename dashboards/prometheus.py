@@ -52,9 +52,9 @@ def make_prometheus_config(config: ScrapeConfig) -> str:
         "job_name": JOB,
         "file_sd_configs": [{"files": list(config.targets), "refresh_interval": "30s"}],
         "relabel_configs": [
-            # The plant is a label of each target, because queries of the same Prometheus do not see external labels.
+            # The plant is set as a label of each target. As an external label it would be invisible to queries of this Prometheus.
             {"target_label": "plant", "replacement": config.plant},
-            # The label `pid` is dropped. It changes with each restart of a process, so all series of the process would begin anew.
+            # The label `pid` is dropped, because it changes when a process restarts, and then all series of the process would begin anew.
             {"action": "labeldrop", "regex": "pid"},
         ],
     }
@@ -132,7 +132,7 @@ def _remote_write(remote: RemoteWrite) -> dict[str, Any]:
         "name": "hosted",
         **login,
         "remote_timeout": "30s",
-        # Samples that cannot be sent wait in Prometheus' log on disk, which its retention limits. This queue limits the copies in memory.
+        # While samples cannot be sent, they wait in Prometheus' write-ahead log on disk. This queue limits only the copies in memory.
         "queue_config": {
             "capacity": 5000,
             "max_shards": 4,
@@ -142,7 +142,7 @@ def _remote_write(remote: RemoteWrite) -> dict[str, Any]:
             "max_backoff": "1m",
             "retry_on_http_429": True,
         },
-        # Only Castline's metrics and figures about its processes are sent, because hosted stacks charge for each series.
+        # Only Castline's metrics and metrics about its processes are sent, because hosted stacks charge for each series.
         "write_relabel_configs": [
             {
                 "source_labels": ["__name__"],

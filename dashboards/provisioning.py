@@ -21,7 +21,7 @@ from dashboards.rules import Alert
 FOLDER_UID = "castline"
 UID_PREFIX = "castline-"
 CONTACT_POINT_UID = "castline-contact"
-# A difference is shown to a person up to this number of lines.
+# Largest number of lines that are shown of the difference between a resource in Grafana and in the code.
 MAX_DIFF_LINES = 30
 
 Content = dict[str, Any]
@@ -29,7 +29,10 @@ Content = dict[str, Any]
 
 @dataclass(frozen=True)
 class ActualResource:
-    """A resource as Grafana has it. `content` is compared with the code. `raw` is Grafana's whole answer, which updates need."""
+    """A resource as Grafana has it.
+
+    `content` is compared with the code. `raw` is Grafana's whole answer, from which an update takes the version number.
+    """
 
     uid: str
     content: Content
@@ -136,7 +139,10 @@ class DashboardKind(ResourceKind):
         return [answer["uid"] for answer in answers if answer.get("folderUid") == FOLDER_UID and answer["uid"].startswith(UID_PREFIX)]
 
     def is_same(self, actual: Content, desired: Content) -> bool:
-        """Returns whether the dashboards are equal. A person has added any additional key, because Grafana adds none."""
+        """Returns whether the dashboards are equal.
+
+        Additional keys count as a difference, because Grafana adds no keys to a dashboard, so a person has added them.
+        """
         return _without_none(actual) == _without_none(desired)
 
 
@@ -159,7 +165,7 @@ class AlertRuleKind(ResourceKind):
         grafana.delete(f"/v1/provisioning/alert-rules/{uid}")
 
     def list_owned(self, grafana: Grafana) -> list[str]:
-        # Older versions of Grafana cannot list rules. In them, rules that Castline no longer has are not removed.
+        # Older versions of Grafana cannot list rules. So rules that Castline no longer has are not removed from them.
         answers = grafana.get("/v1/provisioning/alert-rules") or []
         return [answer["uid"] for answer in answers if answer.get("folderUID") == FOLDER_UID and answer["uid"].startswith(UID_PREFIX)]
 
@@ -200,7 +206,7 @@ class ProvisioningOptions:
 
 @dataclass(frozen=True)
 class DesiredResource:
-    """A resource that Grafana shall have, such as a dashboard or an alert rule."""
+    """A resource that Grafana should have, such as a dashboard or an alert rule."""
 
     kind: ResourceKind
     uid: str
@@ -209,7 +215,10 @@ class DesiredResource:
 
 @dataclass(frozen=True)
 class ResourceDiff:
-    """The change of one resource. `before` is what Grafana has, or None. `content` is what it shall have, or None if it is removed."""
+    """The change of one resource.
+
+    `before` is the resource that Grafana has, or None. `content` is what the resource should contain, or None if it is to be removed.
+    """
 
     kind: ResourceKind
     uid: str
@@ -218,12 +227,12 @@ class ResourceDiff:
     content: Content | None
 
     def format_lines(self) -> list[str]:
-        """Returns the lines that differ, at most MAX_DIFF_LINES. For a contact point it returns none, because the address is secret."""
+        """Returns the lines that differ, at most MAX_DIFF_LINES. The list is empty for a contact point, because its address is secret."""
         if isinstance(self.kind, ContactPointKind):
             return []
         actual: object = self.before.content if self.before else {}
         if self.content is not None and not isinstance(self.kind, DashboardKind):
-            # Keys that only the server sets are left out, because they are no difference.
+            # Keys that Castline does not set are left out, because the server has added them.
             actual = _restrict(actual, self.content)
         diff = difflib.unified_diff(_to_lines(actual), _to_lines(self.content or {}), n=0, lineterm="")
         lines = [line for line in diff if not line.startswith(("---", "+++", "@@"))]
@@ -231,9 +240,10 @@ class ResourceDiff:
 
 
 def list_desired(options: ProvisioningOptions) -> list[DesiredResource]:
-    """Returns all resources that Grafana shall have, in the order of writing.
+    """Returns all resources that Grafana should have, in the order in which they are written.
 
-    Resources that need the most rights come first. So if the token lacks these rights, Grafana refuses before anything has changed.
+    The resources that need the most rights come first. So if the token lacks these rights, Grafana refuses the first change, before
+    anything has changed.
     """
     desired: list[DesiredResource] = []
     if not options.datasource_uid:
@@ -266,7 +276,7 @@ def make_alert_rule(alert: Alert, group: str, datasource_uid: str) -> Content:
         "ruleGroup": group,
         "condition": "C",
         "for": "0s" if alert.for_duration == "0m" else alert.for_duration,
-        # The expression of an alert returns no series while all is well.
+        # No data means that all is well, because the expression of an alert returns a series only if there is a problem.
         "noDataState": "OK",
         "execErrState": "Error",
         "labels": alert.labels,
@@ -280,7 +290,7 @@ def make_alert_rule(alert: Alert, group: str, datasource_uid: str) -> Content:
 
 
 def plan_changes(grafana: Grafana, desired: Sequence[DesiredResource]) -> list[ResourceDiff]:
-    """Returns the change that each resource needs. It only reads. Raises GrafanaError if Grafana refuses or does not answer."""
+    """Returns the change that each resource needs, without making it. Raises GrafanaError if Grafana refuses or does not answer."""
     grafana.expect_known_version()
     changes = []
     for resource in desired:

@@ -53,7 +53,7 @@ class Alert:
 
     @property
     def slug(self) -> str:
-        """The heading of the alert in the runbook, for instance `gate-not-answering`."""
+        """The alert's name in lower case with hyphens, for instance `gate-not-answering`. The fixed identifier in Grafana contains it."""
         return re.sub(r"(?<!^)(?=[A-Z])", "-", self.name).lower()
 
     @property
@@ -94,12 +94,13 @@ BUDGET = round(1 - OBJECTIVE, 6)
 WINDOWS = ("5m", "30m", "1h", "6h", "30d")
 
 _WITHOUT_VERDICT = 'reason=~"no-verdict|late-verdict"'
-# Other reasons are left out, such as a fault or a part that was taken off the belt. They do not show whether verdicts come in time.
+# Only these parts count for the objective. Parts that were sorted for another reason, such as a fault of the board, are left out, because
+# they do not show whether verdicts come in time.
 _COUNTED = 'reason=~"verdict|no-verdict|late-verdict"'
 
 
 def _share(window: str, part: str, whole: str) -> str:
-    """Returns an expression for the share `part` / `whole` of each line. A line where nothing moves has no value, not 0."""
+    """Returns an expression for the share `part` / `whole` of each line. A line whose `whole` does not grow has no value."""
     return f"sum by (plant, line) (rate({part}[{window}])) / (sum by (plant, line) (rate({whole}[{window}])) > 0)"
 
 
@@ -109,13 +110,13 @@ def _unseen_parts(window: str) -> RecordingRule:
 
 
 def _share_of_label(label: str, window: str) -> RecordingRule:
-    # `or` gives the share 0 to a line that has had no verdict with this label yet. Without it, the line would have no value.
+    # The operator `or` gives the share 0 to a line that has had no verdict with this label yet. Otherwise the line would have no value.
     all_verdicts = f"sum by (plant, line) (rate(castline_verdicts_total[{window}]))"
     part = f'sum by (plant, line) (rate(castline_verdicts_total{{label="{label}"}}[{window}]))'
     return RecordingRule(f"line:castline_{label}_verdicts:ratio_rate{window}", f"({part} or 0 * {all_verdicts}) / ({all_verdicts} > 0)")
 
 
-# Series that several panels and alerts read, or that would take too long to compute for each reading.
+# Prometheus computes these series in advance, because several panels and alerts read them, or because computing them takes long.
 RECORDING_RULES: tuple[RecordingRule, ...] = (
     *(_unseen_parts(window) for window in WINDOWS),
     _share_of_label("defect", "1h"),

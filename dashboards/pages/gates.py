@@ -33,8 +33,8 @@ PAGE = DashboardPage(
             FAULTS,
             Query(rate("castline_gate_faults_total", "line, code"), "{{line}} fault {{code}}"),
             unit="cps",
-            description="Faults that the boards reported, by code: 41 and 42 are photo-eyes, 44 is the servo's supply, 45 is the "
-            "emergency stop. `firmware/error_codes.csv` explains every code.",
+            description="Faults that the boards reported, by code. The codes 41 and 42 mean a problem with a photo-eye, 44 means that the "
+            "servo has no power, and 45 means an emergency stop. `firmware/error_codes.csv` explains every code.",
             thresholds=rising(0.0001, 0.01),
             alerts=("GateFault",),
         ),
@@ -81,8 +81,8 @@ PAGE = DashboardPage(
             Query(rate("castline_unmatched_pictures_total"), "{{line}} pictures without part"),
             Query(rate("castline_part_reports_failed_total"), "{{line}} part reports not accepted by the gateway"),
             unit="cps",
-            description="A part without a picture is not judged. If there are such parts, the photo-eye, the trigger and the camera do "
-            "not work together.",
+            description="A part without a picture is not judged. If such parts appear, check the photo-eye, the trigger and the camera of "
+            "the line.",
             thresholds=rising(0.001, 0.02),
             alerts=("PicturesUnmatched", "PartReportsFail"),
         ),
@@ -93,8 +93,9 @@ PAGE = DashboardPage(
             Query(f"max by (line) ({select('castline_camera_offset_share')})", "{{line}} median of the last pictures, with its sign"),
             Query(p99("castline_picture_distance_seconds"), "{{line}} 99 %, in seconds"),
             unit="short",
-            description="Distance in time between a picture, less the latency of its camera, and the nearest part. A picture is assigned "
-            "to a part if the distance is below 0.25 of the spacing of the parts. If the median moves away from 0, the latency changes.",
+            description="Distance in time between a picture and the nearest part, after the latency of the camera is subtracted. The "
+            "gateway assigns the picture to the part if this distance is less than 0.25 of the spacing, which is the time between two "
+            "parts. If the median moves away from 0, the latency is changing.",
             thresholds=rising(0.125, 0.25),
             alerts=("CameraLatencyDrifts",),
         ),
@@ -105,16 +106,16 @@ PAGE = DashboardPage(
             Query(f"min by (line) ({select('castline_camera_latency_known')}) == 0", "{{line}} latency unknown"),
             Query(f"max by (line) ({select('castline_camera_latency_suspended')}) > 0", "{{line}} latency no longer right"),
             unit="s",
-            description="The latency is the time from photo-eye 1 to the time of the picture. While it is unknown or no longer right, no "
-            "picture of the line is assigned to a part.",
+            description="The latency is the time from the count of a part at photo-eye 1 to the time of its picture. While the gateway "
+            "does not know the latency, or the latency is wrong, it assigns no picture of the line to a part.",
             alerts=("CameraLatencyUnknown", "CameraLatencyWrong"),
         ),
         timeseries_panel(
             CLOCKS,
             Query(rate("castline_picture_times_replaced_total"), "{{line}} times replaced"),
             unit="cps",
-            description="Pictures with a time before 2020 or more than two days ahead. The gateway uses the time of arrival for them, and "
-            "assigns none of them to a part that a board has counted.",
+            description="Pictures whose time is before 2020 or more than two days in the future. The gateway uses their time of arrival "
+            "instead, and does not assign them to the parts that a board has counted.",
             thresholds=rising(0.0001, 0.01),
             alerts=("CameraClockWrong",),
         ),
@@ -179,10 +180,11 @@ ALERTS: tuple[Alert, ...] = (
         FAULTS,
         Runbook(
             "The board has reported a fault in the last ten minutes. The fault may be over already.",
-            "While a fault holds the gate, the board applies the line's safe action (divert, pass or stop) to all parts. A single short "
-            "fault affects few parts. A fault that comes back again and again affects many.",
-            "Look up the fault's code in `firmware/error_codes.csv`. 40 means that the board received nothing from the sorter, 41 and 42 "
-            "are photo-eyes, 43 is the encoder, 44 is the servo's supply, and 45 is the emergency stop.",
+            "While the board is in the state `safe` because of a fault, it applies the line's safe action (divert, pass or stop) to every "
+            "part. A single short fault affects few parts. A fault that comes back again and again affects many.",
+            "Look up the fault's code in `firmware/error_codes.csv`. Code 40 means that the board received nothing from the sorter. The "
+            "codes 41 and 42 mean a problem with a photo-eye, 43 means that the encoder has stopped, 44 means that the servo has no "
+            "power, and 45 means an emergency stop.",
             "For the codes 41 and 42, clean and align the photo-eyes. For code 44, measure the servo's supply under load. For code 40, "
             "check whether the sorter's computer is overloaded.",
         ),
@@ -199,8 +201,8 @@ ALERTS: tuple[Alert, ...] = (
         Runbook(
             "More than two in a hundred commands to the board had to be sent again, because their answer did not come in time or was "
             "damaged.",
-            "So far no part is affected, because the sorter repeats every command. But verdicts of parts that are close to the gate may "
-            "come too late.",
+            "So far no part is affected, because the sorter sends each of these commands again. But the verdict on a part that is close "
+            "to the gate may come too late.",
             "On the Gates dashboard, check whether the board also answers more slowly. At the line, check whether the trouble begins when "
             "a motor starts.",
             "Use a shorter or shielded USB cable, and lay it away from the motor's cable. If that does not help, try a powered USB hub or "
@@ -236,16 +238,17 @@ ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         UNMATCHED,
         Runbook(
-            "Some parts that photo-eye 1 counts have no picture, or some pictures of the camera belong to no counted part.",
+            "Some parts that photo-eye 1 counted have no picture, or the gateway could not assign some pictures to a counted part.",
             "A part without a picture gets no verdict, so the board applies the line's safe action (divert, pass or stop). A picture "
-            "without a part leads to no verdict.",
-            "On the Gates dashboard, look at the panel “How far in time is each picture from its part?”. If the distances are small, "
-            "pictures or reports are lost. If many are above 0.25 of the spacing, the latency of the camera is wrong, or its times "
-            "scatter too much for the spacing of the parts.",
-            "If pictures are lost, look at the trigger and at the camera's own log. If part reports fail, follow `PartReportsFail`. If the "
-            "latency is wrong, check the clock of the camera and run `castline gateway measure <line>`. If the times scatter, shorten the "
-            "way of the files, or set `lines.camera.time_source` to the other clock and measure again. A longer "
-            "`lines.camera.match_window_s` helps only if the reports of the parts come late.",
+            "without a part is judged, but its verdict does not reach the board.",
+            "On the Gates dashboard, open the panel “How far in time is each picture from its part?”. It shows the distances as shares of "
+            "the spacing, which is the time between two parts. If the distances are small, pictures or part reports are lost. If many "
+            "distances are above 0.25, either the gateway uses a wrong latency for the camera, or the delay of the pictures varies too "
+            "much.",
+            "If pictures are lost, check the trigger and the camera's own log. If part reports are lost, see `PartReportsFail`. If the "
+            "latency is wrong, check the clock of the camera and run `castline gateway measure <line>`. If the delay of the pictures "
+            "varies, let the camera write its files directly to the gateway's machine, or change `lines.camera.time_source` from `file` "
+            "to `arrival` or back and measure again. Raise `lines.camera.match_window_s` only if the part reports come late.",
         ),
     ),
     Alert(
@@ -257,12 +260,15 @@ ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         LATENCY,
         Runbook(
-            "A board counts the parts of this line, and the camera sends its pictures by itself. The gateway finds the part of a picture "
-            "by the time, and for that it must know how long after its part a picture is dated.",
-            "The pictures are judged, but no verdict belongs to a part. The board treats every part by the line's safe action.",
-            "The page /readyz of the gateway names the line.",
-            "Run `castline gateway measure <line>` while parts pass. One part with an odd gap before or behind it shows the latency. Or "
-            "set `lines.camera.latency_s`.",
+            "The gateway does not know the latency of this camera: the time from the count of a part at photo-eye 1 to the time of its "
+            "picture. The gateway needs the latency, because it can find the part of a picture only by the time.",
+            "The gateway assigns no picture of this line to a part. So no part gets a verdict, and the board applies the line's safe "
+            "action (divert, pass or stop) to every part.",
+            "Run `curl <address>/readyz` with the address of the gateway, which stands in the file `<run_dir>/targets/<instance>.json`. "
+            "The page names each line whose latency is unknown.",
+            "Run `castline gateway measure <line>` while parts pass. If the parts follow each other at equal intervals, hold one of them "
+            "back for half an interval, because otherwise several latencies fit equally well. If you know the latency, you can set "
+            "`lines.camera.latency_s` instead.",
         ),
     ),
     Alert(
@@ -274,14 +280,17 @@ ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         LATENCY,
         Runbook(
-            "Most of the last pictures were further in time from the nearest part than a quarter of the spacing, or fit another latency "
-            "than the one in use. The clock of the camera was set or has drifted, or pictures now take longer or shorter to arrive.",
-            "The gateway assigns no picture of this line, because verdicts would go to neighbouring parts. The board treats every part by "
-            "the line's safe action.",
-            "The page /readyz of the gateway says what the pictures showed. Compare the clock of the camera with that of the gateway.",
-            "Mend the cause first: time synchronisation (NTP) of the camera or file server, or the network. Then run "
-            "`castline gateway measure <line>` while parts pass, and let one part come with an odd gap. If `lines.camera.latency_s` is "
-            "set, correct it. Do not raise `lines.camera.match_window_s`, which does not change the latency.",
+            "The latency that the gateway uses for this camera is no longer right. Either most of the last pictures were further from the "
+            "nearest part than a quarter of the spacing, which is the time between two parts, or the pictures fit another latency. "
+            "Probably the clock of the camera was set or has drifted, or pictures now take longer or shorter to arrive.",
+            "The gateway assigns no picture of this line to a part, because a part could get the verdict on its neighbour. So no part "
+            "gets a verdict, and the board applies the line's safe action (divert, pass or stop) to every part.",
+            "Run `curl <address>/readyz` with the address of the gateway, which stands in the file `<run_dir>/targets/<instance>.json`. "
+            "The page says what the pictures showed. Compare the clock of the camera with the clock of the gateway's machine.",
+            "First remove the cause: repair the time synchronisation (NTP) of the camera or file server, or the network. Then run "
+            "`castline gateway measure <line>` while parts pass. If the parts follow each other at equal intervals, hold one of them back "
+            "for half an interval. If `lines.camera.latency_s` is set, correct it, because the gateway prefers this setting to a measured "
+            "latency. Do not raise `lines.camera.match_window_s`, because it does not change the latency.",
         ),
     ),
     Alert(
@@ -293,12 +302,14 @@ ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         DISTANCE,
         Runbook(
-            "The median distance of the last pictures from their parts is more than an eighth of the spacing of the parts.",
-            "The pictures still have the right parts. Beyond a quarter of the spacing they are no longer assigned.",
-            "Look at the panel with the distances on the Gates dashboard. A median that moves steadily shows that the clock of the camera "
-            "drifts. A median that has jumped shows a change at the camera, at the trigger or in the network.",
-            "Synchronise the clock of the camera or file server by NTP. Then run `castline gateway measure <line>` while parts pass, or "
-            "correct `lines.camera.latency_s`.",
+            "The latency of the camera is changing. The median distance in time between the last pictures and their parts is more than an "
+            "eighth of the spacing, which is the time between two parts.",
+            "No part is affected yet, because each picture is still assigned to the right part. If the distance grows beyond a quarter of "
+            "the spacing, the gateway assigns no more pictures to parts.",
+            "On the Gates dashboard, open the panel “How far in time is each picture from its part?”. If the median moves steadily, the "
+            "clock of the camera drifts. If the median has jumped, something has changed at the camera, at the trigger or in the network.",
+            "Synchronise the clock of the camera or file server by NTP. Then run `castline gateway measure <line>` while parts pass. If "
+            "`lines.camera.latency_s` is set, correct the setting instead.",
         ),
     ),
     Alert(
@@ -310,13 +321,15 @@ ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         CLOCKS,
         Runbook(
-            "Pictures came with a time before 2020 or more than two days ahead. The gateway used the time of arrival for them.",
-            "These pictures are judged. On a line whose parts a board counts they are assigned to no part, so that the board treats these "
-            "parts by the line's safe action.",
-            "The page /healthz of the gateway shows the last such time. Years such as 1970 or 2000 mean that the camera has lost its "
-            "clock, often after a power cut.",
-            "Set the clock of the camera or file server, best by NTP. If that is impossible, set `lines.camera.time_source` to `arrival` "
-            "and run `castline gateway measure <line>`.",
+            "Some pictures came with a time before 2020 or more than two days in the future. The gateway used their time of arrival "
+            "instead.",
+            "These pictures are judged. But if a board counts the parts of the line, the gateway does not assign these pictures to parts. "
+            "So the parts get no verdict, and the board applies the line's safe action (divert, pass or stop).",
+            "Run `curl <address>/healthz` with the address of the gateway, which stands in the file `<run_dir>/targets/<instance>.json`. "
+            "The page shows the last wrong time. A year such as 1970 or 2000 means that the camera has lost its clock, often after a "
+            "power cut.",
+            "Set the clock of the camera or file server, preferably by NTP. If that is impossible, set `lines.camera.time_source` to "
+            "`arrival`, so that the gateway dates every picture by its arrival. Then run `castline gateway measure <line>`.",
         ),
     ),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dashboards.panels import DashboardPage, Query, rising, stat_panel, timeseries_panel
 from dashboards.promql import LINE, PLANT, p50, p99, rate
 
-# Every process exports metrics without labels, with the value 0 if it does not set them. So the queries choose the role.
+# A metric without labels is exported by every process, also by roles that never set it, with the value 0. So the queries select the role.
 _GATEWAY = f'{PLANT},role="gateway"'
 _INSPECTOR = 'role="inspector"'
 
@@ -31,7 +31,7 @@ PAGE = DashboardPage(
             f"castline_spool_pictures{{{LINE}}}",
             unit="short",
             description="Every picture passes through the spool, the gateway's queue on disk. If more than a few pictures wait there, "
-            "Kafka is away or slow.",
+            "Kafka is slow or cannot be reached.",
             thresholds=rising(10, 100),
             alerts=("SpoolFilling",),
             width=12,
@@ -56,8 +56,8 @@ PAGE = DashboardPage(
             "How many bytes of pictures flow into Kafka?",
             Query(rate("castline_picture_bytes_total"), "{{line}}"),
             unit="Bps",
-            description="Size of the encoded pictures. The brokers keep pictures for `topics.image_hours`, so their disks need this rate "
-            "times that time.",
+            description="Bytes of encoded pictures a second. The brokers keep every picture for `topics.image_hours`, so they need as "
+            "much disk space as arrives in this time.",
         ),
         timeseries_panel(
             "How many pictures come, and how many are confirmed?",
@@ -79,8 +79,8 @@ PAGE = DashboardPage(
             "Which processes are not ready?",
             Query(f"castline_process_ready{{{PLANT}}}", "{{instance_name}}"),
             unit="short",
-            description="1 means ready. If all processes of a plant fall to 0 at once, the brokers are away. If one process falls to 0, "
-            "its page /readyz gives the reason.",
+            description="1 means ready. If all processes of a plant fall to 0 at once, Kafka cannot be reached. If one process falls to "
+            "0, its page /readyz gives the reason.",
             alerts=("ProcessNotReady",),
         ),
     ),

@@ -103,7 +103,8 @@ PAGE = DashboardPage(
 )
 
 _UNSEEN_SHARE = "line:castline_unseen_parts:ratio_rate"
-# At 14.4 times the allowed rate, 2 % of the error budget for 30 days is spent in an hour. At 6 times the rate, 5 % is spent in six hours.
+# If parts miss their verdicts 14.4 times as often as allowed, 2 % of the error budget for 30 days is spent in one hour. If they do so 6
+# times as often, 5 % is spent in six hours.
 FAST_BURN, SLOW_BURN = 14.4, 6.0
 
 

@@ -8,7 +8,7 @@ from dashboards.promql import LINE, PLANT, p50, p99, rate, select
 from dashboards.rules import Alert, Runbook
 
 _LAG = f'castline_consumer_lag_records{{{LINE},role="inspector"}}'
-# Every process exports metrics without labels, with the value 0 if it does not set them. So the queries choose the role.
+# A metric without labels is exported by every process, also by roles that never set it, with the value 0. So the queries select the role.
 _INSPECTOR = 'role="inspector"'
 _ARCHIVIST = 'role="archivist"'
 
@@ -38,8 +38,8 @@ PAGE = DashboardPage(
             Query(_p99("castline_deliver_seconds", "plant"), "verdict to Kafka"),
             Query(_p99("castline_verdict_tell_seconds", "plant"), "verdict to the board"),
             unit="s",
-            description="Time in each stage; one picture in a hundred takes longer. If verdicts are late, look at the stage whose time "
-            "has grown.",
+            description="Time that pictures spend in each stage. 99 of 100 pictures are faster. If verdicts are late, look at the stage "
+            "whose time has grown.",
             alerts=("VerdictsTooOld",),
         ),
         timeseries_panel(
@@ -64,7 +64,8 @@ PAGE = DashboardPage(
             "How many pictures has each inspector fetched and not judged?",
             Query(select("castline_buffered_pictures", _INSPECTOR, PLANT), "{{instance_name}}"),
             unit="short",
-            description="The setting `inspector.buffer` limits this number. When the limit is reached, further pictures wait in Kafka.",
+            description="Pictures that an inspector has fetched from Kafka and not judged yet. The setting `inspector.buffer` limits "
+            "their number. When the limit is reached, further pictures wait in Kafka.",
             thresholds=rising(128, 256),
         ),
         timeseries_panel(
@@ -80,7 +81,8 @@ PAGE = DashboardPage(
             Query(_p99("castline_inference_seconds", "instance_name, runtime"), "{{instance_name}} {{runtime}} 99 %"),
             Query(p50("castline_inference_seconds", "instance_name, runtime", scope=PLANT), "{{instance_name}} {{runtime}} median"),
             unit="s",
-            description="Time for one batch. The time grows when another program uses the machine's processors.",
+            description="Time that the networks need for one batch of pictures. The time grows when another program uses the machine's "
+            "processors.",
         ),
         timeseries_panel(
             REFUSED,
@@ -100,8 +102,9 @@ PAGE = DashboardPage(
             Query(rate("castline_files_ignored_total", "line, reason"), "{{line}} entries ignored: {{reason}}"),
             Query(rate("castline_camera_failures_total"), "{{line}} interruptions of the camera"),
             unit="short",
-            description="Number of complaints about each camera, and events a second in the other curves. Each complaint is a sentence on "
-            "the page /healthz of the gateway. It names the file, folder or stream and says what to change at the camera.",
+            description="The curve “complaints” shows the number of complaints about each camera. All other curves show events a second. "
+            "Each complaint is a sentence on the page /healthz of the gateway. It names the file, folder or stream and says what to "
+            "change at the camera.",
             thresholds=rising(0.0001, 1),
             alerts=("CameraComplains", "PicturesLost"),
         ),
@@ -155,8 +158,8 @@ PAGE = DashboardPage(
             STALLED,
             Query(f"castline_process_stalled{{{PLANT}}}", "{{instance_name}}"),
             unit="short",
-            description="1 means that work waits and the process finishes none of it, or that one of its tasks has ended. The page "
-            "/healthz of the process gives the reason.",
+            description="1 means that work waits but the process does not finish any of it, or that one of the tasks of the process has "
+            "ended. The page /healthz of the process gives the reason.",
             thresholds=rising(0.5, 1),
             alerts=("WorkerStalled",),
         ),
@@ -231,8 +234,8 @@ ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         STALLED,
         Runbook(
-            "Work waits for the process, but it has finished none of it within `service.stall_s` seconds. Or one of the tasks of the "
-            "process has ended.",
+            "Work waits for the process, but the process has not finished any of it for `service.stall_s` seconds. Or one of the tasks of "
+            "the process has ended.",
             "The process seems to be alive. But if it is a gateway, an inspector or a sorter, the parts of its lines reach the gate "
             "without a verdict.",
             "Run `curl <address>/healthz`, which prints the reason. The address stands in the file `<run_dir>/targets/<instance>.json`.",
@@ -288,8 +291,8 @@ ALERTS: tuple[Alert, ...] = (
             "be full within an hour.",
             "The parts on the waiting pictures get no verdict in time. When the spool is full, the gateway refuses new pictures, and "
             "their parts are never judged.",
-            "On the Kafka dashboard, check whether the broker is away or slow. Run `df` on the gateway's machine to see how much disk is "
-            "free.",
+            "On the Kafka dashboard, check whether the broker is slow or cannot be reached. Run `df` on the gateway's machine to see how "
+            "much disk space is free.",
             "Bring Kafka back. The gateway then sends the waiting pictures by itself, the oldest first. If the disk has room, raise "
             "`gateway.spool_max_bytes`.",
         ),
@@ -340,8 +343,8 @@ ALERTS: tuple[Alert, ...] = (
         COMPLAINTS,
         Runbook(
             "The camera delivered pictures that were gone before the gateway could read them. The reason `overwritten` means that the "
-            "next picture got the same name too soon. The reason `not-readable` means that a file of a replay is missing, or that the "
-            "gateway may not read it.",
+            "next picture got the same name too soon. The reason `not-readable` means that a camera of the kind `folder` could not read a "
+            "file of its folder, because the file is missing or the gateway has no right to read it.",
             "The parts on these pictures get no verdict, so the board applies the line's safe action (divert, pass or stop).",
             "Run `curl <address>/healthz` with the address of the gateway. The page names the file. The address stands in the file "
             "`<run_dir>/targets/<instance>.json`.",
@@ -365,9 +368,9 @@ ALERTS: tuple[Alert, ...] = (
             "Run `castline dead-letters list`, which shows the reason for each record. `castline dead-letters save` writes one record, "
             "such as a picture, to a file.",
             "For `truncated`, `damaged` and `partly-blank`, check the camera's cable, its disk and its file transfer, which must be in "
-            "binary mode. For `blank`, check the light and the lens cap. For `depth`, set `depth_bits` of the line. For `not-an-image`, "
-            "find the program that writes other files into the camera's folder. For `identity`, correct the producer that does not "
-            "name line, run and part.",
+            "binary mode. For `blank`, check the light and the lens cap. For `depth`, set `depth_bits` of the line to the number of bits "
+            "that the camera delivers. For `not-an-image`, find the program that writes other files into the camera's folder. For "
+            "`identity`, correct the program that sends records without a valid line, run and part.",
         ),
     ),
     Alert(
@@ -384,8 +387,8 @@ ALERTS: tuple[Alert, ...] = (
             "If the networks failed on a single picture again, its part has the verdict `review`. All parts of the batch got their "
             "verdicts later than usual.",
             "Read the inspector's log, which names the part and the error. On the Pipeline dashboard, look at the memory of the process.",
-            "If memory ran out, lower `batch.size` or run fewer inspectors on the machine. Otherwise keep the picture and report the "
-            "error.",
+            "If memory ran out, lower `batch.size` or run fewer inspectors on the machine. Otherwise keep the picture, and report the "
+            "error from the log to the developers of Castline.",
         ),
     ),
     Alert(

@@ -53,7 +53,7 @@ PAGE = DashboardPage(
             "How many parts a second does each line count?",
             Query(rate("castline_parts_counted_total", "plant, line"), "{{plant}} {{line}}"),
             unit="cps",
-            description="Parts that photo-eye 1 counts. If the value is 0, no parts pass, for instance because the belt stands.",
+            description="Parts that photo-eye 1 counts. If the value is 0, no parts pass, for instance because the belt has stopped.",
         ),
         timeseries_panel(
             "How many verdicts a second does each line get?",
@@ -70,8 +70,9 @@ PAGE = DashboardPage(
             Query(f"line:castline_unseen_parts:ratio_rate5m{{{LINE}}} / {BUDGET}", "{{line}} 5 min"),
             Query(f"line:castline_unseen_parts:ratio_rate30m{{{LINE}}} / {BUDGET}", "{{line}} 30 min"),
             unit="short",
-            description="At the value 1, the error budget lasts exactly 30 days. A value above 6 over six hours raises a warning. A value "
-            "above 14.4 over one hour calls a person.",
+            description="How fast the line spends its error budget, the 0.05 % of the parts that may reach the gate without a verdict. At "
+            "the value 1, the budget lasts exactly 30 days. A value above 6 over six hours raises a warning. A value above 14.4 over one "
+            "hour calls a person.",
             thresholds=rising(6, 14.4),
             alerts=("ErrorBudgetBurnsFast", "ErrorBudgetBurnsSlowly"),
         ),
@@ -90,16 +91,16 @@ PAGE = DashboardPage(
             Query(f"line:castline_verdict_age_seconds:p99_5m{{{LINE}}}", "{{plant}} {{line}}"),
             Query(f"max by (plant, line) (castline_verdict_deadline_seconds{{{LINE}}})", "{{line}} deadline"),
             unit="s",
-            description="Time from a picture to its verdict; one verdict in a hundred takes longer. Verdicts that come after the deadline "
-            "are too late for the gate.",
+            description="99 of 100 verdicts come within this time after the picture. Verdicts that come after the deadline are too late "
+            "for the gate.",
             alerts=("VerdictsTooOld",),
         ),
         timeseries_panel(
             "Which share of the verdicts is defect?",
             Query(f"line:castline_defect_verdicts:ratio_rate1h{{{LINE}}}", "{{plant}} {{line}}"),
             unit="percentunit",
-            description="Share of the verdict `defect` over the last hour. A jump means either bad castings or bad pictures, for instance "
-            "because of a dirty lens. In both cases, a person has to look at the line.",
+            description="Share of the verdicts that were `defect`, over the last hour. A jump means either bad castings or bad pictures, "
+            "for instance because of a dirty lens. In both cases, a person has to look at the line.",
             thresholds=NO_THRESHOLDS,
             alerts=("VerdictsDrift",),
         ),

@@ -157,8 +157,9 @@ PAGE = DashboardPage(
             ),
             Query(rate("castline_shadow_dropped_total"), "{{line}} pictures a second dropped for lack of time"),
             unit="percentunit",
-            description="Share of the pictures to which the shadow version gives another label than the version in force. Look at these "
-            "pictures before you put the shadow version in force. Pictures that were dropped for lack of time do not count.",
+            description="A shadow version judges the same pictures as the version in force, but the gates ignore its verdicts. The panel "
+            "shows the share of the pictures to which the two versions give different labels. Look at these pictures before you put the "
+            "shadow version in force. Pictures that the inspector dropped for lack of time do not count.",
             thresholds=rising(0.02, 0.1),
         ),
         timeseries_panel(
@@ -169,8 +170,8 @@ PAGE = DashboardPage(
                 "{{instance_name}} s to open its versions",
             ),
             unit="short",
-            description="A refused version does not judge. The version before it continues to judge. The panel also shows how many "
-            "seconds each inspector needed to open its versions.",
+            description="How often inspectors refused a chosen version, by reason. The version that was in force before continues to "
+            "judge. The panel also shows how many seconds each inspector needed to open its versions.",
             thresholds=rising(0.0001, 1),
             alerts=("ModelRefused",),
         ),
@@ -260,17 +261,18 @@ MODEL_ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         REFUSED_VERSIONS,
         Runbook(
-            "A version was chosen for the line, but the inspectors refused it. Its files are missing, damaged or changed, its classes "
-            "differ, or it gives other probabilities for the pictures of its golden set.",
-            "No part is affected, because the version before continues to judge. The chosen version does not judge.",
-            "Read the inspector's log, which says what was expected and what was found. `castline models verify` checks the version's "
-            "files and golden set.",
+            "A version was chosen for the line, but the inspectors refused it. Either its files are missing, damaged or changed, or it "
+            "has other classes than the version in force, or it no longer gives the probabilities that are stored with its golden set of "
+            "test pictures.",
+            "No part is affected, because the version that was in force before continues to judge.",
+            "Read the inspector's log, which says what was expected and what was found. `castline models verify` repeats the check of the "
+            "version's files and of its golden set.",
             "Copy the version again from the machine where it was trained, or choose a version that is complete.",
         ),
     ),
 )
 
-# Each inspector gets only some of the pictures, so the camera has a gap only if all inspectors of the line report one.
+# Each inspector gets only some of the pictures of a line. So the camera has stopped only if all inspectors of the line report a gap.
 _GAP = 'min by (plant, line) (castline_camera_state{state="gap"}) > 0'
 # There is nothing to photograph while the belt stands. If a board counts the parts of the line, its counter shows whether the belt stands.
 _BELT_STANDS = "on (plant, line) (sum by (plant, line) (rate(castline_parts_counted_total[5m])) == 0)"
@@ -319,7 +321,7 @@ CAMERA_ALERTS: tuple[Alert, ...] = (
         CAMERA,
         Runbook(
             "The latest pictures have less than half the sharpness of the most blurred reference pictures of the version.",
-            "The networks overlook small holes and scratches, and no other alert may show it.",
+            "On blurred pictures the networks overlook small holes and scratches. It may be that no other alert fires.",
             "On the station, look at the last pictures of the line. Are they out of focus everywhere, or smeared in the direction of the "
             "belt?",
             "If they are out of focus, correct the focus and clean the lens. If they are smeared, use a shorter exposure, more light or a "
@@ -335,8 +337,9 @@ CAMERA_ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         CAMERA,
         Runbook(
-            "No picture has come for twenty times the usual interval, and at least 30 seconds. The belt seems to run, because the board "
-            "counts parts or the line has no board. After an hour the alert ends, because the line then counts as stopped.",
+            "No picture has come for more than twenty times the usual interval, and for at least 30 seconds. The belt seems to run: "
+            "either the board still counts parts, or the line has no board. If no picture comes for an hour, the line counts as stopped "
+            "and the alert ends.",
             "If castings still pass, they are not judged; see `LineSilent`.",
             "Check whether the belt runs. On the Line dashboard, check whether pictures arrive at the gateway.",
             "Check the camera's power and cable, the trigger, and the folder into which the camera writes. If the line was stopped on "
@@ -353,13 +356,13 @@ CAMERA_ALERTS: tuple[Alert, ...] = (
         DRIFT,
         Runbook(
             "The last 500 pictures differ clearly from the version's reference pictures: the population stability index is above 0.25. If "
-            "brightness or sharpness differs, the light, the camera or the product has changed. If defect-probability differs, the "
-            "castings may be unlike those of the training.",
-            "More parts may get a wrong verdict than the figures of the version say. This alert does not fire only because the share of "
-            "defects changes.",
-            "Read in the alert's summary which value has changed: brightness (light, exposure), sharpness (focus, surface) or "
-            "defect-probability (the castings). On the Quality dashboard, check whether it changed suddenly or slowly.",
-            "Bring light and focus back to what they were. If the pictures will stay as they are now, review some hundred of them and "
+            "the brightness or the sharpness differs, then the light, the camera or the product has changed. If the defect probability "
+            "differs, the castings may be unlike those on which the version was trained.",
+            "More parts may get a wrong verdict than the figures of the version say. A mere increase or decrease of the share of defects "
+            "does not make this alert fire.",
+            "Read the alert's summary, which names the value that has changed: brightness (light, exposure), sharpness (focus, surface) "
+            "or defect-probability (the castings). On the Quality dashboard, check whether this value changed suddenly or slowly.",
+            "Restore the light and the focus. If the pictures will stay as they are now, let people review a few hundred of them, and "
             "train a version on them.",
         ),
     ),
@@ -376,7 +379,8 @@ REVIEW_ALERTS: tuple[Alert, ...] = (
         REVIEWS,
         Runbook(
             "A part has waited in the review queue for longer than `review.overdue_hours`.",
-            "Castings wait for a person's decision. The next training lacks these parts, which would improve the networks most.",
+            "Castings wait for a person's decision. The next training run cannot use these parts, although they would improve the "
+            "networks most.",
             "Open the Review page of the station. See how many parts wait, and why. Check whether parts wait for a second opinion "
             "although there is only one reviewer.",
             "Review the parts; the page shows the most useful ones first. If too many parts wait, raise `review.least_doubt` or lower "
