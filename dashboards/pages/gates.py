@@ -245,10 +245,10 @@ ALERTS: tuple[Alert, ...] = (
             "the spacing, which is the time between two parts. If the distances are small, pictures or part reports are lost. If many "
             "distances are above 0.25, either the gateway uses a wrong latency for the camera, or the delay of the pictures varies too "
             "much.",
-            "If pictures are lost, check the trigger and the camera's own log. If part reports are lost, see `PartReportsFail`. If the "
-            "latency is wrong, check the clock of the camera and run `castline gateway measure <line>`. If the delay of the pictures "
-            "varies, let the camera write its files directly to the gateway's machine, or change `lines.camera.time_source` from `file` "
-            "to `arrival` or back and measure again. Raise `lines.camera.match_window_s` only if the part reports come late.",
+            "If pictures are lost, check the trigger and the camera's own log. If part reports are lost, see the alert `PartReportsFail`. "
+            "If the latency is wrong, check the clock of the camera and run `castline gateway measure <line>`. If the delay of the "
+            "pictures varies, let the camera write its files directly to the gateway's machine, or change `lines.camera.time_source` from "
+            "`file` to `arrival` or back and measure again. Raise `lines.camera.match_window_s` only if the part reports come late.",
         ),
     ),
     Alert(

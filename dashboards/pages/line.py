@@ -152,8 +152,8 @@ ALERTS: tuple[Alert, ...] = (
             "Good castings may lie in the reject chute and must be inspected again. If this happens to more than 0.05 % of the parts in "
             "30 days, the line misses its objective.",
             "On the Line dashboard, check whether the age of the verdicts is near the deadline, and whether pictures arrive.",
-            "If the verdicts are late, start another inspector; see `LagGrowing`. If no pictures arrive, see `LineSilent` and "
-            "`PicturesUnmatched`. `castline trace <part>` shows what happened to one part.",
+            "If the verdicts are late, start another inspector, as the runbook says under `LagGrowing`. If no pictures arrive, do what "
+            "the runbook says under `LineSilent` and `PicturesUnmatched`. `castline trace <part>` shows what happened to one part.",
         ),
     ),
     Alert(
@@ -190,7 +190,8 @@ ALERTS: tuple[Alert, ...] = (
             "On the Line dashboard, check whether pictures arrive. On the Plant dashboard, check whether an inspector is ready. On the "
             "Kafka dashboard, check whether pictures wait in the spool, the gateway's queue on disk.",
             "If no pictures arrive, check the camera's power, its lamp, the trigger cable, and the folder into which the camera writes. "
-            "If pictures arrive and no inspector is ready, see `NoInspector`. If pictures wait in the spool, see `SpoolFilling`.",
+            "If pictures arrive and no inspector is ready, see the alert `NoInspector`. If pictures wait in the spool, see the alert "
+            "`SpoolFilling`.",
         ),
     ),
     Alert(
@@ -208,8 +209,8 @@ ALERTS: tuple[Alert, ...] = (
             "The board applies the line's safe action (divert, pass or stop) to these parts. The error budget for 30 days, which is the "
             "allowed 0.05 % of the parts, is spent 14.4 times too fast: it lasts two days at most.",
             "Find out which other alerts of this line fire, because they name the cause. This alert only shows that the loss is large.",
-            "Do what `PartsWithoutVerdict` says. Then write down what happened, because these parts count against the error budget for 30 "
-            "days.",
+            "Do what the runbook says under `PartsWithoutVerdict`. Then write down what happened, because these parts count against the "
+            "error budget for 30 days.",
         ),
     ),
     Alert(

@@ -309,8 +309,9 @@ ALERTS: tuple[Alert, ...] = (
             "The gateway refused pictures. The reason is `spool-full` (the queue on disk is full), `too-large` or `refused-by-kafka`.",
             "The parts on these pictures are never judged.",
             "Read the reason in the alert's summary.",
-            "For `spool-full`, see `SpoolFilling`. For `too-large`, make the camera's pictures smaller, or raise `pictures.max_bytes`. "
-            "For `refused-by-kafka`, raise the largest record size of the topic and the broker, or give the gateway the right to write.",
+            "For `spool-full`, see the alert `SpoolFilling`. For `too-large`, make the camera's pictures smaller, or raise "
+            "`pictures.max_bytes`. For `refused-by-kafka`, raise the largest record size of the topic and the broker, or give the gateway "
+            "the right to write to the topic.",
         ),
     ),
     Alert(

@@ -216,7 +216,8 @@ MODEL_ALERTS: tuple[Alert, ...] = (
             "say.",
             "On the Quality dashboard, check whether the disagreement began suddenly or slowly. A sudden change points to the camera or "
             "the light. A slow one points to wear or a new product.",
-            "Do what `VerdictsDrift` says. Correct wrong verdicts on the Review page of the station, then train a new version.",
+            "Do what the runbook says under `VerdictsDrift`. Correct wrong verdicts on the Review page of the station, then train a new "
+            "version.",
         ),
     ),
     Alert(
@@ -232,8 +233,8 @@ MODEL_ALERTS: tuple[Alert, ...] = (
             'People cannot review so many parts. On lines with `on_review = "divert"`, the reject chute fills with good castings.',
             "On the Quality dashboard, look at the panel “Why are parts left to a person?”. The reason `doubt` means a defect probability "
             "near the threshold. The other reasons mean pictures that could not be judged.",
-            "If pictures cannot be judged, see `DeadLettersRising`. If the model is in doubt, do what `VerdictsDrift` says, or train a "
-            "version with a narrower review band (`castline train --review-share`).",
+            "If pictures cannot be judged, see the alert `DeadLettersRising`. If the model is in doubt, do what the runbook says under "
+            "`VerdictsDrift`, or train a version with a narrower review band (`castline train --review-share`).",
         ),
     ),
     Alert(
@@ -340,7 +341,7 @@ CAMERA_ALERTS: tuple[Alert, ...] = (
             "No picture has come for more than twenty times the usual interval, and for at least 30 seconds. The belt seems to run: "
             "either the board still counts parts, or the line has no board. If no picture comes for an hour, the line counts as stopped "
             "and the alert ends.",
-            "If castings still pass, they are not judged; see `LineSilent`.",
+            "If castings still pass, they are not judged; see the alert `LineSilent`.",
             "Check whether the belt runs. On the Line dashboard, check whether pictures arrive at the gateway.",
             "Check the camera's power and cable, the trigger, and the folder into which the camera writes. If the line was stopped on "
             "purpose, do nothing.",

@@ -213,7 +213,7 @@ def test_a_hosted_stack_behind_a_path_and_tls_is_reached(tmp_path: Path) -> None
         assert len(fake.writes) == EVERYTHING
         with pytest.raises(GrafanaError, match=r"does not trust the certificate of"):
             plan_changes(Grafana(fake.url, ADMIN), [])
-        with pytest.raises(GrafanaError, match="Is a path missing"):
+        with pytest.raises(GrafanaError, match="Check whether --url lacks a path"):
             plan_changes(Grafana(fake.url.removesuffix("/grafana"), ADMIN, ca_file=str(trusted)), [])
     finally:
         fake.close()
