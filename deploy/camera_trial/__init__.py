@@ -1,4 +1,4 @@
-"""Tries a camera before its line is switched on: takes some pictures as the gateway would, and shows what would become of them.
+"""Tries out a camera before its line is switched on: takes some pictures as the gateway would, and shows which would be refused.
 
-`camera_trial.py` takes and measures the pictures, `trial_page.py` writes them as a page for a browser.
+`camera_trial.py` takes and measures the pictures. `trial_page.py` makes an HTML page of them.
 """

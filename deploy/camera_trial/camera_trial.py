@@ -1,4 +1,4 @@
-"""Takes some pictures from the camera of a line with the gateway's own classes, without spool and Kafka, and measures them."""
+"""Takes some pictures from the camera of a line with the gateway's own classes, and measures them. Stores and sends nothing."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from streams.identity import PartId
 from streams.settings import CameraSettings, LineSettings, Settings
 
 THUMBNAIL_PX = 320
-# Brightness is measured on a picture of this side, on which single hot pixels do not count.
+# Pictures are reduced to this side before their brightness is measured, so that single defective pixels of the camera do not count.
 _MEASURED_PX = 256
-# A file that the camera would refuse for its size is read up to this size, so that it can be shown as refused.
+# The trial reads files up to this size, although the gateway accepts only smaller ones, so that it can show a file as too large.
 _LARGEST_BYTES = 2**28
 
 
@@ -40,9 +40,9 @@ class TriedPicture:
     """One picture of a trial. What could not be measured is None.
 
     `name` is the name of its file, or "" if it has none. `refusal` says why the picture would not be judged, or is "".
-    `offset_s` is the time from the picture's own time to its arrival; it is unknown for a file that lay there before the trial. `mean`,
-    `darkest` and `brightest` are grey levels of the picture as the networks see it, 0 is black and 255 white. `thumbnail` is a JPEG, or
-    b"" for a picture that cannot be decoded.
+    `offset_s` is the time from the picture's own time to its arrival. It is unknown for a file that was in the folder before the trial.
+    `mean`, `darkest` and `brightest` are grey levels of the picture as the networks see it, from 0 (black) to 255 (white). `thumbnail` is
+    a JPEG, or b"" for a picture that cannot be decoded.
     """
 
     number: int
@@ -62,7 +62,7 @@ class TriedPicture:
 
 
 class _UntouchedFolder(DropFolder):
-    """A drop folder in which nothing is moved or deleted."""
+    """A drop folder whose files the trial reads, but never moves or deletes."""
 
     def move(self, path: str, folder: str, reason: str = "") -> str:
         return path
@@ -76,7 +76,9 @@ class _UntouchedFolder(DropFolder):
 
 @contextmanager
 def open_trial_camera(line: LineSettings, settings: Settings, say: Callable[[str], object]) -> Iterator[GatewayCamera]:
-    """Yields the camera of `line`, with its own trigger, so that no board is needed. `say` gets a sentence for the person.
+    """Yields the camera of `line`. It gives its pictures without waiting for a board, so the trial needs no board.
+
+    `say` is called with a sentence for the user, such as the address to which an uploading camera must send its pictures.
 
     Raises SettingsError if the camera cannot be opened.
     """
@@ -101,15 +103,14 @@ def _build_camera(line: str, camera: CameraSettings) -> GatewayCamera:
         folder.scan()
     except OSError as error:
         raise SettingsError(
-            f"lines.camera.path: expected the folder of {line}, found that {camera.path} cannot be read: {error.strerror}; mount the "
-            "share, or correct the path"
+            f"lines.camera.path: The folder {camera.path} of {line} cannot be read: {error.strerror}. Mount the share, or correct the path."
         ) from None
     return DropCamera(line, camera, _LARGEST_BYTES, forget_key=lambda key: None, folder=folder)
 
 
 @contextmanager
 def _serve_uploads(line: LineSettings, settings: Settings, uploads: UploadCamera, say: Callable[[str], object]) -> Iterator[None]:
-    """Accepts uploads to `line` in a thread, at the address of the gateway."""
+    """Accepts uploads to `line` in a thread, at the address at which the gateway would accept them."""
     endpoint = LineEndpoint(line.name, line.token, uploads, triggered=None, part_intake=None)
     app = build_app({line.name: endpoint}, settings.pictures.max_bytes, SecretStr(""))
     loop = asyncio.new_event_loop()
@@ -129,7 +130,7 @@ def _serve_uploads(line: LineSettings, settings: Settings, uploads: UploadCamera
 
 
 def try_camera(line: LineSettings, settings: Settings, camera: GatewayCamera, count: int, wait_s: float) -> Iterator[TriedPicture]:
-    """Yields up to `count` pictures as they arrive. Ends earlier if none comes for `wait_s`.
+    """Yields up to `count` pictures as they arrive. Ends earlier if no picture comes for `wait_s` seconds.
 
     Raises SettingsError if no picture comes at all.
     """
@@ -163,7 +164,7 @@ def _read_frames(camera: GatewayCamera, stopping: threading.Event, frames: Simpl
 def _wait_for_frame(
     frames: SimpleQueue[CameraFrame | Exception], thread: threading.Thread, find_fault: Callable[[], str], wait_s: float
 ) -> CameraFrame | None:
-    """Returns the next frame, or None after `wait_s`, at the end of a replay, or when the camera cannot be opened."""
+    """Returns the next frame. Returns None if none comes for `wait_s` seconds, if a replay is over, or if the camera cannot be opened."""
     until_s = time.monotonic() + wait_s
     while time.monotonic() < until_s and not find_fault():
         is_running = thread.is_alive()
@@ -174,13 +175,15 @@ def _wait_for_frame(
                 return None
             continue
         if isinstance(found, Exception):
-            raise SettingsError(f"the camera was interrupted by an error: {found}") from found
+            raise SettingsError(
+                f"The camera was interrupted by an error: {found}. Try again, and report the error if it returns."
+            ) from found
         return found
     return None
 
 
 def _find_fault(line: LineSettings, camera: GatewayCamera) -> str:
-    """Returns why a video stream cannot be read, or "". The complaints of a folder concern single files."""
+    """Returns why a video stream cannot be read, or "". Other cameras complain only about single pictures, which does not end the trial."""
     assert line.camera is not None
     return "; ".join(camera.list_complaints()) if line.camera.kind == "video" else ""
 
@@ -188,19 +191,19 @@ def _find_fault(line: LineSettings, camera: GatewayCamera) -> str:
 def _describe_silence(line: LineSettings, camera: GatewayCamera, wait_s: float) -> str:
     complaints = "; ".join(camera.list_complaints())
     return complaints or (
-        f"expected pictures of {line.name}, none came within {wait_s:g} s; let the camera take pictures, and stop the gateway of this "
-        "line, because it takes them first"
+        f"No picture of {line.name} came within {wait_s:g} s. Let the camera take pictures, and stop the gateway of this line, because it "
+        "takes the pictures first."
     )
 
 
 def _answer(frame: CameraFrame, picture: TriedPicture, line: str) -> None:
-    """Answers a frame as the gateway would, so that an uploading camera shows the same."""
+    """Reports the picture as accepted, as the gateway would, so that a camera that uploads pictures gets the usual response."""
     receipt: Future[PictureReceipt] = frame.receipt
     receipt.set_result(PictureReceipt(PartId(line, 1, picture.number)))
 
 
 def measure_frame(frame: CameraFrame, number: int, line: LineSettings, settings: Settings) -> TriedPicture:
-    """Returns what is known about the picture of `frame`, and why gateway or inspector would refuse it."""
+    """Returns the measurements of the picture in `frame`, or the reason why the gateway or the inspector would refuse it."""
     offset_s = None if frame.waited_s is None else (datetime.now(UTC) - frame.captured_at).total_seconds() - frame.waited_s
     size, name = len(frame.value), _find_name(frame)
     try:
@@ -233,7 +236,7 @@ def measure_frame(frame: CameraFrame, number: int, line: LineSettings, settings:
 
 
 def _find_name(frame: CameraFrame) -> str:
-    """Returns the name of the file that a drop camera read, which stands in the frame's idempotency key."""
+    """Returns the name of the picture's file, or "" if it has none. The idempotency key of a drop camera's frame holds the name."""
     kind, _, rest = frame.idempotency_key.partition(":")
     return rest.rsplit(":", 2)[0] if kind == "file" else ""
 

@@ -1,4 +1,4 @@
-"""Writes the pictures of a trial as one HTML page that needs no other file."""
+"""Makes one HTML page of the pictures of a camera trial. The page needs no other file."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ dt { opacity: .75; } dd { font-variant-numeric: tabular-nums; margin: 0; overflo
 
 
 def make_page(line: str, source: str, pictures: Sequence[TriedPicture], notes: Sequence[str], tried_at: datetime) -> str:
-    """Returns the page. `source` names the camera, and `notes` are sentences about all pictures together."""
+    """Returns the HTML page. `source` names the camera, and `notes` are sentences about all pictures together."""
     refused = sum(bool(picture.refusal) for picture in pictures)
     verdict = f'<span class="bad">{refused} would be refused</span>' if refused else '<span class="good">all would be judged</span>'
     listed = "".join(f"<li>{escape(note)}</li>" for note in notes)
@@ -68,7 +68,7 @@ def _make_facts(picture: TriedPicture) -> str:
     if picture.width_px is not None:
         facts["Size"] = f"{picture.width_px} × {picture.height_px} px"
         facts["Mode"] = f"{picture.mode}, {picture.depth_bits} bits a sample"
-    facts["Time offset"] = "unknown, it lay there before" if picture.offset_s is None else f"{picture.offset_s:+.2f} s"
+    facts["Time offset"] = "unknown, because the file was there before" if picture.offset_s is None else f"{picture.offset_s:+.2f} s"
     if picture.mean is not None:
         facts["Brightness"] = f"{picture.darkest} … {picture.brightest}, mean {picture.mean:.0f}"
     return "<dl>" + "".join(f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in facts.items()) + "</dl>"

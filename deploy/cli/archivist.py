@@ -27,8 +27,9 @@ ROLE = "archivist"
 def command(file: Path | None, port: int) -> int:
     """Archive the verdicts, sortings, findings and reviews of all lines in the station's database, until SIGTERM.
 
-    A record is acknowledged after its row is stored. A record that arrives again changes nothing. At its start the command creates the
-    tables that the database lacks.
+    A sorting says what a gate did with a part, and a finding says where a picture is suspicious. The command acknowledges a record only
+    after its row is stored. A record that arrives again changes nothing. At its start the command creates the tables that the database
+    lacks.
 
     The command also copies pictures to the object store: those of defects, of parts in doubt, of reviewed parts, and of a share of the good
     parts. It deletes them again when they are too old or too many. The section [archivist] of the settings sets the limits.
@@ -57,7 +58,7 @@ def _serve(process: WorkerProcess) -> int:
     migrate_database()
     if not process.wait_for_topics([*list_archived_topics(settings), TopicNames(settings.topics.prefix).dead_letters]):
         return 0
-    # The imported modules are never deleted, so the garbage collector need not search them.
+    # The imported modules are never deleted. `freeze` tells the garbage collector to skip them, which makes each search shorter.
     gc.collect()
     gc.freeze()
     return asyncio.run(_run(process))

@@ -31,9 +31,9 @@ def _print_json(content: object) -> None:
 
 @contextmanager
 def _use_model(settings: Settings, is_full_size: bool) -> Iterator[Settings]:
-    """Yields `settings`, or a copy of `settings` with an untrained full-size version if `is_full_size` is True.
+    """Yields `settings`, or a copy of `settings` with an untrained full-size model version if `is_full_size` is True.
 
-    The networks of the full-size version are as large as in the papers. The version is deleted after the `with` block.
+    The full-size version has AlexNet and LeNet in the sizes that their papers describe. It is deleted after the `with` block.
     """
     if not is_full_size:
         yield settings
@@ -41,14 +41,14 @@ def _use_model(settings: Settings, is_full_size: bool) -> Iterator[Settings]:
     from bench.full_size import write_full_size_version
 
     with tempfile.TemporaryDirectory(prefix="castline-bench-") as name:
-        _report_progress("making a version of the papers' size")
+        _report_progress("making a version with networks as large as in the papers on AlexNet and LeNet")
         model = settings.model.model_copy(update={"root": Path(name), "version": write_full_size_version(Path(name))})
         yield settings.model_copy(update={"model": model})
 
 
 @click.group("bench")
 def command() -> None:
-    """Measure speed and cost on this machine. Run nothing else meanwhile."""
+    """Measure the speed and the cost of Castline on this machine. Run no other programs during a measurement."""
     # Without this handler, SIGTERM would end this process, but the processes that it has started would go on running.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
@@ -81,7 +81,11 @@ def command() -> None:
     type=click.IntRange(1000, 1_000_000),
     help="Number of pictures that wait on Kafka during the memory measurement.",
 )
-@click.option("--full-size", is_flag=True, help="Use untrained networks as large as in the papers, instead of the version in the settings.")
+@click.option(
+    "--full-size",
+    is_flag=True,
+    help="Use untrained networks as large as in the papers on AlexNet and LeNet, not the version in the settings.",
+)
 @_JSON_OPTION
 @click.pass_context
 def pipeline(
@@ -96,9 +100,10 @@ def pipeline(
 ) -> None:
     """Compare the inspector with its networks alone, and measure its latency and its memory.
 
-    First the command measures how many pictures a second an inspector judges on Kafka, and how many its networks judge in a plain loop (the
-    "bare model"), and prints the ratio. Then the command sends pictures at half of the inspector's speed and prints the median (p50) and
-    the 99th percentile (p99) of the time from capture to verdict. Last, it prints the resident memory while many pictures wait.
+    First the command measures how many pictures a second an inspector judges that reads them from Kafka. It also measures how many the same
+    networks judge in a plain loop without Kafka (the "bare model"), and prints the ratio. Then the command sends pictures at half of the
+    inspector's speed and prints the median (p50) and the 99th percentile (p99) of the time from capture to verdict. Last, it prints the
+    resident memory of the inspector while many pictures wait on Kafka.
 
     The measurement uses the sections model, batch, inspector and pictures of the settings.
     """
@@ -134,7 +139,7 @@ def pipeline(
 @click.option(
     "--load",
     type=click.FloatRange(0.001, 0.95),
-    help="Also measure latencies, while pictures are sent at this share of the measured throughput, for example 0.05.",
+    help="Also measure latencies. Meanwhile pictures are sent at this share of the throughput of the first run, for example 0.05.",
 )
 @click.option(
     "--pairs",
@@ -164,13 +169,13 @@ def compare(
 ) -> int:
     """Compare the speed of this checkout's inspector with the inspector of OLD_CHECKOUT.
 
-    The two inspectors run alternately: old, new, then new, old, and so on. Each run is a fresh process and gets the same pictures. Call
-    `make setup` in OLD_CHECKOUT first. To compare two settings files, pass this checkout as OLD_CHECKOUT.
+    Call `make setup` in OLD_CHECKOUT first. To compare two settings files, pass this checkout as OLD_CHECKOUT. The two inspectors run
+    alternately: old, new, then new, old, and so on. Each run is a fresh process and gets the same pictures.
 
-    Prints the processor time per picture and the pictures a second of both inspectors. In each pair of runs, the figure of the new
-    inspector is divided by that of the old one. The command prints the median of these ratios with its 95 % interval. The new inspector
-    counts as no slower if the median ratio of the processor times is at most 1.03. With --load, the command also prints the median (p50)
-    and the 99th percentile (p99) of the time from capture to verdict.
+    The command prints the processor time per picture and the pictures a second of both inspectors. For each pair of runs it divides the
+    figure of the new inspector by the figure of the old one, and it prints the median of these ratios with its 95 % interval. The new
+    inspector counts as no slower if the median ratio of the processor times is at most 1.03. With --load, the command also prints the
+    median (p50) and the 99th percentile (p99) of the time from capture to verdict.
 
     The measurement uses the sections model, batch, inspector and pictures of a settings file. Without --old-settings or --new-settings it
     uses the file of `castline --settings`, or the defaults of each checkout. Relative paths start at the checkout's folder.
@@ -207,8 +212,8 @@ def compare(
 def instrumentation(context: click.Context, rounds: int, pictures: int, as_json: bool) -> None:
     """Measure by how much the metrics reduce the throughput of the inspector.
 
-    Compares the pictures a second of two inspectors. The metrics of the first are updated, and read every 5 s. The metrics of the second
-    are never updated.
+    Compares the pictures a second of two inspectors. The first one updates its metrics, and they are read every 5 s. The second one never
+    updates its metrics.
     """
     from bench.instrumentation import measure_instrumentation
     from bench.picture_feed import load_pictures
@@ -226,7 +231,8 @@ def instrumentation(context: click.Context, rounds: int, pictures: int, as_json:
     "--model",
     default="demo",
     show_default=True,
-    help="Folder of a version, name of a version that comes with Castline, or `full`: untrained networks as large as in the papers.",
+    help="Folder of a version, name of a version that comes with Castline, or `full`: untrained networks as large as in the papers on "
+    "AlexNet and LeNet.",
 )
 @click.option(
     "--data",
@@ -293,8 +299,8 @@ def runtimes(model: str, data: tuple[Path, ...], seconds: float, pictures: int, 
 def history(rows: int, requests: int, database: Path | None, as_json: bool) -> int:
     """Measure how long the station takes for a history page when the table has many parts.
 
-    Makes the parts in an SQLite database (about 800 bytes each). Then requests pages with different searches, directly from the station's
-    view without the network. The exit code is 1 if the 95th percentile of the times of all pages is not below 300 ms.
+    First the command fills an SQLite database with parts (about 800 bytes each). Then it calls the station's view with different searches,
+    without a web server. The exit code is 1 if the 95th percentile of the times of all pages is 300 ms or more.
     """
     from bench.history import measure_pages, prepare_database
 
@@ -317,20 +323,20 @@ def history(rows: int, requests: int, database: Path | None, as_json: bool) -> i
     default=16,
     show_default=True,
     type=click.IntRange(1, 1000),
-    help="Number of rounds without the wall. As many rounds with the wall follow.",
+    help="Number of rounds in which no browser shows the wall. As many rounds follow in which browsers show the wall.",
 )
 @click.option(
     "--seconds",
     default=20.0,
     show_default=True,
     type=click.FloatRange(2, 600),
-    help="Length of a round, in seconds. The cards of the wall change every ten seconds.",
+    help="Length of a round, in seconds. Give at least 10, because on a busy machine the wall changes only every ten seconds.",
 )
 @click.option("--browsers", default=2, show_default=True, type=click.IntRange(1, 64), help="Browsers that show the wall.")
 @_JSON_OPTION
 @click.pass_context
 def wall(context: click.Context, rounds: int, seconds: float, browsers: int, as_json: bool) -> None:
-    """Measure the processor time that the live wall takes while an inspector is busy.
+    """Measure the processor time that the wall takes while an inspector is busy. The wall is the station's page that shows all lines live.
 
     The result is the processor time of the station, plus the processor time that the broker needs in addition, as a share of all
     processors. The browsers' processor time is shown but not counted, because in a plant the browsers run on other computers. Throughput is
@@ -363,7 +369,7 @@ def wall(context: click.Context, rounds: int, seconds: float, browsers: int, as_
 @click.option("--pictures", default=300, show_default=True, type=click.IntRange(1, 100_000), help="Largest number of files.")
 @_JSON_OPTION
 def decoding(data: Path | None, pictures: int, as_json: bool) -> None:
-    """Measure the time for decoding one picture, in a thread and in the decoder process of uploads."""
+    """Measure the time for decoding one picture: in a thread, and in the separate process that decodes uploaded pictures."""
     from dataclasses import asdict
 
     from bench.decoding import measure_decoding

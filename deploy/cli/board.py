@@ -30,9 +30,10 @@ from firmware.protocol import PAGES, WORDS, Fields
 from streams.errors import GateError, SettingsError
 from streams.settings import GateSettings, Settings, load_settings
 
-# Opening the port resets a Mega. The board needs up to 3 s to start, then the link sends HELLO and, with --line, the settings of the lane.
+# Opening the port resets a Mega, which needs up to 3 s to start. Then this program sends HELLO and, with --line, the settings of the lane.
+# Only after that the board answers the command.
 MAX_ANSWER_S = 15.0
-# In a test the gate stays out for one second, and then needs some time to swing back.
+# A test of the gate takes this long: the gate stays out for one second, and then swings back.
 SWING_S = 1.5
 
 
@@ -102,7 +103,8 @@ def _connect(
 ) -> Iterator[BoardConnection]:
     """Connects to a board until the `with` block ends. A Mega resets when the connection is opened.
 
-    If `settings` are given, the lane and its further gates (`grades`, by lane) are configured before the first command.
+    If `settings` are given, they are sent to the lane before the first command. `grades` holds the settings of the further gates at the
+    same belt, by their lanes, which are sent too.
 
     Raises GateError if the port does not exist.
     """
@@ -174,7 +176,8 @@ def _board_settings(name: str | None, gate: GateSettings) -> tuple[LaneSettings,
 def test(file: Path | None, name: str | None, port: str | None, lane: int | None, what: str) -> None:
     """Swing the gate once, or switch the camera trigger, the lamp or the relay. The board refuses the test while parts are on the belt.
 
-    Testing the gate needs --line, because the board swings the gate only after a program has configured it, and the command resets a Mega.
+    Pass --line to test the gate. This command resets a Mega, and after a reset the board swings its gate only if it gets the settings of a
+    line again.
     """
     address = _find_address(file, name, port, lane)
     own_lane = address.gate.lane if address.gate else address.lane
@@ -257,9 +260,11 @@ def flash(port: str, image: Path | None) -> int:
 @click.option(
     "--log",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Append what really happens on the belt to this file, such as castings that fall, as JSON lines.",
+    help="Append what really happens on the belt, such as castings that fall, as JSON lines to this file.",
 )
-@click.option("--avr", is_flag=True, help="Run the Mega's real firmware in an AVR simulator. The first call compiles both.")
+@click.option(
+    "--avr", is_flag=True, help="Run the Mega's real firmware in an AVR simulator. The first call compiles the firmware and the simulator."
+)
 @click.pass_obj
 def simulate(
     file: Path | None,
@@ -277,7 +282,7 @@ def simulate(
     """Simulate a board with its belts and castings until SIGTERM. A pseudo-terminal takes the place of the serial port.
 
     Castings come as soon as a sorter has configured the board. After SIGTERM no more castings come, the belts run empty, and the command
-    ends. Each start counts as a reset of the board.
+    ends. Each start counts as a reset of the board, so the parts are counted from 1 again.
     """
     stopping = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
@@ -301,7 +306,9 @@ def simulate(
             memory = memory or link.with_name(f"{link.name}.eeprom")
             line, run = (_make_avr_line if avr else _make_python_line)(stack, plants, memory, TruthLog(log_file))
         except OSError as error:
-            raise SettingsError(f"The board of {', '.join(names)} cannot be simulated: {error}") from None
+            raise SettingsError(
+                f"The board of {', '.join(names)} cannot be simulated: {error}. Check --link, --memory and --log."
+            ) from None
         click.echo(f"board ready at {link}, run {run}{', firmware in the AVR simulator' if avr else ''}")
         run_in_real_time(line, terminal, stopping)
 
@@ -337,8 +344,8 @@ def _make_avr_line(stack: ExitStack, plants: dict[int, Plant], memory: Path, log
 
 def _make_belt(gate: GateSettings, travel_s: float | None) -> Belt:
     speed_mm_s = gate.belt_mm_per_s if travel_s is None else gate.travel_mm / travel_s
-    # At the gate's moment the servo begins to move. The blade stands so much further along the belt that a servo that swings within 0.08 s
-    # arrives together with the part.
+    # The board starts the servo when the part reaches the gate, and the servo swings the blade within 0.08 s. In this time the part
+    # moves on. The simulated blade therefore stands further along the belt by the same distance, so that it meets the part.
     swing_mm = 0.08 * speed_mm_s
     further = tuple(Blade(grade.lane, grade.gate_mm + swing_mm) for grade in gate.grades)
     return Belt(speed_mm_s=speed_mm_s, eye_gap_mm=gate.travel_mm, blade_mm=20 + swing_mm, further=further)

@@ -17,7 +17,7 @@ from streams.settings import load_settings
 
 @click.command("broker")
 @click.option(
-    "--fetch-only", is_flag=True, help="Download and verify Kafka's jars, make the archive that shortens the start of Kafka, then end."
+    "--fetch-only", is_flag=True, help="Download and verify Kafka's jars, make an archive with which Kafka starts faster, then end."
 )
 @click.pass_obj
 def command(file: Path | None, fetch_only: bool) -> int:
@@ -53,5 +53,5 @@ def _prepare_archive() -> None:
     try:
         click.echo(f"start-up archive of the broker: {make_archive()}")
     except BrokerError as error:
-        # The archive only shortens the start of the broker, so the command does not fail without an archive.
+        # Without the start-up archive the broker only starts more slowly, so the command does not fail.
         click.echo(f"castline: The broker will start without its start-up archive, in twice the time. {error}", err=True)

@@ -1,4 +1,4 @@
-"""The command `castline dashboards`: writes dashboards and alerts into a Grafana, or compares them with those in the Grafana."""
+"""The command `castline dashboards`: writes Castline's dashboards and alerts to a Grafana server, or shows how the server's differ."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _connection_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--no-alerts",
             is_flag=True,
-            help="Put no alert rules into Grafana, and remove those of Castline. For sites where an Alertmanager sends the alerts.",
+            help="Write no alert rules to Grafana, and remove Castline's rules from it. Use it if an Alertmanager sends the alerts.",
         ),
         click.option("--datasource-uid", default="", help="Use the existing data source with this uid instead of creating one."),
         click.option(
@@ -45,7 +45,7 @@ def _connection_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group("dashboards")
 def command() -> None:
-    """Write dashboards and alerts into a Grafana, or show how those in the Grafana differ.
+    """Write Castline's dashboards and alerts to a Grafana server, or show how those on the server differ.
 
     The environment variable GRAFANA_TOKEN must hold the token of a Grafana service account. If GRAFANA_ALERT_WEBHOOK is set, Grafana sends
     the alerts to this address. Castline changes and removes only what it has made itself, which it recognises by fixed uids.
@@ -56,7 +56,7 @@ def command() -> None:
 @_connection_options
 @click.option("--dry-run", is_flag=True, help="Show the differences and change nothing.")
 def push(url: str, ca_file: str, prometheus: str, datasource_uid: str, no_alerts: bool, dry_run: bool) -> None:
-    """Show the differences, and change Grafana to what the code describes. If Grafana refuses a change, all changes are undone."""
+    """Show the differences, and bring Grafana's dashboards and alerts up to date. If Grafana refuses a change, all changes are undone."""
     from dashboards.provisioning import apply_changes
 
     grafana, changes = _plan(url, ca_file, prometheus, datasource_uid, no_alerts)
@@ -78,7 +78,7 @@ def check(url: str, ca_file: str, prometheus: str, datasource_uid: str, no_alert
 @_connection_options
 @click.option("--into", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder to write the JSON files into.")
 def pull(url: str, ca_file: str, prometheus: str, datasource_uid: str, no_alerts: bool, into: Path) -> None:
-    """Save Castline's dashboards and alerts from the Grafana as files. The files show changes that people made by hand in Grafana."""
+    """Save Castline's dashboards and alerts from Grafana as files. The files include the changes that people made by hand in Grafana."""
     _, changes = _plan(url, ca_file, prometheus, datasource_uid, no_alerts)
     for change in changes:
         # Contact points are not written to files, because their address is as secret as a password.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from deploy.demo.foundry import DemoOptions
     from deploy.demo.report import DemoReport
 
-# The demo version was trained on castings of other seeds, so the demo shows castings that are new to the version.
+# The demo version was trained on castings that were rendered with other seeds, so the castings of the demo are new to it.
 CASTINGS_SEED = 20261
 
 
@@ -64,7 +64,11 @@ CASTINGS_SEED = 20261
     help="avr: the Mega's own firmware in an AVR simulator. python: a board simulated in Python. auto: avr if its packages are installed.",
 )
 @click.option("--no-station", is_flag=True, help="Start neither archivist nor station, only broker, gateway, inspectors and sorters.")
-@click.option("--keep", is_flag=True, help="Keep the run folder with settings, topics, and the logs of all processes and boards.")
+@click.option(
+    "--keep",
+    is_flag=True,
+    help="Keep the run folder with settings, topics and logs at the end. Otherwise it is deleted, unless the run failed.",
+)
 @click.option(
     "--plain",
     is_flag=True,
@@ -91,11 +95,12 @@ def command(
     belt. Their settings are in a temporary folder, so the settings of a real plant are neither used nor changed. The demo prints the
     address of the station, and a name and a password to log in.
 
-    After Ctrl-C the belts run empty. Then the demo reads all records from the topics. It checks that every part has a picture, a verdict
-    and a sorting, and compares the sortings with the side to which each simulated casting fell.
+    After Ctrl-C the belts run empty. Then the demo audits the run. It reads all records from the topics and checks that every part has a
+    picture, a verdict and a sorting, the record of what the gate did. It also compares each sorting with the side to which the simulated
+    casting fell.
 
-    The exit status is 1 if a part was lost, a gate moved twice for one part, or a casting fell to another side than recorded. It is 3 if a
-    process cannot run, and 130 if the demo was stopped before the audit.
+    The exit status is 1 if a part was lost, a gate moved twice for one part, or a casting fell to another side than its sorting says. It is
+    3 if a process cannot run, and 130 if the demo was stopped before the audit.
     """
     from rich.console import Console
 

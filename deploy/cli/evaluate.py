@@ -1,4 +1,4 @@
-"""`castline evaluate`: judges labelled pictures with a version and compares the verdicts with the labels."""
+"""`castline evaluate`: judges labelled pictures with a model version, and counts how often it disagrees with their labels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @click.command("evaluate")
-@click.option("--model", required=True, help="Folder of a version, or the name of a version that comes with Castline.")
+@click.option("--model", required=True, help="Folder of a model version, or the name of a version that comes with Castline.")
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     help="Write a report to this folder: report.html, report.json and PNG files. It includes robustness tests and pictures of the errors.",
 )
 @click.option(
-    "--depth-bits", type=click.IntRange(8, 16), help="Bits that the camera uses in pictures of more than 8 bits, as depth_bits of the line."
+    "--depth-bits",
+    type=click.IntRange(8, 16),
+    help="Number of bits that the camera really uses in pictures of more than 8 bits, as in the setting depth_bits of its line.",
 )
 @click.option("--runtime", default="tensorflow", show_default=True, help="Runtime that computes the networks.")
 @click.option(
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     "--band",
     type=(float, float),
     metavar="LOW HIGH",
-    help="For --cascade: between these two defect probabilities LeNet does not decide alone. The default is the band of the version.",
+    help="For --cascade: LeNet does not decide alone if its defect probability is from LOW to HIGH. The default comes from the version.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON for programs.")
 def command(
@@ -54,7 +56,7 @@ def command(
     band: tuple[float, float] | None,
     as_json: bool,
 ) -> int:
-    """Judge labelled pictures with a version, and print accuracy, misses and false alarms with 95 % intervals.
+    """Judge labelled pictures with a model version, and print accuracy, misses and false alarms with 95 % intervals.
 
     The subfolders of a folder must have the names of the version's classes. Files that cannot be read are listed and left out.
 

@@ -54,10 +54,10 @@ SEEDS = click.option(
 
 # Options of a training that the commands of this module offer: for each name, its type and its help text.
 RECIPE_OPTIONS: dict[str, tuple[Any, str]] = {
-    "side_px": (int, "Side in pixels that pictures are resampled to, and that AlexNet takes."),
-    "lenet_side_px": (int, "Side in pixels that LeNet takes."),
-    "lenet_width": (int, "Multiplies the numbers of LeNet's feature maps in the paper (6 and 16)."),
-    "maps": (float, "Size of AlexNet's convolutions, as a share of the numbers of feature maps in the paper."),
+    "side_px": (int, "Side of the pictures after resampling, in pixels. AlexNet takes pictures of this size."),
+    "lenet_side_px": (int, "Side of the pictures that LeNet takes, in pixels."),
+    "lenet_width": (int, "Factor by which LeNet has more feature maps than in its paper, which has 6 and 16."),
+    "maps": (float, "Number of feature maps of AlexNet's convolutions, as a share of the number in its paper."),
     "dense_width": (int, "Units of each fully connected layer of AlexNet."),
     "dense_layers": (int, "Number of AlexNet's fully connected layers before the output layer."),
     "epochs": (int, "Epochs of AlexNet."),
@@ -68,7 +68,7 @@ RECIPE_OPTIONS: dict[str, tuple[Any, str]] = {
     "dropout": (float, "Dropout of AlexNet's fully connected layers."),
     "balance": (
         float,
-        "Repeats the pictures of small folders in each epoch. 0: not at all. 1: until each folder gives as many pictures as the largest.",
+        "How much each epoch repeats the pictures of small folders. 0: not at all. 1: until each folder gives as many as the largest.",
     ),
     "turned": (click.Choice(["free", "quarter"]), "Rotations of the augmentation: by any angle, or by right angles only."),
 }
@@ -120,8 +120,8 @@ def layers(
 ) -> int:
     """Compare how well AlexNet recognises pictures with different numbers of fully connected layers.
 
-    For each seed the pictures are divided anew into training and validation pictures. Near-duplicates always stay on the same side. The
-    pictures may have any number of classes.
+    For each seed the pictures are divided anew into training and validation pictures. Near-duplicates are never separated. The pictures may
+    have any number of classes.
 
     The table shows the recognition rate: the share of validation pictures that get their correct class after the last epoch. These pictures
     are used neither for training nor for choosing an epoch. The number of fully connected layers includes the output layer.
@@ -157,8 +157,8 @@ ENSEMBLE_RECIPE: dict[str, Any] = {
 def voters(data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], **chosen: Any) -> int:
     """Compare the ensemble with each of its networks, and with a support vector machine, which is not a neural network.
 
-    For each seed the pictures are divided into training, validation and test pictures. Near-duplicates always stay on the same side. All
-    classifiers are trained on the same division, and the table shows their figures on the test pictures.
+    For each seed the pictures are divided into training, validation and test pictures. Near-duplicates are never separated. All classifiers
+    are trained on the same pictures, and the table shows their figures on the test pictures.
 
     A sentence below the table says whether the ensemble is better than its best network.
     """

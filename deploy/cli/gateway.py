@@ -1,4 +1,4 @@
-"""The command `castline gateway`, which runs the gateway until SIGTERM, and its subcommands for a camera."""
+"""The command `castline gateway`: runs the gateway until SIGTERM. Its subcommands try out a camera and measure its latency."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from streams.settings import load_settings
 @click.option("--line", "lines", multiple=True, metavar="NAME", help="Serve only this line. The option may be given more than once.")
 @click.pass_context
 def command(context: click.Context, lines: tuple[str, ...]) -> int:
-    """Take pictures from the cameras of the lines, give each a part id, and send it to Kafka.
+    """Take pictures from the cameras of the lines, give each picture a part id, and send it to Kafka.
 
-    Without --line the gateway serves all lines that have a camera. While Kafka is unavailable the pictures wait in gateway.spool_dir, and
-    they are sent after a restart too. /readyz reports ready while Kafka accepts pictures, the spool has room, and the latency of every
-    camera that needs one is known.
+    Without --line the gateway serves all lines that have a camera. While Kafka is unavailable the pictures wait on disk, in the spool
+    (gateway.spool_dir), even over a restart of the gateway. /readyz reports ready while Kafka accepts pictures and the spool has room. If
+    the gateway finds the part of a picture by its time, it must also know the latency of the camera.
     """
     if context.invoked_subcommand is not None:
         if lines:
-            raise click.UsageError(f"--line belongs to `castline gateway` alone, not to `castline gateway {context.invoked_subcommand}`.")
+            raise click.UsageError(
+                f"Leave out --line, and write the name of the line after `castline gateway {context.invoked_subcommand}`."
+            )
         return 0
     settings = load_settings(context.obj)
     selected_lines = select_lines(settings, lines)

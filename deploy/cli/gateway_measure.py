@@ -1,4 +1,4 @@
-"""The command `castline gateway measure`, which measures how long after its part the picture of a camera is dated."""
+"""The command `castline gateway measure`: measures the latency of a camera, the time from counting a part to taking its picture."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _TIMEOUT_S = 10.0
     type=click.FloatRange(0, 3600),
     default=120,
     show_default=True,
-    help="Longest time to wait for pictures that show the latency.",
+    help="Longest time to wait until the latency is certain, in seconds.",
 )
 @click.option("--dry-run", is_flag=True, help="Measure, but do not store the latency.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
@@ -37,11 +37,12 @@ def command(file: Path | None, line: str, seconds: float, dry_run: bool, as_json
     """Measure the latency of the camera of LINE, and store it in the running gateway.
 
     The latency is the time from the count of a part at photo-eye 1 to the time of its picture. The command asks the running gateway for the
-    times of the last parts and pictures and looks for the latency that explains them. If the parts follow each other regularly, latencies
-    that differ by one spacing explain the pictures equally well. Let one part come with an odd gap then: hold it back for half a spacing.
+    times of the last parts and pictures, and looks for the latency at which the pictures fit the parts. If all parts have the same spacing,
+    a latency that is longer or shorter by one spacing fits equally well. In this case let one part come with an odd gap: hold it back for
+    half a spacing.
 
-    The gateway uses a stored latency at once and after restarts. A latency in the settings (lines.camera.latency_s) wins over a stored one.
-    The token is gateway.token.
+    The gateway uses a stored latency at once, and again after a restart. If the settings contain a latency (lines.camera.latency_s), the
+    gateway uses that one and not the stored one. The command uses gateway.token of the settings to log in to the gateway.
 
     Exit codes: 0 measured, 1 not certain within --seconds, 3 no gateway answers, or LINE needs no latency.
     """
@@ -112,21 +113,21 @@ def _describe_use(line: str, estimate: LatencyEstimate, report: dict[str, Any], 
 
 
 class _LatencyEndpoint:
-    """The gateway's HTTP interface for the latency of one line, at the address that the sorter uses for part reports."""
+    """Reads and stores the latency of one line through the HTTP interface of the running gateway."""
 
     def __init__(self, settings: Settings, line: str) -> None:
         """Raises SettingsError if there is no such line, or if its camera needs no latency."""
         camera = settings.find_line(line).camera
         if camera is None or not camera.needs_latency:
             raise SettingsError(
-                f"lines.camera: expected a camera of kind drop or http with trigger board on {line}, found none; "
-                "other cameras need no latency"
+                f"lines.camera: {line} has no camera of kind drop or http with trigger board. Only these cameras need a latency, so "
+                "there is nothing to measure."
             )
         self._address = f"{_find_gateway(settings, line)}/lines/{line}/latency"
         self._headers = {"Authorization": f"Bearer {settings.gateway.token.get_secret_value()}", "Content-Type": "application/json"}
 
     def read(self) -> dict[str, Any]:
-        """Returns the latency in use and the last times of parts and pictures. Raises CastlineError if the gateway refuses or is silent."""
+        """Returns the latency in use and the last times of parts and pictures. Raises CastlineError if the gateway does not give them."""
         return self._request("GET", None)
 
     def store(self, estimate: LatencyEstimate) -> dict[str, Any]:
@@ -143,16 +144,16 @@ class _LatencyEndpoint:
         except urllib.error.HTTPError as error:
             with error:
                 text = error.read().decode(errors="replace")[:300]
-            raise CastlineError(f"The gateway at {self._address} answered {error.code}: {text}") from None
+            raise CastlineError(f"The gateway at {self._address} refused the request with HTTP status {error.code}: {text}") from None
         except (OSError, HTTPException, ValueError) as error:
             raise CastlineError(
-                f'No gateway answers at {self._address}: {error}. Start it with "castline gateway" or "castline up"; '
-                "the latency is measured while it runs and parts pass."
+                f'No gateway answers at {self._address}: {error}. Start it with "castline gateway" or "castline up", '
+                "because the latency is measured while the gateway runs and parts pass."
             ) from None
 
 
 def _find_gateway(settings: Settings, line: str) -> str:
-    """Returns the address of the gateway. A gateway that chose its port itself has left its address in a file."""
+    """Returns the address of the gateway. If the gateway chose a free port itself, it has written its address to a file."""
     if settings.sorter.gateway_url:
         return settings.sorter.gateway_url.rstrip("/")
     file = settings.service.run_dir / "gateways" / line

@@ -1,4 +1,4 @@
-"""The command `castline gateway try`, which an engineer runs before a line is switched on."""
+"""The command `castline gateway try`: takes some pictures from a camera and shows which the gateway or the inspector would refuse."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from streams.settings import LineSettings, load_settings
 if TYPE_CHECKING:
     from deploy.camera_trial.camera_trial import TriedPicture
 
-# Mean grey levels beyond which a picture is probably lit wrongly. The networks were trained on pictures between them.
+# A picture is probably lit wrongly if its mean grey level is outside this range, because the networks were trained on pictures inside it.
 _DARK, _BRIGHT = 40, 215
 _SPREAD_S = 0.2
 
@@ -39,10 +39,10 @@ _SPREAD_S = 0.2
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 @click.pass_obj
 def command(file: Path | None, line: str, count: int, wait_s: float, report: Path | None, as_json: bool) -> int:
-    """Take some pictures from the camera of LINE as the gateway would, and show what would become of them.
+    """Take some pictures from the camera of LINE as the gateway would, and show which would be refused and why.
 
-    Nothing is stored or sent, and a drop folder stays as it is. Stop the gateway of the line first, because it would take the pictures.
-    Exit code 1 says that a picture would be refused or is missing, 3 that the camera cannot be opened or is mute.
+    Nothing is stored or sent, and the files of a drop folder stay where they are. Stop the gateway of the line first, because it would take
+    the pictures. Exit code 1 says that a picture would be refused or is missing, 3 that the camera cannot be opened or sends no picture.
     """
     from rich.console import Console
 
@@ -81,7 +81,7 @@ def _describe(picture: TriedPicture) -> str:
 
 
 def _make_notes(line: LineSettings, pictures: Sequence[TriedPicture], count: int) -> list[str]:
-    """Returns sentences about what an engineer should look at in the pictures as a whole."""
+    """Returns sentences about problems of the pictures as a whole, and what an engineer should check because of them."""
     notes = []
     judged = [picture for picture in pictures if picture.mean is not None]
     if len(pictures) < count:

@@ -42,7 +42,7 @@ def list_metrics(as_json: bool) -> None:
 @click.option(
     "--targets",
     multiple=True,
-    help="Pattern for further target files, for example in the run folders of other machines. The option may be repeated.",
+    help="Path pattern of further target files, which tell Prometheus the processes of other machines. The option may be repeated.",
 )
 @click.option("--alertmanager", default="", help="Send alerts to the Alertmanager at this host:port.")
 @click.option(
@@ -96,4 +96,6 @@ def _check_remote(url: str, token: str, agent: bool) -> None:
     if url and not url.startswith(("https://", "http://127.0.0.1", "http://localhost")):
         raise SettingsError(f"{REMOTE_URL} is {url}. Give an https address, because every request carries the token.")
     if agent and not url:
-        raise SettingsError(f"An agent stores no samples itself, and {REMOTE_URL} is not set. Set it, or leave out --agent.")
+        raise SettingsError(
+            f"An agent stores no samples but only sends them, so --agent needs {REMOTE_URL}. Set {REMOTE_URL}, or leave out --agent."
+        )

@@ -91,9 +91,11 @@ def show(version: str) -> None:
 
 @command.command("verify")
 @click.argument("version")
-@click.option("--runtime", "runtime_name", default="tensorflow", show_default=True, help="Runtime that judges the golden set.")
+@click.option(
+    "--runtime", "runtime_name", default="tensorflow", show_default=True, help="Runtime that judges the pictures of the golden set."
+)
 def verify(version: str, runtime_name: str) -> int:
-    """Verify that the files of VERSION are unchanged, and that VERSION still gives the recorded answers to its golden set."""
+    """Verify that the files of VERSION are unchanged, and that it still gives the recorded answers to the pictures of its golden set."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from models.inference.golden_set import compare_golden_set
     from models.inference.runtimes.runtime import open_runtime
@@ -178,8 +180,9 @@ def reference(version: str, data: tuple[Path, ...]) -> None:
 def optimise(version: str, data: tuple[Path, ...], as_json: bool) -> None:
     """Measure the speed of VERSION on every installed runtime, and record the fastest one for this kind of machine.
 
-    A runtime that does not give the recorded answers to the golden set is refused. The networks are converted for each runtime once, into
-    the user's cache folder. The result is written beside the version, and the setting `model.runtime = "auto"` uses it.
+    A runtime is refused if it does not give the recorded answers to the pictures of the golden set. For each runtime the networks are
+    converted once, into the user's cache folder. The fastest runtime is written to a file, and inspectors with the setting
+    `model.runtime = "auto"` use it.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import json

@@ -104,7 +104,7 @@ def status(file: Path | None, as_json: bool) -> int:
 
 
 def _load_settings_and_key(file: Path | None, line: str | None) -> tuple[Settings, str]:
-    """Returns the settings and the key of the record of the choice. The key is the name of the line, or `*` for all lines."""
+    """Returns the settings and the key for the model choice on its topic: the name of the line, or `*` for all lines."""
     settings = load_settings(file)
     return settings, settings.find_line(line).name if line is not None else ALL_LINES
 
@@ -159,7 +159,7 @@ def _describe_line(settings: Settings, line: str, model: EffectiveModel) -> dict
 
 
 def _describe_decoder(settings: Settings, name: str) -> str:
-    """Returns a sentence if the version `name` was made with another picture decoder, else "" or if it cannot be read here."""
+    """Returns a sentence if the version `name` was made with another picture decoder. Returns "" if not, or if it cannot be read."""
     try:
         return open_registry(settings.model.root).read_manifest(name).describe_decoder()
     except ModelError:

@@ -164,9 +164,9 @@ def _format_probability(probability: float | None) -> str:
 
 
 def replay(settings: Settings, lines: Iterable[str], since: datetime, until: datetime, ensemble: Ensemble) -> Iterator[ReplayedPicture]:
-    """Judges pictures of `lines` again, with `ensemble`: those that reached Kafka at `since` or later, but before `until`.
+    """Judges again, with `ensemble`, the pictures of `lines` that reached Kafka at `since` or later, but before `until`.
 
-    Yields one result for each image record of that time. All results of one line come before those of the next line.
+    Yields one result for each image record of this period. All results of one line come before those of the next line.
     """
     store = ObjectStore(settings.store.url, settings.pictures.max_bytes)
     size = min(settings.batch.size, ensemble.max_batch)

@@ -98,9 +98,9 @@ def _describe_section(section: Mapping[str, Any], root: Mapping[str, Any], prefi
 
 
 def _resolve_section(schema_of_name: Mapping[str, Any], root: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, str]:
-    """Returns the schema of the section that a name stands for, and "[]" if the name is a list of sections, or "" if it is one section.
+    """Returns the schema of a section, and "[]" for a list of sections or "" for a single section.
 
-    Returns (None, "") if the name is a setting and not a section.
+    `schema_of_name` is the entry of the section in the schema of its parent. Returns (None, "") if the entry describes a setting.
     """
     items = schema_of_name.get("items", {})
     options = schema_of_name.get("anyOf", [])

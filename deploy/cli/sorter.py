@@ -38,7 +38,7 @@ def command(file: Path | None, names: tuple[str, ...], port: int) -> int:
 
     One process serves one board, so that a serial port that hangs affects only one board. For several boards the command starts a process
     for each, and ends when one of these processes ends. Lines that share a board are served together: if you name one of them, all of them
-    are served. The process raises its priority if the user may do that.
+    are served. The process raises its own priority if the user has the permission.
 
     While Kafka or the board does not answer, the command waits, and /readyz returns 503 with the reason.
     """

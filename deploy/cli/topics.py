@@ -22,7 +22,7 @@ from streams.settings import Settings, load_settings
 @click.group("topics")
 def command() -> None:
     """Create or describe the topics that the lines of the settings need."""
-    # With the default action, SIGTERM ends this command even while it waits for a broker that does not answer.
+    # SIGTERM keeps its default action, so that it ends this command even while the command waits for a broker that does not answer.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
@@ -81,6 +81,8 @@ def _open_admin(settings: Settings) -> Iterator[KafkaAdminClient]:
     try:
         yield admin
     except KafkaError as error:
-        raise SettingsError(f"Kafka at {settings.bootstrap} refused to read or change its topics: {error}") from None
+        raise SettingsError(
+            f"Kafka at {settings.bootstrap} refused to read or change its topics: {error}. Check the permissions of Castline's Kafka user."
+        ) from None
     finally:
         admin.close()

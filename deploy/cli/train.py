@@ -37,14 +37,22 @@ if TYPE_CHECKING:
 )
 @click.option("--epochs", type=int, help="Largest number of epochs of AlexNet.")
 @click.option("--lenet-epochs", type=int, help="Largest number of epochs of LeNet.")
-@click.option("--patience", type=int, help="Epochs without a lower validation loss after which a network stops early. 0 never stops early.")
-@click.option("--side", "side_px", type=int, help="Side of the resampled pictures, in pixels. AlexNet takes pictures of this size.")
-@click.option("--depth-bits", type=int, help="Bits that the camera uses in pictures of more than 8 bits, as depth_bits of the line.")
+@click.option(
+    "--patience",
+    type=int,
+    help="The training of a network stops after this many epochs without a lower validation loss. 0: it never stops early.",
+)
+@click.option("--side", "side_px", type=int, help="Side of the pictures after resampling, in pixels. AlexNet takes pictures of this size.")
+@click.option(
+    "--depth-bits",
+    type=int,
+    help="Number of bits that the camera really uses in pictures of more than 8 bits, as in the setting depth_bits of its line.",
+)
 @click.option("--lenet-side", "lenet_side_px", type=int, help="Side of the pictures that LeNet takes, in pixels.")
-@click.option("--lenet-width", type=int, help="Multiplies the numbers of LeNet's feature maps in the paper (6 and 16).")
+@click.option("--lenet-width", type=int, help="Factor by which LeNet has more feature maps than in its paper, which has 6 and 16.")
 @click.option("--dense-width", type=int, help="Units of each fully connected layer of AlexNet.")
 @click.option("--dense-layers", type=int, help="Number of AlexNet's fully connected layers before the output layer.")
-@click.option("--maps", type=float, help="Size of AlexNet's convolutions, as a share of the numbers of feature maps in the paper.")
+@click.option("--maps", type=float, help="Number of feature maps of AlexNet's convolutions, as a share of the number in its paper.")
 @click.option("--normalisation", type=click.Choice(["batch", "local-response"]), help="Kind of AlexNet's normalisation layers.")
 @click.option("--head", type=click.Choice(["softmax", "logistic"]), help="Kind of the output layer. logistic is for two classes only.")
 @click.option("--batch", type=int, help="Pictures in one training step.")
@@ -54,8 +62,8 @@ if TYPE_CHECKING:
 @click.option(
     "--balance",
     type=float,
-    help="Repeats the pictures of small folders and lists in each epoch. 0: not at all. 1: until each folder or list gives as many "
-    "pictures as the largest, but at most 16 times.",
+    help="How much each epoch repeats the pictures of small --data folders and lists. 0: not at all. 1: until each folder or list gives as "
+    "many pictures as the largest, but at most 16 times.",
 )
 @click.option(
     "--turned", type=click.Choice(["free", "quarter"]), help="Rotations of the augmentation: by any angle, or by right angles only."
@@ -65,15 +73,15 @@ if TYPE_CHECKING:
 @click.option(
     "--near-rings",
     type=float,
-    help="Two pictures count as one casting, turned by any angle, if their spectra on rings around the centre lie at most this far apart. "
-    "0 finds only pictures that are turned by right angles.",
+    help="Largest distance of two pictures that count as the same casting, turned by any angle. The distance compares the spectra of rings "
+    "around the picture's centre. 0: only pictures that are turned by right angles are found.",
 )
 @click.option("--cost-miss", type=float, help="Cost of a defect that is judged good.")
 @click.option("--cost-false-alarm", type=float, help="Cost of a good part that is judged a defect.")
 @click.option(
     "--review-share",
     type=float,
-    help="Sets the band of doubt around the threshold: this share of the validation pictures gets the label review.",
+    help="Share of the validation pictures that get the label review, because their defect probability is close to the threshold.",
 )
 @click.option("--precision", type=click.Choice(["auto", "float32", "mixed_bfloat16"]), help="Number type of the training.")
 @click.option("--half/--full", default=None, help="Save the weights in half precision, which takes half the disk space.")

@@ -24,15 +24,15 @@ from streams.settings import DEFAULT_FILE, FILE_VARIABLE, Settings, load_setting
 )
 @click.pass_obj
 def command(file: Path | None, inspectors: int, no_station: bool, log_file: Path | None) -> int:
-    """Run broker, topics, inspectors, gateway, sorters, archivist and station until SIGTERM or Ctrl-C.
+    """Create the topics and run broker, inspectors, gateway, sorters, archivist and station until SIGTERM or Ctrl-C.
 
-    The broker runs only if kafka.bootstrap is `embedded`, the gateway only if a line has a camera, and a sorter for each board. The log of
-    all processes goes to standard output, and every line begins with the role of its process.
+    The broker runs only if kafka.bootstrap is `embedded`, the gateway only if a line has a camera. Each board gets its own sorter. The log
+    of all processes goes to standard output, and every line begins with the role of its process.
 
     A process that ends or stays unhealthy is started again, after a wait that grows up to 30 s. The first Ctrl-C stops the processes one
     after the other, from the gateway to the broker, so that each one can finish its work. A second Ctrl-C kills all processes at once.
 
-    The exit status is 3 if the settings, the model version or the broker's data are wrong. All processes are stopped then.
+    If the settings, the model version or the broker's data are wrong, the command stops all processes and ends with exit status 3.
     """
     from deploy.supervisor import Journal, RestartPolicy, StopRequests, Supervisor
     from deploy.supervisor.plant_roles import plant_roles

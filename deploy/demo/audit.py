@@ -20,7 +20,7 @@ from streams.records import Sorting, Verdict
 from streams.settings import Settings
 from streams.topics import TopicNames
 
-# The reasons of sortings in which the gate acted before the board had a verdict.
+# A sorting with one of these reasons says that the gate acted before the board had a verdict.
 _REASONS_WITHOUT_VERDICT = frozenset({"no-verdict", "late-verdict"})
 _MAX_LOST_PARTS = 20
 
@@ -126,7 +126,7 @@ class AuditResult:
     false_alarms: int = 0
     actions: dict[str, int] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)
-    # The number of image records in excess of one for each part.
+    # The number of image records of parts that already had an image record.
     repeated_pictures: int = 0
     # The number of verdicts and sortings that were sent again. Readers recognise and ignore the repeated records.
     repeated_verdicts: int = 0
@@ -193,7 +193,7 @@ def audit_records(records: TopicRecords, gated_lines: frozenset[str], counted_pa
 def compute_percentile(values: Sequence[float], share: float) -> float | None:
     """Returns the percentile for `share`, from 0 to 1, by the nearest-rank method, or None if `values` is empty.
 
-    The percentile is the smallest value for which at least this share of the values are not larger.
+    At least this share of the values are smaller than the percentile or equal to it.
     """
     ranked = sorted(values)
     return ranked[max(0, math.ceil(share * len(ranked)) - 1)] if ranked else None
@@ -209,9 +209,9 @@ def _find_first_verdicts(records: Iterable[VerdictRecord]) -> dict[PartId, Verdi
 
 
 def _find_distinct_events(sortings: Iterable[Sorting]) -> list[Sorting]:
-    # A sorting that was delivered twice has the same board, run, event number and content both times. The content is compared too, so that
-    # the audit sees two different events to which a board gave the same number. Sortings that the sorter records without the board all have
-    # the event number 0.
+    # If a sorting was delivered twice, both records have the same board, run, event number and content. The content is compared too,
+    # because the event number does not always tell events apart: a faulty board could give one number to two events, and all sortings
+    # that the sorter records without the board have the event number 0.
     distinct: dict[tuple[object, ...], Sorting] = {}
     for event in sortings:
         distinct.setdefault((event.board, event.run, event.event, event.part_id, event.action, event.gate_moved, event.move_count), event)
@@ -221,19 +221,20 @@ def _find_distinct_events(sortings: Iterable[Sorting]) -> list[Sorting]:
 def _group_by_part(events: Iterable[Sorting]) -> dict[PartId, list[Sorting]]:
     groups: dict[PartId, list[Sorting]] = defaultdict(list)
     for event in events:
-        # Photo-eye 1 did not count an `unmatched` part, so such a part has no part id of its own. An `untracked` part has one.
+        # A part with the reason `unmatched` has no part id of its own, because photo-eye 1 did not count it. But a part with the action
+        # `untracked` has a part id.
         if event.reason != "unmatched" or event.action == "untracked":
             groups[event.part_id].append(event)
     return dict(groups)
 
 
 def _find_sorted_without_verdict(sortings: Iterable[Sorting]) -> set[PartId]:
-    # Repeated events are included, because the board reports a late verdict by repeating the event of the part.
+    # Repeated records are searched too, because the board reports a late verdict by sending the event of its part again.
     return {event.part_id for event in sortings if event.late or event.reason in _REASONS_WITHOUT_VERDICT}
 
 
 def _age_ms(record: VerdictRecord) -> float | None:
-    # Kafka cuts its timestamps to milliseconds, so `appended_at` can seem to be earlier than `decided_at`, by less than a millisecond.
+    # Kafka rounds its timestamps down to milliseconds, so `appended_at` can be up to a millisecond earlier than `decided_at`.
     published_at = max(record.appended_at, record.verdict.decided_at)
     return (published_at - record.verdict.captured_at).total_seconds() * 1000
 

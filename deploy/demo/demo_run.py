@@ -27,7 +27,7 @@ _SHOW_EVERY_S = 0.5
 _MEASURE_EVERY_S = 1.0
 # The number of used processor cores is an average over at least two seconds.
 _CORES_WINDOW_S = 2.0
-# If no verdict comes for this many seconds after the belts have run empty, the demo does not wait for the missing verdicts any longer.
+# At the end the demo waits for missing verdicts. It stops waiting if no verdict has come for this many seconds.
 _BACKLOG_TIMEOUT_S = 15.0
 _MAX_WARNINGS = 3
 _WARNING_SHOWN_S = 20.0
@@ -40,14 +40,14 @@ class DemoInterruptedError(CastlineError):
 class ProcessUsage:
     """Measures the processor time (seconds) and the memory (MiB) of processes and their children.
 
-    Call `measure` about every second. For a process that has ended, the processor time of its last measurement is counted.
+    Call `measure` about every second. A process that has ended keeps the processor time of its last measurement.
     """
 
     def __init__(self) -> None:
         self.peak_mb = 0.0
         self.current_mb = 0.0
         self.peak_mb_by_role: dict[str, float] = defaultdict(float)
-        # Processor seconds with the role, by process id and creation time. The id alone is not enough, because the system uses ids again.
+        # The role and the processor seconds of each process. The key is the process id with the creation time, because ids are reused.
         self._cpu_s: dict[tuple[int, float], tuple[str, float]] = {}
         self._processes: dict[int, psutil.Process] = {}
 
@@ -206,8 +206,8 @@ class DemoRun:
         }
 
     def _stamp_verdicts_on_append(self) -> None:
-        # By default the timestamp of a record is the producer's time. The report measures latency until the broker has appended the
-        # verdict.
+        # The report measures the latency until the broker has appended a verdict, so the broker must write this time into the record. By
+        # default the timestamp of a record comes from the producer.
         names = TopicNames(self._foundry.settings.topics.prefix)
         admin = KafkaAdminClient(**make_client_arguments(self._foundry.settings, "demo"))
         try:
@@ -275,8 +275,8 @@ class DemoRun:
         return LineStatus(
             name=line,
             figures=figures,
-            # The metrics are older than the figures from the topics. The largest number is used, so that the view never shows more verdicts
-            # than parts.
+            # `counted` comes from the metrics, which are read less often than the topics, so it can be too small. With the largest of the
+            # three numbers the view never shows more verdicts than parts.
             parts=max(counted, figures.verdicts, figures.sorted),
             queue=int(sum(inspector.value("castline_consumer_lag_records", line=line) for inspector in inspectors)),
             spooled=int(gateway.value("castline_spool_pictures", line=line)) if gateway else 0,

@@ -26,11 +26,12 @@ _RENDERER_VERSION = 1
 # Share of defective castings. A real foundry has far fewer than 30 %, but with fewer a short demo would rarely show a moving gate.
 _DEFECT_SHARE = 0.3
 
-# At 500 mm/s the board's default settings for servo and dwell are right. On a faster belt the blade would strike the castings. At six parts
-# a second, the largest --rate, the parts follow each other at 83 mm. If two parts are less than 65 mm apart, the gate cannot move between
-# them.
+# The board's default settings for servo and dwell are right for this speed. On a faster belt the swinging blade would hit castings. On a
+# much slower belt the parts would be too close to each other, because the gate needs 65 mm between two parts to move. At this speed and the
+# largest --rate, six parts a second, the parts are 83 mm apart.
 _BELT_MM_PER_S = 500
-# A board can follow 64 parts between its photo-eyes. The limit is 56, because the parts come at irregular times.
+# Largest mean number of parts on a belt. A board can follow 64 parts between its photo-eyes, but the parts come at irregular times, so
+# their number is sometimes above the mean.
 _MAX_PARTS_ON_BELT = 56
 # The demo uses the settings in environment variables that begin with these names. It removes all other CASTLINE_ variables, so that it
 # never connects to a real plant.
@@ -41,8 +42,8 @@ _PASSED_VARIABLES = (
     "CASTLINE_INSPECTOR__",
     "CASTLINE_SERVICE__LOG_LEVEL",
 )
-# Longest time that a picture may be late. A real camera that is triggered so late would photograph another part. The simulated camera takes
-# the right picture even then, so on a slow machine a part is only late and not lost.
+# Longest time that a picture may come after its part. In a plant it is short, because a real camera that is triggered late would photograph
+# another part. The simulated camera takes the right picture even then, so on a slow machine a part is only late and not lost.
 _MATCH_WINDOW_S = 15.0
 # After SIGTERM a board needs the time that a part takes from camera to gate, and some seconds more to have its last events acknowledged.
 _BOARD_DRAIN_S = 12.0
@@ -128,7 +129,7 @@ def render_castings(seed: int, on_casting: Callable[[int, int], object], cache: 
     partial = Path(tempfile.mkdtemp(prefix="castings-", dir=root))
     try:
         write_castings(partial, count, seed, _DEFECT_SHARE, on_casting=on_casting)
-        # Delete the masks, because the simulated camera would show every picture in the folder.
+        # Delete the masks, which mark the defects, because the simulated camera would take them for pictures of castings.
         shutil.rmtree(partial / MASK_FOLDER)
         if not folder.is_dir():
             partial.rename(folder)

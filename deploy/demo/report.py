@@ -72,7 +72,10 @@ def read_falls(log: Path, line: str) -> list[CastingFall]:
 
 
 def compare_falls(falls: Iterable[CastingFall], sortings: Iterable[Sorting]) -> FallComparison:
-    """Compares the side to which each casting fell with the side in its sorting. The actions `stopped` and `untracked` name no side."""
+    """Compares the side to which each casting fell with the side in its sorting.
+
+    A casting whose sorting has the action `stopped` or `untracked` is not compared, because these actions name no side.
+    """
     recorded: dict[PartId, set[str]] = {}
     for event in sortings:
         recorded.setdefault(event.part_id, set()).add(event.action)

@@ -131,7 +131,7 @@ class TopicMonitor:
             try:
                 self._read()
             except (KafkaError, OSError):
-                self._closing.wait(1)  # The broker is probably being restarted.
+                self._closing.wait(1)  # Try again after a second, because the broker is probably being restarted.
 
     def _read(self) -> None:
         """Reads the topics with a new consumer, from the last position on. Returns when no record has come for some seconds."""

@@ -18,7 +18,7 @@ from deploy.supervisor.launch import bound_command
 from streams.errors import BrokerError
 from streams.settings import BrokerSettings, Settings
 
-# The cluster id of every embedded broker. It only serves to recognise a data folder that belongs to another kind of cluster.
+# The cluster id of every embedded broker. By this id a broker recognises a data folder that belongs to another Kafka cluster.
 CLUSTER_ID = "Y2FzdGxpbmUtZm91bmRyeQ"
 
 LOG4J = """\
@@ -35,7 +35,7 @@ Configuration:
 
 
 def server_properties(broker: BrokerSettings, max_message_bytes: int) -> str:
-    """Returns the text of server.properties. The broker listens on loopback only, keeps one replica, and starts consumer groups at once."""
+    """Returns the text of server.properties. The broker listens on loopback only, and keeps one replica of each partition."""
     listener, controller = broker.port, broker.port + 1
     properties = {
         "process.roles": "broker,controller",
@@ -59,7 +59,8 @@ def server_properties(broker: BrokerSettings, max_message_bytes: int) -> str:
         "message.max.bytes": max_message_bytes,
         "replica.fetch.max.bytes": max_message_bytes,
         "log.segment.bytes": 256 * 2**20,
-        # After kill -9 a new broker process must wait until the session of the old process has expired. Kafka's default is 9 s.
+        # After kill -9, a new broker process must wait until the session of the killed process has expired. Kafka's default of 9 s is too
+        # long for this.
         "broker.session.timeout.ms": 3000,
         "broker.heartbeat.interval.ms": 500,
         "num.network.threads": 2,
@@ -102,7 +103,7 @@ class EmbeddedBroker:
             _refuse_used_port(port)
         java = java_command(self._broker)
         properties = self._prepare_folder(java)
-        # The new session keeps Ctrl-C in a terminal away from the broker, because the broker must stop after its clients.
+        # The broker gets its own session, so that Ctrl-C in a terminal does not reach it, because it must stop after its clients.
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 bound_command([*java, *archive_options(self._record), "kafka.Kafka", str(properties)]),
@@ -140,7 +141,10 @@ class EmbeddedBroker:
             check=False,
         )
         if formatting.returncode:
-            raise BrokerError(f"Kafka cannot format the data folder {folder}: {(formatting.stderr or formatting.stdout).strip()[-500:]}")
+            raise BrokerError(
+                f"Kafka cannot format the data folder {folder}. Choose another broker.data_dir, or correct what Kafka reports: "
+                f"{(formatting.stderr or formatting.stdout).strip()[-500:]}"
+            )
         return properties
 
     def _wait_until_ready(self, is_cancelled: Callable[[], bool]) -> None:
@@ -162,7 +166,7 @@ class EmbeddedBroker:
         self.stop(5)
 
     def _refuse_lost_topics(self) -> None:
-        # If Kafka's metadata log is damaged, Kafka starts without the topics and renames their folders to *-stray.
+        # If Kafka's metadata log is damaged, Kafka starts nevertheless, but it loses the topics and renames their folders to *-stray.
         strays = sorted(folder.name for folder in (self._broker.data_dir / "log").glob("*-stray"))
         if strays:
             self.stop(20)

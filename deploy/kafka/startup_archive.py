@@ -14,7 +14,7 @@ from deploy.supervisor.ports import free_ports
 from streams.errors import BrokerError
 from streams.settings import BrokerSettings, Settings
 
-# Longest time for stopping the broker. The Java runtime writes the archive while it ends.
+# Longest time for stopping the broker. It is long, because the Java runtime writes the archive while it ends.
 _WRITING_S = 180.0
 
 

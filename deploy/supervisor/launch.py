@@ -3,9 +3,9 @@
 Call it as `python -S launch.py PARENT_PID COMMAND...`. The script asks the kernel to send SIGKILL to its process when the thread that
 started it ends. Then it replaces itself by COMMAND. Thus a supervisor that is killed leaves no process behind.
 
-The kernel sends SIGKILL even to the broker. A process that ignores SIGTERM, or takes long to stop, would still hold its port and its data
-folder when a new process needs them. No acknowledged record is lost: a killed worker repeats some work, and a killed broker recovers its
-logs at the next start.
+The signal is SIGKILL for every process, even for the broker, because a process that ignores SIGTERM, or takes long to stop, would still
+hold its port and its data folder when a new process needs them. No acknowledged record is lost: a killed worker repeats some work, and a
+killed broker recovers its logs at the next start.
 
 `preexec_fn` of `subprocess` could ask the kernel too, but Python code that runs between fork and exec can hang if the parent has threads.
 """

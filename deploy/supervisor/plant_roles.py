@@ -14,9 +14,9 @@ BOARDS_STAGE = _WORKERS
 # Simulated boards stop first: no more castings come, and the belts run empty. Then the workers stop in the order in which a picture passes
 # them, so that each worker can finish the work that the one before it has sent. The broker stops last, after all its clients.
 BOARDS_STOP, _GATEWAY_STOP, INSPECTORS_STOP, _SORTER_STOP, _ARCHIVIST_STOP, BROKER_STOP = range(6)
-# After SIGTERM a worker may work for up to service.grace_s. Then it needs this time to leave its consumer group and to close its clients.
+# After SIGTERM a worker may work for up to service.grace_s. Then it has this time to leave its consumer group and to close its clients.
 _CLOSING_S = 10.0
-# Longest time until a worker is ready. Loading TensorFlow and the networks can take a minute on a machine that is busy and just started.
+# Longest time until a worker is ready. On a busy machine that has just started, loading TensorFlow and the networks can take a minute.
 _SLOW_START_S = 240.0
 
 
@@ -70,5 +70,5 @@ def plant_roles(
 
 
 def sorter_name(*lines: str) -> str:
-    """Returns the name of the role that diverts parts on the production lines `lines`, which share one board."""
+    """Returns the name of the sorter role that serves `lines`, the production lines of one board."""
     return f"sorter {', '.join(lines)}"

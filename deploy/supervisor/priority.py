@@ -8,7 +8,7 @@ import os
 log = logging.getLogger(__name__)
 
 GATE_NICENESS = -10
-# If a process of niceness 19 and a worker of niceness 0 both need a processor, the process gets about a sixtieth of its time.
+# If a process of niceness 19 and a worker of niceness 0 share a processor, the process gets about a sixtieth of the processor time.
 PAGES_NICENESS = 19
 
 
@@ -17,9 +17,9 @@ def raise_priority() -> bool:
 
     Returns False if the user may not raise the priority. The setting `Nice=-10` of a systemd unit has the same effect.
 
-    Two times were measured beside 20 busy programs on two processors. The 99th percentile from the verdict in the sorter to the write on
-    the serial port was 1,225 ms at normal priority and 7.5 ms at raised priority. From this write to the answer of a simulated board, it
-    was 660 ms and 20 ms.
+    Two delays were measured while 20 other programs kept two processors busy. At normal priority, the 99th percentile was 1,225 ms from the
+    verdict in the sorter to the write on the serial port, and 660 ms from this write to the answer of a simulated board. At raised
+    priority, it was 7.5 ms and 20 ms.
     """
     try:
         os.setpriority(os.PRIO_PROCESS, 0, GATE_NICENESS)

@@ -22,9 +22,10 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 class ProbeResult:
     """What the pages of one process said when they were last read.
 
-    `is_ready` is also True if only a person can make the process ready, because waiting or a restart would not help then. `complaint` is
-    the text of /healthz while the process is unhealthy. `unhealthy_since` is the time at which it became unhealthy, in monotonic seconds,
-    or None while it is healthy. `samples` holds the metrics without histogram buckets, which the live view does not need.
+    `is_ready` is also True if only a person can make the process ready. The supervisor then neither waits for the process nor restarts it.
+    `complaint` is the text of /healthz while the process is unhealthy. `unhealthy_since` is the time at which it became unhealthy, in
+    monotonic seconds, or None while it is healthy. `samples` holds the metrics without histogram buckets, which the live view does not
+    need.
     """
 
     address: str
@@ -161,5 +162,5 @@ def find_target(run_dir: Path, pid: int) -> str | None:
             if target["labels"]["pid"] == str(pid):
                 return str(target["targets"][0])
         except (OSError, ValueError, KeyError, IndexError, TypeError):
-            continue  # The file is just being replaced, or is no target file.
+            continue  # Skip a file that its process is just replacing, or that is no target file.
     return None

@@ -62,12 +62,12 @@ class ChildProcess:
         """
         if self._process.returncode is not None:
             return self._process.returncode
-        # The group gets its signal before `wait` frees the process id, because afterwards another group may have the same id.
+        # The group must be killed before `wait` frees the process id, because afterwards another group may have the same id.
         if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
             return None
         self._signal_group(signal.SIGKILL)
         status = self._process.wait()
-        self._reader.join(1)  # so that last_line() is complete
+        self._reader.join(1)  # The rest of the output must be read before last_line() is called.
         return status
 
     def terminate(self) -> None:

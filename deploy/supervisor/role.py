@@ -75,7 +75,7 @@ class RestartPolicy:
 
     After its first death a process is started again when `first_s` seconds have passed. After each further death the wait is twice as long,
     but at most `longest_s`. If the process ran for `steady_s` seconds, the wait begins with `first_s` again. After more than
-    `give_up_after` deaths in a row, the process is not started any more. None means that it is always started again.
+    `give_up_after` deaths in a row, the process is not started any more. If `give_up_after` is None, it is always started again.
     """
 
     first_s: float = 0.5

@@ -14,7 +14,7 @@ from deploy.supervisor.role import Role, State
 from streams.backoff import Backoff
 
 TICK_S = 0.1
-_SETTINGS_AT_FAULT = 3  # see EXIT_CODES in deploy/cli/main.py
+_SETTINGS_AT_FAULT = 3  # the exit status for wrong settings, see EXIT_CODES in deploy/cli/main.py
 
 
 @dataclass

@@ -83,7 +83,7 @@ def test_pictures_that_would_be_refused_are_named_with_their_reason(tmp_path: Pa
 @pytest.mark.parametrize(
     ("camera", "sentence"),
     [
-        ('kind = "drop"\npath = "/dev/null/share"', "cannot be read: Not a directory; mount the share, or correct the path"),
+        ('kind = "drop"\npath = "/dev/null/share"', "cannot be read: Not a directory. Mount the share, or correct the path"),
         ('kind = "folder"\npath = "/var/empty"', "lines.camera.path: expected pictures"),
         ('kind = "video"\naddress = "/dev/video99"\nstall_s = 0.5', "it cannot be opened; check its power"),
     ],
@@ -99,7 +99,7 @@ def test_a_mute_camera_is_exit_code_3_and_says_what_to_do(tmp_path: Path) -> Non
     (tmp_path / "in").mkdir()
     code, _, errors = run_trial(write_settings(tmp_path, f'kind = "drop"\npath = "{tmp_path / "in"}"'), "--wait", "1")
     assert code == 3
-    assert "none came within 1 s; let the camera take pictures, and stop the gateway of this line" in errors
+    assert "No picture of line-1 came within 1 s. Let the camera take pictures, and stop the gateway of this line" in errors
 
 
 def test_ctrl_c_ends_a_trial_with_what_was_taken(tmp_path: Path, folder: Path) -> None:
