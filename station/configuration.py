@@ -17,7 +17,8 @@ from streams.errors import SettingsError
 from streams.settings import Settings, StationSettings
 
 _HERE = Path(__file__).parent
-# Largest form in bytes, without its files. The settings `pictures.max_bytes` and `station.upload_files` limit the files.
+# Largest size in bytes of the fields of a form. Uploaded files do not count, because the settings `pictures.max_bytes` and
+# `station.upload_files` limit them.
 MAX_FORM_BYTES = 2**20
 MIN_KEY_CHARACTERS = 50
 _YEAR_S = 365 * 24 * 3600
@@ -72,8 +73,8 @@ def make_django_settings(settings: Settings) -> dict[str, Any]:
             "django.middleware.clickjacking.XFrameOptionsMiddleware",
             "django_htmx.middleware.HtmxMiddleware",
             "axes.middleware.AxesMiddleware",
-            # This middleware can only run synchronously. Because it comes last, Django runs all the middleware above in one thread too,
-            # and does not switch threads for each of them.
+            # This middleware can only run synchronously, so it comes last. Django then runs all the middleware above it in the same
+            # thread. Anywhere else in the list it would make Django switch threads in each request.
             "station.accounts.log_in.SessionRenewalMiddleware",
         ],
         "TEMPLATES": [
@@ -93,7 +94,7 @@ def make_django_settings(settings: Settings) -> dict[str, Any]:
         ],
         "DATABASES": {"default": make_database_settings(station)},
         "DEFAULT_AUTO_FIELD": "django.db.models.BigAutoField",
-        # None: Django does not touch the logging, which Castline has configured already.
+        # None tells Django not to configure logging, because Castline has configured it already.
         "LOGGING_CONFIG": None,
         "USE_TZ": True,
         "TIME_ZONE": station.time_zone,
@@ -134,7 +135,7 @@ def _security_settings(settings: Settings) -> dict[str, Any]:
                 "default-src": [NONE],
                 "script-src": [SELF],
                 "style-src": [SELF],
-                # The page of uploads shows a preview of each picture from a blob: URL before the picture is sent.
+                # blob: URLs are allowed because the page of uploads shows each picture from such a URL before it is sent.
                 "img-src": [SELF, "blob:"],
                 "font-src": [SELF],
                 "connect-src": [SELF],
@@ -165,7 +166,7 @@ def _log_in_settings(station: StationSettings) -> dict[str, Any]:
         "AXES_LOCKOUT_CALLABLE": "station.accounts.log_in.show_locked_out",
         "AXES_CLIENT_IP_CALLABLE": "station.accounts.log_in.client_address",
         "AXES_RESET_ON_SUCCESS": True,
-        # False: wrong passwords during a lock do not extend the lock. Otherwise an attacker could lock out an account for ever.
+        # False means that wrong passwords during a lock do not extend the lock. Otherwise an attacker could lock an account for ever.
         "AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT": False,
         "AXES_DISABLE_ACCESS_LOG": True,
         "AXES_VERBOSE": False,
@@ -173,7 +174,7 @@ def _log_in_settings(station: StationSettings) -> dict[str, Any]:
 
 
 def make_database_settings(station: StationSettings) -> dict[str, Any]:
-    """Returns Django's settings of the database `station.database`. Raises SettingsError if the password file cannot be read."""
+    """Returns Django's settings for the database `station.database`. Raises SettingsError if the password file cannot be read."""
     if "://" not in station.database:
         file = Path(station.database).resolve()
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -181,7 +182,7 @@ def make_database_settings(station: StationSettings) -> dict[str, Any]:
             "ENGINE": "django.db.backends.sqlite3",
             "NAME": file,
             "OPTIONS": {
-                # In the mode WAL, readers need not wait for the archivist, which writes all the time. Only writers wait for each other.
+                # In WAL mode the pages can read while the archivist writes, which it does all the time. Only writers wait for each other.
                 "init_command": "PRAGMA journal_mode=WAL; PRAGMA cache_size=-65536;",
                 "transaction_mode": "IMMEDIATE",
                 "timeout": 20,
@@ -218,7 +219,7 @@ def read_secret_key(station: StationSettings) -> str:
     file = station.secret_key_file
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        # O_EXCL: if two processes start together, one creates the file and the other reads it.
+        # With O_EXCL only one of two processes that start together creates the file, and the other reads the key that was written.
         with suppress(FileExistsError), os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new_file:
             new_file.write(secrets.token_urlsafe(64))
         key = file.read_text().strip()

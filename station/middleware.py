@@ -17,7 +17,7 @@ AsgiReceive = Callable[[], Awaitable[AsgiEvent]]
 AsgiSend = Callable[[AsgiEvent], Awaitable[None]]
 AsgiApplication = Callable[[Any, AsgiReceive, AsgiSend], Awaitable[None]]
 
-# Set when the process shall end. Responses that never end by themselves, such as live pages, check this event.
+# This event is set when the process must end. Responses that never end by themselves, such as those of the live pages, check it.
 stopping = threading.Event()
 
 API_PREFIX = "/api/"
@@ -30,12 +30,13 @@ _MAX_QUEUE_WAIT_S = 15.0
 # At ten milliseconds a request, a full queue is served within about three seconds. Further requests are refused at once, because
 # in a longer queue every request would wait until its client gives up.
 _MAX_QUEUED = 320
-# Without this limit, a client that announces a body and sends nothing would occupy a place for ever.
+# Longest pause in the body of a request. Without this limit, a client that announces a body and sends nothing would occupy one of the
+# running requests for ever.
 _MAX_BODY_PAUSE_S = 30.0
 
 
 async def send_text_response(scope: AsgiScope, send: AsgiSend, status: int, sentence: str, *headers: tuple[bytes, bytes]) -> None:
-    """Answers with one sentence: as JSON below /api/, as plain text for all other addresses."""
+    """Answers a request with one sentence. The answer is JSON if the address begins with /api/, and plain text otherwise."""
     if scope["path"].startswith(API_PREFIX):
         content_type, body = b"application/json", json.dumps({"error": sentence}).encode()
     else:
@@ -77,7 +78,7 @@ class RequestQueueMiddleware:
             self._running.release()
 
     async def _acquire(self) -> bool:
-        """Returns whether the request may run; waits in the queue for up to `max_wait_s`."""
+        """Waits in the queue until the request may run and returns True. Returns False if the queue is full or `max_wait_s` is over."""
         if self._running.locked() and self._queued >= self._max_queued:
             return False
         self._queued += 1
@@ -94,8 +95,8 @@ class RequestQueueMiddleware:
 class BodyLimitMiddleware:
     """Refuses a request body that is too large (status 413) or that stops arriving (status 408).
 
-    The header Content-Length is checked before the body is read. A body without this header is cut off at the limit. Django has limits of
-    its own, but it reads all files of a request before it checks who sent them.
+    If the request has the header Content-Length, the size is checked before the body is read. Otherwise reading stops at the limit. Django's
+    own limits are not enough, because Django reads all files of a request before it checks who sent them.
     """
 
     def __init__(self, inner: AsgiApplication, form_bytes: int, upload_bytes: int, max_pause_s: float = _MAX_BODY_PAUSE_S) -> None:
@@ -119,7 +120,7 @@ class BodyLimitMiddleware:
         async def receive_within_limits() -> AsgiEvent:
             nonlocal read_bytes, body_complete, refusal
             try:
-                # After the end of the body there is no time limit, because Django then waits here until the client disconnects.
+                # There is no time limit after the end of the body, because Django then waits here for the client to disconnect.
                 async with asyncio.timeout(None if body_complete else self._max_pause_s):
                     event = await receive()
             except TimeoutError:

@@ -22,7 +22,7 @@ class MenuEntry:
 
 @dataclass(frozen=True)
 class MenuLink:
-    """A link in the menu of one person. `is_current` is true if the page that is shown is the link's page or lies below it."""
+    """A link in the menu that one person sees. `is_current` is true if the shown page is the page of the link or a page below it."""
 
     url: str
     title: str

@@ -67,7 +67,7 @@ def get_role(user: AbstractBaseUser | AnonymousUser) -> Role | None:
 
 
 def assign_role(user: User, role: Role) -> None:
-    """Gives the user `role` and takes every other role away."""
+    """Gives the user `role` and removes all other roles of the user."""
     user.groups.set([Group.objects.get(name=role)])
     if hasattr(user, "_castline_role"):
         del user._castline_role
@@ -76,7 +76,7 @@ def assign_role(user: User, role: Role) -> None:
 def create_or_update_account(name: str, role: str, password: str) -> str:
     """Creates the account `name`, or changes the role and the password of the account that has this name already.
 
-    The account may log in afterwards. The change is written to the audit log as a change from the command line.
+    An account that was not allowed to log in may log in again. The audit log records the change as made from the command line.
     Returns "made" for a new account and "changed" for an existing one.
 
     Raises SettingsError if the role does not exist, or if the name or the password breaks the rules for accounts.
@@ -102,10 +102,10 @@ def create_or_update_account(name: str, role: str, password: str) -> str:
 
 
 def right_required(right: Right) -> Callable[[View], View]:
-    """Returns a decorator for views that lets only users with `right` reach the view.
+    """Returns a decorator that restricts a view to users with the right `right`.
 
-    Visitors are redirected to the log-in page. Users without the right get a page with status 403 that names the missing right.
-    The decorator works for ordinary views and for coroutine views.
+    Visitors who are not logged in are redirected to the log-in page. Users without the right get a page with status 403, which says
+    what they are not allowed to do. The decorator works for ordinary views and for coroutine views.
     """
 
     def check(request: HttpRequest) -> HttpResponse | None:
@@ -136,5 +136,5 @@ def right_required(right: Right) -> Callable[[View], View]:
 
 
 def render_error_page(request: HttpRequest, status: int, title: str, sentence: str) -> HttpResponse:
-    """Returns an error page with the HTTP status `status`. `sentence` explains below `title` why the request was refused."""
+    """Returns an error page with the HTTP status `status`. The page shows `title` and below it `sentence`, the reason for the error."""
     return render(request, "station/refusal.html", {"title": title, "sentence": sentence}, status=status)

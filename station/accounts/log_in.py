@@ -1,4 +1,4 @@
-"""Protects the log-in: finds the address of a client, shows the pages for refused forms, and extends sessions that are in use.
+"""Protects the log-in: finds the client's address, shows an error page if a form is refused, and extends sessions that are in use.
 
 `station.configuration` names these functions in the settings of Django and of django-axes, the library that counts wrong passwords.
 """
@@ -20,9 +20,9 @@ _RENEWED_AT = "seen"
 def client_address(request: HttpRequest) -> str:
     """Returns the network address of the client. Wrong passwords are counted for each pair of account and client address.
 
-    Without proxies this is the address of the connection. The setting `station.proxies` gives the number of proxies before the station.
-    With proxies the address is the entry of the header X-Forwarded-For that the outermost proxy wrote. Entries further left are ignored,
-    because the client can write them itself.
+    The setting `station.proxies` gives the number of proxies in front of the station. Without proxies the client's address is the address
+    of the connection. With proxies it is the entry that the outermost proxy wrote into the header X-Forwarded-For. Entries further left
+    are ignored, because the client can write them itself.
     """
     # PostgreSQL's address type accepts no empty text, so a connection without an address gets 0.0.0.0.
     peer: str = request.META.get("REMOTE_ADDR", "") or "0.0.0.0"
@@ -34,15 +34,15 @@ def client_address(request: HttpRequest) -> str:
 
 
 def show_locked_out(request: HttpRequest, *_: object, **__: object) -> HttpResponse:
-    """Returns the page for a log-in that is locked after too many wrong passwords."""
+    """Returns the error page that a person sees after too many wrong passwords, while the log-in is locked."""
     sentence = "There were too many wrong passwords for this account from this computer. Wait a few minutes, then try again."
     return render_error_page(request, 429, "Log-in locked", sentence)
 
 
 def show_csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    """Returns the page for a form without a valid CSRF token.
+    """Returns the error page for a form without a valid CSRF token.
 
-    The form came from another site, or the page was opened before the last log-in.
+    The token is not valid if another site sent the form, or if the person opened the page before the last log-in.
     """
     sentence = "This form is too old, or it did not come from this station. Go back, reload the page and send the form again."
     return render_error_page(request, 403, "Form expired", sentence)

@@ -37,7 +37,10 @@ class ApiToken(models.Model):
 
     @classmethod
     def issue(cls, user: User, name: str) -> tuple[ApiToken, str]:
-        """Makes a token of `user` for the program `name`. Returns the row and the text of the token, which is stored nowhere."""
+        """Makes a token with which the program `name` acts for `user`.
+
+        Returns the token's row in the table and the token's text. The caller must show the text now, because only its hash is stored.
+        """
         text = _TOKEN_PREFIX + secrets.token_urlsafe(32)
         return cls.objects.create(user=user, name=name, sha256=_hash(text)), text
 
@@ -57,10 +60,10 @@ class ApiToken(models.Model):
 
 
 class AuditEntry(models.Model):
-    """One action of a person, such as a changed account. An entry is never changed after it was written."""
+    """One entry of the audit log: an action of a person, such as a change of an account. The station never changes an entry."""
 
     at = models.DateTimeField(auto_now_add=True)
-    # The name is stored instead of a foreign key so that the entry outlives the account.
+    # The name of the account is stored instead of a foreign key, so that the entry stays when the account is deleted.
     who = models.CharField(max_length=_MAX_WHO)
     action = models.CharField(max_length=64)
     subject = models.CharField(max_length=_MAX_SUBJECT)
@@ -75,10 +78,10 @@ class AuditEntry(models.Model):
 
     @classmethod
     def record(cls, user: AbstractBaseUser | AnonymousUser | None, action: str, subject: str, **detail: object) -> None:
-        """Writes to the audit log that `user` did `action` to `subject`. The values of `detail` must be JSON-serialisable.
+        """Writes an entry to the audit log, for example `action` "token made" with the token's name as `subject`.
 
-        If `user` is None or not logged in, the name in the entry is "castline". Inside a transaction the entry is committed or rolled
-        back together with the change that it describes.
+        The values of `detail` must be JSON-serialisable. If `user` is None or not logged in, the entry names "castline" as the person.
+        Call this method in the transaction of the change, so that the change and its entry are committed or rolled back together.
         """
         who = user.get_username() if user is not None and user.is_authenticated else "castline"
         cls.objects.create(who=who[:_MAX_WHO], action=action, subject=subject[:_MAX_SUBJECT], detail=detail)

@@ -1,4 +1,4 @@
-"""The pages of accounts: a person's own account, the accounts of the plant, and the audit log."""
+"""The account pages: the account of the logged-in user, the list of all accounts, and the audit log."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _get_user(request: HttpRequest) -> User:
 @login_required
 @never_cache
 def account(request: HttpRequest) -> HttpResponse:
-    """Shows a person's own account with its role, its rights and its API tokens."""
+    """Shows the account of the logged-in user with its role, its rights and its API tokens."""
     return _render_account(request, TokenForm())
 
 
@@ -50,7 +50,7 @@ def _render_account(request: HttpRequest, form: TokenForm, new_token: str = "", 
 @sensitive_post_parameters()
 @never_cache
 def password(request: HttpRequest) -> HttpResponse:
-    """Changes a person's own password and ends all other log-in sessions of the account."""
+    """Changes the password of the logged-in user and ends all other log-in sessions of the account."""
     form = PasswordChangeForm(_get_user(request), request.POST or None)
     if request.method == "POST" and form.is_valid():
         update_session_auth_hash(request, form.save())
@@ -64,7 +64,7 @@ def password(request: HttpRequest) -> HttpResponse:
 @require_POST
 @never_cache
 def make_token(request: HttpRequest) -> HttpResponse:
-    """Makes an API token and shows its text. The text cannot be shown again because only its hash is stored."""
+    """Makes an API token for the logged-in user and shows its text. The text cannot be shown again, because only its hash is stored."""
     form = TokenForm(request.POST)
     if not form.is_valid():
         return _render_account(request, form, status=422)
@@ -76,7 +76,7 @@ def make_token(request: HttpRequest) -> HttpResponse:
 @login_required
 @require_POST
 def revoke_token(request: HttpRequest, token: int) -> HttpResponse:
-    """Revokes one of the person's own API tokens. Answers 404 if the token belongs to another account."""
+    """Revokes an API token of the logged-in user. Answers 404 if the token belongs to another account."""
     found = get_object_or_404(ApiToken, pk=token, user=_get_user(request))
     found.delete()
     AuditEntry.record(request.user, "token revoked", found.name)
@@ -88,7 +88,7 @@ def revoke_token(request: HttpRequest, token: int) -> HttpResponse:
 @sensitive_post_parameters()
 @never_cache
 def accounts(request: HttpRequest) -> HttpResponse:
-    """Lists all accounts and makes a new one from the form beside the list."""
+    """Lists all accounts. A POST request makes a new account from the form beside the list."""
     form = NewAccountForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         user = form.save()
@@ -103,7 +103,7 @@ def accounts(request: HttpRequest) -> HttpResponse:
 @sensitive_post_parameters()
 @never_cache
 def change_account(request: HttpRequest, user: int) -> HttpResponse:
-    """Changes the role, the password or the permission to log in of one account."""
+    """Shows the form for changes to one account. A POST request changes its role, its password or its permission to log in."""
     edited = get_object_or_404(User, pk=user)
     form = ChangeAccountForm(edited, request.POST or None)
     if request.method == "POST" and form.is_valid():

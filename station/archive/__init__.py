@@ -1,1 +1,1 @@
-"""The archive contains the table of parts, the writer of its rows, and the retention of pictures."""
+"""The archive: the table of parts, the code that writes its rows, and the rules for how long pictures are kept."""

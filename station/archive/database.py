@@ -36,10 +36,10 @@ def find_database_fault() -> str:
 
 
 def wait_for_database(report: Callable[[str], None], sleep: Callable[[float], bool]) -> bool:
-    """Waits until the database answers and returns True. Returns False if the process shall stop before that.
+    """Waits until the database answers. Returns True if it answers, and False if the process must stop while it waits.
 
-    `report` is called with the reason before each wait. `sleep` waits for the given number of seconds and returns True if the process
-    shall stop.
+    Before each pause `report` is called with a sentence that says why the database does not answer. `sleep` waits for the given number
+    of seconds and returns True if the process must stop.
     """
     backoff = Backoff(first_s=0.5, longest_s=5.0)
     while fault := find_database_fault():
@@ -50,9 +50,10 @@ def wait_for_database(report: Callable[[str], None], sleep: Callable[[float], bo
 
 
 def migrate_database(apply: bool = True) -> list[str]:
-    """Brings the tables up to date and returns the names of the applied migrations. Concurrent processes wait for each other.
+    """Brings the tables up to date and returns the names of the applied migrations.
 
-    Raises SettingsError if the tables belong to a newer release, or if they are out of date and `apply` is False.
+    If several processes call this function at the same time, they migrate one after the other. Raises SettingsError if the tables belong
+    to a newer release, if they are out of date and `apply` is False, or if the database refuses a change.
     """
     try:
         with _migration_lock():
@@ -88,7 +89,7 @@ def _migrate(apply: bool) -> list[str]:
 
 @contextmanager
 def _migration_lock() -> Iterator[None]:
-    """Prevents other processes from changing the tables inside the block."""
+    """Makes other processes wait with their migrations until the `with` block ends."""
     if connection.vendor == "postgresql":
         # The lock is held by the database session and not by a transaction, because a migration consists of several transactions.
         with connection.cursor() as cursor:
@@ -107,7 +108,7 @@ def _migration_lock() -> Iterator[None]:
 
 def lock_parts() -> None:
     """Locks the table of parts against other writing processes until the end of the current transaction."""
-    # SQLite needs no lock, because our SQLite transactions have the mode IMMEDIATE: each waits at its beginning for the end of the others.
+    # SQLite needs no lock here, because our SQLite transactions begin in the mode IMMEDIATE, so that only one of them runs at a time.
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_PARTS_LOCK])

@@ -9,15 +9,16 @@ from django.db import models
 # These reasons in a sorting record mean that the gate acted without a verdict.
 REASONS_WITHOUT_VERDICT = frozenset({"no-verdict", "late-verdict", "board-restarted"})
 
-# People often filter by these columns. The indexes of the history end with them, so that the database can test the filters in the
-# index and reads only the rows that are shown.
+# People often filter the history by these columns. Each index of the history ends with them, so that the database can check the filters
+# in the index. It then reads only those rows of the table that the page shows.
 _FILTERED = ("model", "defect_probability", "action")
 
 
 class Part(models.Model):
-    """One part (a casting that a line counted). Records come in any order, so all columns except the identity and `seen_at` may be empty.
+    """One part, which is a casting that a line has counted.
 
-    Of several verdicts the one with the earliest `decided_at` is stored, because the gate acted on that verdict.
+    The records about a part arrive in any order, so every column except `line`, `run`, `part` and `seen_at` may be empty. If a part has
+    several verdicts, the row holds the one with the earliest `decided_at`, because the gate acted on that verdict.
     """
 
     line = models.CharField(max_length=40)
@@ -70,28 +71,30 @@ class Part(models.Model):
     # Address of the picture in the object store; empty if the picture is not kept.
     picture = models.CharField(max_length=255, blank=True, default="")
     picture_bytes = models.IntegerField(null=True)
-    # Whether the picture is to be kept. NULL: the picture need not be kept. True: the archivist must still copy the picture to the object
-    # store. False: nothing is left to do, because the picture was copied, was not found, or was deleted again.
+    # True: the archivist must still copy the picture to the object store. False: nothing is left to do, because the picture was copied,
+    # was not found, or was deleted again. NULL: the picture need not be kept.
     keep_picture = models.BooleanField(null=True)
-    # Type of defect, by which the history can be filtered: the first type that the reviewer named, else the first type of the finding.
+    # The type of defect by which people filter the history. It is the first type that the reviewer named, or the first type of the
+    # finding if nobody has reviewed the part.
     kind = models.CharField(max_length=64, blank=True, default="")
 
     class Meta:
         constraints: ClassVar = [models.UniqueConstraint(fields=["line", "run", "part"], name="part_identity")]
         indexes: ClassVar = [
-            # Each of these indexes begins with the column that is searched. Then come `seen_at` and `id`, the order of the history.
+            # Each of these indexes begins with the column by which a query searches. The columns `seen_at` and `id` follow, because the
+            # history is sorted by them.
             models.Index(fields=["seen_at", "id", "line", *_FILTERED], name="part_seen"),
             models.Index(fields=["line", "seen_at", "id", *_FILTERED], name="part_line_seen"),
             models.Index(fields=["label", "seen_at", "id", "line", *_FILTERED], name="part_label_seen"),
-            # This index covers line and label together. With one index for each of them, SQLite read all parts of a line to find the few
-            # with the label.
+            # This index serves queries for both a line and a label. Without it SQLite would use the index of the line and read all parts
+            # of that line to find the few with the label.
             models.Index(fields=["line", "label", "seen_at", "id", *_FILTERED], name="part_line_label_seen"),
-            # These indexes are small, because they contain only the parts that fulfil their condition.
+            # These three partial indexes are small, because each contains only the parts that fulfil its condition.
             models.Index(fields=["seen_at"], name="part_picture_wanted", condition=models.Q(keep_picture=True)),
             models.Index(fields=["seen_at", "picture_bytes"], name="part_picture_kept", condition=~models.Q(picture="")),
             models.Index(fields=["picture"], name="part_picture", condition=~models.Q(picture="")),
-            # These indexes contain only the few rows that fulfil their condition. The database uses such an index only if the query
-            # repeats the condition, see station.history.pagination.
+            # Each of these partial indexes contains only the few parts that fulfil its condition. The database uses a partial index only
+            # if the query repeats the condition, see `index_condition` in station.history.pagination.
             models.Index(
                 fields=["kind", "seen_at", "id", "line", "label", *_FILTERED], name="part_kind_seen", condition=~models.Q(kind="")
             ),

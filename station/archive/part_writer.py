@@ -32,7 +32,10 @@ _MERGED_FIELDS = [name for name in _FIELDS if name not in _IDENTITY]
 
 
 class ReviewQueue(Protocol):
-    """The queue of parts that people should review. `station.reviews` implements it, because `station.archive` must not import reviews."""
+    """The queue of parts that people should review.
+
+    This is a protocol because `station.archive` must not import `station.reviews`, which implements the queue.
+    """
 
     def select(self, parts: Iterable[Part]) -> list[tuple[Part, Any]]:
         """Returns those of `parts` that a person should review, each with the reasons that `add` stores."""
@@ -54,9 +57,10 @@ class PartWriter:
         self._review_queue = review_queue
 
     def write(self, records: Sequence[ArchivedRecord]) -> int:
-        """Merges `records` in this order into the rows of their parts. Returns the number of rows that were added or changed.
+        """Merges each of `records` into the row of its part. Returns the number of rows that were added or changed.
 
-        Raises ArchiveError. Its attribute `retriable` is True if the database does not answer, and False if it rejects a record.
+        Raises ArchiveError if the records cannot be written, and then writes none of them. The attribute `retriable` of the error is True
+        if the database does not answer, and False if the database rejects a record.
         """
         try:
             with transaction.atomic():
@@ -75,7 +79,7 @@ class PartWriter:
         for record in records:
             row = rows.get(record.part_id)
             if row is None:
-                # If the archive does not know the part, there is no review that could be withdrawn.
+                # A record that withdraws a review is skipped if the archive does not know the part, because there is nothing to withdraw.
                 if not isinstance(record, PartRecord):
                     continue
                 row = rows[record.part_id] = make_row(record.part_id, time_of(record))
@@ -83,11 +87,12 @@ class PartWriter:
         changed = [row for part, row in sorted(rows.items()) if before.get(part) != _values(row)]
         selected = self._review_queue.select(changed)
         for row, _ in selected:
-            # The picture is kept, because a person cannot review the part without it.
+            # Mark the picture to be kept, because a person cannot review the part without its picture.
             if row.keep_picture is None and row.image_offset is not None:
                 row.keep_picture = True
         for row in changed:
-            # The primary key is removed, so that one statement inserts new rows and updates rows with the same line, run and part.
+            # The rows are written without a primary key. The database then finds existing rows by line, run and part, so that one
+            # statement can insert new rows and update existing ones.
             row.pk = None
         Part.objects.bulk_create(changed, update_conflicts=True, unique_fields=list(_IDENTITY), update_fields=_MERGED_FIELDS)
         self._review_queue.add(selected)
@@ -105,7 +110,8 @@ def _load_rows(parts: Iterable[PartId]) -> dict[PartId, Part]:
 
 
 def _values(row: Part) -> list[object]:
-    # These values can be compared with the values after merging, because merging replaces lists and dicts and never changes them.
+    # These values show later whether merging has changed the row. The lists and dicts among them need no copy, because merging
+    # replaces a list or dict and never changes it in place.
     return [getattr(row, name) for name in _FIELDS]
 
 
@@ -114,12 +120,12 @@ def _first_line(error: BaseException) -> str:
 
 
 def make_row(part: PartId, seen_at: datetime) -> Part:
-    """Returns a new row of `part` without any record. The row is not saved yet."""
+    """Returns a new row for `part`, in which only the identity and `seen_at` are filled. The row is not saved."""
     return Part(line=part.line, run=part.run, part=part.part, seen_at=seen_at)
 
 
 def time_of(record: PartRecord) -> datetime:
-    """Returns the time that gives a part its place in the history while `record` is its only record."""
+    """Returns the time by which the history sorts a part as long as `record` is the only known record about the part."""
     match record:
         case Verdict():
             return record.captured_at
@@ -167,7 +173,8 @@ def _merge_verdict(row: Part, verdict: Verdict) -> None:
 
 def _merge_sorting(row: Part, sorting: Sorting) -> None:
     if row.sorted_at is not None:
-        # A sorting by a gate that saw the part counts more than an `untracked` sorting, which the sorter writes if the board lost the part.
+        # The sorter writes an `untracked` sorting if the board has lost track of the part. A sorting by a gate that saw the part
+        # replaces an `untracked` one.
         present, new = (row.action == "untracked", row.sorted_at), (sorting.action == "untracked", sorting.sorted_at)
         if present <= new:
             return
@@ -200,7 +207,10 @@ def _plain_boxes(boxes: tuple[Box, ...]) -> list[dict[str, object]]:
 
 
 def _defect_type(row: Part) -> str:
-    """Returns the first defect type that the reviewer named. If nobody reviewed the part, returns the first type in the finding."""
+    """Returns the first defect type that the reviewer named, or the first type in the finding if nobody has reviewed the part.
+
+    Returns "" if no type is named.
+    """
     if row.review_label:
         named = [*row.review_kinds, *(box["kind"] for box in row.review_boxes)]
     else:

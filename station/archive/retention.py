@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
 
 _ARCHIVED_PER_STEP = 32
 _DELETED_PER_STEP = 500
-# The store has one folder for each first byte of a picture's checksum. Each sweep searches one folder for orphans.
+# The object store has one folder for each value of the first byte of a picture's checksum. Each sweep searches one of these folders
+# for orphans, which are pictures that belong to no part.
 _FOLDERS = 256
 _IDLE_S = 0.5
 _LONGEST_WAIT_S = 30.0
@@ -38,8 +39,8 @@ _LONGEST_WAIT_S = 30.0
 class RetentionPolicy:
     """Decides whether a part's picture is kept.
 
-    Pictures of defects, of parts for review and of reviewed parts are always kept, and so are all pictures of the lines in
-    `complete_lines`. Of the other parts, which are good, the share `ok_share` (0..1) is kept.
+    The pictures of defects, of parts for review and of reviewed parts are always kept. On the lines in `complete_lines` every picture is
+    kept. All other parts are good, and the share `ok_share` (0..1) of their pictures is kept.
     """
 
     ok_share: float
@@ -51,7 +52,7 @@ class RetentionPolicy:
 
 
 def is_sampled(part: PartId, share: float) -> bool:
-    """Returns whether `part` is in a pseudo-random sample. `share` (0..1) is the share of all parts that are in the sample.
+    """Returns whether `part` is in a pseudo-random sample that contains the share `share` (0..1) of all parts.
 
     The answer depends only on the part id and `share`, so it is the same in every process.
     """
@@ -65,16 +66,17 @@ class PictureSource(Protocol):
     def read_original(self, part: Part) -> bytes | None:
         """Returns the picture of `part` as the camera sent it, or None if it does not exist any more.
 
-        Raises PictureError if the bytes found are not this picture, and another CastlineError if the source does not answer.
+        Raises PictureError if the bytes that the source returned are not this picture, and another CastlineError if the source does
+        not answer.
         """
         ...
 
 
 class PictureArchiver:
-    """Copies pictures into the object store and deletes them again by age and by total size.
+    """Copies pictures into the object store, and deletes them when they are too old or take too much space.
 
-    All state is in the table of parts, so after a crash the work continues where it stopped. Only one thread may use an archiver. Its
-    methods raise OSError if the store does not answer, and DatabaseError if the database does not answer.
+    The table of parts says what is left to do, so after a crash the work continues where it stopped. Only one thread may use an archiver.
+    Its methods raise OSError if the store does not answer, and DatabaseError if the database does not answer.
     """
 
     def __init__(self, store: ObjectStore, source: PictureSource, limits: ArchivistSettings, topics: TopicSettings) -> None:
@@ -89,8 +91,8 @@ class PictureArchiver:
     def archive_pictures(self, go_on: Callable[[], bool]) -> int:
         """Archives up to 32 of the pictures that are marked to be kept, the oldest first. Stops early when `go_on` returns False.
 
-        Returns the number of parts whose mark was removed, because the picture was copied or does not exist any more. A PictureError counts
-        as a missing picture. Other exceptions of the source are raised.
+        Returns the number of pictures that are no longer marked, because they were copied or do not exist any more. A picture for which
+        the source raises PictureError counts as missing. Other exceptions of the source are passed on.
         """
         marked = list(Part.objects.filter(keep_picture=True).order_by("seen_at")[:_ARCHIVED_PER_STEP])
         done: list[Part] = []
@@ -101,8 +103,8 @@ class PictureArchiver:
                 part.picture, part.picture_bytes = self._archive_picture(part)
                 done.append(part)
         finally:
-            # One transaction for all these parts is fast, because only the commit waits for the disk. After a crash in between, the same
-            # pictures are archived again.
+            # All these parts are saved in one transaction, because each commit waits for the disk. If the process crashes before the
+            # commit, the same pictures are archived again after the restart.
             _save_archived(done)
         return len(done)
 
@@ -121,7 +123,11 @@ class PictureArchiver:
         return address, len(value)
 
     def sweep(self, now: datetime) -> None:
-        """Deletes parts, pictures and heat maps that are too old, the oldest pictures beyond the total size, and orphans in the store."""
+        """Deletes what need not be kept any longer.
+
+        These are parts, pictures and heat maps that are too old, the oldest pictures if all pictures together are too large, and pictures
+        in the store that belong to no part.
+        """
         self._delete_old_parts(now - timedelta(days=self._limits.keep_rows_days))
         self._delete_old_pictures(now - timedelta(days=self._limits.keep_days))
         self._delete_excess_pictures()
@@ -145,7 +151,7 @@ class PictureArchiver:
             self._delete_pictures(old)
 
     def _delete_excess_pictures(self) -> None:
-        """Deletes the oldest pictures until the total size is within the limit. A picture that two parts share counts twice."""
+        """Deletes the oldest pictures until all pictures together are within the limit. A picture that two parts share counts twice."""
         with_picture = Part.objects.exclude(picture="")
         total = with_picture.aggregate(bytes=Coalesce(Sum("picture_bytes"), 0))["bytes"]
         while total > self._limits.keep_bytes:
@@ -162,7 +168,8 @@ class PictureArchiver:
         metrics.archive_kept_bytes.set(total)
 
     def _delete_pictures(self, parts: list[Part]) -> None:
-        # The table is changed first. A crash in between then leaves an orphan in the store, but never a part whose picture is missing.
+        # The table is changed before the store. A crash between the two changes then leaves a picture that belongs to no part, but never
+        # a part that refers to a deleted picture.
         with transaction.atomic():
             lock_parts()
             Part.objects.filter(pk__in=[part.pk for part in parts]).update(picture="", picture_bytes=None, heat_map="", keep_picture=False)
@@ -178,11 +185,12 @@ class PictureArchiver:
                 self._store.delete(part.heat_map)
 
     def _delete_orphans(self, now: datetime) -> None:
-        """Deletes pictures in the store that belong to no part, from one folder per call.
+        """Deletes pictures in the store that belong to no part. Each call searches one folder.
 
-        Orphans are large pictures that were sent by claim check and then not kept, and pictures that a crash left behind.
+        Some of these pictures were too large for Kafka, so their Kafka records only refer to the store, and the archive does not keep
+        them. Others were left behind by a crash.
         """
-        # Younger pictures stay, because an inspector may read a picture as long as the image topic has a record that refers to it.
+        # Younger pictures are not deleted, because the image topic may still have a record that refers to them for an inspector.
         before = now - timedelta(hours=self._topics.image_hours + 24)
         found = set(self._store.list_older_than(f"pictures/{self._next_folder:02x}", before))
         self._next_folder = (self._next_folder + 1) % _FOLDERS
@@ -210,9 +218,10 @@ def _used_addresses(addresses: set[str]) -> set[str]:
 
 
 class RetentionWorker:
-    """A thread beside the archivist that archives pictures continuously and calls `PictureArchiver.sweep` every `sweep_s` seconds.
+    """A thread of the archivist that archives pictures continuously and calls `PictureArchiver.sweep` every `sweep_s` seconds.
 
-    After a failure the worker tries again later. `report_fault` is called with a sentence after each failure and with "" after a success.
+    After a failure the worker waits and tries again. It calls `report_fault` with a sentence after each failure, and with "" after each
+    success.
     """
 
     def __init__(self, archiver: PictureArchiver, sweep_s: float, report_fault: Callable[[str], None]) -> None:
@@ -227,7 +236,7 @@ class RetentionWorker:
         self._thread.start()
 
     def stop(self, within_s: float) -> None:
-        """Stops the thread after the picture that is being archived, and waits for the thread for up to `within_s` seconds."""
+        """Lets the thread finish the picture that it is archiving and then ends it. Waits for this for up to `within_s` seconds."""
         self._stopping.set()
         self._thread.join(within_s)
 

@@ -150,9 +150,9 @@ def _drain(text: io.StringIO) -> bytes:
 
 
 class StreamBuffer(io.RawIOBase):
-    """A write-only file in memory. `drain` removes and returns the content, also while the file is still being written.
+    """A write-only file in memory. `drain` removes what was written so far and returns it, so the file can be sent while it is written.
 
-    The file cannot seek. zipfile therefore writes the size of each member after its data.
+    The file cannot seek, so zipfile writes the size of each member after the member's data.
     """
 
     def __init__(self) -> None:
@@ -191,8 +191,8 @@ def stream_file(request: HttpRequest, pieces: Iterator[bytes], content_type: str
 
 
 async def _iterate_in_thread(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
-    # Each piece is produced in a thread, because its database queries would block the event loop. If Django got `pieces` itself, it
-    # would collect all of them in memory before it sends the first.
+    # Each piece is produced in a thread, because its database queries would block the event loop. Under ASGI Django must not get the
+    # synchronous iterator `pieces` itself, because it would then collect all pieces in memory before it sends the first one.
     next_piece = sync_to_async(lambda: next(pieces, None))
     while (piece := await next_piece()) is not None:
         yield piece

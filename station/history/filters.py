@@ -26,9 +26,10 @@ SUPPORTED_YEARS = range(1971, 9000)
 class PartFilters:
     """The conditions that a part must fulfil to be shown. A condition that is empty or None is not applied.
 
-    A part seen exactly at `since` is shown, a part seen exactly at `to` is not. `least` and `most` limit the defect probability. The
-    label "none" finds parts without a verdict, and the action "none" finds parts without a sorting. Parts of `excluded_line` are never
-    found. If a query parameter cannot be read, it is not applied, and `errors` says under its name what its value must be.
+    A part seen exactly at `since` is shown, but a part seen exactly at `to` is not. `least` and `most` are the lowest and the highest
+    defect probability. The label "none" finds parts without a verdict, and the action "none" finds parts without a sorting. Parts of
+    `excluded_line` are never found. `errors` maps the name of each query parameter that could not be read to a phrase that says what its
+    value must be. Such a parameter is not applied.
     """
 
     line: str = ""
@@ -59,16 +60,22 @@ class PartFilters:
         return "" if value is None else str(value)
 
     def describe_errors(self, labels: Mapping[str, str] | None = None) -> list[str]:
-        """Returns a sentence for each filter that cannot be read. `labels` has the labels of the form fields, by default FIELD_LABELS."""
+        """Returns a sentence for each filter that could not be read. `labels` maps the names of filters to labels of form fields.
+
+        The default of `labels` is FIELD_LABELS.
+        """
         labels = labels or FIELD_LABELS
         return [f"{labels[name]} {problem}." for name, problem in self.errors.items()]
 
     @property
     def is_served_by_one_index(self) -> bool:
-        """Whether one database index is enough: at most one filter besides the times is set, and its column has an index."""
+        """Whether the database can find all parts with a single index.
+
+        This is the case if at most one filter is set, apart from the two times, and the column of this filter has an index.
+        """
         has_unindexed = self.least is not None or self.most is not None or bool(self.model)
         indexed = [self.line, self.label, self.kind, self.reviewer, self.action]
-        # Most rows have one of these two actions, so the index of actions does not contain them.
+        # The index of actions does not contain the actions "none" and "passed", because most rows have one of them.
         has_common_action = self.action in ("none", "passed")
         return not has_common_action and not has_unindexed and sum(map(bool, indexed)) <= 1
 

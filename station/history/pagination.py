@@ -1,10 +1,10 @@
 """Loads the history in pages, newest parts first, by keyset pagination.
 
-The URL of a page contains the key (`seen_at` and `id`) of the part at which the adjacent page ended. The database finds this key in an
-index. Therefore the ten-thousandth page costs as much as the first, and new parts do not shift the pages.
+Each page begins where the page before it ended. Its URL therefore contains the key (`seen_at` and `id`) of the last part of that page. The
+database finds this key in an index, so the ten-thousandth page costs as much as the first, and new parts do not shift the pages.
 
-Some combinations of filters have no index that fits them. Such a search reads at most SEARCH_LIMIT rows. The page then says how far the
-search has come, and the person can continue it. Therefore no URL makes the database read the whole table.
+For some combinations of filters there is no suitable index. Such a search reads at most SEARCH_LIMIT rows, so that no URL makes the
+database read the whole table. The page then shows the time at which the search stopped, and the person can continue the search from there.
 """
 
 from __future__ import annotations
@@ -61,9 +61,11 @@ class HistoryKey:
 
 @dataclass(frozen=True)
 class HistoryPage:
-    """A page of parts, newest first. `older` and `newer` are the keys where the adjacent pages begin, or None if there is no such page.
+    """A page of parts, newest first.
 
-    If the search stopped at its limit before the page was full, `searched_to` is the time up to which it came. Otherwise it is None.
+    `older` is the key to pass to `load_page` as `before` to get the next older page, or None if there is none. `newer` is the key to pass
+    as `after` to get the next newer page, or None. If the search stopped at its limit before the page was full, `searched_to` is the time
+    that the search reached. Otherwise `searched_to` is None.
     """
 
     rows: Sequence[Part]
@@ -85,7 +87,7 @@ def load_page(
     if after is not None:
         found, limit = _search(filters, after, False, rows, search_limit)
         shown, has_more = found[:rows][::-1], len(found) > rows
-        # No parts are newer than these, so the newest page is shown. It is loaded anew, because these parts may be too few for a page.
+        # These are the newest parts of all, and they may be too few for a page. Load the newest page instead, which is full.
         if not has_more and limit is None:
             return load_page(filters, rows=rows, search_limit=search_limit)
         newer = _key_of(shown[0]) if has_more and shown else limit
@@ -118,7 +120,8 @@ def parts_beyond(parts: QuerySet[Part], key: HistoryKey | None, older: bool) -> 
     """Returns those of `parts` that are older than `key`, or newer if `older` is False. If `key` is None, returns all parts."""
     if key is None:
         return parts
-    # The second condition alone would give the same parts, but the database would not use an index for it.
+    # The condition in the inner parentheses alone would select the same parts. The simpler condition on `seen_at` is added because the
+    # database can use an index for it.
     if older:
         return parts.filter(Q(seen_at__lte=key.seen_at) & (Q(seen_at__lt=key.seen_at) | Q(id__lt=key.id)))
     return parts.filter(Q(seen_at__gte=key.seen_at) & (Q(seen_at__gt=key.seen_at) | Q(id__gt=key.id)))
@@ -139,28 +142,37 @@ class _IndexCondition(RawSQL):
 
 
 def index_condition(column: str) -> Q:
-    """Returns the condition that a query must repeat to use the partial index of `column`, or no condition if that index is not partial."""
+    """Returns the condition that a query must contain so that the database uses the partial index of `column`.
+
+    Returns an empty condition if `column` has no partial index.
+    """
     return Q(_IndexCondition(column)) if column in _INDEX_CONDITIONS else Q()
 
 
 def _search(
     filters: PartFilters, key: HistoryKey | None, older: bool, rows: int, search_limit: int
 ) -> tuple[list[Part], HistoryKey | None]:
-    """Returns up to `rows` + 1 parts beyond `key`. The second value is the key where the search reached its limit, or None."""
+    """Returns up to `rows` + 1 parts that are older than `key`, or newer if `older` is False.
+
+    The second value is the key at which the search stopped because of its limit, or None if the search did not reach the limit.
+    """
     bound = None if filters.is_served_by_one_index else _find_bound(filters, key, older, search_limit)
     within_bound = _between(filter_parts(filters), key, bound, older)
     return list(order(within_bound, newest_first=older)[: rows + 1]), bound
 
 
 def _find_bound(filters: PartFilters, key: HistoryKey | None, older: bool, search_limit: int) -> HistoryKey | None:
-    """Returns the key at which the search must stop, `search_limit` rows beyond `key`, or None if there are fewer rows."""
+    """Returns the key that lies `search_limit` rows after `key` in the direction of the search, where the search must stop.
+
+    Returns None if fewer rows follow.
+    """
     parts = parts_beyond(Part.objects.filter(_indexed_condition(filters), filters.time_conditions()), key, older)
     last = order(parts, newest_first=older).values_list("seen_at", "id")[search_limit : search_limit + 1]
     return HistoryKey(*last[0]) if last else None
 
 
 def _indexed_condition(filters: PartFilters) -> Q:
-    """Returns the condition by which the database looks up the rows in an index: the filter that probably finds the fewest parts."""
+    """Returns the one filter by which the database shall look up the parts in an index: the filter that probably finds the fewest parts."""
     for column, value in (("reviewer", filters.reviewer), ("kind", filters.kind), ("action", filters.action)):
         if value and value not in _COMMON_ACTIONS:
             return Q(**{column: value}) & index_condition(column)

@@ -1,6 +1,6 @@
-"""Makes the content of the page of one part: timeline, remarks, archived records, and the boxes over the picture.
+"""Makes the content of the page about one part: timeline, remarks, archived records, and the boxes over the picture.
 
-Everything comes from the part's row in the archive. `castline trace` shows the same timeline from the Kafka topics.
+All content comes from the part's row in the archive. The command `castline trace` shows the same timeline from the Kafka topics.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _DEFAULT_SIDE_PX = 300
 
 @dataclass(frozen=True)
 class TimelineStep:
-    """An event of a part. The durations are the times since the first and since the previous event."""
+    """An event of a part, such as its verdict, with the time since the first event of the part and the time since the previous event."""
 
     at: datetime
     event: str

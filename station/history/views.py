@@ -36,7 +36,11 @@ _THUMBNAIL_SIDES_PX = (160, 240, 480)
 @require_safe
 @right_required("look")
 def history(request: HttpRequest) -> HttpResponse:
-    """Shows one page of parts. The query of the URL has the filters and, as `before` or `after`, the key where the page begins."""
+    """Shows one page of parts.
+
+    The query of the URL contains the filters, and the key at which the page begins as `before` or `after`. Without a key the page shows the
+    newest parts.
+    """
     filters = _read_filters(request)
     before, after, key_errors = _read_keys(request)
     page = load_page(filters, before, after)
@@ -63,13 +67,19 @@ def history(request: HttpRequest) -> HttpResponse:
 
 
 def _read_filters(request: HttpRequest) -> PartFilters:
-    """Returns the filters of the query. Only administrators find uploads in the history. Others see theirs on the page of uploads."""
+    """Returns the filters in the URL's query. They exclude uploaded pictures unless the person is an administrator.
+
+    Everybody else sees only their own uploads, on the page of uploads.
+    """
     is_administrator = "administer" in get_rights(request.user)
     return replace(read_filters(request.GET.dict()), excluded_line="" if is_administrator else current_settings().station.upload_line)
 
 
 def _read_keys(request: HttpRequest) -> tuple[HistoryKey | None, HistoryKey | None, list[str]]:
-    """Returns the keys `before` and `after` of the query, of which at most one is not None, and a sentence for each invalid key."""
+    """Returns the keys `before` and `after` in the URL's query, and a sentence for each invalid key.
+
+    A missing or invalid key is None. If the query contains both keys, `after` is ignored.
+    """
     keys: dict[str, HistoryKey] = {}
     errors = []
     for name in ("before", "after"):
@@ -83,7 +93,10 @@ def _read_keys(request: HttpRequest) -> tuple[HistoryKey | None, HistoryKey | No
 
 
 def _make_url(filters: PartFilters, **keys: HistoryKey | None) -> str:
-    """Returns the URL of the page that begins at the key in `keys`, with `filters`. Returns "" if the key is None."""
+    """Returns the URL of a page of the history with `filters`. `keys` may contain `before` or `after`, the key at which the page begins.
+
+    Returns "" if this key is None.
+    """
     query = [filters.query] if filters.query else []
     for name, key in keys.items():
         if key is None:
@@ -95,20 +108,20 @@ def _make_url(filters: PartFilters, **keys: HistoryKey | None) -> str:
 @require_safe
 @right_required("look")
 def download_csv(request: HttpRequest) -> HttpResponseBase:
-    """Sends all parts that fulfil the filters of the query as CSV."""
+    """Sends a CSV file of all parts that fulfil the filters in the URL's query."""
     return _download(request, export_csv, "text/csv; charset=utf-8", "csv")
 
 
 @require_safe
 @right_required("look")
 def download_parquet(request: HttpRequest) -> HttpResponseBase:
-    """Sends all parts that fulfil the filters of the query as Parquet."""
+    """Sends a Parquet file of all parts that fulfil the filters in the URL's query."""
     return _download(request, export_parquet, "application/vnd.apache.parquet", "parquet")
 
 
 def _download(request: HttpRequest, export: Callable[[PartFilters], Iterator[bytes]], content_type: str, suffix: str) -> HttpResponseBase:
     filters = _read_filters(request)
-    # If an unreadable filter were ignored, the file would contain other parts than intended.
+    # A filter that cannot be read must not be ignored here, because the file would then contain parts that the person did not ask for.
     if filters.errors:
         return HttpResponse("\n".join(filters.describe_errors()), status=400, content_type="text/plain; charset=utf-8")
     stamp = timezone.localtime().strftime("%Y-%m-%d-%H%M%S")
@@ -189,7 +202,7 @@ def _locate_picture(request: HttpRequest, line: str, run: int, part: int) -> Par
         # The URL contains a number that is too large for the database.
         raise Http404 from None
     live = get_live_consumer().find_part(PartId(line, run, part))
-    # The archivist writes a record a moment after the live consumer has read it, so the live consumer may know more about a new part.
+    # The live consumer reads a record a moment before the archivist writes it to the archive, so it may know more about a new part.
     is_archive_complete = (
         archived is not None and (archived.image_topic or archived.picture) and (archived.heat_map or not (live and live.heat_map))
     )
@@ -210,7 +223,7 @@ def _send_picture(picture: EncodedPicture) -> HttpResponse:
 
 
 def _refuse_picture(error: PictureError | KafkaUnavailableError) -> HttpResponse:
-    """Returns a response with the reason as text. Pages show a placeholder in place of the picture."""
+    """Returns an error response with the text of `error`. The page that asked for the picture shows a placeholder instead."""
     status = 503 if isinstance(error, KafkaUnavailableError) else 415
     return HttpResponse(str(error), status=status, content_type="text/plain; charset=utf-8")
 

@@ -1,10 +1,11 @@
 """Renders the cards of the live pages and sends them to the browsers as server-sent events.
 
-A card is the part of a page that shows one line. It is rendered once and sent to every browser that shows the line. A card is rendered at
-most every two seconds, or every ten seconds on a busy machine. On a fast line, too, each rendering shows only a few new pictures.
+A card is the section of a page that shows one line. The station renders each card once and sends it to every browser that shows the line.
+It renders a card at most every two seconds, or every ten seconds on a busy machine. At most two pictures on a card are new each time, even
+if the line is fast, so that the browsers load few pictures.
 
-Every stream sends the connection status every two seconds. If a browser receives nothing for much longer, its page says that it is cut off
-from the station.
+Every stream also sends the status of the connection to Kafka every two seconds. If a browser receives nothing for much longer, its page says
+that it has lost the connection to the station.
 """
 
 from __future__ import annotations
@@ -25,14 +26,15 @@ from station.live.live_consumer import LiveConsumer, get_live_consumer
 MAX_STREAMS = 64
 TICK_S = 0.5
 _STATUS_TICKS = 4
-# Number of ticks in a minute. Once a minute the stream checks again that the person may see the page.
+# Number of passes of the stream's loop (TICK_S each) in a minute. Once a minute the stream checks that the person may still see the page.
 _PERMISSION_TICKS = 30 * _STATUS_TICKS
 # Shortest time between two renderings of a card. People do not read faster, and each rendering makes all browsers request pictures.
 _RENDER_INTERVAL_S = 2.0
-# The same time on a busy machine, where the workers need all processors. Rendering every two seconds would use 5 % of the processors.
+# Shortest time between two renderings of a card on a busy machine. It is longer because the other processes need all processors, and
+# rendering every two seconds would use 5 % of them.
 _BUSY_RENDER_INTERVAL_S = 10.0
-# The machine counts as busy if its mean load of the last minute is above this share of its processors. On two processors, an inspector
-# under full load gives a share of 0.96 and sometimes less.
+# The machine counts as busy if its load average of the last minute, divided by its number of processors, is above this value. On a machine
+# with two processors, an inspector under full load gives about 0.96 and sometimes less.
 _BUSY_LOAD = 0.75
 # A card is rendered again after this time even if no record came, because some of its alarms and figures depend on the time.
 _MAX_AGE_S = 5
@@ -50,7 +52,7 @@ class RenderedCard:
 
 
 def is_machine_busy() -> bool:
-    """Returns whether the load of the machine is high: on average, more than 0.75 threads run or wait for each processor."""
+    """Returns whether the machine was busy in the last minute, with more than 0.75 threads per processor that ran or waited to run."""
     return os.getloadavg()[0] > _BUSY_LOAD * (os.cpu_count() or 1)
 
 
@@ -73,10 +75,10 @@ class CardRenderer:
             known = self._cards.get((line, for_page))
             age = now - known.rendered_at if known else busy_interval
             interval = busy_interval if self._is_busy() else timedelta(seconds=_RENDER_INTERVAL_S)
-            # If the machine's clock was set back, the age is negative, and the card is rendered again.
+            # The age is negative if the machine's clock was set back. The card is rendered again in this case.
             if known is not None and (known.revision == revision or timedelta() <= age < interval):
                 return known
-            # If nobody has looked at the card for a while, it shows the newest parts, and not those of the last rendering.
+            # If nobody has looked at the card for a while, start again with the newest parts instead of the parts of the last rendering.
             shown_parts = known.parts if known and age < 2 * busy_interval else []
             with self.consumer.lock:
                 parts = state.update_selection(shown_parts, PARTS_ON_PAGE if for_page else PARTS_ON_WALL)
@@ -94,7 +96,7 @@ _renderers: dict[LiveConsumer, CardRenderer] = {}
 
 
 def get_card_renderer() -> CardRenderer:
-    """Returns the renderer of the process's LiveConsumer."""
+    """Returns the card renderer that all requests of this process share."""
     consumer = get_live_consumer()
     if consumer not in _renderers:
         _renderers.clear()
@@ -103,7 +105,7 @@ def get_card_renderer() -> CardRenderer:
 
 
 class OpenStreams:
-    """Counts the open streams. Their number is limited, so that many open browsers do not overload the station."""
+    """Counts the open event streams. At most MAX_STREAMS may be open, so that many browsers do not overload the station."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -121,7 +123,8 @@ async def stream_events(
 ) -> AsyncIterator[bytes]:
     """Yields the events of the wall, or of the page of `line`. Ends if `is_stopping()` is true or `is_permitted()` is false.
 
-    The event `<line>` carries a card, `page` the content of a line's page, and `status` the banner.
+    An event that is named after a line carries the card of this line. The event `page` carries the content of a line's own page, and the
+    event `status` carries the banner that says whether the station receives records.
     """
     open_streams.count += 1
     try:

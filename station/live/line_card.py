@@ -30,7 +30,7 @@ _SORTING_REASONS = {
 
 @dataclass(frozen=True)
 class LineAlarm:
-    """A problem of a line that a person should look at. `level` decides the colour."""
+    """A problem of a line that a person should look at. `level` decides the colour: `defect` is more serious than `review`."""
 
     level: Literal["defect", "review"]
     text: str
@@ -38,7 +38,10 @@ class LineAlarm:
 
 @dataclass(frozen=True)
 class TrendBar:
-    """One minute of the trend chart, which is 60 units wide and 100 high. From the bottom up, the bar shows ok, review and defect."""
+    """The bar for one minute in the trend chart of a line. From the bottom up, the bar shows the ok, review and defect parts.
+
+    All lengths are in units of the chart, which is 60 units wide (one per minute) and 100 units high.
+    """
 
     x: int
     ok_y: float
@@ -52,7 +55,7 @@ class TrendBar:
 
 @dataclass(frozen=True)
 class LineCard:
-    """What a card shows of a line. `faulty_parts`, `bars` and `max_per_minute` are empty on the wall and filled on the line's own page."""
+    """What a card shows about a line. Only the line's own page fills `faulty_parts`, `bars` and `max_per_minute`."""
 
     name: str
     has_gate: bool
@@ -84,9 +87,9 @@ class LineCard:
 
 
 def make_card(state: LineState, now: datetime, parts: Sequence[LivePart], with_trend: bool = False) -> LineCard:
-    """Returns the card of the line that has the state `state`. `parts` are the pictures on the card.
+    """Returns the card of the line whose state is `state`. `parts` are the parts whose pictures the card shows.
 
-    If `with_trend` is True, the card also has the trend of the last hour and the last faulty parts.
+    If `with_trend` is True, the card also contains the trend of the last hour and the last faulty parts.
     """
     sorting, verdict = state.last_sorting, state.last_verdict
     trend = state.trend(now) if with_trend else []

@@ -23,7 +23,7 @@ LABELS: tuple[Label, ...] = ("ok", "defect", "review")
 RECENT_PARTS = 60
 MAX_NEW_PER_UPDATE = 2
 _THUMBNAIL_PX = 240
-# Number of part ids that are remembered to recognise repeated records. This is enough, because a repeat follows soon after the first.
+# Number of part ids that are remembered to recognise repeated records. This is enough, because Kafka repeats a record soon or not at all.
 _REMEMBERED_PARTS = 4096
 _REMEMBERED_LATENCIES = 6000
 _REMEMBERED_EVENTS = 1000
@@ -83,12 +83,12 @@ class LivePart:
 
     @property
     def seen_at(self) -> datetime | None:
-        """When the picture was taken. If that is unknown because there is no verdict yet, when photo-eye 1 counted the part."""
+        """The time at which the picture was taken, or the time at which photo-eye 1 counted the part if there is no verdict yet."""
         return self.verdict.captured_at if self.verdict else self.sorting.counted_at if self.sorting else None
 
     @property
     def reason(self) -> str:
-        """Why the part is for review, in words; "" if it is not for review."""
+        """The reason why the part is for review, as a phrase, or "" if the verdict gives no reason."""
         return describe_reason(self.verdict.reason) if self.verdict and self.verdict.reason else ""
 
     @property
@@ -97,7 +97,7 @@ class LivePart:
 
     @property
     def heat_map(self) -> str:
-        """Address of the heat map in the object store, or ""."""
+        """Address of the heat map in the object store, or "" if there is no heat map yet."""
         return self.finding.heat_map if self.finding else ""
 
     @property
@@ -117,7 +117,7 @@ class LivePart:
 
     @property
     def picture(self) -> str:
-        """Always "", so that the picture is read from Kafka. The archivist copies pictures to the object store only later."""
+        """Always "", so that the picture is read from Kafka. A new part's picture is not in the object store yet."""
         return ""
 
     @property
@@ -139,7 +139,7 @@ class LivePart:
 
 @dataclass(frozen=True)
 class VerdictLatency:
-    """The time from picture to verdict in seconds: median and 99th percentile of the last minute, None without verdicts."""
+    """The time from picture to verdict in seconds: its median and its 99th percentile in the last minute, or None without verdicts."""
 
     p50_s: float | None
     p99_s: float | None
@@ -148,7 +148,7 @@ class VerdictLatency:
 class LineState:
     """The state of one line after all records so far. Not thread-safe: LiveConsumer holds its lock around every access.
 
-    `version` increases with every change. `counts` has the number of parts by label since `shift_since`.
+    `version` increases with every change. `counts` maps each label to the number of parts since the shift began at `shift_since`.
     """
 
     def __init__(self, settings: LineSettings, recent_parts: int = RECENT_PARTS) -> None:
@@ -171,9 +171,9 @@ class LineState:
         self._missed_verdicts: deque[tuple[datetime, str]] = deque(maxlen=_REMEMBERED_EVENTS)
 
     def start_shift(self, since: datetime, counts: Counter[str], minutes: dict[datetime, Counter[str]] | None = None) -> None:
-        """Starts the counts of a shift that began at `since` with `counts`, the archive's number of parts by label.
+        """Starts counting a shift that began at `since`. `counts` are the parts of the shift that the archive contains already, by label.
 
-        If `minutes` is given, it replaces the trend: the archive's number of parts by minute and label.
+        If `minutes` is given, it replaces the trend of the last hour. It contains the archived parts by minute and label.
         """
         self.shift_since, self.counts, self.diverted = since, Counter(counts), 0
         if minutes is not None:
@@ -207,7 +207,7 @@ class LineState:
             self._trend = {minute: counts for minute, counts in self._trend.items() if verdict.captured_at - minute <= _HOUR}
 
     def add_sorting(self, sorting: Sorting) -> None:
-        """Adds the record of what the gate did with a part."""
+        """Adds a sorting, which is the record of what the gate did with a part."""
         part = sorting.part_id
         if not _remember(self._sorted, part):
             return
@@ -223,7 +223,10 @@ class LineState:
         self.version += 1
 
     def add_finding(self, finding: Finding) -> None:
-        """Adds the boxes and the heat map of a suspicious part. A finding that belongs to another verdict on the part is ignored."""
+        """Adds a finding, which holds the boxes and the heat map of a suspicious part.
+
+        A finding about an unknown part is ignored, and so is a finding that belongs to another verdict than the stored one.
+        """
         part = finding.part_id
         known = self._parts.get(part)
         if known is None or (known.verdict is not None and known.verdict.verdict_id != finding.verdict_id):

@@ -37,17 +37,17 @@ from streams.topics import TopicNames
 log = logging.getLogger(__name__)
 
 _POLL_MS = 250
-# Pause after each poll, so that a poll returns several records. A poll takes two milliseconds of a processor. Without the pause there was
-# a poll for each record, and on a fast line this took 10 % of a processor. Pages ask for an upload's verdict every 0.6 s, so the verdict
-# still appears within about a second.
+# Pause after each poll, so that a poll returns several records. A poll takes two milliseconds of processor time. Without the pause each
+# poll would return a single record, and on a fast line the polls would take 10 % of a processor. The pause is short enough that the verdict
+# on an uploaded picture still appears within about a second.
 _POLL_PAUSE_S = 0.4
-# If a poll returns this many records, more are waiting, and they are read without pauses.
+# If a poll returns at least this many records, more are waiting, so the next poll follows without a pause.
 _BACKLOG_RECORDS = 500
 # How often the connection is checked while no records arrive.
 _CONNECTION_CHECK_S = 2.0
 _RESPONSE_MS = 4000
 _RECONNECT_WAIT_S = 1.0
-# After the start, the topics are read from this far in the past.
+# When the consumer starts, it reads the sortings and the dead letters of this much time before the start.
 _SORTINGS_BACK = timedelta(minutes=10)
 _DEAD_LETTERS_BACK = timedelta(hours=1)
 # The line of uploads remembers more parts, because people may upload many pictures at once and then wait for all verdicts.
@@ -60,7 +60,10 @@ _TREND = timedelta(hours=1)
 
 @dataclass(frozen=True)
 class ArchivedCounts:
-    """The archive's number of parts of a line by label, and by minute and label. Parts seen at or after `until` are not counted."""
+    """Numbers of archived parts of a line. `counts` has the parts of the shift by label, `minutes` those of the last hour by minute.
+
+    Parts seen at or after `until` are not counted, because the consumer counts them from Kafka.
+    """
 
     until: datetime
     counts: Counter[str] = field(default_factory=Counter)
@@ -70,7 +73,7 @@ class ArchivedCounts:
 def count_archived_parts(line: str, shift_since: datetime, now: datetime) -> ArchivedCounts:
     """Counts the archived parts of `line`: those of the shift that began at `shift_since`, and those of each minute of the last hour.
 
-    If the archive is empty or does not answer, the counts are empty. In all cases `until` is not before the beginning of the shift.
+    If the archive is empty or does not answer, the counts are empty. The field `until` of the result is never before `shift_since`.
     """
     try:
         newest = Part.objects.filter(line=line, decided_at__isnull=False, seen_at__lte=now).aggregate(at=Max("seen_at"))["at"]
@@ -91,15 +94,16 @@ def count_archived_parts(line: str, shift_since: datetime, now: datetime) -> Arc
         connection.close()
 
 
-# A function like count_archived_parts. Its arguments are the line, the beginning of the shift and the current time.
+# The type of the function count_archived_parts. Its arguments are the line, the beginning of the shift and the current time.
 CountParts = Callable[[str, datetime, datetime], ArchivedCounts]
 
 
 class LiveConsumer:
     """Reads the topics of all lines in a thread and keeps the state of each line in `lines`.
 
-    Hold `lock` while reading or changing a state. `connection_fault` is a sentence for pages, or "" while reading works. `wall_lines` has
-    the names of the lines that the wall shows: all except the line of uploads. `choices` are the current model choices.
+    Hold `lock` while you read or change a state. `connection_fault` is a sentence that pages show if Kafka does not answer, and "" otherwise.
+    `wall_lines` has the names of the lines that the wall shows, which are all except the line of uploads. `choices` are the current model
+    choices.
     """
 
     def __init__(self, settings: Settings, count_parts: CountParts = count_archived_parts) -> None:
@@ -135,14 +139,17 @@ class LiveConsumer:
             return state.find_part(part) if state else None
 
     def add_record(self, record: Any) -> None:
-        """Adds a record of kafka-python to the state of its line. Logs a record that cannot be decoded and skips it."""
+        """Adds a record that kafka-python has read to the state of its line. Logs and skips a record that cannot be decoded."""
         try:
             self._add_record(record)
         except (ValidationError, IdentityError) as error:
             log.warning("skipped a record of %s that cannot be decoded: %s", record.topic, error)
 
     def update_shift(self, now: datetime) -> None:
-        """Starts the counts of all lines anew if a shift has begun since the last call. The first call begins with the archive's counts."""
+        """Sets the counts of all lines to zero if a new shift has begun since the last call.
+
+        The first call starts with the numbers of parts that the archive contains instead of zero.
+        """
         station = self._settings.station
         since = period_at(now, station.shifts, station.zone).since
         for name, state in self.lines.items():
@@ -235,10 +242,10 @@ class LiveConsumer:
         return partitions
 
     def _seek(self, consumer: Any, partitions: list[TopicPartition]) -> None:
-        """Chooses where the reading of each partition begins.
+        """Sets the offset from which the consumer reads each partition.
 
-        After a lost connection reading continues where it stopped. After the start it begins some time in the past, and for verdicts at
-        the latest where the archive's counts end.
+        After a lost connection the consumer continues where it stopped. When it starts, it begins some time in the past. It reads verdicts
+        from the time up to which the archive's counts go, or from an earlier time, so that no part is missing in the counts.
         """
         now = datetime.now(UTC)
         self.update_shift(now)
@@ -255,7 +262,8 @@ class LiveConsumer:
         offsets = consumer.offsets_for_times(since_ms, timeout_ms=_RESPONSE_MS)
         for partition in partitions:
             begin = offsets[partition].offset if offsets[partition] else ends[partition]
-            # If the remembered position is beyond the end, the topic was deleted and created again, and the position is not used.
+            # If the remembered position lies after the end of the partition, somebody deleted the topic and created it again. The
+            # position is not used in this case.
             position = self._positions.get(partition)
             consumer.seek(partition, position if position is not None and position <= ends[partition] else begin)
 
@@ -271,7 +279,8 @@ class LiveConsumer:
             if polled and not self.connection_fault:
                 checked_at = now
             elif now - checked_at > _CONNECTION_CHECK_S or self.connection_fault:
-                # If Kafka does not answer, end_offsets() raises an exception. poll() only returns no records in this case.
+                # end_offsets() checks the connection, because it raises an exception if Kafka does not answer. poll() would only return
+                # no records.
                 consumer.end_offsets(partitions[:1], timeout_ms=_RESPONSE_MS)
                 checked_at = now
                 self.connection_fault, self._is_disconnected = "", False
