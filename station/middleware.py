@@ -95,8 +95,8 @@ class RequestQueueMiddleware:
 class BodyLimitMiddleware:
     """Refuses a request body that is too large (status 413) or that stops arriving (status 408).
 
-    If the request has the header Content-Length, the size is checked before the body is read. Otherwise reading stops at the limit. Django's
-    own limits are not enough, because Django reads all files of a request before it checks who sent them.
+    If the request has the header Content-Length, the size is checked before the body is read. Otherwise reading stops at the limit.
+    Django's own limits are not enough, because Django reads all files of a request before it checks who sent them.
     """
 
     def __init__(self, inner: AsgiApplication, form_bytes: int, upload_bytes: int, max_pause_s: float = _MAX_BODY_PAUSE_S) -> None:

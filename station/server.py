@@ -28,11 +28,11 @@ from streams.health import ProcessHealth
 
 log = logging.getLogger(__name__)
 
-# Most connections are idle. Far fewer requests run at the same time, see RequestQueueMiddleware.
+# The number is this high because most connections are idle. RequestQueueMiddleware limits how many requests run at the same time.
 _MAX_CONNECTIONS = 4000
-# Files that are open besides the connections: databases, Kafka, pictures.
+# Number of open files that the process needs in addition to the connections, for databases, Kafka and pictures.
 _OTHER_OPEN_FILES = 1000
-# Bytes that a request may have besides its files: the other fields of a form, and the headers between them.
+# Number of bytes that a request may have in addition to its files, for the other fields of a form and the headers between the fields.
 _FORM_OVERHEAD_BYTES = 2**18
 _DATABASE_CHECK_S = 2.0
 _QUEUE_METRICS_S = 15.0
@@ -58,7 +58,7 @@ def open_socket() -> socket.socket:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((station.host, station.port))
-        # uvicorn calls listen() again, with its own backlog.
+        # Listen now, so that an error is reported here. uvicorn later calls listen() again to set the length of its own queue.
         listening.listen()
     except OSError as error:
         listening.close()
@@ -99,7 +99,7 @@ def serve_pages(listening: socket.socket, health: ProcessHealth, stop_requested:
     """
     settings = current_settings()
     _raise_open_file_limit(_MAX_CONNECTIONS)
-    # This loads the modules of all pages. If a module is broken, the station does not start, instead of failing at the first request.
+    # This line loads the modules of all pages, so that a broken module stops the start of the station and not the first request.
     _ = get_resolver().url_patterns
     # WhiteNoise returns a file as a synchronous iterator. Django then reads the whole file into memory and warns. The warning is ignored,
     # because our files are small.
@@ -110,8 +110,8 @@ def serve_pages(listening: socket.socket, health: ProcessHealth, stop_requested:
         log_config=None,
         access_log=False,
         server_header=False,
-        # False: the station itself reads the client's address and TLS from proxy headers, as `station.proxies` and
-        # `station.behind_tls` say.
+        # uvicorn must ignore the headers of proxies, because the station reads them itself according to the settings `station.proxies`
+        # and `station.behind_tls`.
         proxy_headers=False,
         limit_concurrency=_MAX_CONNECTIONS,
         timeout_keep_alive=20,
@@ -124,7 +124,10 @@ def serve_pages(listening: socket.socket, health: ProcessHealth, stop_requested:
 
 
 def _raise_open_file_limit(connections: int) -> None:
-    """Raises this process's limit of open files as far as needed and allowed. The usual limit is 1,024, too low for our connections."""
+    """Raises this process's limit of open files as far as needed and allowed.
+
+    The usual limit of 1,024 is too low for the number of connections that the station accepts.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = connections + _OTHER_OPEN_FILES
     if hard != resource.RLIM_INFINITY:

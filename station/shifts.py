@@ -1,4 +1,4 @@
-"""Computes the periods that counts and reports refer to: a shift or a whole day in the plant's time zone. The current time is passed in."""
+"""Computes the shifts and days of the plant, in the plant's time zone. Counts and reports refer to these periods."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ShiftPeriod:
     to: datetime
 
     def hours(self) -> Iterator[tuple[datetime, datetime]]:
-        """Yields begin and end of each hour. The last hour is shorter if the period does not end on a full hour."""
+        """Yields the beginning and the end of each hour of the period. The last hour may be shorter."""
         begin = self.since
         while begin < self.to:
             end = min(begin + timedelta(hours=1), self.to)
@@ -51,14 +51,14 @@ def shift_period(day: date, shift: time, shifts: Sequence[time], zone: ZoneInfo)
 
 
 def period_at(at: datetime, shifts: Sequence[time], zone: ZoneInfo) -> ShiftPeriod:
-    """Returns the shift that runs at the moment `at`, or the day if the plant has no shifts."""
+    """Returns the shift that runs at the time `at`, or the whole day if the plant has no shifts."""
     today = at.astimezone(zone).date()
     for day in (today, today - timedelta(days=1)):
         periods = [shift_period(day, shift, shifts, zone) for shift in shifts] or [day_period(day, shifts, zone)]
         for period in periods:
             if period.since <= at < period.to:
                 return period
-    raise ValueError(f"No shift runs at {at}, because the setting station.shifts is not in ascending order.")
+    raise ValueError(f"No shift runs at {at}, because the setting station.shifts is not in ascending order. Sort the times.")
 
 
 def adjacent_period(period: ShiftPeriod, step: int, shifts: Sequence[time], zone: ZoneInfo) -> ShiftPeriod:

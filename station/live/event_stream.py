@@ -4,8 +4,8 @@ A card is the section of a page that shows one line. The station renders each ca
 It renders a card at most every two seconds, or every ten seconds on a busy machine. At most two pictures on a card are new each time, even
 if the line is fast, so that the browsers load few pictures.
 
-Every stream also sends the status of the connection to Kafka every two seconds. If a browser receives nothing for much longer, its page says
-that it has lost the connection to the station.
+Every stream also sends the status of the connection to Kafka every two seconds. If a browser receives nothing for much longer, its page
+says that it has lost the connection to the station.
 """
 
 from __future__ import annotations

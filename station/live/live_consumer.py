@@ -101,9 +101,9 @@ CountParts = Callable[[str, datetime, datetime], ArchivedCounts]
 class LiveConsumer:
     """Reads the topics of all lines in a thread and keeps the state of each line in `lines`.
 
-    Hold `lock` while you read or change a state. `connection_fault` is a sentence that pages show if Kafka does not answer, and "" otherwise.
-    `wall_lines` has the names of the lines that the wall shows, which are all except the line of uploads. `choices` are the current model
-    choices.
+    Hold `lock` while you read or change a state. `connection_fault` is a sentence that the pages show if Kafka does not answer, and ""
+    otherwise. `wall_lines` has the names of the lines that the wall shows, which are all except the line of uploads. `choices` are the
+    current model choices.
     """
 
     def __init__(self, settings: Settings, count_parts: CountParts = count_archived_parts) -> None:

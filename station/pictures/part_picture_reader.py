@@ -35,8 +35,8 @@ _CONSUMERS = 4
 _MAX_WAIT_S = 10.0
 _READ_MS = 4000
 _CACHE_BYTES = 48 * 2**20
-# Number of locks for the conversion of pictures. A picture always gets the same lock, so it is converted only once. Because there are
-# many locks, different pictures seldom wait for each other.
+# Number of locks for the conversion of pictures. Each picture always gets the same lock, so that two requests never convert it at the same
+# time. Different pictures seldom share a lock, because there are many.
 _LOCKS = 64
 # Every segment of an address must begin with a letter, a digit or an underscore. Such an address has no scheme, no drive, no empty
 # segment and no "..", so it cannot lead out of the store.
@@ -45,9 +45,9 @@ _ADDRESS = re.compile(rf"{_SEGMENT}(/{_SEGMENT}){{0,9}}")
 
 
 class PictureLocation(Protocol):
-    """The attributes by which the picture of a part is found. Rows of the archive, uploads and parts of the live pages have them.
+    """The attributes by which the picture of a part is found. `Part`, `Upload`, `LivePart` and `SignedUrl` have these attributes.
 
-    `picture` is an address in the object store, or "" if the picture is not kept there. `sha256` is "" if unknown.
+    `picture` is an address in the object store, or "" if the picture is not kept there. `sha256` is "" if it is not known.
     """
 
     @property
@@ -83,8 +83,8 @@ class PartPictureReader:
     def read_original(self, part: PictureLocation) -> bytes | None:
         """Returns the picture as the camera sent it, or None if neither the store nor the topic has it any more.
 
-        Raises PictureError if the bytes found are not this picture, because their SHA-256 differs. Raises KafkaUnavailableError if Kafka
-        or the store does not answer.
+        Raises PictureError if the SHA-256 shows that another picture was found in its place. Raises KafkaUnavailableError if Kafka or the
+        store does not answer.
         """
         try:
             value = self._read_from_store(part.picture) if part.picture else None
@@ -128,7 +128,10 @@ class PartPictureReader:
             self._idle.put(None)
 
     def _cached(self, part: PictureLocation, side_px: int | None, convert: Callable[[bytes], EncodedPicture]) -> EncodedPicture | None:
-        """Reads and converts a picture only once, even if many browsers, such as those that show the wall, request it at once."""
+        """Returns the converted picture from the cache, or reads and converts it if it is not there.
+
+        If many browsers that show the wall request the picture at the same moment, it is still read and converted only once.
+        """
         key = (part.sha256, side_px)
         with self._conversion_locks[hash(key) % _LOCKS]:
             with self._cache_lock:
@@ -152,7 +155,7 @@ class PartPictureReader:
         try:
             return read_object(self._settings.store.url, address, self._settings.pictures.max_bytes)
         except PictureError as error:
-            # Retention may have deleted the object while the topic still has the picture.
+            # The picture may have been deleted from the store because of its age or the total size, and may still be on the topic.
             if error.reason == CLAIM_MISSING:
                 return None
             raise
@@ -187,7 +190,8 @@ class PartPictureReader:
         if not is_reachable(self._settings.bootstrap):
             raise ConnectionError(f"no Kafka broker listens at {self._settings.bootstrap}")
         arguments = make_client_arguments(self._settings, "station-pictures") | {"request_timeout_ms": 5000, "bootstrap_timeout_ms": 5000}
-        # With a limit of one byte, Kafka returns only one batch of records, however large this batch is.
+        # The limit of one byte makes Kafka send only the batch that holds the picture, even though the batch is larger than that. A
+        # higher limit would make Kafka send pictures that nobody asked for.
         return KafkaConsumer(
             **arguments,
             group_id=None,
@@ -207,7 +211,7 @@ def _read_record(consumer: Any, partition: TopicPartition, offset: int) -> Any |
             return record if record.offset == offset else None
     except OffsetOutOfRangeError:
         return None
-    # If the offset is the end of the partition, the poll returns nothing, because Kafka waits for the next record.
+    # The poll also returns nothing if no record at this offset has been written yet, because Kafka then waits for the next record.
     if consumer.end_offsets([partition])[partition] <= offset:
         return None
     raise ConnectionError(f"Kafka sent no record of {partition.topic}/{partition.partition} within {_READ_MS} ms")

@@ -1,8 +1,9 @@
 """Makes signed addresses for the small pictures on live cards, and answers requests for them without Django.
 
-Everybody who may see the live pages gets the same cards. Therefore the station does not check the account for each picture on a card.
-Instead the address of the picture carries a signature, says where the picture is stored, and is valid for one to two hours. A wall of three
-lines requests pictures day and night, and a look-up of session, account and archive would make each request cost ten times as much.
+Everybody who may see the live pages gets the same cards. Therefore the station does not check the person's account for each picture on a
+card. Instead the address of the picture carries a signature, says where the picture is stored, and is valid for one to two hours. This
+saves work, because a wall requests pictures day and night. If the station looked up session, account and archive, each request would cost
+ten times as much.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from station.pictures.part_picture_reader import PictureLocation, get_picture_re
 from streams.errors import PictureError
 
 PREFIX = "/live/pictures/"
-# An address stays the same for this long, so that browsers can cache the picture. It is valid until the end of the following period.
+# Length of a period in which the address of a picture stays the same, so that browsers can cache the picture. An address is valid until the
+# end of the next period.
 _SLOT_S = 3600
 _HEADERS = [
     (b"cache-control", b"private, max-age=3600, immutable"),
@@ -59,7 +61,7 @@ def read_signed_url(token: str, now_s: float) -> SignedUrl | None:
     try:
         content = SignedUrl(*_signer().unsign_object(token))
     except (BadSignature, ValueError, TypeError):
-        # TypeError: another release of the station signed the address, and its addresses have other fields.
+        # A TypeError means that another release of the station signed the address, whose addresses have other fields.
         return None
     return content if 0 <= int(now_s) // _SLOT_S - content.slot <= 1 else None
 

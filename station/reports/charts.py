@@ -1,4 +1,4 @@
-"""Computes the SVG coordinates of the two charts of a report: a Pareto chart of the defect types and stacked bars of the hours."""
+"""Computes the SVG coordinates of the two charts in a report: a Pareto chart of the defect types, and a stacked bar for each hour."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WIDTH_PX, HEIGHT_PX = 640, 220
 LEFT_PX, RIGHT_PX, TOP_PX, BOTTOM_PX = 40, 40, 14, 34
 _PLOT_WIDTH_PX = WIDTH_PX - LEFT_PX - RIGHT_PX
 _PLOT_HEIGHT_PX = HEIGHT_PX - TOP_PX - BOTTOM_PX
-# Largest width of a bar. Without this limit, the bar of a chart with a single type would be as wide as the page.
+# Largest width of a bar. Without this limit, the only bar of a chart with one defect type would be almost as wide as the chart.
 _MAX_BAR_PX = 64
 
 
@@ -20,8 +20,8 @@ _MAX_BAR_PX = 64
 class ChartBar:
     """A rectangle with a caption below and a number above.
 
-    In the chart of the hours, `kind` is the label of the parts, `none` for parts without a verdict, or `hour` for a caption of the axis.
-    In a Pareto chart, `kind` is "".
+    In a Pareto chart `kind` is "". In the hourly chart `kind` is the label of the parts, or `none` for parts without a verdict. A bar whose
+    kind is `hour` has no height and holds only the caption below an hour.
     """
 
     x: float
@@ -38,7 +38,7 @@ class ChartBar:
 
     @property
     def above(self) -> float:
-        """y coordinate of the number above the bar: its baseline is 3 px above the upper edge of the bar."""
+        """The y coordinate of the baseline of the number above the bar, which is 3 px above the bar."""
         return self.y - 3
 
 
@@ -74,7 +74,7 @@ def make_pareto_chart(rows: Sequence[tuple[str, int, float]]) -> BarChart:
 
 
 def make_hourly_chart(hours: Sequence[tuple[datetime, PartCounters]], zone: tzinfo) -> BarChart:
-    """Returns a chart with a stack of bars for each hour: its ok, review and defect parts, and its parts without a verdict."""
+    """Returns a chart with a stack of bars for each hour. From the bottom up they show the ok, review, defect and unjudged parts."""
     most = max((counters.parts for _, counters in hours), default=0)
     if not most:
         return BarChart([])

@@ -1,4 +1,4 @@
-"""Computes the figures of a report. The database counts the parts of a shift or a day in groups, and this module adds the groups up."""
+"""Computes the figures of a report about a shift or a day. The database counts the parts in groups, and this module adds the groups up."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from station.reviews.agreement import LabelAgreement, count_agreement
 from station.shifts import ShiftPeriod
 
 NO_TYPE = "no type named"
-# An hour with fewer judged parts is never listed as one of the worst, because the share of defects among so few parts is mostly chance.
+# An hour with fewer judged parts than this is not listed among the worst hours, because the share of defects would be mostly chance.
 _MIN_PARTS_PER_HOUR = 20
 _GROUPED_BY = ("line", "label", "action", "sorted_reason", "late", "kind", "review_label")
 
 
 @dataclass(frozen=True)
 class PartGroup:
-    """A group of parts that have the same line, label and other fields below. `count` is the number of parts in the group."""
+    """A group of parts that are equal in all these fields except `count`, which is the number of parts in the group."""
 
     line: str
     label: str
@@ -131,7 +131,7 @@ class PartReport:
 def count_period(period: ShiftPeriod, line: str, excluded_line: str) -> PartReport:
     """Counts the parts of `line` in `period`. If `line` is empty, counts the parts of all lines except `excluded_line`.
 
-    The database runs one query for each hour and finds the parts of the hour by the index of times.
+    There is one query for each hour, so that the database finds the parts by its index of times.
     """
     condition = Q(line=line) if line else ~Q(line=excluded_line)
     hours: list[tuple[datetime, PartCounters]] = []

@@ -46,7 +46,8 @@ class LabelAgreement:
     def kappa(self) -> float | None:
         """Cohen's kappa: 1 is full agreement, 0 is the agreement that chance would give.
 
-        None if both sides gave all parts one and the same label, because kappa is not defined then. Also None if there are no parts.
+        The value is None if there are no parts. It is also None if both sides gave every part the same single label, because kappa is not
+        defined in this case.
         Source: Cohen, Educational and Psychological Measurement 20(1), 1960.
         """
         if not self.parts:
@@ -59,7 +60,7 @@ class LabelAgreement:
         return None if chance == 1 else (self.same / self.parts - chance) / (1 - chance)
 
     def rows(self) -> list[tuple[str, list[int]]]:
-        """Returns a row of counts for each label of the first side, with a count for each label of the second side."""
+        """Returns the confusion matrix as rows: for each label of the first side, the counts for the labels of the second side."""
         return [(first, [self.counts[first, second] for second in LABELS]) for first in LABELS]
 
 
@@ -80,22 +81,23 @@ def count_agreement(pairs: Iterable[tuple[str, str, int]]) -> LabelAgreement:
 class AgreementReport:
     """The agreement of the model with people, and of people with each other, within a period.
 
-    The model is compared with the decision that counts for each part. Two people are compared on all parts that both decided about.
+    The model is compared with the last decision about each part, because this decision counts. Two people are compared on all parts that
+    both have decided about.
     """
 
-    # The model against people on all reviewed parts.
+    # The model compared with people on all reviewed parts.
     model: LabelAgreement
-    # The model against people on the parts of the random check, which represent all parts of the plant.
+    # The model compared with people on the parts of the random check. These parts represent all parts of the plant.
     audit: LabelAgreement
-    # The model against people, for each line of the plant.
+    # The model compared with people, for each line of the plant.
     lines: list[tuple[str, LabelAgreement]]
-    # The model against people, for each person.
+    # The model compared with each single person.
     reviewers: list[tuple[str, LabelAgreement]]
     # For each type of defect: the number of parts to which people gave this type, and how many of these the model labelled `ok`.
     kinds: list[tuple[str, int, int]]
-    # People against people, for each pair of people.
+    # Two people compared with each other, for each pair of people.
     people: list[tuple[str, str, LabelAgreement]]
-    # The number of parts that the model left to people, by the label that people gave them.
+    # The parts that the model left to people (verdict `review`): for each label that people gave, the number of parts.
     left_to_people: list[tuple[str, int]]
 
 

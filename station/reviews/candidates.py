@@ -1,13 +1,16 @@
 """Selects the parts that a person should look at, and says why.
 
-The score of a part is the sum of the scores of all reasons that apply to it. Parts with a high score are shown first, and parts without a
-reason are shown to nobody. These are the reasons with their scores:
+There are several reasons to look at a part, and each reason has a score. The score of a part is the sum of the scores of its reasons. Parts
+with a high score are shown first, and parts without a reason are shown to nobody. These are the reasons:
 
-- The model is in doubt: 0..1, twice the doubt. The doubt is 0.5 on the threshold and 0 at the probabilities 0 and 1.
-- The networks have different labels: 0..0.5, half the distance of their probabilities.
-- The verdict is `review`: 0.3, because the part was set aside and somebody waits for the answer.
-- The gate had no verdict: 0.5, because nobody knows what has passed.
-- A random check: 0.05, because the model is most likely right. Only the random check shows which defects the model misses.
+- The model is in doubt. The score is twice the doubt, which is 0.5 if the defect probability equals the threshold, and 0 if the probability
+  is 0 or 1.
+- The networks disagree: some give a probability below the threshold and some above. The score is half the distance between the lowest and
+  the highest probability.
+- The verdict is `review`. The score is 0.3, because the part was set aside and somebody waits for the answer.
+- The gate had no verdict. The score is 0.5, because nobody knows whether a defective part has passed.
+- The random check picked the part. The score is only 0.05, because the model is most likely right. But no other reason leads people to the
+  defects that the model misses.
 """
 
 from __future__ import annotations
@@ -31,8 +34,8 @@ _SCORE_OF_RANDOM_CHECK = 0.05
 class ReviewPriority:
     """How useful it is that a person reviews a part.
 
-    `score` is 0 if nobody should review the part. `why` gives the reasons in words. `audit` is true if the random check picked the
-    part, even if other reasons apply too.
+    `score` is 0 if nobody should review the part. `why` gives the reasons in words. `audit` is true if the random check picked the part,
+    whether or not there are other reasons.
     """
 
     score: float
@@ -81,17 +84,17 @@ def compute_disagreement(votes: Mapping[str, float], threshold: float | None) ->
 
 
 def is_picked_at_random(part: Part, share: float, seed: int) -> bool:
-    """Returns whether the random check picks `part`. `share` is the share of all parts that are picked, 0..1.
+    """Returns whether the random check picks `part`. The check picks the share `share` (0..1) of all parts.
 
-    The choice depends only on the part id and the seed. It is therefore the same on every machine, and without the seed nobody can
-    predict it.
+    The choice depends only on the part id, `share` and `seed`. It is therefore the same on every machine, and nobody can predict it
+    without the seed.
     """
     digest = hashlib.sha256(f"{seed}|{part}".encode()).digest()
     return int.from_bytes(digest[:8]) < share * 2**64
 
 
 class CandidateQueue:
-    """Adds parts to the review queue when the archive writes them. Implements the protocol `station.archive.part_writer.ReviewQueue`."""
+    """Adds parts to the review queue when the archivist writes them. Implements the protocol `station.archive.part_writer.ReviewQueue`."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -108,20 +111,21 @@ class CandidateQueue:
         return selected
 
     def add(self, selected: Iterable[tuple[Part, ReviewPriority]]) -> None:
-        """Adds parts to the review queue. The parts must be in the database already.
+        """Adds parts to the review queue. Their rows must be in the table of parts.
 
-        A part that is in the queue already gets the new score and keeps its state, so parts may be added again.
+        Parts may be added again: a part that is in the queue already gets the new score and keeps its state.
         """
         rows = [
             Candidate(part=part, score=priority.score, why=priority.why[:400], audit=priority.audit, since=part.seen_at)
             for part, priority in selected
         ]
-        # The score of a waiting part is updated, because its reasons may change. A sorting, for example, may be stored before the verdict.
+        # The score of a part in the queue is updated, because its reasons may change. For example, the part may get its verdict later than
+        # its sorting.
         Candidate.objects.bulk_create(rows, update_conflicts=True, unique_fields=["part"], update_fields=["score", "why", "audit"])
 
 
 def get_or_add_candidate(part: Part, at: datetime) -> Candidate:
-    """Returns the entry of the review queue for a part that a person opens. Makes an entry if there is none."""
+    """Returns the entry of the review queue for a part that a person opens for review. Makes an entry if there is none."""
     defaults = {"score": 0.0, "why": "a person opened the part", "since": at, "state": "settled"}
     candidate, _ = Candidate.objects.get_or_create(part=part, defaults=defaults)
     return candidate

@@ -37,7 +37,7 @@ from streams.errors import PictureError
 from streams.identity import format_time, sniff_content_type
 from streams.settings import ReviewSettings, Settings
 
-# A function like PartPictureReader.read_original: returns the bytes of a part's picture, or None if it was deleted.
+# The type of PartPictureReader.read_original, which returns the bytes of a part's picture, or None if the picture was deleted.
 FetchPicture = Callable[[Part], bytes | None]
 
 NOT_KEPT = "picture no longer kept"
@@ -56,7 +56,10 @@ class EmptyDataSetError(ValueError):
 
 @dataclass(frozen=True)
 class DataSetSelection:
-    """Selects the reviewed parts of a data set: those of `line`, seen from `since` until before `to`. An empty field selects all."""
+    """Selects the reviewed parts for a data set: the parts of `line` that were seen from `since` until before `to`.
+
+    An empty field does not restrict the selection.
+    """
 
     line: str = ""
     since: datetime | None = None
@@ -159,8 +162,8 @@ class _WrittenPictures:
 
 def _next_number(root: Path) -> int:
     number = (DataSet.objects.aggregate(last=Max("number"))["last"] or 0) + 1
-    # If the database was restored from an older copy, the folder may hold data sets that the table does not list. Such a data set
-    # must not be overwritten.
+    # If somebody restored the database from an older copy, the folder may hold data sets that the table does not list. Skip their numbers,
+    # so that no data set is overwritten.
     while any(root.glob(f"reviews-{number:04d}-*")):
         number += 1
     return number
@@ -188,7 +191,7 @@ def _write_pictures(folder: Path, selection: DataSetSelection, settings: Setting
 
 
 def _fetch_picture(part: Part, fetch: FetchPicture) -> tuple[bytes, str]:
-    """Returns the picture and an empty text, or no bytes and the reason why the part is left out."""
+    """Returns the picture and an empty text, or empty bytes and the reason why the part is left out of the data set."""
     try:
         picture = fetch(part)
         if picture is None:

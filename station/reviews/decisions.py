@@ -1,8 +1,8 @@
 """Decisions of people about parts: what a person may enter, how a decision is sent and undone, and whose opinion is needed next.
 
-A decision is first sent to the topic `castings.reviews`, and stored in the database only after Kafka has confirmed it. If Kafka does not
-answer, the decision is refused and the page keeps what the person entered. If the decision were stored first and sent later, the station
-would know it, but other readers of the topic would not.
+The station first sends a decision to the topic `castings.reviews`, and stores it in the database only after Kafka has confirmed it. If
+Kafka does not answer, the station refuses the decision, and the page keeps what the person entered. In the opposite order, a failure of
+Kafka would leave a decision that only the station knows and that the other readers of the topic never see.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from streams.records import Box, Review
 from streams.settings import Settings
 from streams.topics import TopicNames
 
-# An `open` part needs a first opinion. A part in the state `second` or `third` needs a second or third opinion. A `settled` part needs
-# no opinion.
+# The state says which opinion a part needs next: `open` means the first, `second` the second and `third` the third. A `settled` part needs
+# no further opinion.
 CandidateState = Literal["open", "second", "third", "settled"]
 SKIP = "skip"
 MAX_BOXES = 50
 _MAX_BOXES_CHARACTERS = 20_000
 
-# A function like kafka_producer.send_record: takes topic, key and value, returns partition and offset, raises KafkaUnavailableError.
+# The type of kafka_producer.send_record: it takes topic, key and value, returns partition and offset, and may raise KafkaUnavailableError.
 SendRecord = Callable[[str, str, bytes | None], tuple[int, int]]
 
 
@@ -54,8 +54,8 @@ class Annotation:
 def make_annotation(label: str, kinds: Sequence[str], boxes: tuple[Box, ...], known_kinds: Sequence[str]) -> Annotation:
     """Checks what a person entered and returns it as an annotation.
 
-    The annotation of a defect has the types of defect in `kinds` and those of `boxes`, in the order of `known_kinds`. Other annotations
-    have neither types nor boxes. Raises DecisionRefusedError if the label or a type of defect does not exist.
+    If the label is `defect`, the types of the annotation are those in `kinds` and those of `boxes`, in the order of `known_kinds`. With any
+    other label the annotation has neither types nor boxes. Raises DecisionRefusedError if the label or a type of defect does not exist.
     """
     if label not in ("ok", "defect", SKIP):
         raise DecisionRefusedError(f"There is no label {label[:20]!r}. Choose ok, defect or skip.")
@@ -91,7 +91,9 @@ def parse_boxes(text: str, width_px: int | None, height_px: int | None, known_ki
 
 def _parse_list(text: str) -> list[dict[str, Any]]:
     if len(text) > _MAX_BOXES_CHARACTERS:
-        raise InvalidBoxesError(f"The boxes take more than {_MAX_BOXES_CHARACTERS:,} characters. Remove some of them.")
+        raise InvalidBoxesError(
+            f"There are too many boxes: their data has more than {_MAX_BOXES_CHARACTERS:,} characters. Remove some of the boxes."
+        )
     try:
         values = json.loads(text or "[]")
     except (json.JSONDecodeError, RecursionError):
@@ -104,10 +106,10 @@ def _parse_list(text: str) -> list[dict[str, Any]]:
 
 
 def next_state(model_label: str, labels: Sequence[str], ask_second_person: bool = True) -> CandidateState:
-    """Returns whose opinion a part needs next. `labels` are the decisions about the part, oldest first, without undone ones.
+    """Returns which opinion a part needs next. `labels` are the labels of the decisions about the part, oldest first, without undone ones.
 
-    If the first person contradicts the model, a second person is asked. If these two people differ, a third person decides. A part
-    that the model left to people needs only one opinion. If `ask_second_person` is False, every part needs only one opinion.
+    If the first person contradicts the model, a second person is asked. If these two people differ, a third person decides. One opinion is
+    enough if the model left the part to people (verdict `review`), if there is no verdict, or if `ask_second_person` is False.
     """
     given = [label for label in labels if label != SKIP]
     if not given:
@@ -122,8 +124,8 @@ def next_state(model_label: str, labels: Sequence[str], ask_second_person: bool 
 def find_effective(labels: Sequence[str]) -> int | None:
     """Returns the index of the decision that counts for a part, or None if nobody has decided.
 
-    The last decision that is not a skip counts. It is also the majority of three decisions, because a third person is asked only if
-    the first two differ.
+    The last decision that is not a skip counts. If there are three decisions, the last one is also the opinion of the majority, because a
+    third person is asked only if the first two differ.
     """
     indexes = [index for index, label in enumerate(labels) if label != SKIP]
     return indexes[-1] if indexes else None
@@ -135,10 +137,10 @@ def list_decisions(part: Part) -> list[Decision]:
 
 
 def decide(part: Part, user: User, annotation: Annotation, settings: Settings, now: datetime, send: SendRecord) -> Decision:
-    """Sends and stores the user's decision about `part`. An earlier decision of the same user about the part is undone.
+    """Sends and stores the user's decision about `part`. It replaces an earlier decision of the same user about the part.
 
-    Raises KafkaUnavailableError if Kafka did not confirm the record, and DecisionRefusedError if another person reviews the part. In both
-    cases nothing is stored.
+    Raises KafkaUnavailableError if Kafka did not confirm the record. Raises DecisionRefusedError if another person is reviewing the part,
+    or if the same user decides about it in another window at the same moment. After these errors nothing is stored.
     """
     candidate = Candidate.objects.filter(part=part).first()
     if candidate and candidate.leased_by not in ("", user.username) and candidate.leased_until and candidate.leased_until > now:
@@ -164,17 +166,18 @@ def decide(part: Part, user: User, annotation: Annotation, settings: Settings, n
             )
             _update_candidate(part, settings, now)
     except IntegrityError:
-        raise DecisionRefusedError("You have decided about this part in another window. That decision is kept.") from None
+        raise DecisionRefusedError("You have just decided about this part in another window. That decision stays in force.") from None
     return decision
 
 
 def undo_last_decision(user: User, settings: Settings, now: datetime, send: SendRecord) -> Decision | None:
     """Undoes the last decision of `user` and returns it, or returns None if there is nothing to undo.
 
-    If the undone decision was the one that counts, the decision that counts now is sent to the topic `castings.reviews`. If no decision
-    is left, a record without a value is sent. Every reader then deletes the review of the part, because the topic is compacted by part.
+    If the undone decision was the one that counts for the part, the station sends the decision that counts now to the topic
+    `castings.reviews`. If no decision is left, the station sends a record without a value (a tombstone), and every reader of the topic then
+    deletes its review of the part.
 
-    Raises KafkaUnavailableError if Kafka did not confirm the record. Then nothing is undone.
+    Raises KafkaUnavailableError if Kafka did not confirm the record, and then undoes nothing.
     """
     last = Decision.objects.filter(reviewer=user, undone_at=None).select_related("part").order_by("-at", "-pk").first()
     if last is None:
@@ -220,10 +223,10 @@ def _find_effective_decision(decisions: Sequence[Decision]) -> Decision | None:
 
 
 def _update_candidate(part: Part, settings: Settings, now: datetime) -> None:
-    """Computes the state of a candidate after its decisions have changed, and ends the lease of the part."""
+    """Updates the entry of `part` in the review queue after its decisions have changed, and releases the part for other people."""
     decisions = list_decisions(part)
     model_label = decisions[0].model_label if decisions else part.label
     state = next_state(model_label, [decision.label for decision in decisions], settings.review.second_opinion)
-    # If the part now waits for a second or third person, its waiting time starts anew.
+    # If the part now waits for a second or third person, its waiting time starts again from zero.
     since = {"since": now} if state in ("second", "third") else {}
     Candidate.objects.filter(part=part).update(state=state, leased_by="", leased_until=None, **since)

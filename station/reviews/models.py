@@ -11,9 +11,9 @@ from station.archive.models import Part
 
 
 class Candidate(models.Model):
-    """A part that a person should look at. `state` says whose opinion is still needed, see `decisions.CandidateState`.
+    """An entry of the review queue: a part that a person should look at. `state` says which opinion the part needs next.
 
-    Only one person reviews a part at a time: the person `leased_by`, until `leased_until`.
+    Only one person reviews a part at a time. `leased_by` is this person, and the part is reserved for this person until `leased_until`.
     """
 
     part = models.OneToOneField(Part, on_delete=models.CASCADE, related_name="candidate")
@@ -21,7 +21,8 @@ class Candidate(models.Model):
     why = models.CharField(max_length=400)
     audit = models.BooleanField(default=False)
     state = models.CharField(max_length=8, default="open")
-    # The time at which the part began to wait: when the part was seen, or later when another person's opinion became necessary.
+    # The time since which the part has waited for an opinion: the time at which it was seen, or the time of the decision that made
+    # another person's opinion necessary.
     since = models.DateTimeField()
     leased_by = models.CharField(max_length=150, blank=True, default="")
     leased_until = models.DateTimeField(null=True)
@@ -49,12 +50,12 @@ class Decision(models.Model):
     audit = models.BooleanField(default=False)
     at = models.DateTimeField()
     undone_at = models.DateTimeField(null=True)
-    # The offset of the record on the topic `castings.reviews`, or null for a skip, which sends no record.
+    # The offset of the decision's record on the topic `castings.reviews`. It is null for a skip, because no record is sent for a skip.
     sent_offset = models.BigIntegerField(null=True)
 
     class Meta:
         constraints: ClassVar = [
-            # A person has at most one valid decision about a part, even after two clicks at the same moment.
+            # A person has at most one decision about a part that is not undone. The constraint also holds after two clicks at one moment.
             models.UniqueConstraint(fields=["part", "reviewer"], condition=models.Q(undone_at=None), name="decision_once"),
         ]
         indexes: ClassVar = [
@@ -67,7 +68,7 @@ class Decision(models.Model):
 
 
 class DataSet(models.Model):
-    """A folder of reviewed parts that `castline train --data` reads. Its number is never used again and its files never change."""
+    """A folder of reviewed parts that `castline train --data` reads. Its files never change, and no other data set gets its number."""
 
     number = models.PositiveIntegerField(unique=True)
     name = models.CharField(max_length=80, unique=True)

@@ -14,19 +14,20 @@ from station.reviews.models import Candidate, Decision
 from streams import metrics
 from streams.settings import Settings
 
-# The states of waiting parts, in the order in which people get the parts. Parts that already have a decision come first.
+# The states of waiting parts, in the order in which people get the parts. Parts that need a third or second opinion come first.
 _WAITING_STATES = ("third", "second", "open")
-# Several free parts are read at once, because other people may lease the first ones in the meantime.
+# Number of free parts that are read from the database at once. It is larger than needed, because other people may lease some of these parts
+# in the meantime.
 _LEASE_ATTEMPTS = 20
 # A queue of more than 10,000 parts is not counted exactly, because counting takes long and nobody needs the exact number.
 MAX_COUNTED = 10_000
 
 
 def claim_candidates(user: User, settings: Settings, now: datetime, count: int = 2) -> list[Candidate]:
-    """Leases up to `count` parts to `user` and returns them, the most useful one first.
+    """Leases up to `count` parts to `user`, which reserves them for this person for a while. Returns them, the most useful one first.
 
-    Parts that are leased to the user already come before all others. The default is two parts: one to review now, and one whose picture
-    the browser loads meanwhile.
+    Parts that are already leased to the user come before all others. The default is two parts: one to review now, and the next one, whose
+    picture the browser already loads.
     """
     until = now + timedelta(minutes=settings.review.lease_minutes)
     claimed = list(
@@ -47,12 +48,12 @@ def claim_candidates(user: User, settings: Settings, now: datetime, count: int =
 
 
 def claim_candidate(candidate: Candidate, user: User, settings: Settings, now: datetime) -> bool:
-    """Leases one part to `user`. Returns False if another person is reviewing the part."""
+    """Leases the part of `candidate` to `user`. Returns False if another person is reviewing the part."""
     return _lease(candidate, user, now, now + timedelta(minutes=settings.review.lease_minutes))
 
 
 def _lease(candidate: Candidate, user: User, now: datetime, until: datetime) -> bool:
-    # This is a single UPDATE statement, so that only one of two people who ask at the same moment gets the part.
+    # A single UPDATE statement checks and sets the lease, so that only one of two people who ask at the same moment gets the part.
     free_or_own = Q(leased_by=user.username) | Q(leased_until=None) | Q(leased_until__lte=now)
     updated = Candidate.objects.filter(free_or_own, pk=candidate.pk).update(leased_by=user.username, leased_until=until)
     return bool(updated)
@@ -71,7 +72,7 @@ def waiting_candidates(settings: Settings, now: datetime) -> QuerySet[Candidate]
 
 
 def count_waiting(settings: Settings, now: datetime) -> dict[str, int]:
-    """Returns the number of waiting parts for each state. No more than MAX_COUNTED parts are counted in total."""
+    """Returns the number of waiting parts for each state. Counting stops at MAX_COUNTED parts in total."""
     first = waiting_candidates(settings, now).values("pk")[:MAX_COUNTED]
     counts = Candidate.objects.filter(pk__in=first).values_list("state").annotate(count=Count("pk")).order_by()
     return dict.fromkeys(_WAITING_STATES, 0) | dict(counts)

@@ -48,14 +48,14 @@ _DATA_SET_NAME = r"reviews-\d{4,}-\d{4}-\d\d-\d\d"
 @require_safe
 @right_required("review")
 def next_part(request: HttpRequest) -> HttpResponse:
-    """Shows the waiting part that is most useful to review, and leases the part to the person."""
+    """Shows the waiting part that is most useful to review, and reserves the part for the person."""
     return _render_review(request)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
 @right_required("review")
 def review_part(request: HttpRequest, line: str, run: int, part: int) -> HttpResponse:
-    """Shows a certain part for review. A POST request stores a decision about the part and shows the next part."""
+    """Shows the part in the URL for review. A POST request stores a decision about this part and shows the next part."""
     found = get_visible_part(request, line, run, part)
     now = timezone.now()
     if request.method == "POST":
@@ -143,15 +143,15 @@ def _render_review(request: HttpRequest, candidate: Candidate | None = None, ann
         content |= _describe_candidate(candidate, following)
     template = "station/reviews/_review.html" if request.headers.get("HX-Request") else "station/reviews/review.html"
     response = render(request, template, content)
-    # Without this header the Back button would show a part as undecided after the decision.
+    # Without this header, the browser's Back button would show the page from before the decision.
     response["Cache-Control"] = "no-store"
     return response
 
 
 def _describe_candidate(candidate: Candidate, following: Candidate | None) -> dict[str, Any]:
     part = candidate.part
-    # A person who knows the verdict tends to agree with it. Therefore the verdict is hidden in the random check, and from the second and
-    # third person.
+    # A person who knows the verdict tends to agree with it. Therefore the page hides the verdict if the part belongs to the random check or
+    # needs a second or third opinion.
     is_blind = candidate.audit or candidate.state in ("second", "third")
     width_px, height_px = picture_size_px(part)
     return {
@@ -169,14 +169,14 @@ def _start_of_day() -> datetime:
 
 
 def _get_user(request: HttpRequest) -> User:
-    assert isinstance(request.user, User)  # The decorator `right_required` lets only logged-in users through.
+    assert isinstance(request.user, User)  # This never fails, because the decorator `right_required` lets only logged-in users through.
     return request.user
 
 
 @require_safe
 @right_required("look")
 def agreement(request: HttpRequest) -> HttpResponse:
-    """Shows how often people agree with the model and with each other, for the decisions of a period."""
+    """Shows how often people agreed with the model and with each other in a period."""
     filters = read_filters({name: request.GET.get(name, "") for name in ("line", "since", "to")})
     now = timezone.now()
     to = filters.to or now + timedelta(seconds=1)
@@ -198,7 +198,7 @@ def agreement(request: HttpRequest) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 @right_required("review")
 def data_sets(request: HttpRequest) -> HttpResponse:
-    """Lists the data sets, newest first. A POST request makes the next one."""
+    """Lists the data sets, newest first. A POST request makes a new data set."""
     settings = current_settings()
     if request.method == "POST":
         try:
@@ -226,7 +226,7 @@ def data_sets(request: HttpRequest) -> HttpResponse:
 @right_required("review")
 def data_set(request: HttpRequest, name: str) -> HttpResponseBase:
     """Downloads a data set as a zip file."""
-    # The name of a data set becomes part of a path. Only names that are in the table and have the form of such a name are accepted.
+    # The name becomes part of a file path, so only names are accepted that have the form of a data set's name and are in the table.
     if not re.fullmatch(_DATA_SET_NAME, name) or not DataSet.objects.filter(name=name).exists():
         raise Http404
     folder = current_settings().review.data_sets / name

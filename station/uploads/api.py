@@ -29,7 +29,7 @@ from streams.identity import PartId
 from streams.records import Box
 
 _POLL_EVERY_S = 0.05
-# A request that waits for a verdict also waits for its finding, which usually follows within two seconds.
+# Longest time that a request waits for the finding (boxes and heat map) after the verdict. The finding usually follows within two seconds.
 _FINDING_TIMEOUT_S = 2.0
 # A multipart form has some lines of text before and after the picture. They need at most this many bytes.
 _FORM_OVERHEAD_BYTES = 2**16
@@ -50,7 +50,7 @@ class SuspiciousRegions(Schema):
 
 
 class Inspection(Schema):
-    """A picture that was sent for inspection, and what is known of it."""
+    """A picture that was sent for inspection, with its verdict if there is one."""
 
     part: str = Field(description="Id of the part that the picture is judged as: `<line>:<run>:<part>`.")
     status: str = Field(description="Address of this inspection in the API. A GET request to this address returns the verdict.")
@@ -74,9 +74,9 @@ class Inspection(Schema):
 
 
 class TokenAuthentication(HttpBearer):
-    """Finds the account that a request belongs to by the API token of the request.
+    """Finds the account to which the API token of a request belongs.
 
-    Raises UploadRefusedError (403) if the account of the token may not upload pictures.
+    Raises UploadRefusedError (403) if this account may not upload pictures.
     """
 
     async def authenticate(self, request: HttpRequest, token: str) -> User | None:
@@ -92,10 +92,10 @@ class TokenAuthentication(HttpBearer):
 
 
 class UploadThrottle(BaseThrottle):
-    """Limits how many pictures a program may send in a minute. The upload page counts against the same limit of the account.
+    """Limits how many pictures an account may send in a minute. Pictures from the upload page and from the API count together.
 
-    Ninja's own SimpleRateThrottle is not used, because it stores the times of all requests of a minute in Django's cache and is not
-    thread-safe. An account that has reached its limit would also have to wait until the oldest of these requests is a minute old.
+    Django Ninja's own SimpleRateThrottle is not used, because it is not thread-safe and stores the times of all requests of a minute in
+    Django's cache. It would also make an account at its limit wait until the oldest of these requests is a minute old.
     """
 
     _wait_s = 0.0
@@ -127,7 +127,7 @@ _REQUEST_BODY = {
 api = NinjaAPI(
     title="Castline inspections",
     version="1",
-    description="A program sends a picture of a casting's surface to the inspectors of the plant and gets the verdict.",
+    description="With this API a program sends a picture of a casting's surface and gets the verdict of the plant's model.",
     docs_url=None,
     auth=TokenAuthentication(),
     urls_namespace="api",
@@ -166,7 +166,10 @@ async def inspection(request: HttpRequest, part: str, wait: Wait = 0) -> tuple[i
 
 
 async def _wait_for_verdict(request: HttpRequest, upload: Upload, deadline: float) -> tuple[int, dict[str, Any]]:
-    """Returns HTTP status and body, at the latest at `deadline`. Waits in the event loop so that no thread is occupied."""
+    """Waits for the verdict until `deadline` at the latest, and returns the HTTP status and the body of the answer.
+
+    The waiting happens in the event loop, so that it occupies no thread.
+    """
     part = upload.part_id
     consumer = await sync_to_async(get_live_consumer)()
     while time.monotonic() < deadline:
@@ -238,7 +241,7 @@ def _answer_refusal(request: HttpRequest, error: UploadRefusedError) -> HttpResp
 
 @api.exception_handler(Throttled)
 def _answer_throttled(request: HttpRequest, error: Throttled) -> HttpResponse:
-    # Django Ninja adds the header Retry-After to this response.
+    # This response needs no header Retry-After, because Django Ninja adds it.
     return JsonResponse({"error": describe_rate_limit(error.wait or 1)}, status=429)
 
 

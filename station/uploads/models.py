@@ -16,10 +16,10 @@ from streams.topics import TopicNames
 
 
 class UploadRun(models.Model):
-    """The run number under which this database numbers its uploads. The table has exactly one row.
+    """The run number in the part ids of all uploads in this database. The table has exactly one row.
 
-    The number is the time at which the table was made, in seconds. A database that is made later therefore has another run number, and
-    no part id is ever used twice.
+    The number is the time in seconds at which the table was made. A database that is made later therefore has another run number, so that
+    two uploads never have the same part id.
     """
 
     number = models.BigIntegerField()
@@ -42,15 +42,15 @@ class Upload(models.Model):
     height_px = models.IntegerField()
     by_api = models.BooleanField(default=False)
     sent_at = models.DateTimeField()
-    # Partition and offset of the picture's Kafka record, by which the picture is found before there is a verdict.
+    # Partition and offset of the Kafka record that holds the picture. The station needs them until a verdict says where the picture is.
     image_partition = models.IntegerField(null=True)
     image_offset = models.BigIntegerField(null=True)
 
     class Meta:
         indexes: ClassVar = [models.Index(fields=["owner", "-id"], name="upload_owner")]
 
-    # Code that reads pictures expects these two addresses in the object store. An upload has no such address: its picture is found by
-    # its Kafka record, and its heat map by its finding.
+    # Code that reads pictures expects these two addresses in the object store. They are empty for an upload, because its picture is read
+    # from Kafka, and the address of its heat map is in the finding.
     picture = heat_map = ""
 
     def __str__(self) -> str:
@@ -80,9 +80,9 @@ def uploads_visible_to(user: AbstractBaseUser | AnonymousUser) -> QuerySet[Uploa
 
 
 def may_see_part(user: AbstractBaseUser | AnonymousUser, line: str, run: int, part: int) -> bool:
-    """Returns whether `user` may see a part. Everybody may see parts of the plant's lines, but only the owner may see an upload.
+    """Returns whether `user` may see a part.
 
-    Administrators may see all uploads.
+    Every user may see the parts of the plant's lines. Only the owner and administrators may see an uploaded picture.
     """
     if line != current_settings().station.upload_line or "administer" in get_rights(user):
         return True

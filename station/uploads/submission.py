@@ -26,11 +26,11 @@ from streams.errors import CastlineError, PictureError, SettingsError
 from streams.identity import PictureIdentity, make_headers
 from streams.object_store import ObjectStore
 
-# The number of uploads at once is limited because each one holds a whole picture in memory.
+# Largest number of uploads at the same time. It is limited because each upload holds a whole picture in memory.
 MAX_CONCURRENT_REQUESTS = 32
 # If the rate limiter stores more accounts than this, it removes those that were idle for a minute.
 _MAX_REMEMBERED_ACCOUNTS = 1000
-# The HTTP status of the answer for some reasons of a PictureError. For all other reasons the status is 422.
+# The HTTP status of the answer if a picture is refused for one of these reasons. For all other reasons the status is 422.
 _STATUS_BY_REASON = {"too-large": 413, "too-many-pixels": 413, "not-an-image": 415}
 
 
@@ -47,9 +47,9 @@ class UploadRefusedError(CastlineError):
 
 
 class RateLimiter:
-    """Limits the pictures that each account may send in a minute, with a token bucket for each account. Thread-safe.
+    """Limits how many pictures each account may send in a minute, with a token bucket for each account. Thread-safe.
 
-    A bucket holds `per_minute` tokens and is refilled evenly. `clock` returns monotonic seconds.
+    A bucket holds at most `per_minute` tokens and is refilled evenly. `clock` returns monotonic seconds.
     """
 
     def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -79,7 +79,7 @@ class RateLimiter:
 
 
 class ConcurrencyLimiter:
-    """Limits how many uploads of all accounts together are in progress at once. Thread-safe."""
+    """Limits how many uploads may be in progress at the same time, over all accounts. Thread-safe."""
 
     def __init__(self, limit: int = MAX_CONCURRENT_REQUESTS) -> None:
         self._limit = limit
@@ -88,7 +88,7 @@ class ConcurrencyLimiter:
 
     @contextmanager
     def slot(self) -> Iterator[bool]:
-        """Occupies a slot until the block ends. Yields False, and occupies nothing, if all slots are taken."""
+        """Occupies a slot until the `with` block ends. Yields True, or False if all slots are taken and none was occupied."""
         with self._lock:
             is_granted = self._active < self._limit
             self._active += is_granted
@@ -130,7 +130,7 @@ def check_size(size: int) -> None:
 
 @contextmanager
 def upload_slot() -> Iterator[None]:
-    """Counts an upload as in progress until the block ends. Raises UploadRefusedError (503) if too many are in progress."""
+    """Counts an upload as in progress until the `with` block ends. Raises UploadRefusedError (503) if too many are in progress."""
     with _concurrency_limiter.slot() as is_granted:
         if not is_granted:
             raise UploadRefusedError(503, "The station is busy with other pictures. Try again in a moment.", 1)
@@ -166,7 +166,7 @@ def submit(user: User, name: str, picture: bytes, by_api: bool = False) -> Uploa
         by_api=by_api,
         sent_at=datetime.now(UTC),
     )
-    # A failed upload is deleted. Its number is never used again, so no other picture can get the same part id.
+    # The row of a failed upload is deleted. The database never uses its number again, so no other picture gets the same part id.
     try:
         upload.image_partition, upload.image_offset = _send_to_kafka(upload, picture)
         upload.save(update_fields=["image_partition", "image_offset"])
@@ -180,7 +180,10 @@ def submit(user: User, name: str, picture: bytes, by_api: bool = False) -> Uploa
 
 
 def _send_to_kafka(upload: Upload, picture: bytes) -> tuple[int, int]:
-    """Returns the partition and the offset of the record. A large picture goes to the object store and the record refers to it."""
+    """Sends the picture to the image topic and returns the partition and the offset of the record.
+
+    A picture of more than `pictures.inline_bytes` bytes is put into the object store, and the record only refers to it.
+    """
     settings = current_settings()
     claim = None
     if len(picture) > settings.pictures.inline_bytes:

@@ -1,6 +1,6 @@
-"""Finds out what is known of an uploaded picture: it waits, it was judged, or it was judged and a heat map explains the verdict.
+"""Finds the status of an uploaded picture: it waits, it was judged, or it was judged and a heat map explains the verdict.
 
-The station has the latest records of the topics in memory. It finds older ones in the archive, the table of parts.
+The station has the latest records of the topics in memory. It finds older records in the archive, which is the table of parts.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class UploadVerdict:
 
 @dataclass(frozen=True)
 class UploadStatus:
-    """What is known of one upload at the time `now`. `verdict` is None as long as no inspector has judged the picture."""
+    """What the station knows about one upload at the time `now`. `verdict` is None as long as no inspector has judged the picture."""
 
     upload: Upload
     part: PartId
@@ -77,7 +77,7 @@ class UploadStatus:
 
     @property
     def waited_s(self) -> int:
-        """Whole seconds since the picture was sent."""
+        """Number of whole seconds since the picture was sent."""
         return int((self.now - self.upload.sent_at).total_seconds())
 
     @property
@@ -92,14 +92,14 @@ class UploadStatus:
 
 
 def read_status(upload: Upload) -> UploadStatus:
-    """Returns what is known of `upload` now."""
+    """Returns what the station knows about `upload` at this moment."""
     part = upload.part_id
     recent = get_live_consumer().find_part(part)
     verdict = _from_topics(recent) if recent else None
     if verdict is None or (verdict.label != "ok" and not verdict.method):
         row = Part.objects.filter(line=part.line, run=part.run, part=part.part).first()
         archived = _from_archive(row) if row else None
-        # The archive may have the finding while the memory has only the verdict, or the other way round.
+        # Use what the archive knows if the live consumer has no verdict in memory, or if only the archive has the finding.
         verdict = archived if archived and (verdict is None or archived.method) else verdict
     return UploadStatus(upload, part, verdict, datetime.now(UTC))
 

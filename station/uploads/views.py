@@ -1,6 +1,6 @@
-"""The pages of uploads. People send pictures here and see the verdicts, and each verdict keeps a permanent address.
+"""The upload pages. People send pictures here and see the verdicts. The page of each upload has a permanent address.
 
-The page of the API is here too. It is made from the OpenAPI description of the API, so the page always agrees with the API.
+This module also makes the page about the API. Its content comes from the OpenAPI description, so the page always agrees with the API.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _MAX_POLLED_UPLOADS = 2 * _SHOWN_UPLOADS
 def uploads(request: HttpRequest) -> HttpResponse:
     """Shows the upload form and the latest uploads, and accepts pictures.
 
-    The page's script sends one picture at a time and gets a table row back. Without the script the browser sends all pictures in
-    one form and is redirected to the page.
+    The script of the page sends one picture at a time and gets a table row back. In a browser without scripts, the form sends all pictures
+    at once and the browser is then redirected to the page.
     """
     if request.method != "POST":
         return _render_uploads(request)
@@ -92,7 +92,7 @@ def rows(request: HttpRequest) -> HttpResponse:
     changed = []
     for upload in uploads_visible_to(request.user).filter(pk__in=[number for number in states if number]):
         status = read_status(upload)
-        # The row of an upload that has waited long is sent each time, because it shows the waiting time.
+        # The row of an upload that has waited long is sent every time, because the waiting time in the row changes.
         if status.state != states[upload.pk] or status.is_slow or not status.is_pending:
             changed.append(status)
     return render(request, "station/uploads/_rows.html", {"statuses": changed})
@@ -106,7 +106,7 @@ def _parse_number_and_state(text: str) -> tuple[int, str]:
 @require_safe
 @right_required("upload")
 def upload(request: HttpRequest, number: int) -> HttpResponse:
-    """Shows one upload at its permanent address. If the page's script sends the request, it gets only the content that may change."""
+    """Shows one upload at its permanent address. The script of the page gets only the section of the page that may change."""
     template = "station/uploads/_result.html" if request.headers.get("HX-Request") else "station/uploads/upload.html"
     return render(request, template, {"status": _find_status(request, number)})
 
@@ -132,7 +132,7 @@ class ApiField:
 
 @dataclass(frozen=True)
 class ApiOperation:
-    """An operation of the API as the API page describes it. `answers` pairs each HTTP status with its meaning."""
+    """An operation of the API as the API page describes it. `answers` are pairs of an HTTP status and its meaning."""
 
     method: str
     path: str

@@ -48,7 +48,7 @@ class CheckedModelChoice:
 
 
 class DifferentClassesError(ModelError):
-    """The requested version has other classes than the version in force. A person may choose it nevertheless, with `force`."""
+    """The requested version has other classes than the version in force. A person may still choose it by a request with `force`."""
 
 
 def read_current_choices() -> ModelChoices:
@@ -65,7 +65,7 @@ def read_current_choices() -> ModelChoices:
 def check_request(
     settings: Settings, request: ModelChoiceRequest, current: ModelChoices, requested_by: str, at: datetime
 ) -> CheckedModelChoice:
-    """Returns the checked choice for `request`. All files of the requested version are verified.
+    """Checks `request` and returns it together with the record to be sent. Verifies the checksums of the requested version's files.
 
     Raises DifferentClassesError if the classes differ from those of the version in force and `request.force` is False. Raises ModelError
     if another check fails. The messages of both exceptions can be shown on a page.
@@ -92,7 +92,7 @@ def check_request(
 def publish_choice(choice: CheckedModelChoice, user: User) -> None:
     """Sends the record to the inspectors and writes an entry into the audit log.
 
-    Raises KafkaUnavailableError if Kafka does not confirm the record; then nothing has changed.
+    Raises KafkaUnavailableError if Kafka does not confirm the record. In this case there is no entry in the audit log.
     """
     record = choice.record
     message = make_json_record(TopicNames(current_settings().topics.prefix).models, record.line.encode(), record, "station")
@@ -110,9 +110,9 @@ def publish_choice(choice: CheckedModelChoice, user: User) -> None:
 
 
 def _check_classes(settings: Settings, registry: Registry, requested: Manifest, current: ModelChoices, key: str) -> None:
-    """Compares the classes of the requested version with those of the version in force on the line `key`.
+    """Raises DifferentClassesError if `requested` has other classes than the version in force on the line `key`.
 
-    If `key` means all lines, compares them on all lines that have no choice of their own.
+    If `key` means all lines, the check covers each line that has no choice of its own.
     """
     lines = [key] if key != ALL_LINES else [line.name for line in settings.lines if line.name not in current.by_key]
     for line in lines:

@@ -1,4 +1,4 @@
-"""The Models pages: which version judges which line, the figures of each version, and a change with its confirmation."""
+"""The Models pages: which version judges which line, the figures of each version, and the page that confirms a change."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class LineModel:
 
     @property
     def is_pending(self) -> bool:
-        """Whether the latest verdict comes from another version than the chosen one."""
+        """Whether the chosen version is not in use yet, because the latest verdict of the line comes from another version."""
         return bool(self.running) and self.running != self.chosen.version
 
     @property
@@ -54,9 +54,10 @@ class LineModel:
 
 @dataclass(frozen=True)
 class VersionSummary:
-    """A version of the registry and the lines that it judges. A version with a `problem` is shown but cannot be chosen.
+    """A version of the registry and the lines that it judges. The page shows a version with a `problem`, but nobody can choose it.
 
-    `is_verified` says whether the checksums of all files were compared. In a remote registry they are compared when the version is chosen.
+    `is_verified` says whether the checksums of all files were compared with the manifest. The checksums in a remote registry are compared
+    later, when a person chooses the version.
     """
 
     name: str
@@ -72,13 +73,13 @@ class VersionSummary:
 
     @property
     def accuracy(self) -> Proportion | None:
-        """The accuracy on the validation pictures, or None if the training recorded none."""
+        """The accuracy on the validation pictures, or None if the training run recorded no figures."""
         pictures = self._figure("pictures")
         return _count_proportion(pictures - self._figure("misses") - self._figure("false_alarms"), pictures)
 
     @property
     def validation_figures(self) -> list[tuple[str, Proportion | None]]:
-        """The names and values of the figures on the validation pictures; empty if the training recorded none."""
+        """The names and values of the figures on the validation pictures. The list is empty if the training run recorded no figures."""
         pictures = self._figure("pictures")
         if not pictures or self.manifest is None:
             return []
@@ -152,7 +153,7 @@ def show_version(request: HttpRequest, version: str) -> HttpResponse:
 @require_safe
 @right_required("look")
 def send_report_picture(request: HttpRequest, version: str, file: str) -> HttpResponse:
-    """Sends a PNG of the report on a version: its curves or a picture of its gallery."""
+    """Sends a PNG from the evaluation report on a version: a curve, or a picture from the gallery of errors."""
     registry = _open_registry()
     return _send_png(read_report_picture(registry, version, file) if version in _list_names(registry) else None)
 
@@ -168,7 +169,7 @@ def send_training_curve(request: HttpRequest, version: str, file: str) -> HttpRe
 @require_http_methods(["GET", "HEAD", "POST"])
 @right_required("choose")
 def change_model(request: HttpRequest) -> HttpResponse:
-    """Shows the effect of a model change for confirmation. A POST request confirms the change and carries it out."""
+    """Shows what a change of the model would do and asks for confirmation. A POST request confirms the change and carries it out."""
     change = _parse_request(request)
     if change is None:
         raise Http404

@@ -90,7 +90,7 @@ def test_a_report_of_release_0_1_0_is_shown_and_says_how_to_make_its_pictures(lo
     page = operator.get("/models/version/demo/").content.decode()
     assert "Judged on 2 labelled pictures" in page
     assert "a.jpeg: ok, 0.2000" in page
-    assert "An earlier release wrote this report without pictures; run <code>castline evaluate --model demo" in page
+    assert "An earlier release wrote this report without pictures. To make the pictures, run <code>castline evaluate --model demo" in page
 
 
 def test_only_engineers_may_change_a_model_and_nothing_changes_without_kafka(engineer: Client, reviewer: Client) -> None:
