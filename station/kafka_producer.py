@@ -33,7 +33,7 @@ class ConfirmedProducer:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+        self.settings = settings
         self._lock = threading.Lock()
         self._producer: Any = None
 
@@ -60,7 +60,7 @@ class ConfirmedProducer:
             if self._producer is not None:
                 return self._producer
             # Check that the broker answers first, because each KafkaProducer that fails to connect leaks a file descriptor for a while.
-            if not is_reachable(self._settings.bootstrap):
+            if not is_reachable(self.settings.bootstrap):
                 raise KafkaUnavailableError(_not_sent("nothing listens there"))
             try:
                 self._producer = KafkaProducer(**self._arguments())
@@ -70,7 +70,7 @@ class ConfirmedProducer:
             return self._producer
 
     def _arguments(self) -> dict[str, Any]:
-        return make_client_arguments(self._settings, "station") | {
+        return make_client_arguments(self.settings, "station") | {
             "acks": "all",
             "enable_idempotence": True,
             "allow_auto_create_topics": False,
@@ -79,7 +79,7 @@ class ConfirmedProducer:
             "request_timeout_ms": int(_REQUEST_S * 1000),
             "delivery_timeout_ms": int(_DELIVERY_S * 1000),
             "reconnect_backoff_max_ms": 1000,
-            "max_request_size": self._settings.topics.max_message_bytes,
+            "max_request_size": self.settings.topics.max_message_bytes,
             "metrics_enabled": False,
         }
 
@@ -110,10 +110,12 @@ _creating = threading.Lock()
 
 
 def get_producer() -> ConfirmedProducer:
-    """Returns the producer that all threads of this process share."""
+    """Returns the producer that all threads of this process share. If the settings were replaced, opens another."""
     global _producer
     with _creating:
-        if _producer is None:
+        if _producer is None or _producer.settings is not current_settings():
+            if _producer is not None:
+                _producer.close()
             _producer = ConfirmedProducer(current_settings())
         return _producer
 

@@ -12,9 +12,11 @@ pictures           a    ?            b b2            a gets A, b gets B; `?` is 
 
 Therefore a picture is given to a neighbour of its part only if its time is wrong by at least three quarters of the smaller gap.
 
-A picture waits until the gaps beside its nearest part are known well enough. If that part is the newest one, the gap behind it is at least
-the time that has passed since its report. If the numbers of the parts show that a report is missing, the picture waits for that report.
-When the picture has waited for the longest time that is allowed, the smallest recent gap is used in place of an unknown gap.
+A picture waits until the gaps beside its nearest part are known well enough. If that part is the newest one and the picture is later, the
+gap behind the part is at least the time that has passed since its report. Because the report of a further part may have been lost, this
+gap never counts for more than the smallest recent gap. If the numbers of the parts show that a report is missing where the picture lies,
+the picture waits for that report, and without the report it stays unmatched. An unknown gap on the other side of the part does less harm:
+when the picture has waited for the longest time that is allowed, the smallest recent gap is used in its place.
 
 All times are in seconds. The functions do no input or output and read no clock.
 """
@@ -89,7 +91,8 @@ class _Gap:
 class Matcher(Generic[Picture]):
     """Matches pictures and parts that arrive in any order. Returns exactly one decision for each picture and each part.
 
-    A picture waits at most `window_s` for the report of its part, and their times may differ by at most `window_s`. A part waits at most
+    A picture waits at most `window_s` for the report of its part, and their times may differ by at most `window_s`. A picture that is later
+    than the newest part waits longer if needed, until no other part has come for four times their distance. A part waits at most
     `part_timeout_s` for its picture. If more than `max_pictures` pictures wait, the oldest ones are decided as unmatched.
     """
 
@@ -132,7 +135,8 @@ class Matcher(Generic[Picture]):
         undecided: list[_WaitingPicture[Picture]] = []
         # The pictures that are nearest to a part come first. So if two pictures are near one part, the nearer one gets the part.
         for waiting in sorted(self._pictures, key=self._distance_s):
-            decision = self._decide(waiting, now_s, is_final=is_ending or now_s >= waiting.expires_s)
+            is_over = now_s >= waiting.expires_s and not self._may_be_proved_by_silence(waiting, now_s)
+            decision = self._decide(waiting, now_s, is_final=is_ending or is_over)
             if decision is None:
                 undecided.append(waiting)
             else:
@@ -156,7 +160,8 @@ class Matcher(Generic[Picture]):
         nearest = self._parts[index]
         offset_s = waiting.time_s - nearest.time_s
         before, after = self._gap_before(index), self._gap_after(index, now_s)
-        reach_s = ASSIGNED_SHARE * min(self._bound(before, is_final), self._bound(after, is_final))
+        at_picture, other = (before, after) if offset_s < 0 else (after, before)
+        reach_s = ASSIGNED_SHARE * min(self._bound_at_picture(at_picture), self._bound_on_other_side(other, is_final))
         # The spacing is the smaller gap, so it is at most as large as any gap that is known.
         spacing_s = min((gap.seconds for gap in (before, after) if gap.is_exact), default=float("inf"))
         located = (offset_s, spacing_s) if spacing_s < float("inf") else (None, None)
@@ -165,14 +170,26 @@ class Matcher(Generic[Picture]):
             nearest.is_waiting = False
             return MatchDecision(waiting.picture, nearest.part, *located)
         # If the picture lies between two parts with successive numbers, no other part can be nearer.
-        lies_between_known = (before if offset_s < 0 else after).is_exact
-        is_far = lies_between_known and abs(offset_s) >= ASSIGNED_SHARE * spacing_s
+        is_far = at_picture.is_exact and abs(offset_s) >= ASSIGNED_SHARE * spacing_s
         if is_far or (is_final and before.is_exact and after.is_exact):
             return MatchDecision(waiting.picture, None, *located)
         return MatchDecision(waiting.picture, None) if is_final else None
 
-    def _bound(self, gap: _Gap, is_final: bool) -> float:
-        """Returns how long a gap is at least. If the picture cannot wait longer, an unknown gap counts as the smallest recent one."""
+    def _may_be_proved_by_silence(self, waiting: _WaitingPicture[Picture], now_s: float) -> bool:
+        """Returns whether a picture that is a little later than the newest part belongs to it, if no other part comes for a while longer."""
+        newest = self._parts[-1] if self._parts else None
+        if newest is None or not newest.is_waiting or not 0 <= waiting.time_s - newest.time_s <= self._window_s:
+            return False
+        needed_s = (waiting.time_s - newest.time_s) / ASSIGNED_SHARE
+        silence = self._gap_after(len(self._parts) - 1, now_s)
+        return silence.seconds <= needed_s < min(self._recent_gaps, default=float("inf"))
+
+    def _bound_at_picture(self, gap: _Gap) -> float:
+        """Returns the lower bound of the gap in which the picture lies. Silence proves less if a report was lost."""
+        return gap.seconds if gap.is_exact else min(gap.seconds, min(self._recent_gaps, default=float("inf")))
+
+    def _bound_on_other_side(self, gap: _Gap, is_final: bool) -> float:
+        """Returns the lower bound of the gap on the other side of the part. At the end an unknown gap counts as the smallest recent one."""
         return max(gap.seconds, min(self._recent_gaps, default=0.0)) if is_final and not gap.is_exact else gap.seconds
 
     def _gap_before(self, index: int) -> _Gap:

@@ -167,7 +167,7 @@ class Inspector:
         metrics.buffered_pictures.set(len(self._batcher))
 
     def _is_idle(self) -> bool:
-        """Returns whether no picture waits for its verdict."""
+        """Returns whether the networks have nothing to judge. An upload that is still being decoded does not use them."""
         return self._batches_at_networks == 0 and len(self._batcher) == 0
 
     def _current_versions(self) -> list[Version]:

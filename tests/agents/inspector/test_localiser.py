@@ -23,7 +23,7 @@ from PIL import Image
 from prometheus_client import REGISTRY
 
 from agents.inspector.inspector import Inspector
-from agents.inspector.localiser import HeatMapper
+from agents.inspector.localiser import HeatMapper, HeatMapQueue, HeatMapRequest
 from agents.inspector.model_switcher import ModelSwitcher
 from models.inference.ensemble import Ensemble
 from models.inference.heat_map import crop_to_picture, find_boxes
@@ -36,6 +36,7 @@ from streams.records import Finding
 from streams.settings import LineSettings, Settings
 from streams.worker import ReceivedRecord
 from tests.agents.inspector.test_model_switcher import make_choice, make_version
+from tests.fake_inspector import make_verdict
 from tests.image_topics import make_jpeg
 
 SIDE_PX = 64
@@ -166,16 +167,27 @@ def read_counter(suffix: str, line: str) -> float:
 
 
 @pytest.mark.asyncio
-async def test_maps_are_made_when_all_verdicts_are_out_the_uploads_first(tmp_path: Path) -> None:
+async def test_maps_are_made_when_all_verdicts_are_out(tmp_path: Path) -> None:
     before = read_counter("_dropped", "line-1")
     async with run_inspector(tmp_path, RecordingRuntime(), lambda mapper: mapper) as rig:
         await rig.send("line-1", 100)
-        await rig.send("uploads", 4)
-        await wait_until(lambda: len(rig.producer.findings()) == 64 + 4)
-        assert rig.runtime.steps == ["judged"] * 104 + ["explained by a"] * 68
-        assert [finding.line for finding in rig.producer.findings()] == ["uploads"] * 4 + ["line-1"] * 64
+        await wait_until(lambda: len(rig.producer.findings()) == 64)
+        assert rig.runtime.steps == ["judged"] * 100 + ["explained by a"] * 64
         assert read_counter("_dropped", "line-1") == before + 36
-        assert [finding.part for finding in rig.producer.findings()][4:] == list(range(37, 101)), "the oldest of a belt are dropped"
+        assert [finding.part for finding in rig.producer.findings()] == list(range(37, 101)), "the oldest of a belt are dropped"
+
+
+def make_request(line: str, part: int) -> HeatMapRequest:
+    verdict = make_verdict(line, 1, part, "defect", datetime.fromtimestamp(1.7e9, UTC))
+    return HeatMapRequest(verdict, np.zeros((SIDE_PX, SIDE_PX), np.uint8), make_version("a"))
+
+
+def test_the_pictures_that_people_wait_for_are_explained_first() -> None:
+    queue = HeatMapQueue(["uploads"], max_ordinary=2, max_awaited=2)
+    order = (("line-1", 1), ("uploads", 2), ("line-1", 3), ("uploads", 4), ("line-1", 5), ("uploads", 6))
+    dropped = [queue.add(make_request(line, part)) for line, part in order]
+    assert [request and request.verdict.part for request in dropped] == [None, None, None, None, 1, 6]
+    assert [queue.pop().verdict.part for _ in range(len(queue))] == [2, 4, 3, 5]
 
 
 @pytest.mark.asyncio
