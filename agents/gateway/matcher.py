@@ -176,7 +176,7 @@ class Matcher(Generic[Picture]):
         return MatchDecision(waiting.picture, None) if is_final else None
 
     def _may_be_proved_by_silence(self, waiting: _WaitingPicture[Picture], now_s: float) -> bool:
-        """Returns whether a picture that is a little later than the newest part belongs to it, if no other part comes for a while longer."""
+        """Returns whether a picture that is a little later than the newest part would belong to it if no other part came for a while."""
         newest = self._parts[-1] if self._parts else None
         if newest is None or not newest.is_waiting or not 0 <= waiting.time_s - newest.time_s <= self._window_s:
             return False
