@@ -1,1 +1,1 @@
-"""Turns the bytes of a picture into pixels: the one decoder for gateway, inspector, training and station."""
+"""Turns the bytes of a picture into pixels. Gateway, inspector, training and station all use this decoder."""

@@ -1,18 +1,19 @@
-"""The decoder: the only place where the bytes of a picture become pixels, for training, inference and display alike.
+"""The decoder turns the bytes of a picture into pixels. Training, inference and display all use it, so they get the same grey levels.
 
     bytes -> header and limits -> checks of the whole file -> pixels -> 8 bits -> upright square
 
-The bytes are hostile until they are decoded. Length and size in pixels are checked before a pixel is touched, only four formats are
-opened, and every error becomes a `PictureError` with one of the words of `RefusalReason`. What cannot be understood is refused.
+A picture may be damaged, or made to attack the decoder. Therefore the decoder checks the length and the size in pixels before it decodes
+a pixel, accepts only four formats, and turns every error into a `PictureError` with a reason from `RefusalReason`. It never guesses what
+an unclear file means, but refuses it.
 
 Decisions and their reasons:
-- Shape: a picture that is not square keeps its proportions and is padded with its own edge. A disc stays a disc, the rim, where
-  most defects lie, is not cut off, and no line appears where the padding begins.
-- Transparency: transparent pixels become white, like a light belt. Black would look like a hole. Transparency that is the same in all
-  pixels is ignored, because cameras leave a fourth channel unused.
-- More than 8 bits: see `grey_levels`.
-- Several frames: the first one is decoded, as picture viewers do.
-- A change that gives the same bytes other grey levels raises `DECODER_VERSION`.
+- Shape: a picture that is not square keeps its proportions, and is made square by repeating the pixels at its edges. So a round part
+  stays round, its rim, where most defects lie, is not cut off, and no line is visible where the padding begins.
+- Transparency: transparent pixels become white, like a light belt, because black would look like a hole. If all pixels are equally
+  transparent, the transparency is ignored, because some cameras store a fourth channel without using it.
+- More than 8 bits: `grey_levels.py` scales the grey levels to 8 bits. Its docstring says which level becomes white.
+- Several frames: only the first frame is decoded. Picture viewers do the same.
+- Version: `DECODER_VERSION` must be raised with every change that gives other grey levels for the same file.
 """
 
 from __future__ import annotations
@@ -49,13 +50,13 @@ _READ_HEADER: dict[PictureFormat, Callable[[bytes], FormatHeader]] = {
     "BMP": read_bmp_header,
     "TIFF": read_tiff_header,
 }
-# Checks a file from its first to its last byte, and returns bytes of the same pixels for Pillow.
+# For each format that Pillow decodes: the function that checks the whole file and returns a file with the same pixels for Pillow.
 _PREPARE: dict[PictureFormat, Callable[[bytes, FormatHeader], bytes]] = {"PNG": prepare_png, "BMP": prepare_bmp, "TIFF": prepare_tiff}
 
 
 @dataclass(frozen=True, slots=True)
 class PictureLimits:
-    """Largest accepted picture, in bytes and in pixels. Both limits are checked before pixels are decoded."""
+    """The largest accepted picture, in bytes and in pixels. The decoder checks both limits before it decodes any pixel."""
 
     max_bytes: int = 32 * 2**20
     max_pixels: int = 50_000_000
@@ -68,9 +69,9 @@ class PictureLimits:
 
 @dataclass(frozen=True, slots=True)
 class DecodedPicture:
-    """A picture as the networks take it. `pixels` has shape (side_px, side_px), uint8, 0 is black.
+    """A picture decoded for the networks. `pixels` has shape (side_px, side_px) and type uint8. 0 is black, 255 is white.
 
-    `width_px` and `height_px` are the size of the upright original picture.
+    `width_px` and `height_px` are the size of the original picture after it was rotated upright.
     """
 
     pixels: GreyPixels
@@ -79,9 +80,10 @@ class DecodedPicture:
 
 
 class PictureReader:
-    """An encoded picture whose header was read and checked against the limits. No pixel is decoded before `load` is called.
+    """An encoded picture whose header was read and whose size was checked. Only `load` decodes its pixels.
 
-    `width_px` and `height_px` are the size of the upright picture. `depth_bits` is the setting of the picture's line.
+    `width_px` and `height_px` are the size after the picture is rotated upright. `depth_bits` is the setting `depth_bits` of the line that
+    the picture comes from, or None.
     """
 
     def __init__(self, value: bytes, header: FormatHeader, depth_bits: int | None) -> None:
@@ -97,10 +99,10 @@ class PictureReader:
         return sniff_content_type(self.value)
 
     def load(self, mode: Literal["L", "RGB"], min_side_px: int | None = None) -> Image.Image:
-        """Decodes the pixels to 8 bits without transparency. Returns the first frame as it is stored, not yet upright.
+        """Decodes the first frame to 8 bits without transparency. The result is not yet rotated upright.
 
-        With mode "L" the result is grey; with "RGB" it has colour if the picture has. `min_side_px` allows a JPEG to be decoded at a
-        half, a quarter or an eighth of its size, as long as no side gets smaller than `min_side_px`.
+        With mode "L" the result is grey. With mode "RGB" a colour picture keeps its colours. If `min_side_px` is given, a JPEG may be
+        decoded at a half, a quarter or an eighth of its size, which is faster. Each side then still has at least `min_side_px` pixels.
         """
         if self.header.format == "JPEG":
             return Image.fromarray(decode_jpeg(self.value, mode, self.header, min_side_px))
@@ -110,7 +112,7 @@ class PictureReader:
         return _flatten(self._scale(read_levels(value, self.header)), mode)
 
     def _scale(self, levels: npt.NDArray[np.generic]) -> Image.Image:
-        """Returns levels of more than 8 bits as an image of 8 bits. Transparency keeps its own range."""
+        """Scales samples of more than 8 bits to an image of 8 bits. Transparency is scaled separately, by its own largest value."""
         if levels.ndim == 2 or levels.shape[2] not in (2, 4):
             return Image.fromarray(scale_to_8_bits(levels, self.header, self.depth_bits))
         colours = scale_to_8_bits(levels[..., :-1], self.header, self.depth_bits)
@@ -120,13 +122,13 @@ class PictureReader:
 
 
 def decode_picture(value: bytes, side_px: int, limits: PictureLimits | None = None, depth_bits: int | None = None) -> DecodedPicture:
-    """Returns the picture in `value`, upright, grey and resampled to `side_px` x `side_px`. Thread-safe.
+    """Decodes the picture in `value`, makes it grey, and rotates it upright within a square of `side_px` x `side_px`. Thread-safe.
 
-    `depth_bits` is the number of bits that the camera uses in pictures of more than 8 bits, or None if the settings do not name it.
-    Raises PictureError with a `RefusalReason` for every picture that cannot be decoded or is blank, and no other error.
+    `depth_bits` is the number of bits that the camera uses in pictures of more than 8 bits, or None if the settings do not give it.
+    Raises PictureError with a `RefusalReason` if the picture cannot be decoded, or is blank or partly blank. Raises no other error.
     """
     with open_picture(value, limits or PictureLimits(), depth_bits) as file:
-        # libjpeg may decode at a smaller scale. Twice the side is kept, so that the resampling below decides how the picture looks.
+        # libjpeg may decode a JPEG at a smaller scale, but at least at twice the final size, so that `_shrink` does the last step.
         grey = file.load("L", 2 * side_px)
         small = _shrink(grey, side_px)
         check_not_blank(small.histogram())
@@ -137,9 +139,9 @@ def decode_picture(value: bytes, side_px: int, limits: PictureLimits | None = No
 
 @contextmanager
 def open_picture(value: bytes, limits: PictureLimits, depth_bits: int | None = None) -> Iterator[PictureReader]:
-    """Yields the picture in `value` after its header was checked.
+    """Reads and checks the header of the picture in `value`, and yields a reader for the picture.
 
-    Raises PictureError for every error of the header, and for every error of the decoding libraries within the block.
+    Raises PictureError if the header is refused. Turns every exception within the `with` block into a PictureError, too.
     """
     if not value:
         raise PictureError(RefusalReason.EMPTY, "The file is empty. Check that the camera has finished writing before the file is taken.")
@@ -156,16 +158,17 @@ def open_picture(value: bytes, limits: PictureLimits, depth_bits: int | None = N
         message = "The picture needs more memory than it may use. Reduce the camera's resolution, or upload a smaller picture."
         raise PictureError(RefusalReason.DECODER_LIMITS, message) from error
     except UnidentifiedImageError as error:
-        raise damaged("its header has a form that is not read") from error
+        raise damaged("its header has a form that the decoder does not know") from error
     except (EOFError, struct.error) as error:
         raise truncated(str(error)) from error
-    except Exception as error:  # Pillow raises a dozen types of error for damaged pictures
+    except Exception as error:  # Pillow raises a dozen types of exception for damaged pictures
         raise (truncated if "truncated" in str(error).lower() else damaged)(str(error) or repr(error)) from error
 
 
 def rotate_upright(pixels: GreyPixels, orientation: int) -> GreyPixels:
-    """Returns pixels of shape (height, width) or (height, width, channels), rotated and mirrored as EXIF's `orientation` says.
+    """Returns `pixels` rotated and mirrored so that the picture is upright. `orientation` is the value of the EXIF tag, 1 to 8.
 
+    The shape of `pixels` is (height, width) or (height, width, channels).
     Source: Exif 2.32, section 4.6.4 A.
     """
     if orientation in (5, 6, 7, 8):
@@ -193,11 +196,11 @@ def _check_size(header: FormatHeader, limits: PictureLimits) -> None:
             "camera's resolution or its region of interest.",
         )
     if header.width_px <= 0 or header.height_px <= 0:
-        raise damaged(f"it has {header.width_px} x {header.height_px} pixels")
+        raise damaged(f"its header gives an impossible size of {header.width_px} x {header.height_px} pixels")
 
 
 def _flatten(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
-    """Returns `image` in 8 bits without transparency: grey (mode "L"), or in colour if it has colour and `mode` is "RGB"."""
+    """Returns `image` in 8 bits without transparency. Mode "L" makes it grey. With mode "RGB" a colour image keeps its colours."""
     if image.mode == "L" and "transparency" not in image.info:
         return image
     if image.has_transparency_data:
@@ -209,11 +212,11 @@ def _flatten(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
         return Image.alpha_composite(background, image).convert(mode)
     if image.mode in ("1", "P", "RGB", "RGBX", "YCbCr", "L"):
         return image.convert(mode)
-    return image.convert("RGB").convert(mode)  # Pillow cannot convert CMYK, LAB and HSV to grey directly
+    return image.convert("RGB").convert(mode)  # Pillow cannot convert CMYK, LAB and HSV directly to grey
 
 
 def _shrink(image: Image.Image, side_px: int) -> Image.Image:
-    """Returns `image` resampled, its proportions kept, so that its longer side is `side_px`."""
+    """Returns `image` scaled so that its longer side has `side_px` pixels. The proportions stay the same."""
     width_px, height_px = image.size
     scale = side_px / max(width_px, height_px)
     size = max(1, round(width_px * scale)), max(1, round(height_px * scale))
@@ -221,7 +224,7 @@ def _shrink(image: Image.Image, side_px: int) -> Image.Image:
 
 
 def _pad_square(pixels: GreyPixels, side_px: int) -> GreyPixels:
-    """Returns pixels of at most `side_px` in both directions within a square of `side_px`, padded with their own edge."""
+    """Pads `pixels`, which have at most `side_px` rows and columns, to a square of that side by repeating the pixels at the edges."""
     height_px, width_px = pixels.shape
     if (height_px, width_px) == (side_px, side_px):
         return pixels

@@ -1,12 +1,12 @@
-"""Decodes pictures of strangers in a process of its own, which has bounds of memory and time and can be killed.
+"""Decodes uploaded pictures in a separate process. Its memory and time are limited, and it can be killed.
 
-The process runs this module as its program. It reads requests from its standard input and writes answers to its standard output:
+The separate process runs this module as its program. It reads requests from its standard input and writes answers to standard output:
 
     request   header `_REQUEST`, then the bytes of the picture
     answer    header `_ANSWER`, then the pixels, or the reason and the message of a refusal as JSON
 
-It imports neither TensorFlow nor Kafka's client, and gets no environment variables but those that Python needs, so that it knows no
-password. It ends when its standard input closes, which happens also if its parent is killed.
+The process imports neither TensorFlow nor a Kafka client. It gets only the environment variables that Python needs, so a malicious picture
+finds no password there. The process ends when its standard input is closed, which also happens if its parent process is killed.
 """
 
 from __future__ import annotations
@@ -29,18 +29,19 @@ from models.pictures.decoder import DecodedPicture, PictureLimits, decode_pictur
 from models.pictures.refusal import RefusalReason
 from streams.errors import PictureError
 
-# Bytes of the picture, side in px, largest picture in bytes and in pixels, bits of the camera or 0.
+# Fields of a request: bytes of the picture, side in pixels, largest accepted picture in bytes and in pixels, `depth_bits` or 0 for None.
 _REQUEST = struct.Struct("!QIQQI")
-# Whether the picture was decoded, bytes that follow, width and height of the upright original in px.
+# Fields of an answer: whether the picture was decoded, number of bytes that follow, width and height of the upright original in pixels.
 _ANSWER = struct.Struct("!?QII")
 _KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
 _STOP_S = 5.0
 
 
 class DecoderProcess:
-    """A process that decodes pictures. It starts with the first picture, and again after it was killed. Thread-safe.
+    """Decodes pictures in a separate process. Starts the process for the first picture, and again after it was killed. Thread-safe.
 
-    `memory_bytes` is what a picture may take beyond the memory of the idle process, and `time_s` the time from request to answer.
+    `memory_bytes` is the memory that one picture may take in addition to the memory of the idle process. `time_s` is the longest time
+    from a request to its answer, in seconds.
     """
 
     def __init__(self, memory_bytes: int, time_s: float) -> None:
@@ -51,15 +52,15 @@ class DecoderProcess:
 
     @property
     def pid(self) -> int | None:
-        """The number of the running process, or None if there is none."""
+        """The process id of the separate process, or None if it is not running."""
         return self._process.pid if self._process else None
 
     def decode_picture(self, value: bytes, side_px: int, limits: PictureLimits, depth_bits: int | None = None) -> DecodedPicture:
-        """Returns the picture in `value` as `decoder.decode_picture` does, and raises the same PictureErrors.
+        """Returns the same as `decoder.decode_picture` and raises the same PictureErrors, but decodes in the separate process.
 
-        Raises PictureError with the reason `decoder-limits` if the process needs more memory or time than it may.
+        Raises PictureError with the reason `decoder-limits`, too, if decoding needs more memory or time than allowed.
         """
-        if len(value) > limits.max_bytes:  # refused here, so that the bytes need not be copied
+        if len(value) > limits.max_bytes:  # refused here by its length, so that its bytes need not be copied to the process
             return decode_picture(value, side_px, limits, depth_bits)
         with self._lock:
             process = self._start()
@@ -90,10 +91,10 @@ class DecoderProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                # One thread each, because the stacks of unused threads would count against the bound of memory.
+                # One thread for each library, because the stacks of unused threads would count against the memory limit.
                 env={**kept, "PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
             )
-            # The first answer comes when the program has been loaded, so that its start does not count as decoding.
+            # The process writes one byte when it is ready. Waiting for it keeps the start of the process out of the time limit.
             _read_exactly(self._process.stdout, 1)
         return self._process
 
@@ -108,10 +109,12 @@ class DecoderProcess:
         self._process = None
 
     def _explain_death(self, is_timeout: bool) -> PictureError:
-        found = f"it took more than {self._time_s:g} s" if is_timeout else f"its process ended, with at most {self._memory_bytes} bytes"
+        found = (
+            f"it took more than {self._time_s:g} s" if is_timeout else f"its process ended; it may use at most {self._memory_bytes} bytes"
+        )
         return PictureError(
             RefusalReason.DECODER_LIMITS,
-            f"The picture could not be decoded within the bounds for uploads: {found}. Upload a smaller picture, or raise upload_time_s or "
+            f"The picture could not be decoded within the limits for uploads: {found}. Upload a smaller picture, or raise upload_time_s or "
             "upload_memory_bytes in [pictures].",
         )
 
@@ -122,7 +125,7 @@ def _kill(process: subprocess.Popen[bytes], killed: threading.Event) -> None:
 
 
 def _close(pipe: object) -> None:
-    """Closes a pipe to a process that has ended. Bytes that could not be written any more are dropped."""
+    """Closes a pipe to a process that has ended, and discards the bytes that were not written yet."""
     with suppress(OSError):
         pipe.close()  # type: ignore[attr-defined]
 
@@ -130,7 +133,10 @@ def _close(pipe: object) -> None:
 def _request_decode(
     process: subprocess.Popen[bytes], value: bytes, side_px: int, limits: PictureLimits, depth_bits: int | None
 ) -> DecodedPicture:
-    """Sends a picture and returns the answer. Raises PictureError for a refusal, and OSError or EOFError if the process has ended."""
+    """Sends a picture to the separate process and returns the decoded picture.
+
+    Raises PictureError if the process refuses the picture, and OSError or EOFError if the process has ended.
+    """
     assert process.stdin is not None
     process.stdin.write(_REQUEST.pack(len(value), side_px, limits.max_bytes, limits.max_pixels, depth_bits or 0))
     process.stdin.write(value)
@@ -150,7 +156,7 @@ def _read_exactly(stream: object, size: int) -> bytes:
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """Answers requests until the stream of requests ends. This is the loop of the process."""
+    """Reads pictures from `requests` and writes decoded pictures or refusals to `answers`, until `requests` ends."""
     while header := requests.read(_REQUEST.size):
         size, side_px, max_bytes, max_pixels, depth_bits = _REQUEST.unpack(header)
         value = requests.read(size)
@@ -165,21 +171,21 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
 
 
 def _watch_parent(parent: int) -> None:
-    """Ends this process when its parent has ended, also while a picture is being decoded."""
+    """Ends this process when its parent process has ended, even while a picture is being decoded."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
 
 
 def _limit_memory(memory_bytes: int) -> None:
-    """Bounds the address space of this process to what it uses now plus `memory_bytes`."""
+    """Limits the address space of this process to its present size plus `memory_bytes`, and turns off core dumps."""
     used_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used_bytes + memory_bytes, used_bytes + memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def main() -> None:
-    """Reads requests from standard input and answers on standard output. The only argument is the memory limit in bytes."""
+    """Runs the separate process. Its only command-line argument is the memory that one picture may take, in bytes."""
     threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
     _warm_up()
     _limit_memory(int(sys.argv[1]))
@@ -189,7 +195,7 @@ def main() -> None:
 
 
 def _warm_up() -> None:
-    """Loads the plug-ins of Pillow before the memory is bounded."""
+    """Loads the format plug-ins of Pillow, so that their memory does not count as memory of the first picture."""
     from PIL import Image
 
     Image.preinit()

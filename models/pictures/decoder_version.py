@@ -1,23 +1,27 @@
-"""The number of the decoder's behaviour, which stands in the manifest of each model version. Imports nothing that takes time."""
+"""The version number of the picture decoder. The manifest of each model version names the decoder version of its training.
+
+This module imports nothing that is slow to load.
+"""
 
 from __future__ import annotations
 
-# Raised whenever the same bytes give other grey levels. 1: release 0.1.0, which guessed the depth from the brightest pixel. 2: the depth
-# comes from the settings or the file, WhiteIsZero holds for all depths, and uniform transparency is ignored.
+# Raise this number with every change of the decoder that gives other grey levels for the same file.
+# 1: release 0.1.0, which guessed the bit depth from the brightest pixel.
+# 2: the bit depth comes from the settings or the file, WhiteIsZero TIFFs of all depths are inverted, and uniform transparency is ignored.
 DECODER_VERSION = 2
-# Manifests that name no decoder were written by release 0.1.0.
+# A manifest that names no decoder version was written by release 0.1.0, which had this decoder version.
 FIRST_DECODER_VERSION = 1
 
 
 def describe_decoder_version(made_with: int | None) -> str:
-    """Returns a sentence about a model version made with another decoder than this program's, or "" if it is the same decoder.
+    """Returns a warning if a model version was trained with another decoder version than this program's, else "".
 
-    `made_with` is the number in the model version's manifest.
+    `made_with` is the decoder version in the manifest of the model version, or None if the manifest names none.
     """
     version = FIRST_DECODER_VERSION if made_with is None else made_with
     if version == DECODER_VERSION:
         return ""
     return (
-        f"This version was made with picture decoder {version}, and this program has decoder {DECODER_VERSION}: pictures with more than "
-        "8 bits, with transparency or in WhiteIsZero may have other grey levels than in its training."
+        f"This version was made with picture decoder {version}, but this program has picture decoder {DECODER_VERSION}. Pictures with more "
+        "than 8 bits or with transparency, and TIFFs in which 0 means white, may have other grey levels than in its training."
     )

@@ -1,7 +1,7 @@
-"""Pictures for people in a browser: the picture that the networks were given, a thumbnail, and the overlay of a heat map.
+"""Makes pictures for people to see in a browser: the judged picture, its thumbnail, and a heat map to lay over the picture.
 
-All come from the decoder, so people see the orientation, the depth and the grey levels that were judged, in colour if the picture has
-colour. A picture that the decoder refuses is not shown.
+The decoder of the networks makes them, too. So people see a picture with the orientation and the brightness that the networks were given,
+and also in colour if the file has colour. A picture that the decoder refuses is not shown.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from models.pictures.decoder import PictureLimits, open_picture, rotate_upright
 HEAT_COLOUR = (255, 40, 0)
 HEAT_OPACITY = 0.6
 JPEG_QUALITY = 82
-# One picture at a time is decoded for display, because decoding takes several bytes of memory for each pixel.
+# Pictures are decoded for display one at a time, because decoding takes several bytes of memory for each pixel.
 _display_lock = threading.Lock()
 
 
@@ -33,7 +33,7 @@ class EncodedPicture:
 
 @dataclass(frozen=True, slots=True)
 class PictureHeader:
-    """Media type and upright size of a picture, read from its header."""
+    """The media type of a picture, and its size after it is rotated upright. Both come from its header."""
 
     content_type: str
     width_px: int
@@ -43,18 +43,18 @@ class PictureHeader:
 def read_picture_header(value: bytes, limits: PictureLimits) -> PictureHeader:
     """Returns the header of the picture in `value` without decoding pixels.
 
-    Raises PictureError, with a message for the person who sent the picture, if the header or the size is refused.
+    Raises PictureError if the header is damaged or the picture is too large. The message is meant for the person who sent the picture.
     """
     with open_picture(value, limits) as file:
         return PictureHeader(file.content_type, file.width_px, file.height_px)
 
 
 def encode_for_browser(value: bytes, limits: PictureLimits, depth_bits: int | None = None) -> EncodedPicture:
-    """Returns the picture in `value` for a browser, in its own size.
+    """Returns the picture in `value` in full size and in a format that browsers can show.
 
-    An upright JPEG or PNG that browsers show as the decoder reads it keeps its bytes. All other pictures become an upright PNG: TIFF
-    and BMP, more than 8 bits, CMYK, transparency, EXIF rotation, colour profiles and animated PNG.
-    `depth_bits` is that of the picture's line. Raises PictureError if the decoder refuses the picture.
+    A JPEG or PNG is returned unchanged if a browser shows it exactly as the decoder reads it. Any other picture is converted to an upright
+    PNG: a TIFF or BMP, a picture with more than 8 bits, CMYK, transparency, EXIF rotation or a colour profile, and an animated PNG.
+    `depth_bits` is the setting of the picture's line. Raises PictureError if the decoder refuses the picture.
     """
     with _display_lock, open_picture(value, limits, depth_bits) as file:
         image = file.load("RGB")
@@ -66,7 +66,7 @@ def encode_for_browser(value: bytes, limits: PictureLimits, depth_bits: int | No
 def encode_thumbnail(value: bytes, limits: PictureLimits, side_px: int, depth_bits: int | None = None) -> EncodedPicture:
     """Returns the picture in `value` as an upright JPEG, at most `side_px` wide and high.
 
-    `depth_bits` is that of the picture's line. Raises PictureError if the decoder refuses the picture.
+    `depth_bits` is the setting of the picture's line. Raises PictureError if the decoder refuses the picture.
     """
     buffer = io.BytesIO()
     with _display_lock, open_picture(value, limits, depth_bits) as file:
@@ -78,7 +78,9 @@ def encode_thumbnail(value: bytes, limits: PictureLimits, side_px: int, depth_bi
 
 
 def encode_heat_map_layer(value: bytes, limits: PictureLimits) -> EncodedPicture:
-    """Returns a heat map, a grey picture whose hottest pixels are white, as a transparent red PNG to lay over its picture.
+    """Returns a heat map as a red PNG to lay over its picture. The hotter a pixel is, the more opaque is the red.
+
+    `value` is the heat map as a grey picture whose hottest pixels are white.
 
     Raises PictureError if the decoder refuses the heat map.
     """
@@ -86,14 +88,17 @@ def encode_heat_map_layer(value: bytes, limits: PictureLimits) -> EncodedPicture
         heat = rotate_upright(np.asarray(file.load("L")), file.header.orientation)
     layer = np.empty((*heat.shape, 4), np.uint8)
     layer[..., :3] = HEAT_COLOUR
-    # The square root makes faint heat visible.
+    # The square root makes faint heat more opaque, so that it is visible.
     opacity = np.array([round(255 * (level / 255) ** 0.5) for level in range(256)], np.uint8)
     layer[..., 3] = opacity[heat]
     return _encode_png(layer)
 
 
 def overlay_heat_map(pixels: npt.NDArray[np.uint8], heat: npt.NDArray[np.float32]) -> Image.Image:
-    """Returns a grey picture, shape (rows, columns), with its heat, 0..1 and of the same shape, in red over it."""
+    """Returns the grey picture `pixels` with its heat map laid over it in red.
+
+    `pixels` has the shape (rows, columns). `heat` has the same shape and the range 0..1.
+    """
     opacity = HEAT_OPACITY * heat[..., np.newaxis]
     colour = np.array(HEAT_COLOUR, np.float32)
     return Image.fromarray((pixels[..., np.newaxis] * (1 - opacity) + colour * opacity + 0.5).astype(np.uint8))

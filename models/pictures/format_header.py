@@ -1,4 +1,4 @@
-"""What the header of a picture file says, in the same words for all formats."""
+"""What the header of a picture file says about the picture, in the same form for JPEG, PNG, BMP and TIFF."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ PictureFormat = Literal["JPEG", "PNG", "BMP", "TIFF"]
 
 @dataclass(frozen=True, slots=True)
 class FormatHeader:
-    """The header of a picture file. No pixel is decoded to read it.
+    """The header of a picture file. It is read without decoding any pixel.
 
-    `width_px` and `height_px` are the size as stored; `orientation` is that of EXIF, 1 to 8, where 1 is upright.
-    `samples` is the number of samples of a pixel, transparency included; a palette counts as three.
-    `sample_bits` is the number of bits that one sample takes in the file, and `is_float` tells whether a sample is a floating-point
-    number. `significant_bits` (PNG's sBIT) and `largest_level` (TIFF's MaxSampleValue or SMaxSampleValue) say which part of the range
-    the camera uses; they are None if the file does not say so. `is_white_zero` means that the level 0 is white and that the decoder has to
-    invert it. `shows_unchanged` tells whether a browser shows the bytes with the grey levels that the decoder reads.
+    - `width_px` and `height_px`: the size before the picture is rotated upright.
+    - `orientation`: the value of the EXIF tag, 1 to 8, where 1 means upright.
+    - `samples`: the number of samples of a pixel, including transparency. A picture with a palette has three.
+    - `sample_bits`: the number of bits of one sample in the file, but at least 8.
+    - `is_float`, `is_signed`: whether the samples are floating-point numbers or signed integers.
+    - `is_white_zero`: whether the level 0 means white, so that the decoder must invert the picture.
+    - `significant_bits` (PNG's sBIT): how many bits of a sample the camera uses, or None if the file does not say so.
+    - `largest_level` (TIFF's MaxSampleValue or SMaxSampleValue): the largest level of the camera, or None if the file does not say so.
+    - `shows_unchanged`: whether a browser shows the file with the same grey levels that the decoder reads.
     """
 
     format: PictureFormat
@@ -35,10 +38,10 @@ class FormatHeader:
 
     @property
     def mode(self) -> str:
-        """The kind of the pixels in Pillow's words: L, LA, RGB, RGBA, or CMYK for a JPEG of four samples."""
+        """Pillow's name for the kind of the pixels: L, LA, RGB or RGBA, or CMYK for a JPEG with four samples."""
         return "CMYK" if self.format == "JPEG" and self.samples == 4 else {1: "L", 2: "LA", 3: "RGB"}.get(self.samples, "RGBA")
 
     @property
     def is_deep(self) -> bool:
-        """Whether the samples have more than 8 bits or are floating-point numbers, so that their range has to be known."""
+        """True if the samples have more than 8 bits or are floating-point numbers. They must then be scaled to 8 bits."""
         return self.sample_bits > 8 or self.is_float

@@ -1,7 +1,8 @@
-"""Grey levels of more than 8 bits become 8 bits here, and blank pictures are found.
+"""Scales grey levels of more than 8 bits to 8 bits, and finds blank pictures.
 
-The range of the levels comes from the settings of the line, from the file, or from the size of a sample, in this order. It is never
-derived from the brightest pixel of one picture, because the same part would then change its brightness from picture to picture.
+For the scaling, the decoder must know which level means white. The settings of the line give this level. If they do not, the file gives it,
+or else the number of bits of a sample. The decoder never takes the brightest pixel of the picture as white, because the same part would
+then be brighter in one picture than in the next.
 """
 
 from __future__ import annotations
@@ -19,30 +20,32 @@ from streams.errors import PictureError
 GreyPixels = npt.NDArray[np.uint8]
 Levels = npt.NDArray[np.generic]
 
-# A picture whose range nothing names is refused as too dark below this share of the range: a camera of 14 bits in 16 stays below it.
+# If neither the settings nor the file say which level means white, and the brightest pixel is below this share of the possible range, the
+# picture is refused. The camera then probably uses fewer bits than the file stores, for example 14 of 16.
 _DARK_SHARE = 0.25
-# A picture is blank if 98 % of its pixels, resampled to the networks' side, lie within so many grey levels.
+# A picture is blank if the grey levels of 98 % of its pixels differ by less than this. Measured after resampling for the networks.
 MIN_CONTRAST = 8
-# A picture is partly blank if so large a share of its rows, from the first or from the last row on, has one single grey level.
+# A picture is partly blank if at least this share of its rows, counted from the top or from the bottom, has one single grey level.
 MAX_BLANK_SHARE = 0.25
-# A file without compression and checksum shows an unfinished transfer in no other way, so a smaller share counts there.
+# For BMP and TIFF, this smaller share of blank rows counts, because blank rows may be the only sign of an unfinished transfer.
 MAX_BLANK_SHARE_RAW = 0.05
-# Where both ends have the same grey level it is the background of the part, such as a saturated back light.
+# If the top and the bottom row have the same grey level, this larger share counts, because the rows probably show the background of the
+# part, such as a saturated back light.
 MAX_BACKGROUND_SHARE = 0.5
 _NAME_DEPTH = "Set depth_bits of the line to the number of bits that the camera delivers."
 
 
 def scale_to_8_bits(levels: Levels, header: FormatHeader, depth_bits: int | None) -> GreyPixels:
-    """Returns `levels`, of any shape, as 0..255, where 255 is the end of the camera's range. A WhiteIsZero picture is inverted.
+    """Scales `levels`, an array of any shape, to 0..255, where 255 is white. A picture in which 0 means white (WhiteIsZero) is inverted.
 
-    `depth_bits` is the setting of the line. Raises PictureError if the levels do not fit the range, or if nothing names the range
-    and the picture is dark.
+    `depth_bits` is the setting of the line, or None. Raises PictureError if a level lies outside the range. Also raises PictureError if
+    the picture is dark and neither the settings nor the file give the range.
     """
     if header.is_float and not np.isfinite(levels).all():
-        raise damaged("some of its pixels are no numbers")
+        raise damaged("some of its pixels are infinite or not a number")
     lowest, brightest = float(levels.min()), float(levels.max())
     if lowest < 0:
-        raise damaged(f"it has grey levels down to {lowest:g}")
+        raise damaged(f"it has negative grey levels, down to {lowest:g}")
     full_range = _find_range(levels, brightest, header, depth_bits)
     scaled = levels.astype(np.float32) * np.float32(255 / full_range)
     if header.is_white_zero:
@@ -51,7 +54,7 @@ def scale_to_8_bits(levels: Levels, header: FormatHeader, depth_bits: int | None
 
 
 def _find_range(levels: Levels, brightest: float, header: FormatHeader, depth_bits: int | None) -> float:
-    """Returns the level that stands for white (or black, in WhiteIsZero)."""
+    """Returns the level that means white, or black in a WhiteIsZero picture. Raises PictureError as `scale_to_8_bits` does."""
     named = _find_named_range(levels, brightest, header, depth_bits)
     if named is not None:
         full_range, source = named
@@ -59,7 +62,7 @@ def _find_range(levels: Levels, brightest: float, header: FormatHeader, depth_bi
             raise PictureError(
                 RefusalReason.DEPTH,
                 f"The picture has grey levels up to {brightest:g}, but {source} allows {full_range:g}. {_NAME_DEPTH} "
-                "Cameras that shift their bits to the upper end of 16 need 16.",
+                "If the camera shifts its bits to the upper end of 16 bits, set 16.",
             )
         return full_range
     full_range = 1.0 if header.is_float else 2.0 ** (header.sample_bits - header.is_signed) - 1
@@ -73,7 +76,7 @@ def _find_range(levels: Levels, brightest: float, header: FormatHeader, depth_bi
 
 
 def _find_named_range(levels: Levels, brightest: float, header: FormatHeader, depth_bits: int | None) -> tuple[float, str] | None:
-    """Returns the range that the settings or the file name, with a word for the source, or None."""
+    """Returns the largest level that the settings or the file give, and the name of this source for messages. None if neither gives it."""
     if depth_bits is not None:
         return 2.0**depth_bits - 1, f"depth_bits = {depth_bits} of the line"
     if header.largest_level is not None:
@@ -90,16 +93,20 @@ def _find_named_range(levels: Levels, brightest: float, header: FormatHeader, de
 
 
 def _are_low_bits_zero(levels: Levels, spare_bits: int) -> bool:
-    """Returns whether the unused low bits of all levels are 0.
+    """Returns whether the lowest `spare_bits` bits of all levels are 0.
 
-    If they are 0, the writer has shifted the levels to the high bits, as the PNG standard asks. Many cameras write the chunk sBIT without
-    shifting the levels.
+    If they are 0, the program that wrote the PNG has shifted the levels to the high bits, as the PNG standard requires for files with the
+    chunk sBIT. Many cameras write this chunk without shifting the levels.
     """
     return not np.bitwise_and(levels.astype(np.int64), 2**spare_bits - 1).any()
 
 
 def check_not_partly_blank(image: Image.Image, is_raw: bool) -> None:
-    """Checks the first and last rows of a grey picture, as it is stored. Raises PictureError if it is partly blank."""
+    """Raises PictureError if many rows at the top or at the bottom of a grey picture have one single grey level.
+
+    The picture is not yet rotated upright, because an unfinished transfer leaves such rows at the end of the file. `is_raw` tells whether
+    the format has neither compression nor checksum. Fewer such rows are accepted then.
+    """
     width_px, height_px = image.size
     edges = [image.crop((0, top, width_px, top + 1)).getextrema() for top in (0, height_px - 1)]
     if all(darkest != brightest for darkest, brightest in edges):
@@ -112,13 +119,13 @@ def check_not_partly_blank(image: Image.Image, is_raw: bool) -> None:
     if share >= (MAX_BACKGROUND_SHARE if is_background else limit):
         raise PictureError(
             RefusalReason.PARTLY_BLANK,
-            f"{share:.0%} of the picture's rows, at one end, have the same grey level, as if the rest had never arrived. Check that the "
-            "camera's transfer is complete before the file is taken.",
+            f"{share:.0%} of the picture's rows, at its top or bottom, have one single grey level, as if the rest had never arrived. "
+            "Check that the camera's transfer is complete before the file is taken.",
         )
 
 
 def check_not_blank(histogram: Sequence[int]) -> None:
-    """Checks the contrast of a resampled picture by its histogram of 256 levels. Raises PictureError if nearly all pixels are equal."""
+    """Raises PictureError if nearly all pixels have the same grey level. `histogram` counts the pixels of each level."""
     few = 0.01 * sum(histogram)
     low = _find_level(histogram, few)
     high = len(histogram) - 1 - _find_level(histogram[::-1], few)
@@ -131,7 +138,7 @@ def check_not_blank(histogram: Sequence[int]) -> None:
 
 
 def _find_level(histogram: Sequence[int], few: float) -> int:
-    """Returns the first level up to which there are more than `few` pixels."""
+    """Returns the lowest level for which more than `few` pixels have this level or a lower one."""
     for level, count in enumerate(histogram):
         few -= count
         if few < 0:
@@ -140,7 +147,7 @@ def _find_level(histogram: Sequence[int], few: float) -> int:
 
 
 def _measure_blank_share(pixels: GreyPixels) -> float:
-    """Returns the share of rows from the first one on that have the grey level of the first pixel, and no other."""
+    """Returns the share of rows, counted from the first row, in which every pixel has the grey level of the first pixel."""
     if not (pixels[0] == pixels[0, 0]).all():
         return 0.0
     is_other = (pixels != pixels[0, 0]).any(axis=1)

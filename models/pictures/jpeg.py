@@ -1,6 +1,7 @@
-"""JPEG: the structure of the file is checked here, and libjpeg-turbo decodes it through simplejpeg, which raises on damaged data.
+"""Checks the structure of a JPEG file, reads its header, and decodes it with libjpeg-turbo through the package simplejpeg.
 
-Pillow passes over libjpeg's warnings and returns grey or shifted pixels for lost data, and it ignores what follows the end marker.
+Pillow is not used, because it ignores libjpeg's warnings: it returns grey or shifted pixels where data are lost. It also ignores bytes
+after the end marker. simplejpeg raises an error for damaged data.
 Source: ITU-T T.81, annex B.
 """
 
@@ -23,16 +24,16 @@ _START, _END, _SCAN = 0xD8, 0xD9, 0xDA
 _HUFFMAN, _QUANTISATION, _APP1, _APP2, _APP14 = 0xC4, 0xDB, 0xE1, 0xE2, 0xEE
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
-# Cameras store at most some dozen scans. A small file with thousands of them takes minutes to decode.
+# Cameras store at most a few dozen scans in a JPEG. A small file with thousands of scans would take minutes to decode.
 _MAX_SCANS = 100
 _MAX_ZEROS = 32
-# libjpeg's own scales that Pillow also uses, so that pictures keep the grey levels that model versions have learned from.
+# The scales at which libjpeg can decode. Pillow uses them, too. With other scales, pictures would get other grey levels than in training.
 _SCALES = (8, 4, 2, 1)
 
 
 @dataclass(frozen=True, slots=True)
 class _Segment:
-    """A marker with its content: `value[start:end]`."""
+    """A segment of a JPEG: its marker, and its content `value[start:end]`."""
 
     marker: int
     start: int
@@ -40,7 +41,7 @@ class _Segment:
 
 
 def read_jpeg_header(value: bytes) -> FormatHeader:
-    """Returns the header of a JPEG. Raises PictureError if it is damaged, has no frame, or has more than 8 bits."""
+    """Returns the header of a JPEG. Raises PictureError if it is damaged or does not have 8 bits a sample."""
     orientation, is_corrected = 1, False
     for segment in _walk_segments(value):
         content = value[segment.start : segment.end]
@@ -50,14 +51,14 @@ def read_jpeg_header(value: bytes) -> FormatHeader:
             is_corrected = True
         elif segment.marker in _FRAMES:
             return _read_frame(content, orientation, is_corrected)
-    raise truncated("the JPEG has no frame")
+    raise truncated("the JPEG has no frame header")
 
 
 def decode_jpeg(value: bytes, mode: Literal["L", "RGB"], header: FormatHeader, min_side_px: int | None) -> npt.NDArray[np.uint8]:
     """Returns the pixels of a JPEG as stored: shape (height, width), or (height, width, 3) if `mode` is "RGB" and the file has colour.
 
-    `min_side_px` allows a half, a quarter or an eighth of the size, as long as no side gets smaller. Raises PictureError if libjpeg
-    reports any damage.
+    If `min_side_px` is given, the JPEG may be decoded at a half, a quarter or an eighth of its size. Each side then still has at least
+    `min_side_px` pixels. Raises PictureError if the file is damaged.
     """
     _check_structure(value)
     scale = _choose_scale(header, min_side_px)
@@ -67,7 +68,7 @@ def decode_jpeg(value: bytes, mode: Literal["L", "RGB"], header: FormatHeader, m
             return _flatten_cmyk(simplejpeg.decode_jpeg(value, "CMYK", strict=True, **size), mode)
         colours = "RGB" if mode == "RGB" and header.samples == 3 else "GRAY"
         pixels: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(value, colours, strict=True, **size)
-    except ValueError as error:  # the file is complete, as `_check_structure` has found, so that no loss at its end is meant
+    except ValueError as error:  # `_check_structure` has found the end of the file, so the error means damage
         raise damaged(str(error)) from error
     return pixels[..., 0] if colours == "GRAY" else pixels
 
@@ -80,9 +81,9 @@ def _choose_scale(header: FormatHeader, min_side_px: int | None) -> int:
 
 
 def _check_structure(value: bytes) -> None:
-    """Checks the markers of a JPEG from first to last. Raises PictureError if it is damaged, or if something follows its end.
+    """Checks all segments of a JPEG. Raises PictureError if one of them is damaged, or if data follow the end marker.
 
-    Behind the end, only equal bytes that fill up a block are accepted, and the further pictures of a file that announces them (MPO).
+    Two things are accepted after the end marker: bytes of one value as padding, and the further pictures of a multi-picture file (MPO).
     """
     segments = [(segment, value[segment.start : segment.end]) for segment in _walk_segments(value)]
     _check_scans([(segment.marker, content) for segment, content in segments if segment.marker in _FRAMES or segment.marker == _SCAN])
@@ -93,30 +94,31 @@ def _check_structure(value: bytes) -> None:
     end = segments[-1][0].end
     is_multiple = any(segment.marker == _APP2 and content.startswith(b"MPF\0") for segment, content in segments)
     if not is_multiple and len(set(value[end:])) > 1:
-        raise damaged(f"{len(value) - end} bytes follow the end of the JPEG, as if the end of another picture were attached")
+        raise damaged(f"{len(value) - end} bytes follow the end marker of the JPEG, as if part of another picture were attached")
 
 
 def _check_last_byte(value: bytes, end: int) -> None:
-    """Checks that a JPEG cannot be decoded without the last byte before its end marker. Raises PictureError if it can.
+    """Raises PictureError if a JPEG can be decoded without the last byte before its end marker, because a whole JPEG needs this byte.
 
-    libjpeg keeps up to seven bytes in a register and does not miss them. Pixels of two pictures that were joined then end some bits
-    early, and one in fifty of such files passes. The second decoding leaves out nearly all of the inverse transformation.
+    A file that was joined from parts of two pictures may need fewer bytes than it has. libjpeg does not notice up to seven unused bytes,
+    so without this check one in fifty of such files would be accepted. This second decoding uses the smallest scale, because that
+    leaves out nearly all of the inverse transformation.
     """
     while value[end - 1] == 0xFF:
         end -= 1
     is_stuffed = value[end - 2 : end] == b"\xff\0"
-    if value[end - 1] == 0 and not is_stuffed:  # some encoders fill up the last word with zeros
+    if value[end - 1] == 0 and not is_stuffed:  # some encoders append zeros to fill the last word of the data
         return
     shorter = value[: end - 1 - is_stuffed] + b"\xff\xd9"
     try:
         simplejpeg.decode_jpeg(shorter, "GRAY", min_height=1, min_width=1, strict=True)
     except ValueError:
         return
-    raise damaged("the pixels of the JPEG end before its data do, as if parts of two pictures were joined")
+    raise damaged("the JPEG has more data than its pixels need, as if parts of two pictures were joined")
 
 
 def _flatten_cmyk(cmyk: npt.NDArray[np.uint8], mode: Literal["L", "RGB"]) -> npt.NDArray[np.uint8]:
-    """Returns grey or colour from CMYK as Adobe's programs store it: inverted."""
+    """Converts CMYK pixels to grey or colour. Expects inverted values, because Adobe's programs store CMYK in this way."""
     return np.asarray(Image.fromarray(255 - cmyk, "CMYK").convert("RGB").convert(mode))
 
 
@@ -125,13 +127,13 @@ def _read_frame(content: bytes, orientation: int, is_corrected: bool) -> FormatH
         raise truncated("the frame header of the JPEG is incomplete")
     height_px, width_px, components = int.from_bytes(content[1:3]), int.from_bytes(content[3:5]), content[5]
     if content[0] != 8:
-        raise unsupported(f"it is a JPEG of {content[0]} bits")
+        raise unsupported(f"the JPEG has {content[0]} bits a sample; only 8 are accepted")
     shows_unchanged = components in (1, 3) and orientation == 1 and not is_corrected
     return FormatHeader("JPEG", width_px, height_px, orientation, components, shows_unchanged=shows_unchanged)
 
 
 def _walk_segments(value: bytes) -> Iterator[_Segment]:
-    """Yields the segments of a JPEG up to its end marker, which comes last. Raises PictureError where the structure breaks."""
+    """Yields the segments of a JPEG in order, the end marker last. Raises PictureError at the first fault in the structure."""
     at, markers = 0, None
     while True:
         found = _read_marker(value, at)
@@ -148,7 +150,10 @@ def _walk_segments(value: bytes) -> Iterator[_Segment]:
 
 
 def _find_markers(value: bytes) -> npt.NDArray[np.intp]:
-    """Returns where markers begin if `value` were compressed data: bytes 0xFF not followed by a stuffed 0 or a restart marker."""
+    """Returns the positions of all markers that would end compressed pixel data, in ascending order.
+
+    Such a marker is a byte 0xFF, unless a stuffed 0, another 0xFF or the number of a restart marker follows.
+    """
     content = np.frombuffer(value, np.uint8)
     at = np.flatnonzero(content[:-1] == 0xFF)
     behind = content[at + 1]
@@ -160,8 +165,8 @@ def _read_marker(value: bytes, at: int) -> _Segment:
     if at + 2 > len(value):
         raise truncated(f"the JPEG has no end marker within its {len(value)} bytes")
     if value[at] != 0xFF:
-        raise damaged(f"byte {at} of the JPEG should begin a marker")
-    while value[at + 1] == 0xFF:  # markers may be preceded by any number of such bytes
+        raise damaged(f"byte {at} of the JPEG should begin a marker, but is not 0xFF")
+    while value[at + 1] == 0xFF:  # any number of fill bytes 0xFF may stand before a marker
         at += 1
         if at + 2 > len(value):
             raise truncated("the JPEG ends within a marker")
@@ -170,17 +175,18 @@ def _read_marker(value: bytes, at: int) -> _Segment:
         return _Segment(marker, start, start)
     length = int.from_bytes(value[start : start + 2])
     if length < 2 or marker < 0xC0:
-        raise damaged(f"byte {at} of the JPEG begins a marker that does not exist")
+        raise damaged(f"byte {at} of the JPEG begins a marker that is not valid")
     if start + length > len(value):
-        raise truncated(f"a segment of the JPEG ends at byte {start + length} of {len(value)}")
+        raise truncated(f"a segment of the JPEG should end at byte {start + length}, but the file has only {len(value)} bytes")
     return _Segment(marker, start + 2, start + length)
 
 
 def _check_zeros(value: bytes, segments: list[tuple[_Segment, bytes]]) -> None:
-    """Checks that no block of the pixels was overwritten by zeros.
+    """Raises PictureError if the compressed pixels contain a long run of zero bytes, as if a transfer had overwritten them.
 
-    Zeros decode to whatever has the code of only zeros. Where that is no end of a block, so many zeros are blocks of equal coefficients,
-    which no camera sends. Progressive files store single bits, of which many may be 0.
+    In most files, the Huffman code of only zero bits is not the end of a block. A long run of zeros then means many blocks of equal
+    coefficients, which no camera sends. The check is left out for files in which the code may mean the end of a block, and for
+    progressive files, because these store single bits, of which many may be 0.
     """
     markers = {segment.marker for segment, _ in segments}
     tables = b"".join(content for segment, content in segments if segment.marker == _HUFFMAN)
@@ -189,11 +195,14 @@ def _check_zeros(value: bytes, segments: list[tuple[_Segment, bytes]]) -> None:
     start = next(segment.end for segment, _ in segments if segment.marker == _SCAN)
     at = value.find(bytes(_MAX_ZEROS), start)
     if 0 <= at < segments[-1][0].start - _MAX_ZEROS:
-        raise damaged(f"the pixels of the JPEG hold a block of zeros at byte {at}")
+        raise damaged(f"from byte {at} on, pixels of the JPEG are overwritten by zeros")
 
 
 def _may_hold_zeros(tables: bytes) -> bool:
-    """Tells whether a Huffman table of AC coefficients gives the code of only zeros to the end of a block. Source: T.81, B.2.4.2."""
+    """Returns whether in one of the Huffman tables for AC coefficients the code of only zero bits means the end of a block.
+
+    Source: ITU-T T.81, B.2.4.2.
+    """
     at = 0
     while at + 17 < len(tables):
         if tables[at] >> 4 and tables[at + 17] == 0:
@@ -203,9 +212,10 @@ def _may_hold_zeros(tables: bytes) -> bool:
 
 
 def _check_scans(headers: list[tuple[int, bytes]]) -> None:
-    """Checks that the scans give each coefficient of each component to its last bit. `headers` are those of frames and scans.
+    """Raises PictureError if the scans together do not contain every bit of every coefficient of every component.
 
-    libjpeg does not miss a scan that was lost from a progressive file; the picture only becomes blurred.
+    `headers` holds the marker and the content of each frame header and scan header. The check is needed because libjpeg decodes a
+    progressive file with a missing scan without an error. The picture is then only blurred.
     Source: ITU-T T.81, B.2.3 and G.1.1.1.
     """
     frames = [(marker, content) for marker, content in headers if marker in _FRAMES]
@@ -215,28 +225,31 @@ def _check_scans(headers: list[tuple[int, bytes]]) -> None:
     if len(scans) > _MAX_SCANS:
         raise unsupported(f"the JPEG has {len(scans)} scans; at most {_MAX_SCANS} are accepted")
     if len(frames) != 1:
-        raise damaged(f"the JPEG has {len(frames)} frames")
+        raise damaged(f"the JPEG has {len(frames)} frame headers instead of one")
     marker, frame = frames[0]
     missing = {frame[at] for at in range(6, len(frame) - 2, 3)}
     complete: dict[int, set[int]] = {component: set() for component in missing}
     for scan in scans:
         count = scan[0] if scan else 0
         if len(scan) != 2 * count + 4:
-            raise damaged("a scan of the JPEG has a header of a wrong length")
+            raise damaged("the header of a scan in the JPEG has a wrong length")
         first, last, lowest_bit = (0, 63, 0) if marker not in _PROGRESSIVE else (scan[-3], scan[-2], scan[-1] & 15)
         for component in scan[1 : 2 * count + 1 : 2]:
             if lowest_bit == 0:
                 complete.setdefault(component, set()).update(range(first, last + 1))
     if any(len(coefficients) < 64 for coefficients in complete.values()):
-        raise damaged("a scan of the JPEG was lost")
+        raise damaged("a scan of the JPEG is missing")
 
 
 def _check_quantisation(content: bytes) -> None:
-    """Checks that no step of a quantisation table is 0. libjpeg decodes such tables, which a zeroed block leaves behind."""
+    """Raises PictureError if a quantisation table contains a 0 or is too short.
+
+    A 0 is no valid value. It shows that zeros have overwritten part of the file, but libjpeg does not report it.
+    """
     at = 0
     while at < len(content):
         step = 2 if content[at] >> 4 else 1
         table = content[at + 1 : at + 1 + 64 * step]
         if len(table) < 64 * step or 0 in (table if step == 1 else np.frombuffer(table, ">u2")):
-            raise damaged("a quantisation table of the JPEG holds a zero")
+            raise damaged("a quantisation table of the JPEG is incomplete or contains a zero")
         at += 1 + 64 * step

@@ -1,7 +1,7 @@
-"""Reads the pixels of PNG, BMP and TIFF through Pillow, with all bits of each sample.
+"""Reads the pixels of PNG, BMP and TIFF files with Pillow, and keeps all bits of each sample.
 
-Pillow reduces colours of 16 bits to 8 without saying so. Such files are therefore read twice: once for the upper and once for the lower
-byte of each sample, by the raw modes of both byte orders.
+Pillow reduces colour samples of 16 bits to their upper 8 bits without a warning. Such a file is therefore read twice. In the second
+reading, Pillow is told the opposite byte order of the samples, so it returns their lower 8 bits.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from PIL import Image, ImageFile
 from models.pictures.format_header import FormatHeader
 from models.pictures.refusal import unsupported
 
-# The raw mode of the other byte order, by the last letter of a raw mode. N is the order of this processor.
+# The last letter of a raw mode of Pillow, such as RGB;16B, gives the byte order: L little, B big, N that of this processor. This table
+# gives the letter of the opposite order.
 _OTHER_ORDER = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
 
 
 class _QuietDecodes:
     """Silences Python's warnings while at least one picture is decoded in any thread.
 
-    The filters of `warnings` are shared by all threads. They are changed when the first of several decodes begins and restored when the
-    last one ends, so that no decode waits for another.
+    All threads share the filters of `warnings`. If several threads decode at the same time, the first one changes the filters and the last
+    one restores them. So no thread has to wait for another.
     """
 
     def __init__(self) -> None:
@@ -57,14 +58,14 @@ quiet_decodes = _QuietDecodes()
 
 
 def read_image(value: bytes, header: FormatHeader) -> Image.Image:
-    """Returns the first frame of a picture of at most 8 bits a sample, as stored, in the mode that Pillow gives it."""
+    """Returns the first frame of a picture of at most 8 bits a sample, as it is stored, in the mode that Pillow chooses."""
     with quiet_decodes(), _open(value, header) as image:
         image.load()
         return image.copy()
 
 
 def read_levels(value: bytes, header: FormatHeader) -> npt.NDArray[np.generic]:
-    """Returns the first frame of a picture of more than 8 bits a sample.
+    """Returns the levels of all samples in the first frame of a picture of more than 8 bits a sample.
 
     The shape is (height, width) for grey, else (height, width, samples), with transparency as the last of 2 or 4 samples.
     """
@@ -74,10 +75,10 @@ def read_levels(value: bytes, header: FormatHeader) -> npt.NDArray[np.generic]:
             return levels.view(np.uint32) if image.mode == "I" and header.sample_bits == 32 and not header.is_signed else levels
         arguments = image.tile[0].args
         raw_mode = str(arguments[0] if isinstance(arguments, tuple) else arguments)
-        if raw_mode == "LA;16B":  # Pillow has no raw mode for the lower bytes; the four bytes of a pixel are read as they are
+        if raw_mode == "LA;16B":  # Pillow has no raw mode for the lower bytes, so read all four bytes as RGBA
             return _read_bytes(image, "RGBA").view(">u2")
         if ";16" not in raw_mode or image.mode not in ("RGB", "RGBA"):
-            raise unsupported(f"it has {header.sample_bits} bits a sample in the mode {image.mode}")
+            raise unsupported(f"its kind of pixels ({image.mode} with {header.sample_bits} bits a sample) is not supported")
     upper = _read_again(value, header, raw_mode)
     lower = _read_again(value, header, raw_mode[:-1] + _OTHER_ORDER[raw_mode[-1]])
     return upper.astype(np.uint16) << 8 | lower
@@ -93,7 +94,7 @@ def _read_again(value: bytes, header: FormatHeader, raw_mode: str) -> npt.NDArra
 
 
 def _read_bytes(image: ImageFile.ImageFile, raw_mode: str) -> npt.NDArray[np.uint8]:
-    """Returns the pixels of `image` unpacked by another raw mode than Pillow chose."""
+    """Returns the pixels of `image`. Pillow unpacks them with `raw_mode` and not with the raw mode that it would choose itself."""
     image.tile = [tile._replace(args=(raw_mode, *tile.args[1:]) if isinstance(tile.args, tuple) else raw_mode) for tile in image.tile]
     image.load()
     return np.asarray(image)

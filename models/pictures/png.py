@@ -1,4 +1,4 @@
-"""PNG: the chunks are checked here up to the end of the file, because Pillow ignores the checksums of pixels.
+"""Reads the header of a PNG file, and checks all its chunks, because Pillow does not verify the checksums of the pixels.
 
 Source: W3C Portable Network Graphics, third edition.
 """
@@ -14,19 +14,19 @@ from models.pictures.refusal import damaged, truncated, unsupported
 from models.pictures.tiff_directory import read_orientation
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# By colour type: the number of samples of a pixel and the allowed depths.
+# For each colour type of PNG: the number of samples of a pixel, and the allowed numbers of bits a sample.
 _COLOUR_TYPES = {0: (1, (1, 2, 4, 8, 16)), 2: (3, (8, 16)), 3: (1, (1, 2, 4, 8)), 4: (2, (8, 16)), 6: (4, (8, 16))}
-# Adam7: first column, first row, step of columns, step of rows of each pass.
+# For each of the seven passes of an interlaced PNG (Adam7): first column, first row, step from column to column, step from row to row.
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-# Chunks because of which a browser shows other grey levels than the decoder, or several frames.
+# If a PNG has one of these chunks, a browser shows several frames, or other grey levels than the decoder reads.
 _CHANGES_DISPLAY = frozenset((b"tRNS", b"iCCP", b"gAMA", b"acTL"))
-# Chunks, beside the pixels themselves, that Pillow needs to read the pixels.
+# Pillow needs these chunks, and the pixels themselves, to read a PNG.
 _PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS")
 
 
 @dataclass(frozen=True, slots=True)
 class _Chunk:
-    """A chunk: its type and its content, `value[start:end]`. The checksum follows the content."""
+    """A chunk of a PNG: its type, and its content `value[start:end]`. The checksum follows the content."""
 
     kind: bytes
     start: int
@@ -34,9 +34,9 @@ class _Chunk:
 
 
 def read_png_header(value: bytes) -> FormatHeader:
-    """Returns the header of a PNG from its chunks. Raises PictureError if a chunk is damaged or the file ends too early.
+    """Returns the header of a PNG. Raises PictureError if a chunk is damaged or the file ends too early.
 
-    The checksums of all chunks are verified here, which is cheap and needs no pixel.
+    Reads all chunks and verifies their checksums. This is fast, because no pixel is decoded.
     """
     header: FormatHeader | None = None
     for chunk in _walk_chunks(value):
@@ -48,7 +48,7 @@ def read_png_header(value: bytes) -> FormatHeader:
         elif chunk.kind == b"eXIf":
             header = replace(header, orientation=read_orientation(bytes(content)))
         elif chunk.kind == b"tRNS" and header.is_deep:
-            raise unsupported("the PNG names a transparent colour of 16 bits")
+            raise unsupported("the PNG has a transparent colour of 16 bits, which is not supported")
         elif chunk.kind in _CHANGES_DISPLAY:
             header = replace(header, shows_unchanged=False)
     if header is None:
@@ -57,10 +57,10 @@ def read_png_header(value: bytes) -> FormatHeader:
 
 
 def prepare_png(value: bytes, _: FormatHeader) -> bytes:
-    """Returns a PNG of the same pixels, unpacked, for Pillow. Raises PictureError if they do not unpack to exactly the size of the PNG.
+    """Returns a PNG with the same pixels for Pillow, without compression. Raises PictureError if the amount of pixel data is wrong.
 
-    The pixels are unpacked here, because Pillow stops before their checksum, and only once, because that takes longest. Chunks that say
-    nothing about the pixels are left out; a text chunk may unpack to gigabytes.
+    This function decompresses the pixels, because Pillow does not read as far as their checksum. The result is not compressed, so that
+    Pillow need not repeat the slowest step. It contains only chunks that Pillow needs, because a text chunk may expand to gigabytes.
     """
     expected = _count_bytes(value[16:29])
     packed, kept = [], []
@@ -72,18 +72,18 @@ def prepare_png(value: bytes, _: FormatHeader) -> bytes:
     inflate = zlib.decompressobj()
     try:
         rows = inflate.decompress(b"".join(packed), expected + 1)
-        # The end of the stream and its checksum may be left, without further pixels.
+        # After the last pixel, zlib may not have read the end of the stream and the checksum yet.
         rows += inflate.decompress(inflate.unconsumed_tail, 1)
     except zlib.error as error:
-        raise damaged(f"the pixels of the PNG cannot be unpacked: {error}") from error
+        raise damaged(f"the pixels of the PNG cannot be decompressed: {error}") from error
     if len(rows) > expected:
-        raise damaged(f"the PNG holds more than the {expected} bytes of pixels that its header asks for")
+        raise damaged(f"the pixels of the PNG take more than the {expected} bytes that its header describes")
     if not inflate.eof:
-        raise truncated(f"the PNG holds {len(rows)} of {expected} bytes of pixels")
+        raise truncated(f"the PNG contains only {len(rows)} of {expected} bytes of pixels")
     if inflate.unused_data:
-        raise damaged(f"{len(inflate.unused_data)} bytes follow the pixels of the PNG")
+        raise damaged(f"{len(inflate.unused_data)} further bytes follow the compressed pixels of the PNG")
     if len(rows) < expected:
-        raise damaged(f"the PNG holds {len(rows)} bytes of pixels, and its header asks for {expected}")
+        raise damaged(f"the PNG contains {len(rows)} bytes of pixels, but its header describes {expected}")
     return b"".join((PNG_SIGNATURE, *kept, _make_chunk(b"IDAT", zlib.compress(rows, 0)), _make_chunk(b"IEND", b"")))
 
 
@@ -93,10 +93,10 @@ def _make_chunk(kind: bytes, content: bytes) -> bytes:
 
 def _read_ihdr(chunk: _Chunk, content: bytes) -> FormatHeader:
     if chunk.kind != b"IHDR" or len(content) != 13:
-        raise damaged("the PNG does not begin with a header chunk")
+        raise damaged("the PNG does not begin with a valid header chunk")
     width_px, height_px, depth, colour = int.from_bytes(content[:4]), int.from_bytes(content[4:8]), content[8], content[9]
     if depth not in _COLOUR_TYPES.get(colour, (0, ()))[1] or max(width_px, height_px) >= 2**31:
-        raise damaged(f"the header of the PNG names colour type {colour} with {depth} bits and {width_px} x {height_px} pixels")
+        raise damaged(f"the header of the PNG is not valid: colour type {colour}, {depth} bits a sample, {width_px} x {height_px} pixels")
     samples = 3 if colour == 3 else _COLOUR_TYPES[colour][0]
     return FormatHeader(
         "PNG", width_px, height_px, samples=samples, sample_bits=max(8, depth), shows_unchanged=depth <= 8 and colour in (0, 2, 3)
@@ -104,7 +104,7 @@ def _read_ihdr(chunk: _Chunk, content: bytes) -> FormatHeader:
 
 
 def _count_bytes(ihdr: bytes) -> int:
-    """Returns the number of unpacked bytes, with the filter byte of each row."""
+    """Returns the number of bytes of the decompressed pixels, including the filter byte of each row."""
     width_px, height_px, depth, colour, interlaced = int.from_bytes(ihdr[:4]), int.from_bytes(ihdr[4:8]), ihdr[8], ihdr[9], ihdr[12]
     bits = depth * _COLOUR_TYPES[colour][0]
     total = 0
@@ -115,7 +115,10 @@ def _count_bytes(ihdr: bytes) -> int:
 
 
 def _walk_chunks(value: bytes) -> Iterator[_Chunk]:
-    """Yields the chunks of a PNG up to its end chunk, each with a verified checksum. What follows the end chunk is not read."""
+    """Yields the chunks of a PNG up to its end chunk, after verifying the checksum of each. Ignores bytes after the end chunk.
+
+    Raises PictureError if a checksum is wrong or the file ends before the end chunk.
+    """
     start = len(PNG_SIGNATURE)
     while True:
         if start + 12 > len(value):
@@ -124,7 +127,7 @@ def _walk_chunks(value: bytes) -> Iterator[_Chunk]:
         if end + 4 > len(value):
             raise truncated(f"the PNG is cut off: it has {len(value)} bytes and needs at least {end + 4}")
         if zlib.crc32(memoryview(value)[start + 4 : end]) != int.from_bytes(value[end : end + 4]):
-            raise damaged(f"the checksum of its PNG chunk {kind!r} is wrong")
+            raise damaged(f"the checksum of the PNG chunk {kind!r} is wrong")
         yield _Chunk(kind, start + 8, end)
         if kind == b"IEND":
             return

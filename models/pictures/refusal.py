@@ -1,4 +1,4 @@
-"""Why a picture is refused: the words of the verdicts and metrics, and the error that carries them."""
+"""The reasons for which a picture is refused, and functions that make the most frequent errors."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ from streams.errors import PictureError
 
 
 class RefusalReason(StrEnum):
-    """Why a picture cannot be judged. The values are reasons of verdicts and labels of metrics, and are never renamed.
+    """Why a picture cannot be judged. The values stand in verdicts and in labels of metrics, so they are never renamed.
 
-    empty: no bytes. too-large: too many bytes. too-many-pixels: too many pixels. not-an-image: none of the accepted formats.
-    truncated: an accepted format that ends too early. damaged: an accepted format whose content contradicts itself.
-    depth: the grey levels do not fit the number of bits that the settings or the file name, or nothing names that number and the
-    picture is dark. blank: nearly all pixels have the same grey level. partly-blank: the picture begins or ends with many rows of
-    exactly one grey level, as an unfinished transfer leaves it. decoder-limits: decoding took more memory or time than uploads may use.
+    - empty: the file has no bytes.
+    - too-large: the file has too many bytes.
+    - too-many-pixels: the picture has too many pixels.
+    - not-an-image: the file has none of the accepted formats.
+    - truncated: the file ends too early.
+    - damaged: the content of the file contradicts itself, or has a form that the decoder does not read.
+    - depth: the grey levels need more bits than the settings or the file give, or neither gives it and the picture is dark.
+    - blank: nearly all pixels have the same grey level.
+    - partly-blank: many rows at the top or at the bottom have one single grey level, as after an unfinished transfer.
+    - decoder-limits: decoding an uploaded picture took more memory or time than the settings allow.
     """
 
     EMPTY = "empty"
@@ -30,18 +35,18 @@ class RefusalReason(StrEnum):
 
 
 def truncated(found: str) -> PictureError:
-    """Returns the error for a picture that ends too early. `found` is a clause without a full stop."""
+    """Returns the error for a picture that ends too early. `found` says what is missing, as a clause without a full stop."""
     advice = "Check that the camera's transfer is complete before the file is taken."
     return PictureError(RefusalReason.TRUNCATED, f"The picture ends too early: {found}. {advice}")
 
 
 def damaged(found: str) -> PictureError:
-    """Returns the error for a picture whose content contradicts itself. `found` is a clause without a full stop."""
+    """Returns the error for a damaged picture. `found` says what is wrong with it, as a clause without a full stop."""
     return PictureError(RefusalReason.DAMAGED, f"The picture is damaged: {found}. Check the camera's transfer; FTP must be in binary mode.")
 
 
 def unsupported(found: str) -> PictureError:
-    """Returns the error for a variant of a format that the decoder does not read. `found` is a clause without a full stop."""
+    """Returns the error for a picture in a form that the decoder does not read. `found` names the form in a clause without a full stop."""
     return PictureError(
         RefusalReason.DAMAGED, f"The picture cannot be read: {found}. Set the camera to JPEG, or to grey PNG or TIFF of 8 or 16 bits."
     )

@@ -1,6 +1,6 @@
-"""TIFF: its header, and whether each strip or tile holds what the header asks for. Pillow decodes the pixels.
+"""Reads the header of a TIFF file, and checks that each strip or tile of pixels is complete. Pillow decodes the pixels.
 
-Pillow ignores the byte counts of uncompressed strips, and libtiff the checksum of deflated ones.
+The check is needed because Pillow ignores the byte counts of uncompressed strips, and libtiff ignores the checksums of deflated strips.
 Source: TIFF 6.0; Adobe Photoshop TIFF Technical Notes (deflate); TIFF Technical Note 2 (JPEG).
 """
 
@@ -39,7 +39,7 @@ _INFLATE_BYTES = 2**18
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """A strip or tile: its place in the file, `value[start:end]`, and the number of unpacked bytes that the header asks for."""
+    """A strip or tile of a TIFF: its bytes `value[start:end]`, and how many bytes it must have after it is decompressed."""
 
     start: int
     end: int
@@ -47,7 +47,7 @@ class _Piece:
 
 
 def read_tiff_header(value: bytes) -> FormatHeader:
-    """Returns the header of the first picture of a TIFF. Raises PictureError if it is damaged or of a kind that is not read."""
+    """Returns the header of the first picture of a TIFF. Raises PictureError if it is damaged or of a kind that is not supported."""
     tags = read_first_directory(value, _WANTED)
     bits, sample_format = _number(tags, _BITS, 1), _number(tags, _SAMPLE_FORMAT, 1)
     orientation = _number(tags, ORIENTATION_TAG, 1)
@@ -68,10 +68,10 @@ def read_tiff_header(value: bytes) -> FormatHeader:
 
 
 def prepare_tiff(value: bytes, header: FormatHeader) -> bytes:
-    """Returns a TIFF that Pillow reads without turning or refusing it: upright, and with 0 as black for more than 8 bits.
+    """Checks the pixels of a TIFF, and returns the file with changed tags, so that Pillow neither rotates nor refuses the picture.
 
-    The decoder turns and inverts the pixels itself. Raises PictureError if a strip or tile of the first picture does not hold what the
-    header asks for.
+    The changed tags say that the picture is upright and that 0 means black. The decoder rotates and inverts the pixels itself. Raises
+    PictureError if a strip or tile of the first picture is incomplete or damaged.
     """
     _check_pieces(value)
     changed = {ORIENTATION_TAG: 1, **({_PHOTOMETRIC: _BLACK_IS_ZERO} if header.is_white_zero else {})}
@@ -84,13 +84,13 @@ def _check_pieces(value: bytes) -> None:
     check = _make_check(compression, tags)
     for piece in _list_pieces(tags):
         if piece.end > len(value):
-            raise truncated(f"the pixels of the TIFF end at byte {piece.end} of {len(value)}")
+            raise truncated(f"the pixels of the TIFF should end at byte {piece.end}, but the file has only {len(value)} bytes")
         if check is not None:
             check(value[piece.start : piece.end], piece.unpacked_bytes)
 
 
 def _replace_tags(value: bytes, changed: Mapping[int, int]) -> bytes:
-    """Returns a TIFF whose first directory has other numbers for the tags in `changed`. A tag that is absent stays absent."""
+    """Returns a copy of a TIFF with the values of `changed` in the tags of its first directory. Adds no tag that the file does not have."""
     order, result = read_byte_order(value), bytearray(value)
     (start,) = struct.unpack_from(order + "I", value, 4)
     (count,) = struct.unpack_from(order + "H", value, start)
@@ -102,18 +102,18 @@ def _replace_tags(value: bytes, changed: Mapping[int, int]) -> bytes:
 
 
 def _number(tags: TiffTags, tag: int, default: int) -> int:
-    """Returns the first value of a tag. Raises PictureError if the tag has none."""
+    """Returns the first value of a tag, or `default` if the tag is absent. Raises PictureError if the tag is empty."""
     values = tags.get(tag, (default,))
     if not values:
-        raise damaged(f"tag {tag} of its TIFF directory is empty")
+        raise damaged(f"tag {tag} in the directory of the TIFF has no value")
     return int(values[0])
 
 
 def _find_largest_level(tags: TiffTags, is_float: bool) -> float | None:
-    """Returns the end of the range that the file names, or None.
+    """Returns the largest level that the camera can deliver, as the tags of the TIFF give it, or None if they do not give it.
 
-    Only the ends of whole bit depths count, and 1 for floating point. The TIFF standard lets writers store the brightest level of the
-    one picture in these tags, and such a number says nothing about the camera.
+    A value is used only if it is the largest number of a bit depth, such as 4095, or 1 for floating point. Any other value is probably
+    the brightest level of this one picture, which the TIFF standard also allows in these tags.
     """
     for tag in (_LARGEST_SAMPLE, _MAX_SAMPLE):
         level = max(tags.get(tag, (0,)), default=0)
@@ -124,21 +124,21 @@ def _find_largest_level(tags: TiffTags, is_float: bool) -> float | None:
 
 def _check_kind(tags: TiffTags, header: FormatHeader) -> None:
     if len(set(tags.get(_BITS, ()))) > 1 or len(set(tags.get(_SAMPLE_FORMAT, ()))) > 1:
-        raise unsupported("the channels of the TIFF have different depths")
+        raise unsupported("the channels of the TIFF differ in their number of bits or in their number format")
     if _number(tags, _COMPRESSION, _RAW) == _OLD_JPEG:
-        raise unsupported("the TIFF has the old kind of JPEG compression")
+        raise unsupported("the TIFF has the obsolete JPEG compression (number 6)")
     if not header.is_deep:
         return
     if _PHOTOMETRIC not in tags:
         raise damaged("the TIFF does not say whether its level 0 is black or white")
     if _number(tags, _PLANAR, 1) == _SEPARATE_PLANES and _number(tags, _SAMPLES, 1) > 1:
-        raise unsupported("the TIFF stores the channels of more than 8 bits apart")
+        raise unsupported("the TIFF has channels of more than 8 bits and stores each channel separately")
     if _PREMULTIPLIED in tags.get(_EXTRA_SAMPLES, ()):
-        raise unsupported("the TIFF has premultiplied transparency of more than 8 bits")
+        raise unsupported("the TIFF has more than 8 bits and premultiplied transparency")
 
 
 def _list_pieces(tags: TiffTags) -> Iterator[_Piece]:
-    """Yields the strips or tiles of the picture. Raises PictureError if their number is not the one that the size asks for."""
+    """Yields the strips or tiles of the picture. Raises PictureError if their number does not match the size of the picture."""
     width_px, height_px, samples = _number(tags, _WIDTH, 0), _number(tags, _HEIGHT, 0), _number(tags, _SAMPLES, 1)
     is_separate = _number(tags, _PLANAR, 1) == _SEPARATE_PLANES and samples > 1
     row_bits = _number(tags, _BITS, 1) * (1 if is_separate else samples)
@@ -147,7 +147,7 @@ def _list_pieces(tags: TiffTags) -> Iterator[_Piece]:
         offsets, counts = tags[_TILE_OFFSETS], tags.get(_TILE_BYTES, ())
         tile_width, tile_height = _number(tags, _TILE_WIDTH, 0), _number(tags, _TILE_HEIGHT, 0)
         if tile_width <= 0 or tile_height <= 0:
-            raise damaged("the TIFF has tiles without a size")
+            raise damaged("the TIFF gives no valid size for its tiles")
         rows = [tile_height] * (-(-width_px // tile_width) * -(-height_px // tile_height) * planes)
         row_bytes = -(-tile_width * row_bits // 8)
     else:
@@ -156,13 +156,15 @@ def _list_pieces(tags: TiffTags) -> Iterator[_Piece]:
         rows = [min(strip_rows, height_px - top) for top in range(0, height_px, strip_rows)] * planes
         row_bytes = -(-width_px * row_bits // 8)
     if not len(offsets) == len(counts) == len(rows):
-        raise damaged(f"the TIFF has {len(offsets)} strips or tiles, and its size asks for {len(rows)}")
+        raise damaged(
+            f"the TIFF lists {len(offsets)} strips or tiles with {len(counts)} byte counts, but a picture of its size has {len(rows)}"
+        )
     for offset, count, high in zip(offsets, counts, rows, strict=True):
         yield _Piece(int(offset), int(offset) + int(count), high * row_bytes)
 
 
 def _make_check(compression: int, tags: TiffTags) -> Callable[[bytes, int], None] | None:
-    """Returns the check of a strip or tile of this compression, or None if libtiff's own checks are all there is (LZW)."""
+    """Returns the function that checks a strip or tile of this compression, or None if only libtiff can check it (LZW)."""
     if compression == _JPEG:
         tables = bytes(int(byte) for byte in tags.get(_JPEG_TABLES, ()))
         return lambda piece, _: _check_jpeg(piece, tables)
@@ -173,36 +175,36 @@ def _make_check(compression: int, tags: TiffTags) -> Callable[[bytes, int], None
 
 def _check_raw(piece: bytes, unpacked_bytes: int) -> None:
     if len(piece) != unpacked_bytes:
-        raise damaged(f"a strip of the TIFF has {len(piece)} bytes, and its size asks for {unpacked_bytes}")
+        raise damaged(f"a strip of the TIFF has {len(piece)} bytes instead of {unpacked_bytes}")
 
 
 def _check_deflate(piece: bytes, unpacked_bytes: int) -> None:
-    """Unpacks a strip in small pieces, which also verifies its checksum."""
+    """Decompresses a strip in small pieces, which also verifies its checksum. Raises PictureError if its size or checksum is wrong."""
     inflate, found = zlib.decompressobj(), 0
     try:
         rest = piece
         while not inflate.eof and found <= unpacked_bytes:
             unpacked = inflate.decompress(rest, _INFLATE_BYTES)
             if not unpacked and not inflate.eof:
-                raise truncated(f"a strip of the TIFF unpacks to {found} of {unpacked_bytes} bytes")
+                raise truncated(f"a strip of the TIFF ends after {found} of {unpacked_bytes} decompressed bytes")
             found, rest = found + len(unpacked), inflate.unconsumed_tail
     except zlib.error as error:
-        raise damaged(f"a strip of the TIFF cannot be unpacked: {error}") from error
+        raise damaged(f"a strip of the TIFF cannot be decompressed: {error}") from error
     if found != unpacked_bytes or inflate.unused_data:
-        raise damaged(f"a strip of the TIFF does not unpack to the {unpacked_bytes} bytes that its size asks for")
+        raise damaged(f"a strip of the TIFF has more or fewer than {unpacked_bytes} decompressed bytes")
 
 
 def _check_packbits(piece: bytes, unpacked_bytes: int) -> None:
-    """Counts the bytes that a strip unpacks to. Source: TIFF 6.0, section 9."""
+    """Raises PictureError if a strip in PackBits compression does not expand to `unpacked_bytes` bytes. Source: TIFF 6.0, section 9."""
     at, found = 0, 0
     while at < len(piece):
         head = piece[at]
         literal = head + 1 if head < 128 else 0
         found += literal or (257 - head if head > 128 else 0)
         at += 1 + (literal or (head != 128))
-    # Some writers end a strip with an unused byte.
+    # Some programs append an unused byte to a strip. It is accepted.
     if found != unpacked_bytes or at > len(piece):
-        raise damaged(f"a strip of the TIFF unpacks to {found} bytes, and its size asks for {unpacked_bytes}")
+        raise damaged(f"a strip of the TIFF has {found} decompressed bytes instead of {unpacked_bytes}")
 
 
 def _check_jpeg(piece: bytes, tables: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Reads a TIFF image file directory: the tags of a TIFF file, and those of EXIF, which has the same form.
+"""Reads the tags in the image file directory of a TIFF file. EXIF data have the same form, so this module reads them, too.
 
 Source: TIFF 6.0, section 2.
 """
@@ -14,16 +14,16 @@ from streams.errors import PictureError
 TiffTags = Mapping[int, tuple[float, ...]]
 
 ORIENTATION_TAG = 274
-# Pictures of cameras have some dozen tags. A directory of more tags is an attack or damage.
+# Pictures from cameras have a few dozen tags. A directory with more tags than this is an attack or damaged.
 _MAX_TAGS = 1000
-# Values of a tag: strips of a picture of one row each are the most that is sensible.
+# The largest accepted number of values in one tag. A tag has most values if each row of a tall picture is a strip of its own.
 _MAX_VALUES = 2**20
-# By the number of the type: its struct character. ASCII and rational numbers are not needed and left out.
+# The `struct` character of each TIFF data type. ASCII texts and rational numbers are left out, because no tag needed here has them.
 _TYPES = {1: "B", 3: "H", 4: "I", 6: "b", 7: "B", 8: "h", 9: "i", 11: "f", 12: "d"}
 
 
 def read_byte_order(value: bytes) -> str:
-    """Returns the struct prefix of the byte order of a TIFF, "<" or ">". Raises PictureError if `value` is no TIFF."""
+    """Returns the byte order of a TIFF as a prefix for `struct`: "<" or ">". Raises PictureError if `value` is not a TIFF."""
     if value[:4] == b"II*\0":
         return "<"
     if value[:4] == b"MM\0*":
@@ -32,7 +32,7 @@ def read_byte_order(value: bytes) -> str:
 
 
 def read_first_directory(value: bytes, numbers: Collection[int]) -> TiffTags:
-    """Returns the tags of a TIFF's first directory that have one of the `numbers` and numeric values.
+    """Returns the values of the tags with the given `numbers` in the first directory of a TIFF. Leaves out tags that are not numeric.
 
     Raises PictureError if the directory is damaged.
     """
@@ -41,12 +41,12 @@ def read_first_directory(value: bytes, numbers: Collection[int]) -> TiffTags:
         raise truncated("the header of the TIFF is incomplete")
     (start,) = struct.unpack_from(order + "I", value, 4)
     if start < 8 or start + 2 > len(value):
-        raise truncated(f"its TIFF directory begins at byte {start} of {len(value)}")
+        raise truncated(f"the directory of the TIFF cannot begin at byte {start}, because the file has {len(value)} bytes")
     (count,) = struct.unpack_from(order + "H", value, start)
     if not 0 < count <= _MAX_TAGS:
-        raise damaged(f"its TIFF directory has {count} tags")
+        raise damaged(f"the directory of the TIFF has {count} tags; 1 to {_MAX_TAGS} are accepted")
     if start + 2 + 12 * count > len(value):
-        raise truncated("its TIFF directory is incomplete")
+        raise truncated("the file ends within the directory of the TIFF")
     tags: dict[int, tuple[float, ...]] = {}
     for at in range(start + 2, start + 2 + 12 * count, 12):
         tag, kind, values = struct.unpack_from(order + "HHI", value, at)
@@ -56,7 +56,7 @@ def read_first_directory(value: bytes, numbers: Collection[int]) -> TiffTags:
 
 
 def read_orientation(exif: bytes) -> int:
-    """Returns the orientation in the bytes of an EXIF block, 1 to 8. An absent, damaged or unknown orientation counts as upright, 1."""
+    """Returns the orientation that an EXIF block gives, 1 to 8. If it is absent, damaged or unknown, returns 1, which means upright."""
     try:
         (orientation,) = read_first_directory(exif.removeprefix(b"Exif\0\0"), (ORIENTATION_TAG,)).get(ORIENTATION_TAG, (1,))
     except (PictureError, ValueError):
@@ -66,10 +66,10 @@ def read_orientation(exif: bytes) -> int:
 
 def _read_values(value: bytes, form: str, at: int, count: int) -> tuple[float, ...]:
     if count > _MAX_VALUES:
-        raise damaged(f"a tag of its TIFF directory has {count} values")
+        raise damaged(f"a tag in the directory of the TIFF has {count} values; at most {_MAX_VALUES} are accepted")
     size = struct.calcsize(form)
     if size > 4:
         (at,) = struct.unpack_from(form[0] + "I", value, at)
     if at + size > len(value):
-        raise truncated(f"a tag of its TIFF directory lies at byte {at} of {len(value)}")
+        raise truncated(f"the values of a tag of the TIFF begin at byte {at} and do not end within the file of {len(value)} bytes")
     return struct.unpack_from(form, value, at)

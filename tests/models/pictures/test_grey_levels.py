@@ -147,7 +147,7 @@ def test_a_largest_sample_value_that_is_the_brightest_pixel_of_one_picture_is_no
 def test_a_floating_point_picture_with_pixels_that_are_no_numbers_is_refused() -> None:
     levels = FRACTION.copy()
     levels[5, 5] = np.nan
-    with pytest.raises(PictureError, match="no numbers"):
+    with pytest.raises(PictureError, match="not a number"):
         decode_picture(make_tiff(levels), SIDE_PX)
 
 
