@@ -41,12 +41,12 @@ class EvaluationReport:
 
     @property
     def errors(self) -> list[int]:
-        """Indices of the pictures on the wrong side of the threshold. The picture farthest from the threshold comes first."""
+        """Indices of the misses and false alarms. The picture whose defect probability is farthest from the threshold comes first."""
         errors = np.flatnonzero((self.probability >= self.threshold) != self.is_defect)
         return sorted(errors.tolist(), key=lambda index: -abs(self.probability[index] - self.threshold))
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the report as JSON values. The names have been the same since release 0.1.0."""
+        """Returns the report as JSON values. Their names must not change, because programs have read them since release 0.1.0."""
         return {
             "pictures": self.pictures.class_counts,
             "unreadable": [{"path": str(bad.path), "reason": bad.reason} for bad in self.pictures.unreadable],
@@ -71,9 +71,9 @@ class EvaluationReport:
 class CascadeEvaluation:
     """The cascade compared with the whole ensemble on the same pictures.
 
-    `alone` is the share of pictures about which the first voter decided alone. `agreement` is the share of pictures with the same label
-    from the cascade and the ensemble. `misses_added` counts defects that only the cascade calls ok. `alarms_added` counts good parts that
-    only the cascade calls defective. `per_s` and `whole_per_s` are the pictures a second of the cascade and of the ensemble.
+    `alone` is the share of pictures about which the cascade's first network decided alone. `agreement` is the share of pictures to which
+    the cascade and the ensemble gave the same label. `misses_added` counts defects that only the cascade calls ok. `alarms_added` counts
+    good parts that only the cascade calls defective. The cascade judges `per_s` pictures a second, and the ensemble `whole_per_s`.
     """
 
     alone: Proportion
@@ -85,7 +85,7 @@ class CascadeEvaluation:
     whole_per_s: float
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the comparison as JSON values."""
+        """Returns the fields as JSON values, under the same names."""
         proportions = {"alone": self.alone.model_dump(), "agreement": self.agreement.model_dump(), "figures": self.figures.model_dump()}
         return asdict(self) | proportions
 
@@ -93,7 +93,7 @@ class CascadeEvaluation:
 def evaluate_version(
     ensemble: Ensemble, pictures: LabelledPictures, with_robustness: bool = False, advance: Callable[[int], object] = lambda _: None
 ) -> EvaluationReport:
-    """Judges all `pictures` and measures the figures. If `with_robustness` is true, it does the same under each disturbance.
+    """Judges all `pictures` and returns the figures, also those for disturbed copies of the pictures if `with_robustness` is true.
 
     After each batch, `advance` is called with the number of pictures in the batch. Raises ModelError if the pictures have other classes
     than the version.
@@ -136,7 +136,7 @@ def evaluate_version(
 
 
 def evaluate_cascade(whole: EvaluationReport, cascade: Ensemble, pictures: LabelledPictures) -> CascadeEvaluation:
-    """Judges `pictures` with `cascade`, and compares the result with `whole`, the report on the whole ensemble for the same pictures."""
+    """Judges `pictures` with `cascade`, and compares the result with `whole`, the report of the ensemble on the same pictures."""
     report = evaluate_version(cascade, pictures)
     pairs = list(zip(report.predictions, whole.predictions, report.is_defect, strict=True))
     voters = len(cascade.version.manifest.voters)
@@ -152,7 +152,10 @@ def evaluate_cascade(whole: EvaluationReport, cascade: Ensemble, pictures: Label
 
 
 def list_differences(first: EvaluationReport, second: EvaluationReport) -> list[dict[str, str]]:
-    """Lists the pictures that two versions label differently: `path`, the true `class`, and the two labels `first` and `second`."""
+    """Returns a dictionary for each picture that two versions label differently.
+
+    Its keys are `path`, `class` (the true class), and `first` and `second` (the labels that the two versions gave).
+    """
     return [
         {"path": str(entry.path), "class": entry.class_name, "first": one.label, "second": other.label}
         for entry, one, other in zip(first.pictures.files, first.predictions, second.predictions, strict=True)

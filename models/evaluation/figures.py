@@ -1,4 +1,4 @@
-"""Computes the figures of a version on labelled pictures. A defect is the positive class."""
+"""Computes accuracy, error rates and other figures of a version on labelled pictures. A defect is the positive class."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def measure_figures(
 ) -> ClassificationFigures:
     """Computes the figures of predictions from the defect `probability` and the truth `is_defect`, both of shape (n,).
 
-    The `threshold` alone decides what is called a defect. The review band reaches from `review_low` up to, but not including,
-    `review_high`. Pictures in the band are counted a second time, as reviews.
+    A picture is called a defect from `threshold` on, also inside the review band. The review band reaches from `review_low` up to, but not
+    including, `review_high`. The number of pictures in the band is an additional figure, `reviews`.
     """
     is_called = probability >= threshold
     is_review = (probability >= review_low) & (probability < review_high)
@@ -59,6 +59,8 @@ def bin_reliability(probability: FloatArray, is_defect: BoolArray) -> list[tuple
 
 
 def compute_calibration_error(probability: FloatArray, is_defect: BoolArray) -> float:
-    """Returns the expected calibration error: the mean difference between probability and share of defects over the bins of
-    `bin_reliability`. Each bin is weighted by its number of pictures."""
+    """Returns the expected calibration error: the mean difference between defect probability and share of defects.
+
+    The mean is taken over the bins of `bin_reliability`, each weighted by its number of pictures.
+    """
     return sum(count * abs(mean - share) for mean, share, count in bin_reliability(probability, is_defect)) / len(is_defect)

@@ -82,9 +82,10 @@ def _draw_curves(report: EvaluationReport) -> bytes:
 
 
 def _draw_gallery(version: Version, report: EvaluationReport) -> list[tuple[ReportPicture, bytes]]:
-    """Returns a PNG for each of the errors farthest from the threshold, at most MAX_GALLERY_PICTURES.
+    """Returns PNG files of wrongly judged pictures: those farthest from the threshold, at most MAX_GALLERY_PICTURES.
 
-    A PNG shows the picture. If the version has an AlexNet, the picture with its heat map is shown beside it."""
+    If the version has an AlexNet, a PNG shows the picture twice: alone, and with its heat map.
+    """
     if not report.errors:
         return []
     grad_cam = open_grad_cam(version)

@@ -1,6 +1,6 @@
-"""Changes pictures in ways that occur in a plant: other light, blur, noise, rotation and JPEG compression, each in several strengths.
+"""Disturbs pictures in ways that occur in a plant: other light, blur, noise, rotation and JPEG compression, each in several strengths.
 
-An evaluation judges the same pictures under each disturbance. The figures show how robust a version is.
+An evaluation measures how many errors a version makes on the disturbed pictures, which shows how robust the version is.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Model versions in a folder of this machine: `<root>/<version>/` holds `manifest.json`, the weights and the golden set.
 
 The weights of a network are a Keras `.weights.h5` file, which contains only arrays. Castline's own code builds the network from the
-manifest. A `.keras` file would also describe the layers, and a manipulated description could run foreign code when it is loaded. For
-the same reason nothing is unpickled.
+manifest. A `.keras` file would also describe the layers, and loading a manipulated description could run somebody else's code. Pickled
+objects are not loaded for the same reason.
 
 A version is either complete or absent. Its files are first written into a hidden folder in the registry and flushed to disk. Then the
 hidden folder is renamed to the name of the version.
@@ -28,7 +28,7 @@ from streams.errors import ModelError
 from streams.user_cache import sha256_of_file
 
 MANIFEST_FILE = "manifest.json"
-# A manifest that is larger than this is refused.
+# A manifest with more than 1 MiB is refused, so that a wrong file does not fill the memory.
 MANIFEST_MAX_BYTES = 2**20
 
 
@@ -49,7 +49,7 @@ class Version:
         return self.folder / name
 
     def select_voters(self, names: Sequence[str]) -> Version:
-        """Returns the same version with only the voters `names` in its manifest. A runtime then computes only these networks."""
+        """Returns a copy of this version whose manifest names only the voters `names`, so that a runtime computes only these networks."""
         selected = tuple(voter for voter in self.manifest.voters if voter.name in names)
         return replace(self, manifest=self.manifest.model_copy(update={"voters": selected}))
 
@@ -86,7 +86,7 @@ class LocalRegistry:
         return manifest
 
     def check_version(self, name: str) -> bool:
-        """Compares every file of the version `name` with the manifest, including the checksums. Always returns True.
+        """Compares every file of the version `name` with the manifest. Returns True, because the checksums are compared too.
 
         Raises ModelError, naming the file, if a file is missing, changed or not named in the manifest.
         """
@@ -132,12 +132,12 @@ class LocalRegistry:
             raise
 
     def list_companions(self, folder: str) -> list[str]:
-        """Returns the sorted names of the files in `folder`, which lies beside the versions. Returns [] if there is no such folder."""
+        """Returns the sorted names of the files in `folder`, such as `demo.report`. Returns [] if the registry has no such folder."""
         path = self._companion_folder(folder)
         return sorted(file.name for file in path.iterdir() if file.is_file() and not file.is_symlink()) if path else []
 
     def read_companion(self, folder: str, file: str, max_bytes: int) -> bytes | None:
-        """Returns the content of `file` in `folder` beside the versions, or None if the file is missing, a link or too large."""
+        """Returns the content of `file` in `folder`, such as `demo.report`. Returns None if the file is missing, a link or too large."""
         parent = self._companion_folder(folder)
         if parent is None or Path(file).name != file:
             return None
@@ -150,7 +150,7 @@ class LocalRegistry:
             return None
 
     def _find_folder(self, name: str) -> Path:
-        # The name may come from the settings, from Kafka or from a web address, so it could be a path such as "../other".
+        # A name from the settings, from Kafka or from a web address could be a path out of the registry, such as "../other".
         if name in ("", ".", "..") or "\0" in name or Path(name).name != name or not (self.root / name).is_dir():
             known = ", ".join(self.list_names()) or "none"
             raise ModelError(f"There is no version {name[:64]!r} in {self.root}. Versions there: {known}.")
@@ -174,8 +174,8 @@ def parse_manifest(content: bytes, path: str) -> Manifest:
 def write_manifest(folder: Path, fields: Mapping[str, Any]) -> Manifest:
     """Writes `manifest.json` into `folder`, the folder of a new version, and returns the manifest.
 
-    `fields` contains all fields of the manifest except `files`. This function computes `files` from the files in `folder`,
-    and adds the version of the picture decoder.
+    `fields` contains all fields of the manifest except `files` and `decoder_version`. This function computes `files` from the files in
+    `folder`, and `decoder_version` is that of this program.
     """
     paths = sorted(path for path in folder.iterdir() if path.name != MANIFEST_FILE)
     entries = {path.name: FileEntry(sha256=sha256_of_file(path), bytes=path.stat().st_size) for path in paths}
@@ -187,8 +187,8 @@ def write_manifest(folder: Path, fields: Mapping[str, Any]) -> Manifest:
 def add_drift_reference(version: Version, reference: DriftReference) -> Manifest:
     """Adds `reference` to the manifest of a version that was made before manifests had one, and returns the new manifest.
 
-    No other file changes, so the version judges as before. Raises ModelError if the version already has a reference, because a
-    reference is never replaced.
+    No other file changes, so the version judges pictures as before. Raises ModelError if the version already has a drift reference,
+    because a drift reference is never replaced.
     """
     path = version.folder / MANIFEST_FILE
     if version.manifest.reference is not None:

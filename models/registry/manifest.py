@@ -1,7 +1,7 @@
-"""The manifest of a model version, `manifest.json`. It is checked whenever it is read.
+"""The manifest of a model version, the file `manifest.json`. It is checked whenever it is read.
 
-A manifest is never changed, except that `add_drift_reference` may add a missing drift reference. The names of the fields have been the
-same since release 0.1.0.
+A manifest is not changed after it was written. The only exception is `add_drift_reference`, which adds a missing drift reference. Fields
+keep the names of release 0.1.0, so that its manifests can still be read.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from models.pictures.decoder_version import describe_decoder_version
 
 # The name of a version must be a valid folder name on every file system, and short enough for the label of a metric.
 VERSION_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
-# A file lies directly in the version's folder, so its name holds no slash.
+# The files of a version lie directly in its folder, so their names contain no slash.
 FILE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 NetworkOption = bool | int | float | str
@@ -99,7 +99,7 @@ class DataFingerprint(_ManifestModel):
     """Identifies the pictures that the version was trained on."""
 
     sha256: str = Field(
-        pattern=r"^[0-9a-f]{64}$", description="SHA-256 of a sorted list, which has the class and the checksum of each picture."
+        pattern=r"^[0-9a-f]{64}$", description="SHA-256 of a sorted list that contains the class and the checksum of each picture."
     )
     pictures: dict[str, int] = Field(description="Number of pictures of each class.")
     split: str = Field(description="How the validation pictures were chosen.")
@@ -113,9 +113,10 @@ class Costs(_ManifestModel):
 
 
 class Histogram(_ManifestModel):
-    """A histogram of shares, which sum to 1. Bin k is for values between `edges[k - 1]` and `edges[k]`.
+    """The shares of measured values in bins. The shares sum to 1. Bin k contains the values from `edges[k - 1]` to below `edges[k]`.
 
-    The first bin is for all values below the first edge, and the last bin for all values from the last edge on."""
+    The first bin contains all values below the first edge, and the last bin all values from the last edge on.
+    """
 
     edges: tuple[float, ...]
     shares: tuple[Probability, ...]
@@ -130,18 +131,20 @@ class Histogram(_ManifestModel):
 
 
 class PercentileHistogram(Histogram):
-    """A histogram of shares together with the 1st and the 99th percentile of the values."""
+    """A histogram, and the 1st and the 99th percentile of the measured values."""
 
     low: float = Field(description="1st percentile of the measured values.")
     high: float = Field(description="99th percentile of the measured values.")
 
 
 class DriftReference(_ManifestModel):
-    """Statistics of pictures on which the version was not trained. Drift is the difference between a line's pictures and these."""
+    """Statistics of pictures on which the version was not trained. Drift is measured by comparing a line's pictures with them."""
 
     pictures: int = Field(ge=1, description="Number of pictures measured.")
     brightness: PercentileHistogram = Field(description="Histogram of the mean grey level of a picture, 0..255.")
-    sharpness: PercentileHistogram = Field(description="Histogram of the mean square of the second differences of grey levels.")
+    sharpness: PercentileHistogram = Field(
+        description="Histogram of a picture's sharpness: the mean square of the second differences of its grey levels."
+    )
     good: Histogram = Field(description="Histogram of the defect probability of good parts.")
     bad: Histogram = Field(description="Histogram of the defect probability of defective parts, in the same bins.")
 
@@ -156,7 +159,9 @@ class Manifest(_ManifestModel):
     ok_class: int = Field(ge=0, description="Index of the class of good parts. All other classes are defects.")
     preprocessing: Preprocessing
     voters: tuple[Voter, ...] = Field(min_length=1)
-    temperature: float = Field(default=1, gt=0, le=100, description="Calibration temperature of the combined vote.")
+    temperature: float = Field(
+        default=1, gt=0, le=100, description="Calibration temperature, by which the logits of the ensemble's combined vote are divided."
+    )
     threshold: Probability = Field(description="A part is called a defect from this defect probability on.")
     band: ReviewBand
     costs: Costs
@@ -193,15 +198,15 @@ class Manifest(_ManifestModel):
     def has_same_classes(self, other: Manifest) -> bool:
         """Tells whether both versions have the same classes, in any order, and the same class of good parts.
 
-        If they differ, one version replaces the other on a line only if a person agrees explicitly.
+        If the classes differ, a person must agree explicitly before one version replaces the other on a line.
         """
         mine, others = (set(one.classes) for one in (self, other))
         return mine == others and self.classes[self.ok_class] == other.classes[other.ok_class]
 
     def describe_decoder(self) -> str:
-        """Returns a sentence if the version was made with another picture decoder than this program has, else ""."""
+        """Returns a warning if the version was made with another picture decoder than that of this program, else ""."""
         return describe_decoder_version(self.decoder_version)
 
     def describe_classes(self) -> str:
-        """Returns a phrase with the names of all classes and of the class of good parts, for messages and pages."""
+        """Returns the names of all classes and the name of the class of good parts, as words for messages and pages."""
         return f"{', '.join(sorted(self.classes))} with {self.classes[self.ok_class]} as the good one"

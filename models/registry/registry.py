@@ -9,7 +9,7 @@ from models.registry.local_registry import LocalRegistry, Version
 from models.registry.manifest import Manifest
 from models.registry.remote_registry import RemoteRegistry, parse_remote_url
 
-# The model versions in this folder are part of Castline.
+# The folder of the model versions that are installed with Castline.
 BUNDLED_VERSIONS = Path(__file__).parents[1] / "versions"
 
 
@@ -26,24 +26,25 @@ class Registry(Protocol):
         """
 
     def check_version(self, name: str) -> bool:
-        """Compares the files of the version `name` with its manifest, without copying them. Returns True if checksums were compared.
+        """Compares the files of the version `name` with its manifest, and downloads nothing. Returns whether checksums were compared.
 
-        A remote registry compares only names and sizes, because it would have to download a file to compute its checksum.
-        `open_version` compares the checksums in every registry.
+        A local registry compares checksums. A remote registry compares only names and sizes, because it would have to download a file to
+        compute its checksum. `open_version` compares the checksums in every registry.
+
         Raises ModelError, naming the file, if a file is missing, changed or not named in the manifest.
         """
 
     def open_version(self, name: str) -> Version:
-        """Returns the version `name` after its files were copied to this machine, if necessary, and their checksums verified.
+        """Returns the version `name`. Before that, copies its files to this machine if they are remote, and verifies their checksums.
 
         Raises ModelError, naming the file, if a file is missing, changed or not named in the manifest.
         """
 
     def list_companions(self, folder: str) -> list[str]:
-        """Returns the sorted names of the files in `folder`, a folder next to those of the versions, such as `demo.report`."""
+        """Returns the sorted names of the files in `folder`, a folder of the registry that is no version, such as `demo.report`."""
 
     def read_companion(self, folder: str, file: str, max_bytes: int) -> bytes | None:
-        """Returns the content of `file` in `folder`, a folder next to those of the versions.
+        """Returns the content of `file` in `folder`, a folder of the registry that is no version, such as `demo.report`.
 
         Returns None if the file is missing, is a link, or has more than `max_bytes`.
         """
@@ -52,15 +53,15 @@ class Registry(Protocol):
 def open_registry(root: Path | str, reuse_checksums: bool = False) -> Registry:
     """Returns the registry at `root`: a folder of this machine or an fsspec address such as s3://bucket/castline/versions.
 
-    With `reuse_checksums`, the checksum of a file is computed again only after its size or modification time has changed. Web pages
-    use this option, because they are shown often. A worker that computes with the files must not use it.
+    With `reuse_checksums`, a checksum is computed again only if the size or modification time of the file has changed. Web pages use
+    this option, because they are shown often. A worker must not use it, because the file could be damaged without such a change.
     """
     url = parse_remote_url(root)
     return RemoteRegistry(url, reuse_checksums) if url else LocalRegistry(Path(root), reuse_checksums)
 
 
 def locate_version(model: str | Path) -> Version:
-    """Returns the version `model`, which is a folder or the name of a version in BUNDLED_VERSIONS, after its checksums were verified.
+    """Verifies the checksums of the version `model` and returns it. `model` is a folder, or the name of a version in BUNDLED_VERSIONS.
 
     Raises ModelError if there is no such version or it is damaged.
     """

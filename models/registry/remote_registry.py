@@ -1,8 +1,8 @@
 """Model versions on S3 or any other file system that fsspec opens by its address, such as `s3://bucket/castline/versions`.
 
-Inspectors always compute with a local copy, whose checksums are verified after the download. The copy is downloaded into a hidden
-folder, which is renamed when it is complete. So an interrupted download is never used. If the remote registry does not answer, an
-earlier copy of the version is used.
+Inspectors always load the weights from a local copy, whose checksums are verified after the download. The copy is downloaded into a
+hidden folder, which is renamed when it is complete, so an interrupted download is never used. If the remote registry does not answer, an
+inspector uses an earlier copy of the version.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from streams.errors import ModelError
 from streams.user_cache import user_cache_folder
 
 COPY_CHUNK_BYTES = 2**20
-# fsspec uses these libraries. An error that one of them raises means that the registry does not answer.
+# fsspec uses these libraries for remote storage. If one of them raises an error, the registry counts as unreachable.
 CLIENT_LIBRARIES = ("botocore", "aiobotocore", "aiohttp", "gcsfs", "adlfs")
 
 log = logging.getLogger(__name__)
@@ -75,10 +75,10 @@ class RemoteRegistry:
         return self._parse(content, name)
 
     def check_version(self, name: str) -> bool:
-        """Compares the names and sizes of the remote files of the version `name` with its manifest. Always returns False.
+        """Compares the names and sizes of the remote files of the version `name` with its manifest.
 
-        False means that no checksum was compared, because each file would have to be downloaded for that. Raises ModelError, which
-        names the file, if a file is missing, has another size or is not named in the manifest.
+        Returns False, because no checksum was compared: each file would have to be downloaded for that. Raises ModelError, which names the
+        file, if a file is missing, has another size or is not named in the manifest.
         """
         with _connect(self.url) as (files, root):
             folder = f"{root}/{_check_name(name)}"
@@ -98,7 +98,7 @@ class RemoteRegistry:
         return False
 
     def open_version(self, name: str) -> Version:
-        """Returns a local copy of the version `name`. The version is downloaded if no local copy equals it.
+        """Returns a local copy of the version `name`. Downloads the version if there is no local copy or if the remote version has changed.
 
         If the remote registry does not answer, an earlier local copy is used. Raises ModelError if the version is missing or damaged.
         """
@@ -108,11 +108,16 @@ class RemoteRegistry:
         except _UnreachableError as error:
             if name not in self._copies.list_names():
                 raise
-            log.warning("The local copy of %s in %s is used, because the remote registry failed: %s", name, self._copies.root, error)
+            log.warning(
+                "The local copy of version %s in %s is used, because the remote registry does not answer: %s",
+                name,
+                self._copies.root,
+                error,
+            )
         return self._copies.open_version(name)
 
     def push(self, version: Version) -> str:
-        """Copies `version` into the registry and returns its new address. The manifest is last, because it makes the version visible.
+        """Copies `version` into the registry and returns its address. The manifest is copied last, because it makes the version visible.
 
         Raises ModelError if the registry has a version of that name, because versions are never changed once written.
         """
@@ -138,7 +143,7 @@ class RemoteRegistry:
         return sorted(name for name in names if name)
 
     def read_companion(self, folder: str, file: str, max_bytes: int) -> bytes | None:
-        """Returns the content of `file` in the remote `folder` beside the versions, or None if the file is missing or too large."""
+        """Returns the content of `file` in the remote `folder`, such as `demo.report`. Returns None if the file is missing or too large."""
         with _connect(self.url) as (files, root):
             try:
                 content: bytes = files.cat_file(f"{root}/{_check_segment(folder)}/{_check_segment(file)}", end=max_bytes + 1)
@@ -166,7 +171,7 @@ class RemoteRegistry:
         log.info("Version %s was downloaded from %s.", name, folder)
 
     def _is_copied(self, name: str, manifest: bytes) -> bool:
-        """Tells whether the local copy of the version `name` is undamaged and has the same manifest as the remote version."""
+        """Tells whether there is an undamaged local copy of the version `name` with `manifest`, the manifest of the remote version."""
         try:
             if (self._copies.root / name / MANIFEST_FILE).read_bytes() != manifest:
                 return False
@@ -182,7 +187,7 @@ class _UnreachableError(ModelError):
 
 @contextmanager
 def _connect(url: str) -> Iterator[tuple[Any, str]]:
-    """Yields the fsspec file system for `url`, and the path of `url` in it. Turns errors of fsspec's libraries into ModelError."""
+    """Yields the fsspec file system for `url`, and the path that `url` has in it. Raises ModelError instead of the errors of fsspec."""
     try:
         files, root = fsspec.core.url_to_fs(url)
         files.invalidate_cache()

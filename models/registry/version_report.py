@@ -1,4 +1,4 @@
-"""Reads the files that an evaluation and a training run write beside a version. The station shows them.
+"""Reads the files that `castline evaluate` and `castline train` write next to the folder of a version. The station shows them.
 
     <version>/                          the version itself
     <version>.report/report.json        VersionReport, written by `castline evaluate --report <version>.report`
@@ -35,8 +35,8 @@ class _ReportModel(BaseModel):
 class Proportion(_ReportModel):
     """The share `value` = `count` / `of`, with its 95 % confidence interval from `low` to `high`.
 
-    Shares are 0..1; `value` is NaN if `of` is 0. The interval is the exact one of Clopper and Pearson (Biometrika 26, 1934). It covers
-    at least 95 %, so it is rather too wide than too narrow.
+    Shares are 0..1, and `value` is NaN if `of` is 0. The interval is the exact one of Clopper and Pearson (Biometrika 26, 1934). Its
+    coverage is at least 95 %, so it may be wider than necessary, but never too narrow.
     """
 
     count: int
@@ -63,7 +63,7 @@ class Proportion(_ReportModel):
 
     @property
     def percent(self) -> float:
-        """The counted share in per cent."""
+        """The share `count` / `of` in per cent."""
         return 100 * self.value
 
     @property
@@ -83,7 +83,8 @@ class Proportion(_ReportModel):
 class ClassificationFigures(_ReportModel):
     """The figures of a version on one set of labelled pictures. A defect is the positive class.
 
-    The threshold alone decides what is called defective. Pictures in the review band are counted a second time in `reviews`.
+    The version's threshold decides which pictures are called defective, also inside the review band. `reviews` is the share of pictures in
+    the review band, which are already counted as good or defective.
     `roc_auc` and `average_precision` are None if all pictures are good or all are defective.
     """
 
@@ -114,7 +115,7 @@ class ReportPicture(_ReportModel):
 
 
 class ReportedError(_ReportModel):
-    """One picture that the version labelled wrongly. `path` is where the picture's file was during the evaluation."""
+    """One picture that the version labelled wrongly. `path` is the path that the picture's file had during the evaluation."""
 
     path: str
     defect_probability: float
@@ -127,10 +128,14 @@ class VersionReport(_ReportModel):
     model: str
     figures: ClassificationFigures
     voters_at_half: dict[str, ClassificationFigures] = Field({}, description="Figures of each network alone, at the threshold 0.5.")
-    strained: dict[str, ClassificationFigures] = Field({}, description="Figures of the same pictures under each disturbance, such as blur.")
+    strained: dict[str, ClassificationFigures] = Field(
+        {}, description="Figures for disturbed copies of the pictures, by the name of the disturbance, such as a blur."
+    )
     errors: tuple[ReportedError, ...] = ()
     curves: tuple[ReportPicture, ...] = ()
-    gallery: tuple[ReportPicture, ...] = Field((), description="Pictures of the errors, the most certain error first.")
+    gallery: tuple[ReportPicture, ...] = Field(
+        (), description="The wrongly labelled pictures. The one farthest from the threshold comes first."
+    )
 
 
 class TrainingEpoch(_ReportModel):

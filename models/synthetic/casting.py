@@ -15,7 +15,7 @@ from PIL import Image, ImageFilter
 from models.synthetic.defects import MIN_COVER, DefectKind, draw_defect
 from models.synthetic.impeller import CameraView, Field, Generator, clouds, render_impeller
 
-# The pictures of real impellers have this side.
+# The pictures have 300 x 300 pixels, like those in the data set of real impellers.
 SIDE_PX = 300
 JPEG_QUALITY = 92
 # Probabilities that a defective casting has one, two or three kinds of defect.
@@ -71,9 +71,9 @@ def render_series(count: int, seed: int, defect_share: float = 0.5) -> Iterator[
 def render_casting(rng: Generator, kinds: tuple[DefectKind, ...], number: int = 0) -> RenderedCasting:
     """Returns a casting with one defect of each of `kinds`.
 
-    If `rng` is in the same state, a casting with other `kinds` or none has the same view, surface and light.
+    If two calls differ only in `kinds`, and `rng` is in the same state, the two castings have the same view, surface and light.
     """
-    # The camera has its own random generator, because the number of random numbers that are drawn for a defect depends on its kind.
+    # Each kind of defect draws another number of random numbers. The camera has its own generator, so that this does not change the light.
     camera_rng = rng.spawn(1)[0]
     view = CameraView.draw(rng, SIDE_PX)
     image = render_impeller(view, rng)
@@ -90,8 +90,8 @@ def write_castings(
     """Writes `count` castings as a data set for training, and returns the number of castings of each class.
 
     `ok_front/` and `def_front/` contain the JPEG pictures. `masks/def_front/` contains a PNG mask for each defective casting, with the
-    name of its picture. `castings.csv` lists path, class and defects of each picture. The same seed writes the same bytes. `on_casting`
-    is called after each casting with the number of castings written so far and with `count`.
+    name of its picture. `castings.csv` lists path, class and defects of each picture. With the same seed, the files are the same, byte for
+    byte. After each casting, `on_casting` is called with the number of castings written so far and with `count`.
     """
     counts = {OK_CLASS: 0, DEFECT_CLASS: 0}
     for name in (OK_CLASS, DEFECT_CLASS, f"{MASK_FOLDER}/{DEFECT_CLASS}"):

@@ -12,12 +12,12 @@ import numpy as np
 
 from models.synthetic.impeller import CameraView, Field, Generator, angle_between, as_float32, as_turns, clouds, noise_along
 
-# A pixel belongs to the mask if the defect covers more than this share of it.
+# A pixel belongs to the mask of a defect if the defect covers more than 30 % of the pixel.
 MIN_COVER = 0.3
 
 
 class DefectKind(IntEnum):
-    """Kinds of casting defects. In a mask, the pixels of a defect have the number of its kind; 0 means no defect."""
+    """Kinds of casting defects. In the mask of a picture, the pixels of a defect have the number of its kind, and all others are 0."""
 
     # A gas bubble that broke through the surface.
     BLOW_HOLE = 1
@@ -39,7 +39,7 @@ class DefectKind(IntEnum):
 
 
 def draw_defect(kind: DefectKind, image: Field, view: CameraView, rng: Generator) -> Field:
-    """Draws one defect of `kind` into `image`, which is changed. Returns the share of each pixel that the defect covers, 0..1."""
+    """Draws one defect of `kind` into the array `image`. Returns the share of each pixel that the defect covers, 0..1."""
     return _DRAWERS[kind](image, view, rng)
 
 
@@ -61,7 +61,7 @@ def _shrinkage(image: Field, view: CameraView, rng: Generator) -> Field:
     ragged = clouds(rng, view.side_px, int(rng.integers(45, 75)))
     depth = 1 - np.hypot(x, y) / reach + 0.75 * ragged
     cover = np.clip((depth - 0.55) * 4, 0, 1) * (np.hypot(x, y) < 1.3 * reach)
-    # The random shape above can be empty. A round hole of radius 0.02 is added, so that the defect always covers some pixels.
+    # The random ragged shape can be empty. A round hole of radius 0.02 is added, so that the defect always covers some pixels.
     cover = np.maximum(cover, view.inside(np.hypot(x, y).astype(np.float32), 0.02))
     image += cover * (rng.uniform(20, 65) + 20 * ragged - image)
     return as_float32(cover)
@@ -121,7 +121,7 @@ def _scratch(image: Field, view: CameraView, rng: Generator) -> Field:
 
 
 def _coordinates_around(view: CameraView, distance: float, direction: float) -> tuple[Field, Field]:
-    """Returns x and y of every pixel, in plate radii. The origin lies at `distance` and `direction` from the plate's centre."""
+    """Returns x and y of every pixel, in plate radii. The origin is `distance` away from the plate's centre, in the given `direction`."""
     far, angle = view.plate
     x = far * np.cos(angle) - np.float32(distance * np.cos(direction))
     y = far * np.sin(angle) - np.float32(distance * np.sin(direction))

@@ -11,8 +11,8 @@ from models.training.options import TrainingOptions
 from models.training.training_run import TrainingCallback, TrainingResult, TrainingRun
 
 CASTINGS, SEED = 4000, 2026
-# At 160 px the smallest hole is still two pixels wide, and a picture takes half as long as at 224 px. The batches are small, because
-# AlexNet profits more from many training steps than from less noisy gradients. Weights in half precision take about 9 MB.
+# In pictures of 160 px the smallest hole is still two pixels wide, and training takes half as long as with 224 px. The batches are small,
+# because AlexNet learns better from many training steps than from less noisy gradients. Weights in half precision take about 9 MB.
 OPTIONS = TrainingOptions(
     side_px=160,
     lenet_side_px=160,

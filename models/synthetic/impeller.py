@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-# An array with one value for each pixel, shape (side, side).
+# An array with one number for each pixel of a square picture, shape (side, side).
 Field = npt.NDArray[np.float32]
 Generator = np.random.Generator
 
@@ -23,9 +23,9 @@ VANES = 7
 class CameraView:
     """How the camera sees one casting. Angles are in radians, counter-clockwise from the right.
 
-    A tilted camera sees the plate as an ellipse. `radius_px` is half of its longer axis, `squash` the ratio of the shorter axis to the
-    longer one, and `tilt` the direction of the shorter axis. `depth_px` is the shift of the hub in the picture, because the hub is
-    nearer to the camera than the plate. `light` is the direction from which the light comes.
+    A tilted camera sees the round plate as an ellipse. `radius_px` is half of its longer axis, `squash` the ratio of the shorter axis to
+    the longer one, and `tilt` the direction of the shorter axis. The hub is nearer to the camera than the plate, so the camera sees it
+    shifted by `depth_px`. `light` is the direction from which the light comes.
     """
 
     side_px: int
@@ -79,11 +79,11 @@ class CameraView:
         return as_float32(np.hypot(x, y)), as_float32(np.arctan2(y, x))
 
     def inside(self, distance: Field, radius: float | Field) -> Field:
-        """Returns the share of each pixel, 0..1, that lies inside a circle of `radius`, if the pixels lie at `distance` from its centre."""
+        """Returns the share of each pixel, 0..1, that lies inside a circle of `radius`. `distance` is the distance from its centre."""
         return as_float32(np.clip((radius - distance) / self.pixel + 0.5, 0, 1))
 
     def band(self, distance: Field, middle: float, width: float) -> Field:
-        """Returns a soft ring: 1 where `distance` is `middle`, and less with a greater difference, like a Gaussian of `width`."""
+        """Returns a soft ring: exp(-((distance - middle) / width)^2), which is 1 where `distance` equals `middle`."""
         result: Field = np.exp(-np.square((distance - middle) / width, dtype=np.float32))
         return result
 
@@ -118,7 +118,7 @@ def _belt(view: CameraView, rng: Generator) -> Field:
 
 
 def _plate(view: CameraView, rng: Generator) -> Field:
-    """Returns grey levels of the machined plate: bright fans where the turning lines face the light, rings, streaks and a bevelled rim."""
+    """Returns grey levels of the plate, turned on a lathe: bright sectors towards the light, rings, streaks and a bevelled rim."""
     distance, angle = view.plate
     image = np.full_like(distance, rng.uniform(140, 190))
     first = view.light + rng.normal(0, 0.5)
@@ -154,7 +154,7 @@ def _bore(view: CameraView, rng: Generator) -> Field:
 
 
 def as_float32(values: npt.NDArray[Any]) -> Field:
-    """Returns `values` as float32, because NumPy turns the result of an operation with a NumPy scalar into float64."""
+    """Returns `values` as float32. If a NumPy scalar of type float64 was added or multiplied before, NumPy has made them float64."""
     return values.astype(np.float32, copy=False)
 
 
@@ -165,7 +165,7 @@ def clouds(rng: Generator, side_px: int, cells: int) -> Field:
 
 
 def noise_along(rng: Generator, values: Field, cells: int, smooth: int = 1) -> Field:
-    """Returns noise of standard deviation 1 that is equal where `values` (0..1) are equal. Distances give rings, angles give streaks."""
+    """Returns noise of standard deviation 1. Pixels with equal `values` (0..1) get equal noise, so distances give rings, angles streaks."""
     table = rng.normal(0, 1, cells + smooth).astype(np.float32)
     table = np.convolve(table, np.ones(smooth, np.float32) / np.sqrt(smooth), "valid")[:cells].astype(np.float32)
     result: Field = table[np.clip((values * cells).astype(np.int32), 0, cells - 1)]

@@ -1,1 +1,4 @@
-"""Runs experiments that consist of many trainings: numbers of layers, ensemble against members, cross-validation. Each yields a table."""
+"""Runs experiments that train networks many times and write a table of the results.
+
+They compare numbers of layers, compare the ensemble with its members, or cross-validate the ensemble.
+"""

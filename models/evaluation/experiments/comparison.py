@@ -1,7 +1,7 @@
 """Compares the ensemble with its members, and with a classifier that is not a neural network, on several splits of the pictures.
 
-A split has three sides: training, validation and test pictures. Temperatures, weights and threshold are chosen on the validation
-pictures. A group of near-duplicates is never divided between two sides.
+A split divides the pictures into training, validation and test pictures. Temperatures, weights and threshold are chosen on the validation
+pictures. All pictures of a group of near-duplicates are in the same part of the split.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from models.training.options import TrainingOptions
 from models.training.split import class_share_weights, expect_groups, expect_members, find_dominant_groups, split_by_group
 from models.training.trainer import SplitPictures, predict
 
-# The classifier that is not a neural network is a support vector machine on pictures of this side.
+# The classifier that is not a neural network is a support vector machine. It gets pictures of 32 x 32 pixels.
 SVM, SVM_SIDE_PX = "svm", 32
 ENSEMBLE = "ensemble"
-# With equal costs, the chosen threshold is the one with the highest accuracy, which is what the experiment compares.
+# The experiment compares accuracies. If a miss and a false alarm cost the same, the chosen threshold has the highest accuracy.
 EQUAL_COSTS = Costs(miss=1, false_alarm=1)
 
 Flags = npt.NDArray[np.bool_]
@@ -53,7 +53,7 @@ class ComparisonSplit:
 
     @property
     def sides(self) -> tuple[tuple[str, Flags], tuple[str, Flags]]:
-        """The masks of the validation and test pictures, each with the name of its array in the file of a cell."""
+        """The masks of the validation and test pictures, each with the name that its predictions have in the result file of a cell."""
         return ("chooses", self.is_validation), ("judges", self.is_test)
 
 
@@ -61,8 +61,8 @@ class ComparisonSplit:
 class SplitResult:
     """The labels that each classifier gave to the test pictures of one split.
 
-    `called_defect` has a mask for each classifier, shape (n,): the pictures that it calls defective. `is_defect` is the truth. `sources`
-    names the folder or list of each picture.
+    `called_defect` has a mask for each classifier, shape (n,), which is true for the pictures that the classifier calls defective.
+    `is_defect` is true for the pictures that show a defect. `sources` contains the name of the folder or list of each picture.
     """
 
     split: ComparisonSplit
@@ -82,10 +82,10 @@ class SplitResult:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Trains and tests all classifiers on one split after the other. Finished trainings are kept in `folder`.
+    """Trains and tests all classifiers on one split after the other. `folder` keeps the results of finished trainings.
 
-    `kind` names the experiment, for example "voters" or "5 folds"; a folder is used for one kind only. `with_svm` adds the support vector
-    machine.
+    `kind` names the experiment, for example "voters" or "5 folds". A folder is used for one kind only. With `with_svm`, a support vector
+    machine is compared too.
     """
 
     options: TrainingOptions
@@ -153,9 +153,9 @@ def split_by_seeds(pictures: LabelledPictures, options: TrainingOptions, seeds: 
 
 
 def split_into_folds(pictures: LabelledPictures, options: TrainingOptions, folds: int) -> list[ComparisonSplit]:
-    """Returns `folds` splits in which each picture is a test picture once.
+    """Returns `folds` splits. Each picture is a test picture in exactly one of them.
 
-    Exceptions are the pictures of dominant groups, which are too large for one fold. They are test pictures in no split.
+    Only the pictures of dominant groups are never test pictures, because such a group of near-duplicates is too large for one fold.
     """
     groups = _group(pictures, options)
     expect_groups(groups, folds)
@@ -241,7 +241,7 @@ def _compare_with_best_member(results: Sequence[SplitResult], members: Sequence[
 
 
 def _group(pictures: LabelledPictures, options: TrainingOptions) -> npt.NDArray[np.int32]:
-    # The property raises ModelError if it is unclear which class is the good one. It is read now, before hours of training.
+    # Reading `ok_class` raises ModelError if it is unclear which class is the good one. That must happen before hours of training.
     _ = pictures.ok_class
     return group_near_duplicates(pictures.pixels, pictures.checksums, options.near_bits, options.near_rings)
 
@@ -261,7 +261,7 @@ def _call_defects(vote: SoftVote, probabilities: npt.NDArray[np.float32]) -> Fla
 
 
 def _train_svm(pictures: LabelledPictures, split: ComparisonSplit) -> dict[str, npt.NDArray[np.generic]]:
-    """Trains a support vector machine. Returns its predictions for validation and test pictures, as class probabilities of 0 or 1."""
+    """Trains a support vector machine. Returns its predictions for validation and test pictures as class probabilities of 0 or 1."""
     side = (SVM_SIDE_PX, SVM_SIDE_PX)
     small = np.stack([np.asarray(Image.fromarray(picture).resize(side, Image.Resampling.BOX)) for picture in pictures.pixels])
     flat = small.reshape(len(small), -1).astype(np.float32)

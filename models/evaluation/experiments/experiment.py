@@ -31,15 +31,18 @@ class ExperimentCallback(Protocol):
     """Receives the progress of an experiment. A method may raise KeyboardInterrupt to stop the experiment."""
 
     def on_cell_progress(self, cell: str, done: float, total: int) -> None:
-        """Receives the number of finished cells, including the finished share of the current `cell`, and the number of all cells."""
+        """Reports that `done` of `total` cells are finished. `done` has a fraction, the finished share of the current `cell`."""
 
     def on_training_step(self, network: str, done: int, total: int, epoch: EpochResult | None) -> None:
-        """Receives the numbers of finished and of all batches of a cell's network, and the result of an epoch that has just ended."""
+        """Reports that `done` of the `total` batches of the cell `network` are finished.
+
+        `epoch` is the result of the epoch that this batch has ended, or None in the middle of an epoch.
+        """
 
 
 @dataclass(frozen=True)
 class CellProgress:
-    """Reports the progress of one cell. The cell has the index `number`, counted from 0, among the `total` cells of the experiment."""
+    """Reports the progress of `cell` to `callback`. The experiment has `total` cells, and `number` of them come before this one."""
 
     callback: ExperimentCallback
     cell: str
@@ -47,7 +50,7 @@ class CellProgress:
     total: int
 
     def on_progress(self, done: int, total: int, history: Sequence[EpochResult], is_epoch_end: bool) -> None:
-        """Reports the progress of the cell's training to the callback of the experiment."""
+        """Reports that `done` of `total` batches of the cell's training are finished. At the end of an epoch, reports its result too."""
         self.callback.on_training_step(self.cell, done, total, history[-1] if is_epoch_end else None)
         self.callback.on_cell_progress(self.cell, self.number + done / total, self.total)
 
@@ -59,7 +62,10 @@ class ExperimentFolder:
     path: Path
 
     def claim(self, description: Mapping[str, Any]) -> None:
-        """Writes `description` into a new folder. Raises ModelError if the folder contains an experiment with another description."""
+        """Reserves the folder for one experiment by writing `description` into it, unless that was done before.
+
+        Raises ModelError if the folder contains an experiment with another description.
+        """
         path = self.path / "experiment.json"
         new = json.loads(json.dumps(dict(description)))
         if not path.exists():
@@ -69,7 +75,7 @@ class ExperimentFolder:
         changed = sorted(name for name in previous.keys() | new.keys() if previous.get(name) != new.get(name))
         if changed:
             values = ", ".join(f"{name} {previous.get(name)}" for name in changed)
-            raise ModelError(f"{self.path} holds another experiment ({values}). Choose another --out, or give its options.")
+            raise ModelError(f"{self.path} contains an experiment with other options ({values}). Use these, or choose another --out.")
 
     def is_finished(self, cell: str) -> bool:
         """Returns whether the cell was trained and tested and its result is saved."""
@@ -94,8 +100,8 @@ class ExperimentFolder:
     ) -> keras.Model:
         """Trains the network of a cell and returns it.
 
-        The training never stops early. Otherwise the validation loss would choose the epoch, and in some experiments the validation
-        pictures also test the network.
+        The training never stops early. If it did, the validation pictures would decide which epoch is kept. That would make the results too
+        good in experiments that also test the network on these pictures.
         """
         keras.utils.set_random_seed(seed)
         network = build_network(voter, classes)

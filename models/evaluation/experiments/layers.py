@@ -31,14 +31,14 @@ class LayersExperiment:
     folder: Path
 
     def run(self, pictures: LabelledPictures, test_pictures: LabelledPictures | None, callback: ExperimentCallback) -> ResultTable:
-        """Trains all cells that are not finished, and returns the table. `test_pictures` are not used in any training."""
+        """Trains all cells that are not finished, and returns the table. The networks are also tested on `test_pictures`, if any."""
         folder = ExperimentFolder(self.folder)
         folder.claim(
             {"experiment": "layers", "options": self.options.model_dump(), "pictures": pictures.fingerprint()}
             | ({"apart": test_pictures.fingerprint()} if test_pictures else {})
         )
         groups = group_near_duplicates(pictures.pixels, pictures.checksums, self.options.near_bits, self.options.near_rings)
-        # All numbers of layers are trained with one seed before the next seed. So the table of a stopped experiment has complete columns.
+        # With each seed, all numbers of layers are trained before the next seed. So even a stopped experiment has some complete columns.
         cells = [(count, seed) for seed in self.seeds for count in self.layers]
         for number, (count, seed) in enumerate(cells):
             progress = CellProgress(callback, _cell_name(count, seed), number, len(cells))

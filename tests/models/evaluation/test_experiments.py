@@ -72,7 +72,7 @@ def test_a_table_of_layers_is_made_cell_by_cell_and_no_finished_cell_is_trained_
     assert resumed.shares[-1] == 1
     assert [row[0] for row in table.rows] == ["1", "2"]
     assert all(0 <= float(row[1]) <= 1 for row in table.rows)
-    with pytest.raises(ModelError, match="holds another experiment"):
+    with pytest.raises(ModelError, match="contains an experiment with other options"):
         LayersExperiment(SMALL.model_copy(update={"epochs": 2}), (1,), (1,), tmp_path).run(pictures, pictures, CallbackLog())
 
 
