@@ -1,1 +1,1 @@
-"""The machine-learning part of Castline: networks, training, evaluation, runtimes and the model registry. It does not know Kafka."""
+"""The machine-learning part of Castline: networks, training, evaluation, runtimes and the model registry. It does not use Kafka."""

@@ -1,4 +1,4 @@
-"""Finds faults of a line's camera from the statistics and the times of its latest pictures. It reads no clock: the time is passed in."""
+"""Finds faults of a line's camera from the statistics and the times of its latest pictures. Reads no clock; callers pass the time."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ STATES = (FROZEN, DARK, BRIGHT, BLURRED, GAP)
 
 # The camera is frozen if this many pictures in a row are equal. Because of noise, two real pictures of one casting always differ.
 _FROZEN_PICTURES = 5
-# Limits are compared with the median of this many pictures, so that one unusual part does not look like a fault of the camera.
+# The median of this many pictures is compared with the limits, so that one unusual part does not look like a fault of the camera.
 _MEDIAN_PICTURES = 8
-# Pictures are too dark if their brightness is below this share of the drift reference's 1st percentile of brightness.
+# Pictures are too dark if their brightness is below this share of the 1st percentile of brightness in the version's drift reference.
 _DARK_SHARE = 0.6
-# Pictures are too bright if their brightness exceeds the drift reference's 99th percentile by more than this share of the distance from
-# that percentile to white (255).
+# Pictures are too bright if their brightness lies more than this share of the way from the 99th percentile of brightness in the version's
+# drift reference to white (255).
 _BRIGHT_SHARE = 0.4
-# Pictures are blurred if their sharpness is below this share of the reference's 1st percentile of sharpness.
+# Pictures are blurred if their sharpness is below this share of the 1st percentile of sharpness in the version's drift reference.
 _BLURRED_SHARE = 0.5
-# Least and largest brightness (mean grey level, 0..255) if the version has no drift reference.
+# The lowest and the highest normal brightness (mean grey level, 0..255). They are used if the version has no drift reference.
 _DARK_LEVEL, _BRIGHT_LEVEL = 30.0, 225.0
-# A gap is reported if no picture came for this many times the mean interval between the latest pictures, but not before _MIN_GAP_S.
+# A gap (no pictures arrive) is reported after this many times the mean interval between the latest pictures, but not before _MIN_GAP_S.
 _GAP_INTERVALS = 20
 _MIN_GAP_S = 30.0
-# After a gap has been reported for this long, the line counts as stopped, and the gap is not reported any more.
+# After a gap has been reported for this long, the line is assumed to be stopped, and the gap is no longer reported.
 _MAX_GAP_S = 3600.0
 
 
@@ -40,16 +40,16 @@ class CameraCondition:
         self._equal_pictures = 0
 
     def add(self, at_s: float, statistics: PictureStatistics) -> None:
-        """Adds the statistics of the next picture. It was taken at the time `at_s`."""
+        """Adds the statistics of the next picture, which came at the time `at_s`."""
         is_equal = bool(self._statistics) and self._statistics[-1].checksum == statistics.checksum
         self._equal_pictures = self._equal_pictures + 1 if is_equal else 1
         self._statistics.append(statistics)
         self._times_s.append(at_s)
 
     def find_faults(self, now_s: float, reference: DriftReference | None) -> dict[str, str]:
-        """Returns a description of each fault, under its state: `frozen`, `dark`, `bright`, `blurred` or `gap`. Empty without a fault.
+        """Returns the present faults of the camera: for each state (`frozen`, `dark`, `bright`, `blurred`, `gap`), a description.
 
-        If `reference` is None, blur is never reported, and the limits of brightness are fixed.
+        The result is empty if there is no fault. If `reference` is None, blur is not measured, and the limits of brightness are fixed.
         """
         faults: dict[str, str] = {}
         if gap := self._describe_gap(now_s):
@@ -59,7 +59,7 @@ class CameraCondition:
         if len(self._statistics) < _MEDIAN_PICTURES:
             return faults
         faults |= self._find_light_faults(reference)
-        # Dark and overexposed pictures are never sharp. So blur is not reported together with them, because it has the same cause.
+        # Dark and overexposed pictures are never sharp. So blur is not reported in addition, because it has the same cause.
         if reference is not None and faults.keys().isdisjoint((DARK, BRIGHT)):
             sharpness = median(one.sharpness for one in self._statistics)
             limit = _BLURRED_SHARE * reference.sharpness.low

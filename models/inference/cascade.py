@@ -1,4 +1,4 @@
-"""The cascade: the small network judges every picture first. Only the pictures of which it is not certain go through all networks.
+"""The cascade: the small network judges every picture first. Only pictures about which it is not certain are judged by all networks.
 
 The small network is certain of most pictures of a line, so a cascade saves most of the computing time. But some of its verdicts
 differ from those of the whole ensemble. `castline evaluate --cascade` measures the difference. The setting `model.cascade` is off by
@@ -19,8 +19,9 @@ from models.registry import Version
 from models.registry.manifest import CascadeBand
 from streams.errors import ModelError
 
-# The cascade band first reaches to the outermost validation pictures on which the small network and the ensemble differ. Then each end
-# of the band is moved outwards: its odds are divided or multiplied by this factor.
+# The cascade band is the range of defect probabilities in which the small network does not decide alone. It is first chosen so that it
+# contains all validation pictures on which the small network and the ensemble differ. Then it is widened: the odds of its low end are
+# divided by this factor, and the odds of its high end are multiplied by it.
 ODDS_MARGIN = 2.0
 
 
@@ -28,7 +29,7 @@ ODDS_MARGIN = 2.0
 class Cascade:
     """A runtime of two stages. The first voter judges every picture, and the other voters only the pictures inside the cascade band.
 
-    `vote` is the voting rule of the whole ensemble, and `first_index` the index of the first voter in it.
+    `vote` is the voting rule of the whole ensemble. `first_index` is the index of the first voter among the voters of this rule.
     """
 
     name: str
@@ -65,7 +66,7 @@ class Cascade:
 
     @property
     def all_voters(self) -> Runtime:
-        """A runtime of the same two stages in which every voter judges every picture. It serves to check the golden set."""
+        """A runtime of the same two stages in which every voter judges every picture. The check of the golden set uses it."""
         return _TwoStages(f"{self.name} asking all", self.max_batch, self.first, self.others, self.first_index, self._other_indices)
 
     @property
@@ -96,10 +97,10 @@ class _TwoStages:
 def open_cascade(version: Version, open_stage: Callable[[Version], Runtime], limits: tuple[float, float] | None = None) -> Cascade:
     """Returns the cascade of `version`.
 
-    `open_stage` opens a runtime for one stage. It gets the version with only the voters of that stage. `limits` are the low and the
-    high end of the cascade band; without `limits` the band in the manifest is used.
+    `open_stage` is called for each of the two stages, with a version that contains only the voters of the stage, and returns a runtime.
+    `limits` are the low and the high end of the cascade band. If `limits` is None, the band in the manifest is used.
 
-    Raises ModelError if neither `limits` nor the manifest give a band, or if the version has only one voter.
+    Raises ModelError if there is neither a band in `limits` nor one in the manifest, or if the version has only one voter.
     """
     manifest, vote = version.manifest, SoftVote.from_manifest(version.manifest)
     band = manifest.cascade
@@ -120,24 +121,24 @@ def open_cascade(version: Version, open_stage: Callable[[Version], Runtime], lim
 
 
 def find_cascade_band(vote: SoftVote, voter: str, probabilities: VoterProbabilities) -> CascadeBand:
-    """Returns the cascade band for `voter`. Outside the band, `voter` labels all validation pictures like the whole ensemble.
+    """Returns the cascade band for `voter`: the range of defect probabilities in which `voter` does not decide alone.
 
-    The band is wider than these pictures demand, by ODDS_MARGIN at each end. `probabilities` are the voters' class probabilities of the
-    validation pictures, shape (n, voters, classes).
+    Outside the band, `voter` gives all validation pictures the same labels as the whole ensemble. ODDS_MARGIN makes the band wider than
+    these pictures need. `probabilities` are the voters' class probabilities of the validation pictures, shape (n, voters, classes).
     """
     index = vote.names.index(voter)
     own, combined = _compute_own_probability(vote, index, probabilities), vote.compute_defect_probability(probabilities)
     labels = np.array([vote.choose_label(float(probability)) for probability in combined])
     not_ok, not_defect = own[labels != "ok"], own[labels != "defect"]
-    # On other pictures, the voter and the ensemble may differ a little further out than on the validation pictures. ODDS_MARGIN allows
-    # for that. The band always contains the threshold and the review band.
+    # On other pictures, the voter and the ensemble may differ at probabilities a little outside those of the validation pictures.
+    # ODDS_MARGIN allows for that. The band always contains the threshold and the review band.
     low = _scale_odds(min(float(not_ok.min(initial=1.0)), vote.low, vote.threshold), 1 / ODDS_MARGIN)
     high = _scale_odds(max(float(not_defect.max(initial=0.0)), vote.high, vote.threshold), ODDS_MARGIN)
     return CascadeBand(voter=voter, low=low, high=high)
 
 
 def _compute_own_probability(vote: SoftVote, index: int, probabilities: VoterProbabilities) -> npt.NDArray[np.float64]:
-    """Returns the defect probabilities that the voter at `index` gives, calibrated by its own temperature, shape (n,)."""
+    """Returns the defect probabilities from the voter at `index` alone, calibrated by its own temperature, shape (n,)."""
     result: npt.NDArray[np.float64] = vote.compute_votes(probabilities[:, index : index + 1], [index])[:, 0]
     return result
 

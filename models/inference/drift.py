@@ -1,6 +1,6 @@
 """Measures drift: how much a line's pictures and defect probabilities differ from the drift reference of its version.
 
-The module uses only NumPy and takes microseconds for each picture."""
+The module uses only NumPy, and measuring a picture takes microseconds."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import numpy.typing as npt
 
 from models.registry.manifest import DriftReference, Histogram, PercentileHistogram
 
-# Number of bins in the histograms of brightness and sharpness. Each bin has the same number of pictures of the reference.
+# Number of bins in the histograms of brightness and sharpness. Each bin holds equally many pictures of the reference.
 PICTURE_BINS = 10
-# Edges of the bins of defect probabilities. With equally filled bins, 0.007 and 0.008 could fall into different bins, but another
-# runtime of the same version causes such a difference as well.
+# Edges of the bins of defect probabilities. They are fixed. If each bin held equally many pictures, most bins would be very narrow, so that
+# 0.007 and 0.008 could fall into different bins. But two runtimes of the same version may differ that much without any drift.
 PROBABILITY_EDGES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98)
 # With fewer pictures than this, the stability index is mostly sampling noise.
 MIN_PICTURES = 200
-# The share of a bin is raised to at least this value, because the share 0 has no finite logarithm.
+# Smaller shares of a bin are raised to this value, because the share 0 has no finite logarithm.
 MIN_SHARE = 1e-3
-# Only every 16th row and every 16th column of a picture are measured.
+# To save time, only every 16th row and every 16th column of a picture are measured.
 _LINE_STEP = 16
-# Number of steps of expectation maximisation. The share of defects has converged before the last step.
+# Number of steps of expectation maximisation. The estimated share of defects converges in fewer steps.
 _MIXTURE_STEPS = 30
 
 FloatArray = npt.NDArray[np.float64]
@@ -32,10 +32,10 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class PictureStatistics:
-    """Statistics of a picture that need no network.
+    """Statistics of a picture that can be computed without a network.
 
-    `brightness` is the mean grey level, 0..255. `sharpness` is the mean square of the second differences of grey levels, computed
-    along rows and along columns; it is the smaller of the two values. Pictures with equal pixels have the same `checksum`.
+    `brightness` is the mean grey level, 0..255. `sharpness` is the mean square of the second differences of grey levels. It is computed
+    along rows and along columns, and the smaller of the two values is used. Pictures with equal pixels have the same `checksum`.
     """
 
     brightness: float
@@ -47,7 +47,7 @@ def measure_picture(pixels: npt.NDArray[np.uint8]) -> PictureStatistics:
     """Returns the statistics of a decoded picture, shape (side, side).
 
     Sharpness is the energy of the Laplacian (Pertuz, Puig, Garcia, Pattern Recognition 46, 2013, measure LAP1). It is computed for
-    rows and columns separately, and the smaller value counts. So motion blur in only one direction lowers the sharpness too.
+    rows and columns separately, and the smaller value is used. So motion blur in only one direction lowers the sharpness too.
     """
     rows = pixels[::_LINE_STEP].astype(np.float32)
     columns = pixels[:, ::_LINE_STEP].T.astype(np.float32, order="C")
@@ -72,7 +72,7 @@ def make_drift_reference(pixels: npt.NDArray[np.uint8], probabilities: FloatArra
 
 
 def bin_shares(values: Sequence[float] | FloatArray, edges: Sequence[float] | FloatArray) -> FloatArray:
-    """Returns the share of `values` in each bin. The `edges` between the bins must rise; there is one more bin than edges."""
+    """Returns the share of `values` in each bin. `edges` are the limits between the bins, in rising order, one fewer than the bins."""
     counts = np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1)
     result: FloatArray = counts / max(1, len(values))
     return result
@@ -89,11 +89,11 @@ def compute_stability_index(expected: Sequence[float] | FloatArray, found: Seque
 
 
 def compute_prediction_drift(reference: DriftReference, probabilities: Sequence[float] | FloatArray) -> float:
-    """Returns the stability index of the defect probabilities, independent of the share of defects.
+    """Returns the population stability index of the defect probabilities. It does not depend on the share of defects.
 
-    More or fewer defects than usual are no drift. So `probabilities` are compared with a mixture of the reference's histograms of
-    good and of defective parts, in the proportion that fits best (expectation maximisation). A large index means that the good parts,
-    or the defects, look different from those that the version was made for.
+    More or fewer defects than usual are no drift. So `probabilities` are compared with a mixture of two histograms of the reference, one
+    of good and one of defective parts. Expectation maximisation finds the proportion that fits best. A large index means that the good
+    parts, or the defects, look different from those that the version was made for.
     """
     found = bin_shares(probabilities, reference.good.edges)
     good, bad = np.maximum(reference.good.shares, MIN_SHARE), np.maximum(reference.bad.shares, MIN_SHARE)

@@ -27,12 +27,12 @@ class Ensemble:
 
     @property
     def version_name(self) -> str:
-        """The version's name, as it stands in verdicts."""
+        """The name of the version, as verdicts give it."""
         return self.version.name
 
     @property
     def threshold(self) -> float:
-        """The least defect probability that is called a defect."""
+        """The lowest defect probability at which a part is labelled a defect. The review band takes precedence."""
         return self.version.manifest.threshold
 
     @property
@@ -55,7 +55,8 @@ class Ensemble:
     def warm_up(self) -> None:
         """Computes a batch of every size once, then checks the golden set.
 
-        Raises ModelError if the labels or probabilities of the golden set differ from those that the version gave when it was made.
+        Raises ModelError if the labels of the golden set differ from those that were recorded when the version was made, or if a
+        probability differs by more than the tolerance.
         """
         self.runtime.warm_up()
         check_golden_set(self.version, self.runtime.all_voters if isinstance(self.runtime, Cascade) else self.runtime)

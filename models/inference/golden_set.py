@@ -1,4 +1,4 @@
-"""The golden set of a version: some pictures, with the probabilities that the version gave them when it was made.
+"""The golden set of a version: a few pictures, with the probabilities that the version gave them when it was made.
 
 Before a runtime may judge parts, it must give these pictures the same labels and nearly the same probabilities.
 """
@@ -34,7 +34,7 @@ class GoldenSet:
 class GoldenSetComparison:
     """The difference between a runtime's predictions for the golden set and the recorded ones.
 
-    `distance` is the largest difference between the two defect probabilities of a picture.
+    `distance` is the largest difference, over all pictures, between the computed and the recorded defect probability.
     """
 
     pictures: int
@@ -44,7 +44,7 @@ class GoldenSetComparison:
 
 def save_golden_set(path: Path, golden_set: GoldenSet) -> None:
     """Writes `golden_set` to `path` as a compressed NumPy archive of two arrays."""
-    # The arrays have had these names in the files since release 0.1.0.
+    # The arrays keep the names that they have in files of release 0.1.0, so that old versions stay readable.
     np.savez_compressed(path, pixels=golden_set.pixels, answers=golden_set.probabilities)
 
 
@@ -69,7 +69,10 @@ def load_golden_set(version: Version) -> GoldenSet:
 
 
 def load_golden_pixels(version: Version) -> npt.NDArray[np.uint8]:
-    """Returns only the pictures of the golden set. Unlike `load_golden_set`, it also works for a version with a part of its voters."""
+    """Returns the pictures of the golden set without their probabilities.
+
+    Unlike `load_golden_set`, it also works if `version` was reduced to some of its voters, as for one stage of a cascade.
+    """
     with version.file(version.manifest.golden.file).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         pixels: npt.NDArray[np.uint8] = arrays["pixels"]
     return pixels
@@ -103,7 +106,7 @@ def check_golden_set(version: Version, runtime: Runtime) -> GoldenSetComparison:
 def label_pictures(version: Version, predict: PredictFunction, pixels: npt.NDArray[np.uint8], max_batch: int) -> list[str]:
     """Returns the label that `version` gives to each of `pixels`, shape (n, side_px, side_px).
 
-    `predict` computes the networks. It gets at most `max_batch` pictures in one call.
+    `predict` returns the voters' class probabilities. It is called with at most `max_batch` pictures at a time.
     """
     vote = SoftVote.from_manifest(version.manifest)
     probabilities = np.concatenate([predict(batch) for batch in split_batches(pixels, max_batch)])

@@ -25,9 +25,10 @@ from models.networks.preprocessing import resample, scale_pixels
 from models.registry import Version
 
 REGION_LAYER, DETAIL_LAYER = "conv5", "norm1"
-# Standard deviation of the smoothing, as a share of the picture's side. After smoothing, a single noisy pixel is not the hottest point.
+# Standard deviation of the Gaussian that smooths a heat map, as a share of the picture's side. The smoothing keeps a single noisy pixel
+# from being the hottest point.
 SMOOTHING_SHARE = 1 / 80
-# If the maximum of a heat map is not above this value, the heat map is set to 0 everywhere.
+# If no value of a heat map is above this limit, nothing indicates a defect, and the heat map is set to 0 everywhere.
 MIN_HEAT = 1e-9
 
 
@@ -52,7 +53,7 @@ class GradCam:
         return _normalise(ndimage.gaussian_filter(region * detail, SMOOTHING_SHARE * side_px))
 
     def _trace(self, pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns Grad-CAM of the region layer and LayerCAM of the detail layer, each of shape (1, rows, columns)."""
+        """Returns Grad-CAM of `conv5` (coarse) and LayerCAM of `norm1` (fine), each of shape (1, rows, columns)."""
         detail = self._to_detail(resample(scale_pixels(pixels), self._network), training=False)
         with tf.GradientTape() as tape:
             tape.watch(detail)
@@ -68,7 +69,7 @@ class GradCam:
     def _compute_log_odds(self, features: tf.Tensor) -> tf.Tensor:
         """Returns the log odds of a defect, computed from the logits.
 
-        If the log odds were computed from the probabilities, their gradient would vanish where a probability is nearly 0 or 1.
+        They are not computed from the probabilities, because the gradient would then vanish where a probability is nearly 0 or 1.
         """
         logits = tf.cast(features, tf.float32) @ self._output.kernel + self._output.bias
         if logits.shape[-1] == 1:  # A logistic head has only the logit of the second class.

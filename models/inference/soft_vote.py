@@ -1,6 +1,6 @@
 """Turns the voters' class probabilities into predictions: weighted soft vote, calibration, threshold and review band.
 
-The module uses only NumPy. All runtimes use it, so they decide in the same way.
+The module uses only NumPy. The results of all runtimes pass through it, so all runtimes decide in the same way.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from models.registry.manifest import Manifest
 VoterProbabilities = npt.NDArray[np.float32]
 Label = Literal["ok", "defect", "review"]
 
-# The reason that a verdict gives if its defect probability lies in the review band.
+# The field `reason` of a verdict whose defect probability lies in the review band.
 IN_DOUBT = "doubt"
 
-# Smaller probabilities are raised to this value before a logarithm, because 0 has none.
+# Smaller probabilities are raised to this value before their logarithm is taken, because 0 has no logarithm.
 MIN_PROBABILITY = 1e-7
 
 
@@ -29,8 +29,8 @@ MIN_PROBABILITY = 1e-7
 class Prediction:
     """The ensemble's result for one picture.
 
-    `defect_probability` is calibrated, 0..1. `votes` holds the defect probability that each voter gave, by the voter's name. Voters
-    that did not judge the picture are missing. `reason` is empty unless the label is `review`.
+    `defect_probability` is calibrated, 0..1. `votes` maps the name of each voter that judged the picture to the defect probability from
+    this voter. `reason` is empty unless the label is `review`.
     """
 
     label: Label
@@ -72,7 +72,7 @@ class SoftVote:
     def predict(self, probabilities: VoterProbabilities) -> list[Prediction]:
         """Returns one prediction for each picture of `probabilities`, shape (n, voters, classes), in order.
 
-        Raises ValueError if the number of voters is not that of the version.
+        Raises ValueError if `probabilities` has another number of voters than the version.
         """
         if probabilities.ndim != 3 or probabilities.shape[1] != len(self.names):
             raise ValueError(f"expected probabilities of shape (n, {len(self.names)}, classes), received {probabilities.shape}")
@@ -114,7 +114,7 @@ class SoftVote:
         return result
 
     def choose_label(self, defect_probability: float) -> Label:
-        """Returns the label of a part. Inside the review band the label is `review`, on either side of the threshold."""
+        """Returns the label of a part: `review` inside the review band, otherwise `defect` or `ok`, as the threshold decides."""
         if self.low <= defect_probability < self.high:
             return "review"
         return "defect" if defect_probability >= self.threshold else "ok"
@@ -124,7 +124,7 @@ class SoftVote:
 
 
 def temper_probabilities(probabilities: npt.NDArray[np.float64], temperature: float | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Divides the logits of `probabilities` by `temperature`. Returns the new probabilities, same shape; the last axis is the classes.
+    """Divides the logits of `probabilities` by `temperature` and returns the resulting probabilities. The last axis holds the classes.
 
     Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, section 4.2. A temperature above 1 moves the probabilities
     closer together, and one below 1 moves them apart. The order of the classes never changes.

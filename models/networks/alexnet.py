@@ -9,7 +9,7 @@ from models.networks.head import Head, add_head
 
 layers = keras.layers
 
-# A smaller input would be reduced to nothing by AlexNet's third pooling.
+# The smallest side of the input, in pixels. With a smaller side, nothing would be left after AlexNet's third pooling.
 MIN_SIDE_PX = 64
 
 
@@ -33,17 +33,16 @@ def alexnet(
 
     - The input has one grey channel instead of three colours.
     - The convolutions are padded with zeros ("same"). So the side of the input need not be 224 px.
-    - `normalisation` is "batch" by default (Ioffe, Szegedy, ICML 2015), where the paper has local response normalisation. On some
-      thousand pictures batch normalisation needs a tenth of the training steps, and it also works in bfloat16. "local-response" is
-      the paper's normalisation.
+    - `normalisation` is "batch" by default (Ioffe, Szegedy, ICML 2015). The paper has local response normalisation ("local-response"). With
+      a few thousand pictures, batch normalisation needs a tenth of the training steps, and it also works in bfloat16.
     - `groups` is 1 by default. The paper splits conv2, conv4 and conv5 between two graphics cards (`groups` 2), but TensorFlow trains
       such grouped convolutions four times more slowly on a processor.
-    - Each convolution has the share `maps` of the paper's feature maps, rounded to a multiple of 8. Half of the feature maps take a
-      quarter of the time.
+    - The number of feature maps of each convolution is `maps` times the paper's number, rounded to a multiple of 8. With half of the
+      feature maps, the network takes a quarter of the time.
     - The fully connected part has `dense_layers` layers of `dense_width` units. The paper has 2 layers of 4096 units.
     - The `head` "logistic" is one sigmoid unit for two classes, see `add_head`.
     - The first weights are drawn as He et al. propose. The paper draws them from a Gaussian of deviation 0.01 and sets most biases to 1.
-    - The training uses Adam. The paper uses gradient descent with momentum.
+    - The training uses AdamW. The paper uses gradient descent with momentum.
 
     Input shape: (batch, side_px, side_px, 1), float32, grey level 0..1. Output shape: (batch, classes), float32, rows sum to 1.
     Raises ValueError if `side_px` < 64, because the third pooling would leave nothing, or if the head does not fit `classes`.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def make_voter(network: Literal["alexnet", "lenet"], side_px: int, options: dict[str, NetworkOption]) -> Voter:
-    """Returns a manifest's entry for an untrained network. The voter has the network's name, which is unique in an ensemble."""
+    """Returns the manifest's entry for a network that is not trained yet. The voter is named like the network, "alexnet" or "lenet"."""
     return Voter(name=network, network=network, weights_file=f"{network}.weights.h5", side_px=side_px, options=options)
 
 
@@ -34,7 +34,7 @@ def build_network(voter: Voter, classes: int, dtype: str = "float32") -> keras.M
 
 
 def seed_weights(seed: int) -> None:
-    """Sets the seed from which the first weights of networks are drawn."""
+    """Sets the random seed of Keras, so that networks built afterwards get reproducible first weights."""
     from models.networks.framework import keras
 
     keras.utils.set_random_seed(seed)
@@ -59,7 +59,8 @@ def load_network(version: Version, voter: Voter, dtype: str = "float32") -> kera
 def save_weights(path: Path, voter: Voter, network: keras.Model, half: bool = False) -> None:
     """Writes the weights of `network` to `path`.
 
-    With `half`, the weights are written as float16. `network` then gets the rounded weights too, so it predicts the same as the file.
+    If `half` is True, the weights are rounded to float16. `network` itself gets the rounded weights too, so that it predicts the same as a
+    network loaded from the file.
     """
     if half:
         small = build_network(voter, network.output_shape[-1], "float16")

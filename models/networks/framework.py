@@ -1,7 +1,7 @@
-"""Imports TensorFlow and Keras, but keeps Keras from importing optional libraries that Castline does not use through Keras.
+"""Imports TensorFlow and Keras, and keeps Keras from importing optional libraries that Castline does not need in Keras.
 
 These libraries are scikit-learn (with SciPy's statistics), Matplotlib and OpenCV. They would take a third of the import time, and
-100 MB in each process that computes networks. Modules of Castline that need one of these libraries import it themselves.
+100 MB of memory in each process that computes networks. Modules of Castline that need one of these libraries import it themselves.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import sys
 _UNUSED_LIBRARIES = [name for name in ("sklearn", "matplotlib", "cv2") if name not in sys.modules]
 # If sys.modules holds None for a library, its import fails as if the library were not installed.
 sys.modules.update(dict.fromkeys(_UNUSED_LIBRARIES))  # type: ignore[arg-type]
-# The garbage collector is off during the import. It took a seventh of the import time, but nearly all new objects stay alive.
+# The garbage collector is off during the import. It would take a seventh of the import time and free almost nothing, because nearly all
+# objects that the import creates stay in use.
 _IS_COLLECTING = gc.isenabled()
 gc.disable()
 try:

@@ -21,8 +21,8 @@ def add_head(features: keras.KerasTensor, classes: int, head: Head) -> keras.Ker
     """
     if classes < 2:
         raise ValueError(f"expected at least two classes, found {classes}")
-    # With small first weights, all classes are about equally probable at first. Large wrong probabilities would cause such large
-    # gradients in the first training steps that some units never become active again.
+    # The first weights are small, so that all classes are about equally probable at first. If wrong classes had large probabilities, the
+    # gradients of the first training steps would be so large that some units would never become active again.
     initializer = keras.initializers.RandomNormal(stddev=0.01)
     if head == "softmax":
         return layers.Dense(classes, "softmax", kernel_initializer=initializer, name="output", dtype="float32")(features)
@@ -30,4 +30,4 @@ def add_head(features: keras.KerasTensor, classes: int, head: Head) -> keras.Ker
         second = layers.Dense(1, "sigmoid", kernel_initializer=initializer, name="output", dtype="float32")(features)
         first = layers.Rescaling(-1, 1, name="first_class", dtype="float32")(second)
         return layers.Concatenate(name="both_classes", dtype="float32")([first, second])
-    raise ValueError(f"expected a softmax head, or a logistic one for two classes, found {head!r} for {classes}")
+    raise ValueError(f"expected the head 'softmax', or 'logistic' for two classes, found {head!r} for {classes} classes")

@@ -7,7 +7,7 @@ from models.networks.head import Head, add_head
 
 layers = keras.layers
 
-# A smaller input would be reduced to nothing by LeNet's second pooling.
+# The smallest side of the input, in pixels. With a smaller side, nothing would be left after LeNet's second pooling.
 MIN_SIDE_PX = 16
 
 
@@ -30,7 +30,7 @@ def lenet(
       softmax instead of radial basis functions.
     - Every feature map of c3 is computed from all feature maps of s2. Table I of the paper leaves out some of these connections.
     - The paper's third convolution, c5, has a window as large as its input. So it is a fully connected layer here: f5 with 120 units.
-    - `side_px` may be any side from 16 px on. The paper has 32 px for digits, but castings need more. The window of s4 grows with the
+    - `side_px` may be any side of at least 16 px. The paper has 32 px for digits, but castings need more. The window of s4 grows with the
       side. So s4 yields 5 x 5 values for each feature map, as in the paper, and the fully connected layers stay small.
     - The numbers of feature maps in c1 and c3 are `width` times 6 and 16.
     - There is a dropout layer before the output.

@@ -26,15 +26,17 @@ from streams.atomic_file import write_atomically
 from streams.errors import ModelError
 from streams.user_cache import has_valid_checksum, user_cache_folder, write_checksum
 
-# float32: weights and activations have 32 bits. weights8: both have 8 bits; the range of the activations is computed for each batch.
-# static8: like weights8, but the ranges of the activations are fixed during the conversion. They are measured on every second picture
-# of the golden set. The pictures in between are new to the converted networks when the golden set is checked.
+# float32: weights and activations have 32 bits.
+# weights8: weights and activations have 8 bits. The range of the activations is computed anew for each batch.
+# static8: as weights8, but the conversion fixes the ranges of the activations. It measures them on every second picture of the golden set.
+# The other half of the golden set is not used for the conversion, so it can show whether the converted networks judge correctly.
 Precision = Literal["float32", "weights8", "static8"]
 
 # The stride of AlexNet's first convolution, in pixels.
 STRIDE = 4
 
-# Raise this number whenever a change of the code makes the conversion yield other bytes. Old files in the cache are then not used.
+# Increase this number whenever a change of this code changes the bytes of converted files. Files of older code in the cache are then no
+# longer used.
 REVISION = 2
 
 log = logging.getLogger(__name__)
@@ -46,7 +48,7 @@ def flatbuffer_folder() -> Path:
 
 
 def get_flatbuffer(version: Version, precision: Precision) -> Path:
-    """Returns the path of the version's flatbuffer. If the flatbuffer is missing or damaged, it is made first.
+    """Returns the path of the version's flatbuffer, the file of its converted networks. Makes the file if it is missing or damaged.
 
     Input shape of the graph: (n, side, side), float32, grey level 0..255, for any n. Output shape: (n, voters, classes), probabilities.
     Raises ModelError if the networks cannot be converted or the file cannot be written.
@@ -77,12 +79,12 @@ def fold_first_convolution(network: Any) -> Callable[[Any], Any]:
     first = next((layer for layer in network.layers if isinstance(layer, keras.layers.Conv2D)), None)
     if first is None or first.strides != (STRIDE, STRIDE) or first.padding != "same" or first.input.shape[-1] != 1:
         return lambda grey: network(grey, training=False)
-    # The names are fixed, because Keras would number them, and the same weights must always yield the same bytes.
+    # The same weights must always yield the same bytes. So the two models get fixed names, because Keras would number models without names.
     before = keras.Model(network.input, first.input, name="before")
     after = keras.Model(first.output, network.output, name="after")
     kernel_size, side_px = first.kernel_size[0], first.input.shape[1]
     output_size, kernel_blocks = -(-side_px // STRIDE), -(-kernel_size // STRIDE)
-    # The padding "same" adds this many rows and columns of zeros above and to the left of the picture.
+    # `leading` is the number of rows (and columns) of zeros that Keras' padding "same" adds above (and to the left of) the picture.
     leading = max((output_size - 1) * STRIDE + kernel_size - side_px, 0) // 2
     trailing = (output_size + kernel_blocks - 1) * STRIDE - side_px - leading
     with tf.init_scope():
@@ -121,7 +123,7 @@ def _convert(version: Version, precision: Precision) -> bytes:
     if precision == "static8":
         converter.representative_dataset = lambda: _representative_pictures(version)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # The converter warns of default values that are intended here.
+        warnings.simplefilter("ignore")  # The converter warns about default values, but here the default values are intended.
         try:
             return bytes(converter.convert())
         except (RuntimeError, ValueError, tf.errors.OpError) as error:
@@ -138,7 +140,7 @@ def _representative_pictures(version: Version) -> Iterator[list[npt.NDArray[np.f
 def _resample(grey: Any, side_px: int) -> Any:
     """Computes the same as `models.networks.preprocessing.resample`, but with two convolutions.
 
-    TensorFlow Lite has no antialiased resampling.
+    The convolutions are needed because TensorFlow Lite has no antialiased resampling.
     """
     from models.networks.framework import tf
 
@@ -148,7 +150,8 @@ def _resample(grey: Any, side_px: int) -> Any:
     with tf.init_scope():
         unit = np.eye(from_px, dtype=np.float32)[..., np.newaxis]
         weights = tf.image.resize(unit, (side_px, from_px), "bilinear", antialias=True).numpy()[..., 0]
-    # If the columns of the picture are seen as channels, resampling is a 1 x 1 convolution. It is quantised like all other convolutions.
+    # If each column of the picture is treated as a channel, resampling the columns is a 1 x 1 convolution. As a convolution it can be
+    # quantised like all others.
     kernel = tf.constant(weights.T[np.newaxis, np.newaxis])
 
     def resample_and_transpose(some: Any) -> Any:
@@ -161,7 +164,8 @@ def _resample(grey: Any, side_px: int) -> Any:
 
 
 def _build_key(version: Version) -> str:
-    # The manifest contains the checksums of all weights. The voters are part of the key, because each stage of a cascade has other voters.
+    # The manifest identifies the weights, because it contains their checksums. The voters' names are part of the key, because the two
+    # stages of a cascade have the same manifest file but different voters.
     digest = hashlib.sha256(version.file(MANIFEST_FILE).read_bytes())
     voters = " ".join(voter.name for voter in version.manifest.voters)
     digest.update(f"{REVISION} {get_release('tensorflow')} {voters}".encode())

@@ -1,4 +1,4 @@
-"""The runtime LiteRT (formerly TensorFlow Lite), with numbers of 32 or 8 bits."""
+"""The runtime LiteRT (formerly TensorFlow Lite), which computes in float32 or with numbers of 8 bits."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from models.inference.runtimes.runtime import count_threads, find_batch_size, pa
 from models.registry import Version
 from streams.errors import ModelError
 
-# Batch sizes for which an interpreter is opened. Each interpreter has its own copy of the weights. A size of 32 is left out, because a
-# picture takes as long in a batch of 8 as in a batch of 32.
+# The batch sizes for which an interpreter is opened. Each interpreter has its own copy of the weights. There is none for 32 pictures,
+# because LiteRT needs the same time for each picture in a batch of 8 as in a batch of 32.
 SHAPES = (1, 8)
 
 
 class LiteRtRuntime:
-    """Computes the flatbuffer with two interpreters, each for one batch size. Larger batches are split.
+    """Computes a version's networks from its flatbuffer with two interpreters, each for one batch size. Larger batches are split.
 
-    Concurrent calls wait for each other, and each call uses all threads. To compute them in parallel, more interpreters would be
+    Concurrent calls are computed one after the other, each with all threads. To compute them in parallel, more interpreters would be
     needed, each with its own copy of the weights.
     """
 
@@ -45,7 +45,7 @@ class LiteRtRuntime:
             self.predict(np.zeros((size, self.side_px, self.side_px), np.uint8))
 
     def predict(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Returns class probabilities, shape (n, voters, classes), of `pixels`, shape (n, side_px, side_px)."""
+        """Returns the voters' class probabilities, shape (n, voters, classes), for `pixels`, shape (n, side_px, side_px)."""
         find_batch_size(len(pixels), (self.max_batch,))
         with self._lock:
             return np.concatenate([self._predict_batch(batch) for batch in split_batches(pixels, self._shapes[-1])])

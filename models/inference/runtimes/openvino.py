@@ -1,4 +1,4 @@
-"""The runtime OpenVINO, with numbers in float32, in bfloat16 (if the processor supports it) or of 8 bits."""
+"""The runtime OpenVINO, which computes in float32, in bfloat16 (if the processor supports it) or with numbers of 8 bits."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from streams.errors import ModelError
 
 
 class OpenVinoRuntime:
-    """Computes all voters in one compiled graph.
+    """Computes all networks of a version in one compiled graph.
 
-    One graph serves all batch sizes, so the weights are in memory only once. Batches are padded to a few fixed sizes, because OpenVINO
-    compiles and keeps kernels for each new size.
+    The same graph computes all batch sizes, so the weights are in memory only once. Batches are padded to a few fixed sizes, because
+    OpenVINO compiles kernels for each new size and keeps them in memory.
     """
 
     def __init__(self, version: Version, name: str, batch_sizes: Sequence[int], threads: int, at_once: int = 1) -> None:
@@ -35,18 +35,19 @@ class OpenVinoRuntime:
         if threads > 0:
             options["INFERENCE_NUM_THREADS"] = threads
         if at_once > 1:
-            # Each stream computes one call at a time, with its share of the threads.
+            # OpenVINO divides its threads between the streams. Each stream computes one call of `predict` at a time.
             options["NUM_STREAMS"] = str(at_once)
         path = get_flatbuffer(version, "static8" if name.endswith("-int8") else "float32")
         core = openvino.Core()
         try:
-            # `openvino.convert_model` would report its use to the makers of OpenVINO; `read_model` does not.
+            # `read_model` is used, because `openvino.convert_model` would report its use to the makers of OpenVINO.
             self._compiled = core.compile_model(core.read_model(path), "CPU", options)
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             message = f"The runtime {name} cannot compute the version {version.folder}: {reason}. Choose another runtime."
             raise ModelError(message) from error
-        self._thread_local = threading.local()  # Each thread has its own request, because a request can serve only one call at a time.
+        # Each thread has an OpenVINO inference request of its own, because a request can compute only one call at a time.
+        self._thread_local = threading.local()
 
     def warm_up(self) -> None:
         """Computes a batch of each size once, because OpenVINO compiles kernels at the first use of a size."""
@@ -54,7 +55,7 @@ class OpenVinoRuntime:
             self.predict(np.zeros((size, self.side_px, self.side_px), np.uint8))
 
     def predict(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Returns class probabilities, shape (n, voters, classes), of `pixels`, shape (n, side_px, side_px)."""
+        """Returns the voters' class probabilities, shape (n, voters, classes), for `pixels`, shape (n, side_px, side_px)."""
         if not hasattr(self._thread_local, "request"):
             self._thread_local.request = self._compiled.create_infer_request()
         request = self._thread_local.request

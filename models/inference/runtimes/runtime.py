@@ -27,8 +27,8 @@ FLOAT32 = "tensorflow"
 RUNTIMES = ("tensorflow", "tensorflow-bf16", "openvino", "openvino-bf16", "openvino-int8", "litert", "litert-int8")
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 
-# For the first word of a runtime's name: its module in this package, its class, the library that it needs, and the extra of Castline
-# that installs this library.
+# For each runtime, by the first word of its name: the module in this package, the class, the library that it needs, and the pip extra of
+# Castline that installs this library.
 _CLASSES = {
     "tensorflow": ("tensorflow", "TensorFlowRuntime", "tensorflow", ""),
     "openvino": ("openvino", "OpenVinoRuntime", "openvino", "openvino"),
@@ -41,13 +41,13 @@ log = logging.getLogger(__name__)
 class Runtime(Protocol):
     """Computes the voters' class probabilities.
 
-    Several threads may call `predict` at the same time. If there are more calls than the runtime was opened for, some of them wait. The
-    thread of the event loop must not call `predict`, because the call takes long.
+    Several threads may call `predict` at the same time. If there are more concurrent calls than the runtime was opened for, some of them
+    wait. The thread of the event loop must not call `predict`, because a call would block the event loop for long.
     """
 
     @property
     def name(self) -> str:
-        """The name of the runtime, as it stands in the settings."""
+        """The name of the runtime, as the settings write it."""
 
     @property
     def max_batch(self) -> int:
@@ -57,7 +57,7 @@ class Runtime(Protocol):
         """Computes a batch of each size once, because the first computation of a size takes longer."""
 
     def predict(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Returns the voters' class probabilities, shape (n, voters, classes), rows sum to 1.
+        """Returns the voters' class probabilities, shape (n, voters, classes). Each row sums to 1.
 
         Input shape: (n, side_px, side_px), grey level 0..255, 1 <= n <= max_batch.
         """
@@ -96,10 +96,10 @@ def find_obstacle(name: str, find_library: Callable[[str], object] = find_spec) 
 
 
 def resolve_runtime(version: Version, name: str) -> str:
-    """Returns `name`. For `auto`, returns the runtime that `castline models optimise` recorded for `version` on this processor.
+    """Returns the runtime to use: for `auto`, the one that `castline models optimise` recorded for `version`, otherwise `name` itself.
 
-    If no runtime is recorded or the recorded one cannot be used, `auto` means TensorFlow in float32. The labels of any other runtime
-    would not have been checked on this processor.
+    A record is valid only for the same type of processor. If there is no record, or if the recorded runtime cannot be used, `auto` means
+    TensorFlow in float32, because nobody has checked that another runtime gives the right labels on this processor.
     """
     if name != AUTO:
         return name
@@ -122,7 +122,7 @@ def runtime_record_path(version: Version) -> Path:
 
 
 def describe_processor() -> str:
-    """Returns the key under which this processor's runtime is recorded: architecture, bfloat16 or not, model, number of processors."""
+    """Returns the key under which the fastest runtime is recorded: architecture, bfloat16 or not, processor model, number of processors."""
     models = [line.partition(":")[2].strip() for line in _read_cpuinfo().splitlines() if line.startswith("model name")]
     bfloat16 = "bfloat16" if has_bfloat16() else "no bfloat16"
     return f"{platform.machine()} {bfloat16} {models[0] if models else platform.processor()} x {len(models)}"
@@ -141,14 +141,14 @@ def count_threads(threads: int) -> int:
 def choose_concurrent_calls(threads: int) -> int:
     """Returns how many concurrent calls of `predict` are fastest with `threads` threads (0: every processor): 2, or 1 with one thread.
 
-    Threads that share one call wait for each other at every layer. Two calls at the same time, each with half of the threads, keep
-    every processor busy.
+    Threads that work on the same call wait for each other at every layer. Two calls at the same time, each with half of the threads,
+    keep every processor busy.
     """
     return min(2, count_threads(threads))
 
 
 def pad_batch(pixels: npt.NDArray[np.uint8], batch_sizes: Sequence[int]) -> npt.NDArray[np.uint8]:
-    """Appends black pictures to `pixels`, shape (n, side, side), until the next larger of the sorted `batch_sizes` is reached.
+    """Appends black pictures to `pixels`, shape (n, side, side), so that its length is one of the sorted `batch_sizes`.
 
     Raises ValueError if `pixels` is empty or larger than every batch size.
     """

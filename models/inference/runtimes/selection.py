@@ -1,4 +1,4 @@
-"""Finds the fastest runtime for a version on this machine. Only runtimes that judge the golden set as recorded are measured."""
+"""Finds the fastest runtime for a version on this machine. Measures only runtimes that judge the golden set as recorded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from models.registry import Version
 from streams.atomic_file import write_atomically
 from streams.errors import ModelError
 
-# Each runtime is measured for this long at each batch size.
+# Each runtime is measured for this long at each batch size, in several rounds.
 MEASURED_S = 2.0
 ROUNDS = 3
 
@@ -26,10 +26,10 @@ PredictAny = Callable[[npt.NDArray[np.uint8]], object]
 
 @dataclass(frozen=True, slots=True)
 class RuntimeMeasurement:
-    """The speed `per_s` of one runtime at one batch size: pictures a second in its best round.
+    """The speed of one runtime at one batch size, and its result on the golden set.
 
-    `same_labels` and `distance` are the result of the check of the golden set. `distance` is the largest difference of a defect
-    probability.
+    `per_s` is the number of pictures a second in the fastest round of the measurement. `same_labels` tells whether the runtime gives the
+    golden set the recorded labels. `distance` is the largest difference from a recorded defect probability.
     """
 
     runtime: str
@@ -41,7 +41,7 @@ class RuntimeMeasurement:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeSelection:
-    """The result of a selection: measurements, the reason why each refused runtime was refused, and the name of the fastest runtime."""
+    """The result of a selection: all measurements, the reason for each refused runtime, and the name of the fastest runtime (`chosen`)."""
 
     measured: list[RuntimeMeasurement]
     refused: dict[str, str]
@@ -56,10 +56,10 @@ def select_runtime(
     measured_s: float = MEASURED_S,
     pixels: npt.NDArray[np.uint8] | None = None,
 ) -> RuntimeSelection:
-    """Measures all runtimes that judge the golden set as recorded. Records the runtime that is fastest at the largest batch size.
+    """Measures the runtimes `names` and records the one that is fastest at the largest batch size.
 
-    If `pixels` are given, shape (n, side_px, side_px), a runtime must also give these pictures the labels that TensorFlow in float32
-    gives. Raises ModelError if no runtime is left.
+    A runtime is refused if it fails the check of the golden set. If `pixels` are given, shape (n, side_px, side_px), it must also give
+    these pictures the labels that TensorFlow in float32 gives. Raises ModelError if all runtimes are refused.
     """
     largest = max(batch_sizes)
     expected = [] if pixels is None else label_pictures(version, open_runtime(version, FLOAT32, batch_sizes).predict, pixels, largest)
@@ -94,9 +94,10 @@ def select_runtime(
 def measure_speeds(
     functions: Mapping[str, PredictAny], batch_sizes: Sequence[int], side_px: int, measured_s: float
 ) -> dict[tuple[str, int], float]:
-    """Returns for each function and batch size the pictures a second in the best of several rounds.
+    """Returns the speed of each function at each batch size: the pictures a second in the best of several rounds.
 
-    In each round, all functions are measured one after the other. So a busy moment of the machine does not always hit the same one.
+    In each round, all functions are measured one after the other. So if the machine is busy for a moment, not all rounds of one function
+    are slowed down.
     """
     best = {(name, batch): 0.0 for batch in batch_sizes for name in functions}
     for batch in batch_sizes:

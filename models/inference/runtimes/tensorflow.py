@@ -1,8 +1,9 @@
 """The runtime TensorFlow, in float32 or in bfloat16.
 
-For bfloat16, the networks are built with this type. The environment variable `TF_SET_ONEDNN_FPMATH_MODE` is not used. It would apply to
-the whole process, so no other runtime of the process could use float32. It also saves no time. AlexNet at 224 px, in batches of 32 on
-two cores with avx512_bf16, computed 107 pictures a second in float32, 106 with the variable, and 207 with networks built in bfloat16.
+To compute in bfloat16, the networks are built with this number type. The environment variable `TF_SET_ONEDNN_FPMATH_MODE` is not used,
+because it would apply to the whole process, so that no other runtime of the process could use float32. It also saves no time: AlexNet at
+224 px, in batches of 32 on two cores with avx512_bf16, judged 107 pictures a second in float32, 106 with the variable, and 207 when built
+in bfloat16.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ log = logging.getLogger(__name__)
 
 
 class TensorFlowRuntime:
-    """Computes one traced graph for each batch size. The graph scales and resamples the pictures and computes all voters."""
+    """Computes a version's networks with one traced graph for each batch size.
+
+    A graph scales and resamples the pictures and computes all voters.
+    """
 
     def __init__(self, version: Version, name: str, batch_sizes: Sequence[int], threads: int, at_once: int = 1) -> None:
         _set_threads(threads, at_once)
@@ -41,7 +45,7 @@ class TensorFlowRuntime:
             self.predict(np.zeros((size, self.side_px, self.side_px), np.uint8))
 
     def predict(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Returns class probabilities, shape (n, voters, classes), of `pixels`, shape (n, side_px, side_px)."""
+        """Returns the voters' class probabilities, shape (n, voters, classes), for `pixels`, shape (n, side_px, side_px)."""
         padded = pad_batch(pixels, self.batch_sizes)
         probabilities: npt.NDArray[np.float32] = self._graphs[len(padded)](tf.constant(padded)).numpy()
         return probabilities[: len(pixels)]
@@ -68,4 +72,5 @@ def _set_threads(threads: int, at_once: int) -> None:
         config.set_intra_op_parallelism_threads(intra_op)
         config.set_inter_op_parallelism_threads(inter_op)
     except RuntimeError:
-        log.warning("TensorFlow has already started, so it cannot use %d threads for each of %d calls.", intra_op, inter_op)
+        message = "TensorFlow has already started and keeps its numbers of threads. %d threads for each of %d concurrent calls were wanted."
+        log.warning(message, intra_op, inter_op)
