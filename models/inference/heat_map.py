@@ -61,6 +61,6 @@ def find_boxes(heat: HeatMap, width_px: int, height_px: int, hot_share: float = 
 
 
 def _scale_span(span: slice, scale: float, size_px: int) -> tuple[int, int]:
-    """Converts `span` to pixels of the original picture, whose width or height is `size_px`. Returns start and stop, at least 1 px apart."""
+    """Converts `span` to pixels of the original picture, whose width or height is `size_px`. Start and stop are at least 1 px apart."""
     first = min(int(span.start * scale), size_px - 1)
     return first, min(max(first + 1, round(span.stop * scale)), size_px)

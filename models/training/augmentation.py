@@ -1,7 +1,7 @@
-"""Changes training pictures at random. The changes leave good castings good, and defective ones defective.
+"""Changes training pictures at random, but so that good castings stay good and defective castings stay defective.
 
 The changes are rotation, mirroring, tilt, size, position, brightness, contrast, blur and noise. All random numbers come from TensorFlow's
-stateless generators. So a repeated epoch gets exactly the same pictures.
+stateless generators. So if a resumed training repeats an epoch, the epoch gets exactly the same pictures.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAX_BRIGHTNESS = 0.12
 MAX_CONTRAST = 0.25
 # Largest standard deviation of the added noise, as a share of the difference between black and white.
 MAX_NOISE = 0.02
-# This share of the batches is blurred.
+# The share of batches whose pictures are blurred. All pictures of such a batch are blurred.
 BLUR_SHARE = 0.25
 
 
@@ -53,14 +53,14 @@ def augment(grey: tf.Tensor, seed: tf.Tensor, turned: str = "free") -> tf.Tensor
 
 
 def _transforms(chance: tf.Tensor, side: tf.Tensor, turned: str) -> tf.Tensor:
-    """Returns the eight numbers of a projective transform for each picture. It maps positions in the changed picture to the original."""
+    """Returns a random projective transform for each picture, eight numbers. It maps positions in the changed picture to the original."""
     turn, scale, mirror = math.pi * chance[0], 1 + MAX_SCALE * chance[1], tf.sign(chance[2] + 1e-9)
     shift_x, shift_y = MAX_SHIFT * side * chance[3], MAX_SHIFT * side * chance[4]
     axis, tilt = math.pi * chance[8], MAX_TILT * tf.abs(chance[9])
     if turned == "quarter":
         turn, scale, tilt = tf.floor(2 * chance[0]) / 2 * math.pi, tf.ones_like(scale), tf.zeros_like(tilt)
         shift_x, shift_y = tf.zeros_like(shift_x), tf.zeros_like(shift_y)
-    # The transform leads from the changed picture back to the original. So it undoes the tilt first, then the other changes.
+    # The transform goes from the changed picture back to the original. So it undoes the tilt first, then the other changes.
     wider = 1 / (1 - tilt) - 1
     xx, xy, yy = 1 + wider * tf.cos(axis) ** 2, wider * tf.cos(axis) * tf.sin(axis), 1 + wider * tf.sin(axis) ** 2
     cos, sin = tf.cos(turn) / scale, tf.sin(turn) / scale
@@ -74,7 +74,10 @@ def _transforms(chance: tf.Tensor, side: tf.Tensor, turned: str) -> tf.Tensor:
 
 
 def _blur(grey: tf.Tensor) -> tf.Tensor:
-    """Returns for each pixel the mean of 3 x 3 pixels. Sums of shifted pictures are thirty times as fast as average pooling."""
+    """Returns for each pixel the mean of the 3 x 3 pixels around it.
+
+    It adds shifted copies of the picture, which is thirty times as fast as average pooling.
+    """
     wide = tf.pad(grey, [[0, 0], [1, 1], [1, 1], [0, 0]], "REFLECT")
     rows = wide[:, :-2] + wide[:, 1:-1] + wide[:, 2:]
     return (rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]) / 9

@@ -1,6 +1,6 @@
 """Chooses how the trained networks vote: temperatures, weights, threshold and review band.
 
-The choice is made on the validation pictures. It minimises the costs of misses and false alarms there.
+The choice minimises the costs of misses and false alarms on the validation pictures.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import numpy.typing as npt
 from models.inference.soft_vote import MIN_PROBABILITY, SoftVote, temper_probabilities
 from models.registry.manifest import Costs, ReviewBand
 
-# The temperatures that are tried. Each is 2.5 % larger than the one before; some hundred pictures cannot distinguish smaller steps.
+# The temperatures that are tried. Each is 2.5 % higher than the one before. With a few hundred pictures, smaller steps make no difference.
 TEMPERATURES = np.geomspace(0.5, 20.0, 150)
 # The weights of two networks are tried in steps of 1/20.
 WEIGHT_STEPS = 20
 # A threshold lies between the probabilities of two pictures. It stays away from both by at least this share of their difference.
 GAP_MARGIN = 0.1
-# Each end of the review band is at most this many logits further from the threshold than the outermost picture in the band.
+# The review band ends at most this far (in log odds) beyond the outermost picture that it contains.
 MAX_LOGITS_BEYOND_PICTURE = 0.1
-# Each end of the review band is at most this many logits away from the threshold, which is a factor of 20 in the odds.
+# The review band ends at most this far (in log odds) from the threshold. A distance of 3 is a factor of 20 in the odds.
 MAX_BAND_LOGITS = 3.0
 
 Numbers = npt.NDArray[np.float64]
@@ -31,10 +31,10 @@ Flags = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Combination:
-    """A voting rule, with its costs on the pictures on which it was chosen.
+    """A voting rule, and how well it works on the pictures on which it was chosen.
 
-    `cost` is the mean cost per picture. `cross_entropy` is that of the two classes defective and good, in nats. `member_costs` and
-    `member_cross_entropies` are the same figures for each network alone, with the best threshold for this network.
+    `cost` is the mean cost per picture. `cross_entropy` is the cross-entropy of the two classes "defective" and "good", in nats.
+    `member_costs` and `member_cross_entropies` are the same figures for each network alone, with the best threshold for this network.
     """
 
     vote: SoftVote
@@ -45,7 +45,7 @@ class Combination:
 
     @property
     def beats_members(self) -> bool:
-        """Whether the ensemble costs less than each network alone. If the costs are equal, the cross-entropies are compared."""
+        """True if the ensemble costs less than each network alone. If the costs are equal, the cross-entropies decide."""
         members = zip(self.member_costs, self.member_cross_entropies, strict=True)
         return all((self.cost, self.cross_entropy) < member for member in members)
 
@@ -81,11 +81,11 @@ def choose_combination(
 
 
 def choose_temperature(probabilities: Numbers, labels: npt.NDArray[np.int32], counts: Numbers | None = None) -> float:
-    """Returns the temperature with the lowest cross-entropy: the number by which the logits of `probabilities` are divided.
+    """Returns the temperature that calibrates `probabilities` best. Dividing the logits by it gives the lowest cross-entropy.
 
     `probabilities` has shape (n, classes). `counts`, shape (n,), gives the weight of each picture; None means 1 for all. The temperature
-    is at least 0.5. If some hundred pictures have no error, the best temperature would be 0, and every later error would get a
-    probability of 1.
+    is at least 0.5. Otherwise, if the networks make no error on the pictures, the best temperature would be nearly 0. The ensemble would
+    then be completely certain even when it is wrong.
     """
     of_truth = [temper_probabilities(probabilities, temperature)[np.arange(len(labels)), labels] for temperature in TEMPERATURES]
     losses = [np.average(-np.log(np.clip(shares, MIN_PROBABILITY, 1)), weights=counts) for shares in of_truth]
@@ -93,13 +93,14 @@ def choose_temperature(probabilities: Numbers, labels: npt.NDArray[np.int32], co
 
 
 def choose_threshold(probability: Numbers, is_defect: Flags, costs: Costs, counts: Numbers | None = None) -> tuple[float, float]:
-    """Returns the threshold with the lowest cost for the defect `probability`, shape (n,), and its cost per picture.
+    """Returns the threshold with the lowest cost, and this cost per picture. `probability`, shape (n,), is that of a defect.
 
-    `counts`, shape (n,), gives the weight of each picture; None means 1 for all. If several thresholds have the same cost, the one nearest
-    (in log odds) to false alarm / (miss + false alarm) is chosen. That value would be best for perfectly calibrated probabilities.
+    `counts`, shape (n,), gives the weight of each picture; None means 1 for all. If several thresholds have the same cost, the one that is
+    nearest (in log odds) to false_alarm / (miss + false_alarm) is chosen, where both are costs. For perfectly calibrated probabilities,
+    this value would be the best threshold.
 
-    A threshold never equals the probability of a picture. Otherwise another runtime, which rounds differently, could change the label of
-    this picture.
+    The threshold never equals the probability of a picture. Otherwise another runtime, which rounds differently, could change the label
+    of this picture.
     """
     edges = np.unique(np.concatenate([[0.0], probability, [1.0]]))
     counts = np.ones(len(probability)) if counts is None else counts
@@ -117,10 +118,10 @@ def choose_threshold(probability: Numbers, is_defect: Flags, costs: Costs, count
 
 
 def choose_review_band(probability: Numbers, threshold: float, share: float) -> ReviewBand:
-    """Returns the review band around `threshold`, which contains about the share `share` of the pictures.
+    """Returns the review band around `threshold`. About the share `share` of the pictures lies in it.
 
-    Measured in log odds, the threshold lies in the middle of the band. The constants MAX_BAND_LOGITS and MAX_LOGITS_BEYOND_PICTURE limit
-    the width of the band. No picture lies exactly at an end of the band, because rounding could then change its label.
+    In log odds, the threshold is the middle of the band. The constants MAX_BAND_LOGITS and MAX_LOGITS_BEYOND_PICTURE limit its width. No
+    picture lies exactly at an end of the band, because rounding could then change the label of that picture.
     """
     inside = int(share * len(probability))
     if inside == 0:
@@ -147,7 +148,7 @@ def _choose_threshold_of(
 
 
 def _candidate_weights(networks: int) -> list[Numbers]:
-    """Returns the sets of weights that are tried. The weights of a set are above 0 and sum to 1."""
+    """Returns the weights that are tried: one array for each trial, with a weight above 0 for each network. An array sums to 1."""
     if networks == 1:
         return [np.ones(1)]
     if networks > 2:
@@ -156,7 +157,7 @@ def _candidate_weights(networks: int) -> list[Numbers]:
 
 
 def _sum_below(edges: Numbers, probability: Numbers, counts: Numbers) -> Numbers:
-    """Returns for each edge the sum of the `counts` of all pictures whose probability is below the edge."""
+    """Returns, for each of `edges`, the sum of the `counts` of all pictures whose probability is below this edge."""
     order = np.argsort(probability)
     sums = np.concatenate([[0.0], np.cumsum(counts[order])])
     result: Numbers = sums[np.searchsorted(probability[order], edges, side="left")]

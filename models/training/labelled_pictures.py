@@ -1,4 +1,4 @@
-"""Reads labelled pictures from folders or CSV lists into one array of grey levels. The subfolders of a folder are named after classes."""
+"""Reads labelled pictures from folders or CSV lists into one array of grey levels. In a folder, each class has a subfolder of its name."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from streams.picture_files import JUDGED_SUFFIXES, OTHER_PICTURE_SUFFIXES, is_fo
 
 log = logging.getLogger(__name__)
 
-# The renderer writes its masks into a folder beside the class folders.
+# Subfolders that are not read as classes. The renderer writes its defect masks into such a folder beside the class folders.
 FOLDERS_WITHOUT_CLASS = ("masks",)
 _FOREIGN_FOLDERS = "folders of the system or the NAS device"
 # A picture is used at most this often in one epoch.
 MAX_REPEATS = 16
-# Threads that decode pictures. Pillow releases the interpreter's lock while it decodes.
+# Number of threads that decode pictures. They run in parallel, because Pillow releases the interpreter's lock while it decodes.
 DECODER_THREADS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledFile:
-    """Names a labelled picture file that has not been read yet. `source` is the folder or list in which it was found."""
+    """The path and class of a picture file that has not been read yet. `source` is the folder or list in which it was found."""
 
     path: Path
     class_name: str
@@ -41,7 +41,7 @@ class LabelledFile:
 
 @dataclass(frozen=True, slots=True)
 class UnreadableFile:
-    """Names a file that is left out because it cannot be read as a picture. `reason` is a short code, `message` a sentence."""
+    """A file that is left out, because it cannot be read as a picture. `reason` is a short code, `message` explains it in a sentence."""
 
     path: Path
     reason: str
@@ -52,8 +52,8 @@ class UnreadableFile:
 class LabelledPictures:
     """Holds decoded pictures with their labels.
 
-    `pixels` has shape (n, side_px, side_px), `labels` shape (n,) with indices into `classes`. `files` and `checksums` (SHA-256 of each
-    file) have the same order. `unreadable` lists the files that were left out.
+    `pixels` has shape (n, side_px, side_px). `labels` has shape (n,) and holds indices into `classes`. `files` and `checksums` (SHA-256 of
+    each file) have the order of `pixels`. `unreadable` lists the files that could not be read.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -92,7 +92,10 @@ class LabelledPictures:
             )
 
     def expect_enough(self, folds: int) -> None:
-        """Raises ModelError if a class has fewer than `folds` pictures. A split could then leave one side without this class."""
+        """Raises ModelError if a class has fewer than `folds` pictures.
+
+        Too few pictures cannot be split so that both the training and the validation pictures contain the class.
+        """
         counts = {name: count for name, count in self.class_counts.items() if count}
         if min(counts.values()) < folds:
             found = " and ".join(f"{count} of {name}" for name, count in counts.items())
@@ -102,9 +105,10 @@ class LabelledPictures:
     def repeats(self, balance: float) -> npt.NDArray[np.int32]:
         """Returns how often each picture is used in one epoch, shape (n,). Pictures of small sources are used more often.
 
-        A source is a folder or a list. Pictures of the largest source are used once. If another source is ten times smaller, its
-        pictures are used 10 ** `balance` times. So 0 uses all pictures equally often, and 1 all sources. Without the limit
-        MAX_REPEATS, twenty corrected pictures beside thousands of others would make up half of every epoch.
+        A source is a folder or a list. Pictures of the largest source are used once. If the largest source has ten times as many pictures
+        as another source, the other's pictures are used 10 ** `balance` times. So with `balance` 0, all pictures are used once, and
+        with 1, all sources have the same influence. But no picture is used more than MAX_REPEATS times. Otherwise, twenty corrected
+        pictures could make up half of an epoch with thousands of others.
         """
         sizes = Counter(file.source for file in self.files)
         largest = max(sizes.values())
@@ -112,7 +116,7 @@ class LabelledPictures:
         return np.array([times[file.source] for file in self.files], np.int32)
 
     def fingerprint(self) -> str:
-        """Returns a SHA-256 over the class and checksum of all pictures. It does not depend on the names and places of the files."""
+        """Returns a SHA-256 over the classes and checksums of all pictures. It does not depend on the names and folders of the files."""
         lines = sorted(f"{self.classes[label]} {sha}" for label, sha in zip(self.labels, self.checksums, strict=True))
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
@@ -120,9 +124,9 @@ class LabelledPictures:
 def find_pictures(sources: Sequence[Path]) -> list[LabelledFile]:
     """Returns the labelled files of `sources`, in a fixed order.
 
-    A source is a folder of class folders, or a CSV list with the columns `path` (relative to the list) and `class`. Hidden files and
-    folders, and folders in which NAS devices and computers keep their own data, are left out. For each source, one log line tells how
-    many files and folders were left out. Raises ModelError if a source does not exist or has no picture.
+    A source is a folder with a subfolder for each class, or a CSV list with the columns `path` (relative to the list) and `class`. Hidden
+    files are left out, and so are folders in which NAS devices and operating systems keep data of their own. For each source, one log line
+    tells how many files and folders were left out. Raises ModelError if a source does not exist or has no picture.
     """
     files: list[LabelledFile] = []
     for source in sources:
@@ -136,7 +140,7 @@ def find_pictures(sources: Sequence[Path]) -> list[LabelledFile]:
                 "their class."
             )
         if text:
-            log.warning("Left out in %s: %s. To use pictures of other formats, convert them to PNG.", source, text)
+            log.warning("Not everything in %s is read. Left out: %s. To use pictures of other formats, convert them to PNG.", source, text)
         files += sorted(found, key=lambda file: str(file.path))
     return files
 
@@ -151,10 +155,11 @@ def read_pictures(
 ) -> LabelledPictures:
     """Reads `files` and resamples the pictures to `side_px`. Files that cannot be decoded are listed in the result.
 
-    `depth_bits` is the number of bits that the camera uses in pictures of more than 8 bits, as in the settings of a line.
-    `classes` gives the order of the classes, for example that of a model version. Without it, the names are sorted. After each file,
-    `on_read` gets the number of files read so far and the number of all files. Raises ModelError if a class is not among `classes`, or
-    if no file could be read.
+    `depth_bits` is the number of bits that the camera uses in pictures of more than 8 bits, like the setting `depth_bits` of a line.
+    `classes` gives the order of the classes, for example the order in a model version. If it is None, the classes are sorted by name.
+    After each file, `on_read` is called with the number of files read so far and the number of all files.
+
+    Raises ModelError if a class is not among `classes`, or if no file could be read.
     """
     names = tuple(classes) if classes else tuple(sorted({file.class_name for file in files}))
     unknown = sorted({file.class_name for file in files} - set(names))
@@ -193,7 +198,7 @@ def _decode_file(
 
 
 def _files_of_folder(root: Path, left_out: Counter[str]) -> Iterator[LabelledFile]:
-    """Yields the pictures in the class folders of `root`. Counts in `left_out` the other files and folders, by their kind."""
+    """Yields the picture files in the class folders of `root`. Counts other files and folders by their kind in `left_out`."""
     if not root.is_dir():
         raise ModelError(f"The folder of pictures {root} does not exist. Correct the path.")
     for folder in sorted(root.iterdir()):

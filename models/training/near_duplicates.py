@@ -1,10 +1,10 @@
 """Groups pictures that show the same casting (near-duplicates).
 
-A split never divides a group between training and validation. If the same casting were used for both, the validation figures would be
-too good.
+A group is used either for training or for validation, never for both. Otherwise the networks would be validated on castings that they have
+already seen, and the validation figures would be too good.
 
-Two measures find near-duplicates. A perceptual hash finds copies that are mirrored or turned by right angles. Spectra of rings around
-the centre of the picture find copies that are turned by any angle.
+Two measures find near-duplicates. A perceptual hash finds copies that are mirrored or turned by right angles. Ring spectra, which are
+the Fourier amplitudes of the grey levels along rings around the centre of the picture, find copies that are turned by any angle.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ import numpy.typing as npt
 from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates  # type: ignore[import-untyped]  # no stubs
 
-# A hash has two bits for each of 16 x 16 places of a picture, 512 in all: does it get brighter to the right, and downwards?
+# A perceptual hash has two bits for each of 16 x 16 places of a picture, 512 bits in all. One bit tells whether the picture gets brighter
+# to the right of the place, the other whether it gets brighter below it.
 HASH_SIDE = 16
 # Pictures whose hashes differ in at most this many bits are near-duplicates. The number comes from 7,218 pictures of real impellers. The
 # authors of that data set had turned and mirrored many of them. Pairs that differed in up to 44 bits showed the same casting. A limit of
 # 40 bits makes 3,284 groups, and the largest has 490 pictures. From 60 bits on, different castings fall into one group of thousands.
 NEAR_BITS = 40
-# So many pictures are compared with all others in one step. A larger number would need more memory.
+# The number of pictures that are compared with all others in one step. A larger number would need more memory.
 BLOCK = 256
 
 # Pictures whose ring spectra have at most this distance are near-duplicates. The number comes from 1,500 pictures of real impellers at
@@ -58,7 +59,11 @@ def group_near_duplicates(
 
 
 def find_hash_pairs(pixels: npt.NDArray[np.uint8], near_bits: int) -> Pairs:
-    """Returns the pairs of pictures whose hashes differ in at most `near_bits` bits, if one of them is turned or mirrored suitably."""
+    """Returns the pairs of pictures that are near-duplicates by their hashes.
+
+    One picture of a pair is turned by right angles and mirrored until the hashes differ as little as possible. They may then differ in at
+    most `near_bits` bits.
+    """
     hashes = np.stack([_orientation_hashes(picture) for picture in pixels])
     upright = hashes[:, 0]
     lefts, rights = [], []
@@ -114,7 +119,7 @@ def _ring_spectrum(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
 
 
 def _orientation_hashes(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
-    """Returns the hashes of the picture turned by 0, 90, 180 and 270 degrees, and of its mirror image turned likewise, shape (8, words)."""
+    """Returns eight hashes, shape (8, words): of the picture turned by 0, 90, 180 and 270 degrees, and of its mirror image, also turned."""
     small = np.asarray(Image.fromarray(picture).resize((HASH_SIDE + 1, HASH_SIDE + 1), Image.Resampling.BOX), np.int16)
     orientations = [np.rot90(side, quarter) for side in (small, small[:, ::-1]) for quarter in range(4)]
     return np.stack([_difference_hash(orientation) for orientation in orientations])

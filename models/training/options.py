@@ -13,7 +13,7 @@ from models.registry.manifest import NetworkOption, Voter
 
 @dataclass(frozen=True, slots=True)
 class NetworkRecipe:
-    """Holds the hyperparameters for training one network. TrainingOptions describes fields of the same names."""
+    """Holds the hyperparameters for training one network. TrainingOptions has the same fields and describes them."""
 
     batch: int
     epochs: int
@@ -25,7 +25,7 @@ class NetworkRecipe:
 
 
 class TrainingOptions(BaseModel):
-    """Holds the options of a training run. Together with the pictures they determine its result.
+    """Holds the options of a training run. The options and the pictures together determine its result.
 
     A stopped training run can be resumed only with the same options."""
 
@@ -33,15 +33,15 @@ class TrainingOptions(BaseModel):
 
     side_px: int = Field(192, ge=64, le=512, description="Side of the resampled pictures and of AlexNet's input, in pixels.")
     depth_bits: int | None = Field(
-        None, ge=8, le=16, description="Bits that the camera uses in pictures of more than 8 bits, as `depth_bits` of the line."
+        None, ge=8, le=16, description="Number of bits that the camera uses in pictures of more than 8 bits, like `depth_bits` of a line."
     )
     lenet_side_px: int = Field(128, ge=16, le=512, description="Side of LeNet's input in pixels.")
     lenet_width: int = Field(
-        2, ge=1, le=16, description="Factor by which LeNet has more feature maps than in the paper, which has 6 and 16."
+        2, ge=1, le=16, description="Width of LeNet: its convolutions have this many times the paper's 6 and 16 feature maps."
     )
-    dense_width: int = Field(256, ge=8, le=8192, description="Units of each fully connected layer of AlexNet.")
+    dense_width: int = Field(256, ge=8, le=8192, description="Number of units in each fully connected layer of AlexNet.")
     dense_layers: int = Field(2, ge=0, le=4, description="Number of AlexNet's fully connected layers before the output layer.")
-    maps: float = Field(0.25, ge=0.05, le=2, description="Share of the paper's feature maps that AlexNet's convolutions have.")
+    maps: float = Field(0.25, ge=0.05, le=2, description="Width of AlexNet: its convolutions have this share of the paper's feature maps.")
     normalisation: Literal["batch", "local-response"] = Field("batch", description="Kind of AlexNet's two normalisation layers.")
     head: Literal["softmax", "logistic"] = Field("softmax", description="Kind of the output layer. logistic is for two classes only.")
     epochs: int = Field(50, ge=1, le=1000, description="Largest number of epochs of AlexNet.")
@@ -53,14 +53,14 @@ class TrainingOptions(BaseModel):
         description="Stop the training of a network after this many epochs without a lower validation loss. 0: never stop early.",
     )
     batch: int = Field(32, ge=1, le=1024, description="Number of pictures in one training step.")
-    rate: float = Field(1e-3, gt=0, le=1, description="AlexNet's learning rate after the warm-up. Then it falls like a cosine.")
+    rate: float = Field(1e-3, gt=0, le=1, description="AlexNet's learning rate after the warm-up. It then falls along a cosine.")
     dropout: float = Field(
         0.3,
         ge=0,
         lt=1,
         description="Dropout of AlexNet's fully connected layers. With 0.5, as in the paper, narrow layers learned nothing.",
     )
-    lenet_rate: float = Field(2e-3, gt=0, le=1, description="LeNet's learning rate after the warm-up. Then it falls like a cosine.")
+    lenet_rate: float = Field(2e-3, gt=0, le=1, description="LeNet's learning rate after the warm-up. It then falls along a cosine.")
     weight_decay: float = Field(1e-3, ge=0, le=1, description="Weight decay of AdamW.")
     balance: float = Field(
         1.0,
@@ -83,7 +83,8 @@ class TrainingOptions(BaseModel):
         0.045,
         ge=0,
         le=1,
-        description="Pictures whose ring spectra have at most this distance are near-duplicates, turned by any angle. 0: not compared.",
+        description="Pictures whose ring spectra have at most this distance are near-duplicates. Ring spectra find copies that are turned "
+        "by any angle. 0: do not compare them.",
     )
     cost_miss: float = Field(10, gt=0, description="Cost of a defect that is judged good.")
     cost_false_alarm: float = Field(1, gt=0, description="Cost of a good part that is judged a defect.")
@@ -97,10 +98,10 @@ class TrainingOptions(BaseModel):
         "auto", description="Number type of the training. auto: bfloat16 if the machine computes faster with it, else float32."
     )
     half: bool = Field(False, description="Save the weights as float16, which needs half the disk space.")
-    start: str | None = Field(None, description="Version to start from, with its weights, classes and picture sides (fine-tuning).")
+    start: str | None = Field(None, description="Version whose weights, classes and picture sides the training starts from (fine-tuning).")
 
     def voters(self) -> tuple[Voter, ...]:
-        """Returns the networks to train. LeNet comes first: it takes only minutes, and shows early if the pictures are useless."""
+        """Returns the networks to train. LeNet comes first: its training takes only minutes and shows whether the pictures are useful."""
         small: dict[str, NetworkOption] = {"width": self.lenet_width, "head": self.head}
         large: dict[str, NetworkOption] = {
             "dense_width": self.dense_width,

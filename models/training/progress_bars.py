@@ -46,7 +46,10 @@ class ProgressBars:
         self._advance("reading", done, total)
 
     def on_pictures_split(self, pictures: LabelledPictures, groups: int, contradicting: int, validation: int) -> None:
-        """Prints the numbers of pictures and groups, each file that could not be read, and a warning if labels in a group contradict."""
+        """Prints the numbers of pictures and of groups of near-duplicates, and the files that could not be read.
+
+        Prints a warning if a group holds pictures of several classes.
+        """
         counts = ", ".join(f"{number} {name}" for name, number in pictures.class_counts.items())
         self._console.print(f"{counts}; {groups} groups of near-duplicates; {validation} validation pictures")
         if contradicting:
@@ -65,7 +68,10 @@ class ProgressBars:
             )
 
     def on_cell_progress(self, cell: str, done: float, total: int) -> None:
-        """Advances the progress bar of the experiment, and removes the bar of a cell when its training is finished."""
+        """Advances the progress bar of an experiment, which trains one network for each cell of its table.
+
+        When the training of a cell is finished, the progress bar of the cell is removed.
+        """
         self._advance("all cells", done, total)
         if done == int(done) and cell in self._tasks:
             self._progress.remove_task(self._tasks.pop(cell))

@@ -1,4 +1,4 @@
-"""Splits pictures into training and validation pictures. A group of near-duplicates is never divided between them."""
+"""Splits pictures into training and validation pictures. All pictures of a group of near-duplicates go to the same side."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from streams.errors import ModelError
 
 # A group of near-duplicates with at most this many pictures is never dominant (see `find_dominant_groups`).
 MIN_DOMINANT_GROUP = 20
-# A larger group is dominant if it would be more than this share of the validation pictures of its class.
+# A group of near-duplicates with more pictures than this share of the validation pictures of its class is dominant, that is, too large for
+# validation.
 MAX_GROUP_SHARE = 0.2
 
 
 def find_dominant_groups(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.int32], share: float) -> npt.NDArray[np.bool_]:
-    """Returns a mask of the pictures in dominant groups. These would be more than a fifth of the validation pictures of their class.
+    """Returns a mask of the pictures in dominant groups, which must be used only for training.
 
-    `share` is the share of the pictures that will be validation pictures. Pictures of dominant groups are only used for training. If too
-    few other groups of a class were left for validation, no group counts as dominant.
+    A group of near-duplicates is dominant if it would make up more than a fifth of the validation pictures of its class. `share` is the
+    share of the pictures that will be validation pictures. If too few other groups of a class would be left, no group is dominant.
 
-    Dominant groups distorted a cross-validation once. Nine groups contain most of the good pictures of the real impellers. In one fold,
-    all good pictures came from two of these groups. The threshold that was chosen on this fold caused false alarms for every fifth good
-    casting of the next fold.
+    The reason is a cross-validation that such groups distorted. Nine groups contain most of the good pictures of the real impellers. In
+    one fold, all good pictures came from two of these groups. The threshold that was chosen on this fold caused false alarms for every
+    fifth good casting of the next fold.
     """
     is_dominant = np.zeros(len(labels), np.bool_)
     for label in np.unique(labels):
@@ -39,7 +40,7 @@ def find_dominant_groups(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.i
 
 
 def class_share_weights(labels: npt.NDArray[np.int32], validates: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """Returns a weight for each validation picture. The weighted shares of the classes equal their shares among all pictures."""
+    """Returns a weight for each validation picture, so that the weighted shares of the classes are the same as among all pictures."""
     all_shares = np.bincount(labels, minlength=labels.max() + 1) / len(labels)
     validation_shares = np.bincount(labels[validates], minlength=labels.max() + 1) / validates.sum()
     weights: npt.NDArray[np.float64] = (all_shares / np.maximum(validation_shares, 1e-12))[labels[validates]]
@@ -47,12 +48,12 @@ def class_share_weights(labels: npt.NDArray[np.int32], validates: npt.NDArray[np
 
 
 def count_folds(share: float) -> int:
-    """Returns the number of equal parts into which pictures are divided, if one part is to be about `share` of them."""
+    """Returns the number of equal parts into which the pictures are divided, so that one part is about the share `share` of them."""
     return max(2, round(1 / share))
 
 
 def split_by_group(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.int32], share: float, seed: int) -> npt.NDArray[np.bool_]:
-    """Returns a mask of the validation pictures: about `share` of the pictures that are not in dominant groups.
+    """Returns a mask of the validation pictures: about the share `share` of the pictures that are not in dominant groups.
 
     Raises ModelError if a class would have no training or no validation pictures, because there are too few different pictures.
     """
@@ -81,12 +82,12 @@ def expect_groups(groups: npt.NDArray[np.int32], folds: int) -> None:
 
 
 def expect_members(labels: npt.NDArray[np.int32], folds: int) -> None:
-    """Raises ModelError if each class has fewer than `folds` pictures. `labels` are those of the pictures that can be divided."""
+    """Raises ModelError if no class has at least `folds` pictures. `labels` are those of the pictures outside dominant groups."""
     counts = np.bincount(labels) if len(labels) else np.zeros(1, np.int64)
     if counts.max() < folds:
         raise ModelError(
-            f"Only {len(labels)} pictures can be divided, at most {counts.max()} of one class, but at least {folds} of each class are "
-            "needed. Add pictures that are not near-duplicates."
+            f"Only {len(labels)} pictures can be divided between training and validation, at most {counts.max()} of one class. At least "
+            f"{folds} of each class are needed. Add pictures that are not near-duplicates."
         )
 
 
@@ -101,9 +102,9 @@ def save_split(path: Path, pictures: LabelledPictures, groups: npt.NDArray[np.in
 
 
 def load_split(path: Path, pictures: LabelledPictures) -> npt.NDArray[np.bool_]:
-    """Returns the mask of the validation pictures that `save_split` wrote. A resumed training run keeps its split in this way.
+    """Returns the mask of the validation pictures that `save_split` wrote. So a resumed training run keeps its split.
 
-    Raises ModelError if `pictures` are not the pictures of the list.
+    Raises ModelError if `pictures` are not the pictures that the file lists.
     """
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))

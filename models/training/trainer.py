@@ -25,13 +25,14 @@ from models.training.options import NetworkRecipe
 from streams.atomic_file import write_atomically
 from streams.errors import ModelError
 
-# During this share of all steps, the learning rate rises, because the first gradients of an untrained network are large.
+# The warm-up: during this share of all training steps, the learning rate rises to its highest value. It starts low, because the first
+# gradients of an untrained network are large.
 WARM_UP_SHARE = 0.05
 # The first learning rate, as a share of the highest one.
 FIRST_RATE_SHARE = 0.02
 # The last learning rate, as a share of the highest one.
 LAST_RATE_SHARE = 1e-3
-# A gradient with a larger norm is scaled down to this norm. Otherwise AlexNet's first steps can spoil the weights for good.
+# A gradient with a larger norm is scaled down to this norm. Otherwise AlexNet's first training steps can damage the weights permanently.
 MAX_GRADIENT_NORM = 1.0
 VALIDATION_BATCH = 64
 
@@ -53,8 +54,8 @@ class EpochResult:
 class Checkpoint:
     """Holds everything that is needed to continue the training of one network after a stop.
 
-    `variables` and `optimiser` are the values after the last epoch. `best` are the variables that the network gets if the training ends
-    here.
+    `variables` (of the network) and `optimiser` hold the values after the last epoch. `best` holds the variables that the network gets if
+    the training ends now.
     """
 
     variables: list[Array]
@@ -63,7 +64,7 @@ class Checkpoint:
     history: list[EpochResult]
 
     def save(self, path: Path) -> None:
-        """Writes the checkpoint as an `.npz` file. If the disk is full, the checkpoint of the epoch before stays unchanged."""
+        """Writes the checkpoint as an `.npz` file. If the disk is full, the previous checkpoint stays unchanged."""
         arrays: dict[str, Array] = {}
         for name in ("variables", "optimiser", "best"):
             arrays |= {f"{name}.{index}": array for index, array in enumerate(getattr(self, name))}
@@ -83,7 +84,7 @@ class Checkpoint:
 
 
 def save_arrays(path: Path, arrays: dict[str, Array]) -> None:
-    """Writes `arrays` as an `.npz` file. After a crash or on a full disk, an old file is unchanged, and no partial file exists."""
+    """Writes `arrays` as an `.npz` file. If the program crashes or the disk is full, an older file at `path` stays unchanged."""
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
     write_atomically(path, buffer.getvalue())
@@ -109,8 +110,8 @@ class SplitPictures:
         return indices if self.repeats is None else np.repeat(indices, self.repeats[indices])
 
 
-# Receives the number of finished batches, the number of batches of all epochs, the results of the epochs so far, and whether an epoch has
-# just ended.
+# A function that is called after each batch. It receives the number of finished batches, the number of batches of all epochs, the results
+# of the epochs so far, and whether an epoch has just ended.
 OnProgress = Callable[[int, int, Sequence[EpochResult], bool], None]
 
 
@@ -124,7 +125,7 @@ class Trainer:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Number of batches in one epoch. Pictures that do not fill a last batch are left out. They are other pictures in each epoch."""
+        """Number of batches in one epoch. Pictures that do not fill a whole batch are left out; each epoch leaves out other pictures."""
         return max(1, len(self.pictures.training_indices) // self.recipe.batch)
 
     @property
@@ -141,8 +142,8 @@ class Trainer:
         After the last epoch, the network keeps the weights of that epoch. If the training ended because of `patience`, the network gets
         the weights with the lowest validation loss.
 
-        Raises KeyboardInterrupt if `on_progress` raises it or the process is interrupted. The checkpoint of the last complete epoch stays
-        on disk.
+        Raises KeyboardInterrupt if `on_progress` raises it, or if the process is interrupted. The checkpoint of the last complete epoch
+        then stays on disk.
         """
         optimiser = self._optimiser()
         optimiser.build(self.network.trainable_variables)
@@ -175,7 +176,7 @@ class Trainer:
         return True
 
     def is_finished(self, history: Sequence[EpochResult]) -> bool:
-        """Returns whether all epochs are done or the best epoch was `patience` epochs ago. A patience of 0 never ends a training."""
+        """Returns whether all epochs are done or, unless `patience` is 0, whether the best epoch was `patience` epochs ago."""
         if not history:
             return False
         best = min(history, key=lambda epoch: epoch.validation_loss).number
@@ -199,14 +200,18 @@ class Trainer:
         checkpoint = Checkpoint.load(path)
         values = checkpoint.optimiser
         if len(values) == len(optimiser.variables) + 1:
-            # In release 0.1.0 the learning rate was the optimiser's second variable. Now it is computed from the number of the step.
+            # A checkpoint of release 0.1.0 holds the learning rate as the optimiser's second variable. It is left out, because the
+            # learning rate is now computed from the number of the training step.
             values = [values[0], *values[2:]]
         _assign(self.network.variables, checkpoint.variables)
         _assign(optimiser.variables, values)
         return checkpoint
 
     def _training_data(self, first_epoch: int) -> tf.data.Dataset:
-        """Returns batches (pixels 0..1, labels) of the epochs from `first_epoch` (0 is the first). They are equal after a restart."""
+        """Returns the batches (pixels 0..1, labels) of all epochs from `first_epoch` on (0 is the first epoch of the training).
+
+        A resumed training gets the same batches as one that was not stopped.
+        """
         network, turned = self.network, self.recipe.turned
         pixels, labels = tf.constant(self.pictures.pixels), tf.constant(self.pictures.labels)
 
@@ -226,7 +231,7 @@ class Trainer:
             if len(order) < batch:
                 order = np.resize(order, batch)
             for step in range(self.steps_per_epoch):
-                # The seeds of two batches lie 4 apart, because `augment` uses the seeds from `seed` to `seed + 2`.
+                # The seeds of successive batches are 4 apart, because `augment` uses three seeds for each batch: from `seed` to `seed + 2`.
                 yield order[step * batch : (step + 1) * batch], [seed, number * 2**16 + step * 4]
 
 
@@ -251,8 +256,8 @@ class _CheckpointCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Ke
         logs = logs or {}
         result = EpochResult(epoch + 1, *(float(logs[name]) for name in ("loss", "accuracy", "val_loss", "val_accuracy")))
         before, network = self.checkpoint, self._trainer.network
-        # At the end of the last epoch the learning rate is nearly 0. The weights then give better results than those of the epoch with the
-        # lowest validation loss.
+        # If the training reaches the last epoch, the weights of this epoch are kept as the best ones. The learning rate is then nearly 0,
+        # and these weights give better results than those with the lowest validation loss.
         is_last = result.number == self._trainer.recipe.epochs
         is_best = is_last or all(result.validation_loss < earlier.validation_loss for earlier in before.history)
         variables = _arrays(network.variables)
@@ -276,7 +281,7 @@ def predict(network: keras.Model, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[
 
 
 def fastest_precision() -> str:
-    """Returns "mixed_bfloat16" if there is a GPU or the processor has bfloat16 units, because it is faster then; else "float32"."""
+    """Returns the faster precision: "mixed_bfloat16" if there is a GPU or the processor has bfloat16 units, otherwise "float32"."""
     return "mixed_bfloat16" if has_bfloat16() or tf.config.list_physical_devices("GPU") else "float32"
 
 

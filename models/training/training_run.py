@@ -35,7 +35,8 @@ from streams.atomic_file import write_atomically
 from streams.errors import ModelError
 
 GOLDEN_PICTURES = 24
-# Another runtime may change the defect probability of a golden picture by at most this value. With bfloat16, 0.02 has been seen.
+# The defect probability of a picture in the golden set may differ by at most this value between two runtimes. In bfloat16, it differed by
+# up to 0.02.
 GOLDEN_TOLERANCE = 0.05
 
 
@@ -43,13 +44,20 @@ class TrainingCallback(Protocol):
     """Receives the progress of a training run. A method may raise KeyboardInterrupt to stop the run after the current batch."""
 
     def on_picture_read(self, done: int, total: int) -> None:
-        """Receives the number of picture files that were read so far, and the number of all files."""
+        """Called after each picture file, with the number of files read so far (`done`) and of all files (`total`)."""
 
     def on_pictures_split(self, pictures: LabelledPictures, groups: int, contradicting: int, validation: int) -> None:
-        """Receives the pictures and the numbers of groups of near-duplicates, groups with several classes and validation pictures."""
+        """Called when the pictures have been split into training and validation pictures.
+
+        `groups` is the number of groups of near-duplicates, `contradicting` the number of those that hold pictures of several classes, and
+        `validation` the number of validation pictures.
+        """
 
     def on_training_step(self, network: str, done: int, total: int, epoch: EpochResult | None) -> None:
-        """Receives the numbers of finished and of all batches of a network, and the result of an epoch that has just ended."""
+        """Called after each batch, with the numbers of finished (`done`) and of all batches (`total`) of the network.
+
+        `epoch` is the result of the epoch that has just ended, or None within an epoch.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +84,7 @@ class TrainingRun:
 
     @property
     def training_dir(self) -> Path:
-        """The folder for checkpoints and everything else that a resumed run needs, and for curves and the report on the pictures."""
+        """The folder for what a resumed run needs (such as checkpoints), for the training curves and for the report on the pictures."""
         return self.root / f"{self.version}.training"
 
     def run(self, callback: TrainingCallback, resume: bool = False) -> TrainingResult:
@@ -155,7 +163,8 @@ class TrainingRun:
             "equal_files": len(pictures) - len(set(pictures.checksums)),
             "groups": len(sizes),
             "largest_group": int(sizes.max()),
-            # Groups with several classes. Either some labels are wrong, or the grouping does not see the defects. A person has to decide.
+            # Groups that hold pictures of several classes. Either some labels are wrong, or pictures were grouped whose only difference is
+            # a defect. A person must look at them.
             "contradicting_groups": [
                 {
                     name: [str(pictures.files[index].path) for index in np.flatnonzero((groups == group) & (pictures.labels == label))]
@@ -196,8 +205,8 @@ class TrainingRun:
                     trainer.fit(path, on_progress)
             except KeyboardInterrupt:
                 was_interrupted = True
-            # After an interruption, the networks that were not trained get the best weights from an earlier, stopped run. Without such
-            # weights no ensemble can be built.
+            # After an interruption, each network gets the best weights of its checkpoint, which may come from an earlier run that was
+            # stopped. If a network has no checkpoint, no ensemble can be built.
             if was_interrupted and not trainer.restore_best(path):
                 raise KeyboardInterrupt
         return networks, was_interrupted
@@ -282,9 +291,9 @@ def draw_curves(title: str, history: Sequence[EpochResult]) -> bytes:
 
 
 def measure_validation(combination: Combination, probabilities: npt.NDArray[np.float32], labels: npt.NDArray[np.int32]) -> dict[str, float]:
-    """Returns the figures of the ensemble and of each network on the validation pictures, under the names in the manifest.
+    """Returns the figures of the ensemble and of each network on the validation pictures, by their names in the manifest.
 
-    For misses and false alarms only the threshold counts. Pictures in the review band are counted a second time as reviews.
+    Misses and false alarms are counted by the threshold alone. A picture in the review band is counted as a review in addition.
     """
     vote = combination.vote
     is_defect = labels != vote.ok_class
