@@ -44,7 +44,7 @@ class ConfirmedProducer:
             metadata = producer.send(topic, key=key.encode(), value=value, headers=list(headers)).get(_DELIVERY_S + 2)
         except (KafkaError, OSError, AssertionError) as error:
             self._discard(producer)
-            log.warning("Kafka did not confirm a record for %s: %r", topic, error)
+            log.warning("Kafka did not confirm a record for the topic %s: %r", topic, error)
             raise KafkaUnavailableError(_not_sent(type(error).__name__)) from error
         return metadata.partition, metadata.offset
 

@@ -43,7 +43,7 @@ def shift_period(day: date, shift: time, shifts: Sequence[time], zone: ZoneInfo)
     """Returns the shift that begins at `shift` on `day`. Raises ValueError if no shift begins at that time of day."""
     if shift not in shifts:
         known = ", ".join(f"{begin:%H:%M}" for begin in shifts) or "none"
-        raise ValueError(f"No shift begins at {shift:%H:%M}. The shifts begin at: {known}.")
+        raise ValueError(f"No shift begins at {shift:%H:%M}. The shifts begin at these times: {known}.")
     index = list(shifts).index(shift)
     is_last = index + 1 == len(shifts)
     end = _to_utc(day + timedelta(days=1), shifts[0], zone) if is_last else _to_utc(day, shifts[index + 1], zone)

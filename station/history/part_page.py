@@ -93,7 +93,7 @@ def make_remarks(part: Part, has_gate: bool) -> list[str]:
     remarks = []
     if not part.label:
         remarks.append(
-            "No verdict is known of this part. Its picture did not arrive, is still waiting, or was judged before the archive began."
+            "The archive has no verdict on this part. The picture did not arrive, is still waiting, or was judged before the archive began."
         )
     elif part.label == "review" and part.defect_probability is None:
         remarks.append(f"The picture could not be judged ({part.reason}). It was stored as a dead letter, see castline dead-letters.")
@@ -104,9 +104,13 @@ def make_remarks(part: Part, has_gate: bool) -> list[str]:
     if part.late or part.sorted_reason == "late-verdict":
         remarks.append("The verdict came after the part had passed the gate.")
     if part.sorted_reason in REASONS_WITHOUT_VERDICT:
-        remarks.append(f"The gate acted without a verdict ({part.sorted_reason}), as is set for the line.")
+        remarks.append(f"The gate acted without a verdict ({part.sorted_reason}), as the line's settings prescribe.")
     if has_gate and not part.sorted_at:
-        remarks.append("No gate report is known of this part. It is still on the belt, was taken off, or the report is not archived.")
+        remarks.append(
+            remarks.append(
+                "The archive has no report of the gate on this part. The part is still on the belt, was taken off, or its report is not archived."
+            )
+        )
     if not has_gate:
         remarks.append("The line of this part has no gate.")
     if part.review_label and part.label in ("ok", "defect") and part.review_label != part.label:

@@ -88,7 +88,7 @@ def count_archived_parts(line: str, shift_since: datetime, now: datetime) -> Arc
             minutes.setdefault(minute, Counter())[label] += count
         return ArchivedCounts(until, Counter(dict(counts)), minutes)
     except Error as error:
-        log.warning("the database does not answer, so the counts of %s do not contain archived parts: %s", line, error)
+        log.warning("the database does not answer, so the counts of line %s do not contain archived parts: %s", line, error)
         return ArchivedCounts(max(shift_since, now - _TREND))
     finally:
         connection.close()
@@ -143,7 +143,7 @@ class LiveConsumer:
         try:
             self._add_record(record)
         except (ValidationError, IdentityError) as error:
-            log.warning("skipped a record of %s that cannot be decoded: %s", record.topic, error)
+            log.warning("skipped a record on the topic %s that cannot be decoded: %s", record.topic, error)
 
     def update_shift(self, now: datetime) -> None:
         """Sets the counts of all lines to zero if a new shift has begun since the last call.
@@ -206,7 +206,7 @@ class LiveConsumer:
                 self._connect_and_read()
             except Exception as error:  # The thread must survive every exception of the client library.
                 is_expected = isinstance(error, KafkaError | OSError | AssertionError | ValueError)
-                log.warning("the live pages have lost the connection to Kafka: %r", error, exc_info=not is_expected)
+                log.warning("the live pages have lost the connection to Kafka and will connect again: %r", error, exc_info=not is_expected)
                 if not self._is_disconnected:
                     since = datetime.now(self._settings.station.zone)
                     self._is_disconnected = True

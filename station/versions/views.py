@@ -86,11 +86,11 @@ class VersionSummary:
         alone = [(voter.name, self.manifest.figures.get(f"{voter.name}_accuracy_at_half")) for voter in self.manifest.voters]
         return [
             ("accuracy", self.accuracy),
-            ("misses, of all", _count_proportion(self._figure("misses"), pictures)),
-            ("false alarms, of all", _count_proportion(self._figure("false_alarms"), pictures)),
-            ("for review", _count_proportion(self._figure("reviews"), pictures)),
+            ("misses among all pictures", _count_proportion(self._figure("misses"), pictures)),
+            ("false alarms among all pictures", _count_proportion(self._figure("false_alarms"), pictures)),
+            ("left for review", _count_proportion(self._figure("reviews"), pictures)),
             *(
-                (f"accuracy of {name} alone, at 0.5", _count_proportion(round(share * pictures), pictures))
+                (f"accuracy of {name} alone, at the threshold 0.5", _count_proportion(round(share * pictures), pictures))
                 for name, share in alone
                 if share
             ),

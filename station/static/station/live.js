@@ -1,4 +1,5 @@
-// Shows a message when the browser has lost the station. If the station has lost Kafka, the event `status` carries that message.
+// Shows a message if the browser has lost the connection to the station. If the station has lost the connection to Kafka, the message
+// comes from the station in the event `status`.
 
 // The station sends an event every two seconds.
 const MAX_SILENCE_MS = 7000;
@@ -31,7 +32,7 @@ setInterval(() => {
   }
 }, 1000);
 
-// Hides a picture that cannot be loaded, so that its place is empty instead of showing the browser's symbol for a broken picture.
+// Hides a picture that cannot be loaded, because the browser would otherwise show its symbol for a broken picture.
 document.body.addEventListener("error", (event) => {
   if (event.target instanceof HTMLImageElement) event.target.classList.add("absent");
 }, true);

@@ -1,5 +1,5 @@
-// The script of the review page. Keys and buttons send a decision, and the answer brings the next part, whose picture was loaded
-// in the meantime. If the station refuses a decision, the part, its boxes and its types of defect stay on the page.
+// The script of the review page. A key or a button sends a decision, and the answer contains the next part. The script has already loaded
+// the picture of this part. If the station refuses a decision, the part, its boxes and its types of defect stay on the page.
 
 import { Drawing } from "./drawing.js";
 
@@ -139,7 +139,7 @@ document.addEventListener("keydown", (event) => {
     toggleKind(event.key);
   } else if (KEYS[event.key]) {
     event.preventDefault();
-    // A key that is held down would otherwise decide about one part after the other.
+    // A repeated key is ignored, because a key that is held down would otherwise decide about one part after the other.
     if (!event.repeat) KEYS[event.key]();
   }
 });

@@ -1,4 +1,4 @@
-// Sends the chosen pictures one by one, shows the progress of each, and polls for verdicts that are still to come.
+// Sends each chosen picture in its own request, shows the progress, and asks the station for the verdicts until all have come.
 
 const POLL_EVERY_MS = 500; // a verdict is on the page within a second
 const MAX_CONCURRENT = 3;
@@ -71,7 +71,7 @@ function send(file, row) {
     if (request.status === 429) {
       // The account has reached its limit of pictures per minute, so the picture is sent again later.
       queue.push([file, row]);
-      row.querySelector(".progress-text").textContent = "waiting, because too many pictures were sent in this minute";
+      row.querySelector(".progress-text").textContent = "waiting, because this account has sent too many pictures in the last minute";
       setTimeout(startRequests, 1000 * Number(request.getResponseHeader("Retry-After") || 5));
       return;
     }
@@ -94,7 +94,7 @@ async function poll() {
       if (response.ok) {
         for (const row of parseRows(`<table>${await response.text()}</table>`)) replaceRow(row);
       }
-    } catch { /* the station is away for a moment, so the next poll asks again */ }
+    } catch { /* the station does not answer at the moment, so the next poll asks again */ }
   }
   setTimeout(poll, POLL_EVERY_MS);
 }

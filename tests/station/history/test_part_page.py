@@ -95,13 +95,13 @@ def test_the_timeline_equals_that_of_castline_trace() -> None:
 @pytest.mark.parametrize(
     ("columns", "text"),
     [
-        ({"label": "", "decided_at": None}, "No verdict is known"),
+        ({"label": "", "decided_at": None}, "The archive has no verdict"),
         ({"label": "review", "reason": "truncated", "defect_probability": None}, "stored as a dead letter"),
         ({}, "There is no dead letter"),
         ({"overdue": True}, "after the part's deadline"),
         ({"late": True}, "after the part had passed the gate"),
         ({"sorted_reason": "no-verdict", "action": "diverted"}, "acted without a verdict"),
-        ({}, "No gate report is known"),
+        ({}, "The archive has no report of the gate"),
         ({"label": "ok", "review_label": "defect", "reviewer": "anna"}, "The reviewer disagrees"),
     ],
     ids=str,

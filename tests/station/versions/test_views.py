@@ -50,7 +50,7 @@ def test_the_models_page_shows_every_version_with_its_interval(operator: Client)
 def test_a_version_without_a_report_shows_its_validation_figures_and_the_command_that_makes_a_report(operator: Client) -> None:
     page = operator.get("/models/version/demo/").content.decode()
     assert "castline models make-demo" in page
-    for text in ("5 of 800", "1 of 800", "0 of 800", "accuracy of lenet alone, at 0.5", "793 of 800", "770 of 800"):
+    for text in ("5 of 800", "1 of 800", "0 of 800", "accuracy of lenet alone, at the threshold 0.5", "793 of 800", "770 of 800"):
         assert text in page
     assert "castline evaluate --model demo --data FOLDER --report demo.report" in page
     assert "castline train --out demo</code> writes them" in page
