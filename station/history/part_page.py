@@ -107,9 +107,7 @@ def make_remarks(part: Part, has_gate: bool) -> list[str]:
         remarks.append(f"The gate acted without a verdict ({part.sorted_reason}), as the line's settings prescribe.")
     if has_gate and not part.sorted_at:
         remarks.append(
-            remarks.append(
-                "The archive has no report of the gate on this part. The part is still on the belt, was taken off, or its report is not archived."
-            )
+            "The archive has no report of the gate on this part. The part is still on the belt or was taken off, or the report is missing."
         )
     if not has_gate:
         remarks.append("The line of this part has no gate.")
