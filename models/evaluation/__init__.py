@@ -1,1 +1,1 @@
-"""Measures a version on labelled pictures: figures with confidence intervals, curves, robustness and a gallery of the errors."""
+"""Measures how well a model version judges labelled pictures, also disturbed ones, and writes a report with figures, curves and errors."""

@@ -108,7 +108,7 @@ class LocalRegistry:
 
     @contextmanager
     def write_version(self, name: str, replace: bool = False) -> Iterator[Path]:
-        """Yields an empty folder for the files of the new version `name`. The folder becomes the version if the block succeeds.
+        """Yields an empty folder for the files of the new version `name`. It becomes the version if the `with` block raises no error.
 
         If anything fails, for example because the disk is full, the registry stays as it was. Raises ModelError if the version exists
         already and `replace` is false.

@@ -42,7 +42,7 @@ class Preprocessing(_ManifestModel):
 class Voter(_ManifestModel):
     """One network of the ensemble: how the network is built, the file of its weights, and the weight of its vote."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,31}$", description="Name of the voter. A verdict holds its vote under this name.")
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,31}$", description="Name of the voter. A verdict contains its vote under this name.")
     network: Literal["alexnet", "lenet"]
     weights_file: str = Field(pattern=FILE_PATTERN)
     side_px: int = Field(

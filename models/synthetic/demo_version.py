@@ -1,4 +1,4 @@
-"""Makes the model version `demo`, which is part of Castline, by training on rendered castings (`castline models make-demo`)."""
+"""Trains the model version `demo` on rendered castings (`castline models make-demo`). The version is installed with Castline."""
 
 from __future__ import annotations
 

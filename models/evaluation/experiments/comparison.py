@@ -1,4 +1,4 @@
-"""Compares the ensemble with its members, and with a classifier that is not a neural network, on several splits of the pictures.
+"""Compares the ensemble with its single networks, and with a classifier that is not a neural network, on several splits of the pictures.
 
 A split divides the pictures into training, validation and test pictures. Temperatures, weights and threshold are chosen on the validation
 pictures. All pictures of a group of near-duplicates are in the same part of the split.
@@ -175,7 +175,7 @@ def split_into_folds(pictures: LabelledPictures, options: TrainingOptions, folds
 def make_classifier_table(results: Sequence[SplitResult]) -> ResultTable:
     """Returns a table with a row for each classifier, and a row with the ensemble's figures for each source of pictures.
 
-    The sentence below the table says whether the ensemble is better than its best member.
+    The sentence below the table says whether the ensemble is better than the best of its single networks.
     """
     names = [name for name in results[0].called_defect if name != ENSEMBLE]
     rows = [_classifier_row(results, name) for name in (*sorted(names), ENSEMBLE)]
@@ -195,13 +195,13 @@ def make_fold_table(results: Sequence[SplitResult]) -> ResultTable:
 
 
 def count_correct(results: Sequence[SplitResult], classifier: str, source: str | None = None) -> Proportion:
-    """Returns the share of correctly labelled test pictures in all splits. Only pictures of `source` count, unless it is None."""
+    """Returns the share of correctly labelled test pictures in all splits: of those from `source`, or of all if `source` is None."""
     correct = sum(int((result.called_defect[classifier] == result.is_defect)[result.select(source)].sum()) for result in results)
     return Proportion.from_counts(correct, sum(int(result.select(source).sum()) for result in results))
 
 
 def count_mistakes(results: Sequence[SplitResult], classifier: str, source: str | None = None) -> tuple[int, int]:
-    """Returns the numbers of misses and false alarms in all splits. Only pictures of `source` count, unless it is None."""
+    """Returns the numbers of misses and false alarms in all splits: for pictures from `source`, or for all if `source` is None."""
     misses = false_alarms = 0
     for result in results:
         called, mask = result.called_defect[classifier], result.select(source)

@@ -1,4 +1,4 @@
-"""Measures how AlexNet's recognition rate depends on the number of its fully connected layers, with several seeds."""
+"""Measures how AlexNet's recognition rate depends on the number of its fully connected layers. Trains each number with several seeds."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from models.training.trainer import SplitPictures, predict
 class LayersExperiment:
     """Trains AlexNet with each number of fully connected layers and each seed.
 
-    The numbers in `layers` include the output layer, so AlexNet as published has 3. Each seed has its own split of the pictures. Finished
-    trainings are kept in `folder`.
+    The numbers in `layers` include the output layer, so AlexNet as published has 3. Each seed has its own split of the pictures. `folder`
+    keeps the results of finished trainings.
     """
 
     options: TrainingOptions
