@@ -17,7 +17,7 @@ from streams.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# A person waits for the answer in a browser, so these limits are shorter than the time that a broker needs to restart.
+# These time limits are shorter than a restart of a broker, because a person waits for the answer in a browser.
 _REQUEST_S = 5.0
 _DELIVERY_S = 8.0
 

@@ -236,7 +236,7 @@ class RetentionWorker:
         self._thread.start()
 
     def stop(self, within_s: float) -> None:
-        """Lets the thread finish the picture that it is archiving and then ends it. Waits for this for up to `within_s` seconds."""
+        """Tells the thread to end after the picture that it is archiving, and waits up to `within_s` seconds for its end."""
         self._stopping.set()
         self._thread.join(within_s)
 

@@ -1,7 +1,7 @@
 """Loads the history in pages, newest parts first, by keyset pagination.
 
-Each page begins where the page before it ended. Its URL therefore contains the key (`seen_at` and `id`) of the last part of that page. The
-database finds this key in an index, so the ten-thousandth page costs as much as the first, and new parts do not shift the pages.
+The URL of each older page contains a key (`seen_at` and `id`): that of the last part on the page before it. The database finds this key in
+an index, so the ten-thousandth page costs as much as the first. New parts do not shift the pages.
 
 For some combinations of filters there is no suitable index. Such a search reads at most SEARCH_LIMIT rows, so that no URL makes the
 database read the whole table. The page then shows the time at which the search stopped, and the person can continue the search from there.

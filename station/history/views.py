@@ -93,9 +93,9 @@ def _read_keys(request: HttpRequest) -> tuple[HistoryKey | None, HistoryKey | No
 
 
 def _make_url(filters: PartFilters, **keys: HistoryKey | None) -> str:
-    """Returns the URL of a page of the history with `filters`. `keys` may contain `before` or `after`, the key at which the page begins.
+    """Returns the URL of a page of the history with `filters`.
 
-    Returns "" if this key is None.
+    `keys` may contain `before` or `after`, which is the key at which the page begins. Returns "" if this key is None.
     """
     query = [filters.query] if filters.query else []
     for name, key in keys.items():

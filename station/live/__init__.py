@@ -1,1 +1,1 @@
-"""The live pages: the wall with one card per line, and the page of each line."""
+"""The live pages: the wall, which shows a card for each line, and a page of its own for each line."""

@@ -26,7 +26,8 @@ from station.live.live_consumer import LiveConsumer, get_live_consumer
 MAX_STREAMS = 64
 TICK_S = 0.5
 _STATUS_TICKS = 4
-# Number of passes of the stream's loop (TICK_S each) in a minute. Once a minute the stream checks that the person may still see the page.
+# Number of ticks (passes of the stream's loop, TICK_S each) in a minute. Once a minute the stream checks that the person may still see
+# the page.
 _PERMISSION_TICKS = 30 * _STATUS_TICKS
 # Shortest time between two renderings of a card. People do not read faster, and each rendering makes all browsers request pictures.
 _RENDER_INTERVAL_S = 2.0
@@ -52,7 +53,7 @@ class RenderedCard:
 
 
 def is_machine_busy() -> bool:
-    """Returns whether the machine was busy in the last minute, with more than 0.75 threads per processor that ran or waited to run."""
+    """Returns whether more than 0.75 threads per processor ran or waited to run, on average over the last minute."""
     return os.getloadavg()[0] > _BUSY_LOAD * (os.cpu_count() or 1)
 
 

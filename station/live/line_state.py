@@ -23,7 +23,7 @@ LABELS: tuple[Label, ...] = ("ok", "defect", "review")
 RECENT_PARTS = 60
 MAX_NEW_PER_UPDATE = 2
 _THUMBNAIL_PX = 240
-# Number of part ids that are remembered to recognise repeated records. This is enough, because Kafka repeats a record soon or not at all.
+# Number of part ids that are remembered to recognise repeated records. This is enough, because a repeated record comes soon.
 _REMEMBERED_PARTS = 4096
 _REMEMBERED_LATENCIES = 6000
 _REMEMBERED_EVENTS = 1000

@@ -140,7 +140,7 @@ def decide(part: Part, user: User, annotation: Annotation, settings: Settings, n
     """Sends and stores the user's decision about `part`. It replaces an earlier decision of the same user about the part.
 
     Raises KafkaUnavailableError if Kafka did not confirm the record. Raises DecisionRefusedError if another person is reviewing the part,
-    or if the same user decides about it in another window at the same moment. After these errors nothing is stored.
+    or if the same user decides about it in another window at the same moment. After these errors nothing is stored in the database.
     """
     candidate = Candidate.objects.filter(part=part).first()
     if candidate and candidate.leased_by not in ("", user.username) and candidate.leased_until and candidate.leased_until > now:

@@ -1,4 +1,4 @@
-// Sends each chosen picture in its own request, shows the progress, and asks the station for the verdicts until all have come.
+// Sends each chosen picture in its own request, shows the progress, and asks the station for the verdicts that are still missing.
 
 const POLL_EVERY_MS = 500; // a verdict is on the page within a second
 const MAX_CONCURRENT = 3;
