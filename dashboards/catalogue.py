@@ -137,16 +137,17 @@ def make_runbook_markdown() -> str:
         "A `critical` alert calls a person at once. A `warning` waits for the start of the next shift.",
         "Many alerts name the safe action of a line. This is the setting `lines.gate.safe`. It says whether the board diverts a part "
         "that has no verdict, lets the part pass, or stops the belt.",
-        "The objective is that 99.95 % of the parts have a verdict before they reach the gate, measured over 30 days. The other 0.05 % are "
-        "the error budget.",
+        "The objective is that 99.95 % of the parts have a verdict before they reach the gate, measured over 30 days. The other 0.05 % of "
+        "the parts are the error budget.",
     ]
     for group, alerts in ALERT_GROUPS.items():
         parts.append(f"## {group.removeprefix('castline-').capitalize()}")
         for alert in alerts:
+            delay = f"when its condition has been true for {alert.for_duration}" if alert.for_duration != "0m" else "at once"
             parts += [
                 f"### {alert.slug}",
-                f"`{alert.name}` is {alert.severity} and fires after {alert.for_duration}. "
-                f"Its panel is “{alert.panel_title}” on the dashboard {alert.dashboard_uid}.",
+                f"The alert `{alert.name}` has the severity `{alert.severity}` and fires {delay}. "
+                f"The panel “{alert.panel_title}” on the dashboard {alert.dashboard_uid} shows the problem.",
                 alert.runbook.to_markdown(),
             ]
     return "\n\n".join(parts) + "\n"

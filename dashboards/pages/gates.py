@@ -179,7 +179,7 @@ ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         FAULTS,
         Runbook(
-            "The board has reported a fault in the last ten minutes. The fault may be over already.",
+            "The board has reported a fault in the last ten minutes. The fault may already be over.",
             "While the board is in the state `safe` because of a fault, it applies the line's safe action (divert, pass or stop) to every "
             "part. A single short fault affects few parts. A fault that comes back again and again affects many.",
             "Look up the fault's code in `firmware/error_codes.csv`. Code 40 means that the board received nothing from the sorter. The "
@@ -201,8 +201,8 @@ ALERTS: tuple[Alert, ...] = (
         Runbook(
             "More than two in a hundred commands to the board had to be sent again, because their answer did not come in time or was "
             "damaged.",
-            "So far no part is affected, because the sorter sends each of these commands again. But the verdict on a part that is close "
-            "to the gate may come too late.",
+            "So far no part is affected, because the sorter sends every command again that got no answer. But the verdict on a part that "
+            "is close to the gate may come too late.",
             "On the Gates dashboard, check whether the board also answers more slowly. At the line, check whether the trouble begins when "
             "a motor starts.",
             "Use a shorter or shielded USB cable, and lay it away from the motor's cable. If that does not help, try a powered USB hub or "
@@ -220,8 +220,8 @@ ALERTS: tuple[Alert, ...] = (
         Runbook(
             "The sorter sends a report to the gateway for each part that photo-eye 1 counts. The gateway did not accept some of these "
             "reports.",
-            "Without the report, the gateway cannot assign a picture to the part. So the part gets no verdict, and the board applies the "
-            "line's safe action (divert, pass or stop).",
+            "Without the report of a part, the gateway cannot assign a picture to this part. So the part gets no verdict, and the board "
+            "applies the line's safe action (divert, pass or stop).",
             "Check that the gateway runs. Check that the setting `sorter.gateway_url` is the gateway's address, and that the sorter and "
             "the gateway have the same token (CASTLINE_GATEWAY__TOKEN).",
             "Start the gateway. If the address or the token is wrong, correct it and restart the sorter.",
@@ -298,7 +298,8 @@ ALERTS: tuple[Alert, ...] = (
         "max by (plant, line) (abs(castline_camera_offset_share)) > 0.125",
         "1m",
         "warning",
-        "{{ $labels.line }}: the pictures are {{ $value | humanizePercentage }} of the spacing away from their parts",
+        "{{ $labels.line }}: the median distance between pictures and their parts is {{ $value | humanizePercentage }} of the spacing of "
+        "the parts",
         PAGE.uid,
         DISTANCE,
         Runbook(
@@ -323,8 +324,8 @@ ALERTS: tuple[Alert, ...] = (
         Runbook(
             "Some pictures came with a time before 2020 or more than two days in the future. The gateway used their time of arrival "
             "instead.",
-            "These pictures are judged. But if a board counts the parts of the line, the gateway does not assign these pictures to parts. "
-            "So the parts get no verdict, and the board applies the line's safe action (divert, pass or stop).",
+            "Pictures with a wrong time are judged. But if a board counts the parts of the line, the gateway does not assign them to "
+            "parts. So the parts get no verdict, and the board applies the line's safe action (divert, pass or stop).",
             "Run `curl <address>/healthz` with the address of the gateway, which stands in the file `<run_dir>/targets/<instance>.json`. "
             "The page shows the last wrong time. A year such as 1970 or 2000 means that the camera has lost its clock, often after a "
             "power cut.",

@@ -129,12 +129,12 @@ ALERTS: tuple[Alert, ...] = (
         Runbook(
             "Parts passed the gate although no verdict called them good. Either the line's safe action is `pass`, or two parts were so "
             "close together that the gate could not move between them.",
-            "Bad castings may lie among the good ones. The topic `castings.sorted.<line>` names each of these parts with the reason why "
-            "it passed.",
-            "Find the reason in the panel “What did the gate do, and why?” of the Line dashboard. If it is `no-verdict` or "
-            "`late-verdict`, open the Pipeline dashboard. If it is `fault`, open the Gates dashboard.",
-            "Hold back the castings of that time. Remove the cause, which another alert usually names. If a bad part costs more than a "
-            "good one, set `lines.gate.safe` to `divert`.",
+            "Bad castings may lie among the good ones. The topic `castings.sorted.<line>` names each part that passed without such a "
+            "verdict, and the reason why it passed.",
+            "On the Line dashboard, find the reason why the parts passed in the panel “What did the gate do, and why?”. If the reason is "
+            "`no-verdict` or `late-verdict`, open the Pipeline dashboard. If it is `fault`, open the Gates dashboard.",
+            "Hold back the castings that passed without a verdict. Remove the cause, which another alert usually names. If a bad part "
+            "costs more than a good one, set `lines.gate.safe` to `divert`.",
         ),
     ),
     Alert(
@@ -149,8 +149,8 @@ ALERTS: tuple[Alert, ...] = (
         Runbook(
             "Parts reached the gate before their verdicts. So the board diverted these parts or stopped the belt, as the line's safe "
             "action says.",
-            "Good castings may lie in the reject chute and must be inspected again. If this happens to more than 0.05 % of the parts in "
-            "30 days, the line misses its objective.",
+            "Good castings may lie in the reject chute and must be inspected again. If more than 0.05 % of the parts in 30 days reach the "
+            "gate without a verdict, the line misses its objective.",
             "On the Line dashboard, check whether the age of the verdicts is near the deadline, and whether pictures arrive.",
             "If the verdicts are late, start another inspector, as the runbook says under `LagGrowing`. If no pictures arrive, do what "
             "the runbook says under `LineSilent` and `PicturesUnmatched`. `castline trace <part>` shows what happened to one part.",
@@ -167,7 +167,8 @@ ALERTS: tuple[Alert, ...] = (
         IN_TIME,
         Runbook(
             "More than one verdict in a hundred comes after its part has reached the gate.",
-            "The board has no verdict for these parts and applies the line's safe action (divert, pass or stop).",
+            "When such a part reaches the gate, the board has no verdict for it, so the board applies the line's safe action (divert, "
+            "pass or stop).",
             "On the Pipeline dashboard, open the first panel and find the stage whose time has grown. The stages are sending to Kafka, "
             "decoding, waiting for a batch, the networks, and delivery of the verdict.",
             "If pictures wait, start more inspectors (`castline up --inspectors`, or the replicas of the Deployment), at most one for "
@@ -206,11 +207,12 @@ ALERTS: tuple[Alert, ...] = (
         Runbook(
             "Too many parts reach the gate without a verdict. Their share was above 0.72 % in the last hour, and it is still above 0.72 % "
             "in the last 5 minutes. The objective allows 0.05 %, measured over 30 days.",
-            "The board applies the line's safe action (divert, pass or stop) to these parts. The error budget for 30 days, which is the "
-            "allowed 0.05 % of the parts, is spent 14.4 times too fast: it lasts two days at most.",
-            "Find out which other alerts of this line fire, because they name the cause. This alert only shows that the loss is large.",
-            "Do what the runbook says under `PartsWithoutVerdict`. Then write down what happened, because these parts count against the "
-            "error budget for 30 days.",
+            "The board applies the line's safe action (divert, pass or stop) to the parts without a verdict. The error budget for 30 "
+            "days, which is the allowed 0.05 % of the parts, is spent 14.4 times too fast: it lasts two days at most.",
+            "Find out which other alerts of this line fire, because they name the cause. This alert only says that many parts get no "
+            "verdict in time.",
+            "Do what the runbook says under `PartsWithoutVerdict`. Then write down what happened, because the lost parts count against "
+            "the error budget for 30 days.",
         ),
     ),
     Alert(
@@ -225,9 +227,10 @@ ALERTS: tuple[Alert, ...] = (
         Runbook(
             "Too many parts reach the gate without a verdict. Their share was above 0.3 % in the last six hours, and it is still above "
             "0.3 % in the last 30 minutes. The objective allows 0.05 %, measured over 30 days.",
-            "The loss is too small to be seen at the belt. But the error budget for 30 days, which is the allowed 0.05 % of the parts, is "
-            "spent 6 times too fast: it lasts five days at most.",
-            "On the Line dashboard, look at the last shift. Check whether parts are lost with one product only, or at one time of day.",
+            "So few parts reach the gate without a verdict that nobody notices it at the belt. But the error budget for 30 days, which is "
+            "the allowed 0.05 % of the parts, is spent 6 times too fast: it lasts five days at most.",
+            "On the Line dashboard, look at the last shift. Check whether verdicts are missing with one product only, or at one time of "
+            "day.",
             "Usually the inspectors are too slow when the line runs at full speed, and the age of the verdicts is close to the deadline. "
             "Start more inspectors, or lower `batch.max_wait_s`.",
         ),

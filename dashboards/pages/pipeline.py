@@ -88,7 +88,7 @@ PAGE = DashboardPage(
             REFUSED,
             Query(rate("castline_pictures_refused_total", "line, reason"), "{{line}} {{reason}}"),
             unit="cps",
-            description="Pictures that the gateway refused, by reason. The parts on these pictures are not judged.",
+            description="Pictures that the gateway refused, by reason. The parts on these pictures get no verdict.",
             thresholds=rising(0.0001, 0.01),
             alerts=("PicturesRefused",),
         ),
@@ -203,8 +203,8 @@ ALERTS: tuple[Alert, ...] = (
         Runbook(
             "Processes of the plant run, but none of its inspectors is ready.",
             "No part is judged. The boards apply the safe action of their lines (divert, pass or stop) to every part.",
-            "Read the log of the inspectors. Usually it names a model version that was refused, Kafka that does not answer, or a lack of "
-            "memory. `castline models list` verifies the files of the versions.",
+            "Read the log of the inspectors. Usually it says that a model version was refused, that Kafka does not answer, or that there "
+            "is too little memory. `castline models list` verifies the files of the versions.",
             "Start the inspectors. If a new version was refused, run `castline models roll-back`.",
         ),
     ),
@@ -218,8 +218,8 @@ ALERTS: tuple[Alert, ...] = (
         plant.PROCESSES,
         Runbook(
             "A process that has registered for monitoring does not answer. It was killed, it hangs, or its machine cannot be reached.",
-            "The impact depends on the role. Without its sorter, a line gets no verdicts at its gate. Without the gateway of a machine, "
-            "the cameras of this machine deliver no pictures.",
+            "The impact depends on the role of the process. Without its sorter, a line gets no verdicts at its gate. Without the gateway "
+            "of a machine, the cameras of this machine deliver no pictures.",
             "Check that the machine can be reached. Read the log of `castline up`, which says why it restarted a process.",
             "Start the process. If it was removed for good, delete its file in `<run_dir>/targets`, so that Prometheus no longer expects "
             "the process.",
@@ -236,11 +236,11 @@ ALERTS: tuple[Alert, ...] = (
         Runbook(
             "Work waits for the process, but the process has not finished any of it for `service.stall_s` seconds. Or one of the tasks of "
             "the process has ended.",
-            "The process seems to be alive. But if it is a gateway, an inspector or a sorter, the parts of its lines reach the gate "
-            "without a verdict.",
+            "The process still runs, but it does no work. If it is a gateway, an inspector or a sorter, the parts of its lines reach the "
+            "gate without a verdict.",
             "Run `curl <address>/healthz`, which prints the reason. The address stands in the file `<run_dir>/targets/<instance>.json`.",
-            "`castline up` and Kubernetes restart the process after a while. To restart it yourself, send it SIGTERM and start it again. "
-            "No record is lost.",
+            "`castline up` and Kubernetes restart the process after a while. To restart it yourself, end it with SIGTERM and start it "
+            "again. No record is lost.",
         ),
     ),
     Alert(
@@ -257,7 +257,8 @@ ALERTS: tuple[Alert, ...] = (
             "If an inspector is not ready, the other inspectors judge its parts. If a sorter is not ready, no verdict reaches the gate of "
             "its line.",
             "Run `curl <address>/readyz`, which names what is missing. The address stands in the file `<run_dir>/targets/<instance>.json`.",
-            "Restore what the page /readyz names, for instance Kafka, the board or the object store. The process then goes on by itself.",
+            "Restore what the page /readyz of the process names, for instance Kafka, the board or the object store. The process then "
+            "continues by itself.",
         ),
     ),
     Alert(
@@ -271,8 +272,9 @@ ALERTS: tuple[Alert, ...] = (
         Runbook(
             "The cameras deliver more pictures than the inspectors can judge, so more and more pictures wait.",
             "Verdicts come later and later. In the end, they come after their parts have passed the gate.",
-            "On the Pipeline dashboard, look at the panel “How full are the batches?”. If the batches are full, the machine has too "
-            "little computing power. If they are small, something else is slow.",
+            "On the Pipeline dashboard, open the panel “How full are the batches?”. If the batches are full, the machine has too little "
+            "computing power. If they are small, the networks are not the cause. Then open the panel “In which stage does a picture spend "
+            "its time?” and find the slow stage.",
             "Start more inspectors, at most one for each partition of the image topics. Look for other programs that use the machine's "
             "processors.",
         ),
@@ -307,8 +309,8 @@ ALERTS: tuple[Alert, ...] = (
         REFUSED,
         Runbook(
             "The gateway refused pictures. The reason is `spool-full` (the queue on disk is full), `too-large` or `refused-by-kafka`.",
-            "The parts on these pictures are never judged.",
-            "Read the reason in the alert's summary.",
+            "The parts on the refused pictures get no verdict, so the board applies the line's safe action (divert, pass or stop).",
+            "Read the alert's summary, which names the reason why the gateway refused the pictures.",
             "For `spool-full`, see the alert `SpoolFilling`. For `too-large`, make the camera's pictures smaller, or raise "
             "`pictures.max_bytes`. For `refused-by-kafka`, raise the largest record size of the topic and the broker, or give the gateway "
             "the right to write to the topic.",
@@ -325,12 +327,12 @@ ALERTS: tuple[Alert, ...] = (
         Runbook(
             "The gateway found a problem with the camera, its folder or its stream that only a person can solve. Other lines are not "
             "affected.",
-            "Pictures may be missing, and their parts get no verdict. Files that the gateway has put aside are tried again from time to "
-            "time.",
+            "Pictures may be missing, and a part without a picture gets no verdict. If the gateway has put files aside, it tries them "
+            "again from time to time.",
             "Run `curl <address>/healthz` with the address of the gateway. The page shows each complaint as a sentence. The address "
             "stands in the file `<run_dir>/targets/<instance>.json`.",
-            "Do what the sentence says. `docs/cameras.md` explains every complaint. `castline gateway try <line>` shows what would happen "
-            "to the camera's pictures.",
+            "Do what the complaint says. `docs/cameras.md` explains every complaint. `castline gateway try <line>` shows what would "
+            "happen to the camera's pictures.",
         ),
     ),
     Alert(
@@ -346,7 +348,7 @@ ALERTS: tuple[Alert, ...] = (
             "The camera delivered pictures that were gone before the gateway could read them. The reason `overwritten` means that the "
             "next picture got the same name too soon. The reason `not-readable` means that a camera of the kind `folder` could not read a "
             "file of its folder, because the file is missing or the gateway has no right to read it.",
-            "The parts on these pictures get no verdict, so the board applies the line's safe action (divert, pass or stop).",
+            "The parts on the lost pictures get no verdict, so the board applies the line's safe action (divert, pass or stop).",
             "Run `curl <address>/healthz` with the address of the gateway. The page names the file. The address stands in the file "
             "`<run_dir>/targets/<instance>.json`.",
             "For `overwritten`, make the camera number its files, or make it put the time into their names. For `not-readable`, restore "
@@ -385,7 +387,7 @@ ALERTS: tuple[Alert, ...] = (
         Runbook(
             "The networks failed on a batch of pictures, because of one picture or because of too little memory. The inspector halved the "
             "batch again and again, until the networks succeeded or a single picture was left.",
-            "If the networks failed on a single picture again, its part has the verdict `review`. All parts of the batch got their "
+            "If the networks also failed on a single picture, its part has the verdict `review`. All parts of the batch got their "
             "verdicts later than usual.",
             "Read the inspector's log, which names the part and the error. On the Pipeline dashboard, look at the memory of the process.",
             "If memory ran out, lower `batch.size` or run fewer inspectors on the machine. Otherwise keep the picture, and report the "
@@ -404,7 +406,8 @@ ALERTS: tuple[Alert, ...] = (
             "Something blocks the event loop of the process, so its commits, heartbeats and deliveries come late.",
             "Kafka may conclude that the worker is dead, and give its partitions to other workers again and again. Meanwhile, verdicts "
             "are late.",
-            "On the Pipeline dashboard, open the panel “Which process uses the processors?”. Are all cores of the machine busy?",
+            "On the Pipeline dashboard, open the panel “Which process uses the processors?”, and check whether all cores of the machine "
+            "are busy.",
             "Run fewer processes on the machine, or lower `model.threads`, so that the networks leave one core free.",
         ),
     ),

@@ -193,7 +193,8 @@ MODEL_ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         DEFECT_SHARE,
         Runbook(
-            "The share of defects in the last hour is more than ten percentage points above or below the share in the last day.",
+            "The share of the parts with the verdict `defect` in the last hour is more than ten percentage points above or below the "
+            "share in the last day.",
             "Either the castings have changed, and the foundry must know at once. Or the pictures have changed, and the verdicts may be "
             "wrong.",
             "On the station, open ten of the latest pictures. Look for a change of light, lost focus, dirt on the lens, or another "
@@ -212,8 +213,8 @@ MODEL_ALERTS: tuple[Alert, ...] = (
         DISAGREEMENT,
         Runbook(
             "The two networks, AlexNet and LeNet, gave different labels to more than one picture in ten.",
-            "Probably the pictures are unlike the training pictures. Then more parts get a wrong verdict than the figures of the version "
-            "say.",
+            "Probably the pictures are unlike the training pictures. Then more parts get a wrong verdict than the error figures of the "
+            "version say.",
             "On the Quality dashboard, check whether the disagreement began suddenly or slowly. A sudden change points to the camera or "
             "the light. A slow one points to wear or a new product.",
             "Do what the runbook says under `VerdictsDrift`. Correct wrong verdicts on the Review page of the station, then train a new "
@@ -246,9 +247,10 @@ MODEL_ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         VERSIONS,
         Runbook(
-            "Inspectors have judged one line with different versions for ten minutes. A switch of versions did not finish.",
-            "The verdict on a casting may depend on the inspector that judges it.",
-            "On the Quality dashboard, look at the panel “Which version judges each line?”. It shows how many inspectors use each version.",
+            "For ten minutes some inspectors have judged the line with another model version than the other inspectors, because a switch "
+            "of versions did not finish.",
+            "The verdict on a casting may depend on which inspector judges it.",
+            "On the Quality dashboard, open the panel “Which version judges each line?”. It shows how many inspectors use each version.",
             "Choose the version again with `castline models choose`. Restart the inspectors that still use the other version. Set "
             "`model.version` to the same value on all machines.",
         ),
@@ -291,8 +293,8 @@ CAMERA_ALERTS: tuple[Alert, ...] = (
             "Five or more pictures in a row are equal in every pixel. Two pictures of a working camera always differ.",
             "Every part is judged by the picture of another part, so bad castings may pass the gate.",
             "On the station, look at the last pictures of the line. The time in the inspector's log shows when the pictures became equal.",
-            "Hold back the castings since that time. Switch the camera off and on. Check the camera's driver, or the program that writes "
-            "its files.",
+            "Hold back the castings that have passed since the pictures became equal. Switch the camera off and on. Check the camera's "
+            "driver, or the program that writes its files.",
         ),
     ),
     Alert(
@@ -305,11 +307,12 @@ CAMERA_ALERTS: tuple[Alert, ...] = (
         CAMERA,
         Runbook(
             "The mean grey level of the latest pictures is far below or above that of the version's reference pictures.",
-            "The verdicts on such pictures are unreliable.",
+            "The verdicts on pictures that are too dark or too bright are unreliable.",
             "On the station, look at the last pictures of the line. On the Quality dashboard, check whether the brightness changed "
             "suddenly or slowly.",
             "If the pictures are dark, check the lamp, the cable, the lens cap and the exposure. If they are bright, look for sunlight on "
-            "the belt, a long exposure, or a lamp that is too near. Then inspect the castings of that time again.",
+            "the belt, a long exposure, or a lamp that is too near. Then inspect the castings again that passed while the pictures were "
+            "too dark or too bright.",
         ),
     ),
     Alert(
@@ -323,10 +326,10 @@ CAMERA_ALERTS: tuple[Alert, ...] = (
         Runbook(
             "The latest pictures have less than half the sharpness of the most blurred reference pictures of the version.",
             "On blurred pictures the networks overlook small holes and scratches. It may be that no other alert fires.",
-            "On the station, look at the last pictures of the line. Are they out of focus everywhere, or smeared in the direction of the "
-            "belt?",
-            "If they are out of focus, correct the focus and clean the lens. If they are smeared, use a shorter exposure, more light or a "
-            "slower belt.",
+            "On the station, look at the last pictures of the line. Check whether they are out of focus everywhere, or smeared in the "
+            "direction of the belt.",
+            "If the pictures are out of focus, correct the focus and clean the lens. If they are smeared, use a shorter exposure, more "
+            "light or a slower belt.",
         ),
     ),
     Alert(
@@ -359,8 +362,8 @@ CAMERA_ALERTS: tuple[Alert, ...] = (
             "The last 500 pictures differ clearly from the version's reference pictures: the population stability index is above 0.25. If "
             "the brightness or the sharpness differs, then the light, the camera or the product has changed. If the defect probability "
             "differs, the castings may be unlike those on which the version was trained.",
-            "More parts may get a wrong verdict than the figures of the version say. A mere increase or decrease of the share of defects "
-            "does not make this alert fire.",
+            "More parts may get a wrong verdict than the error figures of the version say. A mere increase or decrease of the share of "
+            "defects does not make this alert fire.",
             "Read the alert's summary, which names the value that has changed: brightness (light, exposure), sharpness (focus, surface) "
             "or defect-probability (the castings). On the Quality dashboard, check whether this value changed suddenly or slowly.",
             "Restore the light and the focus. If the pictures will stay as they are now, let people review a few hundred of them, and "

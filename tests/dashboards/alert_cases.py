@@ -173,7 +173,7 @@ CASES: tuple[AlertCase, ...] = (
         {f"castline_camera_offset_share{{{LINE}}}": "0 -0.1 -0.2 -0.2"},
         {f"castline_camera_offset_share{{{LINE}}}": "0 -0.1 0.1 -0.12"},
         ON_LINE,
-        "line-1: the pictures are 20% of the spacing away from their parts",
+        "line-1: the median distance between pictures and their parts is 20% of the spacing of the parts",
     ),
     AlertCase(
         "CameraClockWrong",
