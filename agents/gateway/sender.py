@@ -1,13 +1,13 @@
-"""Sends the pictures of a line's spool to Kafka, in order, and repeats until the brokers have confirmed them.
+"""Sends the pictures of a line's spool, the queue on disk, to Kafka in order, and sends them again until the brokers have confirmed them.
 
-A picture leaves the spool only after the brokers' confirmation. If the brokers stop confirming, the sender starts again with the oldest
-unconfirmed picture. The brokers may then get a picture twice, but always with the same part id.
+A picture is deleted from the spool only after the brokers have confirmed it. If the brokers stop confirming, the sender starts again with
+the oldest unconfirmed picture. The brokers may then receive a picture twice, but always with the same part id.
 
 | error | what the sender does |
 | --- | --- |
-| no broker or answer, a temporary error, no object store | logs it once, retries with growing waits, shows `problem` on /readyz |
-| not authorised, no such topic | the same; the pictures wait until the operator has solved the problem |
-| Kafka refuses this one record: too large, against a policy | parks the picture on disk until the next start, reports it on /healthz |
+| no broker answers, a temporary error, or the object store fails | logs it, tries again with growing pauses, shows `problem` on /readyz |
+| the gateway is not authorised, or the topic does not exist | the same; the pictures wait until a person has solved the problem |
+| Kafka refuses one record, because it is too large or against a policy | parks it on disk until the next start, reports it on /healthz |
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ from streams.topics import TopicNames
 
 log = logging.getLogger(__name__)
 
-# Errors that concern the record itself. Kafka would refuse the same record again.
+# Errors of a single record. Kafka would refuse the same record again, so the picture is parked.
 _RECORD_ERRORS = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidRecordError, InvalidTimestampError, PolicyViolationError)
 
-# Kafka counts as unavailable if it confirms nothing for this time while pictures are in flight.
+# Kafka counts as unavailable if it confirms nothing for this many seconds while pictures are in flight (sent, not yet confirmed).
 _SILENT_S = 2.0
-# After this time without a confirmation the Kafka client is replaced, because clients have got stuck after restarts of brokers.
+# After this many seconds without a confirmation the Kafka client is replaced, because clients have got stuck when brokers restarted.
 _STUCK_S = 30.0
 # While nothing is in flight, the sender checks at this interval whether a broker is reachable.
 _PROBE_INTERVAL_S = 5.0
-# Bounds the memory for large pictures in flight, in addition to the setting gateway.in_flight.
+# The setting gateway.in_flight limits the number of unconfirmed pictures. This limits their bytes, because pictures may be large.
 _MAX_IN_FLIGHT_BYTES = 32 * 2**20
 _READ_AT_ONCE = 8
 _REMINDER_INTERVAL_S = 60.0
@@ -61,7 +61,7 @@ _IDLE_WAIT_S = 0.2
 
 
 class ChannelUnavailableError(Exception):
-    """Kafka or the object store does not accept pictures at the moment."""
+    """Raised if Kafka or the object store does not accept pictures at the moment."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,10 @@ class SendResult:
 
 
 class PictureChannel(Protocol):
-    """A connection that sends pictures."""
+    """A connection over which the sender sends pictures to Kafka."""
 
     def send(self, picture: SpooledPicture, on_result: Callable[[SendResult], None]) -> None:
-        """Sends `picture` and calls `on_result` at most once, from any thread. Raises ChannelUnavailableError."""
+        """Sends `picture`. Calls `on_result` at most once, from any thread. Raises ChannelUnavailableError if nothing can be sent now."""
 
     def close(self) -> None:
         """Closes the connection. Pictures that are not confirmed by then stay in the spool."""
@@ -85,18 +85,20 @@ class PictureChannel(Protocol):
 class KafkaChannel:
     """Sends the pictures of one line with a KafkaProducer, and puts large pictures into the object store.
 
-    The producer is idempotent and waits for all in-sync replicas. Its own time-out of 600 s is long, because the sender gives up earlier
-    and keeps the order of the pictures when it repeats them.
+    The producer is idempotent and waits for all in-sync replicas. Its delivery time-out of 600 s is longer than the sender waits:
+    after 30 s without a confirmation, the sender closes the channel and sends the unconfirmed pictures again in their order.
     """
 
     def __init__(self, settings: Settings, line: str, store: ObjectStore) -> None:
-        """Raises ChannelUnavailableError if no broker is reachable, or the topic does not exist or may not be written."""
+        """Raises ChannelUnavailableError if no broker is reachable, or if the topic does not exist or the gateway may not write to it."""
         self._topic = TopicNames(settings.topics.prefix).images(line)
         self._inline_bytes = settings.pictures.inline_bytes
         self._store = store
         # Check first that a broker is reachable, because each KafkaProducer that fails to connect leaks a file descriptor for a while.
         if not is_reachable(settings.bootstrap):
-            raise ChannelUnavailableError(f"expected Kafka at {settings.bootstrap}, nothing listens there")
+            raise ChannelUnavailableError(
+                f"expected Kafka at {settings.bootstrap}, but nothing listens there; start the broker, or correct kafka.bootstrap"
+            )
         self._producer: Any = None
         try:
             self._producer = KafkaProducer(
@@ -117,7 +119,7 @@ class KafkaChannel:
             if self._producer is not None:
                 self.close()
                 raise ChannelUnavailableError(
-                    f"expected topic {self._topic} at {settings.bootstrap}: {error} (castline topics create makes it)"
+                    f'cannot use topic {self._topic} at {settings.bootstrap}: {error}; "castline topics create" makes a missing topic'
                 ) from None
             raise ChannelUnavailableError(f"Kafka at {settings.bootstrap} refused the connection: {error}") from None
 
@@ -168,11 +170,14 @@ class _InFlightWindow:
 
     @property
     def silent_s(self) -> float:
-        """The time in seconds since the last result, or since the first picture was sent after the window was empty."""
+        """For how many seconds Kafka has not answered, counted from the last result or from the first picture in flight."""
         return time.monotonic() - self._last_result_s
 
     def send_next(self) -> int:
-        """Sends the next few pictures of the spool if the window has room, and returns their number. Raises ChannelUnavailableError."""
+        """Sends the next few pictures of the spool if the window has room, and returns how many.
+
+        Raises ChannelUnavailableError if nothing can be sent now.
+        """
         room = self._max_pictures - len(self._in_flight)
         if room <= 0 or self._bytes >= _MAX_IN_FLIGHT_BYTES:
             return 0
@@ -207,7 +212,7 @@ class _InFlightWindow:
 class Sender:
     """A thread that sends the pictures of one line's spool to Kafka.
 
-    `problem` says why no pictures get through, and is "" while they do.
+    `problem` says why Kafka does not get the pictures, and is "" while it gets them.
     """
 
     def __init__(
@@ -242,7 +247,7 @@ class Sender:
         self._wake_up.set()
 
     def stop(self, by_s: float) -> None:
-        """Makes the thread end when the spool is empty, Kafka is unavailable, or the time `by_s` (monotonic seconds) is reached."""
+        """Makes the thread end as soon as the spool is empty, Kafka is unavailable, or the monotonic time `by_s` is reached."""
         self._stop_by_s = by_s
         self._wake_up.set()
 
@@ -263,20 +268,20 @@ class Sender:
             try:
                 channel = self._connect()
                 try:
-                    # With pictures to send, the first confirmation shows that Kafka is available.
+                    # If pictures wait, Kafka counts as available only after it has confirmed the first one.
                     if self._spool.sendable_count == 0:
                         self._set_available()
                     self._send_pictures(channel)
                 finally:
                     channel.close()
             except (ChannelUnavailableError, sqlite3.OperationalError) as error:
-                # OperationalError means that the spool's disk is full or fails. Pictures that Kafka has confirmed are then sent again, as
-                # the same parts.
+                # OperationalError means that the disk of the spool is full or fails. Confirmed pictures that could not be deleted are
+                # sent again with the same part ids.
                 self._set_unavailable(str(error))
                 self._wait_before_retry()
 
     def _send_pictures(self, channel: PictureChannel) -> None:
-        """Sends pictures over `channel` until the sender is finished or Kafka refuses a picture, which makes a new channel necessary.
+        """Sends pictures over `channel` until the sender has to end, or until Kafka refuses a picture and a new channel is needed.
 
         Raises ChannelUnavailableError if Kafka does not accept pictures.
         """
@@ -298,7 +303,7 @@ class Sender:
                 self._wake_up.wait(_IDLE_WAIT_S)
 
     def _check_connection(self, window: _InFlightWindow) -> None:
-        """Finds out whether Kafka is available, from its confirmations, or with a probe if nothing is in flight."""
+        """Finds out whether Kafka is available: by its confirmations, or, if no picture is in flight, by trying to reach a broker."""
         if len(window):
             silent_s = window.silent_s
             if silent_s > _STUCK_S:
@@ -341,29 +346,30 @@ class Sender:
             metrics.pictures_sent.labels(line).inc()
             metrics.picture_bytes.labels(line).inc(len(picture.picture.value))
             metrics.send_seconds.labels(line).observe(max(0.0, (now - picture.picture.captured_at).total_seconds()))
-            log.debug("Kafka has confirmed the picture.", extra={"part": str(picture.part)})
+            log.debug("Kafka has confirmed the picture of part %s.", picture.part, extra={"part": str(picture.part)})
 
     def _park(self, picture: SpooledPicture, error: Exception) -> None:
         self._spool.park(picture.seq, str(error))
         metrics.pictures_refused.labels(self._spool.line, "refused-by-kafka").inc()
         log.error(
-            "Kafka refuses the picture: %s. It stays in the spool and is sent again after a restart of the gateway.",
+            "Kafka refuses the picture of part %s: %s. It stays in the spool and is sent again after a restart of the gateway.",
+            picture.part,
             error,
             extra={"part": str(picture.part)},
         )
 
     def _track_backlog(self) -> None:
-        """Logs the beginning and the end of a backlog. During a backlog each commit of the spool waits for the disk."""
+        """Logs when a backlog of pictures begins and ends. During a backlog the spool waits for the disk at each commit."""
         waiting = self._spool.sendable_count
         if not self._is_behind and waiting > 2 * self._max_in_flight:
             self._is_behind = True
-            # If Kafka is unavailable, the reason for the backlog was logged already.
+            # If Kafka is unavailable, `_set_unavailable` has already logged the reason of the backlog.
             if not self.problem:
                 log.warning("Pictures of %s arrive faster than Kafka accepts them. %d wait in the spool.", self._spool.line, waiting)
             self._spool.set_full_sync(True)
         elif self._is_behind and waiting <= self._max_in_flight // 2:
             self._is_behind = False
-            log.info("The backlog of %s is gone. %d pictures wait in the spool.", self._spool.line, waiting)
+            log.info("The backlog of pictures of %s has been sent. %d pictures wait in the spool.", self._spool.line, waiting)
             self._spool.set_full_sync(bool(self.problem))
 
     def _set_unavailable(self, problem: str) -> None:
@@ -373,7 +379,12 @@ class Sender:
             self._spool.set_full_sync(True)
         if not self.problem or now_s - self._reminded_at_s > _REMINDER_INTERVAL_S:
             self._reminded_at_s = now_s
-            log.warning("Pictures of %s stay on disk (%d wait): %s", self._spool.line, self._spool.waiting_count, problem)
+            log.warning(
+                "Pictures of %s stay on disk (%d wait), because they cannot be sent to Kafka: %s",
+                self._spool.line,
+                self._spool.waiting_count,
+                problem,
+            )
         self.problem = problem
 
     def _set_available(self) -> None:

@@ -1,11 +1,11 @@
 """The spool of a line: the gateway's queue on disk between camera and Kafka.
 
-All pictures pass through the spool. A picture and its part id are stored in one transaction, before the camera learns that the picture is
-safe and before the picture is sent. Therefore a crash loses no accepted picture, and a picture is only ever sent under one part id.
+All pictures pass through the spool. A picture and its part id are stored in one transaction, before the camera gets its confirmation and
+before the picture is sent. Therefore a crash loses no accepted picture, and a picture is never sent under two part ids.
 
-Each line has one SQLite file in write-ahead mode. While Kafka confirms pictures, a commit does not wait for the disk: a killed process
-loses nothing, and a power cut can lose only the last moments, which Kafka has by then. While Kafka is unavailable the file is the only
-copy, so each commit waits for the disk.
+Each line has one SQLite file in write-ahead mode. While Kafka confirms pictures, a commit does not wait for the disk. If the process is
+killed, nothing is lost. A power cut can lose only the newest pictures, which Kafka has usually confirmed by then. While Kafka is
+unavailable, the file is the only copy, so each commit waits for the disk.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from typing import IO
 from streams.errors import SettingsError, SpoolFullError
 from streams.identity import PartId, format_time, parse_time
 
-# Disk space of a picture besides its bytes: its row, unused ends of pages, and its receipt.
+# The disk space that a picture needs in addition to its bytes: the other columns, unused ends of pages, and its receipt.
 _ROW_BYTES = 1024
-# Repeated pictures are recognised among the last 100,000 receipts. That is some hours at ten pictures a second, and about 10 MB.
+# A repeated picture is recognised by its receipt. The spool keeps the last 100,000 receipts, which is enough for almost three hours at
+# ten pictures a second and takes about 10 MB.
 _MAX_RECEIPTS = 100_000
-# If the write-ahead file is larger than this, pictures wait until it has been written back to the database file.
+# If SQLite's write-ahead file is larger than this, new pictures wait until it has been written back to the database file.
 _MAX_WRITE_AHEAD_BYTES = 64 * 2**20
 _LAYOUT_VERSION = 1
 
@@ -50,7 +51,7 @@ CREATE TABLE IF NOT EXISTS receipts (
 
 @dataclass(frozen=True)
 class CheckedPicture:
-    """An encoded picture that has passed the checks of the intake. `truth` is "ok" or "defect" if a replay knows it."""
+    """An encoded picture that has passed the checks of the intake. `truth` is the known class, "ok" or "defect", of a replayed picture."""
 
     value: bytes
     captured_at: datetime
@@ -75,7 +76,7 @@ class PictureReceipt:
 
 @dataclass(frozen=True)
 class SpooledPicture:
-    """A picture in the spool. `seq` is its sequence number in the order of acceptance."""
+    """A picture in the spool. `seq` is its sequence number: pictures are numbered in the order in which they were accepted."""
 
     seq: int
     part: PartId
@@ -83,7 +84,7 @@ class SpooledPicture:
 
 
 class SpoolBudget:
-    """Limits the bytes that all spools of one process hold together. Thread-safe."""
+    """Limits the total bytes in all spools of one process. Thread-safe."""
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
@@ -99,17 +100,17 @@ class SpoolBudget:
         with self._lock:
             if self._used_bytes + size > self.max_bytes:
                 raise SpoolFullError(
-                    f"expected room for {size} bytes, found the spool full: {self._used_bytes} of {self.max_bytes} bytes wait"
+                    f"expected room for {size} bytes, found the spool full: {self._used_bytes} of {self.max_bytes} bytes are used"
                 )
             self._used_bytes += size
 
     def add_existing(self, size: int) -> None:
-        """Counts `size` bytes that a spool already holds at its start. They are counted even above the limit."""
+        """Counts `size` bytes that a spool already holds when it is opened. They are accepted even if they exceed the limit."""
         with self._lock:
             self._used_bytes += size
 
     def release(self, size: int) -> None:
-        """Returns `size` bytes that were reserved or counted."""
+        """Frees `size` bytes that `reserve` or `add_existing` has counted."""
         with self._lock:
             self._used_bytes -= size
 
@@ -117,13 +118,13 @@ class SpoolBudget:
 class Spool:
     """The spool of one line, which only one process at a time can open. Thread-safe.
 
-    `run` is the run of the parts that this gateway counts itself. It is greater than all runs before.
+    `run` is the run number in the part ids of the parts that this gateway counts itself. Each start of the gateway begins a greater run.
     """
 
     def __init__(self, folder: Path, line: str, budget: SpoolBudget, clock: Callable[[], float] = time.time) -> None:
         """Opens or creates the file of `line` in `folder`.
 
-        Raises SettingsError if another process has opened it, or if the file is damaged or was written by a newer version.
+        Raises SettingsError if another process has opened the file, or if it is damaged or was written by a newer release of Castline.
         """
         self.line = line
         self.folder = folder
@@ -136,7 +137,7 @@ class Spool:
             self._writer = self._connect()
             self._reader = self._connect()
             self._reader_lock = threading.Lock()
-            # Checkpoints have a connection of their own, so that reading and writing go on while a checkpoint waits for the disk.
+            # Checkpoints use a separate connection, so that pictures can be read and written while a checkpoint waits for the disk.
             self._checkpointer = self._connect()
             self.run = self._begin_run(int(clock()))
             count, size = self._writer.execute("SELECT count(*), total(size) FROM pictures").fetchone()
@@ -145,18 +146,18 @@ class Spool:
             self._lock_file.close()
             raise SettingsError(
                 f"gateway.spool_dir: expected the spool of {line} in {self._path}, found it unusable ({error}); "
-                "move the file away to begin anew, and keep it: it may hold pictures that were not sent"
+                "move the file away, so that the gateway makes a new one, and keep it, because it may hold pictures that were not sent"
             ) from None
         self._last_part = 0
         budget.add_existing(int(size))
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
-        # Large pages suit rows that consist mostly of one picture.
+        # Pages are larger than SQLite's default, because a row holds a whole picture.
         connection.execute("PRAGMA page_size = 8192")
         connection.execute("PRAGMA journal_mode = WAL")
-        # `run_maintenance` makes the checkpoints of SQLite's write-ahead log. Automatic checkpoints would make a picture wait for the
-        # disk whenever the log has grown by 1,000 pages.
+        # Automatic checkpoints are off, because they would make a picture wait for the disk whenever the write-ahead file has grown
+        # by 1,000 pages. `run_maintenance` makes the checkpoints instead.
         connection.execute("PRAGMA wal_autocheckpoint = 0")
         connection.execute("PRAGMA synchronous = FULL")
         (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -169,36 +170,36 @@ class Spool:
         return connection
 
     def _begin_run(self, now_s: int) -> int:
-        # The run is greater than all runs before, even after a restart within the same second or after the clock was set back.
+        # The run is greater than all earlier ones, even if the gateway restarts within one second or the clock was set back.
         row = self._writer.execute("SELECT run FROM runs").fetchone()
         run: int = max(now_s, row[0] + 1 if row else 1)
         self._writer.execute("INSERT OR REPLACE INTO runs VALUES (1, ?)", (run,))
-        # Pictures that Kafka refused are sent again after each start, because the operator may have removed the cause.
+        # Parked pictures, which Kafka has refused, are sent again after each start, because a person may have removed the cause.
         self._writer.execute("UPDATE pictures SET parked = NULL")
         return run
 
     @property
     def waiting_count(self) -> int:
-        """The number of pictures that Kafka has not confirmed, including the parked ones."""
+        """The number of pictures that Kafka has not confirmed, including the parked ones, which Kafka has refused."""
         return self._waiting_count
 
     @property
     def parked_count(self) -> int:
-        """The number of pictures that Kafka has refused since the start."""
+        """The number of parked pictures, which Kafka has refused since the start."""
         return self._parked_count
 
     @property
     def sendable_count(self) -> int:
-        """The number of pictures that wait to be sent or confirmed, without the parked ones."""
+        """The number of pictures that wait to be sent or confirmed. Parked pictures, which Kafka has refused, do not count."""
         return self._waiting_count - self._parked_count
 
     def set_full_sync(self, enabled: bool) -> None:
-        """Sets whether each commit waits until the disk has stored it. This is needed while the spool holds the only copy."""
+        """Sets whether each commit waits for the disk. This is needed while Kafka is unavailable and the spool holds the only copy."""
         with self._lock:
             self._writer.execute(f"PRAGMA synchronous = {'FULL' if enabled else 'NORMAL'}")
 
     def find_receipt(self, key: str) -> tuple[PartId, str] | None:
-        """Returns part and sha256 of the picture that was accepted under the idempotency key `key`, or None if there is none."""
+        """Returns the part and the SHA-256 of the picture that was accepted under the idempotency key `key`, or None if there was none."""
         with self._lock:
             row = self._writer.execute("SELECT run, part, sha256 FROM receipts WHERE mark = ?", (key,)).fetchone()
         return (PartId(self.line, row[0], row[1]), row[2]) if row else None
@@ -264,7 +265,7 @@ class Spool:
             raise
 
     def read_after(self, seq: int, limit: int) -> list[SpooledPicture]:
-        """Returns at most `limit` pictures with sequence numbers above `seq`, in order. Parked pictures are left out."""
+        """Returns the next pictures after the sequence number `seq`, at most `limit`. Leaves out parked ones, which Kafka has refused."""
         with self._reader_lock:
             rows = self._reader.execute(
                 "SELECT seq, run, part, value, captured_at, content_type, sha256, traceparent, truth FROM pictures "
@@ -276,7 +277,7 @@ class Spool:
         ]
 
     def remove(self, seqs: Iterable[int]) -> None:
-        """Deletes the pictures with these sequence numbers, after Kafka has confirmed them."""
+        """Deletes the pictures with the sequence numbers `seqs`, which Kafka has confirmed."""
         with self._lock:
             freed = count = parked = 0
             with self._transaction():
@@ -289,7 +290,7 @@ class Spool:
             self._budget.release(freed)
 
     def park(self, seq: int, reason: str) -> None:
-        """Parks a picture that Kafka refuses: it stays on disk and is sent again after the next start."""
+        """Parks the picture `seq`, which Kafka has refused for `reason`: it stays on disk and is sent again after the next start."""
         with self._lock:
             parked = self._writer.execute("UPDATE pictures SET parked = ? WHERE seq = ? AND parked IS NULL", (reason, seq)).rowcount
             self._parked_count += parked
@@ -300,15 +301,15 @@ class Spool:
             self._writer.execute("DELETE FROM receipts WHERE mark = ?", (key,))
 
     def run_maintenance(self) -> None:
-        """Deletes old receipts and writes the write-ahead file back to the database file. Call it about once a second.
+        """Deletes old receipts and writes SQLite's write-ahead file back to the database file. Call it about once a second.
 
-        The call may wait for the disk, so it needs a thread that does nothing else.
+        The call may wait for the disk, so it should be made in a thread that does nothing else.
         """
         with self._lock:
             self._writer.execute("DELETE FROM receipts WHERE id <= (SELECT max(id) FROM receipts) - ?", (_MAX_RECEIPTS,))
         self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        # Under load a passive checkpoint never writes back everything, so that the write-ahead file would grow. A truncating checkpoint
-        # stops pictures, but only for milliseconds, because the passive one has left little to do.
+        # While pictures arrive, a passive checkpoint never writes back everything, so the write-ahead file would grow without limit. A
+        # truncating checkpoint holds up pictures, but only for milliseconds, because the passive one has done most of the work.
         if self._write_ahead_path.exists() and self._write_ahead_path.stat().st_size > _MAX_WRITE_AHEAD_BYTES:
             with self._reader_lock, self._lock:
                 self._checkpointer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
