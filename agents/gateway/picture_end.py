@@ -1,6 +1,6 @@
-"""Finds out whether the bytes of a picture reach up to the end that their format names, so that half a file is not taken for a picture.
+"""Finds out whether a file holds a complete picture, so that the gateway does not send a file whose transfer is not finished.
 
-Only lengths and markers are read, and nothing is decoded. Whether the content is sound is the inspector's question.
+The functions only follow the lengths and markers of the picture's format. They decode nothing, so a damaged picture may count as complete.
 """
 
 from __future__ import annotations
@@ -11,19 +11,20 @@ from enum import Enum
 
 from streams.identity import sniff_content_type
 
-# A marker of a JPEG that ends its compressed data: neither a stuffed zero, nor a restart marker, nor a fill byte.
+# The first marker after the compressed data of a JPEG. Stuffed zeros, restart markers and fill bytes may occur within the data.
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-# Software that appends some bytes after the picture, such as a line feed, is common. The end is looked for among the last bytes.
+# If a file is damaged, its end marker is searched in this many last bytes, because some programs append bytes such as a line feed.
 _TAIL_BYTES = 64
-# Most directories of a TIFF that are followed, and most entries that are read of one. Both stop a file that points to itself.
+# Limits of how many directories of a TIFF are followed, and how many strips or tiles are read from each. They end the search in a
+# file whose directories point to themselves.
 _MAX_TIFF_DIRECTORIES = 64
 _MAX_TIFF_PIECES = 1_000_000
-_TIFF_OFFSETS = {273: 279, 324: 325}  # tags with the places of strips and tiles, and the tags with their sizes
+_TIFF_OFFSETS = {273: 279, 324: 325}  # TIFF tags: offsets of the strips to their sizes, offsets of the tiles to their sizes
 _TIFF_NUMBERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
 
 
 class PictureEnd(Enum):
-    """Whether a picture is whole. UNKNOWN says that the format is not known, so that nothing can be said about its end."""
+    """Whether a picture has its end and is therefore complete. UNKNOWN means that the format of the file is not known."""
 
     FOUND = "found"
     MISSING = "missing"
@@ -31,7 +32,7 @@ class PictureEnd(Enum):
 
 
 def find_picture_end(value: bytes) -> PictureEnd:
-    """Returns whether `value` holds its picture up to the end of its format: JPEG, PNG, BMP, TIFF or GIF."""
+    """Returns whether the bytes `value` are a complete picture. The known formats are JPEG, PNG, BMP, TIFF and GIF."""
     find = {
         "image/jpeg": _has_jpeg_end,
         "image/png": _has_png_end,
@@ -43,22 +44,22 @@ def find_picture_end(value: bytes) -> PictureEnd:
         return PictureEnd.UNKNOWN
     try:
         return PictureEnd.FOUND if find(value) else PictureEnd.MISSING
-    except (struct.error, IndexError):  # The header itself is not there yet.
+    except (struct.error, IndexError):  # Not even the header is complete.
         return PictureEnd.MISSING
 
 
 def _has_jpeg_end(value: bytes) -> bool:
-    """Walks from segment to segment, because a preview inside the file has an end marker of its own."""
+    """Follows the segments of a JPEG to its end marker. A search would find the end marker of a preview inside the file first."""
     at = 2
     while at + 4 <= len(value):
         if value[at] != 0xFF:
-            return b"\xff\xd9" in value[-_TAIL_BYTES:]  # The file is damaged. Its tail still says that the transfer is over.
+            return b"\xff\xd9" in value[-_TAIL_BYTES:]  # The file is damaged, but an end marker shows that the transfer is finished.
         kind = value[at + 1]
         if kind == 0xD9:
             return True
         if kind == 0xFF:
             at += 1
-        elif kind == 0xDA:  # The compressed data follows and ends at the next marker.
+        elif kind == 0xDA:  # After this segment comes the compressed data, up to the next marker.
             marker = _JPEG_MARKER.search(value, at + 2 + int.from_bytes(value[at + 2 : at + 4]))
             if marker is None:
                 return False
@@ -84,7 +85,7 @@ def _has_bmp_end(value: bytes) -> bool:
     size, offset, header_size = struct.unpack_from("<I4xII", value, 2)
     if size > offset:
         return len(value) >= int(size)
-    # Some programs leave the size at 0. It then follows from the rows, which are padded to four bytes.
+    # Some programs write the file size 0. Then the size is computed from the rows, which are padded to a multiple of four bytes.
     form = "<HHxxH" if header_size == 12 else "<iixxH"
     width, height, bits = struct.unpack_from(form, value, 18)
     row_bytes = (width * bits + 31) // 32 * 4
@@ -96,7 +97,7 @@ def _has_gif_end(value: bytes) -> bool:
 
 
 def _has_tiff_end(value: bytes) -> bool:
-    """Returns whether all directories lie within the file, and all strips and tiles that they name."""
+    """Returns whether the file holds all directories of a TIFF, and all strips and tiles to which they point."""
     order = "<" if value[:2] == b"II" else ">"
     is_big = value[2:4] in (b"+\0", b"\0+")
     (at,) = struct.unpack_from(order + ("Q" if is_big else "I"), value, 8 if is_big else 4)
@@ -112,7 +113,7 @@ def _has_tiff_end(value: bytes) -> bool:
 
 
 def _read_tiff_directory(value: bytes, order: str, is_big: bool, at: int) -> tuple[int, int]:
-    """Returns the place of the next directory, or 0, and where the last strip or tile of this one ends."""
+    """Reads the directory at offset `at`. Returns the offset of the next one, or 0, and the end of the last strip or tile of this one."""
     (count,) = struct.unpack_from(order + ("Q" if is_big else "H"), value, at)
     start, entry_bytes = (at + 8, 20) if is_big else (at + 2, 12)
     numbers: dict[int, tuple[int, ...]] = {}

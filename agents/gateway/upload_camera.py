@@ -1,12 +1,15 @@
-"""The camera of kind `http`: uploads over HTTP, and the HTTP interface for part reports of cameras that a board triggers.
+"""The camera of kind `http`, to which other devices upload pictures, and the HTTP interface for the reports of parts that a board counts.
 
 | request | token | response |
 | --- | --- | --- |
-| `POST` or `PUT /lines/{line}/pictures`, a picture as body or in a form | the line's | 201, `{"part": "line-1:1700000000:7", …}`, on disk |
+| `POST` or `PUT /lines/{line}/pictures`, a picture as body or in a form | the line's | 201, `{"part": "line-1:1700000000:7", …}` |
 | `PUT /lines/{line}/pictures/{name}`, the same with a file name, which is ignored | the line's | the same |
-| `POST /lines/{line}/parts`, `{"run", "part", "captured_at"}` | gateway.token | 202; the picture of a triggered camera is on disk by then |
+| `POST /lines/{line}/parts`, `{"run", "part", "captured_at"}` | gateway.token | 202 |
 
-The token follows "Bearer" in the header Authorization, or is the password of Basic authentication. A picture may have the headers
+The gateway answers 201 only after the picture is on disk. It answers 202 to the report of a part at once, or, if the camera is triggered
+for each part, after the picture of the part is on disk.
+
+The token stands after "Bearer" in the header Authorization, or is the password of Basic authentication. An upload may have the headers
 `Idempotency-Key` (a retry under the same key is not a new part) and `X-Captured-At` (RFC 3339). Errors are JSON `{"error": …}`, a sentence
 that says what was found and what to change, with one of these statuses:
 
@@ -16,7 +19,7 @@ that says what was found and what to change, with one of these statuses:
 | 401 | the token is missing or wrong |
 | 404 | the line does not exist or does not accept this request |
 | 405 | the method is neither POST nor PUT |
-| 409 | the camera has no picture of this part |
+| 409 | the camera that was triggered for this part took no picture |
 | 413 | the picture is too large; the response holds `size_bytes` and `limit_bytes` |
 | 415 | the content type is not that of a picture or a form, or the form holds no picture |
 | 422 | the idempotency key was used for another picture, or the body is empty |
@@ -48,19 +51,19 @@ from streams.identity import PartId
 
 _RECEIPT_TIMEOUT_S = 15.0
 _MAX_KEY_CHARACTERS = 200
-_REFUSED = "refused"  # topic of the complaint about the last refused request
+_REFUSED = "refused"  # the subject under which the complaint about the last refused request is kept
 _STATUS_BY_REASON = {EMPTY: 422, TOO_LARGE: 413, KEY_REUSED: 422, NO_PICTURE: 409}
 
 
 class UploadCamera:
-    """Gives the pictures that were uploaded."""
+    """Yields the pictures that were uploaded over HTTP."""
 
     def __init__(self) -> None:
         self._queue: SimpleQueue[CameraFrame] = SimpleQueue()
         self._complaints = Complaints()
 
     def upload(self, frame: CameraFrame) -> Future[PictureReceipt]:
-        """Hands `frame` to the intake. Returns the future of its receipt, which may fail with SpoolFullError or PictureRefusedError."""
+        """Queues `frame` for the intake. Returns the future of its receipt, which may get a SpoolFullError or a PictureRefusedError."""
         self._complaints.set(_REFUSED, "")
         self._queue.put(frame)
         return frame.receipt
@@ -69,7 +72,7 @@ class UploadCamera:
         return self._complaints.list_texts()
 
     def complain(self, text: str) -> None:
-        """Adds a complaint about a refused request. It disappears with the next picture, or after some minutes."""
+        """Adds a complaint about a refused request. It disappears when the next picture is uploaded, or after ten minutes."""
         self._complaints.add_event(_REFUSED, text)
 
     def frames(self, stopping: Event) -> Iterator[CameraFrame]:
@@ -82,10 +85,10 @@ class UploadCamera:
 
 @dataclass(frozen=True)
 class LineEndpoint:
-    """What a line accepts over HTTP.
+    """What one line accepts over HTTP.
 
-    `uploads` is None if the line accepts no uploads. `part_intake` is None if no board counts its parts. `triggered` is the camera that
-    takes a picture for each reported part, or None if the pictures come by themselves.
+    `uploads` is None if the line accepts no uploads. `part_intake` is None if no board counts the line's parts. `triggered` is the camera
+    that the gateway asks for a picture of each reported part, or None if the camera sends its pictures without being asked.
     """
 
     line: str
@@ -106,7 +109,7 @@ class PartReportBody(BaseModel):
 
 
 def build_app(endpoints: Mapping[str, LineEndpoint], max_bytes: int, parts_token: SecretStr) -> web.Application:
-    """Returns the web application of the gateway. `endpoints` are keyed by line, and `parts_token` authorises part reports."""
+    """Returns the web application of the gateway. `endpoints` has each line by name, and `parts_token` authorises part reports."""
     handlers = _Handlers(endpoints, max_bytes, parts_token)
     app = web.Application(client_max_size=max_bytes, middlewares=[_describe_error])
     for path in ("/lines/{line}/pictures", "/lines/{line}/pictures/{name}"):
@@ -117,11 +120,11 @@ def build_app(endpoints: Mapping[str, LineEndpoint], max_bytes: int, parts_token
 
 
 async def start_site(app: web.Application, host: str, port: int) -> tuple[web.AppRunner, str]:
-    """Serves `app` and returns its runner and its address, such as `http://127.0.0.1:18080`. Port 0 takes a free port.
+    """Serves `app` and returns its runner and its address, such as `http://127.0.0.1:18080`. For port 0 the system chooses a free port.
 
     Raises SettingsError if the port is in use.
     """
-    # The handlers unpack the bodies, because aiohttp would unpack them without a bound.
+    # `read_picture` unpacks compressed bodies, because aiohttp would unpack them to any size.
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=2, auto_decompress=False)
     await runner.setup()
     try:
@@ -135,7 +138,7 @@ async def start_site(app: web.Application, host: str, port: int) -> tuple[web.Ap
 
 @web.middleware
 async def _describe_error(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
-    """Answers a request for an unknown address or with another method by a sentence as JSON, like all other errors."""
+    """Answers a request for an unknown address or with a wrong method (404 or 405) with an error as JSON, like all other errors."""
     try:
         return await handler(request)
     except web.HTTPException as error:
@@ -160,7 +163,7 @@ class _Handlers:
         try:
             frame = await self._read_frame(request, endpoint)
         except RequestRefusedError as error:
-            # Many cameras ask once without their password before they send it.
+            # Many cameras send each request first without a password, so a 401 for such a request is no reason for a complaint.
             if error.status != 401 or "Authorization" in request.headers:
                 endpoint.uploads.complain(f"an upload to {endpoint.line} from {request.remote} was refused with {error.status}: {error}")
             if error.status == 401:
@@ -173,7 +176,7 @@ class _Handlers:
         return await _await_receipt(endpoint.uploads.upload(frame), 201, len(frame.value), self._max_bytes)
 
     async def _read_frame(self, request: web.Request, endpoint: LineEndpoint) -> CameraFrame:
-        """Returns the picture of a request as a frame. Raises RequestRefusedError."""
+        """Returns the picture of a request as a frame. Raises RequestRefusedError if it is not authorised or has no picture."""
         if refusal := find_authorisation_problem(request, endpoint.token, endpoint.line):
             raise RequestRefusedError(401, refusal)
         arrived_at = datetime.now(UTC)
@@ -209,7 +212,10 @@ class _Handlers:
 
 
 async def _await_receipt(future: Future[PictureReceipt], status: int, size: int, limit: int) -> web.Response:
-    """Waits for a receipt and returns the response: `status` and the part, or an error. `size` and `limit` are bytes of the picture."""
+    """Waits until the picture is stored and returns a response with `status` and the part, or an error.
+
+    `size` is the size of the picture and `limit` the largest size that is accepted, both in bytes.
+    """
     try:
         receipt = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), _RECEIPT_TIMEOUT_S)
     except SpoolFullError as error:
@@ -225,7 +231,7 @@ async def _await_receipt(future: Future[PictureReceipt], status: int, size: int,
 
 
 def _make_unauthorised(message: str) -> web.Response:
-    """Returns status 401. Many cameras send their password only after the response has named Basic authentication."""
+    """Returns a response with status 401 that asks for Basic authentication, because many cameras send their password only then."""
     response = _make_error(401, message)
     response.headers["WWW-Authenticate"] = 'Basic realm="castline", charset="UTF-8"'
     return response

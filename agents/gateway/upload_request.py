@@ -1,8 +1,8 @@
 """Finds the picture in an HTTP request of a camera, and checks the request's authorisation.
 
-A camera may send the picture as the body, or as a part of a form (`multipart/…`) beside texts and XML; the body may be compressed with gzip
-or deflate. It proves its right with `Authorization: Bearer` and the token, or with Basic authentication and the token as the password.
-Everything is bounded: the body, what it unpacks to, and the number of parts.
+A camera may send the picture as the body, or as one part of a form (`multipart/…`) that also has texts or XML. The body may be compressed
+with gzip or deflate. The camera sends its token after "Bearer" in the header Authorization, or as the password of Basic authentication.
+The size of the body, compressed and unpacked, and the number of parts of a form are limited.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from pydantic import SecretStr
 from streams.identity import UNKNOWN_CONTENT_TYPE, sniff_content_type
 
 _CHUNK_BYTES = 2**16
-# Room for the texts beside the picture in a form.
+# A form may be larger than the largest picture by this many bytes, for its other fields.
 _FORM_EXTRA_BYTES = 2**20
 _MAX_PARTS = 50
-# Types of a body that is the picture itself. Many programs send the last one if nobody names a type.
+# A body with one of these content types may be the picture itself. Many programs send the last one by default.
 _RAW_TYPES = ("application/octet-stream", "binary/octet-stream", "application/x-www-form-urlencoded")
 
 
 class RequestRefusedError(Exception):
-    """A request that is answered with `status`. The message says what was found and what to change at the camera.
+    """Raised for a request that is refused with `status`. The message says what was found and what to change at the camera.
 
-    `size` is the number of bytes of a picture that is too large, as far as it is known, else 0.
+    If the picture is too large, `size` is its number of bytes, as far as it was received or declared. Otherwise `size` is 0.
     """
 
     def __init__(self, status: int, message: str, size: int = 0) -> None:
@@ -43,16 +43,16 @@ class RequestRefusedError(Exception):
 
 @dataclass(frozen=True)
 class UploadedPicture:
-    """The bytes of a picture, and the content type that the camera declares, or "" if it declares none of a picture."""
+    """The bytes of a picture, and the `image/…` content type that the camera declares, or "" if it declares none."""
 
     value: bytes
     declared_type: str
 
 
 async def read_picture(request: web.Request, max_bytes: int) -> UploadedPicture:
-    """Returns the picture in a request. At most `max_bytes` and the texts of a form are held in memory.
+    """Returns the picture in a request. Reads at most `max_bytes`, or 1 MiB more from a form.
 
-    Raises RequestRefusedError with status 400, 413 or 415.
+    Raises RequestRefusedError with status 400 for malformed data, 413 for a picture that is too large, or 415 if there is no picture.
     """
     is_form = request.content_type.startswith("multipart/")
     if not (is_form or request.content_type.startswith("image/") or request.content_type in _RAW_TYPES):
@@ -73,7 +73,11 @@ async def read_picture(request: web.Request, max_bytes: int) -> UploadedPicture:
 
 
 async def _read_body(request: web.Request, limit: int, max_bytes: int) -> bytes:
-    """Returns the unpacked body of at most `limit` bytes. The message of a larger one names `max_bytes`."""
+    """Returns the body, unpacked if it is compressed.
+
+    Raises RequestRefusedError if the body is malformed or larger than `limit`. The message names `max_bytes` as the limit, which is the
+    largest size of a picture.
+    """
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
         raise RequestRefusedError(
@@ -82,7 +86,7 @@ async def _read_body(request: web.Request, limit: int, max_bytes: int) -> bytes:
     is_packed = encoding not in ("", "identity")
     if not is_packed and request.content_length is not None and request.content_length > limit:
         raise _make_too_large(request.content_length, max_bytes)
-    # 47 stands for a window of 32 KiB with the header of gzip or of zlib.
+    # 47 makes zlib detect the header of gzip or of zlib by itself, with a window of 32 KiB.
     unpacker = zlib.decompressobj(47) if is_packed else None
     body = bytearray()
     async for chunk in request.content.iter_chunked(_CHUNK_BYTES):
@@ -119,7 +123,7 @@ def _read_boundary(request: web.Request) -> bytes:
 
 
 def _find_picture_part(body: bytes, boundary: bytes, max_bytes: int) -> UploadedPicture:
-    """Returns the first part of a form that is a picture by its content, or else the first one that is declared as a picture."""
+    """Returns the first part of a form whose content is a picture. If there is none, returns the first part that is declared as one."""
     declared: UploadedPicture | None = None
     found = []
     for header, content in _split_form(body, boundary):
@@ -153,7 +157,10 @@ def _decode_base64(content: bytes) -> bytes:
 
 
 def _split_form(body: bytes, boundary: bytes) -> Iterator[tuple[Message, bytes]]:
-    """Yields header and content of each part of a form. Source: RFC 2046, section 5.1.1; plain line feeds are accepted."""
+    """Yields the header and the content of each part of a form.
+
+    Source: RFC 2046, section 5.1.1. Difference: lines may also end in a line feed without a carriage return.
+    """
     delimiter = b"--" + boundary
     at = body.find(delimiter)
     for _ in range(_MAX_PARTS):
@@ -175,10 +182,10 @@ def _split_form(body: bytes, boundary: bytes) -> Iterator[tuple[Message, bytes]]
 
 
 def find_authorisation_problem(request: web.Request, token: SecretStr, owner: str) -> str:
-    """Returns why the request does not carry `token`, which belongs to `owner`, or "" if it does.
+    """Returns why a request is not authorised with `token`, the token of `owner`, or "" if the request is authorised.
 
-    The token may stand after "Bearer", or be the password of Basic authentication with any user name. If `token` is empty, nobody is
-    authorised.
+    The request may give the token after "Bearer", or as the password of Basic authentication with any user name. If `token` is empty,
+    no request is authorised.
     """
     expected = token.get_secret_value().encode()
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
@@ -192,12 +199,12 @@ def find_authorisation_problem(request: web.Request, token: SecretStr, owner: st
     secret = given.strip().encode("utf-8", "surrogateescape")
     if scheme.lower() == "basic":
         secret = _read_password(secret)
-    # The comparison takes constant time, so that its duration does not reveal how many characters of a guess were right.
+    # The time that the comparison takes does not depend on the text, so it does not reveal how many characters of a guess are right.
     return "" if hmac.compare_digest(secret, expected) else f"expected {ways}, found another one; correct the token at the camera"
 
 
 def _read_password(encoded: bytes) -> bytes:
-    """Returns the password of Basic authentication, or b"" if the text is malformed. Source: RFC 7617."""
+    """Returns the password in the credentials of Basic authentication, or b"" if they are malformed. Source: RFC 7617."""
     try:
         return base64.b64decode(encoded, validate=True).partition(b":")[2]
     except binascii.Error:

@@ -1,7 +1,7 @@
-"""The camera of kind `video`: reads a V4L2 device or an RTSP stream with OpenCV, which the extra `video` installs.
+"""The camera of kind `video`: reads a V4L2 device or an RTSP stream with OpenCV, which `castline[video]` installs.
 
-A thread of its own grabs without a pause, because a stream that is read too slowly gives older and older pictures. A picture has the time
-at which it was grabbed. Only the pictures that are given to the intake are encoded, in the thread of the camera.
+A separate thread grabs pictures without a pause, because a stream that is read too slowly gives older and older pictures. The time of a
+picture is the time at which it was grabbed. Only pictures for the intake are encoded, which happens in the camera's thread.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from streams.settings import CameraSettings
 
 log = logging.getLogger(__name__)
 
-# Pictures that a triggered camera remembers. The report of a part arrives some hundredths of a second after the part.
+# A triggered camera remembers this many of the last pictures, because the report of a part arrives some hundredths of a second late.
 _REMEMBERED_FRAMES = 8
-# Threads that may hang in a call of OpenCV before no further one is started.
+# If this many threads hang in a call of OpenCV, no further thread is started.
 _MAX_HANGING_READERS = 3
-# OpenCV gets twice its own limit, so that an open stream is closed in the ordinary way.
+# A thread counts as hanging after this many times the setting stall_s. Before that, OpenCV's own time-out can close the stream.
 _HANG_FACTOR = 2.0
 _WAIT_S = 0.2
 
 
 class VideoPicture(Protocol):
-    """A decoded picture of a stream."""
+    """A decoded picture of a video stream."""
 
     def encode(self) -> bytes | None:
-        """Returns the picture as PNG, or None if that is impossible. May be called from any thread."""
+        """Returns the picture as PNG, or None if it cannot be encoded. May be called from any thread."""
 
 
 class FrameGrabber(Protocol):
@@ -60,7 +60,7 @@ class FrameGrabber(Protocol):
 
 @dataclass(frozen=True)
 class OpenCvPicture:
-    """Pixels of OpenCV, encoded as PNG so that no detail is lost to compression."""
+    """A picture that OpenCV has decoded. It is encoded as PNG, because PNG loses no detail."""
 
     cv2: Any
     pixels: Any
@@ -73,7 +73,7 @@ class OpenCvPicture:
 class OpenCvGrabber:
     """A video stream that OpenCV reads. `address` is a device number, a device file or a URL.
 
-    OpenCV gives up a network stream that is mute for `timeout_s`, while it is opened and while it is read.
+    OpenCV gives up a network stream if the stream sends no data for `timeout_s` while it is opened or read.
     """
 
     def __init__(self, cv2: Any, address: str, timeout_s: float) -> None:
@@ -87,8 +87,8 @@ class OpenCvGrabber:
             self._capture = cv2.VideoCapture(int(address) if address.isdigit() else address)
         if not self._capture.isOpened():
             self._capture.release()
-            raise OSError(f"expected a video stream at {hide_password(address)}, it cannot be opened")
-        # With a buffer of one picture the stream gives its newest one. A longer buffer would give older pictures of earlier parts.
+            raise OSError(f"expected a video stream at {hide_password(address)}, but it cannot be opened")
+        # With a buffer of one picture the stream gives its newest picture. With a longer buffer it would give pictures of earlier parts.
         self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
 
     def grab(self) -> bool:
@@ -103,7 +103,7 @@ class OpenCvGrabber:
 
 
 def hide_password(address: str) -> str:
-    """Returns an address without the user name and the password that it may hold."""
+    """Returns an address without the user name and the password, if it has any."""
     scheme, separator, rest = address.partition("://")
     return scheme + separator + rest.rpartition("@")[2] if separator else address
 
@@ -126,9 +126,9 @@ class _GrabbedPicture:
 
 
 class VideoCamera:
-    """Reads a video stream all the time and gives its newest picture, at a fixed rate or for each part that the board counts.
+    """Reads a video stream continuously and yields its newest picture at a fixed rate, or one picture for each part that the board counts.
 
-    A stream that breaks, or that is mute for `stall_s`, is reported and opened again.
+    A stream that breaks, or that gives no picture for the setting `stall_s`, is reported and opened again.
     """
 
     def __init__(self, line: str, settings: CameraSettings, open_stream: Callable[[], FrameGrabber]) -> None:
@@ -136,17 +136,17 @@ class VideoCamera:
         self._settings = settings
         self._open_stream = open_stream
         self._is_triggered = settings.trigger == "board"
-        # The newest pictures that were not given yet, the oldest first. Without a trigger there is one, and only if it was asked for.
+        # The newest pictures that the intake has not got yet, the oldest first. Without a trigger it is at most one, decoded on demand.
         self._pictures: deque[_GrabbedPicture] = deque(maxlen=_REMEMBERED_FRAMES if self._is_triggered else 1)
         self._pictures_changed = threading.Condition()
         self._is_asked = Event()
         self._triggers: SimpleQueue[tuple[PartId, datetime, Future[PictureReceipt]]] = SimpleQueue()
         self._complaints = Complaints()
-        # Monotonic time of the last picture, or of the start of the thread that reads the stream.
+        # The monotonic time of the last picture, or the time at which the camera started if there was no picture yet.
         self._alive_s = time.monotonic()
-        self._last_error = "the stream is mute"
+        self._last_error = "the stream sends no data"
         self._is_running = False
-        # Since when the reader is within one call of OpenCV, monotonic, or None while it waits for its next attempt.
+        # The monotonic time at which the current call of OpenCV began, or None while the reader waits before it opens the stream again.
         self._busy_since_s: float | None = None
         self._backoff = Backoff(first_s=0.5, longest_s=10.0)
         self._hanging: list[threading.Thread] = []
@@ -173,7 +173,7 @@ class VideoCamera:
         watch.join(2)
 
     def _watch_reader(self, stopping: Event) -> None:
-        """Keeps a thread that reads the stream. A thread that hangs in OpenCV is left behind, and another one is started."""
+        """Runs a thread that reads the stream. If the thread hangs in OpenCV, abandons it and starts another one."""
         while not stopping.is_set():
             abandoned = Event()
             self._busy_since_s = None
@@ -186,7 +186,7 @@ class VideoCamera:
                 reader.join(2)
 
     def _is_hanging(self, reader: threading.Thread) -> bool:
-        """Returns whether `reader` has to be left behind: one call of OpenCV takes twice as long as a stream may be mute."""
+        """Returns whether `reader` hangs in a call of OpenCV, for more than twice the setting `stall_s`, and may be replaced."""
         busy_since_s = self._busy_since_s
         if busy_since_s is None or time.monotonic() - busy_since_s <= _HANG_FACTOR * self._settings.stall_s:
             return False
@@ -196,11 +196,11 @@ class VideoCamera:
         self._hanging.append(reader)
         self._last_error = "OpenCV does not return from reading the stream"
         metrics.camera_failures.labels(self._line).inc()
-        log.warning("The camera of %s: %s. Another reader is started.", self._line, self._last_error)
+        log.warning("The camera of %s: %s. The gateway starts another thread to read the stream.", self._line, self._last_error)
         return True
 
     def _read_stream(self, stopping: Event, abandoned: Event) -> None:
-        """Opens the stream again and again, and reads it, until `stopping` or `abandoned` is set."""
+        """Opens and reads the stream, and opens it again whenever it breaks, until `stopping` or `abandoned` is set."""
         while not (stopping.is_set() or abandoned.is_set()):
             try:
                 self._busy_since_s = time.monotonic()
@@ -218,11 +218,11 @@ class VideoCamera:
             self._last_error = error
             metrics.camera_failures.labels(self._line).inc()
             wait_s = self._backoff.failed()
-            log.warning("The camera of %s: %s. The stream is opened again in %.1f s.", self._line, error, wait_s)
+            log.warning("The camera of %s: %s. The gateway opens the stream again in %.1f s.", self._line, error, wait_s)
             stopping.wait(wait_s)
 
     def _grab_pictures(self, stream: FrameGrabber, stopping: Event, abandoned: Event) -> None:
-        """Reads an open stream until it breaks or is mute for `stall_s`."""
+        """Grabs pictures from an open stream until the stream breaks or the reader has to end."""
         while stream.grab():
             grabbed_at = datetime.now(UTC)
             if stopping.is_set() or abandoned.is_set():
@@ -233,14 +233,14 @@ class VideoCamera:
                 continue
             picture = stream.retrieve()
             if picture is None:
-                raise OSError("a picture of the stream cannot be decoded")
+                raise OSError("OpenCV cannot decode a picture of the stream")
             with self._pictures_changed:
                 self._pictures.append(_GrabbedPicture(picture, grabbed_at))
                 self._is_asked.clear()
                 self._pictures_changed.notify_all()
 
     def _encode(self, grabbed: _GrabbedPicture, part: PartId | None = None) -> CameraFrame | None:
-        """Returns the frame of a picture, or None with a complaint if it cannot be encoded."""
+        """Returns a picture as a frame. If the picture cannot be encoded, adds a complaint and returns None."""
         try:
             value, error = grabbed.picture.encode(), "OpenCV gives no reason"
         except Exception as failure:  # noqa: BLE001  One picture must not end the camera. The failure is counted and shown.
@@ -254,7 +254,7 @@ class VideoCamera:
         return CameraFrame(value, grabbed.grabbed_at, "image/png", part=part)
 
     def _take_newest(self, timeout_s: float) -> _GrabbedPicture | None:
-        """Waits for a picture that was not given yet and returns it, or None after `timeout_s`."""
+        """Returns the newest picture that the intake has not got yet. Waits for one, and returns None after `timeout_s`."""
         with self._pictures_changed:
             if not self._pictures:
                 self._is_asked.set()
@@ -285,7 +285,10 @@ class VideoCamera:
             yield replace(frame, receipt=receipt)
 
     def _take_near(self, captured_at: datetime, window_s: float) -> _GrabbedPicture | None:
-        """Returns the picture nearest to `captured_at` within `window_s`. Waits at most `window_s` for one that is not older."""
+        """Returns the picture whose time is nearest to `captured_at`, or None if it is more than `window_s` away.
+
+        Waits at most `window_s` until a picture has been grabbed after `captured_at`.
+        """
 
         def is_later_one_there() -> bool:
             return bool(self._pictures) and self._pictures[-1].grabbed_at >= captured_at
@@ -295,7 +298,7 @@ class VideoCamera:
             found = min(self._pictures, key=lambda grabbed: abs(grabbed.grabbed_at - captured_at), default=None)
             if found is None or abs((found.grabbed_at - captured_at).total_seconds()) > window_s:
                 return None
-            # A part that comes later gets a later picture.
+            # This picture and earlier ones are dropped, so that a later part gets a later picture.
             while self._pictures and self._pictures[0].grabbed_at <= found.grabbed_at:
                 self._pictures.popleft()
         return found

@@ -1,4 +1,4 @@
-"""The sorter's decisions as pure functions: the settings of a lane, what the board gets for a verdict, and the record of a part."""
+"""The sorter's decisions as pure functions: the settings of a lane, the command to the board for a verdict, and the sorting records."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from streams.settings import GateSettings, GradeSettings
 MIN_SENDING_TIME = timedelta(milliseconds=30)
 LATE: SortingReason = "late-verdict"
 
-# The words of the gate protocol, each with the word that stands in the records.
+# The words that the gate protocol uses for actions and reasons, each with the word that the sorting records use.
 ACTIONS: dict[str, Action] = {"divert": "diverted", "pass": "passed", "stop": "stopped", "none": "untracked"}
 _REASONS: dict[str, SortingReason] = {
     "verdict": "verdict",
@@ -32,7 +32,7 @@ _REASONS: dict[str, SortingReason] = {
 
 
 def lane_settings(gate: GateSettings) -> LaneSettings:
-    """Returns the board's settings for the lane of a line. Values that the line's settings do not give are the protocol's defaults.
+    """Returns the board's settings for the lane of a line. A value that the line's settings leave out gets the protocol's default.
 
     Raises ValueError if a value is outside the board's bounds.
     """
@@ -49,7 +49,7 @@ def lane_settings(gate: GateSettings) -> LaneSettings:
 
 
 def grade_settings(gate: GateSettings) -> dict[int, LaneSettings]:
-    """Returns the board's settings for the further gates of a line. The key is the lane whose servo moves the gate.
+    """Returns the board's settings for each further gate on the belt of a line. The key is the lane whose servo moves the gate.
 
     Raises ValueError if a value is outside the board's bounds.
     """
@@ -62,14 +62,14 @@ def _one_grade(gate: GateSettings, grade: GradeSettings) -> LaneSettings:
 
 @dataclass(frozen=True)
 class BoardVerdict:
-    """A verdict in the words of the gate protocol. `gate` is the lane of the further gate that takes the part, or None."""
+    """A verdict in the words of the gate protocol. `gate` is the lane of the further gate that diverts the part, or None."""
 
     word: Literal["keep", "divert"]
     gate: int | None = None
 
 
 def board_verdict(verdict: Verdict, gate: GateSettings) -> BoardVerdict:
-    """Returns what the board gets for a verdict.
+    """Returns what the sorter sends to the board for a verdict: whether to divert the part, and at which gate.
 
     A `defect` is diverted, and a `review` is treated as the line's setting `on_review` says. A diverted part goes to the first grade
     (a further gate on the belt) that takes such parts. If there is none, it goes to the line's own gate.
@@ -82,7 +82,7 @@ def board_verdict(verdict: Verdict, gate: GateSettings) -> BoardVerdict:
 
 
 def verdict_deadline(counted_at: datetime, gate: GateSettings) -> datetime:
-    """Returns the last time at which a verdict may be sent. `counted_at` is the time when the part was counted or photographed."""
+    """Returns the last time at which a verdict may be sent to the board. `counted_at` is when the part was counted or photographed."""
     return counted_at + timedelta(seconds=gate.travel_s) - MIN_SENDING_TIME
 
 

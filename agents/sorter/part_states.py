@@ -1,4 +1,4 @@
-"""What a sorter knows of the parts of one line: verdict, times and sorting record. A restarted sorter reads them from Kafka again."""
+"""What a sorter knows about the parts of one line: verdicts, times and sorting records. After a restart it reads them from Kafka again."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ log = logging.getLogger(__name__)
 PartKey = tuple[int, int]
 # At 10 parts a second, 2048 parts pass in some three minutes. No part needs that long from the camera to the gate.
 MAX_PARTS = 2048
-# The times of one part differ by less than this. A larger difference means that there are two parts with the same numbers.
+# The times of one part differ by less than this. A larger difference means that two parts have the same run and part numbers.
 _MAX_TIME_DIFFERENCE = timedelta(seconds=60)
 _MAX_RESTORE_S = 30.0
 
 
 @dataclass
 class PartState:
-    """What is known of a part before the board reports it at the gate. `captured_at` is the time of the picture that was judged."""
+    """What the sorter knows about a part that has not passed the gate. `captured_at` is the time of the picture that was judged."""
 
     counted_at: datetime | None = None
     label: Label | None = None
@@ -51,7 +51,7 @@ class PartState:
 
 
 class PartStates:
-    """The states and the newest sorting records of the newest parts. At most `max_parts` states and `max_parts` records are kept."""
+    """Keeps the states of the newest parts and their newest sorting records, at most `max_parts` of each."""
 
     def __init__(self, max_parts: int = MAX_PARTS) -> None:
         self._max_parts = max_parts
@@ -86,19 +86,19 @@ class PartStates:
         return self._sortings.get((run, part))
 
     def add_sorting(self, sorting: Sorting) -> None:
-        """Stores the newest sorting record of a part."""
+        """Stores a sorting record as the newest one of its part."""
         self._sortings[sorting.run, sorting.part] = sorting
         self._sortings.move_to_end((sorting.run, sorting.part))
         while len(self._sortings) > self._max_parts:
             self._sortings.popitem(last=False)
 
     def unrecorded_parts(self, run: int) -> list[PartKey]:
-        """Returns the parts without a sorting record that were counted in another run than `run`. The board will not report them."""
+        """Returns the counted parts of other runs than `run` that have no sorting record. The board, now in `run`, will not report them."""
         return [key for key, state in self._states.items() if key[0] != run and state.counted_at is not None and key not in self._sortings]
 
 
 def restore_states(settings: Settings, line: str) -> PartStates:
-    """Reads the newest verdicts and sorting records of `line` from Kafka. From them a restarted sorter knows the parts on the belt.
+    """Reads the newest verdicts and sorting records of `line` from Kafka, so that a restarted sorter knows the parts on the belt.
 
     Raises BrokerError if one of the two topics cannot be read within 30 s.
     """
@@ -109,7 +109,9 @@ def restore_states(settings: Settings, line: str) -> PartStates:
         for sorting in _read_newest(settings, names.sorted(line), Sorting):
             states.add_sorting(sorting)
     except KafkaError as error:
-        raise BrokerError(f"Cannot read the newest records of {line} from Kafka at {settings.bootstrap}: {error!r}") from error
+        raise BrokerError(
+            f"Cannot read the newest records of {line} from Kafka at {settings.bootstrap}: {error!r}. Check the broker."
+        ) from error
     return states
 
 
@@ -129,7 +131,7 @@ def _read_newest(settings: Settings, topic: str, kind: type[R]) -> list[R]:
         while (position := consumer.position(partition)) < end:
             if time.monotonic() > give_up_s:
                 raise BrokerError(
-                    f"Reading {topic} took longer than {_MAX_RESTORE_S:.0f} s. Offset {position} of {end} was reached. "
+                    f"Reading {topic} took longer than {_MAX_RESTORE_S:.0f} s and came only to offset {position} of {end}. "
                     "Check the broker's load and the network. The sorter tries again at its next start."
                 )
             for records in consumer.poll(timeout_ms=500).values():
@@ -143,5 +145,5 @@ def _decode(kind: type[R], value: bytes | None) -> R | None:
     try:
         return kind.decode(value or b"")
     except ValidationError as error:
-        log.warning("A record on Kafka is ignored, because it is not a valid %s: %s", kind.name, error)
+        log.warning("A record that was read from Kafka is ignored, because it is not a valid %s: %s", kind.name, error)
         return None

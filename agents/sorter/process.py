@@ -1,4 +1,4 @@
-"""Runs the sorters of one board. They share a serial link. Each line of the board has a sorter with a consumer group of its own."""
+"""Runs the sorters of one board: one for each line of the board. They share the serial link, but each has its own consumer group."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from streams.record_producer import RecordProducer
 from streams.settings import GateSettings, Settings
 from streams.worker import ConsumerGroup, make_app, run_worker
 
-# In these states of a lane the board answers the sorter.
+# A lane in one of these states is connected: the board answers the sorter.
 _CONNECTED_STATES = (GateState.RUNNING, GateState.SAFE, GateState.STOPPED)
 
 
@@ -42,7 +42,7 @@ async def run_sorters(settings: Settings, lines: list[str], instance: str, healt
 
 
 class _LineHealth(ProcessHealth):
-    """The health of one line. Its problems are added to the health of the process."""
+    """The health of one line. It passes the line's problems on to the health of the process, which serves several lines."""
 
     def __init__(self, process: ProcessHealth, line: str, stall_s: float) -> None:
         super().__init__(process.role, ProgressWatchdog(stall_s))
@@ -63,7 +63,7 @@ class _LineHealth(ProcessHealth):
 async def _make_group(
     stack: AsyncExitStack, settings: Settings, line: str, gate: GateSettings, instance: str, link: GateLink, health: ProcessHealth
 ) -> ConsumerGroup:
-    """Connects the sorter of `line` to Kafka and to its lane of the board. The opened resources are closed together with `stack`."""
+    """Connects the sorter of `line` to Kafka and to its lane of the board. What it opens is closed when `stack` is closed."""
     loop = asyncio.get_running_loop()
     # Each line has a consumer group of its own. In a shared group, two processes that read different topics would take partitions
     # from each other. If a line were wired to another board, its committed offset would be lost.
@@ -92,10 +92,10 @@ async def _make_group(
 
 
 async def _start_link(link: GateLink, groups: list[ConsumerGroup]) -> None:
-    """Opens the serial port when every line receives its verdicts.
+    """Waits until every line receives its verdicts from Kafka, and then opens the serial port.
 
-    A board begins to count parts as soon as it is configured. A line that does not receive its verdicts yet would get those of the first
-    parts too late.
+    The board begins to count parts as soon as the sorter has configured it. If a line did not receive verdicts by then, the verdicts of
+    its first parts would come too late.
     """
     for group in groups:
         await group.has_partitions.wait()
@@ -103,7 +103,7 @@ async def _start_link(link: GateLink, groups: list[ConsumerGroup]) -> None:
 
 
 async def _watch_lane(lane: GateLane, port: str, health: ProcessHealth) -> None:
-    """Shows a problem at /readyz while the lane of the board, which drives the line's gate, is not connected."""
+    """Shows a problem on /readyz while the lane of the board that moves the line's gate is not connected."""
     while True:
         health.set_problem("" if lane.state in _CONNECTED_STATES else f"lane {lane.number} of the board at {port} is {lane.state}", "gate")
         await asyncio.sleep(0.2)

@@ -1,6 +1,6 @@
 """The sorter of one line: verdicts go from Kafka to the board, and the board's events go to Kafka.
 
-    verdict from Kafka -> sent to the board -> acknowledged to Kafka, in the order of arrival
+    verdict from Kafka -> sent to the board -> acknowledged to Kafka in the order of arrival
     event of the board -> record written to Kafka -> acknowledged to the board
 
 A crash between two steps repeats work and loses nothing. The board ignores a repeated verdict, and it repeats every event until the sorter
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 ROLE = "sorter"
 # The largest number of verdicts that are handled at the same time. Further verdicts stay in Kafka.
 MAX_OPEN_VERDICTS = 64
-# A board reports a part at the gate at most this long after the part's deadline. A late verdict waits for this report.
+# The board reports that a part is at the gate at most this long after the part's deadline. A late verdict waits for this report.
 _MAX_REPORT_DELAY = timedelta(seconds=2)
 # The largest run number and the largest part number of the gate protocol.
 _MAX_RUN, _MAX_PART = 65535, 99_999_999
@@ -95,7 +95,7 @@ class Sorter:
     # From Kafka to the board
 
     async def accept(self, received: ReceivedRecord) -> None:
-        """Starts to handle a verdict. Waits while MAX_OPEN_VERDICTS verdicts are being handled. Further verdicts then stay in Kafka."""
+        """Starts to handle a verdict. Waits while MAX_OPEN_VERDICTS are being handled, so that further verdicts stay in Kafka."""
         await self._open_verdicts.put((received, asyncio.create_task(self._handle_verdict(received.record))))
 
     async def acknowledge_verdicts(self) -> None:
@@ -112,7 +112,10 @@ class Sorter:
         self._verdicts_done.set()
 
     async def _handle_verdict(self, record: ConsumedRecord) -> bool:
-        """Sends one verdict to the board. If the board refuses, records the part. Returns False if Kafka must deliver the verdict again."""
+        """Sends one verdict to the board. If the board refuses it, writes a sorting record that says why.
+
+        Returns False if the gate link has closed, so that Kafka must deliver the verdict again.
+        """
         try:
             verdict = _decode_verdict(record.value, self._line)
         except ValueError as error:
@@ -142,7 +145,7 @@ class Sorter:
         await self._producer.deliver([make_dead_letter(self._names.dead_letters, record, ROLE, "verdict", str(error))])
 
     def _check_run(self, verdict: Verdict) -> None:
-        """Raises GateError with code 21 (`unknown-run`) if the run is over, or if its number is too large for any board."""
+        """Raises GateError with code 21 (`unknown-run`) if the board has begun a later run, or if a number is too large for any board."""
         is_earlier_run = self._lane.run and verdict.run < self._lane.run
         # A gateway without a board uses the seconds since 1970 as run number. This number is larger than the run of any board.
         if verdict.run > _MAX_RUN or verdict.part > _MAX_PART or is_earlier_run:
@@ -165,14 +168,14 @@ class Sorter:
             await self._record([self._untracked_sorting(verdict.run, verdict.part, reason, error.code)])
 
     async def _record_late_verdict(self, verdict: Verdict, error: GateError, deadline: datetime) -> None:
-        """Records that a verdict was too late. Records nothing if the record of the part already has a verdict."""
+        """Writes a sorting record that names the late verdict, unless the part already has a record with a verdict."""
         previous = await self._wait_for_sorting(verdict, deadline)
         if previous is not None and (previous.verdict_id is not None or previous.late):
             return
         self._states.get(verdict.run, verdict.part).is_late = True
         metrics.verdicts_late.labels(self._line).inc()
         part = str(verdict.part_id)
-        log.info("part %s: the verdict was too late (%s)", part, error, extra={"part": part})
+        log.info("part %s: the verdict came too late for the gate (%s)", part, error, extra={"part": part})
         if previous is None:
             await self._record([self._untracked_sorting(verdict.run, verdict.part, LATE, error.code)])
         else:
@@ -238,7 +241,7 @@ class Sorter:
         metrics.gate_moves.labels(self._line).inc(event.moved)
         if event.part == 0:
             metrics.parts_sorted.labels(self._line, ACTIONS[event.action], "unmatched").inc()
-            log.warning("%s: a part that photo-eye 1 had not counted reached the gate. Action of the gate: %s", self._line, event.action)
+            log.warning("%s: a part that photo-eye 1 had not counted reached the gate. The gate's action was: %s", self._line, event.action)
             return []
         state = self._states.get(event.run, event.part)
         if event.reason == "spacing" and event.action == "pass" and state.label == "defect":
@@ -278,13 +281,13 @@ class Sorter:
             self._sorting_added.notify_all()
 
     async def drain(self) -> None:
-        """Accepts no more verdicts. Returns when all accepted verdicts are handled and acknowledged."""
+        """Accepts no more verdicts. Returns when all accepted verdicts were sent or recorded, and acknowledged to Kafka."""
         await self._open_verdicts.put(None)
         await self._verdicts_done.wait()
 
 
 def _decode_verdict(value: bytes | None, line: str) -> Verdict:
-    """Decodes a verdict of `line`. Raises ValueError (or its subclass ValidationError of pydantic) if `value` is no such verdict."""
+    """Decodes a verdict of `line`. Raises ValueError (or its subclass ValidationError of pydantic) if `value` is not one."""
     verdict = Verdict.decode(value or b"")
     if verdict.line != line:
         raise ValueError(f"The verdict belongs to {verdict.line}, but its topic belongs to {line}.")
