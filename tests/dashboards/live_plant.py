@@ -14,7 +14,7 @@ import urllib.request
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from click.testing import CliRunner
 
@@ -83,6 +83,30 @@ class DemoPlant:
             self.process.kill()
             self.process.wait()
         self._output.close()
+
+
+class StallWatch:
+    """Measures in a thread for how long this process got no processor at most. `longest_stall_s` is in seconds."""
+
+    def __init__(self) -> None:
+        self.longest_stall_s = 0.0
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        began_s = time.monotonic()
+        while not self._stopping.wait(0.05):
+            now_s = time.monotonic()
+            self.longest_stall_s = max(self.longest_stall_s, now_s - began_s - 0.05)
+            began_s = now_s
 
 
 class PrometheusServer:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,14 +17,17 @@ from dashboards.catalogue import ALERTS, EMPTY_IN_HEALTH, PlacedExpression, list
 from dashboards.prometheus import RemoteWrite, ScrapeConfig, make_prometheus_config
 from dashboards.promql import find_metric_names, list_declared_metrics
 from deploy.supervisor.ports import free_ports
-from tests.dashboards.live_plant import CASTLINE, DemoPlant, HostedStack, PrometheusServer
+from tests.dashboards.live_plant import CASTLINE, DemoPlant, HostedStack, PrometheusServer, StallWatch
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(400)]
 
 _TOKEN = "of-the-hosted-stack"
 _REFUSALS = 2
 # Longer than the range of the rates in the panels.
 _RUN_S = 18
+# A board reports a fault if it hears nothing from its sorter for 2 s. Then a plant is not in health.
+_HARMFUL_STALL_S = 1.0
+_ATTEMPTS = 3
 # Values of Grafana's variables when `All` is chosen.
 _VARIABLES = {"$plant": ".*", "$line": ".*", "$__rate_interval": "16s", "$__range": "1m"}
 
@@ -39,30 +43,35 @@ class MonitoredPlant:
 
 @pytest.fixture(scope="module")
 def monitored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MonitoredPlant]:
-    """Runs one plant for all tests."""
-    folder = tmp_path_factory.mktemp("plant")
+    """Runs one plant for all tests. If the machine stands still meanwhile, runs another one, because the gates rightly report that."""
+    for _ in range(_ATTEMPTS):
+        with ExitStack() as stack, StallWatch() as watch:
+            plant = _start_plant(tmp_path_factory.mktemp("plant"), stack)
+            if watch.longest_stall_s < _HARMFUL_STALL_S:
+                yield plant
+                return
+    pytest.fail(f"in each of {_ATTEMPTS} attempts the machine stood still for more than {_HARMFUL_STALL_S} s")
+
+
+def _start_plant(folder: Path, stack: ExitStack) -> MonitoredPlant:
     token = folder / "token"
     token.write_text(_TOKEN)
-    stack = HostedStack(_REFUSALS)
+    hosted = HostedStack(_REFUSALS)
+    stack.callback(hosted.stop)
     plant = DemoPlant(folder)
-    prometheus: PrometheusServer | None = None
-    try:
-        plant.wait_until(lambda: bool(list(folder.glob("castline-demo-*/run/targets/inspector-1.json"))), 120)
-        rules = str(generate.ROOT / generate.RULES)
-        files = (f"{plant.run_folder}/run/targets/*.json",)
-        config = folder / "prometheus.yml"
-        config.write_text(
-            make_prometheus_config(ScrapeConfig("north", files, rules, remote_write=RemoteWrite(stack.url, str(token)), interval_s=2))
-        )
-        prometheus = PrometheusServer(folder, config, free_ports())
-        plant.wait_until(lambda: " running; " in plant.output and "; verdicts 0 " not in plant.output.splitlines()[-1], 180)
-        time.sleep(_RUN_S)
-        yield MonitoredPlant(plant, prometheus, stack)
-    finally:
-        if prometheus:
-            prometheus.stop()
-        plant.stop()
-        stack.stop()
+    stack.callback(plant.stop)
+    plant.wait_until(lambda: bool(list(folder.glob("castline-demo-*/run/targets/inspector-1.json"))), 120)
+    rules = str(generate.ROOT / generate.RULES)
+    files = (f"{plant.run_folder}/run/targets/*.json",)
+    config = folder / "prometheus.yml"
+    config.write_text(
+        make_prometheus_config(ScrapeConfig("north", files, rules, remote_write=RemoteWrite(hosted.url, str(token)), interval_s=2))
+    )
+    prometheus = PrometheusServer(folder, config, free_ports())
+    stack.callback(prometheus.stop)
+    plant.wait_until(lambda: " running; " in plant.output and "; verdicts 0 " not in plant.output.splitlines()[-1], 180)
+    time.sleep(_RUN_S)
+    return MonitoredPlant(plant, prometheus, hosted)
 
 
 def fill_variables(expression: str) -> str:
