@@ -98,7 +98,7 @@ def pipeline(
     full_size: bool,
     as_json: bool,
 ) -> None:
-    """Compare the inspector with its networks alone, and measure its latency and its memory.
+    """Measure the speed, the latency and the memory of the inspector.
 
     First the command measures how many pictures a second an inspector judges that reads them from Kafka. It also measures how many the same
     networks judge in a plain loop without Kafka (the "bare model"), and prints the ratio. Then the command sends pictures at half of the
@@ -167,7 +167,7 @@ def compare(
     pictures: int,
     as_json: bool,
 ) -> int:
-    """Compare the speed of this checkout's inspector with the inspector of OLD_CHECKOUT.
+    """Compare the speed of the inspectors of this checkout and of OLD_CHECKOUT.
 
     Call `make setup` in OLD_CHECKOUT first. To compare two settings files, pass this checkout as OLD_CHECKOUT. The two inspectors run
     alternately: old, new, then new, old, and so on. Each run is a fresh process and gets the same pictures.
@@ -256,7 +256,7 @@ def instrumentation(context: click.Context, rounds: int, pictures: int, as_json:
 )
 @_JSON_OPTION
 def runtimes(model: str, data: tuple[Path, ...], seconds: float, pictures: int, as_json: bool) -> None:
-    """Compare every installed runtime of the networks with plain model.predict.
+    """Compare the speed of all installed runtimes with plain Keras model.predict.
 
     Measures batches of 1, 8 and 32 pictures, and names the fastest runtime that gives the same labels as TensorFlow in float32. The model
     `full` has AlexNet at 224 px with two dense layers of 4096 units, and LeNet.
@@ -297,7 +297,7 @@ def runtimes(model: str, data: tuple[Path, ...], seconds: float, pictures: int, 
 )
 @_JSON_OPTION
 def history(rows: int, requests: int, database: Path | None, as_json: bool) -> int:
-    """Measure how long the station takes for a history page when the table has many parts.
+    """Measure how long a history page takes if the database holds many parts.
 
     First the command fills an SQLite database with parts (about 800 bytes each). Then it calls the station's view with different searches,
     without a web server. The exit code is 1 if the 95th percentile of the times of all pages is 300 ms or more.
@@ -369,7 +369,10 @@ def wall(context: click.Context, rounds: int, seconds: float, browsers: int, as_
 @click.option("--pictures", default=300, show_default=True, type=click.IntRange(1, 100_000), help="Largest number of files.")
 @_JSON_OPTION
 def decoding(data: Path | None, pictures: int, as_json: bool) -> None:
-    """Measure the time for decoding one picture: in a thread, and in the separate process that decodes uploaded pictures."""
+    """Measure the time for decoding one picture.
+
+    The command measures it in a thread, as for pictures of cameras, and in the separate process that decodes uploaded pictures.
+    """
     from dataclasses import asdict
 
     from bench.decoding import measure_decoding

@@ -146,9 +146,9 @@ def status(file: Path | None, name: str | None, port: str | None, lane: int | No
 @_with_address_options
 @click.pass_obj
 def configure(file: Path | None, name: str | None, port: str | None, lane: int | None) -> None:
-    """Send the settings of a line's gate to its board, and print the values that the board uses now.
+    """Send the settings of a line's gate to its board.
 
-    The board stores the settings, so that it still has them after a reset.
+    Then the command prints the values that the board uses now. The board stores them, so that it still has them after a reset.
     """
     address = _find_address(file, name, port, lane)
     if address.gate is None:
@@ -218,7 +218,8 @@ def flash(port: str, image: Path | None) -> int:
 
         image = toolchain.build_hex_image()
     arguments = ["-p", "atmega2560", "-c", "wiring", "-P", port, "-b", "115200", "-D", "-U", f"flash:w:{image}:i"]
-    # If avrdude cannot open the port, a signal ends it. The return code is then negative, and a process cannot end with a negative status.
+    # If avrdude cannot open the port, a signal ends it and the return code is negative. A process cannot end with a negative status, so
+    # every failure becomes status 1.
     return min(1, abs(subprocess.run(["avrdude", *arguments], check=False).returncode))
 
 

@@ -118,7 +118,7 @@ def command() -> None:
 def layers(
     data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], layers: tuple[int, ...], test: tuple[Path, ...], **chosen: Any
 ) -> int:
-    """Compare how well AlexNet recognises pictures with different numbers of fully connected layers.
+    """Compare AlexNet with different numbers of fully connected layers.
 
     For each seed the pictures are divided anew into training and validation pictures. Near-duplicates are never separated. The pictures may
     have any number of classes.
@@ -155,7 +155,7 @@ ENSEMBLE_RECIPE: dict[str, Any] = {
 @SEEDS
 @recipe_options(**ENSEMBLE_RECIPE)
 def voters(data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], **chosen: Any) -> int:
-    """Compare the ensemble with each of its networks, and with a support vector machine, which is not a neural network.
+    """Compare the ensemble with each of its networks and a support vector machine.
 
     For each seed the pictures are divided into training, validation and test pictures. Near-duplicates are never separated. All classifiers
     are trained on the same pictures, and the table shows their figures on the test pictures.

@@ -1,4 +1,4 @@
-"""The command `castline gateway measure`: measures the latency of a camera, the time from counting a part to taking its picture."""
+"""The command `castline gateway measure`: measures the latency of a camera, from the count of a part to the time of its picture."""
 
 from __future__ import annotations
 

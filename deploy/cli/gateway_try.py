@@ -39,9 +39,10 @@ _SPREAD_S = 0.2
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 @click.pass_obj
 def command(file: Path | None, line: str, count: int, wait_s: float, report: Path | None, as_json: bool) -> int:
-    """Take some pictures from the camera of LINE as the gateway would, and show which would be refused and why.
+    """Take some pictures from the camera of LINE, and show which would be refused.
 
-    Nothing is stored or sent, and the files of a drop folder stay where they are. Stop the gateway of the line first, because it would take
+    The command takes the pictures as the gateway would, and says why the gateway or the inspector would refuse a picture. It stores and
+    sends nothing, and it leaves the files of a drop folder where they are. Stop the gateway of the line first, because it would take
     the pictures. Exit code 1 says that a picture would be refused or is missing, 3 that the camera cannot be opened or sends no picture.
     """
     from rich.console import Console

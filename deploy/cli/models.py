@@ -95,7 +95,10 @@ def show(version: str) -> None:
     "--runtime", "runtime_name", default="tensorflow", show_default=True, help="Runtime that judges the pictures of the golden set."
 )
 def verify(version: str, runtime_name: str) -> int:
-    """Verify that the files of VERSION are unchanged, and that it still gives the recorded answers to the pictures of its golden set."""
+    """Verify that VERSION has unchanged files and still gives the recorded answers.
+
+    The recorded answers are those to the pictures of its golden set.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from models.inference.golden_set import compare_golden_set
     from models.inference.runtimes.runtime import open_runtime
@@ -178,11 +181,11 @@ def reference(version: str, data: tuple[Path, ...]) -> None:
 )
 @AS_JSON
 def optimise(version: str, data: tuple[Path, ...], as_json: bool) -> None:
-    """Measure the speed of VERSION on every installed runtime, and record the fastest one for this kind of machine.
+    """Find the fastest runtime for VERSION on this kind of machine.
 
-    A runtime is refused if it does not give the recorded answers to the pictures of the golden set. For each runtime the networks are
-    converted once, into the user's cache folder. The fastest runtime is written to a file, and inspectors with the setting
-    `model.runtime = "auto"` use it.
+    The command measures the speed of VERSION on every installed runtime. A runtime is refused if it does not give the recorded answers to
+    the pictures of the golden set. For each runtime the networks are converted once, into the user's cache folder. The command records the
+    fastest runtime in a file, and inspectors with the setting `model.runtime = "auto"` use it.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import json
@@ -215,7 +218,7 @@ def optimise(version: str, data: tuple[Path, ...], as_json: bool) -> None:
 @click.option("--data", type=click.Path(path_type=Path), multiple=True, required=True, help=DATA_HELP)
 @AS_JSON
 def compare(first: str, second: str, data: tuple[Path, ...], as_json: bool) -> None:
-    """Judge labelled pictures with two versions, and list the pictures that get different labels."""
+    """Judge labelled pictures with two versions, and list where the labels differ."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import json
 

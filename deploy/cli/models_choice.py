@@ -23,7 +23,9 @@ from streams.settings import Settings, load_settings
 
 ROLE = "models"
 LINE = click.option(
-    "--line", "line", help="Name of a line. Without the option, the command is for all lines that have no choice of their own."
+    "--line",
+    "line",
+    help="Name of a line. Without the option, the command applies to all lines for which no version was chosen with --line.",
 )
 
 
@@ -52,10 +54,11 @@ def choose(file: Path | None, version: str, line: str | None, force: bool) -> No
 @LINE
 @click.pass_obj
 def shadow(file: Path | None, version: str, line: str | None) -> None:
-    """Let VERSION judge as a shadow: beside the version in force, while the inspector has time. The VERSION `none` ends this.
+    """Let VERSION judge as a shadow, beside the version in force.
 
-    The answers of the shadow version are counted and logged, but move no gate. With --line, the line gets a choice of its own: it keeps its
-    present version, even if another version is chosen for all lines later.
+    The shadow version judges pictures while the inspector has time. Its answers are counted and logged, but move no gate. The VERSION
+    `none` ends this. With --line, the line gets a choice of its own: it keeps its present version, even if another version is chosen for
+    all lines later.
     """
     settings, key = _load_settings_and_key(file, line)
     name = None if version == "none" else open_registry(settings.model.root).open_version(version).name
@@ -81,9 +84,10 @@ def roll_back(file: Path | None, line: str | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 @click.pass_obj
 def status(file: Path | None, as_json: bool) -> int:
-    """Show the version that is chosen for each line, and whether its files on this machine are undamaged.
+    """Show which version is chosen for each line, and whether it is undamaged.
 
-    An inspector may have refused the chosen version. Its metric castline_model_info shows which version it uses.
+    The command verifies the files of the version on this machine. An inspector may have refused the chosen version. Its
+    metric castline_model_info shows which version it uses.
 
     Exit codes: 0 all versions are undamaged, 1 a version is missing or damaged on this machine.
     """

@@ -32,8 +32,8 @@ def command(ctx: click.Context, port: int, no_migrate: bool) -> int | None:
     The station first creates or updates the tables of its database. While the database does not answer, the station waits and logs the
     reason, and /readyz returns 503. The station runs with low priority, because the inspectors need the processors more.
 
-    The station itself does not encrypt. If people open the pages from other machines, put a proxy with TLS in front of the station and set
-    station.behind_tls. To create the first administrator, call `castline station account`.
+    The station itself does not encrypt its connections. If people open the pages from other machines, put a proxy with TLS in front of the
+    station and set station.behind_tls. To create the first administrator, call `castline station account`.
     """
     if ctx.invoked_subcommand is not None:
         return None

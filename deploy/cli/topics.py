@@ -30,7 +30,7 @@ def command() -> None:
 @command.command("create")
 @click.pass_obj
 def create(file: Path | None) -> None:
-    """Create missing topics, add missing partitions, and set how long Kafka keeps the records. A second call changes nothing."""
+    """Create missing topics and partitions, and set how long Kafka keeps records. A second call changes nothing."""
     settings = load_settings(file)
     with _open_admin(settings) as admin:
         for change in topics.create_topics(admin, settings):

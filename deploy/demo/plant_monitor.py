@@ -92,7 +92,7 @@ class PlantMetrics:
         return buckets
 
     def lines(self) -> list[str]:
-        """Returns the names of all lines that the metrics name."""
+        """Returns the names of all lines that appear in the metrics."""
         return sorted({sample.labels["line"] for sample in self.samples if sample.name in _METRICS_OF_LINES})
 
 

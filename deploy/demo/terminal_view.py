@@ -163,7 +163,7 @@ def format_line(snapshot: Snapshot) -> str:
 
 
 def find_alarms(snapshot: Snapshot) -> list[str]:
-    """Returns an alarm, a sentence, for each problem on which an operator should act. Returns none while the foundry starts."""
+    """Returns a sentence for each problem that an operator should solve. Returns none while the foundry starts."""
     if snapshot.phase == "starting":
         return []
     alarms = []

