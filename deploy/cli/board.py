@@ -176,8 +176,8 @@ def _board_settings(name: str | None, gate: GateSettings) -> tuple[LaneSettings,
 def test(file: Path | None, name: str | None, port: str | None, lane: int | None, what: str) -> None:
     """Swing the gate once, or switch the camera trigger, the lamp or the relay. The board refuses the test while parts are on the belt.
 
-    Pass --line to test the gate. This command resets a Mega, and after a reset the board swings its gate only if it gets the settings of a
-    line again.
+    Pass --line to test the gate. This command resets a Mega, and after a reset the board swings a gate only when a program has confirmed
+    the settings of its line.
     """
     address = _find_address(file, name, port, lane)
     own_lane = address.gate.lane if address.gate else address.lane

@@ -54,9 +54,12 @@ def command() -> None:
 
 @command.command("push")
 @_connection_options
-@click.option("--dry-run", is_flag=True, help="Show the differences and change nothing.")
+@click.option("--dry-run", is_flag=True, help="Only show what would change, and change nothing.")
 def push(url: str, ca_file: str, prometheus: str, datasource_uid: str, no_alerts: bool, dry_run: bool) -> None:
-    """Show the differences, and bring Grafana's dashboards and alerts up to date. If Grafana refuses a change, all changes are undone."""
+    """Bring Castline's dashboards and alerts in Grafana up to date.
+
+    The command first shows what it will change. If Grafana refuses a change, the command undoes all changes.
+    """
     from dashboards.provisioning import apply_changes
 
     grafana, changes = _plan(url, ca_file, prometheus, datasource_uid, no_alerts)
@@ -68,7 +71,7 @@ def push(url: str, ca_file: str, prometheus: str, datasource_uid: str, no_alerts
 @command.command("check")
 @_connection_options
 def check(url: str, ca_file: str, prometheus: str, datasource_uid: str, no_alerts: bool) -> int:
-    """Show the differences and change nothing. The exit status is 1 if there are differences."""
+    """Show how Grafana's dashboards and alerts differ from Castline's. The exit status is 1 if they differ."""
     _, changes = _plan(url, ca_file, prometheus, datasource_uid, no_alerts)
     _show(changes)
     return int(any(change.action != "keep" for change in changes))

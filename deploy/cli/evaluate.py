@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     type=click.IntRange(8, 16),
     help="Number of bits that the camera really uses in pictures of more than 8 bits, as in the setting depth_bits of its line.",
 )
-@click.option("--runtime", default="tensorflow", show_default=True, help="Runtime that computes the networks.")
+@click.option("--runtime", default="tensorflow", show_default=True, help="Runtime that computes the networks, for example openvino.")
 @click.option(
     "--cascade",
     is_flag=True,
@@ -58,7 +58,7 @@ def command(
 ) -> int:
     """Judge labelled pictures with a model version, and print accuracy, misses and false alarms with 95 % intervals.
 
-    The subfolders of a folder must have the names of the version's classes. Files that cannot be read are listed and left out.
+    Each subfolder of a --data folder must have the name of a class of the version. Files that cannot be read are listed and left out.
 
     Exit codes: 0 done, 2 wrong option, 3 the version or the pictures cannot be used.
     """

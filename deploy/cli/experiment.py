@@ -70,7 +70,10 @@ RECIPE_OPTIONS: dict[str, tuple[Any, str]] = {
         float,
         "How much each epoch repeats the pictures of small folders. 0: not at all. 1: until each folder gives as many as the largest.",
     ),
-    "turned": (click.Choice(["free", "quarter"]), "Rotations of the augmentation: by any angle, or by right angles only."),
+    "turned": (
+        click.Choice(["free", "quarter"]),
+        "Random rotation of the training pictures. free: by any angle. quarter: by right angles only.",
+    ),
 }
 
 
@@ -89,7 +92,7 @@ def recipe_options(**defaults: Any) -> Callable[[Callable[..., Any]], Callable[.
 
 @click.group("experiment")
 def command() -> None:
-    """Train many variants on the same pictures and print a table of the results.
+    """Train many variants of the networks on the same pictures and print a table of the results.
 
     Ctrl-C stops the command after the current batch. The same command then continues, and does not repeat finished trainings.
 

@@ -1,4 +1,4 @@
-"""`castline metrics`: lists the metrics, and writes the configuration of a Prometheus that collects them."""
+"""`castline metrics`: lists the metrics, and writes the configuration of a Prometheus server that collects them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REMOTE_URL, REMOTE_TOKEN, REMOTE_USER = "REMOTE_WRITE_URL", "REMOTE_WRITE_TOKEN"
 
 @click.group("metrics")
 def command() -> None:
-    """List the metrics, or write the configuration of a Prometheus that collects them."""
+    """List the metrics, or write the configuration of a Prometheus server that collects them."""
 
 
 @command.command("list")

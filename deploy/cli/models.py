@@ -177,7 +177,7 @@ def reference(version: str, data: tuple[Path, ...]) -> None:
     "--data",
     type=click.Path(path_type=Path),
     multiple=True,
-    help="Folder or CSV list of pictures. A runtime must give them the same labels as TensorFlow in float32. The option may be repeated.",
+    help="Folder or CSV list of pictures to which a runtime must give the same labels as TensorFlow in float32. May be repeated.",
 )
 @AS_JSON
 def optimise(version: str, data: tuple[Path, ...], as_json: bool) -> None:

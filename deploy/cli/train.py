@@ -66,9 +66,11 @@ if TYPE_CHECKING:
     "many pictures as the largest, but at most 16 times.",
 )
 @click.option(
-    "--turned", type=click.Choice(["free", "quarter"]), help="Rotations of the augmentation: by any angle, or by right angles only."
+    "--turned",
+    type=click.Choice(["free", "quarter"]),
+    help="Random rotation of the training pictures. free: by any angle. quarter: by right angles only.",
 )
-@click.option("--seed", type=int, help="Seed of the split, the first weights and the augmentation.")
+@click.option("--seed", type=int, help="Seed of the random numbers for the split, the first weights and the augmentation.")
 @click.option("--validation-share", type=float, help="Share of the pictures that are used for validation and not for training.")
 @click.option(
     "--near-rings",
@@ -83,7 +85,11 @@ if TYPE_CHECKING:
     type=float,
     help="Share of the validation pictures that get the label review, because their defect probability is close to the threshold.",
 )
-@click.option("--precision", type=click.Choice(["auto", "float32", "mixed_bfloat16"]), help="Number type of the training.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "mixed_bfloat16"]),
+    help="Number type of the training. auto: mixed_bfloat16 if the machine computes faster with it, otherwise float32.",
+)
 @click.option("--half/--full", default=None, help="Save the weights in half precision, which takes half the disk space.")
 def command(data: tuple[Path, ...], out: Path, resume: bool, **chosen: Any) -> int:
     """Train the ensemble on folders of pictures.
