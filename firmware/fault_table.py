@@ -1,4 +1,7 @@
-"""Reads `firmware/error_codes.csv`, the table of the gate protocol's error and fault codes. Every package may import this module."""
+"""Reads `firmware/error_codes.csv`, the table of the gate protocol's error and fault codes.
+
+All packages of Castline may import this module.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,11 @@ from importlib.resources import files
 
 @dataclass(frozen=True)
 class ErrorCode:
-    """One row of the table. `kind` is `answer` (a board refuses a command), `fault` (of a board) or `link` (detected by the host)."""
+    """One row of the table of codes.
+
+    `kind` is `answer` (the board refuses a command with this code), `fault` (the board reports this fault) or `link` (the host detects this
+    error).
+    """
 
     code: int
     name: str
@@ -41,7 +48,7 @@ def code_of(name: str) -> int:
 def describe_fault(code: int) -> str:
     """Returns a text that describes a fault, such as `fault 41: photo-eye 1 is blocked too long or never`.
 
-    If the table does not have the code, the text is only `fault` and the number, because a newer board may have more codes.
+    If the table does not have the code, which a newer board may have sent, the text is only `fault` and the number.
     """
     row = error_codes().get(code)
     return f"fault {code}: {row.meaning}" if row else f"fault {code}"

@@ -15,7 +15,10 @@ SettingValue = int | str
 
 @dataclass(frozen=True)
 class LaneSetting:
-    """One row of the table of settings. A number must be from `least` to `most`. A setting with the unit `word` must be one of CHOICES."""
+    """One setting of a lane with its bounds. A number must be from `least` to `most`.
+
+    A setting with the unit `word` must be one of CHOICES.
+    """
 
     key: str
     unit: str
@@ -66,7 +69,7 @@ BY_KEY = {setting.key: setting for setting in TABLE}
 
 
 class LaneSettings:
-    """All settings of a lane. Each value is within its bounds, and the values obey the rules of COMMIT. Settings never change."""
+    """All settings of a lane. Each value is within its bounds, and together they obey the rules of COMMIT. The object never changes."""
 
     def __init__(self, values: Mapping[str, SettingValue] | None = None) -> None:
         """Takes the settings that `values` has, and the defaults of all other settings.
@@ -99,7 +102,7 @@ class LaneSettings:
         return str(self.values[key])
 
     def travel(self, key: str) -> int:
-        """Converts the setting `key` from mm to thousandths of a step."""
+        """Returns the setting `key`, which is in mm, in thousandths of a step."""
         return self.places(self.number(key))
 
     def places(self, mm: int) -> int:
@@ -120,7 +123,7 @@ class LaneSettings:
         return f"{crc16(self.text().encode()):04X}"
 
     def _find_contradiction(self) -> str:
-        """Returns the first rule that the settings break as a text, or an empty text if they break no rule."""
+        """Returns a sentence about the first rule that the settings break, or an empty text if they break none."""
         number = self.number
         if number("part_min_mm") >= number("part_max_mm"):
             return "part_min_mm must be smaller than part_max_mm"

@@ -110,8 +110,8 @@ class Deframer:
 
 # The words of the protocol: commands, events, status pages, and the bounds of every field.
 
-# For each command: its fields, the fields of its OK, and the command that must have come before: none (""), HELLO ("hello") or COMMIT
-# ("commit").
+# For each command: its fields, the fields of the answer OK, and the command that the board must have accepted before: none (""), HELLO
+# ("hello") or COMMIT ("commit").
 COMMANDS: dict[str, tuple[tuple[str, ...], tuple[str, ...], str]] = {
     "HELLO": (("version",), ("version", "run", "cause", "lanes", "parts", "events", "window", "grades"), ""),
     "CONFIGURE": (("lane", "key", "value"), ("key", "value"), "hello"),
@@ -136,7 +136,7 @@ EVENTS: dict[str, tuple[str, ...]] = {
     "FAULT": ("event", "lane", "code", "raised", "detail", "at_ms"),
 }
 
-# Fields at the end of an event that may be left out.
+# Fields that an event may have or not have at its end.
 OPTIONAL: dict[str, tuple[str, ...]] = {"GATE": ("gate",)}
 
 PAGES: dict[str, tuple[str, ...]] = {
@@ -207,7 +207,7 @@ TEXTS = ("key", "value", "digest")
 
 
 class Fields(dict[str, int | str]):
-    """The fields of one frame by their names. The values have been checked."""
+    """The fields of one frame by their names. Numbers and words have been checked against their bounds."""
 
     def number(self, name: str) -> int:
         """Returns the field called `name`, which must be a number."""
@@ -221,7 +221,7 @@ class Fields(dict[str, int | str]):
 
 
 def read_fields(names: Sequence[str], values: Sequence[str]) -> Fields:
-    """Checks the fields of a frame and returns them by their names. Further values, which only a newer board sends, are ignored.
+    """Checks the fields of a frame and returns them by their names. More values than `names` come only from a newer board and are ignored.
 
     Raises ValueError if a field is absent, malformed or out of its bounds.
     """

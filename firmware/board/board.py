@@ -21,14 +21,17 @@ LANES, MAX_PARTS, MAX_EVENTS, COMMAND_WINDOW, GRADES = 4, 64, 128, 4, 1
 
 BOOT_INTERVAL_US = 1_000_000
 BEAT_INTERVAL_US = 1_000_000
-# PART is repeated at this interval until the host has acknowledged it by SEEN.
+# The board sends PART again at this interval until the host has acknowledged it with SEEN.
 PART_INTERVAL_US = 300_000
 TEST_US = 1_000_000
 _U32 = 2**32
 
 
 class CommandError(Exception):
-    """The board refuses a command. The answer is ERR with the code that is called `name` in firmware/error_codes.csv."""
+    """Raised by a command's method when the board refuses the command.
+
+    The board then answers ERR with the code that firmware/error_codes.csv gives for `name`.
+    """
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -36,7 +39,9 @@ class CommandError(Exception):
 
 
 class Board:
-    """A simulated board. Making one is a reset. Times are microseconds since the reset, and each call must pass the same or a later time.
+    """A simulated board. Each new object is a board that was just reset.
+
+    Times are microseconds since the reset, and no call may pass an earlier time than the call before.
 
     `clock_ms` is the first value of the board's clock in frames. Tests begin with a high value, so that the clock soon wraps.
     """
@@ -54,7 +59,7 @@ class Board:
         self.board_faults: list[int] = []
         # Values of CONFIGURE that wait for COMMIT, by lane number and key.
         self._uncommitted: dict[int, dict[str, SettingValue]] = {}
-        # The token of each lane's last TEST, so that a repeated TEST acts once.
+        # The token of each lane's last TEST, by which the board recognises a repeated TEST and does not carry it out twice.
         self._test_tokens: dict[int, int] = {}
         self._out = bytearray()
         self._event_seq = 0
@@ -112,7 +117,7 @@ class Board:
 
     @property
     def lamp(self) -> str:
-        """The worst lamp of the committed lanes: red, yellow or green. A warning of the whole board makes green yellow."""
+        """The worst lamp of the committed lanes. From good to bad: green, yellow, red. A warning of the whole board counts as yellow."""
         lamps = [lane.lamp for lane in self.lanes if lane.is_committed] or ["yellow"]
         if any(faults.EFFECTS[code] == "warning" for code in self.board_faults):
             lamps.append("yellow")
@@ -122,7 +127,7 @@ class Board:
         """Returns the fields of BEAT: board_ms, state, lamp, tracked, pending."""
         return self.wire_ms(now_us), self.state, self.lamp, sum(lane.tracked for lane in self.lanes), self.events.pending
 
-    # The methods of LaneReporter. The lanes call them to report events.
+    # The methods by which the lanes report events to their board, as LaneReporter requires
 
     def report_counted(self, lane: int, part: TrackedPart) -> None:
         """Sends the event PART for a part that a lane has just counted."""
@@ -237,8 +242,8 @@ class Board:
     def _are_gates_consistent(self, lane: BoardLane, settings: LaneSettings) -> bool:
         """Returns whether new settings of a lane agree with the settings of the other lanes.
 
-        The lane of a further gate's belt must be committed, and must not be a further gate itself. No gate of a belt may be more than
-        500,000 steps away.
+        If the lane's gate is a further gate, the lane that has the belt must be committed and must not be a further gate itself. No gate of
+        a belt may be more than 500,000 steps behind photo-eye 2.
         """
         belt_number, step_um = settings.number("lane_of"), settings.number("step_um")
         if belt_number:
@@ -260,7 +265,7 @@ class Board:
         return self.wire_ms(now_us), now_us % 1000
 
     def _find_undecided_part(self, fields: Fields) -> TrackedPart:
-        """Returns the part that a command names. Raises CommandError if the part is not between the photo-eyes or is decided already."""
+        """Returns the part that a command names. Raises CommandError if it is not between the photo-eyes or has been decided."""
         if fields.number("run") != self.run:
             raise CommandError("unknown-run")
         tracker, number = self._lane(fields).tracker, fields.number("part")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 # An event is sent again if it is not acknowledged within this time.
 REPEAT_US = 1_000_000
-# At most this many events are sent again, the oldest ones.
+# The largest number of events that are sent again after REPEAT_US. These are the oldest ones.
 MAX_REPEATED_EVENTS = 4
 # The least time between two stored events on the serial line.
 EVENT_INTERVAL_US = 10_000
@@ -15,9 +15,9 @@ EVENT_INTERVAL_US = 10_000
 
 @dataclass
 class StoredEvent:
-    """A stored event. `event` is its number, and `fields` has the fields after the number.
+    """A stored event. `event` is its number, and `fields` has the other fields of its frame.
 
-    `sent_us` is None if the event was not sent since the last HELLO.
+    `sent_us` is the time at which the event was sent last, or None if it was not sent since the last HELLO.
     """
 
     event: int
@@ -30,8 +30,7 @@ class StoredEvent:
 class EventRing:
     """The stored events of a board, at most `size`.
 
-    If the ring is full, a new event is dropped. The number of the dropped event is not used again, so the host sees that a number is
-    missing.
+    If the ring is full, a new event is dropped. Its number is used up, so the host notices the dropped event by the missing number.
     """
 
     def __init__(self, size: int) -> None:

@@ -2,7 +2,7 @@
 
     rest --moment of a diverted part--> going out --servo_ms--> out --dwell over--> returning --servo_ms--> rest
 
-While a fault holds the gate (`hold`), parts do not move it. The caller passes the time and the position of the belt.
+While a fault holds the gate (method `hold`), the gate does not move for parts. The caller passes the time and the position of the belt.
 """
 
 from __future__ import annotations
@@ -50,7 +50,10 @@ class Gate:
         return self._move(True, now_us)
 
     def hold(self, action: str | None, now_us: int) -> None:
-        """Holds the gate while a fault lasts: `divert` out, `pass` at rest, `stop` where it is. None lets the gate return to rest."""
+        """Holds the gate while a fault lasts: `divert` holds it out, `pass` at rest, and `stop` where it is.
+
+        None lets the gate return to rest.
+        """
         self._held_action = action
         self._out_until_place = None
         self._test_until_us = None

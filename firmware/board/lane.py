@@ -21,7 +21,7 @@ MAX_PART = 99_999_999
 
 
 class LaneReporter(Protocol):
-    """What a lane needs of its board: the list of all lanes, and methods that report events to the host."""
+    """The members of the board that a lane uses: the list of all lanes, and the methods that report events to the host."""
 
     lanes: list[BoardLane]
 
@@ -46,9 +46,9 @@ class LaneCounters:
 
 
 class BoardLane:
-    """A lane. Its inputs come by `change_eye` and `add_steps`, and its time by `tick`. Times are microseconds of the board's clock.
+    """A lane. `change_eye` and `add_steps` tell it what its sensors see, and `tick` the time. Times are microseconds of the board's clock.
 
-    `stored` has the settings that the EEPROM holds for the lane, or is None if it holds no valid settings.
+    `stored` has the settings that the EEPROM holds for the lane, or is None if the EEPROM holds no valid settings for it.
     """
 
     def __init__(self, number: int, stored: LaneSettings | None, capacity: int, reporter: LaneReporter) -> None:
@@ -62,7 +62,7 @@ class BoardLane:
         self.eyes = (Eye(), Eye())
         self.is_estop_open = False
         self.has_servo_power = True
-        # Times at which the camera must be triggered.
+        # Times at which the camera must be triggered, earliest first.
         self.trigger_pulses: list[int] = []
         self.relay_test_until_us = 0
         # True if this lane's gate is a further gate of another lane's belt.
@@ -71,8 +71,8 @@ class BoardLane:
         self._reporter = reporter
         # Decided parts on their way from photo-eye 2 to this lane's gate.
         self._armed: list[DecidedPart] = []
-        # Leading edges of the parts that block photo-eye 1 and photo-eye 2 now. _part_at_eye1 is the part at photo-eye 1 after it was
-        # counted.
+        # Leading edges of the parts that block photo-eye 1 and photo-eye 2 now. The part at photo-eye 2 is decided already if _edge2 is
+        # None. _part_at_eye1 is the part that blocks photo-eye 1, or None if it is not counted yet.
         self._edge1: Edge | None = None
         self._edge2: Edge | None = None
         self._part_at_eye1: TrackedPart | None = None
@@ -80,10 +80,10 @@ class BoardLane:
         self._running_us = 0
         self._ticked_us = 0
         self._stepped_us: int | None = None
-        # Time of the first edge at a photo-eye since the encoder has been silent.
+        # Time of the first edge at a photo-eye since the encoder gave no steps. If no step follows in time, fault 43 is raised.
         self._no_step_since_us: int | None = None
         self._missing_in_a_row = self._unmatched_in_a_row = 0
-        # Until the belt has reached this place, missing and unmatched parts are not taken as a sign of a defective eye.
+        # Until the belt has reached this place, missing and unmatched parts do not raise the fault of a defective eye.
         self._ignore_missing_until: int | None = 0
         if self._has_stored_settings:
             self.gate.hold(self.settings.word("safe"), 0)
@@ -130,7 +130,7 @@ class BoardLane:
         return "green"
 
     def is_relay_closed(self, now_us: int) -> bool:
-        """Returns whether the belt may run. The relay of a further gate is always open."""
+        """Returns whether the relay lets the belt run. A lane with a further gate has no belt, so its relay is always open."""
         if self.is_further_gate or now_us < self.relay_test_until_us or self.faults.has("stopped"):
             return False
         if not self.is_committed:
@@ -292,7 +292,7 @@ class BoardLane:
         self._edge2 = None
 
     def _check_lengths(self, place: int, now_us: int) -> None:
-        """Counts a part at photo-eye 1 and decides a part at photo-eye 2 as soon as it has blocked the eye for `part_min_mm`."""
+        """Counts the part at photo-eye 1 and decides the part at photo-eye 2, each if it has blocked its eye for `part_min_mm`."""
         min_length = self.settings.travel("part_min_mm")
         if self._edge1 is not None:
             if self._part_at_eye1 is None and place - self._edge1.place >= min_length:
@@ -321,15 +321,15 @@ class BoardLane:
     def _decide_parts(self, edge: Edge, now_us: int) -> None:
         for decided in self.tracker.decide_at_eye2(edge):
             if self.faults.has(GATE_HELD):
-                # The missing parts before this one have just raised a fault that holds the gate. So this part gets the action of the
-                # setting `safe` now. Otherwise it would wait for its moment until the fault is cleared.
+                # The missing parts in front of this part have just raised a fault that holds the gate. So this part is reported now with
+                # the action of the setting `safe`. Otherwise its report would wait until the fault is cleared.
                 safe = PartDecision(self.settings.word("safe"), "safe")
                 self._report(DecidedPart(decided.part, safe, Edge(False, self.place(), now_us)), False)
             else:
                 self._arm(decided, now_us)
 
     def _arm(self, decided: DecidedPart, now_us: int) -> None:
-        """Reports a missing part at once. Any other part waits for its moment at the gate."""
+        """Reports a decided part at once if it is missing or has the action `stop`. Any other part waits until it reaches its gate."""
         if decided.decision.reason == "missing":
             self.counters.missing += 1
             self._missing_in_a_row += 1
@@ -366,7 +366,7 @@ class BoardLane:
             self.raise_fault(faults.EYE1_STUCK, 2, now_us)
 
     def _act_on_moments(self, place: int, now_us: int) -> None:
-        """Moves the gate for the parts whose moment has come, and reports these parts."""
+        """Moves the gate for the parts that have reached it, and reports these parts."""
         belt = self.belt.settings
         distance, dwell = belt.places(self.settings.number("gate_mm")), belt.places(self.settings.number("dwell_mm"))
         while self._armed and place >= (moment := self._armed[0].edge.place + distance):
@@ -375,7 +375,10 @@ class BoardLane:
             self._report(decided, moved)
 
     def _report(self, decided: DecidedPart, moved: bool) -> None:
-        """Reports a part. For a further gate, lane number and counters are those of the belt, and the movements those of the gate."""
+        """Reports a part.
+
+        At a further gate, lane number and counters are those of the belt's lane, and the count of movements is that of the gate.
+        """
         action, belt = decided.decision.action, self.belt
         belt.counters.diverted += action == "divert"
         belt.counters.passed += action == "pass"

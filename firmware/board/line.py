@@ -18,8 +18,8 @@ from firmware.board.board import Board
 from firmware.board.plant import EYE1, STEPS, CastingExit, Plant
 
 STEP_US = 1000
-# A function that is called with the name of a physical event and its facts: `fell` (a casting left the belt), `servo` (a pulse changed), or
-# `camera` (a trigger pulse).
+# A function that is called for each physical event of the simulation, with the event's name and a dict of facts. The events are `fell` (a
+# casting left the belt), `servo` (the width of a servo's pulse changed) and `camera` (the camera was triggered).
 TruthListener = Callable[[str, dict[str, Any]], None]
 
 
@@ -36,7 +36,7 @@ def exit_facts(casting: CastingExit) -> dict[str, Any]:
 
 
 class SimulatedLine:
-    """A simulated board and its belts. `plants` has the belts by lane number; a single plant is connected to lane 1.
+    """A simulated board and its belts. `plants` has the belts by lane number. If it is a single Plant, it is connected to lane 1.
 
     `on_truth` is called for every physical event. Tests compare these events with the board's reports.
     """
@@ -73,7 +73,10 @@ class SimulatedLine:
         self.board.receive(data, self.now_us)
 
     def run_until(self, to_us: int) -> None:
-        """Simulates board and belts until `to_us`, in steps of a millisecond. So the gates are on time even if the caller is late."""
+        """Simulates board and belts until `to_us`.
+
+        The steps are a millisecond long, so the gates move on time even if this is called seldom.
+        """
         while self.now_us < to_us:
             self.now_us += STEP_US
             self._step()
@@ -112,10 +115,10 @@ class SimulatedLine:
         self._on_truth(event, {"run": self.board.run, "lane": lane, **facts})
 
 
-# Run in real time, at a pseudo-terminal
+# A line in real time, at a pseudo-terminal that programs open as a serial port
 
 TICK_S = 0.002
-# Longest time that the line waits for the host's acknowledgements after its belts are empty.
+# When the line is stopped and its belts are empty, it waits at most this long for the host's acknowledgements.
 MAX_DRAIN_S = 5.0
 
 
@@ -174,7 +177,7 @@ class TruthLog:
 
 
 class BoardLine(Protocol):
-    """A board with its belts: SimulatedLine, or firmware.simulator.avr_line.AvrLine, whose board runs the real firmware."""
+    """A board with its belts. It is a SimulatedLine, or an AvrLine (firmware.simulator.avr_line), whose board runs the real firmware."""
 
     plants: dict[int, Plant]
 
@@ -194,8 +197,8 @@ class BoardLine(Protocol):
 def run_in_real_time(line: BoardLine, terminal: PseudoTerminal, stopping: threading.Event) -> None:
     """Runs a line at a pseudo-terminal until `stopping` is set, all castings have left the belts, and the host has acknowledged all events.
 
-    Castings are put on the belts only after a host has configured the board, because no verdicts would come without a host. The wait for
-    acknowledgements ends after MAX_DRAIN_S.
+    Castings are put on the belts only after a host has configured the board, because without a host no verdicts would come. The wait for
+    the last acknowledgements ends after MAX_DRAIN_S at the latest.
     """
     began_s = time.monotonic()
     emptied_s: float | None = None

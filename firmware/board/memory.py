@@ -32,7 +32,7 @@ class BoardMemory:
             self._save()
 
     def _save(self) -> None:
-        """Does nothing here. FileBoardMemory overrides this method."""
+        """Called after each change. Does nothing here, and FileBoardMemory overrides it to write the file."""
 
 
 class FileBoardMemory(BoardMemory):

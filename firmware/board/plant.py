@@ -1,7 +1,7 @@
 """A simulated belt with castings, photo-eyes, an encoder and gates. It records where each casting has really left the belt.
 
 Places are in mm from photo-eye 1, positive in the direction of the belt. Times are in microseconds. `Plant.advance` takes the time and the
-board's outputs, and returns the changes at the board's inputs. So the belt can be used with every kind of board.
+board's outputs, and returns the changes at the board's inputs. It does not call the board, so the belt works with every kind of board.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-# Place at which castings are put on the belt, in mm from photo-eye 1. It is negative, because it is before photo-eye 1.
+# Place at which castings are put on the belt. It is negative, because places are measured from photo-eye 1 and this one is before it.
 FEED_MM = -60.0
 EYE1, EYE2, STEPS = "eye1", "eye2", "steps"
 
 
 @dataclass(frozen=True)
 class Blade:
-    """The blade of a gate, `blade_mm` behind photo-eye 2. `lane` is the number of the lane whose servo moves the blade."""
+    """The blade of a gate. It stands `blade_mm` behind photo-eye 2, and the servo of the lane `lane` moves it."""
 
     lane: int
     blade_mm: float
@@ -29,7 +29,9 @@ class Blade:
 
 @dataclass(frozen=True)
 class Belt:
-    """Dimensions and speed of a belt. `blade_mm` is the distance from photo-eye 2 to the blade, `servo_s` the time of a full swing.
+    """Dimensions and speed of a belt. `blade_mm` is the distance from photo-eye 2 to the blade of the belt's own gate.
+
+    `servo_s` is the time that this blade takes for a full swing.
 
     `encoder_um` is the travel of the belt per encoder edge, or 0 if the belt has no encoder. `further` has the blades of the further gates.
     """
@@ -46,7 +48,7 @@ class Belt:
 
     @cached_property
     def blades(self) -> tuple[Blade, ...]:
-        """All blades of the belt. The blade of the belt's own gate is the first, and its lane is 0."""
+        """All blades of the belt. The first one belongs to the belt's own gate and has the lane 0."""
         return (Blade(0, self.blade_mm, self.servo_s, self.rest_us, self.out_us), *self.further)
 
 
@@ -75,11 +77,11 @@ class InputChange:
 
 @dataclass
 class BeltCasting:
-    """A casting on the belt. `number` is its number in the order of feeding.
+    """A casting on the belt. `number` counts the castings in the order in which they were put on the belt.
 
-    `counted` is the number that photo-eye 1 gave it, or 0 until it has reached photo-eye 1.
+    `counted` counts them in the order in which they reach photo-eye 1, and is 0 before that.
 
-    `lead_mm` is the place of the leading edge. `past_mm` is the distance from photo-eye 2 to the rear end after the last step of the
+    `lead_mm` is the place of the leading edge. `past_mm` is how far the rear end was past photo-eye 2 after the last step of the
     simulation.
     """
 
@@ -95,7 +97,8 @@ class BeltCasting:
 class CastingExit:
     """How a casting left the belt. `side` is `diverted` or `passed`. `struck` is true if a moving gate hit the casting.
 
-    `gate` is the lane number of the further gate that diverted the casting. It is 0 for the belt's own gate, and if the casting passed.
+    `gate` is the lane number of the further gate that diverted the casting. It is 0 if the belt's own gate diverted the casting, or if the
+    casting passed.
     """
 
     number: int
@@ -178,7 +181,8 @@ class Plant:
             return self._level_changes(removed)
         travel_mm = self.belt.speed_mm_s * (to_us - from_us) / 1e6
         self._feed(travel_mm)
-        # If the end of one casting and the leading edge of the next one reach an eye at the same time, the eye stays blocked.
+        # Sorts by time. If one casting ends and the next one begins at an eye at the same time, the leading edge (value 1) comes first, so
+        # the eye stays blocked.
         edges = sorted([*removed, *self._edges(from_us, travel_mm)], key=lambda change: (change.at_us, -change.value))
         changes = self._level_changes(edges)
         if self.belt.encoder_um:
@@ -210,7 +214,7 @@ class Plant:
         return (EYE1, 0.0), (EYE2, self.belt.eye_gap_mm)
 
     def _level_changes(self, edges: list[InputChange]) -> list[InputChange]:
-        """Returns the changes of the photo-eyes' levels that the leading edges (1) and ends (0) of castings cause."""
+        """Returns those of the leading edges (value 1) and ends (value 0) of castings that change the level of a photo-eye."""
         changes = []
         for edge in edges:
             before = self._castings_at_eye[edge.what]
@@ -231,9 +235,9 @@ class Plant:
                         yield InputChange(at_us, what, level)
 
     def _with_steps(self, changes: list[InputChange], from_us: int, to_us: int) -> Iterator[InputChange]:
-        """Yields `changes` with the encoder edges of the time from `from_us` to `to_us` between them.
+        """Yields `changes` and, in between, the encoder edges from `from_us` to `to_us`.
 
-        The edges before a change at a photo-eye come first, so that the board knows the right place of the belt at each change.
+        Before each change at a photo-eye come the encoder edges up to then, so that the board knows the place of the belt at the change.
         """
         for at_us in [*(change.at_us for change in changes), to_us]:
             place_mm = self._travelled_mm + self.belt.speed_mm_s * (at_us - from_us) / 1e6
@@ -254,7 +258,7 @@ class Plant:
                         casting.struck = True
 
     def _let_castings_leave(self, now_us: int) -> None:
-        """Removes the castings that leave the belt: at a gate that is out when their end passes its blade, or behind the last gate."""
+        """Removes the castings that leave the belt: behind the last gate, or at a gate that is out when their end passes its blade."""
         gates = list(zip(self.belt.blades, self.angles, strict=True))
         last_mm = max(blade.blade_mm for blade, _ in gates)
         for casting in list(self.castings):

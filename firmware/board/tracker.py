@@ -1,4 +1,4 @@
-"""Follows the parts of one lane from photo-eye 1 to photo-eye 2 and decides what is done with each. See firmware/PROTOCOL.md.
+"""Follows the parts of one lane from photo-eye 1 to photo-eye 2, and decides what the gate does with each. See firmware/PROTOCOL.md.
 
     counted --VERDICT--> counted, with a verdict --leading edge at photo-eye 2--> decided --moment of the gate--> reported
     counted --window closed, or a later part came first--> missing
@@ -37,7 +37,7 @@ class Eye:
         self._edges: list[Edge] = []
 
     def change(self, blocked: bool, place: int, at_us: int, debounce_us: int) -> None:
-        """Takes a new level of the input. If the level changes back within the debounce time, both changes are ignored."""
+        """Takes a new level of the input. If the level changes back within the debounce time, both changes are ignored as bouncing."""
         self._accept_change(at_us, debounce_us)
         if blocked == self._raw_level:
             return
@@ -60,7 +60,7 @@ class Eye:
 
 @dataclass(frozen=True)
 class PartDecision:
-    """What is done with a part, and the reason. `gate` is the lane of the further gate that diverts the part, 0 for the belt's gate."""
+    """What the board does with a part, and why. `gate` is the lane of the further gate that diverts it, or 0 for the belt's own gate."""
 
     action: str
     reason: str
@@ -75,7 +75,8 @@ class PartDecision:
 class TrackedPart:
     """A part on the belt. `number` is 0 if the part reached photo-eye 2 without having been counted.
 
-    `edge` is the leading edge at photo-eye 1. `gate` is the gate of the verdict `divert`, with the same meaning as in PartDecision.
+    `edge` is the leading edge at photo-eye 1. If the verdict is `divert`, `gate` is the lane of the further gate that it names, or 0 for
+    the belt's own gate.
     """
 
     number: int
@@ -146,7 +147,7 @@ class Tracker:
         return decided
 
     def take_missing(self, place: int, now_us: int) -> list[DecidedPart]:
-        """Removes and returns the parts that are missing, because they should have reached photo-eye 2 before the belt was at `place`."""
+        """Removes and returns the missing parts. When the belt is at `place`, these parts should already have reached photo-eye 2."""
         reach = self.settings.travel("eye_gap_mm") + self.settings.travel("window_mm")
         missing = []
         while self.parts and place - self.parts[0].edge.place > reach:
@@ -161,7 +162,7 @@ class Tracker:
         return parts
 
     def _own_decision(self, part: TrackedPart) -> PartDecision:
-        """Returns the decision for a part if no other part is close to it."""
+        """Returns the decision that a part gets if no other part is close to it."""
         default = self.settings.word("no_verdict")
         if part.is_touching:
             return PartDecision(default, "touching")
@@ -172,7 +173,7 @@ class Tracker:
         return PartDecision(default, "cancelled" if part.is_cancelled else "no-verdict")
 
     def _decide_cluster(self) -> None:
-        """Decides the oldest part and all parts of its cluster. The gate cannot change between them, so all get the same action."""
+        """Decides the oldest part and all parts of its cluster. All get the same action, because the gate cannot change between them."""
         spacing = self.settings.travel("spacing_mm")
         cluster: list[TrackedPart] = []
         for part in self.parts:
@@ -186,7 +187,10 @@ class Tracker:
             part.decision = decision if is_united or decision.is_same_movement(fallback) else fallback
 
     def _pass_eye2(self, part: TrackedPart, decision: PartDecision, edge: Edge) -> DecidedPart:
-        """Returns the decision of a part at photo-eye 2. A part close behind another part gets the action and the gate of that part."""
+        """Returns the decision for a part at photo-eye 2.
+
+        If the part is close behind another part, it gets the action and the gate of that part.
+        """
         if self._last_at_eye2 is not None:
             last_place, last = self._last_at_eye2
             if edge.place - last_place < self.settings.travel("spacing_mm") and not decision.is_same_movement(last):

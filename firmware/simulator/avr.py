@@ -1,11 +1,12 @@
-"""Runs a simulated Mega in another process. Its inputs are pin levels and bytes, its outputs servo pulses, pin changes and bytes.
+"""Runs a simulated Mega in another process. The caller sets pins and sends bytes, and reads servo pulses, pin changes and sent bytes.
 
     with start_mega(toolchain.build_firmware()) as mega:
         mega.set_pin("A0", False)
         mega.run_until(5_000)
         mega.pulses[-1]
 
-`start_core` runs the firmware on a PC without the simulator. Both programs have the same control channel, so the same class controls them.
+`start_core` runs the portable part of the firmware on the PC without the simulator. Both programs understand the same commands, so the
+class SimulatedBoard controls either.
 """
 
 from __future__ import annotations
@@ -25,13 +26,16 @@ from firmware import toolchain
 from firmware.pins import LANES
 
 CYCLES_PER_US = 16
-# The firmware writes this port once in each round of its main loop, so the writes show how long a round takes.
+# The firmware writes to this port once in each round of its main loop, so the time between two writes is the duration of a round.
 LOOP_PORT = "F"
 
 
 @dataclass(frozen=True)
 class ServoPulse:
-    """A pulse to a servo. `compare` is the timer output, such as 4A. `period_us` is the time since the previous pulse began, or 0."""
+    """A pulse to a servo. `compare` is the timer output, such as 4A.
+
+    `period_us` is the time since the previous pulse began, or 0 if not known.
+    """
 
     at_us: float
     compare: str
@@ -58,7 +62,7 @@ class SentBytes:
 
 @dataclass(frozen=True)
 class LoopDurations:
-    """Durations of the rounds of the firmware's main loop, sleep included. An input is read at the latest after `longest_us`."""
+    """How long the rounds of the firmware's main loop took, including sleep. A changed input is read after `longest_us` at the latest."""
 
     count: int
     mean_us: float
@@ -76,8 +80,8 @@ class McuReset:
 class SimulatedBoard:
     """A simulated board in another process. firmware/simulator/control.c lists the commands that control it.
 
-    Times are microseconds since the start of the process. A reset does not set the time back. `levels` has the present levels of the
-    output pins. New entries are added at the end of the lists.
+    Times are microseconds since the start of the process, also after a reset. `levels` has the present levels of the output pins. The lists
+    `pulses`, `changes` and `resets` begin with the oldest entry.
     """
 
     def __init__(self, command: Sequence[str]) -> None:
@@ -88,7 +92,7 @@ class SimulatedBoard:
         self.levels: dict[str, bool] = {}
         self._sent: list[SentBytes] = []
         self._loops = LoopDurations(0, 0, 0)
-        # The process gets a session of its own, so that Ctrl-C does not end it before this program. It ends when its input is closed.
+        # The process gets a session of its own. Otherwise Ctrl-C would end it before this program. It ends when its input is closed.
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
         self._commands: list[str] = []
         self._read_until("ready")

@@ -1,6 +1,6 @@
 """Simulated belts that are connected to the pins of a simulated Mega, which runs the real firmware.
 
-AvrLine has the same methods as firmware.board.line.SimulatedLine, so `run_in_real_time` can run either at a pseudo-terminal.
+AvrLine and firmware.board.line.SimulatedLine have the same methods, so `run_in_real_time` can run both at a pseudo-terminal.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from firmware.pins import LANES
 from firmware.protocol import Deframer, Frame
 from firmware.simulator.avr import SimulatedBoard
 
-# A change of the board's outputs reaches the belts after this time at most, which is 1/40 of a servo's swing.
+# Length of a step of the simulation. A change of the board's outputs reaches the belts after at most this time, which is 1/40 of a servo's
+# swing.
 STEP_US = 2000
 
 
 class AvrBelt:
-    """A belt that is connected to the pins of its lane. `servos_us` has the measured width of each servo's pulse, by timer output.
+    """A belt that is connected to the pins of its lane. `servos_us` has the measured pulse width of each servo, by its timer output.
 
-    `eye2_us` lists the times of the leading edges at photo-eye 2. Signals of the sensors that are listed in `broken` do not reach the
+    `eye2_us` lists the times of the leading edges at photo-eye 2. `broken` names sensors (EYE1, EYE2, STEPS) whose signals do not reach the
     board.
     """
 
@@ -45,7 +46,7 @@ class AvrBelt:
 
     @property
     def pulse_us(self) -> float:
-        """The width of the servo pulse of the belt's own gate in microseconds, 0 before the first pulse."""
+        """The width of the servo pulse of the belt's own gate in microseconds, or 0 before the first pulse."""
         return self._servos_us.get(self.pins.compare, 0.0)
 
     def advance(self, to_us: int, from_us: int) -> None:
@@ -82,7 +83,7 @@ class AvrBelt:
 
 
 class AvrLine:
-    """A simulated Mega and its belts. `plants` has the belts by lane number; a single plant is connected to lane 1.
+    """A simulated Mega and its belts. `plants` has the belts by lane number. If it is a single Plant, it is connected to lane 1.
 
     `on_truth` is called for every physical event. At the start, no input of the board signals a fault.
     """
@@ -104,7 +105,7 @@ class AvrLine:
         self._deframer = Deframer("<!")
         self._out = bytearray()
         self._pulses_read = self._changes_read = 0
-        # For each servo, by timer output: the lane of the belt and the lane of the gate.
+        # The lane of the belt and the lane of the gate, by the timer output that makes the pulse of the gate's servo.
         self._gates = {LANES[lane - 1].compare: (lane, lane) for lane in self.plants}
         for lane, plant in self.plants.items():
             self._gates |= {LANES[blade.lane - 1].compare: (lane, blade.lane) for blade in plant.belt.further}
@@ -140,7 +141,10 @@ class AvrLine:
 
     @property
     def is_supervised(self) -> bool:
-        """Whether a host has configured the lanes of all belts since the reset. This is known because their green lamps were lit."""
+        """Whether a host has configured the lanes of all belts since the reset.
+
+        The signs of this are their green lamps, which must have been lit.
+        """
         return all(belt.was_green for belt in self.belts.values())
 
     @property
@@ -163,7 +167,7 @@ class AvrLine:
         return out
 
     def run_until(self, to_us: int) -> None:
-        """Simulates board and belts until `to_us` in small steps. So the gates are on time even if the caller is late."""
+        """Simulates board and belts until `to_us`. The steps are STEP_US long, so the gates move on time even if this is called seldom."""
         while self.now_us < to_us:
             before_us, self.now_us = self.now_us, min(self.now_us + STEP_US, to_us)
             for belt in self.belts.values():

@@ -26,8 +26,8 @@ void Board::start(uint32_t now_us, uint16_t run, Cause cause, const Settings* se
 }
 
 void Board::advance(uint32_t now_us) {
-  // A timer that is read at the moment of its overflow can give a time in the past. Such a time is ignored, and the next round has a right
-  // one.
+  // If the timer is read at the moment of its overflow, the result can be a time in the past. Such a time is ignored. The next round of the
+  // main loop reads a correct time.
   if (!reached(now_us, shared_.clock.us())) return;
   const uint32_t passed_us = now_us - shared_.clock.us();
   shared_.clock.advance(now_us);
@@ -43,8 +43,8 @@ uint8_t Board::take_committed() {
 void Board::tick() {
   const uint32_t silence_ms = shared_.clock.now().ms - received_ms_;
   for (uint8_t index = 0; index < kLanes; ++index) lanes_[index].move_gate();
-  // Only one of the committed lanes is updated per call. So each round of the main loop is shorter, and the gates move twice as exactly.
-  // The times of edges at the eyes stay exact, because interrupts record them.
+  // Each call updates only one of the committed lanes. This makes each round of the main loop shorter, which halves the error of the gates'
+  // moments. The times of edges at the photo-eyes stay exact, because interrupts record them.
   for (uint8_t index = 0; index < kLanes; ++index) {
     last_updated_ = static_cast<uint8_t>((last_updated_ + 1) & (kLanes - 1));
     Lane& lane = lanes_[last_updated_];
@@ -134,8 +134,8 @@ uint8_t Board::write_beat(char* buffer) {
   return frame.close();
 }
 
-// Writes the next PART event. A new part is announced at once. Every kAnnounceEveryMs, all parts that the host has not acknowledged by SEEN
-// are announced again.
+// Writes the next PART event. The PART of a new part is sent at once. It is sent again every kAnnounceEveryMs until the host acknowledges
+// the part with SEEN.
 uint8_t Board::write_part(char* buffer) {
   const uint32_t now_ms = shared_.clock.now().ms;
   const bool new_round = static_cast<uint16_t>(now_ms - announced_ms_) >= kAnnounceEveryMs;

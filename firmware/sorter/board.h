@@ -3,9 +3,9 @@
 //
 //   reset --BOOT every second--> HELLO --> CONFIGURE, COMMIT --> counting, deciding, reporting
 //
-// The caller passes bytes of the host to receive(). When the serial line is free, the caller gets the next frame to send from next_frame():
-// answers first, then events. While an answer is not sent yet, can_receive() is false, and further commands stay in the receive buffer of
-// the serial line.
+// The caller passes the bytes of the host to receive(). When the serial line is free, the caller asks next_frame() for the next frame to
+// send. It returns answers before events. While an answer waits to be sent, can_receive() is false, and further commands stay in the
+// receive buffer of the serial line.
 #pragma once
 #include "clock.h"
 #include "config.h"
@@ -29,17 +29,17 @@ class Board {
   // Must be called once after a reset. `run` is the number of resets, from 1. `settings` and `stored` have an entry for each lane.
   void start(uint32_t now_us, uint16_t run, Cause cause, const Settings* settings, const Stored* stored);
 
-  // The main loop calls advance(), then passes the sensors' events to the lanes, then calls tick(). A round may take a few milliseconds at
-  // most.
+  // Each round of the main loop calls advance(), passes the changes at the sensors to the lanes, and then calls tick(). A round must not
+  // take more than a few milliseconds.
   void advance(uint32_t now_us);
   void tick();
 
   // ---- bytes and frames
   bool can_receive() const { return !is_answer_due_; }
   void receive(uint8_t byte);
-  // Writes the next frame into `buffer`, which has kMaxFrameBytes bytes. Returns its length, 0 if there is nothing to send.
+  // Writes the next frame into `buffer`, which has kMaxFrameBytes bytes. Returns the length of the frame, or 0 if there is nothing to send.
   uint8_t next_frame(char* buffer);
-  // Adds to the number of bytes that the serial line has lost.
+  // Adds `bytes` to the number of bytes that were lost at the serial line.
   void overrun(uint32_t bytes) { overrun_ += bytes; }
 
   // Returns a lane by its index, which begins with 0.
@@ -104,7 +104,8 @@ class Board {
   void raise_board_fault(Fault code, uint32_t detail);
   bool end_board_fault(Fault code);
 
-  // The settings of one lane with the values of CONFIGURE that wait for COMMIT. `lane` is the lane's number from 1, or 0 if no values wait.
+  // The settings of one lane as they will be after COMMIT: its present settings with the values that CONFIGURE has changed. `lane` is the
+  // number of the lane (1..4), or 0 if no value waits for COMMIT.
   struct UncommittedSettings {
     Settings settings;
     uint8_t lane;
@@ -116,16 +117,16 @@ class Board {
   Faults faults_;
   Deframer deframer_;
   UncommittedSettings uncommitted_;
-  // The lane that the command in progress names, nullptr for the whole board.
+  // The lane that the present command names, or nullptr if the command concerns the whole board.
   Lane* lane_ = nullptr;
   uint32_t received_ms_ = 0;
-  // The time at which the last BEAT (before HELLO, the last BOOT) was sent.
+  // The time at which the last BEAT was sent. Before the first HELLO, BOOT is sent instead, and this is the time of the last BOOT.
   uint32_t beat_sent_ms_ = 0;
   uint16_t announced_ms_ = 0;
   uint32_t overrun_ = 0;
   uint16_t run_ = 0;
   uint16_t tokens_[kLanes];
-  // Bit mask of the lanes that have had a TEST since the reset. Only their entries of tokens_ are valid.
+  // Bit mask of the lanes for which a command TEST has come since the reset. Only the entries of these lanes in tokens_ are valid.
   uint8_t has_token_ = 0;
   uint8_t seq_ = 0;
   // Index of the lane that tick() has updated last.

@@ -8,14 +8,14 @@ namespace castline {
 // Returns whether `now_us` is at or after `then_us`.
 inline bool reached(uint32_t now_us, uint32_t then_us) { return static_cast<int32_t>(now_us - then_us) >= 0; }
 
-// A time as the protocol sends it: milliseconds since the reset, which wrap after 49.7 days, and the microseconds after this millisecond
-// (0..999).
+// A time as the protocol sends it. `ms` is the number of milliseconds since the reset, which wraps after 49.7 days. `us` is the number of
+// microseconds (0..999) since that millisecond began.
 struct Stamp {
   uint32_t ms;
   uint16_t us;
 };
 
-// Counts the milliseconds since the reset. The microseconds that are less than a whole millisecond are kept for the next call of advance().
+// Counts the milliseconds since the reset. Microseconds that do not fill a whole millisecond yet are kept for the next call of advance().
 class Clock {
  public:
   void start(uint32_t now_us) {
@@ -27,7 +27,7 @@ class Clock {
   void advance(uint32_t now_us) {
     uint32_t passed = now_us - us_ + stamp_.us;
     us_ = now_us;
-    // A loop is faster than a division here, because it seldom runs more than once.
+    // A loop is faster than a division here, because its body seldom runs more than once.
     for (; passed >= 1000; passed -= 1000) ++stamp_.ms;
     stamp_.us = static_cast<uint16_t>(passed);
   }
@@ -35,7 +35,7 @@ class Clock {
   uint32_t us() const { return us_; }
   const Stamp& now() const { return stamp_; }
 
-  // Converts a time in microseconds that is at most 30 s ago.
+  // Converts a value of the microsecond counter to a Stamp. The time must be at most 30 s ago.
   Stamp at(uint32_t then_us) const {
     const uint32_t ago = us_ - then_us;
     if (ago >= 0x80000000UL) return stamp_;

@@ -10,14 +10,15 @@ namespace {
 const char kCommandNames[] PROGMEM = "HELLO CONFIGURE COMMIT SHOW PING SYNC VERDICT CANCEL SEEN ACK STATUS TEST CLEAR";
 enum CommandName : int8_t { kHello, kConfigure, kCommit, kShow, kPing, kSync, kVerdictName, kCancelName, kSeen, kAck, kStatus, kTest, kClear };
 
-// The fields of each command, in the order of kCommandNames, with one letter for each field. The last character says which command must
-// have come before: - none, + HELLO, * HELLO and the COMMIT of the lane.
+// The fields of each command, with one letter for each field. The commands are in the order of kCommandNames. The last character says what
+// the command needs: `-` nothing, `+` an earlier HELLO, `*` an earlier HELLO and an earlier COMMIT of the lane.
 const char kShapes[] PROGMEM = "v- lkt+ l+ lk+ m- - lrpdg* lrp* lrp+ e+ lP- leT+ lc+";
-// The letters of numbers in kShapes: version, lane, run, part, gate, event or token, milliseconds, code. kNumberBounds has their bounds.
+// The letters in kShapes that stand for numbers: version, lane, run, part, gate, event or token, milliseconds, code. kNumberBounds has the
+// bounds of each.
 const char kNumberLetters[] PROGMEM = "v l r p g e m c";
 const uint32_t kNumberBounds[][2] PROGMEM = {{1, 255}, {0, 4}, {1, 65535}, {0, 99999999UL}, {0, 4}, {0, 65535}, {0, 0xFFFFFFFFUL}, {0, 99}};
 const uint8_t kMaxValues = 5;
-// Positions of fields in a command, counted from 0.
+// The positions at which the fields stand in a command. The first field has position 0.
 enum FieldIndex : uint8_t { kLaneAt = 0, kRunAt = 1, kKeyAt = 1, kPageAt = 1, kTokenAt = 1, kCodeAt = 1, kPartAt = 2, kTextAt = 2, kWhatAt = 2, kVerdictAt = 3, kGateAt = 4 };
 
 const char kAnswerNames[] PROGMEM = "OK ERR";
@@ -66,8 +67,8 @@ uint8_t Board::write_answer(char* buffer) {
   return refusal.close();
 }
 
-// Checks the fields, the greeting, the lane and its COMMIT, in this order. Reads the fields into `values`, and sets lane_ to the lane that
-// the command names.
+// Checks in this order the form of the fields, whether HELLO came, the lane's number, and whether the lane's COMMIT came. Reads the fields
+// into `values`, and sets lane_ to the lane that the command names.
 Board::Error Board::check_command(int8_t name, uint32_t* values) {
   WordList shape = kShapes;
   for (; name > 0; ++shape) {
@@ -128,8 +129,9 @@ Board::Error Board::hello(FrameWriter& answer) {
   return kNoError;
 }
 
-// Keeps a value until COMMIT. Only one lane at a time can have such values. A value for another lane replaces them, which saves 150 bytes
-// of RAM. Nothing is lost, because a host sends COMMIT for a lane before it configures the next one.
+// Stores a new value until COMMIT. To save 150 bytes of RAM, the board stores such values for only one lane at a time, so a value for
+// another lane deletes those of the first. A host does not lose values in this way, because it sends COMMIT for a lane before it configures
+// the next one.
 Board::Error Board::configure(const uint32_t* values, FrameWriter& answer) {
   const int8_t key = find_word(kKeyWords, deframer_.field(kKeyAt));
   if (key < 0) return kUnknownSetting;
@@ -159,8 +161,8 @@ Board::Error Board::commit(const uint32_t* values, FrameWriter& answer) {
   return kNoError;
 }
 
-// Returns whether settings obey all rules of COMMIT. Some rules concern other lanes: the belt of a further gate must be committed, and must
-// not be a further gate itself.
+// Returns whether new settings of a lane obey all rules of COMMIT, also those about other lanes. For example, `lane_of` must name a lane
+// that is committed and has a belt of its own.
 bool Board::is_consistent(uint8_t lane, const Settings& requested) const {
   if (!requested.is_consistent()) return false;
   const uint16_t belt = requested[kLaneOf];
@@ -188,7 +190,7 @@ Board::Error Board::show(FrameWriter& answer) {
   return kNoError;
 }
 
-// Sets `part` to the part of lane_ that the command names. Returns an error if the part is not between the photo-eyes or is decided
+// Sets `part` to the part of lane_ that the command names. Returns an error if the part is not between the photo-eyes or has been decided
 // already.
 Board::Error Board::find_part(const uint32_t* values, Part*& part) {
   if (values[kRunAt] != run_) return kUnknownRun;

@@ -36,7 +36,7 @@ const uint16_t kAnnounceEveryMs = 300;
 const uint16_t kRepeatEveryMs = 1000;
 // Least time between two stored events on the serial line. See PROTOCOL.md, "Flow".
 const uint16_t kEventIntervalMs = 10;
-// At most this many events are repeated, the oldest ones.
+// Largest number of events that are sent again every kRepeatEveryMs. These are the oldest ones.
 const uint8_t kMaxRepeatedEvents = 4;
 // Duration of a test (command TEST). The test of the lamp takes this time for each of its three colours.
 const uint16_t kTestMs = 1000;
@@ -44,23 +44,24 @@ const uint16_t kTestMs = 1000;
 const uint16_t kNeutralUs = 1500;
 // Time from one servo pulse to the next: 50 pulses a second, which every hobby servo accepts.
 const uint16_t kServoFrameUs = 20000;
-// If a gate must go out within this time, its servo gets no new pulse until then (see servo.h). If the gate is still out, it stays out. The
-// time is longer than two pulses of 2 ms.
+// If a gate at rest must move out within this time, its servo gets no new pulse before the movement (see servo.h). If the gate is still
+// out, it stays out. The time is longer than two pulses of 2 ms.
 const uint16_t kServoQuietUs = 4500;
-// Interval at which the photo-eyes are read: a fifth of the 1 ms by which a gate may be late.
+// Interval at which the photo-eyes are read. A gate may be 1 ms late, and the interval is a fifth of that.
 const uint16_t kEyeSampleUs = 200;
-// Largest age of a part. If a part has been between the eyes for more time, this age is reported, because the age has 16 bits (65.5 s).
+// Largest age of a part that can be reported, because the age in milliseconds has 16 bits (65.5 s). A part that has been between the
+// photo-eyes for longer is reported with this age.
 const uint16_t kMaxAgeMs = 65000;
 
-// First value of the microsecond counter. A test of the wrap sets a high value, because the counter would otherwise wrap only after 71
-// minutes.
+// First value of the microsecond counter. A test of the counter's wrap sets a high value here, because the wrap would otherwise come only
+// after 71 minutes.
 #ifndef CASTLINE_CLOCK_START_US
 #define CASTLINE_CLOCK_START_US 0UL
 #endif
 
 // ---- pins of the Arduino Mega 2560 -------------------------------------------------------------------------------
-// A pin is named by port and bit (PA0) and by the number on the board (D22).
-// All inputs have pull-ups, so a pin without a signal reads high. This is what each input reads, and what a broken wire reads:
+// A pin is named by port and bit (PA0) and by the number on the board (D22). All inputs have pull-ups, so a pin without a signal is high.
+// The list says what each input reads, and what happens if its wire breaks:
 //   photo-eye       Low while a part blocks the eye, because the eye's output is on when dark. With a broken wire, the pin reads high, so
 //                   the eye seems to be free. Fault 41 or 42 comes after `lost_limit` parts in a row that only the other eye has seen.
 //   emergency stop  Low while the contact of the emergency stop is closed. With a broken wire, the pin reads high, so the emergency stop

@@ -3,9 +3,9 @@
 namespace castline {
 
 namespace {
-// To save RAM, the time at which an event was sent has only three bits. Time is divided into phases of 256 ms, which are numbered 1 to 7
-// and then again from 1. An event is repeated four phases later, which is after 0.77 to 1.02 s. The length of a phase is a power of two,
-// because a shift is fast and the processor has no divide instruction.
+// To save RAM, only three bits store when an event was sent. For this, time is divided into phases of 256 ms with the numbers 1 to 7, which
+// repeat. An event is sent again four phases later, which is after 0.77 to 1.02 s. The length of a phase is a power of two, because the
+// processor has no divide instruction but shifts fast.
 const uint8_t kPhaseMsLog2 = 8;
 const uint8_t kPhases = 7;
 const uint8_t kRepeatAfter = (kRepeatEveryMs + 24) >> kPhaseMsLog2;
@@ -20,8 +20,8 @@ uint8_t Events::phase(uint32_t now_ms) {
   return phase_;
 }
 
-// Returns memory for a new event, or nullptr if the memory is full. The number of a dropped event is not used again, so the host sees that
-// a number is missing.
+// Returns memory for a new event, or nullptr if the memory is full. In both cases the event's number is used up, so the host notices a
+// dropped event by the missing number.
 Event* Events::add() {
   const uint16_t number = next_++;
   if (is_full()) {
@@ -65,7 +65,7 @@ void Events::acknowledge(uint16_t number) {
   uint8_t index = 0;
   while (index < size_ && at(index).number != number) ++index;
   if (index == size_) return;
-  // All older events move by one entry, to fill the entry of the deleted event. Most often there is no older event.
+  // Moves all older events by one entry, so that they fill the entry of the deleted event. Most often there is no older event.
   for (; index > 0; --index) at(index) = at(static_cast<uint8_t>(index - 1));
   first_ = static_cast<uint8_t>((first_ + 1) % kEvents);
   --size_;
@@ -91,7 +91,7 @@ const Event* Events::take_due(uint32_t now_ms) {
   for (uint8_t index = 0; index < size_; ++index) {
     Event& event = at(index);
     if (event.sent == 0) {
-      // New events go before repeated ones.
+      // An event that was not sent yet goes before events that are sent again.
       next = &event;
       break;
     }

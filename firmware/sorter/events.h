@@ -6,13 +6,14 @@
 
 namespace castline {
 
-// A GATE or FAULT event in 15 bytes. In a GATE event, `outcome` is an Action, or kFurther + lane if the further gate of this lane took the
-// part. A FAULT event has its code in `part`, `raised` in `moved`, its lane (0..4) in `outcome`, and its detail in `travel_ms` and `moves`.
+// A GATE or FAULT event in 15 bytes. In a GATE event, `outcome` is an Action, or kFurther + n if the further gate of lane n took the part.
+// A FAULT event uses the same members for other values: `part` has its code, `moved` the field `raised`, `outcome` its lane (0..4), and
+// `travel_ms` and `moves` its detail.
 struct __attribute__((packed)) Event {
   uint32_t part : 27;
   uint32_t moved : 1;
   uint32_t fault : 1;
-  // 0 if the event was not sent since the last HELLO, otherwise the phase in which it was sent (see events.cpp).
+  // 0 if the event was not sent since the last HELLO, otherwise the phase in which it was sent. events.cpp explains the phases.
   uint32_t sent : 3;
   uint16_t number;
   uint32_t at_ms;
@@ -43,8 +44,8 @@ class Events {
   uint8_t pending() const { return size_; }
   bool is_full() const { return size_ == kEvents; }
   uint32_t lost() const { return lost_; }
-  // Returns the number of events that were lost since the last call. Returns 0 while the memory is full, because a report of the loss would
-  // be lost too.
+  // Returns the number of events that were lost since the last call. While the memory is full, it returns 0, because the event that reports
+  // the loss would be lost too. The lost events are then counted later.
   uint32_t take_unreported();
 
  private:

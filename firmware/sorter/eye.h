@@ -21,7 +21,8 @@ class Eye {
   // Place of the leading edge of the part that blocks the eye now.
   Place since() const { return since_; }
 
-  // Takes a new raw level (true: blocked). Call settle() first with the same time, because the change before may have lasted long enough.
+  // Takes a new raw level (true means blocked). Call settle() first with the same time. Otherwise an earlier change that has lasted long
+  // enough would be lost.
   void change(bool level, Place place, uint32_t at_us) {
     if (level == raw_) return;
     raw_ = level;
@@ -30,8 +31,8 @@ class Eye {
     at_us_ = at_us;
   }
 
-  // Returns true if a change has now lasted long enough. Then is_blocked() is the new level, and place() and at_us() say where and when the
-  // change began.
+  // Returns true if a change has now lasted for `debounce_us`. Then is_blocked() returns the new level, and place() and at_us() return
+  // where and when the change began.
   bool settle(uint32_t now_us, uint16_t debounce_us) {
     if (!pending_ || !reached(now_us, at_us_ + debounce_us)) return false;
     pending_ = false;
@@ -40,7 +41,7 @@ class Eye {
     return true;
   }
 
-  // Whether there is a change that has not lasted long enough yet.
+  // Whether the level has changed but the change has not lasted for the debounce time yet.
   bool pending() const { return pending_; }
   Place place() const { return place_; }
   uint32_t at_us() const { return at_us_; }

@@ -20,7 +20,7 @@ enum Fault : uint8_t {
   kSettingsLost
 };
 const uint8_t kFirstFault = kHostSilent;
-// Nine of the faults concern a lane, and the other three the whole board.
+// The largest number of faults in one list: nine kinds of fault concern a lane, and three the whole board.
 const uint8_t kMaxFaults = 9;
 
 enum Effect : uint8_t { kReportOnly, kWarning, kSilentHost, kStopsLine, kHoldsGate };
@@ -44,7 +44,7 @@ class Faults {
 
   uint8_t code_[kMaxFaults];
   uint8_t count_ = 0;
-  // Bit mask of the effects of all present faults. Bit n stands for the Effect with value n.
+  // Bit mask of the effects of all faults in the list. Bit n stands for the Effect with value n.
   uint8_t effects_ = 0;
 };
 

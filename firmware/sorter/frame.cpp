@@ -60,8 +60,8 @@ void Deframer::drop() {
   length_ = 0;
 }
 
-// Checks the line and splits it into strings. Each space and the star is replaced by the zero byte that ends a string. Returns false if the
-// line is not a valid frame.
+// Checks the line and splits it into strings, by replacing each space and the star with a zero byte. Returns false if the line is not a
+// valid frame.
 bool Deframer::parse() {
   if (length_ > 0 && line_[length_ - 1] == '\r') --length_;
   // The shortest frame is ">00 A*FFFF".

@@ -7,8 +7,7 @@ namespace castline {
 // Largest lengths of a frame and of a command, newline included. See PROTOCOL.md, "Frames".
 const uint8_t kMaxFrameBytes = 80;
 const uint8_t kMaxCommandBytes = 60;
-// Largest number of fields that are stored, which is one more than any command has. Further fields, which only a newer host sends, are
-// ignored.
+// Largest number of fields that are stored. No command has as many. Fields beyond this number, which only a newer host sends, are ignored.
 const uint8_t kMaxFields = 6;
 
 // Finds the frames in a stream of bytes:
@@ -17,8 +16,8 @@ const uint8_t kMaxFields = 6;
 //   collecting --newline, damaged | unprintable | too long--> dropped
 class Deframer {
  public:
-  // Takes the next byte. Returns true if the byte completed a valid frame. seq(), name() and field() return the parts of this frame until
-  // the next byte is taken.
+  // Takes the next byte. Returns true if the byte completes a valid frame. Then seq(), name() and field() return the parts of this frame
+  // until the next call of feed().
   bool feed(uint8_t byte);
 
   uint8_t seq() const { return seq_; }
@@ -44,8 +43,8 @@ class Deframer {
   uint8_t field_[kMaxFields];
 };
 
-// Writes one frame into a buffer of kMaxFrameBytes bytes. The end of a longer frame is cut off. The tests fail then, because no frame may
-// be longer.
+// Writes one frame into a buffer of kMaxFrameBytes bytes. A longer frame would be cut off at the end. The tests check that no frame is
+// longer.
 class FrameWriter {
  public:
   FrameWriter(char* buffer, char start, uint8_t seq);

@@ -24,7 +24,7 @@ class Gate {
   uint16_t moves() const { return moves_; }
   Position position() const { return is_moving_ ? kMoving : is_out_ ? kOut : kAtRest; }
   bool is_out() const { return is_out_; }
-  // False if the next call of tick() would change nothing.
+  // Whether the next call of tick() may change something.
   bool is_busy() const { return is_moving_ || (is_out_ && !is_held_); }
 
   // Uses new settings from now on. A gate at rest gets the new rest_us at once, and a gate that is out gets the new out_us.
@@ -42,8 +42,8 @@ class Gate {
   void test(const Settings& settings, uint32_t now_us);
   void end_test() { is_testing_ = false; }
 
-  // Moves the gate back to rest when the belt has reached the place `until` of divert(). If `near` is true, the gate stays out, because the
-  // next diverted part needs it within kServoQuietUs.
+  // Moves the gate back to rest when the belt has reached the place `until` that divert() was given. If `near` is true, the gate stays out,
+  // because the next diverted part needs it within kServoQuietUs.
   void tick(Place place, const Settings& settings, uint32_t now_us, bool near);
 
  private:

@@ -15,8 +15,8 @@ namespace hardware {
 
 namespace {
 
-// True for a few milliseconds before a gate moves. In that time no frame is read or written, because this may take a millisecond and would
-// delay the gate.
+// True for a few milliseconds before a gate moves. In that time the main loop reads and writes no frame, because a frame may take a
+// millisecond and would delay the gate.
 bool quiet = false;
 
 // Time at which the lamps were set last, in units of 16 ms.
@@ -50,7 +50,7 @@ uint8_t lamp_bits(Lamp lamp) { return lamp == kDark ? 0 : static_cast<uint8_t>(1
 // PL4..PL2 in the same way.
 uint8_t mirrored(uint8_t bits) { return static_cast<uint8_t>((bits & 1) << 2 | (bits & 2) | bits >> 2); }
 
-// Sets the lamps, at most once in 16 ms. Lamps need not follow faster, and the time of most rounds of the main loop is saved.
+// Sets the lamps, at most once in 16 ms. This is fast enough for lamps, and keeps most rounds of the main loop short.
 void set_lamps(Board& board) {
   const uint8_t sixtieth = static_cast<uint8_t>(board.clock().now().ms >> 4);
   if (sixtieth == lamps_set_at) return;

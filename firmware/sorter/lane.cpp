@@ -68,9 +68,9 @@ Place Lane::place() const {
 
 // ---- inputs and time
 
-// The belt's speed is measured over at least 16 steps. One round of the main loop brings only two or three steps, which would give an error
-// of up to a half. Steps and duration are stored instead of their quotient, because the processor has no divide instruction and a division
-// in every round would take too long.
+// Adds encoder steps, and measures the belt's speed from them. A measurement takes 16 steps or 30 ms, because the two or three steps of one
+// round of the main loop would give an error of up to a half. Steps and duration are stored instead of their quotient, because the
+// processor has no divide instruction and a division in every round would take too long.
 void Lane::add_steps(int16_t count) {
   if (count == 0 || !settings_[kEncoder]) return;
   travelled_ += static_cast<uint32_t>(static_cast<int32_t>(count));
@@ -143,7 +143,7 @@ void Lane::move_gate() {
     return;
   }
   const Place here = belt().place();
-  // This needs no check for a fault that holds the gate, because such a fault has removed all waiting parts.
+  // No check for a fault that holds the gate is needed here: such a fault removes all parts that wait for the gate.
   act_on_moments(here);
   is_divert_near_ = is_divert_near(here);
   gate_.tick(here, settings_, shared_->clock.us(), is_divert_near_);

@@ -55,7 +55,7 @@ class Lane {
   void set_inputs(bool estop_open, bool servo_power);
   // Checks the inputs and the photo-eyes, and counts and decides parts. Must be called at least every few milliseconds.
   void update();
-  // Moves the gate if the moment of a part has come. The more often this method is called, the more exact is the time of the movement.
+  // Moves the gate if a part has reached it. The more often this method is called, the more exact is the time of the movement.
   void move_gate();
 
   // ---- methods for commands of the host, and for faults
@@ -70,10 +70,10 @@ class Lane {
   uint16_t pulse_us() const { return gate_.pulse_us(); }
   bool is_triggering() const { return is_triggering_; }
   bool is_relay_closed() const { return is_relay_closed_; }
-  // The colour that the lamp shows now. It differs from lamp() while the lamp is tested. A lane that only moves an additional gate of
-  // another lane's belt has no lamp, so its colour is always dark.
+  // The colour that the lamp shows now. It differs from lamp() while the lamp is tested. If this lane's gate is a further gate of another
+  // lane's belt, the lane has no lamp, and the colour is always kDark.
   Lamp shown_lamp() const;
-  // True if the gate must begin to move within kServoQuietUs. Until then no other pulse of its servo may begin.
+  // True if the gate must begin to move within kServoQuietUs. Before this movement no other pulse of its servo may begin.
   bool gate_moves_soon() const { return is_divert_near_ && !gate_.is_out(); }
 
   // ---- state
@@ -100,16 +100,15 @@ class Lane {
 
  private:
   static const uint8_t kNoTest = 0xFF;
-  // The belt's speed is measured over 16 encoder steps, or over 30 ms if that takes longer.
+  // A measurement of the belt's speed ends after 16 encoder steps, or after 30 ms if fewer steps have come by then.
   static const uint8_t kSpeedSteps = 16;
   static const uint16_t kSpeedUs = 30000;
   // Largest number of camera triggers that wait for their time.
   static const uint8_t kTriggers = 3;
-  // Times of camera triggers are stored in units of 2^6 us, which are 64 us.
+  // Times of camera triggers are stored in units of 64 us (2^6 us), so that 16 bits are enough.
   static const uint8_t kTriggerLog2 = 6;
 
-  // A decided part between photo-eye 2 and its gate. `moment` is the place of the belt at which the gate must move. armed() returns the
-  // memory of these parts.
+  // A decided part between photo-eye 2 and its gate. `moment` is the place of the belt at which the gate must move.
   struct __attribute__((packed, may_alias)) Armed {
     uint32_t part : 27;
     uint8_t action : 2;
@@ -124,8 +123,9 @@ class Lane {
   // The lane on whose belt this lane's gate stands: another lane if this is a further gate, otherwise this lane.
   const Lane& belt() const { return is_further_gate_ ? shared_->lanes[settings_[kLaneOf] - 1] : *this; }
   Lane& belt() { return is_further_gate_ ? shared_->lanes[settings_[kLaneOf] - 1] : *this; }
-  // Returns the memory of the decided parts that wait for this gate. A further gate can be far behind photo-eye 2, so many parts can wait
-  // for it. It uses the memory of its tracker, which has more room and is free because a further gate tracks no parts.
+  // Returns the memory of the decided parts that wait for this gate. Many parts can wait for a further gate, because it can be far behind
+  // photo-eye 2. So a further gate uses the memory of its lane's tracker. That memory is larger, and it is free because the lane has no
+  // belt and tracks no parts.
   Armed* armed() { return is_further_gate_ ? static_cast<Armed*>(tracker_.unused_memory()) : armed_; }
   const Armed& next_armed() const { return *const_cast<Lane*>(this)->armed(); }
   // Adds a part to those that wait for this gate. Returns false if there is no room.
@@ -153,18 +153,17 @@ class Lane {
   void switch_relay();
   void fire_triggers();
 
-  // The members that are used in every round of the main loop come first, because the processor reads the first 64 bytes of an object
-  // faster.
+  // The members that every round of the main loop uses come first, because the processor reads the first 64 bytes of an object faster.
   bool has_stored_settings_ : 1, is_committed_ : 1;
   bool is_estop_open_ : 1, has_servo_power_ : 1;
   // Whether a part blocks photo-eye 1, and whether this part has been counted.
   bool blocks_eye1_ : 1, is_counted1_ : 1;
   bool blocks_eye2_ : 1;
-  // True if no encoder step has come for encoder_timeout_ms.
+  // True if no encoder step has come for the time of the setting encoder_timeout_ms.
   bool is_encoder_silent_ : 1;
-  // Whether unstepped_edge_us_ is valid.
+  // Whether unstepped_edge_us_ holds a time.
   bool has_unstepped_edge_ : 1;
-  // Whether ignore_missing_until_ is valid.
+  // Whether missing and unmatched parts are ignored until the belt has reached ignore_missing_until_.
   bool ignores_missing_ : 1;
   bool is_triggering_ : 1, is_relay_closed_ : 1;
   bool is_divert_near_ : 1;
@@ -174,18 +173,19 @@ class Lane {
   uint8_t armed_count_ = 0;
   uint8_t test_ = kNoTest;
   BoardShared* shared_ = nullptr;
-  // Travel of the belt: with an encoder in steps, otherwise in microseconds during which the relay was closed.
+  // How far the belt has travelled: with an encoder in steps, otherwise in microseconds during which the belt relay was closed.
   uint32_t travelled_ = 0;
   Gate gate_;
   Eye eyes_[2];
   Armed armed_[kArmed];
   // A part that has travelled farther than this without reaching photo-eye 2 is missing. The distance is eye_gap_mm + window_mm.
   Place missing_after_ = 0;
-  // Until the belt has reached this place, missing and unmatched parts are not taken as a sign of a defective eye.
+  // Until the belt has reached this place, missing and unmatched parts do not raise the fault of a defective eye.
   Place ignore_missing_until_ = 0;
   // Time of the last encoder step.
   uint32_t stepped_us_ = 0;
-  // Time of the first edge at a photo-eye since the encoder has been silent.
+  // Time of the first edge at a photo-eye since the encoder gave no steps. If no step follows within encoder_timeout_ms, fault 43 is
+  // raised.
   uint32_t unstepped_edge_us_ = 0;
   uint32_t test_until_us_ = 0;
   // End of the camera pulse, in units of 64 us.
@@ -193,7 +193,7 @@ class Lane {
   // Duration and steps of the last measurement of the belt's speed. If the steps are 0, the speed is not known.
   uint16_t measured_duration_us_ = 0;
   uint8_t measured_steps_ = 0;
-  // Steps so far and start of the measurement of speed that is in progress.
+  // Steps and start time of the measurement of speed that has not ended yet.
   uint8_t new_steps_ = 0;
   uint16_t measuring_since_us_ = 0;
   // Times at which the waiting camera triggers are due, in units of 64 us.

@@ -48,8 +48,8 @@ void Lane::handle_edge2() {
   blocks_eye2_ = false;
 }
 
-// Counts a part at photo-eye 1 and decides a part at photo-eye 2 as soon as it has blocked the eye for part_min_mm. The part may still
-// block the eye then.
+// Counts a part at photo-eye 1 as soon as it has blocked the eye for part_min_mm, even if it still blocks the eye. Decides a part at
+// photo-eye 2 in the same way.
 void Lane::check_lengths(Place here) {
   if (blocks_eye1_) {
     const int32_t length = past(here, edge1_.place);
@@ -64,7 +64,8 @@ void Lane::check_lengths(Place here) {
     blocks_eye2_ = false;
     decide_part();
   }
-  // While a part blocks photo-eye 2 and is not decided yet, no part is reported as missing, because the missing one may be this part.
+  // While a part at photo-eye 2 is not decided yet, no part is reported as missing, because the part at the eye may be the one that seems
+  // to be missing.
   if (blocks_eye2_) return;
   while (!faults_.has(kHoldsGate) && tracker_.is_front_overdue(here, missing_after_)) report_missing_front(shared_->clock.now());
 }
@@ -87,7 +88,7 @@ void Lane::count_part() {
   const uint32_t ago_us = ago_ms > 2000 ? 2000000UL : ago_ms * 1000 + now.us - edge1_.at.us;
   const uint32_t delay_us = settings_[kTriggerMs] * 1000UL;
   const uint32_t wait_us = delay_us > ago_us ? delay_us - ago_us : 0;
-  // If there is no room, the trigger is left out, because no camera accepts so many triggers within trigger_ms.
+  // If kTriggers triggers wait already, this part gets none, because no camera accepts so many triggers within trigger_ms.
   if (triggers_waiting_ == kTriggers) return;
   triggers_[triggers_waiting_++] = static_cast<uint16_t>((shared_->clock.us() + wait_us) >> kTriggerLog2);
 }
@@ -119,7 +120,7 @@ void Lane::decide_part() {
     if (unmatched_in_a_row_ < 255) ++unmatched_in_a_row_;
   } else {
     for (; index > 0 && !faults_.has(kHoldsGate); --index) report_missing_front(edge2_.at);
-    // The missing parts have raised a fault, and remove_parts() has reported this part too.
+    // If the missing parts have raised a fault that holds the gate, remove_parts() has already reported this part too.
     if (faults_.has(kHoldsGate)) return;
     tracker_.decide_front(settings_, faults_.has(kSilentHost));
     const Part& part = tracker_[0];
@@ -193,20 +194,20 @@ void Lane::act_on_moments(Place here) {
 bool Lane::is_divert_near(Place here) const {
   if (armed_count_ == 0 || next_armed().action != kDivert) return false;
   const Lane& belt = this->belt();
-  // On a belt that stands still, a part may be near its gate and still reach it much later.
+  // On a belt that stands still, a part near its gate may reach the gate much later.
   if (belt.settings_[kEncoder] ? shared_->clock.us() - belt.stepped_us_ > 2 * kServoQuietUs : !belt.is_relay_closed_) return false;
   const int32_t left = -past(here, next_armed().moment);
   if (left <= 0) return true;
   if (left >= 65536) return false;
   if (!belt.settings_[kEncoder]) return left < kServoQuietUs >> kMicrosPerPlaceLog2;
-  // The time left in microseconds is (left / 16) * (measured_duration_us_ / measured_steps_). Both sides of the comparison are multiplied
-  // by the divisors, so that no division is needed.
+  // The time until the part reaches the gate is (left / 16) * (measured_duration_us_ / measured_steps_), in microseconds. It is compared
+  // with kServoQuietUs. To avoid divisions, both sides of the comparison are multiplied by 16 and by measured_steps_.
   const uint32_t quiet = (uint32_t{kServoQuietUs} << kPlacesPerStepLog2) * belt.measured_steps_;
   return static_cast<uint32_t>(left) * belt.measured_duration_us_ < quiet;
 }
 
-// Reports a part. If this is a further gate, the report has the belt's lane number and the gate's movements, and the part is added to the
-// counters of the belt.
+// Stores the event GATE about a part. Lane number and counters are those of the belt's lane, also if this is a further gate. The count of
+// movements is that of this gate.
 void Lane::report(uint32_t number, Decision decision, bool moved, uint32_t at_ms, uint16_t travel_ms) {
   Lane& belt = this->belt();
   if (decision.action == kDivert) ++belt.counters_.diverted;

@@ -12,9 +12,10 @@ namespace {
 // Timer 5 counts at 16 MHz / 8, which is two counts per microsecond.
 const uint8_t kCountsPerUs = 2;
 const uint16_t kSampleCounts = kEyeSampleUs * kCountsPerUs;
-// The pins of port A that are photo-eyes. PA1 is not used, because photo-eye 2 of lane 1 is at the capture unit.
+// Bit mask of the pins of port A to which photo-eyes are connected. PA1 is not used, because photo-eye 2 of lane 1 is connected to the
+// capture unit.
 const uint8_t kSampled = 0b11111101;
-// The bit of photo-eye 2 of lane 1 in `levels` and `changed`. It is the bit of the unused PA1.
+// The bit of photo-eye 2 of lane 1 in `levels` and `changed`. It is the bit that the unused pin PA1 would have.
 const uint8_t kCaptured = 0b00000010;
 
 volatile uint32_t overflows = CASTLINE_CLOCK_START_US >> 15;
@@ -41,8 +42,8 @@ void stamp(uint8_t eye, uint16_t count) {
   stamps[eye].steps = steps[eye / 2];
 }
 
-// Takes the levels of an encoder's phases after an edge, and counts one step forward or backward. A changes before B when the belt runs
-// forward. If both phases seem to have changed at once, this is noise and not counted.
+// Takes the levels of an encoder's phases A and B after an edge, and counts one step forward or backward. When the belt runs forward, A
+// changes before B. If both phases have changed since the last edge, the edge is noise and is not counted.
 void turn(uint8_t lane, bool a, bool b) {
   // The number of the present quarter of the cycle. It counts 0, 1, 2, 3, 0 when the belt runs forward.
   const uint8_t phase = static_cast<uint8_t>(a ? (b ? 2 : 1) : (b ? 3 : 0));
@@ -148,9 +149,9 @@ ISR(TIMER5_COMPA_vect) {
 
 ISR(TIMER5_CAPT_vect) {
   const uint16_t count = ICR5;
-  // The level is read from the pin and not concluded from the selected edge. Otherwise a lost or false capture would invert the level of
-  // the eye for ever. Such a capture can happen when the edge is selected. The capture flag is not cleared here, because in simavr this
-  // would also clear a pending overflow of the timer.
+  // The level is read from the pin and not derived from the edge that was selected (ICES5). Otherwise one lost or false capture would
+  // invert the level of the eye for ever, and selecting an edge can cause such a capture. The capture flag is not cleared here, because in
+  // simavr this would also clear a pending overflow of the timer.
   const bool high = PINL & _BV(PL1);
   TCCR5B = high ? TCCR5B & static_cast<uint8_t>(~_BV(ICES5)) : TCCR5B | _BV(ICES5);
   if (high == static_cast<bool>(levels & kCaptured)) return;

@@ -15,7 +15,7 @@ namespace {
 const uint16_t kCountsPerUs = 2;
 const uint16_t kTop = kServoFrameUs * kCountsPerUs - 1;
 const uint16_t kQuiet = kServoQuietUs * kCountsPerUs;
-// To delay the next frame until after a movement, the timer is set back to this many counts before its top.
+// To delay the next frame until after a movement, the timer is set back. From there it needs this many counts to its top.
 const uint16_t kHold = kQuiet + 2000 * kCountsPerUs;
 
 // The registers of a gate's servo output. Gates 1 and 4 share timer 4. If both have to move within 2.4 ms, the second one moves up to 2.4
@@ -37,14 +37,15 @@ Channel channel(uint8_t index) {
 uint16_t width[kLanes];
 // Width of each gate's pulse before the last change. A pulse of this width may still be in progress.
 uint16_t width_before[kLanes];
-// Bit mask of the gates with a new width. Their next frame begins as soon as no pulse of the timer is high.
+// Bit mask of the gates whose pulse has a new width that was not sent yet. Their next frame begins as soon as the timer has no pulse in
+// progress.
 uint8_t changed = 0;
-// Bit mask of the gates whose frame was delayed before a movement. The frame is delayed only once, because on a slow belt the gate would
-// get no pulses for too long.
+// Bit mask of the gates whose frame was delayed before a movement. A frame is delayed only once. On a slow belt, repeated delays would
+// leave the servo without pulses for too long.
 uint8_t held_off = 0;
 
-// Reads a 16-bit register of a timer. Interrupts are off meanwhile, because all these registers share one temporary byte, which the code of
-// interrupts uses too.
+// Reads a 16-bit register of a timer. Interrupts are off during the read, because all these registers share one temporary byte, which
+// interrupts use too.
 uint16_t get(volatile uint16_t* from) {
   uint16_t value;
   ATOMIC_BLOCK(ATOMIC_RESTORESTATE) { value = *from; }
@@ -94,7 +95,7 @@ void begin(uint8_t index, uint16_t pulse_us) {
       DDRH |= _BV(PH4);
       TCCR4A |= _BV(COM4B1);
   }
-  // Each timer has registers of its own, so each is started with other arguments.
+  // Gates 1 and 4 use timer 4, gate 2 uses timer 1, and gate 3 uses timer 3.
   if (index == 1) {
     start_timer(&TCCR1B, &TCCR1A, &ICR1, &TCNT1);
   } else if (index == 2) {
@@ -110,7 +111,7 @@ void send(uint8_t index, uint16_t pulse_us, bool quiet) {
   if (pulse_us != width[index]) {
     width_before[index] = width[index];
     width[index] = pulse_us;
-    // The timer uses the new width from its next frame on.
+    // In this mode the timer uses a new compare value only from its next frame on.
     put(to.compare, static_cast<uint16_t>(pulse_us * kCountsPerUs - 1));
     changed |= gate;
   }

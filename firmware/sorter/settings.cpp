@@ -13,7 +13,7 @@ const char kKeyWords[] PROGMEM =
 
 namespace {
 
-// Marks a setting that is a word: the table has this number in place of the least value.
+// A setting whose value is a word has this number in the table in place of the least value.
 const uint16_t kWordMark = 0xFFFF;
 
 // The least value, the greatest value and the default of each setting.

@@ -35,7 +35,7 @@ enum Key : uint8_t {
   kKeys
 };
 
-// What is done with a part. The settings `no_verdict` and `safe` hold kDivert, kPass or kStop.
+// What the board does with a part. The values of the settings `no_verdict` and `safe` are kDivert, kPass and kStop.
 enum Action : uint8_t { kNone, kDivert, kPass, kStop };
 extern const char kActionWords[] PROGMEM;
 extern const char kKeyWords[] PROGMEM;
@@ -47,7 +47,7 @@ struct Bounds {
 };
 Bounds bounds(uint8_t key);
 
-// All settings of a lane as numbers. The EEPROM stores them in the same form.
+// All settings of a lane as numbers, in the order of Key. The EEPROM stores them in the same form.
 struct Settings {
   uint16_t value[kKeys];
 

@@ -1,5 +1,5 @@
-// Lists of words in flash memory. On the Mega, a usual string literal would take RAM. On a PC, flash memory does not exist, and the lists
-// are usual strings.
+// Lists of words in flash memory. On the Mega, an ordinary string literal would take RAM. A PC has no such separate memory, so there the
+// lists are ordinary strings.
 #pragma once
 #include <stdint.h>
 #include <string.h>
@@ -15,7 +15,7 @@ inline uint32_t pgm_read_dword(const void* at) { return *static_cast<const uint3
 
 namespace castline {
 
-// A list of words is one string in flash memory with spaces between the words. The first word has index 0.
+// A list of words: one string in flash memory, with a space between two words. The first word has index 0.
 typedef const char* WordList;
 
 // Returns the index of the word `text` in `list`, or -1 if the list does not have the word.

@@ -110,7 +110,7 @@ const Part* Tracker::next_to_announce(uint32_t& number) {
 void Tracker::age(Place place, uint32_t now_ms) {
   if (has_last_ && past(place, last_until_) >= 0) has_last_ = false;
   if (size_ == 0) return;
-  // One part per call, so that all parts are handled within 64 calls.
+  // Each call checks one part, so 64 calls check them all.
   if (++last_aged_ >= size_) last_aged_ = 0;
   Part& part = (*this)[last_aged_];
   if (age_ms(part, now_ms) > kMaxAgeMs) part.at_ms = static_cast<uint16_t>(now_ms - kMaxAgeMs);

@@ -27,8 +27,8 @@ struct Decision {
   uint8_t gate;
 };
 
-// A counted part between the photo-eyes. It has only 6 bytes, because the board needs memory for 256 of them. They take a fifth of the
-// Mega's RAM.
+// A counted part between the photo-eyes. It takes only 6 bytes, because the board has memory for 256 parts, which is a fifth of the Mega's
+// RAM.
 struct __attribute__((packed)) Part {
   // Place of the leading edge at photo-eye 1.
   uint32_t place : 24;
@@ -40,12 +40,13 @@ struct __attribute__((packed)) Part {
   uint8_t seen : 1;
   // The Basis of the decision.
   uint8_t basis : 2;
-  // The low 16 bits of the time at photo-eye 1. Tracker::age moves the time forward if it is more than 65 s ago.
+  // The low 16 bits of the time at photo-eye 1. If this time is more than 65 s ago, Tracker::age replaces it with the time 65 s ago.
   uint16_t at_ms;
 };
 static_assert(sizeof(Part) == 6, "no padding");
 
-// How a part was decided. To save RAM, only this is stored. The action is computed again from the verdict and the settings.
+// How a part was decided. To save RAM, a part stores this instead of its action. The action is computed again from the verdict and the
+// settings.
 enum Basis : uint8_t { kUndecided, kOwnDecision, kOwnDecisionHostSilent, kClusterDecision };
 
 class Tracker {
@@ -65,7 +66,7 @@ class Tracker {
   Part* find(uint32_t number);
 
   // Returns the index of the part that is expected at photo-eye 2 nearest to `place`. Returns -1 if no part is expected within window_mm of
-  // it.
+  // `place`.
   int16_t nearest(Place place, const Settings& settings);
 
   // Decides the oldest part and all parts of its cluster, between which the gate cannot change.
@@ -77,7 +78,7 @@ class Tracker {
   // Returns the decision for a part that has reached photo-eye 2 and was not counted.
   Decision take_unmatched(Place place, const Settings& settings);
 
-  // Returns whether the oldest part is missing, because it has travelled farther than `reach` when the belt is at `place`.
+  // Returns whether the oldest part is missing: when the belt is at `place`, the part has travelled farther than `reach`.
   bool is_front_overdue(Place place, Place reach) { return size_ > 0 && past(place, parts_[first_].place) > static_cast<int32_t>(reach); }
   void drop_front();
   void forget_last_part() { has_last_ = false; }
@@ -90,11 +91,11 @@ class Tracker {
   const Part* next_to_announce(uint32_t& number);
   void announce_all_again() { round_ = 0; }
 
-  // Prevents stored places and times from becoming too old. Places are counted modulo 2^24 and times modulo 2^16, so old ones would seem to
-  // be new. Must be called in every update of the lane.
+  // Replaces or deletes stored places and times before they become too old. Places are counted modulo 2^24 and times modulo 2^16, so a very
+  // old value would look like a new one. Must be called in every update of the lane.
   void age(Place place, uint32_t now_ms);
 
-  // Returns the time at which a part was at photo-eye 1. If this was more than 65 s ago, the time 65 s ago is returned.
+  // Returns the time at which a part was at photo-eye 1, or the time 65 s ago if the part was there earlier.
   static uint32_t at_ms(const Part& part, uint32_t now_ms) { return now_ms - age_ms(part, now_ms); }
   // Returns the time since the part was at photo-eye 1, as the protocol sends it. 65535 means 65 s or longer.
   static uint16_t travel_ms(const Part& part, uint32_t now_ms) {
@@ -111,18 +112,18 @@ class Tracker {
 
   Part parts_[kParts];
   uint8_t first_ = 0, size_ = 0;
-  // Index of the part that the last call of age() has handled.
+  // Index of the part that the last call of age() has checked.
   uint8_t last_aged_ = 0;
-  // Number of the newest parts that were not announced yet.
+  // How many of the newest parts have not been announced to the host yet.
   uint8_t unannounced_ = 0;
-  // Index of the next part whose PART is repeated, kRoundOver if no repetition is due.
+  // Index of the next part whose PART is repeated, or kRoundOver if no PART must be repeated now.
   uint8_t round_ = kRoundOver;
   uint32_t counted_ = 0;
-  // A part that reaches photo-eye 2 before this place gets the action and gate of the previous part.
+  // A part that reaches photo-eye 2 before the belt is at this place gets the action and the gate of the previous part.
   Place last_until_ = 0;
   uint8_t last_action_ : 2;
   uint8_t last_gate_ : 3;
-  // Whether last_until_ is valid.
+  // Whether last_action_, last_gate_ and last_until_ hold those of the previous part.
   bool has_last_ : 1;
 };
 

@@ -90,7 +90,7 @@ class Pc {
     line_free_ = now_;
     std::printf("{\"event\": \"reset\", \"cycle\": %" PRIu64 ", \"cause\": \"%s\"}\n", now_, cause == kWatchdog ? "watchdog" : "asked");
     for (uint8_t lane = 0; lane < kLanes; ++lane) {
-      // A reset does not change the levels at the input pins.
+      // A reset does not change the levels at the input pins, so the board is told the present levels of its photo-eyes.
       for (uint8_t which = 1; which <= 2; ++which) board_->lane(lane).change_eye(which, level(kPins[lane].eye[which - 1]) == kEyeBlockedLevel, now_us());
       std::printf("{\"event\": \"pulse\", \"cycle\": %" PRIu64 ", \"servo\": \"%s\", \"us\": %u}\n", now_, kPins[lane].servo.c_str(),
                   has_stored_settings_[lane] == kStored ? settings_[lane][kRestUs] : kNeutralUs);
