@@ -1,6 +1,6 @@
 """Generates the documents that are made from the code, with `python -m docs.generate`. With `--check` it names outdated documents.
 
-The same code always gives the same bytes: no document contains a date, the name of a machine, or the order of a set.
+The same code always gives the same bytes, because no document depends on the date, on the machine, or on the order of a set.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def find_outdated(folder: Path = DOCS) -> list[str]:
 def write_documents(folder: Path = DOCS) -> None:
     """Writes all documents into `folder`.
 
-    Raises SystemExit, and writes nothing, if a schema breaks the promise of a released schema. The message lists every broken promise.
+    Raises SystemExit, and writes nothing, if a record differs from its schema of a release by more than added optional fields. The message
+    lists every such difference.
     """
     problems = find_broken_promises(folder / "schemas" / "released", make_schemas())
     if problems:
@@ -54,9 +55,11 @@ def write_documents(folder: Path = DOCS) -> None:
 
 
 def keep_released_schemas(release: str, folder: Path = DOCS) -> Path:
-    """Copies today's schemas to `schemas/released/<release>` and returns that folder. Later schemas are compared with the copies.
+    """Copies today's schemas to `schemas/released/<release>` and returns that folder.
 
-    Raises SystemExit if the release has its copies already, because a released schema must never change.
+    Later versions of Castline compare their schemas with these copies.
+
+    Raises SystemExit if the folder of this release exists already, because a released schema must never change.
     """
     target = folder / "schemas" / "released" / release
     if target.exists():

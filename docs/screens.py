@@ -1,4 +1,4 @@
-"""Takes the pictures of the station's pages in `docs/screens/`, with `python -m docs.screens`. This takes some minutes.
+"""Takes the screenshots of the station's pages in `docs/screens/`. Run it with `python -m docs.screens`. It takes some minutes.
 
 The pictures show the station of a running demo with rendered castings. The browser is Debian's Chromium, or the program that the
 environment variable CHROMIUM names. Each picture has less than 150 kB.
@@ -26,17 +26,18 @@ from deploy.supervisor import castline_command
 
 SCREENS = Path(__file__).parent / "screens"
 _MAX_BYTES = 150_000
-# A picture is saved with the first of these qualities with which its file is smaller than _MAX_BYTES.
+# JPEG qualities, tried in this order until the file of a picture is smaller than _MAX_BYTES.
 _JPEG_QUALITIES = (85, 75, 60, 45)
 _DESKTOP = {"width": 1280, "height": 860}
 _TABLET = {"width": 820, "height": 1100}
 _LOG_IN_LINE = re.compile(r"station: (http://\S+/)\s+log in as (\S+), password (\S+)")
 _TIMEOUT_MS = 60_000
-# Time before the first picture is taken. After it, verdicts arrive within a second, and every line has some defects.
+# How long the demo runs before the first picture is taken. After this time, verdicts arrive within a second, and every line has had some
+# defects.
 _SETTLE_MS = 60_000
-# After this time a person's decision has gone through Kafka into the archive.
+# A person's decision goes through Kafka into the archive, which takes less than this time.
 _ARCHIVED_MS = 8000
-# The time that is left to a page to load its pictures, because they are loaded after the text.
+# How long to wait for the pictures of a page, which the page loads after its text.
 _PICTURES_MS = 2500
 
 
@@ -49,7 +50,7 @@ def run_demo() -> Iterator[StationLogIn]:
             yield _read_log_in(process)
         finally:
             process.send_signal(signal.SIGINT)
-            # The second signal ends the demo without an audit.
+            # The first signal ends the demo with an audit, and the second one ends it at once.
             process.send_signal(signal.SIGINT)
 
 

@@ -1,6 +1,7 @@
-"""Generates the JSON Schemas of the records, and finds changes that break the promise made by a released schema.
+"""Generates the JSON Schemas of the records, and compares them with the schemas of earlier releases.
 
-The promise: within a version of a record, such as `castline.verdict.v1`, optional fields may be added and nothing else may change.
+Each released schema is a promise to its readers: within a version of a record, such as `castline.verdict.v1`, optional fields may be added,
+and nothing else may change.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from streams.records import RECORDS, Record
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 Schema = Mapping[str, Any]
 
-# These keywords do not affect which records are valid, so they may change at any time.
+# These keywords of JSON Schema do not change which records are valid, so they may change at any time.
 _FREE_KEYWORDS = frozenset({"title", "description", "examples", "$comment", "$schema", "$id", "$defs"})
 
 
@@ -45,7 +46,7 @@ def make_schema_files() -> dict[str, str]:
 
 
 def find_broken_promises(released: Path, schemas: Mapping[str, Schema]) -> list[str]:
-    """Returns a sentence for each promise of a released schema that today's `schemas` break.
+    """Returns a sentence for each difference from a released schema that today's `schemas` must not have.
 
     The folder `released` holds the schemas as `<release>/<record>.schema.json`.
     """
@@ -61,7 +62,7 @@ def find_broken_promises(released: Path, schemas: Mapping[str, Schema]) -> list[
 
 
 def find_breaking_changes(old: Schema, new: Schema) -> list[str]:
-    """Returns a sentence for each difference between two schemas other than an added optional field."""
+    """Returns a sentence for each difference between two schemas that is not just an added optional field."""
     return list(_compare(old, new, old, new, ""))
 
 

@@ -66,7 +66,7 @@ _ASYNCAPI_HEAD = "# Written by `python -m docs.generate` from the code; changes 
 
 @dataclass(frozen=True)
 class TopicDescription:
-    """A Kafka topic, or a kind of topic that exists once for each line.
+    """A Kafka topic, or a kind of topic of which each line has its own.
 
     If the topic exists once for each line, `address` contains `{line}`. `record` is the type of JSON values, and None for other values.
     """
@@ -153,7 +153,7 @@ def _with_line_parameter(topic: str) -> str:
 
 
 def _first_sentence(record: type[Record]) -> str:
-    """Returns the first sentence of the record's docstring. It says what the record is."""
+    """Returns the first sentence of the record's docstring, which says what the record is."""
     return f"{(record.__doc__ or '').partition('. ')[0].strip()}."
 
 
@@ -300,7 +300,7 @@ def _make_message(topic: TopicDescription) -> dict[str, Any]:
 
 
 def _make_operations(topics: Iterable[TopicDescription]) -> Iterable[tuple[str, dict[str, Any]]]:
-    """Yields the AsyncAPI operations of an analyst's program: to receive from every topic, and to send pictures."""
+    """Yields the AsyncAPI operations that an analyst's program can do: receive from every topic, and send pictures."""
     for topic in topics:
         yield f"read-{topic.name}", _make_operation(topic, "receive", f"Read by: {topic.readers}.")
         if topic.name == "images":
