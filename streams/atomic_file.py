@@ -1,4 +1,4 @@
-"""Writes a file atomically: no reader sees half of the file, and no crash leaves half of the file on the disk."""
+"""Writes a file atomically: readers never see a half-written file, and a crash never leaves one on the disk."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 def write_atomically(path: Path, content: bytes | str, *, mode: int = 0o644) -> None:
     """Writes `content` to `path`. Readers see either the old file or the complete new one, even after a power cut.
 
-    Creates the folder of `path` if it is missing. Text is written as UTF-8. `mode` holds the permission bits of the new file. Bits in
-    the umask of this process are removed.
+    Creates the folder of `path` if it is missing. Text is written as UTF-8. The new file gets the
+    permission bits `mode`, except those that the umask of this process forbids.
 
-    Raises OSError if the file cannot be written. The old file is then unchanged.
+    Raises OSError if the file cannot be written. The old file then stays unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # The temporary name begins with a dot. Programs that list the folder therefore ignore the unfinished file.
@@ -32,12 +32,12 @@ def write_atomically(path: Path, content: bytes | str, *, mode: int = 0o644) -> 
         with contextlib.suppress(OSError):
             Path(staged).unlink()
         raise
-    # Without this flush of the folder, a power cut could undo the renaming.
+    # Without this flush of the folder, a power cut could undo the renaming of the temporary file.
     flush_to_disk(path.parent)
 
 
 def flush_to_disk(path: Path) -> None:
-    """Writes the content of a file, or the list of files of a folder, from memory to the disk. Raises OSError if that fails."""
+    """Makes the operating system write a file, or the list of files of a folder, from its cache to the disk. Raises OSError on failure."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

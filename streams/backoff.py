@@ -1,4 +1,4 @@
-"""Computes the waits between the attempts of an operation that fails several times."""
+"""Computes how long to wait before an operation that has failed is tried again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Backoff:
-    """Doubles the wait after each failure up to a bound. After a success, the waits start from the first one again.
+    """Doubles the wait after each failure, up to `longest_s`. After a success, the next wait is `first_s` again.
 
     `first_s` is the wait after the first failure, and `longest_s` is the longest wait, both in seconds. The class only computes the
     waits. The caller sleeps, so threads, coroutines and tests can use the class.

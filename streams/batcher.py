@@ -19,7 +19,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class QueuedItem(Generic[Item]):
-    """An item in the queue, with the times of its arrival and of its deadline (or None) in seconds of the batcher's clock."""
+    """An item in the queue. Its time of arrival and its deadline, if it has one, are in seconds of the batcher's clock."""
 
     item: Item
     arrived_s: float
@@ -27,9 +27,9 @@ class QueuedItem(Generic[Item]):
 
 
 def compute_wait_s(now_s: float, count: int, first_arrived_s: float, earliest_deadline_s: float | None, limits: BatchSettings) -> float:
-    """Returns how many seconds a batch of `count` items may still wait for more items. 0 means that the batch must go now.
+    """Returns how many seconds a batch of `count` items may still wait for more items. 0 means that the batch is due.
 
-    A batch must go if it is full, if its first item has waited `max_wait_s`, or if a deadline is less than `deadline_margin_s` away.
+    A batch is due if it is full, if its first item has waited `max_wait_s`, or if a deadline is less than `deadline_margin_s` away.
     """
     if count >= limits.size:
         return 0.0
@@ -40,21 +40,21 @@ def compute_wait_s(now_s: float, count: int, first_arrived_s: float, earliest_de
 
 
 def choose_batch_size(count: int, limits: BatchSettings) -> int:
-    """Returns how many of `count` waiting items form the next batch: the largest of the batch sizes `limits.shapes` that they fill.
+    """Returns how many of `count` waiting items form the next batch: the largest batch size in `limits.shapes` that is at most `count`.
 
-    Of 9 pictures, 8 form the next batch, and the last one goes into the batch after it. Padding 9 pictures to 16 would take as much time as
-    judging 16. In that time more pictures would arrive, and the batches would grow without any advantage.
+    For example, if 9 pictures wait, 8 form the next batch, and the last one goes into the batch after it. Padding 9 pictures to 16 would
+    take as much time as judging 16. In that time more pictures would arrive, and the batches would grow without any advantage.
     """
     available = min(count, limits.size)
     return max((shape for shape in limits.shapes if shape <= available), default=available)
 
 
 class Batcher(Generic[Item]):
-    """A bounded queue that gives out its items in batches, the oldest first. Used within one event loop.
+    """A bounded queue that gives out its items in batches, the oldest first. All calls must come from one event loop.
 
     `capacity` is the largest number of queued items. `clock` returns monotonic seconds. `is_busy` returns True while the consumer still
-    processes the previous batch. Then only a full batch is given out, because a smaller batch can still grow. Call `reconsider` when the
-    consumer is no longer busy.
+    processes the previous batch. During this time the batcher gives out only full batches, because a smaller batch can still grow. Call
+    `reconsider` when the consumer is no longer busy.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Batcher(Generic[Item]):
         self._changed.set()
 
     async def get_batch(self) -> list[QueuedItem[Item]]:
-        """Waits until a batch is due and returns its items in the order of arrival. Returns [] if the batcher is closed and empty."""
+        """Waits until a batch is due and returns its items in the order of arrival. Returns [] if the queue is closed and empty."""
         while True:
             self._changed.clear()
             wait_s = None
@@ -119,6 +119,6 @@ class Batcher(Generic[Item]):
         return not self._is_open
 
     def close(self) -> None:
-        """Accepts no more items. `get_batch` first returns the items that are still queued, and after them empty lists."""
+        """Stops accepting items. After this call, `get_batch` returns the items that are still queued, and then only empty lists."""
         self._is_open = False
         self._changed.set()

@@ -1,11 +1,11 @@
-"""All errors that Castline raises on purpose, as one tree. For each kind, the tree says what the program does.
+"""All errors that Castline raises on purpose. For each class, this tree says what happened and how the program reacts.
 
 CastlineError
   +- PictureError    A picture cannot be judged. Its record becomes a dead letter, and its part gets the verdict `review`. Work continues.
-  +- IdentityError   A record names no part. It becomes a dead letter, and there is no verdict. Work continues.
-  +- ModelError      A model version cannot judge. It is refused, and the current version stays in use.
+  +- IdentityError   A record does not name its part. It becomes a dead letter, and no verdict is made. Work continues.
+  +- ModelError      A model version cannot be used. It is refused, and the current version stays in use.
   +- GateError       A board or its serial link failed. If `retriable` is True, the sorter tries again. Otherwise it reports the error.
-  +- ArchiveError    The database did not accept a record. If `retriable` is True, the write is repeated. Otherwise a dead letter is made.
+  +- ArchiveError    The database refused a record. If `retriable` is True, the archivist tries again. Otherwise it makes a dead letter.
   +- SpoolFullError  The gateway's queue on disk is full. The picture is refused and counted.
   +- SettingsError   A setting is wrong. The process does not start.
   +- BrokerError     The embedded broker cannot run, or Kafka does not serve a request. The process or the command ends.
@@ -35,7 +35,7 @@ class ModelError(CastlineError):
 
 
 class GateError(CastlineError):
-    """A board answered with an error or did not answer. `code` is a code of firmware/error_codes.csv, for example 80 for no answer."""
+    """A board answered with an error or did not answer. `code` is an error code from firmware/error_codes.csv, such as 80 for no answer."""
 
     def __init__(self, message: str, code: int = 0, retriable: bool = True) -> None:
         super().__init__(message)

@@ -1,7 +1,7 @@
 """The health pages of a process: GET /metrics, /healthz and /readyz.
 
-/healthz checks that the process finishes work, not only that the process runs. A thread of its own serves the pages. So the pages answer
-even if the event loop of the process is blocked.
+/healthz checks that the process finishes work, not only that the process runs. A separate thread serves the pages, so they
+answer even if the event loop of the process is blocked.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from streams import metrics
 from streams.atomic_file import write_atomically
 from streams.settings import ServiceSettings
 
-# The answer of /readyz has this header with the value "person" if only a person can make the process ready.
+# If only a person can make the process ready, the answer of /readyz has this header with the value "person".
 WAITS_FOR_HEADER = "X-Castline-Waits-For"
 
 
@@ -47,7 +47,7 @@ class ProgressWatchdog:
             self._last_progress_s = self._clock()
 
     def set_pending(self, count: int) -> None:
-        """Sets how many pieces of work wait. When work arrives at a process that had none, the time without progress starts from 0."""
+        """Sets how many pieces of work wait. If none waited before, the time without progress starts again from 0."""
         with self._lock:
             if self._pending == 0 and count > 0:
                 self._last_progress_s = self._clock()
@@ -63,36 +63,38 @@ class ProgressWatchdog:
 
 
 class ProcessHealth:
-    """Holds what a process answers at /healthz and /readyz. The process is not ready before the first `set_ready`.
+    """Decides what a process answers at /readyz and /healthz.
 
-    A process is ready if none of its topics, such as "start" or "kafka", has a problem. It is healthy if no check finds a problem.
-    A complaint is shown at /healthz, too. The process stays healthy then, because a restart would not remove the cause.
+    - Ready: the process can accept work. Problems that prevent this are set under a topic, such as "start" or "kafka". These are not
+      Kafka topics. The process is ready if no topic has a problem. It is not ready before the first `set_ready`.
+    - Healthy: no check finds a problem. A supervisor restarts a process that is not healthy.
+    - A complaint is a fault that a restart would not remove. /healthz shows it, but the process counts as healthy.
     """
 
     def __init__(self, role: str, watchdog: ProgressWatchdog) -> None:
         self.role = role
         self.watchdog = watchdog
         self._problems = {"start": "starting"}
-        # The topics whose problem only a person can solve.
+        # The topics, such as "start", whose problems only a person can solve.
         self._person_topics: set[str] = set()
         self._checks: list[Callable[[], str]] = [watchdog.find_stall]
         self._complaint_checks: list[Callable[[], str]] = []
 
     def add_check(self, find_problem: Callable[[], str]) -> None:
-        """Adds a check to /healthz. `find_problem` runs in the thread of the pages and returns a sentence, or "" without a problem."""
+        """Adds a check to /healthz. `find_problem` returns a sentence, or "" if all is well. It runs in the thread of the health pages."""
         self._checks.append(find_problem)
 
     def add_complaint_check(self, find_complaint: Callable[[], str]) -> None:
-        """Adds a check whose sentence is shown on /healthz with status 200. `find_complaint` returns "" if there is nothing to say."""
+        """Adds a check for complaints, which /healthz shows with status 200. `find_complaint` returns a sentence, or "" if all is well."""
         self._complaint_checks.append(find_complaint)
 
     def set_ready(self, topic: str = "start") -> None:
-        """Removes the problem of `topic`."""
+        """Removes the problem of `topic`. The process is ready if no other topic has a problem."""
         self._problems.pop(topic, None)
         metrics.process_ready.labels(self.role).set(0 if self._problems else 1)
 
     def set_not_ready(self, problem: str, topic: str = "start") -> None:
-        """Sets the problem of `topic`, a sentence that says why the process cannot accept work."""
+        """Sets the problem of `topic`, which makes the process not ready. `problem` is a sentence that says why it cannot accept work."""
         self._problems[topic] = problem
         metrics.process_ready.labels(self.role).set(0)
 
@@ -106,7 +108,7 @@ class ProcessHealth:
     def set_person_problem(self, problem: str, topic: str) -> None:
         """Sets a problem of `topic` that only a person can solve, for example by a setting. Removes it if `problem` is "".
 
-        The process is not ready then, but its start counts as complete. A supervisor neither waits for the process nor restarts it.
+        With such a problem the process is not ready, but a supervisor neither waits for it nor restarts it.
         """
         self._person_topics.add(topic)
         self.set_problem(problem, topic)
@@ -119,12 +121,12 @@ class ProcessHealth:
         return bool(self._problems) and self._person_topics.issuperset(list(self._problems))
 
     def check_readiness(self) -> tuple[int, str]:
-        """Returns HTTP status and text for /readyz."""
+        """Returns the HTTP status and the text of the page /readyz."""
         problems = "; ".join(list(self._problems.values()))
         return (503, problems) if problems else (200, "ready")
 
     def check_health(self) -> tuple[int, str]:
-        """Returns HTTP status and text for /healthz."""
+        """Returns the HTTP status and the text of the page /healthz."""
         problems = [problem for find_problem in self._checks if (problem := find_problem())]
         complaints = [complaint for find_complaint in self._complaint_checks if (complaint := find_complaint())]
         if problems:
@@ -133,9 +135,9 @@ class ProcessHealth:
 
 
 class InstanceSlot:
-    """Reserves the lowest number of a role that is free on this machine. A file lock holds the number until the process ends.
+    """Reserves the lowest free number for a process of a role on this machine. A file lock holds the number until the process ends.
 
-    A worker that is started again gets the same number, and so it has the same group instance id in Kafka. Kafka then gives the worker its
+    A worker that is restarted gets the same number again, and therefore the same group instance id in Kafka. So Kafka gives the worker its
     partitions back at once.
     """
 
@@ -163,7 +165,7 @@ class InstanceSlot:
 
 
 class HealthServer:
-    """Serves the three health pages from a thread, and writes its address to a file in `run_dir`, from which Prometheus reads it."""
+    """Serves the three health pages in a thread. Writes the pages' address to a file in `run_dir`, where Prometheus finds it."""
 
     def __init__(self, health: ProcessHealth, service: ServiceSettings, instance: str, port: int = 0) -> None:
         class HealthPages(BaseHTTPRequestHandler):

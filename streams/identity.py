@@ -12,7 +12,8 @@ from pydantic import StringConstraints
 
 from streams.errors import IdentityError
 
-# These characters are valid in a Kafka topic name and in a Prometheus label. The dot is left out, because it divides topic names.
+# These characters are valid in a Kafka topic name and in a Prometheus label. A dot is not allowed, because it separates the words of a
+# topic name.
 LINE_PATTERN = r"^[a-z0-9][a-z0-9-]{0,39}$"
 LineName = Annotated[str, StringConstraints(pattern=LINE_PATTERN)]
 
@@ -67,7 +68,10 @@ class PartId:
 
     @classmethod
     def from_fields(cls, line: str, run: str, part: str) -> PartId:
-        """Returns the part id of three texts. Raises IdentityError if `line` is not a valid name or a number is not in 1..2^63-1."""
+        """Returns the part id for a line, run and part given as text.
+
+        Raises IdentityError if `line` is not a valid name, or if `run` or `part` is not a whole number in 1..2^63-1.
+        """
         if not re.match(LINE_PATTERN, line):
             raise IdentityError(f"expected a line name like line-1, found {line[:80]!r}")
         return cls(line, _parse_number("run", run), _parse_number("part", part))
@@ -143,7 +147,7 @@ def _decode_header(name: str, value: bytes | str) -> str:
 
 
 def make_headers(identity: PictureIdentity, extra: Mapping[str, str] | None = None) -> list[tuple[str, bytes]]:
-    """Returns the headers of an image record in a fixed order. Values that are None get no header. The headers of `extra` come last."""
+    """Returns the headers of an image record in a fixed order, those of `extra` last. A value that is None gets no header."""
     part = identity.part
     fields: dict[str, str | None] = {
         "line": part.line,
@@ -160,7 +164,7 @@ def make_headers(identity: PictureIdentity, extra: Mapping[str, str] | None = No
 
 
 def make_header_map(headers: Iterable[tuple[str, bytes]] | Mapping[str, bytes] | None) -> dict[str, bytes]:
-    """Returns a record's headers by name. Some Kafka clients give the headers as pairs, others as a mapping or as None.
+    """Returns a record's headers by name. `headers` has the form of any Kafka client: pairs, a mapping, or None.
 
     If a name occurs twice, the last value is used.
     """
@@ -191,7 +195,7 @@ def parse_time(text: str) -> datetime:
             raise ValueError("no zone")
         return time.astimezone(UTC)
     except (ValueError, OverflowError):
-        raise IdentityError(f"expected a time as 2026-01-31T12:00:00.000000Z, found {text[:80]!r}") from None
+        raise IdentityError(f"expected a time such as 2026-01-31T12:00:00.000000Z, found {text[:80]!r}") from None
 
 
 def format_time(time: datetime) -> str:

@@ -18,7 +18,7 @@ from streams.errors import CastlineError
 from streams.settings import KafkaSettings, Settings
 
 _SECURITY_PROTOCOLS = {"plaintext": "PLAINTEXT", "tls": "SSL", "sasl-plaintext": "SASL_PLAINTEXT", "sasl-tls": "SASL_SSL"}
-# Reading a topic to its end fails if no record arrives for this time, in seconds.
+# Reading a topic to its end fails if Kafka sends no record for this many seconds.
 _READ_TIMEOUT_S = 30
 
 
@@ -80,7 +80,7 @@ def is_reachable(bootstrap: str) -> bool:
 def wait_for_kafka(
     settings: Settings, role: str, report_problem: Callable[[str], None], should_stop: Callable[[], bool]
 ) -> KafkaAdminClient | None:
-    """Waits until a broker answers and returns an admin client, or None if `should_stop` returns True before that.
+    """Waits until a broker answers, and returns an admin client. Returns None if `should_stop` returns True before a broker answers.
 
     The wait after the first failed attempt is 0.5 s. Each further failure doubles the wait, up to 10 s. After each failure `report_problem`
     is called with a sentence.

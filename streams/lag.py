@@ -24,7 +24,7 @@ Partition = tuple[str, int]
 
 
 def lag_by_topic(end_offsets: Mapping[Partition, int], committed_offsets: Mapping[Partition, int]) -> dict[str, int]:
-    """Returns, for each topic, the number of uncommitted records. In a partition without a commit all records count."""
+    """Returns, for each topic, the number of uncommitted records. In a partition without a committed offset all records count."""
     lag: dict[str, int] = defaultdict(int)
     for partition, end in end_offsets.items():
         lag[partition[0]] += max(0, end - max(0, committed_offsets.get(partition, 0)))
@@ -32,12 +32,12 @@ def lag_by_topic(end_offsets: Mapping[Partition, int], committed_offsets: Mappin
 
 
 class LagMonitor:
-    """Writes a worker's lag to the metrics and to its health, in a thread, every `interval_s` seconds.
+    """Measures a worker's lag every `interval_s` seconds in a thread, and writes it to the metrics and to the worker's health.
 
-    `assigned_partitions` returns the worker's partitions. For a worker without partitions the monitor watches all partitions of the
-    topics in `lines_by_topic`, so /healthz shows a problem if no worker makes progress there. The lag metric of this worker is then 0,
-    because the records wait for other workers, and a sum over all workers would count them twice. While Kafka does not answer, the
-    worker is not ready.
+    `assigned_partitions` returns the worker's partitions. If the worker has none, the monitor watches all partitions of the topics in
+    `lines_by_topic`, so that /healthz shows a problem if no worker makes progress there. The lag metric of a worker without partitions
+    is 0, because the records wait for other workers, and a sum over all workers would count them twice. While Kafka does not answer, the
+    monitor sets the worker to not ready.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class LagMonitor:
         self._thread = threading.Thread(target=self._run, name="lag", daemon=True)
 
     def start(self) -> None:
-        """Starts the thread."""
+        """Starts the thread that measures the lag."""
         self._thread.start()
 
     def request_stop(self) -> None:

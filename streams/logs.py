@@ -1,4 +1,4 @@
-"""Log output: one JSON object a line, or plain text for a terminal. A message about a part has `extra={"part": ...}`."""
+"""Sets up the log output: one JSON object a line, or plain text for a terminal. A log call about a part passes `extra={"part": ...}`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _REPEAT_INTERVAL_S = 10.0
 
 
 class RepeatFilter(logging.Filter):
-    """Passes the same message of a Kafka client only once in `interval_s` seconds. Messages of other loggers always pass.
+    """Logs the same message of a Kafka client only once in `interval_s` seconds. Messages of other loggers are always logged.
 
     Without the filter, the clients log the same failure hundreds of times a second while Kafka does not answer. Two messages are the same
-    if they have the same logger and the same text before the arguments are inserted. The next message that passes says how many were left
-    out. `clock` returns monotonic seconds.
+    if they have the same logger and the same text before the arguments are inserted. After the interval, the next such message says how
+    many were left out. `clock` returns monotonic seconds.
     """
 
     def __init__(self, interval_s: float = _REPEAT_INTERVAL_S, clock: Callable[[], float] = time.monotonic) -> None:
@@ -62,7 +62,7 @@ def configure_logs(service: ServiceSettings, role: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(service.log_level.upper())
-    # At level info, these libraries would log every connection and every fetch.
+    # At level info, these libraries would log every connection and every fetch from Kafka.
     for name in (*_KAFKA_CLIENTS, "faust", "mode", "asyncio", "urllib3", "fsspec"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
     # TensorFlow warns about each batch size that it compiles after the fifth one. Castline compiles all batch sizes once, on purpose.

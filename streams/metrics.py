@@ -1,8 +1,8 @@
 """All Prometheus metrics of Castline. No other module declares metrics.
 
 Names begin with `castline_` and use base units such as seconds and bytes. The values of labels are lines, roles, model versions and words
-of fixed sets, so their number is bounded. Castline measures the durations of its processing steps itself, because Faust's metrics do not
-know batches.
+from fixed sets, so the number of time series is bounded. Castline measures the durations of its processing steps itself, because
+Faust's metrics do not know batches.
 """
 
 from __future__ import annotations
@@ -226,8 +226,8 @@ process_stalled = Gauge(
 process_ready = Gauge("castline_process_ready", "1 while the process accepts work.", ["role"])
 
 
-# The tables below list counters that exist with the value 0 before anything is counted. Without them, an alert on an increase would miss
-# the first event, because Prometheus sees no increase in a counter that appears with the value 1.
+# The tables below list counters that a process creates with the value 0 at its start. Without this, an alert on an increase would miss the
+# first event, because Prometheus sees no increase in a counter that appears with the value 1.
 _COUNTERS_BY_ROLE = {
     "gateway": (
         pictures_received,

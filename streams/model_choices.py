@@ -25,7 +25,7 @@ from streams.topics import TopicNames
 log = logging.getLogger(__name__)
 
 ALL_LINES = "*"
-# A choice lists at most this many earlier versions. A person can roll back to them.
+# A model choice lists at most this many earlier versions, to which a person can roll back.
 _MAX_PREVIOUS = 8
 _POLL_MS = 500
 _RETRY_S = 1.0
@@ -33,7 +33,7 @@ _RETRY_S = 1.0
 
 @dataclass(frozen=True)
 class EffectiveModel:
-    """The version that judges a line, and its shadow version. `choice` is None if the version comes from the settings."""
+    """The model version that judges a line, and the line's shadow version. `choice` is None if the version comes from the settings."""
 
     version: str
     shadow: str | None
@@ -41,24 +41,24 @@ class EffectiveModel:
 
     @property
     def decided_for(self) -> str:
-        """The key of the choice: the line, `*`, or `settings` if there is no choice."""
+        """Where the version comes from: the line if it was chosen for this line, `*` if it was chosen for all lines, or `settings`."""
         return self.choice.line if self.choice else "settings"
 
 
 @dataclass(frozen=True)
 class ModelChoices:
-    """The newest model choice for each line and for all lines (`*`). `default` is the version of the settings."""
+    """The newest model choice for each line and for all lines (`*`). `default` is the version that the settings name."""
 
     default: str
     by_key: Mapping[str, ModelChoice] = field(default_factory=dict)
 
     def find(self, line: str) -> EffectiveModel:
-        """Returns the model for `line`. For `*` it is the model of all lines that have no choice of their own."""
+        """Returns the model version that judges `line`. For `*`, returns the version of all lines that have no choice of their own."""
         choice = self.by_key.get(line) or self.by_key.get(ALL_LINES)
         return EffectiveModel(choice.version, choice.shadow, choice) if choice else EffectiveModel(self.default, None, None)
 
     def list_candidates(self, line: str) -> list[str]:
-        """Returns the chosen version of `line`, followed by the versions that a starting worker tries if that one cannot be loaded."""
+        """Returns the versions that a starting worker tries to load for `line`, in this order. The first is the chosen version."""
         effective = self.find(line)
         previous = effective.choice.previous if effective.choice else ()
         return list(dict.fromkeys([effective.version, *previous, self.find(ALL_LINES).version, self.default]))
@@ -71,10 +71,10 @@ class ModelChoices:
         try:
             choice = ModelChoice.decode(value)
         except ValidationError as error:
-            log.warning("A record on the topic of model choices is ignored, because it is not valid: %s", error)
+            log.warning("A record in the topic of model choices is ignored, because it is not a valid model choice: %s", error)
             return self
         if choice.line != name:
-            log.warning("The model choice for %s is ignored, because its record has the key %r.", choice.line, name[:80])
+            log.warning("The model choice for %s is ignored, because its record has the wrong key %r.", choice.line, name[:80])
             return self
         return ModelChoices(self.default, {**self.by_key, choice.line: choice})
 
@@ -118,7 +118,10 @@ class ModelChoices:
 
 
 def read_model_choices(settings: Settings, role: str) -> ModelChoices:
-    """Reads the topic and returns the present choices. Raises CastlineError if the topic does not exist or cannot be read."""
+    """Reads the topic of model choices and returns the choices that are in force.
+
+    Raises CastlineError if the topic does not exist or cannot be read.
+    """
     choices = ModelChoices(settings.model.version)
     for record in read_to_end(settings, role, [TopicNames(settings.topics.prefix).models]):
         choices = choices.with_record(record.key, record.value)
@@ -143,7 +146,7 @@ def publish_model_choice(settings: Settings, choice: ModelChoice, source: str) -
 class ModelChoiceFollower:
     """A thread that follows the topic of model choices without a consumer group. While Kafka fails, it tries again every second.
 
-    `on_change` is called with the choices when the topic has been read to its end, and again after each later change.
+    `on_change` is called with all choices when the topic has been read to its end, and again after each later change.
     """
 
     def __init__(self, settings: Settings, role: str, on_change: Callable[[ModelChoices], None]) -> None:
@@ -170,7 +173,7 @@ class ModelChoiceFollower:
                 self._stopping.wait(_RETRY_S)
 
     def _follow(self) -> None:
-        """Reads the topic from its beginning and follows it until `stop`. So no choice is missed after a failure of Kafka."""
+        """Reads the topic and follows it until `stop`. Starts from the beginning, so that no choice is missed after a failure of Kafka."""
         partition = TopicPartition(TopicNames(self._settings.topics.prefix).models, 0)
         consumer = KafkaConsumer(
             **make_client_arguments(self._settings, f"{self._role}-choices"),

@@ -1,8 +1,8 @@
 """The object store for large pictures, archived pictures and heat maps: a folder, or any file system that fsspec can open.
 
 An address in the store, also called a claim, contains the SHA-256 of the object: `pictures/<first two digits>/<sha256>` for a picture and
-`maps/<first two digits>/<sha256>` for a heat map. Therefore equal pictures are stored only once, a reader can check the object, and no
-claim can lead out of the store.
+`maps/<first two digits>/<sha256>` for a heat map. Therefore equal pictures are stored only once, and a reader can check the object. A
+claim cannot name a file outside the store.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ CLAIM_DAMAGED = "claim-damaged"
 
 StoreFolder = Literal["pictures", "maps"]
 
-# A segment is not empty and does not begin with a dot. So no address can contain "..", a scheme (s3:) or a drive (C:).
+# One segment of an address, between two slashes. It does not begin with a dot and has no colon, so no address can contain "..", a scheme
+# (s3:) or a drive (C:).
 _SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
 _ADDRESS = re.compile(rf"{_SEGMENT}(/{_SEGMENT}){{0,9}}")
 _CLAIM = re.compile(r"(?:pictures|maps)/([0-9a-f]{2})/([0-9a-f]{64})")
-# The largest value that the setting pictures.max_bytes allows.
+# The largest size of a stored object. It is also the largest value that the setting pictures.max_bytes accepts.
 _LARGEST_BYTES = 256 * 2**20
 
 
 class ObjectStore:
-    """Stores pictures and heat maps below `url` and reads pictures again. Thread-safe. The store is opened at its first use."""
+    """Stores pictures and heat maps below `url` and reads stored pictures. Thread-safe. The store is opened at its first use."""
 
     def __init__(self, url: str, max_bytes: int = _LARGEST_BYTES) -> None:
         self._url = url

@@ -1,10 +1,10 @@
-"""Recognises the pictures in a folder, and the files that NAS devices, operating systems and archives put beside them."""
+"""Tells the pictures in a folder from the files that NAS devices, operating systems and archive programs add to the folder."""
 
 from __future__ import annotations
 
 # File suffixes of the picture formats that are judged, in lower case: JPEG, PNG, BMP and TIFF.
 JUDGED_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
-# File suffixes of picture formats that are not judged. Such files are counted and reported, because a person may expect them.
+# File suffixes of picture formats that are not judged. Such files are counted and reported, because a person may expect a verdict on them.
 OTHER_PICTURE_SUFFIXES = (
     ".gif",
     ".webp",

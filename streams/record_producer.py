@@ -1,6 +1,7 @@
 """Sends records to Kafka and waits until the brokers have confirmed them.
 
-A worker acknowledges a record only after `RecordProducer.deliver` has returned. So a crash repeats work but never loses a record.
+A worker acknowledges a record only after `RecordProducer.deliver` has returned. So a crash may repeat work, but never loses
+a record.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _DEAD_LETTER_PREFIX = "dead-"
 
 @dataclass(frozen=True)
 class ProducerRecord:
-    """A record that is to be sent to Kafka."""
+    """A record to be sent to Kafka."""
 
     topic: str
     key: bytes | None
@@ -68,7 +69,7 @@ def make_json_record(topic: str, key: bytes, record: Record, source: str, event_
 
 
 def make_dead_letter(topic: str, record: ConsumedRecord, role: str, reason: str, detail: str) -> ProducerRecord:
-    """Returns the dead letter of a record that a worker cannot use. It has the same value, and headers that give the origin and reason.
+    """Returns the dead letter of a record that a worker cannot use: the same value, with headers that give the origin and the reason.
 
     `topic` is the topic of dead letters. `role` is the role of the worker, `reason` a word from a fixed set, and `detail` a sentence.
     The dead letter keeps the headers of the record. The names of the added headers begin with `dead-`.
@@ -87,7 +88,7 @@ def make_dead_letter(topic: str, record: ConsumedRecord, role: str, reason: str,
         "dead-offset": str(record.offset),
         "dead-at": format_time(datetime.now(UTC)),
     }
-    # A long key is cut, too, because it only helps a person to find the dead letter.
+    # A long key is shortened. The key of a dead letter only helps a person to find it, so the first bytes are enough.
     key = record.key[:_MAX_HEADER_BYTES] if record.key is not None else None
     return ProducerRecord(topic, key, record.value, original[:_MAX_HEADERS] + _encode_headers(added))
 

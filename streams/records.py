@@ -43,7 +43,7 @@ class Record(BaseModel):
 class PartRecord(Record):
     """The base class of the records about one part."""
 
-    line: LineName = Field(description="Line of the part, the same as in the name of the topic.")
+    line: LineName = Field(description="Name of the part's line.")
     run: Count = Field(description="Boot count of the board, or start time of the gateway in seconds if the line has no board.")
     part: Count = Field(description="Number of the part. The numbers count up from 1 within the run.")
 
@@ -80,7 +80,7 @@ class Verdict(PartRecord):
     votes: dict[str, Share] = Field(
         description="Defect probability by network (`alexnet`, `lenet`), 0..1; empty if the picture could not be judged."
     )
-    threshold: Share = Field(description="Lowest defect probability that counts as a defect.")
+    threshold: Share = Field(description="Threshold of the model version: the lowest defect probability that counts as a defect.")
     model: str = Field(description="Model version that judged the picture.")
     reason: str = Field(
         "",
@@ -104,7 +104,7 @@ def make_verdict_id(part: PartId, sha256: str, model: str) -> uuid.UUID:
 
 @dataclass(frozen=True)
 class ReviewWithdrawal:
-    """States that a person withdrew the review of a part. On `castings.reviews`, a record with a key and without a value means this."""
+    """States that a person withdrew the review of a part. In the topic `castings.reviews`, a record with a key but no value means this."""
 
     part_id: PartId
 
@@ -113,7 +113,7 @@ class ReviewWithdrawal:
 ArchivedRecord = PartRecord | ReviewWithdrawal
 
 Action = Literal["diverted", "passed", "stopped", "untracked"]
-# Reason of a sorting:
+# Why a gate treated a part as it did (field `reason` of a sorting):
 #   verdict          The gate did what the verdict asked for.
 #   no-verdict       The board had no verdict when the part reached the gate.
 #   late-verdict     The verdict came too late for the gate.
@@ -147,10 +147,10 @@ class Sorting(PartRecord):
     board: str = Field(description="Name of the board that reported the part.")
     event: int = Field(
         ge=0,
-        description="Number of the board's event within the run; 0 if the board reported no event and the sorter wrote the record alone.",
+        description="Number of the board's event within the run; 0 if the sorter wrote the record without an event of the board.",
     )
     action: Action = Field(
-        description="What the gate did with the part. `untracked` means that no gate treated the part; `reason` says why."
+        description="What the gate did with the part. `untracked` means that no gate acted on the part; `reason` says why."
     )
     grade: str | None = Field(
         None,
@@ -158,8 +158,8 @@ class Sorting(PartRecord):
     )
     reason: SortingReason = Field(description="Reason for the action.")
     code: int = Field(0, ge=0, description="Error code from firmware/error_codes.csv; 0 if there was no error.")
-    label: Label | None = Field(None, description="Label of the verdict that the board got or that came too late; null if there was none.")
-    verdict_id: uuid.UUID | None = Field(None, description="Id of the verdict that belongs to `label`; null if there was none.")
+    label: Label | None = Field(None, description="Label of the verdict that reached the board or came too late; null if there was none.")
+    verdict_id: uuid.UUID | None = Field(None, description="Id of the verdict that gave `label`; null if `label` is null.")
     gate_moved: bool = Field(description="True if the servo moved for this part.")
     move_count: int = Field(ge=0, description="Number of servo movements that the board had counted when it reported this part.")
     late: bool = Field(False, description="True if the verdict came too late for the gate.")

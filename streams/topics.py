@@ -1,4 +1,4 @@
-"""All Kafka topics of Castline: their names, partitions and retention, and how they are created on a cluster."""
+"""Declares all Kafka topics of Castline with their partitions and retention times, and creates them on a cluster."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DAY_MS = 24 * _HOUR_MS
 
 @dataclass(frozen=True)
 class TopicNames:
-    """The names of all topics under one prefix, the setting `topics.prefix`."""
+    """The names of all topics. They begin with `prefix`, the setting `topics.prefix`."""
 
     prefix: str
 
@@ -124,7 +124,7 @@ def create_topics(admin: KafkaAdminClient, settings: Settings) -> list[TopicChan
 
 
 def _align_configs(admin: KafkaAdminClient, specs: list[TopicSpec]) -> dict[str, list[str]]:
-    """Sets the declared configuration of existing topics. Returns the changes by topic, each as `name old -> new`."""
+    """Gives existing topics their declared configuration. Returns the changes of each topic by its name, each as `name old -> new`."""
     found = read_topic_configs(admin, [spec.name for spec in specs])
     changes: dict[str, list[str]] = {}
     resources = []
@@ -139,7 +139,7 @@ def _align_configs(admin: KafkaAdminClient, specs: list[TopicSpec]) -> dict[str,
 
 
 def read_topic_configs(admin: KafkaAdminClient, names: list[str]) -> dict[str, dict[str, str]]:
-    """Returns the configuration of each of the named topics, by topic name. The topics must exist."""
+    """Returns the configuration of each topic in `names`, by topic name. The topics must exist."""
     if not names:
         return {}
     response: dict[str, dict[str, dict[str, Any]]] = admin.describe_configs(

@@ -21,12 +21,12 @@ def sha256_of_file(path: Path) -> str:
 
 
 def write_checksum(path: Path, sha256: str) -> None:
-    """Writes the checksum of the file `path` to a file beside it: `name.sha256` for `name.ext`. `path` need not exist yet."""
+    """Writes `sha256`, the checksum of the file `path`, to a file beside it: `name.sha256` for `name.ext`. `path` need not exist yet."""
     write_atomically(_checksum_file(path), sha256)
 
 
 def has_valid_checksum(path: Path) -> bool:
-    """Returns whether `path` exists and has the checksum that `write_checksum` wrote beside it."""
+    """Returns whether the file `path` exists and has the checksum that `write_checksum` wrote to the file beside it."""
     try:
         return _checksum_file(path).read_text(encoding="ascii") == sha256_of_file(path)
     except (OSError, UnicodeDecodeError):

@@ -1,4 +1,4 @@
-"""Builds a Faust worker from its parts: application, consumer groups, lag monitors, and a stop that first finishes accepted records.
+"""Builds and runs a Faust worker. A worker that is asked to stop first finishes the records that it has accepted.
 
 A role implements a `RecordHandler`, which does not depend on Faust. Three calls run the handler as a worker:
 
@@ -6,7 +6,7 @@ A role implements a `RecordHandler`, which does not depend on Faust. Three calls
     group = ConsumerGroup(app, handler, settings, "inspector", health)
     exit_status = await run_worker([group], "inspector", settings.service.grace_s)
 
-The constants and options of this module come from tests that killed workers and brokers under load. docs/decisions gives the reasons.
+The constants and options of this module were found by tests that killed workers and brokers under load. docs/decisions gives the reasons.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from streams.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# After the time for finishing its work (`grace_s`), a process waits at most this long until Faust has closed its connections. If Kafka
-# does not answer, the process waits for the same time once more and then ends itself by force.
+# A process that stops has `grace_s` seconds to finish its work. After that, it waits at most this many seconds until Faust has closed its
+# connections. If Kafka does not answer, the process waits for the same time once more and then ends without closing them.
 _LEAVE_S = 3.0
 
 
@@ -49,14 +49,14 @@ def make_app(settings: Settings, group: str, instance: str, buffer_records: int)
     group_id = f"{topics.prefix}-{group}"
     request_bytes = topics.max_message_bytes + 2**17
     folder = settings.service.run_dir / "faust" / instance
-    # Faust creates only the last folder of the path.
+    # Faust creates only the last folder of the path, so its parents are created here.
     folder.parent.mkdir(parents=True, exist_ok=True)
     app: AppT[object] = faust.App(
         id=group_id,
         broker=[f"kafka://{address}" for address in settings.bootstrap.split(",")],
         broker_credentials=make_faust_credentials(kafka),
         broker_client_id=f"castline-{instance}",
-        # A worker with this id that restarts after a crash gets its partitions back at once, and not only after its session has timed out.
+        # With a fixed id, a worker that restarts after a crash gets its partitions back at once and need not wait for the session time-out.
         consumer_group_instance_id=f"{group_id}-{instance}",
         broker_session_timeout=kafka.session_timeout_s,
         broker_heartbeat_interval=kafka.session_timeout_s / 5,
@@ -77,7 +77,7 @@ def make_app(settings: Settings, group: str, instance: str, buffer_records: int)
         topic_disable_leader=True,
         table_standby_replicas=0,
         store="memory://",
-        # Faust creates this folder. It stays empty because the workers have no tables.
+        # Faust creates this folder for its tables. It stays empty, because the workers have no tables.
         datadir=folder,
         web_enabled=False,
         autodiscover=False,
@@ -97,7 +97,7 @@ class ReceivedRecord:
     _stream: StreamT[bytes]
 
     async def acknowledge(self) -> None:
-        """Lets the next commit include the record.
+        """Marks the record as finished, so that the next commit includes it.
 
         Acknowledge the records of a partition in the order of their arrival. In another order, Faust could commit the offset of a later
         record while an earlier record is unfinished.
@@ -110,23 +110,24 @@ class RecordHandler(Protocol):
 
     @property
     def lines_by_topic(self) -> Mapping[str, str]:
-        """The topics to consume, each with the line under which its lag is counted."""
+        """The topics to consume. For each topic, the value is the line under whose name its lag is counted."""
 
     @property
     def background_tasks(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
-        """The coroutine functions that run beside the stream as long as the worker runs."""
+        """Coroutine functions that the worker runs in the background until it stops."""
 
     async def accept(self, received: ReceivedRecord) -> None:
-        """Accepts a record. Waits while the handler has no room for further records, and Faust then fetches no more."""
+        """Accepts a record. Waits while the handler has no room for it. During this time Faust stops fetching records."""
 
     async def drain(self) -> None:
-        """Accepts no more records. Returns when every accepted record is finished and acknowledged."""
+        """Stops accepting records. Returns when every accepted record is finished and acknowledged."""
 
 
 class ConsumerGroup:
-    """One consumer group of a worker: a Faust application that passes its records to a handler, and a monitor of the lag.
+    """One consumer group of a worker: a Faust application that passes records to a handler, and a monitor of the group's lag.
 
-    `has_partitions` is set when Kafka assigns partitions for the first time. Each assignment also makes the worker's `health` ready.
+    `has_partitions` is set when Kafka assigns partitions for the first time. Each assignment also sets the
+    worker to ready in `health`.
     """
 
     def __init__(self, app: AppT[object], handler: RecordHandler, settings: Settings, role: str, health: ProcessHealth) -> None:
@@ -150,7 +151,7 @@ class ConsumerGroup:
                 async for event in unacknowledged.events():
                     await self._handler.accept(_received(event, unacknowledged))
             except asyncio.CancelledError:
-                # Faust treats a cancelled agent as a crash. While the group drains, a cancellation is expected.
+                # Faust treats a cancelled agent as a crash. During a stop, Faust itself cancels the agent, so the error is not raised then.
                 if not self._is_draining:
                     raise
 
@@ -169,7 +170,7 @@ class ConsumerGroup:
         return {(place.topic, place.partition) for place in self.app.consumer.assignment()}
 
     async def drain(self) -> None:
-        """Finishes and acknowledges all records that the handler has accepted."""
+        """Waits until the handler has finished and acknowledged all records that it has accepted."""
         self._is_draining = True
         await self._handler.drain()
 
@@ -206,7 +207,7 @@ async def run_worker(groups: Sequence[ConsumerGroup], role: str, grace_s: float)
 
 
 class _DrainingWorker(faust.Worker):  # type: ignore[misc]  # Faust ships no types
-    """Faust's worker with another order of stopping: accept no records, finish the accepted ones, commit, and leave the group."""
+    """A Faust worker that stops in another order: it stops accepting records, finishes the accepted ones, commits, and leaves its group."""
 
     def __init__(self, groups: Sequence[ConsumerGroup], grace_s: float) -> None:
         apps = [group.app for group in groups]
@@ -240,20 +241,20 @@ class _DrainingWorker(faust.Worker):  # type: ignore[misc]  # Faust ships no typ
         await self.stop()
 
     async def wait_until_left(self) -> None:
-        """Waits until Faust has stopped completely, but only for a bounded time.
+        """Waits for a limited time until Faust has stopped completely.
 
-        The event loop must run until then. If the loop ended earlier, Faust would wait for ever for a producer that can no longer send.
+        If the event loop ended before Faust has stopped, Faust would wait for ever for a producer that can no longer send.
         """
         stopping = self._stopping or asyncio.create_task(self.stop())
         await asyncio.wait([stopping], timeout=self._grace_s + _LEAVE_S)
         if stopping.done():
             return
         log.warning("Kafka does not answer, so this worker cannot leave its group. It keeps its partitions until its session times out.")
-        # Faust's consumer has a thread that waits for Kafka. Without a forced exit, the interpreter would wait for this thread.
+        # Faust's consumer has a thread that waits for Kafka. Without a forced exit, the process would not end before this thread does.
         forced_exit = threading.Timer(_LEAVE_S, os._exit, (0,))
         forced_exit.daemon = True
         forced_exit.start()
-        # One cancellation is not enough. Faust ignores it and makes another request that Kafka does not answer.
+        # One cancellation is not enough, because Faust ignores it and sends another request to Kafka.
         while others := asyncio.all_tasks() - {asyncio.current_task()}:
             for task in others:
                 task.cancel()
@@ -261,7 +262,7 @@ class _DrainingWorker(faust.Worker):  # type: ignore[misc]  # Faust ships no typ
 
 
 async def _measure_loop_delay(role: str, interval_s: float = 0.25) -> None:
-    """Measures how late the event loop wakes up. A late event loop also delays commits and heartbeats."""
+    """Measures, every `interval_s` seconds, how late the event loop wakes up. A late event loop also delays commits and heartbeats."""
     loop = asyncio.get_running_loop()
     observe = metrics.event_loop_delay_seconds.labels(role).observe
     while True:

@@ -34,12 +34,12 @@ class WorkerProcess:
     stop_requested: threading.Event
 
     def report_not_ready(self, reason: str) -> None:
-        """Shows `reason` at /readyz and writes it to the log."""
+        """Sets the process to not ready, shows `reason` at /readyz and writes it to the log."""
         self.health.set_not_ready(reason)
         log.warning(reason)
 
     def wait_for_topics(self, topics: Iterable[str]) -> bool:
-        """Waits until Kafka answers, and returns True. Returns False if the process is asked to stop before that.
+        """Waits until Kafka answers, and checks that `topics` exist. Returns False if the process is asked to stop meanwhile, else True.
 
         Raises SettingsError if one of `topics` does not exist.
         """

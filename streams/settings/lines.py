@@ -1,4 +1,4 @@
-"""The settings of one line: its camera, its gate, and further gates of the same belt."""
+"""The settings of one line: its camera, its gate, and further gates on the same belt."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from streams.settings.sections import Section
 
 # The number of lanes of one board, see firmware/PROTOCOL.md.
 LANES = 4
-# A verdict must reach the gate this many seconds before its part.
+# A verdict must reach the gate this many seconds before the part does.
 _GATE_LEAD_S = 0.2
 _SHORTEST_DEADLINE_S = 0.05
 
@@ -30,11 +30,15 @@ class CameraSettings(Section):
     address: str = Field("", description="Device or URL for cameras of the kind `video`, such as /dev/video0 or rtsp://camera/stream.")
     trigger: Literal["free", "board"] = Field(
         "free",
-        description="With `free` the gateway counts the parts: each picture is the next part of a run that began when the gateway started. "
-        "With `board` the board counts the parts, the sorter reports each part, and the gateway finds the picture of the part.",
+        description="With `free` the gateway counts the parts: each picture is taken as the next part, in a run that began when the "
+        "gateway started. With `board` the board counts the parts, the sorter reports each part to the gateway, and the gateway finds "
+        "the picture of the part.",
     )
     rate_per_s: float = Field(
-        2.0, gt=0, le=1000, description="Pictures that a camera of the kind `folder` or `video` gives in a second if the trigger is `free`."
+        2.0,
+        gt=0,
+        le=1000,
+        description="Number of pictures a second from a camera of the kind `folder` or `video` if the trigger is `free`.",
     )
     jitter: float = Field(
         0.0,
@@ -42,59 +46,69 @@ class CameraSettings(Section):
         le=0.9,
         description="Random variation of the time between two pictures of a camera of the kind `folder`, as a share of that time.",
     )
-    loop: bool = Field(True, description="A camera of the kind `folder` begins again after its last picture.")
+    loop: bool = Field(True, description="If true, a camera of the kind `folder` begins again with its first picture after the last one.")
     shuffle: bool = Field(
         True,
-        description="A camera of the kind `folder` gives its pictures in a random order, which `seed` determines, and not in the order of "
-        "their paths.",
+        description="If true, a camera of the kind `folder` gives its pictures in a random order, which `seed` determines. If false, it "
+        "gives them in the order of their paths.",
     )
     seed: int = Field(1, ge=0, description="Seed of the random order and of the jitter.")
     settle_s: float = Field(
-        0.5, ge=0.05, le=60, description="A camera of the kind `drop` takes a file as complete if it has not changed for this many seconds."
+        0.5,
+        ge=0.05,
+        le=60,
+        description="A camera of the kind `drop` considers a file complete if the file has not changed for this many seconds.",
     )
     time_source: Literal["arrival", "file"] = Field(
         "file",
-        description="The time of a picture. With `file` it is the modification time of a file in a drop folder, or the header "
-        "X-Captured-At of an upload that has one. With `arrival` it is the moment at which the gateway received the picture; "
-        "choose this if the clock of the camera or of the file server is not reliable.",
+        description="Where the time of a picture comes from. With `file` it is the modification time of a file in a drop folder, or the "
+        "header X-Captured-At of an upload that has one. With `arrival` it is the time at which the gateway received the picture. "
+        "Choose `arrival` if the clock of the camera or of the file server is not reliable.",
     )
     latency_s: float | None = Field(
         None,
         ge=-60,
         le=60,
-        description="Time from the count of a part at photo-eye 1 to the time of its picture, in seconds, if the trigger is `board`. It is "
-        "negative if the camera's clock is slow. If absent, the latency that `castline gateway measure` has stored is used. A camera of "
-        "the kinds `folder` and `video` needs none, because the gateway asks it for the picture of each part.",
+        description="Latency of the camera if the trigger is `board`: the time of a picture minus the time at which photo-eye 1 counted "
+        "the part, in seconds. It is negative if the camera's clock is slow. If absent, the gateway uses the latency that `castline "
+        "gateway measure` has stored. A camera of the kind `folder` or `video` needs no latency, because the gateway requests a picture "
+        "from it for each part.",
     )
     end_wait_s: float = Field(
         5.0,
         ge=0.05,
         le=600,
-        description="If the end of a picture is missing in a file, a camera of the kind `drop` waits this many seconds after the last "
-        "change of the file. Then it takes the file as it is.",
+        description="If the end of the picture is missing in a file, a camera of the kind `drop` waits until the file has not changed "
+        "for this many seconds. Then it sends the incomplete file.",
     )
     sent_keep_days: float = Field(
-        2.0, ge=0, le=3650, description="Time that a camera of the kind `drop` keeps stored files in the folder `sent`, in days."
+        2.0, ge=0, le=3650, description="How long a camera of the kind `drop` keeps sent files in the folder `sent`, in days."
     )
-    sent_max_bytes: int = Field(2**30, ge=0, le=2**50, description="Largest size of the folder `sent`. The oldest files are deleted first.")
+    sent_max_bytes: int = Field(
+        2**30, ge=0, le=2**50, description="Largest size of the folder `sent`, in bytes. If it is exceeded, the oldest files are deleted."
+    )
     refused_keep_days: float = Field(
-        30.0, ge=0, le=3650, description="Time that a camera of the kind `drop` keeps refused files in the folder `refused`, in days."
+        30.0, ge=0, le=3650, description="How long a camera of the kind `drop` keeps refused files in the folder `refused`, in days."
     )
     refused_max_bytes: int = Field(
-        2**28, ge=0, le=2**50, description="Largest size of the folder `refused`. The oldest files are deleted first."
+        2**28,
+        ge=0,
+        le=2**50,
+        description="Largest size of the folder `refused`, in bytes. If it is exceeded, the oldest files are deleted.",
     )
     stall_s: float = Field(
         5.0,
         ge=0.5,
         le=600,
-        description="A camera of the kind `video` that gives no picture for this many seconds is reported and opened again.",
+        description="If a camera of the kind `video` gives no picture for this many seconds, the gateway reports this and opens the "
+        "camera again.",
     )
     match_window_s: float = Field(
         1.0,
         gt=0,
         le=60,
-        description="Longest wait of a picture for the report of its part, in seconds, if the trigger is `board`. It is also the largest "
-        "distance in time between a part and its picture, after the latency is subtracted.",
+        description="Longest time that a picture waits for the report of its part, in seconds, if the trigger is `board`. A picture "
+        "whose time differs from that of the part by more than this, after the latency is subtracted, does not belong to the part.",
     )
 
     @model_validator(mode="after")
@@ -107,32 +121,32 @@ class CameraSettings(Section):
 
     @property
     def needs_latency(self) -> bool:
-        """True if the gateway matches this camera's pictures and the parts by time. It must then know the camera's latency."""
+        """True if the gateway must know the camera's latency, because it finds the picture of a part by comparing their times."""
         return self.trigger == "board" and self.kind in ("drop", "http")
 
 
 class GradeSettings(Section):
-    """[[lines.gate.grades]]: a further gate on the same belt, which sorts out the parts of some labels."""
+    """[[lines.gate.grades]]: a further gate on the same belt. It diverts only parts with certain labels."""
 
     name: str = Field(
         pattern=r"^[a-z0-9][a-z0-9-]{0,30}$",
-        description="Name of the gate. It should say which parts the gate sorts out, such as `review` or `rework`.",
+        description="Name of the gate. It should say which parts the gate diverts, such as `review` or `rework`.",
     )
-    lane: int = Field(
-        ge=1, le=LANES, description="Lane of the board whose servo output moves this gate. The lane cannot serve a belt of its own."
+    lane: int = Field(ge=1, le=LANES, description="Lane of the board whose servo output moves this gate. No other belt can use this lane.")
+    takes: tuple[Literal["defect", "review"], ...] = Field(
+        min_length=1, description="Parts whose verdict has one of these labels go to this gate."
     )
-    takes: tuple[Literal["defect", "review"], ...] = Field(min_length=1, description="Labels of the verdicts whose parts go to this gate.")
     least_probability: float = Field(
         0,
         ge=0,
         le=1,
-        description="Lowest defect probability of the verdicts whose parts go to this gate. A part goes to the first gate whose `takes` "
-        "and `least_probability` fit.",
+        description="Parts go to this gate only if their defect probability is at least this. A part goes to the first gate whose `takes` "
+        "and `least_probability` fit its verdict.",
     )
     gate_mm: float = Field(
         ge=1,
         le=2000,
-        description="Distance behind photo-eye 2 in millimetres. This gate begins to move when the front edge of a part is there.",
+        description="This gate begins to move for a part when the front edge of the part is this many millimetres past photo-eye 2.",
     )
     board: dict[str, int | str] = Field(
         {}, description="Further settings of this gate under the names of the gate protocol: dwell_mm, servo_ms, out_us."
@@ -145,7 +159,10 @@ class GateSettings(Section):
     port: str = Field(description="Serial port of the board. A path below /dev/serial/by-id/ is best. Several lines may share a board.")
     lane: int = Field(1, ge=1, le=LANES, description="Lane of the board that this line is wired to.")
     baud: int = Field(
-        115200, ge=9600, le=1_000_000, description="Speed of the serial port in bits a second. All lines of a board use the same speed."
+        115200,
+        ge=9600,
+        le=1_000_000,
+        description="Speed of the serial port in bits a second. All lines of a board must have the same speed.",
     )
     travel_mm: float = Field(
         1000, gt=0, le=100_000, description="Belt length from photo-eye 1 at the camera to photo-eye 2 at the gate, in millimetres."
@@ -161,7 +178,9 @@ class GateSettings(Section):
     )
     on_review: Literal["divert", "pass"] = Field("divert", description="Action for a part with a `review` verdict.")
     grades: tuple[GradeSettings, ...] = Field(
-        (), max_length=LANES - 1, description="Further gates on this belt. Diverted parts that fit none of them go to the line's own gate."
+        (),
+        max_length=LANES - 1,
+        description="Further gates on this belt. A part that is to be diverted and fits none of them goes to the line's own gate.",
     )
 
     @model_validator(mode="after")
@@ -189,9 +208,13 @@ class GateSettings(Section):
 class LineSettings(Section):
     """[[lines]]: one line of the foundry."""
 
-    name: LineName = Field(description="Name of the line in topics, records and metrics. It has lower-case letters, digits and hyphens.")
-    camera: CameraSettings | None = Field(None, description="The line's camera. If absent, another producer sends the pictures.")
-    gate: GateSettings | None = Field(None, description="The line's gate. If absent, parts get verdicts only and nothing is moved.")
+    name: LineName = Field(
+        description="Name of the line in topics, records and metrics. It consists of lower-case letters, digits and hyphens."
+    )
+    camera: CameraSettings | None = Field(
+        None, description="The line's camera. If absent, a program other than the gateway must send the pictures to Kafka."
+    )
+    gate: GateSettings | None = Field(None, description="The line's gate. If absent, the parts get verdicts but are not sorted.")
     deadline_s: float | None = Field(
         None,
         gt=0,
@@ -203,7 +226,8 @@ class LineSettings(Section):
         ge=8,
         le=16,
         description="Number of bits that the line's camera uses in pictures of more than 8 bits, such as 12 for 12 bits stored in 16. "
-        "If absent, the file's own word counts, else 16. A dark picture of unknown depth gets `review`.",
+        "If absent, the number comes from the file. If the file does not give it either, all bits are used, and a dark picture "
+        "gets `review`.",
     )
     token: SecretStr = Field(SecretStr(""), description="Token for uploads to this line. Without a token all uploads are refused.")
 
@@ -216,7 +240,7 @@ class LineSettings(Section):
 
 
 def check_board_conflicts(gates: Mapping[str, GateSettings]) -> None:
-    """Checks that the lines of a board do not conflict. `gates` holds the gate of each line by the line's name.
+    """Checks that lines which share a board do not conflict. `gates` holds the gate of each line by the line's name.
 
     Raises ValueError if two lines use the same lane of a board, or the same serial port at different speeds.
     """

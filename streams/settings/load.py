@@ -19,12 +19,12 @@ VARIABLE_PREFIX = "CASTLINE_"
 FILE_VARIABLE = "CASTLINE_SETTINGS_FILE"
 DEFAULT_FILE = Path("castline.toml")
 
-# The largest size of the key and the headers of an image record, in bytes.
+# The space that the key and the headers of an image record may take in a Kafka message, in bytes.
 _RECORD_OVERHEAD_BYTES = 16384
 
 
 class Settings(BaseSettings):
-    """All settings of Castline. Each field is a table of `castline.toml`. `CASTLINE_BATCH__SIZE=16` sets `batch.size`."""
+    """All settings of Castline. Each field is a table of `castline.toml`. `CASTLINE_BATCH__SIZE=16` overrides `batch.size`."""
 
     model_config = SettingsConfigDict(
         frozen=True,
@@ -69,7 +69,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Returns the sources of the settings. The environment comes first and overrides the file that `load_settings` has read."""
+        """Returns the sources of the settings, the strongest one first: the environment, then the file that `load_settings` has read."""
         return env_settings, init_settings
 
     @model_validator(mode="after")
@@ -81,14 +81,14 @@ class Settings(BaseSettings):
         check_board_conflicts({line.name: line.gate for line in self.lines if line.gate})
         if self.pictures.max_bytes + _RECORD_OVERHEAD_BYTES > self.topics.max_message_bytes:
             raise ValueError(
-                f"pictures.max_bytes: expected at least {_RECORD_OVERHEAD_BYTES} below topics.max_message_bytes "
-                f"{self.topics.max_message_bytes}, found {self.pictures.max_bytes}"
+                f"pictures.max_bytes: expected at least {_RECORD_OVERHEAD_BYTES} bytes less than topics.max_message_bytes, "
+                f"which is {self.topics.max_message_bytes}; found {self.pictures.max_bytes}"
             )
         return self
 
     @property
     def bootstrap(self) -> str:
-        """The addresses host:port of the brokers, separated by commas. With `embedded` this is the broker of this machine."""
+        """The addresses host:port of the brokers, separated by commas. If `kafka.bootstrap` is `embedded`: the broker of this machine."""
         return f"127.0.0.1:{self.broker.port}" if self.kafka.bootstrap == "embedded" else self.kafka.bootstrap
 
     def find_line(self, name: str) -> LineSettings:
@@ -102,7 +102,7 @@ class Settings(BaseSettings):
     def lines_by_board(self, names: Sequence[str] = ()) -> list[list[str]]:
         """Returns one list for each board, with the names of the lines that share this board.
 
-        If `names` is given, only the boards of these lines are listed, but each with all of its lines.
+        If `names` is given, only the boards of these lines are listed. Each list still contains all lines of its board.
 
         Raises SettingsError if a line is unknown or has no gate, or if no line has a gate.
         """
@@ -120,7 +120,7 @@ def load_settings(file: Path | None = None, environment: Mapping[str, str] = os.
     """Returns the settings from a file and from the environment. A value in the environment overrides the value in the file.
 
     The file is `file` if given, else the file that CASTLINE_SETTINGS_FILE names, else `castline.toml` if it exists. Relative paths in the
-    settings start at the working directory of the process.
+    settings are relative to the working directory of the process.
 
     Raises SettingsError if the file cannot be read, a name is unknown or a value is not allowed. The message has one line for each fault.
     """
@@ -148,20 +148,20 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
-    """Raises SettingsError for a variable that names an unknown section, because pydantic-settings would ignore this variable."""
+    """Raises SettingsError if a CASTLINE_ variable names an unknown section, because pydantic-settings would silently ignore it."""
     sections = {name.upper() for name in Settings.model_fields}
     for variable in sorted(environment):
         if variable.startswith(VARIABLE_PREFIX) and variable != FILE_VARIABLE:
             section = variable.removeprefix(VARIABLE_PREFIX).split("__")[0]
             if section not in sections:
                 raise SettingsError(
-                    f"environment: expected {VARIABLE_PREFIX}<SECTION>__<NAME> with a section of {', '.join(sorted(sections))}; "
+                    f"environment: expected {VARIABLE_PREFIX}<SECTION>__<NAME> where <SECTION> is one of {', '.join(sorted(sections))}; "
                     f"found {variable}"
                 )
 
 
 def _describe_faults(error: ValidationError, source: str) -> list[str]:
-    """Returns one line for each fault that pydantic found. A fault that belongs to no single setting is named after `source`."""
+    """Returns one line for each fault that pydantic found. A line begins with the setting's name, or with `source`, the file."""
     faults = []
     for problem in error.errors(include_url=False):
         name = ".".join(str(step) for step in problem["loc"]) or source

@@ -1,7 +1,6 @@
 """The sections of `castline.toml`, except the sections of a line, which are in `lines.py`.
 
-Each class is one table of the file. Its docstring begins with the name of the table. The order of the classes is: Kafka and topics,
-settings of all processes, pictures and object store, gateway, inspector, sorter, archivist, station, reviews.
+Each class is one table of the file. Its docstring begins with the name of the table.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints,
 
 from streams.identity import LineName
 
-# The name of a class of parts in a data set is also the name of a folder.
+# In a data set, each class of parts is a folder, so its name must be valid as the name of a folder.
 ClassName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
 DefectKind = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z -]{0,39}$")]
 
@@ -23,14 +22,14 @@ DefectKind = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z -]{0,39}$")]
 class Section(BaseModel):
     """The base class of all sections of settings. Sections are frozen and accept no unknown names.
 
-    Without this check, a misspelt setting would keep its default, and nobody would notice the mistake.
+    If unknown names were accepted, a misspelt setting would keep its default, and nobody would notice the mistake.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=False)
 
 
 def _read_secret(file: Path | None, name: str, value: SecretStr) -> str:
-    """Returns the secret in `file`, or `value` if `file` is None. Raises ValueError, which names the setting `name`, if reading fails."""
+    """Returns the secret in `file`, or `value` if `file` is None. Raises ValueError with the setting's name `name` if reading fails."""
     if file is None:
         return value.get_secret_value()
     try:
@@ -111,7 +110,11 @@ class KafkaSettings(Section):
 class TopicSettings(Section):
     """[topics]: names, sizes and retention times of the topics."""
 
-    prefix: str = Field("castings", pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$", description="First part of every topic name.")
+    prefix: str = Field(
+        "castings",
+        pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$",
+        description="First word of every topic name, such as `castings` in castings.images.line-1.",
+    )
     image_partitions: int = Field(
         4,
         ge=1,
@@ -123,7 +126,7 @@ class TopicSettings(Section):
         30, gt=0, le=3660, description="Time for which Kafka keeps verdicts, sortings, findings and dead letters, in days."
     )
     replication: int = Field(1, ge=1, le=9, description="Copies of each partition. Use 3 on a cluster of brokers.")
-    max_message_bytes: int = Field(8 * 2**20, ge=2**16, le=256 * 2**20, description="Largest record, in bytes.")
+    max_message_bytes: int = Field(8 * 2**20, ge=2**16, le=256 * 2**20, description="Largest Kafka record, in bytes.")
 
 
 class ServiceSettings(Section):
@@ -132,13 +135,14 @@ class ServiceSettings(Section):
     host: str = Field("127.0.0.1", description="Address of the network interface that serves /metrics, /healthz and /readyz.")
     run_dir: Path = Field(
         Path("var/run"),
-        description="Folder for the lock files of running processes, and for the files from which Prometheus reads their addresses.",
+        description="Folder for the lock files of running processes, and for the files from which Prometheus reads the addresses of "
+        "their health pages.",
     )
     grace_s: float = Field(
         10, gt=0, le=300, description="Longest time that a process may take to finish its work after SIGTERM, in seconds."
     )
     stall_s: float = Field(
-        30, gt=1, le=3600, description="A process is unhealthy if work waits but none was finished for this many seconds."
+        30, gt=1, le=3600, description="A process counts as unhealthy if work waits but none was finished for this many seconds."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Messages of this level and of higher levels are logged."
@@ -199,14 +203,17 @@ class GatewaySettings(Section):
         description="Largest size of the spool, in bytes. If it is full, the gateway refuses pictures and raises an alarm.",
     )
     in_flight: int = Field(
-        64, ge=1, le=10_000, description="Largest number of pictures of one line that were sent to Kafka and are not confirmed yet."
+        64,
+        ge=1,
+        le=10_000,
+        description="Largest number of pictures of one line that the gateway has sent and the brokers have not confirmed yet.",
     )
 
 
 class BatchSettings(Section):
     """[batch]: how the inspector gathers pictures for one call of the networks."""
 
-    size: int = Field(32, ge=1, le=256, description="Largest number of pictures in a batch.")
+    size: int = Field(32, ge=1, le=256, description="Largest number of pictures that the networks judge in one call.")
     max_wait_s: float = Field(
         0.02, gt=0, le=5, description="Longest time that the first picture of a batch waits for more pictures, in seconds."
     )
@@ -240,7 +247,9 @@ class ModelSettings(Section):
         description="Model version that judges a line if no version was chosen for the line (topic `castings.models`).",
     )
     runtime: str = Field(
-        "auto", description="Runtime of the networks. `auto` uses the one that the version recorded as the fastest on this kind of machine."
+        "auto",
+        description="Runtime of the networks. `auto` uses the runtime that `castline models optimise` found to be the fastest on this "
+        "processor, or TensorFlow in float32 if none was recorded.",
     )
     threads: int = Field(
         0,
@@ -250,24 +259,27 @@ class ModelSettings(Section):
     )
     cascade: bool = Field(
         False,
-        description="Run LeNet first, and AlexNet only for pictures in doubt. `castline evaluate --cascade` measures the effect.",
+        description="If true, the inspector runs LeNet first, and AlexNet only if LeNet is in doubt. `castline evaluate --cascade` "
+        "measures the effect.",
     )
     cascade_low: float | None = Field(
         None,
         ge=0,
         le=1,
-        description="With `cascade`: below this defect probability, LeNet alone decides `ok`. If absent, the version gives the value.",
+        description="With `cascade`: below this defect probability, LeNet alone decides `ok`. If absent, the value of the model version "
+        "is used.",
     )
     cascade_high: float | None = Field(
         None,
         ge=0,
         le=1,
-        description="With `cascade`: from this defect probability, LeNet alone decides `defect`. If absent, the version gives the value.",
+        description="With `cascade`: from this defect probability, LeNet alone decides `defect`. If absent, the value of the model "
+        "version is used.",
     )
 
     @property
     def cascade_band(self) -> tuple[float, float] | None:
-        """The defect probabilities (low, high) between which LeNet is in doubt. None if the settings do not give them."""
+        """The defect probabilities (low, high) between which LeNet is in doubt, or None if the settings do not give them."""
         return None if self.cascade_low is None or self.cascade_high is None else (self.cascade_low, self.cascade_high)
 
     @model_validator(mode="after")
@@ -282,12 +294,14 @@ class ModelSettings(Section):
 class InspectorSettings(Section):
     """[inspector]: the worker that judges pictures."""
 
-    buffer: int = Field(256, ge=8, le=4096, description="Pictures that one worker fetches ahead. The number bounds the worker's memory.")
-    decoders: int = Field(2, ge=1, le=64, description="Threads that decode pictures.")
-    localise: bool = Field(True, description="Make heat maps with boxes of suspicious pictures, while no picture waits for its verdict.")
+    buffer: int = Field(256, ge=8, le=4096, description="Number of pictures that one worker fetches ahead. It bounds the worker's memory.")
+    decoders: int = Field(2, ge=1, le=64, description="Number of threads that decode pictures.")
+    localise: bool = Field(
+        True, description="If true, the inspector makes heat maps and boxes for suspicious pictures while no picture waits for its verdict."
+    )
     explain_lines: tuple[LineName, ...] = Field(
         ("uploads",),
-        description="Lines on which every picture gets a heat map, also one of a good part. These heat maps are made first.",
+        description="Lines on which every picture gets a heat map, even that of a good part. Their heat maps are made before all others.",
     )
 
 
@@ -303,7 +317,9 @@ class SorterSettings(Section):
 class ArchivistSettings(Section):
     """[archivist]: the worker that archives what happened to the parts, and how long the archive is kept."""
 
-    buffer: int = Field(2048, ge=64, le=65536, description="Records that the worker fetches ahead. The number bounds the worker's memory.")
+    buffer: int = Field(
+        2048, ge=64, le=65536, description="Number of records that the worker fetches ahead. It bounds the worker's memory."
+    )
     batch: int = Field(256, ge=1, le=256, description="Largest number of records that are written in one database transaction.")
     max_wait_s: float = Field(
         0.2, gt=0, le=10, description="Longest time that the first record of a transaction waits for more records, in seconds."
@@ -312,7 +328,8 @@ class ArchivistSettings(Section):
         0.02,
         ge=0,
         le=1,
-        description="Share of the good parts whose pictures are archived, 0..1. All pictures of defect and review parts are archived.",
+        description="Share of the good parts whose pictures are archived, 0..1. Pictures of parts with the label `defect` or `review` "
+        "are always archived.",
     )
     keep_days: float = Field(
         90, gt=0, le=36600, description="Age of a part, in days, at which its archived picture and heat map are deleted."
@@ -327,7 +344,8 @@ class ArchivistSettings(Section):
         300,
         gt=0,
         le=86400,
-        description="Time between two clean-ups of the archive, in seconds. A clean-up deletes what is too old or too large.",
+        description="Time between two clean-ups of the archive, in seconds. A clean-up deletes what is older or takes more space than "
+        "the settings allow.",
     )
 
 
@@ -342,8 +360,8 @@ class StationSettings(Section):
     )
     behind_tls: bool = Field(
         False,
-        description="Set this if a proxy in front of the station handles TLS and sets X-Forwarded-Proto. Browsers then send cookies only "
-        "over TLS, and HSTS is on. The station must not be reachable without this proxy.",
+        description="Set this to true if a proxy in front of the station handles TLS and sets X-Forwarded-Proto. Browsers then send "
+        "cookies only over TLS, and HSTS is on. The station must not be reachable without this proxy.",
     )
     proxies: int = Field(
         0,
@@ -354,7 +372,7 @@ class StationSettings(Section):
     database: str = Field(
         "var/station.sqlite3",
         min_length=1,
-        description="File of an SQLite database, or postgresql://user@host:port/name.",
+        description="Database of the station: the file of an SQLite database, or postgresql://user@host:port/name.",
     )
     database_password: SecretStr = Field(
         SecretStr(""),
@@ -380,13 +398,14 @@ class StationSettings(Section):
     upload_line: LineName = Field(
         "uploads", description="Line under which uploaded pictures are judged. It has neither a camera nor a gate."
     )
-    upload_bytes: int = Field(128 * 2**20, ge=2**20, le=2**32, description="Largest upload, all its pictures together, in bytes.")
+    upload_bytes: int = Field(128 * 2**20, ge=2**20, le=2**32, description="Largest total size of the pictures in one upload, in bytes.")
     upload_files: int = Field(64, ge=1, le=1000, description="Largest number of pictures in one upload.")
     uploads_per_minute: int = Field(
         600, ge=1, le=100_000, description="Largest number of pictures that one account may upload in a minute."
     )
     time_zone: str = Field(
-        "UTC", description="Time zone of the plant, such as Europe/Berlin. The pages show times of this zone, and shifts begin in it."
+        "UTC",
+        description="Time zone of the plant, such as Europe/Berlin. The pages show times in this zone, and `shifts` are in it, too.",
     )
     shifts: tuple[time, ...] = Field(
         (time(6), time(14), time(22)),
@@ -408,7 +427,9 @@ class StationSettings(Section):
         if separator and scheme not in ("postgresql", "postgres"):
             raise ValueError(f"database: expected a file, or postgresql://user@host:port/name; found the scheme {scheme}")
         if separator and ":" in rest.rpartition("@")[0]:
-            raise ValueError("database: the address contains a password. Set it with CASTLINE_STATION__DATABASE_PASSWORD")
+            raise ValueError(
+                "database: the address contains a password. Remove it there, and set it with CASTLINE_STATION__DATABASE_PASSWORD"
+            )
         return self
 
     @property
@@ -437,11 +458,12 @@ class ReviewSettings(Section):
         description="A part with at least this doubt is put into the review queue. The doubt is 0.5 if the defect probability is equal to "
         "the threshold, and 0 if the probability is 0 or 1.",
     )
-    audit_share: float = Field(0.002, ge=0, le=1, description="Share of all parts that are put into the review queue at random, 0..1.")
+    audit_share: float = Field(0.002, ge=0, le=1, description="Share of all parts that are chosen at random for the review queue, 0..1.")
     audit_seed: int = Field(1, ge=0, description="Seed of the random choice for `audit_share`.")
     second_opinion: bool = Field(
         True,
-        description="If a reviewer contradicts the model, a second person reviews the part. If the two disagree, a third person decides.",
+        description="If true, a second person reviews each part on which the first reviewer contradicts the model. If these two people "
+        "disagree, a third person decides.",
     )
     lease_minutes: float = Field(
         5, gt=0, le=240, description="While one person reviews a part, other people do not get it for this many minutes."
