@@ -38,8 +38,8 @@ from streams.settings import Settings
 
 ReportProgress = Callable[[str], None]
 
-# For each pair of turns, the processor time per picture of the new inspector is divided by that of the old one. The new inspector is called
-# "no slower" if the median of these ratios is at most this number.
+# The two inspectors run in pairs, one old and one new. For each pair the processor time per picture of the new one is divided by that of
+# the old one. The new inspector is called "no slower" if the median of these ratios is at most this number.
 MAX_PROCESSOR_RATIO = 1.03
 # A 95 % interval for the median needs at least six pairs. With five pairs, all values lie on the same side of the true median with a
 # probability of 2 ** -4, which is more than 5 %.
@@ -87,7 +87,7 @@ class InspectorCheckout:
 
 @dataclass(frozen=True)
 class InspectorMeasurement:
-    """The figures of one inspector in one turn.
+    """The figures of one run of one inspector.
 
     `latencies_ms` holds the time from capture to verdict of each picture. It is empty if latencies were not measured.
     """
@@ -99,7 +99,7 @@ class InspectorMeasurement:
 
 @dataclass(frozen=True)
 class PairMeasurement:
-    """The measurements of the old and of the new inspector, in two turns that ran one directly after the other."""
+    """The measurements of the old and of the new inspector in two runs, one directly after the other."""
 
     old: InspectorMeasurement
     new: InspectorMeasurement
@@ -226,7 +226,7 @@ def compare_checkouts(
 ) -> SpeedComparison:
     """Runs both inspectors alternately on a temporary broker and returns the comparison of their speeds.
 
-    Each turn measures `picture_count` pictures. While latencies are measured, pictures are sent at
+    Each run of an inspector is called a turn and measures `picture_count` pictures. While latencies are measured, pictures are sent at
     `load` times the throughput of the first turn. If `load` is None, latencies are not measured.
 
     Raises SettingsError if a checkout cannot be run, and BrokerError if an inspector fails.
@@ -331,7 +331,8 @@ class _ComparisonBench:
 
     def _measure_latencies(self, feed: PictureFeed, pictures_per_s: float) -> list[float]:
         assert self._load is not None
-        # All turns use the rate of the first turn, because latencies at different rates cannot be compared.
+        # The rate is computed in the first run of an inspector and used in all later runs, because latencies at different rates cannot be
+        # compared.
         self.load_per_s = self.load_per_s or self._load * pictures_per_s
         count = max(_MIN_LATENCY_PICTURES, round(self.load_per_s * _LATENCY_S))
         return measure_latencies_ms(feed, self.load_per_s, count)
