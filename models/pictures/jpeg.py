@@ -97,26 +97,6 @@ def _check_structure(value: bytes) -> None:
         raise damaged(f"{len(value) - end} bytes follow the end marker of the JPEG, as if part of another picture were attached")
 
 
-def _check_last_byte(value: bytes, end: int) -> None:
-    """Raises PictureError if a JPEG can be decoded without the last byte before its end marker, because a whole JPEG needs this byte.
-
-    A file that was joined from parts of two pictures may need fewer bytes than it has. libjpeg does not notice up to seven unused bytes,
-    so without this check one in fifty of such files would be accepted. This second decoding uses the smallest scale, because that
-    leaves out nearly all of the inverse transformation.
-    """
-    while value[end - 1] == 0xFF:
-        end -= 1
-    is_stuffed = value[end - 2 : end] == b"\xff\0"
-    if value[end - 1] == 0 and not is_stuffed:  # some encoders append zeros to fill the last word of the data
-        return
-    shorter = value[: end - 1 - is_stuffed] + b"\xff\xd9"
-    try:
-        simplejpeg.decode_jpeg(shorter, "GRAY", min_height=1, min_width=1, strict=True)
-    except ValueError:
-        return
-    raise damaged("the JPEG has more data than its pixels need, as if parts of two pictures were joined")
-
-
 def _flatten_cmyk(cmyk: npt.NDArray[np.uint8], mode: Literal["L", "RGB"]) -> npt.NDArray[np.uint8]:
     """Converts CMYK pixels to grey or colour. Expects inverted values, because Adobe's programs store CMYK in this way."""
     return np.asarray(Image.fromarray(255 - cmyk, "CMYK").convert("RGB").convert(mode))
