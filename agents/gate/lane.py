@@ -121,7 +121,7 @@ class ClockSample:
 
     @property
     def middle_s(self) -> float:
-        """The estimated host's time of the moment when the board's clock showed `board_s`, in seconds.
+        """Estimate of the host's time at which the board's clock showed `board_s`, in seconds.
 
         It is the middle between sending and receiving, so its error is at most half the round trip.
         """
@@ -155,8 +155,8 @@ class BoardClock:
     def host_s(self, board_ms: int, near_s: float) -> float:
         """Returns the host's monotonic time at which the board's clock showed `board_ms` (32 bits).
 
-        The board's clock starts from 0 again every 49.7 days, so `board_ms` stands for many times. The time nearest to `near_s` is
-        returned, which is right if the two differ by less than 24 days. Raises ValueError if no sample was added yet.
+        The board's clock starts from 0 again every 49.7 days, so it shows `board_ms` many times. The time nearest to `near_s` is returned,
+        which is right if the event was less than 24 days before or after `near_s`. Raises ValueError if no sample was added yet.
         """
         if not self._samples:
             raise ValueError("The board's time cannot be converted, because no answer to SYNC was added yet. Call add_sample first.")
@@ -284,7 +284,7 @@ class GateLane:
         self._early_frames.clear()
 
     def begin_run(self, run: int, cause: str) -> None:
-        """Takes over the run number from the board's answer to HELLO.
+        """Stores the run number from the board's answer to HELLO.
 
         If the number is new, the board has been reset and numbers its events from the start. So the remembered events are forgotten, and
         RunBegan is passed to `on_event`.

@@ -55,7 +55,7 @@ _CODES_AFTER_RESET = tuple((str(code_of(name)),) for name in ("not-greeted", "no
 
 @dataclass(frozen=True)
 class LinkSettings:
-    """The serial port of one board. At most `window` commands, or fewer if the board says so, may wait for their answers at one time."""
+    """The serial port of one board. At most `window` commands may be unanswered at the same time. The board can lower this number."""
 
     port: str
     baud: int = 115200
@@ -258,7 +258,8 @@ class BoardSession:
         while time.monotonic() < end_s and not self._stopping.is_set():
             if (answer := self._try_once("HELLO", VERSION)) is not None:
                 return answer
-        raise gate_error("stopping" if self._stopping.is_set() else "no-answer", "HELLO")
+        reason = "stopping" if self._stopping.is_set() else "no-answer"
+        raise gate_error(reason, "HELLO")
 
     def _begin_run(self, greeting: Fields) -> None:
         highest = max(number for lane in self._lanes for number in lane.lane_numbers)

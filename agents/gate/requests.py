@@ -67,8 +67,8 @@ class BoardRequest:
     backoff: Backoff = field(default_factory=lambda: Backoff(FIRST_RESEND_S, LONGEST_RESEND_S))
 
     def __post_init__(self) -> None:
-        # The future is marked as running, so that callers cannot cancel it. When the answer to a cancelled future arrives, the link's
-        # thread would fail.
+        # The future is marked as running, so that callers cannot cancel it. If it were cancelled, the link's thread would fail when the
+        # answer arrives.
         self.response.set_running_or_notify_cancel()
 
     @property

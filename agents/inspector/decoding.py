@@ -43,7 +43,10 @@ class DecodedImage:
     picture: DecodedPicture | PictureError
 
     def fits(self, side_px: int) -> bool:
-        """Returns whether a version for pictures of the side `side_px` can judge this image. An undecodable image fits every version."""
+        """Returns whether a model version that needs pictures with the side `side_px` can judge this image.
+
+        An undecodable image fits every version, because it is not judged by the networks.
+        """
         return isinstance(self.picture, PictureError) or self.picture.pixels.shape[0] == side_px
 
 

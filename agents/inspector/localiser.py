@@ -120,7 +120,7 @@ class HeatMapQueue:
 
 
 class Localiser:
-    """Makes heat maps of suspicious pictures in `executor`, the threads of the networks, while `is_idle` returns True.
+    """Makes heat maps of suspicious pictures in `executor` (the threads that compute networks), while `is_idle` returns True.
 
     `current_versions` returns the model versions that judge now. Their heat mappers are opened early, so that the first suspicious picture
     need not wait.

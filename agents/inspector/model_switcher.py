@@ -45,7 +45,7 @@ class VersionRejectedError(ModelError):
 
 @dataclass(frozen=True)
 class ModelAssignment:
-    """The ensemble that judges a line, and the line's shadow version or None. The predictions of a shadow version are only counted."""
+    """The ensemble that judges a line, and the line's shadow version or None. A shadow version's labels are only compared."""
 
     ensemble: Ensemble
     shadow: Ensemble | None = None
@@ -228,7 +228,7 @@ class ModelSwitcher:
 
     def _report_rejected(self, line: str, name: str, error: VersionRejectedError, consequence: str) -> None:
         metrics.model_refused.labels(line, error.reason).inc()
-        log.error("Version %s is rejected for %s, and %s: %s", name, line, consequence, error)
+        log.error("Version %s is rejected for %s. Consequence: %s. Reason: %s", name, line, consequence, error)
 
 
 def _is_forced(choices: ModelChoices, line: str) -> bool:

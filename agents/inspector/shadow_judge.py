@@ -62,7 +62,7 @@ class ShadowJudge:
         self._loop.wake()
 
     def close(self) -> None:
-        """Makes `run` return. Samples that are still queued are dropped."""
+        """Makes `run` return. Images that are still queued are dropped."""
         self._loop.close()
 
     async def run(self) -> None:
@@ -76,7 +76,7 @@ class ShadowJudge:
                 await self._loop.wait(_BUSY_WAIT_S)
 
     def _take_batch(self) -> list[ShadowSample]:
-        """Removes the next few samples from the queue and returns them. All of them have the same shadow version."""
+        """Removes the next few images from the queue and returns them. All of them wait for the same shadow version."""
         shadow = self._samples[0].shadow
         batch: list[ShadowSample] = []
         while self._samples and self._samples[0].shadow is shadow and len(batch) < min(_MAX_BATCH, shadow.max_batch):

@@ -24,7 +24,7 @@ class UploadAdmission(Generic[Item]):
         self._is_empty = asyncio.Event()
 
     async def put(self, item: Item, decoding: Future[Any] | None, deadline_s: float | None) -> None:
-        """Adds an item. Waits while the queue is full. `decoding` is the future of the decoded picture, or None without one.
+        """Adds an item. Waits while the queue is full. `decoding` is the future of the decoded picture, or None if there is none.
 
         After `drain` was called, this never returns, so the waiting task must be cancelled.
         """

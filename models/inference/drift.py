@@ -15,8 +15,8 @@ from models.registry.manifest import DriftReference, Histogram, PercentileHistog
 
 # Number of bins in the histograms of brightness and sharpness. Each bin holds equally many pictures of the reference.
 PICTURE_BINS = 10
-# Edges of the bins of defect probabilities. They are fixed. If each bin held equally many pictures, most bins would be very narrow, so that
-# 0.007 and 0.008 could fall into different bins. But two runtimes of the same version may differ that much without any drift.
+# Edges of the bins of defect probabilities. They are fixed, because bins with equally many pictures would be very narrow near 0 and 1. Then
+# 0.007 and 0.008 could fall into different bins, although two runtimes of the same version may differ by that much.
 PROBABILITY_EDGES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98)
 # With fewer pictures than this, the stability index is mostly sampling noise.
 MIN_PICTURES = 200

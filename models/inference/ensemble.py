@@ -76,7 +76,7 @@ def open_ensemble(
     With `cascade`, the small network decides alone outside the cascade band. `band` gives the low and the high end of the cascade
     band; if it is None, the manifest's band is used. `at_once` concurrent calls share `threads` threads (0: every processor).
 
-    Raises ModelError if the runtime or the networks cannot be opened, or if the runtime judges the golden set differently.
+    Raises ModelError if the runtime or the networks cannot be opened, or if the check of the golden set fails.
     """
     name = resolve_runtime(version, runtime)
     opened: Runtime

@@ -148,7 +148,7 @@ def _choose_threshold_of(
 
 
 def _candidate_weights(networks: int) -> list[Numbers]:
-    """Returns the weights that are tried: one array for each trial, with a weight above 0 for each network. An array sums to 1."""
+    """Returns the combinations of weights to try. Each has one weight above 0 for each network, and its weights sum to 1."""
     if networks == 1:
         return [np.ones(1)]
     if networks > 2:

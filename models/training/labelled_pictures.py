@@ -1,4 +1,4 @@
-"""Reads labelled pictures from folders or CSV lists into one array of grey levels. In a folder, each class has a subfolder of its name."""
+"""Reads labelled pictures from folders or CSV lists into one array of grey levels. A folder has a subfolder for each class."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class LabelledPictures:
         A source is a folder or a list. Pictures of the largest source are used once. If the largest source has ten times as many pictures
         as another source, the other's pictures are used 10 ** `balance` times. So with `balance` 0, all pictures are used once, and
         with 1, all sources have the same influence. But no picture is used more than MAX_REPEATS times. Otherwise, twenty corrected
-        pictures could make up half of an epoch with thousands of others.
+        pictures beside thousands of others could make up half of an epoch.
         """
         sizes = Counter(file.source for file in self.files)
         largest = max(sizes.values())

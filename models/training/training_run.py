@@ -115,7 +115,7 @@ class TrainingRun:
                 raise ModelError(
                     f"{self.training_dir} holds an earlier training run. Add --resume to continue it, or choose another --out."
                 )
-            # Older releases did not write options that were added later. They trained as if `near_rings` and `balance` were 0.
+            # In a file that an older release wrote, `near_rings` and `balance` may be missing. Such a run trained as if they were 0.
             defaults = TrainingOptions().model_dump() | {"near_rings": 0.0, "balance": 0.0}
             previous = defaults | json.loads(path.read_text(encoding="utf-8"))
             changed = sorted(name for name in options.keys() | previous.keys() if options.get(name) != previous.get(name))
@@ -136,7 +136,8 @@ class TrainingRun:
             find_pictures(self.sources), side_px, classes, depth_bits=self.options.depth_bits, on_read=callback.on_picture_read
         )
         pictures.expect_two_classes()
-        # The property raises ModelError if it is unclear which class is the good one. It is read now, before hours of training.
+        # `ok_class` raises ModelError if it is unclear which class holds the good parts. It is read here, so that the error is not raised
+        # only after hours of training.
         _ = pictures.ok_class
         return pictures
 

@@ -192,7 +192,7 @@ def test_rejected_versions_do_not_judge_and_are_logged_and_the_commands_choose_s
             30,
             f"expected {version} to be refused",
         )
-        assert f"Version {version} is rejected for line-3, and version a goes on judging: " in inspector.log()
+        assert f"Version {version} is rejected for line-3. Consequence: version a goes on judging. Reason: " in inspector.log()
     assert inspector.page("/healthz") == (200, "ok\n")
     status = json.loads(castline(settings, "models", "status", "--json"))
     assert [(row["version"], row["chosen_for"], row["state"]) for row in status] == [

@@ -71,7 +71,7 @@ def fold_first_convolution(network: Any) -> Callable[[Any], Any]:
     """Returns a function that computes the same as `network`, but faster if `network` is an AlexNet.
 
     AlexNet's first convolution has one grey channel and a stride of 4 pixels. The returned function first turns each block of 4 x 4
-    pixels into 16 channels. A convolution with stride 1 over these channels gives the same sums, and the libraries compute it fast.
+    pixels into 16 channels. A convolution with stride 1 over these channels gives the same sums, and LiteRT and OpenVINO compute it faster.
     Other networks are computed without a change.
     """
     from models.networks.framework import keras, tf

@@ -107,11 +107,15 @@ def resolve_runtime(version: Version, name: str) -> str:
         recorded = str(json.loads(runtime_record_path(version).read_text(encoding="utf-8"))[describe_processor()]["chosen"])
     except (OSError, ValueError, KeyError, TypeError):
         log.info(
-            "No runtime is recorded for %s here, so %s is used. To find the fastest, run castline models optimise.", version.name, FLOAT32
+            "For version %s, no fastest runtime is recorded on this machine, so %s is used. To find it, run castline models optimise.",
+            version.name,
+            FLOAT32,
         )
         return FLOAT32
     if obstacle := find_obstacle(recorded):
-        log.warning("The recorded runtime %s of %s cannot be used, so %s is used: %s", recorded, version.name, FLOAT32, obstacle)
+        log.warning(
+            "Version %s is computed with %s, because its recorded runtime %s has a problem: %s", version.name, FLOAT32, recorded, obstacle
+        )
         return FLOAT32
     return recorded
 
@@ -148,7 +152,7 @@ def choose_concurrent_calls(threads: int) -> int:
 
 
 def pad_batch(pixels: npt.NDArray[np.uint8], batch_sizes: Sequence[int]) -> npt.NDArray[np.uint8]:
-    """Appends black pictures to `pixels`, shape (n, side, side), so that its length is one of the sorted `batch_sizes`.
+    """Appends black pictures to `pixels`, shape (n, side, side), so that the batch gets one of the sizes in `batch_sizes` (sorted).
 
     Raises ValueError if `pixels` is empty or larger than every batch size.
     """
