@@ -243,7 +243,7 @@ def test_a_shadow_version_is_counted_and_publishes_no_verdict_and_a_replay_finds
     judged = inspector.metric("castline_shadow_judged_total", model="b")
     assert judged > sample_count / 2
     assert inspector.metric("castline_shadow_disagreements_total", model="b") == judged
-    assert "Part line-5:9:1: version a judges defect" in inspector.log()
+    assert "Part line-5:9:1: version a gives the label defect" in inspector.log()
     assert {verdict.model for verdict in found} == {"a"}
     assert "a is chosen (as before)" in castline(settings, "models", "shadow", "none", "--line", "line-5")
     wait_for(lambda: inspector.metric("castline_model_shadow_info") == 1, 30, "expected no shadow on line-5")
