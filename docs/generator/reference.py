@@ -19,9 +19,10 @@ from streams.settings import FILE_VARIABLE, VARIABLE_PREFIX, Settings
 
 _HELP_WIDTH = 100
 _COMMANDS_INTRODUCTION = "This page shows what `castline COMMAND --help` prints for each command."
-_SETTINGS_INTRODUCTION = f"""Settings are read from the file that the option `--settings FILE` names. Without this option, they are read
-from the file that the environment variable `{FILE_VARIABLE}` names. Without both, they are read from `castline.toml` in the current folder.
-Environment variables override the values of the file. A process does not start with an unknown setting, or with a value outside its bounds.
+_SETTINGS_INTRODUCTION = f"""A process reads its settings from the file that the option `--settings FILE` names. Without this option, it
+reads the file that the environment variable `{FILE_VARIABLE}` names. If neither names a file, it reads `castline.toml` in the
+current folder. Environment variables override the values of the file. A process does not start if a setting is unknown or its value
+is outside its bounds.
 The command `castline settings check` checks the settings, and `castline settings show` prints the values in use.
 
 Secrets belong in environment variables or in files of their own, never in `castline.toml`."""
@@ -87,9 +88,9 @@ def make_settings_page() -> dict[str, str]:
             parts.append(
                 _LINES_INTRODUCTION
                 if section == "lines[]"
-                else "These settings belong to a line. Write the table below the `[[lines]]` of this line."
+                else "Each line has its own values of these settings. Write the table below the `[[lines]]` entry of the line."
             )
-            # A setting of a line has no environment variable of its own.
+            # The column with the environment variables is left out, because a setting of a line has none of its own.
             rows, head = [(row[0], *row[2:]) for row in rows], (head[0], *head[2:])
         else:
             parts.append(f"{Settings.model_fields[section].description}")

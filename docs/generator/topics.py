@@ -58,9 +58,9 @@ DEAD_LETTER_HEADERS: HeaderMeanings = {
 }
 
 _PAGE_INTRODUCTION = """The names of all topics begin with the setting `topics.prefix`, which is `castings` by default. In the table,
-the part `{line}` stands for the name of a line, such as `line-1`. The numbers of partitions and the retention are defaults; the
-settings under [topics] change them. Your own programs may read every topic, and the page [analysts.md](analysts.md) shows how. The
-document [asyncapi.yaml](asyncapi.yaml) describes the same topics for tools."""
+the part `{line}` stands for the name of a line, such as `line-1`. The table shows the default numbers of
+partitions and the default retention, which the settings under [topics] change. Your own programs may read every topic, and the
+page [analysts.md](analysts.md) shows how. The document [asyncapi.yaml](asyncapi.yaml) describes the same topics for tools."""
 _ASYNCAPI_HEAD = "# Written by `python -m docs.generate` from the code; changes made here are lost.\n"
 
 
@@ -68,7 +68,7 @@ _ASYNCAPI_HEAD = "# Written by `python -m docs.generate` from the code; changes 
 class TopicDescription:
     """A Kafka topic, or a kind of topic of which each line has its own.
 
-    If the topic exists once for each line, `address` contains `{line}`. `record` is the type of JSON values, and None for other values.
+    If each line has its own, `address` contains `{line}`. `record` is the type of the JSON values, or None if the values are not JSON.
     """
 
     name: str
@@ -185,7 +185,11 @@ def make_topics_page() -> dict[str, str]:
     parts.append("## Fields of the JSON records")
     for record in RECORDS:
         schema = make_schema(record)
-        parts += [f"### `{record.name}`", _first_sentence(record), f"Schema: [{schema_path(record)}]({schema_path(record)})."]
+        parts += [
+            f"### `{record.name}`",
+            _first_sentence(record),
+            f"The JSON Schema of this record is [{schema_path(record)}]({schema_path(record)}).",
+        ]
         parts.append(_make_field_table(schema))
         parts += [f"#### `{name}`\n\n{_make_field_table(inner)}" for name, inner in schema.get("$defs", {}).items()]
     return {"topics.md": make_page("Topics", *parts)}

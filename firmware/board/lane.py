@@ -80,7 +80,7 @@ class BoardLane:
         self._running_us = 0
         self._ticked_us = 0
         self._stepped_us: int | None = None
-        # Time of the first edge at a photo-eye since the encoder gave no steps. If no step follows in time, fault 43 is raised.
+        # Time of the first edge at a photo-eye after the encoder had stopped giving steps. If no step follows in time, fault 43 is raised.
         self._no_step_since_us: int | None = None
         self._missing_in_a_row = self._unmatched_in_a_row = 0
         # Until the belt has reached this place, missing and unmatched parts do not raise the fault of a defective eye.

@@ -67,8 +67,8 @@ uint8_t Board::write_answer(char* buffer) {
   return refusal.close();
 }
 
-// Checks in this order the form of the fields, whether HELLO came, the lane's number, and whether the lane's COMMIT came. Reads the fields
-// into `values`, and sets lane_ to the lane that the command names.
+// Makes these checks, in this order: the form of the fields, whether HELLO has come, the lane's number, and whether the lane's COMMIT has
+// come. Reads the fields into `values`, and sets lane_ to the lane that the command names.
 Board::Error Board::check_command(int8_t name, uint32_t* values) {
   WordList shape = kShapes;
   for (; name > 0; ++shape) {

@@ -45,7 +45,7 @@ class Events {
   bool is_full() const { return size_ == kEvents; }
   uint32_t lost() const { return lost_; }
   // Returns the number of events that were lost since the last call. While the memory is full, it returns 0, because the event that reports
-  // the loss would be lost too. The lost events are then counted later.
+  // the loss would be lost too. A later call then returns the number.
   uint32_t take_unreported();
 
  private:

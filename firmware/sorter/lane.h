@@ -184,8 +184,8 @@ class Lane {
   Place ignore_missing_until_ = 0;
   // Time of the last encoder step.
   uint32_t stepped_us_ = 0;
-  // Time of the first edge at a photo-eye since the encoder gave no steps. If no step follows within encoder_timeout_ms, fault 43 is
-  // raised.
+  // Time of the first edge at a photo-eye after the encoder had stopped giving steps. If no step follows within encoder_timeout_ms, fault
+  // 43 is raised.
   uint32_t unstepped_edge_us_ = 0;
   uint32_t test_until_us_ = 0;
   // End of the camera pulse, in units of 64 us.

@@ -15,7 +15,7 @@ namespace {
 const uint16_t kCountsPerUs = 2;
 const uint16_t kTop = kServoFrameUs * kCountsPerUs - 1;
 const uint16_t kQuiet = kServoQuietUs * kCountsPerUs;
-// To delay the next frame until after a movement, the timer is set back. From there it needs this many counts to its top.
+// To delay the next frame until after a movement, the timer is set back so far that it needs this many counts to its top.
 const uint16_t kHold = kQuiet + 2000 * kCountsPerUs;
 
 // The registers of a gate's servo output. Gates 1 and 4 share timer 4. If both have to move within 2.4 ms, the second one moves up to 2.4
