@@ -69,7 +69,9 @@ def ensure_installed(packages: tuple[str, ...] = DEBIAN_PACKAGES) -> None:
         return
     debian.install(missing)
     if missing := missing_packages(packages):
-        raise ToolchainError(f"the firmware's tools are missing; on Debian or Ubuntu: {debian.install_command(missing)}")
+        raise ToolchainError(
+            f"the tools that build the firmware are missing; on Debian or Ubuntu, install them with: {debian.install_command(missing)}"
+        )
 
 
 def core_sources() -> list[Path]:
@@ -78,11 +80,14 @@ def core_sources() -> list[Path]:
 
 
 def build_firmware(*defines: str) -> Path:
-    """Builds the firmware for the Mega with avr-g++ alone and returns the ELF file. A define looks like `CASTLINE_CLOCK_START_US=1`."""
+    """Builds the firmware for the Mega with avr-g++ alone and returns the ELF file.
+
+    `defines` are macros for the compiler, such as `CASTLINE_CLOCK_START_US=1`.
+    """
     ensure_installed()
     sources = [*sorted(SORTER.glob("*.cpp")), ROOT / "plain_main.cpp"]
     flags = [*AVR_FLAGS, *(f"-D{define}" for define in defines)]
-    # The sketch sorter.ino comes last, because `-x c++` makes g++ read all later files as C++.
+    # The sketch sorter.ino comes last. g++ needs `-x c++` to read it as C++, and applies this option to all later files too.
     return _build("sorter.elf", ["avr-g++", *flags], sources, ["-x", "c++", str(SORTER / "sorter.ino")], SORTER.glob("*"))
 
 

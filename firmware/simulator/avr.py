@@ -263,7 +263,7 @@ class RealTimeBoard(SimulatedBoard):
                         self.now_us = max(self.now_us, event["cycle"] / CYCLES_PER_US)
                     self._handle_event(event)
         if self._process.poll() is not None:
-            raise RuntimeError(f"the simulator's process ended with status {self._process.returncode}")
+            raise RuntimeError(f"the simulator's process ended unexpectedly with status {self._process.returncode}")
 
     def poll_for(self, duration_s: float) -> None:
         """Calls `poll` repeatedly for `duration_s` seconds."""

@@ -220,7 +220,9 @@ def test_missing_tools_are_named_in_one_sentence() -> None:
         check=False,
     )
     assert done.returncode != 0
-    assert "the firmware's tools are missing; on Debian or Ubuntu: sudo apt-get install --yes --no-install-recommends" in done.stderr
+    assert (
+        "the tools that build the firmware are missing; on Debian or Ubuntu, install them with: sudo apt-get install --yes" in done.stderr
+    )
     assert "gcc-avr" in done.stderr
 
 
