@@ -199,8 +199,8 @@ class GateLane:
     Any thread may call `send_verdict`, `acknowledge_event` and `send_command`. The link's thread passes each event of the board
     to `on_event` once, even if the board repeats the event.
 
-    `settings` are sent to the board. If they are None, the host sends no settings, and the board uses those that it has stored. `grades`
-    holds the settings of additional gates at the same belt (further gates), under the numbers of their lanes.
+    `settings` are sent to the board. If they are None, the host sends no settings. `grades` holds the settings of additional gates at the
+    same belt (further gates), under the numbers of their lanes.
     """
 
     def __init__(

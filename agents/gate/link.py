@@ -85,8 +85,8 @@ class GateLink:
     ) -> GateLane:
         """Adds and returns the lane that `line` is wired to. Must not be called after `start`.
 
-        The link's thread calls `on_event` with each event. If `settings` is None, the host sends no settings, and the board uses those
-        that it has stored. `grades` holds the settings of additional gates at the line's belt, under the numbers of their lanes.
+        The link's thread calls `on_event` with each event. If `settings` is None, the host sends no settings to the board. `grades` holds
+        the settings of additional gates at the line's belt, under the numbers of their lanes.
         """
         added = GateLane(line, lane, settings, grades or {}, self._clock, self._requests, on_event)
         self.lanes.append(added)

@@ -206,8 +206,8 @@ class TrainingRun:
                     trainer.fit(path, on_progress)
             except KeyboardInterrupt:
                 was_interrupted = True
-            # After an interruption, each network gets the best weights of its checkpoint, which may come from an earlier run that was
-            # stopped. If a network has no checkpoint, no ensemble can be built.
+            # After an interruption, this network and all later ones get the best weights of their checkpoints. Checkpoints of later
+            # networks come from an earlier run that was stopped. If a network has no checkpoint, no ensemble can be built.
             if was_interrupted and not trainer.restore_best(path):
                 raise KeyboardInterrupt
         return networks, was_interrupted
