@@ -99,15 +99,15 @@ def _describe(line: str, estimate: LatencyEstimate) -> str:
         certainty = f"{speaking} against the next best latency of {estimate.rival_s:.3f} s."
     return (
         f"{line}: latency {estimate.latency_s:.3f} s from {estimate.picture_count} pictures. Nine of ten pictures are within "
-        f"{estimate.spread_s:.3f} s of their part, where the spacing of the parts is {estimate.spacing_s:.3f} s. {certainty}"
+        f"{estimate.spread_s:.3f} s of their part. The spacing of the parts is {estimate.spacing_s:.3f} s. {certainty}"
     )
 
 
 def _describe_use(line: str, estimate: LatencyEstimate, report: dict[str, Any], is_stored: bool) -> str:
     if report["source"] == "settings":
         return (
-            f"The settings hold lines.camera.latency_s = {report['latency_s']:g} for {line}, which wins over the measured latency. "
-            f"Set it to {estimate.latency_s:.3f}, or delete it to use the measured one, and restart the gateway."
+            f"The settings hold lines.camera.latency_s = {report['latency_s']:g} for {line}. The gateway uses this value. "
+            f"Set it to {estimate.latency_s:.3f}, or delete it to use the measured latency, and restart the gateway."
         )
     return "The gateway has stored the latency and uses it now." if is_stored else "The latency was not stored, because of --dry-run."
 

@@ -54,7 +54,7 @@ class TopicRecords:
 
 
 def read_topic_records(settings: Settings) -> TopicRecords:
-    """Reads the image, verdict, sorting and dead-letter topics of the settings' lines from their first to their last record.
+    """Reads the image, verdict, sorting and dead-letter topics of all lines in `settings`, from the first record to the last.
 
     Raises CastlineError if the broker stops answering before the last record was read.
     """
@@ -91,7 +91,7 @@ def _parse_picture(record: Any) -> PictureRecord:
 
 @dataclass(frozen=True)
 class AuditResult:
-    """The result of an audit. A count without a comment is the number of different parts. Times are in milliseconds.
+    """The result of an audit. Counts are numbers of different parts, unless a comment says otherwise. Times are in milliseconds.
 
     The JSON report uses the same field names.
     """

@@ -45,7 +45,7 @@ _PASSED_VARIABLES = (
 # Longest time that a picture may come after its part. In a plant it is short, because a real camera that is triggered late would photograph
 # another part. The simulated camera takes the right picture even then, so on a slow machine a part is only late and not lost.
 _MATCH_WINDOW_S = 15.0
-# After SIGTERM a board needs the time that a part takes from camera to gate, and some seconds more to have its last events acknowledged.
+# After SIGTERM a board runs until the last part has passed from the camera to the gate. Then it has this time to send its last events.
 _BOARD_DRAIN_S = 12.0
 _ACCOUNT = "demo"
 # The station uses port 18000 if it is free, so that its address is the same in every run.

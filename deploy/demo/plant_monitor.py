@@ -74,7 +74,7 @@ class PlantMetrics:
         )
 
     def label_values(self, name: str, label: str, **labels: str) -> list[str]:
-        """Returns the values of the label `label` on all samples of a metric that are above 0 and have the given other labels."""
+        """Returns the values of the label `label` in those samples of a metric that are above 0 and have the other given labels."""
         return sorted(
             {
                 sample.labels[label]
@@ -189,7 +189,7 @@ class PlantMonitor:
                 self._verdicts[line] = (count, metrics.now)
 
     def make_snapshot(self) -> Snapshot:
-        """Returns what the view shows. Raises IndexError before the first call of `add`."""
+        """Returns the figures that the terminal view shows. Raises IndexError if `add` was not called yet."""
         latest, earliest = self._history[-1], self._history[0]
         elapsed_s = latest.now - earliest.now
         cpu_s = latest.sum(_CPU) - earliest.sum(_CPU)

@@ -46,7 +46,10 @@ class CastingFall:
 
 @dataclass(frozen=True)
 class FallComparison:
-    """The result of comparing the fallen castings with their sortings. The JSON report uses the same field names."""
+    """The result of comparing the side to which each casting fell with its sorting, the record of what the gate did.
+
+    The JSON report uses the same field names.
+    """
 
     fallen: int
     # Number of castings that fell to another side than their sorting says.
@@ -155,7 +158,7 @@ def make_report(
 
 
 def select_line(records: TopicRecords, line: str) -> TopicRecords:
-    """Returns the records of one line."""
+    """Returns those records that belong to one line."""
     return replace(
         records,
         pictures=tuple(picture for picture in records.pictures if picture.part.line == line),

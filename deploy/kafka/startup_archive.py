@@ -1,4 +1,4 @@
-"""Makes the broker's start-up archive: runs a broker for a short time, and the Java runtime records the classes that it uses."""
+"""Makes the broker's start-up archive: runs a broker for a short time, while the Java runtime records the classes that the broker uses."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _record(data_dir: Path, archive: Path) -> None:
 
 
 def _use(address: str) -> None:
-    """Makes a topic, sends a record and reads it, as a plant does at its start. The archive gets the Kafka classes that these steps use."""
+    """Creates a topic, sends a record and reads it, as a plant does at its start, so that the archive gets the classes of these steps."""
     admin = KafkaAdminClient(bootstrap_servers=address)
     admin.create_topics({"used": {"num_partitions": 1}}, wait_for_metadata=True)
     admin.close()

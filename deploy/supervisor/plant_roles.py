@@ -1,4 +1,4 @@
-"""Lists the roles that run on this machine by its settings, and the order in which they start and stop."""
+"""Lists the roles that the settings ask for on this machine, and sets the order in which they start and stop."""
 
 from __future__ import annotations
 

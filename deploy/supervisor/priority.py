@@ -19,7 +19,7 @@ def raise_priority() -> bool:
 
     Two delays were measured while 20 other programs kept two processors busy. At normal priority, the 99th percentile was 1,225 ms from the
     verdict in the sorter to the write on the serial port, and 660 ms from this write to the answer of a simulated board. At raised
-    priority, it was 7.5 ms and 20 ms.
+    priority, these delays were 7.5 ms and 20 ms.
     """
     try:
         os.setpriority(os.PRIO_PROCESS, 0, GATE_NICENESS)

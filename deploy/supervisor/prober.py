@@ -40,7 +40,7 @@ class ProbeResult:
         return sum(value for (sample, present), value in self.samples.items() if sample == name and required <= dict(present).items())
 
     def labels(self, name: str, label: str, **labels: str) -> list[str]:
-        """Returns the values of the label `label` on all samples of metric `name` that are above 0 and have the labels `labels`."""
+        """Returns the values of the label `label` in those samples of metric `name` that are above 0 and have the labels `labels`."""
         required = labels.items()
         return [
             dict(present)[label]
@@ -127,7 +127,7 @@ class Prober:
     def _get(self, address: str, path: str) -> _Page:
         """Returns a page. If the response is missing or incomplete, the page has status 0 and its text is the reason.
 
-        No error is raised, because a process can end while it responds, and this must not end the thread of the prober.
+        No error is raised, because a process can end while it responds, and an error would end the thread of the prober.
         """
         try:
             return self._request(f"http://{address}{path}")

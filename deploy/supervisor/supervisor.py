@@ -52,7 +52,7 @@ class ManagedProcess:
 class Supervisor:
     """Starts, watches and stops the processes of one machine. Its methods must be called from the main thread.
 
-    `failure` is empty until a role is given up. Then it is a sentence with the reason.
+    If the supervisor stops restarting a process that dies, `failure` is a sentence that says which and why. Until then it is empty.
     """
 
     def __init__(self, roles: Iterable[Role], journal: Journal, unhealthy_s: float = 15.0) -> None:
@@ -70,7 +70,7 @@ class Supervisor:
         return all(managed.is_up for managed in self.processes.values())
 
     def probe_result(self, name: str) -> ProbeResult | None:
-        """Returns what the pages of the process of role `name` said last, or None if they were not read yet."""
+        """Returns the latest result of reading the pages of role `name`, or None if they were not read yet."""
         managed = self.processes[name]
         return self.prober.result(managed.pid) if managed.is_running else None
 
