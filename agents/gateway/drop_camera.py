@@ -8,7 +8,7 @@ picture or refuses it, and then the camera moves the file to the subfolder `sent
 - A link, or a file whose name and content are not those of a picture (Thumbs.db, XML, text), stays where it is and is counted once.
 - If the writer overwrites a complete file before it was given to the intake, its content is given to the intake from memory.
 - A file that changes after it was moved is moved back into the folder and given to the intake again.
-- A file whose name begins with a dot or ends in .part, .partial, .tmp, .filepart or .crdownload is ignored, because its transfer goes on.
+- A file whose name begins with a dot or ends in .part, .partial, .tmp, .filepart or .crdownload is ignored as an unfinished transfer.
 """
 
 from __future__ import annotations
@@ -82,10 +82,11 @@ _SECONDS_A_DAY = 86_400.0
 class _FileVersion:
     """One version of a file. Each change of the file makes a new version.
 
-    `since_s` is the monotonic time at which this version was first seen. `name_seen_s` is the one at which the folder first had a file of
-    this name. `content` holds the bytes of a complete picture until the intake gets them. `previous` is a complete version that this one
-    may have overwritten. After the intake has answered, `destination` is the folder to which the file has to be moved, with the reason of
-    a refusal. `is_arrival_known` is False if the folder had not been listed for so long that the time of the file's arrival is not known.
+    `since_s` is the monotonic time since which the file has had this version, and `name_seen_s` the one since which the folder has had a
+    file of this name. `content` holds the bytes of a complete picture until the intake gets them. `previous` is a complete version that
+    this one may have overwritten. After the intake has answered, `destination` is the folder to which the file has to be moved, with the
+    reason of a refusal. `is_arrival_known` is False if the folder had not been listed for so long that the time of the file's arrival is
+    not known.
     """
 
     path: str

@@ -66,7 +66,7 @@ def make_printable(path: str) -> str:
 
 def sort_naturally(name: str) -> list[tuple[int, int, str]]:
     """Returns a sort key that compares the numbers in names by value, so that `2.jpg` comes before `10.jpg`."""
-    words = re.split(r"([0-9]+)", name)  # numbers have odd indexes
+    words = re.split(r"([0-9]+)", name)  # the items with odd indexes are numbers
     return [(0, int(word), "") if index % 2 else (1, 0, word) for index, word in enumerate(words)]
 
 
@@ -163,7 +163,7 @@ class DropFolder:
             new_name = _find_free_name(path.replace("/", "_"), target)
             os.rename(name, new_name, src_dir_fd=source, dst_dir_fd=target)
             if reason:
-                with suppress(OSError):  # Without the reason, the move is still a success.
+                with suppress(OSError):  # The file was moved. A missing reason does no harm.
                     _write_reason(new_name, reason, target)
         return f"{folder}/{new_name}"
 

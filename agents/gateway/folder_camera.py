@@ -113,7 +113,7 @@ class FolderCamera:
             delay_s = period_s * jitter * self._random.uniform(-0.5, 0.5)
             if stopping.wait(max(0.0, due_s + delay_s - time.monotonic())):
                 return
-            # After a sleep of the machine or a full spool, the camera may be late. It catches up at most one second of missed pictures.
+            # After a sleep of the machine or a full spool, the camera may be late. It makes up for at most one second of missed pictures.
             due_s = max(due_s, time.monotonic() - 1) + period_s
             if (value := self._read(file, stopping)) is None:
                 continue
@@ -133,7 +133,7 @@ class FolderCamera:
             if found is None:
                 metrics.unmatched_parts.labels(part.line).inc()
                 receipt.set_exception(
-                    PictureRefusedError(NO_PICTURE, f"expected another picture for part {part}, the folder is at its end")
+                    PictureRefusedError(NO_PICTURE, f"expected another picture for part {part}, but the folder has no more pictures")
                 )
                 continue
             file, value = found

@@ -41,7 +41,7 @@ _MAX_REMEMBERED_REPORTS = 10_000
 
 
 class PictureRefusedError(CastlineError):
-    """The gateway does not accept this picture, and would refuse it again. `reason` is a value of a metric label."""
+    """Raised for a picture that the gateway refuses, and would refuse again. `reason` is a value of a metric label."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -116,7 +116,7 @@ def make_part_key(part: PartId) -> str:
 
 @dataclass(frozen=True)
 class _PendingFrame:
-    """A checked frame that waits for its part."""
+    """A frame that has passed the checks, with its checked picture. It may wait until its part is known."""
 
     frame: CameraFrame
     picture: CheckedPicture
@@ -198,7 +198,7 @@ class Intake:
             self._apply(self._match(pending, self._matcher, self._latency))
 
     def _check_time(self, frame: CameraFrame) -> tuple[CameraFrame, bool]:
-        """Returns the frame with a plausible time, and whether the time comes from the source that the setting `time_source` names."""
+        """Returns the frame with a plausible time, and whether the picture may be assigned to a part by this time."""
         arrived_at = datetime.fromtimestamp(self._clock() - (frame.waited_s or 0.0), UTC)
         if self._uses_arrival and frame.part is None:
             return replace(frame, captured_at=arrived_at), frame.waited_s is not None
@@ -217,7 +217,7 @@ class Intake:
         return self._complaints.list_texts()
 
     def _match(self, pending: _PendingFrame, matcher: Matcher[_PendingFrame], latency: CameraLatency) -> list[MatchDecision[_PendingFrame]]:
-        """Hands a picture to the matcher and returns the matches decided so far. While no latency is usable, no picture gets a part."""
+        """Hands a picture to the matcher and returns the decisions that are due. While no latency is usable, no picture gets a part."""
         time_s = pending.frame.captured_at.timestamp()
         with self._lock:
             latency.add_picture(time_s)
@@ -287,7 +287,7 @@ class Intake:
             return self._latency.find_problem()
 
     def has_picture(self, part: PartId) -> bool:
-        """Returns whether the picture of `part`, which the board counted, was stored before."""
+        """Returns whether the picture of `part`, which the board counted, is already stored."""
         return self._spool.find_receipt(make_part_key(part)) is not None
 
     def decide_due(self) -> None:

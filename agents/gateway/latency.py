@@ -48,11 +48,11 @@ _MIN_COMMON_PICTURES = 5
 # standard errors.
 _NEARER_SHARE = 0.02
 _NEARER_ERRORS = 5.0
-# A latency is dropped at once if it puts fewer pictures near a part than this share of the number for the best latency.
+# A latency is examined only if it puts at least this share as many pictures near a part as the best latency does.
 _CANDIDATE_SHARE = 0.5
 _MAX_CANDIDATES = 1500
 
-# The monitor looks at this many of the last pictures. If the second number of them are too far from a part, it suspends the latency.
+# The monitor looks at this many of the last pictures. It suspends the latency if _TOO_MANY_FAR of them are too far from a part.
 _WATCHED_PICTURES = 12
 _TOO_MANY_FAR = 7
 # An estimate takes some milliseconds, so the monitor makes one only after every eighth picture and only for latencies near the one in
@@ -62,7 +62,7 @@ _ESTIMATE_PICTURES = (16, 48)
 _ESTIMATE_RANGE_SPACINGS = 4.5
 _KEPT_PARTS = 2048
 _KEPT_PICTURES = 128
-# A measurement uses as many of the newest pictures as the first of these numbers for which the estimate is certain.
+# A measurement uses the newest pictures. It tries these numbers of pictures in turn until an estimate is certain.
 _MEASURED_PICTURES = (128, 64, 32, 16)
 
 
@@ -244,7 +244,7 @@ def _compare(best: _Candidate, rival: _Candidate) -> _Comparison | None:
         return None
     speaking = sum(_speaks_against(theirs, ours) for ours, theirs in pairs)
     opposing = sum(_speaks_against(ours, theirs) for ours, theirs in pairs)
-    # One picture that does not fit the rival is enough if all pictures fit the best latency. Otherwise it may be one without a part.
+    # One picture that does not fit the rival is enough if all pictures fit the best latency. Otherwise it may belong to no part.
     needed = (1 if not best.unexplained_count else 2) + 2 * opposing
     return _Comparison(rival.latency_s, speaking >= needed or _is_nearer(pairs), speaking)
 

@@ -36,7 +36,7 @@ Picture = TypeVar("Picture")
 
 # If a gap is unknown because a report was lost, the smallest of this many recent gaps is used in its place.
 _RECENT_GAPS = 32
-# The delays of two reports differ by less than this many seconds. Only after a longer silence is it certain that no part has followed.
+# The delays of two reports may differ by this many seconds. It is subtracted from the time without a report to get the least gap.
 _REPORT_DELAY_S = 0.1
 
 
@@ -74,7 +74,7 @@ class _KnownPart:
     is_waiting: bool = True
 
     def is_followed_by(self, later: _KnownPart) -> bool:
-        """Returns whether `later` is the very next part by its number. The next part after the last one of a run is part 1 of a new run."""
+        """Returns whether `later` follows this part directly by its number. Part 1 of another run also counts as following directly."""
         if later.part.run == self.part.run:
             return later.part.part == self.part.part + 1
         return later.part.part == 1
@@ -148,7 +148,7 @@ class Matcher(Generic[Picture]):
         return decisions + self._expire_parts(float("inf") if is_ending else now_s)
 
     def release_pictures(self) -> list[MatchDecision[Picture]]:
-        """Decides that all waiting pictures are unmatched. To be called if the latency used for their times is no longer valid."""
+        """Decides that all waiting pictures are unmatched. Call it when the latency used for their times is no longer valid."""
         pictures, self._pictures = self._pictures, []
         return [MatchDecision(waiting.picture, None) for waiting in pictures]
 

@@ -13,13 +13,13 @@ from streams.identity import sniff_content_type
 
 # The first marker after the compressed data of a JPEG. Stuffed zeros, restart markers and fill bytes may occur within the data.
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-# If a file is damaged, its end marker is searched in this many last bytes, because some programs append bytes such as a line feed.
+# The end marker of a damaged file may be anywhere in this many last bytes, because some programs append bytes such as a line feed.
 _TAIL_BYTES = 64
 # Limits of how many directories of a TIFF are followed, and how many strips or tiles are read from each. They end the search in a
 # file whose directories point to themselves.
 _MAX_TIFF_DIRECTORIES = 64
 _MAX_TIFF_PIECES = 1_000_000
-_TIFF_OFFSETS = {273: 279, 324: 325}  # TIFF tags: offsets of the strips to their sizes, offsets of the tiles to their sizes
+_TIFF_OFFSETS = {273: 279, 324: 325}  # the TIFF tags of the offsets of strips and tiles, each with the tag of their sizes
 _TIFF_NUMBERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
 
 

@@ -280,7 +280,7 @@ class VideoCamera:
             frame = self._encode(grabbed, part) if grabbed else None
             if frame is None:
                 metrics.unmatched_parts.labels(part.line).inc()
-                receipt.set_exception(PictureRefusedError(NO_PICTURE, f"expected a picture within {window_s} s of part {part}"))
+                receipt.set_exception(PictureRefusedError(NO_PICTURE, f"expected a picture within {window_s} s of part {part}, found none"))
                 continue
             yield replace(frame, receipt=receipt)
 

@@ -211,7 +211,7 @@ class Sorter:
     async def record_events(self) -> None:
         """Writes records of the board's events to Kafka and then acknowledges the events to the board. Never returns.
 
-        All events that wait are recorded together.
+        All events that wait at that time are recorded with one delivery to Kafka.
         """
         while True:
             events = [await self._events.get()]
@@ -273,7 +273,7 @@ class Sorter:
             return
         topic = self._names.sorted(self._line)
         records = [make_json_record(topic, sorting.part_id.key, sorting, ROLE) for sorting in sortings]
-        # The sortings are stored before their delivery. So an event that is repeated during the delivery is not recorded a second time.
+        # `_states` gets the sorting records before they are delivered, so an event that the board repeats meanwhile gets no second record.
         for sorting in sortings:
             self._states.add_sorting(sorting)
         await self._producer.deliver(records)
