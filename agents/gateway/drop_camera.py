@@ -70,7 +70,7 @@ _CLEANING_INTERVAL_S = 30.0
 _MAX_MENTIONED = 10_000
 # Complaints about entries of the folder that the camera does not read. The keys are values of the metric label `reason`.
 _UNREAD_TEXTS = {
-    "link": "links are not followed; let the camera write files",
+    "link": "links are not followed; let the camera write files in place of links",
     "special": "entries are neither files nor folders; remove them",
     "too-deep": "folders lie too deep and are not read; let the camera use at most 4 levels",
     "not-readable": "entries cannot be read; give the gateway the right to read them",
@@ -250,7 +250,7 @@ class DropCamera:
         log.error("The file %s of %s was overwritten before the gateway had read it. Its picture is lost.", name, self._line)
         self._complaints.add_event(
             "lost",
-            f"{name} was written again before it was taken, and a picture of {self._line} is lost; let the camera number its files",
+            f"{name} was overwritten before the gateway had read it, so a picture of {self._line} is lost; let the camera number its files",
         )
 
     def _read_settled(self, now_s: float) -> None:
@@ -350,7 +350,7 @@ class DropCamera:
             return
         name = make_printable(version.path)
         metrics.files_incomplete.labels(self._line).inc()
-        text = f"{name} has no end of its picture {self._settings.end_wait_s:g} s after its last change and is taken as it is"
+        text = f"{name} is still incomplete {self._settings.end_wait_s:g} s after its last change and is taken as it is"
         log.warning("%s.", text)
         self._complaints.add_event("incomplete", f"{text}; look for a transfer that breaks off, and let the camera use FTP in binary mode")
 
@@ -441,7 +441,7 @@ class DropCamera:
         log.warning("The file %s of %s changed after it was read, so it is read again.", name, self._line)
         self._complaints.add_event(
             "changed",
-            f"{name} changed after it was taken, and is offered again; raise lines.camera.settle_s above the pauses of the writer",
+            f"{name} changed after the gateway had read it, so it is read again; raise lines.camera.settle_s above the writer's pauses",
         )
 
     def _clean(self, now_s: float) -> None:

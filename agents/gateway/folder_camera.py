@@ -93,7 +93,9 @@ class FolderCamera:
                 if self._root.is_dir():
                     self._leave_out(file, error)
                     return None
-                self._complaints.set("folder", f"the folder {self._root} of {self._line} is away; mount it, or correct lines.camera.path")
+                self._complaints.set(
+                    "folder", f"the folder {self._root} of {self._line} cannot be reached; mount it, or correct lines.camera.path"
+                )
                 stopping.wait(_AWAY_RETRY_S)
             else:
                 self._complaints.set("folder", "")

@@ -224,7 +224,7 @@ class Gateway:
         stop_by_s = time.monotonic() + self._settings.service.grace_s * _GRACE_SHARE
         self._health.set_not_ready("stopping")
         if self._failed_thread:
-            log.critical("%s has ended by itself. The gateway stops; the spool keeps all accepted pictures.", self._failed_thread)
+            log.critical("%s has ended unexpectedly, so the gateway stops. The spool keeps all accepted pictures.", self._failed_thread)
         # The web server stops first, because the requests that have arrived still need the cameras for their answers.
         if web_runner is not None:
             await web_runner.cleanup()

@@ -308,7 +308,10 @@ class Intake:
         """Returns whether the frame is a repeat of a stored one. Raises PictureRefusedError if its key was used for another picture."""
         receipt = self._spool.find_receipt(frame.idempotency_key) if frame.idempotency_key else None
         if receipt and receipt[1] != picture.sha256:
-            raise PictureRefusedError(KEY_REUSED, f"expected the picture of part {receipt[0]} again under this key, received another")
+            raise PictureRefusedError(
+                KEY_REUSED,
+                f"expected the picture of part {receipt[0]} under this idempotency key, received another picture; use a new key for it",
+            )
         return receipt is not None
 
     def _log_wrong_type(self, frame: CameraFrame, picture: CheckedPicture) -> None:

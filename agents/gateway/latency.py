@@ -165,7 +165,7 @@ def estimate_latency(
     comparisons = [comparison for rival in rivals if (comparison := _compare(best, rival)) is not None]
     if equals := [comparison.rival_s for comparison in comparisons if not comparison.is_decided]:
         nearest_s, next_s, *_ = sorted([best.latency_s, *equals], key=abs)
-        problem = f"ambiguous: {nearest_s:.2f} s and {next_s:.2f} s explain the pictures equally well, because the gaps are alike"
+        problem = f"ambiguous: {nearest_s:.2f} s and {next_s:.2f} s fit the pictures equally well because the parts come at equal intervals"
         return LatencyEstimate(len(pictures), problem, nearest_s, spread_s, grid.spacing_s, next_s)
     weakest = min(comparisons, key=lambda comparison: comparison.speaking_count, default=None)
     rival_s, speaking_count = (weakest.rival_s, weakest.speaking_count) if weakest else (None, len(best.known_shares))

@@ -67,7 +67,7 @@ async def read_picture(request: web.Request, max_bytes: int) -> UploadedPicture:
     if request.content_type == _RAW_TYPES[-1] and body and sniff_content_type(body) == UNKNOWN_CONTENT_TYPE:
         raise RequestRefusedError(
             415,
-            f"expected a picture, found {request.content_type} that is none; let the camera send the picture itself or multipart/form-data",
+            f"expected a picture, found {request.content_type} without one; let the camera send the picture itself or multipart/form-data",
         )
     return UploadedPicture(body, request.content_type if request.content_type.startswith("image/") else "")
 
@@ -81,7 +81,7 @@ async def _read_body(request: web.Request, limit: int, max_bytes: int) -> bytes:
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
         raise RequestRefusedError(
-            415, f"expected no Content-Encoding, gzip or deflate, found {encoding[:40]!r}; switch off the compression"
+            415, f"expected Content-Encoding gzip, deflate or none, found {encoding[:40]!r}; switch off the compression at the camera"
         )
     is_packed = encoding not in ("", "identity")
     if not is_packed and request.content_length is not None and request.content_length > limit:
@@ -153,7 +153,9 @@ def _decode_base64(content: bytes) -> bytes:
     try:
         return base64.b64decode(content)
     except binascii.Error:
-        raise RequestRefusedError(400, "expected base64 as the part of the form says, found other bytes; choose binary transfer") from None
+        raise RequestRefusedError(
+            400, "expected base64, as the header in the form says, found other bytes; choose binary transfer at the camera"
+        ) from None
 
 
 def _split_form(body: bytes, boundary: bytes) -> Iterator[tuple[Message, bytes]]:
@@ -165,7 +167,7 @@ def _split_form(body: bytes, boundary: bytes) -> Iterator[tuple[Message, bytes]]
     at = body.find(delimiter)
     for _ in range(_MAX_PARTS):
         if at < 0:
-            raise RequestRefusedError(400, "expected a form up to its closing boundary, found its end missing; send the picture again")
+            raise RequestRefusedError(400, "expected a form with a closing boundary, found none; send the picture again")
         at += len(delimiter)
         if body[at : at + 2] == b"--":
             return
@@ -200,7 +202,7 @@ def find_authorisation_problem(request: web.Request, token: SecretStr, owner: st
     if scheme.lower() == "basic":
         secret = _read_password(secret)
     # The time that the comparison takes does not depend on the text, so it does not reveal how many characters of a guess are right.
-    return "" if hmac.compare_digest(secret, expected) else f"expected {ways}, found another one; correct the token at the camera"
+    return "" if hmac.compare_digest(secret, expected) else f"expected {ways}, found another token; correct it at the camera"
 
 
 def _read_password(encoded: bytes) -> bytes:

@@ -273,7 +273,7 @@ def test_a_file_whose_end_never_comes_is_taken_as_it_is_and_named(tmp_path: Path
     with running_drop_line(root, tmp_path / "spool", end_wait_s=0.5) as line:
         wait_until((root / "sent/half.jpg").exists)
         assert read_values(line) == [make_jpeg("whole.jpg"), JPEG[:-8]]
-        assert "half.jpg has no end of its picture" in line.complaints()
+        assert "half.jpg is still incomplete" in line.complaints()
         assert read_metric("castline_files_incomplete_total") == before + 1
 
 
@@ -284,7 +284,7 @@ def test_a_file_that_changes_after_its_move_is_offered_again(tmp_path: Path) -> 
         (root / "sent/a.jpg").write_bytes(make_jpeg("the rest came later"))
         wait_until(lambda: len(line.parts()) == 2)
         assert read_values(line)[1] == make_jpeg("the rest came later")
-        assert "changed after it was taken" in line.complaints()
+        assert "changed after the gateway had read it" in line.complaints()
 
 
 def test_files_of_one_second_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
@@ -361,7 +361,7 @@ def test_a_version_that_is_overwritten_before_it_can_be_read_is_counted_and_name
             (tmp_path / "in/.transfer").write_bytes(make_jpeg(str(number)))
             (tmp_path / "in/.transfer").rename(tmp_path / "in/image.jpg")
             wait_until(partial(is_read_again, folder, number))
-        wait_until(lambda: "image.jpg was written again before it was taken" in line.complaints())
+        wait_until(lambda: "image.jpg was overwritten before the gateway had read it" in line.complaints())
     assert read_metric("castline_pictures_lost_total", reason="overwritten") == before + 1
 
 

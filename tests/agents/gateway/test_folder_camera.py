@@ -124,7 +124,7 @@ def test_a_replay_waits_while_its_whole_folder_is_away(tmp_path: Path) -> None:
     root.rename(tmp_path / "away")
     line = CameraLine(tmp_path / "spool", settings)
     line.start(camera)
-    wait_until(lambda: "is away" in line.complaints())
+    wait_until(lambda: "cannot be reached" in line.complaints())
     (tmp_path / "away").rename(root)
     wait_until(lambda: len(line.parts()) == 2 and line.complaints() == "")
     line.stop()
