@@ -8,7 +8,7 @@ CastlineError
   +- ArchiveError    The database refused a record. If `retriable` is True, the archivist tries again. Otherwise it makes a dead letter.
   +- SpoolFullError  The gateway's queue on disk is full. The picture is refused and counted.
   +- SettingsError   A setting is wrong. The process does not start.
-  +- BrokerError     The embedded broker cannot run, or Kafka does not serve a request. The process or the command ends.
+  +- BrokerError     The embedded broker cannot run, or Kafka does not answer a request. The process or the command ends.
 """
 
 from __future__ import annotations
@@ -60,4 +60,4 @@ class SettingsError(CastlineError):
 
 
 class BrokerError(CastlineError):
-    """The embedded broker cannot start or has stopped by itself, or Kafka did not serve a request in time."""
+    """The embedded broker cannot start or has stopped by itself, or Kafka did not answer a request in time."""

@@ -106,7 +106,7 @@ class ProcessHealth:
             self.set_ready(topic)
 
     def set_person_problem(self, problem: str, topic: str) -> None:
-        """Sets a problem of `topic` that only a person can solve, for example by a setting. Removes it if `problem` is "".
+        """Sets a problem of `topic` that only a person can solve, for example by changing a setting. Removes it if `problem` is "".
 
         With such a problem the process is not ready, but a supervisor neither waits for it nor restarts it.
         """

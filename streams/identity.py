@@ -109,7 +109,7 @@ def read_identity(key: bytes | None, headers: Headers, line: str) -> PictureIden
     text = {name: _decode_header(name, value) for name, value in headers.items() if name in _IDENTITY_HEADERS}
     part = _read_part(key, text)
     if part.line != line:
-        raise IdentityError(f"expected a part of {line} on the topic of that line, found {part}")
+        raise IdentityError(f"expected a part of {line}, to which the topic belongs, found {part}")
     sha256 = text.get("sha256")
     if sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", sha256):
         raise IdentityError(f"expected sha256 as 64 hexadecimal digits for part {part}, found {sha256[:80]!r}")
@@ -128,7 +128,7 @@ def _read_part(key: bytes | None, headers: Mapping[str, str]) -> PartId:
     if len(present) == 3:
         part = PartId.from_fields(headers["line"], headers["run"], headers["part"])
         if key and key != part.key:
-            raise IdentityError(f"expected key {part} as the headers say, found {key[:80]!r}")
+            raise IdentityError(f"expected the key {part}, which the headers give, found {key[:80]!r}")
         return part
     if present:
         raise IdentityError(f"expected the headers line, run and part together, found only {', '.join(present)}")
@@ -164,7 +164,7 @@ def make_headers(identity: PictureIdentity, extra: Mapping[str, str] | None = No
 
 
 def make_header_map(headers: Iterable[tuple[str, bytes]] | Mapping[str, bytes] | None) -> dict[str, bytes]:
-    """Returns a record's headers by name. `headers` has the form of any Kafka client: pairs, a mapping, or None.
+    """Returns a record's headers by name. Accepts the forms in which Kafka clients deliver headers: pairs, a mapping, or None.
 
     If a name occurs twice, the last value is used.
     """

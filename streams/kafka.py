@@ -116,7 +116,7 @@ def read_to_end(settings: Settings, role: str, topics: Sequence[str], since: dat
         starts, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
         if since is not None:
             found = consumer.offsets_for_times(dict.fromkeys(partitions, int(since.timestamp() * 1000)))
-            # If all records of a partition are older than `since`, Kafka returns no offset for the partition.
+            # Kafka returns no offset for a partition if all its records are older than `since`. Such a partition is not read.
             starts = {partition: found[partition].offset if found[partition] else ends[partition] for partition in partitions}
         for partition in partitions:
             consumer.seek(partition, starts[partition])

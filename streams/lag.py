@@ -19,7 +19,7 @@ from streams.health import ProcessHealth
 from streams.kafka import make_client_arguments
 from streams.settings import Settings
 
-# The name of a topic and the number of a partition.
+# A partition: the name of its topic, and its number.
 Partition = tuple[str, int]
 
 

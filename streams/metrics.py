@@ -20,7 +20,7 @@ _DISTANCE_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 
 _DISTANCE_SHARE_BUCKETS = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.125, 0.15, 0.175, 0.2, 0.225, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 1)
 _BATCH_BUCKETS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 128, 256)
 
-# Gateway
+# Metrics of the gateway
 pictures_received = Counter("castline_pictures_received_total", "Pictures that the gateway received from cameras.", ["line"])
 pictures_refused = Counter("castline_pictures_refused_total", "Pictures that the gateway refused, by reason.", ["line", "reason"])
 pictures_sent = Counter("castline_pictures_sent_total", "Pictures that the gateway sent and the brokers confirmed.", ["line"])
@@ -48,10 +48,14 @@ files_ignored = Counter(
     "castline_files_ignored_total", "Entries in the folder of a camera that are links or not pictures, by reason.", ["line", "reason"]
 )
 files_incomplete = Counter(
-    "castline_files_incomplete_total", "Files that were taken although the end of their picture was missing for end_wait_s.", ["line"]
+    "castline_files_incomplete_total",
+    "Files that the gateway sent although the end of the picture was still missing after end_wait_s.",
+    ["line"],
 )
 files_changed_after_move = Counter(
-    "castline_files_changed_after_move_total", "Files that changed after they were taken, and that were offered again.", ["line"]
+    "castline_files_changed_after_move_total",
+    "Files that changed after the gateway had read them, and that the gateway read again.",
+    ["line"],
 )
 camera_failures = Counter(
     "castline_camera_failures_total", "Errors that interrupted a camera or its stream. The camera is opened again after a while.", ["line"]
@@ -62,20 +66,20 @@ camera_complaints = Gauge(
 unmatched_parts = Counter("castline_unmatched_parts_total", "Parts that the board counted and for which no picture arrived.", ["line"])
 picture_distance_seconds = Histogram(
     "castline_picture_distance_seconds",
-    "Distance in time between a picture, less the latency of its camera, and the nearest part.",
+    "Difference in time between a picture and the nearest part, after the latency of the camera is subtracted.",
     ["line"],
     buckets=_DISTANCE_BUCKETS_S,
 )
 picture_distance_share = Histogram(
     "castline_picture_distance_share",
-    "Distance in time between a picture and the nearest part, divided by the spacing of the parts. Below 0.25 the picture is assigned.",
+    "castline_picture_distance_seconds divided by the time between two parts. Below 0.25 the picture is assigned to the nearest part.",
     ["line"],
     buckets=_DISTANCE_SHARE_BUCKETS,
 )
 camera_latency_known = Gauge(
     "castline_camera_latency_known", "0 if the latency of the line's camera is needed and neither set nor measured, otherwise 1.", ["line"]
 )
-camera_latency_seconds = Gauge("castline_camera_latency_seconds", "Latency of the line's camera that is in use.", ["line"])
+camera_latency_seconds = Gauge("castline_camera_latency_seconds", "Latency that the gateway uses for the line's camera.", ["line"])
 camera_latency_suspended = Gauge(
     "castline_camera_latency_suspended",
     "1 while no picture of the line is assigned to a part, because the latency of its camera is no longer right.",
@@ -83,11 +87,12 @@ camera_latency_suspended = Gauge(
 )
 camera_offset_seconds = Gauge(
     "castline_camera_offset_seconds",
-    "Median of picture time less latency less time of the nearest part, over the last pictures. It is 0 if the latency is right.",
+    "Median difference between the times of the last pictures and of their nearest parts, after the latency is subtracted. It is 0 if "
+    "the latency is right.",
     ["line"],
 )
 camera_offset_share = Gauge(
-    "castline_camera_offset_share", "castline_camera_offset_seconds divided by the spacing of the parts, between -0.5 and 0.5.", ["line"]
+    "castline_camera_offset_share", "castline_camera_offset_seconds divided by the time between two parts, from -0.5 to 0.5.", ["line"]
 )
 picture_times_replaced = Counter(
     "castline_picture_times_replaced_total",
@@ -95,7 +100,7 @@ picture_times_replaced = Counter(
     ["line"],
 )
 
-# Inspector
+# Metrics of the inspector
 batch_pictures = Histogram("castline_batch_pictures", "Number of pictures in a batch.", buckets=_BATCH_BUCKETS)
 batch_wait_seconds = Histogram(
     "castline_batch_wait_seconds", "Time from the arrival of a picture to the start of its batch.", buckets=_SHORT_BUCKETS_S
@@ -144,18 +149,22 @@ shadow_disagreements = Counter(
     ["line", "model"],
 )
 shadow_dropped = Counter(
-    "castline_shadow_dropped_total", "Pictures that the shadow version did not judge, because there was no time for it.", ["line"]
+    "castline_shadow_dropped_total", "Pictures that the shadow version did not judge, because the inspector had no time for it.", ["line"]
 )
 findings = Counter("castline_findings_total", "Heat maps that the brokers confirmed.", ["line"])
 findings_dropped = Counter(
-    "castline_findings_dropped_total", "Suspicious pictures that got no heat map, because there was no time for it.", ["line"]
+    "castline_findings_dropped_total", "Suspicious pictures that got no heat map, because the inspector had no time for it.", ["line"]
 )
 findings_failed = Counter("castline_findings_failed_total", "Suspicious pictures whose heat map could not be computed or stored.", ["line"])
 finding_seconds = Histogram(
-    "castline_finding_seconds", "Time from a verdict's decision to the brokers' confirmation of its heat map.", buckets=_AGE_BUCKETS_S
+    "castline_finding_seconds",
+    "Time from the decision about a verdict to the brokers' confirmation of its heat map.",
+    buckets=_AGE_BUCKETS_S,
 )
 drift_psi = Gauge(
-    "castline_drift_psi", "Population stability index of recent pictures against the model version's reference.", ["line", "of"]
+    "castline_drift_psi",
+    "Population stability index (PSI): how much recent pictures differ from the reference pictures of the model version.",
+    ["line", "of"],
 )
 camera_state = Gauge("castline_camera_state", "1 while the line's camera is in this faulty state.", ["line", "state"])
 consumer_lag = Gauge("castline_consumer_lag_records", "Records of the line that wait for this worker.", ["line"])
@@ -164,7 +173,7 @@ consumer_lag_seconds = Gauge(
 )
 buffered_pictures = Gauge("castline_buffered_pictures", "Pictures that this worker has fetched and not yet judged.")
 
-# Sorter
+# Metrics of the sorter
 gate_state = Gauge("castline_gate_state", "1 for the current state of the line's link to its board.", ["line", "state"])
 gate_round_trip_seconds = Histogram(
     "castline_gate_round_trip_seconds", "Time from a command to the board's answer.", ["line"], buckets=_SHORT_BUCKETS_S
@@ -174,18 +183,20 @@ gate_faults = Counter("castline_gate_faults_total", "Faults that the board repor
 gate_moves = Counter("castline_gate_moves_total", "Movements of the gate that the board reported.", ["line"])
 verdict_tell_seconds = Histogram(
     "castline_verdict_tell_seconds",
-    "Time from a verdict's decision to the board's acknowledgement.",
+    "Time from the decision about a verdict to the board's acknowledgement of the verdict.",
     ["line"],
     buckets=_AGE_BUCKETS_S,
 )
 parts_sorted = Counter(
-    "castline_parts_sorted_total", "Parts at the gate, and parts that no gate treated, by action and reason.", ["line", "action", "reason"]
+    "castline_parts_sorted_total",
+    "Parts by what the gate did with them (action) and why (reason). Parts that no gate treated are included.",
+    ["line", "action", "reason"],
 )
 verdicts_late = Counter("castline_verdicts_late_total", "Verdicts that arrived after their part had left the gate.", ["line"])
 parts_counted = Counter("castline_parts_counted_total", "Parts that photo-eye 1 counted.", ["line"])
 part_reports_failed = Counter("castline_part_reports_failed_total", "Part reports that the gateway did not accept.", ["line"])
 
-# Archivist
+# Metrics of the archivist
 records_archived = Counter(
     "castline_records_archived_total", "Records that the archivist stored, by kind. Records that arrive again are counted again.", ["kind"]
 )
@@ -195,7 +206,7 @@ archive_write_seconds = Histogram(
 )
 pictures_kept = Counter("castline_pictures_kept_total", "Pictures that were put into the object store for the archive.")
 pictures_gone = Counter(
-    "castline_pictures_gone_total", "Pictures that should have been archived and were no longer in Kafka or in the object store."
+    "castline_pictures_gone_total", "Pictures that could not be archived, because they were no longer in Kafka or in the object store."
 )
 archive_dropped = Counter(
     "castline_archive_dropped_total",
@@ -203,9 +214,9 @@ archive_dropped = Counter(
     ["what"],
 )
 archive_kept_bytes = Gauge("castline_archive_kept_bytes", "Bytes of all archived pictures.")
-archive_pictures_wanted = Gauge("castline_archive_pictures_wanted", "Pictures that are to be archived and are not yet fetched.")
+archive_pictures_wanted = Gauge("castline_archive_pictures_wanted", "Pictures that the archivist has still to fetch for the archive.")
 
-# Station
+# Metrics of the station
 review_queue_parts = Gauge(
     "castline_review_queue_parts", "Parts that wait for a review, by the state of the part in the review queue.", ["state"]
 )
@@ -214,7 +225,7 @@ review_queue_oldest_seconds = Gauge(
 )
 review_overdue_seconds = Gauge("castline_review_overdue_seconds", "Time after which a part that waits for its review is overdue.")
 
-# All processes
+# Metrics of all processes
 event_loop_delay_seconds = Histogram(
     "castline_event_loop_delay_seconds", "Delay with which the event loop woke up.", ["role"], buckets=_SHORT_BUCKETS_S
 )

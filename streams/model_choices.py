@@ -41,7 +41,7 @@ class EffectiveModel:
 
     @property
     def decided_for(self) -> str:
-        """Where the version comes from: the line if it was chosen for this line, `*` if it was chosen for all lines, or `settings`."""
+        """For what the version was chosen: the name of the line, or `*` for all lines. `settings` if no version was chosen."""
         return self.choice.line if self.choice else "settings"
 
 

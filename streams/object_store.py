@@ -73,13 +73,13 @@ class ObjectStore:
         try:
             size = files.size(path)
             if size is None or size > self._max_bytes:
-                raise PictureError(CLAIM_DAMAGED, f"expected at most {self._max_bytes} bytes behind {claim}, found {size}")
+                raise PictureError(CLAIM_DAMAGED, f"expected at most {self._max_bytes} bytes at {claim} in the object store, found {size}")
             value: bytes = files.cat_file(path)
         except (FileNotFoundError, IsADirectoryError):
-            raise PictureError(CLAIM_MISSING, f"expected a picture behind {claim}, found none") from None
+            raise PictureError(CLAIM_MISSING, f"expected a picture at {claim} in the object store, found none") from None
         sha256 = hashlib.sha256(value).hexdigest()
         if sha256 != match[2]:
-            raise PictureError(CLAIM_DAMAGED, f"expected sha256 {match[2]} behind {claim}, found {sha256}")
+            raise PictureError(CLAIM_DAMAGED, f"expected the sha256 {match[2]} at {claim} in the object store, found {sha256}")
         return value
 
     def delete(self, address: str) -> None:

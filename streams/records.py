@@ -139,7 +139,8 @@ SortingReason = Literal[
 class Sorting(PartRecord):
     """What a gate did with one part. Topic `castings.sorted.<line>`, keyed by part id.
 
-    Two records of one part with the same `board`, `run` and `event` describe the same event. The gate did not move a second time.
+    Two records of one part with the same `board`, `run` and `event` describe the same event, so the gate did
+    not move a second time.
     """
 
     name: ClassVar[str] = "castline.sorting.v1"

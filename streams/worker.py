@@ -126,8 +126,8 @@ class RecordHandler(Protocol):
 class ConsumerGroup:
     """One consumer group of a worker: a Faust application that passes records to a handler, and a monitor of the group's lag.
 
-    `has_partitions` is set when Kafka assigns partitions for the first time. Each assignment also sets the
-    worker to ready in `health`.
+    `has_partitions` is set when Kafka assigns partitions for the first time. Each assignment also sets `health`
+    to ready.
     """
 
     def __init__(self, app: AppT[object], handler: RecordHandler, settings: Settings, role: str, health: ProcessHealth) -> None:
@@ -207,7 +207,7 @@ async def run_worker(groups: Sequence[ConsumerGroup], role: str, grace_s: float)
 
 
 class _DrainingWorker(faust.Worker):  # type: ignore[misc]  # Faust ships no types
-    """A Faust worker that stops in another order: it stops accepting records, finishes the accepted ones, commits, and leaves its group."""
+    """A Faust worker that finishes its work before it stops: it accepts no more records, finishes the accepted ones, and commits."""
 
     def __init__(self, groups: Sequence[ConsumerGroup], grace_s: float) -> None:
         apps = [group.app for group in groups]

@@ -65,7 +65,7 @@ def _read_fields(value: bytes) -> tuple[int, int, int, int]:
 
 
 def _find_profile_end(value: bytes) -> int:
-    """Returns the byte position after the colour profile of a BMP of version 5, or 0 if the file has no colour profile."""
+    """Returns the byte position at which the colour profile of a BMP of version 5 ends, or 0 if the file has no colour profile."""
     if int.from_bytes(value[14:18], "little") != _V5_HEADER_BYTES:
         return 0
     offset, size = struct.unpack_from("<II", value, _FILE_HEADER_BYTES + 112)

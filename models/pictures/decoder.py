@@ -2,9 +2,9 @@
 
     bytes -> header and limits -> checks of the whole file -> pixels -> 8 bits -> upright square
 
-A picture may be damaged, or made to attack the decoder. Therefore the decoder checks the length and the size in pixels before it decodes
-a pixel, accepts only four formats, and turns every error into a `PictureError` with a reason from `RefusalReason`. It never guesses what
-an unclear file means, but refuses it.
+A picture may be damaged, or it may be made to attack the decoder. Therefore the decoder checks the length and the size in pixels before
+it decodes a pixel, accepts only four formats, and turns every error into a `PictureError` with a reason from `RefusalReason`. It never
+guesses what an unclear file means, but refuses it.
 
 Decisions and their reasons:
 - Shape: a picture that is not square keeps its proportions, and is made square by repeating the pixels at its edges. So a round part
@@ -122,7 +122,7 @@ class PictureReader:
 
 
 def decode_picture(value: bytes, side_px: int, limits: PictureLimits | None = None, depth_bits: int | None = None) -> DecodedPicture:
-    """Decodes the picture in `value`, makes it grey, and rotates it upright within a square of `side_px` x `side_px`. Thread-safe.
+    """Decodes the picture in `value` to a grey and upright square of `side_px` x `side_px` pixels. Thread-safe.
 
     `depth_bits` is the number of bits that the camera uses in pictures of more than 8 bits, or None if the settings do not give it.
     Raises PictureError with a `RefusalReason` if the picture cannot be decoded, or is blank or partly blank. Raises no other error.

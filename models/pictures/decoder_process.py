@@ -58,9 +58,9 @@ class DecoderProcess:
     def decode_picture(self, value: bytes, side_px: int, limits: PictureLimits, depth_bits: int | None = None) -> DecodedPicture:
         """Returns the same as `decoder.decode_picture` and raises the same PictureErrors, but decodes in the separate process.
 
-        Raises PictureError with the reason `decoder-limits`, too, if decoding needs more memory or time than allowed.
+        Also raises PictureError with the reason `decoder-limits` if decoding needs more memory or time than allowed.
         """
-        if len(value) > limits.max_bytes:  # refused here by its length, so that its bytes need not be copied to the process
+        if len(value) > limits.max_bytes:  # refused by its length, without copying it to the process
             return decode_picture(value, side_px, limits, depth_bits)
         with self._lock:
             process = self._start()
@@ -91,7 +91,7 @@ class DecoderProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                # One thread for each library, because the stacks of unused threads would count against the memory limit.
+                # NumPy may use only one thread, because the stacks of further threads would count against the memory limit.
                 env={**kept, "PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
             )
             # The process writes one byte when it is ready. Waiting for it keeps the start of the process out of the time limit.

@@ -1,7 +1,7 @@
 """Makes pictures for people to see in a browser: the judged picture, its thumbnail, and a heat map to lay over the picture.
 
-The decoder of the networks makes them, too. So people see a picture with the orientation and the brightness that the networks were given,
-and also in colour if the file has colour. A picture that the decoder refuses is not shown.
+The pictures come from the same decoder as those for the networks. So people see the orientation and the brightness that the networks were
+given, and in addition the colours, if the file has any. A picture that the decoder refuses is not shown.
 """
 
 from __future__ import annotations

@@ -23,14 +23,14 @@ Levels = npt.NDArray[np.generic]
 # If neither the settings nor the file say which level means white, and the brightest pixel is below this share of the possible range, the
 # picture is refused. The camera then probably uses fewer bits than the file stores, for example 14 of 16.
 _DARK_SHARE = 0.25
-# A picture is blank if the grey levels of 98 % of its pixels differ by less than this. Measured after resampling for the networks.
+# A picture is blank if, after resampling for the networks, the grey levels of 98 % of its pixels differ by less than this.
 MIN_CONTRAST = 8
 # A picture is partly blank if at least this share of its rows, counted from the top or from the bottom, has one single grey level.
 MAX_BLANK_SHARE = 0.25
-# For BMP and TIFF, this smaller share of blank rows counts, because blank rows may be the only sign of an unfinished transfer.
+# A BMP or TIFF is partly blank from this smaller share on, because blank rows may be the only sign of its unfinished transfer.
 MAX_BLANK_SHARE_RAW = 0.05
-# If the top and the bottom row have the same grey level, this larger share counts, because the rows probably show the background of the
-# part, such as a saturated back light.
+# If the top and the bottom row have the same grey level, a picture is partly blank only from this larger share on, because the rows
+# probably show the background of the part, such as a saturated back light.
 MAX_BACKGROUND_SHARE = 0.5
 _NAME_DEPTH = "Set depth_bits of the line to the number of bits that the camera delivers."
 
@@ -104,8 +104,8 @@ def _are_low_bits_zero(levels: Levels, spare_bits: int) -> bool:
 def check_not_partly_blank(image: Image.Image, is_raw: bool) -> None:
     """Raises PictureError if many rows at the top or at the bottom of a grey picture have one single grey level.
 
-    The picture is not yet rotated upright, because an unfinished transfer leaves such rows at the end of the file. `is_raw` tells whether
-    the format has neither compression nor checksum. Fewer such rows are accepted then.
+    The picture is not yet rotated upright, because an unfinished transfer leaves such rows at the end of the file. `is_raw` is True
+    for formats without compression and checksum. Fewer such rows are accepted in them.
     """
     width_px, height_px = image.size
     edges = [image.crop((0, top, width_px, top + 1)).getextrema() for top in (0, height_px - 1)]

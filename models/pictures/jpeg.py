@@ -68,7 +68,7 @@ def decode_jpeg(value: bytes, mode: Literal["L", "RGB"], header: FormatHeader, m
             return _flatten_cmyk(simplejpeg.decode_jpeg(value, "CMYK", strict=True, **size), mode)
         colours = "RGB" if mode == "RGB" and header.samples == 3 else "GRAY"
         pixels: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(value, colours, strict=True, **size)
-    except ValueError as error:  # `_check_structure` has found the end of the file, so the error means damage
+    except ValueError as error:  # `_check_structure` has found that the file is complete, so the error means damage
         raise damaged(str(error)) from error
     return pixels[..., 0] if colours == "GRAY" else pixels
 

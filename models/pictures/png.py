@@ -57,10 +57,12 @@ def read_png_header(value: bytes) -> FormatHeader:
 
 
 def prepare_png(value: bytes, _: FormatHeader) -> bytes:
-    """Returns a PNG with the same pixels for Pillow, without compression. Raises PictureError if the amount of pixel data is wrong.
+    """Checks the pixel data of a PNG, and returns the same PNG without compression for Pillow.
 
     This function decompresses the pixels, because Pillow does not read as far as their checksum. The result is not compressed, so that
-    Pillow need not repeat the slowest step. It contains only chunks that Pillow needs, because a text chunk may expand to gigabytes.
+    Pillow need not repeat the slowest step. It contains only the chunks that Pillow needs, because a text chunk may expand to gigabytes.
+
+    Raises PictureError if the pixel data are damaged, or are longer or shorter than the header says.
     """
     expected = _count_bytes(value[16:29])
     packed, kept = [], []
@@ -72,7 +74,7 @@ def prepare_png(value: bytes, _: FormatHeader) -> bytes:
     inflate = zlib.decompressobj()
     try:
         rows = inflate.decompress(b"".join(packed), expected + 1)
-        # After the last pixel, zlib may not have read the end of the stream and the checksum yet.
+        # zlib may have returned all pixels without having read the checksum that follows them. This call reads the checksum.
         rows += inflate.decompress(inflate.unconsumed_tail, 1)
     except zlib.error as error:
         raise damaged(f"the pixels of the PNG cannot be decompressed: {error}") from error

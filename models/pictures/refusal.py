@@ -16,7 +16,7 @@ class RefusalReason(StrEnum):
     - not-an-image: the file has none of the accepted formats.
     - truncated: the file ends too early.
     - damaged: the content of the file contradicts itself, or has a form that the decoder does not read.
-    - depth: the grey levels need more bits than the settings or the file give, or neither gives it and the picture is dark.
+    - depth: the grey levels exceed the number of bits that the settings or the file give. Or neither gives this number for a dark picture.
     - blank: nearly all pixels have the same grey level.
     - partly-blank: many rows at the top or at the bottom have one single grey level, as after an unfinished transfer.
     - decoder-limits: decoding an uploaded picture took more memory or time than the settings allow.

@@ -14,7 +14,7 @@ from streams.errors import PictureError
 TiffTags = Mapping[int, tuple[float, ...]]
 
 ORIENTATION_TAG = 274
-# Pictures from cameras have a few dozen tags. A directory with more tags than this is an attack or damaged.
+# Pictures from cameras have a few dozen tags. A directory with more tags than this is damaged or an attack.
 _MAX_TAGS = 1000
 # The largest accepted number of values in one tag. A tag has most values if each row of a tall picture is a strip of its own.
 _MAX_VALUES = 2**20

@@ -121,7 +121,7 @@ class CameraSettings(Section):
 
     @property
     def needs_latency(self) -> bool:
-        """True if the gateway must know the camera's latency, because it finds the picture of a part by comparing their times."""
+        """True if the gateway must know the camera's latency, because the gateway finds the picture of a part by its time."""
         return self.trigger == "board" and self.kind in ("drop", "http")
 
 

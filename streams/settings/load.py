@@ -161,7 +161,7 @@ def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
 
 
 def _describe_faults(error: ValidationError, source: str) -> list[str]:
-    """Returns one line for each fault that pydantic found. A line begins with the setting's name, or with `source`, the file."""
+    """Returns one line for each fault that pydantic found. Each begins with a setting's name, or with `source` if there is none."""
     faults = []
     for problem in error.errors(include_url=False):
         name = ".".join(str(step) for step in problem["loc"]) or source
