@@ -64,6 +64,19 @@ class RefusingFolder(DropFolder):
         return super().move(path, folder, reason)
 
 
+class RecordingFolder(DropFolder):
+    """A folder that remembers the contents of all files that were read."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.contents: list[bytes] = []
+
+    def read(self, path: str, max_bytes: int) -> tuple[bytes, FileState] | None:
+        found = super().read(path, max_bytes)
+        self.contents += [found[0]] if found else []
+        return found
+
+
 def read_metric(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(name, {"line": "line-1", **labels}) or 0.0
 
@@ -341,13 +354,16 @@ def test_a_file_that_is_too_large_is_counted_as_received_and_refused(tmp_path: P
 def test_every_whole_version_of_a_name_that_is_overwritten_is_a_picture(tmp_path: Path, is_renamed: bool) -> None:
     (tmp_path / "in").mkdir()
     versions = [make_jpeg(f"version {number:02d}") for number in range(8)]
-    with running_drop_line(tmp_path / "in", tmp_path / "spool", settle_s=0.4) as line:
+    folder = RecordingFolder(tmp_path / "in")
+    with running_drop_line(tmp_path / "in", tmp_path / "spool", settle_s=30, folder=folder) as line:
         for version in versions:  # Each version stays for a shorter time than settle_s.
             target = tmp_path / "in" / (".transfer" if is_renamed else "image.jpg")
             target.write_bytes(version)
             if is_renamed:
                 target.rename(tmp_path / "in/image.jpg")
-            time.sleep(0.35)
+            wait_until(partial(folder.contents.__contains__, version))
+        wait_until(lambda: read_values(line) == versions[:-1])
+    with running_drop_line(tmp_path / "in", tmp_path / "spool", settle_s=0.1) as line:
         wait_until((tmp_path / "in/sent/image.jpg").exists)
         assert read_values(line) == versions
 
