@@ -137,17 +137,22 @@ def decode_picture(value: bytes, side_px: int, limits: PictureLimits | None = No
         return DecodedPicture(np.ascontiguousarray(pixels), file.width_px, file.height_px)
 
 
+def check_file_size(value: bytes, limits: PictureLimits) -> None:
+    """Raises PictureError if a file is empty or has more bytes than `limits` allow."""
+    if not value:
+        raise PictureError(RefusalReason.EMPTY, "The file is empty. Check that the camera has finished writing before the file is taken.")
+    if len(value) > limits.max_bytes:
+        message = f"The file has {len(value)} bytes; at most {limits.max_bytes} are accepted. Reduce the camera's picture size or quality."
+        raise PictureError(RefusalReason.TOO_LARGE, message)
+
+
 @contextmanager
 def open_picture(value: bytes, limits: PictureLimits, depth_bits: int | None = None) -> Iterator[PictureReader]:
     """Reads and checks the header of the picture in `value`, and yields a reader for the picture.
 
     Raises PictureError if the header is refused. Turns every exception within the `with` block into a PictureError, too.
     """
-    if not value:
-        raise PictureError(RefusalReason.EMPTY, "The file is empty. Check that the camera has finished writing before the file is taken.")
-    if len(value) > limits.max_bytes:
-        message = f"The file has {len(value)} bytes; at most {limits.max_bytes} are accepted. Reduce the camera's picture size or quality."
-        raise PictureError(RefusalReason.TOO_LARGE, message)
+    check_file_size(value, limits)
     try:
         header = _READ_HEADER[_find_format(value)](value)
         _check_size(header, limits)

@@ -1,9 +1,10 @@
-"""Decodes uploaded pictures in a separate process. Its memory and time are limited, and it can be killed.
+"""Decodes pictures of strangers in a separate process. Its memory and time are limited, and it can be killed.
 
-The separate process runs this module as its program. It reads requests from its standard input and writes answers to standard output:
+The inspector decodes uploaded pictures in such a process, and the station all pictures that it shows. The separate process runs this module
+as its program. It reads requests from its standard input and writes answers to its standard output:
 
-    request   header `_REQUEST`, then the bytes of the picture
-    answer    header `_ANSWER`, then the pixels, or the reason and the message of a refusal as JSON
+    request   a line with a JSON object of the fields of `_Request`, then the bytes of the picture
+    answer    a line with a JSON object of the fields of `_Answer`, then the pixels or the converted picture
 
 The process imports neither TensorFlow nor a Kafka client. It gets only the environment variables that Python needs, so a malicious picture
 finds no password there. The process ends when its standard input is closed, which also happens if its parent process is killed.
@@ -14,27 +15,55 @@ from __future__ import annotations
 import json
 import os
 import resource
-import struct
 import subprocess
 import sys
 import threading
 import time
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO, Literal
 
 import numpy as np
 
-from models.pictures.decoder import DecodedPicture, PictureLimits, decode_picture
+from models.pictures.decoder import DecodedPicture, PictureLimits, check_file_size, decode_picture
+from models.pictures.display import EncodedPicture, encode_for_browser, encode_heat_map_layer, encode_thumbnail
 from models.pictures.refusal import RefusalReason
 from streams.errors import PictureError
 
-# Fields of a request: bytes of the picture, side in pixels, largest accepted picture in bytes and in pixels, `depth_bits` or 0 for None.
-_REQUEST = struct.Struct("!QIQQI")
-# Fields of an answer: whether the picture was decoded, number of bytes that follow, width and height of the upright original in pixels.
-_ANSWER = struct.Struct("!?QII")
+# An answer whose first line is longer than this comes from a process that a picture has taken over.
+_MAX_LINE = 4096
 _KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
 _STOP_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What is to be done with the picture of `size_bytes` bytes that follows.
+
+    `side_px` is the side of the decoded picture or of the thumbnail, and 0 for the other operations.
+    """
+
+    operation: Literal["decode", "browser", "thumbnail", "heat map"]
+    size_bytes: int
+    side_px: int
+    max_bytes: int
+    max_pixels: int
+    depth_bits: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """Announces `size_bytes` bytes: pixels, or a converted picture of the type `content_type`. `refusal` holds a reason and a message.
+
+    `width_px` and `height_px` are the size of the upright original.
+    """
+
+    size_bytes: int = 0
+    width_px: int = 0
+    height_px: int = 0
+    content_type: str = ""
+    refusal: tuple[str, str] | None = None
 
 
 class DecoderProcess:
@@ -58,28 +87,59 @@ class DecoderProcess:
     def decode_picture(self, value: bytes, side_px: int, limits: PictureLimits, depth_bits: int | None = None) -> DecodedPicture:
         """Returns the same as `decoder.decode_picture` and raises the same PictureErrors, but decodes in the separate process.
 
-        Also raises PictureError with the reason `decoder-limits` if decoding needs more memory or time than allowed.
+        This method and the others also raise PictureError with the reason `decoder-limits` if decoding needs more memory or time than
+        allowed.
         """
-        if len(value) > limits.max_bytes:  # refused by its length, without copying it to the process
-            return decode_picture(value, side_px, limits, depth_bits)
+        answer, content = self._ask("decode", value, side_px, limits, depth_bits)
+        pixels = np.frombuffer(content, np.uint8).reshape(side_px, side_px)
+        return DecodedPicture(pixels, answer.width_px, answer.height_px)
+
+    def encode_for_browser(self, value: bytes, limits: PictureLimits, depth_bits: int | None = None) -> EncodedPicture:
+        """Returns the same as `display.encode_for_browser`, but decodes in the separate process."""
+        answer, content = self._ask("browser", value, 0, limits, depth_bits)
+        return EncodedPicture(content, answer.content_type)
+
+    def encode_thumbnail(self, value: bytes, limits: PictureLimits, side_px: int, depth_bits: int | None = None) -> EncodedPicture:
+        """Returns the same as `display.encode_thumbnail`, but decodes in the separate process."""
+        answer, content = self._ask("thumbnail", value, side_px, limits, depth_bits)
+        return EncodedPicture(content, answer.content_type)
+
+    def encode_heat_map_layer(self, value: bytes, limits: PictureLimits) -> EncodedPicture:
+        """Returns the same as `display.encode_heat_map_layer`, but decodes in the separate process."""
+        answer, content = self._ask("heat map", value, 0, limits, None)
+        return EncodedPicture(content, answer.content_type)
+
+    def close(self) -> None:
+        """Ends the process. A later picture starts it again."""
+        with self._lock:
+            self._stop()
+
+    def _ask(
+        self,
+        operation: Literal["decode", "browser", "thumbnail", "heat map"],
+        value: bytes,
+        side_px: int,
+        limits: PictureLimits,
+        depth_bits: int | None,
+    ) -> tuple[_Answer, bytes]:
+        """Returns the answer of the separate process and the bytes that follow it. Raises PictureError if it refuses the picture."""
+        check_file_size(value, limits)  # before the picture is copied to the process
+        request = _Request(operation, len(value), side_px, limits.max_bytes, limits.max_pixels, depth_bits)
         with self._lock:
             process = self._start()
             killed = threading.Event()
             timer = threading.Timer(self._time_s, _kill, (process, killed))
             timer.start()
             try:
-                answer = _request_decode(process, value, side_px, limits, depth_bits)
-            except (OSError, EOFError) as error:
+                answer, content = _exchange(process, request, value)
+            except (OSError, EOFError, ValueError, TypeError) as error:
                 self._stop()
                 raise self._explain_death(killed.is_set()) from error
             finally:
                 timer.cancel()
-        return answer
-
-    def close(self) -> None:
-        """Ends the process. A later picture starts it again."""
-        with self._lock:
-            self._stop()
+        if answer.refusal:
+            raise PictureError(*answer.refusal)
+        return answer, content
 
     def _start(self) -> subprocess.Popen[bytes]:
         if self._process is not None and self._process.poll() is not None:
@@ -130,44 +190,60 @@ def _close(pipe: object) -> None:
         pipe.close()  # type: ignore[attr-defined]
 
 
-def _request_decode(
-    process: subprocess.Popen[bytes], value: bytes, side_px: int, limits: PictureLimits, depth_bits: int | None
-) -> DecodedPicture:
-    """Sends a picture to the separate process and returns the decoded picture.
+def _exchange(process: subprocess.Popen[bytes], request: _Request, value: bytes) -> tuple[_Answer, bytes]:
+    """Sends a picture to the separate process and returns its answer with the bytes that follow the answer.
 
-    Raises PictureError if the process refuses the picture, and OSError or EOFError if the process has ended.
+    Raises OSError or EOFError if the process has ended, and ValueError or TypeError if its answer is not one.
     """
     assert process.stdin is not None
-    process.stdin.write(_REQUEST.pack(len(value), side_px, limits.max_bytes, limits.max_pixels, depth_bits or 0))
+    assert process.stdout is not None
+    process.stdin.write(_encode_line(request))
     process.stdin.write(value)
     process.stdin.flush()
-    is_decoded, size, width_px, height_px = _ANSWER.unpack(_read_exactly(process.stdout, _ANSWER.size))
-    content = _read_exactly(process.stdout, size)
-    if not is_decoded:
-        raise PictureError(*json.loads(content))
-    return DecodedPicture(np.frombuffer(content, np.uint8).reshape(side_px, side_px), width_px, height_px)
+    line = process.stdout.readline(_MAX_LINE)
+    if not line.endswith(b"\n"):
+        raise EOFError
+    answer = _Answer(**json.loads(line))
+    return answer, _read_exactly(process.stdout, answer.size_bytes)
 
 
-def _read_exactly(stream: object, size: int) -> bytes:
-    content: bytes = stream.read(size)  # type: ignore[attr-defined]
+def _encode_line(message: _Request | _Answer) -> bytes:
+    return json.dumps(asdict(message)).encode() + b"\n"
+
+
+def _read_exactly(stream: IO[bytes] | None, size: int) -> bytes:
+    assert stream is not None
+    content = stream.read(size)
     if len(content) < size:
         raise EOFError
     return content
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """Reads pictures from `requests` and writes decoded pictures or refusals to `answers`, until `requests` ends."""
-    while header := requests.read(_REQUEST.size):
-        size, side_px, max_bytes, max_pixels, depth_bits = _REQUEST.unpack(header)
-        value = requests.read(size)
+    """Reads pictures from `requests` and writes decoded or converted pictures, or refusals, to `answers`, until `requests` ends."""
+    while line := requests.readline():
+        request = _Request(**json.loads(line))
         try:
-            picture = decode_picture(value, side_px, PictureLimits(max_bytes, max_pixels), depth_bits or None)
+            answer, content = _carry_out(request, requests.read(request.size_bytes))
         except PictureError as error:
-            message = json.dumps([error.reason, str(error)]).encode()
-            answers.write(_ANSWER.pack(False, len(message), 0, 0) + message)
-        else:
-            answers.write(_ANSWER.pack(True, picture.pixels.size, picture.width_px, picture.height_px) + picture.pixels.tobytes())
+            answer, content = _Answer(refusal=(error.reason, str(error))), b""
+        answers.write(_encode_line(answer))
+        answers.write(content)
         answers.flush()
+
+
+def _carry_out(request: _Request, value: bytes) -> tuple[_Answer, bytes]:
+    limits = PictureLimits(request.max_bytes, request.max_pixels)
+    if request.operation == "decode":
+        picture = decode_picture(value, request.side_px, limits, request.depth_bits)
+        return _Answer(picture.pixels.size, picture.width_px, picture.height_px), picture.pixels.tobytes()
+    if request.operation == "browser":
+        encoded = encode_for_browser(value, limits, request.depth_bits)
+    elif request.operation == "thumbnail":
+        encoded = encode_thumbnail(value, limits, request.side_px, request.depth_bits)
+    else:
+        encoded = encode_heat_map_layer(value, limits)
+    return _Answer(len(encoded.value), content_type=encoded.content_type), encoded.value
 
 
 def _watch_parent(parent: int) -> None:

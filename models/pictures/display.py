@@ -7,7 +7,6 @@ given, and in addition the colours, if the file has any. A picture that the deco
 from __future__ import annotations
 
 import io
-import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,8 +18,6 @@ from models.pictures.decoder import PictureLimits, open_picture, rotate_upright
 HEAT_COLOUR = (255, 40, 0)
 HEAT_OPACITY = 0.6
 JPEG_QUALITY = 82
-# Pictures are decoded for display one at a time, because decoding takes several bytes of memory for each pixel.
-_display_lock = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +53,7 @@ def encode_for_browser(value: bytes, limits: PictureLimits, depth_bits: int | No
     PNG: a TIFF or BMP, a picture with more than 8 bits, CMYK, transparency, EXIF rotation or a colour profile, and an animated PNG.
     `depth_bits` is the setting of the picture's line. Raises PictureError if the decoder refuses the picture.
     """
-    with _display_lock, open_picture(value, limits, depth_bits) as file:
+    with open_picture(value, limits, depth_bits) as file:
         image = file.load("RGB")
         if file.header.shows_unchanged:
             return EncodedPicture(value, file.content_type)
@@ -69,7 +66,7 @@ def encode_thumbnail(value: bytes, limits: PictureLimits, side_px: int, depth_bi
     `depth_bits` is the setting of the picture's line. Raises PictureError if the decoder refuses the picture.
     """
     buffer = io.BytesIO()
-    with _display_lock, open_picture(value, limits, depth_bits) as file:
+    with open_picture(value, limits, depth_bits) as file:
         image = file.load("RGB", side_px)
         upright = Image.fromarray(np.ascontiguousarray(rotate_upright(np.asarray(image), file.header.orientation)))
         upright.thumbnail((side_px, side_px))
@@ -84,7 +81,7 @@ def encode_heat_map_layer(value: bytes, limits: PictureLimits) -> EncodedPicture
 
     Raises PictureError if the decoder refuses the heat map.
     """
-    with _display_lock, open_picture(value, limits) as file:
+    with open_picture(value, limits) as file:
         heat = rotate_upright(np.asarray(file.load("L")), file.header.orientation)
     layer = np.empty((*heat.shape, 4), np.uint8)
     layer[..., :3] = HEAT_COLOUR

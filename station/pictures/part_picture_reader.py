@@ -18,7 +18,8 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError, OffsetOutOfRangeError
 
 from models.pictures.decoder import PictureLimits
-from models.pictures.display import EncodedPicture, encode_for_browser, encode_heat_map_layer, encode_thumbnail
+from models.pictures.decoder_process import DecoderProcess
+from models.pictures.display import EncodedPicture
 from station.configuration import current_settings
 from station.kafka_producer import KafkaUnavailableError
 from streams.errors import PictureError
@@ -65,12 +66,17 @@ class PictureLocation(Protocol):
 
 
 class PartPictureReader:
-    """Reads pictures, converts them for browsers, and caches up to 48 MiB of converted pictures. Thread-safe."""
+    """Reads pictures, converts them for browsers, and caches up to 48 MiB of converted pictures. Thread-safe.
+
+    A separate process converts the pictures one after the other. So a picture from a stranger cannot stop or take over the station, and
+    takes at most the memory and the time that the section [pictures] of castline.toml allows.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._names = TopicNames(settings.topics.prefix)
         self._store = ObjectStore(settings.store.url, settings.pictures.max_bytes)
+        self._decoder = DecoderProcess(settings.pictures.upload_memory_bytes, settings.pictures.upload_time_s)
         # Holds idle Kafka consumers, and None in place of each consumer that is not connected.
         self._idle: LifoQueue[Any] = LifoQueue()
         for _ in range(_CONSUMERS):
@@ -105,8 +111,8 @@ class PartPictureReader:
         limits = PictureLimits.from_settings(self._settings.pictures)
         depth_bits = next((line.depth_bits for line in self._settings.lines if line.name == part.line), None)
         if side_px is None:
-            return self._cached(part, side_px, lambda value: encode_for_browser(value, limits, depth_bits))
-        return self._cached(part, side_px, lambda value: encode_thumbnail(value, limits, side_px, depth_bits))
+            return self._cached(part, side_px, lambda value: self._decoder.encode_for_browser(value, limits, depth_bits))
+        return self._cached(part, side_px, lambda value: self._decoder.encode_thumbnail(value, limits, side_px, depth_bits))
 
     def read_heat_map(self, address: str) -> EncodedPicture:
         """Returns the heat map at `address` of the object store as a transparent overlay for its picture.
@@ -117,10 +123,11 @@ class PartPictureReader:
             value = read_object(self._settings.store.url, address, self._settings.pictures.max_bytes)
         except OSError as error:
             raise KafkaUnavailableError("The heat map cannot be read now: the store of pictures does not answer.") from error
-        return encode_heat_map_layer(value, PictureLimits.from_settings(self._settings.pictures))
+        return self._decoder.encode_heat_map_layer(value, PictureLimits.from_settings(self._settings.pictures))
 
     def close(self) -> None:
-        """Closes the idle Kafka connections."""
+        """Closes the idle Kafka connections and ends the process that converts pictures."""
+        self._decoder.close()
         for _ in range(_CONSUMERS):
             consumer = self._idle.get(timeout=_MAX_WAIT_S)
             if consumer is not None:

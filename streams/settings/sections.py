@@ -168,13 +168,19 @@ class PictureSettings(Section):
         2**30,
         ge=2**25,
         le=2**36,
-        description="Memory that the decoder of uploaded pictures may use for one picture. A picture that needs more gets `review`.",
+        description=(
+            "Memory that one picture may take in the process that decodes uploads, or in the one that converts pictures for the station's "
+            "pages. An upload that needs more gets `review`; a picture that needs more is not shown."
+        ),
     )
     upload_time_s: float = Field(
         10.0,
         ge=0.1,
         le=300,
-        description="Longest time for decoding an uploaded picture, in seconds. A picture that takes longer gets `review`.",
+        description=(
+            "Longest time for decoding an upload, or for converting a picture for the station's pages, in seconds. An upload that takes "
+            "longer gets `review`; a picture that takes longer is not shown."
+        ),
     )
 
 

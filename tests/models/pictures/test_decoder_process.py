@@ -19,6 +19,7 @@ import pytest
 
 from models.pictures.decoder import PictureLimits, decode_picture
 from models.pictures.decoder_process import DecoderProcess
+from models.pictures.display import encode_for_browser, encode_heat_map_layer, encode_thumbnail
 from models.pictures.refusal import RefusalReason
 from streams.errors import PictureError
 from tests.bad_pictures import make_bad_pictures
@@ -61,6 +62,15 @@ def test_a_picture_has_the_same_pixels_and_refusals_as_in_this_process(process: 
     assert np.array_equal(
         process.decode_picture(depth_12, SIDE_PX, LIMITS, 12).pixels, decode_picture(depth_12, SIDE_PX, LIMITS, 12).pixels
     )
+
+
+def test_pictures_for_browsers_are_the_same_as_in_this_process(process: DecoderProcess) -> None:
+    colour = encode(np.dstack([camera_pictures()[0]] * 3), "TIFF")
+    assert process.encode_for_browser(colour, LIMITS) == encode_for_browser(colour, LIMITS)
+    assert process.encode_thumbnail(colour, LIMITS, 64) == encode_thumbnail(colour, LIMITS, 64)
+    assert process.encode_heat_map_layer(GOOD, LIMITS) == encode_heat_map_layer(GOOD, LIMITS)
+    with pytest.raises(PictureError, match="at most 10 are accepted"):
+        process.encode_for_browser(GOOD, PictureLimits(max_bytes=10))
 
 
 def test_a_picture_that_needs_too_much_memory_is_refused_and_the_next_one_is_decoded() -> None:

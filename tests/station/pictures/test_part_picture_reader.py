@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Barrier
 
+import numpy as np
 import pytest
 
 from deploy.supervisor.ports import free_ports
@@ -18,6 +19,7 @@ from streams.object_store import ObjectStore
 from streams.settings import KafkaSettings, Settings
 from streams.topics import TopicNames
 from tests.conftest import MakeSettings
+from tests.encoded_pictures import encode
 from tests.image_topics import make_jpeg
 
 
@@ -77,6 +79,18 @@ def test_a_large_picture_is_read_by_its_claim_check(make_settings: MakeSettings)
     assert reader.read_original(send_picture(settings, b"", claim)) == make_jpeg(1)
     with pytest.raises(PictureError, match="claim"):
         reader.read_original(send_picture(settings, b"", "../../etc/passwd"))
+    reader.close()
+
+
+def test_a_picture_that_needs_too_much_memory_is_not_shown_and_harms_no_other(make_settings: MakeSettings) -> None:
+    settings = make_settings(pictures={"upload_memory_bytes": 2**25})
+    large = encode(np.tile(np.arange(256, dtype=np.uint8), (6000, 24)), "PNG", compress_level=1)
+    reader, store = PartPictureReader(settings), ObjectStore(settings.store.url)
+    with pytest.raises(PictureError, match="more memory"):
+        reader.read_for_browser(FakeLocation(picture=store.put(large)), 240)
+    thumbnail = reader.read_for_browser(FakeLocation(picture=store.put(make_jpeg(1))), 240)
+    assert thumbnail is not None
+    assert thumbnail.content_type == "image/jpeg"
     reader.close()
 
 
