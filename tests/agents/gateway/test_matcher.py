@@ -112,6 +112,21 @@ def test_a_part_without_a_picture_is_unmatched_after_its_timeout() -> None:
     assert matcher.decide_due(40.0) == [MatchDecision(None, part(1))]
 
 
+def test_a_lost_picture_does_not_shift_the_pictures_of_the_following_parts() -> None:
+    """On a dense belt each picture lies close to its own part, and only the part whose picture was lost stays without one."""
+    matcher = make_matcher()
+    decisions: Decisions = []
+    for number in range(1, 21):
+        time_s = 100 + number * 0.1
+        decisions += matcher.add_part(part(number), time_s, time_s + 0.005)
+        if number != 7:
+            decisions += matcher.add_picture(f"picture {number}", time_s + 0.01, time_s + 0.02)
+    decisions += matcher.decide_due(103.5)
+    expected = {f"picture {number}": part(number) for number in range(1, 21) if number != 7}
+    assert len(decisions) == len(expected)
+    assert {decision.picture: decision.part for decision in decisions} == expected
+
+
 def test_a_second_picture_of_one_part_is_unmatched() -> None:
     matcher = make_matcher()
     matcher.add_part(part(1), 8.0, 8.0)

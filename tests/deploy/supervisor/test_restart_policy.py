@@ -31,3 +31,8 @@ def test_a_steady_life_starts_with_the_first_wait_again() -> None:
 
 def test_more_deaths_in_a_row_than_allowed_are_given_up() -> None:
     assert waits_after([1, 1, 1, 1], RestartPolicy(give_up_after=3))[2:] == [2.0, None]
+
+
+def test_deaths_before_a_steady_life_do_not_count_towards_giving_up() -> None:
+    policy = RestartPolicy(first_s=0.5, steady_s=60, give_up_after=3)
+    assert waits_after([1, 1, 1, 60, 1, 1, 1], policy) == [0.5, 1.0, 2.0, 0.5, 1.0, 2.0, None]

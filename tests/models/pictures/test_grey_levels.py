@@ -95,6 +95,15 @@ def test_the_same_casting_has_the_same_grey_levels_in_every_form(value: bytes, d
     assert np.abs(pixels.astype(int) - REFERENCE).max() <= 1
 
 
+@pytest.mark.parametrize("depth_bits", [10, 12, 14, 16])
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_a_camera_of_any_set_depth_gives_the_same_grey_levels(form: str, depth_bits: int) -> None:
+    ramp = np.linspace(0, 1, 64 * 64).reshape(64, 64)
+    levels = (ramp * (2**depth_bits - 1)).astype(np.uint16)
+    pixels = decode_picture(encode(levels, form), 64, depth_bits=depth_bits).pixels
+    assert np.abs(pixels.astype(float) - ramp * 255).max() <= 1
+
+
 @pytest.mark.parametrize("mode", ["1", "L"])
 def test_a_black_and_white_picture_is_not_inverted(mode: str) -> None:
     """libtiff's writers store pictures of 1 bit as WhiteIsZero."""

@@ -101,7 +101,7 @@ def test_a_manifest_cannot_name_a_file_outside(copied_folder: Path) -> None:
     assert "pattern" in refuse(copied_folder)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "\0" * 100])
+@pytest.mark.parametrize("text", ["", "{", "[]", "\0" * 100, "[" * 100_000], ids=["empty", "open", "list", "zeros", "deeply nested"])
 def test_a_manifest_that_is_no_json_is_refused(copied_folder: Path, text: str) -> None:
     (copied_folder / MANIFEST_FILE).write_text(text)
     assert MANIFEST_FILE in refuse(copied_folder)
