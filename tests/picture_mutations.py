@@ -1,6 +1,7 @@
-"""Damages pictures as transfers, disks and attackers do, from a seed, and counts what the decoder makes of them.
+"""Damages pictures as transfers, disks and attackers do, from a seed, and counts what the decoder and the running roles make of them.
 
-`make campaign-pictures` runs 10,000 of them and prints the counts of each kind; the tests run some hundred.
+`make campaign-pictures` decodes 10,000 of them, sends the same ones through running roles (`tests.role_campaign`) and prints the counts.
+The tests do both with some hundred.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import random
 import struct
 import sys
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -171,19 +172,30 @@ def encode_form(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], form: s
     }[form]()
 
 
-def count_outcomes(seed: int, count: int, forms: Sequence[str] = MUTATED_FORMS) -> dict[MutationKind, OutcomeCount]:
-    """Decodes `count` mutated pictures, the same ones for the same seed, and returns the outcomes of each kind."""
+def list_kinds(forms: Sequence[str] = MUTATED_FORMS) -> list[MutationKind]:
+    """Returns every mutation of every form, in the order in which `mutated_pictures` makes pictures of them."""
+    kinds = [MutationKind(form, mutation) for mutation in MUTATIONS for form in forms]
+    return kinds + [MutationKind(form, INSIDE) for form in forms if form in ("PNG", "deflate TIFF")]
+
+
+def mutated_pictures(seed: int, count: int, forms: Sequence[str] = MUTATED_FORMS) -> Iterator[tuple[MutationKind, bytes]]:
+    """Yields `count` mutated pictures with their kinds, one kind after the other in turn. The same seed gives the same pictures."""
     castings = [casting.pixels for casting in render_series(16, seed=seed)]
     whole = {form: [encode_form(pixels, form) for pixels in castings] for form in forms}
-    kinds = [MutationKind(form, mutation) for mutation in MUTATIONS for form in forms]
-    kinds += [MutationKind(form, INSIDE) for form in forms if form in ("PNG", "deflate TIFF")]
-    outcomes = {kind: OutcomeCount() for kind in kinds}
+    kinds = list_kinds(forms)
     for number in range(count):
         kind, index = kinds[number % len(kinds)], number % len(castings)
         if kind.mutation == INSIDE:
             value = mutate_inside(kind.form, castings[index], seed + number)
         else:
             value = mutate_picture(whole[kind.form][index], kind.mutation, seed + number, whole[kind.form][index - 1])
+        yield kind, value
+
+
+def count_outcomes(seed: int, count: int, forms: Sequence[str] = MUTATED_FORMS) -> dict[MutationKind, OutcomeCount]:
+    """Decodes the pictures of `mutated_pictures` and returns the outcomes of each kind."""
+    outcomes = {kind: OutcomeCount() for kind in list_kinds(forms)}
+    for kind, value in mutated_pictures(seed, count, forms):
         _count(value, outcomes[kind])
     return outcomes
 
@@ -222,12 +234,17 @@ def _print_transfer_damages(outcomes: dict[MutationKind, OutcomeCount], form: st
 
 
 def main() -> int:
-    """Runs the campaign. Returns 1 if the decoder crashed or judged what it must refuse."""
-    parser = argparse.ArgumentParser(description="Decode mutated pictures and count what the decoder makes of them.")
+    """Runs the campaign. Returns 1 if the decoder crashed or judged what it must refuse, or if the roles fell short of an answer."""
+    parser = argparse.ArgumentParser(
+        description="Decode mutated pictures, send them through running roles, and count what becomes of them."
+    )
     parser.add_argument("--seed", type=int, default=16)
     parser.add_argument("--count", type=int, default=10_000)
     options = parser.parse_args()
-    return 0 if print_outcomes(count_outcomes(options.seed, options.count)) else 1
+    is_decoder_sound = print_outcomes(count_outcomes(options.seed, options.count))
+    from tests.role_campaign import run_with_own_broker  # imported late, because that module imports this one
+
+    return 0 if run_with_own_broker(options.seed, options.count) and is_decoder_sound else 1
 
 
 if __name__ == "__main__":

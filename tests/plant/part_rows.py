@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -27,3 +30,10 @@ def read_part_rows(database: str) -> list[PartRow]:
         return []
     finally:
         reader.close()
+
+
+def count_part_rows(database: Path) -> Counter[tuple[str, str]]:
+    """Returns the number of parts in an SQLite database for each line and label, without parts that have no verdict yet."""
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=20)) as reader:
+        rows = reader.execute("SELECT line, label, COUNT(*) FROM archive_part WHERE label != '' GROUP BY line, label").fetchall()
+    return Counter({(line, label): count for line, label, count in rows})
