@@ -1,12 +1,13 @@
 """Sends mutated pictures through running roles, over a real Kafka broker, and checks that each of them is answered exactly once.
 
-    record of a camera's line ------------------------------> inspector -> a verdict, and a dead letter if the picture is unreadable
-    record of the upload line ------------------------------>     |
-    file in a drop folder ----> gateway -> accepts or refuses -->  |          archivist stores each verdict
-    request over HTTP --------> gateway -> accepts or refuses -->  +          station shows the pages of judged and unreadable parts
+    record of a camera's line -----------------------------> inspector -> a verdict, and a dead letter if the picture is unreadable
+    record of the upload line ----------------------------->     |
+    file in a drop folder -> gateway, accepts or refuses -->     |        archivist stores each verdict
+    request over HTTP -----> gateway, accepts or refuses -->     |        station shows the pages of judged and unreadable parts
+    upload by the API -----> station, accepts or refuses -->     +
 
-Every picture goes this way twice: as a record, and through the gateway. The pictures are sent in groups, and the next group is sent when
-the previous one is answered. So no more pictures than those of one group are in memory.
+Every picture is sent twice: as a record, and through the gateway or the station. The pictures are sent in groups, and the next group is
+sent when the previous one is answered. So no more pictures than those of one group are in memory.
 """
 
 from __future__ import annotations
@@ -43,17 +44,23 @@ from tests.processes import CastlineProcess
 from tests.station.browser.plant import HttpUser, create_account
 
 CAMERA, UPLOADS, FOLDER, HTTP = "line-1", "uploads", "line-2", "line-3"
+LINES = (CAMERA, UPLOADS, FOLDER, HTTP)
+# The ways of the pictures bear the names of their lines, except for this one, whose pictures belong to the line UPLOADS.
+STATION = "station"
 WAYS = {
     CAMERA: "record of a camera's line",
     UPLOADS: "record of the upload line",
     FOLDER: "file in a drop folder",
     HTTP: "request over HTTP",
+    STATION: "upload by the station's API",
 }
 INTACT = "none"
 GROUP_PICTURES = 400
 # If no role makes any progress for so long, the campaign ends and says what is missing.
 STALLED_AFTER_S = 120.0
 
+# The run of the parts whose records this module sends itself. The runs of gateway and station are times in seconds.
+_RUN = 1
 _TOKEN = "upload"
 _ADMINISTRATOR = "anna"
 _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "BMP": ".bmp", "TIFF": ".tif"}
@@ -78,6 +85,7 @@ def make_sections(folder: Path) -> dict[str, dict[str, object]]:
             "database": str(folder / "station.sqlite3"),
             "secret_key_file": folder / "station.key",
             "upload_line": UPLOADS,
+            "uploads_per_minute": 100_000,
         },
     }
 
@@ -115,7 +123,7 @@ def run_with_own_broker(seed: int, count: int) -> bool:
 
 @dataclass
 class WayCount:
-    """What became of the pictures that went one way. `refused` and `left` are answers of the gateway, which are no verdicts."""
+    """What became of the pictures that went one way. The `refused` and `left` ones were not accepted, so they get no verdict."""
 
     sent: int = 0
     refused: int = 0
@@ -137,13 +145,13 @@ class AnswerBook:
     unreadable pictures by the reason of their verdict. `samples` holds one part for each way, kind, and answer (judged or not).
     """
 
-    ways: dict[str, WayCount] = field(default_factory=lambda: {line: WayCount() for line in WAYS})
+    ways: dict[str, WayCount] = field(default_factory=lambda: {way: WayCount() for way in WAYS})
     labels: Counter[tuple[str, str]] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     samples: dict[tuple[str, MutationKind, bool], PartId] = field(default_factory=dict)
     shortcomings: list[str] = field(default_factory=list)
     _kinds: dict[str, MutationKind] = field(default_factory=dict)
-    # The pictures of each line, by SHA-256, that have no answer yet. Two mutations may give the same picture.
+    # The pictures of each way, by SHA-256, that have no answer yet. Two mutations may give the same picture.
     _awaited: Counter[tuple[str, str]] = field(default_factory=Counter)
     # SHA-256 and reason of the unreadable pictures, by part, and the same from the dead letters.
     _unreadable: dict[str, tuple[str, str]] = field(default_factory=dict)
@@ -155,18 +163,20 @@ class AnswerBook:
         """The number of verdicts and dead letters that are still to come."""
         return sum(way.missing for way in self.ways.values()) + sum(part not in self._dead for part in self._unreadable)
 
-    def add_sent(self, line: str, kind: MutationKind, sha256: str) -> None:
+    def add_sent(self, way: str, kind: MutationKind, sha256: str) -> None:
         self._kinds[sha256] = kind
-        self._awaited[line, sha256] += 1
-        self.ways[line].sent += 1
+        self._awaited[way, sha256] += 1
+        self.ways[way].sent += 1
 
-    def add_unsent(self, line: str, sha256: str, is_refused: bool) -> None:
-        """Notes that the gateway refused a picture with a reason, or left its file in the folder and named it in its log."""
-        self._awaited[line, sha256] -= 1
+    def add_unsent(self, way: str, sha256: str, is_refused: bool) -> None:
+        """Notes that a picture was refused with a reason, or that the gateway left its file in the folder and named it in its log."""
+        self._awaited[way, sha256] -= 1
         if is_refused:
-            self.ways[line].refused += 1
+            self.ways[way].refused += 1
         else:
-            self.ways[line].left += 1
+            self.ways[way].left += 1
+        if self._kinds[sha256].mutation == INTACT:
+            self.shortcomings.append(f"A picture is intact ({self._kinds[sha256].form}), but was refused: {WAYS[way]}.")
 
     def add_verdict(self, verdict: Verdict) -> None:
         part, sha256 = verdict.part_id, verdict.image.sha256
@@ -174,14 +184,15 @@ class AnswerBook:
             self.shortcomings.append(f"Part {part} has more than one verdict.")
             return
         self._parts.add(part)
-        if self._awaited[part.line, sha256] < 1:
+        name = STATION if part.line == UPLOADS and part.run != _RUN else part.line
+        if self._awaited[name, sha256] < 1:
             self.shortcomings.append(f"Part {part} has a verdict on a picture that was not sent, or has an answer already: {sha256}.")
             return
-        self._awaited[part.line, sha256] -= 1
+        self._awaited[name, sha256] -= 1
         self.labels[part.line, verdict.label] += 1
-        kind, way = self._kinds[sha256], self.ways[part.line]
+        kind, way = self._kinds[sha256], self.ways[name]
         is_judged = verdict.defect_probability is not None
-        self.samples.setdefault((part.line, kind, is_judged), part)
+        self.samples.setdefault((name, kind, is_judged), part)
         if is_judged:
             way.judged += 1
             if kind.must_be_refused:
@@ -205,10 +216,10 @@ class AnswerBook:
 
     def finish(self) -> None:
         """Adds what is still missing to the shortcomings."""
-        for line, way in self.ways.items():
+        for name, way in self.ways.items():
             if way.missing:
-                kinds = Counter(str(self._kinds[sha256]) for (at, sha256), count in self._awaited.items() if at == line and count > 0)
-                self.shortcomings.append(f"{way.missing} pictures of {line} have no answer: {dict(kinds.most_common(_MAX_LISTED))}.")
+                kinds = Counter(str(self._kinds[sha256]) for (at, sha256), count in self._awaited.items() if at == name and count > 0)
+                self.shortcomings.append(f"{way.missing} pictures ({WAYS[name]}) have no answer: {dict(kinds.most_common(_MAX_LISTED))}.")
         for part in sorted(self._unreadable.keys() | self._dead.keys()):
             if self._unreadable.get(part) != self._dead.get(part):
                 self.shortcomings.append(f"Part {part}: verdict {self._unreadable.get(part)}, but dead letter {self._dead.get(part)}.")
@@ -216,12 +227,12 @@ class AnswerBook:
     def describe(self) -> str:
         """Returns the counts as Markdown tables, and the shortcomings."""
         rows = [
-            "| way | sent | judged | unreadable: `review` and dead letter | refused by the gateway | left in the folder, named in the log |"
+            "| way | sent | judged | unreadable: `review` and dead letter | refused with a reason | left in the folder, named in the log |"
         ]
         rows += ["| --- | ---: | ---: | ---: | ---: | ---: |"]
         rows += [
-            f"| {WAYS[line]} | {way.sent} | {way.judged} | {way.unreadable} | {way.refused} | {way.left} |"
-            for line, way in self.ways.items()
+            f"| {WAYS[name]} | {way.sent} | {way.judged} | {way.unreadable} | {way.refused} | {way.left} |"
+            for name, way in self.ways.items()
         ]
         rows += [
             "",
@@ -248,6 +259,7 @@ class RoleCampaign:
         self._names = TopicNames(settings.topics.prefix)
         self._drop = folder / "drop"
         self._http = requests.Session()
+        # The number of pictures that were sent of each kind.
         self._numbers = Counter[str]()
         # The files in the drop folder without an answer, with the SHA-256 of each.
         self._files: dict[str, str] = {}
@@ -270,13 +282,16 @@ class RoleCampaign:
             for process in reversed(self._roles.values()):
                 process.wait_ready(180)
             create_account(self._settings, _ADMINISTRATOR, "administrator")
-            self._verdicts = stack.enter_context(TopicReader(self._settings, *(self._names.verdicts(line) for line in WAYS)))
+            self._verdicts = stack.enter_context(TopicReader(self._settings, *(self._names.verdicts(line) for line in LINES)))
             self._dead_letters = stack.enter_context(TopicReader(self._settings, self._names.dead_letters))
             self._producer = KafkaProducer(bootstrap_servers=self._settings.bootstrap)
             stack.callback(self._producer.close)
             stack.callback(self._http.close)
             self._stack = stack.pop_all()
         self._gateway_url = (self._settings.service.run_dir / "gateways" / HTTP).read_text().strip()
+        self._station_url = f"http://127.0.0.1:{self._settings.station.port}"
+        self._user = HttpUser(self._station_url, _ADMINISTRATOR)
+        self._station_token = self._user.create_token()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -290,13 +305,13 @@ class RoleCampaign:
         remaining = iter(pictures)
         while self._is_sound() and (group := list(islice(remaining, GROUP_PICTURES))):
             for kind, value in group:
-                self._send(kind, value, *_choose_lines(self._numbers[str(kind)]))
+                self._send(kind, value, *_choose_ways(self._numbers[str(kind)]))
                 self._numbers[str(kind)] += 1
             self._wait_for_answers()
         if self._is_sound():
             for kind, value in _make_intact_pictures():
-                self._send(kind, value, CAMERA, FOLDER)
-                self._send(kind, value, UPLOADS, HTTP)
+                for turn in range(3):
+                    self._send(kind, value, *_choose_ways(turn))
             self._wait_for_answers()
         if self._is_sound():
             self._wait_for_archive()
@@ -306,36 +321,37 @@ class RoleCampaign:
         self._read_answers()
         self.answers.finish()
 
-    def _send(self, kind: MutationKind, value: bytes, record_line: str, gateway_line: str) -> None:
-        """Sends a picture as a record of `record_line`, and through the gateway to `gateway_line`."""
+    def _send(self, kind: MutationKind, value: bytes, line: str, way: str) -> None:
+        """Sends a picture as a record of `line`, and once more by `way`, which leads through the gateway or the station."""
         sha256 = hashlib.sha256(value).hexdigest()
-        for line in (record_line, gateway_line):
-            self.answers.add_sent(line, kind, sha256)
-        number = self.answers.ways[record_line].sent
-        self._producer.send(self._names.images(record_line), key=PartId(record_line, 1, number).key, value=value)
-        number = self.answers.ways[gateway_line].sent
-        if gateway_line == FOLDER:
-            # Every fourth name does not tell that the file is a picture. The gateway then looks at the content alone.
-            name = f"{number:06}" + (_find(_SUFFIXES, kind) if number % 4 else "")
+        for name in (line, way):
+            self.answers.add_sent(name, kind, sha256)
+        part = PartId(line, _RUN, self.answers.ways[line].sent)
+        self._producer.send(self._names.images(line), key=part.key, value=value)
+        if way == FOLDER:
+            # Half of the names do not tell that the file is a picture. The gateway then looks at the content alone.
+            name = f"{self.answers.ways[way].sent:06}" + (_find(_SUFFIXES, kind) if _draw(sha256, 2) else "")
             (self._drop / name).write_bytes(value)
             self._files[name] = sha256
+        elif way == HTTP:
+            self._post(way, f"{self._gateway_url}/lines/{HTTP}/pictures", _TOKEN, kind, value)
         else:
-            self._post(kind, value, sha256, number)
+            self._post(way, f"{self._station_url}/api/inspections", self._station_token, kind, value)
 
-    def _post(self, kind: MutationKind, value: bytes, sha256: str, number: int) -> None:
-        """Uploads a picture to the gateway: in turn as picture, as bytes of a type that says nothing, and in a form."""
-        url, headers = f"{self._gateway_url}/lines/{HTTP}/pictures", {"Authorization": f"Bearer {_TOKEN}"}
-        content_types = (_find(_CONTENT_TYPES, kind), *_RAW_TYPES)
-        if number % 4 < len(content_types):
-            headers["Content-Type"] = content_types[number % 4]
+    def _post(self, way: str, url: str, token: str, kind: MutationKind, value: bytes) -> None:
+        """Uploads a picture: as a picture, as bytes of a type that says nothing, or in a form. A refusal must give its reason."""
+        sha256, headers = hashlib.sha256(value).hexdigest(), {"Authorization": f"Bearer {token}"}
+        drawn, content_types = _draw(sha256, 4), (_find(_CONTENT_TYPES, kind), *_RAW_TYPES)
+        if drawn < len(content_types):
+            headers["Content-Type"] = content_types[drawn]
             answer = self._http.post(url, data=value, headers=headers, timeout=60)
         else:
             files = {"picture": ("picture", value, _find(_CONTENT_TYPES, kind))}
             answer = self._http.post(url, files=files, headers=headers, timeout=60)
         if 400 <= answer.status_code < 500 and answer.json()["error"]:
-            self.answers.add_unsent(HTTP, sha256, is_refused=True)
-        elif answer.status_code != 201:
-            self.answers.shortcomings.append(f"The gateway answered {answer.status_code} to {kind}: {answer.text[:200]}")
+            self.answers.add_unsent(way, sha256, is_refused=True)
+        elif not answer.ok:
+            self.answers.shortcomings.append(f"The answer to {kind} was {answer.status_code}: {answer.text[:200]}")
 
     def _wait_for_answers(self) -> None:
         """Returns when every picture that was sent has its answer, or when nothing has changed for STALLED_AFTER_S."""
@@ -398,22 +414,21 @@ class RoleCampaign:
 
     def _open_pages(self, count: int) -> None:
         """Opens the page of a sample of the parts, with picture, thumbnail and heat map, and pages that show many parts."""
-        user = HttpUser(f"http://127.0.0.1:{self._settings.station.port}", _ADMINISTRATOR)
         parts = list(self.answers.samples.values())
         opened = Counter[int]()
         for part in parts[:: max(1, -(-len(parts) // count))]:
             page = f"/parts/{part.line}/{part.run}/{part.part}/"
-            if (status := user.get(page).status_code) != 200:
+            if (status := self._user.get(page).status_code) != 200:
                 self.answers.shortcomings.append(f"The station answers {status} to {page}.")
-            opened.update(self._open(user, page + address) for address in ("picture", "picture?side=240", "heat-map"))
-        for page in ("/", "/history/", "/history/?label=review", "/uploads/", *(f"/lines/{line}/" for line in WAYS)):
-            opened[self._open(user, page)] += 1
+            opened.update(self._open(page + address) for address in ("picture", "picture?side=240", "heat-map"))
+        for page in ("/", "/history/", "/history/?label=review", "/uploads/", *(f"/lines/{line}/" for line in LINES)):
+            opened[self._open(page)] += 1
         self._report(
             "Pages and pictures of the station by status: " + ", ".join(f"{status}: {opened[status]}" for status in sorted(opened))
         )
 
-    def _open(self, user: HttpUser, path: str) -> int:
-        status = user.get(path).status_code
+    def _open(self, path: str) -> int:
+        status = self._user.get(path).status_code
         if status >= 500:
             self.answers.shortcomings.append(f"The station answers {status} to {path}.")
         return status
@@ -435,9 +450,14 @@ class RoleCampaign:
                 self.answers.shortcomings.append(f"The log of the {name} has a traceback: {log[log.index('Traceback') - 300 :][:2000]}")
 
 
-def _choose_lines(turn: int) -> tuple[str, str]:
-    """Returns the line of the record and the line of the gateway for the picture number `turn` of a kind. Four turns use all pairs."""
-    return (CAMERA, UPLOADS)[turn % 2], (FOLDER, HTTP)[turn // 2 % 2]
+def _choose_ways(turn: int) -> tuple[str, str]:
+    """Returns the line of the record and the second way for the picture number `turn` of a kind. Six turns use all pairs."""
+    return (CAMERA, UPLOADS)[turn % 2], (FOLDER, HTTP, STATION)[turn % 3]
+
+
+def _draw(sha256: str, choices: int) -> int:
+    """Returns a number below `choices` that only depends on the picture, and not on its turn, because kinds take turns, too."""
+    return int(sha256, 16) % choices
 
 
 def _make_intact_pictures() -> Iterator[tuple[MutationKind, bytes]]:

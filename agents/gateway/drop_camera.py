@@ -67,7 +67,8 @@ _RESTLESS_S = 15.0
 _WATCH_MOVED_S = 15.0
 _MAX_WATCHED = 2000
 _CLEANING_INTERVAL_S = 30.0
-_MAX_MENTIONED = 10_000
+# The log names this many files that are no pictures by their suffix. Some cameras write such a file beside every picture.
+_MAX_NAMED_SIDECARS = 1_000
 # Complaints about entries of the folder that the camera does not read. The keys are values of the metric label `reason`.
 _UNREAD_TEXTS = {
     "link": "links are not followed; let the camera write files in place of links",
@@ -142,7 +143,9 @@ class DropCamera:
         self._due: list[_FileVersion] = []
         # Path of each moved file, its state when it was read, and the time until which it is checked for changes.
         self._moved: deque[tuple[str, FileState, float]] = deque(maxlen=_MAX_WATCHED)
+        # Paths in the folder that are not read and that were counted and logged, and the number of sidecar files that the log has named.
         self._mentioned: set[str] = set()
+        self._named_sidecars = 0
         self._lock = threading.Lock()  # protects `_moved`, which is also changed by the thread in which the intake answers
         self._paused_until_s = 0.0
         self._looked_at_s = float("-inf")
@@ -205,6 +208,8 @@ class DropCamera:
             else:
                 self._files[path] = _FileVersion(path, state, now_s, before.name_seen_s, previous=self._keep_overwritten(before, state))
         self._looked_at_s = now_s
+        # A path that is no longer in the folder is forgotten, so that this set needs no more memory than the listing.
+        self._mentioned &= listing.files.keys() | {path for paths in listing.unread.values() for path in paths}
         for gone in known.values():
             if gone.previous:
                 self._add_overwritten(gone.previous)
@@ -460,14 +465,21 @@ class DropCamera:
                 text = f"the folder {folder} of {self._line} cannot be made or cleaned: {error.strerror}; let the gateway write to it"
         self._complaints.set("cleaning", text)
 
-    def _mention_once(self, path: str, reason: str) -> bool:
-        """Counts and logs a path that the camera does not read. Does nothing and returns False if the path was mentioned before."""
-        if path in self._mentioned or len(self._mentioned) >= _MAX_MENTIONED:
-            return False
+    def _mention_once(self, path: str, reason: str) -> None:
+        """Counts and logs a path that the camera does not read, unless it did so before.
+
+        Of the files that are no pictures by their suffix, only the first ones are logged. Any other file may be a damaged picture, and
+        is always logged.
+        """
+        if path in self._mentioned:
+            return
         self._mentioned.add(path)
         metrics.files_ignored.labels(self._line, reason).inc()
+        if path.lower().endswith(_SIDECAR_SUFFIXES):
+            self._named_sidecars += 1
+            if self._named_sidecars > _MAX_NAMED_SIDECARS:
+                return
         log.warning("The gateway does not read %s in the folder of %s. Reason: %s", make_printable(path), self._line, reason)
-        return True
 
     def _mention_unread(self, reason: str, text: str, paths: list[str]) -> None:
         for path in paths:

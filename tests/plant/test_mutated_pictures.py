@@ -6,15 +6,17 @@ from pathlib import Path
 
 from tests.conftest import MakeSettings
 from tests.picture_mutations import mutated_pictures
-from tests.role_campaign import UPLOADS, RoleCampaign, make_lines, make_sections
+from tests.role_campaign import FOLDER, STATION, RoleCampaign, make_lines, make_sections
 
 
 def test_mutated_pictures_are_answered_once_by_the_running_roles_and_crash_none(make_settings: MakeSettings, tmp_path: Path) -> None:
-    """300 pictures, each once as a record and once through the gateway; `make campaign-pictures` sends 10,000."""
+    """300 pictures, each once as a record and once through the gateway or the station; `make campaign-pictures` sends 10,000."""
     settings = make_settings(lines=make_lines(tmp_path), **make_sections(tmp_path))
     with RoleCampaign(settings, tmp_path, print) as campaign:
         campaign.run(mutated_pictures(seed=16, count=300), page_samples=16)
     print(campaign.answers.describe())
     assert campaign.answers.shortcomings == []
     ways = campaign.answers.ways
-    assert ways[UPLOADS].judged > 0, "intact pictures are judged on every way"
+    assert all(way.judged and way.unreadable for way in ways.values())
+    assert ways[STATION].refused
+    assert ways[FOLDER].left, "some files are no pictures by name and content"

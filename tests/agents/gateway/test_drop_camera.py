@@ -325,6 +325,21 @@ def test_what_lies_beside_pictures_is_no_part_and_is_counted_once(tmp_path: Path
         assert (root / "Thumbs.db").exists()
 
 
+def test_a_file_that_may_be_a_damaged_picture_is_named_however_many_other_files_lie_beside_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = write_pictures(tmp_path / "in", "a.jpg")
+    for number in range(1_200):
+        (root / f"{number}.xml").write_bytes(b"<measured/>")
+    before = read_metric("castline_files_ignored_total", reason="no-picture")
+    with running_drop_line(root, tmp_path / "spool"):
+        wait_until(lambda: read_metric("castline_files_ignored_total", reason="no-picture") == before + 1_200, 30)
+        (root / "casting").write_bytes(b"a picture whose first bytes are lost")
+        wait_until(lambda: "does not read casting in the folder" in caplog.text, 30)
+        assert read_metric("castline_files_ignored_total", reason="no-picture") == before + 1_201
+        assert caplog.text.count(".xml in the folder") == 1_000
+
+
 def test_subfolders_are_read_and_links_are_named_and_not_followed(tmp_path: Path) -> None:
     root = write_pictures(tmp_path / "in", "2026/11/26/a.jpg")
     outside = write_pictures(tmp_path / "outside", "secret.jpg")
