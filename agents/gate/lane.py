@@ -27,16 +27,16 @@ log = logging.getLogger(__name__)
 class GateState(StrEnum):
     """The state of a line's gate as its sorter knows it. The values are also the label `state` of the metric `castline_gate_state`."""
 
-    # The port is closed, or the board does not answer.
+    # In this state the port is closed, or the board does not answer.
     AWAY = "away"
-    # The port is open. The host greets the board (HELLO) and sends the settings (CONFIGURE).
+    # In this state the port is open, and the host greets the board (HELLO) and sends the settings (CONFIGURE).
     GREETING = "greeting"
-    # The board refuses the settings. A person must correct the settings.
+    # In this state the board refuses the settings. A person must correct them.
     REFUSED = "refused"
     RUNNING = "running"
-    # A fault is active. The gate diverts all parts, lets all pass, or stops the belt, as the line's setting `safe` says.
+    # In this state a fault is active. The gate diverts all parts, lets all pass, or stops the belt, as the line's setting `safe` says.
     SAFE = "safe"
-    # The board stopped the belt.
+    # In this state the board has stopped the belt.
     STOPPED = "stopped"
 
 
@@ -123,7 +123,7 @@ class ClockSample:
     def middle_s(self) -> float:
         """Estimate of the host's time at which the board's clock showed `board_s`, in seconds.
 
-        It is the middle between sending and receiving, so its error is at most half the round trip.
+        It is the time halfway between sending and receiving, so its error is at most half the round trip.
         """
         return (self.sent_s + self.received_s) / 2
 
@@ -199,8 +199,8 @@ class GateLane:
     Any thread may call `send_verdict`, `acknowledge_event` and `send_command`. The link's thread passes each event of the board
     to `on_event` once, even if the board repeats the event.
 
-    `settings` are sent to the board. If they are None, the host sends no settings. `grades` holds the settings of additional gates at the
-    same belt (further gates), under the numbers of their lanes.
+    `settings` are sent to the board. If they are None, the host sends no settings. `grades` holds the settings of each additional gate
+    at the same belt (a further gate). Its keys are the numbers of the lanes that move these gates.
     """
 
     def __init__(

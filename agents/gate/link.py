@@ -86,7 +86,7 @@ class GateLink:
         """Adds and returns the lane that `line` is wired to. Must not be called after `start`.
 
         The link's thread calls `on_event` with each event. If `settings` is None, the host sends no settings to the board. `grades` holds
-        the settings of additional gates at the line's belt, under the numbers of their lanes.
+        the settings of each additional gate at the line's belt. Its keys are the numbers of the lanes that move these gates.
         """
         added = GateLane(line, lane, settings, grades or {}, self._clock, self._requests, on_event)
         self.lanes.append(added)
@@ -233,7 +233,7 @@ class BoardSession:
         self._requests.size = min(max_unanswered, greeting.number("window"))
 
     def run_cycle(self) -> None:
-        """Adds PING and SYNC if they are due, configures lanes that wait for their settings, then sends and receives once.
+        """Queues the commands PING and SYNC if they are due, configures lanes that wait for their settings, then sends and receives once.
 
         Raises GateError if the board has sent nothing for 3 s.
         """
@@ -282,9 +282,9 @@ class BoardSession:
         self._next_sync_s = time.monotonic() + SYNC_INTERVAL_S
 
     def _configure(self, lane: GateLane) -> GateError | None:
-        """Sends the settings of a lane. If the board refuses them, returns the error.
+        """Sends the settings of a lane to the board. Returns the error if the board refuses them, otherwise None.
 
-        If the board refuses them or cannot accept them yet, the requests of the lane wait in the queue.
+        Until the board has accepted the settings, the requests of the lane wait in the queue.
         """
         try:
             self._commit_lane(lane)

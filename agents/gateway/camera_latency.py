@@ -92,7 +92,10 @@ class CameraLatency:
 
     @property
     def usable_s(self) -> float | None:
-        """The latency with which pictures are assigned to parts, or None while it is unknown or suspended. Then none is assigned."""
+        """The latency with which pictures are assigned to parts.
+
+        It is None while the latency is unknown or suspended. No picture is assigned to a part during this time.
+        """
         return None if self._monitor is None or self._monitor.suspension else self._monitor.latency_s
 
     @property
@@ -149,7 +152,8 @@ class CameraLatency:
     def add_offset(self, offset_s: float, spacing_s: float) -> None:
         """Notes how far a picture was from its nearest part, so that a latency that has become wrong is noticed.
 
-        `offset_s` is the picture's time minus the latency minus the part's time. `spacing_s` is the smaller gap beside the part.
+        `offset_s` is the picture's time minus the latency minus the part's time. `spacing_s` is the smaller of the gaps before and after
+        the part.
         """
         metrics.picture_distance_seconds.labels(self.line).observe(abs(offset_s))
         if spacing_s:
@@ -166,7 +170,7 @@ class CameraLatency:
             self._stored = _StoredLatency(self._stored.measured_s)
         self._monitor = None if value_s is None else LatencyMonitor(value_s, self._stored.suspension)
         if self._monitor:
-            # The pictures of the newest parts are still to come, so the new monitor needs the times of these parts too.
+            # A new monitor is told about the earlier parts, because the pictures of the newest of these parts are still to come.
             for time_s in self.history.parts:
                 self._monitor.add_part(time_s)
         self._show_state()

@@ -2,7 +2,7 @@
 
 The clock of a camera without a battery begins in 1970 or in the year 1, and a broken clock shows years such as 2096 or 9999. A picture with
 such a time must still be accepted and judged. Therefore these functions return a time in UTC even for such clocks, and the intake
-replaces a time that is not plausible by the time of arrival.
+replaces a time that is not plausible with the time of arrival.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def parse_capture_time(text: str, arrived_at: datetime) -> datetime:
     except IdentityError as error:
         refusal = error
     try:
-        # Ignoring the time zone changes the time by a day at most. If the time is not plausible, the intake replaces it anyway.
+        # A missing time zone makes the time wrong by a day at most. That does not matter if the time is not plausible, because the intake
+        # then replaces it.
         captured_at = datetime.fromisoformat(text).replace(tzinfo=UTC)
     except ValueError:
         raise refusal from None

@@ -16,11 +16,14 @@ class Complaints:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        # The sentence of each subject and the time at which it expires, which is infinite for a lasting condition.
+        # For each subject, the sentence and the time at which the sentence expires. For a lasting problem this time is infinite.
         self._texts: dict[str, tuple[str, float]] = {}
 
     def set(self, topic: str, text: str) -> None:
-        """Sets the complaint about a lasting condition of the subject `topic`. An empty `text` removes the complaint."""
+        """Sets the complaint about a problem that lasts, such as a missing folder. An empty `text` removes the complaint.
+
+        `topic` is the subject. A subject has only one complaint, so a new one replaces the old one.
+        """
         with self._lock:
             if text:
                 self._texts[topic] = (text, float("inf"))
@@ -28,7 +31,10 @@ class Complaints:
                 self._texts.pop(topic, None)
 
     def add_event(self, topic: str, text: str) -> None:
-        """Sets the complaint about an event of the subject `topic`. It disappears ten minutes after the last such event."""
+        """Sets the complaint about an event, such as a lost picture, under the subject `topic`.
+
+        The complaint disappears ten minutes after the last event with this subject.
+        """
         with self._lock:
             self._texts[topic] = (text, self._clock() + _EVENT_SHOWN_S)
 

@@ -1,6 +1,6 @@
 """The camera of kind `drop`: watches a folder to which an industrial camera writes files over FTP or a network share.
 
-A new file is given to the intake when it has not changed for the setting `settle_s` and its content is complete. The intake stores the
+A new file is given to the intake when it has not changed for `settle_s` seconds (a setting) and is complete. The intake stores the
 picture or refuses it, and then the camera moves the file to the subfolder `sent` or `refused`. The exceptions:
 
 - A file that is still incomplete `end_wait_s` after its last change is given to the intake as it is. A complaint on /healthz names it.
@@ -67,9 +67,10 @@ _RESTLESS_S = 15.0
 _WATCH_MOVED_S = 15.0
 _MAX_WATCHED = 2000
 _CLEANING_INTERVAL_S = 30.0
-# The log names this many files that are no pictures by their suffix. Some cameras write such a file beside every picture.
+# The log names at most this many files whose suffix shows that they are no pictures. Some cameras write such a file, for example an XML
+# file, beside every picture.
 _MAX_NAMED_SIDECARS = 1_000
-# Complaints about entries of the folder that the camera does not read. The keys are values of the metric label `reason`.
+# Complaints about files, links and subfolders that the camera does not read. The keys are values of the metric label `reason`.
 _UNREAD_TEXTS = {
     "link": "links are not followed; let the camera write files in place of links",
     "special": "entries are neither files nor folders; remove them",
@@ -83,11 +84,12 @@ _SECONDS_A_DAY = 86_400.0
 class _FileVersion:
     """One version of a file. Each change of the file makes a new version.
 
-    `since_s` is the monotonic time since which the file has had this version, and `name_seen_s` the one since which the folder has had a
-    file of this name. `content` holds the bytes of a complete picture until the intake gets them. `previous` is a complete version that
-    this one may have overwritten. After the intake has answered, `destination` is the folder to which the file has to be moved, with the
-    reason of a refusal. `is_arrival_known` is False if the folder had not been listed for so long that the time of the file's arrival is
-    not known.
+    - `since_s`: the monotonic time at which this version was first seen.
+    - `name_seen_s`: the monotonic time at which a file of this name was first seen in the folder.
+    - `content`: the bytes of a complete picture, until the intake gets them.
+    - `previous`: a complete version that this one may have overwritten.
+    - `destination`: the folder to which the file has to be moved after the intake has answered, and the reason if it was refused.
+    - `is_arrival_known`: False if the folder had not been listed for so long that nobody knows when the file arrived.
     """
 
     path: str
@@ -115,7 +117,7 @@ class _FileVersion:
         return self.backoff.failures >= _TRIES
 
     def is_continued_by(self, later: _FileVersion, content: bytes) -> bool:
-        """Returns whether the version `later`, whose bytes are `content`, only adds bytes to this version or changes the file's time."""
+        """Returns whether the file only grew or got a new time between this version and `later`, whose bytes are `content`."""
         return self.state.inode == later.state.inode and self.content is not None and content.startswith(self.content)
 
 
@@ -137,14 +139,15 @@ class DropCamera:
         self._max_bytes = max_bytes
         self._forget_key = forget_key
         self._files: dict[str, _FileVersion] = {}
-        # Complete versions that were overwritten before the intake got them. They exist only in memory.
+        # Complete pictures whose files were overwritten before the intake got them. They exist only in memory.
         self._overwritten: deque[_FileVersion] = deque()
         # Files that are ready for the intake or to be moved. The file at the end of the list is handled first.
         self._due: list[_FileVersion] = []
         # Path of each moved file, its state when it was read, and the time until which it is checked for changes.
         self._moved: deque[tuple[str, FileState, float]] = deque(maxlen=_MAX_WATCHED)
-        # Paths in the folder that are not read and that were counted and logged, and the number of sidecar files that the log has named.
+        # Paths in the folder that the camera does not read and has already counted.
         self._mentioned: set[str] = set()
+        # The number of counted files whose suffix shows that they are no pictures (sidecar files).
         self._named_sidecars = 0
         self._lock = threading.Lock()  # protects `_moved`, which is also changed by the thread in which the intake answers
         self._paused_until_s = 0.0
@@ -162,7 +165,7 @@ class DropCamera:
     def frames(self, stopping: Event) -> Iterator[CameraFrame]:
         poll_s = min(_MAX_POLL_S, self._settings.settle_s / 4)
         wait_s = poll_s
-        # If this method is called again after an error, the intake does not answer the frames from before, so they are offered again.
+        # After an error this method is called again. Frames that it yielded before the error may get no answer, so it yields them again.
         for known in self._files.values():
             known.is_offered = False
         while not stopping.wait(wait_s):
@@ -208,7 +211,7 @@ class DropCamera:
             else:
                 self._files[path] = _FileVersion(path, state, now_s, before.name_seen_s, previous=self._keep_overwritten(before, state))
         self._looked_at_s = now_s
-        # A path that is no longer in the folder is forgotten, so that this set needs no more memory than the listing.
+        # Paths that are no longer in the folder are deleted from the set, so that it does not grow without limit.
         self._mentioned &= listing.files.keys() | {path for paths in listing.unread.values() for path in paths}
         for gone in known.values():
             if gone.previous:
@@ -223,15 +226,16 @@ class DropCamera:
         )
 
     def _keep_overwritten(self, before: _FileVersion, state: FileState) -> _FileVersion | None:
-        """Saves the version `before` of a file that has just changed to `state`, if its picture would be lost otherwise.
+        """Saves the picture of `before`, the earlier version of a file that has just changed to `state`, if it would be lost otherwise.
 
-        If the content of the new version has to show whether `before` was overwritten or only continued, returns `before`, which then
-        waits as `previous` of the new version.
+        Sometimes only the content of the new version can show whether the writer overwrote the picture or only added bytes to it. Then
+        returns the earlier version, which is kept as `previous` of the new version.
         """
         if before.is_offered or before.destination or before.is_ignored:
             return None
         if not before.is_whole:
-            # Another inode means that a new file replaced the old one, which was there too briefly to be read. Its picture is lost.
+            # Another inode means that a new file has replaced the old one. The old file was there too briefly to be read, so its picture is
+            # lost.
             if before.end is None and before.state.size and state.inode != before.state.inode:
                 self._count_lost(before.path)
             return before.previous
@@ -269,7 +273,7 @@ class DropCamera:
                 waiting_bytes += len(version.content or b"")
 
     def _read_first(self, version: _FileVersion) -> None:
-        """Reads a version for the first time. Decides whether it is a picture, whether it is complete and what it overwrote."""
+        """Reads a new version of a file. Finds out whether it is a picture, is complete, and has overwritten another picture."""
         is_picture_name = version.path.lower().endswith(_PICTURE_SUFFIXES)
         if not version.state.size or version.path.lower().endswith(_SIDECAR_SUFFIXES):
             version.end, version.is_ignored = PictureEnd.UNKNOWN, not is_picture_name
@@ -287,7 +291,7 @@ class DropCamera:
             self._mention_once(version.path, "no-picture")
 
     def _read(self, version: _FileVersion) -> bytes | None:
-        """Returns the content of a version, or None if the file has changed meanwhile. The next listing then makes a new version of it."""
+        """Returns the content of a file, or None if the file has changed since it was listed. The next listing finds the new version."""
         found = self._folder.read(version.path, self._max_bytes + 1)
         return found[0] if found and found[1] == version.state else None
 
@@ -303,9 +307,10 @@ class DropCamera:
         return quiet_s >= (settle_s if is_over else max(settle_s, self._settings.end_wait_s))
 
     def _find_next(self) -> _FileVersion | None:
-        """Returns the version to handle next: first those that exist only in memory, then the files, the oldest first.
+        """Returns the version of a file that is handled next, or None if nothing is due or the spool is full.
 
-        Files with the same time are sorted by the numbers in their names, so `2.jpg` comes before `10.jpg`.
+        Pictures that exist only in memory come first, then the files from the oldest to the newest. Files with the same time are sorted by
+        the numbers in their names, so `2.jpg` comes before `10.jpg`.
         """
         if time.monotonic() < self._paused_until_s:
             return None
@@ -322,7 +327,7 @@ class DropCamera:
         return frames[0] if frames else None
 
     def _make_frame(self, version: _FileVersion) -> list[CameraFrame]:
-        """Returns a list with the frame of a version. The list is empty if the file is open for writing, has changed or is too large."""
+        """Returns a list with the frame of a file. The list is empty if the file is open for writing, has changed or is too large."""
         is_current = self._files.get(version.path) is version
         if is_current and self._folder.is_open_for_writing(version.path):
             version.since_s = time.monotonic()
@@ -379,14 +384,14 @@ class DropCamera:
         version.is_offered = False
 
     def _move(self, version: _FileVersion) -> None:
-        """Moves the file of a version to its destination, except if the file has changed, because it then holds another picture."""
+        """Moves a file to its destination. A file that has changed stays where it is, because it now holds another picture."""
         assert version.destination is not None
         folder, reason = version.destination
         if self._folder.find_state(version.path) == version.state:
             moved = self._folder.move(version.path, folder, reason)
             with self._lock:
                 self._moved.append((moved, version.state, time.monotonic() + _WATCH_MOVED_S))
-        # A stored version is no longer in the folder, so its key is no longer needed to recognise a repeat.
+        # A stored file has left the folder and cannot be read a second time. So the key by which the spool would recognise it is deleted.
         if folder == SENT:
             self._forget_key(version.key)
 
@@ -395,7 +400,7 @@ class DropCamera:
         try:
             act(version)
         except FileNotFoundError as error:
-            # If the file itself is gone, nothing is left to do. Any other missing path is a failure.
+            # If the file itself is gone, nothing is left to do. If another path is missing, such as the folder `sent`, it is a failure.
             if self._is_there(version):
                 self._fail(version, reason, error)
         except Exception as error:  # noqa: BLE001  One file must not stop the others. The failure is counted and shown.
@@ -466,10 +471,10 @@ class DropCamera:
         self._complaints.set("cleaning", text)
 
     def _mention_once(self, path: str, reason: str) -> None:
-        """Counts and logs a path that the camera does not read, unless it did so before.
+        """Counts and logs a path that the camera does not read. Does nothing if the path was counted before.
 
-        Of the files that are no pictures by their suffix, only the first ones are logged. Any other file may be a damaged picture, and
-        is always logged.
+        Of the files whose suffix shows that they are no pictures, only the first 1,000 are logged. Any other file may be a damaged
+        picture, so it is always logged.
         """
         if path in self._mentioned:
             return

@@ -28,7 +28,7 @@ REASON_SUFFIX = ".why"
 # Cameras commonly make subfolders for year, month, day and hour. A deeper folder is reported and not read.
 _MAX_DEPTH = 4
 _MAX_NAME_BYTES = 255
-_MIN_FILE_BYTES = 4096  # Even a smaller file takes one block of the disk.
+_MIN_FILE_BYTES = 4096  # Even a file of one byte takes a whole block of the disk.
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class FileState:
 class FolderListing:
     """What the folder holds: `files` has the state of each file by its path, and `unread` has the paths that are not read, by the reason.
 
-    Paths are relative to the folder, with "/" between the names. Bytes of a name that are not UTF-8 are surrogate characters.
+    Paths are relative to the folder, with "/" between the names. Bytes of a name that are not UTF-8 appear as surrogate characters.
     """
 
     files: dict[str, FileState] = field(default_factory=dict)
@@ -163,7 +163,8 @@ class DropFolder:
             new_name = _find_free_name(path.replace("/", "_"), target)
             os.rename(name, new_name, src_dir_fd=source, dst_dir_fd=target)
             if reason:
-                with suppress(OSError):  # The file was moved. A missing reason does no harm.
+                # The move has succeeded. The reason only helps a person, so a failure to write it is ignored.
+                with suppress(OSError):
                     _write_reason(new_name, reason, target)
         return f"{folder}/{new_name}"
 
@@ -176,7 +177,7 @@ class DropFolder:
         return new_name
 
     def delete_old(self, folder: str, max_age_s: float, max_bytes: int) -> int:
-        """Deletes files of `folder` that were moved there more than `max_age_s` ago, and the oldest ones beyond `max_bytes` in all.
+        """Deletes files that were moved to `folder` more than `max_age_s` ago. If the rest exceeds `max_bytes`, deletes the oldest too.
 
         Returns the number of deleted files.
         """
@@ -259,7 +260,7 @@ def _shorten(name: str, addition: str) -> str:
     room = _MAX_NAME_BYTES - len(os.fsencode(addition + suffix + REASON_SUFFIX))
     if len(whole) <= room:
         return stem + addition + suffix
-    if room < 16:  # The suffix is so long that no stem fits before it.
+    if room < 16:  # The suffix leaves no room for the rest of the name.
         return hashlib.sha256(os.fsencode(name)).hexdigest()[:32] + addition
     return os.fsdecode(whole[: room - 9]) + "~" + hashlib.sha256(whole).hexdigest()[:8] + addition + suffix
 

@@ -115,7 +115,7 @@ class FolderCamera:
             delay_s = period_s * jitter * self._random.uniform(-0.5, 0.5)
             if stopping.wait(max(0.0, due_s + delay_s - time.monotonic())):
                 return
-            # After a sleep of the machine or a full spool, the camera may be late. It makes up for at most one second of missed pictures.
+            # If the machine slept or the spool was full, the camera is late. It makes up for at most one second of missed pictures.
             due_s = max(due_s, time.monotonic() - 1) + period_s
             if (value := self._read(file, stopping)) is None:
                 continue
@@ -158,5 +158,5 @@ def _is_picture(file: Path, root: Path) -> bool:
 
 
 def _is_spool_full(frame: CameraFrame) -> bool:
-    """Returns whether the spool was full. Call it after the frame was yielded, because the intake answers before it takes the next one."""
+    """Returns whether the spool was full. Call it after yielding the frame, because the intake answers before it takes the next frame."""
     return frame.receipt.done() and isinstance(frame.receipt.exception(), SpoolFullError)

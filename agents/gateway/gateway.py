@@ -37,7 +37,7 @@ _CHECK_INTERVAL_S = 0.05
 _MAINTENANCE_INTERVAL_S = 1.0
 # If more than this share of the spool is used, the gateway reports on /readyz that it is not ready.
 _NEARLY_FULL = 0.95
-# When the process stops, cameras and senders may use this share of the setting service.grace_s.
+# When the process stops, cameras and senders must end within this share of the time that the setting service.grace_s allows.
 _GRACE_SHARE = 0.8
 
 
@@ -242,7 +242,8 @@ class Gateway:
         add_latency_routes(app, timed, gateway.token)
         runner, address = await start_site(app, gateway.host, gateway.port)
         log.info("The gateway accepts uploads and part reports at %s.", address)
-        # With gateway.port = 0 the system chooses the port. Other processes read the address from the file of their line.
+        # With gateway.port = 0 the system chooses the port. So the gateway writes its address to a file for each line, from which other
+        # processes read it.
         for line in self._lines:
             write_atomically(self._settings.service.run_dir / "gateways" / line.name, f"{address}\n")
         return runner
@@ -253,7 +254,8 @@ class Gateway:
             line.intake.decide_due()
             metrics.spool_pictures.labels(line.name).set(line.spool.waiting_count)
             metrics.camera_complaints.labels(line.name).set(len(line.list_complaints()))
-            # While Kafka is unavailable, no picture counts as pending, because waiting for Kafka is no stall. /readyz reports the problem.
+            # While Kafka is unavailable, the watchdog is told that no picture waits. Otherwise it would report that the gateway hangs.
+            # /readyz already reports the problem with Kafka.
             line.watchdog.set_pending(0 if line.sender.problem else line.spool.sendable_count)
             if not line.sender.is_alive():
                 self._failed_thread = f"The sender of {line.name}"

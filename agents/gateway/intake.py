@@ -53,11 +53,14 @@ class CameraFrame:
     """An encoded picture as a camera gave it, and `receipt`, the future in which the intake answers.
 
     `receipt` gets a PictureReceipt as soon as the picture is on disk. Otherwise it gets a PictureRefusedError, or a SpoolFullError, after
-    which the camera may send the picture again. `captured_at` is the time that the camera claims, in UTC, and may be wrong. `declared_type`
-    is the content type that the camera declares; a wrong one is only logged. `truth` is the class, "ok" or "defect", of a replayed picture
-    if it is known. A frame with the `idempotency_key` of an earlier one is a repeat and no new part. `part` is set only by cameras that are
-    triggered for each part. `waited_s` is the time in seconds since the picture arrived at the gateway, or None if that time is not known,
-    for example because the gateway did not run.
+    which the camera may send the picture again.
+
+    - `captured_at`: the time that the camera claims, in UTC. It may be wrong.
+    - `declared_type`: the content type that the camera declares. A wrong one is only logged.
+    - `truth`: the class, "ok" or "defect", of a replayed picture if it is known.
+    - `idempotency_key`: a frame with the key of an earlier frame is a repeat and no new part.
+    - `part`: set only by cameras that are triggered for each part.
+    - `waited_s`: seconds since the picture arrived at the gateway, or None if this is unknown, for example after a pause of the gateway.
     """
 
     value: bytes
@@ -226,7 +229,7 @@ class Intake:
             return self._track_offsets(matcher.add_picture(pending, time_s - latency.usable_s, self._clock()))
 
     def _track_offsets(self, decisions: list[MatchDecision[_PendingFrame]]) -> list[MatchDecision[_PendingFrame]]:
-        """Tells the check of the latency how far each picture was from its nearest part. Returns `decisions`. The caller holds the lock."""
+        """Notes how far each picture was from its nearest part, and returns `decisions` unchanged. The caller must hold the lock."""
         if self._latency is not None:
             for decision in decisions:
                 if decision.offset_s is not None and decision.spacing_s is not None:

@@ -26,7 +26,8 @@ from itertools import pairwise
 from math import sqrt
 from statistics import fmean, median
 
-# A picture is assigned to the nearest part if they are closer in time than this share of the spacing, the smaller gap beside the part.
+# A picture is assigned to the nearest part if the time between them is less than this share of the spacing. The spacing is the smaller of
+# the gaps before and after the part.
 ASSIGNED_SHARE = 0.25
 # If the median distance of the pictures from their parts exceeds this share of the spacing, the latency should be measured again.
 DRIFT_SHARE = 0.125
@@ -35,20 +36,20 @@ LOWEST_LATENCY_S = -60.0
 HIGHEST_LATENCY_S = 60.0
 # A latency is estimated only from at least this many pictures and this many parts.
 MIN_PICTURES = 10
-# Two latencies are compared by pictures that one of them puts closer to a part than this share of the spacing.
+# A picture speaks for one latency and against another only if the first one puts it closer to a part than this share of the spacing.
 _FIT_SHARE = 0.2
-# A latency is accepted only if it assigns at least this share of all pictures, and of the newest ones, to parts.
+# A latency is accepted only if it assigns at least this share of all pictures to parts, and also this share of the ten newest pictures.
 _EXPLAINED_SHARE = 0.8
 _NEWEST_PICTURES = 10
-# A latency is considered only if it puts at least this share of the pictures between known parts.
+# A latency is considered only if it puts at least this share of the pictures between the first and the last known part.
 _KNOWN_SHARE = 0.7
-# Two latencies are compared only if both of them put at least this many pictures between known parts.
+# Two latencies are compared only if both put at least this many of the same pictures between the first and the last known part.
 _MIN_COMMON_PICTURES = 5
-# One latency is better than another if it puts the pictures nearer to parts, on average by this share of the spacing and by this many
-# standard errors.
+# A latency also counts as better than another if it puts the pictures clearly nearer to parts. The mean difference must be at least
+# _NEARER_SHARE of the spacing, and at least _NEARER_ERRORS times its own standard error.
 _NEARER_SHARE = 0.02
 _NEARER_ERRORS = 5.0
-# A latency is examined only if it puts at least this share as many pictures near a part as the best latency does.
+# A possible latency is examined only if it puts at least half as many pictures near a part as the best one does.
 _CANDIDATE_SHARE = 0.5
 _MAX_CANDIDATES = 1500
 
@@ -56,7 +57,8 @@ _MAX_CANDIDATES = 1500
 _WATCHED_PICTURES = 12
 _TOO_MANY_FAR = 7
 # An estimate takes some milliseconds, so the monitor makes one only after every eighth picture and only for latencies near the one in
-# use. It tries the smaller number of pictures first, which shows a change sooner. More pictures are likelier to include an irregular gap.
+# use. It first tries the 16 newest pictures, because they show a change sooner. If the result is not certain, it tries the 48 newest, which
+# are likelier to include an irregular gap between parts.
 _ESTIMATE_EVERY = 8
 _ESTIMATE_PICTURES = (16, 48)
 _ESTIMATE_RANGE_SPACINGS = 4.5
@@ -68,11 +70,11 @@ _MEASURED_PICTURES = (128, 64, 32, 16)
 
 @dataclass(frozen=True)
 class LatencyEstimate:
-    """The latency that explains the times of some pictures best.
+    """The latency that best explains the times of the given pictures.
 
     `latency_s` is None if no latency explains them. `problem` says why the latency cannot be used, and is "" if the latency is certain.
     With this latency, nine of ten pictures are at most `spread_s` seconds from a part, and `spacing_s` is the median gap between two parts.
-    `rival_s` is the other latency that fits the pictures best, or None, and `speaking_count` is the number of pictures that do not fit it.
+    `rival_s` is the second-best latency, or None, and `speaking_count` is the number of pictures that speak against `rival_s`.
     """
 
     picture_count: int
@@ -96,9 +98,9 @@ class _PartGrid:
         self.spacing_s = median(later - earlier for earlier, later in pairwise(times))
 
     def locate(self, time_s: float) -> tuple[float, float] | None:
-        """Returns the signed time from the nearest part to `time_s`, and the smaller gap beside that part, both in seconds.
+        """Returns the signed time from the nearest part to `time_s`, and the smaller of the gaps before and after that part, in seconds.
 
-        Returns None if `time_s` lies before the first or after the last known part, and not close to it.
+        Returns None if `time_s` lies before the first or after the last known part by at least a quarter of that gap.
         """
         times = self.times
         index = bisect_left(times, time_s)
@@ -189,7 +191,7 @@ def estimate_from_newest(part_times: Sequence[float], picture_times: Sequence[fl
 def _find_candidates(grid: _PartGrid, pictures: Sequence[float], lowest_s: float, highest_s: float) -> Iterator[_Candidate]:
     """Yields the latencies under which many pictures are near a part.
 
-    It computes the time from every part to every picture. A latency is likely if many of these differences are nearly equal to it.
+    This needs the time from every part to every picture. If many of these times are nearly equal, their value is a likely latency.
     """
     width_s = grid.spacing_s / 8
     counts: Counter[int] = Counter()
@@ -230,7 +232,10 @@ def _explains(candidate: _Candidate) -> bool:
 
 @dataclass(frozen=True)
 class _Comparison:
-    """Whether the pictures prove that the latency `rival_s` is wrong, and the number of pictures that do not fit it."""
+    """The comparison of the best latency with another one, `rival_s`.
+
+    `is_decided` is True if the pictures prove that `rival_s` is wrong. `speaking_count` is the number of pictures that speak against it.
+    """
 
     rival_s: float
     is_decided: bool
@@ -238,13 +243,14 @@ class _Comparison:
 
 
 def _compare(best: _Candidate, rival: _Candidate) -> _Comparison | None:
-    """Compares two latencies by the pictures that both put between known parts. Returns None if there are too few such pictures."""
+    """Compares two latencies by the pictures that both put between known parts. Returns None if there are fewer than five of them."""
     pairs = [(ours, theirs) for ours, theirs in zip(best.shares, rival.shares, strict=True) if ours is not None and theirs is not None]
     if len(pairs) < _MIN_COMMON_PICTURES:
         return None
     speaking = sum(_speaks_against(theirs, ours) for ours, theirs in pairs)
     opposing = sum(_speaks_against(ours, theirs) for ours, theirs in pairs)
-    # One picture that does not fit the rival is enough if all pictures fit the best latency. Otherwise it may belong to no part.
+    # If all pictures fit the best latency, one picture that speaks against the rival is enough. Otherwise at least two are needed, because
+    # a single one may be a picture that belongs to no part.
     needed = (1 if not best.unexplained_count else 2) + 2 * opposing
     return _Comparison(rival.latency_s, speaking >= needed or _is_nearer(pairs), speaking)
 
@@ -254,9 +260,10 @@ def _speaks_against(rival_share: float, share: float) -> bool:
 
 
 def _is_nearer(pairs: Sequence[tuple[float, float]]) -> bool:
-    """Returns whether the pictures are clearly nearer to parts under one latency than under another.
+    """Returns whether the best latency puts the pictures clearly nearer to parts than the rival does.
 
-    Each pair holds a picture's distances under the one and the other latency, as shares of the spacing.
+    Each pair holds the distances of one picture from the nearest part as shares of the spacing, first with the best latency, then with
+    the rival.
     """
     if len(pairs) < MIN_PICTURES:
         return False
@@ -276,8 +283,8 @@ class TimeHistory:
     def estimate_near(self, latency_s: float) -> LatencyEstimate:
         """Estimates the latency from the times of the last pictures and parts.
 
-        Only latencies that differ from `latency_s` by at most 4.5 spacings between parts are considered. If none of them is certain, the
-        estimate's `is_certain` is False.
+        Only latencies that differ from `latency_s` by at most 4.5 times the median time between two parts are considered. If none of them
+        is certain, the estimate's `is_certain` is False.
         """
         parts = sorted(self.parts)
         gaps = [later - earlier for earlier, later in pairwise(parts[-max(_ESTIMATE_PICTURES) :])]
@@ -306,7 +313,8 @@ class LatencyMonitor:
         self.latency_s = latency_s
         self.suspension = suspension
         self._history = TimeHistory()
-        # For each of the last pictures, the signed time from its nearest part and the smaller gap beside that part, both in seconds.
+        # For each of the last pictures: the signed time from its nearest part, and the smaller of the gaps before and after that part, both
+        # in seconds.
         self._offsets: deque[tuple[float, float]] = deque(maxlen=_WATCHED_PICTURES)
         self._pictures_since_estimate = 0
 
@@ -335,7 +343,8 @@ class LatencyMonitor:
     def add_offset(self, offset_s: float, spacing_s: float) -> None:
         """Adds how far a picture was from its nearest part, and suspends the latency if most of the last pictures were too far.
 
-        `offset_s` is the picture's time minus the latency minus the part's time. `spacing_s` is the smaller gap beside the part.
+        `offset_s` is the picture's time minus the latency minus the part's time. `spacing_s` is the smaller of the gaps before and after
+        the part.
         """
         self._offsets.append((offset_s, spacing_s))
         far = sum(abs(offset_s) >= ASSIGNED_SHARE * spacing_s for offset_s, spacing_s in self._offsets)
@@ -357,7 +366,7 @@ class LatencyMonitor:
 
     def _suspend(self, reason: str) -> None:
         if not self.suspension:
-            # Only pictures that follow may end the suspension, so the earlier ones are dropped.
+            # Only pictures that arrive during the suspension may end it, so the earlier ones are dropped.
             self._history.pictures.clear()
             self._offsets.clear()
             self._pictures_since_estimate = 0

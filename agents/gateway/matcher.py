@@ -1,9 +1,9 @@
 """Finds the part that each picture shows, by comparing the times of the pictures with those of the parts that the board has counted.
 
 The latency of the camera is subtracted from the time of each picture. The picture then belongs to the part that is nearest in time, if it
-is closer than a quarter of the spacing, which is the smaller one of the gaps to the part's two neighbours. All other pictures are
-unmatched, because a part without a verdict is better than a part with the verdict of its neighbour. The matcher compares times and not
-the order of pictures and parts, so a lost picture or a lost report affects only its own part.
+is closer than a quarter of the spacing, which is the smaller of the gaps before and after the part. All other pictures are unmatched,
+because a part without a verdict is better than a part with the verdict of its neighbour. The matcher compares times and not the order of
+pictures and parts, so a lost picture or a lost report affects only its own part.
 
 ```
 parts     |--------A--------|--------B--------|      a picture must be close to A or B, within a quarter of the spacing
@@ -12,11 +12,13 @@ pictures           a    ?            b b2            a gets A, b gets B; `?` is 
 
 Therefore a picture is given to a neighbour of its part only if its time is wrong by at least three quarters of the smaller gap.
 
-A picture waits until the gaps beside its nearest part are known well enough. If that part is the newest one and the picture is later, the
-gap behind the part is at least the time that has passed since its report. Because the report of a further part may have been lost, this
-gap never counts for more than the smallest recent gap. If the numbers of the parts show that a report is missing where the picture lies,
-the picture waits for that report, and without the report it stays unmatched. An unknown gap on the other side of the part does less harm:
-when the picture has waited for the longest time that is allowed, the smallest recent gap is used in its place.
+A picture waits until the gaps beside its nearest part are known well enough. There are three cases of an unknown gap:
+
+- The picture is later than the newest part. The gap after that part is at least the time that has passed since its report. It never counts
+  for more than the smallest recent gap, because the report of the next part may have been lost.
+- The numbers of the parts show that a report is missing where the picture lies. The picture waits for that report. If the report does not
+  arrive, the picture stays unmatched.
+- The gap on the other side of the part is unknown. When the picture may not wait any longer, the smallest recent gap is used in its place.
 
 All times are in seconds. The functions do no input or output and read no clock.
 """
@@ -34,9 +36,9 @@ from streams.identity import PartId
 
 Picture = TypeVar("Picture")
 
-# If a gap is unknown because a report was lost, the smallest of this many recent gaps is used in its place.
+# If the time between two parts is unknown because a report was lost, the smallest of this many recent gaps is used in its place.
 _RECENT_GAPS = 32
-# The delays of two reports may differ by this many seconds. It is subtracted from the time without a report to get the least gap.
+# A report may be delayed by this many seconds. So after 2 s without a report, the matcher assumes only that no part came for 1.9 s.
 _REPORT_DELAY_S = 0.1
 
 
@@ -44,8 +46,9 @@ _REPORT_DELAY_S = 0.1
 class MatchDecision(Generic[Picture]):
     """A picture with its part. `part` is None if no part was found for the picture, and `picture` is None if the part got no picture.
 
-    `offset_s` is the signed time from the nearest part to the picture. `spacing_s` is the smaller gap beside that part, or the known gap if
-    only one is known. Both are None if no gap is known, or if the report of a nearer part may be missing.
+    `offset_s` is the signed time from the nearest part to the picture. `spacing_s` is the smaller of the gaps before and after that part,
+    or the known gap if the other one is unknown. `offset_s` and `spacing_s` are None if neither gap is known, or if the report of a nearer
+    part may be missing.
     """
 
     picture: Picture | None
@@ -56,7 +59,7 @@ class MatchDecision(Generic[Picture]):
 
 @dataclass(frozen=True)
 class _WaitingPicture(Generic[Picture]):
-    """A picture that waits for a decision about its part, at the longest until `expires_s`."""
+    """A picture that waits until it is decided which part it shows. The decision is made at `expires_s` or earlier."""
 
     time_s: float
     expires_s: float
@@ -74,7 +77,7 @@ class _KnownPart:
     is_waiting: bool = True
 
     def is_followed_by(self, later: _KnownPart) -> bool:
-        """Returns whether `later` follows this part directly by its number. Part 1 of another run also counts as following directly."""
+        """Returns whether `later` is the next part by its number. Part 1 of another run also counts as the next part."""
         if later.part.run == self.part.run:
             return later.part.part == self.part.part + 1
         return later.part.part == 1
@@ -92,8 +95,8 @@ class Matcher(Generic[Picture]):
     """Matches pictures and parts that arrive in any order. Returns exactly one decision for each picture and each part.
 
     A picture waits at most `window_s` for the report of its part, and their times may differ by at most `window_s`. A picture that is later
-    than the newest part waits longer if needed, until no other part has come for four times their distance. A part waits at most
-    `part_timeout_s` for its picture. If more than `max_pictures` pictures wait, the oldest ones are decided as unmatched.
+    than the newest part may wait longer, until no other part has come for four times the time between that part and the picture. A part
+    waits at most `part_timeout_s` for its picture. If more than `max_pictures` pictures wait, the oldest ones stay unmatched.
     """
 
     def __init__(self, window_s: float, part_timeout_s: float, max_pictures: int = 256) -> None:
@@ -162,10 +165,10 @@ class Matcher(Generic[Picture]):
         before, after = self._gap_before(index), self._gap_after(index, now_s)
         at_picture, other = (before, after) if offset_s < 0 else (after, before)
         reach_s = ASSIGNED_SHARE * min(self._bound_at_picture(at_picture), self._bound_on_other_side(other, is_final))
-        # The spacing is the smaller gap, so it is at most as large as any gap that is known.
+        # The spacing is the smaller of the gaps before and after the part. If only one gap is known, it is an upper limit of the spacing.
         spacing_s = min((gap.seconds for gap in (before, after) if gap.is_exact), default=float("inf"))
         located = (offset_s, spacing_s) if spacing_s < float("inf") else (None, None)
-        # A second picture near a part that has one stays unmatched, because the neighbours of the part are too far away.
+        # A part gets only one picture. A second picture near it stays unmatched, because all other parts are further away.
         if nearest.is_waiting and abs(offset_s) < reach_s and abs(offset_s) <= self._window_s:
             nearest.is_waiting = False
             return MatchDecision(waiting.picture, nearest.part, *located)
@@ -176,7 +179,10 @@ class Matcher(Generic[Picture]):
         return MatchDecision(waiting.picture, None) if is_final else None
 
     def _may_be_proved_by_silence(self, waiting: _WaitingPicture[Picture], now_s: float) -> bool:
-        """Returns whether a picture that is a little later than the newest part would belong to it if no other part came for a while."""
+        """Returns whether a picture that is a little later than the newest part should wait longer.
+
+        If no other part is reported for four times the time between that part and the picture, the picture belongs to the part.
+        """
         newest = self._parts[-1] if self._parts else None
         if newest is None or not newest.is_waiting or not 0 <= waiting.time_s - newest.time_s <= self._window_s:
             return False
@@ -185,11 +191,17 @@ class Matcher(Generic[Picture]):
         return silence.seconds <= needed_s < min(self._recent_gaps, default=float("inf"))
 
     def _bound_at_picture(self, gap: _Gap) -> float:
-        """Returns the lower bound of the gap in which the picture lies. Silence proves less if a report was lost."""
+        """Returns the least length of `gap`, the gap between two parts in which the picture lies.
+
+        An unknown gap counts at most as the smallest recent gap, because the report of a part in it may have been lost.
+        """
         return gap.seconds if gap.is_exact else min(gap.seconds, min(self._recent_gaps, default=float("inf")))
 
     def _bound_on_other_side(self, gap: _Gap, is_final: bool) -> float:
-        """Returns the lower bound of the gap on the other side of the part. At the end an unknown gap counts as the smallest recent one."""
+        """Returns the least length of `gap`, the gap on that side of the part where the picture does not lie.
+
+        If the picture cannot wait any longer (`is_final`), an unknown gap counts at least as the smallest recent gap.
+        """
         return max(gap.seconds, min(self._recent_gaps, default=0.0)) if is_final and not gap.is_exact else gap.seconds
 
     def _gap_before(self, index: int) -> _Gap:
@@ -222,7 +234,8 @@ class Matcher(Generic[Picture]):
         expired = [known for known in self._parts if known.is_waiting and now_s >= known.expires_s]
         for known in expired:
             known.is_waiting = False
-        # Parts that have a picture are kept too, because the gaps beside other parts depend on them. Only the oldest surplus is deleted.
+        # Parts that no longer wait for a picture are kept too, because the gaps beside other parts depend on them. If there are too
+        # many, the oldest ones are deleted.
         surplus = len(self._parts) - 4 * _RECENT_GAPS - sum(known.is_waiting for known in self._parts)
         if surplus > 0:
             self._parts = [known for index, known in enumerate(self._parts) if index >= surplus or known.is_waiting]

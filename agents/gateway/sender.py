@@ -7,7 +7,7 @@ the oldest unconfirmed picture. The brokers may then receive a picture twice, bu
 | --- | --- |
 | no broker answers, a temporary error, or the object store fails | logs it, tries again with growing pauses, shows `problem` on /readyz |
 | the gateway is not authorised, or the topic does not exist | the same; the pictures wait until a person has solved the problem |
-| Kafka refuses one record, because it is too large or against a policy | parks it on disk until the next start, reports it on /healthz |
+| Kafka refuses one record, because it is too large or against a policy | keeps it on disk until the next start, reports it on /healthz |
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from streams.topics import TopicNames
 
 log = logging.getLogger(__name__)
 
-# Errors of a single record. Kafka would refuse the same record again, so the picture is parked.
+# Errors that concern a single record. Kafka would refuse the same record again, so its picture is not sent again before the next start.
 _RECORD_ERRORS = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidRecordError, InvalidTimestampError, PolicyViolationError)
 
 # Kafka counts as unavailable if it confirms nothing for this many seconds while pictures are in flight (sent, not yet confirmed).
@@ -152,7 +152,7 @@ class KafkaChannel:
 
 
 class _InFlightWindow:
-    """The pictures that were sent over one channel and are not yet confirmed, bounded in number and bytes."""
+    """The pictures that were sent over one channel and are not yet confirmed. Their number and their total size are limited."""
 
     def __init__(self, channel: PictureChannel, spool: Spool, max_pictures: int, on_result: Callable[[], None]) -> None:
         self._channel = channel
@@ -260,7 +260,7 @@ class Sender:
     def _is_finished(self) -> bool:
         if self._stop_by_s is None:
             return False
-        # If Kafka is unavailable, the pictures stay in the spool for the next start.
+        # If Kafka is unavailable when the gateway stops, the pictures stay in the spool and are sent after the next start.
         return bool(self.problem) or self._spool.sendable_count == 0 or time.monotonic() >= self._stop_by_s
 
     def _run(self) -> None:
@@ -268,7 +268,7 @@ class Sender:
             try:
                 channel = self._connect()
                 try:
-                    # If pictures wait, Kafka counts as available only after it has confirmed the first one.
+                    # If pictures wait, Kafka counts as available only after it has confirmed the first of them.
                     if self._spool.sendable_count == 0:
                         self._set_available()
                     self._send_pictures(channel)
@@ -359,7 +359,10 @@ class Sender:
         )
 
     def _track_backlog(self) -> None:
-        """Logs when a backlog of pictures begins and ends. During a backlog the spool waits for the disk at each commit."""
+        """Logs when a backlog of pictures begins and ends.
+
+        During a backlog the spool holds the only copy of many pictures. So it waits for the disk at each commit.
+        """
         waiting = self._spool.sendable_count
         if not self._is_behind and waiting > 2 * self._max_in_flight:
             self._is_behind = True

@@ -170,7 +170,7 @@ class Spool:
         return connection
 
     def _begin_run(self, now_s: int) -> int:
-        # The run is greater than all earlier ones, even if the gateway restarts within one second or the clock was set back.
+        # The new run number is greater than all earlier ones, even if the gateway restarts within one second or the clock was set back.
         row = self._writer.execute("SELECT run FROM runs").fetchone()
         run: int = max(now_s, row[0] + 1 if row else 1)
         self._writer.execute("INSERT OR REPLACE INTO runs VALUES (1, ?)", (run,))
@@ -221,7 +221,7 @@ class Spool:
                 self._insert(picture, new_part, size, keys)
             except sqlite3.OperationalError as error:
                 self._budget.release(size)
-                raise SpoolFullError(f"expected to write part {new_part} to {self._path}, the disk refused: {error}") from None
+                raise SpoolFullError(f"expected to write part {new_part} to {self._path}, but the disk refused: {error}") from None
             except BaseException:
                 self._budget.release(size)
                 raise
@@ -308,8 +308,9 @@ class Spool:
         with self._lock:
             self._writer.execute("DELETE FROM receipts WHERE id <= (SELECT max(id) FROM receipts) - ?", (_MAX_RECEIPTS,))
         self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        # While pictures arrive, a passive checkpoint never writes back everything, so the write-ahead file would grow without limit. A
-        # truncating checkpoint holds up pictures, but only for milliseconds, because the passive one has done most of the work.
+        # While pictures arrive, a passive checkpoint of SQLite never writes back everything, so the write-ahead file would grow without
+        # limit. A truncating checkpoint empties the file. It holds up pictures only for milliseconds, because the passive checkpoint has
+        # done most of the work.
         if self._write_ahead_path.exists() and self._write_ahead_path.stat().st_size > _MAX_WRITE_AHEAD_BYTES:
             with self._reader_lock, self._lock:
                 self._checkpointer.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -124,7 +124,7 @@ async def start_site(app: web.Application, host: str, port: int) -> tuple[web.Ap
 
     Raises SettingsError if the port is in use.
     """
-    # `read_picture` unpacks compressed bodies, because aiohttp would unpack them to any size.
+    # `read_picture` unpacks compressed bodies, because aiohttp would unpack them without a size limit.
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=2, auto_decompress=False)
     await runner.setup()
     try:

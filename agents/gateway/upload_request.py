@@ -25,7 +25,7 @@ _CHUNK_BYTES = 2**16
 # A form may be larger than the largest picture by this many bytes, for its other fields.
 _FORM_EXTRA_BYTES = 2**20
 _MAX_PARTS = 50
-# A body with one of these content types may be the picture itself. Many programs send the last one by default.
+# A body with one of these content types may be the picture itself. Many programs send x-www-form-urlencoded by default.
 _RAW_TYPES = ("application/octet-stream", "binary/octet-stream", "application/x-www-form-urlencoded")
 
 
@@ -75,8 +75,8 @@ async def read_picture(request: web.Request, max_bytes: int) -> UploadedPicture:
 async def _read_body(request: web.Request, limit: int, max_bytes: int) -> bytes:
     """Returns the body, unpacked if it is compressed.
 
-    Raises RequestRefusedError if the body is malformed or larger than `limit`. The message names `max_bytes` as the limit, which is the
-    largest size of a picture.
+    Raises RequestRefusedError if the body is malformed or larger than `limit`. The error's message names the largest size of a picture,
+    `max_bytes`, because a form may be larger than its picture.
     """
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):

@@ -128,7 +128,7 @@ class _GrabbedPicture:
 class VideoCamera:
     """Reads a video stream continuously and yields its newest picture at a fixed rate, or one picture for each part that the board counts.
 
-    A stream that breaks, or that gives no picture for the setting `stall_s`, is reported and opened again.
+    A stream that breaks, or that gives no picture for `stall_s` seconds (a setting), is reported and opened again.
     """
 
     def __init__(self, line: str, settings: CameraSettings, open_stream: Callable[[], FrameGrabber]) -> None:
@@ -136,7 +136,8 @@ class VideoCamera:
         self._settings = settings
         self._open_stream = open_stream
         self._is_triggered = settings.trigger == "board"
-        # The newest pictures that the intake has not got yet, the oldest first. Without a trigger it is at most one, decoded on demand.
+        # The newest pictures that the intake has not got yet, the oldest first. A camera without a trigger keeps only one picture, which is
+        # decoded when the intake asks for it.
         self._pictures: deque[_GrabbedPicture] = deque(maxlen=_REMEMBERED_FRAMES if self._is_triggered else 1)
         self._pictures_changed = threading.Condition()
         self._is_asked = Event()
@@ -186,7 +187,10 @@ class VideoCamera:
                 reader.join(2)
 
     def _is_hanging(self, reader: threading.Thread) -> bool:
-        """Returns whether `reader` hangs in a call of OpenCV, for more than twice the setting `stall_s`, and may be replaced."""
+        """Returns whether `reader` hangs in a call of OpenCV for more than twice the setting `stall_s` and has to be replaced.
+
+        Returns False if too many threads hang already.
+        """
         busy_since_s = self._busy_since_s
         if busy_since_s is None or time.monotonic() - busy_since_s <= _HANG_FACTOR * self._settings.stall_s:
             return False

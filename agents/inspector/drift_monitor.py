@@ -26,7 +26,7 @@ from streams import metrics
 
 log = logging.getLogger(__name__)
 
-# Drift is measured on the latest pictures of a line. This is their number.
+# Drift is measured on this many of the latest pictures of a line.
 WINDOW_PICTURES = 500
 # The quantities whose drift is measured. The words are values of the label `of` of the metric `castline_drift_psi`.
 PROBABILITY, BRIGHTNESS, SHARPNESS = "defect-probability", "brightness", "sharpness"

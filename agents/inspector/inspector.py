@@ -54,7 +54,7 @@ _STORE_RETRY_S = 1.0
 
 @dataclass(frozen=True)
 class PendingImage:
-    """An accepted record that is not acknowledged yet.
+    """A record of an image topic that the inspector has accepted and not yet acknowledged.
 
     `decoding` is the future of the decoded image, or the error if the record names no part.
     """
@@ -234,7 +234,7 @@ class Inspector:
     def _judge_batch(self, records: list[PendingImage]) -> JudgedBatch:
         """Judges the records that name a part. Runs in a thread that computes networks."""
         decoded = [record.decoding.result() for record in records if not isinstance(record.decoding, IdentityError)]
-        # The batch reads the table of assignments only once, so that a switch of versions during the batch affects only later batches.
+        # The table of assignments is read only once for each batch, so that a switch of versions during a batch affects only later batches.
         table = self._switcher.assignments
         assignments = [table[image.record.part.line] for image in decoded]
         # If the version was switched after the picture was decoded, the new version may need another picture size.

@@ -4,9 +4,10 @@
                                  |                         |                      |
                                  +-------------------------+----------------------+--> rejected with a reason; the current version stays
 
-All of this happens in a thread of its own. A switch makes a new table of assignments and does not change the old table. So the versions
-that begin a batch also finish the batch. The current versions, their shadow versions and the version that was replaced last stay in memory,
-so rolling back to the replaced version needs no loading.
+The golden set of a version holds pictures with recorded results. The loaded version must give these results again before it judges a line.
+All of this happens in a thread of its own. A switch makes a new table of assignments and does not change the old table, so the versions
+that begin a batch also finish it. The current versions, their shadow versions and the version that was replaced last stay in memory, so
+rolling back to the replaced version needs no loading.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ log = logging.getLogger(__name__)
 # Why a version was rejected. The words are values of the label `reason` of the metric `castline_model_refused_total`.
 FILES, CLASSES, WARM_UP = "files", "classes", "warm-up"
 
-# A function that finds the version with the given name and verifies its files. It raises ModelError if there is no such undamaged version.
+# A function that finds the version with the given name and verifies its files. It raises ModelError if the version is missing or damaged.
 FindVersion = Callable[[str], Version]
 # A function that loads a version, warms it up and checks it against its golden set. It raises ModelError if one of these steps fails.
 OpenVersion = Callable[[Version], Ensemble]
 
 
 class VersionRejectedError(ModelError):
-    """A version must not judge a line. `reason` names the check that failed: FILES, CLASSES or WARM_UP."""
+    """Raised for a version that must not judge a line. `reason` names the check that failed: FILES, CLASSES or WARM_UP."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -45,7 +46,7 @@ class VersionRejectedError(ModelError):
 
 @dataclass(frozen=True)
 class ModelAssignment:
-    """The ensemble that judges a line, and the line's shadow version or None. A shadow version's labels are only compared."""
+    """The ensemble that judges a line, and the line's shadow version or None. Labels of the shadow version never move a gate."""
 
     ensemble: Ensemble
     shadow: Ensemble | None = None
@@ -59,7 +60,8 @@ class ModelSwitcher:
         self._find_version = find_version
         self._open_version = open_version
         self._assignments: Mapping[str, ModelAssignment] = {}
-        # The loaded ensembles, by the name of their version. A replaced version is moved to the end.
+        # The loaded ensembles, by the name of their version. A replaced version is moved to the end, because only the one that was replaced
+        # last stays loaded.
         self._loaded: dict[str, Ensemble] = {}
         # Versions that could not be opened, with the errors. They are remembered until the choices change, so that a bad version is tried
         # only once and not once for each line.

@@ -12,9 +12,10 @@ Item = TypeVar("Item")
 
 
 class UploadAdmission(Generic[Item]):
-    """A queue that passes each item to `admit` when it is decoded, in the order of arrival. Use it only within one event loop.
+    """A queue of uploaded pictures. Passes each item to `admit` when its picture is decoded, in the order of arrival.
 
-    `admit` receives the item and its deadline, in seconds of the monotonic clock. At most `capacity` items wait in the queue.
+    `admit` receives the item and its deadline, in seconds of the monotonic clock. At most `capacity` items wait in the queue. Use it
+    only within one event loop.
     """
 
     def __init__(self, admit: Callable[[Item, float | None], Awaitable[None]], capacity: int) -> None:

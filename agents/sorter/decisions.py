@@ -13,7 +13,7 @@ from firmware.lane_settings import LaneSettings
 from streams.records import Action, Sorting, SortingReason, Verdict
 from streams.settings import GateSettings, GradeSettings
 
-# The serial line and the board need less time than this for one verdict. With less time left until the gate, a verdict is not sent.
+# A verdict is not sent if its part reaches the gate in less than this time, because the serial line and the board may need so long.
 MIN_SENDING_TIME = timedelta(milliseconds=30)
 LATE: SortingReason = "late-verdict"
 
@@ -39,7 +39,7 @@ def lane_settings(gate: GateSettings) -> LaneSettings:
     return LaneSettings(
         {
             "eye_gap_mm": round(gate.travel_mm),
-            # A lane without encoder counts a step per millisecond, so a belt of 500 mm/s has steps of 500 um.
+            # A lane without an encoder counts one step per millisecond, so the belt's speed in mm/s is also the length of a step in um.
             "step_um": round(gate.belt_mm_per_s),
             "no_verdict": gate.safe,
             "safe": gate.safe,
@@ -49,7 +49,7 @@ def lane_settings(gate: GateSettings) -> LaneSettings:
 
 
 def grade_settings(gate: GateSettings) -> dict[int, LaneSettings]:
-    """Returns the board's settings for each further gate on the belt of a line. The key is the lane whose servo moves the gate.
+    """Returns the board's settings for each additional gate on the belt of a line. The keys are the lanes whose servos move these gates.
 
     Raises ValueError if a value is outside the board's bounds.
     """
@@ -62,7 +62,10 @@ def _one_grade(gate: GateSettings, grade: GradeSettings) -> LaneSettings:
 
 @dataclass(frozen=True)
 class BoardVerdict:
-    """A verdict in the words of the gate protocol. `gate` is the lane of the further gate that diverts the part, or None."""
+    """A verdict in the words of the gate protocol.
+
+    If an additional gate of the belt diverts the part, `gate` is the number of that gate's lane. Otherwise `gate` is None.
+    """
 
     word: Literal["keep", "divert"]
     gate: int | None = None
@@ -71,8 +74,9 @@ class BoardVerdict:
 def board_verdict(verdict: Verdict, gate: GateSettings) -> BoardVerdict:
     """Returns what the sorter sends to the board for a verdict: whether to divert the part, and at which gate.
 
-    A `defect` is diverted, and a `review` is treated as the line's setting `on_review` says. A diverted part goes to the first grade
-    (a further gate on the belt) that takes such parts. If there is none, it goes to the line's own gate.
+    A `defect` is diverted, and a `review` is treated as the line's setting `on_review` says. The settings
+    of an additional gate on the belt name the labels and defect probabilities of the parts that it takes. The first gate that takes the
+    part diverts it. If there is none, the line's own gate diverts it.
     """
     if verdict.label == "ok" or (verdict.label == "review" and gate.on_review == "pass"):
         return BoardVerdict("keep")
@@ -92,7 +96,7 @@ def make_sorting(
     """Returns the sorting record: what the gate did with a part.
 
     `fault` is the code of the active fault, or 0. The record names the fault if the gate acted because of it. `grade` is the name of the
-    further gate that diverted the part, or None.
+    additional gate that diverted the part, or None.
     """
     reason = _REASONS[event.reason]
     if state.is_late and reason == "no-verdict":

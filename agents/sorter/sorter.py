@@ -41,7 +41,8 @@ log = logging.getLogger(__name__)
 ROLE = "sorter"
 # The largest number of verdicts that are handled at the same time. Further verdicts stay in Kafka.
 MAX_OPEN_VERDICTS = 64
-# The board reports that a part is at the gate at most this long after the part's deadline. A late verdict waits for this report.
+# The board reports a part at the gate at most this long after the deadline of the part's verdict. The record of a late verdict waits for
+# this report, because the record also says what the gate did.
 _MAX_REPORT_DELAY = timedelta(seconds=2)
 # The largest run number and the largest part number of the gate protocol.
 _MAX_RUN, _MAX_PART = 65535, 99_999_999
@@ -133,7 +134,7 @@ class Sorter:
                 return False
             await self._handle_refusal(verdict, error, deadline)
             return True
-        # The state is read again, because `set_counted` may have replaced it in the meantime.
+        # The state of the part is read again, because `set_counted` may have replaced it in the meantime.
         state = self._states.get(verdict.run, verdict.part)
         state.answered_at = state.answered_at or response.answered_at
         metrics.verdict_tell_seconds.labels(self._line).observe(max(0.0, (response.answered_at - verdict.decided_at).total_seconds()))
@@ -145,7 +146,7 @@ class Sorter:
         await self._producer.deliver([make_dead_letter(self._names.dead_letters, record, ROLE, "verdict", str(error))])
 
     def _check_run(self, verdict: Verdict) -> None:
-        """Raises GateError with code 21 (`unknown-run`) if the board has begun a later run, or if a number is too large for any board."""
+        """Raises GateError with code 21 (`unknown-run`) if the board has begun a later run, or if the run or part number is too large."""
         is_earlier_run = self._lane.run and verdict.run < self._lane.run
         # A gateway without a board uses the seconds since 1970 as run number. This number is larger than the run of any board.
         if verdict.run > _MAX_RUN or verdict.part > _MAX_PART or is_earlier_run:
@@ -159,7 +160,9 @@ class Sorter:
             await self._record_late_verdict(verdict, error, deadline)
             return
         if error.code == _CONFLICT:
-            log.warning("part %s: the board has another verdict, so verdict %s is ignored", part, verdict.verdict_id, extra={"part": part})
+            log.warning(
+                "part %s: the board already has another verdict, so verdict %s is ignored", part, verdict.verdict_id, extra={"part": part}
+            )
             return
         reason: SortingReason = "unmatched" if error.code == _UNKNOWN_PART else "board-restarted"
         if error.code not in (_UNKNOWN_PART, _UNKNOWN_RUN, _LATE, _DEADLINE):
@@ -255,7 +258,9 @@ class Sorter:
     def _change_fault(self, event: FaultChanged) -> None:
         row = error_codes().get(event.code)
         name = row.name if row else "unknown"
-        log.warning("%s: fault %d (%s) %s, detail %d", self._line, event.code, name, "began" if event.raised else "ended", event.detail)
+        log.warning(
+            "%s: fault %d (%s) %s, with the detail %d", self._line, event.code, name, "began" if event.raised else "ended", event.detail
+        )
         if event.raised:
             metrics.gate_faults.labels(self._line, str(event.code)).inc()
             self._faults.append(event.code)
@@ -287,7 +292,7 @@ class Sorter:
 
 
 def _decode_verdict(value: bytes | None, line: str) -> Verdict:
-    """Decodes a verdict of `line`. Raises ValueError (or its subclass ValidationError of pydantic) if `value` is not one."""
+    """Decodes a verdict. Raises ValueError (or its subclass ValidationError of pydantic) if `value` is not a valid verdict of `line`."""
     verdict = Verdict.decode(value or b"")
     if verdict.line != line:
         raise ValueError(f"The verdict belongs to {verdict.line}, but its topic belongs to {line}.")
