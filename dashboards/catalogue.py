@@ -46,14 +46,14 @@ RUNBOOK_PAGE = DashboardPage(
 )
 PAGES: tuple[DashboardPage, ...] = (plant.PAGE, line.PAGE, pipeline.PAGE, quality.PAGE, gates.PAGE, kafka.PAGE, RUNBOOK_PAGE)
 
-# Metrics of Castline that no panel and no rule reads. The values are the reasons.
+# Metrics of Castline that no panel and no rule reads. Each name is mapped to the reason why not.
 METRICS_WITHOUT_PANEL: dict[str, str] = {}
 
 _NO_SHADOW = "There is no value until a shadow version is chosen."
 _NO_TIMED_CAMERA = "The gateway needs the latency of a camera only if it matches the camera's pictures and the board's parts by time."
 _NO_STATION = "A plant may run without the station."
-# Queries of panels that may return nothing although all is well. The values are the reasons. Expressions of alerts are not listed, because
-# all of them return nothing while all is well.
+# Queries of panels that may return nothing although all is well. Each query is mapped to the reason. The expressions of alerts are not
+# listed, because all of them return nothing while all is well.
 EMPTY_IN_HEALTH: dict[str, str] = {
     f"castline-quality: {quality.VERSIONS}: {{{{line}}}}: {{{{model}}}} on {{{{runtime}}}}, shadow": _NO_SHADOW,
     f"castline-quality: {quality.SHADOW}: {{{{line}}}} {{{{model}}}}": _NO_SHADOW,
@@ -143,7 +143,11 @@ def make_runbook_markdown() -> str:
     for group, alerts in ALERT_GROUPS.items():
         parts.append(f"## {group.removeprefix('castline-').capitalize()}")
         for alert in alerts:
-            delay = f"when its condition has been true for {alert.for_duration}" if alert.for_duration != "0m" else "at once"
+            delay = (
+                f"when its condition has been true for {alert.for_duration}"
+                if alert.for_duration != "0m"
+                else "as soon as its condition is true"
+            )
             parts += [
                 f"### {alert.slug}",
                 f"The alert `{alert.name}` has the severity `{alert.severity}` and fires {delay}. "

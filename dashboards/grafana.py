@@ -84,7 +84,7 @@ class Grafana:
         return self._call("POST", path, body)
 
     def put(self, path: str, body: object) -> Any:
-        """Replaces the resource at `path` by `body`, and returns Grafana's answer, or None if the answer is empty."""
+        """Replaces the resource at `path` with `body`, and returns Grafana's answer, or None if the answer is empty."""
         return self._call("PUT", path, body)
 
     def delete(self, path: str) -> None:
@@ -113,8 +113,8 @@ class Grafana:
             answer = _shorten_answer(error.response)
             raise GrafanaError(f"{request}: {reason} (status {error.status_code}: {answer}).", error.status_code) from None
         except requests.exceptions.JSONDecodeError:
-            # Grafana may answer DELETE and PUT with an empty body (status 204), which the library cannot read. If any other answer is
-            # not JSON, it does not come from Grafana.
+            # Grafana may answer DELETE and PUT with an empty body (status 204). The library grafana-api then raises this error, because
+            # the body is not JSON. After any other request, an answer that is not JSON does not come from Grafana.
             if method in ("DELETE", "PUT"):
                 return None
             raise GrafanaError(
@@ -127,7 +127,7 @@ class Grafana:
         except requests.exceptions.RequestException as error:
             raise GrafanaError(f"No Grafana answers at {self.url}: {error}. Check --url, and check that the server runs.") from None
         except TypeError:
-            # The library looks for the key "message" in every answer, and raises TypeError if the answer is plain text.
+            # The library grafana-api looks for the key "message" in every answer, and raises TypeError if the answer is plain text.
             raise GrafanaError(
                 f"{request}: the server at {self.url} answered with plain text, so it is not a Grafana. Check --url."
             ) from None

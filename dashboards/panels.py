@@ -41,7 +41,7 @@ def falling(bad: float, warning: float) -> Thresholds:
 
 @dataclass(frozen=True)
 class Query:
-    """A PromQL expression and the text for its series in the panel's legend, where Grafana replaces `{{line}}` by the label `line`."""
+    """A PromQL expression and the text for its series in the panel's legend, where Grafana replaces `{{line}}` with the label `line`."""
 
     expression: str
     legend: str = "{{line}}"

@@ -21,7 +21,7 @@ from dashboards.rules import Alert
 FOLDER_UID = "castline"
 UID_PREFIX = "castline-"
 CONTACT_POINT_UID = "castline-contact"
-# Largest number of lines that are shown of the difference between a resource in Grafana and in the code.
+# If a resource in Grafana differs from the code, at most this many lines of the difference are shown.
 MAX_DIFF_LINES = 30
 
 Content = dict[str, Any]
@@ -57,7 +57,7 @@ class ResourceKind(ABC):
         """Deletes the resource."""
 
     def list_owned(self, grafana: Grafana) -> list[str]:
-        """Returns the uids of this kind's resources that Castline owns. Castline removes no others."""
+        """Returns the uids of those resources of this kind that Castline owns. Castline never removes any other resource."""
         return []
 
     def is_same(self, actual: Content, desired: Content) -> bool:
@@ -141,7 +141,7 @@ class DashboardKind(ResourceKind):
     def is_same(self, actual: Content, desired: Content) -> bool:
         """Returns whether the dashboards are equal.
 
-        Additional keys count as a difference, because Grafana adds no keys to a dashboard, so a person has added them.
+        Grafana itself adds no keys to a dashboard. So an additional key was added by a person, and counts as a difference.
         """
         return _without_none(actual) == _without_none(desired)
 
@@ -165,7 +165,7 @@ class AlertRuleKind(ResourceKind):
         grafana.delete(f"/v1/provisioning/alert-rules/{uid}")
 
     def list_owned(self, grafana: Grafana) -> list[str]:
-        # Older versions of Grafana cannot list rules. So rules that Castline no longer has are not removed from them.
+        # An older Grafana cannot list its alert rules. So rules that Castline no longer declares are not removed from such a Grafana.
         answers = grafana.get("/v1/provisioning/alert-rules") or []
         return [answer["uid"] for answer in answers if answer.get("folderUID") == FOLDER_UID and answer["uid"].startswith(UID_PREFIX)]
 
@@ -227,7 +227,10 @@ class ResourceDiff:
     content: Content | None
 
     def format_lines(self) -> list[str]:
-        """Returns the lines that differ, at most MAX_DIFF_LINES. The list is empty for a contact point, because its address is secret."""
+        """Returns at most MAX_DIFF_LINES lines in which Grafana's content and the desired one differ, and the number of further lines.
+
+        Returns no lines for a contact point, because its address is secret.
+        """
         if isinstance(self.kind, ContactPointKind):
             return []
         actual: object = self.before.content if self.before else {}
@@ -337,7 +340,7 @@ def _undo(grafana: Grafana, done: Sequence[ResourceDiff]) -> list[str]:
         try:
             current = change.kind.read(grafana, change.uid)
             if change.before is not None:
-                # The update needs the current version number of the resource, which the change has raised.
+                # The change has raised the version number of the resource. An update must send the current number, which is in `current`.
                 change.kind.write(grafana, change.before.content, current)
             elif current is not None:
                 change.kind.remove(grafana, change.uid)

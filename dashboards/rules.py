@@ -23,7 +23,7 @@ class Runbook:
     fix: str
 
     def to_markdown(self) -> str:
-        """Returns the four texts as paragraphs, without a heading."""
+        """Returns meaning, impact, first look and fix as four paragraphs of Markdown, without a heading."""
         parts = (("Meaning", self.meaning), ("Impact", self.impact), ("First look", self.first_look), ("Fix", self.fix))
         return "\n\n".join(f"**{title}.** {text}" for title, text in parts)
 
@@ -58,7 +58,7 @@ class Alert:
 
     @property
     def labels(self) -> dict[str, str]:
-        """The labels of the firing alert."""
+        """The labels that the alert has when it fires: its severity, and `castline` as the service."""
         return {"severity": self.severity, "service": "castline"}
 
     def annotations(self, panel_link: str, runbook_link: str) -> dict[str, str]:
@@ -94,13 +94,16 @@ BUDGET = round(1 - OBJECTIVE, 6)
 WINDOWS = ("5m", "30m", "1h", "6h", "30d")
 
 _WITHOUT_VERDICT = 'reason=~"no-verdict|late-verdict"'
-# Only these parts count for the objective. Parts that were sorted for another reason, such as a fault of the board, are left out, because
-# they do not show whether verdicts come in time.
+# For the objective, only those parts count that were sorted by their verdict or that had no verdict in time. Parts that were sorted for
+# another reason, such as a fault of the board, are left out, because they do not show whether verdicts come in time.
 _COUNTED = 'reason=~"verdict|no-verdict|late-verdict"'
 
 
 def _share(window: str, part: str, whole: str) -> str:
-    """Returns an expression for the share `part` / `whole` of each line. A line whose `whole` does not grow has no value."""
+    """Returns an expression for the rate of the counter `part` divided by that of `whole`, for each line.
+
+    A line whose counter `whole` does not grow gets no value, because its rate is 0.
+    """
     return f"sum by (plant, line) (rate({part}[{window}])) / (sum by (plant, line) (rate({whole}[{window}])) > 0)"
 
 

@@ -44,7 +44,7 @@ PAGE = DashboardPage(
             Query(p50(_ROUND_TRIP), "{{line}} median"),
             unit="s",
             description="Time from a command to the board's answer over the serial line. If the time rises, the cable may be failing, "
-            "although no command has to be sent again yet.",
+            "even if no command had to be sent again so far.",
             thresholds=rising(0.05, 0.2),
             alerts=("GateLinkNoisy",),
         ),

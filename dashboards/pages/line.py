@@ -129,8 +129,8 @@ ALERTS: tuple[Alert, ...] = (
         Runbook(
             "Parts passed the gate although no verdict called them good. Either the line's safe action is `pass`, or two parts were so "
             "close together that the gate could not move between them.",
-            "Bad castings may lie among the good ones. The topic `castings.sorted.<line>` names each part that passed without such a "
-            "verdict, and the reason why it passed.",
+            "Bad castings may lie among the good ones. The topic `castings.sorted.<line>` names each part that passed although no verdict "
+            "called it good, and the reason why it passed.",
             "On the Line dashboard, find the reason why the parts passed in the panel “What did the gate do, and why?”. If the reason is "
             "`no-verdict` or `late-verdict`, open the Pipeline dashboard. If it is `fault`, open the Gates dashboard.",
             "Hold back the castings that passed without a verdict. Remove the cause, which another alert usually names. If a bad part "

@@ -38,8 +38,8 @@ PAGE = DashboardPage(
             Query(_p99("castline_deliver_seconds", "plant"), "verdict to Kafka"),
             Query(_p99("castline_verdict_tell_seconds", "plant"), "verdict to the board"),
             unit="s",
-            description="Time that pictures spend in each stage. 99 of 100 pictures are faster. If verdicts are late, look at the stage "
-            "whose time has grown.",
+            description="Time that pictures spend in each stage: 99 of 100 pictures need at most this time. If verdicts are late, look at "
+            "the stage whose time has grown.",
             alerts=("VerdictsTooOld",),
         ),
         timeseries_panel(
@@ -47,8 +47,8 @@ PAGE = DashboardPage(
             Query(f"sum by (line) ({_LAG})", "{{line}}"),
             Query(f'sum by (line) (castline_consumer_lag_records{{{LINE},role="sorter"}})', "{{line}} verdicts for the sorter"),
             unit="short",
-            description="Pictures on the brokers that no inspector has finished, and verdicts that no sorter has finished. Each number "
-            "should fall back to a few within seconds.",
+            description="Number of pictures that wait on the brokers for an inspector, and of verdicts that wait for a sorter. When a "
+            "number rises, it should fall back to a few within seconds.",
             thresholds=rising(30, 300),
             alerts=("LagGrowing",),
         ),
@@ -56,15 +56,15 @@ PAGE = DashboardPage(
             "How old is the oldest picture that is not judged?",
             f"max by (line) (castline_consumer_lag_seconds{{{LINE}}})",
             unit="s",
-            description="Age of the oldest picture that an inspector has fetched and not judged. A part on the belt waits about this long "
-            "for its verdict.",
+            description="Age of the oldest picture that an inspector has fetched but not judged yet. A part on the belt waits about this "
+            "long for its verdict.",
             thresholds=rising(1, 3),
         ),
         timeseries_panel(
             "How many pictures has each inspector fetched and not judged?",
             Query(select("castline_buffered_pictures", _INSPECTOR, PLANT), "{{instance_name}}"),
             unit="short",
-            description="Pictures that an inspector has fetched from Kafka and not judged yet. The setting `inspector.buffer` limits "
+            description="Pictures that an inspector has fetched from Kafka but not judged yet. The setting `inspector.buffer` limits "
             "their number. When the limit is reached, further pictures wait in Kafka.",
             thresholds=rising(128, 256),
         ),
@@ -349,8 +349,8 @@ ALERTS: tuple[Alert, ...] = (
             "next picture got the same name too soon. The reason `not-readable` means that a camera of the kind `folder` could not read a "
             "file of its folder, because the file is missing or the gateway has no right to read it.",
             "The parts on the lost pictures get no verdict, so the board applies the line's safe action (divert, pass or stop).",
-            "Run `curl <address>/healthz` with the address of the gateway. The page names the file. The address stands in the file "
-            "`<run_dir>/targets/<instance>.json`.",
+            "Run `curl <address>/healthz` with the address of the gateway. The page names the file whose picture was lost. The address "
+            "stands in the file `<run_dir>/targets/<instance>.json`.",
             "For `overwritten`, make the camera number its files, or make it put the time into their names. For `not-readable`, restore "
             "the files, or give the gateway the right to read them.",
         ),
@@ -387,8 +387,8 @@ ALERTS: tuple[Alert, ...] = (
         Runbook(
             "The networks failed on a batch of pictures, because of one picture or because of too little memory. The inspector halved the "
             "batch again and again, until the networks succeeded or a single picture was left.",
-            "If the networks also failed on a single picture, its part has the verdict `review`. All parts of the batch got their "
-            "verdicts later than usual.",
+            "If the networks failed even on a single picture, the part on this picture has the verdict `review`. All parts of the batch "
+            "got their verdicts later than usual.",
             "Read the inspector's log, which names the part and the error. On the Pipeline dashboard, look at the memory of the process.",
             "If memory ran out, lower `batch.size` or run fewer inspectors on the machine. Otherwise keep the picture, and report the "
             "error from the log to the developers of Castline.",

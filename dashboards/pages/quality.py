@@ -213,8 +213,8 @@ MODEL_ALERTS: tuple[Alert, ...] = (
         DISAGREEMENT,
         Runbook(
             "The two networks, AlexNet and LeNet, gave different labels to more than one picture in ten.",
-            "Probably the pictures are unlike the training pictures. Then more parts get a wrong verdict than the error figures of the "
-            "version say.",
+            "Probably the pictures are unlike the training pictures. Then more parts get a wrong verdict than in the evaluation of the "
+            "version.",
             "On the Quality dashboard, check whether the disagreement began suddenly or slowly. A sudden change points to the camera or "
             "the light. A slow one points to wear or a new product.",
             "Do what the runbook says under `VerdictsDrift`. Correct wrong verdicts on the Review page of the station, then train a new "
@@ -264,9 +264,9 @@ MODEL_ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         REFUSED_VERSIONS,
         Runbook(
-            "A version was chosen for the line, but the inspectors refused it. Either its files are missing, damaged or changed, or it "
-            "has other classes than the version in force, or it no longer gives the probabilities that are stored with its golden set of "
-            "test pictures.",
+            "A version was chosen for the line, but the inspectors refused it. Either its files are missing, damaged or changed, or "
+            "its classes differ from those of the version in force, or it no longer gives the probabilities that are stored with its "
+            "golden set of test pictures.",
             "No part is affected, because the version that was in force before continues to judge.",
             "Read the inspector's log, which says what was expected and what was found. `castline models verify` repeats the check of the "
             "version's files and of its golden set.",
@@ -362,7 +362,7 @@ CAMERA_ALERTS: tuple[Alert, ...] = (
             "The last 500 pictures differ clearly from the version's reference pictures: the population stability index is above 0.25. If "
             "the brightness or the sharpness differs, then the light, the camera or the product has changed. If the defect probability "
             "differs, the castings may be unlike those on which the version was trained.",
-            "More parts may get a wrong verdict than the error figures of the version say. A mere increase or decrease of the share of "
+            "More parts may get a wrong verdict than in the evaluation of the version. A mere increase or decrease of the share of "
             "defects does not make this alert fire.",
             "Read the alert's summary, which names the value that has changed: brightness (light, exposure), sharpness (focus, surface) "
             "or defect-probability (the castings). On the Quality dashboard, check whether this value changed suddenly or slowly.",
