@@ -50,7 +50,7 @@ def run_demo() -> Iterator[StationLogIn]:
             yield _read_log_in(process)
         finally:
             process.send_signal(signal.SIGINT)
-            # The first signal ends the demo with an audit, and the second one ends it at once.
+            # The first SIGINT makes the demo end with an audit, and the second one makes it end at once.
             process.send_signal(signal.SIGINT)
 
 
@@ -63,7 +63,7 @@ def _read_log_in(process: subprocess.Popen[str]) -> StationLogIn:
 
 
 def take_all_pictures(browser: Browser, station: StationLogIn, castings: Path) -> None:
-    """Takes a picture of every page in light colours, of the wall also in dark colours, and of two pages on a tablet."""
+    """Takes pictures of every page in light colours, of the wall in dark colours too, and of two pages on a tablet."""
     page = _log_in(browser, station, _DESKTOP, take_picture=True)
     page.goto("/")
     page.wait_for_timeout(_SETTLE_MS)

@@ -29,7 +29,7 @@ class ErrorCode:
 
 @cache
 def error_codes() -> dict[int, ErrorCode]:
-    """Returns all rows of the table. The keys are the code numbers."""
+    """Returns all rows of the table by their code numbers."""
     text = (files("firmware") / "error_codes.csv").read_text(encoding="utf-8")
     return {
         int(row["code"]): ErrorCode(

@@ -102,7 +102,7 @@ class LaneSettings:
         return str(self.values[key])
 
     def travel(self, key: str) -> int:
-        """Returns the setting `key`, which is in mm, in thousandths of a step."""
+        """Returns the setting `key`, a distance in mm, converted to thousandths of a step."""
         return self.places(self.number(key))
 
     def places(self, mm: int) -> int:

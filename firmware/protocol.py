@@ -136,7 +136,7 @@ EVENTS: dict[str, tuple[str, ...]] = {
     "FAULT": ("event", "lane", "code", "raised", "detail", "at_ms"),
 }
 
-# Fields that an event may have or not have at its end.
+# The optional fields at the end of an event.
 OPTIONAL: dict[str, tuple[str, ...]] = {"GATE": ("gate",)}
 
 PAGES: dict[str, tuple[str, ...]] = {

@@ -93,7 +93,7 @@ def _compare_keyword(keyword: str, old: Any, new: Any, old_root: Schema, new_roo
 
 
 def _resolve(schema: Schema, root: Schema) -> Schema:
-    """Returns the definition that `schema` refers to, or `schema` itself if it is no reference."""
+    """Returns the definition that `schema` refers to, or `schema` itself if it is not a reference."""
     if "$ref" not in schema:
         return schema
     target: Schema = root["$defs"][schema["$ref"].rpartition("/")[2]]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 # An event is sent again if it is not acknowledged within this time.
 REPEAT_US = 1_000_000
-# The largest number of events that are sent again after REPEAT_US. These are the oldest ones.
+# Every REPEAT_US, at most this many events are sent again: the oldest ones.
 MAX_REPEATED_EVENTS = 4
 # The least time between two stored events on the serial line.
 EVENT_INTERVAL_US = 10_000

@@ -1,9 +1,10 @@
 """One lane of a simulated board: two photo-eyes, a tracker of parts, a gate, and the faults that bring the lane into its safe state.
 
-    waiting --COMMIT--> running --fault--> safe or stopped --HELLO or CLEAR, by fault--> running
+    waiting --COMMIT--> running --fault--> safe or stopped --HELLO or CLEAR, depending on the fault--> running
 
-If the setting `lane_of` is not 0, the lane has no belt of its own, and its gate is a further gate of another lane's belt. The other lane
-decides the parts of that belt and has the faults. In the firmware, lane.cpp and lane_parts.cpp do the same.
+If the setting `lane_of` is not 0, the lane has no belt of its own. Its gate then stands at the belt of another lane and is called a further
+gate. That other lane decides what to do with the parts of its belt, and has the faults. In the firmware, lane.cpp and lane_parts.cpp do the
+same.
 """
 
 from __future__ import annotations
@@ -65,14 +66,14 @@ class BoardLane:
         # Times at which the camera must be triggered, earliest first.
         self.trigger_pulses: list[int] = []
         self.relay_test_until_us = 0
-        # True if this lane's gate is a further gate of another lane's belt.
+        # True if this lane has no belt of its own, because its gate stands at another lane's belt (a further gate).
         self.is_further_gate = self.settings.number("lane_of") > 0
         self._has_stored_settings = stored is not None
         self._reporter = reporter
         # Decided parts on their way from photo-eye 2 to this lane's gate.
         self._armed: list[DecidedPart] = []
-        # Leading edges of the parts that block photo-eye 1 and photo-eye 2 now. The part at photo-eye 2 is decided already if _edge2 is
-        # None. _part_at_eye1 is the part that blocks photo-eye 1, or None if it is not counted yet.
+        # Leading edges of the parts that block photo-eye 1 and photo-eye 2 now. _edge2 is None if the lane has already decided what to do
+        # with the part at photo-eye 2. _part_at_eye1 is the part that blocks photo-eye 1, or None if this part is not counted yet.
         self._edge1: Edge | None = None
         self._edge2: Edge | None = None
         self._part_at_eye1: TrackedPart | None = None
@@ -92,7 +93,7 @@ class BoardLane:
 
     @property
     def belt(self) -> BoardLane:
-        """The lane on whose belt this lane's gate stands: another lane if this is a further gate, otherwise this lane."""
+        """The lane at whose belt this lane's gate stands. For a further gate this is another lane, otherwise it is this lane itself."""
         return self._reporter.lanes[self.settings.number("lane_of") - 1] if self.is_further_gate else self
 
     @property
@@ -182,7 +183,7 @@ class BoardLane:
             self.gate.configure(settings)
         self.is_committed = True
         if self.is_further_gate:
-            # A further gate has no faults of its own, because it has no belt.
+            # A lane whose gate stands at another lane's belt has no faults of its own, so the faults that it had before end here.
             for code in list(self.faults.codes):
                 self.end_fault(code, now_us)
             self.gate.hold(self.belt.settings.word("safe") if self.belt.faults.has(GATE_HELD) else None, now_us)
@@ -292,7 +293,10 @@ class BoardLane:
         self._edge2 = None
 
     def _check_lengths(self, place: int, now_us: int) -> None:
-        """Counts the part at photo-eye 1 and decides the part at photo-eye 2, each if it has blocked its eye for `part_min_mm`."""
+        """Counts the part at photo-eye 1, and decides what to do with the part at photo-eye 2.
+
+        Each happens as soon as the part has blocked the eye for `part_min_mm`.
+        """
         min_length = self.settings.travel("part_min_mm")
         if self._edge1 is not None:
             if self._part_at_eye1 is None and place - self._edge1.place >= min_length:
@@ -353,7 +357,7 @@ class BoardLane:
         self._check_eyes(now_us)
 
     def _check_eyes(self, now_us: int) -> None:
-        """Raises a fault if `lost_limit` parts in a row are missing or unmatched, because one of the eyes must be defective then."""
+        """Raises a fault if `lost_limit` parts in a row are missing or unmatched, because one of the photo-eyes must then be defective."""
         if self._ignore_missing_until is not None:
             if self.place() < self._ignore_missing_until:
                 self._missing_in_a_row = self._unmatched_in_a_row = 0
@@ -377,7 +381,8 @@ class BoardLane:
     def _report(self, decided: DecidedPart, moved: bool) -> None:
         """Reports a part.
 
-        At a further gate, lane number and counters are those of the belt's lane, and the count of movements is that of the gate.
+        If this is a further gate, the report still has the number of the lane that owns the belt, and that lane's counters go up. The count
+        of movements in the report is always that of this gate.
         """
         action, belt = decided.decision.action, self.belt
         belt.counters.diverted += action == "divert"

@@ -75,7 +75,7 @@ class SimulatedLine:
     def run_until(self, to_us: int) -> None:
         """Simulates board and belts until `to_us`.
 
-        The steps are a millisecond long, so the gates move on time even if this is called seldom.
+        The steps of the simulation are a millisecond long, so the gates move on time even if this method is rarely called.
         """
         while self.now_us < to_us:
             self.now_us += STEP_US
@@ -197,8 +197,8 @@ class BoardLine(Protocol):
 def run_in_real_time(line: BoardLine, terminal: PseudoTerminal, stopping: threading.Event) -> None:
     """Runs a line at a pseudo-terminal until `stopping` is set, all castings have left the belts, and the host has acknowledged all events.
 
-    Castings are put on the belts only after a host has configured the board, because without a host no verdicts would come. The wait for
-    the last acknowledgements ends after MAX_DRAIN_S at the latest.
+    Castings are put on the belts only after a host has configured the board, because without a host no verdicts would come. The function
+    waits at most MAX_DRAIN_S for the last acknowledgements.
     """
     began_s = time.monotonic()
     emptied_s: float | None = None
@@ -211,7 +211,7 @@ def run_in_real_time(line: BoardLine, terminal: PseudoTerminal, stopping: thread
             terminal.write(out)
         if data := terminal.read(TICK_S):
             line.receive(data)
-            # The answer is sent now, so that the host need not wait until the next round.
+            # The answers are sent at once. Otherwise the host would wait for them until the next round of this loop.
             if out := line.transmit():
                 terminal.write(out)
         if stopping.is_set() and not any(plant.castings for plant in line.plants.values()):

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-# Place at which castings are put on the belt. It is negative, because places are measured from photo-eye 1 and this one is before it.
+# Place at which castings are put on the belt, in mm from photo-eye 1. It is negative, because the castings have not reached this eye yet.
 FEED_MM = -60.0
 EYE1, EYE2, STEPS = "eye1", "eye2", "steps"
 
@@ -144,7 +144,7 @@ class Plant:
 
     @property
     def angle(self) -> float:
-        """The angle of the belt's own gate, from 0 (at rest) to 1 (out)."""
+        """How far the belt's own gate has swung, from 0 (at rest) to 1 (fully out)."""
         return self.angles[0]
 
     @property
@@ -214,7 +214,10 @@ class Plant:
         return (EYE1, 0.0), (EYE2, self.belt.eye_gap_mm)
 
     def _level_changes(self, edges: list[InputChange]) -> list[InputChange]:
-        """Returns those of the leading edges (value 1) and ends (value 0) of castings that change the level of a photo-eye."""
+        """Returns those of `edges` that change the level of a photo-eye.
+
+        Each is the leading edge (value 1) or the end (value 0) of a casting. It changes nothing while another casting blocks the eye.
+        """
         changes = []
         for edge in edges:
             before = self._castings_at_eye[edge.what]
@@ -258,7 +261,10 @@ class Plant:
                         casting.struck = True
 
     def _let_castings_leave(self, now_us: int) -> None:
-        """Removes the castings that leave the belt: behind the last gate, or at a gate that is out when their end passes its blade."""
+        """Removes the castings that have passed the last gate, and those that a gate has diverted.
+
+        A gate diverts a casting if the gate is out when the end of the casting passes its blade.
+        """
         gates = list(zip(self.belt.blades, self.angles, strict=True))
         last_mm = max(blade.blade_mm for blade, _ in gates)
         for casting in list(self.castings):

@@ -1,7 +1,7 @@
 """Follows the parts of one lane from photo-eye 1 to photo-eye 2, and decides what the gate does with each. See firmware/PROTOCOL.md.
 
     counted --VERDICT--> counted, with a verdict --leading edge at photo-eye 2--> decided --moment of the gate--> reported
-    counted --window closed, or a later part came first--> missing
+    counted --more than window_mm late, or a later part came first--> missing
 
 The caller passes places on the belt in thousandths of a step, and times in microseconds of the board's clock.
 """
@@ -130,7 +130,10 @@ class Tracker:
         return next((part for part in self.parts if part.number == number), None)
 
     def decide_at_eye2(self, edge: Edge) -> list[DecidedPart]:
-        """Decides the part with this leading edge at photo-eye 2. Returns the missing parts before it, then the part itself."""
+        """Decides what to do with the part that has this leading edge at photo-eye 2.
+
+        Returns the missing parts before this part, then the part itself.
+        """
         gap, window = self.settings.travel("eye_gap_mm"), self.settings.travel("window_mm")
         distances = [(abs(edge.place - part.edge.place - gap), index) for index, part in enumerate(self.parts)]
         distance, index = min(distances, default=(window + 1, -1))
@@ -173,7 +176,10 @@ class Tracker:
         return PartDecision(default, "cancelled" if part.is_cancelled else "no-verdict")
 
     def _decide_cluster(self) -> None:
-        """Decides the oldest part and all parts of its cluster. All get the same action, because the gate cannot change between them."""
+        """Decides what to do with the oldest part and all parts of its cluster.
+
+        All get the same action, because the gate cannot change between them.
+        """
         spacing = self.settings.travel("spacing_mm")
         cluster: list[TrackedPart] = []
         for part in self.parts:

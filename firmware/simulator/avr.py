@@ -62,7 +62,7 @@ class SentBytes:
 
 @dataclass(frozen=True)
 class LoopDurations:
-    """How long the rounds of the firmware's main loop took, including sleep. A changed input is read after `longest_us` at the latest."""
+    """How long the rounds of the firmware's main loop took, including sleep. A changed input is read after at most `longest_us`."""
 
     count: int
     mean_us: float
@@ -80,7 +80,7 @@ class McuReset:
 class SimulatedBoard:
     """A simulated board in another process. firmware/simulator/control.c lists the commands that control it.
 
-    Times are microseconds since the start of the process, also after a reset. `levels` has the present levels of the output pins. The lists
+    Times are microseconds since the start of the process, even after a reset. `levels` has the present levels of the output pins. The lists
     `pulses`, `changes` and `resets` begin with the oldest entry.
     """
 

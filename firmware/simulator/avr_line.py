@@ -143,7 +143,7 @@ class AvrLine:
     def is_supervised(self) -> bool:
         """Whether a host has configured the lanes of all belts since the reset.
 
-        The signs of this are their green lamps, which must have been lit.
+        The host has configured a lane if the green lamp of the lane has been lit since the reset.
         """
         return all(belt.was_green for belt in self.belts.values())
 
@@ -167,7 +167,10 @@ class AvrLine:
         return out
 
     def run_until(self, to_us: int) -> None:
-        """Simulates board and belts until `to_us`. The steps are STEP_US long, so the gates move on time even if this is called seldom."""
+        """Simulates board and belts until `to_us`.
+
+        The steps of the simulation are STEP_US long, so the gates move on time even if this method is rarely called.
+        """
         while self.now_us < to_us:
             before_us, self.now_us = self.now_us, min(self.now_us + STEP_US, to_us)
             for belt in self.belts.values():

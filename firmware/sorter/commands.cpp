@@ -67,7 +67,7 @@ uint8_t Board::write_answer(char* buffer) {
   return refusal.close();
 }
 
-// Makes these checks, in this order: the form of the fields, whether HELLO has come, the lane's number, and whether the lane's COMMIT has
+// Checks a command, in this order: the form of the fields, whether HELLO has come, the lane's number, and whether the lane's COMMIT has
 // come. Reads the fields into `values`, and sets lane_ to the lane that the command names.
 Board::Error Board::check_command(int8_t name, uint32_t* values) {
   WordList shape = kShapes;
@@ -161,8 +161,8 @@ Board::Error Board::commit(const uint32_t* values, FrameWriter& answer) {
   return kNoError;
 }
 
-// Returns whether new settings of a lane obey all rules of COMMIT, also those about other lanes. For example, `lane_of` must name a lane
-// that is committed and has a belt of its own.
+// Returns whether new settings of a lane obey all rules of COMMIT, including those about other lanes. For example, `lane_of` must name a
+// lane that is committed and has a belt of its own.
 bool Board::is_consistent(uint8_t lane, const Settings& requested) const {
   if (!requested.is_consistent()) return false;
   const uint16_t belt = requested[kLaneOf];
@@ -190,8 +190,8 @@ Board::Error Board::show(FrameWriter& answer) {
   return kNoError;
 }
 
-// Sets `part` to the part of lane_ that the command names. Returns an error if the part is not between the photo-eyes or has been decided
-// already.
+// Sets `part` to the part of lane_ that the command names. Returns an error if the part is not between the photo-eyes, or if the lane has
+// already decided what to do with it.
 Board::Error Board::find_part(const uint32_t* values, Part*& part) {
   if (values[kRunAt] != run_) return kUnknownRun;
   if (values[kPartAt] < 1 || values[kPartAt] > lane_->tracker().counted()) return kUnknownPart;

@@ -12,7 +12,7 @@ const uint8_t kLanes = 4;
 const uint8_t kParts = 64;
 // Largest number of parts of one belt that have passed photo-eye 2 and wait for their moment at the belt's own gate.
 const uint8_t kArmed = 3;
-// 1 means that a lane can be a further gate of another lane's belt (`lane_of`).
+// 1 means that the gate of a lane can stand at another lane's belt (setting `lane_of`).
 const uint8_t kGrades = 1;
 // Largest number of events that wait for the host's acknowledgement.
 const uint8_t kEvents = 64;
@@ -36,7 +36,7 @@ const uint16_t kAnnounceEveryMs = 300;
 const uint16_t kRepeatEveryMs = 1000;
 // Least time between two stored events on the serial line. See PROTOCOL.md, "Flow".
 const uint16_t kEventIntervalMs = 10;
-// Largest number of events that are sent again every kRepeatEveryMs. These are the oldest ones.
+// Every kRepeatEveryMs, at most this many events are sent again: the oldest ones.
 const uint8_t kMaxRepeatedEvents = 4;
 // Duration of a test (command TEST). The test of the lamp takes this time for each of its three colours.
 const uint16_t kTestMs = 1000;
@@ -44,8 +44,8 @@ const uint16_t kTestMs = 1000;
 const uint16_t kNeutralUs = 1500;
 // Time from one servo pulse to the next: 50 pulses a second, which every hobby servo accepts.
 const uint16_t kServoFrameUs = 20000;
-// If a gate at rest must move out within this time, its servo gets no new pulse before the movement (see servo.h). If the gate is still
-// out, it stays out. The time is longer than two pulses of 2 ms.
+// If the next diverted part needs the gate within this time, a gate at rest gets no new servo pulse before it moves (see servo.h), and a
+// gate that is still out for the previous part stays out. The time is longer than two pulses of 2 ms.
 const uint16_t kServoQuietUs = 4500;
 // Interval at which the photo-eyes are read. A gate may be 1 ms late, and the interval is a fifth of that.
 const uint16_t kEyeSampleUs = 200;

@@ -12,7 +12,7 @@ const uint8_t kRepeatAfter = (kRepeatEveryMs + 24) >> kPhaseMsLog2;
 
 }  // namespace
 
-// Returns the number of the present phase.
+// Returns the number (1 to 7) of the phase of 256 ms in which the time `now_ms` lies.
 uint8_t Events::phase(uint32_t now_ms) {
   for (const uint8_t now = static_cast<uint8_t>(now_ms >> kPhaseMsLog2); phase_until_ != now; ++phase_until_) {
     if (++phase_ > kPhases) phase_ = 1;
@@ -65,7 +65,7 @@ void Events::acknowledge(uint16_t number) {
   uint8_t index = 0;
   while (index < size_ && at(index).number != number) ++index;
   if (index == size_) return;
-  // Moves all older events by one entry, so that they fill the entry of the deleted event. Most often there is no older event.
+  // Moves all older events by one entry, so that they fill the entry of the deleted event. Usually there is no older event.
   for (; index > 0; --index) at(index) = at(static_cast<uint8_t>(index - 1));
   first_ = static_cast<uint8_t>((first_ + 1) % kEvents);
   --size_;

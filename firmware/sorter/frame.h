@@ -7,7 +7,8 @@ namespace castline {
 // Largest lengths of a frame and of a command, newline included. See PROTOCOL.md, "Frames".
 const uint8_t kMaxFrameBytes = 80;
 const uint8_t kMaxCommandBytes = 60;
-// Largest number of fields that are stored. No command has as many. Fields beyond this number, which only a newer host sends, are ignored.
+// Largest number of fields that are stored. Every command has fewer. A newer host may send more fields than this, and the fields beyond
+// this number are ignored.
 const uint8_t kMaxFields = 6;
 
 // Finds the frames in a stream of bytes:

@@ -1,10 +1,10 @@
 // One lane: two photo-eyes, a tracker of the parts between them, a gate, and the faults that bring the lane into its safe state.
 //
-//   waiting --COMMIT--> running --fault--> safe or stopped --HELLO or CLEAR, by fault--> running
+//   waiting --COMMIT--> running --fault--> safe or stopped --HELLO or CLEAR, depending on the fault--> running
 //
-// If the setting `lane_of` is not 0, the lane has no belt of its own, and its gate is a further gate of another lane's belt. The other lane
-// decides the parts of that belt and has the faults. lane.cpp handles states, inputs and faults. lane_parts.cpp follows the parts from
-// photo-eye 1 to the gate. No method waits. Reports are added to the board's stored events.
+// If the setting `lane_of` is not 0, the lane has no belt of its own. Its gate then stands at the belt of another lane and is called a
+// further gate. That other lane decides what to do with the parts of its belt, and has the faults. lane.cpp handles states, inputs and
+// faults. lane_parts.cpp follows the parts from photo-eye 1 to the gate. No method waits. Reports are added to the board's stored events.
 #pragma once
 #include "config.h"
 #include "events.h"
@@ -70,8 +70,8 @@ class Lane {
   uint16_t pulse_us() const { return gate_.pulse_us(); }
   bool is_triggering() const { return is_triggering_; }
   bool is_relay_closed() const { return is_relay_closed_; }
-  // The colour that the lamp shows now. It differs from lamp() while the lamp is tested. If this lane's gate is a further gate of another
-  // lane's belt, the lane has no lamp, and the colour is always kDark.
+  // The colour that the lamp shows now. It differs from lamp() while the lamp is tested. If this lane's gate stands at another lane's belt
+  // (a further gate), the lane has no lamp, and the colour is always kDark.
   Lamp shown_lamp() const;
   // True if the gate must begin to move within kServoQuietUs. Before this movement no other pulse of its servo may begin.
   bool gate_moves_soon() const { return is_divert_near_ && !gate_.is_out(); }
@@ -120,7 +120,7 @@ class Lane {
 
   static const uint8_t kFurtherGateArmed = sizeof(Part) * kParts / sizeof(Armed);
 
-  // The lane on whose belt this lane's gate stands: another lane if this is a further gate, otherwise this lane.
+  // The lane at whose belt this lane's gate stands. For a further gate this is another lane, otherwise it is this lane itself.
   const Lane& belt() const { return is_further_gate_ ? shared_->lanes[settings_[kLaneOf] - 1] : *this; }
   Lane& belt() { return is_further_gate_ ? shared_->lanes[settings_[kLaneOf] - 1] : *this; }
   // Returns the memory of the decided parts that wait for this gate. Many parts can wait for a further gate, because it can be far behind
@@ -161,13 +161,13 @@ class Lane {
   bool blocks_eye2_ : 1;
   // True if no encoder step has come for the time of the setting encoder_timeout_ms.
   bool is_encoder_silent_ : 1;
-  // Whether unstepped_edge_us_ holds a time.
+  // True if an edge at a photo-eye still waits for an encoder step. The time of this edge is in unstepped_edge_us_.
   bool has_unstepped_edge_ : 1;
   // Whether missing and unmatched parts are ignored until the belt has reached ignore_missing_until_.
   bool ignores_missing_ : 1;
   bool is_triggering_ : 1, is_relay_closed_ : 1;
   bool is_divert_near_ : 1;
-  // True if this lane's gate is a further gate of another lane's belt.
+  // True if this lane has no belt of its own, because its gate stands at another lane's belt (a further gate).
   bool is_further_gate_ : 1;
   uint8_t triggers_waiting_ = 0;
   uint8_t armed_count_ = 0;
@@ -193,7 +193,7 @@ class Lane {
   // Duration and steps of the last measurement of the belt's speed. If the steps are 0, the speed is not known.
   uint16_t measured_duration_us_ = 0;
   uint8_t measured_steps_ = 0;
-  // Steps and start time of the measurement of speed that has not ended yet.
+  // Steps and start time of the measurement of the belt's speed that is in progress.
   uint8_t new_steps_ = 0;
   uint16_t measuring_since_us_ = 0;
   // Times at which the waiting camera triggers are due, in units of 64 us.

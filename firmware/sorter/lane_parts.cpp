@@ -48,8 +48,8 @@ void Lane::handle_edge2() {
   blocks_eye2_ = false;
 }
 
-// Counts a part at photo-eye 1 as soon as it has blocked the eye for part_min_mm, even if it still blocks the eye. Decides a part at
-// photo-eye 2 in the same way.
+// Counts the part at photo-eye 1 as soon as it has blocked the eye for part_min_mm of belt travel, even if it still blocks the eye. In the
+// same way, decides what to do with the part at photo-eye 2.
 void Lane::check_lengths(Place here) {
   if (blocks_eye1_) {
     const int32_t length = past(here, edge1_.place);
@@ -106,7 +106,8 @@ void Lane::fire_triggers() {
   pulse_until_ = static_cast<uint16_t>(now + (uint32_t{settings_[kTriggerPulseMs]} * 1000 >> kTriggerLog2) + 1);
 }
 
-// Decides the part whose leading edge at photo-eye 2 is edge2_. Reports the counted parts that should have come before it as missing.
+// Decides what to do with the part whose leading edge at photo-eye 2 is edge2_. Reports the counted parts that should have come before this
+// part as missing.
 void Lane::decide_part() {
   int16_t index = tracker_.nearest(edge2_.place, settings_);
   Armed armed;
@@ -120,7 +121,7 @@ void Lane::decide_part() {
     if (unmatched_in_a_row_ < 255) ++unmatched_in_a_row_;
   } else {
     for (; index > 0 && !faults_.has(kHoldsGate); --index) report_missing_front(edge2_.at);
-    // If the missing parts have raised a fault that holds the gate, remove_parts() has already reported this part too.
+    // The report of a missing part can raise a fault that holds the gate. Then remove_parts() has already reported the part at photo-eye 2.
     if (faults_.has(kHoldsGate)) return;
     tracker_.decide_front(settings_, faults_.has(kSilentHost));
     const Part& part = tracker_[0];
@@ -162,7 +163,7 @@ void Lane::report_missing_front(const Stamp& at) {
   check_eyes();
 }
 
-// Raises a fault if lost_limit parts in a row are missing or unmatched, because one of the eyes must be defective then.
+// Raises a fault if lost_limit parts in a row are missing or unmatched, because one of the photo-eyes must then be defective.
 void Lane::check_eyes() {
   if (ignores_missing_) {
     if (past(place(), ignore_missing_until_) < 0) {
@@ -194,7 +195,7 @@ void Lane::act_on_moments(Place here) {
 bool Lane::is_divert_near(Place here) const {
   if (armed_count_ == 0 || next_armed().action != kDivert) return false;
   const Lane& belt = this->belt();
-  // On a belt that stands still, a part near its gate may reach the gate much later.
+  // While the belt stands still, no part needs its gate soon, even if the part is close to the gate.
   if (belt.settings_[kEncoder] ? shared_->clock.us() - belt.stepped_us_ > 2 * kServoQuietUs : !belt.is_relay_closed_) return false;
   const int32_t left = -past(here, next_armed().moment);
   if (left <= 0) return true;
@@ -206,8 +207,8 @@ bool Lane::is_divert_near(Place here) const {
   return static_cast<uint32_t>(left) * belt.measured_duration_us_ < quiet;
 }
 
-// Stores the event GATE about a part. Lane number and counters are those of the belt's lane, also if this is a further gate. The count of
-// movements is that of this gate.
+// Stores the event GATE about a part. If this is a further gate, the event still has the number of the lane that owns the belt, and that
+// lane's counters go up. The count of movements in the event is always that of this gate.
 void Lane::report(uint32_t number, Decision decision, bool moved, uint32_t at_ms, uint16_t travel_ms) {
   Lane& belt = this->belt();
   if (decision.action == kDivert) ++belt.counters_.diverted;

@@ -9,8 +9,8 @@ namespace memory {
 
 namespace {
 
-// Version of the layout of settings in the EEPROM. Must be increased when the order or the number of settings changes, because stored
-// settings could not be read then.
+// Version of the layout of settings in the EEPROM. Must be increased when the order or the number of settings changes. Otherwise the
+// firmware would misread settings that an older version has stored.
 const uint8_t kLayout = 1;
 // Content of an EEPROM cell that was never written.
 const uint8_t kBlank = 0xFF;

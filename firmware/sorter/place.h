@@ -18,7 +18,8 @@ const uint8_t kMicrosPerPlaceLog2 = 6;
 // a shift right by 6.
 inline Place places_of_us(uint32_t us) { return us << 2 >> 8; }
 
-// Longest distance, in steps, that settings may require. In places this is less than half of 2^24, so the sign of a difference stays right.
+// The longest distance that the settings of a lane may ask for, in steps. It is 8 million places, which is less than half of 2^24, so
+// past() returns the right sign.
 const uint32_t kMaxSteps = 500000;
 
 // Returns how far `place` is past `mark`. The result is negative if `place` is before `mark`.

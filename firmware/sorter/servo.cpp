@@ -15,7 +15,7 @@ namespace {
 const uint16_t kCountsPerUs = 2;
 const uint16_t kTop = kServoFrameUs * kCountsPerUs - 1;
 const uint16_t kQuiet = kServoQuietUs * kCountsPerUs;
-// To delay the next frame until after a movement, the timer is set back so far that it needs this many counts to its top.
+// To delay the next pulse until after a movement, the timer is set back. It then needs this many counts until the next pulse begins.
 const uint16_t kHold = kQuiet + 2000 * kCountsPerUs;
 
 // The registers of a gate's servo output. Gates 1 and 4 share timer 4. If both have to move within 2.4 ms, the second one moves up to 2.4
@@ -37,11 +37,11 @@ Channel channel(uint8_t index) {
 uint16_t width[kLanes];
 // Width of each gate's pulse before the last change. A pulse of this width may still be in progress.
 uint16_t width_before[kLanes];
-// Bit mask of the gates whose pulse has a new width that was not sent yet. Their next frame begins as soon as the timer has no pulse in
+// Bit mask of the gates whose servo has not yet got a pulse of the new width. This pulse begins as soon as the timer has no other pulse in
 // progress.
 uint8_t changed = 0;
-// Bit mask of the gates whose frame was delayed before a movement. A frame is delayed only once. On a slow belt, repeated delays would
-// leave the servo without pulses for too long.
+// Bit mask of the gates whose next pulse has been delayed because the gate is about to move. Each pulse is delayed only once, because on a
+// slow belt repeated delays would leave the servo without pulses for too long.
 uint8_t held_off = 0;
 
 // Reads a 16-bit register of a timer. Interrupts are off during the read, because all these registers share one temporary byte, which
@@ -111,7 +111,7 @@ void send(uint8_t index, uint16_t pulse_us, bool quiet) {
   if (pulse_us != width[index]) {
     width_before[index] = width[index];
     width[index] = pulse_us;
-    // In this mode the timer uses a new compare value only from its next frame on.
+    // In fast PWM mode, the timer uses a new compare value only when its next period of 20 ms begins.
     put(to.compare, static_cast<uint16_t>(pulse_us * kCountsPerUs - 1));
     changed |= gate;
   }

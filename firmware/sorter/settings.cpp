@@ -13,7 +13,7 @@ const char kKeyWords[] PROGMEM =
 
 namespace {
 
-// A setting whose value is a word has this number in the table in place of the least value.
+// Marks a setting whose value is a word. Such a setting has this number in the table in place of a least value.
 const uint16_t kWordMark = 0xFFFF;
 
 // The least value, the greatest value and the default of each setting.

@@ -45,7 +45,8 @@ Decision Tracker::own_decision(const Part& part, const Settings& settings, bool 
   return {otherwise, part.verdict == kVerdictCancelled ? kCancelled : kNoVerdict};
 }
 
-// Decides the oldest part and all parts of its cluster. The gate cannot change between them, so all get the same action at the same gate.
+// Decides what to do with the oldest part and all parts of its cluster. The gate cannot change between them, so all get the same action at
+// the same gate.
 void Tracker::decide_front(const Settings& settings, bool host_silent) {
   if ((*this)[0].basis != kUndecided) return;
   const int32_t spacing = static_cast<int32_t>(settings.travel(kSpacingMm));
@@ -110,7 +111,7 @@ const Part* Tracker::next_to_announce(uint32_t& number) {
 void Tracker::age(Place place, uint32_t now_ms) {
   if (has_last_ && past(place, last_until_) >= 0) has_last_ = false;
   if (size_ == 0) return;
-  // Each call checks one part, so 64 calls check them all.
+  // Each call checks one part. There are at most 64 parts, so 64 calls check them all.
   if (++last_aged_ >= size_) last_aged_ = 0;
   Part& part = (*this)[last_aged_];
   if (age_ms(part, now_ms) > kMaxAgeMs) part.at_ms = static_cast<uint16_t>(now_ms - kMaxAgeMs);

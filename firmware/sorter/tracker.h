@@ -2,7 +2,7 @@
 //
 //   counted --VERDICT--> counted, with a verdict --leading edge at photo-eye 2--> decided
 //   counted --an earlier part of its cluster is decided--> decided, still between the photo-eyes
-//   counted --window closed, or a later part came first--> missing
+//   counted --more than window_mm late, or a later part came first--> missing
 #pragma once
 #include "config.h"
 #include "eye.h"
@@ -23,7 +23,7 @@ struct Decision {
 
   Action action;
   Reason reason;
-  // With kDivert: the lane of the further gate that diverts the part, or 0 for the lane's own gate.
+  // If `action` is kDivert: the lane of the further gate that diverts the part, or 0 for the lane's own gate.
   uint8_t gate;
 };
 
@@ -34,7 +34,7 @@ struct __attribute__((packed)) Part {
   uint32_t place : 24;
   // A PartVerdict.
   uint8_t verdict : 4;
-  // 1 if the part is longer than part_max_mm, so that it must be more than one casting.
+  // 1 if the part is longer than part_max_mm, so it must be several castings that touch each other.
   uint8_t touching : 1;
   // 1 if the host has acknowledged the part by SEEN.
   uint8_t seen : 1;
@@ -45,8 +45,8 @@ struct __attribute__((packed)) Part {
 };
 static_assert(sizeof(Part) == 6, "no padding");
 
-// How a part was decided. To save RAM, a part stores this instead of its action. The action is computed again from the verdict and the
-// settings.
+// How the lane decided what to do with a part. To save RAM, a part stores this instead of its action. The action is computed again from the
+// verdict and the settings.
 enum Basis : uint8_t { kUndecided, kOwnDecision, kOwnDecisionHostSilent, kClusterDecision };
 
 class Tracker {
@@ -69,7 +69,7 @@ class Tracker {
   // `place`.
   int16_t nearest(Place place, const Settings& settings);
 
-  // Decides the oldest part and all parts of its cluster, between which the gate cannot change.
+  // Decides what to do with the oldest part and all parts of its cluster, which is all parts between which the gate cannot change.
   void decide_front(const Settings& settings, bool host_silent);
 
   // Removes the oldest part, which has reached photo-eye 2 at `place`, and returns its decision.
@@ -123,7 +123,7 @@ class Tracker {
   Place last_until_ = 0;
   uint8_t last_action_ : 2;
   uint8_t last_gate_ : 3;
-  // Whether last_action_, last_gate_ and last_until_ hold those of the previous part.
+  // True while last_action_, last_gate_ and last_until_ describe a previous part at photo-eye 2.
   bool has_last_ : 1;
 };
 

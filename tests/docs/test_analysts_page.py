@@ -164,4 +164,4 @@ def test_a_replay_starts_at_its_moment_and_prints_the_last_record_of_each_event(
 
 
 def test_the_largest_picture_is_as_the_page_says() -> None:
-    assert f"may have {Settings().pictures.max_bytes:,} bytes" in PAGE.read_text()
+    assert f"may have up to {Settings().pictures.max_bytes:,} bytes" in PAGE.read_text()
