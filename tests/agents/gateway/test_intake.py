@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from prometheus_client import REGISTRY
 
 from agents.gateway.capture_time import parse_capture_time, read_file_time
 from agents.gateway.intake import CameraFrame, Intake, PictureRefusedError
@@ -82,7 +83,9 @@ def test_a_camera_that_is_asked_for_each_part_needs_no_latency(tmp_path: Path, k
     line.stop()
 
 
-@pytest.mark.parametrize("claimed", ["9999-12-31T23:59:59", "2096-01-01T00:00:00", "1970-01-01T00:00:00", "0001-01-01T00:00:00"])
+@pytest.mark.parametrize(
+    "claimed", ["9999-12-31T23:59:59", "2096-01-01T00:00:00", "2019-12-31T00:00:00", "1970-01-01T00:00:00", "0001-01-01T00:00:00"]
+)
 @pytest.mark.parametrize("zone", ["", "Z", "+14:00", "-12:00"])
 def test_a_time_that_cannot_be_right_is_replaced_by_the_time_of_arrival(tmp_path: Path, claimed: str, zone: str) -> None:
     now = datetime.now(UTC)
@@ -151,6 +154,70 @@ def test_with_the_time_of_arrival_a_picture_that_waited_has_the_time_at_which_it
     assert receipt == PictureReceipt(PartId("line-1", 9, 2))
     assert not line.accept(CameraFrame(JPEG, now, waited_s=None)).is_matched
     line.stop()
+
+
+class TimedLine:
+    """The intake of a line whose board counts a part every second. The clock is simulated."""
+
+    def __init__(self, spool_dir: Path, time_source: Literal["arrival", "file"], latency_s: float) -> None:
+        settings = CameraSettings(kind="http", trigger="board", time_source=time_source, latency_s=latency_s)
+        self._now_s = _BELT_START_S
+        self.spool = Spool(spool_dir, "line-1", SpoolBudget(2**20))
+        self.intake = Intake(settings, 10_000, self.spool, on_stored=lambda: None, clock=lambda: self._now_s)
+
+    def run(self, parts: range, delay_s: float, dated_s: float) -> list[PartId]:
+        """Lets parts pass. Each picture arrives `delay_s` after its part, dated `dated_s` after it. Returns the parts of the pictures."""
+        frames = []
+        for number in parts:
+            counted_s = _BELT_START_S + number
+            self._wait_until(counted_s)
+            self.intake.report_part(PartId("line-1", 9, number), datetime.fromtimestamp(counted_s, UTC))
+            self._wait_until(counted_s + delay_s)
+            frames.append(CameraFrame(JPEG + bytes([number]), datetime.fromtimestamp(counted_s + dated_s, UTC)))
+            self.intake.accept(frames[-1])
+        self._wait_until(self._now_s + 1.5)
+        return [frame.receipt.result(0).part for frame in frames]
+
+    def _wait_until(self, time_s: float) -> None:
+        while self._now_s < time_s:
+            self._now_s = min(time_s, self._now_s + 0.05)
+            self.intake.decide_due()
+
+
+_BELT_START_S = 1_800_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("time_source", "latency_s", "delay_s", "dated_s"), [("arrival", 0.7, 0.7, 0.0), ("file", -0.8, 0.1, -0.8)], ids=["late", "slow clock"]
+)
+def test_late_pictures_and_those_of_a_slow_clock_get_their_own_parts(
+    tmp_path: Path, time_source: Literal["arrival", "file"], latency_s: float, delay_s: float, dated_s: float
+) -> None:
+    """Without the latency, each picture would be nearer to the next part, or to the one before."""
+    line = TimedLine(tmp_path, time_source, latency_s)
+    assert line.run(range(1, 13), delay_s, dated_s) == [PartId("line-1", 9, number) for number in range(1, 13)]
+    line.spool.close()
+
+
+def read_metric(name: str) -> float:
+    return REGISTRY.get_sample_value(name, {"line": "line-1"}) or 0.0
+
+
+def test_the_metrics_show_the_distances_and_the_suspension_of_a_latency_that_drifts(tmp_path: Path) -> None:
+    """The alerts about the latency of a camera read these metrics."""
+    names = ("castline_picture_distance_seconds", "castline_picture_distance_share")
+    before = {f"{name}_{kind}": read_metric(f"{name}_{kind}") for name in names for kind in ("count", "sum")}
+    line = TimedLine(tmp_path, "file", 0.3)
+    line.run(range(1, 11), 0.6, 0.5)
+    for name in names:
+        assert read_metric(f"{name}_count") == before[f"{name}_count"] + 9, "the gaps beside the first part are not known yet"
+        assert read_metric(f"{name}_sum") == pytest.approx(before[f"{name}_sum"] + 9 * 0.2, abs=0.01)
+    assert read_metric("castline_camera_offset_share") == pytest.approx(0.2, abs=0.01)
+    assert read_metric("castline_camera_latency_suspended") == 0
+    line.run(range(12, 50), 0.8, 0.7)
+    assert read_metric("castline_camera_latency_suspended") == 1
+    assert "castline gateway measure line-1" in line.intake.find_latency_problem()
+    line.spool.close()
 
 
 def test_refusals_give_size_and_limit(tmp_path: Path) -> None:
