@@ -8,6 +8,8 @@ import threading
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +17,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from agents.gateway.drop_camera import DropCamera
-from agents.gateway.drop_folder import DropFolder, FileState
+from agents.gateway.drop_folder import DropFolder, FileState, FolderListing
 from agents.gateway.intake import CameraFrame
 from agents.gateway.spool import PictureReceipt
 from streams.identity import PartId
@@ -75,6 +77,28 @@ class RecordingFolder(DropFolder):
         found = super().read(path, max_bytes)
         self.contents += [found[0]] if found else []
         return found
+
+
+class FolderWithClock(DropFolder):
+    """A folder on a file server whose clock gives every file the same time. File systems of tests cannot store every such time."""
+
+    def __init__(self, root: Path, changed_ns: int) -> None:
+        super().__init__(root)
+        self._folder = root
+        self._changed_ns = changed_ns
+
+    def scan(self) -> FolderListing:
+        listing = super().scan()
+        listing.files = {path: replace(state, changed_ns=self._changed_ns) for path, state in listing.files.items()}
+        return listing
+
+    def read(self, path: str, max_bytes: int) -> tuple[bytes, FileState] | None:
+        state = self.find_state(path)
+        return None if state is None else ((self._folder / path).read_bytes()[:max_bytes], state)
+
+    def find_state(self, path: str) -> FileState | None:
+        state = super().find_state(path)
+        return state and replace(state, changed_ns=self._changed_ns)
 
 
 def read_metric(name: str, **labels: str) -> float:
@@ -237,10 +261,22 @@ def test_an_unreadable_file_is_put_aside_and_named_and_the_others_go_on(tmp_path
         write_pictures(root, "c.jpg")
         wait_until((root / "sent/c.jpg").exists)
         assert read_metric("castline_files_put_aside_total", reason="not-readable") == before + 1
+        attempts = folder.attempts
+        time.sleep(1)
+        assert folder.attempts <= attempts + 2, "the pauses between the attempts grow"
         folder.unreadable.clear()
         wait_until((root / "sent/a.jpg").exists)
         wait_until(lambda: line.complaints() == "")
         assert len(line.parts()) == 3
+
+
+@pytest.mark.parametrize("changed_ns", [0, 4 * 10**18, 10**21], ids=["1970", "2096", "year 33658"])
+def test_a_file_with_a_time_that_cannot_be_right_is_taken_with_the_time_of_its_arrival(tmp_path: Path, changed_ns: int) -> None:
+    root = write_pictures(tmp_path / "in", "a.jpg")
+    with running_drop_line(root, tmp_path / "spool", folder=FolderWithClock(root, changed_ns)) as line:
+        wait_until((root / "sent/a.jpg").exists)
+        (spooled,) = line.spool.read_after(0, 10)
+        assert abs(spooled.picture.captured_at - datetime.now(UTC)) < timedelta(minutes=1)
 
 
 def test_a_stored_file_that_cannot_be_moved_is_one_part_and_holds_nothing_up(tmp_path: Path) -> None:
@@ -355,6 +391,14 @@ def test_subfolders_are_read_and_links_are_named_and_not_followed(tmp_path: Path
         assert read_values(line) == [make_jpeg("2026/11/26/a.jpg")]
 
 
+def test_folders_that_lie_too_deep_are_named(tmp_path: Path) -> None:
+    root = write_pictures(tmp_path / "in", "2026/11/26/18/a.jpg", "2026/11/26/18/30/b.jpg")
+    with running_drop_line(root, tmp_path / "spool") as line:
+        wait_until((root / "sent/2026_11_26_18_a.jpg").exists)
+        wait_until(lambda: "1 folders lie too deep" in line.complaints() and "the first is 2026/11/26/18/30" in line.complaints())
+        assert read_values(line) == [make_jpeg("2026/11/26/18/a.jpg")]
+
+
 def test_a_file_that_is_too_large_is_counted_as_received_and_refused(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in/large.jpg").write_bytes(JPEG + bytes(10_000))
@@ -396,9 +440,23 @@ def test_a_version_that_is_overwritten_before_it_can_be_read_is_counted_and_name
     assert read_metric("castline_pictures_lost_total", reason="overwritten") == before + 1
 
 
-def test_the_folder_of_sent_files_keeps_within_its_size(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("option", "sent", "refused"),
+    [
+        ({"sent_max_bytes": 2 * 4096}, 2, 3),
+        ({"sent_keep_days": 0}, 0, 3),
+        ({"refused_max_bytes": 2 * 4096}, 6, 2),
+        ({"refused_keep_days": 0}, 6, 0),
+    ],
+    ids=["size of sent", "age in sent", "size of refused", "age in refused"],
+)
+def test_the_folders_of_sent_and_refused_files_keep_within_their_size_and_age(
+    tmp_path: Path, option: dict[str, float], sent: int, refused: int
+) -> None:
     root = write_pictures(
         tmp_path / "in", *(f"sent/{number}.jpg" for number in range(6)), *(f"refused/{number}.jpg" for number in range(3))
     )
-    with running_drop_line(root, tmp_path / "spool", sent_max_bytes=2 * 4096, refused_keep_days=0):
-        wait_until(lambda: len(list((root / "sent").iterdir())) == 2 and not list((root / "refused").iterdir()))
+    with running_drop_line(root, tmp_path / "spool", **option):  # type: ignore[arg-type]
+        wait_until(lambda: (len(list((root / "sent").iterdir())), len(list((root / "refused").iterdir()))) == (sent, refused))
+        time.sleep(0.3)
+    assert (len(list((root / "sent").iterdir())), len(list((root / "refused").iterdir()))) == (sent, refused)
