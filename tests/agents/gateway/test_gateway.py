@@ -18,13 +18,16 @@ from aiohttp import ClientSession
 from kafka import KafkaAdminClient, KafkaConsumer
 
 from agents.gateway.complaints import Complaints
-from agents.gateway.gateway import run_camera
+from agents.gateway.gateway import GatewayLine, run_camera
 from agents.gateway.intake import CameraFrame
+from agents.gateway.sender import Sender
 from agents.gateway.spool import Spool, SpoolBudget
+from agents.gateway.upload_camera import UploadCamera
 from deploy.kafka.broker import EmbeddedBroker
 from deploy.supervisor.ports import free_ports
+from streams.health import ProgressWatchdog
 from streams.identity import make_header_map, read_identity
-from streams.settings import CameraSettings, Settings
+from streams.settings import CameraSettings, LineSettings, Settings
 from streams.topics import TopicNames, create_topics
 from tests.agents.gateway.camera_line import CameraLine, make_jpeg, wait_until
 from tests.conftest import MakeSettings
@@ -201,6 +204,19 @@ def test_a_camera_survives_every_error_and_says_so(tmp_path: Path) -> None:
     ]
     stopping.set()
     thread.join(5)
+    line.stop()
+
+
+def test_a_wrong_clock_of_a_camera_is_among_the_complaints_of_its_line(tmp_path: Path) -> None:
+    """The page /healthz shows the complaints of all lines."""
+    line, watchdog = CameraLine(tmp_path, CameraSettings(kind="http")), ProgressWatchdog(30)
+    sender = Sender(
+        line.spool, connect=lambda: pytest.fail("nothing is sent"), is_kafka_reachable=lambda: False, in_flight=1, watchdog=watchdog
+    )
+    gateway_line = GatewayLine(LineSettings(name="line-1"), UploadCamera(), line.spool, line.intake, sender, watchdog)
+    assert gateway_line.find_complaint() == ""
+    line.accept(CameraFrame(make_jpeg(""), datetime(1970, 1, 1, tzinfo=UTC)))
+    assert gateway_line.find_complaint().startswith("line-1: a picture has the time 1970-01-01 00:00, which cannot be right")
     line.stop()
 
 

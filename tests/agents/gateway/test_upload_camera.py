@@ -334,3 +334,15 @@ async def test_a_refused_upload_is_a_complaint_until_the_next_picture(url: str, 
     assert text.startswith("an upload to http from 127.0.0.1 was refused with 415: expected a picture as body")
     await send(url, data=JPEG)
     assert plant.cameras["http"].list_complaints() == []
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "claimed",
+    ["9999-12-31T23:59:59-12:00", "2096-01-01T00:00:00Z", "1970-01-01T00:00:00Z", "0001-01-01T00:00:00+14:00", "1970-01-01T00:00:00"],
+)
+async def test_an_upload_whose_clock_is_wrong_is_stored_with_the_time_of_its_arrival(url: str, plant: UploadPlant, claimed: str) -> None:
+    status, body = await post(url, "/lines/http/pictures", {**UPLOAD, "X-Captured-At": claimed})
+    assert status == 201, body
+    (spooled,) = plant.spools["http"].read_after(0, 10)
+    assert abs(spooled.picture.captured_at - datetime.now(UTC)) < timedelta(minutes=1)
