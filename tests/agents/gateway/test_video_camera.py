@@ -240,3 +240,53 @@ def test_a_picture_has_the_time_of_its_grab_however_slow_its_encoding_is(tmp_pat
         taken_at = datetime.fromisoformat(picture.value.decode())
         assert abs((picture.captured_at - taken_at).total_seconds()) < 0.1, "the time is that of the grab"
         assert abs((picture.captured_at - time_of_part).total_seconds()) < 0.2, "the picture is the one nearest to the part"
+
+
+class CountingStream(RecordedStream):
+    """A stream that counts how many of its pictures were grabbed and how many were decoded."""
+
+    def __init__(self) -> None:
+        super().__init__("counted", 10_000)
+        self.grabbed = 0
+        self.decoded = 0
+
+    def grab(self) -> bool:
+        self.grabbed += 1
+        return super().grab()
+
+    def retrieve(self) -> VideoPicture:
+        self.decoded += 1
+        return super().retrieve()
+
+
+def test_a_stream_is_read_without_pause_and_only_pictures_that_are_asked_for_are_decoded(tmp_path: Path) -> None:
+    settings, stream = CameraSettings(kind="video", address="0", rate_per_s=5), CountingStream()
+    line = CameraLine(tmp_path, settings)
+    line.start(VideoCamera("line-1", settings, lambda: stream))
+    wait_until(lambda: len(line.parts()) >= 4)
+    grabbed, decoded = stream.grabbed, stream.decoded
+    line.stop()
+    assert grabbed >= 5 * decoded, "some eighty pictures a second are grabbed, and five are decoded"
+
+
+class CorruptPicture(RecordedPicture):
+    """A picture that OpenCV cannot encode: it raises an error of its own."""
+
+    def encode(self) -> bytes:
+        raise cv2.error("the pixels are empty")
+
+
+class CorruptStream(RecordedStream):
+    """A stream whose first ten pictures cannot be encoded."""
+
+    def retrieve(self) -> VideoPicture:
+        return super().retrieve() if self._left < 9_990 else CorruptPicture(b"")
+
+
+def test_a_picture_that_cannot_be_encoded_is_named_and_the_next_ones_are_taken(tmp_path: Path) -> None:
+    settings = CameraSettings(kind="video", address="0", rate_per_s=50)
+    line = CameraLine(tmp_path, settings)
+    line.start(VideoCamera("line-1", settings, lambda: CorruptStream("corrupt", 10_000)))
+    wait_until(lambda: len(line.parts()) > 0)
+    assert "a picture of line-1 cannot be encoded: " in line.complaints()
+    line.stop()
