@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from models.pictures.decoder import decode_picture
 from models.synthetic import write_castings
 from models.training.labelled_pictures import LabelledPictures, find_pictures, read_pictures
 from streams.errors import ModelError
+from tests.encoded_pictures import make_png
+from tests.rendered_pictures import camera_pictures
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +45,17 @@ def test_unreadable_pictures_among_good_ones_are_listed_and_left_out(tmp_path: P
     pictures = read_sources(tmp_path)
     assert len(pictures) == 6
     assert {(file.path.name, file.reason) for file in pictures.unreadable} == {("empty.jpeg", "empty"), ("poem.png", "not-an-image")}
+
+
+def test_pictures_of_12_bits_are_read_with_the_depth_of_the_camera(tmp_path: Path) -> None:
+    levels = np.round(camera_pictures()[0] * (4095 / 255)).astype(np.uint16)
+    for name in ("ok", "defect"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.png").write_bytes(make_png(levels))
+    pictures = read_pictures(find_pictures([tmp_path]), 64, depth_bits=12)
+    assert np.array_equal(pictures.pixels[0], decode_picture(make_png(levels), 64, depth_bits=12).pixels)
+    with pytest.raises(ModelError, match="depth_bits"):
+        read_pictures(find_pictures([tmp_path]), 64)
 
 
 def test_pictures_of_a_small_source_are_repeated_and_those_of_the_largest_are_not(tmp_path: Path) -> None:

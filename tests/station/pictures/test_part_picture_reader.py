@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,17 +11,19 @@ from threading import Barrier
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from deploy.supervisor.ports import free_ports
 from station.kafka_producer import ConfirmedProducer, KafkaUnavailableError
 from station.pictures.part_picture_reader import PartPictureReader, read_object
 from streams.errors import PictureError
 from streams.object_store import ObjectStore
-from streams.settings import KafkaSettings, Settings
+from streams.settings import KafkaSettings, LineSettings, Settings, StoreSettings
 from streams.topics import TopicNames
 from tests.conftest import MakeSettings
-from tests.encoded_pictures import encode
+from tests.encoded_pictures import encode, make_png
 from tests.image_topics import make_jpeg
+from tests.rendered_pictures import camera_pictures
 
 
 @dataclass
@@ -119,6 +122,20 @@ def test_a_picture_with_another_checksum_is_refused(make_settings: MakeSettings)
     location.sha256 = hashlib.sha256(make_jpeg(2)).hexdigest()
     with pytest.raises(PictureError, match="Another picture"):
         reader.read_original(location)
+    reader.close()
+
+
+def test_a_picture_of_12_bits_is_shown_with_the_depth_of_its_line(tmp_path: Path) -> None:
+    """Without the depth, the picture would be refused as too dark."""
+    settings = Settings(store=StoreSettings(url=str(tmp_path)), lines=(LineSettings(name="line-1", depth_bits=12),))
+    levels = np.round(camera_pictures()[0] * (4095 / 255)).astype(np.uint16)
+    location = FakeLocation(picture=ObjectStore(settings.store.url).put(make_png(levels)))
+    reader = PartPictureReader(settings)
+    for side_px in (None, 64):
+        picture = reader.read_for_browser(location, side_px)
+        assert picture is not None
+        with Image.open(io.BytesIO(picture.value)) as shown:
+            assert np.asarray(shown.convert("L")).mean() == pytest.approx(camera_pictures()[0].mean(), abs=2)
     reader.close()
 
 
