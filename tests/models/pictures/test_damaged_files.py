@@ -50,6 +50,13 @@ def test_of_800_damaged_jpegs_at_most_4_are_judged_and_no_whole_one_is_refused()
     assert outcomes["judged"] <= 4, outcomes
 
 
+def test_zeros_within_the_pixels_of_a_jpeg_are_refused_although_libjpeg_decodes_them() -> None:
+    value = encode(list(render_series(4, seed=16))[3].pixels, "JPEG", quality=92)
+    start = value.index(b"\xff\xda") + 14
+    for at in range(start, len(value) - 200, 500):
+        assert judge(value[:at] + bytes(64) + value[at + 64 :]) == RefusalReason.DAMAGED
+
+
 def test_the_bytes_of_another_picture_behind_the_end_of_a_jpeg_are_refused() -> None:
     value = encode(GREY, "JPEG")
     for tail in (value, value[len(value) // 2 :], b"\0\1"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -148,9 +150,18 @@ def test_the_depth_of_the_line_does_not_change_pictures_of_8_bits() -> None:
 
 def test_a_largest_sample_value_that_is_the_brightest_pixel_of_one_picture_is_no_depth() -> None:
     """The TIFF standard allows writers to store the brightest level there. It must not become the range."""
-    value = make_tiff(MONO_12, extra_tags={MAX_SAMPLE: ("H", int(MONO_12.max()) - 1)})
-    with pytest.raises(PictureError, match="depth_bits"):
-        decode_picture(value, SIDE_PX)
+    for tag in (MAX_SAMPLE, LARGEST_SAMPLE):
+        value = make_tiff(MONO_12, extra_tags={tag: ("H", int(MONO_12.max()))})
+        with pytest.raises(PictureError, match="depth_bits"):
+            decode_picture(value, SIDE_PX)
+
+
+def test_a_deep_tiff_that_does_not_say_which_level_is_black_is_refused() -> None:
+    value = make_tiff(MONO_16)
+    photometric = struct.pack("<HHIHH", 262, 3, 1, 1, 0)
+    assert value.count(photometric) == 1
+    with pytest.raises(PictureError, match="does not say whether its level 0 is black or white"):
+        decode_picture(value.replace(photometric, struct.pack("<HHIHH", 261, 3, 1, 1, 0)), SIDE_PX)
 
 
 def test_a_floating_point_picture_with_pixels_that_are_no_numbers_is_refused() -> None:
