@@ -33,6 +33,7 @@ def test_a_manifest_of_release_0_1_0_means_the_first_decoder(folder: Path) -> No
     manifest = open_registry(folder.parent).open_version("tiny").manifest
     assert "picture decoder 1" in manifest.describe_decoder()
     assert f"decoder {DECODER_VERSION}" in manifest.describe_decoder()
+    assert manifest.describe_decoder() in CliRunner().invoke(models.command, ["verify", str(folder)]).stdout
 
 
 def test_a_version_made_with_another_decoder_says_so() -> None:

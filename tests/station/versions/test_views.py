@@ -56,6 +56,12 @@ def test_a_version_without_a_report_shows_its_validation_figures_and_the_command
     assert "castline train --out demo</code> writes them" in page
 
 
+def test_a_version_that_was_made_with_another_picture_decoder_says_so_on_its_pages(operator: Client) -> None:
+    """The bundled version was made by release 0.1.0."""
+    for address in ("/models/", "/models/version/demo/"):
+        assert "made with picture decoder 1, but this program has picture decoder" in operator.get(address).content.decode()
+
+
 def test_damaged_versions_are_shown_and_cannot_be_selected(local_root: Path, engineer: Client) -> None:
     (local_root / "demo" / "manifest.json").write_text("{")
     (local_root / "second" / "lenet.weights.h5").write_bytes(b"damaged")

@@ -1,0 +1,26 @@
+"""The command `castline models status` names the picture decoder of a version that was made with another one."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from streams.settings import Settings
+from tests.conftest import MakeSettings
+from tests.processes import CASTLINE, make_environment
+
+pytestmark = pytest.mark.real
+
+SENTENCE = "This version was made with picture decoder 1, but this program has picture decoder"
+
+
+def castline(settings: Settings, *arguments: str) -> str:
+    """Runs a `castline` command and returns its output."""
+    return subprocess.run([CASTLINE, *arguments], env=make_environment(settings), check=True, capture_output=True, text=True).stdout
+
+
+def test_the_status_of_a_version_names_its_older_picture_decoder(make_settings: MakeSettings) -> None:
+    """The bundled version was made by release 0.1.0."""
+    settings = make_settings(lines=("line-1",), model={"version": "demo"})
+    assert SENTENCE in castline(settings, "models", "status")
