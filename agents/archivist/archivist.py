@@ -73,7 +73,7 @@ def list_archived_topics(settings: Settings) -> dict[str, ArchivedTopic]:
 
 
 def decode_record(topic: ArchivedTopic, key: bytes | None, value: bytes | None) -> ArchivedRecord:
-    """Returns the decoded record of `topic`. A record of the topic of reviews that has a key but no value withdraws that part's review.
+    """Returns the decoded record of `topic`. A review record with a key but no value withdraws the review of the part in the key.
 
     Raises InvalidRecordError if `key` and `value` are not a valid record of this topic.
     """

@@ -325,7 +325,7 @@ class BoardSession:
         """Sends every setting, then COMMIT, and returns the digest of the settings that the board now uses.
 
         A setting that the board does not know is skipped if it has its default value. Raises GateError if the board refuses a setting.
-        The code is 9 (busy) if a value would change while parts are on the belt.
+        The error has code 9 (busy) if a value would change while parts are on the belt.
         """
         for setting in TABLE:
             value = settings.values[setting.key]

@@ -127,7 +127,7 @@ class _PendingFrame:
 
 @dataclass(frozen=True)
 class LatencyReport:
-    """The latency of a line's camera that the gateway uses, and the times of the last parts and pictures, in seconds since 1970.
+    """The latency that the gateway uses for a line's camera, and the times of the last parts and pictures, in seconds since 1970.
 
     `latency_s` is None if it is neither set nor measured. `source` is "settings", "measured" or "". `suspension` says why the latency is
     no longer trusted, or is "".

@@ -33,7 +33,7 @@ class MeasuredLatencyBody(BaseModel):
 
 
 def add_latency_routes(app: web.Application, intakes: Mapping[str, Intake], token: SecretStr) -> None:
-    """Adds the routes for the latency to the gateway's web application. `intakes` has each line whose pictures are matched by time."""
+    """Adds the routes for the latency to the gateway's web application. `intakes` holds the lines whose pictures are matched by time."""
 
     def make_handler(answer: Callable[[web.Request, Intake], Awaitable[web.Response]]) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def handle(request: web.Request) -> web.Response:

@@ -13,7 +13,7 @@ from streams.identity import sniff_content_type
 
 # The first marker after the compressed data of a JPEG. Stuffed zeros, restart markers and fill bytes may occur within the data.
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-# The end marker of a damaged file may be anywhere in this many last bytes, because some programs append bytes such as a line feed.
+# In a damaged file, the end marker is looked for in this many bytes at the end, because some programs append bytes such as a line feed.
 _TAIL_BYTES = 64
 # Limits of how many directories of a TIFF are followed, and how many strips or tiles are read from each. They end the search in a
 # file whose directories point to themselves.
@@ -49,7 +49,9 @@ def find_picture_end(value: bytes) -> PictureEnd:
 
 
 def _has_jpeg_end(value: bytes) -> bool:
-    """Follows the segments of a JPEG to its end marker. A search would find the end marker of a preview inside the file first."""
+    """Returns whether a JPEG has its end marker, which is found by following the segments of the file.
+
+    A search for the bytes of the marker would find the end marker of a preview inside the file first."""
     at = 2
     while at + 4 <= len(value):
         if value[at] != 0xFF:

@@ -170,7 +170,7 @@ class _InFlightWindow:
 
     @property
     def silent_s(self) -> float:
-        """For how many seconds Kafka has not answered, counted from the last result or from the first picture in flight."""
+        """For how many seconds Kafka has not answered, counted from the last result or, if later, from the first picture in flight."""
         return time.monotonic() - self._last_result_s
 
     def send_next(self) -> int:
@@ -324,7 +324,10 @@ class Sender:
             time.sleep(0.1)
 
     def _apply_results(self, results: list[SendResult]) -> None:
-        """Removes confirmed pictures from the spool and parks refused ones. Raises ChannelUnavailableError after a temporary error."""
+        """Deletes confirmed pictures from the spool. Refused ones are parked, which means that they wait there for the next start.
+
+        Raises ChannelUnavailableError after a temporary error.
+        """
         self._remove_confirmed([result.sent for result in results if result.error is None])
         temporary_error: Exception | None = None
         for result in results:

@@ -118,7 +118,7 @@ class SpoolBudget:
 class Spool:
     """The spool of one line, which only one process at a time can open. Thread-safe.
 
-    `run` is the run number in the part ids of the parts that this gateway counts itself. Each start of the gateway begins a greater run.
+    `run` is the run number in the part ids of the parts that this gateway counts itself. It is greater at each start of the gateway.
     """
 
     def __init__(self, folder: Path, line: str, budget: SpoolBudget, clock: Callable[[], float] = time.time) -> None:

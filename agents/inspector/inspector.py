@@ -46,8 +46,8 @@ from streams.worker import ReceivedRecord
 log = logging.getLogger(__name__)
 
 ROLE = "inspector"
-# One complete batch waits while the networks compute, so that they can go on without a pause. With more waiting batches they would not be
-# faster, and pictures would only wait longer.
+# One complete batch waits while the networks compute, so that the networks can go on without a pause. More waiting batches would not make
+# the networks faster, and pictures would only wait longer.
 _BATCHES_AHEAD = 1
 _STORE_RETRY_S = 1.0
 
