@@ -51,7 +51,8 @@ def find_picture_end(value: bytes) -> PictureEnd:
 def _has_jpeg_end(value: bytes) -> bool:
     """Returns whether a JPEG has its end marker, which is found by following the segments of the file.
 
-    A search for the bytes of the marker would find the end marker of a preview inside the file first."""
+    A search for the bytes of the marker would find the end marker of a preview inside the file first.
+    """
     at = 2
     while at + 4 <= len(value):
         if value[at] != 0xFF:
