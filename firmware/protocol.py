@@ -136,7 +136,7 @@ EVENTS: dict[str, tuple[str, ...]] = {
     "FAULT": ("event", "lane", "code", "raised", "detail", "at_ms"),
 }
 
-# The optional fields at the end of an event.
+# The optional fields that an event can have at its end, by the event's name.
 OPTIONAL: dict[str, tuple[str, ...]] = {"GATE": ("gate",)}
 
 PAGES: dict[str, tuple[str, ...]] = {
@@ -221,7 +221,7 @@ class Fields(dict[str, int | str]):
 
 
 def read_fields(names: Sequence[str], values: Sequence[str]) -> Fields:
-    """Checks the fields of a frame and returns them by their names. More values than `names` come only from a newer board and are ignored.
+    """Checks the fields of a frame and returns them by their names. A newer board may send more values than `names` has. These are ignored.
 
     Raises ValueError if a field is absent, malformed or out of its bounds.
     """

@@ -46,7 +46,7 @@ def make_schema_files() -> dict[str, str]:
 
 
 def find_broken_promises(released: Path, schemas: Mapping[str, Schema]) -> list[str]:
-    """Returns a sentence for each difference from a released schema that today's `schemas` must not have.
+    """Returns a sentence for each forbidden difference between today's `schemas` and a released schema.
 
     The folder `released` holds the schemas as `<release>/<record>.schema.json`.
     """

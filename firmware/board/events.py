@@ -74,7 +74,7 @@ class EventRing:
             self._events.popleft()
 
     def send_all_again(self) -> None:
-        """Makes all events due to be sent again. Called when a host has sent HELLO."""
+        """Marks all events as due to be sent again. Called when a host has sent HELLO."""
         for event in self._events:
             event.sent_us = None
 

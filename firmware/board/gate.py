@@ -35,7 +35,7 @@ class Gate:
 
     @property
     def is_testing(self) -> bool:
-        """Whether the gate makes the swing of the command TEST."""
+        """Whether the command TEST holds the gate out now."""
         return self._test_until_us is not None
 
     def configure(self, settings: LaneSettings) -> None:

@@ -47,7 +47,9 @@ class LaneCounters:
 
 
 class BoardLane:
-    """A lane. `change_eye` and `add_steps` tell it what its sensors see, and `tick` the time. Times are microseconds of the board's clock.
+    """A lane of a simulated board. Times are microseconds of the board's clock.
+
+    The caller reports the changes at the sensors with `change_eye` and `add_steps`, and the time with `tick`.
 
     `stored` has the settings that the EEPROM holds for the lane, or is None if the EEPROM holds no valid settings for it.
     """
@@ -215,7 +217,7 @@ class BoardLane:
         return True
 
     def has_fault_cause(self, code: int) -> bool:
-        """Returns whether the cause of a fault is still there. CLEAR must be refused then."""
+        """Returns whether the cause of a fault is still there. If so, CLEAR must be refused."""
         return (
             (code == faults.EYE1_STUCK and self.eyes[0].blocked)
             or (code == faults.EYE2_STUCK and self.eyes[1].blocked)

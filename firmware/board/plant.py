@@ -240,7 +240,8 @@ class Plant:
     def _with_steps(self, changes: list[InputChange], from_us: int, to_us: int) -> Iterator[InputChange]:
         """Yields `changes` and, in between, the encoder edges from `from_us` to `to_us`.
 
-        Before each change at a photo-eye come the encoder edges up to then, so that the board knows the place of the belt at the change.
+        The encoder edges that happen before a change at a photo-eye are yielded before this change. So the board knows the place of the
+        belt at the change.
         """
         for at_us in [*(change.at_us for change in changes), to_us]:
             place_mm = self._travelled_mm + self.belt.speed_mm_s * (at_us - from_us) / 1e6

@@ -143,7 +143,7 @@ class AvrLine:
     def is_supervised(self) -> bool:
         """Whether a host has configured the lanes of all belts since the reset.
 
-        The host has configured a lane if the green lamp of the lane has been lit since the reset.
+        A lane counts as configured if its green lamp has been lit since the reset.
         """
         return all(belt.was_green for belt in self.belts.values())
 

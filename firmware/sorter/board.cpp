@@ -43,8 +43,8 @@ uint8_t Board::take_committed() {
 void Board::tick() {
   const uint32_t silence_ms = shared_.clock.now().ms - received_ms_;
   for (uint8_t index = 0; index < kLanes; ++index) lanes_[index].move_gate();
-  // Each call updates only one of the committed lanes. This makes each round of the main loop shorter, so the gates move twice as exactly.
-  // The times of edges at the photo-eyes stay exact, because interrupts record them.
+  // Each call updates only one of the committed lanes. This makes each round of the main loop shorter, which halves the timing error of the
+  // gates. The times of edges at the photo-eyes stay exact, because interrupts record them.
   for (uint8_t index = 0; index < kLanes; ++index) {
     last_updated_ = static_cast<uint8_t>((last_updated_ + 1) & (kLanes - 1));
     Lane& lane = lanes_[last_updated_];

@@ -7,8 +7,8 @@
 namespace castline {
 
 // A GATE or FAULT event in 15 bytes. In a GATE event, `outcome` is an Action, or kFurther + n if the further gate of lane n took the part.
-// A FAULT event uses the same members for other values: `part` has its code, `moved` the field `raised`, `outcome` its lane (0..4), and
-// `travel_ms` and `moves` its detail.
+// A FAULT event uses the same members for other values: `part` has its code, `moved` has the field `raised`, `outcome` has its lane (0..4),
+// and `travel_ms` and `moves` have its detail.
 struct __attribute__((packed)) Event {
   uint32_t part : 27;
   uint32_t moved : 1;
@@ -35,7 +35,7 @@ class Events {
 
   // Deletes one event. Does nothing if the number is unknown, because that event was deleted before.
   void acknowledge(uint16_t number);
-  // Makes all events due to be sent again. Called when a host has sent HELLO.
+  // Marks all events as due to be sent again. Called when a host has sent HELLO.
   void send_all_again();
 
   // Returns the next event to send and marks the event as sent. Returns nullptr if no event is due yet.

@@ -53,7 +53,7 @@ class Lane {
   // Reports a change at photo-eye 1 or 2, before it is debounced.
   void change_eye(uint8_t which, bool blocked, uint32_t at_us);
   void set_inputs(bool estop_open, bool servo_power);
-  // Checks the inputs and the photo-eyes, and counts and decides parts. Must be called at least every few milliseconds.
+  // Checks the inputs and the photo-eyes, counts parts, and decides what to do with them. Must be called at least every few milliseconds.
   void update();
   // Moves the gate if a part has reached it. The more often this method is called, the more exact is the time of the movement.
   void move_gate();
@@ -159,7 +159,7 @@ class Lane {
   // Whether a part blocks photo-eye 1, and whether this part has been counted.
   bool blocks_eye1_ : 1, is_counted1_ : 1;
   bool blocks_eye2_ : 1;
-  // True if no encoder step has come for the time of the setting encoder_timeout_ms.
+  // True if the encoder has given no step for longer than the setting encoder_timeout_ms.
   bool is_encoder_silent_ : 1;
   // True if an edge at a photo-eye still waits for an encoder step. The time of this edge is in unstepped_edge_us_.
   bool has_unstepped_edge_ : 1;

@@ -69,7 +69,8 @@ class Tracker {
   // `place`.
   int16_t nearest(Place place, const Settings& settings);
 
-  // Decides what to do with the oldest part and all parts of its cluster, which is all parts between which the gate cannot change.
+  // Decides what to do with the oldest part and all parts of its cluster. The gate cannot change between these parts, so all get the same
+  // action.
   void decide_front(const Settings& settings, bool host_silent);
 
   // Removes the oldest part, which has reached photo-eye 2 at `place`, and returns its decision.
