@@ -17,7 +17,7 @@ from streams.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# These time limits are shorter than a restart of a broker, because a person waits for the answer in a browser.
+# The producer gives up before a broker could have restarted, because a person waits for the answer in a browser.
 _REQUEST_S = 5.0
 _DELIVERY_S = 8.0
 
@@ -110,7 +110,7 @@ _creating = threading.Lock()
 
 
 def get_producer() -> ConfirmedProducer:
-    """Returns the producer that all threads of this process share. If the settings were replaced, opens another."""
+    """Returns the producer that all threads of this process share. If the settings have been replaced, opens a new one."""
     global _producer
     with _creating:
         if _producer is None or _producer.settings is not current_settings():

@@ -1,6 +1,6 @@
 """Limits the number of concurrent requests and the size of request bodies, before Django sees the requests.
 
-`station.server` puts the parts together: RequestQueueMiddleware -> SignedUrlMiddleware -> BodyLimitMiddleware -> Django.
+`station.server` connects these layers: RequestQueueMiddleware -> SignedUrlMiddleware -> BodyLimitMiddleware -> Django.
 """
 
 from __future__ import annotations
@@ -120,7 +120,8 @@ class BodyLimitMiddleware:
         async def receive_within_limits() -> AsgiEvent:
             nonlocal read_bytes, body_complete, refusal
             try:
-                # There is no time limit after the end of the body, because Django then waits here for the client to disconnect.
+                # The time limit holds only until the whole request body has arrived. After that Django calls this function to wait
+                # until the client disconnects, which may take long.
                 async with asyncio.timeout(None if body_complete else self._max_pause_s):
                     event = await receive()
             except TimeoutError:

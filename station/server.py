@@ -28,7 +28,8 @@ from streams.health import ProcessHealth
 
 log = logging.getLogger(__name__)
 
-# The number is this high because most connections are idle. RequestQueueMiddleware limits how many requests run at the same time.
+# Largest number of open connections. It is high because most connections are idle, and because RequestQueueMiddleware limits how many
+# requests run at the same time.
 _MAX_CONNECTIONS = 4000
 # Number of open files that the process needs in addition to the connections, for databases, Kafka and pictures.
 _OTHER_OPEN_FILES = 1000
@@ -99,7 +100,7 @@ def serve_pages(listening: socket.socket, health: ProcessHealth, stop_requested:
     """
     settings = current_settings()
     _raise_open_file_limit(_MAX_CONNECTIONS)
-    # This line loads the modules of all pages, so that a broken module stops the start of the station and not the first request.
+    # Load the modules of all pages now, so that an error in a module is reported at the start and not at the first request.
     _ = get_resolver().url_patterns
     # WhiteNoise returns a file as a synchronous iterator. Django then reads the whole file into memory and warns. The warning is ignored,
     # because our files are small.

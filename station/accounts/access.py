@@ -76,7 +76,7 @@ def assign_role(user: User, role: Role) -> None:
 def create_or_update_account(name: str, role: str, password: str) -> str:
     """Creates the account `name`, or changes the role and the password of the account that has this name already.
 
-    An account that was not allowed to log in may log in again. The audit log records the change as made from the command line.
+    An account that was not allowed to log in may log in again. The audit log says that the change came from the command line.
     Returns "made" for a new account and "changed" for an existing one.
 
     Raises SettingsError if the role does not exist, or if the name or the password breaks the rules for accounts.

@@ -91,7 +91,8 @@ def _migrate(apply: bool) -> list[str]:
 def _migration_lock() -> Iterator[None]:
     """Makes other processes wait with their migrations until the `with` block ends."""
     if connection.vendor == "postgresql":
-        # The lock is held by the database session and not by a transaction, because a migration consists of several transactions.
+        # The migration lock belongs to the database session and not to one transaction, because the migrations consist of several
+        # transactions.
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_lock(%s)", [_MIGRATION_LOCK])
         try:

@@ -3,7 +3,7 @@
 Records arrive in any order, and the row of a part is the same for every order. If a part has several records of a kind, only one counts:
 
 - Of several verdicts, the one that was decided first, because the gate acted on that verdict.
-- Of several sortings, the first one in which the gate saw the part.
+- Of several sorting records, which say what the gate did with the part, the first one in which the gate saw the part.
 - Of several findings or reviews, the last one.
 """
 
@@ -38,11 +38,11 @@ class ReviewQueue(Protocol):
     """
 
     def select(self, parts: Iterable[Part]) -> list[tuple[Part, Any]]:
-        """Returns those of `parts` that a person should review, each with the reasons that `add` stores."""
+        """Returns those of `parts` that a person should review. Each part comes with the reasons, which `add` stores in the queue."""
         ...
 
     def add(self, selected: Sequence[tuple[Part, Any]]) -> None:
-        """Adds the parts that `select` returned to the queue. Their rows must be in the table of parts."""
+        """Adds parts to the review queue. `selected` is the result of `select`. The parts must have rows in the table of parts."""
         ...
 
 
@@ -110,8 +110,8 @@ def _load_rows(parts: Iterable[PartId]) -> dict[PartId, Part]:
 
 
 def _values(row: Part) -> list[object]:
-    # These values show later whether merging has changed the row. The lists and dicts among them need no copy, because merging
-    # replaces a list or dict and never changes it in place.
+    # The caller compares the values of a row before and after a merge to see whether the row has changed. Lists and dicts need no
+    # copy, because a merge replaces them and never changes them in place.
     return [getattr(row, name) for name in _FIELDS]
 
 
@@ -173,8 +173,8 @@ def _merge_verdict(row: Part, verdict: Verdict) -> None:
 
 def _merge_sorting(row: Part, sorting: Sorting) -> None:
     if row.sorted_at is not None:
-        # The sorter writes an `untracked` sorting if the board has lost track of the part. A sorting by a gate that saw the part
-        # replaces an `untracked` one.
+        # If the board has lost track of a part, the sorter writes a sorting record with the action `untracked`. A record of a gate that
+        # saw the part replaces such a record.
         present, new = (row.action == "untracked", row.sorted_at), (sorting.action == "untracked", sorting.sorted_at)
         if present <= new:
             return

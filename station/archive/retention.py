@@ -40,7 +40,7 @@ class RetentionPolicy:
     """Decides whether a part's picture is kept.
 
     The pictures of defects, of parts for review and of reviewed parts are always kept. On the lines in `complete_lines` every picture is
-    kept. All other parts are good, and the share `ok_share` (0..1) of their pictures is kept.
+    kept. Of the other pictures, which show good parts, a random sample is kept. For example, `ok_share` 0.1 keeps every tenth on average.
     """
 
     ok_share: float
@@ -52,7 +52,7 @@ class RetentionPolicy:
 
 
 def is_sampled(part: PartId, share: float) -> bool:
-    """Returns whether `part` is in a pseudo-random sample that contains the share `share` (0..1) of all parts.
+    """Returns whether `part` is in a pseudo-random sample of all parts. For example, `share` 0.1 selects every tenth part on average.
 
     The answer depends only on the part id and `share`, so it is the same in every process.
     """
@@ -66,8 +66,8 @@ class PictureSource(Protocol):
     def read_original(self, part: Part) -> bytes | None:
         """Returns the picture of `part` as the camera sent it, or None if it does not exist any more.
 
-        Raises PictureError if the bytes that the source returned are not this picture, and another CastlineError if the source does
-        not answer.
+        Raises PictureError if the source holds something else in place of this picture. Raises a CastlineError of another type if
+        the source does not answer.
         """
         ...
 
@@ -103,8 +103,8 @@ class PictureArchiver:
                 part.picture, part.picture_bytes = self._archive_picture(part)
                 done.append(part)
         finally:
-            # All these parts are saved in one transaction, because each commit waits for the disk. If the process crashes before the
-            # commit, the same pictures are archived again after the restart.
+            # One transaction saves the rows of all archived pictures, because each commit waits for the disk. If the process crashes
+            # before the commit, the same pictures are archived again after the restart.
             _save_archived(done)
         return len(done)
 
@@ -123,10 +123,11 @@ class PictureArchiver:
         return address, len(value)
 
     def sweep(self, now: datetime) -> None:
-        """Deletes what need not be kept any longer.
+        """Deletes the parts and pictures that need not be kept any longer:
 
-        These are parts, pictures and heat maps that are too old, the oldest pictures if all pictures together are too large, and pictures
-        in the store that belong to no part.
+        - parts, pictures and heat maps that are too old
+        - the oldest pictures, if all pictures together take too much space
+        - pictures in the object store that belong to no part
         """
         self._delete_old_parts(now - timedelta(days=self._limits.keep_rows_days))
         self._delete_old_pictures(now - timedelta(days=self._limits.keep_days))
@@ -168,8 +169,8 @@ class PictureArchiver:
         metrics.archive_kept_bytes.set(total)
 
     def _delete_pictures(self, parts: list[Part]) -> None:
-        # The table is changed before the store. A crash between the two changes then leaves a picture that belongs to no part, but never
-        # a part that refers to a deleted picture.
+        # First remove the addresses from the table of parts, then delete the pictures from the store. A crash between the two steps can
+        # leave a picture that belongs to no part, but never a part that refers to a deleted picture.
         with transaction.atomic():
             lock_parts()
             Part.objects.filter(pk__in=[part.pk for part in parts]).update(picture="", picture_bytes=None, heat_map="", keep_picture=False)
@@ -190,7 +191,8 @@ class PictureArchiver:
         Some of these pictures were too large for Kafka, so their Kafka records only refer to the store, and the archive does not keep
         them. Others were left behind by a crash.
         """
-        # Younger pictures are not deleted, because the image topic may still have a record that refers to them for an inspector.
+        # A picture is only deleted when it is older than the records on the image topic. Until then such a record may refer to it, and an
+        # inspector may still need it.
         before = now - timedelta(hours=self._topics.image_hours + 24)
         found = set(self._store.list_older_than(f"pictures/{self._next_folder:02x}", before))
         self._next_folder = (self._next_folder + 1) % _FOLDERS
@@ -232,7 +234,7 @@ class RetentionWorker:
         self._thread = threading.Thread(target=self._run, name="retention", daemon=True)
 
     def start(self) -> None:
-        """Starts the thread."""
+        """Starts the thread that archives and deletes pictures."""
         self._thread.start()
 
     def stop(self, within_s: float) -> None:

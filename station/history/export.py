@@ -22,7 +22,7 @@ from station.history.pagination import HistoryKey, order, parts_beyond
 from streams.identity import format_time
 
 ROWS_PER_QUERY = 2000
-# Rows of a Parquet row group. A larger group is compressed better, but needs more memory.
+# Number of rows in a row group of a Parquet file. A larger group is compressed better, but needs more memory.
 ROWS_PER_GROUP = 20_000
 _TIME = pa.timestamp("us", tz="UTC")
 # A spreadsheet runs text that begins with one of these characters as a formula.

@@ -27,9 +27,10 @@ class PartFilters:
     """The conditions that a part must fulfil to be shown. A condition that is empty or None is not applied.
 
     A part seen exactly at `since` is shown, but a part seen exactly at `to` is not. `least` and `most` are the lowest and the highest
-    defect probability. The label "none" finds parts without a verdict, and the action "none" finds parts without a sorting. Parts of
-    `excluded_line` are never found. `errors` maps the name of each query parameter that could not be read to a phrase that says what its
-    value must be. Such a parameter is not applied.
+    defect probability. The label "none" finds parts without a verdict. The action "none" finds parts for which no gate has reported what
+    it did. Parts of `excluded_line` are never found.
+
+    A query parameter that could not be read is not applied. `errors` maps its name to a phrase that says what the value must be.
     """
 
     line: str = ""
@@ -48,7 +49,7 @@ class PartFilters:
 
     @property
     def query(self) -> str:
-        """The filters that are not empty, as the query of a URL."""
+        """The query string of a URL that sets these filters, such as "line=line-1&label=defect". Empty filters are left out."""
         names = [one.name for one in fields(self) if one.name in _READERS]
         return urlencode([(name, text) for name in names if (text := self.format_value(name))])
 
@@ -71,16 +72,16 @@ class PartFilters:
     def is_served_by_one_index(self) -> bool:
         """Whether the database can find all parts with a single index.
 
-        This is the case if at most one filter is set, apart from the two times, and the column of this filter has an index.
+        This is the case if at most one filter is set besides `since` and `to`, and the column of this filter has an index.
         """
         has_unindexed = self.least is not None or self.most is not None or bool(self.model)
         indexed = [self.line, self.label, self.kind, self.reviewer, self.action]
-        # The index of actions does not contain the actions "none" and "passed", because most rows have one of them.
+        # The index of gate actions leaves out the actions "none" and "passed", because most parts have one of them.
         has_common_action = self.action in ("none", "passed")
         return not has_common_action and not has_unindexed and sum(map(bool, indexed)) <= 1
 
     def conditions(self) -> Q:
-        """Returns the conditions for the table of parts, except those of `since` and `to`."""
+        """Returns the filters as conditions for a query of the table of parts. The filters `since` and `to` are not included."""
         found = Q()
         if self.part:
             found &= Q(line=self.part.line, run=self.part.run, part=self.part.part)
@@ -99,7 +100,7 @@ class PartFilters:
         return found
 
     def time_conditions(self) -> Q:
-        """Returns the conditions of `since` and `to` for the table of parts."""
+        """Returns the filters `since` and `to` as conditions for a query of the table of parts."""
         found = Q()
         if self.since:
             found &= Q(seen_at__gte=self.since)

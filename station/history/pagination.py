@@ -25,7 +25,8 @@ from streams.identity import format_time, parse_time
 ROWS_PER_PAGE = 50
 SEARCH_LIMIT = 20_000
 COUNT_LIMIT = 10_000
-# Most parts passed the gate ("passed") or have no sorting ("none"), so the index of actions (part_action_seen) does not contain them.
+# The gate let most parts pass ("passed") or reported nothing about them ("none"). The index of gate actions (part_action_seen) leaves
+# these parts out.
 _COMMON_ACTIONS = ("none", "passed")
 # For each column, the condition of its partial index part_<column>_seen, see station.archive.models.Part.
 _INDEX_CONDITIONS = {
@@ -87,7 +88,8 @@ def load_page(
     if after is not None:
         found, limit = _search(filters, after, False, rows, search_limit)
         shown, has_more = found[:rows][::-1], len(found) > rows
-        # These are the newest parts of all, and they may be too few for a page. Load the newest page instead, which is full.
+        # The search has reached the newest part, so it may have found too few parts for a page. Load the newest page instead,
+        # because it is filled up with older parts.
         if not has_more and limit is None:
             return load_page(filters, rows=rows, search_limit=search_limit)
         newer = _key_of(shown[0]) if has_more and shown else limit
@@ -172,7 +174,7 @@ def _find_bound(filters: PartFilters, key: HistoryKey | None, older: bool, searc
 
 
 def _indexed_condition(filters: PartFilters) -> Q:
-    """Returns the one filter by which the database shall look up the parts in an index: the filter that probably finds the fewest parts."""
+    """Returns the condition by which the database looks up parts in an index: the filter that probably finds the fewest parts."""
     for column, value in (("reviewer", filters.reviewer), ("kind", filters.kind), ("action", filters.action)):
         if value and value not in _COMMON_ACTIONS:
             return Q(**{column: value}) & index_condition(column)

@@ -191,7 +191,7 @@ class OverlayBox:
 
     @property
     def caption_px(self) -> tuple[int, int]:
-        """Left end (x) and baseline (y) of the caption. It stands above the box, or inside the box if there is no room above."""
+        """Left end (x) and baseline (y) of the caption, which stands above the box, or inside the box if there is no room above."""
         return self.left_px, self.top_px - 3 if self.top_px > 14 else self.top_px + 12
 
 

@@ -38,8 +38,8 @@ _THUMBNAIL_SIDES_PX = (160, 240, 480)
 def history(request: HttpRequest) -> HttpResponse:
     """Shows one page of parts.
 
-    The query of the URL contains the filters, and the key at which the page begins as `before` or `after`. Without a key the page shows the
-    newest parts.
+    The query of the URL contains the filters. Its parameter `before` or `after` is the key (time and number of a part) at which the page
+    begins. Without such a key the page shows the newest parts.
     """
     filters = _read_filters(request)
     before, after, key_errors = _read_keys(request)
@@ -121,7 +121,8 @@ def download_parquet(request: HttpRequest) -> HttpResponseBase:
 
 def _download(request: HttpRequest, export: Callable[[PartFilters], Iterator[bytes]], content_type: str, suffix: str) -> HttpResponseBase:
     filters = _read_filters(request)
-    # A filter that cannot be read must not be ignored here, because the file would then contain parts that the person did not ask for.
+    # Refuse the export if a filter cannot be read. If the filter were ignored, the file would contain parts that the person did not
+    # ask for.
     if filters.errors:
         return HttpResponse("\n".join(filters.describe_errors()), status=400, content_type="text/plain; charset=utf-8")
     stamp = timezone.localtime().strftime("%Y-%m-%d-%H%M%S")
@@ -190,7 +191,7 @@ def part_heat_map(request: HttpRequest, line: str, run: int, part: int) -> HttpR
 
 
 def _locate_picture(request: HttpRequest, line: str, run: int, part: int) -> Part | LivePart | Upload:
-    """Returns the object that knows where the part's picture is stored: a row of the archive, a live part, or an upload.
+    """Returns an object with the place at which the part's picture is stored: a row of the archive, a live part, or an upload.
 
     Raises Http404 if the part is unknown or the person may not see it.
     """

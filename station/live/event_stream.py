@@ -29,10 +29,11 @@ _STATUS_TICKS = 4
 # Number of ticks (passes of the stream's loop, TICK_S each) in a minute. Once a minute the stream checks that the person may still see
 # the page.
 _PERMISSION_TICKS = 30 * _STATUS_TICKS
-# Shortest time between two renderings of a card. People do not read faster, and each rendering makes all browsers request pictures.
+# Shortest time between two renderings of a card. People cannot read a card more often than this, and each rendering makes all browsers
+# request new pictures.
 _RENDER_INTERVAL_S = 2.0
-# Shortest time between two renderings of a card on a busy machine. It is longer because the other processes need all processors, and
-# rendering every two seconds would use 5 % of them.
+# Shortest time between two renderings of a card on a busy machine. It is longer than the usual two seconds, because rendering every two
+# seconds would use 5 % of the processors, which the other processes need.
 _BUSY_RENDER_INTERVAL_S = 10.0
 # The machine counts as busy if its load average of the last minute, divided by its number of processors, is above this value. On a machine
 # with two processors, an inspector under full load gives about 0.96 and sometimes less.
@@ -76,7 +77,7 @@ class CardRenderer:
             known = self._cards.get((line, for_page))
             age = now - known.rendered_at if known else busy_interval
             interval = busy_interval if self._is_busy() else timedelta(seconds=_RENDER_INTERVAL_S)
-            # The age is negative if the machine's clock was set back. The card is rendered again in this case.
+            # If the machine's clock was set back, the age of the cached card is negative. Then the card is rendered again.
             if known is not None and (known.revision == revision or timedelta() <= age < interval):
                 return known
             # If nobody has looked at the card for a while, start again with the newest parts instead of the parts of the last rendering.
@@ -112,7 +113,7 @@ class OpenStreams:
         self.count = 0
 
     def is_full(self) -> bool:
-        """Returns whether no further stream may be opened."""
+        """Returns whether MAX_STREAMS event streams are open, so that another one must be refused."""
         return self.count >= MAX_STREAMS
 
 

@@ -58,7 +58,7 @@ def describe_reason(reason: str) -> str:
 
 @dataclass(frozen=True)
 class LivePart:
-    """The records that the station has received about one part. Its picture can be read with PartPictureReader."""
+    """The records that the station has received about one part. PartPictureReader can read the picture of the part."""
 
     id: PartId
     verdict: Verdict | None = None
@@ -173,7 +173,8 @@ class LineState:
     def start_shift(self, since: datetime, counts: Counter[str], minutes: dict[datetime, Counter[str]] | None = None) -> None:
         """Starts counting a shift that began at `since`. `counts` are the parts of the shift that the archive contains already, by label.
 
-        If `minutes` is given, it replaces the trend of the last hour. It contains the archived parts by minute and label.
+        `minutes` contains the archived parts of the last hour by minute and label. If it is given, it replaces the
+        counts of the trend chart.
         """
         self.shift_since, self.counts, self.diverted = since, Counter(counts), 0
         if minutes is not None:
@@ -235,12 +236,12 @@ class LineState:
         self.version += 1
 
     def add_dead_letter(self, at: datetime, reason: str) -> None:
-        """Adds a record of this line that an agent parked as a dead letter at the time `at`."""
+        """Adds a dead letter of this line: a record that an agent could not process and set aside at the time `at`."""
         self._dead_letters.append((at, reason))
         self.version += 1
 
     def find_part(self, part: PartId) -> LivePart | None:
-        """Returns what is known of `part`, or None if it is not among the recent parts of the line."""
+        """Returns what is known about `part`, or None if it is not among the recent parts of the line."""
         return self._parts.get(part)
 
     def last_parts(self, count: int) -> list[LivePart]:
@@ -251,14 +252,16 @@ class LineState:
     def update_selection(self, shown: Sequence[LivePart], count: int) -> list[LivePart]:
         """Returns the `count` parts that a card shows next, newest first. `shown` are the parts that the card shows now.
 
-        At most two parts are new: the newest part, and the newest faulty part or else the second newest part. Therefore the pictures on a
-        card change as slowly on a fast line as on a slow line. If `shown` has fewer than `count` parts, the newest parts are returned.
+        At most two new parts replace shown parts, so that a person can follow the card even if the line is fast. These two are the newest
+        part and the newest faulty part, or the second newest part if no other new part is faulty.
+
+        If `shown` has fewer than `count` parts, the newest parts are returned.
         """
         if len(shown) < count:
             return self.last_parts(count)
         shown_ids = {part.id for part in shown}
         new_parts = list(takewhile(lambda part: part.id not in shown_ids, self.last_parts(self._recent_parts)))
-        # Order: the newest part, then the other faulty parts, then the other good parts. Each group stays ordered from new to old.
+        # Sort the new parts: first the newest part, then the other faulty parts, then the other good parts, each group from new to old.
         by_priority = sorted(new_parts, key=lambda part: (part is not new_parts[0], part.label == "ok"))
         chosen = {part.id for part in by_priority[:MAX_NEW_PER_UPDATE]}
         remaining = [self._parts.get(part.id, part) for part in shown]
@@ -278,11 +281,14 @@ class LineState:
         return [(minute, self._trend.get(minute, Counter())) for minute in minutes]
 
     def count_dead_letters(self, now: datetime) -> Counter[str]:
-        """Returns for each reason the number of dead letters in the hour before `now`."""
+        """Returns the number of dead letters in the hour before `now`, for each reason.
+
+        A dead letter is a record that an agent could not process.
+        """
         return Counter(reason for at, reason in self._dead_letters if now - at <= _HOUR)
 
     def count_missed_verdicts(self, now: datetime) -> Counter[str]:
-        """Returns how many parts of the last ten minutes were sorted without their verdict.
+        """Returns how many parts of the last ten minutes the gate sorted without a verdict.
 
         The keys are `late` for a verdict that came too late, and `none` for a verdict that did not come.
         """

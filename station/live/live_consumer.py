@@ -47,10 +47,12 @@ _BACKLOG_RECORDS = 500
 _CONNECTION_CHECK_S = 2.0
 _RESPONSE_MS = 4000
 _RECONNECT_WAIT_S = 1.0
-# When the consumer starts, it reads the sortings and the dead letters of this much time before the start.
+# When the consumer starts, it also reads some earlier records: the sorting records of the last ten minutes and the dead letters of the
+# last hour.
 _SORTINGS_BACK = timedelta(minutes=10)
 _DEAD_LETTERS_BACK = timedelta(hours=1)
-# The line of uploads remembers more parts, because people may upload many pictures at once and then wait for all verdicts.
+# Number of recent parts that are kept in memory for uploaded pictures. A line of the plant keeps fewer, but people may upload many
+# pictures at once and then wait for all verdicts.
 _RECENT_UPLOADS = 2000
 # Parts younger than this may still be missing in the archive, so they are counted from Kafka.
 _NOT_YET_ARCHIVED = timedelta(minutes=5)
@@ -60,7 +62,9 @@ _TREND = timedelta(hours=1)
 
 @dataclass(frozen=True)
 class ArchivedCounts:
-    """Numbers of archived parts of a line. `counts` has the parts of the shift by label, `minutes` those of the last hour by minute.
+    """Numbers of archived parts of a line.
+
+    `counts` maps each label to the number of parts in the shift. `minutes` holds such counts for each minute of the last hour.
 
     Parts seen at or after `until` are not counted, because the consumer counts them from Kafka.
     """
@@ -123,7 +127,7 @@ class LiveConsumer:
         self._thread = threading.Thread(target=self._run, name="live-consumer", daemon=True)
 
     def start(self) -> None:
-        """Starts the thread."""
+        """Starts the thread that reads from Kafka."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -133,7 +137,7 @@ class LiveConsumer:
             self._thread.join(10)
 
     def find_part(self, part: PartId) -> LivePart | None:
-        """Returns what is known of `part`, or None if it is not among the recent parts of its line."""
+        """Returns what is known about `part`, or None if it is not among the recent parts of its line."""
         with self.lock:
             state = self.lines.get(part.line)
             return state.find_part(part) if state else None
@@ -148,7 +152,7 @@ class LiveConsumer:
     def update_shift(self, now: datetime) -> None:
         """Sets the counts of all lines to zero if a new shift has begun since the last call.
 
-        The first call starts with the numbers of parts that the archive contains instead of zero.
+        The first call sets them to the numbers of parts that the archive has of the present shift.
         """
         station = self._settings.station
         since = period_at(now, station.shifts, station.zone).since
@@ -244,8 +248,8 @@ class LiveConsumer:
     def _seek(self, consumer: Any, partitions: list[TopicPartition]) -> None:
         """Sets the offset from which the consumer reads each partition.
 
-        After a lost connection the consumer continues where it stopped. When it starts, it begins some time in the past. It reads verdicts
-        from the time up to which the archive's counts go, or from an earlier time, so that no part is missing in the counts.
+        After a lost connection the consumer continues where it stopped. When the station starts, the consumer also reads records from some
+        minutes before. It reads verdicts at least from the time at which the archive's counts end, so that the counts miss no part.
         """
         now = datetime.now(UTC)
         self.update_shift(now)

@@ -28,7 +28,7 @@ def wall(request: HttpRequest) -> HttpResponse:
 @require_safe
 @right_required("look")
 def line(request: HttpRequest, line: str) -> HttpResponse:
-    """Shows one line with more pictures than its card, the trend of the last hour and the last faulty parts."""
+    """Shows the page of one line: more pictures than on the wall, the trend of the last hour, and the last faulty parts."""
     renderer = get_card_renderer()
     if line not in renderer.consumer.lines:
         raise Http404

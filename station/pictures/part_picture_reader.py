@@ -31,13 +31,13 @@ from streams.topics import TopicNames
 
 log = logging.getLogger(__name__)
 
-# Number of Kafka connections. If all of them are in use, a request waits for one for up to _MAX_WAIT_S.
+# Number of Kafka connections that read pictures. If all of them are in use, a request waits up to _MAX_WAIT_S for a free one.
 _CONSUMERS = 4
 _MAX_WAIT_S = 10.0
 _READ_MS = 4000
 _CACHE_BYTES = 48 * 2**20
 # Number of locks for the conversion of pictures. Each picture always gets the same lock, so that two requests never convert it at the same
-# time. Different pictures seldom share a lock, because there are many.
+# time. Because there are many locks, different pictures seldom share one.
 _LOCKS = 64
 # Every segment of an address must begin with a letter, a digit or an underscore. Such an address has no scheme, no drive, no empty
 # segment and no "..", so it cannot lead out of the store.
@@ -162,7 +162,8 @@ class PartPictureReader:
         try:
             return read_object(self._settings.store.url, address, self._settings.pictures.max_bytes)
         except PictureError as error:
-            # The picture may have been deleted from the store because of its age or the total size, and may still be on the topic.
+            # The store deletes a picture because of its age or the total size of all pictures. Such a picture may still be on the image
+            # topic, so the caller looks there next.
             if error.reason == CLAIM_MISSING:
                 return None
             raise
@@ -197,8 +198,8 @@ class PartPictureReader:
         if not is_reachable(self._settings.bootstrap):
             raise ConnectionError(f"no Kafka broker listens at {self._settings.bootstrap}")
         arguments = make_client_arguments(self._settings, "station-pictures") | {"request_timeout_ms": 5000, "bootstrap_timeout_ms": 5000}
-        # The limit of one byte makes Kafka send only the batch that holds the picture, even though the batch is larger than that. A
-        # higher limit would make Kafka send pictures that nobody asked for.
+        # With `max_partition_fetch_bytes` 1, Kafka sends only the batch that holds the picture, although the batch is larger than one
+        # byte. With a higher limit, Kafka would also send pictures that nobody asked for.
         return KafkaConsumer(
             **arguments,
             group_id=None,

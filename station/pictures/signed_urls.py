@@ -2,8 +2,8 @@
 
 Everybody who may see the live pages gets the same cards. Therefore the station does not check the person's account for each picture on a
 card. Instead the address of the picture carries a signature, says where the picture is stored, and is valid for one to two hours. This
-saves work, because a wall requests pictures day and night. If the station looked up session, account and archive, each request would cost
-ten times as much.
+saves work, because screens in the plant show the live pages and request pictures day and night. If the station looked up session,
+account and archive, each request would cost ten times as much.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _HEADERS = [
 
 
 class SignedUrl(NamedTuple):
-    """The content of a signed address: the hour in which it was made (`slot`), the size of the picture, and where it is stored."""
+    """What a signed address contains: the hour in which it was made (`slot`), and the size and the storage place of the picture."""
 
     slot: int
     side_px: int
@@ -54,14 +54,14 @@ def make_signed_url(part: PictureLocation, side_px: int, now_s: float | None = N
 
 
 def read_signed_url(token: str, now_s: float) -> SignedUrl | None:
-    """Returns the content of a signed address, or None if the signature is wrong or the address has expired.
+    """Returns what a signed picture address contains, or None if its signature is wrong or the address has expired.
 
     `token` is the part of the address after PREFIX, and `now_s` is the current Unix time.
     """
     try:
         content = SignedUrl(*_signer().unsign_object(token))
     except (BadSignature, ValueError, TypeError):
-        # A TypeError means that another release of the station signed the address, whose addresses have other fields.
+        # A TypeError means that the address has other fields, because another release of the station signed it.
         return None
     return content if 0 <= int(now_s) // _SLOT_S - content.slot <= 1 else None
 

@@ -1,1 +1,1 @@
-"""Reports of a shift or a day, for the screen and for one printed sheet."""
+"""The report pages: the figures of a shift or a day, on the screen or printed on one sheet of paper."""

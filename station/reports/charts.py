@@ -38,7 +38,7 @@ class ChartBar:
 
     @property
     def above(self) -> float:
-        """The y coordinate of the baseline of the number above the bar, which is 3 px above the bar."""
+        """The y coordinate of the number above the bar: its baseline is 3 px above the top of the bar."""
         return self.y - 3
 
 

@@ -21,7 +21,7 @@ _GROUPED_BY = ("line", "label", "action", "sorted_reason", "late", "kind", "revi
 
 @dataclass(frozen=True)
 class PartGroup:
-    """A group of parts that are equal in all these fields except `count`, which is the number of parts in the group."""
+    """A group of parts that have the same line, label, gate action and so on. `count` is the number of parts in the group."""
 
     line: str
     label: str
@@ -120,7 +120,7 @@ class PartCounters:
 
 @dataclass(frozen=True)
 class PartReport:
-    """The counters of a period: for all parts together, for each line, and for each hour. The key of an hour is its beginning."""
+    """The numbers of parts in a period: for all parts together, for each line, and for each hour. Each hour is identified by its start."""
 
     period: ShiftPeriod
     all: PartCounters
@@ -149,7 +149,7 @@ def count_period(period: ShiftPeriod, line: str, excluded_line: str) -> PartRepo
 
 
 def add_up(groups: Iterable[PartGroup]) -> PartCounters:
-    """Returns the counters of all `groups` together."""
+    """Returns the counters of all `groups`, added up."""
     counters = PartCounters()
     for group in groups:
         counters.add(group)

@@ -1,4 +1,4 @@
-"""The page of reports: a shift or a day, for the screen and for one printed sheet."""
+"""The report page: the figures of a shift or a day, on the screen or printed on one sheet of paper."""
 
 from __future__ import annotations
 

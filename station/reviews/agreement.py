@@ -29,17 +29,17 @@ class LabelAgreement:
 
     @property
     def parts(self) -> int:
-        """The number of parts that both sides labelled."""
+        """The number of parts that have a label from both sides, for example from the model and from a person."""
         return sum(self.counts.values())
 
     @property
     def same(self) -> int:
-        """The number of parts that both sides gave the same label."""
+        """The number of parts to which both sides, for example the model and a person, gave the same label."""
         return sum(self.counts[label, label] for label in LABELS)
 
     @property
     def accuracy(self) -> float | None:
-        """The share of parts that both sides gave the same label, 0..1."""
+        """The share (0..1) of parts to which both sides, for example the model and a person, gave the same label."""
         return self.same / self.parts if self.parts else None
 
     @property
@@ -60,7 +60,10 @@ class LabelAgreement:
         return None if chance == 1 else (self.same / self.parts - chance) / (1 - chance)
 
     def rows(self) -> list[tuple[str, list[int]]]:
-        """Returns the confusion matrix as rows: for each label of the first side, the counts for the labels of the second side."""
+        """Returns the confusion matrix as rows, such as [("ok", [90, 2]), ("defect", [3, 5])].
+
+        Each row has a label of the first side, and the numbers of parts that the second side labelled `ok` and `defect`.
+        """
         return [(first, [self.counts[first, second] for second in LABELS]) for first in LABELS]
 
 
@@ -85,26 +88,26 @@ class AgreementReport:
     both have decided about.
     """
 
-    # The model compared with people on all reviewed parts.
+    # How often the model agrees with people, on all reviewed parts.
     model: LabelAgreement
-    # The model compared with people on the parts of the random check. These parts represent all parts of the plant.
+    # How often the model agrees with people, on the randomly picked parts only. Such parts represent all parts of the plant.
     audit: LabelAgreement
-    # The model compared with people, for each line of the plant.
+    # How often the model agrees with people, for each line of the plant.
     lines: list[tuple[str, LabelAgreement]]
-    # The model compared with each single person.
+    # How often the model agrees with each person.
     reviewers: list[tuple[str, LabelAgreement]]
-    # For each type of defect: the number of parts to which people gave this type, and how many of these the model labelled `ok`.
+    # For each type of defect: how many parts have this type according to people, and how many of these parts the model labelled `ok`.
     kinds: list[tuple[str, int, int]]
-    # Two people compared with each other, for each pair of people.
+    # How often two people agree with each other, for each pair of people who have decided about the same parts.
     people: list[tuple[str, str, LabelAgreement]]
-    # The parts that the model left to people (verdict `review`): for each label that people gave, the number of parts.
+    # How people labelled the parts that the model left to them (verdict `review`): the number of parts for each label.
     left_to_people: list[tuple[str, int]]
 
 
 def compute_agreement(since: datetime, to: datetime, line: str = "", excluded_line: str = "") -> AgreementReport:
     """Compares the decisions that were made from `since` until before `to`.
 
-    With `line` only the parts of that line count, otherwise the parts of all lines except `excluded_line`.
+    If `line` is given, only the parts of that line count. Otherwise the parts of all lines except `excluded_line` count.
     """
     in_period = Q(undone_at=None, at__gte=since, at__lt=to, label__in=LABELS)
     in_period &= Q(part__line=line) if line else ~Q(part__line=excluded_line)

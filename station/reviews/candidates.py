@@ -76,7 +76,10 @@ def compute_doubt(defect_probability: float | None, threshold: float | None) -> 
 
 
 def compute_disagreement(votes: Mapping[str, float], threshold: float | None) -> float | None:
-    """Returns the distance between the highest and the lowest vote, or None if all votes lie on one side of the threshold."""
+    """Returns how much the networks disagree about a part: their highest defect probability minus the lowest one.
+
+    Returns None if all probabilities lie on the same side of the threshold, because the networks then agree about the label.
+    """
     if threshold is None or len(votes) < 2:
         return None
     low, high = min(votes.values()), max(votes.values())
@@ -84,7 +87,7 @@ def compute_disagreement(votes: Mapping[str, float], threshold: float | None) ->
 
 
 def is_picked_at_random(part: Part, share: float, seed: int) -> bool:
-    """Returns whether the random check picks `part`. The check picks the share `share` (0..1) of all parts.
+    """Returns whether the random check picks `part`. For example, with `share` 0.01 it picks one part in a hundred on average.
 
     The choice depends only on the part id, `share` and `seed`. It is therefore the same on every machine, and nobody can predict it
     without the seed.
@@ -119,8 +122,8 @@ class CandidateQueue:
             Candidate(part=part, score=priority.score, why=priority.why[:400], audit=priority.audit, since=part.seen_at)
             for part, priority in selected
         ]
-        # The score of a part in the queue is updated, because its reasons may change. For example, the part may get its verdict later than
-        # its sorting.
+        # If a part is in the queue already, its score is updated, because the reasons for a review may have changed. For example, the
+        # verdict may arrive after the gate has sorted the part.
         Candidate.objects.bulk_create(rows, update_conflicts=True, unique_fields=["part"], update_fields=["score", "why", "audit"])
 
 

@@ -51,7 +51,7 @@ _FIELD_LABELS = {"line": "Line", "since": "Seen from", "to": "To"}
 
 
 class EmptyDataSetError(ValueError):
-    """A data set cannot be made: it would be empty, or another person is making one. The text can be shown on a page."""
+    """A data set cannot be made: it would be empty, or another person is making one. The error message can be shown on a page."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def make_data_set(selection: DataSetSelection, settings: Settings, made_by: str,
         if not written.counts:
             reasons = ", ".join(f"{count} {reason}" for reason, count in written.left_out.items())
             raise EmptyDataSetError(
-                f"There is nothing to put into a data set: {reasons or 'no such part was reviewed'}. Select other parts."
+                f"There is nothing to put into a data set: {reasons or 'none of the selected parts was reviewed'}. Select other parts."
             )
         row = DataSet(
             number=number,
@@ -191,7 +191,10 @@ def _write_pictures(folder: Path, selection: DataSetSelection, settings: Setting
 
 
 def _fetch_picture(part: Part, fetch: FetchPicture) -> tuple[bytes, str]:
-    """Returns the picture and an empty text, or empty bytes and the reason why the part is left out of the data set."""
+    """Returns the picture of `part`, and "" as the second value.
+
+    If the picture cannot be used, returns b"" and the reason why the part is left out of the data set.
+    """
     try:
         picture = fetch(part)
         if picture is None:

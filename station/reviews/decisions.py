@@ -35,11 +35,11 @@ SendRecord = Callable[[str, str, bytes | None], tuple[int, int]]
 
 
 class InvalidBoxesError(ValueError):
-    """The boxes that a page sent cannot be accepted. The text can be shown on a page."""
+    """The boxes that a page sent cannot be accepted. The error message can be shown on a page."""
 
 
 class DecisionRefusedError(ValueError):
-    """A decision cannot be accepted. The text can be shown on a page."""
+    """A person's decision about a part cannot be accepted. The error message can be shown on a page."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def next_state(model_label: str, labels: Sequence[str], ask_second_person: bool 
 
 
 def find_effective(labels: Sequence[str]) -> int | None:
-    """Returns the index of the decision that counts for a part, or None if nobody has decided.
+    """Returns the index of the decision that counts for a part, or None if there is no decision other than skips.
 
     The last decision that is not a skip counts. If there are three decisions, the last one is also the opinion of the majority, because a
     third person is asked only if the first two differ.
@@ -195,7 +195,10 @@ def undo_last_decision(user: User, settings: Settings, now: datetime, send: Send
 
 
 def make_review(part: Part, reviewer: str, annotation: Annotation, at: datetime) -> Review:
-    """Returns the record of a decision for the topic `castings.reviews`. Raises DecisionRefusedError for a skip."""
+    """Returns the record of a decision for the topic `castings.reviews`.
+
+    Raises DecisionRefusedError if the person skipped the part, because no record is sent for a skip.
+    """
     if annotation.label not in ("ok", "defect"):
         raise DecisionRefusedError("A part that was skipped has no review. Choose ok or defect.")
     return Review(

@@ -55,7 +55,8 @@ class Decision(models.Model):
 
     class Meta:
         constraints: ClassVar = [
-            # A person has at most one decision about a part that is not undone. The constraint also holds after two clicks at one moment.
+            # Apart from undone decisions, a person has at most one decision about a part. The constraint ensures this even if two clicks
+            # arrive at the same moment.
             models.UniqueConstraint(fields=["part", "reviewer"], condition=models.Q(undone_at=None), name="decision_once"),
         ]
         indexes: ClassVar = [

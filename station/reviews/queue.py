@@ -16,8 +16,8 @@ from streams.settings import Settings
 
 # The states of waiting parts, in the order in which people get the parts. Parts that need a third or second opinion come first.
 _WAITING_STATES = ("third", "second", "open")
-# Number of free parts that are read from the database at once. It is larger than needed, because other people may lease some of these parts
-# in the meantime.
+# Number of waiting parts that are read from the database at once. It is larger than needed, because other people may reserve some of these
+# parts in the meantime.
 _LEASE_ATTEMPTS = 20
 # A queue of more than 10,000 parts is not counted exactly, because counting takes long and nobody needs the exact number.
 MAX_COUNTED = 10_000
@@ -48,12 +48,13 @@ def claim_candidates(user: User, settings: Settings, now: datetime, count: int =
 
 
 def claim_candidate(candidate: Candidate, user: User, settings: Settings, now: datetime) -> bool:
-    """Leases the part of `candidate` to `user`. Returns False if another person is reviewing the part."""
+    """Reserves the part of `candidate` for `user` for a while. Returns False if another person is reviewing the part."""
     return _lease(candidate, user, now, now + timedelta(minutes=settings.review.lease_minutes))
 
 
 def _lease(candidate: Candidate, user: User, now: datetime, until: datetime) -> bool:
-    # A single UPDATE statement checks and sets the lease, so that only one of two people who ask at the same moment gets the part.
+    # A single UPDATE statement checks whether the part is free and reserves it. Therefore only one of two people who ask at the same
+    # moment gets the part.
     free_or_own = Q(leased_by=user.username) | Q(leased_until=None) | Q(leased_until__lte=now)
     updated = Candidate.objects.filter(free_or_own, pk=candidate.pk).update(leased_by=user.username, leased_until=until)
     return bool(updated)
@@ -72,7 +73,7 @@ def waiting_candidates(settings: Settings, now: datetime) -> QuerySet[Candidate]
 
 
 def count_waiting(settings: Settings, now: datetime) -> dict[str, int]:
-    """Returns the number of waiting parts for each state. Counting stops at MAX_COUNTED parts in total."""
+    """Returns how many parts wait for a first, second or third opinion. Counting stops at MAX_COUNTED parts in total."""
     first = waiting_candidates(settings, now).values("pk")[:MAX_COUNTED]
     counts = Candidate.objects.filter(pk__in=first).values_list("state").annotate(count=Count("pk")).order_by()
     return dict.fromkeys(_WAITING_STATES, 0) | dict(counts)

@@ -1,4 +1,4 @@
-"""The review pages: the page where a person decides about one part after the other, the page of agreement, and that of data sets."""
+"""The review pages: where a person decides about one part after the other, sees how often people and model agree, and makes data sets."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def _render_review(request: HttpRequest, candidate: Candidate | None = None, ann
         content |= _describe_candidate(candidate, following)
     template = "station/reviews/_review.html" if request.headers.get("HX-Request") else "station/reviews/review.html"
     response = render(request, template, content)
-    # Without this header, the browser's Back button would show the page from before the decision.
+    # Without this header, the browser's Back button would show the page as it was before the person decided.
     response["Cache-Control"] = "no-store"
     return response
 
@@ -169,7 +169,7 @@ def _start_of_day() -> datetime:
 
 
 def _get_user(request: HttpRequest) -> User:
-    assert isinstance(request.user, User)  # This never fails, because the decorator `right_required` lets only logged-in users through.
+    assert isinstance(request.user, User)  # Always true, because `right_required` lets only logged-in users through.
     return request.user
 
 

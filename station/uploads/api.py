@@ -52,11 +52,11 @@ class SuspiciousRegions(Schema):
 class Inspection(Schema):
     """A picture that was sent for inspection, with its verdict if there is one."""
 
-    part: str = Field(description="Id of the part that the picture is judged as: `<line>:<run>:<part>`.")
+    part: str = Field(description="The part id that the station gave to the picture: `<line>:<run>:<part>`.")
     status: str = Field(description="Address of this inspection in the API. A GET request to this address returns the verdict.")
     page: str = Field(description="Address of the page that shows the result to people.")
     state: Literal["waiting", "judged", "explained"] = Field(
-        description="`waiting`: there is no verdict yet. `judged`: there is a verdict. `explained`: there is a verdict with a finding."
+        description="`waiting`: no verdict yet. `judged`: there is a verdict. `explained`: there are also boxes and a heat map."
     )
     sha256: str = Field(description="SHA-256 of the picture as it was received.")
     label: Literal["ok", "defect", "review"] | None = Field(None, description="The verdict, or null as long as there is none.")
@@ -64,12 +64,12 @@ class Inspection(Schema):
         None, description="Calibrated probability of a defect, 0..1, or null if the picture could not be judged."
     )
     votes: dict[str, float] = Field({}, description="For each network of the ensemble, the defect probability that it gave, 0..1.")
-    threshold: float | None = Field(None, description="The smallest defect_probability that is labelled `defect`.")
+    threshold: float | None = Field(None, description="From this defect_probability on, the label is `defect`, unless it is `review`.")
     model: str | None = Field(None, description="Version of the model that judged the picture.")
     reason: str = Field("", description="Reason for the label `review`, such as `doubt`. Empty if there is no reason.")
     decided_at: datetime | None = Field(None, description="Time of the verdict.")
     finding: SuspiciousRegions | None = Field(
-        None, description="Where the picture looks defective. It follows moments after the verdict, and only for `defect` and `review`."
+        None, description="The regions that look defective. They come moments after the verdict if the label is `defect` or `review`."
     )
 
 
@@ -127,7 +127,7 @@ _REQUEST_BODY = {
 api = NinjaAPI(
     title="Castline inspections",
     version="1",
-    description="With this API a program sends a picture of a casting's surface and gets the verdict of the plant's model.",
+    description="With this API, a program can send a picture of a casting's surface and get the verdict of the plant's model.",
     docs_url=None,
     auth=TokenAuthentication(),
     urls_namespace="api",

@@ -49,8 +49,8 @@ class Upload(models.Model):
     class Meta:
         indexes: ClassVar = [models.Index(fields=["owner", "-id"], name="upload_owner")]
 
-    # Code that reads pictures expects these two addresses in the object store. They are empty for an upload, because its picture is read
-    # from Kafka, and the address of its heat map is in the finding.
+    # Code that reads pictures expects the attributes `picture` and `heat_map`, which are addresses in the object store. They are empty for
+    # an upload, because its picture is read from Kafka, and the address of its heat map is in the finding.
     picture = heat_map = ""
 
     def __str__(self) -> str:
@@ -58,7 +58,7 @@ class Upload(models.Model):
 
     @property
     def line(self) -> str:
-        """The name of the line that uploaded pictures are judged on."""
+        """The name of the line to which all uploaded pictures belong. It is not a production line."""
         return current_settings().station.upload_line
 
     @property
@@ -68,7 +68,7 @@ class Upload(models.Model):
 
     @property
     def part_id(self) -> PartId:
-        """The id of the part that the picture is judged as."""
+        """The part id that the uploaded picture has in Kafka records: line of uploads, run, and primary key of the upload."""
         return PartId(self.line, self.run, self.pk)
 
 
@@ -88,5 +88,5 @@ def may_see_part(user: AbstractBaseUser | AnonymousUser, line: str, run: int, pa
         return True
     try:
         return uploads_visible_to(user).filter(pk=part, run=run).exists()
-    except OverflowError:  # A number of more than 64 bits is no part number, and the database cannot search for it.
+    except OverflowError:  # The number has more than 64 bits. No part has such a number.
         return False

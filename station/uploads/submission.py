@@ -35,7 +35,7 @@ _STATUS_BY_REASON = {"too-large": 413, "too-many-pixels": 413, "not-an-image": 4
 
 
 class UploadRefusedError(CastlineError):
-    """A picture was not accepted. The text can be shown on a page, and `status` is the HTTP status.
+    """An uploaded picture was not accepted. The error message can be shown on a page. `status` is the HTTP status of the answer.
 
     `retry_after_s` says when the sender may try again, in seconds. It is 0 if another try would fail too.
     """
@@ -60,9 +60,9 @@ class RateLimiter:
         self._lock = threading.Lock()
 
     def acquire(self, account: int, pictures: int = 1) -> float:
-        """Takes tokens for `pictures` pictures. Returns 0 if the account may send them now.
+        """Returns 0 if the account may send `pictures` pictures now, and takes the tokens for them from its bucket.
 
-        Otherwise takes nothing and returns the seconds after which the account may try again.
+        Otherwise returns the number of seconds after which the account may try again, and takes no tokens.
         """
         now = self._clock()
         with self._lock:
@@ -73,7 +73,7 @@ class RateLimiter:
                 return (min(pictures, self._per_minute) - tokens) * 60 / self._per_minute
             self._buckets[account] = (tokens - pictures, now)
             if len(self._buckets) > _MAX_REMEMBERED_ACCOUNTS:
-                # A bucket that was idle for a minute is full again, so it can be removed without effect.
+                # If an account has sent nothing for a minute, its token bucket is full again, like a new one. So the bucket can be removed.
                 self._buckets = {key: bucket for key, bucket in self._buckets.items() if now - bucket[1] < 60}
             return 0.0
 
@@ -88,7 +88,7 @@ class ConcurrencyLimiter:
 
     @contextmanager
     def slot(self) -> Iterator[bool]:
-        """Occupies a slot until the `with` block ends. Yields True, or False if all slots are taken and none was occupied."""
+        """Occupies a slot until the `with` block ends. Yields True, or yields False if no slot was free."""
         with self._lock:
             is_granted = self._active < self._limit
             self._active += is_granted
@@ -166,7 +166,8 @@ def submit(user: User, name: str, picture: bytes, by_api: bool = False) -> Uploa
         by_api=by_api,
         sent_at=datetime.now(UTC),
     )
-    # The row of a failed upload is deleted. The database never uses its number again, so no other picture gets the same part id.
+    # The row of a failed upload is deleted. The database never reuses the number of a deleted row, so no other picture gets the same
+    # part id.
     try:
         upload.image_partition, upload.image_offset = _send_to_kafka(upload, picture)
         upload.save(update_fields=["image_partition", "image_offset"])

@@ -23,7 +23,7 @@ UploadState = Literal["waiting", "judged", "explained"]
 # An inspector answers within a second, so after ten seconds something is wrong.
 SLOW_AFTER = timedelta(seconds=10)
 _STOP_ASKING_AFTER = timedelta(minutes=30)
-# A finding follows its verdict within seconds. After 20 seconds without a finding the page stops asking for one.
+# The finding (boxes and heat map) follows the verdict within seconds. If there is none after 20 seconds, the page stops asking for it.
 _FINDING_TIMEOUT = timedelta(seconds=20)
 
 
@@ -62,14 +62,14 @@ class UploadStatus:
 
     @property
     def state(self) -> UploadState:
-        """`waiting`: there is no verdict yet. `judged`: there is a verdict. `explained`: there is a verdict with a finding."""
+        """`waiting`: there is no verdict yet. `judged`: there is a verdict. `explained`: there are also boxes and a heat map."""
         if self.verdict is None:
             return "waiting"
         return "explained" if self.verdict.method else "judged"
 
     @property
     def is_pending(self) -> bool:
-        """Whether a verdict or a finding is still expected."""
+        """Whether the page should ask again, because a verdict or a finding (boxes and heat map) is still expected."""
         if self.verdict is None:
             return self.now - self.upload.sent_at < _STOP_ASKING_AFTER
         needs_finding = self.verdict.label != "ok" and not self.verdict.method
@@ -99,7 +99,8 @@ def read_status(upload: Upload) -> UploadStatus:
     if verdict is None or (verdict.label != "ok" and not verdict.method):
         row = Part.objects.filter(line=part.line, run=part.run, part=part.part).first()
         archived = _from_archive(row) if row else None
-        # Use what the archive knows if the live consumer has no verdict in memory, or if only the archive has the finding.
+        # Use the archived records if the verdict is not in the memory of the live consumer, or if only the archive has the finding (boxes
+        # and heat map).
         verdict = archived if archived and (verdict is None or archived.method) else verdict
     return UploadStatus(upload, part, verdict, datetime.now(UTC))
 

@@ -114,7 +114,7 @@ def upload(request: HttpRequest, number: int) -> HttpResponse:
 def _find_status(request: HttpRequest, number: int) -> UploadStatus:
     try:
         found = uploads_visible_to(request.user).filter(pk=number).first()
-    except OverflowError:  # A number of more than 64 bits is no upload, and the database cannot search for it.
+    except OverflowError:  # The number has more than 64 bits. No upload has such a number.
         found = None
     if found is None:
         raise Http404
@@ -187,7 +187,7 @@ def _describe_operation(method: str, path: str, operation: dict[str, Any]) -> Ap
 
 
 def _plain_text(markdown: str) -> str:
-    """Removes the backticks, because the OpenAPI description is Markdown and the page shows plain text."""
+    """Removes the backticks from Markdown text of the OpenAPI description, because the page shows plain text."""
     return markdown.replace("`", "")
 
 

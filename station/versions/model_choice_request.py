@@ -1,4 +1,7 @@
-"""A person's request to change the model of a line. It is checked like `castline models choose` and then sent to the inspectors."""
+"""A person's request on the Models page to change the model of a line.
+
+The station makes the same checks as the command `castline models choose`, and then sends the choice to the inspectors.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +29,9 @@ NO_SHADOW = "none"
 
 @dataclass(frozen=True)
 class ModelChoiceRequest:
-    """What a person wants to change. `line` is the name of a line or `*` for all lines. A roll-back has no version.
+    """The change of a line's model that a person asks for.
 
+    `line` is the name of a line, or `*` for all lines. `version` is empty for a roll-back, because the earlier choices give the version.
     If `force` is True, a version is accepted even if its classes differ from those of the version in force.
     """
 
@@ -110,16 +114,18 @@ def publish_choice(choice: CheckedModelChoice, user: User) -> None:
 
 
 def _check_classes(settings: Settings, registry: Registry, requested: Manifest, current: ModelChoices, key: str) -> None:
-    """Raises DifferentClassesError if `requested` has other classes than the version in force on the line `key`.
+    """Raises DifferentClassesError if `requested` has other classes than the version in force on a line.
 
-    If `key` means all lines, the check covers each line that has no choice of its own.
+    `key` is the name of a line, or `*` for all lines. In the second case the function checks each line that has no choice of its own.
     """
     lines = [key] if key != ALL_LINES else [line.name for line in settings.lines if line.name not in current.by_key]
     for line in lines:
         try:
             present = registry.read_manifest(current.find(line).version)
         except ModelError as error:
-            raise DifferentClassesError(f"The classes of the version in force on {line} cannot be compared: {error}") from None
+            raise DifferentClassesError(
+                f"The classes of {requested.version} cannot be compared with those of the version in force on {line}: {error}"
+            ) from None
         if not present.has_same_classes(requested):
             raise DifferentClassesError(
                 f"The classes differ: {requested.version} judges {requested.describe_classes()}, "

@@ -103,7 +103,7 @@ class VersionSummary:
 @require_safe
 @right_required("look")
 def show_versions(request: HttpRequest) -> HttpResponse:
-    """Shows the chosen model of every line and the versions of the registry."""
+    """Shows which model is chosen for each line, and all versions in the model registry."""
     live, registry = get_live_consumer(), _open_registry()
     try:
         names, registry_problem = registry.list_names(), ""
@@ -251,5 +251,5 @@ def _send_png(content: bytes | None) -> HttpResponse:
 
 
 def _count_proportion(count: int, of: int) -> Proportion | None:
-    """Returns the proportion of `count` in `of`, or None if `of` is 0 or the manifest's figures contradict each other."""
+    """Returns `count` / `of` with its interval, or None if `of` is 0 or the figures of the manifest contradict each other."""
     return Proportion.from_counts(count, of) if 0 <= count <= of and of > 0 else None
