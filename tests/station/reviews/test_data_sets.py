@@ -117,7 +117,7 @@ def test_a_data_set_that_the_database_does_not_know_is_not_overwritten(settings:
 
 
 def test_an_empty_selection_leaves_nothing_behind(settings: Settings, store: PictureStore) -> None:
-    with pytest.raises(EmptyDataSetError, match="no such part was reviewed"):
+    with pytest.raises(EmptyDataSetError, match="none of the selected parts was reviewed"):
         make_data_set(DataSetSelection(line="line-2"), settings, "anna", NOW, store.fetch)
     assert list(settings.review.data_sets.iterdir()) == []
     assert DataSet.objects.count() == 0
