@@ -106,6 +106,15 @@ def test_every_alert_has_a_complete_runbook() -> None:
         assert book.impact, alert.name
 
 
+@pytest.mark.parametrize("name", ["PicturesUnmatched", "CameraLatencyUnknown", "CameraLatencyWrong", "CameraLatencyDrifts"])
+def test_the_runbooks_of_unmatched_pictures_advise_to_measure_the_latency_and_not_to_widen_the_window(name: str) -> None:
+    """Release 0.1.0 advised to raise match_window_s, which gave more pictures to the neighbours of their parts."""
+    fix = _BY_NAME[name].runbook.fix
+    assert "castline gateway measure" in fix
+    advice = [sentence for sentence in fix.split(". ") if "match_window_s" in sentence]
+    assert all("Do not raise" in sentence or "only if the part reports come late" in sentence for sentence in advice), advice
+
+
 def test_the_runbooks_commands_exist() -> None:
     commands = set(re.findall(r"`(castline [^`]+)`", (generate.ROOT / "dashboards/RUNBOOK.md").read_text(encoding="utf-8")))
     assert len(commands) > 8
