@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+from prometheus_client import REGISTRY
 
 from agents.gateway.folder_camera import FolderCamera
 from agents.gateway.intake import CameraFrame
@@ -107,6 +108,8 @@ def test_a_replay_that_loses_files_goes_on_with_the_next_ones_and_never_begins_a
     settings = CameraSettings(kind="folder", path=root, rate_per_s=1000, loop=False, shuffle=False)
     camera = FolderCamera("line-1", settings)
     frames = camera.frames(threading.Event())
+    labels = {"line": "line-1", "reason": "not-readable"}
+    lost = REGISTRY.get_sample_value("castline_pictures_lost_total", labels) or 0.0
     read = [next(frames).value for _ in range(2)]
     (root / "2.jpg").unlink()
     read.append(next(frames).value)
@@ -115,6 +118,7 @@ def test_a_replay_that_loses_files_goes_on_with_the_next_ones_and_never_begins_a
     read += [frame.value for frame in camera.frames(threading.Event())]
     assert read == [make_jpeg(f"{number}.jpg") for number in (0, 1, 3, 4, 5)]
     assert any("2.jpg of line-1 cannot be read" in text for text in camera.list_complaints())
+    assert REGISTRY.get_sample_value("castline_pictures_lost_total", labels) == lost + 1
 
 
 def test_a_replay_waits_while_its_whole_folder_is_away(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_a_picture_of_a_12_bit_colour_camera_is_measured_as_the_gateway_and_the_
         f"{GREY.shape[1]} × {GREY.shape[0]} px",
         "RGB, 16 bits a sample",
         f"{picture.offset_s:+.2f} s",
-        f"mean {picture.mean:.0f}",
+        f"<dd>{picture.darkest} … {picture.brightest}, mean {picture.mean:.0f}</dd>",
     ):
         assert fact in page
 
