@@ -46,7 +46,7 @@ class EvaluationReport:
         return sorted(errors.tolist(), key=lambda index: -abs(self.probability[index] - self.threshold))
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the report as JSON values. Their names must not change, because programs have read them since release 0.1.0."""
+        """Returns the report as JSON values. Its field names must not change, because programs have read them since release 0.1.0."""
         return {
             "pictures": self.pictures.class_counts,
             "unreadable": [{"path": str(bad.path), "reason": bad.reason} for bad in self.pictures.unreadable],
@@ -93,10 +93,10 @@ class CascadeEvaluation:
 def evaluate_version(
     ensemble: Ensemble, pictures: LabelledPictures, with_robustness: bool = False, advance: Callable[[int], object] = lambda _: None
 ) -> EvaluationReport:
-    """Judges all `pictures` and returns the figures, also those for disturbed copies of the pictures if `with_robustness` is true.
+    """Judges all `pictures` and returns a report with accuracy, misses, false alarms and other figures.
 
-    After each batch, `advance` is called with the number of pictures in the batch. Raises ModelError if the pictures have other classes
-    than the version.
+    If `with_robustness` is true, disturbed copies of the pictures are judged, too. After each batch, `advance` is called with the number of
+    pictures in the batch. Raises ModelError if the classes of the pictures differ from those of the version.
     """
     manifest = ensemble.version.manifest
     if pictures.classes != manifest.classes:

@@ -17,10 +17,10 @@ RELIABILITY_BINS = 10
 def measure_figures(
     probability: FloatArray, is_defect: BoolArray, threshold: float, review_low: float, review_high: float
 ) -> ClassificationFigures:
-    """Computes the figures of predictions from the defect `probability` and the truth `is_defect`, both of shape (n,).
+    """Computes accuracy, misses and other figures from the defect `probability` and the truth `is_defect`, both of shape (n,).
 
-    A picture is called a defect from `threshold` on, also inside the review band. The review band reaches from `review_low` up to, but not
-    including, `review_high`. The number of pictures in the band is an additional figure, `reviews`.
+    A picture counts as called defective if its probability is at least `threshold`, even if it lies inside the review band. The band
+    reaches from `review_low` up to, but not including, `review_high`. The share of pictures in the band is a figure of its own, `reviews`.
     """
     is_called = probability >= threshold
     is_review = (probability >= review_low) & (probability < review_high)

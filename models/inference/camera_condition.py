@@ -18,13 +18,14 @@ _MEDIAN_PICTURES = 8
 # Pictures are too dark if their brightness is below this share of the 1st percentile of brightness in the version's drift reference.
 _DARK_SHARE = 0.6
 # Pictures are too bright if their brightness lies more than this share of the way from the 99th percentile of brightness in the version's
-# drift reference to white (255).
+# drift reference to white (255). With 0.4 and a 99th percentile of 155, the limit is 195.
 _BRIGHT_SHARE = 0.4
 # Pictures are blurred if their sharpness is below this share of the 1st percentile of sharpness in the version's drift reference.
 _BLURRED_SHARE = 0.5
 # The lowest and the highest normal brightness (mean grey level, 0..255). They are used if the version has no drift reference.
 _DARK_LEVEL, _BRIGHT_LEVEL = 30.0, 225.0
-# A gap (no pictures arrive) is reported after this many times the mean interval between the latest pictures, but not before _MIN_GAP_S.
+# A gap means that no pictures arrive. It is reported if the line has been silent for this many times the mean interval between its latest
+# pictures, and for at least _MIN_GAP_S.
 _GAP_INTERVALS = 20
 _MIN_GAP_S = 30.0
 # After a gap has been reported for this long, the line is assumed to be stopped, and the gap is no longer reported.

@@ -66,7 +66,7 @@ class Cascade:
 
     @property
     def all_voters(self) -> Runtime:
-        """A runtime of the same two stages in which every voter judges every picture. The check of the golden set uses it."""
+        """A runtime of the same two stages in which every voter judges every picture. It is used to check the golden set."""
         return _TwoStages(f"{self.name} asking all", self.max_batch, self.first, self.others, self.first_index, self._other_indices)
 
     @property
@@ -123,15 +123,16 @@ def open_cascade(version: Version, open_stage: Callable[[Version], Runtime], lim
 def find_cascade_band(vote: SoftVote, voter: str, probabilities: VoterProbabilities) -> CascadeBand:
     """Returns the cascade band for `voter`: the range of defect probabilities in which `voter` does not decide alone.
 
-    Outside the band, `voter` gives all validation pictures the same labels as the whole ensemble. ODDS_MARGIN makes the band wider than
-    these pictures need. `probabilities` are the voters' class probabilities of the validation pictures, shape (n, voters, classes).
+    Outside the band, `voter` gives all validation pictures the same labels as the whole ensemble. The factor ODDS_MARGIN then widens the
+    band, because other pictures may need a wider one. `probabilities`, shape (n, voters, classes), are the voters' class probabilities of
+    the validation pictures.
     """
     index = vote.names.index(voter)
     own, combined = _compute_own_probability(vote, index, probabilities), vote.compute_defect_probability(probabilities)
     labels = np.array([vote.choose_label(float(probability)) for probability in combined])
     not_ok, not_defect = own[labels != "ok"], own[labels != "defect"]
-    # On other pictures, the voter and the ensemble may differ at probabilities a little outside those of the validation pictures.
-    # ODDS_MARGIN allows for that. The band always contains the threshold and the review band.
+    # The band contains all validation pictures on which the voter and the ensemble disagree. On other pictures, they may also disagree
+    # at slightly lower or higher probabilities, so ODDS_MARGIN widens the band. It always contains the threshold and the review band.
     low = _scale_odds(min(float(not_ok.min(initial=1.0)), vote.low, vote.threshold), 1 / ODDS_MARGIN)
     high = _scale_odds(max(float(not_defect.max(initial=0.0)), vote.high, vote.threshold), ODDS_MARGIN)
     return CascadeBand(voter=voter, low=low, high=high)

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from models.registry.manifest import DriftReference, Histogram, PercentileHistogram
 
-# Number of bins in the histograms of brightness and sharpness. Each bin holds equally many pictures of the reference.
+# Number of bins in the histograms of brightness and sharpness. Their edges are chosen so that each bin holds the same number of pictures
+# of the drift reference.
 PICTURE_BINS = 10
 # Edges of the bins of defect probabilities. They are fixed, because bins with equally many pictures would be very narrow near 0 and 1. Then
 # 0.007 and 0.008 could fall into different bins, although two runtimes of the same version may differ by that much.
@@ -58,8 +59,8 @@ def measure_picture(pixels: npt.NDArray[np.uint8]) -> PictureStatistics:
 def make_drift_reference(pixels: npt.NDArray[np.uint8], probabilities: FloatArray, is_defect: npt.NDArray[np.bool_]) -> DriftReference:
     """Returns the drift reference of a version.
 
-    The pictures must not be training pictures of the version, because a version is more certain of those than of others. `pixels` have
-    shape (n, side, side); `probabilities` (of a defect) and `is_defect` have shape (n,).
+    The version must not have been trained on these pictures, because it is more certain about its training pictures than about new
+    ones. `pixels` have shape (n, side, side); `probabilities` (of a defect) and `is_defect` have shape (n,).
     """
     statistics = [measure_picture(picture) for picture in pixels]
     return DriftReference(

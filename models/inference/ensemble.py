@@ -19,7 +19,7 @@ from models.registry import Version
 class Ensemble:
     """Predicts defects in batches of pictures.
 
-    Several threads may call `predict` at the same time. The thread of the event loop must not call it, because the call takes long."""
+    Several threads may call `predict` at the same time. The event loop's thread must not call it, because a call takes a long time."""
 
     version: Version
     runtime: Runtime
@@ -27,12 +27,12 @@ class Ensemble:
 
     @property
     def version_name(self) -> str:
-        """The name of the version, as verdicts give it."""
+        """The name of the model version, as it is written in verdicts."""
         return self.version.name
 
     @property
     def threshold(self) -> float:
-        """The lowest defect probability at which a part is labelled a defect. The review band takes precedence."""
+        """A part with at least this defect probability is labelled `defect`, or `review` if it lies inside the review band."""
         return self.version.manifest.threshold
 
     @property

@@ -56,7 +56,7 @@ def load_golden_set(version: Version) -> GoldenSet:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             golden_set = GoldenSet(arrays["pixels"], arrays["answers"])
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise ModelError(f"{path} is not a golden set: {error}. Copy the version again.") from error
+        raise ModelError(f"{path} cannot be read as a golden set: {error}. Copy the version again.") from error
     side_px = manifest.preprocessing.side_px
     count = len(golden_set.pixels)
     expected = ((count, side_px, side_px), (count, len(manifest.voters), len(manifest.classes)))

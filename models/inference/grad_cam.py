@@ -53,7 +53,7 @@ class GradCam:
         return _normalise(ndimage.gaussian_filter(region * detail, SMOOTHING_SHARE * side_px))
 
     def _trace(self, pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns Grad-CAM of `conv5` (coarse) and LayerCAM of `norm1` (fine), each of shape (1, rows, columns)."""
+        """Returns two maps: the coarse Grad-CAM of `conv5` and the fine LayerCAM of `norm1`, each of shape (1, rows, columns)."""
         detail = self._to_detail(resample(scale_pixels(pixels), self._network), training=False)
         with tf.GradientTape() as tape:
             tape.watch(detail)
@@ -72,7 +72,7 @@ class GradCam:
         They are not computed from the probabilities, because the gradient would then vanish where a probability is nearly 0 or 1.
         """
         logits = tf.cast(features, tf.float32) @ self._output.kernel + self._output.bias
-        if logits.shape[-1] == 1:  # A logistic head has only the logit of the second class.
+        if logits.shape[-1] == 1:  # a logistic head has only one output: the log odds of the second class
             return logits[:, 0] * (-1.0 if self._ok_class == 1 else 1.0)
         others = [index for index in range(logits.shape[-1]) if index != self._ok_class]
         return tf.reduce_logsumexp(tf.gather(logits, others, axis=1), axis=1) - logits[:, self._ok_class]

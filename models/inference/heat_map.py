@@ -10,7 +10,7 @@ from scipy import ndimage  # type: ignore[import-untyped]  # no stubs among the 
 
 # A pixel is hot if its heat is at least this share of the hottest value. With 0.5, the boxes fit the masks of rendered defects best.
 HOT_SHARE = 0.5
-# A picture gets at most this many boxes, because people do not look at more.
+# At most this many hot areas of a picture are marked with boxes, because people do not look at more.
 MAX_BOXES = 5
 
 # A heat map has the shape (rows, columns) and values from 0 (cold) to 1 (hot).
@@ -61,6 +61,9 @@ def find_boxes(heat: HeatMap, width_px: int, height_px: int, hot_share: float = 
 
 
 def _scale_span(span: slice, scale: float, size_px: int) -> tuple[int, int]:
-    """Converts `span` to pixels of the original picture, whose width or height is `size_px`. Start and stop are at least 1 px apart."""
+    """Returns start and stop of `span`, which counts cells of a heat map, in pixels of the original picture.
+
+    `size_px` is the width or height of the picture. Start and stop are at least 1 px apart.
+    """
     first = min(int(span.start * scale), size_px - 1)
     return first, min(max(first + 1, round(span.stop * scale)), size_px)

@@ -41,14 +41,14 @@ def alexnet(
       feature maps, the network takes a quarter of the time.
     - The fully connected part has `dense_layers` layers of `dense_width` units. The paper has 2 layers of 4096 units.
     - The `head` "logistic" is one sigmoid unit for two classes, see `add_head`.
-    - The first weights are drawn as He et al. propose. The paper draws them from a Gaussian of deviation 0.01 and sets most biases to 1.
+    - The initial weights are drawn as He et al. propose. The paper draws them from a Gaussian of deviation 0.01 and sets most biases to 1.
     - The training uses AdamW. The paper uses gradient descent with momentum.
 
     Input shape: (batch, side_px, side_px, 1), float32, grey level 0..1. Output shape: (batch, classes), float32, rows sum to 1.
     Raises ValueError if `side_px` < 64, because the third pooling would leave nothing, or if the head does not fit `classes`.
     """
     if side_px < MIN_SIDE_PX:
-        raise ValueError(f"expected AlexNet's side to be at least {MIN_SIDE_PX} px, found {side_px}")
+        raise ValueError(f"expected the side of AlexNet's input to be at least {MIN_SIDE_PX} px, found {side_px}")
 
     def convolution(name: str, filters: int, kernel: int, stride: int = 1, of: int = 1) -> keras.Layer:
         return layers.Conv2D(

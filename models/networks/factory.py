@@ -34,7 +34,7 @@ def build_network(voter: Voter, classes: int, dtype: str = "float32") -> keras.M
 
 
 def seed_weights(seed: int) -> None:
-    """Sets the random seed of Keras, so that networks built afterwards get reproducible first weights."""
+    """Sets the random seed of Keras, so that networks built afterwards get reproducible initial weights."""
     from models.networks.framework import keras
 
     keras.utils.set_random_seed(seed)
@@ -52,7 +52,9 @@ def load_network(version: Version, voter: Voter, dtype: str = "float32") -> kera
     try:
         network.load_weights(path)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{path} does not hold the weights of {voter.network} with the options {voter.options}: {error}") from error
+        raise ModelError(
+            f"{path} does not contain the weights of a network {voter.network} with the options {voter.options}: {error}"
+        ) from error
     return network
 
 

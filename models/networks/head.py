@@ -21,7 +21,7 @@ def add_head(features: keras.KerasTensor, classes: int, head: Head) -> keras.Ker
     """
     if classes < 2:
         raise ValueError(f"expected at least two classes, found {classes}")
-    # The first weights are small, so that all classes are about equally probable at first. If wrong classes had large probabilities, the
+    # The initial weights are small, so that all classes are about equally probable at first. If wrong classes had large probabilities, the
     # gradients of the first training steps would be so large that some units would never become active again.
     initializer = keras.initializers.RandomNormal(stddev=0.01)
     if head == "softmax":

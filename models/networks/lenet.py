@@ -41,7 +41,7 @@ def lenet(
     Raises ValueError if `side_px` < 16, because the second pooling would leave nothing, or if the head does not fit `classes`.
     """
     if side_px < MIN_SIDE_PX:
-        raise ValueError(f"expected LeNet's side to be at least {MIN_SIDE_PX} px, found {side_px}")
+        raise ValueError(f"expected the side of LeNet's input to be at least {MIN_SIDE_PX} px, found {side_px}")
     fields = min(5, (side_px - 4) // 2 - 4)
     window = ((side_px - 4) // 2 - 4) // fields
     stack = [

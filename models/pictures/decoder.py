@@ -163,7 +163,7 @@ def open_picture(value: bytes, limits: PictureLimits, depth_bits: int | None = N
         message = "The picture needs more memory than it may use. Reduce the camera's resolution, or upload a smaller picture."
         raise PictureError(RefusalReason.DECODER_LIMITS, message) from error
     except UnidentifiedImageError as error:
-        raise damaged("its header has a form that the decoder does not know") from error
+        raise damaged("the header of the file has a form that the decoder does not know") from error
     except (EOFError, struct.error) as error:
         raise truncated(str(error)) from error
     except Exception as error:  # Pillow raises a dozen types of exception for damaged pictures
@@ -201,7 +201,7 @@ def _check_size(header: FormatHeader, limits: PictureLimits) -> None:
             "camera's resolution or its region of interest.",
         )
     if header.width_px <= 0 or header.height_px <= 0:
-        raise damaged(f"its header gives an impossible size of {header.width_px} x {header.height_px} pixels")
+        raise damaged(f"the header of the file gives an impossible size of {header.width_px} x {header.height_px} pixels")
 
 
 def _flatten(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:

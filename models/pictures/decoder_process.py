@@ -87,8 +87,8 @@ class DecoderProcess:
     def decode_picture(self, value: bytes, side_px: int, limits: PictureLimits, depth_bits: int | None = None) -> DecodedPicture:
         """Returns the same as `decoder.decode_picture` and raises the same PictureErrors, but decodes in the separate process.
 
-        This method and the others also raise PictureError with the reason `decoder-limits` if decoding needs more memory or time than
-        allowed.
+        Like the other methods that decode, it also raises PictureError with the reason `decoder-limits` if decoding needs more memory
+        or time than allowed.
         """
         answer, content = self._ask("decode", value, side_px, limits, depth_bits)
         pixels = np.frombuffer(content, np.uint8).reshape(side_px, side_px)
@@ -123,7 +123,7 @@ class DecoderProcess:
         depth_bits: int | None,
     ) -> tuple[_Answer, bytes]:
         """Returns the answer of the separate process and the bytes that follow it. Raises PictureError if it refuses the picture."""
-        check_file_size(value, limits)  # before the picture is copied to the process
+        check_file_size(value, limits)  # refuses a picture that is too large before it is copied to the process
         request = _Request(operation, len(value), side_px, limits.max_bytes, limits.max_pixels, depth_bits)
         with self._lock:
             process = self._start()
@@ -151,7 +151,7 @@ class DecoderProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                # NumPy may use only one thread, because the stacks of further threads would count against the memory limit.
+                # NumPy may use only one thread, because the stacks of more threads would count against the memory limit.
                 env={**kept, "PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
             )
             # The process writes one byte when it is ready. Waiting for it keeps the start of the process out of the time limit.

@@ -1,4 +1,4 @@
-"""The version number of the picture decoder. The manifest of each model version names the decoder version of its training.
+"""The version number of the picture decoder. The manifest of a model version names the decoder version that its training used.
 
 This module imports nothing that is slow to load.
 """

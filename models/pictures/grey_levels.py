@@ -20,17 +20,19 @@ from streams.errors import PictureError
 GreyPixels = npt.NDArray[np.uint8]
 Levels = npt.NDArray[np.generic]
 
-# If neither the settings nor the file say which level means white, and the brightest pixel is below this share of the possible range, the
-# picture is refused. The camera then probably uses fewer bits than the file stores, for example 14 of 16.
+# A picture of more than 8 bits is refused as too dark if its brightest pixel is below this share of the possible range. The camera then
+# probably uses fewer bits than the file stores, for example 14 of 16. The limit does not apply if the settings or the file say which level
+# means white.
 _DARK_SHARE = 0.25
 # A picture is blank if, after resampling for the networks, the grey levels of 98 % of its pixels differ by less than this.
 MIN_CONTRAST = 8
 # A picture is partly blank if at least this share of its rows, counted from the top or from the bottom, has one single grey level.
 MAX_BLANK_SHARE = 0.25
-# A BMP or TIFF is partly blank from this smaller share on, because blank rows may be the only sign of its unfinished transfer.
+# In a BMP or TIFF, this smaller share of rows with one single grey level is enough to call the picture partly blank. These formats have no
+# checksum of the whole file, so such rows may be the only sign of an unfinished transfer.
 MAX_BLANK_SHARE_RAW = 0.05
-# If the top and the bottom row have the same grey level, a picture is partly blank only from this larger share on, because the rows
-# probably show the background of the part, such as a saturated back light.
+# If the first and the last row have the same grey level, the rows with one single grey level probably show the background of the part,
+# such as a saturated back light. Then a larger share of such rows is accepted: the picture is partly blank only if it reaches this share.
 MAX_BACKGROUND_SHARE = 0.5
 _NAME_DEPTH = "Set depth_bits of the line to the number of bits that the camera delivers."
 
@@ -42,10 +44,10 @@ def scale_to_8_bits(levels: Levels, header: FormatHeader, depth_bits: int | None
     the picture is dark and neither the settings nor the file give the range.
     """
     if header.is_float and not np.isfinite(levels).all():
-        raise damaged("some of its pixels are infinite or not a number")
+        raise damaged("some pixels of the picture are infinite or not a number")
     lowest, brightest = float(levels.min()), float(levels.max())
     if lowest < 0:
-        raise damaged(f"it has negative grey levels, down to {lowest:g}")
+        raise damaged(f"the picture has negative grey levels, down to {lowest:g}")
     full_range = _find_range(levels, brightest, header, depth_bits)
     scaled = levels.astype(np.float32) * np.float32(255 / full_range)
     if header.is_white_zero:
@@ -76,7 +78,10 @@ def _find_range(levels: Levels, brightest: float, header: FormatHeader, depth_bi
 
 
 def _find_named_range(levels: Levels, brightest: float, header: FormatHeader, depth_bits: int | None) -> tuple[float, str] | None:
-    """Returns the largest level that the settings or the file give, and the name of this source for messages. None if neither gives it."""
+    """Returns the level that means white according to the settings or the file, and for messages the name of the setting or field.
+
+    Returns None if neither the settings nor the file give such a level.
+    """
     if depth_bits is not None:
         return 2.0**depth_bits - 1, f"depth_bits = {depth_bits} of the line"
     if header.largest_level is not None:
@@ -105,7 +110,7 @@ def check_not_partly_blank(image: Image.Image, is_raw: bool) -> None:
     """Raises PictureError if many rows at the top or at the bottom of a grey picture have one single grey level.
 
     The picture is not yet rotated upright, because an unfinished transfer leaves such rows at the end of the file. `is_raw` is True
-    for formats without compression and checksum. Fewer such rows are accepted in them.
+    for BMP and TIFF. In these formats, fewer rows with one single grey level are accepted.
     """
     width_px, height_px = image.size
     edges = [image.crop((0, top, width_px, top + 1)).getextrema() for top in (0, height_px - 1)]
@@ -147,7 +152,10 @@ def _find_level(histogram: Sequence[int], few: float) -> int:
 
 
 def _measure_blank_share(pixels: GreyPixels) -> float:
-    """Returns the share of rows, counted from the first row, in which every pixel has the grey level of the first pixel."""
+    """Returns the share of rows at the top of the picture in which every pixel has the grey level of the first pixel.
+
+    The first row that differs ends the count. So if rows 0 to 9 of 100 are white and row 10 is not, the result is 0.1.
+    """
     if not (pixels[0] == pixels[0, 0]).all():
         return 0.0
     is_other = (pixels != pixels[0, 0]).any(axis=1)

@@ -41,7 +41,7 @@ class _Segment:
 
 
 def read_jpeg_header(value: bytes) -> FormatHeader:
-    """Returns the header of a JPEG. Raises PictureError if it is damaged or does not have 8 bits a sample."""
+    """Returns the header of a JPEG. Raises PictureError if it is damaged or does not have 8 bits per sample."""
     orientation, is_corrected = 1, False
     for segment in _walk_segments(value):
         content = value[segment.start : segment.end]
@@ -68,7 +68,7 @@ def decode_jpeg(value: bytes, mode: Literal["L", "RGB"], header: FormatHeader, m
             return _flatten_cmyk(simplejpeg.decode_jpeg(value, "CMYK", strict=True, **size), mode)
         colours = "RGB" if mode == "RGB" and header.samples == 3 else "GRAY"
         pixels: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(value, colours, strict=True, **size)
-    except ValueError as error:  # `_check_structure` has found that the file is complete, so the error means damage
+    except ValueError as error:  # the file is complete (see `_check_structure`), so libjpeg found damaged data
         raise damaged(str(error)) from error
     return pixels[..., 0] if colours == "GRAY" else pixels
 
@@ -83,7 +83,7 @@ def _choose_scale(header: FormatHeader, min_side_px: int | None) -> int:
 def _check_structure(value: bytes) -> None:
     """Checks all segments of a JPEG. Raises PictureError if one of them is damaged, or if data follow the end marker.
 
-    Two things are accepted after the end marker: bytes of one value as padding, and the further pictures of a multi-picture file (MPO).
+    Two things are accepted after the end marker: bytes of one value as padding, and the other pictures of a multi-picture file (MPO).
     """
     segments = [(segment, value[segment.start : segment.end]) for segment in _walk_segments(value)]
     _check_scans([(segment.marker, content) for segment, content in segments if segment.marker in _FRAMES or segment.marker == _SCAN])
@@ -107,7 +107,7 @@ def _read_frame(content: bytes, orientation: int, is_corrected: bool) -> FormatH
         raise truncated("the frame header of the JPEG is incomplete")
     height_px, width_px, components = int.from_bytes(content[1:3]), int.from_bytes(content[3:5]), content[5]
     if content[0] != 8:
-        raise unsupported(f"the JPEG has {content[0]} bits a sample; only 8 are accepted")
+        raise unsupported(f"the JPEG has {content[0]} bits per sample; only 8 are accepted")
     shows_unchanged = components in (1, 3) and orientation == 1 and not is_corrected
     return FormatHeader("JPEG", width_px, height_px, orientation, components, shows_unchanged=shows_unchanged)
 
@@ -179,7 +179,9 @@ def _check_zeros(value: bytes, segments: list[tuple[_Segment, bytes]]) -> None:
 
 
 def _may_hold_zeros(tables: bytes) -> bool:
-    """Returns whether in one of the Huffman tables for AC coefficients the code of only zero bits means the end of a block.
+    """Returns whether a long run of zero bytes may be valid data with the Huffman tables `tables` of a JPEG.
+
+    That is so if one of the tables for AC coefficients uses the code of only zero bits for the end of a block.
 
     Source: ITU-T T.81, B.2.4.2.
     """
@@ -224,7 +226,7 @@ def _check_scans(headers: list[tuple[int, bytes]]) -> None:
 def _check_quantisation(content: bytes) -> None:
     """Raises PictureError if a quantisation table contains a 0 or is too short.
 
-    A 0 is no valid value. It shows that zeros have overwritten part of the file, but libjpeg does not report it.
+    A 0 is not a valid value. It shows that zeros have overwritten part of the file, but libjpeg does not report it.
     """
     at = 0
     while at < len(content):

@@ -58,14 +58,14 @@ quiet_decodes = _QuietDecodes()
 
 
 def read_image(value: bytes, header: FormatHeader) -> Image.Image:
-    """Returns the first frame of a picture of at most 8 bits a sample, as it is stored, in the mode that Pillow chooses."""
+    """Returns the first frame of a picture of at most 8 bits per sample, as it is stored, in the mode that Pillow chooses."""
     with quiet_decodes(), _open(value, header) as image:
         image.load()
         return image.copy()
 
 
 def read_levels(value: bytes, header: FormatHeader) -> npt.NDArray[np.generic]:
-    """Returns the levels of all samples in the first frame of a picture of more than 8 bits a sample.
+    """Returns the levels of all samples in the first frame of a picture of more than 8 bits per sample.
 
     The shape is (height, width) for grey, else (height, width, samples), with transparency as the last of 2 or 4 samples.
     """
@@ -75,10 +75,10 @@ def read_levels(value: bytes, header: FormatHeader) -> npt.NDArray[np.generic]:
             return levels.view(np.uint32) if image.mode == "I" and header.sample_bits == 32 and not header.is_signed else levels
         arguments = image.tile[0].args
         raw_mode = str(arguments[0] if isinstance(arguments, tuple) else arguments)
-        if raw_mode == "LA;16B":  # Pillow has no raw mode for the lower bytes, so read all four bytes as RGBA
+        if raw_mode == "LA;16B":  # Pillow cannot return only the lower byte of each sample, so read all four bytes of a pixel as RGBA
             return _read_bytes(image, "RGBA").view(">u2")
         if ";16" not in raw_mode or image.mode not in ("RGB", "RGBA"):
-            raise unsupported(f"its kind of pixels ({image.mode} with {header.sample_bits} bits a sample) is not supported")
+            raise unsupported(f"pixels of the kind {image.mode} with {header.sample_bits} bits per sample are not supported")
     upper = _read_again(value, header, raw_mode)
     lower = _read_again(value, header, raw_mode[:-1] + _OTHER_ORDER[raw_mode[-1]])
     return upper.astype(np.uint16) << 8 | lower

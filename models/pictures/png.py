@@ -14,7 +14,7 @@ from models.pictures.refusal import damaged, truncated, unsupported
 from models.pictures.tiff_directory import read_orientation
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# For each colour type of PNG: the number of samples of a pixel, and the allowed numbers of bits a sample.
+# For each colour type of PNG: the number of samples per pixel, and the numbers of bits per sample that are allowed.
 _COLOUR_TYPES = {0: (1, (1, 2, 4, 8, 16)), 2: (3, (8, 16)), 3: (1, (1, 2, 4, 8)), 4: (2, (8, 16)), 6: (4, (8, 16))}
 # For each of the seven passes of an interlaced PNG (Adam7): first column, first row, step from column to column, step from row to row.
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
@@ -83,7 +83,7 @@ def prepare_png(value: bytes, _: FormatHeader) -> bytes:
     if not inflate.eof:
         raise truncated(f"the PNG contains only {len(rows)} of {expected} bytes of pixels")
     if inflate.unused_data:
-        raise damaged(f"{len(inflate.unused_data)} further bytes follow the compressed pixels of the PNG")
+        raise damaged(f"the PNG has {len(inflate.unused_data)} unexpected bytes after its compressed pixels")
     if len(rows) < expected:
         raise damaged(f"the PNG contains {len(rows)} bytes of pixels, but its header describes {expected}")
     return b"".join((PNG_SIGNATURE, *kept, _make_chunk(b"IDAT", zlib.compress(rows, 0)), _make_chunk(b"IEND", b"")))
@@ -98,7 +98,7 @@ def _read_ihdr(chunk: _Chunk, content: bytes) -> FormatHeader:
         raise damaged("the PNG does not begin with a valid header chunk")
     width_px, height_px, depth, colour = int.from_bytes(content[:4]), int.from_bytes(content[4:8]), content[8], content[9]
     if depth not in _COLOUR_TYPES.get(colour, (0, ()))[1] or max(width_px, height_px) >= 2**31:
-        raise damaged(f"the header of the PNG is not valid: colour type {colour}, {depth} bits a sample, {width_px} x {height_px} pixels")
+        raise damaged(f"the header of the PNG is not valid: colour type {colour}, {depth} bits per sample, {width_px} x {height_px} pixels")
     samples = 3 if colour == 3 else _COLOUR_TYPES[colour][0]
     return FormatHeader(
         "PNG", width_px, height_px, samples=samples, sample_bits=max(8, depth), shows_unchanged=depth <= 8 and colour in (0, 2, 3)

@@ -110,7 +110,7 @@ def _number(tags: TiffTags, tag: int, default: int) -> int:
 
 
 def _find_largest_level(tags: TiffTags, is_float: bool) -> float | None:
-    """Returns the largest level that the camera can deliver, as the tags of the TIFF give it, or None if they do not give it.
+    """Returns the largest level that the camera can deliver according to the tags of the TIFF, or None if no tag gives it.
 
     A value is used only if it is the largest number of a bit depth, such as 4095, or 1 for floating point. Any other value is probably
     the brightest level of this one picture, which the TIFF standard also allows in these tags.
@@ -164,7 +164,7 @@ def _list_pieces(tags: TiffTags) -> Iterator[_Piece]:
 
 
 def _make_check(compression: int, tags: TiffTags) -> Callable[[bytes, int], None] | None:
-    """Returns the function that checks a strip or tile of this compression, or None if only libtiff can check it (LZW)."""
+    """Returns the function that checks strips and tiles with this `compression`, or None for LZW, which only libtiff can check."""
     if compression == _JPEG:
         tables = bytes(int(byte) for byte in tags.get(_JPEG_TABLES, ()))
         return lambda piece, _: _check_jpeg(piece, tables)

@@ -110,8 +110,8 @@ class LocalRegistry:
     def write_version(self, name: str, replace: bool = False) -> Iterator[Path]:
         """Yields an empty folder for the files of the new version `name`. It becomes the version if the `with` block raises no error.
 
-        If anything fails, for example because the disk is full, the registry stays as it was. Raises ModelError if the version exists
-        already and `replace` is false.
+        If anything fails, for example because the disk is full, the registry stays as it was. Raises ModelError if there is
+        already a version `name`, unless `replace` is true. Then the new version takes its place.
         """
         final = self.root / name
         if final.exists() and not replace:
@@ -205,7 +205,10 @@ def verify_files(folder: Path, entries: Mapping[str, FileEntry], reuse_checksums
     """
     found = {path.name: path for path in folder.iterdir()}
     for name in sorted(found.keys() - entries.keys() - {MANIFEST_FILE}):
-        raise ModelError(f"{found[name]} is not named in {MANIFEST_FILE}. A version holds no other files, so remove this one.")
+        raise ModelError(
+            f"{found[name]} is not named in {MANIFEST_FILE}. The folder of a version may hold only the files that its manifest names. "
+            "Remove the file."
+        )
     for name, entry in sorted(entries.items()):
         path = folder / name
         if path.is_symlink() or not path.is_file():

@@ -69,7 +69,7 @@ class _ProbabilityBand(_ManifestModel):
 class ReviewBand(_ProbabilityBand):
     """The band of doubt: a defect probability from `low` up to, but not including, `high` yields the label `review`.
 
-    Equal ends mean that there is no band.
+    If `low` and `high` are equal, no picture gets the label `review`.
     """
 
 
@@ -124,7 +124,7 @@ class Histogram(_ManifestModel):
     @model_validator(mode="after")
     def _check_bins(self) -> Self:
         if len(self.shares) != len(self.edges) + 1:
-            raise ValueError(f"expected {len(self.edges) + 1} shares, found {len(self.shares)}")
+            raise ValueError(f"expected {len(self.edges) + 1} shares for {len(self.edges)} edges, found {len(self.shares)}")
         if list(self.edges) != sorted(self.edges):
             raise ValueError("expected rising edges")
         return self
@@ -162,7 +162,7 @@ class Manifest(_ManifestModel):
     temperature: float = Field(
         default=1, gt=0, le=100, description="Calibration temperature, by which the logits of the ensemble's combined vote are divided."
     )
-    threshold: Probability = Field(description="A part is called a defect from this defect probability on.")
+    threshold: Probability = Field(description="A part is called defective if its defect probability is at least this value.")
     band: ReviewBand
     costs: Costs
     cascade: CascadeBand | None = Field(
@@ -176,7 +176,7 @@ class Manifest(_ManifestModel):
     decoder_version: int | None = Field(
         default=None,
         ge=1,
-        description="DECODER_VERSION of the program that made the version. Absent in versions of release 0.1.0, where it means 1.",
+        description="DECODER_VERSION of the program that made the version. Versions of release 0.1.0 lack this field; it was 1 then.",
     )
     files: dict[str, FileEntry]
 
@@ -185,9 +185,9 @@ class Manifest(_ManifestModel):
     @model_validator(mode="after")
     def _check_consistency(self) -> Self:
         if self.ok_class >= len(self.classes):
-            raise ValueError(f"expected ok_class below {len(self.classes)}, found {self.ok_class}")
+            raise ValueError(f"expected ok_class to be less than the number of classes ({len(self.classes)}), found {self.ok_class}")
         if len({voter.name for voter in self.voters}) < len(self.voters):
-            raise ValueError("expected voters with different names")
+            raise ValueError("expected every voter to have a name of its own")
         if sum(voter.weight for voter in self.voters) <= 0:
             raise ValueError("expected at least one voter with a weight above 0")
         named = {voter.weights_file for voter in self.voters} | {self.golden.file}

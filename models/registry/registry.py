@@ -41,10 +41,10 @@ class Registry(Protocol):
         """
 
     def list_companions(self, folder: str) -> list[str]:
-        """Returns the sorted names of the files in `folder`, a folder of the registry that is no version, such as `demo.report`."""
+        """Returns the sorted names of the files in `folder`, a folder beside the versions, such as `demo.report`."""
 
     def read_companion(self, folder: str, file: str, max_bytes: int) -> bytes | None:
-        """Returns the content of `file` in `folder`, a folder of the registry that is no version, such as `demo.report`.
+        """Returns the content of `file` in `folder`, a folder beside the versions, such as `demo.report`.
 
         Returns None if the file is missing, is a link, or has more than `max_bytes`.
         """
@@ -61,7 +61,7 @@ def open_registry(root: Path | str, reuse_checksums: bool = False) -> Registry:
 
 
 def locate_version(model: str | Path) -> Version:
-    """Verifies the checksums of the version `model` and returns it. `model` is a folder, or the name of a version in BUNDLED_VERSIONS.
+    """Returns the version `model` after its checksums were verified. `model` is a folder, or the name of a version in BUNDLED_VERSIONS.
 
     Raises ModelError if there is no such version or it is damaged.
     """

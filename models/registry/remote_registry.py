@@ -86,7 +86,8 @@ class RemoteRegistry:
             sizes = {entry["name"].rsplit("/", 1)[1]: entry["size"] for entry in files.ls(folder, detail=True)}
         for file in sorted(sizes.keys() - manifest.files.keys() - {MANIFEST_FILE, ""}):
             raise ModelError(
-                f"{self.url}/{name}/{file} is not named in {MANIFEST_FILE}. A version holds no other files, so remove this one."
+                f"{self.url}/{name}/{file} is not named in {MANIFEST_FILE}. The folder of a version may hold only the files that its "
+                "manifest names. Remove the file."
             )
         for file, entry in sorted(manifest.files.items()):
             if file not in sizes:
@@ -234,7 +235,7 @@ def _download_manifest(files: Any, folder: str, name: str) -> bytes:
 
 
 def _download_file(files: Any, path: str, target: Path, expected_bytes: int) -> None:
-    """Downloads `path` to `target`. Raises ModelError before the download if the remote file does not have `expected_bytes`."""
+    """Downloads `path` to `target`. Raises ModelError before the download if the file is not `expected_bytes` long."""
     size_bytes = files.size(path)
     if size_bytes != expected_bytes:
         raise ModelError(f"{path} has {size_bytes} bytes instead of {expected_bytes}. Push the version again.")

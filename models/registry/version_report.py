@@ -63,7 +63,7 @@ class Proportion(_ReportModel):
 
     @property
     def percent(self) -> float:
-        """The share `count` / `of` in per cent."""
+        """The share in per cent: 100 * `count` / `of`."""
         return 100 * self.value
 
     @property
@@ -91,8 +91,8 @@ class ClassificationFigures(_ReportModel):
     pictures: int
     defects: int = 0
     accuracy: Proportion
-    precision: Proportion = Field(description="Precision: the share of the parts called defective that are defective.")
-    recall: Proportion = Field(description="Recall: the share of the defective parts that are called defective.")
+    precision: Proportion = Field(description="Precision: of the parts called defective, the share that really are defective.")
+    recall: Proportion = Field(description="Recall: of the defective parts, the share that are called defective.")
     f1: float
     misses: Proportion = Field(description="The share of the defective parts that are called good.")
     false_alarms: Proportion = Field(description="The share of the good parts that are called defective.")
@@ -123,13 +123,15 @@ class ReportedError(_ReportModel):
 
 
 class VersionReport(_ReportModel):
-    """The content of report.json: the figures of a version on labelled pictures, and its errors."""
+    """The content of report.json: how well a version judges labelled pictures, and which of them it judges wrongly."""
 
     model: str
     figures: ClassificationFigures
-    voters_at_half: dict[str, ClassificationFigures] = Field({}, description="Figures of each network alone, at the threshold 0.5.")
+    voters_at_half: dict[str, ClassificationFigures] = Field(
+        {}, description="Accuracy and other figures of each network alone, at the threshold 0.5."
+    )
     strained: dict[str, ClassificationFigures] = Field(
-        {}, description="Figures for disturbed copies of the pictures, by the name of the disturbance, such as a blur."
+        {}, description="Accuracy and other figures on disturbed copies of the pictures, for each disturbance, such as a blur."
     )
     errors: tuple[ReportedError, ...] = ()
     curves: tuple[ReportPicture, ...] = ()

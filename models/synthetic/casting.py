@@ -73,7 +73,8 @@ def render_casting(rng: Generator, kinds: tuple[DefectKind, ...], number: int = 
 
     If two calls differ only in `kinds`, and `rng` is in the same state, the two castings have the same view, surface and light.
     """
-    # Each kind of defect draws another number of random numbers. The camera has its own generator, so that this does not change the light.
+    # The number of random numbers drawn from `rng` depends on the kinds of defect. So the camera gets its own generator. Otherwise the
+    # defects would also change exposure and noise.
     camera_rng = rng.spawn(1)[0]
     view = CameraView.draw(rng, SIDE_PX)
     image = render_impeller(view, rng)

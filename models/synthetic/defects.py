@@ -34,7 +34,7 @@ class DefectKind(IntEnum):
 
     @property
     def text(self) -> str:
-        """Readable name, for example "blow hole"."""
+        """The kind of defect in words, for example "blow hole"."""
         return self.name.lower().replace("_", " ")
 
 
@@ -96,7 +96,7 @@ def _chipping(image: Field, view: CameraView, rng: Generator) -> Field:
 def _flash(image: Field, view: CameraView, rng: Generator) -> Field:
     distance, angle = view.plate
     height = np.zeros_like(distance)
-    # Flash often covers half of the rim of a real casting, so 3 to 10 pieces are drawn.
+    # Fins of flash (surplus metal) often cover half of the rim of a real casting, so 3 to 10 fins are drawn.
     for _ in range(int(rng.integers(3, 11))):
         off, half = angle_between(angle, rng.uniform(0, 2 * np.pi)), rng.uniform(0.1, 0.5)
         height = np.maximum(height, rng.uniform(0.03, 0.1) * np.clip(1 - np.square(off / half), 0, 1))

@@ -32,7 +32,7 @@ OPTIONS = TrainingOptions(
 def make_demo_version(
     root: Path, version: str, callback: TrainingCallback, on_casting: Callable[[int, int], object] = lambda done, total: None
 ) -> TrainingResult:
-    """Renders the castings, trains on them and writes the version. On two cores this takes about a quarter of an hour."""
+    """Renders castings, trains the networks on them and writes the model version. On two cores this takes about a quarter of an hour."""
     with tempfile.TemporaryDirectory(prefix="castings-") as folder:
         castings = Path(folder) / "castings"
         write_castings(castings, CASTINGS, SEED, on_casting=on_casting)

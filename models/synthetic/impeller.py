@@ -38,7 +38,7 @@ class CameraView:
 
     @classmethod
     def draw(cls, rng: Generator, side_px: int) -> CameraView:
-        """Returns a random view. The ranges are those of real pictures."""
+        """Returns a random view of a casting. Position, size, tilt and light vary as much as in real pictures."""
         tilt = rng.uniform(0, np.pi)
         squash = 1 - 0.14 * rng.beta(1.2, 2.2)
         lift = (1 - squash) * side_px * 0.09 * rng.choice((-1, 1))
@@ -65,7 +65,7 @@ class CameraView:
 
     @cached_property
     def hub(self) -> tuple[Field, Field]:
-        """Polar coordinates of every pixel around the hub's centre, which is shifted by `depth_px`."""
+        """Polar coordinates of every pixel around the hub's centre, which lies `depth_px` from the plate's centre."""
         return self.polar(self.depth_px)
 
     def polar(self, shift_px: tuple[float, float]) -> tuple[Field, Field]:
@@ -79,7 +79,10 @@ class CameraView:
         return as_float32(np.hypot(x, y)), as_float32(np.arctan2(y, x))
 
     def inside(self, distance: Field, radius: float | Field) -> Field:
-        """Returns the share of each pixel, 0..1, that lies inside a circle of `radius`. `distance` is the distance from its centre."""
+        """Returns for each pixel the share of its area, 0..1, that lies inside a circle of `radius`.
+
+        `distance` is each pixel's distance from the centre of the circle.
+        """
         return as_float32(np.clip((radius - distance) / self.pixel + 0.5, 0, 1))
 
     def band(self, distance: Field, middle: float, width: float) -> Field:
@@ -154,7 +157,7 @@ def _bore(view: CameraView, rng: Generator) -> Field:
 
 
 def as_float32(values: npt.NDArray[Any]) -> Field:
-    """Returns `values` as float32. If a NumPy scalar of type float64 was added or multiplied before, NumPy has made them float64."""
+    """Returns `values` as float32. They may be float64, because NumPy converts an array to float64 when a float64 scalar is added."""
     return values.astype(np.float32, copy=False)
 
 
@@ -165,7 +168,10 @@ def clouds(rng: Generator, side_px: int, cells: int) -> Field:
 
 
 def noise_along(rng: Generator, values: Field, cells: int, smooth: int = 1) -> Field:
-    """Returns noise of standard deviation 1. Pixels with equal `values` (0..1) get equal noise, so distances give rings, angles streaks."""
+    """Returns noise of standard deviation 1. Pixels with equal `values` (0..1) get equal noise.
+
+    So if `values` are distances from a centre, the noise forms rings. If they are angles, it forms streaks.
+    """
     table = rng.normal(0, 1, cells + smooth).astype(np.float32)
     table = np.convolve(table, np.ones(smooth, np.float32) / np.sqrt(smooth), "valid")[:cells].astype(np.float32)
     result: Field = table[np.clip((values * cells).astype(np.int32), 0, cells - 1)]

@@ -1,4 +1,4 @@
-"""Changes training pictures at random, but so that good castings stay good and defective castings stay defective.
+"""Changes training pictures at random, but never so much that a good casting looks defective or a defect disappears.
 
 The changes are rotation, mirroring, tilt, size, position, brightness, contrast, blur and noise. All random numbers come from TensorFlow's
 stateless generators. So if a resumed training repeats an epoch, the epoch gets exactly the same pictures.
@@ -44,7 +44,8 @@ def augment(grey: tf.Tensor, seed: tf.Tensor, turned: str = "free") -> tf.Tensor
     )
     contrast = 1 + MAX_CONTRAST * chance[5][:, None, None, None]
     lit = (moved - 0.5) * contrast + 0.5 + MAX_BRIGHTNESS * chance[6][:, None, None, None]
-    # The noise of a camera is normally distributed, but uniform noise of the same deviation is computed in a third of the time.
+    # The noise of a camera is normally distributed. Uniform noise of the same standard deviation is used instead, because it takes only a
+    # third of the time to compute.
     uniform = math.sqrt(3) * tf.random.stateless_uniform(tf.shape(lit), seed + 1, -1.0, 1.0)
     noise = uniform * (MAX_NOISE * tf.abs(chance[7]))[:, None, None, None]
     is_blurred = tf.random.stateless_uniform((), seed + 2) < BLUR_SHARE
@@ -76,7 +77,7 @@ def _transforms(chance: tf.Tensor, side: tf.Tensor, turned: str) -> tf.Tensor:
 def _blur(grey: tf.Tensor) -> tf.Tensor:
     """Returns for each pixel the mean of the 3 x 3 pixels around it.
 
-    It adds shifted copies of the picture, which is thirty times as fast as average pooling.
+    The mean is computed by adding shifted copies of the picture, which is thirty times as fast as average pooling.
     """
     wide = tf.pad(grey, [[0, 0], [1, 1], [1, 1], [0, 0]], "REFLECT")
     rows = wide[:, :-2] + wide[:, 1:-1] + wide[:, 2:]

@@ -18,9 +18,10 @@ from models.registry.manifest import Costs, ReviewBand
 TEMPERATURES = np.geomspace(0.5, 20.0, 150)
 # The weights of two networks are tried in steps of 1/20.
 WEIGHT_STEPS = 20
-# A threshold lies between the probabilities of two pictures. It stays away from both by at least this share of their difference.
+# A threshold lies between the probabilities of two pictures. Its distance from each of them is at least this share of the gap between
+# them. With 0.1, a threshold between 0.4 and 0.6 is at least 0.42 and at most 0.58.
 GAP_MARGIN = 0.1
-# The review band ends at most this far (in log odds) beyond the outermost picture that it contains.
+# The review band contains the pictures nearest to the threshold. It reaches at most this much (in log odds) beyond the farthest of them.
 MAX_LOGITS_BEYOND_PICTURE = 0.1
 # The review band ends at most this far (in log odds) from the threshold. A distance of 3 is a factor of 20 in the odds.
 MAX_BAND_LOGITS = 3.0
@@ -45,7 +46,7 @@ class Combination:
 
     @property
     def beats_members(self) -> bool:
-        """True if the ensemble costs less than each network alone. If the costs are equal, the cross-entropies decide."""
+        """True if the ensemble's errors cost less than those of each network alone. If the costs are equal, the cross-entropies decide."""
         members = zip(self.member_costs, self.member_cross_entropies, strict=True)
         return all((self.cost, self.cross_entropy) < member for member in members)
 
@@ -93,11 +94,11 @@ def choose_temperature(probabilities: Numbers, labels: npt.NDArray[np.int32], co
 
 
 def choose_threshold(probability: Numbers, is_defect: Flags, costs: Costs, counts: Numbers | None = None) -> tuple[float, float]:
-    """Returns the threshold with the lowest cost, and this cost per picture. `probability`, shape (n,), is that of a defect.
+    """Returns the threshold at which misses and false alarms cost least, and this cost per picture.
 
-    `counts`, shape (n,), gives the weight of each picture; None means 1 for all. If several thresholds have the same cost, the one that is
-    nearest (in log odds) to false_alarm / (miss + false_alarm) is chosen, where both are costs. For perfectly calibrated probabilities,
-    this value would be the best threshold.
+    `probability`, shape (n,), is the defect probability of each picture. `counts`, shape (n,), gives the weight of each picture; None means
+    1 for all. If several thresholds have the same cost, the one that is nearest (in log odds) to false_alarm / (miss + false_alarm) is
+    chosen, where `miss` and `false_alarm` are their costs. For perfectly calibrated probabilities, this value would be the best threshold.
 
     The threshold never equals the probability of a picture. Otherwise another runtime, which rounds differently, could change the label
     of this picture.
@@ -118,7 +119,7 @@ def choose_threshold(probability: Numbers, is_defect: Flags, costs: Costs, count
 
 
 def choose_review_band(probability: Numbers, threshold: float, share: float) -> ReviewBand:
-    """Returns the review band around `threshold`. About the share `share` of the pictures lies in it.
+    """Returns the review band around `threshold`. A `share` of 0.05 means that about 5 % of the pictures lie in the band.
 
     In log odds, the threshold is the middle of the band. The constants MAX_BAND_LOGITS and MAX_LOGITS_BEYOND_PICTURE limit its width. No
     picture lies exactly at an end of the band, because rounding could then change the label of that picture.
@@ -138,7 +139,7 @@ def choose_review_band(probability: Numbers, threshold: float, share: float) -> 
 def _choose_threshold_of(
     vote: SoftVote, probabilities: npt.NDArray[np.float32], labels: npt.NDArray[np.int32], is_defect: Flags, costs: Costs, counts: Numbers
 ) -> tuple[SoftVote, float, float]:
-    """Returns `vote` with its best temperature and threshold, its cost per picture and its cross-entropy."""
+    """Returns `vote` with the best temperature and threshold, and the cost per picture and the cross-entropy that it then has."""
     vote = replace(vote, temperature=choose_temperature(vote.average(probabilities), labels, counts))
     probability = vote.compute_defect_probability(probabilities)
     threshold, cost = choose_threshold(probability, is_defect, costs, counts)

@@ -94,7 +94,7 @@ class LabelledPictures:
     def expect_enough(self, folds: int) -> None:
         """Raises ModelError if a class has fewer than `folds` pictures.
 
-        Too few pictures cannot be split so that both the training and the validation pictures contain the class.
+        With fewer pictures, the class would be missing among the training pictures or among the validation pictures.
         """
         counts = {name: count for name, count in self.class_counts.items() if count}
         if min(counts.values()) < folds:

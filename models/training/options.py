@@ -1,4 +1,4 @@
-"""Defines the options of a training run. docs/RESULTS.md has the figures that the default options reach on real castings."""
+"""Defines the options of a training run. docs/RESULTS.md lists the accuracy that the default options reach on real castings."""
 
 from __future__ import annotations
 
@@ -41,11 +41,16 @@ class TrainingOptions(BaseModel):
     )
     dense_width: int = Field(256, ge=8, le=8192, description="Number of units in each fully connected layer of AlexNet.")
     dense_layers: int = Field(2, ge=0, le=4, description="Number of AlexNet's fully connected layers before the output layer.")
-    maps: float = Field(0.25, ge=0.05, le=2, description="Width of AlexNet: its convolutions have this share of the paper's feature maps.")
+    maps: float = Field(
+        0.25,
+        ge=0.05,
+        le=2,
+        description="Width of AlexNet: its convolutions have this share of the paper's feature maps. 0.5: half as many as in the paper.",
+    )
     normalisation: Literal["batch", "local-response"] = Field("batch", description="Kind of AlexNet's two normalisation layers.")
     head: Literal["softmax", "logistic"] = Field("softmax", description="Kind of the output layer. logistic is for two classes only.")
-    epochs: int = Field(50, ge=1, le=1000, description="Largest number of epochs of AlexNet.")
-    lenet_epochs: int = Field(50, ge=1, le=1000, description="Largest number of epochs of LeNet.")
+    epochs: int = Field(50, ge=1, le=1000, description="Train AlexNet for at most this many epochs.")
+    lenet_epochs: int = Field(50, ge=1, le=1000, description="Train LeNet for at most this many epochs.")
     patience: int = Field(
         0,
         ge=0,
@@ -66,13 +71,13 @@ class TrainingOptions(BaseModel):
         1.0,
         ge=0,
         le=1,
-        description="How much an epoch repeats the pictures of small folders and lists. 0: not at all. 1: until each folder or list "
-        "counts as much as the largest one, but at most 16 times.",
+        description="How often an epoch repeats the pictures of small folders and lists. 0: each picture is used once. 1: the pictures "
+        "are repeated until each folder or list counts as much as the largest one, but at most 16 times.",
     )
     turned: Literal["free", "quarter"] = Field(
         "free", description="Random rotation of training pictures. free: by any angle. quarter: by right angles, which suits textures."
     )
-    seed: int = Field(1, ge=0, le=2**31 - 1, description="Seed of all random choices: the split, the first weights and the augmentation.")
+    seed: int = Field(1, ge=0, le=2**31 - 1, description="Seed of all random choices: the split, the initial weights and the augmentation.")
     validation_share: float = Field(
         0.2, gt=0, le=0.5, description="Share of the pictures that are used for validation and not for training."
     )
@@ -98,7 +103,9 @@ class TrainingOptions(BaseModel):
         "auto", description="Number type of the training. auto: bfloat16 if the machine computes faster with it, else float32."
     )
     half: bool = Field(False, description="Save the weights as float16, which needs half the disk space.")
-    start: str | None = Field(None, description="Version whose weights, classes and picture sides the training starts from (fine-tuning).")
+    start: str | None = Field(
+        None, description="Version to start the training from (fine-tuning). Its weights, classes and sizes of pictures are used."
+    )
 
     def voters(self) -> tuple[Voter, ...]:
         """Returns the networks to train. LeNet comes first: its training takes only minutes and shows whether the pictures are useful."""
@@ -115,7 +122,7 @@ class TrainingOptions(BaseModel):
         return (make_voter("lenet", self.lenet_side_px, small), make_voter("alexnet", self.side_px, large))
 
     def recipe_of(self, network: str) -> NetworkRecipe:
-        """Returns the recipe of "alexnet" or "lenet"."""
+        """Returns the hyperparameters for training `network`, which is "alexnet" or "lenet"."""
         is_alexnet = network == "alexnet"
         return NetworkRecipe(
             batch=self.batch,

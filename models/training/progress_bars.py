@@ -68,9 +68,9 @@ class ProgressBars:
             )
 
     def on_cell_progress(self, cell: str, done: float, total: int) -> None:
-        """Advances the progress bar of an experiment, which trains one network for each cell of its table.
+        """Advances the progress bar of an experiment, which trains many networks one after the other.
 
-        When the training of a cell is finished, the progress bar of the cell is removed.
+        When the training named `cell` is finished, its own progress bar is removed.
         """
         self._advance("all cells", done, total)
         if done == int(done) and cell in self._tasks:

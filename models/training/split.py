@@ -14,10 +14,10 @@ from models.training.labelled_pictures import LabelledPictures
 from streams.atomic_file import write_atomically
 from streams.errors import ModelError
 
-# A group of near-duplicates with at most this many pictures is never dominant (see `find_dominant_groups`).
+# A group of near-duplicates with at most this many pictures is never dominant, which means too large for validation.
 MIN_DOMINANT_GROUP = 20
-# A group of near-duplicates with more pictures than this share of the validation pictures of its class is dominant, that is, too large for
-# validation.
+# A group of near-duplicates is dominant, that is, too large for validation, if it would make up more than this share of the validation
+# pictures of its class.
 MAX_GROUP_SHARE = 0.2
 
 
@@ -48,13 +48,14 @@ def class_share_weights(labels: npt.NDArray[np.int32], validates: npt.NDArray[np
 
 
 def count_folds(share: float) -> int:
-    """Returns the number of equal parts into which the pictures are divided, so that one part is about the share `share` of them."""
+    """Returns the number of equal parts into which the pictures are divided. One part is used for validation. A `share` of 0.2 gives 5."""
     return max(2, round(1 / share))
 
 
 def split_by_group(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.int32], share: float, seed: int) -> npt.NDArray[np.bool_]:
-    """Returns a mask of the validation pictures: about the share `share` of the pictures that are not in dominant groups.
+    """Returns a mask of the validation pictures. A `share` of 0.2 means that about a fifth of the pictures is used for validation.
 
+    Pictures in dominant groups, which are too large for validation, are neither chosen nor counted in the fifth.
     Raises ModelError if a class would have no training or no validation pictures, because there are too few different pictures.
     """
     folds = count_folds(share)
@@ -82,7 +83,7 @@ def expect_groups(groups: npt.NDArray[np.int32], folds: int) -> None:
 
 
 def expect_members(labels: npt.NDArray[np.int32], folds: int) -> None:
-    """Raises ModelError if no class has at least `folds` pictures. `labels` are those of the pictures outside dominant groups."""
+    """Raises ModelError if no class has at least `folds` of the pictures that may be used for validation. `labels` are their labels."""
     counts = np.bincount(labels) if len(labels) else np.zeros(1, np.int64)
     if counts.max() < folds:
         raise ModelError(

@@ -125,7 +125,7 @@ class Trainer:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Number of batches in one epoch. Pictures that do not fill a whole batch are left out; each epoch leaves out other pictures."""
+        """Number of batches in one epoch. Pictures that do not fill a whole batch are left out, different ones in each epoch."""
         return max(1, len(self.pictures.training_indices) // self.recipe.batch)
 
     @property
@@ -161,7 +161,7 @@ class Trainer:
                 epochs=self.recipe.epochs,
                 class_weight=balance_classes(pictures.labels[pictures.training_indices]),
                 callbacks=[checkpointing],
-                # `_batches` has already shuffled the pictures.
+                # Keras need not shuffle the pictures, because `_batches` does.
                 shuffle=False,
                 verbose=0,
             )
@@ -231,7 +231,7 @@ class Trainer:
             if len(order) < batch:
                 order = np.resize(order, batch)
             for step in range(self.steps_per_epoch):
-                # The seeds of successive batches are 4 apart, because `augment` uses three seeds for each batch: from `seed` to `seed + 2`.
+                # `augment` uses three seeds for each batch, from `seed` to `seed + 2`. With steps of 4, no two batches share a seed.
                 yield order[step * batch : (step + 1) * batch], [seed, number * 2**16 + step * 4]
 
 

@@ -54,7 +54,7 @@ class TrainingCallback(Protocol):
         """
 
     def on_training_step(self, network: str, done: int, total: int, epoch: EpochResult | None) -> None:
-        """Called after each batch, with the numbers of finished (`done`) and of all batches (`total`) of the network.
+        """Called after each batch. The training of `network` has finished `done` of its `total` batches.
 
         `epoch` is the result of the epoch that has just ended, or None within an epoch.
         """
@@ -84,15 +84,15 @@ class TrainingRun:
 
     @property
     def training_dir(self) -> Path:
-        """The folder for what a resumed run needs (such as checkpoints), for the training curves and for the report on the pictures."""
+        """The folder of the training run. It holds the training curves, the report on the pictures and the files for resuming the run."""
         return self.root / f"{self.version}.training"
 
     def run(self, callback: TrainingCallback, resume: bool = False) -> TrainingResult:
         """Trains the networks one after the other and writes the version.
 
         If the run is interrupted after each network has completed an epoch, a version is still written, with the best weights so far.
-        If it is interrupted earlier, KeyboardInterrupt is raised. Raises ModelError if the pictures are not suitable for a training,
-        or if the folder of the version or of the training is already in use.
+        If it is interrupted earlier, KeyboardInterrupt is raised. Raises ModelError if the pictures are not suitable for a training, or if
+        the version or the folder of the training run already exists.
         """
         self._save_options(resume)
         keras.utils.set_random_seed(self.options.seed)
@@ -115,7 +115,7 @@ class TrainingRun:
                 raise ModelError(
                     f"{self.training_dir} holds an earlier training run. Add --resume to continue it, or choose another --out."
                 )
-            # In a file that an older release wrote, `near_rings` and `balance` may be missing. Such a run trained as if they were 0.
+            # An options file of an older release may lack `near_rings` and `balance`. That release trained as if both were 0.
             defaults = TrainingOptions().model_dump() | {"near_rings": 0.0, "balance": 0.0}
             previous = defaults | json.loads(path.read_text(encoding="utf-8"))
             changed = sorted(name for name in options.keys() | previous.keys() if options.get(name) != previous.get(name))
@@ -164,8 +164,8 @@ class TrainingRun:
             "equal_files": len(pictures) - len(set(pictures.checksums)),
             "groups": len(sizes),
             "largest_group": int(sizes.max()),
-            # Groups that hold pictures of several classes. Either some labels are wrong, or pictures were grouped whose only difference is
-            # a defect. A person must look at them.
+            # These groups of near-duplicates hold pictures of several classes. A person must look at them: either some labels are wrong, or
+            # the group contains a good and a defective casting that differ only in the defect.
             "contradicting_groups": [
                 {
                     name: [str(pictures.files[index].path) for index in np.flatnonzero((groups == group) & (pictures.labels == label))]
@@ -294,7 +294,7 @@ def draw_curves(title: str, history: Sequence[EpochResult]) -> bytes:
 def measure_validation(combination: Combination, probabilities: npt.NDArray[np.float32], labels: npt.NDArray[np.int32]) -> dict[str, float]:
     """Returns the figures of the ensemble and of each network on the validation pictures, by their names in the manifest.
 
-    Misses and false alarms are counted by the threshold alone. A picture in the review band is counted as a review in addition.
+    The threshold alone decides what is counted as a miss or a false alarm. A picture in the review band is also counted as a review.
     """
     vote = combination.vote
     is_defect = labels != vote.ok_class

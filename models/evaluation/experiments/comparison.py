@@ -1,7 +1,7 @@
 """Compares the ensemble with its single networks, and with a classifier that is not a neural network, on several splits of the pictures.
 
-A split divides the pictures into training, validation and test pictures. Temperatures, weights and threshold are chosen on the validation
-pictures. All pictures of a group of near-duplicates are in the same part of the split.
+A split divides the pictures into training, validation and test pictures. The voting rule of the ensemble (temperatures, weights and
+threshold) is chosen on the validation pictures. All pictures of a group of near-duplicates are in the same part of the split.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ from models.training.trainer import SplitPictures, predict
 # The classifier that is not a neural network is a support vector machine. It gets pictures of 32 x 32 pixels.
 SVM, SVM_SIDE_PX = "svm", 32
 ENSEMBLE = "ensemble"
-# The experiment compares accuracies. If a miss and a false alarm cost the same, the chosen threshold has the highest accuracy.
+# The threshold with the lowest costs is chosen. The experiment compares accuracies, so a miss and a false alarm cost the same here. The
+# chosen threshold then is the one with the highest accuracy.
 EQUAL_COSTS = Costs(miss=1, false_alarm=1)
 
 Flags = npt.NDArray[np.bool_]
@@ -53,7 +54,7 @@ class ComparisonSplit:
 
     @property
     def sides(self) -> tuple[tuple[str, Flags], tuple[str, Flags]]:
-        """The masks of the validation and test pictures, each with the name that its predictions have in the result file of a cell."""
+        """Returns the masks of the validation and test pictures, each with the name of its predictions in the result file."""
         return ("chooses", self.is_validation), ("judges", self.is_test)
 
 
@@ -195,13 +196,19 @@ def make_fold_table(results: Sequence[SplitResult]) -> ResultTable:
 
 
 def count_correct(results: Sequence[SplitResult], classifier: str, source: str | None = None) -> Proportion:
-    """Returns the share of correctly labelled test pictures in all splits: of those from `source`, or of all if `source` is None."""
+    """Returns the share of test pictures in all splits that `classifier` labels correctly.
+
+    If `source` is not None, only the pictures from this folder or list are counted.
+    """
     correct = sum(int((result.called_defect[classifier] == result.is_defect)[result.select(source)].sum()) for result in results)
     return Proportion.from_counts(correct, sum(int(result.select(source).sum()) for result in results))
 
 
 def count_mistakes(results: Sequence[SplitResult], classifier: str, source: str | None = None) -> tuple[int, int]:
-    """Returns the numbers of misses and false alarms in all splits: for pictures from `source`, or for all if `source` is None."""
+    """Returns the numbers of misses and of false alarms of `classifier` on the test pictures of all splits.
+
+    If `source` is not None, only the pictures from this folder or list are counted.
+    """
     misses = false_alarms = 0
     for result in results:
         called, mask = result.called_defect[classifier], result.select(source)
@@ -241,7 +248,8 @@ def _compare_with_best_member(results: Sequence[SplitResult], members: Sequence[
 
 
 def _group(pictures: LabelledPictures, options: TrainingOptions) -> npt.NDArray[np.int32]:
-    # Reading `ok_class` raises ModelError if it is unclear which class is the good one. That must happen before hours of training.
+    # Reading `ok_class` raises ModelError if it is unclear which class holds the good parts. It is read here, so that the error comes
+    # before hours of training and not after them.
     _ = pictures.ok_class
     return group_near_duplicates(pictures.pixels, pictures.checksums, options.near_bits, options.near_rings)
 

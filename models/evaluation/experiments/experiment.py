@@ -31,10 +31,13 @@ class ExperimentCallback(Protocol):
     """Receives the progress of an experiment. A method may raise KeyboardInterrupt to stop the experiment."""
 
     def on_cell_progress(self, cell: str, done: float, total: int) -> None:
-        """Reports that `done` of `total` cells are finished. `done` has a fraction, the finished share of the current `cell`."""
+        """Reports that `done` of the `total` trainings (cells) of the experiment are finished.
+
+        The current training `cell` counts by its finished share: `done` is 2.5 if the third training is half finished.
+        """
 
     def on_training_step(self, network: str, done: int, total: int, epoch: EpochResult | None) -> None:
-        """Reports that `done` of the `total` batches of the cell `network` are finished.
+        """Reports that the training (cell) named `network` has finished `done` of its `total` batches.
 
         `epoch` is the result of the epoch that this batch has ended, or None in the middle of an epoch.
         """
@@ -42,7 +45,10 @@ class ExperimentCallback(Protocol):
 
 @dataclass(frozen=True)
 class CellProgress:
-    """Reports the progress of `cell` to `callback`. The experiment has `total` cells, and `number` of them come before this one."""
+    """Reports the progress of one training of an experiment, the cell `cell`, to `callback`.
+
+    The experiment has `total` cells, and `number` of them come before this one.
+    """
 
     callback: ExperimentCallback
     cell: str
@@ -50,14 +56,17 @@ class CellProgress:
     total: int
 
     def on_progress(self, done: int, total: int, history: Sequence[EpochResult], is_epoch_end: bool) -> None:
-        """Reports that `done` of `total` batches of the cell's training are finished. At the end of an epoch, reports its result too."""
+        """Reports that the training has finished `done` of its `total` batches. At the end of an epoch, also reports the epoch's result."""
         self.callback.on_training_step(self.cell, done, total, history[-1] if is_epoch_end else None)
         self.callback.on_cell_progress(self.cell, self.number + done / total, self.total)
 
 
 @dataclass(frozen=True)
 class ExperimentFolder:
-    """The folder of an experiment. `<cell>.npz` is the result of a finished cell. `<cell>.state.npz` is a checkpoint."""
+    """The folder of an experiment. A cell is the training and the test of one network.
+
+    `<cell>.npz` is the result of a finished cell. `<cell>.state.npz` is the checkpoint from which an unfinished training continues.
+    """
 
     path: Path
 
@@ -78,7 +87,7 @@ class ExperimentFolder:
             raise ModelError(f"{self.path} contains an experiment with other options ({values}). Use these, or choose another --out.")
 
     def is_finished(self, cell: str) -> bool:
-        """Returns whether the cell was trained and tested and its result is saved."""
+        """Returns whether the result of `cell` is saved, which means that its network was trained and tested."""
         return self._result_path(cell).exists()
 
     def load_result(self, cell: str) -> dict[str, npt.NDArray[np.generic]]:
@@ -88,17 +97,19 @@ class ExperimentFolder:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return dict(arrays)
         except (OSError, ValueError) as error:
-            raise ModelError(f"Cannot read the finished cell {path}: {error}. Delete the file to compute the cell again.") from error
+            raise ModelError(
+                f"Cannot read {path}, the result of a finished training: {error}. Delete the file to train this network again."
+            ) from error
 
     def save_result(self, cell: str, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None:
-        """Writes the result of a cell and removes its checkpoint."""
+        """Writes the result of `cell`, a finished training, and removes the checkpoint of the training."""
         save_arrays(self._result_path(cell), dict(arrays))
         self._checkpoint_path(cell).unlink(missing_ok=True)
 
     def train(
         self, voter: Voter, options: TrainingOptions, seed: int, pictures: SplitPictures, classes: int, progress: CellProgress
     ) -> keras.Model:
-        """Trains the network of a cell and returns it.
+        """Trains one network of the experiment and returns it.
 
         The training never stops early. If it did, the validation pictures would decide which epoch is kept. That would make the results too
         good in experiments that also test the network on these pictures.
@@ -118,7 +129,7 @@ class ExperimentFolder:
 
 @dataclass(frozen=True)
 class ResultTable:
-    """A table of results as text, with a title above it and `sentences` below it."""
+    """The results of an experiment as a table of texts. Its title stands above it, and its `sentences` stand below it."""
 
     title: str
     head: tuple[str, ...]

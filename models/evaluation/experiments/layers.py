@@ -1,4 +1,7 @@
-"""Measures how AlexNet's recognition rate depends on the number of its fully connected layers. Trains each number with several seeds."""
+"""Measures how AlexNet's recognition rate depends on the number of its fully connected layers.
+
+AlexNet is trained several times with each number of layers, each time with a different random seed.
+"""
 
 from __future__ import annotations
 
@@ -31,14 +34,18 @@ class LayersExperiment:
     folder: Path
 
     def run(self, pictures: LabelledPictures, test_pictures: LabelledPictures | None, callback: ExperimentCallback) -> ResultTable:
-        """Trains all cells that are not finished, and returns the table. The networks are also tested on `test_pictures`, if any."""
+        """Trains and tests all networks that have no result yet, and returns the table of results.
+
+        If there are `test_pictures`, every network is tested on them in addition to its validation pictures.
+        """
         folder = ExperimentFolder(self.folder)
         folder.claim(
             {"experiment": "layers", "options": self.options.model_dump(), "pictures": pictures.fingerprint()}
             | ({"apart": test_pictures.fingerprint()} if test_pictures else {})
         )
         groups = group_near_duplicates(pictures.pixels, pictures.checksums, self.options.near_bits, self.options.near_rings)
-        # With each seed, all numbers of layers are trained before the next seed. So even a stopped experiment has some complete columns.
+        # All numbers of layers are trained with the first seed, then all with the second, and so on. The results of a seed are a column of
+        # the table. So even the table of a stopped experiment has some complete columns.
         cells = [(count, seed) for seed in self.seeds for count in self.layers]
         for number, (count, seed) in enumerate(cells):
             progress = CellProgress(callback, _cell_name(count, seed), number, len(cells))

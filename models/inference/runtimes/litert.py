@@ -1,4 +1,4 @@
-"""The runtime LiteRT (formerly TensorFlow Lite), which computes in float32 or with numbers of 8 bits."""
+"""The runtime LiteRT (formerly TensorFlow Lite), which computes in float32 or with 8-bit integers."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from models.inference.runtimes.runtime import count_threads, find_batch_size, pa
 from models.registry import Version
 from streams.errors import ModelError
 
-# The batch sizes for which an interpreter is opened. Each interpreter has its own copy of the weights. There is none for 32 pictures,
-# because LiteRT needs the same time for each picture in a batch of 8 as in a batch of 32.
+# The batch sizes for which an interpreter is opened. Each interpreter has its own copy of the weights. An interpreter for larger batches,
+# such as 32 pictures, would save no time, because LiteRT then needs as long for each picture as in a batch of 8.
 SHAPES = (1, 8)
 
 

@@ -1,4 +1,4 @@
-"""The runtime OpenVINO, which computes in float32, in bfloat16 (if the processor supports it) or with numbers of 8 bits."""
+"""The runtime OpenVINO, which computes in float32, in bfloat16 (if the processor supports it) or with 8-bit integers."""
 
 from __future__ import annotations
 

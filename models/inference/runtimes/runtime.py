@@ -42,12 +42,12 @@ class Runtime(Protocol):
     """Computes the voters' class probabilities.
 
     Several threads may call `predict` at the same time. If there are more concurrent calls than the runtime was opened for, some of them
-    wait. The thread of the event loop must not call `predict`, because a call would block the event loop for long.
+    wait. The thread of the event loop must not call `predict`, because a call would block the event loop for a long time.
     """
 
     @property
     def name(self) -> str:
-        """The name of the runtime, as the settings write it."""
+        """The name of the runtime, as it is written in the settings."""
 
     @property
     def max_batch(self) -> int:

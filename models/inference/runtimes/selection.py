@@ -58,8 +58,8 @@ def select_runtime(
 ) -> RuntimeSelection:
     """Measures the runtimes `names` and records the one that is fastest at the largest batch size.
 
-    A runtime is refused if it fails the check of the golden set. If `pixels` are given, shape (n, side_px, side_px), it must also give
-    these pictures the labels that TensorFlow in float32 gives. Raises ModelError if all runtimes are refused.
+    A runtime is refused if it does not judge the golden set as recorded. If `pixels` are given, shape (n, side_px, side_px), it must also
+    give these pictures the same labels as TensorFlow in float32. Raises ModelError if all runtimes are refused.
     """
     largest = max(batch_sizes)
     expected = [] if pixels is None else label_pictures(version, open_runtime(version, FLOAT32, batch_sizes).predict, pixels, largest)
