@@ -1,7 +1,7 @@
-"""Decodes pictures of strangers in a separate process. Its memory and time are limited, and it can be killed.
+"""Decodes pictures from untrusted sources in a separate process. Its memory and time are limited, and it can be killed.
 
-The inspector decodes uploaded pictures in such a process, and the station all pictures that it shows. The separate process runs this module
-as its program. It reads requests from its standard input and writes answers to its standard output:
+The inspector uses such a process for uploaded pictures. The station uses one for all pictures that it shows. The separate process runs this
+module as its program. It reads requests from its standard input and writes answers to its standard output:
 
     request   a line with a JSON object of the fields of `_Request`, then the bytes of the picture
     answer    a line with a JSON object of the fields of `_Answer`, then the pixels or the converted picture
@@ -31,7 +31,7 @@ from models.pictures.display import EncodedPicture, encode_for_browser, encode_h
 from models.pictures.refusal import RefusalReason
 from streams.errors import PictureError
 
-# An answer whose first line is longer than this comes from a process that a picture has taken over.
+# If the first line of an answer is longer than this, a malicious picture has taken over the process.
 _MAX_LINE = 4096
 _KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
 _STOP_S = 5.0
@@ -39,9 +39,10 @@ _STOP_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """What is to be done with the picture of `size_bytes` bytes that follows.
+    """The first line of a request to the separate process. The picture follows, which has `size_bytes` bytes.
 
-    `side_px` is the side of the decoded picture or of the thumbnail, and 0 for the other operations.
+    `operation` says what the process does with the picture. `side_px` is the side of the decoded picture or of
+    the thumbnail, and 0 for the other operations.
     """
 
     operation: Literal["decode", "browser", "thumbnail", "heat map"]
@@ -54,9 +55,9 @@ class _Request:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """Announces `size_bytes` bytes: pixels, or a converted picture of the type `content_type`. `refusal` holds a reason and a message.
+    """The first line of an answer. `size_bytes` bytes follow: pixels, or a converted picture of the media type `content_type`.
 
-    `width_px` and `height_px` are the size of the upright original.
+    If the picture is refused, `refusal` holds a reason and a message. `width_px` and `height_px` are the size of the upright original.
     """
 
     size_bytes: int = 0

@@ -176,7 +176,7 @@ class Manifest(_ManifestModel):
     decoder_version: int | None = Field(
         default=None,
         ge=1,
-        description="DECODER_VERSION of the program that made the version. Versions of release 0.1.0 lack this field; it was 1 then.",
+        description="DECODER_VERSION of the program that made the version. A missing field (release 0.1.0) means 1.",
     )
     files: dict[str, FileEntry]
 
