@@ -24,7 +24,7 @@ TAG = "castline"
 COLUMNS = 24
 
 GOOD, WARNING, BAD, NEUTRAL = "green", "orange", "red", "blue"
-# Pairs of a lower bound and the colour of the values from this bound on. The first bound is None, so its colour has no lower limit.
+# Each pair is a lower bound and the colour of the values from this bound upwards. The first bound is None: its colour has no lower limit.
 Thresholds = tuple[tuple[float | None, str], ...]
 NO_THRESHOLDS: Thresholds = ((None, NEUTRAL),)
 
@@ -71,7 +71,7 @@ class Panel:
 class DashboardPage:
     """A dashboard with its panels. `time_from` is the beginning of the time range, for instance "now-1h".
 
-    A dashboard without `has_line_variable` cannot be limited to some lines.
+    With `has_line_variable`, the reader of the dashboard can choose the lines that it shows.
     """
 
     uid: str

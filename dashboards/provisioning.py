@@ -29,7 +29,7 @@ Content = dict[str, Any]
 
 @dataclass(frozen=True)
 class ActualResource:
-    """A resource as Grafana has it.
+    """A resource as it is stored in Grafana.
 
     `content` is compared with the code. `raw` is Grafana's whole answer, from which an update takes the version number.
     """

@@ -324,8 +324,8 @@ ALERTS: tuple[Alert, ...] = (
         Runbook(
             "Some pictures came with a time before 2020 or more than two days in the future. The gateway used their time of arrival "
             "instead.",
-            "Pictures with a wrong time are judged. But if a board counts the parts of the line, the gateway does not assign them to "
-            "parts. So the parts get no verdict, and the board applies the line's safe action (divert, pass or stop).",
+            "Pictures with a wrong time are judged. But if a board counts the parts of the line, the gateway does not assign these "
+            "pictures to parts. So the parts get no verdict, and the board applies the line's safe action (divert, pass or stop).",
             "Run `curl <address>/healthz` with the address of the gateway, which stands in the file `<run_dir>/targets/<instance>.json`. "
             "The page shows the last wrong time. A year such as 1970 or 2000 means that the camera has lost its clock, often after a "
             "power cut.",

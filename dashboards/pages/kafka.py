@@ -5,7 +5,7 @@ from __future__ import annotations
 from dashboards.panels import DashboardPage, Query, rising, stat_panel, timeseries_panel
 from dashboards.promql import LINE, PLANT, p50, p99, rate
 
-# A metric without labels is exported by every process, also by roles that never set it, with the value 0. So the queries select the role.
+# Every process exports a metric without labels, also if its role never sets the metric. The value is then 0, so queries select the role.
 _GATEWAY = f'{PLANT},role="gateway"'
 _INSPECTOR = 'role="inspector"'
 

@@ -8,7 +8,7 @@ from dashboards.promql import LINE, PLANT, p50, p99, rate, select
 from dashboards.rules import Alert, Runbook
 
 _LAG = f'castline_consumer_lag_records{{{LINE},role="inspector"}}'
-# A metric without labels is exported by every process, also by roles that never set it, with the value 0. So the queries select the role.
+# Every process exports a metric without labels, also if its role never sets the metric. The value is then 0, so queries select the role.
 _INSPECTOR = 'role="inspector"'
 _ARCHIVIST = 'role="archivist"'
 
