@@ -106,6 +106,13 @@ def test_a_camera_of_any_set_depth_gives_the_same_grey_levels(form: str, depth_b
     assert np.abs(pixels.astype(float) - ramp * 255).max() <= 1
 
 
+def test_transparency_of_12_bits_is_opaque_at_its_own_largest_level() -> None:
+    pixels = add_channel(RGB_12, 4095)
+    pixels[0, 0, -1] = 0
+    found = decode_picture(make_png(pixels), SIDE_PX, depth_bits=12).pixels.astype(int)
+    assert np.abs(found - REFERENCE)[4:, 4:].max() <= 1
+
+
 @pytest.mark.parametrize("mode", ["1", "L"])
 def test_a_black_and_white_picture_is_not_inverted(mode: str) -> None:
     """libtiff's writers store pictures of 1 bit as WhiteIsZero."""
