@@ -125,7 +125,7 @@ class RatioEstimate:
 
 @dataclass(frozen=True)
 class LatencyQuantiles:
-    """The median and the 99th percentile of the time from capture to verdict, over all turns of one inspector, in milliseconds."""
+    """The median and the 99th percentile of the time from capture to verdict, over all runs of one inspector, in milliseconds."""
 
     p50_ms: float
     p99_ms: float
@@ -135,8 +135,8 @@ class LatencyQuantiles:
 class SpeedComparison:
     """The result of the comparison of two inspectors.
 
-    The fields `old_…` and `new_…` are medians over all pairs, except the latencies, which are quantiles over all pictures of all turns.
-    `load_per_s` is the number of pictures a second that were sent while latencies were measured, or None if they were not measured.
+    The fields `old_…` and `new_…` are medians over all pairs of runs. The latencies are quantiles over all pictures of all runs.
+    `load_per_s` is the number of pictures a second that were sent while latencies were measured. It is None if they were not measured.
     """
 
     processor_ratio: RatioEstimate
@@ -157,7 +157,10 @@ class SpeedComparison:
 
     @property
     def does_throughput_reach_old(self) -> bool | None:
-        """Whether the 95 % interval of the throughput ratio contains 1 or lies above 1. None if there are too few pairs."""
+        """Whether the new inspector may be as fast as the old one, that is, whether the 95 % interval of `throughput_ratio` reaches 1.
+
+        None if there are too few pairs for an interval.
+        """
         interval = self.throughput_ratio.interval
         return None if interval is None else interval[1] >= 1
 
@@ -238,7 +241,7 @@ def compare_checkouts(
         with run_broker(bench.settings):
             pairs = []
             for number in range(1, pair_count + 1):
-                # The order alternates. If the machine becomes slower or faster meanwhile, neither inspector has an advantage.
+                # The two inspectors take turns in running first. If the machine becomes slower or faster, neither of them has an advantage.
                 order = (old, new) if number % 2 else (new, old)
                 by_name = {checkout.name: bench.measure_turn(checkout, f"{checkout.name}-{number}") for checkout in order}
                 pairs.append(PairMeasurement(by_name["old"], by_name["new"]))
@@ -267,8 +270,8 @@ class _ComparisonBench:
         self._load = load
         self._report_progress = report_progress
         self._sections = {checkout.name: checkout.read_sections() for checkout in checkouts}
-        # Largest number of pictures that an inspector has fetched but not judged. So many extra pictures are sent after the measured ones,
-        # because an inspector that finds no more pictures to fetch does not work at full speed.
+        # An inspector fetches at most this many pictures ahead. The same number of extra pictures is sent after the measured ones, because
+        # an inspector that finds no more pictures to fetch does not work at full speed.
         self._tail_count = max(self._count_ahead(sections) for sections in self._sections.values())
         # Each inspector is started with this empty settings file. Otherwise it would read the castline.toml in the folder of its checkout.
         self._empty_file = folder / "empty.toml"
@@ -318,7 +321,7 @@ class _ComparisonBench:
             "lines": [{"name": line.name} for line in self.settings.lines],
         }
         environment = make_environment(sections)
-        # These variables could make a checkout import the packages of another checkout.
+        # These environment variables are removed, because they could make a checkout import the packages of another checkout.
         for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"):
             environment.pop(name, None)
         return environment
@@ -331,8 +334,8 @@ class _ComparisonBench:
 
     def _measure_latencies(self, feed: PictureFeed, pictures_per_s: float) -> list[float]:
         assert self._load is not None
-        # The rate is computed in the first run of an inspector and used in all later runs, because latencies at different rates cannot be
-        # compared.
+        # Pictures are sent at the same rate in all runs, because latencies at different rates cannot be compared. The first run gives the
+        # rate.
         self.load_per_s = self.load_per_s or self._load * pictures_per_s
         count = max(_MIN_LATENCY_PICTURES, round(self.load_per_s * _LATENCY_S))
         return measure_latencies_ms(feed, self.load_per_s, count)
@@ -375,7 +378,7 @@ class _ProcessorTimes:
     def _read_seconds(self) -> float:
         times = [self._process.cpu_times()]
         for child in self._process.children(recursive=True):
-            # A child may have ended after it was listed. In this case the `children_…` times of its parent include its processor time.
+            # A child process may end after it was listed. Its processor time is then part of the `children_…` times of its parent.
             with contextlib.suppress(psutil.NoSuchProcess):
                 times.append(child.cpu_times())
         return float(sum(each.user + each.system + each.children_user + each.children_system for each in times))

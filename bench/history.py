@@ -25,7 +25,7 @@ from streams.settings import LineSettings, Settings, StationSettings
 ReportProgress = Callable[[str], None]
 
 _LINES = 6
-# Parts that the plant makes in a second: two on each of its six lines.
+# The measurement assumes a plant that makes this many parts in a second: two on each of its six lines.
 _PARTS_PER_S = 12
 _LAST_PART_AT = datetime(2026, 11, 1, tzinfo=UTC)
 _INSERT_SIZE = 250_000
@@ -79,9 +79,9 @@ def prepare_database(file: Path, rows: int, report_progress: ReportProgress) -> 
 
 
 def _make_insert_statement(rows: int) -> str:
-    """Returns the SQLite statement that inserts the parts between two numbers, which are the parameters of the statement.
+    """Returns the SQLite statement that inserts parts. Its two parameters are the numbers of the first and the last part to insert.
 
-    `rows` is the number of parts in the full table. The time of each part depends on it, because the last part always has the same time.
+    `rows` is the number of parts in the full table. The times of the parts are counted back from the last part, whose time is fixed.
     """
     from station.archive.models import Part
 

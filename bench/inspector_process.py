@@ -71,16 +71,16 @@ def create_bench_topics(settings: Settings) -> None:
 
 
 def make_environment(sections: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the environment variables of this process, but with other CASTLINE_ variables.
+    """Returns the environment variables of this process, with the CASTLINE_ variables replaced by those of `sections`.
 
-    Each section of settings in `sections` becomes one variable, which holds the settings as JSON.
+    Each section of settings becomes one variable, such as CASTLINE_BATCH, which holds the settings as JSON.
     """
     plain = {name: value for name, value in os.environ.items() if not name.startswith("CASTLINE_")}
     return plain | {f"CASTLINE_{name.upper()}": json.dumps(value) for name, value in sections.items()}
 
 
 def make_settings_environment(settings: Settings) -> dict[str, str]:
-    """Returns the environment variables of this process, and all `settings` as CASTLINE_ variables, but without tokens and passwords."""
+    """Returns the environment variables of this process, plus CASTLINE_ variables with all `settings` except tokens and passwords."""
     sections = settings.model_dump(mode="json", exclude_none=True, exclude={"gateway": {"token"}, "kafka": {"password"}})
     for line in sections["lines"]:
         line.pop("token")
@@ -98,7 +98,7 @@ class InspectorProcess:
     def __init__(
         self, castline: Sequence[str | Path], environment: Mapping[str, str], run_dir: Path, log_file: Path, folder: Path | None = None
     ) -> None:
-        """Prepares the command. `castline` is the program, followed by options such as --settings. `folder` is its working directory."""
+        """Stores what starts the process. `castline` is the program with options such as --settings. `folder` is the working directory."""
         self._command = [*castline, "inspector"]
         self._environment = environment
         self._targets = run_dir / "targets"

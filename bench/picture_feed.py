@@ -43,7 +43,7 @@ def load_pictures(folder: Path | None, count: int) -> list[bytes]:
 
 
 class PictureFeed:
-    """Sends pictures to the image topics of all lines in turn. The part numbers count from 1 over all lines."""
+    """Sends pictures to the image topics of all lines in turn. Part numbers count up across the lines: line-1 gets 1, line-2 gets 2."""
 
     def __init__(self, settings: Settings, pictures: list[bytes]) -> None:
         self.settings = settings

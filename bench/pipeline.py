@@ -26,7 +26,7 @@ from streams.settings import Settings
 
 ReportProgress = Callable[[str], None]
 
-# How long the resident memory of the inspector is read after its start, while pictures wait, in seconds.
+# The inspector's memory is read for this many seconds after its start, in which it works on a backlog of pictures.
 _MEMORY_WATCH_S = 40.0
 
 
@@ -119,7 +119,7 @@ def measure_pipeline(
 
 
 def _measure_bare_throughput(ensemble: Ensemble, pictures: list[bytes], batch_size: int, picture_count: int) -> float:
-    """Returns how many pictures a second the ensemble judges. The pictures are decoded before the measurement."""
+    """Returns how many pictures a second `ensemble` judges without Kafka. The pictures are decoded before the measurement."""
     needed = max(batch_size, len(pictures))
     pixels = np.stack([decode_picture(picture, ensemble.side_px).pixels for picture in islice(cycle(pictures), needed)])
     starts = cycle(range(0, len(pixels) - batch_size + 1, batch_size))

@@ -45,7 +45,8 @@ class RuntimeSpeed:
 class RuntimeComparison:
     """The result of a comparison of runtimes.
 
-    `refused` holds a reason for each runtime that could not be opened, or that gave other probabilities than the version's golden set.
+    `refused` holds a reason for each runtime that could not be opened, or that gave other probabilities for the pictures of the golden set
+    than those stored in the version.
     `left_out` holds a reason for each runtime that this machine cannot run. `labelled` is the number of pictures whose labels were
     compared.
 
@@ -75,7 +76,7 @@ class PlainPredict:
         self._inputs: list[npt.NDArray[np.float32]] = []
 
     def __call__(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        # A measurement passes the same pictures again and again. They are scaled and resampled only at the first call.
+        # In a measurement, the same pictures are judged again and again. They are scaled and resampled only at the first call.
         if pixels is not self._last_pixels:
             self._last_pixels, self._inputs = pixels, self._prepare(pixels)
         pairs = zip(self._networks, self._inputs, strict=True)
@@ -141,7 +142,8 @@ def _open_runtimes(
 ) -> tuple[dict[str, Runtime], dict[str, str]]:
     """Returns the runtimes of `names` that could be opened, and the reasons why runtimes may not judge.
 
-    A runtime may not judge if it could not be opened or if it gave other probabilities than the version's golden set.
+    A runtime may not judge if it could not be opened, or if it gave other probabilities for the pictures of the golden set than those
+    stored in the version.
     """
     runtimes: dict[str, Runtime] = {}
     refused = {}

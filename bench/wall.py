@@ -1,7 +1,7 @@
 """Measures how much processor time the wall takes while an inspector is busy. The wall is the station's page that shows all lines live.
 
 First the inspector and the broker run alone. Then the station runs too, and browsers show the wall. The processor time that the wall takes
-is the processor time of the station, plus the processor time that the broker needs in addition to that of the first phase.
+is the processor time of the station, plus the additional processor time that the broker takes compared with the first phase.
 
 Throughput is not measured. On a shared machine it varies by a tenth from measurement to measurement, whereas processor times vary by a
 tenth of a per cent.
@@ -52,18 +52,19 @@ ReportProgress = Callable[[str], None]
 
 _ACCOUNT = "bench"
 _STATION_START_S = 120.0
-# The measurement begins this long after the browsers have opened the wall, because at first each browser fetches the cards of all lines.
+# The measurement begins this long after the browsers have opened the wall, because at first each browser fetches all cards, which takes
+# more processor time than later updates.
 _SETTLE_S = 10.0
 _TRIMMED_SHARE = 0.2
 _MIN_ROUNDS_FOR_INTERVAL = 5
-# The number of pictures for the first round is computed from this speed, because the speed of the inspector is not known yet.
+# Before the first round, the inspector is assumed to judge this many pictures a second, because its speed is not known yet.
 _FIRST_PICTURES_PER_S = 400.0
 _PROCESSORS = len(os.sched_getaffinity(0))
 
 
 @dataclass(frozen=True)
 class ShareEstimate:
-    """A share of the machine's processors. Its 95 % interval reaches from `share` - `within` to `share` + `within`."""
+    """A share of the machine's processors, 0..1. Its 95 % interval reaches from `share` - `within` to `share` + `within`."""
 
     share: float
     within: float
@@ -73,8 +74,8 @@ class ShareEstimate:
 class WallCost:
     """The processor time that the wall takes.
 
-    `taken` is this time as a share of all processors of the machine. `station`, `browsers`, `broker_with` and `broker_without` are
-    means over all rounds, in processors: 1.0 is one processor that is busy all the time.
+    `taken` is this time as a share of all processors of the machine: 0.02 is 2 %. `station`, `browsers`, `broker_with` and
+    `broker_without` are means over all rounds, in processors: 1.0 is one processor that is busy all the time.
     """
 
     taken: ShareEstimate
@@ -247,13 +248,14 @@ class _BrowserProcess:
 
 
 class _Browser:
-    """Behaves like a browser that shows the wall: it follows the wall's events and fetches the pictures of the cards.
+    """Behaves like a browser that shows the wall, the station's page with a card for each recent part.
 
-    `counts` holds the number of cards and the number of pictures received. The class fetches four pictures at a time, and skips a picture
-    if no card shows it any longer.
+    The class follows the wall's events and fetches the pictures of the cards, four at a time. It skips a picture if no card shows it any
+    longer. `counts` holds the number of cards and the number of pictures received.
     """
 
-    # A browser opens at most six connections to a server. One is used for the events, and one stays free for pages.
+    # A browser opens at most six connections to a server. One is used for the events, and one stays free for pages, so four are left for
+    # pictures.
     _FETCHERS = 4
     _TIMEOUT_S = 120
     _PICTURE = re.compile(r'src="(/live/pictures/[^"]+)"')
@@ -314,7 +316,7 @@ class _Browser:
                     break
 
     def _await_picture(self) -> str:
-        """Returns the path of a picture that a card shows and that was not requested yet."""
+        """Waits until a card shows a picture that was not requested yet, and returns the path of this picture."""
         with self._changed:
             while True:
                 for path in (path for paths in self._pictures_by_card.values() for path in paths):

@@ -106,7 +106,10 @@ class Batcher(Generic[Item]):
         self._changed.set()
 
     def _compute_wait_s(self) -> float | None:
-        """Returns how many seconds the next batch may still wait, or None if it waits for the consumer or for more items."""
+        """Returns how many seconds the next batch may still wait. 0 means that the batch is due.
+
+        Returns None if the consumer is busy and the batch is not full. Then no time limit applies.
+        """
         if self._is_busy() and len(self._queue) < self._limits.size:
             return None
         # Only the deadlines of the first `size` items count, because later items are not part of the next batch.

@@ -65,8 +65,8 @@ class ProgressWatchdog:
 class ProcessHealth:
     """Decides what a process answers at /readyz and /healthz.
 
-    - Ready: the process can accept work. Problems that prevent this are set under a topic, such as "start" or "kafka". These are not
-      Kafka topics. The process is ready if no topic has a problem. It is not ready before the first `set_ready`.
+    - Ready: the process can accept work. Each problem that prevents this belongs to a topic such as "start" or "database", which is no
+      Kafka topic. The process is ready if no topic has a problem. It is not ready before the first `set_ready`.
     - Healthy: no check finds a problem. A supervisor restarts a process that is not healthy.
     - A complaint is a fault that a restart would not remove. /healthz shows it, but the process counts as healthy.
     """
@@ -85,7 +85,10 @@ class ProcessHealth:
         self._checks.append(find_problem)
 
     def add_complaint_check(self, find_complaint: Callable[[], str]) -> None:
-        """Adds a check for complaints, which /healthz shows with status 200. `find_complaint` returns a sentence, or "" if all is well."""
+        """Adds a check for a fault that a restart would not remove. /healthz shows this fault but still answers with status 200.
+
+        `find_complaint` returns a sentence, or "" if all is well.
+        """
         self._complaint_checks.append(find_complaint)
 
     def set_ready(self, topic: str = "start") -> None:
@@ -99,7 +102,7 @@ class ProcessHealth:
         metrics.process_ready.labels(self.role).set(0)
 
     def set_problem(self, problem: str, topic: str = "kafka") -> None:
-        """Sets the problem of `topic`, or removes it if `problem` is ""."""
+        """Sets the problem of `topic`, which makes the process not ready. Removes the problem if `problem` is ""."""
         if problem:
             self.set_not_ready(problem, topic)
         else:
@@ -117,7 +120,7 @@ class ProcessHealth:
         return not self._problems
 
     def waits_for_person(self) -> bool:
-        """Returns whether the process is not ready, and only a person can solve all of its problems."""
+        """Returns True if the process is not ready and each of its problems can be solved only by a person."""
         return bool(self._problems) and self._person_topics.issuperset(list(self._problems))
 
     def check_readiness(self) -> tuple[int, str]:
@@ -170,7 +173,8 @@ class HealthServer:
     def __init__(self, health: ProcessHealth, service: ServiceSettings, instance: str, port: int = 0) -> None:
         class HealthPages(BaseHTTPRequestHandler):
             def handle(self) -> None:
-                with suppress(ConnectionError):  # A client may close the connection early.
+                # A client may close the connection before it has read the page. That is no fault of this process.
+                with suppress(ConnectionError):
                     super().handle()
 
             def do_GET(self) -> None:

@@ -102,9 +102,10 @@ class PictureIdentity:
 def read_identity(key: bytes | None, headers: Headers, line: str) -> PictureIdentity:
     """Returns the identity of a record on the image topic of `line`.
 
-    The headers line, run and part name the part. Without these headers, the key names the part.
+    The headers `line`, `run` and `part` name the part. Without these headers, the key names the part.
 
-    Raises IdentityError if neither headers nor key name a part, if they contradict each other or the topic, or if a header is malformed.
+    Raises IdentityError if neither the headers nor the key name a part, if they contradict each other, if the part is of another line, or
+    if a header is malformed.
     """
     text = {name: _decode_header(name, value) for name, value in headers.items() if name in _IDENTITY_HEADERS}
     part = _read_part(key, text)
@@ -131,10 +132,10 @@ def _read_part(key: bytes | None, headers: Mapping[str, str]) -> PartId:
             raise IdentityError(f"expected the key {part}, which the headers give, found {key[:80]!r}")
         return part
     if present:
-        raise IdentityError(f"expected the headers line, run and part together, found only {', '.join(present)}")
+        raise IdentityError(f"expected all three headers `line`, `run` and `part`, found only {', '.join(present)}")
     if key:
         return PartId.parse(_decode_header("key", key))
-    raise IdentityError("expected a key <line>:<run>:<part> or the headers line, run and part, found neither")
+    raise IdentityError("expected a key <line>:<run>:<part> or the headers `line`, `run` and `part`, found neither")
 
 
 def _decode_header(name: str, value: bytes | str) -> str:
@@ -147,7 +148,7 @@ def _decode_header(name: str, value: bytes | str) -> str:
 
 
 def make_headers(identity: PictureIdentity, extra: Mapping[str, str] | None = None) -> list[tuple[str, bytes]]:
-    """Returns the headers of an image record in a fixed order, those of `extra` last. A value that is None gets no header."""
+    """Returns the headers of an image record in a fixed order, with the headers in `extra` last. A value that is None gets no header."""
     part = identity.part
     fields: dict[str, str | None] = {
         "line": part.line,

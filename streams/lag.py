@@ -32,12 +32,13 @@ def lag_by_topic(end_offsets: Mapping[Partition, int], committed_offsets: Mappin
 
 
 class LagMonitor:
-    """Measures a worker's lag every `interval_s` seconds in a thread, and writes it to the metrics and to the worker's health.
+    """Measures a worker's lag, the number of records that wait for it, every `interval_s` seconds in a thread.
 
-    `assigned_partitions` returns the worker's partitions. If the worker has none, the monitor watches all partitions of the topics in
-    `lines_by_topic`, so that /healthz shows a problem if no worker makes progress there. The lag metric of a worker without partitions
-    is 0, because the records wait for other workers, and a sum over all workers would count them twice. While Kafka does not answer, the
-    monitor sets the worker to not ready.
+    The monitor writes the lag to the metrics and to the worker's health. While Kafka does not answer, the worker is not ready.
+
+    `assigned_partitions` returns the worker's partitions. For a worker without partitions, the monitor watches all partitions of the topics
+    in `lines_by_topic`, so that /healthz shows a problem if no other worker makes progress there. The lag metric of such a worker is 0,
+    because the records wait for other workers, whose metrics count them already.
     """
 
     def __init__(

@@ -41,7 +41,7 @@ class EffectiveModel:
 
     @property
     def decided_for(self) -> str:
-        """For what the version was chosen: the name of the line, or `*` for all lines. `settings` if no version was chosen."""
+        """The key of the choice that is in force: a line name, or `*` for all lines. `settings` if the settings name the version."""
         return self.choice.line if self.choice else "settings"
 
 
@@ -64,7 +64,7 @@ class ModelChoices:
         return list(dict.fromkeys([effective.version, *previous, self.find(ALL_LINES).version, self.default]))
 
     def with_record(self, key: bytes | None, value: bytes | None) -> ModelChoices:
-        """Returns the choices after one more record of the topic. An empty value removes a choice. An invalid record changes nothing."""
+        """Returns the choices with one record of the topic added. An empty value removes a choice. An invalid record changes nothing."""
         name = (key or b"").decode(errors="replace")
         if not value:
             return ModelChoices(self.default, {line: choice for line, choice in self.by_key.items() if line != name})
@@ -173,7 +173,10 @@ class ModelChoiceFollower:
                 self._stopping.wait(_RETRY_S)
 
     def _follow(self) -> None:
-        """Reads the topic and follows it until `stop`. Starts from the beginning, so that no choice is missed after a failure of Kafka."""
+        """Reads the topic of model choices from its beginning and follows it until `stop`.
+
+        After a failure of Kafka the topic is read from its beginning again, so that no choice is missed.
+        """
         partition = TopicPartition(TopicNames(self._settings.topics.prefix).models, 0)
         consumer = KafkaConsumer(
             **make_client_arguments(self._settings, f"{self._role}-choices"),

@@ -42,7 +42,7 @@ class ObjectStore:
         self._max_bytes = max_bytes
 
     def put(self, value: bytes, folder: StoreFolder = "pictures") -> str:
-        """Stores `value` and returns its claim. When it returns, the bytes are on disk, or the remote store has confirmed them.
+        """Stores `value` and returns its address. By then the bytes are on disk, or the remote store has confirmed them.
 
         A value that is stored already is not written again. Raises OSError if the store cannot be written.
         """
@@ -56,14 +56,16 @@ class ObjectStore:
         if isinstance(files, LocalFileSystem):
             write_atomically(Path(path), value, mode=0o600)
         else:
-            files.pipe_file(path, value)  # A remote object store shows only complete objects.
+            # A remote store needs no atomic write, because it never shows an object before all of its bytes have arrived.
+            files.pipe_file(path, value)
         return claim
 
     def fetch(self, claim: str) -> bytes:
-        """Returns the picture that `claim` addresses, after checking its size and its checksum.
+        """Returns the picture at the address `claim`, after checking its size and its checksum.
 
-        Raises PictureError. Its reason is `claim-missing` if nothing is stored there. It is `claim-damaged` if the claim is malformed, the
-        object is too large or the checksum differs. Raises OSError if the store cannot be reached. A later attempt may succeed then.
+        Raises PictureError with the reason `claim-missing` if nothing is stored there, or with the reason `claim-damaged` if the address is
+        malformed, the object is too large or the checksum differs. Raises OSError if the store cannot be reached. Then a later attempt may
+        succeed.
         """
         match = _CLAIM.fullmatch(claim)
         if not match or match[1] != match[2][:2]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-# File suffixes of the picture formats that are judged, in lower case: JPEG, PNG, BMP and TIFF.
+# File suffixes of the pictures that Castline can judge, in lower case. The formats are JPEG, PNG, BMP and TIFF.
 JUDGED_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
-# File suffixes of picture formats that are not judged. Such files are counted and reported, because a person may expect a verdict on them.
+# File suffixes of picture formats that Castline cannot judge. Such files are counted and reported, because a person may expect a verdict
+# on them.
 OTHER_PICTURE_SUFFIXES = (
     ".gif",
     ".webp",

@@ -31,7 +31,7 @@ class Record(BaseModel):
     name: ClassVar[str]
 
     def encode(self) -> bytes:
-        """Returns the record as compact JSON in UTF-8, the value of the Kafka record."""
+        """Returns the value of the Kafka record: this record as compact JSON in UTF-8."""
         return self.model_dump_json().encode()
 
     @classmethod
@@ -44,7 +44,7 @@ class PartRecord(Record):
     """The base class of the records about one part."""
 
     line: LineName = Field(description="Name of the part's line.")
-    run: Count = Field(description="Boot count of the board, or start time of the gateway in seconds if the line has no board.")
+    run: Count = Field(description="Boot count of the board. If the line has no board: start time of the gateway, in seconds since 1970.")
     part: Count = Field(description="Number of the part. The numbers count up from 1 within the run.")
 
     @property
@@ -86,11 +86,11 @@ class Verdict(PartRecord):
         "",
         description="Reason for `review` in one word; empty for the other labels. The networks were in `doubt`, or the picture could "
         "not be judged: `empty`, `too-large`, `too-many-pixels`, `not-an-image`, `truncated`, `damaged`, `depth`, `blank`, `partly-blank`, "
-        "`decoder-limits`, `checksum`, `claim-missing`, `claim-damaged`, `inference-failed`. Words may be added.",
+        "`decoder-limits`, `checksum`, `claim-missing`, `claim-damaged`, `inference-failed`. Later releases may add words.",
     )
     overdue: bool = Field(False, description="True if the part's deadline had passed when the verdict was decided.")
     captured_at: Time = Field(
-        description="Time at which the picture was taken, or the Kafka timestamp of its record if the camera gave none."
+        description="Time at which the picture was taken. If the image record does not give it, this is the Kafka timestamp of the record."
     )
     received_at: Time = Field(description="Time at which the inspector received the picture.")
     decided_at: Time = Field(description="Time at which the verdict was decided.")
@@ -119,8 +119,8 @@ Action = Literal["diverted", "passed", "stopped", "untracked"]
 #   late-verdict     The verdict came too late for the gate.
 #   fault            A fault of the board was active; `code` names the fault.
 #   board-restarted  The board did not know the part any more, because it had restarted.
-#   taken-off        The part never arrived at the gate.
-#   unmatched        The board never counted the part.
+#   taken-off        The part was counted at the camera but never arrived at the gate.
+#   unmatched        The part reached the gate without having been counted at the camera.
 #   spacing          The part was so close to another part that the gate could not move between the two.
 #   touching         Several touching parts were counted as one.
 SortingReason = Literal[
@@ -155,7 +155,7 @@ class Sorting(PartRecord):
     )
     grade: str | None = Field(
         None,
-        description="Name of the further gate that diverted the part; null if the line's own gate diverted it, or no gate did.",
+        description="Name of the gate in `lines.gate.grades` that diverted the part; null if the line's own gate or no gate diverted it.",
     )
     reason: SortingReason = Field(description="Reason for the action.")
     code: int = Field(0, ge=0, description="Error code from firmware/error_codes.csv; 0 if there was no error.")
@@ -164,9 +164,9 @@ class Sorting(PartRecord):
     gate_moved: bool = Field(description="True if the servo moved for this part.")
     move_count: int = Field(ge=0, description="Number of servo movements that the board had counted when it reported this part.")
     late: bool = Field(False, description="True if the verdict came too late for the gate.")
-    counted_at: Time | None = Field(None, description="Time at which photo-eye 1 counted the part.")
+    counted_at: Time | None = Field(None, description="Time at which photo-eye 1, at the camera, counted the part.")
     told_at: Time | None = Field(None, description="Time at which the board acknowledged the verdict.")
-    at_gate_at: Time | None = Field(None, description="Time at which photo-eye 2 saw the part.")
+    at_gate_at: Time | None = Field(None, description="Time at which photo-eye 2, at the gate, saw the part.")
     sorted_at: Time = Field(description="Time at which the sorter wrote the record.")
 
 
@@ -217,12 +217,15 @@ class ModelChoice(Record):
 
     name: ClassVar[str] = "castline.model-choice.v1"
     schema_: Literal["castline.model-choice.v1"] = Field("castline.model-choice.v1", alias="schema", description="Name of this schema.")
-    line: str = Field(pattern=r"^(\*|[a-z0-9][a-z0-9-]{0,39})$", description="Line, or `*` for all lines that have no choice of their own.")
-    version: str = Field(description="Version that judges the line.")
+    line: str = Field(
+        pattern=r"^(\*|[a-z0-9][a-z0-9-]{0,39})$",
+        description="Name of the line that the choice is for, or `*` for all lines that have no choice of their own.",
+    )
+    version: str = Field(description="Model version that judges the pictures of the line.")
     shadow: str | None = Field(
         None, description="Shadow version, which judges the same pictures for comparison and moves no gate; null if there is none."
     )
-    chosen_by: str = Field(description="Account or host that made the choice.")
+    chosen_by: str = Field(description="Station account that made the choice, or name of the computer on which a command made it.")
     chosen_at: Time = Field(description="Time of the choice.")
     previous: tuple[str, ...] = Field(
         (), description="Versions that judged the line before, the newest first. A roll-back returns to the first one in this list."

@@ -124,7 +124,7 @@ def create_topics(admin: KafkaAdminClient, settings: Settings) -> list[TopicChan
 
 
 def _align_configs(admin: KafkaAdminClient, specs: list[TopicSpec]) -> dict[str, list[str]]:
-    """Gives existing topics their declared configuration. Returns the changes of each topic by its name, each as `name old -> new`."""
+    """Gives existing topics their declared configuration. Returns the changes by topic name, such as `retention.ms 1 -> 2`."""
     found = read_topic_configs(admin, [spec.name for spec in specs])
     changes: dict[str, list[str]] = {}
     resources = []

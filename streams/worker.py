@@ -43,7 +43,7 @@ def make_app(settings: Settings, group: str, instance: str, buffer_records: int)
     """Returns a Faust application that consumes in the group `<topic prefix>-<group>`.
 
     `instance` is the stable name of this process. Kafka's `group.instance.id` is made from it. `buffer_records` is the largest number of
-    records that are fetched ahead, which bounds the memory of the worker.
+    records that are fetched ahead. A smaller number saves memory.
     """
     kafka, topics = settings.kafka, settings.topics
     group_id = f"{topics.prefix}-{group}"
@@ -66,7 +66,8 @@ def make_app(settings: Settings, group: str, instance: str, buffer_records: int)
         consumer_max_fetch_size=request_bytes,
         consumer_auto_offset_reset="earliest",
         stream_buffer_maxsize=buffer_records,
-        # The handlers acknowledge records themselves. With stream_wait_empty=True, Faust would wait for pictures that are still in a batch.
+        # If this were True, Faust would wait at each rebalance until all pictures of the current batches are judged. That is not necessary,
+        # because the handlers acknowledge their records themselves.
         stream_wait_empty=False,
         producer_acks=-1,
         producer_linger=0.0,
@@ -110,7 +111,7 @@ class RecordHandler(Protocol):
 
     @property
     def lines_by_topic(self) -> Mapping[str, str]:
-        """The topics to consume. For each topic, the value is the line under whose name its lag is counted."""
+        """The topics to consume. The value of each topic is the line name that the lag metric of the topic has as its label."""
 
     @property
     def background_tasks(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
@@ -151,7 +152,8 @@ class ConsumerGroup:
                 async for event in unacknowledged.events():
                     await self._handler.accept(_received(event, unacknowledged))
             except asyncio.CancelledError:
-                # Faust treats a cancelled agent as a crash. During a stop, Faust itself cancels the agent, so the error is not raised then.
+                # If this error is raised again, Faust takes it for a crash. It is not raised in an orderly stop, in which Faust itself
+                # cancels the agent.
                 if not self._is_draining:
                     raise
 
@@ -243,7 +245,7 @@ class _DrainingWorker(faust.Worker):  # type: ignore[misc]  # Faust ships no typ
     async def wait_until_left(self) -> None:
         """Waits for a limited time until Faust has stopped completely.
 
-        If the event loop ended before Faust has stopped, Faust would wait for ever for a producer that can no longer send.
+        The wait keeps the event loop running. If the loop ended first, Faust would wait for ever for a producer that can no longer send.
         """
         stopping = self._stopping or asyncio.create_task(self.stop())
         await asyncio.wait([stopping], timeout=self._grace_s + _LEAVE_S)
@@ -254,7 +256,7 @@ class _DrainingWorker(faust.Worker):  # type: ignore[misc]  # Faust ships no typ
         forced_exit = threading.Timer(_LEAVE_S, os._exit, (0,))
         forced_exit.daemon = True
         forced_exit.start()
-        # One cancellation is not enough, because Faust ignores it and sends another request to Kafka.
+        # The tasks are cancelled again and again, because Faust ignores the first cancellation and sends another request to Kafka.
         while others := asyncio.all_tasks() - {asyncio.current_task()}:
             for task in others:
                 task.cancel()

@@ -38,13 +38,14 @@ class CameraSettings(Section):
         2.0,
         gt=0,
         le=1000,
-        description="Number of pictures a second from a camera of the kind `folder` or `video` if the trigger is `free`.",
+        description="Number of pictures that a camera of the kind `folder` or `video` gives in a second if the trigger is `free`.",
     )
     jitter: float = Field(
         0.0,
         ge=0,
         le=0.9,
-        description="Random variation of the time between two pictures of a camera of the kind `folder`, as a share of that time.",
+        description="Random variation of the times at which a camera of the kind `folder` gives its pictures. With 0.2 each picture comes "
+        "early or late by up to a tenth of the time between two pictures.",
     )
     loop: bool = Field(True, description="If true, a camera of the kind `folder` begins again with its first picture after the last one.")
     shuffle: bool = Field(
@@ -52,7 +53,7 @@ class CameraSettings(Section):
         description="If true, a camera of the kind `folder` gives its pictures in a random order, which `seed` determines. If false, it "
         "gives them in the order of their paths.",
     )
-    seed: int = Field(1, ge=0, description="Seed of the random order and of the jitter.")
+    seed: int = Field(1, ge=0, description="Seed of the random numbers for `shuffle` and `jitter`.")
     settle_s: float = Field(
         0.5,
         ge=0.05,
@@ -78,14 +79,18 @@ class CameraSettings(Section):
         5.0,
         ge=0.05,
         le=600,
-        description="If the end of the picture is missing in a file, a camera of the kind `drop` waits until the file has not changed "
-        "for this many seconds. Then it sends the incomplete file.",
+        description="How long a camera of the kind `drop` waits for the rest of an incomplete picture file, in seconds since the last "
+        "change of the file. Then it sends the file as it is.",
     )
     sent_keep_days: float = Field(
         2.0, ge=0, le=3650, description="How long a camera of the kind `drop` keeps sent files in the folder `sent`, in days."
     )
     sent_max_bytes: int = Field(
-        2**30, ge=0, le=2**50, description="Largest size of the folder `sent`, in bytes. If it is exceeded, the oldest files are deleted."
+        2**30,
+        ge=0,
+        le=2**50,
+        description="Largest size, in bytes, of the folder `sent`, into which a camera of the kind `drop` moves sent files. If it is "
+        "exceeded, the oldest files are deleted.",
     )
     refused_keep_days: float = Field(
         30.0, ge=0, le=3650, description="How long a camera of the kind `drop` keeps refused files in the folder `refused`, in days."
@@ -94,7 +99,8 @@ class CameraSettings(Section):
         2**28,
         ge=0,
         le=2**50,
-        description="Largest size of the folder `refused`, in bytes. If it is exceeded, the oldest files are deleted.",
+        description="Largest size, in bytes, of the folder `refused`, into which a camera of the kind `drop` moves refused files. If it is "
+        "exceeded, the oldest files are deleted.",
     )
     stall_s: float = Field(
         5.0,
@@ -107,8 +113,8 @@ class CameraSettings(Section):
         1.0,
         gt=0,
         le=60,
-        description="Longest time that a picture waits for the report of its part, in seconds, if the trigger is `board`. A picture "
-        "whose time differs from that of the part by more than this, after the latency is subtracted, does not belong to the part.",
+        description="If the trigger is `board`: largest difference, in seconds, between the time of a part and the time of its picture "
+        "after the latency is subtracted. A picture also waits at most this long for the report of its part.",
     )
 
     @model_validator(mode="after")
@@ -121,18 +127,22 @@ class CameraSettings(Section):
 
     @property
     def needs_latency(self) -> bool:
-        """True if the gateway must know the camera's latency, because the gateway finds the picture of a part by its time."""
+        """True if the gateway must know the camera's latency, because it compares the times of pictures and parts to match them."""
         return self.trigger == "board" and self.kind in ("drop", "http")
 
 
 class GradeSettings(Section):
-    """[[lines.gate.grades]]: a further gate on the same belt. It diverts only parts with certain labels."""
+    """[[lines.gate.grades]]: a further gate on the belt of a line. It diverts only parts with certain labels."""
 
     name: str = Field(
         pattern=r"^[a-z0-9][a-z0-9-]{0,30}$",
         description="Name of the gate. It should say which parts the gate diverts, such as `review` or `rework`.",
     )
-    lane: int = Field(ge=1, le=LANES, description="Lane of the board whose servo output moves this gate. No other belt can use this lane.")
+    lane: int = Field(
+        ge=1,
+        le=LANES,
+        description="Number of the board's lane, 1 to 4, whose servo output moves this gate. No other gate can use this lane.",
+    )
     takes: tuple[Literal["defect", "review"], ...] = Field(
         min_length=1, description="Parts whose verdict has one of these labels go to this gate."
     )
@@ -149,7 +159,7 @@ class GradeSettings(Section):
         description="This gate begins to move for a part when the front edge of the part is this many millimetres past photo-eye 2.",
     )
     board: dict[str, int | str] = Field(
-        {}, description="Further settings of this gate under the names of the gate protocol: dwell_mm, servo_ms, out_us."
+        {}, description="Further settings of this gate: dwell_mm, servo_ms and out_us. firmware/PROTOCOL.md explains them."
     )
 
 
@@ -157,7 +167,9 @@ class GateSettings(Section):
     """[lines.gate]: the gate of a line. A line without this section has no gate and no sorter."""
 
     port: str = Field(description="Serial port of the board. A path below /dev/serial/by-id/ is best. Several lines may share a board.")
-    lane: int = Field(1, ge=1, le=LANES, description="Lane of the board that this line is wired to.")
+    lane: int = Field(
+        1, ge=1, le=LANES, description="Number of the lane, 1 to 4, at which this line's photo-eyes and gate are connected to the board."
+    )
     baud: int = Field(
         115200,
         ge=9600,
@@ -173,14 +185,15 @@ class GateSettings(Section):
     )
     board: dict[str, int | str] = Field(
         {},
-        description="Further settings of the board under the names of the gate protocol, such as spacing_mm, dwell_mm, encoder or "
-        "servo_ms. firmware/PROTOCOL.md lists them. They override travel_mm, belt_mm_per_s and safe.",
+        description="Further settings of the board, such as spacing_mm, dwell_mm, encoder or servo_ms. firmware/PROTOCOL.md lists their "
+        "names. They override travel_mm, belt_mm_per_s and safe.",
     )
     on_review: Literal["divert", "pass"] = Field("divert", description="Action for a part with a `review` verdict.")
     grades: tuple[GradeSettings, ...] = Field(
         (),
         max_length=LANES - 1,
-        description="Further gates on this belt. A part that is to be diverted and fits none of them goes to the line's own gate.",
+        description="Further gates on the line's belt, such as one for rework. A part that must leave the belt goes to the first of these "
+        "gates that takes it. If none takes it, it goes to the line's own gate.",
     )
 
     @model_validator(mode="after")
@@ -219,21 +232,22 @@ class LineSettings(Section):
         None,
         gt=0,
         le=3600,
-        description="Longest useful time from picture to verdict, in seconds. The default is the travel time to the gate minus 0.2 s.",
+        description="A verdict that comes later than this many seconds after its picture is too late. If absent, the limit is the time "
+        "that a part takes to the gate, minus 0.2 s.",
     )
     depth_bits: int | None = Field(
         None,
         ge=8,
         le=16,
-        description="Number of bits that the line's camera uses in pictures of more than 8 bits, such as 12 for 12 bits stored in 16. "
-        "If absent, the number comes from the file. If the file does not give it either, all bits are used, and a dark picture "
-        "gets `review`.",
+        description="Number of bits that the line's camera really uses if its files have more than 8 bits a pixel, such as 12 for a 12-bit "
+        "camera that writes 16-bit files. If absent, the number comes from the file. If the file does not give it either, all bits count, "
+        "and a picture that is dark by this measure gets `review`.",
     )
     token: SecretStr = Field(SecretStr(""), description="Token for uploads to this line. Without a token all uploads are refused.")
 
     @property
     def verdict_deadline_s(self) -> float | None:
-        """The longest useful time from a picture to its verdict in seconds, or None if the line has neither a deadline nor a gate."""
+        """Seconds after a picture at which its verdict comes too late, or None if the line has neither a deadline nor a gate."""
         if self.deadline_s is not None:
             return self.deadline_s
         return max(_SHORTEST_DEADLINE_S, self.gate.travel_s - _GATE_LEAD_S) if self.gate else None

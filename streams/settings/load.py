@@ -35,7 +35,9 @@ class Settings(BaseSettings):
     )
 
     kafka: sections.KafkaSettings = Field(sections.KafkaSettings(), description="The Kafka cluster and the credentials for it.")
-    broker: sections.BrokerSettings = Field(sections.BrokerSettings(), description="The embedded broker of this machine.")
+    broker: sections.BrokerSettings = Field(
+        sections.BrokerSettings(), description="The Kafka broker that Castline itself runs on this machine."
+    )
     topics: sections.TopicSettings = Field(sections.TopicSettings(), description="Names, sizes and retention of the topics.")
     service: sections.ServiceSettings = Field(sections.ServiceSettings(), description="Settings that all processes share.")
     pictures: sections.PictureSettings = Field(sections.PictureSettings(), description="Limits for pictures.")
@@ -88,7 +90,7 @@ class Settings(BaseSettings):
 
     @property
     def bootstrap(self) -> str:
-        """The addresses host:port of the brokers, separated by commas. If `kafka.bootstrap` is `embedded`: the broker of this machine."""
+        """The addresses host:port of the brokers, separated by commas. For `embedded`, the address of the broker on this machine."""
         return f"127.0.0.1:{self.broker.port}" if self.kafka.bootstrap == "embedded" else self.kafka.bootstrap
 
     def find_line(self, name: str) -> LineSettings:
@@ -161,7 +163,7 @@ def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
 
 
 def _describe_faults(error: ValidationError, source: str) -> list[str]:
-    """Returns one line for each fault that pydantic found. Each begins with a setting's name, or with `source` if there is none."""
+    """Returns one line for each fault that pydantic found. It begins with the setting's name, or with `source` if pydantic gives none."""
     faults = []
     for problem in error.errors(include_url=False):
         name = ".".join(str(step) for step in problem["loc"]) or source

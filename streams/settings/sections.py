@@ -39,7 +39,7 @@ def _read_secret(file: Path | None, name: str, value: SecretStr) -> str:
 
 
 class BrokerSettings(Section):
-    """[broker]: the embedded Kafka broker of this machine."""
+    """[broker]: the embedded broker, which is the Kafka broker that Castline itself runs on this machine."""
 
     port: int = Field(
         19092,
@@ -60,7 +60,8 @@ class KafkaSettings(Section):
     bootstrap: str = Field(
         "embedded",
         pattern=r"^(embedded|[^\s,:]+:\d{1,5}(,[^\s,:]+:\d{1,5})*)$",
-        description="`embedded` for the broker of this machine, or host:port of one or more brokers, separated by commas.",
+        description="`embedded` for the broker that Castline runs on this machine, or host:port of one or more brokers, separated "
+        "by commas.",
     )
     security: Literal["plaintext", "tls", "sasl-plaintext", "sasl-tls"] = Field(
         "plaintext", description="Protection of the connection. TLS encrypts the connection. SASL logs in with user name and password."
@@ -153,7 +154,7 @@ class ServiceSettings(Section):
 
 
 class PictureSettings(Section):
-    """[pictures]: limits for pictures."""
+    """[pictures]: limits for the size of pictures and for the cost of decoding them."""
 
     max_bytes: int = Field(8 * 2**20 - 2**16, ge=1024, le=256 * 2**20, description="Largest encoded picture, in bytes.")
     max_pixels: int = Field(
@@ -162,7 +163,8 @@ class PictureSettings(Section):
     inline_bytes: int = Field(
         2**20,
         ge=1024,
-        description="A picture of more bytes is put into the object store. Its Kafka record then holds only the address (claim check).",
+        description="Largest picture, in bytes, that is sent inside its Kafka record. A larger picture is put into the object store, "
+        "and its record holds only the address of the picture.",
     )
     upload_memory_bytes: int = Field(
         2**30,
@@ -188,7 +190,9 @@ class StoreSettings(Section):
     """[store]: the object store for large pictures, archived pictures and heat maps."""
 
     url: str = Field(
-        "var/store", description="A folder, or an address for fsspec such as s3://bucket/castline, which needs the extra `s3`."
+        "var/store",
+        description="Place of the object store: a folder, or an address for fsspec such as s3://bucket/castline, which needs the "
+        "extra `s3`.",
     )
 
 
@@ -236,7 +240,7 @@ class BatchSettings(Section):
         if not self.shapes or list(self.shapes) != sorted(set(self.shapes)) or self.shapes[0] < 1:
             raise ValueError("shapes: expected batch sizes of at least 1 in ascending order")
         if self.shapes[-1] < self.size:
-            raise ValueError(f"shapes: expected the last to be at least size {self.size}, found {self.shapes[-1]}")
+            raise ValueError(f"shapes: expected the last batch size to be at least `size`, which is {self.size}; found {self.shapes[-1]}")
         return self
 
 
@@ -261,7 +265,8 @@ class ModelSettings(Section):
         0,
         ge=0,
         le=256,
-        description="Processor threads of the runtime. Two batches run in parallel and share them. 0 means one thread for each processor.",
+        description="Processor threads of the runtime. Two batches run in parallel and share these threads. 0 means one thread for "
+        "each processor.",
     )
     cascade: bool = Field(
         False,
@@ -272,20 +277,20 @@ class ModelSettings(Section):
         None,
         ge=0,
         le=1,
-        description="With `cascade`: below this defect probability, LeNet alone decides `ok`. If absent, the value of the model version "
-        "is used.",
+        description="With `cascade`, LeNet alone judges the pictures to which it gives a defect probability below this value. If absent, "
+        "the value of the model version is used.",
     )
     cascade_high: float | None = Field(
         None,
         ge=0,
         le=1,
-        description="With `cascade`: from this defect probability, LeNet alone decides `defect`. If absent, the value of the model "
-        "version is used.",
+        description="With `cascade`, LeNet alone judges the pictures to which it gives at least this defect probability. If absent, the "
+        "value of the model version is used.",
     )
 
     @property
     def cascade_band(self) -> tuple[float, float] | None:
-        """The defect probabilities (low, high) between which LeNet is in doubt, or None if the settings do not give them."""
+        """The range (low, high) of LeNet's defect probability in which AlexNet judges too, or None if the settings do not give it."""
         return None if self.cascade_low is None or self.cascade_high is None else (self.cascade_low, self.cascade_high)
 
     @model_validator(mode="after")
@@ -300,7 +305,7 @@ class ModelSettings(Section):
 class InspectorSettings(Section):
     """[inspector]: the worker that judges pictures."""
 
-    buffer: int = Field(256, ge=8, le=4096, description="Number of pictures that one worker fetches ahead. It bounds the worker's memory.")
+    buffer: int = Field(256, ge=8, le=4096, description="Number of pictures that one worker fetches ahead. A smaller number saves memory.")
     decoders: int = Field(2, ge=1, le=64, description="Number of threads that decode pictures.")
     localise: bool = Field(
         True, description="If true, the inspector makes heat maps and boxes for suspicious pictures while no picture waits for its verdict."
@@ -317,14 +322,14 @@ class SorterSettings(Section):
     gateway_url: str = Field(
         "", description="URL of the gateway to which the sorter reports parts. Empty means the gateway of this machine."
     )
-    window: int = Field(8, ge=1, le=64, description="Largest number of commands to one board that wait for their answer.")
+    window: int = Field(8, ge=1, le=64, description="Largest number of commands to one board that may be unanswered at the same time.")
 
 
 class ArchivistSettings(Section):
     """[archivist]: the worker that archives what happened to the parts, and how long the archive is kept."""
 
     buffer: int = Field(
-        2048, ge=64, le=65536, description="Number of records that the worker fetches ahead. It bounds the worker's memory."
+        2048, ge=64, le=65536, description="Number of records that the worker fetches ahead. A smaller number saves memory."
     )
     batch: int = Field(256, ge=1, le=256, description="Largest number of records that are written in one database transaction.")
     max_wait_s: float = Field(
@@ -334,8 +339,8 @@ class ArchivistSettings(Section):
         0.02,
         ge=0,
         le=1,
-        description="Share of the good parts whose pictures are archived, 0..1. Pictures of parts with the label `defect` or `review` "
-        "are always archived.",
+        description="Share of the good parts whose pictures are archived, 0..1. With 0.02 the picture of one good part in 50 is archived. "
+        "Pictures of parts with the label `defect` or `review` are always archived.",
     )
     keep_days: float = Field(
         90, gt=0, le=36600, description="Age of a part, in days, at which its archived picture and heat map are deleted."
@@ -388,11 +393,13 @@ class StationSettings(Section):
     database_password_file: Path | None = Field(None, description="File that holds the password for PostgreSQL.")
     secret_key: SecretStr = Field(
         SecretStr(""),
-        description="Key that signs the sessions. Set the key with CASTLINE_STATION__SECRET_KEY. If empty, `secret_key_file` is used.",
+        description="Secret key with which the station signs its session cookies. Set it with CASTLINE_STATION__SECRET_KEY. If empty, the "
+        "key in `secret_key_file` is used.",
     )
     secret_key_file: Path = Field(
         Path("var/station.key"),
-        description="File with the key that signs the sessions. The station creates it at the first start, readable only by its owner.",
+        description="File with the secret key with which the station signs its session cookies. The station creates the file at its first "
+        "start. Only the owner of the file can read it.",
     )
     session_hours: float = Field(12, gt=0, le=720, description="Time without a request, in hours, after which a person is logged out.")
     log_in_failures: int = Field(
@@ -464,7 +471,9 @@ class ReviewSettings(Section):
         description="A part with at least this doubt is put into the review queue. The doubt is 0.5 if the defect probability is equal to "
         "the threshold, and 0 if the probability is 0 or 1.",
     )
-    audit_share: float = Field(0.002, ge=0, le=1, description="Share of all parts that are chosen at random for the review queue, 0..1.")
+    audit_share: float = Field(
+        0.002, ge=0, le=1, description="Share of all parts that are chosen at random for the review queue, 0..1. 0.002 is one part in 500."
+    )
     audit_seed: int = Field(1, ge=0, description="Seed of the random choice for `audit_share`.")
     second_opinion: bool = Field(
         True,

@@ -17,7 +17,7 @@ from streams.settings import Settings, load_settings
         ("[batch]\nsize = 0", r"batch\.size: expected: input should be greater than or equal to 1; found '0'"),
         ("[batch]\nsise = 4", r"batch\.sise: expected a known setting .* found an unknown name"),
         ("[batches]\nsize = 4", r"batches: expected a known setting"),
-        ("[batch]\nsize = 64", r"batch: shapes: expected the last to be at least size 64, found 32"),
+        ("[batch]\nsize = 64", r"batch: shapes: expected the last batch size to be at least `size`, which is 64; found 32"),
         ("[[lines]]\nname = 'Line 1'", r"lines\.0\.name: expected: string should match pattern"),
         ("[[lines]]\nname = 'a'\n[[lines]]\nname = 'a'", r"lines: expected each name once, found a more than once"),
         ("[[lines]]\nname = 'a'\n[lines.camera]\nkind = 'folder'", r"a camera of kind folder needs a path"),
