@@ -155,7 +155,7 @@ class Sorting(PartRecord):
     )
     grade: str | None = Field(
         None,
-        description="Name of the gate in `lines.gate.grades` that diverted the part; null if the line's own gate or no gate diverted it.",
+        description="Name of the further gate on the line's belt that diverted the part; null if the line's own gate diverted it, or no gate.",
     )
     reason: SortingReason = Field(description="Reason for the action.")
     code: int = Field(0, ge=0, description="Error code from firmware/error_codes.csv; 0 if there was no error.")
@@ -225,7 +225,9 @@ class ModelChoice(Record):
     shadow: str | None = Field(
         None, description="Shadow version, which judges the same pictures for comparison and moves no gate; null if there is none."
     )
-    chosen_by: str = Field(description="Station account that made the choice, or name of the computer on which a command made it.")
+    chosen_by: str = Field(
+        description="Station account that made the choice. If a command made it: the user and the computer, as user@host."
+    )
     chosen_at: Time = Field(description="Time of the choice.")
     previous: tuple[str, ...] = Field(
         (), description="Versions that judged the line before, the newest first. A roll-back returns to the first one in this list."

@@ -393,13 +393,13 @@ class StationSettings(Section):
     database_password_file: Path | None = Field(None, description="File that holds the password for PostgreSQL.")
     secret_key: SecretStr = Field(
         SecretStr(""),
-        description="Secret key with which the station signs its session cookies. Set it with CASTLINE_STATION__SECRET_KEY. If empty, the "
-        "key in `secret_key_file` is used.",
+        description="Secret key with which the station signs log-in sessions and the addresses of pictures. Set it with "
+        "CASTLINE_STATION__SECRET_KEY. If empty, the key in `secret_key_file` is used.",
     )
     secret_key_file: Path = Field(
         Path("var/station.key"),
-        description="File with the secret key with which the station signs its session cookies. The station creates the file at its first "
-        "start. Only the owner of the file can read it.",
+        description="File that holds the secret key of the station. The station creates the file at its first start. Only the owner of the "
+        "file can read it.",
     )
     session_hours: float = Field(12, gt=0, le=720, description="Time without a request, in hours, after which a person is logged out.")
     log_in_failures: int = Field(
