@@ -74,8 +74,8 @@ class Part(models.Model):
     # True: the archivist must still copy the picture to the object store. False: nothing is left to do, because the picture was copied,
     # was not found, or was deleted again. NULL: the picture need not be kept.
     keep_picture = models.BooleanField(null=True)
-    # The type of defect by which people filter the history. It is the first type that the reviewer named, or the first type of the
-    # finding if nobody has reviewed the part.
+    # The type of defect by which people filter the history: the first type that the reviewer named. If nobody has reviewed the part, it is
+    # the first type that the programs found.
     kind = models.CharField(max_length=64, blank=True, default="")
 
     class Meta:

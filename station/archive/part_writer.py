@@ -4,7 +4,7 @@ Records arrive in any order, and the row of a part is the same for every order. 
 
 - Of several verdicts, the one that was decided first, because the gate acted on that verdict.
 - Of several sorting records, which say what the gate did with the part, the first one in which the gate saw the part.
-- Of several findings or reviews, the last one.
+- Of several findings (boxes and heat map) or reviews, the last one.
 """
 
 from __future__ import annotations
@@ -207,9 +207,9 @@ def _plain_boxes(boxes: tuple[Box, ...]) -> list[dict[str, object]]:
 
 
 def _defect_type(row: Part) -> str:
-    """Returns the first defect type that the reviewer named, or the first type in the finding if nobody has reviewed the part.
+    """Returns the first defect type that the reviewer named, or "" if the reviewer named none.
 
-    Returns "" if no type is named.
+    If nobody has reviewed the part, returns the first defect type that the programs found, or "" if they found none.
     """
     if row.review_label:
         named = [*row.review_kinds, *(box["kind"] for box in row.review_boxes)]

@@ -119,23 +119,23 @@ def read_filters(query: Mapping[str, str]) -> PartFilters:
             continue
         try:
             if len(text) > _MAX_CHARACTERS or "\0" in text:
-                raise ValueError(f"a text of at most {_MAX_CHARACTERS} printable characters")
+                raise ValueError(f"must be a text of at most {_MAX_CHARACTERS} printable characters")
             values[name] = read(text)
         except ValueError as requirement:
-            errors[name] = f"must be {requirement}, not {text[:40]!r}"
+            errors[name] = f"{requirement}, not {text[:40]!r}"
     return PartFilters(**values, errors=errors)  # type: ignore[arg-type]
 
 
 def _read_line(text: str) -> str:
     if not re.match(LINE_PATTERN, text):
-        raise ValueError("a line name like line-1")
+        raise ValueError("must be a line name like line-1")
     return text
 
 
 def _one_of(words: tuple[str, ...]) -> Callable[[str], str]:
     def read_word(text: str) -> str:
         if text not in words:
-            raise ValueError(f"one of {', '.join(words)}")
+            raise ValueError(f"must be one of {', '.join(words)}")
         return text
 
     return read_word
@@ -147,7 +147,7 @@ def _read_probability(text: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 <= value <= 1:
-        raise ValueError("a number from 0 to 1")
+        raise ValueError("must be a number from 0 to 1")
     return value
 
 
@@ -160,14 +160,14 @@ def _read_time(text: str) -> datetime:
             raise ValueError
         return value.astimezone(UTC)
     except (ValueError, OverflowError):
-        raise ValueError("a time like 2026-01-31T12:00") from None
+        raise ValueError("must be a time like 2026-01-31T12:00") from None
 
 
 def _read_part(text: str) -> PartId:
     try:
         return PartId.parse(text)
     except IdentityError:
-        raise ValueError("a part id like line-1:17:345") from None
+        raise ValueError("must be a part id like line-1:17:345") from None
 
 
 # For each query parameter, the function that reads it. The function raises a ValueError that says what the value must be.

@@ -201,7 +201,7 @@ def picture_size_px(part: Part) -> tuple[int, int]:
 
 
 def make_overlay(part: Part) -> list[OverlayBox]:
-    """Returns all valid boxes of `part`: those of the finding, then those that the reviewer drew."""
+    """Returns all valid boxes of `part`: those that the programs found, then those that the reviewer drew."""
     return [*_make_boxes(part.finding_boxes, "finding"), *_make_boxes(part.review_boxes, "review")]
 
 

@@ -139,7 +139,7 @@ class LivePart:
 
 @dataclass(frozen=True)
 class VerdictLatency:
-    """The time from picture to verdict in seconds: its median and its 99th percentile in the last minute, or None without verdicts."""
+    """The time from picture to verdict in seconds: its median and 99th percentile in the last minute, or None if no verdict came."""
 
     p50_s: float | None
     p99_s: float | None

@@ -1,4 +1,4 @@
-"""The station's Kafka consumer: one thread that reads verdicts, sortings, findings, dead letters and model choices of all lines.
+"""The station's Kafka consumer: one thread that reads the records of all lines, such as verdicts, heat maps and model choices.
 
 The live pages and the uploads show what the thread has read. The consumer belongs to no group and commits no offsets, so any
 number of stations can run beside each other.

@@ -18,7 +18,7 @@ from station.middleware import stopping
 @require_safe
 @right_required("look")
 def wall(request: HttpRequest) -> HttpResponse:
-    """Shows a card for each line."""
+    """Shows the wall, which is the page with a card for each line."""
     renderer = get_card_renderer()
     consumer = renderer.consumer
     cards = [(name, renderer.render_card(name, for_page=False).html) for name in consumer.wall_lines]
@@ -39,7 +39,7 @@ def line(request: HttpRequest, line: str) -> HttpResponse:
 @require_safe
 @right_required("look")
 async def live_events(request: HttpRequest) -> HttpResponseBase:
-    """Sends the server-sent events of the wall, or with `?line=` those of one line's page."""
+    """Sends the server-sent events that update the wall. With `?line=line-1` sends those that update the page of this line."""
     renderer = await sync_to_async(get_card_renderer)()
     line = request.GET.get("line") or None
     if line is not None and line not in renderer.consumer.lines:

@@ -71,7 +71,7 @@ class DataSetSelection:
         return {name: text for name, text in fields.items() if text}
 
     def read_parts(self, excluded_line: str) -> Iterator[Part]:
-        """Yields the selected parts in the order in which they were archived, without those of `excluded_line`."""
+        """Yields the selected parts in the order in which they were archived. Leaves out the parts of `excluded_line`."""
         query = Part.objects.filter(index_condition("reviewer"), review_label__in=("ok", "defect")).exclude(reviewer="")
         if self.line:
             query = query.filter(line=self.line)
@@ -97,8 +97,8 @@ def parse_selection(form: Mapping[str, Any]) -> DataSetSelection:
 def make_data_set(selection: DataSetSelection, settings: Settings, made_by: str, now: datetime, fetch: FetchPicture) -> DataSet:
     """Writes the next data set into the folder `review.data_sets` and returns its row in the table of data sets.
 
-    Raises EmptyDataSetError if no picture is selected or another person makes a data set at the same moment. Raises OSError if the
-    folder cannot be written. After an error no unfinished folder is left behind.
+    Raises EmptyDataSetError if no picture is selected, or if another person is making a data set. Raises OSError if the folder
+    cannot be written. After an error no unfinished folder is left behind.
     """
     root = settings.review.data_sets
     root.mkdir(parents=True, exist_ok=True)

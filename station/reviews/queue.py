@@ -24,7 +24,7 @@ MAX_COUNTED = 10_000
 
 
 def claim_candidates(user: User, settings: Settings, now: datetime, count: int = 2) -> list[Candidate]:
-    """Leases up to `count` parts to `user`, which reserves them for this person for a while. Returns them, the most useful one first.
+    """Reserves up to `count` parts for `user` for a while (a lease) and returns them, the most useful one first.
 
     Parts that are already leased to the user come before all others. The default is two parts: one to review now, and the next one, whose
     picture the browser already loads.
@@ -86,7 +86,7 @@ def find_oldest(settings: Settings, now: datetime) -> datetime | None:
 
 
 def update_metrics(settings: Settings, now: datetime) -> None:
-    """Sets the Prometheus metrics of the queue: the number of waiting parts for each state, and the longest waiting time in seconds.
+    """Sets the Prometheus metrics of the queue: how many parts wait for a first, second or third opinion, and the longest wait in seconds.
 
     Raises django.db.DatabaseError if the database does not answer.
     """

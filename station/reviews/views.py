@@ -226,7 +226,7 @@ def data_sets(request: HttpRequest) -> HttpResponse:
 @right_required("review")
 def data_set(request: HttpRequest, name: str) -> HttpResponseBase:
     """Downloads a data set as a zip file."""
-    # The name becomes part of a file path, so only names are accepted that have the form of a data set's name and are in the table.
+    # The name becomes part of a file path, so a name is accepted only if it looks like a data set's name and is in the table.
     if not re.fullmatch(_DATA_SET_NAME, name) or not DataSet.objects.filter(name=name).exists():
         raise Http404
     folder = current_settings().review.data_sets / name

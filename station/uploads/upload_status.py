@@ -87,7 +87,7 @@ class UploadStatus:
 
     @property
     def latency_s(self) -> float | None:
-        """Seconds from the arrival of the picture at the station to its verdict, or None without a verdict."""
+        """Seconds from the arrival of the picture at the station to its verdict, or None if there is no verdict yet."""
         return max(0.0, (self.verdict.decided_at - self.upload.sent_at).total_seconds()) if self.verdict else None
 
 

@@ -128,6 +128,6 @@ def _check_classes(settings: Settings, registry: Registry, requested: Manifest, 
             ) from None
         if not present.has_same_classes(requested):
             raise DifferentClassesError(
-                f"The classes differ: {requested.version} judges {requested.describe_classes()}, "
-                f"but {present.version}, which is in force on {line}, judges {present.describe_classes()}."
+                f"The classes differ: {requested.version} has the classes {requested.describe_classes()}, "
+                f"but {present.version}, which is in force on {line}, has the classes {present.describe_classes()}."
             )

@@ -64,7 +64,7 @@ def test_a_damaged_version_is_never_chosen(root: Path) -> None:
 
 def test_other_classes_must_be_forced(root: Path) -> None:
     for line in ("line-1", ALL_LINES):
-        with pytest.raises(DifferentClassesError, match="others judges cracked, ok_front"):
+        with pytest.raises(DifferentClassesError, match="others has the classes cracked, ok_front"):
             check(root, ModelChoiceRequest("choose", line, "others"))
         assert check(root, ModelChoiceRequest("choose", line, "others", force=True)).record.forced
 
