@@ -1,4 +1,4 @@
-"""The settings of one line: its camera, its gate, and further gates on the same belt."""
+"""The settings of one line: its camera, its gate, and further gates on its belt."""
 
 from __future__ import annotations
 
