@@ -1,0 +1,262 @@
+"""The interface of all scorers that learn from good parts alone, their files, and the choice of a cut-off from good pictures.
+
+A scorer gives each picture a number that is larger the less the picture is like a good part. A part whose number is above the cut-off is
+for review. No defective picture is needed, neither for the scorer nor for the cut-off.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import brentq  # type: ignore[import-untyped]  # no stubs among the locked packages
+from scipy.special import betaincinv  # type: ignore[import-untyped]  # no stubs among the locked packages
+
+from streams.atomic_file import write_atomically
+from streams.errors import ModelError
+
+FloatArray = npt.NDArray[np.float32]
+PixelArray = npt.NDArray[np.uint8]
+
+# With fewer good pictures than this, the spread of their scores is not known well enough for a cut-off.
+MIN_GOOD_PICTURES = 8
+# The upper tail of the good scores consists of this share of them, and of at least MIN_TAIL_PICTURES scores.
+TAIL_SHARE = 0.2
+MIN_TAIL_PICTURES = 5
+# A cut-off may lie beyond the good scores, but the share of false alarms that is aimed at may be at most this much smaller than 1 / n,
+# where n is the number of good pictures. A tail that is extended further says nothing.
+MAX_TAIL_EXTENSION = 20.0
+# A cut-off that calls more than this share of the good parts for review is refused, because nobody would look at the reviews.
+MAX_ALARM_SHARE = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class AnomalyScores:
+    """What a scorer says about n pictures.
+
+    `scores` has shape (n,) and values of at least 0. A larger score means that the picture is less like a good part. `residuals` has shape
+    (n, side_px, side_px) and values of at least 0: how much each pixel differs from a good part. Residuals are absolute. They are not
+    divided by the largest value of their own map, so those of two pictures can be compared, and a good part has small ones everywhere.
+    """
+
+    scores: FloatArray
+    residuals: FloatArray
+
+
+class GoodOnlyScorer(Protocol):
+    """A scorer that has learned from good parts alone.
+
+    `name` is the name under which the score appears in manifests and verdicts. `side_px` is the side of the square pictures that the scorer
+    takes. The files of a scorer are plain arrays and JSON. Nothing in them is ever executed.
+    """
+
+    name: ClassVar[str]
+
+    @property
+    def side_px(self) -> int:
+        """Side of the pictures that the scorer takes, in pixels."""
+        ...
+
+    def score(self, pixels: PixelArray) -> AnomalyScores:
+        """Scores pictures of shape (n, side_px, side_px), grey levels 0..255. Raises ValueError for another shape."""
+        ...
+
+    def save(self, folder: Path) -> tuple[str, ...]:
+        """Writes the scorer into `folder`, and returns the names of the files. Their names begin with `name`."""
+        ...
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Reads a scorer that `save` wrote. Raises ModelError, naming the file, if a file is missing or damaged."""
+        ...
+
+
+class CutOffObjective(Protocol):
+    """What a cut-off is chosen for. It comes down to a share of false alarms among good parts."""
+
+    def compute_alarm_share(self) -> float:
+        """Returns the share of good parts that may be called for review, above 0 and at most 0.5. Raises ModelError if there is none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class AlarmShare:
+    """The objective that at most the share `share` of the good parts is called for review."""
+
+    share: float
+
+    def compute_alarm_share(self) -> float:
+        """Returns `share`. Raises ModelError if the share is not above 0 and at most 0.5."""
+        return _expect_share(self.share, f"a share of false alarms of {self.share:g}")
+
+
+@dataclass(frozen=True, slots=True)
+class AlarmsPerHour:
+    """The objective of at most `alarms_per_hour` false alarms an hour on a line that makes `parts_per_hour` parts an hour."""
+
+    alarms_per_hour: float
+    parts_per_hour: float
+
+    def compute_alarm_share(self) -> float:
+        """Returns the share of false alarms. Raises ModelError unless it is above 0 and at most 0.5."""
+        if not self.parts_per_hour > 0:
+            raise ModelError(f"The line makes {self.parts_per_hour:g} parts an hour. Give the number of parts that it makes in an hour.")
+        text = f"{self.alarms_per_hour:g} false alarms an hour among {self.parts_per_hour:g} parts"
+        return _expect_share(self.alarms_per_hour / self.parts_per_hour, text)
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedCosts:
+    """The objective of the least costs, if nothing is known about defects except their share on the line.
+
+    `miss` is the cost of a defect that is judged good, and `false_alarm` that of a good part called for review, in any one currency. A part
+    is worth a review if the odds that it is good are at most miss / false_alarm. The odds follow from the share of good parts, p, whose
+    score is at least as large. They are at least (1 - defect_share) / defect_share * (-e p ln p), whatever scores defects have (Sellke,
+    Bayarri, Berger, The American Statistician 55(1), 2001, equation 3). So a part below the cut-off would not repay its review even if
+    the scorer separated defects as well as the bound allows.
+    """
+
+    miss: float
+    false_alarm: float
+    defect_share: float
+
+    def compute_alarm_share(self) -> float:
+        """Returns the share of false alarms up to which a review can be worth its cost. Raises ModelError if no cut-off can be chosen."""
+        if not (self.miss > 0 and self.false_alarm > 0):
+            raise ModelError(f"The costs are {self.miss:g} for a miss and {self.false_alarm:g} for a false alarm. Give costs above 0.")
+        defect_share = _expect_share(self.defect_share, f"a share of defects of {self.defect_share:g}")
+        ratio = defect_share * self.miss / ((1 - defect_share) * self.false_alarm)
+        if ratio >= 1:
+            raise ModelError(
+                f"With costs of {self.miss:g} for a miss and {self.false_alarm:g} for a false alarm, and {defect_share:.2%} defects, it is "
+                "cheapest to call every part for review. Give a smaller cost of a miss or a smaller share of defects, or review every part."
+            )
+        # -e p ln p rises from 0 to 1 while p rises from 0 to 1/e.
+        return float(brentq(lambda p: -np.e * p * np.log(p) - ratio, 1e-15, 1 / np.e, xtol=1e-15))
+
+
+@dataclass(frozen=True, slots=True)
+class CutOff:
+    """The score above which a part is for review, and what is known about the false alarms.
+
+    `alarm_share` is the share of false alarms that the cut-off was chosen for. `alarms` of the `good_pictures` good pictures are above the
+    cut-off, and with 95 % confidence at most `highest_alarm_share` of all good parts are. If `is_beyond_pictures` is true, the share was
+    smaller than the good pictures can show, and the cut-off lies above all of their scores.
+    """
+
+    score: float
+    alarm_share: float
+    good_pictures: int
+    alarms: int
+    highest_alarm_share: float
+    is_beyond_pictures: bool
+
+    def scale_scores(self, scores: npt.NDArray[Any]) -> FloatArray:
+        """Returns `scores` on a scale from 0 to 1, on which the cut-off is 0.5, as verdicts contain them."""
+        scaled: FloatArray = (scores / (scores + self.score)).astype(np.float32)
+        return scaled
+
+
+def choose_cut_off(good_scores: npt.NDArray[Any], objective: CutOffObjective) -> CutOff:
+    """Returns the cut-off for `objective`, from the scores of good pictures that the scorer has not learned from. Shape (n,).
+
+    If n pictures can show the share of false alarms, the cut-off lies between two of their scores, so that at most this share of new good
+    parts is expected above it (the conformal quantile: Vovk, Gammerman, Shafer, Algorithmic Learning in a Random World, 2005, section 2).
+    Otherwise the cut-off lies above all scores. It extends their upper tail as an exponential distribution, which is the limit of the tails
+    of many distributions (Pickands, Annals of Statistics 3(1), 1975).
+
+    Raises ModelError if there is no useful cut-off. A cut-off that calls every part or no part for review is never returned.
+    """
+    scores = np.sort(np.asarray(good_scores, np.float64).ravel())
+    _expect_usable_scores(scores)
+    share = objective.compute_alarm_share()
+    # Of n scores and a new one, each is equally likely to be the k-th largest. So k alarms among n pictures mean (k + 1) / (n + 1).
+    between = _place_between_scores(scores, int(np.floor(share * (len(scores) + 1))) - 1)
+    score = _extend_tail(scores, share) if between is None else between
+    alarms = int((scores > score).sum())
+    highest = float(betaincinv(alarms + 1, len(scores) - alarms, 0.95))
+    return CutOff(score, share, len(scores), alarms, highest, between is None)
+
+
+def save_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Writes arrays of numbers to the file `path` (.npz). Equal arrays give equal bytes."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **dict(arrays))  # type: ignore[arg-type]  # mypy takes the arrays for the argument allow_pickle
+    write_atomically(path, buffer.getvalue())
+
+
+def load_arrays(path: Path, names: tuple[str, ...]) -> dict[str, npt.NDArray[Any]]:
+    """Returns the arrays `names` of a file that `save_arrays` wrote. Pickled objects are refused.
+
+    Raises ModelError, naming the file, if it cannot be read or lacks an array.
+    """
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+            return {name: file[name] for name in names}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ModelError(f"{path} is missing or damaged: {error}. Copy the version again.") from error
+
+
+def expect_pixels(pixels: PixelArray, side_px: int) -> None:
+    """Raises ValueError unless `pixels` has shape (n, side_px, side_px) and type uint8."""
+    if pixels.ndim != 3 or pixels.shape[1:] != (side_px, side_px) or pixels.dtype != np.uint8:
+        raise ValueError(f"expected pixels of shape (n, {side_px}, {side_px}) and type uint8, found {pixels.shape} and {pixels.dtype}")
+
+
+def _expect_share(share: float, text: str) -> float:
+    if not 0 < share <= MAX_ALARM_SHARE:
+        calls = "most or all parts" if share > MAX_ALARM_SHARE else "no part"
+        raise ModelError(
+            f"A cut-off for {text} would call {calls} for review. Give a value above 0 that means at most {MAX_ALARM_SHARE:.0%}."
+        )
+    return share
+
+
+def _expect_usable_scores(scores: npt.NDArray[np.float64]) -> None:
+    """Raises ModelError unless the sorted `scores` are enough, finite, not negative, and different from each other."""
+    if len(scores) < MIN_GOOD_PICTURES:
+        raise ModelError(
+            f"A cut-off needs the scores of at least {MIN_GOOD_PICTURES} good pictures, but there are {len(scores)}. Add good pictures."
+        )
+    if not np.isfinite(scores).all() or scores[0] < 0:
+        raise ModelError("A score of a good picture is negative or not a number, so no cut-off can be chosen. Train the scorer again.")
+    if scores[-1] - scores[0] <= 1e-9 * scores[-1] or scores[-1] == 0:
+        raise ModelError(
+            f"All {len(scores)} good pictures have the same score, {scores[0]:g}. Any cut-off would call every part or no part a defect. "
+            "Give pictures of different good parts."
+        )
+    ties = int((scores == scores[-1]).sum())
+    if ties > max(1.0, TAIL_SHARE * len(scores)):
+        raise ModelError(
+            f"{ties} of {len(scores)} good pictures share the largest score, {scores[-1]:g}. A cut-off above this score would call no part "
+            "a defect. Remove pictures that show no good part, or train the scorer again."
+        )
+
+
+def _place_between_scores(scores: npt.NDArray[np.float64], alarms: int) -> float | None:
+    """Returns the middle between two of the sorted `scores`, with at most `alarms` of them above. Returns None if there is none."""
+    upper = len(scores) - max(0, alarms)
+    while upper < len(scores) and scores[upper] == scores[upper - 1]:
+        upper += 1
+    return float((scores[upper - 1] + scores[upper]) / 2) if upper < len(scores) else None
+
+
+def _extend_tail(scores: npt.NDArray[np.float64], share: float) -> float:
+    """Returns the score that the share `share` of all good parts exceeds, if their upper tail is exponential. `scores` are sorted."""
+    if share * len(scores) * MAX_TAIL_EXTENSION < 1:
+        needed = round(1 / (share * MAX_TAIL_EXTENSION))
+        raise ModelError(
+            f"A share of {share:.2g} false alarms cannot be judged from {len(scores)} good pictures: the cut-off might call no part a "
+            f"defect. Give at least {needed} good pictures, or allow more false alarms."
+        )
+    tail = min(max(MIN_TAIL_PICTURES, int(TAIL_SHARE * len(scores))), len(scores) - 1)
+    start = scores[-tail - 1]
+    mean_excess = float((scores[-tail:] - start).mean())
+    extended = start + mean_excess * np.log(tail / (len(scores) * share))
+    return float(max(extended, np.nextafter(scores[-1], np.inf)))

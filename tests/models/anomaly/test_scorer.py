@@ -1,0 +1,155 @@
+"""The cut-off chosen from good pictures alone, and the files of a scorer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.anomaly.scorer import (
+    AlarmShare,
+    AlarmsPerHour,
+    CutOffObjective,
+    ExpectedCosts,
+    choose_cut_off,
+    expect_pixels,
+    load_arrays,
+    save_arrays,
+)
+from streams.errors import ModelError
+
+
+def good_scores(count: int, seed: int = 1) -> np.ndarray:
+    return np.random.default_rng(seed).lognormal(0, 0.3, count)
+
+
+def test_the_share_of_new_good_parts_above_the_cut_off_is_the_one_asked_for() -> None:
+    shares = []
+    for seed in range(40):
+        cut_off = choose_cut_off(good_scores(300, seed), AlarmShare(0.05))
+        shares.append((good_scores(3000, 1000 + seed) > cut_off.score).mean())
+    assert np.mean(shares) == pytest.approx(0.05, abs=0.005)
+
+
+def test_a_cut_off_lies_between_two_pictures() -> None:
+    scores = good_scores(100)
+    cut_off = choose_cut_off(scores, AlarmShare(0.1))
+    assert not cut_off.is_beyond_pictures
+    assert cut_off.alarms == (scores > cut_off.score).sum() == 9
+    assert np.abs(scores - cut_off.score).min() > 0
+
+
+def test_with_twenty_pictures_a_cut_off_for_one_percent_lies_above_all_of_them() -> None:
+    """The exponential tail must neither give up (no part is a defect) nor stop at the largest score (5 % false alarms)."""
+    shares = []
+    for seed in range(200):
+        cut_off = choose_cut_off(good_scores(20, seed), AlarmShare(0.01))
+        assert cut_off.is_beyond_pictures
+        assert cut_off.alarms == 0
+        shares.append((good_scores(2000, 5000 + seed) > cut_off.score).mean())
+    assert 0.003 < np.mean(shares) < 0.03
+
+
+def test_with_twenty_pictures_the_upper_bound_says_how_little_is_known() -> None:
+    cut_off = choose_cut_off(good_scores(20), AlarmShare(0.01))
+    assert cut_off.highest_alarm_share == pytest.approx(1 - 0.05 ** (1 / 20))
+
+
+def test_false_alarms_an_hour_are_a_share_of_the_parts() -> None:
+    scores = good_scores(1000)
+    assert choose_cut_off(scores, AlarmsPerHour(6, 600)).score == choose_cut_off(scores, AlarmShare(0.01)).score
+
+
+def test_higher_costs_of_a_miss_lower_the_cut_off() -> None:
+    scores = good_scores(1000)
+    cheap, dear = (choose_cut_off(scores, ExpectedCosts(miss, 1, 0.01)) for miss in (2, 20))
+    assert dear.score < cheap.score
+
+
+def test_the_share_for_costs_is_where_the_bound_of_the_odds_meets_them() -> None:
+    share = ExpectedCosts(10, 1, 0.01).compute_alarm_share()
+    assert 0.99 / 0.01 * -np.e * share * np.log(share) == pytest.approx(10)
+
+
+def test_a_scaled_score_is_a_half_at_the_cut_off() -> None:
+    cut_off = choose_cut_off(good_scores(100), AlarmShare(0.1))
+    assert cut_off.scale_scores(np.array([0, cut_off.score, 1e9])) == pytest.approx([0, 0.5, 1])
+
+
+@pytest.mark.parametrize(
+    ("objective", "words"),
+    [
+        (AlarmShare(0.0), "no part"),
+        (AlarmShare(1.0), "most or all parts"),
+        (AlarmsPerHour(0, 600), "no part"),
+        (AlarmsPerHour(600, 600), "most or all parts"),
+        (AlarmsPerHour(1, 0), "Give the number of parts"),
+        (ExpectedCosts(1000, 1, 0.01), "cheapest to call every part"),
+        (ExpectedCosts(0, 1, 0.01), "Give costs above 0"),
+        (ExpectedCosts(1, 1, 0.0), "no part"),
+        (AlarmShare(1e-6), "at least 50000 good pictures"),
+    ],
+)
+def test_an_objective_that_calls_every_part_or_none_is_refused(objective: CutOffObjective, words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        choose_cut_off(good_scores(50), objective)
+
+
+@pytest.mark.parametrize(
+    ("scores", "words"),
+    [
+        (np.array([]), "at least 8 good pictures, but there are 0"),
+        (np.array([1.0]), "there are 1"),
+        (np.full(30, 2.5), "same score, 2.5"),
+        (np.zeros(30), "same score, 0"),
+        (np.array([*range(20), *[50.0] * 10]), "10 of 30 good pictures share the largest score"),
+        (np.array([np.nan, *range(20)]), "not a number"),
+        (np.array([np.inf, *range(20)]), "not a number"),
+        (np.array([-1.0, *range(20)]), "negative"),
+    ],
+)
+def test_scores_that_allow_no_cut_off_are_refused_with_the_reason(scores: np.ndarray, words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        choose_cut_off(scores, AlarmShare(0.05))
+
+
+def test_equal_scores_at_the_cut_off_do_not_raise_the_share() -> None:
+    scores = np.array([*np.linspace(1, 2, 90), *[2.5] * 7, 3.0, 3.5, 4.0])
+    cut_off = choose_cut_off(scores, AlarmShare(0.06))
+    assert cut_off.alarms == 3
+
+
+@pytest.mark.parametrize("share", [0.001, 0.01, 0.1, 0.3, 0.5])
+@pytest.mark.parametrize("count", [8, 20, 300])
+def test_no_cut_off_is_ever_degenerate(share: float, count: int) -> None:
+    scores = good_scores(count, count)
+    try:
+        cut_off = choose_cut_off(scores, AlarmShare(share))
+    except ModelError:
+        assert share * count < 0.05
+        return
+    assert scores.min() < cut_off.score < scores.max() + 20 * np.ptp(scores)
+
+
+def test_arrays_come_back_as_they_were_saved(tmp_path: Path) -> None:
+    saved = {"mean": np.arange(6, dtype=np.float32).reshape(2, 3), "side_px": np.array(256)}
+    save_arrays(tmp_path / "one.npz", saved)
+    loaded = load_arrays(tmp_path / "one.npz", ("mean", "side_px"))
+    assert {name: (one.dtype, one.tolist()) for name, one in loaded.items()} == {n: (o.dtype, o.tolist()) for n, o in saved.items()}
+    save_arrays(tmp_path / "two.npz", saved)
+    assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
+
+
+def test_a_damaged_missing_or_pickled_file_is_refused_by_name(tmp_path: Path) -> None:
+    np.savez(tmp_path / "pickled.npz", mean=np.array([{"an": "object"}], dtype=object))
+    (tmp_path / "damaged.npz").write_bytes(b"PK\x03\x04 and nothing more")
+    save_arrays(tmp_path / "other.npz", {"spread": np.zeros(3)})
+    for name in ("pickled.npz", "damaged.npz", "other.npz", "missing.npz"):
+        with pytest.raises(ModelError, match=name):
+            load_arrays(tmp_path / name, ("mean",))
+
+
+def test_pictures_of_another_size_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"\(n, 64, 64\)"):
+        expect_pixels(np.zeros((2, 32, 32), np.uint8), 64)
