@@ -1,4 +1,4 @@
-"""Reads, follows and writes the topic `castings.models`, which says which model version judges which line.
+"""Reads and writes the topic `castings.models`, which says which model version judges which line.
 
 The choice for a line overrides the choice for all lines (`*`). The choice for all lines overrides the setting `model.version`.
 """
@@ -6,18 +6,14 @@ The choice for a line overrides the choice for all lines (`*`). The choice for a
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.errors import KafkaError
 from pydantic import ValidationError
 
-from streams.errors import BrokerError, ModelError
-from streams.kafka import make_client_arguments, read_to_end
-from streams.record_producer import make_json_record
+from streams.compacted_topics import publish_keyed_record, read_compacted_topic
+from streams.errors import ModelError
 from streams.records import ModelChoice
 from streams.settings import Settings
 from streams.topics import TopicNames
@@ -27,8 +23,6 @@ log = logging.getLogger(__name__)
 ALL_LINES = "*"
 # A model choice lists at most this many earlier versions, to which a person can roll back.
 _MAX_PREVIOUS = 8
-_POLL_MS = 500
-_RETRY_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -122,78 +116,9 @@ def read_model_choices(settings: Settings, role: str) -> ModelChoices:
 
     Raises CastlineError if the topic does not exist or cannot be read.
     """
-    choices = ModelChoices(settings.model.version)
-    for record in read_to_end(settings, role, [TopicNames(settings.topics.prefix).models]):
-        choices = choices.with_record(record.key, record.value)
-    return choices
+    return read_compacted_topic(settings, role, TopicNames(settings.topics.prefix).models, ModelChoices(settings.model.version))
 
 
 def publish_model_choice(settings: Settings, choice: ModelChoice, source: str) -> None:
     """Sends `choice` to Kafka and waits for the brokers' confirmation. Raises BrokerError if the brokers do not accept it."""
-    record = make_json_record(TopicNames(settings.topics.prefix).models, choice.line.encode(), choice, source)
-    try:
-        producer = KafkaProducer(**make_client_arguments(settings, source))
-        try:
-            producer.send(record.topic, key=record.key, value=record.value, headers=record.headers).get(30)
-        finally:
-            producer.close()
-    except KafkaError as error:
-        raise BrokerError(
-            f"Kafka at {settings.bootstrap} did not accept the model choice for {choice.line}: {error!r}. Check the brokers and try again."
-        ) from error
-
-
-class ModelChoiceFollower:
-    """A thread that follows the topic of model choices without a consumer group. While Kafka fails, it tries again every second.
-
-    `on_change` is called with all choices when the topic has been read to its end, and again after each later change.
-    """
-
-    def __init__(self, settings: Settings, role: str, on_change: Callable[[ModelChoices], None]) -> None:
-        self._settings = settings
-        self._role = role
-        self._on_change = on_change
-        self._stopping = threading.Event()
-        self._reported: ModelChoices | None = None
-        self._thread = threading.Thread(target=self._run, name="choices", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stopping.set()
-        self._thread.join(5)
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                self._follow()
-            except (KafkaError, OSError) as error:
-                log.warning("The topic of model choices cannot be read, so the current model versions stay in use: %r", error)
-                self._stopping.wait(_RETRY_S)
-
-    def _follow(self) -> None:
-        """Reads the topic of model choices from its beginning and follows it until `stop`.
-
-        After a failure of Kafka the topic is read from its beginning again, so that no choice is missed.
-        """
-        partition = TopicPartition(TopicNames(self._settings.topics.prefix).models, 0)
-        consumer = KafkaConsumer(
-            **make_client_arguments(self._settings, f"{self._role}-choices"),
-            group_id=None,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-        )
-        try:
-            consumer.assign([partition])
-            consumer.seek_to_beginning(partition)
-            end = consumer.end_offsets([partition])[partition]
-            choices = ModelChoices(self._settings.model.version)
-            while not self._stopping.is_set():
-                if consumer.position(partition) >= end and choices != self._reported:
-                    self._reported = choices
-                    self._on_change(choices)
-                for record in consumer.poll(timeout_ms=_POLL_MS).get(partition, ()):
-                    choices = choices.with_record(record.key, record.value)
-        finally:
-            consumer.close()
+    publish_keyed_record(settings, TopicNames(settings.topics.prefix).models, choice.line, choice, source)

@@ -6,6 +6,8 @@ JSON Schema is generated from it. Readers ignore unknown fields, so an older rea
 
 from __future__ import annotations
 
+import hashlib
+import json
 import uuid
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,6 +24,8 @@ Count = Annotated[int, Field(ge=1)]
 Label = Literal["ok", "defect", "review"]
 # All verdict ids are computed in this namespace. It must never change, because a repeated verdict must have the same id everywhere.
 _VERDICT_NAMESPACE = uuid.UUID("6f1d7a0e-3f0b-5a52-9a0f-0d5f7a3c9b11")
+# Length of the digest in the field `decision` of a verdict. 16 hexadecimal digits are 64 bits, so two settings of a line never share one.
+_DECISION_DIGITS = 16
 
 
 class Record(BaseModel):
@@ -71,7 +75,7 @@ class Verdict(PartRecord):
     name: ClassVar[str] = "castline.verdict.v1"
     schema_: Literal["castline.verdict.v1"] = Field("castline.verdict.v1", alias="schema", description="Name of this schema.")
     verdict_id: uuid.UUID = Field(
-        description="Id of the verdict, computed from part id, image sha256 and model version. A repeated verdict has the same id."
+        description="Id of the verdict, computed from part id, image sha256, model version and `decision`. A repeat has the same id."
     )
     label: Label = Field(description="`ok`, `defect` or `review`. A person should check a part with the label `review`.")
     defect_probability: Share | None = Field(
@@ -80,8 +84,16 @@ class Verdict(PartRecord):
     votes: dict[str, Share] = Field(
         description="Defect probability by network (`alexnet`, `lenet`), 0..1; empty if the picture could not be judged."
     )
-    threshold: Share = Field(description="Threshold of the model version: the lowest defect probability that counts as a defect.")
+    threshold: Share = Field(
+        description="Threshold that decided: the lowest defect probability that counts as a defect. It comes from the line's settings on "
+        "the topic `castings.lines`, or from the model version if the line has none."
+    )
     model: str = Field(description="Model version that judged the picture.")
+    decision: str = Field(
+        "",
+        description="Digest of the line's settings on the topic `castings.lines` that can change a label; empty if the line has none. "
+        "Verdicts with equal `model` and equal `decision` were decided by the same rule.",
+    )
     reason: str = Field(
         "",
         description="Reason for `review` in one word; empty for the other labels. The networks were in `doubt`, or the picture could "
@@ -97,9 +109,12 @@ class Verdict(PartRecord):
     image: ImageReference = Field(description="The picture that was judged.")
 
 
-def make_verdict_id(part: PartId, sha256: str, model: str) -> uuid.UUID:
-    """Returns the id of the verdict of model version `model` on the picture of `part` that has the checksum `sha256`."""
-    return uuid.uuid5(_VERDICT_NAMESPACE, f"{part}|{sha256}|{model}")
+def make_verdict_id(part: PartId, sha256: str, model: str, decision: str = "") -> uuid.UUID:
+    """Returns the id of the verdict of model version `model` on the picture of `part` that has the checksum `sha256`.
+
+    `decision` is the digest of the line's decision settings. If it is empty, the id is the one that earlier releases computed.
+    """
+    return uuid.uuid5(_VERDICT_NAMESPACE, f"{part}|{sha256}|{model}{f'|{decision}' if decision else ''}")
 
 
 @dataclass(frozen=True)
@@ -237,4 +252,69 @@ class ModelChoice(Record):
     )
 
 
-RECORDS: tuple[type[Record], ...] = (Verdict, Sorting, Finding, Review, ModelChoice)
+class RegionPoint(BaseModel):
+    """A point in a picture. The origin is the top left corner of the picture after the rotation that EXIF gives."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    x: Share = Field(description="Position from the left edge, as a share of the picture's width, 0..1.")
+    y: Share = Field(description="Position from the upper edge, as a share of the picture's height, 0..1.")
+
+
+class Region(BaseModel):
+    """A polygon in a picture. A rectangle is a polygon with four corners."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    corners: tuple[RegionPoint, ...] = Field(
+        min_length=3, max_length=64, description="Corners of the polygon in order. The last corner is connected with the first one."
+    )
+
+
+class LiveLineSettings(Record):
+    """What people set for a line while it runs. Topic `castings.lines` (compacted), keyed by the line."""
+
+    name: ClassVar[str] = "castline.line.v1"
+    schema_: Literal["castline.line.v1"] = Field("castline.line.v1", alias="schema", description="Name of this schema.")
+    line: LineName = Field(description="Name of the line.")
+    inspect_regions: tuple[Region, ...] = Field(
+        (), max_length=32, description="Regions of the picture to inspect. If there are none, the whole picture is inspected."
+    )
+    ignore_regions: tuple[Region, ...] = Field(
+        (), max_length=32, description="Regions of the picture to ignore, also where they lie in a region to inspect."
+    )
+    mm_per_px: float | None = Field(
+        None, gt=0, le=1000, description="Scale: millimetres on the part for each pixel of the line's pictures; null if it is not known."
+    )
+    threshold: Share | None = Field(
+        None,
+        description="Lowest defect probability that counts as a defect on this line. Overrides `defect_share`; null if people set none.",
+    )
+    defect_share: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Share of defective parts that is expected on this line, 0..1. The inspector computes the line's threshold from this "
+        "share and from the costs of the model version. Null means: use the threshold of the model version.",
+    )
+    planned_stop_until: Time | None = Field(
+        None, description="End of a planned stop of the line; null if none is planned. A time in the past has no effect."
+    )
+    set_by: str = Field(description="Station account that set this. If a command did: the user and the computer, as user@host.")
+    set_at: Time = Field(description="Time at which this was set.")
+
+    @property
+    def decision(self) -> str:
+        """Digest of the settings that can change a label, 16 hexadecimal digits. Empty if people set none of them.
+
+        Scale, planned stop, `set_by` and `set_at` are no part of the digest, because they change no label.
+        """
+        deciding = self.model_dump(
+            mode="json", include={"inspect_regions", "ignore_regions", "threshold", "defect_share"}, exclude_defaults=True
+        )
+        if not deciding:
+            return ""
+        return hashlib.sha256(json.dumps(deciding, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:_DECISION_DIGITS]
+
+
+RECORDS: tuple[type[Record], ...] = (Verdict, Sorting, Finding, Review, ModelChoice, LiveLineSettings)

@@ -44,6 +44,10 @@ class TopicNames:
     def models(self) -> str:
         return f"{self.prefix}.models"
 
+    @property
+    def lines(self) -> str:
+        return f"{self.prefix}.lines"
+
 
 @dataclass(frozen=True)
 class TopicSpec:
@@ -66,6 +70,7 @@ def declare_topics(settings: Settings) -> list[TopicSpec]:
     specs.append(_make_spec(names.dead_letters, topics, 4, topics.record_days * _DAY_MS))
     specs.append(_make_spec(names.reviews, topics, 1, None))
     specs.append(_make_spec(names.models, topics, 1, None))
+    specs.append(_make_spec(names.lines, topics, 1, None))
     return specs
 
 

@@ -14,11 +14,17 @@ from models.registry import LocalRegistry, Version, open_registry, write_manifes
 
 
 def make_tiny_version(
-    root: Path, name: str = "tiny", threshold: float = 0.5, seed: int = 7, side_px: int = 64, classes: tuple[str, ...] = ("ok", "defect")
+    root: Path,
+    name: str = "tiny",
+    threshold: float = 0.5,
+    seed: int = 7,
+    side_px: int = 64,
+    classes: tuple[str, ...] = ("ok", "defect"),
+    pictures: int = 0,
 ) -> Version:
     """Writes the version `name` below `root`, with a small AlexNet at 64 px, a LeNet, and random weights from `seed`.
 
-    The first of `classes` is that of the good parts.
+    The first of `classes` is that of the good parts. The manifest claims that there were `pictures` training pictures of each class.
     """
     from models.networks.framework import keras
 
@@ -36,7 +42,7 @@ def make_tiny_version(
         "band": {"low": threshold, "high": threshold},
         "costs": {"miss": 1, "false_alarm": 1},
         "golden": {"file": "golden.npz", "tolerance": 0.2},
-        "data": {"sha256": "0" * 64, "pictures": dict.fromkeys(classes, 0), "split": "none"},
+        "data": {"sha256": "0" * 64, "pictures": dict.fromkeys(classes, pictures), "split": "none"},
         "figures": {},
         "command": "tests/tiny_version.py",
     }

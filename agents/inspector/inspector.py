@@ -3,8 +3,8 @@
     accept -> decoder threads ------------------------> batcher -> networks (threads of their own) -> delivery -> acknowledgement
       uploads -> decoder process -> admission --------^
 
-`model_switcher` decides which ensemble judges a line. If a batch holds pictures of lines with different model versions, each version judges
-its pictures in a call of its own.
+`model_switcher` decides which ensemble judges a line. If people set a threshold or a share of defects for a line, `line_rules` decides the
+labels. If a batch holds pictures of lines with different model versions, each version judges its pictures in a call of its own.
 
 Each step passes the records on in the order of their arrival, because a record must be acknowledged after all earlier records. In another
 order, Faust could commit the offset of a later record while an earlier record is unfinished. A crash would then lose the earlier record.
@@ -24,6 +24,7 @@ from typing import Any
 from agents.inspector.decoding import DecodedImage, ImageRecord, decode_image, read_image_record, utc_now
 from agents.inspector.drift_monitor import DriftMonitor
 from agents.inspector.judging import JudgedImage, do_networks_disagree, group_by_predictor, judge_images, make_verdict
+from agents.inspector.line_rules import LineRule, LineRules
 from agents.inspector.localiser import Localiser, OpenHeatMapper
 from agents.inspector.model_switcher import ModelAssignment, ModelSwitcher
 from agents.inspector.shadow_judge import ShadowJudge, ShadowSample
@@ -70,12 +71,14 @@ class PendingImage:
 class JudgedBatch:
     """A batch that the networks have judged. `judged` holds the images of all records that name a part, in the order of the records.
 
-    `assignments` holds, for each judged image, the model version that judged it and the shadow version of its line.
+    `assignments` holds, for each judged image, the model version that judged it and the shadow version of its line. `rules` holds the rule
+    that gave it its label.
     """
 
     records: list[PendingImage]
     judged: list[JudgedImage]
     assignments: list[ModelAssignment]
+    rules: list[LineRule]
     decided_at: datetime
 
 
@@ -91,14 +94,18 @@ class Inspector:
         open_mapper: OpenHeatMapper,
         report_problem: Callable[[str, str], None],
         parallel_batches: int = 1,
+        line_rules: LineRules | None = None,
     ) -> None:
         """Creates the inspector. `switcher` must be started already. The networks compute `parallel_batches` batches at the same time.
+
+        Without `line_rules`, the labels of the model versions stand.
 
         When a problem begins, `report_problem` is called with a sentence about it and with the name of the failed service, such as
         "store". When the problem has ended, it is called with "" and that name. The call may come from any thread.
         """
         self._settings = settings
         self._switcher = switcher
+        self._line_rules = line_rules or LineRules()
         self._store = store
         self._producer = producer
         self._report_problem = report_problem
@@ -118,7 +125,7 @@ class Inspector:
         self._uploads: UploadAdmission[PendingImage] = UploadAdmission(self._batcher.put, settings.inspector.buffer)
         self._is_draining = False
         self._networks = ThreadPoolExecutor(parallel_batches, "networks")
-        self.shadow_judge = ShadowJudge(self._networks, self._is_idle, self._decode_again)
+        self.shadow_judge = ShadowJudge(self._networks, self._is_idle, self._decode_again, self._line_rules.apply)
         self.localiser = Localiser(
             self._networks, self._is_idle, self._current_versions, settings.inspector, self._names, store, producer, open_mapper
         )
@@ -242,15 +249,21 @@ class Inspector:
             image if image.fits(assignment.ensemble.side_px) else self._decode_again(image, assignment.ensemble.side_px)
             for image, assignment in zip(decoded, assignments, strict=True)
         ]
-        return JudgedBatch(records, _judge_by_ensemble(fitting, assignments), assignments, utc_now())
+        judged = _judge_by_ensemble(fitting, assignments)
+        rules = [
+            self._line_rules.find(image.record.part.line, assignment.ensemble.version)
+            for image, assignment in zip(decoded, assignments, strict=True)
+        ]
+        labelled = [rule.apply(image) for rule, image in zip(rules, judged, strict=True)]
+        return JudgedBatch(records, labelled, assignments, rules, utc_now())
 
     async def deliver_batches(self) -> None:
         """Delivers the verdicts of one batch after another and then acknowledges the batch's records. Ends after `drain`."""
         while (judging := await self._deliveries.get()) is not None:
             batch = await judging
             verdicts = [
-                make_verdict(judged, assignment.ensemble.version_name, assignment.ensemble.threshold, batch.decided_at)
-                for judged, assignment in zip(batch.judged, batch.assignments, strict=True)
+                make_verdict(judged, assignment.ensemble.version_name, rule.threshold, batch.decided_at, rule.decision)
+                for judged, assignment, rule in zip(batch.judged, batch.assignments, batch.rules, strict=True)
             ]
             with metrics.deliver_seconds.time():
                 await self._producer.deliver(self._make_records(batch, verdicts))

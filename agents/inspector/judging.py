@@ -91,19 +91,23 @@ def group_by_predictor(predictors: Sequence[Predictor]) -> list[tuple[Predictor,
     return [(predictors[indices[0]], indices) for indices in indices_by_id.values()]
 
 
-def make_verdict(judged: JudgedImage, model: str, threshold: float, decided_at: datetime) -> Verdict:
-    """Returns the verdict on one judged image. A picture that could not be judged gets the label `review` and a reason."""
+def make_verdict(judged: JudgedImage, model: str, threshold: float, decided_at: datetime, decision: str = "") -> Verdict:
+    """Returns the verdict on one judged image. A picture that could not be judged gets the label `review` and a reason.
+
+    `threshold` is the one that decided. `decision` is the digest of the line's decision settings, or empty if the line has none.
+    """
     decoded, record, prediction = judged.decoded, judged.decoded.record, judged.prediction
     return Verdict(
         line=record.part.line,
         run=record.part.run,
         part=record.part.part,
-        verdict_id=make_verdict_id(record.part, decoded.sha256, model),
+        verdict_id=make_verdict_id(record.part, decoded.sha256, model, decision),
         label=judged.label,
         defect_probability=prediction.defect_probability if isinstance(prediction, Prediction) else None,
         votes=prediction.votes if isinstance(prediction, Prediction) else {},
         threshold=threshold,
         model=model,
+        decision=decision,
         reason=prediction.reason,
         overdue=record.deadline is not None and decided_at > record.deadline,
         captured_at=record.captured_at,

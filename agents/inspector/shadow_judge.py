@@ -17,6 +17,7 @@ from agents.inspector.background_loop import BackgroundLoop
 from agents.inspector.decoding import DecodedImage
 from agents.inspector.judging import JudgedImage, judge_images
 from models.inference.ensemble import Ensemble
+from models.registry import Version
 from streams import metrics
 from streams.errors import PictureError
 
@@ -32,6 +33,9 @@ _BUSY_WAIT_S = 0.02
 # in use.
 DecodeAgain = Callable[[DecodedImage, int], DecodedImage]
 
+# A function that gives a judged image the label that the settings of its line ask for, if the given version had judged it.
+ApplyRule = Callable[[JudgedImage, Version], JudgedImage]
+
 
 @dataclass(frozen=True)
 class ShadowSample:
@@ -45,10 +49,11 @@ class ShadowSample:
 class ShadowJudge:
     """Lets shadow versions judge queued images in `executor` (the threads that compute networks), while `is_idle` returns True."""
 
-    def __init__(self, executor: Executor, is_idle: Callable[[], bool], decode_again: DecodeAgain) -> None:
+    def __init__(self, executor: Executor, is_idle: Callable[[], bool], decode_again: DecodeAgain, apply_rule: ApplyRule) -> None:
         self._executor = executor
         self._is_idle = is_idle
         self._decode_again = decode_again
+        self._apply_rule = apply_rule
         self._samples: deque[ShadowSample] = deque()
         self._loop = BackgroundLoop()
 
@@ -90,7 +95,8 @@ class ShadowJudge:
         """
         shadow = batch[0].shadow
         images = [self._fit(sample.judged.decoded, shadow.side_px) for sample in batch]
-        for sample, other in zip(batch, judge_images(images, shadow), strict=True):
+        for sample, judged in zip(batch, judge_images(images, shadow), strict=True):
+            other = self._apply_rule(judged, shadow.version)
             part = sample.judged.decoded.record.part
             metrics.shadow_judged.labels(part.line, shadow.version_name).inc()
             if other.label != sample.judged.label:

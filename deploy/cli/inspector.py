@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING
 import click
 
 from streams import metrics
+from streams.compacted_topics import CompactedTopicFollower, FollowedTopic
 from streams.errors import SettingsError
+from streams.live_line_settings import LiveSettingsByLine
 from streams.logs import configure_logs
-from streams.model_choices import ModelChoiceFollower
+from streams.model_choices import ModelChoices
 from streams.settings import Settings, load_settings
 from streams.topics import TopicNames
 from streams.worker_process import WorkerProcess, worker_process
 
 if TYPE_CHECKING:
+    from agents.inspector.line_rules import LineRules
     from agents.inspector.model_switcher import ModelSwitcher
 
 ROLE = "inspector"
@@ -43,6 +46,8 @@ def command(file: Path | None, port: int) -> int:
     was changed or has other classes, and then goes on with its present version. The command fails at its start if it can load no version
     for a line.
 
+    If `castline lines set` changes the threshold or the share of defects of a line, the inspector applies it from the next batch on.
+
     While Kafka does not answer, the command waits, and /readyz returns 503 with the reason.
     """
     settings = load_settings(file)
@@ -58,6 +63,7 @@ def _serve(process: WorkerProcess) -> int:
     if not process.wait_for_topics(_list_topics(settings)):
         return 0
     # Imported here because importing TensorFlow takes seconds, and `castline inspector --help` should be fast.
+    from agents.inspector.line_rules import LineRules
     from agents.inspector.model_switcher import ModelSwitcher
     from models.inference.ensemble import open_ensemble
     from models.inference.runtimes.runtime import choose_concurrent_calls
@@ -78,18 +84,28 @@ def _serve(process: WorkerProcess) -> int:
             version, model.runtime, settings.batch.shapes, model.threads, model.cascade, model.cascade_band, parallel_batches
         ),
     )
-    follower = ModelChoiceFollower(settings, ROLE, switcher.follow)
+    names, line_rules = TopicNames(settings.topics.prefix), LineRules()
+    follower = CompactedTopicFollower(
+        settings,
+        ROLE,
+        [
+            FollowedTopic(names.models, ModelChoices(model.version), switcher.follow),
+            FollowedTopic(names.lines, LiveSettingsByLine(), line_rules.follow),
+        ],
+    )
     follower.start()
     try:
-        health.set_not_ready("reading which versions are chosen")
+        health.set_not_ready("reading which versions and thresholds are chosen")
         choices = None
-        while choices is None:
+        # No picture is judged before the settings of the lines are known. Otherwise the first verdicts after a start would follow the
+        # threshold of the version.
+        while choices is None or not line_rules.are_known:
             if process.stop_requested.is_set():
                 return 0
-            choices = switcher.wait_for_choices(timeout_s=0.2)
+            choices = switcher.wait_for_choices(timeout_s=0.2) or choices
         health.set_not_ready("loading the models")
         switcher.start(choices)
-        return asyncio.run(_run(process, switcher, parallel_batches))
+        return asyncio.run(_run(process, switcher, line_rules, parallel_batches))
     finally:
         follower.stop()
         switcher.stop()
@@ -102,10 +118,10 @@ def _list_topics(settings: Settings) -> list[str]:
         topics += [names.images(line.name), names.verdicts(line.name)]
         if settings.inspector.localise:
             topics.append(names.findings(line.name))
-    return [*topics, names.models]
+    return [*topics, names.models, names.lines]
 
 
-async def _run(process: WorkerProcess, switcher: ModelSwitcher, parallel_batches: int) -> int:
+async def _run(process: WorkerProcess, switcher: ModelSwitcher, line_rules: LineRules, parallel_batches: int) -> int:
     from agents.inspector.inspector import Inspector
     from models.inference.grad_cam import open_grad_cam
     from streams.object_store import ObjectStore
@@ -122,5 +138,5 @@ async def _run(process: WorkerProcess, switcher: ModelSwitcher, parallel_batches
     app = make_app(settings, ROLE, process.instance, settings.inspector.buffer)
     store = ObjectStore(settings.store.url, settings.pictures.max_bytes)
     producer = RecordProducer(app, health.set_problem)
-    inspector = Inspector(settings, switcher, store, producer, open_grad_cam, health.set_problem, parallel_batches)
+    inspector = Inspector(settings, switcher, store, producer, open_grad_cam, health.set_problem, parallel_batches, line_rules)
     return await run_worker([ConsumerGroup(app, inspector, settings, ROLE, health)], ROLE, settings.service.grace_s)

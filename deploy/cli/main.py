@@ -35,6 +35,7 @@ COMMANDS = {
     "evaluate": "Judge labelled pictures with a model version and count its errors.",
     "experiment": "Train many variants of the networks and print a table.",
     "models": "List, show, verify and choose model versions.",
+    "lines": "Show and set what people choose for a line while it runs, such as its threshold.",
     "replay": "Judge pictures on Kafka again with another model version.",
     "bench": "Measure speed, latency and memory.",
 }

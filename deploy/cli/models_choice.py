@@ -46,7 +46,7 @@ def choose(file: Path | None, version: str, line: str | None, force: bool) -> No
     choices = read_model_choices(settings, ROLE)
     if not force:
         _check_classes(settings, manifest, choices, key)
-    _publish(settings, choices, choices.make_choice(key, version, _describe_user(), datetime.now(UTC), force))
+    _publish(settings, choices, choices.make_choice(key, version, describe_user(), datetime.now(UTC), force))
 
 
 @click.command("shadow")
@@ -65,7 +65,7 @@ def shadow(file: Path | None, version: str, line: str | None) -> None:
     choices = read_model_choices(settings, ROLE)
     if name == choices.find(key).version:
         raise ModelError(f"{name} is in force for {key} already. Choose another version as the shadow.")
-    _publish(settings, choices, choices.make_shadow_choice(key, name, _describe_user(), datetime.now(UTC)))
+    _publish(settings, choices, choices.make_shadow_choice(key, name, describe_user(), datetime.now(UTC)))
 
 
 @click.command("roll-back")
@@ -75,7 +75,7 @@ def roll_back(file: Path | None, line: str | None) -> None:
     """Put the previous version in force again. Repeated calls go further back, up to eight versions."""
     settings, key = _load_settings_and_key(file, line)
     choices = read_model_choices(settings, ROLE)
-    record = choices.make_roll_back(key, _describe_user(), datetime.now(UTC))
+    record = choices.make_roll_back(key, describe_user(), datetime.now(UTC))
     open_registry(settings.model.root).open_version(record.version)
     _publish(settings, choices, record)
 
@@ -113,7 +113,8 @@ def _load_settings_and_key(file: Path | None, line: str | None) -> tuple[Setting
     return settings, settings.find_line(line).name if line is not None else ALL_LINES
 
 
-def _describe_user() -> str:
+def describe_user() -> str:
+    """Returns the user and the computer as user@host, for the fields of records that say who made a change."""
     return f"{getpass.getuser()}@{socket.gethostname()}"
 
 

@@ -17,7 +17,7 @@ import yaml
 from docs.generator.markdown import make_page, make_table
 from docs.generator.schemas import DIALECT, make_schema, schema_path
 from streams.identity import LINE_PATTERN
-from streams.records import RECORDS, Finding, ModelChoice, Record, Review, Sorting, Verdict
+from streams.records import RECORDS, Finding, LiveLineSettings, ModelChoice, Record, Review, Sorting, Verdict
 from streams.settings import LineSettings, Settings
 from streams.topics import TopicNames, TopicSpec, declare_topics
 
@@ -145,6 +145,7 @@ def describe_topics() -> list[TopicDescription]:
         dead_letters,
         describe_json("reviews", names.reviews, Review, "station", "archivist"),
         describe_json("models", names.models, ModelChoice, "`castline models`, station", "inspector, station", key="the line, or `*`"),
+        describe_json("lines", names.lines, LiveLineSettings, "`castline lines`", "inspector, `castline lines`", key="the line"),
     ]
 
 

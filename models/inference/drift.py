@@ -19,6 +19,9 @@ PICTURE_BINS = 10
 # Edges of the bins of defect probabilities. They are fixed, because bins with equally many pictures would be very narrow near 0 and 1. Then
 # 0.007 and 0.008 could fall into different bins, although two runtimes of the same version may differ by that much.
 PROBABILITY_EDGES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98)
+# Edges of the narrow bins of defect probabilities: every quarter of log odds from -8 (0.0003) to 8 (0.9997). The threshold of a line with
+# few defects lies above 0.98, in the last of the wide bins.
+DETAIL_EDGES = tuple(float(edge) for edge in 1 / (1 + np.exp(-np.arange(-8, 8.25, 0.25))))
 # With fewer pictures than this, the stability index is mostly sampling noise.
 MIN_PICTURES = 200
 # Smaller shares of a bin are raised to this value, because the share 0 has no finite logarithm.
@@ -67,8 +70,10 @@ def make_drift_reference(pixels: npt.NDArray[np.uint8], probabilities: FloatArra
         pictures=len(statistics),
         brightness=_make_percentile_histogram([one.brightness for one in statistics]),
         sharpness=_make_percentile_histogram([one.sharpness for one in statistics]),
-        good=Histogram(edges=PROBABILITY_EDGES, shares=tuple(bin_shares(probabilities[~is_defect], PROBABILITY_EDGES))),
-        bad=Histogram(edges=PROBABILITY_EDGES, shares=tuple(bin_shares(probabilities[is_defect], PROBABILITY_EDGES))),
+        good=_make_histogram(probabilities[~is_defect], PROBABILITY_EDGES),
+        bad=_make_histogram(probabilities[is_defect], PROBABILITY_EDGES),
+        good_detail=_make_histogram(probabilities[~is_defect], DETAIL_EDGES),
+        bad_detail=_make_histogram(probabilities[is_defect], DETAIL_EDGES),
     )
 
 
@@ -109,6 +114,10 @@ def _mean_square_curvature(lines: npt.NDArray[np.float32]) -> float:
     second_differences = lines[:, :-2] + lines[:, 2:]
     second_differences -= 2 * lines[:, 1:-1]
     return float(np.vdot(second_differences, second_differences)) / second_differences.size
+
+
+def _make_histogram(values: FloatArray, edges: tuple[float, ...]) -> Histogram:
+    return Histogram(edges=edges, shares=tuple(bin_shares(values, edges)))
 
 
 def _make_percentile_histogram(values: Sequence[float]) -> PercentileHistogram:

@@ -115,12 +115,17 @@ class SoftVote:
 
     def choose_label(self, defect_probability: float) -> Label:
         """Returns the label of a part: `review` inside the review band, otherwise `defect` or `ok`, as the threshold decides."""
-        if self.low <= defect_probability < self.high:
-            return "review"
-        return "defect" if defect_probability >= self.threshold else "ok"
+        return choose_label(defect_probability, self.threshold, self.low, self.high)
 
     def _temper_voters(self, probabilities: VoterProbabilities, voters: slice | list[int] = slice(None)) -> npt.NDArray[np.float64]:
         return temper_probabilities(probabilities.astype(np.float64), self.temperatures[voters][None, :, None])
+
+
+def choose_label(defect_probability: float, threshold: float, low: float, high: float) -> Label:
+    """Returns `review` from `low` up to, but not including, `high`. Otherwise returns `defect` from `threshold` on, and `ok` below."""
+    if low <= defect_probability < high:
+        return "review"
+    return "defect" if defect_probability >= threshold else "ok"
 
 
 def temper_probabilities(probabilities: npt.NDArray[np.float64], temperature: float | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -1,0 +1,86 @@
+"""Applies the settings of lines to judged images: the threshold that people set for a line, or the one for its share of defects.
+
+The settings come from the topic `castings.lines`. A line without settings keeps the labels of its model version.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+
+from agents.inspector.judging import JudgedImage
+from models.inference.line_threshold import DecisionRule, make_decision_rule
+from models.inference.soft_vote import IN_DOUBT, Prediction
+from models.registry import Version
+from streams.errors import ModelError
+from streams.live_line_settings import LiveSettingsByLine
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LineRule:
+    """How a line turns the probabilities of one model version into labels.
+
+    `threshold` and `decision` are fields of the line's verdicts. `rule` is None if the labels of the version stand.
+    """
+
+    threshold: float
+    decision: str = ""
+    rule: DecisionRule | None = None
+
+    def apply(self, judged: JudgedImage) -> JudgedImage:
+        """Returns `judged` with the label that the rule gives. An image without a prediction keeps its label `review`."""
+        prediction = judged.prediction
+        if self.rule is None or not isinstance(prediction, Prediction):
+            return judged
+        label = self.rule.choose_label(prediction.defect_probability)
+        if label == prediction.label:
+            return judged
+        return replace(judged, prediction=replace(prediction, label=label, reason=IN_DOUBT if label == "review" else ""))
+
+
+class LineRules:
+    """Holds the rules of all lines. Threads that judge may read them while the thread that follows the topic replaces them."""
+
+    def __init__(self) -> None:
+        # The settings, and the rules that were already made from them, by line and version. Both are replaced together.
+        self._current: tuple[LiveSettingsByLine, dict[tuple[str, str], LineRule]] = (LiveSettingsByLine(), {})
+        self.are_known = False
+
+    def follow(self, settings: LiveSettingsByLine) -> None:
+        """Replaces the settings of all lines. May be called from any thread. Batches that have begun keep their rules."""
+        self._current = (settings, {})
+        self.are_known = True
+
+    def find(self, line: str, version: Version) -> LineRule:
+        """Returns the rule of `line` for pictures that `version` judged."""
+        settings, rules = self._current
+        key = (line, version.name)
+        if key not in rules:
+            rules[key] = _make_rule(line, version, settings)
+        return rules[key]
+
+    def apply(self, judged: JudgedImage, version: Version) -> JudgedImage:
+        """Returns `judged`, which `version` judged, with the label that the settings of its line ask for."""
+        return self.find(judged.decoded.record.part.line, version).apply(judged)
+
+
+def _make_rule(line: str, version: Version, settings: LiveSettingsByLine) -> LineRule:
+    manifest, live = version.manifest, settings.find(line)
+    if live is None or (live.threshold is None and live.defect_share is None):
+        return LineRule(manifest.threshold, live.decision if live else "")
+    try:
+        rule = make_decision_rule(manifest, live.threshold, live.defect_share)
+    except ModelError as error:
+        log.warning("The threshold of version %s stays in force on %s. Reason: %s", version.name, line, error, extra={"line": line})
+        return LineRule(manifest.threshold, live.decision)
+    log.info(
+        "Version %s decides on %s with the threshold %.4f, which %s set.",
+        version.name,
+        line,
+        rule.threshold,
+        live.set_by,
+        extra={"line": line},
+    )
+    return LineRule(rule.threshold, live.decision, rule)

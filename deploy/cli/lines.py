@@ -1,0 +1,379 @@
+"""The command `castline lines`: shows and sets what people choose for a line while it runs, such as its share of defects.
+
+The settings are records on a Kafka topic, which all inspectors follow.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from deploy.cli.models_choice import describe_user
+from deploy.cli.replay import TimeParameter
+from models.inference.line_threshold import estimate_shares, find_training_share, make_decision_rule
+from models.registry import Manifest, open_registry
+from streams.errors import ModelError
+from streams.identity import format_time
+from streams.live_line_settings import LiveSettingsByLine, publish_live_line_settings, read_live_line_settings
+from streams.model_choices import ModelChoices, read_model_choices
+from streams.records import LiveLineSettings, Region, RegionPoint
+from streams.settings import Settings, load_settings
+
+ROLE = "lines"
+_DEFAULT_PARTS_PER_HOUR = 1000
+# The options that can be cleared, with the field of the record and the value that means "not set".
+_FIELDS: Mapping[str, tuple[str, Any]] = {
+    "defect-share": ("defect_share", None),
+    "threshold": ("threshold", None),
+    "mm-per-px": ("mm_per_px", None),
+    "inspect": ("inspect_regions", ()),
+    "ignore": ("ignore_regions", ()),
+    "planned-stop-until": ("planned_stop_until", None),
+}
+_BOX_NUMBERS = 4
+
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+PARTS_PER_HOUR = click.option(
+    "--parts-per-hour",
+    type=click.FloatRange(min=0, min_open=True),
+    default=_DEFAULT_PARTS_PER_HOUR,
+    show_default=True,
+    help="Number of parts an hour for which rejects and misses are estimated.",
+)
+
+
+class RegionParameter(click.ParamType):
+    """Parses a region: LEFT,TOP,RIGHT,BOTTOM for a rectangle, or at least three corners X,Y for a polygon, separated by blanks."""
+
+    name = "region"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Region:
+        if isinstance(value, Region):
+            return value
+        try:
+            corners = [tuple(float(number) for number in corner.split(",")) for corner in str(value).split()]
+            if len(corners) == 1 and len(corners[0]) == _BOX_NUMBERS:
+                left, top, right, bottom = corners[0]
+                if left >= right or top >= bottom:
+                    raise ValueError
+                corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
+            return Region(corners=tuple(RegionPoint(x=x, y=y) for x, y in corners))
+        except ValueError:
+            self.fail(
+                f"{value!r} is not a region. Give LEFT,TOP,RIGHT,BOTTOM, such as 0.1,0.1,0.9,0.8, or at least three corners X,Y, such as "
+                '"0.5,0.1 0.9,0.9 0.1,0.9". All numbers are shares of the picture, from 0 to 1.',
+                param,
+                ctx,
+            )
+
+
+@click.group("lines")
+def command() -> None:
+    """Show and set what people choose for a line while it runs: threshold, share of defects, scale, regions and planned stop.
+
+    A running inspector applies the settings from its next batch on. They are kept on Kafka and stay in force after a restart.
+
+    Exit codes: 0 done, 2 wrong option, 3 the settings, the version or Kafka does not allow it.
+    """
+
+
+@command.command("show")
+@click.option("--line", "line", help="Show this line only.  [default: all lines]")
+@PARTS_PER_HOUR
+@AS_JSON
+@click.pass_obj
+def show(file: Path | None, line: str | None, parts_per_hour: float, as_json: bool) -> None:
+    """Show the settings of the lines, the threshold that decides now, and the rejects and misses an hour that are expected."""
+    settings = load_settings(file)
+    lines = [settings.find_line(line).name] if line is not None else [one.name for one in settings.lines]
+    live, choices = read_live_line_settings(settings, ROLE), read_model_choices(settings, ROLE)
+    rows = [_describe_line(settings, name, live, choices, parts_per_hour) for name in lines]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        click.echo("\n".join(_format_line(row)))
+
+
+@command.command("set")
+@click.option("--line", "line", required=True, help="Name of the line.")
+@click.option(
+    "--defect-share",
+    type=click.FloatRange(0.00001, 0.99999),
+    help="Share of defective parts that is expected on the line, such as 0.01. The threshold is computed from it and from the costs of the "
+    "model version.",
+)
+@click.option(
+    "--threshold", type=click.FloatRange(0, 1), help="Lowest defect probability that counts as a defect. Overrides --defect-share."
+)
+@click.option("--mm-per-px", type=click.FloatRange(0, 1000, min_open=True), help="Millimetres on the part for each pixel of the picture.")
+@click.option(
+    "--inspect",
+    type=RegionParameter(),
+    multiple=True,
+    help="Region to inspect: LEFT,TOP,RIGHT,BOTTOM or corners X,Y separated by blanks, in shares 0..1 of the picture. May be repeated. "
+    "Replaces the earlier regions to inspect.",
+)
+@click.option(
+    "--ignore",
+    type=RegionParameter(),
+    multiple=True,
+    help="Region to ignore, written like --inspect. May be repeated. Replaces the earlier regions to ignore.",
+)
+@click.option("--planned-stop-until", type=TimeParameter(), help="Until when the line is stopped as planned, such as 2026-01-31T12:00:00Z.")
+@click.option("--clear", type=click.Choice(list(_FIELDS)), multiple=True, help="Remove this setting of the line. May be repeated.")
+@PARTS_PER_HOUR
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@AS_JSON
+@click.pass_obj
+def set_line(
+    file: Path | None, /, line: str, clear: tuple[str, ...], parts_per_hour: float, yes: bool, as_json: bool, **given: Any
+) -> None:
+    """Change settings of a line. Settings that are not named stay as they are.
+
+    If the change moves the threshold, the command first shows the rejects and misses an hour that are expected before and after, and asks
+    for confirmation. The estimate comes from the validation pictures of the version that judges the line. It is only as good as these
+    pictures resemble the parts of the line.
+    """
+    settings = load_settings(file)
+    name = settings.find_line(line).name
+    changes = _collect_changes(given, clear)
+    live, choices = read_live_line_settings(settings, ROLE), read_model_choices(settings, ROLE)
+    before = live.find(name) or LiveLineSettings(line=name, set_by="", set_at=datetime.now(UTC))
+    record = before.model_copy(update={**changes, "set_by": describe_user(), "set_at": datetime.now(UTC)})
+    manifest = open_registry(settings.model.root).read_manifest(choices.find(name).version)
+    comparison = _compare(manifest, before, record, parts_per_hour)
+    if not as_json:
+        for sentence in _format_comparison(comparison):
+            click.echo(sentence)
+        if record.threshold is not None and record.defect_share is not None:
+            click.echo("The threshold overrides the share of defects. To use the share, remove the threshold with --clear threshold.")
+    if record.decision != before.decision and not yes:
+        click.confirm(f"Change the settings of {name}?", abort=True, err=True)
+    publish_live_line_settings(settings, record, ROLE)
+    if as_json:
+        result = {"settings": json.loads(record.encode()), "decision": record.decision, "before": None, "after": None}
+        click.echo(json.dumps(result | {"before": asdict(comparison.before), "after": asdict(comparison.after)}, indent=2))
+    else:
+        click.echo(f"The settings of {name} are changed. Inspectors apply them from their next batch on.")
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """The threshold that decides on a line, and what is expected an hour at the stated number of parts.
+
+    The numbers an hour are None if the version cannot give them; `note` then says why.
+    """
+
+    threshold: float
+    review_low: float
+    review_high: float
+    false_alarms_per_hour: float | None
+    misses_per_hour: float | None
+    reviews_per_hour: float | None
+    note: str
+
+
+@dataclass(frozen=True)
+class LineComparison:
+    """The outlook of a line before and after a change. `line_share` is the share of defects that both assume."""
+
+    version: str
+    line_share: float | None
+    parts_per_hour: float
+    before: Outlook
+    after: Outlook
+
+
+def _collect_changes(given: Mapping[str, Any], clear: tuple[str, ...]) -> dict[str, Any]:
+    """Returns the fields of the record that change. Raises click.UsageError if nothing changes, or if an option is given and cleared."""
+    fields = {"inspect": "inspect_regions", "ignore": "ignore_regions"}
+    changes = {fields.get(name, name): value for name, value in given.items() if value not in (None, ())}
+    for option in clear:
+        name, unset = _FIELDS[option]
+        if name in changes:
+            raise click.UsageError(f"{option} is set and cleared at the same time. Give only one of the two.")
+        changes[name] = unset
+    if not changes:
+        raise click.UsageError("There is nothing to change. Give at least one setting, such as --defect-share 0.01, or --clear.")
+    return changes
+
+
+def _compare(manifest: Manifest, before: LiveLineSettings, after: LiveLineSettings, parts_per_hour: float) -> LineComparison:
+    """Compares the outlook of both settings, with one share of defects: the new one, else the old one, else that of the training.
+
+    Raises ModelError if a share is set, and the version cannot compute a threshold from it.
+    """
+    share = after.defect_share or before.defect_share
+    if share is None:
+        share = _find_share(manifest)
+    outlooks = [_make_outlook(manifest, one, share, parts_per_hour) for one in (before, after)]
+    return LineComparison(manifest.version, share, parts_per_hour, outlooks[0], outlooks[1])
+
+
+def _find_share(manifest: Manifest) -> float | None:
+    try:
+        return find_training_share(manifest)
+    except ModelError:
+        return None
+
+
+def _make_outlook(manifest: Manifest, line: LiveLineSettings, share: float | None, parts_per_hour: float) -> Outlook:
+    rule = make_decision_rule(manifest, line.threshold, line.defect_share)
+    if share is None:
+        note = "The share of defects on the line is not known, so rejects and misses cannot be estimated. Set --defect-share."
+        return Outlook(rule.threshold, rule.low, rule.high, None, None, None, note)
+    try:
+        expected = estimate_shares(manifest, rule, share)
+    except ModelError as error:
+        return Outlook(rule.threshold, rule.low, rule.high, None, None, None, str(error))
+    false_alarms, misses, reviews = (
+        round(value * parts_per_hour, 3) for value in (expected.false_alarms, expected.misses, expected.reviews)
+    )
+    return Outlook(rule.threshold, rule.low, rule.high, false_alarms, misses, reviews, "")
+
+
+def _format_comparison(comparison: LineComparison) -> list[str]:
+    if comparison.before == comparison.after:
+        return []
+    lines = []
+    if comparison.line_share is not None:
+        lines.append(
+            f"Expected of version {comparison.version} at {comparison.parts_per_hour:g} parts an hour and "
+            f"{comparison.line_share:.3%} defects:"
+        )
+    for title, outlook in (("before", comparison.before), ("after", comparison.after)):
+        lines.append(f"  {title:7}{_format_outlook(outlook)}")
+    return lines
+
+
+def _format_outlook(outlook: Outlook) -> str:
+    if outlook.false_alarms_per_hour is None:
+        return f"threshold {outlook.threshold:.4f}. {outlook.note}"
+    return (
+        f"threshold {outlook.threshold:.4f}: an hour {outlook.false_alarms_per_hour:.2f} good parts rejected, "
+        f"{outlook.misses_per_hour:.2f} defects missed, {outlook.reviews_per_hour:.2f} parts for review"
+    )
+
+
+def _describe_line(settings: Settings, line: str, live: LiveSettingsByLine, choices: ModelChoices, parts_per_hour: float) -> dict[str, Any]:
+    """Returns what `castline lines show` prints about a line. `problem` is a sentence if its version cannot be read."""
+    record, version = live.find(line), choices.find(line).version
+    row: dict[str, Any] = {
+        "line": line,
+        "version": version,
+        "settings": json.loads(record.encode()) if record else None,
+        "decision": record.decision if record else "",
+        "parts_per_hour": parts_per_hour,
+        "defect_share": record.defect_share if record else None,
+        "outlook": None,
+        "problem": "",
+    }
+    try:
+        manifest = open_registry(settings.model.root).read_manifest(version)
+        share = (record.defect_share if record else None) or _find_share(manifest)
+        shown = record or LiveLineSettings(line=line, set_by="", set_at=datetime.now(UTC))
+        row |= {"defect_share": share, "outlook": asdict(_make_outlook(manifest, shown, share, parts_per_hour))}
+    except ModelError as error:
+        row["problem"] = str(error)
+    return row
+
+
+def _format_line(row: Mapping[str, Any]) -> list[str]:
+    record: LiveLineSettings | None = LiveLineSettings.model_validate(row["settings"]) if row["settings"] else None
+    by = f", set by {record.set_by} at {format_time(record.set_at)}" if record else ", nothing set"
+    lines = [f"{row['line']}: version {row['version']}{by}"]
+    for option, (name, unset) in _FIELDS.items():
+        value = getattr(record, name, unset)
+        if value != unset:
+            shown = f"{len(value)} regions" if isinstance(value, tuple) else format_time(value) if isinstance(value, datetime) else value
+            lines.append(f"  {option}: {shown}")
+    if row["outlook"]:
+        share = f" at {row['parts_per_hour']:g} parts an hour and {row['defect_share']:.3%} defects" if row["defect_share"] else ""
+        lines.append(f"  {_format_outlook(Outlook(**row['outlook']))}{share}")
+    return lines + ([f"  {row['problem']}"] if row["problem"] else [])
+
+
+@command.command("simulate")
+@click.option("--model", required=True, help="Folder of a model version, or the name of a version that comes with Castline.")
+@click.option(
+    "--split",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The file split.csv of the training run of this version. Its validation pictures are used.",
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Instead of --split: labelled pictures with which the version was not trained, as for castline evaluate. May be repeated.",
+)
+@click.option("--defect-share", type=click.FloatRange(0.00001, 0.99999), required=True, help="Share of defective parts on the line.")
+@click.option(
+    "--costs",
+    type=(float, float, float),
+    default=(10, 1, 1),
+    show_default=True,
+    metavar="MISS FALSE-ALARM REVIEW",
+    help="Costs of a miss, of a false alarm and of a review.",
+)
+@click.option("--parts", type=click.IntRange(1000, 10_000_000), default=100_000, show_default=True, help="Number of parts to simulate.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Seed of the random numbers that draw the parts.")
+@AS_JSON
+def simulate(
+    model: str,
+    split: Path | None,
+    data: tuple[Path, ...],
+    defect_share: float,
+    costs: tuple[float, float, float],
+    parts: int,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Simulate a line with a share of defects, and show what its errors cost for each part.
+
+    The command judges the pictures with the version, and draws parts from them at random. It compares three rules: every part passes, the
+    threshold of the version decides, and the threshold for the share of defects decides. The costs replace those of the version.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from models.evaluation.evaluation_report import evaluate_version
+    from models.evaluation.line_simulation import PartCosts, find_validation_pictures, simulate_line
+    from models.inference.ensemble import open_ensemble
+    from models.registry import locate_version
+    from models.registry.manifest import Costs
+    from models.training.labelled_pictures import find_pictures, read_pictures
+
+    if (split is None) == (not data):
+        raise click.UsageError("Give either --split or --data.")
+    version = locate_version(model)
+    manifest = version.manifest
+    files = find_validation_pictures(split) if split else find_pictures(data)
+    report = evaluate_version(open_ensemble(version), read_pictures(files, manifest.preprocessing.side_px, manifest.classes))
+    part_costs = PartCosts(*costs)
+    costly = manifest.model_copy(update={"costs": Costs(miss=part_costs.miss, false_alarm=part_costs.false_alarm)})
+    rules = {
+        "every part passes": None,
+        "threshold of the version": make_decision_rule(manifest),
+        "threshold for the share": make_decision_rule(costly, line_share=defect_share),
+    }
+    rows = {
+        name: simulate_line(report.probability, report.is_defect, rule, defect_share, part_costs, parts, seed)
+        for name, rule in rules.items()
+    }
+    if as_json:
+        values = {name: {**asdict(row), "threshold": rule.threshold if (rule := rules[name]) else None} for name, row in rows.items()}
+        click.echo(json.dumps({"version": version.name, "pictures": len(report.is_defect), "rules": values}, indent=2))
+        return
+    click.echo(f"version {version.name}, {len(report.is_defect)} pictures; {parts} parts, {defect_share:.3%} defects")
+    for name, row in rows.items():
+        threshold = f" {rule.threshold:.4f}" if (rule := rules[name]) else ""
+        click.echo(
+            f"  {name}{threshold}: cost of a part {row.cost_per_part:.4f}; {row.misses} of {row.defects} defects missed, "
+            f"{row.false_alarms} false alarms, {row.reviews} reviews"
+        )

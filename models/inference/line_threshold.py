@@ -1,0 +1,161 @@
+"""Computes the threshold of a line from the share of defects that is expected there, and estimates rejects and misses an hour.
+
+A version is trained on many defects, often on half good and half defective pictures. On a line with one defect in a hundred parts, the
+threshold of the version would reject too many good parts. The module uses only NumPy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from models.inference.soft_vote import Label, choose_label
+from models.registry.manifest import Histogram, Manifest
+from streams.errors import ModelError
+
+# Thresholds, and the outermost bins of a histogram, end at these log odds. A probability of 1e-7 (`soft_vote.MIN_PROBABILITY`) has the log
+# odds -16.1, so a threshold here is still below the probability of a picture that is certainly defective.
+MAX_LOG_ODDS = 15.0
+# The outermost bins of a histogram of probabilities are treated as if they ended at these log odds (0.0003 and 0.9997).
+_OUTER_LOG_ODDS = 8.0
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRule:
+    """Decides a part's label from its defect probability: the threshold and the review band, in calibrated probabilities of the version.
+
+    The label is `review` from `low` up to, but not including, `high`.
+    """
+
+    threshold: float
+    low: float
+    high: float
+
+    def choose_label(self, defect_probability: float) -> Label:
+        """Returns the label of a part."""
+        return choose_label(defect_probability, self.threshold, self.low, self.high)
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedShares:
+    """What a rule is expected to do with the parts of a line, as shares of all parts, 0..1.
+
+    `false_alarms` are good parts that get `defect`, `misses` are defective parts that get `ok`, and `reviews` are parts that get `review`.
+    """
+
+    false_alarms: float
+    misses: float
+    reviews: float
+
+
+def find_training_share(manifest: Manifest) -> float:
+    """Returns the share of defective pictures among those that the version was made from, above 0 and below 1.
+
+    It is the share for which the version's probabilities are calibrated. Raises ModelError if the manifest does not give it.
+    """
+    pictures = manifest.data.pictures
+    total, good = sum(pictures.values()), pictures.get(manifest.classes[manifest.ok_class], 0)
+    if not 0 < good < total:
+        raise ModelError(
+            f"The manifest of version {manifest.version} does not say how many of its pictures were good and how many defective, so no "
+            "threshold can be computed from a share of defects. Set a threshold instead."
+        )
+    return (total - good) / total
+
+
+def correct_for_share(probability: float | FloatArray, training_share: float, line_share: float) -> FloatArray:
+    """Returns the defect probability on a line on which the share `line_share` of the parts is defective.
+
+    `probability`, 0..1, is calibrated for the share `training_share`. Both shares are above 0 and below 1. The pictures of good parts, and
+    those of defective ones, must look alike in both cases. Only the share of the defects may differ. The odds are then multiplied by the
+    ratio of the prior odds:
+
+        p' / (1 - p') = p / (1 - p) * [line_share / (1 - line_share)] / [training_share / (1 - training_share)]
+
+    Source: Saerens, Latinne, Decaestecker, Adjusting the outputs of a classifier to new a priori probabilities: a simple procedure, Neural
+    Computation 14(1), 2002, equation 2.4, for two classes.
+    """
+    good = (1 - np.asarray(probability, np.float64)) * (1 - line_share) / (1 - training_share)
+    bad = np.asarray(probability, np.float64) * line_share / training_share
+    result: FloatArray = bad / (good + bad)
+    return result
+
+
+def choose_line_threshold(manifest: Manifest, line_share: float) -> float:
+    """Returns the threshold at which misses and false alarms cost least on a line with the share `line_share` of defects.
+
+    A part is rejected if its corrected probability (`correct_for_share`) times the cost of a miss is at least the rest times the cost of a
+    false alarm. So the threshold for corrected probabilities is false_alarm / (miss + false_alarm) (Elkan, The foundations of
+    cost-sensitive learning, IJCAI 2001, equation 2). The result is this value, converted back to the calibrated probabilities of the
+    version. So it can be compared with the field `defect_probability` of a verdict.
+
+    Raises ModelError if the manifest does not give the share of defects for which its probabilities are calibrated.
+    """
+    training_share = find_training_share(manifest)
+    ideal = manifest.costs.false_alarm / (manifest.costs.miss + manifest.costs.false_alarm)
+    log_odds = _logit(ideal) + _logit(training_share) - _logit(line_share)
+    return _probability(float(np.clip(log_odds, -MAX_LOG_ODDS, MAX_LOG_ODDS)))
+
+
+def make_decision_rule(manifest: Manifest, threshold: float | None = None, line_share: float | None = None) -> DecisionRule:
+    """Returns the rule for a line with an explicit `threshold`, or with the share `line_share` of defects, or with neither.
+
+    An explicit threshold wins. Without both, the rule is that of the version. The review band moves with the threshold, and keeps its width
+    on both sides in log odds.
+
+    Raises ModelError if a share is given, and the manifest does not give the share of defects for which its probabilities are calibrated.
+    """
+    band = manifest.band
+    if threshold is None:
+        if line_share is None:
+            return DecisionRule(manifest.threshold, band.low, band.high)
+        threshold = choose_line_threshold(manifest, line_share)
+    if band.low == band.high:
+        return DecisionRule(threshold, threshold, threshold)
+    moved_by = _logit(threshold) - _logit(manifest.threshold)
+    low, high = (_probability(_logit(end) + moved_by) for end in (band.low, band.high))
+    return DecisionRule(threshold, min(low, threshold), max(high, threshold))
+
+
+def estimate_shares(manifest: Manifest, rule: DecisionRule, line_share: float) -> ExpectedShares:
+    """Estimates what `rule` does on a line with the share `line_share` of defects.
+
+    The estimate uses the histograms of the version's validation pictures, and interpolates in a bin in proportion to the log odds. Raises
+    ModelError if the version has no such histograms.
+    """
+    reference = manifest.reference
+    if reference is None:
+        raise ModelError(
+            f"Version {manifest.version} has no histograms of its validation pictures, so rejects and misses cannot be estimated. Add them "
+            'with "castline models reference".'
+        )
+    good = reference.good_detail or reference.good
+    bad = reference.bad_detail or reference.bad
+    # With a review band, a part is rejected above the band and passed below it.
+    pass_below, reject_from = min(rule.low, rule.threshold), max(rule.high, rule.threshold)
+    false_alarms = (1 - line_share) * (1 - share_below(good, reject_from))
+    misses = line_share * share_below(bad, pass_below)
+    reviewed_good = share_below(good, reject_from) - share_below(good, pass_below)
+    reviewed_bad = share_below(bad, reject_from) - share_below(bad, pass_below)
+    return ExpectedShares(false_alarms, misses, (1 - line_share) * reviewed_good + line_share * reviewed_bad)
+
+
+def share_below(histogram: Histogram, probability: float) -> float:
+    """Returns the share of the values of `histogram` that are below `probability`, 0..1. Interpolates in proportion to the log odds."""
+    edges = [-_OUTER_LOG_ODDS, *(_logit(edge) for edge in histogram.edges), _OUTER_LOG_ODDS]
+    sums = np.concatenate([[0.0], np.cumsum(histogram.shares)])
+    return float(np.clip(np.interp(_logit(probability), np.maximum.accumulate(edges), sums / max(sums[-1], 1e-12)), 0, 1))
+
+
+def _logit(probability: float) -> float:
+    limit = 1 / (1 + np.exp(MAX_LOG_ODDS))
+    clipped = min(max(probability, limit), 1 - limit)
+    return float(np.log(clipped / (1 - clipped)))
+
+
+def _probability(log_odds: float) -> float:
+    return float(1 / (1 + np.exp(-log_odds)))

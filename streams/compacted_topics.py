@@ -1,0 +1,133 @@
+"""Reads, follows and writes compacted topics, in which Kafka keeps the last record of each key.
+
+Each of these topics has one partition and a class that holds its newest records, such as `streams.model_choices.ModelChoices` for the topic
+`castings.models`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.errors import KafkaError
+
+from streams.errors import BrokerError
+from streams.kafka import make_client_arguments, read_to_end
+from streams.record_producer import make_json_record
+from streams.records import Record
+from streams.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_POLL_MS = 500
+_RETRY_S = 1.0
+
+
+class NewestRecords(Protocol):
+    """The newest record of each key of one compacted topic. Objects of the class never change."""
+
+    def with_record(self, key: bytes | None, value: bytes | None) -> Self:
+        """Returns the newest records after one more record of the topic. An empty value removes the key."""
+        ...
+
+
+Newest = TypeVar("Newest", bound=NewestRecords)
+
+
+def read_compacted_topic(settings: Settings, role: str, topic: str, empty: Newest) -> Newest:
+    """Reads `topic` and returns its newest records. `empty` is the state before the first record.
+
+    Raises CastlineError if the topic does not exist or cannot be read.
+    """
+    newest = empty
+    for record in read_to_end(settings, role, [topic]):
+        newest = newest.with_record(record.key, record.value)
+    return newest
+
+
+def publish_keyed_record(settings: Settings, topic: str, key: str, record: Record, source: str) -> None:
+    """Sends `record` to Kafka and waits for the brokers' confirmation. Raises BrokerError if the brokers do not accept it."""
+    sent = make_json_record(topic, key.encode(), record, source)
+    try:
+        producer = KafkaProducer(**make_client_arguments(settings, source))
+        try:
+            producer.send(sent.topic, key=sent.key, value=sent.value, headers=sent.headers).get(30)
+        finally:
+            producer.close()
+    except KafkaError as error:
+        raise BrokerError(
+            f"Kafka at {settings.bootstrap} did not accept the record for {key} on the topic {topic}: {error!r}. "
+            "Check the brokers and try again."
+        ) from error
+
+
+@dataclass
+class FollowedTopic(Generic[Newest]):
+    """A topic that a follower reads. `empty` is the state before the first record.
+
+    `on_change` is called with the newest records when the topic has been read to its end, and again after each later change.
+    """
+
+    topic: str
+    empty: Newest
+    on_change: Callable[[Newest], None]
+    reported: Newest | None = field(default=None, init=False)
+
+
+class CompactedTopicFollower:
+    """A thread that follows compacted topics without a consumer group. While Kafka fails, it tries again every second."""
+
+    def __init__(self, settings: Settings, role: str, topics: Sequence[FollowedTopic[Any]]) -> None:
+        self._settings = settings
+        self._role = role
+        self._topics = {TopicPartition(followed.topic, 0): followed for followed in topics}
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="compacted topics", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._thread.join(5)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._follow()
+            except (KafkaError, OSError) as error:
+                names = ", ".join(partition.topic for partition in self._topics)
+                log.warning("The topics %s cannot be read, so what was read from them before stays in force: %r", names, error)
+                self._stopping.wait(_RETRY_S)
+
+    def _follow(self) -> None:
+        """Reads the topics from their beginning and follows them until `stop`.
+
+        After a failure of Kafka the topics are read from their beginning again, so that no record is missed.
+        """
+        partitions = list(self._topics)
+        consumer = KafkaConsumer(
+            **make_client_arguments(self._settings, f"{self._role}-compacted"),
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+        )
+        try:
+            consumer.assign(partitions)
+            consumer.seek_to_beginning(*partitions)
+            ends = consumer.end_offsets(partitions)
+            newest = {partition: followed.empty for partition, followed in self._topics.items()}
+            while not self._stopping.is_set():
+                for partition, followed in self._topics.items():
+                    if consumer.position(partition) >= ends[partition] and newest[partition] != followed.reported:
+                        followed.reported = newest[partition]
+                        followed.on_change(newest[partition])
+                for partition, records in consumer.poll(timeout_ms=_POLL_MS).items():
+                    for record in records:
+                        newest[partition] = newest[partition].with_record(record.key, record.value)
+        finally:
+            consumer.close()

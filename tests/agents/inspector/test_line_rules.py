@@ -1,0 +1,88 @@
+"""The rules of lines: which threshold decides, what a changed label keeps, and lines without settings."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from agents.inspector.judging import make_verdict
+from agents.inspector.line_rules import LineRules
+from models.inference.line_threshold import choose_line_threshold
+from models.inference.soft_vote import Prediction
+from models.registry import Version
+from streams.live_line_settings import LiveSettingsByLine
+from streams.records import LiveLineSettings
+from tests.agents.inspector.images import CAPTURED_AT, make_judged_image
+from tests.models.inference.test_line_threshold import make_manifest
+
+VERSION = Version(Path("v1"), make_manifest())
+PIXELS = np.zeros((8, 8), np.uint8)
+
+
+def make_rules(**given: Any) -> LineRules:
+    """Rules with these settings of line-1."""
+    rules = LineRules()
+    record = LiveLineSettings(line="line-1", set_by="anna", set_at=datetime(2026, 1, 31, tzinfo=UTC), **given)
+    rules.follow(LiveSettingsByLine({"line-1": record}))
+    return rules
+
+
+def test_a_line_without_settings_keeps_the_labels_and_the_verdict_ids_of_the_version() -> None:
+    for rules, line in ((LineRules(), "line-1"), (make_rules(threshold=0.0), "line-2"), (make_rules(mm_per_px=0.1), "line-1")):
+        judged, rule = make_judged_image(line, 1, PIXELS), rules.find(line, VERSION)
+        assert rule.apply(judged) is judged
+        verdict = make_verdict(judged, "v1", rule.threshold, CAPTURED_AT, rule.decision)
+        assert (verdict.threshold, verdict.decision) == (0.3, "")
+        assert verdict.verdict_id == make_verdict(judged, "v1", 0.3, CAPTURED_AT).verdict_id
+
+
+def test_a_threshold_changes_the_label_and_the_id_and_leaves_the_probability() -> None:
+    rules = make_rules(threshold=0.005)
+    judged = rules.apply(make_judged_image("line-1", 1, PIXELS), VERSION)
+    assert judged.label == "defect"
+    assert isinstance(judged.prediction, Prediction)
+    assert (judged.prediction.defect_probability, judged.prediction.reason) == (0.01, "")
+    rule = rules.find("line-1", VERSION)
+    verdict = make_verdict(judged, "v1", rule.threshold, CAPTURED_AT, rule.decision)
+    assert verdict.threshold == 0.005
+    assert verdict.verdict_id != make_verdict(judged, "v1", 0.3, CAPTURED_AT).verdict_id
+
+
+def test_a_share_of_defects_gives_the_threshold_of_each_version() -> None:
+    rules = make_rules(defect_share=0.01)
+    cheap = Version(Path("v2"), make_manifest(version="v2", costs={"miss": 1, "false_alarm": 1}))
+    for version in (VERSION, cheap):
+        rule = rules.find("line-1", version)
+        assert rule.threshold == choose_line_threshold(version.manifest, 0.01)
+    assert rules.find("line-1", cheap).threshold > rules.find("line-1", VERSION).threshold
+
+
+def test_a_label_in_the_moved_review_band_has_the_reason_doubt() -> None:
+    version = Version(Path("v3"), make_manifest(band={"low": 0.25, "high": 0.35}))
+    prediction = make_rules(threshold=0.01).apply(make_judged_image("line-1", 1, PIXELS), version).prediction
+    assert isinstance(prediction, Prediction)
+    assert (prediction.label, prediction.reason) == ("review", "doubt")
+
+
+def test_a_picture_that_could_not_be_judged_stays_for_review() -> None:
+    judged = make_judged_image("line-1", 1, None)
+    assert make_rules(threshold=1.0).apply(judged, VERSION) is judged
+
+
+def test_a_version_that_cannot_take_a_share_into_account_keeps_its_threshold(caplog: pytest.LogCaptureFixture) -> None:
+    uncounted = Version(Path("v4"), make_manifest(data={"sha256": "0" * 64, "pictures": {}, "split": "none"}))
+    rule = make_rules(defect_share=0.01).find("line-1", uncounted)
+    assert (rule.threshold, rule.rule) == (0.3, None)
+    assert "The threshold of version v1 stays in force on line-1" in caplog.text
+
+
+def test_new_settings_replace_the_old_ones() -> None:
+    rules = make_rules(threshold=0.005)
+    before = rules.find("line-1", VERSION)
+    rules.follow(LiveSettingsByLine())
+    assert before.threshold == 0.005, "a batch that has begun keeps its rule"
+    assert rules.find("line-1", VERSION).threshold == 0.3

@@ -1,0 +1,97 @@
+"""The commands `castline lines set` and `show`: what they store, what they show before they ask, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from deploy.cli.main import castline
+from streams.errors import CastlineError, ModelError
+from streams.live_line_settings import read_live_line_settings
+from streams.records import LiveLineSettings
+from streams.settings import Settings
+from tests.conftest import MakeSettings
+from tests.processes import make_environment
+
+
+@pytest.fixture
+def settings(make_settings: MakeSettings) -> Settings:
+    return make_settings(lines=("line-1", "line-2"), model={"version": "demo"})
+
+
+def run(settings: Settings, *arguments: str, keys: str = "") -> Result:
+    return CliRunner().invoke(castline, ["lines", *arguments], env=make_environment(settings), input=keys)
+
+
+def read_settings(settings: Settings, line: str = "line-1") -> LiveLineSettings | None:
+    return read_live_line_settings(settings, "test").find(line)
+
+
+def test_a_share_of_defects_is_shown_before_it_is_set_and_set_only_if_a_person_agrees(settings: Settings) -> None:
+    refused = run(settings, "set", "--line", "line-1", "--defect-share", "0.01", keys="n\n")
+    assert refused.exit_code == 1
+    assert "Expected of version demo at 1000 parts an hour and 1.000% defects:" in refused.output
+    assert read_settings(settings) is None
+    agreed = run(settings, "set", "--line", "line-1", "--defect-share", "0.01", "--parts-per-hour", "500", keys="y\n")
+    assert agreed.exit_code == 0
+    before, after = (line for line in agreed.output.splitlines() if " threshold " in line)
+    assert "threshold 0.1364: an hour" in before
+    assert "threshold 0.98" in after
+    record = read_settings(settings)
+    assert record is not None
+    assert record.defect_share == 0.01
+
+
+def test_settings_that_are_not_named_stay_and_cleared_ones_go(settings: Settings) -> None:
+    for arguments in (
+        ("--threshold", "0.7", "--mm-per-px", "0.2", "--inspect", "0.1,0.2,0.9,0.8", "--ignore", "0.1,0.1 0.2,0.1 0.1,0.2"),
+        ("--mm-per-px", "0.3", "--planned-stop-until", "2026-02-01T12:00:00Z"),
+        ("--clear", "threshold", "--clear", "ignore"),
+    ):
+        assert run(settings, "set", "--line", "line-1", *arguments, "--yes").exit_code == 0
+    record = read_settings(settings)
+    assert record is not None
+    assert (record.threshold, record.mm_per_px, record.ignore_regions) == (None, 0.3, ())
+    assert [(corner.x, corner.y) for corner in record.inspect_regions[0].corners] == [(0.1, 0.2), (0.9, 0.2), (0.9, 0.8), (0.1, 0.8)]
+    assert record.planned_stop_until is not None
+    shown = run(settings, "show", "--line", "line-1").output
+    assert "mm-per-px: 0.3" in shown
+    assert "inspect: 1 regions" in shown
+
+
+def test_programs_get_json(settings: Settings) -> None:
+    result = json.loads(run(settings, "set", "--line", "line-2", "--threshold", "0.8", "--yes", "--json").stdout)
+    assert result["settings"]["threshold"] == result["after"]["threshold"] == 0.8
+    assert result["before"]["threshold"] == pytest.approx(0.1364, abs=1e-4)
+    unset, set_now = json.loads(run(settings, "show", "--json").stdout)
+    assert (unset["settings"], unset["decision"]) == (None, "")
+    assert set_now["decision"] == result["decision"]
+    assert set_now["outlook"]["threshold"] == 0.8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--line", "line-1"), "There is nothing to change."),
+        (("--line", "line-1", "--threshold", "0.5", "--clear", "threshold"), "Give only one of the two."),
+        (("--line", "line-1", "--defect-share", "1"), "--defect-share"),
+        (("--line", "line-1", "--inspect", "0.9,0.1,0.1,0.9"), "is not a region. Give LEFT,TOP,RIGHT,BOTTOM"),
+        (("--line", "line-1", "--ignore", "0.9,0.1 2,0.9 0.1,0.1"), "All numbers are shares of the picture"),
+    ],
+)
+def test_wrong_options_are_refused_with_a_sentence(settings: Settings, arguments: tuple[str, ...], sentence: str) -> None:
+    result = run(settings, "set", *arguments, "--yes")
+    assert result.exit_code == 2
+    assert sentence in " ".join(result.output.split())
+
+
+def test_an_unknown_line_and_an_absent_version_are_refused(settings: Settings, tmp_path: Path) -> None:
+    unknown = run(settings, "set", "--line", "line-9", "--threshold", "0.5", "--yes").exception
+    assert isinstance(unknown, CastlineError)
+    assert "Known lines: line-1, line-2" in str(unknown)
+    elsewhere = settings.model_copy(update={"model": settings.model.model_copy(update={"root": tmp_path})})
+    assert isinstance(run(elsewhere, "set", "--line", "line-1", "--threshold", "0.5", "--yes").exception, ModelError)
+    assert read_settings(settings) is None

@@ -1,0 +1,56 @@
+"""The simulation of a line: what its errors cost for each part, and which pictures it uses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.evaluation.line_simulation import PartCosts, find_validation_pictures, simulate_line
+from models.inference.line_threshold import DecisionRule
+from streams.errors import ModelError
+
+COSTS = PartCosts(miss=10, false_alarm=1, review=1)
+# 99 good parts of which one looks a little defective, and 100 defective parts of which one looks good.
+PROBABILITY = np.array([0.1] * 98 + [0.7] + [0.95] * 99 + [0.05])
+IS_DEFECT = np.arange(199) >= 99
+
+
+def test_if_every_part_passes_the_misses_cost_the_share_of_defects() -> None:
+    line = simulate_line(PROBABILITY, IS_DEFECT, None, 0.01, COSTS, 100_000, 1)
+    assert line.cost_per_part == pytest.approx(0.1, abs=0.005)
+    assert (line.misses, line.false_alarms, line.reviews) == (line.defects, 0, 0)
+
+
+def test_a_higher_threshold_costs_less_if_defects_are_rare() -> None:
+    low, high = (simulate_line(PROBABILITY, IS_DEFECT, DecisionRule(at, at, at), 0.01, COSTS, 100_000, 1) for at in (0.5, 0.9))
+    assert low.false_alarms / low.parts == pytest.approx(0.99 / 99, rel=0.1)
+    assert high.false_alarms == 0
+    assert high.cost_per_part < low.cost_per_part
+    assert low.misses == high.misses, "both rules see the same parts"
+
+
+def test_a_review_has_its_own_cost() -> None:
+    line = simulate_line(PROBABILITY, IS_DEFECT, DecisionRule(0.8, 0.6, 0.99), 0.5, PartCosts(0.001, 0.001, 7), 10_000, 1)
+    assert line.reviews / line.parts == pytest.approx(0.5, abs=0.03)
+    assert line.cost_per_part == pytest.approx(7 * line.reviews / line.parts, rel=0.01)
+
+
+def test_pictures_of_one_class_only_are_refused() -> None:
+    with pytest.raises(ModelError, match="Add pictures of the class that is missing"):
+        simulate_line(PROBABILITY, np.zeros(199, np.bool_), None, 0.01, COSTS, 1000, 1)
+
+
+def test_only_the_validation_pictures_of_a_split_are_used(tmp_path: Path) -> None:
+    split = tmp_path / "split.csv"
+    split.write_text("path,class,group,side,sha256\na.png,ok,0,training,0\nb.png,defect,1,validation,0\n")
+    assert [(file.path.name, file.class_name) for file in find_validation_pictures(split)] == [("b.png", "defect")]
+
+
+@pytest.mark.parametrize("text", ["", "path,class,side\na.png,ok,training\n", "side\nvalidation\n"])
+def test_a_file_that_is_no_split_is_refused(tmp_path: Path, text: str) -> None:
+    split = tmp_path / "split.csv"
+    split.write_text(text)
+    with pytest.raises(ModelError, match=r"Give the file split\.csv"):
+        find_validation_pictures(split)
