@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -11,6 +12,7 @@ import click
 
 if TYPE_CHECKING:
     from models.evaluation.evaluation_report import CascadeEvaluation, EvaluationReport
+    from models.registry.version_report import LocalisationReport
 
 
 @click.command("evaluate")
@@ -45,6 +47,21 @@ if TYPE_CHECKING:
     metavar="LOW HIGH",
     help="For --cascade: LeNet does not decide alone if its defect probability is from LOW to HIGH. The default comes from the version.",
 )
+@click.option(
+    "--masks",
+    "masks_folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Compare heat maps with masks: the mask of def_front/a.jpeg in --data is def_front/a.png in DIR, a grey 8-bit PNG of the same "
+    "size, 0 where there is no defect. For a list of pictures, only the names of a picture and its folder count. Needs exactly one --data.",
+)
+@click.option(
+    "--part-value",
+    "part_values",
+    type=click.IntRange(1, 255),
+    multiple=True,
+    help="For --masks: value of the pixels in a mask that show the sound part and not a defect. The option may be repeated.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON for programs.")
 def command(
     model: str,
@@ -54,19 +71,31 @@ def command(
     runtime: str,
     cascade: bool,
     band: tuple[float, float] | None,
+    masks_folder: Path | None,
+    part_values: tuple[int, ...],
     as_json: bool,
 ) -> int:
     """Judge labelled pictures with a model version, and print accuracy, misses and false alarms with 95 % intervals.
 
     Each subfolder of a --data folder must have the name of a class of the version. Files that cannot be read are listed and left out.
 
-    Exit codes: 0 done, 2 wrong option, 3 the version or the pictures cannot be used.
+    With --masks, also print how well heat maps show where the defects are, for each source of heat maps. Good pictures need no mask.
+    At most 500 defective and 500 good pictures are compared with masks.
+
+    Exit codes: 0 done, 2 wrong option, 3 the version, the pictures or the masks cannot be used.
     """
+    if masks_folder and len(data) > 1:
+        raise click.UsageError(
+            "--masks needs exactly one --data, the pictures that the masks were drawn for. Evaluate other pictures alone."
+        )
+    if part_values and not masks_folder:
+        raise click.UsageError("--part-value is about masks. Add --masks.")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from rich.console import Console
     from rich.progress import Progress
 
     from models.evaluation.evaluation_report import evaluate_cascade, evaluate_version
+    from models.evaluation.localisation import evaluate_localisation, open_heat_sources, read_masked_pictures
     from models.evaluation.report_files import write_report
     from models.evaluation.robustness import make_disturbances
     from models.inference.ensemble import open_ensemble
@@ -79,17 +108,27 @@ def command(
     with Progress(console=Console(stderr=True), transient=True) as bars:
         reading = bars.add_task("reading", total=len(files))
         pictures = read_pictures(files, side_px, classes, depth_bits=depth_bits, on_read=lambda done, total: bars.advance(reading))
+        masked, sources = None, []
+        if masks_folder:
+            masked = read_masked_pictures(pictures.files, masks_folder, classes[version.manifest.ok_class], part_values)
+            sources = open_heat_sources(version)
         ensemble = open_ensemble(version, runtime)
         judging = bars.add_task("judging", total=len(pictures) * (1 + len(make_disturbances()) if report_folder else 1))
         report = evaluate_version(
             ensemble, pictures, with_robustness=report_folder is not None, advance=lambda count: bars.advance(judging, count)
         )
+        if masked:
+            locating = bars.add_task("locating", total=len(masked.pictures) * len(sources))
+            localisation = evaluate_localisation(masked, sources, depth_bits, lambda count: bars.advance(locating, count))
+            report = dataclasses.replace(report, localisation=localisation)
         comparison = evaluate_cascade(report, open_ensemble(version, runtime, cascade=True, band=band), pictures) if cascade else None
     if as_json:
         values = {"model": version.name, "threshold": version.manifest.threshold, **report.to_json()}
         click.echo(json.dumps(values | ({"cascade": comparison.to_json()} if comparison else {}), indent=2))
     else:
         _echo_report(version.name, report)
+        if report.localisation:
+            _echo_localisation(report.localisation)
         if comparison:
             _echo_cascade(comparison)
     if report_folder:
@@ -114,6 +153,22 @@ def _echo_report(name: str, report: EvaluationReport) -> None:
             click.echo(f"  {source}: accuracy {part.accuracy}, misses {part.misses.count}, false alarms {part.false_alarms.count}")
     for unreadable in report.pictures.unreadable:
         click.echo(f"  left out: {unreadable.path}: {unreadable.message}")
+
+
+def _echo_localisation(report: LocalisationReport) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    first = next(iter(report.sources.values()))
+    click.echo(f"heat maps of {first.defective} defective pictures ({first.defects} defects in their masks) and {first.good} good ones")
+    table = Table("source", "pixel AUROC", "AUPRO 0.3", "AUPIMO", "hottest point within 8 px", "box IoU", box=None)
+    for name, figures in report.sources.items():
+        shares = (figures.pixel_auroc, figures.aupro, figures.aupimo, figures.box_iou)
+        auroc, aupro, aupimo, box_iou = ("none" if share is None else f"{share:.4f}" for share in shares)
+        table.add_row(name, auroc, aupro, aupimo, str(figures.pointing), box_iou)
+    Console(width=140).print(table)
+    for sentence in report.left_out:
+        click.echo(f"  {sentence}")
 
 
 def _echo_cascade(comparison: CascadeEvaluation) -> None:

@@ -15,7 +15,7 @@ from models.evaluation.robustness import make_disturbances
 from models.inference.ensemble import Ensemble
 from models.inference.runtimes.runtime import split_batches
 from models.inference.soft_vote import Prediction
-from models.registry.version_report import ClassificationFigures, Proportion
+from models.registry.version_report import ClassificationFigures, LocalisationReport, Proportion
 from models.training.labelled_pictures import LabelledPictures
 from streams.errors import ModelError
 
@@ -38,6 +38,7 @@ class EvaluationReport:
     voters: dict[str, ClassificationFigures]
     robustness: dict[str, ClassificationFigures]
     pictures_per_s: float
+    localisation: LocalisationReport | None = None
 
     @property
     def errors(self) -> list[int]:
@@ -47,6 +48,7 @@ class EvaluationReport:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the report as JSON values. Its field names must not change, because programs have read them since release 0.1.0."""
+        localisation = {"localisation": self.localisation.model_dump(mode="json")} if self.localisation else {}
         return {
             "pictures": self.pictures.class_counts,
             "unreadable": [{"path": str(bad.path), "reason": bad.reason} for bad in self.pictures.unreadable],
@@ -64,6 +66,7 @@ class EvaluationReport:
                 }
                 for index in self.errors
             ],
+            **localisation,
         }
 
 

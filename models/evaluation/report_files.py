@@ -21,7 +21,7 @@ from models.evaluation.figures import bin_reliability
 from models.inference.grad_cam import open_grad_cam
 from models.pictures.display import overlay_heat_map
 from models.registry import Version
-from models.registry.version_report import MAX_GALLERY_PICTURES, REPORT_FILE, ClassificationFigures, ReportPicture
+from models.registry.version_report import MAX_GALLERY_PICTURES, REPORT_FILE, ClassificationFigures, LocalisationReport, ReportPicture
 from streams.atomic_file import write_atomically
 
 CURVES = ReportPicture(file="curves.png", caption="ROC, precision and recall, reliability")
@@ -132,6 +132,8 @@ def _build_page(version: Version, report: EvaluationReport, curves: bytes, galle
     ]
     if report.robustness:
         parts += ["<h2>Robustness</h2>", _compare_figures(report.robustness)]
+    if report.localisation:
+        parts += ["<h2>Heat maps compared with masks</h2>", _compare_sources(report.localisation)]
     parts.append(f"<h2>Errors ({len(report.errors)})</h2>")
     parts += [
         f'<figure><img alt="" src="{_embed_png(content)}"><figcaption>{html.escape(picture.caption)}</figcaption></figure>'
@@ -163,6 +165,17 @@ def _list_figures(figures: ClassificationFigures) -> list[tuple[object, ...]]:
 def _compare_figures(sets: dict[str, ClassificationFigures]) -> str:
     rows = [(name, each.pictures, each.accuracy, each.misses.count, each.false_alarms.count) for name, each in sets.items()]
     return _build_table(("", "pictures", "accuracy", "misses", "false alarms"), rows)
+
+
+def _compare_sources(localisation: LocalisationReport) -> str:
+    head = ("source", "defective", "good", "pixel AUROC", "AUPRO 0.3", "AUPIMO", "hottest point within 8 px of a defect", "box IoU")
+    rows = []
+    for name, each in localisation.sources.items():
+        shares = (each.pixel_auroc, each.aupro, each.aupimo, each.box_iou)
+        auroc, aupro, aupimo, box_iou = ("none" if share is None else f"{share:.4f}" for share in shares)
+        rows.append((name, each.defective, each.good, auroc, aupro, aupimo, each.pointing, box_iou))
+    left_out = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in localisation.left_out)
+    return _build_table(head, rows) + left_out
 
 
 def _build_table(head: Iterable[object], rows: Iterable[Iterable[object]]) -> str:

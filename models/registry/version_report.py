@@ -107,6 +107,34 @@ class ClassificationFigures(_ReportModel):
     )
 
 
+class LocalisationFigures(_ReportModel):
+    """How well the heat maps of one source show where the defects are, compared with masks (`models.evaluation.localisation`).
+
+    All values but the counts are shares from 0 to 1, and 1 is the best. A value is None if there are no pictures to compute it from.
+    """
+
+    defective: int = Field(description="Number of defective pictures that have a mask.")
+    good: int = Field(description="Number of good pictures, whose heat maps should be cold everywhere.")
+    defects: int = Field(description="Number of separate defects in the masks.")
+    pixel_auroc: float | None = Field(description="Area under the ROC curve of all pixels together.")
+    aupro: float | None = Field(description="Mean share of each defect that is found, over the false positive rates up to 0.3 (AUPRO).")
+    aupimo: float | None = Field(
+        description="Mean share of a picture's defect pixels that is found, at false positive rates from 1e-5 to 1e-4 of good pictures."
+    )
+    pointing: Proportion = Field(description="Share of defective pictures whose hottest point is at most 8 px (of 300) from a defect.")
+    box_iou: float | None = Field(description="Mean overlap (IoU) of the boxes around hot areas with the boxes around the defects.")
+
+
+class LocalisationReport(_ReportModel):
+    """The figures of each source of heat maps on the same pictures, by the name of the source.
+
+    `left_out` says in sentences which pictures and masks could not be compared, and why.
+    """
+
+    sources: dict[str, LocalisationFigures]
+    left_out: tuple[str, ...] = ()
+
+
 class ReportPicture(_ReportModel):
     """A PNG file beside report.json, with the text to show under it."""
 
@@ -132,6 +160,9 @@ class VersionReport(_ReportModel):
     )
     strained: dict[str, ClassificationFigures] = Field(
         {}, description="Accuracy and other figures on disturbed copies of the pictures, for each disturbance, such as a blur."
+    )
+    localisation: LocalisationReport | None = Field(
+        None, description="How well heat maps show where the defects are. Missing if the version was not compared with masks."
     )
     errors: tuple[ReportedError, ...] = ()
     curves: tuple[ReportPicture, ...] = ()

@@ -1,0 +1,469 @@
+"""Measures how well heat maps show where the defects are, by comparing them with masks that people drew or the renderer wrote.
+
+    pictures + masks -> a heat map of each picture from each source -> pixel AUROC, AUPRO, AUPIMO, pointing, box IoU, by source
+
+A source is any function from a picture to a heat map: Grad-CAM, or the residuals of a scorer that learned from good parts alone.
+
+All comparisons are made on a grid whose longer side has 300 cells, whatever the size of the picture. Masks are reduced to this grid, and
+heat maps are enlarged or reduced to it. So the figures of sources with maps of different sizes can be compared, and one pixel always means
+one 300th of the picture's longer side. The padding that makes a picture square is cut off first.
+
+Three metrics compare the heat of all pixels, over all pictures together. They need heat maps with one scale for all pictures, because a
+map that is divided by its own maximum is as hot on a good part as on a defective one.
+- Pixel AUROC: the probability that a random defect pixel is hotter than a random other pixel. Large defects decide it.
+- AUPRO: every defect counts the same, whatever its size (Bergmann et al., IJCV 129, 2021, section 5).
+- AUPIMO: only thresholds count at which the good pictures stay nearly clean (Bertoldo et al., BMVC 2024, arXiv:2401.01984).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from scipy import ndimage  # type: ignore[import-untyped]  # no stubs among the locked packages
+
+from models.inference.heat_map import HeatBox, HeatMap, crop_to_picture, find_boxes
+from models.pictures.decoder import PictureLimits, decode_picture, open_picture
+from models.pictures.display import read_picture_header
+from models.pictures.pillow_pixels import read_image
+from models.pictures.png import prepare_png
+from models.pictures.refusal import RefusalReason
+from models.registry import Version
+from models.registry.version_report import LocalisationFigures, LocalisationReport, Proportion
+from models.training.labelled_pictures import LabelledFile
+from streams.errors import ModelError, PictureError
+
+Pixels = npt.NDArray[np.uint8]
+# A mask is True at the pixels of a defect.
+Mask = npt.NDArray[np.bool_]
+FloatArray = npt.NDArray[np.float64]
+
+# Number of cells along the longer side of the grid. The published pictures of castings have 300 px.
+GRID_SIDE_PX = 300
+# The hottest cell points at a defect if it is at most this many cells away from it.
+NEAR_PX = 8.0
+# A cell of the grid belongs to a defect if the defect covers more than this share of the cell, as in the masks of rendered castings.
+MIN_COVER = 0.3
+# AUPRO is the area up to this false positive rate, as in the paper.
+AUPRO_LIMIT = 0.3
+# AUPIMO is the area between these false positive rates, on a logarithmic axis, as in the paper.
+AUPIMO_LOW, AUPIMO_HIGH = 1e-5, 1e-4
+# At most this many defective and this many good pictures are compared. The heat maps of a thousand pictures take 360 MB of memory.
+MAX_PICTURES = 500
+# Masks are no mistake if at most this share of the good pictures' masks show a defect.
+MAX_MARKED_GOOD = 0.5
+# Name of Grad-CAM in reports, the same as in findings.
+GRAD_CAM = "grad-cam"
+MASK_SUFFIX = ".png"
+# This many files are named in a message. The others are only counted.
+_NAMED_FILES = 3
+
+
+@dataclass(frozen=True)
+class HeatSource:
+    """A way to make heat maps, for example Grad-CAM. `compute` turns the pixels of a picture, shape (side_px, side_px), into its heat map.
+
+    The heat map has the same shape. The larger a value is, the more suspicious is the pixel. The scale is free, but must be the same for
+    all pictures. Boxes are drawn around pixels of at least `box_level`. If it is None, they are drawn around pixels of at least half of
+    the map's own maximum.
+    """
+
+    name: str
+    side_px: int
+    compute: Callable[[Pixels], HeatMap]
+    box_level: float | None = None
+
+
+@dataclass(frozen=True)
+class MaskedPicture:
+    """A picture file and where its defects are: `mask` on the grid, shape (rows, columns). It is False everywhere for a good part.
+
+    `width_px` and `height_px` are the size of the upright picture. `mask_path` is None for a good picture without a mask.
+    """
+
+    file: LabelledFile
+    mask: Mask
+    width_px: int
+    height_px: int
+    mask_path: Path | None
+
+
+@dataclass(frozen=True)
+class MaskedPictures:
+    """The pictures whose heat maps can be measured. `left_out` says in sentences which pictures and masks cannot, and why."""
+
+    pictures: tuple[MaskedPicture, ...]
+    left_out: tuple[str, ...]
+
+    @property
+    def defective(self) -> list[MaskedPicture]:
+        """The pictures with a defect in their mask."""
+        return [picture for picture in self.pictures if picture.mask.any()]
+
+
+def open_heat_sources(version: Version) -> list[HeatSource]:
+    """Returns the sources of heat maps that `version` has. Takes seconds. Raises ModelError if there is none."""
+    # TensorFlow is imported only here, because the metrics need NumPy alone.
+    from models.inference.grad_cam import open_grad_cam
+
+    grad_cam = open_grad_cam(version)
+    if grad_cam is None:
+        raise ModelError(
+            f"Version {version.name} makes no heat maps, because it has no AlexNet. Leave --masks out, or choose another version."
+        )
+    return [HeatSource(GRAD_CAM, version.manifest.preprocessing.side_px, grad_cam.compute_heat_map)]
+
+
+def read_masked_pictures(
+    files: Sequence[LabelledFile], masks_folder: Path, ok_class: str, part_values: Sequence[int] = (), limits: PictureLimits | None = None
+) -> MaskedPictures:
+    """Finds and reads the mask of each of `files`, which come from one source of `find_pictures`.
+
+    The mask of `source/def_front/a.jpeg` is `masks_folder/def_front/a.png`: the same path below the source, with the suffix .png. If the
+    source is a CSV list, the path below it is the name of the picture's folder and the name of the picture. A mask is an 8-bit PNG of the
+    picture's size. Its pixels are 0 where there is no defect. All other values are defects, except `part_values`, which mark the sound
+    part. Pictures of the class `ok_class` need no mask.
+
+    Left out, with a sentence, are defective pictures without a mask, masks that fit no picture, and masks that contradict the class.
+    Raises ModelError if nothing is left, if a mask fits two pictures, or if most masks of good pictures show defects.
+    """
+    limits = limits or PictureLimits()
+    paths = _list_masks(masks_folder)
+    by_key: dict[str, LabelledFile] = {}
+    for file in files:
+        key = _find_key(file)
+        if key in by_key and key in paths:
+            raise ModelError(
+                f"The mask {paths[key]} fits two pictures, {by_key[key].path} and {file.path}. Leave one of them out of the data, or "
+                "give only the set for which the masks were drawn."
+            )
+        by_key[key] = file
+    reader = _MaskReader(ok_class, part_values, limits)
+    for key, file in by_key.items():
+        reader.add(file, paths.get(key))
+    return reader.finish(masks_folder, [path for key, path in paths.items() if key not in by_key])
+
+
+def evaluate_localisation(
+    pictures: MaskedPictures,
+    sources: Sequence[HeatSource],
+    depth_bits: int | None = None,
+    advance: Callable[[int], object] = lambda _: None,
+) -> LocalisationReport:
+    """Computes the heat maps of all `pictures` with each source and returns their figures.
+
+    `depth_bits` is the setting of the line that the pictures come from. After each heat map, `advance` is called with 1. Raises ModelError
+    if a source returns a value that is not a finite number, or if a picture file has changed and cannot be read any more.
+    """
+    figures = {}
+    for source in sources:
+        heats = []
+        for picture in pictures.pictures:
+            heats.append(_compute_on_grid(source, picture, depth_bits))
+            advance(1)
+        figures[source.name] = measure_localisation(heats, [picture.mask for picture in pictures.pictures], source.box_level)
+    return LocalisationReport(sources=figures, left_out=pictures.left_out)
+
+
+def measure_localisation(heats: Sequence[HeatMap], masks: Sequence[Mask], box_level: float | None = None) -> LocalisationFigures:
+    """Returns the figures of heat maps, each of the shape of its mask. `box_level` is explained at `HeatSource`."""
+    defective = [(heat, mask) for heat, mask in zip(heats, masks, strict=True) if mask.any()]
+    pimo = compute_aupimo(heats, masks)
+    return LocalisationFigures(
+        defective=len(defective),
+        good=len(masks) - len(defective),
+        defects=sum(int(_label_defects(mask)[1]) for _, mask in defective),
+        pixel_auroc=compute_pixel_auroc(heats, masks),
+        aupro=compute_aupro(heats, masks),
+        aupimo=None if pimo is None else float(np.mean(pimo)),
+        pointing=Proportion.from_counts(sum(points_at_defect(heat, mask) for heat, mask in defective), len(defective)),
+        box_iou=float(np.mean([compute_box_iou(heat, mask, box_level) for heat, mask in defective])) if defective else None,
+    )
+
+
+def compute_pixel_auroc(heats: Sequence[HeatMap], masks: Sequence[Mask]) -> float | None:
+    """Returns the area under the ROC curve of all pixels of all pictures together, 0..1. A pixel of a defect is the positive class.
+
+    A map that is the same everywhere has 0.5. Returns None if no pixel or every pixel belongs to a defect.
+    """
+    background, levels = _pool(heats, masks, False), _pool(heats, masks, True)
+    if not len(background) or not len(levels):
+        return None
+    return _area_under_curve(np.sort(background), levels, np.ones(len(levels)), 1.0)
+
+
+def compute_aupro(heats: Sequence[HeatMap], masks: Sequence[Mask], limit: float = AUPRO_LIMIT) -> float | None:
+    """Returns the area under the curve of per-region overlap over the false positive rate, from 0 to `limit`, divided by `limit`.
+
+    The per-region overlap at a threshold is the mean, over all defects, of the share of a defect's pixels that are at least as hot as the
+    threshold. A defect is a region of the mask whose pixels touch, also at corners. The false positive rate is the share of the pixels
+    outside of all defects, in all pictures, that are at least as hot. Between thresholds the curve is straight, so a map that is the same
+    everywhere has `limit` / 2. Returns None if no pixel or every pixel belongs to a defect.
+
+    Source: Bergmann, Batzner, Fauser, Sattlegger, Steger, "The MVTec Anomaly Detection Dataset", IJCV 129, 2021, section 5.
+    """
+    background, levels = _pool(heats, masks, False), _pool(heats, masks, True)
+    if not len(background) or not len(levels):
+        return None
+    weights = np.concatenate([_weigh_defects(mask) for mask in masks])
+    return _area_under_curve(np.sort(background), levels, weights, limit)
+
+
+def compute_aupimo(
+    heats: Sequence[HeatMap], masks: Sequence[Mask], low: float = AUPIMO_LOW, high: float = AUPIMO_HIGH
+) -> FloatArray | None:
+    """Returns the AUPIMO of each picture with a defect, 0..1, shape (number of such pictures,), in the order of `masks`.
+
+    It is the mean recall of the picture's defect pixels over the logarithm of the false positive rate, from `low` to `high`. The false
+    positive rate is that of the good pictures alone: the mean, over these pictures, of the share of pixels that are at least as hot as the
+    threshold. For each false positive rate, the lowest threshold counts that does not exceed the rate. So a map that is the same everywhere
+    has 0. Returns None if there is no good or no defective picture.
+
+    Source: Bertoldo, Ameln, Vaidya, Akcay, "AUPIMO: Redefining Visual Anomaly Detection Benchmarks with High Speed and Low Tolerance",
+    BMVC 2024, equations 1 to 5. Difference: the curve is integrated exactly, as a step function, and not at sampled thresholds.
+    """
+    good = [heat for heat, mask in zip(heats, masks, strict=True) if not mask.any()]
+    defective = [heat[mask] for heat, mask in zip(heats, masks, strict=True) if mask.any()]
+    if not good or not defective:
+        return None
+    thresholds, rates = _list_false_positives(good, high)
+    # From rates[k - 1] up to rates[k], the pixels hotter than thresholds[k] are called defects.
+    edges = np.log(np.clip(np.concatenate([[low], rates]), low, high))
+    widths = np.diff(edges) / (np.log(high) - np.log(low))
+    pimo = []
+    for levels in defective:
+        ordered = np.sort(levels)
+        recalls = 1 - np.searchsorted(ordered, thresholds, side="right") / len(ordered)
+        pimo.append(float(np.sum(widths * recalls)))
+    return np.array(pimo)
+
+
+def points_at_defect(heat: HeatMap, mask: Mask, max_distance: float = NEAR_PX) -> bool:
+    """Returns whether the hottest pixel is at most `max_distance` pixels away from the nearest pixel of a defect.
+
+    If several pixels are the hottest, the first one in reading order counts. A map that is the same everywhere points nowhere.
+    """
+    if heat.min() == heat.max():
+        return False
+    distance = ndimage.distance_transform_edt(~mask)
+    return bool(distance.flat[int(heat.argmax())] <= max_distance)
+
+
+def compute_box_iou(heat: HeatMap, mask: Mask, box_level: float | None = None) -> float:
+    """Returns the area that boxes of the heat map and boxes of the mask have in common, divided by the area of both, 0..1.
+
+    The boxes of the heat map are those of a finding (`find_boxes`). The boxes of the mask are the smallest upright ones around each defect.
+    Where boxes overlap, their area counts once. Returns 0 if the heat map has no box. `box_level` is explained at `HeatSource`.
+    """
+    found, drawn = np.zeros_like(mask), np.zeros_like(mask)
+    for box in _find_boxes_from(heat, box_level):
+        found[box.top_px : box.top_px + box.height_px, box.left_px : box.left_px + box.width_px] = True
+    for spans in ndimage.find_objects(_label_defects(mask)[0]):
+        drawn[spans] = True
+    union = int((found | drawn).sum())
+    return int((found & drawn).sum()) / union if union else 0.0
+
+
+class _MaskReader:
+    """Reads the masks of pictures and collects what cannot be used. `part_values` are the values of a mask that mark the sound part."""
+
+    def __init__(self, ok_class: str, part_values: Sequence[int], limits: PictureLimits) -> None:
+        self._ok_class, self._part_values, self._limits = ok_class, part_values, limits
+        self._defective: list[MaskedPicture] = []
+        self._good: list[MaskedPicture] = []
+        self._problems: dict[str, list[str]] = {}
+        self._good_masks = 0
+        self._marked_good: list[tuple[Path, set[int]]] = []
+
+    def add(self, file: LabelledFile, mask_path: Path | None) -> None:
+        """Reads the mask of `file`, if there is one. A problem with this one mask leaves out this one picture."""
+        is_good = file.class_name == self._ok_class
+        if mask_path is None and not is_good:
+            self._note("defective pictures have no mask", str(file.path))
+            return
+        try:
+            header = read_picture_header(file.path.read_bytes(), self._limits)
+            levels = None if mask_path is None else _read_levels(mask_path, self._limits)
+        except (PictureError, OSError) as error:
+            self._note("masks cannot be used", f"{mask_path or file.path} ({error})")
+            return
+        size = header.width_px, header.height_px
+        if levels is not None and levels.shape[::-1] != size:
+            found, expected = (f"{width} x {height}" for width, height in (levels.shape[::-1], size))
+            self._note("masks have another size than their picture", f"{mask_path} ({found} instead of {expected} px)")
+            return
+        marks = np.zeros((1, 1), np.bool_) if levels is None else (levels != 0) & ~np.isin(levels, self._part_values)
+        picture = MaskedPicture(file, _reduce_to_grid(marks, *size), *size, mask_path)
+        if is_good:
+            self._add_good(picture, set() if levels is None else set(np.unique(levels[marks]).tolist()))
+        elif picture.mask.any():
+            self._defective.append(picture)
+        else:
+            self._note("masks of defective pictures show no defect", str(mask_path))
+
+    def finish(self, masks_folder: Path, unused: Sequence[Path]) -> MaskedPictures:
+        """Returns the pictures that can be compared. `unused` are the masks that fit no picture."""
+        if self._good_masks and len(self._marked_good) / self._good_masks > MAX_MARKED_GOOD:
+            values = sorted(set.intersection(*(values for _, values in self._marked_good)))
+            advice = f"for example --part-value {values[0]}" if values else "or correct the masks"
+            raise ModelError(
+                f"The masks of {len(self._marked_good)} of {self._good_masks} good pictures show defects, for example "
+                f"{self._marked_good[0][0]}. If a value marks the sound part and not a defect, name it with --part-value, {advice}."
+            )
+        for path, _ in self._marked_good:
+            self._note("masks of good pictures show a defect", str(path))
+        for path in unused:
+            self._note("masks fit no picture", str(path))
+        left_out = tuple(_describe_problem(problem, names) for problem, names in self._problems.items())
+        if not self._defective:
+            raise ModelError(
+                f"No defective picture can be compared with a mask from {masks_folder}. {' '.join(left_out)} A mask needs the path of its "
+                "picture below the data folder, for example def_front/a.png for def_front/a.jpeg, and the size of its picture."
+            )
+        return MaskedPictures((*_thin(self._defective), *_thin(self._good)), left_out)
+
+    def _add_good(self, picture: MaskedPicture, marked_values: set[int]) -> None:
+        self._good_masks += picture.mask_path is not None
+        if picture.mask_path is not None and marked_values:
+            self._marked_good.append((picture.mask_path, marked_values))
+        else:
+            self._good.append(picture)
+
+    def _note(self, problem: str, name: str) -> None:
+        self._problems.setdefault(problem, []).append(name)
+
+
+def _describe_problem(problem: str, names: Sequence[str]) -> str:
+    examples = ", ".join(names[:_NAMED_FILES])
+    return f"Left out, because {problem}: {len(names)} ({examples}{', ...' if len(names) > _NAMED_FILES else ''})."
+
+
+def _thin(pictures: Sequence[MaskedPicture]) -> list[MaskedPicture]:
+    """Returns at most MAX_PICTURES of `pictures`, evenly spaced."""
+    chosen = np.unique(np.linspace(0, len(pictures) - 1, min(len(pictures), MAX_PICTURES)).round().astype(int))
+    return [pictures[index] for index in chosen]
+
+
+def _list_masks(folder: Path) -> dict[str, Path]:
+    """Returns the masks below `folder` by their path without suffix, relative to `folder`. Raises ModelError if there is none."""
+    if not folder.is_dir():
+        raise ModelError(f"The folder of masks {folder} does not exist. Correct the path.")
+    masks = {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob(f"*{MASK_SUFFIX}"))}
+    if not masks:
+        raise ModelError(
+            f"Found no masks in {folder}. Put an 8-bit PNG for each picture there, for example def_front/a.png for def_front/a.jpeg. Its "
+            "pixels are 0 where there is no defect."
+        )
+    return masks
+
+
+def _find_key(file: LabelledFile) -> str:
+    """Returns the path of a picture below its source, without suffix: for a list, the name of its folder and its own name."""
+    source = Path(file.source)
+    if source.suffix.lower() != ".csv" and file.path.is_relative_to(source):
+        return file.path.relative_to(source).with_suffix("").as_posix()
+    return f"{file.path.parent.name}/{file.path.stem}"
+
+
+def _read_levels(path: Path, limits: PictureLimits) -> Pixels:
+    """Returns the stored values of a mask, shape (height, width). Raises PictureError if the file is no 8-bit PNG with one channel."""
+    try:
+        with open_picture(path.read_bytes(), limits) as file:
+            if file.header.format == "PNG" and not file.header.is_deep:
+                image = read_image(prepare_png(file.value, file.header), file.header)
+                if image.mode in ("1", "L", "P"):
+                    return np.asarray(image).astype(np.uint8)
+    except PictureError as error:
+        raise PictureError(error.reason, "the file is damaged or no PNG") from error
+    raise PictureError(RefusalReason.DAMAGED, "the file is no grey PNG of 8 bits")
+
+
+def _reduce_to_grid(marks: Mask, width_px: int, height_px: int) -> Mask:
+    """Returns `marks` on the grid. A defect that covers no cell well enough keeps the cells that it covers most."""
+    scale = GRID_SIDE_PX / max(width_px, height_px)
+    size = max(1, round(width_px * scale)), max(1, round(height_px * scale))
+    cover = np.asarray(Image.fromarray(marks.astype(np.float32)).resize(size, Image.Resampling.BOX))
+    mask = cover > MIN_COVER
+    return mask if mask.any() or not marks.any() else cover == cover.max()
+
+
+def _compute_on_grid(source: HeatSource, picture: MaskedPicture, depth_bits: int | None) -> HeatMap:
+    """Returns the heat map of `picture` without padding and enlarged or reduced to the grid."""
+    try:
+        decoded = decode_picture(picture.file.path.read_bytes(), source.side_px, depth_bits=depth_bits)
+    except (PictureError, OSError) as error:
+        raise ModelError(f"{picture.file.path} cannot be read any more: {error}. Start again with files that do not change.") from error
+    heat = source.compute(decoded.pixels)
+    if heat.shape != decoded.pixels.shape or not np.isfinite(heat).all():
+        raise ModelError(
+            f"The heat map of {source.name} for {picture.file.path} has the shape {heat.shape} or values that are not finite. Train the "
+            "version again."
+        )
+    cropped = crop_to_picture(heat, picture.width_px, picture.height_px).astype(np.float32)
+    return np.asarray(Image.fromarray(cropped).resize(picture.mask.shape[::-1], Image.Resampling.BILINEAR))
+
+
+def _find_boxes_from(heat: HeatMap, box_level: float | None) -> list[HeatBox]:
+    rows, columns = heat.shape
+    hottest = float(heat.max(initial=0.0))
+    if box_level is None or hottest <= 0:
+        return find_boxes(heat, columns, rows)
+    return find_boxes(heat, columns, rows, box_level / hottest)
+
+
+def _pool(heats: Sequence[HeatMap], masks: Sequence[Mask], is_defect: bool) -> npt.NDArray[np.float32]:
+    """Returns the heat of all pixels of all pictures that belong to a defect, or of all others, shape (n,)."""
+    return np.concatenate([heat[mask == is_defect] for heat, mask in zip(heats, masks, strict=True)])
+
+
+def _label_defects(mask: Mask) -> tuple[npt.NDArray[np.int32], int]:
+    """Returns the number of the defect at each pixel, from 1, or 0 where there is none, and the count of defects."""
+    labels, count = ndimage.label(mask, np.ones((3, 3), np.int8))
+    return labels, int(count)
+
+
+def _weigh_defects(mask: Mask) -> FloatArray:
+    """Returns for each pixel of a defect, in reading order, one divided by the number of pixels of its defect."""
+    labels = _label_defects(mask)[0][mask]
+    weights: FloatArray = (1 / np.maximum(1, np.bincount(labels)))[labels]
+    return weights
+
+
+def _area_under_curve(background: npt.NDArray[np.float32], levels: npt.NDArray[np.float32], weights: FloatArray, limit: float) -> float:
+    """Returns the area under a ROC curve for false positive rates from 0 to `limit`, divided by `limit`.
+
+    `background` holds the sorted heat of the other pixels, `levels` the heat of the defect pixels, and `weights` how much each of these
+    adds to the height of the curve. Only their ratio matters. Where both kinds of pixels have the same heat, the curve is straight.
+    """
+    values, places = np.unique(levels, return_inverse=True)
+    heights = np.cumsum(np.bincount(places, weights)[::-1])
+    heights /= heights[-1]
+    # For each value of a defect pixel, the hottest first: the false positive rate above this value, and from this value on.
+    above, from_here = (1 - np.searchsorted(background, values[::-1], side=side) / len(background) for side in ("right", "left"))
+    x = np.concatenate([[0.0], np.stack([above, from_here], axis=1).ravel(), [1.0]])
+    y = np.concatenate([[0.0, 0.0], np.repeat(heights, 2)])
+    width = np.diff(x)
+    used = np.clip(limit - x[:-1], 0, width)
+    slope = np.divide(np.diff(y), width, out=np.zeros_like(width), where=width > 0)
+    return float(np.sum(used * (y[:-1] + slope * used / 2)) / limit)
+
+
+def _list_false_positives(good: Sequence[HeatMap], high: float) -> tuple[npt.NDArray[np.float32], FloatArray]:
+    """Returns the hottest values of good pictures in falling order, each once, and the false positive rate from each value on.
+
+    The last rate is the first one that reaches `high`.
+    """
+    levels, weights = [], []
+    for heat in good:
+        # More pixels of one picture are not needed, because these alone reach the false positive rate `high`.
+        count = min(heat.size, int(np.ceil(high * len(good) * heat.size)) + 1)
+        levels.append(np.partition(heat.ravel(), heat.size - count)[heat.size - count :])
+        weights.append(np.full(count, 1 / (len(good) * heat.size)))
+    values, places = np.unique(np.concatenate(levels), return_inverse=True)
+    rates: FloatArray = np.cumsum(np.bincount(places, np.concatenate(weights))[::-1])
+    last = int(np.argmax(rates >= high)) if (rates >= high).any() else len(rates) - 1
+    return values[::-1][: last + 1], rates[: last + 1]
