@@ -91,6 +91,18 @@ def test_a_report_is_shown_with_its_curves_and_gallery(local_root: Path, operato
         assert operator.get(f"/models/version/demo/{path}").status_code == 404
 
 
+def test_heat_maps_compared_with_masks_are_shown_where_the_report_has_them(local_root: Path, operator: Client) -> None:
+    write_report(local_root, make_report())
+    assert "Heat maps compared with masks" not in operator.get("/models/version/demo/").content.decode()
+    figures = {"defective": 4, "good": 0, "defects": 9, "pixel_auroc": 0.8508, "aupro": 0.5454, "aupimo": None, "box_iou": 0.25}
+    pointing = {"count": 3, "of": 4, "value": 0.75, "low": 0.19, "high": 0.99}
+    localisation = {"sources": {"grad-cam": {**figures, "pointing": pointing}}, "left_out": ["Left out: 1 mask."]}
+    write_report(local_root, make_report(localisation=localisation))
+    page = operator.get("/models/version/demo/").content.decode()
+    for text in ("Heat maps compared with masks", ">0.851<", ">0.545<", ">75.0 %<", ">0.250<", ">–<", "Left out: 1 mask."):
+        assert text in page
+
+
 def test_a_report_of_release_0_1_0_is_shown_and_says_how_to_make_its_pictures(local_root: Path, operator: Client) -> None:
     write_report(local_root, make_report())
     page = operator.get("/models/version/demo/").content.decode()
