@@ -127,7 +127,15 @@ class Inspector:
         self._networks = ThreadPoolExecutor(parallel_batches, "networks")
         self.shadow_judge = ShadowJudge(self._networks, self._is_idle, self._decode_again, self._line_rules.apply)
         self.localiser = Localiser(
-            self._networks, self._is_idle, self._current_versions, settings.inspector, self._names, store, producer, open_mapper
+            self._networks,
+            self._is_idle,
+            self._current_versions,
+            settings.inspector,
+            self._names,
+            store,
+            producer,
+            open_mapper,
+            self._line_rules.find_mask,
         )
         self.drift_monitor = DriftMonitor(line.name for line in settings.lines if line.name not in settings.inspector.explain_lines)
         self._finished = asyncio.Event()

@@ -1,6 +1,7 @@
 """Applies the settings of lines to judged images: the threshold that people set for a line, or the one for its share of defects.
 
-The settings come from the topic `castings.lines`. A line without settings keeps the labels of its model version.
+The settings come from the topic `castings.lines`. A line without settings keeps the labels of its model version. The regions of a line
+limit its heat maps. The networks always see the whole picture.
 """
 
 from __future__ import annotations
@@ -8,9 +9,13 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 
+import numpy as np
+import numpy.typing as npt
+
 from agents.inspector.judging import JudgedImage
 from models.inference.line_threshold import DecisionRule, make_decision_rule
 from models.inference.soft_vote import IN_DOUBT, Prediction
+from models.pictures.regions import make_region_mask
 from models.registry import Version
 from streams.errors import ModelError
 from streams.live_line_settings import LiveSettingsByLine
@@ -60,6 +65,17 @@ class LineRules:
         if key not in rules:
             rules[key] = _make_rule(line, version, settings)
         return rules[key]
+
+    def find_mask(self, line: str, rows: int, columns: int) -> npt.NDArray[np.bool_] | None:
+        """Returns the mask of the pixels that are inspected on `line`, shape (rows, columns), or None if people drew no regions."""
+        live = self._current[0].find(line)
+        if live is None or not (live.inspect_regions or live.ignore_regions):
+            return None
+        inspect, ignore = (
+            [[(corner.x, corner.y) for corner in region.corners] for region in regions]
+            for regions in (live.inspect_regions, live.ignore_regions)
+        )
+        return make_region_mask(inspect, ignore, rows, columns)
 
     def apply(self, judged: JudgedImage, version: Version) -> JudgedImage:
         """Returns `judged`, which `version` judged, with the label that the settings of its line ask for."""

@@ -65,6 +65,9 @@ class HeatMapper(Protocol):
 
 # A function that opens the heat mapper of a version and warms it up. It returns None if no network of the version supports heat maps.
 OpenHeatMapper = Callable[[Version], HeatMapper | None]
+# A function that returns the mask of the pixels that are inspected on a line, for a heat map with these numbers of rows and columns. It
+# returns None if people drew no regions for the line.
+FindMask = Callable[[str, int, int], npt.NDArray[np.bool_] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +126,7 @@ class Localiser:
     """Makes heat maps of suspicious pictures in `executor` (the threads that compute networks), while `is_idle` returns True.
 
     `current_versions` returns the model versions that judge now. Their heat mappers are opened early, so that the first suspicious picture
-    need not wait.
+    need not wait. Outside the regions that `find_mask` returns, a heat map is 0 and has no boxes.
     """
 
     def __init__(
@@ -136,7 +139,9 @@ class Localiser:
         store: ObjectStore,
         producer: RecordProducer,
         open_mapper: OpenHeatMapper,
+        find_mask: FindMask = lambda line, rows, columns: None,
     ) -> None:
+        self._find_mask = find_mask
         self._executor = executor
         self._is_idle = is_idle
         self._current_versions = current_versions
@@ -232,6 +237,9 @@ class Localiser:
 
     def _store_heat_map(self, verdict: Verdict, heat: npt.NDArray[np.float32]) -> Finding:
         cropped = crop_to_picture(heat, verdict.image.width_px, verdict.image.height_px)
+        mask = self._find_mask(verdict.line, *cropped.shape)
+        if mask is not None:
+            cropped = np.where(mask, cropped, np.float32(0))
         address = self._store.put(encode_png(cropped), "maps")
         return make_finding(verdict, cropped, address, datetime.now(UTC))
 

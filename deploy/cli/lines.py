@@ -118,8 +118,8 @@ def show(file: Path | None, line: str | None, parts_per_hour: float, as_json: bo
     "--inspect",
     type=RegionParameter(),
     multiple=True,
-    help="Region to inspect: LEFT,TOP,RIGHT,BOTTOM or corners X,Y separated by blanks, in shares 0..1 of the picture. May be repeated. "
-    "Replaces the earlier regions to inspect.",
+    help="Region to inspect: LEFT,TOP,RIGHT,BOTTOM or corners X,Y separated by blanks, in shares 0..1 of the picture. Heat maps and boxes "
+    "show nothing outside these regions. May be repeated. Replaces the earlier regions to inspect.",
 )
 @click.option(
     "--ignore",

@@ -14,10 +14,12 @@ from pydantic import ValidationError
 
 from agents.inspector.decoding import DecodedImage, decode_image, read_image_record
 from agents.inspector.judging import JudgedImage, judge_images
+from agents.inspector.line_rules import LineRules
 from models.inference.ensemble import Ensemble
 from streams.errors import CastlineError, IdentityError, PictureError
 from streams.identity import make_header_map
 from streams.kafka import read_to_end
+from streams.live_line_settings import read_live_line_settings
 from streams.object_store import ObjectStore
 from streams.record_producer import ConsumedRecord
 from streams.records import Verdict
@@ -50,8 +52,8 @@ class TimeParameter(click.ParamType):
 def command(file: Path | None, since: datetime, until: datetime | None, version: str, line: str | None, as_json: bool) -> None:
     """Judge pictures that Kafka still holds with another version, and list the parts whose label changes.
 
-    The command only reads: it writes to no topic, so no gate moves. It fetches large pictures from the object store. Write times as
-    2026-01-31T12:00:00Z.
+    The thresholds and shares of defects that `castline lines set` stored apply to the other version, too. The command only reads: it writes
+    to no topic, so no gate moves. It fetches large pictures from the object store. Write times as 2026-01-31T12:00:00Z.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from rich.console import Console
@@ -71,9 +73,11 @@ def command(file: Path | None, since: datetime, until: datetime | None, version:
         raise CastlineError("The settings name no line. Add at least one [[lines]] section.")
     model = settings.model
     ensemble = open_ensemble(open_registry(model.root).open_version(version), model.runtime, settings.batch.shapes, model.threads)
+    rules = LineRules()
+    rules.follow(read_live_line_settings(settings, "replay"))
     columns = (TextColumn("pictures judged again"), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        report = summarise(ensemble.version_name, progress.track(replay(settings, lines, since, until, ensemble)))
+        report = summarise(ensemble.version_name, progress.track(replay(settings, lines, since, until, ensemble, rules)))
     click.echo(json.dumps(asdict(report), indent=2) if as_json else format_report(report))
 
 
@@ -163,9 +167,12 @@ def _format_probability(probability: float | None) -> str:
     return "unread" if probability is None else f"{probability:.3f}"
 
 
-def replay(settings: Settings, lines: Iterable[str], since: datetime, until: datetime, ensemble: Ensemble) -> Iterator[ReplayedPicture]:
+def replay(
+    settings: Settings, lines: Iterable[str], since: datetime, until: datetime, ensemble: Ensemble, rules: LineRules | None = None
+) -> Iterator[ReplayedPicture]:
     """Judges again, with `ensemble`, the pictures of `lines` that reached Kafka at `since` or later, but before `until`.
 
+    `rules` apply the settings of the lines. Without them, the threshold of the version decides.
     Yields one result for each image record of this period. All results of one line come before those of the next line.
     """
     store = ObjectStore(settings.store.url, settings.pictures.max_bytes)
@@ -182,9 +189,14 @@ def replay(settings: Settings, lines: Iterable[str], since: datetime, until: dat
                 continue
             batch.append(decode_image(image, ensemble.side_px, settings.pictures, store))
             if len(batch) == size:
-                yield from _compare(judge_images(batch, ensemble), labels, ensemble.version_name)
+                yield from _compare(_judge(batch, ensemble, rules), labels, ensemble.version_name)
                 batch = []
-        yield from _compare(judge_images(batch, ensemble), labels, ensemble.version_name)
+        yield from _compare(_judge(batch, ensemble, rules), labels, ensemble.version_name)
+
+
+def _judge(batch: list[DecodedImage], ensemble: Ensemble, rules: LineRules | None) -> list[JudgedImage]:
+    judged = judge_images(batch, ensemble)
+    return [rules.apply(image, ensemble.version) for image in judged] if rules else judged
 
 
 # Topic, partition and offset of an image record.

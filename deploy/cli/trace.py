@@ -108,6 +108,7 @@ def verdict_steps(verdict: Verdict, place: str) -> list[TraceStep]:
         "threshold": verdict.threshold,
         "reason": verdict.reason,
         "model": verdict.model,
+        "decision": verdict.decision,
         "overdue": verdict.overdue,
         "verdict_id": str(verdict.verdict_id),
         "place": place,

@@ -23,16 +23,18 @@ from PIL import Image
 from prometheus_client import REGISTRY
 
 from agents.inspector.inspector import Inspector
+from agents.inspector.line_rules import LineRules
 from agents.inspector.localiser import HeatMapper, HeatMapQueue, HeatMapRequest
 from agents.inspector.model_switcher import ModelSwitcher
 from models.inference.ensemble import Ensemble
 from models.inference.heat_map import crop_to_picture, find_boxes
 from models.inference.soft_vote import SoftVote
 from models.registry import Version
+from streams.live_line_settings import LiveSettingsByLine
 from streams.model_choices import ALL_LINES, ModelChoices
 from streams.object_store import ObjectStore
 from streams.record_producer import ConsumedRecord, ProducerRecord, RecordProducer
-from streams.records import Finding
+from streams.records import Finding, LiveLineSettings, Region, RegionPoint
 from streams.settings import LineSettings, Settings
 from streams.worker import ReceivedRecord
 from tests.agents.inspector.test_model_switcher import make_choice, make_version
@@ -130,7 +132,11 @@ async def wait_until(condition: Callable[[], bool]) -> None:
 
 @asynccontextmanager
 async def run_inspector(
-    folder: Path, runtime: RecordingRuntime, choose_mapper: Callable[[FakeHeatMapper], HeatMapper | None], **inspector_settings: Any
+    folder: Path,
+    runtime: RecordingRuntime,
+    choose_mapper: Callable[[FakeHeatMapper], HeatMapper | None],
+    line_rules: LineRules | None = None,
+    **inspector_settings: Any,
 ) -> AsyncIterator[InspectorRig]:
     settings = Settings.model_validate(
         {
@@ -151,7 +157,7 @@ async def run_inspector(
         return choose_mapper(mappers[version.name])
 
     producer, store = RecordingProducer(), ObjectStore(str(folder))
-    inspector = Inspector(settings, switcher, store, producer, open_mapper, lambda *_: None)
+    inspector = Inspector(settings, switcher, store, producer, open_mapper, lambda *_: None, line_rules=line_rules)
     tasks = [asyncio.create_task(run()) for run in inspector.background_tasks]
     try:
         yield InspectorRig(inspector, switcher, producer, runtime, mappers, store, may_go_on, was_called)
@@ -314,3 +320,18 @@ def test_the_hottest_box_comes_first_and_an_empty_map_has_no_box() -> None:
     first, second = find_boxes(heat, 128, 128)
     assert (first.left_px, first.top_px, first.width_px, first.height_px, first.score) == (80, 100, 8, 20, 1.0)
     assert (second.left_px, second.top_px) == (4, 4)
+
+
+@pytest.mark.asyncio
+async def test_a_map_shows_nothing_outside_the_regions_of_its_line(tmp_path: Path) -> None:
+    """The hot area lies in the upper half of the picture, right of the middle."""
+    lower_half = Region(corners=tuple(RegionPoint(x=x, y=y) for x, y in ((0, 0.5), (1, 0.5), (1, 1), (0, 1))))
+    record = LiveLineSettings(line="uploads", inspect_regions=(lower_half,), set_by="anna", set_at=datetime.fromtimestamp(1.7e9, UTC))
+    rules = LineRules()
+    rules.follow(LiveSettingsByLine({"uploads": record}))
+    async with run_inspector(tmp_path, RecordingRuntime(), lambda mapper: mapper, line_rules=rules) as rig:
+        await rig.send("uploads")
+        await rig.send("line-1")
+        await wait_until(lambda: len(rig.producer.findings()) == 2)
+        boxes = {finding.line: len(finding.boxes) for finding in rig.producer.findings()}
+    assert boxes == {"uploads": 0, "line-1": 1}

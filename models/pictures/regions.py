@@ -1,0 +1,31 @@
+"""Turns the regions that people draw in a picture into a mask of its pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+# The corners of a polygon, at least three, as pairs (x, y). Both are shares 0..1 of the picture's width and height, from its top left.
+Polygon = Sequence[tuple[float, float]]
+
+
+def make_region_mask(inspect: Sequence[Polygon], ignore: Sequence[Polygon], rows: int, columns: int) -> npt.NDArray[np.bool_]:
+    """Returns a mask of shape (rows, columns) that is True where a picture of this size is inspected.
+
+    A pixel is inspected if its centre lies in a polygon of `inspect`, or if there is none, and if it lies in no polygon of `ignore`. Pixels
+    on the border of a polygon belong to it.
+    """
+    inside = _draw(inspect, rows, columns) if inspect else np.ones((rows, columns), np.bool_)
+    return inside & ~_draw(ignore, rows, columns)
+
+
+def _draw(polygons: Sequence[Polygon], rows: int, columns: int) -> npt.NDArray[np.bool_]:
+    image = Image.new("L", (columns, rows))
+    draw = ImageDraw.Draw(image)
+    for polygon in polygons:
+        # Pillow's coordinates are those of the pixels' centres, so the picture's left edge has the coordinate -0.5.
+        draw.polygon([(x * columns - 0.5, y * rows - 0.5) for x, y in polygon], fill=1)
+    return np.asarray(image, np.bool_)
