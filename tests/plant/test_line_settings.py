@@ -39,7 +39,7 @@ def settings(make_settings: MakeSettings, version: Version) -> Settings:
 
 
 def set_line(settings: Settings, *arguments: str) -> None:
-    command = [CASTLINE, "lines", "set", "--line", "line-1", *arguments, "--yes"]
+    command = [str(CASTLINE), "lines", "set", "--line", "line-1", *arguments, "--yes"]
     subprocess.run(command, env=make_environment(settings), check=True, capture_output=True, timeout=60)
 
 
@@ -82,7 +82,8 @@ def test_settings_change_the_verdicts_of_a_running_inspector_and_are_kept_over_i
         for threshold, label in ((strict, "defect"), (lenient, "ok")):
             set_line(settings, "--threshold", str(threshold))
             verdict = judge_until(judge, threshold)
-            assert (verdict.label, verdict.defect_probability) == (label, pytest.approx(probability, abs=1e-5))
+            assert verdict.label == label
+            assert verdict.defect_probability == pytest.approx(probability, abs=1e-5)
             assert verdict.verdict_id == make_verdict_id(verdict.part_id, verdict.image.sha256, "tiny", verdict.decision)
         assert judge("line-2").decision == "", "the other line keeps the threshold of the version"
 
@@ -90,7 +91,8 @@ def test_settings_change_the_verdicts_of_a_running_inspector_and_are_kept_over_i
         inspector.start()
         inspector.wait_ready()
         first = judge("line-1")
-        assert (first.threshold, first.decision) == (pytest.approx(lenient), verdict.decision), "from the first picture on"
+        assert first.threshold == pytest.approx(lenient), "the setting decides from the first picture on"
+        assert first.decision == verdict.decision
 
         set_line(settings, "--clear", "threshold", "--defect-share", "0.01")
         judge_until(judge, choose_line_threshold(version.manifest, 0.01))

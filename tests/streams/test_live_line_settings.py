@@ -37,14 +37,20 @@ def test_an_invalid_record_and_one_with_the_wrong_key_change_nothing(value: byte
 
 
 @pytest.mark.parametrize("given", [{"defect_share": 0}, {"threshold": 1.5}, {"mm_per_px": float("inf")}, {"threshold": float("nan")}])
-def test_values_out_of_bounds_are_refused(given: dict[str, float]) -> None:
+def test_values_out_of_bounds_are_refused(given: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         make_settings_record(**given)
 
 
 def test_only_settings_that_can_change_a_label_are_part_of_the_decision() -> None:
     assert make_settings_record(mm_per_px=0.1, planned_stop_until=SET_AT).decision == ""
-    deciding = [{"threshold": 0.2}, {"threshold": 0.3}, {"defect_share": 0.2}, {"inspect_regions": [SQUARE]}, {"ignore_regions": [SQUARE]}]
+    deciding: list[dict[str, Any]] = [
+        {"threshold": 0.2},
+        {"threshold": 0.3},
+        {"defect_share": 0.2},
+        {"inspect_regions": [SQUARE]},
+        {"ignore_regions": [SQUARE]},
+    ]
     digests = {make_settings_record(**one).decision for one in deciding}
     assert len(digests) == len(deciding)
     assert all(len(digest) == 16 for digest in digests)

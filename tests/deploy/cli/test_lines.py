@@ -14,7 +14,9 @@ from streams.live_line_settings import read_live_line_settings
 from streams.records import LiveLineSettings
 from streams.settings import Settings
 from tests.conftest import MakeSettings
+from tests.image_topics import make_jpeg
 from tests.processes import make_environment
+from tests.tiny_version import make_tiny_version
 
 
 @pytest.fixture
@@ -95,3 +97,19 @@ def test_an_unknown_line_and_an_absent_version_are_refused(settings: Settings, t
     elsewhere = settings.model_copy(update={"model": settings.model.model_copy(update={"root": tmp_path})})
     assert isinstance(run(elsewhere, "set", "--line", "line-1", "--threshold", "0.5", "--yes").exception, ModelError)
     assert read_settings(settings) is None
+
+
+def test_a_simulation_compares_the_rules_on_pictures_of_both_classes(settings: Settings, tmp_path: Path) -> None:
+    version = make_tiny_version(tmp_path / "versions", pictures=100)
+    for number, name in enumerate(("ok", "defect") * 3):
+        file = tmp_path / "pictures" / name / f"{number}.jpeg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(make_jpeg(number))
+    options = ("--model", str(version.folder), "--defect-share", "0.01", "--parts", "5000")
+    result = json.loads(run(settings, "simulate", *options, "--data", str(tmp_path / "pictures"), "--json").stdout)
+    assert result["pictures"] == 6
+    passing, own, share = result["rules"].values()
+    assert passing["cost_per_part"] == pytest.approx(0.1, abs=0.05)
+    assert (passing["threshold"], own["threshold"]) == (None, 0.5)
+    assert share["threshold"] == pytest.approx(0.9, abs=0.01), "costs of 10 to 1 and the change from 50 % to 1 % nearly cancel out"
+    assert "Give either --split or --data." in run(settings, "simulate", *options).output
