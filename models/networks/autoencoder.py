@@ -1,0 +1,163 @@
+"""The memory-augmented adversarial autoencoder (MAA), which rebuilds pictures of good parts from a memory of prototypes.
+
+The functions of this module use Keras alone, so the networks also run on Keras' other backends.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from models.networks.framework import keras
+
+layers, ops = keras.layers, keras.ops
+
+# The encoder halves the side four times, so a code describes 16 x 16 px of the picture.
+CODE_STRIDE_PX = 16
+# The smallest side of the input. With a smaller side, the discriminator would have less than 2 x 2 places.
+MIN_SIDE_PX = 32
+# Sharpness of the addressing: the cosine similarities are multiplied by this number before the softmax. With a sharpness of 1, the
+# largest weight can be only e^2 times the smallest one, so that all prototypes are mixed and almost any code can be rebuilt.
+SHARPNESS = 10.0
+# Names of the outputs of the network that is trained. They are also the keys of its losses.
+REBUILT, ADDRESSING, GENUINE, FORGED = "rebuilt", "addressing_entropy", "genuine", "forged"
+
+
+@dataclass(frozen=True)
+class Autoencoder:
+    """The networks of one autoencoder. They share their weights.
+
+    `rebuilding` maps pictures to rebuilt pictures. Both have the shape (batch, side_px, side_px, 1), float32, grey level 0..1.
+
+    `training` has the same input and a dictionary of outputs. With each output that an option leaves out, its loss is left out too.
+    - "rebuilt": the rebuilt pictures.
+    - "addressing_entropy": entropy of the addressing weights in nats, mean over the places of a picture, shape (batch, 1).
+    - "genuine" and "forged": what the discriminator says about the picture and about the rebuilt picture. Shape (batch, places, places, 1).
+      They are logits: positive for a genuine picture, negative for a rebuilt one.
+    """
+
+    rebuilding: keras.Model
+    training: keras.Model
+
+
+def build_autoencoder(
+    side_px: int = 96,
+    width: int = 32,
+    code_channels: int = 32,
+    prototypes: int = 64,
+    has_adversary: bool = True,
+) -> Autoencoder:
+    """Builds the memory-augmented adversarial autoencoder for grey castings that are registered.
+
+    Sources: Gong et al., Memorizing Normality to Detect Anomaly: Memory-augmented Deep Autoencoder for Unsupervised Anomaly Detection,
+    ICCV 2019 (memory, sparse addressing, entropy loss); Goodfellow et al., Generative Adversarial Nets, NIPS 27, 2014, equation 1
+    (discriminator); Ganin et al., Domain-Adversarial Training of Neural Networks, JMLR 17, 2016, section 4.2 (reversed gradient).
+    Differences from Gong et al.:
+
+    - Each place of the encoder's output, which describes 16 x 16 px, is a query of its own, and all places share one memory. So a picture
+      can be rebuilt from parts of different good pictures, and a defect is replaced only at its place.
+    - The cosine similarities are multiplied by 10 before the softmax, because a few dozen prototypes would otherwise all be mixed.
+    - A discriminator judges the rebuilt pictures. It is trained in the same step as the autoencoder: the gradient is reversed between
+      them, so that the same loss makes the discriminator better and the autoencoder harder to detect.
+
+    `width` is the number of feature maps of the first convolution. The later ones have two and four times as many. `prototypes` is the
+    number of rows of the memory, each with `code_channels` numbers. With 0 prototypes, the memory is left out, and the decoder gets the
+    encoder's output as it is. If `has_adversary` is False, the discriminator is left out.
+
+    Raises ValueError if `side_px` is not a multiple of 16 or less than 32, or if there is only one prototype.
+    """
+    if side_px < MIN_SIDE_PX or side_px % CODE_STRIDE_PX:
+        raise ValueError(f"expected a side of at least {MIN_SIDE_PX} px that is a multiple of {CODE_STRIDE_PX} px, found {side_px}")
+    if prototypes == 1 or prototypes < 0:
+        raise ValueError(f"expected no prototypes or at least 2, found {prototypes}")
+    pixels = keras.Input((side_px, side_px, 1), name="pixels")
+    code = _encode(pixels, width, code_channels)
+    outputs: dict[str, keras.KerasTensor] = {}
+    if prototypes:
+        memory = PrototypeMemory(prototypes, name="memory")
+        code, entropy = memory(code)
+        outputs[ADDRESSING] = layers.Identity(name=ADDRESSING)(entropy)
+    rebuilt = _decode(code, width)
+    rebuilding = keras.Model(pixels, rebuilt, name="autoencoder")
+    outputs[REBUILT] = layers.Identity(name=REBUILT)(rebuilt)
+    if has_adversary:
+        discriminator = _build_discriminator(side_px, width)
+        outputs[GENUINE] = layers.Identity(name=GENUINE)(discriminator(pixels))
+        outputs[FORGED] = layers.Identity(name=FORGED)(discriminator(ReversedGradient(name="reversed_gradient")(rebuilt)))
+    return Autoencoder(rebuilding, keras.Model(pixels, outputs, name="autoencoder_training"))
+
+
+class PrototypeMemory(keras.layers.Layer):  # type: ignore[misc]  # Keras comes without types
+    """Replaces each code by a sparse mixture of prototypes, as in Gong et al. 2019, section 3.3.
+
+    The weights of a mixture are the softmax of the cosine similarities between code and prototypes (equations 4 and 5), times SHARPNESS.
+    Weights up to 1 / prototypes become 0 (hard shrinkage, equation 7), and the others are scaled so that their sum is 1.
+
+    Input shape: (batch, rows, columns, channels). Output: the mixtures, same shape, and the mean entropy of the weights of each picture
+    in nats, shape (batch, 1), 0 if each code is replaced by one prototype.
+    """
+
+    def __init__(self, prototypes: int, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self.prototypes = prototypes
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Creates the memory, shape (prototypes, channels)."""
+        self.memory = self.add_weight(shape=(self.prototypes, input_shape[-1]), initializer="random_normal", name="memory")
+
+    def call(self, codes: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+        """Returns the mixtures and the entropies."""
+        weights = self.address(codes)
+        entropy = -ops.sum(weights * ops.log(weights + 1e-12), axis=-1)
+        return ops.matmul(weights, self.memory), ops.mean(entropy, axis=(1, 2))[:, None]
+
+    def address(self, codes: keras.KerasTensor) -> keras.KerasTensor:
+        """Returns the weights of the prototypes, shape (batch, rows, columns, prototypes). They are 0..1, and their sum is 1."""
+        similarity = ops.matmul(ops.normalize(codes, axis=-1), ops.transpose(ops.normalize(self.memory, axis=-1)))
+        weights = ops.softmax(SHARPNESS * similarity, axis=-1)
+        least = 1.0 / self.prototypes
+        # Equation 7 in the form that has a gradient: relu(w - least) * w / (|w - least| + epsilon).
+        kept = ops.relu(weights - least) * weights / (ops.absolute(weights - least) + 1e-12)
+        return kept / (ops.sum(kept, axis=-1, keepdims=True) + 1e-12)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[tuple[int | None, ...], tuple[int | None, int]]:
+        """Returns the shapes of the mixtures and of the entropies."""
+        return input_shape, (input_shape[0], 1)
+
+
+class ReversedGradient(keras.layers.Layer):  # type: ignore[misc]  # Keras comes without types
+    """Returns its input unchanged, but changes the sign of the gradient (Ganin et al. 2016, equations 16 and 17)."""
+
+    def call(self, values: keras.KerasTensor) -> keras.KerasTensor:
+        """Returns `values`."""
+        return ops.stop_gradient(2.0 * values) - values
+
+
+def _encode(pixels: keras.KerasTensor, width: int, code_channels: int) -> keras.KerasTensor:
+    features = layers.Rescaling(2.0, -1.0, name="centre")(pixels)
+    for number, filters in enumerate((width, 2 * width, 4 * width, 4 * width), start=1):
+        features = layers.Conv2D(filters, 3, 2, "same", use_bias=False, kernel_initializer="he_normal", name=f"encode{number}")(features)
+        features = layers.BatchNormalization(momentum=0.9, name=f"encode{number}_norm")(features)
+        features = layers.LeakyReLU(0.2, name=f"encode{number}_active")(features)
+    return layers.Conv2D(code_channels, 1, name="code")(features)
+
+
+def _decode(code: keras.KerasTensor, width: int) -> keras.KerasTensor:
+    features = code
+    for number, filters in enumerate((4 * width, 4 * width, 2 * width, width), start=1):
+        features = layers.Conv2DTranspose(filters, 4, 2, "same", use_bias=False, kernel_initializer="he_normal", name=f"decode{number}")(
+            features
+        )
+        features = layers.BatchNormalization(momentum=0.9, name=f"decode{number}_norm")(features)
+        features = layers.LeakyReLU(0.2, name=f"decode{number}_active")(features)
+    return layers.Conv2D(1, 3, padding="same", activation="sigmoid", name="grey")(features)
+
+
+def _build_discriminator(side_px: int, width: int) -> keras.Model:
+    """Returns a network that judges overlapping places of a picture (as PatchGAN does), so that its verdict is about details."""
+    pixels = keras.Input((side_px, side_px, 1), name="judged_pixels")
+    features = layers.Rescaling(2.0, -1.0, name="judged_centre")(pixels)
+    for number, filters in enumerate((width, 2 * width, 4 * width), start=1):
+        features = layers.Conv2D(filters, 4, 2, "same", kernel_initializer="he_normal", name=f"judge{number}")(features)
+        features = layers.LeakyReLU(0.2, name=f"judge{number}_active")(features)
+    return keras.Model(pixels, layers.Conv2D(1, 3, padding="same", name="judge_logit")(features), name="discriminator")
