@@ -88,7 +88,7 @@ class DecoderProcess:
     def decode_picture(self, value: bytes, side_px: int, limits: PictureLimits, depth_bits: int | None = None) -> DecodedPicture:
         """Returns the same as `decoder.decode_picture` and raises the same PictureErrors, but decodes in the separate process.
 
-        Like the other methods that decode, it also raises PictureError with the reason `decoder-limits` if decoding needs more memory
+        Like the other methods that decode, this one also raises PictureError with the reason `decoder-limits` if decoding needs more memory
         or time than allowed.
         """
         answer, content = self._ask("decode", value, side_px, limits, depth_bits)

@@ -34,7 +34,7 @@ from models.training.trainer import SplitPictures, predict
 SVM, SVM_SIDE_PX = "svm", 32
 ENSEMBLE = "ensemble"
 # The threshold with the lowest costs is chosen. The experiment compares accuracies, so a miss and a false alarm cost the same here. The
-# chosen threshold then is the one with the highest accuracy.
+# chosen threshold is then the one with the highest accuracy.
 EQUAL_COSTS = Costs(miss=1, false_alarm=1)
 
 Flags = npt.NDArray[np.bool_]
