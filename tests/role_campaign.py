@@ -156,6 +156,9 @@ class AnswerBook:
     # SHA-256 and reason of the unreadable pictures, by part, and the same from the dead letters.
     _unreadable: dict[str, tuple[str, str]] = field(default_factory=dict)
     _dead: dict[str, tuple[str, str]] = field(default_factory=dict)
+    # Why each picture is unreadable, by SHA-256, or "" if it was judged. All ways must give the same answer.
+    _answers: dict[str, str] = field(default_factory=dict)
+    _not_accepted: set[str] = field(default_factory=set)
     _parts: set[PartId] = field(default_factory=set)
 
     @property
@@ -171,12 +174,11 @@ class AnswerBook:
     def add_unsent(self, way: str, sha256: str, is_refused: bool) -> None:
         """Notes that a picture was refused with a reason, or that the gateway left its file in the folder and named it in its log."""
         self._awaited[way, sha256] -= 1
+        self._not_accepted.add(sha256)
         if is_refused:
             self.ways[way].refused += 1
         else:
             self.ways[way].left += 1
-        if self._kinds[sha256].mutation == INTACT:
-            self.shortcomings.append(f"A picture is intact ({self._kinds[sha256].form}), but was refused: {WAYS[way]}.")
 
     def add_verdict(self, verdict: Verdict) -> None:
         part, sha256 = verdict.part_id, verdict.image.sha256
@@ -193,6 +195,11 @@ class AnswerBook:
         kind, way = self._kinds[sha256], self.ways[name]
         is_judged = verdict.defect_probability is not None
         self.samples.setdefault((name, kind, is_judged), part)
+        answer = "" if is_judged else verdict.reason
+        if self._answers.setdefault(sha256, answer) != answer:
+            self.shortcomings.append(
+                f"Part {part} ({kind}) has the answer {answer!r}, but elsewhere the picture has {self._answers[sha256]!r}."
+            )
         if is_judged:
             way.judged += 1
             if kind.must_be_refused:
@@ -215,7 +222,10 @@ class AnswerBook:
         self._dead[part] = (hashlib.sha256(value or b"").hexdigest(), headers["dead-reason"].decode())
 
     def finish(self) -> None:
-        """Adds what is still missing to the shortcomings."""
+        """Adds to the shortcomings what is missing, and what was refused at one place and judged at another one."""
+        for sha256 in self._not_accepted:
+            if self._answers.get(sha256) == "":
+                self.shortcomings.append(f"A picture was judged as a record, but not accepted as a file or upload: {self._kinds[sha256]}.")
         for name, way in self.ways.items():
             if way.missing:
                 kinds = Counter(str(self._kinds[sha256]) for (at, sha256), count in self._awaited.items() if at == name and count > 0)
