@@ -229,7 +229,8 @@ class AnswerBook:
         for name, way in self.ways.items():
             if way.missing:
                 kinds = Counter(str(self._kinds[sha256]) for (at, sha256), count in self._awaited.items() if at == name and count > 0)
-                self.shortcomings.append(f"{way.missing} pictures ({WAYS[name]}) have no answer: {dict(kinds.most_common(_MAX_LISTED))}.")
+                first = "; ".join(f"{kind} {count}" for kind, count in kinds.most_common(5))
+                self.shortcomings.append(f"{way.missing} pictures ({WAYS[name]}) have no answer. The most frequent kinds are: {first}.")
         for part in sorted(self._unreadable.keys() | self._dead.keys()):
             if self._unreadable.get(part) != self._dead.get(part):
                 self.shortcomings.append(f"Part {part}: verdict {self._unreadable.get(part)}, but dead letter {self._dead.get(part)}.")
@@ -297,11 +298,11 @@ class RoleCampaign:
             self._producer = KafkaProducer(bootstrap_servers=self._settings.bootstrap)
             stack.callback(self._producer.close)
             stack.callback(self._http.close)
+            self._gateway_url = (self._settings.service.run_dir / "gateways" / HTTP).read_text().strip()
+            self._station_url = f"http://127.0.0.1:{self._settings.station.port}"
+            self._user = HttpUser(self._station_url, _ADMINISTRATOR)
+            self._station_token = self._user.create_token()
             self._stack = stack.pop_all()
-        self._gateway_url = (self._settings.service.run_dir / "gateways" / HTTP).read_text().strip()
-        self._station_url = f"http://127.0.0.1:{self._settings.station.port}"
-        self._user = HttpUser(self._station_url, _ADMINISTRATOR)
-        self._station_token = self._user.create_token()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -364,7 +365,7 @@ class RoleCampaign:
             self.answers.shortcomings.append(f"The answer to {kind} was {answer.status_code}: {answer.text[:200]}")
 
     def _wait_for_answers(self) -> None:
-        """Returns when every picture that was sent has its answer, or when nothing has changed for STALLED_AFTER_S."""
+        """Waits until every picture that was sent has its answer, and reports the progress."""
         self._producer.flush(60)
         self._wait(self._find_missing, "answers")
         sent = sum(way.sent for way in self.answers.ways.values())
@@ -375,11 +376,12 @@ class RoleCampaign:
     def _find_missing(self) -> int:
         self._read_answers()
         self._read_drop_folder()
-        return self.answers.missing
+        return self.answers.missing + len(self._files)
 
     def _wait(self, count_missing: Callable[[], int], what: str) -> None:
+        """Returns when `count_missing` returns 0, when a role has ended, or when the number has not fallen for STALLED_AFTER_S."""
         least, deadline_s = count_missing(), time.monotonic() + STALLED_AFTER_S
-        while least:
+        while least and all(role.process.poll() is None for role in self._roles.values()):
             time.sleep(0.1)
             if (missing := count_missing()) < least:
                 least, deadline_s = missing, time.monotonic() + STALLED_AFTER_S
@@ -445,6 +447,8 @@ class RoleCampaign:
 
     def _is_sound(self) -> bool:
         """Checks that every role still runs in its first process and is healthy. Returns whether nothing has fallen short so far."""
+        if self.answers.shortcomings:
+            return False
         for name, role in self._roles.items():
             if role.process.poll() is not None:
                 self.answers.shortcomings.append(f"The {name} ended with status {role.process.returncode}.")
@@ -457,7 +461,7 @@ class RoleCampaign:
             if role.process.poll() is None and (status := role.stop()) != 0:
                 self.answers.shortcomings.append(f"The {name} was told to stop and ended with status {status}.")
             if "Traceback" in (log := role.log()):
-                self.answers.shortcomings.append(f"The log of the {name} has a traceback: {log[log.index('Traceback') - 300 :][:2000]}")
+                self.answers.shortcomings.append(f"The log of the {name} has a traceback: {log[log.index('Traceback') :][:2000]}")
 
 
 def _choose_ways(turn: int) -> tuple[str, str]:
