@@ -100,10 +100,10 @@ def pipeline(
 ) -> None:
     """Measure the speed, the latency and the memory of the inspector.
 
-    First the command measures how many pictures a second an inspector judges that reads them from Kafka. It also measures how many the same
-    networks judge in a plain loop without Kafka (the "bare model"), and prints the ratio. Then the command sends pictures at half of the
-    inspector's speed and prints the median (p50) and the 99th percentile (p99) of the time from capture to verdict. Last, it prints the
-    resident memory of the inspector while many pictures wait on Kafka.
+    First the command measures how many pictures a second an inspector reads from Kafka and judges. For comparison it also measures how many
+    pictures the same networks judge in a plain loop without Kafka (the "bare model"), and prints the ratio. Then the command sends pictures
+    at half of the inspector's speed and prints the median (p50) and the 99th percentile (p99) of the time from capture to verdict. Last, it
+    prints the resident memory of the inspector while many pictures wait on Kafka.
 
     The measurement uses the sections model, batch, inspector and pictures of the settings.
     """
@@ -139,7 +139,7 @@ def pipeline(
 @click.option(
     "--load",
     type=click.FloatRange(0.001, 0.95),
-    help="Also measure latencies. Meanwhile pictures are sent at this share of the throughput of the first run, for example 0.05.",
+    help="Also measure latencies, with pictures sent at this share of the throughput of the first run. 0.05 means 5 %.",
 )
 @click.option(
     "--pairs",
@@ -177,8 +177,9 @@ def compare(
     inspector counts as no slower if the median ratio of the processor times is at most 1.03. With --load, the command also prints the
     median (p50) and the 99th percentile (p99) of the time from capture to verdict.
 
-    The measurement uses the sections model, batch, inspector and pictures of a settings file. Without --old-settings or --new-settings it
-    uses the file of `castline --settings`, or the defaults of each checkout. Relative paths start at the checkout's folder.
+    The measurement uses the sections model, batch, inspector and pictures of a settings file. An inspector without a file of its own
+    (--old-settings, --new-settings) uses the file of `castline --settings` or, if there is none, the defaults of its checkout. Relative
+    paths start at the checkout's folder.
 
     The exit code is 1 if the median ratio of the processor times is above 1.03, or if the whole interval of the throughput ratio lies below
     1.
@@ -238,7 +239,8 @@ def instrumentation(context: click.Context, rounds: int, pictures: int, as_json:
     "--data",
     type=click.Path(path_type=Path),
     multiple=True,
-    help="Folder of labelled pictures on which the runtimes' labels are compared. Without the option, the golden set is used.",
+    help="Folder of labelled pictures on which the runtimes' labels are compared. Without the option, the pictures inside the version "
+    "(its golden set) are used.",
 )
 @click.option(
     "--seconds",
@@ -323,24 +325,31 @@ def history(rows: int, requests: int, database: Path | None, as_json: bool) -> i
     default=16,
     show_default=True,
     type=click.IntRange(1, 1000),
-    help="Number of rounds in which no browser shows the wall. As many rounds follow in which browsers show the wall.",
+    help="Number of rounds in which no browser shows the wall, the page that shows all lines live. "
+    "The same number of rounds with browsers follows.",
 )
 @click.option(
     "--seconds",
     default=20.0,
     show_default=True,
     type=click.FloatRange(2, 600),
-    help="Length of a round, in seconds. Give at least 10, because on a busy machine the wall changes only every ten seconds.",
+    help="Length of a round, in seconds. Give at least 10, because on a busy machine the measured page changes only every ten seconds.",
 )
-@click.option("--browsers", default=2, show_default=True, type=click.IntRange(1, 64), help="Browsers that show the wall.")
+@click.option(
+    "--browsers",
+    default=2,
+    show_default=True,
+    type=click.IntRange(1, 64),
+    help="Number of browsers that show the wall, the page that shows all lines live.",
+)
 @_JSON_OPTION
 @click.pass_context
 def wall(context: click.Context, rounds: int, seconds: float, browsers: int, as_json: bool) -> None:
     """Measure the processor time that the wall takes while an inspector is busy. The wall is the station's page that shows all lines live.
 
-    The result is the processor time of the station, plus the processor time that the broker needs in addition, as a share of all
-    processors. The browsers' processor time is shown but not counted, because in a plant the browsers run on other computers. Throughput is
-    not measured, because on a shared machine it varies by a tenth, whereas processor times vary by a tenth of a per cent.
+    The result is a share of all processors: the processor time of the station, plus the extra processor time that the broker needs because
+    of the wall. The browsers' processor time is shown but not counted, because in a plant the browsers run on other computers. Throughput
+    is not measured, because on a shared machine it varies by a tenth, whereas processor times vary by a tenth of a per cent.
     """
     from bench.picture_feed import load_pictures
     from bench.wall import measure_wall
@@ -371,7 +380,8 @@ def wall(context: click.Context, rounds: int, seconds: float, browsers: int, as_
 def decoding(data: Path | None, pictures: int, as_json: bool) -> None:
     """Measure the time for decoding one picture.
 
-    The command measures it in a thread, as for pictures of cameras, and in the separate process that decodes uploaded pictures.
+    The command measures this time twice: in a thread, in which pictures of cameras are decoded, and in a separate process, in which
+    uploaded pictures are decoded.
     """
     from dataclasses import asdict
 

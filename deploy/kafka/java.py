@@ -18,8 +18,8 @@ from streams.settings import BrokerSettings
 from streams.user_cache import has_valid_checksum, sha256_of_file, user_cache_folder, write_checksum
 
 KAFKA = "org.apache.kafka:kafka_2.13:4.1.1"
-# Kafka logs through SLF4J, but brings no library that writes the log, so without this jar the broker's log stays empty. A separate
-# call of jgo fetches it, and only this one jar of the result is used. If one call fetched Kafka and this jar, jgo would mix up versions.
+# This jar writes the broker's log. Without it the log stays empty, because Kafka logs through SLF4J but brings no library that writes the
+# log. The jar is fetched by a separate call of jgo, because jgo would mix up versions if one call fetched both Kafka and this jar.
 LOG_BINDING = "org.apache.logging.log4j:log4j-slf4j-impl:2.24.3"
 CHECKSUMS = Path(__file__).with_name("kafka_jars.sha256")
 
@@ -76,7 +76,7 @@ def checksums(jars: list[Path]) -> dict[str, str]:
 
 
 def archive_options(record: Path | None = None) -> list[str]:
-    """Returns the Java options for using the start-up archive, or no options if there is no undamaged archive.
+    """Returns the Java options with which Kafka uses the start-up archive, or no options if the archive is missing or damaged.
 
     If `record` is given, returns the options for writing a new archive to this file when the Java runtime ends.
     """
@@ -99,7 +99,7 @@ def is_archive_whole() -> bool:
 
 
 def keep_archive(recorded: Path) -> None:
-    """Writes the checksum of a new archive, then moves the archive to its place. In this order no broker uses an incomplete archive."""
+    """Writes the checksum of a new archive, and only then moves the archive to its place, so that no broker uses an incomplete archive."""
     final = archive_path()
     write_checksum(final, sha256_of_file(recorded))
     recorded.replace(final)
