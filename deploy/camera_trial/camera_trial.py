@@ -29,7 +29,8 @@ from streams.identity import PartId
 from streams.settings import CameraSettings, LineSettings, Settings
 
 THUMBNAIL_PX = 320
-# Pictures are reduced to this side before their brightness is measured, so that single defective pixels of the camera do not count.
+# Pictures are scaled down to this many pixels a side before their brightness is measured, so that single defective pixels of the camera
+# do not count.
 _MEASURED_PX = 256
 # The trial reads files up to this size, although the gateway accepts only smaller ones, so that it can show a file as too large.
 _LARGEST_BYTES = 2**28

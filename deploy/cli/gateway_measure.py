@@ -84,7 +84,7 @@ def _wait_for_estimate(endpoint: _LatencyEndpoint, line: str, seconds: float) ->
 
 def _advise(estimate: LatencyEstimate) -> str:
     if estimate.rival_s is not None:
-        return "Let one part come with an odd gap: hold it back for half a spacing."
+        return "Hold one part back for half of the usual time between two parts."
     if estimate.spacing_s:
         return "Check that the board and the camera belong to this line, and that the camera takes one picture of each part."
     return "Let parts pass."

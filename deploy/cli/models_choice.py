@@ -139,7 +139,8 @@ def _check_classes(settings: Settings, manifest: Manifest, choices: ModelChoices
             present = registry.open_version(choices.find(line).version).manifest
         except ModelError as error:
             raise ModelError(
-                f"The classes of the present version of {line} cannot be read: {error} To choose nevertheless, add --force."
+                f"The classes of the present version of {line} cannot be read: {error} To choose {manifest.version} nevertheless, add "
+                "--force."
             ) from None
         if not present.has_same_classes(manifest):
             raise ModelError(

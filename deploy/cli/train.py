@@ -83,8 +83,8 @@ if TYPE_CHECKING:
     help="Two pictures count as the same casting, turned by any angle, if their distance is at most this. The distance compares spectra "
     "of rings around the centres of the pictures. 0: only pictures that are turned by right angles are found.",
 )
-@click.option("--cost-miss", type=float, help="Cost of a defect that is judged good.")
-@click.option("--cost-false-alarm", type=float, help="Cost of a good part that is judged a defect.")
+@click.option("--cost-miss", type=float, help="Cost of a defect that is judged good, compared with --cost-false-alarm.")
+@click.option("--cost-false-alarm", type=float, help="Cost of a good part that is judged a defect, compared with --cost-miss.")
 @click.option(
     "--review-share",
     type=float,

@@ -62,7 +62,7 @@ class FallComparison:
 
 
 def read_falls(log: Path, line: str) -> list[CastingFall]:
-    """Returns the castings that fell on `line`, in their order, from the log of the simulated board. Without a log the list is empty."""
+    """Returns the castings that left the belt of `line`, in order, from the log of the simulated board. Without a log the list is empty."""
     if not log.exists():
         return []
     falls = []

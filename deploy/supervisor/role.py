@@ -96,8 +96,8 @@ class Role:
 
     If `is_one_shot` is True, the process does its work and ends. Its role counts as ready when the process has ended with status 0.
 
-    If `is_essential` is True, no other role can run without this one. If such a process ends with exit status 3, which means wrong
-    settings, before it was ever ready, the supervisor stops the whole plant.
+    If `is_essential` is True, no other role can run without this one. If such a process ends with exit status 3 (wrong settings) before it
+    was ever ready, the supervisor stops the whole plant.
     """
 
     name: str
