@@ -99,7 +99,7 @@ def _make_notes(line: LineSettings, pictures: Sequence[TriedPicture], count: int
         notes.insert(0, f"Refused: {', '.join(refused)}. The reason is shown with each picture. docs/cameras.md says what to change.")
     if line.depth_bits is None and any(picture.depth_bits and picture.depth_bits > 8 for picture in judged):
         notes.append(
-            "The pictures have more than 8 bits, and depth_bits of the line is not set. Set it to the number of bits that the camera delivers."
+            "The pictures have more than 8 bits, and depth_bits of the line is not set. Set it to the bits per sample of the camera."
         )
     offsets = [picture.offset_s for picture in pictures if picture.offset_s is not None]
     camera = line.camera
