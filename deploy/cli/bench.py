@@ -1,4 +1,4 @@
-"""The command `castline bench`: measurements of speed and cost on this machine."""
+"""The command `castline bench`: measures the speed and the cost of Castline on this machine."""
 
 from __future__ import annotations
 
