@@ -9,8 +9,11 @@ archive belongs to another Java version or to other jars, the Java runtime ignor
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from streams.errors import BrokerError
@@ -48,6 +51,34 @@ def kafka_jars() -> list[Path]:
 
     Raises BrokerError if jars are missing and there is no network, or if the checksum of a jar is wrong.
     """
+    with _lock_cache():
+        jars = _fetch_jars()
+        lines = [line.split() for line in CHECKSUMS.read_text().splitlines() if line]
+        expected = {name: checksum for checksum, name in lines}
+        actual = checksums(jars)
+    changed = sorted(name for name in expected.keys() | actual.keys() if expected.get(name) != actual.get(name))
+    if changed:
+        folder = jars[0].parent if jars else "the cache"
+        raise BrokerError(
+            f"The jars {', '.join(changed)} differ from those in kafka_jars.sha256. Delete {folder}, so that they are downloaded again."
+        )
+    return jars
+
+
+@contextmanager
+def _lock_cache() -> Iterator[None]:
+    """Waits until no other process fetches jars, because jgo deletes and links the jars of its cache again where it finds them changed."""
+    folder = user_cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)  # a folder can be locked even if its files may only be read
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _fetch_jars() -> list[Path]:
     import jgo  # imported here because importing jgo takes a third of a second
 
     try:
@@ -58,15 +89,6 @@ def kafka_jars() -> list[Path]:
             f"The broker's jars ({KAFKA}) are not in the cache and cannot be downloaded: {error}. "
             'Connect this machine to Maven Central and call "castline broker --fetch-only" once. Afterwards no network is needed.'
         ) from error
-    lines = [line.split() for line in CHECKSUMS.read_text().splitlines() if line]
-    expected = {name: checksum for checksum, name in lines}
-    actual = checksums(jars)
-    changed = sorted(name for name in expected.keys() | actual.keys() if expected.get(name) != actual.get(name))
-    if changed:
-        folder = jars[0].parent if jars else "the cache"
-        raise BrokerError(
-            f"The jars {', '.join(changed)} differ from those in kafka_jars.sha256. Delete {folder}, so that they are downloaded again."
-        )
     return jars
 
 
