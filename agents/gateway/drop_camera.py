@@ -165,7 +165,8 @@ class DropCamera:
     def frames(self, stopping: Event) -> Iterator[CameraFrame]:
         poll_s = min(_MAX_POLL_S, self._settings.settle_s / 4)
         wait_s = poll_s
-        # After an error this method is called again. Frames that it yielded before the error may get no answer, so it yields them again.
+        # The gateway calls this method again after an error. Frames that were yielded before the error may never get an answer, so they are
+        # yielded again.
         for known in self._files.values():
             known.is_offered = False
         while not stopping.wait(wait_s):
@@ -228,8 +229,8 @@ class DropCamera:
     def _keep_overwritten(self, before: _FileVersion, state: FileState) -> _FileVersion | None:
         """Saves the picture of `before`, the earlier version of a file that has just changed to `state`, if it would be lost otherwise.
 
-        Sometimes only the content of the new version can show whether the writer overwrote the picture or only added bytes to it. Then
-        returns the earlier version, which is kept as `previous` of the new version.
+        Sometimes only the content of the new version can show whether the writer overwrote the picture or only added bytes to it. In this
+        case the method returns the earlier version, and the caller keeps it as `previous` of the new version.
         """
         if before.is_offered or before.destination or before.is_ignored:
             return None
@@ -396,7 +397,7 @@ class DropCamera:
             self._forget_key(version.key)
 
     def _attempt(self, version: _FileVersion, reason: str, act: Callable[[_FileVersion], object]) -> None:
-        """Calls `act(version)`. If that fails, notes the failure and the time of the next try, so that the other files go on."""
+        """Calls `act(version)`. If that fails, notes the failure and the time of the next try. Meanwhile other files are handled."""
         try:
             act(version)
         except FileNotFoundError as error:

@@ -36,7 +36,8 @@ LOWEST_LATENCY_S = -60.0
 HIGHEST_LATENCY_S = 60.0
 # A latency is estimated only from at least this many pictures and this many parts.
 MIN_PICTURES = 10
-# A picture speaks for one latency and against another only if the first one puts it closer to a part than this share of the spacing.
+# When two latencies are compared, a picture speaks against one of them only if it fits the other one: with that other latency, its distance
+# from the nearest part must be less than this share of the spacing.
 _FIT_SHARE = 0.2
 # A latency is accepted only if it assigns at least this share of all pictures to parts, and also this share of the ten newest pictures.
 _EXPLAINED_SHARE = 0.8
@@ -45,8 +46,8 @@ _NEWEST_PICTURES = 10
 _KNOWN_SHARE = 0.7
 # Two latencies are compared only if both put at least this many of the same pictures between the first and the last known part.
 _MIN_COMMON_PICTURES = 5
-# A latency also counts as better than another if it puts the pictures clearly nearer to parts. The mean difference must be at least
-# _NEARER_SHARE of the spacing, and at least _NEARER_ERRORS times its own standard error.
+# If no single picture decides between two latencies, the better one is the one that puts the pictures clearly nearer to parts. The mean
+# difference must be at least _NEARER_SHARE of the spacing, and at least _NEARER_ERRORS times its own standard error.
 _NEARER_SHARE = 0.02
 _NEARER_ERRORS = 5.0
 # A possible latency is examined only if it puts at least half as many pictures near a part as the best one does.
@@ -175,10 +176,10 @@ def estimate_latency(
 
 
 def estimate_from_newest(part_times: Sequence[float], picture_times: Sequence[float]) -> LatencyEstimate:
-    """Returns the estimate from the newest 128 pictures, or from the newest 64, 32 or 16 if only that estimate is certain.
+    """Estimates the latency from the newest 128 pictures, and if that is not certain, from the newest 64, then 32, then 16.
 
-    Fewer pictures help if the older ones were taken before the latency changed. If no estimate is certain, returns the one from the most
-    pictures. The times must be in the order of arrival.
+    Returns the first estimate that is certain, or the one from 128 pictures if none is certain. Fewer pictures help if the older ones
+    were taken before the latency changed. The times must be in the order of arrival.
     """
     estimates = []
     for count in _MEASURED_PICTURES:

@@ -24,7 +24,7 @@ from agents.gateway.upload_request import find_authorisation_problem
 
 
 class MeasuredLatencyBody(BaseModel):
-    """The body of `PUT /lines/{line}/latency`: a measured latency, and the usual time between two parts at that time, in seconds."""
+    """The body of `PUT /lines/{line}/latency`: a measured latency and, during its measurement, the usual time between two parts."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 

@@ -39,7 +39,7 @@ _STOP_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """The first line of a request to the separate process. The picture follows, which has `size_bytes` bytes.
+    """The first line of a request to the separate process. The picture follows as `size_bytes` bytes.
 
     `operation` says what the process does with the picture. `side_px` is the side of the decoded picture or of
     the thumbnail, and 0 for the other operations.
@@ -124,7 +124,7 @@ class DecoderProcess:
         depth_bits: int | None,
     ) -> tuple[_Answer, bytes]:
         """Returns the answer of the separate process and the bytes that follow it. Raises PictureError if it refuses the picture."""
-        check_file_size(value, limits)  # refuses a picture that is too large before it is copied to the process
+        check_file_size(value, limits)  # A picture that is too large is not even copied to the process.
         request = _Request(operation, len(value), side_px, limits.max_bytes, limits.max_pixels, depth_bits)
         with self._lock:
             process = self._start()

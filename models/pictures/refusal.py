@@ -16,8 +16,8 @@ class RefusalReason(StrEnum):
     - not-an-image: the file has none of the accepted formats.
     - truncated: the file ends too early.
     - damaged: the content of the file contradicts itself, or has a form that the decoder does not read.
-    - depth: the grey levels need more bits than the settings or the file say that the camera uses. Or the picture is dark, and neither
-      the settings nor the file say how many bits the camera uses.
+    - depth: a grey level is too high for the number of bits that the settings or the file give. Or the picture is dark, and neither the
+      settings nor the file say how many bits the camera uses.
     - blank: nearly all pixels have the same grey level.
     - partly-blank: many rows at the top or at the bottom have one single grey level, as after an unfinished transfer.
     - decoder-limits: decoding an uploaded picture took more memory or time than the settings allow.

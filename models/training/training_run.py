@@ -90,9 +90,11 @@ class TrainingRun:
     def run(self, callback: TrainingCallback, resume: bool = False) -> TrainingResult:
         """Trains the networks one after the other and writes the version.
 
-        If the run is interrupted after each network has completed an epoch, a version is still written, with the best weights so far.
-        If it is interrupted earlier, KeyboardInterrupt is raised. Raises ModelError if the pictures are not suitable for a training, or if
-        the version or the folder of the training run already exists.
+        If the run is interrupted once all networks have completed at least one epoch, a version is still written, with the best weights
+        so far. If the run is interrupted earlier, KeyboardInterrupt is raised.
+
+        Raises ModelError if the pictures are not suitable for a training, or if the version or the folder of the training run already
+        exists.
         """
         self._save_options(resume)
         keras.utils.set_random_seed(self.options.seed)

@@ -154,9 +154,9 @@ def split_by_seeds(pictures: LabelledPictures, options: TrainingOptions, seeds: 
 
 
 def split_into_folds(pictures: LabelledPictures, options: TrainingOptions, folds: int) -> list[ComparisonSplit]:
-    """Returns `folds` splits. Each picture is a test picture in exactly one of them.
+    """Returns `folds` splits. Each picture is a test picture in exactly one of them, except for the pictures of dominant groups.
 
-    Only the pictures of dominant groups are never test pictures, because such a group of near-duplicates is too large for one fold.
+    A dominant group of near-duplicates is too large for one fold, so its pictures are never test pictures.
     """
     groups = _group(pictures, options)
     expect_groups(groups, folds)
