@@ -8,7 +8,8 @@ from dashboards.promql import LINE, PLANT, p50, p99, rate, select
 from dashboards.rules import Alert, Runbook
 
 _LAG = f'castline_consumer_lag_records{{{LINE},role="inspector"}}'
-# Every process exports a metric without labels, also if its role never sets the metric. The value is then 0, so queries select the role.
+# A metric without labels is exported by every process. If the role of a process never sets the metric, the process exports the value 0.
+# Therefore queries of such a metric must select the role.
 _INSPECTOR = 'role="inspector"'
 _ARCHIVIST = 'role="archivist"'
 
@@ -234,8 +235,8 @@ ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         STALLED,
         Runbook(
-            "Work waits for the process, but the process has not finished any of it for `service.stall_s` seconds. Or one of the tasks of "
-            "the process has ended.",
+            "Either work waits for the process and the process has finished none of it for `service.stall_s` seconds, or one of the tasks "
+            "of the process has ended.",
             "The process still runs, but it does no work. If it is a gateway, an inspector or a sorter, the parts of its lines reach the "
             "gate without a verdict.",
             "Run `curl <address>/healthz`, which prints the reason. The address stands in the file `<run_dir>/targets/<instance>.json`.",
