@@ -324,7 +324,7 @@ CAMERA_ALERTS: tuple[Alert, ...] = (
         CAMERA,
         Runbook(
             "The latest pictures have less than half the sharpness of the most blurred reference pictures of the version.",
-            "On blurred pictures the networks overlook small holes and scratches. Perhaps no other alert fires.",
+            "On blurred pictures the networks overlook small holes and scratches. There may be no other alert about this.",
             "On the station, look at the last pictures of the line. Check whether they are out of focus everywhere, or smeared in the "
             "direction of the belt.",
             "If the pictures are out of focus, correct the focus and clean the lens. If they are smeared, use a shorter exposure, more "
