@@ -223,7 +223,7 @@ class GateLane:
         self.has_grades = bool(grades)
         self.is_configured = False
         self.next_configuring_s = 0.0
-        # For each lane, the run number at the latest COMMIT. In the same run, the board still uses the settings of that COMMIT.
+        # For each lane, the board's run number at the latest COMMIT. Until the next run, the board uses the settings of that COMMIT.
         self.committed_run: dict[int, int] = {}
         self._clock = clock
         self._requests = requests

@@ -441,7 +441,9 @@ class DropCamera:
                 elif found is not None and now_s < until_s:
                     kept.append((path, state, until_s))
             except OSError as error:
-                log.warning("Whether %s of %s still changes cannot be checked: %s", make_printable(path), self._line, error)
+                log.warning(
+                    "It cannot be checked whether the moved file %s of %s still changes: %s", make_printable(path), self._line, error
+                )
         with self._lock:
             self._moved.extendleft(reversed(kept))
 

@@ -47,7 +47,7 @@ class FileState:
 
 @dataclass
 class FolderListing:
-    """What the folder holds: `files` has the state of each file by its path, and `unread` has the paths that are not read, by the reason.
+    """What the folder holds: `files` maps the path of each file to its state, and `unread` maps each reason to the paths that are not read.
 
     Paths are relative to the folder, with "/" between the names. Bytes of a name that are not UTF-8 appear as surrogate characters.
     """

@@ -101,7 +101,7 @@ class _PartGrid:
     def locate(self, time_s: float) -> tuple[float, float] | None:
         """Returns the signed time from the nearest part to `time_s`, and the smaller of the gaps before and after that part, in seconds.
 
-        Returns None if `time_s` lies before the first or after the last known part by at least a quarter of that gap.
+        Returns None if `time_s` lies before the first known part or after the last one, at least a quarter of that gap away from it.
         """
         times = self.times
         index = bisect_left(times, time_s)
@@ -192,7 +192,8 @@ def estimate_from_newest(part_times: Sequence[float], picture_times: Sequence[fl
 def _find_candidates(grid: _PartGrid, pictures: Sequence[float], lowest_s: float, highest_s: float) -> Iterator[_Candidate]:
     """Yields the latencies under which many pictures are near a part.
 
-    This needs the time from every part to every picture. If many of these times are nearly equal, their value is a likely latency.
+    The function computes the time from every part to every picture. If many of these times are nearly equal, their value is a likely
+    latency.
     """
     width_s = grid.spacing_s / 8
     counts: Counter[int] = Counter()

@@ -14,7 +14,7 @@ from streams.identity import sniff_content_type
 # Finds the first marker after the compressed pixels of a JPEG. Stuffed zeros, restart markers and fill bytes may occur among the pixels, so
 # they do not match.
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-# In a damaged file, the end marker is looked for in this many bytes at the end, because some programs append bytes such as a line feed.
+# In a damaged file, the end marker may be anywhere in this many bytes at the end, because some programs append bytes such as a line feed.
 _TAIL_BYTES = 64
 # Limits of how many directories of a TIFF are followed, and how many strips or tiles are read from each. They end the search in a
 # file whose directories point to themselves.

@@ -194,7 +194,7 @@ def _close(pipe: object) -> None:
 def _exchange(process: subprocess.Popen[bytes], request: _Request, value: bytes) -> tuple[_Answer, bytes]:
     """Sends a picture to the separate process and returns its answer with the bytes that follow the answer.
 
-    Raises OSError or EOFError if the process has ended, and ValueError or TypeError if its answer is not one.
+    Raises OSError or EOFError if the process has ended, and ValueError or TypeError if its answer is malformed.
     """
     assert process.stdin is not None
     assert process.stdout is not None

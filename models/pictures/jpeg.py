@@ -132,7 +132,7 @@ def _walk_segments(value: bytes) -> Iterator[_Segment]:
 def _find_markers(value: bytes) -> npt.NDArray[np.intp]:
     """Returns the positions of all markers that would end compressed pixel data, in ascending order.
 
-    Such a marker is a byte 0xFF, unless a stuffed 0, another 0xFF or the number of a restart marker follows.
+    A byte 0xFF begins such a marker, unless a stuffed 0, another 0xFF or the number of a restart marker follows the byte.
     """
     content = np.frombuffer(value, np.uint8)
     at = np.flatnonzero(content[:-1] == 0xFF)

@@ -63,7 +63,7 @@ def choose_combination(
     """Returns the combination of the networks `names` that has the lowest cost.
 
     `probabilities` has shape (n, networks, classes), `labels` shape (n,). `picture_weights`, shape (n,), gives the weight of each
-    picture; None means 1 for all. The review band contains about the share `review_share` of the pictures.
+    picture; None means 1 for all. A `review_share` of 0.05 means that about 5 % of the pictures lie in the review band.
     """
     is_defect: Flags = labels != ok_class
     counts = np.ones(len(labels)) if picture_weights is None else picture_weights

@@ -208,8 +208,9 @@ class TrainingRun:
                     trainer.fit(path, on_progress)
             except KeyboardInterrupt:
                 was_interrupted = True
-            # After an interruption, this network and all later ones get the best weights of their checkpoints. Checkpoints of later
-            # networks come from an earlier run that was stopped. If a network has no checkpoint, no ensemble can be built.
+            # After an interruption, this network and all later ones are not trained further. They get the best weights of their
+            # checkpoints. A later network has a checkpoint only if an earlier training run, which was stopped, trained it. If a network
+            # has no checkpoint, no ensemble can be built.
             if was_interrupted and not trainer.restore_best(path):
                 raise KeyboardInterrupt
         return networks, was_interrupted

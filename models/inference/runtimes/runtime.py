@@ -107,7 +107,8 @@ def resolve_runtime(version: Version, name: str) -> str:
         recorded = str(json.loads(runtime_record_path(version).read_text(encoding="utf-8"))[describe_processor()]["chosen"])
     except (OSError, ValueError, KeyError, TypeError):
         log.info(
-            "For version %s, no fastest runtime is recorded on this machine, so %s is used. To find it, run castline models optimise.",
+            "For version %s, no fastest runtime is recorded on this machine, so %s is used. "
+            "To find the fastest one, run castline models optimise.",
             version.name,
             FLOAT32,
         )
