@@ -33,7 +33,7 @@ from models.training.trainer import SplitPictures, predict
 # The classifier that is not a neural network is a support vector machine. It gets pictures of 32 x 32 pixels.
 SVM, SVM_SIDE_PX = "svm", 32
 ENSEMBLE = "ensemble"
-# The training chooses the threshold at which misses and false alarms cost least. The experiment compares accuracies. Therefore a miss and a
+# The voting rule gets the threshold at which misses and false alarms cost least. The experiment compares accuracies. Therefore a miss and a
 # false alarm cost the same here, so that the threshold with the lowest costs has the highest accuracy.
 EQUAL_COSTS = Costs(miss=1, false_alarm=1)
 
