@@ -191,7 +191,7 @@ def _wait_for_frame(
 def _find_fault(line: LineSettings, camera: GatewayCamera) -> str:
     """Returns why a video stream cannot be read, or "".
 
-    For other cameras the result is always "", because their complaints are about single pictures, after which the trial can go on.
+    For other cameras the result is always "". They complain only about single pictures, and the trial can go on with the next picture.
     """
     assert line.camera is not None
     return "; ".join(camera.list_complaints()) if line.camera.kind == "video" else ""

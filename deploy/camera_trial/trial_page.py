@@ -75,7 +75,7 @@ def _make_facts(picture: TriedPicture) -> str:
 
 
 def _make_brightness(picture: TriedPicture) -> str:
-    """Draws the range of grey levels of a picture between black and white, and marks their mean."""
+    """Returns a bar from black to white as HTML, which shows the range of the picture's grey levels and marks their mean."""
     assert picture.mean is not None
     assert picture.darkest is not None
     assert picture.brightest is not None

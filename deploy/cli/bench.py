@@ -172,17 +172,16 @@ def compare(
     Call `make setup` in OLD_CHECKOUT first. To compare two settings files, pass this checkout as OLD_CHECKOUT. The two inspectors run
     alternately: old, new, then new, old, and so on. Each run is a fresh process and gets the same pictures.
 
-    The command prints the processor time per picture and the pictures a second of both inspectors. For each pair of runs it divides the
-    figure of the new inspector by the figure of the old one, and it prints the median of these ratios with its 95 % interval. The new
-    inspector counts as no slower if the median ratio of the processor times is at most 1.03. With --load, the command also prints the
-    median (p50) and the 99th percentile (p99) of the time from capture to verdict.
+    For both inspectors the command prints the processor time per picture and the throughput in pictures a second. For each pair of runs
+    it divides the figure of the new inspector by the figure of the old one. It prints the median of these ratios with its 95 % interval.
+    With --load, the command also prints the median (p50) and the 99th percentile (p99) of the time from capture to verdict.
 
-    The measurement uses the sections model, batch, inspector and pictures of a settings file. An inspector without a file of its own
-    (--old-settings, --new-settings) uses the file of `castline --settings` or, if there is none, the defaults of its checkout. Relative
-    paths start at the checkout's folder.
+    The measurement uses the sections model, batch, inspector and pictures of a settings file. The options --old-settings and
+    --new-settings name a file for one inspector. Without such an option, an inspector uses the file of `castline --settings` or, if there
+    is none, the defaults of its checkout. Relative paths start at the checkout's folder.
 
-    The exit code is 1 if the median ratio of the processor times is above 1.03, or if the whole interval of the throughput ratio lies below
-    1.
+    The exit code is 1 if the new inspector is slower: the median ratio of the processor times is above 1.03, or the whole interval of the
+    throughput ratio lies below 1.
     """
     from bench.compare import InspectorCheckout, compare_checkouts, describe_comparison
 
@@ -213,8 +212,8 @@ def compare(
 def instrumentation(context: click.Context, rounds: int, pictures: int, as_json: bool) -> None:
     """Measure by how much the metrics reduce the throughput of the inspector.
 
-    Compares the pictures a second of two inspectors. The first one updates its metrics, and they are read every 5 s. The second one never
-    updates its metrics.
+    The command compares two inspectors by the number of pictures that they judge in a second. The first one updates its metrics, and they
+    are read every 5 s. The second one never updates its metrics.
     """
     from bench.instrumentation import measure_instrumentation
     from bench.picture_feed import load_pictures
@@ -380,8 +379,8 @@ def wall(context: click.Context, rounds: int, seconds: float, browsers: int, as_
 def decoding(data: Path | None, pictures: int, as_json: bool) -> None:
     """Measure the time for decoding one picture.
 
-    The command measures this time twice: in a thread, in which pictures of cameras are decoded, and in a separate process, in which
-    uploaded pictures are decoded.
+    The command measures this time twice, because Castline decodes the pictures of cameras in a thread and uploaded pictures in a separate
+    process.
     """
     from dataclasses import asdict
 

@@ -261,7 +261,7 @@ def flash(port: str, image: Path | None) -> int:
 @click.option(
     "--log",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Append what really happens on the belt, such as castings that fall, as JSON lines to this file.",
+    help="Append each physical event of the simulation, such as a casting that leaves the belt, as a line of JSON to this file.",
 )
 @click.option(
     "--avr", is_flag=True, help="Run the Mega's real firmware in an AVR simulator. The first call compiles the firmware and the simulator."
@@ -345,8 +345,8 @@ def _make_avr_line(stack: ExitStack, plants: dict[int, Plant], memory: Path, log
 
 def _make_belt(gate: GateSettings, travel_s: float | None) -> Belt:
     speed_mm_s = gate.belt_mm_per_s if travel_s is None else gate.travel_mm / travel_s
-    # The board starts the servo when the part reaches the gate, and the servo needs 0.08 s to swing the blade. The part moves on during
-    # this time. So the simulated blade stands further along the belt by the distance that the part moves, and meets the part.
+    # The board starts the servo when the part reaches the gate, and the servo needs 0.08 s to swing the blade. During this time the part
+    # moves on by `swing_mm`. The simulated blade stands further along the belt by this distance, so that it meets the part.
     swing_mm = 0.08 * speed_mm_s
     further = tuple(Blade(grade.lane, grade.gate_mm + swing_mm) for grade in gate.grades)
     return Belt(speed_mm_s=speed_mm_s, eye_gap_mm=gate.travel_mm, blade_mm=20 + swing_mm, further=further)

@@ -49,10 +49,10 @@ SEEDS = click.option(
     default="1,2,3",
     show_default=True,
     callback=_parse_numbers,
-    help="Seeds of the random numbers, separated by commas. For each seed the pictures are divided anew and all networks trained.",
+    help="Seeds of the random numbers, separated by commas. For each seed the pictures are divided anew, and all networks are trained.",
 )
 
-# Options of a training that the commands of this module offer: for each name, its type and its help text.
+# The training options that the commands of this module have. Each option has a name, a type and a help text.
 RECIPE_OPTIONS: dict[str, tuple[Any, str]] = {
     "side_px": (int, "Side of the pictures after resampling, in pixels. AlexNet takes pictures of this size."),
     "lenet_side_px": (int, "Side of the pictures that LeNet takes, in pixels."),

@@ -43,7 +43,10 @@ def command(file: Path | None, line: str, count: int, wait_s: float, report: Pat
 
     The command takes the pictures as the gateway would, and says why the gateway or the inspector would refuse a picture. It stores and
     sends nothing, and it leaves the files of a drop folder where they are. Stop the gateway of the line first, because it would take
-    the pictures. Exit code 1 says that a picture would be refused or is missing, 3 that the camera cannot be opened or sends no picture.
+    the pictures.
+
+    Exit codes: 0 all pictures would be accepted, 1 a picture would be refused or is missing, 3 the camera cannot be opened or sends no
+    picture.
     """
     from rich.console import Console
 

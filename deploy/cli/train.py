@@ -80,16 +80,16 @@ if TYPE_CHECKING:
 @click.option(
     "--near-rings",
     type=float,
-    help="Two pictures count as the same casting, turned by any angle, if their distance is at most this. The distance compares spectra "
-    "of rings around the centres of the pictures. 0: only pictures that are turned by right angles are found.",
+    help="Largest distance of two pictures that count as the same casting, turned by any angle. The distance is computed from spectra "
+    "of rings around the centres of the pictures. With 0 only pictures that are turned by right angles are found.",
 )
-@click.option("--cost-miss", type=float, help="Cost of a defect that is judged good, compared with --cost-false-alarm.")
-@click.option("--cost-false-alarm", type=float, help="Cost of a good part that is judged a defect, compared with --cost-miss.")
+@click.option("--cost-miss", type=float, help="Cost of a defect that is judged good, in the unit of --cost-false-alarm.")
+@click.option("--cost-false-alarm", type=float, help="Cost of a good part that is judged a defect, in the unit of --cost-miss.")
 @click.option(
     "--review-share",
     type=float,
-    help="Share of the validation pictures that get the label `review`, so that a person would decide about them. They are those whose "
-    "defect probability is closest to the threshold.",
+    help="Share of the validation pictures that get the label `review`, so that a person would decide about them. The pictures with a "
+    "defect probability close to the threshold get this label.",
 )
 @click.option(
     "--precision",

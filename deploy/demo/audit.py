@@ -113,7 +113,7 @@ class AuditResult:
     # Median and 99th percentile of the time from the capture of a picture until the broker has appended its verdict.
     p50_ms: float | None
     p99_ms: float | None
-    # For each of `picture`, `verdict` and `sorting`: the number of lost parts that have none.
+    # The numbers of lost parts without a picture, without a verdict and without a sorting, by the keys `picture`, `verdict` and `sorting`.
     lost_for: dict[str, int] = field(default_factory=dict)
     # The ids of the first lost parts, which can be looked up in the log.
     lost_parts: tuple[str, ...] = ()
@@ -126,7 +126,7 @@ class AuditResult:
     false_alarms: int = 0
     actions: dict[str, int] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)
-    # The number of image records in addition to the first one of each part.
+    # The number of image records that are not the first one of their part.
     repeated_pictures: int = 0
     # The number of verdicts and sortings that were sent again. Readers recognise and ignore the repeated records.
     repeated_verdicts: int = 0
@@ -193,7 +193,7 @@ def audit_records(records: TopicRecords, gated_lines: frozenset[str], counted_pa
 def compute_percentile(values: Sequence[float], share: float) -> float | None:
     """Returns the percentile for `share`, from 0 to 1, by the nearest-rank method, or None if `values` is empty.
 
-    At least this share of the values are smaller than the percentile or equal to it.
+    The percentile is the smallest value for which at least this share of all values are not greater than it.
     """
     ranked = sorted(values)
     return ranked[max(0, math.ceil(share * len(ranked)) - 1)] if ranked else None

@@ -275,8 +275,8 @@ class DemoRun:
         return LineStatus(
             name=line,
             figures=figures,
-            # `counted` can be too small, because the metrics are read less often than the topics. The largest of the three numbers is used,
-            # so that the view never shows more verdicts or sortings than parts.
+            # The count of parts comes from the metrics, which are read less often than the topics, so it can be too small. The largest of
+            # the counts of parts, verdicts and sortings is shown, so that there are never more verdicts or sortings than parts.
             parts=max(counted, figures.verdicts, figures.sorted),
             queue=int(sum(inspector.value("castline_consumer_lag_records", line=line) for inspector in inspectors)),
             spooled=int(gateway.value("castline_spool_pictures", line=line)) if gateway else 0,

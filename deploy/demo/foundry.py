@@ -42,9 +42,9 @@ _PASSED_VARIABLES = (
     "CASTLINE_INSPECTOR__",
     "CASTLINE_SERVICE__LOG_LEVEL",
 )
-# Longest delay of a picture after its part, in seconds. In a plant this time is short, because a real camera that is triggered late would
-# photograph another part. The simulated camera always takes the right picture, so this time is long, and no part is lost on a slow
-# machine.
+# Longest time between the report of a part and its picture, in seconds. In a plant this time is short, because a real camera that is
+# triggered late would photograph another part. In the demo it is long, so that no part is lost on a slow machine. This does no harm,
+# because the simulated camera always takes the right picture.
 _MATCH_WINDOW_S = 15.0
 # After SIGTERM a simulated board runs until its last part has reached the gate. Then the board has this time, in seconds, to send its last
 # events.

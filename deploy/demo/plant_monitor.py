@@ -153,9 +153,9 @@ def parse_metrics(page: str, role: str, instance: str = "") -> Iterable[MetricSa
 
 
 def compute_quantile_s(share: float, buckets: Buckets) -> float | None:
-    """Computes a quantile as Prometheus does: by linear interpolation within a bucket. Returns None without observations.
+    """Computes a quantile of a histogram as Prometheus does: by linear interpolation within a bucket.
 
-    If the quantile is above the last finite bound of the histogram, this bound is returned.
+    If the quantile is above the last finite bound of the histogram, this bound is returned. Returns None if the histogram is empty.
     """
     bounds = sorted(buckets)
     if not bounds or buckets[bounds[-1]] <= 0:

@@ -67,7 +67,10 @@ def kafka_jars() -> list[Path]:
 
 @contextmanager
 def _lock_cache() -> Iterator[None]:
-    """Waits until no other process fetches jars, because jgo deletes and links the jars of its cache again where it finds them changed."""
+    """Holds a lock during the `with` block, so that only one process at a time fetches jars.
+
+    The lock is needed because jgo deletes changed jars from its cache and links them again.
+    """
     folder = user_cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)  # a folder can be locked even if its files may only be read

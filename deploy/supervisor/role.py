@@ -88,8 +88,8 @@ class RestartPolicy:
 class Role:
     """A process that the supervisor keeps running.
 
-    Roles start in the order of their `stage`: a stage starts when all roles of the stage before are ready. Roles stop in the order of their
-    `stop_order`. Roles with the same `stop_order` stop together.
+    Roles start in the order of their `stage`: a stage starts when all roles of the previous stage are ready. Roles stop in the order of
+    their `stop_order`. Roles with the same `stop_order` stop together.
 
     The process is killed if it still runs `grace_s` seconds after SIGTERM. It is started again if it is not ready `slow_start_s` seconds
     after its start.

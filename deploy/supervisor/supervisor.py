@@ -116,8 +116,8 @@ class Supervisor:
         self.prober.close()
 
     def _start_next_stage(self, now: float) -> None:
-        # A stage starts when every role of the stages before was ready once. If the broker is restarted later, the workers connect again by
-        # themselves.
+        # A stage starts after every role of the earlier stages has been ready. These roles need not be ready at this moment: if the
+        # broker is being restarted, for example, the workers connect to it again by themselves.
         for stage in sorted({managed.role.stage for managed in self.processes.values()}):
             in_stage = [managed for managed in self.processes.values() if managed.role.stage == stage]
             for managed in in_stage:

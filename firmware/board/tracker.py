@@ -94,7 +94,7 @@ class TrackedPart:
 class DecidedPart:
     """A part with its decision. `edge` is its leading edge at photo-eye 2.
 
-    If the part did not reach photo-eye 2, `edge` has the place and time at which it was reported.
+    If the part did not reach photo-eye 2, `edge` has the place and time at which the part was reported.
     """
 
     part: TrackedPart

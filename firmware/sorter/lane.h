@@ -23,7 +23,7 @@ extern const char kLampWords[] PROGMEM;
 enum Test : uint8_t { kTestGate, kTestTrigger, kTestLamp, kTestRelay };
 extern const char kTestWords[] PROGMEM;
 
-// Numbers of parts since the reset, which the command STATUS returns on its page `count`.
+// How many parts the lane has diverted, passed and so on since the reset. The command STATUS returns these counters on its page `count`.
 struct LaneCounters {
   uint32_t diverted, passed, missing, unmatched, no_verdict;
 };

@@ -418,7 +418,7 @@ class StationSettings(Section):
     )
     time_zone: str = Field(
         "UTC",
-        description="Time zone of the plant, such as Europe/Berlin. The pages show times in this zone, and `shifts` are in it, too.",
+        description="Time zone of the plant, such as Europe/Berlin. The times on the pages and in `shifts` are in this zone.",
     )
     shifts: tuple[time, ...] = Field(
         (time(6), time(14), time(22)),
