@@ -34,8 +34,9 @@ from streams.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# A process that stops has `grace_s` seconds to finish its work. After that, it waits at most this many seconds until Faust has closed its
-# connections. If Kafka does not answer, the process waits for the same time once more and then ends without closing them.
+# Longest time, in seconds, that a process waits for Faust to close its connections. Before this wait, the process finishes its work, for
+# which it has `grace_s` seconds. If Kafka does not answer, the process waits for the same time once more, and then ends without closing the
+# connections.
 _LEAVE_S = 3.0
 
 

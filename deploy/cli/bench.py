@@ -288,7 +288,7 @@ def runtimes(model: str, data: tuple[Path, ...], seconds: float, pictures: int, 
     default=1_000_000,
     show_default=True,
     type=click.IntRange(1000, 20_000_000),
-    help="Number of parts in the table of the history.",
+    help="Number of parts in the database that the pages search.",
 )
 @click.option("--requests", default=20, show_default=True, type=click.IntRange(1, 1000), help="Number of requests for each kind of search.")
 @click.option(

@@ -221,8 +221,8 @@ def _find_distinct_events(sortings: Iterable[Sorting]) -> list[Sorting]:
 def _group_by_part(events: Iterable[Sorting]) -> dict[PartId, list[Sorting]]:
     groups: dict[PartId, list[Sorting]] = defaultdict(list)
     for event in events:
-        # If the reason is `unmatched`, photo-eye 1 did not count the part, so the part has no id of its own and is left out. But if the
-        # action is `untracked` too, the id comes from a verdict, so the part is kept.
+        # A sorting with the reason `unmatched` is left out, because photo-eye 1 did not count the part, so the part has no id of its own.
+        # If the action is `untracked`, however, the sorting is kept, because its id comes from a verdict.
         if event.reason != "unmatched" or event.action == "untracked":
             groups[event.part_id].append(event)
     return dict(groups)

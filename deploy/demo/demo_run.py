@@ -231,7 +231,7 @@ class DemoRun:
         self._refresh(force=True)
 
     def _refresh(self, force: bool = False) -> None:
-        """Measures the processes every second and shows a snapshot every half second. With `force`, does both now."""
+        """Measures the processes every second and shows a snapshot every half second. If `force` is True, does both now."""
         now = time.monotonic()
         if force or now - self._measured_at >= _MEASURE_EVERY_S:
             self._measured_at = now

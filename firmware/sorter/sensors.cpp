@@ -45,7 +45,7 @@ void stamp(uint8_t eye, uint16_t count) {
 // Takes the levels of an encoder's phases A and B after an edge, and counts one step forward or backward. When the belt runs forward, A
 // changes before B. If both phases have changed since the last edge, the edge is noise and is not counted.
 void turn(uint8_t lane, bool a, bool b) {
-  // The quarter (0..3) of the encoder's cycle in which A and B have these levels. When the belt runs forward, it counts 0, 1, 2, 3, 0.
+  // The quarter (0..3) of the encoder's cycle in which A and B have these levels. When the belt runs forward, the order is 0, 1, 2, 3, 0.
   const uint8_t phase = static_cast<uint8_t>(a ? (b ? 2 : 1) : (b ? 3 : 0));
   const uint8_t change = (phase - phases[lane]) & 3;
   phases[lane] = phase;

@@ -234,7 +234,7 @@ class LineSettings(Section):
         None,
         gt=0,
         le=3600,
-        description="A verdict that comes later than this many seconds after its picture is too late. If absent, the limit is the time "
+        description="Longest time from a picture to its verdict, in seconds. A later verdict is too late. If absent, the limit is the time "
         "that a part takes to the gate, minus 0.2 s.",
     )
     depth_bits: int | None = Field(

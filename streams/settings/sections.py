@@ -468,7 +468,7 @@ class ReviewSettings(Section):
         0.25,
         ge=0,
         le=0.5,
-        description="A part with at least this doubt is put into the review queue. The doubt is 0.5 if the defect probability is equal to "
+        description="Least doubt of the parts that are put into the review queue. The doubt is 0.5 if the defect probability is equal to "
         "the threshold, and 0 if the probability is 0 or 1.",
     )
     audit_share: float = Field(
