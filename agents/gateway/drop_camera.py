@@ -58,7 +58,7 @@ _LONGEST_RETRY_S = 60.0
 _LONGEST_FOLDER_RETRY_S = 5.0
 # Waiting files are read in advance until their contents take this many bytes of memory. Further files are read later.
 _MAX_WAITING_BYTES = 64 * 2**20
-# If the last listing of the folder is older than this many seconds, the time of arrival of a new file is not known.
+# If the folder was last listed more than this many seconds ago, nobody knows when a new file in it arrived.
 _MAX_LOOK_GAP_S = 1.0
 _MAX_OVERWRITTEN = 32
 # If a file keeps changing for longer than this many seconds, a complaint names it.
@@ -397,7 +397,7 @@ class DropCamera:
             self._forget_key(version.key)
 
     def _attempt(self, version: _FileVersion, reason: str, act: Callable[[_FileVersion], object]) -> None:
-        """Calls `act(version)`. If that fails, notes the failure and the time of the next try. Meanwhile other files are handled."""
+        """Calls `act(version)`. If that fails, notes the failure and the time of the next try. Other files do not wait for this file."""
         try:
             act(version)
         except FileNotFoundError as error:
