@@ -112,7 +112,7 @@ class RecordHandler(Protocol):
 
     @property
     def lines_by_topic(self) -> Mapping[str, str]:
-        """Maps each topic to consume to a line name. The lag metric of the topic has this name as its label."""
+        """Maps the name of each consumed topic to the line name that is the label of the topic's lag metric."""
 
     @property
     def background_tasks(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:

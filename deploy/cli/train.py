@@ -80,7 +80,7 @@ if TYPE_CHECKING:
 @click.option(
     "--near-rings",
     type=float,
-    help="Largest distance of two pictures that count as the same casting, turned by any angle. The distance is computed from spectra "
+    help="Largest distance between two pictures that count as the same casting, turned by any angle. The distance is computed from spectra "
     "of rings around the centres of the pictures. With 0 only pictures that are turned by right angles are found.",
 )
 @click.option("--cost-miss", type=float, help="Cost of a defect that is judged good, in the unit of --cost-false-alarm.")

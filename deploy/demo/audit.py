@@ -193,7 +193,7 @@ def audit_records(records: TopicRecords, gated_lines: frozenset[str], counted_pa
 def compute_percentile(values: Sequence[float], share: float) -> float | None:
     """Returns the percentile for `share`, from 0 to 1, by the nearest-rank method, or None if `values` is empty.
 
-    The percentile is the smallest value for which at least this share of all values are not greater than it.
+    For example, at most 1 % of the values are larger than the percentile for 0.99.
     """
     ranked = sorted(values)
     return ranked[max(0, math.ceil(share * len(ranked)) - 1)] if ranked else None

@@ -17,7 +17,7 @@ from deploy.demo.terminal_view import LineStatus, ProcessStatus, Snapshot
 from deploy.demo.topic_monitor import LineFigures
 from deploy.supervisor import State
 
-# Length of the period, in seconds, from whose metrics the ages and rates are computed. The period ends now.
+# Ages and rates are computed from the metrics of the last _WINDOW_S seconds.
 _WINDOW_S = 60.0
 _PAGE_TIMEOUT_S = 2.0
 _MAX_THREADS = 16

@@ -468,8 +468,8 @@ class ReviewSettings(Section):
         0.25,
         ge=0,
         le=0.5,
-        description="Least doubt of the parts that are put into the review queue. The doubt is 0.5 if the defect probability is equal to "
-        "the threshold, and 0 if the probability is 0 or 1.",
+        description="Parts with a doubt of at least this value are put into the review queue. The doubt is 0.5 if the defect probability "
+        "is equal to the threshold, and 0 if the probability is 0 or 1.",
     )
     audit_share: float = Field(
         0.002, ge=0, le=1, description="Share of all parts that are chosen at random for the review queue, 0..1. 0.002 is one part in 500."
