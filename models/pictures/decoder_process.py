@@ -132,7 +132,7 @@ class DecoderProcess:
             timer = threading.Timer(self._time_s, _kill, (process, killed))
             timer.start()
             try:
-                answer, content = _exchange(process, request, value)
+                answer, content = _send_request(process, request, value)
             except (OSError, EOFError, ValueError, TypeError) as error:
                 self._stop()
                 raise self._explain_death(killed.is_set()) from error
@@ -191,7 +191,7 @@ def _close(pipe: object) -> None:
         pipe.close()  # type: ignore[attr-defined]
 
 
-def _exchange(process: subprocess.Popen[bytes], request: _Request, value: bytes) -> tuple[_Answer, bytes]:
+def _send_request(process: subprocess.Popen[bytes], request: _Request, value: bytes) -> tuple[_Answer, bytes]:
     """Sends a picture to the separate process and returns its answer with the bytes that follow the answer.
 
     Raises OSError or EOFError if the process has ended, and ValueError or TypeError if its answer is malformed.
