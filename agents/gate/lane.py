@@ -358,8 +358,8 @@ class GateLane:
         if not self._is_new(event):
             return []
         self._on_event(FaultChanged(event, self.run, code, raised, fields.number("detail"), at))
-        # The board raises the fault "host-silent" if it receives nothing for some time, and ends the fault when it receives HELLO. The port
-        # is still open, so no new greeting sends HELLO. Therefore the lane sends it in answer to the fault.
+        # The board raises the fault "host-silent" if it receives nothing for some time, and ends the fault when it receives HELLO. The host
+        # sends HELLO when it opens the port. Here the port is still open, so the lane must send HELLO in answer to the fault.
         return [BoardRequest("HELLO", (str(VERSION),))] if raised and code == code_of("host-silent") else []
 
     def _is_new(self, event: int) -> bool:

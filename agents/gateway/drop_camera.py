@@ -145,7 +145,7 @@ class DropCamera:
         self._due: list[_FileVersion] = []
         # Path of each moved file, its state when it was read, and the time until which it is checked for changes.
         self._moved: deque[tuple[str, FileState, float]] = deque(maxlen=_MAX_WATCHED)
-        # Paths in the folder that the camera does not read and has already counted.
+        # Paths of files that are ignored because they are no pictures, and that are already in the count of ignored files.
         self._mentioned: set[str] = set()
         # The number of counted files whose suffix shows that they are no pictures (sidecar files).
         self._named_sidecars = 0

@@ -42,9 +42,10 @@ _FIT_SHARE = 0.2
 # A latency is accepted only if it assigns at least this share of all pictures to parts, and also this share of the ten newest pictures.
 _EXPLAINED_SHARE = 0.8
 _NEWEST_PICTURES = 10
-# A latency is considered only if it puts at least this share of the pictures between the first and the last known part.
+# A latency is considered only if the times of at least this share of the pictures, after it is subtracted, lie between the times of the
+# first and the last known part.
 _KNOWN_SHARE = 0.7
-# Two latencies are compared only if both put at least this many of the same pictures between the first and the last known part.
+# Two latencies are compared only if this is true of at least this many pictures for both of them.
 _MIN_COMMON_PICTURES = 5
 # If no single picture decides between two latencies, the better one is the one that puts the pictures clearly nearer to parts. The mean
 # difference must be at least _NEARER_SHARE of the spacing, and at least _NEARER_ERRORS times its own standard error.
@@ -75,7 +76,7 @@ class LatencyEstimate:
 
     `latency_s` is None if no latency explains them. `problem` says why the latency cannot be used, and is "" if the latency is certain.
     With this latency, nine of ten pictures are at most `spread_s` seconds from a part, and `spacing_s` is the median gap between two parts.
-    `rival_s` is the second-best latency, or None, and `speaking_count` is the number of pictures that speak against `rival_s`.
+    `rival_s` is the second-best latency, or None, and `speaking_count` is the number of pictures that do not fit it.
     """
 
     picture_count: int
@@ -234,9 +235,10 @@ def _explains(candidate: _Candidate) -> bool:
 
 @dataclass(frozen=True)
 class _Comparison:
-    """The comparison of the best latency with another one, `rival_s`.
+    """The comparison of the best latency with the latency `rival_s`, in seconds.
 
-    `is_decided` is True if the pictures prove that `rival_s` is wrong. `speaking_count` is the number of pictures that speak against it.
+    `is_decided` is True if the pictures prove that the best latency is right and `rival_s` is wrong. `speaking_count` is the number of
+    pictures that fit the best latency and do not fit `rival_s`.
     """
 
     rival_s: float

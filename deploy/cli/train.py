@@ -80,8 +80,8 @@ if TYPE_CHECKING:
 @click.option(
     "--near-rings",
     type=float,
-    help="Largest distance between two pictures that count as the same casting, turned by any angle. The distance is computed from spectra "
-    "of rings around the centres of the pictures. With 0 only pictures that are turned by right angles are found.",
+    help="Two pictures count as the same casting, turned by any angle, if their distance is at most this value. The distance is computed "
+    "from spectra of rings around the centres of the pictures. With 0 only copies that are turned by right angles are found.",
 )
 @click.option("--cost-miss", type=float, help="Cost of a defect that is judged good, in the unit of --cost-false-alarm.")
 @click.option("--cost-false-alarm", type=float, help="Cost of a good part that is judged a defect, in the unit of --cost-miss.")

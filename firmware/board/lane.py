@@ -188,7 +188,7 @@ class BoardLane:
             self.gate.configure(settings)
         self.is_committed = True
         if self.is_further_gate:
-            # A lane whose gate stands at another lane's belt has no faults of its own, so the faults that it had before end here.
+            # This lane now has no belt of its own, only a gate at another lane's belt. So it cannot have faults, and its old faults end.
             for code in list(self.faults.codes):
                 self.end_fault(code, now_us)
             self.gate.hold(self.belt.settings.word("safe") if self.belt.faults.has(GATE_HELD) else None, now_us)
