@@ -235,8 +235,8 @@ ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         STALLED,
         Runbook(
-            "The process makes no progress. For `service.stall_s` seconds it has finished nothing although work is waiting, or one of its tasks "
-            "has ended.",
+            "The process makes no progress. For `service.stall_s` seconds it has finished nothing although work is waiting, or one of its "
+            "tasks has ended.",
             "The process still runs, but it does no work. If it is a gateway, an inspector or a sorter, the parts of its lines reach the "
             "gate without a verdict.",
             "Run `curl <address>/healthz`, which prints the reason. The address is in the file `<run_dir>/targets/<instance>.json`.",
