@@ -324,7 +324,10 @@ class LatencyMonitor:
 
     @property
     def median_offset_s(self) -> float:
-        """The median signed time from the nearest part to the picture, after subtracting the latency; 0 if there are no pictures."""
+        """The median offset of the last pictures, in seconds: time of the picture, less the latency, less the time of the nearest part.
+
+        It is positive if pictures come later than the latency says, and 0 if there are no pictures.
+        """
         return median(offset_s for offset_s, _ in self._offsets) if self._offsets else 0.0
 
     @property

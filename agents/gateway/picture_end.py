@@ -20,7 +20,8 @@ _TAIL_BYTES = 64
 # file whose directories point to themselves.
 _MAX_TIFF_DIRECTORIES = 64
 _MAX_TIFF_PIECES = 1_000_000
-_TIFF_OFFSETS = {273: 279, 324: 325}  # the TIFF tags of the offsets of strips and tiles, each with the tag of their sizes
+# A TIFF stores its pixels in strips or in tiles. For each of the two, one tag holds their offsets and another one their sizes.
+_TIFF_OFFSETS = {273: 279, 324: 325}
 _TIFF_NUMBERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
 
 

@@ -44,7 +44,7 @@ class ShadowSample:
 
 
 class ShadowJudge:
-    """Lets shadow versions judge queued images in `executor` (the threads that compute networks), while `is_idle` returns True."""
+    """Lets shadow versions judge queued images while `is_idle` returns True. `executor` holds the threads in which networks run."""
 
     def __init__(self, executor: Executor, is_idle: Callable[[], bool], decode_again: DecodeAgain) -> None:
         self._executor = executor

@@ -52,7 +52,7 @@ class Gate:
     def hold(self, action: str | None, now_us: int) -> None:
         """Holds the gate while a fault lasts. `divert` holds it out, `pass` holds it at rest, and `stop` holds it where it is.
 
-        None releases the gate, which then returns to rest.
+        With None the hold ends, and the gate returns to rest.
         """
         self._held_action = action
         self._out_until_place = None

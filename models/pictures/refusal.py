@@ -47,7 +47,10 @@ def damaged(found: str) -> PictureError:
 
 
 def unsupported(found: str) -> PictureError:
-    """Returns the error for a picture in a form that the decoder does not read. `found` names the form in a clause without a full stop."""
+    """Returns the error for a picture in a form that the decoder does not read.
+
+    `found` says what was found, for example "the TIFF has 3 bits a sample".
+    """
     return PictureError(
         RefusalReason.DAMAGED, f"The picture cannot be read: {found}. Set the camera to JPEG, or to grey PNG or TIFF of 8 or 16 bits."
     )
