@@ -39,7 +39,7 @@ test: $(READY) ## Run all tests, with real brokers, processes and simulators; AR
 test-fast: $(READY) ## Run the tests that start no broker, board, browser, training run or whole process, in about two minutes
 	@$(PYTEST) -m "not real" $(ARGS)
 
-campaign-pictures: $(READY) ## Decode 10,000 damaged pictures and count what is judged; ARGS="--seed N --count M"
+campaign-pictures: $(READY) ## Send 10,000 damaged pictures through decoder and running roles, and count the answers; ARGS="--seed N --count M"
 	@$(BIN)/python -m tests.picture_mutations $(ARGS)
 
 check: $(READY) ## Check format, lint rules and types, without changing a file

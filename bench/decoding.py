@@ -25,8 +25,8 @@ _SEED = 5
 class DecodingTime:
     """Mean time for decoding one picture in the fastest of several rounds, in microseconds. `form` is "as stored" or "as PNG".
 
-    `thread_us` is the processor time if this process decodes. `process_us` is the time from the request to the answer if a decoder process
-    decodes.
+    `thread_us` is the processor time when this process decodes the picture. `process_us` is the time from the request to the answer when a
+    separate decoder process decodes it.
     """
 
     form: str

@@ -20,8 +20,8 @@ _NAME = "full-size"
 _SIDE_PX = 224
 _CLASSES = ("def_front", "ok_front")
 _GOLDEN_PICTURES = 16
-# Largest difference of a probability from the golden set. It is large, because untrained networks give probabilities near 0.5, where a
-# small error of a logit changes the probability most.
+# A probability may differ from the one recorded in the golden set by at most this value. The value is large, because untrained networks
+# give probabilities near 0.5, where a small error of a logit changes the probability most.
 _TOLERANCE = 0.25
 _SEED = 1998
 

@@ -98,7 +98,7 @@ class InspectorProcess:
     def __init__(
         self, castline: Sequence[str | Path], environment: Mapping[str, str], run_dir: Path, log_file: Path, folder: Path | None = None
     ) -> None:
-        """Stores what starts the process. `castline` is the program with options such as --settings. `folder` is the working directory."""
+        """Stores the command. `castline` is the program with options such as --settings, and `folder` is the working directory."""
         self._command = [*castline, "inspector"]
         self._environment = environment
         self._targets = run_dir / "targets"

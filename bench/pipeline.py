@@ -26,7 +26,7 @@ from streams.settings import Settings
 
 ReportProgress = Callable[[str], None]
 
-# The inspector's memory is read for this many seconds after its start, in which it works on a backlog of pictures.
+# During this many seconds after its start, the inspector works on a backlog of pictures, and its memory is read again and again.
 _MEMORY_WATCH_S = 40.0
 
 

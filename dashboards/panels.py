@@ -1,6 +1,7 @@
 """Describes panels and dashboards as data, and builds Grafana's JSON from them.
 
-Grafana's own typed builders write the JSON in the oldest schema that they support. Grafana 9.3 and later load this schema.
+The JSON is built with Grafana's own Python library, `grafana_foundation_sdk`. It has the oldest schema that this library can write, so that
+Grafana 9.3 and all later versions can load it.
 """
 
 from __future__ import annotations

@@ -85,6 +85,6 @@ def list_declared_metrics() -> list[DeclaredMetric]:
 
 def _describe(metric: MetricWrapperBase) -> DeclaredMetric:
     (family,) = metric.describe()
-    # Here the client library returns a counter's name without the suffix `_total`, but Prometheus receives the name with this suffix.
+    # The method `describe` returns a counter's name without the suffix `_total`, but Prometheus receives the name with this suffix.
     name = f"{family.name}_total" if family.type == "counter" else family.name
     return DeclaredMetric(name, family.type, tuple(metric._labelnames), family.documentation)

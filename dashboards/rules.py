@@ -102,7 +102,7 @@ _COUNTED = 'reason=~"verdict|no-verdict|late-verdict"'
 def _share(window: str, part: str, whole: str) -> str:
     """Returns an expression for the rate of the counter `part` divided by that of `whole`, for each line.
 
-    A line whose counter `whole` does not grow gets no value, because its rate is 0.
+    If the counter `whole` of a line does not grow, its rate is 0, so the line gets no value.
     """
     return f"sum by (plant, line) (rate({part}[{window}])) / (sum by (plant, line) (rate({whole}[{window}])) > 0)"
 

@@ -21,7 +21,7 @@ from streams.topics import TopicNames
 log = logging.getLogger(__name__)
 
 ALL_LINES = "*"
-# A model choice lists at most this many earlier versions, to which a person can roll back.
+# Largest number of earlier versions that a model choice lists. A person can roll back to these versions.
 _MAX_PREVIOUS = 8
 
 
@@ -35,7 +35,10 @@ class EffectiveModel:
 
     @property
     def decided_for(self) -> str:
-        """The key of the choice that is in force: a line name, or `*` for all lines. `settings` if the settings name the version."""
+        """The key of the choice that is in force: a line name, or `*` for all lines.
+
+        If there is no choice, so that the settings name the version, this is `settings`.
+        """
         return self.choice.line if self.choice else "settings"
 
 

@@ -170,7 +170,7 @@ class Sorting(PartRecord):
     )
     grade: str | None = Field(
         None,
-        description="Name of the further gate on the line's belt that diverted the part; null if the line's own gate or none did.",
+        description="Name of the further gate on the line's belt that diverted the part; null if no further gate diverted it.",
     )
     reason: SortingReason = Field(description="Reason for the action.")
     code: int = Field(0, ge=0, description="Error code from firmware/error_codes.csv; 0 if there was no error.")

@@ -34,8 +34,9 @@ from streams.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# A process that stops has `grace_s` seconds to finish its work. After that, it waits at most this many seconds until Faust has closed its
-# connections. If Kafka does not answer, the process waits for the same time once more and then ends without closing them.
+# Longest time, in seconds, that a process waits for Faust to close its connections. Before this wait, the process finishes its work, for
+# which it has `grace_s` seconds. If Kafka does not answer, the process waits for the same time once more, and then ends without closing the
+# connections.
 _LEAVE_S = 3.0
 
 
@@ -43,7 +44,7 @@ def make_app(settings: Settings, group: str, instance: str, buffer_records: int)
     """Returns a Faust application that consumes in the group `<topic prefix>-<group>`.
 
     `instance` is the stable name of this process. Kafka's `group.instance.id` is made from it. `buffer_records` is the largest number of
-    records that are fetched ahead. A smaller number saves memory.
+    records that Faust fetches before the worker can process them. A smaller number saves memory.
     """
     kafka, topics = settings.kafka, settings.topics
     group_id = f"{topics.prefix}-{group}"
@@ -66,8 +67,8 @@ def make_app(settings: Settings, group: str, instance: str, buffer_records: int)
         consumer_max_fetch_size=request_bytes,
         consumer_auto_offset_reset="earliest",
         stream_buffer_maxsize=buffer_records,
-        # If this were True, Faust would wait at each rebalance until all pictures of the current batches are judged. That is not necessary,
-        # because the handlers acknowledge their records themselves.
+        # With True, Faust would wait at each rebalance until the stream is empty, that is, until all pictures of the current batches are
+        # judged. This is not necessary, because the handlers acknowledge their records themselves.
         stream_wait_empty=False,
         producer_acks=-1,
         producer_linger=0.0,
@@ -111,7 +112,7 @@ class RecordHandler(Protocol):
 
     @property
     def lines_by_topic(self) -> Mapping[str, str]:
-        """The topics to consume. The value of each topic is the line name that the lag metric of the topic has as its label."""
+        """Maps the name of each consumed topic to the line name that is the label of the topic's lag metric."""
 
     @property
     def background_tasks(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
@@ -152,8 +153,8 @@ class ConsumerGroup:
                 async for event in unacknowledged.events():
                     await self._handler.accept(_received(event, unacknowledged))
             except asyncio.CancelledError:
-                # If this error is raised again, Faust takes it for a crash. It is not raised in an orderly stop, in which Faust itself
-                # cancels the agent.
+                # In an orderly stop, Faust itself cancels the agent. Then CancelledError is not raised again, because Faust would take it
+                # for a crash.
                 if not self._is_draining:
                     raise
 

@@ -39,9 +39,10 @@ class WorkerProcess:
         log.warning(reason)
 
     def wait_for_topics(self, topics: Iterable[str]) -> bool:
-        """Waits until Kafka answers, and checks that `topics` exist. Returns False if the process is asked to stop meanwhile, else True.
+        """Waits until Kafka answers, and checks that `topics` exist.
 
-        Raises SettingsError if one of `topics` does not exist.
+        Returns True if the topics exist, and False if the process is asked to stop before Kafka answers. Raises SettingsError if one of
+        `topics` does not exist.
         """
         self.health.set_not_ready("waiting for Kafka")
         admin = wait_for_kafka(self.settings, self.role, self.report_not_ready, self.stop_requested.is_set)

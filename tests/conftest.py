@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from kafka import KafkaAdminClient
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
@@ -21,6 +23,14 @@ from streams.topics import create_topics
 # The real pictures are not part of the project. Tests that need them are skipped on machines without them.
 REAL_PICTURES = Path(__file__).parents[2] / "shared" / "data"
 needs_real_pictures = pytest.mark.skipif(not REAL_PICTURES.is_dir(), reason="the real pictures are not on this machine")
+
+# By default the same code is always tested with the same examples, and no example has a time limit, so that a test run on a slow machine
+# gives the same result. HYPOTHESIS_PROFILE=search draws new examples.
+for _profile, _is_fixed in (("fixed", True), ("search", False)):
+    hypothesis_settings.register_profile(
+        _profile, deadline=None, derandomize=_is_fixed, suppress_health_check=[HealthCheck.too_slow], print_blob=not _is_fixed
+    )
+hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 # These tests run whole plants in real time. On two processors, two of them at once would delay each other's gates.
 # The browser tests share one plant, which a second test process would have to start again.

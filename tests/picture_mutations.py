@@ -42,6 +42,9 @@ class MutationKind:
     form: str
     mutation: str
 
+    def __str__(self) -> str:
+        return f"{self.form}, {self.mutation}"
+
     @property
     def must_be_refused(self) -> bool:
         """Whether no picture of this kind may be judged, because the format has a checksum there."""

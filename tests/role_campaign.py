@@ -156,6 +156,9 @@ class AnswerBook:
     # SHA-256 and reason of the unreadable pictures, by part, and the same from the dead letters.
     _unreadable: dict[str, tuple[str, str]] = field(default_factory=dict)
     _dead: dict[str, tuple[str, str]] = field(default_factory=dict)
+    # Why each picture is unreadable, by SHA-256, or "" if it was judged. All ways must give the same answer.
+    _answers: dict[str, str] = field(default_factory=dict)
+    _not_accepted: set[str] = field(default_factory=set)
     _parts: set[PartId] = field(default_factory=set)
 
     @property
@@ -171,12 +174,11 @@ class AnswerBook:
     def add_unsent(self, way: str, sha256: str, is_refused: bool) -> None:
         """Notes that a picture was refused with a reason, or that the gateway left its file in the folder and named it in its log."""
         self._awaited[way, sha256] -= 1
+        self._not_accepted.add(sha256)
         if is_refused:
             self.ways[way].refused += 1
         else:
             self.ways[way].left += 1
-        if self._kinds[sha256].mutation == INTACT:
-            self.shortcomings.append(f"A picture is intact ({self._kinds[sha256].form}), but was refused: {WAYS[way]}.")
 
     def add_verdict(self, verdict: Verdict) -> None:
         part, sha256 = verdict.part_id, verdict.image.sha256
@@ -193,6 +195,11 @@ class AnswerBook:
         kind, way = self._kinds[sha256], self.ways[name]
         is_judged = verdict.defect_probability is not None
         self.samples.setdefault((name, kind, is_judged), part)
+        answer = "" if is_judged else verdict.reason
+        if self._answers.setdefault(sha256, answer) != answer:
+            self.shortcomings.append(
+                f"Part {part} ({kind}) has the answer {answer!r}, but elsewhere the picture has {self._answers[sha256]!r}."
+            )
         if is_judged:
             way.judged += 1
             if kind.must_be_refused:
@@ -215,11 +222,15 @@ class AnswerBook:
         self._dead[part] = (hashlib.sha256(value or b"").hexdigest(), headers["dead-reason"].decode())
 
     def finish(self) -> None:
-        """Adds what is still missing to the shortcomings."""
+        """Adds to the shortcomings what is missing, and what was refused at one place and judged at another one."""
+        for sha256 in self._not_accepted:
+            if self._answers.get(sha256) == "":
+                self.shortcomings.append(f"A picture was judged as a record, but not accepted as a file or upload: {self._kinds[sha256]}.")
         for name, way in self.ways.items():
             if way.missing:
                 kinds = Counter(str(self._kinds[sha256]) for (at, sha256), count in self._awaited.items() if at == name and count > 0)
-                self.shortcomings.append(f"{way.missing} pictures ({WAYS[name]}) have no answer: {dict(kinds.most_common(_MAX_LISTED))}.")
+                first = "; ".join(f"{kind} {count}" for kind, count in kinds.most_common(5))
+                self.shortcomings.append(f"{way.missing} pictures ({WAYS[name]}) have no answer. The most frequent kinds are: {first}.")
         for part in sorted(self._unreadable.keys() | self._dead.keys()):
             if self._unreadable.get(part) != self._dead.get(part):
                 self.shortcomings.append(f"Part {part}: verdict {self._unreadable.get(part)}, but dead letter {self._dead.get(part)}.")
@@ -287,11 +298,11 @@ class RoleCampaign:
             self._producer = KafkaProducer(bootstrap_servers=self._settings.bootstrap)
             stack.callback(self._producer.close)
             stack.callback(self._http.close)
+            self._gateway_url = (self._settings.service.run_dir / "gateways" / HTTP).read_text().strip()
+            self._station_url = f"http://127.0.0.1:{self._settings.station.port}"
+            self._user = HttpUser(self._station_url, _ADMINISTRATOR)
+            self._station_token = self._user.create_token()
             self._stack = stack.pop_all()
-        self._gateway_url = (self._settings.service.run_dir / "gateways" / HTTP).read_text().strip()
-        self._station_url = f"http://127.0.0.1:{self._settings.station.port}"
-        self._user = HttpUser(self._station_url, _ADMINISTRATOR)
-        self._station_token = self._user.create_token()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -354,7 +365,7 @@ class RoleCampaign:
             self.answers.shortcomings.append(f"The answer to {kind} was {answer.status_code}: {answer.text[:200]}")
 
     def _wait_for_answers(self) -> None:
-        """Returns when every picture that was sent has its answer, or when nothing has changed for STALLED_AFTER_S."""
+        """Waits until every picture that was sent has its answer, and reports the progress."""
         self._producer.flush(60)
         self._wait(self._find_missing, "answers")
         sent = sum(way.sent for way in self.answers.ways.values())
@@ -365,11 +376,12 @@ class RoleCampaign:
     def _find_missing(self) -> int:
         self._read_answers()
         self._read_drop_folder()
-        return self.answers.missing
+        return self.answers.missing + len(self._files)
 
     def _wait(self, count_missing: Callable[[], int], what: str) -> None:
+        """Returns when `count_missing` returns 0, when a role has ended, or when the number has not fallen for STALLED_AFTER_S."""
         least, deadline_s = count_missing(), time.monotonic() + STALLED_AFTER_S
-        while least:
+        while least and all(role.process.poll() is None for role in self._roles.values()):
             time.sleep(0.1)
             if (missing := count_missing()) < least:
                 least, deadline_s = missing, time.monotonic() + STALLED_AFTER_S
@@ -435,6 +447,8 @@ class RoleCampaign:
 
     def _is_sound(self) -> bool:
         """Checks that every role still runs in its first process and is healthy. Returns whether nothing has fallen short so far."""
+        if self.answers.shortcomings:
+            return False
         for name, role in self._roles.items():
             if role.process.poll() is not None:
                 self.answers.shortcomings.append(f"The {name} ended with status {role.process.returncode}.")
@@ -447,7 +461,7 @@ class RoleCampaign:
             if role.process.poll() is None and (status := role.stop()) != 0:
                 self.answers.shortcomings.append(f"The {name} was told to stop and ended with status {status}.")
             if "Traceback" in (log := role.log()):
-                self.answers.shortcomings.append(f"The log of the {name} has a traceback: {log[log.index('Traceback') - 300 :][:2000]}")
+                self.answers.shortcomings.append(f"The log of the {name} has a traceback: {log[log.index('Traceback') :][:2000]}")
 
 
 def _choose_ways(turn: int) -> tuple[str, str]:

@@ -223,7 +223,7 @@ class GateLane:
         self.has_grades = bool(grades)
         self.is_configured = False
         self.next_configuring_s = 0.0
-        # For each lane, the run number at the latest COMMIT. In the same run, the board still uses the settings of that COMMIT.
+        # For each lane, the board's run number at the latest COMMIT. Until the next run, the board uses the settings of that COMMIT.
         self.committed_run: dict[int, int] = {}
         self._clock = clock
         self._requests = requests
@@ -358,8 +358,8 @@ class GateLane:
         if not self._is_new(event):
             return []
         self._on_event(FaultChanged(event, self.run, code, raised, fields.number("detail"), at))
-        # The board raises the fault "host-silent" if it receives nothing for some time, and ends it when it receives HELLO. The port is
-        # still open, so no new greeting begins, and HELLO must be sent here.
+        # The board raises the fault "host-silent" if it receives nothing for some time, and ends the fault when it receives HELLO. The host
+        # sends HELLO when it opens the port. Here the port is still open, so the lane must send HELLO in answer to the fault.
         return [BoardRequest("HELLO", (str(VERSION),))] if raised and code == code_of("host-silent") else []
 
     def _is_new(self, event: int) -> bool:

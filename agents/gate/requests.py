@@ -104,7 +104,10 @@ class RequestWindow:
         return len(self.queued) + len(self.sent) + self._submitted.qsize()
 
     def submit(self, request: BoardRequest) -> None:
-        """Adds a request and wakes the link's thread, which moves the request to the queue in `drop_expired`. Any thread may call it."""
+        """Adds a request and wakes the link's thread. Any thread may call this method.
+
+        The link's thread then calls `drop_expired`, which moves the request to the queue.
+        """
         self._submitted.put(request)
         if self.waker is not None:
             self.waker.wake()

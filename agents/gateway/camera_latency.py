@@ -64,9 +64,9 @@ def show_no_latency_needed(line: str) -> None:
 class CameraLatency:
     """The latency of the camera of `line`: the time from the count of a part to the time of its picture. Not thread-safe.
 
-    A latency in the settings, `set_s`, is used in place of a measured one. The latency is suspended, and no picture is assigned to a part,
-    while the pictures show that it is wrong. `file` keeps a measured latency and a suspension over restarts of the gateway. The times of
-    parts are those of the board's clock and the times of pictures those of the camera's clock, both in seconds.
+    A latency in the settings, `set_s`, is used in place of a measured one. If the pictures show that the latency is wrong, it is suspended.
+    No picture is assigned to a part during a suspension. `file` keeps a measured latency and a suspension over restarts of the gateway.
+    The board's clock gives the times of parts, and the camera's clock the times of pictures, both in seconds.
     """
 
     def __init__(self, line: str, set_s: float | None, file: Path) -> None:
@@ -126,8 +126,8 @@ class CameraLatency:
     def store_measured(self, latency_s: float, spacing_s: float) -> None:
         """Stores a measured latency and uses it from now on, unless the settings hold one. Raises OSError if it cannot be stored.
 
-        `spacing_s` is the usual time between two parts during the measurement. If the latency of the settings is suspended, the
-        suspension ends only if the measured latency differs from it by less than an eighth of this time.
+        `spacing_s` is the usual time between two parts during the measurement. If the settings hold
+        a latency that is suspended, the suspension ends only if this latency and the measured one differ by at most `spacing_s` / 8.
         """
         stored = _StoredLatency(latency_s)
         if self.set_s is not None and abs(self.set_s - latency_s) > DRIFT_SHARE * spacing_s:
@@ -176,7 +176,7 @@ class CameraLatency:
         self._show_state()
 
     def _follow_suspension(self) -> None:
-        """If the latency has just been suspended or is trusted again, logs this and stores it in the file."""
+        """If the latency has just been suspended or is trusted again, logs the change and stores it in the file."""
         assert self._monitor is not None
         suspension = self._monitor.suspension
         if bool(suspension) == bool(self._stored.suspension):

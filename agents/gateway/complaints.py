@@ -39,7 +39,7 @@ class Complaints:
             self._texts[topic] = (text, self._clock() + _EVENT_SHOWN_S)
 
     def list_texts(self) -> list[str]:
-        """Returns the sentences of all complaints that have not expired or been removed, sorted by subject."""
+        """Returns the sentences of all complaints that have not expired, sorted by subject."""
         now_s = self._clock()
         with self._lock:
             self._texts = {topic: found for topic, found in self._texts.items() if found[1] > now_s}

@@ -58,7 +58,7 @@ _LONGEST_RETRY_S = 60.0
 _LONGEST_FOLDER_RETRY_S = 5.0
 # Waiting files are read in advance until their contents take this many bytes of memory. Further files are read later.
 _MAX_WAITING_BYTES = 64 * 2**20
-# If the last listing of the folder is older than this many seconds, the time of arrival of a new file is not known.
+# If the folder was last listed more than this many seconds ago, nobody knows when a new file in it arrived.
 _MAX_LOOK_GAP_S = 1.0
 _MAX_OVERWRITTEN = 32
 # If a file keeps changing for longer than this many seconds, a complaint names it.
@@ -145,7 +145,7 @@ class DropCamera:
         self._due: list[_FileVersion] = []
         # Path of each moved file, its state when it was read, and the time until which it is checked for changes.
         self._moved: deque[tuple[str, FileState, float]] = deque(maxlen=_MAX_WATCHED)
-        # Paths in the folder that the camera does not read and has already counted.
+        # Paths of files that are ignored because they are no pictures, and that are already in the count of ignored files.
         self._mentioned: set[str] = set()
         # The number of counted files whose suffix shows that they are no pictures (sidecar files).
         self._named_sidecars = 0
@@ -165,7 +165,8 @@ class DropCamera:
     def frames(self, stopping: Event) -> Iterator[CameraFrame]:
         poll_s = min(_MAX_POLL_S, self._settings.settle_s / 4)
         wait_s = poll_s
-        # After an error this method is called again. Frames that it yielded before the error may get no answer, so it yields them again.
+        # The gateway calls this method again after an error. Frames that were yielded before the error may never get an answer, so they are
+        # yielded again.
         for known in self._files.values():
             known.is_offered = False
         while not stopping.wait(wait_s):
@@ -228,8 +229,8 @@ class DropCamera:
     def _keep_overwritten(self, before: _FileVersion, state: FileState) -> _FileVersion | None:
         """Saves the picture of `before`, the earlier version of a file that has just changed to `state`, if it would be lost otherwise.
 
-        Sometimes only the content of the new version can show whether the writer overwrote the picture or only added bytes to it. Then
-        returns the earlier version, which is kept as `previous` of the new version.
+        Sometimes only the content of the new version can show whether the writer overwrote the picture or only added bytes to it. In this
+        case the method returns the earlier version, and the caller keeps it as `previous` of the new version.
         """
         if before.is_offered or before.destination or before.is_ignored:
             return None
@@ -396,7 +397,7 @@ class DropCamera:
             self._forget_key(version.key)
 
     def _attempt(self, version: _FileVersion, reason: str, act: Callable[[_FileVersion], object]) -> None:
-        """Calls `act(version)`. If that fails, notes the failure and the time of the next try, so that the other files go on."""
+        """Calls `act(version)`. If that fails, notes the failure and the time of the next try. Other files do not wait for this file."""
         try:
             act(version)
         except FileNotFoundError as error:
@@ -440,7 +441,9 @@ class DropCamera:
                 elif found is not None and now_s < until_s:
                     kept.append((path, state, until_s))
             except OSError as error:
-                log.warning("Whether %s of %s still changes cannot be checked: %s", make_printable(path), self._line, error)
+                log.warning(
+                    "It cannot be checked whether the moved file %s of %s still changes: %s", make_printable(path), self._line, error
+                )
         with self._lock:
             self._moved.extendleft(reversed(kept))
 

@@ -28,7 +28,8 @@ REASON_SUFFIX = ".why"
 # Cameras commonly make subfolders for year, month, day and hour. A deeper folder is reported and not read.
 _MAX_DEPTH = 4
 _MAX_NAME_BYTES = 255
-_MIN_FILE_BYTES = 4096  # Even a file of one byte takes a whole block of the disk.
+# Every file counts as at least this many bytes, because even a file of one byte takes a whole block of the disk.
+_MIN_FILE_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class FileState:
 
 @dataclass
 class FolderListing:
-    """What the folder holds: `files` has the state of each file by its path, and `unread` has the paths that are not read, by the reason.
+    """What the folder holds: `files` maps the path of each file to its state, and `unread` maps each reason to the paths that are not read.
 
     Paths are relative to the folder, with "/" between the names. Bytes of a name that are not UTF-8 appear as surrogate characters.
     """
@@ -66,7 +67,7 @@ def make_printable(path: str) -> str:
 
 def sort_naturally(name: str) -> list[tuple[int, int, str]]:
     """Returns a sort key that compares the numbers in names by value, so that `2.jpg` comes before `10.jpg`."""
-    words = re.split(r"([0-9]+)", name)  # the items with odd indexes are numbers
+    words = re.split(r"([0-9]+)", name)  # The words at odd indexes are numbers.
     return [(0, int(word), "") if index % 2 else (1, 0, word) for index, word in enumerate(words)]
 
 
@@ -260,7 +261,7 @@ def _shorten(name: str, addition: str) -> str:
     room = _MAX_NAME_BYTES - len(os.fsencode(addition + suffix + REASON_SUFFIX))
     if len(whole) <= room:
         return stem + addition + suffix
-    if room < 16:  # The suffix leaves no room for the rest of the name.
+    if room < 16:  # The suffix is so long that no room is left for the stem.
         return hashlib.sha256(os.fsencode(name)).hexdigest()[:32] + addition
     return os.fsdecode(whole[: room - 9]) + "~" + hashlib.sha256(whole).hexdigest()[:8] + addition + suffix
 

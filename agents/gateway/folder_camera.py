@@ -158,5 +158,8 @@ def _is_picture(file: Path, root: Path) -> bool:
 
 
 def _is_spool_full(frame: CameraFrame) -> bool:
-    """Returns whether the spool was full. Call it after yielding the frame, because the intake answers before it takes the next frame."""
+    """Returns whether the intake could not store `frame`, because the spool was full.
+
+    Call this function after yielding the frame. The intake has then answered, because it answers each frame before it takes the next one.
+    """
     return frame.receipt.done() and isinstance(frame.receipt.exception(), SpoolFullError)

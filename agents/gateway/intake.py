@@ -34,7 +34,7 @@ SPOOL_FULL = "spool-full"
 KEY_REUSED = "key-reused"
 NO_PICTURE = "no-picture"
 
-# If no picture arrives for a part within this time plus the latency of the camera, the part is counted as unmatched. A later picture
+# A part without a picture is counted as unmatched when this time plus the latency of the camera has passed. A picture that arrives later
 # would be judged too late for the gate.
 _PART_TIMEOUT_S = 10.0
 _MAX_REMEMBERED_REPORTS = 10_000

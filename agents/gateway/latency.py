@@ -36,17 +36,19 @@ LOWEST_LATENCY_S = -60.0
 HIGHEST_LATENCY_S = 60.0
 # A latency is estimated only from at least this many pictures and this many parts.
 MIN_PICTURES = 10
-# A picture speaks for one latency and against another only if the first one puts it closer to a part than this share of the spacing.
+# When two latencies are compared, a picture speaks against one of them only if it fits the other one: with that other latency, its distance
+# from the nearest part must be less than this share of the spacing.
 _FIT_SHARE = 0.2
 # A latency is accepted only if it assigns at least this share of all pictures to parts, and also this share of the ten newest pictures.
 _EXPLAINED_SHARE = 0.8
 _NEWEST_PICTURES = 10
-# A latency is considered only if it puts at least this share of the pictures between the first and the last known part.
+# A latency is considered only if the times of at least this share of the pictures, after it is subtracted, lie between the times of the
+# first and the last known part.
 _KNOWN_SHARE = 0.7
-# Two latencies are compared only if both put at least this many of the same pictures between the first and the last known part.
+# Two latencies are compared only if this is true of at least this many pictures for both of them.
 _MIN_COMMON_PICTURES = 5
-# A latency also counts as better than another if it puts the pictures clearly nearer to parts. The mean difference must be at least
-# _NEARER_SHARE of the spacing, and at least _NEARER_ERRORS times its own standard error.
+# If no single picture decides between two latencies, the better one is the one that puts the pictures clearly nearer to parts. The mean
+# difference must be at least _NEARER_SHARE of the spacing, and at least _NEARER_ERRORS times its own standard error.
 _NEARER_SHARE = 0.02
 _NEARER_ERRORS = 5.0
 # A possible latency is examined only if it puts at least half as many pictures near a part as the best one does.
@@ -74,7 +76,7 @@ class LatencyEstimate:
 
     `latency_s` is None if no latency explains them. `problem` says why the latency cannot be used, and is "" if the latency is certain.
     With this latency, nine of ten pictures are at most `spread_s` seconds from a part, and `spacing_s` is the median gap between two parts.
-    `rival_s` is the second-best latency, or None, and `speaking_count` is the number of pictures that speak against `rival_s`.
+    `rival_s` is the second-best latency, or None, and `speaking_count` is the number of pictures that do not fit it.
     """
 
     picture_count: int
@@ -100,7 +102,7 @@ class _PartGrid:
     def locate(self, time_s: float) -> tuple[float, float] | None:
         """Returns the signed time from the nearest part to `time_s`, and the smaller of the gaps before and after that part, in seconds.
 
-        Returns None if `time_s` lies before the first or after the last known part by at least a quarter of that gap.
+        Returns None if `time_s` lies before the first known part or after the last one, at least a quarter of that gap away from it.
         """
         times = self.times
         index = bisect_left(times, time_s)
@@ -175,10 +177,10 @@ def estimate_latency(
 
 
 def estimate_from_newest(part_times: Sequence[float], picture_times: Sequence[float]) -> LatencyEstimate:
-    """Returns the estimate from the newest 128 pictures, or from the newest 64, 32 or 16 if only that estimate is certain.
+    """Estimates the latency from the newest 128 pictures, and if that is not certain, from the newest 64, then 32, then 16.
 
-    Fewer pictures help if the older ones were taken before the latency changed. If no estimate is certain, returns the one from the most
-    pictures. The times must be in the order of arrival.
+    Returns the first estimate that is certain, or the one from 128 pictures if none is certain. Fewer pictures help if the older ones
+    were taken before the latency changed. The times must be in the order of arrival.
     """
     estimates = []
     for count in _MEASURED_PICTURES:
@@ -191,7 +193,8 @@ def estimate_from_newest(part_times: Sequence[float], picture_times: Sequence[fl
 def _find_candidates(grid: _PartGrid, pictures: Sequence[float], lowest_s: float, highest_s: float) -> Iterator[_Candidate]:
     """Yields the latencies under which many pictures are near a part.
 
-    This needs the time from every part to every picture. If many of these times are nearly equal, their value is a likely latency.
+    The function computes the time from every part to every picture. If many of these times are nearly equal, their value is a likely
+    latency.
     """
     width_s = grid.spacing_s / 8
     counts: Counter[int] = Counter()
@@ -232,9 +235,10 @@ def _explains(candidate: _Candidate) -> bool:
 
 @dataclass(frozen=True)
 class _Comparison:
-    """The comparison of the best latency with another one, `rival_s`.
+    """The comparison of the best latency with the latency `rival_s`, in seconds.
 
-    `is_decided` is True if the pictures prove that `rival_s` is wrong. `speaking_count` is the number of pictures that speak against it.
+    `is_decided` is True if the pictures prove that the best latency is right and `rival_s` is wrong. `speaking_count` is the number of
+    pictures that fit the best latency and do not fit `rival_s`.
     """
 
     rival_s: float
@@ -320,7 +324,10 @@ class LatencyMonitor:
 
     @property
     def median_offset_s(self) -> float:
-        """The median signed time from the nearest part to the picture, after subtracting the latency; 0 if there are no pictures."""
+        """The median offset of the last pictures, in seconds: time of the picture, less the latency, less the time of the nearest part.
+
+        It is positive if pictures come later than the latency says, and 0 if there are no pictures.
+        """
         return median(offset_s for offset_s, _ in self._offsets) if self._offsets else 0.0
 
     @property

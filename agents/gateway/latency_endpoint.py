@@ -24,7 +24,10 @@ from agents.gateway.upload_request import find_authorisation_problem
 
 
 class MeasuredLatencyBody(BaseModel):
-    """The body of `PUT /lines/{line}/latency`: a measured latency, and the usual time between two parts at that time, in seconds."""
+    """The body of `PUT /lines/{line}/latency`, in seconds.
+
+    `latency_s` is a measured latency, and `spacing_s` the usual time between two parts during the measurement.
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 

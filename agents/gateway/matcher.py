@@ -18,7 +18,7 @@ A picture waits until the gaps beside its nearest part are known well enough. Th
   for more than the smallest recent gap, because the report of the next part may have been lost.
 - The numbers of the parts show that a report is missing where the picture lies. The picture waits for that report. If the report does not
   arrive, the picture stays unmatched.
-- The gap on the other side of the part is unknown. When the picture may not wait any longer, the smallest recent gap is used in its place.
+- The gap on the other side of the part is unknown. When the picture can wait no longer, the smallest recent gap is used in its place.
 
 All times are in seconds. The functions do no input or output and read no clock.
 """
@@ -38,7 +38,8 @@ Picture = TypeVar("Picture")
 
 # If the time between two parts is unknown because a report was lost, the smallest of this many recent gaps is used in its place.
 _RECENT_GAPS = 32
-# A report may be delayed by this many seconds. So after 2 s without a report, the matcher assumes only that no part came for 1.9 s.
+# The report of a part may arrive this many seconds after the part was counted. So if no report has arrived for 2 s, the matcher assumes
+# only that no part was counted in the first 1.9 s.
 _REPORT_DELAY_S = 0.1
 
 
@@ -46,9 +47,9 @@ _REPORT_DELAY_S = 0.1
 class MatchDecision(Generic[Picture]):
     """A picture with its part. `part` is None if no part was found for the picture, and `picture` is None if the part got no picture.
 
-    `offset_s` is the signed time from the nearest part to the picture. `spacing_s` is the smaller of the gaps before and after that part,
-    or the known gap if the other one is unknown. `offset_s` and `spacing_s` are None if neither gap is known, or if the report of a nearer
-    part may be missing.
+    `offset_s` is the signed time from the nearest part to the picture. `spacing_s` is the smaller of the gaps before and after that part.
+    If only one of these gaps is known, `spacing_s` is the known gap. `offset_s` and `spacing_s` are None if neither gap is known, or if the
+    report of a nearer part may be missing.
     """
 
     picture: Picture | None
@@ -94,9 +95,10 @@ class _Gap:
 class Matcher(Generic[Picture]):
     """Matches pictures and parts that arrive in any order. Returns exactly one decision for each picture and each part.
 
-    A picture waits at most `window_s` for the report of its part, and their times may differ by at most `window_s`. A picture that is later
-    than the newest part may wait longer, until no other part has come for four times the time between that part and the picture. A part
-    waits at most `part_timeout_s` for its picture. If more than `max_pictures` pictures wait, the oldest ones stay unmatched.
+    A picture waits at most `window_s` for the report of its part, and their times may differ by at most `window_s`. A picture that came a
+    time t after the newest part may wait longer: if no other part follows for 4 t, the picture belongs to the newest part.
+
+    A part waits at most `part_timeout_s` for its picture. If more than `max_pictures` pictures wait, the oldest ones stay unmatched.
     """
 
     def __init__(self, window_s: float, part_timeout_s: float, max_pictures: int = 256) -> None:
@@ -179,9 +181,9 @@ class Matcher(Generic[Picture]):
         return MatchDecision(waiting.picture, None) if is_final else None
 
     def _may_be_proved_by_silence(self, waiting: _WaitingPicture[Picture], now_s: float) -> bool:
-        """Returns whether a picture that is a little later than the newest part should wait longer.
+        """Returns whether a picture that came a short time t after the newest part should wait longer.
 
-        If no other part is reported for four times the time between that part and the picture, the picture belongs to the part.
+        If no other part is reported for 4 t, the picture belongs to the newest part.
         """
         newest = self._parts[-1] if self._parts else None
         if newest is None or not newest.is_waiting or not 0 <= waiting.time_s - newest.time_s <= self._window_s:
@@ -191,16 +193,17 @@ class Matcher(Generic[Picture]):
         return silence.seconds <= needed_s < min(self._recent_gaps, default=float("inf"))
 
     def _bound_at_picture(self, gap: _Gap) -> float:
-        """Returns the least length of `gap`, the gap between two parts in which the picture lies.
+        """Returns the shortest possible length of `gap`, the gap between two parts in which the picture lies.
 
-        An unknown gap counts at most as the smallest recent gap, because the report of a part in it may have been lost.
+        If the length of the gap is not known, the result is at most the smallest recent gap, because the report of a part within the gap
+        may have been lost.
         """
         return gap.seconds if gap.is_exact else min(gap.seconds, min(self._recent_gaps, default=float("inf")))
 
     def _bound_on_other_side(self, gap: _Gap, is_final: bool) -> float:
-        """Returns the least length of `gap`, the gap on that side of the part where the picture does not lie.
+        """Returns the shortest possible length of `gap`, which lies on the other side of the part than the picture.
 
-        If the picture cannot wait any longer (`is_final`), an unknown gap counts at least as the smallest recent gap.
+        If the length is not known and the picture cannot wait any longer (`is_final`), the result is at least the smallest recent gap.
         """
         return max(gap.seconds, min(self._recent_gaps, default=0.0)) if is_final and not gap.is_exact else gap.seconds
 

@@ -11,15 +11,17 @@ from enum import Enum
 
 from streams.identity import sniff_content_type
 
-# The first marker after the compressed data of a JPEG. Stuffed zeros, restart markers and fill bytes may occur within the data.
+# Finds the first marker after the compressed pixels of a JPEG. Stuffed zeros, restart markers and fill bytes may occur among the pixels, so
+# they do not match.
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-# In a damaged file, the end marker is looked for in this many bytes at the end, because some programs append bytes such as a line feed.
+# In a damaged file, the end marker may be anywhere in this many bytes at the end, because some programs append bytes such as a line feed.
 _TAIL_BYTES = 64
 # Limits of how many directories of a TIFF are followed, and how many strips or tiles are read from each. They end the search in a
 # file whose directories point to themselves.
 _MAX_TIFF_DIRECTORIES = 64
 _MAX_TIFF_PIECES = 1_000_000
-_TIFF_OFFSETS = {273: 279, 324: 325}  # the TIFF tags of the offsets of strips and tiles, each with the tag of their sizes
+# A TIFF stores its pixels in strips or in tiles. For each of the two, one tag holds their offsets and another one their sizes.
+_TIFF_OFFSETS = {273: 279, 324: 325}
 _TIFF_NUMBERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
 
 
@@ -44,7 +46,7 @@ def find_picture_end(value: bytes) -> PictureEnd:
         return PictureEnd.UNKNOWN
     try:
         return PictureEnd.FOUND if find(value) else PictureEnd.MISSING
-    except (struct.error, IndexError):  # Not even the header is complete.
+    except (struct.error, IndexError):  # The file ends within its header.
         return PictureEnd.MISSING
 
 
@@ -62,7 +64,7 @@ def _has_jpeg_end(value: bytes) -> bool:
             return True
         if kind == 0xFF:
             at += 1
-        elif kind == 0xDA:  # After this segment comes the compressed data, up to the next marker.
+        elif kind == 0xDA:  # Compressed pixels follow a scan header, up to the next marker.
             marker = _JPEG_MARKER.search(value, at + 2 + int.from_bytes(value[at + 2 : at + 4]))
             if marker is None:
                 return False
@@ -116,7 +118,11 @@ def _has_tiff_end(value: bytes) -> bool:
 
 
 def _read_tiff_directory(value: bytes, order: str, is_big: bool, at: int) -> tuple[int, int]:
-    """Reads the directory at offset `at`. Returns the offset of the next one, or 0, and the end of the last strip or tile of this one."""
+    """Reads the directory of a TIFF that begins at byte `at`.
+
+    Returns the byte at which the next directory begins, or 0 if there is none, and the byte at which the last strip or tile of this
+    directory ends.
+    """
     (count,) = struct.unpack_from(order + ("Q" if is_big else "H"), value, at)
     start, entry_bytes = (at + 8, 20) if is_big else (at + 2, 12)
     numbers: dict[int, tuple[int, ...]] = {}

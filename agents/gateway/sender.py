@@ -53,7 +53,7 @@ _SILENT_S = 2.0
 _STUCK_S = 30.0
 # While nothing is in flight, the sender checks at this interval whether a broker is reachable.
 _PROBE_INTERVAL_S = 5.0
-# The setting gateway.in_flight limits the number of unconfirmed pictures. This limits their bytes, because pictures may be large.
+# The pictures in flight may have at most this many bytes in all. The setting gateway.in_flight limits only their number.
 _MAX_IN_FLIGHT_BYTES = 32 * 2**20
 _READ_AT_ONCE = 8
 _REMINDER_INTERVAL_S = 60.0
@@ -170,7 +170,10 @@ class _InFlightWindow:
 
     @property
     def silent_s(self) -> float:
-        """For how many seconds Kafka has not answered, counted from the last result or, if later, from the first picture in flight."""
+        """How long Kafka has not answered, in seconds.
+
+        The time counts from Kafka's last answer. If no picture was in flight after that answer, it counts from the next picture sent.
+        """
         return time.monotonic() - self._last_result_s
 
     def send_next(self) -> int:
@@ -364,7 +367,7 @@ class Sender:
     def _track_backlog(self) -> None:
         """Logs when a backlog of pictures begins and ends.
 
-        During a backlog the spool holds the only copy of many pictures. So it waits for the disk at each commit.
+        During a backlog the spool holds the only copy of many pictures. Therefore the spool then waits for the disk at each commit.
         """
         waiting = self._spool.sendable_count
         if not self._is_behind and waiting > 2 * self._max_in_flight:

@@ -168,8 +168,8 @@ class Inspector:
             image = read_image_record(source, line, captured_at, utc_now())
             captured_at = image.captured_at
             deadline_s = _to_monotonic_clock(image.deadline)
-            # The thread that computes the networks waits for this future. If the event loop waited for it, the event loop would wake up
-            # for each decoded picture.
+            # The thread that computes the networks waits for the future `decoding`. The event loop does not wait for it, because the loop
+            # would then wake up for each decoded picture.
             decoders = self._upload_decoders if self._is_upload(line.name) else self._decoders
             decoding = decoders.submit(self._decode, image, self._side_px(line.name))
         except IdentityError as error:

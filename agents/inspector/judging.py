@@ -84,7 +84,7 @@ def _pixels(image: DecodedImage) -> npt.NDArray[np.uint8]:
 
 
 def group_by_predictor(predictors: Sequence[Predictor]) -> list[tuple[Predictor, list[int]]]:
-    """Returns each predictor that occurs in `predictors` once, together with all indices at which it occurs, in ascending order."""
+    """Returns the different predictors in `predictors`, each with the indices at which it occurs, in ascending order."""
     indices_by_id: dict[int, list[int]] = {}
     for index, predictor in enumerate(predictors):
         indices_by_id.setdefault(id(predictor), []).append(index)

@@ -42,16 +42,16 @@ from streams.topics import TopicNames
 log = logging.getLogger(__name__)
 
 METHOD = "grad-cam"
-# Largest numbers of queued pictures: first for ordinary lines, then for lines whose heat maps a person waits for. A picture takes about
-# 50 kB of memory.
+# Largest numbers of pictures that wait for their heat maps: first for ordinary lines, then for lines whose heat maps a person waits for. A
+# picture takes about 50 kB of memory.
 _MAX_ORDINARY = 64
 _MAX_AWAITED = 1024
 _BUSY_WAIT_S = 0.05
 # The localiser looks for new model versions at this interval and opens their heat mappers, so that these are usually ready before the first
 # suspicious picture arrives.
 _VERSION_CHECK_S = 1.0
-# A worker opens no heat mapper in its first seconds, because opening needs a processor for several seconds. The worker is idle at that
-# moment, but many pictures may be waiting in Kafka.
+# A worker opens no heat mapper in its first seconds, because opening keeps a processor busy for several seconds. At that time
+# many pictures may already be waiting in Kafka, although the worker has not received them yet.
 _START_DELAY_S = 5.0
 # If a person waits for a heat map and none was made for this long, the next one is made even if other pictures wait for their verdicts.
 _MAX_PERSON_WAIT_S = 2.0

@@ -25,7 +25,8 @@ log = logging.getLogger(__name__)
 
 # Largest number of pictures that wait for a shadow version, two full batches. The limit bounds the memory.
 _MAX_SAMPLES = 64
-# A shadow version judges at most this many pictures at a time, because a picture that arrives in the meantime waits until it has finished.
+# A shadow version judges at most this many pictures at a time. The number is small, because a camera's picture that arrives in the meantime
+# has to wait for its verdict until the shadow version has finished.
 _MAX_BATCH = 4
 _BUSY_WAIT_S = 0.02
 
@@ -47,7 +48,7 @@ class ShadowSample:
 
 
 class ShadowJudge:
-    """Lets shadow versions judge queued images in `executor` (the threads that compute networks), while `is_idle` returns True."""
+    """Lets shadow versions judge queued images while `is_idle` returns True. `executor` holds the threads in which networks run."""
 
     def __init__(self, executor: Executor, is_idle: Callable[[], bool], decode_again: DecodeAgain, apply_rule: ApplyRule) -> None:
         self._executor = executor

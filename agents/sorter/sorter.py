@@ -41,8 +41,8 @@ log = logging.getLogger(__name__)
 ROLE = "sorter"
 # The largest number of verdicts that are handled at the same time. Further verdicts stay in Kafka.
 MAX_OPEN_VERDICTS = 64
-# The board reports a part at the gate at most this long after the deadline of the part's verdict. The record of a late verdict waits for
-# this report, because the record also says what the gate did.
+# The deadline of a verdict lies shortly before its part reaches the gate. The board then reports what the gate did, at most this long after
+# the deadline. The record of a late verdict waits for this report, because the record also says what the gate did.
 _MAX_REPORT_DELAY = timedelta(seconds=2)
 # The largest run number and the largest part number of the gate protocol.
 _MAX_RUN, _MAX_PART = 65535, 99_999_999
@@ -214,7 +214,7 @@ class Sorter:
     async def record_events(self) -> None:
         """Writes records of the board's events to Kafka and then acknowledges the events to the board. Never returns.
 
-        All events that wait at that time are recorded with one delivery to Kafka.
+        If several events are waiting, their records go to Kafka in one delivery.
         """
         while True:
             events = [await self._events.get()]
@@ -249,7 +249,11 @@ class Sorter:
         state = self._states.get(event.run, event.part)
         if event.reason == "spacing" and event.action == "pass" and state.label == "defect":
             part = f"{self._line}:{event.run}:{event.part}"
-            log.error("part %s is a defect, but it passed, because an uncounted part was too close before it", part, extra={"part": part})
+            log.error(
+                "part %s is a defect, but it passed the gate, because a part that was not counted was too close in front of it",
+                part,
+                extra={"part": part},
+            )
         fault = self._faults[-1] if self._faults else 0
         sorting = make_sorting(event, state, self._line, self._board, fault, _now(), self._grade_names.get(event.gate))
         metrics.parts_sorted.labels(self._line, sorting.action, sorting.reason).inc()

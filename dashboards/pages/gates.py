@@ -264,7 +264,7 @@ ALERTS: tuple[Alert, ...] = (
             "picture. The gateway needs the latency, because it can find the part of a picture only by the time.",
             "The gateway assigns no picture of this line to a part. So no part gets a verdict, and the board applies the line's safe "
             "action (divert, pass or stop) to every part.",
-            "Run `curl <address>/readyz` with the address of the gateway, which stands in the file `<run_dir>/targets/<instance>.json`. "
+            "Run `curl <address>/readyz` with the address of the gateway from the file `<run_dir>/targets/<instance>.json`. "
             "The page names each line whose latency is unknown.",
             "Run `castline gateway measure <line>` while parts pass. If the parts follow each other at equal intervals, hold one of them "
             "back for half an interval, because otherwise several latencies fit equally well. If you know the latency, you can set "
@@ -285,7 +285,7 @@ ALERTS: tuple[Alert, ...] = (
             "Probably the clock of the camera was set or has drifted, or pictures now take longer or shorter to arrive.",
             "The gateway assigns no picture of this line to a part, because a part could get the verdict on its neighbour. So no part "
             "gets a verdict, and the board applies the line's safe action (divert, pass or stop) to every part.",
-            "Run `curl <address>/readyz` with the address of the gateway, which stands in the file `<run_dir>/targets/<instance>.json`. "
+            "Run `curl <address>/readyz` with the address of the gateway from the file `<run_dir>/targets/<instance>.json`. "
             "The page says what the pictures showed. Compare the clock of the camera with the clock of the gateway's machine.",
             "First remove the cause: repair the time synchronisation (NTP) of the camera or file server, or the network. Then run "
             "`castline gateway measure <line>` while parts pass. If the parts follow each other at equal intervals, hold one of them back "
@@ -326,7 +326,7 @@ ALERTS: tuple[Alert, ...] = (
             "instead.",
             "Pictures with a wrong time are judged. But if a board counts the parts of the line, the gateway does not assign these "
             "pictures to parts. So the parts get no verdict, and the board applies the line's safe action (divert, pass or stop).",
-            "Run `curl <address>/healthz` with the address of the gateway, which stands in the file `<run_dir>/targets/<instance>.json`. "
+            "Run `curl <address>/healthz` with the address of the gateway from the file `<run_dir>/targets/<instance>.json`. "
             "The page shows the last wrong time. A year such as 1970 or 2000 means that the camera has lost its clock, often after a "
             "power cut.",
             "Set the clock of the camera or file server, preferably by NTP. If that is impossible, set `lines.camera.time_source` to "

@@ -8,7 +8,8 @@ from dashboards.promql import LINE, PLANT, p50, p99, rate, select
 from dashboards.rules import Alert, Runbook
 
 _LAG = f'castline_consumer_lag_records{{{LINE},role="inspector"}}'
-# Every process exports a metric without labels, also if its role never sets the metric. The value is then 0, so queries select the role.
+# A metric without labels is exported by every process. If the role of a process never sets the metric, the process exports the value 0.
+# Therefore queries of such a metric must select the role.
 _INSPECTOR = 'role="inspector"'
 _ARCHIVIST = 'role="archivist"'
 
@@ -234,11 +235,11 @@ ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         STALLED,
         Runbook(
-            "Work waits for the process, but the process has not finished any of it for `service.stall_s` seconds. Or one of the tasks of "
-            "the process has ended.",
+            "The process makes no progress. For `service.stall_s` seconds it has finished nothing although work is waiting, or one of its "
+            "tasks has ended.",
             "The process still runs, but it does no work. If it is a gateway, an inspector or a sorter, the parts of its lines reach the "
             "gate without a verdict.",
-            "Run `curl <address>/healthz`, which prints the reason. The address stands in the file `<run_dir>/targets/<instance>.json`.",
+            "Run `curl <address>/healthz`, which prints the reason. The address is in the file `<run_dir>/targets/<instance>.json`.",
             "`castline up` and Kubernetes restart the process after a while. To restart it yourself, end it with SIGTERM and start it "
             "again. No record is lost.",
         ),
@@ -256,7 +257,7 @@ ALERTS: tuple[Alert, ...] = (
             "version or the object store.",
             "If an inspector is not ready, the other inspectors judge its parts. If a sorter is not ready, no verdict reaches the gate of "
             "its line.",
-            "Run `curl <address>/readyz`, which names what is missing. The address stands in the file `<run_dir>/targets/<instance>.json`.",
+            "Run `curl <address>/readyz`, which names what is missing. The address is in the file `<run_dir>/targets/<instance>.json`.",
             "Restore what the page /readyz of the process names, for instance Kafka, the board or the object store. The process then "
             "continues by itself.",
         ),
@@ -330,7 +331,7 @@ ALERTS: tuple[Alert, ...] = (
             "Pictures may be missing, and a part without a picture gets no verdict. If the gateway has put files aside, it tries them "
             "again from time to time.",
             "Run `curl <address>/healthz` with the address of the gateway. The page shows each complaint as a sentence. The address "
-            "stands in the file `<run_dir>/targets/<instance>.json`.",
+            "is in the file `<run_dir>/targets/<instance>.json`.",
             "Do what the complaint says. `docs/cameras.md` explains every complaint. `castline gateway try <line>` shows what would "
             "happen to the camera's pictures.",
         ),
@@ -350,7 +351,7 @@ ALERTS: tuple[Alert, ...] = (
             "file of its folder, because the file is missing or the gateway has no right to read it.",
             "The parts on the lost pictures get no verdict, so the board applies the line's safe action (divert, pass or stop).",
             "Run `curl <address>/healthz` with the address of the gateway. The page names the file whose picture was lost. The address "
-            "stands in the file `<run_dir>/targets/<instance>.json`.",
+            "is in the file `<run_dir>/targets/<instance>.json`.",
             "For `overwritten`, make the camera number its files, or make it put the time into their names. For `not-readable`, restore "
             "the files, or give the gateway the right to read them.",
         ),

@@ -195,8 +195,7 @@ MODEL_ALERTS: tuple[Alert, ...] = (
         Runbook(
             "The share of the parts with the verdict `defect` in the last hour is more than ten percentage points above or below the "
             "share in the last day.",
-            "Either the castings have changed, and the foundry must know at once. Or the pictures have changed, and the verdicts may be "
-            "wrong.",
+            "If the castings have changed, the foundry must know at once. If only the pictures have changed, the verdicts may be wrong.",
             "On the station, open ten of the latest pictures. Look for a change of light, lost focus, dirt on the lens, or another "
             "product.",
             "If the pictures have changed, clean and adjust the camera. If the castings have changed, inform the shift. If the product is "
@@ -277,7 +276,7 @@ MODEL_ALERTS: tuple[Alert, ...] = (
 
 # Each inspector gets only some of the pictures of a line. So the camera has stopped only if all inspectors of the line report a gap.
 _GAP = 'min by (plant, line) (castline_camera_state{state="gap"}) > 0'
-# There is nothing to photograph while the belt stands. If a board counts the parts of the line, its counter shows whether the belt stands.
+# There is nothing to photograph while the belt is stopped. If a board counts the parts of the line, its counter shows whether parts pass.
 _BELT_STANDS = "on (plant, line) (sum by (plant, line) (rate(castline_parts_counted_total[5m])) == 0)"
 
 CAMERA_ALERTS: tuple[Alert, ...] = (
@@ -325,7 +324,7 @@ CAMERA_ALERTS: tuple[Alert, ...] = (
         CAMERA,
         Runbook(
             "The latest pictures have less than half the sharpness of the most blurred reference pictures of the version.",
-            "On blurred pictures the networks overlook small holes and scratches. It may be that no other alert fires.",
+            "On blurred pictures the networks overlook small holes and scratches. There may be no other alert about this.",
             "On the station, look at the last pictures of the line. Check whether they are out of focus everywhere, or smeared in the "
             "direction of the belt.",
             "If the pictures are out of focus, correct the focus and clean the lens. If they are smeared, use a shorter exposure, more "

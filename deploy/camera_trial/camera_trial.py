@@ -29,7 +29,8 @@ from streams.identity import PartId
 from streams.settings import CameraSettings, LineSettings, Settings
 
 THUMBNAIL_PX = 320
-# Pictures are reduced to this side before their brightness is measured, so that single defective pixels of the camera do not count.
+# Pictures are scaled down to this many pixels a side before their brightness is measured, so that single defective pixels of the camera
+# do not count.
 _MEASURED_PX = 256
 # The trial reads files up to this size, although the gateway accepts only smaller ones, so that it can show a file as too large.
 _LARGEST_BYTES = 2**28
@@ -37,10 +38,12 @@ _LARGEST_BYTES = 2**28
 
 @dataclass(frozen=True)
 class TriedPicture:
-    """One picture of a trial. What could not be measured is None.
+    """One picture of a trial. A value that could not be measured is None.
 
     `name` is the name of its file, or "" if it has none. `refusal` says why the picture would not be judged, or is "".
-    `offset_s` is the time from the picture's own time to its arrival. It is unknown for a file that was in the folder before the trial.
+    `offset_s` is the time from the capture of the picture, as the camera states it, to its arrival. It is None for a file that was in the
+    folder before the trial.
+
     `mean`, `darkest` and `brightest` are grey levels of the picture as the networks see it, from 0 (black) to 255 (white). `thumbnail` is
     a JPEG, or b"" for a picture that cannot be decoded.
     """
@@ -164,7 +167,10 @@ def _read_frames(camera: GatewayCamera, stopping: threading.Event, frames: Simpl
 def _wait_for_frame(
     frames: SimpleQueue[CameraFrame | Exception], thread: threading.Thread, find_fault: Callable[[], str], wait_s: float
 ) -> CameraFrame | None:
-    """Returns the next frame. Returns None if none comes for `wait_s` seconds, if a replay is over, or if the camera cannot be opened."""
+    """Returns the next frame, or None if there is no further frame.
+
+    There is none if the camera sends nothing for `wait_s` seconds or cannot be opened, or if all pictures of a folder have been replayed.
+    """
     until_s = time.monotonic() + wait_s
     while time.monotonic() < until_s and not find_fault():
         is_running = thread.is_alive()
@@ -183,7 +189,10 @@ def _wait_for_frame(
 
 
 def _find_fault(line: LineSettings, camera: GatewayCamera) -> str:
-    """Returns why a video stream cannot be read, or "". Other cameras complain only about single pictures, which does not end the trial."""
+    """Returns why a video stream cannot be read, or "".
+
+    For other cameras the result is always "". They complain only about single pictures, and the trial can go on with the next picture.
+    """
     assert line.camera is not None
     return "; ".join(camera.list_complaints()) if line.camera.kind == "video" else ""
 
@@ -236,7 +245,7 @@ def measure_frame(frame: CameraFrame, number: int, line: LineSettings, settings:
 
 
 def _find_name(frame: CameraFrame) -> str:
-    """Returns the name of the picture's file, or "" if it has none. The idempotency key of a drop camera's frame holds the name."""
+    """Returns the name of the picture's file, or "" if it has none. The name is part of the idempotency key of a drop camera's frame."""
     kind, _, rest = frame.idempotency_key.partition(":")
     return rest.rsplit(":", 2)[0] if kind == "file" else ""
 

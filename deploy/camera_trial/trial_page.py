@@ -68,14 +68,14 @@ def _make_facts(picture: TriedPicture) -> str:
     if picture.width_px is not None:
         facts["Size"] = f"{picture.width_px} × {picture.height_px} px"
         facts["Mode"] = f"{picture.mode}, {picture.depth_bits} bits a sample"
-    facts["Time offset"] = "unknown, because the file was there before" if picture.offset_s is None else f"{picture.offset_s:+.2f} s"
+    facts["Time offset"] = "unknown, because the file is older than the trial" if picture.offset_s is None else f"{picture.offset_s:+.2f} s"
     if picture.mean is not None:
         facts["Brightness"] = f"{picture.darkest} … {picture.brightest}, mean {picture.mean:.0f}"
     return "<dl>" + "".join(f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in facts.items()) + "</dl>"
 
 
 def _make_brightness(picture: TriedPicture) -> str:
-    """Draws the range of grey levels from black to white, with the mean."""
+    """Returns a bar from black to white as HTML, which shows the range of the picture's grey levels and marks their mean."""
     assert picture.mean is not None
     assert picture.darkest is not None
     assert picture.brightest is not None

@@ -58,7 +58,8 @@ def _serve(process: WorkerProcess) -> int:
     migrate_database()
     if not process.wait_for_topics([*list_archived_topics(settings), TopicNames(settings.topics.prefix).dead_letters]):
         return 0
-    # The imported modules are never deleted. `freeze` tells the garbage collector to skip them, which makes each search shorter.
+    # `freeze` tells the garbage collector to skip the modules imported so far, because they are never deleted. This shortens each search
+    # for garbage.
     gc.collect()
     gc.freeze()
     return asyncio.run(_run(process))

@@ -1,4 +1,4 @@
-"""The command `castline bench`: measurements of speed and cost on this machine."""
+"""The command `castline bench`: measures the speed and the cost of Castline on this machine."""
 
 from __future__ import annotations
 
@@ -100,10 +100,10 @@ def pipeline(
 ) -> None:
     """Measure the speed, the latency and the memory of the inspector.
 
-    First the command measures how many pictures a second an inspector judges that reads them from Kafka. It also measures how many the same
-    networks judge in a plain loop without Kafka (the "bare model"), and prints the ratio. Then the command sends pictures at half of the
-    inspector's speed and prints the median (p50) and the 99th percentile (p99) of the time from capture to verdict. Last, it prints the
-    resident memory of the inspector while many pictures wait on Kafka.
+    First the command measures how many pictures a second an inspector reads from Kafka and judges. For comparison it also measures how many
+    pictures the same networks judge in a plain loop without Kafka (the "bare model"), and prints the ratio. Then the command sends pictures
+    at half of the inspector's speed and prints the median (p50) and the 99th percentile (p99) of the time from capture to verdict. Last, it
+    prints the resident memory of the inspector while many pictures wait on Kafka.
 
     The measurement uses the sections model, batch, inspector and pictures of the settings.
     """
@@ -139,7 +139,7 @@ def pipeline(
 @click.option(
     "--load",
     type=click.FloatRange(0.001, 0.95),
-    help="Also measure latencies. Meanwhile pictures are sent at this share of the throughput of the first run, for example 0.05.",
+    help="Also measure latencies, with pictures sent at this share of the throughput of the first run. 0.05 means 5 %.",
 )
 @click.option(
     "--pairs",
@@ -172,16 +172,16 @@ def compare(
     Call `make setup` in OLD_CHECKOUT first. To compare two settings files, pass this checkout as OLD_CHECKOUT. The two inspectors run
     alternately: old, new, then new, old, and so on. Each run is a fresh process and gets the same pictures.
 
-    The command prints the processor time per picture and the pictures a second of both inspectors. For each pair of runs it divides the
-    figure of the new inspector by the figure of the old one, and it prints the median of these ratios with its 95 % interval. The new
-    inspector counts as no slower if the median ratio of the processor times is at most 1.03. With --load, the command also prints the
-    median (p50) and the 99th percentile (p99) of the time from capture to verdict.
+    For both inspectors the command prints the processor time per picture and the throughput in pictures a second. For each pair of runs
+    it divides the figure of the new inspector by the figure of the old one. It prints the median of these ratios with its 95 % interval.
+    With --load, the command also prints the median (p50) and the 99th percentile (p99) of the time from capture to verdict.
 
-    The measurement uses the sections model, batch, inspector and pictures of a settings file. Without --old-settings or --new-settings it
-    uses the file of `castline --settings`, or the defaults of each checkout. Relative paths start at the checkout's folder.
+    The measurement uses the sections model, batch, inspector and pictures of a settings file. The options --old-settings and
+    --new-settings name a file for one inspector. Without such an option, an inspector uses the file of `castline --settings` or, if there
+    is none, the defaults of its checkout. Relative paths start at the checkout's folder.
 
-    The exit code is 1 if the median ratio of the processor times is above 1.03, or if the whole interval of the throughput ratio lies below
-    1.
+    The exit code is 1 if the new inspector is slower: the median ratio of the processor times is above 1.03, or the whole interval of the
+    throughput ratio lies below 1.
     """
     from bench.compare import InspectorCheckout, compare_checkouts, describe_comparison
 
@@ -212,8 +212,8 @@ def compare(
 def instrumentation(context: click.Context, rounds: int, pictures: int, as_json: bool) -> None:
     """Measure by how much the metrics reduce the throughput of the inspector.
 
-    Compares the pictures a second of two inspectors. The first one updates its metrics, and they are read every 5 s. The second one never
-    updates its metrics.
+    The command compares two inspectors by the number of pictures that they judge in a second. The first one updates its metrics, and they
+    are read every 5 s. The second one never updates its metrics.
     """
     from bench.instrumentation import measure_instrumentation
     from bench.picture_feed import load_pictures
@@ -238,7 +238,8 @@ def instrumentation(context: click.Context, rounds: int, pictures: int, as_json:
     "--data",
     type=click.Path(path_type=Path),
     multiple=True,
-    help="Folder of labelled pictures on which the runtimes' labels are compared. Without the option, the golden set is used.",
+    help="Folder of labelled pictures on which the runtimes' labels are compared. Without the option, the pictures inside the version "
+    "(its golden set) are used.",
 )
 @click.option(
     "--seconds",
@@ -287,7 +288,7 @@ def runtimes(model: str, data: tuple[Path, ...], seconds: float, pictures: int, 
     default=1_000_000,
     show_default=True,
     type=click.IntRange(1000, 20_000_000),
-    help="Number of parts in the table of the history.",
+    help="Number of parts in the database that the pages search.",
 )
 @click.option("--requests", default=20, show_default=True, type=click.IntRange(1, 1000), help="Number of requests for each kind of search.")
 @click.option(
@@ -323,24 +324,31 @@ def history(rows: int, requests: int, database: Path | None, as_json: bool) -> i
     default=16,
     show_default=True,
     type=click.IntRange(1, 1000),
-    help="Number of rounds in which no browser shows the wall. As many rounds follow in which browsers show the wall.",
+    help="Number of rounds in which no browser shows the wall, the page that shows all lines live. "
+    "The same number of rounds with browsers follows.",
 )
 @click.option(
     "--seconds",
     default=20.0,
     show_default=True,
     type=click.FloatRange(2, 600),
-    help="Length of a round, in seconds. Give at least 10, because on a busy machine the wall changes only every ten seconds.",
+    help="Length of a round, in seconds. Give at least 10, because on a busy machine the measured page changes only every ten seconds.",
 )
-@click.option("--browsers", default=2, show_default=True, type=click.IntRange(1, 64), help="Browsers that show the wall.")
+@click.option(
+    "--browsers",
+    default=2,
+    show_default=True,
+    type=click.IntRange(1, 64),
+    help="Number of browsers that show the wall, the page that shows all lines live.",
+)
 @_JSON_OPTION
 @click.pass_context
 def wall(context: click.Context, rounds: int, seconds: float, browsers: int, as_json: bool) -> None:
     """Measure the processor time that the wall takes while an inspector is busy. The wall is the station's page that shows all lines live.
 
-    The result is the processor time of the station, plus the processor time that the broker needs in addition, as a share of all
-    processors. The browsers' processor time is shown but not counted, because in a plant the browsers run on other computers. Throughput is
-    not measured, because on a shared machine it varies by a tenth, whereas processor times vary by a tenth of a per cent.
+    The result is a share of all processors: the processor time of the station, plus the extra processor time that the broker needs because
+    of the wall. The browsers' processor time is shown but not counted, because in a plant the browsers run on other computers. Throughput
+    is not measured, because on a shared machine it varies by a tenth, whereas processor times vary by a tenth of a per cent.
     """
     from bench.picture_feed import load_pictures
     from bench.wall import measure_wall
@@ -371,7 +379,8 @@ def wall(context: click.Context, rounds: int, seconds: float, browsers: int, as_
 def decoding(data: Path | None, pictures: int, as_json: bool) -> None:
     """Measure the time for decoding one picture.
 
-    The command measures it in a thread, as for pictures of cameras, and in the separate process that decodes uploaded pictures.
+    The command measures this time twice, because Castline decodes the pictures of cameras in a thread and uploaded pictures in a separate
+    process.
     """
     from dataclasses import asdict
 

@@ -30,8 +30,8 @@ from firmware.protocol import PAGES, WORDS, Fields
 from streams.errors import GateError, SettingsError
 from streams.settings import GateSettings, Settings, load_settings
 
-# Opening the port resets a Mega, which needs up to 3 s to start. Then this program sends HELLO and, with --line, the settings of the lane.
-# Only after that the board answers the command.
+# Longest wait for the answer to a command, in seconds. Opening the port resets an Arduino Mega, which needs up to 3 s to start. Then this
+# program sends HELLO and, with --line, the settings of the lane. Only then does the board answer the command.
 MAX_ANSWER_S = 15.0
 # A test of the gate takes this long: the gate stays out for one second, and then swings back.
 SWING_S = 1.5
@@ -101,10 +101,10 @@ class BoardConnection:
 def _connect(
     address: BoardAddress, lane: int, settings: LaneSettings | None = None, grades: Mapping[int, LaneSettings] | None = None
 ) -> Iterator[BoardConnection]:
-    """Connects to a board until the `with` block ends. A Mega resets when the connection is opened.
+    """Connects to a board until the `with` block ends. An Arduino Mega resets when the connection is opened.
 
-    If `settings` are given, they are sent to the lane before the first command. `grades` holds the settings of the further gates at the
-    same belt, by their lanes, which are sent too.
+    If `settings` are given, they are sent to the lane before the first command. If the belt has more than one gate, `grades` holds the
+    settings of the other gates, by the numbers of their lanes. These settings are sent too.
 
     Raises GateError if the port does not exist.
     """
@@ -126,8 +126,8 @@ def _connect(
 def status(file: Path | None, name: str | None, port: str | None, lane: int | None, as_json: bool) -> int:
     """Show the state, counters, gate, link and photo-eyes of a lane. The exit status is 1 if the lane has a fault.
 
-    Stop the line's sorter first, because only one program can use the serial port. The command resets a Mega, because opening its serial
-    port resets it.
+    Stop the line's sorter first, because only one program can use the serial port. Opening the serial port resets an Arduino Mega, so this
+    command resets it too.
     """
     address = _find_address(file, name, port, lane)
     with _connect(address, address.lane) as board:
@@ -176,8 +176,8 @@ def _board_settings(name: str | None, gate: GateSettings) -> tuple[LaneSettings,
 def test(file: Path | None, name: str | None, port: str | None, lane: int | None, what: str) -> None:
     """Swing the gate once, or switch the camera trigger, the lamp or the relay. The board refuses the test while parts are on the belt.
 
-    Pass --line to test the gate. This command resets a Mega, and after a reset the board swings a gate only when a program has confirmed
-    the settings of its line.
+    Pass --line to test the gate. This command resets an Arduino Mega, and after a reset the board swings a gate only when a program has
+    confirmed the settings of its line.
     """
     address = _find_address(file, name, port, lane)
     own_lane = address.gate.lane if address.gate else address.lane
@@ -185,7 +185,7 @@ def test(file: Path | None, name: str | None, port: str | None, lane: int | None
     with _connect(address, own_lane, settings, grades) as board:
         result = board.ask("TEST", address.lane, secrets.randbelow(65536), what)["told"]
         if what == "gate":
-            # The port stays open until the swing is over, because opening it again would reset the board.
+            # The port stays open until the gate has swung back, because opening the port again would reset the board.
             threading.Event().wait(SWING_S)
     click.echo(f"{what}: {result}")
 
@@ -237,7 +237,7 @@ def flash(port: str, image: Path | None) -> int:
     default=0.2,
     show_default=True,
     type=click.FloatRange(0, 0.9),
-    help="Random variation of the time between two parts, as a share of that time, 0..0.9.",
+    help="Random variation of the time between two parts, from 0 to 0.9. With 0.2 the time varies by up to 20 %.",
 )
 @click.option("--seed", default=1, show_default=True, help="Seed of the random numbers.")
 @click.option(
@@ -261,7 +261,7 @@ def flash(port: str, image: Path | None) -> int:
 @click.option(
     "--log",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Append what really happens on the belt, such as castings that fall, as JSON lines to this file.",
+    help="Append each physical event of the simulation, such as a casting that leaves the belt, as a line of JSON to this file.",
 )
 @click.option(
     "--avr", is_flag=True, help="Run the Mega's real firmware in an AVR simulator. The first call compiles the firmware and the simulator."
@@ -345,8 +345,8 @@ def _make_avr_line(stack: ExitStack, plants: dict[int, Plant], memory: Path, log
 
 def _make_belt(gate: GateSettings, travel_s: float | None) -> Belt:
     speed_mm_s = gate.belt_mm_per_s if travel_s is None else gate.travel_mm / travel_s
-    # The board starts the servo when the part reaches the gate, and the servo swings the blade within 0.08 s. In this time the part
-    # moves on. The simulated blade therefore stands further along the belt by the same distance, so that it meets the part.
+    # The board starts the servo when the part reaches the gate, and the servo needs 0.08 s to swing the blade. During this time the part
+    # moves on by `swing_mm`. The simulated blade stands further along the belt by this distance, so that it meets the part.
     swing_mm = 0.08 * speed_mm_s
     further = tuple(Blade(grade.lane, grade.gate_mm + swing_mm) for grade in gate.grades)
     return Belt(speed_mm_s=speed_mm_s, eye_gap_mm=gate.travel_mm, blade_mm=20 + swing_mm, further=further)

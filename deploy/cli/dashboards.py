@@ -1,4 +1,4 @@
-"""The command `castline dashboards`: writes Castline's dashboards and alerts to a Grafana server, or shows how the server's differ."""
+"""The command `castline dashboards`: writes Castline's dashboards and alerts to Grafana, or shows how Grafana's copies differ from them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from dashboards.grafana import Grafana
     from dashboards.provisioning import ResourceDiff
 
-# These variables do not begin with CASTLINE_, because the settings refuse every CASTLINE_ variable that they do not know.
+# Environment variables that hold the Grafana token and the address for alerts. They lack the prefix CASTLINE_, because the settings refuse
+# every CASTLINE_ variable that they do not know.
 TOKEN_VARIABLE, WEBHOOK_VARIABLE = "GRAFANA_TOKEN", "GRAFANA_ALERT_WEBHOOK"
 
 
@@ -23,7 +24,7 @@ def _connection_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--no-alerts",
             is_flag=True,
-            help="Write no alert rules to Grafana, and remove Castline's rules from it. Use it if an Alertmanager sends the alerts.",
+            help="Write no alert rules to Grafana, and remove Castline's rules from it. Choose this if an Alertmanager sends the alerts.",
         ),
         click.option("--datasource-uid", default="", help="Use the existing data source with this uid instead of creating one."),
         click.option(
@@ -45,10 +46,10 @@ def _connection_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group("dashboards")
 def command() -> None:
-    """Write Castline's dashboards and alerts to a Grafana server, or show how those on the server differ.
+    """Write Castline's dashboards and alerts to a Grafana server, or show how the copies on the server differ from them.
 
     The environment variable GRAFANA_TOKEN must hold the token of a Grafana service account. If GRAFANA_ALERT_WEBHOOK is set, Grafana sends
-    the alerts to this address. Castline changes and removes only what it has made itself, which it recognises by fixed uids.
+    the alerts to this address. Castline changes and removes only what it has made itself. It recognises its own objects by fixed uids.
     """
 
 

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 @click.option(
     "--depth-bits",
     type=click.IntRange(8, 16),
-    help="Number of bits that the camera really uses in pictures of more than 8 bits, as in the setting depth_bits of its line.",
+    help="For pictures of more than 8 bits: the number of bits that the camera really uses, for example 12 in 16-bit files. The setting "
+    "depth_bits of a line has the same meaning.",
 )
 @click.option("--runtime", default="tensorflow", show_default=True, help="Runtime that computes the networks, for example openvino.")
 @click.option(
@@ -45,7 +46,8 @@ if TYPE_CHECKING:
     "--band",
     type=(float, float),
     metavar="LOW HIGH",
-    help="For --cascade: LeNet does not decide alone if its defect probability is from LOW to HIGH. The default comes from the version.",
+    help="For --cascade: if LeNet's defect probability lies between LOW and HIGH, the other networks judge the picture too. "
+    "The default comes from the version.",
 )
 @click.option(
     "--masks",

@@ -49,15 +49,15 @@ SEEDS = click.option(
     default="1,2,3",
     show_default=True,
     callback=_parse_numbers,
-    help="Seeds with commas between them. For each seed the pictures are split anew and the networks are trained.",
+    help="Seeds of the random numbers, separated by commas. For each seed the pictures are divided anew, and all networks are trained.",
 )
 
-# Options of a training that the commands of this module offer: for each name, its type and its help text.
+# The training options that the commands of this module have. Each option has a name, a type and a help text.
 RECIPE_OPTIONS: dict[str, tuple[Any, str]] = {
     "side_px": (int, "Side of the pictures after resampling, in pixels. AlexNet takes pictures of this size."),
     "lenet_side_px": (int, "Side of the pictures that LeNet takes, in pixels."),
-    "lenet_width": (int, "Factor by which LeNet has more feature maps than in its paper, which has 6 and 16."),
-    "maps": (float, "Number of feature maps of AlexNet's convolutions, as a share of the number in its paper."),
+    "lenet_width": (int, "Width of LeNet: 2 doubles the 6 and 16 feature maps that its convolutions have in the paper."),
+    "maps": (float, "Width of AlexNet: 0.25 gives its convolutions a quarter of the feature maps that they have in the paper."),
     "dense_width": (int, "Units of each fully connected layer of AlexNet."),
     "dense_layers": (int, "Number of AlexNet's fully connected layers before the output layer."),
     "epochs": (int, "Epochs of AlexNet."),
@@ -68,7 +68,7 @@ RECIPE_OPTIONS: dict[str, tuple[Any, str]] = {
     "dropout": (float, "Dropout of AlexNet's fully connected layers."),
     "balance": (
         float,
-        "How much each epoch repeats the pictures of small folders. 0: not at all. 1: until each folder gives as many as the largest.",
+        "How often an epoch repeats the pictures of small folders, from 0 (never) to 1 (as often as needed to match the largest folder).",
     ),
     "turned": (
         click.Choice(["free", "quarter"]),
@@ -109,7 +109,7 @@ def command() -> None:
     default="1,2,3",
     show_default=True,
     callback=_parse_numbers,
-    help="Numbers of fully connected layers to compare, with commas between them. The output layer is counted too.",
+    help="Numbers of fully connected layers to compare, separated by commas. The output layer is counted too.",
 )
 @click.option(
     "--test",

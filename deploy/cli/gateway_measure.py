@@ -37,12 +37,13 @@ def command(file: Path | None, line: str, seconds: float, dry_run: bool, as_json
     """Measure the latency of the camera of LINE, and store it in the running gateway.
 
     The latency is the time from the count of a part at photo-eye 1 to the time of its picture. The command asks the running gateway for the
-    times of the last parts and pictures, and looks for the latency at which the pictures fit the parts. If all parts have the same spacing,
-    a latency that is longer or shorter by one spacing fits equally well. In this case let one part come with an odd gap: hold it back for
-    half a spacing.
+    times of the last parts and pictures, and looks for the latency with which the pictures fit the parts.
 
-    The gateway uses a stored latency at once, and again after a restart. If the settings contain a latency (lines.camera.latency_s), the
-    gateway uses that one and not the stored one. The command uses gateway.token of the settings to log in to the gateway.
+    If the parts come at equal intervals, several latencies fit equally well, because each picture could also belong to the part before it
+    or after it. In this case hold one part back for half an interval.
+
+    The gateway uses a stored latency at once, and again after a restart. A latency in the settings (lines.camera.latency_s) takes
+    precedence over a stored one. The command logs in to the gateway with gateway.token from the settings.
 
     Exit codes: 0 measured, 1 not certain within --seconds, 3 no gateway answers, or LINE needs no latency.
     """
@@ -64,7 +65,7 @@ def command(file: Path | None, line: str, seconds: float, dry_run: bool, as_json
 
 
 def _wait_for_estimate(endpoint: _LatencyEndpoint, line: str, seconds: float) -> tuple[LatencyEstimate, dict[str, Any]]:
-    """Asks the gateway until the latency is certain or the time is over. Shows progress on standard error."""
+    """Asks the gateway again and again until the latency is certain or `seconds` have passed. Shows progress on standard error."""
     end_s = time.monotonic() + seconds
     shown = ""
     while True:
@@ -83,7 +84,7 @@ def _wait_for_estimate(endpoint: _LatencyEndpoint, line: str, seconds: float) ->
 
 def _advise(estimate: LatencyEstimate) -> str:
     if estimate.rival_s is not None:
-        return "Let one part come with an odd gap: hold it back for half a spacing."
+        return "Hold one part back for half of the usual time between two parts."
     if estimate.spacing_s:
         return "Check that the board and the camera belong to this line, and that the camera takes one picture of each part."
     return "Let parts pass."
@@ -120,8 +121,8 @@ class _LatencyEndpoint:
         camera = settings.find_line(line).camera
         if camera is None or not camera.needs_latency:
             raise SettingsError(
-                f"lines.camera: {line} has no camera of kind drop or http with trigger board. Only these cameras need a latency, so "
-                "there is nothing to measure."
+                f"The camera of {line} needs no latency, so there is nothing to measure. Only a camera whose lines.camera.kind is drop or "
+                "http, and whose trigger is board, needs one."
             )
         self._address = f"{_find_gateway(settings, line)}/lines/{line}/latency"
         self._headers = {"Authorization": f"Bearer {settings.gateway.token.get_secret_value()}", "Content-Type": "application/json"}
@@ -131,7 +132,7 @@ class _LatencyEndpoint:
         return self._request("GET", None)
 
     def store(self, estimate: LatencyEstimate) -> dict[str, Any]:
-        """Stores a measured latency and returns what `read` returns."""
+        """Stores a measured latency. Returns the same values as `read`."""
         return self._request("PUT", {"latency_s": estimate.latency_s, "spacing_s": estimate.spacing_s})
 
     def _request(self, method: str, body: dict[str, Any] | None) -> dict[str, Any]:
@@ -147,7 +148,7 @@ class _LatencyEndpoint:
             raise CastlineError(f"The gateway at {self._address} refused the request with HTTP status {error.code}: {text}") from None
         except (OSError, HTTPException, ValueError) as error:
             raise CastlineError(
-                f'No gateway answers at {self._address}: {error}. Start it with "castline gateway" or "castline up", '
+                f'No gateway answers at {self._address}: {error}. Start the gateway with "castline gateway" or "castline up", '
                 "because the latency is measured while the gateway runs and parts pass."
             ) from None
 

@@ -1,4 +1,4 @@
-"""The command `castline gateway try`: takes some pictures from a camera and shows which the gateway or the inspector would refuse."""
+"""The command `castline gateway try`: takes some pictures from a camera and shows which of them would be refused."""
 
 from __future__ import annotations
 
@@ -39,11 +39,14 @@ _SPREAD_S = 0.2
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 @click.pass_obj
 def command(file: Path | None, line: str, count: int, wait_s: float, report: Path | None, as_json: bool) -> int:
-    """Take some pictures from the camera of LINE, and show which would be refused.
+    """Take some pictures from the camera of LINE, and show which of them would be refused.
 
     The command takes the pictures as the gateway would, and says why the gateway or the inspector would refuse a picture. It stores and
     sends nothing, and it leaves the files of a drop folder where they are. Stop the gateway of the line first, because it would take
-    the pictures. Exit code 1 says that a picture would be refused or is missing, 3 that the camera cannot be opened or sends no picture.
+    the pictures.
+
+    Exit codes: 0 all pictures would be accepted, 1 a picture would be refused or is missing, 3 the camera cannot be opened or sends no
+    picture.
     """
     from rich.console import Console
 
@@ -96,11 +99,9 @@ def _make_notes(line: LineSettings, pictures: Sequence[TriedPicture], count: int
     if bright:
         notes.append(f"Very bright: {', '.join(bright)}. Check the light and the exposure.")
     if refused := [str(picture.number) for picture in pictures if picture.refusal]:
-        notes.insert(0, f"Refused: {', '.join(refused)}. The reason stands beside each picture; docs/cameras.md says what to change.")
+        notes.insert(0, f"Refused: {', '.join(refused)}. The reason is shown with each picture. docs/cameras.md says what to change.")
     if line.depth_bits is None and any(picture.depth_bits and picture.depth_bits > 8 for picture in judged):
-        notes.append(
-            "The pictures have more than 8 bits, and depth_bits of the line is not set. Set it to the bits that the camera delivers."
-        )
+        notes.append("The pictures have more than 8 bits, and depth_bits of the line is not set. Set it to the camera's number of bits.")
     offsets = [picture.offset_s for picture in pictures if picture.offset_s is not None]
     camera = line.camera
     if camera and camera.trigger == "board" and offsets and max(offsets) - min(offsets) > _SPREAD_S:

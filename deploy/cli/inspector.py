@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from agents.inspector.model_switcher import ModelSwitcher
 
 ROLE = "inspector"
-# A thread that runs Python code lets another thread run after this time. With Python's default of 5 ms, the threads that call the networks
-# would wait up to 5 ms after each call.
+# Python switches between threads that run Python code after this time, in seconds. With Python's default of 5 ms, a thread that calls the
+# networks would wait up to 5 ms after each call until it runs again.
 _SWITCH_INTERVAL_S = 0.0005
 
 
@@ -42,9 +42,9 @@ def command(file: Path | None, port: int) -> int:
     If one inspector is too slow, start more of them, at most as many as the image topics have partitions. Kafka divides the pictures among
     them.
 
-    If `castline models choose` chooses another version, a running inspector switches to this version. It refuses a version that is damaged,
-    was changed or has other classes, and then goes on with its present version. The command fails at its start if it can load no version
-    for a line.
+    If `castline models choose` chooses another version, a running inspector switches to this version. It refuses a version that is damaged
+    or changed, or whose classes differ from those of its present version. In these cases it goes on with its present version. The command
+    fails at its start if it can load no version for a line.
 
     If `castline lines set` changes the threshold or the share of defects of a line, the inspector applies it from the next batch on.
 
@@ -70,8 +70,8 @@ def _serve(process: WorkerProcess) -> int:
     from models.registry import open_registry
 
     import_module("models.inference.runtimes.tensorflow")
-    # The imported modules are never deleted. `freeze` tells the garbage collector to skip them, because otherwise each search for garbage
-    # would stop the worker for a quarter of a second.
+    # `freeze` tells the garbage collector to skip the modules imported so far, because they are never deleted. Otherwise each search for
+    # garbage would stop the worker for a quarter of a second.
     gc.collect()
     gc.freeze()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)

@@ -69,7 +69,8 @@ class LazyGroup(click.Group):
     "--settings",
     "file",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Settings file. The default is the file in the variable CASTLINE_SETTINGS_FILE or, if it is not set, castline.toml.",
+    help="Settings file. The default is the file that the environment variable CASTLINE_SETTINGS_FILE names or, if it is not set, "
+    "castline.toml.",
 )
 @click.pass_context
 def castline(ctx: click.Context, file: Path | None) -> None:

@@ -11,7 +11,8 @@ import click
 from streams.errors import SettingsError
 from streams.settings import load_settings
 
-# These variables lack the prefix CASTLINE_, because the settings refuse every CASTLINE_ variable that they do not know.
+# Environment variables for the access to a hosted monitoring service. They lack the prefix CASTLINE_, because the settings refuse every
+# CASTLINE_ variable that they do not know.
 REMOTE_URL, REMOTE_TOKEN, REMOTE_USER = "REMOTE_WRITE_URL", "REMOTE_WRITE_TOKEN", "REMOTE_WRITE_USER"
 
 
@@ -38,11 +39,14 @@ def list_metrics(as_json: bool) -> None:
 
 @command.command("prometheus")
 @click.option("--plant", required=True, help="Name of the plant. Prometheus adds this name to all its series as the label `plant`.")
-@click.option("--folder", required=True, type=click.Path(path_type=Path, file_okay=False), help="Write the files into this folder.")
+@click.option(
+    "--folder", required=True, type=click.Path(path_type=Path, file_okay=False), help="Write the configuration files into this folder."
+)
 @click.option(
     "--targets",
     multiple=True,
-    help="Path pattern of further target files, which tell Prometheus the processes of other machines. The option may be repeated.",
+    help="Path pattern of further target files, which give Prometheus the addresses of processes on other machines. "
+    "The option may be repeated.",
 )
 @click.option("--alertmanager", default="", help="Send alerts to the Alertmanager at this host:port.")
 @click.option(

@@ -81,7 +81,7 @@ def list_versions(root: Path, as_json: bool) -> int:
 def show(version: str) -> None:
     """Print the manifest of VERSION. VERSION is a folder, or the name of a version that comes with Castline.
 
-    If VERSION was made with another picture decoder than this program has, a sentence on standard error says so.
+    If VERSION was made with another picture decoder than this program uses, a sentence on standard error says so.
     """
     manifest = locate_version(version).manifest
     click.echo(manifest.model_dump_json(indent=2, by_alias=True))
@@ -92,12 +92,12 @@ def show(version: str) -> None:
 @command.command("verify")
 @click.argument("version")
 @click.option(
-    "--runtime", "runtime_name", default="tensorflow", show_default=True, help="Runtime that judges the pictures of the golden set."
+    "--runtime", "runtime_name", default="tensorflow", show_default=True, help="Runtime that judges the test pictures inside VERSION."
 )
 def verify(version: str, runtime_name: str) -> int:
-    """Verify that VERSION has unchanged files and still gives the recorded answers.
+    """Verify that the files of VERSION are unchanged and that its networks still give the recorded answers.
 
-    The recorded answers are those to the pictures of its golden set.
+    For this the networks judge the golden set: a few dozen pictures inside VERSION with the answers that were recorded for them.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from models.inference.golden_set import compare_golden_set
@@ -177,15 +177,16 @@ def reference(version: str, data: tuple[Path, ...]) -> None:
     "--data",
     type=click.Path(path_type=Path),
     multiple=True,
-    help="Folder or CSV list of pictures to which a runtime must give the same labels as TensorFlow in float32. May be repeated.",
+    help="Folder or CSV list of pictures. A runtime is refused if its labels for them differ from those of TensorFlow in float32. "
+    "The option may be repeated.",
 )
 @AS_JSON
 def optimise(version: str, data: tuple[Path, ...], as_json: bool) -> None:
     """Find the fastest runtime for VERSION on this kind of machine.
 
     The command measures the speed of VERSION on every installed runtime. A runtime is refused if it does not give the recorded answers to
-    the pictures of the golden set. For each runtime the networks are converted once, into the user's cache folder. The command records the
-    fastest runtime in a file, and inspectors with the setting `model.runtime = "auto"` use it.
+    the golden set, a few dozen pictures inside VERSION. For each runtime the networks are converted once, into the user's cache folder. The
+    command records the fastest runtime in a file, and inspectors with the setting `model.runtime = "auto"` use it.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import json

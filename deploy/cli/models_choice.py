@@ -37,9 +37,9 @@ LINE = click.option(
 def choose(file: Path | None, version: str, line: str | None, force: bool) -> None:
     """Put VERSION in force: running inspectors load it and judge with it from then on.
 
-    The command verifies the checksums of VERSION. Each inspector verifies them again, and checks that VERSION gives the recorded answers to
-    its golden set. If a check fails, the inspector goes on with the previous version and logs the reason. To try a refused version again,
-    choose it once more.
+    The command verifies the checksums of VERSION. Each inspector verifies them again, and also checks that VERSION gives the recorded
+    answers to its golden set, a few dozen pictures inside the version. If a check fails, the inspector goes on with the previous version
+    and logs the reason. To try a refused version again, choose it once more.
     """
     settings, key = _load_settings_and_key(file, line)
     manifest = open_registry(settings.model.root).open_version(version).manifest
@@ -56,9 +56,10 @@ def choose(file: Path | None, version: str, line: str | None, force: bool) -> No
 def shadow(file: Path | None, version: str, line: str | None) -> None:
     """Let VERSION judge as a shadow, beside the version in force.
 
-    The shadow version judges pictures while the inspector has time. Its answers are counted and logged, but move no gate. The VERSION
-    `none` ends this. With --line, the line gets a choice of its own: it keeps its present version, even if another version is chosen for
-    all lines later.
+    The shadow version judges pictures while the inspector has time. Its answers are counted and logged, but move no gate. To end this, give
+    `none` as VERSION.
+
+    With --line, the version in force is fixed for this line too: a later choice for all lines does not change it.
     """
     settings, key = _load_settings_and_key(file, line)
     name = None if version == "none" else open_registry(settings.model.root).open_version(version).name
@@ -86,8 +87,8 @@ def roll_back(file: Path | None, line: str | None) -> None:
 def status(file: Path | None, as_json: bool) -> int:
     """Show which version is chosen for each line, and whether it is undamaged.
 
-    The command verifies the files of the version on this machine. An inspector may have refused the chosen version. Its
-    metric castline_model_info shows which version it uses.
+    The command verifies the files of the version on this machine. An inspector may have refused the chosen version: the inspector's metric
+    castline_model_info shows which version it uses.
 
     Exit codes: 0 all versions are undamaged, 1 a version is missing or damaged on this machine.
     """
@@ -108,7 +109,7 @@ def status(file: Path | None, as_json: bool) -> int:
 
 
 def _load_settings_and_key(file: Path | None, line: str | None) -> tuple[Settings, str]:
-    """Returns the settings and the key for the model choice on its topic: the name of the line, or `*` for all lines."""
+    """Returns the settings, and the key of the record with the model choice: the name of the line, or `*` for all lines."""
     settings = load_settings(file)
     return settings, settings.find_line(line).name if line is not None else ALL_LINES
 
@@ -128,9 +129,9 @@ def _publish(settings: Settings, choices: ModelChoices, record: ModelChoice) -> 
 
 
 def _check_classes(settings: Settings, manifest: Manifest, choices: ModelChoices, key: str) -> None:
-    """Raises ModelError if a version that judges now has other classes than `manifest`.
+    """Raises ModelError if a line is judged now by a version with other classes than `manifest`.
 
-    `key` is the name of the line to check, or `*` for all lines that have no choice of their own.
+    `key` is the name of the line to check. If it is `*`, all lines are checked, except those for which a version was chosen separately.
     """
     registry = open_registry(settings.model.root)
     lines = [key] if key != ALL_LINES else [line.name for line in settings.lines if line.name not in choices.by_key]
@@ -139,7 +140,8 @@ def _check_classes(settings: Settings, manifest: Manifest, choices: ModelChoices
             present = registry.open_version(choices.find(line).version).manifest
         except ModelError as error:
             raise ModelError(
-                f"The classes of the present version of {line} cannot be read: {error} To choose nevertheless, add --force."
+                f"The classes of the present version of {line} cannot be read: {error} To choose {manifest.version} nevertheless, add "
+                "--force."
             ) from None
         if not present.has_same_classes(manifest):
             raise ModelError(
@@ -164,7 +166,10 @@ def _describe_line(settings: Settings, line: str, model: EffectiveModel) -> dict
 
 
 def _describe_decoder(settings: Settings, name: str) -> str:
-    """Returns a sentence if the version `name` was made with another picture decoder. Returns "" if not, or if it cannot be read."""
+    """Returns a sentence if the version `name` was made with another picture decoder, otherwise "".
+
+    If the manifest of the version cannot be read, the result is "" too.
+    """
     try:
         return open_registry(settings.model.root).read_manifest(name).describe_decoder()
     except ModelError:

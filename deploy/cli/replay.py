@@ -1,4 +1,4 @@
-"""The command `castline replay`: judges pictures that Kafka still holds with another version, and lists the parts whose label changes."""
+"""The command `castline replay`: judges old pictures again with another model version, and lists the parts whose label changes."""
 
 from __future__ import annotations
 
@@ -50,10 +50,11 @@ class TimeParameter(click.ParamType):
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
 def command(file: Path | None, since: datetime, until: datetime | None, version: str, line: str | None, as_json: bool) -> None:
-    """Judge pictures that Kafka still holds with another version, and list the parts whose label changes.
+    """Judge old pictures again with another model version, and list the parts whose label changes.
 
-    The thresholds and shares of defects that `castline lines set` stored apply to the other version, too. The command only reads: it writes
-    to no topic, so no gate moves. It fetches large pictures from the object store. Write times as 2026-01-31T12:00:00Z.
+    The command reads the pictures that Kafka still holds, and fetches large pictures from the object store. It writes to no topic, so no
+    gate moves. Write times as 2026-01-31T12:00:00Z. The thresholds and shares
+    of defects that `castline lines set` stored apply to the other version, too.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from rich.console import Console
@@ -104,7 +105,7 @@ class ReplayedPicture:
 
 @dataclass(frozen=True)
 class LabelChange:
-    """A part whose picture gets another label now (`now`) than in its recorded verdict (`was`)."""
+    """A part whose label changes: `was` is the label in its recorded verdict, and `now` the label from the other version."""
 
     part: str
     was: VersionLabel
@@ -204,7 +205,10 @@ _Position = tuple[str, int, int]
 
 
 def _read_images(settings: Settings, line: LineSettings, since: datetime, until: datetime) -> Iterator[tuple[ConsumedRecord, datetime]]:
-    """Yields the image records of a line from `since` until before `until`, each with the time at which Kafka appended the record."""
+    """Yields the image records of `line` that Kafka appended at `since` or later, but before `until`.
+
+    Each record comes with the time at which Kafka appended it.
+    """
     topic = TopicNames(settings.topics.prefix).images(line.name)
     for record in read_to_end(settings, "replay", [topic], since):
         appended_at = datetime.fromtimestamp(record.timestamp / 1000, UTC)

@@ -71,7 +71,7 @@ def read_trace(settings: Settings, part: PartId) -> list[TraceStep]:
 
 
 def _belongs_to(record: Any, part: PartId) -> bool:
-    """Returns whether a record belongs to `part`. The key of the record decides or, if the record has no key, its headers."""
+    """Returns whether the key of a record names `part`. If the record has no key, its headers must name the part."""
     if record.key == part.key:
         return True
     if record.key:

@@ -46,13 +46,18 @@ if TYPE_CHECKING:
 @click.option(
     "--depth-bits",
     type=int,
-    help="Number of bits that the camera really uses in pictures of more than 8 bits, as in the setting depth_bits of its line.",
+    help="For pictures of more than 8 bits: the number of bits that the camera really uses, for example 12 in 16-bit files. The setting "
+    "depth_bits of a line has the same meaning.",
 )
 @click.option("--lenet-side", "lenet_side_px", type=int, help="Side of the pictures that LeNet takes, in pixels.")
-@click.option("--lenet-width", type=int, help="Factor by which LeNet has more feature maps than in its paper, which has 6 and 16.")
+@click.option(
+    "--lenet-width", type=int, help="Width of LeNet: 2 doubles the 6 and 16 feature maps that its convolutions have in the paper."
+)
 @click.option("--dense-width", type=int, help="Units of each fully connected layer of AlexNet.")
 @click.option("--dense-layers", type=int, help="Number of AlexNet's fully connected layers before the output layer.")
-@click.option("--maps", type=float, help="Number of feature maps of AlexNet's convolutions, as a share of the number in its paper.")
+@click.option(
+    "--maps", type=float, help="Width of AlexNet: 0.25 gives its convolutions a quarter of the feature maps that they have in the paper."
+)
 @click.option("--normalisation", type=click.Choice(["batch", "local-response"]), help="Kind of AlexNet's normalisation layers.")
 @click.option("--head", type=click.Choice(["softmax", "logistic"]), help="Kind of the output layer. logistic is for two classes only.")
 @click.option("--batch", type=int, help="Pictures in one training step.")
@@ -62,8 +67,8 @@ if TYPE_CHECKING:
 @click.option(
     "--balance",
     type=float,
-    help="How much each epoch repeats the pictures of small --data folders and lists. 0: not at all. 1: until each folder or list gives as "
-    "many pictures as the largest, but at most 16 times.",
+    help="How often an epoch repeats the pictures of small --data folders and lists, from 0 (never) to 1 (as often as needed "
+    "to match the largest folder or list, but at most 16 times).",
 )
 @click.option(
     "--turned",
@@ -75,15 +80,16 @@ if TYPE_CHECKING:
 @click.option(
     "--near-rings",
     type=float,
-    help="Largest distance of two pictures that count as the same casting, turned by any angle. The distance compares the spectra of rings "
-    "around the picture's centre. 0: only pictures that are turned by right angles are found.",
+    help="Two pictures count as the same casting, turned by any angle, if their distance is at most this value. The distance is computed "
+    "from spectra of rings around the centres of the pictures. With 0 only copies that are turned by right angles are found.",
 )
-@click.option("--cost-miss", type=float, help="Cost of a defect that is judged good.")
-@click.option("--cost-false-alarm", type=float, help="Cost of a good part that is judged a defect.")
+@click.option("--cost-miss", type=float, help="Cost of a defect that is judged good, in the unit of --cost-false-alarm.")
+@click.option("--cost-false-alarm", type=float, help="Cost of a good part that is judged a defect, in the unit of --cost-miss.")
 @click.option(
     "--review-share",
     type=float,
-    help="Share of the validation pictures that get the label review, because their defect probability is close to the threshold.",
+    help="Share of the validation pictures that get the label `review`, so that a person would decide about them. The pictures with a "
+    "defect probability close to the threshold get this label.",
 )
 @click.option(
     "--precision",
@@ -155,9 +161,9 @@ def _shorten_paths(arguments: list[str]) -> list[str]:
 
 
 def _show_defaults() -> None:
-    """Adds the defaults to the help texts.
+    """Adds the default of each option to its help text.
 
-    click itself gets no defaults, because the command must know which options were given.
+    click does not know these defaults, because the command must see which options the user gave.
     """
     for parameter in command.params:
         default = TrainingOptions.model_fields[parameter.name].default if parameter.name in TrainingOptions.model_fields else None

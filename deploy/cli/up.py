@@ -26,8 +26,8 @@ from streams.settings import DEFAULT_FILE, FILE_VARIABLE, Settings, load_setting
 def command(file: Path | None, inspectors: int, no_station: bool, log_file: Path | None) -> int:
     """Create the topics and run broker, inspectors, gateway, sorters, archivist and station until SIGTERM or Ctrl-C.
 
-    The broker runs only if kafka.bootstrap is `embedded`, the gateway only if a line has a camera. Each board gets its own sorter. The log
-    of all processes goes to standard output, and every line begins with the role of its process.
+    The broker runs only if kafka.bootstrap is `embedded`, and the gateway runs only if a line has a camera. Each board gets its own
+    sorter. The log of all processes goes to standard output, and every line begins with the role of its process.
 
     A process that ends or stays unhealthy is started again, after a wait that grows up to 30 s. The first Ctrl-C stops the processes one
     after the other, from the gateway to the broker, so that each one can finish its work. A second Ctrl-C kills all processes at once.
@@ -75,20 +75,21 @@ def command(file: Path | None, inspectors: int, no_station: bool, log_file: Path
 
 
 def _check_plant(settings: Settings) -> None:
-    """Raises CastlineError if the settings or the model version are wrong, because then processes would fail at every start."""
+    """Raises CastlineError if the settings or the model version are wrong. Otherwise the processes would start and fail again and again."""
     from models.registry import open_registry
 
     if not settings.lines:
         raise SettingsError("The settings name no line. Add at least one [[lines]] section.")
     if settings.kafka.bootstrap == "embedded" and settings.kafka.security != "plaintext":
         raise SettingsError(
-            f"kafka.security is {settings.kafka.security}, but the embedded broker allows only plaintext. Change one of the two."
+            f"kafka.security is {settings.kafka.security}, but the embedded broker allows only plaintext. Change kafka.security, or "
+            "name another broker in kafka.bootstrap."
         )
     open_registry(settings.model.root).open_version(settings.model.version)
 
 
 def _missing_devices(settings: Settings) -> list[str]:
-    """Returns a warning for each board and each camera folder that is missing. It is not an error, because both may appear later."""
+    """Returns a warning for each board and each camera folder that is missing. A device may appear later, so this is no error."""
     warnings = []
     for line in settings.lines:
         if line.gate and not Path(line.gate.port).exists():

@@ -113,7 +113,7 @@ class AuditResult:
     # Median and 99th percentile of the time from the capture of a picture until the broker has appended its verdict.
     p50_ms: float | None
     p99_ms: float | None
-    # The number of lost parts that lack a `picture`, a `verdict` or a `sorting`.
+    # The numbers of lost parts without a picture, without a verdict and without a sorting, by the keys `picture`, `verdict` and `sorting`.
     lost_for: dict[str, int] = field(default_factory=dict)
     # The ids of the first lost parts, which can be looked up in the log.
     lost_parts: tuple[str, ...] = ()
@@ -126,7 +126,7 @@ class AuditResult:
     false_alarms: int = 0
     actions: dict[str, int] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)
-    # The number of image records of parts that already had an image record.
+    # The number of image records that are not the first one of their part.
     repeated_pictures: int = 0
     # The number of verdicts and sortings that were sent again. Readers recognise and ignore the repeated records.
     repeated_verdicts: int = 0
@@ -193,7 +193,7 @@ def audit_records(records: TopicRecords, gated_lines: frozenset[str], counted_pa
 def compute_percentile(values: Sequence[float], share: float) -> float | None:
     """Returns the percentile for `share`, from 0 to 1, by the nearest-rank method, or None if `values` is empty.
 
-    At least this share of the values are smaller than the percentile or equal to it.
+    For example, at most 1 % of the values are larger than the percentile for 0.99.
     """
     ranked = sorted(values)
     return ranked[max(0, math.ceil(share * len(ranked)) - 1)] if ranked else None
@@ -209,9 +209,9 @@ def _find_first_verdicts(records: Iterable[VerdictRecord]) -> dict[PartId, Verdi
 
 
 def _find_distinct_events(sortings: Iterable[Sorting]) -> list[Sorting]:
-    # If a sorting was delivered twice, both records have the same board, run, event number and content. The content is compared too,
-    # because the event number does not always tell events apart: a faulty board could give one number to two events, and all sortings
-    # that the sorter records without the board have the event number 0.
+    # If a sorting record was delivered twice, both copies have the same board, run, event number and content. The event number alone is not
+    # enough: a faulty board could give two events the same number, and a sorting that the sorter writes without an event of the board
+    # always has the number 0.
     distinct: dict[tuple[object, ...], Sorting] = {}
     for event in sortings:
         distinct.setdefault((event.board, event.run, event.event, event.part_id, event.action, event.gate_moved, event.move_count), event)
@@ -221,15 +221,15 @@ def _find_distinct_events(sortings: Iterable[Sorting]) -> list[Sorting]:
 def _group_by_part(events: Iterable[Sorting]) -> dict[PartId, list[Sorting]]:
     groups: dict[PartId, list[Sorting]] = defaultdict(list)
     for event in events:
-        # A part with the reason `unmatched` has no part id of its own, because photo-eye 1 did not count it. But a part with the action
-        # `untracked` has a part id.
+        # A sorting with the reason `unmatched` is left out, because photo-eye 1 did not count the part, so the part has no id of its own.
+        # If the action is `untracked`, however, the sorting is kept, because its id comes from a verdict.
         if event.reason != "unmatched" or event.action == "untracked":
             groups[event.part_id].append(event)
     return dict(groups)
 
 
 def _find_sorted_without_verdict(sortings: Iterable[Sorting]) -> set[PartId]:
-    # Repeated records are searched too, because the board reports a late verdict by sending the event of its part again.
+    # Repeated events must not be left out here, because the board reports a late verdict by sending the event of its part again.
     return {event.part_id for event in sortings if event.late or event.reason in _REASONS_WITHOUT_VERDICT}
 
 

@@ -231,7 +231,7 @@ class DemoRun:
         self._refresh(force=True)
 
     def _refresh(self, force: bool = False) -> None:
-        """Measures the processes every second and shows a snapshot every half second. With `force`, does both now."""
+        """Measures the processes every second and shows a snapshot every half second. If `force` is True, does both now."""
         now = time.monotonic()
         if force or now - self._measured_at >= _MEASURE_EVERY_S:
             self._measured_at = now
@@ -275,8 +275,8 @@ class DemoRun:
         return LineStatus(
             name=line,
             figures=figures,
-            # `counted` comes from the metrics, which are read less often than the topics, so it can be too small. With the largest of the
-            # three numbers the view never shows more verdicts than parts.
+            # The count of parts comes from the metrics, which are read less often than the topics, so it can be too small. The largest of
+            # the counts of parts, verdicts and sortings is shown, so that there are never more verdicts or sortings than parts.
             parts=max(counted, figures.verdicts, figures.sorted),
             queue=int(sum(inspector.value("castline_consumer_lag_records", line=line) for inspector in inspectors)),
             spooled=int(gateway.value("castline_spool_pictures", line=line)) if gateway else 0,

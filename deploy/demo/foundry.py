@@ -26,15 +26,15 @@ _RENDERER_VERSION = 1
 # Share of defective castings. A real foundry has far fewer than 30 %, but with fewer a short demo would rarely show a moving gate.
 _DEFECT_SHARE = 0.3
 
-# The board's default settings for servo and dwell are right for this speed. On a faster belt the swinging blade would hit castings. On a
-# much slower belt the parts would be too close to each other, because the gate needs 65 mm between two parts to move. At this speed and the
-# largest --rate, six parts a second, the parts are 83 mm apart.
+# The board's default settings for servo and dwell fit this belt speed. On a faster belt the swinging blade would hit castings. On a much
+# slower belt the parts would be too close to each other: the gate needs 65 mm between two parts to move. At this speed the parts are
+# 83 mm apart, even with the largest --rate, six parts a second.
 _BELT_MM_PER_S = 500
 # Largest mean number of parts on a belt. A board can follow 64 parts between its photo-eyes, but the parts come at irregular times, so
 # their number is sometimes above the mean.
 _MAX_PARTS_ON_BELT = 56
-# The demo uses the settings in environment variables that begin with these names. It removes all other CASTLINE_ variables, so that it
-# never connects to a real plant.
+# The demo uses only those CASTLINE_ environment variables that begin with one of these names. It removes all others, so that it never
+# connects to a real plant.
 _PASSED_VARIABLES = (
     "CASTLINE_BATCH__",
     "CASTLINE_MODEL__RUNTIME",
@@ -42,10 +42,12 @@ _PASSED_VARIABLES = (
     "CASTLINE_INSPECTOR__",
     "CASTLINE_SERVICE__LOG_LEVEL",
 )
-# Longest time that a picture may come after its part. In a plant it is short, because a real camera that is triggered late would photograph
-# another part. The simulated camera takes the right picture even then, so on a slow machine a part is only late and not lost.
+# Longest time between the report of a part and its picture, in seconds. In a plant this time is short, because a real camera that is
+# triggered late would photograph another part. In the demo it is long, so that no part is lost on a slow machine. This does no harm,
+# because the simulated camera always takes the right picture.
 _MATCH_WINDOW_S = 15.0
-# After SIGTERM a board runs until the last part has passed from the camera to the gate. Then it has this time to send its last events.
+# After SIGTERM a simulated board runs until its last part has reached the gate. Then the board has this time, in seconds, to send its last
+# events.
 _BOARD_DRAIN_S = 12.0
 _ACCOUNT = "demo"
 # The station uses port 18000 if it is free, so that its address is the same in every run.
@@ -139,7 +141,7 @@ def render_castings(seed: int, on_casting: Callable[[int, int], object], cache: 
 
 
 def remove_plant_variables(environment: MutableMapping[str, str]) -> list[str]:
-    """Removes the settings of a real plant from `environment`, because the child processes inherit them. Returns the removed names."""
+    """Removes the settings of a real plant from `environment`, so that child processes do not inherit them. Returns their names."""
     names = sorted(name for name in environment if name.startswith("CASTLINE_") and not name.startswith(_PASSED_VARIABLES))
     for name in names:
         del environment[name]

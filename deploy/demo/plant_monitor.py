@@ -17,7 +17,7 @@ from deploy.demo.terminal_view import LineStatus, ProcessStatus, Snapshot
 from deploy.demo.topic_monitor import LineFigures
 from deploy.supervisor import State
 
-# Ages and rates are computed over this time.
+# Ages and rates are computed from the metrics of the last _WINDOW_S seconds.
 _WINDOW_S = 60.0
 _PAGE_TIMEOUT_S = 2.0
 _MAX_THREADS = 16
@@ -74,7 +74,11 @@ class PlantMetrics:
         )
 
     def label_values(self, name: str, label: str, **labels: str) -> list[str]:
-        """Returns the values of the label `label` in those samples of a metric that are above 0 and have the other given labels."""
+        """Returns the values that the label `label` has in the samples of metric `name`. Skips samples with the value 0.
+
+        Only samples with all the labels in `labels` count. For example, `label_values("castline_gate_state", "state", line="line-1")`
+        returns the present state of the gate of line-1.
+        """
         return sorted(
             {
                 sample.labels[label]
@@ -84,7 +88,7 @@ class PlantMetrics:
         )
 
     def age_buckets(self, line: str) -> Buckets:
-        """Returns the histogram of the ages of a line's verdicts, summed over all inspectors."""
+        """Returns the histogram of the verdict ages of `line`, summed over all inspectors. The age is the time from capture to verdict."""
         buckets: dict[float, float] = defaultdict(float)
         for sample in self.samples:
             if sample.name == _AGE_BUCKETS and sample.labels["line"] == line:
@@ -149,9 +153,9 @@ def parse_metrics(page: str, role: str, instance: str = "") -> Iterable[MetricSa
 
 
 def compute_quantile_s(share: float, buckets: Buckets) -> float | None:
-    """Computes a quantile as Prometheus does: by linear interpolation within a bucket. Returns None without observations.
+    """Computes a quantile of a histogram as Prometheus does: by linear interpolation within a bucket.
 
-    If the quantile is above the last finite bound of the histogram, this bound is returned.
+    If the quantile is above the last finite bound of the histogram, this bound is returned. Returns None if the histogram is empty.
     """
     bounds = sorted(buckets)
     if not bounds or buckets[bounds[-1]] <= 0:

@@ -1,4 +1,4 @@
-"""The report of a demo run: the audit of the topics, a comparison with the simulated castings, and the used processor time and memory."""
+"""The report of a demo run: the audit of the topics, a comparison with the simulated castings, and the processor time and memory used."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class FallComparison:
 
 
 def read_falls(log: Path, line: str) -> list[CastingFall]:
-    """Returns the castings that fell on `line`, in their order, from the log of the simulated board. Without a log the list is empty."""
+    """Returns the castings that left the belt of `line`, in order, from the log of the simulated board. Without a log the list is empty."""
     if not log.exists():
         return []
     falls = []
@@ -99,7 +99,7 @@ def compare_falls(falls: Iterable[CastingFall], sortings: Iterable[Sorting]) -> 
 
 @dataclass(frozen=True)
 class DemoReport:
-    """The report of a run: the audit of the whole run and of each line, and the comparison with the castings that fell.
+    """The report of a run: the audit of the whole run and of each line, and the comparison with the sides to which the castings fell.
 
     `cpu_s` is the processor time of all processes, in seconds. `rss_mb` is the peak of their memory, in MiB. `extra` holds further fields
     of the JSON report.

@@ -170,7 +170,7 @@ def find_alarms(snapshot: Snapshot) -> list[str]:
     for row in snapshot.rows:
         figures = row.figures
         if figures.no_verdict:
-            alarms.append(f"{row.name}: {figures.no_verdict} parts reached the gate without a verdict, so it took its safe action")
+            alarms.append(f"{row.name}: {figures.no_verdict} parts reached the gate without a verdict, so the gate took its safe action")
         if snapshot.phase == "running" and row.queue and figures.last_verdict_at:
             waited_s = snapshot.now - figures.last_verdict_at
             if waited_s > NO_VERDICT_ALARM_S:

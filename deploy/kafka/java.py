@@ -9,8 +9,11 @@ archive belongs to another Java version or to other jars, the Java runtime ignor
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from streams.errors import BrokerError
@@ -18,8 +21,8 @@ from streams.settings import BrokerSettings
 from streams.user_cache import has_valid_checksum, sha256_of_file, user_cache_folder, write_checksum
 
 KAFKA = "org.apache.kafka:kafka_2.13:4.1.1"
-# Kafka logs through SLF4J, but brings no library that writes the log, so without this jar the broker's log stays empty. A separate
-# call of jgo fetches it, and only this one jar of the result is used. If one call fetched Kafka and this jar, jgo would mix up versions.
+# This jar writes the broker's log. Without it the log stays empty, because Kafka logs through SLF4J but brings no library that writes the
+# log. The jar is fetched by a separate call of jgo, because jgo would mix up versions if one call fetched both Kafka and this jar.
 LOG_BINDING = "org.apache.logging.log4j:log4j-slf4j-impl:2.24.3"
 CHECKSUMS = Path(__file__).with_name("kafka_jars.sha256")
 
@@ -48,6 +51,37 @@ def kafka_jars() -> list[Path]:
 
     Raises BrokerError if jars are missing and there is no network, or if the checksum of a jar is wrong.
     """
+    with _lock_cache():
+        jars = _fetch_jars()
+        lines = [line.split() for line in CHECKSUMS.read_text().splitlines() if line]
+        expected = {name: checksum for checksum, name in lines}
+        actual = checksums(jars)
+    changed = sorted(name for name in expected.keys() | actual.keys() if expected.get(name) != actual.get(name))
+    if changed:
+        folder = jars[0].parent if jars else "the cache"
+        raise BrokerError(
+            f"The jars {', '.join(changed)} differ from those in kafka_jars.sha256. Delete {folder}, so that they are downloaded again."
+        )
+    return jars
+
+
+@contextmanager
+def _lock_cache() -> Iterator[None]:
+    """Holds a lock during the `with` block, so that only one process at a time fetches jars.
+
+    The lock is needed because jgo deletes changed jars from its cache and links them again.
+    """
+    folder = user_cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)  # a folder can be locked even if its files may only be read
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _fetch_jars() -> list[Path]:
     import jgo  # imported here because importing jgo takes a third of a second
 
     try:
@@ -58,15 +92,6 @@ def kafka_jars() -> list[Path]:
             f"The broker's jars ({KAFKA}) are not in the cache and cannot be downloaded: {error}. "
             'Connect this machine to Maven Central and call "castline broker --fetch-only" once. Afterwards no network is needed.'
         ) from error
-    lines = [line.split() for line in CHECKSUMS.read_text().splitlines() if line]
-    expected = {name: checksum for checksum, name in lines}
-    actual = checksums(jars)
-    changed = sorted(name for name in expected.keys() | actual.keys() if expected.get(name) != actual.get(name))
-    if changed:
-        folder = jars[0].parent if jars else "the cache"
-        raise BrokerError(
-            f"The jars {', '.join(changed)} differ from those in kafka_jars.sha256. Delete {folder}, so that they are downloaded again."
-        )
     return jars
 
 
@@ -76,7 +101,7 @@ def checksums(jars: list[Path]) -> dict[str, str]:
 
 
 def archive_options(record: Path | None = None) -> list[str]:
-    """Returns the Java options for using the start-up archive, or no options if there is no undamaged archive.
+    """Returns the Java options with which Kafka uses the start-up archive, or no options if the archive is missing or damaged.
 
     If `record` is given, returns the options for writing a new archive to this file when the Java runtime ends.
     """
@@ -99,7 +124,7 @@ def is_archive_whole() -> bool:
 
 
 def keep_archive(recorded: Path) -> None:
-    """Writes the checksum of a new archive, then moves the archive to its place. In this order no broker uses an incomplete archive."""
+    """Writes the checksum of a new archive, and only then moves the archive to its place, so that no broker uses an incomplete archive."""
     final = archive_path()
     write_checksum(final, sha256_of_file(recorded))
     recorded.replace(final)

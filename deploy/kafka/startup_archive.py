@@ -1,4 +1,7 @@
-"""Makes the broker's start-up archive: runs a broker for a short time, while the Java runtime records the classes that the broker uses."""
+"""Makes the broker's start-up archive, with which Kafka starts in half the time.
+
+For this a broker runs for a short time, and the Java runtime records the classes that the broker uses.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ _WRITING_S = 180.0
 def make_archive() -> Path:
     """Returns the path of this machine's start-up archive. If there is no archive, makes it first, which takes some seconds.
 
-    Raises BrokerError if the archive cannot be made. Without the archive a broker starts too, but takes twice the time.
+    Raises BrokerError if the archive cannot be made. A broker also starts without the archive, but takes twice the time.
     """
     final = archive_path()
     if is_archive_whole():

@@ -7,7 +7,7 @@ The signal is SIGKILL for every process, even for the broker, because a process 
 hold its port and its data folder when a new process needs them. No acknowledged record is lost: a killed worker repeats some work, and a
 killed broker recovers its logs at the next start.
 
-`preexec_fn` of `subprocess` could ask the kernel too, but Python code that runs between fork and exec can hang if the parent has threads.
+`subprocess` could do the same with `preexec_fn`, but Python code between fork and exec can hang if the parent has threads.
 """
 
 import ctypes

@@ -22,7 +22,9 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 class ProbeResult:
     """What the pages of one process said when they were last read.
 
-    `is_ready` is also True if only a person can make the process ready. The supervisor then neither waits for the process nor restarts it.
+    `is_ready` is True if the process is ready. It is also True if only a person can make the process ready, because then the supervisor
+    should neither wait for the process nor restart it.
+
     `complaint` is the text of /healthz while the process is unhealthy. `unhealthy_since` is the time at which it became unhealthy, in
     monotonic seconds, or None while it is healthy. `samples` holds the metrics without histogram buckets, which the live view does not
     need.
@@ -40,7 +42,11 @@ class ProbeResult:
         return sum(value for (sample, present), value in self.samples.items() if sample == name and required <= dict(present).items())
 
     def labels(self, name: str, label: str, **labels: str) -> list[str]:
-        """Returns the values of the label `label` in those samples of metric `name` that are above 0 and have the labels `labels`."""
+        """Returns the values that the label `label` has in the samples of metric `name`. Skips samples with the value 0.
+
+        Only samples with all the labels in `labels` count. For example, `labels("castline_gate_state", "state", line="line-1")` returns
+        the present state of the gate of line-1.
+        """
         required = labels.items()
         return [
             dict(present)[label]
@@ -162,5 +168,5 @@ def find_target(run_dir: Path, pid: int) -> str | None:
             if target["labels"]["pid"] == str(pid):
                 return str(target["targets"][0])
         except (OSError, ValueError, KeyError, IndexError, TypeError):
-            continue  # Skip a file that its process is just replacing, or that is no target file.
+            continue  # Skip a file that is being replaced, or that is not a target file.
     return None

@@ -88,16 +88,16 @@ class RestartPolicy:
 class Role:
     """A process that the supervisor keeps running.
 
-    Roles start in the order of their `stage`: a stage starts when all roles of the stage before are ready. Roles stop in the order of their
-    `stop_order`. Roles with the same `stop_order` stop together.
+    Roles start in the order of their `stage`: a stage starts when all roles of the previous stage are ready. Roles stop in the order of
+    their `stop_order`. Roles with the same `stop_order` stop together.
 
     The process is killed if it still runs `grace_s` seconds after SIGTERM. It is started again if it is not ready `slow_start_s` seconds
     after its start.
 
     If `is_one_shot` is True, the process does its work and ends. Its role counts as ready when the process has ended with status 0.
 
-    If `is_essential` is True, no other role can run without this one. If such a process ends with exit status 3, which means wrong
-    settings, before it was ever ready, the supervisor stops the whole plant.
+    If `is_essential` is True, no other role can run without this one. If such a process ends with exit status 3 (wrong settings) before it
+    was ever ready, the supervisor stops the whole plant.
     """
 
     name: str

@@ -99,8 +99,8 @@ class Supervisor:
     ) -> None:
         """Stops the roles by SIGTERM in the order of their `stop_order`, and kills a process that does not end within its role's `grace_s`.
 
-        If `before` is given, roles with this `stop_order` or a higher one keep running. As soon as `kill_now` returns True, the processes
-        that are still to be stopped are killed. `meanwhile` is called again and again while the supervisor waits.
+        If `before` is given, stops only the roles whose `stop_order` is lower than `before`. As soon as `kill_now` returns True, kills the
+        remaining processes of these roles without waiting. `meanwhile` is called repeatedly while the supervisor waits.
         """
         self._is_stopping = True
         for order in sorted({managed.role.stop_order for managed in self.processes.values()}):
@@ -116,8 +116,8 @@ class Supervisor:
         self.prober.close()
 
     def _start_next_stage(self, now: float) -> None:
-        # A stage starts when every role of the stages before was ready once. If the broker is restarted later, the workers connect again by
-        # themselves.
+        # A stage starts after every role of the earlier stages has been ready. These roles need not be ready at this moment: if the
+        # broker is being restarted, for example, the workers connect to it again by themselves.
         for stage in sorted({managed.role.stage for managed in self.processes.values()}):
             in_stage = [managed for managed in self.processes.values() if managed.role.stage == stage]
             for managed in in_stage:

@@ -62,7 +62,7 @@ def find_broken_promises(released: Path, schemas: Mapping[str, Schema]) -> list[
 
 
 def find_breaking_changes(old: Schema, new: Schema) -> list[str]:
-    """Returns a sentence for each difference between two schemas that is not just an added optional field."""
+    """Returns a sentence for each difference between two schemas. Added optional fields are allowed, so they get no sentence."""
     return list(_compare(old, new, old, new, ""))
 
 

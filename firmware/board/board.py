@@ -1,4 +1,6 @@
-"""The simulated board: a state machine that speaks the gate protocol. Its inputs are bytes, sensors and time, its outputs bytes and pulses.
+"""The simulated board: a state machine that speaks the gate protocol.
+
+Its inputs are bytes, sensors and time. Its outputs are bytes and pulses.
 
     reset --BOOT every second--> HELLO --> CONFIGURE, COMMIT --> counting, deciding, reporting
 
@@ -117,7 +119,7 @@ class Board:
 
     @property
     def lamp(self) -> str:
-        """The worst lamp of the committed lanes. From good to bad: green, yellow, red. A warning of the whole board counts as yellow."""
+        """The worst lamp colour of the committed lanes. From good to bad: green, yellow, red. A warning of the whole board is yellow."""
         lamps = [lane.lamp for lane in self.lanes if lane.is_committed] or ["yellow"]
         if any(faults.EFFECTS[code] == "warning" for code in self.board_faults):
             lamps.append("yellow")

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 # An event is sent again if it is not acknowledged within this time.
 REPEAT_US = 1_000_000
-# Every REPEAT_US, at most this many events are sent again: the oldest ones.
+# Largest number of events that are sent again within REPEAT_US. The oldest events are chosen.
 MAX_REPEATED_EVENTS = 4
-# The least time between two stored events on the serial line.
+# After the board has sent a stored event, it waits at least this long before it sends the next one.
 EVENT_INTERVAL_US = 10_000
 
 
@@ -17,7 +17,7 @@ EVENT_INTERVAL_US = 10_000
 class StoredEvent:
     """A stored event. `event` is its number, and `fields` has the other fields of its frame.
 
-    `sent_us` is the time at which the event was sent last, or None if it was not sent since the last HELLO.
+    `sent_us` is the time at which the event was last sent, or None if it has not been sent since the last HELLO.
     """
 
     event: int

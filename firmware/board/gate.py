@@ -50,9 +50,9 @@ class Gate:
         return self._move(True, now_us)
 
     def hold(self, action: str | None, now_us: int) -> None:
-        """Holds the gate while a fault lasts: `divert` holds it out, `pass` at rest, and `stop` where it is.
+        """Holds the gate while a fault lasts. `divert` holds it out, `pass` holds it at rest, and `stop` holds it where it is.
 
-        None lets the gate return to rest.
+        With None the hold ends, and the gate returns to rest.
         """
         self._held_action = action
         self._out_until_place = None

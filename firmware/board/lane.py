@@ -37,7 +37,10 @@ class LaneReporter(Protocol):
 
 @dataclass
 class LaneCounters:
-    """Numbers of parts since the reset, which the command STATUS returns on its page `count`."""
+    """How many parts the lane has diverted, passed and so on since the reset.
+
+    The command STATUS returns these counters on its page `count`.
+    """
 
     diverted: int = 0
     passed: int = 0
@@ -185,7 +188,7 @@ class BoardLane:
             self.gate.configure(settings)
         self.is_committed = True
         if self.is_further_gate:
-            # A lane whose gate stands at another lane's belt has no faults of its own, so the faults that it had before end here.
+            # This lane now has no belt of its own, only a gate at another lane's belt. So it cannot have faults, and its old faults end.
             for code in list(self.faults.codes):
                 self.end_fault(code, now_us)
             self.gate.hold(self.belt.settings.word("safe") if self.belt.faults.has(GATE_HELD) else None, now_us)
@@ -381,10 +384,10 @@ class BoardLane:
             self._report(decided, moved)
 
     def _report(self, decided: DecidedPart, moved: bool) -> None:
-        """Reports a part.
+        """Reports what this lane's gate did with a part.
 
-        If this is a further gate, the report still has the number of the lane that owns the belt, and that lane's counters go up. The count
-        of movements in the report is always that of this gate.
+        The report has the number of the lane that owns the belt, and the part is added to the counters of that lane. This is so even if
+        the gate is a further gate. The count of movements in the report is that of this lane's gate.
         """
         action, belt = decided.decision.action, self.belt
         belt.counters.diverted += action == "divert"

@@ -216,7 +216,8 @@ class Plant:
     def _level_changes(self, edges: list[InputChange]) -> list[InputChange]:
         """Returns those of `edges` that change the level of a photo-eye.
 
-        Each is the leading edge (value 1) or the end (value 0) of a casting. It changes nothing while another casting blocks the eye.
+        An edge is the leading edge (value 1) or the end (value 0) of a casting. An edge does not change the level while another casting
+        blocks the eye.
         """
         changes = []
         for edge in edges:

@@ -60,7 +60,8 @@ class Eye:
 
 @dataclass(frozen=True)
 class PartDecision:
-    """What the board does with a part, and why. `gate` is the lane of the further gate that diverts it, or 0 for the belt's own gate."""
+    """What the board does with a part, and why. `gate` is 0 if the gate of the part's own lane diverts the part. If a further gate
+    diverts it, `gate` is the lane to which that gate is wired."""
 
     action: str
     reason: str
@@ -94,7 +95,7 @@ class TrackedPart:
 class DecidedPart:
     """A part with its decision. `edge` is its leading edge at photo-eye 2.
 
-    If the part did not reach photo-eye 2, `edge` has the place and time at which it was reported.
+    If the part did not reach photo-eye 2, `edge` has the place and time at which the part was reported.
     """
 
     part: TrackedPart
@@ -195,7 +196,7 @@ class Tracker:
     def _pass_eye2(self, part: TrackedPart, decision: PartDecision, edge: Edge) -> DecidedPart:
         """Returns the decision for a part at photo-eye 2.
 
-        If the part is close behind another part, it gets the action and the gate of that part.
+        If the part is close behind another part, the decision for that part is used for this part, too.
         """
         if self._last_at_eye2 is not None:
             last_place, last = self._last_at_eye2

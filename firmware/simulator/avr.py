@@ -92,7 +92,8 @@ class SimulatedBoard:
         self.levels: dict[str, bool] = {}
         self._sent: list[SentBytes] = []
         self._loops = LoopDurations(0, 0, 0)
-        # The process gets a session of its own. Otherwise Ctrl-C would end it before this program. It ends when its input is closed.
+        # The simulator's process gets a session of its own. Otherwise Ctrl-C would end the simulator before this program. The simulator
+        # ends when its input is closed.
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
         self._commands: list[str] = []
         self._read_until("ready")
@@ -139,7 +140,7 @@ class SimulatedBoard:
     # Outputs
 
     def record_all_pulses(self, every_pulse: bool = True) -> None:
-        """Records every servo pulse. If `every_pulse` is False, only pulses whose width differs from the previous one are recorded."""
+        """Records servo pulses from now on: all pulses if `every_pulse` is True, otherwise only those whose width has changed."""
         self._queue(f"servo {'all' if every_pulse else 'changes'}")
 
     def begin_loop_timing(self) -> None:

@@ -129,9 +129,9 @@ Board::Error Board::hello(FrameWriter& answer) {
   return kNoError;
 }
 
-// Stores a new value until COMMIT. To save 150 bytes of RAM, the board stores such values for only one lane at a time, so a value for
-// another lane deletes those of the first. A host does not lose values in this way, because it sends COMMIT for a lane before it configures
-// the next one.
+// Stores a new value until COMMIT. To save 150 bytes of RAM, the board stores such values for only one lane at a time. So a value for
+// one lane deletes the stored values for another lane. A host does not lose values in this way, because it sends COMMIT for a lane before
+// it configures the next lane.
 Board::Error Board::configure(const uint32_t* values, FrameWriter& answer) {
   const int8_t key = find_word(kKeyWords, deframer_.field(kKeyAt));
   if (key < 0) return kUnknownSetting;

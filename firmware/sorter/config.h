@@ -34,9 +34,9 @@ const uint16_t kBeatEveryMs = 1000;
 const uint16_t kAnnounceEveryMs = 300;
 // GATE and FAULT are repeated at this interval until ACK arrives.
 const uint16_t kRepeatEveryMs = 1000;
-// Least time between two stored events on the serial line. See PROTOCOL.md, "Flow".
+// After the board has sent a stored event, it waits at least this long before it sends the next one. See PROTOCOL.md, "Flow".
 const uint16_t kEventIntervalMs = 10;
-// Every kRepeatEveryMs, at most this many events are sent again: the oldest ones.
+// Largest number of events that are sent again within kRepeatEveryMs. The oldest events are chosen.
 const uint8_t kMaxRepeatedEvents = 4;
 // Duration of a test (command TEST). The test of the lamp takes this time for each of its three colours.
 const uint16_t kTestMs = 1000;

@@ -64,7 +64,7 @@ void Deframer::drop() {
 // valid frame.
 bool Deframer::parse() {
   if (length_ > 0 && line_[length_ - 1] == '\r') --length_;
-  // The shortest frame is ">00 A*FFFF".
+  // No valid frame is shorter than 10 bytes. An example of this length is ">00 A*FFFF".
   if (length_ < 10 || line_[length_ - 5] != '*') return false;
   const uint8_t star = static_cast<uint8_t>(length_ - 5);
   uint16_t sent_crc = 0, crc = kCrcFirst;

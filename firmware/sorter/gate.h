@@ -34,8 +34,8 @@ class Gate {
   // part, and false if it was out already.
   bool divert(Place until, const Settings& settings, uint32_t now_us);
 
-  // Holds the gate while a fault lasts: kDivert holds it out, kPass at rest, and kStop where it is now. kNone releases the gate, which then
-  // returns to rest.
+  // Holds the gate while a fault lasts. kDivert holds it out, kPass holds it at rest, and kStop holds it where it is now. kNone releases
+  // the gate, which then returns to rest.
   void hold(Action action, const Settings& settings, uint32_t now_us);
 
   // Moves the gate out. It stays out until end_test() is called.

@@ -10,7 +10,8 @@ namespace hardware {
 void begin(Board& board);
 // Passes the time, the changes at the sensors and the received bytes to the board.
 void read(Board& board);
-// Sets the pins to the board's outputs, sends a frame, stores settings, and sleeps until something happens.
+// Writes the outputs that the board has computed to the pins, sends a waiting frame, and stores changed settings. Then sleeps until the
+// next interrupt.
 void write(Board& board);
 
 }  // namespace hardware

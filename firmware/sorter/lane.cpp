@@ -68,9 +68,9 @@ Place Lane::place() const {
 
 // ---- inputs and time
 
-// Adds encoder steps, and measures the belt's speed from them. A measurement takes 16 steps or 30 ms, because the two or three steps of one
-// round of the main loop would give an error of up to a half. Steps and duration are stored instead of their quotient, because the
-// processor has no divide instruction and a division in every round would take too long.
+// Adds encoder steps, and measures the belt's speed from them. A measurement takes 16 steps or 30 ms. If it took only one round of the main
+// loop, in which two or three steps come, its error would be up to 50 %. Steps and duration are stored instead of their quotient, because
+// the processor has no divide instruction and a division in every round would take too long.
 void Lane::add_steps(int16_t count) {
   if (count == 0 || !settings_[kEncoder]) return;
   travelled_ += static_cast<uint32_t>(static_cast<int32_t>(count));

@@ -23,7 +23,7 @@ extern const char kLampWords[] PROGMEM;
 enum Test : uint8_t { kTestGate, kTestTrigger, kTestLamp, kTestRelay };
 extern const char kTestWords[] PROGMEM;
 
-// Numbers of parts since the reset, which the command STATUS returns on its page `count`.
+// How many parts the lane has diverted, passed and so on since the reset. The command STATUS returns these counters on its page `count`.
 struct LaneCounters {
   uint32_t diverted, passed, missing, unmatched, no_verdict;
 };
@@ -73,7 +73,7 @@ class Lane {
   // The colour that the lamp shows now. It differs from lamp() while the lamp is tested. If this lane's gate stands at another lane's belt
   // (a further gate), the lane has no lamp, and the colour is always kDark.
   Lamp shown_lamp() const;
-  // True if the gate must begin to move within kServoQuietUs. Before this movement no other pulse of its servo may begin.
+  // True if the gate will have to move within kServoQuietUs. Until then, no new pulse of its servo may begin.
   bool gate_moves_soon() const { return is_divert_near_ && !gate_.is_out(); }
 
   // ---- state
@@ -193,7 +193,7 @@ class Lane {
   // Duration and steps of the last measurement of the belt's speed. If the steps are 0, the speed is not known.
   uint16_t measured_duration_us_ = 0;
   uint8_t measured_steps_ = 0;
-  // Steps and start time of the measurement of the belt's speed that is in progress.
+  // The present measurement of the belt's speed: its number of steps so far, and its start time.
   uint8_t new_steps_ = 0;
   uint16_t measuring_since_us_ = 0;
   // Times at which the waiting camera triggers are due, in units of 64 us.

@@ -207,8 +207,9 @@ bool Lane::is_divert_near(Place here) const {
   return static_cast<uint32_t>(left) * belt.measured_duration_us_ < quiet;
 }
 
-// Stores the event GATE about a part. If this is a further gate, the event still has the number of the lane that owns the belt, and that
-// lane's counters go up. The count of movements in the event is always that of this gate.
+// Stores the event GATE, which says what this lane's gate did with a part. The event has the number of the lane that owns the belt, and the
+// part is added to the counters of that lane. This is so even if the gate is a further gate. The count of movements in the event is that of
+// this lane's gate.
 void Lane::report(uint32_t number, Decision decision, bool moved, uint32_t at_ms, uint16_t travel_ms) {
   Lane& belt = this->belt();
   if (decision.action == kDivert) ++belt.counters_.diverted;

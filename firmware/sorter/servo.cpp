@@ -117,7 +117,7 @@ void send(uint8_t index, uint16_t pulse_us, bool quiet) {
   }
   if (!quiet && !(changed & gate) && !(held_off & gate)) return;
   const uint16_t count = get(to.count);
-  // The other gate on the same timer.
+  // Gates 1 and 4 share a timer, so `other` is the partner of this gate. Gates 2 and 3 have no partner, so `other` is the gate itself.
   const uint8_t other = index == 0 ? 3 : index == 3 ? 0 : index;
   if (pulse_may_be_high(index, count) || pulse_may_be_high(other, count)) {
     held_off &= static_cast<uint8_t>(~gate);

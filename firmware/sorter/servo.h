@@ -13,8 +13,8 @@ namespace servo {
 // Starts the pulses of a gate. Gate 1 has index 0.
 void begin(uint8_t index, uint16_t pulse_us);
 
-// Sends pulses of width `pulse_us`. Must be called in every round of the main loop. If `quiet` is true, the gate must begin to move within
-// kServoQuietUs. Then the next pulse of the old width is delayed, because a pulse in progress would delay the movement.
+// Sends pulses of width `pulse_us`. Must be called in every round of the main loop. The caller sets `quiet` to true if the gate will have
+// to move within kServoQuietUs. Then the next pulse of the old width is delayed, because a pulse in progress would delay the movement.
 void send(uint8_t index, uint16_t pulse_us, bool quiet);
 
 }  // namespace servo

@@ -79,7 +79,7 @@ class Tracker {
   // Returns the decision for a part that has reached photo-eye 2 and was not counted.
   Decision take_unmatched(Place place, const Settings& settings);
 
-  // Returns whether the oldest part is missing: when the belt is at `place`, the part has travelled farther than `reach`.
+  // Returns whether the oldest part is missing. The part is missing if it has travelled farther than `reach` when the belt is at `place`.
   bool is_front_overdue(Place place, Place reach) { return size_ > 0 && past(place, parts_[first_].place) > static_cast<int32_t>(reach); }
   void drop_front();
   void forget_last_part() { has_last_ = false; }

@@ -61,7 +61,7 @@ def find_boxes(heat: HeatMap, width_px: int, height_px: int, hot_share: float = 
 
 
 def _scale_span(span: slice, scale: float, size_px: int) -> tuple[int, int]:
-    """Returns start and stop of `span`, which counts cells of a heat map, in pixels of the original picture.
+    """Converts `span`, a range of cells of a heat map, to pixels of the original picture, and returns its start and stop.
 
     `size_px` is the width or height of the picture. Start and stop are at least 1 px apart.
     """

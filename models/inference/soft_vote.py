@@ -18,7 +18,7 @@ from models.registry.manifest import Manifest
 VoterProbabilities = npt.NDArray[np.float32]
 Label = Literal["ok", "defect", "review"]
 
-# The field `reason` of a verdict whose defect probability lies in the review band.
+# The reason in a verdict whose defect probability lies in the review band.
 IN_DOUBT = "doubt"
 
 # Smaller probabilities are raised to this value before their logarithm is taken, because 0 has no logarithm.

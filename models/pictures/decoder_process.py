@@ -39,7 +39,7 @@ _STOP_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """The first line of a request to the separate process. The picture follows, which has `size_bytes` bytes.
+    """The first line of a request to the separate process. The picture follows as `size_bytes` bytes.
 
     `operation` says what the process does with the picture. `side_px` is the side of the decoded picture or of
     the thumbnail, and 0 for the other operations.
@@ -88,7 +88,7 @@ class DecoderProcess:
     def decode_picture(self, value: bytes, side_px: int, limits: PictureLimits, depth_bits: int | None = None) -> DecodedPicture:
         """Returns the same as `decoder.decode_picture` and raises the same PictureErrors, but decodes in the separate process.
 
-        Like the other methods that decode, it also raises PictureError with the reason `decoder-limits` if decoding needs more memory
+        Like the other methods that decode, this one also raises PictureError with the reason `decoder-limits` if decoding needs more memory
         or time than allowed.
         """
         answer, content = self._ask("decode", value, side_px, limits, depth_bits)
@@ -124,7 +124,7 @@ class DecoderProcess:
         depth_bits: int | None,
     ) -> tuple[_Answer, bytes]:
         """Returns the answer of the separate process and the bytes that follow it. Raises PictureError if it refuses the picture."""
-        check_file_size(value, limits)  # refuses a picture that is too large before it is copied to the process
+        check_file_size(value, limits)  # A picture that is too large is not even copied to the process.
         request = _Request(operation, len(value), side_px, limits.max_bytes, limits.max_pixels, depth_bits)
         with self._lock:
             process = self._start()
@@ -132,7 +132,7 @@ class DecoderProcess:
             timer = threading.Timer(self._time_s, _kill, (process, killed))
             timer.start()
             try:
-                answer, content = _exchange(process, request, value)
+                answer, content = _send_request(process, request, value)
             except (OSError, EOFError, ValueError, TypeError) as error:
                 self._stop()
                 raise self._explain_death(killed.is_set()) from error
@@ -191,10 +191,10 @@ def _close(pipe: object) -> None:
         pipe.close()  # type: ignore[attr-defined]
 
 
-def _exchange(process: subprocess.Popen[bytes], request: _Request, value: bytes) -> tuple[_Answer, bytes]:
+def _send_request(process: subprocess.Popen[bytes], request: _Request, value: bytes) -> tuple[_Answer, bytes]:
     """Sends a picture to the separate process and returns its answer with the bytes that follow the answer.
 
-    Raises OSError or EOFError if the process has ended, and ValueError or TypeError if its answer is not one.
+    Raises OSError or EOFError if the process has ended, and ValueError or TypeError if its answer is malformed.
     """
     assert process.stdin is not None
     assert process.stdout is not None

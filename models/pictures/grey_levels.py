@@ -1,8 +1,8 @@
 """Scales grey levels of more than 8 bits to 8 bits, and finds blank pictures.
 
-For the scaling, the decoder must know which level means white. The settings of the line give this level. If they do not, the file gives it,
-or else the number of bits of a sample. The decoder never takes the brightest pixel of the picture as white, because the same part would
-then be brighter in one picture than in the next.
+For the scaling, the decoder must know which level means white. The line's settings or the file may give this level. If neither does, white
+is the largest level that a sample of the file can hold. The decoder never takes the brightest pixel of the picture as white, because the
+same part would then be brighter in one picture than in the next.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MAX_BLANK_SHARE = 0.25
 # checksum of the whole file, so such rows may be the only sign of an unfinished transfer.
 MAX_BLANK_SHARE_RAW = 0.05
 # If the first and the last row have the same grey level, the rows with one single grey level probably show the background of the part,
-# such as a saturated back light. Then a larger share of such rows is accepted: the picture is partly blank only if it reaches this share.
+# such as a saturated back light. Such a picture is partly blank only if these rows make up at least this share of all rows.
 MAX_BACKGROUND_SHARE = 0.5
 _NAME_DEPTH = "Set depth_bits of the line to the number of bits that the camera delivers."
 
@@ -56,7 +56,10 @@ def scale_to_8_bits(levels: Levels, header: FormatHeader, depth_bits: int | None
 
 
 def _find_range(levels: Levels, brightest: float, header: FormatHeader, depth_bits: int | None) -> float:
-    """Returns the level that means white, or black in a WhiteIsZero picture. Raises PictureError as `scale_to_8_bits` does."""
+    """Returns the highest level of the range: it means white, or black in a WhiteIsZero picture.
+
+    Raises PictureError if the picture has a higher level, or if it is dark and neither the settings nor the file give the range.
+    """
     named = _find_named_range(levels, brightest, header, depth_bits)
     if named is not None:
         full_range, source = named

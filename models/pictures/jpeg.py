@@ -132,7 +132,7 @@ def _walk_segments(value: bytes) -> Iterator[_Segment]:
 def _find_markers(value: bytes) -> npt.NDArray[np.intp]:
     """Returns the positions of all markers that would end compressed pixel data, in ascending order.
 
-    Such a marker is a byte 0xFF, unless a stuffed 0, another 0xFF or the number of a restart marker follows.
+    A byte 0xFF begins such a marker, unless a stuffed 0, another 0xFF or the number of a restart marker follows the byte.
     """
     content = np.frombuffer(value, np.uint8)
     at = np.flatnonzero(content[:-1] == 0xFF)
@@ -164,9 +164,9 @@ def _read_marker(value: bytes, at: int) -> _Segment:
 def _check_zeros(value: bytes, segments: list[tuple[_Segment, bytes]]) -> None:
     """Raises PictureError if the compressed pixels contain a long run of zero bytes, as if a transfer had overwritten them.
 
-    In most files, the Huffman code of only zero bits is not the end of a block. A long run of zeros then means many blocks of equal
-    coefficients, which no camera sends. The check is left out for files in which the code may mean the end of a block, and for
-    progressive files, because these store single bits, of which many may be 0.
+    In most files, a Huffman code that consists only of zero bits does not mean the end of a block. A long run of zeros then stands for
+    many blocks of equal coefficients, which no camera sends. The check is left out for files in which such a code may mean the end of a
+    block. It is also left out for progressive files, because these store single bits, of which many may be 0.
     """
     markers = {segment.marker for segment, _ in segments}
     tables = b"".join(content for segment, content in segments if segment.marker == _HUFFMAN)
@@ -181,7 +181,7 @@ def _check_zeros(value: bytes, segments: list[tuple[_Segment, bytes]]) -> None:
 def _may_hold_zeros(tables: bytes) -> bool:
     """Returns whether a long run of zero bytes may be valid data with the Huffman tables `tables` of a JPEG.
 
-    That is so if one of the tables for AC coefficients uses the code of only zero bits for the end of a block.
+    They may if one of the tables for AC coefficients marks the end of a block by a code that consists only of zero bits.
 
     Source: ITU-T T.81, B.2.4.2.
     """

@@ -67,7 +67,7 @@ def read_image(value: bytes, header: FormatHeader) -> Image.Image:
 def read_levels(value: bytes, header: FormatHeader) -> npt.NDArray[np.generic]:
     """Returns the levels of all samples in the first frame of a picture of more than 8 bits per sample.
 
-    The shape is (height, width) for grey, else (height, width, samples), with transparency as the last of 2 or 4 samples.
+    The shape is (height, width) for grey, otherwise (height, width, samples). If a pixel has 2 or 4 samples, the last one is transparency.
     """
     with quiet_decodes(), _open(value, header) as image:
         if image.mode.startswith(("I", "F")):

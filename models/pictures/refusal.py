@@ -16,8 +16,8 @@ class RefusalReason(StrEnum):
     - not-an-image: the file has none of the accepted formats.
     - truncated: the file ends too early.
     - damaged: the content of the file contradicts itself, or has a form that the decoder does not read.
-    - depth: the grey levels need more bits than the settings or the file say that the camera uses. Or the picture is so dark that it is
-      unclear how many bits the camera uses, and neither the settings nor the file say it.
+    - depth: a grey level is too high for the number of bits that the settings or the file give. Or the picture is dark, and neither the
+      settings nor the file say how many bits the camera uses.
     - blank: nearly all pixels have the same grey level.
     - partly-blank: many rows at the top or at the bottom have one single grey level, as after an unfinished transfer.
     - decoder-limits: decoding an uploaded picture took more memory or time than the settings allow.
@@ -47,7 +47,10 @@ def damaged(found: str) -> PictureError:
 
 
 def unsupported(found: str) -> PictureError:
-    """Returns the error for a picture in a form that the decoder does not read. `found` names the form in a clause without a full stop."""
+    """Returns the error for a picture in a form that the decoder does not read.
+
+    `found` says what was found, for example "the TIFF has 3 bits a sample".
+    """
     return PictureError(
         RefusalReason.DAMAGED, f"The picture cannot be read: {found}. Set the camera to JPEG, or to grey PNG or TIFF of 8 or 16 bits."
     )

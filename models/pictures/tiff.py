@@ -112,8 +112,9 @@ def _number(tags: TiffTags, tag: int, default: int) -> int:
 def _find_largest_level(tags: TiffTags, is_float: bool) -> float | None:
     """Returns the largest level that the camera can deliver according to the tags of the TIFF, or None if no tag gives it.
 
-    A value is used only if it is the largest number of a bit depth, such as 4095, or 1 for floating point. Any other value is probably
-    the brightest level of this one picture, which the TIFF standard also allows in these tags.
+    A value is used only if it is the largest number that a bit depth allows, such as 4095 for 12 bits. In a floating-point picture, only
+    the value 1 is used. Any other value is probably the brightest level of this one picture, which the TIFF standard also allows in these
+    tags.
     """
     for tag in (_LARGEST_SAMPLE, _MAX_SAMPLE):
         level = max(tags.get(tag, (0,)), default=0)

@@ -55,12 +55,12 @@ class CameraView:
 
     @property
     def pixel(self) -> float:
-        """Width of one pixel in plate radii. Edges are smoothed over this width."""
+        """Width of one pixel, as a share of the plate's radius. Edges are smoothed over this width."""
         return 1 / self.radius_px
 
     @cached_property
     def plate(self) -> tuple[Field, Field]:
-        """Polar coordinates of every pixel around the plate's centre: the distance in plate radii and the angle."""
+        """Polar coordinates of every pixel around the plate's centre: the distance, as a multiple of the plate's radius, and the angle."""
         return self.polar((0.0, 0.0))
 
     @cached_property
@@ -69,7 +69,10 @@ class CameraView:
         return self.polar(self.depth_px)
 
     def polar(self, shift_px: tuple[float, float]) -> tuple[Field, Field]:
-        """Returns distance (in plate radii) and angle of every pixel around a point that lies `shift_px` from the plate's centre."""
+        """Returns the distance and the angle of every pixel, seen from a point that lies `shift_px` from the plate's centre.
+
+        Distances are multiples of the plate's radius.
+        """
         steps = np.arange(self.side_px, dtype=np.float32)
         x = (steps - self.centre_px[0] - shift_px[0])[None, :] / self.radius_px
         y = (self.centre_px[1] + shift_px[1] - steps)[:, None] / self.radius_px

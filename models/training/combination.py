@@ -63,7 +63,7 @@ def choose_combination(
     """Returns the combination of the networks `names` that has the lowest cost.
 
     `probabilities` has shape (n, networks, classes), `labels` shape (n,). `picture_weights`, shape (n,), gives the weight of each
-    picture; None means 1 for all. The review band contains about the share `review_share` of the pictures.
+    picture; None means 1 for all. A `review_share` of 0.05 means that about 5 % of the pictures lie in the review band.
     """
     is_defect: Flags = labels != ok_class
     counts = np.ones(len(labels)) if picture_weights is None else picture_weights
@@ -84,9 +84,10 @@ def choose_combination(
 def choose_temperature(probabilities: Numbers, labels: npt.NDArray[np.int32], counts: Numbers | None = None) -> float:
     """Returns the temperature that calibrates `probabilities` best. Dividing the logits by it gives the lowest cross-entropy.
 
-    `probabilities` has shape (n, classes). `counts`, shape (n,), gives the weight of each picture; None means 1 for all. The temperature
-    is at least 0.5. Otherwise, if the networks make no error on the pictures, the best temperature would be nearly 0. The ensemble would
-    then be completely certain even when it is wrong.
+    `probabilities` has shape (n, classes). `counts`, shape (n,), gives the weight of each picture; None means 1 for all.
+
+    The temperature is at least 0.5. If the networks make no error on the pictures, the best temperature would be nearly 0. With such a
+    temperature, the ensemble would be completely certain even of its errors on other pictures.
     """
     of_truth = [temper_probabilities(probabilities, temperature)[np.arange(len(labels)), labels] for temperature in TEMPERATURES]
     losses = [np.average(-np.log(np.clip(shares, MIN_PROBABILITY, 1)), weights=counts) for shares in of_truth]

@@ -14,7 +14,7 @@ from models.training.labelled_pictures import LabelledPictures
 from streams.atomic_file import write_atomically
 from streams.errors import ModelError
 
-# A group of near-duplicates with at most this many pictures is never dominant, which means too large for validation.
+# A group of near-duplicates is called dominant if it is too large for validation. A group of at most this many pictures is never dominant.
 MIN_DOMINANT_GROUP = 20
 # A group of near-duplicates is dominant, that is, too large for validation, if it would make up more than this share of the validation
 # pictures of its class.
@@ -27,9 +27,9 @@ def find_dominant_groups(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.i
     A group of near-duplicates is dominant if it would make up more than a fifth of the validation pictures of its class. `share` is the
     share of the pictures that will be validation pictures. If too few other groups of a class would be left, no group is dominant.
 
-    The reason is a cross-validation that such groups distorted. Nine groups contain most of the good pictures of the real impellers. In
-    one fold, all good pictures came from two of these groups. The threshold that was chosen on this fold caused false alarms for every
-    fifth good casting of the next fold.
+    Such groups once distorted a cross-validation. Nine groups contain most of the good pictures of the real impellers. In one fold, all
+    good pictures came from two of these groups. The threshold that was chosen on this fold caused false alarms for every fifth good
+    casting of the next fold.
     """
     is_dominant = np.zeros(len(labels), np.bool_)
     for label in np.unique(labels):
@@ -87,8 +87,8 @@ def expect_members(labels: npt.NDArray[np.int32], folds: int) -> None:
     counts = np.bincount(labels) if len(labels) else np.zeros(1, np.int64)
     if counts.max() < folds:
         raise ModelError(
-            f"Only {len(labels)} pictures can be divided between training and validation, at most {counts.max()} of one class. At least "
-            f"{folds} of each class are needed. Add pictures that are not near-duplicates."
+            f"Only {len(labels)} pictures can be divided between training and validation, and no class has more than {counts.max()} of "
+            f"them. At least {folds} of each class are needed. Add pictures that are not near-duplicates."
         )
 
 

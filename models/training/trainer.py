@@ -176,7 +176,7 @@ class Trainer:
         return True
 
     def is_finished(self, history: Sequence[EpochResult]) -> bool:
-        """Returns whether all epochs are done or, unless `patience` is 0, whether the best epoch was `patience` epochs ago."""
+        """Returns whether all epochs are done or the best epoch was `patience` epochs ago. If `patience` is 0, all epochs must be done."""
         if not history:
             return False
         best = min(history, key=lambda epoch: epoch.validation_loss).number

@@ -90,9 +90,11 @@ class TrainingRun:
     def run(self, callback: TrainingCallback, resume: bool = False) -> TrainingResult:
         """Trains the networks one after the other and writes the version.
 
-        If the run is interrupted after each network has completed an epoch, a version is still written, with the best weights so far.
-        If it is interrupted earlier, KeyboardInterrupt is raised. Raises ModelError if the pictures are not suitable for a training, or if
-        the version or the folder of the training run already exists.
+        If the run is interrupted once all networks have completed at least one epoch, a version is still written, with the best weights
+        so far. If the run is interrupted earlier, KeyboardInterrupt is raised.
+
+        Raises ModelError if the pictures are not suitable for a training, or if the version or the folder of the training run already
+        exists.
         """
         self._save_options(resume)
         keras.utils.set_random_seed(self.options.seed)
@@ -206,8 +208,9 @@ class TrainingRun:
                     trainer.fit(path, on_progress)
             except KeyboardInterrupt:
                 was_interrupted = True
-            # After an interruption, this network and all later ones get the best weights of their checkpoints. Checkpoints of later
-            # networks come from an earlier run that was stopped. If a network has no checkpoint, no ensemble can be built.
+            # After an interruption, this network and all later ones are not trained further. They get the best weights of their
+            # checkpoints. A later network has a checkpoint only if an earlier training run, which was stopped, trained it. If a network
+            # has no checkpoint, no ensemble can be built.
             if was_interrupted and not trainer.restore_best(path):
                 raise KeyboardInterrupt
         return networks, was_interrupted

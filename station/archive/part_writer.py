@@ -42,7 +42,7 @@ class ReviewQueue(Protocol):
         ...
 
     def add(self, selected: Sequence[tuple[Part, Any]]) -> None:
-        """Adds parts to the review queue. `selected` is the result of `select`. The parts must have rows in the table of parts."""
+        """Adds the parts that `select` has returned to the review queue. The parts must have rows in the table of parts."""
         ...
 
 

@@ -152,7 +152,7 @@ class LiveConsumer:
     def update_shift(self, now: datetime) -> None:
         """Sets the counts of all lines to zero if a new shift has begun since the last call.
 
-        The first call sets them to the numbers of parts that the archive has of the present shift.
+        The first call starts the counts with those parts of the present shift that are already in the archive.
         """
         station = self._settings.station
         since = period_at(now, station.shifts, station.zone).since

@@ -64,7 +64,9 @@ class Inspection(Schema):
         None, description="Calibrated probability of a defect, 0..1, or null if the picture could not be judged."
     )
     votes: dict[str, float] = Field({}, description="For each network of the ensemble, the defect probability that it gave, 0..1.")
-    threshold: float | None = Field(None, description="From this defect_probability on, the label is `defect`, unless it is `review`.")
+    threshold: float | None = Field(
+        None, description="Lowest defect_probability that counts as a defect. Close to this value, the label may be `review`."
+    )
     model: str | None = Field(None, description="Version of the model that judged the picture.")
     reason: str = Field("", description="Reason for the label `review`, such as `doubt`. Empty if there is no reason.")
     decided_at: datetime | None = Field(None, description="Time of the verdict.")

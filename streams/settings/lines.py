@@ -62,9 +62,10 @@ class CameraSettings(Section):
     )
     time_source: Literal["arrival", "file"] = Field(
         "file",
-        description="Where the time of a picture comes from. With `file` it is the modification time of a file in a drop folder, or the "
-        "header X-Captured-At of an upload that has one. With `arrival` it is the time at which the gateway received the picture. "
-        "Choose `arrival` if the clock of the camera or of the file server is not reliable.",
+        description="Where the time of a picture comes from. With `arrival` it is the time at which the gateway received the picture. "
+        "With `file` it is the modification time of a file in a drop folder, or the value of the header X-Captured-At of an upload. An "
+        "upload without this header has its time of arrival. Choose `arrival` if the clock of the camera or of the file server is not "
+        "reliable.",
     )
     latency_s: float | None = Field(
         None,
@@ -113,8 +114,9 @@ class CameraSettings(Section):
         1.0,
         gt=0,
         le=60,
-        description="If the trigger is `board`: largest difference, in seconds, between the time of a part and the time of its picture "
-        "after the latency is subtracted. A picture also waits at most this long for the report of its part.",
+        description="How well the times of a part and of its picture must agree if the trigger is `board`, in seconds: the time of the "
+        "picture, minus the latency, may differ from the time of the part by at most this value. A picture also waits at most this long "
+        "for the report of its part.",
     )
 
     @model_validator(mode="after")
@@ -150,8 +152,8 @@ class GradeSettings(Section):
         0,
         ge=0,
         le=1,
-        description="Parts go to this gate only if their defect probability is at least this. A part goes to the first gate whose `takes` "
-        "and `least_probability` fit its verdict.",
+        description="Least defect probability of the parts that go to this gate. A part goes to the first gate whose `takes` and "
+        "`least_probability` fit its verdict.",
     )
     gate_mm: float = Field(
         ge=1,
@@ -232,7 +234,7 @@ class LineSettings(Section):
         None,
         gt=0,
         le=3600,
-        description="A verdict that comes later than this many seconds after its picture is too late. If absent, the limit is the time "
+        description="Longest time from a picture to its verdict, in seconds. A later verdict is too late. If absent, the limit is the time "
         "that a part takes to the gate, minus 0.2 s.",
     )
     depth_bits: int | None = Field(
@@ -240,14 +242,17 @@ class LineSettings(Section):
         ge=8,
         le=16,
         description="Number of bits that the line's camera really uses if its files have more than 8 bits a pixel, such as 12 for a 12-bit "
-        "camera that writes 16-bit files. If absent, the number comes from the file. If the file does not give it either, all bits count, "
-        "and a picture that is dark by this measure gets `review`.",
+        "camera that writes 16-bit files. If absent, the number comes from the file. If the file does not give it either, all bits of the "
+        "file are used. A picture that would then be very dark gets `review`, because the camera probably uses fewer bits.",
     )
     token: SecretStr = Field(SecretStr(""), description="Token for uploads to this line. Without a token all uploads are refused.")
 
     @property
     def verdict_deadline_s(self) -> float | None:
-        """Seconds after a picture at which its verdict comes too late, or None if the line has neither a deadline nor a gate."""
+        """Longest time from a picture to its verdict, in seconds, or None if the line has neither a deadline nor a gate.
+
+        A later verdict is too late for the gate.
+        """
         if self.deadline_s is not None:
             return self.deadline_s
         return max(_SHORTEST_DEADLINE_S, self.gate.travel_s - _GATE_LEAD_S) if self.gate else None

@@ -418,7 +418,7 @@ class StationSettings(Section):
     )
     time_zone: str = Field(
         "UTC",
-        description="Time zone of the plant, such as Europe/Berlin. The pages show times in this zone, and `shifts` are in it, too.",
+        description="Time zone of the plant, such as Europe/Berlin. The times on the pages and in `shifts` are in this zone.",
     )
     shifts: tuple[time, ...] = Field(
         (time(6), time(14), time(22)),
@@ -468,8 +468,8 @@ class ReviewSettings(Section):
         0.25,
         ge=0,
         le=0.5,
-        description="A part with at least this doubt is put into the review queue. The doubt is 0.5 if the defect probability is equal to "
-        "the threshold, and 0 if the probability is 0 or 1.",
+        description="Parts with a doubt of at least this value are put into the review queue. The doubt is 0.5 if the defect probability "
+        "is equal to the threshold, and 0 if the probability is 0 or 1.",
     )
     audit_share: float = Field(
         0.002, ge=0, le=1, description="Share of all parts that are chosen at random for the review queue, 0..1. 0.002 is one part in 500."

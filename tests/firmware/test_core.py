@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from firmware import lane_settings, protocol, toolchain
@@ -199,7 +199,7 @@ def has_room(plant: Plant, lead_mm: float) -> bool:
     return 30 < lead_mm < 580 and all(abs(lead_mm - other.lead_mm) > PART_MM + 5 for other in plant.castings)
 
 
-@settings(max_examples=16, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=16)
 @given(st.lists(castings, min_size=1, max_size=16), st.sampled_from([0.0, 0.05, 0.25]), st.integers(0, 2**16))
 def test_no_part_is_diverted_wrongly_twice_or_late(
     planned: list[tuple[int, str | None, int, str, int]], error_rate: float, seed: int

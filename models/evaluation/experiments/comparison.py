@@ -33,8 +33,8 @@ from models.training.trainer import SplitPictures, predict
 # The classifier that is not a neural network is a support vector machine. It gets pictures of 32 x 32 pixels.
 SVM, SVM_SIDE_PX = "svm", 32
 ENSEMBLE = "ensemble"
-# The threshold with the lowest costs is chosen. The experiment compares accuracies, so a miss and a false alarm cost the same here. The
-# chosen threshold then is the one with the highest accuracy.
+# The voting rule gets the threshold at which misses and false alarms cost least. The experiment compares accuracies. Therefore a miss and a
+# false alarm cost the same here, so that the threshold with the lowest costs has the highest accuracy.
 EQUAL_COSTS = Costs(miss=1, false_alarm=1)
 
 Flags = npt.NDArray[np.bool_]
@@ -154,9 +154,9 @@ def split_by_seeds(pictures: LabelledPictures, options: TrainingOptions, seeds: 
 
 
 def split_into_folds(pictures: LabelledPictures, options: TrainingOptions, folds: int) -> list[ComparisonSplit]:
-    """Returns `folds` splits. Each picture is a test picture in exactly one of them.
+    """Returns `folds` splits. Each picture is a test picture in exactly one of them, except for the pictures of dominant groups.
 
-    Only the pictures of dominant groups are never test pictures, because such a group of near-duplicates is too large for one fold.
+    A dominant group of near-duplicates is too large for one fold, so its pictures are never test pictures.
     """
     groups = _group(pictures, options)
     expect_groups(groups, folds)

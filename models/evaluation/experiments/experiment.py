@@ -33,7 +33,7 @@ class ExperimentCallback(Protocol):
     def on_cell_progress(self, cell: str, done: float, total: int) -> None:
         """Reports that `done` of the `total` trainings (cells) of the experiment are finished.
 
-        The current training `cell` counts by its finished share: `done` is 2.5 if the third training is half finished.
+        The training `cell`, which is running, counts in part: `done` is 2.5 if two trainings are finished and the third is half finished.
         """
 
     def on_training_step(self, network: str, done: int, total: int, epoch: EpochResult | None) -> None:

@@ -44,8 +44,8 @@ class LayersExperiment:
             | ({"apart": test_pictures.fingerprint()} if test_pictures else {})
         )
         groups = group_near_duplicates(pictures.pixels, pictures.checksums, self.options.near_bits, self.options.near_rings)
-        # All numbers of layers are trained with the first seed, then all with the second, and so on. The results of a seed are a column of
-        # the table. So even the table of a stopped experiment has some complete columns.
+        # All numbers of layers are trained with the first seed, then all with the second, and so on. Each seed has a column in the
+        # table, so even the table of a stopped experiment has some complete columns.
         cells = [(count, seed) for seed in self.seeds for count in self.layers]
         for number, (count, seed) in enumerate(cells):
             progress = CellProgress(callback, _cell_name(count, seed), number, len(cells))

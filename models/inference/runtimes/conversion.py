@@ -26,10 +26,11 @@ from streams.atomic_file import write_atomically
 from streams.errors import ModelError
 from streams.user_cache import has_valid_checksum, user_cache_folder, write_checksum
 
+# The number formats in which a converted network can compute:
 # float32: weights and activations have 32 bits.
 # weights8: weights and activations have 8 bits. The range of the activations is computed anew for each batch.
-# static8: as weights8, but the conversion fixes the ranges of the activations. It measures them on every second picture of the golden set.
-# The other half of the golden set is not used for the conversion, so it can show whether the converted networks judge correctly.
+# static8: like weights8, but the conversion fixes the ranges of the activations, measured on every second picture of the golden set. The
+# other half of the golden set is not used for the conversion, so it can show whether the converted networks judge correctly.
 Precision = Literal["float32", "weights8", "static8"]
 
 # The stride of AlexNet's first convolution, in pixels.

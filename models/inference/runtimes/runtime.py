@@ -69,8 +69,8 @@ def open_runtime(
     """Returns the runtime `name` with the networks of `version`. The runtime is not warmed up yet.
 
     The name `auto` means the fastest runtime that is recorded for this processor, see `resolve_runtime`. `at_once` concurrent calls
-    share `threads` threads; with 0 the runtime chooses the number of threads. A bfloat16 runtime can also be opened on a processor
-    without bfloat16 units, but it is slow there.
+    share `threads` threads. If `threads` is 0, the runtime chooses the number of threads. A bfloat16 runtime can also be opened on a
+    processor without bfloat16 units, but it is slow there.
 
     Raises ModelError if the name is unknown, its library is not installed, or the networks cannot be built.
     """
@@ -107,7 +107,8 @@ def resolve_runtime(version: Version, name: str) -> str:
         recorded = str(json.loads(runtime_record_path(version).read_text(encoding="utf-8"))[describe_processor()]["chosen"])
     except (OSError, ValueError, KeyError, TypeError):
         log.info(
-            "For version %s, no fastest runtime is recorded on this machine, so %s is used. To find it, run castline models optimise.",
+            "For version %s, no fastest runtime is recorded on this machine, so %s is used. "
+            "To find the fastest one, run castline models optimise.",
             version.name,
             FLOAT32,
         )

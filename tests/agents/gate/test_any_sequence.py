@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.gate.requests import BoardRequest, RequestWindow
@@ -195,7 +195,7 @@ def run_sequence(sequence: list[PlannedCasting], error_rate: float, seed: int) -
     return host, plant, len(swings)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30)
 @given(st.lists(planned_castings, min_size=1, max_size=18), st.sampled_from([0.0, 0.05, 0.25]), st.integers(0, 2**16))
 def test_every_casting_falls_where_it_was_decided_and_no_gate_moves_twice_for_it(
     sequence: list[PlannedCasting], error_rate: float, seed: int

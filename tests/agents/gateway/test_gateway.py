@@ -369,7 +369,7 @@ def test_measuring_says_why_it_cannot_measure(tmp_path: Path) -> None:
     lines = [{"name": "line-1", "camera": camera}, {"name": "line-2", "camera": {"kind": "http", "trigger": "board"}}]
     gateway = {"port": free_ports(1), "spool_dir": tmp_path / "spool"}
     settings = Settings.model_validate({"lines": lines, "gateway": gateway, "service": {"run_dir": tmp_path / "run"}})
-    for line, sentence in (("line-1", "Only these cameras need a latency"), ("line-2", 'Start it with "castline gateway"')):
+    for line, sentence in (("line-1", "line-1 needs no latency"), ("line-2", 'Start the gateway with "castline gateway"')):
         with CastlineProcess(settings, tmp_path / f"{line}.log", "gateway", "measure", line) as command:
             assert command.process.wait(30) == 3
             assert sentence in command.log()

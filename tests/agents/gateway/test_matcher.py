@@ -182,7 +182,7 @@ def belts(draw: st.DrawFn) -> tuple[list[float], list[tuple[float, str, int]], s
 
 
 @given(belts(), st.floats(-0.24, 0.24))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_each_picture_and_part_is_decided_once_and_none_goes_to_another_part(
     belt: tuple[list[float], list[tuple[float, str, int]], set[int], set[int]], error_share: float
 ) -> None:
@@ -211,7 +211,7 @@ def test_each_picture_and_part_is_decided_once_and_none_goes_to_another_part(
 
 
 @given(st.lists(st.tuples(st.booleans(), st.floats(0, 30), st.floats(0, 3)), max_size=60))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_all_pictures_and_parts_are_decided_exactly_once_and_within_the_window(events: list[tuple[bool, float, float]]) -> None:
     matcher: Matcher[int] = Matcher(WINDOW_S, part_timeout_s=10.0)
     now_s, decisions = 0.0, []

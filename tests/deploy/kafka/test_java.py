@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from deploy.cli.main import castline
 from deploy.kafka import java
 from deploy.kafka.startup_archive import make_archive
 from streams.errors import BrokerError
+from streams.user_cache import user_cache_folder
 
 
 @pytest.fixture
@@ -61,3 +65,18 @@ def test_if_the_archive_cannot_be_made_the_command_says_so_and_succeeds(tmp_path
 def test_the_set_up_has_made_the_archive_of_this_machine() -> None:
     assert make_archive() == java.archive_path()
     assert java.archive_options()
+
+
+def test_jars_are_not_read_while_another_process_fetches_them() -> None:
+    folder = user_cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    with ThreadPoolExecutor(1) as threads:
+        reading = threads.submit(java.kafka_jars)
+        try:
+            with pytest.raises(TimeoutError):
+                reading.result(2)
+        finally:
+            os.close(handle)
+        assert reading.result(60)
