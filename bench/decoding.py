@@ -41,7 +41,7 @@ def measure_decoding(data: Path | None, pictures: int) -> list[DecodingTime]:
 
     The pictures are the first `pictures` files of the folder `data`, or rendered castings if `data` is None.
     """
-    values = _read_values(data, pictures)
+    values = read_values(data, pictures)
     png = [_encode_png(value) for value in values]
     settings = PictureSettings()
     process = DecoderProcess(settings.upload_memory_bytes, settings.upload_time_s)
@@ -51,7 +51,8 @@ def measure_decoding(data: Path | None, pictures: int) -> list[DecodingTime]:
         process.close()
 
 
-def _read_values(data: Path | None, pictures: int) -> list[bytes]:
+def read_values(data: Path | None, pictures: int) -> list[bytes]:
+    """Returns the encoded pictures to measure: files of the folder `data`, or rendered castings if `data` is None."""
     if data is None:
         return [casting.to_jpeg() for casting in render_series(pictures, _SEED)]
     paths = sorted(path for path in data.rglob("*") if path.suffix.lower() in _SUFFIXES)

@@ -98,7 +98,8 @@ class Verdict(PartRecord):
         "",
         description="Reason for `review` in one word; empty for the other labels. The networks were in `doubt`, or the picture could "
         "not be judged: `empty`, `too-large`, `too-many-pixels`, `not-an-image`, `truncated`, `damaged`, `depth`, `blank`, `partly-blank`, "
-        "`decoder-limits`, `checksum`, `claim-missing`, `claim-damaged`, `inference-failed`. Later releases may add words.",
+        "`decoder-limits`, `checksum`, `claim-missing`, `claim-damaged`, `inference-failed`. Or the picture does not show the whole part: "
+        "`no-part`, `partly-in-view`, `unknown-part`. Later releases may add words.",
     )
     overdue: bool = Field(False, description="True if the part's deadline had passed when the verdict was decided.")
     captured_at: Time = Field(

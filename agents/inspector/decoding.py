@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from models.pictures.decoder import DecodedPicture, PictureLimits, decode_picture
+from models.pictures.part_finder import PartCheck, check_part
+from models.pictures.part_reference import PartReference
 from streams.errors import PictureError
 from streams.identity import PartId, PictureIdentity, read_identity
 from streams.object_store import ObjectStore
@@ -36,18 +38,32 @@ class ImageRecord:
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """An image record with its decoded picture, or with the decoder's error. `sha256` is the checksum of the encoded picture."""
+    """An image record with its decoded picture, or with the decoder's error. `sha256` is the checksum of the encoded picture.
+
+    `part` tells whether the picture shows the whole part of `reference`, the part reference of the model version for which the picture was
+    decoded. Both are None if the version has no part reference. `part` is also None if the picture could not be decoded.
+    """
 
     record: ImageRecord
     sha256: str
     picture: DecodedPicture | PictureError
+    reference: PartReference | None = None
+    part: PartCheck | None = None
 
-    def fits(self, side_px: int) -> bool:
-        """Returns whether a model version that needs pictures with the side `side_px` can judge this image.
+    def fits(self, side_px: int, reference: PartReference | None) -> bool:
+        """Returns whether a model version that needs pictures with the side `side_px`, checked with `reference`, can judge this image.
 
         An undecodable image fits every version, because it is not judged by the networks.
         """
-        return isinstance(self.picture, PictureError) or self.picture.pixels.shape[0] == side_px
+        if isinstance(self.picture, PictureError):
+            return True
+        return self.picture.pixels.shape[0] == side_px and self.reference is reference
+
+    def check(self, reference: PartReference | None) -> DecodedImage:
+        """Returns this image with the result of the check whether the picture shows the whole part of `reference`."""
+        if reference is None or isinstance(self.picture, PictureError):
+            return replace(self, reference=reference, part=None)
+        return replace(self, reference=reference, part=check_part(self.picture.pixels, reference))
 
 
 def read_image_record(source: ConsumedRecord, line: LineSettings, broker_time: datetime, received_at: datetime) -> ImageRecord:

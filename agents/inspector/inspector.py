@@ -27,8 +27,9 @@ from agents.inspector.judging import JudgedImage, do_networks_disagree, group_by
 from agents.inspector.line_rules import LineRule, LineRules
 from agents.inspector.localiser import Localiser, OpenHeatMapper
 from agents.inspector.model_switcher import ModelAssignment, ModelSwitcher
-from agents.inspector.shadow_judge import ShadowJudge, ShadowSample
+from agents.inspector.shadow_judge import ShadowJudge, ShadowSample, fits_ensemble
 from agents.inspector.upload_admission import UploadAdmission
+from models.inference.ensemble import Ensemble
 from models.inference.soft_vote import Prediction
 from models.pictures.decoder import DecodedPicture, decode_picture
 from models.pictures.decoder_process import DecoderProcess
@@ -171,7 +172,7 @@ class Inspector:
             # The thread that computes the networks waits for the future `decoding`. The event loop does not wait for it, because the loop
             # would then wake up for each decoded picture.
             decoders = self._upload_decoders if self._is_upload(line.name) else self._decoders
-            decoding = decoders.submit(self._decode, image, self._side_px(line.name))
+            decoding = decoders.submit(self._decode, image, self._assigned_ensemble(line.name))
         except IdentityError as error:
             decoding = error
         pending = PendingImage(received, line.name, captured_at, decoding, time.monotonic())
@@ -188,21 +189,24 @@ class Inspector:
     def _current_versions(self) -> list[Version]:
         return [assignment.ensemble.version for assignment in self._switcher.assignments.values()]
 
-    def _side_px(self, line: str) -> int:
-        return self._switcher.assignments[line].ensemble.side_px
+    def _assigned_ensemble(self, line: str) -> Ensemble:
+        return self._switcher.assignments[line].ensemble
 
     def _is_upload(self, line: str) -> bool:
         """Returns whether people upload the pictures of `line`. Such pictures are less trusted than a camera's pictures."""
         return line == self._settings.station.upload_line
 
-    def _decode(self, image: ImageRecord, side_px: int) -> DecodedImage:
-        """Decodes an image. While the object store does not answer, tries again, because the picture itself may be good."""
+    def _decode(self, image: ImageRecord, ensemble: Ensemble) -> DecodedImage:
+        """Decodes an image for `ensemble`, and checks whether the picture shows the whole part that its version knows.
+
+        While the object store does not answer, tries again, because the picture itself may be good.
+        """
         decoder = self._upload_process.decode_picture if self._is_upload(image.part.line) else decode_picture
         backoff = Backoff(first_s=_STORE_RETRY_S, longest_s=_STORE_RETRY_S)
         while True:
             try:
                 with metrics.decode_seconds.time():
-                    decoded = decode_image(image, side_px, self._settings.pictures, self._store, decoder)
+                    decoded = decode_image(image, ensemble.side_px, self._settings.pictures, self._store, decoder)
             except OSError as error:
                 if self._is_draining:
                     raise
@@ -211,10 +215,10 @@ class Inspector:
                 continue
             if backoff.failures:
                 self._report_problem("", "store")
-            return decoded
+            return decoded.check(ensemble.part_reference)
 
-    def _decode_again(self, decoded: DecodedImage, side_px: int) -> DecodedImage:
-        return self._decode(decoded.record, side_px)
+    def _decode_again(self, decoded: DecodedImage, ensemble: Ensemble) -> DecodedImage:
+        return self._decode(decoded.record, ensemble)
 
     async def judge_batches(self) -> None:
         """Passes one batch after another to the networks, and queues their results for delivery in the same order. Ends after `drain`."""
@@ -252,9 +256,9 @@ class Inspector:
         # The table of assignments is read only once for each batch, so that a switch of versions during a batch affects only later batches.
         table = self._switcher.assignments
         assignments = [table[image.record.part.line] for image in decoded]
-        # If the version was switched after the picture was decoded, the new version may need another picture size.
+        # If the version was switched after the picture was decoded, the new version may need another picture size or another part.
         fitting = [
-            image if image.fits(assignment.ensemble.side_px) else self._decode_again(image, assignment.ensemble.side_px)
+            image if fits_ensemble(image, assignment.ensemble) else self._decode_again(image, assignment.ensemble)
             for image, assignment in zip(decoded, assignments, strict=True)
         ]
         judged = _judge_by_ensemble(fitting, assignments)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from agents.inspector.decoding import DecodedImage
 from models.inference.soft_vote import Prediction
 from models.pictures.decoder import DecodedPicture
+from models.pictures.part_finder import PartCheck
 from streams import metrics
 from streams.errors import PictureError
 from streams.records import ImageReference, Label, Verdict, make_verdict_id
@@ -41,26 +42,33 @@ Predictor = TypeVar("Predictor", bound=PicturePredictor)
 
 @dataclass(frozen=True)
 class JudgedImage:
-    """A decoded image with the ensemble's prediction, or with the error that prevented a prediction."""
+    """A decoded image with the ensemble's prediction, or with the error or the failed part check that prevented a prediction."""
 
     decoded: DecodedImage
-    prediction: Prediction | PictureError
+    prediction: Prediction | PictureError | PartCheck
 
     @property
     def label(self) -> Label:
         """The label of the verdict. An image without a prediction has the label `review`."""
-        return "review" if isinstance(self.prediction, PictureError) else self.prediction.label
+        return self.prediction.label if isinstance(self.prediction, Prediction) else "review"
 
 
 def judge_images(images: Sequence[DecodedImage], predictor: PicturePredictor) -> list[JudgedImage]:
     """Returns `images` with their predictions, in the same order.
 
-    An image that could not be decoded keeps its error and is not passed to the networks. If the networks fail on one picture of a batch,
-    only that picture gets an error.
+    An image that could not be decoded keeps its error, and one that does not show the whole part keeps its part check. Neither is passed
+    to the networks. If the networks fail on one picture of a batch, only that picture gets an error.
     """
-    readable = [image for image in images if isinstance(image.picture, DecodedPicture)]
-    predictions = iter(_predict_isolated(readable, predictor))
-    return [JudgedImage(image, image.picture if isinstance(image.picture, PictureError) else next(predictions)) for image in images]
+    refusals = [_find_refusal(image) for image in images]
+    predictions = iter(_predict_isolated([image for image, refusal in zip(images, refusals, strict=True) if refusal is None], predictor))
+    return [JudgedImage(image, next(predictions) if refusal is None else refusal) for image, refusal in zip(images, refusals, strict=True)]
+
+
+def _find_refusal(image: DecodedImage) -> PictureError | PartCheck | None:
+    """Returns what prevents the networks from judging `image`, or None if they can judge it."""
+    if isinstance(image.picture, PictureError):
+        return image.picture
+    return image.part if image.part is not None and image.part.reason else None
 
 
 def _predict_isolated(images: Sequence[DecodedImage], predictor: PicturePredictor) -> list[Prediction | PictureError]:
@@ -92,7 +100,7 @@ def group_by_predictor(predictors: Sequence[Predictor]) -> list[tuple[Predictor,
 
 
 def make_verdict(judged: JudgedImage, model: str, threshold: float, decided_at: datetime, decision: str = "") -> Verdict:
-    """Returns the verdict on one judged image. A picture that could not be judged gets the label `review` and a reason.
+    """Returns the verdict on one judged image. A picture that was not judged gets the label `review` and a reason.
 
     `threshold` is the one that decided. `decision` is the digest of the line's decision settings, or empty if the line has none.
     """

@@ -17,9 +17,9 @@ from agents.inspector.background_loop import BackgroundLoop
 from agents.inspector.decoding import DecodedImage
 from agents.inspector.judging import JudgedImage, judge_images
 from models.inference.ensemble import Ensemble
+from models.inference.soft_vote import Prediction
 from models.registry import Version
 from streams import metrics
-from streams.errors import PictureError
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +30,9 @@ _MAX_SAMPLES = 64
 _MAX_BATCH = 4
 _BUSY_WAIT_S = 0.02
 
-# A function that decodes an image again, to a square with the given side in pixels. A shadow version may need another size than the version
-# in use.
-DecodeAgain = Callable[[DecodedImage, int], DecodedImage]
+# A function that decodes an image again for the given ensemble. A shadow version may need another size than the version in use, or another
+# part reference.
+DecodeAgain = Callable[[DecodedImage, Ensemble], DecodedImage]
 
 # A function that gives a judged image the label that the settings of its line ask for, if the given version had judged it.
 ApplyRule = Callable[[JudgedImage, Version], JudgedImage]
@@ -95,7 +95,7 @@ class ShadowJudge:
         Runs in a thread that computes networks.
         """
         shadow = batch[0].shadow
-        images = [self._fit(sample.judged.decoded, shadow.side_px) for sample in batch]
+        images = [self._fit(sample.judged.decoded, shadow) for sample in batch]
         for sample, judged in zip(batch, judge_images(images, shadow), strict=True):
             other = self._apply_rule(judged, shadow.version)
             part = sample.judged.decoded.record.part
@@ -112,12 +112,17 @@ class ShadowJudge:
                     extra={"part": str(part)},
                 )
 
-    def _fit(self, image: DecodedImage, side_px: int) -> DecodedImage:
-        return image if image.fits(side_px) else self._decode_again(image, side_px)
+    def _fit(self, image: DecodedImage, ensemble: Ensemble) -> DecodedImage:
+        return image if fits_ensemble(image, ensemble) else self._decode_again(image, ensemble)
+
+
+def fits_ensemble(image: DecodedImage, ensemble: Ensemble) -> bool:
+    """Returns whether `ensemble` can judge `image` as it was decoded, without decoding it again."""
+    return image.fits(ensemble.side_px, ensemble.part_reference)
 
 
 def _describe_prediction(judged: JudgedImage) -> str:
     prediction = judged.prediction
-    if isinstance(prediction, PictureError):
-        return f"review ({prediction.reason})"
-    return f"{prediction.label} ({prediction.defect_probability:.3f})"
+    if isinstance(prediction, Prediction):
+        return f"{prediction.label} ({prediction.defect_probability:.3f})"
+    return f"review ({prediction.reason})"

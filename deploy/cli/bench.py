@@ -395,3 +395,31 @@ def decoding(data: Path | None, pictures: int, as_json: bool) -> None:
             f"{result.form}: {result.pictures} pictures of {result.mean_bytes} bytes; {result.thread_us:.0f} µs of processor time in a "
             f"thread, {result.process_us:.0f} µs from request to answer in the decoder process"
         )
+
+
+@command.command("part-finder")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder of JPEG or PNG files of good parts. Without the option, castings are rendered.",
+)
+@click.option("--pictures", default=200, show_default=True, type=click.IntRange(8, 100_000), help="Largest number of files.")
+@_JSON_OPTION
+def part_finder(data: Path | None, pictures: int, as_json: bool) -> None:
+    """Measure the time for finding and checking the part in one picture.
+
+    The command decodes each picture to 160 px, learns a part reference from the pictures, and measures the processor time of each step.
+    """
+    from dataclasses import asdict
+
+    from bench.part_finder import measure_part_finder
+
+    result = measure_part_finder(data, pictures)
+    if as_json:
+        _print_json(asdict(result))
+        return
+    click.echo(
+        f"{result.pictures} pictures, a part found in {result.found}, {result.accepted} accepted; processor time for a picture: "
+        f"{result.decode_us:.0f} µs for decoding, {result.find_us:.0f} µs for finding the part, {result.check_us:.0f} µs for finding and "
+        f"checking it, {result.empty_us:.0f} µs for checking a picture of noise"
+    )

@@ -16,7 +16,8 @@ from agents.inspector.decoding import DecodedImage, decode_image, read_image_rec
 from agents.inspector.judging import JudgedImage, judge_images
 from agents.inspector.line_rules import LineRules
 from models.inference.ensemble import Ensemble
-from streams.errors import CastlineError, IdentityError, PictureError
+from models.inference.soft_vote import Prediction
+from streams.errors import CastlineError, IdentityError
 from streams.identity import make_header_map
 from streams.kafka import read_to_end
 from streams.live_line_settings import read_live_line_settings
@@ -188,7 +189,8 @@ def replay(
             except IdentityError:
                 yield ReplayedPicture(None, None, None)
                 continue
-            batch.append(decode_image(image, ensemble.side_px, settings.pictures, store))
+            decoded = decode_image(image, ensemble.side_px, settings.pictures, store)
+            batch.append(decoded.check(ensemble.part_reference))
             if len(batch) == size:
                 yield from _compare(_judge(batch, ensemble, rules), labels, ensemble.version_name)
                 batch = []
@@ -242,6 +244,6 @@ def _compare(batch: list[JudgedImage], labels: dict[_Position, VersionLabel], mo
     for judged in batch:
         image = judged.decoded.record
         record = image.source
-        probability = None if isinstance(judged.prediction, PictureError) else judged.prediction.defect_probability
+        probability = judged.prediction.defect_probability if isinstance(judged.prediction, Prediction) else None
         now = VersionLabel(judged.label, probability, model)
         yield ReplayedPicture(str(image.part), labels.get((record.topic, record.partition, record.offset)), now)

@@ -12,6 +12,7 @@ from models.inference.cascade import Cascade, open_cascade
 from models.inference.golden_set import check_golden_set
 from models.inference.runtimes.runtime import BATCH_SIZES, Runtime, open_runtime, resolve_runtime
 from models.inference.soft_vote import Prediction, SoftVote
+from models.pictures.part_reference import PartReference
 from models.registry import Version
 
 
@@ -34,6 +35,11 @@ class Ensemble:
     def threshold(self) -> float:
         """A part with at least this defect probability is labelled `defect`, or `review` if it lies inside the review band."""
         return self.version.manifest.threshold
+
+    @property
+    def part_reference(self) -> PartReference | None:
+        """What a picture must show to be judged, or None if the version judges every picture."""
+        return self.version.manifest.part
 
     @property
     def side_px(self) -> int:

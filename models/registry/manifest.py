@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from models.pictures.decoder_version import describe_decoder_version
+from models.pictures.part_reference import PartReference
 
 # The name of a version must be a valid folder name on every file system, and short enough for the label of a metric.
 VERSION_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
@@ -181,6 +182,11 @@ class Manifest(_ManifestModel):
     figures: dict[str, float] = Field(description="Figures measured on the validation pictures when the version was made.")
     command: str = Field(description="Command that made the version.")
     reference: DriftReference | None = Field(default=None, description="The drift reference. It is absent in older versions.")
+    part: PartReference | None = Field(
+        default=None,
+        description="The part reference: what pictures of good parts have in common. A picture that shows no whole part gets the label "
+        "review. If it is absent, as in older versions, no picture is checked for the part.",
+    )
     decoder_version: int | None = Field(
         default=None,
         ge=1,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -23,6 +24,8 @@ from models.inference.drift import make_drift_reference
 from models.inference.golden_set import GoldenSet, save_golden_set
 from models.networks.factory import build_network, load_networks, save_weights
 from models.networks.framework import keras
+from models.pictures.part_finder import learn_part_reference
+from models.pictures.part_reference import PartReference
 from models.registry import LocalRegistry, Version, locate_version, write_manifest
 from models.registry.manifest import Costs, Voter
 from models.training.combination import Combination, choose_combination
@@ -33,6 +36,8 @@ from models.training.split import class_share_weights, count_folds, load_split, 
 from models.training.trainer import EpochResult, SplitPictures, Trainer, fastest_precision, predict
 from streams.atomic_file import write_atomically
 from streams.errors import ModelError
+
+log = logging.getLogger(__name__)
 
 GOLDEN_PICTURES = 24
 # The defect probability of a picture in the golden set may differ by at most this value between two runtimes. In bfloat16, it differed by
@@ -269,10 +274,24 @@ class TrainingRun:
                     },
                     "figures": measure_validation(combination, probabilities, labels),
                     "command": self.command,
+                    "part": learn_part(pictures),
                     "reference": make_drift_reference(pixels, defect_probability, labels != pictures.ok_class),
                 },
             )
         return Version(self.root / self.version, manifest), combination
+
+
+def learn_part(pictures: LabelledPictures) -> PartReference | None:
+    """Returns the part reference of the good parts in `pictures`, training and validation pictures. Logs why if there is none.
+
+    Some pictures show no part that the part finder knows, such as a texture. A version for them has no part reference, and an inspector
+    judges every picture.
+    """
+    try:
+        return learn_part_reference(pictures.pixels[pictures.labels == pictures.ok_class])
+    except ModelError as error:
+        log.warning("The version gets no part reference, so an inspector judges every picture, whatever the picture shows. %s", error)
+        return None
 
 
 def draw_curves(title: str, history: Sequence[EpochResult]) -> bytes:

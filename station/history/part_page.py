@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from models.pictures.part_reference import PART_REFUSALS
 from station.archive.models import REASONS_WITHOUT_VERDICT, Part
 from streams.identity import format_time
 from streams.records import Box
@@ -94,6 +95,10 @@ def make_remarks(part: Part, has_gate: bool) -> list[str]:
     if not part.label:
         remarks.append(
             "The archive has no verdict on this part. The picture did not arrive, is still waiting, or was judged before the archive began."
+        )
+    elif part.reason in PART_REFUSALS:
+        remarks.append(
+            f"The picture was not judged, because it does not show the whole part ({part.reason}). There is no dead letter of it."
         )
     elif part.label == "review" and part.defect_probability is None:
         remarks.append(f"The picture could not be judged ({part.reason}). It was stored as a dead letter, see castline dead-letters.")

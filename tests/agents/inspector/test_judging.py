@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.inspector.decoding import DecodedImage
 from agents.inspector.judging import INFERENCE_FAILED, group_by_predictor, judge_images, make_verdict
 from models.inference.soft_vote import Prediction
+from models.pictures.part_finder import PartCheck, PartRefusal, learn_part_reference
+from models.pictures.part_reference import PART_REFUSALS
 from streams.errors import PictureError
 from streams.settings import GateSettings, LineSettings
 from tests.agents.inspector.images import CAPTURED_AT, make_decoded_image
+from tests.rendered_pictures import pictures
 
 LINE = LineSettings(name="line-1", gate=GateSettings(port="/dev/null", travel_mm=1000, belt_mm_per_s=500))
 # A picture of this grey level makes the fake networks below fail, alone or in a batch.
@@ -75,6 +81,46 @@ def test_undecodable_pictures_cost_no_inference() -> None:
     networks = FragileNetworks()
     judge_images(make_images([None, None]), networks)
     assert networks.batch_sizes == []
+
+
+def make_checked_image(reason: PartRefusal | Literal[""]) -> DecodedImage:
+    return replace(make_images([200])[0], part=PartCheck(reason, None))
+
+
+@pytest.mark.parametrize("reason", PART_REFUSALS)
+def test_a_picture_without_the_whole_part_is_for_review_and_never_judged(reason: PartRefusal) -> None:
+    networks = FragileNetworks()
+    images = [make_checked_image(""), make_checked_image(reason), make_checked_image("")]
+    judged_images = judge_images(images, networks)
+    assert networks.batch_sizes == [2]
+    assert [judged.label for judged in judged_images] == ["defect", "review", "defect"]
+    verdict = make_verdict(judged_images[1], "fragile", 0.5, CAPTURED_AT)
+    assert (verdict.label, verdict.reason, verdict.defect_probability, verdict.votes) == ("review", reason, None, {})
+    assert verdict.image.width_px == 300
+
+
+def test_a_part_reference_refuses_a_picture_without_a_part() -> None:
+    castings = pictures()
+    reference = learn_part_reference(castings[:40])
+    images = [make_decoded_image(LINE, 1, pixels) for pixels in (castings[50], np.full_like(castings[50], 120))]
+    reasons = [image.check(reference).part for image in images]
+    assert [check and check.reason for check in reasons] == ["", "no-part"]
+    assert images[0].check(reference).fits(castings[50].shape[0], reference)
+    assert not images[0].check(reference).fits(castings[50].shape[0], None), "a version without a reference needs no check"
+
+
+def test_without_a_part_reference_every_picture_is_judged() -> None:
+    (image,) = make_images([0])
+    assert image.check(None) == image
+    assert image.check(None).fits(8, None)
+    assert judge_images([image.check(None)], FragileNetworks())[0].label == "ok"
+
+
+def test_an_undecodable_picture_keeps_its_error_where_a_part_is_known() -> None:
+    (image,) = make_images([None])
+    checked = image.check(learn_part_reference(pictures()[:20]))
+    assert checked.part is None
+    assert judge_images([checked], FragileNetworks())[0].label == "review"
 
 
 def test_images_of_lines_with_the_same_version_are_judged_in_one_call() -> None:

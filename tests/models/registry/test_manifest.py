@@ -10,7 +10,11 @@ from click.testing import CliRunner
 
 from deploy.cli import models
 from models.pictures.decoder_version import DECODER_VERSION
+from models.pictures.part_finder import learn_part_reference
 from models.registry import BUNDLED_VERSIONS, MANIFEST_FILE, open_registry
+from models.registry.local_registry import parse_manifest
+from streams.errors import ModelError
+from tests.rendered_pictures import pictures
 from tests.tiny_version import make_tiny_version
 
 
@@ -43,3 +47,20 @@ def test_a_version_made_with_another_decoder_says_so() -> None:
     shown = CliRunner().invoke(models.command, ["show", "demo"])
     assert demo.manifest.describe_decoder() in shown.stderr
     assert json.loads(shown.stdout)["version"] == "demo"
+
+
+def test_a_version_without_a_part_reference_has_none() -> None:
+    """The bundled version was made before manifests had a part reference. Its file is unchanged."""
+    text = (BUNDLED_VERSIONS / "demo" / MANIFEST_FILE).read_text(encoding="utf-8")
+    assert '"part"' not in text
+    assert parse_manifest(text.encode(), "demo").part is None
+
+
+def test_a_manifest_keeps_its_part_reference(folder: Path) -> None:
+    fields = json.loads((folder / MANIFEST_FILE).read_text())
+    reference = learn_part_reference(pictures()[:20])
+    fields["part"] = reference.model_dump(mode="json")
+    assert parse_manifest(json.dumps(fields).encode(), "tiny").part == reference
+    fields["part"]["signatures"][0].pop()
+    with pytest.raises(ModelError, match=r"part\.signatures"):
+        parse_manifest(json.dumps(fields).encode(), "tiny")

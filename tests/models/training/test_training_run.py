@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +18,16 @@ from click.testing import CliRunner
 from deploy.cli.main import castline
 from models.inference.ensemble import open_ensemble
 from models.inference.runtimes.runtime import open_runtime
+from models.pictures.part_finder import check_part
 from models.registry import Version, open_registry
 from models.synthetic import write_castings
-from models.training.labelled_pictures import LabelledPictures
+from models.training.labelled_pictures import LabelledPictures, find_pictures, read_pictures
 from models.training.options import TrainingOptions
 from models.training.trainer import EpochResult
-from models.training.training_run import TrainingRun
+from models.training.training_run import TrainingRun, learn_part
 from streams.errors import ModelError
+from tests.part_pictures import make_pictures
+from tests.rendered_pictures import camera_pictures, resample
 
 pytestmark = pytest.mark.real
 
@@ -99,6 +102,20 @@ def test_a_trained_version_loads_verifies_and_serves_on_every_runtime(trained: V
         ensemble = open_ensemble(loaded, runtime, batch_sizes=(1, 4, 8))
         assert [set(opinion.votes) for opinion in ensemble.predict(pixels)] == [{"alexnet", "lenet"}] * 5
         assert ensemble.version_name == "first"
+
+
+def test_a_trained_version_knows_its_part(trained: Version) -> None:
+    reference = trained.manifest.part
+    assert reference is not None
+    good = [resample(pixels) for pixels in camera_pictures()[:20]]
+    assert sum(check_part(pixels, reference).reason == "" for pixels in good) >= 15
+    assert all(check_part(pixels, reference).reason for pixels in make_pictures("washer", good, 4))
+
+
+def test_pictures_without_a_known_part_are_trained_without_a_part_reference(castings: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pictures = read_pictures(find_pictures([castings]), 64)
+    assert learn_part(replace(pictures, pixels=np.full_like(pictures.pixels, 99))) is None
+    assert "no part reference" in caplog.text
 
 
 def test_padding_a_batch_changes_no_probability(trained: Version) -> None:

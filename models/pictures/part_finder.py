@@ -1,0 +1,623 @@
+"""Finds the casting in a picture, and checks whether the picture shows the whole part of a line.
+
+    picture -> dark cavity -> rays from its centre -> edges along the rays -> outline through the outermost edges -> ellipse
+
+Finding a part needs no learning. It needs a part that is round when it is seen from above, with a dark cavity around its centre, such as an
+impeller, a wheel or a pump cover. The camera may look at the part from the side by some degrees, so the rim is an ellipse in the picture.
+The cavity tells where the part is and how it is tilted. The rim is then the outermost closed curve of edges around the cavity: flash, the
+shadow of the part and marks on the belt give edges too, but these edges lie on no common ellipse.
+
+A `PartReference` tells the part of one line from other things. It is learned from pictures of good parts. `check_part` compares a picture
+with the reference. All lengths in a reference are shares of the picture's size, so pictures of any resolution can be checked.
+
+Finding and checking take about a millisecond for a picture of 160 px. Other pictures are first brought to that size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from scipy import ndimage  # type: ignore[import-untyped]  # no stubs
+
+from models.pictures.part_reference import MAX_SIGNATURES, SIGNATURE_RINGS, PartReference, PartRefusal
+from streams.errors import ModelError
+
+__all__ = ["FoundPart", "PartCheck", "PartReference", "PartRefusal", "check_part", "find_part", "learn_part_reference"]
+
+Floats = npt.NDArray[np.float32]
+Flags = npt.NDArray[np.bool_]
+
+# Parts are searched in pictures whose longer side has at most this many pixels. At 160 px the error of the rim is below half a pixel.
+SEARCH_SIDE_PX = 160
+# Pictures whose longer side has fewer pixels are enlarged first, because the narrow rings of a part would vanish in the search.
+ENLARGED_BELOW_PX = 120
+# Pictures with a side of fewer pixels show too little of a cavity.
+MIN_SIDE_PX = 48
+
+# The cavity. Grey levels up to this share of the way from the darkest ones (2nd percentile) to the median are dark. With 0.45, the groove
+# around the cavity of a real impeller and the dark side of its plate are often taken for a part of the cavity. With 0.3, bright vanes
+# sometimes cut the cavity into pieces. So the second share is tried only if the first one gives no rim, or a rim with little support.
+DARK_SHARES = (0.3, 0.45)
+GOOD_SUPPORT = 0.7
+# A picture in which the darkest grey levels and the median differ by less than this has no cavity.
+MIN_DARK_CONTRAST = 25
+# Share of the picture's area that a cavity covers at least. The cavity of an impeller that fills the picture covers 8 %.
+MIN_CAVITY_SHARE = 0.003
+# Share of its bounding box that a cavity covers. A disc covers 0.79, a ring around a hub of half its radius 0.59, a shadow at the rim 0.2.
+CAVITY_FILL = (0.25, 0.95)
+MIN_CAVITY_ASPECT = 0.6
+# The largest dark regions are tried in turn, but no more than this many.
+MAX_CAVITIES = 4
+
+# The rim. It is searched between these multiples of the cavity's radius.
+RIM_RANGE = (1.2, 4.5)
+RAYS = 72
+# Grey levels by which the two sides of an edge differ at least.
+MIN_EDGE = 6.0
+# An edge has at least this share of the strength of the strongest edge on the same ray.
+MIN_RELATIVE_EDGE = 0.2
+# Largest distance of the rim's centre from the cavity's centre, as a share of the rim's radius. In real pictures it was up to 0.1, because
+# the hub is nearer to the camera than the rim.
+MAX_OFFSET = 0.15
+# Largest difference between the tilt of the rim and that of the cavity, as an amplitude of the second harmonic.
+MAX_TILT_DIFFERENCE = 0.06
+# Among the outlines with at least this share of the best support, the outermost is the rim.
+RIM_SUPPORT_SHARE = 0.9
+# Share of the rays on which an edge must lie at the rim.
+MIN_SUPPORT = 0.35
+# Distance from the outline within which an edge supports it, in pixels.
+SUPPORT_DISTANCE_PX = 2.0
+# Strength with which outlines are drawn towards the cavity's shape, in rays, for each harmonic of the outline.
+PRIOR_RAYS = (0.0, 2.0, 2.0, 8.0, 8.0)
+
+# Signature of a part. The outermost ring lies just inside the rim, because flash and the belt should not count.
+SIGNATURE_REACH = 0.96
+SIGNATURE_ANGLES = 48
+SECTORS = 8
+
+# Learning. A reference needs at least this many pictures, and this share of all given pictures.
+MIN_PICTURES = 8
+MIN_KEPT_SHARE = 0.8
+# A picture is odd if its signature is further than this from those of all but two other pictures.
+ODD_DISTANCE = 0.3
+ODD_NEIGHBOURS = 2
+# Limits of a reference lie outside of what was seen in pictures of good parts. The room is this share of the difference between the
+# largest and the smallest value, and at least the value of LEAST_ROOM.
+ROOM_SHARE = 0.1
+LEAST_ROOM = {"size": 0.04, "aspect": 0.06, "overhang": 0.03, "offset": 0.02, "support": 0.05, "asymmetry": 0.2}
+# A reference never asks for more support of the rim than this. The rim of some good parts looks like the belt on a quarter of its length.
+ENOUGH_SUPPORT = 0.7
+# The detail of a picture is at least this share of that of the least detailed good picture.
+DETAIL_SHARE = 0.9
+# The distance of a signature may be this many times what 99 % of the good pictures have, within these limits. Below the lower limit,
+# defective parts would be refused: flash and chips change their signature. Polygons and washers are further away than the upper limit.
+DISTANCE_FACTOR = 4.0
+DISTANCE_RANGE = (0.35, 0.42)
+# A part that reaches out of the picture by at most this share of its radius counts as wholly in view.
+IN_VIEW_OVERHANG = 0.02
+
+_ANGLES = np.arange(RAYS) * (2 * np.pi / RAYS)
+_COS, _SIN = np.cos(_ANGLES).astype(np.float32), np.sin(_ANGLES).astype(np.float32)
+# The radius of an outline over the angle is a sum of harmonics: of order 0 (size), 1 (offset) and 2 (tilt). Shape: (RAYS, 5).
+_HARMONICS = np.stack([np.ones(RAYS), np.cos(_ANGLES), np.sin(_ANGLES), np.cos(2 * _ANGLES), np.sin(2 * _ANGLES)], axis=1).astype(
+    np.float32
+)
+_RAY = np.arange(RAYS)
+_PRIOR = np.diag(PRIOR_RAYS).astype(np.float32)
+
+
+def _invert_harmonics(rays: int, terms: int) -> Floats:
+    """Returns matrices that turn the radii on `rays` evenly spaced rays into `terms` harmonics, one matrix for each first ray."""
+    step = RAYS // rays
+    return np.stack([np.linalg.pinv(_HARMONICS[first::step, :terms]) for first in range(step)]).astype(np.float32)
+
+
+_FROM_SIX_RAYS = _invert_harmonics(6, 5)
+_FROM_FOUR_RAYS = _invert_harmonics(4, 3)
+
+_RHO = ((np.arange(SIGNATURE_RINGS) + 0.5) * (SIGNATURE_REACH / SIGNATURE_RINGS)).astype(np.float32)
+_TURNS = np.arange(SIGNATURE_ANGLES) * (2 * np.pi / SIGNATURE_ANGLES)
+_TURN_COS, _TURN_SIN = np.cos(_TURNS).astype(np.float32), np.sin(_TURNS).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class FoundPart:
+    """The outline of a part: the ellipse along its rim, in pixels of the searched picture. Pixel (0, 0) has its centre at (0, 0).
+
+    The longer axis points to `angle_rad`, counted from the positive x axis towards the positive y axis (downwards), -pi/2..pi/2. The
+    outline may reach out of the picture. `rim_support` is the share of the outline at which an edge was seen, 0..1.
+    """
+
+    centre_x_px: float
+    centre_y_px: float
+    semi_major_px: float
+    semi_minor_px: float
+    angle_rad: float
+    rim_support: float = 1.0
+
+    def scale(self, factor: float) -> FoundPart:
+        """Returns the outline in a picture of the same scene whose sides have `factor` times as many pixels."""
+        return FoundPart(
+            (self.centre_x_px + 0.5) * factor - 0.5,
+            (self.centre_y_px + 0.5) * factor - 0.5,
+            self.semi_major_px * factor,
+            self.semi_minor_px * factor,
+            self.angle_rad,
+            self.rim_support,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PartCheck:
+    """Whether a picture shows the whole part of a line. `reason` is "" if it does. `part` is what was found, or None.
+
+    The reasons are words of the field `reason` of a verdict:
+    - no-part: nothing was found that has a rim around a dark cavity.
+    - partly-in-view: the part reaches further out of the picture than in the pictures of good parts.
+    - unknown-part: what was found does not look like the part.
+    """
+
+    reason: Literal["", PartRefusal]
+    part: FoundPart | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Cavity:
+    """A dark region: its centre and mean radius in pixels, and a matrix (2, 2) that turns a circle into its shape, with determinant 1."""
+
+    x_px: float
+    y_px: float
+    radius_px: float
+    shape: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class _Rays:
+    """Edges along rays from the cavity's centre. All arrays have the shape (RAYS, radii).
+
+    A radius of 1 on ray k leads `step_x[k]`, `step_y[k]` pixels away from the cavity's centre. So the cavity's outline, and nearly the
+    rim's, have the same radius on all rays. `strength` is the difference between the grey levels of both sides, `is_edge` tells where the
+    strength has a local maximum, and `is_visible` what lies within the picture. `least_edge`, shape (RAYS,), is the least strength of an
+    edge.
+    """
+
+    cavity: _Cavity
+    step_x: Floats
+    step_y: Floats
+    radii: Floats
+    strength: Floats
+    is_edge: Flags
+    is_visible: Flags
+    least_edge: Floats
+
+    def index(self, radii: Floats) -> npt.NDArray[np.intp]:
+        """Returns the index of each of `radii`, which may lie outside of the array."""
+        result: npt.NDArray[np.intp] = np.rint(radii - self.radii[0]).astype(np.intp)
+        return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Measures:
+    """What is compared with a reference. The fields are described in `PartReference`."""
+
+    size: float
+    aspect: float
+    overhang: float
+    offset: float
+    support: float
+    asymmetry: float
+    detail: float
+    signature: Floats
+
+
+def find_part(pixels: npt.NDArray[np.uint8]) -> FoundPart | None:
+    """Returns the outline of the part in `pixels`, shape (rows, columns), or None if no part is seen. Thread-safe.
+
+    If several parts are in the picture, the one with the largest cavity is found. Raises nothing.
+    """
+    small = _resize(pixels)
+    part = _find_in_resized(small)
+    return part.scale(max(pixels.shape) / max(small.shape)) if part else None
+
+
+def check_part(pixels: npt.NDArray[np.uint8], reference: PartReference) -> PartCheck:
+    """Returns whether `pixels`, shape (rows, columns), show the whole part that `reference` describes. Thread-safe. Raises nothing."""
+    small = _resize(pixels)
+    found = _find_in_resized(small)
+    if found is None:
+        return PartCheck("no-part", None)
+    part = found.scale(max(pixels.shape) / max(small.shape))
+    measures = _measure(small, found)
+    return PartCheck(_compare(measures, reference), part)
+
+
+def learn_part_reference(pictures: Iterable[npt.NDArray[np.uint8]]) -> PartReference:
+    """Returns the reference of the part in `pictures`, each of shape (rows, columns). All of them should show a good part as a whole.
+
+    A few other pictures among them do no harm: pictures without a part, and pictures that differ from all others, are left out. Raises
+    ModelError if fewer than MIN_PICTURES pictures remain, or more than a fifth were left out.
+    """
+    count, measured = 0, []
+    for pixels in pictures:
+        count += 1
+        small = _resize(pixels)
+        part = _find_in_resized(small)
+        if part is not None:
+            measured.append(_measure(small, part))
+    kept = _drop_odd_pictures(measured)
+    if len(kept) < MIN_PICTURES or len(kept) < MIN_KEPT_SHARE * count:
+        raise ModelError(
+            f"Only {len(kept)} of {count} pictures of good parts show the same part as a whole: a round part with a dark cavity, at least "
+            f"{MIN_PICTURES} pictures and {MIN_KEPT_SHARE:.0%} of them are needed. Remove pictures of other parts, and add pictures."
+        )
+    return _make_reference(kept)
+
+
+def _resize(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Returns `pixels`, reduced or enlarged so that the longer side has SEARCH_SIDE_PX pixels. Pictures of nearly that size are kept."""
+    longer = max(pixels.shape)
+    if ENLARGED_BELOW_PX <= longer <= SEARCH_SIDE_PX or min(pixels.shape) < MIN_SIDE_PX:
+        return pixels
+    height_px, width_px = (max(1, round(side * SEARCH_SIDE_PX / longer)) for side in pixels.shape)
+    resample = Image.Resampling.BOX if longer > SEARCH_SIDE_PX else Image.Resampling.BILINEAR
+    return np.asarray(Image.fromarray(pixels).resize((width_px, height_px), resample))
+
+
+def _find_in_resized(pixels: npt.NDArray[np.uint8]) -> FoundPart | None:
+    best = None
+    for dark_share in DARK_SHARES if min(pixels.shape) >= MIN_SIDE_PX else ():
+        part = _find_around_cavity(pixels, dark_share)
+        if part is not None and (best is None or part.rim_support > best.rim_support):
+            best = part
+        if best is not None and best.rim_support >= GOOD_SUPPORT:
+            break
+    return best
+
+
+def _find_around_cavity(pixels: npt.NDArray[np.uint8], dark_share: float) -> FoundPart | None:
+    cavity = _find_cavity(pixels, dark_share)
+    rays = _trace_rays(pixels, cavity) if cavity is not None else None
+    harmonics = _choose_outline(rays) if rays is not None else None
+    return _fit_rim(rays, harmonics) if rays is not None and harmonics is not None else None
+
+
+def _find_cavity(pixels: npt.NDArray[np.uint8], dark_share: float) -> _Cavity | None:
+    """Returns the largest dark region with the shape of a cavity, or None. Works at half the resolution, which is enough."""
+    height, width = pixels.shape[0] // 2 * 2, pixels.shape[1] // 2 * 2
+    half = (pixels[:height:2, :width:2] >> 1) + (pixels[1:height:2, 1:width:2] >> 1)
+    counts = np.bincount(half.ravel(), minlength=256).cumsum()
+    darkest, median = (int(level) for level in np.searchsorted(counts, (0.02 * half.size, 0.5 * half.size)))
+    if median - darkest < MIN_DARK_CONTRAST:
+        return None
+    is_dark = _erode(half < darkest + dark_share * (median - darkest))
+    labels, count = ndimage.label(is_dark)
+    areas = np.bincount(labels.ravel(), minlength=count + 1)
+    boxes = ndimage.find_objects(labels)
+    for label in np.argsort(areas[1:])[::-1][:MAX_CAVITIES] + 1:
+        if areas[label] < MIN_CAVITY_SHARE * half.size:
+            return None
+        cavity = _describe_cavity(labels[boxes[label - 1]] == label, boxes[label - 1], half.shape)
+        if cavity is not None:
+            return cavity
+    return None
+
+
+def _erode(mask: Flags) -> Flags:
+    """Returns the pixels of `mask` whose eight neighbours belong to it too. Cuts the thin bridge between a cavity and a groove."""
+    rows = mask.copy()
+    rows[1:] &= mask[:-1]
+    rows[:-1] &= mask[1:]
+    eroded = rows.copy()
+    eroded[:, 1:] &= rows[:, :-1]
+    eroded[:, :-1] &= rows[:, 1:]
+    return eroded
+
+
+def _describe_cavity(mask: Flags, box: tuple[slice, slice], picture: tuple[int, ...]) -> _Cavity | None:
+    """Returns the cavity whose pixels, in the bounding box `box` of the half-size picture, are `mask`. Returns None if it is no cavity.
+
+    A cavity that one edge of the picture cuts is completed to a circle, if at least half of it is visible.
+    """
+    fill = mask.mean()
+    if not CAVITY_FILL[0] <= fill <= CAVITY_FILL[1]:
+        return None
+    (y, ry, is_cut_y), (x, rx, is_cut_x) = (
+        _complete(part.start, part.stop, side, across) for part, side, across in zip(box, picture, mask.shape[::-1], strict=True)
+    )
+    if (is_cut_x and is_cut_y) or min(rx, ry) < MIN_CAVITY_ASPECT * max(rx, ry):
+        return None
+    shape = np.eye(2, dtype=np.float32)
+    if not (is_cut_x or is_cut_y):
+        rows, columns = np.nonzero(mask)
+        variances, axes = np.linalg.eigh(np.cov(columns, rows))
+        if variances[0] < MIN_CAVITY_ASPECT**2 * variances[1]:
+            return None
+        lengths = np.sqrt(variances / math.sqrt(variances[0] * variances[1]))
+        shape = ((axes * lengths) @ axes.T).astype(np.float32)
+    # One pixel of the half-size picture was eroded.
+    return _Cavity(2 * x - 0.5, 2 * y - 0.5, 2 * (math.sqrt(rx * ry) + 1), shape)
+
+
+def _complete(start: int, stop: int, side: int, across: int) -> tuple[float, float, bool]:
+    """Returns middle and half length of a range of a cavity's bounding box, and whether the range was cut and completed.
+
+    A range that ends at the picture's edge (0 or `side`) gets the length of the other range, `across`, if that one is longer.
+    """
+    is_cut = (start <= 1) != (stop >= side - 1) and stop - start < across
+    if not is_cut:
+        return (start + stop) / 2, (stop - start) / 2, False
+    return (stop - across / 2 if start <= 1 else start + across / 2), across / 2, True
+
+
+def _trace_rays(pixels: npt.NDArray[np.uint8], cavity: _Cavity) -> _Rays | None:
+    """Measures edges along rays from the cavity's centre. Returns None if the picture is too small for rays."""
+    height, width = pixels.shape
+    first, last = RIM_RANGE[0] * cavity.radius_px, min(RIM_RANGE[1] * cavity.radius_px, 0.75 * max(height, width))
+    radii = np.arange(first, last, 1, dtype=np.float32)
+    if len(radii) < 8:
+        return None
+    shape = cavity.shape
+    step_x, step_y = shape[0, 0] * _COS + shape[0, 1] * _SIN, shape[1, 0] * _COS + shape[1, 1] * _SIN
+    x = np.rint(cavity.x_px + step_x[:, None] * radii).astype(np.int32)
+    y = np.rint(cavity.y_px + step_y[:, None] * radii).astype(np.int32)
+    is_visible = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    levels = pixels.ravel()[np.where(is_visible, y * width + x, 0)].astype(np.float32)
+    # The mean over three neighbouring rays suppresses the grain of the belt, but not the rim, which has nearly the same radius on them.
+    around = np.concatenate([levels[-1:], levels, levels[:1]])
+    levels = around[:-2] + around[1:-1] + around[2:]
+    strength = np.zeros_like(levels)
+    strength[:, 2:-2] = np.abs(levels[:, 3:-1] + levels[:, 4:] - levels[:, 1:-3] - levels[:, :-4]) * np.float32(1 / 6)
+    strength[:, :-2] *= is_visible[:, 2:]
+    strongest = strength.max(axis=1)
+    least = np.maximum(MIN_RELATIVE_EDGE * np.maximum(strongest, np.median(strongest)), MIN_EDGE)
+    is_edge = np.zeros_like(is_visible)
+    inner = strength[:, 1:-1]
+    is_edge[:, 1:-1] = (inner >= strength[:, :-2]) & (inner > strength[:, 2:]) & (inner > least[:, None])
+    return _Rays(cavity, step_x, step_y, radii, strength, is_edge, is_visible, least)
+
+
+def _choose_outline(rays: _Rays) -> Floats | None:
+    """Returns the harmonics, shape (5,), of the outermost outline that many edges support. Returns None if there is no such outline.
+
+    Outlines are proposed through edges on four or six evenly spaced rays: through the outermost, the second outermost and the strongest
+    edges. This is RANSAC (Fischler and Bolles, Comm. ACM 24(6), 1981) with fixed instead of random samples.
+    """
+    has_edge = rays.is_edge.any(axis=1)
+    if np.count_nonzero(has_edge) < MIN_SUPPORT * RAYS:
+        return None
+    last = len(rays.radii) - 1
+    outermost = last - rays.is_edge[:, ::-1].argmax(axis=1)
+    others = rays.is_edge.copy()
+    others[_RAY, outermost] = False
+    second = np.where(others.any(axis=1), last - others[:, ::-1].argmax(axis=1), outermost)
+    strongest = np.where(rays.is_edge, rays.strength, 0).argmax(axis=1)
+    candidates = rays.radii[np.stack([outermost, second, strongest])]
+    middle = np.median(candidates[:, has_edge], axis=1)
+    candidates = np.where(has_edge, candidates, middle[:, None])
+    outlines = np.zeros((3, len(_FROM_SIX_RAYS) + len(_FROM_FOUR_RAYS) + 1, 5), np.float32)
+    outlines[:, : len(_FROM_SIX_RAYS)] = _solve_samples(_FROM_SIX_RAYS, candidates)
+    outlines[:, len(_FROM_SIX_RAYS) : -1, :3] = _solve_samples(_FROM_FOUR_RAYS, candidates)
+    outlines[:, -1, 0] = middle
+    return _best_supported(rays, outlines.reshape(-1, 5))
+
+
+def _solve_samples(inverses: Floats, candidates: Floats) -> Floats:
+    """Returns harmonics, shape (3, samples, terms), of the outlines through the evenly spaced rays of `candidates`, shape (3, RAYS)."""
+    samples, _, rays = inverses.shape
+    radii = candidates.reshape(3, rays, samples).transpose(2, 1, 0)
+    result: Floats = (inverses @ radii).transpose(2, 0, 1)
+    return result
+
+
+def _best_supported(rays: _Rays, outlines: Floats) -> Floats | None:
+    """Returns the outermost of the well supported `outlines`, shape (n, 5). Returns None if none has a possible shape."""
+    size = outlines[:, 0]
+    is_possible = (np.hypot(outlines[:, 1], outlines[:, 2]) < MAX_OFFSET * size) & (
+        np.hypot(outlines[:, 3], outlines[:, 4]) < MAX_TILT_DIFFERENCE * size
+    )
+    outlines = outlines[is_possible]
+    if not len(outlines):
+        return None
+    index = rays.index(outlines @ _HARMONICS.T)
+    is_inside = (index >= 0) & (index < len(rays.radii))
+    index = index.clip(0, len(rays.radii) - 1)
+    is_near_edge = rays.is_edge.copy()
+    is_near_edge[:, 1:] |= rays.is_edge[:, :-1]
+    is_near_edge[:, :-1] |= rays.is_edge[:, 1:]
+    edges = np.count_nonzero(is_near_edge[_RAY, index] & is_inside, axis=1)
+    visible = np.count_nonzero(rays.is_visible[_RAY, index] & is_inside, axis=1)
+    # What lies out of view counts half against an outline, so that a part at the picture's edge is found, but no outline is preferred
+    # because most of it is not seen.
+    support = edges / (0.5 * (visible + RAYS))
+    size = outlines[:, 0]
+    outermost = np.where(support >= RIM_SUPPORT_SHARE * support.max(), size, -1).max()
+    best: Floats = outlines[np.where(np.abs(size - outermost) < 0.05 * outermost, support, -1).argmax()]
+    return best
+
+
+def _fit_rim(rays: _Rays, harmonics: Floats) -> FoundPart | None:
+    """Fits the outline to the edges near it, with less and less distance, and returns its ellipse. Returns None if edges are missing."""
+    radii, last = rays.radii, len(rays.radii) - 1
+    for distance in (5, 3, 3):
+        outline = _HARMONICS @ harmonics
+        offsets = np.arange(-distance, distance + 1)
+        index = (rays.index(outline)[:, None] + offsets).clip(0, last)
+        nearest = index[_RAY, (rays.strength[_RAY[:, None], index] * (1 - 0.5 * (offsets / (distance + 1)) ** 2)).argmax(axis=1)]
+        residuals = radii[nearest] - outline
+        is_used = (rays.strength[_RAY, nearest] > 0.7 * rays.least_edge) & (np.abs(residuals) <= distance + 0.5)
+        harmonics = _fit_harmonics(radii[nearest], is_used / (1 + (residuals / 1.5) ** 2))
+    edges = _refine_edges(rays, nearest)
+    harmonics = _fit_harmonics(edges, is_used / (1 + (edges - _HARMONICS @ harmonics) ** 2))
+    outline = _HARMONICS @ harmonics
+    support = float(np.mean(is_used & (np.abs(edges - outline) < SUPPORT_DISTANCE_PX)))
+    if support < MIN_SUPPORT or outline.min() <= 0:
+        return None
+    return fit_ellipse(rays.cavity.x_px + rays.step_x * outline, rays.cavity.y_px + rays.step_y * outline, support)
+
+
+def _fit_harmonics(radii: Floats, weights: npt.NDArray[np.floating]) -> Floats:
+    """Returns the harmonics of the outline through `radii` by weighted least squares. Outlines like that of the cavity are preferred."""
+    weighted = _HARMONICS * weights[:, None].astype(np.float32)
+    result: Floats = np.linalg.solve(weighted.T @ _HARMONICS + _PRIOR + 1e-3 * np.eye(5, dtype=np.float32), weighted.T @ radii)
+    return result
+
+
+def _refine_edges(rays: _Rays, nearest: npt.NDArray[np.intp]) -> Floats:
+    """Returns the radii of the edges at the indices `nearest` with sub-pixel precision, from a parabola through three strengths."""
+    middle = nearest.clip(1, len(rays.radii) - 2)
+    before, at, after = (rays.strength[_RAY, middle + step] for step in (-1, 0, 1))
+    curvature = before - 2 * at + after
+    is_peak = curvature < -1e-3
+    shift = np.where(is_peak, 0.5 * (before - after) / np.where(is_peak, curvature, 1), 0).clip(-0.6, 0.6)
+    result: Floats = rays.radii[middle] + shift
+    return result
+
+
+def fit_ellipse(x: npt.NDArray[np.floating], y: npt.NDArray[np.floating], rim_support: float = 1.0) -> FoundPart | None:
+    """Returns the ellipse that fits the points `x`, `y` best, or None if no ellipse fits.
+
+    Source: Halir and Flusser, "Numerically stable direct least squares fitting of ellipses", WSCG 1998.
+    """
+    middle_x, middle_y = float(x.mean()), float(y.mean())
+    unit = max(float(x.std()), float(y.std()), 1e-6)
+    u, v = (x.astype(np.float64) - middle_x) / unit, (y.astype(np.float64) - middle_y) / unit
+    quadratic, linear = np.stack([u * u, u * v, v * v], axis=1), np.stack([u, v, np.ones_like(u)], axis=1)
+    try:
+        to_linear = -np.linalg.solve(linear.T @ linear, linear.T @ quadratic)
+        scatter = quadratic.T @ quadratic + quadratic.T @ linear @ to_linear
+        _, vectors = np.linalg.eig(np.stack([scatter[2] / 2, -scatter[1], scatter[0] / 2]))
+    except np.linalg.LinAlgError:
+        return None
+    vectors = vectors.real
+    is_ellipse = 4 * vectors[0] * vectors[2] - vectors[1] ** 2
+    a, b, c = vectors[:, is_ellipse.argmax()]
+    d, e, f = to_linear @ np.array([a, b, c])
+    determinant = b * b - 4 * a * c
+    if determinant >= 0:
+        return None
+    centre_u, centre_v = (2 * c * d - b * e) / determinant, (2 * a * e - b * d) / determinant
+    level = a * centre_u**2 + b * centre_u * centre_v + c * centre_v**2 - f
+    values, axes = np.linalg.eigh(np.array([[a, b / 2], [b / 2, c]]) / level)
+    if values[0] <= 0:
+        return None
+    angle = math.atan(axes[1, 0] / axes[0, 0]) if axes[0, 0] else math.pi / 2
+    major, minor = (unit / math.sqrt(value) for value in values)
+    return FoundPart(float(centre_u * unit + middle_x), float(centre_v * unit + middle_y), major, minor, angle, rim_support)
+
+
+def _measure(pixels: npt.NDArray[np.uint8], part: FoundPart) -> _Measures:
+    """Measures the part in `pixels` for the comparison with a reference."""
+    height, width = pixels.shape
+    cos, sin = math.cos(part.angle_rad), math.sin(part.angle_rad)
+    major, minor = part.semi_major_px, part.semi_minor_px
+    x = np.rint(part.centre_x_px + _RHO[:, None] * (major * cos * _TURN_COS - minor * sin * _TURN_SIN)).astype(np.int32)
+    y = np.rint(part.centre_y_px + _RHO[:, None] * (major * sin * _TURN_COS + minor * cos * _TURN_SIN)).astype(np.int32)
+    levels = pixels[y.clip(0, height - 1), x.clip(0, width - 1)].astype(np.float32)
+    # Outer rings cover more area, so they count more.
+    weights = _RHO / _RHO.sum()
+    rings = levels.mean(axis=1)
+    mean = float(weights @ rings)
+    spread = math.sqrt(float(weights @ (rings - mean) ** 2)) + 1.0
+    levels = (levels - mean) / spread
+    rings = levels.mean(axis=1)
+    sectors = levels.reshape(SIGNATURE_RINGS, SECTORS, -1).mean(axis=2) - rings[:, None]
+    differences = np.sqrt(np.square(sectors).mean(axis=0))
+    reach_x, reach_y = math.hypot(major * cos, minor * sin), math.hypot(major * sin, minor * cos)
+    overhang = max(
+        (reach_x - part.centre_x_px) / reach_x,
+        (part.centre_x_px + reach_x - width + 1) / reach_x,
+        (reach_y - part.centre_y_px) / reach_y,
+        (part.centre_y_px + reach_y - height + 1) / reach_y,
+        0.0,
+    )
+    return _Measures(
+        size=math.sqrt(major * minor) / max(height, width),
+        aspect=minor / major,
+        overhang=overhang,
+        offset=math.hypot(part.centre_x_px - (width - 1) / 2, part.centre_y_px - (height - 1) / 2) / max(height, width),
+        support=part.rim_support,
+        # The sector that differs most may hold a defect or a reflection.
+        asymmetry=float(np.sort(differences)[-2]),
+        detail=float(np.abs(levels[1:] - levels[:-1]).sum(axis=0).mean()),
+        signature=np.concatenate([rings, levels.std(axis=1)]),
+    )
+
+
+def _compare(measures: _Measures, reference: PartReference) -> Literal["", "partly-in-view", "unknown-part"]:
+    """Returns why a picture with these measures does not show the whole part of `reference`, or "" if it does."""
+    # In some plants the rim of a large part lies a little out of view. Then the part is in the middle of the picture.
+    is_displaced = measures.overhang > IN_VIEW_OVERHANG and measures.offset > reference.most_offset
+    if measures.overhang > reference.most_overhang or is_displaced:
+        return "partly-in-view"
+    return "" if _is_known(measures, reference) else "unknown-part"
+
+
+def _is_known(measures: _Measures, reference: PartReference) -> bool:
+    """Returns whether a part that is wholly in view looks like the part of `reference`."""
+    return (
+        reference.least_size <= measures.size <= reference.most_size
+        and measures.aspect >= reference.least_aspect
+        and measures.support >= reference.least_support
+        and measures.asymmetry <= reference.most_asymmetry
+        and measures.detail >= reference.least_detail
+        and float(_distances(measures.signature[None], np.array(reference.signatures, np.float32)).min()) <= reference.most_distance
+    )
+
+
+def _distances(left: Floats, right: Floats) -> Floats:
+    """Returns the root mean squared differences between signatures, shape (rows of `left`, rows of `right`)."""
+    squares = np.square(left).sum(axis=1)[:, None] + np.square(right).sum(axis=1) - 2 * left @ right.T
+    result: Floats = np.sqrt(np.maximum(squares, 0) / left.shape[1])
+    return result
+
+
+def _drop_odd_pictures(measured: list[_Measures]) -> list[_Measures]:
+    """Returns the pictures whose signatures are near those of some other pictures."""
+    if len(measured) <= ODD_NEIGHBOURS:
+        return []
+    signatures = np.stack([one.signature for one in measured])
+    nearest = np.partition(_distances(signatures, signatures), ODD_NEIGHBOURS, axis=1)[:, ODD_NEIGHBOURS]
+    return [one for one, distance in zip(measured, nearest, strict=True) if distance <= ODD_DISTANCE]
+
+
+def _make_reference(measured: list[_Measures]) -> PartReference:
+    signatures = np.stack([one.signature for one in measured])
+    chosen = _choose_signatures(signatures)
+    distances = _distances(signatures, signatures)
+    np.fill_diagonal(distances, np.inf)
+    usual = float(np.quantile(distances.min(axis=1), 0.99))
+
+    def limits(name: str) -> tuple[float, float]:
+        values = [float(getattr(one, name)) for one in measured]
+        room = max(ROOM_SHARE * (max(values) - min(values)), LEAST_ROOM[name])
+        return min(values) - room, max(values) + room
+
+    return PartReference(
+        pictures=len(measured),
+        least_size=round(max(limits("size")[0], 0.01), 4),
+        most_size=round(limits("size")[1], 4),
+        least_aspect=round(max(limits("aspect")[0], 0), 4),
+        most_overhang=round(limits("overhang")[1], 4),
+        most_offset=round(limits("offset")[1], 4),
+        least_support=round(min(limits("support")[0], ENOUGH_SUPPORT), 4),
+        most_asymmetry=round(limits("asymmetry")[1], 4),
+        least_detail=round(DETAIL_SHARE * min(one.detail for one in measured), 4),
+        most_distance=round(min(max(DISTANCE_FACTOR * usual, DISTANCE_RANGE[0]), DISTANCE_RANGE[1]), 4),
+        signatures=tuple(tuple(round(float(value), 3) for value in signatures[index]) for index in chosen),
+    )
+
+
+def _choose_signatures(signatures: Floats) -> list[int]:
+    """Returns the indices of signatures that lie as far from each other as possible: each next one is the farthest from those before."""
+    chosen = [int(_distances(signatures, signatures.mean(axis=0, keepdims=True))[:, 0].argmin())]
+    nearest = _distances(signatures, signatures[chosen])[:, 0]
+    while len(chosen) < min(MAX_SIGNATURES, len(signatures)) and nearest.max() > 0:
+        chosen.append(int(nearest.argmax()))
+        nearest = np.minimum(nearest, _distances(signatures, signatures[chosen[-1:]])[:, 0])
+    return chosen

@@ -1,0 +1,68 @@
+"""Describes the part of a line: which pictures show the whole part. `models.pictures.part_finder` makes and uses the description.
+
+This module imports nothing that is slow to load, because every manifest may contain a part reference.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+# The reasons for which a picture does not show the whole part of a line. They stand in verdicts, so they are never renamed.
+PartRefusal = Literal["no-part", "partly-in-view", "unknown-part"]
+PART_REFUSALS: tuple[PartRefusal, ...] = ("no-part", "partly-in-view", "unknown-part")
+# A signature holds the mean grey level and the spread of the grey levels on each of this many rings.
+SIGNATURE_RINGS = 20
+SIGNATURE_LENGTH = 2 * SIGNATURE_RINGS
+# The largest number of signatures in a reference. A manifest with so many signatures has about 20 KiB more.
+MAX_SIGNATURES = 48
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Signature = Annotated[tuple[float, ...], Field(min_length=SIGNATURE_LENGTH, max_length=SIGNATURE_LENGTH)]
+
+
+class PartReference(BaseModel):
+    """What pictures of one part have in common, learned from pictures of good parts. A picture outside these limits shows no whole part.
+
+    `algorithm` is the number of the part finder that measured the pictures. Another part finder could measure other values.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    algorithm: Literal[1] = 1
+    pictures: int = Field(ge=1, description="Number of pictures from which the reference was learned.")
+    least_size: float = Field(gt=0, description="Smallest mean radius of the outline, as a share of the picture's longer side.")
+    most_size: float = Field(gt=0, description="Largest mean radius of the outline, as a share of the picture's longer side.")
+    least_aspect: Share = Field(description="Smallest ratio of the outline's shorter axis to its longer axis.")
+    most_overhang: float = Field(ge=0, description="How far the outline may reach out of the picture, as a share of its radius.")
+    most_offset: float = Field(
+        ge=0,
+        description="Largest distance of the outline's centre from the picture's centre, as a share of the picture's longer side. It "
+        "counts only for a part that reaches out of the picture.",
+    )
+    least_support: Share = Field(description="Smallest share of the outline at which an edge must be seen.")
+    most_asymmetry: float = Field(
+        ge=0, description="Largest difference between a sector of the part and the whole part, in standard deviations of the grey levels."
+    )
+    least_detail: float = Field(
+        ge=0,
+        description="Smallest detail of the part: the sum of all changes of the grey level from the centre to the rim, in standard "
+        "deviations of the grey levels. A blurred picture has less detail.",
+    )
+    most_distance: float = Field(
+        gt=0,
+        description="Largest distance of a picture's signature from the nearest of `signatures`, in standard deviations of grey levels.",
+    )
+    signatures: tuple[Signature, ...] = Field(
+        min_length=1,
+        max_length=MAX_SIGNATURES,
+        description="Signatures of pictures that differ as much as possible: the means and then the spreads of the grey levels on "
+        "rings from the centre to the rim. They are scaled so that the part has the mean 0 and the standard deviation 1.",
+    )
+
+    @model_validator(mode="after")
+    def _check_sizes(self) -> Self:
+        if self.least_size > self.most_size:
+            raise ValueError(f"expected least_size to be at most most_size, found {self.least_size} > {self.most_size}")
+        return self
