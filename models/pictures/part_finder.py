@@ -84,9 +84,9 @@ SECTORS = 8
 # Learning. A reference needs at least this many pictures, and this share of all given pictures.
 MIN_PICTURES = 8
 MIN_KEPT_SHARE = 0.8
-# A picture is odd if its signature is further than this from those of all but two other pictures.
+# A picture is odd if its signature is further than this from that of every other picture.
 ODD_DISTANCE = 0.3
-ODD_NEIGHBOURS = 2
+ODD_NEIGHBOURS = 1
 # Limits of a reference lie outside of what was seen in pictures of good parts. The room is this share of the difference between the
 # largest and the smallest value, and at least the value of LEAST_ROOM.
 ROOM_SHARE = 0.1
