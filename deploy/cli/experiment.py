@@ -207,6 +207,34 @@ def folds(data: tuple[Path, ...], out: Path, folds: int, **chosen: Any) -> int:
     return _run_and_show(out, run)
 
 
+@command.command("autoencoder")
+@DATA
+@OUT
+@SEEDS
+@click.option("--side", "side_px", default=192, show_default=True, type=click.IntRange(64, 1024), help="Side of the pictures, in pixels.")
+@click.option("--steps", default=2500, show_default=True, type=click.IntRange(1), help="Batches of 64 pictures in one training.")
+@click.option("--prototypes", default=64, show_default=True, type=click.IntRange(2), help="Prototypes in the memory.")
+def autoencoder(data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], side_px: int, steps: int, prototypes: int) -> int:
+    """Compare the memory-augmented adversarial autoencoder with simpler ones.
+
+    The same autoencoder is also trained without its memory, without its adversary, and without both. All learn from good pictures alone.
+    Each seed leaves out another fifth of the pictures, and the table shows how well good and defective pictures of this fifth are told
+    apart. Near-duplicates are never separated.
+    """
+    _silence_tensorflow()
+    from models.anomaly.memory_autoencoder import AutoencoderRecipe
+    from models.evaluation.experiments.autoencoder import AutoencoderExperiment
+    from models.evaluation.experiments.experiment import ExperimentFolder
+
+    recipe = AutoencoderRecipe(steps=steps, prototypes=prototypes)
+
+    def run(bars: ProgressBars) -> ResultTable:
+        pictures = _read(data, side_px, bars)
+        return AutoencoderExperiment(recipe, seeds, ExperimentFolder(out)).run(pictures, bars)
+
+    return _run_and_show(out, run)
+
+
 def _silence_tensorflow() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 

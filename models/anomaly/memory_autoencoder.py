@@ -1,0 +1,430 @@
+"""The memory-augmented adversarial autoencoder (MAA) as a scorer: it learns to rebuild good parts, and scores what it cannot rebuild.
+
+    picture -> found part -> registered picture -> normal light -> rebuilt picture -> residuals -> two scores and a residual map
+
+The reference system of the paper on defect detection in castings is such an autoencoder. It learns from good parts alone.
+
+The first score, "error", is the reconstruction error: the mean absolute residual of the scored pixels, where the residuals of each ring
+around the middle are divided by those that good parts have there.
+
+The second score, "frechet", compares the law of the residuals with that of good parts. The paper names a "Fréchet Markov distance" between
+residuals, but gives no formula. Here it is computed as follows:
+
+1. The residual of a pixel and those of its four neighbours are a vector with 5 numbers, the Markov neighbourhood of the pixel. In a
+   Gaussian Markov random field of first order, the mean and the covariance of this vector determine the law of all residuals.
+2. For each of the rings around the middle, the Gaussian with the mean and covariance of a picture is compared with that of good pictures by
+   the squared Fréchet distance: |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) (Dowson, Landau, Journal of Multivariate Analysis 12, 1982).
+3. The distance of each ring is divided by the mean distance of a good picture in this ring. The score is the largest quotient.
+
+A reconstruction error only tells how large the residuals are. The Fréchet distance also tells whether they have the sign and the pattern
+that they have in good parts. The rings are compared one by one, because a small defect changes the law of one ring, but hardly the law of
+the whole picture.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import gaussian_filter, gaussian_filter1d, map_coordinates, rotate  # type: ignore[import-untyped]  # no stubs
+
+from models.anomaly.scorer import AnomalyScores, expect_pixels, load_arrays, save_arrays
+from models.pictures.part_finder import FoundPart, find_part
+from streams.atomic_file import write_atomically
+from streams.errors import ModelError
+
+if TYPE_CHECKING:
+    from models.networks.framework import keras
+
+FloatArray = npt.NDArray[np.float32]
+PixelArray = npt.NDArray[np.uint8]
+
+# In a registered picture the rim of the part is a circle around the middle. Its radius is this share of the picture's side, so that burrs
+# outside the rim are still in the picture.
+RIM_SHARE = 0.42
+# Pixels up to this many rim radii from the middle are scored. Farther away there is nothing but the belt.
+SCORED_RADII = 1.12
+# Number of rings around the middle, of equal width, for which the residuals of good parts are described separately. Edges, such as the rim,
+# are never rebuilt exactly, so a residual that is usual there would be a defect on a face.
+RINGS = 24
+# A registered picture is normalised to this mean and this spread of its grey levels (0..1), so that a lamp that ages changes no score.
+NORMAL_MEAN, NORMAL_SPREAD = 0.5, 0.2
+# Standard deviation of the Gaussian that smooths residuals, as a share of the picture's side. 1 px of 96.
+SMOOTHING_SHARE = 1 / 96
+# A training uses at least this many pictures. If there are fewer, each is used several times, turned by different angles.
+LEAST_TURNED_PICTURES = 2048
+# Pictures that are rebuilt at a time.
+REBUILDING_BATCH = 64
+# The statistics of good residuals are computed from at most this many pictures.
+MAX_DESCRIBED_PICTURES = 1024
+# The score of a picture in which no part is found, and the largest score of any other picture. A good part has about 1 by "error" and a
+# few by "frechet".
+NO_PART_SCORE = 1000.0
+# If the part is not found in more than this share of the good pictures, they are not pictures of the part that can be learned from.
+MAX_MISSING_SHARE = 0.2
+
+Rule = Literal["error", "frechet"]
+PartFinder = Callable[[PixelArray], FoundPart | None]
+
+# Called after each epoch with the number of finished epochs, the number of all epochs, and the epoch's mean losses by name.
+OnEpoch = Callable[[int, int, dict[str, float]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class AutoencoderRecipe:
+    """Says how an autoencoder is built and trained.
+
+    With 0 `prototypes` it has no memory. With an `adversary_weight` of 0 it has no discriminator. Without both it is a plain autoencoder of
+    the same encoder and decoder. The losses are the mean squared error of the grey levels (0..1), plus `entropy_weight` times the entropy
+    of the addressing in nats (Gong et al. 2019, equation 10), plus `adversary_weight` times the discriminator's cross-entropy in nats.
+    `rate` is the highest learning rate. A training has about `steps` batches of `batch` pictures, however many pictures there are.
+    """
+
+    side_px: int = 96
+    width: int = 16
+    code_channels: int = 32
+    prototypes: int = 64
+    adversary_weight: float = 1e-3
+    entropy_weight: float = 2e-4
+    steps: int = 2500
+    batch: int = 64
+    rate: float = 2e-3
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class ResidualStatistics:
+    """Describes the residuals of good pictures (picture minus rebuilt picture), for each ring around the middle of the part.
+
+    `spreads`, shape (rings,): mean absolute residual. `means`, shape (rings, 5), and `covariances`, shape (rings, 5, 5): of the Markov
+    neighbourhoods, see `compute_ring_moments`. `distances`, shape (rings,): mean squared Fréchet distance of a good picture.
+    """
+
+    spreads: FloatArray
+    means: FloatArray
+    covariances: FloatArray
+    distances: FloatArray
+
+
+@dataclass(frozen=True)
+class MemoryAutoencoder:
+    """A trained autoencoder as a scorer. It implements `GoodOnlyScorer`.
+
+    `network` rebuilds registered pictures of `recipe.side_px` pixels a side. `side_px` is the side of the pictures that `score` takes.
+    `rule` is the score that `score` returns: "frechet" or "error", see the module.
+    """
+
+    network: keras.Model
+    statistics: ResidualStatistics
+    recipe: AutoencoderRecipe
+    side_px: int
+    rule: Rule = "frechet"
+    find: PartFinder = find_part
+
+    name: ClassVar[str] = "memory-autoencoder"
+
+    def score(self, pixels: PixelArray) -> AnomalyScores:
+        """Scores pictures of shape (n, side_px, side_px), grey levels 0..255. Raises ValueError for another shape.
+
+        A residual of 1 is usual for a good part in the same ring. If no part is found in a picture, its score is NO_PART_SCORE and its
+        residuals are 0.
+        """
+        expect_pixels(pixels, self.side_px)
+        scores = np.full(len(pixels), NO_PART_SCORE, np.float32)
+        residuals = np.zeros(pixels.shape, np.float32)
+        found = [(index, part) for index, picture in enumerate(pixels) if (part := self.find(picture)) is not None]
+        if found:
+            registered = np.stack([register_part(pixels[index], part, self.recipe.side_px) for index, part in found])
+            by_rule, maps = self.score_registered(registered)
+            for (index, part), score, residual in zip(found, by_rule[self.rule], maps, strict=True):
+                scores[index] = min(score, NO_PART_SCORE)
+                residuals[index] = place_residuals(residual, part, self.side_px)
+        return AnomalyScores(scores, residuals)
+
+    def score_registered(self, pixels: PixelArray) -> tuple[dict[Rule, FloatArray], FloatArray]:
+        """Scores registered pictures, shape (n, recipe.side_px, recipe.side_px).
+
+        Returns both scores, shape (n,), and the residual maps, which have the shape of the pictures.
+        """
+        residuals = compute_residuals(self.network, pixels)
+        rings = compute_rings(self.recipe.side_px)
+        statistics, is_scored = self.statistics, rings >= 0
+        maps = smooth_residuals(residuals) / statistics.spreads[np.maximum(rings, 0)] * is_scored
+        distances = compute_frechet_distances(*compute_ring_moments(residuals), statistics.means, statistics.covariances)
+        scores: dict[Rule, FloatArray] = {
+            "error": maps[:, is_scored].mean(axis=1),
+            "frechet": (distances / statistics.distances).max(axis=1),
+        }
+        return scores, maps
+
+    def save(self, folder: Path) -> tuple[str, ...]:
+        """Writes the scorer into `folder`, and returns the names of the files."""
+        weights, arrays, recipe = self._file_names()
+        folder.mkdir(parents=True, exist_ok=True)
+        self.network.save_weights(folder / weights)
+        save_arrays(folder / arrays, asdict(self.statistics))
+        fields = {"side_px": self.side_px, "rule": self.rule, "recipe": asdict(self.recipe)}
+        write_atomically(folder / recipe, json.dumps(fields, indent=2) + "\n")
+        return weights, arrays, recipe
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Reads a scorer that `save` wrote. Raises ModelError, naming the file, if a file is missing or damaged."""
+        from models.networks.autoencoder import build_autoencoder
+
+        weights, arrays, recipe_file = cls._file_names()
+        path = folder / recipe_file
+        try:
+            fields = json.loads(path.read_text(encoding="utf-8"))
+            recipe, side_px, rule = AutoencoderRecipe(**fields["recipe"]), int(fields["side_px"]), fields["rule"]
+            if rule not in ("error", "frechet"):
+                raise ValueError(f"the rule {rule!r} is unknown")
+            network = build_autoencoder(recipe.side_px, recipe.width, recipe.code_channels, recipe.prototypes, False).rebuilding
+            path = folder / weights
+            network.load_weights(path)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ModelError(f"{path} is missing or damaged: {error}. Copy the version again.") from error
+        path = folder / arrays
+        statistics = ResidualStatistics(**load_arrays(path, ("spreads", "means", "covariances", "distances")))
+        expected = ((RINGS,), (RINGS, 5), (RINGS, 5, 5), (RINGS,))
+        found = tuple(array.shape for array in asdict(statistics).values())
+        if found != expected or not all(np.isfinite(array).all() for array in asdict(statistics).values()):
+            raise ModelError(f"{path} does not hold the statistics of residuals. Copy the version again.")
+        return cls(network, statistics, recipe, side_px, rule)
+
+    @classmethod
+    def _file_names(cls) -> tuple[str, str, str]:
+        return f"{cls.name}.weights.h5", f"{cls.name}.npz", f"{cls.name}.json"
+
+
+def learn_memory_autoencoder(
+    pixels: PixelArray, recipe: AutoencoderRecipe | None = None, on_epoch: OnEpoch | None = None, find: PartFinder = find_part
+) -> MemoryAutoencoder:
+    """Learns from pictures of good parts, shape (n, side_px, side_px), grey levels 0..255. The default recipe is `AutoencoderRecipe()`.
+
+    Pictures in which no part is found are left out. Raises ModelError if there are no pictures, or if the pictures without a part are more
+    than MAX_MISSING_SHARE of them.
+    """
+    recipe = recipe or AutoencoderRecipe()
+    if len(pixels) == 0:
+        raise ModelError("There are no good pictures to learn from. Give a folder that holds pictures of good parts.")
+    registered = [register_part(picture, part, recipe.side_px) for picture in pixels if (part := find(picture)) is not None]
+    missing = len(pixels) - len(registered)
+    if missing > MAX_MISSING_SHARE * len(pixels):
+        raise ModelError(
+            f"No part was found in {missing} of {len(pixels)} good pictures. Remove the pictures that do not show the whole part, or move "
+            "the camera so that the whole rim is in the picture."
+        )
+    good = np.stack(registered)
+    network = train_autoencoder(good, recipe, on_epoch)
+    statistics = describe_good_residuals(compute_residuals(network, good[:MAX_DESCRIBED_PICTURES]))
+    return MemoryAutoencoder(network, statistics, recipe, pixels.shape[1], find=find)
+
+
+def train_autoencoder(pixels: PixelArray, recipe: AutoencoderRecipe, on_epoch: OnEpoch | None = None) -> keras.Model:
+    """Trains an autoencoder on registered good pictures, shape (n, side_px, side_px). Returns the network that rebuilds pictures.
+
+    Each picture is used turned by several angles, because a part may lie on the belt in any turn. It is not mirrored, because parts may be
+    handed. The result depends only on the pictures, the recipe and the backend of Keras.
+    """
+    from models.networks.autoencoder import build_autoencoder
+    from models.networks.framework import keras
+
+    keras.utils.set_random_seed(recipe.seed)
+    autoencoder = build_autoencoder(recipe.side_px, recipe.width, recipe.code_channels, recipe.prototypes, recipe.adversary_weight > 0)
+    training = autoencoder.training
+    grey = normalise_light(_turn_pictures(pixels, recipe.seed))[..., None]
+    losses, weights, targets = _make_losses(training, recipe, grey)
+    # Adam divides the gradient of each weight by its usual size. So the discriminator learns as fast with a small weight of its loss.
+    rate = keras.optimizers.schedules.CosineDecay(recipe.rate, recipe.steps, alpha=1e-2)
+    training.compile(keras.optimizers.Adam(rate, beta_1=0.5), loss=losses, loss_weights=weights)
+    epochs = max(1, round(recipe.steps * recipe.batch / len(grey)))
+
+    def report(epoch: int, logs: dict[str, Any] | None) -> None:
+        if on_epoch:
+            on_epoch(epoch + 1, epochs, {name: float(value) for name, value in (logs or {}).items()})
+
+    callbacks = [keras.callbacks.LambdaCallback(on_epoch_end=report)]
+    training.fit(grey, targets, batch_size=recipe.batch, epochs=epochs, callbacks=callbacks, verbose=0)
+    return autoencoder.rebuilding
+
+
+def compute_residuals(network: keras.Model, pixels: PixelArray) -> FloatArray:
+    """Returns picture minus rebuilt picture after the light was normalised, with signs, shape (n, side_px, side_px).
+
+    `pixels` are registered pictures of this shape.
+    """
+    grey = normalise_light(pixels)
+    rebuilt = []
+    for start in range(0, len(grey), REBUILDING_BATCH):
+        batch = grey[start : start + REBUILDING_BATCH]
+        # The last batch is filled up, because Keras compiles the network anew for each size of a batch.
+        filled = np.concatenate([batch, np.repeat(batch[-1:], REBUILDING_BATCH - len(batch), axis=0)])
+        rebuilt.append(np.asarray(network.predict_on_batch(filled[..., None]))[: len(batch), ..., 0])
+    residuals: FloatArray = grey - np.concatenate(rebuilt)
+    return residuals
+
+
+def register_part(picture: PixelArray, part: FoundPart, side_px: int) -> PixelArray:
+    """Returns the registered picture of `part`, shape (side_px, side_px): the rim is a circle around the middle. Directions are kept.
+
+    `picture` has shape (rows, columns). Places outside it get the grey level of the nearest pixel.
+    """
+    places = ((np.arange(side_px) + 0.5) / side_px - 0.5) / RIM_SHARE
+    across, down = np.meshgrid(places, places)
+    matrix = _circle_to_ellipse(part)
+    column = part.centre_x_px + matrix[0, 0] * across + matrix[0, 1] * down
+    row = part.centre_y_px + matrix[1, 0] * across + matrix[1, 1] * down
+    # A picture with more pixels is smoothed first. Otherwise single pixels of it would be picked out.
+    step_px = np.sqrt(part.semi_major_px * part.semi_minor_px) / (RIM_SHARE * side_px)
+    grey = picture.astype(np.float32)
+    if step_px > 1.2:
+        grey = gaussian_filter(grey, 0.45 * step_px)
+    registered = map_coordinates(grey, [row, column], order=1, mode="nearest")
+    result: PixelArray = np.clip(np.rint(registered), 0, 255).astype(np.uint8)
+    return result
+
+
+def place_residuals(residuals: FloatArray, part: FoundPart, side_px: int) -> FloatArray:
+    """Returns a residual map of a registered picture in the place of `part` in its picture, shape (side_px, side_px). Outside it is 0."""
+    rows, columns = np.mgrid[:side_px, :side_px]
+    inverse = np.linalg.inv(_circle_to_ellipse(part))
+    across, down = columns - part.centre_x_px, rows - part.centre_y_px
+    size = len(residuals)
+    column, row = (((inverse[axis, 0] * across + inverse[axis, 1] * down) * RIM_SHARE + 0.5) * size - 0.5 for axis in (0, 1))
+    placed: FloatArray = map_coordinates(residuals, [row, column], order=1, mode="constant").astype(np.float32)
+    return placed
+
+
+def normalise_light(pixels: PixelArray) -> FloatArray:
+    """Returns registered pictures, same shape, as grey levels 0..1, with the same mean and spread inside the rim for all pictures."""
+    grey = pixels.astype(np.float32) / 255
+    inside = compute_radii(grey.shape[1]) <= 1
+    means = grey[:, inside].mean(axis=1)[:, None, None]
+    spreads = grey[:, inside].std(axis=1)[:, None, None]
+    normal: FloatArray = np.clip(NORMAL_MEAN + NORMAL_SPREAD * (grey - means) / np.maximum(spreads, 1e-3), 0, 1).astype(np.float32)
+    return normal
+
+
+def compute_radii(side_px: int) -> FloatArray:
+    """Returns the distance of each pixel of a registered picture from its middle, in rim radii. Shape (side_px, side_px)."""
+    places = (np.arange(side_px, dtype=np.float32) + 0.5) / side_px - 0.5
+    radii: FloatArray = (np.hypot(places[:, None], places[None]) / RIM_SHARE).astype(np.float32)
+    return radii
+
+
+def compute_rings(side_px: int) -> npt.NDArray[np.int32]:
+    """Returns the number of the ring in which each pixel lies, shape (side_px, side_px). Pixels that are not scored have -1."""
+    radii = compute_radii(side_px)
+    rings = np.minimum((radii / SCORED_RADII * RINGS).astype(np.int32), RINGS - 1)
+    return np.where(radii <= SCORED_RADII, rings, -1).astype(np.int32)
+
+
+def compute_ring_moments(residuals: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Returns mean and covariance of the Markov neighbourhoods of each ring, shapes (n, rings, 5) and (n, rings, 5, 5).
+
+    `residuals` has shape (n, side_px, side_px) and signs. The Markov neighbourhood of a pixel is the vector of its residual and those of
+    its four neighbours. In a Gaussian Markov random field of first order, these moments determine the law of the whole field.
+    """
+    rings = compute_rings(residuals.shape[1])
+    shifts = [(0, 0), (0, 1), (0, -1), (1, 0), (-1, 0)]
+    neighbourhoods = np.stack([np.roll(residuals, shift, axis=(1, 2)) for shift in shifts], axis=-1)
+    means, covariances = [], []
+    for ring in range(RINGS):
+        vectors = neighbourhoods[:, rings == ring]
+        mean = vectors.mean(axis=1)
+        centred = vectors - mean[:, None]
+        means.append(mean)
+        covariances.append(np.einsum("npi,npj->nij", centred, centred) / vectors.shape[1])
+    return np.stack(means, axis=1).astype(np.float32), np.stack(covariances, axis=1).astype(np.float32)
+
+
+def compute_frechet_distances(
+    means: FloatArray, covariances: FloatArray, good_means: FloatArray, good_covariances: FloatArray
+) -> FloatArray:
+    """Returns the squared Fréchet distance between the Gaussians of a picture and those of good pictures, shape (n, rings).
+
+    For two Gaussians it is |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) (Dowson, Landau, Journal of Multivariate Analysis 12, 1982).
+    """
+    values, vectors = np.linalg.eigh(good_covariances.astype(np.float64))
+    roots = np.einsum("rij,rj,rkj->rik", vectors, np.sqrt(np.maximum(values, 0)), vectors)
+    inner = np.einsum("rij,nrjk,rkl->nril", roots, covariances.astype(np.float64), roots)
+    cross = np.sqrt(np.maximum(np.linalg.eigvalsh(inner), 0)).sum(axis=-1)
+    traces = np.trace(covariances, axis1=2, axis2=3) + np.trace(good_covariances, axis1=1, axis2=2)[None]
+    squares = np.square(means - good_means[None]).sum(axis=-1) + traces - 2 * cross
+    return np.maximum(squares, 0).astype(np.float32)
+
+
+def describe_good_residuals(residuals: FloatArray) -> ResidualStatistics:
+    """Returns the statistics of the residuals of good pictures, shape (n, side_px, side_px), with signs."""
+    rings = compute_rings(residuals.shape[1])
+    smooth = smooth_residuals(residuals)
+    spreads = np.array([smooth[:, rings == ring].mean() for ring in range(RINGS)], np.float32)
+    means, covariances = compute_ring_moments(residuals)
+    good_means = means.mean(axis=0)
+    # The covariance of all neighbourhoods of a ring is the mean covariance within a picture plus the covariance of the pictures' means.
+    offsets = means - good_means[None]
+    good_covariances = covariances.mean(axis=0) + np.einsum("nri,nrj->rij", offsets, offsets) / len(means)
+    distances = compute_frechet_distances(means, covariances, good_means, good_covariances).mean(axis=0)
+    return ResidualStatistics(np.maximum(spreads, 1e-6), good_means, good_covariances, np.maximum(distances, 1e-12))
+
+
+def smooth_residuals(residuals: FloatArray) -> FloatArray:
+    """Returns absolute residuals after smoothing, same shape as `residuals`."""
+    sigma = SMOOTHING_SHARE * residuals.shape[1]
+    rows = gaussian_filter1d(np.abs(residuals), sigma, axis=1)
+    smooth: FloatArray = gaussian_filter1d(rows, sigma, axis=2)
+    return smooth
+
+
+def _make_losses(
+    training: keras.Model, recipe: AutoencoderRecipe, grey: FloatArray
+) -> tuple[dict[str, Any], dict[str, float], dict[str, npt.NDArray[np.float32]]]:
+    """Returns the loss, the weight of the loss, and the target for each output of the network `training`."""
+    from models.networks.autoencoder import ADDRESSING, FORGED, GENUINE, REBUILT
+    from models.networks.framework import keras
+
+    cross_entropy = keras.losses.BinaryCrossentropy(from_logits=True)
+    all_losses = {REBUILT: "mse", ADDRESSING: _mean_of_output, GENUINE: cross_entropy, FORGED: cross_entropy}
+    all_weights = {
+        REBUILT: 1.0,
+        ADDRESSING: recipe.entropy_weight,
+        GENUINE: recipe.adversary_weight,
+        FORGED: recipe.adversary_weight,
+    }
+    names = list(training.output)
+    targets = {REBUILT: grey}
+    for name in names:
+        if name != REBUILT:
+            shape = (len(grey), *training.output[name].shape[1:])
+            targets[name] = np.broadcast_to(np.float32(name == GENUINE), shape)
+    return {name: all_losses[name] for name in names}, {name: all_weights[name] for name in names}, targets
+
+
+def _mean_of_output(target: Any, output: Any) -> Any:
+    """Returns `output` itself as the loss, whatever the target is."""
+    return output
+
+
+def _turn_pictures(pixels: PixelArray, seed: int) -> PixelArray:
+    """Returns each picture turned by random angles, in a fixed order, shape (m, side, side) with m at least LEAST_TURNED_PICTURES."""
+    turns = max(1, -(-LEAST_TURNED_PICTURES // len(pixels)))
+    random = np.random.default_rng([seed, 1])
+    angles = random.uniform(0, 360, (turns, len(pixels)))
+    turned = [
+        rotate(picture, angle, reshape=False, order=1, mode="nearest") for row in angles for picture, angle in zip(pixels, row, strict=True)
+    ]
+    return np.stack(turned).astype(np.uint8)
+
+
+def _circle_to_ellipse(part: FoundPart) -> npt.NDArray[np.float64]:
+    """Returns the symmetric matrix that maps the unit circle to the outline of `part`, so that directions are kept."""
+    cosine, sine = np.cos(part.angle_rad), np.sin(part.angle_rad)
+    turn = np.array([[cosine, -sine], [sine, cosine]])
+    matrix: npt.NDArray[np.float64] = turn @ np.diag((part.semi_major_px, part.semi_minor_px)) @ turn.T
+    return matrix

@@ -1,0 +1,162 @@
+"""Compares the memory-augmented adversarial autoencoder with the same autoencoder without its memory, its adversary, and both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import t as student_t  # type: ignore[import-untyped]  # no stubs among the locked packages
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedGroupKFold
+
+from models.anomaly.memory_autoencoder import (
+    MAX_DESCRIBED_PICTURES,
+    AutoencoderRecipe,
+    MemoryAutoencoder,
+    PartFinder,
+    PixelArray,
+    compute_residuals,
+    describe_good_residuals,
+    register_part,
+    train_autoencoder,
+)
+from models.evaluation.experiments.experiment import CellProgress, ExperimentCallback, ExperimentFolder, ResultTable
+from models.pictures.part_finder import find_part
+from models.training.labelled_pictures import LabelledPictures
+from models.training.near_duplicates import group_near_duplicates
+from models.training.split import expect_groups, expect_members, find_dominant_groups
+from streams.errors import ModelError
+
+FOLDS = 5
+# Seed of the folds. It is not one of the training's seeds, so that all trainings have the same folds.
+FOLD_SEED = 17
+# The variants: for each name, the fields of the recipe that differ from those of the complete autoencoder.
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "MAA": {},
+    "without adversary": {"adversary_weight": 0.0},
+    "without memory": {"prototypes": 0},
+    "plain": {"prototypes": 0, "adversary_weight": 0.0},
+}
+PLAIN = "plain"
+
+
+@dataclass(frozen=True)
+class RegisteredPictures:
+    """Registered pictures, shape (n, side_px, side_px), and whether each shows a defect. `folds` has the test fold of each picture.
+
+    A picture with the fold -1 is never tested, because its group of near-duplicates is too large.
+    """
+
+    pixels: PixelArray
+    is_defect: npt.NDArray[np.bool_]
+    folds: npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class AutoencoderExperiment:
+    """Trains each variant with each of the `seeds`, on the good pictures outside of one fold, and tests it on the pictures of the fold.
+
+    Seed 1 leaves out the first fold, seed 2 the second one, and so on, and seed 6 the first one again. So all variants of a seed are tested
+    on the same pictures, and seeds can be added later.
+    """
+
+    recipe: AutoencoderRecipe
+    seeds: tuple[int, ...]
+    folder: ExperimentFolder
+    find: PartFinder = find_part
+
+    def run(self, pictures: LabelledPictures, callback: ExperimentCallback) -> ResultTable:
+        """Runs the trainings that are missing, and returns the table. Raises ModelError if the pictures do not suffice."""
+        description: dict[str, Any] = {"experiment": "autoencoder", "recipe": asdict(self.recipe), "pictures": pictures.fingerprint()}
+        description["side_px"] = pictures.pixels.shape[1]
+        self.folder.claim(description)
+        registered, missing = self._register(pictures)
+        cells = [(name, seed) for seed in self.seeds for name in VARIANTS]
+        results: dict[str, list[dict[str, float]]] = {name: [] for name in VARIANTS}
+        for number, (name, seed) in enumerate(cells):
+            cell = f"{name.replace(' ', '-')}.{seed}"
+            if not self.folder.is_finished(cell):
+                callback.on_cell_progress(cell, number, len(cells))
+                progress = CellProgress(callback, cell, number, len(cells))
+                self.folder.save_result(cell, self._run_cell(registered, VARIANTS[name], seed, progress))
+            scores = self.folder.load_result(cell)
+            results[name].append({rule: float(roc_auc_score(scores["is_defect"], scores[rule])) for rule in ("frechet", "error")})
+            callback.on_cell_progress(cell, number + 1, len(cells))
+        return make_autoencoder_table(results, missing)
+
+    def _run_cell(
+        self, pictures: RegisteredPictures, variant: Mapping[str, Any], seed: int, progress: CellProgress
+    ) -> dict[str, npt.NDArray[Any]]:
+        """Trains and tests one autoencoder. Returns the scores of the test pictures, and whether they show a defect."""
+        fold = (seed - 1) % FOLDS
+        recipe = replace(self.recipe, seed=seed, **variant)
+        good = pictures.pixels[~pictures.is_defect & (pictures.folds != fold)]
+        is_test = pictures.folds == fold
+
+        def report(done: int, epochs: int, losses: dict[str, float]) -> None:
+            # A cell is finished only after its test, so the last epoch is not reported.
+            if done < epochs:
+                progress.on_progress(done, epochs, (), False)
+
+        network = train_autoencoder(good, recipe, report)
+        statistics = describe_good_residuals(compute_residuals(network, good[:MAX_DESCRIBED_PICTURES]))
+        scores, _ = MemoryAutoencoder(network, statistics, recipe, recipe.side_px).score_registered(pictures.pixels[is_test])
+        return {"frechet": scores["frechet"], "error": scores["error"], "is_defect": pictures.is_defect[is_test]}
+
+    def _register(self, pictures: LabelledPictures) -> tuple[RegisteredPictures, int]:
+        """Returns the registered pictures and the number of pictures in which no part was found. These are left out."""
+        parts = [self.find(picture) for picture in pictures.pixels]
+        is_found = np.array([part is not None for part in parts])
+        if not is_found.any():
+            raise ModelError("No part was found in any of the pictures. Give pictures that show a whole part.")
+        pixels = np.stack(
+            [register_part(picture, part, self.recipe.side_px) for picture, part in zip(pictures.pixels, parts, strict=True) if part]
+        )
+        is_defect = pictures.labels[is_found] != pictures.ok_class
+        checksums = tuple(checksum for checksum, found in zip(pictures.checksums, is_found, strict=True) if found)
+        groups = group_near_duplicates(pictures.pixels[is_found], checksums)
+        return RegisteredPictures(pixels, is_defect, assign_folds(is_defect, groups)), int((~is_found).sum())
+
+
+def assign_folds(is_defect: npt.NDArray[np.bool_], groups: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """Returns the fold of each picture, 0 to FOLDS - 1, shape (n,), or -1 if its group of near-duplicates is too large to be tested.
+
+    Near-duplicates always have the same fold. Raises ModelError if there are too few pictures or groups.
+    """
+    expect_groups(groups, FOLDS)
+    labels = is_defect.astype(np.int32)
+    candidates = np.flatnonzero(~find_dominant_groups(labels, groups, 1 / FOLDS))
+    expect_members(labels[candidates], FOLDS)
+    folds = np.full(len(labels), -1, np.int32)
+    folder = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=FOLD_SEED)
+    for number, (_, tested) in enumerate(folder.split(candidates, labels[candidates], groups[candidates])):
+        folds[candidates[tested]] = number
+    return folds
+
+
+def make_autoencoder_table(results: Mapping[str, Sequence[Mapping[str, float]]], missing: int) -> ResultTable:
+    """Returns the table. `results` holds the AUROC by rule for each variant and seed. `missing` pictures were left out."""
+    rows = []
+    for name, values in results.items():
+        frechet, error = ([value[rule] for value in values] for rule in ("frechet", "error"))
+        differences = [value["frechet"] - plain["frechet"] for value, plain in zip(values, results[PLAIN], strict=True)]
+        rows.append((name, format_interval(frechet), format_interval(error), "" if name == PLAIN else format_interval(differences)))
+    sentences = ["AUROC of good against defective pictures, mean over the seeds, with 95 % intervals of Student's t distribution."]
+    if missing:
+        sentences.append(f"{missing} pictures were left out, because no part was found in them.")
+    head = ("autoencoder", "AUROC by Fréchet distance", "AUROC by reconstruction error", "difference from plain by Fréchet distance")
+    return ResultTable(
+        f"Autoencoders that learned from good pictures alone, {len(results[PLAIN])} seeds", head, tuple(rows), tuple(sentences)
+    )
+
+
+def format_interval(values: Sequence[float]) -> str:
+    """Returns the mean of `values` and, if there are several, its 95 % interval as text."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return f"{mean:.3f}"
+    half = float(student_t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
+    return f"{mean:.3f} ({mean - half:.3f} to {mean + half:.3f})"
