@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -231,6 +232,41 @@ def autoencoder(data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], side_
     def run(bars: ProgressBars) -> ResultTable:
         pictures = _read(data, side_px, bars)
         return AutoencoderExperiment(recipe, seeds, ExperimentFolder(out)).run(pictures, bars)
+
+    return _run_and_show(out, run)
+
+
+@command.command("good-only")
+@DATA
+@OUT
+@click.option("--side", "side_px", default=192, show_default=True, type=click.IntRange(64, 1024), help="Side of the pictures, in pixels.")
+@click.option(
+    "--per-group",
+    default=30,
+    show_default=True,
+    type=click.IntRange(1),
+    help="At most this many pictures of a group of near-duplicates are used.",
+)
+@click.option("--seed", default=0, show_default=True, help="Seed of the random numbers for the folds and the choice of pictures.")
+def good_only(data: tuple[Path, ...], out: Path, side_px: int, per_group: int, seed: int) -> int:
+    """Cross-validate the scorers that learn from good parts alone.
+
+    The table shows how well each scorer tells defective parts from good ones, if it has learned from all good pictures, from a few, and
+    from good pictures with defective ones hidden among them. Near-duplicates always stay in the same fold. Unlike other experiments, this
+    one starts anew after an interruption.
+    """
+    _silence_tensorflow()
+    from models.anomaly.template import GoldenTemplate, learn_golden_template
+    from models.evaluation.experiments.good_only import RememberingPartFinder, compare_good_only_scorers, make_good_only_table
+
+    find = RememberingPartFinder()
+
+    def run(bars: ProgressBars) -> ResultTable:
+        pictures = _read(data, side_px, bars)
+        scorers = {GoldenTemplate.name: partial(learn_golden_template, find=find)}
+        return make_good_only_table(
+            compare_good_only_scorers(pictures, scorers, per_group, seed=seed, on_progress=bars.on_cell_progress), pictures
+        )
 
     return _run_and_show(out, run)
 

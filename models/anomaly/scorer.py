@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
@@ -75,6 +75,9 @@ class GoodOnlyScorer(Protocol):
     def load(cls, folder: Path) -> Self:
         """Reads a scorer that `save` wrote. Raises ModelError, naming the file, if a file is missing or damaged."""
         ...
+
+
+LearnScorer = Callable[[PixelArray], GoodOnlyScorer]
 
 
 class CutOffObjective(Protocol):
@@ -182,6 +185,34 @@ def choose_cut_off(good_scores: npt.NDArray[Any], objective: CutOffObjective) ->
     alarms = int((scores > score).sum())
     highest = float(betaincinv(alarms + 1, len(scores) - alarms, 0.95))
     return CutOff(score, share, len(scores), alarms, highest, between is None)
+
+
+def cross_fit_scores(pixels: PixelArray, groups: npt.NDArray[np.int32], learn: LearnScorer, folds: int = 5) -> FloatArray:
+    """Returns a score for each good picture, shape (n,), from a scorer that has not learned from it. `choose_cut_off` needs such scores.
+
+    The pictures, shape (n, side_px, side_px), are divided into `folds` parts. For each part, `learn` makes a scorer from the other parts.
+    `groups`, shape (n,), are the numbers of the groups of near-duplicates, which are never divided. With few groups there are fewer parts.
+    A scorer that has learned from the pictures would give them lower scores than new good parts, and the cut-off would be too low.
+
+    Raises ModelError if all pictures are near-duplicates of each other.
+    """
+    sizes = np.bincount(groups)
+    present = np.flatnonzero(sizes)
+    if len(present) < 2:
+        raise ModelError(
+            f"The {len(pixels)} good pictures all show the same casting in nearly the same way. Add pictures of other good castings."
+        )
+    # The largest groups are distributed first, each to the part that has the fewest pictures so far.
+    filled = np.zeros(min(folds, len(present)), np.int64)
+    part_of_group = np.zeros(len(sizes), np.int64)
+    for group in present[np.argsort(-sizes[present], kind="stable")]:
+        part_of_group[group] = filled.argmin()
+        filled[part_of_group[group]] += sizes[group]
+    part = part_of_group[groups]
+    scores = np.zeros(len(pixels), np.float32)
+    for fold in range(len(filled)):
+        scores[part == fold] = learn(pixels[part != fold]).score(pixels[part == fold]).scores
+    return scores
 
 
 def save_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:

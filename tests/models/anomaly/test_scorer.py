@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -10,9 +11,12 @@ import pytest
 from models.anomaly.scorer import (
     AlarmShare,
     AlarmsPerHour,
+    AnomalyScores,
     CutOffObjective,
     ExpectedCosts,
+    PixelArray,
     choose_cut_off,
+    cross_fit_scores,
     expect_pixels,
     load_arrays,
     save_arrays,
@@ -153,3 +157,54 @@ def test_a_damaged_missing_or_pickled_file_is_refused_by_name(tmp_path: Path) ->
 def test_pictures_of_another_size_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\(n, 64, 64\)"):
         expect_pixels(np.zeros((2, 32, 32), np.uint8), 64)
+
+
+class BrightnessScorer:
+    """A scorer whose score is the difference from the mean grey level of the pictures that it learned from."""
+
+    name: ClassVar[str] = "brightness"
+
+    def __init__(self, pixels: PixelArray) -> None:
+        self.mean = float(pixels.mean())
+        self.seen = {picture.tobytes() for picture in pixels}
+
+    @property
+    def side_px(self) -> int:
+        return 8
+
+    def score(self, pixels: PixelArray) -> AnomalyScores:
+        assert not self.seen & {picture.tobytes() for picture in pixels}, "a scorer must not score what it has learned from"
+        residuals = np.abs(pixels - self.mean).astype(np.float32)
+        return AnomalyScores(residuals.max(axis=(1, 2)), residuals)
+
+    def save(self, folder: Path) -> tuple[str, ...]:
+        raise NotImplementedError
+
+    @classmethod
+    def load(cls, folder: Path) -> BrightnessScorer:
+        raise NotImplementedError
+
+
+def grey_pictures(levels: range) -> PixelArray:
+    return np.stack([np.full((8, 8), level, np.uint8) for level in levels])
+
+
+def test_each_good_picture_is_scored_by_a_scorer_that_has_not_seen_it() -> None:
+    pixels = grey_pictures(range(100, 124))
+    scores = cross_fit_scores(pixels, np.arange(24, dtype=np.int32), BrightnessScorer)
+    assert scores.shape == (24,)
+    assert (scores >= 0).all()
+    assert len(np.unique(scores)) > 10
+
+
+def test_near_duplicates_are_scored_together() -> None:
+    """Each casting has three pictures. The fake scorer fails if it scores one that it has learned from."""
+    pixels = np.repeat(grey_pictures(range(100, 110)), 3, axis=0)
+    groups = np.repeat(np.arange(10, dtype=np.int32), 3)
+    assert len(cross_fit_scores(pixels, groups, BrightnessScorer)) == 30
+
+
+@pytest.mark.parametrize("count", [1, 20])
+def test_pictures_of_a_single_casting_give_no_scores(count: int) -> None:
+    with pytest.raises(ModelError, match="Add pictures of other good castings"):
+        cross_fit_scores(np.zeros((count, 8, 8), np.uint8), np.zeros(count, np.int32), BrightnessScorer)

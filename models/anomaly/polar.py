@@ -1,0 +1,96 @@
+"""Unwraps a round part to polar coordinates, and maps a polar map back to the picture.
+
+The outline of the part is an ellipse, because the camera sees a round part at an angle. The unwrapping undoes this: each ring of the part
+becomes a row, whatever the place, the size and the tilt of the part in the picture. Row 0 is the innermost ring. Column 0 is the direction
+to the right, and the columns go clockwise, because the rows of a picture are counted downward.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from models.pictures.part_finder import FoundPart
+
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class PolarGrid:
+    """The places of a polar picture: `rings` radii from `inner` to `outer`, and `angles` directions.
+
+    Radii are shares of the part's radius: 0 is the centre, 1 the rim.
+    """
+
+    rings: int
+    angles: int
+    inner: float
+    outer: float
+
+    @property
+    def radii(self) -> FloatArray:
+        """The radius of each ring, shape (rings,), as a share of the part's radius."""
+        return np.linspace(self.inner, self.outer, self.rings, dtype=np.float32)
+
+    def unwrap(self, pixels: npt.NDArray[np.uint8], part: FoundPart) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+        """Returns the polar picture of `part`, shape (rings, angles), and a mask of the places that lie in the picture.
+
+        `pixels` has shape (rows, columns). The grey levels 0..255 are interpolated bilinearly. A place outside the picture has the grey
+        level of the nearest pixel.
+        """
+        angle = np.arange(self.angles, dtype=np.float32) * np.float32(2 * np.pi / self.angles)
+        direction = _circle_to_ellipse(part) @ np.stack((np.cos(angle), np.sin(angle)))
+        column = np.float32(part.centre_x_px) + self.radii[:, None] * direction[0]
+        row = np.float32(part.centre_y_px) + self.radii[:, None] * direction[1]
+        rows, columns = pixels.shape
+        is_inside = (column >= 0) & (column <= columns - 1) & (row >= 0) & (row <= rows - 1)
+        np.clip(column, 0, columns - 1.001, out=column)
+        np.clip(row, 0, rows - 1.001, out=row)
+        left, top = column.astype(np.int32), row.astype(np.int32)
+        column -= left
+        row -= top
+        place = top
+        place *= columns
+        place += left
+        flat = pixels.ravel()
+        # The four pixels around each place, interpolated along the row of pixels and then between the two rows.
+        upper, upper_right, lower, lower_right = (flat[place + shift].astype(np.float32) for shift in (0, 1, columns, columns + 1))
+        for start, end, share in ((upper, upper_right, column), (lower, lower_right, column), (upper, lower, row)):
+            end -= start
+            end *= share
+            start += end
+        return upper, is_inside
+
+    def wrap(self, polar: FloatArray, part: FoundPart, side_px: int) -> FloatArray:
+        """Returns the map `polar`, shape (rings, angles), in the place of `part` in a picture of `side_px` x `side_px` pixels.
+
+        Each pixel gets the value of the nearest place. Pixels outside the rings get 0.
+        """
+        matrix = _circle_to_ellipse(part)
+        # The part lies within this rectangle, because the farthest point of an ellipse in a direction is the length of the matrix's row.
+        reach = self.outer * np.hypot(matrix[:, 0], matrix[:, 1])
+        left, top = (max(0, int(centre - far)) for centre, far in zip((part.centre_x_px, part.centre_y_px), reach, strict=True))
+        right, bottom = (
+            min(side_px, int(centre + far) + 2) for centre, far in zip((part.centre_x_px, part.centre_y_px), reach, strict=True)
+        )
+        inverse = np.linalg.inv(matrix).astype(np.float32)
+        across = np.arange(left, right, dtype=np.float32) - np.float32(part.centre_x_px)
+        down = np.arange(top, bottom, dtype=np.float32)[:, None] - np.float32(part.centre_y_px)
+        x, y = inverse[0, 0] * across + inverse[0, 1] * down, inverse[1, 0] * across + inverse[1, 1] * down
+        ring = np.rint((np.sqrt(x * x + y * y) - self.inner) * ((self.rings - 1) / (self.outer - self.inner))).astype(np.int32)
+        angle = np.rint(np.arctan2(y, x) * (self.angles / (2 * np.pi))).astype(np.int32) % self.angles
+        result = np.zeros((side_px, side_px), np.float32)
+        values = polar[np.clip(ring, 0, self.rings - 1), angle]
+        values[(ring < 0) | (ring >= self.rings)] = 0
+        result[top:bottom, left:right] = values
+        return result
+
+
+def _circle_to_ellipse(part: FoundPart) -> FloatArray:
+    """Returns the symmetric matrix that maps the unit circle to the outline of `part`, so that directions keep their place."""
+    cosine, sine = np.cos(part.angle_rad), np.sin(part.angle_rad)
+    turn = np.array([[cosine, -sine], [sine, cosine]])
+    matrix: FloatArray = (turn @ np.diag((part.semi_major_px, part.semi_minor_px)) @ turn.T).astype(np.float32)
+    return matrix

@@ -1,0 +1,234 @@
+"""The golden template: compares each ring of a round part with the same ring of good parts.
+
+The part is found and unwrapped to polar coordinates (`polar.py`), so that each ring of the part is a row. A place of a row is compared with
+the places beside it, along the ring and across the rings. What remains of a good part is the texture of its surface. A hole, a chip, a
+crack or a fin differs from the places beside it on all sides.
+
+Light, shadows and the mean grey level of a ring do not matter, because the places beside have them too. Each ring is measured in units of
+its own texture: a speck on a mirror-smooth ring says more than one on a rough ring. How far a place may differ then is learned from good
+parts, for each ring, and for dark and bright places apart. Twenty good pictures are enough, because every ring has hundreds of places.
+
+Source of the idea: golden template comparison (Xie, Guan, IAPR Workshop on Machine Vision Applications, 2000), and multiscale analysis with
+the a trous wavelet (Starck, Murtagh, Astronomical Image and Data Analysis, 2006, appendix A).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import gaussian_filter1d  # type: ignore[import-untyped]  # no stubs among the locked packages
+
+from models.anomaly.polar import PolarGrid
+from models.anomaly.scorer import AnomalyScores, expect_pixels, load_arrays, save_arrays
+from models.pictures.part_finder import FoundPart, find_part
+from streams.errors import ModelError
+
+FloatArray = npt.NDArray[np.float32]
+PixelArray = npt.NDArray[np.uint8]
+
+# The rings reach from near the centre to beyond the rim, where flash sticks out. Radii are shares of the part's radius.
+INNER_RADIUS, OUTER_RADIUS = 0.05, 1.12
+# Angles for each pixel of the part's radius, so that a place near the rim is about 1.6 pixels wide.
+ANGLES_PER_PX = 3.84
+# A place is compared with those at these distances along its ring and across the rings, as shares of the part's radius.
+ALONG_RING = (0.13, 0.26)
+ACROSS_RINGS = (0.03, 0.06)
+# Steps of the a trous wavelet: the places are smoothed over 3 neighbours, and again over 3 neighbours 2 apart.
+SMOOTHING_STEPS = (1, 2)
+# The limit of a ring is exceeded by this share of good parts. A larger share would make the limit depend less on pictures of defective
+# parts that hide among the good ones.
+LIMIT_SHARE = 0.05
+# Limits of neighbouring rings are averaged with a Gaussian of this many rings. So a few pictures give nearly the limits of many.
+LIMIT_SMOOTHING_RINGS = 2.0
+# A limit is at least this many times the ring's texture. The largest of hundreds of random places is about 3 times the spread.
+MIN_LIMIT = 3.0
+# Half of the usual texture of a ring is added to the texture of the part. So a ring that is unusually smooth does not make dust a defect.
+USUAL_TEXTURE_SHARE = 0.5
+# The score of a picture in which no part is found.
+NO_PART_SCORE = 1000.0
+# If the part is not found in more than this share of the good pictures, they are not pictures of the part that can be learned from.
+MAX_MISSING_SHARE = 0.2
+# The contrast of a part is at least this many grey levels, so that a nearly black picture does not have its noise amplified.
+MIN_CONTRAST = 40.0
+
+PartFinder = Callable[[PixelArray], FoundPart | None]
+
+
+@dataclass(frozen=True)
+class GoldenTemplate:
+    """The golden template of a part. It implements `GoodOnlyScorer`.
+
+    `texture` has shape (steps, rings): the usual texture of each ring of a good part, in units of the part's contrast. `limits` has shape
+    (2, steps, rings): how far bright and dark places of a good part may differ, in units of the texture.
+
+    A residual of 1 is at the limit. The score of a picture is its largest residual.
+    """
+
+    grid: PolarGrid
+    texture: FloatArray
+    limits: FloatArray
+    side_px: int
+    find: PartFinder = find_part
+
+    name: ClassVar[str] = "golden-template"
+
+    def score(self, pixels: PixelArray) -> AnomalyScores:
+        """Scores pictures of shape (n, side_px, side_px), grey levels 0..255. Raises ValueError for another shape.
+
+        If no part is found in a picture, its score is NO_PART_SCORE and its residuals are 0.
+        """
+        expect_pixels(pixels, self.side_px)
+        scores = np.full(len(pixels), NO_PART_SCORE, np.float32)
+        residuals = np.zeros(pixels.shape, np.float32)
+        for index, picture in enumerate(pixels):
+            part = self.find(picture)
+            if part is not None:
+                polar = self.compare(picture, part)
+                scores[index] = polar.max()
+                residuals[index] = self.grid.wrap(polar, part, self.side_px)
+        return AnomalyScores(scores, residuals)
+
+    def compare(self, picture: PixelArray, part: FoundPart) -> FloatArray:
+        """Returns the residuals of a found part in polar coordinates, shape (rings, angles)."""
+        differences = _compare_with_neighbours(picture, part, self.grid)
+        texture = _measure_texture(differences) + USUAL_TEXTURE_SHARE * self.texture
+        bright, dark = 1 / (self.limits * texture)
+        # A bright place has a positive difference, a dark one a negative difference.
+        residuals = np.maximum(differences * bright[..., None], differences * -dark[..., None])
+        largest: FloatArray = residuals.max(axis=0)
+        return largest
+
+    def save(self, folder: Path) -> tuple[str, ...]:
+        """Writes the template into `folder`, and returns the names of the files."""
+        file = f"{self.name}.npz"
+        shape = np.array([self.side_px, self.grid.angles, self.grid.inner, self.grid.outer], np.float64)
+        save_arrays(folder / file, {"shape": shape, "texture": self.texture, "limits": self.limits})
+        return (file,)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Reads a template that `save` wrote. Raises ModelError, naming the file, if it is missing or damaged."""
+        path = folder / f"{cls.name}.npz"
+        arrays = load_arrays(path, ("shape", "texture", "limits"))
+        shape, texture, limits = arrays["shape"], arrays["texture"], arrays["limits"]
+        is_shaped = (
+            shape.shape == (4,) and texture.ndim == 2 and limits.shape == (2, *texture.shape) and len(texture) == len(SMOOTHING_STEPS)
+        )
+        if not is_shaped or not all((np.isfinite(array) & (array > 0)).all() for array in (shape, limits)) or not (texture >= 0).all():
+            raise ModelError(f"{path} does not hold a golden template. Copy the version again.")
+        side_px, angles, inner, outer = shape.tolist()
+        grid = PolarGrid(texture.shape[1], int(angles), inner, outer)
+        return cls(grid, texture.astype(np.float32), limits.astype(np.float32), int(side_px))
+
+
+def learn_golden_template(pixels: PixelArray, find: PartFinder = find_part) -> GoldenTemplate:
+    """Learns a golden template from pictures of good parts, shape (n, side_px, side_px), grey levels 0..255.
+
+    Pictures in which no part is found are left out. Raises ModelError if they are more than MAX_MISSING_SHARE of the pictures.
+    """
+    if len(pixels) == 0:
+        raise ModelError("There are no good pictures to learn from. Give a folder that holds pictures of good parts.")
+    found = [(picture, part) for picture in pixels if (part := find(picture)) is not None]
+    missing = len(pixels) - len(found)
+    if missing > MAX_MISSING_SHARE * len(pixels):
+        raise ModelError(
+            f"No part was found in {missing} of {len(pixels)} good pictures. Remove the pictures that do not show the whole part, or move "
+            "the camera so that the whole rim is in the picture."
+        )
+    parts = [part for _, part in found]
+    radius_px = float(np.median([np.sqrt(part.semi_major_px * part.semi_minor_px) for part in parts]))
+    rings = max(16, round(radius_px * (OUTER_RADIUS - INNER_RADIUS)))
+    grid = PolarGrid(rings, 8 * max(8, round(ANGLES_PER_PX * radius_px / 8)), INNER_RADIUS, OUTER_RADIUS)
+    textures, brightest, darkest = [], [], []
+    for picture, part in found:
+        differences = _compare_with_neighbours(picture, part, grid)
+        textures.append(_measure_texture(differences))
+        brightest.append(differences.max(axis=-1))
+        darkest.append(-differences.min(axis=-1))
+    usual = np.median(textures, axis=0)
+    scale = np.stack(textures) + USUAL_TEXTURE_SHARE * usual
+    extremes = np.stack((brightest, darkest)) / scale
+    limits = gaussian_filter1d(np.quantile(extremes, 1 - LIMIT_SHARE, axis=1), LIMIT_SMOOTHING_RINGS, axis=-1)
+    return GoldenTemplate(grid, usual.astype(np.float32), np.maximum(limits, MIN_LIMIT).astype(np.float32), pixels.shape[1], find)
+
+
+def _compare_with_neighbours(picture: PixelArray, part: FoundPart, grid: PolarGrid) -> FloatArray:
+    """Returns how much each place differs from the places beside it, shape (steps, rings, angles), in units of the part's contrast.
+
+    Places outside the picture have a difference of 0.
+    """
+    polar, is_inside = grid.unwrap(picture, part)
+    low, high = np.percentile(polar[::3, ::7], (5, 95))
+    polar *= 1 / np.float32(max(high - low, MIN_CONTRAST))
+    result = np.empty((len(SMOOTHING_STEPS), *polar.shape), np.float32)
+    along = [round(share * grid.angles / (2 * np.pi)) for share in ALONG_RING]
+    across = [max(1, round(share * (grid.rings - 1) / (grid.outer - grid.inner))) for share in ACROSS_RINGS]
+    for index, step in enumerate(SMOOTHING_STEPS):
+        polar = _smooth(polar, step)
+        columns = _pad_angles(polar, along[1])
+        beside = polar - _middle_of_four(*(_view_angles(columns, along[1], shift) for shift in (-along[1], -along[0], along[0], along[1])))
+        rows = _pad_rings(beside, across[1])
+        middle = _middle_of_four(*(_view_rings(rows, across[1], shift) for shift in (-across[1], -across[0], across[0], across[1])))
+        np.subtract(beside, middle, out=result[index])
+    result *= is_inside
+    return result
+
+
+def _smooth(polar: FloatArray, step: int) -> FloatArray:
+    """Returns `polar`, smoothed over 3 places that are `step` apart, along and across the rings, with the weights 1/4, 1/2 and 1/4."""
+    columns = _pad_angles(polar, step)
+    smooth = polar * 2
+    smooth += _view_angles(columns, step, -step)
+    smooth += _view_angles(columns, step, step)
+    rows = _pad_rings(smooth, step)
+    smooth *= 2
+    smooth += _view_rings(rows, step, -step)
+    smooth += _view_rings(rows, step, step)
+    smooth *= 1 / 16
+    return smooth
+
+
+def _pad_angles(polar: FloatArray, margin: int) -> FloatArray:
+    """Returns `polar` with `margin` more angles on both sides. The ring goes on there, because it is closed."""
+    return np.concatenate((polar[:, -margin:], polar, polar[:, :margin]), axis=1)
+
+
+def _view_angles(padded: FloatArray, margin: int, shift: int) -> FloatArray:
+    """Returns the view of `padded`, which has `margin` more angles on both sides, in which each place is the one `shift` angles farther."""
+    return padded[:, margin + shift : padded.shape[1] - margin + shift]
+
+
+def _pad_rings(polar: FloatArray, margin: int) -> FloatArray:
+    """Returns `polar` with `margin` more rings on both sides, which are mirrored."""
+    return np.concatenate((polar[margin:0:-1], polar, polar[-2 : -margin - 2 : -1]), axis=0)
+
+
+def _view_rings(padded: FloatArray, margin: int, shift: int) -> FloatArray:
+    """Returns the view of `padded`, which has `margin` more rings on both sides, in which each place is the one `shift` rings farther."""
+    return padded[margin + shift : len(padded) - margin + shift]
+
+
+def _middle_of_four(first: FloatArray, second: FloatArray, third: FloatArray, fourth: FloatArray) -> FloatArray:
+    """Returns the median of four arrays, place by place: the mean of the two middle values. One extreme value does not change it."""
+    low, other = np.minimum(first, second), np.minimum(third, fourth)
+    np.maximum(low, other, out=low)
+    high = np.maximum(first, second)
+    np.maximum(third, fourth, out=other)
+    np.minimum(high, other, out=high)
+    low += high
+    low *= 0.5
+    return low
+
+
+def _measure_texture(differences: FloatArray) -> FloatArray:
+    """Returns the spread of the differences of each ring, shape (steps, rings): 1.48 times their median absolute value.
+
+    A defect that covers less than half of a ring hardly changes the median.
+    """
+    texture: FloatArray = np.float32(1.4826) * np.median(np.abs(differences[..., ::4]), axis=-1)
+    return texture
