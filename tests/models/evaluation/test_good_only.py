@@ -60,7 +60,8 @@ def pictures() -> LabelledPictures:
 
 
 def is_defective(pixels: PixelArray) -> np.ndarray:
-    return pixels.min(axis=(1, 2)) == 0
+    found: np.ndarray = pixels.min(axis=(1, 2)) == 0
+    return found
 
 
 def test_a_scorer_that_sees_all_defects_has_an_area_of_one(pictures: LabelledPictures) -> None:
