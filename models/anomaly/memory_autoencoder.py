@@ -357,7 +357,8 @@ def compute_frechet_distances(
     cross = np.sqrt(np.maximum(np.linalg.eigvalsh(inner), 0)).sum(axis=-1)
     traces = np.trace(covariances, axis1=2, axis2=3) + np.trace(good_covariances, axis1=1, axis2=2)[None]
     squares = np.square(means - good_means[None]).sum(axis=-1) + traces - 2 * cross
-    return np.maximum(squares, 0).astype(np.float32)
+    distances: FloatArray = np.maximum(squares, 0).astype(np.float32)
+    return distances
 
 
 def describe_good_residuals(residuals: FloatArray) -> ResidualStatistics:

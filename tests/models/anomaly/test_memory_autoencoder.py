@@ -23,11 +23,13 @@ from models.anomaly.memory_autoencoder import (
     place_residuals,
     register_part,
 )
-from models.pictures.part_finder import FoundPart
+from models.pictures.decoder import decode_picture
+from models.pictures.part_finder import FoundPart, find_part
 from streams.errors import ModelError
 
 pytestmark = pytest.mark.real
 
+CASTINGS = Path("../shared/data/casting")
 SIDE_PX = 64
 TINY = AutoencoderRecipe(side_px=48, width=4, code_channels=8, prototypes=16, steps=256, batch=64)
 PART = FoundPart(32.0, 31.0, 24.0, 22.0, 0.3)
@@ -148,3 +150,15 @@ def test_the_frechet_distance_sees_a_pattern_of_the_same_strength() -> None:
 
 def test_every_scored_ring_has_pixels() -> None:
     assert set(np.unique(compute_rings(48))) == {-1, *range(RINGS)}
+
+
+@pytest.mark.skipif(not CASTINGS.is_dir(), reason=f"the real pictures are not at {CASTINGS}")
+def test_registered_real_castings_have_their_cavity_and_their_face_in_the_same_rings() -> None:
+    radii_of_rings = np.hypot(*np.meshgrid(np.arange(96) - 47.5, np.arange(96) - 47.5)) / (RIM_SHARE * 96)
+    cavity, face = (radii_of_rings > 0.35) & (radii_of_rings < 0.45), (radii_of_rings > 0.75) & (radii_of_rings < 0.9)
+    for path in sorted((CASTINGS / "512" / "ok_front").iterdir())[::20]:
+        picture = decode_picture(path.read_bytes(), 192).pixels
+        part = find_part(picture)
+        assert part is not None, path
+        registered = register_part(picture, part, 96)
+        assert np.median(registered[face]) > np.median(registered[cavity]) + 30, path
