@@ -68,7 +68,7 @@ class PartWriter:
                 return self._merge_all(records)
         except (OperationalError, InterfaceError) as error:
             connection.close()
-            raise ArchiveError(f"cannot write {len(records)} records into the table of parts: {_first_line(error)}") from error
+            raise ArchiveError(f"cannot write {len(records)} records into the database: {_first_line(error)}") from error
         except (DatabaseError, OverflowError, ValueError) as error:
             connection.close()
             raise ArchiveError(f"a record does not fit the table of parts: {_first_line(error)}", retriable=False) from error
