@@ -566,7 +566,7 @@ def _is_known(measures: _Measures, reference: PartReference) -> bool:
         and measures.support >= reference.least_support
         and measures.asymmetry <= reference.most_asymmetry
         and measures.detail >= reference.least_detail
-        and float(_distances(measures.signature[None], np.array(reference.signatures, np.float32)).min()) <= reference.most_distance
+        and float(_distances(measures.signature[None], reference.signature_array).min()) <= reference.most_distance
     )
 
 

@@ -5,9 +5,14 @@ This module imports nothing that is slow to load, because every manifest may con
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 # The reasons for which a picture does not show the whole part of a line. They stand in verdicts, so they are never renamed.
 PartRefusal = Literal["no-part", "partly-in-view", "unknown-part"]
@@ -60,6 +65,13 @@ class PartReference(BaseModel):
         description="Signatures of pictures that differ as much as possible: the means and then the spreads of the grey levels on "
         "rings from the centre to the rim. They are scaled so that the part has the mean 0 and the standard deviation 1.",
     )
+
+    @cached_property
+    def signature_array(self) -> npt.NDArray[np.float32]:
+        """`signatures` as an array, shape (n, SIGNATURE_LENGTH). It is made once, because it is needed for every picture."""
+        import numpy as np
+
+        return np.array(self.signatures, np.float32)
 
     @model_validator(mode="after")
     def _check_sizes(self) -> Self:
