@@ -440,8 +440,8 @@ def _area_under_curve(background: npt.NDArray[np.float32], levels: npt.NDArray[n
     adds to the height of the curve. Only their ratio matters. Where both kinds of pixels have the same heat, the curve is straight.
     """
     values, places = np.unique(levels, return_inverse=True)
-    heights = np.cumsum(np.bincount(places, weights)[::-1])
-    heights /= heights[-1]
+    sums = np.cumsum(np.bincount(places, weights)[::-1])
+    heights = sums / sums[-1]
     # For each value of a defect pixel, the hottest first: the false positive rate above this value, and from this value on.
     above, from_here = (1 - np.searchsorted(background, values[::-1], side=side) / len(background) for side in ("right", "left"))
     x = np.concatenate([[0.0], np.stack([above, from_here], axis=1).ravel(), [1.0]])

@@ -97,8 +97,8 @@ def test_aupimo_is_the_mean_recall_over_the_logarithm_of_the_good_pictures_false
     defective, drawn = heat([0.9, 0.7, 0.5, 0.95]), mask([1, 1, 1, 0])
     pictures, masks = [good, defective], [np.zeros((1, 1000), np.bool_), drawn]
     # Below the rate 0.001, only the pixel above 0.8 is found. From 0.001 on, two are found. From 0.01 on, all three.
-    assert list_aupimo(pictures, masks, 1e-4, 1e-2) == [pytest.approx(0.5 * 1 / 3 + 0.5 * 2 / 3)]
-    assert list_aupimo(pictures, masks, 1e-3, 1e-1) == [pytest.approx(0.5 * 2 / 3 + 0.5 * 1)]
+    assert list_aupimo(pictures, masks, 1e-4, 1e-2) == pytest.approx([0.5 * 1 / 3 + 0.5 * 2 / 3])
+    assert list_aupimo(pictures, masks, 1e-3, 1e-1) == pytest.approx([0.5 * 2 / 3 + 0.5 * 1])
 
 
 def test_aupimo_is_given_for_each_defective_picture_and_needs_good_pictures() -> None:
@@ -353,7 +353,7 @@ def test_a_source_is_any_function_from_a_picture_to_a_map_and_padding_is_cut_off
     right[5:15, 10:] = 2.0
     right[:5] = 9.0  # padding
     report = evaluate_localisation(
-        pictures, [HeatSource("right", 20, lambda _: right), HeatSource("flat", 30, lambda _: np.ones((30, 30)))]
+        pictures, [HeatSource("right", 20, lambda _: right), HeatSource("flat", 30, lambda _: np.ones((30, 30), np.float32))]
     )
     assert report.sources["right"].pixel_auroc == pytest.approx(1)
     assert report.sources["right"].box_iou == pytest.approx(1, abs=0.05)
