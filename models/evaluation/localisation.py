@@ -283,18 +283,18 @@ class _MaskReader:
         """Reads the mask of `file`, if there is one. A problem with this one mask leaves out this one picture."""
         is_good = file.class_name == self._ok_class
         if mask_path is None and not is_good:
-            self._note("defective pictures have no mask", str(file.path))
+            self._add_remark("defective pictures have no mask", str(file.path))
             return
         try:
             header = read_picture_header(file.path.read_bytes(), self._limits)
             levels = None if mask_path is None else _read_levels(mask_path, self._limits)
         except (PictureError, OSError) as error:
-            self._note("masks cannot be used", f"{mask_path or file.path} ({error})")
+            self._add_remark("masks cannot be used", f"{mask_path or file.path} ({error})")
             return
         size = header.width_px, header.height_px
         if levels is not None and levels.shape[::-1] != size:
             found, expected = (f"{width} x {height}" for width, height in (levels.shape[::-1], size))
-            self._note("masks have another size than their picture", f"{mask_path} ({found} instead of {expected} px)")
+            self._add_remark("masks have another size than their picture", f"{mask_path} ({found} instead of {expected} px)")
             return
         marks = np.zeros((1, 1), np.bool_) if levels is None else (levels != 0) & ~np.isin(levels, self._part_values)
         picture = MaskedPicture(file, _reduce_to_grid(marks, *size), *size, mask_path)
@@ -303,7 +303,7 @@ class _MaskReader:
         elif picture.mask.any():
             self._defective.append(picture)
         else:
-            self._note("masks of defective pictures show no defect", str(mask_path))
+            self._add_remark("masks of defective pictures show no defect", str(mask_path))
 
     def finish(self, masks_folder: Path, unused: Sequence[Path]) -> MaskedPictures:
         """Returns the pictures that can be compared. `unused` are the masks that fit no picture."""
@@ -315,9 +315,9 @@ class _MaskReader:
                 f"{self._marked_good[0][0]}. If a value marks the sound part and not a defect, name it with --part-value, {advice}."
             )
         for path, _ in self._marked_good:
-            self._note("masks of good pictures show a defect", str(path))
+            self._add_remark("masks of good pictures show a defect", str(path))
         for path in unused:
-            self._note("masks fit no picture", str(path))
+            self._add_remark("masks fit no picture", str(path))
         left_out = tuple(_describe_problem(problem, names) for problem, names in self._problems.items())
         if not self._defective:
             raise ModelError(
@@ -333,7 +333,7 @@ class _MaskReader:
         else:
             self._good.append(picture)
 
-    def _note(self, problem: str, name: str) -> None:
+    def _add_remark(self, problem: str, name: str) -> None:
         self._problems.setdefault(problem, []).append(name)
 
 
