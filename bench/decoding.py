@@ -52,7 +52,7 @@ def measure_decoding(data: Path | None, pictures: int) -> list[DecodingTime]:
 
 
 def read_values(data: Path | None, pictures: int) -> list[bytes]:
-    """Returns the encoded pictures to measure: files of the folder `data`, or rendered castings if `data` is None."""
+    """Returns at most `pictures` encoded pictures: files of the folder `data`, or rendered castings if `data` is None."""
     if data is None:
         return [casting.to_jpeg() for casting in render_series(pictures, _SEED)]
     paths = sorted(path for path in data.rglob("*") if path.suffix.lower() in _SUFFIXES)

@@ -1,4 +1,4 @@
-"""Measures how long the part finder takes for one picture, beside the time for decoding the picture."""
+"""Measures how long the part finder takes for one picture, and how long decoding the picture takes."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _ROUNDS = 5
 class PartFinderTime:
     """Processor time for one picture in the fastest of several rounds, in microseconds. The pictures have 160 px, as for the networks.
 
-    `find_us` is the time for finding a part, `check_us` that for finding it and comparing it with a part reference, and `empty_us` that for
-    checking a picture of noise. `found` is the number of pictures in which a part was found, `accepted` the number that passed the check.
+    `find_us` is the time for finding a part. `check_us` is the time for finding a part and comparing it with a part reference.
+    `empty_us` is the time for checking a picture of noise. A part was found in `found` pictures, and `accepted` pictures passed the check.
     """
 
     pictures: int
@@ -35,9 +35,9 @@ class PartFinderTime:
 
 
 def measure_part_finder(data: Path | None, pictures: int) -> PartFinderTime:
-    """Measures the first `pictures` files of the folder `data`, or rendered castings if `data` is None.
+    """Measures the part finder on the first `pictures` files of the folder `data`, or on rendered castings if `data` is None.
 
-    The part reference is learned from the same pictures. Raises ModelError if they show no part that the part finder knows.
+    The part reference is learned from the same pictures. Raises ModelError if the part finder finds no part in them.
     """
     values, limits = read_values(data, pictures), PictureLimits()
     decoded = [decode_picture(value, SIDE_PX, limits).pixels for value in values]

@@ -28,10 +28,10 @@ _RETRY_S = 1.0
 
 
 class NewestRecords(Protocol):
-    """The newest record of each key of one compacted topic. Objects of the class never change."""
+    """Holds the newest record of each key of one compacted topic. Objects of the class never change."""
 
     def with_record(self, key: bytes | None, value: bytes | None) -> Self:
-        """Returns the newest records after one more record of the topic. An empty value removes the key."""
+        """Returns a copy that also contains the record with this key and value. An empty value removes the key."""
         ...
 
 
@@ -39,7 +39,7 @@ Newest = TypeVar("Newest", bound=NewestRecords)
 
 
 def read_compacted_topic(settings: Settings, role: str, topic: str, empty: Newest) -> Newest:
-    """Reads `topic` and returns its newest records. `empty` is the state before the first record.
+    """Reads `topic` to its end and returns the newest record of each key. `empty` is an object of the returned class without records.
 
     Raises CastlineError if the topic does not exist or cannot be read.
     """
@@ -67,9 +67,9 @@ def publish_keyed_record(settings: Settings, topic: str, key: str, record: Recor
 
 @dataclass
 class FollowedTopic(Generic[Newest]):
-    """A topic that a follower reads. `empty` is the state before the first record.
+    """A compacted topic that a `CompactedTopicFollower` reads. `empty` holds no records.
 
-    `on_change` is called with the newest records when the topic has been read to its end, and again after each later change.
+    `on_change` is called with the newest record of each key when the topic has been read to its end, and again after each later change.
     """
 
     topic: str
@@ -79,7 +79,7 @@ class FollowedTopic(Generic[Newest]):
 
 
 class CompactedTopicFollower:
-    """A thread that follows compacted topics without a consumer group. While Kafka fails, it tries again every second."""
+    """A thread that follows compacted topics without a consumer group. If Kafka fails, the thread tries again every second."""
 
     def __init__(self, settings: Settings, role: str, topics: Sequence[FollowedTopic[Any]]) -> None:
         self._settings = settings
@@ -101,13 +101,17 @@ class CompactedTopicFollower:
                 self._follow()
             except (KafkaError, OSError) as error:
                 names = ", ".join(partition.topic for partition in self._topics)
-                log.warning("The topics %s cannot be read, so what was read from them before stays in force: %r", names, error)
+                log.warning(
+                    "The topics %s cannot be read, so their last known records stay in force. The next try follows soon. Reason: %r",
+                    names,
+                    error,
+                )
                 self._stopping.wait(_RETRY_S)
 
     def _follow(self) -> None:
-        """Reads the topics from their beginning and follows them until `stop`.
+        """Reads the topics from their beginning and follows them until `stop` is called.
 
-        After a failure of Kafka the topics are read from their beginning again, so that no record is missed.
+        Raises KafkaError or OSError if Kafka fails. The caller then starts at the beginning of the topics again, so no record is missed.
         """
         partitions = list(self._topics)
         consumer = KafkaConsumer(

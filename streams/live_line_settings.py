@@ -1,7 +1,7 @@
 """Reads and writes the topic `castings.lines`: the settings that people change while a line runs.
 
-The file castline.toml holds the settings that a process reads at its start. A line without a record on this topic has none of the settings
-here.
+Other settings stand in the file castline.toml, which a process reads only at its start. If a line has no record on the topic, people have
+set nothing for it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LiveSettingsByLine:
-    """The newest settings of each line that has a record on the topic."""
+    """The newest settings of each line that has a record on the topic `castings.lines`."""
 
     by_line: Mapping[str, LiveLineSettings] = field(default_factory=dict)
 
@@ -31,23 +31,30 @@ class LiveSettingsByLine:
         return self.by_line.get(line)
 
     def with_record(self, key: bytes | None, value: bytes | None) -> LiveSettingsByLine:
-        """Returns the settings with one record of the topic added. An empty value removes a line. An invalid record changes nothing."""
+        """Returns a copy that also contains the record `value` of the line `key`. An empty value removes the line.
+
+        If the record is invalid, returns this object unchanged and logs a warning.
+        """
         name = (key or b"").decode(errors="replace")
         if not value:
             return LiveSettingsByLine({line: one for line, one in self.by_line.items() if line != name})
         try:
             one = LiveLineSettings.decode(value)
         except ValidationError as error:
-            log.warning("A record in the topic of line settings is ignored, because it is not valid: %s", error)
+            log.warning("An invalid record on the topic of line settings is ignored: %s", error)
             return self
         if one.line != name:
-            log.warning("The settings of %s are ignored, because their record has the wrong key %r.", one.line, name[:80])
+            log.warning(
+                "New settings of line %s are ignored, because the key of their record is not the name of the line but %r.",
+                one.line,
+                name[:80],
+            )
             return self
         return LiveSettingsByLine({**self.by_line, one.line: one})
 
 
 def read_live_line_settings(settings: Settings, role: str) -> LiveSettingsByLine:
-    """Reads the topic and returns the settings that are in force.
+    """Reads the topic `castings.lines` to its end and returns the settings that are in force.
 
     Raises CastlineError if the topic does not exist or cannot be read.
     """
@@ -55,5 +62,5 @@ def read_live_line_settings(settings: Settings, role: str) -> LiveSettingsByLine
 
 
 def publish_live_line_settings(settings: Settings, record: LiveLineSettings, source: str) -> None:
-    """Sends `record` to Kafka and waits for the brokers' confirmation. Raises BrokerError if the brokers do not accept it."""
+    """Writes the settings of a line to the topic `castings.lines`. Raises BrokerError if the brokers do not confirm the record."""
     publish_keyed_record(settings, TopicNames(settings.topics.prefix).lines, record.line, record, source)

@@ -24,7 +24,8 @@ Count = Annotated[int, Field(ge=1)]
 Label = Literal["ok", "defect", "review"]
 # All verdict ids are computed in this namespace. It must never change, because a repeated verdict must have the same id everywhere.
 _VERDICT_NAMESPACE = uuid.UUID("6f1d7a0e-3f0b-5a52-9a0f-0d5f7a3c9b11")
-# Length of the digest in the field `decision` of a verdict. 16 hexadecimal digits are 64 bits, so two settings of a line never share one.
+# Length of the digest in the field `decision` of a verdict. 16 hexadecimal digits are 64 bits, so it is very unlikely that different
+# settings of a line have the same digest.
 _DECISION_DIGITS = 16
 
 
@@ -96,10 +97,10 @@ class Verdict(PartRecord):
     )
     reason: str = Field(
         "",
-        description="Reason for `review` in one word; empty for the other labels. The networks were in `doubt`, or the picture could "
-        "not be judged: `empty`, `too-large`, `too-many-pixels`, `not-an-image`, `truncated`, `damaged`, `depth`, `blank`, `partly-blank`, "
-        "`decoder-limits`, `checksum`, `claim-missing`, `claim-damaged`, `inference-failed`. Or the picture does not show the whole part: "
-        "`no-part`, `partly-in-view`, `unknown-part`. Later releases may add words.",
+        description="Reason for `review` in one word; empty for the other labels. If the networks were not sure: `doubt`. If the picture "
+        "could not be judged: `empty`, `too-large`, `too-many-pixels`, `not-an-image`, `truncated`, `damaged`, `depth`, `blank`, "
+        "`partly-blank`, `decoder-limits`, `checksum`, `claim-missing`, `claim-damaged`, `inference-failed`. If the picture does not show "
+        "the whole part: `no-part`, `partly-in-view`, `unknown-part`. Later releases may add words.",
     )
     overdue: bool = Field(False, description="True if the part's deadline had passed when the verdict was decided.")
     captured_at: Time = Field(
@@ -268,7 +269,9 @@ class Region(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     corners: tuple[RegionPoint, ...] = Field(
-        min_length=3, max_length=64, description="Corners of the polygon in order. The last corner is connected with the first one."
+        min_length=3,
+        max_length=64,
+        description="Corners in the order in which they follow each other on the outline. The last corner is connected with the first one.",
     )
 
 
@@ -282,14 +285,14 @@ class LiveLineSettings(Record):
         (), max_length=32, description="Regions of the picture to inspect. If there are none, the whole picture is inspected."
     )
     ignore_regions: tuple[Region, ...] = Field(
-        (), max_length=32, description="Regions of the picture to ignore, also where they lie in a region to inspect."
+        (), max_length=32, description="Regions of the picture to ignore. They are ignored even where they overlap a region to inspect."
     )
     mm_per_px: float | None = Field(
         None, gt=0, le=1000, description="Scale: millimetres on the part for each pixel of the line's pictures; null if it is not known."
     )
     threshold: Share | None = Field(
         None,
-        description="Lowest defect probability that counts as a defect on this line. Overrides `defect_share`; null if people set none.",
+        description="Lowest defect probability that counts as a defect on this line; null if nobody has set it. Overrides `defect_share`.",
     )
     defect_share: float | None = Field(
         None,
@@ -306,9 +309,9 @@ class LiveLineSettings(Record):
 
     @property
     def decision(self) -> str:
-        """Digest of the settings that can change a label, 16 hexadecimal digits. Empty if people set none of them.
+        """Digest of the settings that can change a label: 16 hexadecimal digits, or empty if none of these settings is set.
 
-        Scale, planned stop, `set_by` and `set_at` are no part of the digest, because they change no label.
+        The digest does not depend on scale, planned stop, `set_by` and `set_at`, because they change no label.
         """
         deciding = self.model_dump(
             mode="json", include={"inspect_regions", "ignore_regions", "threshold", "defect_share"}, exclude_defaults=True

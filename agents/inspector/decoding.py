@@ -51,16 +51,16 @@ class DecodedImage:
     part: PartCheck | None = None
 
     def fits(self, side_px: int, reference: PartReference | None) -> bool:
-        """Returns whether a model version that needs pictures with the side `side_px`, checked with `reference`, can judge this image.
+        """Returns whether this image was decoded to the side `side_px` and checked with `reference`, as a model version needs it.
 
-        An undecodable image fits every version, because it is not judged by the networks.
+        An undecodable image fits every version, because the networks do not judge it.
         """
         if isinstance(self.picture, PictureError):
             return True
         return self.picture.pixels.shape[0] == side_px and self.reference is reference
 
     def check(self, reference: PartReference | None) -> DecodedImage:
-        """Returns this image with the result of the check whether the picture shows the whole part of `reference`."""
+        """Checks whether the picture shows the whole part of `reference`, and returns a copy of this image with the result."""
         if reference is None or isinstance(self.picture, PictureError):
             return replace(self, reference=reference, part=None)
         return replace(self, reference=reference, part=check_part(self.picture.pixels, reference))

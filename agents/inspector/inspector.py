@@ -4,7 +4,7 @@
       uploads -> decoder process -> admission --------^
 
 `model_switcher` decides which ensemble judges a line. If people set a threshold or a share of defects for a line, `line_rules` decides the
-labels. If a batch holds pictures of lines with different model versions, each version judges its pictures in a call of its own.
+labels. If the lines of a batch have different model versions, the networks are called once for each version.
 
 Each step passes the records on in the order of their arrival, because a record must be acknowledged after all earlier records. In another
 order, Faust could commit the offset of a later record while an earlier record is unfinished. A crash would then lose the earlier record.
@@ -99,7 +99,7 @@ class Inspector:
     ) -> None:
         """Creates the inspector. `switcher` must be started already. The networks compute `parallel_batches` batches at the same time.
 
-        Without `line_rules`, the labels of the model versions stand.
+        Without `line_rules`, the labels that the model versions give are kept.
 
         When a problem begins, `report_problem` is called with a sentence about it and with the name of the failed service, such as
         "store". When the problem has ended, it is called with "" and that name. The call may come from any thread.
@@ -197,9 +197,9 @@ class Inspector:
         return line == self._settings.station.upload_line
 
     def _decode(self, image: ImageRecord, ensemble: Ensemble) -> DecodedImage:
-        """Decodes an image for `ensemble`, and checks whether the picture shows the whole part that its version knows.
+        """Decodes an image for `ensemble`, and compares it with the part reference of the ensemble's version, if there is one.
 
-        While the object store does not answer, tries again, because the picture itself may be good.
+        Tries again while the object store does not answer, because this says nothing about the picture.
         """
         decoder = self._upload_process.decode_picture if self._is_upload(image.part.line) else decode_picture
         backoff = Backoff(first_s=_STORE_RETRY_S, longest_s=_STORE_RETRY_S)
@@ -256,7 +256,7 @@ class Inspector:
         # The table of assignments is read only once for each batch, so that a switch of versions during a batch affects only later batches.
         table = self._switcher.assignments
         assignments = [table[image.record.part.line] for image in decoded]
-        # If the version was switched after the picture was decoded, the new version may need another picture size or another part.
+        # If the version was switched after the picture was decoded, the new version may need another picture size or part reference.
         fitting = [
             image if fits_ensemble(image, assignment.ensemble) else self._decode_again(image, assignment.ensemble)
             for image, assignment in zip(decoded, assignments, strict=True)

@@ -42,7 +42,7 @@ Predictor = TypeVar("Predictor", bound=PicturePredictor)
 
 @dataclass(frozen=True)
 class JudgedImage:
-    """A decoded image with the ensemble's prediction, or with the error or the failed part check that prevented a prediction."""
+    """A decoded image with the ensemble's prediction. If there is none, it holds the error or the failed part check that prevented it."""
 
     decoded: DecodedImage
     prediction: Prediction | PictureError | PartCheck
@@ -102,7 +102,8 @@ def group_by_predictor(predictors: Sequence[Predictor]) -> list[tuple[Predictor,
 def make_verdict(judged: JudgedImage, model: str, threshold: float, decided_at: datetime, decision: str = "") -> Verdict:
     """Returns the verdict on one judged image. A picture that was not judged gets the label `review` and a reason.
 
-    `threshold` is the one that decided. `decision` is the digest of the line's decision settings, or empty if the line has none.
+    `threshold` is the threshold that decided the label. `decision` is the digest of the line's decision settings; it is empty if the line
+    has none.
     """
     decoded, record, prediction = judged.decoded, judged.decoded.record, judged.prediction
     return Verdict(

@@ -1,7 +1,7 @@
-"""Applies the settings of lines to judged images: the threshold that people set for a line, or the one for its share of defects.
+"""Labels judged images by the settings of their line: the threshold that people set, or a threshold for the line's share of defects.
 
-The settings come from the topic `castings.lines`. A line without settings keeps the labels of its model version. The regions of a line
-limit its heat maps. The networks always see the whole picture.
+The settings come from the topic `castings.lines`. On a line without settings, the labels that the model version gave are kept. The regions
+of a line limit only its heat maps, because the networks always see the whole picture.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 class LineRule:
     """How a line turns the probabilities of one model version into labels.
 
-    `threshold` and `decision` are fields of the line's verdicts. `rule` is None if the labels of the version stand.
+    `threshold` and `decision` are written into the line's verdicts. `rule` is None if the labels that the version gave are kept.
     """
 
     threshold: float
@@ -35,7 +35,7 @@ class LineRule:
     rule: DecisionRule | None = None
 
     def apply(self, judged: JudgedImage) -> JudgedImage:
-        """Returns `judged` with the label that the rule gives. An image without a prediction keeps its label `review`."""
+        """Returns `judged` with the label that this rule gives it. An image without a prediction keeps the label `review`."""
         prediction = judged.prediction
         if self.rule is None or not isinstance(prediction, Prediction):
             return judged
@@ -46,15 +46,16 @@ class LineRule:
 
 
 class LineRules:
-    """Holds the rules of all lines. Threads that judge may read them while the thread that follows the topic replaces them."""
+    """Holds the rules of all lines. Threads that judge pictures may read the rules while another thread replaces them."""
 
     def __init__(self) -> None:
-        # The settings, and the rules that were already made from them, by line and version. Both are replaced together.
+        # The settings, and the rules that were already made from them, by line and version. One assignment replaces both, so that no thread
+        # sees a rule of older settings.
         self._current: tuple[LiveSettingsByLine, dict[tuple[str, str], LineRule]] = (LiveSettingsByLine(), {})
         self.are_known = False
 
     def follow(self, settings: LiveSettingsByLine) -> None:
-        """Replaces the settings of all lines. May be called from any thread. Batches that have begun keep their rules."""
+        """Replaces the settings of all lines. May be called from any thread. Batches that are already judged keep their old rules."""
         self._current = (settings, {})
         self.are_known = True
 
@@ -78,7 +79,7 @@ class LineRules:
         return make_region_mask(inspect, ignore, rows, columns)
 
     def apply(self, judged: JudgedImage, version: Version) -> JudgedImage:
-        """Returns `judged`, which `version` judged, with the label that the settings of its line ask for."""
+        """Returns `judged` with the label that it gets by the settings of its line. `version` is the model version that judged it."""
         return self.find(judged.decoded.record.part.line, version).apply(judged)
 
 
@@ -89,12 +90,12 @@ def _make_rule(line: str, version: Version, settings: LiveSettingsByLine) -> Lin
     try:
         rule = make_decision_rule(manifest, live.threshold, live.defect_share)
     except ModelError as error:
-        log.warning("The threshold of version %s stays in force on %s. Reason: %s", version.name, line, error, extra={"line": line})
+        log.warning("The threshold of version %s stays in force on line %s. Reason: %s", version.name, line, error, extra={"line": line})
         return LineRule(manifest.threshold, live.decision)
     log.info(
-        "Version %s decides on %s with the threshold %.4f, which %s set.",
-        version.name,
+        "On line %s, the threshold for version %s is now %.4f, from the settings that %s made.",
         line,
+        version.name,
         rule.threshold,
         live.set_by,
         extra={"line": line},

@@ -34,7 +34,7 @@ _BUSY_WAIT_S = 0.02
 # part reference.
 DecodeAgain = Callable[[DecodedImage, Ensemble], DecodedImage]
 
-# A function that gives a judged image the label that the settings of its line ask for, if the given version had judged it.
+# A function that labels a judged image by the settings of its line. The version is the model version that judged the image.
 ApplyRule = Callable[[JudgedImage, Version], JudgedImage]
 
 

@@ -406,7 +406,7 @@ def decoding(data: Path | None, pictures: int, as_json: bool) -> None:
 @click.option("--pictures", default=200, show_default=True, type=click.IntRange(8, 100_000), help="Largest number of files.")
 @_JSON_OPTION
 def part_finder(data: Path | None, pictures: int, as_json: bool) -> None:
-    """Measure the time for finding and checking the part in one picture.
+    """Measure how long it takes to find the part in a picture and to check whether the whole part is shown.
 
     The command decodes each picture to 160 px, learns a part reference from the pictures, and measures the processor time of each step.
     """

@@ -54,15 +54,16 @@ if TYPE_CHECKING:
     "masks_folder",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Compare heat maps with masks: the mask of def_front/a.jpeg in --data is def_front/a.png in DIR, a grey 8-bit PNG of the same "
-    "size, 0 where there is no defect. For a list of pictures, only the names of a picture and its folder count. Needs exactly one --data.",
+    help="Compare heat maps with masks. The mask of def_front/a.jpeg in --data is def_front/a.png in DIR: a grey 8-bit PNG of the same "
+    "size, with 0 where there is no defect. If --data is a CSV list, this path is only the name of the picture's folder and the name of the "
+    "picture. Needs exactly one --data.",
 )
 @click.option(
     "--part-value",
     "part_values",
     type=click.IntRange(1, 255),
     multiple=True,
-    help="For --masks: value of the pixels in a mask that show the sound part and not a defect. The option may be repeated.",
+    help="For --masks: a value that a mask pixel has on the sound part, where there is no defect. May be repeated.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON for programs.")
 def command(
@@ -81,17 +82,17 @@ def command(
 
     Each subfolder of a --data folder must have the name of a class of the version. Files that cannot be read are listed and left out.
 
-    With --masks, also print how well heat maps show where the defects are, for each source of heat maps. Good pictures need no mask.
-    At most 500 defective and 500 good pictures are compared with masks.
+    With --masks, also print for each source of heat maps how well its heat maps show where the defects are. This uses at most 500 defective
+    and 500 good pictures. Good pictures need no mask.
 
     Exit codes: 0 done, 2 wrong option, 3 the version, the pictures or the masks cannot be used.
     """
     if masks_folder and len(data) > 1:
         raise click.UsageError(
-            "--masks needs exactly one --data, the pictures that the masks were drawn for. Evaluate other pictures alone."
+            "--masks needs exactly one --data, with the pictures for which the masks were drawn. Evaluate other pictures in another run."
         )
     if part_values and not masks_folder:
-        raise click.UsageError("--part-value is about masks. Add --masks.")
+        raise click.UsageError("--part-value can only be used together with --masks. Add --masks, or leave out --part-value.")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from rich.console import Console
     from rich.progress import Progress

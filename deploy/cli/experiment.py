@@ -213,14 +213,18 @@ def folds(data: tuple[Path, ...], out: Path, folds: int, **chosen: Any) -> int:
 @OUT
 @SEEDS
 @click.option("--side", "side_px", default=192, show_default=True, type=click.IntRange(64, 1024), help="Side of the pictures, in pixels.")
-@click.option("--steps", default=2500, show_default=True, type=click.IntRange(1), help="Batches of 64 pictures in one training.")
-@click.option("--prototypes", default=64, show_default=True, type=click.IntRange(2), help="Prototypes in the memory.")
+@click.option(
+    "--steps", default=2500, show_default=True, type=click.IntRange(1), help="Number of batches in one training. A batch has 64 pictures."
+)
+@click.option(
+    "--prototypes", default=64, show_default=True, type=click.IntRange(2), help="Number of prototypes in the memory of the autoencoder."
+)
 def autoencoder(data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], side_px: int, steps: int, prototypes: int) -> int:
-    """Compare the memory-augmented adversarial autoencoder with simpler ones.
+    """Compare the memory-augmented adversarial autoencoder with simpler autoencoders.
 
-    The same autoencoder is also trained without its memory, without its adversary, and without both. All learn from good pictures alone.
-    Each seed leaves out another fifth of the pictures, and the table shows how well good and defective pictures of this fifth are told
-    apart. Near-duplicates are never separated.
+    The autoencoder is also trained without its memory, without its adversary, and without both. All variants learn from good pictures
+    alone. Each seed leaves out another fifth of the pictures. The table shows how well each variant tells the defective pictures of this
+    fifth from the good ones. Near-duplicates always stay together.
     """
     _silence_tensorflow()
     from models.anomaly.memory_autoencoder import AutoencoderRecipe
@@ -245,15 +249,15 @@ def autoencoder(data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], side_
     default=30,
     show_default=True,
     type=click.IntRange(1),
-    help="At most this many pictures of a group of near-duplicates are used.",
+    help="Largest number of pictures that are used of each group of near-duplicates.",
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of the random numbers for the folds and the choice of pictures.")
 def good_only(data: tuple[Path, ...], out: Path, side_px: int, per_group: int, seed: int) -> int:
     """Cross-validate the scorers that learn from good parts alone.
 
-    The table shows how well each scorer tells defective parts from good ones, if it has learned from all good pictures, from a few, and
-    from good pictures with defective ones hidden among them. Near-duplicates always stay in the same fold. Unlike other experiments, this
-    one starts anew after an interruption.
+    The table shows how well each scorer tells defective parts from good ones after it has learned from all good pictures, from a few, or
+    from good pictures with defective ones hidden among them. Near-duplicates always stay in the same fold. If this experiment is
+    interrupted, it must start from the beginning again, unlike other experiments.
     """
     _silence_tensorflow()
     from models.anomaly.template import GoldenTemplate, learn_golden_template

@@ -97,8 +97,8 @@ def _serve(process: WorkerProcess) -> int:
     try:
         health.set_not_ready("reading which versions and thresholds are chosen")
         choices = None
-        # No picture is judged before the settings of the lines are known. Otherwise the first verdicts after a start would follow the
-        # threshold of the version.
+        # No picture is judged before the settings of the lines are known. Otherwise the inspector would use the threshold of the model
+        # version for the first verdicts after its start, even on a line for which people set another threshold.
         while choices is None or not line_rules.are_known:
             if process.stop_requested.is_set():
                 return 0

@@ -1,4 +1,4 @@
-"""The command `castline lines`: shows and sets what people choose for a line while it runs, such as its share of defects.
+"""The command `castline lines`: shows and changes the settings of a line while it runs, such as its share of defects.
 
 The settings are records on a Kafka topic, which all inspectors follow.
 """
@@ -28,7 +28,7 @@ from streams.settings import Settings, load_settings
 
 ROLE = "lines"
 _DEFAULT_PARTS_PER_HOUR = 1000
-# The options that can be cleared, with the field of the record and the value that means "not set".
+# The options that --clear can remove, each with the field of the record and the value that means "not set".
 _FIELDS: Mapping[str, tuple[str, Any]] = {
     "defect-share": ("defect_share", None),
     "threshold": ("threshold", None),
@@ -45,7 +45,7 @@ PARTS_PER_HOUR = click.option(
     type=click.FloatRange(min=0, min_open=True),
     default=_DEFAULT_PARTS_PER_HOUR,
     show_default=True,
-    help="Number of parts an hour for which rejects and misses are estimated.",
+    help="Number of parts an hour on the line, for the estimate of rejects and misses.",
 )
 
 
@@ -76,11 +76,11 @@ class RegionParameter(click.ParamType):
 
 @click.group("lines")
 def command() -> None:
-    """Show and set what people choose for a line while it runs: threshold, share of defects, scale, regions and planned stop.
+    """Show and change the settings of a line while it runs: threshold, share of defects, scale, regions and planned stop.
 
     A running inspector applies the settings from its next batch on. They are kept on Kafka and stay in force after a restart.
 
-    Exit codes: 0 done, 2 wrong option, 3 the settings, the version or Kafka does not allow it.
+    Exit codes: 0 done, 2 wrong option, 3 the settings, the model version or Kafka prevents it.
     """
 
 
@@ -90,7 +90,7 @@ def command() -> None:
 @AS_JSON
 @click.pass_obj
 def show(file: Path | None, line: str | None, parts_per_hour: float, as_json: bool) -> None:
-    """Show the settings of the lines, the threshold that decides now, and the rejects and misses an hour that are expected."""
+    """Show the settings of the lines, the threshold that decides now, and how many rejects and misses an hour are expected."""
     settings = load_settings(file)
     lines = [settings.find_line(line).name] if line is not None else [one.name for one in settings.lines]
     live, choices = read_live_line_settings(settings, ROLE), read_model_choices(settings, ROLE)
@@ -107,7 +107,7 @@ def show(file: Path | None, line: str | None, parts_per_hour: float, as_json: bo
 @click.option(
     "--defect-share",
     type=click.FloatRange(0.00001, 0.99999),
-    help="Share of defective parts that is expected on the line, such as 0.01. The threshold is computed from it and from the costs of the "
+    help="Expected share of defective parts on the line, such as 0.01. The threshold is computed from this share and from the costs of the "
     "model version.",
 )
 @click.option(
@@ -118,8 +118,8 @@ def show(file: Path | None, line: str | None, parts_per_hour: float, as_json: bo
     "--inspect",
     type=RegionParameter(),
     multiple=True,
-    help="Region to inspect: LEFT,TOP,RIGHT,BOTTOM or corners X,Y separated by blanks, in shares 0..1 of the picture. Heat maps and boxes "
-    "show nothing outside these regions. May be repeated. Replaces the earlier regions to inspect.",
+    help="Region to inspect: LEFT,TOP,RIGHT,BOTTOM, or corners X,Y separated by blanks. All numbers are shares of the picture, 0..1. Heat "
+    "maps and boxes show nothing outside these regions. May be repeated. Replaces the earlier regions to inspect.",
 )
 @click.option(
     "--ignore",
@@ -127,7 +127,7 @@ def show(file: Path | None, line: str | None, parts_per_hour: float, as_json: bo
     multiple=True,
     help="Region to ignore, written like --inspect. May be repeated. Replaces the earlier regions to ignore.",
 )
-@click.option("--planned-stop-until", type=TimeParameter(), help="Until when the line is stopped as planned, such as 2026-01-31T12:00:00Z.")
+@click.option("--planned-stop-until", type=TimeParameter(), help="End of a planned stop of the line, such as 2026-01-31T12:00:00Z.")
 @click.option("--clear", type=click.Choice(list(_FIELDS)), multiple=True, help="Remove this setting of the line. May be repeated.")
 @PARTS_PER_HOUR
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
@@ -138,9 +138,9 @@ def set_line(
 ) -> None:
     """Change settings of a line. Settings that are not named stay as they are.
 
-    If the change moves the threshold, the command first shows the rejects and misses an hour that are expected before and after, and asks
-    for confirmation. The estimate comes from the validation pictures of the version that judges the line. It is only as good as these
-    pictures resemble the parts of the line.
+    If the change moves the threshold, the command first shows how many rejects and misses an hour are expected before and after the change,
+    and asks for confirmation. The estimate comes from the validation pictures of the version that judges the line. It is good only if
+    these pictures resemble the parts of the line.
     """
     settings = load_settings(file)
     name = settings.find_line(line).name
@@ -167,9 +167,9 @@ def set_line(
 
 @dataclass(frozen=True)
 class Outlook:
-    """The threshold that decides on a line, and what is expected an hour at the stated number of parts.
+    """The threshold and the review band of a line, and the false alarms, misses and reviews an hour that are expected with them.
 
-    The numbers an hour are None if the version cannot give them; `note` then says why.
+    The numbers an hour are None if they cannot be estimated. `note` then says why.
     """
 
     threshold: float
@@ -183,7 +183,7 @@ class Outlook:
 
 @dataclass(frozen=True)
 class LineComparison:
-    """The outlook of a line before and after a change. `line_share` is the share of defects that both assume."""
+    """What is expected on a line before and after a change of its settings. `line_share` is the share of defects assumed for both."""
 
     version: str
     line_share: float | None
@@ -193,13 +193,13 @@ class LineComparison:
 
 
 def _collect_changes(given: Mapping[str, Any], clear: tuple[str, ...]) -> dict[str, Any]:
-    """Returns the fields of the record that change. Raises click.UsageError if nothing changes, or if an option is given and cleared."""
+    """Returns the fields of the record that change. Raises click.UsageError if none changes, or if one is both set and cleared."""
     fields = {"inspect": "inspect_regions", "ignore": "ignore_regions"}
     changes = {fields.get(name, name): value for name, value in given.items() if value not in (None, ())}
     for option in clear:
         name, unset = _FIELDS[option]
         if name in changes:
-            raise click.UsageError(f"{option} is set and cleared at the same time. Give only one of the two.")
+            raise click.UsageError(f"The command both sets and clears {option}. Do only one of the two.")
         changes[name] = unset
     if not changes:
         raise click.UsageError("There is nothing to change. Give at least one setting, such as --defect-share 0.01, or --clear.")
@@ -207,9 +207,10 @@ def _collect_changes(given: Mapping[str, Any], clear: tuple[str, ...]) -> dict[s
 
 
 def _compare(manifest: Manifest, before: LiveLineSettings, after: LiveLineSettings, parts_per_hour: float) -> LineComparison:
-    """Compares the outlook of both settings, with one share of defects: the new one, else the old one, else that of the training.
+    """Estimates what is expected with the old and with the new settings of a line, for the same share of defects.
 
-    Raises ModelError if a share is set, and the version cannot compute a threshold from it.
+    This share is the one in the new settings, else the one in the old settings, else that of the training pictures.
+    Raises ModelError if a share is set, but no threshold can be computed from it for this version.
     """
     share = after.defect_share or before.defect_share
     if share is None:
@@ -264,7 +265,7 @@ def _format_outlook(outlook: Outlook) -> str:
 
 
 def _describe_line(settings: Settings, line: str, live: LiveSettingsByLine, choices: ModelChoices, parts_per_hour: float) -> dict[str, Any]:
-    """Returns what `castline lines show` prints about a line. `problem` is a sentence if its version cannot be read."""
+    """Returns what `castline lines show` prints about a line. If its model version cannot be read, `problem` says why."""
     record, version = live.find(line), choices.find(line).version
     row: dict[str, Any] = {
         "line": line,
@@ -306,7 +307,7 @@ def _format_line(row: Mapping[str, Any]) -> list[str]:
 @click.option(
     "--split",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="The file split.csv of the training run of this version. Its validation pictures are used.",
+    help="The file split.csv that the training run of this version wrote. The validation pictures that it lists are used.",
 )
 @click.option(
     "--data",
@@ -321,10 +322,10 @@ def _format_line(row: Mapping[str, Any]) -> list[str]:
     default=(10, 1, 1),
     show_default=True,
     metavar="MISS FALSE-ALARM REVIEW",
-    help="Costs of a miss, of a false alarm and of a review.",
+    help="Costs of a miss, of a false alarm and of a review, as three numbers in the same currency.",
 )
 @click.option("--parts", type=click.IntRange(1000, 10_000_000), default=100_000, show_default=True, help="Number of parts to simulate.")
-@click.option("--seed", type=int, default=1, show_default=True, help="Seed of the random numbers that draw the parts.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Seed of the random numbers with which the parts are drawn.")
 @AS_JSON
 def simulate(
     model: str,
@@ -338,8 +339,9 @@ def simulate(
 ) -> None:
     """Simulate a line with a share of defects, and show what its errors cost for each part.
 
-    The command judges the pictures with the version, and draws parts from them at random. It compares three rules: every part passes, the
-    threshold of the version decides, and the threshold for the share of defects decides. The costs replace those of the version.
+    The command judges labelled pictures with the version, and draws parts from them at random. It compares three rules: every part passes,
+    the threshold of the version decides, or the threshold for the share of defects decides. The costs of --costs are used instead of those
+    of the version.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from models.evaluation.evaluation_report import evaluate_version

@@ -54,8 +54,9 @@ def command(file: Path | None, since: datetime, until: datetime | None, version:
     """Judge old pictures again with another model version, and list the parts whose label changes.
 
     The command reads the pictures that Kafka still holds, and fetches large pictures from the object store. It writes to no topic, so no
-    gate moves. Write times as 2026-01-31T12:00:00Z. The thresholds and shares
-    of defects that `castline lines set` stored apply to the other version, too.
+    gate moves. Write times as 2026-01-31T12:00:00Z.
+
+    If people set a threshold or a share of defects for a line with `castline lines set`, it also applies to the other version.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from rich.console import Console

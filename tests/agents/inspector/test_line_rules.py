@@ -77,7 +77,7 @@ def test_a_version_that_cannot_take_a_share_into_account_keeps_its_threshold(cap
     uncounted = Version(Path("v4"), make_manifest(data={"sha256": "0" * 64, "pictures": {}, "split": "none"}))
     rule = make_rules(defect_share=0.01).find("line-1", uncounted)
     assert (rule.threshold, rule.rule) == (0.3, None)
-    assert "The threshold of version v1 stays in force on line-1" in caplog.text
+    assert "The threshold of version v1 stays in force on line line-1" in caplog.text
 
 
 def test_new_settings_replace_the_old_ones() -> None:
