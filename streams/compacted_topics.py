@@ -102,7 +102,7 @@ class CompactedTopicFollower:
             except (KafkaError, OSError) as error:
                 names = ", ".join(partition.topic for partition in self._topics)
                 log.warning(
-                    "The topics %s cannot be read, so their last known records stay in force. The next try follows soon. Reason: %r",
+                    "The topics %s cannot be read, so their last known records stay in force. Reading is tried again. Reason: %r",
                     names,
                     error,
                 )

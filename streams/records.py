@@ -299,7 +299,7 @@ class LiveLineSettings(Record):
         gt=0,
         lt=1,
         description="Share of defective parts that is expected on this line, 0..1. The inspector computes the line's threshold from this "
-        "share and from the costs of the model version. Null means: use the threshold of the model version.",
+        "share and from the costs of the model version. If it is null, the threshold of the model version is used.",
     )
     planned_stop_until: Time | None = Field(
         None, description="End of a planned stop of the line; null if none is planned. A time in the past has no effect."

@@ -51,7 +51,7 @@ class DecodedImage:
     part: PartCheck | None = None
 
     def fits(self, side_px: int, reference: PartReference | None) -> bool:
-        """Returns whether this image was decoded to the side `side_px` and checked with `reference`, as a model version needs it.
+        """Returns whether a model version that needs the side `side_px` and the part reference `reference` can judge this image as it is.
 
         An undecodable image fits every version, because the networks do not judge it.
         """

@@ -42,7 +42,7 @@ Predictor = TypeVar("Predictor", bound=PicturePredictor)
 
 @dataclass(frozen=True)
 class JudgedImage:
-    """A decoded image with the ensemble's prediction. If there is none, it holds the error or the failed part check that prevented it."""
+    """A decoded image with the ensemble's prediction, or with the reason why there is none: an error or a failed part check."""
 
     decoded: DecodedImage
     prediction: Prediction | PictureError | PartCheck

@@ -117,7 +117,7 @@ class ShadowJudge:
 
 
 def fits_ensemble(image: DecodedImage, ensemble: Ensemble) -> bool:
-    """Returns whether `ensemble` can judge `image` as it was decoded, without decoding it again."""
+    """Returns whether `ensemble` can judge `image` without decoding the picture again."""
     return image.fits(ensemble.side_px, ensemble.part_reference)
 
 

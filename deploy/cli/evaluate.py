@@ -55,8 +55,8 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
     help="Compare heat maps with masks. The mask of def_front/a.jpeg in --data is def_front/a.png in DIR: a grey 8-bit PNG of the same "
-    "size, with 0 where there is no defect. If --data is a CSV list, this path is only the name of the picture's folder and the name of the "
-    "picture. Needs exactly one --data.",
+    "size, with 0 where there is no defect. If --data is a CSV list, masks are found by the name of the picture and of its folder. Needs "
+    "exactly one --data.",
 )
 @click.option(
     "--part-value",
