@@ -276,7 +276,7 @@ class Region(BaseModel):
 
 
 class LiveLineSettings(Record):
-    """What people set for a line while it runs. Topic `castings.lines` (compacted), keyed by the line."""
+    """The settings of a line that people change while the line runs. Topic `castings.lines` (compacted), keyed by the line."""
 
     name: ClassVar[str] = "castline.line.v1"
     schema_: Literal["castline.line.v1"] = Field("castline.line.v1", alias="schema", description="Name of this schema.")

@@ -313,7 +313,7 @@ def _format_line(row: Mapping[str, Any]) -> list[str]:
     "--data",
     type=click.Path(path_type=Path),
     multiple=True,
-    help="Instead of --split: labelled pictures with which the version was not trained, as for castline evaluate. May be repeated.",
+    help="Labelled pictures with which the version was not trained, instead of --split. Given as for castline evaluate. May be repeated.",
 )
 @click.option("--defect-share", type=click.FloatRange(0.00001, 0.99999), required=True, help="Share of defective parts on the line.")
 @click.option(
