@@ -55,7 +55,7 @@ class LineRules:
         self.are_known = False
 
     def follow(self, settings: LiveSettingsByLine) -> None:
-        """Replaces the settings of all lines. May be called from any thread. Batches that are already judged keep their old rules."""
+        """Replaces the settings of all lines. May be called from any thread. Batches that are already judged keep their labels."""
         self._current = (settings, {})
         self.are_known = True
 
