@@ -7,18 +7,18 @@ The reference system of the paper on defect detection in castings is such an aut
 The first score, "error", is the reconstruction error: the mean absolute residual of the scored pixels, where the residuals of each ring
 around the middle are divided by those that good parts have there.
 
-The second score, "frechet", compares the law of the residuals with that of good parts. The paper names a "Fréchet Markov distance" between
-residuals, but gives no formula. Here it is computed as follows:
+The second score, "frechet", compares the distribution of the residuals with their distribution in good parts. The paper names a "Fréchet
+Markov distance" between residuals, but gives no formula. Here it is computed as follows:
 
 1. The residual of a pixel and those of its four neighbours are a vector with 5 numbers, the Markov neighbourhood of the pixel. In a
-   Gaussian Markov random field of first order, the mean and the covariance of this vector determine the law of all residuals.
+   Gaussian Markov random field of first order, the mean and the covariance of this vector determine the distribution of all residuals.
 2. For each of the rings around the middle, the Gaussian with the mean and covariance of a picture is compared with that of good pictures by
    the squared Fréchet distance: |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) (Dowson, Landau, Journal of Multivariate Analysis 12, 1982).
 3. The distance of each ring is divided by the mean distance of a good picture in this ring. The score is the largest quotient.
 
 A reconstruction error only tells how large the residuals are. The Fréchet distance also tells whether they have the sign and the pattern
-that they have in good parts. The rings are compared one by one, because a small defect changes the law of one ring, but hardly the law of
-the whole picture.
+that they have in good parts. The rings are compared one by one, because a small defect changes the distribution in one ring, but hardly
+the distribution in the whole picture.
 """
 
 from __future__ import annotations
@@ -49,23 +49,23 @@ PixelArray = npt.NDArray[np.uint8]
 RIM_SHARE = 0.42
 # Pixels up to this many rim radii from the middle are scored. Farther away there is nothing but the belt.
 SCORED_RADII = 1.12
-# Number of rings around the middle, of equal width, for which the residuals of good parts are described separately. Edges, such as the rim,
-# are never rebuilt exactly, so a residual that is usual there would be a defect on a face.
+# The residuals of good parts are described separately for this many rings of equal width around the middle. Edges, such as the rim, are
+# never rebuilt exactly, so a residual that is usual at an edge would be a sign of a defect on a smooth face.
 RINGS = 24
 # A registered picture is normalised to this mean and this spread of its grey levels (0..1), so that a lamp that ages changes no score.
 NORMAL_MEAN, NORMAL_SPREAD = 0.5, 0.2
-# Standard deviation of the Gaussian that smooths residuals, as a share of the picture's side. 1 px of 96.
+# Standard deviation of the Gaussian that smooths residuals, as a share of the picture's side: 1 px in a picture of 96 px.
 SMOOTHING_SHARE = 1 / 96
 # A training uses at least this many pictures. If there are fewer, each is used several times, turned by different angles.
 LEAST_TURNED_PICTURES = 2048
-# Pictures that are rebuilt at a time.
+# Number of pictures that are rebuilt at a time.
 REBUILDING_BATCH = 64
 # The statistics of good residuals are computed from at most this many pictures.
 MAX_DESCRIBED_PICTURES = 1024
-# The score of a picture in which no part is found, and the largest score of any other picture. A good part has about 1 by "error" and a
-# few by "frechet".
+# The score of a picture in which no part is found. Other pictures never get a larger score. The score of a good part is about 1 by the rule
+# "error", and a few units by the rule "frechet".
 NO_PART_SCORE = 1000.0
-# If the part is not found in more than this share of the good pictures, they are not pictures of the part that can be learned from.
+# If no part is found in more than this share of the good pictures, nothing is learned from them, because they show something else.
 MAX_MISSING_SHARE = 0.2
 
 Rule = Literal["error", "frechet"]
@@ -101,8 +101,10 @@ class AutoencoderRecipe:
 class ResidualStatistics:
     """Describes the residuals of good pictures (picture minus rebuilt picture), for each ring around the middle of the part.
 
-    `spreads`, shape (rings,): mean absolute residual. `means`, shape (rings, 5), and `covariances`, shape (rings, 5, 5): of the Markov
-    neighbourhoods, see `compute_ring_moments`. `distances`, shape (rings,): mean squared Fréchet distance of a good picture.
+    - `spreads`, shape (rings,): the mean absolute residual.
+    - `means`, shape (rings, 5), and `covariances`, shape (rings, 5, 5): the moments of the Markov neighbourhoods that
+      `compute_ring_moments` explains.
+    - `distances`, shape (rings,): the mean squared Fréchet distance of a good picture.
     """
 
     spreads: FloatArray
@@ -183,7 +185,7 @@ class MemoryAutoencoder:
             fields = json.loads(path.read_text(encoding="utf-8"))
             recipe, side_px, rule = AutoencoderRecipe(**fields["recipe"]), int(fields["side_px"]), fields["rule"]
             if rule not in ("error", "frechet"):
-                raise ValueError(f"the rule {rule!r} is unknown")
+                raise ValueError(f"expected the rule error or frechet, found {rule!r}")
             network = build_autoencoder(recipe.side_px, recipe.width, recipe.code_channels, recipe.prototypes, False).rebuilding
             path = folder / weights
             network.load_weights(path)
@@ -229,8 +231,8 @@ def learn_memory_autoencoder(
 def train_autoencoder(pixels: PixelArray, recipe: AutoencoderRecipe, on_epoch: OnEpoch | None = None) -> keras.Model:
     """Trains an autoencoder on registered good pictures, shape (n, side_px, side_px). Returns the network that rebuilds pictures.
 
-    Each picture is used turned by several angles, because a part may lie on the belt in any turn. It is not mirrored, because parts may be
-    handed. The result depends only on the pictures, the recipe and the backend of Keras.
+    Each picture is turned by several angles, because a part may lie on the belt at any angle. Pictures are not mirrored, because the mirror
+    image of a part may be another part. The result depends only on the pictures, the recipe and the backend of Keras.
     """
     from models.networks.autoencoder import build_autoencoder
     from models.networks.framework import keras
@@ -240,7 +242,7 @@ def train_autoencoder(pixels: PixelArray, recipe: AutoencoderRecipe, on_epoch: O
     training = autoencoder.training
     grey = normalise_light(_turn_pictures(pixels, recipe.seed))[..., None]
     losses, weights, targets = _make_losses(training, recipe, grey)
-    # Adam divides the gradient of each weight by its usual size. So the discriminator learns as fast with a small weight of its loss.
+    # Adam divides each gradient by its usual size, so the discriminator learns equally fast if its loss has a small weight.
     rate = keras.optimizers.schedules.CosineDecay(recipe.rate, recipe.steps, alpha=1e-2)
     training.compile(keras.optimizers.Adam(rate, beta_1=0.5), loss=losses, loss_weights=weights)
     epochs = max(1, round(recipe.steps * recipe.batch / len(grey)))
@@ -255,9 +257,9 @@ def train_autoencoder(pixels: PixelArray, recipe: AutoencoderRecipe, on_epoch: O
 
 
 def compute_residuals(network: keras.Model, pixels: PixelArray) -> FloatArray:
-    """Returns picture minus rebuilt picture after the light was normalised, with signs, shape (n, side_px, side_px).
+    """Returns each picture minus its rebuilt picture, with signs, shape (n, side_px, side_px).
 
-    `pixels` are registered pictures of this shape.
+    `pixels` are registered pictures of this shape. Their light is normalised first.
     """
     grey = normalise_light(pixels)
     rebuilt = []
@@ -271,7 +273,7 @@ def compute_residuals(network: keras.Model, pixels: PixelArray) -> FloatArray:
 
 
 def register_part(picture: PixelArray, part: FoundPart, side_px: int) -> PixelArray:
-    """Returns the registered picture of `part`, shape (side_px, side_px): the rim is a circle around the middle. Directions are kept.
+    """Returns the registered picture of `part`, shape (side_px, side_px), in which the rim is a circle around the middle. It is not turned.
 
     `picture` has shape (rows, columns). Places outside it get the grey level of the nearest pixel.
     """
@@ -280,7 +282,7 @@ def register_part(picture: PixelArray, part: FoundPart, side_px: int) -> PixelAr
     matrix = _circle_to_ellipse(part)
     column = part.centre_x_px + matrix[0, 0] * across + matrix[0, 1] * down
     row = part.centre_y_px + matrix[1, 0] * across + matrix[1, 1] * down
-    # A picture with more pixels is smoothed first. Otherwise single pixels of it would be picked out.
+    # A picture of higher resolution than the registered one is smoothed first, because otherwise only some of its pixels would count.
     step_px = np.sqrt(part.semi_major_px * part.semi_minor_px) / (RIM_SHARE * side_px)
     grey = picture.astype(np.float32)
     if step_px > 1.2:
@@ -291,7 +293,10 @@ def register_part(picture: PixelArray, part: FoundPart, side_px: int) -> PixelAr
 
 
 def place_residuals(residuals: FloatArray, part: FoundPart, side_px: int) -> FloatArray:
-    """Returns a residual map of a registered picture in the place of `part` in its picture, shape (side_px, side_px). Outside it is 0."""
+    """Returns the residual map of a registered picture, moved back to `part` in the original picture.
+
+    The shape is (side_px, side_px). Pixels that the map does not cover are 0.
+    """
     rows, columns = np.mgrid[:side_px, :side_px]
     inverse = np.linalg.inv(_circle_to_ellipse(part))
     across, down = columns - part.centre_x_px, rows - part.centre_y_px
@@ -302,7 +307,7 @@ def place_residuals(residuals: FloatArray, part: FoundPart, side_px: int) -> Flo
 
 
 def normalise_light(pixels: PixelArray) -> FloatArray:
-    """Returns registered pictures, same shape, as grey levels 0..1, with the same mean and spread inside the rim for all pictures."""
+    """Returns registered pictures as grey levels 0..1, same shape. Inside the rim, all pictures get the same mean and spread."""
     grey = pixels.astype(np.float32) / 255
     inside = compute_radii(grey.shape[1]) <= 1
     means = grey[:, inside].mean(axis=1)[:, None, None]
@@ -312,7 +317,7 @@ def normalise_light(pixels: PixelArray) -> FloatArray:
 
 
 def compute_radii(side_px: int) -> FloatArray:
-    """Returns the distance of each pixel of a registered picture from its middle, in rim radii. Shape (side_px, side_px)."""
+    """Returns how far each pixel of a registered picture is from the middle, shape (side_px, side_px). The rim has the distance 1."""
     places = (np.arange(side_px, dtype=np.float32) + 0.5) / side_px - 0.5
     radii: FloatArray = (np.hypot(places[:, None], places[None]) / RIM_SHARE).astype(np.float32)
     return radii
@@ -329,7 +334,8 @@ def compute_ring_moments(residuals: FloatArray) -> tuple[FloatArray, FloatArray]
     """Returns mean and covariance of the Markov neighbourhoods of each ring, shapes (n, rings, 5) and (n, rings, 5, 5).
 
     `residuals` has shape (n, side_px, side_px) and signs. The Markov neighbourhood of a pixel is the vector of its residual and those of
-    its four neighbours. In a Gaussian Markov random field of first order, these moments determine the law of the whole field.
+    its four neighbours. In a Gaussian Markov random field of first order, these moments determine the distribution of the whole
+    field.
     """
     rings = compute_rings(residuals.shape[1])
     shifts = [(0, 0), (0, 1), (0, -1), (1, 0), (-1, 0)]
@@ -362,7 +368,7 @@ def compute_frechet_distances(
 
 
 def describe_good_residuals(residuals: FloatArray) -> ResidualStatistics:
-    """Returns the statistics of the residuals of good pictures, shape (n, side_px, side_px), with signs."""
+    """Returns the statistics of `residuals`, which are those of good pictures, with signs, shape (n, side_px, side_px)."""
     rings = compute_rings(residuals.shape[1])
     smooth = smooth_residuals(residuals)
     spreads = np.array([smooth[:, rings == ring].mean() for ring in range(RINGS)], np.float32)
@@ -376,7 +382,7 @@ def describe_good_residuals(residuals: FloatArray) -> ResidualStatistics:
 
 
 def smooth_residuals(residuals: FloatArray) -> FloatArray:
-    """Returns absolute residuals after smoothing, same shape as `residuals`."""
+    """Returns the smoothed absolute values of `residuals`, same shape."""
     sigma = SMOOTHING_SHARE * residuals.shape[1]
     rows = gaussian_filter1d(np.abs(residuals), sigma, axis=1)
     smooth: FloatArray = gaussian_filter1d(rows, sigma, axis=2)
@@ -424,7 +430,7 @@ def _turn_pictures(pixels: PixelArray, seed: int) -> PixelArray:
 
 
 def _circle_to_ellipse(part: FoundPart) -> npt.NDArray[np.float64]:
-    """Returns the symmetric matrix that maps the unit circle to the outline of `part`, so that directions are kept."""
+    """Returns the symmetric matrix that maps the unit circle to the outline of `part`. It stretches the circle without turning it."""
     cosine, sine = np.cos(part.angle_rad), np.sin(part.angle_rad)
     turn = np.array([[cosine, -sine], [sine, cosine]])
     matrix: npt.NDArray[np.float64] = turn @ np.diag((part.semi_major_px, part.semi_minor_px)) @ turn.T

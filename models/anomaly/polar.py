@@ -55,7 +55,7 @@ class PolarGrid:
         place *= columns
         place += left
         flat = pixels.ravel()
-        # The four pixels around each place, interpolated along the row of pixels and then between the two rows.
+        # Each place is interpolated from the four pixels around it: first along both rows of pixels, and then between the two rows.
         upper, upper_right, lower, lower_right = (flat[place + shift].astype(np.float32) for shift in (0, 1, columns, columns + 1))
         for start, end, share in ((upper, upper_right, column), (lower, lower_right, column), (upper, lower, row)):
             end -= start
@@ -64,12 +64,13 @@ class PolarGrid:
         return upper, is_inside
 
     def wrap(self, polar: FloatArray, part: FoundPart, side_px: int) -> FloatArray:
-        """Returns the map `polar`, shape (rings, angles), in the place of `part` in a picture of `side_px` x `side_px` pixels.
+        """Returns the map `polar`, shape (rings, angles), moved back to `part` in a picture of `side_px` x `side_px` pixels.
 
         Each pixel gets the value of the nearest place. Pixels outside the rings get 0.
         """
         matrix = _circle_to_ellipse(part)
-        # The part lies within this rectangle, because the farthest point of an ellipse in a direction is the length of the matrix's row.
+        # The outermost ring lies within a rectangle around the part's centre. It reaches as far along x and y as the rows of the matrix are
+        # long.
         reach = self.outer * np.hypot(matrix[:, 0], matrix[:, 1])
         left, top = (max(0, int(centre - far)) for centre, far in zip((part.centre_x_px, part.centre_y_px), reach, strict=True))
         right, bottom = (
@@ -89,7 +90,7 @@ class PolarGrid:
 
 
 def _circle_to_ellipse(part: FoundPart) -> FloatArray:
-    """Returns the symmetric matrix that maps the unit circle to the outline of `part`, so that directions keep their place."""
+    """Returns the symmetric matrix that maps the unit circle to the outline of `part`. It stretches the circle without turning it."""
     cosine, sine = np.cos(part.angle_rad), np.sin(part.angle_rad)
     turn = np.array([[cosine, -sine], [sine, cosine]])
     matrix: FloatArray = (turn @ np.diag((part.semi_major_px, part.semi_minor_px)) @ turn.T).astype(np.float32)

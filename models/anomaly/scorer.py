@@ -1,7 +1,7 @@
 """The interface of all scorers that learn from good parts alone, their files, and the choice of a cut-off from good pictures.
 
-A scorer gives each picture a number that is larger the less the picture is like a good part. A part whose number is above the cut-off is
-for review. No defective picture is needed, neither for the scorer nor for the cut-off.
+A scorer gives each picture a score: the less the picture looks like a good part, the larger is the score. A part whose score is above the
+cut-off is sent to review. Neither the scorer nor the cut-off needs pictures of defective parts.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ PixelArray = npt.NDArray[np.uint8]
 
 # With fewer good pictures than this, the spread of their scores is not known well enough for a cut-off.
 MIN_GOOD_PICTURES = 8
-# The upper tail of the good scores consists of this share of them, and of at least MIN_TAIL_PICTURES scores.
+# The upper tail is this share of the good pictures' scores, the largest ones, but at least MIN_TAIL_PICTURES scores.
 TAIL_SHARE = 0.2
 MIN_TAIL_PICTURES = 5
-# A cut-off may lie beyond the good scores, but the share of false alarms that is aimed at may be at most this much smaller than 1 / n,
-# where n is the number of good pictures. A tail that is extended further says nothing.
+# A cut-off may lie above the scores of all n good pictures. But the allowed share of false alarms must then be at least
+# 1 / (n * MAX_TAIL_EXTENSION), because a tail that is extended farther is a guess.
 MAX_TAIL_EXTENSION = 20.0
-# A cut-off that calls more than this share of the good parts for review is refused, because nobody would look at the reviews.
+# A cut-off that sends more than this share of the good parts to review is refused, because nobody would look at so many reviews.
 MAX_ALARM_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class AnomalyScores:
-    """What a scorer says about n pictures.
+    """The scores and residual maps that a scorer gives to n pictures.
 
     `scores` has shape (n,) and values of at least 0. A larger score means that the picture is less like a good part. `residuals` has shape
-    (n, side_px, side_px) and values of at least 0: how much each pixel differs from a good part. Residuals are absolute. They are not
-    divided by the largest value of their own map, so those of two pictures can be compared, and a good part has small ones everywhere.
+    (n, side_px, side_px) and values of at least 0: how much each pixel differs from a good part. Residuals are not divided by the largest
+    value of their map, so the residuals of two pictures can be compared, and a good part has small residuals everywhere.
     """
 
     scores: FloatArray
@@ -81,16 +81,19 @@ LearnScorer = Callable[[PixelArray], GoodOnlyScorer]
 
 
 class CutOffObjective(Protocol):
-    """What a cut-off is chosen for. It comes down to a share of false alarms among good parts."""
+    """What a cut-off should achieve, for example a number of false alarms an hour. It is converted to a share of the good parts."""
 
     def compute_alarm_share(self) -> float:
-        """Returns the share of good parts that may be called for review, above 0 and at most 0.5. Raises ModelError if there is none."""
+        """Returns the share of good parts that may be sent to review, above 0 and at most 0.5.
+
+        Raises ModelError if there is no such share.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class AlarmShare:
-    """The objective that at most the share `share` of the good parts is called for review."""
+    """The objective that at most the share `share` of the good parts is sent to review."""
 
     share: float
 
@@ -107,7 +110,7 @@ class AlarmsPerHour:
     parts_per_hour: float
 
     def compute_alarm_share(self) -> float:
-        """Returns the share of false alarms. Raises ModelError unless it is above 0 and at most 0.5."""
+        """Returns the share of the parts that may be false alarms. Raises ModelError unless it is above 0 and at most 0.5."""
         if not self.parts_per_hour > 0:
             raise ModelError(f"The line makes {self.parts_per_hour:g} parts an hour. Give the number of parts that it makes in an hour.")
         text = f"{self.alarms_per_hour:g} false alarms an hour among {self.parts_per_hour:g} parts"
@@ -116,13 +119,14 @@ class AlarmsPerHour:
 
 @dataclass(frozen=True, slots=True)
 class ExpectedCosts:
-    """The objective of the least costs, if nothing is known about defects except their share on the line.
+    """The objective of the lowest costs, if nothing is known about defects except their share on the line.
 
-    `miss` is the cost of a defect that is judged good, and `false_alarm` that of a good part called for review, in any one currency. A part
-    is worth a review if the odds that it is good are at most miss / false_alarm. The odds follow from the share of good parts, p, whose
-    score is at least as large. They are at least (1 - defect_share) / defect_share * (-e p ln p), whatever scores defects have (Sellke,
-    Bayarri, Berger, The American Statistician 55(1), 2001, equation 3). So a part below the cut-off would not repay its review even if
-    the scorer separated defects as well as the bound allows.
+    `miss` is the cost of a defective part that is judged good, and `false_alarm` is the cost of a good part that is sent to review, in the
+    same currency. A review is worth its cost if the odds that the part is good are at most miss / false_alarm.
+
+    Let p be the share of good parts that have at least the score of this part. Then the odds that this part is good are at least
+    (1 - defect_share) / defect_share * (-e p ln p), whatever scores defective parts have (Sellke, Bayarri, Berger, The American
+    Statistician 55(1), 2001, equation 3). So the review of a part below the cut-off is never worth its cost.
     """
 
     miss: float
@@ -130,7 +134,10 @@ class ExpectedCosts:
     defect_share: float
 
     def compute_alarm_share(self) -> float:
-        """Returns the share of false alarms up to which a review can be worth its cost. Raises ModelError if no cut-off can be chosen."""
+        """Returns the largest share of false alarms at which a review can be worth its cost.
+
+        Raises ModelError if no cut-off can be chosen.
+        """
         if not (self.miss > 0 and self.false_alarm > 0):
             raise ModelError(f"The costs are {self.miss:g} for a miss and {self.false_alarm:g} for a false alarm. Give costs above 0.")
         defect_share = _expect_share(self.defect_share, f"a share of defects of {self.defect_share:g}")
@@ -138,7 +145,7 @@ class ExpectedCosts:
         if ratio >= 1:
             raise ModelError(
                 f"With costs of {self.miss:g} for a miss and {self.false_alarm:g} for a false alarm, and {defect_share:.2%} defects, it is "
-                "cheapest to call every part for review. Give a smaller cost of a miss or a smaller share of defects, or review every part."
+                "cheapest to send every part to review. Give a smaller cost of a miss or a smaller share of defects, or review every part."
             )
         # -e p ln p rises from 0 to 1 while p rises from 0 to 1/e.
         return float(brentq(lambda p: -np.e * p * np.log(p) - ratio, 1e-15, 1 / np.e, xtol=1e-15))
@@ -146,11 +153,12 @@ class ExpectedCosts:
 
 @dataclass(frozen=True, slots=True)
 class CutOff:
-    """The score above which a part is for review, and what is known about the false alarms.
+    """The score above which a part is sent to review, and what is known about the false alarms.
 
-    `alarm_share` is the share of false alarms that the cut-off was chosen for. `alarms` of the `good_pictures` good pictures are above the
-    cut-off, and with 95 % confidence at most `highest_alarm_share` of all good parts are. If `is_beyond_pictures` is true, the share was
-    smaller than the good pictures can show, and the cut-off lies above all of their scores.
+    - `alarm_share`: the share of false alarms for which the cut-off was chosen.
+    - `good_pictures` and `alarms`: the number of good pictures, and how many of them have a score above the cut-off.
+    - `highest_alarm_share`: with 95 % confidence, at most this share of all good parts has a score above the cut-off.
+    - `is_beyond_pictures`: True if there are too few good pictures for so small a share. The cut-off then lies above all of their scores.
     """
 
     score: float
@@ -161,25 +169,26 @@ class CutOff:
     is_beyond_pictures: bool
 
     def scale_scores(self, scores: npt.NDArray[Any]) -> FloatArray:
-        """Returns `scores` on a scale from 0 to 1, on which the cut-off is 0.5, as verdicts contain them."""
+        """Returns `scores` as they stand in verdicts: on a scale from 0 to 1, on which the cut-off is 0.5."""
         scaled: FloatArray = (scores / (scores + self.score)).astype(np.float32)
         return scaled
 
 
 def choose_cut_off(good_scores: npt.NDArray[Any], objective: CutOffObjective) -> CutOff:
-    """Returns the cut-off for `objective`, from the scores of good pictures that the scorer has not learned from. Shape (n,).
+    """Returns the cut-off for `objective`. `good_scores`, shape (n,), are scores of good pictures from which the scorer has not learned.
 
-    If n pictures can show the share of false alarms, the cut-off lies between two of their scores, so that at most this share of new good
-    parts is expected above it (the conformal quantile: Vovk, Gammerman, Shafer, Algorithmic Learning in a Random World, 2005, section 2).
-    Otherwise the cut-off lies above all scores. It extends their upper tail as an exponential distribution, which is the limit of the tails
-    of many distributions (Pickands, Annals of Statistics 3(1), 1975).
+    The objective gives the share of false alarms. If there are enough pictures for this share, the cut-off lies between two scores, so that
+    at most this share of new good parts is expected above it (the conformal quantile: Vovk, Gammerman, Shafer, Algorithmic Learning in a
+    Random World, 2005, section 2). Otherwise the cut-off lies above all scores. It is computed as if the upper tail of the scores were
+    exponential, because the tails of many distributions are nearly so (Pickands, Annals of Statistics 3(1), 1975).
 
-    Raises ModelError if there is no useful cut-off. A cut-off that calls every part or no part for review is never returned.
+    Raises ModelError if the scores or the objective allow no useful cut-off, for example if it would send every part or no part to review.
     """
     scores = np.sort(np.asarray(good_scores, np.float64).ravel())
     _expect_usable_scores(scores)
     share = objective.compute_alarm_share()
-    # Of n scores and a new one, each is equally likely to be the k-th largest. So k alarms among n pictures mean (k + 1) / (n + 1).
+    # A new good part is equally likely to take any rank among the n scores. So if k of the n pictures are alarms, the
+    # probability that it is an alarm is at most (k + 1) / (n + 1).
     between = _place_between_scores(scores, int(np.floor(share * (len(scores) + 1))) - 1)
     score = _extend_tail(scores, share) if between is None else between
     alarms = int((scores > score).sum())
@@ -190,9 +199,10 @@ def choose_cut_off(good_scores: npt.NDArray[Any], objective: CutOffObjective) ->
 def cross_fit_scores(pixels: PixelArray, groups: npt.NDArray[np.int32], learn: LearnScorer, folds: int = 5) -> FloatArray:
     """Returns a score for each good picture, shape (n,), from a scorer that has not learned from it. `choose_cut_off` needs such scores.
 
-    The pictures, shape (n, side_px, side_px), are divided into `folds` parts. For each part, `learn` makes a scorer from the other parts.
-    `groups`, shape (n,), are the numbers of the groups of near-duplicates, which are never divided. With few groups there are fewer parts.
-    A scorer that has learned from the pictures would give them lower scores than new good parts, and the cut-off would be too low.
+    A scorer gives lower scores to the pictures from which it has learned than to new good parts, so a cut-off from these scores would be
+    too low. The pictures, shape (n, side_px, side_px), are therefore divided into `folds` folds. For each fold, `learn` makes a scorer from
+    the other folds. `groups`, shape (n,), gives the group of near-duplicates of each picture. A group is never divided, so there are at
+    most as many folds as groups.
 
     Raises ModelError if all pictures are near-duplicates of each other.
     """
@@ -202,7 +212,7 @@ def cross_fit_scores(pixels: PixelArray, groups: npt.NDArray[np.int32], learn: L
         raise ModelError(
             f"The {len(pixels)} good pictures all show the same casting in nearly the same way. Add pictures of other good castings."
         )
-    # The largest groups are distributed first, each to the part that has the fewest pictures so far.
+    # The largest groups are distributed first, each to the fold that has the fewest pictures so far.
     filled = np.zeros(min(folds, len(present)), np.int64)
     part_of_group = np.zeros(len(sizes), np.int64)
     for group in present[np.argsort(-sizes[present], kind="stable")]:
@@ -223,9 +233,9 @@ def save_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
 
 
 def load_arrays(path: Path, names: tuple[str, ...]) -> dict[str, npt.NDArray[Any]]:
-    """Returns the arrays `names` of a file that `save_arrays` wrote. Pickled objects are refused.
+    """Returns the arrays with these names from a file that `save_arrays` wrote. Pickled objects are refused.
 
-    Raises ModelError, naming the file, if it cannot be read or lacks an array.
+    Raises ModelError, naming the file, if the file cannot be read or an array is missing.
     """
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
@@ -244,7 +254,7 @@ def _expect_share(share: float, text: str) -> float:
     if not 0 < share <= MAX_ALARM_SHARE:
         calls = "most or all parts" if share > MAX_ALARM_SHARE else "no part"
         raise ModelError(
-            f"A cut-off for {text} would call {calls} for review. Give a value above 0 that means at most {MAX_ALARM_SHARE:.0%}."
+            f"A cut-off for {text} would send {calls} to review. Give a value above 0 that means at most {MAX_ALARM_SHARE:.0%}."
         )
     return share
 
@@ -271,7 +281,7 @@ def _expect_usable_scores(scores: npt.NDArray[np.float64]) -> None:
 
 
 def _place_between_scores(scores: npt.NDArray[np.float64], alarms: int) -> float | None:
-    """Returns the middle between two of the sorted `scores`, with at most `alarms` of them above. Returns None if there is none."""
+    """Returns a value between two of the sorted `scores` that at most `alarms` scores exceed, or None if there is no such value."""
     upper = len(scores) - max(0, alarms)
     while upper < len(scores) and scores[upper] == scores[upper - 1]:
         upper += 1
@@ -279,7 +289,10 @@ def _place_between_scores(scores: npt.NDArray[np.float64], alarms: int) -> float
 
 
 def _extend_tail(scores: npt.NDArray[np.float64], share: float) -> float:
-    """Returns the score that the share `share` of all good parts exceeds, if their upper tail is exponential. `scores` are sorted."""
+    """Returns the score that the share `share` of all good parts exceeds if the upper tail of their scores is exponential.
+
+    `scores` are the sorted scores of good pictures. Raises ModelError if they are too few for this share.
+    """
     if share * len(scores) * MAX_TAIL_EXTENSION < 1:
         needed = round(1 / (share * MAX_TAIL_EXTENSION))
         raise ModelError(

@@ -1,12 +1,14 @@
 """The golden template: compares each ring of a round part with the same ring of good parts.
 
-The part is found and unwrapped to polar coordinates (`polar.py`), so that each ring of the part is a row. A place of a row is compared with
-the places beside it, along the ring and across the rings. What remains of a good part is the texture of its surface. A hole, a chip, a
-crack or a fin differs from the places beside it on all sides.
+The part is found and unwrapped to polar coordinates (`polar.py`), so that each ring of the part is a row. Each place is then compared with
+the places beside it, along its ring and across the rings. On a good part, these differences show only the texture of the surface. A hole, a
+chip, a crack or a fin differs from the places beside it on all sides.
 
-Light, shadows and the mean grey level of a ring do not matter, because the places beside have them too. Each ring is measured in units of
-its own texture: a speck on a mirror-smooth ring says more than one on a rough ring. How far a place may differ then is learned from good
-parts, for each ring, and for dark and bright places apart. Twenty good pictures are enough, because every ring has hundreds of places.
+Light, shadows and the mean grey level of a ring do not matter, because they are the same in the places beside. The differences on each ring
+are measured in units of the ring's own texture, because a speck on a mirror-smooth ring is more suspicious than a speck on a rough ring.
+
+The limits, which say how far a place may differ, are learned from good parts. Each ring has one limit for bright places and one for dark
+places. Twenty good pictures are enough, because every ring has hundreds of places.
 
 Source of the idea: golden template comparison (Xie, Guan, IAPR Workshop on Machine Vision Applications, 2000), and multiscale analysis with
 the a trous wavelet (Starck, Murtagh, Astronomical Image and Data Analysis, 2006, appendix A).
@@ -33,27 +35,31 @@ PixelArray = npt.NDArray[np.uint8]
 
 # The rings reach from near the centre to beyond the rim, where flash sticks out. Radii are shares of the part's radius.
 INNER_RADIUS, OUTER_RADIUS = 0.05, 1.12
-# Angles for each pixel of the part's radius, so that a place near the rim is about 1.6 pixels wide.
+# Number of angles of a ring for each pixel of the part's radius. It makes a place near the rim about 1.6 pixels wide.
 ANGLES_PER_PX = 3.84
-# A place is compared with those at these distances along its ring and across the rings, as shares of the part's radius.
+# A place is compared with the places at these distances from it, along its ring and across the rings. The distances are shares of the
+# part's radius.
 ALONG_RING = (0.13, 0.26)
 ACROSS_RINGS = (0.03, 0.06)
-# Steps of the a trous wavelet: the places are smoothed over 3 neighbours, and again over 3 neighbours 2 apart.
+# Steps of the a trous wavelet: the values are smoothed over 3 neighbouring places, and again over 3 places that are 2 apart.
 SMOOTHING_STEPS = (1, 2)
-# The limit of a ring is exceeded by this share of good parts. A larger share would make the limit depend less on pictures of defective
-# parts that hide among the good ones.
+# The limit of a ring is chosen so that this share of the good parts exceeds it. With a larger share, pictures of defective parts that hide
+# among the good ones would change the limit less.
 LIMIT_SHARE = 0.05
-# Limits of neighbouring rings are averaged with a Gaussian of this many rings. So a few pictures give nearly the limits of many.
+# The limits of neighbouring rings are averaged with a Gaussian whose standard deviation is this many rings. So a few pictures give nearly
+# the same limits as many pictures.
 LIMIT_SMOOTHING_RINGS = 2.0
-# A limit is at least this many times the ring's texture. The largest of hundreds of random places is about 3 times the spread.
+# A limit is at least this many times the ring's texture, because the largest of hundreds of random differences is about 3 times their
+# spread.
 MIN_LIMIT = 3.0
-# Half of the usual texture of a ring is added to the texture of the part. So a ring that is unusually smooth does not make dust a defect.
+# This share of a ring's usual texture is added to the texture that is measured in the picture. Otherwise dust on an unusually smooth ring
+# would count as a defect.
 USUAL_TEXTURE_SHARE = 0.5
 # The score of a picture in which no part is found.
 NO_PART_SCORE = 1000.0
-# If the part is not found in more than this share of the good pictures, they are not pictures of the part that can be learned from.
+# If no part is found in more than this share of the good pictures, nothing is learned from them, because they show something else.
 MAX_MISSING_SHARE = 0.2
-# The contrast of a part is at least this many grey levels, so that a nearly black picture does not have its noise amplified.
+# The contrast of a part counts as at least this many grey levels, so that the noise of a nearly black picture is not amplified.
 MIN_CONTRAST = 40.0
 
 PartFinder = Callable[[PixelArray], FoundPart | None]
@@ -66,7 +72,7 @@ class GoldenTemplate:
     `texture` has shape (steps, rings): the usual texture of each ring of a good part, in units of the part's contrast. `limits` has shape
     (2, steps, rings): how far bright and dark places of a good part may differ, in units of the texture.
 
-    A residual of 1 is at the limit. The score of a picture is its largest residual.
+    A place with a residual of 1 is exactly at its limit. The score of a picture is its largest residual.
     """
 
     grid: PolarGrid
@@ -94,7 +100,7 @@ class GoldenTemplate:
         return AnomalyScores(scores, residuals)
 
     def compare(self, picture: PixelArray, part: FoundPart) -> FloatArray:
-        """Returns the residuals of a found part in polar coordinates, shape (rings, angles)."""
+        """Returns the residuals of `part`, which was found in `picture`, in polar coordinates, shape (rings, angles)."""
         differences = _compare_with_neighbours(picture, part, self.grid)
         texture = _measure_texture(differences) + USUAL_TEXTURE_SHARE * self.texture
         bright, dark = 1 / (self.limits * texture)
@@ -112,7 +118,7 @@ class GoldenTemplate:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Reads a template that `save` wrote. Raises ModelError, naming the file, if it is missing or damaged."""
+        """Reads a template that `save` wrote. Raises ModelError, naming the file, if the file is missing or damaged."""
         path = folder / f"{cls.name}.npz"
         arrays = load_arrays(path, ("shape", "texture", "limits"))
         shape, texture, limits = arrays["shape"], arrays["texture"], arrays["limits"]
@@ -194,27 +200,27 @@ def _smooth(polar: FloatArray, step: int) -> FloatArray:
 
 
 def _pad_angles(polar: FloatArray, margin: int) -> FloatArray:
-    """Returns `polar` with `margin` more angles on both sides. The ring goes on there, because it is closed."""
+    """Returns `polar` with `margin` more columns on both sides, copied from the opposite side, because a ring is closed."""
     return np.concatenate((polar[:, -margin:], polar, polar[:, :margin]), axis=1)
 
 
 def _view_angles(padded: FloatArray, margin: int, shift: int) -> FloatArray:
-    """Returns the view of `padded`, which has `margin` more angles on both sides, in which each place is the one `shift` angles farther."""
+    """Returns a view of `padded`, moved by `shift` angles and without the padding. `margin` is the number of columns added on each side."""
     return padded[:, margin + shift : padded.shape[1] - margin + shift]
 
 
 def _pad_rings(polar: FloatArray, margin: int) -> FloatArray:
-    """Returns `polar` with `margin` more rings on both sides, which are mirrored."""
+    """Returns `polar` with `margin` more rings on both sides, which mirror the rings inside."""
     return np.concatenate((polar[margin:0:-1], polar, polar[-2 : -margin - 2 : -1]), axis=0)
 
 
 def _view_rings(padded: FloatArray, margin: int, shift: int) -> FloatArray:
-    """Returns the view of `padded`, which has `margin` more rings on both sides, in which each place is the one `shift` rings farther."""
+    """Returns a view of `padded`, moved by `shift` rings and without the padding. `margin` is the number of rings added on each side."""
     return padded[margin + shift : len(padded) - margin + shift]
 
 
 def _middle_of_four(first: FloatArray, second: FloatArray, third: FloatArray, fourth: FloatArray) -> FloatArray:
-    """Returns the median of four arrays, place by place: the mean of the two middle values. One extreme value does not change it."""
+    """Returns the median of four arrays, place by place: the mean of the two middle values. One extreme value hardly changes it."""
     low, other = np.minimum(first, second), np.minimum(third, fourth)
     np.maximum(low, other, out=low)
     high = np.maximum(first, second)

@@ -19,7 +19,7 @@ Flags = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class PartCosts:
-    """Costs of a miss, of a false alarm and of a part that a person must review, in any one currency."""
+    """The costs of a miss, of a false alarm and of a part that a person must review, all in the same currency."""
 
     miss: float
     false_alarm: float
@@ -43,8 +43,9 @@ def simulate_line(
 ) -> LineSimulation:
     """Draws `parts` parts with the share `line_share` of defects, with replacement, from labelled pictures, and decides by `rule`.
 
-    `probability` (of a defect, calibrated by the version) and `is_defect` have shape (n,). Without a rule, every part passes. Equal seeds
-    draw equal parts, so rules can be compared. Raises ModelError if there are no good or no defective pictures.
+    `probability` is the calibrated defect probability of each picture, and `is_defect` its true class, both of shape (n,). Without a rule,
+    every part passes. Equal seeds draw equal parts, so rules can be compared. Raises ModelError if there are no good or no defective
+    pictures.
     """
     if is_defect.all() or not is_defect.any():
         raise ModelError("A simulation needs good and defective pictures. Add pictures of the class that is missing.")

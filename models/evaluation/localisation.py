@@ -8,11 +8,11 @@ All comparisons are made on a grid whose longer side has 300 cells, whatever the
 heat maps are enlarged or reduced to it. So the figures of sources with maps of different sizes can be compared, and one pixel always means
 one 300th of the picture's longer side. The padding that makes a picture square is cut off first.
 
-Three metrics compare the heat of all pixels, over all pictures together. They need heat maps with one scale for all pictures, because a
-map that is divided by its own maximum is as hot on a good part as on a defective one.
-- Pixel AUROC: the probability that a random defect pixel is hotter than a random other pixel. Large defects decide it.
+Three metrics compare the heat of the pixels of all pictures. They need heat maps with one scale for all pictures, because a map that is
+divided by its own maximum is as hot on a good part as on a defective one.
+- Pixel AUROC: the probability that a random defect pixel is hotter than a random other pixel. Large defects dominate it.
 - AUPRO: every defect counts the same, whatever its size (Bergmann et al., IJCV 129, 2021, section 5).
-- AUPIMO: only thresholds count at which the good pictures stay nearly clean (Bertoldo et al., BMVC 2024, arXiv:2401.01984).
+- AUPIMO: only thresholds at which good pictures stay nearly free of false alarms count (Bertoldo et al., BMVC 2024, arXiv:2401.01984).
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ GRID_SIDE_PX = 300
 NEAR_PX = 8.0
 # A cell of the grid belongs to a defect if the defect covers more than this share of the cell, as in the masks of rendered castings.
 MIN_COVER = 0.3
-# AUPRO is the area up to this false positive rate, as in the paper.
+# AUPRO is the area under the curve up to this false positive rate, as in the paper that defines AUPRO.
 AUPRO_LIMIT = 0.3
-# AUPIMO is the area between these false positive rates, on a logarithmic axis, as in the paper.
+# AUPIMO is the area under the curve between these false positive rates, on a logarithmic axis, as in the paper that defines AUPIMO.
 AUPIMO_LOW, AUPIMO_HIGH = 1e-5, 1e-4
-# At most this many defective and this many good pictures are compared. The heat maps of a thousand pictures take 360 MB of memory.
+# At most this many defective pictures and as many good ones are compared, because the heat maps of a thousand pictures take 360 MB.
 MAX_PICTURES = 500
-# Masks are no mistake if at most this share of the good pictures' masks show a defect.
+# If more than this share of the good pictures' masks show a defect, the masks are refused as a mistake.
 MAX_MARKED_GOOD = 0.5
 # Name of Grad-CAM in reports, the same as in findings.
 GRAD_CAM = "grad-cam"
@@ -106,7 +106,10 @@ class MaskedPictures:
 
 
 def open_heat_sources(version: Version) -> list[HeatSource]:
-    """Returns the sources of heat maps that `version` has. Takes seconds. Raises ModelError if there is none."""
+    """Returns the sources of heat maps that `version` has. Takes a few seconds, because it loads TensorFlow.
+
+    Raises ModelError if none exists.
+    """
     # TensorFlow is imported only here, because the metrics need NumPy alone.
     from models.inference.grad_cam import open_grad_cam
 
@@ -128,7 +131,7 @@ def read_masked_pictures(
     picture's size. Its pixels are 0 where there is no defect. All other values are defects, except `part_values`, which mark the sound
     part. Pictures of the class `ok_class` need no mask.
 
-    Left out, with a sentence, are defective pictures without a mask, masks that fit no picture, and masks that contradict the class.
+    Defective pictures without a mask, masks that fit no picture and masks that contradict the class are left out. `left_out` lists them.
     Raises ModelError if nothing is left, if a mask fits two pictures, or if most masks of good pictures show defects.
     """
     limits = limits or PictureLimits()
@@ -202,7 +205,7 @@ def compute_aupro(heats: Sequence[HeatMap], masks: Sequence[Mask], limit: float 
     The per-region overlap at a threshold is the mean, over all defects, of the share of a defect's pixels that are at least as hot as the
     threshold. A defect is a region of the mask whose pixels touch, also at corners. The false positive rate is the share of the pixels
     outside of all defects, in all pictures, that are at least as hot. Between thresholds the curve is straight, so a map that is the same
-    everywhere has `limit` / 2. Returns None if no pixel or every pixel belongs to a defect.
+    everywhere gets the value `limit` / 2. Returns None if no pixel or every pixel belongs to a defect.
 
     Source: Bergmann, Batzner, Fauser, Sattlegger, Steger, "The MVTec Anomaly Detection Dataset", IJCV 129, 2021, section 5.
     """
@@ -218,10 +221,10 @@ def compute_aupimo(
 ) -> FloatArray | None:
     """Returns the AUPIMO of each picture with a defect, 0..1, shape (number of such pictures,), in the order of `masks`.
 
-    It is the mean recall of the picture's defect pixels over the logarithm of the false positive rate, from `low` to `high`. The false
-    positive rate is that of the good pictures alone: the mean, over these pictures, of the share of pixels that are at least as hot as the
-    threshold. For each false positive rate, the lowest threshold counts that does not exceed the rate. So a map that is the same everywhere
-    has 0. Returns None if there is no good or no defective picture.
+    The AUPIMO is the share of the picture's defect pixels that are found, averaged over the false positive rates from `low` to `high` on a
+    logarithmic axis. The false positive rate of a threshold is the mean share of a good picture's pixels that are at least as hot. For each
+    rate, the threshold is the lowest one with at most this rate. So a map that is the same everywhere gets the value 0. Returns None if
+    there is no good or no defective picture.
 
     Source: Bertoldo, Ameln, Vaidya, Akcay, "AUPIMO: Redefining Visual Anomaly Detection Benchmarks with High Speed and Low Tolerance",
     BMVC 2024, equations 1 to 5. Difference: the curve is integrated exactly, as a step function, and not at sampled thresholds.
@@ -245,7 +248,7 @@ def compute_aupimo(
 def points_at_defect(heat: HeatMap, mask: Mask, max_distance: float = NEAR_PX) -> bool:
     """Returns whether the hottest pixel is at most `max_distance` pixels away from the nearest pixel of a defect.
 
-    If several pixels are the hottest, the first one in reading order counts. A map that is the same everywhere points nowhere.
+    If several pixels are the hottest, the first one in reading order counts. For a map that is the same everywhere, the result is False.
     """
     if heat.min() == heat.max():
         return False
@@ -269,7 +272,10 @@ def compute_box_iou(heat: HeatMap, mask: Mask, box_level: float | None = None) -
 
 
 class _MaskReader:
-    """Reads the masks of pictures and collects what cannot be used. `part_values` are the values of a mask that mark the sound part."""
+    """Reads the masks of pictures, and remembers which masks and pictures cannot be used.
+
+    `part_values` are the values of a mask that mark the sound part.
+    """
 
     def __init__(self, ok_class: str, part_values: Sequence[int], limits: PictureLimits) -> None:
         self._ok_class, self._part_values, self._limits = ok_class, part_values, limits
@@ -280,7 +286,7 @@ class _MaskReader:
         self._marked_good: list[tuple[Path, set[int]]] = []
 
     def add(self, file: LabelledFile, mask_path: Path | None) -> None:
-        """Reads the mask of `file`, if there is one. A problem with this one mask leaves out this one picture."""
+        """Reads the mask of `file`, if there is one. If the mask cannot be used, only this picture is left out."""
         is_good = file.class_name == self._ok_class
         if mask_path is None and not is_good:
             self._add_remark("defective pictures have no mask", str(file.path))
@@ -306,7 +312,10 @@ class _MaskReader:
             self._add_remark("masks of defective pictures show no defect", str(mask_path))
 
     def finish(self, masks_folder: Path, unused: Sequence[Path]) -> MaskedPictures:
-        """Returns the pictures that can be compared. `unused` are the masks that fit no picture."""
+        """Returns the pictures that have usable masks. `unused` are the masks that fit no picture.
+
+        Raises ModelError if no picture is left.
+        """
         if self._good_masks and len(self._marked_good) / self._good_masks > MAX_MARKED_GOOD:
             values = sorted(set.intersection(*(values for _, values in self._marked_good)))
             advice = f"for example --part-value {values[0]}" if values else "or correct the masks"
@@ -362,7 +371,10 @@ def _list_masks(folder: Path) -> dict[str, Path]:
 
 
 def _find_key(file: LabelledFile) -> str:
-    """Returns the path of a picture below its source, without suffix: for a list, the name of its folder and its own name."""
+    """Returns the path of a picture below its source, without suffix.
+
+    If the source is a CSV list, the path is the name of the picture's folder and the name of the picture.
+    """
     source = Path(file.source)
     if source.suffix.lower() != ".csv" and file.path.is_relative_to(source):
         return file.path.relative_to(source).with_suffix("").as_posix()
@@ -383,7 +395,7 @@ def _read_levels(path: Path, limits: PictureLimits) -> Pixels:
 
 
 def _reduce_to_grid(marks: Mask, width_px: int, height_px: int) -> Mask:
-    """Returns `marks` on the grid. A defect that covers no cell well enough keeps the cells that it covers most."""
+    """Returns the marked pixels as cells of the grid. If no cell is covered well enough to count, those that are covered most count."""
     scale = GRID_SIDE_PX / max(width_px, height_px)
     size = max(1, round(width_px * scale)), max(1, round(height_px * scale))
     cover = np.asarray(Image.fromarray(marks.astype(np.float32)).resize(size, Image.Resampling.BOX))
@@ -392,7 +404,7 @@ def _reduce_to_grid(marks: Mask, width_px: int, height_px: int) -> Mask:
 
 
 def _compute_on_grid(source: HeatSource, picture: MaskedPicture, depth_bits: int | None) -> HeatMap:
-    """Returns the heat map of `picture` without padding and enlarged or reduced to the grid."""
+    """Returns the heat map of `picture` on the grid, without padding. Raises ModelError if the picture or its heat map cannot be used."""
     try:
         decoded = decode_picture(picture.file.path.read_bytes(), source.side_px, depth_bits=depth_bits)
     except (PictureError, OSError) as error:
@@ -416,12 +428,12 @@ def _find_boxes_from(heat: HeatMap, box_level: float | None) -> list[HeatBox]:
 
 
 def _pool(heats: Sequence[HeatMap], masks: Sequence[Mask], is_defect: bool) -> npt.NDArray[np.float32]:
-    """Returns the heat of all pixels of all pictures that belong to a defect, or of all others, shape (n,)."""
+    """Returns the heat of all defect pixels of all pictures, or of all other pixels if `is_defect` is False, shape (n,)."""
     return np.concatenate([heat[mask == is_defect] for heat, mask in zip(heats, masks, strict=True)])
 
 
 def _label_defects(mask: Mask) -> tuple[npt.NDArray[np.int32], int]:
-    """Returns the number of the defect at each pixel, from 1, or 0 where there is none, and the count of defects."""
+    """Numbers the defects from 1. Returns the number of the defect at each pixel, 0 where there is none, and how many defects there are."""
     labels, count = ndimage.label(mask, np.ones((3, 3), np.int8))
     return labels, int(count)
 
@@ -436,13 +448,15 @@ def _weigh_defects(mask: Mask) -> FloatArray:
 def _area_under_curve(background: npt.NDArray[np.float32], levels: npt.NDArray[np.float32], weights: FloatArray, limit: float) -> float:
     """Returns the area under a ROC curve for false positive rates from 0 to `limit`, divided by `limit`.
 
-    `background` holds the sorted heat of the other pixels, `levels` the heat of the defect pixels, and `weights` how much each of these
-    adds to the height of the curve. Only their ratio matters. Where both kinds of pixels have the same heat, the curve is straight.
+    `background` holds the sorted heat of the pixels outside of defects, and `levels` the heat of the defect pixels. `weights` says how much
+    each defect pixel adds to the height of the curve. The weights may have any sum. Where both kinds of pixels have the same heat, the
+    curve is straight.
     """
     values, places = np.unique(levels, return_inverse=True)
     sums = np.cumsum(np.bincount(places, weights)[::-1])
     heights = sums / sums[-1]
-    # For each value of a defect pixel, the hottest first: the false positive rate above this value, and from this value on.
+    # Two false positive rates for each value of a defect pixel, the hottest value first: if only hotter pixels are called defects, and if
+    # pixels with this value are called defects too.
     above, from_here = (1 - np.searchsorted(background, values[::-1], side=side) / len(background) for side in ("right", "left"))
     x = np.concatenate([[0.0], np.stack([above, from_here], axis=1).ravel(), [1.0]])
     y = np.concatenate([[0.0, 0.0], np.repeat(heights, 2)])
@@ -453,13 +467,13 @@ def _area_under_curve(background: npt.NDArray[np.float32], levels: npt.NDArray[n
 
 
 def _list_false_positives(good: Sequence[HeatMap], high: float) -> tuple[npt.NDArray[np.float32], FloatArray]:
-    """Returns the hottest values of good pictures in falling order, each once, and the false positive rate from each value on.
+    """Returns the thresholds at which the pixels of good pictures become false positives, and the false positive rate of each threshold.
 
-    The last rate is the first one that reaches `high`.
+    The thresholds fall and the rates rise. The last rate is the first one that reaches `high`.
     """
     levels, weights = [], []
     for heat in good:
-        # More pixels of one picture are not needed, because these alone reach the false positive rate `high`.
+        # The `count` hottest pixels of a picture are enough, because they alone reach the false positive rate `high`.
         count = min(heat.size, int(np.ceil(high * len(good) * heat.size)) + 1)
         levels.append(np.partition(heat.ravel(), heat.size - count)[heat.size - count :])
         weights.append(np.full(count, 1 / (len(good) * heat.size)))

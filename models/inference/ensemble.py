@@ -38,7 +38,7 @@ class Ensemble:
 
     @property
     def part_reference(self) -> PartReference | None:
-        """What a picture must show to be judged, or None if the version judges every picture."""
+        """The part that a picture must show to be judged, or None if the version judges every picture."""
         return self.version.manifest.part
 
     @property

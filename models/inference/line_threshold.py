@@ -1,7 +1,7 @@
 """Computes the threshold of a line from the share of defects that is expected there, and estimates rejects and misses an hour.
 
-A version is trained on many defects, often on half good and half defective pictures. On a line with one defect in a hundred parts, the
-threshold of the version would reject too many good parts. The module uses only NumPy.
+A version is trained on many defects, often on as many defective as good pictures. On a line with one defect in a hundred parts, the
+threshold of the version would therefore reject too many good parts. The module uses only NumPy, so it is quick to load.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from models.inference.soft_vote import Label, choose_label
 from models.registry.manifest import Histogram, Manifest
 from streams.errors import ModelError
 
-# Thresholds, and the outermost bins of a histogram, end at these log odds. A probability of 1e-7 (`soft_vote.MIN_PROBABILITY`) has the log
-# odds -16.1, so a threshold here is still below the probability of a picture that is certainly defective.
+# Thresholds lie between minus and plus these log odds. The largest probability of a defect, 1 - 1e-7 (`soft_vote.MIN_PROBABILITY`), has the
+# log odds 16.1, so even the highest threshold is below the probability of a picture that is certainly defective.
 MAX_LOG_ODDS = 15.0
 # The outermost bins of a histogram of probabilities are treated as if they ended at these log odds (0.0003 and 0.9997).
 _OUTER_LOG_ODDS = 8.0
@@ -26,9 +26,9 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class DecisionRule:
-    """Decides a part's label from its defect probability: the threshold and the review band, in calibrated probabilities of the version.
+    """The threshold and the review band that decide a part's label from its defect probability, which the version calibrates.
 
-    The label is `review` from `low` up to, but not including, `high`.
+    The label is `review` if the probability is at least `low` and below `high`.
     """
 
     threshold: float
@@ -36,7 +36,7 @@ class DecisionRule:
     high: float
 
     def choose_label(self, defect_probability: float) -> Label:
-        """Returns the label of a part."""
+        """Returns the label of a part with this calibrated defect probability: `ok`, `defect` or `review`."""
         return choose_label(defect_probability, self.threshold, self.low, self.high)
 
 
@@ -70,9 +70,9 @@ def find_training_share(manifest: Manifest) -> float:
 def correct_for_share(probability: float | FloatArray, training_share: float, line_share: float) -> FloatArray:
     """Returns the defect probability on a line on which the share `line_share` of the parts is defective.
 
-    `probability`, 0..1, is calibrated for the share `training_share`. Both shares are above 0 and below 1. The pictures of good parts, and
-    those of defective ones, must look alike in both cases. Only the share of the defects may differ. The odds are then multiplied by the
-    ratio of the prior odds:
+    `probability`, 0..1, is calibrated for the share `training_share`. Both shares are above 0 and below 1. Only the share of the
+    defects may differ between training and line: good parts must look the same in both, and so must defective parts. The odds are then
+    multiplied by the ratio of the prior odds:
 
         p' / (1 - p') = p / (1 - p) * [line_share / (1 - line_share)] / [training_share / (1 - training_share)]
 
@@ -88,10 +88,10 @@ def correct_for_share(probability: float | FloatArray, training_share: float, li
 def choose_line_threshold(manifest: Manifest, line_share: float) -> float:
     """Returns the threshold at which misses and false alarms cost least on a line with the share `line_share` of defects.
 
-    A part is rejected if its corrected probability (`correct_for_share`) times the cost of a miss is at least the rest times the cost of a
-    false alarm. So the threshold for corrected probabilities is false_alarm / (miss + false_alarm) (Elkan, The foundations of
-    cost-sensitive learning, IJCAI 2001, equation 2). The result is this value, converted back to the calibrated probabilities of the
-    version. So it can be compared with the field `defect_probability` of a verdict.
+    Let p be the probability of a defect after `correct_for_share`. To reject a part costs (1 - p) * false_alarm on average, and to pass it
+    costs p * miss. So the best threshold for p is false_alarm / (miss + false_alarm) (Elkan, The foundations of cost-sensitive learning,
+    IJCAI 2001, equation 2). The result is this threshold converted back to the calibrated probabilities of the version, so that it can be
+    compared with the field `defect_probability` of a verdict.
 
     Raises ModelError if the manifest does not give the share of defects for which its probabilities are calibrated.
     """
@@ -102,12 +102,13 @@ def choose_line_threshold(manifest: Manifest, line_share: float) -> float:
 
 
 def make_decision_rule(manifest: Manifest, threshold: float | None = None, line_share: float | None = None) -> DecisionRule:
-    """Returns the rule for a line with an explicit `threshold`, or with the share `line_share` of defects, or with neither.
+    """Returns the decision rule of a line.
 
-    An explicit threshold wins. Without both, the rule is that of the version. The review band moves with the threshold, and keeps its width
-    on both sides in log odds.
+    If `threshold` is given, the rule uses it. Otherwise the threshold is computed from `line_share`, the share of defects on the line. If
+    neither is given, the rule is that of the version. The review band moves with the threshold. In log odds, it keeps its width on both
+    sides of the threshold.
 
-    Raises ModelError if a share is given, and the manifest does not give the share of defects for which its probabilities are calibrated.
+    Raises ModelError if a share is needed, but the manifest does not say for which share of defects its probabilities are calibrated.
     """
     band = manifest.band
     if threshold is None:
@@ -122,7 +123,7 @@ def make_decision_rule(manifest: Manifest, threshold: float | None = None, line_
 
 
 def estimate_shares(manifest: Manifest, rule: DecisionRule, line_share: float) -> ExpectedShares:
-    """Estimates what `rule` does on a line with the share `line_share` of defects.
+    """Estimates the shares of false alarms, misses and reviews under `rule` on a line with the share `line_share` of defects.
 
     The estimate uses the histograms of the version's validation pictures, and interpolates in a bin in proportion to the log odds. Raises
     ModelError if the version has no such histograms.
@@ -135,7 +136,7 @@ def estimate_shares(manifest: Manifest, rule: DecisionRule, line_share: float) -
         )
     good = reference.good_detail or reference.good
     bad = reference.bad_detail or reference.bad
-    # With a review band, a part is rejected above the band and passed below it.
+    # If there is a review band, parts above the band are rejected and parts below it pass.
     pass_below, reject_from = min(rule.low, rule.threshold), max(rule.high, rule.threshold)
     false_alarms = (1 - line_share) * (1 - share_below(good, reject_from))
     misses = line_share * share_below(bad, pass_below)

@@ -122,7 +122,7 @@ class SoftVote:
 
 
 def choose_label(defect_probability: float, threshold: float, low: float, high: float) -> Label:
-    """Returns `review` from `low` up to, but not including, `high`. Otherwise returns `defect` from `threshold` on, and `ok` below."""
+    """Returns `review` if `low` <= `defect_probability` < `high`, otherwise `defect` if it is at least `threshold`, and otherwise `ok`."""
     if low <= defect_probability < high:
         return "review"
     return "defect" if defect_probability >= threshold else "ok"

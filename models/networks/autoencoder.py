@@ -14,7 +14,7 @@ layers, ops = keras.layers, keras.ops
 
 # The encoder halves the side four times, so a code describes 16 x 16 px of the picture.
 CODE_STRIDE_PX = 16
-# The smallest side of the input. With a smaller side, the discriminator would have less than 2 x 2 places.
+# The smallest side of the input pictures. With a smaller side, the discriminator would judge fewer than 2 x 2 places.
 MIN_SIDE_PX = 32
 # Sharpness of the addressing: the cosine similarities are multiplied by this number before the softmax. With a sharpness of 1, the
 # largest weight can be only e^2 times the smallest one, so that all prototypes are mixed and almost any code can be rebuilt.
@@ -58,7 +58,7 @@ def build_autoencoder(
       can be rebuilt from parts of different good pictures, and a defect is replaced only at its place.
     - The cosine similarities are multiplied by 10 before the softmax, because a few dozen prototypes would otherwise all be mixed.
     - A discriminator judges the rebuilt pictures. It is trained in the same step as the autoencoder: the gradient is reversed between
-      them, so that the same loss makes the discriminator better and the autoencoder harder to detect.
+      them, so that the same loss makes the discriminator better and the rebuilt pictures harder to detect.
 
     `width` is the number of feature maps of the first convolution. The later ones have two and four times as many. `prototypes` is the
     number of rows of the memory, each with `code_channels` numbers. With 0 prototypes, the memory is left out, and the decoder gets the
@@ -94,7 +94,7 @@ class PrototypeMemory(keras.layers.Layer):  # type: ignore[misc]  # Keras comes 
     Weights up to 1 / prototypes become 0 (hard shrinkage, equation 7), and the others are scaled so that their sum is 1.
 
     Input shape: (batch, rows, columns, channels). Output: the mixtures, same shape, and the mean entropy of the weights of each picture
-    in nats, shape (batch, 1), 0 if each code is replaced by one prototype.
+    in nats, shape (batch, 1). The entropy is 0 if each code is replaced by a single prototype.
     """
 
     def __init__(self, prototypes: int, **keywords: Any) -> None:
@@ -106,7 +106,7 @@ class PrototypeMemory(keras.layers.Layer):  # type: ignore[misc]  # Keras comes 
         self.memory = self.add_weight(shape=(self.prototypes, input_shape[-1]), initializer="random_normal", name="memory")
 
     def call(self, codes: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-        """Returns the mixtures and the entropies."""
+        """Returns the mixture that replaces each code, and the mean entropy of the weights for each picture."""
         weights = self.address(codes)
         entropy = -ops.sum(weights * ops.log(weights + 1e-12), axis=-1)
         return ops.matmul(weights, self.memory), ops.mean(entropy, axis=(1, 2))[:, None]
@@ -121,7 +121,7 @@ class PrototypeMemory(keras.layers.Layer):  # type: ignore[misc]  # Keras comes 
         return kept / (ops.sum(kept, axis=-1, keepdims=True) + 1e-12)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[tuple[int | None, ...], tuple[int | None, int]]:
-        """Returns the shapes of the mixtures and of the entropies."""
+        """Returns the shapes of the two outputs: the mixtures and the entropies."""
         return input_shape, (input_shape[0], 1)
 
 
@@ -129,7 +129,7 @@ class ReversedGradient(keras.layers.Layer):  # type: ignore[misc]  # Keras comes
     """Returns its input unchanged, but changes the sign of the gradient (Ganin et al. 2016, equations 16 and 17)."""
 
     def call(self, values: keras.KerasTensor) -> keras.KerasTensor:
-        """Returns `values`."""
+        """Returns `values` unchanged. Gradients that flow back through this layer change their sign."""
         return ops.stop_gradient(2.0 * values) - values
 
 

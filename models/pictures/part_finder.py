@@ -2,13 +2,13 @@
 
     picture -> dark cavity -> rays from its centre -> edges along the rays -> outline through the outermost edges -> ellipse
 
-Finding a part needs no learning. It needs a part that is round when it is seen from above, with a dark cavity around its centre, such as an
-impeller, a wheel or a pump cover. The camera may look at the part from the side by some degrees, so the rim is an ellipse in the picture.
-The cavity tells where the part is and how it is tilted. The rim is then the outermost closed curve of edges around the cavity: flash, the
-shadow of the part and marks on the belt give edges too, but these edges lie on no common ellipse.
+Finding a part needs no learning. The part must be round when it is seen from above, with a dark cavity around its centre, such as an
+impeller, a wheel or a pump cover. The camera may be tilted by a few degrees, so the rim is an ellipse in the picture. The cavity shows
+where the part is and how it is tilted. The rim is then the outermost closed curve of edges around the cavity. Flash, the shadow of the part
+and marks on the belt give edges too, but these edges lie on no common ellipse.
 
-A `PartReference` tells the part of one line from other things. It is learned from pictures of good parts. `check_part` compares a picture
-with the reference. All lengths in a reference are shares of the picture's size, so pictures of any resolution can be checked.
+A `PartReference` distinguishes the part of one line from other things. It is learned from pictures of good parts. `check_part` compares a
+picture with the reference. All lengths in a reference are shares of the picture's size, so pictures of any resolution can be checked.
 
 Finding and checking take about a millisecond for a picture of 160 px. Other pictures are first brought to that size.
 """
@@ -33,70 +33,74 @@ __all__ = ["FoundPart", "PartCheck", "PartReference", "PartRefusal", "check_part
 Floats = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
 
-# Parts are searched in pictures whose longer side has at most this many pixels. At 160 px the error of the rim is below half a pixel.
+# Parts are searched for in pictures whose longer side has at most this many pixels. At 160 px the error of the rim is below half a pixel.
 SEARCH_SIDE_PX = 160
 # Pictures whose longer side has fewer pixels are enlarged first, because the narrow rings of a part would vanish in the search.
 ENLARGED_BELOW_PX = 120
-# Pictures with a side of fewer pixels show too little of a cavity.
+# No part is searched for in a picture with fewer rows or columns than this, because it shows too little of a cavity.
 MIN_SIDE_PX = 48
 
-# The cavity. Grey levels up to this share of the way from the darkest ones (2nd percentile) to the median are dark. With 0.45, the groove
-# around the cavity of a real impeller and the dark side of its plate are often taken for a part of the cavity. With 0.3, bright vanes
-# sometimes cut the cavity into pieces. So the second share is tried only if the first one gives no rim, or a rim with little support.
+# In the search for a cavity, grey levels up to this share of the way from the darkest ones (2nd percentile) to the median are dark. With
+# 0.3, bright vanes sometimes cut the cavity into pieces. With 0.45, the groove around the cavity of a real impeller and the dark side of
+# its plate are often taken for a part of the cavity. So 0.45 is tried only if 0.3 gives no rim, or a rim with little support.
 DARK_SHARES = (0.3, 0.45)
 GOOD_SUPPORT = 0.7
-# A picture in which the darkest grey levels and the median differ by less than this has no cavity.
+# If the darkest grey levels of a picture and its median differ by less than this, the picture has no cavity.
 MIN_DARK_CONTRAST = 25
-# Share of the picture's area that a cavity covers at least. The cavity of an impeller that fills the picture covers 8 %.
+# Smallest share of the picture's area that a cavity covers. The cavity of an impeller that fills the picture covers 8 %.
 MIN_CAVITY_SHARE = 0.003
-# Share of its bounding box that a cavity covers. A disc covers 0.79, a ring around a hub of half its radius 0.59, a shadow at the rim 0.2.
+# A cavity covers a share of its bounding box between these limits. A disc covers 0.79, a ring around a hub of half its radius 0.59, a
+# shadow at the rim 0.2.
 CAVITY_FILL = (0.25, 0.95)
 MIN_CAVITY_ASPECT = 0.6
-# The largest dark regions are tried in turn, but no more than this many.
+# The largest dark regions are tried as the cavity one after the other, but at most this many.
 MAX_CAVITIES = 4
 
-# The rim. It is searched between these multiples of the cavity's radius.
+# The rim is searched for between these multiples of the cavity's radius.
 RIM_RANGE = (1.2, 4.5)
 RAYS = 72
-# Grey levels by which the two sides of an edge differ at least.
+# Smallest difference between the grey levels on the two sides of an edge.
 MIN_EDGE = 6.0
 # An edge has at least this share of the strength of the strongest edge on the same ray.
 MIN_RELATIVE_EDGE = 0.2
 # Largest distance of the rim's centre from the cavity's centre, as a share of the rim's radius. In real pictures it was up to 0.1, because
 # the hub is nearer to the camera than the rim.
 MAX_OFFSET = 0.15
-# Largest difference between the tilt of the rim and that of the cavity, as an amplitude of the second harmonic.
+# Largest difference between the tilt of the rim and the tilt of the cavity: the amplitude of the outline's second harmonic, as a share
+# of its radius.
 MAX_TILT_DIFFERENCE = 0.06
-# Among the outlines with at least this share of the best support, the outermost is the rim.
+# The edges support some outlines better than others. The rim is the outermost outline with at least this share of the best support.
 RIM_SUPPORT_SHARE = 0.9
-# Share of the rays on which an edge must lie at the rim.
+# Smallest share of the rays that have an edge at the rim. With fewer, no part is found.
 MIN_SUPPORT = 0.35
-# Distance from the outline within which an edge supports it, in pixels.
+# An edge supports an outline if it is at most this many pixels away from it.
 SUPPORT_DISTANCE_PX = 2.0
-# Strength with which outlines are drawn towards the cavity's shape, in rays, for each harmonic of the outline.
+# How strongly an outline is drawn towards the cavity's shape, for each of its five harmonics. A value of 2 counts like two rays with edges.
 PRIOR_RAYS = (0.0, 2.0, 2.0, 8.0, 8.0)
 
-# Signature of a part. The outermost ring lies just inside the rim, because flash and the belt should not count.
+# The signature of a part covers this share of its radius. It ends just inside the rim, because flash and the belt should not count.
 SIGNATURE_REACH = 0.96
 SIGNATURE_ANGLES = 48
 SECTORS = 8
 
-# Learning. A reference needs at least this many pictures, and this share of all given pictures.
+# A reference is learned only if at least this many pictures, and this share of all given pictures, show the same part.
 MIN_PICTURES = 8
 MIN_KEPT_SHARE = 0.8
-# A picture is odd if its signature is further than this from that of every other picture.
+# A picture is odd, and left out, if its signature is farther than this from the signatures of all other pictures.
 ODD_DISTANCE = 0.3
 ODD_NEIGHBOURS = 1
-# Limits of a reference lie outside of what was seen in pictures of good parts. The room is this share of the difference between the
-# largest and the smallest value, and at least the value of LEAST_ROOM.
+# The limits of a reference are a little wider than the values measured in pictures of good parts: by this share of the difference between
+# the largest and the smallest value, but at least by the value in LEAST_ROOM.
 ROOM_SHARE = 0.1
 LEAST_ROOM = {"size": 0.04, "aspect": 0.06, "overhang": 0.03, "offset": 0.02, "support": 0.05, "asymmetry": 0.2}
-# A reference never asks for more support of the rim than this. The rim of some good parts looks like the belt on a quarter of its length.
+# A reference never requires an edge at more than this share of the rim, because the rim of some good parts looks like the belt on a
+# quarter of its length.
 ENOUGH_SUPPORT = 0.7
-# The detail of a picture is at least this share of that of the least detailed good picture.
+# A picture must have at least this share of the detail of the good picture with the least detail.
 DETAIL_SHARE = 0.9
-# The distance of a signature may be this many times what 99 % of the good pictures have, within these limits. Below the lower limit,
-# defective parts would be refused: flash and chips change their signature. Polygons and washers are further away than the upper limit.
+# The largest accepted distance of a signature is DISTANCE_FACTOR times the distance that 99 % of the good pictures do not exceed, but it
+# always lies within DISTANCE_RANGE. With a lower limit, defective parts would be refused as other parts, because flash and chips
+# change their signature. With a higher limit, polygons and washers would be accepted.
 DISTANCE_FACTOR = 4.0
 DISTANCE_RANGE = (0.35, 0.42)
 # A part that reaches out of the picture by at most this share of its radius counts as wholly in view.
@@ -113,7 +117,10 @@ _PRIOR = np.diag(PRIOR_RAYS).astype(np.float32)
 
 
 def _invert_harmonics(rays: int, terms: int) -> Floats:
-    """Returns matrices that turn the radii on `rays` evenly spaced rays into `terms` harmonics, one matrix for each first ray."""
+    """Returns the matrices that turn the radii on `rays` evenly spaced rays into the first `terms` harmonics of an outline.
+
+    Shape: (RAYS / rays, terms, rays). There is one matrix for each ray at which the evenly spaced rays can begin.
+    """
     step = RAYS // rays
     return np.stack([np.linalg.pinv(_HARMONICS[first::step, :terms]) for first in range(step)]).astype(np.float32)
 
@@ -155,11 +162,11 @@ class FoundPart:
 
 @dataclass(frozen=True, slots=True)
 class PartCheck:
-    """Whether a picture shows the whole part of a line. `reason` is "" if it does. `part` is what was found, or None.
+    """Whether a picture shows the whole part of a line. `reason` is "" if it does. `part` is the outline that was found, or None.
 
     The reasons are words of the field `reason` of a verdict:
     - no-part: nothing was found that has a rim around a dark cavity.
-    - partly-in-view: the part reaches further out of the picture than in the pictures of good parts.
+    - partly-in-view: the part reaches farther out of the picture than in the pictures of good parts.
     - unknown-part: what was found does not look like the part.
     """
 
@@ -169,7 +176,7 @@ class PartCheck:
 
 @dataclass(frozen=True, slots=True)
 class _Cavity:
-    """A dark region: its centre and mean radius in pixels, and a matrix (2, 2) that turns a circle into its shape, with determinant 1."""
+    """A cavity: its centre and mean radius in pixels, and a matrix (2, 2) that turns a circle into its outline, with determinant 1."""
 
     x_px: float
     y_px: float
@@ -179,12 +186,15 @@ class _Cavity:
 
 @dataclass(frozen=True, slots=True)
 class _Rays:
-    """Edges along rays from the cavity's centre. All arrays have the shape (RAYS, radii).
+    """Edges along rays from the cavity's centre. The arrays have the shape (RAYS, radii) if nothing else is said.
 
-    A radius of 1 on ray k leads `step_x[k]`, `step_y[k]` pixels away from the cavity's centre. So the cavity's outline, and nearly the
-    rim's, have the same radius on all rays. `strength` is the difference between the grey levels of both sides, `is_edge` tells where the
-    strength has a local maximum, and `is_visible` what lies within the picture. `least_edge`, shape (RAYS,), is the least strength of an
-    edge.
+    - `step_x` and `step_y`, shape (RAYS,): a radius of 1 on ray k is `step_x[k]`, `step_y[k]` pixels away from the centre. On this scale,
+      the cavity's outline has the same radius on all rays, and the rim nearly so.
+    - `radii`, shape (radii,): the radii at which the edges are measured, one apart.
+    - `strength`: the difference between the grey levels on both sides of a place.
+    - `is_edge`: True where the strength has a local maximum.
+    - `is_visible`: True within the picture.
+    - `least_edge`, shape (RAYS,): the smallest strength of an edge on each ray.
     """
 
     cavity: _Cavity
@@ -197,14 +207,17 @@ class _Rays:
     least_edge: Floats
 
     def index(self, radii: Floats) -> npt.NDArray[np.intp]:
-        """Returns the index of each of `radii`, which may lie outside of the array."""
+        """Returns the index in `self.radii` of each of the given radii.
+
+        For a radius beyond the ends, the index lies outside of the array.
+        """
         result: npt.NDArray[np.intp] = np.rint(radii - self.radii[0]).astype(np.intp)
         return result
 
 
 @dataclass(frozen=True, slots=True)
 class _Measures:
-    """What is compared with a reference. The fields are described in `PartReference`."""
+    """The measures of a part in one picture. They are compared with the limits of a `PartReference`, where they are described."""
 
     size: float
     aspect: float
@@ -253,8 +266,8 @@ def learn_part_reference(pictures: Iterable[npt.NDArray[np.uint8]]) -> PartRefer
     kept = _drop_odd_pictures(measured)
     if len(kept) < MIN_PICTURES or len(kept) < MIN_KEPT_SHARE * count:
         raise ModelError(
-            f"Only {len(kept)} of {count} pictures of good parts show the same part as a whole: a round part with a dark cavity, at least "
-            f"{MIN_PICTURES} pictures and {MIN_KEPT_SHARE:.0%} of them are needed. Remove pictures of other parts, and add pictures."
+            f"Only {len(kept)} of {count} pictures of good parts show the same whole part, a round one with a dark cavity. At least "
+            f"{MIN_PICTURES} pictures and {MIN_KEPT_SHARE:.0%} of all must show it. Remove pictures of other parts, and add pictures."
         )
     return _make_reference(kept)
 
@@ -320,9 +333,10 @@ def _erode(mask: Flags) -> Flags:
 
 
 def _describe_cavity(mask: Flags, box: tuple[slice, slice], picture: tuple[int, ...]) -> _Cavity | None:
-    """Returns the cavity whose pixels, in the bounding box `box` of the half-size picture, are `mask`. Returns None if it is no cavity.
+    """Returns the cavity that consists of the pixels `mask`, or None if these pixels do not have the shape of a cavity.
 
-    A cavity that one edge of the picture cuts is completed to a circle, if at least half of it is visible.
+    `box` is the place of `mask` in the half-size picture, and `picture` is the shape of the half-size picture. A cavity that one edge of
+    the picture cuts is completed to a circle, if at least half of it is visible.
     """
     fill = mask.mean()
     if not CAVITY_FILL[0] <= fill <= CAVITY_FILL[1]:
@@ -340,14 +354,15 @@ def _describe_cavity(mask: Flags, box: tuple[slice, slice], picture: tuple[int, 
             return None
         lengths = np.sqrt(variances / math.sqrt(variances[0] * variances[1]))
         shape = ((axes * lengths) @ axes.T).astype(np.float32)
-    # One pixel of the half-size picture was eroded.
+    # The radius is one pixel larger than measured, because the half-size picture was eroded by one pixel.
     return _Cavity(2 * x - 0.5, 2 * y - 0.5, 2 * (math.sqrt(rx * ry) + 1), shape)
 
 
 def _complete(start: int, stop: int, side: int, across: int) -> tuple[float, float, bool]:
-    """Returns middle and half length of a range of a cavity's bounding box, and whether the range was cut and completed.
+    """Returns the middle and the half length of a cavity in one direction, and whether the picture's edge cuts the cavity there.
 
-    A range that ends at the picture's edge (0 or `side`) gets the length of the other range, `across`, if that one is longer.
+    `start` and `stop` are the ends of the cavity's bounding box in this direction, and `side` is the length of the picture. `across` is the
+    length of the box in the other direction. A cavity that is cut gets the length `across`, because cavities are round.
     """
     is_cut = (start <= 1) != (stop >= side - 1) and stop - start < across
     if not is_cut:
@@ -356,7 +371,7 @@ def _complete(start: int, stop: int, side: int, across: int) -> tuple[float, flo
 
 
 def _trace_rays(pixels: npt.NDArray[np.uint8], cavity: _Cavity) -> _Rays | None:
-    """Measures edges along rays from the cavity's centre. Returns None if the picture is too small for rays."""
+    """Measures edges along rays from the cavity's centre. Returns None if the rays would be too short."""
     height, width = pixels.shape
     first, last = RIM_RANGE[0] * cavity.radius_px, min(RIM_RANGE[1] * cavity.radius_px, 0.75 * max(height, width))
     radii = np.arange(first, last, 1, dtype=np.float32)
@@ -368,7 +383,8 @@ def _trace_rays(pixels: npt.NDArray[np.uint8], cavity: _Cavity) -> _Rays | None:
     y = np.rint(cavity.y_px + step_y[:, None] * radii).astype(np.int32)
     is_visible = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     levels = pixels.ravel()[np.where(is_visible, y * width + x, 0)].astype(np.float32)
-    # The mean over three neighbouring rays suppresses the grain of the belt, but not the rim, which has nearly the same radius on them.
+    # The sum over three neighbouring rays suppresses the grain of the belt. The rim stays sharp, because its radius is nearly the same on
+    # all three rays.
     around = np.concatenate([levels[-1:], levels, levels[:1]])
     levels = around[:-2] + around[1:-1] + around[2:]
     strength = np.zeros_like(levels)
@@ -408,7 +424,11 @@ def _choose_outline(rays: _Rays) -> Floats | None:
 
 
 def _solve_samples(inverses: Floats, candidates: Floats) -> Floats:
-    """Returns harmonics, shape (3, samples, terms), of the outlines through the evenly spaced rays of `candidates`, shape (3, RAYS)."""
+    """Returns the harmonics of the outlines through samples of `candidates`, shape (3, samples, terms).
+
+    `candidates`, shape (3, RAYS), holds three radii for each ray. A sample consists of the radii in one row on evenly spaced rays.
+    `inverses` are the matrices that `_invert_harmonics` returns.
+    """
     samples, _, rays = inverses.shape
     radii = candidates.reshape(3, rays, samples).transpose(2, 1, 0)
     result: Floats = (inverses @ radii).transpose(2, 0, 1)
@@ -432,8 +452,8 @@ def _best_supported(rays: _Rays, outlines: Floats) -> Floats | None:
     is_near_edge[:, :-1] |= rays.is_edge[:, 1:]
     edges = np.count_nonzero(is_near_edge[_RAY, index] & is_inside, axis=1)
     visible = np.count_nonzero(rays.is_visible[_RAY, index] & is_inside, axis=1)
-    # What lies out of view counts half against an outline, so that a part at the picture's edge is found, but no outline is preferred
-    # because most of it is not seen.
+    # A ray on which the outline is out of view counts as half a ray without an edge. So a part at the picture's edge is found, but no
+    # outline is preferred only because most of it is out of view.
     support = edges / (0.5 * (visible + RAYS))
     size = outlines[:, 0]
     outermost = np.where(support >= RIM_SUPPORT_SHARE * support.max(), size, -1).max()
@@ -442,7 +462,10 @@ def _best_supported(rays: _Rays, outlines: Floats) -> Floats | None:
 
 
 def _fit_rim(rays: _Rays, harmonics: Floats) -> FoundPart | None:
-    """Fits the outline to the edges near it, with less and less distance, and returns its ellipse. Returns None if edges are missing."""
+    """Fits the outline to the edges near it and returns the ellipse along it. Returns None if too few rays have an edge there.
+
+    The fit is repeated, and from the second time on only nearer edges are used.
+    """
     radii, last = rays.radii, len(rays.radii) - 1
     for distance in (5, 3, 3):
         outline = _HARMONICS @ harmonics
@@ -462,14 +485,20 @@ def _fit_rim(rays: _Rays, harmonics: Floats) -> FoundPart | None:
 
 
 def _fit_harmonics(radii: Floats, weights: npt.NDArray[np.floating]) -> Floats:
-    """Returns the harmonics of the outline through `radii` by weighted least squares. Outlines like that of the cavity are preferred."""
+    """Returns the harmonics of the outline that fits `radii` best by weighted least squares.
+
+    Outlines shaped like the cavity are preferred.
+    """
     weighted = _HARMONICS * weights[:, None].astype(np.float32)
     result: Floats = np.linalg.solve(weighted.T @ _HARMONICS + _PRIOR + 1e-3 * np.eye(5, dtype=np.float32), weighted.T @ radii)
     return result
 
 
 def _refine_edges(rays: _Rays, nearest: npt.NDArray[np.intp]) -> Floats:
-    """Returns the radii of the edges at the indices `nearest` with sub-pixel precision, from a parabola through three strengths."""
+    """Returns the radii of the edges at the indices `nearest` with sub-pixel precision.
+
+    The peak of a parabola through three neighbouring strengths gives the radius.
+    """
     middle = nearest.clip(1, len(rays.radii) - 2)
     before, at, after = (rays.strength[_RAY, middle + step] for step in (-1, 0, 1))
     curvature = before - 2 * at + after
@@ -519,7 +548,7 @@ def _measure(pixels: npt.NDArray[np.uint8], part: FoundPart) -> _Measures:
     x = np.rint(part.centre_x_px + _RHO[:, None] * (major * cos * _TURN_COS - minor * sin * _TURN_SIN)).astype(np.int32)
     y = np.rint(part.centre_y_px + _RHO[:, None] * (major * sin * _TURN_COS + minor * cos * _TURN_SIN)).astype(np.int32)
     levels = pixels[y.clip(0, height - 1), x.clip(0, width - 1)].astype(np.float32)
-    # Outer rings cover more area, so they count more.
+    # Outer rings have a larger weight, because they cover more area.
     weights = _RHO / _RHO.sum()
     rings = levels.mean(axis=1)
     mean = float(weights @ rings)
@@ -542,7 +571,7 @@ def _measure(pixels: npt.NDArray[np.uint8], part: FoundPart) -> _Measures:
         overhang=overhang,
         offset=math.hypot(part.centre_x_px - (width - 1) / 2, part.centre_y_px - (height - 1) / 2) / max(height, width),
         support=part.rim_support,
-        # The sector that differs most may hold a defect or a reflection.
+        # The second largest difference is used, because the sector that differs most may hold a defect or a reflection.
         asymmetry=float(np.sort(differences)[-2]),
         detail=float(np.abs(levels[1:] - levels[:-1]).sum(axis=0).mean()),
         signature=np.concatenate([rings, levels.std(axis=1)]),
@@ -551,7 +580,8 @@ def _measure(pixels: npt.NDArray[np.uint8], part: FoundPart) -> _Measures:
 
 def _compare(measures: _Measures, reference: PartReference) -> Literal["", "partly-in-view", "unknown-part"]:
     """Returns why a picture with these measures does not show the whole part of `reference`, or "" if it does."""
-    # In some plants the rim of a large part lies a little out of view. Then the part is in the middle of the picture.
+    # In some plants the rim of a large part lies a little out of view, although the part is in the middle of the picture. So a part that
+    # reaches a little out of view is refused only if it is away from the middle.
     is_displaced = measures.overhang > IN_VIEW_OVERHANG and measures.offset > reference.most_offset
     if measures.overhang > reference.most_overhang or is_displaced:
         return "partly-in-view"
@@ -571,14 +601,14 @@ def _is_known(measures: _Measures, reference: PartReference) -> bool:
 
 
 def _distances(left: Floats, right: Floats) -> Floats:
-    """Returns the root mean squared differences between signatures, shape (rows of `left`, rows of `right`)."""
+    """Returns the root mean square difference between each signature (row) of `left` and each of `right`, shape (len(left), len(right))."""
     squares = np.square(left).sum(axis=1)[:, None] + np.square(right).sum(axis=1) - 2 * left @ right.T
     result: Floats = np.sqrt(np.maximum(squares, 0) / left.shape[1])
     return result
 
 
 def _drop_odd_pictures(measured: list[_Measures]) -> list[_Measures]:
-    """Returns the pictures whose signatures are near those of some other pictures."""
+    """Returns the measures of all pictures but the odd ones. A picture is odd if no other picture has a signature near its own."""
     if len(measured) <= ODD_NEIGHBOURS:
         return []
     signatures = np.stack([one.signature for one in measured])
@@ -614,7 +644,7 @@ def _make_reference(measured: list[_Measures]) -> PartReference:
 
 
 def _choose_signatures(signatures: Floats) -> list[int]:
-    """Returns the indices of signatures that lie as far from each other as possible: each next one is the farthest from those before."""
+    """Returns the indices of signatures that differ as much as possible: each one differs most from those that were chosen before it."""
     chosen = [int(_distances(signatures, signatures.mean(axis=0, keepdims=True))[:, 0].argmin())]
     nearest = _distances(signatures, signatures[chosen])[:, 0]
     while len(chosen) < min(MAX_SIGNATURES, len(signatures)) and nearest.max() > 0:

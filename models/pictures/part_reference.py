@@ -20,7 +20,7 @@ PART_REFUSALS: tuple[PartRefusal, ...] = ("no-part", "partly-in-view", "unknown-
 # A signature holds the mean grey level and the spread of the grey levels on each of this many rings.
 SIGNATURE_RINGS = 20
 SIGNATURE_LENGTH = 2 * SIGNATURE_RINGS
-# The largest number of signatures in a reference. A manifest with so many signatures has about 20 KiB more.
+# The largest number of signatures in a reference. With so many signatures, a manifest is about 20 KiB larger.
 MAX_SIGNATURES = 48
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -28,27 +28,31 @@ Signature = Annotated[tuple[float, ...], Field(min_length=SIGNATURE_LENGTH, max_
 
 
 class PartReference(BaseModel):
-    """What pictures of one part have in common, learned from pictures of good parts. A picture outside these limits shows no whole part.
+    """What pictures of one part have in common, learned from pictures of good parts.
 
-    `algorithm` is the number of the part finder that measured the pictures. Another part finder could measure other values.
+    A picture beyond these limits does not show the whole part.
+
+    `algorithm` is the number of the part finder that measured the pictures, because another part finder could measure other values.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     algorithm: Literal[1] = 1
     pictures: int = Field(ge=1, description="Number of pictures from which the reference was learned.")
-    least_size: float = Field(gt=0, description="Smallest mean radius of the outline, as a share of the picture's longer side.")
-    most_size: float = Field(gt=0, description="Largest mean radius of the outline, as a share of the picture's longer side.")
-    least_aspect: Share = Field(description="Smallest ratio of the outline's shorter axis to its longer axis.")
-    most_overhang: float = Field(ge=0, description="How far the outline may reach out of the picture, as a share of its radius.")
+    least_size: float = Field(gt=0, description="Smallest mean radius of the part's outline, as a share of the picture's longer side.")
+    most_size: float = Field(gt=0, description="Largest mean radius of the part's outline, as a share of the picture's longer side.")
+    least_aspect: Share = Field(description="Smallest ratio of the shorter axis to the longer axis of the part's outline.")
+    most_overhang: float = Field(ge=0, description="How far the part may reach out of the picture, as a share of its radius.")
     most_offset: float = Field(
         ge=0,
-        description="Largest distance of the outline's centre from the picture's centre, as a share of the picture's longer side. It "
-        "counts only for a part that reaches out of the picture.",
+        description="Largest distance of the part's centre from the picture's centre, as a share of the picture's longer side. It is "
+        "checked only for a part that reaches out of the picture.",
     )
-    least_support: Share = Field(description="Smallest share of the outline at which an edge must be seen.")
+    least_support: Share = Field(description="Smallest share of the part's outline at which an edge must be seen.")
     most_asymmetry: float = Field(
-        ge=0, description="Largest difference between a sector of the part and the whole part, in standard deviations of the grey levels."
+        ge=0,
+        description="Largest difference in brightness between a sector of the part and the whole part, in standard deviations of the grey "
+        "levels. The sector that differs most is not counted.",
     )
     least_detail: float = Field(
         ge=0,
@@ -62,8 +66,9 @@ class PartReference(BaseModel):
     signatures: tuple[Signature, ...] = Field(
         min_length=1,
         max_length=MAX_SIGNATURES,
-        description="Signatures of pictures that differ as much as possible: the means and then the spreads of the grey levels on "
-        "rings from the centre to the rim. They are scaled so that the part has the mean 0 and the standard deviation 1.",
+        description="Signatures of some pictures of good parts, chosen to be as different as possible. A signature lists the mean grey "
+        "level of each ring from the centre to the rim, and then the spread of each ring. The grey levels are scaled so that the part has "
+        "the mean 0 and the standard deviation 1.",
     )
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Turns the regions that people draw in a picture into a mask of its pixels."""
+"""Turns the regions that people draw in a picture into a mask of the pixels that are inspected."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ Polygon = Sequence[tuple[float, float]]
 def make_region_mask(inspect: Sequence[Polygon], ignore: Sequence[Polygon], rows: int, columns: int) -> npt.NDArray[np.bool_]:
     """Returns a mask of shape (rows, columns) that is True where a picture of this size is inspected.
 
-    A pixel is inspected if its centre lies in a polygon of `inspect`, or if there is none, and if it lies in no polygon of `ignore`. Pixels
-    on the border of a polygon belong to it.
+    A pixel is inspected if its centre lies in a polygon of `inspect` but in no polygon of `ignore`. If `inspect` is empty, all pixels
+    outside of `ignore` are inspected. The border of a polygon belongs to the polygon.
     """
     inside = _draw(inspect, rows, columns) if inspect else np.ones((rows, columns), np.bool_)
     return inside & ~_draw(ignore, rows, columns)
@@ -26,6 +26,6 @@ def _draw(polygons: Sequence[Polygon], rows: int, columns: int) -> npt.NDArray[n
     image = Image.new("L", (columns, rows))
     draw = ImageDraw.Draw(image)
     for polygon in polygons:
-        # Pillow's coordinates are those of the pixels' centres, so the picture's left edge has the coordinate -0.5.
+        # In Pillow, the centre of the first pixel has the coordinate 0, so the picture's left edge has the coordinate -0.5.
         draw.polygon([(x * columns - 0.5, y * rows - 0.5) for x, y in polygon], fill=1)
     return np.asarray(image, np.bool_)

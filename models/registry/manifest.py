@@ -150,11 +150,12 @@ class DriftReference(_ManifestModel):
     bad: Histogram = Field(description="Histogram of the defect probability of defective parts, in the same bins.")
     good_detail: Histogram | None = Field(
         default=None,
-        description="Like `good`, but in narrow bins that are equally wide in log odds. Thresholds of lines are compared with it. It is "
-        "absent in older versions.",
+        description="Histogram of the defect probability of good parts, in narrow bins that are equally wide in log odds. The effect of a "
+        "line's threshold is estimated from it. It is absent in older versions.",
     )
     bad_detail: Histogram | None = Field(
-        default=None, description="Like `bad`, in the bins of `good_detail`. It is absent in older versions."
+        default=None,
+        description="Histogram of the defect probability of defective parts, in the bins of `good_detail`. It is absent in older versions.",
     )
 
 

@@ -116,12 +116,17 @@ class LocalisationFigures(_ReportModel):
     defective: int = Field(description="Number of defective pictures that have a mask.")
     good: int = Field(description="Number of good pictures, whose heat maps should be cold everywhere.")
     defects: int = Field(description="Number of separate defects in the masks.")
-    pixel_auroc: float | None = Field(description="Area under the ROC curve of all pixels together.")
-    aupro: float | None = Field(description="Mean share of each defect that is found, over the false positive rates up to 0.3 (AUPRO).")
-    aupimo: float | None = Field(
-        description="Mean share of a picture's defect pixels that is found, at false positive rates from 1e-5 to 1e-4 of good pictures."
+    pixel_auroc: float | None = Field(description="Area under the ROC curve of defect pixels against all other pixels, over all pictures.")
+    aupro: float | None = Field(
+        description="Mean share of a defect's pixels that are found, averaged over the false positive rates up to 0.3 (AUPRO)."
     )
-    pointing: Proportion = Field(description="Share of defective pictures whose hottest point is at most 8 px (of 300) from a defect.")
+    aupimo: float | None = Field(
+        description="Mean share of a picture's defect pixels that are found while only 1e-5 to 1e-4 of the pixels of good pictures are "
+        "called defects (AUPIMO)."
+    )
+    pointing: Proportion = Field(
+        description="Share of defective pictures whose hottest point is at most 8 px from a defect, if the longer side has 300 px."
+    )
     box_iou: float | None = Field(description="Mean overlap (IoU) of the boxes around hot areas with the boxes around the defects.")
 
 

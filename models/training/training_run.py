@@ -284,8 +284,8 @@ class TrainingRun:
 def learn_part(pictures: LabelledPictures) -> PartReference | None:
     """Returns the part reference of the good parts in `pictures`, training and validation pictures. Logs why if there is none.
 
-    Some pictures show no part that the part finder knows, such as a texture. A version for them has no part reference, and an inspector
-    judges every picture.
+    In some pictures, such as those of a texture, the part finder can find no part. A version for them has no part reference, so an
+    inspector judges every picture.
     """
     try:
         return learn_part_reference(pictures.pixels[pictures.labels == pictures.ok_class])

@@ -1,4 +1,4 @@
-"""Compares the memory-augmented adversarial autoencoder with the same autoencoder without its memory, its adversary, and both."""
+"""Compares the memory-augmented adversarial autoencoder with variants that lack its memory, its adversary, or both."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from models.training.split import expect_groups, expect_members, find_dominant_g
 from streams.errors import ModelError
 
 FOLDS = 5
-# Seed of the folds. It is not one of the training's seeds, so that all trainings have the same folds.
+# Seed of the random folds. It does not depend on the seed of a training, so that all trainings have the same folds.
 FOLD_SEED = 17
-# The variants: for each name, the fields of the recipe that differ from those of the complete autoencoder.
+# The variants of the autoencoder: the name of each, and the fields of the recipe that differ from the complete autoencoder's.
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "MAA": {},
     "without adversary": {"adversary_weight": 0.0},
@@ -57,7 +57,7 @@ class RegisteredPictures:
 
 @dataclass(frozen=True)
 class AutoencoderExperiment:
-    """Trains each variant with each of the `seeds`, on the good pictures outside of one fold, and tests it on the pictures of the fold.
+    """Trains each variant of the autoencoder with each of `seeds` on the good pictures outside of one fold, and tests it on that fold.
 
     Seed 1 leaves out the first fold, seed 2 the second one, and so on, and seed 6 the first one again. So all variants of a seed are tested
     on the same pictures, and seeds can be added later.
@@ -69,7 +69,10 @@ class AutoencoderExperiment:
     find: PartFinder = find_part
 
     def run(self, pictures: LabelledPictures, callback: ExperimentCallback) -> ResultTable:
-        """Runs the trainings that are missing, and returns the table. Raises ModelError if the pictures do not suffice."""
+        """Runs the trainings that `folder` has no result of, and returns the table of all results.
+
+        Raises ModelError if there are too few pictures.
+        """
         description: dict[str, Any] = {"experiment": "autoencoder", "recipe": asdict(self.recipe), "pictures": pictures.fingerprint()}
         description["side_px"] = pictures.pixels.shape[1]
         self.folder.claim(description)
@@ -97,7 +100,7 @@ class AutoencoderExperiment:
         is_test = pictures.folds == fold
 
         def report(done: int, epochs: int, losses: dict[str, float]) -> None:
-            # A cell is finished only after its test, so the last epoch is not reported.
+            # The last epoch is not reported, because a training counts as finished only after its test.
             if done < epochs:
                 progress.on_progress(done, epochs, (), False)
 
@@ -107,7 +110,7 @@ class AutoencoderExperiment:
         return {"frechet": scores["frechet"], "error": scores["error"], "is_defect": pictures.is_defect[is_test]}
 
     def _register(self, pictures: LabelledPictures) -> tuple[RegisteredPictures, int]:
-        """Returns the registered pictures and the number of pictures in which no part was found. These are left out."""
+        """Returns the registered pictures, and the number of pictures that were left out because no part was found in them."""
         parts = [self.find(picture) for picture in pictures.pixels]
         is_found = np.array([part is not None for part in parts])
         if not is_found.any():
@@ -138,7 +141,7 @@ def assign_folds(is_defect: npt.NDArray[np.bool_], groups: npt.NDArray[np.int32]
 
 
 def make_autoencoder_table(results: Mapping[str, Sequence[Mapping[str, float]]], missing: int) -> ResultTable:
-    """Returns the table. `results` holds the AUROC by rule for each variant and seed. `missing` pictures were left out."""
+    """Returns the table of the experiment. `results` holds each variant's AUROC by rule for each seed. `missing` pictures were left out."""
     rows = []
     for name, values in results.items():
         frechet, error = ([value[rule] for value in values] for rule in ("frechet", "error"))

@@ -1,4 +1,4 @@
-"""Compares scorers that learn from good parts alone: how well each tells defective parts, from how many good pictures."""
+"""Compares how well scorers recognise defective parts after they have learned from few or many pictures of good parts alone."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ BATCH = 64
 
 @dataclass(frozen=True, slots=True)
 class LearningCondition:
-    """What a scorer learns from: `good` good pictures (None: all), of which the share `hidden_share` is replaced by defective ones.
+    """The pictures from which a scorer learns: `good` good pictures, or all if it is None.
+
+    The share `hidden_share` of them is replaced by pictures of defective parts, which the scorer takes for good.
 
     If `with_cut_off` is true, a cut-off is chosen from the same pictures, and its errors on the test pictures are counted.
     """
@@ -35,7 +37,7 @@ class LearningCondition:
 
     @property
     def text(self) -> str:
-        """The condition in words."""
+        """The number of good pictures and the share of defective ones in words, for the table."""
         pictures = "all" if self.good is None else f"{self.good}"
         return f"{pictures}, {self.hidden_share:.0%} of them defective" if self.hidden_share else pictures
 
@@ -70,8 +72,8 @@ CONDITIONS = (
 class GoodOnlyFigures:
     """The figures of one scorer under one condition, with a value for each fold.
 
-    `auroc` is the area under the receiver operating characteristic of good against defective. `false_alarms` and `recall` are the shares of
-    good and defective test pictures above the cut-off; they are empty if the condition has no cut-off.
+    `auroc` is the area under the receiver operating characteristic of good against defective. `false_alarms` is the share of the good test
+    pictures that are above the cut-off, and `recall` that of the defective ones. Both are empty if the condition has no cut-off.
     """
 
     scorer: str
@@ -93,7 +95,8 @@ def compare_good_only_scorers(
 ) -> list[GoodOnlyFigures]:
     """Cross-validates `scorers` under each condition. Near-duplicates always stay in the same fold.
 
-    At most `per_group` pictures of a group of near-duplicates are used, so that one casting with hundreds of pictures does not decide.
+    At most `per_group` pictures of a group of near-duplicates are used, so that one casting with hundreds of pictures does not dominate the
+    result.
     """
     groups = group_near_duplicates(pictures.pixels, pictures.checksums)
     rng = np.random.default_rng(seed)
@@ -106,7 +109,8 @@ def compare_good_only_scorers(
         for condition in conditions:
             learned, values = 0, []
             for number, (others, test) in enumerate(splits):
-                # The same seed for each scorer and condition, so that 16 pictures are among the 20 and scorers see the same pictures.
+                # The seed depends only on the fold, so all scorers see the same pictures, and a condition with fewer pictures sees some of
+                # those that a condition with more pictures sees.
                 seen = _choose_seen(others, is_defect, condition, np.random.default_rng(seed + number))
                 values.append(_test_scorer(pixels, groups, is_defect, seen, test, learn, condition.with_cut_off))
                 learned += len(seen)
@@ -154,7 +158,7 @@ def make_good_only_table(results: Sequence[GoodOnlyFigures], pictures: LabelledP
 def _choose_seen(
     others: npt.NDArray[np.int64], is_defect: npt.NDArray[np.bool_], condition: LearningCondition, rng: np.random.Generator
 ) -> npt.NDArray[np.int64]:
-    """Returns the indices of the pictures from which a scorer learns, out of the pictures `others` that are not in the test."""
+    """Returns the indices of the pictures from which a scorer learns. They are chosen from `others`, the pictures outside of the test."""
     good = rng.permutation(others[~is_defect[others]])[: condition.good]
     hidden = rng.permutation(others[is_defect[others]])[: round(condition.hidden_share * len(good))]
     return np.concatenate((hidden, good[len(hidden) :]))

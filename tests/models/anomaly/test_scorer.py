@@ -89,7 +89,7 @@ def test_a_scaled_score_is_a_half_at_the_cut_off() -> None:
         (AlarmsPerHour(0, 600), "no part"),
         (AlarmsPerHour(600, 600), "most or all parts"),
         (AlarmsPerHour(1, 0), "Give the number of parts"),
-        (ExpectedCosts(1000, 1, 0.01), "cheapest to call every part"),
+        (ExpectedCosts(1000, 1, 0.01), "cheapest to send every part"),
         (ExpectedCosts(0, 1, 0.01), "Give costs above 0"),
         (ExpectedCosts(1, 1, 0.0), "no part"),
         (AlarmShare(1e-6), "at least 50000 good pictures"),
