@@ -65,7 +65,7 @@ MAX_DESCRIBED_PICTURES = 1024
 # The score of a picture in which no part is found. Other pictures never get a larger score. The score of a good part is about 1 by the rule
 # "error", and a few units by the rule "frechet".
 NO_PART_SCORE = 1000.0
-# If no part is found in more than this share of the good pictures, nothing is learned from them, because they show something else.
+# If no part is found in more than this share of the good pictures, learning is refused, because most of them should show the whole part.
 MAX_MISSING_SHARE = 0.2
 
 Rule = Literal["error", "frechet"]

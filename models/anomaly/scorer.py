@@ -26,7 +26,7 @@ PixelArray = npt.NDArray[np.uint8]
 
 # With fewer good pictures than this, the spread of their scores is not known well enough for a cut-off.
 MIN_GOOD_PICTURES = 8
-# The upper tail is this share of the good pictures' scores, the largest ones, but at least MIN_TAIL_PICTURES scores.
+# The upper tail of the good pictures' scores consists of the largest ones: this share of all, but at least MIN_TAIL_PICTURES.
 TAIL_SHARE = 0.2
 MIN_TAIL_PICTURES = 5
 # A cut-off may lie above the scores of all n good pictures. But the allowed share of false alarms must then be at least
@@ -81,7 +81,10 @@ LearnScorer = Callable[[PixelArray], GoodOnlyScorer]
 
 
 class CutOffObjective(Protocol):
-    """What a cut-off should achieve, for example a number of false alarms an hour. It is converted to a share of the good parts."""
+    """What a cut-off should achieve, for example at most one false alarm an hour.
+
+    The objective is converted to the share of good parts that may be sent to review.
+    """
 
     def compute_alarm_share(self) -> float:
         """Returns the share of good parts that may be sent to review, above 0 and at most 0.5.

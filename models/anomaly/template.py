@@ -35,7 +35,7 @@ PixelArray = npt.NDArray[np.uint8]
 
 # The rings reach from near the centre to beyond the rim, where flash sticks out. Radii are shares of the part's radius.
 INNER_RADIUS, OUTER_RADIUS = 0.05, 1.12
-# Number of angles of a ring for each pixel of the part's radius. It makes a place near the rim about 1.6 pixels wide.
+# Number of angles of a ring for each pixel of the part's radius. With this number, a place near the rim is about 1.6 pixels wide.
 ANGLES_PER_PX = 3.84
 # A place is compared with the places at these distances from it, along its ring and across the rings. The distances are shares of the
 # part's radius.
@@ -57,7 +57,7 @@ MIN_LIMIT = 3.0
 USUAL_TEXTURE_SHARE = 0.5
 # The score of a picture in which no part is found.
 NO_PART_SCORE = 1000.0
-# If no part is found in more than this share of the good pictures, nothing is learned from them, because they show something else.
+# If no part is found in more than this share of the good pictures, learning is refused, because most of them should show the whole part.
 MAX_MISSING_SHARE = 0.2
 # The contrast of a part counts as at least this many grey levels, so that the noise of a nearly black picture is not amplified.
 MIN_CONTRAST = 40.0

@@ -68,7 +68,7 @@ def find_training_share(manifest: Manifest) -> float:
 
 
 def correct_for_share(probability: float | FloatArray, training_share: float, line_share: float) -> FloatArray:
-    """Returns the defect probability on a line on which the share `line_share` of the parts is defective.
+    """Returns the defect probability `probability`, corrected for a line on which the share `line_share` of the parts is defective.
 
     `probability`, 0..1, is calibrated for the share `training_share`. Both shares are above 0 and below 1. Only the share of the
     defects may differ between training and line: good parts must look the same in both, and so must defective parts. The odds are then
@@ -88,7 +88,7 @@ def correct_for_share(probability: float | FloatArray, training_share: float, li
 def choose_line_threshold(manifest: Manifest, line_share: float) -> float:
     """Returns the threshold at which misses and false alarms cost least on a line with the share `line_share` of defects.
 
-    Let p be the probability of a defect after `correct_for_share`. To reject a part costs (1 - p) * false_alarm on average, and to pass it
+    Let p be the probability of a defect after `correct_for_share`. Rejecting a part costs (1 - p) * false_alarm on average, and passing it
     costs p * miss. So the best threshold for p is false_alarm / (miss + false_alarm) (Elkan, The foundations of cost-sensitive learning,
     IJCAI 2001, equation 2). The result is this threshold converted back to the calibrated probabilities of the version, so that it can be
     compared with the field `defect_probability` of a verdict.

@@ -69,7 +69,7 @@ class AutoencoderExperiment:
     find: PartFinder = find_part
 
     def run(self, pictures: LabelledPictures, callback: ExperimentCallback) -> ResultTable:
-        """Runs the trainings that `folder` has no result of, and returns the table of all results.
+        """Runs the trainings that have no result in `folder` yet, and returns the table of all results.
 
         Raises ModelError if there are too few pictures.
         """
@@ -141,7 +141,10 @@ def assign_folds(is_defect: npt.NDArray[np.bool_], groups: npt.NDArray[np.int32]
 
 
 def make_autoencoder_table(results: Mapping[str, Sequence[Mapping[str, float]]], missing: int) -> ResultTable:
-    """Returns the table of the experiment. `results` holds each variant's AUROC by rule for each seed. `missing` pictures were left out."""
+    """Returns the table of the experiment. `results` holds the AUROC by rule of each variant and seed.
+
+    `missing` is the number of pictures left out.
+    """
     rows = []
     for name, values in results.items():
         frechet, error = ([value[rule] for value in values] for rule in ("frechet", "error"))

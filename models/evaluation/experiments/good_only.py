@@ -26,7 +26,7 @@ BATCH = 64
 class LearningCondition:
     """The pictures from which a scorer learns: `good` good pictures, or all if it is None.
 
-    The share `hidden_share` of them is replaced by pictures of defective parts, which the scorer takes for good.
+    The share `hidden_share` of them is replaced by pictures of defective parts, which the scorer takes for good ones.
 
     If `with_cut_off` is true, a cut-off is chosen from the same pictures, and its errors on the test pictures are counted.
     """
