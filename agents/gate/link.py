@@ -85,8 +85,10 @@ class GateLink:
     ) -> GateLane:
         """Adds and returns the lane that `line` is wired to. Must not be called after `start`.
 
-        The link's thread calls `on_event` with each event. If `settings` is None, the host sends no settings to the board. `grades` holds
-        the settings of each additional gate at the line's belt. Its keys are the numbers of the lanes that move these gates.
+        The link's thread calls `on_event` with each event. If `settings` is None, the host sends no settings to the board.
+
+        A belt may have additional gates, which are wired to other lanes of the board. `grades` holds their settings by the numbers of
+        these lanes.
         """
         added = GateLane(line, lane, settings, grades or {}, self._clock, self._requests, on_event)
         self.lanes.append(added)

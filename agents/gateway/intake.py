@@ -216,7 +216,7 @@ class Intake:
         return replace(frame, captured_at=arrived_at), False
 
     def list_complaints(self) -> list[str]:
-        """Returns sentences for the page /healthz about a wrong clock of the camera."""
+        """Returns sentences for the page /healthz that say what is wrong with the clock of the camera."""
         return self._complaints.list_texts()
 
     def _match(self, pending: _PendingFrame, matcher: Matcher[_PendingFrame], latency: CameraLatency) -> list[MatchDecision[_PendingFrame]]:

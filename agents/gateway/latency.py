@@ -36,8 +36,8 @@ LOWEST_LATENCY_S = -60.0
 HIGHEST_LATENCY_S = 60.0
 # A latency is estimated only from at least this many pictures and this many parts.
 MIN_PICTURES = 10
-# When two latencies are compared, a picture speaks against one of them only if it fits the other one: with that other latency, its distance
-# from the nearest part must be less than this share of the spacing.
+# When two latencies are compared, each picture is tried with both. A picture counts against one latency only if it fits the other one. It
+# fits a latency if its distance from the nearest part is then less than this share of the time between two parts.
 _FIT_SHARE = 0.2
 # A latency is accepted only if it assigns at least this share of all pictures to parts, and also this share of the ten newest pictures.
 _EXPLAINED_SHARE = 0.8

@@ -102,7 +102,7 @@ class AuditResult:
     verdicts: int
     sorted: int
     diverted: int
-    # Parts without a picture, without a verdict or, on a line with a gate, without a sorting.
+    # Parts that lack a picture or a verdict. On a line with a gate, also parts for which no record says what the gate did.
     lost: int
     # Number of times that a gate moved again for a part for which it had already moved.
     repeated_moves: int
@@ -221,8 +221,8 @@ def _find_distinct_events(sortings: Iterable[Sorting]) -> list[Sorting]:
 def _group_by_part(events: Iterable[Sorting]) -> dict[PartId, list[Sorting]]:
     groups: dict[PartId, list[Sorting]] = defaultdict(list)
     for event in events:
-        # A sorting with the reason `unmatched` is left out, because photo-eye 1 did not count the part, so the part has no id of its own.
-        # If the action is `untracked`, however, the sorting is kept, because its id comes from a verdict.
+        # Photo-eye 1 did not count a part that the gate records as `unmatched`. Such a part has no id, so its record is left out. A record
+        # with the action `untracked` is kept, because its id comes from a verdict.
         if event.reason != "unmatched" or event.action == "untracked":
             groups[event.part_id].append(event)
     return dict(groups)

@@ -69,7 +69,7 @@ class SimulatedLine:
         return self.board.transmit()
 
     def receive(self, data: bytes) -> None:
-        """Sends bytes to the board."""
+        """Passes bytes to the board, as if they had come from the host over the serial port."""
         self.board.receive(data, self.now_us)
 
     def run_until(self, to_us: int) -> None:

@@ -51,7 +51,7 @@ def encode_for_browser(value: bytes, limits: PictureLimits, depth_bits: int | No
 
     A JPEG or PNG is returned unchanged if a browser shows it exactly as the decoder reads it. Any other picture is converted to an upright
     PNG: a TIFF or BMP, a picture with more than 8 bits, CMYK, transparency, EXIF rotation or a colour profile, and an animated PNG.
-    `depth_bits` is the setting of the picture's line. Raises PictureError if the decoder refuses the picture.
+    `depth_bits` is a setting of the production line from which the picture comes. Raises PictureError if the decoder refuses the picture.
     """
     with open_picture(value, limits, depth_bits) as file:
         image = file.load("RGB")
@@ -63,7 +63,7 @@ def encode_for_browser(value: bytes, limits: PictureLimits, depth_bits: int | No
 def encode_thumbnail(value: bytes, limits: PictureLimits, side_px: int, depth_bits: int | None = None) -> EncodedPicture:
     """Returns the picture in `value` as an upright JPEG, at most `side_px` wide and high.
 
-    `depth_bits` is the setting of the picture's line. Raises PictureError if the decoder refuses the picture.
+    `depth_bits` is a setting of the production line from which the picture comes. Raises PictureError if the decoder refuses the picture.
     """
     buffer = io.BytesIO()
     with open_picture(value, limits, depth_bits) as file:

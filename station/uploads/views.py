@@ -92,7 +92,8 @@ def rows(request: HttpRequest) -> HttpResponse:
     changed = []
     for upload in uploads_visible_to(request.user).filter(pk__in=[number for number in states if number]):
         status = read_status(upload)
-        # The row of an upload that has waited long is sent every time, because the waiting time in the row changes.
+        # The browser gets only the rows that have changed since it last asked. The row of an upload that has waited for a long time always
+        # changes, because it shows the waiting time.
         if status.state != states[upload.pk] or status.is_slow or not status.is_pending:
             changed.append(status)
     return render(request, "station/uploads/_rows.html", {"statuses": changed})
