@@ -39,7 +39,7 @@ Newest = TypeVar("Newest", bound=NewestRecords)
 
 
 def read_compacted_topic(settings: Settings, role: str, topic: str, empty: Newest) -> Newest:
-    """Reads `topic` to its end and returns the newest record of each key. `empty` is an object of the returned class without records.
+    """Reads `topic` to its end and returns the newest record of each key, added to `empty`, which holds no records.
 
     Raises CastlineError if the topic does not exist or cannot be read.
     """
@@ -67,7 +67,7 @@ def publish_keyed_record(settings: Settings, topic: str, key: str, record: Recor
 
 @dataclass
 class FollowedTopic(Generic[Newest]):
-    """A compacted topic that a `CompactedTopicFollower` reads. `empty` holds no records.
+    """A compacted topic that a `CompactedTopicFollower` reads. `empty` is the object without records to which the records are added.
 
     `on_change` is called with the newest record of each key when the topic has been read to its end, and again after each later change.
     """

@@ -41,7 +41,7 @@ class DecodedImage:
     """An image record with its decoded picture, or with the decoder's error. `sha256` is the checksum of the encoded picture.
 
     `part` tells whether the picture shows the whole part of `reference`, the part reference of the model version for which the picture was
-    decoded. Both are None if the version has no part reference. `part` is also None if the picture could not be decoded.
+    decoded. `part` and `reference` are None if the version has no part reference. `part` is also None if the picture could not be decoded.
     """
 
     record: ImageRecord
@@ -51,7 +51,7 @@ class DecodedImage:
     part: PartCheck | None = None
 
     def fits(self, side_px: int, reference: PartReference | None) -> bool:
-        """Returns whether a model version that needs the side `side_px` and the part reference `reference` can judge this image as it is.
+        """Returns whether a version with the side `side_px` and the part reference `reference` can judge this image as it was decoded.
 
         An undecodable image fits every version, because the networks do not judge it.
         """

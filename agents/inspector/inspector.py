@@ -72,8 +72,8 @@ class PendingImage:
 class JudgedBatch:
     """A batch that the networks have judged. `judged` holds the images of all records that name a part, in the order of the records.
 
-    `assignments` holds, for each judged image, the model version that judged it and the shadow version of its line. `rules` holds the rule
-    that gave it its label.
+    `assignments` and `rules` have one entry for each judged image, in the same order. The assignment names the model version that judged
+    the image and the shadow version of its line. The rule is the one of the image's line, which gave the image its label.
     """
 
     records: list[PendingImage]
@@ -199,7 +199,8 @@ class Inspector:
     def _decode(self, image: ImageRecord, ensemble: Ensemble) -> DecodedImage:
         """Decodes an image for `ensemble`, and compares it with the part reference of the ensemble's version, if there is one.
 
-        Tries again while the object store does not answer, because this says nothing about the picture.
+        Tries again while the object store does not answer, because an error of the store does not mean that the picture is damaged. While
+        the inspector stops, raises OSError instead.
         """
         decoder = self._upload_process.decode_picture if self._is_upload(image.part.line) else decode_picture
         backoff = Backoff(first_s=_STORE_RETRY_S, longest_s=_STORE_RETRY_S)

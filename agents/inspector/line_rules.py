@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 class LineRule:
     """How a line turns the probabilities of one model version into labels.
 
-    `threshold` and `decision` are written into the line's verdicts. `rule` is None if the labels that the version gave are kept.
+    `threshold` and `decision` are written into the line's verdicts. If `rule` is None, each picture keeps the label of the model version.
     """
 
     threshold: float

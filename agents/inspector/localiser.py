@@ -65,8 +65,8 @@ class HeatMapper(Protocol):
 
 # A function that opens the heat mapper of a version and warms it up. It returns None if no network of the version supports heat maps.
 OpenHeatMapper = Callable[[Version], HeatMapper | None]
-# A function that returns the mask of the pixels that are inspected on a line, for a heat map with these numbers of rows and columns. It
-# returns None if people drew no regions for the line.
+# A function that takes a line and the numbers of rows and columns of a heat map. It returns the mask of the pixels that are inspected on
+# the line, or None if people drew no regions for the line.
 FindMask = Callable[[str, int, int], npt.NDArray[np.bool_] | None]
 
 

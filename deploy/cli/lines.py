@@ -207,9 +207,9 @@ def _collect_changes(given: Mapping[str, Any], clear: tuple[str, ...]) -> dict[s
 
 
 def _compare(manifest: Manifest, before: LiveLineSettings, after: LiveLineSettings, parts_per_hour: float) -> LineComparison:
-    """Estimates what is expected with the old and with the new settings of a line, for the same share of defects.
+    """Estimates the false alarms, misses and reviews with the old and with the new settings of a line, for the same share of defects.
 
-    This share is the one in the new settings, else the one in the old settings, else that of the training pictures.
+    This share comes from the new settings. If they have none, it comes from the old settings, and otherwise from the training pictures.
     Raises ModelError if a share is set, but no threshold can be computed from it for this version.
     """
     share = after.defect_share or before.defect_share

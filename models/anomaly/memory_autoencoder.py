@@ -4,8 +4,8 @@
 
 The reference system of the paper on defect detection in castings is such an autoencoder. It learns from good parts alone.
 
-The first score, "error", is the reconstruction error: the mean absolute residual of the scored pixels, where the residuals of each ring
-around the middle are divided by those that good parts have there.
+The first score, "error", is the reconstruction error: the mean absolute residual of the scored pixels. The residuals of each ring around
+the middle are first divided by the mean absolute residual of good parts in this ring.
 
 The second score, "frechet", compares the distribution of the residuals with their distribution in good parts. The paper names a "Fréchet
 Markov distance" between residuals, but gives no formula. Here it is computed as follows:
@@ -50,7 +50,7 @@ RIM_SHARE = 0.42
 # Pixels up to this many rim radii from the middle are scored. Farther away there is nothing but the belt.
 SCORED_RADII = 1.12
 # The residuals of good parts are described separately for this many rings of equal width around the middle. Edges, such as the rim, are
-# never rebuilt exactly, so a residual that is usual at an edge would be a sign of a defect on a smooth face.
+# never rebuilt exactly. A residual that is usual at an edge is therefore a sign of a defect on a smooth face.
 RINGS = 24
 # A registered picture is normalised to this mean and this spread of its grey levels (0..1), so that a lamp that ages changes no score.
 NORMAL_MEAN, NORMAL_SPREAD = 0.5, 0.2
@@ -62,8 +62,8 @@ LEAST_TURNED_PICTURES = 2048
 REBUILDING_BATCH = 64
 # The statistics of good residuals are computed from at most this many pictures.
 MAX_DESCRIBED_PICTURES = 1024
-# The score of a picture in which no part is found. Other pictures never get a larger score. The score of a good part is about 1 by the rule
-# "error", and a few units by the rule "frechet".
+# The score of a picture in which no part is found. Other pictures never get a larger score. For a good part, the score "error" is about 1,
+# and the score "frechet" is a few units.
 NO_PART_SCORE = 1000.0
 # If no part is found in more than this share of the good pictures, learning is refused, because most of them should show the whole part.
 MAX_MISSING_SHARE = 0.2
@@ -104,7 +104,7 @@ class ResidualStatistics:
     - `spreads`, shape (rings,): the mean absolute residual.
     - `means`, shape (rings, 5), and `covariances`, shape (rings, 5, 5): the moments of the Markov neighbourhoods that
       `compute_ring_moments` explains.
-    - `distances`, shape (rings,): the mean squared Fréchet distance of a good picture.
+    - `distances`, shape (rings,): the squared Fréchet distance between one good picture and all good pictures, as mean over the pictures.
     """
 
     spreads: FloatArray
@@ -242,7 +242,7 @@ def train_autoencoder(pixels: PixelArray, recipe: AutoencoderRecipe, on_epoch: O
     training = autoencoder.training
     grey = normalise_light(_turn_pictures(pixels, recipe.seed))[..., None]
     losses, weights, targets = _make_losses(training, recipe, grey)
-    # Adam divides each gradient by its usual size, so the discriminator learns equally fast if its loss has a small weight.
+    # The small weight of the adversary does not slow down the discriminator, because Adam divides each gradient by its usual size.
     rate = keras.optimizers.schedules.CosineDecay(recipe.rate, recipe.steps, alpha=1e-2)
     training.compile(keras.optimizers.Adam(rate, beta_1=0.5), loss=losses, loss_weights=weights)
     epochs = max(1, round(recipe.steps * recipe.batch / len(grey)))
@@ -273,9 +273,9 @@ def compute_residuals(network: keras.Model, pixels: PixelArray) -> FloatArray:
 
 
 def register_part(picture: PixelArray, part: FoundPart, side_px: int) -> PixelArray:
-    """Returns the registered picture of `part`, shape (side_px, side_px), in which the rim is a circle around the middle. It is not turned.
+    """Returns the registered picture of `part`, shape (side_px, side_px), in which the rim is a circle around the middle.
 
-    `picture` has shape (rows, columns). Places outside it get the grey level of the nearest pixel.
+    The part is not turned. `picture` has shape (rows, columns). Places outside the picture get the grey level of the nearest pixel.
     """
     places = ((np.arange(side_px) + 0.5) / side_px - 0.5) / RIM_SHARE
     across, down = np.meshgrid(places, places)
@@ -333,9 +333,9 @@ def compute_rings(side_px: int) -> npt.NDArray[np.int32]:
 def compute_ring_moments(residuals: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Returns mean and covariance of the Markov neighbourhoods of each ring, shapes (n, rings, 5) and (n, rings, 5, 5).
 
-    `residuals` has shape (n, side_px, side_px) and signs. The Markov neighbourhood of a pixel is the vector of its residual and those of
-    its four neighbours. In a Gaussian Markov random field of first order, these moments determine the distribution of the whole
-    field.
+    `residuals` has shape (n, side_px, side_px), and its values have signs. The Markov neighbourhood of a pixel is the vector of its
+    residual and those of its four neighbours. In a Gaussian Markov random field of first order, these moments determine the distribution of
+    the whole field.
     """
     rings = compute_rings(residuals.shape[1])
     shifts = [(0, 0), (0, 1), (0, -1), (1, 0), (-1, 0)]
@@ -368,7 +368,7 @@ def compute_frechet_distances(
 
 
 def describe_good_residuals(residuals: FloatArray) -> ResidualStatistics:
-    """Returns the statistics of `residuals`, which are those of good pictures, with signs, shape (n, side_px, side_px)."""
+    """Returns the statistics of the residuals of good pictures. `residuals` has shape (n, side_px, side_px), and its values have signs."""
     rings = compute_rings(residuals.shape[1])
     smooth = smooth_residuals(residuals)
     spreads = np.array([smooth[:, rings == ring].mean() for ring in range(RINGS)], np.float32)

@@ -69,8 +69,7 @@ class PolarGrid:
         Each pixel gets the value of the nearest place. Pixels outside the rings get 0.
         """
         matrix = _circle_to_ellipse(part)
-        # The outermost ring lies within a rectangle around the part's centre. It reaches as far along x and y as the rows of the matrix are
-        # long.
+        # Only the pixels of the rectangle around the outermost ring are computed. The lengths of the matrix's rows give its half sides.
         reach = self.outer * np.hypot(matrix[:, 0], matrix[:, 1])
         left, top = (max(0, int(centre - far)) for centre, far in zip((part.centre_x_px, part.centre_y_px), reach, strict=True))
         right, bottom = (

@@ -113,7 +113,7 @@ class AlarmsPerHour:
     parts_per_hour: float
 
     def compute_alarm_share(self) -> float:
-        """Returns the share of the parts that may be false alarms. Raises ModelError unless it is above 0 and at most 0.5."""
+        """Returns the share of the parts that may be false alarms. Raises ModelError if the share is not above 0 and at most 0.5."""
         if not self.parts_per_hour > 0:
             raise ModelError(f"The line makes {self.parts_per_hour:g} parts an hour. Give the number of parts that it makes in an hour.")
         text = f"{self.alarms_per_hour:g} false alarms an hour among {self.parts_per_hour:g} parts"
@@ -161,7 +161,7 @@ class CutOff:
     - `alarm_share`: the share of false alarms for which the cut-off was chosen.
     - `good_pictures` and `alarms`: the number of good pictures, and how many of them have a score above the cut-off.
     - `highest_alarm_share`: with 95 % confidence, at most this share of all good parts has a score above the cut-off.
-    - `is_beyond_pictures`: True if there are too few good pictures for so small a share. The cut-off then lies above all of their scores.
+    - `is_beyond_pictures`: True if there are too few good pictures for `alarm_share`. The cut-off then lies above all of their scores.
     """
 
     score: float
@@ -172,7 +172,7 @@ class CutOff:
     is_beyond_pictures: bool
 
     def scale_scores(self, scores: npt.NDArray[Any]) -> FloatArray:
-        """Returns `scores` as they stand in verdicts: on a scale from 0 to 1, on which the cut-off is 0.5."""
+        """Returns `scores` on the scale that verdicts use: from 0 to 1, with the cut-off at 0.5."""
         scaled: FloatArray = (scores / (scores + self.score)).astype(np.float32)
         return scaled
 
@@ -190,8 +190,8 @@ def choose_cut_off(good_scores: npt.NDArray[Any], objective: CutOffObjective) ->
     scores = np.sort(np.asarray(good_scores, np.float64).ravel())
     _expect_usable_scores(scores)
     share = objective.compute_alarm_share()
-    # A new good part is equally likely to take any rank among the n scores. So if k of the n pictures are alarms, the
-    # probability that it is an alarm is at most (k + 1) / (n + 1).
+    # A new good part is equally likely to take any rank among the n scores. So if k of the n pictures have a score above the cut-off, a new
+    # good part exceeds the cut-off with a probability of at most (k + 1) / (n + 1).
     between = _place_between_scores(scores, int(np.floor(share * (len(scores) + 1))) - 1)
     score = _extend_tail(scores, share) if between is None else between
     alarms = int((scores > score).sum())
@@ -200,7 +200,7 @@ def choose_cut_off(good_scores: npt.NDArray[Any], objective: CutOffObjective) ->
 
 
 def cross_fit_scores(pixels: PixelArray, groups: npt.NDArray[np.int32], learn: LearnScorer, folds: int = 5) -> FloatArray:
-    """Returns a score for each good picture, shape (n,), from a scorer that has not learned from it. `choose_cut_off` needs such scores.
+    """Returns a score for each good picture, shape (n,), from a scorer that has not learned from this picture, for `choose_cut_off`.
 
     A scorer gives lower scores to the pictures from which it has learned than to new good parts, so a cut-off from these scores would be
     too low. The pictures, shape (n, side_px, side_px), are therefore divided into `folds` folds. For each fold, `learn` makes a scorer from

@@ -4,8 +4,9 @@ The part is found and unwrapped to polar coordinates (`polar.py`), so that each 
 the places beside it, along its ring and across the rings. On a good part, these differences show only the texture of the surface. A hole, a
 chip, a crack or a fin differs from the places beside it on all sides.
 
-Light, shadows and the mean grey level of a ring do not matter, because they are the same in the places beside. The differences on each ring
-are measured in units of the ring's own texture, because a speck on a mirror-smooth ring is more suspicious than a speck on a rough ring.
+Light, shadows and the mean grey level of a ring do not matter, because they are the same in neighbouring places. The differences on each
+ring are measured in units of the ring's own texture, because a speck on a mirror-smooth ring is more suspicious than a speck on a rough
+ring.
 
 The limits, which say how far a place may differ, are learned from good parts. Each ring has one limit for bright places and one for dark
 places. Twenty good pictures are enough, because every ring has hundreds of places.
@@ -43,8 +44,8 @@ ALONG_RING = (0.13, 0.26)
 ACROSS_RINGS = (0.03, 0.06)
 # Steps of the a trous wavelet: the values are smoothed over 3 neighbouring places, and again over 3 places that are 2 apart.
 SMOOTHING_STEPS = (1, 2)
-# The limit of a ring is chosen so that this share of the good parts exceeds it. With a larger share, pictures of defective parts that hide
-# among the good ones would change the limit less.
+# The limit of a ring is chosen so that this share of the good parts exceeds it. With a larger share, defective pictures that were taken for
+# good ones would change the limit less.
 LIMIT_SHARE = 0.05
 # The limits of neighbouring rings are averaged with a Gaussian whose standard deviation is this many rings. So a few pictures give nearly
 # the same limits as many pictures.
@@ -210,7 +211,7 @@ def _view_angles(padded: FloatArray, margin: int, shift: int) -> FloatArray:
 
 
 def _pad_rings(polar: FloatArray, margin: int) -> FloatArray:
-    """Returns `polar` with `margin` more rings on both sides, which mirror the rings inside."""
+    """Returns `polar` with `margin` more rings on both sides, mirrored from the rings next to the border."""
     return np.concatenate((polar[margin:0:-1], polar, polar[-2 : -margin - 2 : -1]), axis=0)
 
 

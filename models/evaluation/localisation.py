@@ -68,8 +68,8 @@ class HeatSource:
     """A way to make heat maps, for example Grad-CAM. `compute` turns the pixels of a picture, shape (side_px, side_px), into its heat map.
 
     The heat map has the same shape. The larger a value is, the more suspicious is the pixel. The scale is free, but must be the same for
-    all pictures. Boxes are drawn around pixels of at least `box_level`. If it is None, they are drawn around pixels of at least half of
-    the map's own maximum.
+    all pictures. Boxes are drawn around pixels whose value is at least `box_level`, or at least half of the map's maximum if `box_level`
+    is None.
     """
 
     name: str
@@ -80,7 +80,7 @@ class HeatSource:
 
 @dataclass(frozen=True)
 class MaskedPicture:
-    """A picture file and where its defects are: `mask` on the grid, shape (rows, columns). It is False everywhere for a good part.
+    """A picture file and the mask of its defects on the grid, shape (rows, columns). The mask of a good part is False everywhere.
 
     `width_px` and `height_px` are the size of the upright picture. `mask_path` is None for a good picture without a mask.
     """
@@ -94,7 +94,7 @@ class MaskedPicture:
 
 @dataclass(frozen=True)
 class MaskedPictures:
-    """The pictures whose heat maps can be measured. `left_out` says in sentences which pictures and masks cannot, and why."""
+    """The pictures whose heat maps can be measured. `left_out` says in sentences which pictures and masks were left out, and why."""
 
     pictures: tuple[MaskedPicture, ...]
     left_out: tuple[str, ...]
@@ -127,9 +127,10 @@ def read_masked_pictures(
     """Finds and reads the mask of each of `files`, which come from one source of `find_pictures`.
 
     The mask of `source/def_front/a.jpeg` is `masks_folder/def_front/a.png`: the same path below the source, with the suffix .png. If the
-    source is a CSV list, the path below it is the name of the picture's folder and the name of the picture. A mask is an 8-bit PNG of the
-    picture's size. Its pixels are 0 where there is no defect. All other values are defects, except `part_values`, which mark the sound
-    part. Pictures of the class `ok_class` need no mask.
+    source is a CSV list, the mask is `masks_folder/def_front/a.png` for every picture `a` in a folder named `def_front`.
+
+    A mask is an 8-bit PNG of the picture's size. Its pixels are 0 where there is no defect. All other values are defects, except
+    `part_values`, which mark the sound part. Pictures of the class `ok_class` need no mask.
 
     Defective pictures without a mask, masks that fit no picture and masks that contradict the class are left out. `left_out` lists them.
     Raises ModelError if nothing is left, if a mask fits two pictures, or if most masks of good pictures show defects.
@@ -159,8 +160,8 @@ def evaluate_localisation(
 ) -> LocalisationReport:
     """Computes the heat maps of all `pictures` with each source and returns their figures.
 
-    `depth_bits` is the setting of the line that the pictures come from. After each heat map, `advance` is called with 1. Raises ModelError
-    if a source returns a value that is not a finite number, or if a picture file has changed and cannot be read any more.
+    `depth_bits` is the setting `depth_bits` of the line that the pictures come from. After each heat map, `advance` is called with 1.
+    Raises ModelError if a source returns a value that is not a finite number, or if a picture file has changed and cannot be read any more.
     """
     figures = {}
     for source in sources:
@@ -234,7 +235,7 @@ def compute_aupimo(
     if not good or not defective:
         return None
     thresholds, rates = _list_false_positives(good, high)
-    # From rates[k - 1] up to rates[k], the pixels hotter than thresholds[k] are called defects.
+    # For false positive rates from rates[k - 1] up to rates[k], the pixels that are hotter than thresholds[k] count as found defects.
     edges = np.log(np.clip(np.concatenate([[low], rates]), low, high))
     widths = np.diff(edges) / (np.log(high) - np.log(low))
     pimo = []
@@ -257,10 +258,10 @@ def points_at_defect(heat: HeatMap, mask: Mask, max_distance: float = NEAR_PX) -
 
 
 def compute_box_iou(heat: HeatMap, mask: Mask, box_level: float | None = None) -> float:
-    """Returns the area that boxes of the heat map and boxes of the mask have in common, divided by the area of both, 0..1.
+    """Returns the area that the boxes of the heat map and of the mask have in common, divided by the area that they cover together, 0..1.
 
-    The boxes of the heat map are those of a finding (`find_boxes`). The boxes of the mask are the smallest upright ones around each defect.
-    Where boxes overlap, their area counts once. Returns 0 if the heat map has no box. `box_level` is explained at `HeatSource`.
+    `find_boxes` draws the boxes of the heat map, as for a finding. The mask has one box for each defect: the smallest upright box around
+    it. Where boxes overlap, their area counts once. Returns 0 if the heat map has no box. `box_level` is explained at `HeatSource`.
     """
     found, drawn = np.zeros_like(mask), np.zeros_like(mask)
     for box in _find_boxes_from(heat, box_level):
@@ -395,7 +396,7 @@ def _read_levels(path: Path, limits: PictureLimits) -> Pixels:
 
 
 def _reduce_to_grid(marks: Mask, width_px: int, height_px: int) -> Mask:
-    """Returns the marked pixels as cells of the grid. If no cell is covered well enough to count, those that are covered most count."""
+    """Returns the grid cells of which the marked pixels cover more than MIN_COVER, or the most covered cells if there are no such cells."""
     scale = GRID_SIDE_PX / max(width_px, height_px)
     size = max(1, round(width_px * scale)), max(1, round(height_px * scale))
     cover = np.asarray(Image.fromarray(marks.astype(np.float32)).resize(size, Image.Resampling.BOX))
@@ -428,18 +429,18 @@ def _find_boxes_from(heat: HeatMap, box_level: float | None) -> list[HeatBox]:
 
 
 def _pool(heats: Sequence[HeatMap], masks: Sequence[Mask], is_defect: bool) -> npt.NDArray[np.float32]:
-    """Returns the heat of all defect pixels of all pictures, or of all other pixels if `is_defect` is False, shape (n,)."""
+    """Returns the heat of the defect pixels of all pictures, or of all other pixels if `is_defect` is False, shape (number of pixels,)."""
     return np.concatenate([heat[mask == is_defect] for heat, mask in zip(heats, masks, strict=True)])
 
 
 def _label_defects(mask: Mask) -> tuple[npt.NDArray[np.int32], int]:
-    """Numbers the defects from 1. Returns the number of the defect at each pixel, 0 where there is none, and how many defects there are."""
+    """Numbers the defects of a mask from 1. Returns the defect number of each pixel, 0 outside of defects, and the number of defects."""
     labels, count = ndimage.label(mask, np.ones((3, 3), np.int8))
     return labels, int(count)
 
 
 def _weigh_defects(mask: Mask) -> FloatArray:
-    """Returns for each pixel of a defect, in reading order, one divided by the number of pixels of its defect."""
+    """Returns the weight of each defect pixel, in reading order: 1 / (pixels of its defect). So all defects count the same."""
     labels = _label_defects(mask)[0][mask]
     weights: FloatArray = (1 / np.maximum(1, np.bincount(labels)))[labels]
     return weights
@@ -455,8 +456,8 @@ def _area_under_curve(background: npt.NDArray[np.float32], levels: npt.NDArray[n
     values, places = np.unique(levels, return_inverse=True)
     sums = np.cumsum(np.bincount(places, weights)[::-1])
     heights = sums / sums[-1]
-    # Two false positive rates for each value of a defect pixel, the hottest value first: if only hotter pixels are called defects, and if
-    # pixels with this value are called defects too.
+    # Each value of a defect pixel, the hottest first, gives two false positive rates: the share of the background that is hotter than the
+    # value, and the share that is at least as hot.
     above, from_here = (1 - np.searchsorted(background, values[::-1], side=side) / len(background) for side in ("right", "left"))
     x = np.concatenate([[0.0], np.stack([above, from_here], axis=1).ravel(), [1.0]])
     y = np.concatenate([[0.0, 0.0], np.repeat(heights, 2)])
@@ -467,9 +468,10 @@ def _area_under_curve(background: npt.NDArray[np.float32], levels: npt.NDArray[n
 
 
 def _list_false_positives(good: Sequence[HeatMap], high: float) -> tuple[npt.NDArray[np.float32], FloatArray]:
-    """Returns the thresholds at which the pixels of good pictures become false positives, and the false positive rate of each threshold.
+    """Returns thresholds, and the false positive rate of each: the mean share of a good picture's pixels that are at least as hot.
 
-    The thresholds fall and the rates rise. The last rate is the first one that reaches `high`.
+    The thresholds are the heat values of the good pictures, the hottest first, so the rates rise. The list ends with the first rate that
+    reaches `high`.
     """
     levels, weights = [], []
     for heat in good:

@@ -42,7 +42,7 @@ class DecisionRule:
 
 @dataclass(frozen=True, slots=True)
 class ExpectedShares:
-    """What a rule is expected to do with the parts of a line, as shares of all parts, 0..1.
+    """The errors and reviews that a decision rule is expected to cause on a line, as shares of all its parts, 0..1.
 
     `false_alarms` are good parts that get `defect`, `misses` are defective parts that get `ok`, and `reviews` are parts that get `review`.
     """

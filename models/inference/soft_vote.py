@@ -122,7 +122,7 @@ class SoftVote:
 
 
 def choose_label(defect_probability: float, threshold: float, low: float, high: float) -> Label:
-    """Returns `review` if `low` <= `defect_probability` < `high`, otherwise `defect` if it is at least `threshold`, and otherwise `ok`."""
+    """Returns `review` if `low` <= `defect_probability` < `high`. Otherwise returns `defect` from `threshold` on, and `ok` below it."""
     if low <= defect_probability < high:
         return "review"
     return "defect" if defect_probability >= threshold else "ok"

@@ -29,9 +29,10 @@ class Autoencoder:
 
     `rebuilding` maps pictures to rebuilt pictures. Both have the shape (batch, side_px, side_px, 1), float32, grey level 0..1.
 
-    `training` has the same input and a dictionary of outputs. With each output that an option leaves out, its loss is left out too.
+    `training` has the same input and a dictionary of outputs. An autoencoder without memory has no "addressing_entropy", and an autoencoder
+    without adversary has no "genuine" and no "forged". Their losses are then left out too.
     - "rebuilt": the rebuilt pictures.
-    - "addressing_entropy": entropy of the addressing weights in nats, mean over the places of a picture, shape (batch, 1).
+    - "addressing_entropy": entropy of the prototypes' weights in nats, mean over the places of a picture, shape (batch, 1).
     - "genuine" and "forged": what the discriminator says about the picture and about the rebuilt picture. Shape (batch, places, places, 1).
       They are logits: positive for a genuine picture, negative for a rebuilt one.
     """
@@ -90,8 +91,8 @@ def build_autoencoder(
 class PrototypeMemory(keras.layers.Layer):  # type: ignore[misc]  # Keras comes without types
     """Replaces each code by a sparse mixture of prototypes, as in Gong et al. 2019, section 3.3.
 
-    The weights of a mixture are the softmax of the cosine similarities between code and prototypes (equations 4 and 5), times SHARPNESS.
-    Weights up to 1 / prototypes become 0 (hard shrinkage, equation 7), and the others are scaled so that their sum is 1.
+    The cosine similarities between code and prototypes are multiplied by SHARPNESS. Their softmax gives the weights of the mixture
+    (equations 4 and 5). Weights up to 1 / prototypes become 0 (hard shrinkage, equation 7), and the others are scaled to the sum 1.
 
     Input shape: (batch, rows, columns, channels). Output: the mixtures, same shape, and the mean entropy of the weights of each picture
     in nats, shape (batch, 1). The entropy is 0 if each code is replaced by a single prototype.
@@ -112,7 +113,7 @@ class PrototypeMemory(keras.layers.Layer):  # type: ignore[misc]  # Keras comes 
         return ops.matmul(weights, self.memory), ops.mean(entropy, axis=(1, 2))[:, None]
 
     def address(self, codes: keras.KerasTensor) -> keras.KerasTensor:
-        """Returns the weights of the prototypes, shape (batch, rows, columns, prototypes). They are 0..1, and their sum is 1."""
+        """Returns the weights of the prototypes for each code, 0..1 with the sum 1, shape (batch, rows, columns, prototypes)."""
         similarity = ops.matmul(ops.normalize(codes, axis=-1), ops.transpose(ops.normalize(self.memory, axis=-1)))
         weights = ops.softmax(SHARPNESS * similarity, axis=-1)
         least = 1.0 / self.prototypes

@@ -73,7 +73,7 @@ MAX_TILT_DIFFERENCE = 0.06
 RIM_SUPPORT_SHARE = 0.9
 # Smallest share of the rays that have an edge at the rim. With fewer, no part is found.
 MIN_SUPPORT = 0.35
-# An edge supports an outline if it is at most this many pixels away from it.
+# An edge supports an outline if the distance between them is at most this many pixels.
 SUPPORT_DISTANCE_PX = 2.0
 # How strongly an outline is drawn towards the cavity's shape, for each of its five harmonics. A value of 2 counts like two rays with edges.
 PRIOR_RAYS = (0.0, 2.0, 2.0, 8.0, 8.0)
@@ -86,7 +86,7 @@ SECTORS = 8
 # A reference is learned only if at least this many pictures, and this share of all given pictures, show the same part.
 MIN_PICTURES = 8
 MIN_KEPT_SHARE = 0.8
-# A picture is odd, and left out, if its signature is farther than this from the signatures of all other pictures.
+# A picture is left out as odd if the distance of its signature from the signatures of all other pictures is larger than this.
 ODD_DISTANCE = 0.3
 ODD_NEIGHBOURS = 1
 # The limits of a reference are a little wider than the values measured in pictures of good parts: by this share of the difference between
@@ -176,7 +176,7 @@ class PartCheck:
 
 @dataclass(frozen=True, slots=True)
 class _Cavity:
-    """A cavity: its centre and mean radius in pixels, and a matrix (2, 2) that turns a circle into its outline, with determinant 1."""
+    """A cavity: its centre and mean radius in pixels. The matrix `shape`, (2, 2) with determinant 1, maps a circle to its outline."""
 
     x_px: float
     y_px: float
@@ -186,14 +186,14 @@ class _Cavity:
 
 @dataclass(frozen=True, slots=True)
 class _Rays:
-    """Edges along rays from the cavity's centre. The arrays have the shape (RAYS, radii) if nothing else is said.
+    """Edges along rays from the cavity's centre. Arrays without a stated shape have the shape (RAYS, radii).
 
     - `step_x` and `step_y`, shape (RAYS,): a radius of 1 on ray k is `step_x[k]`, `step_y[k]` pixels away from the centre. On this scale,
       the cavity's outline has the same radius on all rays, and the rim nearly so.
-    - `radii`, shape (radii,): the radii at which the edges are measured, one apart.
-    - `strength`: the difference between the grey levels on both sides of a place.
-    - `is_edge`: True where the strength has a local maximum.
-    - `is_visible`: True within the picture.
+    - `radii`, shape (radii,): the radii at which the grey levels are compared, in steps of 1.
+    - `strength`: the difference between the grey levels nearer to the centre and those farther away.
+    - `is_edge`: True where the strength has a local maximum above `least_edge`.
+    - `is_visible`: True where the place lies within the picture.
     - `least_edge`, shape (RAYS,): the smallest strength of an edge on each ray.
     """
 
@@ -436,7 +436,7 @@ def _solve_samples(inverses: Floats, candidates: Floats) -> Floats:
 
 
 def _best_supported(rays: _Rays, outlines: Floats) -> Floats | None:
-    """Returns the outermost of the well supported `outlines`, shape (n, 5). Returns None if none has a possible shape."""
+    """Returns the outermost of those `outlines`, shape (n, 5), that many edges support, or None if no outline has a possible shape."""
     size = outlines[:, 0]
     is_possible = (np.hypot(outlines[:, 1], outlines[:, 2]) < MAX_OFFSET * size) & (
         np.hypot(outlines[:, 3], outlines[:, 4]) < MAX_TILT_DIFFERENCE * size
@@ -462,7 +462,7 @@ def _best_supported(rays: _Rays, outlines: Floats) -> Floats | None:
 
 
 def _fit_rim(rays: _Rays, harmonics: Floats) -> FoundPart | None:
-    """Fits the outline to the edges near it and returns the ellipse along it. Returns None if too few rays have an edge there.
+    """Fits the outline to the edges near it, and then an ellipse to the outline. Returns None if too few rays have an edge at the outline.
 
     The fit is repeated, and from the second time on only nearer edges are used.
     """
@@ -487,7 +487,7 @@ def _fit_rim(rays: _Rays, harmonics: Floats) -> FoundPart | None:
 def _fit_harmonics(radii: Floats, weights: npt.NDArray[np.floating]) -> Floats:
     """Returns the harmonics of the outline that fits `radii` best by weighted least squares.
 
-    Outlines shaped like the cavity are preferred.
+    The fit prefers outlines with the shape of the cavity (PRIOR_RAYS).
     """
     weighted = _HARMONICS * weights[:, None].astype(np.float32)
     result: Floats = np.linalg.solve(weighted.T @ _HARMONICS + _PRIOR + 1e-3 * np.eye(5, dtype=np.float32), weighted.T @ radii)

@@ -282,10 +282,10 @@ class TrainingRun:
 
 
 def learn_part(pictures: LabelledPictures) -> PartReference | None:
-    """Returns the part reference of the good parts in `pictures`, training and validation pictures. Logs why if there is none.
+    """Returns the part reference of the good parts in `pictures`, or logs the reason and returns None if there is none.
 
-    In some pictures, such as those of a texture, the part finder can find no part. A version for them has no part reference, so an
-    inspector judges every picture.
+    `pictures` are the training and validation pictures. In some pictures, such as those of a texture, the part finder finds no part. A
+    version that is trained with them has no part reference, so an inspector judges every picture.
     """
     try:
         return learn_part_reference(pictures.pixels[pictures.labels == pictures.ok_class])

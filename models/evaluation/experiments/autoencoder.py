@@ -45,9 +45,10 @@ PLAIN = "plain"
 
 @dataclass(frozen=True)
 class RegisteredPictures:
-    """Registered pictures, shape (n, side_px, side_px), and whether each shows a defect. `folds` has the test fold of each picture.
+    """Pictures in which the rim of the part is a circle around the middle (`register_part`), shape (n, side_px, side_px).
 
-    A picture with the fold -1 is never tested, because its group of near-duplicates is too large.
+    `is_defect` says which pictures show a defect. `folds` says in which fold each picture is tested. A picture with the fold -1 is never
+    tested, because its group of near-duplicates is too large.
     """
 
     pixels: PixelArray
@@ -57,10 +58,10 @@ class RegisteredPictures:
 
 @dataclass(frozen=True)
 class AutoencoderExperiment:
-    """Trains each variant of the autoencoder with each of `seeds` on the good pictures outside of one fold, and tests it on that fold.
+    """Trains each variant of the autoencoder once for each of `seeds`, on the good pictures outside of one fold.
 
-    Seed 1 leaves out the first fold, seed 2 the second one, and so on, and seed 6 the first one again. So all variants of a seed are tested
-    on the same pictures, and seeds can be added later.
+    The good and the defective pictures of this fold are the test pictures. Seed 1 leaves out the first fold, seed 2 the second one, and so
+    on, and seed 6 the first one again. So all variants of a seed are tested on the same pictures, and seeds can be added later.
     """
 
     recipe: AutoencoderRecipe
@@ -100,7 +101,7 @@ class AutoencoderExperiment:
         is_test = pictures.folds == fold
 
         def report(done: int, epochs: int, losses: dict[str, float]) -> None:
-            # The last epoch is not reported, because a training counts as finished only after its test.
+            # The last epoch is not reported, because the progress would then be complete before the trained autoencoder is tested.
             if done < epochs:
                 progress.on_progress(done, epochs, (), False)
 
@@ -141,9 +142,10 @@ def assign_folds(is_defect: npt.NDArray[np.bool_], groups: npt.NDArray[np.int32]
 
 
 def make_autoencoder_table(results: Mapping[str, Sequence[Mapping[str, float]]], missing: int) -> ResultTable:
-    """Returns the table of the experiment. `results` holds the AUROC by rule of each variant and seed.
+    """Returns the table of the experiment. `missing` is the number of pictures that were left out because no part was found in them.
 
-    `missing` is the number of pictures left out.
+    `results` maps the name of each variant to one dictionary for each seed. The dictionary holds the AUROC of the scores "frechet" and
+    "error".
     """
     rows = []
     for name, values in results.items():

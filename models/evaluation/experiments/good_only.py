@@ -24,9 +24,9 @@ BATCH = 64
 
 @dataclass(frozen=True, slots=True)
 class LearningCondition:
-    """The pictures from which a scorer learns: `good` good pictures, or all if it is None.
+    """The pictures from which a scorer learns: `good` good pictures, or all good pictures if `good` is None.
 
-    The share `hidden_share` of them is replaced by pictures of defective parts, which the scorer takes for good ones.
+    The share `hidden_share` of these pictures is replaced by pictures of defective parts, which the scorer takes for good ones.
 
     If `with_cut_off` is true, a cut-off is chosen from the same pictures, and its errors on the test pictures are counted.
     """
@@ -37,7 +37,7 @@ class LearningCondition:
 
     @property
     def text(self) -> str:
-        """The number of good pictures and the share of defective ones in words, for the table."""
+        """The text in the table: the number of pictures and the share of defective pictures among them."""
         pictures = "all" if self.good is None else f"{self.good}"
         return f"{pictures}, {self.hidden_share:.0%} of them defective" if self.hidden_share else pictures
 
@@ -73,7 +73,8 @@ class GoodOnlyFigures:
     """The figures of one scorer under one condition, with a value for each fold.
 
     `auroc` is the area under the receiver operating characteristic of good against defective. `false_alarms` is the share of the good test
-    pictures that are above the cut-off, and `recall` that of the defective ones. Both are empty if the condition has no cut-off.
+    pictures whose score is above the cut-off, and `recall` is the same share of the defective test pictures. Both are empty if the
+    condition has no cut-off.
     """
 
     scorer: str
