@@ -78,7 +78,7 @@ def test_programs_get_json(settings: Settings) -> None:
     ("arguments", "sentence"),
     [
         (("--line", "line-1"), "There is nothing to change."),
-        (("--line", "line-1", "--threshold", "0.5", "--clear", "threshold"), "Give only one of the two."),
+        (("--line", "line-1", "--threshold", "0.5", "--clear", "threshold"), "Do only one of the two."),
         (("--line", "line-1", "--defect-share", "1"), "--defect-share"),
         (("--line", "line-1", "--inspect", "0.9,0.1,0.1,0.9"), "is not a region. Give LEFT,TOP,RIGHT,BOTTOM"),
         (("--line", "line-1", "--ignore", "0.9,0.1 2,0.9 0.1,0.1"), "All numbers are shares of the picture"),
