@@ -1,7 +1,7 @@
 """Reads, follows and writes compacted topics, in which Kafka keeps the last record of each key.
 
-Each of these topics has one partition and a class that holds its newest records, such as `streams.model_choices.ModelChoices` for the topic
-`castings.models`.
+Each of these topics has one partition. For each of them, a class holds the newest records in memory, for example
+`streams.model_choices.ModelChoices` for the topic `castings.models`.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _RETRY_S = 1.0
 
 
 class NewestRecords(Protocol):
-    """Holds the newest record of each key of one compacted topic. Objects of the class never change."""
+    """Holds the newest record of each key of one compacted topic. Objects are immutable: `with_record` returns a new one."""
 
     def with_record(self, key: bytes | None, value: bytes | None) -> Self:
-        """Returns a copy that also contains the record with this key and value. An empty value removes the key."""
+        """Returns a copy in which `value` is the record of `key`. An empty value removes the key."""
         ...
 
 

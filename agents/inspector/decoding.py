@@ -60,7 +60,7 @@ class DecodedImage:
         return self.picture.pixels.shape[0] == side_px and self.reference is reference
 
     def check(self, reference: PartReference | None) -> DecodedImage:
-        """Checks whether the picture shows the whole part of `reference`, and returns a copy of this image with the result."""
+        """Checks whether the picture shows the whole part that `reference` describes. Returns a copy of this image with the result."""
         if reference is None or isinstance(self.picture, PictureError):
             return replace(self, reference=reference, part=None)
         return replace(self, reference=reference, part=check_part(self.picture.pixels, reference))

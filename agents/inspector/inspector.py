@@ -257,7 +257,8 @@ class Inspector:
         # The table of assignments is read only once for each batch, so that a switch of versions during a batch affects only later batches.
         table = self._switcher.assignments
         assignments = [table[image.record.part.line] for image in decoded]
-        # If the version was switched after the picture was decoded, the new version may need another picture size or part reference.
+        # If the version was switched after the picture was decoded, the new version may need another picture size or part reference. The
+        # picture is then decoded again.
         fitting = [
             image if fits_ensemble(image, assignment.ensemble) else self._decode_again(image, assignment.ensemble)
             for image, assignment in zip(decoded, assignments, strict=True)

@@ -49,8 +49,8 @@ class LineRules:
     """Holds the rules of all lines. Threads that judge pictures may read the rules while another thread replaces them."""
 
     def __init__(self) -> None:
-        # The settings, and the rules that were already made from them, by line and version. One assignment replaces both, so that no thread
-        # sees a rule of older settings.
+        # The settings of all lines, and the rules made from them so far, with line and version as key. One assignment replaces both, so
+        # that no thread sees a rule that was made from older settings.
         self._current: tuple[LiveSettingsByLine, dict[tuple[str, str], LineRule]] = (LiveSettingsByLine(), {})
         self.are_known = False
 
@@ -60,7 +60,7 @@ class LineRules:
         self.are_known = True
 
     def find(self, line: str, version: Version) -> LineRule:
-        """Returns the rule of `line` for pictures that `version` judged."""
+        """Returns the rule that turns the defect probabilities of `version` into labels on `line`."""
         settings, rules = self._current
         key = (line, version.name)
         if key not in rules:
@@ -79,7 +79,7 @@ class LineRules:
         return make_region_mask(inspect, ignore, rows, columns)
 
     def apply(self, judged: JudgedImage, version: Version) -> JudgedImage:
-        """Returns `judged` with the label that it gets by the settings of its line. `version` is the model version that judged it."""
+        """Returns `judged` with the label that the settings of its line give it. `version` is the model version that judged it."""
         return self.find(judged.decoded.record.part.line, version).apply(judged)
 
 

@@ -125,8 +125,8 @@ class HeatMapQueue:
 class Localiser:
     """Makes heat maps of suspicious pictures in `executor` (the threads that compute networks), while `is_idle` returns True.
 
-    `current_versions` returns the model versions that judge now. Their heat mappers are opened early, so that the first suspicious picture
-    need not wait. Outside the regions that `find_mask` returns, a heat map is 0 and has no boxes.
+    `current_versions` returns the model versions that judge now. The Localiser opens their heat mappers early, so that the first suspicious
+    picture need not wait. Outside the mask that `find_mask` returns, a heat map is 0 and has no boxes.
     """
 
     def __init__(

@@ -34,7 +34,7 @@ _BUSY_WAIT_S = 0.02
 # part reference.
 DecodeAgain = Callable[[DecodedImage, Ensemble], DecodedImage]
 
-# A function that labels a judged image by the settings of its line. The version is the model version that judged the image.
+# A function that returns a judged image with the label that the settings of its line give it. The version is the one that judged the image.
 ApplyRule = Callable[[JudgedImage, Version], JudgedImage]
 
 

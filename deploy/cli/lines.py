@@ -183,7 +183,7 @@ class Outlook:
 
 @dataclass(frozen=True)
 class LineComparison:
-    """What is expected on a line before and after a change of its settings. `line_share` is the share of defects assumed for both."""
+    """The estimates for a line before and after a change of its settings. Both assume the share `line_share` of defects."""
 
     version: str
     line_share: float | None
@@ -193,7 +193,10 @@ class LineComparison:
 
 
 def _collect_changes(given: Mapping[str, Any], clear: tuple[str, ...]) -> dict[str, Any]:
-    """Returns the fields of the record that change. Raises click.UsageError if none changes, or if one is both set and cleared."""
+    """Returns the changed fields of the record and their new values.
+
+    Raises click.UsageError if nothing changes, or if a field is both set and cleared.
+    """
     fields = {"inspect": "inspect_regions", "ignore": "ignore_regions"}
     changes = {fields.get(name, name): value for name, value in given.items() if value not in (None, ())}
     for option in clear:

@@ -175,8 +175,8 @@ def replay(
 ) -> Iterator[ReplayedPicture]:
     """Judges again, with `ensemble`, the pictures of `lines` that reached Kafka at `since` or later, but before `until`.
 
-    `rules` apply the settings of the lines. Without them, the threshold of the version decides.
-    Yields one result for each image record of this period. All results of one line come before those of the next line.
+    `rules` apply the settings of the lines. If `rules` is None, the threshold of the version decides. Yields one result for each image
+    record of this period. All results of one line come before those of the next line.
     """
     store = ObjectStore(settings.store.url, settings.pictures.max_bytes)
     size = min(settings.batch.size, ensemble.max_batch)

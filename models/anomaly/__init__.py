@@ -1,1 +1,1 @@
-"""Scorers that learn from good parts alone, behind one interface: a number and a residual map for each picture."""
+"""Scorers that learn from good parts alone. Through one interface, all of them give each picture a score and a residual map."""

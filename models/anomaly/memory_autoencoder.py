@@ -44,19 +44,21 @@ if TYPE_CHECKING:
 FloatArray = npt.NDArray[np.float32]
 PixelArray = npt.NDArray[np.uint8]
 
-# In a registered picture the rim of the part is a circle around the middle. Its radius is this share of the picture's side, so that burrs
+# In a registered picture, the rim of the part is a circle around the middle. Its radius is this share of the picture's side, so that burrs
 # outside the rim are still in the picture.
 RIM_SHARE = 0.42
-# Pixels up to this many rim radii from the middle are scored. Farther away there is nothing but the belt.
+# A pixel is scored if its distance from the middle is at most this many times the radius of the rim. Farther away there is nothing but the
+# belt.
 SCORED_RADII = 1.12
 # The residuals of good parts are described separately for this many rings of equal width around the middle. Edges, such as the rim, are
 # never rebuilt exactly. A residual that is usual at an edge is therefore a sign of a defect on a smooth face.
 RINGS = 24
-# A registered picture is normalised to this mean and this spread of its grey levels (0..1), so that a lamp that ages changes no score.
+# The grey levels (0..1) of a registered picture are scaled so that they have this mean and this standard deviation inside the rim. So a
+# lamp that ages changes no score.
 NORMAL_MEAN, NORMAL_SPREAD = 0.5, 0.2
 # Standard deviation of the Gaussian that smooths residuals, as a share of the picture's side: 1 px in a picture of 96 px.
 SMOOTHING_SHARE = 1 / 96
-# A training uses at least this many pictures. If there are fewer, each is used several times, turned by different angles.
+# A training uses at least this many pictures. If there are fewer good pictures, each one is used several times, turned by different angles.
 LEAST_TURNED_PICTURES = 2048
 # Number of pictures that are rebuilt at a time.
 REBUILDING_BATCH = 64
@@ -79,9 +81,13 @@ OnEpoch = Callable[[int, int, dict[str, float]], None]
 class AutoencoderRecipe:
     """Says how an autoencoder is built and trained.
 
-    With 0 `prototypes` it has no memory. With an `adversary_weight` of 0 it has no discriminator. Without both it is a plain autoencoder of
-    the same encoder and decoder. The losses are the mean squared error of the grey levels (0..1), plus `entropy_weight` times the entropy
-    of the addressing in nats (Gong et al. 2019, equation 10), plus `adversary_weight` times the discriminator's cross-entropy in nats.
+    If `prototypes` is 0, the autoencoder has no memory. If `adversary_weight` is 0, it has no discriminator. Without both it is a plain
+    autoencoder with the same encoder and decoder. The loss is the sum of:
+
+    - the mean squared error of the grey levels (0..1),
+    - `entropy_weight` times the entropy of the addressing in nats (Gong et al. 2019, equation 10),
+    - `adversary_weight` times the discriminator's cross-entropy in nats.
+
     `rate` is the highest learning rate. A training has about `steps` batches of `batch` pictures, however many pictures there are.
     """
 
@@ -117,8 +123,9 @@ class ResidualStatistics:
 class MemoryAutoencoder:
     """A trained autoencoder as a scorer. It implements `GoodOnlyScorer`.
 
-    `network` rebuilds registered pictures of `recipe.side_px` pixels a side. `side_px` is the side of the pictures that `score` takes.
-    `rule` is the score that `score` returns: "frechet" or "error", see the module.
+    `network` rebuilds registered pictures, which have `recipe.side_px` pixels a side. `side_px` is the side of the original pictures that
+    `score` takes. `rule` says which of the two scores of this module `score` returns: "frechet" (the Fréchet distance) or "error" (the
+    reconstruction error).
     """
 
     network: keras.Model
@@ -133,8 +140,8 @@ class MemoryAutoencoder:
     def score(self, pixels: PixelArray) -> AnomalyScores:
         """Scores pictures of shape (n, side_px, side_px), grey levels 0..255. Raises ValueError for another shape.
 
-        A residual of 1 is usual for a good part in the same ring. If no part is found in a picture, its score is NO_PART_SCORE and its
-        residuals are 0.
+        Residuals are divided by the mean residual of good parts in the same ring, so 1 is a usual value. If no part is found in a picture,
+        its score is NO_PART_SCORE and its residuals are 0.
         """
         expect_pixels(pixels, self.side_px)
         scores = np.full(len(pixels), NO_PART_SCORE, np.float32)
@@ -151,7 +158,7 @@ class MemoryAutoencoder:
     def score_registered(self, pixels: PixelArray) -> tuple[dict[Rule, FloatArray], FloatArray]:
         """Scores registered pictures, shape (n, recipe.side_px, recipe.side_px).
 
-        Returns both scores, shape (n,), and the residual maps, which have the shape of the pictures.
+        Returns the scores "error" and "frechet" by name, each of shape (n,), and the residual maps, which have the shape of the pictures.
         """
         residuals = compute_residuals(self.network, pixels)
         rings = compute_rings(self.recipe.side_px)
@@ -165,7 +172,7 @@ class MemoryAutoencoder:
         return scores, maps
 
     def save(self, folder: Path) -> tuple[str, ...]:
-        """Writes the scorer into `folder`, and returns the names of the files."""
+        """Writes weights, statistics and recipe to three files in `folder`, and returns the names of the files."""
         weights, arrays, recipe = self._file_names()
         folder.mkdir(parents=True, exist_ok=True)
         self.network.save_weights(folder / weights)
@@ -257,7 +264,7 @@ def train_autoencoder(pixels: PixelArray, recipe: AutoencoderRecipe, on_epoch: O
 
 
 def compute_residuals(network: keras.Model, pixels: PixelArray) -> FloatArray:
-    """Returns each picture minus its rebuilt picture, with signs, shape (n, side_px, side_px).
+    """Returns the residuals: each picture minus its rebuilt picture, shape (n, side_px, side_px). Values may be negative.
 
     `pixels` are registered pictures of this shape. Their light is normalised first.
     """
@@ -392,7 +399,7 @@ def smooth_residuals(residuals: FloatArray) -> FloatArray:
 def _make_losses(
     training: keras.Model, recipe: AutoencoderRecipe, grey: FloatArray
 ) -> tuple[dict[str, Any], dict[str, float], dict[str, npt.NDArray[np.float32]]]:
-    """Returns the loss, the weight of the loss, and the target for each output of the network `training`."""
+    """Returns the losses, their weights and the targets for the outputs of the network `training`, by the name of the output."""
     from models.networks.autoencoder import ADDRESSING, FORGED, GENUINE, REBUILT
     from models.networks.framework import keras
 
@@ -414,7 +421,7 @@ def _make_losses(
 
 
 def _mean_of_output(target: Any, output: Any) -> Any:
-    """Returns `output` itself as the loss, whatever the target is."""
+    """A loss function that ignores the target. It returns `output`, and Keras takes the mean of it as the loss."""
     return output
 
 

@@ -19,7 +19,7 @@ FloatArray = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class PolarGrid:
-    """The places of a polar picture: `rings` radii from `inner` to `outer`, and `angles` directions.
+    """The grid of a picture in polar coordinates: `rings` radii from `inner` to `outer`, and `angles` directions.
 
     Radii are shares of the part's radius: 0 is the centre, 1 the rim.
     """
@@ -35,10 +35,10 @@ class PolarGrid:
         return np.linspace(self.inner, self.outer, self.rings, dtype=np.float32)
 
     def unwrap(self, pixels: npt.NDArray[np.uint8], part: FoundPart) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
-        """Returns the polar picture of `part`, shape (rings, angles), and a mask of the places that lie in the picture.
+        """Returns the grey levels of `part` in polar coordinates, shape (rings, angles), and a mask of the places that lie in the picture.
 
-        `pixels` has shape (rows, columns). The grey levels 0..255 are interpolated bilinearly. A place outside the picture has the grey
-        level of the nearest pixel.
+        `pixels` is the picture, shape (rows, columns), grey levels 0..255. They are interpolated bilinearly. A place outside the picture
+        has the grey level of the nearest pixel.
         """
         angle = np.arange(self.angles, dtype=np.float32) * np.float32(2 * np.pi / self.angles)
         direction = _circle_to_ellipse(part) @ np.stack((np.cos(angle), np.sin(angle)))

@@ -1,7 +1,8 @@
-"""The interface of all scorers that learn from good parts alone, their files, and the choice of a cut-off from good pictures.
+"""Defines the interface of scorers that learn from good parts alone, and chooses cut-offs from the scores of good pictures.
 
-A scorer gives each picture a score: the less the picture looks like a good part, the larger is the score. A part whose score is above the
-cut-off is sent to review. Neither the scorer nor the cut-off needs pictures of defective parts.
+A scorer gives each picture a score. A larger score means that the picture looks less like a good part. A part whose score is above the
+cut-off is sent to review. Neither the scorer nor the cut-off needs pictures of defective parts. The module also reads and writes the arrays
+of a scorer.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ PixelArray = npt.NDArray[np.uint8]
 
 # With fewer good pictures than this, the spread of their scores is not known well enough for a cut-off.
 MIN_GOOD_PICTURES = 8
-# The upper tail of the good pictures' scores consists of the largest ones: this share of all, but at least MIN_TAIL_PICTURES.
+# The largest scores of the good pictures are called the upper tail: this share of all scores, but at least MIN_TAIL_PICTURES scores.
 TAIL_SHARE = 0.2
 MIN_TAIL_PICTURES = 5
 # A cut-off may lie above the scores of all n good pictures. But the allowed share of false alarms must then be at least
 # 1 / (n * MAX_TAIL_EXTENSION), because a tail that is extended farther is a guess.
 MAX_TAIL_EXTENSION = 20.0
-# A cut-off that sends more than this share of the good parts to review is refused, because nobody would look at so many reviews.
+# A cut-off that sends more than this share of the good parts to review is refused, because nobody would review so many parts.
 MAX_ALARM_SHARE = 0.5
 
 
@@ -68,7 +69,7 @@ class GoodOnlyScorer(Protocol):
         ...
 
     def save(self, folder: Path) -> tuple[str, ...]:
-        """Writes the scorer into `folder`, and returns the names of the files. Their names begin with `name`."""
+        """Writes the scorer to files in `folder`, and returns their names. Each name begins with the scorer's `name`."""
         ...
 
     @classmethod
@@ -101,7 +102,7 @@ class AlarmShare:
     share: float
 
     def compute_alarm_share(self) -> float:
-        """Returns `share`. Raises ModelError if the share is not above 0 and at most 0.5."""
+        """Returns the share of good parts that may be sent to review. Raises ModelError unless `share` is above 0 and at most 0.5."""
         return _expect_share(self.share, f"a share of false alarms of {self.share:g}")
 
 
@@ -127,9 +128,10 @@ class ExpectedCosts:
     `miss` is the cost of a defective part that is judged good, and `false_alarm` is the cost of a good part that is sent to review, in the
     same currency. A review is worth its cost if the odds that the part is good are at most miss / false_alarm.
 
-    Let p be the share of good parts that have at least the score of this part. Then the odds that this part is good are at least
+    Let p be the share of good parts whose score is at least that of the part in question. Then the odds that this part is good are at least
     (1 - defect_share) / defect_share * (-e p ln p), whatever scores defective parts have (Sellke, Bayarri, Berger, The American
-    Statistician 55(1), 2001, equation 3). So the review of a part below the cut-off is never worth its cost.
+    Statistician 55(1), 2001, equation 3). The cut-off lies where this bound equals miss / false_alarm. So the review of a part below the
+    cut-off is never worth its cost.
     """
 
     miss: float
@@ -139,7 +141,7 @@ class ExpectedCosts:
     def compute_alarm_share(self) -> float:
         """Returns the largest share of false alarms at which a review can be worth its cost.
 
-        Raises ModelError if no cut-off can be chosen.
+        Raises ModelError if a cost or the share of defects is out of range, or if it is cheapest to review every part.
         """
         if not (self.miss > 0 and self.false_alarm > 0):
             raise ModelError(f"The costs are {self.miss:g} for a miss and {self.false_alarm:g} for a false alarm. Give costs above 0.")
@@ -150,7 +152,7 @@ class ExpectedCosts:
                 f"With costs of {self.miss:g} for a miss and {self.false_alarm:g} for a false alarm, and {defect_share:.2%} defects, it is "
                 "cheapest to send every part to review. Give a smaller cost of a miss or a smaller share of defects, or review every part."
             )
-        # -e p ln p rises from 0 to 1 while p rises from 0 to 1/e.
+        # -e p ln p rises from 0 to 1 while p rises from 0 to 1/e, so there is exactly one solution in this range.
         return float(brentq(lambda p: -np.e * p * np.log(p) - ratio, 1e-15, 1 / np.e, xtol=1e-15))
 
 
@@ -180,10 +182,10 @@ class CutOff:
 def choose_cut_off(good_scores: npt.NDArray[Any], objective: CutOffObjective) -> CutOff:
     """Returns the cut-off for `objective`. `good_scores`, shape (n,), are scores of good pictures from which the scorer has not learned.
 
-    The objective gives the share of false alarms. If there are enough pictures for this share, the cut-off lies between two scores, so that
-    at most this share of new good parts is expected above it (the conformal quantile: Vovk, Gammerman, Shafer, Algorithmic Learning in a
-    Random World, 2005, section 2). Otherwise the cut-off lies above all scores. It is computed as if the upper tail of the scores were
-    exponential, because the tails of many distributions are nearly so (Pickands, Annals of Statistics 3(1), 1975).
+    The objective gives the allowed share of false alarms. If there are enough pictures for this share, the cut-off lies between two scores,
+    so that at most this share of new good parts is expected above it (the conformal quantile: Vovk, Gammerman, Shafer, Algorithmic Learning
+    in a Random World, 2005, section 2). Otherwise the cut-off lies above all scores. It is then computed as if the upper tail of the scores
+    were exponential, because the tails of many distributions are nearly so (Pickands, Annals of Statistics 3(1), 1975).
 
     Raises ModelError if the scores or the objective allow no useful cut-off, for example if it would send every part or no part to review.
     """
@@ -263,7 +265,11 @@ def _expect_share(share: float, text: str) -> float:
 
 
 def _expect_usable_scores(scores: npt.NDArray[np.float64]) -> None:
-    """Raises ModelError unless the sorted `scores` are enough, finite, not negative, and different from each other."""
+    """Raises ModelError unless a cut-off can be chosen from the sorted `scores`.
+
+    There must be at least MIN_GOOD_PICTURES scores. All must be finite and at least 0. They must not all be equal, and only few may be
+    equal to the largest one.
+    """
     if len(scores) < MIN_GOOD_PICTURES:
         raise ModelError(
             f"A cut-off needs the scores of at least {MIN_GOOD_PICTURES} good pictures, but there are {len(scores)}. Add good pictures."
@@ -284,7 +290,7 @@ def _expect_usable_scores(scores: npt.NDArray[np.float64]) -> None:
 
 
 def _place_between_scores(scores: npt.NDArray[np.float64], alarms: int) -> float | None:
-    """Returns a value between two of the sorted `scores` that at most `alarms` scores exceed, or None if there is no such value."""
+    """Returns the lowest value halfway between two of the sorted `scores` that at most `alarms` scores exceed, or None if there is none."""
     upper = len(scores) - max(0, alarms)
     while upper < len(scores) and scores[upper] == scores[upper - 1]:
         upper += 1
@@ -292,9 +298,9 @@ def _place_between_scores(scores: npt.NDArray[np.float64], alarms: int) -> float
 
 
 def _extend_tail(scores: npt.NDArray[np.float64], share: float) -> float:
-    """Returns the score that the share `share` of all good parts exceeds if the upper tail of their scores is exponential.
+    """Estimates the score that the share `share` of all good parts exceeds, as if the upper tail of their scores were exponential.
 
-    `scores` are the sorted scores of good pictures. Raises ModelError if they are too few for this share.
+    `scores` are the sorted scores of good pictures. Raises ModelError if there are too few of them for this share.
     """
     if share * len(scores) * MAX_TAIL_EXTENSION < 1:
         needed = round(1 / (share * MAX_TAIL_EXTENSION))

@@ -36,22 +36,23 @@ PixelArray = npt.NDArray[np.uint8]
 
 # The rings reach from near the centre to beyond the rim, where flash sticks out. Radii are shares of the part's radius.
 INNER_RADIUS, OUTER_RADIUS = 0.05, 1.12
-# Number of angles of a ring for each pixel of the part's radius. With this number, a place near the rim is about 1.6 pixels wide.
+# A ring has this many angles for each pixel of the part's radius. A place near the rim is then about 1.6 pixels wide.
 ANGLES_PER_PX = 3.84
 # A place is compared with the places at these distances from it, along its ring and across the rings. The distances are shares of the
 # part's radius.
 ALONG_RING = (0.13, 0.26)
 ACROSS_RINGS = (0.03, 0.06)
-# Steps of the a trous wavelet: the values are smoothed over 3 neighbouring places, and again over 3 places that are 2 apart.
+# Steps of the a trous wavelet: the values are first smoothed over 3 neighbouring places. The result is then smoothed over 3 places that are
+# 2 apart.
 SMOOTHING_STEPS = (1, 2)
 # The limit of a ring is chosen so that this share of the good parts exceeds it. With a larger share, defective pictures that were taken for
 # good ones would change the limit less.
 LIMIT_SHARE = 0.05
-# The limits of neighbouring rings are averaged with a Gaussian whose standard deviation is this many rings. So a few pictures give nearly
+# The limits are smoothed over neighbouring rings with a Gaussian that has this standard deviation, in rings. So a few pictures give nearly
 # the same limits as many pictures.
 LIMIT_SMOOTHING_RINGS = 2.0
-# A limit is at least this many times the ring's texture, because the largest of hundreds of random differences is about 3 times their
-# spread.
+# A limit is at least this many times the ring's texture, because among hundreds of random differences the largest is about 3 times as large
+# as their spread.
 MIN_LIMIT = 3.0
 # This share of a ring's usual texture is added to the texture that is measured in the picture. Otherwise dust on an unusually smooth ring
 # would count as a defect.
@@ -101,7 +102,10 @@ class GoldenTemplate:
         return AnomalyScores(scores, residuals)
 
     def compare(self, picture: PixelArray, part: FoundPart) -> FloatArray:
-        """Returns the residuals of `part`, which was found in `picture`, in polar coordinates, shape (rings, angles)."""
+        """Returns the residual of each place of `part`, in polar coordinates, shape (rings, angles).
+
+        `part` is the outline that was found in `picture`.
+        """
         differences = _compare_with_neighbours(picture, part, self.grid)
         texture = _measure_texture(differences) + USUAL_TEXTURE_SHARE * self.texture
         bright, dark = 1 / (self.limits * texture)

@@ -41,11 +41,13 @@ class LineSimulation:
 def simulate_line(
     probability: FloatArray, is_defect: Flags, rule: DecisionRule | None, line_share: float, costs: PartCosts, parts: int, seed: int
 ) -> LineSimulation:
-    """Draws `parts` parts with the share `line_share` of defects, with replacement, from labelled pictures, and decides by `rule`.
+    """Draws `parts` parts from labelled pictures at random, lets `rule` choose their labels, and counts the errors.
 
-    `probability` is the calibrated defect probability of each picture, and `is_defect` its true class, both of shape (n,). Without a rule,
-    every part passes. Equal seeds draw equal parts, so rules can be compared. Raises ModelError if there are no good or no defective
-    pictures.
+    A drawn part is defective with the probability `line_share`. A picture may be drawn several times. `probability` is the calibrated
+    defect probability of each picture, and `is_defect` its true class, both of shape (n,). If `rule` is None, every part passes. Equal
+    seeds draw equal parts, so rules can be compared.
+
+    Raises ModelError if there are no good or no defective pictures.
     """
     if is_defect.all() or not is_defect.any():
         raise ModelError("A simulation needs good and defective pictures. Add pictures of the class that is missing.")

@@ -42,9 +42,9 @@ Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]
 
-# Number of cells along the longer side of the grid. The published pictures of castings have 300 px.
+# Heat maps and masks are compared on a grid with this many cells along the longer side. The published pictures of castings have 300 px.
 GRID_SIDE_PX = 300
-# The hottest cell points at a defect if it is at most this many cells away from it.
+# A heat map points at a defect if its hottest cell is at most this many cells away from the defect.
 NEAR_PX = 8.0
 # A cell of the grid belongs to a defect if the defect covers more than this share of the cell, as in the masks of rendered castings.
 MIN_COVER = 0.3
@@ -54,12 +54,13 @@ AUPRO_LIMIT = 0.3
 AUPIMO_LOW, AUPIMO_HIGH = 1e-5, 1e-4
 # At most this many defective pictures and as many good ones are compared, because the heat maps of a thousand pictures take 360 MB.
 MAX_PICTURES = 500
-# If more than this share of the good pictures' masks show a defect, the masks are refused as a mistake.
+# If more than this share of the good pictures' masks show a defect, all masks are refused, because a value that marks the sound part was
+# probably taken for a defect.
 MAX_MARKED_GOOD = 0.5
 # Name of Grad-CAM in reports, the same as in findings.
 GRAD_CAM = "grad-cam"
 MASK_SUFFIX = ".png"
-# This many files are named in a message. The others are only counted.
+# A message names at most this many files. It also gives the number of all files.
 _NAMED_FILES = 3
 
 
@@ -108,7 +109,7 @@ class MaskedPictures:
 def open_heat_sources(version: Version) -> list[HeatSource]:
     """Returns the sources of heat maps that `version` has. Takes a few seconds, because it loads TensorFlow.
 
-    Raises ModelError if none exists.
+    Raises ModelError if the version has none.
     """
     # TensorFlow is imported only here, because the metrics need NumPy alone.
     from models.inference.grad_cam import open_grad_cam
@@ -174,7 +175,7 @@ def evaluate_localisation(
 
 
 def measure_localisation(heats: Sequence[HeatMap], masks: Sequence[Mask], box_level: float | None = None) -> LocalisationFigures:
-    """Returns the figures of heat maps, each of the shape of its mask. `box_level` is explained at `HeatSource`."""
+    """Returns the figures of heat maps that are compared with masks of the same shapes. `box_level` is explained at `HeatSource`."""
     defective = [(heat, mask) for heat, mask in zip(heats, masks, strict=True) if mask.any()]
     pimo = compute_aupimo(heats, masks)
     return LocalisationFigures(
@@ -192,7 +193,7 @@ def measure_localisation(heats: Sequence[HeatMap], masks: Sequence[Mask], box_le
 def compute_pixel_auroc(heats: Sequence[HeatMap], masks: Sequence[Mask]) -> float | None:
     """Returns the area under the ROC curve of all pixels of all pictures together, 0..1. A pixel of a defect is the positive class.
 
-    A map that is the same everywhere has 0.5. Returns None if no pixel or every pixel belongs to a defect.
+    If all heat maps have the same value everywhere, the result is 0.5. Returns None if no pixel or every pixel belongs to a defect.
     """
     background, levels = _pool(heats, masks, False), _pool(heats, masks, True)
     if not len(background) or not len(levels):
@@ -203,10 +204,10 @@ def compute_pixel_auroc(heats: Sequence[HeatMap], masks: Sequence[Mask]) -> floa
 def compute_aupro(heats: Sequence[HeatMap], masks: Sequence[Mask], limit: float = AUPRO_LIMIT) -> float | None:
     """Returns the area under the curve of per-region overlap over the false positive rate, from 0 to `limit`, divided by `limit`.
 
-    The per-region overlap at a threshold is the mean, over all defects, of the share of a defect's pixels that are at least as hot as the
-    threshold. A defect is a region of the mask whose pixels touch, also at corners. The false positive rate is the share of the pixels
-    outside of all defects, in all pictures, that are at least as hot. Between thresholds the curve is straight, so a map that is the same
-    everywhere gets the value `limit` / 2. Returns None if no pixel or every pixel belongs to a defect.
+    A defect is a region of the mask whose pixels touch, also at corners. The per-region overlap at a threshold is the share of a defect's
+    pixels that are at least as hot as the threshold, averaged over all defects. The false positive rate is the share of the pixels outside
+    of all defects, in all pictures, that are at least as hot as the threshold. Between thresholds the curve is straight, so heat maps that
+    are the same everywhere get the value `limit` / 2. Returns None if no pixel or every pixel belongs to a defect.
 
     Source: Bergmann, Batzner, Fauser, Sattlegger, Steger, "The MVTec Anomaly Detection Dataset", IJCV 129, 2021, section 5.
     """
@@ -222,10 +223,10 @@ def compute_aupimo(
 ) -> FloatArray | None:
     """Returns the AUPIMO of each picture with a defect, 0..1, shape (number of such pictures,), in the order of `masks`.
 
-    The AUPIMO is the share of the picture's defect pixels that are found, averaged over the false positive rates from `low` to `high` on a
-    logarithmic axis. The false positive rate of a threshold is the mean share of a good picture's pixels that are at least as hot. For each
-    rate, the threshold is the lowest one with at most this rate. So a map that is the same everywhere gets the value 0. Returns None if
-    there is no good or no defective picture.
+    The AUPIMO of a picture is the share of its defect pixels that are found, averaged over the false positive rates from `low` to `high` on
+    a logarithmic axis. The false positive rate of a threshold is the share of a good picture's pixels that are at least as hot as the
+    threshold, averaged over the good pictures. At each false positive rate, the lowest threshold that does not exceed this rate is used. So
+    a heat map that is the same everywhere gets the value 0. Returns None if there is no good or no defective picture.
 
     Source: Bertoldo, Ameln, Vaidya, Akcay, "AUPIMO: Redefining Visual Anomaly Detection Benchmarks with High Speed and Low Tolerance",
     BMVC 2024, equations 1 to 5. Difference: the curve is integrated exactly, as a step function, and not at sampled thresholds.
@@ -313,9 +314,9 @@ class _MaskReader:
             self._add_remark("masks of defective pictures show no defect", str(mask_path))
 
     def finish(self, masks_folder: Path, unused: Sequence[Path]) -> MaskedPictures:
-        """Returns the pictures that have usable masks. `unused` are the masks that fit no picture.
+        """Returns the pictures that can be compared with heat maps. `unused` are the masks that belong to no picture.
 
-        Raises ModelError if no picture is left.
+        Raises ModelError if no defective picture is left, or if most masks of good pictures show defects.
         """
         if self._good_masks and len(self._marked_good) / self._good_masks > MAX_MARKED_GOOD:
             values = sorted(set.intersection(*(values for _, values in self._marked_good)))
@@ -359,7 +360,10 @@ def _thin(pictures: Sequence[MaskedPicture]) -> list[MaskedPicture]:
 
 
 def _list_masks(folder: Path) -> dict[str, Path]:
-    """Returns the masks below `folder` by their path without suffix, relative to `folder`. Raises ModelError if there is none."""
+    """Returns the path of each mask below `folder`. Raises ModelError if there is none.
+
+    The key of a mask is its path relative to `folder`, without suffix.
+    """
     if not folder.is_dir():
         raise ModelError(f"The folder of masks {folder} does not exist. Correct the path.")
     masks = {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob(f"*{MASK_SUFFIX}"))}
@@ -372,9 +376,9 @@ def _list_masks(folder: Path) -> dict[str, Path]:
 
 
 def _find_key(file: LabelledFile) -> str:
-    """Returns the path of a picture below its source, without suffix.
+    """Returns the key by which a picture is matched with its mask: the path below the data folder, without suffix.
 
-    If the source is a CSV list, the path is the name of the picture's folder and the name of the picture.
+    If the pictures come from a CSV list, the key consists of the name of the picture's folder and the name of the picture.
     """
     source = Path(file.source)
     if source.suffix.lower() != ".csv" and file.path.is_relative_to(source):
@@ -450,8 +454,8 @@ def _area_under_curve(background: npt.NDArray[np.float32], levels: npt.NDArray[n
     """Returns the area under a ROC curve for false positive rates from 0 to `limit`, divided by `limit`.
 
     `background` holds the sorted heat of the pixels outside of defects, and `levels` the heat of the defect pixels. `weights` says how much
-    each defect pixel adds to the height of the curve. The weights may have any sum. Where both kinds of pixels have the same heat, the
-    curve is straight.
+    each defect pixel adds to the height of the curve. The weights may have any sum. Where defect pixels and other pixels have the same
+    heat, the curve is a straight line.
     """
     values, places = np.unique(levels, return_inverse=True)
     sums = np.cumsum(np.bincount(places, weights)[::-1])
@@ -475,7 +479,7 @@ def _list_false_positives(good: Sequence[HeatMap], high: float) -> tuple[npt.NDA
     """
     levels, weights = [], []
     for heat in good:
-        # The `count` hottest pixels of a picture are enough, because they alone reach the false positive rate `high`.
+        # Only the `count` hottest pixels of a picture are needed, because they alone reach the false positive rate `high`.
         count = min(heat.size, int(np.ceil(high * len(good) * heat.size)) + 1)
         levels.append(np.partition(heat.ravel(), heat.size - count)[heat.size - count :])
         weights.append(np.full(count, 1 / (len(good) * heat.size)))

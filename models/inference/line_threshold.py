@@ -18,7 +18,8 @@ from streams.errors import ModelError
 # Thresholds lie between minus and plus these log odds. The largest probability of a defect, 1 - 1e-7 (`soft_vote.MIN_PROBABILITY`), has the
 # log odds 16.1, so even the highest threshold is below the probability of a picture that is certainly defective.
 MAX_LOG_ODDS = 15.0
-# The outermost bins of a histogram of probabilities are treated as if they ended at these log odds (0.0003 and 0.9997).
+# The outermost bins of a histogram of probabilities are treated as if they ended at minus and plus these log odds (probabilities 0.0003 and
+# 0.9997).
 _OUTER_LOG_ODDS = 8.0
 
 FloatArray = npt.NDArray[np.float64]
@@ -26,9 +27,10 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class DecisionRule:
-    """The threshold and the review band that decide a part's label from its defect probability, which the version calibrates.
+    """The threshold and the review band that turn a calibrated defect probability into a label.
 
-    The label is `review` if the probability is at least `low` and below `high`.
+    The label is `review` if the probability is at least `low` and below `high`. Otherwise it is `defect` if the probability is at least
+    `threshold`, and `ok` if not.
     """
 
     threshold: float
@@ -105,8 +107,8 @@ def make_decision_rule(manifest: Manifest, threshold: float | None = None, line_
     """Returns the decision rule of a line.
 
     If `threshold` is given, the rule uses it. Otherwise the threshold is computed from `line_share`, the share of defects on the line. If
-    neither is given, the rule is that of the version. The review band moves with the threshold. In log odds, it keeps its width on both
-    sides of the threshold.
+    neither is given, the rule is that of the version. If the threshold differs from that of the version, the review band moves with it and
+    keeps its width in log odds.
 
     Raises ModelError if a share is needed, but the manifest does not say for which share of defects its probabilities are calibrated.
     """
@@ -125,8 +127,8 @@ def make_decision_rule(manifest: Manifest, threshold: float | None = None, line_
 def estimate_shares(manifest: Manifest, rule: DecisionRule, line_share: float) -> ExpectedShares:
     """Estimates the shares of false alarms, misses and reviews under `rule` on a line with the share `line_share` of defects.
 
-    The estimate uses the histograms of the version's validation pictures, and interpolates in a bin in proportion to the log odds. Raises
-    ModelError if the version has no such histograms.
+    The estimate uses the histograms of the version's validation pictures. The values in a bin are taken to be spread evenly in log odds.
+    Raises ModelError if the version has no such histograms.
     """
     reference = manifest.reference
     if reference is None:
@@ -146,7 +148,10 @@ def estimate_shares(manifest: Manifest, rule: DecisionRule, line_share: float) -
 
 
 def share_below(histogram: Histogram, probability: float) -> float:
-    """Returns the share of the values of `histogram` that are below `probability`, 0..1. Interpolates in proportion to the log odds."""
+    """Returns the share of the values of `histogram` that are below `probability`, 0..1.
+
+    The values in a bin are taken to be spread evenly in log odds.
+    """
     edges = [-_OUTER_LOG_ODDS, *(_logit(edge) for edge in histogram.edges), _OUTER_LOG_ODDS]
     sums = np.concatenate([[0.0], np.cumsum(histogram.shares)])
     return float(np.clip(np.interp(_logit(probability), np.maximum.accumulate(edges), sums / max(sums[-1], 1e-12)), 0, 1))

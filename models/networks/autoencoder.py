@@ -12,9 +12,9 @@ from models.networks.framework import keras
 
 layers, ops = keras.layers, keras.ops
 
-# The encoder halves the side four times, so a code describes 16 x 16 px of the picture.
+# The encoder halves the side four times, so each code in its output describes 16 x 16 px of the picture.
 CODE_STRIDE_PX = 16
-# The smallest side of the input pictures. With a smaller side, the discriminator would judge fewer than 2 x 2 places.
+# The smallest side of the input pictures. With a smaller side, the encoder's output would have fewer than 2 x 2 places.
 MIN_SIDE_PX = 32
 # Sharpness of the addressing: the cosine similarities are multiplied by this number before the softmax. With a sharpness of 1, the
 # largest weight can be only e^2 times the smallest one, so that all prototypes are mixed and almost any code can be rebuilt.
@@ -107,7 +107,7 @@ class PrototypeMemory(keras.layers.Layer):  # type: ignore[misc]  # Keras comes 
         self.memory = self.add_weight(shape=(self.prototypes, input_shape[-1]), initializer="random_normal", name="memory")
 
     def call(self, codes: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-        """Returns the mixture that replaces each code, and the mean entropy of the weights for each picture."""
+        """Returns the mixture of prototypes that replaces each code, and the mean entropy of the mixture weights of each picture."""
         weights = self.address(codes)
         entropy = -ops.sum(weights * ops.log(weights + 1e-12), axis=-1)
         return ops.matmul(weights, self.memory), ops.mean(entropy, axis=(1, 2))[:, None]
@@ -155,7 +155,10 @@ def _decode(code: keras.KerasTensor, width: int) -> keras.KerasTensor:
 
 
 def _build_discriminator(side_px: int, width: int) -> keras.Model:
-    """Returns a network that judges overlapping places of a picture (as PatchGAN does), so that its verdict is about details."""
+    """Returns the discriminator, which tells real pictures from rebuilt ones.
+
+    It gives a logit for each of many overlapping places of a picture (as PatchGAN does), so that it looks at details.
+    """
     pixels = keras.Input((side_px, side_px, 1), name="judged_pixels")
     features = layers.Rescaling(2.0, -1.0, name="judged_centre")(pixels)
     for number, filters in enumerate((width, 2 * width, 4 * width), start=1):

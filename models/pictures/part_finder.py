@@ -35,22 +35,23 @@ Flags = npt.NDArray[np.bool_]
 
 # Parts are searched for in pictures whose longer side has at most this many pixels. At 160 px the error of the rim is below half a pixel.
 SEARCH_SIDE_PX = 160
-# Pictures whose longer side has fewer pixels are enlarged first, because the narrow rings of a part would vanish in the search.
+# Pictures whose longer side has fewer pixels than this are enlarged first, because the narrow rings of a part would vanish in the search.
 ENLARGED_BELOW_PX = 120
 # No part is searched for in a picture with fewer rows or columns than this, because it shows too little of a cavity.
 MIN_SIDE_PX = 48
 
-# In the search for a cavity, grey levels up to this share of the way from the darkest ones (2nd percentile) to the median are dark. With
-# 0.3, bright vanes sometimes cut the cavity into pieces. With 0.45, the groove around the cavity of a real impeller and the dark side of
-# its plate are often taken for a part of the cavity. So 0.45 is tried only if 0.3 gives no rim, or a rim with little support.
+# In the search for a cavity, a grey level is dark if it lies at most this share of the way from the darkest levels (2nd percentile) to the
+# median. With 0.3, bright vanes sometimes cut the cavity into pieces. With 0.45, the groove around the cavity of a real impeller and the
+# dark side of its plate are often taken for a part of the cavity. So 0.45 is tried only if 0.3 gives no rim, or a rim with less support
+# than GOOD_SUPPORT.
 DARK_SHARES = (0.3, 0.45)
 GOOD_SUPPORT = 0.7
-# If the darkest grey levels of a picture and its median differ by less than this, the picture has no cavity.
+# If the darkest grey levels of a picture and its median differ by fewer grey levels than this, the picture has no cavity.
 MIN_DARK_CONTRAST = 25
 # Smallest share of the picture's area that a cavity covers. The cavity of an impeller that fills the picture covers 8 %.
 MIN_CAVITY_SHARE = 0.003
-# A cavity covers a share of its bounding box between these limits. A disc covers 0.79, a ring around a hub of half its radius 0.59, a
-# shadow at the rim 0.2.
+# The share of its bounding box that a cavity covers lies between these limits. A disc covers 0.79 of its box, a ring around a hub of half
+# its radius covers 0.59, and a shadow at the rim covers 0.2.
 CAVITY_FILL = (0.25, 0.95)
 MIN_CAVITY_ASPECT = 0.6
 # The largest dark regions are tried as the cavity one after the other, but at most this many.
@@ -66,10 +67,11 @@ MIN_RELATIVE_EDGE = 0.2
 # Largest distance of the rim's centre from the cavity's centre, as a share of the rim's radius. In real pictures it was up to 0.1, because
 # the hub is nearer to the camera than the rim.
 MAX_OFFSET = 0.15
-# Largest difference between the tilt of the rim and the tilt of the cavity: the amplitude of the outline's second harmonic, as a share
-# of its radius.
+# Largest difference between the tilt of the rim and the tilt of the cavity. It is the amplitude of the outline's second harmonic, divided
+# by the outline's radius.
 MAX_TILT_DIFFERENCE = 0.06
-# The edges support some outlines better than others. The rim is the outermost outline with at least this share of the best support.
+# The support of an outline tells on how many rays an edge lies near it. The rim is the outermost outline whose support is at least this
+# share of the largest support.
 RIM_SUPPORT_SHARE = 0.9
 # Smallest share of the rays that have an edge at the rim. With fewer, no part is found.
 MIN_SUPPORT = 0.35
@@ -78,7 +80,8 @@ SUPPORT_DISTANCE_PX = 2.0
 # How strongly an outline is drawn towards the cavity's shape, for each of its five harmonics. A value of 2 counts like two rays with edges.
 PRIOR_RAYS = (0.0, 2.0, 2.0, 8.0, 8.0)
 
-# The signature of a part covers this share of its radius. It ends just inside the rim, because flash and the belt should not count.
+# The signature of a part describes its rings from the centre to this share of its radius. It ends just inside the rim, because flash and
+# the belt should not count.
 SIGNATURE_REACH = 0.96
 SIGNATURE_ANGLES = 48
 SECTORS = 8
@@ -89,18 +92,19 @@ MIN_KEPT_SHARE = 0.8
 # A picture is left out as odd if the distance of its signature from the signatures of all other pictures is larger than this.
 ODD_DISTANCE = 0.3
 ODD_NEIGHBOURS = 1
-# The limits of a reference are a little wider than the values measured in pictures of good parts: by this share of the difference between
-# the largest and the smallest value, but at least by the value in LEAST_ROOM.
+# The limits of a reference are a little wider than the range of the values in pictures of good parts. On each side they are wider by this
+# share of the range, but at least by the value in LEAST_ROOM.
 ROOM_SHARE = 0.1
 LEAST_ROOM = {"size": 0.04, "aspect": 0.06, "overhang": 0.03, "offset": 0.02, "support": 0.05, "asymmetry": 0.2}
 # A reference never requires an edge at more than this share of the rim, because the rim of some good parts looks like the belt on a
 # quarter of its length.
 ENOUGH_SUPPORT = 0.7
-# A picture must have at least this share of the detail of the good picture with the least detail.
+# The good picture with the least detail sets the limit for blurred pictures: a picture must have at least this share of its detail.
 DETAIL_SHARE = 0.9
-# The largest accepted distance of a signature is DISTANCE_FACTOR times the distance that 99 % of the good pictures do not exceed, but it
-# always lies within DISTANCE_RANGE. With a lower limit, defective parts would be refused as other parts, because flash and chips
-# change their signature. With a higher limit, polygons and washers would be accepted.
+# The largest accepted distance between the signature of a picture and the nearest signature of the reference. It is DISTANCE_FACTOR times
+# the distance within which 99 % of the good pictures have another good picture, but always within DISTANCE_RANGE. If the limit were lower,
+# defective parts would be refused as other parts, because flash and chips change their signature. If it were higher, polygons and washers
+# would be accepted.
 DISTANCE_FACTOR = 4.0
 DISTANCE_RANGE = (0.35, 0.42)
 # A part that reaches out of the picture by at most this share of its radius counts as wholly in view.
@@ -108,7 +112,8 @@ IN_VIEW_OVERHANG = 0.02
 
 _ANGLES = np.arange(RAYS) * (2 * np.pi / RAYS)
 _COS, _SIN = np.cos(_ANGLES).astype(np.float32), np.sin(_ANGLES).astype(np.float32)
-# The radius of an outline over the angle is a sum of harmonics: of order 0 (size), 1 (offset) and 2 (tilt). Shape: (RAYS, 5).
+# The radius of an outline, as a function of the angle, is a sum of harmonics: of order 0 (size), 1 (offset) and 2 (tilt). The matrix holds
+# the value of each harmonic on each ray. Shape: (RAYS, 5).
 _HARMONICS = np.stack([np.ones(RAYS), np.cos(_ANGLES), np.sin(_ANGLES), np.cos(2 * _ANGLES), np.sin(2 * _ANGLES)], axis=1).astype(
     np.float32
 )
@@ -119,7 +124,7 @@ _PRIOR = np.diag(PRIOR_RAYS).astype(np.float32)
 def _invert_harmonics(rays: int, terms: int) -> Floats:
     """Returns the matrices that turn the radii on `rays` evenly spaced rays into the first `terms` harmonics of an outline.
 
-    Shape: (RAYS / rays, terms, rays). There is one matrix for each ray at which the evenly spaced rays can begin.
+    Shape: (RAYS / rays, terms, rays). Matrix k belongs to the evenly spaced rays that begin with ray k.
     """
     step = RAYS // rays
     return np.stack([np.linalg.pinv(_HARMONICS[first::step, :terms]) for first in range(step)]).astype(np.float32)
@@ -162,7 +167,9 @@ class FoundPart:
 
 @dataclass(frozen=True, slots=True)
 class PartCheck:
-    """Whether a picture shows the whole part of a line. `reason` is "" if it does. `part` is the outline that was found, or None.
+    """The result of checking whether a picture shows the whole part of a line.
+
+    `part` is the outline that was found, or None. `reason` is "" if the picture shows the whole part.
 
     The reasons are words of the field `reason` of a verdict:
     - no-part: nothing was found that has a rim around a dark cavity.
@@ -207,9 +214,9 @@ class _Rays:
     least_edge: Floats
 
     def index(self, radii: Floats) -> npt.NDArray[np.intp]:
-        """Returns the index in `self.radii` of each of the given radii.
+        """Returns the indices in `self.radii` that are nearest to the given radii.
 
-        For a radius beyond the ends, the index lies outside of the array.
+        If a radius is smaller or larger than all of `self.radii`, its index is negative or too large for the array.
         """
         result: npt.NDArray[np.intp] = np.rint(radii - self.radii[0]).astype(np.intp)
         return result
@@ -217,7 +224,7 @@ class _Rays:
 
 @dataclass(frozen=True, slots=True)
 class _Measures:
-    """The measures of a part in one picture. They are compared with the limits of a `PartReference`, where they are described."""
+    """The measures of a part in one picture. The fields of `PartReference` are the limits for these measures, and describe them."""
 
     size: float
     aspect: float
@@ -240,7 +247,7 @@ def find_part(pixels: npt.NDArray[np.uint8]) -> FoundPart | None:
 
 
 def check_part(pixels: npt.NDArray[np.uint8], reference: PartReference) -> PartCheck:
-    """Returns whether `pixels`, shape (rows, columns), show the whole part that `reference` describes. Thread-safe. Raises nothing."""
+    """Checks whether `pixels`, shape (rows, columns), show the whole part that `reference` describes. Thread-safe. Raises nothing."""
     small = _resize(pixels)
     found = _find_in_resized(small)
     if found is None:
@@ -251,10 +258,10 @@ def check_part(pixels: npt.NDArray[np.uint8], reference: PartReference) -> PartC
 
 
 def learn_part_reference(pictures: Iterable[npt.NDArray[np.uint8]]) -> PartReference:
-    """Returns the reference of the part in `pictures`, each of shape (rows, columns). All of them should show a good part as a whole.
+    """Learns a part reference from `pictures`, each of shape (rows, columns). Each picture should show a whole good part.
 
-    A few other pictures among them do no harm: pictures without a part, and pictures that differ from all others, are left out. Raises
-    ModelError if fewer than MIN_PICTURES pictures remain, or more than a fifth were left out.
+    Pictures in which no part is found are left out, and so are pictures that differ from all others. Raises ModelError if fewer than
+    MIN_PICTURES pictures remain, or if more than a fifth were left out.
     """
     count, measured = 0, []
     for pixels in pictures:
@@ -273,7 +280,10 @@ def learn_part_reference(pictures: Iterable[npt.NDArray[np.uint8]]) -> PartRefer
 
 
 def _resize(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Returns `pixels`, reduced or enlarged so that the longer side has SEARCH_SIDE_PX pixels. Pictures of nearly that size are kept."""
+    """Returns `pixels`, reduced or enlarged so that the longer side has SEARCH_SIDE_PX pixels.
+
+    A picture is returned unchanged if its longer side has ENLARGED_BELOW_PX to SEARCH_SIDE_PX pixels, or if it is too small for a search.
+    """
     longer = max(pixels.shape)
     if ENLARGED_BELOW_PX <= longer <= SEARCH_SIDE_PX or min(pixels.shape) < MIN_SIDE_PX:
         return pixels
@@ -322,7 +332,7 @@ def _find_cavity(pixels: npt.NDArray[np.uint8], dark_share: float) -> _Cavity | 
 
 
 def _erode(mask: Flags) -> Flags:
-    """Returns the pixels of `mask` whose eight neighbours belong to it too. Cuts the thin bridge between a cavity and a groove."""
+    """Returns the pixels of `mask` whose eight neighbours also belong to it. This cuts a thin bridge between a cavity and a groove."""
     rows = mask.copy()
     rows[1:] &= mask[:-1]
     rows[:-1] &= mask[1:]
@@ -361,8 +371,9 @@ def _describe_cavity(mask: Flags, box: tuple[slice, slice], picture: tuple[int, 
 def _complete(start: int, stop: int, side: int, across: int) -> tuple[float, float, bool]:
     """Returns the middle and the half length of a cavity in one direction, and whether the picture's edge cuts the cavity there.
 
-    `start` and `stop` are the ends of the cavity's bounding box in this direction, and `side` is the length of the picture. `across` is the
-    length of the box in the other direction. A cavity that is cut gets the length `across`, because cavities are round.
+    `start` and `stop` are the ends of the cavity's bounding box in this direction, and `side` is the length of the picture in this
+    direction. `across` is the length of the box in the other direction. If the cavity is cut, its length in this direction is taken to be
+    `across`, because cavities are round.
     """
     is_cut = (start <= 1) != (stop >= side - 1) and stop - start < across
     if not is_cut:
@@ -424,7 +435,7 @@ def _choose_outline(rays: _Rays) -> Floats | None:
 
 
 def _solve_samples(inverses: Floats, candidates: Floats) -> Floats:
-    """Returns the harmonics of the outlines through samples of `candidates`, shape (3, samples, terms).
+    """Returns the harmonics of outlines, shape (3, samples, terms). Each outline goes through one sample of `candidates`.
 
     `candidates`, shape (3, RAYS), holds three radii for each ray. A sample consists of the radii in one row on evenly spaced rays.
     `inverses` are the matrices that `_invert_harmonics` returns.
@@ -497,7 +508,7 @@ def _fit_harmonics(radii: Floats, weights: npt.NDArray[np.floating]) -> Floats:
 def _refine_edges(rays: _Rays, nearest: npt.NDArray[np.intp]) -> Floats:
     """Returns the radii of the edges at the indices `nearest` with sub-pixel precision.
 
-    The peak of a parabola through three neighbouring strengths gives the radius.
+    The radius of an edge is the peak of a parabola through its strength and the strengths on both sides.
     """
     middle = nearest.clip(1, len(rays.radii) - 2)
     before, at, after = (rays.strength[_RAY, middle + step] for step in (-1, 0, 1))
@@ -608,7 +619,7 @@ def _distances(left: Floats, right: Floats) -> Floats:
 
 
 def _drop_odd_pictures(measured: list[_Measures]) -> list[_Measures]:
-    """Returns the measures of all pictures but the odd ones. A picture is odd if no other picture has a signature near its own."""
+    """Returns the measures of all pictures that are not odd. A picture is odd if no other signature is within ODD_DISTANCE of its own."""
     if len(measured) <= ODD_NEIGHBOURS:
         return []
     signatures = np.stack([one.signature for one in measured])
@@ -644,7 +655,10 @@ def _make_reference(measured: list[_Measures]) -> PartReference:
 
 
 def _choose_signatures(signatures: Floats) -> list[int]:
-    """Returns the indices of signatures that differ as much as possible: each one differs most from those that were chosen before it."""
+    """Returns the indices of at most MAX_SIGNATURES signatures that differ as much as possible.
+
+    The first one is the nearest to the mean signature. Each further one differs most from those that were chosen before it.
+    """
     chosen = [int(_distances(signatures, signatures.mean(axis=0, keepdims=True))[:, 0].argmin())]
     nearest = _distances(signatures, signatures[chosen])[:, 0]
     while len(chosen) < min(MAX_SIGNATURES, len(signatures)) and nearest.max() > 0:

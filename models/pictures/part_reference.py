@@ -28,11 +28,10 @@ Signature = Annotated[tuple[float, ...], Field(min_length=SIGNATURE_LENGTH, max_
 
 
 class PartReference(BaseModel):
-    """What pictures of one part have in common, learned from pictures of good parts.
+    """The limits within which a picture shows the whole part of a line. They are learned from pictures of good parts.
 
-    A picture beyond these limits does not show the whole part.
-
-    `algorithm` is the number of the part finder that measured the pictures, because another part finder could measure other values.
+    `algorithm` is the version number of the part finder that measured these pictures. Another version could measure other values, so its
+    measures must not be compared with these limits.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

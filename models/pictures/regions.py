@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-# The corners of a polygon, at least three, as pairs (x, y). Both are shares 0..1 of the picture's width and height, from its top left.
+# A polygon as a list of at least three corners (x, y). They are shares 0..1 of the picture's width and height, counted from its top left.
 Polygon = Sequence[tuple[float, float]]
 
 

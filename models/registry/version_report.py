@@ -108,9 +108,10 @@ class ClassificationFigures(_ReportModel):
 
 
 class LocalisationFigures(_ReportModel):
-    """How well the heat maps of one source show where the defects are, compared with masks (`models.evaluation.localisation`).
+    """Figures that tell how well the heat maps of one source, such as Grad-CAM, show where the defects are.
 
-    All values but the counts are shares from 0 to 1, and 1 is the best. A value is None if there are no pictures to compute it from.
+    They come from a comparison with masks (`models.evaluation.localisation`). All values but the counts are shares from 0 to 1, and 1 is
+    the best. A value is None if there are no pictures to compute it from.
     """
 
     defective: int = Field(description="Number of defective pictures that have a mask.")
@@ -131,7 +132,7 @@ class LocalisationFigures(_ReportModel):
 
 
 class LocalisationReport(_ReportModel):
-    """The figures of each source of heat maps on the same pictures, by the name of the source.
+    """The figures of all sources of heat maps on the same pictures. The keys of `sources` are names, such as grad-cam.
 
     `left_out` says in sentences which pictures and masks could not be compared, and why.
     """

@@ -72,7 +72,7 @@ class AutoencoderExperiment:
     def run(self, pictures: LabelledPictures, callback: ExperimentCallback) -> ResultTable:
         """Runs the trainings that have no result in `folder` yet, and returns the table of all results.
 
-        Raises ModelError if there are too few pictures.
+        Raises ModelError if there are too few pictures, or if no part is found in any of them.
         """
         description: dict[str, Any] = {"experiment": "autoencoder", "recipe": asdict(self.recipe), "pictures": pictures.fingerprint()}
         description["side_px"] = pictures.pixels.shape[1]
@@ -128,7 +128,8 @@ class AutoencoderExperiment:
 def assign_folds(is_defect: npt.NDArray[np.bool_], groups: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
     """Returns the fold of each picture, 0 to FOLDS - 1, shape (n,), or -1 if its group of near-duplicates is too large to be tested.
 
-    Near-duplicates always have the same fold. Raises ModelError if there are too few pictures or groups.
+    `groups`, shape (n,), gives the group of near-duplicates of each picture. All pictures of a group have the same fold. Raises ModelError
+    if there are too few pictures or groups.
     """
     expect_groups(groups, FOLDS)
     labels = is_defect.astype(np.int32)

@@ -43,7 +43,7 @@ class LearningCondition:
 
 
 class RememberingPartFinder:
-    """Finds parts as `find_part` does, and remembers them, because an experiment looks at each picture dozens of times."""
+    """Finds parts as `find_part` does, and keeps the results, because an experiment needs the part in each picture dozens of times."""
 
     def __init__(self) -> None:
         self._found: dict[bytes, FoundPart | None] = {}
@@ -110,8 +110,8 @@ def compare_good_only_scorers(
         for condition in conditions:
             learned, values = 0, []
             for number, (others, test) in enumerate(splits):
-                # The seed depends only on the fold, so all scorers see the same pictures, and a condition with fewer pictures sees some of
-                # those that a condition with more pictures sees.
+                # The seed depends only on the fold. So all scorers learn from the same pictures, and the good pictures of a small condition
+                # are also among those of a larger condition.
                 seen = _choose_seen(others, is_defect, condition, np.random.default_rng(seed + number))
                 values.append(_test_scorer(pixels, groups, is_defect, seen, test, learn, condition.with_cut_off))
                 learned += len(seen)
@@ -139,7 +139,7 @@ def choose_per_group(groups: npt.NDArray[np.int32], per_group: int, rng: np.rand
 
 
 def make_good_only_table(results: Sequence[GoodOnlyFigures], pictures: LabelledPictures) -> ResultTable:
-    """Returns the figures as a table with a row for each scorer and condition."""
+    """Returns a table of `results` with one row for each scorer and condition."""
     rows = []
     for result in results:
         cut_off = [format_spread(values) if values else "" for values in (result.false_alarms, result.recall)]
@@ -159,7 +159,7 @@ def make_good_only_table(results: Sequence[GoodOnlyFigures], pictures: LabelledP
 def _choose_seen(
     others: npt.NDArray[np.int64], is_defect: npt.NDArray[np.bool_], condition: LearningCondition, rng: np.random.Generator
 ) -> npt.NDArray[np.int64]:
-    """Returns the indices of the pictures from which a scorer learns. They are chosen from `others`, the pictures outside of the test."""
+    """Returns the indices of the pictures from which a scorer learns, chosen from `others`, the pictures outside of the test fold."""
     good = rng.permutation(others[~is_defect[others]])[: condition.good]
     hidden = rng.permutation(others[is_defect[others]])[: round(condition.hidden_share * len(good))]
     return np.concatenate((hidden, good[len(hidden) :]))
@@ -174,7 +174,10 @@ def _test_scorer(
     learn: LearnScorer,
     with_cut_off: bool,
 ) -> tuple[float, float, float]:
-    """Returns AUROC, share of false alarms and share of defects found on the pictures `test`, after learning from the pictures `seen`."""
+    """Lets a scorer learn from the pictures `seen` and score the pictures `test`.
+
+    Returns the AUROC, the share of false alarms and the share of defects found. The two shares are NaN if `with_cut_off` is False.
+    """
     scores = _score_all(learn(pixels[seen]), pixels[test])
     auroc = float(roc_auc_score(is_defect[test], scores))
     if not with_cut_off:
