@@ -92,9 +92,10 @@ class CameraLatency:
 
     @property
     def usable_s(self) -> float | None:
-        """The latency with which pictures are assigned to parts.
+        """The latency, in seconds, that is subtracted from the time of each picture before the picture is assigned to a part.
 
-        It is None while the latency is unknown or suspended. No picture is assigned to a part during this time.
+        It is None while the latency is unknown, or while it may not be used because it has become wrong. No picture is assigned to a part
+        during this time.
         """
         return None if self._monitor is None or self._monitor.suspension else self._monitor.latency_s
 

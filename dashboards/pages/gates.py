@@ -12,7 +12,7 @@ STATE = "In which state is each gate?"
 FAULTS = "Which faults did the boards report?"
 RESENDS = "How many commands have to be sent again?"
 UNMATCHED = "Does every part have a picture, and every picture a part?"
-DISTANCE = "How far in time is each picture from its part?"
+DISTANCE = "How much time lies between a picture and its part?"
 LATENCY = "Which latency do the cameras have, and is it still right?"
 CLOCKS = "Which cameras have a clock that cannot be right?"
 
@@ -241,8 +241,8 @@ ALERTS: tuple[Alert, ...] = (
             "Some parts that photo-eye 1 counted have no picture, or the gateway could not assign some pictures to a counted part.",
             "A part without a picture gets no verdict, so the board applies the line's safe action (divert, pass or stop). A picture "
             "without a part is judged, but its verdict does not reach the board.",
-            "On the Gates dashboard, open the panel “How far in time is each picture from its part?”. It shows the distances as shares of "
-            "the spacing, which is the time between two parts. If the distances are small, pictures or part reports are lost. If many "
+            "On the Gates dashboard, open the panel “How much time lies between a picture and its part?”. It shows the distances as shares "
+            "of the spacing, which is the time between two parts. If the distances are small, pictures or part reports are lost. If many "
             "distances are above 0.25, either the gateway uses a wrong latency for the camera, or the delay of the pictures varies too "
             "much.",
             "If pictures are lost, check the trigger and the camera's own log. If part reports are lost, see the alert `PartReportsFail`. "
@@ -307,8 +307,9 @@ ALERTS: tuple[Alert, ...] = (
             "eighth of the spacing, which is the time between two parts.",
             "No part is affected yet, because each picture is still assigned to the right part. If the distance grows beyond a quarter of "
             "the spacing, the gateway assigns no more pictures to parts.",
-            "On the Gates dashboard, open the panel “How far in time is each picture from its part?”. If the median moves steadily, the "
-            "clock of the camera drifts. If the median has jumped, something has changed at the camera, at the trigger or in the network.",
+            "On the Gates dashboard, open the panel “How much time lies between a picture and its part?”. If the median moves steadily, "
+            "the clock of the camera drifts. If the median has jumped, something "
+            "has changed at the camera, at the trigger or in the network.",
             "Synchronise the clock of the camera or file server by NTP. Then run `castline gateway measure <line>` while parts pass. If "
             "`lines.camera.latency_s` is set, correct the setting instead.",
         ),

@@ -260,7 +260,7 @@ def runtimes(model: str, data: tuple[Path, ...], seconds: float, pictures: int, 
     """Compare the speed of all installed runtimes with plain Keras model.predict.
 
     Measures batches of 1, 8 and 32 pictures, and names the fastest runtime that gives the same labels as TensorFlow in float32. The model
-    `full` has AlexNet at 224 px with two dense layers of 4096 units, and LeNet.
+    `full` combines LeNet with AlexNet in its full size: pictures of 224 px and two dense layers of 4096 units.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from bench.runtimes import compare_runtimes, find_version

@@ -54,8 +54,8 @@ AUPRO_LIMIT = 0.3
 AUPIMO_LOW, AUPIMO_HIGH = 1e-5, 1e-4
 # At most this many defective pictures and as many good ones are compared, because the heat maps of a thousand pictures take 360 MB.
 MAX_PICTURES = 500
-# If more than this share of the good pictures' masks show a defect, all masks are refused, because a value that marks the sound part was
-# probably taken for a defect.
+# If more than this share of the good pictures' masks show a defect, all masks are refused. Probably a value that
+# marks the casting itself was taken for a defect.
 MAX_MARKED_GOOD = 0.5
 # Name of Grad-CAM in reports, the same as in findings.
 GRAD_CAM = "grad-cam"
@@ -131,7 +131,7 @@ def read_masked_pictures(
     source is a CSV list, the mask is `masks_folder/def_front/a.png` for every picture `a` in a folder named `def_front`.
 
     A mask is an 8-bit PNG of the picture's size. Its pixels are 0 where there is no defect. All other values are defects, except
-    `part_values`, which mark the sound part. Pictures of the class `ok_class` need no mask.
+    `part_values`, which mark the casting where it has no defect. Pictures of the class `ok_class` need no mask.
 
     Defective pictures without a mask, masks that fit no picture and masks that contradict the class are left out. `left_out` lists them.
     Raises ModelError if nothing is left, if a mask fits two pictures, or if most masks of good pictures show defects.
@@ -276,7 +276,7 @@ def compute_box_iou(heat: HeatMap, mask: Mask, box_level: float | None = None) -
 class _MaskReader:
     """Reads the masks of pictures, and remembers which masks and pictures cannot be used.
 
-    `part_values` are the values of a mask that mark the sound part.
+    `part_values` are the values of mask pixels that show the casting but no defect.
     """
 
     def __init__(self, ok_class: str, part_values: Sequence[int], limits: PictureLimits) -> None:
@@ -323,7 +323,7 @@ class _MaskReader:
             advice = f"for example --part-value {values[0]}" if values else "or correct the masks"
             raise ModelError(
                 f"The masks of {len(self._marked_good)} of {self._good_masks} good pictures show defects, for example "
-                f"{self._marked_good[0][0]}. If a value marks the sound part and not a defect, name it with --part-value, {advice}."
+                f"{self._marked_good[0][0]}. If a value marks the casting itself and no defect, name it with --part-value, {advice}."
             )
         for path, _ in self._marked_good:
             self._add_remark("masks of good pictures show a defect", str(path))
