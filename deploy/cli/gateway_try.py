@@ -42,8 +42,8 @@ def command(file: Path | None, line: str, count: int, wait_s: float, report: Pat
     """Take some pictures from the camera of LINE, and show which of them would be refused.
 
     The command takes the pictures as the gateway would, and says why the gateway or the inspector would refuse a picture. It stores and
-    sends nothing, and it leaves the files of a drop folder where they are. Stop the gateway of the line first, because it would take
-    the pictures.
+    sends nothing, and it leaves the files of a drop folder where they are. Stop the gateway of the line first, because otherwise
+    the gateway takes the pictures and this command gets none.
 
     Exit codes: 0 all pictures would be accepted, 1 a picture would be refused or is missing, 3 the camera cannot be opened or sends no
     picture.

@@ -88,7 +88,7 @@ class LabelledPictures:
         found = sorted({file.class_name for file in self.files})
         if len(found) < 2:
             raise ModelError(
-                f"All pictures have the class {', '.join(found)}, but a training needs at least two. Add pictures of another class."
+                f"All pictures have the class {', '.join(found)}, but training needs at least two classes. Add pictures of another class."
             )
 
     def expect_enough(self, folds: int) -> None:
