@@ -39,9 +39,10 @@ Newest = TypeVar("Newest", bound=NewestRecords)
 
 
 def read_compacted_topic(settings: Settings, role: str, topic: str, empty: Newest) -> Newest:
-    """Reads `topic` to its end and returns the newest record of each key, added to `empty`, which holds no records.
+    """Reads `topic` to its end and returns the newest record of each key.
 
-    Raises CastlineError if the topic does not exist or cannot be read.
+    `empty` is an object without records. It determines the type of the result. Raises CastlineError if the topic does not exist or cannot
+    be read.
     """
     newest = empty
     for record in read_to_end(settings, role, [topic]):
@@ -67,9 +68,10 @@ def publish_keyed_record(settings: Settings, topic: str, key: str, record: Recor
 
 @dataclass
 class FollowedTopic(Generic[Newest]):
-    """A compacted topic that a `CompactedTopicFollower` reads. `empty` is the object without records to which the records are added.
+    """A compacted topic that a `CompactedTopicFollower` reads.
 
-    `on_change` is called with the newest record of each key when the topic has been read to its end, and again after each later change.
+    `empty` is an object without records, to which the records are added. `on_change` is called with the newest record of each key when the
+    topic has been read to its end, and again after each later change.
     """
 
     topic: str

@@ -112,7 +112,7 @@ class RecordHandler(Protocol):
 
     @property
     def lines_by_topic(self) -> Mapping[str, str]:
-        """Maps the name of each consumed topic to the line name that is the label of the topic's lag metric."""
+        """Maps the name of each consumed topic to the name of its line. The metric of the consumer lag has this name as a label."""
 
     @property
     def background_tasks(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:

@@ -26,8 +26,8 @@ from itertools import pairwise
 from math import sqrt
 from statistics import fmean, median
 
-# A picture is assigned to the nearest part if the time between them is less than this share of the spacing. The spacing is the smaller of
-# the gaps before and after the part.
+# The spacing of a part is the smaller of the two gaps in time to its neighbours. A picture is assigned to the nearest part if the time
+# between them is less than this share of the spacing.
 ASSIGNED_SHARE = 0.25
 # If the median distance of the pictures from their parts exceeds this share of the spacing, the latency should be measured again.
 DRIFT_SHARE = 0.125
@@ -36,22 +36,23 @@ LOWEST_LATENCY_S = -60.0
 HIGHEST_LATENCY_S = 60.0
 # A latency is estimated only from at least this many pictures and this many parts.
 MIN_PICTURES = 10
-# When two latencies are compared, each picture is tried with both. A picture counts against one latency only if it fits the other one. It
-# fits a latency if its distance from the nearest part is then less than this share of the time between two parts.
+# A picture fits a latency if, after the latency is subtracted, its distance from the nearest part is less than this share of the spacing.
+# When two latencies are compared, only a picture that fits one of them can count against the other.
 _FIT_SHARE = 0.2
-# A latency is accepted only if it assigns at least this share of all pictures to parts, and also this share of the ten newest pictures.
+# A latency is accepted only if at least this share of the pictures get a part with it. The ten newest pictures must reach this share, too.
 _EXPLAINED_SHARE = 0.8
 _NEWEST_PICTURES = 10
-# A latency is considered only if the times of at least this share of the pictures, after it is subtracted, lie between the times of the
-# first and the last known part.
+# With a wrong latency, many pictures seem to lie before the first known part or after the last one. A latency is considered only if at
+# least this share of the pictures lie between these two parts.
 _KNOWN_SHARE = 0.7
-# Two latencies are compared only if this is true of at least this many pictures for both of them.
+# Two latencies are compared only by pictures that lie between the first and the last known part with both. At least this many are needed.
 _MIN_COMMON_PICTURES = 5
-# If no single picture decides between two latencies, the better one is the one that puts the pictures clearly nearer to parts. The mean
-# difference must be at least _NEARER_SHARE of the spacing, and at least _NEARER_ERRORS times its own standard error.
+# If no single picture decides between two latencies, the latency with the smaller distances between pictures and parts is the better one.
+# The mean difference of these distances must be at least _NEARER_SHARE of the spacing, and at least _NEARER_ERRORS times its own standard
+# error.
 _NEARER_SHARE = 0.02
 _NEARER_ERRORS = 5.0
-# A possible latency is examined only if it puts at least half as many pictures near a part as the best one does.
+# A possible latency is examined only if at least half as many pictures are near a part with it as with the best latency.
 _CANDIDATE_SHARE = 0.5
 _MAX_CANDIDATES = 1500
 
@@ -100,9 +101,10 @@ class _PartGrid:
         self.spacing_s = median(later - earlier for earlier, later in pairwise(times))
 
     def locate(self, time_s: float) -> tuple[float, float] | None:
-        """Returns the signed time from the nearest part to `time_s`, and the smaller of the gaps before and after that part, in seconds.
+        """Returns the time from the nearest part to `time_s`, and the spacing of this part, both in seconds.
 
-        Returns None if `time_s` lies before the first known part or after the last one, at least a quarter of that gap away from it.
+        The time is negative if `time_s` is before the part. The spacing is the smaller of the gaps before and after the part. Returns None
+        if `time_s` is before the first known part or after the last one, by at least a quarter of the spacing.
         """
         times = self.times
         index = bisect_left(times, time_s)
@@ -120,9 +122,9 @@ class _PartGrid:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A possible latency and, for each picture, its distance from the nearest part under this latency, as a share of the spacing.
+    """A possible latency. `shares` says how far each picture is from its nearest part with this latency, as a share of the spacing.
 
-    The share is None for a picture that lies before the first or after the last known part.
+    The value is None for a picture that lies before the first or after the last known part.
     """
 
     latency_s: float
@@ -253,8 +255,8 @@ def _compare(best: _Candidate, rival: _Candidate) -> _Comparison | None:
         return None
     speaking = sum(_speaks_against(theirs, ours) for ours, theirs in pairs)
     opposing = sum(_speaks_against(ours, theirs) for ours, theirs in pairs)
-    # If all pictures fit the best latency, one picture that speaks against the rival is enough. Otherwise at least two are needed, because
-    # a single one may be a picture that belongs to no part.
+    # One picture that speaks against the rival proves the rival wrong, if all pictures fit the best latency. Otherwise two such pictures
+    # are needed, because one of them may belong to no part.
     needed = (1 if not best.unexplained_count else 2) + 2 * opposing
     return _Comparison(rival.latency_s, speaking >= needed or _is_nearer(pairs), speaking)
 
@@ -317,8 +319,8 @@ class LatencyMonitor:
         self.latency_s = latency_s
         self.suspension = suspension
         self._history = TimeHistory()
-        # For each of the last pictures: the signed time from its nearest part, and the smaller of the gaps before and after that part, both
-        # in seconds.
+        # For each of the last pictures: the time from its nearest part (negative if the picture is earlier), and the spacing of this part,
+        # both in seconds.
         self._offsets: deque[tuple[float, float]] = deque(maxlen=_WATCHED_PICTURES)
         self._pictures_since_estimate = 0
 
@@ -332,7 +334,7 @@ class LatencyMonitor:
 
     @property
     def median_share(self) -> float:
-        """The median signed distance of the last pictures from their nearest parts, as a share of the spacing, from -0.5 to 0.5."""
+        """The median time from the nearest part to the last pictures, as a share of the spacing, from -0.5 (earlier) to 0.5 (later)."""
         return median(offset_s / spacing_s for offset_s, spacing_s in self._offsets) if self._offsets else 0.0
 
     def add_part(self, time_s: float) -> None:

@@ -47,9 +47,9 @@ _REPORT_DELAY_S = 0.1
 class MatchDecision(Generic[Picture]):
     """A picture with its part. `part` is None if no part was found for the picture, and `picture` is None if the part got no picture.
 
-    `offset_s` is the signed time from the nearest part to the picture. `spacing_s` is the smaller of the gaps before and after that part.
-    If only one of these gaps is known, `spacing_s` is the known gap. `offset_s` and `spacing_s` are None if neither gap is known, or if the
-    report of a nearer part may be missing.
+    `offset_s` is the time from the nearest part to the picture, negative if the picture is earlier. `spacing_s` is the smaller of the gaps
+    before and after that part. If only one of these gaps is known, `spacing_s` is the known gap. `offset_s` and `spacing_s` are None if
+    neither gap is known, or if the report of a nearer part may be missing.
     """
 
     picture: Picture | None
@@ -170,7 +170,7 @@ class Matcher(Generic[Picture]):
         # The spacing is the smaller of the gaps before and after the part. If only one gap is known, it is an upper limit of the spacing.
         spacing_s = min((gap.seconds for gap in (before, after) if gap.is_exact), default=float("inf"))
         located = (offset_s, spacing_s) if spacing_s < float("inf") else (None, None)
-        # A part gets only one picture. A second picture near it stays unmatched, because all other parts are further away.
+        # A part gets only one picture. If the nearest part has a picture already, this picture stays unmatched.
         if nearest.is_waiting and abs(offset_s) < reach_s and abs(offset_s) <= self._window_s:
             nearest.is_waiting = False
             return MatchDecision(waiting.picture, nearest.part, *located)
@@ -195,15 +195,16 @@ class Matcher(Generic[Picture]):
     def _bound_at_picture(self, gap: _Gap) -> float:
         """Returns the shortest possible length of `gap`, the gap between two parts in which the picture lies.
 
-        If the length of the gap is not known, the result is at most the smallest recent gap, because the report of a part within the gap
-        may have been lost.
+        The report of a part in this gap may have been lost. So if the length of the gap is not known, the result is at most the smallest
+        recent gap.
         """
         return gap.seconds if gap.is_exact else min(gap.seconds, min(self._recent_gaps, default=float("inf")))
 
     def _bound_on_other_side(self, gap: _Gap, is_final: bool) -> float:
-        """Returns the shortest possible length of `gap`, which lies on the other side of the part than the picture.
+        """Returns the shortest possible length of `gap`. The picture lies on one side of its part, and this gap on the other side.
 
-        If the length is not known and the picture cannot wait any longer (`is_final`), the result is at least the smallest recent gap.
+        `is_final` means that the picture cannot wait any longer. If the length of the gap is then not known, the result is at least the
+        smallest recent gap.
         """
         return max(gap.seconds, min(self._recent_gaps, default=0.0)) if is_final and not gap.is_exact else gap.seconds
 

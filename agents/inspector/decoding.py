@@ -40,8 +40,8 @@ class ImageRecord:
 class DecodedImage:
     """An image record with its decoded picture, or with the decoder's error. `sha256` is the checksum of the encoded picture.
 
-    `part` tells whether the picture shows the whole part of `reference`, the part reference of the model version for which the picture was
-    decoded. `part` and `reference` are None if the version has no part reference. `part` is also None if the picture could not be decoded.
+    `reference` is the part reference of the model version that will judge the picture, or None if the version has none. `part` tells
+    whether the picture shows the whole part that `reference` describes. It is None without a reference, or if decoding failed.
     """
 
     record: ImageRecord

@@ -49,8 +49,8 @@ class LineRules:
     """Holds the rules of all lines. Threads that judge pictures may read the rules while another thread replaces them."""
 
     def __init__(self) -> None:
-        # The settings of all lines, and the rules made from them so far, with line and version as key. One assignment replaces both, so
-        # that no thread sees a rule that was made from older settings.
+        # The settings of all lines, and the rules that were made from these settings so far, by line and version. Settings and rules are
+        # one tuple, so that a single assignment replaces both and no thread sees a rule of older settings.
         self._current: tuple[LiveSettingsByLine, dict[tuple[str, str], LineRule]] = (LiveSettingsByLine(), {})
         self.are_known = False
 

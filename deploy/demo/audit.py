@@ -132,7 +132,7 @@ class AuditResult:
     repeated_verdicts: int = 0
     contradicting_verdicts: int = 0
     repeated_sortings: int = 0
-    # Movements of a gate that its board counted, but that no sorting reports.
+    # Number of gate movements that the boards counted, but that belong to no part.
     unexplained_moves: int = 0
     dead_letters: int = 0
     unreadable: int = 0

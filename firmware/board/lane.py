@@ -233,7 +233,10 @@ class BoardLane:
         return not self.has_servo_power and self.settings.number("use_servo_power") > 0
 
     def _hold_gates(self, action: str | None, now_us: int) -> None:
-        """Holds all gates of the belt in the same way, because a part that passes one gate reaches the next. None releases the gates."""
+        """Holds all gates of the belt in the same way, because a part that passes one gate reaches the next.
+
+        If `action` is None, the gates are released.
+        """
         for lane in self.gate_lanes:
             lane.gate.hold(action, now_us)
 
@@ -386,8 +389,8 @@ class BoardLane:
     def _report(self, decided: DecidedPart, moved: bool) -> None:
         """Reports what this lane's gate did with a part.
 
-        The report has the number of the lane that owns the belt, and the part is added to the counters of that lane. This is so even if
-        the gate is a further gate. The count of movements in the report is that of this lane's gate.
+        The gate may be a further gate at the belt of another lane. Then the report has the number of that lane, and the part is added to
+        that lane's counters. The number of movements in the report is always that of this lane's gate.
         """
         action, belt = decided.decision.action, self.belt
         belt.counters.diverted += action == "divert"

@@ -83,9 +83,10 @@ class AvrBelt:
 
 
 class AvrLine:
-    """A simulated Mega and its belts. `plants` has the belts by lane number. If it is a single Plant, it is connected to lane 1.
+    """A simulated Mega and its belts. At the start, no input of the board signals a fault.
 
-    `on_truth` is called for every physical event. At the start, no input of the board signals a fault.
+    `plants` maps the number of each lane to its belt. A single Plant is connected to lane 1. `on_truth` is called for every physical
+    event.
     """
 
     def __init__(

@@ -33,8 +33,8 @@ const char kErrorWords[] PROGMEM =
 const char kPartErrorWords[] PROGMEM = "late unknown-run unknown-part conflict";
 const uint8_t kFirstPartError = 20;
 
-// Reads a field whose kind is a letter of kShapes. The value of a word is its index in the list of words. Returns false if the field is
-// malformed.
+// Reads the field `text` of a command into `value`. `letter` is the kind of the field, as in kShapes. If the field is a word, `value` gets
+// the index of the word in its list. Returns false if the field is malformed.
 bool read_field(char letter, const char* text, uint32_t& value) {
   value = 0;
   // The key and the value of a setting are checked later, by configure() and show().

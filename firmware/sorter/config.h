@@ -10,7 +10,7 @@ namespace castline {
 const uint8_t kLanes = 4;
 // Largest number of parts between the eyes of one belt. At 10 parts per second, 64 parts are 6.4 s of travel.
 const uint8_t kParts = 64;
-// Largest number of parts of one belt that have passed photo-eye 2 and wait for their moment at the belt's own gate.
+// Largest number of parts that are between photo-eye 2 and the own gate of one belt.
 const uint8_t kArmed = 3;
 // 1 means that the gate of a lane can stand at another lane's belt (setting `lane_of`).
 const uint8_t kGrades = 1;
@@ -44,8 +44,9 @@ const uint16_t kTestMs = 1000;
 const uint16_t kNeutralUs = 1500;
 // Time from one servo pulse to the next: 50 pulses a second, which every hobby servo accepts.
 const uint16_t kServoFrameUs = 20000;
-// If the next diverted part needs the gate within this time, a gate at rest gets no new servo pulse before it moves (see servo.h), and a
-// gate that is still out for the previous part stays out. The time is longer than two pulses of 2 ms.
+// Shortly before a diverted part reaches the gate, the gate is treated in a special way. This is the length of that time, longer than two
+// servo pulses of 2 ms. During it, a gate at rest gets no new pulse before it moves (see servo.h). A gate that is still out for the part
+// before stays out.
 const uint16_t kServoQuietUs = 4500;
 // Interval at which the photo-eyes are read. A gate may be 1 ms late, and the interval is a fifth of that.
 const uint16_t kEyeSampleUs = 200;

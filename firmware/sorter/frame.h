@@ -40,7 +40,7 @@ class Deframer {
   bool open_ = false;
   uint8_t seq_ = 0;
   uint8_t fields_ = 0;
-  // Positions of the fields in the line.
+  // The position of each field in line_.
   uint8_t field_[kMaxFields];
 };
 

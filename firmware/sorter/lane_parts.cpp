@@ -48,8 +48,8 @@ void Lane::handle_edge2() {
   blocks_eye2_ = false;
 }
 
-// Counts the part at photo-eye 1 as soon as it has blocked the eye for part_min_mm of belt travel, even if it still blocks the eye. In the
-// same way, decides what to do with the part at photo-eye 2.
+// Handles parts that still block a photo-eye. When a part has blocked photo-eye 1 for part_min_mm of belt travel, it is counted. When it
+// has blocked photo-eye 2 for this distance, the board decides what to do with it.
 void Lane::check_lengths(Place here) {
   if (blocks_eye1_) {
     const int32_t length = past(here, edge1_.place);

@@ -84,7 +84,7 @@ class Tracker {
   void drop_front();
   void forget_last_part() { has_last_ = false; }
 
-  // Returns the memory of the parts. It may be used for something else while no part is tracked.
+  // Returns the array in which the parts are stored. The caller may use this memory for something else while no part is tracked.
   void* unused_memory() { return parts_; }
 
   // Returns the next part to announce to the host by PART, and sets `number` to the number of this part. New parts come first, then the

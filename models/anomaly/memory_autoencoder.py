@@ -426,7 +426,10 @@ def _mean_of_output(target: Any, output: Any) -> Any:
 
 
 def _turn_pictures(pixels: PixelArray, seed: int) -> PixelArray:
-    """Returns each picture turned by random angles, in a fixed order, shape (m, side, side) with m at least LEAST_TURNED_PICTURES."""
+    """Returns copies of the pictures, each turned by a random angle, shape (copies, side, side).
+
+    There are at least LEAST_TURNED_PICTURES copies, and equally many of each picture.
+    """
     turns = max(1, -(-LEAST_TURNED_PICTURES // len(pixels)))
     random = np.random.default_rng([seed, 1])
     angles = random.uniform(0, 360, (turns, len(pixels)))

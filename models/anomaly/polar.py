@@ -55,7 +55,7 @@ class PolarGrid:
         place *= columns
         place += left
         flat = pixels.ravel()
-        # Each place is interpolated from the four pixels around it: first along both rows of pixels, and then between the two rows.
+        # Each grey level is interpolated from the four pixels around its place: first along both rows of pixels, then between the rows.
         upper, upper_right, lower, lower_right = (flat[place + shift].astype(np.float32) for shift in (0, 1, columns, columns + 1))
         for start, end, share in ((upper, upper_right, column), (lower, lower_right, column), (upper, lower, row)):
             end -= start

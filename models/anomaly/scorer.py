@@ -291,7 +291,10 @@ def _expect_usable_scores(scores: npt.NDArray[np.float64]) -> None:
 
 
 def _place_between_scores(scores: npt.NDArray[np.float64], alarms: int) -> float | None:
-    """Returns the lowest value halfway between two of the sorted `scores` that at most `alarms` scores exceed, or None if there is none."""
+    """Returns the lowest cut-off above which at most `alarms` of the sorted `scores` lie, or None if there is no such cut-off.
+
+    A cut-off is a value halfway between two neighbouring scores.
+    """
     upper = len(scores) - max(0, alarms)
     while upper < len(scores) and scores[upper] == scores[upper - 1]:
         upper += 1
@@ -299,9 +302,10 @@ def _place_between_scores(scores: npt.NDArray[np.float64], alarms: int) -> float
 
 
 def _extend_tail(scores: npt.NDArray[np.float64], share: float) -> float:
-    """Estimates the score that the share `share` of all good parts exceeds, as if the upper tail of their scores were exponential.
+    """Estimates a cut-off that only a small share of all good parts exceeds: 0.001 as `share` means one good part in 1,000.
 
-    `scores` are the sorted scores of good pictures. Raises ModelError if there are too few of them for this share.
+    The estimate assumes that the highest scores of good parts are distributed exponentially. `scores` are the sorted scores of good
+    pictures. Raises ModelError if there are too few of them for this share.
     """
     if share * len(scores) * MAX_TAIL_EXTENSION < 1:
         needed = round(1 / (share * MAX_TAIL_EXTENSION))

@@ -42,11 +42,10 @@ ANGLES_PER_PX = 3.84
 # part's radius.
 ALONG_RING = (0.13, 0.26)
 ACROSS_RINGS = (0.03, 0.06)
-# Steps of the a trous wavelet: the values are first smoothed over 3 neighbouring places. The result is then smoothed over 3 places that are
-# 2 apart.
+# The grey levels are smoothed twice, as in the a trous wavelet: first over 3 places that are 1 apart, then over 3 places that are 2 apart.
 SMOOTHING_STEPS = (1, 2)
-# The limit of a ring is chosen so that this share of the good parts exceeds it. With a larger share, defective pictures that were taken for
-# good ones would change the limit less.
+# The limit of a ring is chosen so that this share of the good parts exceeds it. The largest value of all good parts would be a bad limit,
+# because a defective picture among the good ones would raise it.
 LIMIT_SHARE = 0.05
 # The limits are smoothed over neighbouring rings with a Gaussian that has this standard deviation, in rings. So a few pictures give nearly
 # the same limits as many pictures.

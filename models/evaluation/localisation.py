@@ -236,7 +236,7 @@ def compute_aupimo(
     if not good or not defective:
         return None
     thresholds, rates = _list_false_positives(good, high)
-    # For false positive rates from rates[k - 1] up to rates[k], the pixels that are hotter than thresholds[k] count as found defects.
+    # Between the false positive rates rates[k - 1] and rates[k], the threshold is thresholds[k]. Only hotter pixels count as found.
     edges = np.log(np.clip(np.concatenate([[low], rates]), low, high))
     widths = np.diff(edges) / (np.log(high) - np.log(low))
     pimo = []
@@ -400,7 +400,10 @@ def _read_levels(path: Path, limits: PictureLimits) -> Pixels:
 
 
 def _reduce_to_grid(marks: Mask, width_px: int, height_px: int) -> Mask:
-    """Returns the grid cells of which the marked pixels cover more than MIN_COVER, or the most covered cells if there are no such cells."""
+    """Reduces the marked pixels to the grid. Returns a mask of the cells that are marked.
+
+    A cell is marked if marked pixels cover more than MIN_COVER of it. If there is no such cell, the most covered cells are marked.
+    """
     scale = GRID_SIDE_PX / max(width_px, height_px)
     size = max(1, round(width_px * scale)), max(1, round(height_px * scale))
     cover = np.asarray(Image.fromarray(marks.astype(np.float32)).resize(size, Image.Resampling.BOX))
@@ -472,10 +475,10 @@ def _area_under_curve(background: npt.NDArray[np.float32], levels: npt.NDArray[n
 
 
 def _list_false_positives(good: Sequence[HeatMap], high: float) -> tuple[npt.NDArray[np.float32], FloatArray]:
-    """Returns thresholds, and the false positive rate of each: the mean share of a good picture's pixels that are at least as hot.
+    """Returns thresholds, the hottest first, and the false positive rate of each threshold. The rates rise.
 
-    The thresholds are the heat values of the good pictures, the hottest first, so the rates rise. The list ends with the first rate that
-    reaches `high`.
+    The thresholds are the heat values of the good pictures. The false positive rate of a threshold is the share of a good picture's pixels
+    that are at least as hot as the threshold, averaged over the good pictures. The list ends with the first rate that reaches `high`.
     """
     levels, weights = [], []
     for heat in good:

@@ -56,9 +56,10 @@ def scale_to_8_bits(levels: Levels, header: FormatHeader, depth_bits: int | None
 
 
 def _find_range(levels: Levels, brightest: float, header: FormatHeader, depth_bits: int | None) -> float:
-    """Returns the highest level of the range: it means white, or black in a WhiteIsZero picture.
+    """Returns the highest possible grey level. It means white, but in a WhiteIsZero picture it means black.
 
-    Raises PictureError if the picture has a higher level, or if it is dark and neither the settings nor the file give the range.
+    Raises PictureError if a pixel has a higher level. Also raises PictureError if the picture is dark and neither the settings nor the file
+    give the range.
     """
     named = _find_named_range(levels, brightest, header, depth_bits)
     if named is not None:

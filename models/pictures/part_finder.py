@@ -77,7 +77,8 @@ RIM_SUPPORT_SHARE = 0.9
 MIN_SUPPORT = 0.35
 # An edge supports an outline if the distance between them is at most this many pixels.
 SUPPORT_DISTANCE_PX = 2.0
-# How strongly an outline is drawn towards the cavity's shape, for each of its five harmonics. A value of 2 counts like two rays with edges.
+# An outline is fitted to the edges and to the shape of the cavity. These are the weights of the cavity's shape, one for each of the five
+# harmonics of the outline. The edge on one ray has the weight 1.
 PRIOR_RAYS = (0.0, 2.0, 2.0, 8.0, 8.0)
 
 # The signature of a part describes its rings from the centre to this share of its radius. It ends just inside the rim, because flash and
@@ -475,7 +476,7 @@ def _best_supported(rays: _Rays, outlines: Floats) -> Floats | None:
 def _fit_rim(rays: _Rays, harmonics: Floats) -> FoundPart | None:
     """Fits the outline to the edges near it, and then an ellipse to the outline. Returns None if too few rays have an edge at the outline.
 
-    The fit is repeated, and from the second time on only nearer edges are used.
+    The outline is fitted three times. The second and the third fit use only edges that are very near to the outline.
     """
     radii, last = rays.radii, len(rays.radii) - 1
     for distance in (5, 3, 3):

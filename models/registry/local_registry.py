@@ -86,7 +86,7 @@ class LocalRegistry:
         return manifest
 
     def check_version(self, name: str) -> bool:
-        """Compares every file of the version `name` with the manifest. Always returns True: checksums were compared, too.
+        """Compares every file of the version `name`, including its checksum, with the manifest. Always returns True.
 
         Raises ModelError, naming the file, if a file is missing, changed or not named in the manifest.
         """

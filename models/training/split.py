@@ -14,10 +14,9 @@ from models.training.labelled_pictures import LabelledPictures
 from streams.atomic_file import write_atomically
 from streams.errors import ModelError
 
-# A group of near-duplicates is called dominant if it is too large for validation. A group of at most this many pictures is never dominant.
+# A group of near-duplicates that is too large for validation is called dominant. A group of at most this many pictures is never dominant.
 MIN_DOMINANT_GROUP = 20
-# A group of near-duplicates is dominant, that is, too large for validation, if it would make up more than this share of the validation
-# pictures of its class.
+# A larger group is dominant if it would make up more than this share of the validation pictures of its class.
 MAX_GROUP_SHARE = 0.2
 
 

@@ -191,8 +191,8 @@ class PictureArchiver:
         Some of these pictures were too large for Kafka, so their Kafka records only refer to the store, and the archive does not keep
         them. Others were left behind by a crash.
         """
-        # A picture is only deleted when it is older than the records on the image topic. Until then such a record may refer to it, and an
-        # inspector may still need it.
+        # Only pictures that are older than all records on the image topic are deleted. A younger picture may belong to a record that an
+        # inspector has not read yet.
         before = now - timedelta(hours=self._topics.image_hours + 24)
         found = set(self._store.list_older_than(f"pictures/{self._next_folder:02x}", before))
         self._next_folder = (self._next_folder + 1) % _FOLDERS

@@ -24,11 +24,11 @@ BATCH = 64
 
 @dataclass(frozen=True, slots=True)
 class LearningCondition:
-    """The pictures from which a scorer learns: `good` good pictures, or all good pictures if `good` is None.
+    """Says from which pictures a scorer learns.
 
-    The share `hidden_share` of these pictures is replaced by pictures of defective parts, which the scorer takes for good ones.
-
-    If `with_cut_off` is true, a cut-off is chosen from the same pictures, and its errors on the test pictures are counted.
+    - `good`: the number of good pictures, or None for all good pictures.
+    - `hidden_share`: the share of these pictures that is replaced by pictures of defective parts. The scorer takes them for good ones.
+    - `with_cut_off`: if true, a cut-off is chosen from the same pictures, and its errors on the test pictures are counted.
     """
 
     good: int | None = None
