@@ -132,8 +132,8 @@ def measure_throughput(feed: PictureFeed, count: int, inspector: InspectorProces
         verdicts.wait_for(count, inspector)
     times_s = verdicts.read_times_s()
     verdicts.close()
-    # The measured time begins when the verdicts of the first batch come. That batch was computed before this moment, so its pictures do not
-    # count.
+    # The measured time begins with the verdicts of the first batch. The pictures of this batch do not count, because they were judged
+    # before that.
     return sum(time_s > times_s[0] + 0.005 for time_s in times_s) / (times_s[-1] - times_s[0])
 
 

@@ -37,8 +37,8 @@ def parse_capture_time(text: str, arrived_at: datetime) -> datetime:
     except IdentityError as error:
         refusal = error
     try:
-        # A missing time zone makes the time wrong by a day at most. That does not matter if the time is not plausible, because the intake
-        # then replaces it.
+        # UTC stands in for the missing time zone, so this time may be wrong by up to a day. That does not matter: if the time is
+        # plausible, it is refused below, and otherwise the intake replaces it.
         captured_at = datetime.fromisoformat(text).replace(tzinfo=UTC)
     except ValueError:
         raise refusal from None

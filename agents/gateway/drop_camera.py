@@ -199,7 +199,7 @@ class DropCamera:
         return listing
 
     def _update(self, listing: FolderListing, now_s: float) -> None:
-        """Compares `listing` with the known files, makes a version for each new or changed file, and finds the files that are ready."""
+        """Compares `listing` with the known files, adds a _FileVersion for each new or changed file, and finds the files that are ready."""
         known, self._files = self._files, {}
         for path, state in listing.files.items():
             if path.lower().endswith(_TRANSFER_SUFFIXES):
@@ -274,7 +274,7 @@ class DropCamera:
                 waiting_bytes += len(version.content or b"")
 
     def _read_first(self, version: _FileVersion) -> None:
-        """Reads a new version of a file. Finds out whether it is a picture, is complete, and has overwritten another picture."""
+        """Reads a new or changed file. Finds out whether the file is a picture, is complete, and has overwritten another picture."""
         is_picture_name = version.path.lower().endswith(_PICTURE_SUFFIXES)
         if not version.state.size or version.path.lower().endswith(_SIDECAR_SUFFIXES):
             version.end, version.is_ignored = PictureEnd.UNKNOWN, not is_picture_name
@@ -308,7 +308,7 @@ class DropCamera:
         return quiet_s >= (settle_s if is_over else max(settle_s, self._settings.end_wait_s))
 
     def _find_next(self) -> _FileVersion | None:
-        """Returns the version of a file that is handled next, or None if nothing is due or the spool is full.
+        """Returns the file to handle next, in the version to handle, or None if no file is due or the spool is full.
 
         Pictures that exist only in memory come first, then the files from the oldest to the newest. Files with the same time are sorted by
         the numbers in their names, so `2.jpg` comes before `10.jpg`.
@@ -328,7 +328,7 @@ class DropCamera:
         return frames[0] if frames else None
 
     def _make_frame(self, version: _FileVersion) -> list[CameraFrame]:
-        """Returns a list with the frame of a file. The list is empty if the file is open for writing, has changed or is too large."""
+        """Returns a list with the picture of a file. The list is empty if the file is open for writing, has changed or is too large."""
         is_current = self._files.get(version.path) is version
         if is_current and self._folder.is_open_for_writing(version.path):
             version.since_s = time.monotonic()
@@ -442,7 +442,7 @@ class DropCamera:
                     kept.append((path, state, until_s))
             except OSError as error:
                 log.warning(
-                    "It cannot be checked whether the moved file %s of %s still changes: %s", make_printable(path), self._line, error
+                    "The gateway cannot check whether the moved file %s of %s has changed: %s", make_printable(path), self._line, error
                 )
         with self._lock:
             self._moved.extendleft(reversed(kept))

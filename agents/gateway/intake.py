@@ -41,7 +41,10 @@ _MAX_REMEMBERED_REPORTS = 10_000
 
 
 class PictureRefusedError(CastlineError):
-    """Raised for a picture that the gateway refuses, and would refuse again. `reason` is a value of a metric label."""
+    """Raised for a picture that the gateway refuses, and would refuse again.
+
+    `reason` is one of a few fixed words such as `too-large`, because it is the label of a metric.
+    """
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)

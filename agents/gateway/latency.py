@@ -249,7 +249,10 @@ class _Comparison:
 
 
 def _compare(best: _Candidate, rival: _Candidate) -> _Comparison | None:
-    """Compares two latencies by the pictures that both put between known parts. Returns None if there are fewer than five of them."""
+    """Compares two latencies by how well the pictures fit the parts with each of them.
+
+    Only pictures that lie between known parts with both latencies count. Returns None if there are fewer than five such pictures.
+    """
     pairs = [(ours, theirs) for ours, theirs in zip(best.shares, rival.shares, strict=True) if ours is not None and theirs is not None]
     if len(pairs) < _MIN_COMMON_PICTURES:
         return None
@@ -350,10 +353,10 @@ class LatencyMonitor:
             self._check_estimate()
 
     def add_offset(self, offset_s: float, spacing_s: float) -> None:
-        """Adds how far a picture was from its nearest part, and suspends the latency if most of the last pictures were too far.
+        """Stores the time between a picture and its nearest part. If it is too long for most of the last pictures, suspends the latency.
 
-        `offset_s` is the picture's time minus the latency minus the part's time. `spacing_s` is the smaller of the gaps before and after
-        the part.
+        `offset_s` is this time: the picture's time minus the latency minus the part's time. `spacing_s` is the smaller of the gaps before
+        and after the part.
         """
         self._offsets.append((offset_s, spacing_s))
         far = sum(abs(offset_s) >= ASSIGNED_SHARE * spacing_s for offset_s, spacing_s in self._offsets)

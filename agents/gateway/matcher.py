@@ -7,18 +7,18 @@ pictures and parts, so a lost picture or a lost report affects only its own part
 
 ```
 parts     |--------A--------|--------B--------|      a picture must be close to A or B, within a quarter of the spacing
-pictures           a    ?            b b2            a gets A, b gets B; `?` is near no part; b2 is unmatched, because B has b
+pictures           a    ?            b b2            a gets A, b gets B; `?` is near no part; b2 is too late, because b has got B
 ```
 
 Therefore a picture is given to a neighbour of its part only if its time is wrong by at least three quarters of the smaller gap.
 
-A picture waits until the gaps beside its nearest part are known well enough. There are three cases of an unknown gap:
+A picture waits until the gaps before and after its nearest part are known well enough. A gap can be unknown in three cases:
 
-- The picture is later than the newest part. The gap after that part is at least the time that has passed since its report. It never counts
-  for more than the smallest recent gap, because the report of the next part may have been lost.
-- The numbers of the parts show that a report is missing where the picture lies. The picture waits for that report. If the report does not
-  arrive, the picture stays unmatched.
-- The gap on the other side of the part is unknown. When the picture can wait no longer, the smallest recent gap is used in its place.
+- The picture is later than the newest part. The matcher takes the time since the report of this part as the gap after it, but at most the
+  smallest recent gap, because the report of the next part may have been lost.
+- The picture lies between two parts whose numbers show that a report between them is missing. The picture waits for this report. If the
+  report does not arrive, the picture stays unmatched.
+- The gap on the other side of the part is unknown. When the picture can wait no longer, the smallest recent gap is used instead.
 
 All times are in seconds. The functions do no input or output and read no clock.
 """
@@ -134,7 +134,7 @@ class Matcher(Generic[Picture]):
     def decide_due(self, now_s: float, *, is_ending: bool = False) -> list[MatchDecision[Picture]]:
         """Returns all decisions that are due at `now_s`. Call it several times a second.
 
-        If `is_ending` is True because the process ends, no picture and no part waits any longer.
+        If `is_ending` is True, the process ends, so the function decides about all pictures and parts that still wait.
         """
         decisions: list[MatchDecision[Picture]] = []
         undecided: list[_WaitingPicture[Picture]] = []

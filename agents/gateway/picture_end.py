@@ -16,9 +16,9 @@ from streams.identity import sniff_content_type
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 # In a damaged file, the end marker may be anywhere in this many bytes at the end, because some programs append bytes such as a line feed.
 _TAIL_BYTES = 64
-# Limits of how many directories of a TIFF are followed, and how many strips or tiles are read from each. They end the search in a
-# file whose directories point to themselves.
+# Largest number of directories that are read in a TIFF. The limit ends the search if the directories of a damaged file form a circle.
 _MAX_TIFF_DIRECTORIES = 64
+# Largest number of strips or tiles that are read in one directory of a TIFF.
 _MAX_TIFF_PIECES = 1_000_000
 # A TIFF stores its pixels in strips or in tiles. For each of the two, one tag holds their offsets and another one their sizes.
 _TIFF_OFFSETS = {273: 279, 324: 325}

@@ -378,7 +378,7 @@ class Sender:
             self._spool.set_full_sync(True)
         elif self._is_behind and waiting <= self._max_in_flight // 2:
             self._is_behind = False
-            log.info("The backlog of pictures of %s has been sent. %d pictures wait in the spool.", self._spool.line, waiting)
+            log.info("Kafka accepts the pictures of %s fast enough again. %d still wait in the spool.", self._spool.line, waiting)
             self._spool.set_full_sync(bool(self.problem))
 
     def _set_unavailable(self, problem: str) -> None:

@@ -109,7 +109,7 @@ class PartReportBody(BaseModel):
 
 
 def build_app(endpoints: Mapping[str, LineEndpoint], max_bytes: int, parts_token: SecretStr) -> web.Application:
-    """Returns the web application of the gateway. `endpoints` maps each line to what it accepts. `parts_token` authorises part reports."""
+    """Returns the web application of the gateway. `endpoints` holds the endpoint of each line. `parts_token` authorises part reports."""
     handlers = _Handlers(endpoints, max_bytes, parts_token)
     app = web.Application(client_max_size=max_bytes, middlewares=[_describe_error])
     for path in ("/lines/{line}/pictures", "/lines/{line}/pictures/{name}"):

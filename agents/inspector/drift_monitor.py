@@ -33,7 +33,7 @@ PROBABILITY, BRIGHTNESS, SHARPNESS = "defect-probability", "brightness", "sharpn
 DRIFT_QUANTITIES = (PROBABILITY, BRIGHTNESS, SHARPNESS)
 _MEASURE_INTERVAL_S = 0.1
 _STATE_INTERVAL_S = 1.0
-# The camera states are updated every second, but the drift only once for this many updates.
+# The camera states are updated every second. The drift is computed only at every tenth of these updates.
 _STATES_PER_DRIFT = 10
 
 

@@ -35,7 +35,7 @@ class LineRule:
     rule: DecisionRule | None = None
 
     def apply(self, judged: JudgedImage) -> JudgedImage:
-        """Returns `judged` with the label that this rule gives it. An image without a prediction keeps the label `review`."""
+        """Returns a judged image with the label that this rule gives to it. An image without a prediction keeps the label `review`."""
         prediction = judged.prediction
         if self.rule is None or not isinstance(prediction, Prediction):
             return judged

@@ -22,7 +22,7 @@ from streams.topics import TopicNames
 
 log = logging.getLogger(__name__)
 
-# The run number and the part number of a part.
+# The key of a part: its run number and its part number.
 PartKey = tuple[int, int]
 # At 10 parts a second, 2048 parts pass in some three minutes. No part needs that long from the camera to the gate.
 MAX_PARTS = 2048

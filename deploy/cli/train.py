@@ -163,7 +163,7 @@ def _shorten_paths(arguments: list[str]) -> list[str]:
 def _show_defaults() -> None:
     """Adds the default of each option to its help text.
 
-    click does not know these defaults, because the command must see which options the user gave.
+    The options have no defaults in click, because the command must know which options the user gave.
     """
     for parameter in command.params:
         default = TrainingOptions.model_fields[parameter.name].default if parameter.name in TrainingOptions.model_fields else None

@@ -21,7 +21,7 @@ from streams.records import Sorting, Verdict
 from streams.settings import Settings
 from streams.topics import TopicNames
 
-# Largest number of verdicts from whose ages the percentiles are computed. The latest verdicts are used.
+# The percentiles of the verdict age are computed from at most this many of the latest verdicts.
 _MAX_AGES = 200
 _RATE_WINDOW_S = 10.0
 _RECONNECT_AFTER_S = 5.0

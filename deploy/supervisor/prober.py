@@ -42,10 +42,10 @@ class ProbeResult:
         return sum(value for (sample, present), value in self.samples.items() if sample == name and required <= dict(present).items())
 
     def labels(self, name: str, label: str, **labels: str) -> list[str]:
-        """Returns the values that the label `label` has in the samples of metric `name`. Skips samples with the value 0.
+        """Returns the values of the Prometheus label `label` in the samples of metric `name`. Skips samples with the value 0.
 
-        Only samples with all the labels in `labels` count. For example, `labels("castline_gate_state", "state", line="line-1")` returns
-        the present state of the gate of line-1.
+        The keyword arguments select samples by their other labels. For example, `labels("castline_gate_state", "state", line="line-1")`
+        returns the present state of the gate of line-1.
         """
         required = labels.items()
         return [

@@ -303,7 +303,7 @@ class BoardLane:
     def _check_lengths(self, place: int, now_us: int) -> None:
         """Counts the part at photo-eye 1, and decides what to do with the part at photo-eye 2.
 
-        Each happens as soon as the part has blocked the eye for `part_min_mm`.
+        A part is counted or decided as soon as it has blocked the photo-eye for `part_min_mm`.
         """
         min_length = self.settings.travel("part_min_mm")
         if self._edge1 is not None:

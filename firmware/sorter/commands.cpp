@@ -13,8 +13,8 @@ enum CommandName : int8_t { kHello, kConfigure, kCommit, kShow, kPing, kSync, kV
 // The fields of each command, with one letter for each field. The commands are in the order of kCommandNames. The last character says what
 // the command needs: `-` nothing, `+` an earlier HELLO, `*` an earlier HELLO and an earlier COMMIT of the lane.
 const char kShapes[] PROGMEM = "v- lkt+ l+ lk+ m- - lrpdg* lrp* lrp+ e+ lP- leT+ lc+";
-// The letters in kShapes that stand for numbers: version, lane, run, part, gate, event or token, milliseconds, code. kNumberBounds has the
-// bounds of each.
+// The letters of kShapes for fields that hold a number: version, lane, run, part, gate, event or token, milliseconds, code. kNumberBounds
+// has the smallest and the largest value of each field, in the same order.
 const char kNumberLetters[] PROGMEM = "v l r p g e m c";
 const uint32_t kNumberBounds[][2] PROGMEM = {{1, 255}, {0, 4}, {1, 65535}, {0, 99999999UL}, {0, 4}, {0, 65535}, {0, 0xFFFFFFFFUL}, {0, 99}};
 const uint8_t kMaxValues = 5;

@@ -13,7 +13,7 @@ namespace castline {
 enum Reason : uint8_t { kVerdict, kNoVerdict, kCancelled, kSpacing, kTouching, kSafe, kMissing, kUnmatched };
 extern const char kReasonWords[] PROGMEM;
 
-// The verdict of a part. kReject diverts the part at the lane's own gate, and kReject + n at the further gate of lane n.
+// The verdict of a part. kReject diverts the part at the lane's own gate, kReject + n at the further gate that is wired to lane n.
 enum PartVerdict : uint8_t { kUnjudged, kVerdictCancelled, kKeep, kReject = 4 };
 
 struct Decision {

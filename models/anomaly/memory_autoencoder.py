@@ -192,7 +192,7 @@ class MemoryAutoencoder:
             fields = json.loads(path.read_text(encoding="utf-8"))
             recipe, side_px, rule = AutoencoderRecipe(**fields["recipe"]), int(fields["side_px"]), fields["rule"]
             if rule not in ("error", "frechet"):
-                raise ValueError(f"expected the rule error or frechet, found {rule!r}")
+                raise ValueError(f"expected the rule to be 'error' or 'frechet', found {rule!r}")
             network = build_autoencoder(recipe.side_px, recipe.width, recipe.code_channels, recipe.prototypes, False).rebuilding
             path = folder / weights
             network.load_weights(path)

@@ -64,7 +64,7 @@ class PolarGrid:
         return upper, is_inside
 
     def wrap(self, polar: FloatArray, part: FoundPart, side_px: int) -> FloatArray:
-        """Returns the map `polar`, shape (rings, angles), moved back to `part` in a picture of `side_px` x `side_px` pixels.
+        """Reverses `unwrap`: draws `polar`, shape (rings, angles), at the place of `part` in a picture of `side_px` x `side_px` pixels.
 
         Each pixel gets the value of the nearest place. Pixels outside the rings get 0.
         """

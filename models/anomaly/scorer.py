@@ -31,8 +31,8 @@ MIN_GOOD_PICTURES = 8
 # score, but at least MIN_TAIL_PICTURES scores.
 TAIL_SHARE = 0.2
 MIN_TAIL_PICTURES = 5
-# A cut-off may lie above the scores of all n good pictures. But the allowed share of false alarms must then be at least
-# 1 / (n * MAX_TAIL_EXTENSION), because a tail that is extended farther is a guess.
+# If the allowed share of false alarms is small, the cut-off lies above the scores of all n good pictures and must be estimated from their
+# upper tail. Shares below 1 / (n * MAX_TAIL_EXTENSION) are refused, because the estimate would only be a guess.
 MAX_TAIL_EXTENSION = 20.0
 # A cut-off that sends more than this share of the good parts to review is refused, because nobody would review so many parts.
 MAX_ALARM_SHARE = 0.5
@@ -183,12 +183,14 @@ class CutOff:
 def choose_cut_off(good_scores: npt.NDArray[Any], objective: CutOffObjective) -> CutOff:
     """Returns the cut-off for `objective`. `good_scores`, shape (n,), are scores of good pictures from which the scorer has not learned.
 
-    The objective gives the allowed share of false alarms. If there are enough pictures for this share, the cut-off lies between two scores,
-    so that at most this share of new good parts is expected above it (the conformal quantile: Vovk, Gammerman, Shafer, Algorithmic Learning
-    in a Random World, 2005, section 2). Otherwise the cut-off lies above all scores. It is then computed as if the upper tail of the scores
-    were exponential, because the tails of many distributions are nearly so (Pickands, Annals of Statistics 3(1), 1975).
+    The objective gives the allowed share of false alarms. If there are enough pictures for this share, the cut-off lies between two scores.
+    At most this share of new good parts is then expected above the cut-off (the conformal quantile: Vovk, Gammerman, Shafer, Algorithmic
+    Learning in a Random World, 2005, section 2).
 
-    Raises ModelError if the scores or the objective allow no useful cut-off, for example if it would send every part or no part to review.
+    Otherwise the cut-off lies above all scores. It is computed as if the upper tail of the scores were exponential, because the tails of
+    many distributions are nearly so (Pickands, Annals of Statistics 3(1), 1975).
+
+    Raises ModelError if no useful cut-off exists, for example if every cut-off would send all parts or no part to review.
     """
     scores = np.sort(np.asarray(good_scores, np.float64).ravel())
     _expect_usable_scores(scores)

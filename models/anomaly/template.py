@@ -209,7 +209,10 @@ def _pad_angles(polar: FloatArray, margin: int) -> FloatArray:
 
 
 def _view_angles(padded: FloatArray, margin: int, shift: int) -> FloatArray:
-    """Returns a view of `padded`, moved by `shift` angles and without the padding. `margin` is the number of columns added on each side."""
+    """Returns a view in which each place has the value that lies `shift` angles farther.
+
+    `padded` is an array that `_pad_angles` has made with `margin`. The view has the size of the array without padding.
+    """
     return padded[:, margin + shift : padded.shape[1] - margin + shift]
 
 
@@ -219,7 +222,10 @@ def _pad_rings(polar: FloatArray, margin: int) -> FloatArray:
 
 
 def _view_rings(padded: FloatArray, margin: int, shift: int) -> FloatArray:
-    """Returns a view of `padded`, moved by `shift` rings and without the padding. `margin` is the number of rings added on each side."""
+    """Returns a view in which each place has the value that lies `shift` rings farther out.
+
+    `padded` is an array that `_pad_rings` has made with `margin`. The view has the size of the array without padding.
+    """
     return padded[margin + shift : len(padded) - margin + shift]
 
 

@@ -225,8 +225,10 @@ def compute_aupimo(
 
     The AUPIMO of a picture is the share of its defect pixels that are found, averaged over the false positive rates from `low` to `high` on
     a logarithmic axis. The false positive rate of a threshold is the share of a good picture's pixels that are at least as hot as the
-    threshold, averaged over the good pictures. At each false positive rate, the lowest threshold that does not exceed this rate is used. So
-    a heat map that is the same everywhere gets the value 0. Returns None if there is no good or no defective picture.
+    threshold, averaged over the good pictures. For each rate on the axis, the lowest threshold whose false positive rate is not higher
+    decides which defect pixels are found. A heat map that is the same everywhere gets the value 0.
+
+    Returns None if there is no good or no defective picture.
 
     Source: Bertoldo, Ameln, Vaidya, Akcay, "AUPIMO: Redefining Visual Anomaly Detection Benchmarks with High Speed and Low Tolerance",
     BMVC 2024, equations 1 to 5. Difference: the curve is integrated exactly, as a step function, and not at sampled thresholds.
@@ -482,7 +484,7 @@ def _list_false_positives(good: Sequence[HeatMap], high: float) -> tuple[npt.NDA
     """
     levels, weights = [], []
     for heat in good:
-        # Only the `count` hottest pixels of a picture are needed, because they alone reach the false positive rate `high`.
+        # The `count` hottest pixels of one picture are enough to reach the false positive rate `high`, so its other pixels are not needed.
         count = min(heat.size, int(np.ceil(high * len(good) * heat.size)) + 1)
         levels.append(np.partition(heat.ravel(), heat.size - count)[heat.size - count :])
         weights.append(np.full(count, 1 / (len(good) * heat.size)))

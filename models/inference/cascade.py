@@ -66,7 +66,7 @@ class Cascade:
 
     @property
     def all_voters(self) -> Runtime:
-        """A runtime of the same two stages in which every voter judges every picture. It is used to check the golden set."""
+        """A runtime with the same networks in which every network judges every picture. It is used to check the golden set."""
         return _TwoStages(f"{self.name} asking all", self.max_batch, self.first, self.others, self.first_index, self._other_indices)
 
     @property
@@ -131,8 +131,8 @@ def find_cascade_band(vote: SoftVote, voter: str, probabilities: VoterProbabilit
     own, combined = _compute_own_probability(vote, index, probabilities), vote.compute_defect_probability(probabilities)
     labels = np.array([vote.choose_label(float(probability)) for probability in combined])
     not_ok, not_defect = own[labels != "ok"], own[labels != "defect"]
-    # The band contains all validation pictures on which the voter and the ensemble disagree. On other pictures, they may also disagree
-    # at slightly lower or higher probabilities, so ODDS_MARGIN widens the band. It always contains the threshold and the review band.
+    # The band contains the threshold, the review band, and the probabilities of all validation pictures on which the voter and the ensemble
+    # disagree. They may also disagree on new pictures just outside this range, so ODDS_MARGIN widens it.
     low = _scale_odds(min(float(not_ok.min(initial=1.0)), vote.low, vote.threshold), 1 / ODDS_MARGIN)
     high = _scale_odds(max(float(not_defect.max(initial=0.0)), vote.high, vote.threshold), ODDS_MARGIN)
     return CascadeBand(voter=voter, low=low, high=high)

@@ -80,7 +80,9 @@ def open_ensemble(
     """Opens `version` with the named runtime, warms it up and checks the golden set. Takes seconds.
 
     With `cascade`, the small network decides alone outside the cascade band. `band` gives the low and the high end of the cascade
-    band; if it is None, the manifest's band is used. `at_once` concurrent calls share `threads` threads (0: every processor).
+    band. If `band` is None, the manifest's band is used.
+
+    `at_once` is the number of calls that run at the same time. Together they use `threads` threads, or every processor if `threads` is 0.
 
     Raises ModelError if the runtime or the networks cannot be opened, or if the check of the golden set fails.
     """

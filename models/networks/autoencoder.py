@@ -117,7 +117,7 @@ class PrototypeMemory(keras.layers.Layer):  # type: ignore[misc]  # Keras comes 
         similarity = ops.matmul(ops.normalize(codes, axis=-1), ops.transpose(ops.normalize(self.memory, axis=-1)))
         weights = ops.softmax(SHARPNESS * similarity, axis=-1)
         least = 1.0 / self.prototypes
-        # Equation 7 in the form that has a gradient: relu(w - least) * w / (|w - least| + epsilon).
+        # Equation 7 of Gong et al. 2019, in the form that has a gradient: relu(w - least) * w / (|w - least| + epsilon).
         kept = ops.relu(weights - least) * weights / (ops.absolute(weights - least) + 1e-12)
         return kept / (ops.sum(kept, axis=-1, keepdims=True) + 1e-12)
 

@@ -50,7 +50,7 @@ _READ_HEADER: dict[PictureFormat, Callable[[bytes], FormatHeader]] = {
     "BMP": read_bmp_header,
     "TIFF": read_tiff_header,
 }
-# For each format that Pillow decodes: the function that checks the whole file and returns a file with the same pixels for Pillow.
+# The functions that prepare a file for Pillow, by format. They check the whole file and return a file with the same pixels.
 _PREPARE: dict[PictureFormat, Callable[[bytes, FormatHeader], bytes]] = {"PNG": prepare_png, "BMP": prepare_bmp, "TIFF": prepare_tiff}
 
 

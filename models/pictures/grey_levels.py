@@ -28,8 +28,8 @@ _DARK_SHARE = 0.25
 MIN_CONTRAST = 8
 # A picture is partly blank if at least this share of its rows, counted from the top or from the bottom, has one single grey level.
 MAX_BLANK_SHARE = 0.25
-# In a BMP or TIFF, this smaller share of rows with one single grey level is enough to call the picture partly blank. These formats have no
-# checksum of the whole file, so such rows may be the only sign of an unfinished transfer.
+# The same share for BMP and TIFF. It is smaller, because these formats have no checksum of the whole file. Rows with one single grey level
+# may then be the only sign of an unfinished transfer.
 MAX_BLANK_SHARE_RAW = 0.05
 # If the first and the last row have the same grey level, the rows with one single grey level probably show the background of the part,
 # such as a saturated back light. Such a picture is partly blank only if these rows make up at least this share of all rows.
@@ -82,9 +82,9 @@ def _find_range(levels: Levels, brightest: float, header: FormatHeader, depth_bi
 
 
 def _find_named_range(levels: Levels, brightest: float, header: FormatHeader, depth_bits: int | None) -> tuple[float, str] | None:
-    """Returns the level that means white according to the settings or the file, and for messages the name of the setting or field.
+    """Returns the level that means white according to the settings or the file, or None if neither of them gives such a level.
 
-    Returns None if neither the settings nor the file give such a level.
+    The second value names the setting or the field of the file, for error messages.
     """
     if depth_bits is not None:
         return 2.0**depth_bits - 1, f"depth_bits = {depth_bits} of the line"

@@ -155,7 +155,7 @@ class FoundPart:
     rim_support: float = 1.0
 
     def scale(self, factor: float) -> FoundPart:
-        """Returns the outline in a picture of the same scene whose sides have `factor` times as many pixels."""
+        """Returns the outline for the same picture after its width and height have been multiplied by `factor`."""
         return FoundPart(
             (self.centre_x_px + 0.5) * factor - 0.5,
             (self.centre_y_px + 0.5) * factor - 0.5,
@@ -196,8 +196,8 @@ class _Cavity:
 class _Rays:
     """Edges along rays from the cavity's centre. Arrays without a stated shape have the shape (RAYS, radii).
 
-    - `step_x` and `step_y`, shape (RAYS,): a radius of 1 on ray k is `step_x[k]`, `step_y[k]` pixels away from the centre. On this scale,
-      the cavity's outline has the same radius on all rays, and the rim nearly so.
+    - `step_x` and `step_y`, shape (RAYS,): the unit of radius on each ray, as a vector in pixels. Rays along the longer axis of the cavity
+      have longer units. So the cavity's outline has the same radius on all rays, and the rim has nearly the same.
     - `radii`, shape (radii,): the radii at which the grey levels are compared, in steps of 1.
     - `strength`: the difference between the grey levels nearer to the centre and those farther away.
     - `is_edge`: True where the strength has a local maximum above `least_edge`.

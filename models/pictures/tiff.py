@@ -192,7 +192,7 @@ def _check_deflate(piece: bytes, unpacked_bytes: int) -> None:
     except zlib.error as error:
         raise damaged(f"a strip of the TIFF cannot be decompressed: {error}") from error
     if found != unpacked_bytes or inflate.unused_data:
-        raise damaged(f"a strip of the TIFF has more or fewer than {unpacked_bytes} decompressed bytes")
+        raise damaged(f"a strip of the TIFF does not have exactly {unpacked_bytes} decompressed bytes")
 
 
 def _check_packbits(piece: bytes, unpacked_bytes: int) -> None:

@@ -99,7 +99,7 @@ def export_csv(filters: PartFilters, rows_per_query: int = ROWS_PER_QUERY) -> It
 
 
 def export_parquet(filters: PartFilters, rows_per_query: int = ROWS_PER_QUERY, rows_per_group: int = ROWS_PER_GROUP) -> Iterator[bytes]:
-    """Yields a Parquet file in pieces, compressed with zstd, with the parts newest first."""
+    """Yields the bytes of a Parquet file piece by piece. The rows of the file are parts, newest first, compressed with zstd."""
     buffer = StreamBuffer()
     with pq.ParquetWriter(buffer, SCHEMA, compression="zstd") as writer:
         batches: list[pa.RecordBatch] = []

@@ -122,8 +122,8 @@ def parts_beyond(parts: QuerySet[Part], key: HistoryKey | None, older: bool) -> 
     """Returns those of `parts` that are older than `key`, or newer if `older` is False. If `key` is None, returns all parts."""
     if key is None:
         return parts
-    # The condition in the inner parentheses alone would select the same parts. The simpler condition on `seen_at` is added because the
-    # database can use an index for it.
+    # The first condition on `seen_at` excludes no further part. It is there because the database can use an index for it, but not for the
+    # condition in the inner parentheses.
     if older:
         return parts.filter(Q(seen_at__lte=key.seen_at) & (Q(seen_at__lt=key.seen_at) | Q(id__lt=key.id)))
     return parts.filter(Q(seen_at__gte=key.seen_at) & (Q(seen_at__gt=key.seen_at) | Q(id__gt=key.id)))

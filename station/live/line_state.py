@@ -174,10 +174,10 @@ class LineState:
         self._missed_verdicts: deque[tuple[datetime, str]] = deque(maxlen=_REMEMBERED_EVENTS)
 
     def start_shift(self, since: datetime, counts: Counter[str], minutes: dict[datetime, Counter[str]] | None = None) -> None:
-        """Starts counting a shift that began at `since`. `counts` are the parts of the shift that the archive contains already, by label.
+        """Starts counting a shift that began at `since`.
 
-        `minutes` contains the archived parts of the last hour by minute and label. If it is given, it replaces the
-        counts of the trend chart.
+        `counts` holds the numbers of archived parts of this shift by label. `minutes` holds the numbers of archived parts of the last hour
+        by minute and label. If `minutes` is given, the trend chart starts with these numbers.
         """
         self.shift_since, self.counts, self.diverted = since, Counter(counts), 0
         if minutes is not None:

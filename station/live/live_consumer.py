@@ -77,7 +77,8 @@ class ArchivedCounts:
 def count_archived_parts(line: str, shift_since: datetime, now: datetime) -> ArchivedCounts:
     """Counts the archived parts of `line`: those of the shift that began at `shift_since`, and those of each minute of the last hour.
 
-    If the archive is empty or does not answer, the counts are empty. The field `until` of the result is never before `shift_since`.
+    If the archive is empty or does not answer, the counts are empty. The result also says from which time on (`until`) parts are not
+    counted here. This time is not before `shift_since`.
     """
     try:
         newest = Part.objects.filter(line=line, decided_at__isnull=False, seen_at__lte=now).aggregate(at=Max("seen_at"))["at"]

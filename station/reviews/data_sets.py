@@ -51,7 +51,10 @@ _FIELD_LABELS = {"line": "Line", "since": "Seen from", "to": "To"}
 
 
 class EmptyDataSetError(ValueError):
-    """A data set cannot be made: it would be empty, or another person is making one. The error message can be shown on a page."""
+    """Raised if a data set would be empty, or if another person makes a data set at the same moment.
+
+    The error message can be shown on a page.
+    """
 
 
 @dataclass(frozen=True)

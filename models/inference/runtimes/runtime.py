@@ -68,9 +68,11 @@ def open_runtime(
 ) -> Runtime:
     """Returns the runtime `name` with the networks of `version`. The runtime is not warmed up yet.
 
-    The name `auto` means the fastest runtime that is recorded for this processor, see `resolve_runtime`. `at_once` concurrent calls
-    share `threads` threads. If `threads` is 0, the runtime chooses the number of threads. A bfloat16 runtime can also be opened on a
-    processor without bfloat16 units, but it is slow there.
+    The name `auto` means the fastest runtime that is recorded for this processor, see `resolve_runtime`. A bfloat16 runtime can also be
+    opened on a processor without bfloat16 units, but it is slow there.
+
+    `at_once` is the number of calls that run at the same time. Together they use `threads` threads. If `threads` is 0, the runtime
+    chooses the number of threads.
 
     Raises ModelError if the name is unknown, its library is not installed, or the networks cannot be built.
     """
