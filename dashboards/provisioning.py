@@ -192,11 +192,11 @@ class ContactPointKind(ResourceKind):
 
 @dataclass(frozen=True)
 class ProvisioningOptions:
-    """Options that choose the resources of a Grafana.
+    """Options that say which resources a Grafana server gets.
 
     `datasource_uid` names an existing data source. If it is empty, Castline creates its own data source, which queries `prometheus_url`.
-    `webhook_url` is the address to which Grafana sends alerts. If it is empty, Castline leaves the contact points as they are. With
-    `with_alerts` False, Grafana gets no alert rules, because the site's Alertmanager calls people.
+    `webhook_url` is the address to which Grafana sends alerts. If it is empty, Castline leaves the contact points as they are. If
+    `with_alerts` is False, Grafana gets no alert rules. This suits a site whose Alertmanager sends the alerts.
     """
 
     prometheus_url: str = "http://prometheus:9090"

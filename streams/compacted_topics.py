@@ -70,8 +70,8 @@ def publish_keyed_record(settings: Settings, topic: str, key: str, record: Recor
 class FollowedTopic(Generic[Newest]):
     """A compacted topic that a `CompactedTopicFollower` reads.
 
-    `empty` is an object without records, to which the records are added. `on_change` is called with the newest record of each key when the
-    topic has been read to its end, and again after each later change.
+    `empty` is an object that contains no record of the topic yet. `on_change` gets an object of the same type that contains the newest
+    record of each key. It is called when the topic has been read to its end, and again after each later change.
     """
 
     topic: str

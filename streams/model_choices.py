@@ -110,7 +110,7 @@ class ModelChoices:
             raise ModelError(f"There is no version to roll back to for {line}, because no other version was chosen for it before.")
         version, *previous = own.previous
         shadow = own.shadow if own.shadow != version else None
-        # The choice is forced, because the version has judged this line before. Its classes may differ from those of the current version.
+        # `forced` permits a version with other classes than the current one. This version has judged the line before, so it is permitted.
         return ModelChoice(line=line, version=version, shadow=shadow, chosen_by=by, chosen_at=at, previous=tuple(previous), forced=True)
 
 

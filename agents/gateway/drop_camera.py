@@ -51,7 +51,7 @@ _PAUSE_FACTOR = 2.0
 _FULL_SPOOL_PAUSE_S = 1.0
 # An empty file must stay unchanged ten times as long as another file, because it is usually an upload that has just begun.
 _EMPTY_FILE_FACTOR = 10
-# After this many failures a file counts as put aside: a complaint names it. The camera still tries it again, at least once a minute.
+# If a file could not be read or moved this many times, a complaint names the file. The camera still tries again, at least once a minute.
 _TRIES = 3
 _FIRST_RETRY_S = 0.25
 _LONGEST_RETRY_S = 60.0

@@ -59,8 +59,8 @@ _MAX_CANDIDATES = 1500
 # The monitor looks at this many of the last pictures. It suspends the latency if _TOO_MANY_FAR of them are too far from a part.
 _WATCHED_PICTURES = 12
 _TOO_MANY_FAR = 7
-# An estimate takes some milliseconds, so the monitor makes one only after every eighth picture and only for latencies near the one in
-# use. It first tries the 16 newest pictures, because they show a change sooner. If the result is not certain, it tries the 48 newest, which
+# The monitor estimates the latency again after every eighth picture. To save time, it examines only latencies near the one in use. It first
+# uses the 16 newest pictures, because they show a change sooner. If the result is not certain, it uses the 48 newest pictures, because they
 # are likelier to include an irregular gap between parts.
 _ESTIMATE_EVERY = 8
 _ESTIMATE_PICTURES = (16, 48)

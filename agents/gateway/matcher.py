@@ -38,8 +38,8 @@ Picture = TypeVar("Picture")
 
 # If the time between two parts is unknown because a report was lost, the smallest of this many recent gaps is used in its place.
 _RECENT_GAPS = 32
-# The report of a part may arrive this many seconds after the part was counted. So if no report has arrived for 2 s, the matcher assumes
-# only that no part was counted in the first 1.9 s.
+# The report of a part may arrive up to this many seconds after the part was counted. So if no report has arrived by now, the matcher knows
+# only that no part was counted until 0.1 s ago.
 _REPORT_DELAY_S = 0.1
 
 
@@ -95,8 +95,8 @@ class _Gap:
 class Matcher(Generic[Picture]):
     """Matches pictures and parts that arrive in any order. Returns exactly one decision for each picture and each part.
 
-    A picture waits at most `window_s` for the report of its part, and their times may differ by at most `window_s`. A picture that came a
-    time t after the newest part may wait longer: if no other part follows for 4 t, the picture belongs to the newest part.
+    A picture waits at most `window_s` for the report of its part, and their times may differ by at most `window_s`. A picture that comes t
+    seconds after the newest part may wait longer. It belongs to this part if no other part follows within 4 t seconds.
 
     A part waits at most `part_timeout_s` for its picture. If more than `max_pictures` pictures wait, the oldest ones stay unmatched.
     """
@@ -153,7 +153,7 @@ class Matcher(Generic[Picture]):
         return decisions + self._expire_parts(float("inf") if is_ending else now_s)
 
     def release_pictures(self) -> list[MatchDecision[Picture]]:
-        """Decides that all waiting pictures are unmatched. Call it when the latency used for their times is no longer valid."""
+        """Decides that all waiting pictures are unmatched. Call it if the latency that was subtracted from their times is wrong."""
         pictures, self._pictures = self._pictures, []
         return [MatchDecision(waiting.picture, None) for waiting in pictures]
 

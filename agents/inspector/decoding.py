@@ -51,7 +51,9 @@ class DecodedImage:
     part: PartCheck | None = None
 
     def fits(self, side_px: int, reference: PartReference | None) -> bool:
-        """Returns whether a version with the side `side_px` and the part reference `reference` can judge this image as it was decoded.
+        """Returns whether a version can judge this image without decoding or checking it again.
+
+        `side_px` is the side of the pictures that the version takes, and `reference` is its part reference or None.
 
         An undecodable image fits every version, because the networks do not judge it.
         """

@@ -73,7 +73,7 @@ class JudgedBatch:
     """A batch that the networks have judged. `judged` holds the images of all records that name a part, in the order of the records.
 
     `assignments` and `rules` have one entry for each judged image, in the same order. The assignment names the model version that judged
-    the image and the shadow version of its line. The rule is the one of the image's line, which gave the image its label.
+    the image and the shadow version of its line. The rule has the line's threshold, which decided about the label of the image.
     """
 
     records: list[PendingImage]

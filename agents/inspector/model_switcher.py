@@ -60,8 +60,8 @@ class ModelSwitcher:
         self._find_version = find_version
         self._open_version = open_version
         self._assignments: Mapping[str, ModelAssignment] = {}
-        # The loaded ensembles, by the name of their version. Of the versions that no line uses any longer, only the one that was replaced
-        # last stays loaded. To find it, each replaced version is moved to the end.
+        # The loaded ensembles, by the name of their version. A version that no line uses is unloaded, unless it was replaced most recently.
+        # To find this version, each replaced version is moved to the end.
         self._loaded: dict[str, Ensemble] = {}
         # Versions that could not be opened, with the errors. They are remembered until the choices change, so that a bad version is tried
         # only once and not once for each line.

@@ -26,7 +26,8 @@ log = logging.getLogger(__name__)
 PartKey = tuple[int, int]
 # At 10 parts a second, 2048 parts pass in some three minutes. No part needs that long from the camera to the gate.
 MAX_PARTS = 2048
-# The times of one part differ by less than this. A larger difference means that two parts have the same run and part numbers.
+# A part is photographed within this time after it was counted. If two times differ by more, they belong to different parts that have the
+# same run and part numbers.
 _MAX_TIME_DIFFERENCE = timedelta(seconds=60)
 _MAX_RESTORE_S = 30.0
 

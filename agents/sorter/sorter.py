@@ -41,8 +41,8 @@ log = logging.getLogger(__name__)
 ROLE = "sorter"
 # The largest number of verdicts that are handled at the same time. Further verdicts stay in Kafka.
 MAX_OPEN_VERDICTS = 64
-# The deadline of a verdict lies shortly before its part reaches the gate. The board then reports what the gate did, at most this long after
-# the deadline. The record of a late verdict waits for this report, because the record also says what the gate did.
+# Longest time from the deadline of a verdict to the board's report about the part. The part reaches the gate soon after the deadline, and
+# the board then reports what the gate did. The record of a late verdict waits for this report, because it also says what the gate did.
 _MAX_REPORT_DELAY = timedelta(seconds=2)
 # The largest run number and the largest part number of the gate protocol.
 _MAX_RUN, _MAX_PART = 65535, 99_999_999

@@ -117,7 +117,7 @@ class _LatencyEndpoint:
     """Reads and stores the latency of one line through the HTTP interface of the running gateway."""
 
     def __init__(self, settings: Settings, line: str) -> None:
-        """Raises SettingsError if there is no such line, or if its camera needs no latency."""
+        """Raises SettingsError if the settings have no such line, or if the gateway does not need the latency of its camera."""
         camera = settings.find_line(line).camera
         if camera is None or not camera.needs_latency:
             raise SettingsError(

@@ -95,7 +95,7 @@ class VersionLabel:
 
 @dataclass(frozen=True)
 class ReplayedPicture:
-    """A picture that was judged again. `was` is the label in its recorded verdict, and `now` the label from the other version.
+    """A picture that was judged again. `was` is the label in its recorded verdict, and `now` the label that it got this time.
 
     `was` is None if the picture has no verdict yet. `part` and `now` are None if the image record names no part.
     """
@@ -107,7 +107,7 @@ class ReplayedPicture:
 
 @dataclass(frozen=True)
 class LabelChange:
-    """A part whose label changes: `was` is the label in its recorded verdict, and `now` the label from the other version."""
+    """A part that got another label when it was judged again. `was` is the label in its recorded verdict, and `now` is the new label."""
 
     part: str
     was: VersionLabel

@@ -52,7 +52,7 @@ class FallComparison:
     """
 
     fallen: int
-    # Number of castings that fell to another side than their sorting says.
+    # Number of castings whose sorting does not name the side to which they fell.
     mismatches: int
     # Number of castings without a sorting.
     unrecorded: int

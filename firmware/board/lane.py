@@ -98,7 +98,7 @@ class BoardLane:
 
     @property
     def belt(self) -> BoardLane:
-        """The lane at whose belt this lane's gate stands. For a further gate this is another lane, otherwise it is this lane itself."""
+        """The lane of the belt at which the gate stands: another lane if the gate is a further gate, otherwise this lane itself."""
         return self._reporter.lanes[self.settings.number("lane_of") - 1] if self.is_further_gate else self
 
     @property

@@ -7,8 +7,11 @@
 namespace castline {
 
 // A GATE or FAULT event in 15 bytes. In a GATE event, `outcome` is an Action, or kFurther + n if the further gate of lane n took the part.
-// A FAULT event uses the same members for other values: `part` has its code, `moved` has the field `raised`, `outcome` has its lane (0..4),
-// and `travel_ms` and `moves` have its detail.
+// To save RAM, a FAULT event keeps its own fields in the same members:
+//   part                the code of the fault
+//   moved               the field `raised`
+//   outcome             the lane, 0..4
+//   travel_ms, moves    the lower and the upper half of the field `detail`
 struct __attribute__((packed)) Event {
   uint32_t part : 27;
   uint32_t moved : 1;

@@ -180,7 +180,7 @@ void Lane::commit(const Settings& settings) {
   gate_.configure(settings_);
   switch_relay();
   if (is_further_gate_) {
-    // A lane whose gate stands at another lane's belt has no faults of its own, so the faults that it had before end here.
+    // This lane now only moves a further gate at another lane's belt. Such a lane has no faults of its own, so its faults end here.
     while (faults_.oldest() != 0) end_fault(static_cast<Fault>(faults_.oldest()));
     gate_.hold(belt().faults_.has(kHoldsGate) ? belt().settings_.action(kSafeAction) : kNone, settings_, shared_->clock.us());
   } else if (first || was_further) {

@@ -5,8 +5,8 @@
 
 namespace castline {
 
-// The unit of a place is 1/16 of an encoder step. Without an encoder, the unit is 64 us of a running belt, which is far below the 1 ms by
-// which a gate may be late.
+// The unit of a place is 1/16 of an encoder step. Without an encoder, the unit is the distance that the belt runs in 64 us. This is exact
+// enough, because a gate may be 1 ms late.
 typedef uint32_t Place;
 const Place kPlaceMask = 0xFFFFFFUL;
 const uint8_t kPlacesPerStepLog2 = 4;

@@ -69,7 +69,7 @@ class PolarGrid:
         Each pixel gets the value of the nearest place. Pixels outside the rings get 0.
         """
         matrix = _circle_to_ellipse(part)
-        # Only the pixels of the rectangle around the outermost ring are computed. The lengths of the matrix's rows give its half sides.
+        # Only the pixels of the rectangle around the outermost ring are computed. `reach` is half its width and half its height.
         reach = self.outer * np.hypot(matrix[:, 0], matrix[:, 1])
         left, top = (max(0, int(centre - far)) for centre, far in zip((part.centre_x_px, part.centre_y_px), reach, strict=True))
         right, bottom = (

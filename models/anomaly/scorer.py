@@ -127,12 +127,14 @@ class ExpectedCosts:
     """The objective of the lowest costs, if nothing is known about defects except their share on the line.
 
     `miss` is the cost of a defective part that is judged good, and `false_alarm` is the cost of a good part that is sent to review, in the
-    same currency. A review is worth its cost if the odds that the part is good are at most miss / false_alarm.
+    same currency. A review of a part is worth its cost if the odds that the part is good are at most miss / false_alarm.
 
-    Let p be the share of good parts whose score is at least that of the part in question. Then the odds that this part is good are at least
-    (1 - defect_share) / defect_share * (-e p ln p), whatever scores defective parts have (Sellke, Bayarri, Berger, The American
-    Statistician 55(1), 2001, equation 3). The cut-off lies where this bound equals miss / false_alarm. So the review of a part below the
-    cut-off is never worth its cost.
+    If p is the share of good parts whose score is at least as high as the score of the part, these odds are at least
+
+        (1 - defect_share) / defect_share * (-e p ln p)
+
+    This bound holds for any scores of defective parts. Source: Sellke, Bayarri, Berger, The American Statistician 55(1), 2001, equation 3.
+    At the cut-off, the bound equals miss / false_alarm. So the review of a part below the cut-off is never worth its cost.
     """
 
     miss: float

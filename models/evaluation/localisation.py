@@ -458,9 +458,9 @@ def _weigh_defects(mask: Mask) -> FloatArray:
 def _area_under_curve(background: npt.NDArray[np.float32], levels: npt.NDArray[np.float32], weights: FloatArray, limit: float) -> float:
     """Returns the area under a ROC curve for false positive rates from 0 to `limit`, divided by `limit`.
 
-    `background` holds the sorted heat of the pixels outside of defects, and `levels` the heat of the defect pixels. `weights` says how much
-    each defect pixel adds to the height of the curve. The weights may have any sum. Where defect pixels and other pixels have the same
-    heat, the curve is a straight line.
+    `background` holds the sorted heat of the pixels outside of defects, and `levels` the heat of the defect pixels. The height of the curve
+    is the share of the defect pixels that are found, weighted by `weights`. Defect pixels and other pixels with the same heat form a
+    straight piece of the curve.
     """
     values, places = np.unique(levels, return_inverse=True)
     sums = np.cumsum(np.bincount(places, weights)[::-1])

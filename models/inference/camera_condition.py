@@ -20,8 +20,7 @@ _DARK_SHARE = 0.6
 # The limit above which pictures are too bright. It lies between the 99th percentile of brightness in the version's drift reference and
 # white (255), at this share of the way. With a share of 0.4 and a 99th percentile of 155, the limit is 195.
 _BRIGHT_SHARE = 0.4
-# The drift reference of a version says how sharp its pictures were. Pictures count as blurred if they are less than this share as sharp
-# as the sharpness that 99 % of those pictures exceeded.
+# Pictures are blurred if their sharpness is below this share of the 1st percentile of sharpness in the version's drift reference.
 _BLURRED_SHARE = 0.5
 # The lowest and the highest normal brightness (mean grey level, 0..255). They are used if the version has no drift reference.
 _DARK_LEVEL, _BRIGHT_LEVEL = 30.0, 225.0

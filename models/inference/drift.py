@@ -16,11 +16,11 @@ from models.registry.manifest import DriftReference, Histogram, PercentileHistog
 # Number of bins in the histograms of brightness and sharpness. Their edges are chosen so that each bin holds the same number of pictures
 # of the drift reference.
 PICTURE_BINS = 10
-# Edges of the bins of defect probabilities. They are fixed, because bins with equally many pictures would be very narrow near 0 and 1. Then
-# 0.007 and 0.008 could fall into different bins, although two runtimes of the same version may differ by that much.
+# Edges of the wide bins of defect probabilities. They are fixed, because bins with equal numbers of pictures would be very narrow near 0
+# and 1. The probabilities that two runtimes compute for a picture, such as 0.007 and 0.008, would then often fall into different bins.
 PROBABILITY_EDGES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98)
 # Edges of the narrow bins of defect probabilities: every quarter of log odds from -8 (0.0003) to 8 (0.9997). The threshold of a line with
-# few defects lies above 0.98, in the last of the wide bins.
+# few defects lies above 0.98. The wide bins do not help there, because all probabilities above 0.98 are in one of them.
 DETAIL_EDGES = tuple(float(edge) for edge in 1 / (1 + np.exp(-np.arange(-8, 8.25, 0.25))))
 # With fewer pictures than this, the stability index is mostly sampling noise.
 MIN_PICTURES = 200

@@ -18,8 +18,8 @@ from streams.errors import ModelError
 # Thresholds lie between minus and plus these log odds. The largest probability of a defect, 1 - 1e-7 (`soft_vote.MIN_PROBABILITY`), has the
 # log odds 16.1, so even the highest threshold is below the probability of a picture that is certainly defective.
 MAX_LOG_ODDS = 15.0
-# The outermost bins of a histogram of probabilities are treated as if they ended at minus and plus these log odds (probabilities 0.0003 and
-# 0.9997).
+# The first bin of a histogram of probabilities has no lower edge, and the last bin has no upper edge. Minus and plus these log odds
+# (probabilities 0.0003 and 0.9997) are used as the missing edges.
 _OUTER_LOG_ODDS = 8.0
 
 FloatArray = npt.NDArray[np.float64]

@@ -70,8 +70,8 @@ MAX_OFFSET = 0.15
 # Largest difference between the tilt of the rim and the tilt of the cavity. It is the amplitude of the outline's second harmonic, divided
 # by the outline's radius.
 MAX_TILT_DIFFERENCE = 0.06
-# The support of an outline tells on how many rays an edge lies near it. The rim is the outermost outline whose support is at least this
-# share of the largest support.
+# The support of an outline is the share of rays that have an edge near the outline. The rim is the outermost outline whose support is at
+# least this share of the largest support.
 RIM_SUPPORT_SHARE = 0.9
 # Smallest share of the rays that have an edge at the rim. With fewer, no part is found.
 MIN_SUPPORT = 0.35
@@ -123,7 +123,7 @@ _PRIOR = np.diag(PRIOR_RAYS).astype(np.float32)
 
 
 def _invert_harmonics(rays: int, terms: int) -> Floats:
-    """Returns the matrices that turn the radii on `rays` evenly spaced rays into the first `terms` harmonics of an outline.
+    """Returns matrices that compute the first `terms` harmonics of an outline from its radii on `rays` evenly spaced rays.
 
     Shape: (RAYS / rays, terms, rays). Matrix k belongs to the evenly spaced rays that begin with ray k.
     """
@@ -346,8 +346,8 @@ def _erode(mask: Flags) -> Flags:
 def _describe_cavity(mask: Flags, box: tuple[slice, slice], picture: tuple[int, ...]) -> _Cavity | None:
     """Returns the cavity that consists of the pixels `mask`, or None if these pixels do not have the shape of a cavity.
 
-    `box` is the place of `mask` in the half-size picture, and `picture` is the shape of the half-size picture. A cavity that one edge of
-    the picture cuts is completed to a circle, if at least half of it is visible.
+    `box` is the place of `mask` in the half-size picture. `picture` is the number of rows and of columns of this picture. If an edge of
+    the picture cuts the cavity and at least half of the cavity is visible, the cavity is completed to a circle.
     """
     fill = mask.mean()
     if not CAVITY_FILL[0] <= fill <= CAVITY_FILL[1]:
@@ -620,7 +620,7 @@ def _distances(left: Floats, right: Floats) -> Floats:
 
 
 def _drop_odd_pictures(measured: list[_Measures]) -> list[_Measures]:
-    """Returns the measures of all pictures that are not odd. A picture is odd if no other signature is within ODD_DISTANCE of its own."""
+    """Returns the measures without those of odd pictures. An odd picture differs from every other one by more than ODD_DISTANCE."""
     if len(measured) <= ODD_NEIGHBOURS:
         return []
     signatures = np.stack([one.signature for one in measured])

@@ -37,7 +37,7 @@ class TrainingOptions(BaseModel):
     )
     lenet_side_px: int = Field(128, ge=16, le=512, description="Side of LeNet's input in pixels.")
     lenet_width: int = Field(
-        2, ge=1, le=16, description="Width of LeNet: its convolutions have this many times the paper's 6 and 16 feature maps."
+        2, ge=1, le=16, description="Width of LeNet: 2 doubles the 6 and 16 feature maps that its convolutions have in the paper."
     )
     dense_width: int = Field(256, ge=8, le=8192, description="Number of units in each fully connected layer of AlexNet.")
     dense_layers: int = Field(2, ge=0, le=4, description="Number of AlexNet's fully connected layers before the output layer.")

@@ -125,7 +125,7 @@ def make_row(part: PartId, seen_at: datetime) -> Part:
 
 
 def time_of(record: PartRecord) -> datetime:
-    """Returns the time by which the history sorts a part as long as `record` is the only known record about the part."""
+    """Returns the time that the history shows for a part if `record` is the first record about the part."""
     match record:
         case Verdict():
             return record.captured_at

@@ -51,8 +51,8 @@ _RECONNECT_WAIT_S = 1.0
 # last hour.
 _SORTINGS_BACK = timedelta(minutes=10)
 _DEAD_LETTERS_BACK = timedelta(hours=1)
-# Number of recent parts that are kept in memory for uploaded pictures. A line of the plant keeps fewer, but people may upload many
-# pictures at once and then wait for all verdicts.
+# Number of recent parts of the upload line that are kept in memory. It is larger than RECENT_PARTS, the number for every other line,
+# because people may upload many pictures at once and then wait for all verdicts.
 _RECENT_UPLOADS = 2000
 # Parts younger than this may still be missing in the archive, so they are counted from Kafka.
 _NOT_YET_ARCHIVED = timedelta(minutes=5)

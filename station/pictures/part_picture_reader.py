@@ -219,7 +219,7 @@ def _read_record(consumer: Any, partition: TopicPartition, offset: int) -> Any |
             return record if record.offset == offset else None
     except OffsetOutOfRangeError:
         return None
-    # The poll also returns nothing if no record at this offset has been written yet, because Kafka then waits for the next record.
+    # The poll returned no record. If the partition ends before `offset`, no record has been written there yet. Otherwise Kafka is too slow.
     if consumer.end_offsets([partition])[partition] <= offset:
         return None
     raise ConnectionError(f"Kafka sent no record of {partition.topic}/{partition.partition} within {_READ_MS} ms")

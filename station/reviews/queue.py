@@ -80,7 +80,7 @@ def count_waiting(settings: Settings, now: datetime) -> dict[str, int]:
 
 
 def find_oldest(settings: Settings, now: datetime) -> datetime | None:
-    """Returns the time at which the part that has waited longest began to wait, or None if the queue is empty."""
+    """Returns the time since which the oldest part of the queue has waited, or None if the queue is empty."""
     since: datetime | None = waiting_candidates(settings, now).aggregate(since=Min("since"))["since"]
     return since
 

@@ -54,7 +54,7 @@ class ComparisonSplit:
 
     @property
     def sides(self) -> tuple[tuple[str, Flags], tuple[str, Flags]]:
-        """Returns the masks of the validation and test pictures, each with the name of its predictions in the result file."""
+        """Returns the mask of the validation pictures and the mask of the test pictures, each with its name in the result file."""
         return ("chooses", self.is_validation), ("judges", self.is_test)
 
 

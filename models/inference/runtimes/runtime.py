@@ -146,10 +146,10 @@ def count_threads(threads: int) -> int:
 
 
 def choose_concurrent_calls(threads: int) -> int:
-    """Returns how many concurrent calls of `predict` are fastest with `threads` threads (0: every processor): 2, or 1 with one thread.
+    """Returns how many concurrent calls of `predict` are fastest: two, or one if there is only one thread.
 
-    Threads that work on the same call wait for each other at every layer. Two calls at the same time, each with half of the threads,
-    keep every processor busy.
+    `threads` is the number of threads, or 0 for as many threads as processors. Threads that work on the same call wait for each other at
+    every layer. Two calls at the same time, each with half of the threads, keep every processor busy.
     """
     return min(2, count_threads(threads))
 
