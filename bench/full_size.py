@@ -51,10 +51,9 @@ def write_full_size_version(root: Path) -> str:
 
 
 def _set_normalisations(network: Any, pixels: npt.NDArray[np.uint8]) -> Any:
-    """Sets the averages of the network's normalisation layers from `pixels` and returns the network.
+    """Computes the averages of the network's normalisation layers from `pixels`, as a training would do, and returns the network.
 
-    Without these averages the values in the network would grow from layer to layer. In a trained network they do not grow. Runtimes that
-    compute with 8 bits could not represent such large values.
+    Without these averages the values would grow from layer to layer. They would be too large for runtimes that compute with 8 bits.
     """
     from models.networks.preprocessing import resample, scale_pixels
 

@@ -80,7 +80,10 @@ def make_environment(sections: Mapping[str, Any]) -> dict[str, str]:
 
 
 def make_settings_environment(settings: Settings) -> dict[str, str]:
-    """Returns the environment variables of this process, plus CASTLINE_ variables with all `settings` except tokens and passwords."""
+    """Returns the environment variables of this process, plus a CASTLINE_ variable for each setting in `settings`.
+
+    Tokens and passwords are left out.
+    """
     sections = settings.model_dump(mode="json", exclude_none=True, exclude={"gateway": {"token"}, "kafka": {"password"}})
     for line in sections["lines"]:
         line.pop("token")
@@ -98,7 +101,10 @@ class InspectorProcess:
     def __init__(
         self, castline: Sequence[str | Path], environment: Mapping[str, str], run_dir: Path, log_file: Path, folder: Path | None = None
     ) -> None:
-        """Stores the command. `castline` is the program with options such as --settings, and `folder` is the working directory."""
+        """Creates the object and starts nothing yet.
+
+        `castline` is the program with options such as --settings, and `folder` is the working directory of the process.
+        """
         self._command = [*castline, "inspector"]
         self._environment = environment
         self._targets = run_dir / "targets"

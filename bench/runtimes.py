@@ -45,13 +45,11 @@ class RuntimeSpeed:
 class RuntimeComparison:
     """The result of a comparison of runtimes.
 
-    `refused` holds a reason for each runtime that could not be opened, or that gave other probabilities for the pictures of the golden set
-    than those stored in the version.
-    `left_out` holds a reason for each runtime that this machine cannot run. `labelled` is the number of pictures whose labels were
-    compared.
-
-    `chosen` is the fastest runtime at the largest batch size among those that change no label. `ratio_to_predict` is its speed divided by
-    the speed of `model.predict`.
+    - `refused`: a reason for each runtime that could not be opened or that failed on the golden set of the version.
+    - `left_out`: a reason for each runtime that this machine cannot run.
+    - `labelled`: the number of pictures whose labels were compared.
+    - `chosen`: the runtime that is fastest at the largest batch size and changes no label.
+    - `ratio_to_predict`: the speed of `chosen` divided by the speed of `model.predict`.
     """
 
     model: str

@@ -100,9 +100,9 @@ _COUNTED = 'reason=~"verdict|no-verdict|late-verdict"'
 
 
 def _share(window: str, part: str, whole: str) -> str:
-    """Returns an expression for the rate of the counter `part` divided by that of `whole`, for each line.
+    """Returns an expression that divides the rate of the counter `part` by the rate of the counter `whole`, for each line.
 
-    If the counter `whole` of a line does not grow, its rate is 0, so the line gets no value.
+    A line whose counter `whole` does not grow gets no value, because the rate would be 0.
     """
     return f"sum by (plant, line) (rate({part}[{window}])) / (sum by (plant, line) (rate({whole}[{window}])) > 0)"
 

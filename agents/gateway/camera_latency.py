@@ -44,7 +44,7 @@ class _StoredLatency:
             return cls()
 
     def write(self, file: Path) -> None:
-        """Writes the content to `file`. Raises OSError if the file cannot be written."""
+        """Writes this latency to `file` as JSON. Raises OSError if the file cannot be written."""
         write_atomically(file, json.dumps(vars(self)) + "\n")
 
 
@@ -106,7 +106,7 @@ class CameraLatency:
 
     @property
     def median_share(self) -> float:
-        """The median time from the last pictures to their nearest parts, as a share of the time between two parts, from -0.5 to 0.5."""
+        """The median time from the nearest part to the last pictures, as a share of the spacing, from -0.5 (earlier) to 0.5 (later)."""
         return self._monitor.median_share if self._monitor else 0.0
 
     def find_problem(self) -> str:
@@ -125,10 +125,10 @@ class CameraLatency:
         return ""
 
     def store_measured(self, latency_s: float, spacing_s: float) -> None:
-        """Stores a measured latency and uses it from now on, unless the settings hold one. Raises OSError if it cannot be stored.
+        """Stores a measured latency, and uses it from now on if the settings hold no latency. Raises OSError if it cannot be stored.
 
-        `spacing_s` is the usual time between two parts during the measurement. If the settings hold
-        a latency that is suspended, the suspension ends only if this latency and the measured one differ by at most `spacing_s` / 8.
+        A suspended latency in the settings is used again if the measured latency is close to it: they may differ by at most an eighth
+        of `spacing_s`, the usual time between two parts during the measurement.
         """
         stored = _StoredLatency(latency_s)
         if self.set_s is not None and abs(self.set_s - latency_s) > DRIFT_SHARE * spacing_s:

@@ -198,13 +198,16 @@ class Intake:
         if self._matcher is None or self._latency is None or frame.part is not None or is_repeat:
             self._store(pending, frame.part)
         elif not has_own_time:
-            # The latency is valid only for times of the camera's clock. With the time of arrival, a wrong part could be the nearest one.
+            # The latency is valid only for times of the camera's clock. With the time of arrival, the picture might get a wrong part.
             self._store(pending, None)
         else:
             self._apply(self._match(pending, self._matcher, self._latency))
 
     def _check_time(self, frame: CameraFrame) -> tuple[CameraFrame, bool]:
-        """Returns the frame with a plausible time, and whether the picture may be assigned to a part by this time."""
+        """Checks the time of a frame, and replaces it by the time of arrival if it is not plausible or if the settings say so.
+
+        Returns the frame, and whether its time may be used to find the part of the picture.
+        """
         arrived_at = datetime.fromtimestamp(self._clock() - (frame.waited_s or 0.0), UTC)
         if self._uses_arrival and frame.part is None:
             return replace(frame, captured_at=arrived_at), frame.waited_s is not None

@@ -170,9 +170,9 @@ class _InFlightWindow:
 
     @property
     def silent_s(self) -> float:
-        """How long Kafka has not answered, in seconds.
+        """The time since Kafka's last answer, in seconds.
 
-        The time counts from Kafka's last answer. If no picture was in flight after that answer, it counts from the next picture sent.
+        If no picture was waiting for an answer, it is the time since the next picture was sent.
         """
         return time.monotonic() - self._last_result_s
 

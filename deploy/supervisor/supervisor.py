@@ -66,7 +66,7 @@ class Supervisor:
 
     @property
     def all_ready(self) -> bool:
-        """Whether every role is ready, and every one-shot role is done."""
+        """Whether every role is ready. A role that only runs once counts as ready when it has finished."""
         return all(managed.is_up for managed in self.processes.values())
 
     def probe_result(self, name: str) -> ProbeResult | None:

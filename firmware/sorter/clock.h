@@ -27,7 +27,7 @@ class Clock {
   void advance(uint32_t now_us) {
     uint32_t passed = now_us - us_ + stamp_.us;
     us_ = now_us;
-    // A loop is faster than a division here, because its body seldom runs more than once.
+    // This loop is faster than a division, because usually less than 2 ms have passed and the loop runs at most once.
     for (; passed >= 1000; passed -= 1000) ++stamp_.ms;
     stamp_.us = static_cast<uint16_t>(passed);
   }

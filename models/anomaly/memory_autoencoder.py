@@ -375,7 +375,10 @@ def compute_frechet_distances(
 
 
 def describe_good_residuals(residuals: FloatArray) -> ResidualStatistics:
-    """Returns the statistics of the residuals of good pictures. `residuals` has shape (n, side_px, side_px), and its values have signs."""
+    """Returns the statistics of the residuals of good pictures.
+
+    `residuals` has shape (n, side_px, side_px). A residual is a difference of grey levels, positive or negative.
+    """
     rings = compute_rings(residuals.shape[1])
     smooth = smooth_residuals(residuals)
     spreads = np.array([smooth[:, rings == ring].mean() for ring in range(RINGS)], np.float32)
@@ -399,7 +402,10 @@ def smooth_residuals(residuals: FloatArray) -> FloatArray:
 def _make_losses(
     training: keras.Model, recipe: AutoencoderRecipe, grey: FloatArray
 ) -> tuple[dict[str, Any], dict[str, float], dict[str, npt.NDArray[np.float32]]]:
-    """Returns the losses, their weights and the targets for the outputs of the network `training`, by the name of the output."""
+    """Returns three dictionaries for the training of the network `training`: losses, weights of the losses, and targets.
+
+    The keys of each dictionary are the names of the network's outputs.
+    """
     from models.networks.autoencoder import ADDRESSING, FORGED, GENUINE, REBUILT
     from models.networks.framework import keras
 

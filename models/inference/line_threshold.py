@@ -15,8 +15,8 @@ from models.inference.soft_vote import Label, choose_label
 from models.registry.manifest import Histogram, Manifest
 from streams.errors import ModelError
 
-# Thresholds lie between minus and plus these log odds. The largest probability of a defect, 1 - 1e-7 (`soft_vote.MIN_PROBABILITY`), has the
-# log odds 16.1, so even the highest threshold is below the probability of a picture that is certainly defective.
+# Thresholds lie between minus and plus these log odds. The largest possible probability of a defect, 1 - 1e-7, has the log odds 16.1 (see
+# `soft_vote.MIN_PROBABILITY`). So even the highest threshold is below it.
 MAX_LOG_ODDS = 15.0
 # The first bin of a histogram of probabilities has no lower edge, and the last bin has no upper edge. Minus and plus these log odds
 # (probabilities 0.0003 and 0.9997) are used as the missing edges.

@@ -130,9 +130,9 @@ def _walk_segments(value: bytes) -> Iterator[_Segment]:
 
 
 def _find_markers(value: bytes) -> npt.NDArray[np.intp]:
-    """Returns the positions of all markers that would end compressed pixel data, in ascending order.
+    """Returns the positions of all markers at which compressed pixel data may end, in ascending order.
 
-    A byte 0xFF begins such a marker, unless a stuffed 0, another 0xFF or the number of a restart marker follows the byte.
+    Such a marker begins with a byte 0xFF. If the next byte is 0, 0xFF or the number of a restart marker, the pixel data go on.
     """
     content = np.frombuffer(value, np.uint8)
     at = np.flatnonzero(content[:-1] == 0xFF)
@@ -194,10 +194,11 @@ def _may_hold_zeros(tables: bytes) -> bool:
 
 
 def _check_scans(headers: list[tuple[int, bytes]]) -> None:
-    """Raises PictureError if the scans together do not contain every bit of every coefficient of every component.
+    """Raises PictureError if a scan of the JPEG is missing.
 
-    `headers` holds the marker and the content of each frame header and scan header. The check is needed because libjpeg decodes a
-    progressive file with a missing scan without an error. The picture is then only blurred.
+    A progressive JPEG spreads the bits of its coefficients over several scans. If a scan is missing, libjpeg gives no error but a blurred
+    picture. So this function checks that the scans contain every bit of every coefficient of every component.
+    `headers` holds the marker and the content of each frame header and scan header.
     Source: ITU-T T.81, B.2.3 and G.1.1.1.
     """
     frames = [(marker, content) for marker, content in headers if marker in _FRAMES]

@@ -122,8 +122,8 @@ def choose_threshold(probability: Numbers, is_defect: Flags, costs: Costs, count
 def choose_review_band(probability: Numbers, threshold: float, share: float) -> ReviewBand:
     """Returns the review band around `threshold`. A `share` of 0.05 means that about 5 % of the pictures lie in the band.
 
-    In log odds, the threshold is the middle of the band. The constants MAX_BAND_LOGITS and MAX_LOGITS_BEYOND_PICTURE limit its width. No
-    picture lies exactly at an end of the band, because rounding could then change the label of that picture.
+    In log odds, the threshold is the middle of the band. The constants MAX_BAND_LOGITS and MAX_LOGITS_BEYOND_PICTURE limit its width. The
+    ends of the band are placed between pictures, because rounding could change the label of a picture exactly at an end.
     """
     inside = int(share * len(probability))
     if inside == 0:

@@ -139,8 +139,8 @@ class Trainer:
         The training ends after the last epoch, or after `patience` epochs without a lower validation loss. If there is a checkpoint at
         `checkpoint_path`, the training continues from it. A new checkpoint is written there after each epoch.
 
-        After the last epoch, the network keeps the weights of that epoch. If the training ended because of `patience`, the network gets
-        the weights with the lowest validation loss.
+        If the training ended because of `patience`, the network gets the weights with the lowest validation loss. Otherwise it keeps
+        the weights of the last epoch.
 
         Raises KeyboardInterrupt if `on_progress` raises it, or if the process is interrupted. The checkpoint of the last complete epoch
         then stays on disk.

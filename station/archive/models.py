@@ -93,8 +93,8 @@ class Part(models.Model):
             models.Index(fields=["seen_at"], name="part_picture_wanted", condition=models.Q(keep_picture=True)),
             models.Index(fields=["seen_at", "picture_bytes"], name="part_picture_kept", condition=~models.Q(picture="")),
             models.Index(fields=["picture"], name="part_picture", condition=~models.Q(picture="")),
-            # Each of these partial indexes contains only the few parts that fulfil its condition. The database uses a partial index only
-            # if the query repeats the condition, see `index_condition` in station.history.pagination.
+            # These three partial indexes are small, too. The database uses a partial index only if the query repeats its condition, see
+            # `index_condition` in station.history.pagination.
             models.Index(
                 fields=["kind", "seen_at", "id", "line", "label", *_FILTERED], name="part_kind_seen", condition=~models.Q(kind="")
             ),

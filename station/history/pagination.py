@@ -1,7 +1,7 @@
 """Loads the history in pages, newest parts first, by keyset pagination.
 
-The URL of each older page contains a key (`seen_at` and `id`): that of the last part on the page before it. The database finds this key in
-an index, so the ten-thousandth page costs as much as the first. New parts do not shift the pages.
+The URL of a page contains the key (`seen_at` and `id`) of the last part on the page before it. The database finds this key in an index, so
+the ten-thousandth page takes no longer than the first. New parts do not shift the pages.
 
 For some combinations of filters there is no suitable index. Such a search reads at most SEARCH_LIMIT rows, so that no URL makes the
 database read the whole table. The page then shows the time at which the search stopped, and the person can continue the search from there.
@@ -28,7 +28,7 @@ COUNT_LIMIT = 10_000
 # The gate let most parts pass ("passed") or reported nothing about them ("none"). The index of gate actions (part_action_seen) leaves
 # these parts out.
 _COMMON_ACTIONS = ("none", "passed")
-# For each column, the condition of its partial index part_<column>_seen, see station.archive.models.Part.
+# The SQL conditions of the partial indexes part_<column>_seen, by column. The model station.archive.models.Part declares these indexes.
 _INDEX_CONDITIONS = {
     "kind": """NOT ("archive_part"."kind" = '')""",
     "reviewer": """NOT ("archive_part"."reviewer" = '')""",

@@ -22,8 +22,8 @@ from station.pictures.part_picture_reader import PictureLocation, get_picture_re
 from streams.errors import PictureError
 
 PREFIX = "/live/pictures/"
-# Length of a period in which the address of a picture stays the same, so that browsers can cache the picture. An address is valid until the
-# end of the next period.
+# All addresses of a picture that are made in the same hour are equal, so that browsers can cache the picture. An address is valid until
+# the end of the next hour.
 _SLOT_S = 3600
 _HEADERS = [
     (b"cache-control", b"private, max-age=3600, immutable"),

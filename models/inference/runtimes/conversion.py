@@ -86,7 +86,7 @@ def fold_first_convolution(network: Any) -> Callable[[Any], Any]:
     after = keras.Model(first.output, network.output, name="after")
     kernel_size, side_px = first.kernel_size[0], first.input.shape[1]
     output_size, kernel_blocks = -(-side_px // STRIDE), -(-kernel_size // STRIDE)
-    # `leading` is the number of rows (and columns) of zeros that Keras' padding "same" adds above (and to the left of) the picture.
+    # Keras' padding "same" adds zeros around the picture: `leading` rows above it, and the same number of columns to the left of it.
     leading = max((output_size - 1) * STRIDE + kernel_size - side_px, 0) // 2
     trailing = (output_size + kernel_blocks - 1) * STRIDE - side_px - leading
     with tf.init_scope():
