@@ -32,7 +32,8 @@ Content = dict[str, Any]
 class ActualResource:
     """A resource as it is stored in Grafana.
 
-    `content` is compared with the code. `raw` is Grafana's whole answer, from which an update takes the version number.
+    `content` is compared with the resource that the code describes. `raw` is Grafana's whole answer. An update needs the version number
+    in it.
     """
 
     uid: str

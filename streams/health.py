@@ -75,7 +75,7 @@ class ProcessHealth:
         self.role = role
         self.watchdog = watchdog
         self._problems = {"start": "starting"}
-        # The subjects of reported problems, such as "start", whose problems only a person can solve.
+        # The topics, such as "start", whose problems only a person can solve.
         self._person_topics: set[str] = set()
         self._checks: list[Callable[[], str]] = [watchdog.find_stall]
         self._complaint_checks: list[Callable[[], str]] = []
@@ -92,24 +92,27 @@ class ProcessHealth:
         self._complaint_checks.append(find_complaint)
 
     def set_ready(self, topic: str = "start") -> None:
-        """Removes the problem of `topic`. The process is ready if no other topic has a problem."""
+        """Removes the problem that was set for `topic`, such as "start" or "kafka". The process is ready if no problem is left."""
         self._problems.pop(topic, None)
         metrics.process_ready.labels(self.role).set(0 if self._problems else 1)
 
     def set_not_ready(self, problem: str, topic: str = "start") -> None:
-        """Sets the problem of `topic`, which makes the process not ready. `problem` is a sentence that says why it cannot accept work."""
+        """Sets a problem, which makes the process not ready. `problem` is a sentence that says why the process cannot accept work.
+
+        Each `topic`, such as "start" or "kafka", has at most one problem.
+        """
         self._problems[topic] = problem
         metrics.process_ready.labels(self.role).set(0)
 
     def set_problem(self, problem: str, topic: str = "kafka") -> None:
-        """Sets the problem of `topic`, which makes the process not ready. Removes the problem if `problem` is ""."""
+        """Sets the problem for `topic`, which makes the process not ready. If `problem` is "", removes the earlier problem."""
         if problem:
             self.set_not_ready(problem, topic)
         else:
             self.set_ready(topic)
 
     def set_person_problem(self, problem: str, topic: str) -> None:
-        """Sets a problem of `topic` that only a person can solve, for example by changing a setting. Removes it if `problem` is "".
+        """Sets a problem that only a person can solve, for example by changing a setting. If `problem` is "", removes the earlier problem.
 
         With such a problem the process is not ready, but a supervisor neither waits for it nor restarts it.
         """

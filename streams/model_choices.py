@@ -35,10 +35,7 @@ class EffectiveModel:
 
     @property
     def decided_for(self) -> str:
-        """The key of the choice that is in force: a line name, or `*` for all lines.
-
-        If there is no choice, so that the settings name the version, this is `settings`.
-        """
+        """Says where the version comes from: a choice for the line (its name), a choice for all lines (`*`), or the settings (`settings`)."""
         return self.choice.line if self.choice else "settings"
 
 

@@ -401,8 +401,8 @@ class BoardSession:
         if request.response.exception() is not None:
             return
         answer = request.response.result().fields
-        # During the greeting, `_sync_clock` adds the samples. If SYNC was sent twice, the round trip is unknown, because nobody knows
-        # which of the two commands was answered first.
+        # An answer to SYNC is a sample of the board's clock. During the greeting, `_sync_clock` adds the samples. If SYNC was sent twice,
+        # the answer is not used, because it may belong to either command, so the round trip is unknown.
         if request.name == "SYNC" and request.tries == 1 and self._window is self._requests:
             self._clock.add_sample(request.sent_s, self._received_s, answer.number("board_ms"), answer.number("board_us"))
         if request.name == "STATUS" and answer.word("page") == "line":

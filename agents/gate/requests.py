@@ -104,10 +104,7 @@ class RequestWindow:
         return len(self.queued) + len(self.sent) + self._submitted.qsize()
 
     def submit(self, request: BoardRequest) -> None:
-        """Adds a request and wakes the link's thread. Any thread may call this method.
-
-        The link's thread then calls `drop_expired`, which moves the request to the queue.
-        """
+        """Adds a request and wakes the link's thread, which sends it. Any thread may call this method."""
         self._submitted.put(request)
         if self.waker is not None:
             self.waker.wake()
@@ -168,10 +165,10 @@ class RequestWindow:
         return resends
 
     def drop_expired(self, now_s: float, stopped_lanes: Collection[int] = ()) -> None:
-        """Removes requests that have become useless. Requests after their deadline fail with code 82 (`deadline`).
+        """Removes requests that have become useless. A request after its deadline fails with code 82 (`deadline`).
 
-        Requests that are valid only for another run of the board fail with code 21 (`unknown-run`). For `stopped_lanes`, deadlines are
-        ignored, because no part reaches the gate while the belt stands still.
+        A request for an earlier run of the board fails with code 21 (`unknown-run`). The belt of a lane in `stopped_lanes` stands still, so
+        no part reaches its gate. Therefore requests for such a lane are kept after their deadline.
         """
 
         def is_overdue(request: BoardRequest) -> bool:

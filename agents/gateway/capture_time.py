@@ -28,9 +28,8 @@ def is_plausible(captured_at: datetime, arrived_at: datetime) -> bool:
 def parse_capture_time(text: str, arrived_at: datetime) -> datetime:
     """Returns the time in UTC that an RFC 3339 text gives.
 
-    A text without a time zone is accepted only if its time is not plausible, because the intake replaces such a time anyway.
-
-    Raises IdentityError if the text is no time, or if a plausible time has no time zone.
+    Raises IdentityError if the text is no time, or if a plausible time has no time zone. An implausible time needs no time zone, because
+    the intake replaces it anyway.
     """
     try:
         return parse_time(text)

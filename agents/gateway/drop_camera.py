@@ -117,7 +117,10 @@ class _FileVersion:
         return self.backoff.failures >= _TRIES
 
     def is_continued_by(self, later: _FileVersion, content: bytes) -> bool:
-        """Returns whether the file only grew or got a new time between this version and `later`, whose bytes are `content`."""
+        """Returns whether `later` still holds the picture of this version, for example because the file only grew.
+
+        It does if it is the same file (inode), and its bytes, `content`, begin with the bytes of this version.
+        """
         return self.state.inode == later.state.inode and self.content is not None and content.startswith(self.content)
 
 

@@ -269,10 +269,10 @@ def _speaks_against(rival_share: float, share: float) -> bool:
 
 
 def _is_nearer(pairs: Sequence[tuple[float, float]]) -> bool:
-    """Returns whether the best latency puts the pictures clearly nearer to parts than the rival does.
+    """Returns whether the pictures lie clearly nearer to parts with the best latency than with another latency, the rival.
 
-    Each pair holds the distances of one picture from the nearest part as shares of the spacing, first with the best latency, then with
-    the rival.
+    `pairs` holds two numbers for each picture: its distance from the nearest part with the best latency, and with the rival. The distances
+    are shares of the spacing.
     """
     if len(pairs) < MIN_PICTURES:
         return False

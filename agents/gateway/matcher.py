@@ -181,9 +181,9 @@ class Matcher(Generic[Picture]):
         return MatchDecision(waiting.picture, None) if is_final else None
 
     def _may_be_proved_by_silence(self, waiting: _WaitingPicture[Picture], now_s: float) -> bool:
-        """Returns whether a picture that came a short time t after the newest part should wait longer.
+        """Returns whether a picture that came shortly after the newest part should wait longer, because the next part may be nearer to it.
 
-        If no other part is reported for 4 t, the picture belongs to the newest part.
+        If the picture came a time t after the newest part, and no other part follows for 4 t, the picture belongs to the newest part.
         """
         newest = self._parts[-1] if self._parts else None
         if newest is None or not newest.is_waiting or not 0 <= waiting.time_s - newest.time_s <= self._window_s:
@@ -193,7 +193,7 @@ class Matcher(Generic[Picture]):
         return silence.seconds <= needed_s < min(self._recent_gaps, default=float("inf"))
 
     def _bound_at_picture(self, gap: _Gap) -> float:
-        """Returns the shortest possible length of `gap`, the gap between two parts in which the picture lies.
+        """Returns the least length, in seconds, of `gap`, the time between the two parts before and after the picture.
 
         The report of a part in this gap may have been lost. So if the length of the gap is not known, the result is at most the smallest
         recent gap.

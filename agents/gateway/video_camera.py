@@ -34,7 +34,8 @@ log = logging.getLogger(__name__)
 _REMEMBERED_FRAMES = 8
 # If this many threads hang in a call of OpenCV, no further thread is started.
 _MAX_HANGING_READERS = 3
-# A thread counts as hanging after this many times the setting stall_s. Before that, OpenCV's own time-out can close the stream.
+# A thread counts as hanging if a call of OpenCV takes longer than this many times the setting stall_s. The factor is larger than 1, so that
+# OpenCV's own time-out can close the stream first.
 _HANG_FACTOR = 2.0
 _WAIT_S = 0.2
 

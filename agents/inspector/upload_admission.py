@@ -25,9 +25,9 @@ class UploadAdmission(Generic[Item]):
         self._is_empty = asyncio.Event()
 
     async def put(self, item: Item, decoding: Future[Any] | None, deadline_s: float | None) -> None:
-        """Adds an item. Waits while the queue is full. `decoding` is the future of the decoded picture, or None if there is none.
+        """Adds an item. Waits while the queue is full. `decoding` is the future of the decoded picture, or None if nothing is decoded.
 
-        After `drain` was called, this never returns, so the waiting task must be cancelled.
+        After a call of `drain`, this method waits for ever, so the task that calls it must be cancelled.
         """
         if self._is_closed:
             await asyncio.Event().wait()

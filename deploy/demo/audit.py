@@ -102,7 +102,7 @@ class AuditResult:
     verdicts: int
     sorted: int
     diverted: int
-    # Parts that lack a picture or a verdict. On a line with a gate, also parts for which no record says what the gate did.
+    # Parts that lack a picture or a verdict. On a line with a gate, parts without a sorting record are counted as well.
     lost: int
     # Number of times that a gate moved again for a part for which it had already moved.
     repeated_moves: int

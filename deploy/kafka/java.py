@@ -73,7 +73,7 @@ def _lock_cache() -> Iterator[None]:
     """
     folder = user_cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)  # a folder can be locked even if its files may only be read
+    handle = os.open(folder, os.O_RDONLY)  # flock also works on a folder that is open only for reading
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

@@ -239,10 +239,9 @@ class Plant:
                         yield InputChange(at_us, what, level)
 
     def _with_steps(self, changes: list[InputChange], from_us: int, to_us: int) -> Iterator[InputChange]:
-        """Yields `changes` and, in between, the encoder edges from `from_us` to `to_us`.
+        """Yields `changes`, and before each of them the encoder steps since the previous one. At the end, yields the steps until `to_us`.
 
-        The encoder edges that happen before a change at a photo-eye are yielded before this change. So the board knows the place of the
-        belt at the change.
+        So the board already knows how far the belt has moved when a photo-eye changes.
         """
         for at_us in [*(change.at_us for change in changes), to_us]:
             place_mm = self._travelled_mm + self.belt.speed_mm_s * (at_us - from_us) / 1e6

@@ -60,8 +60,10 @@ class Eye:
 
 @dataclass(frozen=True)
 class PartDecision:
-    """What the board does with a part, and why. `gate` is 0 if the gate of the part's own lane diverts the part. If a further gate
-    diverts it, `gate` is the lane to which that gate is wired."""
+    """What the board does with a part, and why.
+
+    If the part is diverted, `gate` says by which gate: 0 for the belt's own gate, otherwise the lane of a further gate.
+    """
 
     action: str
     reason: str
@@ -76,8 +78,8 @@ class PartDecision:
 class TrackedPart:
     """A part on the belt. `number` is 0 if the part reached photo-eye 2 without having been counted.
 
-    `edge` is the leading edge at photo-eye 1. If the verdict is `divert`, `gate` is the lane of the further gate that it names, or 0 for
-    the belt's own gate.
+    `edge` is the leading edge at photo-eye 1. If the verdict is `divert`, `gate` says which gate must divert the part: 0 for the belt's
+    own gate, otherwise the lane of a further gate.
     """
 
     number: int

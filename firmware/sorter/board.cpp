@@ -134,8 +134,8 @@ uint8_t Board::write_beat(char* buffer) {
   return frame.close();
 }
 
-// Writes the next PART event. The PART of a new part is sent at once. It is sent again every kAnnounceEveryMs until the host acknowledges
-// the part with SEEN.
+// Writes the next PART event. A new part is reported at once, and then again every kAnnounceEveryMs until the host acknowledges it with
+// SEEN.
 uint8_t Board::write_part(char* buffer) {
   const uint32_t now_ms = shared_.clock.now().ms;
   const bool new_round = static_cast<uint16_t>(now_ms - announced_ms_) >= kAnnounceEveryMs;

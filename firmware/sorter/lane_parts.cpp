@@ -121,7 +121,8 @@ void Lane::decide_part() {
     if (unmatched_in_a_row_ < 255) ++unmatched_in_a_row_;
   } else {
     for (; index > 0 && !faults_.has(kHoldsGate); --index) report_missing_front(edge2_.at);
-    // The report of a missing part can raise a fault that holds the gate. Then remove_parts() has already reported the part at photo-eye 2.
+    // The report of a missing part can raise a fault that holds the gate. Then nothing is left to do, because remove_parts() has reported
+    // all parts, also the one at photo-eye 2.
     if (faults_.has(kHoldsGate)) return;
     tracker_.decide_front(settings_, faults_.has(kSilentHost));
     const Part& part = tracker_[0];
@@ -207,9 +208,8 @@ bool Lane::is_divert_near(Place here) const {
   return static_cast<uint32_t>(left) * belt.measured_duration_us_ < quiet;
 }
 
-// Stores the event GATE, which says what this lane's gate did with a part. The event has the number of the lane that owns the belt, and the
-// part is added to the counters of that lane. This is so even if the gate is a further gate. The count of movements in the event is that of
-// this lane's gate.
+// Stores the event GATE, which says what this lane's gate did with a part. If it is a further gate, the lane in the event is the lane that
+// owns the belt, and that lane counts the part. Only the count of movements in the event is always that of this lane's gate.
 void Lane::report(uint32_t number, Decision decision, bool moved, uint32_t at_ms, uint16_t travel_ms) {
   Lane& belt = this->belt();
   if (decision.action == kDivert) ++belt.counters_.diverted;

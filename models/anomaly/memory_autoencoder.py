@@ -289,7 +289,8 @@ def register_part(picture: PixelArray, part: FoundPart, side_px: int) -> PixelAr
     matrix = _circle_to_ellipse(part)
     column = part.centre_x_px + matrix[0, 0] * across + matrix[0, 1] * down
     row = part.centre_y_px + matrix[1, 0] * across + matrix[1, 1] * down
-    # A picture of higher resolution than the registered one is smoothed first, because otherwise only some of its pixels would count.
+    # If the original picture has a higher resolution than the registered picture, it is smoothed first. Otherwise only some of its pixels
+    # would count.
     step_px = np.sqrt(part.semi_major_px * part.semi_minor_px) / (RIM_SHARE * side_px)
     grey = picture.astype(np.float32)
     if step_px > 1.2:

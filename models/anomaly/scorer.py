@@ -27,8 +27,8 @@ PixelArray = npt.NDArray[np.uint8]
 
 # With fewer good pictures than this, the spread of their scores is not known well enough for a cut-off.
 MIN_GOOD_PICTURES = 8
-# The upper tail consists of the largest scores of the good pictures. It holds the share TAIL_SHARE of all scores, which is every fifth
-# score, but at least MIN_TAIL_PICTURES scores.
+# The upper tail consists of the largest scores of the good pictures: one fifth of all scores (TAIL_SHARE), but at least MIN_TAIL_PICTURES
+# scores.
 TAIL_SHARE = 0.2
 MIN_TAIL_PICTURES = 5
 # If the allowed share of false alarms is small, the cut-off lies above the scores of all n good pictures and must be estimated from their

@@ -36,7 +36,8 @@ PixelArray = npt.NDArray[np.uint8]
 
 # The rings reach from near the centre to beyond the rim, where flash sticks out. Radii are shares of the part's radius.
 INNER_RADIUS, OUTER_RADIUS = 0.05, 1.12
-# A ring has this many angles for each pixel of the part's radius. A place near the rim is then about 1.6 pixels wide.
+# A ring is divided into places. Their number is the part's radius in pixels, multiplied by this value. So a place near the rim is about 1.6
+# pixels wide.
 ANGLES_PER_PX = 3.84
 # A place is compared with the places at these distances from it, along its ring and across the rings. The distances are shares of the
 # part's radius.
@@ -204,7 +205,7 @@ def _smooth(polar: FloatArray, step: int) -> FloatArray:
 
 
 def _pad_angles(polar: FloatArray, margin: int) -> FloatArray:
-    """Returns `polar` with `margin` more columns on both sides, copied from the opposite side, because a ring is closed."""
+    """Returns `polar` with `margin` columns added on each side. They are copied from the opposite side, because a ring is closed."""
     return np.concatenate((polar[:, -margin:], polar, polar[:, :margin]), axis=1)
 
 
@@ -217,7 +218,7 @@ def _view_angles(padded: FloatArray, margin: int, shift: int) -> FloatArray:
 
 
 def _pad_rings(polar: FloatArray, margin: int) -> FloatArray:
-    """Returns `polar` with `margin` more rings on both sides, mirrored from the rings next to the border."""
+    """Returns `polar` with `margin` rings added on each side. They are mirrored from the rings next to the border."""
     return np.concatenate((polar[margin:0:-1], polar, polar[-2 : -margin - 2 : -1]), axis=0)
 
 

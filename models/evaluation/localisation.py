@@ -438,7 +438,7 @@ def _find_boxes_from(heat: HeatMap, box_level: float | None) -> list[HeatBox]:
 
 
 def _pool(heats: Sequence[HeatMap], masks: Sequence[Mask], is_defect: bool) -> npt.NDArray[np.float32]:
-    """Returns the heat of the defect pixels of all pictures, or of all other pixels if `is_defect` is False, shape (number of pixels,)."""
+    """Returns the heat of pixels from all pictures as one array: the defect pixels if `is_defect` is True, otherwise all other pixels."""
     return np.concatenate([heat[mask == is_defect] for heat, mask in zip(heats, masks, strict=True)])
 
 

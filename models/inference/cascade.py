@@ -29,7 +29,7 @@ ODDS_MARGIN = 2.0
 class Cascade:
     """A runtime of two stages. The first voter judges every picture, and the other voters only the pictures inside the cascade band.
 
-    `vote` is the voting rule of the whole ensemble. `first_index` is the index of the first voter among the voters of this rule.
+    `vote` is the voting rule of the whole ensemble. `first_index` is the position of the first voter in the list `vote.names`.
     """
 
     name: str

@@ -147,7 +147,7 @@ def check_not_blank(histogram: Sequence[int]) -> None:
 
 
 def _find_level(histogram: Sequence[int], few: float) -> int:
-    """Returns the lowest level for which more than `few` pixels have this level or a lower one."""
+    """Returns the lowest grey level that remains if the darkest `few` pixels of the picture are ignored."""
     for level, count in enumerate(histogram):
         few -= count
         if few < 0:

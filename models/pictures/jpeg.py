@@ -68,7 +68,7 @@ def decode_jpeg(value: bytes, mode: Literal["L", "RGB"], header: FormatHeader, m
             return _flatten_cmyk(simplejpeg.decode_jpeg(value, "CMYK", strict=True, **size), mode)
         colours = "RGB" if mode == "RGB" and header.samples == 3 else "GRAY"
         pixels: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(value, colours, strict=True, **size)
-    except ValueError as error:  # the file is complete (see `_check_structure`), so libjpeg found damaged data
+    except ValueError as error:  # The JPEG is damaged. It is not cut off, because `_check_structure` has checked that.
         raise damaged(str(error)) from error
     return pixels[..., 0] if colours == "GRAY" else pixels
 
@@ -179,9 +179,9 @@ def _check_zeros(value: bytes, segments: list[tuple[_Segment, bytes]]) -> None:
 
 
 def _may_hold_zeros(tables: bytes) -> bool:
-    """Returns whether a long run of zero bytes may be valid data with the Huffman tables `tables` of a JPEG.
+    """Returns whether many zero bytes in a row may be valid pixel data of a JPEG with the Huffman tables `tables`.
 
-    They may if one of the tables for AC coefficients marks the end of a block by a code that consists only of zero bits.
+    This is possible if one of the tables for AC coefficients marks the end of a block by a code that consists only of zero bits.
 
     Source: ITU-T T.81, B.2.4.2.
     """

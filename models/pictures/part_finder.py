@@ -37,7 +37,7 @@ Flags = npt.NDArray[np.bool_]
 SEARCH_SIDE_PX = 160
 # Pictures whose longer side has fewer pixels than this are enlarged first, because the narrow rings of a part would vanish in the search.
 ENLARGED_BELOW_PX = 120
-# No part is searched for in a picture with fewer rows or columns than this, because it shows too little of a cavity.
+# No part is searched for in a picture with fewer rows or columns than this, because the cavity of a part would have too few pixels.
 MIN_SIDE_PX = 48
 
 # In the search for a cavity, a grey level is dark if it lies at most this share of the way from the darkest levels (2nd percentile) to the
@@ -67,8 +67,8 @@ MIN_RELATIVE_EDGE = 0.2
 # Largest distance of the rim's centre from the cavity's centre, as a share of the rim's radius. In real pictures it was up to 0.1, because
 # the hub is nearer to the camera than the rim.
 MAX_OFFSET = 0.15
-# Largest difference between the tilt of the rim and the tilt of the cavity. It is the amplitude of the outline's second harmonic, divided
-# by the outline's radius.
+# Largest difference between the tilt of the rim and the tilt of the cavity. The difference is the amplitude of the outline's second
+# harmonic, divided by the outline's radius.
 MAX_TILT_DIFFERENCE = 0.06
 # The support of an outline is the share of rays that have an edge near the outline. The rim is the outermost outline whose support is at
 # least this share of the largest support.
@@ -102,10 +102,10 @@ LEAST_ROOM = {"size": 0.04, "aspect": 0.06, "overhang": 0.03, "offset": 0.02, "s
 ENOUGH_SUPPORT = 0.7
 # The good picture with the least detail sets the limit for blurred pictures: a picture must have at least this share of its detail.
 DETAIL_SHARE = 0.9
-# The largest accepted distance between the signature of a picture and the nearest signature of the reference. It is DISTANCE_FACTOR times
-# the distance within which 99 % of the good pictures have another good picture, but always within DISTANCE_RANGE. If the limit were lower,
-# defective parts would be refused as other parts, because flash and chips change their signature. If it were higher, polygons and washers
-# would be accepted.
+# These two constants give the largest accepted distance between the signature of a picture and the nearest signature of the reference. For
+# each good picture, the distance to the most similar other good picture is measured. The limit is DISTANCE_FACTOR times the 99th percentile
+# of these distances, but it always lies within DISTANCE_RANGE. With a lower limit, defective parts would be refused as other parts, because
+# flash and chips change their signature. With a higher limit, polygons and washers would be accepted.
 DISTANCE_FACTOR = 4.0
 DISTANCE_RANGE = (0.35, 0.42)
 # A part that reaches out of the picture by at most this share of its radius counts as wholly in view.
@@ -436,10 +436,10 @@ def _choose_outline(rays: _Rays) -> Floats | None:
 
 
 def _solve_samples(inverses: Floats, candidates: Floats) -> Floats:
-    """Returns the harmonics of outlines, shape (3, samples, terms). Each outline goes through one sample of `candidates`.
+    """Returns the harmonics of the outlines that go through a few edges, shape (3, samples, terms).
 
-    `candidates`, shape (3, RAYS), holds three radii for each ray. A sample consists of the radii in one row on evenly spaced rays.
-    `inverses` are the matrices that `_invert_harmonics` returns.
+    `candidates`, shape (3, RAYS), holds the radii of three edges on each ray. For each outline, the edges are taken from one row of
+    `candidates` and from evenly spaced rays. `inverses` are the matrices that `_invert_harmonics` returns.
     """
     samples, _, rays = inverses.shape
     radii = candidates.reshape(3, rays, samples).transpose(2, 1, 0)

@@ -94,7 +94,7 @@ def _read_again(value: bytes, header: FormatHeader, raw_mode: str) -> npt.NDArra
 
 
 def _read_bytes(image: ImageFile.ImageFile, raw_mode: str) -> npt.NDArray[np.uint8]:
-    """Returns the pixels of `image`. Pillow unpacks them with `raw_mode` and not with the raw mode that it would choose itself."""
+    """Returns the pixels of `image`. Pillow unpacks them with `raw_mode` in place of the raw mode that it has chosen itself."""
     image.tile = [tile._replace(args=(raw_mode, *tile.args[1:]) if isinstance(tile.args, tuple) else raw_mode) for tile in image.tile]
     image.load()
     return np.asarray(image)

@@ -83,8 +83,9 @@ class Proportion(_ReportModel):
 class ClassificationFigures(_ReportModel):
     """The figures of a version on one set of labelled pictures. A defect is the positive class.
 
-    The version's threshold decides which pictures are called defective, also inside the review band. `reviews` is the share of pictures in
-    the review band, which are already counted as good or defective.
+    The version's threshold decides which pictures are called defective, also inside the review band. So the pictures in the review band,
+    whose share is `reviews`, also count in all other figures.
+
     `roc_auc` and `average_precision` are None if all pictures are good or all are defective.
     """
 

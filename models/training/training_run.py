@@ -149,7 +149,10 @@ class TrainingRun:
         return pictures
 
     def _split(self, pictures: LabelledPictures, callback: TrainingCallback) -> npt.NDArray[np.bool_]:
-        """Returns the mask of the validation pictures. Writes the split and the report on the pictures."""
+        """Divides the pictures into training and validation pictures. Returns a mask that is True for the validation pictures.
+
+        Also writes the list of both (split.csv) and the cleaning report.
+        """
         options, path = self.options, self.training_dir / "split.csv"
         groups = group_near_duplicates(pictures.pixels, pictures.checksums, options.near_bits, options.near_rings)
         if path.exists():
@@ -213,9 +216,9 @@ class TrainingRun:
                     trainer.fit(path, on_progress)
             except KeyboardInterrupt:
                 was_interrupted = True
-            # After an interruption, this network and all later ones are not trained further. They get the best weights of their
-            # checkpoints. A later network has a checkpoint only if an earlier training run, which was stopped, trained it. If a network
-            # has no checkpoint, no ensemble can be built.
+            # After an interruption, this network and the networks after it are not trained further. They get the best weights of their
+            # checkpoints. A network that was not trained yet may have a checkpoint of an earlier run, which this run continues. If a
+            # network has no checkpoint, no ensemble can be built.
             if was_interrupted and not trainer.restore_best(path):
                 raise KeyboardInterrupt
         return networks, was_interrupted

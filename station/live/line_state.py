@@ -120,7 +120,7 @@ class LivePart:
 
     @property
     def picture(self) -> str:
-        """Always "", so that the picture is read from Kafka. A new part's picture is not in the object store yet."""
+        """The address in the object store. It is "", because the picture of a new part is not stored there yet and is read from Kafka."""
         return ""
 
     @property

@@ -115,7 +115,7 @@ def upload(request: HttpRequest, number: int) -> HttpResponse:
 def _find_status(request: HttpRequest, number: int) -> UploadStatus:
     try:
         found = uploads_visible_to(request.user).filter(pk=number).first()
-    except OverflowError:  # The number has more than 64 bits. No upload has such a number.
+    except OverflowError:  # Raised if `number` has more than 64 bits. No upload has such a number.
         found = None
     if found is None:
         raise Http404

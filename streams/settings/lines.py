@@ -114,9 +114,9 @@ class CameraSettings(Section):
         1.0,
         gt=0,
         le=60,
-        description="How well the times of a part and of its picture must agree if the trigger is `board`, in seconds: the time of the "
-        "picture, minus the latency, may differ from the time of the part by at most this value. A picture also waits at most this long "
-        "for the report of its part.",
+        description="Limit for matching pictures and parts if the trigger is `board`, in seconds. The latency is subtracted from the time "
+        "of a picture. The result may differ from the time of the part by at most this value. A picture also waits at most this long for "
+        "the report of its part.",
     )
 
     @model_validator(mode="after")

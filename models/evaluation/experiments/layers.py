@@ -44,7 +44,7 @@ class LayersExperiment:
             | ({"apart": test_pictures.fingerprint()} if test_pictures else {})
         )
         groups = group_near_duplicates(pictures.pixels, pictures.checksums, self.options.near_bits, self.options.near_rings)
-        # All numbers of layers are trained with the first seed, then all with the second, and so on. Each seed has a column in the
+        # The seeds come one after the other. With each seed, a network is trained for every number of layers. Each seed has a column in the
         # table, so even the table of a stopped experiment has some complete columns.
         cells = [(count, seed) for seed in self.seeds for count in self.layers]
         for number, (count, seed) in enumerate(cells):
