@@ -1,7 +1,7 @@
 """Measures how long the station takes for a history page when its database holds the parts of several years.
 
-An SQL statement makes the parts. They are the same in every run. The pages are requested through Django's test client, which calls the real
-view with its queries and templates, but without the network.
+An SQL statement makes the parts, the same in every run. The pages are requested through Django's test client, which calls the real view
+with its queries and templates, but without the network.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def prepare_database(file: Path, rows: int, report_progress: ReportProgress) -> 
 def _make_insert_statement(rows: int) -> str:
     """Returns the SQLite statement that inserts parts. Its two parameters are the numbers of the first and the last part to insert.
 
-    `rows` is the number of parts in the full table. The times of the parts are counted back from the last part, whose time is fixed.
+    `rows` is the number of parts in the full table. The last of them has a fixed time, and each earlier part an earlier time.
     """
     from station.archive.models import Part
 

@@ -35,7 +35,7 @@ class EffectiveModel:
 
     @property
     def decided_for(self) -> str:
-        """Says where the version comes from: a choice for the line (its name), a choice for all lines (`*`), or the settings (`settings`)."""
+        """Says what named the version: a choice for the line (the line's name), a choice for all lines (`*`) or the settings."""
         return self.choice.line if self.choice else "settings"
 
 

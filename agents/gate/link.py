@@ -447,5 +447,5 @@ class BoardSession:
                 self._window.add([BoardRequest("STATUS", (str(lane.number), "line"), lane=lane.number)])
 
     def _line_of(self, lane_number: int | None) -> str:
-        """Returns the line of a lane, for the label of a metric. For a command to the whole board, returns the board's first line."""
+        """Returns the line of a lane, for the label of a metric. For None, which means the whole board, returns the board's first line."""
         return next((lane.line for lane in self._lanes if lane.number == lane_number), self._lanes[0].line)

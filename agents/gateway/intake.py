@@ -362,7 +362,7 @@ class Intake:
         frame.receipt.set_result(PictureReceipt(stored.part, stored.is_repeat, is_matched))
 
     def _log_full_spool(self, error: SpoolFullError | None) -> None:
-        """Counts the pictures that the full spool refuses. Logs only the first refusal and the first success after it."""
+        """Counts the pictures that the spool refuses because it is full. Logs the first refusal, and the first picture stored after it."""
         if error and not self._refused_count:
             log.error("Pictures of %s are refused, because the spool cannot store them: %s", self._line, error)
         elif not error and self._refused_count:

@@ -126,7 +126,7 @@ class DriftMonitor:
             line.faults = faults
 
     def update_drift(self) -> None:
-        """Sets the metric `castline_drift_psi` of each line. It is NaN without a reference or with too few pictures."""
+        """Sets the metric `castline_drift_psi` of each line. It is NaN without a drift reference, or if there are too few pictures."""
         for name, line in self._lines.items():
             indices = line.compute_drift()
             for quantity in DRIFT_QUANTITIES:

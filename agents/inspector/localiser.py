@@ -158,7 +158,7 @@ class Localiser:
         self._started_s = self._explained_s = time.monotonic()
 
     def add(self, judged: JudgedImage, verdict: Verdict, version: Version) -> None:
-        """Queues an image whose verdict was delivered, if the image needs a heat map. Counts requests that a full queue drops."""
+        """Queues a judged image if it needs a heat map. If the queue is full, it drops a request, which is counted in a metric."""
         picture = judged.decoded.picture
         if not self._is_enabled or not self._queue.accepts(verdict):
             return

@@ -57,8 +57,8 @@ PAGE = DashboardPage(
             "How many bytes of pictures flow into Kafka?",
             Query(rate("castline_picture_bytes_total"), "{{line}}"),
             unit="Bps",
-            description="Bytes of encoded pictures a second. The brokers keep every picture for `topics.image_hours`, so they need as "
-            "much disk space as arrives in this time.",
+            description="Bytes of encoded pictures a second. The brokers keep every picture for `topics.image_hours`. Their disks "
+            "need room for all pictures that arrive in this time.",
         ),
         timeseries_panel(
             "How many pictures come, and how many are confirmed?",

@@ -332,7 +332,7 @@ def history(rows: int, requests: int, database: Path | None, as_json: bool) -> i
     default=20.0,
     show_default=True,
     type=click.FloatRange(2, 600),
-    help="Length of a round, in seconds. Give at least 10, because on a busy machine the measured page changes only every ten seconds.",
+    help="Length of a round, in seconds. Give at least 10, because on a busy machine the wall is updated only every ten seconds.",
 )
 @click.option(
     "--browsers",

@@ -106,7 +106,7 @@ class AvrLine:
         self._deframer = Deframer("<!")
         self._out = bytearray()
         self._pulses_read = self._changes_read = 0
-        # The lane of the belt and the lane of the gate, by the timer output that makes the pulse of the gate's servo.
+        # For each gate, the lane of its belt and its own lane. The key is the timer output that makes the pulse of the gate's servo.
         self._gates = {LANES[lane - 1].compare: (lane, lane) for lane in self.plants}
         for lane, plant in self.plants.items():
             self._gates |= {LANES[blade.lane - 1].compare: (lane, blade.lane) for blade in plant.belt.further}

@@ -85,7 +85,7 @@ class AutoencoderRecipe:
     autoencoder with the same encoder and decoder. The loss is the sum of:
 
     - the mean squared error of the grey levels (0..1),
-    - `entropy_weight` times the entropy of the addressing in nats (Gong et al. 2019, equation 10),
+    - `entropy_weight` times the entropy of the prototypes' weights in nats (Gong et al. 2019, equation 10),
     - `adversary_weight` times the discriminator's cross-entropy in nats.
 
     `rate` is the highest learning rate. A training has about `steps` batches of `batch` pictures, however many pictures there are.

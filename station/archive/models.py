@@ -9,8 +9,8 @@ from django.db import models
 # These reasons in a sorting record mean that the gate acted without a verdict.
 REASONS_WITHOUT_VERDICT = frozenset({"no-verdict", "late-verdict", "board-restarted"})
 
-# People often filter the history by these columns. Each index of the history ends with them, so that the database can check the filters
-# in the index. It then reads only those rows of the table that the page shows.
+# People often filter the history by these columns. Each index of the history ends with them. So the database can apply the filters to the
+# index, and then reads only the rows that the page shows.
 _FILTERED = ("model", "defect_probability", "action")
 
 

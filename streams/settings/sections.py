@@ -355,8 +355,8 @@ class ArchivistSettings(Section):
         300,
         gt=0,
         le=86400,
-        description="Time between two clean-ups of the archive, in seconds. A clean-up deletes what is older or takes more space than "
-        "the settings allow.",
+        description="Time between two clean-ups of the archive, in seconds. A clean-up deletes pictures and parts that are older, or "
+        "take more space, than the settings allow.",
     )
 
 
