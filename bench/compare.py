@@ -183,8 +183,8 @@ def estimate_median(values: Sequence[float]) -> RatioEstimate:
     count = len(ordered)
     if count < MIN_PAIRS_FOR_INTERVAL:
         return RatioEstimate(statistics.median(ordered), None)
-    # `left_out` is the number of values that lie outside the interval at each end. `tail` is the probability that at most `left_out` values
-    # are below the true median. For a 95 % interval it may be at most 2.5 % at each end.
+    # `left_out` values lie outside the interval at each end. `tail` is the probability that the true median lies beyond one of the ends.
+    # For a 95 % interval, `tail` may be at most 2.5 %.
     tail = 2.0**-count
     left_out = 0
     while (tail := tail + math.comb(count, left_out + 1) * 2.0**-count) <= (1 - _CONFIDENCE) / 2:
@@ -241,7 +241,7 @@ def compare_checkouts(
         with run_broker(bench.settings):
             pairs = []
             for number in range(1, pair_count + 1):
-                # The two inspectors take turns in running first. If the machine becomes slower or faster, neither of them has an advantage.
+                # Each inspector runs first in every other pair. So neither has an advantage if the machine becomes slower or faster.
                 order = (old, new) if number % 2 else (new, old)
                 by_name = {checkout.name: bench.measure_turn(checkout, f"{checkout.name}-{number}") for checkout in order}
                 pairs.append(PairMeasurement(by_name["old"], by_name["new"]))
@@ -334,8 +334,8 @@ class _ComparisonBench:
 
     def _measure_latencies(self, feed: PictureFeed, pictures_per_s: float) -> list[float]:
         assert self._load is not None
-        # Pictures are sent at the same rate in all runs, because latencies at different rates cannot be compared. The first run gives the
-        # rate.
+        # Pictures are sent at the same rate in all runs, because latencies at different rates cannot be compared. The rate is set by the
+        # throughput of the first run.
         self.load_per_s = self.load_per_s or self._load * pictures_per_s
         count = max(_MIN_LATENCY_PICTURES, round(self.load_per_s * _LATENCY_S))
         return measure_latencies_ms(feed, self.load_per_s, count)

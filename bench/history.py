@@ -192,7 +192,7 @@ def make_queries(rows: int) -> list[HistoryQuery]:
 
 
 def measure_pages(rows: int, requests: int, report_progress: ReportProgress) -> dict[str, Any]:
-    """Measures each search with `requests` requests and returns the times of the pages, in milliseconds, as values that JSON can hold.
+    """Measures each search with `requests` requests. Returns the times of the pages in milliseconds, in a form that can be written as JSON.
 
     If a page has a link to older parts, the page behind the link is requested and measured too.
     """

@@ -71,7 +71,7 @@ def measure_instrumentation(
             feed = PictureFeed(settings, pictures)
             for number in range(1, round_count + 1):
                 per_s: dict[bool, float] = {}
-                # The two inspectors take turns in running first. If the machine becomes slower or faster, neither of them has an advantage.
+                # Each inspector runs first in every other round. So neither has an advantage if the machine becomes slower or faster.
                 for has_metrics in (True, False) if number % 2 else (False, True):
                     inspector = with_metrics if has_metrics else without_metrics
                     with _scrape(inspector) if has_metrics else nullcontext():

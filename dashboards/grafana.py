@@ -113,8 +113,8 @@ class Grafana:
             answer = _shorten_answer(error.response)
             raise GrafanaError(f"{request}: {reason} (status {error.status_code}: {answer}).", error.status_code) from None
         except requests.exceptions.JSONDecodeError:
-            # Grafana may answer DELETE and PUT with an empty body (status 204). The library grafana-api then raises this error, because
-            # the body is not JSON. After any other request, an answer that is not JSON does not come from Grafana.
+            # Grafana may answer DELETE and PUT with an empty body (status 204). An empty body is not JSON, so the library grafana-api
+            # raises JSONDecodeError. If another request is not answered with JSON, the answer does not come from Grafana.
             if method in ("DELETE", "PUT"):
                 return None
             raise GrafanaError(

@@ -37,7 +37,7 @@ _TIMEOUT_MS = 60_000
 _SETTLE_MS = 60_000
 # A person's decision goes through Kafka into the archive, which takes less than this time.
 _ARCHIVED_MS = 8000
-# How long to wait for the pictures of a page, which the page loads after its text.
+# How long to wait until a page has loaded its pictures. A page loads its text first.
 _PICTURES_MS = 2500
 
 

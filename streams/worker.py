@@ -34,9 +34,8 @@ from streams.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# Longest time, in seconds, that a process waits for Faust to close its connections. Before this wait, the process finishes its work, for
-# which it has `grace_s` seconds. If Kafka does not answer, the process waits for the same time once more, and then ends without closing the
-# connections.
+# Before a process ends, it finishes its work, for which it has `grace_s` seconds. Then it waits for Faust to close its connections, for at
+# most this many seconds. If Kafka does not answer, it gives Faust as many seconds again, and then ends although the connections are open.
 _LEAVE_S = 3.0
 
 

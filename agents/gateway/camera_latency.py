@@ -106,7 +106,10 @@ class CameraLatency:
 
     @property
     def median_share(self) -> float:
-        """The median time from the nearest part to the last pictures, as a share of the spacing, from -0.5 (earlier) to 0.5 (later)."""
+        """The median offset of the last pictures from their nearest parts, as a share of the time between two parts, from -0.5 to 0.5.
+
+        The offset of a picture is positive if the picture comes later than the latency says.
+        """
         return self._monitor.median_share if self._monitor else 0.0
 
     def find_problem(self) -> str:

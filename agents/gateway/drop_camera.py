@@ -230,10 +230,10 @@ class DropCamera:
         )
 
     def _keep_overwritten(self, before: _FileVersion, state: FileState) -> _FileVersion | None:
-        """Saves the picture of `before`, the earlier version of a file that has just changed to `state`, if it would be lost otherwise.
+        """Saves the picture of `before`, a version of a file that has just changed to `state`, if the picture would be lost otherwise.
 
-        Sometimes only the content of the new version can show whether the writer overwrote the picture or only added bytes to it. In this
-        case the method returns the earlier version, and the caller keeps it as `previous` of the new version.
+        Sometimes only the content of the new version can show whether the picture was overwritten or the file has only grown. Then nothing
+        is saved yet: the method returns the version with the picture, and the caller keeps it as `previous` of the new version.
         """
         if before.is_offered or before.destination or before.is_ignored:
             return None
@@ -395,12 +395,16 @@ class DropCamera:
             moved = self._folder.move(version.path, folder, reason)
             with self._lock:
                 self._moved.append((moved, version.state, time.monotonic() + _WATCH_MOVED_S))
-        # A stored file has left the folder and cannot be read a second time. So the key by which the spool would recognise it is deleted.
+        # By its key, the spool recognises a file that is read a second time. A stored file has left the folder and is not read again, so
+        # its key is deleted.
         if folder == SENT:
             self._forget_key(version.key)
 
     def _attempt(self, version: _FileVersion, reason: str, act: Callable[[_FileVersion], object]) -> None:
-        """Calls `act(version)`. If that fails, notes the failure and the time of the next try. Other files do not wait for this file."""
+        """Calls `act` with `version`, a version of a file. Catches every error, so that other files do not wait for this file.
+
+        After an error, notes the problem and the time of the next try in `version`.
+        """
         try:
             act(version)
         except FileNotFoundError as error:

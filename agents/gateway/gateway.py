@@ -127,8 +127,8 @@ def _build_line(line: LineSettings, settings: Settings, budget: SpoolBudget, sto
 def run_camera(line: str, camera: GatewayCamera, intake: Intake, complaints: Complaints, stopping: threading.Event) -> None:
     """Hands the frames of a camera to its intake until `stopping` is set.
 
-    After any error the camera is started again after a short wait, so that an error on one line does not end the gateway. The error is
-    counted, and a complaint names it until the intake has accepted the next picture.
+    If the camera raises an error, it is started again after a short wait, so that an error on one line does not end the gateway. The error
+    is counted. Until the intake accepts the next picture, a complaint on the health page names the error.
     """
     backoff = Backoff(first_s=0.5, longest_s=10.0)
     while not stopping.is_set():

@@ -77,7 +77,7 @@ class LatencyEstimate:
 
     `latency_s` is None if no latency explains them. `problem` says why the latency cannot be used, and is "" if the latency is certain.
     With this latency, nine of ten pictures are at most `spread_s` seconds from a part, and `spacing_s` is the median gap between two parts.
-    `rival_s` is the second-best latency, or None, and `speaking_count` is the number of pictures that do not fit it.
+    `rival_s` is the second-best latency, or None. `speaking_count` is the number of pictures that fit `latency_s` but not `rival_s`.
     """
 
     picture_count: int
@@ -151,10 +151,10 @@ def estimate_latency(
     lowest_s: float = LOWEST_LATENCY_S,
     highest_s: float = HIGHEST_LATENCY_S,
 ) -> LatencyEstimate:
-    """Returns the latency between `lowest_s` and `highest_s` with which the most pictures have a part.
+    """Returns the latency between `lowest_s` and `highest_s` that fits the most pictures.
 
-    The estimate is certain only if the pictures show that every other latency is wrong. The times may be in any order. Pictures may be
-    missing, and a few pictures may belong to no part.
+    A picture fits a latency if its time, less the latency, is near the time of a part. The estimate is certain only if the pictures show
+    that every other latency is wrong. The times may be in any order. Pictures may be missing, and a few pictures may belong to no part.
     """
     parts, pictures = sorted(set(part_times)), sorted(picture_times)
     if len(parts) < MIN_PICTURES or len(pictures) < MIN_PICTURES:
@@ -237,10 +237,10 @@ def _explains(candidate: _Candidate) -> bool:
 
 @dataclass(frozen=True)
 class _Comparison:
-    """The comparison of the best latency with the latency `rival_s`, in seconds.
+    """Says whether the pictures decide between the best latency and another latency, `rival_s`, in seconds.
 
     `is_decided` is True if the pictures prove that the best latency is right and `rival_s` is wrong. `speaking_count` is the number of
-    pictures that fit the best latency and do not fit `rival_s`.
+    pictures that fit the best latency but not `rival_s`.
     """
 
     rival_s: float
@@ -337,7 +337,7 @@ class LatencyMonitor:
 
     @property
     def median_share(self) -> float:
-        """The median time from the nearest part to the last pictures, as a share of the spacing, from -0.5 (earlier) to 0.5 (later)."""
+        """The median offset of the last pictures from their nearest parts, as a share of the time between two parts, from -0.5 to 0.5."""
         return median(offset_s / spacing_s for offset_s, spacing_s in self._offsets) if self._offsets else 0.0
 
     def add_part(self, time_s: float) -> None:

@@ -26,8 +26,8 @@ from streams.identity import PartId, format_time, parse_time
 
 # The disk space that a picture needs in addition to its bytes: the other columns, unused ends of pages, and its receipt.
 _ROW_BYTES = 1024
-# A repeated picture is recognised by its receipt. The spool keeps the last 100,000 receipts, which is enough for almost three hours at
-# ten pictures a second and takes about 10 MB.
+# If a camera sends a picture again, the spool recognises the picture by the receipt of the first time. The spool keeps the last 100,000
+# receipts, which is enough for almost three hours at ten pictures a second and takes about 10 MB.
 _MAX_RECEIPTS = 100_000
 # If SQLite's write-ahead file is larger than this, new pictures wait until it has been written back to the database file.
 _MAX_WRITE_AHEAD_BYTES = 64 * 2**20

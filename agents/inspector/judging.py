@@ -54,10 +54,10 @@ class JudgedImage:
 
 
 def judge_images(images: Sequence[DecodedImage], predictor: PicturePredictor) -> list[JudgedImage]:
-    """Returns `images` with their predictions, in the same order.
+    """Returns each of `images` with its prediction, in the same order.
 
-    The networks get neither undecodable images nor images that do not show the whole part. These images keep their error or their part
-    check. If the networks fail on one picture of a batch, only that picture gets an error.
+    The networks do not judge an image that could not be decoded or that does not show the whole part. Instead of a prediction, such an
+    image gets its error or its part check. If the networks fail on one picture of a batch, only that picture gets an error.
     """
     refusals = [_find_refusal(image) for image in images]
     predictions = iter(_predict_isolated([image for image, refusal in zip(images, refusals, strict=True) if refusal is None], predictor))

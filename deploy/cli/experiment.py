@@ -57,8 +57,8 @@ SEEDS = click.option(
 RECIPE_OPTIONS: dict[str, tuple[Any, str]] = {
     "side_px": (int, "Side of the pictures after resampling, in pixels. AlexNet takes pictures of this size."),
     "lenet_side_px": (int, "Side of the pictures that LeNet takes, in pixels."),
-    "lenet_width": (int, "Width of LeNet: 2 doubles the 6 and 16 feature maps that its convolutions have in the paper."),
-    "maps": (float, "Width of AlexNet: 0.25 gives its convolutions a quarter of the feature maps that they have in the paper."),
+    "lenet_width": (int, "Factor for the number of feature maps in LeNet's convolutions (6 and 16 in the paper)."),
+    "maps": (float, "Factor for the number of feature maps in AlexNet's convolutions. 0.25 means a quarter of those in the paper."),
     "dense_width": (int, "Units of each fully connected layer of AlexNet."),
     "dense_layers": (int, "Number of AlexNet's fully connected layers before the output layer."),
     "epochs": (int, "Epochs of AlexNet."),

@@ -133,7 +133,7 @@ def push(version: str, url: str) -> None:
 @command.command("make-demo")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the new version.")
 def make_demo(out: Path) -> int:
-    """Train the version `demo`, which comes with Castline, once more. It learns from rendered castings only.
+    """Train a new copy of the version `demo`, which comes with Castline. It learns from rendered castings only.
 
     The training takes a quarter of an hour on two processor cores.
     """

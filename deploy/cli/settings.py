@@ -98,10 +98,9 @@ def _describe_section(section: Mapping[str, Any], root: Mapping[str, Any], prefi
 
 
 def _resolve_section(schema_of_name: Mapping[str, Any], root: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, str]:
-    """Returns the schema of a section with the suffix of its name: "[]" for a list of sections, "" for a single section.
+    """Returns the schema of a section and the suffix of its name: "[]" for a list of sections, "" for a single section.
 
-    `schema_of_name` is the entry of the section in the schema of its parent. If this entry describes a setting and not a section, returns
-    (None, "").
+    `schema_of_name` describes a section or a setting. For a setting, the function returns (None, "").
     """
     items = schema_of_name.get("items", {})
     options = schema_of_name.get("anyOf", [])

@@ -50,13 +50,13 @@ if TYPE_CHECKING:
     "depth_bits of a line has the same meaning.",
 )
 @click.option("--lenet-side", "lenet_side_px", type=int, help="Side of the pictures that LeNet takes, in pixels.")
-@click.option(
-    "--lenet-width", type=int, help="Width of LeNet: 2 doubles the 6 and 16 feature maps that its convolutions have in the paper."
-)
+@click.option("--lenet-width", type=int, help="Factor for the number of feature maps in LeNet's convolutions (6 and 16 in the paper).")
 @click.option("--dense-width", type=int, help="Units of each fully connected layer of AlexNet.")
 @click.option("--dense-layers", type=int, help="Number of AlexNet's fully connected layers before the output layer.")
 @click.option(
-    "--maps", type=float, help="Width of AlexNet: 0.25 gives its convolutions a quarter of the feature maps that they have in the paper."
+    "--maps",
+    type=float,
+    help="Factor for the number of feature maps in AlexNet's convolutions. 0.25 means a quarter of those in the paper.",
 )
 @click.option("--normalisation", type=click.Choice(["batch", "local-response"]), help="Kind of AlexNet's normalisation layers.")
 @click.option("--head", type=click.Choice(["softmax", "logistic"]), help="Kind of the output layer. logistic is for two classes only.")

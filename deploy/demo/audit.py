@@ -113,7 +113,7 @@ class AuditResult:
     # Median and 99th percentile of the time from the capture of a picture until the broker has appended its verdict.
     p50_ms: float | None
     p99_ms: float | None
-    # The numbers of lost parts without a picture, without a verdict and without a sorting, by the keys `picture`, `verdict` and `sorting`.
+    # For each kind of record (`picture`, `verdict` and `sorting`), the number of lost parts that have no record of this kind.
     lost_for: dict[str, int] = field(default_factory=dict)
     # The ids of the first lost parts, which can be looked up in the log.
     lost_parts: tuple[str, ...] = ()
@@ -191,9 +191,9 @@ def audit_records(records: TopicRecords, gated_lines: frozenset[str], counted_pa
 
 
 def compute_percentile(values: Sequence[float], share: float) -> float | None:
-    """Returns the percentile for `share`, from 0 to 1, by the nearest-rank method, or None if `values` is empty.
+    """Returns a percentile of `values` by the nearest-rank method, or None if `values` is empty.
 
-    For example, at most 1 % of the values are larger than the percentile for 0.99.
+    `share` says which percentile: 0.99 is the 99th percentile, above which at most 1 % of the values lie.
     """
     ranked = sorted(values)
     return ranked[max(0, math.ceil(share * len(ranked)) - 1)] if ranked else None

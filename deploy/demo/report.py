@@ -52,9 +52,9 @@ class FallComparison:
     """
 
     fallen: int
-    # Number of castings whose sorting does not name the side to which they fell.
+    # Number of castings that fell to another side than their sorting record says.
     mismatches: int
-    # Number of castings without a sorting.
+    # Number of castings without a sorting record.
     unrecorded: int
     # Number of castings that the swinging blade hit.
     struck: int

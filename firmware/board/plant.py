@@ -181,8 +181,8 @@ class Plant:
             return self._level_changes(removed)
         travel_mm = self.belt.speed_mm_s * (to_us - from_us) / 1e6
         self._feed(travel_mm)
-        # Sorts by time. If one casting ends and the next one begins at an eye at the same time, the leading edge (value 1) comes first, so
-        # the eye stays blocked.
+        # Sorts by time. If one casting leaves an eye at the same moment as the next one reaches it, the leading edge (value 1) comes first,
+        # so that the eye stays blocked.
         edges = sorted([*removed, *self._edges(from_us, travel_mm)], key=lambda change: (change.at_us, -change.value))
         changes = self._level_changes(edges)
         if self.belt.encoder_um:

@@ -198,7 +198,7 @@ class Tracker:
     def _pass_eye2(self, part: TrackedPart, decision: PartDecision, edge: Edge) -> DecidedPart:
         """Returns the decision for a part at photo-eye 2.
 
-        If the part is close behind another part, the decision for that part is used for this part, too.
+        If the part is close behind another part, the gate cannot move between them, so this part gets the decision for the other part.
         """
         if self._last_at_eye2 is not None:
             last_place, last = self._last_at_eye2

@@ -46,8 +46,8 @@ Cause cause() {
 // Returns the bits for a lane's lamp: 1 is green, 2 is yellow, 4 is red, and 0 is dark.
 uint8_t lamp_bits(Lamp lamp) { return lamp == kDark ? 0 : static_cast<uint8_t>(1 << lamp); }
 
-// Reverses the three bits of a lamp. Port L needs this order, because green is at the highest bit: PL7 green, PL6 yellow, PL5 red, and
-// PL4..PL2 in the same way.
+// Returns the three bits of a lamp in reverse order, as port L needs them: PL7 is the green, PL6 the yellow and PL5 the red light of lane
+// 3, and PL4 to PL2 are those of lane 4.
 uint8_t mirrored(uint8_t bits) { return static_cast<uint8_t>((bits & 1) << 2 | (bits & 2) | bits >> 2); }
 
 // Sets the lamps, at most once in 16 ms. This is fast enough for lamps, and keeps most rounds of the main loop short.

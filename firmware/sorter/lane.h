@@ -103,7 +103,7 @@ class Lane {
   // A measurement of the belt's speed ends after 16 encoder steps, or after 30 ms if fewer steps have come by then.
   static const uint8_t kSpeedSteps = 16;
   static const uint16_t kSpeedUs = 30000;
-  // Largest number of camera triggers that wait for their time.
+  // Largest number of camera triggers that are planned and not sent yet.
   static const uint8_t kTriggers = 3;
   // Times of camera triggers are stored in units of 64 us (2^6 us), so that 16 bits are enough.
   static const uint8_t kTriggerLog2 = 6;
@@ -123,9 +123,9 @@ class Lane {
   // The lane at whose belt this lane's gate stands. For a further gate this is another lane, otherwise it is this lane itself.
   const Lane& belt() const { return is_further_gate_ ? shared_->lanes[settings_[kLaneOf] - 1] : *this; }
   Lane& belt() { return is_further_gate_ ? shared_->lanes[settings_[kLaneOf] - 1] : *this; }
-  // Returns the memory of the decided parts that wait for this gate. Many parts can wait for a further gate, because it can be far behind
-  // photo-eye 2. So a further gate uses the memory of its lane's tracker. That memory is larger, and it is free because the lane has no
-  // belt and tracks no parts.
+  // Returns the memory of the decided parts that wait for this gate. A further gate can be far behind photo-eye 2, so many parts can wait
+  // for it. It therefore uses the larger memory of its lane's tracker. This memory is free, because the lane has no belt and tracks no
+  // parts.
   Armed* armed() { return is_further_gate_ ? static_cast<Armed*>(tracker_.unused_memory()) : armed_; }
   const Armed& next_armed() const { return *const_cast<Lane*>(this)->armed(); }
   // Adds a part to those that wait for this gate. Returns false if there is no room.
@@ -163,7 +163,8 @@ class Lane {
   bool is_encoder_silent_ : 1;
   // True if an edge at a photo-eye still waits for an encoder step. The time of this edge is in unstepped_edge_us_.
   bool has_unstepped_edge_ : 1;
-  // Whether missing and unmatched parts are ignored until the belt has reached ignore_missing_until_.
+  // True while missing and unmatched parts do not count as a sign of a defective photo-eye. It becomes false at the place
+  // ignore_missing_until_.
   bool ignores_missing_ : 1;
   bool is_triggering_ : 1, is_relay_closed_ : 1;
   bool is_divert_near_ : 1;
@@ -196,7 +197,7 @@ class Lane {
   // The present measurement of the belt's speed: its number of steps so far, and its start time.
   uint8_t new_steps_ = 0;
   uint16_t measuring_since_us_ = 0;
-  // Times at which the waiting camera triggers are due, in units of 64 us.
+  // Times of the camera triggers that are planned and not sent yet, in units of 64 us.
   uint16_t triggers_[kTriggers];
   uint8_t missing_in_a_row_ = 0, unmatched_in_a_row_ = 0;
   uint8_t number_ = 0;

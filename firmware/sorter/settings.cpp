@@ -13,7 +13,7 @@ const char kKeyWords[] PROGMEM =
 
 namespace {
 
-// Marks a setting whose value is a word. Such a setting has this number in the table in place of a least value.
+// In the table below, this number marks a setting whose value is a word. It stands in the place of the least value.
 const uint16_t kWordMark = 0xFFFF;
 
 // The least value, the greatest value and the default of each setting.

@@ -78,8 +78,8 @@ Decision Tracker::take_unmatched(Place place, const Settings& settings) {
   return keep_spacing(place, settings, {settings.action(kNoVerdictAction), kUnmatched});
 }
 
-// Returns the decision for a part at photo-eye 2. If the part is closer than spacing_mm behind another part, it gets the action and gate of
-// that part, because the gates cannot change between them.
+// Returns the decision for a part at photo-eye 2. If the part is closer than spacing_mm behind another part, the gate cannot move between
+// the two parts. So the part gets the action and the gate of the other part.
 Decision Tracker::keep_spacing(Place place, const Settings& settings, Decision decision) {
   const Decision last = {static_cast<Action>(last_action_), kSpacing, last_gate_};
   if (has_last_ && past(place, last_until_) < 0 && !decision.is_same_movement(last)) decision = last;

@@ -69,7 +69,7 @@ class Tracker {
   // `place`.
   int16_t nearest(Place place, const Settings& settings);
 
-  // Decides what to do with the oldest part and all parts of its cluster. The gate cannot change between these parts, so all get the same
+  // Decides what to do with the oldest part and all parts of its cluster. The gate cannot move between these parts, so all get the same
   // action.
   void decide_front(const Settings& settings, bool host_silent);
 
@@ -96,7 +96,7 @@ class Tracker {
   // old value would look like a new one. Must be called in every update of the lane.
   void age(Place place, uint32_t now_ms);
 
-  // Returns the time at which a part was at photo-eye 1, or the time 65 s ago if the part was there earlier.
+  // Returns the time at which `part` was at photo-eye 1. If this time is more than 65 s ago, returns the time 65 s ago instead.
   static uint32_t at_ms(const Part& part, uint32_t now_ms) { return now_ms - age_ms(part, now_ms); }
   // Returns the time since the part was at photo-eye 1, as the protocol sends it. 65535 means 65 s or longer.
   static uint16_t travel_ms(const Part& part, uint32_t now_ms) {

@@ -108,9 +108,9 @@ class ResidualStatistics:
     """Describes the residuals of good pictures (picture minus rebuilt picture), for each ring around the middle of the part.
 
     - `spreads`, shape (rings,): the mean absolute residual.
-    - `means`, shape (rings, 5), and `covariances`, shape (rings, 5, 5): the moments of the Markov neighbourhoods that
+    - `means`, shape (rings, 5), and `covariances`, shape (rings, 5, 5): mean and covariance of the Markov neighbourhoods, which
       `compute_ring_moments` explains.
-    - `distances`, shape (rings,): the squared Fréchet distance between one good picture and all good pictures, as mean over the pictures.
+    - `distances`, shape (rings,): how far a single good picture is from all good pictures together, on average (squared Fréchet distance).
     """
 
     spreads: FloatArray
@@ -385,7 +385,8 @@ def describe_good_residuals(residuals: FloatArray) -> ResidualStatistics:
     spreads = np.array([smooth[:, rings == ring].mean() for ring in range(RINGS)], np.float32)
     means, covariances = compute_ring_moments(residuals)
     good_means = means.mean(axis=0)
-    # The covariance of all neighbourhoods of a ring is the mean covariance within a picture plus the covariance of the pictures' means.
+    # For all good pictures together, the covariance in a ring has two parts: the mean of the covariances within the pictures, and the
+    # covariance of the pictures' means.
     offsets = means - good_means[None]
     good_covariances = covariances.mean(axis=0) + np.einsum("nri,nrj->rij", offsets, offsets) / len(means)
     distances = compute_frechet_distances(means, covariances, good_means, good_covariances).mean(axis=0)
@@ -428,7 +429,7 @@ def _make_losses(
 
 
 def _mean_of_output(target: Any, output: Any) -> Any:
-    """A loss function that ignores the target. It returns `output`, and Keras takes the mean of it as the loss."""
+    """Returns the output itself as the loss, whatever the target is. Keras then minimises the mean of the output."""
     return output
 
 

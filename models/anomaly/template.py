@@ -51,8 +51,8 @@ LIMIT_SHARE = 0.05
 # The limits are smoothed over neighbouring rings with a Gaussian that has this standard deviation, in rings. So a few pictures give nearly
 # the same limits as many pictures.
 LIMIT_SMOOTHING_RINGS = 2.0
-# A limit is at least this many times the ring's texture, because among hundreds of random differences the largest is about 3 times as large
-# as their spread.
+# A limit is at least this many times the ring's texture. The texture is the spread of the differences on the ring, and the largest of
+# hundreds of random differences is about 3 times as large as their spread.
 MIN_LIMIT = 3.0
 # This share of a ring's usual texture is added to the texture that is measured in the picture. Otherwise dust on an unusually smooth ring
 # would count as a defect.
@@ -243,9 +243,10 @@ def _middle_of_four(first: FloatArray, second: FloatArray, third: FloatArray, fo
 
 
 def _measure_texture(differences: FloatArray) -> FloatArray:
-    """Returns the spread of the differences of each ring, shape (steps, rings): 1.48 times their median absolute value.
+    """Returns the texture of each ring, shape (steps, rings): how widely the differences on the ring are spread.
 
-    A defect that covers less than half of a ring hardly changes the median.
+    The texture is 1.48 times the median of the absolute differences. A defect that covers less than half of a ring hardly changes this
+    median.
     """
     texture: FloatArray = np.float32(1.4826) * np.median(np.abs(differences[..., ::4]), axis=-1)
     return texture

@@ -128,7 +128,8 @@ def read_masked_pictures(
     """Finds and reads the mask of each of `files`, which come from one source of `find_pictures`.
 
     The mask of `source/def_front/a.jpeg` is `masks_folder/def_front/a.png`: the same path below the source, with the suffix .png. If the
-    source is a CSV list, the mask is `masks_folder/def_front/a.png` for every picture `a` in a folder named `def_front`.
+    source is a CSV list, only the name of the picture's folder counts: `masks_folder/def_front/a.png` is then the mask of every picture `a`
+    in a folder named `def_front`.
 
     A mask is an 8-bit PNG of the picture's size. Its pixels are 0 where there is no defect. All other values are defects, except
     `part_values`, which mark the casting where it has no defect. Pictures of the class `ok_class` need no mask.
@@ -465,8 +466,8 @@ def _area_under_curve(background: npt.NDArray[np.float32], levels: npt.NDArray[n
     values, places = np.unique(levels, return_inverse=True)
     sums = np.cumsum(np.bincount(places, weights)[::-1])
     heights = sums / sums[-1]
-    # Each value of a defect pixel, the hottest first, gives two false positive rates: the share of the background that is hotter than the
-    # value, and the share that is at least as hot.
+    # Each heat value of the defect pixels, the hottest first, gives two points of the curve. The false positive rate of the first point is
+    # the share of the background that is hotter than the value. That of the second point is the share that is at least as hot.
     above, from_here = (1 - np.searchsorted(background, values[::-1], side=side) / len(background) for side in ("right", "left"))
     x = np.concatenate([[0.0], np.stack([above, from_here], axis=1).ravel(), [1.0]])
     y = np.concatenate([[0.0, 0.0], np.repeat(heights, 2)])

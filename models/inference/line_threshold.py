@@ -55,9 +55,9 @@ class ExpectedShares:
 
 
 def find_training_share(manifest: Manifest) -> float:
-    """Returns the share of defective pictures among those that the version was made from, above 0 and below 1.
+    """Returns the share of defective pictures in the data of a version, above 0 and below 1.
 
-    It is the share for which the version's probabilities are calibrated. Raises ModelError if the manifest does not give it.
+    The probabilities of the version are calibrated for this share. Raises ModelError if the manifest does not give the share.
     """
     pictures = manifest.data.pictures
     total, good = sum(pictures.values()), pictures.get(manifest.classes[manifest.ok_class], 0)

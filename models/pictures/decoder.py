@@ -128,7 +128,7 @@ def decode_picture(value: bytes, side_px: int, limits: PictureLimits | None = No
     Raises PictureError with a `RefusalReason` if the picture cannot be decoded, or is blank or partly blank. Raises no other error.
     """
     with open_picture(value, limits or PictureLimits(), depth_bits) as file:
-        # libjpeg may decode a JPEG at a smaller scale, but at least at twice the final size, so that `_shrink` does the last step.
+        # libjpeg may decode a large JPEG at a reduced size. This size is at least twice the final size, and `_shrink` does the rest.
         grey = file.load("L", 2 * side_px)
         small = _shrink(grey, side_px)
         check_not_blank(small.histogram())

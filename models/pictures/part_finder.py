@@ -46,7 +46,7 @@ MIN_SIDE_PX = 48
 # than GOOD_SUPPORT.
 DARK_SHARES = (0.3, 0.45)
 GOOD_SUPPORT = 0.7
-# If the darkest grey levels of a picture and its median differ by fewer grey levels than this, the picture has no cavity.
+# A picture has no cavity if its median grey level is less than this many grey levels above its darkest levels (2nd percentile).
 MIN_DARK_CONTRAST = 25
 # Smallest share of the picture's area that a cavity covers. The cavity of an impeller that fills the picture covers 8 %.
 MIN_CAVITY_SHARE = 0.003
@@ -100,7 +100,7 @@ LEAST_ROOM = {"size": 0.04, "aspect": 0.06, "overhang": 0.03, "offset": 0.02, "s
 # A reference never requires an edge at more than this share of the rim, because the rim of some good parts looks like the belt on a
 # quarter of its length.
 ENOUGH_SUPPORT = 0.7
-# The good picture with the least detail sets the limit for blurred pictures: a picture must have at least this share of its detail.
+# A picture counts as blurred if it has less than this share of the detail of the good picture that has the least detail.
 DETAIL_SHARE = 0.9
 # These two constants give the largest accepted distance between the signature of a picture and the nearest signature of the reference. For
 # each good picture, the distance to the most similar other good picture is measured. The limit is DISTANCE_FACTOR times the 99th percentile
@@ -464,8 +464,8 @@ def _best_supported(rays: _Rays, outlines: Floats) -> Floats | None:
     is_near_edge[:, :-1] |= rays.is_edge[:, 1:]
     edges = np.count_nonzero(is_near_edge[_RAY, index] & is_inside, axis=1)
     visible = np.count_nonzero(rays.is_visible[_RAY, index] & is_inside, axis=1)
-    # A ray on which the outline is out of view counts as half a ray without an edge. So a part at the picture's edge is found, but no
-    # outline is preferred only because most of it is out of view.
+    # The support is the share of rays that have an edge at the outline. A ray on which the outline is out of view is counted as half a ray,
+    # and it has no edge. So a part at the picture's edge can be found, but no outline is preferred only because most of it is out of view.
     support = edges / (0.5 * (visible + RAYS))
     size = outlines[:, 0]
     outermost = np.where(support >= RIM_SUPPORT_SHARE * support.max(), size, -1).max()

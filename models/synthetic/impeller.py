@@ -124,7 +124,7 @@ def _belt(view: CameraView, rng: Generator) -> Field:
 
 
 def _plate(view: CameraView, rng: Generator) -> Field:
-    """Returns grey levels of the plate, turned on a lathe: bright sectors towards the light, rings, streaks and a bevelled rim."""
+    """Returns grey levels of the plate. Like a turned plate, it has rings, streaks, bright sectors towards the light and a bevelled rim."""
     distance, angle = view.plate
     image = np.full_like(distance, rng.uniform(140, 190))
     first = view.light + rng.normal(0, 0.5)

@@ -99,8 +99,11 @@ def choose_threshold(probability: Numbers, is_defect: Flags, costs: Costs, count
     """Returns the threshold at which misses and false alarms cost least, and this cost per picture.
 
     `probability`, shape (n,), is the defect probability of each picture. `counts`, shape (n,), gives the weight of each picture; None means
-    1 for all. If several thresholds have the same cost, the one that is nearest (in log odds) to false_alarm / (miss + false_alarm) is
-    chosen, where `miss` and `false_alarm` are their costs. For perfectly calibrated probabilities, this value would be the best threshold.
+    1 for all.
+
+    If several thresholds have the same cost, the function chooses the one that is nearest (in log odds) to false_alarm / (miss +
+    false_alarm), where `miss` and `false_alarm` are their costs. If the probabilities were perfectly calibrated, this quotient would be the
+    best threshold.
 
     The threshold never equals the probability of a picture. Otherwise another runtime, which rounds differently, could change the label
     of this picture.
@@ -160,7 +163,7 @@ def _candidate_weights(networks: int) -> list[Numbers]:
 
 
 def _sum_below(edges: Numbers, probability: Numbers, counts: Numbers) -> Numbers:
-    """Returns, for each of `edges`, the sum of the `counts` of all pictures whose probability is below this edge."""
+    """Returns for each threshold in `edges` the sum of the `counts` of the pictures whose probability is below the threshold."""
     order = np.argsort(probability)
     sums = np.concatenate([[0.0], np.cumsum(counts[order])])
     result: Numbers = sums[np.searchsorted(probability[order], edges, side="left")]

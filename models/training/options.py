@@ -37,7 +37,7 @@ class TrainingOptions(BaseModel):
     )
     lenet_side_px: int = Field(128, ge=16, le=512, description="Side of LeNet's input in pixels.")
     lenet_width: int = Field(
-        2, ge=1, le=16, description="Width of LeNet: 2 doubles the 6 and 16 feature maps that its convolutions have in the paper."
+        2, ge=1, le=16, description="Factor for the number of feature maps in LeNet's convolutions (6 and 16 in the paper)."
     )
     dense_width: int = Field(256, ge=8, le=8192, description="Number of units in each fully connected layer of AlexNet.")
     dense_layers: int = Field(2, ge=0, le=4, description="Number of AlexNet's fully connected layers before the output layer.")
@@ -45,7 +45,7 @@ class TrainingOptions(BaseModel):
         0.25,
         ge=0.05,
         le=2,
-        description="Width of AlexNet: its convolutions have this share of the paper's feature maps. 0.5: half as many as in the paper.",
+        description="Factor for the number of feature maps in AlexNet's convolutions. 0.5 means half of those in the paper.",
     )
     normalisation: Literal["batch", "local-response"] = Field("batch", description="Kind of AlexNet's two normalisation layers.")
     head: Literal["softmax", "logistic"] = Field("softmax", description="Kind of the output layer. logistic is for two classes only.")

@@ -82,7 +82,7 @@ def expect_groups(groups: npt.NDArray[np.int32], folds: int) -> None:
 
 
 def expect_members(labels: npt.NDArray[np.int32], folds: int) -> None:
-    """Raises ModelError if no class has at least `folds` of the pictures that may be used for validation. `labels` are their labels."""
+    """Raises ModelError if every class has fewer than `folds` pictures. `labels` belong to the pictures that may be used for validation."""
     counts = np.bincount(labels) if len(labels) else np.zeros(1, np.int64)
     if counts.max() < folds:
         raise ModelError(

@@ -154,9 +154,9 @@ def index_condition(column: str) -> Q:
 def _search(
     filters: PartFilters, key: HistoryKey | None, older: bool, rows: int, search_limit: int
 ) -> tuple[list[Part], HistoryKey | None]:
-    """Returns up to `rows` + 1 parts that are older than `key`, or newer if `older` is False.
+    """Returns up to `rows` + 1 parts that are older than `key`, or newer if `older` is False, and the key at which the search ended early.
 
-    The second value is the key at which the search stopped because of its limit, or None if the search did not reach the limit.
+    The search looks at no more than `search_limit` parts. If it would have to look at more, it ends early. Otherwise the key is None.
     """
     bound = None if filters.is_served_by_one_index else _find_bound(filters, key, older, search_limit)
     within_bound = _between(filter_parts(filters), key, bound, older)

@@ -191,7 +191,7 @@ def part_heat_map(request: HttpRequest, line: str, run: int, part: int) -> HttpR
 
 
 def _locate_picture(request: HttpRequest, line: str, run: int, part: int) -> Part | LivePart | Upload:
-    """Returns an object with the place at which the part's picture is stored: a row of the archive, a live part, or an upload.
+    """Returns the row of the archive, the live part or the upload that says where the part's picture is stored.
 
     Raises Http404 if the part is unknown or the person may not see it.
     """

@@ -96,8 +96,8 @@ class TokenAuthentication(HttpBearer):
 class UploadThrottle(BaseThrottle):
     """Limits how many pictures an account may send in a minute. Pictures from the upload page and from the API count together.
 
-    Django Ninja's own SimpleRateThrottle is not used, because it is not thread-safe and stores the times of all requests of a minute in
-    Django's cache. It would also make an account at its limit wait until the oldest of these requests is a minute old.
+    Django Ninja's own SimpleRateThrottle is not used for three reasons. It is not thread-safe. It stores the times of all requests of a
+    minute in Django's cache. An account at its limit would have to wait until the oldest of these requests is a minute old.
     """
 
     _wait_s = 0.0

@@ -37,7 +37,7 @@ class ExperimentCallback(Protocol):
         """
 
     def on_training_step(self, network: str, done: int, total: int, epoch: EpochResult | None) -> None:
-        """Reports that the training (cell) named `network` has finished `done` of its `total` batches.
+        """Reports that the training `network`, one cell of the experiment, has finished `done` of its `total` batches.
 
         `epoch` is the result of the epoch that this batch has ended, or None in the middle of an epoch.
         """

@@ -98,10 +98,11 @@ def find_obstacle(name: str, find_library: Callable[[str], object] = find_spec) 
 
 
 def resolve_runtime(version: Version, name: str) -> str:
-    """Returns the runtime to use: for `auto`, the one that `castline models optimise` recorded for `version`, otherwise `name` itself.
+    """Returns the name of the runtime for `version`. A `name` other than `auto` is returned unchanged.
 
-    A record is valid only for the same type of processor. If there is no record, or if the recorded runtime cannot be used, `auto` means
-    TensorFlow in float32, because nobody has checked that another runtime gives the right labels on this processor.
+    For `auto`, the result is the runtime that `castline models optimise` recorded for the version on the same type of processor. If there
+    is no record, or if the recorded runtime cannot be used, the result is TensorFlow in float32, because nobody has checked that another
+    runtime gives the right labels on this processor.
     """
     if name != AUTO:
         return name
