@@ -311,7 +311,7 @@ class DropCamera:
         return quiet_s >= (settle_s if is_over else max(settle_s, self._settings.end_wait_s))
 
     def _find_next(self) -> _FileVersion | None:
-        """Returns the file to handle next, in the version to handle, or None if no file is due or the spool is full.
+        """Returns the version of a file that is handled next, or None if no file is due or the spool is full.
 
         Pictures that exist only in memory come first, then the files from the oldest to the newest. Files with the same time are sorted by
         the numbers in their names, so `2.jpg` comes before `10.jpg`.

@@ -208,8 +208,9 @@ bool Lane::is_divert_near(Place here) const {
   return static_cast<uint32_t>(left) * belt.measured_duration_us_ < quiet;
 }
 
-// Stores the event GATE, which says what this lane's gate did with a part. If it is a further gate, the lane in the event is the lane that
-// owns the belt, and that lane counts the part. Only the count of movements in the event is always that of this lane's gate.
+// Stores the event GATE, which says what this lane's gate did with a part. The gate may be a further gate at the belt of another lane. Then
+// the event has the number of that lane, and the part is added to that lane's counters. The number of movements in the event is always that
+// of this lane's gate.
 void Lane::report(uint32_t number, Decision decision, bool moved, uint32_t at_ms, uint16_t travel_ms) {
   Lane& belt = this->belt();
   if (decision.action == kDivert) ++belt.counters_.diverted;

@@ -341,7 +341,7 @@ def compute_rings(side_px: int) -> npt.NDArray[np.int32]:
 def compute_ring_moments(residuals: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Returns mean and covariance of the Markov neighbourhoods of each ring, shapes (n, rings, 5) and (n, rings, 5, 5).
 
-    `residuals` has shape (n, side_px, side_px), and its values have signs. The Markov neighbourhood of a pixel is the vector of its
+    `residuals` has shape (n, side_px, side_px), with positive and negative values. The Markov neighbourhood of a pixel is the vector of its
     residual and those of its four neighbours. In a Gaussian Markov random field of first order, these moments determine the distribution of
     the whole field.
     """

@@ -98,7 +98,7 @@ class CutOffObjective(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class AlarmShare:
-    """The objective that at most the share `share` of the good parts is sent to review."""
+    """The objective that few good parts are sent to review: 0.01 as `share` means at most one good part in 100."""
 
     share: float
 
@@ -207,7 +207,7 @@ def choose_cut_off(good_scores: npt.NDArray[Any], objective: CutOffObjective) ->
 
 
 def cross_fit_scores(pixels: PixelArray, groups: npt.NDArray[np.int32], learn: LearnScorer, folds: int = 5) -> FloatArray:
-    """Returns a score for each good picture, shape (n,), from a scorer that has not learned from this picture, for `choose_cut_off`.
+    """Returns the scores, shape (n,), that `choose_cut_off` needs. Each is from a scorer that has not learned from this picture.
 
     A scorer gives lower scores to the pictures from which it has learned than to new good parts, so a cut-off from these scores would be
     too low. The pictures, shape (n, side_px, side_px), are therefore divided into `folds` folds. For each fold, `learn` makes a scorer from

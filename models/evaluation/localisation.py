@@ -226,7 +226,7 @@ def compute_aupimo(
 
     The AUPIMO of a picture is the share of its defect pixels that are found, averaged over the false positive rates from `low` to `high` on
     a logarithmic axis. The false positive rate of a threshold is the share of a good picture's pixels that are at least as hot as the
-    threshold, averaged over the good pictures. For each rate on the axis, the lowest threshold whose false positive rate is not higher
+    threshold, averaged over the good pictures. At each rate, the lowest threshold that does not exceed it
     decides which defect pixels are found. A heat map that is the same everywhere gets the value 0.
 
     Returns None if there is no good or no defective picture.

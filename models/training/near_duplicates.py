@@ -121,7 +121,7 @@ def _ring_spectrum(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
 
 
 def _orientation_hashes(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
-    """Returns eight hashes, shape (8, words): of the picture turned by 0, 90, 180 and 270 degrees, and of its mirror image, also turned."""
+    """Returns the hashes of the picture turned by 0, 90, 180 and 270 degrees, and of its mirror image turned likewise, shape (8, words)."""
     small = np.asarray(Image.fromarray(picture).resize((HASH_SIDE + 1, HASH_SIDE + 1), Image.Resampling.BOX), np.int16)
     orientations = [np.rot90(side, quarter) for side in (small, small[:, ::-1]) for quarter in range(4)]
     return np.stack([_difference_hash(orientation) for orientation in orientations])
