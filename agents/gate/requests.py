@@ -160,14 +160,14 @@ class RequestWindow:
         return request
 
     def take_resends(self) -> Counter[int | None]:
-        """Returns, by lane, how many commands were sent again since the last call of this method."""
+        """Returns how many commands of each lane were sent again since the last call of this method."""
         resends, self._resends = self._resends, Counter()
         return resends
 
     def drop_expired(self, now_s: float, stopped_lanes: Collection[int] = ()) -> None:
         """Removes requests that have become useless. A request after its deadline fails with code 82 (`deadline`).
 
-        A request for an earlier run of the board fails with code 21 (`unknown-run`). The belt of a lane in `stopped_lanes` stands still, so
+        A request for another run of the board fails with code 21 (`unknown-run`). The belt of a lane in `stopped_lanes` stands still, so
         no part reaches its gate. Therefore requests for such a lane are kept after their deadline.
         """
 

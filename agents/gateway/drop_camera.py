@@ -369,7 +369,7 @@ class DropCamera:
         self._complaints.add_event("incomplete", f"{text}; look for a transfer that breaks off, and let the camera use FTP in binary mode")
 
     def _finish(self, version: _FileVersion, frame: CameraFrame, receipt: Future[PictureReceipt]) -> None:
-        """Moves a file to `sent` or `refused` after the answer of the intake. If the spool is full, the file stays and is read again."""
+        """Moves a file to `sent` or `refused`, as the intake has answered. If the spool is full, the file stays and is read again."""
         error = receipt.exception()
         is_current = self._files.get(version.path) is version
         if error is None:

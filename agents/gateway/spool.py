@@ -145,7 +145,7 @@ class Spool:
         except sqlite3.DatabaseError as error:
             self._lock_file.close()
             raise SettingsError(
-                f"gateway.spool_dir: expected the spool of {line} in {self._path}, found it unusable ({error}); "
+                f"gateway.spool_dir: the spool of {line} in {self._path} cannot be used ({error}); "
                 "move the file away, so that the gateway makes a new one, and keep it, because it may hold pictures that were not sent"
             ) from None
         self._last_part = 0
@@ -265,7 +265,7 @@ class Spool:
             raise
 
     def read_after(self, seq: int, limit: int) -> list[SpooledPicture]:
-        """Returns the next pictures after the sequence number `seq`, at most `limit`. Leaves out parked ones, which Kafka has refused."""
+        """Returns the next pictures after the sequence number `seq`, at most `limit`. Leaves out pictures that Kafka has refused."""
         with self._reader_lock:
             rows = self._reader.execute(
                 "SELECT seq, run, part, value, captured_at, content_type, sha256, traceparent, truth FROM pictures "

@@ -52,7 +52,8 @@ class ManagedProcess:
 class Supervisor:
     """Starts, watches and stops the processes of one machine. Its methods must be called from the main thread.
 
-    If the supervisor stops restarting a process that dies, `failure` is a sentence that says which and why. Until then it is empty.
+    If a process dies again and again, the supervisor no longer restarts it. Then `failure` is a sentence that names the process and the
+    reason. Until then `failure` is empty.
     """
 
     def __init__(self, roles: Iterable[Role], journal: Journal, unhealthy_s: float = 15.0) -> None:

@@ -91,7 +91,7 @@ class CutOffObjective(Protocol):
     def compute_alarm_share(self) -> float:
         """Returns the share of good parts that may be sent to review, above 0 and at most 0.5.
 
-        Raises ModelError if there is no such share.
+        Raises ModelError if the objective gives a share outside of this range.
         """
         ...
 

@@ -415,7 +415,10 @@ def _reduce_to_grid(marks: Mask, width_px: int, height_px: int) -> Mask:
 
 
 def _compute_on_grid(source: HeatSource, picture: MaskedPicture, depth_bits: int | None) -> HeatMap:
-    """Returns the heat map of `picture` on the grid, without padding. Raises ModelError if the picture or its heat map cannot be used."""
+    """Returns the heat map of `picture`, without padding, in the resolution in which heat maps and masks are compared.
+
+    Raises ModelError if the picture or its heat map cannot be used.
+    """
     try:
         decoded = decode_picture(picture.file.path.read_bytes(), source.side_px, depth_bits=depth_bits)
     except (PictureError, OSError) as error:

@@ -248,7 +248,7 @@ def find_part(pixels: npt.NDArray[np.uint8]) -> FoundPart | None:
 
 
 def check_part(pixels: npt.NDArray[np.uint8], reference: PartReference) -> PartCheck:
-    """Checks whether `pixels`, shape (rows, columns), show the whole part that `reference` describes. Thread-safe. Raises nothing."""
+    """Checks whether `pixels`, shape (rows, columns), show the whole part that `reference` describes. Thread-safe."""
     small = _resize(pixels)
     found = _find_in_resized(small)
     if found is None:

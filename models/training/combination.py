@@ -144,7 +144,7 @@ def choose_review_band(probability: Numbers, threshold: float, share: float) -> 
 def _choose_threshold_of(
     vote: SoftVote, probabilities: npt.NDArray[np.float32], labels: npt.NDArray[np.int32], is_defect: Flags, costs: Costs, counts: Numbers
 ) -> tuple[SoftVote, float, float]:
-    """Returns `vote` with the best temperature and threshold, and the cost per picture and the cross-entropy that it then has."""
+    """Chooses the best temperature and threshold for `vote`. Returns the changed rule, its cost per picture and its cross-entropy."""
     vote = replace(vote, temperature=choose_temperature(vote.average(probabilities), labels, counts))
     probability = vote.compute_defect_probability(probabilities)
     threshold, cost = choose_threshold(probability, is_defect, costs, counts)

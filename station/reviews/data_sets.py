@@ -212,7 +212,7 @@ def _fetch_picture(part: Part, fetch: FetchPicture) -> tuple[bytes, str]:
 def _make_manifest_row(part: Part, review: ReviewSettings, suffix: str, checksum: str) -> list[str]:
     class_name = review.ok_class if part.review_label == "ok" else review.defect_class
     return [
-        # The name of a line holds only characters that are safe in a file name, and run and part are numbers.
+        # This path is safe, because the name of a line holds only characters that are safe in a file name, and run and part are numbers.
         f"{class_name}/{part.line}_{part.run}_{part.part}{suffix}",
         class_name,
         str(part),

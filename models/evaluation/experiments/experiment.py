@@ -45,9 +45,9 @@ class ExperimentCallback(Protocol):
 
 @dataclass(frozen=True)
 class CellProgress:
-    """Reports the progress of one training of an experiment, the cell `cell`, to `callback`.
+    """Reports the progress of one cell to `callback`. A cell is the training and the test of one network of an experiment.
 
-    The experiment has `total` cells, and `number` of them come before this one.
+    `cell` is the name of the cell. The experiment has `total` cells, and `number` of them come before this cell.
     """
 
     callback: ExperimentCallback

@@ -133,7 +133,7 @@ def test_a_second_gateway_on_the_same_line_is_refused(tmp_path: Path) -> None:
 
 def test_a_damaged_spool_is_reported_and_not_deleted(tmp_path: Path) -> None:
     (tmp_path / "line-1.sqlite").write_bytes(b"this is no database" * 100)
-    with pytest.raises(SettingsError, match=r"line-1\.sqlite.*unusable"):
+    with pytest.raises(SettingsError, match=r"line-1\.sqlite.*cannot be used"):
         open_spool(tmp_path)
     assert (tmp_path / "line-1.sqlite").read_bytes().startswith(b"this is no database")
 
