@@ -147,7 +147,7 @@ class CameraLatency:
             self._monitor.add_part(time_s)
 
     def add_picture(self, time_s: float) -> None:
-        """Adds a picture whose time is `time_s`."""
+        """Adds a picture that was taken at `time_s` by the camera's clock."""
         self.history.pictures.append(time_s)
         if self._monitor:
             self._monitor.add_picture(time_s)

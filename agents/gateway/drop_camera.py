@@ -148,9 +148,9 @@ class DropCamera:
         self._due: list[_FileVersion] = []
         # Path of each moved file, its state when it was read, and the time until which it is checked for changes.
         self._moved: deque[tuple[str, FileState, float]] = deque(maxlen=_MAX_WATCHED)
-        # Paths of files that are ignored because they are no pictures, and that are already in the count of ignored files.
+        # Paths of the files that are no pictures and have already been counted as ignored.
         self._mentioned: set[str] = set()
-        # The number of counted files whose suffix shows that they are no pictures (sidecar files).
+        # How many of the ignored files have a suffix that shows that they are no pictures (sidecar files).
         self._named_sidecars = 0
         self._lock = threading.Lock()  # protects `_moved`, which is also changed by the thread in which the intake answers
         self._paused_until_s = 0.0

@@ -94,7 +94,7 @@ class TriggeredCamera(Protocol):
     """A camera that takes one picture for each part that the board counts."""
 
     def trigger(self, part: PartId, captured_at: datetime) -> Future[PictureReceipt]:
-        """Asks for the picture of `part`. The future gets the receipt of that picture, a SpoolFullError or a PictureRefusedError."""
+        """Asks for the picture of `part`. The returned future gets the receipt, or raises SpoolFullError or PictureRefusedError."""
 
 
 def check_picture(frame: CameraFrame, max_bytes: int) -> CheckedPicture:

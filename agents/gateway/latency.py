@@ -283,7 +283,7 @@ def _is_nearer(pairs: Sequence[tuple[float, float]]) -> bool:
 
 
 class TimeHistory:
-    """The times of the last parts, by the board's clock, and of the last pictures, by the camera's clock, of one line."""
+    """The times of the last parts and pictures of one line: parts by the board's clock, pictures by the camera's clock."""
 
     def __init__(self) -> None:
         self.parts: deque[float] = deque(maxlen=_KEPT_PARTS)

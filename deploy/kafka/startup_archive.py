@@ -1,6 +1,6 @@
 """Makes the broker's start-up archive, with which Kafka starts in half the time.
 
-For this a broker runs for a short time, and the Java runtime records the classes that the broker uses.
+To make the archive, a broker runs for a short time, and the Java runtime records the classes that the broker uses.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ class BoardLane:
         # Time of the first edge at a photo-eye after the encoder had stopped giving steps. If no step follows in time, fault 43 is raised.
         self._no_step_since_us: int | None = None
         self._missing_in_a_row = self._unmatched_in_a_row = 0
-        # Until the belt has reached this place, missing and unmatched parts do not raise the fault of a defective eye.
+        # Until the belt has reached this place, missing and unmatched parts do not count as signs of a defective eye.
         self._ignore_missing_until: int | None = 0
         if self._has_stored_settings:
             self.gate.hold(self.settings.word("safe"), 0)

@@ -181,7 +181,7 @@ class Lane {
   Armed armed_[kArmed];
   // A part that has travelled farther than this without reaching photo-eye 2 is missing. The distance is eye_gap_mm + window_mm.
   Place missing_after_ = 0;
-  // Until the belt has reached this place, missing and unmatched parts do not raise the fault of a defective eye.
+  // Until the belt has reached this place, missing and unmatched parts do not count as signs of a defective eye.
   Place ignore_missing_until_ = 0;
   // Time of the last encoder step.
   uint32_t stepped_us_ = 0;

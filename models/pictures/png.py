@@ -20,7 +20,7 @@ _COLOUR_TYPES = {0: (1, (1, 2, 4, 8, 16)), 2: (3, (8, 16)), 3: (1, (1, 2, 4, 8))
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 # If a PNG has one of these chunks, a browser shows several frames, or other grey levels than the decoder reads.
 _CHANGES_DISPLAY = frozenset((b"tRNS", b"iCCP", b"gAMA", b"acTL"))
-# Pillow needs these chunks, and the pixels themselves, to read a PNG.
+# The chunks that Pillow needs to read a PNG, besides those that hold the pixels.
 _PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS")
 
 
