@@ -270,7 +270,7 @@ class GateLane:
             metrics.gate_state.labels(self.line, each.value).set(each is state)
 
     def set_state_from_board(self, state_word: str) -> None:
-        """Sets the state of the gate to the one that the board reported as `state_word`, such as `running`."""
+        """Sets the state of the gate to the state that the board reported with the word `state_word`, such as `running`."""
         self.set_state(_STATE_OF_WORD.get(state_word, GateState.GREETING))
 
     def begin_greeting(self) -> None:

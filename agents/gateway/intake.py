@@ -277,7 +277,9 @@ class Intake:
             )
 
     def store_latency(self, latency_s: float, spacing_s: float) -> None:
-        """Stores a measured latency. Pictures that still wait for a part get none, because their times were computed with the old latency.
+        """Stores a measured latency.
+
+        The pictures that wait for their part now are assigned to no part, because their times were computed with the old latency.
 
         Raises ValueError if the camera needs no latency, and OSError if the latency cannot be stored.
         """

@@ -94,7 +94,7 @@ class LatencyEstimate:
 
 
 class _PartGrid:
-    """The sorted times of parts, in which the nearest part to a time can be looked up."""
+    """Holds the sorted times of parts, and finds the part that is nearest to a given time."""
 
     def __init__(self, times: Sequence[float]) -> None:
         self.times = times

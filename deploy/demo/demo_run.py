@@ -187,7 +187,7 @@ class DemoRun:
         return make_report(records, falls, (self._usage.cpu_s, self._usage.peak_mb), self._describe_run())
 
     def _describe_run(self) -> dict[str, Any]:
-        """Returns those fields of the JSON report that describe the processes and the settings."""
+        """Returns the fields of the JSON report that describe the processes and the settings."""
         settings = self._foundry.gated_settings
         return {
             "seconds": round(self._running_s, 1),

@@ -214,7 +214,7 @@ class Plant:
         return (EYE1, 0.0), (EYE2, self.belt.eye_gap_mm)
 
     def _level_changes(self, edges: list[InputChange]) -> list[InputChange]:
-        """Returns those of `edges` that change the level of a photo-eye.
+        """Returns the members of `edges` that change the level of a photo-eye.
 
         An edge is the leading edge (value 1) or the end (value 0) of a casting. An edge does not change the level while another casting
         blocks the eye.

@@ -37,7 +37,7 @@ uint8_t image(const Settings& settings, uint8_t at) {
   return static_cast<uint8_t>(at == kImage - 1 ? crc >> 8 : crc);
 }
 
-// Returns the number of resets that copy 0 or 1 in the EEPROM holds, or 0 if that copy is damaged or was never written.
+// Returns the number of resets that the EEPROM holds in copy 0 or copy 1. Returns 0 if this copy is damaged or was never written.
 uint16_t boot_copy(uint8_t copy) {
   const uint16_t run = eeprom_read_word(reinterpret_cast<const uint16_t*>(4U * copy));
   const uint16_t check = eeprom_read_word(reinterpret_cast<const uint16_t*>(4U * copy + 2));

@@ -107,8 +107,8 @@ def make_decision_rule(manifest: Manifest, threshold: float | None = None, line_
     """Returns the decision rule of a line.
 
     If `threshold` is given, the rule uses it. Otherwise the threshold is computed from `line_share`, the share of defects on the line. If
-    neither is given, the rule is that of the version. If the threshold differs from that of the version, the review band moves with it and
-    keeps its width in log odds.
+    neither is given, the version's own rule is used. If the threshold is not the version's own, the review band moves with it and keeps its
+    width in log odds.
 
     Raises ModelError if a share is needed, but the manifest does not say for which share of defects its probabilities are calibrated.
     """

@@ -54,7 +54,7 @@ MIN_CAVITY_SHARE = 0.003
 # its radius covers 0.59, and a shadow at the rim covers 0.2.
 CAVITY_FILL = (0.25, 0.95)
 MIN_CAVITY_ASPECT = 0.6
-# The largest dark regions are tried as the cavity one after the other, but at most this many.
+# At most this many of the largest dark regions are tried as the cavity, one after the other.
 MAX_CAVITIES = 4
 
 # The rim is searched for between these multiples of the cavity's radius.
@@ -448,7 +448,8 @@ def _solve_samples(inverses: Floats, candidates: Floats) -> Floats:
 
 
 def _best_supported(rays: _Rays, outlines: Floats) -> Floats | None:
-    """Returns the outermost of those `outlines`, shape (n, 5), that many edges support, or None if no outline has a possible shape."""
+    """Returns the outermost outline with much support by edges. `outlines` has shape (n, 5). Returns None if none of them has a possible
+    shape."""
     size = outlines[:, 0]
     is_possible = (np.hypot(outlines[:, 1], outlines[:, 2]) < MAX_OFFSET * size) & (
         np.hypot(outlines[:, 3], outlines[:, 4]) < MAX_TILT_DIFFERENCE * size

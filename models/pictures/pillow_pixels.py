@@ -20,7 +20,7 @@ from PIL import Image, ImageFile
 from models.pictures.format_header import FormatHeader
 from models.pictures.refusal import unsupported
 
-# The last letter of a raw mode of Pillow, such as RGB;16B, gives the byte order: L little, B big, N that of this processor. This table
+# The last letter of a raw mode of Pillow, such as RGB;16B, gives the byte order: L little, B big, N the order of this processor. This table
 # gives the letter of the opposite order.
 _OTHER_ORDER = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
 

@@ -54,7 +54,7 @@ def augment(grey: tf.Tensor, seed: tf.Tensor, turned: str = "free") -> tf.Tensor
 
 
 def _transforms(chance: tf.Tensor, side: tf.Tensor, turned: str) -> tf.Tensor:
-    """Returns a random projective transform for each picture, eight numbers. It maps positions in the changed picture to the original."""
+    """Returns for each picture eight random numbers: a projective transform from positions in the changed picture to the original."""
     turn, scale, mirror = math.pi * chance[0], 1 + MAX_SCALE * chance[1], tf.sign(chance[2] + 1e-9)
     shift_x, shift_y = MAX_SHIFT * side * chance[3], MAX_SHIFT * side * chance[4]
     axis, tilt = math.pi * chance[8], MAX_TILT * tf.abs(chance[9])

@@ -47,7 +47,7 @@ def class_share_weights(labels: npt.NDArray[np.int32], validates: npt.NDArray[np
 
 
 def count_folds(share: float) -> int:
-    """Returns the number of equal parts into which the pictures are divided. One part is used for validation. A `share` of 0.2 gives 5."""
+    """Returns into how many equal parts the pictures are divided if one part is for validation: a `share` of 0.2 gives 5 parts."""
     return max(2, round(1 / share))
 
 
