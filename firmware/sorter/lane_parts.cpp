@@ -88,7 +88,7 @@ void Lane::count_part() {
   const uint32_t ago_us = ago_ms > 2000 ? 2000000UL : ago_ms * 1000 + now.us - edge1_.at.us;
   const uint32_t delay_us = settings_[kTriggerMs] * 1000UL;
   const uint32_t wait_us = delay_us > ago_us ? delay_us - ago_us : 0;
-  // If kTriggers triggers wait already, this part gets none, because no camera accepts so many triggers within trigger_ms.
+  // If kTriggers triggers are planned already, this part gets none, because no camera accepts so many triggers within trigger_ms.
   if (triggers_waiting_ == kTriggers) return;
   triggers_[triggers_waiting_++] = static_cast<uint16_t>((shared_->clock.us() + wait_us) >> kTriggerLog2);
 }

@@ -45,7 +45,7 @@ Decision Tracker::own_decision(const Part& part, const Settings& settings, bool 
   return {otherwise, part.verdict == kVerdictCancelled ? kCancelled : kNoVerdict};
 }
 
-// Decides what to do with the oldest part and all parts of its cluster. The gate cannot change between them, so all get the same action at
+// Decides what to do with the oldest part and all parts of its cluster. The gate cannot move between them, so all get the same action at
 // the same gate.
 void Tracker::decide_front(const Settings& settings, bool host_silent) {
   if ((*this)[0].basis != kUndecided) return;

@@ -448,8 +448,7 @@ def _solve_samples(inverses: Floats, candidates: Floats) -> Floats:
 
 
 def _best_supported(rays: _Rays, outlines: Floats) -> Floats | None:
-    """Returns the outermost outline with much support by edges. `outlines` has shape (n, 5). Returns None if none of them has a possible
-    shape."""
+    """Returns the outermost of the well supported `outlines`, shape (n, 5). Returns None if no outline has a possible shape."""
     size = outlines[:, 0]
     is_possible = (np.hypot(outlines[:, 1], outlines[:, 2]) < MAX_OFFSET * size) & (
         np.hypot(outlines[:, 3], outlines[:, 4]) < MAX_TILT_DIFFERENCE * size
