@@ -64,7 +64,7 @@ def _has_jpeg_end(value: bytes) -> bool:
             return True
         if kind == 0xFF:
             at += 1
-        elif kind == 0xDA:  # Compressed pixels follow a scan header, up to the next marker.
+        elif kind == 0xDA:  # Compressed pixels follow after a scan header, up to the next marker.
             marker = _JPEG_MARKER.search(value, at + 2 + int.from_bytes(value[at + 2 : at + 4]))
             if marker is None:
                 return False

@@ -137,8 +137,8 @@ class VideoCamera:
         self._settings = settings
         self._open_stream = open_stream
         self._is_triggered = settings.trigger == "board"
-        # The newest pictures that the intake has not got yet, the oldest first. A camera without a trigger keeps only one picture, which is
-        # decoded when the intake asks for it.
+        # Grabbed pictures that wait for the intake, in the order of their times. If there are too many, the oldest ones are dropped. A
+        # camera without a trigger keeps only one picture, which is decoded when the intake asks for it.
         self._pictures: deque[_GrabbedPicture] = deque(maxlen=_REMEMBERED_FRAMES if self._is_triggered else 1)
         self._pictures_changed = threading.Condition()
         self._is_asked = Event()

@@ -301,7 +301,7 @@ def register_part(picture: PixelArray, part: FoundPart, side_px: int) -> PixelAr
 
 
 def place_residuals(residuals: FloatArray, part: FoundPart, side_px: int) -> FloatArray:
-    """Returns the residual map of a registered picture, moved back to `part` in the original picture.
+    """Draws the residual map of a registered picture at the place of `part` in the original picture, and returns the result.
 
     The shape is (side_px, side_px). Pixels that the map does not cover are 0.
     """

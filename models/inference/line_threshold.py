@@ -127,7 +127,9 @@ def make_decision_rule(manifest: Manifest, threshold: float | None = None, line_
 def estimate_shares(manifest: Manifest, rule: DecisionRule, line_share: float) -> ExpectedShares:
     """Estimates the shares of false alarms, misses and reviews under `rule` on a line with the share `line_share` of defects.
 
-    The estimate uses the histograms of the version's validation pictures. The values in a bin are taken to be spread evenly in log odds.
+    The estimate uses the histograms of the version's validation pictures. It assumes that the values in a bin are spread evenly in log
+    odds.
+
     Raises ModelError if the version has no such histograms.
     """
     reference = manifest.reference
@@ -150,7 +152,7 @@ def estimate_shares(manifest: Manifest, rule: DecisionRule, line_share: float) -
 def share_below(histogram: Histogram, probability: float) -> float:
     """Returns the share of the values of `histogram` that are below `probability`, 0..1.
 
-    The values in a bin are taken to be spread evenly in log odds.
+    The function assumes that the values in a bin are spread evenly in log odds.
     """
     edges = [-_OUTER_LOG_ODDS, *(_logit(edge) for edge in histogram.edges), _OUTER_LOG_ODDS]
     sums = np.concatenate([[0.0], np.cumsum(histogram.shares)])

@@ -50,8 +50,8 @@ GOOD_SUPPORT = 0.7
 MIN_DARK_CONTRAST = 25
 # Smallest share of the picture's area that a cavity covers. The cavity of an impeller that fills the picture covers 8 %.
 MIN_CAVITY_SHARE = 0.003
-# The share of its bounding box that a cavity covers lies between these limits. A disc covers 0.79 of its box, a ring around a hub of half
-# its radius covers 0.59, and a shadow at the rim covers 0.2.
+# Smallest and largest share of its bounding box that a cavity covers. A disc covers 0.79 of its box, a ring around a hub of half its
+# radius covers 0.59, and a shadow at the rim covers 0.2.
 CAVITY_FILL = (0.25, 0.95)
 MIN_CAVITY_ASPECT = 0.6
 # At most this many of the largest dark regions are tried as the cavity, one after the other.

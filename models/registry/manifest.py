@@ -107,7 +107,7 @@ class DataFingerprint(_ManifestModel):
 
 
 class Costs(_ManifestModel):
-    """Cost of a miss and of a false alarm, in any one currency. Only their ratio matters."""
+    """The costs of a miss and of a false alarm, both in the same unit. Only their ratio matters."""
 
     miss: float = Field(gt=0)
     false_alarm: float = Field(gt=0)
