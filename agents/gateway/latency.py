@@ -310,12 +310,12 @@ class TimeHistory:
 
 
 class LatencyMonitor:
-    """Checks from the times of the last pictures and parts whether the latency in use is still right, and suspends it if it is not.
+    """Checks whether the latency in use still fits the times of the last pictures and parts. Suspends a latency that is wrong.
 
     While the latency is suspended, the gateway assigns no picture to a part. A suspension begins if most of the last pictures are further
-    from a part than a quarter of the spacing (the time between two parts), or if the last pictures prove another latency. It ends only
-    when the last pictures prove the latency in use. If the parts come at equal intervals, a latency that is wrong by a whole spacing
-    fits as well, so the proof needs at least one irregular gap between two parts.
+    from a part than a quarter of the spacing (the time between two parts), or if the last pictures prove another latency. The suspension
+    ends when the last pictures prove that the latency in use is right. This proof needs at least one irregular gap between two parts,
+    because with equal intervals, a latency that is wrong by a whole spacing fits as well.
     """
 
     def __init__(self, latency_s: float, suspension: str = "") -> None:

@@ -126,7 +126,7 @@ class AuditResult:
     false_alarms: int = 0
     actions: dict[str, int] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)
-    # The number of image records that are not the first one of their part.
+    # The number of repeated image records: all image records of a part except the first.
     repeated_pictures: int = 0
     # The number of verdicts and sortings that were sent again. Readers recognise and ignore the repeated records.
     repeated_verdicts: int = 0

@@ -20,10 +20,10 @@ STEP_US = 2000
 
 
 class AvrBelt:
-    """A belt that is connected to the pins of its lane. `servos_us` has the measured pulse width of each servo, by its timer output.
+    """A belt that is connected to the pins of its lane. `servos_us` holds the measured pulse width of each servo.
 
-    `eye2_us` lists the times of the leading edges at photo-eye 2. `broken` names sensors (EYE1, EYE2, STEPS) whose signals do not reach the
-    board.
+    The key of a servo is the timer output that makes its pulse. `eye2_us` lists the times of the leading edges at photo-eye 2. `broken`
+    names the sensors (EYE1, EYE2, STEPS) whose signals do not reach the board.
     """
 
     def __init__(self, board: SimulatedBoard, plant: Plant, lane: int, servos_us: dict[str, float]) -> None:

@@ -658,7 +658,7 @@ def _make_reference(measured: list[_Measures]) -> PartReference:
 def _choose_signatures(signatures: Floats) -> list[int]:
     """Returns the indices of at most MAX_SIGNATURES signatures that differ as much as possible.
 
-    The first one is the nearest to the mean signature. Each further one differs most from those that were chosen before it.
+    The first chosen signature is the nearest to the mean signature. Each further one differs most from the signatures chosen before it.
     """
     chosen = [int(_distances(signatures, signatures.mean(axis=0, keepdims=True))[:, 0].argmin())]
     nearest = _distances(signatures, signatures[chosen])[:, 0]

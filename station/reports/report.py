@@ -149,7 +149,7 @@ def count_period(period: ShiftPeriod, line: str, excluded_line: str) -> PartRepo
 
 
 def add_up(groups: Iterable[PartGroup]) -> PartCounters:
-    """Returns the counters of all `groups`, added up."""
+    """Returns the sum of the counters of all `groups`."""
     counters = PartCounters()
     for group in groups:
         counters.add(group)

@@ -60,8 +60,8 @@ class RegisteredPictures:
 class AutoencoderExperiment:
     """Trains each variant of the autoencoder once for each of `seeds`, on the good pictures outside of one fold.
 
-    The good and the defective pictures of this fold are the test pictures. Seed 1 leaves out the first fold, seed 2 the second one, and so
-    on, and seed 6 the first one again. So all variants of a seed are tested on the same pictures, and seeds can be added later.
+    The good and the defective pictures of this fold are the test pictures. Seed 1 leaves out the first fold, seed 2 the second fold, and
+    so on. Seed 6 leaves out the first fold again. So all variants of a seed are tested on the same pictures, and seeds can be added later.
     """
 
     recipe: AutoencoderRecipe
