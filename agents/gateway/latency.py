@@ -45,14 +45,16 @@ _NEWEST_PICTURES = 10
 # With a wrong latency, many pictures seem to lie before the first known part or after the last one. A latency is considered only if at
 # least this share of the pictures lie between these two parts.
 _KNOWN_SHARE = 0.7
-# Two latencies are compared only by pictures that lie between the first and the last known part with both. At least this many are needed.
+# Two latencies are compared only by pictures that lie between the first and the last known part with both latencies. At least this many
+# such pictures are needed.
 _MIN_COMMON_PICTURES = 5
 # If no single picture decides between two latencies, the latency with the smaller distances between pictures and parts is the better one.
 # The mean difference of these distances must be at least _NEARER_SHARE of the spacing, and at least _NEARER_ERRORS times its own standard
 # error.
 _NEARER_SHARE = 0.02
 _NEARER_ERRORS = 5.0
-# A possible latency is examined only if at least half as many pictures are near a part with it as with the best latency.
+# For each possible latency, the pictures that are near a part are counted. A latency is examined only if its count is at least this share
+# of the highest count.
 _CANDIDATE_SHARE = 0.5
 _MAX_CANDIDATES = 1500
 

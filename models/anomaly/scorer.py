@@ -207,7 +207,7 @@ def choose_cut_off(good_scores: npt.NDArray[Any], objective: CutOffObjective) ->
 
 
 def cross_fit_scores(pixels: PixelArray, groups: npt.NDArray[np.int32], learn: LearnScorer, folds: int = 5) -> FloatArray:
-    """Returns the scores, shape (n,), that `choose_cut_off` needs. Each is from a scorer that has not learned from this picture.
+    """Returns the scores, shape (n,), that `choose_cut_off` needs. A picture is scored by a scorer that has not learned from it.
 
     A scorer gives lower scores to the pictures from which it has learned than to new good parts, so a cut-off from these scores would be
     too low. The pictures, shape (n, side_px, side_px), are therefore divided into `folds` folds. For each fold, `learn` makes a scorer from
