@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line. Returns 1 if `--check` finds an outdated document, otherwise 0."""
     parser = argparse.ArgumentParser(prog="python -m docs.generate", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing, and name the documents that differ from the code")
-    parser.add_argument("--release", action="store_true", help="also keep a copy of the schemas as those of the release in pyproject.toml")
+    parser.add_argument("--release", action="store_true", help="also keep a copy of the schemas for the release that pyproject.toml names")
     options = parser.parse_args(arguments)
     if options.check:
         outdated = find_outdated()

@@ -166,8 +166,8 @@ class ModelSwitcher:
     def _admit(self, name: str, like: Version | None) -> Ensemble:
         """Returns the ensemble of version `name`, ready to judge. Loads the version if it is not in memory.
 
-        Raises VersionRejectedError if the version cannot be opened, or if its classes differ from those of the version `like`. If `like`
-        is None, the classes are not compared.
+        If `like` is not None, the version must have the same classes as the version `like`. Raises VersionRejectedError if the classes
+        differ or if the version cannot be opened.
         """
         start_s = time.monotonic()
         if name in self._rejected:
