@@ -7,7 +7,7 @@ pictures and parts, so a lost picture or a lost report affects only its own part
 
 ```
 parts     |--------A--------|--------B--------|      a picture must be close to A or B, within a quarter of the spacing
-pictures           a    ?            b b2            a gets A, b gets B; `?` is near no part; b2 is too late, because b has got B
+pictures           a    ?            b b2            a gets A, b gets B; `?` is near no part; b2 gets no part, because b is nearer to B
 ```
 
 Therefore a picture is given to a neighbour of its part only if its time is wrong by at least three quarters of the smaller gap.
