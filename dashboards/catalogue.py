@@ -46,7 +46,7 @@ RUNBOOK_PAGE = DashboardPage(
 )
 PAGES: tuple[DashboardPage, ...] = (plant.PAGE, line.PAGE, pipeline.PAGE, quality.PAGE, gates.PAGE, kafka.PAGE, RUNBOOK_PAGE)
 
-# Metrics of Castline that no panel and no rule reads. Each name is mapped to the reason why not.
+# Metrics of Castline that no panel and no rule reads, each with the reason.
 METRICS_WITHOUT_PANEL: dict[str, str] = {}
 
 _NO_SHADOW = "There is no value until a shadow version is chosen."

@@ -161,7 +161,7 @@ def memory_use(elf: Path) -> tuple[int, int]:
 def _build(
     name: str, compiler: Sequence[str], sources: Sequence[Path], last_arguments: Sequence[str] = (), dependencies: Iterable[Path] = ()
 ) -> Path:
-    """Builds the program `name`. If it was built before from the same sources, dependencies and arguments, that build is returned."""
+    """Builds the program `name` and returns its path. Returns the earlier build if sources, dependencies and arguments are the same."""
     digest = hashlib.sha256("\0".join([*compiler, *map(str, sources), *last_arguments]).encode())
     for path in sorted({*sources, *(path for path in dependencies if path.is_file())}):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())

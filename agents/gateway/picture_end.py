@@ -14,7 +14,8 @@ from streams.identity import sniff_content_type
 # Finds the first marker after the compressed pixels of a JPEG. Stuffed zeros, restart markers and fill bytes may occur among the pixels, so
 # they do not match.
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-# In a damaged file, the end marker may be anywhere in this many bytes at the end, because some programs append bytes such as a line feed.
+# Some programs append bytes, such as a line feed, to a file. So the end marker of a damaged file may be anywhere in its last bytes, up to
+# this many.
 _TAIL_BYTES = 64
 # Largest number of directories that are read in a TIFF. The limit ends the search if the directories of a damaged file form a circle.
 _MAX_TIFF_DIRECTORIES = 64

@@ -132,7 +132,7 @@ class _LatencyEndpoint:
         return self._request("GET", None)
 
     def store(self, estimate: LatencyEstimate) -> dict[str, Any]:
-        """Stores a measured latency. Returns the same values as `read`."""
+        """Stores a measured latency in the gateway. Then returns the same values as `read`: the latency in use and the last times."""
         return self._request("PUT", {"latency_s": estimate.latency_s, "spacing_s": estimate.spacing_s})
 
     def _request(self, method: str, body: dict[str, Any] | None) -> dict[str, Any]:

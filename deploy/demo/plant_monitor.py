@@ -24,7 +24,7 @@ _MAX_THREADS = 16
 _AGE_BUCKETS = "castline_verdict_age_seconds_bucket"
 _CPU = "process_cpu_seconds_total"
 _MEMORY = "process_resident_memory_bytes"
-# The view shows every line that one of these metrics names in its label `line`.
+# The view shows every line that appears in the label `line` of one of these metrics.
 _METRICS_OF_LINES = (
     "castline_verdict_deadline_seconds",
     "castline_verdicts_total",

@@ -118,7 +118,7 @@ class SimulatedLine:
 # The rest of this module runs a line in real time. Its board is connected to a pseudo-terminal, which programs open as a serial port.
 
 TICK_S = 0.002
-# When the line is stopped and its belts are empty, it waits at most this long for the host's acknowledgements.
+# After a stop, when its belts are empty, the simulated line waits at most this many seconds for the host's acknowledgements.
 MAX_DRAIN_S = 5.0
 
 

@@ -106,7 +106,7 @@ class DecoderProcess:
         return EncodedPicture(content, answer.content_type)
 
     def encode_heat_map_layer(self, value: bytes, limits: PictureLimits) -> EncodedPicture:
-        """Returns the same as `display.encode_heat_map_layer`, but decodes in the separate process."""
+        """Returns a heat map as a red PNG, as `display.encode_heat_map_layer` does. Decodes the heat map in the separate process."""
         answer, content = self._ask("heat map", value, 0, limits, None)
         return EncodedPicture(content, answer.content_type)
 
