@@ -39,7 +39,7 @@ def line(request: HttpRequest, line: str) -> HttpResponse:
 @require_safe
 @right_required("look")
 async def live_events(request: HttpRequest) -> HttpResponseBase:
-    """Sends the server-sent events that update the wall. With `?line=line-1` sends those that update the page of this line."""
+    """Sends the server-sent events that update the wall. With `?line=line-1`, sends the events of the page of this line."""
     renderer = await sync_to_async(get_card_renderer)()
     line = request.GET.get("line") or None
     if line is not None and line not in renderer.consumer.lines:
