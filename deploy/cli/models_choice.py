@@ -46,6 +46,8 @@ def choose(file: Path | None, version: str, line: str | None, force: bool) -> No
     choices = read_model_choices(settings, ROLE)
     if not force:
         _check_classes(settings, manifest, choices, key)
+    if note := manifest.describe_training_pictures():
+        click.echo(note, err=True)
     _publish(settings, choices, choices.make_choice(key, version, describe_user(), datetime.now(UTC), force))
 
 
@@ -103,8 +105,9 @@ def status(file: Path | None, as_json: bool) -> int:
             by = f", by {row['chosen_by']} at {row['chosen_at']}" if row["chosen_by"] else ""
             previous = f", before it {', '.join(row['previous'])}" if row["previous"] else ""
             click.echo(f"{row['line']}: {row['version']}{shadow} (chosen for {row['chosen_for']}{by}{previous}); {row['state']}")
-            if row["decoder"]:
-                click.echo(f"  {row['decoder']}")
+            for note in (row["decoder"], row["training_pictures"]):
+                if note:
+                    click.echo(f"  {note}")
     return 0 if all(row["state"] == "verified" for row in rows) else 1
 
 
@@ -161,19 +164,20 @@ def _describe_line(settings: Settings, line: str, model: EffectiveModel) -> dict
         "chosen_at": format_time(choice.chosen_at) if choice else None,
         "previous": list(choice.previous) if choice else [],
         "state": _verify_versions(settings, [name for name in (model.version, model.shadow) if name]),
-        "decoder": _describe_decoder(settings, model.version),
+        **_describe_manifest(settings, model.version),
     }
 
 
-def _describe_decoder(settings: Settings, name: str) -> str:
-    """Returns a sentence if the version `name` was made with another picture decoder, otherwise "".
+def _describe_manifest(settings: Settings, name: str) -> dict[str, str]:
+    """Returns the warnings about the version `name`: made with another picture decoder, or trained on rendered pictures only.
 
-    If the manifest of the version cannot be read, the result is "" too.
+    A warning that does not apply is "". If the manifest of the version cannot be read, both are "".
     """
     try:
-        return open_registry(settings.model.root).read_manifest(name).describe_decoder()
+        manifest = open_registry(settings.model.root).read_manifest(name)
     except ModelError:
-        return ""
+        return {"decoder": "", "training_pictures": ""}
+    return {"decoder": manifest.describe_decoder(), "training_pictures": manifest.describe_training_pictures()}
 
 
 def _verify_versions(settings: Settings, names: Iterable[str]) -> str:

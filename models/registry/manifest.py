@@ -19,6 +19,9 @@ VERSION_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 # The files of a version lie directly in its folder, so their names contain no slash.
 FILE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
+# The command of the versions that were trained on rendered pictures only, before manifests said so.
+_DEMO_COMMAND = "castline models make-demo"
+
 NetworkOption = bool | int | float | str
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -182,6 +185,11 @@ class Manifest(_ManifestModel):
     data: DataFingerprint
     figures: dict[str, float] = Field(description="Figures measured on the validation pictures when the version was made.")
     command: str = Field(description="Command that made the version.")
+    only_rendered: bool | None = Field(
+        default=None,
+        description="True if the version has learned from rendered pictures only, and never from a photograph. It is absent in older "
+        "versions.",
+    )
     reference: DriftReference | None = Field(default=None, description="The drift reference. It is absent in older versions.")
     part: PartReference | None = Field(
         default=None,
@@ -217,6 +225,20 @@ class Manifest(_ManifestModel):
         """
         mine, others = (set(one.classes) for one in (self, other))
         return mine == others and self.classes[self.ok_class] == other.classes[other.ok_class]
+
+    @property
+    def has_seen_only_rendered(self) -> bool:
+        """Whether the version has learned from rendered pictures only. For an older version, the command that made it tells this."""
+        return self.command.startswith(_DEMO_COMMAND) if self.only_rendered is None else self.only_rendered
+
+    def describe_training_pictures(self) -> str:
+        """Returns a warning if the version has learned from rendered pictures only, else ""."""
+        if not self.has_seen_only_rendered:
+            return ""
+        return (
+            f"Version {self.version} has learned from rendered pictures only. It has never seen a photograph of a casting, so its verdicts "
+            "on real castings cannot be trusted. Train a version with photographs of your parts."
+        )
 
     def describe_decoder(self) -> str:
         """Returns a warning if the version was made with another picture decoder than that of this program, else ""."""

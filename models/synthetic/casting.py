@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
+from models.pictures.rendered_mark import RENDERED_COMMENT
 from models.synthetic.defects import MIN_COVER, DefectKind, draw_defect
 from models.synthetic.impeller import CameraView, Field, Generator, clouds, render_impeller
 
@@ -55,9 +56,9 @@ class RenderedCasting:
         return OK_CLASS if self.is_ok else DEFECT_CLASS
 
     def to_jpeg(self) -> bytes:
-        """Returns the picture as JPEG, as a camera would send it."""
+        """Returns the picture as JPEG, as a camera would send it. The comment of the file says that the picture was rendered."""
         buffer = io.BytesIO()
-        Image.fromarray(self.pixels).save(buffer, "JPEG", quality=JPEG_QUALITY)
+        Image.fromarray(self.pixels).save(buffer, "JPEG", quality=JPEG_QUALITY, comment=RENDERED_COMMENT)
         return buffer.getvalue()
 
 

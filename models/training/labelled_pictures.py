@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.pictures.decoder import PictureLimits, decode_picture
+from models.pictures.rendered_mark import is_rendered
 from streams.errors import ModelError, PictureError
 from streams.picture_files import JUDGED_SUFFIXES, OTHER_PICTURE_SUFFIXES, is_foreign
 
@@ -53,7 +54,8 @@ class LabelledPictures:
     """Holds decoded pictures with their labels.
 
     `pixels` has shape (n, side_px, side_px). `labels` has shape (n,) and holds indices into `classes`. `files` and `checksums` (SHA-256 of
-    each file) have the order of `pixels`. `unreadable` lists the files that could not be read.
+    each file) have the order of `pixels`. `unreadable` lists the files that could not be read. `rendered` is the number of pictures that
+    Castline has rendered, and that no camera has taken.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -62,6 +64,7 @@ class LabelledPictures:
     files: tuple[LabelledFile, ...]
     checksums: tuple[str, ...]
     unreadable: tuple[UnreadableFile, ...]
+    rendered: int = 0
 
     def __len__(self) -> int:
         return len(self.files)
@@ -168,33 +171,42 @@ def read_pictures(
             f"The pictures have the classes {', '.join(unknown)}, which the model version does not know. Use its classes: "
             f"{', '.join(names)}."
         )
-    pixels, labels, readable, checksums, unreadable = [], [], [], [], []
+    pixels, labels, readable, checksums, unreadable, rendered = [], [], [], [], [], 0
     with ThreadPoolExecutor(DECODER_THREADS) as pool:
         decoded = pool.map(lambda file: _decode_file(file, side_px, limits, depth_bits), files)
-        for done, (file, (checksum, result)) in enumerate(zip(files, decoded, strict=True), 1):
+        for done, (file, result) in enumerate(zip(files, decoded, strict=True), 1):
             on_read(done, len(files))
             if isinstance(result, UnreadableFile):
                 unreadable.append(result)
                 continue
-            pixels.append(result)
+            pixels.append(result.pixels)
             labels.append(names.index(file.class_name))
             readable.append(file)
-            checksums.append(checksum)
+            checksums.append(result.checksum)
+            rendered += result.is_rendered
     if not readable:
         raise ModelError(f"None of the {len(files)} files could be read as a picture. The first error: {unreadable[0].message}")
-    return LabelledPictures(np.stack(pixels), np.array(labels, np.int32), names, tuple(readable), tuple(checksums), tuple(unreadable))
+    return LabelledPictures(
+        np.stack(pixels), np.array(labels, np.int32), names, tuple(readable), tuple(checksums), tuple(unreadable), rendered
+    )
 
 
-def _decode_file(
-    file: LabelledFile, side_px: int, limits: PictureLimits | None, depth_bits: int | None
-) -> tuple[str, npt.NDArray[np.uint8] | UnreadableFile]:
+@dataclass(frozen=True, slots=True)
+class _DecodedFile:
+    pixels: npt.NDArray[np.uint8]
+    checksum: str
+    is_rendered: bool
+
+
+def _decode_file(file: LabelledFile, side_px: int, limits: PictureLimits | None, depth_bits: int | None) -> _DecodedFile | UnreadableFile:
     try:
         content = file.path.read_bytes()
-        return hashlib.sha256(content).hexdigest(), decode_picture(content, side_px, limits, depth_bits).pixels
+        pixels = decode_picture(content, side_px, limits, depth_bits).pixels
+        return _DecodedFile(pixels, hashlib.sha256(content).hexdigest(), is_rendered(content))
     except PictureError as error:
-        return "", UnreadableFile(file.path, error.reason, str(error))
+        return UnreadableFile(file.path, error.reason, str(error))
     except OSError as error:
-        return "", UnreadableFile(file.path, "not-read", str(error))
+        return UnreadableFile(file.path, "not-read", str(error))
 
 
 def _files_of_folder(root: Path, left_out: Counter[str]) -> Iterator[LabelledFile]:

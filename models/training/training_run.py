@@ -229,6 +229,10 @@ class TrainingRun:
         write_atomically(self.training_dir / f"{network}.json", json.dumps(curves, indent=2) + "\n")
         write_atomically(self.training_dir / f"{network}.png", draw_curves(network, history))
 
+    def _has_start_seen_only_rendered(self) -> bool:
+        """Returns whether the version that the training continues has seen rendered pictures only. True if the training began anew."""
+        return not self.options.start or locate_version(self.options.start).manifest.has_seen_only_rendered
+
     def _write_version(
         self, voters: Sequence[Voter], networks: Sequence[keras.Model], pictures: LabelledPictures, validates: npt.NDArray[np.bool_]
     ) -> tuple[Version, Combination]:
@@ -277,6 +281,7 @@ class TrainingRun:
                     },
                     "figures": measure_validation(combination, probabilities, labels),
                     "command": self.command,
+                    "only_rendered": pictures.rendered == len(pictures) and self._has_start_seen_only_rendered(),
                     "part": learn_part(pictures),
                     "reference": make_drift_reference(pixels, defect_probability, labels != pictures.ok_class),
                 },

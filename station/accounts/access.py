@@ -22,13 +22,13 @@ from django.shortcuts import render
 from station.accounts.models import AuditEntry
 from streams.errors import SettingsError
 
-Right = Literal["look", "upload", "review", "choose", "administer"]
+Right = Literal["look", "upload", "review", "choose", "set lines", "administer"]
 Role = Literal["operator", "reviewer", "engineer", "administrator"]
 
 RIGHTS: dict[Role, frozenset[Right]] = {
     "operator": frozenset({"look"}),
     "reviewer": frozenset({"look", "review", "upload"}),
-    "engineer": frozenset({"look", "review", "upload", "choose"}),
+    "engineer": frozenset({"look", "review", "upload", "choose", "set lines"}),
     "administrator": frozenset(get_args(Right)),
 }
 # The roles are ordered from the fewest rights to the most.
@@ -39,6 +39,7 @@ RIGHT_DESCRIPTIONS: dict[Right, str] = {
     "upload": "upload pictures",
     "review": "review parts",
     "choose": "choose model versions",
+    "set lines": "change the settings of lines",
     "administer": "administer accounts",
 }
 

@@ -23,6 +23,7 @@ from station.kafka_producer import KafkaUnavailableError
 from station.live.line_state import LivePart
 from station.live.live_consumer import get_live_consumer
 from station.pictures.part_picture_reader import get_picture_reader
+from station.training_notes import describe_training_pictures
 from station.uploads.models import Upload, may_see_part
 from streams.errors import PictureError
 from streams.identity import PartId
@@ -146,6 +147,7 @@ def part(request: HttpRequest, line: str, run: int, part: int) -> HttpResponse:
         "votes": list(row.votes.items()),
         "width_px": width_px,
         "height_px": height_px,
+        "training_note": describe_training_pictures(row.model),
         "decisions": row.decisions.select_related("reviewer").order_by("at", "pk"),
         "zone": current_settings().station.time_zone,
     }

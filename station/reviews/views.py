@@ -38,6 +38,7 @@ from station.reviews.decisions import (
 )
 from station.reviews.models import Candidate, DataSet, Decision
 from station.reviews.queue import MAX_COUNTED, claim_candidate, claim_candidates, count_waiting
+from station.training_notes import describe_training_pictures
 
 _AGREEMENT_DAYS = 30
 _AGREEMENT_FIELD_LABELS = {"line": "Line", "since": "Decided from", "to": "To"}
@@ -157,6 +158,7 @@ def _describe_candidate(candidate: Candidate, following: Candidate | None) -> di
     return {
         "part": part,
         "is_blind": is_blind,
+        "training_note": "" if is_blind else describe_training_pictures(part.model),
         "width_px": width_px,
         "height_px": height_px,
         "suggested": [] if is_blind else part.finding_boxes,

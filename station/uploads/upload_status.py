@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from station.archive.models import Part
 from station.live.line_state import LivePart, describe_reason
 from station.live.live_consumer import get_live_consumer
+from station.training_notes import describe_training_pictures
 from station.uploads.models import Upload
 from streams.identity import PartId
 from streams.records import Box
@@ -84,6 +85,11 @@ class UploadStatus:
     def is_slow(self) -> bool:
         """Whether the picture has waited for its verdict for more than ten seconds, which means that something is wrong."""
         return self.verdict is None and self.now - self.upload.sent_at > SLOW_AFTER
+
+    @property
+    def training_note(self) -> str:
+        """A warning if the model version that judged the picture has learned from rendered pictures only, else ""."""
+        return describe_training_pictures(self.verdict.model) if self.verdict else ""
 
     @property
     def latency_s(self) -> float | None:

@@ -18,6 +18,7 @@ from station.accounts.access import right_required
 from station.configuration import current_settings
 from station.kafka_producer import KafkaUnavailableError
 from station.live.live_consumer import get_live_consumer
+from station.training_notes import describe_training_pictures
 from station.versions.model_choice_request import (
     NO_SHADOW,
     DifferentClassesError,
@@ -184,7 +185,7 @@ def change_model(request: HttpRequest) -> HttpResponse:
             shadow = f", with {choice.record.shadow} as its shadow" if choice.record.shadow else ""
             messages.success(request, f"{choice.record.version} is chosen for {lines}{shadow}. Inspectors use it from their next batch on.")
             return redirect("versions")
-        context["choice"] = choice
+        context |= {"choice": choice, "training_note": describe_training_pictures(choice.record.version)}
     except DifferentClassesError as error:
         context |= {"problem": str(error), "is_forceable": True}
         status = 409

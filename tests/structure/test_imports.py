@@ -50,11 +50,12 @@ PLACES = {
 # The layers of `station`, from bottom to top. A layer imports only itself and the layers below.
 STATION_LAYERS = (
     ("station.configuration", "station.shifts"),
-    ("station.middleware", "station.kafka_producer"),
+    ("station.middleware", "station.kafka_producer", "station.training_notes"),
     ("station.accounts",),
     ("station.archive",),
     ("station.pictures",),
     ("station.live",),
+    ("station.line_settings",),
     ("station.uploads",),
     ("station.history",),
     ("station.reviews",),

@@ -1,4 +1,4 @@
-"""The command `castline models status` names the picture decoder of a version that was made with another one."""
+"""The command `castline models status` says with which picture decoder and with which pictures a version was made."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ def castline(settings: Settings, *arguments: str) -> str:
     return subprocess.run([CASTLINE, *arguments], env=make_environment(settings), check=True, capture_output=True, text=True).stdout
 
 
-def test_the_status_of_a_version_names_its_older_picture_decoder(make_settings: MakeSettings) -> None:
+def test_the_status_of_a_version_names_its_older_picture_decoder_and_that_it_has_seen_no_photograph(make_settings: MakeSettings) -> None:
     """The bundled version was made by release 0.1.0."""
     settings = make_settings(lines=("line-1",), model={"version": "demo"})
-    assert SENTENCE in castline(settings, "models", "status")
+    status = castline(settings, "models", "status")
+    assert SENTENCE in status
+    assert "Version demo has learned from rendered pictures only." in status

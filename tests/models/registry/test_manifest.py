@@ -49,6 +49,15 @@ def test_a_version_made_with_another_decoder_says_so() -> None:
     assert json.loads(shown.stdout)["version"] == "demo"
 
 
+def test_the_bundled_version_says_that_it_has_seen_no_photograph(folder: Path) -> None:
+    """Its manifest is older than the field `only_rendered`, so the command that made it tells this."""
+    demo = open_registry(BUNDLED_VERSIONS).read_manifest("demo")
+    assert demo.only_rendered is None
+    assert demo.describe_training_pictures().startswith("Version demo has learned from rendered pictures only.")
+    assert demo.model_copy(update={"only_rendered": False}).describe_training_pictures() == ""
+    assert open_registry(folder.parent).read_manifest("tiny").describe_training_pictures() == ""
+
+
 def test_a_version_without_a_part_reference_has_none() -> None:
     """The bundled version was made before manifests had a part reference. Its file is unchanged."""
     text = (BUNDLED_VERSIONS / "demo" / MANIFEST_FILE).read_text(encoding="utf-8")

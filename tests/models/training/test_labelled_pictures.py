@@ -34,6 +34,14 @@ def test_the_class_is_the_folder_and_masks_are_no_class(folder: Path) -> None:
     assert pictures.pixels.shape == (24, 64, 64)
 
 
+def test_a_training_tells_rendered_pictures_from_photographs(folder: Path, tmp_path: Path) -> None:
+    assert read_sources(folder).rendered == 24
+    (tmp_path / "ok_front").mkdir()
+    (tmp_path / "ok_front" / "photograph.png").write_bytes(make_png(camera_pictures()[0]))
+    mixed = read_sources(folder, tmp_path)
+    assert (mixed.rendered, len(mixed)) == (24, 25)
+
+
 def test_a_list_names_the_same_pictures_as_the_folders(folder: Path) -> None:
     assert read_sources(folder / "castings.csv").fingerprint() == read_sources(folder).fingerprint()
 

@@ -187,6 +187,7 @@ def test_fine_tuning_goes_on_from_the_weights_of_a_version(castings: Path, train
     pixels = np.random.default_rng(4).integers(0, 255, (3, 64, 64)).astype(np.uint8)
     before, after = (open_runtime(version, "tensorflow", (4,)).predict(pixels)[:, 0] for version in (trained, tuned))
     assert np.allclose(before, after, atol=1e-4)
+    assert (trained.manifest.only_rendered, tuned.manifest.only_rendered) == (True, True)
 
 
 def test_one_class_only_is_refused_before_any_training(castings: Path, tmp_path: Path) -> None:

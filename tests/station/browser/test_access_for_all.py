@@ -16,6 +16,7 @@ pytestmark = pytest.mark.timeout(240)
 PAGES = (
     "/",
     "/lines/line-1/",
+    "/lines/line-1/settings/",
     "/uploads/",
     "/api/",
     "/models/",

@@ -23,6 +23,13 @@ def later(ms: int) -> datetime:
     return EARLIEST + timedelta(milliseconds=ms)
 
 
+def test_every_page_of_a_verdict_says_that_its_version_has_seen_no_photograph(operator: Client, part: MakePart) -> None:
+    row = part()
+    assert "Version demo has learned from rendered pictures only." in operator.get(f"/parts/line-1/7/{row.part}/").content.decode()
+    other = part(model="no-longer-there")
+    assert "rendered pictures" not in operator.get(f"/parts/line-1/7/{other.part}/").content.decode()
+
+
 def test_the_timeline_is_sorted_and_has_the_time_between_events(part: MakePart) -> None:
     row = part(
         counted_at=later(0),

@@ -26,6 +26,7 @@ def test_the_page_shows_the_most_useful_part(reviewer: Client, waiting: MakeWait
     assert f'action="/reviews/line-1/7/{most_useful.part}/"' in text
     assert "the model is in doubt (0.50 of 0.50)" in text
     assert "1</kbd> blow hole" in text
+    assert "Version demo has learned from rendered pictures only." in text
 
 
 def test_the_second_person_sees_neither_verdict_nor_boxes(
@@ -38,6 +39,7 @@ def test_the_second_person_sees_neither_verdict_nor_boxes(
     text = browser("engineer").get("/reviews/").content.decode()
     assert "second opinion" in text
     assert "not shown" in text
+    assert "rendered pictures" not in text
     assert '<script id="suggested" type="application/json">[]</script>' in text
 
 

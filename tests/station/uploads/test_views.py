@@ -82,6 +82,7 @@ def test_an_archived_result_is_shown_under_its_permanent_address(reviewer: Clien
     page = reviewer.get(f"/uploads/{upload.pk}/").content.decode()
     assert "0.9731" in page
     assert page.count("<rect") == 1
+    assert "Version demo has learned from rendered pictures only." in page
 
 
 def test_only_changed_rows_are_sent_again(reviewer: Client, part: MakePart) -> None:

@@ -1,0 +1,158 @@
+"""Reads the form of the page of line settings, and turns what a person entered into a record for the topic `castings.lines`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from streams.identity import format_time
+from streams.records import LiveLineSettings, Region, RegionPoint
+
+# The regions of one kind, as text. 32 regions of 64 corners need about 60,000 characters.
+_MAX_REGION_CHARACTERS = 200_000
+_MAX_REGIONS = 32
+# The smallest area of a region, as a share of the picture. It is one hundredth of the width times one hundredth of the height. A smaller
+# region was drawn by mistake.
+_MIN_AREA = 0.0001
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class LineSettingsForm:
+    """The texts in the form, as the page shows them. An empty text means that nothing is set.
+
+    `inspect_regions` and `ignore_regions` are JSON: a list of regions, each a list of corners `[x, y]` with shares 0..1 of the picture.
+    `shown_at` is the time at which the settings that the page showed were set. It is empty if the line had none.
+    """
+
+    inspect_regions: str = "[]"
+    ignore_regions: str = "[]"
+    mm_per_px: str = ""
+    threshold: str = ""
+    defect_percent: str = ""
+    shown_at: str = ""
+
+    @classmethod
+    def from_post(cls, fields: Mapping[str, str]) -> LineSettingsForm:
+        """Returns the form that a browser sent. Missing fields are empty."""
+        regions = {name: fields.get(name, "")[:_MAX_REGION_CHARACTERS] or "[]" for name in ("inspect_regions", "ignore_regions")}
+        numbers = {name: fields.get(name, "").strip()[:40] for name in ("mm_per_px", "threshold", "defect_percent", "shown_at")}
+        return cls(**regions, **numbers)
+
+    @classmethod
+    def from_record(cls, record: LiveLineSettings | None) -> LineSettingsForm:
+        """Returns the form that shows the settings in `record`, or an empty form if the line has none."""
+        if record is None:
+            return cls()
+        return cls(
+            inspect_regions=_format_regions(record.inspect_regions),
+            ignore_regions=_format_regions(record.ignore_regions),
+            mm_per_px=_format_number(record.mm_per_px),
+            threshold=_format_number(record.threshold),
+            defect_percent=_format_number(None if record.defect_share is None else round(100 * record.defect_share, 12)),
+            shown_at=format_time(record.set_at),
+        )
+
+    def make_record(self, before: LiveLineSettings | None, line: str, set_by: str, at: datetime) -> LiveLineSettings:
+        """Returns the record with the settings of the form. The planned stop of `before` stays as it is.
+
+        Raises LineSettingsRefusedError, with a sentence for each wrong field, if the form cannot be read.
+        """
+        problems: list[str] = []
+        values = {
+            "inspect_regions": _collect(problems, lambda: _parse_regions(self.inspect_regions, "Region to inspect")),
+            "ignore_regions": _collect(problems, lambda: _parse_regions(self.ignore_regions, "Region to ignore")),
+            "mm_per_px": _collect(problems, lambda: _parse_number(self.mm_per_px, "Scale", above=0, most=1000)),
+            "threshold": _collect(problems, lambda: _parse_number(self.threshold, "Threshold", least=0, most=1)),
+            "defect_share": _collect(problems, lambda: _parse_percent(self.defect_percent)),
+        }
+        if problems:
+            raise LineSettingsRefusedError(problems)
+        planned_stop = before.planned_stop_until if before else None
+        return LiveLineSettings(line=line, planned_stop_until=planned_stop, set_by=set_by, set_at=at, **values)
+
+
+class LineSettingsRefusedError(ValueError):
+    """The form contains something that cannot be set. `sentences` say what, with the labels of the page."""
+
+    def __init__(self, sentences: list[str]) -> None:
+        super().__init__(" ".join(sentences))
+        self.sentences = sentences
+
+
+def _collect(problems: list[str], parse: Callable[[], Value]) -> Value | None:
+    try:
+        return parse()
+    except LineSettingsRefusedError as error:
+        problems += error.sentences
+        return None
+
+
+def _parse_regions(text: str, label: str) -> tuple[Region, ...]:
+    try:
+        regions = tuple(Region(corners=tuple(RegionPoint(x=x, y=y) for x, y in corners)) for corners in json.loads(text))
+    except (ValueError, TypeError, ValidationError, RecursionError):
+        raise LineSettingsRefusedError(
+            [f"{label}: the drawing could not be read. A region has 3 to 64 corners inside the picture. Draw the region again."]
+        ) from None
+    if len(regions) > _MAX_REGIONS:
+        raise LineSettingsRefusedError(
+            [f"{label}: there are {len(regions)} regions, but at most {_MAX_REGIONS} are possible. Delete some."]
+        )
+    small = [
+        f"{label} {number}: the region is too small. Draw it larger, or delete it."
+        for number, region in enumerate(regions, 1)
+        if _compute_area(region) < _MIN_AREA
+    ]
+    if small:
+        raise LineSettingsRefusedError(small)
+    return regions
+
+
+def _compute_area(region: Region) -> float:
+    """Returns the area of `region` as a share of the picture, 0..1, by the shoelace formula."""
+    corners = region.corners
+    following = (*corners[1:], corners[0])
+    return abs(sum(one.x * other.y - other.x * one.y for one, other in zip(corners, following, strict=True))) / 2
+
+
+def _parse_number(text: str, label: str, least: float | None = None, above: float | None = None, most: float = 1) -> float | None:
+    """Returns the number in `text`, or None if `text` is empty. A decimal comma is accepted."""
+    if not text:
+        return None
+    range_text = f"from {least:g}" if least is not None else f"above {above:g}"
+    try:
+        value = float(text.replace(",", "."))
+    except ValueError:
+        raise LineSettingsRefusedError([f"{label}: {text!r} is not a number. Enter a number, or leave the field empty."]) from None
+    if not ((least is None or value >= least) and (above is None or value > above) and value <= most):
+        raise LineSettingsRefusedError(
+            [f"{label}: {text} is not possible. Enter a number {range_text} to {most:g}, or leave the field empty."]
+        )
+    return value
+
+
+def _parse_percent(text: str) -> float | None:
+    percent = _parse_number(text, "Share of defects", least=0.001, most=99.999)
+    return None if percent is None else round(percent / 100, 14)
+
+
+def _format_number(value: float | None) -> str:
+    return "" if value is None else f"{value:.15g}"
+
+
+def _format_regions(regions: tuple[Region, ...]) -> str:
+    return json.dumps([[[corner.x, corner.y] for corner in region.corners] for region in regions])
+
+
+def describe_settings(record: LiveLineSettings | None) -> dict[str, Any]:
+    """Returns the settings in `record` for the audit log, without empty ones and without the times and names."""
+    if record is None:
+        return {}
+    return record.model_dump(mode="json", exclude_defaults=True, exclude={"schema_", "line", "set_by", "set_at"})

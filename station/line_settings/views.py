@@ -1,0 +1,107 @@
+"""The page of line settings: shows the newest picture of a line and the regions on it, and stores what a person sets."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from django.contrib import messages
+from django.contrib.auth.models import User
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_http_methods
+
+from station.accounts.access import right_required
+from station.accounts.models import AuditEntry
+from station.archive.models import Part
+from station.configuration import current_settings
+from station.kafka_producer import KafkaUnavailableError, send_record
+from station.line_settings.line_settings_form import LineSettingsForm, LineSettingsRefusedError, describe_settings
+from station.live.line_state import LivePart
+from station.live.live_consumer import get_live_consumer
+from streams.errors import CastlineError
+from streams.kafka import is_reachable
+from streams.live_line_settings import read_live_line_settings
+from streams.record_producer import make_json_record
+from streams.records import LiveLineSettings
+from streams.topics import TopicNames
+
+# If the line has no picture yet, the drawing has this width and height.
+_DEFAULT_SIDE_PX = 300
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@right_required("set lines")
+def change_settings(request: HttpRequest, line: str) -> HttpResponse:
+    """Shows the settings of a line that can change while the line runs. A POST request stores new settings.
+
+    If somebody else changed the settings since the page was opened, nothing is stored and the page says so.
+    """
+    # The line of uploads has no page, because an engineer may not see the pictures that other people have uploaded.
+    if line not in get_live_consumer().wall_lines:
+        raise Http404
+    assert isinstance(request.user, User)
+    form, status, problems = LineSettingsForm.from_post(request.POST.dict()), 200, []
+    current: LiveLineSettings | None = None
+    try:
+        current = _read_record(line)
+        shown = LineSettingsForm.from_record(current)
+        if request.method != "POST":
+            form = shown
+        elif form.shown_at != shown.shown_at:
+            problems, status = [_describe_conflict(current)], 409
+        else:
+            record = form.make_record(current, line, request.user.get_username(), datetime.now(UTC))
+            _publish(record, current, request.user)
+            messages.success(request, f"The settings of {line} are saved. Inspectors apply them from their next batch on.")
+            return redirect("line-settings", line)
+    except LineSettingsRefusedError as error:
+        problems, status = error.sentences, 400
+    except KafkaUnavailableError as error:
+        problems, status = [str(error)], 503
+    part = _find_newest_part(line)
+    context = {
+        "line": line,
+        "form": form,
+        "current": current,
+        "problems": problems,
+        "part": part,
+        "width_px": part.width_px if part else _DEFAULT_SIDE_PX,
+        "height_px": part.height_px if part else _DEFAULT_SIDE_PX,
+    }
+    return render(request, "station/line_settings/settings.html", context, status=status)
+
+
+def _read_record(line: str) -> LiveLineSettings | None:
+    """Returns the settings of `line` that Kafka holds now, or None. Raises KafkaUnavailableError if they cannot be read."""
+    settings = current_settings()
+    if not is_reachable(settings.bootstrap):
+        raise KafkaUnavailableError(
+            "Kafka does not answer, so the settings of the line can be neither shown nor saved. Try again in a moment."
+        )
+    try:
+        return read_live_line_settings(settings, "station").find(line)
+    except CastlineError as error:
+        raise KafkaUnavailableError(f"The settings of the line cannot be read from Kafka: {error}") from error
+
+
+def _describe_conflict(current: LiveLineSettings | None) -> str:
+    by = f"{current.set_by} has changed" if current else "Somebody has removed"
+    return f"{by} the settings of this line since you opened this page. Nothing was saved. Open the page again to see the new settings."
+
+
+def _publish(record: LiveLineSettings, before: LiveLineSettings | None, user: User) -> None:
+    """Sends the settings to the inspectors and writes an entry into the audit log.
+
+    Raises KafkaUnavailableError if Kafka does not confirm the record. In this case there is no entry in the audit log.
+    """
+    message = make_json_record(TopicNames(current_settings().topics.prefix).lines, record.line.encode(), record, "station")
+    send_record(message.topic, record.line, record.encode(), message.headers)
+    AuditEntry.record(user, "line settings", record.line, before=describe_settings(before), after=describe_settings(record))
+
+
+def _find_newest_part(line: str) -> LivePart | Part | None:
+    """Returns the newest part of `line` that has a picture: a recent one, or one whose picture is in the archive, or None."""
+    consumer = get_live_consumer()
+    with consumer.lock:
+        recent = [part for part in consumer.lines[line].last_parts(1) if part.width_px]
+    return recent[0] if recent else Part.objects.filter(line=line, width_px__gt=0).exclude(picture="").order_by("-seen_at", "-id").first()
