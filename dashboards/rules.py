@@ -70,9 +70,9 @@ class Alert:
 
 @dataclass(frozen=True)
 class Inhibition:
-    """A rule that silences alerts while another alert fires, because they are consequences of it.
+    """A rule that silences the alerts `targets` while the alert `source` fires, because they are consequences of the same problem.
 
-    While the alert `source` fires, the alerts `targets` call nobody if they have the same values of the labels `equal` as `source`.
+    The rule applies only if the labels named in `equal`, such as `line`, have the same values in both alerts.
     """
 
     source: str

@@ -17,7 +17,7 @@ from streams.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# The producer gives up before a broker could have restarted, because a person waits for the answer in a browser.
+# These times are shorter than a restart of a broker, because a person waits for the answer in a browser.
 _REQUEST_S = 5.0
 _DELIVERY_S = 8.0
 

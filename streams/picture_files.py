@@ -1,4 +1,4 @@
-"""Tells the pictures in a folder from the files that NAS devices, operating systems and archive programs add to the folder."""
+"""Finds the pictures in a folder, and skips the files that NAS devices, operating systems and archive programs add to the folder."""
 
 from __future__ import annotations
 

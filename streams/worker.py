@@ -34,8 +34,8 @@ from streams.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# Before a process ends, it finishes its work, for which it has `grace_s` seconds. Then it waits for Faust to close its connections, for at
-# most this many seconds. If Kafka does not answer, it gives Faust as many seconds again, and then ends although the connections are open.
+# Before a process ends, it finishes its work, for which it has `grace_s` seconds. Then Faust has this many seconds to close its
+# connections. If Kafka does not answer, Faust gets the same time once more. After that, the process ends with open connections.
 _LEAVE_S = 3.0
 
 

@@ -124,7 +124,7 @@ class Archivist:
     def __init__(
         self, settings: Settings, archive: PartArchive, producer: RecordProducer, report_problem: Callable[[str, str], None]
     ) -> None:
-        """`report_problem(sentence, subject)` is called when a problem with the subject begins, and with an empty sentence when it ends."""
+        """Calls `report_problem(sentence, subject)` when a problem begins, and `report_problem("", subject)` when the problem ends."""
         self._archive = archive
         self._producer = producer
         self._report_problem = report_problem

@@ -85,9 +85,11 @@ class RequestWindow:
     """Holds the requests that the board has not answered yet, and says which of them are to be sent now.
 
     Requests are sent in the order in which they were added. At most `size` sent requests wait for their answers at the same time. Requests
-    to the lanes in `held_lanes` are not sent. `run` is the present run number of the board, or None while it is not known. Requests that
-    are valid only for another run fail. Any thread may call `submit`, which wakes the link's thread through `waker`. Only the link's
-    thread may call the other methods.
+    to the lanes in `held_lanes` are not sent.
+
+    `run` is the present run number of the board, or None while it is not known. A request that is valid only for another run fails.
+
+    Any thread may call `submit`, which wakes the link's thread through `waker`. Only the link's thread may call the other methods.
     """
 
     size: int = 1

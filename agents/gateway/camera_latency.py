@@ -64,8 +64,10 @@ def show_no_latency_needed(line: str) -> None:
 class CameraLatency:
     """The latency of the camera of `line`: the time from the count of a part to the time of its picture. Not thread-safe.
 
-    A latency in the settings, `set_s`, is used in place of a measured one. If the pictures show that the latency is wrong, it is suspended.
-    No picture is assigned to a part during a suspension. `file` keeps a measured latency and a suspension over restarts of the gateway.
+    If the settings give a latency, `set_s`, it is used in place of a measured latency. If the pictures show that the latency in use is
+    wrong, this latency is suspended, and no picture is assigned to a part. `file` stores a measured latency and a suspension, so that they
+    outlast a restart of the gateway.
+
     The board's clock gives the times of parts, and the camera's clock the times of pictures, both in seconds.
     """
 
@@ -130,8 +132,8 @@ class CameraLatency:
     def store_measured(self, latency_s: float, spacing_s: float) -> None:
         """Stores a measured latency, and uses it from now on if the settings hold no latency. Raises OSError if it cannot be stored.
 
-        A suspended latency in the settings is used again if the measured latency is close to it: they may differ by at most an eighth
-        of `spacing_s`, the usual time between two parts during the measurement.
+        If the latency in the settings was suspended, the measurement can confirm it. The latency in the settings is then used again.
+        For this, the two may differ by at most an eighth of `spacing_s`, the usual time between two parts during the measurement.
         """
         stored = _StoredLatency(latency_s)
         if self.set_s is not None and abs(self.set_s - latency_s) > DRIFT_SHARE * spacing_s:

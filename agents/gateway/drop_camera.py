@@ -6,7 +6,7 @@ picture or refuses it, and then the camera moves the file to the subfolder `sent
 - A file that is still incomplete `end_wait_s` after its last change is given to the intake as it is. A complaint on /healthz names it.
 - A file that cannot be read or moved is tried again later. After some failures a complaint names it. Other files do not wait for it.
 - A link, or a file whose name and content are not those of a picture (Thumbs.db, XML, text), stays where it is and is counted once.
-- If the writer overwrites a complete file before it was given to the intake, its content is given to the intake from memory.
+- If a complete file is overwritten before the intake got its picture, the intake gets this picture from the memory of the camera.
 - A file that changes after it was moved is moved back into the folder and given to the intake again.
 - A file whose name begins with a dot or ends in .part, .partial, .tmp, .filepart or .crdownload is ignored as an unfinished transfer.
 """
@@ -150,7 +150,7 @@ class DropCamera:
         self._moved: deque[tuple[str, FileState, float]] = deque(maxlen=_MAX_WATCHED)
         # Paths of the files that are no pictures and have already been counted as ignored.
         self._mentioned: set[str] = set()
-        # How many of the ignored files have a suffix that shows that they are no pictures (sidecar files).
+        # Number of sidecar files that the log has named. Their suffix, such as .xml, shows that they are no pictures.
         self._named_sidecars = 0
         self._lock = threading.Lock()  # protects `_moved`, which is also changed by the thread in which the intake answers
         self._paused_until_s = 0.0
@@ -215,7 +215,7 @@ class DropCamera:
             else:
                 self._files[path] = _FileVersion(path, state, now_s, before.name_seen_s, previous=self._keep_overwritten(before, state))
         self._looked_at_s = now_s
-        # Paths that are no longer in the folder are deleted from the set, so that it does not grow without limit.
+        # Forget the paths that are no longer in the folder, so that the set of mentioned paths does not grow without limit.
         self._mentioned &= listing.files.keys() | {path for paths in listing.unread.values() for path in paths}
         for gone in known.values():
             if gone.previous:

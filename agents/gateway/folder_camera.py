@@ -115,7 +115,7 @@ class FolderCamera:
             delay_s = period_s * jitter * self._random.uniform(-0.5, 0.5)
             if stopping.wait(max(0.0, due_s + delay_s - time.monotonic())):
                 return
-            # If the machine slept or the spool was full, the camera is late. It makes up for at most one second of missed pictures.
+            # If the machine slept or the spool was full, the camera is late. It skips the missed pictures, except those of the last second.
             due_s = max(due_s, time.monotonic() - 1) + period_s
             if (value := self._read(file, stopping)) is None:
                 continue

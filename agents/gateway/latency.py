@@ -3,8 +3,8 @@
 The latency is the time from the count of a part at photo-eye 1 to the time of the part's picture. The board's clock gives the time of the
 part, and the camera's clock the time of the picture. The latency is negative if the camera's clock is slow.
 
-The spacing is the time between two parts. If all spacings are equal, a latency that is wrong by one spacing also puts every picture at a
-part. Only an irregular gap shows which latency is right:
+The spacing is the time between two parts. If all spacings are equal, a latency that is wrong by one spacing also fits: every picture still
+has a part. Only an irregular gap shows which latency is right:
 
 ```
 parts                   A   B   C       D   E         the gap between C and D is longer than the others
@@ -45,16 +45,16 @@ _NEWEST_PICTURES = 10
 # With a wrong latency, many pictures seem to lie before the first known part or after the last one. A latency is considered only if at
 # least this share of the pictures lie between these two parts.
 _KNOWN_SHARE = 0.7
-# Two latencies are compared only by pictures that lie between the first and the last known part with both latencies. At least this many
-# such pictures are needed.
+# Two latencies are compared by the pictures that lie between the first and the last known part, whichever of the two latencies is right. At
+# least this many such pictures are needed.
 _MIN_COMMON_PICTURES = 5
 # If no single picture decides between two latencies, the latency with the smaller distances between pictures and parts is the better one.
 # The mean difference of these distances must be at least _NEARER_SHARE of the spacing, and at least _NEARER_ERRORS times its own standard
 # error.
 _NEARER_SHARE = 0.02
 _NEARER_ERRORS = 5.0
-# For each possible latency, the pictures that are near a part are counted. A latency is examined only if its count is at least this share
-# of the highest count.
+# Each possible latency brings a number of pictures near a part. A latency is examined only if this number is at least this share of the
+# largest such number.
 _CANDIDATE_SHARE = 0.5
 _MAX_CANDIDATES = 1500
 
@@ -103,10 +103,12 @@ class _PartGrid:
         self.spacing_s = median(later - earlier for earlier, later in pairwise(times))
 
     def locate(self, time_s: float) -> tuple[float, float] | None:
-        """Returns the time from the nearest part to `time_s`, and the spacing of this part, both in seconds.
+        """Returns how many seconds `time_s` is after the nearest part, and the spacing of this part, in seconds.
 
-        The time is negative if `time_s` is before the part. The spacing is the smaller of the gaps before and after the part. Returns None
-        if `time_s` is before the first known part or after the last one, by at least a quarter of the spacing.
+        The first number is negative if `time_s` is before the part. The spacing is the smaller of the gaps before and after the part.
+
+        Returns None if `time_s` lies clearly outside of the known parts: at least a quarter of the spacing before the first part, or at
+        least a quarter of the spacing after the last part.
         """
         times = self.times
         index = bisect_left(times, time_s)
@@ -260,8 +262,8 @@ def _compare(best: _Candidate, rival: _Candidate) -> _Comparison | None:
         return None
     speaking = sum(_speaks_against(theirs, ours) for ours, theirs in pairs)
     opposing = sum(_speaks_against(ours, theirs) for ours, theirs in pairs)
-    # One picture that speaks against the rival proves the rival wrong, if all pictures fit the best latency. Otherwise two such pictures
-    # are needed, because one of them may belong to no part.
+    # A picture that fits the best latency but not the other one, the rival, speaks against the rival. If all pictures fit the best latency,
+    # one such picture proves the rival wrong. Otherwise two are needed, because one of them may belong to no part.
     needed = (1 if not best.unexplained_count else 2) + 2 * opposing
     return _Comparison(rival.latency_s, speaking >= needed or _is_nearer(pairs), speaking)
 
@@ -315,9 +317,10 @@ class LatencyMonitor:
     """Checks whether the latency in use still fits the times of the last pictures and parts. Suspends a latency that is wrong.
 
     While the latency is suspended, the gateway assigns no picture to a part. A suspension begins if most of the last pictures are further
-    from a part than a quarter of the spacing (the time between two parts), or if the last pictures prove another latency. The suspension
-    ends when the last pictures prove that the latency in use is right. This proof needs at least one irregular gap between two parts,
-    because with equal intervals, a latency that is wrong by a whole spacing fits as well.
+    from a part than a quarter of the spacing (the time between two parts), or if the last pictures prove another latency.
+
+    The suspension ends when the last pictures prove that the latency in use is right. This proof needs at least one irregular gap between
+    two parts. If all gaps are equal, a latency that is wrong by a whole spacing fits as well.
     """
 
     def __init__(self, latency_s: float, suspension: str = "") -> None:

@@ -10,7 +10,7 @@ parts     |--------A--------|--------B--------|      a picture must be close to 
 pictures           a    ?            b b2            a gets A, b gets B; `?` is near no part; b2 gets no part, because b is nearer to B
 ```
 
-Therefore a picture is given to a neighbour of its part only if its time is wrong by at least three quarters of the smaller gap.
+So a picture gets a wrong part only if its time is wrong by at least three quarters of the smaller gap.
 
 A picture waits until the gaps before and after its nearest part are known well enough. A gap can be unknown in three cases:
 
@@ -38,8 +38,8 @@ Picture = TypeVar("Picture")
 
 # If the time between two parts is unknown because a report was lost, the smallest of this many recent gaps is used in its place.
 _RECENT_GAPS = 32
-# The report of a part may arrive up to this many seconds after the part was counted. So if no report has arrived by now, the matcher knows
-# only that no part was counted until 0.1 s ago.
+# The report of a part may arrive up to this many seconds after the part was counted. So the matcher does not know yet whether a part was
+# counted in the last 0.1 s.
 _REPORT_DELAY_S = 0.1
 
 
@@ -95,8 +95,10 @@ class _Gap:
 class Matcher(Generic[Picture]):
     """Matches pictures and parts that arrive in any order. Returns exactly one decision for each picture and each part.
 
-    A picture waits at most `window_s` for the report of its part, and their times may differ by at most `window_s`. A picture that comes t
-    seconds after the newest part may wait longer. It belongs to this part if no other part follows within 4 t seconds.
+    A picture waits at most `window_s` for the report of its part, and the times of picture and part may differ by at most `window_s`.
+
+    A picture that comes after the newest part may wait longer, because the next part may be nearer to it. If the picture is t seconds
+    after the newest part, and no other part follows within 4 t seconds, it belongs to the newest part.
 
     A part waits at most `part_timeout_s` for its picture. If more than `max_pictures` pictures wait, the oldest ones stay unmatched.
     """
@@ -174,7 +176,8 @@ class Matcher(Generic[Picture]):
         if nearest.is_waiting and abs(offset_s) < reach_s and abs(offset_s) <= self._window_s:
             nearest.is_waiting = False
             return MatchDecision(waiting.picture, nearest.part, *located)
-        # If the picture lies between two parts with successive numbers, no other part can be nearer.
+        # `is_exact` means that the parts on both sides of a gap have successive numbers, so no part is missing between them. If the gap
+        # around the picture is exact, no other part can be nearer to the picture.
         is_far = at_picture.is_exact and abs(offset_s) >= ASSIGNED_SHARE * spacing_s
         if is_far or (is_final and before.is_exact and after.is_exact):
             return MatchDecision(waiting.picture, None, *located)

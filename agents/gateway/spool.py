@@ -65,8 +65,8 @@ class CheckedPicture:
 class PictureReceipt:
     """Confirms that a picture is on disk and names its part.
 
-    `is_repeat` says that the same picture was accepted before. `is_matched` is False if the board counts the parts of this line but no part
-    was found for the picture, so that the picture got a part id of the gateway's own run.
+    `is_repeat` says that the same picture was accepted before. `is_matched` is False if the board counts the parts of this line, but none
+    of them fits the picture. Then the part id is one that the gateway has counted itself.
     """
 
     part: PartId

@@ -50,7 +50,7 @@ class UploadedPicture:
 
 
 async def read_picture(request: web.Request, max_bytes: int) -> UploadedPicture:
-    """Returns the picture in a request. Reads at most `max_bytes`, or 1 MiB more from a form.
+    """Returns the picture in a request. The picture may have at most `max_bytes`, and a form may have 1 MiB more.
 
     Raises RequestRefusedError with status 400 for malformed data, 413 for a picture that is too large, or 415 if there is no picture.
     """

@@ -70,10 +70,10 @@ class PendingImage:
 
 @dataclass(frozen=True)
 class JudgedBatch:
-    """A batch that the networks have judged. `judged` holds the images of all records that name a part, in the order of the records.
+    """A batch that the networks have judged.
 
-    `assignments` and `rules` have one entry for each judged image, in the same order. The assignment names the model version that judged
-    the image and the shadow version of its line. The rule has the line's threshold, which decided about the label of the image.
+    `judged` holds the image of each record that names a part, in the order of the records. For each of these images, `assignments` names
+    the model version that judged it and the shadow version of its line, and `rules` holds the rule that gave it its label.
     """
 
     records: list[PendingImage]

@@ -79,7 +79,7 @@ class LineRules:
         return make_region_mask(inspect, ignore, rows, columns)
 
     def apply(self, judged: JudgedImage, version: Version) -> JudgedImage:
-        """Returns `judged` with the label that the settings of its line give it. `version` is the model version that judged it."""
+        """Returns `judged` with the label that follows from the settings of its line. `version` is the version that judged the image."""
         return self.find(judged.decoded.record.part.line, version).apply(judged)
 
 

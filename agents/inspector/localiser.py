@@ -42,8 +42,8 @@ from streams.topics import TopicNames
 log = logging.getLogger(__name__)
 
 METHOD = "grad-cam"
-# Largest numbers of pictures that wait for their heat maps: first for ordinary lines, then for lines whose heat maps a person waits for. A
-# picture takes about 50 kB of memory.
+# Largest number of pictures that may wait for their heat maps: of ordinary lines, and of lines on which a person waits for each heat map.
+# A picture takes about 50 kB of memory.
 _MAX_ORDINARY = 64
 _MAX_AWAITED = 1024
 _BUSY_WAIT_S = 0.05

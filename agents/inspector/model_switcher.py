@@ -5,9 +5,10 @@
                                  +-------------------------+----------------------+--> rejected with a reason; the current version stays
 
 The golden set of a version holds pictures with recorded results. The loaded version must give these results again before it judges a line.
-All of this happens in a thread of its own. A switch makes a new table of assignments and does not change the old table, so the versions
-that begin a batch also finish it. The current versions, their shadow versions and the version that was replaced last stay in memory, so
-rolling back to the replaced version needs no loading.
+All of this happens in a thread of its own. A switch makes a new table of assignments. Batches that have already begun still use the old
+table, so each batch is judged by the same versions from its begin to its end.
+
+The current versions, their shadow versions and the version that was replaced last stay in memory. So a roll-back needs no loading.
 """
 
 from __future__ import annotations
@@ -188,7 +189,7 @@ class ModelSwitcher:
         self._unload_spare()
         try:
             ensemble = self._open_version(version)
-        except Exception as error:  # a bad version may cause any error, and the current version must go on judging
+        except Exception as error:  # A bad version may cause any error, which must not stop the inspector.
             raise self._reject(name, WARM_UP, error) from error
         opened_s = time.monotonic() - start_s
         metrics.model_open_seconds.observe(opened_s)

@@ -303,10 +303,10 @@ ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         DISTANCE,
         Runbook(
-            "The latency of the camera is changing. The median distance in time between the last pictures and their parts is more than an "
-            "eighth of the spacing, which is the time between two parts.",
+            "The latency of the camera is changing, so pictures are no longer close to their parts in time. The median distance is more "
+            "than an eighth of the time between two parts.",
             "No part is affected yet, because each picture is still assigned to the right part. If the distance grows beyond a quarter of "
-            "the spacing, the gateway assigns no more pictures to parts.",
+            "the time between two parts, the gateway assigns no more pictures to parts.",
             "On the Gates dashboard, open the panel “How much time lies between a picture and its part?”. If the median moves steadily, "
             "the clock of the camera drifts. If the median has jumped, something "
             "has changed at the camera, at the trigger or in the network.",

@@ -276,7 +276,7 @@ MODEL_ALERTS: tuple[Alert, ...] = (
 
 # Each inspector gets only some of the pictures of a line. So the camera has stopped only if all inspectors of the line report a gap.
 _GAP = 'min by (plant, line) (castline_camera_state{state="gap"}) > 0'
-# There is nothing to photograph while the belt is stopped. If a board counts the parts of the line, its counter shows whether parts pass.
+# True if the board of a line has counted no part for five minutes. The belt then probably stands, and the camera has nothing to photograph.
 _BELT_STANDS = "on (plant, line) (sum by (plant, line) (rate(castline_parts_counted_total[5m])) == 0)"
 
 CAMERA_ALERTS: tuple[Alert, ...] = (

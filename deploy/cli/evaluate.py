@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     "part_values",
     type=click.IntRange(1, 255),
     multiple=True,
-    help="For --masks: a value of mask pixels that show the casting but no defect. May be repeated.",
+    help="For --masks: a grey level that marks the casting and not a defect. May be repeated.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON for programs.")
 def command(

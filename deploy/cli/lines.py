@@ -210,10 +210,10 @@ def _collect_changes(given: Mapping[str, Any], clear: tuple[str, ...]) -> dict[s
 
 
 def _compare(manifest: Manifest, before: LiveLineSettings, after: LiveLineSettings, parts_per_hour: float) -> LineComparison:
-    """Estimates the false alarms, misses and reviews with the old and with the new settings of a line, for the same share of defects.
+    """Estimates the false alarms, misses and reviews with the old and with the new settings of a line.
 
-    This share comes from the new settings. If they have none, it comes from the old settings, and otherwise from the training pictures.
-    Raises ModelError if a share is set, but no threshold can be computed from it for this version.
+    Both estimates use the same share of defects: that of the new settings, or else that of the old settings, or else that of the training
+    pictures. Raises ModelError if a share is set, but no threshold can be computed from it for this version.
     """
     share = after.defect_share or before.defect_share
     if share is None:

@@ -66,9 +66,10 @@ _ASYNCAPI_HEAD = "# Written by `python -m docs.generate` from the code; changes 
 
 @dataclass(frozen=True)
 class TopicDescription:
-    """A Kafka topic, or a kind of topic of which each line has its own.
+    """Describes a Kafka topic, or several topics of the same kind, one for each line.
 
-    If each line has its own, `address` contains `{line}`. `record` is the type of the JSON values, or None if the values are not JSON.
+    If there is a topic for each line, `address` contains `{line}`. `record` is the type of the JSON values, or None if the values are not
+    JSON.
     """
 
     name: str

@@ -45,7 +45,7 @@ class Board:
 
     Times are microseconds since the reset, and no call may pass an earlier time than the call before.
 
-    `clock_ms` is the first value of the board's clock in frames. Tests begin with a high value, so that the clock soon wraps.
+    `clock_ms` is the time that the board's clock shows at the reset. Some tests give a high value, so that the clock soon wraps.
     """
 
     def __init__(self, memory: BoardMemory, cause: str = "power", clock_ms: int = 0) -> None:

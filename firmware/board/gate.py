@@ -45,7 +45,10 @@ class Gate:
         self.pulse_us = settings.number("out_us" if was_out else "rest_us")
 
     def divert(self, until_place: int, now_us: int) -> bool:
-        """Moves the gate out until the belt is at `until_place`. Returns True if the gate was at rest, False if it was out already."""
+        """Moves the gate out for a part. The gate returns when the belt has reached the place `until_place`.
+
+        The result is True if the gate was at rest, and False if it was out already.
+        """
         self._out_until_place = until_place if self._out_until_place is None else max(until_place, self._out_until_place)
         return self._move(True, now_us)
 

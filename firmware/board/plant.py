@@ -239,9 +239,10 @@ class Plant:
                         yield InputChange(at_us, what, level)
 
     def _with_steps(self, changes: list[InputChange], from_us: int, to_us: int) -> Iterator[InputChange]:
-        """Yields `changes`, and before each of them the encoder steps since the previous one. At the end, yields the steps until `to_us`.
+        """Yields `changes` together with the encoder steps up to `to_us`.
 
-        So the board already knows how far the belt has moved when a photo-eye changes.
+        Before each change come the steps since the previous change. So when a photo-eye changes, the board already knows how far the belt
+        has moved.
         """
         for at_us in [*(change.at_us for change in changes), to_us]:
             place_mm = self._travelled_mm + self.belt.speed_mm_s * (at_us - from_us) / 1e6

@@ -133,9 +133,9 @@ class Tracker:
         return next((part for part in self.parts if part.number == number), None)
 
     def decide_at_eye2(self, edge: Edge) -> list[DecidedPart]:
-        """Decides what to do with the part that has this leading edge at photo-eye 2.
+        """Decides what to do with the part whose leading edge at photo-eye 2 is `edge`.
 
-        Returns the missing parts before this part, then the part itself.
+        Returns the decided parts: first the parts that should have come before this part and are missing, then this part.
         """
         gap, window = self.settings.travel("eye_gap_mm"), self.settings.travel("window_mm")
         distances = [(abs(edge.place - part.edge.place - gap), index) for index, part in enumerate(self.parts)]

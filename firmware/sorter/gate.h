@@ -30,8 +30,8 @@ class Gate {
   // Uses new settings from now on. A gate at rest gets the new rest_us at once, and a gate that is out gets the new out_us.
   void configure(const Settings& settings) { send(settings); }
 
-  // Moves the gate out for a part, until the belt has reached the place `until`. Returns true if the gate left its rest position for this
-  // part, and false if it was out already.
+  // Moves the gate out for a part. The gate returns when the belt has reached the place `until`. The result is true if the gate left its
+  // rest position for this part, and false if it was out already.
   bool divert(Place until, const Settings& settings, uint32_t now_us);
 
   // Holds the gate while a fault lasts. kDivert holds it out, kPass holds it at rest, and kStop holds it where it is now. kNone releases

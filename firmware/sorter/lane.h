@@ -3,8 +3,10 @@
 //   waiting --COMMIT--> running --fault--> safe or stopped --HELLO or CLEAR, depending on the fault--> running
 //
 // If the setting `lane_of` is not 0, the lane has no belt of its own. Its gate then stands at the belt of another lane and is called a
-// further gate. That other lane decides what to do with the parts of its belt, and has the faults. lane.cpp handles states, inputs and
-// faults. lane_parts.cpp follows the parts from photo-eye 1 to the gate. No method waits. Reports are added to the board's stored events.
+// further gate. The parts and the faults of this belt then belong to the other lane, which also decides what the further gate does.
+//
+// lane.cpp handles states, inputs and faults. lane_parts.cpp follows the parts from photo-eye 1 to the gate. No method waits. Reports are
+// added to the board's stored events.
 #pragma once
 #include "config.h"
 #include "events.h"
@@ -108,7 +110,7 @@ class Lane {
   // Times of camera triggers are stored in units of 64 us (2^6 us), so that 16 bits are enough.
   static const uint8_t kTriggerLog2 = 6;
 
-  // A decided part between photo-eye 2 and its gate. `moment` is the place of the belt at which the gate must move.
+  // A decided part between photo-eye 2 and its gate. The gate must move when the belt has reached the place `moment`.
   struct __attribute__((packed, may_alias)) Armed {
     uint32_t part : 27;
     uint8_t action : 2;
@@ -163,7 +165,7 @@ class Lane {
   bool is_encoder_silent_ : 1;
   // True if an edge at a photo-eye still waits for an encoder step. The time of this edge is in unstepped_edge_us_.
   bool has_unstepped_edge_ : 1;
-  // True while missing and unmatched parts do not count as a sign of a defective photo-eye. It becomes false at the place
+  // True while missing and unmatched parts do not count as a sign of a defective photo-eye. This ends when the belt has reached the place
   // ignore_missing_until_.
   bool ignores_missing_ : 1;
   bool is_triggering_ : 1, is_relay_closed_ : 1;

@@ -1,7 +1,7 @@
 // Follows the parts of one lane from photo-eye 1 to photo-eye 2 and decides what is done with each part.
 //
 //   counted --VERDICT--> counted, with a verdict --leading edge at photo-eye 2--> decided
-//   counted --an earlier part of its cluster is decided--> decided, still between the photo-eyes
+//   counted --decision about an earlier part of the same cluster--> decided, but still between the photo-eyes
 //   counted --more than window_mm late, or a later part came first--> missing
 #pragma once
 #include "config.h"

@@ -51,7 +51,7 @@ RIM_SHARE = 0.42
 # belt.
 SCORED_RADII = 1.12
 # The residuals of good parts are described separately for this many rings of equal width around the middle. Edges, such as the rim, are
-# never rebuilt exactly. A residual that is usual at an edge is therefore a sign of a defect on a smooth face.
+# never rebuilt exactly. So a residual can be usual in a ring with an edge, and a sign of a defect in a ring with a smooth face.
 RINGS = 24
 # The grey levels (0..1) of a registered picture are scaled so that they have this mean and this standard deviation inside the rim. So a
 # lamp that ages changes no score.

@@ -98,7 +98,7 @@ class CutOffObjective(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class AlarmShare:
-    """The objective that few good parts are sent to review: 0.01 as `share` means at most one good part in 100."""
+    """The objective that at most this share of the good parts is sent to review. For example, `share` 0.01 is one good part in 100."""
 
     share: float
 
@@ -185,12 +185,13 @@ class CutOff:
 def choose_cut_off(good_scores: npt.NDArray[Any], objective: CutOffObjective) -> CutOff:
     """Returns the cut-off for `objective`. `good_scores`, shape (n,), are scores of good pictures from which the scorer has not learned.
 
-    The objective gives the allowed share of false alarms. If there are enough pictures for this share, the cut-off lies between two scores.
-    At most this share of new good parts is then expected above the cut-off (the conformal quantile: Vovk, Gammerman, Shafer, Algorithmic
-    Learning in a Random World, 2005, section 2).
+    The objective gives the allowed share of false alarms: at most this share of new good parts should lie above the cut-off.
 
-    Otherwise the cut-off lies above all scores. It is computed as if the upper tail of the scores were exponential, because the tails of
-    many distributions are nearly so (Pickands, Annals of Statistics 3(1), 1975).
+    If there are enough pictures for this share, the cut-off lies between two of their scores. It is the conformal quantile (Vovk,
+    Gammerman, Shafer, Algorithmic Learning in a Random World, 2005, section 2).
+
+    If there are too few pictures, the cut-off lies above all scores. It is computed as if the highest scores were distributed
+    exponentially, because the tails of many distributions are nearly exponential (Pickands, Annals of Statistics 3(1), 1975).
 
     Raises ModelError if no useful cut-off exists, for example if every cut-off would send all parts or no part to review.
     """

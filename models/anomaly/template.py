@@ -39,20 +39,21 @@ INNER_RADIUS, OUTER_RADIUS = 0.05, 1.12
 # A ring is divided into places. Their number is the part's radius in pixels, multiplied by this value. So a place near the rim is about 1.6
 # pixels wide.
 ANGLES_PER_PX = 3.84
-# A place is compared with the places at these distances from it, along its ring and across the rings. The distances are shares of the
-# part's radius.
+# Each place is compared with its neighbours. They lie at these distances from the place: some along its ring, the others across the rings.
+# The distances are shares of the part's radius.
 ALONG_RING = (0.13, 0.26)
 ACROSS_RINGS = (0.03, 0.06)
-# The grey levels are smoothed twice, as in the a trous wavelet: first over 3 places that are 1 apart, then over 3 places that are 2 apart.
+# The grey levels are smoothed twice over 3 places: first over places that are 1 apart, then over places that are 2 apart. This is the
+# smoothing of the a trous wavelet.
 SMOOTHING_STEPS = (1, 2)
 # The limit of a ring is chosen so that this share of the good parts exceeds it. The largest value of all good parts would be a bad limit,
 # because a defective picture among the good ones would raise it.
 LIMIT_SHARE = 0.05
-# The limits are smoothed over neighbouring rings with a Gaussian that has this standard deviation, in rings. So a few pictures give nearly
-# the same limits as many pictures.
+# The limits are smoothed over neighbouring rings with a Gaussian that has this standard deviation, in rings. Without this smoothing, limits
+# that are learned from a few pictures would differ more from limits that are learned from many pictures.
 LIMIT_SMOOTHING_RINGS = 2.0
-# A limit is at least this many times the ring's texture. The texture is the spread of the differences on the ring, and the largest of
-# hundreds of random differences is about 3 times as large as their spread.
+# A limit is at least this many times the ring's texture, which is the spread of the differences on the ring. Even without a defect, the
+# largest of hundreds of random differences is about 3 times their spread.
 MIN_LIMIT = 3.0
 # This share of a ring's usual texture is added to the texture that is measured in the picture. Otherwise dust on an unusually smooth ring
 # would count as a defect.
@@ -210,9 +211,9 @@ def _pad_angles(polar: FloatArray, margin: int) -> FloatArray:
 
 
 def _view_angles(padded: FloatArray, margin: int, shift: int) -> FloatArray:
-    """Returns a view in which each place has the value that lies `shift` angles farther.
+    """Returns the array turned by `shift` angles: each place gets the value of the place that is `shift` angles farther along its ring.
 
-    `padded` is an array that `_pad_angles` has made with `margin`. The view has the size of the array without padding.
+    `padded` is an array that `_pad_angles` has made with `margin`. The result is a view of this array without its padding.
     """
     return padded[:, margin + shift : padded.shape[1] - margin + shift]
 

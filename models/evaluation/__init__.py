@@ -1,1 +1,1 @@
-"""Measures how well a model version judges labelled pictures, also disturbed ones, and writes a report with figures, curves and errors."""
+"""Measures how well a model version judges labelled pictures and disturbed copies of them. Writes a report with figures and curves."""

@@ -42,7 +42,8 @@ Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]
 
-# Heat maps and masks are compared on a grid with this many cells along the longer side. The published pictures of castings have 300 px.
+# Heat maps and masks are compared on a grid with this many cells along the longer side. The number comes from the published pictures of
+# castings, whose side is 300 px.
 GRID_SIDE_PX = 300
 # A heat map points at a defect if its hottest cell is at most this many cells away from the defect.
 NEAR_PX = 8.0
@@ -102,7 +103,7 @@ class MaskedPictures:
 
     @property
     def defective(self) -> list[MaskedPicture]:
-        """The pictures with a defect in their mask."""
+        """The pictures whose masks mark a defect."""
         return [picture for picture in self.pictures if picture.mask.any()]
 
 
@@ -131,8 +132,9 @@ def read_masked_pictures(
     source is a CSV list, only the name of the picture's folder counts: `masks_folder/def_front/a.png` is then the mask of every picture `a`
     in a folder named `def_front`.
 
-    A mask is an 8-bit PNG of the picture's size. Its pixels are 0 where there is no defect. All other values are defects, except
-    `part_values`, which mark the casting where it has no defect. Pictures of the class `ok_class` need no mask.
+    A mask is an 8-bit PNG of the picture's size. The value 0 means that there is no defect. If the masks also mark the casting itself,
+    `part_values` has the values of the casting without a defect. All other values mean a defect. Pictures of the class `ok_class` need no
+    mask.
 
     Defective pictures without a mask, masks that fit no picture and masks that contradict the class are left out. `left_out` lists them.
     Raises ModelError if nothing is left, if a mask fits two pictures, or if most masks of good pictures show defects.
@@ -403,7 +405,7 @@ def _read_levels(path: Path, limits: PictureLimits) -> Pixels:
 
 
 def _reduce_to_grid(marks: Mask, width_px: int, height_px: int) -> Mask:
-    """Reduces the marked pixels to the grid. Returns a mask of the cells that are marked.
+    """Returns the cells of the grid that are marked. `marks` says which pixels of the picture are marked.
 
     A cell is marked if marked pixels cover more than MIN_COVER of it. If there is no such cell, the most covered cells are marked.
     """

@@ -19,8 +19,8 @@ PICTURE_BINS = 10
 # Edges of the wide bins of defect probabilities. They are fixed, because bins with equal numbers of pictures would be very narrow near 0
 # and 1. The probabilities that two runtimes compute for a picture, such as 0.007 and 0.008, would then often fall into different bins.
 PROBABILITY_EDGES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98)
-# Edges of the narrow bins of defect probabilities: every quarter of log odds from -8 (0.0003) to 8 (0.9997). The threshold of a line with
-# few defects lies above 0.98. The wide bins do not help there, because all probabilities above 0.98 are in one of them.
+# Edges of the narrow bins of defect probabilities: every quarter of log odds from -8 (0.0003) to 8 (0.9997). A line with few defects needs
+# these bins, because its threshold lies above 0.98, and a single wide bin holds all probabilities above 0.98.
 DETAIL_EDGES = tuple(float(edge) for edge in 1 / (1 + np.exp(-np.arange(-8, 8.25, 0.25))))
 # With fewer pictures than this, the stability index is mostly sampling noise.
 MIN_PICTURES = 200

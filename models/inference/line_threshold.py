@@ -15,11 +15,11 @@ from models.inference.soft_vote import Label, choose_label
 from models.registry.manifest import Histogram, Manifest
 from streams.errors import ModelError
 
-# Thresholds lie between minus and plus these log odds. The largest possible probability of a defect, 1 - 1e-7, has the log odds 16.1 (see
-# `soft_vote.MIN_PROBABILITY`). So even the highest threshold is below it.
+# The log odds of a threshold lie between -MAX_LOG_ODDS and MAX_LOG_ODDS. Even the highest threshold is below the largest possible
+# probability of a defect, 1 - 1e-7, whose log odds are 16.1 (see `soft_vote.MIN_PROBABILITY`).
 MAX_LOG_ODDS = 15.0
-# The first bin of a histogram of probabilities has no lower edge, and the last bin has no upper edge. Minus and plus these log odds
-# (probabilities 0.0003 and 0.9997) are used as the missing edges.
+# The first bin of a histogram of probabilities has no lower edge, and the last bin has no upper edge. The log odds -8 and 8 (probabilities
+# 0.0003 and 0.9997) are used as the missing edges.
 _OUTER_LOG_ODDS = 8.0
 
 FloatArray = npt.NDArray[np.float64]

@@ -55,9 +55,9 @@ def build_autoencoder(
     (discriminator); Ganin et al., Domain-Adversarial Training of Neural Networks, JMLR 17, 2016, section 4.2 (reversed gradient).
     Differences from Gong et al.:
 
-    - Each place of the encoder's output, which describes 16 x 16 px, is a query of its own, and all places share one memory. So a picture
-      can be rebuilt from parts of different good pictures, and a defect is replaced only at its place.
-    - The cosine similarities are multiplied by 10 before the softmax, because a few dozen prototypes would otherwise all be mixed.
+    - The encoder gives a code for each block of 16 x 16 px. Each code is replaced separately by prototypes from the same memory. So a
+      picture can be rebuilt from parts of different good pictures, and a defect is replaced only at its place.
+    - The cosine similarities are multiplied by 10 before the softmax. Otherwise, all of the few dozen prototypes would be mixed.
     - A discriminator judges the rebuilt pictures. It is trained in the same step as the autoencoder: the gradient is reversed between
       them, so that the same loss makes the discriminator better and the rebuilt pictures harder to detect.
 
@@ -89,10 +89,10 @@ def build_autoencoder(
 
 
 class PrototypeMemory(keras.layers.Layer):  # type: ignore[misc]  # Keras comes without types
-    """Replaces each code by a sparse mixture of prototypes, as in Gong et al. 2019, section 3.3.
+    """Replaces each code by a mixture of few prototypes, as in Gong et al. 2019, section 3.3.
 
-    The cosine similarities between code and prototypes are multiplied by SHARPNESS. Their softmax gives the weights of the mixture
-    (equations 4 and 5). Weights up to 1 / prototypes become 0 (hard shrinkage, equation 7), and the others are scaled to the sum 1.
+    The weights of the mixture are the softmax of the cosine similarities between code and prototypes, multiplied by SHARPNESS (equations
+    4 and 5). With n prototypes, weights of at most 1 / n become 0 (hard shrinkage, equation 7). The other weights are scaled to the sum 1.
 
     Input shape: (batch, rows, columns, channels). Output: the mixtures, same shape, and the mean entropy of the weights of each picture
     in nats, shape (batch, 1). The entropy is 0 if each code is replaced by a single prototype.

@@ -30,12 +30,12 @@ def lenet(
       softmax instead of radial basis functions.
     - Every feature map of c3 is computed from all feature maps of s2. Table I of the paper leaves out some of these connections.
     - The paper's third convolution, c5, has a window as large as its input. So it is a fully connected layer here: f5 with 120 units.
-    - `side_px` may be any side of at least 16 px. The paper has 32 px for digits, but castings need more. The window of s4 grows with the
-      side. So s4 yields 5 x 5 values for each feature map, as in the paper, and the fully connected layers stay small.
-    - The numbers of feature maps in c1 and c3 are `width` times 6 and 16.
+    - The side of the input, `side_px`, is at least 16 px. The paper has 32 px for digits, but castings need more. The window of s4 grows
+      with the side, so s4 always yields 5 x 5 values for each feature map, as in the paper.
+    - c1 has 6 x `width` feature maps, and c3 has 16 x `width`. In the paper, they have 6 and 16.
     - There is a dropout layer before the output.
     - `dense_layers` is the number of fully connected layers before the output. The paper has 2.
-    - The `head` "logistic" is one sigmoid unit for two classes, see `add_head`.
+    - If `head` is "logistic", the output is one sigmoid unit for two classes, see `add_head`.
 
     Input shape: (batch, side_px, side_px, 1), float32, grey level 0..1. Output shape: (batch, classes), float32, rows sum to 1.
     Raises ValueError if `side_px` < 16, because the second pooling would leave nothing, or if the head does not fit `classes`.

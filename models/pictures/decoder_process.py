@@ -31,7 +31,7 @@ from models.pictures.display import EncodedPicture, encode_for_browser, encode_h
 from models.pictures.refusal import RefusalReason
 from streams.errors import PictureError
 
-# The process never writes a longer first line in an answer. If it does, a malicious picture has probably taken it over.
+# Longest first line of an answer, in bytes. If the process writes a longer line, a malicious picture has probably taken over the process.
 _MAX_LINE = 4096
 _KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
 _STOP_S = 5.0

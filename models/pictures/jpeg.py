@@ -164,9 +164,9 @@ def _read_marker(value: bytes, at: int) -> _Segment:
 def _check_zeros(value: bytes, segments: list[tuple[_Segment, bytes]]) -> None:
     """Raises PictureError if the compressed pixels contain a long run of zero bytes, as if a transfer had overwritten them.
 
-    No camera sends such a run in the files that are checked: it would stand for many blocks of equal coefficients. Two kinds of files are
-    not checked, because long runs of zeros may be valid in them: files whose Huffman code for the end of a block has only zero bits, and
-    progressive files, which store single bits.
+    In most files, such a run would stand for many blocks of equal coefficients, which no picture of a camera has. In two kinds of files,
+    long runs of zeros may be valid, so these files are not checked: files whose Huffman code for the end of a block has only zero bits,
+    and progressive files, which store single bits.
     """
     markers = {segment.marker for segment, _ in segments}
     tables = b"".join(content for segment, content in segments if segment.marker == _HUFFMAN)

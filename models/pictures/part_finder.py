@@ -77,8 +77,8 @@ RIM_SUPPORT_SHARE = 0.9
 MIN_SUPPORT = 0.35
 # An edge supports an outline if the distance between them is at most this many pixels.
 SUPPORT_DISTANCE_PX = 2.0
-# An outline is fitted to the edges and to the shape of the cavity. These are the weights of the cavity's shape, one for each of the five
-# harmonics of the outline. The edge on one ray has the weight 1.
+# An outline is fitted to the edges on the rays, and also to the shape of the cavity. An edge has the weight 1. These are the weights of the
+# cavity, one for each of the five harmonics of the outline.
 PRIOR_RAYS = (0.0, 2.0, 2.0, 8.0, 8.0)
 
 # The signature of a part describes its rings from the centre to this share of its radius. It ends just inside the rim, because flash and
@@ -90,7 +90,8 @@ SECTORS = 8
 # A reference is learned only if at least this many pictures, and this share of all given pictures, show the same part.
 MIN_PICTURES = 8
 MIN_KEPT_SHARE = 0.8
-# A picture is left out as odd if the distance of its signature from the signatures of all other pictures is larger than this.
+# A picture is odd, and is left out, if it resembles no other picture: the distance of its signature from every other signature is larger
+# than this. The signature describes the grey levels of the rings of the part.
 ODD_DISTANCE = 0.3
 ODD_NEIGHBOURS = 1
 # The limits of a reference are a little wider than the range of the values in pictures of good parts. On each side they are wider by this
@@ -125,7 +126,7 @@ _PRIOR = np.diag(PRIOR_RAYS).astype(np.float32)
 def _invert_harmonics(rays: int, terms: int) -> Floats:
     """Returns matrices that compute the first `terms` harmonics of an outline from its radii on `rays` evenly spaced rays.
 
-    Shape: (RAYS / rays, terms, rays). Matrix k belongs to the evenly spaced rays that begin with ray k.
+    Shape: (RAYS / rays, terms, rays). Matrix k is for those evenly spaced rays of which ray k is the first.
     """
     step = RAYS // rays
     return np.stack([np.linalg.pinv(_HARMONICS[first::step, :terms]) for first in range(step)]).astype(np.float32)
@@ -346,8 +347,8 @@ def _erode(mask: Flags) -> Flags:
 def _describe_cavity(mask: Flags, box: tuple[slice, slice], picture: tuple[int, ...]) -> _Cavity | None:
     """Returns the cavity that consists of the pixels `mask`, or None if these pixels do not have the shape of a cavity.
 
-    `box` is the place of `mask` in the half-size picture. `picture` is the number of rows and of columns of this picture. If an edge of
-    the picture cuts the cavity and at least half of the cavity is visible, the cavity is completed to a circle.
+    `box` is the place of `mask` in the picture, which was reduced to half its size. `picture` is the shape of the reduced picture. If the
+    cavity reaches out of the picture, and at least half of it is visible, the rest is added as for a circle.
     """
     fill = mask.mean()
     if not CAVITY_FILL[0] <= fill <= CAVITY_FILL[1]:
@@ -620,7 +621,7 @@ def _distances(left: Floats, right: Floats) -> Floats:
 
 
 def _drop_odd_pictures(measured: list[_Measures]) -> list[_Measures]:
-    """Returns the measures without those of odd pictures. An odd picture differs from every other one by more than ODD_DISTANCE."""
+    """Returns `measured` without the odd pictures. A picture is odd if it differs from every other picture by more than ODD_DISTANCE."""
     if len(measured) <= ODD_NEIGHBOURS:
         return []
     signatures = np.stack([one.signature for one in measured])

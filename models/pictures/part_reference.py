@@ -38,8 +38,8 @@ class PartReference(BaseModel):
 
     algorithm: Literal[1] = 1
     pictures: int = Field(ge=1, description="Number of pictures from which the reference was learned.")
-    least_size: float = Field(gt=0, description="Smallest mean radius of the part's outline, as a share of the picture's longer side.")
-    most_size: float = Field(gt=0, description="Largest mean radius of the part's outline, as a share of the picture's longer side.")
+    least_size: float = Field(gt=0, description="Smallest size of the part: mean radius of its outline, as a share of the longer side.")
+    most_size: float = Field(gt=0, description="Largest size of the part: mean radius of its outline, as a share of the longer side.")
     least_aspect: Share = Field(description="Smallest ratio of the shorter axis to the longer axis of the part's outline.")
     most_overhang: float = Field(ge=0, description="How far the part may reach out of the picture, as a share of its radius.")
     most_offset: float = Field(
@@ -60,7 +60,8 @@ class PartReference(BaseModel):
     )
     most_distance: float = Field(
         gt=0,
-        description="Largest distance of a picture's signature from the nearest of `signatures`, in standard deviations of grey levels.",
+        description="Largest difference between the signature of a picture and the most similar of `signatures`, in standard deviations of "
+        "grey levels.",
     )
     signatures: tuple[Signature, ...] = Field(
         min_length=1,

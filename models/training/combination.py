@@ -96,7 +96,7 @@ def choose_temperature(probabilities: Numbers, labels: npt.NDArray[np.int32], co
 
 
 def choose_threshold(probability: Numbers, is_defect: Flags, costs: Costs, counts: Numbers | None = None) -> tuple[float, float]:
-    """Returns the threshold at which misses and false alarms cost least, and this cost per picture.
+    """Returns the threshold at which misses and false alarms together cost least, and what they cost per picture at this threshold.
 
     `probability`, shape (n,), is the defect probability of each picture. `counts`, shape (n,), gives the weight of each picture; None means
     1 for all.
@@ -126,8 +126,8 @@ def choose_threshold(probability: Numbers, is_defect: Flags, costs: Costs, count
 def choose_review_band(probability: Numbers, threshold: float, share: float) -> ReviewBand:
     """Returns the review band around `threshold`. A `share` of 0.05 means that about 5 % of the pictures lie in the band.
 
-    In log odds, the threshold is the middle of the band. The constants MAX_BAND_LOGITS and MAX_LOGITS_BEYOND_PICTURE limit its width. The
-    ends of the band are placed between pictures, because rounding could change the label of a picture exactly at an end.
+    In log odds, the threshold is the middle of the band. The constants MAX_BAND_LOGITS and MAX_LOGITS_BEYOND_PICTURE limit its width. No
+    picture has a probability that is equal to an end of the band, because rounding could change the label of this picture.
     """
     inside = int(share * len(probability))
     if inside == 0:

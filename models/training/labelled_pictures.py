@@ -158,7 +158,7 @@ def read_pictures(
 ) -> LabelledPictures:
     """Reads `files` and resamples the pictures to `side_px`. Files that cannot be decoded are listed in the result.
 
-    `depth_bits` is the number of bits that the camera uses in pictures of more than 8 bits, like the setting `depth_bits` of a line.
+    `depth_bits` is the number of bits that the camera really uses if the files have more than 8 bits a pixel, or None if it is not known.
     `classes` gives the order of the classes, for example the order in a model version. If it is None, the classes are sorted by name.
     After each file, `on_read` is called with the number of files read so far and the number of all files.
 

@@ -16,7 +16,7 @@ from streams.errors import ModelError
 
 # A group of near-duplicates that is too large for validation is called dominant. A group of at most this many pictures is never dominant.
 MIN_DOMINANT_GROUP = 20
-# A larger group is dominant if it would make up more than this share of the validation pictures of its class.
+# A group with more pictures is dominant if it would make up more than this share of the validation pictures of its class.
 MAX_GROUP_SHARE = 0.2
 
 

@@ -122,8 +122,8 @@ def parts_beyond(parts: QuerySet[Part], key: HistoryKey | None, older: bool) -> 
     """Returns those of `parts` that are older than `key`, or newer if `older` is False. If `key` is None, returns all parts."""
     if key is None:
         return parts
-    # The first condition on `seen_at` excludes no further part. It is there because the database can use an index for it, but not for the
-    # condition in the inner parentheses.
+    # The condition in the inner parentheses would be enough, but the database cannot use an index for it. It can use an index for the
+    # first condition on `seen_at`.
     if older:
         return parts.filter(Q(seen_at__lte=key.seen_at) & (Q(seen_at__lt=key.seen_at) | Q(id__lt=key.id)))
     return parts.filter(Q(seen_at__gte=key.seen_at) & (Q(seen_at__gt=key.seen_at) | Q(id__gt=key.id)))
@@ -154,9 +154,10 @@ def index_condition(column: str) -> Q:
 def _search(
     filters: PartFilters, key: HistoryKey | None, older: bool, rows: int, search_limit: int
 ) -> tuple[list[Part], HistoryKey | None]:
-    """Returns up to `rows` + 1 parts that are older than `key`, or newer if `older` is False, and the key at which the search ended early.
+    """Searches for up to `rows` + 1 parts that are older than `key`, or newer if `older` is False.
 
-    The search looks at no more than `search_limit` parts. If it would have to look at more, it ends early. Otherwise the key is None.
+    The search looks at no more than `search_limit` parts. Returns the parts that were found, and the key at which this limit ended the
+    search, or None if the limit was not reached.
     """
     bound = None if filters.is_served_by_one_index else _find_bound(filters, key, older, search_limit)
     within_bound = _between(filter_parts(filters), key, bound, older)
@@ -164,9 +165,9 @@ def _search(
 
 
 def _find_bound(filters: PartFilters, key: HistoryKey | None, older: bool, search_limit: int) -> HistoryKey | None:
-    """Returns the key that lies `search_limit` rows after `key` in the direction of the search, where the search must stop.
+    """Returns the key of the part at which the search must stop, because `search_limit` parts lie between it and `key`.
 
-    Returns None if fewer rows follow.
+    Returns None if there are fewer parts in the direction of the search.
     """
     parts = parts_beyond(Part.objects.filter(_indexed_condition(filters), filters.time_conditions()), key, older)
     last = order(parts, newest_first=older).values_list("seen_at", "id")[search_limit : search_limit + 1]

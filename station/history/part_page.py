@@ -122,7 +122,10 @@ def make_remarks(part: Part, has_gate: bool) -> list[str]:
 
 
 def make_records(part: Part) -> dict[str, dict[str, Any]]:
-    """Returns the archived records of `part` by schema name, with the field names of the Kafka records. Missing records are left out."""
+    """Returns what the archive knows about `part`, in the form of the Kafka records. The keys are the names of the schemas.
+
+    Records that the archive does not have are left out.
+    """
     identity = {"line": part.line, "run": part.run, "part": part.part}
     image = {
         "topic": part.image_topic,

@@ -110,8 +110,8 @@ def compare_good_only_scorers(
         for condition in conditions:
             learned, values = 0, []
             for number, (others, test) in enumerate(splits):
-                # The seed depends only on the fold. So all scorers learn from the same pictures, and a condition with more good pictures
-                # contains the good pictures of a condition with fewer.
+                # The seed depends only on the fold, so all scorers learn from the same pictures. If one condition has more good pictures
+                # than another, its pictures include those of the other condition.
                 seen = _choose_seen(others, is_defect, condition, np.random.default_rng(seed + number))
                 values.append(_test_scorer(pixels, groups, is_defect, seen, test, learn, condition.with_cut_off))
                 learned += len(seen)

@@ -27,8 +27,8 @@ FLOAT32 = "tensorflow"
 RUNTIMES = ("tensorflow", "tensorflow-bf16", "openvino", "openvino-bf16", "openvino-int8", "litert", "litert-int8")
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 
-# For each runtime, by the first word of its name: the module in this package, the class, the library that it needs, and the pip extra of
-# Castline that installs this library.
+# The key is the first word of a runtime's name. The values are the runtime's module in this package, its class, the library that it needs,
+# and the pip extra of Castline that installs this library.
 _CLASSES = {
     "tensorflow": ("tensorflow", "TensorFlowRuntime", "tensorflow", ""),
     "openvino": ("openvino", "OpenVinoRuntime", "openvino", "openvino"),
@@ -54,7 +54,7 @@ class Runtime(Protocol):
         """The largest number of pictures in one call of `predict`."""
 
     def warm_up(self) -> None:
-        """Computes a batch of each size once, because the first computation of a size takes longer."""
+        """Judges one batch of each batch size, because the first batch of a size takes longer than the later ones."""
 
     def predict(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Returns the voters' class probabilities, shape (n, voters, classes). Each row sums to 1.
